@@ -1,0 +1,72 @@
+"""The simplex equiangular tight frame (ETF)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from nc_tools.geometry.rotation import haar_frame
+
+
+def centred_basis(num_classes: int) -> Tensor:
+    """Return an orthonormal basis of the vectors of length K that sum to zero (the Helmert contrasts).
+
+    Args:
+        num_classes: K, at least 2.
+
+    Returns:
+        (K, K - 1), float64: columns orthonormal, each summing to zero. Closed form, no decomposition.
+
+    Raises:
+        ValueError: If there are fewer than two classes.
+
+    Example:
+        >>> b = centred_basis(4)
+        >>> bool((b.sum(0).abs() < 1e-15).all())
+        True
+    """
+    if num_classes < 2:
+        raise ValueError(f"a class geometry needs at least 2 classes, got {num_classes}")
+    order = torch.arange(1, num_classes, dtype=torch.float64)
+    row = torch.arange(num_classes, dtype=torch.float64).unsqueeze(1)
+    # Column j (from 1): j equal entries, then -j in row j, then zeros, over sqrt(j (j + 1)).
+    shape = (row < order).to(torch.float64) - order * (row == order).to(torch.float64)
+    return shape / torch.sqrt(order * (order + 1))
+
+
+def simplex_etf(num_classes: int, feature_dim: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Return K unit vectors in D dimensions that are all as far apart as K vectors can be.
+
+    W = sqrt(K / (K - 1)) B Q^T, with B an orthonormal basis of the zero-sum vectors (K, K - 1) and Q a frame of K - 1
+    orthonormal columns in D dimensions. Then ||w_k|| = 1 and w_i . w_j = -1 / (K - 1) for i != j: the geometry to which
+    class means and classifier rows converge at the end of training on balanced data (Papyan, Han & Donoho 2020, eq. 4).
+
+    The usual form sqrt(K / (K - 1)) (I - 11^T / K) P^T needs D >= K. This one is the same frame there, and also exists
+    at D = K - 1, the smallest dimension that holds it.
+
+    Args:
+        num_classes: K, at least 2.
+        feature_dim: D, at least K - 1.
+        generator: Draws a Haar rotation; without one the frame lies along the first K - 1 axes.
+
+    Returns:
+        (K, D), float64, exact to 1e-12.
+
+    Raises:
+        ValueError: If K < 2 or D < K - 1.
+
+    Example:
+        >>> w = simplex_etf(3, 4, generator=torch.Generator().manual_seed(0))
+        >>> [round(float(v), 3) for v in (w @ w.T)[0]]
+        [1.0, -0.5, -0.5]
+    """
+    basis = centred_basis(num_classes)
+    if feature_dim < num_classes - 1:
+        raise ValueError(
+            f"a simplex ETF of {num_classes} classes needs feature_dim >= {num_classes - 1}, got {feature_dim}: "
+            f"put a projection to at least {num_classes - 1} dimensions before it (projection={num_classes - 1})"
+        )
+    basis = basis * math.sqrt(num_classes / (num_classes - 1))
+    if generator is None:
+        return torch.nn.functional.pad(basis, (0, feature_dim - num_classes + 1))
+    return basis @ haar_frame(feature_dim, num_classes - 1, generator=generator).T

@@ -1,0 +1,90 @@
+"""The learned heads: the standard linear layer and the cosine classifier."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nc_tools.heads.base import Head, draw_linear, unit
+from nc_tools.heads.scale import LEARNED, LearnedScale, Scale
+
+
+class LinearHead(Head):
+    """The standard head, and the baseline of every comparison: z_k = w_k . h + b_k, all learned.
+
+    Same parameters, names and initialisation as ``nn.Linear``, so its checkpoints load both ways.
+
+    Args:
+        feature_dim: D.
+        num_classes: K, at least 2.
+        bias: Whether to learn b.
+        generator: Draws the initial weights; the global one if None.
+
+    Example:
+        >>> LinearHead(64, 10)(torch.zeros(2, 64)).shape
+        torch.Size([2, 10])
+    """
+
+    weight: nn.Parameter
+    scale = 1.0
+
+    def __init__(
+        self, feature_dim: int, num_classes: int, *, bias: bool = True, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__(feature_dim, num_classes)
+        self.weight = nn.Parameter(torch.empty(num_classes, feature_dim))
+        self.bias = nn.Parameter(torch.empty(num_classes)) if bias else None
+        draw_linear(self.weight, self.bias, generator)
+
+    def compute_logits(self, embedded: Tensor) -> Tensor:
+        """Score as ``nn.Linear`` does, without the product by a scale of one."""
+        bias = None if self.bias is None else self.bias.to(embedded.dtype)
+        return nn.functional.linear(embedded, self.weight.to(embedded.dtype), bias)
+
+
+class CosineHead(Head):
+    """Cosine classifier: z_k = s cos(h, w_k), with learned directions w_k.
+
+    Removes the norms, which carry the class prior on imbalanced data. Cross-entropy over the product of spheres has
+    only ETFs as global minima (Yaras et al. 2022, theorem 3.1). Source: NormFace (Wang et al. 2017, eq. 6).
+
+    Args:
+        feature_dim: D.
+        num_classes: K, at least 2.
+        scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.
+        generator: Draws the initial weights; the global one if None.
+
+    Example:
+        >>> z = CosineHead(64, 10, scale=5.0)(torch.randn(2, 64))
+        >>> bool((z.abs() <= 5.0).all())
+        True
+    """
+
+    bias = None
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_classes: int,
+        *,
+        scale: float | LearnedScale | None = LEARNED,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(feature_dim, num_classes)
+        self.direction = nn.Parameter(torch.empty(num_classes, feature_dim))
+        draw_linear(self.direction, None, generator)
+        self.scale_of = Scale(scale, num_classes)
+
+    @property
+    def weight(self) -> Tensor:
+        """Unit class vectors (K, D)."""
+        return unit(self.direction)
+
+    @property
+    def scale(self) -> Tensor | float:  # type: ignore[override]
+        """The scale s."""
+        return self.scale_of.value()
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Scale features to unit length."""
+        return unit(features)

@@ -1,0 +1,93 @@
+"""What to build, written down before the facts of a run are known."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from nc_tools.suggestions import did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Spec(Generic[T]):
+    """A class and the arguments chosen for it; the rest is filled in when it is built. Made by :func:`spec`."""
+
+    cls: type[T]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """Dotted path of the class, as it stands in a run's record."""
+        return f"{self.cls.__module__}.{self.cls.__qualname__}"
+
+    def takes(self, name: str) -> bool:
+        """Tell whether the class has an argument of this name that the spec leaves open."""
+        return name in _parameters(self.cls) and name not in self.arguments
+
+    def with_arguments(self, arguments: Mapping[str, Any]) -> Spec[T]:
+        """Return the same spec with some arguments set anew, checked as :func:`spec` checks them."""
+        return _checked(self.cls, {**self.arguments, **arguments})
+
+    def build(self, facts: Mapping[str, Any]) -> T:
+        """Build the object, filling from ``facts`` the arguments that the class names and the spec leaves open.
+
+        Args:
+            facts: What a run knows: feature_dim, num_classes, class_counts, generator, frame_seed.
+
+        Raises:
+            TypeError: If an argument without a default is neither in the spec nor among the facts.
+        """
+        parameters = _parameters(self.cls)
+        filled = {name: value for name, value in facts.items() if name in parameters} | dict(self.arguments)
+        required = {n for n, p in parameters.items() if p.default is inspect.Parameter.empty}
+        missing = sorted(required - set(filled))
+        if missing:
+            raise TypeError(
+                f"{self.cls.__name__} needs {', '.join(missing)}, which neither the spec nor the run gives: "
+                f"write spec({self.cls.__name__}, {missing[0]}=...)"
+            )
+        return self.cls(**filled)
+
+
+def _parameters(cls: type) -> dict[str, inspect.Parameter]:
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {n: p for n, p in inspect.signature(cls).parameters.items() if p.kind in named}
+
+
+def _checked(cls: type[T], arguments: Mapping[str, Any]) -> Spec[T]:
+    known = _parameters(cls)
+    for name in arguments:
+        if name not in known:
+            raise TypeError(f"{cls.__name__} has no argument {name!r}; {did_you_mean(name, known)}")
+    return Spec(cls, dict(arguments))
+
+
+def spec(cls: type[T], /, **arguments: Any) -> Spec[T]:
+    """Write down a head, loss or optimiser to be built later, with its arguments checked now.
+
+    A recipe states ``head=spec(ETFHead, scale=8.0)`` before the width of the backbone or the class counts are known;
+    a mistyped argument is an error on that line, not hours later in a worker.
+
+    Args:
+        cls: The class.
+        arguments: Some of its arguments, by name.
+
+    Raises:
+        TypeError: If the class has no such argument (the nearest names are offered) or is not a class.
+
+    Example:
+        >>> import torch
+        >>> spec(torch.nn.Linear, bias=False).build({"in_features": 3, "out_features": 2})
+        Linear(in_features=3, out_features=2, bias=False)
+        >>> spec(torch.nn.Linear, bais=False)
+        Traceback (most recent call last):
+        ...
+        TypeError: Linear has no argument 'bais'; did you mean 'bias'?
+    """
+    if not isinstance(cls, type):
+        raise TypeError(f"spec takes a class and its arguments, got {cls!r}: write spec(ETFHead, scale=8.0)")
+    return _checked(cls, arguments)
