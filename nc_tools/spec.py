@@ -24,9 +24,14 @@ class Spec(Generic[T]):
         """Dotted path of the class, as it stands in a run's record."""
         return f"{self.cls.__module__}.{self.cls.__qualname__}"
 
+    @property
+    def parameter_names(self) -> list[str]:
+        """Names of the arguments that the class has."""
+        return list(_parameters(self.cls))
+
     def takes(self, name: str) -> bool:
         """Tell whether the class has an argument of this name that the spec leaves open."""
-        return name in _parameters(self.cls) and name not in self.arguments
+        return name in self.parameter_names and name not in self.arguments
 
     def with_arguments(self, arguments: Mapping[str, Any]) -> Spec[T]:
         """Return the same spec with some arguments set anew, checked as :func:`spec` checks them."""

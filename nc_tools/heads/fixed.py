@@ -55,7 +55,7 @@ class FixedFrameHead(Head):
         self.normalise = normalise
         self.frame_seed = frame_seed
         self.scale_of = Scale(scale, num_classes)
-        frame = self.draw_frame(num_classes, width, stream(frame_seed, "head"))
+        frame = self.draw_frame(num_classes, width, stream(frame_seed, "frame"))
         self.register_buffer("frame", frame.to(torch.get_default_dtype()))
         self.projection = nn.Linear(feature_dim, width) if projection else None
         if self.projection is not None:
@@ -116,7 +116,7 @@ class FixedFrameHead(Head):
             error = self.frame_error(frame)
             if not error < 1e-2:
                 error_msgs.append(
-                    f"{prefix}frame must be a {self.geometry} frame, but what the checkpoint holds is off by {error:.2g}"
+                    f"{prefix}frame must be a {self.geometry} frame, but the checkpoint's is off by {error:.2g}"
                 )
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
@@ -168,7 +168,7 @@ dimensions before it (projection=9)
     def frame_error(self, frame: Tensor) -> float:
         """Compare W W^T v with (K v - sum(v)) / (K - 1) for one random v: O(K D'), no K x K Gram matrix."""
         w = frame.detach().to(torch.float64)
-        v = torch.randn(w.shape[0], dtype=w.dtype, generator=stream(0, "head", 1)).to(w.device)
+        v = torch.randn(w.shape[0], dtype=w.dtype, generator=stream(0, "frame", 1)).to(w.device)
         expected = (w.shape[0] * v - v.sum()) / (w.shape[0] - 1)
         return float(torch.linalg.vector_norm(w @ (w.T @ v) - expected) / torch.linalg.vector_norm(expected))
 

@@ -62,6 +62,8 @@ class Scale(nn.Module):
         ValueError: If the number is not positive and finite.
     """
 
+    log_scale: nn.Parameter
+
     def __init__(self, scale: float | LearnedScale | None, num_classes: int) -> None:
         super().__init__()
         initial = scale.initial if isinstance(scale, LearnedScale) else scale
@@ -71,14 +73,12 @@ class Scale(nn.Module):
                 f"scale must be positive and finite, got {value}: leave it out for {default_scale(num_classes):.1f}"
             )
         self.fixed: float | None = None if isinstance(scale, LearnedScale) else value
-        self.log_scale = nn.Parameter(torch.tensor(math.log(value))) if self.fixed is None else None
+        if self.fixed is None:
+            self.log_scale = nn.Parameter(torch.tensor(math.log(value)))
 
     def value(self) -> Tensor | float:
         """Return the scale."""
-        if self.log_scale is None:
-            assert self.fixed is not None
-            return self.fixed
-        return self.log_scale.exp()
+        return self.log_scale.exp() if self.fixed is None else self.fixed
 
     def extra_repr(self) -> str:
         """Show the value in the model's printout."""

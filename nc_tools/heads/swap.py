@@ -146,8 +146,8 @@ def _find(model: nn.Module, example: Example | None, name: str | None) -> _Found
     idle = [n for n, m in candidates.items() if n not in called and output_width(m) == output_width(heads[0].module)]
     if idle:
         raise ValueError(
-            f"{type(model).__name__} has auxiliary heads that only train mode runs ({', '.join(map(repr, idle))}): build it "
-            f"without them (aux_logits=False in torchvision), or give name={heads[0].name!r} to swap the main head alone"
+            f"{type(model).__name__} has auxiliary heads that run in train mode only ({', '.join(map(repr, idle))}): "
+            f"build it without them (aux_logits=False in torchvision), or give name={heads[0].name!r} for that one"
         )
     return _swappable(heads[0].name, heads[0].module, heads[0].features.shape[-1])
 

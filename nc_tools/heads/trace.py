@@ -59,7 +59,7 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def trace(model: nn.Module, example: Example) -> tuple[list[Call], Any]:
-    """Run ``model`` on ``example`` in eval mode without gradients; return the calls that could be heads, and its output."""
+    """Run ``model`` in eval mode without gradients; return the calls that could be heads, and its output."""
     calls: list[Call] = []
     names = {module: name for name, module in model.named_modules()}
 

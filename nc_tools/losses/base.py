@@ -21,6 +21,10 @@ class LossTerm(nn.Module, ABC):
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the loss, a scalar: the mean over the batch unless the class says otherwise."""
 
+    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return the named terms whose sum is trained on: one here, several for a composition."""
+        return {type(self).__name__: self(outputs, batch)}
+
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the loss, computed outside autocast."""
         with torch.autocast(outputs.features.device.type, enabled=False):

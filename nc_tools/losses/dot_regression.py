@@ -24,7 +24,9 @@ def dot_regression(own_score: Tensor, weight_norm: float = 1.0, feature_norm: fl
 
 
 class DotRegression(LossTerm):
-    """Pull each feature to its own class vector, with no push from the others: (w_y . h - t)^2 / (2 t), t = ||w|| ||h||.
+    """Pull each feature to its own class vector, without a push from the others: (w_y . h - t)^2 / (2 t).
+
+    Here t = ||w|| ||h||, the largest value that w_y . h can take.
 
     For fixed frames: the push of cross-entropy, which imbalance makes unequal, is dropped, because the frame already
     keeps the classes apart. Needs w_y alone: O(N D), no logits, whatever K is. Source: Yang et al. 2022, eq. 8, with

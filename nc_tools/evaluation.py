@@ -1,0 +1,86 @@
+"""From a trained model to numbers: one pass over each set, then measures of what was collected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from nc_tools.metrics import calibration, classification, neural_collapse
+from nc_tools.models.classifier import Classifier
+from nc_tools.records import Batch, Collected
+from nc_tools.training.loop import autocast
+
+
+@torch.no_grad()
+def collect(model: Classifier, batches: Iterable[Batch], *, dtype: torch.dtype = torch.float32) -> Collected:
+    """Run a model in eval mode over a whole set, once, and keep features, embedded features, logits and labels.
+
+    Augmentation, dropout and batch statistics have no place in a measure: give batches that are not augmented; the
+    model's mode is put back afterwards.
+
+    Args:
+        model: The classifier.
+        batches: The set, in its own order.
+        dtype: Arithmetic of the backbone, as in training.
+
+    Returns:
+        Everything in float32, on the model's device.
+
+    Raises:
+        ValueError: If there is no batch.
+    """
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    rows: list[tuple[torch.Tensor, ...]] = []
+    try:
+        for batch in batches:
+            with autocast(batch.inputs.device, dtype):
+                features = model.backbone(batch.inputs)
+            outputs = model.head.outputs(features)
+            rows.append((features.float(), outputs.embedded.float(), outputs.logits.float(), batch.labels))
+    finally:
+        for module, was in training:
+            module.training = was
+    if not rows:
+        raise ValueError("a set to evaluate needs at least one sample, got none")
+    return Collected(*(torch.cat(column) for column in zip(*rows, strict=True)))
+
+
+def generalisation(collected: Collected, train_counts: torch.Tensor, prefix: str) -> dict[str, float]:
+    """Accuracy and its relatives under ``prefix/gen/`` and calibration under ``prefix/cal/``."""
+    values = {f"gen/{k}": v for k, v in classification(collected.logits, collected.labels, train_counts).items()}
+    values |= {f"cal/{k}": v for k, v in calibration(collected.logits, collected.labels).items()}
+    return with_prefix(prefix, values)
+
+
+def collapse(model: Classifier, collected: Collected, prefix: str) -> dict[str, float]:
+    """Collapse of a set: ``prefix/nc/`` on the backbone's features, ``prefix/nc_embedded/`` behind the head's own map.
+
+    The first is comparable between heads. The second is where the head's class vectors live: NC3 against them is told
+    there, and with the first only where the head leaves the width as it is.
+    """
+    head = model.head
+    weight = head.weight.detach().float()
+    bias = None if head.bias is None else head.bias.detach().float()
+    same_width = weight.shape[1] == collected.features.shape[1]
+    values = neural_collapse(
+        collected.features,
+        collected.labels,
+        weight if same_width else None,
+        bias if same_width else None,
+        num_classes=head.num_classes,
+        logits=collected.logits,
+    )
+    found = {f"nc/{k}": v for k, v in values.items()}
+    if collected.embedded.shape != collected.features.shape or not torch.equal(collected.embedded, collected.features):
+        values = neural_collapse(
+            collected.embedded, collected.labels, weight, bias, num_classes=head.num_classes, logits=collected.logits
+        )
+        found |= {f"nc_embedded/{k}": v for k, v in values.items()}
+    return with_prefix(prefix, found)
+
+
+def with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Put ``prefix/`` before each key."""
+    return {f"{prefix}/{key}": value for key, value in values.items()}

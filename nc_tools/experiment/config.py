@@ -1,0 +1,111 @@
+"""What a run is, and how runs are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nc_tools.data import DataConfig
+from nc_tools.heads.base import Head
+from nc_tools.losses.base import LossTerm
+from nc_tools.spec import Spec
+from nc_tools.training.config import OptimConfig, TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The backbone.
+
+    Attributes:
+        name: As for :func:`nc_tools.models.build_backbone`.
+        width: First width of "conv".
+    """
+
+    name: str = "conv"
+    width: int = 16
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"model.width must be positive, got {self.width}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knob:
+    """One thing beside the learning rate that an arm may tune, out of the same budget as every other arm.
+
+    Attributes:
+        path: What it sets, such as "optim.weight_decay" or "head.scale".
+        values: Alternatives to the value in the arm's own configuration.
+    """
+
+    path: str = "optim.weight_decay"
+    values: tuple[Any, ...] = (5e-5, 5e-3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One arm, whole: everything that decides its result but the seed and the draw of the frame.
+
+    Attributes:
+        head: The head, as ``spec(ETFHead, ...)``.
+        loss: The loss, as ``spec(CrossEntropy, ...)``.
+        data: What is trained on.
+        model: The backbone.
+        optim: Optimiser and schedule.
+        training: Length and arithmetic.
+        knob: What the arm tunes beside its learning rate; weight decay unless it has a better use for the trials.
+    """
+
+    head: Spec[Head]
+    loss: Spec[LossTerm]
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+    knob: Knob = field(default_factory=Knob)
+
+    @property
+    def has_draws(self) -> bool:
+        """Whether the head holds a frame that is drawn, so that several draws tell its luck from its merit."""
+        return self.head.takes("frame_seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """The rules that all arms of a comparison share.
+
+    Attributes:
+        seeds: Seeds of the final runs: subset, hold-out, initial weights, order, augmentation.
+        draws: Frames drawn for each seed by arms whose head holds one; the same frames at every seed.
+        rates: Learning rates that every arm tries, half a decade apart.
+        tuning_seeds: Seeds of the trials, apart from those of the final runs; a trial's score is the mean over them.
+        max_extensions: How often the grid may grow, for all arms, when an arm's best rate lies at its edge.
+        references: For an arm, the arm with the standard head and the same loss: what it is fairly compared with.
+        curve_points: How many epochs collapse is measured at along training.
+        curve_samples: Largest number of training images it is measured on there (at the end it is all of them).
+        transfer_samples: Largest number of images of a transfer set, train and test each.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    draws: int = 3
+    rates: tuple[float, ...] = (0.01, 0.0316, 0.1, 0.316, 1.0)
+    tuning_seeds: tuple[int, ...] = (1000,)
+    max_extensions: int = 2
+    references: Mapping[str, str] = field(default_factory=dict)
+    curve_points: int = 10
+    curve_samples: int = 4096
+    transfer_samples: int = 4000
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"protocol.seeds must be different seeds, at least one, got {self.seeds}")
+        if self.draws < 1:
+            raise ValueError(f"protocol.draws must be at least 1, got {self.draws}")
+        if set(self.seeds) & set(self.tuning_seeds):
+            raise ValueError(
+                f"seeds of the final runs must not be tuned on, but {sorted(set(self.seeds) & set(self.tuning_seeds))} "
+                f"are among protocol.tuning_seeds: choose others"
+            )
+        if not self.rates or list(self.rates) != sorted(set(self.rates)) or self.rates[0] <= 0:
+            raise ValueError(f"protocol.rates must be positive and rising, got {self.rates}")

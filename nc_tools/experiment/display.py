@@ -1,0 +1,77 @@
+"""What a person sees while a comparison runs: bars on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from nc_tools.experiment.job import Job, JobResult
+from nc_tools.experiment.job import Progress as Sign
+
+
+class Display:
+    """Shows stages, runs and notes; a context manager.
+
+    Args:
+        console: Where to.
+        every: Off a terminal, seconds between two lines.
+    """
+
+    def __init__(self, console: Console, every: float = 5.0) -> None:
+        self.console = console
+        self._every = every
+        self._started = self._told = time.monotonic()
+        self._stage = ""
+        self._done = self._total = self._failed = 0
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[doing]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bar: TaskID | None = None
+
+    def __enter__(self) -> Display:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def stage(self, name: str, total: int) -> None:
+        """Begin a stage of so many runs."""
+        self._stage, self._done, self._total, self._failed = name, 0, total, 0
+        self._bar = self._bars.add_task(f"{name:<22}", total=total, doing="")
+        self._line(f"{name}: {total} runs")
+
+    def progress(self, sign: Sign) -> None:
+        """Show a run's sign of life."""
+        doing = f"{sign.label}: {sign.what} {sign.done}/{sign.total}"
+        if self._bar is not None:
+            self._bars.update(self._bar, doing=doing)
+        if time.monotonic() - self._told > self._every:
+            self._line(f"{self._stage} {self._done}/{self._total}, {doing}")
+
+    def result(self, job: Job, result: JobResult) -> None:
+        """Count a run that ended; say why one did not finish."""
+        self._done += 1
+        if self._bar is not None:
+            self._bars.update(self._bar, advance=1, doing=f"{job.label}: {result.status.lower()}")
+        if result.status == "FAILED" and job.kind != "tuning":
+            self.note(f"{job.label} ({job.kind}) failed: {result.error}")
+        elif self._done == self._total or time.monotonic() - self._told > self._every:
+            self._line(f"{self._stage} {self._done}/{self._total}")
+
+    def note(self, text: str) -> None:
+        """Print a line that stays."""
+        self.console.print(text, highlight=False, markup=False)
+
+    def _line(self, text: str) -> None:
+        self._told = time.monotonic()
+        if not self.console.is_terminal:
+            self.note(f"[{self._told - self._started:6.1f} s] {text}")

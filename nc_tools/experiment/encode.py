@@ -1,0 +1,89 @@
+"""Configurations to plain JSON and back, and their hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nc_tools import __version__
+from nc_tools.experiment.config import RunConfig
+from nc_tools.spec import Spec
+
+
+def encode(value: Any) -> Any:
+    """Turn a configuration into JSON values: dataclasses and specs carry the dotted path of their class.
+
+    Example:
+        >>> from nc_tools.training import OptimConfig
+        >>> encode(OptimConfig())["lr"]
+        0.1
+
+    Raises:
+        TypeError: If it holds something that cannot be written down, such as a function or a tensor.
+    """
+    if isinstance(value, Spec):
+        return {"class": value.path, "arguments": encode(value.arguments)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"dataclass": f"{type(value).__module__}.{type(value).__qualname__}", **fields}
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [encode(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(
+        f"a configuration holds numbers, strings, tuples, specs and dataclasses, so that it can be written down and "
+        f"compared, got {value!r}"
+    )
+
+
+def decode(value: Any) -> Any:
+    """Turn what :func:`encode` wrote back into objects; lists become tuples.
+
+    Raises:
+        ValueError: If a class that it names cannot be imported.
+    """
+    if isinstance(value, list):
+        return tuple(decode(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if "class" in value:
+        return Spec(_imported(value["class"]), decode(value["arguments"]))
+    if "dataclass" in value:
+        return _imported(value["dataclass"])(**{k: decode(v) for k, v in value.items() if k != "dataclass"})
+    return {key: decode(item) for key, item in value.items()}
+
+
+def _imported(path: str) -> type[Any]:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"the run was made with {path}, which cannot be imported here ({error}): put its module on the Python path"
+        ) from error
+    if not isinstance(found, type):
+        raise ValueError(f"the run was made with {path}, which is not a class here")
+    return found
+
+
+def config_hash(config: RunConfig, *facts: object) -> str:
+    """Return 16 hex digits that tell one configuration from another, with the version of this package in them.
+
+    What an arm may tune is left out: it decides which values are tried, not what a value gives.
+
+    Args:
+        config: The run's configuration.
+        facts: What else decides the result: seed, draw, kind, the data's fingerprint.
+    """
+    told = {k: v for k, v in encode(config).items() if k != "knob"}
+    text = json.dumps([told, __version__, *facts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,232 @@
+"""Make one run: train, measure, write it all down."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from nc_tools.evaluation import collapse, collect, generalisation
+from nc_tools.experiment.encode import config_hash, encode
+from nc_tools.experiment.final import measure_final
+from nc_tools.experiment.job import Job, JobResult, Progress
+from nc_tools.experiment.setup import Data, DataFacts, build_loss, build_model, facts_of, open_data
+from nc_tools.experiment.weights import save_weights
+from nc_tools.interruption import Killed, StopSignal
+from nc_tools.metrics import fit_temperature
+from nc_tools.models.classifier import Classifier
+from nc_tools.seeds import stream
+from nc_tools.tracking import RunIdentity, RunRecord, read_run
+from nc_tools.training import NonFiniteLossError, fit
+from nc_tools.training.checkpoint import load_checkpoint
+
+PRIMARY = "gen/balanced_accuracy"
+Report = Callable[[Progress], None]
+
+
+def execute(job: Job, report: Report, stop: StopSignal) -> JobResult:
+    """Make a run, or find that it was made before.
+
+    Args:
+        job: What to do.
+        report: Called with signs of life.
+        stop: When set, the run ends between two steps as KILLED, with a checkpoint.
+
+    Returns:
+        How it ended. Errors of the run are in the result and in its record; they do not stop other runs.
+    """
+    device = torch.device(job.device)
+    data = open_data(
+        job.config,
+        seed=job.seed,
+        device=device,
+        cache=job.root / "cache",
+    )
+    indices = data.subsets.train if job.kind == "final" else data.subsets.fit
+    facts = facts_of(data.sources, data.sources.train.labels[indices])
+    identity = identify(job, facts)
+    path = job.root / "runs" / identity.run_id
+    if (done := _already(path, job)) is not None:
+        return done
+    try:
+        with _begin(job, identity, path) as record:
+            run = _Run(job, data, facts, record, report, stop)
+            return run.make(indices)
+    except Killed as error:
+        return JobResult(path, "KILLED", error=str(error) or "asked to stop")
+    except NonFiniteLossError as error:
+        return JobResult(path, "FAILED", error=str(error))
+
+
+def identify(job: Job, facts: DataFacts) -> RunIdentity:
+    """Write down who a run is; its hash decides whether it has been made before."""
+    group = config_hash(job.config, job.kind, facts.fingerprint)
+    return RunIdentity(
+        kind=job.kind,
+        arm=job.arm,
+        seed=job.seed,
+        draw=job.draw,
+        experiment=job.experiment,
+        suite=job.suite,
+        config=encode(job.config),
+        data={"name": job.config.data.source, **dataclasses.asdict(facts)},
+        config_hash=config_hash(job.config, job.kind, facts.fingerprint, job.seed, job.draw),
+        group_hash=group,
+    )
+
+
+def _already(path: Path, job: Job) -> JobResult | None:
+    """Return the result of a run that was made before: finished, or a trial whose loss diverged."""
+    if not path.exists():
+        return None
+    try:
+        run = read_run(path)
+    except (OSError, ValueError):
+        return None
+    if run.status == "FINISHED":
+        return JobResult(path, "FINISHED", run.final.get(f"holdout/{PRIMARY}"), again=True)
+    if job.kind == "tuning" and run.status == "FAILED" and "NonFiniteLossError" in (run.error or ""):
+        return JobResult(path, "FAILED", error=run.error, again=True)
+    return None
+
+
+def _begin(job: Job, identity: RunIdentity, path: Path) -> RunRecord:
+    checkpoint = path / "checkpoint.pt"
+    if job.resume and checkpoint.exists():
+        return RunRecord.open(path, step=int(load_checkpoint(checkpoint)["epochs_done"]))
+    return RunRecord.create(job.root, identity)
+
+
+class _Run:
+    """The parts of a run that its epochs and its end have in common."""
+
+    def __init__(
+        self, job: Job, data: Data, facts: DataFacts, record: RunRecord, report: Report, stop: StopSignal
+    ) -> None:
+        self.job = job
+        self.data = data
+        self.facts = facts
+        self.record = record
+        self.report = report
+        self.stop = stop
+        self.training = job.config.training
+        self.dtype = self.training.dtype_on(data.device)
+        self.best_epoch, self.borrowed = _from_holdout_run(job.holdout_run)
+
+    def make(self, indices: torch.Tensor) -> JobResult:
+        job, device = self.job, self.data.device
+        if self.training.deterministic:
+            torch.use_deterministic_algorithms(True)
+        model = build_model(job.config, self.facts, seed=job.seed, draw=job.draw)
+        model.to(device=device, memory_format=self.training.layout_on(device))  # type: ignore[call-overload]
+        loss = build_loss(job.config, self.facts, model.head.feature_dim).to(device)
+        self.curve_indices = self._sample(indices)
+        checkpoint = self.record.path / "checkpoint.pt"
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(job.seed)  # dropout, the one thing that draws from the global stream
+            fitted = fit(
+                model,
+                loss,
+                self.data.training_batches(indices),
+                self.training,
+                job.config.optim,
+                epoch_end=self.epoch_end,
+                checkpoint=checkpoint,
+                resume=job.resume,
+                stop=self.stop,
+            )
+        final = self._measure(fitted.model, indices) | self._cost(fitted.seconds, len(indices), model)
+        if job.kind != "tuning":
+            save_weights(fitted.model, self.record.path / "weights.safetensors")
+        self.record.finish(final)
+        checkpoint.unlink(missing_ok=True)
+        return JobResult(self.record.path, "FINISHED", final.get(f"holdout/{PRIMARY}"))
+
+    def epoch_end(self, epoch: int, values: dict[str, float], model: Classifier) -> None:
+        """Measure and write down what an epoch gave; called by the loop."""
+        last = epoch == self.training.epochs
+        told: dict[str, float] = dict(values)
+        if self.job.kind == "holdout":
+            told |= self._holdout(model)
+        if self.job.kind != "tuning" and (last or epoch in curve_epochs(self.training.epochs, self._points())):
+            told |= self._curve(model)
+        told |= self.borrowed.get(epoch, {})
+        if epoch == self.best_epoch:
+            save_weights(model, self.record.path / "best.safetensors")
+        self.record.log(epoch, told)
+        self.report(Progress(self.job.label, epoch, self.training.epochs))
+
+    def _points(self) -> int:
+        return self.job.protocol.curve_points
+
+    def _sample(self, indices: torch.Tensor) -> torch.Tensor:
+        most = self.job.protocol.curve_samples
+        if len(indices) <= most:
+            return indices
+        chosen = torch.randperm(len(indices), generator=stream(self.job.seed, "subsample"))[:most]
+        return indices[chosen.sort().values]
+
+    def _holdout(self, model: Classifier) -> dict[str, float]:
+        batches = self.data.plain_batches(self.data.sources.train, self.data.subsets.holdout)
+        self._held = collect(model, batches, dtype=self.dtype)
+        return generalisation(self._held, torch.tensor(self.facts.class_counts), "holdout")
+
+    def _curve(self, model: Classifier) -> dict[str, float]:
+        batches = self.data.plain_batches(self.data.sources.train, self.curve_indices)
+        values = collapse(model, collect(model, batches, dtype=self.dtype), "train")
+        if self.job.kind == "holdout":
+            values |= collapse(model, self._held, "holdout")
+        return values
+
+    def _measure(self, model: Classifier, indices: torch.Tensor) -> dict[str, float]:
+        if self.job.kind == "final":
+            return measure_final(self.job, self.data, self.facts, model, indices, self.record)
+        values = self._holdout(model)
+        if self.job.kind == "holdout":
+            values["cal/temperature"] = fit_temperature(self._held.logits, self._held.labels)
+            values["best/epoch"] = best_epoch(self.record)
+        return values
+
+    def _cost(self, seconds: float, samples: int, model: Classifier) -> dict[str, float]:
+        values = {
+            "perf/seconds": seconds,
+            "perf/images_per_s": samples * self.training.epochs / seconds,
+            "perf/parameters": float(sum(p.numel() for p in model.parameters())),
+            "perf/head_parameters": float(sum(p.numel() for p in model.head.parameters())),
+        }
+        if self.data.device.type == "cuda":
+            values["perf/max_memory_mb"] = torch.cuda.max_memory_allocated(self.data.device) / 2**20
+        return values
+
+
+def best_epoch(record: RunRecord) -> int:
+    """Return the first epoch with the best balanced accuracy on the hold-out."""
+    curve = record.read().curves()[f"holdout/{PRIMARY}"]
+    return max(curve, key=lambda point: (point[1], -point[0]))[0]
+
+
+def _from_holdout_run(path: Path | None) -> tuple[int | None, Mapping[int, dict[str, float]]]:
+    """Return the best epoch of a hold-out run, and its curves of the hold-out by epoch."""
+    if path is None:
+        return None, {}
+    run = read_run(path)
+    by_epoch: dict[int, dict[str, float]] = {}
+    for key, points in run.curves().items():
+        if key.startswith("holdout/"):
+            for epoch, value in points:
+                by_epoch.setdefault(epoch, {})[key] = value
+    return int(run.final["best/epoch"]), by_epoch
+
+
+def curve_epochs(epochs: int, points: int) -> set[int]:
+    """Return about so many epochs, from 1 to the last, at equal ratios: collapse changes fastest at the start.
+
+    Example:
+        >>> sorted(curve_epochs(100, 5))
+        [1, 3, 10, 32, 100]
+    """
+    if points < 2:
+        return {epochs}
+    return {round(epochs ** (i / (points - 1))) for i in range(points)}

@@ -1,0 +1,105 @@
+"""What a final run reports: the one reading of the test set, and all that goes with it."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nc_tools.data.images import Images
+from nc_tools.evaluation import collapse, collect, generalisation, with_prefix
+from nc_tools.experiment.job import Job
+from nc_tools.experiment.setup import Data, DataFacts
+from nc_tools.experiment.weights import load_weights
+from nc_tools.metrics import calibration, fit_temperature, per_class
+from nc_tools.metrics.transfer import transfer_report
+from nc_tools.models.classifier import Classifier
+from nc_tools.records import Collected
+from nc_tools.seeds import stream
+from nc_tools.tracking import RunRecord, read_run
+
+
+def measure_final(
+    job: Job, data: Data, facts: DataFacts, model: Classifier, indices: Tensor, record: RunRecord
+) -> dict[str, float]:
+    """Measure a trained model on train, test and transfer sets; write predictions and figures beside its record.
+
+    The test set is read here and nowhere else. What was chosen beforehand (temperature, best epoch) comes from the
+    hold-out run; the oracle temperature, fitted on images outside the training subset, is kept apart.
+    """
+    dtype = job.config.training.dtype_on(data.device)
+    counts = torch.tensor(facts.class_counts)
+    train = collect(model, data.plain_batches(data.sources.train, indices), dtype=dtype)
+    test = collect(model, data.plain_batches(data.sources.test), dtype=dtype)
+    values = generalisation(test, counts, "test") | collapse(model, test, "test") | collapse(model, train, "train")
+    values["train/gen/accuracy"] = float((train.logits.argmax(1) == train.labels).double().mean())
+    temperatures = _temperatures(job, data, model, dtype)
+    for name, temperature in temperatures.items():
+        values[f"cal/{name}"] = temperature
+        scaled = calibration(test.logits / temperature, test.labels)
+        values |= with_prefix("test/cal_ts" if name == "temperature" else "test/cal_oracle", scaled)
+    values |= _best_epoch(job, data, facts, model, record, dtype)
+    values |= _transfer(job, data, model, dtype)
+    _write(record, test, facts, temperatures)
+    return values
+
+
+def _temperatures(job: Job, data: Data, model: Classifier, dtype: torch.dtype) -> dict[str, float]:
+    found: dict[str, float] = {}
+    if job.holdout_run is not None:
+        found["temperature"] = read_run(job.holdout_run).final["cal/temperature"]
+    outside = data.subsets.outside
+    if len(outside):
+        if len(outside) > 2000:
+            outside = outside[torch.randperm(len(outside), generator=stream(job.seed, "subsample"))[:2000]]
+        logits = collect(model, data.plain_batches(data.sources.train, outside), dtype=dtype)
+        found["temperature_oracle"] = fit_temperature(logits.logits, logits.labels)
+    return found
+
+
+def _best_epoch(
+    job: Job, data: Data, facts: DataFacts, model: Classifier, record: RunRecord, dtype: torch.dtype
+) -> dict[str, float]:
+    path = record.path / "best.safetensors"
+    if not path.exists() or job.holdout_run is None:
+        return {}
+    best = copy.deepcopy(model)
+    load_weights(best, path)
+    path.unlink()
+    test = collect(best, data.plain_batches(data.sources.test), dtype=dtype)
+    values = generalisation(test, torch.tensor(facts.class_counts), "best")
+    return values | {"best/epoch": read_run(job.holdout_run).final["best/epoch"]}
+
+
+def _transfer(job: Job, data: Data, model: Classifier, dtype: torch.dtype) -> dict[str, float]:
+    train, test = data.sources.transfer_train, data.sources.transfer_test
+    if train is None or test is None:
+        return {}
+    most = job.protocol.transfer_samples
+    seen, asked = (collect(model, data.plain_batches(s, _some(s, most)), dtype=dtype) for s in (train, test))
+    return with_prefix("transfer", transfer_report(seen.features, seen.labels, asked.features, asked.labels, job.seed))
+
+
+def _some(images: Images, most: int) -> Tensor:
+    """Return the same random images for every run, where a set has more than ``most``."""
+    if len(images) <= most:
+        return torch.arange(len(images))
+    return torch.randperm(len(images), generator=stream(0, "transfer"))[:most].sort().values
+
+
+def _write(record: RunRecord, test: Collected, facts: DataFacts, temperatures: dict[str, float]) -> None:
+    told = per_class(test.logits, test.labels, torch.tensor(facts.class_counts))
+    text = {
+        "classes": list(facts.classes),
+        "train_counts": list(facts.class_counts),
+        "test_counts": [int(n) for n in told.test_counts],
+        "recall": [None if r != r else float(r) for r in told.recall],
+        "group": list(told.group),
+    }
+    (record.path / "per_class.json").write_text(json.dumps(text, indent=1))
+    tensors = {"test_logits": test.logits.cpu().contiguous(), "test_labels": test.labels.cpu().contiguous()}
+    tensors |= {name: torch.tensor([value]) for name, value in temperatures.items()}
+    save_file(tensors, record.path / "predictions.safetensors")

@@ -1,0 +1,222 @@
+"""A comparison from beginning to end: check, tune, hold-out runs, final runs, report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from nc_tools.experiment.config import Protocol, RunConfig
+from nc_tools.experiment.display import Display
+from nc_tools.experiment.encode import encode
+from nc_tools.experiment.job import Job, JobResult, Kind, Progress
+from nc_tools.experiment.setup import build_loss, build_model, facts_of, open_data
+from nc_tools.experiment.tuning import Score, Tuned, mean_over_seeds, tune
+from nc_tools.experiment.workers import Workers
+from nc_tools.interruption import Killed, StopSignal
+from nc_tools.tracking import LiveSync, MlflowSync, mend, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where and how a comparison runs; nothing here changes its result.
+
+    Attributes:
+        out: The output folder.
+        device: Such as "cpu" or "cuda:0".
+        workers: Runs side by side.
+        threads: CPU threads of each.
+        resume: Go on from checkpoints of unfinished runs.
+        tracking_uri: Where MLflow keeps runs; None for a store in the output folder.
+    """
+
+    out: Path
+    device: str
+    workers: int
+    threads: int
+    resume: bool = False
+    tracking_uri: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is compared.
+
+    Attributes:
+        name: Of the comparison, and of its MLflow experiment.
+        question: One sentence or more, shown above the report.
+        arms: Arms by name; the first is the baseline.
+        protocol: The rules that all share.
+    """
+
+    name: str
+    question: str
+    arms: Mapping[str, RunConfig]
+    protocol: Protocol
+
+    @property
+    def baseline(self) -> str:
+        """The arm that the others are paired against."""
+        return next(iter(self.arms))
+
+    @property
+    def suite(self) -> str:
+        """A hash of all that is compared, which tells this comparison from another in the same folder."""
+        text = json.dumps([self.name, encode(dict(self.arms)), encode(self.protocol)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_plan(plan: Plan, options: Options, console: Console) -> MlflowSync:
+    """Make every run of a comparison that was not made before; leave its records, and MLflow's view of them.
+
+    Args:
+        plan: What to compare.
+        options: Where and how.
+        console: Where progress is shown.
+
+    Returns:
+        The sync, so that the caller can send its report too.
+
+    Raises:
+        ValueError: If an arm cannot be built from these data, or every trial of the baseline diverged.
+        Killed: After Ctrl-C or SIGTERM, when every run in progress has been written down.
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    mend(options.out)
+    with StopSignal() as stop, Display(console) as display:
+        _check(plan, options, display)
+        _write_experiment(plan, options.out, [])
+        sync = MlflowSync(options.out, options.tracking_uri, plan.name)
+        with Workers(options.workers, options.threads) as workers, LiveSync(sync):
+            _Comparison(plan, options, workers, display, stop).make()
+    return sync
+
+
+def _check(plan: Plan, options: Options, display: Display) -> None:
+    """Read the data and build every arm once, so that what cannot work is said before hours of training."""
+
+    def told(done: int, total: int) -> None:
+        display.progress(Progress("data", done, total, "image"))
+
+    device = torch.device("cpu")
+    configs = {config.data for config in plan.arms.values()}
+    if len(configs) != 1:
+        raise ValueError("all arms of a comparison must have the same data, but they differ: make two comparisons")
+    first = plan.arms[plan.baseline]
+    data = open_data(first, seed=plan.protocol.seeds[0], device=device, cache=options.out / "cache", told=told)
+    if data.sources.skipped:
+        names = ", ".join(data.sources.skipped[:5])
+        display.note(f"{len(data.sources.skipped)} unreadable images left out: {names}")
+    facts = facts_of(data.sources, data.sources.train.labels[data.subsets.train])
+    display.note(
+        f"{first.data.source}: {len(data.subsets.train)} training images of {facts.num_classes} classes "
+        f"({max(facts.class_counts)} to {min(facts.class_counts)} each), {len(data.sources.test)} test images, "
+        f"{facts.in_channels} x {facts.image_size} x {facts.image_size}"
+    )
+    for name, config in plan.arms.items():
+        try:
+            model = build_model(config, facts, seed=0, draw=0)
+            build_loss(config, facts, model.head.feature_dim)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"arm {name}: {error}") from error
+
+
+class _Comparison:
+    """The stages of a comparison, over one set of workers."""
+
+    def __init__(self, plan: Plan, options: Options, workers: Workers, display: Display, stop: StopSignal) -> None:
+        self.plan = plan
+        self.options = options
+        self.workers = workers
+        self.display = display
+        self.stop = stop
+
+    def make(self) -> None:
+        tuned = tune(self.plan.arms, self.plan.protocol, self._trials)
+        write_json(self.options.out / "tuning.json", tuned.to_json())
+        for note in tuned.notes:
+            self.display.note(f"tuning: {note}")
+        if self.plan.baseline not in tuned.configs:
+            raise ValueError(
+                f"the baseline {self.plan.baseline} diverged at every rate of {tuned.grid}: try lower ones"
+            )
+        seeds = self.plan.protocol.seeds
+        held = [self._job("holdout", arm, c, seed, 0) for seed in seeds for arm, c in tuned.configs.items()]
+        results = dict(zip(((j.arm, j.seed) for j in held), self._run("hold-out runs", held), strict=True))
+        self._final(tuned, results)
+
+    def _final(self, tuned: Tuned, held: Mapping[tuple[str, int], JobResult]) -> None:
+        jobs = []
+        for seed in self.plan.protocol.seeds:
+            for arm, config in tuned.configs.items():
+                holdout = held[arm, seed]
+                for draw in range(self.plan.protocol.draws if config.has_draws else 1):
+                    job = self._job("final", arm, config, seed, draw)
+                    jobs.append(replace(job, holdout_run=holdout.run if holdout.status == "FINISHED" else None))
+        results: list[JobResult] = []
+        try:
+            results = self._run("final runs", jobs)
+        finally:
+            _write_experiment(self.plan, self.options.out, list(zip(jobs, results, strict=False)))
+
+    def _trials(self, settings: Sequence[tuple[str, RunConfig]]) -> list[Score]:
+        seeds = self.plan.protocol.tuning_seeds
+        jobs = [self._job("tuning", arm, config, seed, 0) for arm, config in settings for seed in seeds]
+        results = self._run("tuning trials", jobs)
+        return mean_over_seeds([r.score if r.status == "FINISHED" else None for r in results], len(seeds))
+
+    def _run(self, stage: str, jobs: Sequence[Job]) -> list[JobResult]:
+        self.display.stage(stage, len(jobs))
+        results = self.workers.run(
+            jobs, stop=self.stop, on_progress=self.display.progress, on_result=self.display.result
+        )
+        if self.stop.requested:
+            raise Killed("stopped")
+        return results
+
+    def _job(self, kind: Kind, arm: str, config: RunConfig, seed: int, draw: int) -> Job:
+        return Job(
+            kind=kind,
+            arm=arm,
+            config=config,
+            seed=seed,
+            draw=draw,
+            root=self.options.out.resolve(),
+            experiment=self.plan.name,
+            suite=self.plan.suite,
+            protocol=self.plan.protocol,
+            device=self.options.device,
+            resume=self.options.resume,
+        )
+
+
+def _write_experiment(plan: Plan, out: Path, runs: Sequence[tuple[Job, JobResult]]) -> None:
+    """Write what the comparison is, and which runs are its own: a folder may hold those of others too."""
+    told: dict[str, Any] = {
+        "schema": 1,
+        "name": plan.name,
+        "question": plan.question,
+        "baseline": plan.baseline,
+        "arms": list(plan.arms),
+        "primary": "test/gen/balanced_accuracy",
+        "suite": plan.suite,
+        "protocol": {k: v for k, v in encode(plan.protocol).items() if k != "dataclass"},
+        "runs": [
+            {
+                "arm": job.arm,
+                "seed": job.seed,
+                "draw": job.draw,
+                "run_id": result.run.name if result.run else None,
+                "status": result.status,
+                "error": result.error,
+            }
+            for job, result in runs
+        ],
+    }
+    write_json(out / "experiment.json", told)

@@ -1,0 +1,140 @@
+"""From a job to the objects that a run is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nc_tools.data import (
+    DataConfig,
+    Loader,
+    Sources,
+    Subsets,
+    augment_for,
+    class_counts,
+    load,
+    make_loader,
+    make_subsets,
+)
+from nc_tools.data.images import Images
+from nc_tools.data.loader import evaluation_batches
+from nc_tools.experiment.config import RunConfig
+from nc_tools.heads.base import Head
+from nc_tools.losses.base import LossTerm
+from nc_tools.models.build import build_backbone, feature_width
+from nc_tools.models.classifier import Classifier
+from nc_tools.records import Batch
+from nc_tools.seeds import stream
+
+Told = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a model must know of its data, and all that is needed to build it again without them."""
+
+    in_channels: int
+    image_size: int
+    num_classes: int
+    class_counts: tuple[int, ...]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+
+
+@lru_cache(maxsize=1)
+def loaded(config: DataConfig, cache: Path, told: Told | None = None) -> Sources:
+    """Load a run's images; a worker that makes several runs loads them once."""
+    return load(config, cache, told)
+
+
+def facts_of(sources: Sources, labels: Tensor) -> DataFacts:
+    """Gather the facts of a training set with these labels."""
+    channels, size, _ = sources.train.shape
+    return DataFacts(
+        in_channels=channels,
+        image_size=size,
+        num_classes=sources.num_classes,
+        class_counts=tuple(class_counts(labels, sources.num_classes).tolist()),
+        classes=tuple(sources.train.classes),
+        mean=tuple(sources.mean.tolist()),
+        std=tuple(sources.std.tolist()),
+        fingerprint=sources.fingerprint,
+    )
+
+
+def build_model(config: RunConfig, facts: DataFacts, *, seed: int, draw: int) -> Classifier:
+    """Build an arm's classifier: the backbone from the stream "init", the head's learned part from the stream "head".
+
+    The two streams are apart, so that all arms of a seed start from the same backbone whatever their heads draw.
+    """
+    shape = {"in_channels": facts.in_channels, "image_size": facts.image_size}
+    backbone = build_backbone(config.model.name, width=config.model.width, seed=seed, **shape)
+    known: dict[str, Any] = {
+        "feature_dim": feature_width(backbone, **shape),
+        "num_classes": facts.num_classes,
+        "class_counts": facts.class_counts,
+        "generator": stream(seed, "head"),
+        "frame_seed": draw,
+    }
+    head: Head = config.head.build(known)
+    return Classifier(backbone, head)
+
+
+def build_loss(config: RunConfig, facts: DataFacts, feature_dim: int) -> LossTerm:
+    """Build an arm's loss from the class counts of the samples that it trains on."""
+    known = {"feature_dim": feature_dim, "num_classes": facts.num_classes, "class_counts": facts.class_counts}
+    loss: LossTerm = config.loss.build(known)
+    return loss
+
+
+@dataclass(frozen=True)
+class Data:
+    """The sets of one run on its device."""
+
+    sources: Sources
+    subsets: Subsets
+    config: RunConfig
+    seed: int
+    device: torch.device
+
+    def training_batches(self, indices: Tensor) -> Loader:
+        """Shuffled, augmented batches of these training samples."""
+        training, data = self.config.training, self.config.data
+        return make_loader(
+            self.sources.train,
+            indices,
+            training.batch_size,
+            mean=self.sources.mean,
+            std=self.sources.std,
+            augment=augment_for(data, self.sources.train.shape[1]),
+            seed=self.seed,
+            device=self.device,
+            channels_last=training.layout_on(self.device) is torch.channels_last,
+        )
+
+    def plain_batches(self, images: Images, indices: Tensor | None = None) -> Iterator[Batch]:
+        """Batches of a set in its own order, not augmented."""
+        layout = self.config.training.layout_on(self.device)
+        return evaluation_batches(
+            images,
+            torch.arange(len(images)) if indices is None else indices,
+            512,
+            mean=self.sources.mean,
+            std=self.sources.std,
+            device=self.device,
+            channels_last=layout is torch.channels_last,
+        )
+
+
+def open_data(config: RunConfig, *, seed: int, device: torch.device, cache: Path, told: Told | None = None) -> Data:
+    """Load the images of a configuration and draw the subsets of a seed."""
+    sources = loaded(config.data, cache, told)
+    return Data(sources, make_subsets(sources, config.data, seed), config, seed, device)

@@ -1,0 +1,28 @@
+"""Model weights as safetensors."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a model's state at once: a crash leaves the old file or the new one."""
+    state = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
+    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    os.close(handle)
+    try:
+        save_file(state, part)
+        Path(part).replace(path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Read a model's state from where :func:`save_weights` put it; everything must match."""
+    model.load_state_dict(load_file(path))

@@ -1,0 +1,157 @@
+"""Worker processes: several runs side by side, each worker loading the data once."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from nc_tools.experiment.job import Job, JobResult, Progress
+from nc_tools.interruption import StopSignal
+
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+def _serve(connection: Connection, threads: int) -> None:
+    """Do jobs until the other end closes; runs in the worker."""
+    # The terminal sends Ctrl-C to the whole group; only the parent answers it, and asks us with SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch
+
+    from nc_tools.experiment.execute import execute
+
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it, for every arm alike
+    with StopSignal() as stop:
+
+        def report(progress: Progress) -> None:
+            try:
+                connection.send(progress)
+            except OSError:  # the parent is gone: end the run with its checkpoint
+                stop.requested = True
+
+        while True:
+            try:
+                job: Job = connection.recv()
+            except (EOFError, OSError):
+                return
+            try:
+                result = execute(job, report, stop)
+            except Exception as error:  # noqa: BLE001  one run's error must not end the others
+                traceback.print_exc()
+                result = JobResult(None, "FAILED", error=f"{type(error).__name__}: {error}".splitlines()[0])
+            with contextlib.suppress(OSError):
+                connection.send(result)
+            if stop.requested:
+                return
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    connection: Connection
+    doing: int | None = None
+
+
+class Workers:
+    """A fixed number of processes that make runs; use it as a context manager.
+
+    A worker that dies (out of memory, SIGKILL) costs its run, which is reported as KILLED; another worker takes its
+    place and the other runs go on.
+
+    Args:
+        count: Processes, at least 1.
+        threads: CPU threads of each.
+    """
+
+    def __init__(self, count: int, threads: int) -> None:
+        if count < 1:
+            raise ValueError(f"workers must be at least 1, got {count}")
+        self._count = count
+        self._threads = threads
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.connection.close()
+        for worker in self._workers:
+            worker.process.join(10)
+            if worker.process.is_alive():
+                worker.process.terminate()
+                worker.process.join(10)
+        self._workers.clear()
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        *,
+        stop: StopSignal,
+        on_progress: Callable[[Progress], None],
+        on_result: Callable[[Job, JobResult], None],
+    ) -> list[JobResult]:
+        """Make all runs; return their results in the order of the jobs.
+
+        When ``stop`` is set, runs in progress end as KILLED with a checkpoint, and those not begun are left as KILLED.
+        """
+        results: list[JobResult | None] = [None] * len(jobs)
+        waiting = deque(range(len(jobs)))
+        asked_to_stop = False
+        while waiting or any(w.doing is not None for w in self._workers):
+            if stop.requested and not asked_to_stop:
+                asked_to_stop = True
+                waiting.clear()
+                for worker in self._workers:
+                    if worker.doing is not None and worker.process.pid is not None:
+                        os.kill(worker.process.pid, signal.SIGTERM)
+            self._hand_out(jobs, waiting)
+            busy = {w.connection: w for w in self._workers if w.doing is not None}
+            for connection in wait(list(busy), timeout=0.2):
+                worker = busy[connection]  # type: ignore[index]
+                index = worker.doing
+                message = self._receive(worker)
+                if isinstance(message, Progress):
+                    on_progress(message)
+                elif index is not None:
+                    results[index] = message
+                    on_result(jobs[index], message)
+        return [r if r is not None else JobResult(None, "KILLED", error="not begun") for r in results]
+
+    def _hand_out(self, jobs: Sequence[Job], waiting: deque[int]) -> None:
+        while waiting:
+            idle = next((w for w in self._workers if w.doing is None), None)
+            if idle is None and len(self._workers) < self._count:
+                idle = self._start()
+            if idle is None:
+                return
+            idle.doing = waiting.popleft()
+            idle.connection.send(jobs[idle.doing])
+
+    def _start(self) -> _Worker:
+        ours, theirs = _CONTEXT.Pipe()
+        process = _CONTEXT.Process(target=_serve, args=(theirs, self._threads), daemon=True)
+        process.start()
+        theirs.close()
+        worker = _Worker(process, ours)
+        self._workers.append(worker)
+        return worker
+
+    def _receive(self, worker: _Worker) -> Progress | JobResult:
+        try:
+            message: Progress | JobResult = worker.connection.recv()
+        except (EOFError, OSError):
+            worker.process.join(10)
+            self._workers.remove(worker)
+            message = JobResult(None, "KILLED", error=f"its process died (exit code {worker.process.exitcode})")
+        if isinstance(message, JobResult):
+            worker.doing = None
+        return message

@@ -1,0 +1,130 @@
+"""The training loop: one for every arm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from nc_tools.interruption import Killed, StopSignal
+from nc_tools.losses.base import LossTerm
+from nc_tools.models.classifier import Classifier
+from nc_tools.records import Batch, Outputs
+from nc_tools.training.checkpoint import load_checkpoint, save_checkpoint
+from nc_tools.training.config import OptimConfig, TrainConfig
+from nc_tools.training.ema import WeightEMA
+from nc_tools.training.meter import Meter
+from nc_tools.training.optim import make_optimizer, set_rates
+from nc_tools.training.schedule import rate_factor
+from nc_tools.training.state import TrainingState
+
+
+class Batches(Protocol):
+    """What the loop needs of a loader: batches that depend on the epoch alone."""
+
+    def __len__(self) -> int:
+        """Return the steps in an epoch."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from step ``start`` on."""
+
+
+EpochEnd = Callable[[int, dict[str, float], Classifier], None]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training leaves: the model to evaluate (the average, where one is kept), and the seconds it took."""
+
+    model: Classifier
+    seconds: float
+
+
+def fit(
+    model: Classifier,
+    loss: LossTerm,
+    batches: Batches,
+    training: TrainConfig,
+    optim: OptimConfig,
+    *,
+    epoch_end: EpochEnd | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    stop: StopSignal | None = None,
+) -> Fitted:
+    """Train a classifier.
+
+    Args:
+        model: On its device; trained in place.
+        loss: On the same device.
+        batches: The loader; its batches are on the same device.
+        training: Length and arithmetic.
+        optim: Optimiser and schedule.
+        epoch_end: Called after each epoch with its number from 1, the epoch's means and the model to evaluate. What it
+            does to the model's mode is undone; its time is not counted.
+        checkpoint: Where to keep state to resume from; None keeps none.
+        resume: Go on from the checkpoint where there is one. On a CPU the weights come out bit-equal to those of a run
+            that was never interrupted.
+        stop: Looked at between steps; when set, state is saved and the loop ends with ``Killed``.
+
+    Raises:
+        NonFiniteLossError: At the end of an epoch in which the loss was infinite or not a number.
+        Killed: If asked to stop.
+    """
+    device = next(model.backbone.parameters()).device
+    optimizer = make_optimizer(model, optim)
+    ema = WeightEMA(model, training.ema_decay) if training.ema_decay is not None else None
+    forward = _forward_pass(model, training, device)
+    state = TrainingState(model, loss, optimizer, ema, Meter(device))
+    if resume and checkpoint is not None and checkpoint.exists():
+        state.restore(load_checkpoint(checkpoint))
+    steps, total = len(batches), len(batches) * training.epochs
+    saved_at = time.monotonic()
+    for epoch in range(state.step // steps, training.epochs):
+        model.train()
+        state.resume_clock()
+        for batch in batches.epoch(epoch, start=state.step % steps):
+            set_rates(optimizer, rate_factor(state.step, total, optim))
+            outputs = forward(batch)
+            terms = loss.terms(outputs, batch)
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(torch.stack(tuple(terms.values())).sum())
+            if optim.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
+            optimizer.step()
+            state.count(terms, outputs, batch)
+            if stop is not None and stop.requested:
+                save_checkpoint(checkpoint, state.stored())
+                raise Killed(f"asked to stop after step {state.step} of {total}")
+        values = state.meter.read() | {"train/lr": optimizer.param_groups[0]["lr"]}
+        state.pause_clock()
+        state.meter = Meter(device)
+        if epoch_end is not None:
+            epoch_end(epoch + 1, values, state.evaluated)
+        state.epochs_done = epoch + 1
+        if time.monotonic() - saved_at >= training.checkpoint_seconds and state.step < total:
+            save_checkpoint(checkpoint, state.stored())
+            saved_at = time.monotonic()
+    return Fitted(state.evaluated.eval(), state.seconds)
+
+
+def _forward_pass(model: Classifier, training: TrainConfig, device: torch.device) -> Callable[[Batch], Outputs]:
+    dtype = training.dtype_on(device)
+    backbone = torch.compile(model.backbone) if training.compile else model.backbone
+
+    def forward(batch: Batch) -> Outputs:
+        with autocast(device, dtype):
+            features = backbone(batch.inputs)
+        return model.head.outputs(features)
+
+    return forward
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Return autocast to ``dtype`` on the device; nothing for float32."""
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)

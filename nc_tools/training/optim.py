@@ -1,0 +1,47 @@
+"""Parameter groups: which parameters decay, and whose rate is whose."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nc_tools.models.classifier import Classifier
+from nc_tools.training.config import OptimConfig
+
+
+def make_optimizer(model: Classifier, config: OptimConfig) -> torch.optim.Optimizer:
+    """Build the optimiser over up to four groups: backbone and head, decayed and not.
+
+    Weights (two dimensions and more) decay; biases and normalisation gains only if asked; scales never:
+    decay on a scale is a temperature schedule that nobody asked for. A head without parameters leaves its groups out. Each group keeps
+    its peak rate under "peak_lr".
+
+    Args:
+        model: The classifier.
+        config: Rates and decay.
+
+    Raises:
+        ValueError: If nothing in the model is trainable.
+    """
+    groups = []
+    for module, lr in ((model.backbone, config.lr), (model.head, config.head_lr or config.lr)):
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        decayed = [p for p in trainable if _decays(p, config)]
+        plain = [p for p in trainable if not _decays(p, config)]
+        for parameters, decay in ((decayed, config.weight_decay), (plain, 0.0)):
+            if parameters:
+                groups.append({"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay})
+    if not groups:
+        raise ValueError("nothing in the model can be trained: every parameter has requires_grad=False")
+    optimizer: torch.optim.Optimizer = config.optimizer.build({"params": groups, "lr": config.lr, "weight_decay": 0.0})
+    return optimizer
+
+
+def _decays(parameter: nn.Parameter, config: OptimConfig) -> bool:
+    return parameter.ndim >= 2 or (parameter.ndim == 1 and config.decay_norm_and_bias)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set each group's rate to its peak times the factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
