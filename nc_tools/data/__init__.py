@@ -1,0 +1,36 @@
+"""Image data for a run: sources, long tails, hold-outs, and loaders that any epoch can be asked of."""
+
+from nc_tools.data.augmentation import Augment, Normalise, augment, augment_for
+from nc_tools.data.config import DataConfig
+from nc_tools.data.decode import UnreadableImageError
+from nc_tools.data.images import ImageFiles, Images, ImageSet
+from nc_tools.data.imbalance import class_counts, long_tailed, long_tailed_counts, split_holdout
+from nc_tools.data.loader import BatchLoader, Loader, evaluation_batches, make_loader
+from nc_tools.data.sources import Sources, load
+from nc_tools.data.stream import StreamLoader
+from nc_tools.data.subsets import Subsets, make_subsets
+
+__all__ = [
+    "Augment",
+    "BatchLoader",
+    "DataConfig",
+    "ImageFiles",
+    "ImageSet",
+    "Images",
+    "Loader",
+    "Normalise",
+    "Sources",
+    "StreamLoader",
+    "Subsets",
+    "UnreadableImageError",
+    "augment",
+    "augment_for",
+    "class_counts",
+    "evaluation_batches",
+    "load",
+    "long_tailed",
+    "long_tailed_counts",
+    "make_loader",
+    "make_subsets",
+    "split_holdout",
+]

@@ -1,0 +1,177 @@
+"""Long-tailed subsets and stratified splits of a labelled set, as index tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nc_tools.data.config import Profile, Protocol
+
+
+def class_counts(labels: Tensor, num_classes: int) -> Tensor:
+    """Count the samples of each class.
+
+    Args:
+        labels: (N,) class indices.
+        num_classes: K.
+
+    Returns:
+        (K,) int64.
+
+    Example:
+        >>> class_counts(torch.tensor([0, 2, 2]), 3).tolist()
+        [1, 0, 2]
+    """
+    return torch.bincount(labels, minlength=num_classes)
+
+
+def long_tailed_counts(
+    counts: Tensor, factor: float, profile: Profile = "exponential", classes: Sequence[str] | None = None
+) -> Tensor:
+    """Return how many samples of each class a long-tailed subset keeps.
+
+    With share_k = factor^(-k / (K - 1)) (exponential), or 1 for the first K // 2 classes and 1 / factor for
+    the others (step), class k keeps floor(n_max share_k). Source: Cui et al. 2019, section 5.1, and Cao et
+    al. 2019, section 4.1, with their rounding. They start from balanced sets; here n_max is the largest size
+    for which no class runs out, so the factor comes out as asked on any set. A factor of 1 keeps everything,
+    balanced or not.
+
+    Args:
+        counts: (K,) samples there are.
+        factor: n_max / n_min, at least 1.
+        profile: Shape of the tail.
+        classes: Names for the message, K of them.
+
+    Returns:
+        (K,) int64.
+
+    Raises:
+        ValueError: If the factor is below 1 or a class would keep no sample.
+
+    Example:
+        >>> long_tailed_counts(torch.full((10,), 5000), 100).tolist()
+        [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    """
+    if not 1 <= factor < math.inf:
+        raise ValueError(f"the imbalance factor is n_max / n_min and must be at least 1, got {factor:g}")
+    available = [int(count) for count in counts]
+    share = _shares(len(available), factor, profile)
+    largest = min(math.ceil((n + 1) / s) - 1 for n, s in zip(available, share, strict=True))
+    while any(int(largest * s) > n for n, s in zip(available, share, strict=True)):
+        largest -= 1  # the division above may round up in its last digit
+    kept = available if factor == 1 else [int(largest * s) for s in share]
+    empty = [str(classes[k]) if classes else str(k) for k, n in enumerate(kept) if n < 1]
+    if empty:
+        raise ValueError(
+            f"every class needs at least one training sample, and at imbalance {factor:g} none is left of "
+            f"{', '.join(empty[:8])}{', ...' if len(empty) > 8 else ''}: lower the imbalance or add images"
+        )
+    return torch.tensor(kept, dtype=torch.int64)
+
+
+def _shares(num_classes: int, factor: float, profile: Profile) -> list[float]:
+    ratio = 1 / factor
+    if profile == "step":
+        return [1.0 if k < num_classes // 2 else ratio for k in range(num_classes)]
+    if profile == "exponential":
+        return [ratio ** (k / max(1, num_classes - 1)) for k in range(num_classes)]
+    raise ValueError(f"profile must be exponential or step, got {profile!r}")
+
+
+def long_tailed(
+    labels: Tensor,
+    num_classes: int,
+    factor: float,
+    profile: Profile = "exponential",
+    protocol: Protocol = "seeded",
+    generator: torch.Generator | None = None,
+    classes: Sequence[str] | None = None,
+) -> Tensor:
+    """Choose the samples of a long-tailed subset.
+
+    Args:
+        labels: (N,) class indices.
+        num_classes: K.
+        factor: n_max / n_min, at least 1.
+        profile: Shape of the tail.
+        protocol: ``seeded`` draws from ``generator``; ``ldam`` makes the choice of the code of Cao et al.
+            2019 (LDAM-DRW), which most CIFAR-LT results share: numpy's legacy generator at seed 0, one
+            shuffle per class in class order. It is the same for every seed and leaves numpy's global state
+            alone.
+        generator: Where ``seeded`` draws from; a CPU generator.
+        classes: Names for the message.
+
+    Returns:
+        Indices into ``labels``, class by class and within a class in the order drawn, int64. With a factor of
+        1, all.
+
+    Raises:
+        ValueError: If a class would keep no sample, or ``seeded`` has no generator.
+
+    Example:
+        >>> labels = torch.arange(10).repeat_interleave(100)
+        >>> chosen = long_tailed(labels, 10, factor=10, protocol="ldam")
+        >>> class_counts(labels[chosen], 10).tolist()
+        [100, 77, 59, 46, 35, 27, 21, 16, 12, 10]
+    """
+    kept = long_tailed_counts(class_counts(labels, num_classes), factor, profile, classes)
+    if factor == 1:
+        return torch.arange(len(labels))
+    if protocol == "ldam":
+        legacy = np.random.RandomState(0)
+        parts = []
+        for k, count in enumerate(kept.tolist()):
+            members = np.flatnonzero(labels.numpy() == k)
+            legacy.shuffle(members)
+            parts.append(torch.from_numpy(members[:count]))
+        return torch.cat(parts)
+    if generator is None:
+        raise ValueError("the seeded protocol needs a generator, got None: pass stream(seed, 'subset')")
+    order, rank = _shuffled_by_class(labels, num_classes, generator)
+    return order[rank < kept[labels[order]]]
+
+
+def split_holdout(labels: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Split stratified by class into a training and a hold-out part.
+
+    A class of n samples gives round(n fraction) of them to the hold-out, but never its only one, and at least
+    one if it has two: the rarest classes are those whose tuning matters most.
+
+    Args:
+        labels: (N,) class indices.
+        fraction: Share of the hold-out, between 0 and 1.
+        generator: CPU generator.
+
+    Returns:
+        Indices of the training part and of the hold-out, each ascending, int64.
+
+    Raises:
+        ValueError: If the fraction is not between 0 and 1.
+
+    Example:
+        >>> labels = torch.tensor([0] * 10 + [1])
+        >>> train, holdout = split_holdout(labels, 0.2, torch.Generator().manual_seed(0))
+        >>> len(train), len(holdout)
+        (9, 2)
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"the hold-out's share must lie between 0 and 1, got {fraction:g}")
+    num_classes = int(labels.max()) + 1 if len(labels) else 0
+    counts = class_counts(labels, num_classes)
+    wanted = (counts * fraction).round().long().clamp(min=1).minimum((counts - 1).clamp(min=0))
+    order, rank = _shuffled_by_class(labels, num_classes, generator)
+    held = rank < wanted[labels[order]]
+    return order[~held].sort().values, order[held].sort().values
+
+
+def _shuffled_by_class(labels: Tensor, num_classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return all indices grouped by class in random order, and the rank of each within its class."""
+    shuffled = torch.randperm(len(labels), generator=generator)
+    order = shuffled[labels[shuffled].argsort(stable=True)]
+    counts = class_counts(labels, num_classes)
+    first = counts.cumsum(0) - counts
+    return order, torch.arange(len(labels)) - first[labels[order]]

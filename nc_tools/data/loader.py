@@ -1,0 +1,172 @@
+"""Training batches from pixels that stay on the device, and batches for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from nc_tools.data.augmentation import Augment, Normalise, augment
+from nc_tools.data.images import Images, ImageSet
+from nc_tools.data.plan import batch_bounds, check_start, plan_epoch
+from nc_tools.data.stream import PixelStream, StreamLoader, default_workers
+from nc_tools.records import Batch
+
+BatchLoader: TypeAlias = "Loader | StreamLoader"
+
+
+class Loader:
+    """Training batches of a set in memory: uint8 on the device, a few kernels per step, no worker process.
+
+    Args:
+        images: The whole training set.
+        indices: (M,) the samples to train on, int64; on a GPU only they are copied there.
+        batch_size: Samples in a batch.
+        mean: (C,), in 0..1.
+        std: (C,), in 0..1.
+        augment: Crop and flip, or None for neither.
+        seed: The run's seed.
+        device: Where the batches are made.
+        channels_last: Memory layout of the inputs.
+        drop_last: Leave an incomplete last batch out; else a single left-over sample joins the batch before
+            it.
+
+    Raises:
+        ValueError: If there is not one batch.
+
+    Example:
+        >>> pixels, labels = torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.zeros(5).long()
+        >>> images = ImageSet(pixels, labels, classes=("a",), name="zeros")
+        >>> loader = Loader(images, torch.arange(5), 2, mean=[0.0], std=[1.0], augment=None, seed=0)
+        >>> [len(batch.labels) for batch in loader.epoch(0)]
+        [2, 3]
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        indices: Tensor,
+        batch_size: int,
+        *,
+        mean: Tensor | Sequence[float],
+        std: Tensor | Sequence[float],
+        augment: Augment | None,
+        seed: int,
+        device: torch.device | str = "cpu",
+        channels_last: bool = False,
+        drop_last: bool = False,
+    ) -> None:
+        self._device = torch.device(device)
+        self._augment = augment
+        self._seed = seed
+        self._bounds = batch_bounds(len(indices), batch_size, drop_last=drop_last)
+        self._normalise = Normalise(mean, std, device=self._device, channels_last=channels_last)
+        self._indices = indices.to(self._device)
+        self._labels = images.labels[indices].to(self._device)
+        if self._device.type == images.images.device.type:
+            self._pixels, self._rows = images.images, self._indices
+        else:
+            self._pixels = images.take(indices).to(self._device)
+            self._rows = torch.arange(len(indices), device=self._device)
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return len(self._bounds)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Return the batches of an epoch from step ``start`` on, bit-equal whatever was asked for before.
+
+        Raises:
+            ValueError: If the epoch has no such step.
+        """
+        check_start(start, len(self))
+        return self._steps(epoch, start)
+
+    def _steps(self, epoch: int, start: int) -> Iterator[Batch]:
+        plan = plan_epoch(len(self._indices), self._augment, self._seed, epoch)
+        order = plan.order.to(self._device)
+        views = None if plan.views is None else plan.views.to(self._device)
+        for first, stop in self._bounds[start:]:
+            chosen = order[first:stop]
+            pixels = self._pixels.index_select(0, self._rows[chosen])
+            if views is not None and self._augment is not None:
+                pixels = augment(pixels, views[first:stop], self._augment)
+            yield Batch(self._normalise(pixels), self._labels[chosen], self._indices[chosen])
+
+
+def make_loader(
+    images: Images,
+    indices: Tensor,
+    batch_size: int,
+    *,
+    mean: Tensor | Sequence[float],
+    std: Tensor | Sequence[float],
+    augment: Augment | None,
+    seed: int,
+    device: torch.device | str = "cpu",
+    channels_last: bool = False,
+    drop_last: bool = False,
+    workers: int | None = None,
+) -> BatchLoader:
+    """Return a ``Loader`` where the pixels fit on the device, else a ``StreamLoader`` with the same batches.
+
+    Pixels in memory go to a GPU if they take at most half of what is free there. Arguments as for
+    ``StreamLoader``.
+    """
+    if isinstance(images, ImageSet) and _fits(images, len(indices), torch.device(device)):
+        return Loader(
+            images, indices, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=device,
+            channels_last=channels_last, drop_last=drop_last,
+        )  # fmt: skip
+    return StreamLoader(
+        images, indices, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=device,
+        channels_last=channels_last, drop_last=drop_last, workers=workers,
+    )  # fmt: skip
+
+
+def _fits(images: ImageSet, count: int, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    channels, height, width = images.shape
+    free, _ = torch.cuda.mem_get_info(device)
+    return count * channels * height * width <= free // 2
+
+
+def evaluation_batches(
+    images: Images,
+    indices: Tensor | None,
+    batch_size: int,
+    *,
+    mean: Tensor | Sequence[float],
+    std: Tensor | Sequence[float],
+    device: torch.device | str = "cpu",
+    channels_last: bool = False,
+    workers: int | None = None,
+) -> Iterator[Batch]:
+    """Yield the samples at ``indices`` (None: all) in their order, without augmentation.
+
+    Args:
+        images: Any set, in memory or not.
+        indices: (M,), int64, or None.
+        batch_size: Samples in a batch.
+        mean: (C,), in 0..1.
+        std: (C,), in 0..1.
+        device: Where the batches go.
+        channels_last: Memory layout of the inputs.
+        workers: Worker processes for files. None: one a core, at most 8.
+
+    Example:
+        >>> pixels, labels = torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3).long()
+        >>> images = ImageSet(pixels, labels, classes=("a",), name="zeros")
+        >>> [b.index.tolist() for b in evaluation_batches(images, None, 2, mean=[0.0], std=[1.0])]
+        [[0, 1], [2]]
+    """
+    where = torch.device(device)
+    chosen = torch.arange(len(images)) if indices is None else indices
+    batches = list(torch.split(chosen, batch_size)) if len(chosen) else []
+    normalise = Normalise(mean, std, device=where, channels_last=channels_last)
+    pixels = PixelStream(images, where, default_workers(images) if workers is None else workers)
+    for index, raw in zip(batches, pixels.read(batches), strict=True):
+        yield Batch(normalise(raw), images.labels[index].to(where), index.to(where))

@@ -1,0 +1,215 @@
+"""From a data configuration to the image sets of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nc_tools.data.config import DataConfig, SourceName, parse_labels, parse_source
+from nc_tools.data.csv_labels import read_labels
+from nc_tools.data.decode import Progress
+from nc_tools.data.folder import (
+    FolderTree,
+    Reading,
+    check_classes,
+    choose_size,
+    list_folder,
+    read_listing,
+)
+from nc_tools.data.images import Images, ImageSet, mean_std, with_classes, with_labels
+from nc_tools.data.imbalance import split_holdout
+from nc_tools.data.memory import available_memory
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """All images of a run.
+
+    Attributes:
+        train: The whole training set, before any subset is drawn.
+        test: The test set.
+        transfer_train: Images of other classes to fit a transfer measure on, or None.
+        transfer_test: Images of those classes to measure it on, or None.
+        mean: (C,), over all pixels of ``train``, in 0..1.
+        std: (C,), likewise.
+        fingerprint: 32 hexadecimal digits of what the sets hold: class names, labels and pixels. The same on
+            every machine, and whether or not the pixels fit into memory.
+        skipped: Unreadable files that were left out.
+    """
+
+    train: Images
+    test: Images
+    transfer_train: Images | None
+    transfer_test: Images | None
+    mean: Tensor
+    std: Tensor
+    fingerprint: str
+    skipped: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """K of the classes trained on."""
+        return self.train.num_classes
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    train: Images
+    test: Images
+    skipped: tuple[str, ...] = ()
+
+
+def load(config: DataConfig, cache: Path | None = None, progress: Progress | None = None) -> Sources:
+    """Load the images that ``config`` names.
+
+    Args:
+        config: What to load.
+        cache: Folder where decoded image folders are kept for the next run, or None for no cache.
+        progress: Called as ``progress(done, total)`` while files are decoded.
+
+    Returns:
+        Train, test and transfer sets with their statistics.
+
+    Raises:
+        FileNotFoundError: If a folder or CSV is missing, or CIFAR is neither on disk nor to be had.
+        ValueError: If the data contradict the configuration; images that cannot be read are all counted.
+
+    Example:
+        >>> sources = load(DataConfig(held_out_classes=3))
+        >>> len(sources.train), sources.train.shape, sources.num_classes, sources.transfer_train.num_classes
+        (633, (1, 8, 8), 7, 3)
+    """
+    limit = available_memory() / 2 if config.memory_gb is None else config.memory_gb * 1e9
+    pair = _load_source(parse_source(config.source), config, config.image_size, None, limit, cache, progress)
+    if config.labels is not None:
+        pair = _override_labels(pair, config.labels)
+    transfer: _Pair | None = None
+    if config.held_out_classes:
+        pair, transfer = _hold_out_classes(pair, config.held_out_classes)
+    elif config.transfer_data is not None:
+        channels, size, _ = pair.train.shape
+        transfer = _load_source(
+            parse_source(config.transfer_data), config, size, channels, limit, cache, progress
+        )
+    mean, std = mean_std(pair.train)
+    parts = [pair, *([transfer] if transfer else [])]
+    return Sources(
+        train=pair.train,
+        test=pair.test,
+        transfer_train=transfer.train if transfer else None,
+        transfer_test=transfer.test if transfer else None,
+        mean=mean,
+        std=std,
+        fingerprint=fingerprint(*(images for part in parts for images in (part.train, part.test))),
+        skipped=pair.skipped + (transfer.skipped if transfer and config.transfer_data else ()),
+    )
+
+
+def fingerprint(*sets: Images) -> str:
+    """Return 32 hexadecimal digits that depend on class names, labels, sizes and pixels of the sets."""
+    whole = hashlib.sha256()
+    for images in sets:
+        whole.update(json.dumps([images.classes, images.shape, len(images)]).encode())
+        for labels in (images.labels, images.clean_labels):
+            whole.update(b"" if labels is None else labels.numpy().astype("<i8").tobytes())
+        whole.update(images.digests().numpy().tobytes())
+    return whole.hexdigest()[:32]
+
+
+def _load_source(
+    source: SourceName,
+    config: DataConfig,
+    image_size: int | None,
+    channels: int | None,
+    limit: float,
+    cache: Path | None,
+    progress: Progress | None,
+) -> _Pair:
+    if source.kind == "imagefolder":
+        assert source.path is not None  # noqa: S101 (parse_source has seen to it)
+        tree = list_folder(source.path)
+        size = image_size or choose_size(tree)
+        depth = channels or 3
+        needed = (len(tree.train.paths) + len(tree.test.paths)) * depth * size * size
+        how = Reading(size, depth, needed <= limit, config.skip_unreadable, cache, progress)
+        return _load_folder(tree, how)
+    if source.kind == "digits":
+        pair = _load_digits()
+    else:
+        from nc_tools.data.cifar import load_cifar
+
+        pair = _Pair(*load_cifar(source.kind, source.path))
+    return replace(
+        pair, train=_fit(pair.train, image_size, channels), test=_fit(pair.test, image_size, channels)
+    )
+
+
+def _load_folder(tree: FolderTree, how: Reading) -> _Pair:
+    train, skipped_train = read_listing(tree, tree.train, how)
+    test, skipped_test = read_listing(tree, tree.test, how)
+    left = {*skipped_train, *skipped_test}
+    if left:
+        check_classes(
+            replace(
+                tree,
+                train=tree.train.where(torch.tensor([path not in left for path in tree.train.paths])),
+                test=tree.test.where(torch.tensor([path not in left for path in tree.test.paths])),
+            )
+        )
+    return _Pair(train, test, skipped_train + skipped_test)
+
+
+def _load_digits() -> _Pair:
+    """Load scikit-learn's 1,797 digits of 8 x 8; half of each class is for training, always the same half."""
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    images = (torch.from_numpy(raw.images).unsqueeze(1) * (255 / 16)).round().to(torch.uint8)
+    labels = torch.from_numpy(raw.target).long()
+    whole = ImageSet(images, labels, tuple(str(name) for name in raw.target_names), "digits")
+    train, test = split_holdout(labels, 0.5, torch.Generator().manual_seed(0))
+    return _Pair(whole.subset(train), whole.subset(test))
+
+
+def _override_labels(pair: _Pair, labels: str) -> _Pair:
+    file, column = parse_labels(labels)
+    known = pair.train.paths, pair.test.paths
+    assert known[0] is not None and known[1] is not None  # noqa: S101, PT018 (DataConfig asks for a folder)
+    others = {*known[1], *pair.skipped}
+    return replace(
+        pair,
+        train=with_labels(pair.train, read_labels(file, column, known[0], pair.train.classes, others)),
+    )
+
+
+def _hold_out_classes(pair: _Pair, held_out: int) -> tuple[_Pair, _Pair]:
+    total = pair.train.num_classes
+    stay = total - held_out
+    if stay < 2:
+        raise ValueError(
+            f"at least two classes must stay to train on, and held_out_classes={held_out} of {total} leaves "
+            f"{stay}: hold out at most {total - 2}"
+        )
+    kept = replace(pair, train=with_classes(pair.train, 0, stay), test=with_classes(pair.test, 0, stay))
+    away = _Pair(with_classes(pair.train, stay, total), with_classes(pair.test, stay, total))
+    return kept, away
+
+
+def _fit(images: Images, image_size: int | None, channels: int | None) -> Images:
+    """Bring an embedded set to the asked size (bilinear, antialiased) and number of channels."""
+    assert isinstance(images, ImageSet)  # noqa: S101 (embedded sets are small)
+    pixels = images.images
+    if image_size is not None and image_size != pixels.shape[-1]:
+        pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear", antialias=True)
+    if channels == 3 and pixels.shape[1] == 1:
+        pixels = pixels.repeat(1, 3, 1, 1)
+    elif channels == 1 and pixels.shape[1] == 3:
+        luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        pixels = (pixels * luma).sum(1, keepdim=True).round().to(torch.uint8)
+    return images if pixels is images.images else replace(images, images=pixels)

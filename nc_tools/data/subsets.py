@@ -1,0 +1,76 @@
+"""Which samples a run trains on, tunes on and leaves out: a function of data, config and seed alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nc_tools.data.config import DataConfig
+from nc_tools.data.imbalance import class_counts, long_tailed, split_holdout
+from nc_tools.data.sources import Sources
+from nc_tools.seeds import stream
+
+
+@dataclass(frozen=True, eq=False)
+class Subsets:
+    """Index tensors into ``sources.train``, int64.
+
+    Attributes:
+        train: The long-tailed training subset.
+        fit: The part of it that runs with a hold-out train on.
+        holdout: The rest of it.
+        outside: The training images that are not in ``train``, for the oracle temperature; may be empty.
+        counts: Samples of each class in ``train`` (K,).
+    """
+
+    train: Tensor
+    fit: Tensor
+    holdout: Tensor
+    outside: Tensor
+    counts: Tensor
+
+
+def make_subsets(sources: Sources, config: DataConfig, seed: int) -> Subsets:
+    """Draw the subsets of one seed.
+
+    They come from the streams "subset" and "holdout" and from the labels that training sees, so every arm of
+    a comparison gets the same ones.
+
+    Args:
+        sources: The loaded sets.
+        config: Imbalance, profile, protocol and hold-out share.
+        seed: The run's seed.
+
+    Returns:
+        The subsets.
+
+    Raises:
+        ValueError: If a class would have no training sample, naming it.
+
+    Example:
+        >>> from nc_tools.data.sources import load
+        >>> config = DataConfig(imbalance=10)
+        >>> make_subsets(load(config), config, seed=0).counts.tolist()
+        [89, 68, 53, 41, 31, 24, 19, 14, 11, 8]
+    """
+    labels, classes = sources.train.labels, sources.train.classes
+    train = long_tailed(
+        labels,
+        len(classes),
+        config.imbalance,
+        config.profile,
+        config.protocol,
+        stream(seed, "subset"),
+        classes,
+    )
+    fit, holdout = split_holdout(labels[train], config.holdout, stream(seed, "holdout"))
+    inside = torch.zeros(len(labels), dtype=torch.bool).index_fill_(0, train, 1)
+    return Subsets(
+        train=train,
+        fit=train[fit],
+        holdout=train[holdout],
+        outside=(~inside).nonzero().flatten(),
+        counts=class_counts(labels[train], len(classes)),
+    )
