@@ -1,0 +1,59 @@
+"""What to tell a person at the end: where to look."""
+
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from nc_tools.tracking import sent
+from nc_tools.tracking.store import Store, resolve_store
+
+
+def direct_links(root: Path | str, tracking_uri: str | None = None, port: int = 5000) -> list[str]:
+    """Return lines that say where the report lies and how to see the runs in MLflow.
+
+    Args:
+        root: Output folder.
+        tracking_uri: As given to ``MlflowSync``.
+        port: For the server that the printed command starts.
+    """
+    root = Path(root).resolve()
+    store = resolve_store(root, tracking_uri)
+    lines = []
+    report = root / "report" / "comparison.html"
+    if report.exists():
+        lines.append(f"Report: {report.as_uri()}")
+    base = store.label.rstrip("/") if store.is_server else f"http://127.0.0.1:{port}"
+    if not store.is_server:
+        command = [
+            *_mlflow(),
+            "ui",
+            "--backend-store-uri",
+            store.label,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
+        lines.append(f"MLflow: {shlex.join(command)}")
+    lines += [
+        f"  then {page}" if not store.is_server else f"MLflow: {page}" for page in _pages(root, store, base)
+    ]
+    return lines
+
+
+def _pages(root: Path, store: Store, base: str) -> Iterable[str]:
+    folders = [*sorted(root.glob("runs/[!.]*")), root / "report"]
+    states = [sent.load(folder, store.key) for folder in folders if folder.is_dir()]
+    experiments = dict.fromkeys(state.experiment_id for state in states if state.experiment_id)
+    return [f"{base}/#/experiments/{number}/runs?compareRunsMode=CHART" for number in experiments]
+
+
+def _mlflow() -> list[str]:
+    """The command ``mlflow`` of this very environment, by name if the shell would find just that one."""
+    beside = Path(sys.executable).with_name("mlflow")
+    found = shutil.which("mlflow")
+    if found is not None and Path(found) == beside:
+        return ["mlflow"]
+    return [str(beside)] if beside.exists() else [sys.executable, "-m", "mlflow"]

@@ -1,0 +1,146 @@
+"""One record as one flat MLflow run: created once, brought up to date by steps that can each be repeated."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nc_tools.tracking import sent, view
+from nc_tools.tracking.experiments import Experiments
+from nc_tools.tracking.files import read_lines
+from nc_tools.tracking.sent import Sent
+from nc_tools.tracking.stored import StoredRun
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FILES = ("run.json", "final.json", "per_class.json", "predictions.safetensors", "weights.safetensors")
+
+
+def is_there(run: StoredRun, key: str) -> bool:
+    """Whether the store ``key`` has all of an ended run."""
+    state = sent.load(run.path, key)
+    return (
+        state.run_id is not None
+        and state.ended == [run.status, run.ended_ms]
+        and state.resumes == len(run.resumed_bytes)
+        and all(state.artifacts.get(name) == sent.signature(path) for name, path in artifacts(run))
+    )
+
+
+def artifacts(run: StoredRun) -> list[tuple[str, Path]]:
+    """Files of an ended run that MLflow gets: (path relative to the run, path)."""
+    figures = sorted(path for path in (run.path / "figures").glob("[!.]*") if path.is_file())
+    return [(name, run.path / name) for name in FILES if (run.path / name).exists()] + [
+        (f"figures/{path.name}", path) for path in figures
+    ]
+
+
+def send(run: StoredRun, experiment: str, known: Experiments) -> bool:
+    """Bring the MLflow run of one record up to date; return whether anything was sent.
+
+    What was sent is noted after each step. A crash between a step and its note repeats the step, which
+    changes
+    nothing: MLflow keeps equal parameters, equal points and equal files once, and a run is looked up by its
+        record before it is created.
+    """
+    key, client = known.store.key, known.client
+    state = _current(run, known)
+    if state is None:
+        return False
+    changed = state.run_id is None
+    if state.run_id is None:
+        state.experiment_id = known.id_of(experiment)
+        state.run_id = known.find(view.record_key(run)) or _create(known, run, state.experiment_id)
+        sent.save(run.path, key, state)
+    if not state.described:
+        _describe(client, run, state.run_id)
+        state.described = True
+        sent.save(run.path, key, state)
+    lines, offset = read_lines(run.path / "metrics.jsonl", state.offset)
+    if lines:
+        _log(client, state.run_id, list(view.points(lines)))
+        state.offset, changed = offset, True
+        sent.save(run.path, key, state)
+    if run.status == "RUNNING":
+        changed |= _reopen(client, state.run_id, state)
+    else:
+        changed |= _upload(client, run, state.run_id, state)
+        changed |= _close(client, run, state.run_id, state)
+    if changed:
+        sent.save(run.path, key, state)
+    return changed
+
+
+def _current(run: StoredRun, known: Experiments) -> Sent | None:
+    """Return what the store really has of the run; None if a person has deleted it there."""
+    state = sent.load(run.path, known.store.key)
+    stage = known.stage(state.run_id) if state.run_id else None
+    if stage is None:  # never sent, or the store was emptied or replaced
+        return Sent(resumes=len(run.resumed_bytes))
+    assert state.run_id is not None  # noqa: S101
+    if any(size < state.offset for size in run.resumed_bytes[state.resumes :]):
+        # MLflow cannot take values back: what the resumed run repeats would be there twice.
+        if stage == "active":
+            known.client.delete_run(state.run_id)
+            known.forget(state.run_id, view.record_key(run))
+        return Sent(resumes=len(run.resumed_bytes))
+    if stage == "deleted":  # by a person, in MLflow: a decision, not a gap
+        return None
+    state.resumes = len(run.resumed_bytes)
+    return state
+
+
+def _create(known: Experiments, run: StoredRun, experiment_id: str) -> str:
+    created = known.client.create_run(experiment_id, start_time=run.started_ms, tags=view.tags(run))
+    return known.learn(created.info.run_id, view.record_key(run))
+
+
+def _describe(client: "MlflowClient", run: StoredRun, run_id: str) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+    identity = run.identity
+    config = {"arm": identity.arm, "seed": identity.seed, "draw": identity.draw, **identity.config}
+    for chunk in view.chunks(view.flatten(config).items(), view.MAX_PARAMS_PER_BATCH):
+        client.log_batch(run_id, params=[Param(key, value) for key, value in chunk])
+    described = view.dataset(identity.data)
+    if described is not None:
+        context = [InputTag("mlflow.data.context", "training")]
+        client.log_inputs(run_id, datasets=[DatasetInput(Dataset(**described), context)])
+
+
+def _log(client: "MlflowClient", run_id: str, points: list[view.Point]) -> None:
+    from mlflow.entities import Metric
+
+    for chunk in view.chunks(points, view.MAX_METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics=[Metric(*point) for point in chunk])
+
+
+def _reopen(client: "MlflowClient", run_id: str, state: Sent) -> bool:
+    """Show a run that was resumed as running again."""
+    if state.ended is None:
+        return False
+    client.update_run(run_id, status="RUNNING")
+    state.ended = None
+    return True
+
+
+def _upload(client: "MlflowClient", run: StoredRun, run_id: str, state: Sent) -> bool:
+    changed = False
+    for name, path in artifacts(run):
+        mark = sent.signature(path)
+        if state.artifacts.get(name) != mark:
+            client.log_artifact(run_id, str(path), str(Path(name).parent) if "/" in name else None)
+            state.artifacts[name], changed = mark, True
+    return changed
+
+
+def _close(client: "MlflowClient", run: StoredRun, run_id: str, state: Sent) -> bool:
+    """Send the final values and how the run ended."""
+    from mlflow.entities import RunTag
+
+    if state.ended == [run.status, run.ended_ms]:
+        return False
+    _log(client, run_id, view.final_points(run))
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in view.tags(run).items()])
+    client.set_terminated(run_id, run.status, run.ended_ms)
+    state.ended = [run.status, run.ended_ms]
+    return True

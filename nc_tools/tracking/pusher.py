@@ -1,0 +1,116 @@
+"""Sending records to MLflow: incremental, repeatable, and without an effect on what is already there.
+
+Runs in a process of its own (see ``sender``), since importing MLflow takes over a second and 200 MB, and its
+waiting times can only be set for a whole process.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from nc_tools.tracking import comparison, mirror
+from nc_tools.tracking.experiments import Experiments
+from nc_tools.tracking.report import SyncReport
+from nc_tools.tracking.store import Store, StoreError, connect
+from nc_tools.tracking.stored import StoredRun, mend_run, scan
+
+LOCK_SECONDS = 10.0
+RETRY_SECONDS = 0.3
+MAX_FAILURES = 3
+
+
+@dataclass
+class Pusher:
+    """Mirrors the records under ``root`` into ``store``.
+
+    Attributes:
+        root: Output folder.
+        store: Where to.
+        experiment: Name of the experiment; None takes each record's own.
+    """
+
+    root: Path
+    store: Store
+    experiment: str | None
+
+    def __post_init__(self) -> None:
+        self._experiments: Experiments | None = None
+
+    def push(self, beat: Callable[[], None] = lambda: None) -> SyncReport:
+        """Send what is missing; never raises.
+
+        Args:
+            beat: Called after each record, to show that there is progress.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.root / ".sync.lock", timeout=LOCK_SECONDS):
+                return self._push(beat)
+        except Timeout:
+            return SyncReport(0, 0, f"another process is sending the runs of {self.root}")
+        except StoreError as error:
+            return SyncReport(0, len(self._missing()), str(error))
+        except Exception as error:  # noqa: BLE001 - a view must never bring the training down
+            return SyncReport(0, len(self._missing()), self.store.explain(error))
+
+    def _missing(self) -> list[StoredRun]:
+        return [run for run in scan(self.root).runs if not mirror.is_there(run, self.store.key)]
+
+    def _push(self, beat: Callable[[], None]) -> SyncReport:
+        found = scan(self.root)
+        runs = [mend_run(run) or run for run in found.runs]
+        known = self._experiments
+        # The first push looks at everything: the store may have been emptied since the records were sent.
+        todo = runs if known is None else [run for run in runs if not mirror.is_there(run, self.store.key)]
+        staged = comparison.staged(self.root, self.store.key, self.experiment)
+        broken = [f"the run {name} cannot be read: {reason}" for name, reason in found.broken.items()]
+        if not todo and staged is None:
+            return SyncReport(0, 0, broken[0] if broken else None)
+        silent = self.store.unreachable()
+        if silent is not None:
+            return SyncReport(0, len(self._missing()), silent)
+        if known is None:
+            known = self._experiments = Experiments(connect(self.store), self.store, self.root)
+            names = [self._name(run) for run in runs]
+            known.remember([*names, staged.content["experiment"]] if staged is not None else names)
+        failures = list(broken)
+        count = 0
+        jobs: list[tuple[str, Callable[[], bool]]] = [
+            (f"the run {run.path.name}", partial(mirror.send, run, self._name(run), known)) for run in todo
+        ]
+        if staged is not None:
+            jobs.append(("the comparison", partial(staged.send, known)))
+        for position, (name, job) in enumerate(jobs):
+            try:
+                count += self._twice(job)
+            except StoreError as error:
+                return SyncReport(count, len(jobs) - position, str(error))
+            except Exception as error:  # noqa: BLE001 - one refused record must not hold up the others
+                failures.append(f"{name} was refused: {self.store.explain(error)}")
+                if len(failures) - len(broken) >= MAX_FAILURES:
+                    return SyncReport(count, len(jobs) - position, failures[0])
+            beat()
+        return SyncReport(count, len(failures) - len(broken), failures[0] if failures else None)
+
+    def _name(self, run: StoredRun) -> str:
+        return self.experiment or run.identity.experiment
+
+    def _twice(self, job: Callable[[], bool]) -> bool:
+        """Run ``job``, once more if it fails while the store still answers."""
+        try:
+            return job()
+        except Exception as error:
+            silent = self.store.unreachable()
+            if silent is not None:
+                raise StoreError(silent) from error
+            time.sleep(RETRY_SECONDS)
+        try:
+            return job()
+        except Exception as error:
+            silent = self.store.unreachable()
+            if silent is not None:
+                raise StoreError(silent) from error
+            raise

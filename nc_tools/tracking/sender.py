@@ -1,0 +1,84 @@
+"""The process that mirrors records into MLflow beside the training, at low priority.
+
+It reads its task as one JSON line from standard input (an address with credentials must not be seen in the
+list of processes), pushes now and then, and pushes a last time when it is told to stop or its parent dies.
+Each push is answered by one JSON line on standard output.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO
+
+from nc_tools.tracking.pusher import Pusher
+from nc_tools.tracking.report import SyncReport
+from nc_tools.tracking.store import resolve_store
+
+# Sending may take at most 2 % of the time: no push before 50 times the last one's duration has passed.
+REST = 50.0
+WATCH_SECONDS = 1.0
+NICENESS = 10
+
+
+def main() -> None:
+    """Run until told to stop."""
+    answers = _take_over_output()
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    parent = os.getppid()
+    task = json.loads(sys.stdin.readline())
+    stop = threading.Event()
+    threading.Thread(target=_wait_for_stop, args=(stop,), daemon=True).start()
+    root = Path(task["root"])
+    try:
+        pusher = Pusher(root, resolve_store(root, task["tracking_uri"]), task["experiment"])
+    except ValueError as error:
+        _answer(answers, SyncReport(0, 0, str(error)))
+        return
+    every = task["every"]
+    while every is not None and not stop.is_set():
+        began = time.monotonic()
+        _answer(answers, pusher.push(lambda: _say(answers, {})))
+        delay = max(every, REST * (time.monotonic() - began))
+        _rest(stop, delay, parent)
+    if every is None:
+        _rest(stop, float("inf"), parent)
+    _answer(answers, pusher.push(lambda: _say(answers, {})))
+
+
+def _rest(stop: threading.Event, seconds: float, parent: int) -> None:
+    """Wait; no longer than until told to stop or until the parent is gone."""
+    end = time.monotonic() + seconds
+    while not stop.is_set() and (left := end - time.monotonic()) > 0:
+        stop.wait(min(left, WATCH_SECONDS))
+        # A forked child of the parent may keep our input open when the parent is killed.
+        if os.getppid() != parent:
+            stop.set()
+
+
+def _wait_for_stop(stop: threading.Event) -> None:
+    sys.stdin.readline()
+    stop.set()
+
+
+def _take_over_output() -> IO[str]:
+    """Keep standard output for answers: MLflow prints to it as well."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def _answer(answers: IO[str], report: SyncReport) -> None:
+    _say(answers, asdict(report))
+
+
+def _say(answers: IO[str], value: object) -> None:
+    try:
+        answers.write(json.dumps(value) + "\n")
+        answers.flush()
+    except OSError:  # the parent is gone; the records still want to be sent
+        pass
