@@ -1,0 +1,95 @@
+"""The comparison as Markdown, for a pull request, a README or a tracker's note."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from nc_tools.compare import sentences
+from nc_tools.compare.measures import measure, p_text
+from nc_tools.compare.result import Comparison
+from nc_tools.compare.tables import columns, lines
+
+_MARKS = {"better": "▲ ", "worse": "▼ "}
+
+
+def markdown_text(comparison: Comparison) -> str:
+    """Write the headline, the paired table and what stands behind it."""
+    shown = columns(comparison)
+    rows = [(f"{_MARKS.get(line.verdict, '')}{line.arm}", *line.cells) for line in lines(comparison)]
+    parts = [
+        f"# {_inline(comparison.experiment.name or 'Comparison')}",
+        _inline(comparison.experiment.question),
+        f"**{_inline(sentences.headline(comparison))}**",
+        _table(["arm", *(column.heading for column in shown)], rows),
+        f"▲ better, ▼ worse than {_inline(comparison.baseline)} with Holm p < .05. "
+        + " ".join(f"{column.heading}: {column.meaning}." for column in shown),
+        _section("Not finished", sentences.unfinished_texts(comparison)),
+        _section("Cautions", [str(caution) for caution in comparison.cautions]),
+        _section("Family", [sentences.family_text(comparison.family)]),
+        _controls(comparison),
+        _section(
+            "Detectable difference", [sentences.reach_heading(comparison), *sentences.reach_texts(comparison)]
+        ),
+        _section(
+            "Variance",
+            [sentences.SHARES_HEADING, *sentences.share_texts(comparison)] if comparison.shares else [],
+        ),
+        _section("Rank tests", [sentences.rank_text(comparison)]),
+        _section(
+            "Single models",
+            [sentences.IMAGES_HEADING, *sentences.image_texts(comparison)]
+            if comparison.disagreements
+            else [],
+        ),
+        "## All metrics\n\n" + _all_metrics(comparison),
+        _section("Protocol", [f"{key}: {value}" for key, value in comparison.experiment.protocol.items()]),
+        _section("Notes", comparison.notes),
+        _section("Runs", [sentences.status_text(comparison)]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _controls(comparison: Comparison) -> str:
+    controls = comparison.controls
+    if controls is None:
+        return ""
+    rows = [
+        (
+            f"{_MARKS.get(controls.verdict(test), '')}{test.arm}",
+            test.reference,
+            sentences.difference_text(test.paired, comparison.primary),
+            p_text(test.p_holm),
+        )
+        for test in controls.tests
+    ]
+    table = _table(["arm", "reference", "diff. [95 %]", "Holm p"], rows)
+    return f"## Second family\n\n{_inline(sentences.family_text(controls))}\n\n{table}"
+
+
+def _all_metrics(comparison: Comparison) -> str:
+    rows = []
+    for key in comparison.metrics:
+        shown = measure(key)
+        cells = []
+        for arm in comparison.arms:
+            row = comparison.row(arm, key)
+            cells.append("–" if row is None else shown.value(row.mean))
+        rows.append((f"{shown.label} {shown.arrow}".strip(), *cells))
+    return _table(["metric", *comparison.arms], rows)
+
+
+def _section(title: str, texts: Iterable[str]) -> str:
+    items = "\n".join(f"- {_inline(text)}" for text in texts)
+    return f"## {title}\n\n{items}" if items else ""
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    ruled = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(_inline(cell) for cell in row) + " |" for row in ruled)
+
+
+def _inline(text: str) -> str:
+    """Keep names from files from becoming markup: arm names with underscores, pipes or angle brackets."""
+    for mark in ("\\", "|", "*", "`", "<", "_", "["):
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.split())

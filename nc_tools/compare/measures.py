@@ -1,0 +1,167 @@
+"""What a metric key means to a reader: its name in words, which way is better, how its numbers are shown."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["higher", "lower", "neither"]
+
+PRIMARY = "test/gen/balanced_accuracy"
+
+_SPLITS = {"test": "test", "train": "train", "holdout": "hold-out", "best": "best epoch"}
+
+_GENERALISATION = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "worst_class": "worst class",
+    "many": "many-shot accuracy",
+    "medium": "medium-shot accuracy",
+    "few": "few-shot accuracy",
+    "head": "head third",
+    "middle": "middle third",
+    "tail": "tail third",
+}
+_CALIBRATION = {"nll": "NLL", "brier": "Brier score", "ece": "ECE", "ece_mass": "ECE (equal mass)"}
+_CALIBRATION_GROUPS = {"cal": "", "cal_ts": " after temperature", "cal_oracle": " after oracle temperature"}
+_COLLAPSE = {
+    "nc0": "NC0",
+    "nc1_pinv": "NC1",
+    "nc1_trace": "NC1 (trace ratio)",
+    "cdnv": "CDNV",
+    "nc2_equinorm": "NC2 equal norms",
+    "nc2_equiangular": "NC2 equal angles",
+    "nc2_gram": "NC2 Gram distance",
+    "nc3_distance": "NC3 distance",
+    "nc3_cosine": "NC3 cosine",
+    "nc4_disagreement": "NC4 disagreement",
+    "nc1_pinv_pooled": "NC1 (samples pooled)",
+    "nc1_trace_pooled": "NC1 (trace, samples pooled)",
+}
+_TRANSFER = {
+    "probe": "linear probe",
+    "knn": "kNN",
+    "ncc_1": "1-shot class centre",
+    "ncc_5": "5-shot class centre",
+}
+_COST = {
+    "seconds": "training seconds",
+    "images_per_s": "images per second",
+    "max_memory_mb": "peak memory (MB)",
+    "parameters": "parameters",
+    "head_parameters": "head parameters",
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How one metric is named, read and written.
+
+    Attributes:
+        key: The metric's key in the records, ``split/group/name``.
+        label: Its name in words.
+        direction: Which way is better; ``"neither"`` for what only describes (the collapse measures, counts).
+        unit: ``"points"`` for fractions, which are shown in per cent with differences in percentage points.
+        decimals: Digits after the point; None writes three significant digits.
+    """
+
+    key: str
+    label: str
+    direction: Direction = "neither"
+    unit: Literal["", "points"] = ""
+    decimals: int | None = None
+
+    @property
+    def arrow(self) -> str:
+        """The mark that says which way is better: an upward arrow, a downward arrow, or nothing."""
+        return {"higher": "↑", "lower": "↓", "neither": ""}[self.direction]
+
+    @property
+    def reading(self) -> str:
+        """The direction in words, for headings."""
+        return {
+            "higher": "higher is better",
+            "lower": "lower is better",
+            "neither": "describes, does not judge",
+        }[self.direction]
+
+    def value(self, number: float | None) -> str:
+        """Write a value (fractions in per cent), or a dash where there is none."""
+        return "–" if number is None or not math.isfinite(number) else self._write(number)
+
+    def difference(self, number: float | None) -> str:
+        """Write a difference with its sign, so that no reader has to guess it."""
+        if number is None or not math.isfinite(number):
+            return "–"
+        text = self._write(number)
+        return text if text.startswith("-") else f"+{text}"
+
+    def improvement(self, number: float) -> Literal["better", "worse", "neither"]:
+        """Say what a difference of this sign means."""
+        if self.direction == "neither" or number == 0 or not math.isfinite(number):
+            return "neither"
+        return "better" if (number > 0) == (self.direction == "higher") else "worse"
+
+    def _write(self, number: float) -> str:
+        shown = 100.0 * number if self.unit == "points" else number
+        if self.decimals is not None:
+            text = f"{shown:,.{self.decimals}f}"
+        elif abs(shown) >= 1000:
+            text = f"{shown:,.0f}"
+        else:
+            text = f"{shown:.3g}"
+        return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
+
+
+def measure(key: str) -> Measure:
+    """Describe a metric key; an unknown one keeps its key as its name and is not judged.
+
+    Example:
+        >>> measure("test/cal/nll").reading
+        'lower is better'
+        >>> measure("test/gen/balanced_accuracy").difference(0.021)
+        '+2.1'
+        >>> measure("my/own/number").label
+        'my/own/number'
+    """
+    split, _, rest = key.partition("/")
+    group, _, name = rest.partition("/")
+    place = _SPLITS.get(split, split)
+    if group == "gen" and name in _GENERALISATION:
+        return Measure(key, _placed(_GENERALISATION[name], place), "higher", "points", 1)
+    if group in _CALIBRATION_GROUPS and name in _CALIBRATION:
+        label = _placed(_CALIBRATION[name] + _CALIBRATION_GROUPS[group], place)
+        share = name.startswith("ece")
+        return Measure(key, label, "lower", "points" if share else "", 1 if share else 3)
+    if group == "nc" and name in _COLLAPSE:
+        return Measure(key, f"{place} {_COLLAPSE[name]}")
+    if split == "transfer":
+        return Measure(key, f"transfer, {_TRANSFER.get(group, group)}", "higher", "points", 1)
+    if split == "perf" and group in _COST:
+        lower = group in {"seconds", "max_memory_mb"}
+        direction: Direction = "lower" if lower else "higher" if group == "images_per_s" else "neither"
+        return Measure(key, _COST[group], direction, decimals=0 if group.endswith("parameters") else None)
+    return Measure(key, key)
+
+
+def _placed(label: str, place: str) -> str:
+    """Name the split unless it is the test set, which is what a reader expects."""
+    return label if place == "test" else f"{label} ({place})"
+
+
+def p_text(p: float | None) -> str:
+    """Write a p value without false precision.
+
+    Example:
+        >>> p_text(0.0312), p_text(0.00004), p_text(1.0), p_text(None)
+        ('.031', '<.001', '1', '–')
+    """
+    if p is None or not math.isfinite(p):
+        return "–"
+    if p < 0.001:
+        return "<.001"
+    if p >= 0.9995:
+        return "1"
+    return f"{p:.3f}".removeprefix("0") if p < 0.1 else f"{p:.2f}".removeprefix("0")

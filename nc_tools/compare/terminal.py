@@ -1,0 +1,125 @@
+"""Prints a comparison where people run it: 100 columns, two tables on narrower ones, plain text in a pipe."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from nc_tools.compare import sentences
+from nc_tools.compare.measures import p_text
+from nc_tools.compare.result import Comparison
+from nc_tools.compare.tables import Column, Line, columns, lines
+
+_WIDE = 98
+_TEST_COLUMNS = 4
+_LONGEST_ARM = 20
+_MARKS = {"better": "▲", "worse": "▼", "open": " ", "baseline": " ", "none": " "}
+_STYLES = {"better": "bold green", "worse": "bold red", "open": "", "baseline": "bold", "none": "dim"}
+_ASCII = str.maketrans({"▲": "+", "▼": "-", "↑": "^", "↓": "v", "→": ">", "×": "x", "±": "~", "–": "-"})
+
+
+def render_terminal(comparison: Comparison, console: Console | None = None) -> None:
+    """Print the headline, the paired table and what stands behind it.
+
+    Args:
+        comparison: What to print.
+        console: Where to; standard output by default. Without a terminal rich writes no colour; marks carry
+            the verdict everywhere, and an output that knows no Unicode gets ASCII.
+    """
+    out = _Printer(console or Console(highlight=False))
+    experiment = comparison.experiment
+    out.blank()
+    out.text(experiment.name or "comparison", style="bold")
+    if experiment.question:
+        out.text(experiment.question)
+    out.blank()
+    out.text(sentences.headline(comparison), style="bold")
+    out.blank()
+    all_columns, all_lines = columns(comparison), lines(comparison)
+    parts = [slice(None)] if out.width >= _WIDE else [slice(0, _TEST_COLUMNS), slice(_TEST_COLUMNS, None)]
+    for part in parts:
+        out.table(all_columns[part], all_lines, part)
+        out.blank()
+    unit = f"; differences in {comparison.primary.unit} of 100" if comparison.primary.unit else ""
+    out.text(
+        f"▲ better, ▼ worse than {comparison.baseline} with Holm p < .05; ↑ higher is better, "
+        f"↓ lower is better{unit}; baseline's seeds {sentences.seeds_text(comparison)}",
+        style="dim",
+    )
+    unfinished = sentences.unfinished_texts(comparison)
+    if unfinished:
+        out.section("Not finished", unfinished, style="yellow")
+    _behind(comparison, out)
+
+
+def _behind(comparison: Comparison, out: _Printer) -> None:
+    """What stands behind the table."""
+    out.section("Family", [sentences.family_text(comparison.family)])
+    if comparison.controls is not None:
+        controls = comparison.controls
+        texts = [sentences.family_text(controls)]
+        for test in controls.tests:
+            text = sentences.difference_text(test.paired, comparison.primary)
+            mark = _MARKS[controls.verdict(test)]
+            texts.append(f"{mark} {test.arm} against {test.reference}: {text}, Holm p {p_text(test.p_holm)}")
+        out.section("Second family", texts)
+    out.section(
+        "Detectable difference", [sentences.reach_heading(comparison), *sentences.reach_texts(comparison)]
+    )
+    if comparison.shares:
+        out.section("Variance", [sentences.SHARES_HEADING, *sentences.share_texts(comparison)])
+    out.section("Rank tests", [sentences.rank_text(comparison)])
+    if comparison.disagreements:
+        out.section("Single models", [sentences.IMAGES_HEADING, *sentences.image_texts(comparison)])
+    if comparison.cautions:
+        out.section("Cautions", [str(caution) for caution in comparison.cautions], style="yellow")
+    if comparison.notes:
+        out.section("Notes", list(comparison.notes))
+
+
+class _Printer:
+    """Prints text that is never read as markup, since names come from other people's files."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._unicode = console.encoding.lower().startswith("utf")
+
+    @property
+    def width(self) -> int:
+        return self._console.width
+
+    def blank(self) -> None:
+        self._console.print()
+
+    def text(self, text: str, *, style: str = "") -> None:
+        self._console.print(self._made(text, style))
+
+    def section(self, title: str, texts: list[str], *, style: str = "") -> None:
+        self.blank()
+        self.text(title, style="bold")
+        for text in texts:
+            self._console.print(Padding(self._made(text, style), (0, 0, 0, 2), expand=False))
+
+    def table(self, shown: tuple[Column, ...], all_lines: tuple[Line, ...], part: slice) -> None:
+        table = Table(
+            box=box.SIMPLE_HEAD if self._unicode else box.ASCII2,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+            show_edge=False,
+        )
+        table.add_column("  arm", overflow="fold", max_width=_LONGEST_ARM)
+        for column in shown:
+            table.add_column(self._made(column.heading), justify="right", no_wrap=True)
+        for line in all_lines:
+            name = self._made(f"{_MARKS[line.verdict]} {line.arm}", _STYLES[line.verdict])
+            faint = _STYLES["none"] if line.verdict == "none" else ""
+            table.add_row(name, *(self._made(cell, faint) for cell in line.cells[part]))
+        self._console.print(table)
+
+    def _made(self, text: str, style: str = "") -> Text:
+        return Text(
+            text if self._unicode else text.translate(_ASCII).encode("ascii", "replace").decode(), style=style
+        )
