@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from nc_tools.suggestions import did_you_mean
 
-T = TypeVar("T")
+T = TypeVar("T", covariant=True)  # a spec of LinearHead is a spec of a Head
 
 
 @dataclass(frozen=True)

@@ -75,15 +75,20 @@ def _imported(path: str) -> type[Any]:
     return found
 
 
-def config_hash(config: RunConfig, *facts: object) -> str:
-    """Return 16 hex digits that tell one configuration from another, with the version of this package in them.
+def settings(config: RunConfig) -> dict[str, Any]:
+    """Return what decides a run's result, as JSON values.
 
     What an arm may tune is left out: it decides which values are tried, not what a value gives.
+    """
+    return {key: value for key, value in encode(config).items() if key != "knob"}
+
+
+def config_hash(config: RunConfig, *facts: object) -> str:
+    """Return 16 hex digits that tell one configuration from another, with the version of this package in them.
 
     Args:
         config: The run's configuration.
         facts: What else decides the result: seed, draw, kind, the data's fingerprint.
     """
-    told = {k: v for k, v in encode(config).items() if k != "knob"}
-    text = json.dumps([told, __version__, *facts], sort_keys=True)
+    text = json.dumps([settings(config), __version__, *facts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

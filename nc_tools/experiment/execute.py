@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from nc_tools.evaluation import collapse, collect, generalisation
-from nc_tools.experiment.encode import config_hash, encode
+from nc_tools.experiment.encode import config_hash, settings
 from nc_tools.experiment.final import measure_final
 from nc_tools.experiment.job import Job, JobResult, Progress
 from nc_tools.experiment.setup import Data, DataFacts, build_loss, build_model, facts_of, open_data
@@ -70,7 +70,7 @@ def identify(job: Job, facts: DataFacts) -> RunIdentity:
         draw=job.draw,
         experiment=job.experiment,
         suite=job.suite,
-        config=encode(job.config),
+        config=settings(job.config),
         data={"name": job.config.data.source, **dataclasses.asdict(facts)},
         config_hash=config_hash(job.config, job.kind, facts.fingerprint, job.seed, job.draw),
         group_hash=group,

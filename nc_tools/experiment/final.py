@@ -95,9 +95,9 @@ def _write(record: RunRecord, test: Collected, facts: DataFacts, temperatures: d
     text = {
         "classes": list(facts.classes),
         "train_counts": list(facts.class_counts),
-        "test_counts": [int(n) for n in told.test_counts],
-        "recall": [None if r != r else float(r) for r in told.recall],
-        "group": list(told.group),
+        "test_counts": told.test_counts,
+        "recall": told.recall,
+        "group": told.group,
     }
     (record.path / "per_class.json").write_text(json.dumps(text, indent=1))
     tensors = {"test_logits": test.logits.cpu().contiguous(), "test_labels": test.labels.cpu().contiguous()}

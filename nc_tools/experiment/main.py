@@ -22,7 +22,6 @@ from nc_tools.experiment.run import Options, Plan, run_plan
 from nc_tools.interruption import Killed
 from nc_tools.suggestions import did_you_mean
 
-SMOKE_PROTOCOL = {"seeds": (0, 1), "draws": 2, "rates": (0.0316, 0.1), "max_extensions": 0, "curve_points": 2}
 SMOKE_EPOCHS = 2
 
 
@@ -78,8 +77,8 @@ def main(
             print(json.dumps({"arms": encode(dict(plan.arms)), "protocol": encode(plan.protocol)}, indent=2))
             return
         options = make_options(args)
-        sync = run_plan(plan, options, console)
-        finish(plan, options, sync, console)
+        run_plan(plan, options, console)
+        finish(options.out, console, tracking_uri=options.tracking_uri)
     except Killed:
         console.print(f"\nStopped. What was finished is kept in {args.out}; the same command with --resume goes on.")
         sys.exit(130)
@@ -99,7 +98,9 @@ def make_plan(
     settings = [parse_setting(text) for text in args.set]
     chosen = {arm: _flags(config, args) for arm, config in _chosen(arms, args.arms).items()}
     if args.smoke:
-        protocol = dataclasses.replace(protocol, **SMOKE_PROTOCOL)
+        protocol = dataclasses.replace(
+            protocol, seeds=(0, 1), draws=2, rates=(0.0316, 0.1), max_extensions=0, curve_points=2
+        )
     if args.seeds is not None:
         protocol = dataclasses.replace(protocol, seeds=parse_seeds(args.seeds))
     references = {a: b for a, b in protocol.references.items() if a in chosen and b in chosen}

@@ -20,7 +20,8 @@ from nc_tools.experiment.setup import build_loss, build_model, facts_of, open_da
 from nc_tools.experiment.tuning import Score, Tuned, mean_over_seeds, tune
 from nc_tools.experiment.workers import Workers
 from nc_tools.interruption import Killed, StopSignal
-from nc_tools.tracking import LiveSync, MlflowSync, mend, write_json
+from nc_tools.tracking import LiveSync, MlflowSync, mend
+from nc_tools.tracking.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +73,13 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def run_plan(plan: Plan, options: Options, console: Console) -> MlflowSync:
+def run_plan(plan: Plan, options: Options, console: Console) -> None:
     """Make every run of a comparison that was not made before; leave its records, and MLflow's view of them.
 
     Args:
         plan: What to compare.
         options: Where and how.
         console: Where progress is shown.
-
-    Returns:
-        The sync, so that the caller can send its report too.
 
     Raises:
         ValueError: If an arm cannot be built from these data, or every trial of the baseline diverged.
@@ -95,7 +93,6 @@ def run_plan(plan: Plan, options: Options, console: Console) -> MlflowSync:
         sync = MlflowSync(options.out, options.tracking_uri, plan.name)
         with Workers(options.workers, options.threads) as workers, LiveSync(sync):
             _Comparison(plan, options, workers, display, stop).make()
-    return sync
 
 
 def _check(plan: Plan, options: Options, display: Display) -> None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from nc_tools.data import (
+    BatchLoader,
     DataConfig,
-    Loader,
     Sources,
     Subsets,
     augment_for,
@@ -105,7 +105,7 @@ class Data:
     seed: int
     device: torch.device
 
-    def training_batches(self, indices: Tensor) -> Loader:
+    def training_batches(self, indices: Tensor) -> BatchLoader:
         """Shuffled, augmented batches of these training samples."""
         training, data = self.config.training, self.config.data
         return make_loader(

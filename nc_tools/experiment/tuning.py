@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,14 +37,7 @@ class Trial:
     def to_json(self) -> dict[str, Any]:
         """Return the trial as plain values."""
         status = "FINISHED" if self.score is not None else "FAILED"
-        return {
-            "arm": self.arm,
-            "lr": self.lr,
-            "knob": self.knob,
-            "value": self.value,
-            "score": self.score,
-            "status": status,
-        }
+        return {**dataclasses.asdict(self), "status": status}
 
 
 @dataclass

@@ -4,12 +4,13 @@ A run's own record is the truth; nothing that trains talks to a server or import
 ``LiveSync`` mirror records into MLflow, as often as one likes, from a process of its own.
 """
 
+from nc_tools.interruption import Killed
 from nc_tools.tracking.identity import RunIdentity, RunKind, config_hash
 from nc_tools.tracking.links import direct_links
 from nc_tools.tracking.live import LiveSync
 from nc_tools.tracking.loop import track
 from nc_tools.tracking.mlflow_sync import MlflowSync
-from nc_tools.tracking.process import Killed, killed_on_sigterm
+from nc_tools.tracking.process import killed_on_sigterm
 from nc_tools.tracking.record import RunRecord
 from nc_tools.tracking.redact import redact
 from nc_tools.tracking.report import SyncReport

@@ -9,20 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from nc_tools.interruption import Killed
+
 # The start of a process is reckoned from the boot time, which the kernel derives anew after each clock
 # correction.
 START_TOLERANCE_S = 5.0
-
-
-class Killed(SystemExit):
-    """The process was asked to end (SIGTERM): not an error of the run, and not to be caught as one.
-
-    A subclass of SystemExit, so ``except Exception`` in a training loop does not swallow it and an uncaught
-    one ends the process quietly, with the exit status a shell gives for SIGTERM.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
 
 
 @contextmanager
@@ -61,13 +52,9 @@ def started_at(pid: int) -> float | None:
     try:
         # The command name, in parentheses, may itself hold spaces and parentheses: read what follows the last
         # one.
-        fields = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        )
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         boot = next(
-            line
-            for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines()
-            if line.startswith("btime ")
+            line for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines() if line.startswith("btime ")
         )
     except (OSError, StopIteration):
         return None

@@ -5,7 +5,7 @@ waiting times can only be set for a whole process.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from nc_tools.tracking.stored import StoredRun, mend_run, scan
 LOCK_SECONDS = 10.0
 RETRY_SECONDS = 0.3
 MAX_FAILURES = 3
+SHOWN_KINDS = ("final", "loop")
 
 
 @dataclass
@@ -57,11 +58,11 @@ class Pusher:
             return SyncReport(0, len(self._missing()), self.store.explain(error))
 
     def _missing(self) -> list[StoredRun]:
-        return [run for run in scan(self.root).runs if not mirror.is_there(run, self.store.key)]
+        return [run for run in _shown(scan(self.root).runs) if not mirror.is_there(run, self.store.key)]
 
     def _push(self, beat: Callable[[], None]) -> SyncReport:
         found = scan(self.root)
-        runs = [mend_run(run) or run for run in found.runs]
+        runs = [mend_run(run) or run for run in _shown(found.runs)]
         known = self._experiments
         # The first push looks at everything: the store may have been emptied since the records were sent.
         todo = runs if known is None else [run for run in runs if not mirror.is_there(run, self.store.key)]
@@ -114,3 +115,11 @@ class Pusher:
             if silent is not None:
                 raise StoreError(silent) from error
             raise
+
+
+def _shown(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Runs that a person wants to see side by side; trials and hold-out runs only serve to choose.
+
+    What they gave is in tuning.json, which goes with the comparison, and in the final runs' hold-out curves.
+    """
+    return [run for run in runs if run.identity.kind in SHOWN_KINDS]

@@ -12,9 +12,9 @@ from nc_tools.training.config import OptimConfig
 def make_optimizer(model: Classifier, config: OptimConfig) -> torch.optim.Optimizer:
     """Build the optimiser over up to four groups: backbone and head, decayed and not.
 
-    Weights (two dimensions and more) decay; biases and normalisation gains only if asked; scales never:
-    decay on a scale is a temperature schedule that nobody asked for. A head without parameters leaves its groups out. Each group keeps
-    its peak rate under "peak_lr".
+    Weights (two dimensions and more) decay; biases and normalisation gains only if asked; scales never: decay on a
+    scale is a temperature schedule that nobody asked for. A head without parameters leaves its groups out. Each group
+    keeps its peak rate under "peak_lr".
 
     Args:
         model: The classifier.
