@@ -1,0 +1,163 @@
+"""The geometry of class means: the directions they span, NC2, NC3 and class distances.
+
+Everything here is a function of at most K x D numbers, in float64, and only of classes that have samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Rows of the K x K Gram matrix at a time: 64 MB of float64, so that K = 50,000 fits anywhere.
+_GRAM_ENTRIES = 1 << 23
+
+
+def whitened_directions(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the directions in which class means differ, whitened: the factor of the pseudo-inverse of S_B.
+
+    With the thin SVD of the centred means C = U S V^T, cut at rank min(K - 1, D), the columns are V / S, so
+    that S_B^+ = (C^T C / K)^+ = K (V/S)(V/S)^T. Singular values below S_max * max(K, D) * 1.2e-7, the
+    rounding of float32 features, are cut too (their columns are zero): without the cut a K-th direction of
+    pure rounding error multiplies NC1 by millions. The SVD is taken through the smaller Gram matrix in
+    float64, which resolves singular values far below that cut.
+
+    Args:
+        centred: Class means minus their mean (K, D), float64.
+
+    Returns:
+        The columns (D, r) with r = min(K - 1, D), and the singular values (r,), zero where cut.
+    """
+    num_classes, feature_dim = centred.shape
+    rank = min(num_classes - 1, feature_dim)
+    wide = num_classes <= feature_dim
+    values, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    singular = values[-rank:].clamp(min=0).sqrt()
+    cut = singular[-1:] * max(num_classes, feature_dim) * torch.finfo(torch.float32).eps
+    inverse = torch.where(singular > cut, 1 / singular, 0.0)
+    basis = vectors[:, -rank:]
+    columns = (centred.T @ basis) * inverse.square() if wide else basis * inverse
+    return columns, torch.where(singular > cut, singular, 0.0)
+
+
+@dataclass(frozen=True)
+class MeanFrame:
+    """The K classes that have samples and the frame that their means form; float64.
+
+    Attributes:
+        index: Which classes of the data set they are (K,).
+        counts: Their samples (K,).
+        means: (K, D).
+        centred: The means less their unweighted mean (K, D).
+        whitening: H (D, r), such that the class-averaged S_B^+ = K H H^T.
+        singular: Singular values of the centred means (r,), 0 where cut.
+        pooled: P (r, r), such that the sample-pooled S_B^+ = (H P)(H P)^T.
+    """
+
+    index: Tensor
+    counts: Tensor
+    means: Tensor
+    centred: Tensor
+    whitening: Tensor
+    singular: Tensor
+    pooled: Tensor
+
+    @staticmethod
+    def of(index: Tensor, counts: Tensor, means: Tensor) -> MeanFrame:
+        """Return the frame of class means (K, D) with K >= 2.
+
+        The sample-pooled S_B = sum_k (n_k/N)(mu_k - mu_G)(mu_k - mu_G)^T, mu_G the mean of all samples, spans
+        the same directions, since both spans are that of the differences of means: its pseudo-inverse is an r
+        x r inverse, of a matrix whose condition is that of the class frequencies alone.
+        """
+        counts = counts.double()
+        centred = means - means.mean(dim=0)
+        whitening, singular = whitened_directions(centred)
+        share = counts / counts.sum()
+        inside = (means - share @ means) @ whitening
+        between = (inside * share[:, None]).T @ inside
+        # Directions that were cut have a zero row and column: a one there keeps the factor regular.
+        between.diagonal().add_((singular == 0).to(between.dtype))
+        factor = torch.linalg.cholesky(between)
+        eye = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+        pooled = torch.linalg.solve_triangular(factor, eye, upper=False).T
+        return MeanFrame(index, counts, means, centred, whitening, singular, pooled)
+
+
+def _gram_rows(centred: Tensor) -> Iterator[tuple[int, Tensor]]:
+    step = max(1, _GRAM_ENTRIES // len(centred))
+    for start in range(0, len(centred), step):
+        yield start, centred[start : start + step] @ centred.T
+
+
+def mean_geometry(centred: Tensor, variances: Tensor) -> dict[str, Tensor]:
+    """Return how equal, how equiangular and how far apart the class means are.
+
+    With c_k the centred means, G = C C^T their Gram matrix and v_k the variance of class k:
+
+        nc2_equinorm     std_k ||c_k|| / mean_k ||c_k||            (the population's standard deviation)
+        nc2_equiangular  mean_{i != j} |cos(c_i, c_j) + 1/(K - 1)|
+        nc2_gram         || G/||G||_F - (I - 11^T/K)/sqrt(K - 1) ||_F
+        cdnv             mean_{i != j} (v_i + v_j) / (2 ||c_i - c_j||^2)
+
+    Args:
+        centred: Class means minus their mean (K, D), float64, K >= 2.
+        variances: (K,).
+
+    Returns:
+        Scalars on the device; NaN or inf where a quantity is not defined.
+    """
+    number = len(centred)
+    squares = centred.square().sum(dim=1)
+    norms = squares.sqrt()
+    angles, gram_squares, misfit, ratios = torch.zeros(4, dtype=centred.dtype, device=centred.device)
+    for start, gram in _gram_rows(centred):
+        rows = torch.arange(start, start + len(gram), device=centred.device)
+        own = (rows - start, rows)
+        cosine = (gram / (norms[rows, None] * norms)).add_(1 / (number - 1)).abs_()
+        cosine[own] = 0
+        angles = angles + cosine.sum()
+        gram_squares = gram_squares + gram.square().sum()
+        distances = squares[rows, None] + squares - 2 * gram
+        distances[own] = torch.inf
+        ratios = ratios + ((variances[rows, None] + variances) / (2 * distances.clamp_(min=0))).sum()
+    size = gram_squares.sqrt()
+    for start, gram in _gram_rows(centred):
+        rows = torch.arange(start, start + len(gram), device=centred.device)
+        difference = (gram / size).add_(1 / (number * (number - 1) ** 0.5))
+        difference[rows - start, rows] -= 1 / (number - 1) ** 0.5
+        misfit = misfit + difference.square().sum()
+    pairs = number * (number - 1)
+    return {
+        "cdnv": ratios / pairs,
+        "nc2_equinorm": norms.std(correction=0) / norms.mean(),
+        "nc2_equiangular": angles / pairs,
+        "nc2_gram": misfit.sqrt(),
+    }
+
+
+def self_duality(centred: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    """Return how far the rows of a head are from the centred class means of their classes (NC3).
+
+        nc3_distance  || W/||W||_F - C/||C||_F ||_F
+        nc3_cosine    mean_k (1 - cos(w_k, c_k))
+
+    The weight is taken as it is, not centred (Papyan, Han and Donoho, 2020).
+
+    Args:
+        centred: (K, D), float64.
+        weight: (K, D), the rows of the same classes.
+
+    Returns:
+        Scalars on the device; NaN where a norm is zero.
+    """
+    rows = weight.to(centred)
+    norms = torch.linalg.vector_norm(centred, dim=1) * torch.linalg.vector_norm(rows, dim=1)
+    return {
+        "nc3_distance": torch.linalg.matrix_norm(
+            rows / torch.linalg.matrix_norm(rows) - centred / torch.linalg.matrix_norm(centred)
+        ),
+        "nc3_cosine": (1 - (rows * centred).sum(dim=1) / norms).mean(),
+    }
