@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal
+from typing import Literal
 
 from nc_tools.tracking import process
 from nc_tools.tracking.files import as_number, finite_or_null, read_json, truncate_after_step, write_json
@@ -50,7 +50,6 @@ class RunRecord:
         self._resumed_bytes = resumed_bytes
         self._started_ms = _now_ms()
         self._status: Status = "RUNNING"
-        self._lines: IO[bytes] | None = None
 
     @classmethod
     def create(cls, root: Path | str, identity: RunIdentity) -> "RunRecord":
@@ -134,9 +133,9 @@ class RunRecord:
             "time_ms": _now_ms(),
             "values": {str(key): as_number(str(key), value) for key, value in values.items()},
         }
-        if self._lines is None:
-            self._lines = (self.path / "metrics.jsonl").open("ab", buffering=0)
-        self._lines.write(_one_line(line))
+        # Opened anew each time: 20 microseconds, and nothing stays open in a run that is dropped.
+        with (self.path / "metrics.jsonl").open("ab", buffering=0) as file:
+            file.write(_one_line(line))
 
     def finish(self, final: Mapping[str, object]) -> None:
         """Write the final values, then the status FINISHED.
@@ -190,9 +189,6 @@ class RunRecord:
     def _end(self, status: Status, error: str | None) -> None:
         if self._status != "RUNNING":
             return
-        if self._lines is not None:
-            self._lines.close()
-            self._lines = None
         self._write_status(status, error)
 
     def _write_status(self, status: Status, error: str | None) -> None:

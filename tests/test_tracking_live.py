@@ -1,0 +1,168 @@
+"""The sending process: beside a training, at its end, after its death."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+import nc_tools
+from nc_tools.tracking import LiveSync, MlflowSync, RunIdentity, RunRecord, direct_links, live, read_runs
+from nc_tools.tracking.store import connect, resolve_store
+
+SOURCE = Path(nc_tools.__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory) -> Path:
+    root = tmp_path_factory.getbasetemp() / "migrated"
+    if not root.exists():
+        connect(resolve_store(root, f"sqlite:///{root}/mlflow.db"))
+    return root / "mlflow.db"
+
+
+@pytest.fixture
+def out(tmp_path, migrated, monkeypatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "out").mkdir()
+    shutil.copy(migrated, tmp_path / "out" / "mlflow.db")
+    return tmp_path / "out"
+
+
+def shown_runs(database: Path, name: str = "nc_tools") -> list:
+    client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name(name)
+    return [] if experiment is None else list(client.search_runs([experiment.experiment_id]))
+
+
+def start_loop(body: str, cwd: Path) -> subprocess.Popen[str]:
+    script = f"import sys, time\nfrom nc_tools.tracking import track\n{body}"
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(condition, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def test_a_users_loop_is_in_mlflow_when_the_program_ends_and_the_program_is_untouched(out, tmp_path):
+    elsewhere = tmp_path / "cwd"
+    elsewhere.mkdir()
+    # A script of this name in the working directory must not be taken for the package.
+    (elsewhere / "mlflow.py").write_text("raise SystemExit('wrong mlflow')")
+    body = f"""
+import os
+before = dict(os.environ)
+for seed in range(2):
+    with track({str(out)!r}, arm="mine", seed=seed, config={{"lr": 0.1}}, class_counts=[5, 3]) as run:
+        run.log(1, {{"train/loss": 1.0}})
+        run.finish({{"test/gen/accuracy": 0.5}})
+print(dict(os.environ) == before, "mlflow" in sys.modules)
+"""
+    process = start_loop(body, elsewhere)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors) == (0, "True False\n", "")
+    shown = shown_runs(out / "mlflow.db")
+    assert sorted((run.data.tags["nc.seed"], run.info.status) for run in shown) == [
+        ("0", "FINISHED"),
+        ("1", "FINISHED"),
+    ]
+    assert [path.name for path in elsewhere.iterdir()] == ["mlflow.py"]
+    (run, _) = read_runs(out, ("loop",))
+    assert run.identity.data["class_counts"] == [5, 3]
+    links = direct_links(out)
+    assert f"--backend-store-uri sqlite:///{out}/mlflow.db" in links[0]
+
+
+def test_a_program_killed_outright_is_shown_as_killed(out, tmp_path):
+    body = f"""
+with track({str(out)!r}, arm="mine", seed=0) as run:
+    run.log(1, {{"train/loss": 1.0}})
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    process = start_loop(body, tmp_path)
+    assert process.stdout.readline() == "ready\n"
+    wait_until(lambda: [run.info.status for run in shown_runs(out / "mlflow.db")] == ["RUNNING"])
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    wait_until(lambda: [run.info.status for run in shown_runs(out / "mlflow.db")] == ["KILLED"])
+    assert [run.status for run in read_runs(out, ("loop",))] == ["KILLED"]
+
+
+def test_two_programs_at_once_on_one_fresh_store(tmp_path):
+    store = f"sqlite:///{tmp_path}/shared/mlflow.db"
+    bodies = [
+        f"""
+with track({str(tmp_path / name)!r}, arm={name!r}, seed=0, tracking_uri={store!r}) as run:
+    run.finish({{"test/gen/accuracy": 0.5}})
+"""
+        for name in ("a", "b")
+    ]
+    processes = [start_loop(body, tmp_path) for body in bodies]
+    for process in processes:
+        assert process.communicate(timeout=90) == ("", "")
+    shown = shown_runs(tmp_path / "shared" / "mlflow.db")
+    assert sorted((run.data.tags["nc.arm"], run.info.status) for run in shown) == [
+        ("a", "FINISHED"),
+        ("b", "FINISHED"),
+    ]
+
+
+def test_an_unreachable_store_costs_one_sentence_at_the_end(out, tmp_path, capsys):
+    sync = MlflowSync(out, "http://ann:hunter2@127.0.0.1:9")
+    with LiveSync(sync, every=0.2) as sender:
+        with RunRecord.create(out, RunIdentity("final", arm="etf", seed=0)) as run:
+            run.finish({})
+        child = sender._process.pid
+        # The address with its password is nowhere to be seen in the list of processes.
+        command = Path(f"/proc/{child}/cmdline").read_bytes()
+        assert b"hunter2" not in command
+    assert sender.report.pending == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "1 run is not in MLflow yet" in lines[0]
+    assert f"nc-tools sync {out}" in lines[0]
+    assert "hunter2" not in lines[0]
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_sender_that_hangs_or_dies_is_given_up(out, monkeypatch):
+    monkeypatch.setattr(live, "PATIENCE_SECONDS", 0.3)
+    for source in ("import time; time.sleep(60)", "raise SystemExit(1)"):
+        monkeypatch.setattr(live, "SOURCE", source)
+        began = time.monotonic()
+        report = MlflowSync(out).push()
+        assert "ended or hung" in report.error
+        assert time.monotonic() - began < 5
+
+
+def test_a_comparison_staged_in_the_block_is_sent_by_its_last_push(out):
+    sync = MlflowSync(out)
+    with LiveSync(sync, every=None):
+        (out / "report").mkdir()
+        (out / "report" / "comparison.md").write_text("| arm |")
+        sync.stage_comparison(
+            out / "report", {"suite": "s", "experiment": "nc_tools", "etf": {"n": 3}}, [{"arm": "etf"}]
+        )
+    (shown,) = shown_runs(out / "mlflow.db")
+    assert shown.data.tags["mlflow.note.content"] == "| arm |"
+    assert (
+        json.loads((out / "report" / "mlflow.json").read_text())["stores"]["default"]["run_id"]
+        == shown.info.run_id
+    )
