@@ -111,9 +111,12 @@ def uneven_draws(cells: Cells) -> list[Caution]:
             seed for seed in sorted({s for s, _ in of_arm}) if any((seed, d) not in of_arm for d in draws)
         ]
         if short:
-            text = f"{arm} lacks some of its {len(draws)} draws at seed {name_seeds(short)}"
-            found.append(Caution("uneven draws", arm, text))
-    return found
+            found.append(f"{arm} at seed {name_seeds(short)}")
+    return (
+        [Caution("uneven draws", "", f"means over fewer draws than elsewhere: {'; '.join(found)}")]
+        if found
+        else []
+    )
 
 
 def records(notes: Sequence[tuple[str, str]]) -> list[Caution]:

@@ -32,7 +32,7 @@ CSV_COLUMNS = (
 
 
 def csv_text(comparison: Comparison) -> str:
-    """Write one line per arm and metric, in the metric's own unit; an empty field is a value that does not exist."""
+    """Write one line per arm and metric, in the metric's own unit; an empty field is a value there is not."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)

@@ -17,9 +17,9 @@ from nc_tools.compare.result import Comparison, Family, Verdict
 from nc_tools.compare.sentences import difference_text
 from nc_tools.compare.statistics import PairedDifference
 
-_HEIGHT = 40
-_MIDDLE = 16
-_DOTS = 31
+_HEIGHT = 46
+_MIDDLE = 18
+_DOTS = 35
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,12 @@ def _forest(shown: Measure, entries: Sequence[_Entry], absent: tuple[str, ...]) 
 
 
 def _axis(pairs: Sequence[PairedDifference]) -> svg.Axis:
-    """Cover the differences and their intervals; one wild interval (two seeds) must not flatten all the others."""
+    """Cover differences and intervals; one wild interval (two seeds) must not flatten all the others."""
     widths = sorted(pair.high - pair.low for pair in pairs if pair.high is not None and pair.low is not None)
     limit = 4 * widths[len(widths) // 2] if widths else 0.0
     values = [0.0]
     for pair in pairs:
-        values.extend(pair.differences if pair.low is None else (pair.mean,))
+        values.extend(pair.differences)
         if pair.low is not None and pair.high is not None:
             half = min(pair.high - pair.low, limit) / 2
             values.extend((pair.mean - half, pair.mean + half))

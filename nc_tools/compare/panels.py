@@ -16,7 +16,7 @@ from nc_tools.compare.result import Comparison
 from nc_tools.compare.tables import ECE, ECE_SCALED, NC1, mean_text
 
 _WIDTH, _HEIGHT = 260.0, 190.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 38.0, 10.0, 10.0, 34.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 34.0, 12.0, 22.0, 34.0
 _GROUPS = 12
 HOLDOUT_NC1 = "holdout/nc/nc1_pinv"
 
@@ -65,7 +65,7 @@ class _Frame:
             ]
         parts.append(svg.line(_LEFT, bottom, right, bottom, "zero"))
         parts.append(svg.text(right, _HEIGHT - 4, x_label, "label", "end"))
-        parts.append(svg.text(_LEFT + 4, _TOP + 6, y_label, "label", "start"))
+        parts.append(svg.text(0, 11, y_label, "label", "start"))
         return parts
 
 
@@ -152,7 +152,7 @@ def collapse_panels(comparison: Comparison) -> list[Panel]:
 
 
 def _recall(runs: Sequence[ComparedRun]) -> list[tuple[float, float]]:
-    """Mean recall of each class over runs, by its training count, rarest first; absent classes are left out."""
+    """Mean recall of each class over runs, by its training count, rarest first, without absent classes."""
     sums: dict[str, list[tuple[float, float]]] = {}
     for run in runs:
         if run.per_class is not None:
@@ -165,7 +165,7 @@ def _recall(runs: Sequence[ComparedRun]) -> list[tuple[float, float]]:
 
 
 def _grouped(points: Curve) -> list[tuple[float, float]]:
-    """Means of neighbouring classes, so that a thousand classes make a line; classes of one count share a group."""
+    """Means of neighbouring classes, so that many classes make a line; classes of one count share a group."""
     size = max(1, math.ceil(len(points) / _GROUPS))
     groups: list[list[tuple[float, float]]] = []
     for index, point in enumerate(points):

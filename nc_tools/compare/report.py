@@ -1,4 +1,4 @@
-"""Writes the report: one HTML file that needs nothing else, and the same comparison as Markdown, CSV and JSON."""
+"""Writes the report: one HTML file that needs nothing else, and the same as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write_report(
 
 
 def html_text(comparison: Comparison) -> str:
-    """Render the report as one self-contained page: no script, no request, light and dark, screen and paper."""
+    """Render one self-contained page: no script, no request, light and dark, screen and paper."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -72,7 +72,7 @@ def html_text(comparison: Comparison) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(minus=_minus, measure=measure, p=p_text)
+    environment.filters.update(minus=_minus, p=p_text, sentence=_sentence)
     page = environment.get_template("report.html.j2")
     return page.render(
         c=comparison, s=sentences, t=tables, measure=measure, **_figures(comparison), **_facts(comparison)
@@ -128,9 +128,8 @@ def _data(data: Mapping[str, Any]) -> str:
     counts = data.get("class_counts") or ()
     parts = [str(data.get("name") or "")]
     if counts:
-        parts.append(
-            f"{len(counts)} classes, {sum(counts):,} training images ({max(counts):,} to {min(counts):,} a class)"
-        )
+        parts.append(f"{len(counts)} classes, {sum(counts):,} training images")
+        parts.append(f"{max(counts):,} to {min(counts):,} a class")
     return ", ".join(part for part in parts if part)
 
 
@@ -151,6 +150,11 @@ def _costs(comparison: Comparison) -> list[CostBar]:
         for arm, value in means.items()
         if value
     ]
+
+
+def _sentence(text: str) -> str:
+    """Begin with a capital and leave names as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def _minus(text: object) -> str:

@@ -9,40 +9,45 @@ from nc_tools.compare.statistics import PairedDifference
 
 
 def headline(comparison: Comparison) -> str:
-    """State the result in one or two sentences that claim no more than the tests do."""
-    family, baseline = comparison.family, _baseline(comparison)
+    """State the result in a few sentences that claim no more than the tests do."""
+    return " ".join(result_sentences(comparison))
+
+
+def result_sentences(comparison: Comparison) -> list[str]:
+    """Return the headline's sentences: the result first, then what qualifies it."""
+    family, baseline, label = comparison.family, _baseline(comparison), comparison.primary.label
     tests = [test for test in family.tests if test.paired is not None]
-    label = comparison.primary.label
     if all(test.p_holm is None for test in tests):
-        why = {test.paired.note for test in tests if test.paired is not None} - {""}
-        return f"Nothing can be said beyond doubt about {label}: {'; '.join(sorted(why))}."
+        why = sorted({test.paired.note for test in tests if test.paired is not None})
+        return [
+            f"Nothing can be said beyond doubt about {label}: {'; '.join(why)}.",
+            *_doubts(comparison, tests),
+        ]
     better = [test for test in tests if family.verdict(test) == "better"]
     worse = [test for test in tests if family.verdict(test) == "worse"]
+    top = _best(better or tests, comparison.primary)
     if not better:
-        first = f"No arm is better than {baseline} in {label} beyond doubt."
-        best = _best(tests, comparison.primary)
-        detail = f" The largest gain seen is {_clause(best, comparison)}." if best else ""
-        detail = detail or " No arm was ahead of it."
-    elif len(better) == 1:
-        first = (
-            f"{better[0].arm} is better than {baseline} in {label}: {_clause(better[0], comparison, arm='')}."
+        said = [f"No arm is better than {baseline} in {label} beyond doubt."]
+        said.append(
+            f"The largest gain seen is {_clause(top, comparison)}." if top else "No arm was ahead of it."
         )
-        detail = ""
+    elif len(better) == 1:
+        found = _clause(better[0], comparison, named=False)
+        said = [f"{better[0].arm} is better than {baseline} in {label}: {found}."]
     else:
         names = _list([test.arm for test in better])
-        first = f"{len(better)} of {len(tests)} arms are better than {baseline} in {label}: {names}."
-        top = _best(better, comparison.primary)
-        detail = f" The largest gain is {_clause(top, comparison)}." if top else ""
+        said = [f"{len(better)} of {len(tests)} arms are better than {baseline} in {label}: {names}."]
+        said.append(f"The largest gain is {_clause(top, comparison)}." if top else "")
     if worse:
-        detail += f" Worse beyond doubt: {_list([test.arm for test in worse])}."
-    return first + detail + _controls(comparison, better) + _doubts(comparison, tests)
+        said.append(f"Worse beyond doubt: {_list([test.arm for test in worse])}.")
+    return [*said, *_controls(comparison, better), *_doubts(comparison, tests)]
 
 
-def _controls(comparison: Comparison, better: list[Test]) -> str:
+def _controls(comparison: Comparison, better: list[Test]) -> list[str]:
     """An arm that beats the baseline only through its loss must not be read as a better head."""
     controls = comparison.controls
     if controls is None:
-        return ""
+        return []
     beaters = {test.arm for test in better}
     tests = [test for test in controls.tests if test.arm in beaters and test.paired is not None]
     found = {
@@ -59,18 +64,18 @@ def _controls(comparison: Comparison, better: list[Test]) -> str:
         if arms
     ]
     if not parts:
-        return ""
+        return []
     references = _list(sorted({test.reference for test in tests}))
-    return f" Against the reference with the same loss ({references}), {_list(parts)}."
+    return [f"Against the reference with the same loss ({references}), {_list(parts)}."]
 
 
-def _doubts(comparison: Comparison, tests: list[Test]) -> str:
+def _doubts(comparison: Comparison, tests: list[Test]) -> list[str]:
     """A result that something else explains just as well must not stand without saying so."""
     arms = {c.arm for c in comparison.cautions if c.kind in {"confounded", "not paired"}}
     named = [test.arm for test in tests if test.arm in arms]
     if not named:
-        return ""
-    return f" {_list(named)} differ{'s' * (len(named) == 1)} in more than the method: see the cautions."
+        return []
+    return [f"{_list(named)} differ{'s' * (len(named) == 1)} in more than the method: see the cautions."]
 
 
 def unfinished_texts(comparison: Comparison) -> list[str]:
@@ -92,8 +97,8 @@ def _best(tests: list[Test], primary: Measure) -> Test | None:
     return max(ahead, key=lambda test: sign * test.paired.mean if test.paired else 0.0, default=None)
 
 
-def _clause(test: Test, comparison: Comparison, arm: str | None = None) -> str:
-    name = f"{test.arm}: " if arm is None else arm
+def _clause(test: Test, comparison: Comparison, *, named: bool = True) -> str:
+    name = f"{test.arm}: " if named else ""
     if test.paired is None:
         return f"{name}no common seed"
     p = p_text(test.p_holm)

@@ -40,8 +40,10 @@ class Axis:
             exponents = range(
                 math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1
             )
-            step = max(1, math.ceil(len(exponents) / most))
-            return [10.0**e for e in exponents][::step]
+            if len(exponents) < 3:
+                near = [m * 10.0**e for e in range(-30, 31) for m in (1, 3)]
+                return [tick for tick in near if self.low <= tick <= self.high]
+            return [10.0**e for e in exponents][:: max(1, math.ceil(len(exponents) / most))]
         rough = (self.high - self.low) / most
         power = 10.0 ** math.floor(math.log10(rough))
         step_size = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * (1 - 1e-9))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +14,6 @@ from nc_tools.compare.measures import p_text
 from nc_tools.compare.result import Comparison
 from nc_tools.compare.tables import Column, Line, columns, lines
 
-_WIDE = 98
 _TEST_COLUMNS = 4
 _LONGEST_ARM = 20
 _MARKS = {"better": "▲", "worse": "▼", "open": " ", "baseline": " ", "none": " "}
@@ -39,10 +39,7 @@ def render_terminal(comparison: Comparison, console: Console | None = None) -> N
     out.text(sentences.headline(comparison), style="bold")
     out.blank()
     all_columns, all_lines = columns(comparison), lines(comparison)
-    parts = [slice(None)] if out.width >= _WIDE else [slice(0, _TEST_COLUMNS), slice(_TEST_COLUMNS, None)]
-    for part in parts:
-        out.table(all_columns[part], all_lines, part)
-        out.blank()
+    out.table(all_columns, all_lines)
     unit = f"; differences in {comparison.primary.unit} of 100" if comparison.primary.unit else ""
     out.text(
         f"▲ better, ▼ worse than {comparison.baseline} with Holm p < .05; ↑ higher is better, "
@@ -87,10 +84,6 @@ class _Printer:
         self._console = console
         self._unicode = console.encoding.lower().startswith("utf")
 
-    @property
-    def width(self) -> int:
-        return self._console.width
-
     def blank(self) -> None:
         self._console.print()
 
@@ -103,21 +96,33 @@ class _Printer:
         for text in texts:
             self._console.print(Padding(self._made(text, style), (0, 0, 0, 2), expand=False))
 
-    def table(self, shown: tuple[Column, ...], all_lines: tuple[Line, ...], part: slice) -> None:
+    def table(self, shown: tuple[Column, ...], rows: tuple[Line, ...]) -> None:
+        """One table where it fits, closer set where that helps, else one for the test, one for the rest."""
+        for gap in (1, 0):
+            whole = self._table(shown, rows, slice(None), gap)
+            if Measurement.get(self._console, self._console.options, whole).maximum <= self._console.width:
+                self._console.print(whole)
+                self.blank()
+                return
+        for part in (slice(0, _TEST_COLUMNS), slice(_TEST_COLUMNS, None)):
+            self._console.print(self._table(shown, rows, part, 1))
+            self.blank()
+
+    def _table(self, shown: tuple[Column, ...], rows: tuple[Line, ...], part: slice, gap: int) -> Table:
         table = Table(
             box=box.SIMPLE_HEAD if self._unicode else box.ASCII2,
             pad_edge=False,
-            padding=(0, 1, 0, 0),
+            padding=(0, gap, 0, 0),
             show_edge=False,
         )
         table.add_column("  arm", overflow="fold", max_width=_LONGEST_ARM)
-        for column in shown:
+        for column in shown[part]:
             table.add_column(self._made(column.heading), justify="right", no_wrap=True)
-        for line in all_lines:
+        for line in rows:
             name = self._made(f"{_MARKS[line.verdict]} {line.arm}", _STYLES[line.verdict])
             faint = _STYLES["none"] if line.verdict == "none" else ""
             table.add_row(name, *(self._made(cell, faint) for cell in line.cells[part]))
-        self._console.print(table)
+        return table
 
     def _made(self, text: str, style: str = "") -> Text:
         return Text(
