@@ -30,8 +30,6 @@ class Loader:
         seed: The run's seed.
         device: Where the batches are made.
         channels_last: Memory layout of the inputs.
-        drop_last: Leave an incomplete last batch out; else a single left-over sample joins the batch before
-            it.
 
     Raises:
         ValueError: If there is not one batch.
@@ -56,12 +54,11 @@ class Loader:
         seed: int,
         device: torch.device | str = "cpu",
         channels_last: bool = False,
-        drop_last: bool = False,
     ) -> None:
         self._device = torch.device(device)
         self._augment = augment
         self._seed = seed
-        self._bounds = batch_bounds(len(indices), batch_size, drop_last=drop_last)
+        self._bounds = batch_bounds(len(indices), batch_size)
         self._normalise = Normalise(mean, std, device=self._device, channels_last=channels_last)
         self._indices = indices.to(self._device)
         self._labels = images.labels[indices].to(self._device)
@@ -107,7 +104,6 @@ def make_loader(
     seed: int,
     device: torch.device | str = "cpu",
     channels_last: bool = False,
-    drop_last: bool = False,
     workers: int | None = None,
 ) -> BatchLoader:
     """Return a ``Loader`` where the pixels fit on the device, else a ``StreamLoader`` with the same batches.
@@ -118,11 +114,11 @@ def make_loader(
     if isinstance(images, ImageSet) and _fits(images, len(indices), torch.device(device)):
         return Loader(
             images, indices, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=device,
-            channels_last=channels_last, drop_last=drop_last,
+            channels_last=channels_last,
         )  # fmt: skip
     return StreamLoader(
         images, indices, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=device,
-        channels_last=channels_last, drop_last=drop_last, workers=workers,
+        channels_last=channels_last, workers=workers,
     )  # fmt: skip
 
 

@@ -97,7 +97,6 @@ class StreamLoader:
         seed: The run's seed.
         device: Where the batches go.
         channels_last: Memory layout of the inputs.
-        drop_last: Leave an incomplete last batch out.
         workers: Worker processes that decode. None: one a core, at most 8.
 
     Raises:
@@ -116,7 +115,6 @@ class StreamLoader:
         seed: int,
         device: torch.device | str = "cpu",
         channels_last: bool = False,
-        drop_last: bool = False,
         workers: int | None = None,
     ) -> None:
         self._device = torch.device(device)
@@ -124,7 +122,7 @@ class StreamLoader:
         self._labels = images.labels
         self._augment = augment
         self._seed = seed
-        self._bounds = batch_bounds(len(indices), batch_size, drop_last=drop_last)
+        self._bounds = batch_bounds(len(indices), batch_size)
         self._normalise = Normalise(mean, std, device=self._device, channels_last=channels_last)
         self._stream = PixelStream(
             images, self._device, default_workers(images) if workers is None else workers
