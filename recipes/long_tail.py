@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nc_tools.data import DataConfig
-from nc_tools.experiment import Knob, Protocol, RunConfig, main
+from nc_tools.experiment import Knob, ModelConfig, Protocol, RunConfig, main
 from nc_tools.heads import LEARNED, CosineHead, ETFHead, FrozenRandomHead, LinearHead, spec
 from nc_tools.losses import CrossEntropy, DotRegression, LogitAdjusted
 from nc_tools.training import TrainConfig
@@ -18,7 +18,8 @@ BASE = RunConfig(
     data=DataConfig("digits", imbalance=10, held_out_classes=3),
     head=spec(LinearHead),
     loss=spec(CrossEntropy),
-    training=TrainConfig(epochs=30, batch_size=64),
+    model=ModelConfig(name="conv", width=8),
+    training=TrainConfig(epochs=50, batch_size=32),
 )
 PRIOR = spec(LogitAdjusted)
 

@@ -28,7 +28,8 @@ class FixedFrameHead(Head):
         feature_dim: D.
         num_classes: K, at least 2.
         scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.
-        projection: Learn a linear map (with bias) before the frame: True to K dimensions, or a number of dimensions.
+        projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions. It has no bias,
+            which on small features would give all samples one direction.
         normalise: Scale the (projected) features to unit length. Without it, every direction outside the frame's span
             gets no gradient under cross-entropy, and one rate and scale no longer serve all.
         frame_seed: Draws the frame; two heads of one seed have the same frame, whatever else was drawn before.
@@ -57,9 +58,9 @@ class FixedFrameHead(Head):
         self.scale_of = Scale(scale, num_classes)
         frame = self.draw_frame(num_classes, width, stream(frame_seed, "frame"))
         self.register_buffer("frame", frame.to(torch.get_default_dtype()))
-        self.projection = nn.Linear(feature_dim, width) if projection else None
+        self.projection = nn.Linear(feature_dim, width, bias=False) if projection else None
         if self.projection is not None:
-            draw_linear(self.projection.weight, self.projection.bias, generator)
+            draw_linear(self.projection.weight, None, generator)
 
     @staticmethod
     @abstractmethod
@@ -83,8 +84,8 @@ class FixedFrameHead(Head):
     def embed(self, features: Tensor) -> Tensor:
         """Project and normalise: (N, D) to (N, D')."""
         if self.projection is not None:
-            weight, bias = self.projection.weight.to(features.dtype), self.projection.bias.to(features.dtype)
-            features = nn.functional.linear(features, weight, bias)
+            weight = self.projection.weight.to(features.dtype)
+            features = nn.functional.linear(features, weight)
         return unit(features) if self.normalise else features
 
     def get_extra_state(self) -> Tensor:

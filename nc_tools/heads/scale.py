@@ -37,9 +37,11 @@ def default_scale(num_classes: int, confidence: float = 0.999) -> float:
 
 @dataclass(frozen=True)
 class LearnedScale:
-    """Ask for a scale that is trained, as exp of a 0-dimensional parameter, which no optimiser group here decays.
+    """Ask for a scale that is trained, as softplus of a 0-dimensional parameter, which no optimiser group here decays.
 
-    Weight decay on a scale is a temperature schedule that nobody asked for.
+    Weight decay on a scale is a temperature schedule that nobody asked for. Softplus rather than exp, because under
+    exp a step is proportional to the scale itself: with SGD at rates that suit the other weights the scale fell to
+    zero within the first epochs, from where its gradient vanishes, and the head stayed at chance.
 
     Attributes:
         initial: Where it starts; None takes :func:`default_scale`.
@@ -62,7 +64,7 @@ class Scale(nn.Module):
         ValueError: If the number is not positive and finite.
     """
 
-    log_scale: nn.Parameter
+    raw: nn.Parameter
 
     def __init__(self, scale: float | LearnedScale | None, num_classes: int) -> None:
         super().__init__()
@@ -74,11 +76,11 @@ class Scale(nn.Module):
             )
         self.fixed: float | None = None if isinstance(scale, LearnedScale) else value
         if self.fixed is None:
-            self.log_scale = nn.Parameter(torch.tensor(math.log(value)))
+            self.raw = nn.Parameter(torch.tensor(value + math.log(-math.expm1(-value))))  # softplus of it is the value
 
     def value(self) -> Tensor | float:
         """Return the scale."""
-        return self.log_scale.exp() if self.fixed is None else self.fixed
+        return nn.functional.softplus(self.raw) if self.fixed is None else self.fixed
 
     def extra_repr(self) -> str:
         """Show the value in the model's printout."""
