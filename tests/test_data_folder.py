@@ -78,11 +78,11 @@ def test_transparency_is_laid_on_white(tmp_path):
 
 
 def test_sixteen_bits_are_scaled_and_floats_refused(tmp_path):
-    values = np.full((8, 8), 257 * 77, dtype=np.uint16)
+    values = np.full((8, 8), 256 * 200, dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
     Image.fromarray(values).save(tmp_path / "deep.tiff")
     Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(tmp_path / "float.tiff")
-    assert colour(tmp_path / "deep.png") == colour(tmp_path / "deep.tiff") == [77, 77, 77]
+    assert colour(tmp_path / "deep.png") == colour(tmp_path / "deep.tiff") == [199, 199, 199]
     with pytest.raises(UnreadableImageError, match="32-bit image"):
         decode_image(tmp_path / "float.tiff", 8, 3)
 

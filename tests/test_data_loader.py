@@ -8,7 +8,7 @@ from nc_tools.data.augmentation import Augment, Normalise
 from nc_tools.data.config import DataConfig
 from nc_tools.data.images import ImageFiles, ImageSet
 from nc_tools.data.loader import Loader, evaluation_batches, make_loader
-from nc_tools.data.plan import batch_bounds
+from nc_tools.data.plan import batch_bounds, plan_epoch
 from nc_tools.data.sources import load
 from nc_tools.data.stream import StreamLoader
 
@@ -82,6 +82,8 @@ def test_epochs_and_seeds_differ_in_order_and_in_views(memory):
     assert epoch(0, 0).index.tolist() != epoch(1, 0).index.tolist()
     first, second = epoch(0, 0), epoch(0, 1)
     assert not torch.equal(first.inputs[first.index.argsort()], second.inputs[second.index.argsort()])
+    views = [plan_epoch(40, HOW, 0, number).views.tolist() for number in (0, 1)]
+    assert views[0] != views[1]
     # The order is a stream of its own: turning augmentation off leaves it as it was.
     assert epoch(0, 3, None).index.tolist() == epoch(0, 3).index.tolist()
 
