@@ -129,7 +129,7 @@ def _list_split(root: Path, split: str) -> tuple[tuple[str, ...], Listing]:
     top = root / split
     suffixes = image_suffixes()
     found = {
-        folder.name: [path.relative_to(root).as_posix() for path in _images_below(folder, suffixes)]
+        folder.name: list(_images_below(root, folder, suffixes))
         for folder in sorted(top.iterdir())
         if folder.is_dir() and not _ignored(folder.name)
     }
@@ -148,12 +148,14 @@ def _list_split(root: Path, split: str) -> tuple[tuple[str, ...], Listing]:
     return tuple(found), Listing(split, paths, torch.arange(len(found)).repeat_interleave(sizes))
 
 
-def _images_below(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
+def _images_below(root: Path, folder: Path, suffixes: frozenset[str]) -> Iterator[str]:
+    """Yield the paths of a class relative to the root, sorted folder by folder."""
     for where, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not _ignored(name))
+        below = Path(where).relative_to(root).as_posix()
         for name in sorted(files):
             if not _ignored(name) and os.path.splitext(name)[1].lower() in suffixes:  # noqa: PTH122 (fast)
-                yield Path(where, name)
+                yield f"{below}/{name}"
 
 
 def _ignored(name: str) -> bool:

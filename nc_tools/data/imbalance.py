@@ -64,11 +64,13 @@ def long_tailed_counts(
     while any(int(largest * s) > n for n, s in zip(available, share, strict=True)):
         largest -= 1  # the division above may round up in its last digit
     kept = available if factor == 1 else [int(largest * s) for s in share]
-    empty = [str(classes[k]) if classes else str(k) for k, n in enumerate(kept) if n < 1]
-    if empty:
+    # A class that had nothing to begin with drags the others down, and is the one to name.
+    missing = [k for k, n in enumerate(available) if n < 1] or [k for k, n in enumerate(kept) if n < 1]
+    if missing:
+        names = ", ".join(classes[k] if classes else str(k) for k in missing[:8])
         raise ValueError(
             f"every class needs at least one training sample, and at imbalance {factor:g} none is left of "
-            f"{', '.join(empty[:8])}{', ...' if len(empty) > 8 else ''}: lower the imbalance or add images"
+            f"{names}{', ...' if len(missing) > 8 else ''}: lower the imbalance or add images"
         )
     return torch.tensor(kept, dtype=torch.int64)
 

@@ -1,0 +1,142 @@
+"""Images per second of crop + flip + normalise from uint8: ours, and torch's DataLoader with torchvision v2.
+
+Both get the same images in the same run, by turns, and the medians over the turns are printed with their
+ratio. The floor is what the memory alone allows: every batch must read its uint8 pixels once and write its
+float32 inputs once, at the bandwidth of a plain copy measured here.
+
+    python benchmarks/data.py --data imagefolder:PATH [--device cuda] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from nc_tools.data import Augment, DataConfig, ImageSet, Loader, load
+from nc_tools.data.images import mean_std
+
+
+class OneByOne(Dataset[tuple[Tensor, int]]):
+    """The images as torchvision's own transforms want them: one at a time."""
+
+    def __init__(self, images: ImageSet, transform: Callable[[Tensor], Tensor]) -> None:
+        self._images, self._labels, self._transform = images.images, images.labels.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._transform(self._images[index]), self._labels[index]
+
+
+def read_images(source: str | None, cache: Path | None) -> ImageSet:
+    if source is not None:
+        images = load(DataConfig(source=source, memory_gb=64), cache=cache).train
+        assert isinstance(images, ImageSet)
+        return images
+    pixels = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8)
+    return ImageSet(pixels, torch.arange(50_000) % 10, tuple("abcdefghij"), "random")
+
+
+def rate(batches: Iterator[int], device: torch.device, warm_up: int) -> float:
+    """Images per second after the first ``warm_up`` batches."""
+    count, start = 0, time.perf_counter()
+    for step, size in enumerate(batches):
+        if step == warm_up:
+            _wait(device)
+            count, start = 0, time.perf_counter()
+        if step >= warm_up:
+            count += size
+    _wait(device)
+    return count / (time.perf_counter() - start)
+
+
+def memory_floor(images: ImageSet, device: torch.device) -> tuple[float, float]:
+    """Images per second if only memory counted, and the bandwidth in GB/s (reading plus writing)."""
+    block = torch.empty(64 * 2**20, dtype=torch.uint8, device=device)
+    target = torch.empty_like(block)
+    times = []
+    for _ in range(15):
+        _wait(device)
+        start = time.perf_counter()
+        target.copy_(block)
+        _wait(device)
+        times.append(time.perf_counter() - start)
+    bandwidth = 2 * block.numel() / statistics.median(times)
+    channels, height, width = images.shape
+    return bandwidth / (channels * height * width * (1 + 4)), bandwidth / 1e9
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", help="imagefolder:PATH or another source; random pixels without it")
+    parser.add_argument("--cache", type=Path, help="folder for decoded images")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument(
+        "--limit", type=int, default=10_000, help="images that the DataLoader handles in a turn"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    images = read_images(arguments.data, arguments.cache)
+    mean, std = mean_std(images)
+    side = images.shape[-1]
+    how = Augment(padding=max(1, side // 8), flip=True)
+    ours = Loader(
+        images, torch.arange(len(images)), arguments.batch_size, mean=mean, std=std, augment=how, seed=0,
+        device=device, drop_last=True,
+    )  # fmt: skip
+    transform = v2.Compose(
+        [
+            v2.RandomCrop(side, padding=how.padding),
+            v2.RandomHorizontalFlip(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(mean.tolist(), std.tolist()),
+        ]
+    )
+    few = images.subset(torch.randperm(len(images))[: arguments.limit])
+    theirs = DataLoader(
+        OneByOne(few, transform), arguments.batch_size, shuffle=True, num_workers=2, drop_last=True,
+        persistent_workers=True, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    our_rates, their_rates = [], []
+    for turn in range(arguments.turns):
+        our_rates.append(rate((len(b.labels) for b in ours.epoch(turn)), device, warm_up=5))
+        moved = (len(inputs.to(device, non_blocking=True)) for inputs, _ in theirs)
+        their_rates.append(rate(moved, device, warm_up=5))
+    floor, bandwidth = memory_floor(images, device)
+    fast, slow = statistics.median(our_rates), statistics.median(their_rates)
+    print(f"{images.name}: {len(images):,} images {images.shape}")
+    print(f"{device}, {arguments.threads} threads, batch {arguments.batch_size}, {arguments.turns} turns")
+    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}")
+    for name, median, rates in (
+        ("nc_tools Loader", fast, our_rates),
+        ("DataLoader, 2 workers, torchvision v2", slow, their_rates),
+    ):
+        print(f"{name:38}{median:12,.0f} images/s   {min(rates):,.0f} to {max(rates):,.0f}")
+    print(f"{'ratio':38}{fast / slow:12.1f}")
+    print(f"{'floor, memory alone':38}{floor:12,.0f} images/s   {bandwidth:.1f} GB/s")
+    print(f"{'share of the floor':38}{fast / floor:12.0%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,353 @@
+"""Image folders as people have them: all formats and sizes, damaged files, stray files, caches."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nc_tools.data import cache as cache_module
+from nc_tools.data import folder as folder_module
+from nc_tools.data.config import DataConfig
+from nc_tools.data.decode import UnreadableImageError, decode_image
+from nc_tools.data.folder import list_folder
+from nc_tools.data.images import ImageFiles, ImageSet
+from nc_tools.data.sources import load
+
+
+def save(path, colour=(200, 30, 60), size=(8, 8), mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).convert(mode).save(path, **options)
+
+
+def config(root, **options):
+    return DataConfig(source=f"imagefolder:{root}", **options)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Two classes, three images each for training and two for testing."""
+    root = tmp_path / "birds"
+    for split, count in (("train", 3), ("test", 2)):
+        for k, name in enumerate(("crow", "owl")):
+            for i in range(count):
+                save(root / split / name / f"{i}.png", colour=(40 * i, 100 * k, 7))
+    return root
+
+
+def colour(path, channels=3, size=8):
+    pixels = decode_image(path, size, channels)
+    assert pixels.shape == (channels, size, size)
+    assert pixels.dtype == np.uint8
+    return [int(c) for c in pixels[:, size // 2, size // 2]]
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "gif", "webp", "ppm", "tga", "PNG"])
+def test_every_common_format_is_read(tmp_path, suffix):
+    save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+    assert colour(tmp_path / f"a.{suffix}") == [200, 30, 60]
+
+
+def test_a_wrong_suffix_does_not_matter(tmp_path):
+    save(tmp_path / "a.jpg", format="PNG")
+    assert colour(tmp_path / "a.jpg") == [200, 30, 60]
+
+
+def test_grey_palette_bilevel_and_cmyk(tmp_path):
+    save(tmp_path / "grey.png", mode="L", colour=(90, 90, 90))
+    save(tmp_path / "palette.png", mode="P", colour=(255, 0, 0))
+    save(tmp_path / "bilevel.png", mode="1", colour=(255, 255, 255))
+    save(tmp_path / "cmyk.tiff", mode="CMYK", colour=(255, 0, 0))
+    assert colour(tmp_path / "grey.png") == [90, 90, 90]
+    assert colour(tmp_path / "grey.png", channels=1) == [90]
+    assert colour(tmp_path / "palette.png") == [255, 0, 0]
+    assert colour(tmp_path / "bilevel.png") == [255, 255, 255]
+    assert colour(tmp_path / "cmyk.tiff") == [255, 0, 0]
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    Image.new("RGBA", (8, 8), (200, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.new("RGBA", (8, 8), (200, 0, 0, 102)).save(tmp_path / "half.png")
+    Image.new("LA", (8, 8), (0, 0)).save(tmp_path / "grey.png")
+    palette = Image.new("P", (8, 8), 0)
+    palette.putpalette([10, 20, 30])
+    palette.save(tmp_path / "palette.png", transparency=0)
+    assert colour(tmp_path / "clear.png") == [255, 255, 255]
+    assert colour(tmp_path / "half.png") == [233, 153, 153]  # 0.4 of the colour and 0.6 of white
+    assert colour(tmp_path / "grey.png") == [255, 255, 255]
+    assert colour(tmp_path / "palette.png") == [255, 255, 255]
+
+
+def test_sixteen_bits_are_scaled_and_floats_refused(tmp_path):
+    values = np.full((8, 8), 256 * 200, dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    Image.fromarray(values).save(tmp_path / "deep.tiff")
+    Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(tmp_path / "float.tiff")
+    assert colour(tmp_path / "deep.png") == colour(tmp_path / "deep.tiff") == [199, 199, 199]
+    with pytest.raises(UnreadableImageError, match="32-bit image"):
+        decode_image(tmp_path / "float.tiff", 8, 3)
+
+
+def test_the_camera_orientation_is_applied(tmp_path):
+    upright = Image.new("RGB", (8, 8))
+    upright.paste((255, 255, 255), (0, 0, 8, 4))  # the upper half is white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise: what lies above comes to the right
+    upright.save(tmp_path / "turned.png", exif=exif)
+    pixels = decode_image(tmp_path / "turned.png", 8, 3)
+    assert pixels[:, :, 5:].min() == 255
+    assert pixels[:, :, :3].max() == 0
+
+
+def test_the_centre_is_kept(tmp_path):
+    wide = Image.new("RGB", (40, 16), (255, 0, 0))
+    wide.paste((0, 255, 0), (12, 0, 28, 16))  # the central square is green
+    wide.save(tmp_path / "wide.png")
+    wide.rotate(90, expand=True).save(tmp_path / "tall.png")
+    for name in ("wide.png", "tall.png"):
+        for size in (4, 16, 20):
+            pixels = decode_image(tmp_path / name, size, 3)
+            assert pixels.shape == (3, size, size)
+            assert (pixels[:, 1:-1, 1:-1] == np.array([0, 255, 0]).reshape(3, 1, 1)).all()
+
+
+@pytest.mark.parametrize("size", [4, 8, 20])
+def test_it_is_resizing_the_shorter_side_and_cropping(tmp_path, size):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 16, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    length = size * 40 // 16
+    whole = np.asarray(Image.fromarray(noise).resize((size, length), Image.Resampling.BILINEAR)).astype(int)
+    top = (length - size) // 2
+    ours = decode_image(tmp_path / "a.png", size, 3).transpose(1, 2, 0)
+    assert abs(ours - whole[top : top + size]).max() <= 1
+
+
+def test_shrinking_is_antialiased(tmp_path):
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    Image.fromarray(board).save(tmp_path / "board.png")
+    assert abs(decode_image(tmp_path / "board.png", 8, 1)[0, 2:6, 2:6].astype(int) - 127).max() <= 2
+
+
+def test_an_extreme_strip_costs_no_memory(tmp_path):
+    save(tmp_path / "strip.png", size=(20000, 1))
+    assert colour(tmp_path / "strip.png", size=64) == [200, 30, 60]
+
+
+def test_uneven_folders_get_the_median_of_the_shorter_sides(tree):
+    sizes = {
+        "a": (30, 12),
+        "b": (11, 60),
+        "c": (14, 14),
+        "d": (500, 400),
+        "e": (90, 13),
+        "f": (12, 12),
+        "g": (70, 99),
+    }
+    for name, size in sizes.items():
+        save(tree / "train" / "crow" / f"{name}.png", size=size)
+    # Shorter sides of the 13 training images: 8 x 6, 11, 12, 12, 13, 14, 70, 400.
+    assert load(config(tree)).train.shape == (3, 11, 11)
+    assert load(config(tree, image_size=5)).test.shape == (3, 5, 5)
+
+
+def test_a_large_default_is_capped(tmp_path):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            save(tmp_path / split / name / "0.png", size=(400, 300))
+    assert load(config(tmp_path)).train.shape == (3, 224, 224)
+    assert load(config(tmp_path, image_size=300)).train.shape == (3, 300, 300)
+
+
+def test_images_labels_and_paths_belong_together(tree):
+    train = load(config(tree)).train
+    assert isinstance(train, ImageSet)
+    assert train.classes == ("crow", "owl")
+    assert train.paths == tuple(f"train/{name}/{i}.png" for name in ("crow", "owl") for i in range(3))
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert train.images[:, :, 0, 0].tolist() == [[40 * i, 100 * k, 7] for k in range(2) for i in range(3)]
+    assert train.name == "birds"
+
+
+def test_stray_files_are_passed_over_and_nested_ones_found(tree):
+    save(tree / "train" / "owl" / "deep" / "er" / "9.png")
+    for stray in ("train/owl/.hidden.png", "train/.cache/0.png", "train/owl/.git/0.png", "__MACOSX/0.png"):
+        save(tree / stray)
+    (tree / "train" / "owl" / "Thumbs.db").write_bytes(b"x")
+    (tree / "train" / "notes.txt").write_text("x")
+    (tree / "words.txt").write_text("x")
+    assert [p for p in load(config(tree)).train.paths if "owl" in p][-1] == "train/owl/deep/er/9.png"
+    assert len(list_folder(tree).train.paths) == 7
+
+
+def test_val_stands_in_for_test_and_test_wins_over_val(tree):
+    (tree / "test").rename(tree / "val")
+    assert list_folder(tree).test.split == "val"
+    save(tree / "test" / "crow" / "0.png")
+    save(tree / "test" / "owl" / "0.png")
+    assert list_folder(tree).test.paths == ("test/crow/0.png", "test/owl/0.png")
+
+
+@pytest.mark.parametrize("below", [".", "train", "test"])
+def test_one_tree_is_split_by_class_always_the_same(tmp_path, below):
+    for name, count in (("a", 20), ("b", 5), ("c", 2)):
+        for i in range(count):
+            save(tmp_path / below / name / f"{i:02d}.png", colour=(i, 0, 0))
+    first, second = list_folder(tmp_path), list_folder(tmp_path)
+    assert first.train.paths == second.train.paths
+    assert sorted(first.train.paths + first.test.paths) == sorted(
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")
+    )
+    assert first.test.labels.bincount().tolist() == [4, 1, 1]
+    assert load(config(tmp_path)).train.labels.bincount().tolist() == [16, 4, 1]
+
+
+def test_folders_that_cannot_be_meant_are_refused(tree, tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not: check the path"):
+        list_folder(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no image was found"):
+        list_folder(tmp_path / "empty")
+    save(tmp_path / "loose" / "0.png")
+    with pytest.raises(ValueError, match="lie in no class folder"):
+        list_folder(tmp_path / "loose")
+    save(tmp_path / "single" / "a" / "0.png")
+    with pytest.raises(ValueError, match=r"the test part of .*single has none of a"):
+        list_folder(tmp_path / "single")
+    (tree / "train" / "lynx").mkdir()
+    with pytest.raises(ValueError, match="there is none in lynx"):
+        list_folder(tree)
+    save(tree / "train" / "lynx" / "0.png")
+    with pytest.raises(ValueError, match="only one of them has lynx"):
+        list_folder(tree)
+
+
+@pytest.fixture
+def damaged(tree):
+    """The tree with a file that is no image, one cut short, and an empty one."""
+    (tree / "train" / "crow" / "note.jpg").write_text("no image")
+    save(tree / "train" / "owl" / "cut.png", size=(64, 64))
+    whole = (tree / "train" / "owl" / "cut.png").read_bytes()
+    (tree / "train" / "owl" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tree / "test" / "owl" / "empty.png").write_bytes(b"")
+    return tree
+
+
+@pytest.mark.parametrize("memory_gb", [None, 0])
+def test_damaged_files_are_all_named_and_can_be_skipped(damaged, memory_gb):
+    with pytest.raises(UnreadableImageError) as caught:
+        load(config(damaged, memory_gb=memory_gb))
+    for part in ("2 of 8 images", "train/crow/note.jpg", "train/owl/cut.png", "--skip-unreadable"):
+        assert part in str(caught.value)
+    sources = load(config(damaged, memory_gb=memory_gb, skip_unreadable=True))
+    assert sources.skipped == ("train/crow/note.jpg", "train/owl/cut.png", "test/owl/empty.png")
+    assert sources.train.paths == tuple(f"train/{name}/{i}.png" for name in ("crow", "owl") for i in range(3))
+    assert sources.train.take(torch.arange(6))[:, 1, 0, 0].tolist() == [0, 0, 0, 100, 100, 100]
+    assert sources.test.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_a_class_of_only_damaged_files_is_named(tree):
+    for i in range(3):
+        (tree / "train" / "owl" / f"{i}.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"train part of .* has none of owl"):
+        load(config(tree, skip_unreadable=True))
+
+
+def test_a_folder_of_no_readable_image_is_refused(tree):
+    for path in tree.rglob("*.png"):
+        path.write_bytes(b"x")
+    with pytest.raises(UnreadableImageError, match="no image under"):
+        load(config(tree))
+
+
+def test_streaming_holds_paths_and_has_the_same_statistics_and_fingerprint(tree):
+    memory, files = load(config(tree)), load(config(tree, memory_gb=0))
+    assert isinstance(memory.train, ImageSet)
+    assert isinstance(files.train, ImageFiles)
+    assert memory.fingerprint == files.fingerprint
+    assert torch.equal(memory.mean, files.mean)
+    assert torch.equal(memory.std, files.std)
+    assert memory.train.shape == files.train.shape
+    assert torch.equal(memory.train.images, files.train.take(torch.arange(6)))
+    part = torch.tensor([4, 1])
+    assert torch.equal(memory.train.subset(part).images, files.train.subset(part).take(torch.arange(2)))
+    assert files.train.subset(part).labels.tolist() == memory.train.subset(part).labels.tolist() == [1, 0]
+
+
+def test_progress_is_reported(tree):
+    calls = []
+    load(config(tree), progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(6, 6), (4, 4)]
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Counts how often files were really decoded."""
+    calls = []
+    original = folder_module._decode
+    monkeypatch.setattr(folder_module, "_decode", lambda *args: calls.append(1) or original(*args))
+    return calls
+
+
+@pytest.mark.parametrize("memory_gb", [None, 0])
+def test_the_cache_spares_decoding_and_changes_nothing(tree, tmp_path, decoded, memory_gb):
+    first = load(config(tree, memory_gb=memory_gb), cache=tmp_path / "cache")
+    assert len(decoded) == 2
+    second = load(config(tree, memory_gb=memory_gb), cache=tmp_path / "cache")
+    assert len(decoded) == 2
+    assert first.fingerprint == second.fingerprint == load(config(tree)).fingerprint
+    assert torch.equal(first.train.take(torch.arange(6)), second.train.take(torch.arange(6)))
+    assert torch.equal(first.std, second.std)
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".safetensors"] * 2
+
+
+def test_a_changed_folder_is_decoded_anew_in_the_same_place(tree, tmp_path, decoded):
+    before = load(config(tree), cache=tmp_path / "cache")
+    save(tree / "train" / "owl" / "0.png", colour=(1, 2, 3), size=(9, 9))
+    after = load(config(tree, image_size=8), cache=tmp_path / "cache")
+    assert len(decoded) == 3  # only the training part changed
+    assert after.train.images[3, :, 0, 0].tolist() == [1, 2, 3]
+    assert before.fingerprint != after.fingerprint
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_cache_is_never_trusted(tree, tmp_path, decoded, damage):
+    first = load(config(tree), cache=tmp_path / "cache")
+    for path in (tmp_path / "cache").iterdir():
+        raw = bytearray(path.read_bytes())
+        if damage == "flipped":
+            where = raw.rindex(bytes([100, 100, 100]))  # a pixel
+            raw[where] = 99
+        path.write_bytes({"cut": raw[:-40], "flipped": raw, "empty": b""}[damage])
+    second = load(config(tree), cache=tmp_path / "cache")
+    assert len(decoded) == 4
+    assert torch.equal(first.train.images, second.train.images)
+    load(config(tree), cache=tmp_path / "cache")
+    assert len(decoded) == 4
+
+
+def test_damaged_images_stay_known_to_the_cache(damaged, tmp_path, decoded):
+    with pytest.raises(UnreadableImageError):
+        load(config(damaged), cache=tmp_path / "cache")
+    first = load(config(damaged, skip_unreadable=True), cache=tmp_path / "cache")
+    assert len(decoded) == 2
+    assert len(first.skipped) == 3
+    with pytest.raises(UnreadableImageError, match=r"note\.jpg"):
+        load(config(damaged), cache=tmp_path / "cache")
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tree, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.warns(UserWarning, match="could not be cached"):
+        sources = load(config(tree), cache=tmp_path / "file")
+    assert len(sources.train) == 6
+
+
+def test_the_key_sees_every_change(tree):
+    def key(size=8, channels=3, paths=("train/owl/0.png", "train/owl/1.png")):
+        return cache_module.files_key(tree, paths, size, channels)
+
+    whole = key()
+    assert whole == key()
+    assert len({whole, key(size=9), key(channels=1), key(paths=("train/owl/0.png",))}) == 4
+    save(tree / "train" / "owl" / "1.png", size=(30, 30))
+    assert key() != whole

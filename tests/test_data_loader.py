@@ -1,0 +1,168 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from nc_tools.data.augmentation import Augment, Normalise
+from nc_tools.data.config import DataConfig
+from nc_tools.data.images import ImageFiles, ImageSet
+from nc_tools.data.loader import Loader, evaluation_batches, make_loader
+from nc_tools.data.plan import batch_bounds, plan_epoch
+from nc_tools.data.sources import load
+from nc_tools.data.stream import StreamLoader
+
+STATS = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25]}
+HOW = Augment(padding=1, flip=True)
+
+
+def pixels(count=40):
+    return torch.randint(
+        0, 256, (count, 3, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+
+
+@pytest.fixture(scope="module")
+def memory():
+    return ImageSet(pixels(), torch.arange(40) % 4, ("a", "b", "c", "d"), "noise")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The same pixels as files, with the labels 0 1 2 3 0 1 ..., loaded so that they stream."""
+    root = tmp_path_factory.mktemp("noise")
+    for i, image in enumerate(pixels()):
+        for split in ("train", "test"):
+            folder = root / split / "abcd"[i % 4]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:02d}.png")
+    return load(DataConfig(source=f"imagefolder:{root}", memory_gb=0)).train
+
+
+def same(left, right):
+    assert torch.equal(left.inputs, right.inputs)
+    assert left.labels.tolist() == right.labels.tolist()
+    assert left.index.tolist() == right.index.tolist()
+
+
+@given(st.integers(1, 200), st.integers(1, 50), st.booleans())
+def test_batches_cover_all_samples_once_and_none_is_single(count, batch_size, drop_last):
+    if drop_last and count < batch_size:
+        with pytest.raises(ValueError, match="drop_last leaves no batch"):
+            batch_bounds(count, batch_size, drop_last=True)
+        return
+    bounds = batch_bounds(count, batch_size, drop_last=drop_last)
+    covered = [i for start, stop in bounds for i in range(start, stop)]
+    assert covered == list(range(count - count % batch_size if drop_last else count))
+    sizes = [stop - start for start, stop in bounds]
+    assert all(size == batch_size for size in sizes[:-1])
+    if batch_size > 1 and count > 1:
+        assert min(sizes) > 1
+
+
+def test_an_epoch_is_the_indices_once_and_inputs_belong_to_their_index(memory):
+    indices = torch.tensor([39, 3, 4, 17, 22, 8, 11])
+    loader = Loader(memory, indices, 3, **STATS, augment=None, seed=0)
+    batches = list(loader.epoch(0))
+    assert [len(b.index) for b in batches] == [3, 4]
+    assert len(loader) == 2
+    seen = torch.cat([b.index for b in batches])
+    assert sorted(seen.tolist()) == sorted(indices.tolist()) != seen.tolist()
+    for batch in batches:
+        assert batch.labels.tolist() == memory.labels[batch.index].tolist()
+        assert torch.equal(batch.inputs, Normalise(**STATS)(memory.images[batch.index]))
+
+
+def test_epochs_and_seeds_differ_in_order_and_in_views(memory):
+    def epoch(seed, number, augment=HOW):
+        loader = Loader(memory, torch.arange(40), 40, **STATS, augment=augment, seed=seed)
+        return next(loader.epoch(number))
+
+    assert epoch(0, 0).index.tolist() != epoch(0, 1).index.tolist()
+    assert epoch(0, 0).index.tolist() != epoch(1, 0).index.tolist()
+    first, second = epoch(0, 0), epoch(0, 1)
+    assert not torch.equal(first.inputs[first.index.argsort()], second.inputs[second.index.argsort()])
+    views = [plan_epoch(40, HOW, 0, number).views.tolist() for number in (0, 1)]
+    assert views[0] != views[1]
+    # The order is a stream of its own: turning augmentation off leaves it as it was.
+    assert epoch(0, 3, None).index.tolist() == epoch(0, 3).index.tolist()
+
+
+@pytest.mark.parametrize("start", [0, 1, 3, 4])
+def test_resuming_in_the_middle_of_an_epoch_is_bit_equal(memory, start):
+    whole = list(Loader(memory, torch.arange(37), 10, **STATS, augment=HOW, seed=5).epoch(2))
+    fresh = Loader(memory, torch.arange(37), 10, **STATS, augment=HOW, seed=5)
+    list(fresh.epoch(0))
+    torch.manual_seed(123)
+    rest = list(fresh.epoch(2, start=start))
+    assert len(rest) == len(whole) - start
+    for left, right in zip(whole[start:], rest, strict=True):
+        same(left, right)
+
+
+def test_loaders_leave_the_global_generator_alone(memory, files):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for images in (memory, files):
+        list(make_loader(images, torch.arange(9), 4, **STATS, augment=HOW, seed=0, workers=0).epoch(0))
+        list(evaluation_batches(images, None, 16, **STATS, workers=0))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_streaming_gives_the_same_batches_as_memory(files, workers):
+    assert isinstance(files, ImageFiles)
+    memory = ImageSet(files.take(torch.arange(40)), files.labels, files.classes, files.name)
+    indices = torch.arange(0, 40, 2)
+    ours = make_loader(memory, indices, 8, **STATS, augment=HOW, seed=1)
+    streamed = make_loader(files, indices, 8, **STATS, augment=HOW, seed=1, workers=workers)
+    assert isinstance(ours, Loader)
+    assert isinstance(streamed, StreamLoader)
+    assert len(ours) == len(streamed) == 3
+    for epoch, start in ((0, 0), (1, 1), (0, 2), (2, 3)):
+        for left, right in zip(ours.epoch(epoch, start), streamed.epoch(epoch, start), strict=True):
+            same(left, right)
+    next(streamed.epoch(4))  # an epoch left in its middle does not spoil the next
+    same(next(ours.epoch(5)), next(streamed.epoch(5)))
+
+
+def test_evaluation_keeps_the_order(memory, files):
+    for images in (memory, files):
+        batches = list(evaluation_batches(images, torch.tensor([5, 2, 9]), 2, **STATS, workers=0))
+        assert [b.index.tolist() for b in batches] == [[5, 2], [9]]
+        assert torch.equal(batches[0].inputs, Normalise(**STATS)(images.take(torch.tensor([5, 2]))))
+        assert batches[1].labels.tolist() == images.labels[[9]].tolist()
+    assert list(evaluation_batches(memory, torch.zeros(0).long(), 2, **STATS)) == []
+
+
+def test_the_asked_layout_comes_out(memory):
+    loader = Loader(memory, torch.arange(40), 8, **STATS, augment=HOW, seed=0, channels_last=True)
+    assert next(loader.epoch(0)).inputs.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_bad_arguments_are_refused(memory):
+    with pytest.raises(ValueError, match="indices are empty"):
+        Loader(memory, torch.zeros(0).long(), 4, **STATS, augment=None, seed=0)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        Loader(memory, torch.arange(4), 0, **STATS, augment=None, seed=0)
+    with pytest.raises(ValueError, match="can start at step 0 to 1, got 2"):
+        Loader(memory, torch.arange(4), 4, **STATS, augment=None, seed=0).epoch(0, start=2)
+    with pytest.raises(ValueError, match="uint8"):
+        ImageSet(memory.images.float(), memory.labels, memory.classes, "x")
+    with pytest.raises(ValueError, match=r"0\.\.2"):
+        ImageSet(memory.images, memory.labels, ("a", "b", "c"), "x")
+    with pytest.raises(ValueError, match="int64"):
+        ImageSet(memory.images, memory.labels[:3], memory.classes, "x")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_sees_the_same_epoch(memory):
+    def batches(device):
+        loader = Loader(memory, torch.arange(39), 8, **STATS, augment=HOW, seed=0, device=device)
+        return list(loader.epoch(1))
+
+    for left, right in zip(batches("cpu"), batches("cuda"), strict=True):
+        assert left.index.tolist() == right.index.tolist()
+        torch.testing.assert_close(left.inputs, right.inputs.cpu())

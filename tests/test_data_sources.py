@@ -1,0 +1,259 @@
+import csv
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nc_tools.data import memory as memory_module
+from nc_tools.data.cifar import default_root
+from nc_tools.data.config import DataConfig
+from nc_tools.data.csv_labels import read_labels
+from nc_tools.data.imbalance import class_counts
+from nc_tools.data.sources import load
+from nc_tools.data.subsets import make_subsets
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load(DataConfig())
+
+
+def test_digits_are_scikit_learns_and_split_in_halves(digits):
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    ours = torch.cat([digits.train.images, digits.test.images]).flatten(1)
+    labels = torch.cat([digits.train.labels, digits.test.labels])
+    theirs = np.rint(raw.data * 255 / 16).astype(np.uint8)
+    assert ours.dtype == torch.uint8
+    assert sorted(zip(labels.tolist(), ours.tolist(), strict=True)) == sorted(
+        zip(raw.target.tolist(), theirs.tolist(), strict=True)
+    )
+    train, test = (class_counts(part.labels, 10) for part in (digits.train, digits.test))
+    assert int((train - test).abs().max()) <= 1
+    assert digits.train.classes == tuple("0123456789")
+    assert digits.train.shape == (1, 8, 8)
+
+
+def test_mean_and_std_are_those_of_the_training_pixels(digits):
+    pixels = digits.train.images.numpy() / 255
+    assert digits.mean.tolist() == pytest.approx([pixels.mean()], abs=1e-12)
+    assert digits.std.tolist() == pytest.approx([pixels.std()], abs=1e-12)
+
+
+def test_the_fingerprint_sees_pixels_and_labels_only(digits):
+    assert load(DataConfig(imbalance=10, holdout=0.3)).fingerprint == digits.fingerprint
+    assert load(DataConfig(image_size=9)).fingerprint != digits.fingerprint
+    assert load(DataConfig(held_out_classes=2)).fingerprint != digits.fingerprint
+    assert len(digits.fingerprint) == 32
+
+
+def test_held_out_classes_leave_and_become_the_transfer_set(digits):
+    sources = load(DataConfig(held_out_classes=3))
+    assert sources.train.classes == tuple("0123456")
+    assert sources.transfer_train.classes == tuple("789")
+    for whole, kept, away in (
+        (digits.train, sources.train, sources.transfer_train),
+        (digits.test, sources.test, sources.transfer_test),
+    ):
+        assert torch.equal(kept.images, whole.images[whole.labels < 7])
+        assert torch.equal(away.images, whole.images[whole.labels >= 7])
+        assert torch.equal(away.labels, whole.labels[whole.labels >= 7] - 7)
+    with pytest.raises(ValueError, match="hold out at most 8"):
+        load(DataConfig(held_out_classes=9))
+
+
+def test_another_size_is_resized(digits):
+    larger = load(DataConfig(image_size=16))
+    assert larger.test.shape == (1, 16, 16)
+    assert float(larger.mean) == pytest.approx(float(digits.mean), abs=0.01)
+
+
+@pytest.fixture
+def birds(tmp_path):
+    root = tmp_path / "birds"
+    for split, count in (("train", 3), ("test", 2)):
+        for name in ("crow", "owl"):
+            for i in range(count):
+                path = root / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (10, 10), (90, 30 * i, 200)).save(path)
+    return root
+
+
+def test_transfer_data_is_brought_to_size_and_channels_of_the_training_set(birds):
+    to_grey = load(DataConfig(transfer_data=f"imagefolder:{birds}"))
+    assert to_grey.transfer_train.shape == to_grey.train.shape == (1, 8, 8)
+    assert int(to_grey.transfer_train.images[0, 0, 0, 0]) == round(0.299 * 90 + 0.114 * 200)
+    to_colour = load(DataConfig(source=f"imagefolder:{birds}", transfer_data="digits"))
+    assert to_colour.transfer_test.shape == to_colour.train.shape == (3, 10, 10)
+    assert to_colour.transfer_test.num_classes == 10
+    assert torch.equal(to_colour.transfer_test.images[:, 0], to_colour.transfer_test.images[:, 2])
+
+
+def write(path, rows, columns=("path", "clean", "worse")):
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows([columns, *rows])
+    return path
+
+
+def rows(**changes):
+    paths = [f"train/{name}/{i}.png" for name in ("crow", "owl") for i in range(3)]
+    worse = {path: path.split("/")[1] for path in paths} | {"train/crow/1.png": "owl", "train/owl/2.png": "0"}
+    return [(path, path.split("/")[1], changes.get(path, worse[path])) for path in paths]
+
+
+def test_labels_from_a_csv_override_training_only_and_keep_the_clean_ones(birds, tmp_path):
+    file = write(tmp_path / "labels.csv", reversed(rows()))
+    sources = load(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
+    assert sources.train.labels.tolist() == [0, 1, 0, 1, 1, 0]
+    assert sources.train.clean_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert sources.test.labels.tolist() == [0, 0, 1, 1]
+    assert sources.test.clean_labels is None
+    assert sources.fingerprint != load(DataConfig(source=f"imagefolder:{birds}")).fingerprint
+
+
+def test_csv_details_that_do_not_matter(tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_bytes(b"\xef\xbb\xbfpath,label\r\n./train\\a\\0.png, b \r\ntest/a/9.png,a\r\n")
+    labels = read_labels(file, "label", ["train/a/0.png"], ["a", "b"], others={"test/a/9.png"})
+    assert labels.tolist() == [1]
+
+
+def test_a_class_name_wins_over_an_index(tmp_path):
+    file = write(tmp_path / "l.csv", [("x", "1", "1")])
+    assert read_labels(file, "worse", ["x"], ["1", "0"]).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "message"),
+    [
+        (rows(), "wors", "did you mean 'worse'"),
+        (rows(), "xyz", "it has path, clean, worse"),
+        (rows(**{"train/crow/0.png": "2"}), "worse", r"line 2 \(train/crow/0.png\), has '2'"),
+        (rows(**{"train/crow/0.png": "-1"}), "worse", r"index in 0\.\.1"),
+        (rows(**{"train/owl/0.png": "crw"}), "worse", r"line 5 .*did you mean 'crow'"),
+        (rows(**{"train/owl/0.png": ""}), "worse", "has ''"),
+        ([*rows(), ("train/owl/7.png", "owl", "owl")], "worse", "line 8, names 'train/owl/7.png'"),
+        ([*rows(), ("owl/1.png", "owl", "owl")], "worse", "did you mean train/owl/1.png"),
+        ([*rows(), ("train/owl/1.png", "owl", "crow")], "worse", "a second one"),
+        (rows()[:-2], "worse", "2 of 6 have none, such as train/owl/1.png"),
+        ([("train/owl/1.png",)], "worse", "has ''"),
+    ],
+)
+def test_a_csv_that_does_not_fit_is_refused_by_row(birds, tmp_path, table, column, message):
+    file = write(tmp_path / "labels.csv", table)
+    with pytest.raises(ValueError, match=message):
+        load(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:{column}"))
+
+
+def test_a_csv_without_path_or_file_is_refused(birds, tmp_path):
+    file = write(tmp_path / "labels.csv", [("a", "b")], columns=("file", "worse"))
+    with pytest.raises(ValueError, match="must have a column 'path'"):
+        load(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
+    file.write_text("")
+    with pytest.raises(ValueError, match="no header"):
+        load(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
+    with pytest.raises(FileNotFoundError, match=r"missing\.csv"):
+        load(DataConfig(source=f"imagefolder:{birds}", labels=f"{tmp_path / 'missing.csv'}:worse"))
+
+
+@pytest.fixture
+def cifar(tmp_path, monkeypatch):
+    """A CIFAR-10 of 50 + 10 images in torchvision's own files."""
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, _ in CIFAR10.train_list + CIFAR10.test_list:
+        labels = rng.permutation(10).tolist()
+        raw = {"data": rng.integers(0, 256, (10, 3072), dtype=np.uint8), "labels": labels}
+        (folder / name).write_bytes(pickle.dumps(raw))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda _: True)
+    monkeypatch.setitem(CIFAR10.meta, "md5", None)
+    return tmp_path
+
+
+def test_cifar_is_read_where_it_lies(cifar):
+    sources = load(DataConfig(source=f"cifar10:{cifar}"))
+    assert sources.train.images.shape == (50, 3, 32, 32)
+    assert len(sources.test) == 10
+    with (cifar / "cifar-10-batches-py" / "test_batch").open("rb") as handle:
+        raw = pickle.load(handle)
+    assert sources.test.images.flatten(1).tolist() == raw["data"].tolist()
+    assert sources.test.labels.tolist() == raw["labels"]
+    assert sources.train.classes == tuple("abcdefghij")
+
+
+def test_cifar_offline_says_what_to_do(tmp_path, monkeypatch):
+    import urllib.request
+    from urllib.error import URLError
+
+    def offline(*args, **kwargs):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    with pytest.raises(FileNotFoundError, match=r"neither holds.*no route.*imagefolder:PATH"):
+        load(DataConfig(source=f"cifar100:{tmp_path}"))
+
+
+def test_the_default_place_of_cifar_is_not_the_working_directory(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_root() == tmp_path / "nc_tools"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_root().is_absolute()
+
+
+def test_subsets_are_the_same_for_a_seed_and_split_the_training_set(digits):
+    config = DataConfig(imbalance=10)
+    one, same, other = (make_subsets(digits, config, seed) for seed in (4, 4, 5))
+    for name in ("train", "fit", "holdout", "outside"):
+        assert getattr(one, name).tolist() == getattr(same, name).tolist()
+        assert getattr(one, name).tolist() != getattr(other, name).tolist()
+    assert sorted(one.fit.tolist() + one.holdout.tolist()) == sorted(one.train.tolist())
+    assert sorted(one.train.tolist() + one.outside.tolist()) == list(range(len(digits.train)))
+    assert one.counts.tolist() == class_counts(digits.train.labels[one.train], 10).tolist()
+    assert one.counts[0] == 89
+    assert one.counts[-1] == 8
+    held = class_counts(digits.train.labels[one.holdout], 10)
+    assert [abs(h - 0.2 * n) <= 0.5 for h, n in zip(held.tolist(), one.counts.tolist(), strict=True)] == [
+        True
+    ] * 10
+
+
+def test_without_imbalance_nothing_is_outside(digits):
+    subsets = make_subsets(digits, DataConfig(), 0)
+    assert subsets.train.tolist() == list(range(len(digits.train)))
+    assert len(subsets.outside) == 0
+
+
+def test_an_imbalance_that_empties_a_class_names_it(digits):
+    with pytest.raises(ValueError, match="none is left of 9"):
+        make_subsets(digits, DataConfig(imbalance=100), 0)
+
+
+def test_ldam_is_the_same_for_all_seeds_but_the_holdout_is_not(digits):
+    config = DataConfig(imbalance=10, protocol="ldam")
+    one, other = (make_subsets(digits, config, seed) for seed in (0, 1))
+    assert one.train.tolist() == other.train.tolist()
+    assert one.holdout.tolist() != other.holdout.tolist()
+
+
+def test_a_containers_limit_counts(monkeypatch):
+    whole = memory_module.available_memory()
+    assert 0 < whole < 1e15
+    monkeypatch.setattr(memory_module, "_container", lambda: 12345.0)
+    assert memory_module.available_memory() == 12345.0
+
+
+def test_importing_the_package_leaves_torchvision_and_scikit_learn_alone():
+    heavy = ("torchvision", "sklearn", "pandas", "mlflow")
+    code = f"import sys, nc_tools.data; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
