@@ -147,7 +147,9 @@ class ClassMoments:
         self._flush()
         shift = self._means - means
         number = self._counts.double()[:, None]
-        weights = [number] if self._expected is None else [number, number / self._expected.clamp(min=1)[:, None]]
+        weights = [number]
+        if self._expected is not None:
+            weights.append(number / self._expected.clamp(min=1)[:, None])
         outer = [(shift * weight).T @ shift for weight in weights[: len(self._scatter)]]
         scatter = self._scatter + torch.stack(outer) if outer else self._scatter
         return self._squares + (number * shift.square()).sum(dim=1), scatter
@@ -171,8 +173,8 @@ class ClassMoments:
                 "moments to be merged must have the same num_classes, feature_dim, class_counts and scatter"
             )
         with full_precision(self.device):
-            counts, sums = other._counts.to(self.device), (other._counts[:, None] * other._means).to(self.device)
-            total = self._counts + counts
+            total = self._counts + other._counts.to(self.device)
+            sums = (other._counts[:, None] * other._means).to(self.device)
             means = (self._counts[:, None] * self._means + sums) / total.clamp(min=1)[:, None]
             squares, scatter = self._about(means)
             other_squares, other_scatter = other._about(means.to(other.device))

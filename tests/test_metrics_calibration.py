@@ -183,7 +183,7 @@ def test_an_all_right_hold_out_is_as_sure_as_its_size_allows(n, scale):
 
 
 def test_the_other_ends_are_finite_too():
-    logits, labels = draw(0, 100, 3)
+    logits, _ = draw(0, 100, 3)
     worse_than_chance = fit_temperature(logits, logits.argmin(1))
     assert worse_than_chance == pytest.approx(1e3 * float((logits.amax(1) - logits.amin(1)).max()), rel=1e-6)
     assert fit_temperature(torch.ones(4, 3), torch.tensor([0, 1, 2, 0])) == 1.0

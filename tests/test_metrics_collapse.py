@@ -53,7 +53,9 @@ def reference(x, y, w=None, b=None) -> dict[str, float]:
             (v[present[i]] + v[present[j]]) / 2 / ((c[i] - c[j]) @ (c[i] - c[j])) for i, j in pairs
         ) / len(pairs),
         "nc2_equinorm": math.sqrt(sum((a - mean_norm) ** 2 for a in norms) / k) / mean_norm,
-        "nc2_equiangular": sum(abs(gram[i, j] / norms[i] / norms[j] + 1 / (k - 1)) for i, j in pairs) / len(pairs),
+        "nc2_equiangular": sum(
+            abs(gram[i, j] / norms[i] / norms[j] + 1 / (k - 1)) for i, j in pairs
+        ) / len(pairs),
         "nc2_gram": np.sqrt(((gram / np.sqrt((gram**2).sum()) - etf) ** 2).sum()),
     }  # fmt: skip
     if w is not None:
@@ -302,17 +304,17 @@ def test_gradients_and_inputs_are_left_alone():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(labels=torch.zeros(20, dtype=torch.long)), "at least 2, got 1"),
-        (dict(labels=torch.arange(20) - 1), "but 1 of them"),
-        (dict(labels=torch.arange(19)), r"\(20,\)"),
-        (dict(features=torch.full((20, 4), math.nan)), "20 of 20 samples hold NaN"),
-        (dict(features=torch.zeros(20, 4, 1)), r"\(N, D\)"),
-        (dict(weight=torch.zeros(5, 7)), "enter the head's product"),
-        (dict(weight=torch.zeros(5, 4), bias=torch.zeros(4)), "one number for each"),
-        (dict(bias=torch.zeros(5)), "come with a weight"),
-        (dict(weight=torch.zeros(5, 4), num_classes=6), "num_classes 6, weight 5"),
-        (dict(logits=torch.zeros(3, 5)), r"\(20, K\)"),
-        (dict(weight=torch.zeros(3, 4)), r"\[0, 3\), but 8"),
+        ({"labels": torch.zeros(20, dtype=torch.long)}, "at least 2, got 1"),
+        ({"labels": torch.arange(20) - 1}, "but 1 of them"),
+        ({"labels": torch.arange(19)}, r"\(20,\)"),
+        ({"features": torch.full((20, 4), math.nan)}, "20 of 20 samples hold NaN"),
+        ({"features": torch.zeros(20, 4, 1)}, r"\(N, D\)"),
+        ({"weight": torch.zeros(5, 7)}, "enter the head's product"),
+        ({"weight": torch.zeros(5, 4), "bias": torch.zeros(4)}, "one number for each"),
+        ({"bias": torch.zeros(5)}, "come with a weight"),
+        ({"weight": torch.zeros(5, 4), "num_classes": 6}, "num_classes 6, weight 5"),
+        ({"logits": torch.zeros(3, 5)}, r"\(20, K\)"),
+        ({"weight": torch.zeros(3, 4)}, r"\[0, 3\), but 8"),
     ],
 )
 def test_bad_input_says_what_must_be_so(change, message):

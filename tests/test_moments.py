@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,12 @@ def by_hand(x: np.ndarray, y: np.ndarray, k: int) -> dict[str, np.ndarray]:
         pooled += scatter / len(x)
         averaged += scatter / len(rows)
     return {
-        "counts": counts, "means": means, "variances": variances, "pooled": pooled, "averaged": averaged / present
-    }  # fmt: skip
+        "counts": counts,
+        "means": means,
+        "variances": variances,
+        "pooled": pooled,
+        "averaged": averaged / present,
+    }
 
 
 def check(moments: ClassMoments, expected: dict[str, np.ndarray], atol: float = 1e-5) -> None:
@@ -71,7 +76,7 @@ def test_any_batching_and_any_merge_order_is_two_passes(seed, cuts, order, k, gi
     counts = expected["counts"] if given_counts else None
     edges = sorted({0, 60, *cuts})
     parts = []
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         part = ClassMoments(k, 4, class_counts=counts)
         middle = (start + stop) // 2
         part.update(x[start:middle], y[start:middle])
