@@ -117,14 +117,17 @@ class ClassMoments:
             change = torch.where((count > 0)[:, None], old + step - current, 0.0)
             self._counts.index_add_(0, classes, count)
             self._means.index_add_(0, classes, change)
-            before = x - old.to(x.dtype)[group]
-            after = before - step.to(x.dtype)[group]
-            self._squares.index_add_(0, safe, torch.einsum("nd,nd->n", before, after).double())
-            self._add_scatter(before, after, safe)
+            before = old.to(x.dtype).index_select(0, group)
+            torch.sub(x, before, out=before)
+            lengths = torch.linalg.vector_norm(before, dim=1).double().square()
+            # tr sum_i (x_i - a)(x_i - c)^T = sum_i ||x_i - a||^2 - m (b - a).(c - a), the cheaper way round.
+            drift = count * ((batch_mean - old) * step).sum(dim=1)
+            self._squares.index_add_(0, safe, lengths).index_add_(0, classes, -drift)
+            if len(self._scatter):
+                after = step.to(x.dtype).index_select(0, group)
+                self._add_scatter(before, torch.sub(before, after, out=after), safe)
 
     def _add_scatter(self, before: Tensor, after: Tensor, labels: Tensor) -> None:
-        if len(self._scatter) == 0:
-            return
         if self._block is None or self._block.dtype != before.dtype:
             self._flush()
             self._block = torch.zeros_like(self._scatter, dtype=before.dtype)
