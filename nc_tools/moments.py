@@ -117,14 +117,17 @@ class ClassMoments:
             change = torch.where((count > 0)[:, None], old + step - current, 0.0)
             self._counts.index_add_(0, classes, count)
             self._means.index_add_(0, classes, change)
-            before = x - old.to(x.dtype)[group]
-            after = before - step.to(x.dtype)[group]
-            self._squares.index_add_(0, safe, torch.einsum("nd,nd->n", before, after).double())
-            self._add_scatter(before, after, safe)
+            before = old.to(x.dtype).index_select(0, group)
+            torch.sub(x, before, out=before)
+            lengths = torch.linalg.vector_norm(before, dim=1).double().square()
+            # tr sum_i (x_i - a)(x_i - c)^T = sum_i ||x_i - a||^2 - m (b - a).(c - a), the cheaper way round.
+            drift = count * ((batch_mean - old) * step).sum(dim=1)
+            self._squares.index_add_(0, safe, lengths).index_add_(0, classes, -drift)
+            if len(self._scatter):
+                after = step.to(x.dtype).index_select(0, group)
+                self._add_scatter(before, torch.sub(before, after, out=after), safe)
 
     def _add_scatter(self, before: Tensor, after: Tensor, labels: Tensor) -> None:
-        if len(self._scatter) == 0:
-            return
         if self._block is None or self._block.dtype != before.dtype:
             self._flush()
             self._block = torch.zeros_like(self._scatter, dtype=before.dtype)
@@ -142,20 +145,20 @@ class ClassMoments:
             self._block.zero_()
         self._block_rows = 0
 
-    def _move_to(self, means: Tensor) -> None:
-        """Take all second moments about ``means`` (K, D) instead of about this part's own."""
+    def _about(self, means: Tensor) -> tuple[Tensor, Tensor]:
+        """Return squares and scatter about ``means`` (K, D) instead of about this part's own means."""
         self._flush()
         shift = self._means - means
-        number = self._counts.double()
-        self._squares += number * shift.square().sum(dim=1)
-        if len(self._scatter):
-            self._scatter[0] += (shift * number[:, None]).T @ shift
-        if self._expected is not None and len(self._scatter):
-            self._scatter[1] += (shift * (number / self._expected.clamp(min=1))[:, None]).T @ shift
-        self._means = means
+        number = self._counts.double()[:, None]
+        weights = [number]
+        if self._expected is not None:
+            weights.append(number / self._expected.clamp(min=1)[:, None])
+        outer = [(shift * weight).T @ shift for weight in weights[: len(self._scatter)]]
+        scatter = self._scatter + torch.stack(outer) if outer else self._scatter
+        return self._squares + (number * shift.square()).sum(dim=1), scatter
 
     def merge(self, other: ClassMoments) -> None:
-        """Add the samples of ``other``, which is left as it was up to rounding.
+        """Add the samples of ``other``, which is left as it was.
 
         Raises:
             ValueError: If the two do not have the same sizes, class counts and scatter.
@@ -167,23 +170,21 @@ class ClassMoments:
         )
         if self._expected is not None and other._expected is not None:
             same = same and torch.equal(self._expected, other._expected.to(self.device))
+        same = same and (self._expected is None) == (other._expected is None)
         if not same:
             raise ValueError(
                 "moments to be merged must have the same num_classes, feature_dim, class_counts and scatter"
             )
-        other._flush()
         with full_precision(self.device):
-            part = ClassMoments.__new__(ClassMoments)
-            part.__dict__.update(other.__dict__)
-            for name in ("_counts", "_means", "_squares", "_scatter", "_bad"):
-                setattr(part, name, getattr(other, name).to(self.device, copy=True))
-            part._expected, part._block = self._expected, None
-            number = (self._counts + part._counts).clamp(min=1)[:, None]
-            means = (self._counts[:, None] * self._means + part._counts[:, None] * part._means) / number
-            self._move_to(means)
-            part._move_to(means)
-            for name in ("_counts", "_squares", "_scatter", "_bad"):
-                getattr(self, name).add_(getattr(part, name))
+            total = self._counts + other._counts.to(self.device)
+            sums = (other._counts[:, None] * other._means).to(self.device)
+            means = (self._counts[:, None] * self._means + sums) / total.clamp(min=1)[:, None]
+            squares, scatter = self._about(means)
+            other_squares, other_scatter = other._about(means.to(other.device))
+            self._squares = squares + other_squares.to(self.device)
+            self._scatter = scatter + other_scatter.to(self.device)
+            self._bad += other._bad.to(self.device)
+            self._counts, self._means = total, means
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Replace the moments of every process by those of all processes together.
@@ -195,10 +196,11 @@ class ClassMoments:
             total, sums = self._counts.clone(), self._counts[:, None] * self._means
             dist.all_reduce(total, group=group)
             dist.all_reduce(sums, group=group)
-            self._move_to(sums / total.clamp(min=1)[:, None])
+            means = sums / total.clamp(min=1)[:, None]
+            self._squares, self._scatter = self._about(means)
             for part in (self._squares, self._scatter, self._bad):
                 dist.all_reduce(part, group=group)
-            self._counts = total
+            self._counts, self._means = total, means
 
     def _check(self) -> None:
         labels, samples = self._bad.tolist()

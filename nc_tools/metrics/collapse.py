@@ -95,8 +95,8 @@ def neural_collapse(
         decisions = None if logits is None else logits.to(x.device).argmax(dim=1)
         head = Head(weight, bias) if weight is not None and logits is None else None
         within = within_pass(x, place[safe], frame, head, decisions)
-        result = _of_classes(frame, within.variances)
-        result |= {"nc1_pinv": within.nc1_pinv, "nc1_pinv_pooled": within.nc1_pinv_pooled}
+        pinv = {"nc1_pinv": within.nc1_pinv, "nc1_pinv_pooled": within.nc1_pinv_pooled}
+        result = _of_classes(frame, within.variances, pinv)
         result = _with_spread(result, len(x), present)
         if weight is not None:
             result |= _of_head(frame, weight)
@@ -138,23 +138,26 @@ def collapse_from_moments(moments: ClassMoments, weight: Tensor | None = None) -
                 f"weight must have the shape {tuple(moments.means.shape)}, got {tuple(weight.shape)}"
             )
         frame = MeanFrame.of(index, moments.counts[index], moments.means[index])
-        result = _of_classes(frame, moments.variances[index])
+        pinv = {}
         if moments.has_class_averaged:
             half = frame.whitening
-            result["nc1_pinv"] = ((moments.within_class_averaged() @ half) * half).sum()
+            pinv["nc1_pinv"] = ((moments.within_class_averaged() @ half) * half).sum()
         if moments.has_pooled:
             half = frame.whitening @ frame.pooled
-            result["nc1_pinv_pooled"] = ((moments.within_pooled() @ half) * half).sum() / len(index)
+            pinv["nc1_pinv_pooled"] = ((moments.within_pooled() @ half) * half).sum() / len(index)
+        result = _of_classes(frame, moments.variances[index], pinv)
         result = _with_spread(result, int(moments.counts.sum()), len(index))
         if weight is not None:
             result |= _of_head(frame, weight)
         return _defined(result)
 
 
-def _of_classes(frame: MeanFrame, variances: Tensor) -> dict[str, Tensor]:
+def _of_classes(frame: MeanFrame, variances: Tensor, pinv: dict[str, Tensor]) -> dict[str, Tensor]:
     share = frame.counts / frame.counts.sum()
-    about_all = (frame.means - share @ frame.means).square().sum(dim=1)
+    about_all = (frame.centred - share @ frame.centred).square().sum(dim=1)
+    some = frame.singular[-1] > 0
     return {
+        **{key: torch.where(some, value, torch.nan) for key, value in pinv.items()},
         "nc1_trace": variances.mean() / frame.centred.square().sum(dim=1).mean(),
         "nc1_trace_pooled": (share @ variances) / (share @ about_all),
         **mean_geometry(frame.centred, variances),

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# The rounding of float32 features, which no measure of them can see below.
+_EPS = torch.finfo(torch.float32).eps
 # Rows of the K x K Gram matrix at a time: 64 MB of float64, so that K = 50,000 fits anywhere.
 _GRAM_ENTRIES = 1 << 23
 
 
-def whitened_directions(centred: Tensor) -> tuple[Tensor, Tensor]:
+def whitened_directions(centred: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
     """Return the directions in which class means differ, whitened: the factor of the pseudo-inverse of S_B.
 
     With the thin SVD of the centred means C = U S V^T, cut at rank min(K - 1, D), the columns are V / S, so
@@ -26,6 +28,7 @@ def whitened_directions(centred: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         centred: Class means minus their mean (K, D), float64.
+        floor: A singular value that is rounding error by itself, a scalar.
 
     Returns:
         The columns (D, r) with r = min(K - 1, D), and the singular values (r,), zero where cut.
@@ -35,7 +38,7 @@ def whitened_directions(centred: Tensor) -> tuple[Tensor, Tensor]:
     wide = num_classes <= feature_dim
     values, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
     singular = values[-rank:].clamp(min=0).sqrt()
-    cut = singular[-1:] * max(num_classes, feature_dim) * torch.finfo(torch.float32).eps
+    cut = (singular[-1] * max(num_classes, feature_dim) * _EPS).maximum(floor)
     inverse = torch.where(singular > cut, 1 / singular, 0.0)
     basis = vectors[:, -rank:]
     columns = (centred.T @ basis) * inverse.square() if wide else basis * inverse
@@ -74,9 +77,12 @@ class MeanFrame:
         """
         counts = counts.double()
         centred = means - means.mean(dim=0)
-        whitening, singular = whitened_directions(centred)
+        rounding = torch.linalg.matrix_norm(means) * _EPS
+        # Means that differ by rounding alone are one point: what they would say of angles is noise.
+        centred = torch.where(torch.linalg.matrix_norm(centred) > rounding, centred, 0.0)
+        whitening, singular = whitened_directions(centred, rounding)
         share = counts / counts.sum()
-        inside = (means - share @ means) @ whitening
+        inside = (centred - share @ centred) @ whitening
         between = (inside * share[:, None]).T @ inside
         # Directions that were cut have a zero row and column: a one there keeps the factor regular.
         between.diagonal().add_((singular == 0).to(between.dtype))

@@ -59,15 +59,11 @@ def calibration(logits: Tensor, labels: Tensor) -> dict[str, float]:
     scores, target = checked_scores(logits, labels)
     log_p = scores.log_softmax(dim=1)
     p = log_p.exp()
-    own_log_p = log_p.gather(1, target[:, None])
-    own_p = own_log_p.exp()
     confidence, right = _top(p, target)
-    # p_y enters as (1 - p_y)^2, not through 1 - 2 p_y + sum p^2, which cancels where the prediction is sure.
-    others = p.square().sum(dim=1, dtype=torch.float64) - own_p.double().square().squeeze(1)
-    brier = others.clamp(min=0) + (1 - own_p.double().squeeze(1)).square()
+    error = p.scatter_add_(1, target[:, None], torch.full_like(p[:, :1], -1.0))
     values = {
-        "nll": -own_log_p.mean(dtype=torch.float64),
-        "brier": brier.mean(),
+        "nll": -log_p.gather(1, target[:, None]).mean(dtype=torch.float64),
+        "brier": error.square().sum(dtype=torch.float64) / len(error),
         "ece": _gap(confidence, right, _equal_width(confidence, 15), 15),
         "ece_mass": _equal_mass_gap(confidence, right, 15),
     }
@@ -160,7 +156,7 @@ def _checked_top(logits: Tensor, labels: Tensor, num_bins: int) -> tuple[Tensor,
     if num_bins < 1:
         raise ValueError(f"num_bins must be at least 1, got {num_bins}")
     scores, target = checked_scores(logits, labels)
-    return _top(scores.softmax(dim=1), target)
+    return _top(scores.log_softmax(dim=1).exp(), target)
 
 
 def _top(p: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -288,11 +288,11 @@ def _prepare(
         )
     bank = at_least_float32(train_features.detach())
     queries = at_least_float32(test_features.detach()).to(bank)
-    labels = train_labels.to(bank.device)
+    labels = train_labels.to(bank.device).contiguous()
     ordered = labels.sort().values
     known = ordered[ordered.diff(prepend=ordered[:1] - 1) != 0]
     place = torch.searchsorted(known, labels)
-    asked = test_labels.to(bank.device, known.dtype)
+    asked = test_labels.to(bank.device, known.dtype).contiguous()
     if len(known) < 2 or len(asked) == 0:
         raise ValueError(
             f"a transfer set needs two classes and a test sample, got {len(known)} and {len(asked)}"

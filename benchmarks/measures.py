@@ -1,0 +1,243 @@
+"""Time and error of the collapse measures on 50,000 features, beside the public ``neural_collapse`` package.
+
+    python benchmarks/measures.py                       ours, the floor, and the error against float64
+    python benchmarks/measures.py --peer PATH           also the package in the folder PATH
+    (rhubarbwu/neural-collapse) python benchmarks/measures.py --sizes 512x10 --device cuda --out result.json
+
+Both get the same float32 features, labels and head and return NC1, the trace ratio, CDNV, NC2, NC3 and NC4.
+The classes are equally large, where all weightings agree. The floor is the time of the matrix products that
+our form cannot do without, with nothing around them: features (N, D) by the r = min(K - 1, D) whitened
+directions and the head (D, r + K), and the result by (r, r + K) for the nearest class mean and the
+sample-pooled form. The reference is the textbook form in float64, with both D x D covariances. Every time is
+the best of several; the streaming figure is the time of ``ClassMoments`` over batches, against a bare X^T X
+of the same batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nc_tools.metrics import calibration, classification, fit_temperature, neural_collapse
+from nc_tools.moments import ClassMoments
+
+SAMPLES = 50_000
+SIZES = ("512x10", "512x100", "512x500", "2048x100", "2048x1000")
+COMPARED = ("nc1_pinv", "nc1_trace", "cdnv", "nc2_gram", "nc4_disagreement")
+
+
+def best_of(repeats: int, device: torch.device, *works: Callable[[], object]) -> list[float]:
+    """Return the shortest time of each work; they take turns, so that a busy machine is busy for all of them."""
+    best = [float("inf")] * len(works)
+    for _ in range(repeats):
+        for i, work in enumerate(works):
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            best[i] = min(best[i], time.perf_counter() - start)
+    return best
+
+
+def make_features(feature_dim: int, num_classes: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """ReLU features around random means, a head near those means, classes of equal size in random order."""
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.arange(SAMPLES) % num_classes)[torch.randperm(SAMPLES, generator=generator)]
+    means = torch.randn(num_classes, feature_dim, generator=generator)
+    features = torch.randn(SAMPLES, feature_dim, generator=generator).mul_(2).add_(means[labels]).relu_()
+    weight = (means + torch.randn(num_classes, feature_dim, generator=generator)) / feature_dim**0.5
+    return features.to(device), labels.to(device), weight.to(device)
+
+
+def reference(features: Tensor, labels: Tensor, weight: Tensor) -> dict[str, float]:
+    """The definitions in float64, block by block, with the full covariances."""
+    k, d = weight.shape
+    blocks = list(zip(features.split(2048), labels.split(2048), strict=True))
+    means, counts = torch.zeros(k, d, dtype=torch.float64), labels.cpu().bincount(minlength=k)
+    for x, y in blocks:
+        means.index_add_(0, y.cpu(), x.double().cpu())
+    means /= counts[:, None]
+    within, squares, differ = torch.zeros(d, d, dtype=torch.float64), torch.zeros(k, dtype=torch.float64), 0
+    for block, own in blocks:
+        x, y = block.double().cpu(), own.cpu()
+        r = x - means[y]
+        within += (r / counts[y, None]).T @ r / k
+        squares.index_add_(0, y, r.square().sum(1))
+        scores = x @ means.T - means.square().sum(1) / 2
+        differ += int((scores.argmax(1) != (x @ weight.double().cpu().T).argmax(1)).sum())
+    centred = means - means.mean(0)
+    values, vectors = torch.linalg.eigh(centred.T @ centred / k)
+    rank = min(k - 1, d)
+    basis = vectors[:, -rank:]
+    gram = centred @ centred.T
+    frame = (torch.eye(k, dtype=torch.float64) - 1 / k) / (k - 1) ** 0.5
+    variances = squares / counts
+    distances = torch.cdist(centred, centred, compute_mode="donot_use_mm_for_euclid_dist").square()
+    distances.fill_diagonal_(torch.inf)
+    return {
+        "nc1_pinv": float(((within @ basis) * basis / values[-rank:]).sum() / k),
+        "nc1_trace": float(within.trace() / values.sum()),
+        "cdnv": float(((variances[:, None] + variances) / 2 / distances).sum() / (k * (k - 1))),
+        "nc2_gram": float((gram / gram.norm() - frame).norm()),
+        "nc4_disagreement": differ / len(labels),
+    }
+
+
+def peer_measures(features: Tensor, labels: Tensor, weight: Tensor) -> dict[str, float]:
+    """The same quantities by the peer's accumulators, given the whole set as one batch (its fastest use)."""
+    from neural_collapse import accumulate, measure
+
+    size = (*weight.shape, features.device)
+    means_of = accumulate.MeanAccumulator(*size)
+    means_of.accumulate(features, labels)
+    means, centre = means_of.compute()
+    within_of = accumulate.CovarAccumulator(*size, M=means)
+    within_of.accumulate(features, labels, means)
+    norms_of = accumulate.VarNormAccumulator(*size, M=means)
+    norms_of.accumulate(features, labels, means)
+    decisions = accumulate.DecAccumulator(*size, M=means, W=weight)
+    decisions.accumulate(features, labels, weight, means)
+    within = within_of.compute()
+    measure.self_duality_error(weight, means, centre)
+    return {
+        "nc1_pinv": measure.covariance_ratio(within, means, centre),
+        "nc1_trace": measure.covariance_ratio(within, means, centre, "quotient"),
+        "cdnv": measure.variability_cdnv(norms_of.compute()[0], means),
+        "nc2_gram": measure.simplex_etf_error(means, centre),
+        "nc4_disagreement": 1 - measure.clf_ncc_agreement(decisions),
+    }
+
+
+def worst_error(found: dict[str, float], expected: dict[str, float]) -> tuple[float, str]:
+    errors = {
+        key: abs(found[key] - expected[key]) / (1 if key == "nc4_disagreement" else abs(expected[key]))
+        for key in COMPARED
+    }
+    key = max(errors, key=lambda name: errors[name])
+    return errors[key], key
+
+
+def one_size(feature_dim: int, num_classes: int, device: torch.device, repeats: int, *, peer: bool) -> dict:
+    features, labels, weight = make_features(feature_dim, num_classes, device)
+    rank = min(num_classes - 1, feature_dim)
+    outer = torch.randn(feature_dim, rank + num_classes, device=device)
+    inner = torch.randn(rank, rank + num_classes, device=device)
+    product = torch.empty(SAMPLES, rank + num_classes, device=device)
+    second = torch.empty_like(product)
+
+    def products() -> None:
+        torch.mm(features, outer, out=product)
+        torch.mm(product[:, :rank], inner, out=second)
+
+    expected = reference(features, labels, weight)
+    found = neural_collapse(features, labels, weight)
+    row = {"D": feature_dim, "K": num_classes}
+    products()
+    works: list[Callable[[], object]] = [products, lambda: neural_collapse(features, labels, weight)]
+    works += [lambda: peer_measures(features, labels, weight)] if peer else []
+    names = ("floor_s", "ours_s", "peer_s")
+    row |= dict(zip(names, best_of(repeats, device, *works), strict=False))
+    row["error"], row["error_in"] = worst_error(found, expected)
+    if peer:
+        theirs = peer_measures(features, labels, weight)
+        row["peer_error"], row["peer_error_in"] = worst_error(theirs, expected)
+    return row
+
+
+def streaming(feature_dim: int, batch: int, device: torch.device, repeats: int) -> dict:
+    features, labels, _ = make_features(feature_dim, 100, device)
+    batches = list(zip(features.split(batch), labels.split(batch), strict=True))[:16]
+    total = torch.zeros(feature_dim, feature_dim, device=device)
+    moments = ClassMoments(100, feature_dim, device)
+
+    def bare() -> None:
+        for x, _ in batches:
+            total.addmm_(x.T, x)
+
+    def ours() -> None:
+        for x, y in batches:
+            moments.update(x, y)
+
+    ours()
+    bare()
+    bare_s, ours_s = best_of(repeats, device, bare, ours)
+    return {"D": feature_dim, "batch": batch, "bare_s": bare_s, "ours_s": ours_s}
+
+
+def small_evaluation() -> float:
+    """Seconds for all measures of a small run: 350 training and 630 test samples, D = 64, K = 7."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(7, 64, generator=generator)
+    sets = []
+    for size in (350, 630):
+        features = torch.randn(size, 64, generator=generator)
+        sets.append((features, torch.randint(0, 7, (size,), generator=generator), features @ weight.T))
+    (train, y, z), (test, yt, zt) = sets
+
+    def work() -> None:
+        temperature = fit_temperature(z, y)
+        classification(zt, yt, [100, 60, 40, 25, 15, 10, 10])
+        calibration(zt, yt)
+        calibration(zt / temperature, yt)
+        neural_collapse(train, y, weight, logits=z)
+        neural_collapse(test, yt, weight, logits=zt)
+
+    work()
+    return best_of(20, torch.device("cpu"), work)[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peer", type=Path, help="folder that holds the package neural_collapse")
+    parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="DxK")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    options = parser.parse_args()
+    if options.peer is not None:
+        if not (options.peer / "neural_collapse").is_dir():
+            parser.error(f"--peer must be a folder that holds neural_collapse/, got {options.peer}")
+        sys.path.insert(0, str(options.peer.resolve()))
+    device = torch.device(options.device)
+    where = (
+        torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    )
+    print(f"N = {SAMPLES:,}, {where}, torch {torch.__version__}")
+    record: dict = {"hardware": where, "torch": torch.__version__, "python": platform.python_version()}
+    record["sizes"], record["streaming"] = [], []
+    for size in options.sizes:
+        feature_dim, num_classes = map(int, size.split("x"))
+        row = one_size(feature_dim, num_classes, device, options.repeats, peer=options.peer is not None)
+        record["sizes"].append(row)
+        text = f"D {feature_dim:5} K {num_classes:5}: {row['ours_s']:7.3f} s, {row['ours_s'] / row['floor_s']:5.2f} x "
+        text += f"floor {row['floor_s']:.3f} s, error {row['error']:.1e} ({row['error_in']})"
+        if "peer_s" in row:
+            text += f"; peer {row['peer_s']:7.3f} s, {row['peer_s'] / row['ours_s']:5.1f} times ours, "
+            text += f"error {row['peer_error']:.1e} ({row['peer_error_in']})"
+        print(text, flush=True)
+    for feature_dim, batch in ((512, 1024), (2048, 1024)):
+        row = streaming(feature_dim, batch, device, options.repeats)
+        record["streaming"].append(row)
+        print(
+            f"streaming, D {feature_dim}, batches of {batch}: {row['ours_s'] / row['bare_s']:.2f} x a bare X^T X"
+        )
+    record["small_s"] = small_evaluation()
+    print(f"all measures of a small run (350 + 630 samples, D 64, K 7): {1e3 * record['small_s']:.1f} ms")
+    if options.out is not None:
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
