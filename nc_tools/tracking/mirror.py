@@ -46,28 +46,21 @@ def send(run: StoredRun, experiment: str, known: Experiments) -> bool:
     state = _current(run, known)
     if state is None:
         return False
-    changed = state.run_id is None
+    created = state.run_id is None
     if state.run_id is None:
         state.experiment_id = known.id_of(experiment)
         state.run_id = known.find(view.record_key(run)) or _create(known, run, state.experiment_id)
         sent.save(run.path, key, state)
-    if not state.described:
-        _describe(client, run, state.run_id)
-        state.described = True
-        sent.save(run.path, key, state)
-    lines, offset = read_lines(run.path / "metrics.jsonl", state.offset)
-    if lines:
-        _log(client, state.run_id, list(view.points(lines)))
-        state.offset, changed = offset, True
-        sent.save(run.path, key, state)
-    if run.status == "RUNNING":
-        changed |= _reopen(client, state.run_id, state)
-    else:
-        changed |= _upload(client, run, state.run_id, state)
-        changed |= _close(client, run, state.run_id, state)
+    changed = _values(client, run, state.run_id, state)
     if changed:
         sent.save(run.path, key, state)
-    return changed
+    if run.status == "RUNNING":
+        ended = _reopen(client, state.run_id, state)
+    else:
+        ended = _upload(client, run, state.run_id, state) | _close(client, run, state.run_id, state)
+    if ended:
+        sent.save(run.path, key, state)
+    return created or changed or ended
 
 
 def _current(run: StoredRun, known: Experiments) -> Sent | None:
@@ -94,24 +87,42 @@ def _create(known: Experiments, run: StoredRun, experiment_id: str) -> str:
     return known.learn(created.info.run_id, view.record_key(run))
 
 
-def _describe(client: "MlflowClient", run: StoredRun, run_id: str) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+def _values(client: "MlflowClient", run: StoredRun, run_id: str, state: Sent) -> bool:
+    """Send parameters, new points and, at the end, final values and tags, in as few requests as may be."""
+    from mlflow.entities import Metric, Param, RunTag
 
+    lines, offset = read_lines(run.path / "metrics.jsonl", state.offset)
+    points = list(view.points(lines))
+    tags: dict[str, str] = {}
+    if run.status != "RUNNING" and state.ended != [run.status, run.ended_ms]:
+        points += view.final_points(run)
+        tags = view.tags(run)
     identity = run.identity
     config = {"arm": identity.arm, "seed": identity.seed, "draw": identity.draw, **identity.config}
-    for chunk in view.chunks(view.flatten(config).items(), view.MAX_PARAMS_PER_BATCH):
-        client.log_batch(run_id, params=[Param(key, value) for key, value in chunk])
-    described = view.dataset(identity.data)
+    params = [] if state.described else [Param(name, value) for name, value in view.flatten(config).items()]
+    if not (points or tags or params):
+        return False
+    *first, last = list(view.chunks(params, view.MAX_PARAMS_PER_BATCH)) or [[]]
+    for chunk in first:
+        client.log_batch(run_id, params=chunk)
+    room = view.MAX_PER_BATCH - len(last) - len(tags)
+    metrics = [Metric(*point) for point in points]
+    client.log_batch(run_id, metrics[:room], last, [RunTag(name, value) for name, value in tags.items()])
+    for rest in view.chunks(metrics[room:], view.MAX_PER_BATCH):
+        client.log_batch(run_id, metrics=rest)
+    if not state.described:
+        _log_data(client, run, run_id)
+    state.described, state.offset = True, offset
+    return True
+
+
+def _log_data(client: "MlflowClient", run: StoredRun, run_id: str) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    described = view.dataset(run.identity.data)
     if described is not None:
         context = [InputTag("mlflow.data.context", "training")]
         client.log_inputs(run_id, datasets=[DatasetInput(Dataset(**described), context)])
-
-
-def _log(client: "MlflowClient", run_id: str, points: list[view.Point]) -> None:
-    from mlflow.entities import Metric
-
-    for chunk in view.chunks(points, view.MAX_METRICS_PER_BATCH):
-        client.log_batch(run_id, metrics=[Metric(*point) for point in chunk])
 
 
 def _reopen(client: "MlflowClient", run_id: str, state: Sent) -> bool:
@@ -134,13 +145,9 @@ def _upload(client: "MlflowClient", run: StoredRun, run_id: str, state: Sent) ->
 
 
 def _close(client: "MlflowClient", run: StoredRun, run_id: str, state: Sent) -> bool:
-    """Send the final values and how the run ended."""
-    from mlflow.entities import RunTag
-
+    """Say how and when the run ended, last of all: what is shown as ended is complete."""
     if state.ended == [run.status, run.ended_ms]:
         return False
-    _log(client, run_id, view.final_points(run))
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in view.tags(run).items()])
     client.set_terminated(run_id, run.status, run.ended_ms)
     state.ended = [run.status, run.ended_ms]
     return True

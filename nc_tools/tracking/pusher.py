@@ -4,6 +4,7 @@ Runs in a process of its own (see ``sender``), since importing MLflow takes over
 waiting times can only be set for a whole process.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,17 +40,19 @@ class Pusher:
     def __post_init__(self) -> None:
         self._experiments: Experiments | None = None
 
-    def push(self, beat: Callable[[], None] = lambda: None) -> SyncReport:
+    def push(self, beat: Callable[[], None] = lambda: None, cpu_seconds: float = math.inf) -> SyncReport:
         """Send what is missing; never raises.
 
         Args:
             beat: Called after each record, to show that there is progress.
+            cpu_seconds: Begin no further record once so much processor time is spent.
         """
+        end = time.process_time() + cpu_seconds
         from filelock import FileLock, Timeout
 
         try:
             with FileLock(self.root / ".sync.lock", timeout=LOCK_SECONDS):
-                return self._push(beat)
+                return self._push(beat, end)
         except Timeout:
             return SyncReport(0, 0, f"another process is sending the runs of {self.root}")
         except StoreError as error:
@@ -60,7 +63,7 @@ class Pusher:
     def _missing(self) -> list[StoredRun]:
         return [run for run in _shown(scan(self.root).runs) if not mirror.is_there(run, self.store.key)]
 
-    def _push(self, beat: Callable[[], None]) -> SyncReport:
+    def _push(self, beat: Callable[[], None], end: float) -> SyncReport:
         found = scan(self.root)
         runs = [mend_run(run) or run for run in _shown(found.runs)]
         known = self._experiments
@@ -85,6 +88,8 @@ class Pusher:
         if staged is not None:
             jobs.append(("the comparison", partial(staged.send, known)))
         for position, (name, job) in enumerate(jobs):
+            if time.process_time() > end:
+                return SyncReport(count, len(jobs) - position, None)
             try:
                 count += self._twice(job)
             except StoreError as error:

@@ -18,8 +18,8 @@ from nc_tools.tracking.pusher import Pusher
 from nc_tools.tracking.report import SyncReport
 from nc_tools.tracking.store import resolve_store
 
-# Sending may take at most 2 % of the time: no push before 50 times the last one's duration has passed.
-REST = 50.0
+# Sending may take at most 2 % of the machine's processor time, opening the store aside.
+SHARE = 0.02
 WATCH_SECONDS = 1.0
 NICENESS = 10
 
@@ -40,13 +40,16 @@ def main() -> None:
         _answer(answers, SyncReport(0, 0, str(error)))
         return
     every = task["every"]
-    while every is not None and not stop.is_set():
-        began = time.monotonic()
-        _answer(answers, pusher.push(lambda: _say(answers, {})))
-        delay = max(every, REST * (time.monotonic() - began))
-        _rest(stop, delay, parent)
     if every is None:
         _rest(stop, float("inf"), parent)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    first = True
+    while not stop.is_set():
+        began = time.process_time()
+        _answer(answers, pusher.push(lambda: _say(answers, {}), cpu_seconds=every * cores * SHARE))
+        used = 0.0 if first else time.process_time() - began
+        first = False
+        _rest(stop, max(every, used / cores / SHARE), parent)
     _answer(answers, pusher.push(lambda: _say(answers, {})))
 
 
