@@ -258,3 +258,9 @@ def test_each_measure_knows_its_direction_and_unit(key, direction, text):
     )
     if direction != "neither":
         assert found.difference(-1e-9).startswith("+0")
+
+
+def test_a_spread_is_written_to_the_last_digit_of_its_mean():
+    assert measure("train/nc/nc1_pinv").mean_and_sd(0.36421, 0.02514) == "0.364 ± 0.025"
+    assert measure("test/gen/accuracy").mean_and_sd(0.5, 5e-17) == "50.0 ± 0.0"
+    assert measure("test/gen/accuracy").mean_and_sd(0.5, None) == "50.0"

@@ -86,8 +86,8 @@ def test_the_page_says_what_was_found(page):
         "loss is not finite at step 812",
         "every arm against linear, on balanced accuracy (higher is better); 6 tests",
         "seeds needed for half",
-        "the draws add a standard error",
-        "cannot go below p = .062",
+        "error the draws add",
+        "cannot go below p = .0625",
         "lower is better",
         "35 trials",
     ):

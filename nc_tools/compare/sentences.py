@@ -202,7 +202,7 @@ IMAGES_HEADING = (
 def rank_text(comparison: Comparison) -> str:
     """Say what a rank or sign-flip test could reach at this n, and its p where it can say something."""
     pairs = max((test.paired.n for test in comparison.family.tests if test.paired is not None), default=0)
-    lowest = p_text(2.0 ** (1 - pairs))
+    lowest = f"{2.0 ** (1 - pairs):.4g}".removeprefix("0")
     floor = f"a sign-flip or rank test of {pairs} pair{'s' * (pairs != 1)} cannot go below p = {lowest}"
     given = [
         f"{test.arm} {p_text(test.sign_flip)}"
