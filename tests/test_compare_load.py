@@ -85,7 +85,10 @@ def test_files_that_hold_something_else_are_named(tmp_path, text):
 
 
 def test_all_runs_are_read_in_the_order_of_their_start(tmp_path):
-    runs = read_runs(write_output(tmp_path, seeds=2, images=50, epochs=3))
+    root = write_output(tmp_path, seeds=2, images=50, epochs=3)
+    make_run(root / "runs" / ".etf-s3-d1-final-00.old.77")
+    runs = read_runs(root)
+    assert not any(run.run_id.startswith(".") for run in runs)
     assert [run.created_ms for run in runs] == sorted(run.created_ms for run in runs)
     assert {run.status for run in runs} == {"FINISHED", "FAILED", "KILLED", "RUNNING"}
 
