@@ -73,7 +73,7 @@ def compare_runs(
     )
     metrics = _metrics(cells, experiment.primary)
     if not any(experiment.primary in run.final for run in cells[baseline].values()):
-        near = difflib.get_close_matches(experiment.primary, metrics, n=3)
+        near = difflib.get_close_matches(experiment.primary, metrics[1:], n=3)
         raise ValueError(
             f"the primary metric {experiment.primary!r} is in no run of the baseline {baseline!r}: "
             f"name one that was recorded{', such as ' + ', '.join(near) if near else ''}"

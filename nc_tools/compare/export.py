@@ -31,13 +31,17 @@ CSV_COLUMNS = (
 )
 
 
+def long_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return one mapping per arm and metric, in the metric's own unit; None is a value there is not."""
+    return [dict(zip(CSV_COLUMNS, _fields(comparison, row), strict=True)) for row in comparison.rows]
+
+
 def csv_text(comparison: Comparison) -> str:
     """Write one line per arm and metric, in the metric's own unit; an empty field is a value there is not."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for row in comparison.rows:
-        writer.writerow(["" if value is None else value for value in _fields(comparison, row)])
+    writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(long_rows(comparison))
     return out.getvalue()
 
 
@@ -51,7 +55,7 @@ def json_text(comparison: Comparison) -> str:
         "baseline": comparison.baseline,
         "primary": comparison.primary.key,
         "arms": [asdict(state) for state in comparison.states],
-        "rows": [dict(zip(CSV_COLUMNS, _fields(comparison, row), strict=True)) for row in comparison.rows],
+        "rows": long_rows(comparison),
         "family": _family(comparison.family),
         "controls": _family(comparison.controls) if comparison.controls else None,
         "variance": {

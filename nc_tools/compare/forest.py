@@ -77,9 +77,9 @@ def metric_forest(comparison: Comparison, metric: str) -> Forest | None:
         row = comparison.row(arm, metric)
         if arm == comparison.baseline or row is None:
             continue
-        if row.paired is None:
+        if row.paired is None and arm in comparison.cells:
             absent.append(arm)
-        else:
+        elif row.paired is not None:
             entries.append(_Entry(arm, "", row.paired, "open", ""))
     return _forest(measure(metric), entries, tuple(absent)) if entries else None
 

@@ -160,7 +160,8 @@ def read_runs(root: Path) -> list[ComparedRun]:
             f"an output folder must hold runs/, got {str(root)!r}: name the folder given to --out, "
             "or run a recipe first"
         )
-    runs = [read_run(path) for path in sorted(folder.iterdir()) if path.is_dir()]
+    # A hidden folder is a run that is just being begun or cleared away.
+    runs = [read_run(path) for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
     return sorted(runs, key=lambda run: (run.created_ms, run.run_id))
 
 

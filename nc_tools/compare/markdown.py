@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from nc_tools.compare import sentences
@@ -9,6 +10,8 @@ from nc_tools.compare.measures import measure, p_text
 from nc_tools.compare.result import Comparison
 from nc_tools.compare.tables import columns, lines
 
+# An underscore inside a word, a lone bracket and a less-than before a figure are plain text in Markdown.
+_MARKUP = re.compile(r"[\\|*`]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|(?<=\])\(")
 _MARKS = {"better": "▲ ", "worse": "▼ "}
 
 
@@ -89,7 +92,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _inline(text: str) -> str:
-    """Keep names from files from becoming markup: arm names with underscores, pipes or angle brackets."""
-    for mark in ("\\", "|", "*", "`", "<", "_", "["):
-        text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.split())
+    """Keep names from files from becoming markup, and leave what is none as readable as it was."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))

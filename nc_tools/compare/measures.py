@@ -46,6 +46,11 @@ _TRANSFER = {
     "ncc_1": "1-shot class centre",
     "ncc_5": "5-shot class centre",
 }
+_RUN = {
+    "cal/temperature": "temperature",
+    "cal/temperature_oracle": "oracle temperature",
+    "best/epoch": "best epoch on the hold-out",
+}
 _COST = {
     "seconds": "training seconds",
     "images_per_s": "images per second",
@@ -98,6 +103,15 @@ class Measure:
         text = self._write(number)
         return text if text.startswith("-") else f"+{text}"
 
+    def mean_and_sd(self, mean: float | None, sd: float | None) -> str:
+        """Write a mean with its standard deviation, both to the mean's last digit."""
+        text = self.value(mean)
+        if mean is None or sd is None or not math.isfinite(mean + sd):
+            return text
+        digits = len(text.partition(".")[2]) if "e" not in text else None
+        scale = 100.0 if self.unit == "points" else 1.0
+        return f"{text} ± {self.value(sd) if digits is None else f'{scale * sd:,.{digits}f}'}"
+
     def improvement(self, number: float) -> Literal["better", "worse", "neither"]:
         """Say what a difference of this sign means."""
         if self.direction == "neither" or number == 0 or not math.isfinite(number):
@@ -139,6 +153,8 @@ def measure(key: str) -> Measure:
         return Measure(key, f"{place} {_COLLAPSE[name]}")
     if split == "transfer":
         return Measure(key, f"transfer, {_TRANSFER.get(group, group)}", "higher", "points", 1)
+    if key in _RUN:
+        return Measure(key, _RUN[key])
     if split == "perf" and group in _COST:
         lower = group in {"seconds", "max_memory_mb"}
         direction: Direction = "lower" if lower else "higher" if group == "images_per_s" else "neither"

@@ -85,9 +85,8 @@ def unfinished_texts(comparison: Comparison) -> list[str]:
         if not state.missing and not state.unfinished:
             continue
         lacks = f"has no result at seed {name_seeds(state.missing)}" if state.missing else "lacks a draw"
-        texts.append(
-            f"{state.arm} did not finish: it {lacks}" + "".join(f"; {why}" for why in state.unfinished)
-        )
+        why = f" ({'; '.join(state.unfinished)})" if state.unfinished else ""
+        texts.append(f"{state.arm} did not finish: it {lacks}{why}")
     return texts
 
 
@@ -122,8 +121,9 @@ def difference_text(paired: PairedDifference | None, primary: Measure, unit: str
 
     Example:
         >>> from nc_tools.compare.statistics import paired_difference
-        >>> difference_text(paired_difference([0.72, 0.75, 0.71], [0.70, 0.71, 0.70]),
-        measure("x/gen/accuracy")) '+2.3 [-1.5, +6.1]'
+        >>> found = paired_difference([0.72, 0.75, 0.71], [0.70, 0.71, 0.70])
+        >>> difference_text(found, measure("test/gen/accuracy"))
+        '+2.3 [-1.5, +6.1]'
     """
     if paired is None:
         return "–"
@@ -202,7 +202,7 @@ IMAGES_HEADING = (
 def rank_text(comparison: Comparison) -> str:
     """Say what a rank or sign-flip test could reach at this n, and its p where it can say something."""
     pairs = max((test.paired.n for test in comparison.family.tests if test.paired is not None), default=0)
-    lowest = p_text(2.0 ** (1 - pairs))
+    lowest = f"{2.0 ** (1 - pairs):.4g}".removeprefix("0")
     floor = f"a sign-flip or rank test of {pairs} pair{'s' * (pairs != 1)} cannot go below p = {lowest}"
     given = [
         f"{test.arm} {p_text(test.sign_flip)}"

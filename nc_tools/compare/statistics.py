@@ -54,7 +54,7 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
         >>> mean_and_sd([1.0])
         (1.0, None)
     """
-    if not values:
+    if len(values) == 0:
         raise ValueError("a mean needs at least one value, got none: finish a run first")
     array = np.asarray(values, dtype=np.float64)
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None
@@ -87,7 +87,7 @@ def paired_difference(
         >>> round(found.mean, 4), round(found.low, 4), round(found.high, 4)
         (0.0233, -0.0146, 0.0613)
     """
-    if len(arm) != len(reference) or not arm:
+    if len(arm) != len(reference) or len(arm) == 0:
         raise ValueError(
             f"pairs need as many values on both sides and at least one, got {len(arm)} and {len(reference)}: "
             "keep the seeds that both have"

@@ -78,12 +78,11 @@ def _line(comparison: Comparison, arm: str) -> Line:
     if row is None or row.mean is None:
         return Line(arm, (state.label, *["–"] * (len(columns(comparison)) - 1)), "none", why)
     test = comparison.test(arm)
-    spread = "" if row.sd is None else f"±{primary.value(row.sd)}"
     return Line(
         arm,
         (
             state.label,
-            f"{primary.value(row.mean)}{spread}",
+            primary.mean_and_sd(row.mean, row.sd).replace(" ", ""),
             "baseline" if arm == comparison.baseline else difference_text(row.paired, primary),
             "" if arm == comparison.baseline else p_text(row.p_holm),
             mean_text(comparison, arm, rare_metric(comparison)),

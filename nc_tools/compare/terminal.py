@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -87,20 +88,24 @@ class _Printer:
     def blank(self) -> None:
         self._console.print()
 
-    def text(self, text: str, *, style: str = "") -> None:
-        self._console.print(self._made(text, style))
+    def text(self, text: str, *, style: str = "", indent: str = "") -> None:
+        # Wrapped here, since the console leaves blanks at the ends of the lines that it wraps.
+        room = max(self._console.width - len(indent), 20)
+        for line in textwrap.wrap(text, room, break_on_hyphens=False):
+            self._console.print(self._made(indent + line, style), soft_wrap=True)
 
     def section(self, title: str, texts: list[str], *, style: str = "") -> None:
         self.blank()
         self.text(title, style="bold")
         for text in texts:
-            self._console.print(Padding(self._made(text, style), (0, 0, 0, 2), expand=False))
+            self.text(text, style=style, indent="  ")
 
     def table(self, shown: tuple[Column, ...], rows: tuple[Line, ...]) -> None:
         """One table where it fits, closer set where that helps, else one for the test, one for the rest."""
+        unbounded = self._console.options.update(width=1000)
         for gap in (1, 0):
             whole = self._table(shown, rows, slice(None), gap)
-            if Measurement.get(self._console, self._console.options, whole).maximum <= self._console.width:
+            if Measurement.get(self._console, unbounded, whole).maximum <= self._console.width:
                 self._console.print(whole)
                 self.blank()
                 return
