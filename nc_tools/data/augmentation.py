@@ -1,8 +1,8 @@
 """Random crop and flip, drawn per sample and done for the whole batch, and the step from uint8 to float.
 
 Library transforms that take a batch draw once for all of it, which trains on correlated crops; a loop over
-samples is an order of magnitude slower (benchmarks/data.py). Here every sample has a draw of its own, a single
-integer that names one of its possible views, and one copy of memory windows does crop and flip together.
+samples is an order of magnitude slower (benchmarks/data.py). Here every sample has a draw of its own, a
+single integer that names one of its possible views, and one copy of memory windows does both together.
 """
 
 from __future__ import annotations
