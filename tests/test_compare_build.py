@@ -264,3 +264,8 @@ def test_a_spread_is_written_to_the_last_digit_of_its_mean():
     assert measure("train/nc/nc1_pinv").mean_and_sd(0.36421, 0.02514) == "0.364 ± 0.025"
     assert measure("test/gen/accuracy").mean_and_sd(0.5, 5e-17) == "50.0 ± 0.0"
     assert measure("test/gen/accuracy").mean_and_sd(0.5, None) == "50.0"
+
+
+def test_two_pairs_are_called_few():
+    found = compare_runs(runs(linear=LINEAR[:2], etf=BETTER[:2]), "linear")
+    assert [caution.kind for caution in found.cautions] == ["few pairs"]

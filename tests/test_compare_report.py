@@ -181,7 +181,11 @@ def test_a_bare_comparison_has_a_page_too():
     found = compare_runs(runs, "linear")
     _, text = read(html_text(found))
     assert "Nothing can be said beyond doubt" in text
-    assert "one pair: no interval" in print_at(found, 80)
+    printed = print_at(found, 80)
+    assert "one pair: no interval" in printed
+    # What nobody measured has no column.
+    assert "NLL" not in printed
+    assert "→" not in printed
 
 
 def test_two_seeds_and_a_wild_interval_do_not_flatten_the_others():

@@ -104,6 +104,7 @@ def compare_runs(
         disagreements=disagreements,
         calibration=_calibration(predicted),
         cautions=(
+            *checks.few_pairs(family),
             *checks.confounding(cells, baseline, experiment),
             *checks.mixed_configs(cells),
             *checks.tuning_cautions(experiment),

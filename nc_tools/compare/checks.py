@@ -8,7 +8,7 @@ from typing import Any
 
 from nc_tools.compare.load import ComparedRun, Experiment
 from nc_tools.compare.pairing import Cells, draws_of, first_draws, name_seeds
-from nc_tools.compare.result import Caution
+from nc_tools.compare.result import Caution, Family
 
 # An arm is a head and a loss; the rest names the run.
 _ARM_FIELDS = {"head", "loss", "arm", "name", "seed", "draw"}
@@ -100,6 +100,15 @@ def tuning_cautions(experiment: Experiment) -> list[Caution]:
         listed = ", ".join(f"{arm} {count}" for arm, count in counts.items())
         cautions.append(Caution("tuning", "", f"arms were given different numbers of trials ({listed})"))
     return cautions
+
+
+def few_pairs(family: Family) -> list[Caution]:
+    """Name arms with two pairs: an interval is defined there, but nothing can be seen of what it assumes."""
+    arms = [test.arm for test in family.tests if test.paired is not None and test.paired.n == 2]
+    text = (
+        f"two seeds for {', '.join(arms)}: interval and p rest wholly on normal differences; run more seeds"
+    )
+    return [Caution("few pairs", "", text)] if arms else []
 
 
 def uneven_draws(cells: Cells) -> list[Caution]:

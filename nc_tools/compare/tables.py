@@ -47,23 +47,37 @@ def rare_metric(comparison: Comparison) -> str:
 
 
 def columns(comparison: Comparison) -> tuple[Column, ...]:
-    """Return the columns after the arm's name; the first four carry the test, the rest describe."""
-    primary, rare = comparison.primary, measure(rare_metric(comparison))
+    """Return the columns after the arm's name; the first four carry the test, the others describe."""
+    primary = comparison.primary
     shown = "bal. acc." if primary.key.endswith("/balanced_accuracy") else primary.label
     return (
         Column("n", "seeds × draws"),
         Column(f"{shown}{primary.arrow}", f"{primary.label}, mean ± sd over seeds; {primary.reading}"),
         Column("diff. [95 %]", f"paired difference to {comparison.baseline}, 95 % t interval over seeds"),
         Column("Holm p", "p of the paired t test, Holm-corrected over the family"),
-        Column(f"{rare.key.rsplit('/', 1)[-1]}{rare.arrow}", f"{rare.label}; higher is better"),
-        Column("NLL↓", "negative log-likelihood on the test set; lower is better"),
-        Column(
-            "ECE→TS↓",
-            "expected calibration error in points, before → after temperature scaling; lower is better",
-        ),
-        Column("NC1", "within-class variation of the training features; describes, does not judge"),
-        Column("probe↑", "transfer: accuracy of a linear probe; higher is better"),
+        *(column for column, _ in _described(comparison)),
     )
+
+
+def _described(comparison: Comparison) -> list[tuple[Column, tuple[str, ...]]]:
+    """The descriptive columns whose metrics any run has; several metrics share a cell, joined by an arrow."""
+    rare = measure(rare_metric(comparison))
+    ece: tuple[Column, tuple[str, ...]]
+    ece = (Column("ECE↓", "expected calibration error in points; lower is better"), (ECE,))
+    if ECE_SCALED in comparison.metrics:
+        both = "expected calibration error in points, before → after temperature scaling; lower is better"
+        ece = (Column("ECE→TS↓", both), (ECE, ECE_SCALED))
+    wanted = [
+        (
+            Column(f"{rare.key.rsplit('/', 1)[-1]}{rare.arrow}", f"{rare.label}; higher is better"),
+            (rare.key,),
+        ),
+        (Column("NLL↓", "negative log-likelihood on the test set; lower is better"), (NLL,)),
+        ece,
+        (Column("NC1", "within-class variation of the training features; describes, does not judge"), (NC1,)),
+        (Column("probe↑", "transfer: accuracy of a linear probe; higher is better"), (PROBE,)),
+    ]
+    return [(column, keys) for column, keys in wanted if keys[0] in comparison.metrics]
 
 
 def lines(comparison: Comparison) -> tuple[Line, ...]:
@@ -85,11 +99,10 @@ def _line(comparison: Comparison, arm: str) -> Line:
             primary.mean_and_sd(row.mean, row.sd).replace(" ", ""),
             "baseline" if arm == comparison.baseline else difference_text(row.paired, primary),
             "" if arm == comparison.baseline else p_text(row.p_holm),
-            mean_text(comparison, arm, rare_metric(comparison)),
-            mean_text(comparison, arm, NLL),
-            f"{mean_text(comparison, arm, ECE)}→{mean_text(comparison, arm, ECE_SCALED)}",
-            mean_text(comparison, arm, NC1),
-            mean_text(comparison, arm, PROBE),
+            *(
+                "→".join(mean_text(comparison, arm, key) for key in keys)
+                for _, keys in _described(comparison)
+            ),
         ),
         "baseline" if test is None else comparison.family.verdict(test),
         why,

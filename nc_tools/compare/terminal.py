@@ -109,7 +109,8 @@ class _Printer:
                 self._console.print(whole)
                 self.blank()
                 return
-        for part in (slice(0, _TEST_COLUMNS), slice(_TEST_COLUMNS, None)):
+        parts = [slice(0, _TEST_COLUMNS), slice(_TEST_COLUMNS, None)]
+        for part in parts[: 1 + (len(shown) > _TEST_COLUMNS)]:
             self._console.print(self._table(shown, rows, part, 1))
             self.blank()
 
