@@ -9,7 +9,20 @@ from typing import Any
 
 
 class Killed(SystemExit):
-    """A run was asked to end. Not an Exception: code that catches errors to go on must not catch this."""
+    """A run was asked to end. Not an Exception: code that catches errors to go on must not catch this.
+
+    Left uncaught it ends the process quietly, with the exit status that a shell gives for SIGTERM.
+
+    Args:
+        reason: What to say of it.
+    """
+
+    def __init__(self, reason: str = "asked to stop") -> None:
+        super().__init__(128 + signal.SIGTERM)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class StopSignal:

@@ -55,7 +55,7 @@ def execute(job: Job, report: Report, stop: StopSignal) -> JobResult:
             run = _Run(job, data, facts, record, report, stop)
             return run.make(indices)
     except Killed as error:
-        return JobResult(path, "KILLED", error=str(error) or "asked to stop")
+        return JobResult(path, "KILLED", error=error.reason)
     except NonFiniteLossError as error:
         return JobResult(path, "FAILED", error=str(error))
 

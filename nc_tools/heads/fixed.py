@@ -28,8 +28,8 @@ class FixedFrameHead(Head):
         feature_dim: D.
         num_classes: K, at least 2.
         scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.
-        projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions. It has no bias,
-            which on small features would give all samples one direction.
+        projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions. Without a
+            bias, which on small features would give all samples one direction.
         normalise: Scale the (projected) features to unit length. Without it, every direction outside the frame's span
             gets no gradient under cross-entropy, and one rate and scale no longer serve all.
         frame_seed: Draws the frame; two heads of one seed have the same frame, whatever else was drawn before.

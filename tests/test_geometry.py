@@ -1,0 +1,85 @@
+"""Simplex ETFs and Haar frames: closed forms and properties."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from nc_tools.geometry import centred_basis, haar_frame, simplex_etf
+
+
+@st.composite
+def sizes(draw: st.DrawFn) -> tuple[int, int]:
+    classes = draw(st.integers(2, 40))
+    return classes, draw(st.integers(classes - 1, 80))
+
+
+@given(sizes(), st.integers(0, 2**31), st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_gram_is_exact_for_every_size_that_exists(size: tuple[int, int], seed: int, rotated: bool) -> None:
+    classes, dim = size
+    generator = torch.Generator().manual_seed(seed) if rotated else None
+    gram = simplex_etf(classes, dim, generator=generator)
+    gram = gram @ gram.T
+    for i in range(classes):
+        for j in range(classes):
+            expected = 1.0 if i == j else -1.0 / (classes - 1)
+            assert abs(float(gram[i, j]) - expected) < 1e-12
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 100, 1000])
+def test_large_frames_stay_exact_at_both_ends_of_the_width(classes: int) -> None:
+    for dim in (classes - 1, classes, 2 * classes):
+        w = simplex_etf(classes, dim, generator=torch.Generator().manual_seed(classes))
+        expected = (classes * torch.eye(classes, dtype=w.dtype) - 1) / (classes - 1)
+        assert float((w @ w.T - expected).abs().max()) < 1e-12
+
+
+def test_equals_the_centred_form_of_the_papers_up_to_a_rotation() -> None:
+    classes, dim = 7, 20
+    p = haar_frame(dim, classes, generator=torch.Generator().manual_seed(1))
+    paper = math.sqrt(classes / (classes - 1)) * (torch.eye(classes) - 1 / classes).double() @ p.T
+    ours = simplex_etf(classes, dim)
+    u, _, v = torch.linalg.svd(ours.T @ paper)
+    assert torch.allclose(ours @ (u @ v), paper, atol=1e-12)
+
+
+def test_rows_sum_to_zero() -> None:
+    assert float(simplex_etf(10, 64, generator=torch.Generator().manual_seed(0)).sum(0).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("classes", [2, 5, 17])
+def test_centred_basis_is_the_projector_onto_zero_sums(classes: int) -> None:
+    b = centred_basis(classes)
+    assert torch.allclose(b.T @ b, torch.eye(classes - 1).double(), atol=1e-13)
+    assert torch.allclose(b @ b.T, torch.eye(classes).double() - 1 / classes, atol=1e-13)
+
+
+def test_frames_are_haar_distributed() -> None:
+    """An entry of a Haar column, squared, is Beta(1/2, (D - 1)/2); QR without the sign fix has one sign in its diagonal."""
+    dim, generator = 6, torch.Generator().manual_seed(3)
+    frames = torch.stack([haar_frame(dim, 3, generator=generator) for _ in range(3000)])
+    for column in range(3):
+        entries = frames[:, column, column]
+        assert stats.kstest((entries**2).numpy(), stats.beta(0.5, (dim - 1) / 2).cdf).pvalue > 1e-3
+        assert stats.binomtest(int((entries > 0).sum()), len(entries)).pvalue > 1e-3
+    ones = frames[:, :, 0].sum(1) / math.sqrt(dim)
+    assert stats.kstest((ones**2).numpy(), stats.beta(0.5, (dim - 1) / 2).cdf).pvalue > 1e-3
+
+
+def test_same_generator_state_gives_the_same_frame() -> None:
+    a, b = (simplex_etf(5, 9, generator=torch.Generator().manual_seed(4)) for _ in range(2))
+    assert torch.equal(a, b)
+    assert not torch.allclose(a, simplex_etf(5, 9, generator=torch.Generator().manual_seed(5)))
+
+
+def test_sizes_without_a_frame_are_refused_with_a_way_out() -> None:
+    with pytest.raises(ValueError, match=r"10 classes needs feature_dim >= 9, got 8.*projection=9"):
+        simplex_etf(10, 8)
+    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+        simplex_etf(1, 8)
+    with pytest.raises(ValueError, match="1 to 3 columns, got 4"):
+        haar_frame(3, 4)

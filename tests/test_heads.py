@@ -1,0 +1,284 @@
+"""The contract that every head keeps, user-defined ones included."""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nc_tools.heads import (
+    LEARNED,
+    CosineHead,
+    ETFHead,
+    FixedFrameHead,
+    FrozenRandomHead,
+    Head,
+    LearnedScale,
+    LinearHead,
+    default_scale,
+    spec,
+    unit,
+)
+from nc_tools.spec import Spec
+
+D, K, N = 24, 7, 11
+
+
+class NegatedHead(Head):
+    """A head as a user would write it: the contract must find it and hold for it."""
+
+    scale = 2.0
+    bias = None
+
+    def __init__(self, feature_dim: int, num_classes: int) -> None:
+        super().__init__(feature_dim, num_classes)
+        self.rows = nn.Parameter(torch.randn(num_classes, feature_dim))
+
+    @property
+    def weight(self) -> Tensor:
+        return -self.rows
+
+
+def concrete(cls: type[Head] = Head) -> Iterator[type[Head]]:
+    for sub in cls.__subclasses__():
+        if not sub.__abstractmethods__ and sub is not FixedFrameHead:
+            yield sub
+        yield from concrete(sub)
+
+
+VARIANTS: list[Spec[Head]] = [
+    *(Spec(cls) for cls in dict.fromkeys(concrete())),
+    spec(LinearHead, bias=False),
+    spec(CosineHead, scale=5.0),
+    spec(ETFHead, projection=True, scale=LEARNED),
+    spec(ETFHead, projection=12, normalise=False),
+    spec(FrozenRandomHead, projection=True, scale=LEARNED),
+]
+every_head = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
+
+
+def built(wanted: Spec[Head], **facts: Any) -> Head:
+    known = {"feature_dim": D, "num_classes": K, "generator": torch.Generator().manual_seed(0), **facts}
+    return wanted.build(known)
+
+
+def features(n: int = N) -> Tensor:
+    return torch.randn(n, D, generator=torch.Generator().manual_seed(1)).relu()
+
+
+def test_the_contract_sees_the_users_head() -> None:
+    assert {s.cls for s in VARIANTS} >= {NegatedHead, LinearHead, CosineHead, ETFHead, FrozenRandomHead}
+
+
+@every_head
+def test_affine_promise(wanted: Spec[Head]) -> None:
+    head, h = built(wanted), features()
+    logits = head(h)
+    assert logits.shape == (N, K)
+    if head.affine:
+        expected = head.scale * head.embed(h) @ head.weight.T
+        expected = expected if head.bias is None else expected + head.bias
+        assert torch.allclose(logits, expected, atol=1e-5)
+
+
+@every_head
+def test_outputs_say_the_same_as_forward_and_compute_logits_only_when_asked(wanted: Spec[Head]) -> None:
+    head, h = built(wanted), features()
+    outputs = head.outputs(h)
+    assert "logits" not in outputs.__dict__
+    assert torch.equal(outputs.logits, head(h))
+    assert outputs.weight.shape == (K, outputs.embedded.shape[1])
+
+
+@every_head
+def test_gradient_reaches_the_backbone_and_every_parameter(wanted: Spec[Head]) -> None:
+    head, h = built(wanted), features().requires_grad_()
+    cross_entropy(head(h), torch.arange(N) % K).backward()  # type: ignore[no-untyped-call]
+    assert h.grad is not None and float(h.grad.abs().sum()) > 0
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in head.parameters())
+
+
+@every_head
+def test_state_dict_round_trip_also_through_safetensors(wanted: Spec[Head]) -> None:
+    head, h = built(wanted), features()
+    other = built(wanted, generator=torch.Generator().manual_seed(9))
+    other.load_state_dict(load(save({k: v.contiguous() for k, v in head.state_dict().items()})))
+    assert torch.equal(other(h), head(h))
+
+
+@every_head
+def test_deepcopy_and_dtype_moves(wanted: Spec[Head]) -> None:
+    head, h = built(wanted), features()
+    assert torch.equal(copy.deepcopy(head)(h), head(h))
+    double = copy.deepcopy(head).double()
+    assert double(h.double()).dtype == torch.float64
+    half = copy.deepcopy(head).to(torch.bfloat16)
+    assert torch.isfinite(half(h.to(torch.bfloat16))).all()
+
+
+@every_head
+def test_float32_inside_autocast(wanted: Spec[Head]) -> None:
+    head, h = built(wanted), features()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside, lazily = head(h), head.outputs(h).logits
+    assert inside.dtype == lazily.dtype == torch.float32
+    assert torch.equal(inside, head(h))
+    assert torch.equal(lazily, inside)
+
+
+@every_head
+def test_compiles_without_a_graph_break(wanted: Spec[Head]) -> None:
+    head, h = built(wanted), features()
+    torch._dynamo.reset()
+    compiled = torch.compile(head, fullgraph=True, backend="eager")
+    assert torch.allclose(compiled(h), head(h), atol=1e-6)
+
+
+@every_head
+def test_one_generator_decides_what_is_learned(wanted: Spec[Head]) -> None:
+    if "generator" not in wanted.parameter_names:
+        pytest.skip("this head draws from the global stream")
+    state = torch.get_rng_state()
+    a, b = (built(wanted, generator=torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state) or any(isinstance(m, nn.Linear) for m in a.modules())
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@every_head
+def test_wrong_width_and_too_few_classes_are_refused(wanted: Spec[Head]) -> None:
+    with pytest.raises(ValueError, match=rf"width {D}, got shape \(3, {D + 1}\)"):
+        built(wanted)(torch.zeros(3, D + 1))
+    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+        built(wanted, num_classes=1)
+
+
+def test_linear_head_is_nn_linear_in_both_directions() -> None:
+    linear, head = nn.Linear(D, K), LinearHead(D, K)
+    head.load_state_dict(linear.state_dict())
+    assert torch.equal(head(features()), linear(features()))
+    linear.load_state_dict(LinearHead(D, K).state_dict())
+    torch.manual_seed(3)
+    reference = nn.Linear(D, K)
+    drawn = LinearHead(D, K, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(drawn.weight, reference.weight)
+    assert torch.equal(drawn.bias, reference.bias)  # type: ignore[arg-type]
+
+
+def test_cosine_logits_are_scaled_cosines() -> None:
+    head, h = CosineHead(D, K, scale=3.0), features()
+    for n in range(N):
+        for k in range(K):
+            w = head.direction[k].tolist()
+            dot = sum(a * b for a, b in zip(h[n].tolist(), w, strict=True))
+            norm = math.dist(h[n].tolist(), [0] * D) * math.dist(w, [0] * D)
+            assert float(head(h)[n, k].detach()) == pytest.approx(3.0 * dot / norm, abs=1e-5)
+
+
+@pytest.mark.parametrize(("classes", "scale"), [(10, 8.2), (100, 11.4), (1000, 13.8)])
+def test_default_scale_gives_the_promised_confidence(classes: int, scale: float) -> None:
+    assert default_scale(classes) == pytest.approx(scale, abs=0.05)
+    head = ETFHead(classes, classes)
+    aligned = head(head.weight[:1])
+    assert float(aligned.softmax(1)[0, 0]) == pytest.approx(0.999, abs=1e-5)
+
+
+def value_of(head: Head) -> float:
+    assert isinstance(head.scale, Tensor)
+    return float(head.scale.detach())
+
+
+def test_learned_scale_starts_where_asked_and_stays_positive() -> None:
+    head = ETFHead(D, K, scale=LearnedScale(3.0))
+    assert value_of(head) == pytest.approx(3.0, abs=1e-6)
+    assert value_of(ETFHead(D, K, scale=LEARNED)) == pytest.approx(default_scale(K), abs=1e-5)
+    with torch.no_grad():
+        head.scale_of.raw.fill_(-50.0)
+    assert value_of(head) > 0
+    assert head.scale_of.raw.ndim == 0
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+def test_scales_that_are_none_are_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match="scale must be positive and finite"):
+        ETFHead(D, K, scale=scale)
+
+
+def test_fixed_frames_are_buffers_called_frame_and_never_trained() -> None:
+    for cls in (ETFHead, FrozenRandomHead):
+        head = cls(D, K)
+        assert list(head.parameters()) == []
+        assert [name for name, _ in head.named_buffers()] == ["frame"]
+        assert set(head.state_dict()) == {"frame", "_extra_state"}
+
+
+def test_frame_seed_alone_decides_the_frame() -> None:
+    a = ETFHead(D, K, frame_seed=1, generator=torch.Generator().manual_seed(0))
+    b = ETFHead(D, K, frame_seed=1, generator=torch.Generator().manual_seed(8), projection=D)
+    c = ETFHead(D, K, frame_seed=2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(a.frame, b.frame)
+    assert not torch.allclose(a.frame, c.frame)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_old_checkpoint_never_slips_into_a_frame(strict: bool) -> None:
+    head = ETFHead(D, K)
+    before = head.frame.clone()
+    with pytest.raises(RuntimeError, match="fixed simplex ETF frame, but the checkpoint holds a learned weight"):
+        head.load_state_dict(nn.Linear(D, K).state_dict(), strict=strict)
+    model = nn.Sequential(nn.Linear(D, D), head)
+    old = nn.Sequential(nn.Linear(D, D), nn.Linear(D, K))
+    with pytest.raises(RuntimeError, match=r"1 is a fixed .* learned 1\.weight"):
+        model.load_state_dict(old.state_dict(), strict=strict)
+    assert torch.equal(head.frame, before)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_frame_of_another_geometry_is_refused(strict: bool) -> None:
+    head = ETFHead(D, K)
+    with pytest.raises((RuntimeError, ValueError), match="simplex ETF"):
+        head.load_state_dict(FrozenRandomHead(D, K).state_dict(), strict=strict)
+    damaged = {**head.state_dict(), "frame": head.frame + 0.1 * torch.randn(K, D)}
+    with pytest.raises(RuntimeError, match="must be a simplex ETF frame, but the checkpoint's is off by"):
+        head.load_state_dict(damaged, strict=strict)
+
+
+def test_the_backbone_of_an_old_checkpoint_still_loads() -> None:
+    model = nn.Sequential(nn.Linear(D, D), ETFHead(D, K))
+    model.load_state_dict({f"0.{k}": v for k, v in nn.Linear(D, D).state_dict().items()}, strict=False)
+
+
+def test_a_loaded_head_keeps_the_checkpoints_seed_and_frame() -> None:
+    saved, head = ETFHead(D, K, frame_seed=4), ETFHead(D, K, frame_seed=0)
+    head.load_state_dict(saved.state_dict())
+    assert head.frame_seed == 4
+    assert torch.equal(head.frame, saved.frame)
+
+
+def test_every_direction_of_normalised_features_gets_a_gradient() -> None:
+    """A fixed ETF has rank K - 1: on raw features the other directions get none."""
+    labels = torch.arange(200) % 10
+    h = torch.randn(200, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ranks = []
+    for normalise in (False, True):
+        raw = h.clone().requires_grad_()
+        cross_entropy(ETFHead(64, 10, normalise=normalise).double()(raw), labels).backward()  # type: ignore[no-untyped-call]
+        assert raw.grad is not None
+        ranks.append(int(torch.linalg.matrix_rank(raw.grad, rtol=1e-6)))
+    assert ranks == [9, 64]
+
+
+def test_unit_has_a_bounded_gradient_at_zero() -> None:
+    x = torch.zeros(3, 4, requires_grad=True)
+    unit(x).sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None and float(x.grad.abs().max()) <= 1.0
+
+
+def test_random_rows_are_unit_and_not_an_etf() -> None:
+    w = FrozenRandomHead(D, K).weight
+    assert torch.allclose(w.norm(dim=1), torch.ones(K), atol=1e-6)
+    assert float((w @ w.T - ETFHead(D, K).weight @ ETFHead(D, K).weight.T).abs().max()) > 0.05

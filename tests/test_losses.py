@@ -1,0 +1,189 @@
+"""Losses against scalar references that import neither torch.nn.functional nor nc_tools."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nc_tools.heads import ETFHead, LinearHead
+from nc_tools.losses import (
+    CrossEntropy,
+    DotRegression,
+    LogitAdjusted,
+    LossTerm,
+    adjust_logits,
+    dot_regression,
+    log_prior,
+    logit_adjusted_cross_entropy,
+)
+from nc_tools.records import Batch, Outputs
+
+COUNTS = [50, 20, 5, 2]
+K, D, N = len(COUNTS), 6, 9
+
+
+def softmax_loss(logits: list[float], target: list[float]) -> float:
+    top = max(logits)
+    norm = top + math.log(sum(math.exp(z - top) for z in logits))
+    return sum(t * (norm - z) for t, z in zip(target, logits, strict=True))
+
+
+def reference_cross_entropy(logits: list[list[float]], labels: list[int], smoothing: float) -> float:
+    total = 0.0
+    for z, y in zip(logits, labels, strict=True):
+        target = [(1 - smoothing) * (k == y) + smoothing / len(z) for k in range(len(z))]
+        total += softmax_loss(z, target)
+    return total / len(labels)
+
+
+def reference_logit_adjusted(logits: list[list[float]], labels: list[int], counts: list[int], tau: float) -> float:
+    shifted = [[z + tau * math.log(n / sum(counts)) for z, n in zip(row, counts, strict=True)] for row in logits]
+    return reference_cross_entropy(shifted, labels, 0.0)
+
+
+def outputs_of(logits: Tensor) -> Outputs:
+    """Outputs whose logits are given: an identity head."""
+    classes = logits.shape[1]
+    return Outputs(logits, logits, torch.eye(classes), None, 1.0, lambda embedded: embedded)
+
+
+def batch_of(labels: Tensor) -> Batch:
+    return Batch(torch.zeros(len(labels), 1), labels, torch.arange(len(labels)))
+
+
+logit_rows = st.lists(st.lists(st.floats(-30, 30), min_size=K, max_size=K), min_size=1, max_size=6)
+
+
+@given(logit_rows, st.floats(0, 0.9), st.data())
+@settings(max_examples=60, deadline=None)
+def test_cross_entropy(rows: list[list[float]], smoothing: float, data: st.DataObject) -> None:
+    labels = data.draw(st.lists(st.integers(0, K - 1), min_size=len(rows), max_size=len(rows)))
+    ours = CrossEntropy(smoothing)(outputs_of(torch.tensor(rows, dtype=torch.float64)), batch_of(torch.tensor(labels)))
+    assert float(ours) == pytest.approx(reference_cross_entropy(rows, labels, smoothing), rel=1e-9, abs=1e-9)
+
+
+@given(logit_rows, st.floats(0, 2), st.data())
+@settings(max_examples=60, deadline=None)
+def test_logit_adjusted(rows: list[list[float]], tau: float, data: st.DataObject) -> None:
+    labels = data.draw(st.lists(st.integers(0, K - 1), min_size=len(rows), max_size=len(rows)))
+    logits, target = torch.tensor(rows, dtype=torch.float64), torch.tensor(labels)
+    expected = pytest.approx(reference_logit_adjusted(rows, labels, COUNTS, tau), rel=1e-5, abs=1e-5)
+    assert float(LogitAdjusted(COUNTS, tau)(outputs_of(logits), batch_of(target))) == expected
+    assert float(logit_adjusted_cross_entropy(logits, target, COUNTS, tau)) == expected
+
+
+def test_logit_adjustment_at_one_is_balanced_softmax() -> None:
+    logits, labels = torch.randn(N, K, dtype=torch.float64), torch.arange(N) % K
+    balanced = torch.nn.functional.cross_entropy(logits + torch.tensor(COUNTS, dtype=torch.float64).log(), labels)
+    assert float(logit_adjusted_cross_entropy(logits, labels, COUNTS)) == pytest.approx(float(balanced), abs=1e-6)
+
+
+def test_post_hoc_adjustment_takes_out_the_prior_that_training_puts_in() -> None:
+    """A Bayes classifier of the training distribution, adjusted, is the Bayes classifier of the balanced one."""
+    likelihood = torch.tensor([[0.2, 0.3, 0.3, 0.2], [0.1, 0.1, 0.1, 0.7]], dtype=torch.float64)
+    prior = torch.tensor(COUNTS, dtype=torch.float64) / sum(COUNTS)
+    trained = (likelihood * prior).log()
+    adjusted = adjust_logits(trained, COUNTS).softmax(1)
+    assert torch.allclose(adjusted, likelihood / likelihood.sum(1, keepdim=True), atol=1e-6)
+    assert trained.argmax(1).tolist() == [0, 0]
+    assert adjusted.argmax(1).tolist()[1] == 3
+
+
+def test_prior_of_an_empty_class_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"classes \[1, 3\] have none"):
+        log_prior([4, 0, 2, 0])
+
+
+@given(st.floats(0.1, 5), st.floats(0.1, 5), st.floats(-30, 30))
+@settings(deadline=None)
+def test_dot_regression_formula(weight_norm: float, feature_norm: float, dot: float) -> None:
+    root = math.sqrt(weight_norm**2 * feature_norm**2)
+    expected = 1 / (2 * root) * (dot - root) ** 2
+    ours = dot_regression(torch.tensor([dot], dtype=torch.float64), weight_norm, feature_norm)
+    assert float(ours) == pytest.approx(expected, rel=1e-9)
+
+
+def test_dot_regression_of_a_head_is_half_the_squared_gap_of_cosines_and_needs_no_logits() -> None:
+    head, h, labels = ETFHead(D, K), torch.randn(N, D), torch.arange(N) % K
+    outputs = head.outputs(h)
+    value = DotRegression()(outputs, batch_of(labels))
+    assert "logits" not in outputs.__dict__
+    total = 0.0
+    for row, y in zip(h.tolist(), labels.tolist(), strict=True):
+        w = head.frame[y].tolist()
+        cosine = sum(a * b for a, b in zip(row, w, strict=True)) / math.sqrt(sum(a * a for a in row))
+        total += 0.5 * (cosine - 1) ** 2
+    assert float(value) == pytest.approx(total / N, rel=1e-5)
+
+
+def concrete(cls: type[LossTerm] = LossTerm) -> Iterator[type[LossTerm]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from concrete(sub)
+
+
+BUILD: dict[str, Callable[[], LossTerm]] = {
+    "CrossEntropy": lambda: CrossEntropy(0.1),
+    "LogitAdjusted": lambda: LogitAdjusted(COUNTS),
+    "DotRegression": DotRegression,
+}
+
+
+def test_every_loss_is_under_contract() -> None:
+    assert {cls.__name__ for cls in concrete() if cls.__module__.startswith("nc_tools")} == set(BUILD)
+
+
+every_loss = pytest.mark.parametrize("build", BUILD.values(), ids=BUILD.keys())
+
+
+@every_loss
+def test_gradcheck(build: Callable[[], LossTerm]) -> None:
+    loss, head = build().double(), ETFHead(D, K, scale=4.0).double()
+    labels = torch.arange(5) % K
+
+    def of_features(h: Tensor) -> Tensor:
+        return loss(head.outputs(h), batch_of(labels))  # type: ignore[no-any-return]
+
+    h = torch.randn(5, D, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(of_features, (h,))
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_finite_in_half_precision_and_at_saturation(build: Callable[[], LossTerm], dtype: torch.dtype) -> None:
+    logits = (torch.eye(K)[torch.arange(N) % K] * 2e4 - 1e4).to(dtype).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = build()(outputs_of(logits), batch_of((torch.arange(N) + 1) % K))
+    value.backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(value)
+    assert value.dtype == torch.float32
+    assert logits.grad is not None and torch.isfinite(logits.grad).all()
+
+
+@every_loss
+def test_order_of_the_batch_does_not_matter_and_one_class_is_enough(build: Callable[[], LossTerm]) -> None:
+    head, h, labels = LinearHead(D, K), torch.nn.functional.normalize(torch.randn(N, D)), torch.arange(N) % K
+    order = torch.randperm(N)
+    loss = build()
+    straight = loss(head.outputs(h), batch_of(labels))
+    assert torch.allclose(loss(head.outputs(h[order]), batch_of(labels[order])), straight, atol=1e-6)
+    assert torch.isfinite(loss(head.outputs(h), batch_of(torch.zeros(N, dtype=torch.int64))))
+
+
+@every_loss
+def test_terms_sum_to_the_loss(build: Callable[[], LossTerm]) -> None:
+    loss, head, h = build(), ETFHead(D, K), torch.randn(N, D)
+    batch = batch_of(torch.arange(N) % K)
+    terms = loss.terms(head.outputs(h), batch)
+    assert float(sum(terms.values())) == pytest.approx(float(loss(head.outputs(h), batch)), rel=1e-6)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="label_smoothing"):
+        CrossEntropy(1.0)
+    with pytest.raises(ValueError, match="norms must be positive"):
+        DotRegression(weight_norm=0.0)
