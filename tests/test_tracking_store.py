@@ -270,6 +270,14 @@ def test_one_refused_run_does_not_hold_up_the_others(root):
     assert good.path.exists()
 
 
+def test_a_ration_of_time_leaves_the_rest_to_the_next_push(root):
+    for seed in range(3):
+        complete(root, seed)
+    push = pusher(root)
+    assert push.push(cpu_seconds=-1.0) == SyncReport(0, 3, None)
+    assert push.push() == SyncReport(3, 0, None)
+
+
 def test_many_points_go_in_batches(root):
     with begin(root) as run:
         for step in range(400):
