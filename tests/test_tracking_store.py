@@ -224,11 +224,12 @@ def test_a_resumed_run_shows_no_step_twice(root):
     run.kill()
     push.push()
     resumed = RunRecord.open(run.path, step=2)
-    log_curve(resumed, first=3)
+    resumed.log(3, {"train/loss": 30.0})
+    resumed.log(4, {"train/loss": 40.0})
     push.push()
     (shown,) = runs(root)
     assert shown.info.status == "RUNNING"
-    assert [step for step, _ in history(root, shown.info.run_id, "train/loss")] == [1, 2, 3, 4]
+    assert history(root, shown.info.run_id, "train/loss") == [(1, 0.9), (2, 0.5), (3, 30.0), (4, 40.0)]
     resumed.finish({"test/gen/accuracy": 0.5})
     push.push()
     assert [shown.info.status for shown in runs(root)] == ["FINISHED"]
