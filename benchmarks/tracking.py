@@ -3,10 +3,10 @@
     python benchmarks/tracking.py              all of it, about 12 minutes
     python benchmarks/tracking.py --rounds 1   a look
 
-Three arms take turns within each round, so that a machine that gets slower hits all of them: records only, records
-mirrored into a fresh SQLite store, records mirrored into an MLflow server on the loopback. The work of a run is a
-fixed number of matrix products, so wall times compare. "waited" is what the training process itself spends in
-tracking: writing the record, starting the sending process, and waiting for the last push.
+Three arms take turns within each round, so that a machine that gets slower hits all of them: records only;
+records mirrored into a fresh SQLite store; records mirrored into an MLflow server on the loopback. A run is a
+fixed number of matrix products, so wall times compare. "waited" is what the training process itself spends
+in tracking: writing the record, starting the sending process, and waiting for the last push.
 
 Goals: at most 2 % of the wall time of a run over 30 s, at most 0.25 s for a shorter one.
 """

@@ -142,6 +142,12 @@ def test_an_unreachable_store_costs_one_sentence_at_the_end(out, tmp_path, capsy
     assert not Path(f"/proc/{child}").exists()
 
 
+def test_a_mistyped_folder_is_told_and_not_made(tmp_path):
+    with pytest.raises(FileNotFoundError, match="typo"):
+        MlflowSync(tmp_path / "typo").push()
+    assert not (tmp_path / "typo").exists()
+
+
 def test_a_sender_that_hangs_or_dies_is_given_up(out, monkeypatch):
     monkeypatch.setattr(live, "PATIENCE_SECONDS", 0.3)
     for source in ("import time; time.sleep(60)", "raise SystemExit(1)"):

@@ -200,6 +200,8 @@ def test_a_finished_run_is_not_begun_again_and_an_unfinished_one_is_replaced(tmp
     second.finish({})
     with pytest.raises(FileExistsError, match="already finished"):
         RunRecord.create(tmp_path, identity())
+    with pytest.raises(FileExistsError, match="already finished"):
+        RunRecord.open(second.path, step=1)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [first.path.name]
 
 

@@ -119,5 +119,5 @@ def test_a_server_that_is_down_then_dies_then_returns_has_everything_once(tmp_pa
         }
     assert all("secret" not in path.read_text(errors="replace") for path in root.rglob("*") if path.is_file())
     (page,) = direct_links(root, address)
-    assert page == f"MLflow: http://***@127.0.0.1:{server.port}/#/experiments/1/runs?compareRunsMode=CHART"
+    assert page == f"MLflow: http://127.0.0.1:{server.port}/#/experiments/1/runs?compareRunsMode=CHART"
     assert Pusher(root, resolve_store(root, address), None).push().sent == 0

@@ -224,11 +224,12 @@ def test_a_resumed_run_shows_no_step_twice(root):
     run.kill()
     push.push()
     resumed = RunRecord.open(run.path, step=2)
-    log_curve(resumed, first=3)
+    resumed.log(3, {"train/loss": 30.0})
+    resumed.log(4, {"train/loss": 40.0})
     push.push()
     (shown,) = runs(root)
     assert shown.info.status == "RUNNING"
-    assert [step for step, _ in history(root, shown.info.run_id, "train/loss")] == [1, 2, 3, 4]
+    assert history(root, shown.info.run_id, "train/loss") == [(1, 0.9), (2, 0.5), (3, 30.0), (4, 40.0)]
     resumed.finish({"test/gen/accuracy": 0.5})
     push.push()
     assert [shown.info.status for shown in runs(root)] == ["FINISHED"]
@@ -268,6 +269,14 @@ def test_one_refused_run_does_not_hold_up_the_others(root):
         "1": "FINISHED",
     }
     assert good.path.exists()
+
+
+def test_a_ration_of_time_leaves_the_rest_to_the_next_push(root):
+    for seed in range(3):
+        complete(root, seed)
+    push = pusher(root)
+    assert push.push(cpu_seconds=-1.0) == SyncReport(0, 3, None)
+    assert push.push() == SyncReport(3, 0, None)
 
 
 def test_many_points_go_in_batches(root):

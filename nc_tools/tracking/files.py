@@ -3,7 +3,7 @@
 import json
 import math
 import os
-import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,16 @@ def write_json(path: Path, value: object) -> None:
 
     Numbers that JSON has no word for (nan, inf) become null, at any depth.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Not from tempfile, whose files are for their owner only: a record is for whoever may read the folder.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with unfinished.open("w", encoding="utf-8") as file:
             json.dump(finite_or_null(value), file, indent=1, allow_nan=False)
             file.write("\n")
-        # mkstemp makes files for their owner only; a record is for whoever may read the folder.
-        Path(name).chmod(0o666 & ~_umask())
-        os.replace(name, path)  # noqa: PTH105 - the atomic replace is the point; Path.replace hides it
+        unfinished.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def direct_links(root: Path | str, tracking_uri: str | None = None, port: int = 
     report = root / "report" / "comparison.html"
     if report.exists():
         lines.append(f"Report: {report.as_uri()}")
-    base = store.label.rstrip("/") if store.is_server else f"http://127.0.0.1:{port}"
+    base = store.label.replace("***@", "").rstrip("/") if store.is_server else f"http://127.0.0.1:{port}"
     if not store.is_server:
         command = [
             *_mlflow(),

@@ -76,7 +76,8 @@ class LiveSync:
         }
         self._owner = os.getpid()
         try:
-            self._process = _start()
+            self.sync.root.mkdir(parents=True, exist_ok=True)
+            self._process = _start(self.sync.root)
             self._tell(json.dumps(task))
         except OSError as error:
             self.report = SyncReport(0, 0, f"the sending process did not start ({error})")
@@ -128,7 +129,7 @@ class LiveSync:
                 self.report = SyncReport(**values)
 
 
-def _start() -> "subprocess.Popen[str]":
+def _start(root: Path) -> "subprocess.Popen[str]":
     package = Path(__file__).resolve().parents[2]
     environment = {**LIMITS, **os.environ, "PYTHONWARNINGS": "ignore"}
     return subprocess.Popen(
@@ -140,7 +141,8 @@ def _start() -> "subprocess.Popen[str]":
         text=True,
         encoding="utf-8",
         env=environment,
-        cwd=package,
+        # A fresh store notes a folder for MLflow's own "Default" experiment, relative to where it is opened.
+        cwd=root,
         # Out of reach of a Ctrl-C in the terminal: that ends the training, and then the last push is wanted.
         start_new_session=True,
     )

@@ -34,7 +34,13 @@ class MlflowSync:
         self.experiment = experiment
 
     def push(self) -> SyncReport:
-        """Send what is missing, in a process of its own, and wait; a failure is reported, not raised."""
+        """Send what is missing, in a process of its own, and wait; a failure is reported, not raised.
+
+        Raises:
+            FileNotFoundError: If the output folder is not there.
+        """
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"the output folder must exist to be sent, and {self.root} does not")
         live = LiveSync(self, every=None)
         live.start()
         return live.stop()

@@ -77,9 +77,11 @@ class Pusher:
         if silent is not None:
             return SyncReport(0, len(self._missing()), silent)
         if known is None:
-            known = self._experiments = Experiments(connect(self.store), self.store, self.root)
+            known = Experiments(connect(self.store), self.store, self.root)
             names = [self._name(run) for run in runs]
             known.remember([*names, staged.content["experiment"]] if staged is not None else names)
+            # Kept only now: one that knows half of the runs would create the other half again.
+            self._experiments = known
         failures = list(broken)
         count = 0
         jobs: list[tuple[str, Callable[[], bool]]] = [

@@ -91,11 +91,12 @@ class RunRecord:
 
         Raises:
             FileNotFoundError: If there is no run.
-            FileExistsError: If a live process other than this one is writing it.
+            FileExistsError: If it is already finished, or a live process other than this one is writing it.
         """
         path = Path(path).resolve()
         identity = RunIdentity.from_json(read_json(path / "run.json"))
         status = read_json(path / "status.json")
+        _refuse_if_finished(path, status)
         _refuse_if_written(path, status)
         kept = truncate_after_step(path / "metrics.jsonl", step)
         (path / "final.json").unlink(missing_ok=True)
@@ -230,15 +231,19 @@ def _clear_unfinished(path: Path) -> None:
         status = read_json(path / "status.json")
     except (OSError, ValueError):
         status = {}
-    if status.get("status") == "FINISHED":
-        raise FileExistsError(
-            f"the run {path.name} is already finished; read it, or remove its folder to repeat it"
-        )
+    _refuse_if_finished(path, status)
     _refuse_if_written(path, status)
     # Renamed first: a reader finds the whole old folder or none, and two processes cannot both remove it.
     doomed = path.with_name(f".{path.name}.old.{os.getpid()}")
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _refuse_if_finished(path: Path, status: Mapping[str, object]) -> None:
+    if status.get("status") == "FINISHED":
+        raise FileExistsError(
+            f"the run {path.name} is already finished; read it, or remove its folder to repeat it"
+        )
 
 
 def _refuse_if_written(path: Path, status: Mapping[str, object]) -> None:
