@@ -82,18 +82,14 @@ def _wait(device: torch.device) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="imagefolder:PATH or another source; random pixels without it")
     parser.add_argument("--cache", type=Path, help="folder for decoded images")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument(
-        "--limit", type=int, default=10_000, help="images that the DataLoader handles in a turn"
-    )
+    parser.add_argument("--limit", type=int, default=10_000, help="images that the DataLoader handles in a turn")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)

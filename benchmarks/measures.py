@@ -197,9 +197,7 @@ def small_evaluation() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="folder that holds the package neural_collapse")
     parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="DxK")
     parser.add_argument("--device", default="cpu")
@@ -211,9 +209,7 @@ def main() -> None:
             parser.error(f"--peer must be a folder that holds neural_collapse/, got {options.peer}")
         sys.path.insert(0, str(options.peer.resolve()))
     device = torch.device(options.device)
-    where = (
-        torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    )
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"N = {SAMPLES:,}, {where}, torch {torch.__version__}")
     record: dict = {"hardware": where, "torch": torch.__version__, "python": platform.python_version()}
     record["sizes"], record["streaming"] = [], []
@@ -230,9 +226,7 @@ def main() -> None:
     for feature_dim, batch in ((512, 1024), (2048, 1024)):
         row = streaming(feature_dim, batch, device, options.repeats)
         record["streaming"].append(row)
-        print(
-            f"streaming, D {feature_dim}, batches of {batch}: {row['ours_s'] / row['bare_s']:.2f} x a bare X^T X"
-        )
+        print(f"streaming, D {feature_dim}, batches of {batch}: {row['ours_s'] / row['bare_s']:.2f} x a bare X^T X")
     record["small_s"] = small_evaluation()
     print(f"all measures of a small run (350 + 630 samples, D 64, K 7): {1e3 * record['small_s']:.1f} ms")
     if options.out is not None:

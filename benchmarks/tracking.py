@@ -53,9 +53,7 @@ def products_per_second() -> float:
 def one_run(root: Path, seed: int, epochs: int, products: int) -> float:
     """Train and record one run; return the seconds that recording took."""
     began = time.perf_counter()
-    record = RunRecord.create(
-        root, RunIdentity("final", arm="etf", seed=seed, config=CONFIG, experiment="cost")
-    )
+    record = RunRecord.create(root, RunIdentity("final", arm="etf", seed=seed, config=CONFIG, experiment="cost"))
     spent = time.perf_counter() - began
     for epoch in range(epochs):
         for _ in range(products):
@@ -79,9 +77,7 @@ def whole(address: str | None, runs: int, epochs: int, products: int) -> dict[st
         root = Path(folder)
         used = children_cpu()
         began = time.perf_counter()
-        live = (
-            LiveSync(MlflowSync(root, address or f"sqlite:///{root}/mlflow.db")) if address != "off" else None
-        )
+        live = LiveSync(MlflowSync(root, address or f"sqlite:///{root}/mlflow.db")) if address != "off" else None
         if live is not None:
             live.start()
         started = time.perf_counter() - began
@@ -168,9 +164,7 @@ def record_cost() -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=35.0, help="length of the long run")
     parser.add_argument("--json", type=Path, help="also write the figures here")
@@ -197,9 +191,7 @@ def main() -> None:
                 row["wall_against_records_only_percent"] = 100 * (row["wall"] / base - 1)
                 row["waited_per_run"] = row["waited"] / runs
                 results[f"{shape}/{name}"] = row
-                print(
-                    f"  {name:13}", "  ".join(f"{key} {value:.3f}" for key, value in row.items()), flush=True
-                )
+                print(f"  {name:13}", "  ".join(f"{key} {value:.3f}" for key, value in row.items()), flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

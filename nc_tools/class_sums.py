@@ -53,9 +53,7 @@ def check_pair(features: Tensor, labels: Tensor) -> None:
         ValueError: If the shapes do not fit.
     """
     if features.ndim != 2:
-        raise ValueError(
-            f"features must have the shape (N, D), got {tuple(features.shape)}: flatten them first"
-        )
+        raise ValueError(f"features must have the shape (N, D), got {tuple(features.shape)}: flatten them first")
     if labels.shape != features.shape[:1]:
         raise ValueError(
             f"labels must have the shape ({len(features)},) to fit the features, got {tuple(labels.shape)}"

@@ -54,9 +54,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> None:
     from rich.console import Console
 
-    from nc_tools.experiment.finish import finish
+    from nc_tools.experiment.finish import report, say_where
+    from nc_tools.tracking import MlflowSync
 
-    finish(folder, Console(), baseline=baseline, tracking_uri=tracking_uri)
+    console, sync = Console(), MlflowSync(folder, tracking_uri)
+    report(folder, console, sync, baseline=baseline)
+    _tell(sync.push().advice(folder))
+    say_where(folder, console, tracking_uri)
 
 
 def _sync(folder: Path, tracking_uri: str | None) -> None:
@@ -64,14 +68,18 @@ def _sync(folder: Path, tracking_uri: str | None) -> None:
 
     if not (folder / "runs").is_dir():
         raise FileNotFoundError(f"an output folder holds runs/, but {folder} does not: give the --out of a recipe")
-    sync = MlflowSync(folder, tracking_uri)
-    report = sync.push()
-    print(f"{report.sent} runs sent, {report.pending} pending")
-    advice = report.advice(folder)
-    if advice is not None:
-        print(f"nc_tools: {advice}", file=sys.stderr)
+    told = MlflowSync(folder, tracking_uri).push()
+    print(f"{told.sent} runs sent, {told.pending} pending")
+    if _tell(told.advice(folder)):
         sys.exit(1)
     print("\n".join(direct_links(folder, tracking_uri)))
+
+
+def _tell(advice: str | None) -> bool:
+    """Say what went wrong, if anything did."""
+    if advice is not None:
+        print(f"nc_tools: {advice}", file=sys.stderr)
+    return advice is not None
 
 
 if __name__ == "__main__":

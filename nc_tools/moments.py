@@ -66,9 +66,7 @@ class ClassMoments:
         scatter: bool = True,
     ) -> None:
         if num_classes < 1 or feature_dim < 1:
-            raise ValueError(
-                f"num_classes and feature_dim must be at least 1, got {num_classes} and {feature_dim}"
-            )
+            raise ValueError(f"num_classes and feature_dim must be at least 1, got {num_classes} and {feature_dim}")
         self.num_classes, self.feature_dim, self.device = num_classes, feature_dim, torch.device(device)
         self._counts = torch.zeros(num_classes, dtype=torch.int64, device=self.device)
         self._means = torch.zeros(num_classes, feature_dim, dtype=torch.float64, device=self.device)
@@ -79,9 +77,7 @@ class ClassMoments:
         if class_counts is not None:
             self._expected = torch.as_tensor(class_counts, dtype=torch.int64).to(self.device)
             if self._expected.shape != (num_classes,):
-                raise ValueError(
-                    f"class_counts must hold {num_classes} numbers, got {tuple(self._expected.shape)}"
-                )
+                raise ValueError(f"class_counts must hold {num_classes} numbers, got {tuple(self._expected.shape)}")
         copies = (1 if self._expected is None else 2) if scatter else 0
         self._scatter = torch.zeros(copies, feature_dim, feature_dim, dtype=torch.float64, device=self.device)
         self._block: Tensor | None = None
@@ -207,9 +203,7 @@ class ClassMoments:
         if labels:
             raise ValueError(f"labels must lie in [0, {self.num_classes}), but {labels} of them do not")
         if samples:
-            raise ValueError(
-                f"features must be finite, but {samples} samples hold NaN or inf: drop or repair them"
-            )
+            raise ValueError(f"features must be finite, but {samples} samples hold NaN or inf: drop or repair them")
 
     @property
     def counts(self) -> Tensor:
@@ -274,8 +268,6 @@ class ClassMoments:
 
     def _symmetric(self, which: int) -> Tensor:
         if len(self._scatter) == 0:
-            raise ValueError(
-                "these moments were made with scatter=False and know variances only: use scatter=True"
-            )
+            raise ValueError("these moments were made with scatter=False and know variances only: use scatter=True")
         self._flush()
         return (self._scatter[which] + self._scatter[which].T) / 2

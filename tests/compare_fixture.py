@@ -67,9 +67,7 @@ def write_output(
                 "tuning": "five half-decade rates, balanced accuracy on a hold-out of the training subset",
                 "temperature": "from an equal run with the hold-out; oracle: from images outside the subset",
                 "seeds": list(range(seeds)),
-                "references": {
-                    arm: "linear_la" for arm in arms if arm.endswith("_la") and arm != "linear_la"
-                },
+                "references": {arm: "linear_la" for arm in arms if arm.endswith("_la") and arm != "linear_la"},
             },
         },
     )
@@ -256,9 +254,7 @@ def _write_holdout(folder: Path, arm: str, seed: int, epochs: int, order: int) -
     with (folder / "metrics.jsonl").open("w") as file:
         for epoch in range(1, epochs + 1):
             nc1 = 9 * ARMS[arm].nc1 + 6 * np.exp(-epoch / 5) + 0.03 * epoch * np.exp(generator.normal(0, 0.1))
-            file.write(
-                json.dumps({"step": epoch, "time_ms": epoch, "values": {"holdout/nc/nc1_pinv": nc1}}) + "\n"
-            )
+            file.write(json.dumps({"step": epoch, "time_ms": epoch, "values": {"holdout/nc/nc1_pinv": nc1}}) + "\n")
     write_json(folder / "final.json", {"cal/temperature": 1.5})
 
 
@@ -293,8 +289,5 @@ def _calibration(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     log_p = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
     confidence, correct = np.exp(log_p.max(axis=1)), log_p.argmax(axis=1) == labels
     edges = np.minimum((confidence * 15).astype(int), 14)
-    ece = sum(
-        abs(correct[edges == b].mean() - confidence[edges == b].mean()) * (edges == b).mean()
-        for b in set(edges)
-    )
+    ece = sum(abs(correct[edges == b].mean() - confidence[edges == b].mean()) * (edges == b).mean() for b in set(edges))
     return float(-log_p[np.arange(len(labels)), labels].mean()), float(ece)

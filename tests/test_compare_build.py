@@ -33,17 +33,13 @@ def whole(tmp_path_factory):
 
 
 def test_arms_pair_by_seed_and_not_by_order():
-    shuffled = runs(linear=LINEAR) + [
-        run("etf", seed, LINEAR[seed] + 0.01 + 0.001 * seed) for seed in (4, 2, 0, 1, 3)
-    ]
+    shuffled = runs(linear=LINEAR) + [run("etf", seed, LINEAR[seed] + 0.01 + 0.001 * seed) for seed in (4, 2, 0, 1, 3)]
     found = compare_runs(shuffled, "linear").test("etf").paired
     assert found.differences == pytest.approx([0.010, 0.011, 0.012, 0.013, 0.014])
 
 
 def test_an_arm_enters_each_seed_with_the_mean_over_its_draws():
-    drawn = [
-        run("etf", seed, value + 0.01 * draw, draw) for seed, value in enumerate(LINEAR) for draw in range(3)
-    ]
+    drawn = [run("etf", seed, value + 0.01 * draw, draw) for seed, value in enumerate(LINEAR) for draw in range(3)]
     found = compare_runs(runs(linear=LINEAR) + drawn, "linear")
     assert found.row("etf", PRIMARY).mean == pytest.approx(np.mean(LINEAR) + 0.01)
     assert found.row("etf", PRIMARY).draws == 3
@@ -103,23 +99,15 @@ def test_the_headline_claims_what_the_tests_found():
     worse = headline(compare_runs(runs(linear=LINEAR, etf=WORSE), "linear"))
     assert "Worse beyond doubt: etf." in worse
     single = headline(compare_runs(runs(linear=LINEAR[:1], etf=BETTER[:1]), "linear"))
-    assert (
-        single
-        == "Nothing can be said beyond doubt about balanced accuracy: one pair: no interval and no test."
-    )
+    assert single == "Nothing can be said beyond doubt about balanced accuracy: one pair: no interval and no test."
 
 
 def test_an_arm_that_wins_by_its_loss_alone_is_not_praised_for_its_head():
-    close = [
-        value + shift for value, shift in zip(BETTER, (0.004, -0.003, 0.002, -0.004, 0.003), strict=True)
-    ]
+    close = [value + shift for value, shift in zip(BETTER, (0.004, -0.003, 0.002, -0.004, 0.003), strict=True)]
     experiment = Experiment(protocol={"references": {"etf_la": "linear_la"}})
     found = compare_runs(runs(linear=LINEAR, linear_la=BETTER, etf_la=close), "linear", experiment=experiment)
     assert found.controls.size == 1
-    assert (
-        "Against the reference with the same loss (linear_la), etf_la is not better beyond doubt."
-        in headline(found)
-    )
+    assert "Against the reference with the same loss (linear_la), etf_la is not better beyond doubt." in headline(found)
 
 
 def test_all_runs_alike_are_handled():
@@ -171,8 +159,7 @@ def test_a_rate_that_differs_without_any_tuning_is_confounded():
 
 def test_other_images_at_one_seed_break_the_pair():
     other = [
-        replace(r, data={"fingerprint": f"{r.arm if r.seed == 2 else ''}"})
-        for r in runs(linear=LINEAR, etf=BETTER)
+        replace(r, data={"fingerprint": f"{r.arm if r.seed == 2 else ''}"}) for r in runs(linear=LINEAR, etf=BETTER)
     ]
     assert str(compare_runs(other, "linear").cautions[0]) == (
         "not paired: etf was trained on other images than the baseline at seed 2"
@@ -191,9 +178,7 @@ def test_reliability_knows_the_error_that_was_recorded(whole):
         found = whole.calibration[arm]
         assert found.runs == 5
         assert found.before.count.sum() == 2000
-        recorded = np.mean(
-            [r.final["test/cal/ece"] for (_, draw), r in whole.cells[arm].items() if draw == 0]
-        )
+        recorded = np.mean([r.final["test/cal/ece"] for (_, draw), r in whole.cells[arm].items() if draw == 0])
         # Bins added over seeds average some noise away, so the error can only be a little smaller.
         assert recorded - 0.05 < found.before.ece <= recorded + 1e-9
         assert found.after.ece < found.before.ece
@@ -222,9 +207,7 @@ def test_one_arm_is_no_comparison():
 
 
 def test_no_common_seed_is_refused():
-    with pytest.raises(
-        ValueError, match=r"no arm shares a seed with the baseline 'linear' \(its seeds: 0-4\)"
-    ):
+    with pytest.raises(ValueError, match=r"no arm shares a seed with the baseline 'linear' \(its seeds: 0-4\)"):
         compare_runs([*runs(linear=LINEAR), run("etf", 17, 0.5)], "linear")
 
 
@@ -253,9 +236,7 @@ def test_names_of_seeds_are_short():
 def test_each_measure_knows_its_direction_and_unit(key, direction, text):
     found = measure(key)
     assert (found.direction, found.difference(-0.012)) == (direction, text)
-    assert (
-        found.improvement(-0.012) == {"higher": "worse", "lower": "better", "neither": "neither"}[direction]
-    )
+    assert found.improvement(-0.012) == {"higher": "worse", "lower": "better", "neither": "neither"}[direction]
     if direction != "neither":
         assert found.difference(-1e-9).startswith("+0")
 

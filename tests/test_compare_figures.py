@@ -106,9 +106,7 @@ def test_a_diagram_has_confidence_across_and_accuracy_upwards():
     one = np.zeros(BINS)
     count, confidence, correct = one.copy(), one.copy(), one.copy()
     count[13], confidence[13], correct[13] = 10, 9, 3
-    found = replace(
-        build(), calibration={"up": Calibration(Reliability(count, confidence, correct), None, 1)}
-    )
+    found = replace(build(), calibration={"up": Calibration(Reliability(count, confidence, correct), None, 1)})
     (panel,) = reliability_panels(found)
     assert "confidence 90 %, accuracy 30 %" in panel.drawing
     x, y = map(float, re.search(r'<circle cx="([\d.]+)" cy="([\d.]+)"', panel.drawing).groups())
@@ -153,9 +151,7 @@ def test_saturated_logits_stay_finite():
 
 
 def write(path, logits, labels, **more):
-    save_file(
-        {"test_logits": np.asarray(logits, np.float32), "test_labels": np.asarray(labels), **more}, path
-    )
+    save_file({"test_logits": np.asarray(logits, np.float32), "test_labels": np.asarray(labels), **more}, path)
     return read_predictions(path)
 
 
@@ -203,11 +199,7 @@ def test_the_reach_of_a_test_is_that_of_its_family():
 
 def test_half_of_the_difference_needs_more_pairs_than_all_of_it():
     noisy = {"linear": [0.7, 0.71, 0.69, 0.70], "up": [0.74, 0.70, 0.71, 0.73]}
-    runs = [
-        ComparedRun(arm, s, 0, "FINISHED", {PRIMARY: v})
-        for arm, vs in noisy.items()
-        for s, v in enumerate(vs)
-    ]
+    runs = [ComparedRun(arm, s, 0, "FINISHED", {PRIMARY: v}) for arm, vs in noisy.items() for s, v in enumerate(vs)]
     test = compare_runs(runs, "linear").test("up")
     mean, sd = test.paired.mean, test.paired.sd
     assert test.reach.pairs_for_half == pairs_needed(mean / 2, sd) > pairs_needed(mean, sd)
@@ -216,8 +208,6 @@ def test_half_of_the_difference_needs_more_pairs_than_all_of_it():
 
 def test_the_best_arm_of_a_lower_metric_is_the_lowest():
     values = {"linear": [1.0, 1.1, 0.9], "low": [0.95, 1.08, 0.82], "high": [1.05, 1.4, 1.2]}
-    runs = [
-        ComparedRun(arm, s, 0, "FINISHED", {NLL: v}) for arm, vs in values.items() for s, v in enumerate(vs)
-    ]
+    runs = [ComparedRun(arm, s, 0, "FINISHED", {NLL: v}) for arm, vs in values.items() for s, v in enumerate(vs)]
     text = headline(compare_runs(runs, "linear", experiment=Experiment(primary=NLL)))
     assert "The largest gain seen is low: -0.050" in text

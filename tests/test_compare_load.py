@@ -23,9 +23,7 @@ def test_a_finished_run_is_read_whole(tmp_path):
 
 def test_a_cut_last_line_costs_only_that_line(tmp_path):
     folder = make_run(tmp_path / "run")
-    lines = [
-        json.dumps({"step": step, "time_ms": 1, "values": {"train/loss": 1.0 / step}}) for step in (1, 2)
-    ]
+    lines = [json.dumps({"step": step, "time_ms": 1, "values": {"train/loss": 1.0 / step}}) for step in (1, 2)]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 3, "val')
     run = read_run(folder)
     assert run.curves["train/loss"] == ((1, 1.0), (2, 0.5))
@@ -43,9 +41,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
 
 def test_a_resumed_epoch_replaces_the_first_one(tmp_path):
     folder = make_run(tmp_path / "run")
-    lines = [
-        json.dumps({"step": step, "values": {"a": value}}) for step, value in ((1, 1.0), (2, 9.0), (2, 2.0))
-    ]
+    lines = [json.dumps({"step": step, "values": {"a": value}}) for step, value in ((1, 1.0), (2, 9.0), (2, 2.0))]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     assert read_run(folder).curves["a"] == ((1, 1.0), (2, 2.0))
 

@@ -97,9 +97,7 @@ def test_the_page_says_what_was_found(page):
 def test_lower_is_better_puts_the_word_on_the_left(page):
     nll = page[page.index("NLL ↓") :]
     axis = nll[nll.index('aria-hidden="true"') :]
-    assert re.search(r'x="0"[^>]*text-anchor="start">← better<', axis) or re.search(
-        r'"start">← better<', axis
-    )
+    assert re.search(r'x="0"[^>]*text-anchor="start">← better<', axis) or re.search(r'"start">← better<', axis)
     assert '"end">worse →<' in axis
 
 
@@ -137,9 +135,7 @@ def test_a_failing_write_leaves_the_old_file(whole, tmp_path, monkeypatch):
 
 
 def test_the_csv_is_long_and_in_the_metrics_own_unit(whole, tmp_path):
-    rows = list(
-        csv.DictReader(write_report(whole, tmp_path, formats=["csv"])["csv"].read_text().splitlines())
-    )
+    rows = list(csv.DictReader(write_report(whole, tmp_path, formats=["csv"])["csv"].read_text().splitlines()))
     assert len(rows) == len(whole.arms) * len(whole.metrics)
     row = next(r for r in rows if r["arm"] == "etf_la" and r["metric"] == PRIMARY)
     assert float(row["diff"]) == pytest.approx(whole.test("etf_la").paired.mean)
@@ -190,11 +186,7 @@ def test_a_bare_comparison_has_a_page_too():
 
 def test_two_seeds_and_a_wild_interval_do_not_flatten_the_others():
     values = {"linear": [0.5, 0.6, 0.55], "etf": [0.52, 0.621, 0.57], "wild": [0.9, 0.1, 0.4]}
-    runs = [
-        ComparedRun(arm, s, 0, "FINISHED", {PRIMARY: v})
-        for arm, vs in values.items()
-        for s, v in enumerate(vs)
-    ]
+    runs = [ComparedRun(arm, s, 0, "FINISHED", {PRIMARY: v}) for arm, vs in values.items() for s, v in enumerate(vs)]
     page = html_text(compare_runs(runs, "linear"))
     read(page)
     assert "nan" not in page.split("</style>")[1].replace("finance", "")

@@ -40,9 +40,7 @@ def test_planted_components_are_found_again():
     generator = np.random.default_rng(1)
     seed, draw = generator.normal(0, 3, (300, 1)), generator.normal(0, 2, (1, 200))
     found = variance_shares(seed + draw + generator.normal(0, 1, (300, 200)))
-    assert (found.seed, found.draw, found.rest) == pytest.approx(
-        (seed.var(ddof=1), draw.var(ddof=1), 1.0), rel=0.03
-    )
+    assert (found.seed, found.draw, found.rest) == pytest.approx((seed.var(ddof=1), draw.var(ddof=1), 1.0), rel=0.03)
     assert found.share(found.seed) + found.share(found.draw) + found.share(found.rest) == pytest.approx(1)
 
 

@@ -50,12 +50,8 @@ def test_every_view_is_reached_and_none_reads_beyond_the_batch():
 
 def test_samples_of_one_batch_are_drawn_independently():
     how = Augment(padding=4, flip=True)
-    out = augment(
-        noise(1, 3, 32, 32).repeat(64, 1, 1, 1), how.draw(64, torch.Generator().manual_seed(0)), how
-    )
-    assert (
-        len({tuple(o.flatten().tolist()) for o in out}) > 40
-    )  # 52.9 of 162 views expected; one if drawn once
+    out = augment(noise(1, 3, 32, 32).repeat(64, 1, 1, 1), how.draw(64, torch.Generator().manual_seed(0)), how)
+    assert len({tuple(o.flatten().tolist()) for o in out}) > 40  # 52.9 of 162 views expected; one if drawn once
 
 
 def test_offsets_and_flips_are_unbiased():
@@ -65,9 +61,7 @@ def test_offsets_and_flips_are_unbiased():
     seen = torch.bincount(views, minlength=how.views).double()
     expected = count / 18
     assert len(seen) == 18
-    assert (
-        float(((seen - expected) ** 2 / expected).sum()) < 40.8
-    )  # chi-square, 17 degrees of freedom, p = .001
+    assert float(((seen - expected) ** 2 / expected).sum()) < 40.8  # chi-square, 17 degrees of freedom, p = .001
     assert abs(float((views >= 9).double().mean()) - 0.5) < 0.0125  # 3.3 standard errors
 
 

@@ -12,9 +12,7 @@ def test_a_drive_letter_stays_with_its_path():
     assert parse_labels("labels.csv:random1") == (Path("labels.csv"), "random1")
 
 
-@pytest.mark.parametrize(
-    "text", ["labels.csv", r"C:\labels.csv", "labels.csv:", ":worse", "/data/labels.csv"]
-)
+@pytest.mark.parametrize("text", ["labels.csv", r"C:\labels.csv", "labels.csv:", ":worse", "/data/labels.csv"])
 def test_labels_without_file_or_column_are_refused(text):
     with pytest.raises(ValueError, match="FILE:COLUMN"):
         parse_labels(text)

@@ -137,7 +137,4 @@ def test_the_holdout_is_drawn_and_not_the_first_samples():
     labels = torch.zeros(50, dtype=torch.int64)
     drawn = {tuple(split_holdout(labels, 0.2, generator(s))[1].tolist()) for s in range(5)}
     assert len(drawn) == 5
-    assert (
-        split_holdout(labels, 0.2, generator(1))[1].tolist()
-        == split_holdout(labels, 0.2, generator(1))[1].tolist()
-    )
+    assert split_holdout(labels, 0.2, generator(1))[1].tolist() == split_holdout(labels, 0.2, generator(1))[1].tolist()

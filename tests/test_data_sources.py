@@ -222,9 +222,7 @@ def test_subsets_are_the_same_for_a_seed_and_split_the_training_set(digits):
     assert one.counts[0] == 89
     assert one.counts[-1] == 8
     held = class_counts(digits.train.labels[one.holdout], 10)
-    assert [abs(h - 0.2 * n) <= 0.5 for h, n in zip(held.tolist(), one.counts.tolist(), strict=True)] == [
-        True
-    ] * 10
+    assert [abs(h - 0.2 * n) <= 0.5 for h, n in zip(held.tolist(), one.counts.tolist(), strict=True)] == [True] * 10
 
 
 def test_without_imbalance_nothing_is_outside(digits):

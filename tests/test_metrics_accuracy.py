@@ -34,9 +34,7 @@ def test_equals_scikit_learn_also_with_absent_classes(seed, n, k):
     assert found["accuracy"] == pytest.approx(accuracy_score(y, guess))
     assert found["balanced_accuracy"] == pytest.approx(recall.mean())
     assert found["worst_class"] == pytest.approx(recall.min())
-    assert found["macro_f1"] == pytest.approx(
-        f1_score(y, guess, labels=present, average="macro", zero_division=0)
-    )
+    assert found["macro_f1"] == pytest.approx(f1_score(y, guess, labels=present, average="macro", zero_division=0))
     for name, member in {
         "many": counts > 100, "medium": (counts >= 20) & (counts <= 100), "few": counts < 20
     }.items():  # fmt: skip
@@ -50,9 +48,7 @@ def test_equals_torchmetrics_and_the_balanced_score():
     logits, labels, counts = draw(1, n=500)
     found = classification(logits, labels, counts)
     probability = logits.softmax(1)
-    assert found["accuracy"] == pytest.approx(
-        float(multiclass_accuracy(probability, labels, 9, average="micro"))
-    )
+    assert found["accuracy"] == pytest.approx(float(multiclass_accuracy(probability, labels, 9, average="micro")))
     assert found["balanced_accuracy"] == pytest.approx(
         float(multiclass_accuracy(probability, labels, 9, average="macro"))
     )
@@ -66,9 +62,7 @@ def one_hot_case(right: list[bool], counts: list[int]) -> dict[str, float]:
     return classification(torch.nn.functional.one_hot(guess, k).float(), torch.arange(k), counts)
 
 
-@pytest.mark.parametrize(
-    ("count", "group"), [(101, "many"), (100, "medium"), (20, "medium"), (19, "few"), (0, "few")]
-)
+@pytest.mark.parametrize(("count", "group"), [(101, "many"), (100, "medium"), (20, "medium"), (19, "few"), (0, "few")])
 def test_the_borders_of_the_groups(count, group):
     found = one_hot_case([True, True], [count, count])
     assert {"many", "medium", "few"} & set(found) == {group}

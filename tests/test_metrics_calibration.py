@@ -62,9 +62,7 @@ def reference(logits, labels, bins: int = 15) -> dict[str, float]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equals_the_loops(n, k, dtype):
     logits, labels = draw(n, n, k)
-    assert calibration(logits.to(dtype), labels) == pytest.approx(
-        reference(logits, labels), rel=1e-5, abs=1e-6
-    )
+    assert calibration(logits.to(dtype), labels) == pytest.approx(reference(logits, labels), rel=1e-5, abs=1e-6)
 
 
 def test_equals_other_libraries_on_probabilities():
@@ -74,9 +72,7 @@ def test_equals_other_libraries_on_probabilities():
     assert found["nll"] == pytest.approx(
         log_loss(labels, logits.double().softmax(1).numpy(), labels=range(5)), rel=1e-5
     )
-    assert found["ece"] == pytest.approx(
-        float(multiclass_calibration_error(p, labels, 5, n_bins=15)), abs=1e-6
-    )
+    assert found["ece"] == pytest.approx(float(multiclass_calibration_error(p, labels, 5, n_bins=15)), abs=1e-6)
     assert found["ece"] == expected_calibration_error(logits, labels)
     assert found["ece_mass"] == equal_mass_calibration_error(logits, labels)
 
@@ -106,9 +102,7 @@ def test_bins_add_up_to_the_error_and_both_errors_are_bounded(seed, bins, n):
     assert sum(table.count) == n
     assert table.edges[0] == 0
     assert table.edges[-1] == 1
-    gap = sum(
-        c * abs(a - p) / n for c, a, p in zip(table.count, table.accuracy, table.confidence, strict=True) if c
-    )
+    gap = sum(c * abs(a - p) / n for c, a, p in zip(table.count, table.accuracy, table.confidence, strict=True) if c)
     assert gap == pytest.approx(expected_calibration_error(logits, labels, bins), abs=1e-9)
     assert all((a is None) == (c == 0) for c, a in zip(table.count, table.accuracy, strict=True))
     for c, p, low, high in zip(table.count, table.confidence, table.edges, table.edges[1:], strict=False):

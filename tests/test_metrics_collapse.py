@@ -64,9 +64,7 @@ def reference(x, y, w=None, b=None) -> dict[str, float]:
         out["nc0"] = sum(float(column.sum()) ** 2 for column in w.T) / d
         gap = rows / math.sqrt((rows**2).sum()) - frame / math.sqrt((frame**2).sum())
         out["nc3_distance"] = math.sqrt((gap**2).sum())
-        out["nc3_cosine"] = (
-            sum(1 - rows[i] @ c[i] / norms[i] / math.sqrt(rows[i] @ rows[i]) for i in range(k)) / k
-        )
+        out["nc3_cosine"] = sum(1 - rows[i] @ c[i] / norms[i] / math.sqrt(rows[i] @ rows[i]) for i in range(k)) / k
         wrong = 0
         for i in range(n):
             scores = w @ x[i] + (0 if b is None else np.asarray(b, dtype=np.float64))
@@ -86,15 +84,11 @@ def toy(seed, n, d, k, spread=1.0):
 
 def etf(k: int, d: int) -> torch.Tensor:
     frame = torch.eye(k, dtype=torch.float64) - 1 / k
-    rotation, _ = torch.linalg.qr(
-        torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
-    )
+    rotation, _ = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(9)))
     return frame @ rotation[:k] * math.sqrt(k / (k - 1))
 
 
-@pytest.mark.parametrize(
-    ("n", "d", "k"), [(40, 6, 4), (60, 3, 9), (50, 12, 12), (80, 5, 6), (30, 4, 2), (12, 30, 5)]
-)
+@pytest.mark.parametrize(("n", "d", "k"), [(40, 6, 4), (60, 3, 9), (50, 12, 12), (80, 5, 6), (30, 4, 2), (12, 30, 5)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equals_the_loops(n, d, k, dtype):
     x, y, w, b = toy(n + d, n, d, k)
@@ -139,10 +133,7 @@ class TestEachBreakMovesItsOwnMeasures:
 
     def test_noise_across_the_span_of_the_means_is_invisible_to_the_pseudo_inverse(self):
         outside = torch.linalg.svd(self.frame).Vh[-1]
-        x = (
-            self.frame[self.y]
-            + 0.1 * torch.tensor([1.0, -1.0]).repeat_interleave(6).repeat(2)[:, None] * outside
-        )
+        x = self.frame[self.y] + 0.1 * torch.tensor([1.0, -1.0]).repeat_interleave(6).repeat(2)[:, None] * outside
         assert self.moved(x) == {"nc1_trace", "nc1_trace_pooled", "cdnv"}
 
     def test_a_longer_mean(self):
@@ -242,9 +233,7 @@ def test_absent_classes_are_left_out_and_not_means_at_zero():
 
 def test_logits_and_the_affine_head_agree():
     x, y, w, b = toy(4, 200, 5, 6)
-    assert neural_collapse(x, y, w, b) == pytest.approx(
-        neural_collapse(x, y, w, logits=x @ w.T + b), rel=1e-6
-    )
+    assert neural_collapse(x, y, w, b) == pytest.approx(neural_collapse(x, y, w, logits=x @ w.T + b), rel=1e-6)
 
 
 def test_a_collapsed_set_keeps_its_digits_in_float32():

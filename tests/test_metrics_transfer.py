@@ -47,9 +47,7 @@ def blobs(n=400, d=6, k=5, seed=0, spread=1.0):
 def test_knn_equals_scikit_learn_with_the_same_weights():
     x, y, queries, answers = blobs()
     unit = torch.nn.functional.normalize
-    reader = KNeighborsClassifier(
-        20, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07)
-    )
+    reader = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07))
     reader.fit(unit(x).double().numpy(), y.numpy())
     expected = reader.score(unit(queries).double().numpy(), answers.numpy())
     assert knn_accuracy(x, y, queries, answers) == pytest.approx(expected)
@@ -59,9 +57,7 @@ def test_knn_equals_scikit_learn_with_the_same_weights():
 def test_knn_caps_k_and_does_not_depend_on_blocks(monkeypatch):
     x, y, queries, answers = blobs(60)
     whole = knn_accuracy(x, y, queries, answers, k=10_000)
-    reader = KNeighborsClassifier(
-        30, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07)
-    )
+    reader = KNeighborsClassifier(30, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07))
     assert whole == pytest.approx(reader.fit(x.numpy(), y.numpy()).score(queries.numpy(), answers.numpy()))
     monkeypatch.setattr(module, "_KNN_ENTRIES", 1)
     assert knn_accuracy(x, y, queries, answers, k=10_000) == whole
@@ -98,23 +94,17 @@ def test_the_probe_chooses_its_strength_on_a_hold_out(seed):
         model = LogisticRegression(C=strength, max_iter=5000).fit(z[:90][kept], answers[:90][kept])
         held[strength] = balanced_accuracy_score(answers[:90][~kept], model.predict(z[:90][~kept]))
         test[strength] = (
-            LogisticRegression(C=strength, max_iter=5000)
-            .fit(z[:90], answers[:90])
-            .score(z[90:], answers[90:])
+            LogisticRegression(C=strength, max_iter=5000).fit(z[:90], answers[:90]).score(z[90:], answers[90:])
         )
     chosen = max(held, key=lambda c: (round(held[c], 9), -c))
-    assert linear_probe(x[:90], y[:90], x[90:], y[90:], seeded(seed)) == pytest.approx(
-        test[chosen], abs=0.003
-    )
+    assert linear_probe(x[:90], y[:90], x[90:], y[90:], seeded(seed)) == pytest.approx(test[chosen], abs=0.003)
     assert max(test.values()) - min(test.values()) > 0.015
 
 
 def test_the_probe_does_not_see_the_scale_of_a_feature_nor_a_constant_one():
     x, y, queries, answers = blobs(spread=2.0)
     factor = torch.tensor([1e-3, 1.0, 50.0, 7.0, 0.2, 1.0])
-    widened = [
-        torch.cat([part * factor + 3, torch.full((len(part), 1), 5.0)], dim=1) for part in (x, queries)
-    ]
+    widened = [torch.cat([part * factor + 3, torch.full((len(part), 1), 5.0)], dim=1) for part in (x, queries)]
     before = linear_probe(x, y, queries, answers, seeded())
     assert linear_probe(widened[0], y, widened[1], answers, seeded()) == pytest.approx(before, abs=0.0051)
 
@@ -150,9 +140,7 @@ def test_shots_are_drawn_from_their_class_without_replacement():
     y = torch.tensor([0, 0, 1, 1])
     both = nearest_class_centre(x, y, torch.tensor([[5.0], [8.0]]), torch.tensor([0, 1]), 2, 30, seeded())
     assert both == (1.0, 0.0)
-    one, half = nearest_class_centre(
-        x, y, torch.tensor([[5.0], [8.0]]), torch.tensor([0, 1]), 1, 400, seeded()
-    )
+    one, half = nearest_class_centre(x, y, torch.tensor([[5.0], [8.0]]), torch.tensor([0, 1]), 1, 400, seeded())
     # centres (0, 9): 5 -> 9 wrong, 8 right; (0, 13): both right; (4, 9): both; (4, 13): 8 -> 4 wrong
     assert one == pytest.approx(0.75, abs=0.05)
     assert half > 0

@@ -50,9 +50,7 @@ def check(moments: ClassMoments, expected: dict[str, np.ndarray], atol: float = 
     np.testing.assert_allclose(moments.variances.numpy(), expected["variances"], atol=atol, rtol=atol)
     np.testing.assert_allclose(moments.within_pooled().numpy(), expected["pooled"], atol=atol, rtol=atol)
     if moments.has_class_averaged:
-        np.testing.assert_allclose(
-            moments.within_class_averaged().numpy(), expected["averaged"], atol=atol, rtol=atol
-        )
+        np.testing.assert_allclose(moments.within_class_averaged().numpy(), expected["averaged"], atol=atol, rtol=atol)
 
 
 def draw(seed: int, n: int = 60, d: int = 4, k: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -232,9 +230,7 @@ def _worker(rank: int, port: int, folder: str) -> None:
     moments = ClassMoments(5, 4, class_counts=y.bincount(minlength=5))
     moments.update(x[rank::2], y[rank::2])
     moments.all_reduce()
-    np.savez(
-        Path(folder) / f"{rank}.npz", a=moments.within_class_averaged(), m=moments.means, v=moments.variances
-    )
+    np.savez(Path(folder) / f"{rank}.npz", a=moments.within_class_averaged(), m=moments.means, v=moments.variances)
     dist.destroy_process_group()
 
 

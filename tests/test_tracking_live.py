@@ -168,7 +168,4 @@ def test_a_comparison_staged_in_the_block_is_sent_by_its_last_push(out):
         )
     (shown,) = shown_runs(out / "mlflow.db")
     assert shown.data.tags["mlflow.note.content"] == "| arm |"
-    assert (
-        json.loads((out / "report" / "mlflow.json").read_text())["stores"]["default"]["run_id"]
-        == shown.info.run_id
-    )
+    assert json.loads((out / "report" / "mlflow.json").read_text())["stores"]["default"]["run_id"] == shown.info.run_id

@@ -278,9 +278,7 @@ def test_sigterm_handler_is_restored_and_a_users_own_is_respected():
 
 
 def test_the_record_imports_neither_mlflow_nor_torch():
-    code = (
-        "import sys, nc_tools.tracking; print([m for m in ('mlflow', 'torch', 'numpy') if m in sys.modules])"
-    )
+    code = "import sys, nc_tools.tracking; print([m for m in ('mlflow', 'torch', 'numpy') if m in sys.modules])"
     out = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

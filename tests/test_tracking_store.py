@@ -330,9 +330,7 @@ def test_a_comparison_is_one_run_that_is_brought_up_to_date(root):
     for text, value in (("# first", 0.1), ("# second", 0.2)):
         (report / "comparison.md").write_text(text)
         (report / "comparison.html").write_text(f"<p>{text}</p>")
-        comparison.stage(
-            root, report, {"etf": {"mean": value, "n": 5, "note": "x"}}, [{"arm": "etf", "mean": value}]
-        )
+        comparison.stage(root, report, {"etf": {"mean": value, "n": 5, "note": "x"}}, [{"arm": "etf", "mean": value}])
         assert push.push().error is None
     assert push.push().sent == 0
     assert pusher(root).push().sent == 0

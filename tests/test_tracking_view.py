@@ -47,9 +47,7 @@ def test_ordinary_keys_are_left_alone():
 
 
 def test_flatten_names_nested_fields_and_cuts_long_values():
-    flat = view.flatten(
-        {"a": {"b": 1, "c": {"d": "x"}}, "long": "y" * 7000, "none": None, "empty": {}, "on": True}
-    )
+    flat = view.flatten({"a": {"b": 1, "c": {"d": "x"}}, "long": "y" * 7000, "none": None, "empty": {}, "on": True})
     assert flat["a.b"] == "1"
     assert flat["a.c.d"] == "x"
     assert flat["none"] == "null"
@@ -102,9 +100,7 @@ def test_the_store_does_not_depend_on_the_working_directory(tmp_path, monkeypatc
     assert default.artifacts == tmp_path / "out" / "artifacts"
     monkeypatch.chdir(tmp_path)
     assert resolve_store(tmp_path / "out", "sqlite:///mine.db").uri == f"sqlite:///{tmp_path}/mine.db"
-    assert (
-        resolve_store(tmp_path, "sqlite:///mlflow.db").key == resolve_store(tmp_path, None).key == "default"
-    )
+    assert resolve_store(tmp_path, "sqlite:///mlflow.db").key == resolve_store(tmp_path, None).key == "default"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:pw@host:5000")
     server = resolve_store(tmp_path / "out", None)
     assert server.uri == "http://ann:pw@host:5000"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nc_tools.compare import checks, pairing, statistics
-from nc_tools.compare.load import SCORED_KINDS, ComparedRun, Experiment, read_experiment, read_runs
+from nc_tools.compare.load import SCORED_KINDS, ComparedRun, Experiment, of_experiment, read_experiment, read_runs
 from nc_tools.compare.pairing import Cells
 from nc_tools.compare.predictions import Disagreement, Predicted, disagreement, read_predictions, together
 from nc_tools.compare.result import ALPHA, ArmState, Calibration, Comparison, Family, Reach, Row, Test
@@ -34,7 +34,8 @@ def compare(
         FileNotFoundError: If the folder holds no runs.
         ValueError: If there is nothing to compare; the message says what is there and what would help.
     """
-    comparison = compare_runs(read_runs(root), baseline, experiment=read_experiment(root))
+    experiment = read_experiment(root)
+    comparison = compare_runs(of_experiment(read_runs(root), experiment), baseline, experiment=experiment)
     if out is not None:
         from nc_tools.compare.report import write_report
 
@@ -68,9 +69,7 @@ def compare_runs(
     arms = tuple(dict.fromkeys([*experiment.arms, *(run.arm for run in scored)]))
     chosen, notes = pairing.choose(scored)
     cells = {arm: chosen[arm] for arm in arms if arm in chosen}
-    baseline = _check_baseline(
-        baseline or experiment.baseline or (arms[0] if arms else ""), arms, cells, scored
-    )
+    baseline = _check_baseline(baseline or experiment.baseline or (arms[0] if arms else ""), arms, cells, scored)
     metrics = _metrics(cells, experiment.primary)
     if not any(experiment.primary in run.final for run in cells[baseline].values()):
         near = difflib.get_close_matches(experiment.primary, metrics[1:], n=3)
@@ -109,9 +108,7 @@ def compare_runs(
             *checks.mixed_configs(cells),
             *checks.tuning_cautions(experiment),
             *checks.uneven_draws(cells),
-            *checks.records(
-                [*((run.run_id or run.arm, note) for run in runs for note in run.notes), *unread]
-            ),
+            *checks.records([*((run.run_id or run.arm, note) for run in runs for note in run.notes), *unread]),
         ),
         notes=(*notes, *unpaired),
         cells=cells,
@@ -175,9 +172,7 @@ def _reach(mean: float, sd: float, n: int, family_size: int) -> Reach:
     )
 
 
-def _rows(
-    arms: Sequence[str], cells: Cells, metrics: Sequence[str], baseline: str, family: Family
-) -> tuple[Row, ...]:
+def _rows(arms: Sequence[str], cells: Cells, metrics: Sequence[str], baseline: str, family: Family) -> tuple[Row, ...]:
     corrected = {test.arm: test.p_holm for test in family.tests}
     rows = []
     for metric in metrics:
@@ -258,7 +253,5 @@ def _calibration(predicted: Mapping[str, Mapping[int, Predicted]]) -> dict[str, 
         before = together([one.before for one in of_arm.values()])
         scaled = [one.after for one in of_arm.values() if one.after is not None]
         if before is not None:
-            found[arm] = Calibration(
-                before, together(scaled) if len(scaled) == len(of_arm) else None, len(of_arm)
-            )
+            found[arm] = Calibration(before, together(scaled) if len(scaled) == len(of_arm) else None, len(of_arm))
     return found

@@ -53,9 +53,7 @@ def confounding(cells: Cells, baseline: str, experiment: Experiment) -> list[Cau
             if one.get(name) != other.get(name) and not _belongs_to_arm(name, tuned)
         ]
         if fields and one and other:
-            text = (
-                f"{arm} differs from {baseline} in more than head, loss and tuned values: {'; '.join(fields)}"
-            )
+            text = f"{arm} differs from {baseline} in more than head, loss and tuned values: {'; '.join(fields)}"
             cautions.append(Caution("confounded", arm, text))
         cautions.extend(_other_data(arm, mine, reference, common))
     return cautions
@@ -105,9 +103,7 @@ def tuning_cautions(experiment: Experiment) -> list[Caution]:
 def few_pairs(family: Family) -> list[Caution]:
     """Name arms with two pairs: an interval is defined there, but nothing can be seen of what it assumes."""
     arms = [test.arm for test in family.tests if test.paired is not None and test.paired.n == 2]
-    text = (
-        f"two seeds for {', '.join(arms)}: interval and p rest wholly on normal differences; run more seeds"
-    )
+    text = f"two seeds for {', '.join(arms)}: interval and p rest wholly on normal differences; run more seeds"
     return [Caution("few pairs", "", text)] if arms else []
 
 
@@ -116,16 +112,10 @@ def uneven_draws(cells: Cells) -> list[Caution]:
     found = []
     for arm, of_arm in cells.items():
         draws = draws_of(of_arm)
-        short = [
-            seed for seed in sorted({s for s, _ in of_arm}) if any((seed, d) not in of_arm for d in draws)
-        ]
+        short = [seed for seed in sorted({s for s, _ in of_arm}) if any((seed, d) not in of_arm for d in draws)]
         if short:
             found.append(f"{arm} at seed {name_seeds(short)}")
-    return (
-        [Caution("uneven draws", "", f"means over fewer draws than elsewhere: {'; '.join(found)}")]
-        if found
-        else []
-    )
+    return [Caution("uneven draws", "", f"means over fewer draws than elsewhere: {'; '.join(found)}")] if found else []
 
 
 def records(notes: Sequence[tuple[str, str]]) -> list[Caution]:
@@ -138,9 +128,7 @@ def records(notes: Sequence[tuple[str, str]]) -> list[Caution]:
     for run, trouble in notes:
         by_trouble.setdefault(trouble, []).append(run)
     return [
-        Caution(
-            "record", "", f"{trouble} in {runs[0]}" + (f" and {len(runs) - 1} more runs" if runs[1:] else "")
-        )
+        Caution("record", "", f"{trouble} in {runs[0]}" + (f" and {len(runs) - 1} more runs" if runs[1:] else ""))
         for trouble, runs in by_trouble.items()
     ]
 

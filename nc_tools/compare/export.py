@@ -59,8 +59,7 @@ def json_text(comparison: Comparison) -> str:
         "family": _family(comparison.family),
         "controls": _family(comparison.controls) if comparison.controls else None,
         "variance": {
-            arm: {**asdict(shares), "draw_error": shares.draw_error}
-            for arm, shares in comparison.shares.items()
+            arm: {**asdict(shares), "draw_error": shares.draw_error} for arm, shares in comparison.shares.items()
         },
         "mcnemar": [asdict(found) for found in comparison.disagreements],
         "unfinished": sentences.unfinished_texts(comparison),

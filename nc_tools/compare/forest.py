@@ -121,13 +121,10 @@ def _draw(entry: _Entry, shown: Measure, axis: svg.Axis, ticks: Sequence[float])
     parts.append(svg.line(svg.percent(zero), 0, svg.percent(zero), "100%", "zero"))
     if pair.n > 1:
         parts += [
-            svg.circle(_x(axis, d), _DOTS, 2.2, "seed", f"one seed: {shown.difference(d)}")
-            for d in pair.differences
+            svg.circle(_x(axis, d), _DOTS, 2.2, "seed", f"one seed: {shown.difference(d)}") for d in pair.differences
         ]
     if pair.low is not None and pair.high is not None:
-        parts.append(
-            svg.line(_x(axis, pair.low), _MIDDLE, _x(axis, pair.high), _MIDDLE, f"interval {entry.verdict}")
-        )
+        parts.append(svg.line(_x(axis, pair.low), _MIDDLE, _x(axis, pair.high), _MIDDLE, f"interval {entry.verdict}"))
         for end, sign in ((pair.low, -1), (pair.high, 1)):
             parts.append(_end(axis, end, sign, entry.verdict))
     parts.append(_mark(_x(axis, pair.mean), entry.verdict))

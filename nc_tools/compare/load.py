@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,7 @@ class Experiment:
         protocol: Statements and values to print; ``references`` (arm -> arm) names a second family of tests,
             ``seeds`` what was planned.
         tuning: Trials, chosen values, grid and notes of the search.
+        runs: The runs that belong to it, where it names them; a folder may hold those of other comparisons too.
     """
 
     name: str = ""
@@ -113,6 +114,7 @@ class Experiment:
     suite: str = ""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     tuning: Mapping[str, Any] = field(default_factory=dict)
+    runs: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def references(self) -> dict[str, str]:
@@ -142,7 +144,30 @@ def read_experiment(root: Path) -> Experiment:
         suite=_text(found.get("suite")),
         protocol=rules,
         tuning=tuning,
+        runs=tuple(run for run in found.get("runs") or () if isinstance(run, Mapping)),
     )
+
+
+def of_experiment(runs: Sequence[ComparedRun], experiment: Experiment) -> list[ComparedRun]:
+    """Keep the runs that belong to an experiment, and list those of it that left no folder.
+
+    An output folder may hold the runs of earlier settings too. Without a list of its runs an experiment takes all.
+    """
+    if not experiment.runs:
+        return list(runs)
+    by_name = {run.run_id: run for run in runs}
+    found = []
+    for planned in experiment.runs:
+        missing = ComparedRun(
+            arm=_text(planned.get("arm")),
+            seed=int(planned.get("seed", -1)),
+            draw=int(planned.get("draw", 0)),
+            status=_text(planned.get("status")) or "PLANNED",
+            run_id=_text(planned.get("run_id")),
+            error=_text(planned.get("error")),
+        )
+        found.append(by_name.get(missing.run_id, missing))
+    return found
 
 
 def read_runs(root: Path) -> list[ComparedRun]:
@@ -253,9 +278,7 @@ def _read_per_class(path: Path, notes: list[str]) -> PerClass | None:
     found = _read_object(path, notes)
     try:
         classes = tuple(str(name) for name in found["classes"])
-        trained, tested = (
-            tuple(int(count) for count in found[key]) for key in ("train_counts", "test_counts")
-        )
+        trained, tested = (tuple(int(count) for count in found[key]) for key in ("train_counts", "test_counts"))
         recall = tuple(_number(value) for value in found["recall"])
     except (KeyError, TypeError, ValueError):
         notes.append("per_class.json is incomplete")

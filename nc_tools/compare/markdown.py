@@ -30,9 +30,7 @@ def markdown_text(comparison: Comparison) -> str:
         _section("Cautions", [str(caution) for caution in comparison.cautions]),
         _section("Family", [sentences.family_text(comparison.family)]),
         _controls(comparison),
-        _section(
-            "Detectable difference", [sentences.reach_heading(comparison), *sentences.reach_texts(comparison)]
-        ),
+        _section("Detectable difference", [sentences.reach_heading(comparison), *sentences.reach_texts(comparison)]),
         _section(
             "Variance",
             [sentences.SHARES_HEADING, *sentences.share_texts(comparison)] if comparison.shares else [],
@@ -40,9 +38,7 @@ def markdown_text(comparison: Comparison) -> str:
         _section("Rank tests", [sentences.rank_text(comparison)]),
         _section(
             "Single models",
-            [sentences.IMAGES_HEADING, *sentences.image_texts(comparison)]
-            if comparison.disagreements
-            else [],
+            [sentences.IMAGES_HEADING, *sentences.image_texts(comparison)] if comparison.disagreements else [],
         ),
         "## All metrics\n\n" + _all_metrics(comparison),
         _section("Protocol", [f"{key}: {value}" for key, value in comparison.experiment.protocol.items()]),

@@ -119,6 +119,4 @@ def name_seeds(seeds: Sequence[int]) -> str:
             groups[-1].append(seed)
         else:
             groups.append([seed])
-    return ", ".join(
-        f"{group[0]}-{group[-1]}" if len(group) > 2 else ", ".join(map(str, group)) for group in groups
-    )
+    return ", ".join(f"{group[0]}-{group[-1]}" if len(group) > 2 else ", ".join(map(str, group)) for group in groups)

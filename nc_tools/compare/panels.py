@@ -115,13 +115,8 @@ def reliability_panels(comparison: Comparison) -> list[Panel]:
 def collapse_panels(comparison: Comparison) -> list[Panel]:
     """Draw NC1 over epochs on a log scale: training set, hold-out, and the baseline's training set behind."""
     train = {arm: _curves(list(comparison.cells.get(arm, {}).values()), NC1) for arm in comparison.arms}
-    holdout = {
-        arm: _curves([run for run in comparison.runs if run.arm == arm], HOLDOUT_NC1)
-        for arm in comparison.arms
-    }
-    everything = [
-        point for found in (*train.values(), *holdout.values()) for curve in found for point in curve
-    ]
+    holdout = {arm: _curves([run for run in comparison.runs if run.arm == arm], HOLDOUT_NC1) for arm in comparison.arms}
+    everything = [point for found in (*train.values(), *holdout.values()) for curve in found for point in curve]
     if not everything:
         return []
     frame = _Frame(
@@ -210,9 +205,7 @@ def _middle(curves: Sequence[Curve]) -> list[tuple[float, float]]:
 def _band(curves: Sequence[Curve]) -> list[tuple[float, float]]:
     """The outline from the lowest to the highest run."""
     at = _by_step(curves)
-    return [(step, max(values)) for step, values in at] + [
-        (step, min(values)) for step, values in reversed(at)
-    ]
+    return [(step, max(values)) for step, values in at] + [(step, min(values)) for step, values in reversed(at)]
 
 
 def _by_step(curves: Sequence[Curve]) -> list[tuple[float, list[float]]]:

@@ -32,9 +32,7 @@ class Reliability:
     correct: NDArray[np.float64]
 
     def __add__(self, other: Reliability) -> Reliability:
-        return Reliability(
-            self.count + other.count, self.confidence + other.confidence, self.correct + other.correct
-        )
+        return Reliability(self.count + other.count, self.confidence + other.confidence, self.correct + other.correct)
 
     @property
     def ece(self) -> float:
@@ -107,9 +105,7 @@ def read_predictions(path: Path) -> Predicted:
 
 def _slices(logits: Any, num_images: int) -> Iterator[NDArray[np.float32]]:
     if logits.get_shape()[0] != num_images:
-        raise ValueError(
-            f"test_logits must have one row per label, got {logits.get_shape()[0]} and {num_images}"
-        )
+        raise ValueError(f"test_logits must have one row per label, got {logits.get_shape()[0]} and {num_images}")
     for start in range(0, num_images, _ROWS):
         # A slice may not reach beyond the tensor.
         yield logits[start : min(start + _ROWS, num_images)]
@@ -132,9 +128,7 @@ def _summarise(
     return Predicted(correct, digest, before, after if temperature is not None else None)
 
 
-def reliability(
-    logits: NDArray[np.float32], correct: NDArray[np.bool_], temperature: float = 1.0
-) -> Reliability:
+def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], temperature: float = 1.0) -> Reliability:
     """Sum confidence and correctness in equal-width bins of the highest softmax probability.
 
     Source: the diagram and its error after Guo et al. (2017), "On calibration of modern neural networks",
@@ -167,9 +161,7 @@ def disagreement(arm: str, seed: int, predicted: Predicted, reference: Predicted
         ValueError: If they were not tested on the same images in the same order.
     """
     if predicted.labels != reference.labels:
-        raise ValueError(
-            f"{arm}, seed {seed}: tested on other images than the baseline, so images cannot be paired"
-        )
+        raise ValueError(f"{arm}, seed {seed}: tested on other images than the baseline, so images cannot be paired")
     only_arm = int((predicted.correct & ~reference.correct).sum())
     only_reference = int((reference.correct & ~predicted.correct).sum())
     p = mcnemar(only_reference, only_arm)

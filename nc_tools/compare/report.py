@@ -54,9 +54,7 @@ def write_report(
     }
     unknown = [name for name in formats if name not in writers]
     if unknown:
-        raise ValueError(
-            f"formats must be among {', '.join(writers)}, got {', '.join(unknown)}: leave those out"
-        )
+        raise ValueError(f"formats must be among {', '.join(writers)}, got {', '.join(unknown)}: leave those out")
     out.mkdir(parents=True, exist_ok=True)
     return {name: _write(out / f"comparison.{name}", writers[name](comparison)) for name in formats}
 
@@ -80,14 +78,10 @@ def html_text(comparison: Comparison) -> str:
 
 
 def _figures(comparison: Comparison) -> dict[str, Any]:
-    secondary = [
-        metric_forest(comparison, metric) for metric in (tables.NLL, tables.ECE_SCALED, tables.PROBE)
-    ]
+    secondary = [metric_forest(comparison, metric) for metric in (tables.NLL, tables.ECE_SCALED, tables.PROBE)]
     return {
         "forest": family_forest(comparison.family),
-        "control_forest": family_forest(comparison.controls, name_reference=True)
-        if comparison.controls
-        else None,
+        "control_forest": family_forest(comparison.controls, name_reference=True) if comparison.controls else None,
         "secondary": [forest for forest in secondary if isinstance(forest, Forest)],
         "class_panels": panels.class_panels(comparison),
         "reliability_panels": panels.reliability_panels(comparison),
@@ -112,9 +106,7 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "runs": sorted(comparison.runs, key=lambda run: _place(comparison, run)),
         "images": by_arm,
         "image_seeds": sorted({found.seed for found in comparison.disagreements}),
-        "trials": [
-            trial for trial in comparison.experiment.tuning.get("trials") or () if isinstance(trial, Mapping)
-        ],
+        "trials": [trial for trial in comparison.experiment.tuning.get("trials") or () if isinstance(trial, Mapping)],
         "chosen": comparison.experiment.tuning.get("chosen") or {},
     }
 

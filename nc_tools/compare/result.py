@@ -132,9 +132,7 @@ class Caution:
         text: One sentence.
     """
 
-    kind: Literal[
-        "few pairs", "confounded", "not paired", "mixed configurations", "tuning", "uneven draws", "record"
-    ]
+    kind: Literal["few pairs", "confounded", "not paired", "mixed configurations", "tuning", "uneven draws", "record"]
     arm: str
     text: str
 

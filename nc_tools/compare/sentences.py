@@ -28,9 +28,7 @@ def result_sentences(comparison: Comparison) -> list[str]:
     top = _best(better or tests, comparison.primary)
     if not better:
         said = [f"No arm is better than {baseline} in {label} beyond doubt."]
-        said.append(
-            f"The largest gain seen is {_clause(top, comparison)}." if top else "No arm was ahead of it."
-        )
+        said.append(f"The largest gain seen is {_clause(top, comparison)}." if top else "No arm was ahead of it.")
     elif len(better) == 1:
         found = _clause(better[0], comparison, named=False)
         said = [f"{better[0].arm} is better than {baseline} in {label}: {found}."]
@@ -51,8 +49,7 @@ def _controls(comparison: Comparison, better: list[Test]) -> list[str]:
     beaters = {test.arm for test in better}
     tests = [test for test in controls.tests if test.arm in beaters and test.paired is not None]
     found = {
-        verdict: [t.arm for t in tests if controls.verdict(t) == verdict]
-        for verdict in ("better", "worse", "open")
+        verdict: [t.arm for t in tests if controls.verdict(t) == verdict] for verdict in ("better", "worse", "open")
     }
     parts = [
         f"{_list(arms)} {'is' if len(arms) == 1 else 'are'} {word}"
@@ -204,11 +201,7 @@ def rank_text(comparison: Comparison) -> str:
     pairs = max((test.paired.n for test in comparison.family.tests if test.paired is not None), default=0)
     lowest = f"{2.0 ** (1 - pairs):.4g}".removeprefix("0")
     floor = f"a sign-flip or rank test of {pairs} pair{'s' * (pairs != 1)} cannot go below p = {lowest}"
-    given = [
-        f"{test.arm} {p_text(test.sign_flip)}"
-        for test in comparison.family.tests
-        if test.sign_flip is not None
-    ]
+    given = [f"{test.arm} {p_text(test.sign_flip)}" for test in comparison.family.tests if test.sign_flip is not None]
     if given:
         return f"{floor}; sign-flip p, uncorrected: {', '.join(given)}"
     return f"{floor}, so it is {'left to six pairs or more' if pairs < 6 else 'not given'}"
@@ -220,9 +213,7 @@ def status_text(comparison: Comparison) -> str:
     scored = [run for run in comparison.runs if run.kind in {"final", "loop"}]
     for run in scored:
         counts[run.status] = counts.get(run.status, 0) + 1
-    return f"{len(scored)} runs compared or listed: " + ", ".join(
-        f"{n} {s}" for s, n in sorted(counts.items())
-    )
+    return f"{len(scored)} runs compared or listed: " + ", ".join(f"{n} {s}" for s, n in sorted(counts.items()))
 
 
 def seeds_text(comparison: Comparison) -> str:
@@ -234,12 +225,6 @@ def image_texts(comparison: Comparison) -> list[str]:
     """Write McNemar's p of every arm, one per seed."""
     by_arm: dict[str, list[str]] = {}
     for found in comparison.disagreements:
-        mark = (
-            "+"
-            if found.only_arm > found.only_reference
-            else "-"
-            if found.only_arm < found.only_reference
-            else "="
-        )
+        mark = "+" if found.only_arm > found.only_reference else "-" if found.only_arm < found.only_reference else "="
         by_arm.setdefault(found.arm, []).append(f"s{found.seed} {mark} {p_text(found.p)}")
     return [f"{arm}: {', '.join(texts)}" for arm, texts in by_arm.items()]

@@ -37,9 +37,7 @@ class Axis:
     def ticks(self, most: int = 5) -> list[float]:
         """Return round values inside the axis, at most about ``most``."""
         if self.log:
-            exponents = range(
-                math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1
-            )
+            exponents = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             if len(exponents) < 3:
                 near = [m * 10.0**e for e in range(-30, 31) for m in (1, 3)]
                 return [tick for tick in near if self.low <= tick <= self.high]
@@ -69,9 +67,7 @@ def number(value: float) -> str:
 
 def line(x1: str | float, y1: str | float, x2: str | float, y2: str | float, kind: str) -> Markup:
     """A straight line; coordinates are numbers or percentages."""
-    return Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(
-        *map(_at, (x1, y1, x2, y2)), kind
-    )
+    return Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(*map(_at, (x1, y1, x2, y2)), kind)
 
 
 def rect(x: str | float, y: str | float, width: str | float, height: str | float, kind: str) -> Markup:

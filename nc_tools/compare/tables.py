@@ -99,10 +99,7 @@ def _line(comparison: Comparison, arm: str) -> Line:
             primary.mean_and_sd(row.mean, row.sd).replace(" ", ""),
             "baseline" if arm == comparison.baseline else difference_text(row.paired, primary),
             "" if arm == comparison.baseline else p_text(row.p_holm),
-            *(
-                "→".join(mean_text(comparison, arm, key) for key in keys)
-                for _, keys in _described(comparison)
-            ),
+            *("→".join(mean_text(comparison, arm, key) for key in keys) for _, keys in _described(comparison)),
         ),
         "baseline" if test is None else comparison.family.verdict(test),
         why,

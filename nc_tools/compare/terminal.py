@@ -64,9 +64,7 @@ def _behind(comparison: Comparison, out: _Printer) -> None:
             mark = _MARKS[controls.verdict(test)]
             texts.append(f"{mark} {test.arm} against {test.reference}: {text}, Holm p {p_text(test.p_holm)}")
         out.section("Second family", texts)
-    out.section(
-        "Detectable difference", [sentences.reach_heading(comparison), *sentences.reach_texts(comparison)]
-    )
+    out.section("Detectable difference", [sentences.reach_heading(comparison), *sentences.reach_texts(comparison)])
     if comparison.shares:
         out.section("Variance", [sentences.SHARES_HEADING, *sentences.share_texts(comparison)])
     out.section("Rank tests", [sentences.rank_text(comparison)])
@@ -131,6 +129,4 @@ class _Printer:
         return table
 
     def _made(self, text: str, style: str = "") -> Text:
-        return Text(
-            text if self._unicode else text.translate(_ASCII).encode("ascii", "replace").decode(), style=style
-        )
+        return Text(text if self._unicode else text.translate(_ASCII).encode("ascii", "replace").decode(), style=style)

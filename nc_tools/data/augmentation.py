@@ -93,9 +93,7 @@ def augment(images: Tensor, views: Tensor, how: Augment) -> Tensor:
         [[[[4, 0], [0, 0]]]]
     """
     if views.shape != images.shape[:1]:
-        raise ValueError(
-            f"every image needs one view, got {tuple(views.shape)} views for {len(images)} images"
-        )
+        raise ValueError(f"every image needs one view, got {tuple(views.shape)} views for {len(images)} images")
     if how.views == 1 or len(images) == 0:
         return images.contiguous()
     count, channels, height, width = images.shape
@@ -141,9 +139,7 @@ class Normalise:
     ) -> None:
         centre, spread = torch.as_tensor(mean, dtype=torch.float64), torch.as_tensor(std, dtype=torch.float64)
         if centre.shape != spread.shape or centre.dim() != 1:
-            raise ValueError(
-                f"mean and std must both be (C,), got {tuple(centre.shape)} and {tuple(spread.shape)}"
-            )
+            raise ValueError(f"mean and std must both be (C,), got {tuple(centre.shape)} and {tuple(spread.shape)}")
         if not bool((spread > 0).all()):
             raise ValueError(f"std must be positive in every channel, got {spread.tolist()}")
         self._scale = (1 / (255 * spread)).float().view(-1, 1, 1).to(device)

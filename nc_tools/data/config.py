@@ -125,21 +125,16 @@ class DataConfig:
         if self.labels is not None:
             parse_labels(self.labels)
             if kind != "imagefolder":
-                raise ValueError(
-                    f"labels from a CSV are matched by path and need imagefolder:PATH, got {kind}"
-                )
+                raise ValueError(f"labels from a CSV are matched by path and need imagefolder:PATH, got {kind}")
             if self.held_out_classes:
                 raise ValueError(
-                    "labels from a CSV may name a class that is held out: use transfer_data instead of "
-                    "held_out_classes"
+                    "labels from a CSV may name a class that is held out: use transfer_data instead of held_out_classes"
                 )
 
     def _check_sampling(self) -> None:
         if not self.imbalance >= 1 or self.imbalance == float("inf"):
             hint = f": did you mean {1 / self.imbalance:g}?" if 0 < self.imbalance < 1 else ""
-            raise ValueError(
-                f"imbalance is n_max / n_min and must be at least 1, got {self.imbalance:g}{hint}"
-            )
+            raise ValueError(f"imbalance is n_max / n_min and must be at least 1, got {self.imbalance:g}{hint}")
         for name, value, choices in (
             ("profile", self.profile, get_args(Profile)),
             ("protocol", self.protocol, get_args(Protocol)),
@@ -153,10 +148,6 @@ class DataConfig:
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size is a side in pixels and must be at least 1, got {self.image_size}")
         if self.crop_padding is not None and self.crop_padding < 0:
-            raise ValueError(
-                f"crop_padding is a number of pixels and must not be negative, got {self.crop_padding}"
-            )
+            raise ValueError(f"crop_padding is a number of pixels and must not be negative, got {self.crop_padding}")
         if self.memory_gb is not None and self.memory_gb < 0:
-            raise ValueError(
-                f"memory_gb must not be negative, got {self.memory_gb:g}: 0 streams every folder"
-            )
+            raise ValueError(f"memory_gb must not be negative, got {self.memory_gb:g}: 0 streams every folder")

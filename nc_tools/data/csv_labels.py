@@ -52,9 +52,7 @@ def read_labels(
             )
         i = position[path]
         if found[i] not in (-1, label):
-            raise ValueError(
-                f"each image must have one label, and {file}, line {line}, gives {path} a second one"
-            )
+            raise ValueError(f"each image must have one label, and {file}, line {line}, gives {path} a second one")
         found[i] = label
     missing = [path for path, label in zip(paths, found, strict=True) if label < 0]
     if missing:

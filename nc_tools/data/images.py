@@ -42,9 +42,7 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
-            raise ValueError(
-                f"images must be uint8 (N, C, H, W), got {self.images.dtype} {tuple(self.images.shape)}"
-            )
+            raise ValueError(f"images must be uint8 (N, C, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
         _check_labels(self.labels, len(self.images), len(self.classes))
 
     def __len__(self) -> int:
@@ -209,9 +207,7 @@ def _check_labels(labels: Tensor, count: int, num_classes: int) -> None:
     if labels.shape != (count,) or labels.dtype != torch.int64:
         raise ValueError(f"labels must be int64 ({count},), got {labels.dtype} {tuple(labels.shape)}")
     if count and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
-        raise ValueError(
-            f"labels must lie in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}"
-        )
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
 
 
 def _pick(paths: tuple[str, ...] | None, indices: Tensor) -> tuple[str, ...] | None:

@@ -94,9 +94,7 @@ def load(config: DataConfig, cache: Path | None = None, progress: Progress | Non
         pair, transfer = _hold_out_classes(pair, config.held_out_classes)
     elif config.transfer_data is not None:
         channels, size, _ = pair.train.shape
-        transfer = _load_source(
-            parse_source(config.transfer_data), config, size, channels, limit, cache, progress
-        )
+        transfer = _load_source(parse_source(config.transfer_data), config, size, channels, limit, cache, progress)
     mean, std = mean_std(pair.train)
     parts = [pair, *([transfer] if transfer else [])]
     return Sources(
@@ -145,9 +143,7 @@ def _load_source(
         from nc_tools.data.cifar import load_cifar
 
         pair = _Pair(*load_cifar(source.kind, source.path))
-    return replace(
-        pair, train=_fit(pair.train, image_size, channels), test=_fit(pair.test, image_size, channels)
-    )
+    return replace(pair, train=_fit(pair.train, image_size, channels), test=_fit(pair.test, image_size, channels))
 
 
 def _load_folder(tree: FolderTree, how: Reading) -> _Pair:

@@ -124,9 +124,7 @@ class StreamLoader:
         self._seed = seed
         self._bounds = batch_bounds(len(indices), batch_size)
         self._normalise = Normalise(mean, std, device=self._device, channels_last=channels_last)
-        self._stream = PixelStream(
-            images, self._device, default_workers(images) if workers is None else workers
-        )
+        self._stream = PixelStream(images, self._device, default_workers(images) if workers is None else workers)
 
     def __len__(self) -> int:
         """Steps in an epoch."""

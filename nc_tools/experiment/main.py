@@ -16,11 +16,12 @@ from rich.console import Console
 
 from nc_tools.experiment.config import Protocol, RunConfig
 from nc_tools.experiment.encode import encode
-from nc_tools.experiment.finish import finish
+from nc_tools.experiment.finish import report, say_where
 from nc_tools.experiment.overrides import parse_setting, put, put_all
 from nc_tools.experiment.run import Options, Plan, run_plan
 from nc_tools.interruption import Killed
 from nc_tools.suggestions import did_you_mean
+from nc_tools.tracking import LiveSync, MlflowSync
 
 SMOKE_EPOCHS = 2
 
@@ -77,8 +78,11 @@ def main(
             print(json.dumps({"arms": encode(dict(plan.arms)), "protocol": encode(plan.protocol)}, indent=2))
             return
         options = make_options(args)
-        run_plan(plan, options, console)
-        finish(options.out, console, tracking_uri=options.tracking_uri)
+        sync = MlflowSync(options.out, options.tracking_uri, plan.name)
+        with LiveSync(sync):
+            run_plan(plan, options, console)
+            report(options.out, console, sync)
+        say_where(options.out, console, options.tracking_uri)
     except Killed:
         console.print(f"\nStopped. What was finished is kept in {args.out}; the same command with --resume goes on.")
         sys.exit(130)

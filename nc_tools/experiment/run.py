@@ -15,12 +15,13 @@ from rich.console import Console
 from nc_tools.experiment.config import Protocol, RunConfig
 from nc_tools.experiment.display import Display
 from nc_tools.experiment.encode import encode
+from nc_tools.experiment.execute import identify
 from nc_tools.experiment.job import Job, JobResult, Kind, Progress
-from nc_tools.experiment.setup import build_loss, build_model, facts_of, open_data
+from nc_tools.experiment.setup import DataFacts, build_loss, build_model, facts_of, open_data
 from nc_tools.experiment.tuning import Score, Tuned, mean_over_seeds, tune
 from nc_tools.experiment.workers import Workers
 from nc_tools.interruption import Killed, StopSignal
-from nc_tools.tracking import LiveSync, MlflowSync, mend
+from nc_tools.tracking import mend
 from nc_tools.tracking.files import write_json
 
 
@@ -34,7 +35,7 @@ class Options:
         workers: Runs side by side.
         threads: CPU threads of each.
         resume: Go on from checkpoints of unfinished runs.
-        tracking_uri: Where MLflow keeps runs; None for a store in the output folder.
+        tracking_uri: Where MLflow shows the runs; None for a store in the output folder.
     """
 
     out: Path
@@ -88,14 +89,13 @@ def run_plan(plan: Plan, options: Options, console: Console) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     mend(options.out)
     with StopSignal() as stop, Display(console) as display:
-        _check(plan, options, display)
+        facts = _check(plan, options, display)
         _write_experiment(plan, options.out, [])
-        sync = MlflowSync(options.out, options.tracking_uri, plan.name)
-        with Workers(options.workers, options.threads) as workers, LiveSync(sync):
-            _Comparison(plan, options, workers, display, stop).make()
+        with Workers(options.workers, options.threads) as workers:
+            _Comparison(plan, options, facts, workers, display, stop).make()
 
 
-def _check(plan: Plan, options: Options, display: Display) -> None:
+def _check(plan: Plan, options: Options, display: Display) -> DataFacts:
     """Read the data and build every arm once, so that what cannot work is said before hours of training."""
 
     def told(done: int, total: int) -> None:
@@ -122,14 +122,24 @@ def _check(plan: Plan, options: Options, display: Display) -> None:
             build_loss(config, facts, model.head.feature_dim)
         except (ValueError, TypeError) as error:
             raise type(error)(f"arm {name}: {error}") from error
+    return facts
 
 
 class _Comparison:
     """The stages of a comparison, over one set of workers."""
 
-    def __init__(self, plan: Plan, options: Options, workers: Workers, display: Display, stop: StopSignal) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        options: Options,
+        facts: DataFacts,
+        workers: Workers,
+        display: Display,
+        stop: StopSignal,
+    ) -> None:
         self.plan = plan
         self.options = options
+        self.facts = facts
         self.workers = workers
         self.display = display
         self.stop = stop
@@ -156,11 +166,16 @@ class _Comparison:
                 for draw in range(self.plan.protocol.draws if config.has_draws else 1):
                     job = self._job("final", arm, config, seed, draw)
                     jobs.append(replace(job, holdout_run=holdout.run if holdout.status == "FINISHED" else None))
-        results: list[JobResult] = []
-        try:
-            results = self._run("final runs", jobs)
-        finally:
-            _write_experiment(self.plan, self.options.out, list(zip(jobs, results, strict=False)))
+        rows = [self._row(job) for job in jobs]
+        _write_experiment(self.plan, self.options.out, rows)
+        results = self._run("final runs", jobs)
+        told = [{**row, "status": r.status, "error": r.error} for row, r in zip(rows, results, strict=True)]
+        _write_experiment(self.plan, self.options.out, told)
+
+    def _row(self, job: Job) -> dict[str, Any]:
+        run_id = identify(job, self.facts).run_id
+        planned = {"status": "PLANNED", "error": None}
+        return {"arm": job.arm, "seed": job.seed, "draw": job.draw, "run_id": run_id, **planned}
 
     def _trials(self, settings: Sequence[tuple[str, RunConfig]]) -> list[Score]:
         seeds = self.plan.protocol.tuning_seeds
@@ -193,9 +208,9 @@ class _Comparison:
         )
 
 
-def _write_experiment(plan: Plan, out: Path, runs: Sequence[tuple[Job, JobResult]]) -> None:
+def _write_experiment(plan: Plan, out: Path, runs: Sequence[Mapping[str, Any]]) -> None:
     """Write what the comparison is, and which runs are its own: a folder may hold those of others too."""
-    told: dict[str, Any] = {
+    told = {
         "schema": 1,
         "name": plan.name,
         "question": plan.question,
@@ -204,16 +219,6 @@ def _write_experiment(plan: Plan, out: Path, runs: Sequence[tuple[Job, JobResult
         "primary": "test/gen/balanced_accuracy",
         "suite": plan.suite,
         "protocol": {k: v for k, v in encode(plan.protocol).items() if k != "dataclass"},
-        "runs": [
-            {
-                "arm": job.arm,
-                "seed": job.seed,
-                "draw": job.draw,
-                "run_id": result.run.name if result.run else None,
-                "status": result.status,
-                "error": result.error,
-            }
-            for job, result in runs
-        ],
+        "runs": list(runs),
     }
     write_json(out / "experiment.json", told)

@@ -80,8 +80,8 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
     """Choose each arm's learning rate, then its knob at that rate.
 
     Every arm tries the same rates. When an arm's best lies at the edge of the grid, the grid grows by half a decade on
-    that side *for all arms*, at most ``max_extensions`` times; what still lies at the edge then is noted. Then every arm
-    tries as many values of its one knob as every other. Ties go to the rate nearest to the middle of the grid, and to
+    that side *for all arms*, at most ``max_extensions`` times; what still lies at the edge then is noted. Then every
+    arm tries as many values of its one knob as every other. Ties go to the rate nearest to the middle of the grid, and to
     the knob's configured value.
 
     Args:

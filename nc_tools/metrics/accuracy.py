@@ -79,9 +79,7 @@ def classification(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequen
     present = tested > 0
     recall = right / tested.clamp(min=1)
     f1 = 2 * right / (tested + predicted).clamp(min=1)
-    groups = (
-        {"balanced_accuracy": torch.ones_like(present)} | _by_threshold(frequencies) | _thirds(frequencies)
-    )
+    groups = {"balanced_accuracy": torch.ones_like(present)} | _by_threshold(frequencies) | _thirds(frequencies)
     members = torch.stack(list(groups.values())) & present
     numbers = torch.cat(
         [

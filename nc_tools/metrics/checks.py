@@ -23,9 +23,7 @@ def checked_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if logits.ndim != 2 or logits.shape[1] < 1:
         raise ValueError(f"logits must have the shape (N, K), got {tuple(logits.shape)}")
     if labels.shape != logits.shape[:1]:
-        raise ValueError(
-            f"labels must have the shape ({len(logits)},) to fit the logits, got {tuple(labels.shape)}"
-        )
+        raise ValueError(f"labels must have the shape ({len(logits)},) to fit the logits, got {tuple(labels.shape)}")
     if labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise TypeError(f"labels must be integer class indices, got {labels.dtype}")
     if len(labels) == 0:
@@ -38,7 +36,5 @@ def checked_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if outside_count:
         raise ValueError(f"labels must lie in [0, {scores.shape[1]}), but {outside_count} of them do not")
     if broken_count:
-        raise ValueError(
-            f"logits must be finite, but {broken_count} of {len(scores)} samples hold NaN or inf"
-        )
+        raise ValueError(f"logits must be finite, but {broken_count} of {len(scores)} samples hold NaN or inf")
     return scores, target

@@ -86,9 +86,7 @@ def neural_collapse(
         if not finite:
             raise ValueError(_not_finite(x))
         if present < 2:
-            raise ValueError(
-                f"neural collapse compares classes and needs samples of at least 2, got {present}"
-            )
+            raise ValueError(f"neural collapse compares classes and needs samples of at least 2, got {present}")
         index = torch.arange(number, device=x.device) if present == number else counts.nonzero().flatten()
         place = torch.empty_like(counts).scatter_(0, index, torch.arange(present, device=x.device))
         frame = MeanFrame.of(index, counts[index], sums[index] / counts[index, None])
@@ -130,13 +128,9 @@ def collapse_from_moments(moments: ClassMoments, weight: Tensor | None = None) -
     with full_precision(moments.device):
         index = moments.counts.nonzero().flatten()
         if len(index) < 2:
-            raise ValueError(
-                f"neural collapse compares classes and needs samples of at least 2, got {len(index)}"
-            )
+            raise ValueError(f"neural collapse compares classes and needs samples of at least 2, got {len(index)}")
         if weight is not None and weight.shape != moments.means.shape:
-            raise ValueError(
-                f"weight must have the shape {tuple(moments.means.shape)}, got {tuple(weight.shape)}"
-            )
+            raise ValueError(f"weight must have the shape {tuple(moments.means.shape)}, got {tuple(weight.shape)}")
         frame = MeanFrame.of(index, moments.counts[index], moments.means[index])
         pinv = {}
         if moments.has_class_averaged:
@@ -191,9 +185,7 @@ def _not_finite(features: Tensor) -> str:
     return "features must be small enough for float32 sums: rescale them or pass float64"
 
 
-def _number_of_classes(
-    labels: Tensor, weight: Tensor | None, logits: Tensor | None, num_classes: int | None
-) -> int:
+def _number_of_classes(labels: Tensor, weight: Tensor | None, logits: Tensor | None, num_classes: int | None) -> int:
     sizes = {"num_classes": num_classes}
     sizes["weight"] = None if weight is None else len(weight)
     sizes["logits"] = None if logits is None else logits.shape[1]

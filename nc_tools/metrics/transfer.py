@@ -211,9 +211,7 @@ def nearest_class_centre(
         weight = (slots < counts[:, None]).to(x.dtype) / counts.clamp(max=shots)[:, None]
         slots = slots.minimum(counts[:, None] - 1)
         for _ in range(draws):
-            key = torch.rand(len(y), generator=generator, dtype=torch.float64, device=generator.device).to(
-                x.device
-            )
+            key = torch.rand(len(y), generator=generator, dtype=torch.float64, device=generator.device).to(x.device)
             chosen = (y + key).argsort()[first[:, None] + slots]
             centres = torch.einsum("ks,ksd->kd", weight, x[chosen])
             scores = queries @ centres.T - centres.square().sum(dim=1) / 2
@@ -265,12 +263,8 @@ def transfer_report(
     return {
         "probe/accuracy": linear_probe(*sets, stream(seed, "transfer", 0)),
         "knn/accuracy": knn_accuracy(*sets),
-        "ncc_1/accuracy": nearest_class_centre(
-            *sets, shots=1, draws=20, generator=stream(seed, "transfer", 1)
-        )[0],
-        "ncc_5/accuracy": nearest_class_centre(
-            *sets, shots=5, draws=20, generator=stream(seed, "transfer", 5)
-        )[0],
+        "ncc_1/accuracy": nearest_class_centre(*sets, shots=1, draws=20, generator=stream(seed, "transfer", 1))[0],
+        "ncc_5/accuracy": nearest_class_centre(*sets, shots=5, draws=20, generator=stream(seed, "transfer", 5))[0],
         **{key: target[key] for key in ("cdnv", "nc1_trace") if key in target},
     }
 
@@ -294,9 +288,7 @@ def _prepare(
     place = torch.searchsorted(known, labels)
     asked = test_labels.to(bank.device, known.dtype).contiguous()
     if len(known) < 2 or len(asked) == 0:
-        raise ValueError(
-            f"a transfer set needs two classes and a test sample, got {len(known)} and {len(asked)}"
-        )
+        raise ValueError(f"a transfer set needs two classes and a test sample, got {len(known)} and {len(asked)}")
     answers = torch.searchsorted(known, asked).clamp(max=len(known) - 1)
     unseen = asked[known[answers] != asked]
     if len(unseen):

@@ -49,9 +49,7 @@ class Staged:
                 tags["nc.suite"] = content["suite"]
             assert state.experiment_id is not None  # noqa: S101
             state.run_id = known.find(record) or known.learn(
-                client.create_run(
-                    state.experiment_id, start_time=content["staged_ms"], tags=tags
-                ).info.run_id,
+                client.create_run(state.experiment_id, start_time=content["staged_ms"], tags=tags).info.run_id,
                 record,
             )
             sent.save(self.folder, self.key, state)
@@ -62,9 +60,7 @@ class Staged:
                 state.artifacts[name] = mark
         client.log_text(state.run_id, json.dumps(_table(content["rows"])), TABLE)
         present = client.get_run(state.run_id).data.metrics
-        points = {
-            key: value for key, value in _numbers(content["summary"]).items() if present.get(key) != value
-        }
+        points = {key: value for key, value in _numbers(content["summary"]).items() if present.get(key) != value}
         client.log_batch(
             state.run_id,
             metrics=[Metric(key, value, content["staged_ms"], 0) for key, value in points.items()],
@@ -83,9 +79,7 @@ class Staged:
         return notes
 
 
-def stage(
-    root: Path, report_dir: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-) -> None:
+def stage(root: Path, report_dir: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     """Note beside the report that this comparison is to be sent.
 
     Args:
@@ -105,9 +99,7 @@ def stage(
         {
             "schema": 1,
             # Relative where it can be, so that the output folder may be moved.
-            "report_dir": str(
-                report_dir.relative_to(root) if report_dir.is_relative_to(root) else report_dir
-            ),
+            "report_dir": str(report_dir.relative_to(root) if report_dir.is_relative_to(root) else report_dir),
             "experiment": str(summary.get("experiment") or about.get("name") or "nc_tools"),
             "suite": str(summary.get("suite") or about.get("suite") or ""),
             "staged_ms": time.time_ns() // 1_000_000,

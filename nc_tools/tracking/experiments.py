@@ -101,9 +101,7 @@ class Experiments:
     def _location(self, name: str) -> str | None:
         if self.store.artifacts is None:
             return None
-        return (
-            self.store.artifacts / (re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "experiment")
-        ).as_uri()
+        return (self.store.artifacts / (re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "experiment")).as_uri()
 
     def _checked(self, experiment: "Experiment") -> str:
         name = experiment.name

@@ -65,9 +65,7 @@ class RunIdentity:
         if not self.group_hash:
             object.__setattr__(self, "group_hash", config_hash(without_replicate(whole)))
         if not self.config_hash:
-            object.__setattr__(
-                self, "config_hash", config_hash({**whole, "seed": self.seed, "draw": self.draw})
-            )
+            object.__setattr__(self, "config_hash", config_hash({**whole, "seed": self.seed, "draw": self.draw}))
         object.__setattr__(self, "command", redact_command(self.command))
 
     @property

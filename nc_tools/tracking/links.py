@@ -37,9 +37,7 @@ def direct_links(root: Path | str, tracking_uri: str | None = None, port: int = 
             str(port),
         ]
         lines.append(f"MLflow: {shlex.join(command)}")
-    lines += [
-        f"  then {page}" if not store.is_server else f"MLflow: {page}" for page in _pages(root, store, base)
-    ]
+    lines += [f"  then {page}" if not store.is_server else f"MLflow: {page}" for page in _pages(root, store, base)]
     return lines
 
 

@@ -26,9 +26,7 @@ class MlflowSync:
         ValueError: If the address is a plain folder, which MLflow no longer writes to.
     """
 
-    def __init__(
-        self, root: Path | str, tracking_uri: str | None = None, experiment: str | None = None
-    ) -> None:
+    def __init__(self, root: Path | str, tracking_uri: str | None = None, experiment: str | None = None) -> None:
         self.root = Path(root).resolve()
         self.store = resolve_store(self.root, tracking_uri)
         self.experiment = experiment

@@ -150,9 +150,7 @@ class RunRecord:
             RuntimeError: If the run has ended already.
         """
         self._require_running()
-        write_json(
-            self.path / "final.json", {str(key): as_number(str(key), value) for key, value in final.items()}
-        )
+        write_json(self.path / "final.json", {str(key): as_number(str(key), value) for key, value in final.items()})
         self._end("FINISHED", None)
 
     def fail(self, error: BaseException | str) -> None:
@@ -183,9 +181,7 @@ class RunRecord:
 
     def _require_running(self) -> None:
         if self._status != "RUNNING":
-            raise RuntimeError(
-                f"the run {self.path.name} must be running to take values; it is {self._status}"
-            )
+            raise RuntimeError(f"the run {self.path.name} must be running to take values; it is {self._status}")
 
     def _end(self, status: Status, error: str | None) -> None:
         if self._status != "RUNNING":
@@ -199,9 +195,7 @@ class RunRecord:
         )
         self._status = status
 
-    def _status_json(
-        self, ended_ms: int | None, error: str | None, status: Status = "RUNNING"
-    ) -> dict[str, object]:
+    def _status_json(self, ended_ms: int | None, error: str | None, status: Status = "RUNNING") -> dict[str, object]:
         return {
             "status": status,
             "started_ms": self._started_ms,
@@ -241,9 +235,7 @@ def _clear_unfinished(path: Path) -> None:
 
 def _refuse_if_finished(path: Path, status: Mapping[str, object]) -> None:
     if status.get("status") == "FINISHED":
-        raise FileExistsError(
-            f"the run {path.name} is already finished; read it, or remove its folder to repeat it"
-        )
+        raise FileExistsError(f"the run {path.name} is already finished; read it, or remove its folder to repeat it")
 
 
 def _refuse_if_written(path: Path, status: Mapping[str, object]) -> None:

@@ -23,11 +23,7 @@ class SyncReport:
         if self.error is None:
             return None
         what = (
-            f"{self.pending} run{'s are' if self.pending != 1 else ' is'} not in MLflow yet: "
-            if self.pending
-            else ""
+            f"{self.pending} run{'s are' if self.pending != 1 else ' is'} not in MLflow yet: " if self.pending else ""
         )
-        way_out = (
-            f"The records on disk are complete; send them later with: nc-tools sync {shlex.quote(str(root))}"
-        )
+        way_out = f"The records on disk are complete; send them later with: nc-tools sync {shlex.quote(str(root))}"
         return f"{what}{self.error}. {way_out}"

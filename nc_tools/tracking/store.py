@@ -149,9 +149,7 @@ def connect(store: Store) -> "MlflowClient":
         with FileLock(f"{store.database}.lock", timeout=OPEN_SECONDS):
             return _opened(MlflowClient, store)
     except Timeout as error:
-        raise StoreError(
-            f"another process has been opening {store.database} for {OPEN_SECONDS:.0f} s"
-        ) from error
+        raise StoreError(f"another process has been opening {store.database} for {OPEN_SECONDS:.0f} s") from error
 
 
 def _opened(client_type: "type[MlflowClient]", store: Store) -> "MlflowClient":
@@ -159,7 +157,5 @@ def _opened(client_type: "type[MlflowClient]", store: Store) -> "MlflowClient":
         client = client_type(tracking_uri=store.uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # MLflow, SQLAlchemy, alembic and requests each have errors of their own
-        raise StoreError(
-            f"the MLflow store {store.label} cannot be opened: {store.explain(error)}"
-        ) from error
+        raise StoreError(f"the MLflow store {store.label} cannot be opened: {store.explain(error)}") from error
     return client

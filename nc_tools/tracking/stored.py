@@ -51,9 +51,7 @@ class StoredRun:
         curves: dict[str, list[tuple[int, float]]] = {}
         for line in self._lines:
             for key, value in line["values"].items():
-                curves.setdefault(key, []).append(
-                    (int(line["step"]), math.nan if value is None else float(value))
-                )
+                curves.setdefault(key, []).append((int(line["step"]), math.nan if value is None else float(value)))
         return curves
 
 
@@ -102,9 +100,7 @@ def scan(root: Path | str) -> Scan:
     """
     root = Path(root).resolve()
     if not root.is_dir():
-        raise FileNotFoundError(
-            f"the output folder must exist, and {root} does not; give the --out of the runs"
-        )
+        raise FileNotFoundError(f"the output folder must exist, and {root} does not; give the --out of the runs")
     runs, broken = [], {}
     for path in sorted(root.glob("runs/[!.]*")):
         if not path.is_dir():
