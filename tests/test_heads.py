@@ -99,7 +99,8 @@ def test_outputs_say_the_same_as_forward_and_compute_logits_only_when_asked(want
 def test_gradient_reaches_the_backbone_and_every_parameter(wanted: Spec[Head]) -> None:
     head, h = built(wanted), features().requires_grad_()
     cross_entropy(head(h), torch.arange(N) % K).backward()  # type: ignore[no-untyped-call]
-    assert h.grad is not None and float(h.grad.abs().sum()) > 0
+    assert h.grad is not None
+    assert float(h.grad.abs().sum()) > 0
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in head.parameters())
 
 
@@ -275,7 +276,8 @@ def test_every_direction_of_normalised_features_gets_a_gradient() -> None:
 def test_unit_has_a_bounded_gradient_at_zero() -> None:
     x = torch.zeros(3, 4, requires_grad=True)
     unit(x).sum().backward()  # type: ignore[no-untyped-call]
-    assert x.grad is not None and float(x.grad.abs().max()) <= 1.0
+    assert x.grad is not None
+    assert float(x.grad.abs().max()) <= 1.0
 
 
 def test_random_rows_are_unit_and_not_an_etf() -> None:

@@ -161,7 +161,8 @@ def test_finite_in_half_precision_and_at_saturation(build: Callable[[], LossTerm
     value.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(value)
     assert value.dtype == torch.float32
-    assert logits.grad is not None and torch.isfinite(logits.grad).all()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
 
 
 @every_loss

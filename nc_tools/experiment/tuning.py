@@ -81,8 +81,8 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
 
     Every arm tries the same rates. When an arm's best lies at the edge of the grid, the grid grows by half a decade on
     that side *for all arms*, at most ``max_extensions`` times; what still lies at the edge then is noted. Then every
-    arm tries as many values of its one knob as every other. Ties go to the rate nearest to the middle of the grid, and to
-    the knob's configured value.
+    arm tries as many values of its one knob as every other. Ties go to the rate nearest to the middle of the grid, and
+    to the knob's configured value.
 
     Args:
         arms: Arms by name.
