@@ -60,6 +60,7 @@ class DotRegression(LossTerm):
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the batch."""
-        own = at_least_float32(outputs.weight)[batch.labels]
+        # index_select, not weight[labels]: several times faster on a CPU.
+        own = at_least_float32(outputs.weight.index_select(0, batch.labels))
         own_score = (own * at_least_float32(outputs.embedded)).sum(-1)
         return dot_regression(own_score, self.weight_norm, self.feature_norm).mean()
