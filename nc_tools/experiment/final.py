@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nc_tools.data.images import Images
 from nc_tools.evaluation import collapse, collect, generalisation, with_prefix
+from nc_tools.experiment.figures import write_figures
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.setup import Data, DataFacts
 from nc_tools.experiment.weights import load_weights
@@ -44,6 +45,8 @@ def measure_final(
     values |= _best_epoch(job, data, facts, model, record, dtype)
     values |= _transfer(job, data, model, dtype)
     _write(record, test, facts, temperatures)
+    curves = record.read().curves()
+    write_figures(record.figures, test.logits, test.labels, temperatures.get("temperature"), curves)
     return values
 
 
