@@ -115,6 +115,8 @@ def make_plan(
             protocol = put(protocol, rest, value)
         else:
             chosen = _set(chosen, path, value)
+    if args.smoke:
+        question = f"SMOKE RUN, to see that everything works: its numbers mean nothing. {question}"
     return Plan(name=name, question=question.strip(), arms=chosen, protocol=protocol)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from nc_tools.experiment.config import Protocol, RunConfig
@@ -87,12 +89,24 @@ def run_plan(plan: Plan, options: Options, console: Console) -> None:
         Killed: After Ctrl-C or SIGTERM, when every run in progress has been written down.
     """
     options.out.mkdir(parents=True, exist_ok=True)
-    mend(options.out)
-    with StopSignal() as stop, Display(console) as display:
+    with _alone(options.out), StopSignal() as stop, Display(console) as display:
+        mend(options.out)
         facts = _check(plan, options, display)
         _write_experiment(plan, options.out, [])
         with Workers(options.workers, options.threads) as workers:
             _Comparison(plan, options, facts, workers, display, stop).make()
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the output folder; the lock goes with the process, however it ends."""
+    try:
+        with FileLock(out / ".comparison.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ValueError(
+            f"one comparison at a time may write to {out}, and another is doing so: wait for it, or choose another --out"
+        ) from error
 
 
 def _check(plan: Plan, options: Options, display: Display) -> DataFacts:

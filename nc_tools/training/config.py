@@ -24,7 +24,8 @@ class OptimConfig:
         optimizer: A ``torch.optim`` class with its own arguments; rate and decay are filled in from here. SGD couples
             weight decay with the gradient, which collapse needs; AdamW's decoupled decay prevents it.
         lr: Peak learning rate.
-        head_lr: Peak rate of the head's parameters; None for the same.
+        head_lr_ratio: Peak rate of the head's parameters over that of the backbone's; a ratio, so that it holds for
+            every rate that is tried.
         weight_decay: On weights. Scales (0-dimensional parameters) never decay.
         decay_norm_and_bias: Decay biases and normalisation gains too, as much of the older literature does.
         schedule: "cosine" to zero, or "step".
@@ -36,7 +37,7 @@ class OptimConfig:
 
     optimizer: Spec[Any] = field(default_factory=lambda: spec(torch.optim.SGD, momentum=0.9))
     lr: float = 0.1
-    head_lr: float | None = None
+    head_lr_ratio: float = 1.0
     weight_decay: float = 5e-4
     decay_norm_and_bias: bool = False
     schedule: Literal["cosine", "step"] = "cosine"
@@ -46,7 +47,7 @@ class OptimConfig:
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
-        _positive("optim", lr=self.lr, gamma=self.gamma)
+        _positive("optim", lr=self.lr, head_lr_ratio=self.head_lr_ratio, gamma=self.gamma)
         if self.weight_decay < 0:
             raise ValueError(f"optim.weight_decay must not be negative, got {self.weight_decay}")
         if self.schedule not in ("cosine", "step"):

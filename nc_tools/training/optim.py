@@ -24,7 +24,7 @@ def make_optimizer(model: Classifier, config: OptimConfig) -> torch.optim.Optimi
         ValueError: If nothing in the model is trainable.
     """
     groups = []
-    for module, lr in ((model.backbone, config.lr), (model.head, config.head_lr or config.lr)):
+    for module, lr in ((model.backbone, config.lr), (model.head, config.lr * config.head_lr_ratio)):
         trainable = [p for p in module.parameters() if p.requires_grad]
         decayed = [p for p in trainable if _decays(p, config)]
         plain = [p for p in trainable if not _decays(p, config)]
