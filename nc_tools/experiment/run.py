@@ -100,13 +100,17 @@ def run_plan(plan: Plan, options: Options, console: Console) -> None:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Hold the output folder; the lock goes with the process, however it ends."""
+    lock = FileLock(out / ".comparison.lock")
     try:
-        with FileLock(out / ".comparison.lock", timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise ValueError(
-            f"one comparison at a time may write to {out}, and another is doing so: wait for it, or choose another --out"
+            f"one comparison at a time may write to {out}, and another is doing so: wait for it, or give another --out"
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check(plan: Plan, options: Options, display: Display) -> DataFacts:
