@@ -150,9 +150,14 @@ def reach_texts(comparison: Comparison) -> list[str]:
         elif test.reach is None or test.reach.plain is None or test.reach.corrected is None:
             texts.append(f"{test.arm}: {test.paired.note}")
         else:
-            plain, corrected = (primary.value(size) for size in (test.reach.plain, test.reach.corrected))
+            plain, corrected = (_size(primary, size) for size in (test.reach.plain, test.reach.corrected))
             texts.append(f"{test.arm}: {plain}{spaced} ({corrected} corrected), n = {test.paired.n}")
     return texts
+
+
+def _size(metric: Measure, size: float) -> str:
+    """Write a detectable difference; a share cannot differ by more than 100 points, however far the formula goes."""
+    return "over 100" if metric.unit == "points" and size > 1 else metric.value(size)
 
 
 def reach_heading(comparison: Comparison) -> str:
