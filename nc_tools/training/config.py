@@ -47,6 +47,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _positive("optim", lr=self.lr, gamma=self.gamma)
+        optional = {"head_lr": self.head_lr, "clip_norm": self.clip_norm}
+        _positive("optim", **{name: value for name, value in optional.items() if value is not None})
         if self.weight_decay < 0:
             raise ValueError(f"optim.weight_decay must not be negative, got {self.weight_decay}")
         if self.schedule not in ("cosine", "step"):
