@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
+
+# A terminal signals a whole group of processes and some wrappers signal twice: that is one wish, told twice.
+SAME_WISH_SECONDS = 1.0
 
 
 class Killed(SystemExit):
@@ -26,9 +31,13 @@ class Killed(SystemExit):
 
 
 class StopSignal:
-    """Remember the first Ctrl-C or SIGTERM inside a ``with`` block; a second one interrupts at once.
+    """Remember the first Ctrl-C or SIGTERM inside a ``with`` block; a later second one interrupts at once.
 
     Outside the main thread, where Python allows no handlers, it does nothing but stay unset.
+
+    Args:
+        signals: Which signals to hear.
+        patience: Seconds within which a further signal repeats the same wish; ``math.inf`` never interrupts.
 
     Example:
         >>> with StopSignal() as stop:
@@ -36,13 +45,18 @@ class StopSignal:
         False
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM), patience: float = SAME_WISH_SECONDS
+    ) -> None:
         self.requested = False
+        self._signals = tuple(signals)
+        self._patience = patience
+        self._first = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self._signals:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -52,6 +66,7 @@ class StopSignal:
         self._before.clear()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.requested:
+        if not self.requested:
+            self.requested, self._first = True, time.monotonic()
+        elif time.monotonic() - self._first > self._patience:
             raise Killed(f"{signal.Signals(number).name} twice")
-        self.requested = True

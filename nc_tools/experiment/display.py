@@ -49,9 +49,17 @@ class Display:
         self._bar = self._bars.add_task(f"{name:<22}", total=total, doing="")
         self._line(f"{name}: {total} runs")
 
+    def reading(self, done: int, total: int) -> None:
+        """Show how far the images are read, before the first stage."""
+        if self._bar is None:
+            self._bar = self._bars.add_task(f"{'reading images':<22}", total=total, doing="")
+        self._bars.update(self._bar, completed=done)
+        if time.monotonic() - self._told > self._every:
+            self._line(f"reading images: {done:,} of {total:,}")
+
     def progress(self, sign: Sign) -> None:
         """Show a run's sign of life."""
-        doing = f"{sign.label}: {sign.what} {sign.done}/{sign.total}"
+        doing = f"{sign.label}: epoch {sign.done}/{sign.total}"
         if self._bar is not None:
             self._bars.update(self._bar, doing=doing)
         if time.monotonic() - self._told > self._every:
@@ -62,14 +70,14 @@ class Display:
         self._done += 1
         if self._bar is not None:
             self._bars.update(self._bar, advance=1, doing=f"{job.label}: {result.status.lower()}")
-        if result.status == "FAILED" and job.kind != "tuning":
-            self.note(f"{job.label} ({job.kind}) failed: {result.error}")
+        if result.unexpected:
+            self.note(f"{job.label} ({job.kind}) {result.status.lower()}: {result.error}")
         elif self._done == self._total or time.monotonic() - self._told > self._every:
             self._line(f"{self._stage} {self._done}/{self._total}")
 
     def note(self, text: str) -> None:
         """Print a line that stays."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _line(self, text: str) -> None:
         self._told = time.monotonic()

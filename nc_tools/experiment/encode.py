@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,10 @@ def encode(value: Any) -> Any:
         TypeError: If it holds something that cannot be written down, such as a function or a tensor.
     """
     if isinstance(value, Spec):
-        return {"class": value.path, "arguments": encode(value.arguments)}
+        return {"class": path_of(value.cls), "arguments": encode(value.arguments)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"dataclass": f"{type(value).__module__}.{type(value).__qualname__}", **fields}
+        return {"dataclass": path_of(type(value)), **fields}
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -62,8 +63,34 @@ def decode(value: Any) -> Any:
     return {key: decode(item) for key, item in value.items()}
 
 
+def path_of(cls: type[Any]) -> str:
+    """Return the dotted path of a class, the same in every process.
+
+    A class of the script itself lives in ``__main__``, and in a worker in ``__mp_main__``: it goes under the name by
+    which the script can be imported.
+
+    Raises:
+        ValueError: If the class stands inside a function or another class, where no later process finds it.
+    """
+    module = cls.__module__
+    if "." in cls.__qualname__:
+        raise ValueError(
+            f"a run's record names a class by its module, so that it can be found again, but {cls.__qualname__} stands "
+            f"inside a function or a class: move it to the top level of {module}"
+        )
+    if module in ("__main__", "__mp_main__"):
+        main = sys.modules[module]
+        origin = getattr(main, "__spec__", None)
+        file = getattr(main, "__file__", None)
+        module = origin.name if origin is not None else Path(file).stem if file is not None else module
+    return f"{module}.{cls.__qualname__}"
+
+
 def _imported(path: str) -> type[Any]:
     module, _, name = path.rpartition(".")
+    main = sys.modules["__main__"]
+    if isinstance(own := getattr(main, name, None), type) and path_of(own) == path:
+        return own
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

@@ -57,7 +57,7 @@ def execute(job: Job, report: Report, stop: StopSignal) -> JobResult:
     except Killed as error:
         return JobResult(path, "KILLED", error=error.reason)
     except NonFiniteLossError as error:
-        return JobResult(path, "FAILED", error=str(error))
+        return JobResult(path, "FAILED", error=str(error), diverged=True)
 
 
 def identify(job: Job, facts: DataFacts) -> RunIdentity:
@@ -88,7 +88,7 @@ def _already(path: Path, job: Job) -> JobResult | None:
     if run.status == "FINISHED":
         return JobResult(path, "FINISHED", run.final.get(f"holdout/{PRIMARY}"), again=True)
     if job.kind == "tuning" and run.status == "FAILED" and "NonFiniteLossError" in (run.error or ""):
-        return JobResult(path, "FAILED", error=run.error, again=True)
+        return JobResult(path, "FAILED", error=run.error, again=True, diverged=True)
     return None
 
 
@@ -117,8 +117,10 @@ class _Run:
 
     def make(self, indices: torch.Tensor) -> JobResult:
         job, device = self.job, self.data.device
-        if self.training.deterministic:
-            torch.use_deterministic_algorithms(True)
+        # Both belong to the process, which may have made a run of another arm before.
+        torch.use_deterministic_algorithms(self.training.deterministic)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         model = build_model(job.config, self.facts, seed=job.seed, draw=job.draw)
         model.to(device=device, memory_format=self.training.layout_on(device))  # type: ignore[call-overload]
         loss = build_loss(job.config, self.facts, model.head.feature_dim).to(device)

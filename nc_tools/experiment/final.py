@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from nc_tools.data.images import Images
@@ -14,13 +12,14 @@ from nc_tools.evaluation import collapse, collect, generalisation, with_prefix
 from nc_tools.experiment.figures import write_figures
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.setup import Data, DataFacts
-from nc_tools.experiment.weights import load_weights
+from nc_tools.experiment.weights import load_weights, save_tensors
 from nc_tools.metrics import calibration, fit_temperature, per_class
 from nc_tools.metrics.transfer import transfer_report
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Collected
 from nc_tools.seeds import stream
 from nc_tools.tracking import RunRecord, read_run
+from nc_tools.tracking.files import write_json
 
 
 def measure_final(
@@ -102,7 +101,7 @@ def _write(record: RunRecord, test: Collected, facts: DataFacts, temperatures: d
         "recall": told.recall,
         "group": told.group,
     }
-    (record.path / "per_class.json").write_text(json.dumps(text, indent=1))
-    tensors = {"test_logits": test.logits.cpu().contiguous(), "test_labels": test.labels.cpu().contiguous()}
+    write_json(record.path / "per_class.json", text)
+    tensors = {"test_logits": test.logits, "test_labels": test.labels}
     tensors |= {name: torch.tensor([value]) for name, value in temperatures.items()}
-    save_file(tensors, record.path / "predictions.safetensors")
+    save_tensors(tensors, record.path / "predictions.safetensors")

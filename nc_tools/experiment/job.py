@@ -60,6 +60,7 @@ class JobResult:
         score: Balanced accuracy on the hold-out at the last epoch, for kinds that have one.
         error: One line on why it failed.
         again: Whether the run was there already, finished, and was not repeated.
+        diverged: Whether the loss stopped being a number: an outcome of the arm, unlike every other failure.
     """
 
     run: Path | None
@@ -67,13 +68,18 @@ class JobResult:
     score: float | None = None
     error: str | None = None
     again: bool = False
+    diverged: bool = False
+
+    @property
+    def unexpected(self) -> bool:
+        """Whether it ended in a way that says nothing of the arm and that nobody asked for."""
+        return (self.status == "FAILED" and not self.diverged) or (self.status == "KILLED" and self.run is None)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A sign of life from a run: ``done`` of ``total`` epochs, or images while data are read."""
+    """A sign of life from a run: ``done`` of ``total`` epochs."""
 
     label: str
     done: int
     total: int
-    what: str = "epoch"

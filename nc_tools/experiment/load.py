@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nc_tools.data.augmentation import Normalise
 from nc_tools.experiment.config import RunConfig
 from nc_tools.experiment.encode import decode
-from nc_tools.experiment.setup import DataFacts, build_model
+from nc_tools.experiment.setup import EVALUATION_BATCH, DataFacts, build_model
 from nc_tools.experiment.weights import load_weights
 from nc_tools.models.classifier import Classifier
+from nc_tools.training.loop import autocast
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,23 @@ class TrainedModel:
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Return logits (N, K) of uint8 images (N, C, H, W)."""
+        """Return logits (N, K) of uint8 images (N, C, H, W), as the run's own evaluation computes them."""
         shape = (self.facts.in_channels, self.facts.image_size, self.facts.image_size)
         if images.dtype != torch.uint8 or images.shape[1:] != shape:
             raise ValueError(
                 f"images must be uint8 (N, {', '.join(map(str, shape))}), got {images.dtype} {tuple(images.shape)}"
             )
-        device = next(self.model.parameters()).device
-        mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (self.facts.mean, self.facts.std))
-        logits: Tensor = self.model((images.to(device) / 255 - mean) / std)
-        return logits
+        device, training = next(self.model.parameters()).device, self.config.training
+        layout = training.layout_on(device)
+        normalise = Normalise(
+            self.facts.mean, self.facts.std, device=device, channels_last=layout is torch.channels_last
+        )
+        logits = []
+        for part in torch.split(images, EVALUATION_BATCH):
+            with autocast(device, training.dtype_on(device)):
+                features = self.model.backbone(normalise(part.to(device)))
+            logits.append(self.model.head.outputs(features).logits.float())
+        return torch.cat(logits)
 
 
 def load_run(run: Path | str, *, device: torch.device | str = "cpu") -> TrainedModel:
@@ -69,4 +78,6 @@ def load_run(run: Path | str, *, device: torch.device | str = "cpu") -> TrainedM
     facts = DataFacts(**{k: decode(v) for k, v in told["data"].items() if k in names})
     model = build_model(config, facts, seed=told["seed"], draw=told["draw"])
     load_weights(model, path / "weights.safetensors")
-    return TrainedModel(model.to(device).eval(), facts, config)
+    layout = config.training.layout_on(torch.device(device))
+    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    return TrainedModel(model.eval(), facts, config)

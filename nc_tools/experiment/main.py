@@ -83,12 +83,19 @@ def main(
             run_plan(plan, options, console)
             report(options.out, console, sync)
         say_where(options.out, console, options.tracking_uri)
-    except Killed:
-        console.print(f"\nStopped. What was finished is kept in {args.out}; the same command with --resume goes on.")
+    except (Killed, KeyboardInterrupt):
+        told = f"\nStopped. What was finished is kept in {args.out}; the same command with --resume goes on."
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
         sys.exit(130)
     except (ValueError, TypeError, OSError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        _say_error(error)
         sys.exit(2)
+
+
+def _say_error(error: BaseException) -> None:
+    """Print one line, whatever the message holds."""
+    told = " ".join(str(error).split())
+    Console(stderr=True).print(f"error: {told}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def make_plan(
@@ -113,6 +120,11 @@ def make_plan(
         section, _, rest = path.partition(".")
         if section == "protocol":
             protocol = put(protocol, rest, value)
+        elif path == "optim.lr":
+            raise ValueError(
+                f"the learning rate is tuned for every arm, so optim.lr cannot be set: for one rate write "
+                f"--set protocol.rates={value} --set protocol.max_extensions=0"
+            )
         else:
             chosen = _set(chosen, path, value)
     if args.smoke:
@@ -134,8 +146,12 @@ def make_options(args: argparse.Namespace) -> Options:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, got {device!r}")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device {device} was asked for, but PyTorch sees no GPU here: use --device cpu")
+    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {device} was asked for, but PyTorch sees {torch.cuda.device_count()} GPUs here")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = args.workers if args.workers is not None else (cores if kind == "cpu" else 1)
     if workers < 1:
@@ -164,7 +180,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
             raise ValueError(f"--seeds must read like 0-4 or 0,2,5, got {text!r}")
         seeds += range(int(first), int(last if dash else first) + 1)
     return tuple(dict.fromkeys(seeds))

@@ -47,6 +47,8 @@ def put(config: C, path: str, value: Any) -> C:
     """
     first, _, rest = path.partition(".")
     if isinstance(config, Spec):
+        if rest:
+            raise ValueError(f"nothing can be set below an argument of {config.cls.__name__}: {path!r} goes too deep")
         return typing.cast(C, config.with_arguments({first: value}))
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise ValueError(f"nothing can be set below {type(config).__name__}: {path!r} goes one level too deep")

@@ -18,7 +18,8 @@ from nc_tools.experiment.config import Protocol, RunConfig
 from nc_tools.experiment.display import Display
 from nc_tools.experiment.encode import encode
 from nc_tools.experiment.execute import identify
-from nc_tools.experiment.job import Job, JobResult, Kind, Progress
+from nc_tools.experiment.job import Job, JobResult, Kind
+from nc_tools.experiment.overrides import put
 from nc_tools.experiment.setup import DataFacts, build_loss, build_model, facts_of, open_data
 from nc_tools.experiment.tuning import Score, Tuned, mean_over_seeds, tune
 from nc_tools.experiment.workers import Workers
@@ -91,7 +92,7 @@ def run_plan(plan: Plan, options: Options, console: Console) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with _alone(options.out), StopSignal() as stop, Display(console) as display:
         mend(options.out)
-        facts = _check(plan, options, display)
+        facts = _check(plan, options, display, stop)
         _write_experiment(plan, options.out, [])
         with Workers(options.workers, options.threads) as workers:
             _Comparison(plan, options, facts, workers, display, stop).make()
@@ -113,11 +114,13 @@ def _alone(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _check(plan: Plan, options: Options, display: Display) -> DataFacts:
+def _check(plan: Plan, options: Options, display: Display, stop: StopSignal) -> DataFacts:
     """Read the data and build every arm once, so that what cannot work is said before hours of training."""
 
     def told(done: int, total: int) -> None:
-        display.progress(Progress("data", done, total, "image"))
+        if stop.requested:
+            raise Killed
+        display.reading(done, total)
 
     device = torch.device("cpu")
     configs = {config.data for config in plan.arms.values()}
@@ -136,8 +139,9 @@ def _check(plan: Plan, options: Options, display: Display) -> DataFacts:
     )
     for name, config in plan.arms.items():
         try:
-            model = build_model(config, facts, seed=0, draw=0)
-            build_loss(config, facts, model.head.feature_dim)
+            for variant in (config, *(put(config, config.knob.path, value) for value in config.knob.values)):
+                model = build_model(variant, facts, seed=0, draw=0)
+                build_loss(variant, facts, model.head.feature_dim)
         except (ValueError, TypeError) as error:
             raise type(error)(f"arm {name}: {error}") from error
     return facts
@@ -161,15 +165,18 @@ class _Comparison:
         self.workers = workers
         self.display = display
         self.stop = stop
+        self.lost: list[str] = []
 
     def make(self) -> None:
         tuned = tune(self.plan.arms, self.plan.protocol, self._trials)
+        tuned.notes += self.lost
         write_json(self.options.out / "tuning.json", tuned.to_json())
         for note in tuned.notes:
             self.display.note(f"tuning: {note}")
         if self.plan.baseline not in tuned.configs:
             raise ValueError(
-                f"the baseline {self.plan.baseline} diverged at every rate of {tuned.grid}: try lower ones"
+                f"no trial of the baseline {self.plan.baseline} gave a score at the rates {tuned.grid}: "
+                + (self.lost[0] if self.lost else "all diverged, try lower ones with --set protocol.rates=...")
             )
         seeds = self.plan.protocol.seeds
         held = [self._job("holdout", arm, c, seed, 0) for seed in seeds for arm, c in tuned.configs.items()]
@@ -199,6 +206,12 @@ class _Comparison:
         seeds = self.plan.protocol.tuning_seeds
         jobs = [self._job("tuning", arm, config, seed, 0) for arm, config in settings for seed in seeds]
         results = self._run("tuning trials", jobs)
+        # A trial that an accident ended counts like a diverged one: the reader must know that the arm lost it.
+        self.lost += [
+            f"{job.arm}: a trial at rate {job.config.optim.lr} was lost ({result.error})"
+            for job, result in zip(jobs, results, strict=True)
+            if result.unexpected
+        ]
         return mean_over_seeds([r.score if r.status == "FINISHED" else None for r in results], len(seeds))
 
     def _run(self, stage: str, jobs: Sequence[Job]) -> list[JobResult]:

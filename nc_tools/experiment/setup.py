@@ -33,6 +33,7 @@ from nc_tools.records import Batch
 from nc_tools.seeds import stream
 
 Told = Callable[[int, int], None]
+EVALUATION_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Data:
         return evaluation_batches(
             images,
             torch.arange(len(images)) if indices is None else indices,
-            512,
+            EVALUATION_BATCH,
             mean=self.sources.mean,
             std=self.sources.std,
             device=self.device,

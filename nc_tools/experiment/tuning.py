@@ -107,7 +107,7 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
         if (side := _edge(tuned, arm)) is not None:
             tuned.notes.append(f"{arm}: its best rate {_best_rate(tuned, arm)} is still the {side} of the grid")
     at_best = {a: put(c, "optim.lr", lr) for a, c in arms.items() if (lr := _best_rate(tuned, a)) is not None}
-    tuned.notes += [f"{arm}: training diverged at every rate" for arm in arms if arm not in at_best]
+    tuned.notes += [f"{arm}: no trial gave a score" for arm in arms if arm not in at_best]
     settings = [(a, put(c, c.knob.path, v)) for a, c in at_best.items() for v in c.knob.values]
     _note(tuned, settings, run_trials(settings))
     for arm, config in at_best.items():

@@ -1,18 +1,24 @@
-"""Model weights as safetensors."""
+"""Model weights and predictions as safetensors."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write a model's state at once: a crash leaves the old file or the new one."""
-    state = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
+    save_tensors(model.state_dict(), path)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write named tensors at once: a crash leaves the old file or the new one."""
+    state = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -21,15 +23,15 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 def _serve(connection: Connection, threads: int) -> None:
     """Do jobs until the other end closes; runs in the worker."""
-    # The terminal sends Ctrl-C to the whole group; only the parent answers it, and asks us with SIGTERM.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
     from nc_tools.experiment.execute import execute
 
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it, for every arm alike
-    with StopSignal() as stop:
+    # A scheduler may send SIGTERM to the whole group and the parent then sends its own: neither may cut short the
+    # writing of a checkpoint. Who cannot wait is the parent's business, which ends us with SIGKILL.
+    with StopSignal(signals=(signal.SIGTERM,), patience=math.inf) as stop:
 
         def report(progress: Progress) -> None:
             try:
@@ -51,6 +53,18 @@ def _serve(connection: Connection, threads: int) -> None:
                 connection.send(result)
             if stop.requested:
                 return
+
+
+@contextlib.contextmanager
+def _sigint_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass
@@ -87,7 +101,7 @@ class Workers:
         for worker in self._workers:
             worker.process.join(10)
             if worker.process.is_alive():
-                worker.process.terminate()
+                worker.process.kill()
                 worker.process.join(10)
         self._workers.clear()
 
@@ -133,13 +147,20 @@ class Workers:
                 idle = self._start()
             if idle is None:
                 return
+            try:
+                idle.connection.send(jobs[waiting[0]])
+            except OSError:  # it died while it had nothing to do; nothing is lost
+                self._workers.remove(idle)
+                continue
             idle.doing = waiting.popleft()
-            idle.connection.send(jobs[idle.doing])
 
     def _start(self) -> _Worker:
         ours, theirs = _CONTEXT.Pipe()
         process = _CONTEXT.Process(target=_serve, args=(theirs, self._threads), daemon=True)
-        process.start()
+        # The terminal sends Ctrl-C to the whole group; only the parent answers it, and asks the workers with SIGTERM.
+        # An ignored signal stays ignored in a new process, from before its first line.
+        with _sigint_ignored():
+            process.start()
         theirs.close()
         worker = _Worker(process, ours)
         self._workers.append(worker)

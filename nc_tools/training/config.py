@@ -48,6 +48,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _positive("optim", lr=self.lr, head_lr_ratio=self.head_lr_ratio, gamma=self.gamma)
+        if self.clip_norm is not None:
+            _positive("optim", clip_norm=self.clip_norm)
         if self.weight_decay < 0:
             raise ValueError(f"optim.weight_decay must not be negative, got {self.weight_decay}")
         if self.schedule not in ("cosine", "step"):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 
@@ -98,19 +98,25 @@ def fit(
                 torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
             optimizer.step()
             state.count(terms, outputs, batch)
-            if stop is not None and stop.requested:
-                save_checkpoint(checkpoint, state.stored())
-                raise Killed(f"asked to stop after step {state.step} of {total}")
+            if stop is not None and stop.requested and state.step % steps:
+                _stop(state, total, checkpoint)
         values = state.meter.read() | {"train/lr": optimizer.param_groups[0]["lr"]}
         state.pause_clock()
         state.meter = Meter(device)
         if epoch_end is not None:
             epoch_end(epoch + 1, values, state.evaluated)
         state.epochs_done = epoch + 1
+        if stop is not None and stop.requested:  # after the last step of an epoch its measures come first
+            _stop(state, total, checkpoint)
         if time.monotonic() - saved_at >= training.checkpoint_seconds and state.step < total:
             save_checkpoint(checkpoint, state.stored())
             saved_at = time.monotonic()
     return Fitted(state.evaluated.eval(), state.seconds)
+
+
+def _stop(state: TrainingState, total: int, checkpoint: Path | None) -> NoReturn:
+    save_checkpoint(checkpoint, state.stored())
+    raise Killed(f"asked to stop after step {state.step} of {total}")
 
 
 def _forward_pass(model: Classifier, training: TrainConfig, device: torch.device) -> Callable[[Batch], Outputs]:
