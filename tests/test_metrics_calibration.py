@@ -121,7 +121,7 @@ def test_bins_add_up_to_the_error_and_both_errors_are_bounded(seed, bins, n):
 
 
 def test_equal_mass_does_not_depend_on_the_order_of_tied_samples():
-    # Half of the 60 undecided samples are right: by chance of order, single bins would be over or under one half.
+    # Half of the 60 undecided samples are right; by chance of order, a single bin is over or under one half.
     logits = torch.cat([torch.zeros(60, 2), draw(1, 30, 2)[0]])
     labels = torch.cat([torch.arange(60) % 2, draw(1, 30, 2)[1]])
     values = {
