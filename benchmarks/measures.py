@@ -109,11 +109,13 @@ def peer_measures(features: Tensor, labels: Tensor, weight: Tensor) -> dict[str,
     decisions = accumulate.DecAccumulator(*size, M=means, W=weight)
     decisions.accumulate(features, labels, weight, means)
     within = within_of.compute()
+    # Untiled, its K x K x D differences take 16 GB at K = 1000, D = 2048.
+    tile = None if weight.numel() * len(weight) <= 1 << 28 else 64
     measure.self_duality_error(weight, means, centre)
     return {
         "nc1_pinv": measure.covariance_ratio(within, means, centre),
         "nc1_trace": measure.covariance_ratio(within, means, centre, "quotient"),
-        "cdnv": measure.variability_cdnv(norms_of.compute()[0], means),
+        "cdnv": measure.variability_cdnv(norms_of.compute()[0], means, tile_size=tile),
         "nc2_gram": measure.simplex_etf_error(means, centre),
         "nc4_disagreement": 1 - measure.clf_ncc_agreement(decisions),
     }
