@@ -44,7 +44,7 @@ class ClassMoments:
             cost.
         scatter: Keep the (D, D) scatter; without it O(N D) work, and no ``nc1_pinv``.
 
-    Memory: one K x D and at most three D x D matrices of float64.
+    Memory: one K x D and at most three D x D matrices of float64, and two batches.
 
     Example:
         >>> moments = ClassMoments(num_classes=3, feature_dim=1)
@@ -80,6 +80,7 @@ class ClassMoments:
                 raise ValueError(f"class_counts must hold {num_classes} numbers, got {tuple(self._expected.shape)}")
         copies = (1 if self._expected is None else 2) if scatter else 0
         self._scatter = torch.zeros(copies, feature_dim, feature_dim, dtype=torch.float64, device=self.device)
+        self._rows: Tensor | None = None
         self._block: Tensor | None = None
         self._block_rows = 0
 
@@ -106,22 +107,30 @@ class ClassMoments:
             self._bad += torch.stack([(safe != given).sum(), (~x.sum(dim=1).isfinite()).sum()])
             group, classes = compact(safe, self.num_classes)
             count, sums = class_sums(x, group, len(classes))
-            seen, current = self._counts[classes], self._means[classes]
-            batch_mean = sums / count.clamp(min=1)[:, None]
-            old = torch.where((seen == 0)[:, None], batch_mean, current)
-            step = (batch_mean - old) * (count.double() / (seen + count).clamp(min=1))[:, None]
-            change = torch.where((count > 0)[:, None], old + step - current, 0.0)
+            seen = self._counts[classes]
+            new = (seen == 0)[:, None]
+            batch_mean = sums.div_(count.clamp(min=1)[:, None])
+            # A class met for the first time is as if it had always had the batch's mean.
+            shift = torch.where(new, 0.0, batch_mean - self._means[classes])
+            step = shift * (count.double() / (seen + count).clamp(min=1))[:, None]
             self._counts.index_add_(0, classes, count)
-            self._means.index_add_(0, classes, change)
-            before = old.to(x.dtype).index_select(0, group)
+            self._means.index_add_(0, classes, torch.where(new, batch_mean, step))
+            before, after = self._buffers(x)
+            torch.index_select((batch_mean - shift).to(x.dtype), 0, group, out=before)
             torch.sub(x, before, out=before)
             lengths = torch.linalg.vector_norm(before, dim=1).double().square()
             # tr sum_i (x_i - a)(x_i - c)^T = sum_i ||x_i - a||^2 - m (b - a).(c - a), the cheaper way round.
-            drift = count * ((batch_mean - old) * step).sum(dim=1)
+            drift = count * (shift * step).sum(dim=1)
             self._squares.index_add_(0, safe, lengths).index_add_(0, classes, -drift)
             if len(self._scatter):
-                after = step.to(x.dtype).index_select(0, group)
+                torch.index_select(step.to(x.dtype), 0, group, out=after)
                 self._add_scatter(before, torch.sub(before, after, out=after), safe)
+
+    def _buffers(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two buffers like the batch, used again: fresh memory costs more than the arithmetic."""
+        if self._rows is None or self._rows.shape[1] < len(x) or self._rows.dtype != x.dtype:
+            self._rows = x.new_empty(2, *x.shape)
+        return self._rows[0, : len(x)], self._rows[1, : len(x)]
 
     def _add_scatter(self, before: Tensor, after: Tensor, labels: Tensor) -> None:
         if self._block is None or self._block.dtype != before.dtype:

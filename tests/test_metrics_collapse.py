@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nc_tools.metrics import neural_collapse
+from nc_tools.metrics.means import whitened_directions
 
 
 def reference(x, y, w=None, b=None) -> dict[str, float]:
@@ -252,6 +253,16 @@ def test_a_direction_of_rounding_error_is_cut():
     noise = 0.1 * torch.randn(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x = line[y] + torch.cat([noise, -noise])
     assert neural_collapse(x, y)["nc1_pinv"] < 0.1
+
+
+@pytest.mark.parametrize(("k", "d"), [(5, 9), (9, 4), (5, 5), (2, 1)])
+def test_whitened_directions_are_the_factor_of_the_pseudo_inverse(k, d):
+    means = torch.randn(k, d, dtype=torch.float64, generator=torch.Generator().manual_seed(k * d))
+    centred = means - means.mean(0)
+    columns, singular = whitened_directions(centred, torch.tensor(0.0, dtype=torch.float64))
+    assert columns.shape == (d, min(k - 1, d))
+    torch.testing.assert_close(columns @ columns.T, torch.linalg.pinv(centred.T @ centred, rtol=1e-10))
+    torch.testing.assert_close(singular.flip(0), torch.linalg.svdvals(centred)[: len(singular)])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

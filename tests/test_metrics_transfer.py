@@ -21,6 +21,7 @@ from nc_tools.metrics import (
     neural_collapse,
     transfer_report,
 )
+from nc_tools.metrics import probe as probe_module
 from nc_tools.metrics import transfer as module
 
 
@@ -72,7 +73,7 @@ def test_the_probe_is_the_regression_of_scikit_learn_at_the_chosen_strength(monk
     x, y, queries, answers = blobs(spread=2.0)
     scaler = StandardScaler().fit(x.double())
     for strength in (1e-3, 1.0):
-        monkeypatch.setattr(module, "PROBE_GRID", (strength,))
+        monkeypatch.setattr(probe_module, "PROBE_GRID", (strength,))
         model = LogisticRegression(C=strength, max_iter=1000).fit(scaler.transform(x), y)
         expected = model.score(scaler.transform(queries), answers)
         assert linear_probe(x, y, queries, answers, seeded()) == pytest.approx(expected, abs=0.0051)
@@ -86,11 +87,11 @@ def test_the_probe_chooses_its_strength_on_a_hold_out(seed):
     x = torch.randn(990, 60, generator=seeded(seed))
     x[:, 0] += y
     x[:, 1] += (y == 2) * 2.0
-    kept = module._kept(y[:90] // 2, seeded(seed)).numpy()
+    kept = probe_module._kept(y[:90] // 2, seeded(seed)).numpy()
     scaler = StandardScaler().fit(x[:90].double())
     z, answers = scaler.transform(x.double()), y.numpy()
     held, test = {}, {}
-    for strength in module.PROBE_GRID:
+    for strength in probe_module.PROBE_GRID:
         model = LogisticRegression(C=strength, max_iter=5000).fit(z[:90][kept], answers[:90][kept])
         held[strength] = balanced_accuracy_score(answers[:90][~kept], model.predict(z[:90][~kept]))
         test[strength] = (
@@ -111,10 +112,10 @@ def test_the_probe_does_not_see_the_scale_of_a_feature_nor_a_constant_one():
 
 def test_a_quarter_of_each_class_is_held_out_and_never_its_last_sample():
     y = torch.tensor([0] * 40 + [1] * 10 + [2] * 2 + [3])
-    kept = module._kept(y, seeded())
+    kept = probe_module._kept(y, seeded())
     held = [int((~kept[y == c]).sum()) for c in range(4)]
     assert held == [10, 2, 1, 0]
-    assert not torch.equal(kept, module._kept(y, seeded(1)))
+    assert not torch.equal(kept, probe_module._kept(y, seeded(1)))
 
 
 def test_a_class_of_one_sample_each_still_gives_a_probe():

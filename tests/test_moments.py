@@ -200,11 +200,11 @@ def test_bad_input_is_named_at_the_first_result():
     x[1, 0], x[2, 1] = float("nan"), float("inf")
     moments.update(x, torch.tensor([0, 1, 2, 0]))
     with pytest.raises(ValueError, match="2 samples hold NaN or inf"):
-        moments.counts  # noqa: B018
+        _ = moments.counts
     moments = ClassMoments(3, 2)
     moments.update(torch.zeros(4, 2), torch.tensor([0, 3, -1, 0]))
     with pytest.raises(ValueError, match=r"\[0, 3\), but 2"):
-        moments.means  # noqa: B018
+        _ = moments.means
     with pytest.raises(ValueError, match="must be 2 wide, got 5"):
         moments.update(torch.zeros(4, 5), torch.tensor([0, 1, 1, 0]))
     with pytest.raises(TypeError, match="integer"):

@@ -6,6 +6,7 @@ each one means, and what it must not be used for, is in docs/measures.md.
 
 from nc_tools.metrics.accuracy import PerClass, classification, per_class
 from nc_tools.metrics.collapse import collapse_from_moments, neural_collapse
+from nc_tools.metrics.probe import linear_probe
 from nc_tools.metrics.reliability import (
     ReliabilityBins,
     calibration,
@@ -14,7 +15,7 @@ from nc_tools.metrics.reliability import (
     reliability_bins,
 )
 from nc_tools.metrics.temperature import fit_temperature
-from nc_tools.metrics.transfer import knn_accuracy, linear_probe, nearest_class_centre, transfer_report
+from nc_tools.metrics.transfer import knn_accuracy, nearest_class_centre, transfer_report
 
 __all__ = [
     "PerClass",

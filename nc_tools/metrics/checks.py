@@ -1,9 +1,11 @@
-"""What every measure of logits asks of its input, asked once and in one place."""
+"""What the measures of logits and of transfer ask of their input, asked in one place."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from nc_tools.class_sums import at_least_float32, check_pair
 
 
 def checked_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,3 +40,53 @@ def checked_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if broken_count:
         raise ValueError(f"logits must be finite, but {broken_count} of {len(scores)} samples hold NaN or inf")
     return scores, target
+
+
+def checked_sets(
+    train_features: Tensor, train_labels: Tensor, test_features: Tensor, test_labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """Check a training and a test part, number the classes from 0, and bring all to one device and type.
+
+    Args:
+        train_features: (N, D).
+        train_labels: (N,), any integers.
+        test_features: (M, D).
+        test_labels: (M,), classes of the training part.
+
+    Returns:
+        The four, with labels from 0 to K - 1 by rising value, and K.
+
+    Raises:
+        TypeError: If labels are not integers or features not floating-point.
+        ValueError: If shapes do not fit, there are fewer than two classes or no test sample, features are not
+            finite, or a test label was not seen in training.
+    """
+    check_pair(train_features, train_labels)
+    check_pair(test_features, test_labels)
+    if train_features.shape[1] != test_features.shape[1]:
+        raise ValueError(
+            f"training and test features must be equally wide, got {train_features.shape[1]} and "
+            f"{test_features.shape[1]}"
+        )
+    bank = at_least_float32(train_features.detach())
+    queries = at_least_float32(test_features.detach()).to(bank)
+    labels = train_labels.to(bank.device).contiguous()
+    ordered = labels.sort().values
+    known = ordered[ordered.diff(prepend=ordered[:1] - 1) != 0]
+    place = torch.searchsorted(known, labels)
+    asked = test_labels.to(bank.device, known.dtype).contiguous()
+    if len(known) < 2 or len(asked) == 0:
+        raise ValueError(f"a transfer set needs two classes and a test sample, got {len(known)} and {len(asked)}")
+    answers = torch.searchsorted(known, asked).clamp(max=len(known) - 1)
+    unseen = asked[known[answers] != asked]
+    if len(unseen):
+        names = ", ".join(str(label) for label in sorted(set(unseen.tolist()))[:5])
+        raise ValueError(
+            f"test labels must be classes of the training part, but {len(unseen)} are not ({names}): "
+            "take their samples out or give training samples of them"
+        )
+    for name, part in (("training", bank), ("test", queries)):
+        bad = int((~part.isfinite().all(dim=1)).sum())
+        if bad:
+            raise ValueError(f"features must be finite, but {bad} {name} samples hold NaN or inf")
+    return bank, place, queries, answers, len(known)

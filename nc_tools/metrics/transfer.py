@@ -8,106 +8,19 @@ score worse here, which is what one gives up for collapse, and why these stand i
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nc_tools.class_sums import at_least_float32, check_pair, full_precision
+from nc_tools.class_sums import full_precision
+from nc_tools.metrics.checks import checked_sets
 from nc_tools.metrics.collapse import neural_collapse
+from nc_tools.metrics.probe import linear_probe
 from nc_tools.seeds import stream
 
-# Inverse strength of the L2 penalty of the probe, on standardised features.
-PROBE_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-_PROBE_STEPS = 200
 # Similarities of one block of queries to the bank: 64 MB.
 _KNN_ENTRIES = 1 << 24
-
-
-def linear_probe(
-    train_features: Tensor,
-    train_labels: Tensor,
-    test_features: Tensor,
-    test_labels: Tensor,
-    generator: torch.Generator,
-) -> float:
-    """Return the test accuracy of a multinomial logistic regression on frozen features.
-
-    Features are standardised by the training part's mean and deviation (a constant feature is left out). The
-    penalty's inverse strength C is chosen from ``PROBE_GRID`` by balanced accuracy on a quarter of each class
-    of the training part, the stronger penalty winning ties, and the probe is then fitted to the whole of it.
-    L-BFGS, at most 200 steps along rising C, each fit starting from the last one. Without a class of two
-    samples nothing can be held out, and C is 1.
-
-    Source: Alain and Bengio (2017); the selection on a hold-out follows Kornblith, Shlens and Le (2019).
-
-    Args:
-        train_features: (N, D).
-        train_labels: (N,), any integers, at least two different ones.
-        test_features: (M, D).
-        test_labels: (M,), classes of the training part.
-        generator: Draws the hold-out.
-
-    Returns:
-        A share in [0, 1].
-
-    Raises:
-        TypeError: If labels are not integers or features not floating-point.
-        ValueError: If shapes do not fit, features are not finite, or a test label was not seen in training.
-
-    Example:
-        >>> x, y = torch.tensor([[-1.0], [1.0]]).repeat(8, 1), torch.arange(2).repeat(8)
-        >>> linear_probe(x, y, x, y, torch.Generator().manual_seed(0))
-        1.0
-    """
-    x, y, queries, answers, _ = _prepare(train_features, train_labels, test_features, test_labels)
-    spread, middle = torch.std_mean(x, dim=0, correction=0)
-    scale = torch.where(spread > 0, 1 / spread, 0.0)
-    x, queries = ((part - middle).mul(scale).cpu() for part in (x, queries))
-    y, answers = y.cpu(), answers.cpu()
-    kept = _kept(y, generator)
-    best = 1.0
-    if not bool(kept.all()):
-        accuracies = []
-        guesses = _fit_path(x[kept], y[kept], x[~kept], PROBE_GRID)
-        held, size = y[~kept], y[~kept].bincount()
-        for guess in guesses:
-            right = torch.zeros(len(size)).index_add_(0, held, (guess == held).float())
-            accuracies.append(float((right[size > 0] / size[size > 0]).mean()))
-        best = PROBE_GRID[accuracies.index(max(accuracies))]
-    guess = _fit_path(x, y, queries, (best,))[0]
-    return float((guess == answers).double().mean())
-
-
-def _kept(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Mark what stays when a random quarter (at least one) of every class of two or more is held out."""
-    key = torch.rand(len(labels), generator=generator, dtype=torch.float64, device=generator.device).cpu()
-    order = (labels + key).argsort()
-    ordered = labels[order]
-    counts = labels.bincount()
-    rank = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[ordered]
-    held = (counts / 4).round().long().clamp(min=1)
-    held[counts < 2] = 0
-    return torch.ones(len(labels), dtype=torch.bool).index_put_((order,), rank >= held[ordered])
-
-
-def _fit_path(x: Tensor, y: Tensor, queries: Tensor, strengths: tuple[float, ...]) -> list[Tensor]:
-    """Fit the probe for rising C from one start and return its predictions for the queries at each."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    data, target, asked = x.numpy(), y.numpy(), queries.numpy()
-    probe = LogisticRegression(max_iter=_PROBE_STEPS, warm_start=True)
-    guesses = []
-    with warnings.catch_warnings():
-        # A probe of separable classes has no finite optimum at weak penalties; the step limit is part of its
-        # definition.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        for strength in strengths:
-            probe.set_params(C=strength).fit(data, target)
-            guesses.append(torch.from_numpy(probe.predict(asked)))
-    return guesses
 
 
 def knn_accuracy(
@@ -145,7 +58,7 @@ def knn_accuracy(
     """
     if k < 1 or not temperature > 0:
         raise ValueError(f"k and temperature must be positive, got {k} and {temperature}")
-    bank, y, queries, answers, number = _prepare(train_features, train_labels, test_features, test_labels)
+    bank, y, queries, answers, number = checked_sets(train_features, train_labels, test_features, test_labels)
     right = 0
     with full_precision(bank.device):
         bank = F.normalize(bank, dim=1)
@@ -199,7 +112,7 @@ def nearest_class_centre(
     """
     if shots < 1 or draws < 1:
         raise ValueError(f"shots and draws must be at least 1, got {shots} and {draws}")
-    x, y, queries, answers, number = _prepare(train_features, train_labels, test_features, test_labels)
+    x, y, queries, answers, number = checked_sets(train_features, train_labels, test_features, test_labels)
     counts = y.bincount(minlength=number)
     first = counts.cumsum(0) - counts
     accuracies = []
@@ -258,7 +171,7 @@ def transfer_report(
         ['cdnv', 'knn/accuracy', 'nc1_trace', 'ncc_1/accuracy', 'ncc_5/accuracy', 'probe/accuracy']
     """
     sets = (train_features, train_labels, test_features, test_labels)
-    bank, place, *_ = _prepare(*sets)
+    bank, place, *_ = checked_sets(*sets)
     target = neural_collapse(bank, place)
     return {
         "probe/accuracy": linear_probe(*sets, stream(seed, "transfer", 0)),
@@ -267,38 +180,3 @@ def transfer_report(
         "ncc_5/accuracy": nearest_class_centre(*sets, shots=5, draws=20, generator=stream(seed, "transfer", 5))[0],
         **{key: target[key] for key in ("cdnv", "nc1_trace") if key in target},
     }
-
-
-def _prepare(
-    train_features: Tensor, train_labels: Tensor, test_features: Tensor, test_labels: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """Check both parts, number the classes from 0 and bring all to one device and float type."""
-    check_pair(train_features, train_labels)
-    check_pair(test_features, test_labels)
-    if train_features.shape[1] != test_features.shape[1]:
-        raise ValueError(
-            f"training and test features must be equally wide, got {train_features.shape[1]} and "
-            f"{test_features.shape[1]}"
-        )
-    bank = at_least_float32(train_features.detach())
-    queries = at_least_float32(test_features.detach()).to(bank)
-    labels = train_labels.to(bank.device).contiguous()
-    ordered = labels.sort().values
-    known = ordered[ordered.diff(prepend=ordered[:1] - 1) != 0]
-    place = torch.searchsorted(known, labels)
-    asked = test_labels.to(bank.device, known.dtype).contiguous()
-    if len(known) < 2 or len(asked) == 0:
-        raise ValueError(f"a transfer set needs two classes and a test sample, got {len(known)} and {len(asked)}")
-    answers = torch.searchsorted(known, asked).clamp(max=len(known) - 1)
-    unseen = asked[known[answers] != asked]
-    if len(unseen):
-        names = ", ".join(str(label) for label in sorted(set(unseen.tolist()))[:5])
-        raise ValueError(
-            f"test labels must be classes of the training part, but {len(unseen)} are not ({names}): "
-            "take their samples out or give training samples of them"
-        )
-    for name, part in (("training", bank), ("test", queries)):
-        bad = int((~part.isfinite().all(dim=1)).sum())
-        if bad:
-            raise ValueError(f"features must be finite, but {bad} {name} samples hold NaN or inf")
-    return bank, place, queries, answers, len(known)
