@@ -127,9 +127,10 @@ def make_plan(
             )
         else:
             chosen = _set(chosen, path, value)
+    asked = question.strip().split("\n\n")[0]  # the rest says how to run it, to who reads the recipe
     if args.smoke:
-        question = f"SMOKE RUN, to see that everything works: its numbers mean nothing. {question}"
-    return Plan(name=name, question=question.strip(), arms=chosen, protocol=protocol)
+        asked = f"SMOKE RUN, to see that everything works: its numbers mean nothing. {asked}"
+    return Plan(name=name, question=asked, arms=chosen, protocol=protocol)
 
 
 def make_options(args: argparse.Namespace) -> Options:
