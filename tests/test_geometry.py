@@ -59,7 +59,7 @@ def test_centred_basis_is_the_projector_onto_zero_sums(classes: int) -> None:
 
 
 def test_frames_are_haar_distributed() -> None:
-    """A squared entry of a Haar column is Beta(1/2, (D - 1)/2); QR without the sign fix has one sign on its diagonal."""
+    """A squared entry of a Haar column is Beta(1/2, (D - 1)/2); QR without the sign fix gives its diagonal one sign."""
     dim, generator = 6, torch.Generator().manual_seed(3)
     frames = torch.stack([haar_frame(dim, 3, generator=generator) for _ in range(3000)])
     for column in range(3):
