@@ -32,7 +32,8 @@ def haar_frame(dim: int, columns: int, *, generator: torch.Generator | None = No
     """
     if not 1 <= columns <= dim:
         raise ValueError(f"an orthonormal frame in {dim} dimensions has 1 to {dim} columns, got {columns}")
-    gaussian = torch.randn(dim, columns, dtype=torch.float64, generator=generator)
+    # On the CPU even where the default device is another: a CPU generator draws nowhere else.
+    gaussian = torch.randn(dim, columns, dtype=torch.float64, generator=generator, device="cpu")
     q, r = torch.linalg.qr(gaussian)
     sign = torch.where(torch.diagonal(r) < 0, -1.0, 1.0).to(q.dtype)
     frame: Tensor = q * sign

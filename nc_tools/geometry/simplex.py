@@ -27,8 +27,8 @@ def centred_basis(num_classes: int) -> Tensor:
     """
     if num_classes < 2:
         raise ValueError(f"a class geometry needs at least 2 classes, got {num_classes}")
-    order = torch.arange(1, num_classes, dtype=torch.float64)
-    row = torch.arange(num_classes, dtype=torch.float64).unsqueeze(1)
+    order = torch.arange(1, num_classes, dtype=torch.float64, device="cpu")
+    row = torch.arange(num_classes, dtype=torch.float64, device="cpu").unsqueeze(1)
     # Column j (from 1): j equal entries, then -j in row j, then zeros, over sqrt(j (j + 1)).
     shape = (row < order).to(torch.float64) - order * (row == order).to(torch.float64)
     return shape / torch.sqrt(order * (order + 1))
@@ -47,10 +47,10 @@ def simplex_etf(num_classes: int, feature_dim: int, *, generator: torch.Generato
     Args:
         num_classes: K, at least 2.
         feature_dim: D, at least K - 1.
-        generator: Draws a Haar rotation; without one the frame lies along the first K - 1 axes.
+        generator: CPU generator that draws a Haar rotation; without one the frame lies along the first K - 1 axes.
 
     Returns:
-        (K, D), float64, exact to 1e-12.
+        (K, D), float64, on the CPU, exact to 1e-12.
 
     Raises:
         ValueError: If K < 2 or D < K - 1.

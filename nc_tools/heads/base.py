@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -59,17 +60,17 @@ class Head(nn.Module, ABC):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (N, K)."""
-        with torch.autocast(features.device.type, enabled=False):
+        with _no_autocast(features.device.type):
             return self.compute_logits(self.embed(self._checked(features)))
 
     def outputs(self, features: Tensor) -> Outputs:
         """Return the record that losses read; its logits are computed only if asked for."""
-        with torch.autocast(features.device.type, enabled=False):
+        with _no_autocast(features.device.type):
             embedded = self.embed(self._checked(features))
         return Outputs(features, embedded, self.weight, self.bias, self.scale, self._logits_in_full_precision)
 
     def _logits_in_full_precision(self, embedded: Tensor) -> Tensor:
-        with torch.autocast(embedded.device.type, enabled=False):
+        with _no_autocast(embedded.device.type):
             return self.compute_logits(embedded)
 
     def _checked(self, features: Tensor) -> Tensor:
@@ -83,6 +84,12 @@ class Head(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Show the sizes in the model's printout."""
         return f"feature_dim={self.feature_dim}, num_classes={self.num_classes}"
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Switch autocast off where the device knows it; the meta device does not."""
+    known = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if known else nullcontext()
 
 
 def unit(x: Tensor) -> Tensor:
@@ -100,9 +107,13 @@ def unit(x: Tensor) -> Tensor:
 
 
 def draw_linear(weight: Tensor, bias: Tensor | None, generator: torch.Generator | None) -> None:
-    """Initialise a linear map in place as ``nn.Linear`` does, from a generator of its own."""
+    """Initialise a linear map in place as ``nn.Linear`` does, from a generator of its own.
+
+    Numbers are drawn where the generator lives: a CPU generator gives every device the same weights.
+    """
     bound = weight.shape[1] ** -0.5
     with torch.no_grad():
-        weight.uniform_(-bound, bound, generator=generator)
-        if bias is not None:
-            bias.uniform_(-bound, bound, generator=generator)
+        for part in (weight, bias):
+            if part is not None:
+                drawn = torch.empty_like(part, device=part.device if generator is None else generator.device)
+                part.copy_(drawn.uniform_(-bound, bound, generator=generator))

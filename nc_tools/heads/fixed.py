@@ -57,9 +57,12 @@ class FixedFrameHead(Head):
         self.frame_seed = frame_seed
         self.scale_of = Scale(scale, num_classes)
         frame = self.draw_frame(num_classes, width, stream(frame_seed, "frame"))
-        self.register_buffer("frame", frame.to(torch.get_default_dtype()))
-        self.projection = nn.Linear(feature_dim, width, bias=False) if projection else None
-        if self.projection is not None:
+        self.register_buffer("frame", frame.to(torch.get_default_device(), torch.get_default_dtype()))
+        self.projection: nn.Linear | None = None
+        if projection:
+            # Without nn.Linear's own initial weights, which would be drawn from the global generator.
+            empty = nn.Linear(feature_dim, width, bias=False, device="meta")
+            self.projection = empty.to_empty(device=torch.get_default_device())
             draw_linear(self.projection.weight, None, generator)
 
     @staticmethod
@@ -169,7 +172,7 @@ dimensions before it (projection=9)
     def frame_error(self, frame: Tensor) -> float:
         """Compare W W^T v with (K v - sum(v)) / (K - 1) for one random v: O(K D'), no K x K Gram matrix."""
         w = frame.detach().to(torch.float64)
-        v = torch.randn(w.shape[0], dtype=w.dtype, generator=stream(0, "frame", 1)).to(w.device)
+        v = torch.randn(w.shape[0], dtype=w.dtype, generator=stream(0, "frame", 1), device="cpu").to(w.device)
         expected = (w.shape[0] * v - v.sum()) / (w.shape[0] - 1)
         return float(torch.linalg.vector_norm(w @ (w.T @ v) - expected) / torch.linalg.vector_norm(expected))
 
@@ -200,7 +203,7 @@ class FrozenRandomHead(FixedFrameHead):
     @staticmethod
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:
         """Return independent random unit rows (K, D')."""
-        return unit(torch.randn(num_classes, width, dtype=torch.float64, generator=generator))
+        return unit(torch.randn(num_classes, width, dtype=torch.float64, generator=generator, device="cpu"))
 
     def frame_error(self, frame: Tensor) -> float:
         """Return the largest deviation of a row's norm from one."""

@@ -21,8 +21,17 @@ class Call:
 
     name: str
     module: nn.Module
-    features: Tensor
     output: Tensor
+    version: int
+
+    def made(self, logits: Tensor | None) -> bool:
+        """Tell whether ``logits`` are what the call returned: the same tensor, not written to since."""
+        return logits is self.output and _version(self.output) == self.version
+
+
+def _version(tensor: Tensor) -> int:
+    """Count the writes into a tensor, which ``x += y`` and ``nn.ReLU(inplace=True)`` leave the same object."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def could_be_head(module: nn.Module) -> bool:
@@ -37,39 +46,60 @@ def output_width(module: nn.Module) -> int:
     return module.num_classes if isinstance(module, Head) else int(module.out_channels)  # type: ignore[arg-type]
 
 
+def input_width(module: nn.Module) -> int:
+    """Return how wide the features are that such a module takes."""
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    return module.feature_dim if isinstance(module, Head) else int(module.in_channels)  # type: ignore[arg-type]
+
+
 def logits_of(output: Any) -> Tensor | None:
-    """Return the tensor that a model means as its logits: itself, ``.logits``, or the first of a tuple."""
-    found = getattr(output, "logits", output)
+    """Return the tensor that a model means as its logits: itself, ``logits`` in a record, or the first of a tuple."""
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
     if isinstance(found, tuple | list) and found:
         found = found[0]
     return found if isinstance(found, Tensor) else None
 
 
+@dataclass(frozen=True)
+class Trace:
+    """A forward pass: the input, the calls of modules that could be heads, in order, and what came out."""
+
+    example: Example
+    calls: list[Call]
+    logits: Tensor | None
+
+    def heads(self) -> list[Call]:
+        """Return the calls whose output is the model's logits."""
+        return [call for call in self.calls if call.made(self.logits)]
+
+
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, so that no statistics move, and put every module back as it was."""
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Run without gradients in eval mode, so that no statistics move; put every module and the generators back."""
     before = [(module, module.training) for module in model.modules()]
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices):
             yield
     finally:
         for module, training in before:
             module.training = training
 
 
-def trace(model: nn.Module, example: Example) -> tuple[list[Call], Any]:
-    """Run ``model`` in eval mode without gradients; return the calls that could be heads, and its output."""
+def trace(model: nn.Module, example: Example) -> Trace:
+    """Run ``model`` in eval mode without gradients."""
     calls: list[Call] = []
     names = {module: name for name, module in model.named_modules()}
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
-            calls.append(Call(names[module], module, inputs[0], output))
+    def note(module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            calls.append(Call(names[module], module, output, _version(output)))
 
     handles = [m.register_forward_hook(note) for m in model.modules() if could_be_head(m)]
     try:
-        with _eval_mode(model):
+        with eval_mode(model):
             if isinstance(example, Mapping):
                 output = model(**example)
             else:
@@ -77,26 +107,31 @@ def trace(model: nn.Module, example: Example) -> tuple[list[Call], Any]:
     finally:
         for handle in handles:
             handle.remove()
-    return calls, output
+    return Trace(example, calls, logits_of(output))
 
 
-_FAILS_ON_A_WRONG_SIZE = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
+# What models raise on an input that they were not made for.
+FAILS_ON_A_WRONG_INPUT = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+_SIDES = (224, 32, 299, 64, 28, 8)
 
 
-def trace_with_made_up_input(model: nn.Module) -> tuple[list[Call], Any] | None:
+def trace_with_made_up_input(model: nn.Module) -> Trace | None:
     """Trace a model on zeros of a shape that its first layer takes; None where no such shape is found."""
-    for module in model.modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(module, nn.Conv2d) and isinstance(weight, Tensor):
-            shapes: list[tuple[int, ...]] = [(2, module.in_channels, size, size) for size in (224, 32, 299, 64, 28, 8)]
-        elif isinstance(module, nn.Linear) and isinstance(weight, Tensor):
-            shapes = [(2, module.in_features)]
-        else:
+    for shape, like in _made_up_shapes(model):
+        try:
+            return trace(model, torch.zeros(shape, device=like.device, dtype=like.dtype))
+        except FAILS_ON_A_WRONG_INPUT:
             continue
-        for shape in shapes:
-            try:
-                return trace(model, torch.zeros(shape, device=weight.device, dtype=weight.dtype))
-            except _FAILS_ON_A_WRONG_SIZE:
-                continue
-        return None
     return None
+
+
+def _made_up_shapes(model: nn.Module) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    """Yield input shapes and a tensor of their device and type: images where there is a convolution, then rows."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            yield from (((2, module.in_channels, side, side), module.weight) for side in _SIDES)
+            break
+    for module in model.modules():
+        if isinstance(module, nn.Linear | Head):
+            yield (2, input_width(module)), module.weight
+            break

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools.heads.swap import split_head
+from nc_tools.heads.trace import FAILS_ON_A_WRONG_INPUT, eval_mode
 from nc_tools.models.conv import ConvNet
 from nc_tools.models.resnet import CIFARResNet
 from nc_tools.seeds import stream_seed
 from nc_tools.suggestions import did_you_mean
 
-_CIFAR_RESNET = re.compile(r"(?:cifar_)?resnet(20|32|44|56|110)")
+_CIFAR_DEPTHS = (20, 32, 44, 56, 110)
+_CIFAR_RESNET = re.compile(rf"(?:cifar_)?resnet({'|'.join(map(str, _CIFAR_DEPTHS))})")
+_OURS = ["conv", *(f"resnet{depth}" for depth in _CIFAR_DEPTHS)]
 
 
 class _GreyToColour(nn.Module):
@@ -31,7 +34,8 @@ class _GreyToColour(nn.Module):
 def build_backbone(name: str, *, in_channels: int, image_size: int, width: int = 16, seed: int = 0) -> nn.Module:
     """Build a backbone that maps images to features (N, D), with the initial weights of a seed's "init" stream.
 
-    The global random state is left as it was: a head that draws more numbers cannot change the backbone.
+    The global random state is left as it was: a head that draws more numbers cannot change the backbone. Built on the
+    CPU, whatever the default device, so that a seed means the same weights everywhere.
 
     Args:
         name: "conv"; "resnet20", "resnet32", ... (the CIFAR networks); any torchvision classifier with one linear
@@ -48,13 +52,13 @@ def build_backbone(name: str, *, in_channels: int, image_size: int, width: int =
         >>> build_backbone("conv", in_channels=1, image_size=8)(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 64])
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, "init"))
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(stream_seed(seed, "init"))  # torch.manual_seed would reach the GPUs' too
         if name == "conv":
             return ConvNet(in_channels, image_size, width)
         if match := _CIFAR_RESNET.fullmatch(name):
             return CIFARResNet(int(match[1]), in_channels)
-        if name in _torchvision_names() and not name.startswith("timm:"):
+        if name in _torchvision_names():
             return _torchvision_backbone(name, in_channels, image_size)
         return _timm_backbone(name, in_channels)
 
@@ -72,13 +76,16 @@ def _torchvision_backbone(name: str, in_channels: int, image_size: int) -> nn.Mo
     # These two come with auxiliary heads unless told otherwise.
     options = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     model = get_model(name, weights=None, **options)
-    backbone, _ = split_head(model, example=torch.zeros(2, 3, image_size, image_size))
+    try:
+        backbone, _ = split_head(model, example=torch.zeros(2, 3, image_size, image_size))
+    except (RuntimeError, AssertionError) as error:
+        raise _wrong_size(name, 3, image_size, error) from error
     return _GreyToColour(backbone) if in_channels == 1 else backbone
 
 
 def _timm_backbone(name: str, in_channels: int) -> nn.Module:
     wanted = name.removeprefix("timm:")
-    known = ["conv", "resnet20", "resnet32", *_torchvision_names()]
+    known = [*_OURS, *_torchvision_names()]
     try:
         import timm
     except ImportError:
@@ -103,21 +110,20 @@ def feature_width(backbone: nn.Module, *, in_channels: int, image_size: int) -> 
         >>> feature_width(ConvNet(1, 8), in_channels=1, image_size=8)
         64
     """
-    training = [(module, module.training) for module in backbone.modules()]
     try:
-        with torch.no_grad():
-            features = backbone.eval()(torch.zeros(2, in_channels, image_size, image_size))
-    except RuntimeError as error:
-        raise ValueError(
-            f"{type(backbone).__name__} cannot take {in_channels} x {image_size} x {image_size} images ({error}): "
-            f"choose another --image-size or --model"
-        ) from error
-    finally:
-        for module, was in training:
-            module.training = was
+        with eval_mode(backbone):
+            features = backbone(torch.zeros(2, in_channels, image_size, image_size))
+    except FAILS_ON_A_WRONG_INPUT as error:
+        raise _wrong_size(type(backbone).__name__, in_channels, image_size, error) from error
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise ValueError(
             f"a backbone must map images to features (N, D), but {type(backbone).__name__} gave "
             f"{tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__}"
         )
     return features.shape[1]
+
+
+def _wrong_size(name: str, channels: int, size: int, error: Exception) -> ValueError:
+    return ValueError(
+        f"{name} cannot take {channels} x {size} x {size} images ({error}): choose another --image-size or --model"
+    )

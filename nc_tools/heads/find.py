@@ -1,0 +1,128 @@
+"""Tell which layer of a model is its head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from nc_tools.heads.base import Head
+from nc_tools.heads.trace import (
+    Call,
+    Example,
+    could_be_head,
+    output_width,
+    trace,
+    trace_with_made_up_input,
+)
+from nc_tools.suggestions import did_you_mean
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model's head: its dotted path, the layer, and the input that showed it (None where it was given by name)."""
+
+    name: str
+    module: nn.Module
+    example: Example | None
+
+
+def find_head(model: nn.Module, *, example: Example | None = None, name: str | None = None) -> str:
+    """Return the dotted path of a model's head: the module whose output object *is* the model's logits.
+
+    Names and order of definition do not tell: the last linear layer of ``named_modules`` is wrong for models with two
+    heads, and is no head at all where a pooling follows.
+
+    Args:
+        model: Any classifier.
+        example: An input: a tensor, a tuple of arguments or a mapping of named ones. Without one, zeros of a shape that
+            the first layer takes are tried.
+        name: The dotted path, where you know it better: then nothing is run, and nothing checked.
+
+    Raises:
+        ValueError: If the head cannot be told; the candidates are named.
+
+    Example:
+        >>> find_head(nn.Sequential(nn.Flatten(), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)))
+        '3'
+    """
+    return find(model, example, name).name
+
+
+def find(model: nn.Module, example: Example | None, name: str | None) -> Found:
+    """Return a model's head; arguments and errors as for :func:`find_head`."""
+    if name is not None:
+        return _named(model, name)
+    seen = trace(model, example) if example is not None else trace_with_made_up_input(model)
+    candidates = {n: m for n, m in model.named_modules() if could_be_head(m)}
+    if seen is None:
+        raise ValueError(
+            f"{type(model).__name__} could not be run on made-up zeros to see where its logits come from: give "
+            f"example= with an input, or name= with one of {', '.join(repr(n) for n in candidates) or 'its layers'}"
+        )
+    heads = seen.heads()
+    if not heads:
+        raise _no_head(model, seen.logits, candidates)
+    idle = _idle_heads(model, seen.calls, output_width(heads[0].module))
+    if idle:
+        raise ValueError(
+            f"{type(model).__name__} has auxiliary heads that run in train mode only ({', '.join(map(repr, idle))}): "
+            f"build it without them (aux_logits=False in torchvision), or give name={heads[0].name!r} for that one"
+        )
+    return _swappable(heads[0].name, heads[0].module, seen.example)
+
+
+def _no_head(model: nn.Module, logits: Tensor | None, candidates: dict[str, nn.Module]) -> ValueError:
+    width = logits.shape[1] if logits is not None and logits.ndim > 1 else None
+    fitting = {n: m for n, m in candidates.items() if output_width(m) == width}
+    said = f"no layer of {type(model).__name__} returns its logits unchanged"
+    if len(fitting) == 1 and isinstance(conv := next(iter(fitting.values())), nn.Conv2d):
+        return ValueError(f"{said}: {_no_convolution(next(iter(fitting)), conv)}")
+    return ValueError(
+        f"{said}, so that none can be swapped without a change of meaning; layers of that width: "
+        f"{', '.join(map(repr, fitting)) or 'none'}. Give name= with one of them if its output is what you train on"
+    )
+
+
+def _no_convolution(name: str, conv: nn.Conv2d) -> str:
+    return (
+        f"the head must be a linear layer, but {name!r} is a 1 x 1 convolution over a map: put "
+        f"nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear({conv.in_channels}, {conv.out_channels})) "
+        f"where the convolution and the pooling after it stand"
+    )
+
+
+# Both read the weights of the layers inside them in eval mode without calling those.
+_READS_ITS_LAYERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+
+
+def _idle_heads(model: nn.Module, calls: list[Call], width: int) -> list[str]:
+    """Name the layers as wide as the logits that did not run: heads of train mode."""
+    passed = {call.module for call in calls}
+    passed |= {part for module in model.modules() if isinstance(module, _READS_ITS_LAYERS) for part in module.modules()}
+    return [n for n, m in model.named_modules() if could_be_head(m) and m not in passed and output_width(m) == width]
+
+
+def _named(model: nn.Module, name: str) -> Found:
+    modules = dict(model.named_modules())
+    linear = [n for n, m in modules.items() if isinstance(m, nn.Linear | Head)]
+    if name not in modules:
+        raise ValueError(f"{type(model).__name__} has no module {name!r}; {did_you_mean(name, linear)}")
+    module = modules[name]
+    if not could_be_head(module):
+        inside = [n for n in linear if n.startswith(f"{name}.")] or linear
+        raise ValueError(
+            f"the head must be a linear layer, but {name!r} is a {type(module).__name__}: give name= with "
+            f"{' or '.join(map(repr, inside[:5])) or 'a linear layer'}"
+        )
+    return _swappable(name, module, None)
+
+
+def _swappable(name: str, module: nn.Module, example: Example | None) -> Found:
+    if isinstance(module, nn.Conv2d):
+        raise ValueError(_no_convolution(name, module))
+    if not name:
+        raise ValueError(
+            "the model is nothing but its head: wrap it, as in nn.Sequential(model), so that it can be replaced"
+        )
+    return Found(name, module, example)
