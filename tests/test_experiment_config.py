@@ -1,0 +1,228 @@
+"""Configurations: set from the command line, written down, read back, told apart."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nc_tools.data import DataConfig
+from nc_tools.experiment import Knob, Protocol, RunConfig
+from nc_tools.experiment.config import ModelConfig
+from nc_tools.experiment.encode import config_hash, decode, encode, path_of, settings
+from nc_tools.experiment.main import parse_seeds
+from nc_tools.experiment.overrides import parse_setting, put, put_all
+from nc_tools.heads import LEARNED, ETFHead, LinearHead, spec
+from nc_tools.losses import CrossEntropy, LogitAdjusted
+from nc_tools.training import OptimConfig, TrainConfig
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.py"))
+BASE = RunConfig(head=spec(LinearHead), loss=spec(CrossEntropy))
+
+
+class OwnHead(LinearHead):
+    """A head of somebody else's file."""
+
+
+def arms_of(path):
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module.ARMS
+
+
+EVERY_ARM = [pytest.param(config, id=f"{p.stem}-{arm}") for p in RECIPES for arm, config in arms_of(p).items()]
+
+
+@pytest.mark.parametrize("config", EVERY_ARM)
+def test_every_arm_of_every_recipe_comes_back_from_json(config):
+    assert decode(json.loads(json.dumps(encode(config)))) == config
+    written = json.loads(json.dumps(settings(config)))
+    assert decode(written) == replace(config, knob=Knob())
+    assert config_hash(decode(written)) == config_hash(config)
+
+
+def test_classes_of_other_people_come_back():
+    config = replace(BASE, head=spec(OwnHead, bias=False), optim=OptimConfig(optimizer=spec(torch.optim.AdamW)))
+    told = encode(config)
+    assert told["head"] == {"class": f"{__name__}.OwnHead", "arguments": {"bias": False}}
+    assert decode(json.loads(json.dumps(told))) == config
+
+
+def test_a_class_that_is_gone_is_named():
+    told = encode(replace(BASE, head=spec(OwnHead)))
+    told["head"]["class"] = "somewhere_else.Gone"
+    with pytest.raises(ValueError, match=r"somewhere_else\.Gone, which cannot be imported here .* Python path"):
+        decode(told)
+    told["head"]["class"] = "math.pi"
+    with pytest.raises(ValueError, match=r"math\.pi, which is not a class"):
+        decode(told)
+
+
+def test_a_class_inside_a_function_is_refused():
+    class Hidden(LinearHead):
+        pass
+
+    with pytest.raises(ValueError, match="move it to the top level"):
+        encode(spec(Hidden))
+
+
+@pytest.mark.parametrize("value", [print, torch.ones(2), object()])
+def test_what_cannot_be_written_down_is_refused(value):
+    with pytest.raises(TypeError, match="so that it can be written down"):
+        encode(spec(LinearHead, bias=value))
+
+
+def test_the_hash_does_not_change_by_itself(monkeypatch):
+    # Recorded runs are found again by it: a change here orphans every finished run.
+    monkeypatch.setattr("nc_tools.experiment.encode.__version__", "0.1.0")
+    assert config_hash(BASE, "final", "fingerprint", 0, 0) == KNOWN_HASH
+
+
+def test_the_hash_tells_every_setting_but_the_knob():
+    changed = [
+        put(BASE, "optim.lr", 0.2),
+        put(BASE, "optim.head_lr", 0.2),
+        put(BASE, "training.epochs", 31),
+        put(BASE, "training.ema_decay", 0.9),
+        put(BASE, "model.width", 17),
+        put(BASE, "data.imbalance", 2.0),
+        put(BASE, "data.holdout", 0.3),
+        put(BASE, "head.bias", False),
+        replace(BASE, loss=spec(LogitAdjusted)),
+        replace(BASE, head=spec(ETFHead, scale=LEARNED)),
+        replace(BASE, head=spec(ETFHead)),
+    ]
+    hashes = [config_hash(c) for c in [BASE, *changed]]
+    assert len(set(hashes)) == len(hashes)
+    assert config_hash(replace(BASE, knob=Knob(path="head.bias", values=(False,)))) == config_hash(BASE)
+    facts = [config_hash(BASE, *f) for f in ((), ("final",), ("final", 0), ("final", 1), ("tuning", 0))]
+    assert len(set(facts)) == len(facts)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=8, unique=True))
+def test_seeds_read_as_lists(seeds):
+    assert parse_seeds(",".join(map(str, seeds))) == tuple(seeds)
+
+
+@given(st.integers(0, 50), st.integers(0, 20))
+def test_seeds_read_as_ranges(first, more):
+    assert parse_seeds(f"{first}-{first + more}") == tuple(range(first, first + more + 1))
+
+
+def test_a_seed_named_twice_counts_once():
+    assert parse_seeds("1,0-2, 1") == (1, 0, 2)
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,,2", "4-0", "-3", "1-", "0.5", "²"])
+def test_ill_formed_seeds_are_refused(text):
+    with pytest.raises(ValueError, match="--seeds must read like 0-4 or 0,2,5"):
+        parse_seeds(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"seeds": ()}, "at least one"),
+        ({"seeds": (1, 1)}, "different seeds"),
+        ({"draws": 0}, "draws must be at least 1"),
+        ({"seeds": (0, 1000)}, r"must not be tuned on, but \[1000\]"),
+        ({"rates": ()}, "positive and rising"),
+        ({"rates": (0.1, 0.01)}, "positive and rising"),
+        ({"rates": (0.0, 0.1)}, "positive and rising"),
+        ({"rates": (0.1, 0.1)}, "positive and rising"),
+    ],
+)
+def test_the_protocol_is_checked_when_written(change, told):
+    with pytest.raises(ValueError, match=told):
+        Protocol(**change)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("optim.lr=0.1", ("optim.lr", 0.1)),
+        (" a.b = 1e-4 ", ("a.b", 1e-4)),
+        ("model.name=resnet32", ("model.name", "resnet32")),
+        ("protocol.rates=(0.1, 1.0)", ("protocol.rates", (0.1, 1.0))),
+        ("training.ema_decay=None", ("training.ema_decay", None)),
+        ("data.source=imagefolder:a=b", ("data.source", "imagefolder:a=b")),
+    ],
+)
+def test_settings_are_literals_or_strings(text, expected):
+    assert parse_setting(text) == expected
+
+
+@pytest.mark.parametrize("text", ["optim.lr", "=3", " =3"])
+def test_a_setting_needs_a_name_and_a_value(text):
+    with pytest.raises(ValueError, match=r"reads a\.b=value"):
+        parse_setting(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("optm.lr", 0.1, r"no field 'optm' in RunConfig; did you mean 'optim'\?"),
+        ("optim.l", 0.1, r"no field 'l' in OptimConfig; did you mean .*'lr'"),
+        ("optim.lr.x", 0.1, "one level too deep"),
+        ("head.bias.x", 0.1, "goes too deep"),
+        ("optim.lr", "fast", "lr must be float, got 'fast'"),
+        ("optim.lr", True, "lr must be float, got True"),
+        ("training.epochs", 2.5, "epochs must be int, got 2.5"),
+        ("training.epochs", True, "epochs must be int, got True"),
+        ("training.compile", 1, "compile must be bool, got 1"),
+        ("training.ema_decay", "no", "ema_decay must be float or None, got 'no'"),
+        ("training.precision", "float16", "precision must be .*float32"),
+        ("optim.milestones", ("a",), "milestones must be"),
+        ("head", 3, "head must be"),
+        ("model.width", 0, "width must be positive"),
+    ],
+)
+def test_a_setting_that_does_not_fit_says_why(path, value, told):
+    with pytest.raises(ValueError, match=told):
+        put(BASE, path, value)
+
+
+def test_an_argument_that_a_class_does_not_have_is_refused():
+    with pytest.raises(TypeError, match="LinearHead has no argument 'bais'; did you mean 'bias'"):
+        put(BASE, "head.bais", 1)
+
+
+def test_settings_land_where_they_belong_and_nowhere_else():
+    settings_ = [("optim.lr", 1), ("optim.optimizer.momentum", 0.5), ("head.bias", False), ("optim.milestones", 0.5)]
+    changed = put_all(BASE, settings_)
+    assert changed.optim.lr == 1.0
+    assert isinstance(changed.optim.lr, float)
+    assert changed.optim.optimizer.arguments == {"momentum": 0.5}
+    assert changed.head.arguments == {"bias": False}
+    assert changed.optim.milestones == (0.5,)
+    assert (changed.data, changed.training, changed.model) == (DataConfig(), TrainConfig(), ModelConfig())
+    assert BASE.optim.lr == 0.1
+
+
+def test_only_heads_with_an_open_frame_have_draws():
+    assert not BASE.has_draws
+    assert replace(BASE, head=spec(ETFHead)).has_draws
+    assert not replace(BASE, head=spec(ETFHead, frame_seed=3)).has_draws
+
+
+def test_a_scripts_own_class_has_one_name_in_all_processes(monkeypatch):
+    import sys
+    import types
+
+    for name in ("__main__", "__mp_main__"):
+        script = types.ModuleType(name)
+        script.__file__ = "/somewhere/my_recipe.py"
+        script.__spec__ = None
+        script.Mine = type("Mine", (LinearHead,), {"__module__": name})
+        monkeypatch.setitem(sys.modules, name, script)
+        assert path_of(script.Mine) == "my_recipe.Mine"
+    main = sys.modules["__main__"]
+    assert decode({"class": "my_recipe.Mine", "arguments": {}}).cls is main.Mine
+
+
+KNOWN_HASH = "002edba5588fb612"

@@ -1,0 +1,154 @@
+"""Real worker processes: one that dies, and comparisons that are stopped and go on."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+from test_experiment_runs import EPOCHS, config_of, job_of
+
+from nc_tools.experiment import Protocol
+from nc_tools.experiment.run import Options, Plan, run_plan
+from nc_tools.experiment.workers import Workers
+from nc_tools.interruption import Killed, StopSignal
+from nc_tools.tracking import read_run
+from nc_tools.tracking.stored import scan
+
+TIMED = {"perf/seconds", "perf/images_per_s"}
+
+
+def options(out, **more):
+    return Options(out=out, device="cpu", workers=1, threads=1, **more)
+
+
+def plan():
+    protocol = Protocol(seeds=(0, 1), draws=2, rates=(0.1,), max_extensions=0, curve_points=2)
+    return Plan(
+        name="test", question="Why?", arms={arm: config_of(arm) for arm in ("linear", "etf")}, protocol=protocol
+    )
+
+
+def quiet():
+    return Console(file=io.StringIO(), width=80)
+
+
+def finals(out):
+    runs = [r for r in scan(out).runs if r.identity.kind == "final"]
+    assert all(r.status == "FINISHED" for r in runs)
+    return {r.path.name: {k: v for k, v in r.final.items() if k not in TIMED} for r in runs}
+
+
+@contextlib.contextmanager
+def when(condition, act):
+    """Act from a thread once a condition holds."""
+    done = threading.Event()
+
+    def watch():
+        while not done.is_set():
+            if condition():
+                act()
+                return
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    console = quiet()
+    run_plan(plan(), options(out), console)
+    return out, console.file.getvalue()
+
+
+def test_a_comparison_names_its_runs_and_its_tuning(whole):
+    out, shown = whole
+    told = json.loads((out / "experiment.json").read_text())
+    assert (told["baseline"], told["arms"]) == ("linear", ["linear", "etf"])
+    assert {(r["arm"], r["seed"], r["draw"]) for r in told["runs"]} == {
+        *(("linear", s, 0) for s in (0, 1)),
+        *(("etf", s, d) for s in (0, 1) for d in (0, 1)),
+    }
+    assert {r["status"] for r in told["runs"]} == {"FINISHED"}
+    assert {r["run_id"] for r in told["runs"]} == finals(out).keys()
+    tuning = json.loads((out / "tuning.json").read_text())
+    counts = [sum(t["arm"] == arm for t in tuning["trials"]) for arm in ("linear", "etf")]
+    assert counts == [3, 3]
+    assert set(tuning["chosen"]) == {"linear", "etf"}
+    assert all(len(line) < 200 for line in shown.splitlines())
+    assert "digits: 258 training images of 7 classes (89 to 8 each), 631 test images, 1 x 8 x 8\n" in shown
+
+
+def test_finals_of_an_arm_use_what_was_chosen_for_it(whole):
+    out, _ = whole
+    chosen = json.loads((out / "tuning.json").read_text())["chosen"]
+    for run in scan(out).runs:
+        if run.identity.kind in ("final", "holdout"):
+            config, asked = run.identity.config, chosen[run.identity.arm]
+            assert config["optim"]["lr"] == asked["lr"]
+            if run.identity.arm == "etf":
+                assert config["head"]["arguments"].get("scale") == asked["head.scale"]
+            else:
+                assert config["optim"]["weight_decay"] == asked["optim.weight_decay"]
+
+
+def test_a_comparison_stopped_by_sigterm_goes_on_to_the_same_numbers(whole, tmp_path):
+    def in_a_final_run():
+        return any((p / "metrics.jsonl").exists() for p in tmp_path.glob("runs/etf-*-final-*"))
+
+    def ask():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with when(in_a_final_run, ask), pytest.raises(Killed):
+        run_plan(plan(), options(tmp_path), quiet())
+    assert {r.status for r in scan(tmp_path).runs} <= {"FINISHED", "KILLED"}
+    assert len([r for r in scan(tmp_path).runs if r.identity.kind == "final"]) < 6
+    finished = [r.path for r in scan(tmp_path).runs if r.status == "FINISHED"]
+    before = {p: p.stat().st_mtime_ns for path in finished for p in path.iterdir()}
+    run_plan(plan(), options(tmp_path, resume=True), quiet())
+    assert finals(tmp_path) == finals(whole[0])
+    assert {p: p.stat().st_mtime_ns for p in before} == before  # what was finished was not repeated
+
+
+def test_a_worker_that_is_killed_costs_only_its_run(tmp_path):
+    long = config_of("linear", checkpoint_seconds=0.0)
+    long = replace(long, training=replace(long.training, epochs=5000))
+    jobs = [job_of(tmp_path, "tuning", seed=s, config=long if s == 2 else config_of("linear")) for s in (1, 2, 3)]
+    ended = []
+    with Workers(1, 1) as workers:
+
+        def kill(progress):
+            if progress.label == jobs[1].label:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(workers._workers[0].process.pid, signal.SIGKILL)
+
+        results = workers.run(
+            jobs, stop=StopSignal(), on_progress=kill, on_result=lambda job, r: ended.append((job.seed, r.status))
+        )
+        workers._workers[0].process.kill()  # with nothing to do: nobody notices until the next job
+        workers._workers[0].process.join()
+        (later,) = workers.run([job_of(tmp_path, "tuning", seed=4)], stop=StopSignal(), on_progress=lambda _: None,
+                               on_result=lambda *_: None)  # fmt: skip
+    assert later.status == "FINISHED"
+    assert [r.status for r in results] == ["FINISHED", "KILLED", "FINISHED"]
+    assert ended == [(1, "FINISHED"), (2, "KILLED"), (3, "FINISHED")]
+    assert results[1].unexpected
+    assert "exit code -9" in results[1].error
+    assert read_run(results[2].run).curves()["train/loss"][-1][0] == EPOCHS
+
+
+def test_there_is_no_pool_without_workers():
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        Workers(0, 1)

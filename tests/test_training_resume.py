@@ -1,0 +1,179 @@
+"""Checkpoints: what is interrupted goes on bit-equal, and no crash leaves half a file."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from test_training import Batches, small
+
+from nc_tools.heads import LEARNED, CosineHead
+from nc_tools.interruption import Killed, StopSignal
+from nc_tools.losses import CrossEntropy
+from nc_tools.training import OptimConfig, TrainConfig, fit
+from nc_tools.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+class StopAt(Batches):
+    """Ask to stop while a given step is made."""
+
+    def __init__(self, stop, at):
+        super().__init__()
+        self.stop, self.at, self.made = stop, at, 0
+
+    def epoch(self, epoch, start=0):
+        for step, batch in enumerate(super().epoch(epoch, start), start=start):
+            if epoch * len(self) + step == self.at:
+                self.stop.requested = True
+            self.made += 1
+            yield batch
+
+
+def train(batches, curve, *, checkpoint=None, resume=False, stop=None, ema=0.9, seconds=1000.0):
+    torch.manual_seed(5)
+    model = small(CosineHead(6, 3, scale=LEARNED), dropout=0.5)
+    torch.manual_seed(7)
+    training = TrainConfig(epochs=4, ema_decay=ema, checkpoint_seconds=seconds)
+
+    def epoch_end(epoch, values, evaluated):
+        total = float(sum(p.detach().double().sum() for p in evaluated.parameters()))
+        curve[epoch] = (values["train/loss"], values["train/accuracy"], values["train/lr"], total)
+
+    fitted = fit(model, CrossEntropy(), batches, training, OptimConfig(lr=0.05), epoch_end=epoch_end,
+                 checkpoint=checkpoint, resume=resume, stop=stop)  # fmt: skip
+    return model, fitted
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("at", [0, 4, 5, 8, 10, 11], ids=lambda at: f"step {at}")
+def test_a_stopped_training_goes_on_bit_equal(tmp_path, at, ema):
+    whole, parts, path = {}, {}, tmp_path / "checkpoint.pt"
+    straight, straight_fitted = train(Batches(), whole, ema=ema)
+    stop = StopSignal()
+    with pytest.raises(Killed, match=f"after step {at + 1} of 12"):
+        train(StopAt(stop, at), parts, checkpoint=path, stop=stop, ema=ema)
+    assert sorted(parts) == list(range(1, (at + 1) // 3 + 1))  # an epoch that was trained was measured, too
+    rest = StopAt(StopSignal(), None)
+    resumed, resumed_fitted = train(rest, parts, checkpoint=path, resume=True, ema=ema)
+    assert rest.made == 12 - (at + 1)
+    assert parts == whole
+    assert same(straight, resumed)
+    assert same(straight_fitted.model, resumed_fitted.model)
+
+
+def test_a_checkpoint_of_an_epochs_end_goes_on_bit_equal(tmp_path):
+    whole, parts, path = {}, {}, tmp_path / "checkpoint.pt"
+    straight, _ = train(Batches(), whole)
+
+    class Broken(Batches):
+        def epoch(self, epoch, start=0):
+            if epoch == 2:
+                raise RuntimeError("the power went")
+            return super().epoch(epoch, start)
+
+    with pytest.raises(RuntimeError, match="the power went"):
+        train(Broken(), parts, checkpoint=path, seconds=0.0)
+    stored = load_checkpoint(path)
+    assert (stored["step"], stored["epochs_done"]) == (6, 2)
+    resumed, _ = train(Batches(), parts, checkpoint=path, resume=True)
+    assert parts == whole
+    assert same(straight, resumed)
+
+
+def leaves(value):
+    if isinstance(value, dict):
+        return [leaf for key, item in value.items() if key != "seconds" for leaf in leaves(item)]
+    return [leaf for item in value for leaf in leaves(item)] if isinstance(value, list | tuple) else [value]
+
+
+def test_every_tensor_of_the_state_comes_back(tmp_path):
+    def stopped(at, name, resume=False):
+        stop = StopSignal()
+        with pytest.raises(Killed):
+            train(StopAt(stop, at), {}, checkpoint=tmp_path / name, resume=resume, stop=stop)
+        return leaves(load_checkpoint(tmp_path / name))
+
+    straight = stopped(7, "straight.pt")
+    stopped(3, "twice.pt")
+    twice = stopped(7, "twice.pt", resume=True)
+    tensors = [leaf for leaf in straight if isinstance(leaf, torch.Tensor)]
+    assert len(tensors) > 25  # weights, momenta, average, meter, random state
+    assert len(straight) == len(twice)
+    for one, other in zip(straight, twice, strict=True):
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def test_without_resume_a_checkpoint_is_not_looked_at(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"not a checkpoint")
+    batches = StopAt(StopSignal(), None)
+    train(batches, {}, checkpoint=path)
+    assert batches.made == 12
+
+
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"step": 3, "model": {"w": torch.ones(3)}})
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt cannot be read .*: delete it to start this run anew"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return print, ("boom",)
+
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_checkpoint(path)
+
+
+def test_a_state_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"step": 3})
+    with pytest.raises(Exception, match="pickle"):
+        save_checkpoint(path, {"step": lambda: None})
+    assert load_checkpoint(path) == {"step": 3}
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    code = (
+        "import sys, torch\nfrom pathlib import Path\nfrom nc_tools.training.checkpoint import save_checkpoint\n"
+        "for step in range(10**6):\n"
+        "    save_checkpoint(Path(sys.argv[1]), {'step': step, 'w': torch.full((200_000,), float(step))})\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    try:
+        for _ in range(600):
+            if path.exists():
+                break
+            time.sleep(0.05)
+        time.sleep(0.3)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    stored = load_checkpoint(path)
+    assert torch.equal(stored["w"], torch.full((200_000,), float(stored["step"])))
+
+
+def test_a_second_signal_soon_after_the_first_is_the_same_wish():
+    with StopSignal(signals=(signal.SIGTERM,)) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+    with pytest.raises(Killed, match="SIGTERM twice"), StopSignal(signals=(signal.SIGTERM,), patience=0.0):
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.01)
+        signal.raise_signal(signal.SIGTERM)
