@@ -99,3 +99,38 @@ def test_an_experiment_that_says_nothing_has_defaults(tmp_path):
     assert (found.name, found.arms, found.references) == (tmp_path.name, (), {})
     write_json(tmp_path / "experiment.json", {"references": {"a": "b"}, "protocol": "as agreed"})
     assert read_experiment(tmp_path).references == {"a": "b"}
+
+
+@pytest.mark.parametrize("text", ["", "7", "[1]", "{}", '{"step": 1}', '{"step": null, "values": {}}', "\0\0"])
+def test_a_line_that_is_no_line_of_metrics_costs_only_itself_and_is_named(tmp_path, text):
+    folder = make_run(tmp_path / "run")
+    (folder / "metrics.jsonl").write_text(
+        f'{{"step": 1, "values": {{"a": 1}}}}\n{text}\n{{"step": 3, "values": {{"a": 3}}}}\n'
+    )
+    run = read_run(folder)
+    assert run.curves["a"] == ((1, 1.0), (3, 3.0))
+    assert run.notes == ("metrics.jsonl line 2 cannot be read",)
+
+
+def test_a_field_that_holds_something_else_is_named_and_the_run_kept(tmp_path):
+    folder = make_run(tmp_path / "etf-s3-d1-holdout-00")
+    write_json(folder / "run.json", {"arm": "etf", "seed": "three", "kind": "final", "config": None, "data": [1]})
+    write_json(folder / "final.json", {"test/gen/accuracy": 0.5, "note": "good"})
+    run = read_run(folder)
+    assert (run.arm, run.seed, run.draw, run.kind, run.finished) == ("etf", 3, 1, "final", True)
+    assert (run.config, run.data, dict(run.final)) == ({}, {}, {"test/gen/accuracy": 0.5})
+    assert run.notes == (
+        "run.json holds no usable 'seed'",
+        "run.json holds no usable 'data'",
+        "final.json holds no number for 'note'",
+    )
+
+
+def test_every_folder_is_listed_however_little_is_in_it(tmp_path):
+    make_run(tmp_path / "runs" / "etf-s3-d1-final-00")
+    (tmp_path / "runs" / "empty").mkdir()
+    (tmp_path / "runs" / "notes.txt").write_text("no run")
+    listed = {run.run_id: run for run in read_runs(tmp_path)}
+    assert listed.keys() == {"empty", "etf-s3-d1-final-00"}
+    assert listed["empty"].why_not == "UNKNOWN"
+    assert listed["empty"].notes == ("run.json is missing", "status.json is missing")

@@ -26,6 +26,7 @@ from nc_tools.tracking import (
     scan,
 )
 from nc_tools.tracking.process import is_alive, started_at
+from nc_tools.tracking.stored import salvage
 
 SOURCE = Path(nc_tools.__file__).resolve().parents[1]
 
@@ -297,3 +298,52 @@ def test_a_run_read_twice_while_it_is_written_never_shows_half_a_line(tmp_path):
         assert read_run(run.path).curves() == {"a": [(1, 1.0)]}
         file.write(b"\n")
     assert read_run(run.path).curves() == {"a": [(1, 1.0), (2, 2.0)]}
+
+
+def test_a_sound_record_is_the_same_to_both_readers(tmp_path):
+    with RunRecord.create(tmp_path, identity(draw=2, data={"name": "digits"})) as run:
+        run.log(1, {"train/loss": 0.5})
+        run.finish({"test/gen/accuracy": 0.9})
+    stored, found = read_run(run.path), salvage(run.path)
+    assert found.identity == {key: getattr(run.identity, key) or "" for key in found.identity} | {"draw": 2, "seed": 0}
+    assert (found.status, found.error, found.final) == (stored.status, "", stored.final)
+    assert found.curves == stored.curves() == {"train/loss": [(1, 0.5)]}
+    assert found.problems == ()
+
+
+def test_who_a_run_is_can_be_told_from_its_folder(tmp_path):
+    run = RunRecord.create(tmp_path, identity(arm="etf-la", seed=4, draw=2, kind="holdout"))
+    (run.path / "run.json").write_text("{")
+    found = salvage(run.path)
+    assert [found.identity[key] for key in ("arm", "seed", "draw", "kind")] == ["etf-la", 4, 2, "holdout"]
+    assert found.problems == ("run.json holds no JSON object",)
+
+
+@pytest.mark.parametrize("text", ["", "no json", "[]", '{"step":2}', '{"step":2,"values":{"a":"high"}}'])
+def test_a_damaged_line_is_refused_by_one_reader_and_named_by_the_other(tmp_path, text):
+    run = RunRecord.create(tmp_path, identity())
+    run.log(1, {"a": 1})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write(f"{text}\n")
+    run.log(3, {"a": 3})
+    with pytest.raises(ValueError, match=r"line 2 after byte 0 of .*metrics\.jsonl is no line of metrics"):
+        read_run(run.path).curves()
+    assert salvage(run.path).curves == {"a": [(1, 1.0), (3, 3.0)]}
+    assert salvage(run.path).problems == ("metrics.jsonl line 2 cannot be read",)
+
+
+def test_the_later_value_of_a_step_is_taken_and_steps_are_in_order(tmp_path):
+    run = RunRecord.create(tmp_path, identity())
+    for step, value in ((1, 1.0), (3, 9.0), (2, 2.0), (3, 3.0)):
+        run.log(step, {"a": value})
+    assert run.read().curves() == salvage(run.path).curves == {"a": [(1, 1.0), (2, 2.0), (3, 3.0)]}
+
+
+def test_a_final_value_that_is_no_number_makes_the_record_broken(tmp_path):
+    run = RunRecord.create(tmp_path, identity())
+    run.finish({"a": 1})
+    (run.path / "final.json").write_text('{"a": 1, "b": "high"}')
+    with pytest.raises(ValueError, match="must be a number or null, got 'high'"):
+        read_run(run.path)
+    assert salvage(run.path).final == {"a": 1.0}
+    assert salvage(run.path).problems == ("final.json holds no number for 'b'",)

@@ -1,4 +1,4 @@
-"""Reads the records of an output folder, as they are: half written, failed, still running or complete.
+"""The runs of a comparison, as their records are: half written, failed, still running or complete.
 
 Nothing is dropped in silence: a run without a result stays in the list with its status and the reason, so
 that a comparison cannot look better by forgetting what went wrong.
@@ -6,14 +6,14 @@ that a comparison cannot look better by forgetting what went wrong.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nc_tools.compare.measures import PRIMARY
+from nc_tools.tracking.files import as_float, read_json_or_problem
+from nc_tools.tracking.stored import run_folders, salvage
 
 SCORED_KINDS = ("final", "loop")
 
@@ -43,8 +43,8 @@ class ComparedRun:
         predictions: The safetensors file of test logits, where there is one.
         config: The run's configuration, nested.
         data: Name, fingerprint and class counts of its data.
-        kind: ``"final"`` and ``"loop"`` runs are compared; ``"holdout"`` gives curves; ``"tuning"`` is only
-        listed. run_id: Name of the run's folder.
+        kind: ``"final"`` and ``"loop"`` runs are compared; ``"holdout"`` gives curves; ``"tuning"`` is only listed.
+        run_id: Name of the run's folder.
         error: What ended it, or "".
         hardware: The machine in words.
         versions: Library versions.
@@ -129,7 +129,8 @@ def read_experiment(root: Path) -> Experiment:
     Args:
         root: The output folder.
     """
-    found, tuning = _read_object(root / "experiment.json"), _read_object(root / "tuning.json")
+    found, _ = read_json_or_problem(root / "experiment.json")
+    tuning, _ = read_json_or_problem(root / "tuning.json")
     protocol = found.get("protocol")
     named = found.get("references")
     rules = dict(protocol) if isinstance(protocol, Mapping) else {"statement": protocol} if protocol else {}
@@ -179,128 +180,59 @@ def read_runs(root: Path) -> list[ComparedRun]:
     Raises:
         FileNotFoundError: If there is no such folder, or no ``runs`` in it.
     """
-    folder = root / "runs"
-    if not folder.is_dir():
+    if not (root / "runs").is_dir():
         raise FileNotFoundError(
             f"an output folder must hold runs/, got {str(root)!r}: name the folder given to --out, "
             "or run a recipe first"
         )
-    # A hidden folder is a run that is just being begun or cleared away.
-    runs = [read_run(path) for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
-    return sorted(runs, key=lambda run: (run.created_ms, run.run_id))
+    return sorted(map(read_run, run_folders(root)), key=lambda run: (run.created_ms, run.run_id))
 
 
 def read_run(folder: Path) -> ComparedRun:
     """Read one run folder, whatever state it is in; notes name what could not be read."""
-    notes: list[str] = []
-    identity = _read_object(folder / "run.json", notes)
-    status = _read_object(folder / "status.json", notes)
-    # Only a run that says it ended well owes these files.
-    done = status.get("status") == "FINISHED"
-    final = _read_object(folder / "final.json", notes if done else None)
+    found = salvage(folder)
+    identity = found.identity
+    per_class, problems = _read_per_class(folder / "per_class.json")
     predictions = folder / "predictions.safetensors"
-    arm, seed, draw, kind = _identity(identity, folder.name)
     return ComparedRun(
-        arm=arm,
-        seed=seed,
-        draw=draw,
-        status=_text(status.get("status")) or "UNKNOWN",
-        final={str(key): _number(value) for key, value in final.items() if _is_number(value)},
-        curves=_read_curves(folder / "metrics.jsonl", notes),
-        per_class=_read_per_class(folder / "per_class.json", notes),
+        arm=identity["arm"],
+        seed=identity["seed"],
+        draw=identity["draw"],
+        status=found.status,
+        final=found.final,
+        curves={key: tuple(points) for key, points in found.curves.items()},
+        per_class=per_class,
         predictions=predictions if predictions.is_file() else None,
-        config=_mapping(identity.get("config")),
-        data=_mapping(identity.get("data")),
-        kind=kind,
+        config=identity["config"],
+        data=identity["data"],
+        kind=identity["kind"],
         run_id=folder.name,
-        error=" ".join(_text(status.get("error")).split()),
-        hardware=_text(identity.get("hardware")),
-        versions={str(name): str(value) for name, value in _mapping(identity.get("versions")).items()},
-        git_commit=_text(identity.get("git_commit")),
-        created_ms=int(identity.get("created_ms") or 0),
-        notes=tuple(notes),
+        error=" ".join(found.error.split()),
+        hardware=identity["hardware"],
+        versions={name: str(version) for name, version in identity["versions"].items()},
+        git_commit=identity["git_commit"],
+        created_ms=identity["created_ms"],
+        notes=(*found.problems, *problems),
     )
 
 
-def _identity(identity: Mapping[str, Any], name: str) -> tuple[str, int, int, str]:
-    """Who the run is; where run.json is unreadable, what its folder's name says."""
-    parts = name.rsplit("-", 4)
-    named = len(parts) == 5 and parts[1][1:].isdigit() and parts[2][1:].isdigit()
-    arm, kind = (parts[0], parts[3]) if named else (name, "")
-    seed, draw = (int(parts[1][1:]), int(parts[2][1:])) if named else (-1, 0)
-    return (
-        _text(identity.get("arm")) or arm,
-        int(identity.get("seed", seed)),
-        int(identity.get("draw", draw)),
-        _text(identity.get("kind")) or kind or "final",
-    )
-
-
-def _read_object(path: Path, notes: list[str] | None = None) -> dict[str, Any]:
-    """The JSON object in a file, or an empty one with a note of why."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        problem = "is missing"
-    except (OSError, ValueError) as error:
-        problem = f"cannot be read ({type(error).__name__})"
-    else:
-        if isinstance(found, dict):
-            return found
-        problem = "holds no JSON object"
-    if notes is not None:
-        notes.append(f"{path.name} {problem}")
-    return {}
-
-
-def _read_curves(path: Path, notes: list[str]) -> dict[str, tuple[tuple[int, float], ...]]:
-    """Curves by key; a later line of the same step replaces an earlier one, as after a resume."""
-    curves: dict[str, dict[int, float]] = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-            step, values = int(entry["step"]), dict(entry["values"])
-        except (ValueError, KeyError, TypeError):
-            # The last line of a run that was killed while writing is expected to be cut.
-            if line.strip() and number < len(lines):
-                notes.append(f"metrics.jsonl line {number} cannot be read")
-            continue
-        for key, value in values.items():
-            if _is_number(value):
-                curves.setdefault(str(key), {})[step] = _number(value)
-    return {key: tuple(sorted(points.items())) for key, points in curves.items()}
-
-
-def _read_per_class(path: Path, notes: list[str]) -> PerClass | None:
-    if not path.is_file():
-        return None
-    found = _read_object(path, notes)
+def _read_per_class(path: Path) -> tuple[PerClass | None, list[str]]:
+    """Recall by class, where it was recorded, and why there is none though it was."""
+    if not path.exists():
+        return None, []
+    found, problem = read_json_or_problem(path)
+    if problem:
+        return None, [problem]
     try:
         classes = tuple(str(name) for name in found["classes"])
         trained, tested = (tuple(int(count) for count in found[key]) for key in ("train_counts", "test_counts"))
-        recall = tuple(_number(value) for value in found["recall"])
+        recall = tuple(as_float(value) for value in found["recall"])
     except (KeyError, TypeError, ValueError):
-        notes.append("per_class.json is incomplete")
-        return None
+        return None, ["per_class.json is incomplete"]
     if not len(classes) == len(trained) == len(tested) == len(recall):
-        notes.append("per_class.json has lists of different lengths")
-        return None
-    return PerClass(classes, trained, tested, recall)
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return dict(value) if isinstance(value, Mapping) else {}
+        return None, ["per_class.json has lists of different lengths"]
+    return PerClass(classes, trained, tested, recall), []
 
 
 def _text(value: object) -> str:
     return "" if value is None else str(value)
-
-
-def _is_number(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def _number(value: float | None) -> float:
-    """The records write null for what is not finite."""
-    return math.nan if value is None else float(value)

@@ -5,6 +5,7 @@ import math
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
+
+
+def read_json_or_problem(path: Path) -> tuple[dict[str, Any], str]:
+    """Read one JSON object; where that cannot be done, return an empty one and why, by the file's bare name."""
+    try:
+        return read_json(path), ""
+    except FileNotFoundError:
+        return {}, f"{path.name} is missing"
+    except ValueError:
+        return {}, f"{path.name} holds no JSON object"
+    except OSError as error:
+        return {}, f"{path.name} cannot be read ({type(error).__name__})"
 
 
 def finite_or_null(value: object) -> object:
@@ -84,29 +97,89 @@ def as_number(key: str, value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def read_lines(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Read the JSON lines from byte ``start`` on; return them and the offset after the last complete one.
-
-    A process that is killed while it writes leaves a line without its end. That line is not read; its bytes
-    stay beyond the returned offset, so that a reader that follows a living run gets it once it is complete.
+def as_float(value: object) -> float:
+    """Return a number as it was before it was written: null stands for one that is not finite.
 
     Raises:
-        ValueError: If a complete line is not JSON.
+        TypeError: If ``value`` is neither a number nor null.
+
+    Example:
+        >>> as_float(2), as_float(None)
+        (2.0, nan)
+    """
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"a value of a record must be a number or null, got {value!r}")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class MetricLines:
+    """What metrics.jsonl holds from some byte on.
+
+    Attributes:
+        lines: Each line that can be read: ``step`` and ``values``, and ``time_ms`` where it was written.
+        damaged: The reason, by the line's number, for each complete line that cannot be read.
+        end: Offset after the last complete line, readable or not.
+    """
+
+    lines: list[dict[str, Any]]
+    damaged: dict[int, str]
+    end: int
+
+
+def read_metrics(path: Path, start: int = 0) -> MetricLines:
+    """Read the complete metric lines from byte ``start`` on; none if there is no such file.
+
+    A process that is killed while it writes leaves a line without its end. That line is neither read nor
+    damaged; its bytes stay beyond ``end``, so that a reader that follows a living run gets it once it is complete.
+
+    Raises:
+        OSError: If the file is there and cannot be read.
     """
     try:
         with path.open("rb") as file:
             file.seek(start)
             data = file.read()
     except FileNotFoundError:
-        return [], start
+        return MetricLines([], {}, start)
     complete = data[: data.rfind(b"\n") + 1]
-    lines = []
-    for number, line in enumerate(complete.splitlines(), start=1):
+    lines: list[dict[str, Any]] = []
+    damaged: dict[int, str] = {}
+    for number, text in enumerate(complete.splitlines(), start=1):
         try:
-            lines.append(json.loads(line))
+            lines.append(_metric_line(text))
         except ValueError as error:
-            raise ValueError(f"line {number} after byte {start} of {path} is not JSON: {error}") from error
-    return lines, start + len(complete)
+            damaged[number] = str(error)
+    return MetricLines(lines, damaged, start + len(complete))
+
+
+def read_lines(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """Read the metric lines as ``read_metrics`` does, and refuse a file with a damaged one.
+
+    Returns:
+        The lines, and the offset after the last complete one.
+
+    Raises:
+        ValueError: If a complete line cannot be read.
+    """
+    found = read_metrics(path, start)
+    for number, reason in found.damaged.items():
+        raise ValueError(f"line {number} after byte {start} of {path} is no line of metrics: {reason}")
+    return found.lines, found.end
+
+
+def _metric_line(text: bytes) -> dict[str, Any]:
+    """Parse one line; ValueError where it does not hold a step and its numbers."""
+    line: dict[str, Any] = json.loads(text)
+    try:
+        int(line["step"])
+        for value in line["values"].values():
+            as_float(value)
+    except (AttributeError, KeyError, OverflowError, TypeError) as error:
+        raise ValueError(f"it must hold a step and values, and does not ({type(error).__name__}: {error})") from error
+    return line
 
 
 def truncate_after_step(path: Path, step: int) -> int:
