@@ -18,24 +18,9 @@ from nc_tools.tracking.stored import scan
 
 LONG_TAIL = next(path for path in RECIPES if path.stem == "long_tail")
 FLAGS = [
-    "--data",
-    "--labels",
-    "--image-size",
-    "--transfer-data",
-    "--imbalance",
-    "--model",
-    "--arms",
-    "--seeds",
-    "--epochs",
-    "--device",
-    "--out",
-    "--tracking-uri",
-    "--set",
-    "--workers",
-    "--resume",
-    "--skip-unreadable",
-    "--smoke",
-    "--print-config",
+    *("--data", "--labels", "--image-size", "--transfer-data", "--imbalance", "--model", "--arms", "--seeds"),
+    *("--epochs", "--device", "--out", "--tracking-uri", "--set", "--workers", "--resume", "--skip-unreadable"),
+    *("--smoke", "--print-config"),
 ]
 
 
@@ -73,7 +58,7 @@ def test_a_smoke_run_leaves_report_and_records(finished):
 def test_a_smoke_run_is_in_mlflow(finished):
     from mlflow import MlflowClient
 
-    path, out, _ = finished
+    _, out, _ = finished
     client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
     experiments = [e for e in client.search_experiments() if e.name != "Default"]
     shown = client.search_runs([e.experiment_id for e in experiments], max_results=1000)
@@ -194,7 +179,7 @@ WRONG = {
     "device": (["--device", "gpu"], "--device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
     "epochs": (["--epochs", "0"], "training.epochs must be positive, got 0"),
     "labels of digits": (["--labels", "a.csv:label"], "need imagefolder:PATH"),
-    "image size": (["--image-size", "0"], "image_size must be"),
+    "image size": (["--image-size", "0"], "image_size is a side in pixels"),
     "missing folder": (["--data", "imagefolder:/nowhere/at/all"], "/nowhere/at/all"),
 }
 
