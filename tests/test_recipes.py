@@ -26,7 +26,7 @@ FLAGS = [
 
 @pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
 def finished(request, tmp_path_factory):
-    """A recipe's smoke run with its first two arms: its output, and what it printed."""
+    """A recipe, its smoke run's output folder, and what the run printed."""
     return (request.param, *smoke(request.param, tmp_path_factory))
 
 
