@@ -177,7 +177,7 @@ def test_a_run_gives_its_model_back_bit_for_bit(tmp_path, data, precision):
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds run.json"):
+    with pytest.raises(FileNotFoundError, match=r"holds run\.json"):
         load_run(tmp_path)
 
 

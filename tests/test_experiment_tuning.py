@@ -86,14 +86,14 @@ def test_unequal_knobs_are_refused_before_any_trial():
 
 
 def test_ties_go_to_the_middle_of_the_grid_and_to_the_configured_knob():
-    tuned = tune({"a": BASE}, Protocol(rates=RATES), Runs(a=lambda c: 0.5))
+    tuned = tune({"a": BASE}, Protocol(rates=RATES), Runs(a=lambda _: 0.5))
     assert tuned.configs["a"].optim.lr == 0.1
     assert tuned.configs["a"].optim.weight_decay == BASE.optim.weight_decay
     assert tuned.notes == []
 
 
 def test_a_score_of_zero_is_a_score():
-    tuned = tune({"a": BASE}, Protocol(rates=RATES), Runs(a=lambda c: 0.0))
+    tuned = tune({"a": BASE}, Protocol(rates=RATES), Runs(a=lambda _: 0.0))
     assert tuned.configs["a"].optim.lr == 0.1
 
 
@@ -125,7 +125,7 @@ def test_a_rate_at_which_training_diverged_is_no_edge():
 
 
 def test_an_arm_without_any_score_drops_out_and_is_named():
-    runs = Runs(a=peak(0.1), b=lambda c: None)
+    runs = Runs(a=peak(0.1), b=lambda _: None)
     tuned = tune({"a": BASE, "b": BASE}, Protocol(rates=RATES), runs)
     assert list(tuned.configs) == ["a"]
     assert tuned.notes == ["b: no trial gave a score"]

@@ -18,30 +18,15 @@ from nc_tools.tracking.stored import scan
 
 LONG_TAIL = next(path for path in RECIPES if path.stem == "long_tail")
 FLAGS = [
-    "--data",
-    "--labels",
-    "--image-size",
-    "--transfer-data",
-    "--imbalance",
-    "--model",
-    "--arms",
-    "--seeds",
-    "--epochs",
-    "--device",
-    "--out",
-    "--tracking-uri",
-    "--set",
-    "--workers",
-    "--resume",
-    "--skip-unreadable",
-    "--smoke",
-    "--print-config",
+    *("--data", "--labels", "--image-size", "--transfer-data", "--imbalance", "--model", "--arms", "--seeds"),
+    *("--epochs", "--device", "--out", "--tracking-uri", "--set", "--workers", "--resume", "--skip-unreadable"),
+    *("--smoke", "--print-config"),
 ]
 
 
 @pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
 def finished(request, tmp_path_factory):
-    """A recipe's smoke run with its first two arms: its output, and what it printed."""
+    """A recipe, its smoke run's output folder, and what the run printed."""
     return (request.param, *smoke(request.param, tmp_path_factory))
 
 
@@ -73,7 +58,7 @@ def test_a_smoke_run_leaves_report_and_records(finished):
 def test_a_smoke_run_is_in_mlflow(finished):
     from mlflow import MlflowClient
 
-    path, out, _ = finished
+    _, out, _ = finished
     client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
     experiments = [e for e in client.search_experiments() if e.name != "Default"]
     shown = client.search_runs([e.experiment_id for e in experiments], max_results=1000)
@@ -194,7 +179,7 @@ WRONG = {
     "device": (["--device", "gpu"], "--device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
     "epochs": (["--epochs", "0"], "training.epochs must be positive, got 0"),
     "labels of digits": (["--labels", "a.csv:label"], "need imagefolder:PATH"),
-    "image size": (["--image-size", "0"], "image_size must be"),
+    "image size": (["--image-size", "0"], "image_size is a side in pixels"),
     "missing folder": (["--data", "imagefolder:/nowhere/at/all"], "/nowhere/at/all"),
 }
 

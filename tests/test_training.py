@@ -186,7 +186,7 @@ class Pair(LossTerm):
     def compute(self, outputs, batch):
         return sum(self.terms(outputs, batch).values())
 
-    def terms(self, outputs, batch):
+    def terms(self, outputs, batch):  # noqa: ARG002
         return {"first": outputs.features.square().mean(), "second": outputs.logits.square().mean()}
 
 
@@ -291,7 +291,7 @@ def test_no_step_waits_for_the_gpu():
     ready = [Batch(b.inputs.to(device), b.labels.to(device), b.index.to(device)) for b in Batches().epoch(0)]
 
     class Ready(Batches):
-        def epoch(self, epoch, start=0):
+        def epoch(self, epoch, start=0):  # noqa: ARG002
             yield from ready[start : start + 1]
             torch.cuda.set_sync_debug_mode("error")
             try:

@@ -139,7 +139,9 @@ def _check(plan: Plan, options: Options, display: Display, stop: StopSignal) -> 
     )
     for name, config in plan.arms.items():
         try:
-            for variant in (config, *(put(config, config.knob.path, value) for value in config.knob.values)):
+            variants = [put(config, config.knob.path, value) for value in config.knob.values]
+            builds = config.knob.path.partition(".")[0] in ("head", "loss", "model")
+            for variant in [config, *variants] if builds else [config]:
                 model = build_model(variant, facts, seed=0, draw=0)
                 build_loss(variant, facts, model.head.feature_dim)
         except (ValueError, TypeError) as error:
@@ -166,6 +168,7 @@ class _Comparison:
         self.display = display
         self.stop = stop
         self.lost: list[str] = []
+        self.rounds = 0
 
     def make(self) -> None:
         tuned = tune(self.plan.arms, self.plan.protocol, self._trials)
@@ -205,7 +208,8 @@ class _Comparison:
     def _trials(self, settings: Sequence[tuple[str, RunConfig]]) -> list[Score]:
         seeds = self.plan.protocol.tuning_seeds
         jobs = [self._job("tuning", arm, config, seed, 0) for arm, config in settings for seed in seeds]
-        results = self._run("tuning trials", jobs)
+        self.rounds += 1
+        results = self._run(f"tuning, round {self.rounds}", jobs)
         # A trial that an accident ended counts like a diverged one: the reader must know that the arm lost it.
         self.lost += [
             f"{job.arm}: a trial at rate {job.config.optim.lr} was lost ({result.error})"
