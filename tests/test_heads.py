@@ -33,11 +33,11 @@ class NegatedHead(Head):
     """A head as a user would write it: the contract must find it and hold for it."""
 
     scale = 2.0
-    bias = None
 
     def __init__(self, feature_dim: int, num_classes: int) -> None:
         super().__init__(feature_dim, num_classes)
         self.rows = nn.Parameter(torch.randn(num_classes, feature_dim))
+        self.bias = nn.Parameter(torch.randn(num_classes))
 
     @property
     def weight(self) -> Tensor:
@@ -119,7 +119,9 @@ def test_deepcopy_and_dtype_moves(wanted: Spec[Head]) -> None:
     double = copy.deepcopy(head).double()
     assert double(h.double()).dtype == torch.float64
     half = copy.deepcopy(head).to(torch.bfloat16)
-    assert torch.isfinite(half(h.to(torch.bfloat16))).all()
+    scored = half(h.to(torch.bfloat16))
+    assert scored.dtype == torch.float32
+    assert torch.isfinite(scored).all()
 
 
 @every_head

@@ -93,6 +93,13 @@ def test_post_hoc_adjustment_takes_out_the_prior_that_training_puts_in() -> None
     assert adjusted.argmax(1).tolist()[1] == 3
 
 
+def test_log_prior_is_that_of_the_shares() -> None:
+    """Cross-entropy does not see a common factor; whoever reads the adjusted scores does."""
+    expected = [math.log(n / sum(COUNTS)) for n in COUNTS]
+    assert log_prior(COUNTS).tolist() == pytest.approx(expected, rel=1e-6)
+    assert adjust_logits(torch.zeros(1, K), COUNTS, tau=2.0)[0].tolist() == pytest.approx([-2 * e for e in expected])
+
+
 def test_prior_of_an_empty_class_is_refused() -> None:
     with pytest.raises(ValueError, match=r"classes \[1, 3\] have none"):
         log_prior([4, 0, 2, 0])

@@ -194,6 +194,7 @@ def test_nothing_but_the_head_changes() -> None:
     assert not model.conv.weight.requires_grad
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(p.grad is None for p in model.parameters())
+    assert not swap_head(model.eval(), ETFHead).training
 
 
 def test_a_model_that_draws_random_numbers_in_eval_mode_leaves_the_generator_alone() -> None:
