@@ -20,11 +20,6 @@ class Spec(Generic[T]):
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def path(self) -> str:
-        """Dotted path of the class, as it stands in a run's record."""
-        return f"{self.cls.__module__}.{self.cls.__qualname__}"
-
-    @property
     def parameter_names(self) -> list[str]:
         """Names of the arguments that the class has."""
         return list(_parameters(self.cls))

@@ -89,6 +89,7 @@ def test_a_log_axis_is_even_in_ratios():
     assert axis.place(1.0) == pytest.approx(0.5)
     assert axis.place(-1.0) == 0.0
     assert Axis(5.0, 700.0, log=True).ticks() == [10, 30, 100, 300]
+    assert Axis(0.11, 0.25, log=True).ticks() == pytest.approx([0.15, 0.2])
 
 
 def test_recall_rises_upwards_and_rare_classes_lie_left():

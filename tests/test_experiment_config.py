@@ -86,7 +86,7 @@ def test_the_hash_does_not_change_by_itself(monkeypatch):
 def test_the_hash_tells_every_setting_but_the_knob():
     changed = [
         put(BASE, "optim.lr", 0.2),
-        put(BASE, "optim.head_lr", 0.2),
+        put(BASE, "optim.head_lr_ratio", 0.2),
         put(BASE, "training.epochs", 31),
         put(BASE, "training.ema_decay", 0.9),
         put(BASE, "model.width", 17),
@@ -225,4 +225,4 @@ def test_a_scripts_own_class_has_one_name_in_all_processes(monkeypatch):
     assert decode({"class": "my_recipe.Mine", "arguments": {}}).cls is main.Mine
 
 
-KNOWN_HASH = "002edba5588fb612"
+KNOWN_HASH = "896daff51a342006"

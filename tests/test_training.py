@@ -86,10 +86,10 @@ def test_only_weights_decay_unless_biases_and_gains_are_asked_for(decay_norm_and
 
 def test_the_head_has_its_own_rate():
     model = small()
-    optimizer = make_optimizer(model, OptimConfig(lr=0.1, head_lr=0.7))
+    optimizer = make_optimizer(model, OptimConfig(lr=0.1, head_lr_ratio=4.0))
     set_rates(optimizer, 0.5)
     rate = {i: g["lr"] for g in optimizer.param_groups for i in ids(g["params"])}
-    assert {rate[i] for i in ids(model.head.parameters())} == {0.35}
+    assert {rate[i] for i in ids(model.head.parameters())} == {0.2}
     assert {rate[i] for i in ids(model.backbone.parameters())} == {0.05}
 
 
@@ -117,7 +117,7 @@ def test_another_optimizer_takes_rate_and_decay_from_the_configuration():
     ("change", "told"),
     [
         ({"lr": 0.0}, "optim.lr must be positive"),
-        ({"head_lr": 0.0}, "optim.head_lr must be positive"),
+        ({"head_lr_ratio": 0.0}, "optim.head_lr_ratio must be positive"),
         ({"clip_norm": -1.0}, "optim.clip_norm must be positive"),
         ({"weight_decay": -1e-4}, "weight_decay must not be negative"),
         ({"schedule": "linear"}, "'cosine' or 'step'"),

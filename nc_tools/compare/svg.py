@@ -39,8 +39,12 @@ class Axis:
         if self.log:
             exponents = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             if len(exponents) < 3:
-                near = [m * 10.0**e for e in range(-30, 31) for m in (1, 1.5, 2, 3, 5, 7)]
-                return [tick for tick in near if self.low <= tick <= self.high]
+                for mantissas in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+                    near = [m * 10.0**e for e in range(-30, 31) for m in mantissas]
+                    found = [tick for tick in near if self.low <= tick <= self.high]
+                    if len(found) >= 3:
+                        break
+                return found
             return [10.0**e for e in exponents][:: max(1, math.ceil(len(exponents) / most))]
         rough = (self.high - self.low) / most
         power = 10.0 ** math.floor(math.log10(rough))

@@ -78,6 +78,8 @@ class Protocol:
     Attributes:
         seeds: Seeds of the final runs: subset, hold-out, initial weights, order, augmentation.
         draws: Frames drawn for each seed by arms whose head holds one; the same frames at every seed.
+        holdout_draws: For how many of the draws hold-out runs are made; further draws take temperature and best epoch
+            from the last of them, which can only cost arms with a frame.
         rates: Learning rates that every arm tries, half a decade apart.
         tuning_seeds: Seeds of the trials, apart from those of the final runs; a trial's score is the mean over them.
         max_extensions: How often the grid may grow, for all arms, when an arm's best rate lies at its edge.
@@ -89,6 +91,7 @@ class Protocol:
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     draws: int = 3
+    holdout_draws: int = 1
     rates: tuple[float, ...] = (0.01, 0.0316, 0.1, 0.316, 1.0)
     tuning_seeds: tuple[int, ...] = (1000,)
     max_extensions: int = 2
@@ -100,8 +103,9 @@ class Protocol:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"protocol.seeds must be different seeds, at least one, got {self.seeds}")
-        if self.draws < 1:
-            raise ValueError(f"protocol.draws must be at least 1, got {self.draws}")
+        for name in ("draws", "holdout_draws", "curve_points", "curve_samples", "transfer_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"protocol.{name} must be at least 1, got {getattr(self, name)}")
         if set(self.seeds) & set(self.tuning_seeds):
             raise ValueError(
                 f"seeds of the final runs must not be tuned on, but {sorted(set(self.seeds) & set(self.tuning_seeds))} "

@@ -62,7 +62,10 @@ def execute(job: Job, report: Report, stop: StopSignal) -> JobResult:
 
 def identify(job: Job, facts: DataFacts) -> RunIdentity:
     """Write down who a run is; its hash decides whether it has been made before."""
-    group = config_hash(job.config, job.kind, facts.fingerprint)
+    rules = job.protocol
+    decides: list[object] = [job.kind, facts.fingerprint, str(job.config.training.dtype_on(torch.device(job.device)))]
+    if job.kind != "tuning":
+        decides += [rules.curve_points, rules.curve_samples, rules.transfer_samples]
     return RunIdentity(
         kind=job.kind,
         arm=job.arm,
@@ -72,8 +75,8 @@ def identify(job: Job, facts: DataFacts) -> RunIdentity:
         suite=job.suite,
         config=settings(job.config),
         data={"name": job.config.data.source, **dataclasses.asdict(facts)},
-        config_hash=config_hash(job.config, job.kind, facts.fingerprint, job.seed, job.draw),
-        group_hash=group,
+        config_hash=config_hash(job.config, *decides, job.seed, job.draw),
+        group_hash=config_hash(job.config, *decides),
     )
 
 

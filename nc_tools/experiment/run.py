@@ -181,29 +181,44 @@ class _Comparison:
                 f"no trial of the baseline {self.plan.baseline} gave a score at the rates {tuned.grid}: "
                 + (self.lost[0] if self.lost else "all diverged, try lower ones with --set protocol.rates=...")
             )
-        seeds = self.plan.protocol.seeds
-        held = [self._job("holdout", arm, c, seed, 0) for seed in seeds for arm, c in tuned.configs.items()]
-        results = dict(zip(((j.arm, j.seed) for j in held), self._run("hold-out runs", held), strict=True))
-        self._final(tuned, results)
+        finals = self._jobs("final", tuned, self.plan.protocol.draws)
+        held = self._jobs("holdout", tuned, min(self.plan.protocol.holdout_draws, self.plan.protocol.draws))
+        results = dict(zip(((j.arm, j.seed, j.draw) for j in held), self._run("hold-out runs", held), strict=True))
+        self._final(finals, results)
 
-    def _final(self, tuned: Tuned, held: Mapping[tuple[str, int], JobResult]) -> None:
-        jobs = []
-        for seed in self.plan.protocol.seeds:
-            for arm, config in tuned.configs.items():
-                holdout = held[arm, seed]
-                for draw in range(self.plan.protocol.draws if config.has_draws else 1):
-                    job = self._job("final", arm, config, seed, draw)
-                    jobs.append(replace(job, holdout_run=holdout.run if holdout.status == "FINISHED" else None))
-        rows = [self._row(job) for job in jobs]
+    def _final(self, jobs: Sequence[Job], held: Mapping[tuple[str, int, int], JobResult]) -> None:
+        """Make the final runs; those whose hold-out run an accident ended are listed, and made with the next try."""
+        rows: list[dict[str, Any]] = []
+        ready: list[tuple[Job, dict[str, Any]]] = []
+        for job in jobs:
+            draw = max(d for arm, seed, d in held if (arm, seed) == (job.arm, job.seed) and d <= job.draw)
+            holdout = held[job.arm, job.seed, draw]
+            row = self._row(job)
+            rows.append(row)
+            if holdout.status == "FINISHED" or holdout.diverged:
+                run = holdout.run if holdout.status == "FINISHED" else None
+                ready.append((replace(job, holdout_run=run), row))
+            else:
+                row |= {"status": "KILLED", "error": f"its hold-out run did not end: {holdout.error}"}
         _write_experiment(self.plan, self.options.out, rows)
-        results = self._run("final runs", jobs)
-        told = [{**row, "status": r.status, "error": r.error} for row, r in zip(rows, results, strict=True)]
-        _write_experiment(self.plan, self.options.out, told)
+        results = self._run("final runs", [job for job, _ in ready])
+        for (_, row), result in zip(ready, results, strict=True):
+            row |= {"status": result.status, "error": result.error}
+        _write_experiment(self.plan, self.options.out, rows)
 
     def _row(self, job: Job) -> dict[str, Any]:
         run_id = identify(job, self.facts).run_id
         planned = {"status": "PLANNED", "error": None}
         return {"arm": job.arm, "seed": job.seed, "draw": job.draw, "run_id": run_id, **planned}
+
+    def _jobs(self, kind: Kind, tuned: Tuned, draws: int) -> list[Job]:
+        """Plan runs seed by seed, so that whole seeds are there when time runs out."""
+        return [
+            self._job(kind, arm, config, seed, draw)
+            for seed in self.plan.protocol.seeds
+            for arm, config in tuned.configs.items()
+            for draw in range(draws if config.has_draws else 1)
+        ]
 
     def _trials(self, settings: Sequence[tuple[str, RunConfig]]) -> list[Score]:
         seeds = self.plan.protocol.tuning_seeds
