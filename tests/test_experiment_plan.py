@@ -1,0 +1,100 @@
+"""Which runs a comparison plans, in which order, and what becomes of them when an earlier run was lost."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from nc_tools.data import DataConfig
+from nc_tools.experiment import Protocol, RunConfig
+from nc_tools.experiment.display import Display
+from nc_tools.experiment.execute import identify
+from nc_tools.experiment.job import Job, JobResult
+from nc_tools.experiment.run import Options, Plan, _Comparison
+from nc_tools.experiment.setup import DataFacts
+from nc_tools.heads import ETFHead, LinearHead, spec
+from nc_tools.interruption import StopSignal
+from nc_tools.losses import CrossEntropy
+
+FACTS = DataFacts(1, 8, 3, (5, 3, 2), ("a", "b", "c"), (0.5,), (0.5,), "fingerprint")
+LINEAR = RunConfig(data=DataConfig(), head=spec(LinearHead), loss=spec(CrossEntropy))
+ARMS = {"linear": LINEAR, "etf": replace(LINEAR, head=spec(ETFHead))}
+
+
+class Recording:
+    """Workers that note what they are asked for; hold-out runs named in ``lost`` do not end."""
+
+    def __init__(self, lost: tuple[tuple[str, int], ...] = (), *, diverged: bool = False) -> None:
+        self.lost, self.diverged, self.jobs = lost, diverged, []
+
+    def run(self, jobs, **_):
+        self.jobs += jobs
+        return [self.result(job) for job in jobs]
+
+    def result(self, job: Job) -> JobResult:
+        if job.kind == "holdout" and (job.arm, job.seed) in self.lost:
+            return JobResult(None, "FAILED", error="gone", diverged=self.diverged)
+        return JobResult(Path(f"{job.kind}-{job.arm}-{job.seed}-{job.draw}"), "FINISHED", score=0.5)
+
+    def of(self, kind: str) -> list[Job]:
+        return [job for job in self.jobs if job.kind == kind]
+
+
+def made(tmp_path: Path, workers: Recording, **rules: int) -> list[dict]:
+    protocol = Protocol(seeds=(0, 1), rates=(0.01, 0.1, 1.0), max_extensions=0, **rules)
+    plan = Plan(name="p", question="q", arms=ARMS, protocol=protocol)
+    options = Options(out=tmp_path, device="cpu", workers=1, threads=1)
+    with StopSignal() as stop:
+        _Comparison(plan, options, FACTS, workers, Display(Console(quiet=True)), stop).make()
+    return json.loads((tmp_path / "experiment.json").read_text())["runs"]
+
+
+def test_seeds_come_one_after_the_other_and_only_frames_have_draws(tmp_path):
+    workers = Recording()
+    rows = made(tmp_path, workers, draws=3)
+    named = [(job.seed, job.arm, job.draw) for job in workers.of("final")]
+    one_seed = [("linear", 0), ("etf", 0), ("etf", 1), ("etf", 2)]
+    assert named == [(seed, *rest) for seed in (0, 1) for rest in one_seed]
+    assert [(row["seed"], row["arm"], row["draw"]) for row in rows] == named
+    assert all(row["status"] == "FINISHED" for row in rows)
+    assert {job.seed for job in workers.of("tuning")} == {1000}
+
+
+@pytest.mark.parametrize(("holdout_draws", "taken"), [(1, [0, 0, 0]), (2, [0, 1, 1]), (3, [0, 1, 2]), (9, [0, 1, 2])])
+def test_finals_take_the_hold_out_run_of_their_draw_or_of_the_last_before_it(tmp_path, holdout_draws, taken):
+    workers = Recording()
+    made(tmp_path, workers, draws=3, holdout_draws=holdout_draws)
+    finals = [job for job in workers.of("final") if job.arm == "etf" and job.seed == 1]
+    assert [str(job.holdout_run) for job in finals] == [f"holdout-etf-1-{draw}" for draw in taken]
+
+
+def test_finals_of_a_lost_hold_out_run_are_listed_and_not_made(tmp_path):
+    workers = Recording(lost=(("etf", 1),))
+    rows = made(tmp_path, workers, draws=2)
+    assert ("etf", 1) not in {(job.arm, job.seed) for job in workers.of("final")}
+    killed = [row for row in rows if row["status"] == "KILLED"]
+    assert [(row["arm"], row["seed"], row["draw"]) for row in killed] == [("etf", 1, 0), ("etf", 1, 1)]
+    assert killed[0]["error"] == "its hold-out run did not end: gone"
+
+
+def test_a_diverged_hold_out_run_leaves_its_finals_without_temperature(tmp_path):
+    workers = Recording(lost=(("etf", 1),), diverged=True)
+    rows = made(tmp_path, workers, draws=1)
+    assert all(row["status"] == "FINISHED" for row in rows)
+    assert [job.holdout_run for job in workers.of("final") if (job.arm, job.seed) == ("etf", 1)] == [None]
+
+
+def test_a_runs_name_tells_all_that_decides_its_numbers():
+    def name(kind="final", config=LINEAR, **rules):
+        job = Job(
+            kind=kind, arm="a", config=config, seed=0, draw=0, root=Path(), experiment="e", suite="s",
+            protocol=Protocol(**rules), device="cpu",
+        )  # fmt: skip
+        return identify(job, FACTS).run_id
+
+    bfloat16 = replace(LINEAR, training=replace(LINEAR.training, precision="bfloat16"))
+    names = [name(), name(curve_points=4), name(curve_samples=9), name(transfer_samples=9), name(config=bfloat16)]
+    assert len(set(names)) == len(names)
+    assert name("tuning", curve_points=4) == name("tuning")
