@@ -24,7 +24,7 @@ class Display:
         self._every = every
         self._started = self._told = time.monotonic()
         self._stage = ""
-        self._done = self._total = self._failed = 0
+        self._done = self._total = 0
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -45,7 +45,7 @@ class Display:
 
     def stage(self, name: str, total: int) -> None:
         """Begin a stage of so many runs."""
-        self._stage, self._done, self._total, self._failed = name, 0, total, 0
+        self._stage, self._done, self._total = name, 0, total
         self._bar = self._bars.add_task(f"{name:<22}", total=total, doing="")
         self._line(f"{name}: {total} runs")
 
