@@ -218,6 +218,8 @@ def test_a_second_swap_replaces_the_first() -> None:
     third = swap_head(model, LinearHead, num_classes=3)
     assert (second.num_classes, third.num_classes) == (5, 3)
     assert model.out is third
+    swap_head(model, spec(ETFHead, projection=True, scale=LEARNED))
+    assert swap_head(model, LinearHead) is model.out
     assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
 
 

@@ -92,14 +92,16 @@ def _no_convolution(name: str, conv: nn.Conv2d) -> str:
     )
 
 
-# Both read the weights of the layers inside them in eval mode without calling those.
-_READS_ITS_LAYERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+# These read the weights of the layers inside them without calling those (the second in eval mode).
+_READS_ITS_LAYERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, Head)
 
 
 def _idle_heads(model: nn.Module, calls: list[Call], width: int) -> list[str]:
     """Name the layers as wide as the logits that did not run: heads of train mode."""
     passed = {call.module for call in calls}
-    passed |= {part for module in model.modules() if isinstance(module, _READS_ITS_LAYERS) for part in module.modules()}
+    for module in model.modules():
+        if isinstance(module, _READS_ITS_LAYERS):
+            passed |= {part for part in module.modules() if part is not module}
     return [n for n, m in model.named_modules() if could_be_head(m) and m not in passed and output_width(m) == width]
 
 
