@@ -23,12 +23,12 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing nc_tools with PyTorch into $(VENV): some 6 GB and a few minutes, once."
-	$(BIN)/python -m pip install --quiet --progress-bar on --editable .
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing nc_tools with PyTorch and the development tools into $(VENV): some 6 GB and a few minutes, once."
-	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[dev]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(VENV)/.installed $@
 
 clean:

@@ -56,6 +56,22 @@ def _serve(connection: Connection, threads: int) -> None:
 
 
 @contextlib.contextmanager
+def _library_threads(threads: int) -> Iterator[None]:
+    """Have a new process start with so many threads in NumPy's and scikit-learn's libraries, unless the user has said.
+
+    They read the variables when they are loaded, so it is too late inside the worker; left alone, the libraries of
+    every worker take all cores and spin on each other.
+    """
+    ours = [name for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if name not in os.environ]
+    os.environ.update(dict.fromkeys(ours, str(threads)))
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
+
+
+@contextlib.contextmanager
 def _sigint_ignored() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -159,7 +175,7 @@ class Workers:
         process = _CONTEXT.Process(target=_serve, args=(theirs, self._threads), daemon=True)
         # The terminal sends Ctrl-C to the whole group; only the parent answers it, and asks the workers with SIGTERM.
         # An ignored signal stays ignored in a new process, from before its first line.
-        with _sigint_ignored():
+        with _sigint_ignored(), _library_threads(self._threads):
             process.start()
         theirs.close()
         worker = _Worker(process, ours)
