@@ -1,8 +1,8 @@
 """Time and error of the collapse measures on 50,000 features, beside the public ``neural_collapse`` package.
 
-    python benchmarks/measures.py                  ours, the floor, and the error against float64
-    python benchmarks/measures.py --peer PATH      also the package of rhubarbwu/neural-collapse in PATH
-    python benchmarks/measures.py --threads 1 --cpu-time      on a machine that others use at the same time
+    python benchmarks/measures.py                         ours, the floor, and the error against float64
+    python benchmarks/measures.py --peer PATH             also the package of rhubarbwu/neural-collapse in PATH
+    python benchmarks/measures.py --threads 1 --cpu-time  on a machine that others use at the same time
 
 Both get the same float32 features, labels and head and return NC1, the trace ratio, CDNV, NC2, NC3 and NC4.
 The classes are equally large, where all weightings agree. The floor is the time of the matrix products that

@@ -66,9 +66,8 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tens
     """Count the samples of every class and add up their features, in float64, without a copy of the features.
 
     The samples are visited in the order of their class, in runs of at most 128 rows that never cross a class:
-        a run is
-    added up in float32 and the runs of a class in float64. Reads each feature once; the same result on every
-    call.
+    a run is added up in float32 (float64 for float64 features) and the runs of a class in float64. Reads each
+    feature once; the same result on every call.
 
     Args:
         features: (N, D), float32 or float64.

@@ -18,13 +18,12 @@ class ClassMoments:
     """Class counts, means, variances and within-class scatter of a stream of features.
 
     For features that do not fit in memory, that arrive batch by batch, or that are spread over processes: any
-        batching
-    and any order of merging give the same result up to rounding. When they do fit,
+    batching and any order of merging give the same result up to rounding. When they do fit,
     ``metrics.neural_collapse`` is faster, because it only needs the scatter along the class means.
 
-    With m new samples of a class that had n, batch mean b and old mean a, the new mean is c = a + m/(n + m)
-    (b - a) and
+    With m new samples x_i of a class that had n, batch mean b, old mean a and new mean c,
 
+        c        = a + m/(n + m) (b - a)
         scatter += sum_i (x_i - a)(x_i - c)^T,
 
     which is exact (Welford, 1962, for one sample; Chan, Golub and LeVeque, 1979, for blocks), never subtracts
@@ -36,6 +35,8 @@ class ClassMoments:
     alone is kept, and the class-averaged one follows only if the classes turn out equally large. Traces of
     both are always known.
 
+    Memory: one K x D and at most three D x D matrices of float64, and two batches.
+
     Args:
         num_classes: K.
         feature_dim: D.
@@ -43,8 +44,6 @@ class ClassMoments:
         class_counts: Samples (K,) that each class will have in the end; keeps a second scatter, at twice the
             cost.
         scatter: Keep the (D, D) scatter; without it O(N D) work, and no ``nc1_pinv``.
-
-    Memory: one K x D and at most three D x D matrices of float64, and two batches.
 
     Example:
         >>> moments = ClassMoments(num_classes=3, feature_dim=1)

@@ -70,11 +70,14 @@ def augment_for(config: DataConfig, image_size: int) -> Augment:
 def augment(images: Tensor, views: Tensor, how: Augment) -> Tensor:
     """Crop and flip each image by its own view number.
 
-    View ``v`` of an image is read as (flipped, top, left) = (v // s^2, v // s mod s, v mod s) with s = 2
-    padding + 1: the image is mirrored if flipped, framed with zeros, and cut at (top, left). The batch is
-    framed once plain and once mirrored; every crop of it is then a strided window that starts at one memory
-    offset, and picking N offsets copies whole rows. At 32 x 32 that copy takes a sixth
-    of the time of an advanced index, and the same code runs on a GPU.
+    With s = 2 padding + 1, view ``v`` of an image is read as
+
+        (flipped, top, left) = (v // s^2, v // s mod s, v mod s):
+
+    the image is mirrored if flipped, framed with zeros, and cut at (top, left). The batch is framed once plain
+    and once mirrored; every crop of it is then a strided window that starts at one memory offset, and picking N
+    offsets copies whole rows. At 32 x 32 that copy takes a sixth of the time of an advanced index, and the same
+    code runs on a GPU.
 
     Args:
         images: (N, C, H, W), uint8 or any other type.

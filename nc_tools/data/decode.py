@@ -185,7 +185,7 @@ def image_suffixes() -> frozenset[str]:
 
 @cache
 def _formats(suffix: str) -> tuple[str, ...]:
-    """Return the formats to try on a file: its suffix's first: a third of the time."""
+    """Return the formats to try on a file, its suffix's first, which takes a third of the time."""
     first = Image.registered_extensions().get(suffix)
     return tuple(sorted(_own_formats(), key=lambda kind: (kind != first, kind)))
 

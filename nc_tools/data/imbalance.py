@@ -34,11 +34,14 @@ def long_tailed_counts(
 ) -> Tensor:
     """Return how many samples of each class a long-tailed subset keeps.
 
-    With share_k = factor^(-k / (K - 1)) (exponential), or 1 for the first K // 2 classes and 1 / factor for
-    the others (step), class k keeps floor(n_max share_k). Source: Cui et al. 2019, section 5.1, and Cao et
-    al. 2019, section 4.1, with their rounding. They start from balanced sets; here n_max is the largest size
-    for which no class runs out, so the factor comes out as asked on any set. A factor of 1 keeps everything,
-    balanced or not.
+    Class k keeps floor(n_max share_k) samples, with
+
+        exponential  share_k = factor^(-k / (K - 1))
+        step         share_k = 1 for the first K // 2 classes, 1 / factor for the others
+
+    Source: Cui et al. 2019, section 5.1, and Cao et al. 2019, section 4.1, with their rounding. They start from
+    balanced sets; here n_max is the largest size for which no class runs out, so the factor comes out as asked on
+    any set. A factor of 1 keeps everything, balanced or not.
 
     Args:
         counts: (K,) samples there are.

@@ -26,25 +26,30 @@ def neural_collapse(
 
     Use it on training features to see whether an intervention caused collapse, and on test features to see
     whether it generalises. Every class counts alike, so the values do not move with the class frequencies;
-    the keys that end in ``_pooled`` let every sample count alike. With mu_k the class means, mu their
-    unweighted mean, Cov_k the (population) covariance of class k, S_W = mean_k Cov_k and S_B = mean_k (mu_k -
-    mu)(mu_k - mu)^T over the K classes with samples:
+    the keys that end in ``_pooled`` let every sample count alike. Over the K classes with samples, with mu_k the
+    class means, mu their unweighted mean, Cov_k the (population) covariance of class k and v_k = tr Cov_k,
 
-        nc0                ||W^T 1||^2 / D, D the width of W
-        nc1_pinv           tr(S_W S_B^+) / K, the pseudo-inverse cut at the rank of the means, at most min(K -
-        1, D) nc1_trace          tr(S_W) / tr(S_B) cdnv               mean_{i != j} (v_i + v_j) / (2 ||mu_i -
-        mu_j||^2), v_k = tr Cov_k nc2_equinorm, nc2_equiangular, nc2_gram, nc3_distance, nc3_cosine    see
-        ``means.py`` nc4_disagreement   share of samples whose predicted class is not that of the nearest
-        class mean
+        S_W = mean_k Cov_k,    S_B = mean_k (mu_k - mu)(mu_k - mu)^T,
 
-    Sources: Papyan, Han and Donoho (2020) for NC1 to NC4; Galanti, Gyorgy and Hutter (2021) for CDNV; Hui,
-        Belkin and
-    Nakkiran (2022) on why test features are measured too. The published definition pools NC1 by sample, which
+    and the quantities are:
+
+        nc0               ||W^T 1||^2 / D, D the width of W
+        nc1_pinv          tr(S_W S_B^+) / K, the pseudo-inverse cut at the rank of the means, at most min(K - 1, D)
+        nc1_trace         tr(S_W) / tr(S_B)
+        cdnv              mean_{i != j} (v_i + v_j) / (2 ||mu_i - mu_j||^2)
+        nc2_equinorm      see ``means.mean_geometry``
+        nc2_equiangular   see ``means.mean_geometry``
+        nc2_gram          see ``means.mean_geometry``
+        nc3_distance      see ``means.self_duality``
+        nc3_cosine        see ``means.self_duality``
+        nc4_disagreement  share of samples whose predicted class is not that of the nearest class mean
+
+    Sources: Papyan, Han and Donoho (2020) for NC1 to NC4; Galanti, Gyorgy and Hutter (2021) for CDNV; Hui, Belkin
+    and Nakkiran (2022) on why test features are measured too. The published definition pools NC1 by sample, which
     is the same on balanced data; see docs/measures.md.
 
-    A quantity that these features do not define has no key: NC1 and CDNV if no class has two samples, all but
-        NC0 and
-    NC4 if all class means coincide. Only the part of the within-class scatter that lies along the class means
+    A quantity that these features do not define has no key: NC1 and CDNV if no class has two samples, all but NC0
+    and NC4 if all class means coincide. Only the part of the within-class scatter that lies along the class means
     enters tr(S_W S_B^+), so no D x D matrix is formed: the work is O(N D K).
 
     Args:

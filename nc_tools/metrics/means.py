@@ -72,8 +72,8 @@ class MeanFrame:
         """Return the frame of class means (K, D) with K >= 2.
 
         The sample-pooled S_B = sum_k (n_k/N)(mu_k - mu_G)(mu_k - mu_G)^T, mu_G the mean of all samples, spans
-        the same directions, since both spans are that of the differences of means: its pseudo-inverse is an r
-        x r inverse, of a matrix whose condition is that of the class frequencies alone.
+        the same directions, since both spans are that of the differences of means: its pseudo-inverse is
+        an r x r inverse, of a matrix whose condition is that of the class frequencies alone.
         """
         counts = counts.double()
         centred = means - means.mean(dim=0)

@@ -27,10 +27,9 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     scales T.
 
     Source: Guo, Pleiss, Sun and Weinberger (2017), section 4.2, where a few gradient steps on T stop near the
-        minimum.
-    It differs in what happens when there is none. If every hold-out sample is classified rightly the NLL
-    falls for ever as T falls to 0, and the first test error would then cost an unbounded loss. N right
-    answers of N support a probability of (N + 1)/(N + 2) and no more (Laplace's rule of succession), so
+    minimum. It differs in what happens when there is none. If every hold-out sample is classified rightly the NLL
+    falls for ever as T falls to 0, and the first test error would then cost an unbounded loss. N right answers of
+    N support a probability of (N + 1)/(N + 2) and no more (Laplace's rule of succession), so
 
         T is the minimiser among temperatures at which the mean confidence is at most (N + 1)/(N + 2),
 

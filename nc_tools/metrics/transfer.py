@@ -33,8 +33,9 @@ def knn_accuracy(
 ) -> float:
     """Return the accuracy of nearest neighbours by cosine, each voting with weight exp(cos / T).
 
-    Nothing is fitted, so it reads the features as they are. Source: Wu, Xiong, Yu and Lin (2018), with k =
-    200; here 20, as in later self-supervised work. With fewer than k training samples all of them vote.
+    Nothing is fitted, so it reads the features as they are. With fewer than k training samples all of them vote.
+
+    Source: Wu, Xiong, Yu and Lin (2018), with k = 200; here 20, as in later self-supervised work.
 
     Args:
         train_features: The bank (N, D).

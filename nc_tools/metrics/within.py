@@ -54,16 +54,16 @@ def within_pass(
     and A holds the class means, so that q A^T + c_y . c_k are the scores of the nearest class mean (the means
     differ only along H).
 
-    The residual is formed before the product: when classes have collapsed, the difference of two products
-        would be
-    rounding error and nothing else.
+    The residual is formed before the product: when classes have collapsed, the difference of two products would
+    be rounding error and nothing else.
 
     Args:
         features: (N, D), float32 or float64.
         place: Which row of the frame is the sample's class (N,).
         frame: Of the K classes that have samples.
-        head: For the disagreement; or
-        decisions: The class that the head chose for each sample (N,), numbered as in the data set.
+        head: For the disagreement, if the head is affine in the features; or None.
+        decisions: For the same with any other head, the class it chose for each sample (N,), numbered as in the
+            data set; or None.
     """
     dtype, device, rank = features.dtype, features.device, len(frame.singular)
     along = frame.centred @ frame.whitening
