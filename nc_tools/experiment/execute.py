@@ -23,6 +23,8 @@ from nc_tools.training import NonFiniteLossError, fit
 from nc_tools.training.checkpoint import load_checkpoint
 
 PRIMARY = "gen/balanced_accuracy"
+# What a final run shows of its hold-out run, epoch by epoch, beside collapse; the rest is in that run's own record.
+HOLDOUT_CURVES = ("holdout/gen/accuracy", f"holdout/{PRIMARY}", "holdout/cal/nll", "holdout/cal/ece")
 Report = Callable[[Progress], None]
 
 
@@ -183,7 +185,8 @@ class _Run:
         values = collapse(model, collect(model, batches, dtype=self.dtype), "train")
         if self.job.kind == "holdout":
             values |= collapse(model, self._held, "holdout")
-        return values
+        # The other forms are told at the end; as curves they would only double what MLflow has to take in.
+        return {key: value for key, value in values.items() if "/nc/" in key and not key.endswith("_pooled")}
 
     def _measure(self, model: Classifier, indices: torch.Tensor) -> dict[str, float]:
         if self.job.kind == "final":
@@ -219,7 +222,7 @@ def _from_holdout_run(path: Path | None) -> tuple[int | None, Mapping[int, dict[
     run = read_run(path)
     by_epoch: dict[int, dict[str, float]] = {}
     for key, points in run.curves().items():
-        if key.startswith("holdout/"):
+        if key in HOLDOUT_CURVES or key.startswith("holdout/nc/"):
             for epoch, value in points:
                 by_epoch.setdefault(epoch, {})[key] = value
     return int(run.final["best/epoch"]), by_epoch
