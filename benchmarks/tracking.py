@@ -72,7 +72,7 @@ def one_run(root: Path, seed: int, epochs: int, products: int) -> float:
 
 
 def whole(address: str | None, runs: int, epochs: int, products: int) -> dict[str, float]:
-    """Measure a program of ``runs`` runs; ``address`` None keeps records only."""
+    """Measure a program of ``runs`` runs; ``address`` "off" keeps records only, None is SQLite."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         used = children_cpu()

@@ -26,7 +26,8 @@ def compare(
 
     Args:
         root: The output folder, which holds ``runs/``.
-        baseline: The arm that the others are paired against; by default the one that experiment.json names.
+        baseline: The arm that the others are paired against; by default the one that experiment.json names, else the
+            first arm.
         out: Where to write the report; nothing is written without it (see `write_report`).
         formats: Which files to write there.
 

@@ -36,7 +36,7 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class Forest:
-    """A whole plot: its measure, rows, the axis beneath, and arms that have no difference with the reason."""
+    """A whole plot: its measure, rows, the axis beneath, and the names of arms that have no difference."""
 
     measure: Measure
     rows: tuple[ForestRow, ...]

@@ -36,7 +36,7 @@ class ComparedRun:
         arm: The arm's name.
         seed: What pairs it with the other arms' runs.
         draw: Which draw of the arm's random frame; 0 where there is one.
-        status: ``"FINISHED"``, or why not: ``"FAILED"``, ``"KILLED"``, ``"RUNNING"``, ``"UNKNOWN"``.
+        status: ``"FINISHED"``, or why not: ``"FAILED"``, ``"KILLED"``, ``"RUNNING"``, ``"PLANNED"``, ``"UNKNOWN"``.
         final: Last values by metric key; nan where the run gave a number that is not finite.
         curves: Values over epochs by metric key, as (step, value).
         per_class: Recall by class, where recorded.
@@ -96,7 +96,7 @@ class Experiment:
     Attributes:
         name: Title of the comparison.
         question: What it asks, in a sentence.
-        baseline: The arm that the others are paired against; "" leaves the choice to the caller.
+        baseline: The arm that the others are paired against; "" means the first, unless the caller names one.
         arms: All arms in their order, also those that have no run.
         primary: Key of the one metric that decides.
         suite: Identifies the runs that belong together.

@@ -46,8 +46,8 @@ class Predicted:
 
     Attributes:
         correct: Whether the highest logit was the label's (N,), in the test set's order.
-        labels: Digest of the labels, by which two runs are known to have seen the same images in the same
-        order. before: Reliability of the softmax as trained.
+        labels: Digest of the labels, by which two runs are known to have seen the same images in the same order.
+        before: Reliability of the softmax as trained.
         after: The same with the recorded temperature; None without one.
     """
 

@@ -1,9 +1,8 @@
 """The statistics of a paired comparison, as free functions of plain numbers.
 
-A recipe is judged over seeds: the pairs are the unit, not the test images (Bouthillier et al. 2021,
-"Accounting for variance in machine learning benchmarks"; Dror et al. 2018, "The hitchhiker's guide to testing
-statistical significance in natural language processing"). Only `mcnemar` looks at images, and answers another
-question.
+A recipe is judged over seeds: the pairs are the unit, not the test images (Bouthillier et al. 2021, "Accounting for
+variance in machine learning benchmarks"; Dror et al. 2018, "The hitchhiker's guide to testing statistical significance
+in natural language processing"). Only `mcnemar` looks at images, and answers another question.
 """
 
 from __future__ import annotations
@@ -76,8 +75,8 @@ def paired_difference(
         confidence: Coverage of the interval, in (0, 1).
 
     Returns:
-        Mean difference, interval and p. One pair, or differences that are all the same, have neither, and say
-        why.
+        Mean difference, interval and p. One pair, or differences that are all the same, have no interval and no p,
+        and say why.
 
     Raises:
         ValueError: If the lengths differ, there is no pair, or a value is not finite.
@@ -153,9 +152,8 @@ def _power(noncentrality: float, n: int, alpha: float) -> float:
 def detectable_difference(sd: float, n: int, *, alpha: float = 0.05, target: float = 0.8) -> float | None:
     """Return the smallest true mean difference that n pairs find with the wanted power.
 
-    It says what a comparison could have seen: "no difference found" means little when it is larger than what
-    one cares about. Solves power(difference) = target for the difference; the sd is the observed one, itself
-    uncertain.
+    It says what a comparison could have seen: "no difference found" means little when it is larger than what one cares
+    about. Solves power(difference) = target for the difference; the sd is the observed one, itself uncertain.
 
     Args:
         sd: Standard deviation of the paired differences, in the metric's unit.
@@ -185,8 +183,7 @@ def pairs_needed(difference: float, sd: float, *, alpha: float = 0.05, target: f
     """Return how many pairs find a true mean difference with the wanted power.
 
     Returns:
-        The smallest n, or None where the difference or the sd is zero or more than 100,000 pairs would not
-        do.
+        The smallest n, or None where the difference or the sd is zero, or where 100,000 pairs would not do.
 
     Example:
         >>> pairs_needed(1.0, 1.0)

@@ -43,8 +43,7 @@ class VarianceShares:
     def draw_error(self) -> float:
         """Standard error that the choice of these draws adds to the arm's mean, sqrt(draw / num_draws).
 
-        The t interval over seeds holds for these draws; a reader who wants "any draw" adds this in
-        quadrature.
+        The t interval over seeds holds for these draws; a reader who wants "any draw" adds this in quadrature.
         """
         return math.sqrt(self.draw / self.num_draws)
 
@@ -55,9 +54,8 @@ def variance_shares(values: Sequence[Sequence[float]] | np.ndarray[Any, Any]) ->
     The model is y_sd = mu + seed_s + draw_d + rest_sd with independent random effects. With the mean squares
     of the two-way table without replication, rest = MS_rest, seed = (MS_seed - MS_rest) / num_draws and
     draw = (MS_draw - MS_rest) / num_seeds; a negative estimate is set to 0 and named.
-    Source: the method of moments for random effects, Searle, Casella and McCulloch (1992), "Variance
-    components", section 4.4. With three draws the draw's share rests on two degrees of freedom: it is a rough
-    figure.
+    Source: the method of moments for random effects, Searle, Casella and McCulloch (1992), "Variance components",
+    section 4.4. With three draws the draw's share rests on two degrees of freedom: it is a rough figure.
 
     Args:
         values: One metric (num_seeds, num_draws), complete, at least 2 x 2.

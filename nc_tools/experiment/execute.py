@@ -37,7 +37,8 @@ def execute(job: Job, report: Report, stop: StopSignal) -> JobResult:
         stop: When set, the run ends between two steps as KILLED, with a checkpoint.
 
     Returns:
-        How it ended. Errors of the run are in the result and in its record; they do not stop other runs.
+        How it ended: finished, stopped, or with a loss that diverged. Any other error is raised, and noted in the run's
+        record once there is one.
     """
     device = torch.device(job.device)
     data = open_data(

@@ -17,7 +17,7 @@ class Job:
 
     Attributes:
         kind: "tuning" trains without the hold-out and scores it at the end; "holdout" measures it after every epoch,
-            for the temperature and the best epoch; "final" trains on the whole subset and reads the test set, once.
+            for the temperature and the best epoch; "final" trains on the whole subset and then reads the test set.
         arm: The arm's name.
         config: The arm, with the rate and the knob that this run uses.
         seed: Subset, hold-out, initial weights, order, augmentation.
@@ -59,7 +59,7 @@ class JobResult:
         status: FINISHED, FAILED or KILLED.
         score: Balanced accuracy on the hold-out at the last epoch, for kinds that have one.
         error: One line on why it failed.
-        again: Whether the run was there already, finished, and was not repeated.
+        again: Whether the run was there already, finished or (a trial) diverged, and was not repeated.
         diverged: Whether the loss stopped being a number: an outcome of the arm, unlike every other failure.
     """
 

@@ -134,7 +134,7 @@ def make_plan(
 
 
 def make_options(args: argparse.Namespace) -> Options:
-    """Turn the flags that change no result into options.
+    """Turn the flags that say where and how to run into options.
 
     Raises:
         ValueError: If the device is not there or the number of workers is not positive.

@@ -30,7 +30,7 @@ from nc_tools.tracking.files import write_json
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Where and how a comparison runs; nothing here changes its result.
+    """Where and how a comparison runs; a result depends on it by rounding and precision alone.
 
     Attributes:
         out: The output folder.
@@ -78,7 +78,7 @@ class Plan:
 
 
 def run_plan(plan: Plan, options: Options, console: Console) -> None:
-    """Make every run of a comparison that was not made before; leave its records, and MLflow's view of them.
+    """Make every run of a comparison that was not made before, and leave their records.
 
     Args:
         plan: What to compare.
@@ -86,7 +86,8 @@ def run_plan(plan: Plan, options: Options, console: Console) -> None:
         console: Where progress is shown.
 
     Raises:
-        ValueError: If an arm cannot be built from these data, or every trial of the baseline diverged.
+        ValueError: If arms differ in their data, an arm cannot be built from them, no trial of the baseline gave a
+            score, or another comparison is writing to the folder.
         Killed: After Ctrl-C or SIGTERM, when every run in progress has been written down.
     """
     options.out.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ class Trial:
         lr: Learning rate.
         knob: Path of the arm's knob.
         value: Its value.
-        score: Mean balanced accuracy on the hold-outs; None where training diverged.
+        score: Mean balanced accuracy on the hold-outs; None where training diverged or its run was lost.
     """
 
     arm: str
@@ -45,7 +45,7 @@ class Tuned:
     """What tuning gave.
 
     Attributes:
-        configs: Arms with the rate and knob that won; an arm whose every trial diverged is not among them.
+        configs: Arms with the rate and knob that won; an arm without a trial that gave a score is not among them.
         trials: Every trial.
         grid: The rates that all arms tried.
         notes: What a reader must know, such as a winner at the grid's edge.
@@ -87,7 +87,7 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
     Args:
         arms: Arms by name.
         protocol: Rates and how far they may grow.
-        run_trials: Runs (arm, configuration) pairs and returns a score for each, None where training diverged.
+        run_trials: Runs (arm, configuration) pairs and returns a score for each, None where there is none.
 
     Raises:
         ValueError: If arms differ in the number of their knob's values, which would make their budgets unequal.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class ConvNet(nn.Module):
     """Three convolutions with batch normalisation, then the mean over the map: features (N, 4 width), non-negative.
 
-    Small enough for a CPU: at width 16 some 0.4 M multiply-adds for an 8 x 8 image and 0.8 M for a 32 x 32 one. Each
+    Small enough for a CPU: at width 16 some 0.4 M multiply-adds for an 8 x 8 image and 0.7 M for a 32 x 32 one. Each
     convolution halves the map until it is 4 pixels wide.
 
     Args:

@@ -15,8 +15,7 @@ from nc_tools.tracking.report import SyncReport
 if TYPE_CHECKING:
     from nc_tools.tracking.mlflow_sync import MlflowSync
 
-# How long the last push may go without any progress before it is given up: more than one request's time
-# limit.
+# How long the last push may go without any progress before it is given up: more than one request's time limit.
 PATIENCE_SECONDS = 45.0
 SOURCE = "import sys; sys.path.append(sys.argv[1]); from nc_tools.tracking.sender import main; main()"
 # MLflow's own limits let one dead server hold a call for some four minutes. What the user has set is kept.
@@ -32,11 +31,10 @@ class LiveSync:
 
     The work is done by a process of its own, at low priority: training never waits for it, MLflow is not
     imported here, no environment variable or MLflow setting of this process changes, and if this process is
-    killed the other notices, marks the dead runs as KILLED, sends them and ends. Pushes rest 50 times as long
-    as the last one took.
+    killed the other notices, marks the dead runs as KILLED, sends them and ends. Between pushes it rests until
+    sending comes to at most 2 % of the machine's processor time.
 
-    A failure is remembered and told once, at the end, with the command that sends the rest. It is never
-    raised.
+    A failure is remembered and told once, at the end, with the command that sends the rest. It is never raised.
 
     Args:
         sync: Which records go where.

@@ -37,10 +37,9 @@ def artifacts(run: StoredRun) -> list[tuple[str, Path]]:
 def send(run: StoredRun, experiment: str, known: Experiments) -> bool:
     """Bring the MLflow run of one record up to date; return whether anything was sent.
 
-    What was sent is noted after each step. A crash between a step and its note repeats the step, which
-    changes
-    nothing: MLflow keeps equal parameters, equal points and equal files once, and a run is looked up by its
-        record before it is created.
+    What was sent is noted after each step. A crash between a step and its note repeats the step, which changes
+    nothing: MLflow keeps equal parameters, equal points and equal files once, and a run is looked up by its record
+    before it is created.
     """
     key, client = known.store.key, known.client
     state = _current(run, known)

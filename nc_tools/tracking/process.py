@@ -11,8 +11,7 @@ from types import FrameType
 
 from nc_tools.interruption import Killed
 
-# The start of a process is reckoned from the boot time, which the kernel derives anew after each clock
-# correction.
+# The start of a process is reckoned from the boot time, which the kernel derives anew after each clock correction.
 START_TOLERANCE_S = 5.0
 
 
@@ -50,8 +49,7 @@ def started_at(pid: int) -> float | None:
     was not yet waited for (a zombie) counts as gone.
     """
     try:
-        # The command name, in parentheses, may itself hold spaces and parentheses: read what follows the last
-        # one.
+        # The command name, in parentheses, may itself hold spaces and parentheses: read what follows the last one.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         boot = next(
             line for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines() if line.startswith("btime ")

@@ -2,7 +2,7 @@
 
 It reads its task as one JSON line from standard input (an address with credentials must not be seen in the
 list of processes), pushes now and then, and pushes a last time when it is told to stop or its parent dies.
-Each push is answered by one JSON line on standard output.
+Each push is answered by one JSON line on standard output, and each record within it by an empty one.
 """
 
 import json

@@ -29,8 +29,7 @@ class Store:
     """One MLflow store.
 
     Attributes:
-        uri: Its tracking address, absolute. May hold credentials: for ``label`` to be shown, never for
-            itself.
+        uri: Its tracking address, absolute. May hold credentials: what is shown is ``label``, never this.
         key: Under which a record notes what this store has. The default store is noted as such and not by its
             path, so that an output folder may be moved.
         database: The file of a SQLite store.
@@ -133,8 +132,7 @@ def _sqlite_path(uri: str) -> Path | None:
 def connect(store: Store) -> "MlflowClient":
     """Open the store and return a client of it; MLflow's global settings stay as they are.
 
-    A fresh SQLite file is opened by one process at a time: MLflow's migrations crash when several run at
-    once.
+    A fresh SQLite file is opened by one process at a time: MLflow's migrations crash when several run at once.
 
     Raises:
         StoreError: If the store cannot be opened.
