@@ -99,7 +99,7 @@ def main() -> None:
     how = Augment(padding=max(1, side // 8), flip=True)
     ours = Loader(
         images, torch.arange(len(images)), arguments.batch_size, mean=mean, std=std, augment=how, seed=0,
-        device=device, drop_last=True,
+        device=device,
     )  # fmt: skip
     transform = v2.Compose(
         [

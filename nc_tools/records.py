@@ -5,10 +5,12 @@ A record carries all that a method may need, so that no loop ever asks which hea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -30,31 +32,80 @@ class Batch:
     second: Tensor | None = None
 
 
+def full_precision(device_type: str) -> AbstractContextManager[object]:
+    """Switch autocast off where the device knows it; the meta device does not."""
+    known = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if known else nullcontext()
+
+
+class Scoring(Protocol):
+    """What a batch of outputs asks of the head that made it."""
+
+    @property
+    def weight(self) -> Tensor:
+        """Class vectors (K, D')."""
+
+    bias: Tensor | None
+    scale: Tensor | float
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Project and normalise."""
+
+    def compute_logits(self, embedded: Tensor) -> Tensor:
+        """Score embedded features against all classes."""
+
+    def own_scores(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Score features against each sample's own class."""
+
+
 @dataclass
 class Outputs:
-    """What a head makes of a batch of features; logits are computed only when they are asked for.
+    """What a head makes of a batch of features, each part computed when it is first asked for.
 
-    Dot regression and other losses that look at one class vector per sample never ask, so their step stays O(N D).
+    Dot regression and other losses that look at one class vector per sample ask for :meth:`own_scores` alone, so their
+    step stays O(N D).
 
     Attributes:
         features: What the backbone gave (N, D).
-        embedded: The same after the head's projection and normalisation (N, D').
-        weight: Class vectors (K, D').
-        bias: (K,) or None.
-        scale: What multiplies the product: a number or a tensor that broadcasts against (K,).
+        widened: The same in the head's arithmetic, at least float32.
+        head: What computes the rest.
     """
 
     features: Tensor
-    embedded: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    scale: Tensor | float
-    compute_logits: Callable[[Tensor], Tensor] = field(repr=False)
+    widened: Tensor = field(repr=False)
+    head: Scoring
+
+    @property
+    def bias(self) -> Tensor | None:
+        """(K,) or None."""
+        return self.head.bias
+
+    @property
+    def scale(self) -> Tensor | float:
+        """What multiplies the product: a number or a tensor that broadcasts against (K,)."""
+        return self.head.scale
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """Class vectors (K, D')."""
+        return self.head.weight
+
+    @cached_property
+    def embedded(self) -> Tensor:
+        """Features after the head's projection and normalisation (N, D')."""
+        with full_precision(self.features.device.type):
+            return self.head.embed(self.widened)
 
     @cached_property
     def logits(self) -> Tensor:
         """Class scores (N, K), before any softmax."""
-        return self.compute_logits(self.embedded)
+        with full_precision(self.features.device.type):
+            return self.head.compute_logits(self.embedded)
+
+    def own_scores(self, labels: Tensor) -> Tensor:
+        """Return w_y . embedded for each sample's own class (N,)."""
+        with full_precision(self.features.device.type):
+            return self.head.own_scores(self.widened, labels)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from nc_tools.heads import (
     spec,
     unit,
 )
+from nc_tools.heads.unit import dot_with_unit
 from nc_tools.spec import Spec
 
 D, K, N = 24, 7, 11
@@ -328,3 +329,24 @@ def test_random_rows_are_unit_and_not_an_etf() -> None:
     w = FrozenRandomHead(D, K).weight
     assert torch.allclose(w.norm(dim=1), torch.ones(K), atol=1e-6)
     assert float((w @ w.T - ETFHead(D, K).weight @ ETFHead(D, K).weight.T).abs().max()) > 0.05
+
+
+def test_product_with_unit_rows_and_its_first_and_second_derivatives() -> None:
+    x, other = (torch.randn(4, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.allclose(dot_with_unit(x, other), (unit(x) * other).sum(-1), atol=1e-14)
+    assert torch.autograd.gradcheck(dot_with_unit, (x, other))
+    assert torch.autograd.gradgradcheck(dot_with_unit, (x, other))
+
+
+def test_product_with_a_zero_row_is_zero_with_a_bounded_gradient() -> None:
+    x = torch.zeros(2, 3, requires_grad=True)
+    dot_with_unit(x, torch.ones(2, 3)).sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    assert x.grad.tolist() == [[1.0] * 3] * 2
+
+
+@every_head
+def test_own_scores_are_the_products_with_each_samples_own_class(wanted: Spec[Head]) -> None:
+    head, h, labels = built(wanted), features(), torch.arange(N) % K
+    expected = (head.weight[labels] * head.embed(h)).sum(1)
+    assert torch.allclose(head.outputs(h).own_scores(labels), expected, atol=1e-6)

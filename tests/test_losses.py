@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nc_tools.heads import ETFHead, LinearHead
+from nc_tools.heads import ETFHead, Head, LinearHead
 from nc_tools.losses import (
     CrossEntropy,
     DotRegression,
@@ -45,10 +45,19 @@ def reference_logit_adjusted(logits: list[list[float]], labels: list[int], count
     return reference_cross_entropy(shifted, labels, 0.0)
 
 
+class GivenLogits(Head):
+    """A head whose logits are its features."""
+
+    scale = 1.0
+    bias = None
+
+    @property
+    def weight(self) -> Tensor:
+        return torch.eye(self.num_classes, self.feature_dim)
+
+
 def outputs_of(logits: Tensor) -> Outputs:
-    """Outputs whose logits are given: an identity head."""
-    classes = logits.shape[1]
-    return Outputs(logits, logits, torch.eye(classes), None, 1.0, lambda embedded: embedded)
+    return GivenLogits(logits.shape[1], logits.shape[1]).outputs(logits)
 
 
 def batch_of(labels: Tensor) -> Batch:

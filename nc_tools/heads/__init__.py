@@ -1,11 +1,12 @@
 """Classifier heads, and the means to put them on a model that already exists."""
 
-from nc_tools.heads.base import Head, unit
+from nc_tools.heads.base import Head
 from nc_tools.heads.find import find_head
 from nc_tools.heads.fixed import ETFHead, FixedFrameHead, FrozenRandomHead
 from nc_tools.heads.linear import CosineHead, LinearHead
 from nc_tools.heads.scale import LEARNED, LearnedScale, default_scale
 from nc_tools.heads.swap import split_head, swap_head
+from nc_tools.heads.unit import unit
 from nc_tools.spec import spec
 
 __all__ = [

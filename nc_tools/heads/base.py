@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nc_tools.records import Outputs
+from nc_tools.records import Outputs, full_precision
 
 
 class Head(nn.Module, ABC):
@@ -60,18 +59,18 @@ class Head(nn.Module, ABC):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (N, K)."""
-        with _no_autocast(features.device.type):
+        with full_precision(features.device.type):
             return self.compute_logits(self.embed(self._checked(features)))
 
     def outputs(self, features: Tensor) -> Outputs:
-        """Return the record that losses read; its logits are computed only if asked for."""
-        with _no_autocast(features.device.type):
-            embedded = self.embed(self._checked(features))
-        return Outputs(features, embedded, self.weight, self.bias, self.scale, self._logits_in_full_precision)
+        """Return the record that losses read; what it holds is computed only if asked for."""
+        return Outputs(features, self._checked(features), self)
 
-    def _logits_in_full_precision(self, embedded: Tensor) -> Tensor:
-        with _no_autocast(embedded.device.type):
-            return self.compute_logits(embedded)
+    def own_scores(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return w_y . embed(features) for each sample's own class (N,): O(N D), whatever K is."""
+        # index_select, not weight[labels]: several times faster on a CPU.
+        own = self.weight.index_select(0, labels).to(features.dtype)
+        return (own * self.embed(features)).sum(-1)
 
     def _checked(self, features: Tensor) -> Tensor:
         if features.shape[-1] != self.feature_dim:
@@ -84,26 +83,6 @@ class Head(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Show the sizes in the model's printout."""
         return f"feature_dim={self.feature_dim}, num_classes={self.num_classes}"
-
-
-def _no_autocast(device_type: str) -> AbstractContextManager[object]:
-    """Switch autocast off where the device knows it; the meta device does not."""
-    known = torch.amp.is_autocast_available(device_type)
-    return torch.autocast(device_type, enabled=False) if known else nullcontext()
-
-
-def unit(x: Tensor) -> Tensor:
-    """Scale rows to unit length; a zero row stays zero and gets a bounded gradient.
-
-    Dividing by ``max(norm, eps)`` would hand a dead feature a gradient of 1 / eps.
-
-    Example:
-        >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
-        [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
-    """
-    square = x.square().sum(-1, keepdim=True)
-    # A product with rsqrt, not a division by the norm: half the passes over x in the backward.
-    return x * torch.where(square > torch.finfo(x.dtype).tiny, square, torch.ones_like(square)).rsqrt()
 
 
 def draw_linear(weight: Tensor, bias: Tensor | None, generator: torch.Generator | None) -> None:

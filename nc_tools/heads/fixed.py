@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools.geometry import simplex_etf
-from nc_tools.heads.base import Head, draw_linear, unit
+from nc_tools.heads.base import Head, draw_linear
 from nc_tools.heads.scale import LearnedScale, Scale
+from nc_tools.heads.unit import dot_with_unit, unit
 from nc_tools.seeds import stream
 
 
@@ -86,10 +87,19 @@ class FixedFrameHead(Head):
 
     def embed(self, features: Tensor) -> Tensor:
         """Project and normalise: (N, D) to (N, D')."""
-        if self.projection is not None:
-            weight = self.projection.weight.to(features.dtype)
-            features = nn.functional.linear(features, weight)
-        return unit(features) if self.normalise else features
+        projected = self._project(features)
+        return unit(projected) if self.normalise else projected
+
+    def own_scores(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return w_y . embed(features) for each sample's own class (N,), without forming the unit features."""
+        if not self.normalise:
+            return super().own_scores(features, labels)
+        return dot_with_unit(self._project(features), self.frame.index_select(0, labels).to(features.dtype))
+
+    def _project(self, features: Tensor) -> Tensor:
+        if self.projection is None:
+            return features
+        return nn.functional.linear(features, self.projection.weight.to(features.dtype))
 
     def get_extra_state(self) -> Tensor:
         """Say beside the frame what it is, as bytes: a tensor, so that safetensors and weights-only loading take it."""

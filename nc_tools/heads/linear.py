@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nc_tools.heads.base import Head, draw_linear, unit
+from nc_tools.heads.base import Head, draw_linear
 from nc_tools.heads.scale import LEARNED, LearnedScale, Scale
+from nc_tools.heads.unit import unit
 
 
 class LinearHead(Head):

@@ -60,7 +60,6 @@ class DotRegression(LossTerm):
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the batch."""
-        # index_select, not weight[labels]: several times faster on a CPU.
-        own = at_least_float32(outputs.weight.index_select(0, batch.labels))
-        own_score = (own * at_least_float32(outputs.embedded)).sum(-1)
-        return dot_regression(own_score, self.weight_norm, self.feature_norm).mean()
+        return dot_regression(
+            at_least_float32(outputs.own_scores(batch.labels)), self.weight_norm, self.feature_norm
+        ).mean()

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -93,7 +95,7 @@ def fit(
             outputs = forward(batch)
             terms = loss.terms(outputs, batch)
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(torch.stack(tuple(terms.values())).sum())
+            torch.autograd.backward(reduce(add, terms.values()))
             if optim.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
             optimizer.step()

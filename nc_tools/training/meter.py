@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +16,10 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class Meter:
-    """Sums of loss terms and hits over one epoch, and the first step at which a term was not finite.
+    """Loss terms and hits of one epoch.
 
-    All on the device: nothing waits for it until :meth:`read`, once an epoch.
+    Each step's terms are kept where they are, on the device, and nothing waits for them until :meth:`read`, once an
+    epoch: it finds the means, and the first step at which a term was not finite.
 
     Args:
         device: Where the model runs.
@@ -25,24 +27,20 @@ class Meter:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._terms: dict[str, Tensor] = {}
-        self._bad: dict[str, Tensor] = {}
+        self._steps: list[int] = []
+        self._sizes: list[int] = []
+        self._terms: dict[str, list[Tensor]] = {}
         self._hits = torch.zeros((), dtype=torch.int64, device=device)
-        self._seen = 0
         self._scored = 0
 
     @torch.no_grad()
     def update(self, step: int, terms: Mapping[str, Tensor], outputs: Outputs, batch: Batch) -> None:
         """Take in one step; accuracy only where the loss has computed logits anyway."""
         size = len(batch.labels)
+        self._steps.append(step)
+        self._sizes.append(size)
         for name, value in terms.items():
-            if name not in self._terms:
-                self._terms[name] = torch.zeros((), dtype=torch.float64, device=self._device)
-                self._bad[name] = torch.full((), -1, dtype=torch.int64, device=self._device)
-            self._terms[name] += value.detach() * size
-            now_bad = (self._bad[name] < 0) & ~torch.isfinite(value)
-            self._bad[name] = torch.where(now_bad, step, self._bad[name])
-        self._seen += size
+            self._terms.setdefault(name, []).append(value.detach())
         if "logits" in outputs.__dict__:
             self._hits += (outputs.logits.argmax(1) == batch.labels).sum()
             self._scored += size
@@ -53,18 +51,22 @@ class Meter:
         Raises:
             NonFiniteLossError: If a term was infinite or not a number at some step.
         """
+        if not self._steps:
+            return {}
         names = list(self._terms)
-        told = torch.stack(
-            [*(self._bad[n].double() for n in names), *(self._terms[n] for n in names), self._hits.double()]
-        ).tolist()
-        bad = {n: int(step) for n, step in zip(names, told, strict=False) if step >= 0}
-        if bad:
-            name = min(bad, key=lambda n: bad[n])
+        history = self._history()
+        bad = ~torch.isfinite(history)
+        weights = torch.tensor(self._sizes, dtype=torch.float64, device=self._device) / sum(self._sizes)
+        first = torch.where(bad.any(1), bad.int().argmax(1), -1)
+        told = torch.cat([first.double(), history.double() @ weights, self._hits.double().view(1)]).tolist()
+        found = [(int(place), name) for place, name in zip(told, names, strict=False) if place >= 0]
+        if found:
+            place, name = min(found)
             raise NonFiniteLossError(
-                f"the loss term {name} stopped being finite at step {bad[name]}: lower the learning rate, or clip "
-                f"gradients with --set optim.clip_norm=1"
+                f"the loss term {name} stopped being finite at step {self._steps[place]}: lower the learning rate, or "
+                f"clip gradients with --set optim.clip_norm=1"
             )
-        means = [value / self._seen for value in told[len(names) : 2 * len(names)]]
+        means = told[len(names) : 2 * len(names)]
         values = {"train/loss": sum(means)}
         if len(names) > 1:
             values |= {f"train/loss_{name}": mean for name, mean in zip(names, means, strict=True)}
@@ -72,20 +74,23 @@ class Meter:
             values["train/accuracy"] = told[-1] / self._scored
         return values
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """Return what a checkpoint in the middle of an epoch must hold."""
         return {
-            "terms": dict(self._terms),
-            "bad": dict(self._bad),
+            "steps": list(self._steps),
+            "sizes": list(self._sizes),
+            "terms": dict(zip(self._terms, self._history(), strict=True)) if self._steps else {},
             "hits": self._hits,
-            "seen": self._seen,
             "scored": self._scored,
         }
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: Mapping[str, Any]) -> None:
         """Go on from such a checkpoint."""
-        self._terms = {k: v.to(self._device) for k, v in state["terms"].items()}  # type: ignore[attr-defined]
-        self._bad = {k: v.to(self._device) for k, v in state["bad"].items()}  # type: ignore[attr-defined]
-        self._hits = state["hits"].to(self._device)  # type: ignore[attr-defined]
-        self._seen = int(state["seen"])  # type: ignore[call-overload]
-        self._scored = int(state["scored"])  # type: ignore[call-overload]
+        self._steps, self._sizes = list(state["steps"]), list(state["sizes"])
+        self._terms = {name: list(values.to(self._device)) for name, values in state["terms"].items()}
+        self._hits = state["hits"].to(self._device)
+        self._scored = int(state["scored"])
+
+    def _history(self) -> Tensor:
+        """Return the terms of each step so far (terms, steps)."""
+        return torch.stack([torch.stack(values) for values in self._terms.values()])

@@ -1,0 +1,75 @@
+"""Rows of unit length, and products with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def unit(x: Tensor) -> Tensor:
+    """Scale rows to unit length; a zero row stays zero and gets a bounded gradient.
+
+    Dividing by ``max(norm, eps)`` would hand a dead feature a gradient of 1 / eps.
+
+    Example:
+        >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
+        [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    return x * _inverse_norm(x).unsqueeze(-1)
+
+
+def dot_with_unit(x: Tensor, other: Tensor) -> Tensor:
+    """Return ``(unit(x) * other).sum(-1)`` without ever forming ``unit(x)``.
+
+    A loss that looks at one class vector a sample is a few passes over (N, D); formed step by step, most of its time
+    goes into intermediate results of that size. Here there are two of them and the gradient.
+
+    Args:
+        x: (N, D).
+        other: (N, D).
+
+    Returns:
+        (N,).
+
+    Example:
+        >>> dot_with_unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.ones(2, 2))
+        tensor([1.4000, 0.0000])
+    """
+    found: Tensor = _DotWithUnit.apply(x, other)
+    return found
+
+
+def _inverse_norm(x: Tensor) -> Tensor:
+    """Return 1 / ||row||, and 1 for a row of zeros (N,)."""
+    square = x.square().sum(-1)
+    return torch.where(square > torch.finfo(x.dtype).tiny, square, torch.ones_like(square)).rsqrt()
+
+
+class _DotWithUnit(torch.autograd.Function):
+    """c = x . o / ||x||, with dc/dx = o / ||x|| - c x / ||x||^2 and dc/do = x / ||x||, in closed form."""
+
+    # Context and forward in one: with a setup_context of its own, PyTorch inspects the signature at every call, which
+    # costs a tenth of the whole step.
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, other: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1)
+        inverse = torch.where(norm > torch.finfo(x.dtype).tiny ** 0.5, norm, torch.ones_like(norm)).reciprocal()
+        dot = (x * other).sum(-1) * inverse
+        ctx.save_for_backward(x, other, dot, inverse)
+        return dot
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, other, dot, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: what is saved must depend on x
+            inverse = _inverse_norm(x)
+            dot = (x * other).sum(-1) * inverse
+        along = (grad * inverse).unsqueeze(-1)
+        to_x = to_other = None
+        if ctx.needs_input_grad[0]:
+            to_x = (other * along).addcmul_(x, along * (dot * inverse).unsqueeze(-1), value=-1)
+        if ctx.needs_input_grad[1]:
+            to_other = x * along
+        return to_x, to_other
