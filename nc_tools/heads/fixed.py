@@ -143,7 +143,7 @@ class ETFHead(FixedFrameHead):
     """Fixed simplex-ETF head: class vectors that are all as far apart as can be, never trained.
 
     Spares K x D parameters and their optimiser state, and keeps rare classes from merging (minority collapse). Whether
-    it helps on given data is what the comparison is for: see README.md for what we measured.
+    it helps on given data is what the comparison is for: see benchmarks/results for what we measured.
 
     With ``projection=True, scale=LEARNED`` and a prior-adjusted loss this is the head of FedETF (Li et al. 2023, eq. 5
     to 7), with unit rows: the public matrix lacks the factor sqrt(K / (K - 1)). Without, and with
