@@ -38,7 +38,9 @@ def identity(**changes) -> RunIdentity:
 def run_python(body: str, root: Path, cwd: Path | None = None) -> subprocess.Popen[str]:
     """Start a training script whose record is ``run`` and which says "ready" when it may be ended."""
     script = f"""
-import os, sys, time
+import os, signal, sys, time
+# Started from a shell's background, a process is told to ignore Ctrl-C; a program at a terminal is not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from nc_tools.tracking import Killed, RunIdentity, RunRecord, killed_on_sigterm
 with killed_on_sigterm(), RunRecord.create({str(root)!r}, RunIdentity("final", arm="etf", seed=0)) as run:
     run.log(1, {{"train/loss": 1.0}})
