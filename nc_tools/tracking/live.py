@@ -32,7 +32,7 @@ class LiveSync:
     The work is done by a process of its own, at low priority: training never waits for it, MLflow is not
     imported here, no environment variable or MLflow setting of this process changes, and if this process is
     killed the other notices, marks the dead runs as KILLED, sends them and ends. Between pushes it rests until
-    sending comes to at most 2 % of the machine's processor time.
+    that work comes to at most 2 % of the machine's processor time.
 
     A failure is remembered and told once, at the end, with the command that sends the rest. It is never raised.
 

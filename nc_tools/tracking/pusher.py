@@ -45,14 +45,13 @@ class Pusher:
 
         Args:
             beat: Called after each record, to show that there is progress.
-            cpu_seconds: Begin no further record once so much processor time is spent.
+            cpu_seconds: Begin no further record once so much processor time is spent, opening the store aside.
         """
-        end = time.process_time() + cpu_seconds
         from filelock import FileLock, Timeout
 
         try:
             with FileLock(self.root / ".sync.lock", timeout=LOCK_SECONDS):
-                return self._push(beat, end)
+                return self._push(beat, cpu_seconds)
         except Timeout:
             return SyncReport(0, 0, f"another process is sending the runs of {self.root}")
         except StoreError as error:
@@ -63,7 +62,7 @@ class Pusher:
     def _missing(self) -> list[StoredRun]:
         return [run for run in _shown(scan(self.root).runs) if not mirror.is_there(run, self.store.key)]
 
-    def _push(self, beat: Callable[[], None], end: float) -> SyncReport:
+    def _push(self, beat: Callable[[], None], cpu_seconds: float) -> SyncReport:
         found = scan(self.root)
         runs = [mend_run(run) or run for run in _shown(found.runs)]
         known = self._experiments
@@ -84,6 +83,7 @@ class Pusher:
             self._experiments = known
         failures = list(broken)
         count = 0
+        end = time.process_time() + cpu_seconds
         jobs: list[tuple[str, Callable[[], bool]]] = [
             (f"the run {run.path.name}", partial(mirror.send, run, self._name(run), known)) for run in todo
         ]
