@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -69,11 +68,17 @@ class Outputs:
         features: What the backbone gave (N, D).
         widened: The same in the head's arithmetic, at least float32.
         head: What computes the rest.
+        second: The same for the batch's second view, where it has one.
     """
 
     features: Tensor
     widened: Tensor = field(repr=False)
     head: Scoring
+    second: Outputs | None = None
+    # Kept by hand: the lock in Python 3.11's cached_property breaks a compiled graph.
+    _weight: Tensor | None = field(default=None, init=False, repr=False)
+    _embedded: Tensor | None = field(default=None, init=False, repr=False)
+    _logits: Tensor | None = field(default=None, init=False, repr=False)
 
     @property
     def bias(self) -> Tensor | None:
@@ -85,22 +90,34 @@ class Outputs:
         """What multiplies the product: a number or a tensor that broadcasts against (K,)."""
         return self.head.scale
 
-    @cached_property
+    @property
     def weight(self) -> Tensor:
         """Class vectors (K, D')."""
-        return self.head.weight
+        if self._weight is None:
+            self._weight = self.head.weight
+        return self._weight
 
-    @cached_property
+    @property
     def embedded(self) -> Tensor:
         """Features after the head's projection and normalisation (N, D')."""
-        with full_precision(self.features.device.type):
-            return self.head.embed(self.widened)
+        if self._embedded is None:
+            with full_precision(self.features.device.type):
+                self._embedded = self.head.embed(self.widened)
+        return self._embedded
 
-    @cached_property
+    @property
     def logits(self) -> Tensor:
         """Class scores (N, K), before any softmax."""
-        with full_precision(self.features.device.type):
-            return self.head.compute_logits(self.embedded)
+        if self._logits is None:
+            embedded = self.embedded
+            with full_precision(self.features.device.type):
+                self._logits = self.head.compute_logits(embedded)
+        return self._logits
+
+    @property
+    def scored(self) -> bool:
+        """Whether somebody has asked for the logits."""
+        return self._logits is not None
 
     def own_scores(self, labels: Tensor) -> Tensor:
         """Return w_y . embedded for each sample's own class (N,)."""

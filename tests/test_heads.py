@@ -91,7 +91,7 @@ def test_affine_promise(wanted: Spec[Head]) -> None:
 def test_outputs_say_the_same_as_forward_and_compute_logits_only_when_asked(wanted: Spec[Head]) -> None:
     head, h = built(wanted), features()
     outputs = head.outputs(h)
-    assert "logits" not in outputs.__dict__
+    assert not outputs.scored
     assert torch.equal(outputs.logits, head(h))
     assert outputs.weight.shape == (K, outputs.embedded.shape[1])
 

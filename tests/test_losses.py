@@ -1,7 +1,7 @@
 """Losses against scalar references that import neither torch.nn.functional nor nc_tools."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from nc_tools.losses import (
     logit_adjusted_cross_entropy,
 )
 from nc_tools.records import Batch, Outputs
+from nc_tools.spec import Spec, spec
 
 COUNTS = [50, 20, 5, 2]
 K, D, N = len(COUNTS), 6, 9
@@ -127,7 +128,7 @@ def test_dot_regression_of_a_head_is_half_the_squared_gap_of_cosines_and_needs_n
     head, h, labels = ETFHead(D, K), torch.randn(N, D), torch.arange(N) % K
     outputs = head.outputs(h)
     value = DotRegression()(outputs, batch_of(labels))
-    assert "logits" not in outputs.__dict__
+    assert not outputs.scored
     total = 0.0
     for row, y in zip(h.tolist(), labels.tolist(), strict=True):
         w = head.frame[y].tolist()
@@ -142,27 +143,34 @@ def concrete(cls: type[LossTerm] = LossTerm) -> Iterator[type[LossTerm]]:
         yield from concrete(sub)
 
 
-BUILD: dict[str, Callable[[], LossTerm]] = {
-    "CrossEntropy": lambda: CrossEntropy(0.1),
-    "LogitAdjusted": lambda: LogitAdjusted(COUNTS),
-    "DotRegression": DotRegression,
-}
+# What a run tells a loss; a loss of one's own is under contract as soon as it is imported here.
+FACTS = {"num_classes": K, "class_counts": COUNTS, "feature_dim": D, "num_samples": 50}
+VARIANTS: list[Spec[LossTerm]] = [
+    *(Spec(cls) for cls in dict.fromkeys(concrete()) if cls.__module__.startswith("nc_tools")),
+    spec(CrossEntropy, label_smoothing=0.1),
+]
+every_loss = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
 
 
-def test_every_loss_is_under_contract() -> None:
-    assert {cls.__name__ for cls in concrete() if cls.__module__.startswith("nc_tools")} == set(BUILD)
+def built(wanted: Spec[LossTerm], **facts: int) -> LossTerm:
+    return wanted.build({**FACTS, **facts})
 
 
-every_loss = pytest.mark.parametrize("build", BUILD.values(), ids=BUILD.keys())
+def seen_by(loss: LossTerm, head: Head, h: Tensor) -> Outputs:
+    """Return the head's outputs, with a second view where the loss needs one."""
+    outputs = head.outputs(h)
+    if loss.views == 2:
+        outputs.second = head.outputs(h.roll(1, dims=1))
+    return outputs
 
 
 @every_loss
-def test_gradcheck(build: Callable[[], LossTerm]) -> None:
-    loss, head = build().double(), ETFHead(D, K, scale=4.0).double()
+def test_gradcheck(wanted: Spec[LossTerm]) -> None:
+    loss, head = built(wanted).double().eval(), ETFHead(D, K, scale=4.0).double()
     labels = torch.arange(5) % K
 
     def of_features(h: Tensor) -> Tensor:
-        return loss(head.outputs(h), batch_of(labels))  # type: ignore[no-any-return]
+        return loss(seen_by(loss, head, h), batch_of(labels))  # type: ignore[no-any-return]
 
     h = torch.randn(5, D, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(of_features, (h,))
@@ -170,10 +178,11 @@ def test_gradcheck(build: Callable[[], LossTerm]) -> None:
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_finite_in_half_precision_and_at_saturation(build: Callable[[], LossTerm], dtype: torch.dtype) -> None:
+def test_finite_in_half_precision_and_at_saturation(wanted: Spec[LossTerm], dtype: torch.dtype) -> None:
+    loss = built(wanted, feature_dim=K)
     logits = (torch.eye(K)[torch.arange(N) % K] * 2e4 - 1e4).to(dtype).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        value = build()(outputs_of(logits), batch_of((torch.arange(N) + 1) % K))
+        value = loss(seen_by(loss, GivenLogits(K, K), logits), batch_of((torch.arange(N) + 1) % K))
     value.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(value)
     assert value.dtype == torch.float32
@@ -182,21 +191,48 @@ def test_finite_in_half_precision_and_at_saturation(build: Callable[[], LossTerm
 
 
 @every_loss
-def test_order_of_the_batch_does_not_matter_and_one_class_is_enough(build: Callable[[], LossTerm]) -> None:
+def test_order_of_the_batch_does_not_matter_and_one_class_is_enough(wanted: Spec[LossTerm]) -> None:
     head, h, labels = LinearHead(D, K), torch.nn.functional.normalize(torch.randn(N, D)), torch.arange(N) % K
     order = torch.randperm(N)
-    loss = build()
-    straight = loss(head.outputs(h), batch_of(labels))
-    assert torch.allclose(loss(head.outputs(h[order]), batch_of(labels[order])), straight, atol=1e-6)
-    assert torch.isfinite(loss(head.outputs(h), batch_of(torch.zeros(N, dtype=torch.int64))))
+    one, two, three = (built(wanted) for _ in range(3))
+    straight = one(seen_by(one, head, h), batch_of(labels))
+    shuffled = Batch(torch.zeros(N, 1), labels[order], order)
+    assert torch.allclose(two(seen_by(two, head, h[order]), shuffled), straight, atol=1e-6)
+    assert torch.isfinite(three(seen_by(three, head, h), batch_of(torch.zeros(N, dtype=torch.int64))))
 
 
 @every_loss
-def test_terms_sum_to_the_loss(build: Callable[[], LossTerm]) -> None:
-    loss, head, h = build(), ETFHead(D, K), torch.randn(N, D)
+def test_terms_sum_to_the_loss(wanted: Spec[LossTerm]) -> None:
+    loss, head, h = built(wanted).eval(), ETFHead(D, K), torch.randn(N, D)
     batch = batch_of(torch.arange(N) % K)
-    terms = loss.terms(head.outputs(h), batch)
-    assert float(sum(terms.values())) == pytest.approx(float(loss(head.outputs(h), batch)), rel=1e-6)
+    terms = loss.terms(seen_by(loss, head, h), batch)
+    assert float(sum(terms.values())) == pytest.approx(float(loss(seen_by(loss, head, h), batch)), rel=1e-6)
+
+
+@every_loss
+def test_state_survives_a_checkpoint_and_stays_where_nothing_is_trained(wanted: Spec[LossTerm]) -> None:
+    loss, other, head, h = built(wanted), built(wanted), LinearHead(D, K), torch.randn(N, D)
+    batch = batch_of(torch.arange(N) % K)
+    loss.set_progress(0.5)
+    loss(seen_by(loss, head, h), batch)
+    other.set_progress(0.5)
+    other.load_state_dict(loss.state_dict())
+    loss.eval(), other.eval()
+    before = {name: value.clone() for name, value in loss.state_dict().items()}
+    assert torch.equal(loss(seen_by(loss, head, h), batch), other(seen_by(other, head, h), batch))
+    assert all(torch.equal(value, before[name]) for name, value in loss.state_dict().items())
+
+
+@every_loss
+def test_compiles_without_a_graph_break(wanted: Spec[LossTerm]) -> None:
+    loss, head, h = built(wanted).eval(), ETFHead(D, K), torch.randn(N, D)
+    batch = batch_of(torch.arange(N) % K)
+
+    def step(x: Tensor) -> Tensor:
+        return loss(seen_by(loss, head, x), batch)  # type: ignore[no-any-return]
+
+    torch._dynamo.reset()
+    assert torch.allclose(torch.compile(step, fullgraph=True, backend="eager")(h), step(h), atol=1e-5)
 
 
 def test_bad_arguments() -> None:

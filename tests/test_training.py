@@ -218,7 +218,7 @@ def test_a_loss_that_needs_no_logits_pays_for_none():
     model, meter, batch = small(ETFHead(6, 3)), Meter(CPU), next(Batches().epoch(0))
     outputs = model.outputs(batch.inputs)
     meter.update(0, DotRegression().terms(outputs, batch), outputs, batch)
-    assert "logits" not in outputs.__dict__
+    assert not outputs.scored
     assert "train/accuracy" not in meter.read()
 
 

@@ -48,6 +48,7 @@ class DataFacts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    num_samples: int = 0
 
 
 @lru_cache(maxsize=1)
@@ -68,6 +69,7 @@ def facts_of(sources: Sources, labels: Tensor) -> DataFacts:
         mean=tuple(sources.mean.tolist()),
         std=tuple(sources.std.tolist()),
         fingerprint=sources.fingerprint,
+        num_samples=len(sources.train),
     )
 
 
@@ -90,8 +92,16 @@ def build_model(config: RunConfig, facts: DataFacts, *, seed: int, draw: int) ->
 
 
 def build_loss(config: RunConfig, facts: DataFacts, feature_dim: int) -> LossTerm:
-    """Build an arm's loss from the class counts of the samples that it trains on."""
-    known = {"feature_dim": feature_dim, "num_classes": facts.num_classes, "class_counts": facts.class_counts}
+    """Build an arm's loss from the class counts of the samples that it trains on.
+
+    ``num_samples`` is the size of the whole training set, in which ``Batch.index`` counts.
+    """
+    known = {
+        "feature_dim": feature_dim,
+        "num_classes": facts.num_classes,
+        "class_counts": facts.class_counts,
+        "num_samples": facts.num_samples,
+    }
     loss: LossTerm = config.loss.build(known)
     return loss
 

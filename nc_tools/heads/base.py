@@ -66,6 +66,18 @@ class Head(nn.Module, ABC):
         """Return the record that losses read; what it holds is computed only if asked for."""
         return Outputs(features, self._checked(features), self)
 
+    def observe(self, outputs: Outputs, labels: Tensor, progress: float) -> None:
+        """Learn from a training step what gradients do not teach: class means, targets, a refreshed frame.
+
+        The training loop calls it without gradients after every step, and your own loop may; most heads have nothing
+        to do. Never called on what is evaluated.
+
+        Args:
+            outputs: What this head made of the step's features.
+            labels: (N,), int64.
+            progress: Share of training that is done, in [0, 1].
+        """
+
     def own_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return w_y . embed(features) for each sample's own class (N,): O(N D), whatever K is."""
         # index_select, not weight[labels]: several times faster on a CPU.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,29 @@ class LossTerm(nn.Module, ABC):
 
     A thin module over a free function. It reads what it needs from the two records, so that the loop never asks which
     loss it runs. Arithmetic is at least float32, inside autocast too; nothing waits for the device.
+
+    A loss with state of its own (class centres, targets of samples) keeps it in buffers, so that a checkpoint holds it,
+    and moves it in training mode only.
+
+    Attributes:
+        views: How many augmented views of each image the loss needs, 1 or 2; the second one is ``batch.second``, and
+            what the model makes of it ``outputs.second``.
     """
+
+    views: ClassVar[int] = 1
 
     @abstractmethod
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the loss, a scalar: the mean over the batch unless the class says otherwise."""
+
+    def set_progress(self, progress: float) -> None:
+        """Take notice of how much of training is done, in [0, 1]; called by the loop before each step.
+
+        Schedules live here. Parts that are losses themselves are told too.
+        """
+        for part in self.children():
+            if isinstance(part, LossTerm):
+                part.set_progress(progress)
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the named terms whose sum is trained on: one here, several for a composition."""

@@ -92,6 +92,7 @@ def fit(
         state.resume_clock()
         for batch in batches.epoch(epoch, start=state.step % steps):
             set_rates(optimizer, rate_factor(state.step, total, optim))
+            loss.set_progress(state.step / total)
             outputs = forward(batch)
             terms = loss.terms(outputs, batch)
             optimizer.zero_grad(set_to_none=True)
@@ -99,6 +100,8 @@ def fit(
             if optim.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
             optimizer.step()
+            with torch.no_grad():
+                model.head.observe(outputs, batch.labels, (state.step + 1) / total)
             state.count(terms, outputs, batch)
             if stop is not None and stop.requested and state.step % steps:
                 _stop(state, total, checkpoint)
@@ -126,9 +129,16 @@ def _forward_pass(model: Classifier, training: TrainConfig, device: torch.device
     backbone = torch.compile(model.backbone) if training.compile else model.backbone
 
     def forward(batch: Batch) -> Outputs:
+        # Two views go through together, so that batch statistics are those of both.
+        inputs = batch.inputs if batch.second is None else torch.cat([batch.inputs, batch.second])
         with autocast(device, dtype):
-            features = backbone(batch.inputs)
-        return model.head.outputs(features)
+            features = backbone(inputs)
+        if batch.second is None:
+            return model.head.outputs(features)
+        first, second = features.chunk(2)
+        outputs = model.head.outputs(first)
+        outputs.second = model.head.outputs(second)
+        return outputs
 
     return forward
 

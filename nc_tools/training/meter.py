@@ -41,7 +41,7 @@ class Meter:
         self._sizes.append(size)
         for name, value in terms.items():
             self._terms.setdefault(name, []).append(value.detach())
-        if "logits" in outputs.__dict__:
+        if outputs.scored:
             self._hits += (outputs.logits.argmax(1) == batch.labels).sum()
             self._scored += size
 
