@@ -1,3 +1,27 @@
 """Training interventions that use neural collapse: swap-in heads, losses, and a fair paired comparison."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nc_tools.metrics import expected_calibration_error, neural_collapse
+    from nc_tools.moments import ClassMoments
+
+__all__ = ["ClassMoments", "expected_calibration_error", "neural_collapse"]
+
+# Imported when asked for: the command's --help must not wait for PyTorch.
+_HOMES = {
+    "ClassMoments": "nc_tools.moments",
+    "expected_calibration_error": "nc_tools.metrics",
+    "neural_collapse": "nc_tools.metrics",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -5,7 +5,12 @@ each one means, and what it must not be used for, is in docs/measures.md.
 """
 
 from nc_tools.metrics.accuracy import PerClass, classification, per_class
+from nc_tools.metrics.brier import brier_decomposition
+from nc_tools.metrics.classwise import classwise_calibration_error, top_label_calibration_error
 from nc_tools.metrics.collapse import collapse_from_moments, neural_collapse
+from nc_tools.metrics.debiased import DebiasedError, debiased_calibration_error
+from nc_tools.metrics.grouped import grouped_calibration
+from nc_tools.metrics.kernel_calibration import kernel_calibration_error
 from nc_tools.metrics.probe import linear_probe
 from nc_tools.metrics.reliability import (
     ReliabilityBins,
@@ -14,23 +19,37 @@ from nc_tools.metrics.reliability import (
     expected_calibration_error,
     reliability_bins,
 )
+from nc_tools.metrics.risk_coverage import RiskCoverage, risk_coverage
+from nc_tools.metrics.scaling import AffineScaling, fit_dirichlet_scaling, fit_vector_scaling
 from nc_tools.metrics.temperature import fit_temperature
 from nc_tools.metrics.transfer import knn_accuracy, nearest_class_centre, transfer_report
 
 __all__ = [
+    "AffineScaling",
+    "DebiasedError",
     "PerClass",
     "ReliabilityBins",
+    "RiskCoverage",
+    "brier_decomposition",
     "calibration",
     "classification",
+    "classwise_calibration_error",
     "collapse_from_moments",
+    "debiased_calibration_error",
     "equal_mass_calibration_error",
     "expected_calibration_error",
+    "fit_dirichlet_scaling",
     "fit_temperature",
+    "fit_vector_scaling",
+    "grouped_calibration",
+    "kernel_calibration_error",
     "knn_accuracy",
     "linear_probe",
     "nearest_class_centre",
     "neural_collapse",
     "per_class",
     "reliability_bins",
+    "risk_coverage",
+    "top_label_calibration_error",
     "transfer_report",
 ]

@@ -79,7 +79,7 @@ def classification(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequen
     present = tested > 0
     recall = right / tested.clamp(min=1)
     f1 = 2 * right / (tested + predicted).clamp(min=1)
-    groups = {"balanced_accuracy": torch.ones_like(present)} | _by_threshold(frequencies) | _thirds(frequencies)
+    groups = {"balanced_accuracy": torch.ones_like(present)} | class_groups(frequencies, scores)
     members = torch.stack(list(groups.values())) & present
     numbers = torch.cat(
         [
@@ -124,6 +124,12 @@ def per_class(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequence[in
         train_counts=[int(count) for count in trained],
         group=[_group(count) for count in trained],
     )
+
+
+def class_groups(train_counts: Tensor | Sequence[int], scores: Tensor) -> dict[str, Tensor]:
+    """Return which classes are many, medium, few and head, middle, tail: masks (K,) on the scores' device."""
+    frequencies = _train_counts(train_counts, scores)
+    return _by_threshold(frequencies) | _thirds(frequencies)
 
 
 def _group(train_count: float) -> Group:

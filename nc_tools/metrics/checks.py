@@ -42,6 +42,13 @@ def checked_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return scores, target
 
 
+def checked_bins(num_bins: int) -> int:
+    """Return the number of bins, which must be at least 1."""
+    if num_bins < 1:
+        raise ValueError(f"num_bins must be at least 1, got {num_bins}")
+    return num_bins
+
+
 def checked_sets(
     train_features: Tensor, train_labels: Tensor, test_features: Tensor, test_labels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:

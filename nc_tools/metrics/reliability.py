@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nc_tools.metrics.checks import checked_scores
+from nc_tools.metrics.checks import checked_bins, checked_scores
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,7 @@ def reliability_bins(logits: Tensor, labels: Tensor, num_bins: int = 15) -> Reli
 
 
 def _checked_top(logits: Tensor, labels: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
-    if num_bins < 1:
-        raise ValueError(f"num_bins must be at least 1, got {num_bins}")
+    checked_bins(num_bins)
     scores, target = checked_scores(logits, labels)
     return _top(scores.log_softmax(dim=1).exp(), target)
 
