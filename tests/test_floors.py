@@ -23,6 +23,7 @@ FLOORS = [
     {"evaluation", "tracking"},
     {"compare", "experiment"},
     {"cli"},
+    {""},  # nc_tools itself, which shows what stands below; its version belongs to nobody
 ]
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 FILES = sorted(ROOT.rglob("*.py"))
@@ -68,7 +69,7 @@ def at_import_time(file: Path) -> ast.Module:
 
 
 def edges() -> set[tuple[str, str]]:
-    """(importing part, imported part) over the whole package; the version in __init__ belongs to nobody."""
+    """(importing part, imported part) over the whole package."""
     found = set()
     for file in FILES:
         above = part_of(dotted_name(file))
@@ -78,7 +79,7 @@ def edges() -> set[tuple[str, str]]:
 
 
 def test_every_part_has_a_floor() -> None:
-    assert {part_of(dotted_name(file)) for file in FILES} - {""} == set(FLOOR_OF)
+    assert {part_of(dotted_name(file)) for file in FILES} - {""} == set(FLOOR_OF) - {""}
 
 
 def test_imports_go_down_only() -> None:
