@@ -54,25 +54,27 @@ def no_head(model: nn.Module, seen: Trace) -> ValueError:
             f"logits, but it returned {'none' if logits is None else f'shape {tuple(logits.shape)}'}: wrap it in a "
             f"module that returns them, or give name= with the layer that makes them"
         )
+    width = logits.shape[1]
+    fitting = {n: m for n, m in model.named_modules() if could_be_head(m) and output_width(m) == width}
+    if callable(getattr(model, "reset_classifier", None)):
+        return _ask_timm(model, said, width, fitting)
     by_token = [call.name for call in seen.calls if call.scored_tokens(logits) and call.untouched()]
     if len(by_token) == 1:
         return ValueError(
             f"{said}: {by_token[0]!r} scores every token, and whether the model then picks one or mixes them cannot be "
             f"told from this input; give name={by_token[0]!r} if it picks one"
         )
-    width = logits.shape[1]
-    fitting = {n: m for n, m in model.named_modules() if could_be_head(m) and output_width(m) == width}
-    if callable(getattr(model, "reset_classifier", None)):
-        return _ask_timm(model, said, width, fitting)
     if len(fitting) == 1 and isinstance(conv := next(iter(fitting.values())), nn.Conv2d):
         return ValueError(f"{said}: {convolution(next(iter(fitting)), conv)}")
     changed = _how_changed(logits)
     if changed:
         return ValueError(f"{said}, but {changed}; layers of that width: {_quoted(fitting)}")
+    features = (
+        f"; if what the model returns are features, put a head after it: nn.Sequential(model, ETFHead({width}, K))"
+    )
     return ValueError(
         f"{said}, so that none can be swapped without a change of meaning; layers of that width: {_quoted(fitting)}. "
-        f"Give name= with {_advice(fitting)}; if what the model returns are features, put a head after it: "
-        f"nn.Sequential(model, ETFHead({width}, num_classes))"
+        f"Give name= with {_advice(fitting)}{features if seen.bare and not fitting else ''}"
     )
 
 

@@ -63,11 +63,15 @@ def logits_of(output: Any) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Trace:
-    """A forward pass: the input, the calls of modules that could be heads, in order, and what came out."""
+    """A forward pass: the input, the calls of modules that could be heads, in order, and what came out.
+
+    ``bare`` tells logits returned as they are from those inside a tuple or a record.
+    """
 
     example: Example
     calls: list[Call]
     logits: Tensor | None
+    bare: bool
 
     def heads(self) -> list[Call]:
         """Return the calls whose output is the model's logits, or else holds them as one token of each sample."""
@@ -108,7 +112,7 @@ def trace(model: nn.Module, example: Example) -> Trace:
     finally:
         for handle in handles:
             handle.remove()
-    return Trace(example, calls, logits_of(output))
+    return Trace(example, calls, logits_of(output), isinstance(output, Tensor))
 
 
 # What models raise on an input that they were not made for.
