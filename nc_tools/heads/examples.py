@@ -41,8 +41,8 @@ def _token_ids(model: nn.Module, device: torch.device) -> Iterator[Example]:
     config = getattr(model, "config", None)
     special = [getattr(config, name, None) for name in ("pad_token_id", "eos_token_id")]
     ids = [i for i in range(3, 3 + _TOKENS + len(special)) if i not in special][:_TOKENS]
-    if isinstance(special[1], int):
-        ids[-1] = special[1]
+    if isinstance(end := special[1], int) and end < getattr(config, "vocab_size", end):
+        ids[-1] = end
     yield {"input_ids": torch.tensor([ids], device=device)}
 
 
