@@ -370,7 +370,7 @@ def _of_two(rank: int, port: int, folder: str) -> None:
     watch(model)
     with pytest.raises(ValueError, match="must not be wrapped by DDP with static_graph=True"):
         ddp(model, static_graph=True)(x)
-    with pytest.raises(ValueError, match="must be swapped before the model is wrapped"):
+    with pytest.raises(ValueError, match="must be swapped before the model or a part of it is wrapped"):
         swap_head(ddp(swapped()), ETFHead)
     seen = watch(whole := ddp(swapped()))
     whole(x)

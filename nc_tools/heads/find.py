@@ -47,7 +47,7 @@ def find_head(model: nn.Module, *, example: Example | None = None, name: str | N
 
 def find(model: nn.Module, example: Example | None, name: str | None) -> Found:
     """Return a model's head; arguments and errors as for :func:`find_head`."""
-    if (refusal := refusals.wrapped(model)) is not None:
+    if (refusal := refusals.wrapped(model.modules() if name is None else [model])) is not None:
         raise refusal
     if name is not None:
         return _named(model, name)

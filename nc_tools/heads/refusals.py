@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -9,17 +11,20 @@ from nc_tools.heads.layers import could_be_head, output_width
 from nc_tools.heads.trace import Trace
 
 
-def wrapped(model: nn.Module) -> ValueError | None:
-    """Refuse a model inside a wrapper that has already taken note of its parameters or compiled it."""
-    parallel = isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel)
-    compiled = hasattr(model, "_orig_mod") or model._compiled_call_impl is not None
-    if not parallel and not compiled:
-        return None
-    return ValueError(
-        f"the head must be swapped before the model is {'compiled' if compiled else 'wrapped'}, but this is a "
-        f"{type(model).__name__}{' that is compiled' if compiled else ''}: swap the head of the model itself, then "
-        f"{'compile' if compiled else 'wrap'} it"
-    )
+def wrapped(modules: Iterable[nn.Module]) -> ValueError | None:
+    """Refuse modules that DDP has taken the parameters of, or that are compiled: those do not look for hooks."""
+    for module in modules:
+        if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            said, then = "wrapped", "wrap"
+        elif hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+            said, then = "compiled", "compile"
+        else:
+            continue
+        return ValueError(
+            f"the head must be swapped before the model or a part of it is {said}, but a {type(module).__name__} is: "
+            f"swap the head of the plain model, then {then} it"
+        )
+    return None
 
 
 def no_classes(model: nn.Module, output: Tensor | None) -> ValueError | None:
