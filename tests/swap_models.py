@@ -23,12 +23,25 @@ K = 10
 # In place of a module's first architecture where that is much slower to run on the meta device.
 SMALLER = {
     "cait": "cait_xxs24_224",
-    "csatv2": "csatv2_21m",
+    "coat": "coat_lite_tiny",
+    "convit": "convit_tiny",
+    "davit": "davit_tiny",
     "efficientformer_v2": "efficientformerv2_s0",
+    "eva": "eva02_tiny_patch14_224",
     "fastvit": "fastvit_t8",
+    "focalnet": "focalnet_tiny_srf",
+    "gcvit": "gcvit_xxtiny",
+    "hiera": "hiera_tiny_224",
+    "hrnet": "hrnet_w18_small",
     "iformer": "iformer_t",
+    "mambaout": "mambaout_femto",
     "mvitv2": "mvitv2_tiny",
-    "nasnet": "nasnetalarge",
+    "nest": "nest_tiny",
+    "nextvit": "nextvit_small",
+    "pvt_v2": "pvt_v2_b0",
+    "rdnet": "rdnet_tiny",
+    "regnet": "regnetx_002",
+    "resnest": "resnest14d",
     "swin_transformer": "swin_tiny_patch4_window7_224",
     "swin_transformer_v2": "swinv2_tiny_window8_256",
     "swin_transformer_v2_cr": "swinv2_cr_tiny_224",
@@ -36,7 +49,9 @@ SMALLER = {
     "tresnet": "tresnet_m",
     "twins": "twins_svt_small",
     "vision_transformer": "vit_tiny_patch16_224",
+    "vision_transformer_hybrid": "vit_tiny_r_s16_p8_224",
     "vitamin": "vitamin_small_224",
+    "vovnet": "ese_vovnet19b_dw",
     "xcit": "xcit_nano_12_p16_224",
 }
 # Their recurrent layers take half a minute on the meta device.
@@ -148,8 +163,8 @@ def hf_text_model(name: str) -> nn.Module:
 
 
 def _table(title: str, rows: dict[str, list[str]]) -> None:
-    print(f"\n{title}\n\n| head | models |\n|---|---|")
-    for where, names in sorted(rows.items(), key=lambda row: (-len(row[1]), row[0])):
+    print(f"\n### {title}\n\n| head | models |\n|---|---|")
+    for where, names in sorted(rows.items(), key=lambda row: ("refused" in row[0], -len(row[1]), row[0])):
         print(f"| {where} | {', '.join(sorted(set(names)))} |")
 
 
@@ -160,14 +175,22 @@ def _where(model: nn.Module, example: Any = None) -> str:
     except ValueError as error:
         layers = re.findall(r"'([\w.]+)'", str(error))
         conv = " (a convolution)" if "convolution" in str(error) else ""
-        return f"refused: {', '.join(f'`{n}`' for n in layers[:4])}{conv}"
+        return (
+            f"**refused**: {', '.join(f'`{n}`' for n in layers[:4]) or 'no layer returns what counts as logits'}{conv}"
+        )
     return f"`{where}`"
 
 
 def main() -> None:
     """Print the tables."""
     transformers.logging.set_verbosity_error()
+    import test_swap  # the torchvision models are tested there
+
     rows: dict[str, list[str]] = defaultdict(list)
+    for name in test_swap.NAMES:
+        rows[_where(test_swap.without_memory(name))].append(re.match("[a-z]+", name)[0])  # type: ignore[index]
+    _table(f"torchvision {version('torchvision')}, {len(test_swap.NAMES)} classifiers", rows)
+    rows = defaultdict(list)
     chosen = timm_architectures()
     for name, module in chosen.items():
         rows[_where(timm_model(name))].append(module)

@@ -89,5 +89,10 @@ def test_in_half_precision_from_images_to_gradients() -> None:
 def test_features_of_a_model_without_classes_are_no_logits() -> None:
     with torch.device("meta"):
         model = timm.create_model("test_vit", num_classes=0)
+        encoder = timm.create_model("test_vit", num_classes=0, global_pool="")
     with pytest.raises(ValueError, match=r"was built for 0 classes, so that it returns features: .*ETFHead\(64, num"):
         split_head(model)
+    with pytest.raises(
+        ValueError, match=r"pool what it gives, here of shape \(2, 101, 64\), to \(N, D\) and put a head"
+    ):
+        split_head(encoder)

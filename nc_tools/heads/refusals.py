@@ -30,8 +30,11 @@ def wrapped(modules: Iterable[nn.Module]) -> ValueError | None:
 def no_classes(model: nn.Module, output: Tensor | None) -> ValueError | None:
     """Refuse a model that was built to give features: its last layer, if it has one, is no head."""
     if getattr(model, "num_classes", None) == 0:
-        width = output.shape[-1] if output is not None and output.ndim else "D"
-        way_out = f"put a head after it, as in nn.Sequential(model, ETFHead({width}, num_classes))"
+        way_out = "put a head after it, as in nn.Sequential(model, ETFHead(D, num_classes))"
+        if output is not None and output.ndim == 2:
+            way_out = way_out.replace("D,", f"{output.shape[1]},")
+        elif output is not None:
+            way_out = f"pool what it gives, here of shape {tuple(output.shape)}, to (N, D) and {way_out}"
     elif getattr(model, "num_labels", None) == 0:
         way_out = "build it with num_labels="
     else:
