@@ -109,6 +109,7 @@ def test_compiled_whole_without_a_break() -> None:
     seen = watch(model)
     expected = by_hand()
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     found = trained(model, torch.compile(model, backend="aot_eager", fullgraph=True), seen)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     for name, grad in expected.items():
