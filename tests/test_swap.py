@@ -434,3 +434,50 @@ def test_a_linear_head_reads_the_old_checkpoint() -> None:
     model.load_state_dict(old.state_dict())
     assert torch.equal(model(images), old(images))
     assert isinstance(head, LinearHead)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_whole_models_old_checkpoint_is_refused_and_its_backbone_loads(strict: bool) -> None:
+    torch.manual_seed(0)
+    old = torchvision.models.resnet18(num_classes=K)
+    model = torchvision.models.resnet18(num_classes=K)
+    head = swap_head(model, spec(ETFHead, frame_seed=2), example=torch.zeros(1, 3, 32, 32))
+    frame = head.weight.clone()
+    with pytest.raises(
+        RuntimeError, match=r"fc is a fixed simplex ETF frame, but the checkpoint holds a learned fc\.weight"
+    ):
+        model.load_state_dict(old.state_dict(), strict=strict)
+    assert torch.equal(head.weight, frame)
+    backbone = {name: value for name, value in old.state_dict().items() if not name.startswith("fc.")}
+    assert model.load_state_dict(backbone, strict=False).unexpected_keys == []
+    assert torch.equal(model.conv1.weight, old.conv1.weight)
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(1)])
+def test_probabilities_are_no_logits(last: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(6, 4), last)
+    with pytest.raises(ValueError, match=r"unchanged, but (log-)?probabilities: take the (log-)?softmax off the end"):
+        swap_head(model, ETFHead, example=torch.randn(3, 6))
+    assert isinstance(model[0], nn.Linear)
+
+
+def test_features_and_other_outputs_are_no_logits() -> None:
+    with pytest.raises(ValueError, match=r"layers of that width: none.*nn.Sequential\(model, ETFHead\(12, K\)\)"):
+        swap_head(nn.Sequential(nn.Conv2d(3, 12, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), ETFHead)
+
+    class Named(Small):
+        def forward(self, x: Tensor) -> Any:
+            return {"scores": super().forward(x)}
+
+    with pytest.raises(ValueError, match=r"must return its logits \(N, num_classes\).*but it returned none: wrap it"):
+        swap_head(Named(), ETFHead)
+    assert swap_head(model := Named(), ETFHead, name="out") is model.out
+
+
+def test_compiled_and_wrapped_models_are_refused() -> None:
+    in_place, inside = Small(), nn.Sequential(torch.compile(nn.Flatten(), backend="eager"), nn.Linear(8, 4))  # type: ignore[arg-type]
+    in_place.compile(backend="eager")
+    for wrapped in (torch.compile(Small(), backend="eager"), in_place, nn.DataParallel(Small()), inside):
+        with pytest.raises(ValueError, match=r"must be swapped before the model or a part of it is (compiled|wrapped)"):
+            swap_head(wrapped, ETFHead)  # type: ignore[arg-type]
+    assert swap_head(inside, ETFHead, name="1") is inside[1]

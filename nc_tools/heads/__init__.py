@@ -6,6 +6,7 @@ from nc_tools.heads.fixed import ETFHead, FixedFrameHead, FrozenRandomHead
 from nc_tools.heads.linear import CosineHead, LinearHead
 from nc_tools.heads.scale import LEARNED, LearnedScale, default_scale
 from nc_tools.heads.swap import split_head, swap_head
+from nc_tools.heads.tap import Seen, watch
 from nc_tools.heads.unit import unit
 from nc_tools.spec import spec
 
@@ -18,10 +19,12 @@ __all__ = [
     "Head",
     "LearnedScale",
     "LinearHead",
+    "Seen",
     "default_scale",
     "find_head",
     "spec",
     "split_head",
     "swap_head",
     "unit",
+    "watch",
 ]

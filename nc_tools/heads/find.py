@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
+from nc_tools.heads import refusals
 from nc_tools.heads.base import Head
-from nc_tools.heads.trace import (
-    Call,
-    Example,
-    could_be_head,
-    output_width,
-    trace,
-    trace_with_made_up_input,
-)
+from nc_tools.heads.examples import Example
+from nc_tools.heads.layers import could_be_head, output_width
+from nc_tools.heads.trace import Call, trace, trace_with_made_up_input
 from nc_tools.suggestions import did_you_mean
 
 
@@ -51,45 +47,22 @@ def find_head(model: nn.Module, *, example: Example | None = None, name: str | N
 
 def find(model: nn.Module, example: Example | None, name: str | None) -> Found:
     """Return a model's head; arguments and errors as for :func:`find_head`."""
+    if (refusal := refusals.wrapped(model.modules() if name is None else [model])) is not None:
+        raise refusal
     if name is not None:
         return _named(model, name)
     seen = trace(model, example) if example is not None else trace_with_made_up_input(model)
-    candidates = {n: m for n, m in model.named_modules() if could_be_head(m)}
+    if (refusal := refusals.no_classes(model, seen.logits if seen else None)) is not None:
+        raise refusal
     if seen is None:
-        raise ValueError(
-            f"{type(model).__name__} could not be run on made-up zeros to see where its logits come from: give "
-            f"example= with an input, or name= with one of {', '.join(repr(n) for n in candidates) or 'its layers'}"
-        )
+        raise refusals.not_run(model)
     heads = seen.heads()
     if not heads:
-        raise _no_head(model, seen.logits, candidates)
+        raise refusals.no_head(model, seen)
     idle = _idle_heads(model, seen.calls, output_width(heads[0].module))
     if idle:
-        raise ValueError(
-            f"{type(model).__name__} has auxiliary heads that run in train mode only ({', '.join(map(repr, idle))}): "
-            f"build it without them (aux_logits=False in torchvision), or give name={heads[0].name!r} for that one"
-        )
-    return _swappable(heads[0].name, heads[0].module, seen.example)
-
-
-def _no_head(model: nn.Module, logits: Tensor | None, candidates: dict[str, nn.Module]) -> ValueError:
-    width = logits.shape[1] if logits is not None and logits.ndim > 1 else None
-    fitting = {n: m for n, m in candidates.items() if output_width(m) == width}
-    said = f"no layer of {type(model).__name__} returns its logits unchanged"
-    if len(fitting) == 1 and isinstance(conv := next(iter(fitting.values())), nn.Conv2d):
-        return ValueError(f"{said}: {_no_convolution(next(iter(fitting)), conv)}")
-    return ValueError(
-        f"{said}, so that none can be swapped without a change of meaning; layers of that width: "
-        f"{', '.join(map(repr, fitting)) or 'none'}. Give name= with one of them if its output is what you train on"
-    )
-
-
-def _no_convolution(name: str, conv: nn.Conv2d) -> str:
-    return (
-        f"the head must be a linear layer, but {name!r} is a 1 x 1 convolution over a map: put "
-        f"nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear({conv.in_channels}, {conv.out_channels})) "
-        f"where the convolution and the pooling after it stand"
-    )
+        raise refusals.auxiliary(model, heads[0].name, idle)
+    return _swappable(model, heads[0].name, heads[0].module, seen.example)
 
 
 # These read the weights of the layers inside them without calling those (the second in eval mode).
@@ -117,14 +90,16 @@ def _named(model: nn.Module, name: str) -> Found:
             f"the head must be a linear layer, but {name!r} is a {type(module).__name__}: give name= with "
             f"{' or '.join(map(repr, inside[:5])) or 'a linear layer'}"
         )
-    return _swappable(name, module, None)
+    return _swappable(model, name, module, None)
 
 
-def _swappable(name: str, module: nn.Module, example: Example | None) -> Found:
+def _swappable(model: nn.Module, name: str, module: nn.Module, example: Example | None) -> Found:
     if isinstance(module, nn.Conv2d):
-        raise ValueError(_no_convolution(name, module))
+        raise ValueError(refusals.convolution(name, module))
     if not name:
         raise ValueError(
             "the model is nothing but its head: wrap it, as in nn.Sequential(model), so that it can be replaced"
         )
+    if (refusal := refusals.tied(model, name, module)) is not None:
+        raise refusal
     return Found(name, module, example)

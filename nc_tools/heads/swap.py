@@ -6,8 +6,11 @@ import torch
 from torch import nn
 
 from nc_tools.heads.base import Head
+from nc_tools.heads.declared import declare_classes
+from nc_tools.heads.examples import Example
 from nc_tools.heads.find import find
-from nc_tools.heads.trace import Example, input_width, output_width, trace
+from nc_tools.heads.layers import input_width, output_width
+from nc_tools.heads.trace import trace
 from nc_tools.spec import Spec
 
 
@@ -47,9 +50,13 @@ def swap_head(
 ) -> Head:
     """Put another head on a model, in place, and return it; the training loop stays as it is.
 
-    The new head takes the width of the features that reached the old one, its number of classes, device and dtype. The
+    The new head takes the old one's width, number of classes, device and dtype, which are those of the features. The
     model is run once more to see that the new head's output is what comes out (not where ``name`` says which layer it
-    is); whatever goes wrong, the old head is back in its place.
+    is); whatever goes wrong, the old head is back in its place. Where K changes, what the model says of itself changes
+    with it: ``num_classes`` in timm, ``num_labels`` and ``config.num_labels`` in Hugging Face.
+
+    Swap before the optimiser takes the parameters and before DDP or ``torch.compile`` wraps the model. Logits are at
+    least float32, in a bfloat16 model too.
 
     Args:
         model: Any classifier with one linear output layer; changed in place.
@@ -60,7 +67,8 @@ def swap_head(
         generator: Draws what the new head learns.
 
     Raises:
-        ValueError: If the head cannot be told, is a convolution, or the geometry does not exist for these sizes.
+        ValueError: If the head cannot be told, is a convolution, shares its weight with an embedding, or the geometry
+            does not exist for these sizes; or if the model is already wrapped or compiled.
         TypeError: If ``head`` is neither a head class nor a spec of one.
 
     Example:
@@ -74,15 +82,18 @@ def swap_head(
     if not (isinstance(wanted.cls, type) and issubclass(wanted.cls, Head)):
         raise TypeError(f"swap_head puts on a Head, got {head!r}: write swap_head(model, ETFHead)")
     old = find(model, example, name)
-    classes = output_width(old.module) if num_classes is None else num_classes
+    before = output_width(old.module)
+    classes = before if num_classes is None else num_classes
     new = wanted.build({"feature_dim": input_width(old.module), "num_classes": classes, "generator": generator})
     like = next(iter([*old.module.parameters(), *old.module.buffers()]))
     new.to(device=like.device, dtype=like.dtype).train(old.module.training)
     _replace(model, old.module, new)
+    take_back = declare_classes(model, old.name, before, classes)
     if old.example is not None:
         try:
             _check_in_place(model, new, old.name, old.example)
         except BaseException:
+            take_back()
             _replace(model, new, old.module)
             raise
     return new

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nc_tools.heads.base import Head
-
-Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
+from nc_tools.heads.examples import Example, made_up_inputs
+from nc_tools.heads.layers import could_be_head
 
 
 @dataclass(frozen=True)
@@ -26,31 +25,32 @@ class Call:
 
     def made(self, logits: Tensor | None) -> bool:
         """Tell whether ``logits`` are what the call returned: the same tensor, not written to since."""
-        return logits is self.output and _version(self.output) == self.version
+        return logits is self.output and self.untouched()
+
+    def made_a_token_of(self, logits: Tensor | None) -> bool:
+        """Tell whether ``logits`` (N, K) are one token's of the scores (N, T, K) that the call returned.
+
+        Told by values, as a language model that classifies by its last token: exactly one token of each sample must
+        match, so a mean over equal tokens does not pass for a choice. Nothing can be told on the meta device.
+        """
+        if logits is None or logits.is_meta or not self.scored_tokens(logits) or not self.untouched():
+            return False
+        return bool(((self.output == logits[:, None]).all(-1).sum(1) == 1).all())
+
+    def scored_tokens(self, logits: Tensor | None) -> bool:
+        """Tell whether the call scored every token where the model returns one score vector for each sample."""
+        return (
+            logits is not None and logits.ndim == 2 and self.output.ndim == 3 and self.output.shape[::2] == logits.shape
+        )
+
+    def untouched(self) -> bool:
+        """Tell whether nothing was written into the output since."""
+        return _version(self.output) == self.version
 
 
 def _version(tensor: Tensor) -> int:
     """Count the writes into a tensor, which ``x += y`` and ``nn.ReLU(inplace=True)`` leave the same object."""
     return 0 if tensor.is_inference() else tensor._version
-
-
-def could_be_head(module: nn.Module) -> bool:
-    """Tell whether a module maps features to scores: a linear layer, a 1 x 1 convolution, or one of our heads."""
-    return isinstance(module, nn.Linear | Head) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
-
-
-def output_width(module: nn.Module) -> int:
-    """Return how many scores such a module gives."""
-    if isinstance(module, nn.Linear):
-        return module.out_features
-    return module.num_classes if isinstance(module, Head) else int(module.out_channels)  # type: ignore[arg-type]
-
-
-def input_width(module: nn.Module) -> int:
-    """Return how wide the features are that such a module takes."""
-    if isinstance(module, nn.Linear):
-        return module.in_features
-    return module.feature_dim if isinstance(module, Head) else int(module.in_channels)  # type: ignore[arg-type]
 
 
 def logits_of(output: Any) -> Tensor | None:
@@ -63,15 +63,20 @@ def logits_of(output: Any) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Trace:
-    """A forward pass: the input, the calls of modules that could be heads, in order, and what came out."""
+    """A forward pass: the input, the calls of modules that could be heads, in order, and what came out.
+
+    ``bare`` tells logits returned as they are from those inside a tuple or a record.
+    """
 
     example: Example
     calls: list[Call]
     logits: Tensor | None
+    bare: bool
 
     def heads(self) -> list[Call]:
-        """Return the calls whose output is the model's logits."""
-        return [call for call in self.calls if call.made(self.logits)]
+        """Return the calls whose output is the model's logits, or else holds them as one token of each sample."""
+        direct = [call for call in self.calls if call.made(self.logits)]
+        return direct or [call for call in self.calls if call.made_a_token_of(self.logits)]
 
 
 @contextmanager
@@ -107,31 +112,18 @@ def trace(model: nn.Module, example: Example) -> Trace:
     finally:
         for handle in handles:
             handle.remove()
-    return Trace(example, calls, logits_of(output))
+    return Trace(example, calls, logits_of(output), isinstance(output, Tensor))
 
 
 # What models raise on an input that they were not made for.
 FAILS_ON_A_WRONG_INPUT = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
-_SIDES = (224, 32, 299, 64, 28, 8)
 
 
 def trace_with_made_up_input(model: nn.Module) -> Trace | None:
-    """Trace a model on zeros of a shape that its first layer takes; None where no such shape is found."""
-    for shape, like in _made_up_shapes(model):
+    """Trace a model on the first made-up input that it takes; None where it takes none."""
+    for example in made_up_inputs(model):
         try:
-            return trace(model, torch.zeros(shape, device=like.device, dtype=like.dtype))
+            return trace(model, example)
         except FAILS_ON_A_WRONG_INPUT:
             continue
     return None
-
-
-def _made_up_shapes(model: nn.Module) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """Yield input shapes and a tensor of their device and type: images where there is a convolution, then rows."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            yield from (((2, module.in_channels, side, side), module.weight) for side in _SIDES)
-            break
-    for module in model.modules():
-        if isinstance(module, nn.Linear | Head):
-            yield (2, input_width(module)), module.weight
-            break

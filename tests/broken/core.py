@@ -58,7 +58,6 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("nn.functional.softplus(self.raw)", "self.raw"),
     ],
     ("heads/trace.py", SWAP): [
-        ("and _version(self.output) == self.version", ""),
         ("module.training = training", "pass"),
         ("torch.random.fork_rng(devices)", "torch.random.fork_rng(devices, enabled=False)"),
     ],
