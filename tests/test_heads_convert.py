@@ -279,7 +279,8 @@ def test_the_start_has_no_spike_of_the_loss() -> None:
     features, labels = sample(spread=0.3)
     loss = nn.functional.cross_entropy
     started = loss(least_squares_init(features, labels, K, 0.01, target=default_scale(K))(features), labels)
-    assert float(started) < 0.1 < float(loss(LinearHead(D, K, generator=seeded(0))(features), labels))
+    drawn = loss(LinearHead(D, K, generator=seeded(0))(features), labels)
+    assert started.item() < 0.1 < drawn.item()
 
 
 @pytest.mark.parametrize(("ridge", "target"), [(0.0, 1.0), (-1.0, 1.0), (math.nan, 1.0), (0.1, 0.0)])
