@@ -151,6 +151,8 @@ def test_first_centres_are_samples_of_the_class_drawn_by_distance() -> None:
         found = spherical_kmeans(directions, labels, 2, 2, seeded(seed))
         assert sorted(found[0].tolist()) == [[0.0, 1.0], [1.0, 0.0]]
         assert sorted(found[1].tolist()) == [[-1.0, 0.0], [0.0, 1.0]]
+        three = spherical_kmeans(torch.eye(3).repeat(4, 1), torch.zeros(12, dtype=torch.long), 1, 3, seeded(seed))
+        assert sorted(three[0].tolist()) == [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
 
 
 def test_the_race_draws_in_proportion_to_the_distance() -> None:
@@ -554,3 +556,19 @@ def test_what_cannot_be_aligned_is_said() -> None:
         align_to(ETFHead(D, K), weight[:, 1:])
     with pytest.raises(ValueError, match="weight must be finite"):
         align_to(ETFHead(D, K), weight / 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_all_of_it_works_where_the_features_are() -> None:
+    features, labels = sample()
+    there, named = features.cuda(), labels.cuda()
+    for proxies in (1, 3):
+        head = imprint(there, named, K, proxies, generator=seeded(0))
+        plain = imprint(features, labels, K, proxies, generator=seeded(0))
+        assert torch.allclose(head(there).cpu(), plain(features), atol=1e-3)
+    solved = least_squares_init(there, named, K, 0.1)
+    assert torch.allclose(solved.weight.cpu(), least_squares_init(features, labels, K, 0.1).weight, atol=1e-4)
+    frame = align_to(ETFHead(D, K).cuda(), solved.weight.detach())
+    assert torch.allclose(to_linear(frame)(there), frame(there), atol=1e-3)
+    assert tau_normalise(solved, 1.0).weight.is_cuda

@@ -71,10 +71,9 @@ def _etf_core(num_classes: int) -> Tensor:
 
 
 def _core(frame: Tensor) -> Tensor:
-    """Return a frame in coordinates of its own (K, r), r its rank: the same Gram matrix, no orientation."""
+    """Return a frame in coordinates of its own (K, r), r = min(K, D): the same Gram matrix, no orientation."""
     left, sizes, _ = torch.linalg.svd(frame.double(), full_matrices=False)
-    rank = int((sizes > 1e-5 * sizes[0]).sum())  # below that lies the rounding of a float32 frame
-    core: Tensor = left[:, :rank] * sizes[:rank]
+    core: Tensor = left * sizes
     return core
 
 

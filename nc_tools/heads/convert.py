@@ -28,7 +28,11 @@ def to_linear(head: Head, *, embed: nn.Module | None = None) -> nn.Module:
     sqrt(D) h / ||h||, the root being taken out of the weight: PyTorch has no layer for h / ||h|| itself.
 
     What is learned is copied: the layers do not follow the head. They compute in the model's own type, the head in at
-    least float32: in bfloat16 or float16, expect logits that differ by that type's rounding.
+    least float32: in bfloat16 or float16, and inside autocast, expect logits that differ by that type's rounding.
+
+    For ONNX export the head itself, which needs nothing of nc_tools either once it is a graph, or these layers with
+    ``torch.onnx.export(..., optimize=False)``: the exporter's optimiser drops an epsilon as small as ours, and a row of
+    zeros would then come out as NaN.
 
     Head and layers are compared on random features before they are returned, so that a head which does not keep the
     promise is found here.

@@ -11,7 +11,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("return torch.stack(cosines).argmax(0)", "return torch.stack(cosines).argmin(0)"),
         ("group = labels * num_proxies + nearest", "group = nearest * num_classes + labels"),
         ("means = unit(sums).to", "means = sums.to"),
-        ("> 0, means, centres)", "> 1, means, centres)"),
+        ("> 0, means, centres)", ">= 0, means, centres)"),
         (".to(distance) / distance", ".to(distance)"),
         (".to(distance) / distance", ".to(distance) / distance.square()"),
         ("away = 1 - (directions", "away = 1 + (directions"),
@@ -59,8 +59,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("left @ right", "left"),
         ("weight.to(core).T @ core).T)", "-weight.to(core).T @ core).T)"),
         ("num_classes / (num_classes - 1)", "(num_classes - 1) / num_classes"),
-        ("left[:, :rank] * sizes[:rank]", "left[:, :rank]"),
-        ("1e-5 * sizes[0]", "0 * sizes[0]"),
+        ("core: Tensor = left * sizes", "core: Tensor = left"),
     ],
     ("heads/unit.py", SAMPLES): [
         ("return (unit(x) * other).sum(-1)", "return (x * other).sum(-1)"),
