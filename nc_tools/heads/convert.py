@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import OrderedDict
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -91,13 +92,14 @@ def _embed_layers(head: Head) -> OrderedDict[str, nn.Module]:
     embed = type(head).embed
     if embed is Head.embed:
         return layers
-    if isinstance(head, FixedFrameHead) and embed is FixedFrameHead.embed:
-        if head.projection is not None:
-            layers["projection"] = _linear(head.projection.weight.detach().clone(), None)
-        if head.normalise:
+    if embed is FixedFrameHead.embed:  # fixed vectors, in whatever form they are kept
+        fixed = cast(FixedFrameHead, head)
+        if fixed.projection is not None:
+            layers["projection"] = _linear(fixed.projection.weight.detach().clone(), None)
+        if fixed.normalise:
             layers["normalise"] = _normalisation(head.weight.shape[1])
         return layers
-    if isinstance(head, CosineHead) and embed is CosineHead.embed:
+    if embed is CosineHead.embed:
         layers["normalise"] = _normalisation(head.feature_dim)
         return layers
     raise TypeError(
