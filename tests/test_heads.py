@@ -20,6 +20,7 @@ from nc_tools.heads import (
     Head,
     LearnedScale,
     LinearHead,
+    ProxyHead,
     default_scale,
     spec,
     unit,
@@ -59,6 +60,7 @@ VARIANTS: list[Spec[Head]] = [
     spec(ETFHead, projection=True, scale=LEARNED),
     spec(ETFHead, projection=12, normalise=False),
     spec(FrozenRandomHead, projection=True, scale=LEARNED),
+    spec(ProxyHead, num_proxies=1, scale=6.0),
 ]
 every_head = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
 

@@ -1,12 +1,18 @@
 """Classifier heads, and the means to put them on a model that already exists."""
 
+from nc_tools.heads.align import align_to
 from nc_tools.heads.base import Head
+from nc_tools.heads.convert import to_linear
 from nc_tools.heads.find import find_head
 from nc_tools.heads.fixed import ETFHead, FixedFrameHead, FrozenRandomHead
+from nc_tools.heads.imprint import imprint
+from nc_tools.heads.least_squares import least_squares_init
 from nc_tools.heads.linear import CosineHead, LinearHead
+from nc_tools.heads.proxy import ProxyHead
 from nc_tools.heads.scale import LEARNED, LearnedScale, default_scale
 from nc_tools.heads.swap import split_head, swap_head
 from nc_tools.heads.tap import Seen, watch
+from nc_tools.heads.tau_norm import tau_normalise
 from nc_tools.heads.unit import unit
 from nc_tools.spec import spec
 
@@ -19,12 +25,18 @@ __all__ = [
     "Head",
     "LearnedScale",
     "LinearHead",
+    "ProxyHead",
     "Seen",
+    "align_to",
     "default_scale",
     "find_head",
+    "imprint",
+    "least_squares_init",
     "spec",
     "split_head",
     "swap_head",
+    "tau_normalise",
+    "to_linear",
     "unit",
     "watch",
 ]

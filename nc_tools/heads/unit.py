@@ -37,6 +37,9 @@ def dot_with_unit(x: Tensor, other: Tensor) -> Tensor:
         >>> dot_with_unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.ones(2, 2))
         tensor([1.4000, 0.0000])
     """
+    if torch._C._are_functorch_transforms_active():
+        # torch.func (gradients of each sample, Jacobians) takes no Function whose context is set in its forward.
+        return (unit(x) * other).sum(-1)
     found: Tensor = _DotWithUnit.apply(x, other)
     return found
 

@@ -1,0 +1,157 @@
+"""Class vectors straight from features: weight imprinting, with one mean or several k-means proxies for each class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nc_tools.class_sums import at_least_float32, check_pair, class_sums, full_precision
+from nc_tools.heads.linear import CosineHead
+from nc_tools.heads.proxy import ProxyHead
+from nc_tools.heads.scale import LEARNED, LearnedScale
+from nc_tools.heads.unit import unit
+
+_STEPS = 100  # Lloyd's iterations at most; on features of a network it settles within some twenty
+
+
+def imprint(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    num_proxies: int = 1,
+    *,
+    scale: float | LearnedScale | None = LEARNED,
+    generator: torch.Generator | None = None,
+) -> CosineHead | ProxyHead:
+    """Make a cosine head from features, without training: class vectors are the means of unit features.
+
+    A classifier in seconds: a few-shot probe, a start for fine-tuning, rows for classes that arrive later. One proxy
+    is weight imprinting (Qi et al. 2018, section 3.2): w_k = norm(mean {h / ||h|| : y = k}). More of them are the
+    centres of a k-means in each class, which helps where classes have not collapsed to one cluster (Westerhoff et al.
+    2025, who cluster with Euclidean k-means on unit features). Here it is spherical k-means (Dhillon and Modha 2001):
+    samples go to the centre of the largest cosine and centres are unit means, so that the clusters are told apart by
+    the measure that the head scores with. It starts from k-means++ draws, and visits all classes at once.
+
+    Args:
+        features: (N, D), before any head; they need not have unit length.
+        labels: (N,), integers in [0, K).
+        num_classes: K, at least 2.
+        num_proxies: m, at least 1. A class with fewer samples than proxies holds some of them twice.
+        scale: s of the head, as for :class:`~nc_tools.heads.CosineHead`.
+        generator: Draws the first centres for m > 1; the global one if None.
+
+    Returns:
+        A ``CosineHead`` for m = 1, else a ``ProxyHead``; on the features' device and of their type, at least float32.
+
+    Raises:
+        TypeError: If features are not floating-point or labels not integers.
+        ValueError: If shapes do not fit, a label is out of range, a feature is not finite, a class has no sample, K < 2
+            or m < 1.
+
+    Example:
+        >>> features, labels = torch.tensor([[3.0, 0.0], [0.0, 2.0], [0.0, 8.0]]), torch.tensor([0, 1, 1])
+        >>> imprint(features, labels, num_classes=2).weight.tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
+    if num_proxies < 1:
+        raise ValueError(f"imprint needs at least 1 proxy for each class, got num_proxies={num_proxies}")
+    check_pair(features, labels)
+    _check_values(features, labels, num_classes)
+    directions = unit(at_least_float32(features.detach()))
+    labels = labels.long().to(directions.device)
+    with full_precision(directions.device):
+        proxies = spherical_kmeans(directions, labels, num_classes, num_proxies, generator)
+    unused = torch.Generator()  # the head's own initial weights are overwritten: draw them from nobody's stream
+    width = features.shape[1]
+    head: CosineHead | ProxyHead
+    if num_proxies == 1:
+        head = CosineHead(width, num_classes, scale=scale, generator=unused).to(proxies)
+        head.direction.data.copy_(proxies[:, 0])
+    else:
+        head = ProxyHead(width, num_classes, num_proxies=num_proxies, scale=scale, generator=unused).to(proxies)
+        head.proxies.data.copy_(proxies)
+    return head
+
+
+def _check_values(features: Tensor, labels: Tensor, num_classes: int) -> None:
+    outside = int(((labels < 0) | (labels >= num_classes)).sum())
+    if outside:
+        raise ValueError(f"labels must lie in [0, {num_classes}), but {outside} of them do not")
+    broken = int((~features.isfinite().all(1)).sum())
+    if broken:
+        raise ValueError(f"features must be finite, but {broken} samples hold NaN or inf: drop or repair them")
+    empty = (labels.long().bincount(minlength=num_classes) == 0).nonzero().flatten().tolist()
+    if empty:
+        named = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        raise ValueError(
+            f"imprint needs a sample of every class, but {len(empty)} of {num_classes} have none ({named}): give "
+            f"samples of them, or number the classes that you have from 0"
+        )
+
+
+def spherical_kmeans(
+    directions: Tensor, labels: Tensor, num_classes: int, num_proxies: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Cluster the unit features of every class into m unit centres, all classes at once.
+
+    Lloyd's two steps with the cosine: each sample to the nearest of its own class's centres, each centre to the unit
+    mean of its samples, until no sample moves. Neither step can lower the mean cosine. A centre that loses all its
+    samples stays where it is. O(N m D) an iteration and O(N D) memory, however many classes there are.
+
+    Args:
+        directions: (N, D), unit rows, float32 or float64.
+        labels: (N,), int64; every class has a sample.
+        num_classes: K.
+        num_proxies: m.
+        generator: Draws the first centres; the global one if None.
+
+    Returns:
+        (K, m, D), unit rows.
+
+    Example:
+        >>> spherical_kmeans(torch.eye(2), torch.tensor([0, 0]), 1, 2, torch.Generator().manual_seed(0)).sum(1)
+        tensor([[1., 1.]])
+    """
+    if num_proxies == 1:
+        return unit(class_sums(directions, labels, num_classes)[1]).to(directions.dtype).unsqueeze(1)
+    centres = _first_centres(directions, labels, num_classes, num_proxies, generator)
+    nearest = torch.full_like(labels, -1)
+    for _ in range(_STEPS):
+        before, nearest = nearest, _nearest(directions, labels, centres)
+        if torch.equal(before, nearest):
+            break
+        group = labels * num_proxies + nearest
+        counts, sums = class_sums(directions, group, num_classes * num_proxies)
+        means = unit(sums).to(directions.dtype).view_as(centres)
+        centres = torch.where(counts.view(num_classes, num_proxies, 1) > 0, means, centres)
+    return centres
+
+
+def _nearest(directions: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
+    """Return which of its own class's centres each sample is nearest to (N,)."""
+    # Centre by centre: gathered at once they would take N m D numbers.
+    cosines = [(directions * centres[:, j].index_select(0, labels)).sum(1) for j in range(centres.shape[1])]
+    return torch.stack(cosines).argmax(0)
+
+
+def _first_centres(
+    directions: Tensor, labels: Tensor, num_classes: int, num_proxies: int, generator: torch.Generator | None
+) -> Tensor:
+    """Draw m samples of every class as k-means++ does: with a probability that rises with what they are away.
+
+    A race of exponential clocks, in which the first arrival of a class is drawn in proportion to the clocks' rates,
+    draws for all classes at once (Arthur and Vassilvitskii 2007 draw one sample of one class at a time).
+    """
+    starts = labels.bincount(minlength=num_classes).cumsum(0).roll(1)
+    starts[0] = 0
+    distance = torch.ones_like(directions[:, 0])
+    chosen: list[Tensor] = []
+    for _ in range(num_proxies):
+        clock = torch.empty(len(labels), device=generator.device if generator else "cpu")
+        arrival = clock.exponential_(generator=generator).to(distance) / distance
+        order = arrival.argsort(stable=True)
+        first = order[labels[order].argsort(stable=True)][starts]
+        chosen.append(directions[first])
+        away = 1 - (directions * chosen[-1].index_select(0, labels)).sum(1)  # half of the squared distance
+        distance = (torch.minimum(distance, away) if len(chosen) > 1 else away).clamp(min=0)
+    return torch.stack(chosen, 1)

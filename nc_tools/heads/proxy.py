@@ -1,0 +1,81 @@
+"""A head with several class vectors for each class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nc_tools.heads.base import Head, draw_linear
+from nc_tools.heads.scale import LEARNED, LearnedScale, Scale
+from nc_tools.heads.unit import unit
+
+
+class ProxyHead(Head):
+    """Cosine classifier with several proxies for each class: z_k = s max_m cos(h, w_km).
+
+    For classes that are more than one cluster: features that have not collapsed, coarse labels, a frozen backbone that
+    never saw these classes. With :func:`~nc_tools.heads.imprint` it is a few-shot classifier without training; its
+    proxies are parameters, so it can be fine-tuned from there. The maximum is that of Westerhoff et al. (2025), who
+    aggregate by it or by a vote of the nearest proxies; SoftTriple (Qian et al. 2019) has a softmax in its place.
+
+    Not affine. ``weight``, which losses and measures read, is the direction of the mean of a class's proxies.
+
+    Args:
+        feature_dim: D.
+        num_classes: K, at least 2.
+        num_proxies: m, proxies of each class, at least 1; with one it scores as a ``CosineHead``.
+        scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.
+        generator: Draws the initial proxies; the global one if None.
+
+    Raises:
+        ValueError: If K < 2, D < 1, m < 1 or the scale is not positive.
+
+    Example:
+        >>> head = ProxyHead(64, 10, num_proxies=3)
+        >>> head.proxies.shape, head(torch.zeros(2, 64)).shape
+        (torch.Size([10, 3, 64]), torch.Size([2, 10]))
+    """
+
+    affine = False
+    bias = None
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_classes: int,
+        *,
+        num_proxies: int = 4,
+        scale: float | LearnedScale | None = LEARNED,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(feature_dim, num_classes)
+        if num_proxies < 1:
+            raise ValueError(f"ProxyHead needs at least 1 proxy for each class, got num_proxies={num_proxies}")
+        self.num_proxies = num_proxies
+        self.proxies = nn.Parameter(torch.empty(num_classes, num_proxies, feature_dim))
+        draw_linear(self.proxies.data.flatten(0, 1), None, generator)
+        self.scale_of = Scale(scale, num_classes)
+
+    @property
+    def weight(self) -> Tensor:
+        """Unit class vectors (K, D): the direction of the mean of each class's unit proxies."""
+        return unit(unit(self.proxies).mean(1))
+
+    @property
+    def scale(self) -> Tensor | float:  # type: ignore[override]
+        """The scale s."""
+        return self.scale_of.value()
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Scale features to unit length."""
+        return unit(features)
+
+    def compute_logits(self, embedded: Tensor) -> Tensor:
+        """Score by the nearest proxy of each class: (N, D) to (N, K)."""
+        rows = unit(self.proxies).flatten(0, 1).to(embedded.dtype)
+        cosines = nn.functional.linear(embedded, rows)
+        return self.scale * cosines.view(*cosines.shape[:-1], self.num_classes, self.num_proxies).amax(-1)
+
+    def extra_repr(self) -> str:
+        """Show the sizes in the model's printout."""
+        return f"{super().extra_repr()}, num_proxies={self.num_proxies}"
