@@ -74,12 +74,11 @@ def walsh_hadamard(x: Tensor, factor: Tensor) -> Tensor:
         # As even as can be: 2^11 is 32 x 64, not 64 x 64 with half of it idle.
         width = 1 << (exponent + part) // parts
         small = factor[:width, :width]
-        if behind == 1:
-            done = done.reshape(-1, width) @ small
-        else:
-            done = small @ done.reshape(-1, width, behind)
+        if part == parts - 1:
+            small = small * order**-0.5  # here rather than over all of x
+        done = done.reshape(-1, width) @ small if behind == 1 else small @ done.reshape(-1, width, behind)
         behind *= width
-    return done.reshape(x.shape) * order**-0.5
+    return done.reshape(x.shape)
 
 
 def _check(order: int) -> None:

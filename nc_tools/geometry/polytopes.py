@@ -1,5 +1,7 @@
 """Regular polytopes as class vectors: the cross-polytope and the cube."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -54,7 +56,7 @@ def cube(num_classes: int) -> Tensor:
     _check(num_classes)
     dim = (num_classes - 1).bit_length()
     digits = torch.arange(num_classes, device="cpu").unsqueeze(1) >> torch.arange(dim, device="cpu") & 1
-    return (1.0 - 2.0 * digits.to(torch.float64)) * dim**-0.5
+    return (1 - 2 * digits.to(torch.float64)) / math.sqrt(dim)
 
 
 def _check(num_classes: int) -> None:

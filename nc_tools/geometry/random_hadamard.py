@@ -37,9 +37,9 @@ def project(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tenso
     exactly, for every D >= K. A column of P has all its D entries of one size (two, where M does not divide D), with
     random signs: as far from any axis as can be, which is what a rotation is wanted for behind a ReLU.
 
-    Where M is larger than D, the transform covers the first 2^p coordinates and then the last 2^p, 2^p <= D < 2^(p + 1).
+    Where M is larger than D, the transform covers the first 2^p coordinates, then the last 2^p, 2^p <= D < 2^(p + 1).
 
-    The signed permutation with a transform is the subsampled randomised Hadamard transform (Ailon & Chazelle 2009, "The
+    A signed permutation with a transform is the subsampled randomised Hadamard transform (Ailon & Chazelle 2009, "The
     fast Johnson-Lindenstrauss transform"); with all rows kept it mixes, but is not Haar: D! 2^D matrices of one shape.
 
     Args:
@@ -58,8 +58,8 @@ def project(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tenso
         >>> bool(torch.allclose(p.T @ p, torch.eye(3).double()))
         True
     """
-    buckets = _fold(permute(x * signs[0], order), _buckets(x.shape[-1], columns))
-    return _mix(buckets, signs[1], factor)[..., :columns]
+    buckets = _buckets(len(order), columns)
+    return _mix(_fold(permute(x, order) * _weights(signs[0], buckets), buckets), signs[1], factor)[..., :columns]
 
 
 def lift(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
@@ -72,8 +72,10 @@ def lift(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
         factor: As for :func:`project`.
     """
     dim, columns = len(order), y.shape[-1]
-    padded = torch.nn.functional.pad(y, (0, _buckets(dim, columns) - columns))
-    return permute(_unfold(_unmix(padded, signs[1], factor), dim), inverse(order)) * signs[0]
+    buckets = _buckets(dim, columns)
+    mixed = _unmix(torch.nn.functional.pad(y, (0, buckets - columns)), signs[1], factor)
+    dealt = torch.cat((*[mixed] * (dim // buckets), mixed[..., : dim % buckets]), -1)
+    return permute(dealt * _weights(signs[0], buckets), inverse(order))
 
 
 def hadamard_etf(num_classes: int, order: Tensor, signs: Tensor) -> Tensor:
@@ -102,8 +104,9 @@ def hadamard_etf(num_classes: int, order: Tensor, signs: Tensor) -> Tensor:
     factor = hadamard(FACTOR).to(signs)
     frame = signs.new_empty(num_classes, len(order))
     # Some rows at a time: the steps of a transform keep several copies of what they work on.
-    for rows in torch.arange(num_classes, device=order.device).split(ROWS):
-        frame[rows] = lift(torch.nn.functional.one_hot(rows, num_classes).to(signs), order, signs, factor)
+    eye = torch.eye(num_classes, dtype=signs.dtype, device=signs.device)
+    for start in range(0, num_classes, ROWS):
+        frame[start : start + ROWS] = lift(eye[start : start + ROWS], order, signs, factor)
     frame -= frame.mean(0)
     frame *= math.sqrt(num_classes / (num_classes - 1))
     return frame
@@ -170,23 +173,22 @@ def _buckets(dim: int, columns: int) -> int:
     return min(power_of_two(columns), dim)
 
 
+def _weights(signs: Tensor, buckets: int) -> Tensor:
+    """Return each coordinate's sign over the root of its bucket's size, which makes the sums orthonormal (D,)."""
+    whole, rest = divmod(len(signs), buckets)
+    if not rest:
+        return signs * whole**-0.5
+    fuller = torch.arange(len(signs), device=signs.device) % buckets < rest
+    return signs * (fuller.to(signs.dtype) + whole).rsqrt()
+
+
 def _fold(x: Tensor, buckets: int) -> Tensor:
-    """Sum coordinate i into bucket i mod M, over the root of the bucket's size: orthonormal rows."""
+    """Sum coordinate i into bucket i mod M."""
     whole, rest = divmod(x.shape[-1], buckets)
     if whole == 1 and not rest:
         return x
-    total = x[..., : whole * buckets].unflatten(-1, (whole, buckets)).sum(-2)
-    if not rest:
-        return total * whole**-0.5
-    fuller = (total[..., :rest] + x[..., whole * buckets :]) * (whole + 1) ** -0.5
-    return torch.cat((fuller, total[..., rest:] * whole**-0.5), -1)
-
-
-def _unfold(y: Tensor, dim: int) -> Tensor:
-    """Apply the transpose of :func:`_fold`."""
-    whole, rest = divmod(dim, y.shape[-1])
-    scaled = torch.cat((y[..., :rest] * (whole + 1) ** -0.5, y[..., rest:] * whole**-0.5), -1)
-    return torch.cat((*[scaled] * whole, scaled[..., :rest]), -1)
+    total = x[..., : whole * buckets].reshape(*x.shape[:-1], whole, buckets).sum(-2)
+    return torch.cat((total[..., :rest] + x[..., whole * buckets :], total[..., rest:]), -1) if rest else total
 
 
 def _mix(x: Tensor, signs: Tensor, factor: Tensor) -> Tensor:

@@ -112,12 +112,12 @@ class FixedHead(Head):
         return told if self._assignment is None else told | {"assignment": self._assignment}
 
     def get_extra_state(self) -> Tensor:
-        """Say beside the vectors what they are, as bytes: a tensor, so that safetensors and weights-only loading work."""
+        """Say beside the vectors what they are, as bytes: a tensor, so that safetensors can hold it."""
         return torch.frombuffer(bytearray(json.dumps(self.described()).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take over the frame's seed and assignment; refuse another geometry."""
-        told = _read(state)
+        told = read_description(state)
         if told["geometry"] != self.geometry:
             raise ValueError(
                 f"{type(self).__name__} holds a {self.geometry} frame, the checkpoint a {told['geometry']} frame: "
@@ -130,18 +130,25 @@ class FixedHead(Head):
         # torch reports what is in error_msgs whether strict or not; missing keys only when strict.
         error_msgs: list[str] = rest[-1]
         own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-        if "weight" in own:
-            name = prefix.rstrip(".") or type(self).__name__
-            error_msgs.append(
-                f"{name} is a fixed {self.geometry} frame, but the checkpoint holds a learned {prefix}weight: "
-                f"remove {prefix}weight and {prefix}bias from it to load the backbone alone"
-            )
-        else:
-            assignment = _read(own["_extra_state"]).get("assignment") if "_extra_state" in own else None
-            fault = self.state_fault(own, None if assignment is None else torch.tensor(assignment, device="cpu"))
-            if fault is not None:
-                error_msgs.append(f"{prefix}{fault}")
+        fault = self._fault(own, prefix)
+        if fault is not None:
+            error_msgs.append(fault)
+            return  # with the vectors as they were
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _fault(self, state: dict[str, Tensor], prefix: str) -> str | None:
+        if "weight" in state:
+            return (
+                f"{prefix.rstrip('.') or type(self).__name__} is a fixed {self.geometry} frame, but the checkpoint "
+                f"holds a learned {prefix}weight: remove {prefix}weight and {prefix}bias from it to load the backbone "
+                f"alone"
+            )
+        told = read_description(state["_extra_state"]) if "_extra_state" in state else {}
+        order = torch.tensor(told["assignment"], device="cpu") if "assignment" in told else None
+        # Another geometry is refused by name, in set_extra_state, before anybody measures how far it is from this one.
+        same = told.get("geometry", self.geometry) == self.geometry
+        fault = self.state_fault(state, order) if same else None
+        return None if fault is None else prefix + fault
 
     def extra_repr(self) -> str:
         """Show the geometry in the model's printout."""
@@ -198,7 +205,7 @@ class FixedFrameHead(FixedHead):
 
     @staticmethod
     @abstractmethod
-    def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:
+    def draw_frame(num_classes: int, width: int, generator: torch.Generator, /) -> Tensor:
         """Return the class vectors (K, D'), float64, unit rows."""
 
     @abstractmethod
@@ -257,6 +264,7 @@ def probe(frame: Tensor) -> Tensor:
     return drawn.to(frame.device)
 
 
-def _read(state: Tensor) -> dict[str, Any]:
+def read_description(state: Tensor) -> dict[str, Any]:
+    """Return what :meth:`FixedHead.described` wrote down."""
     told: dict[str, Any] = json.loads(bytes(state.cpu().tolist()).decode())
     return told

@@ -90,7 +90,7 @@ class PolytopeHead(FixedFrameHead):
     def frame_error(self, frame: Tensor) -> float:
         """Compare the Gram matrix with that of the vertices, multiplied by one random vector."""
         w = frame.detach().to(torch.float64)
-        vertices = self.draw_frame(*w.shape, stream(0, "frame")).to(w.device)
+        vertices = self.draw_frame(w.shape[0], w.shape[1], stream(0, "frame")).to(w.device)
         v = probe(w)
         expected = vertices @ (vertices.T @ v)
         return float(torch.linalg.vector_norm(w @ (w.T @ v) - expected) / torch.linalg.vector_norm(expected))
@@ -269,4 +269,5 @@ class HadamardHead(PolytopeHead):
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:  # noqa: ARG004
         """Return the first K rows (K, D')."""
         block = power_of_two(num_classes)  # the first rows of a larger matrix are those of this one, side by side
-        return hadamard(block)[:num_classes].repeat(1, width // block) * width**-0.5
+        rows = hadamard(block)[:num_classes].repeat(1, width // block)
+        return rows.mul_(width**-0.5)

@@ -17,7 +17,7 @@ from nc_tools.geometry.random_hadamard import (
     project,
 )
 from nc_tools.heads.assignment import Assignment, as_permutation
-from nc_tools.heads.frame import FixedHead
+from nc_tools.heads.frame import FixedHead, read_description
 from nc_tools.heads.scale import LearnedScale
 from nc_tools.records import full_precision
 from nc_tools.seeds import stream
@@ -116,11 +116,12 @@ class StructuredETFHead(FixedHead):
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Score embedded features (N, D') against the classes: (N, K)."""
-        return self.scale * self._products(embedded)
+        return (self.scale * self._stretch()) * self._centred(embedded)
 
     def own_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return w_y . embed(features) (N,), read off all classes' products: a class vector costs more than those."""
-        return self._products(self.embed(features)).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        all_classes = self._centred(self.embed(features))
+        return self._stretch() * all_classes.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
     def assign(self, permutation: Assignment) -> None:
         """Give class k the vertex that class ``permutation[k]`` has now; the state keeps the order.
@@ -134,13 +135,13 @@ class StructuredETFHead(FixedHead):
         self._follow(as_permutation(permutation, self.num_classes, self.frame_seed))
         self._place_classes()
 
-    def _products(self, embedded: Tensor) -> Tensor:
+    def _centred(self, embedded: Tensor) -> Tensor:
         if self.rotated:
             kind = embedded.dtype
             u = project(embedded, self.num_classes, self.order, self.signs.to(kind), self.factor.to(kind))
         else:
             u = embedded[..., : self.num_classes]
-        centred = (u - u.mean(-1, keepdim=True)) * self._stretch()
+        centred = u - u.mean(-1, keepdim=True)
         return centred if self.classes is None else permute(centred, self.classes)
 
     def _stretch(self) -> float:
@@ -163,6 +164,8 @@ class StructuredETFHead(FixedHead):
     def set_extra_state(self, state: Tensor) -> None:
         """Take over the seed and assignment; refuse another geometry."""
         super().set_extra_state(state)
+        if (rotated := read_description(state)["rotated"]) != self.rotated:
+            raise ValueError(f"the checkpoint holds an ETF with rotated={rotated}: build this head so, to load it")
         self._place_classes()
 
     def state_fault(self, state: dict[str, Tensor], assignment: Tensor | None) -> str | None:  # noqa: ARG002
