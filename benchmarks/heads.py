@@ -201,10 +201,8 @@ def show(result: dict[str, Any]) -> None:
             if goal and tuple(result["size"]) in at
             else ""
         )
-        print(
-            f"{name:<22}{told['ms']:10.3f} ms  ({told['low']:.3f} to {told['high']:.3f})  ratio {told['ratio']:.3f}{asked}",
-            flush=True,
-        )
+        spread = f"({told['low']:.3f} to {told['high']:.3f})"
+        print(f"{name:<22}{told['ms']:10.3f} ms  {spread}  ratio {told['ratio']:.3f}{asked}", flush=True)
 
 
 def main() -> None:

@@ -59,7 +59,8 @@ def project(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tenso
         True
     """
     buckets = _buckets(len(order), columns)
-    return _mix(_fold(permute(x, order) * _weights(signs[0], buckets), buckets), signs[1], factor)[..., :columns]
+    signed = permute(x, order).mul_(_weights(signs[0], buckets))
+    return _mix(_fold(signed, buckets), signs[1], factor)[..., :columns]
 
 
 def lift(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
@@ -177,9 +178,10 @@ def _weights(signs: Tensor, buckets: int) -> Tensor:
     """Return each coordinate's sign over the root of its bucket's size, which makes the sums orthonormal (D,)."""
     whole, rest = divmod(len(signs), buckets)
     if not rest:
-        return signs * whole**-0.5
+        return signs / math.sqrt(whole)
     fuller = torch.arange(len(signs), device=signs.device) % buckets < rest
-    return signs * (fuller.to(signs.dtype) + whole).rsqrt()
+    sizes = fuller.to(signs.dtype) + whole
+    return signs * sizes.rsqrt()
 
 
 def _fold(x: Tensor, buckets: int) -> Tensor:
