@@ -86,6 +86,15 @@ def test_random_hadamard_frames_are_orthonormal_for_every_size(size: tuple[int, 
     assert torch.allclose(lift(y, order, signs, hadamard(FACTOR)), y @ p.T, atol=1e-12)
 
 
+@pytest.mark.parametrize(("columns", "dim"), [(4, 10), (6, 6), (5, 8)])
+def test_projecting_and_lifting_are_each_others_derivatives(columns: int, dim: int) -> None:
+    (order, signs), factor = drawn(dim), hadamard(FACTOR)
+    x, y = (torch.randn(2, n, dtype=torch.float64, requires_grad=True) for n in (dim, columns))
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(lambda given: project(given, columns, order, signs, factor) ** 2, x)
+        assert check(lambda given: lift(given, order, signs, factor) ** 2, y)
+
+
 @given(columns_and_width(), st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
 def test_hadamard_etf_has_the_gram_of_a_simplex(size: tuple[int, int], seed: int) -> None:

@@ -58,9 +58,8 @@ def project(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tenso
         >>> bool(torch.allclose(p.T @ p, torch.eye(3).double()))
         True
     """
-    buckets = _buckets(len(order), columns)
-    signed = permute(x, order).mul_(_weights(signs[0], buckets))
-    return _mix(_fold(signed, buckets), signs[1], factor)[..., :columns]
+    found: Tensor = _Project.apply(x, columns, order, signs, factor)
+    return found
 
 
 def lift(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
@@ -72,11 +71,8 @@ def lift(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
         signs: (2, D), as for :func:`project`.
         factor: As for :func:`project`.
     """
-    dim, columns = len(order), y.shape[-1]
-    buckets = _buckets(dim, columns)
-    mixed = _unmix(torch.nn.functional.pad(y, (0, buckets - columns)), signs[1], factor)
-    dealt = torch.cat((*[mixed] * (dim // buckets), mixed[..., : dim % buckets]), -1)
-    return permute(dealt * _weights(signs[0], buckets), inverse(order))
+    found: Tensor = _Lift.apply(y, order, signs, factor)
+    return found
 
 
 def hadamard_etf(num_classes: int, order: Tensor, signs: Tensor) -> Tensor:
@@ -167,6 +163,49 @@ class _Permute(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (order,) = ctx.saved_tensors
         return permute(grad, inverse(order)), None
+
+
+class _Project(torch.autograd.Function):
+    """P^T x, whose gradient is P times what comes back: half of the passes over memory that autograd would make."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
+        buckets = _buckets(len(order), columns)
+        signed = x.index_select(-1, order).mul_(_weights(signs[0], buckets))
+        return _mix(_fold(signed, buckets), signs[1], factor)[..., :columns]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs[2:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return lift(grad, *ctx.saved_tensors), None, None, None, None
+
+
+class _Lift(torch.autograd.Function):
+    """P y, whose gradient is P^T times what comes back."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
+        buckets = _buckets(len(order), y.shape[-1])
+        padded = torch.nn.functional.pad(y, (0, buckets - y.shape[-1]))
+        place = inverse(order)
+        weights = _weights(signs[0], buckets).index_select(0, place)
+        return _unmix(padded, signs[1], factor).index_select(-1, place % buckets).mul_(weights)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        ctx.columns = inputs[0].shape[-1]
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return project(grad, ctx.columns, *ctx.saved_tensors), None, None, None
 
 
 def _buckets(dim: int, columns: int) -> int:

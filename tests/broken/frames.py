@@ -7,10 +7,12 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("geometry/rotation.py", GEOMETRY): [
         ("torch.randn(", "torch.rand("),
         ("frame *= on_axis.sign()", "pass"),
-        (".copysign_(-first)", ".copysign_(first)"),
         ("drawn /= first - on_axis", "drawn /= first + on_axis"),
         ("1 - first / on_axis", "1 + first / on_axis"),
         ("1 <= columns <= dim", "1 <= columns <= dim + 1"),
+    ],
+    ("geometry/rotation.py", POLYTOPES): [
+        (".copysign_(-first)", ".copysign_(first)"),
     ],
     ("geometry/simplex.py", GEOMETRY): [
         ("order * (order + 1)", "order * order"),
@@ -41,6 +43,8 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("return signs / math.sqrt(whole)", "return signs / whole"),
         ("return signs * sizes.rsqrt()", "return signs * whole**-0.5"),
         ("permute(grad, inverse(order)), None", "permute(grad, order), None"),
+        ("place % buckets).mul_(weights)", "place % buckets)"),
+        ("_weights(signs[0], buckets).index_select(0, place)", "_weights(signs[0], buckets)"),
         ("walsh_hadamard(mixed[..., width - part :], factor)", "mixed[..., width - part :]"),
         ("walsh_hadamard(mixed[..., :part], factor), mixed", "mixed[..., :part], mixed"),
         ("if width < num_classes:", "if width < num_classes - 1:"),
