@@ -41,7 +41,7 @@ def test_large_frames_stay_exact_at_both_ends_of_the_width(classes: int) -> None
 def test_equals_the_centred_form_of_the_papers_up_to_a_rotation() -> None:
     classes, dim = 7, 20
     p = haar_frame(dim, classes, generator=torch.Generator().manual_seed(1))
-    paper = math.sqrt(classes / (classes - 1)) * (torch.eye(classes) - 1 / classes).double() @ p.T
+    paper = math.sqrt(classes / (classes - 1)) * (torch.eye(classes).double() - 1 / classes) @ p.T
     ours = simplex_etf(classes, dim)
     u, _, v = torch.linalg.svd(ours.T @ paper)
     assert torch.allclose(ours @ (u @ v), paper, atol=1e-12)

@@ -13,14 +13,18 @@ from torch.nn.functional import cross_entropy
 
 from nc_tools.heads import (
     LEARNED,
+    LEARNED_PER_CLASS,
+    RANDOM,
     CosineHead,
     ETFHead,
-    FixedFrameHead,
     FrozenRandomHead,
+    HadamardHead,
     Head,
     LearnedScale,
     LinearHead,
     ProxyHead,
+    SimplexHead,
+    StructuredETFHead,
     default_scale,
     spec,
     unit,
@@ -48,7 +52,7 @@ class NegatedHead(Head):
 
 def concrete(cls: type[Head] = Head) -> Iterator[type[Head]]:
     for sub in cls.__subclasses__():
-        if not sub.__abstractmethods__ and sub is not FixedFrameHead:
+        if not sub.__abstractmethods__:
             yield sub
         yield from concrete(sub)
 
@@ -61,6 +65,12 @@ VARIANTS: list[Spec[Head]] = [
     spec(ETFHead, projection=12, normalise=False),
     spec(FrozenRandomHead, projection=True, scale=LEARNED),
     spec(ProxyHead, num_proxies=1, scale=6.0),
+    spec(ETFHead, scale=LEARNED_PER_CLASS, assignment=RANDOM),
+    spec(SimplexHead, radius=0.1),
+    spec(HadamardHead, projection=64, normalise=False),
+    spec(StructuredETFHead, rotated=False),
+    spec(StructuredETFHead, projection=8, scale=LEARNED_PER_CLASS, assignment=RANDOM),
+    spec(StructuredETFHead, projection=True, normalise=False),
 ]
 every_head = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
 
@@ -84,7 +94,7 @@ def test_affine_promise(wanted: Spec[Head]) -> None:
     logits = head(h)
     assert logits.shape == (N, K)
     if head.affine:
-        expected = head.scale * head.embed(h) @ head.weight.T
+        expected = head.scale * (head.embed(h) @ head.weight.T)
         expected = expected if head.bias is None else expected + head.bias
         assert torch.allclose(logits, expected, atol=1e-5)
 

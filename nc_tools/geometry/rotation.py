@@ -11,8 +11,11 @@ def haar_frame(dim: int, columns: int, *, generator: torch.Generator | None = No
     rotation of the frame. Orthonormalising *uniform* random numbers, as some public code does, leaves the first column
     near the ones vector and one class nearly out of reach.
 
-    Method: QR of a Gaussian matrix, with each column's sign set by the diagonal of R, without which the result is not
-    Haar (Mezzadri 2007, "How to generate random matrices from the classical compact groups", section 5).
+    Method: the product of one Householder reflection a column, each drawn from a Gaussian vector of its own (Stewart
+    1980, "The efficient generation of random orthogonal matrices", section 3). That is what the QR decomposition of a
+    Gaussian matrix gives, whose reflections are independent of one another, without the half of its work that finds
+    them; and like there the result is not Haar until each column gets the sign of R's diagonal (Mezzadri 2007, "How to
+    generate random matrices from the classical compact groups", section 5). Orthogonal to rounding, whatever was drawn.
 
     Args:
         dim: Rows D.
@@ -32,9 +35,13 @@ def haar_frame(dim: int, columns: int, *, generator: torch.Generator | None = No
     """
     if not 1 <= columns <= dim:
         raise ValueError(f"an orthonormal frame in {dim} dimensions has 1 to {dim} columns, got {columns}")
-    # On the CPU even where the default device is another: a CPU generator draws nowhere else.
-    gaussian = torch.randn(dim, columns, dtype=torch.float64, generator=generator, device="cpu")
-    q, r = torch.linalg.qr(gaussian)
-    sign = torch.where(torch.diagonal(r) < 0, -1.0, 1.0).to(q.dtype)
-    frame: Tensor = q * sign
+    # On the CPU even where the default device is another: a CPU generator draws nowhere else. Column j uses its
+    # entries from row j on: the vector that reflection j sends along axis j, in what the earlier ones leave free.
+    drawn = torch.randn(dim, columns, dtype=torch.float64, generator=generator, device="cpu").tril_()
+    first = drawn.diagonal().clone()
+    # R's diagonal, with the sign that keeps the subtraction below from cancelling.
+    on_axis = torch.linalg.vector_norm(drawn, dim=0).copysign_(-first)
+    drawn /= first - on_axis  # LAPACK's form: the reflector with a one, not stored, in its first place
+    frame: Tensor = torch.linalg.householder_product(drawn, 1 - first / on_axis)
+    frame *= on_axis.sign()
     return frame

@@ -25,13 +25,11 @@ def centred_basis(num_classes: int) -> Tensor:
         >>> bool((b.sum(0).abs() < 1e-15).all())
         True
     """
-    if num_classes < 2:
-        raise ValueError(f"a class geometry needs at least 2 classes, got {num_classes}")
-    order = torch.arange(1, num_classes, dtype=torch.float64, device="cpu")
-    row = torch.arange(num_classes, dtype=torch.float64, device="cpu").unsqueeze(1)
+    order = _orders(num_classes)
     # Column j (from 1): j equal entries, then -j in row j, then zeros, over sqrt(j (j + 1)).
-    shape = (row < order).to(torch.float64) - order * (row == order).to(torch.float64)
-    return shape / torch.sqrt(order * (order + 1))
+    basis = torch.ones(num_classes, num_classes - 1, dtype=torch.float64, device="cpu").triu_()
+    basis.diagonal(-1).copy_(-order)
+    return basis.div_(_lengths(order))
 
 
 def simplex_etf(num_classes: int, feature_dim: int, *, generator: torch.Generator | None = None) -> Tensor:
@@ -42,7 +40,10 @@ def simplex_etf(num_classes: int, feature_dim: int, *, generator: torch.Generato
     class means and classifier rows converge at the end of training on balanced data (Papyan, Han & Donoho 2020, eq. 4).
 
     The usual form sqrt(K / (K - 1)) (I - 11^T / K) P^T needs D >= K. This one is the same frame there, and also exists
-    at D = K - 1, the smallest dimension that holds it.
+    at D = K - 1, the smallest dimension that holds it. Without a rotation it is, at D = K - 1, the closed form of the
+    recursion of Kasarla et al. (2022, eq. 1), up to an orthogonal map.
+
+    The product with B is a running sum, O(K D); the drawing of Q is what costs: about 2 D K^2 operations.
 
     Args:
         num_classes: K, at least 2.
@@ -60,13 +61,34 @@ def simplex_etf(num_classes: int, feature_dim: int, *, generator: torch.Generato
         >>> [round(float(v), 3) for v in (w @ w.T)[0]]
         [1.0, -0.5, -0.5]
     """
-    basis = centred_basis(num_classes)
+    order = _orders(num_classes)
     if feature_dim < num_classes - 1:
         raise ValueError(
             f"a simplex ETF of {num_classes} classes needs feature_dim >= {num_classes - 1}, got {feature_dim}: "
-            f"put a projection to at least {num_classes - 1} dimensions before it (projection={num_classes - 1})"
+            f"put a projection to at least {num_classes - 1} dimensions before it (projection={num_classes - 1}), "
+            f"or use a spherical code (CodeHead)"
         )
-    basis = basis * math.sqrt(num_classes / (num_classes - 1))
+    stretch = math.sqrt(num_classes / (num_classes - 1))
     if generator is None:
-        return torch.nn.functional.pad(basis, (0, feature_dim - num_classes + 1))
-    return basis @ haar_frame(feature_dim, num_classes - 1, generator=generator).T
+        return torch.nn.functional.pad(centred_basis(num_classes).mul_(stretch), (0, feature_dim - num_classes + 1))
+    rows = haar_frame(feature_dim, num_classes - 1, generator=generator).T
+    rows *= (stretch / _lengths(order)).unsqueeze(1)
+    # Row k of B Q^T is the sum of the scaled rows behind it less k times its own: every step in place, because at
+    # K = 10,000 and D = 16,384 each of these matrices is 1.3 GB.
+    frame = torch.empty(num_classes, feature_dim, dtype=torch.float64, device="cpu")
+    torch.cumsum(rows, 0, out=frame[1:])
+    frame[0] = frame[-1]
+    frame[1:].neg_().add_(frame[0]).addcmul_(rows, order.unsqueeze(1), value=-1)
+    return frame
+
+
+def _orders(num_classes: int) -> Tensor:
+    """Return 1 .. K - 1."""
+    if num_classes < 2:
+        raise ValueError(f"a class geometry needs at least 2 classes, got {num_classes}")
+    return torch.arange(1, num_classes, dtype=torch.float64, device="cpu")
+
+
+def _lengths(order: Tensor) -> Tensor:
+    """Return the lengths of the Helmert contrasts j ones and one -j."""
+    return torch.sqrt(order * (order + 1))

@@ -1,15 +1,20 @@
 """Classifier heads, and the means to put them on a model that already exists."""
 
 from nc_tools.heads.align import align_to
+from nc_tools.heads.assignment import RANDOM, RandomAssignment
 from nc_tools.heads.base import Head
 from nc_tools.heads.convert import to_linear
+from nc_tools.heads.etf import ETFHead
 from nc_tools.heads.find import find_head
-from nc_tools.heads.fixed import ETFHead, FixedFrameHead, FrozenRandomHead
+from nc_tools.heads.frame import FixedFrameHead, FixedHead
+from nc_tools.heads.frozen_random import FrozenRandomHead
 from nc_tools.heads.imprint import imprint
 from nc_tools.heads.least_squares import least_squares_init
 from nc_tools.heads.linear import CosineHead, LinearHead
+from nc_tools.heads.polytopes import CubeHead, HadamardHead, OrthoplexHead, SimplexHead
 from nc_tools.heads.proxy import ProxyHead
-from nc_tools.heads.scale import LEARNED, LearnedScale, default_scale
+from nc_tools.heads.scale import LEARNED, LEARNED_PER_CLASS, LearnedScale, default_scale
+from nc_tools.heads.structured_etf import StructuredETFHead
 from nc_tools.heads.swap import split_head, swap_head
 from nc_tools.heads.tap import Seen, watch
 from nc_tools.heads.tau_norm import tau_normalise
@@ -18,15 +23,24 @@ from nc_tools.spec import spec
 
 __all__ = [
     "LEARNED",
+    "LEARNED_PER_CLASS",
+    "RANDOM",
     "CosineHead",
+    "CubeHead",
     "ETFHead",
     "FixedFrameHead",
+    "FixedHead",
     "FrozenRandomHead",
+    "HadamardHead",
     "Head",
     "LearnedScale",
     "LinearHead",
+    "OrthoplexHead",
     "ProxyHead",
+    "RandomAssignment",
     "Seen",
+    "SimplexHead",
+    "StructuredETFHead",
     "align_to",
     "default_scale",
     "find_head",

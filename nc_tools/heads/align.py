@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nc_tools.geometry import centred_basis
-from nc_tools.heads.fixed import ETFHead, FixedFrameHead
+from nc_tools.heads.etf import ETFHead
+from nc_tools.heads.frame import FixedFrameHead
 
 H = TypeVar("H", bound=FixedFrameHead)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools.heads.base import Head
-from nc_tools.heads.fixed import FixedFrameHead
+from nc_tools.heads.frame import FixedHead
 from nc_tools.heads.linear import CosineHead
 from nc_tools.heads.trace import eval_mode
 from nc_tools.records import full_precision
@@ -92,8 +92,8 @@ def _embed_layers(head: Head) -> OrderedDict[str, nn.Module]:
     embed = type(head).embed
     if embed is Head.embed:
         return layers
-    if embed is FixedFrameHead.embed:  # fixed vectors, in whatever form they are kept
-        fixed = cast(FixedFrameHead, head)
+    if embed is FixedHead.embed:
+        fixed = cast(FixedHead, head)
         if fixed.projection is not None:
             layers["projection"] = _linear(fixed.projection.weight.detach().clone(), None)
         if fixed.normalise:

@@ -37,31 +37,42 @@ def default_scale(num_classes: int, confidence: float = 0.999) -> float:
 
 @dataclass(frozen=True)
 class LearnedScale:
-    """Ask for a scale that is trained, as softplus of a 0-dimensional parameter, which no optimiser group here decays.
+    """Ask for a scale that is trained, as softplus of a parameter that no optimiser group here decays by default.
 
     Weight decay on a scale is a temperature schedule that nobody asked for. Softplus rather than exp, because under
     exp a step is proportional to the scale itself: with SGD at rates that suit the other weights the scale fell to
     zero within the first epochs, from where its gradient vanishes, and the head stayed at chance.
 
+    One scale for each class lets a rare class have a temperature of its own. It also lets the class prior back in,
+    through the norms of the class vectors that a fixed frame made equal: the predicted class is then no longer the one
+    whose vector is nearest.
+
     Attributes:
         initial: Where it starts; None takes :func:`default_scale`.
+        per_class: Learn K numbers, a parameter (K,), instead of one, a 0-dimensional parameter.
     """
 
     initial: float | None = None
+    per_class: bool = False
 
 
 LEARNED = LearnedScale()
+LEARNED_PER_CLASS = LearnedScale(per_class=True)
 
 
 class Scale(nn.Module):
     """A positive scale, fixed or learned.
 
     Args:
-        scale: A positive number, ``LEARNED`` or None for :func:`default_scale`.
+        scale: A positive number, ``LEARNED``, ``LEARNED_PER_CLASS`` or None for :func:`default_scale`.
         num_classes: K.
 
     Raises:
         ValueError: If the number is not positive and finite.
+
+    Example:
+        >>> Scale(LEARNED_PER_CLASS, 3).value().shape
+        torch.Size([3])
     """
 
     raw: nn.Parameter
@@ -75,13 +86,16 @@ class Scale(nn.Module):
                 f"scale must be positive and finite, got {value}: leave it out for {default_scale(num_classes):.1f}"
             )
         self.fixed: float | None = None if isinstance(scale, LearnedScale) else value
-        if self.fixed is None:
-            self.raw = nn.Parameter(torch.tensor(value + math.log(-math.expm1(-value))))  # softplus of it is the value
+        if isinstance(scale, LearnedScale):
+            raw = value + math.log(-math.expm1(-value))  # softplus of it is the value
+            self.raw = nn.Parameter(torch.full((num_classes,) if scale.per_class else (), raw))
 
     def value(self) -> Tensor | float:
-        """Return the scale."""
+        """Return the scale: a number, or a tensor () or (K,)."""
         return nn.functional.softplus(self.raw) if self.fixed is None else self.fixed
 
     def extra_repr(self) -> str:
         """Show the value in the model's printout."""
-        return "learned" if self.fixed is None else f"{self.fixed:.4g}"
+        if self.fixed is not None:
+            return f"{self.fixed:.4g}"
+        return "learned per class" if self.raw.ndim else "learned"

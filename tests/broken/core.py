@@ -37,15 +37,6 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("records.py", HEADS): [
         ("torch.autocast(device_type, enabled=False)", "torch.autocast(device_type)"),
     ],
-    ("heads/fixed.py", HEADS): [
-        ("unit(projected) if self.normalise else projected", "projected"),
-        ("return unit(torch.randn", "return 1 * (torch.randn"),
-        ("(w.shape[0] * v - v.sum())", "(w.shape[0] * v + v.sum())"),
-        ("v.sum()) / (w.shape[0] - 1)", "v.sum()) / w.shape[0]"),
-        ("dim=1) - 1).abs()", "dim=1) - 2).abs()"),
-        ("if not error < 1e-2", "if not error < 1e2"),
-        ('stream(frame_seed, "frame")', 'stream(0, "frame")'),
-    ],
     ("heads/linear.py", HEADS): [
         ("return unit(self.direction)", "return self.direction"),
         ("return unit(features)", "return features"),

@@ -1,0 +1,69 @@
+"""The head of a simplex equiangular tight frame."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nc_tools.geometry import simplex_etf
+from nc_tools.heads.frame import FixedFrameHead, probe
+
+
+class ETFHead(FixedFrameHead):
+    """Fixed simplex-ETF head: class vectors that are all as far apart as can be, never trained.
+
+    Spares K x D parameters and their optimiser state, and keeps rare classes from merging (minority collapse). Whether
+    it helps on given data is what the comparison is for: see benchmarks/results for what we measured.
+
+    With ``projection=True, scale=LEARNED`` and a prior-adjusted loss this is the head of FedETF (Li et al. 2023, eq. 5
+    to 7), with unit rows: the public matrix lacks the factor sqrt(K / (K - 1)). Without, and with
+    :class:`~nc_tools.losses.DotRegression`, it is the head of Yang et al. (2022, eq. 2 and 8).
+
+    At thousands of classes :class:`~nc_tools.heads.StructuredETFHead` is the same geometry without the matrix.
+
+    Args:
+        feature_dim: D; without a projection at least K - 1.
+        num_classes: K, at least 2.
+        scale: s: a positive number, ``LEARNED``, ``LEARNED_PER_CLASS``, or None for
+            :func:`~nc_tools.heads.default_scale`.
+        projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions >= K - 1.
+        normalise: Scale the (projected) features to unit length.
+        assignment: Which vertex each class takes: a permutation (K,), ``RANDOM``, or None for class k on vertex k. All
+            vertices are equally far apart, so that no order is better in itself; it decides how far the features that
+            a backbone starts with have to go, as :func:`~nc_tools.geometry.assign_by_means` shortens it.
+        frame_seed: Draws the Haar rotation of the frame.
+        generator: Draws the projection's initial weights; the global one if None.
+
+    Raises:
+        ValueError: If K < 2, the width before the frame is below K - 1 or 1, the scale is not positive, or the
+            assignment is no permutation.
+
+    Example:
+        >>> head = ETFHead(64, 10)
+        >>> [round(float(v), 3) for v in (head.weight @ head.weight.T)[0, :2]]
+        [1.0, -0.111]
+        >>> ETFHead(8, 10)
+        Traceback (most recent call last):
+        ...
+        ValueError: a simplex ETF of 10 classes needs feature_dim >= 9, got 8: put a projection to at least 9 \
+dimensions before it (projection=9), or use a spherical code (CodeHead)
+    """
+
+    geometry = "simplex ETF"
+
+    @staticmethod
+    def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:
+        """Return a Haar-rotated simplex ETF (K, D')."""
+        return simplex_etf(num_classes, width, generator=generator)
+
+    def frame_error(self, frame: Tensor) -> float:
+        """Return how far W W^T is from an ETF's Gram matrix."""
+        return simplex_error(frame)
+
+
+def simplex_error(frame: Tensor) -> float:
+    """Compare W W^T v with (K v - sum(v)) / (K - 1) for one random v: O(K D'), no K x K Gram matrix."""
+    w = frame.detach().to(torch.float64)
+    v = probe(w)
+    expected = (w.shape[0] * v - v.sum()) / (w.shape[0] - 1)
+    return float(torch.linalg.vector_norm(w @ (w.T @ v) - expected) / torch.linalg.vector_norm(expected))

@@ -1,0 +1,44 @@
+"""The control of every fixed geometry."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nc_tools.heads.frame import FixedFrameHead
+from nc_tools.heads.unit import unit
+
+
+class FrozenRandomHead(FixedFrameHead):
+    """Fixed random unit class vectors: the control that tells the ETF from the freezing.
+
+    Whatever an :class:`ETFHead` gains that this head gains too is not owed to the geometry. Rows are independent
+    Gaussian directions; everything else (scale, projection, normalisation) is as in :class:`ETFHead`.
+
+    Args:
+        feature_dim: D.
+        num_classes: K, at least 2.
+        scale: s: a positive number, ``LEARNED``, ``LEARNED_PER_CLASS``, or None for
+            :func:`~nc_tools.heads.default_scale`.
+        projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions.
+        normalise: Scale the (projected) features to unit length.
+        assignment: Which row each class takes: a permutation (K,), ``RANDOM``, or None for class k on row k.
+        frame_seed: Draws the frame.
+        generator: Draws the projection's initial weights; the global one if None.
+
+    Example:
+        >>> head = FrozenRandomHead(64, 10)
+        >>> bool(torch.allclose(head.weight.norm(dim=1), torch.ones(10)))
+        True
+    """
+
+    geometry = "random"
+
+    @staticmethod
+    def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:
+        """Return independent random unit rows (K, D')."""
+        return unit(torch.randn(num_classes, width, dtype=torch.float64, generator=generator, device="cpu"))
+
+    def frame_error(self, frame: Tensor) -> float:
+        """Return the largest deviation of a row's norm from one."""
+        return float((torch.linalg.vector_norm(frame.detach().to(torch.float64), dim=1) - 1).abs().max())
