@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from nc_tools.heads import (
     LEARNED,
+    CodeHead,
     CosineHead,
     ETFHead,
     FixedFrameHead,
@@ -59,6 +60,7 @@ VARIANTS: list[Spec[Head]] = [
     spec(ETFHead, projection=True, scale=LEARNED),
     spec(ETFHead, projection=12, normalise=False),
     spec(FrozenRandomHead, projection=True, scale=LEARNED),
+    spec(CodeHead, projection=3),
 ]
 every_head = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
 

@@ -1,6 +1,7 @@
 """Classifier heads, and the means to put them on a model that already exists."""
 
 from nc_tools.heads.base import Head
+from nc_tools.heads.code import CodeHead
 from nc_tools.heads.find import find_head
 from nc_tools.heads.fixed import ETFHead, FixedFrameHead, FrozenRandomHead
 from nc_tools.heads.linear import CosineHead, LinearHead
@@ -11,6 +12,7 @@ from nc_tools.spec import spec
 
 __all__ = [
     "LEARNED",
+    "CodeHead",
     "CosineHead",
     "ETFHead",
     "FixedFrameHead",
