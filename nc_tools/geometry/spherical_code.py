@@ -17,7 +17,7 @@ SOLVER_LIMIT = 2000  # class vectors; beyond, a step of the solver takes seconds
 
 
 def spherical_code(num_classes: int, feature_dim: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Return K unit vectors in D dimensions with as large a minimal angle as we can reach: max_{i != j} w_i . w_j small.
+    """Return K unit vectors in D dimensions, as far apart as we can bring them: max_{i != j} w_i . w_j is small.
 
     What takes the simplex's place where there are more classes than dimensions: it exists only for K <= D + 1. The
     product is signed, opposite vectors are welcome (the Tammes problem, not that of line packings).
@@ -27,9 +27,12 @@ def spherical_code(num_classes: int, feature_dim: int, *, generator: torch.Gener
       the orthoplex. Unlike the first K vertices of an orthoplex, these rows sum to zero and are alike.
     - D = 2: the regular polygon, optimal.
     - K <= 2,000: :func:`~nc_tools.geometry.tammes.solve_tammes`, or a :func:`~nc_tools.geometry.quadratic_code` where
-      that is better. Solved once for each (K, D) in a process: a second for K up to 100, minutes for K = 2,000.
-    - beyond: a :func:`~nc_tools.geometry.quadratic_code` where one exists (D >= 32, and D >= 64 for any K up to half a
-      million), made in seconds; else random rows, which are a poor code: the minimal angle tells.
+      that is better. Solved once for each (K, D) in a process: 1 to 3 s up to K = 60, 10 to 30 s at 100 to 300, 50 s
+      at 2,000 (one core). Measured against the best codes known (``known_codes``): on the sphere in three dimensions
+      at most .03 % below for K = 7 to 40, elsewhere at most 4 % but for two very symmetric ones that need more than
+      a search: (275, 22) by 5.4 % and (552, 23) by 7.4 %.
+    - beyond: a :func:`~nc_tools.geometry.quadratic_code` where one exists (for D >= 32 up to K = 65,600, for D >= 64
+      up to half a million), made in seconds; else random rows, which are a poor code: the minimal angle tells.
 
     Args:
         num_classes: K, at least 2.
@@ -107,7 +110,7 @@ def minimal_angle(weight: Tensor, *, rows: Tensor | None = None) -> float:
     w = w / torch.linalg.vector_norm(w, dim=1, keepdim=True)
     asked = torch.arange(len(w), device=w.device) if rows is None else rows.to(w.device)
     closest, pair = -math.inf, (0, 1)
-    for block in asked.split(max(1, 2**23 // len(w))):
+    for block in torch.split(asked, max(1, 2**23 // len(w))):
         cosine = w[block] @ w.T
         cosine.scatter_(1, block[:, None], -torch.inf)
         value, index = cosine.flatten().max(dim=0)
@@ -139,7 +142,9 @@ def _orthogonal_simplices(num_classes: int, feature_dim: int) -> Tensor:
     """Return K - D simplices whose dimensions add up to D, as equal as can be."""
     parts = num_classes - feature_dim
     small, larger = divmod(feature_dim, parts)
-    return torch.block_diag(*(simplex_etf(small + (i < larger) + 1, small + (i < larger)) for i in range(parts)))
+    dims = [small + (part < larger) for part in range(parts)]
+    simplices: Tensor = torch.block_diag(*(simplex_etf(dim + 1, dim) for dim in dims))  # type: ignore[no-untyped-call]
+    return simplices
 
 
 @lru_cache(maxsize=32)

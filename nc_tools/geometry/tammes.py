@@ -11,6 +11,8 @@ from nc_tools.seeds import stream
 
 CURVATURE_PAIRS = 12
 HALVINGS = 12
+HALFWAY = 2.0**8  # the exponent up to which all restarts are carried
+FINALISTS = 6
 
 
 class Effort(NamedTuple):
@@ -59,21 +61,26 @@ def solve_tammes(num_points: int, dim: int) -> Tensor:
     with _single_thread(), torch.device("cpu"), torch.no_grad():
         starts = torch.randn(restarts, num_points, dim, dtype=torch.float64, generator=stream(0, "frame", num_points))
         settled, hasty, hastier = starts.tensor_split(3)
-        codes = torch.cat(
-            [_ladder(settled, 2.0, first_steps, steps, last)]
-            + [_ladder(x, p, steps, steps, last) for x, p in ((hasty, 8.0), (hastier, 16.0)) if len(x)]
-        )
-        gram = codes @ codes.mT
-        gram.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
-        return codes[gram.flatten(1).amax(dim=1).argmin()].clone()
+        ladders = [_ladder(descend(settled, 2.0, first_steps), 2.0, HALFWAY, steps)]
+        ladders += [_ladder(x, p, HALFWAY, steps) for x, p in ((hasty, 4.0), (hastier, 8.0)) if len(x)]
+        codes = torch.cat(ladders)
+        codes = codes[_largest_product(codes).argsort(stable=True)[:FINALISTS]]
+        codes = _ladder(codes, HALFWAY, last, steps)
+        return codes[_largest_product(codes).argmin()].clone()
 
 
-def _ladder(points: Tensor, exponent: float, first_steps: int, steps: int, last: float) -> Tensor:
-    points = descend(points, exponent, first_steps)
+def _ladder(points: Tensor, above: float, last: float, steps: int) -> Tensor:
+    exponent = above
     while exponent < last:
         exponent *= 2
         points = descend(points, exponent, steps)
     return points
+
+
+def _largest_product(codes: Tensor) -> Tensor:
+    gram = codes @ codes.mT
+    gram.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+    return gram.flatten(1).amax(dim=1)
 
 
 @contextmanager

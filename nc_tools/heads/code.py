@@ -25,10 +25,10 @@ class CodeHead(FixedFrameHead):
     ETF. The printout shows the minimal angle beside what no code can exceed. Fixed heads of this kind, for many
     classes: Jiang et al. (2024, "Generalized Neural Collapse for a Large Number of Classes").
 
-    Costs: the frame is solved once for each (K, D) in a process: a second or a few for K up to 100, minutes at
-    K = 2,000, seconds again beyond, where the code is written down instead. Logits are a dense product: at
+    Costs: the frame is solved once for each (K, D) in a process: a second or two up to K = 60, about a minute at 2,000,
+    and seconds again beyond, where the code is written down instead. Logits are a dense product: at
     (N, D, K) = (256, 768, 50,000) 10 G multiplications a step forward and as many backward, and 154 MB of frame in
-    float32, half of what a learned layer's two products take, without its gradient and optimiser state.
+    float32, without a learned layer's product for the weight's gradient, that gradient, and its optimiser state.
 
     With many classes in few dimensions neighbours are near: set a larger ``scale`` than the default, which is made for
     a simplex. A projection to fewer dimensions than classes is what this head is for.
