@@ -10,7 +10,7 @@ def quadratic_code(num_classes: int, feature_dim: int) -> Tensor:
     """Return K unit vectors made of signed Hadamard bases, with small inner products.
 
     For tens of thousands of classes no solver is needed: these codes are written down in seconds and lie much further
-    apart than random vectors. At (D, K) = (768, 50,000) no inner product exceeds 1/16; of random rows they reach .22.
+    apart than random vectors. At (D, K) = (768, 50,000) no inner product exceeds 1/16; of random rows they reach .21.
 
     With d = 2^m <= D, a basis is the d vectors d^(-1/2) (-1)^(q(x) + b . x), x and b over all bit strings of length m,
     for a quadratic form q. Two bases whose forms differ by a form with a radical of dimension r meet at inner products
