@@ -15,6 +15,7 @@ from nc_tools.heads import (
     LEARNED,
     LEARNED_PER_CLASS,
     RANDOM,
+    CodeHead,
     CosineHead,
     ETFHead,
     FrozenRandomHead,
@@ -71,6 +72,7 @@ VARIANTS: list[Spec[Head]] = [
     spec(StructuredETFHead, rotated=False),
     spec(StructuredETFHead, projection=8, scale=LEARNED_PER_CLASS, assignment=RANDOM),
     spec(StructuredETFHead, projection=True, normalise=False),
+    spec(CodeHead, projection=3),
 ]
 every_head = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
 

@@ -1,19 +1,28 @@
 """Class-vector geometries: tensors in, tensors out. The only place that knows what a simplex ETF is."""
 
 from nc_tools.geometry.assignment import assign_by_means, assign_by_similarity
+from nc_tools.geometry.code_bounds import AngleBounds, minimal_angle_bounds
 from nc_tools.geometry.hadamard import hadamard, walsh_hadamard
 from nc_tools.geometry.polytopes import cube, orthoplex
+from nc_tools.geometry.quadratic_code import quadratic_code
 from nc_tools.geometry.rotation import haar_frame
 from nc_tools.geometry.simplex import centred_basis, simplex_etf
+from nc_tools.geometry.spherical_code import code_angle, minimal_angle, spherical_code
 
 __all__ = [
+    "AngleBounds",
     "assign_by_means",
     "assign_by_similarity",
     "centred_basis",
+    "code_angle",
     "cube",
     "haar_frame",
     "hadamard",
+    "minimal_angle",
+    "minimal_angle_bounds",
     "orthoplex",
+    "quadratic_code",
     "simplex_etf",
+    "spherical_code",
     "walsh_hadamard",
 ]

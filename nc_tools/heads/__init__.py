@@ -3,6 +3,7 @@
 from nc_tools.heads.align import align_to
 from nc_tools.heads.assignment import RANDOM, RandomAssignment
 from nc_tools.heads.base import Head
+from nc_tools.heads.code import CodeHead
 from nc_tools.heads.convert import to_linear
 from nc_tools.heads.etf import ETFHead
 from nc_tools.heads.find import find_head
@@ -25,6 +26,7 @@ __all__ = [
     "LEARNED",
     "LEARNED_PER_CLASS",
     "RANDOM",
+    "CodeHead",
     "CosineHead",
     "CubeHead",
     "ETFHead",
