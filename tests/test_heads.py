@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from nc_tools.heads import (
     LEARNED,
+    BalancedCalibrationHead,
     CosineHead,
     ETFHead,
     FixedFrameHead,
@@ -20,6 +21,11 @@ from nc_tools.heads import (
     Head,
     LearnedScale,
     LinearHead,
+    NearestETFHead,
+    PreallocatedHead,
+    PrototypeHead,
+    RBFHead,
+    TwoSpaceHead,
     default_scale,
     spec,
     unit,
@@ -59,6 +65,12 @@ VARIANTS: list[Spec[Head]] = [
     spec(ETFHead, projection=True, scale=LEARNED),
     spec(ETFHead, projection=12, normalise=False),
     spec(FrozenRandomHead, projection=True, scale=LEARNED),
+    spec(NearestETFHead, projection=True, scale=LEARNED),
+    spec(PrototypeHead, projection=12, normalise=False),
+    spec(PreallocatedHead, capacity=10, projection=True),
+    spec(RBFHead, gamma=0.3, radius=2.0, background=-1.0, projection=9),
+    spec(TwoSpaceHead, hidden=D + 1, width=9, learned=True, scale=LEARNED),
+    spec(BalancedCalibrationHead, mix=LEARNED, scale=LEARNED, projection=True),
 ]
 every_head = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
 
