@@ -9,8 +9,8 @@ from torch import Tensor
 
 from nc_tools.geometry.simplex import centred_basis
 
-# Pull of the previous frame on what the means leave open: far below the means' own, far above float64's rounding.
-_TIE = 1e-9
+# Pull of the previous frame on what the means leave open: below what the means themselves say, above their rounding.
+_TIE, _TIE_OF_ROUNDED = 1e-9, 1e-6
 
 
 def nearest_simplex_etf(means: Tensor, previous: Tensor | None = None, delta: float = 0.0) -> Tensor:
@@ -61,12 +61,15 @@ def nearest_simplex_etf(means: Tensor, previous: Tensor | None = None, delta: fl
         basis = centred_basis(num_classes).to(means.device)
         # The basis centres by itself: its columns sum to zero. Its rows are orthonormal on what is centred, so that
         # the norm of the product is that of the centred means.
-        pull = means.detach().to(torch.float64).T @ basis
+        wide = means.detach().to(torch.float64)
+        pull = wide.T @ basis
         norm = torch.linalg.matrix_norm(pull)
-        pull = pull * (2 / math.sqrt(num_classes - 1)) / torch.where(norm > 0, norm, torch.ones_like(norm))
+        # Means that are all one ask for nothing: what is left of them is rounding, and is not to be scaled up.
+        norm = torch.where(norm > 1e-12 * torch.linalg.matrix_norm(wide), norm, math.inf)
+        pull = pull * (2 / math.sqrt(num_classes - 1)) / norm
         if previous is not None:
             before = math.sqrt((num_classes - 1) / num_classes) * (previous.detach().to(pull).T @ basis)
-            pull = pull + max(delta, _TIE) * before
+            pull = pull + max(delta, _TIE if means.dtype == torch.float64 else _TIE_OF_ROUNDED) * before
         left, _, right = torch.linalg.svd(pull, full_matrices=False)
         etf: Tensor = math.sqrt(num_classes / (num_classes - 1)) * (basis @ (left @ right).T)
     return etf

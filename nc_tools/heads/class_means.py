@@ -71,8 +71,13 @@ class RunningClassMeans(nn.Module):
         return self.means.sum(dim=0) / self.seen.sum().clamp(min=1)
 
     def completed(self) -> Tensor:
-        """Return the class means (K, D'), with the overall mean for a class not seen yet: it pulls nowhere."""
-        return torch.where(self.seen.unsqueeze(1), self.means, self.overall())
+        """Return the class means (K, D'), with the overall mean for a class not seen yet: it pulls nowhere.
+
+        In float64, in which the centred mean of such a class is zero and not the rounding of one.
+        """
+        means = self.means.to(torch.float64)
+        overall = means.sum(dim=0) / self.seen.sum().clamp(min=1)
+        return torch.where(self.seen.unsqueeze(1), means, overall)
 
     def extra_repr(self) -> str:
         """Show the momentum in the model's printout."""

@@ -26,6 +26,9 @@ class PrototypeHead(ETFHead):
     alignment for few-shot class-incremental learning"). ProNC (Wang et al. 2025) moves its targets too, but by extending
     the ETF. The vertices are not rotated towards the prototypes; for that see :class:`~nc_tools.heads.NearestETFHead`.
 
+    Give it a loss that also repels, such as cross-entropy: dot regression only attracts, and classes whose prototypes
+    still lie together then stay together.
+
     A class that has not been seen yet stands at its vertex. Means and t move in :meth:`observe` alone, which the
     training loop calls (in your own loop: ``head.observe(outputs, labels, progress)`` after each step), and are
     buffers: evaluation and a checkpoint see the vectors of the last step.
