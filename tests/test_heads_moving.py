@@ -21,7 +21,7 @@ from nc_tools.heads import (
     TwoSpaceHead,
     default_scale,
 )
-from nc_tools.losses import BackgroundCrossEntropy
+from nc_tools.losses import BackgroundCrossEntropy, CrossEntropy
 from nc_tools.metrics import expected_calibration_error
 from nc_tools.records import Batch
 from nc_tools.training import OptimConfig, TrainConfig, fit
@@ -64,10 +64,16 @@ def test_before_a_step_and_after_the_last_the_head_is_an_etf_head():
 
 
 def test_training_takes_prototypes_all_the_way():
-    model = small(PrototypeHead(6, 3))
-    halfway = []
-    fit(model, BackgroundCrossEntropy(), Batches(), TrainConfig(epochs=4), OptimConfig(lr=0.01),
-        epoch_end=lambda epoch, values, evaluated: halfway.append(float(model.head.progress)))  # fmt: skip
+    model, halfway = small(PrototypeHead(6, 3)), []
+    training, optim = TrainConfig(epochs=4), OptimConfig(lr=0.01)
+    fit(
+        model,
+        CrossEntropy(),
+        Batches(),
+        training,
+        optim,
+        epoch_end=lambda *_: halfway.append(float(model.head.progress)),
+    )
     assert halfway == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert torch.allclose(model.head.weight, model.head.frame, atol=1e-6)
 
@@ -113,7 +119,7 @@ def test_what_grew_is_saved_as_grown():
 
 def test_growth_has_bounds():
     head = PreallocatedHead(D, 3, capacity=5)
-    with pytest.raises(ValueError, match="at most 5 classes, cannot grow to 6: .* capacity=6"):
+    with pytest.raises(ValueError, match=r"at most 5 classes, cannot grow to 6: .* capacity=6"):
         head.grow(6)
     with pytest.raises(ValueError, match="cannot shrink to 2"):
         head.grow(2)
@@ -123,7 +129,7 @@ def test_growth_has_bounds():
         PreallocatedHead(D, 5, capacity=4)
     with pytest.raises(ValueError, match="needs feature_dim >= 19, got 16: put a projection"):
         PreallocatedHead(D, 5, capacity=20)
-    with pytest.raises(ValueError, match="room for 5 classes, the checkpoint's for 6, and .* capacity=6"):
+    with pytest.raises(ValueError, match=r"room for 5 classes, the checkpoint's for 6, and .* capacity=6"):
         head.load_state_dict(PreallocatedHead(D, 3, capacity=6).state_dict(), strict=False)
 
 

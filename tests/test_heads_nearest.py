@@ -42,10 +42,11 @@ def is_etf(frame):
     return bool(torch.allclose(frame.float() @ frame.float().T, gram, atol=1e-5))
 
 
-def test_class_means_against_a_scalar_loop():
+@pytest.mark.parametrize("n", [3, 7])
+def test_class_means_against_a_scalar_loop(n):
     running, means, counts = RunningClassMeans(K, D, momentum=0.8), {}, [0] * K
     for seed in range(6):
-        features, labels = step(seed, n=7, classes=K - 1)  # the last class never comes, others are missing at times
+        features, labels = step(seed, n=n, classes=K - 1)  # the last class never comes, others are missing at times
         running.update(features, labels)
         for k in set(labels.tolist()):
             rows = [f.tolist() for f, y in zip(features, labels, strict=True) if int(y) == k]

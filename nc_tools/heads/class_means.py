@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nc_tools.class_sums import class_sums
+from nc_tools.class_sums import class_sums, compact
 
 
 class RunningClassMeans(nn.Module):
@@ -53,17 +53,22 @@ class RunningClassMeans(nn.Module):
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Take in a step's embedded features (N, D') and their labels (N,)."""
-        counts, sums = class_sums(features.detach().to(torch.promote_types(features.dtype, torch.float32)), labels,
-                                  len(self.means))  # fmt: skip
+        wide = features.detach().to(torch.promote_types(features.dtype, torch.float32))
         if _several_processes():
+            classes = torch.arange(len(self.means), device=labels.device)
+            counts, sums = class_sums(wide, labels, len(classes))
             packed = torch.cat([sums, counts.unsqueeze(1).to(sums.dtype)], dim=1)
             dist.all_reduce(packed)
             sums, counts = packed[:, :-1], packed[:, -1].to(counts.dtype)
-        share = torch.where(self.seen, 1 - self.momentum, 1.0) * (counts > 0)
-        step_means = sums / counts.clamp(min=1).unsqueeze(1)
-        # In float64 as the sums are: under a bfloat16 model, only what is kept is rounded.
-        self.means.copy_(self.means.to(sums.dtype).lerp(step_means, share.unsqueeze(1).to(sums.dtype)))
-        self.counts += counts
+        else:
+            # Only the classes that came are touched: O(N D), however many there are.
+            group, classes = compact(labels, len(self.means))
+            counts, sums = class_sums(wide, group, len(classes))
+        # A class of the step that has no sample, which compact() pads with, moves nothing.
+        share = torch.where(self.counts[classes] > 0, 1 - self.momentum, 1.0) * (counts > 0)
+        move = sums / counts.clamp(min=1).unsqueeze(1) - self.means[classes]
+        self.means.index_add_(0, classes, (share.unsqueeze(1) * move).to(self.means.dtype))
+        self.counts.index_add_(0, classes, counts)
 
     def overall(self) -> Tensor:
         """Return the mean of the class means (D'): every class seen so far counts alike, whatever its size."""

@@ -23,8 +23,9 @@ class PrototypeHead(ETFHead):
 
     Source: the interpolation is a schedule of ours between two targets of class-incremental learning, the prototype
     (Rebuffi et al. 2017, iCaRL) and the fixed vertex (Yang et al. 2023, "Neural collapse inspired feature-classifier
-    alignment for few-shot class-incremental learning"). ProNC (Wang et al. 2025) moves its targets too, but by extending
-    the ETF. The vertices are not rotated towards the prototypes; for that see :class:`~nc_tools.heads.NearestETFHead`.
+    alignment for few-shot class-incremental learning"). ProNC (Wang et al. 2025) moves its targets too, but by
+    extending the ETF. The vertices are not rotated towards the prototypes; for that see
+    :class:`~nc_tools.heads.NearestETFHead`.
 
     Give it a loss that also repels, such as cross-entropy: dot regression only attracts, and classes whose prototypes
     still lie together then stay together.

@@ -19,10 +19,11 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("heads/class_means.py", HEADS): [
         ("1 - self.momentum, 1.0)", "self.momentum, 1.0)"),
-        ("1 - self.momentum, 1.0)", "1 - self.momentum, 1 - self.momentum)"),
+        ("1 - self.momentum, 1.0)", "1 - self.momentum, 0.9)"),
         ("* (counts > 0)", ""),
         ("sums / counts.clamp(min=1).unsqueeze(1)", "sums"),
-        ("self.counts += counts", "self.counts += 1"),
+        ("- self.means[classes]", ""),
+        ("self.counts.index_add_(0, classes, counts)", "self.counts.index_add_(0, classes, counts.clamp(min=1))"),
         ("return self.means.sum(dim=0) / self.seen.sum().clamp(min=1)", "return self.means.mean(dim=0)"),
         ("overall = means.sum(dim=0) / self.seen.sum().clamp(min=1)", "overall = means.mean(dim=0)"),
     ],
