@@ -41,7 +41,7 @@ class NearestETFHead(ETFHead):
     Args:
         feature_dim: D; without a projection at least K - 1.
         num_classes: K, at least 2.
-        every: Steps between two refreshes, at least 1. A refresh at K = 1000, D = 2048 is a matter of seconds on a CPU.
+        every: Steps between two refreshes, at least 1. One at K = 1000, D = 2048 takes over a second of a CPU core.
         momentum: Of the running class means, from 0 to below 1.
         delta: Weight of staying near the previous frame, at least 0.
         scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.

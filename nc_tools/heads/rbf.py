@@ -28,12 +28,12 @@ class RBFHead(ETFHead):
 
     and it depends on the loss whether it counts:
 
-    - ``cross_entropy(head.with_background(logits), labels)``: the softmax above. :class:`BackgroundCrossEntropy` is
-      the same for the training loop.
+    - ``cross_entropy(head.with_background(logits), labels)`` trains the softmax above; in the training loop that is
+      :class:`~nc_tools.losses.BackgroundCrossEntropy`.
     - a binary cross-entropy on the logits themselves: each class against the background, sigmoid(z_k).
     - plain ``cross_entropy(logits, labels)`` sees the linear head; the far field is then not trained, only bounded.
 
-    ``with_background(logits).softmax(1)[:, -1]`` is a score of being unknown.
+    ``logits.logsumexp(1)`` is the log-odds of being known: higher for what looks like the training data.
 
     Source: radial-basis heads for out-of-distribution detection as in Khanna et al. (2025, "Multi-layer radial basis
     function networks"), who learn centres and widths and train with a binary cross-entropy; here centres are the
