@@ -347,6 +347,16 @@ def test_balance_makes_confidence_match_accuracy(mix):
     assert expected_calibration_error(head(h).detach(), labels) < before / 3
 
 
+def test_balance_also_where_the_etf_part_is_the_surer_one():
+    head = balanced(scale=50.0)
+    h, labels = scored(head)
+    with torch.no_grad():
+        head.linear.weight.mul_(0.01)
+    assert 0.5 < head.balance(h, labels) < 0.999
+    p = head(h).detach().softmax(1)
+    assert float(p.max(1).values.mean()) == pytest.approx(float((p.argmax(1) == labels).float().mean()), abs=1e-3)
+
+
 def test_where_no_share_balances_the_nearer_part_is_taken():
     sure, timid = balanced(scale=50.0), balanced(scale=1e-3)
     for head, expected in ((sure, 0.0), (timid, 1.0)):
