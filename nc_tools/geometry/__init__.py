@@ -3,6 +3,7 @@
 from nc_tools.geometry.assignment import assign_by_means, assign_by_similarity
 from nc_tools.geometry.code_bounds import AngleBounds, minimal_angle_bounds
 from nc_tools.geometry.hadamard import hadamard, walsh_hadamard
+from nc_tools.geometry.nearest import nearest_simplex_etf
 from nc_tools.geometry.polytopes import cube, orthoplex
 from nc_tools.geometry.quadratic_code import quadratic_code
 from nc_tools.geometry.rotation import haar_frame
@@ -20,6 +21,7 @@ __all__ = [
     "hadamard",
     "minimal_angle",
     "minimal_angle_bounds",
+    "nearest_simplex_etf",
     "orthoplex",
     "quadratic_code",
     "simplex_etf",

@@ -5,12 +5,17 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import Tensor, nn
 
+from nc_tools.heads import Head
 from nc_tools.models.classifier import Classifier
 
 
 class WeightEMA:
     """An average of a model's weights and normalisation statistics along training.
+
+    What heads keep in buffers (frames, class means, counts) is copied: an average of two simplex ETFs is none, and the
+    frame, the means and the bias that follows from them belong together.
 
     The decay starts small, min(decay, (1 + t) / (10 + t)), so that the random start is soon forgotten. Kept in our own
     hands because ``torch.optim.swa_utils.AveragedModel`` reads a counter from the device at every step.
@@ -28,15 +33,28 @@ class WeightEMA:
     def __init__(self, model: Classifier, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.decay = decay
+        copied = {id(buffer) for buffer in _state_of_heads(self.model)}
+        self._averaged = [a.is_floating_point() and id(a) not in copied for a in _tensors(self.model)]
 
     @torch.no_grad()
     def update(self, model: Classifier, step: int) -> None:
         """Take in the weights after this step (from 0)."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
-        ours = [*self.model.parameters(), *self.model.buffers()]
-        theirs = [*model.parameters(), *model.buffers()]
-        average = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.is_floating_point()]
+        pairs = list(zip(_tensors(self.model), _tensors(model), self._averaged, strict=True))
+        average = [(a, b) for a, b, averaged in pairs if averaged]
         torch._foreach_lerp_([a for a, _ in average], [b for _, b in average], share)
-        for a, b in zip(ours, theirs, strict=True):
-            if not a.is_floating_point():
+        for a, b, averaged in pairs:
+            if not averaged:
                 a.copy_(b)
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _state_of_heads(model: nn.Module) -> list[Tensor]:
+    """Return the buffers of heads and of their parts, without the statistics of normalisation layers."""
+    parts = [part for head in model.modules() if isinstance(head, Head) for part in head.modules()]
+    return [
+        b for part in parts if not isinstance(part, nn.modules.batchnorm._NormBase) for b in part.buffers(recurse=False)
+    ]

@@ -1,0 +1,96 @@
+"""A head with a space of its own: weak collapse before the projector, strong collapse after it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nc_tools.heads.fixed import ETFHead
+from nc_tools.heads.scale import LearnedScale
+from nc_tools.seeds import stream
+
+
+class TwoSpaceHead(ETFHead):
+    """Projector and fixed simplex ETF: the backbone's features stay free for transfer, the projected ones collapse.
+
+    Collapse helps to tell what is unknown and costs what transfers. Two spaces need not share one fate:
+
+        u = norm(V relu(U h)),    z = s W u,
+
+    with ``outputs.features`` the encoder's h, for probes, kNN and fine-tuning, and ``outputs.embedded`` the projected
+    u, for out-of-distribution scores. Pair it with a term that spreads h (an entropy or KoLeo regulariser).
+
+    Source: Harun, Gallardo and Kanan (2025, "Controlling neural collapse enhances out-of-distribution detection and
+    transfer learning", section 4): a frozen two-layer projector, ReLU between, unit length after it, then a *learned*
+    linear classifier. The published weights are sqrt(c / (c - 1)) (I - 11^T / c) with a rectangular I, which is no ETF:
+    from 512 to 2048 units three quarters of the rows are one and the same. Here the class vectors are a true simplex
+    ETF, and the layers keep what the published ones were meant to do. The rows of U are a tight frame that sums to zero
+    (U^T U = (H / D) I), at H = D + 1 exactly the simplex ETF of D + 1 vertices, the most that D dimensions hold. The
+    rows of V are orthonormal and sum to zero, so that the mean that a ReLU gives all features does not pass. Both are
+    drawn Haar. No bias anywhere.
+
+    Args:
+        feature_dim: D.
+        num_classes: K, at least 2.
+        hidden: H, at least D + 1; None takes 4 D (512 to 2048, as published).
+        width: Width of the projected space, from K - 1 to H - 1; None takes D, or K - 1 where D is smaller.
+        learned: Train the projector from there, instead of keeping it frozen as published.
+        scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.
+        frame_seed: Draws projector and frame.
+
+    Raises:
+        ValueError: If K < 2, H <= D, the width is not between K - 1 and H - 1, or the scale is not positive.
+
+    Example:
+        >>> head = TwoSpaceHead(16, 5)
+        >>> outputs = head.outputs(torch.randn(2, 16))
+        >>> outputs.features.shape, outputs.embedded.shape, sum(p.numel() for p in head.parameters())
+        (torch.Size([2, 16]), torch.Size([2, 16]), 0)
+    """
+
+    geometry = "simplex ETF behind a projector"
+    up: Tensor
+    down: Tensor
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_classes: int,
+        *,
+        hidden: int | None = None,
+        width: int | None = None,
+        learned: bool = False,
+        scale: float | LearnedScale | None = None,
+        frame_seed: int = 0,
+    ) -> None:
+        wide = max(4 * feature_dim, num_classes) if hidden is None else hidden
+        narrow = max(feature_dim, num_classes - 1) if width is None else width
+        if wide <= feature_dim:
+            raise ValueError(f"hidden must be at least feature_dim + 1 = {feature_dim + 1}, got {wide}: leave it out")
+        if num_classes >= 2 and not num_classes - 1 <= narrow < wide:
+            raise ValueError(
+                f"the projected space of {num_classes} classes must be {num_classes - 1} to {wide - 1} wide, "
+                f"got width={narrow}: leave it out, or widen hidden"
+            )
+        super().__init__(narrow, num_classes, scale=scale, frame_seed=frame_seed)
+        self.feature_dim = feature_dim
+        up = (wide / feature_dim) ** 0.5 * _centred_frame(wide, feature_dim, stream(frame_seed, "frame", 1))
+        down = _centred_frame(wide, narrow, stream(frame_seed, "frame", 2)).T
+        for name, layer in (("up", up), ("down", down)):
+            tensor = layer.to(torch.get_default_device(), torch.get_default_dtype()).contiguous()
+            if learned:
+                self.register_parameter(name, nn.Parameter(tensor))
+            else:
+                self.register_buffer(name, tensor)
+
+    def _project(self, features: Tensor) -> Tensor:
+        hidden = nn.functional.linear(features, self.up.to(features.dtype)).relu()
+        return nn.functional.linear(hidden, self.down.to(features.dtype))
+
+
+def _centred_frame(dim: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Draw orthonormal columns that sum to zero each (dim, columns), uniformly among all such, float64."""
+    gaussian = torch.randn(dim, columns, dtype=torch.float64, generator=generator, device="cpu")
+    q, r = torch.linalg.qr(gaussian - gaussian.mean(dim=0))
+    frame: Tensor = q * torch.where(torch.diagonal(r) < 0, -1.0, 1.0).to(q.dtype)
+    return frame
