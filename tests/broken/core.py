@@ -72,7 +72,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("half = self.added // 2", "half = 0"),
     ],
     ("losses/cross_entropy.py", LOSSES): [
-        ("label_smoothing=self.label_smoothing)", "label_smoothing=0.0)"),
+        ("label_smoothing=smoothing,", "label_smoothing=0.0,"),
     ],
     ("losses/dot_regression.py", LOSSES): [
         ("(own_score - target)", "(own_score + target)"),
@@ -82,9 +82,8 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("losses/logit_adjusted.py", LOSSES): [
         ("(counts / counts.sum())", "(counts / counts.max())"),
         ("shift = tau *", "shift = -tau *"),
-        ('"shift", tau * log_prior', '"shift", log_prior'),
-        ("outputs.logits) + self.shift", "outputs.logits) - self.shift"),
-        ("- tau * log_prior", "+ tau * log_prior"),
+        ("__init__(shift=tau * log_prior", "__init__(shift=log_prior"),
+        ("- tau * prior", "+ tau * prior"),
     ],
     ("metrics/accuracy.py", ACCURACY): [
         ("2 * right / (tested + predicted)", "right / (tested + predicted)"),
