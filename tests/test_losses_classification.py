@@ -1,6 +1,7 @@
 """Classification losses against scalar Python: no torch.nn.functional and nothing of nc_tools on that side."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_losses import batch_of, outputs_of
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import (
@@ -166,6 +168,9 @@ def test_mean_squared(drawn: tuple[list[Row], list[int]], kappa: float, target: 
         for row, own in zip(z, y, strict=True)
     ]
     assert mean_squared(*tensors(z, y), kappa, target).tolist() == near(expected)
+    unweighted = [(sum(v * v for k, v in enumerate(row) if k != own) + (row[own] - 1) ** 2) / K
+                  for row, own in zip(z, y, strict=True)]  # fmt: skip
+    assert mean_squared(*tensors(z, y)).tolist() == near(unweighted)
     given_here = MeanSquared(kappa, target)(outputs_of(tensors(z, y)[0]), batch_of(torch.tensor(y)))
     assert float(given_here) == pytest.approx(sum(expected) / len(expected))
 
@@ -253,6 +258,23 @@ def test_ntce_and_nonl(samples: list[tuple[Row, int]], weight: list[Row], t: flo
     w = torch.tensor(weight, dtype=torch.float64)
     assert ntce(features, w, labels, t).tolist() == near(whole, 1e-7)
     assert nonl(features, w, labels, t).tolist() == near(negatives_only, 1e-7)
+
+
+@pytest.mark.parametrize(("num_classes", "rows_made"), [(3, 3), (50, 8)])
+def test_losses_over_the_batch_never_make_more_scores_than_samples_squared(num_classes: int, rows_made: int) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    class Notes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if "mm" in str(func):
+                shapes.append(tuple(result.shape))
+            return result
+
+    with Notes():
+        ntce(torch.randn(8, 6), torch.randn(num_classes, 6), torch.arange(8) % 3)
+        nonl(torch.randn(8, 6), torch.randn(num_classes, 6), torch.arange(8) % 3)
+    assert shapes == [(rows_made, 8)] * 2
 
 
 @pytest.mark.parametrize("cls", [NTCE, NONL])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
 from nc_tools.records import Batch, Outputs
@@ -23,15 +24,17 @@ def mean_squared(logits: Tensor, labels: Tensor, kappa: float = 1.0, target: flo
         (N,): (1 / K) [sum_{k != y} z_k^2 + kappa (z_y - M)^2].
 
     Example:
-        >>> import torch
         >>> mean_squared(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
         tensor([2.])
     """
     z = checked_logits(logits, labels)
-    column = labels.unsqueeze(1)
-    own = kappa**0.5 * (z.gather(1, column) - target)
-    residual = z.scatter(1, column, own)
-    return residual.square().mean(dim=1)
+    # One pass each way through mse_loss; the own class's further weight is a term of its own.
+    wanted = torch.zeros_like(z).scatter_(1, labels.unsqueeze(1), target)
+    squares = nn.functional.mse_loss(z, wanted, reduction="none").sum(dim=1)
+    if kappa != 1:
+        own = -nn.functional.nll_loss(z, labels, reduction="none")
+        squares = squares + (kappa - 1) * (own - target).square()
+    return squares / z.shape[1]
 
 
 class MeanSquared(PerSampleLoss):

@@ -13,21 +13,27 @@ from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
 from nc_tools.records import Batch, Outputs
 
 
-def anchor_scores(features: Tensor, weight: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Score every feature of a batch against the class vector of every sample: (N, N).
+def _scores(features: Tensor, weight: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Score every feature of a batch against the class vectors that the batch needs.
 
-    Args:
-        features: (N, D); scaled to unit length here.
-        weight: Class vectors (K, D); scaled to unit length here.
-        labels: (N,), int64.
-        temperature: t, positive.
+    A denominator depends on the class alone. So there is one row for each class, or, where the classes outnumber the
+    samples, one for each sample: never more than N^2 numbers.
 
     Returns:
-        Entry (i, j) is w_{y_i} . u_j / t.
+        Scores w_r . u_j / t (R, N) of unit vectors, the class of each row (R,), and the row of each sample (N,).
     """
     u = unit(checked_logits(features, labels))
-    anchors = unit(at_least_float32(weight).index_select(0, labels)).to(u.dtype)
-    return anchors @ u.T / temperature
+    vectors = at_least_float32(weight).to(u.dtype)
+    if len(vectors) <= len(u):
+        classes, row = torch.arange(len(vectors), device=u.device), labels
+    else:
+        classes, row = labels, torch.arange(len(u), device=u.device)
+        vectors = vectors.index_select(0, labels)
+    return unit(vectors) / temperature @ u.T, classes, row
+
+
+def _own(scores: Tensor, row: Tensor) -> Tensor:
+    return scores.gather(0, row.unsqueeze(0)).squeeze(0)
 
 
 def ntce(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
@@ -46,8 +52,8 @@ def ntce(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 
         >>> ntce(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), temperature=1.0)
         tensor([0.3133, 0.3133])
     """
-    scores = anchor_scores(features, weight, labels, temperature)
-    return scores.logsumexp(dim=1) - scores.diagonal()
+    scores, _, row = _scores(features, weight, labels, temperature)
+    return scores.logsumexp(dim=1).index_select(0, row) - _own(scores, row)
 
 
 def nonl(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
@@ -69,11 +75,12 @@ def nonl(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 
         >>> nonl(torch.eye(2), torch.eye(2), torch.tensor([0, 0]))
         tensor([0., 0.])
     """
-    scores = anchor_scores(features, weight, labels, temperature)
-    same = labels.unsqueeze(1) == labels
+    scores, classes, row = _scores(features, weight, labels, temperature)
+    same = classes.unsqueeze(1) == labels
     # The least finite number, not -inf: a row without a negative must not put NaN into the gradient.
     negatives = scores.masked_fill(same, torch.finfo(scores.dtype).min).logsumexp(dim=1)
-    return (negatives - scores.diagonal()).masked_fill(same.all(dim=1), 0.0)
+    alone = same.all(dim=1).index_select(0, row)
+    return (negatives.index_select(0, row) - _own(scores, row)).masked_fill(alone, 0.0)
 
 
 class NTCE(PerSampleLoss):
@@ -84,7 +91,7 @@ class NTCE(PerSampleLoss):
     a larger and fresher set of negatives when K is small. Source: Koromilas et al. 2026 (neural collapse by design),
     whose results are among the strongest beside fixed ETF heads; it combines with a fixed frame too.
 
-    O(N^2 D), whatever K is, and no logits. Neither norms nor biases nor the head's scale get a gradient: take it with a
+    O(N min(N, K) D), and no logits. Neither norms nor biases nor the head's scale get a gradient: take it with a
     head that normalises and has a fixed scale, and calibrate before reading probabilities. Meaningful on batches of
     several classes: larger batches are better.
 
