@@ -100,9 +100,11 @@ def step_on_logits(loss: LossTerm, logits: Tensor, batch: Batch) -> Callable[[],
     leaf = logits.clone().requires_grad_()
     outputs = outputs_of(loss, GivenLogits(logits.shape[1], logits.device), leaf)
 
+    own = list(loss.parameters())
+
     def step() -> None:
-        leaf.grad = None
-        loss.zero_grad(set_to_none=True)
+        for parameter in (leaf, *own):
+            parameter.grad = None
         loss(outputs, batch).backward()
 
     return step
@@ -111,9 +113,11 @@ def step_on_logits(loss: LossTerm, logits: Tensor, batch: Batch) -> Callable[[],
 def stepper(loss: LossTerm, head: Head, x: Tensor, batch: Batch) -> Callable[[], object]:
     leaf = x.clone().requires_grad_()
 
+    own = list(loss.parameters())
+
     def step() -> None:
-        leaf.grad = None
-        loss.zero_grad(set_to_none=True)
+        for parameter in (leaf, *own):
+            parameter.grad = None
         loss(outputs_of(loss, head, leaf), batch).backward()
 
     return step

@@ -21,6 +21,7 @@ from nc_tools.losses import (
     Focal,
     LogitAdjusted,
     LossTerm,
+    PerSampleLoss,
     adjust_logits,
     dot_regression,
     log_prior,
@@ -220,6 +221,17 @@ def test_terms_sum_to_the_loss(wanted: Spec[LossTerm]) -> None:
     terms = loss.terms(seen_by(loss, head, h), batch)
     total = torch.stack(list(terms.values())).sum().detach()  # a loss may have parameters of its own
     assert float(total) == pytest.approx(float(loss(seen_by(loss, head, h), batch).detach()), rel=1e-6)
+
+
+@every_loss
+def test_a_loss_of_samples_is_their_mean(wanted: Spec[LossTerm]) -> None:
+    loss, head, h = built(wanted).eval(), ETFHead(D, K), torch.randn(N, D)
+    if not isinstance(loss, PerSampleLoss) or "mean_over" in wanted.arguments:
+        pytest.skip("not the mean of samples")
+    batch = batch_of(torch.arange(N) % K)
+    each = loss.per_sample(seen_by(loss, head, h), batch)
+    assert each.shape == (N,)
+    assert torch.allclose(each.mean(), loss(seen_by(loss, head, h), batch), rtol=1e-5)
 
 
 @every_loss

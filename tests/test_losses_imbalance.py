@@ -98,6 +98,7 @@ def test_balanced_softmax(z: Row, own: int, n: list[int]) -> None:
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert float(LogitAdjusted(n, tau=1.0)(*one(z, own))) == found
     assert float(ARB(n)(*one(z, own))) == found
+    assert ARB is BalancedSoftmax  # a comparison must not take the two for two methods
 
 
 def test_defaults_are_those_of_the_sources() -> None:

@@ -1,6 +1,6 @@
 """Losses over the records that heads and loaders give, and the free functions below them."""
 
-from nc_tools.losses.affine import AffineCrossEntropy, affine_cross_entropy
+from nc_tools.losses.affine import AffineCrossEntropy, affine_cross_entropy, affine_logits
 from nc_tools.losses.base import LossTerm
 from nc_tools.losses.binary import BinaryCrossEntropy, binary_cross_entropy
 from nc_tools.losses.class_weights import class_balanced_weights, effective_number
@@ -49,6 +49,7 @@ __all__ = [
     "VectorScaling",
     "adjust_logits",
     "affine_cross_entropy",
+    "affine_logits",
     "binary_cross_entropy",
     "class_balanced_weights",
     "class_mean",

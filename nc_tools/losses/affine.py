@@ -9,7 +9,7 @@ from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
 from nc_tools.records import Batch, Outputs
 
 
-def affine_cross_entropy(
+def affine_logits(
     logits: Tensor,
     labels: Tensor,
     *,
@@ -17,9 +17,9 @@ def affine_cross_entropy(
     shift: Tensor | None = None,
     margin: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of a_k z_k + b_k, less m_y at the own class, per sample. See :class:`AffineCrossEntropy`.
+    """Return a_k z_k + b_k, less m_y at the own class. See :class:`AffineCrossEntropy`.
 
-    One pass over (N, K) more than cross-entropy, and none in the backward pass unless there is a factor.
+    One pass over (N, K) for factor and shift, one for the margin; in the backward pass none but for the factor.
 
     Args:
         logits: (N, K).
@@ -29,7 +29,7 @@ def affine_cross_entropy(
         margin: m (K,), in units of the logits; None is 0.
 
     Returns:
-        (N,): -log softmax(a z + b - m_y e_y)_y.
+        (N, K), at least float32.
 
     Raises:
         TypeError: If the labels are not class indices.
@@ -37,9 +37,8 @@ def affine_cross_entropy(
 
     Example:
         >>> import torch
-        >>> z, y = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
-        >>> affine_cross_entropy(z, y, margin=torch.tensor([2.0, 2.0]))  # log 2: the margin eats the lead
-        tensor([0.6931])
+        >>> affine_logits(torch.tensor([[2.0, 1.0]]), torch.tensor([0]), margin=torch.tensor([0.5, 9.0]))
+        tensor([[1.5000, 1.0000]])
     """
     z = checked_logits(logits, labels)
     for vector in (factor, shift, margin):
@@ -52,6 +51,29 @@ def affine_cross_entropy(
     if margin is not None:
         own = margin.to(z.dtype).index_select(0, labels)
         z = z.scatter_add(1, labels.unsqueeze(1), -own.unsqueeze(1))
+    return z
+
+
+def affine_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    factor: Tensor | None = None,
+    shift: Tensor | None = None,
+    margin: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy of :func:`affine_logits`, per sample, with the same arguments.
+
+    Returns:
+        (N,): -log softmax(a z + b - m_y e_y)_y.
+
+    Example:
+        >>> import torch
+        >>> z, y = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
+        >>> affine_cross_entropy(z, y, margin=torch.tensor([2.0, 2.0]))  # log 2: the margin eats the lead
+        tensor([0.6931])
+    """
+    z = affine_logits(logits, labels, factor=factor, shift=shift, margin=margin)
     return nn.functional.cross_entropy(z, labels, reduction="none")
 
 
@@ -90,5 +112,12 @@ class AffineCrossEntropy(PerSampleLoss):
 
     def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the cross-entropy of the adjusted logits (N,)."""
+        return nn.functional.cross_entropy(self._adjusted(outputs, batch), batch.labels, reduction="none")
+
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the mean over the batch, taken inside the kernel: fewer small steps."""
+        return nn.functional.cross_entropy(self._adjusted(outputs, batch), batch.labels)
+
+    def _adjusted(self, outputs: Outputs, batch: Batch) -> Tensor:
         margin = None if self.margin is None else outputs.scale * self.margin
-        return affine_cross_entropy(outputs.logits, batch.labels, factor=self.factor, shift=self.shift, margin=margin)
+        return affine_logits(outputs.logits, batch.labels, factor=self.factor, shift=self.shift, margin=margin)

@@ -128,12 +128,16 @@ class CrossEntropy(PerSampleLoss):
 
     def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the cross-entropy of each sample (N,)."""
-        return smoothed_cross_entropy(outputs.logits, batch.labels, self._smoothing())
-
-    def _smoothing(self) -> float | Tensor:
         if isinstance(self.label_smoothing, ClassWiseSmoothing):
-            return cast(Tensor, self.strengths)
-        return self.label_smoothing
+            return smoothed_cross_entropy(outputs.logits, batch.labels, cast(Tensor, self.strengths))
+        return smoothed_cross_entropy(outputs.logits, batch.labels, self.label_smoothing)
+
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the mean over the batch; with one strength for all it is taken inside the kernel."""
+        if isinstance(self.label_smoothing, ClassWiseSmoothing):
+            return super().compute(outputs, batch)
+        z = checked_logits(outputs.logits, batch.labels)
+        return nn.functional.cross_entropy(z, batch.labels, label_smoothing=self.label_smoothing)
 
     def extra_repr(self) -> str:
         """Show the smoothing in the loss's printout."""

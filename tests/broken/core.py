@@ -72,7 +72,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("half = self.added // 2", "half = 0"),
     ],
     ("losses/cross_entropy.py", LOSSES): [
-        ("label_smoothing=smoothing,", "label_smoothing=0.0,"),
+        ("label_smoothing=self.label_smoothing)", "label_smoothing=0.0)"),
     ],
     ("losses/dot_regression.py", LOSSES): [
         ("(own_score - target)", "(own_score + target)"),

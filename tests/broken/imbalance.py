@@ -27,7 +27,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("losses/class_weights.py", TESTS): [
         ("-torch.expm1(counts * decay)", "-torch.expm1(decay / counts)"),
-        ("/ (1 - beta)", "/ beta"),
+        ("counts * decay) / (1 - beta)", "counts * decay) / (1 + beta)"),
         ("len(inverse) / inverse.sum()", "1 / inverse.sum()"),
         (".reciprocal()", ""),
     ],
