@@ -43,9 +43,9 @@ class BinaryCrossEntropy(PerSampleLoss):
     as there, so that its gradients are larger than cross-entropy's.
 
     The thresholds are parameters of the loss: the loop trains them with the backbone's rate, without decay, and a
-    checkpoint holds them. They are for heads without a bias: beside one, the two do the same. Prediction
-    stays the argmax of the head's logits. Which leaves the thresholds out: on imbalanced data, where rare
-    classes get higher ones, that acts as an adjustment for the prior.
+    checkpoint holds them. They are for heads without a bias: beside one, the two do the same. Prediction stays the
+    argmax of the head's logits, without the thresholds; on imbalanced data, where rare classes get higher ones,
+    leaving them out acts as an adjustment for the prior.
 
     Args:
         num_classes: K; a run fills it in.

@@ -39,7 +39,7 @@ def effective_number(class_counts: Tensor | Sequence[int], beta: float = 0.9999)
 def class_balanced_weights(class_counts: Tensor | Sequence[int], beta: float = 0.9999) -> Tensor:
     """Return class weights that fall with the effective number of samples, summing to K; float32 (K,).
 
-    w_k proportional to (1 - beta) / (1 - beta^n_k) (Cui et al. 2019, eq. 6): equal weights at beta = 0, inverse
+    w_k proportional to (1 - beta) / (1 - beta^n_k) (Cui et al. 2019, section 4): equal weights at beta = 0, inverse
     frequencies at beta = 1.
 
     Args:

@@ -42,7 +42,7 @@ class LabelRelaxation(PerSampleLoss):
     The target is the nearest of all distributions with t_y >= 1 - alpha: t_y = 1 - alpha, and the others share alpha as
     the prediction does, t_j = alpha p_j / (1 - p_y). Unlike smoothing, it does not ask for equal scores of the wrong
     classes, and it does not push samples that are sure enough; with noisy labels it slows memorisation. In closed form
-    (1 - a) log((1 - a) / p_y) + a log(a / (1 - p_y)). Source: Lienen and Huellermeier 2021, eq. 5 to 7; here in the
+    (1 - a) log((1 - a) / p_y) + a log(a / (1 - p_y)). Source: Lienen and Huellermeier 2021; here in the
     log domain throughout, so that saturated logits give finite gradients.
 
     Args:

@@ -33,13 +33,13 @@ class LDAM(AffineCrossEntropy):
 
     With cosines c: -log(e^{s (c_y - m_y)} / (e^{s (c_y - m_y)} + sum_{j != y} e^{s c_j})),
     m_k = max_margin n_k^(-1/4) / max_j n_j^(-1/4): the n^(-1/4) law minimises a bound on the balanced error (Cao et al.
-    2019, eq. 10, 12 and 13). Usually with :class:`~nc_tools.losses.DeferredReweighting` (LDAM-DRW).
+    2019, section 3). Usually with :class:`~nc_tools.losses.DeferredReweighting` (LDAM-DRW).
 
     The margin is one of cosines, so the scale multiplies it too. Here s is the head's own scale, so that the logits
     that are trained are those that are evaluated; the paper's s = 30 is ``CosineHead(scale=30.0)``. Over a head that
     normalises and has a scale (cosine, fixed frame) this is the published loss. Over a linear head, whose scale is 1,
-    it is the paper's eq. 13 as it stands, with the margin in units of the logits: a small one, which growing norms
-    soon outrun.
+    it is the same formula with s = 1 and w_y . h for the cosine: a margin in units of the logits, and a small one,
+    which growing norms soon outrun.
 
     Args:
         class_counts: Training samples of each class (K,); a run fills it in.

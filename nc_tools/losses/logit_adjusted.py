@@ -102,7 +102,7 @@ class LogitAdjusted(AffineCrossEntropy):
 class BalancedSoftmax(LogitAdjusted):
     """Balanced softmax: -log(n_y e^{z_y} / sum_k n_k e^{z_k}), n_k the training samples of class k.
 
-    Logit adjustment at tau = 1 under the name of Ren et al. (2020, eq. 4): log n_k and log pi_k differ by a constant,
+    Logit adjustment at tau = 1 under the name of Ren et al. (2020): log n_k and log pi_k differ by a constant,
     which the softmax does not see. The attraction-repulsion-balanced loss (Xie et al. 2023), with the counts of the
     training set, is this loss too: ``ARB`` is another name of this class, so that a comparison does not take the two
     for two methods.

@@ -37,7 +37,7 @@ class LogitNorm(PerSampleLoss):
 
     Under cross-entropy the logits' norm keeps growing on samples that are already right, and with it the confidence,
     also on inputs of no class. Here only the direction is trained: the detection anchor that lies closest to a cosine
-    head, with any head. Source: Wei et al. 2022, eq. 5; a row of zeros stays zero here, instead of a small number added
+    head, with any head. Source: Wei et al. 2022; a row of zeros stays zero here, instead of a small number added
     to each norm. Calibrate with a temperature before reading probabilities: prediction uses the plain logits.
 
     Args:

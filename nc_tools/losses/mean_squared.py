@@ -42,7 +42,7 @@ class MeanSquared(PerSampleLoss):
 
     Trains classifiers about as well as cross-entropy, and is where neural collapse can be followed in closed form.
     For small K, kappa = M = 1; with many classes the own class needs more weight and a larger target, or it drowns
-    among the others: kappa = 15, M = 30 for ImageNet. Source: Hui and Belkin 2021, section 2.
+    among the others: kappa = 15, M = 30 for ImageNet. Source: Hui and Belkin 2021.
 
     On a head with unit features its scale bounds the logits: M must lie within it.
 

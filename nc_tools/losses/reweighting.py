@@ -19,7 +19,7 @@ class ClassBalanced(LossTerm):
     """Any loss per sample, averaged with class weights: sum_i w_{y_i} l_i / sum_i w_{y_i}.
 
     The weights are those of :func:`~nc_tools.losses.class_balanced_weights`, from equal ones to inverse frequencies.
-    Source: Cui et al. (2019, eq. 6); they divide by the number of samples, we by the batch's weights, as the public
+    Source: Cui et al. (2019, section 4); they divide by the number of samples, we by the batch's weights, as the public
     code of deferred re-weighting does, so that a batch of rare samples does not take a longer step.
 
     Args:

@@ -30,7 +30,7 @@ class VectorScaling(AffineCrossEntropy):
     """Vector-scaling loss: -log softmax(a z + tau log pi)_y, a_k = (n_k / n_max)^gamma, pi_k = n_k / n.
 
     A shift alone acts early in training and fades once the training data are fitted; a factor below one on the rare
-    classes' logits makes the network grow them, and keeps acting to the end (Kini et al. 2021, eq. 3 and section 2).
+    classes' logits makes the network grow them, and keeps acting to the end (Kini et al. 2021).
     At gamma = 0 it is :class:`~nc_tools.losses.LogitAdjusted`. The public long-tail CIFAR runs use gamma = .15 and
     tau = 1.25.
 
