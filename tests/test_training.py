@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nc_tools.heads import LEARNED, CosineHead, ETFHead, LinearHead, spec
-from nc_tools.losses import CrossEntropy, DotRegression
+from nc_tools.losses import BinaryCrossEntropy, CrossEntropy, DotRegression
 from nc_tools.losses.base import LossTerm
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch
@@ -98,6 +98,39 @@ def test_a_head_without_parameters_has_no_group():
     optimizer = make_optimizer(model, OptimConfig())
     assert {i for g in optimizer.param_groups for i in ids(g["params"])} == ids(model.backbone.parameters())
     assert all(g["params"] for g in optimizer.param_groups)
+
+
+def test_what_a_loss_learns_is_trained_at_the_backbones_rate_without_decay():
+    model, loss = small(), BinaryCrossEntropy(3)
+    config = OptimConfig(lr=0.1, head_lr_ratio=4.0, weight_decay=0.01, decay_norm_and_bias=True)
+    *groups, last = make_optimizer(model, config, loss).param_groups
+    assert ids(last["params"]) == ids(loss.parameters())
+    assert (last["lr"], last["peak_lr"], last["weight_decay"]) == (0.1, 0.1, 0.0)
+    assert {i for g in groups for i in ids(g["params"])} == ids(model.parameters())
+    assert len(make_optimizer(model, config, CrossEntropy()).param_groups) == len(groups)
+
+
+def test_parameters_that_loss_and_model_share_are_trained_once():
+    model = small()
+
+    class Shares(CrossEntropy):
+        def __init__(self):
+            super().__init__()
+            self.head = model.head
+
+    groups = make_optimizer(model, OptimConfig(), Shares()).param_groups
+    assert sorted(id(p) for g in groups for p in g["params"]) == sorted(ids(model.parameters()))
+
+
+def test_thresholds_of_a_loss_are_learned_and_clipped_with_the_rest():
+    def thresholds_after(clip_norm):
+        loss = BinaryCrossEntropy(3)
+        fit(small(), loss, Batches(), TrainConfig(epochs=2), OptimConfig(lr=0.1, clip_norm=clip_norm))
+        return loss.thresholds.detach()
+
+    free, clipped = thresholds_after(None), thresholds_after(1e-6)
+    assert (free > 0.05).all()  # two of three classes are not the sample's
+    assert clipped.norm() < 1e-5
 
 
 def test_a_model_that_cannot_be_trained_is_refused():

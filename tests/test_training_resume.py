@@ -11,7 +11,7 @@ from test_training import Batches, small
 
 from nc_tools.heads import LEARNED, CosineHead
 from nc_tools.interruption import Killed, StopSignal
-from nc_tools.losses import CrossEntropy
+from nc_tools.losses import BinaryCrossEntropy, CrossEntropy
 from nc_tools.training import OptimConfig, TrainConfig, fit
 from nc_tools.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -83,6 +83,24 @@ def test_a_checkpoint_of_an_epochs_end_goes_on_bit_equal(tmp_path):
     assert (stored["step"], stored["epochs_done"]) == (6, 2)
     resumed, _ = train(Batches(), parts, checkpoint=path, resume=True)
     assert parts == whole
+    assert same(straight, resumed)
+
+
+def test_what_a_loss_learned_is_in_the_checkpoint(tmp_path):
+    def trained(batches, **how):
+        torch.manual_seed(5)
+        loss = BinaryCrossEntropy(3)
+        model = small()
+        fit(model, loss, batches, TrainConfig(epochs=4), OptimConfig(lr=0.05), **how)
+        return model, loss
+
+    straight, learned = trained(Batches())
+    stop, path = StopSignal(), tmp_path / "checkpoint.pt"
+    with pytest.raises(Killed):
+        trained(StopAt(stop, 6), checkpoint=path, stop=stop)
+    resumed, relearned = trained(Batches(), checkpoint=path, resume=True)
+    assert learned.thresholds.detach().abs().min() > 0
+    assert same(learned, relearned)
     assert same(straight, resumed)
 
 

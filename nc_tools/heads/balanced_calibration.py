@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools.heads.base import Head
-from nc_tools.heads.fixed import ETFHead
+from nc_tools.heads.etf import ETFHead
 from nc_tools.heads.linear import LinearHead
 from nc_tools.heads.scale import LearnedScale
 from nc_tools.records import full_precision

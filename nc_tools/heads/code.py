@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nc_tools.geometry.code_bounds import minimal_angle_bounds
 from nc_tools.geometry.spherical_code import SOLVER_LIMIT, code_angle, minimal_angle, spherical_code
-from nc_tools.heads.fixed import FixedFrameHead
+from nc_tools.heads.frame import FixedFrameHead
 from nc_tools.seeds import stream
 
 ROWS_CHECKED = 256  # of a frame of 50,000 rows that is loaded: a second or two

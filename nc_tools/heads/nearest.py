@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nc_tools.geometry.nearest import nearest_simplex_etf
 from nc_tools.heads.class_means import RunningClassMeans, agree
-from nc_tools.heads.fixed import ETFHead
+from nc_tools.heads.etf import ETFHead
 from nc_tools.heads.scale import LearnedScale
 from nc_tools.records import Outputs
 

@@ -7,7 +7,7 @@ import json
 import torch
 from torch import Tensor
 
-from nc_tools.heads.fixed import ETFHead
+from nc_tools.heads.etf import ETFHead
 from nc_tools.heads.scale import LearnedScale
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.heads.class_means import RunningClassMeans
-from nc_tools.heads.fixed import ETFHead
+from nc_tools.heads.etf import ETFHead
 from nc_tools.heads.scale import LearnedScale
 from nc_tools.heads.unit import unit
 from nc_tools.records import Outputs

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nc_tools.heads.fixed import ETFHead
+from nc_tools.heads.etf import ETFHead
 from nc_tools.heads.scale import Scale, default_scale
 
 

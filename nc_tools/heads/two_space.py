@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nc_tools.heads.fixed import ETFHead
+from nc_tools.heads.etf import ETFHead
 from nc_tools.heads.scale import LearnedScale
 from nc_tools.seeds import stream
 

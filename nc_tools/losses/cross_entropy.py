@@ -1,41 +1,143 @@
-"""Cross-entropy."""
+"""Cross-entropy, and its label smoothing: the same for all classes, or more for the large ones."""
 
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
 from torch import Tensor, nn
 
-from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.losses.class_counts import check_width, checked_counts
+from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
 from nc_tools.records import Batch, Outputs
 
 
-class CrossEntropy(LossTerm):
-    """Softmax cross-entropy: -sum_k t_k log p_k, with t the one-hot label, smoothed if asked.
+@dataclass(frozen=True)
+class ClassWiseSmoothing:
+    """Ask for label smoothing that rises with the size of the class.
 
-    Label smoothing mixes the label with the uniform distribution, t = (1 - a) onehot + a / K (Szegedy et al. 2016,
-    section 7); it also speeds collapse, and keeps its optimum at finite norms.
+    eps_k = tail + (head - tail) f(x_k), x_k = (n_k - n_min) / (n_max - n_min), with f(x) = x ("linear"), sin(pi x / 2)
+    ("concave") or 1 - cos(pi x / 2) ("convex"). A network is surest of the classes it has seen most, and smoothing
+    is what takes sureness away. Source: Zhong et al. 2021 (MiSLAS, label-aware smoothing), who share eps among the
+    K - 1 other classes; like uniform smoothing, and their code, we share it among all K. Where all classes are equally
+    large, all take ``head``.
 
-    Args:
-        label_smoothing: a, from 0 to below 1; .05 to .1 are usual.
-
-    Raises:
-        ValueError: If ``label_smoothing`` is outside [0, 1).
+    Attributes:
+        head: eps of the largest class, in [0, 1).
+        tail: eps of the smallest class, from 0 to ``head``.
+        shape: f.
 
     Example:
-        >>> import torch
+        >>> ClassWiseSmoothing(0.4, 0.1, "linear").strengths([100, 50, 0]).tolist()
+        [0.4000000059604645, 0.25, 0.10000000149011612]
+    """
+
+    head: float = 0.3
+    tail: float = 0.0
+    shape: Literal["linear", "concave", "convex"] = "concave"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tail <= self.head < 1:
+            raise ValueError(f"smoothing must hold 0 <= tail <= head < 1, got head={self.head}, tail={self.tail}")
+        if self.shape not in ("linear", "concave", "convex"):
+            raise ValueError(f"shape must be 'linear', 'concave' or 'convex', got {self.shape!r}")
+
+    def strengths(self, class_counts: Tensor | Sequence[int]) -> Tensor:
+        """Return eps_k, float32 (K,)."""
+        # An empty class has no label to smooth: it may stand among the counts.
+        counts = checked_counts(torch.as_tensor(class_counts).clamp(min=0) + 1)
+        spread = counts.max() - counts.min()
+        x = torch.where(spread > 0, (counts - counts.min()) / spread.clamp(min=1), torch.ones_like(counts))
+        quarter = math.pi / 2 * x
+        f = {"linear": x, "concave": quarter.sin(), "convex": 1 - quarter.cos()}[self.shape]
+        return (self.tail + (self.head - self.tail) * f).to(torch.float32)
+
+
+def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float | Tensor = 0.0) -> Tensor:
+    """Cross-entropy with smoothed labels, per sample. See :class:`CrossEntropy`.
+
+    Args:
+        logits: (N, K).
+        labels: (N,), int64.
+        smoothing: One strength for all classes, or one for each (K,).
+
+    Returns:
+        (N,): -(1 - eps_y) log p_y - (eps_y / K) sum_k log p_k.
+
+    Raises:
+        TypeError: If the labels are not class indices.
+        ValueError: If the shapes do not fit.
+
+    Example:
+        >>> z, y = torch.zeros(1, 4), torch.tensor([2])
+        >>> smoothed_cross_entropy(z, y, torch.full((4,), 0.1))
+        tensor([1.3863])
+    """
+    z = checked_logits(logits, labels)
+    if not isinstance(smoothing, Tensor):
+        return nn.functional.cross_entropy(z, labels, label_smoothing=smoothing, reduction="none")
+    check_width(smoothing, z)
+    strength = smoothing.to(z.dtype).index_select(0, labels)
+    # Both terms from one log-softmax, through nll_loss and sum, whose gradients cost least.
+    log_p = z.log_softmax(dim=1)
+    own = nn.functional.nll_loss(log_p, labels, reduction="none")
+    return (1 - strength) * own - strength / z.shape[1] * log_p.sum(dim=1)
+
+
+class CrossEntropy(PerSampleLoss):
+    """Softmax cross-entropy: -sum_k t_k log p_k, with t the one-hot label, smoothed if asked.
+
+    Label smoothing mixes the label with the uniform distribution, t = (1 - eps) onehot + eps / K (Szegedy et al. 2016,
+    section 7); it also speeds collapse, and keeps its optimum at finite norms. Class-wise smoothing takes an eps of its
+    own for each class, by the class's size.
+
+    Args:
+        label_smoothing: eps, from 0 to below 1 (.05 to .1 are usual), or a :class:`ClassWiseSmoothing`.
+        class_counts: Training samples of each class (K,), for class-wise smoothing; a run fills it in.
+
+    Raises:
+        ValueError: If ``label_smoothing`` is outside [0, 1), or class-wise without class counts.
+
+    Example:
         >>> from nc_tools.heads import LinearHead
         >>> batch = Batch(torch.zeros(2, 4), torch.tensor([0, 2]), torch.arange(2))
         >>> CrossEntropy()(LinearHead(4, 3).outputs(batch.inputs), batch).shape
         torch.Size([])
     """
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    strengths: Tensor | None
+
+    def __init__(
+        self,
+        label_smoothing: float | ClassWiseSmoothing = 0.0,
+        class_counts: Tensor | Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
         self.label_smoothing = label_smoothing
+        strengths = None
+        if isinstance(label_smoothing, ClassWiseSmoothing):
+            if class_counts is None:
+                raise ValueError("class-wise smoothing needs class_counts (K,), the training samples of each class")
+            strengths = label_smoothing.strengths(class_counts)
+        elif not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
+        self.register_buffer("strengths", strengths, persistent=False)
+
+    def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the cross-entropy of each sample (N,)."""
+        if isinstance(self.label_smoothing, ClassWiseSmoothing):
+            return smoothed_cross_entropy(outputs.logits, batch.labels, cast(Tensor, self.strengths))
+        return smoothed_cross_entropy(outputs.logits, batch.labels, self.label_smoothing)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch."""
-        logits = at_least_float32(outputs.logits)
-        return nn.functional.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        """Return the mean over the batch; with one strength for all it is taken inside the kernel."""
+        if isinstance(self.label_smoothing, ClassWiseSmoothing):
+            return super().compute(outputs, batch)
+        z = checked_logits(outputs.logits, batch.labels)
+        return nn.functional.cross_entropy(z, batch.labels, label_smoothing=self.label_smoothing)
 
     def extra_repr(self) -> str:
         """Show the smoothing in the loss's printout."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
-from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.losses.base import at_least_float32
+from nc_tools.losses.per_sample import PerSampleLoss, class_mean
 from nc_tools.records import Batch, Outputs
 
 
@@ -23,24 +26,29 @@ def dot_regression(own_score: Tensor, weight_norm: float = 1.0, feature_norm: fl
     return (own_score - target).square() / (2 * target)
 
 
-class DotRegression(LossTerm):
+class DotRegression(PerSampleLoss):
     """Pull each feature to its own class vector, without a push from the others: (w_y . h - t)^2 / (2 t).
 
     Here t = ||w|| ||h||, the largest value that w_y . h can take.
 
     For fixed frames: the push of cross-entropy, which imbalance makes unequal, is dropped, because the frame already
     keeps the classes apart. Needs w_y alone: O(N D), no logits, whatever K is. Source: Yang et al. 2022, eq. 8, with
-    t = sqrt(E_W E_H); h is the feature after the head's projection and normalisation. The released code differs: it
-    also rescales the target by the inverse class frequency of the batch, which we leave out.
+    t = sqrt(E_W E_H); h is the feature after the head's projection and normalisation.
+
+    The released code computes another loss: with its default ``GivenEw`` it lengthens each class vector by
+    sqrt(N / (P c_y)), c_y the samples of the class in the batch of N and P the classes in it. That factor leaves
+    the square as N / (P c_y), which makes the loss the mean over the classes of the batch instead of over its samples.
+    That is ``mean_over="classes"`` here: to repeat those runs, or to balance the classes within a batch.
 
     Not for a learned weight: nothing would keep its class vectors apart.
 
     Args:
         weight_norm: ||w_k||; 1 for every frame here.
         feature_norm: ||h||; 1 for a head that normalises.
+        mean_over: "samples", as in the paper, or "classes", as in the released code.
 
     Raises:
-        ValueError: If a norm is not positive.
+        ValueError: If a norm is not positive, or ``mean_over`` something else.
 
     Example:
         >>> import torch
@@ -51,15 +59,33 @@ class DotRegression(LossTerm):
         True
     """
 
-    def __init__(self, weight_norm: float = 1.0, feature_norm: float = 1.0) -> None:
+    def __init__(
+        self,
+        weight_norm: float = 1.0,
+        feature_norm: float = 1.0,
+        mean_over: Literal["samples", "classes"] = "samples",
+    ) -> None:
         super().__init__()
         if not (weight_norm > 0 and feature_norm > 0):
             raise ValueError(f"norms must be positive, got weight_norm={weight_norm}, feature_norm={feature_norm}")
         self.weight_norm = weight_norm
+        if mean_over not in ("samples", "classes"):
+            raise ValueError(f"mean_over must be 'samples' or 'classes', got {mean_over!r}")
         self.feature_norm = feature_norm
+        self.mean_over = mean_over
+
+    def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the squared distance of each sample (N,)."""
+        own_score = at_least_float32(outputs.own_scores(batch.labels))
+        return dot_regression(own_score, self.weight_norm, self.feature_norm)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch."""
-        return dot_regression(
-            at_least_float32(outputs.own_scores(batch.labels)), self.weight_norm, self.feature_norm
-        ).mean()
+        """Return the mean over the batch's samples, or over its classes."""
+        each = self.per_sample(outputs, batch)
+        if self.mean_over == "samples":
+            return each.mean()
+        return class_mean(each, batch.labels, outputs.weight.shape[0])
+
+    def extra_repr(self) -> str:
+        """Show norms and mean in the loss's printout."""
+        return f"weight_norm={self.weight_norm}, feature_norm={self.feature_norm}, mean_over={self.mean_over!r}"

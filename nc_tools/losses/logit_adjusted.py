@@ -1,14 +1,15 @@
-"""Logit adjustment for class imbalance."""
+"""Logit adjustment for class imbalance, and its other name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nc_tools.losses.base import LossTerm, at_least_float32
-from nc_tools.records import Batch, Outputs
+from nc_tools.losses.affine import AffineCrossEntropy, affine_cross_entropy
+from nc_tools.losses.base import at_least_float32
+from nc_tools.losses.class_counts import check_width, checked_counts
 
 
 def log_prior(class_counts: Tensor | Sequence[int]) -> Tensor:
@@ -21,12 +22,7 @@ def log_prior(class_counts: Tensor | Sequence[int]) -> Tensor:
         >>> log_prior([3, 1]).exp().tolist()
         [0.75, 0.25]
     """
-    counts = torch.as_tensor(class_counts, dtype=torch.float64)
-    empty = (counts <= 0).nonzero().flatten().tolist()
-    if empty:
-        raise ValueError(
-            f"every class needs at least one training sample, but classes {empty} have none: leave them out"
-        )
+    counts = checked_counts(class_counts)
     return (counts / counts.sum()).log().to(torch.float32)
 
 
@@ -41,13 +37,16 @@ def logit_adjusted_cross_entropy(
         class_counts: Training samples of each class (K,).
         tau: Strength; 0 is plain cross-entropy.
 
+    Returns:
+        The mean over the batch.
+
     Example:
         >>> z, y = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
-        >>> logit_adjusted_cross_entropy(z, y, [5, 5]).item() == nn.functional.cross_entropy(z, y).item()
+        >>> logit_adjusted_cross_entropy(z, y, [5, 5]).item() == torch.nn.functional.cross_entropy(z, y).item()
         True
     """
     shift = tau * log_prior(class_counts).to(logits.device)
-    return nn.functional.cross_entropy(at_least_float32(logits) + shift, labels)
+    return affine_cross_entropy(logits, labels, shift=shift).mean()
 
 
 def adjust_logits(logits: Tensor, class_counts: Tensor | Sequence[int], tau: float = 1.0) -> Tensor:
@@ -68,15 +67,16 @@ def adjust_logits(logits: Tensor, class_counts: Tensor | Sequence[int], tau: flo
         >>> adjust_logits(torch.zeros(1, 2), [9, 1]).argmax().item()
         1
     """
-    return at_least_float32(logits) - tau * log_prior(class_counts).to(logits.device)
+    prior = log_prior(class_counts).to(logits.device)
+    check_width(prior, logits)
+    return at_least_float32(logits) - tau * prior
 
 
-class LogitAdjusted(LossTerm):
+class LogitAdjusted(AffineCrossEntropy):
     """Logit-adjusted cross-entropy: -log softmax(z + tau log pi)_y, pi_k = n_k / n.
 
     Consistent for the balanced error: the shift stands in for the training prior, so that z itself is free of it
-    (Menon et al. 2021, eq. 10). At tau = 1 the same as balanced softmax (Ren et al. 2020) and as the ARB loss with
-    global counts (Xie et al. 2023).
+    (Menon et al. 2021, eq. 10). At tau = 1 it is :class:`BalancedSoftmax`.
 
     Args:
         class_counts: Training samples of each class (K,); a run fills it in.
@@ -90,17 +90,36 @@ class LogitAdjusted(LossTerm):
         LogitAdjusted(tau=1.0)
     """
 
-    shift: Tensor
-
     def __init__(self, class_counts: Tensor | Sequence[int], tau: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(shift=tau * log_prior(class_counts))
         self.tau = tau
-        self.register_buffer("shift", tau * log_prior(class_counts), persistent=False)
-
-    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch."""
-        return nn.functional.cross_entropy(at_least_float32(outputs.logits) + self.shift, batch.labels)
 
     def extra_repr(self) -> str:
         """Show the strength in the loss's printout."""
         return f"tau={self.tau}"
+
+
+class BalancedSoftmax(LogitAdjusted):
+    """Balanced softmax: -log(n_y e^{z_y} / sum_k n_k e^{z_k}), n_k the training samples of class k.
+
+    Logit adjustment at tau = 1 under the name of Ren et al. (2020): log n_k and log pi_k differ by a constant,
+    which the softmax does not see. The attraction-repulsion-balanced loss (Xie et al. 2023), with the counts of the
+    training set, is this loss too: ``ARB`` is another name of this class, so that a comparison does not take the two
+    for two methods.
+
+    Args:
+        class_counts: Training samples of each class (K,); a run fills it in.
+
+    Raises:
+        ValueError: If a class has no sample.
+
+    Example:
+        >>> ARB is BalancedSoftmax
+        True
+    """
+
+    def __init__(self, class_counts: Tensor | Sequence[int]) -> None:
+        super().__init__(class_counts, tau=1.0)
+
+
+ARB = BalancedSoftmax

@@ -23,6 +23,7 @@ from nc_tools.metrics.risk_coverage import RiskCoverage, risk_coverage
 from nc_tools.metrics.scaling import AffineScaling, fit_dirichlet_scaling, fit_vector_scaling
 from nc_tools.metrics.temperature import fit_temperature
 from nc_tools.metrics.transfer import knn_accuracy, nearest_class_centre, transfer_report
+from nc_tools.metrics.uniform_accuracy import uniform_accuracy
 
 __all__ = [
     "AffineScaling",
@@ -52,4 +53,5 @@ __all__ = [
     "risk_coverage",
     "top_label_calibration_error",
     "transfer_report",
+    "uniform_accuracy",
 ]

@@ -79,7 +79,8 @@ def fit(
         Killed: If asked to stop.
     """
     device = next(model.backbone.parameters()).device
-    optimizer = make_optimizer(model, optim)
+    optimizer = make_optimizer(model, optim, loss)
+    clipped = list(dict.fromkeys([*model.parameters(), *loss.parameters()]))
     ema = WeightEMA(model, training.ema_decay) if training.ema_decay is not None else None
     forward = _forward_pass(model, training, device)
     state = TrainingState(model, loss, optimizer, ema, Meter(device))
@@ -98,7 +99,7 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(reduce(add, terms.values()))
             if optim.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
+                torch.nn.utils.clip_grad_norm_(clipped, optim.clip_norm)
             optimizer.step()
             with torch.no_grad():
                 model.head.observe(outputs, batch.labels, (state.step + 1) / total)

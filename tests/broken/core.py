@@ -72,9 +72,8 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("losses/logit_adjusted.py", LOSSES): [
         ("(counts / counts.sum())", "(counts / counts.max())"),
         ("shift = tau *", "shift = -tau *"),
-        ('"shift", tau * log_prior', '"shift", log_prior'),
-        ("outputs.logits) + self.shift", "outputs.logits) - self.shift"),
-        ("- tau * log_prior", "+ tau * log_prior"),
+        ("__init__(shift=tau * log_prior", "__init__(shift=log_prior"),
+        ("- tau * prior", "+ tau * prior"),
     ],
     ("metrics/accuracy.py", ACCURACY): [
         ("2 * right / (tested + predicted)", "right / (tested + predicted)"),

@@ -1,0 +1,288 @@
+"""What does a loss cost beside PyTorch's cross-entropy, in time, in memory, and does it ever wait for the GPU?
+
+    python benchmarks/losses.py                          N, K = 256, 1000 on the CPU
+    python benchmarks/losses.py --device cuda            the same on a GPU, and the check for synchronisation
+    python benchmarks/losses.py --json FILE              write the figures down as well
+    python benchmarks/losses.py --threads 1 --cpu-time   on a machine that others use at the same time
+
+Time: forward and backward through the loss alone, as the training loop calls it, against
+``torch.nn.functional.cross_entropy`` on the same logits; all losses take turns, and the ratio is that of the medians.
+Losses of features get features (N, D) and a frame (K, D) instead; their ratio, to the same cross-entropy, leaves the
+product that makes the logits out on that side. Memory: the largest sum of tensors alive at once, forward and
+backward, beyond the input, in units of N^2 floats. A new loss is one more line in a list below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import platform
+import statistics
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nc_tools import losses
+from nc_tools.heads import ETFHead
+from nc_tools.heads.base import Head
+from nc_tools.losses import LossTerm
+from nc_tools.records import Batch, Outputs
+
+CLOCK = time.perf_counter
+
+# Smoothing, margins and weights need counts: a long tail from 1000 samples down to 10.
+Build = Callable[[list[int]], LossTerm]
+OF_LOGITS: list[tuple[str, Build]] = [
+    ("CrossEntropy", lambda _: losses.CrossEntropy()),
+    ("CrossEntropy, smoothed", lambda _: losses.CrossEntropy(0.1)),
+    ("CrossEntropy, smoothed by class", lambda n: losses.CrossEntropy(losses.ClassWiseSmoothing(), n)),
+    ("LogitAdjusted", losses.LogitAdjusted),
+    ("BalancedSoftmax", losses.BalancedSoftmax),
+    ("VectorScaling", losses.VectorScaling),
+    ("LDAM", losses.LDAM),
+    ("ClassBalanced", losses.ClassBalanced),
+    ("DeferredReweighting of LDAM", lambda n: losses.DeferredReweighting(n, loss=losses.LDAM(n))),
+    ("Focal", lambda _: losses.Focal()),
+    ("LabelRelaxation", lambda _: losses.LabelRelaxation()),
+    ("MeanSquared", lambda _: losses.MeanSquared()),
+    ("BinaryCrossEntropy", lambda n: losses.BinaryCrossEntropy(len(n))),
+    ("LogitNorm", lambda _: losses.LogitNorm()),
+]
+OF_FEATURES: list[tuple[str, Build]] = [
+    ("DotRegression", lambda _: losses.DotRegression()),
+    ("DotRegression over classes", lambda _: losses.DotRegression(mean_over="classes")),
+    ("CosineRegression", lambda _: losses.CosineRegression()),
+    ("NTCE", lambda _: losses.NTCE()),
+    ("NONL", lambda _: losses.NONL()),
+]
+# Losses of pairs of samples: N x N scores are their nature, and how many copies of them live at once is the question.
+OF_PAIRS: list[tuple[str, Build]] = [
+    ("NTCE", lambda _: losses.NTCE()),
+    ("NONL", lambda _: losses.NONL()),
+]
+
+
+class GivenLogits(Head):
+    """A head whose logits are its features."""
+
+    scale = 1.0
+    bias = None
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        super().__init__(num_classes, num_classes)
+        self.weight = torch.ones(1, device=device)
+
+    def compute_logits(self, embedded: Tensor) -> Tensor:
+        """Return what came in."""
+        return embedded
+
+
+def counts_of(num_classes: int) -> list[int]:
+    return [round(1000 * 0.01 ** (k / max(1, num_classes - 1))) for k in range(num_classes)]
+
+
+def outputs_of(loss: LossTerm, head: Head, x: Tensor) -> Outputs:
+    outputs = head.outputs(x)
+    if loss.views == 2:  # the second view, as if augmentation had hardly changed it
+        outputs.second = head.outputs(x + 0.01)
+    return outputs
+
+
+def step_on_logits(loss: LossTerm, logits: Tensor, batch: Batch) -> Callable[[], object]:
+    """Return a step through the loss alone: the head's record is there already, and its logits are a leaf."""
+    leaf = logits.clone().requires_grad_()
+    outputs = outputs_of(loss, GivenLogits(logits.shape[1], logits.device), leaf)
+
+    own = list(loss.parameters())
+
+    def step() -> None:
+        for parameter in (leaf, *own):
+            parameter.grad = None
+        loss(outputs, batch).backward()
+
+    return step
+
+
+def stepper(loss: LossTerm, head: Head, x: Tensor, batch: Batch) -> Callable[[], object]:
+    leaf = x.clone().requires_grad_()
+
+    own = list(loss.parameters())
+
+    def step() -> None:
+        for parameter in (leaf, *own):
+            parameter.grad = None
+        loss(outputs_of(loss, head, leaf), batch).backward()
+
+    return step
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to hand freed blocks out again instead of asking the system for fresh pages at every step.
+
+    Otherwise a loss is measured by the page faults that the one before it left behind.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+        libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: the most that glibc takes
+
+
+def timed(works: dict[str, Callable[[], object]], device: torch.device, turns: int, repeats: int) -> dict[str, float]:
+    """Median milliseconds of each work; they take turns, so that a busy machine is so for all of them."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(turns + 2):
+        for name, work in works.items():
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            start = CLOCK()
+            for _ in range(repeats):
+                work()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn >= 2:
+                times[name].append(1000 * (CLOCK() - start) / repeats)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+class Alive(TorchDispatchMode):
+    """Add up the storages that live at once: what an operation returns, until nobody holds it any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known:
+            return
+        self.known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
+def peak_floats(work: Callable[[], object], device: torch.device) -> float:
+    """Largest number of float32 alive at once beyond what lived before."""
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 4
+    with Alive() as alive:
+        work()
+    return alive.peak / 4
+
+
+def waits(work: Callable[[], object]) -> bool:
+    """Tell whether a step makes the host wait for the GPU."""
+    work()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        work()
+    except RuntimeError as error:
+        if "synchroniz" not in str(error):
+            raise
+        return True
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return False
+
+
+def main() -> None:
+    global CLOCK
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu-time", action="store_true", help="processor time; meaningful with --threads 1")
+    parser.add_argument("--turns", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=2, help="steps in a turn")
+    parser.add_argument("--size", type=int, nargs=3, default=(256, 1024, 1000), metavar=("N", "D", "K"))
+    parser.add_argument("--pairs", type=int, nargs=2, default=(4096, 128), metavar=("N", "D"), help="for memory")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    CLOCK = time.process_time if args.cpu_time else time.perf_counter
+    keep_freed_memory()
+    torch.manual_seed(0)
+    device, (n, d, k), (pairs_n, pairs_d) = torch.device(args.device), args.size, args.pairs
+    logits, features = 3 * torch.randn(n, k, device=device), torch.randn(n, d, device=device)
+    batch = Batch(features, torch.randint(k, (n,), device=device), torch.arange(n, device=device))
+    counts = counts_of(k)
+    frame = ETFHead(d, k).to(device)
+    leaf = logits.clone().requires_grad_()
+
+    def cross_entropy() -> None:
+        leaf.grad = None
+        torch.nn.functional.cross_entropy(leaf, batch.labels).backward()
+
+    works: dict[str, Callable[[], object]] = {"torch cross_entropy": cross_entropy}
+    works |= {name: step_on_logits(build(counts).to(device), logits, batch) for name, build in OF_LOGITS}
+    of_features = {name: stepper(build(counts).to(device), frame, features, batch) for name, build in OF_FEATURES}
+    median = timed(works, device, args.turns, args.repeats)
+    base = median["torch cross_entropy"]
+    median |= timed(of_features, device, args.turns, args.repeats)
+    works |= of_features
+    where = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"{args.threads} CPU threads" + ", processor time" * args.cpu_time
+    )
+    print(f"forward + backward, N, D, K = {n}, {d}, {k}; {where}, torch {torch.__version__}, {args.turns} turns")
+    for name, value in median.items():
+        print(f"{name:<34}{value:9.3f} ms   {value / base:5.2f}")
+
+    labels = torch.arange(pairs_n, device=device) % 10
+    pair_batch, pair_head = Batch(labels, labels, labels), ETFHead(pairs_d, 10).to(device)
+    points = torch.randn(pairs_n, pairs_d, device=device)
+    memory = {}
+    print(f"largest memory of a step beyond its input, N, D = {pairs_n}, {pairs_d}, in N^2 floats")
+    for name, build in OF_PAIRS:
+        work = stepper(build(counts_of(10)).to(device), pair_head, points, pair_batch)
+        memory[name] = peak_floats(work, device) / pairs_n**2
+        print(f"{name:<34}{memory[name]:9.2f}")
+
+    waiting = None
+    if device.type == "cuda":
+        waiting = [name for name, work in works.items() if waits(work)]
+        print(f"host waits for the GPU in: {', '.join(waiting) or 'none'} of {len(works)}")
+    if args.json is not None:
+        told = {
+            "size": [n, d, k],
+            "pairs": [pairs_n, pairs_d],
+            "device": where,
+            "machine": platform.machine(),
+            "torch": torch.__version__,
+            "turns": args.turns,
+            "milliseconds": median,
+            "ratio": {name: value / base for name, value in median.items()},
+            "peak_in_squares": memory,
+            "waits": waiting,
+        }
+        args.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Weights of classes by how many samples they have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nc_tools.losses.class_counts import checked_counts
+
+
+def effective_number(class_counts: Tensor | Sequence[int], beta: float = 0.9999) -> Tensor:
+    """Return (1 - beta^n_k) / (1 - beta), float64 (K,): how many samples count when each new one may repeat an old one.
+
+    From 1 for beta = 0 to n_k in the limit beta = 1 (Cui et al. 2019, proposition 1).
+
+    Args:
+        class_counts: Training samples of each class (K,).
+        beta: In [0, 1].
+
+    Raises:
+        ValueError: If beta is outside [0, 1] or a class has no sample.
+
+    Example:
+        >>> effective_number([1, 2], beta=0.5).tolist()
+        [1.0, 1.5]
+    """
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta must lie in [0, 1], got {beta}: .9 to .9999 are usual")
+    counts = checked_counts(class_counts)
+    if beta == 1:
+        return counts
+    # expm1, because 1 - .9999^n of a rare class loses four digits.
+    decay = torch.tensor(beta, dtype=torch.float64, device=counts.device).log()
+    return -torch.expm1(counts * decay) / (1 - beta)
+
+
+def class_balanced_weights(class_counts: Tensor | Sequence[int], beta: float = 0.9999) -> Tensor:
+    """Return class weights that fall with the effective number of samples, summing to K; float32 (K,).
+
+    w_k proportional to (1 - beta) / (1 - beta^n_k) (Cui et al. 2019, section 4): equal weights at beta = 0, inverse
+    frequencies at beta = 1.
+
+    Args:
+        class_counts: Training samples of each class (K,).
+        beta: In [0, 1].
+
+    Raises:
+        ValueError: If beta is outside [0, 1] or a class has no sample.
+
+    Example:
+        >>> class_balanced_weights([3, 1], beta=1.0).tolist()
+        [0.5, 1.5]
+    """
+    inverse = effective_number(class_counts, beta).reciprocal()
+    return (inverse * (len(inverse) / inverse.sum())).to(torch.float32)

@@ -1,0 +1,59 @@
+"""The vector-scaling loss for class imbalance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nc_tools.losses.affine import AffineCrossEntropy
+from nc_tools.losses.class_counts import checked_counts
+from nc_tools.losses.logit_adjusted import log_prior
+
+
+def scaling_factors(class_counts: Tensor | Sequence[int], gamma: float) -> Tensor:
+    """Return (n_k / n_max)^gamma, float32 (K,): 1 for the largest class, less for the others.
+
+    Raises:
+        ValueError: If a class has no sample.
+
+    Example:
+        >>> scaling_factors([100, 25], 0.5).tolist()
+        [1.0, 0.5]
+    """
+    counts = checked_counts(class_counts)
+    return (counts / counts.max()).pow(gamma).to(torch.float32)
+
+
+class VectorScaling(AffineCrossEntropy):
+    """Vector-scaling loss: -log softmax(a z + tau log pi)_y, a_k = (n_k / n_max)^gamma, pi_k = n_k / n.
+
+    A shift alone acts early in training and fades once the training data are fitted; a factor below one on the rare
+    classes' logits makes the network grow them, and keeps acting to the end (Kini et al. 2021).
+    At gamma = 0 it is :class:`~nc_tools.losses.LogitAdjusted`. The public long-tail CIFAR runs use gamma = .15 and
+    tau = 1.25.
+
+    Args:
+        class_counts: Training samples of each class (K,); a run fills it in.
+        gamma: Strength of the factor, at least 0.
+        tau: Strength of the shift.
+
+    Raises:
+        ValueError: If gamma is negative or a class has no sample.
+
+    Example:
+        >>> VectorScaling([90, 10])
+        VectorScaling(gamma=0.3, tau=1.0)
+    """
+
+    def __init__(self, class_counts: Tensor | Sequence[int], gamma: float = 0.3, tau: float = 1.0) -> None:
+        if not gamma >= 0:
+            raise ValueError(f"gamma must not be negative (that would favour the large classes), got {gamma}")
+        super().__init__(factor=scaling_factors(class_counts, gamma), shift=tau * log_prior(class_counts))
+        self.gamma = gamma
+        self.tau = tau
+
+    def extra_repr(self) -> str:
+        """Show the strengths in the loss's printout."""
+        return f"gamma={self.gamma}, tau={self.tau}"

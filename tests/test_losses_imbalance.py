@@ -1,0 +1,312 @@
+"""Losses for class imbalance against scalar Python, and the identities between them."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_losses import batch_of, outputs_of
+from torch import Tensor
+
+from nc_tools.heads import LEARNED, CosineHead, LinearHead
+from nc_tools.losses import (
+    ARB,
+    LDAM,
+    AffineCrossEntropy,
+    BalancedSoftmax,
+    ClassBalanced,
+    CrossEntropy,
+    DeferredReweighting,
+    DotRegression,
+    Focal,
+    LogitAdjusted,
+    LossTerm,
+    VectorScaling,
+    adjust_logits,
+    affine_cross_entropy,
+    class_balanced_weights,
+    effective_number,
+    ldam_margins,
+    log_prior,
+    scaling_factors,
+    weighted_mean,
+)
+from nc_tools.losses.class_counts import checked_counts
+from nc_tools.records import Batch, Outputs
+from nc_tools.spec import spec
+
+COUNTS = [500, 40, 7, 1]
+K = len(COUNTS)
+Row = list[float]
+row = st.lists(st.floats(-20, 20), min_size=K, max_size=K)
+per_class = st.lists(st.floats(-3, 3), min_size=K, max_size=K)
+labels = st.integers(0, K - 1)
+counts = st.lists(st.integers(1, 5000), min_size=K, max_size=K)
+few = settings(max_examples=40, deadline=None)
+
+
+def surprise(scores: Row, own: int) -> float:
+    top = max(scores)
+    return top + math.log(sum(math.exp(v - top) for v in scores)) - scores[own]
+
+
+def one(z: Row, own: int) -> tuple[Outputs, Batch]:
+    return outputs_of(torch.tensor([z], dtype=torch.float64)), batch_of(torch.tensor([own]))
+
+
+def wide(values: Row) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@given(row, labels, per_class, per_class, per_class)
+@few
+def test_the_kernel(z: Row, own: int, a: Row, b: Row, m: Row) -> None:
+    for factor in (None, a):
+        for shift in (None, b):
+            for margin in (None, m):
+                scores = [
+                    (1.0 if factor is None else factor[k]) * z[k]
+                    + (0.0 if shift is None else shift[k])
+                    - (0.0 if margin is None or k != own else margin[k])
+                    for k in range(K)
+                ]
+                chosen = {"factor": factor, "shift": shift, "margin": margin}
+                vectors = {name: wide(v) for name, v in chosen.items() if v is not None}
+                found = affine_cross_entropy(wide(z)[None], torch.tensor([own]), **vectors)
+                assert float(found) == pytest.approx(surprise(scores, own), rel=1e-9, abs=1e-9)
+
+
+@given(row, labels, counts, st.floats(0, 1), st.floats(0, 2))
+@few
+def test_vector_scaling(z: Row, own: int, n: list[int], gamma: float, tau: float) -> None:
+    scores = [(c / max(n)) ** gamma * v + tau * math.log(c / sum(n)) for v, c in zip(z, n, strict=True)]
+    found = VectorScaling(n, gamma, tau)(*one(z, own))
+    assert float(found) == pytest.approx(surprise(scores, own), rel=1e-5, abs=1e-5)
+    adjusted = LogitAdjusted(n, tau)(*one(z, own))
+    assert float(VectorScaling(n, 0.0, tau)(*one(z, own))) == pytest.approx(float(adjusted), rel=1e-6, abs=1e-6)
+
+
+@given(row, labels, counts)
+@few
+def test_balanced_softmax(z: Row, own: int, n: list[int]) -> None:
+    top = max(z)
+    expected = -math.log(
+        n[own] * math.exp(z[own] - top) / sum(c * math.exp(v - top) for v, c in zip(z, n, strict=True))
+    )
+    found = float(BalancedSoftmax(n)(*one(z, own)))
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert float(LogitAdjusted(n, tau=1.0)(*one(z, own))) == found
+    assert float(ARB(n)(*one(z, own))) == found
+    assert ARB is BalancedSoftmax  # a comparison must not take the two for two methods
+
+
+def test_defaults_are_those_of_the_sources() -> None:
+    assert (VectorScaling(COUNTS).gamma, VectorScaling(COUNTS).tau) == (0.3, 1.0)
+    assert LDAM(COUNTS).max_margin == 0.5
+    assert LogitAdjusted(COUNTS).tau == 1.0
+    assert (DeferredReweighting(COUNTS).start, DeferredReweighting(COUNTS).beta) == (0.8, 0.9999)
+    assert (ClassBalanced(COUNTS).beta, Focal().gamma) == (0.9999, 2.0)
+
+
+def test_scaling_factors_are_one_for_the_largest_class() -> None:
+    assert scaling_factors([100, 25, 1], 0.5).tolist() == pytest.approx([1.0, 0.5, 0.1])
+
+
+@given(counts, st.floats(0.01, 2))
+@few
+def test_margins(n: list[int], largest: float) -> None:
+    raw = [c**-0.25 for c in n]
+    expected = [largest * m / max(raw) for m in raw]
+    assert ldam_margins(n, largest).tolist() == pytest.approx(expected, rel=1e-6)
+    assert float(ldam_margins(n, largest).max()) == pytest.approx(largest)
+
+
+def rows_of(head: CosineHead | LinearHead, h: Tensor, margins: Row, y: list[int]) -> float:
+    """LDAM over a cosine head as the paper has it: s (c_y - m_y) against s c_j, in scalar floats."""
+    scale, weight, total = float(torch.as_tensor(head.scale).detach()), head.weight.tolist(), 0.0
+    for x, own in zip(h.tolist(), y, strict=True):
+        norm = math.sqrt(sum(a * a for a in x))
+        cosines = [sum(a * b for a, b in zip(x, w, strict=True)) / norm for w in weight]
+        total += surprise([scale * (c - (margins[k] if k == own else 0)) for k, c in enumerate(cosines)], own)
+    return total / len(y)
+
+
+@pytest.mark.parametrize("scale", [30.0, LEARNED])
+def test_ldam_multiplies_its_margin_by_the_scale_of_the_head(scale: object) -> None:
+    head = CosineHead(6, K, scale=scale).double()  # type: ignore[arg-type]
+    h, y = torch.randn(9, 6, dtype=torch.float64), [0, 1, 2, 3, 0, 1, 2, 3, 3]
+    found = LDAM(COUNTS, 0.4)(head.outputs(h), batch_of(torch.tensor(y)))
+    raw = [c**-0.25 for c in COUNTS]
+    margins = [0.4 * m / max(raw) for m in raw]
+    assert float(found.detach()) == pytest.approx(rows_of(head, h, margins, y), rel=1e-6)
+    without = LDAM(COUNTS, 0.0)(head.outputs(h), batch_of(torch.tensor(y)))
+    plain = CrossEntropy()(head.outputs(h), batch_of(torch.tensor(y)))
+    assert torch.equal(without, plain)  # cross-entropy of s cos
+
+
+def test_a_learned_scale_feels_the_margin() -> None:
+    """d/ds of s (c_j - c_y + m_y): the margin enters the scale's gradient."""
+    head = CosineHead(6, K, scale=LEARNED).double()
+    h, y = torch.randn(9, 6, dtype=torch.float64), torch.arange(9) % K
+    raw, loss = head.scale_of.raw, LDAM(COUNTS).double()
+
+    def value(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            raw.copy_(x)
+        return loss(head.outputs(h), batch_of(y)).detach()
+
+    at = raw.detach().clone()
+    (gradient,) = torch.autograd.grad(loss(head.outputs(h), batch_of(y)), raw)
+    assert float(gradient) == pytest.approx(float(value(at + 1e-5) - value(at - 1e-5)) / 2e-5, rel=1e-6)
+
+
+def test_ldam_over_a_linear_head_has_its_margin_in_units_of_the_logits() -> None:
+    head, h, y = LinearHead(6, K), torch.randn(5, 6), torch.tensor([3, 3, 0, 1, 2])
+    z = head(h).detach()
+    moved = z.clone()
+    for i, own in enumerate(y.tolist()):
+        moved[i, own] -= 0.5 * COUNTS[own] ** -0.25
+    expected = torch.nn.functional.cross_entropy(moved, y)
+    found = LDAM(COUNTS)(head.outputs(h), batch_of(y)).detach()
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
+@given(counts, st.floats(0, 0.99999))
+@few
+def test_class_balanced_weights(n: list[int], beta: float) -> None:
+    raw = [1 / sum(beta**i for i in range(c)) for c in n]  # the effective number is a geometric series
+    expected = [K * r / sum(raw) for r in raw]
+    assert class_balanced_weights(n, beta).tolist() == pytest.approx(expected, rel=1e-5)
+    assert effective_number(n, beta).tolist() == pytest.approx([1 / r for r in raw], rel=1e-9)
+
+
+def test_limits_of_the_effective_number() -> None:
+    assert class_balanced_weights(COUNTS, 0.0).tolist() == pytest.approx([1.0] * K)
+    inverse = [1 / n for n in COUNTS]
+    assert class_balanced_weights(COUNTS, 1.0).tolist() == pytest.approx([K * v / sum(inverse) for v in inverse])
+    assert effective_number(COUNTS, 1.0).tolist() == COUNTS
+
+
+@given(st.lists(st.tuples(row, labels), min_size=1, max_size=6), counts)
+@few
+def test_class_weighted_cross_entropy(samples: list[tuple[Row, int]], n: list[int]) -> None:
+    z, y = wide([s[0] for s in samples]), torch.tensor([s[1] for s in samples])  # type: ignore[arg-type]
+    weight = class_balanced_weights(n, 0.99).tolist()
+    above = sum(weight[own] * surprise(scores, own) for scores, own in samples)
+    below = sum(weight[own] for _, own in samples)
+    found = ClassBalanced(n, beta=0.99)(outputs_of(z), batch_of(y))
+    assert float(found) == pytest.approx(above / below, rel=1e-6, abs=1e-6)
+    torchs = torch.nn.functional.cross_entropy(z, y, weight=class_balanced_weights(n, 0.99).double())
+    assert float(found) == pytest.approx(float(torchs), rel=1e-6, abs=1e-6)
+
+
+def test_equal_weights_change_nothing() -> None:
+    values, y = torch.randn(6), torch.arange(6) % K
+    assert torch.allclose(weighted_mean(values, y, torch.full((K,), 2.5)), values.mean())
+
+
+def test_deferred_weights_come_at_their_time_and_go_when_training_starts_anew() -> None:
+    z, y = torch.randn(8, K), torch.arange(8) % K
+    loss = DeferredReweighting(COUNTS, loss=spec(LDAM, max_margin=0.3), start=0.6)
+    plain = LDAM(COUNTS, 0.3)(outputs_of(z), batch_of(y))
+    weighted = ClassBalanced(COUNTS, loss=LDAM(COUNTS, 0.3))(outputs_of(z), batch_of(y))
+    assert not torch.allclose(plain, weighted)
+    where = loss.weight.data_ptr()
+    for progress, expected in (
+        (None, plain),
+        (0.0, plain),
+        (0.599, plain),
+        (0.6, weighted),
+        (1.0, weighted),
+        (0, plain),
+    ):
+        if progress is not None:
+            loss.set_progress(progress)
+        assert torch.allclose(loss(outputs_of(z), batch_of(y)), expected)
+    assert loss.weight.data_ptr() == where  # in place: a compiled step keeps reading the same memory
+
+
+def test_a_compiled_step_is_compiled_once_for_both_phases() -> None:
+    compiled = 0
+
+    def count(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> object:
+        nonlocal compiled
+        compiled += 1
+        return graph.forward
+
+    z, y = torch.randn(8, K), torch.arange(8) % K
+    loss = DeferredReweighting(COUNTS, loss=LDAM(COUNTS), start=0.5)
+    torch._dynamo.reset()
+    step = torch.compile(lambda x: loss(outputs_of(x), batch_of(y)), backend=count, fullgraph=True)
+    for progress in (0.0, 0.4, 0.5, 0.9):
+        loss.set_progress(progress)
+        assert torch.allclose(step(z), loss(outputs_of(z), batch_of(y)))
+    assert compiled == 1
+
+
+def test_progress_reaches_the_weighted_loss() -> None:
+    class Notes(CrossEntropy):
+        seen = -1.0
+
+        def set_progress(self, progress: float) -> None:
+            self.seen = progress
+
+    inner = Notes()
+    DeferredReweighting(COUNTS, loss=inner).set_progress(0.7)
+    assert inner.seen == 0.7
+
+
+@pytest.mark.parametrize("loss", [LDAM(COUNTS), VectorScaling(COUNTS), BalancedSoftmax(COUNTS), ClassBalanced(COUNTS)])
+def test_absent_classes_and_a_class_of_one_sample(loss: LossTerm) -> None:
+    for y in (torch.full((5,), 3), torch.full((5,), 0), torch.tensor([3, 0, 0, 0, 0]), torch.tensor([3])):
+        z = torch.randn(len(y), K, requires_grad=True)
+        value = loss(outputs_of(z), batch_of(y))
+        (gradient,) = torch.autograd.grad(value, z)
+        assert torch.isfinite(value)
+        assert torch.isfinite(gradient).all()
+        assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (lambda: LDAM([5, 0, 2]), r"classes \[1\] have none: leave them out"),
+        (lambda: BalancedSoftmax([5, 0, 0]), r"classes \[1, 2\] have none"),
+        (lambda: VectorScaling([0, 4]), r"classes \[0\] have none"),
+        (lambda: class_balanced_weights([0, 4]), r"classes \[0\] have none"),
+        (lambda: log_prior([[1, 2]]), r"one number for each of K >= 2 classes, got \(1, 2\)"),  # type: ignore[list-item]
+        (lambda: checked_counts([5]), "K >= 2"),
+        (lambda: checked_counts(torch.tensor([1.0, torch.inf])), "must be finite"),
+        (lambda: VectorScaling(COUNTS, gamma=-0.1), "gamma must not be negative"),
+        (lambda: VectorScaling(COUNTS, gamma=math.nan), "gamma must not be negative"),
+        (lambda: LDAM(COUNTS, -0.5), "max_margin must be a number from 0 on, got -0.5"),
+        (lambda: class_balanced_weights(COUNTS, 1.1), r"beta must lie in \[0, 1\], got 1.1"),
+        (lambda: DeferredReweighting(COUNTS, start=1.5), r"start is a share of training in \[0, 1\], got 1.5"),
+        (
+            lambda: LDAM(COUNTS)(*one([0.0] * 3, 0)),
+            "built for 4 classes, but the logits have 3: give it the class_counts",
+        ),
+        (lambda: LogitAdjusted(COUNTS)(*one([0.0] * 5, 0)), "built for 4 classes, but the logits have 5"),
+        (lambda: AffineCrossEntropy(factor=torch.ones(1))(*one([0.0] * 3, 0)), "built for 1 classes"),
+        (lambda: adjust_logits(torch.zeros(2, 1), COUNTS), "built for 4 classes, but the logits have 1"),
+    ],
+)
+def test_bad_input(build: object, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        build()  # type: ignore[operator]
+
+
+def test_soft_labels_are_refused() -> None:
+    with pytest.raises(TypeError, match="labels must be class indices"):
+        affine_cross_entropy(torch.zeros(2, K), torch.full((2, K), 1 / K))
+
+
+def test_weights_need_a_loss_per_sample() -> None:
+    class Whole(LossTerm):
+        def compute(self, outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG002
+            return outputs.logits.sum()
+
+    with pytest.raises(TypeError, match="a value per sample, got Whole: derive it from PerSampleLoss"):
+        ClassBalanced(COUNTS, loss=Whole())  # type: ignore[arg-type]
+    assert isinstance(ClassBalanced(COUNTS, loss=DotRegression()).loss, DotRegression)
