@@ -11,14 +11,20 @@ from torch import Tensor
 
 from nc_tools.heads import ETFHead, Head, LinearHead
 from nc_tools.losses import (
+    ClassCompactness,
+    ClassSpread,
     CrossEntropy,
     DotRegression,
+    LinearRamp,
     LogitAdjusted,
     LossTerm,
+    SupCon,
+    WeightedSum,
     adjust_logits,
     dot_regression,
     log_prior,
     logit_adjusted_cross_entropy,
+    term,
 )
 from nc_tools.records import Batch, Outputs
 from nc_tools.spec import Spec, spec
@@ -145,11 +151,15 @@ def concrete(cls: type[LossTerm] = LossTerm) -> Iterator[type[LossTerm]]:
 
 # What a run tells a loss; a loss of one's own is under contract as soon as it is imported here.
 FACTS = {"num_classes": K, "class_counts": COUNTS, "feature_dim": D, "num_samples": 50}
+# (A sum has no default for what it sums; two of them stand below.)
+OURS = [cls for cls in dict.fromkeys(concrete()) if cls.__module__.startswith("nc_tools") and cls is not WeightedSum]
 VARIANTS: list[Spec[LossTerm]] = [
-    *(Spec(cls) for cls in dict.fromkeys(concrete()) if cls.__module__.startswith("nc_tools")),
+    *map(Spec, OURS),
     spec(CrossEntropy, label_smoothing=0.1),
+    spec(WeightedSum, terms=(term(1.0, spec(LogitAdjusted)), term(LinearRamp(0.0, 0.1), spec(ClassCompactness)))),
+    spec(WeightedSum, terms=(term(0.5, spec(SupCon)), term(2.0, spec(ClassSpread), name="push"))),
 ]
-every_loss = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
+every_loss = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{', '.join(s.arguments)}")
 
 
 def built(wanted: Spec[LossTerm], **facts: int) -> LossTerm:
@@ -157,10 +167,12 @@ def built(wanted: Spec[LossTerm], **facts: int) -> LossTerm:
 
 
 def seen_by(loss: LossTerm, head: Head, h: Tensor) -> Outputs:
-    """Return the head's outputs, with a second view where the loss needs one."""
+    """Return the head's outputs, with outliers, and with a second view where the loss needs one."""
     outputs = head.outputs(h)
+    outputs.outliers = head.outputs(h.flip(1) / 2)
     if loss.views == 2:
-        outputs.second = head.outputs(h.roll(1, dims=1))
+        # Not h.roll: under autocast on a CPU it refuses float16.
+        outputs.second = head.outputs(h[:, torch.arange(h.shape[1]).roll(1)])
     return outputs
 
 
