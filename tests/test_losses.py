@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nc_tools.heads import ETFHead, Head, LinearHead
 from nc_tools.losses import (
@@ -245,6 +246,34 @@ def test_compiles_without_a_graph_break(wanted: Spec[LossTerm]) -> None:
 
     torch._dynamo.reset()
     assert torch.allclose(torch.compile(step, fullgraph=True, backend="eager")(h), step(h), atol=1e-5)
+
+
+class Waits(TorchDispatchMode):
+    """Note what would make a GPU wait: a tensor turned into a number, or a size that depends on values."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal.default", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if any(name in str(func) for name in self.WAITING):
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@every_loss
+def test_no_step_waits_for_the_device(wanted: Spec[LossTerm]) -> None:
+    loss, head, h = built(wanted), LinearHead(D, K), torch.randn(N, D, requires_grad=True)
+    batch = batch_of(torch.arange(N) % K)
+    with Waits() as waits:
+        for progress in (0.0, 0.5):
+            loss.set_progress(progress)
+            torch.autograd.backward(loss(seen_by(loss, head, h), batch))
+        assert waits.seen == []
+        assert h.sum().item() == h.sum().item()
+        assert waits.seen  # the mode does see a number being read
 
 
 def test_bad_arguments() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nc_tools.losses.base import LossTerm, at_least_float32
 from nc_tools.losses.feature_decay import feature_decay
@@ -55,7 +55,9 @@ class PickAllLabel(LossTerm):
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the batch."""
         logits = outputs.logits
-        tags = nn.functional.one_hot(batch.labels, logits.shape[1]).bool() if batch.tags is None else batch.tags
+        tags = batch.tags
+        if tags is None:
+            tags = batch.labels[:, None] == torch.arange(logits.shape[1], device=logits.device)
         loss = pick_all_label(logits, tags).mean()
         # Left out at 0: a zero weight would still pass on a feature that is not finite.
         return loss + 2 * self.decay * feature_decay(outputs.features).mean() if self.decay else loss
