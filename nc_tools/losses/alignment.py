@@ -45,7 +45,7 @@ class Alignment(LossTerm):
     Args:
         feature_dim: D; a run fills it in.
         num_classes: K; a run fills it in.
-        momentum: Of the centres (see :class:`~nc_tools.losses.class_centres.ClassCentres`).
+        momentum: Of the centres (see :class:`~nc_tools.losses.ClassCentres`).
 
     Raises:
         ValueError: If the momentum lies outside [0, 1).

@@ -49,7 +49,7 @@ class ClassSpread(LossTerm):
     angles are the largest possible at once, for tail classes too, which cross-entropy lets run together. Source: Liu et
     al. 2023, with a weight of .1 beside cross-entropy (1.0 on ImageNet-LT). h are the backbone's features, those that
     ``nc/nc2_*`` measures. A gradient reaches them through the batch's share of its centres (see
-    :class:`~nc_tools.losses.class_centres.ClassCentres`), so that a lower momentum makes for a stronger pull.
+    :class:`~nc_tools.losses.ClassCentres`), so that a lower momentum makes for a stronger pull.
     Cosines are kept 1e-6 away from +-1, where the arc cosine's slope is infinite.
 
     Args:

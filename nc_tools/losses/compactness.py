@@ -39,9 +39,9 @@ class ClassCompactness(LossTerm):
     Every class counts the same, whatever its share of the data: under a long tail cross-entropy compacts the head
     classes and hardly the tail. Source: Liu et al. 2023 (inducing neural collapse in deep long-tailed learning), with a
     weight of .01 beside cross-entropy (.1 on ImageNet-LT). h are the backbone's features, before the head's projection
-    and normalisation: those that ``nc/nc1_*`` measures. A weight below its usual range, with
-    :class:`FeatureEntropy` beside it, turns the dial the other way. For the centres see
-    :class:`~nc_tools.losses.class_centres.ClassCentres`.
+    and normalisation: those that ``nc/nc1_*`` measures. :class:`~nc_tools.losses.FeatureEntropy` turns the dial the
+    other way. For the centres see :class:`~nc_tools.losses.ClassCentres`; beside :class:`~nc_tools.losses.ClassSpread`
+    each keeps its own.
 
     Args:
         feature_dim: D; a run fills it in.

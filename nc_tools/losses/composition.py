@@ -108,22 +108,23 @@ class WeightedSum(LossTerm):
         super().__init__()
         if not terms:
             raise ValueError("WeightedSum needs at least one term, got none: write terms=(term(1.0, CrossEntropy()),)")
-        losses = [part.loss for part in terms]
-        for part in losses:
-            if not isinstance(part, LossTerm):
-                raise TypeError(
-                    f"WeightedSum takes losses that are built, got {part!r}: write spec(WeightedSum, terms=...) and "
-                    f"build that, or build the parts first"
-                )
+        if loose := [part.loss for part in terms if not isinstance(part.loss, LossTerm)]:
+            raise TypeError(
+                f"WeightedSum takes losses that are built, got {loose[0]!r}: write spec(WeightedSum, terms=...) and "
+                f"build that, or build the parts first"
+            )
         self.names = tuple(part.name for part in terms)
         if twice := [name for name, count in Counter(self.names).items() if count > 1]:
             raise ValueError(f"terms need different names, but several are {twice[0]!r}: write term(..., name=...)")
-        self.losses = nn.ModuleList(part for part in losses if isinstance(part, LossTerm))
-        self.views = max(part.views for part in losses if isinstance(part, LossTerm))
+        self.losses = nn.ModuleList(part.loss for part in terms if isinstance(part.loss, LossTerm))
+        self.views = max(part.views for part in self._parts())
         self._schedules = tuple(part.weight for part in terms)
         self._now = [_weigh(part.weight, 0.0, part.name) for part in terms]
         # Not in checkpoints: a function of progress, which the loop tells before each step.
         self.register_buffer("weights", torch.tensor(self._now), persistent=False)
+
+    def _parts(self) -> list[LossTerm]:
+        return [part for part in self.losses if isinstance(part, LossTerm)]
 
     def set_progress(self, progress: float) -> None:
         """Set the weights for this share of training, in place, so that a compiled step sees them.
@@ -137,18 +138,16 @@ class WeightedSum(LossTerm):
             if value != self._now[place]:
                 self.weights[place].fill_(value)  # a kernel's argument: copying a tensor would wait for the device
                 self._now[place] = value
-        for part in self.losses:
-            if isinstance(part, LossTerm):
-                part.set_progress(progress)
+        for part in self._parts():
+            part.set_progress(progress)
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms by name; those of a sum inside this one as ``name_inner``."""
         found: dict[str, Tensor] = {}
-        for place, (name, part) in enumerate(zip(self.names, self.losses, strict=True)):
-            if isinstance(part, LossTerm):
-                inner = part.terms(outputs, batch)
-                for called, value in inner.items():
-                    found[name if len(inner) == 1 else f"{name}_{called}"] = self.weights[place] * value
+        for place, (name, part) in enumerate(zip(self.names, self._parts(), strict=True)):
+            inner = part.terms(outputs, batch)
+            for called, value in inner.items():
+                found[name if len(inner) == 1 else f"{name}_{called}"] = self.weights[place] * value
         return found
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:

@@ -79,9 +79,9 @@ class SupCon(LossTerm):
     optimum is a simplex as well. Both views are anchors and keys, P(i) are the other rows of the anchor's class.
     Source: Khosla et al. 2020, eq. 2 (the sum over positives outside the logarithm). Differences: z is the head's
     embedded feature, scaled to unit length, not the output of a projection network that is thrown away later: the loss
-    shapes what the classifier sees (behind a :class:`~nc_tools.heads.LinearHead` these are the features
-    themselves); a head without a gradient of its own needs a second term, as in :class:`WeightedSum`. In several
-    processes each contrasts its own batch.
+    shapes what the classifier sees (behind a :class:`~nc_tools.heads.LinearHead` these are the features themselves).
+    Class vectors get no gradient from it: beside a learned head add a classification loss, in a
+    :class:`~nc_tools.losses.WeightedSum`. In several processes each contrasts its own batch.
 
     Args:
         temperature: tau; .07 to .1 are usual.
