@@ -199,7 +199,7 @@ def test_weights_change_in_place_and_compile_nothing_anew() -> None:
     torch._dynamo.reset()
     step = torch.compile(lambda h: total(LinearHead.outputs(linear, h), BATCH), backend=counter, fullgraph=True)
     linear = LinearHead(D, K)
-    for progress in (0.0, 0.1, 0.7):
+    for progress in (0.0, 0.1, 0.7, 0.0):
         total.set_progress(progress)
         expected = CrossEntropy()(linear.outputs(BATCH.inputs), BATCH) + progress * FeatureDecay()(
             linear.outputs(BATCH.inputs), BATCH

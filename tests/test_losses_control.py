@@ -209,6 +209,15 @@ def test_gradients_stay_finite_where_features_or_centres_coincide() -> None:
         assert torch.isfinite(gradient).all(), loss
 
 
+def test_the_angle_has_a_slope_where_centres_lie_on_a_line() -> None:
+    """Directions that agree have a cosine of 1, where the arc cosine alone has a gradient without bound."""
+    centres = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-2.0, 0.0]], requires_grad=True)
+    found = class_spread(centres, torch.ones(3, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(found, centres)
+    assert found.item() == pytest.approx(-math.pi / 3, abs=5e-3)
+    assert torch.isfinite(gradient).all()
+
+
 def test_nothing_moves_in_eval_mode_and_a_class_keeps_its_centre() -> None:
     centres = ClassCentres(K, D, momentum=0.5)
     first = torch.ones(1, D)

@@ -37,7 +37,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("cosines.amax(1)", "cosines.mean(1)"),
         ("return -torch.where(pairs", "return torch.where(pairs"),
         ("known[:, None] & known & ~torch.eye", "~torch.eye"),
-        (".clamp(-1 + _GUARD, 1 - _GUARD)", ".clamp(-1, 1)"),
+        (".clamp(-1 + _GUARD, 1 - _GUARD)", ""),
         ("/ known.sum().clamp(min=1)", "/ len(known)"),
     ],
     ("losses/alignment.py", CONTROL): [
@@ -58,7 +58,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("width / (count * squared_distortion)", "1 / (count * squared_distortion)"),
         (".masked_fill(~same, 0)", ""),
         ("(count / size).sqrt()", "(count / size)"),
-        ("gram if count <= width else z.T @ z", "gram if count > width else gram[:width, :width]"),
+        ("gram if count <= width else z.T @ z", "gram if count <= width else gram[:width, :width]"),
     ],
     ("losses/feature_decay.py", CONTROL): [
         ("square().sum(1) / 2", "square().sum(1)"),
