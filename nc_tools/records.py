@@ -23,12 +23,16 @@ class Batch:
         index: Stable position of each sample in the whole training set (N,), int64: state that belongs to a sample
             is keyed by it, and so survives shuffling, subsets and resuming.
         second: A second augmented view of the same samples, where the loader was asked for two.
+        tags: Which classes are in each sample (N, K), bool, where it may have several.
+        outliers: Normalised images of no class (M, C, H, W), where some are trained against.
     """
 
     inputs: Tensor
     labels: Tensor
     index: Tensor
     second: Tensor | None = None
+    tags: Tensor | None = None
+    outliers: Tensor | None = None
 
 
 def full_precision(device_type: str) -> AbstractContextManager[object]:
@@ -69,12 +73,14 @@ class Outputs:
         widened: The same in the head's arithmetic, at least float32.
         head: What computes the rest.
         second: The same for the batch's second view, where it has one.
+        outliers: The same for the batch's outliers, where it has some.
     """
 
     features: Tensor
     widened: Tensor = field(repr=False)
     head: Scoring
     second: Outputs | None = None
+    outliers: Outputs | None = None
     # Kept by hand: the lock in Python 3.11's cached_property breaks a compiled graph.
     _weight: Tensor | None = field(default=None, init=False, repr=False)
     _embedded: Tensor | None = field(default=None, init=False, repr=False)

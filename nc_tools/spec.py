@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ class Spec(Generic[T]):
     def build(self, facts: Mapping[str, Any]) -> T:
         """Build the object, filling from ``facts`` the arguments that the class names and the spec leaves open.
 
+        Specs among the arguments, in tuples, lists, mappings and dataclasses too, are built from the same facts.
+
         Args:
             facts: What a run knows: feature_dim, num_classes, class_counts, generator, frame_seed.
 
@@ -50,7 +53,36 @@ class Spec(Generic[T]):
                 f"{self.cls.__name__} needs {', '.join(missing)}, which neither the spec nor the run gives: "
                 f"write spec({self.cls.__name__}, {missing[0]}=...)"
             )
-        return self.cls(**filled)
+        return self.cls(**{name: _built(value, facts) for name, value in filled.items()})
+
+
+def _built(value: Any, facts: Mapping[str, Any]) -> Any:
+    """Build the specs inside an argument; what holds none is returned as it is."""
+    if not _holds_spec(value):
+        return value
+    if isinstance(value, Spec):
+        return value.build(facts)
+    if isinstance(value, Mapping):
+        return {key: _built(item, facts) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [_built(item, facts) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    return dataclasses.replace(value, **{f.name: _built(getattr(value, f.name), facts) for f in _fields(value)})
+
+
+def _holds_spec(value: Any) -> bool:
+    if isinstance(value, Spec):
+        return True
+    if isinstance(value, Mapping):
+        return any(_holds_spec(item) for item in value.values())
+    if isinstance(value, tuple | list):
+        return any(_holds_spec(item) for item in value)
+    return any(_holds_spec(getattr(value, f.name)) for f in _fields(value))
+
+
+def _fields(value: Any) -> tuple[dataclasses.Field[Any], ...]:
+    is_one = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return tuple(f for f in dataclasses.fields(value) if f.init) if is_one else ()
 
 
 def _parameters(cls: type) -> dict[str, inspect.Parameter]:

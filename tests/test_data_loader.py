@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nc_tools.data.augmentation import Augment, Normalise
+from nc_tools.data.augmentation import Augment, Normalise, augment
 from nc_tools.data.config import DataConfig
 from nc_tools.data.images import ImageFiles, ImageSet
 from nc_tools.data.loader import Loader, evaluation_batches, make_loader
@@ -96,6 +96,50 @@ def test_resuming_in_the_middle_of_an_epoch_is_bit_equal(memory, start):
     assert len(rest) == len(whole) - start
     for left, right in zip(whole[start:], rest, strict=True):
         same(left, right)
+
+
+def test_a_second_view_is_another_draw_and_leaves_the_first_as_it_was(memory):
+    one, two = (Loader(memory, torch.arange(40), 40, **STATS, augment=HOW, seed=3, views=views) for views in (1, 2))
+    alone, both = next(one.epoch(1)), next(two.epoch(1))
+    same(alone, both)
+    assert alone.second is None
+    assert both.second.shape == both.inputs.shape
+    plan = plan_epoch(40, HOW, 3, 1, views=2)
+    assert plan_epoch(40, HOW, 3, 1).second is None
+    assert plan.views.tolist() == plan_epoch(40, HOW, 3, 1).views.tolist() != plan.second.tolist()
+    expected = augment(memory.images[both.index], plan.second, HOW)
+    assert torch.equal(both.second, Normalise(**STATS)(expected))
+    # Independent of the first: of 18 views one in 18 agrees by chance.
+    many = plan_epoch(20_000, HOW, 3, 1, views=2)
+    assert abs((many.views == many.second).double().mean() * HOW.views - 1) < 0.15
+    assert plan_epoch(40, HOW, 3, 2, views=2).second.tolist() != plan.second.tolist()
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_second_views_and_tags_are_the_same_from_memory_and_from_files(files, start):
+    tags = torch.rand(40, 4, generator=torch.Generator().manual_seed(0)) < 0.5
+    memory = ImageSet(files.take(torch.arange(40)), files.labels, files.classes, files.name)
+    kind = {"augment": HOW, "seed": 1, "views": 2, "tags": tags}
+    ours, streamed = (
+        make_loader(images, torch.arange(1, 40, 2), 6, **STATS, **kind, workers=0) for images in (memory, files)
+    )
+    assert isinstance(streamed, StreamLoader)
+    for left, right in zip(ours.epoch(2, start), streamed.epoch(2, start), strict=True):
+        same(left, right)
+        assert torch.equal(left.second, right.second)
+        assert torch.equal(left.tags, right.tags)
+        assert torch.equal(left.tags, tags[left.index])
+
+
+def test_views_that_cannot_differ_are_refused(memory, files):
+    for images in (memory, files):
+        for how in (None, Augment(padding=0, flip=False)):
+            with pytest.raises(ValueError, match=r"two views of an image differ by augmentation, got augment="):
+                make_loader(images, torch.arange(4), 2, **STATS, augment=how, seed=0, views=2, workers=0)
+        with pytest.raises(ValueError, match=r"1 or 2 views of each image, got views=3"):
+            make_loader(images, torch.arange(4), 2, **STATS, augment=HOW, seed=0, views=3, workers=0)
+        with pytest.raises(ValueError, match="tags must be bool with a row for each of the 40 images"):
+            make_loader(images, torch.arange(4), 2, **STATS, augment=HOW, seed=0, tags=torch.ones(4, 2).bool())
 
 
 def test_loaders_leave_the_global_generator_alone(memory, files):

@@ -1,6 +1,8 @@
 """Optimiser, schedule, average and meter, each against a slow reference of its own."""
 
+import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nc_tools.heads import LEARNED, CosineHead, ETFHead, LinearHead, spec
-from nc_tools.losses import BinaryCrossEntropy, CrossEntropy, DotRegression
+from nc_tools.losses import BinaryCrossEntropy, CrossEntropy, DotRegression, SupCon
 from nc_tools.losses.base import LossTerm
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch
@@ -237,6 +239,52 @@ def test_the_meter_weighs_batches_by_their_size_and_counts_hits():
     told = meter.read()
     assert told["train/loss"] == pytest.approx(losses / seen)
     assert told["train/accuracy"] == pytest.approx(hits / seen)
+
+
+class Sees(LossTerm):
+    """Keeps what the model made of the first batch."""
+
+    def compute(self, outputs, batch):
+        if not hasattr(self, "outputs"):
+            self.outputs, self.batch = outputs, batch
+        return outputs.logits.square().mean()
+
+
+@pytest.mark.parametrize("given", [(), ("second",), ("outliers",), ("second", "outliers")])
+def test_all_that_comes_with_a_batch_goes_through_the_model_once_and_apart(given):
+    """One pass, so that batch statistics are those of all; each part finds its own place."""
+    extra = {"second": torch.randn(8, 1, 3, 3), "outliers": torch.randn(5, 1, 3, 3)}
+
+    class More(Batches):
+        def epoch(self, epoch, start=0):
+            for batch in super().epoch(epoch, start):
+                yield replace(batch, **{name: extra[name] for name in given})
+
+    model, loss, first = small(), Sees(), next(More().epoch(0))
+    twin = copy.deepcopy(model).train()
+    together = twin.backbone(torch.cat([first.inputs, *(extra[name] for name in given)]))
+    fit(model, loss, More(steps=1), TrainConfig(epochs=1), OptimConfig())
+    parts = torch.split(together, [8, *(len(extra[name]) for name in given)])
+    torch.testing.assert_close(loss.outputs.features, parts[0])
+    for name in ("second", "outliers"):
+        found = getattr(loss.outputs, name)
+        assert (found is None) == (name not in given)
+        if found is not None:
+            torch.testing.assert_close(found.features, parts[1 + given.index(name)])
+
+
+def test_a_contrastive_loss_learns_from_two_views_and_refuses_one():
+    class Two(Batches):
+        def epoch(self, epoch, start=0):
+            for batch in super().epoch(epoch, start):
+                yield replace(batch, second=batch.inputs + 0.1)
+
+    curve = []
+    fit(small(), SupCon(), Two(), TrainConfig(epochs=8), OptimConfig(lr=0.05),
+        epoch_end=lambda _, values, __: curve.append(values["train/loss"]))  # fmt: skip
+    assert curve[-1] < curve[0]
+    with pytest.raises(ValueError, match="SupCon needs two views of each image and got one"):
+        fit(small(), SupCon(), Batches(), TrainConfig(epochs=1), OptimConfig())
 
 
 def test_several_terms_are_told_apart_and_summed():

@@ -6,6 +6,8 @@ from nc_tools.data.decode import UnreadableImageError
 from nc_tools.data.images import ImageFiles, Images, ImageSet
 from nc_tools.data.imbalance import class_counts, long_tailed, long_tailed_counts, split_holdout
 from nc_tools.data.loader import BatchLoader, Loader, evaluation_batches, make_loader
+from nc_tools.data.outliers import WithOutliers
+from nc_tools.data.pairs import side_by_side
 from nc_tools.data.sources import Sources, load
 from nc_tools.data.stream import StreamLoader
 from nc_tools.data.subsets import Subsets, make_subsets
@@ -23,6 +25,7 @@ __all__ = [
     "StreamLoader",
     "Subsets",
     "UnreadableImageError",
+    "WithOutliers",
     "augment",
     "augment_for",
     "class_counts",
@@ -32,5 +35,6 @@ __all__ = [
     "long_tailed_counts",
     "make_loader",
     "make_subsets",
+    "side_by_side",
     "split_holdout",
 ]

@@ -8,16 +8,16 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from nc_tools.data.augmentation import Augment, Normalise, augment
+from nc_tools.data.augmentation import Augment, Normalise
+from nc_tools.data.batches import TrainingBatches
 from nc_tools.data.images import Images, ImageSet
-from nc_tools.data.plan import batch_bounds, check_start, plan_epoch
 from nc_tools.data.stream import PixelStream, StreamLoader, default_workers
 from nc_tools.records import Batch
 
 BatchLoader: TypeAlias = "Loader | StreamLoader"
 
 
-class Loader:
+class Loader(TrainingBatches):
     """Training batches of a set in memory: uint8 on the device, a few kernels per step, no worker process.
 
     Args:
@@ -30,9 +30,13 @@ class Loader:
         seed: The run's seed.
         device: Where the batches are made.
         channels_last: Memory layout of the inputs.
+        views: How many augmented views of each image a batch holds: 1, or 2 with the other one in ``Batch.second``. The
+            first is the same either way.
+        tags: Which classes are in each image of the whole set (N, K), bool, where it may have several; each batch
+            holds its own in ``Batch.tags``.
 
     Raises:
-        ValueError: If there is not one batch.
+        ValueError: If there is not one batch, two views are asked for without augmentation, or tags do not fit.
 
     Example:
         >>> pixels, labels = torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.zeros(5).long()
@@ -54,43 +58,23 @@ class Loader:
         seed: int,
         device: torch.device | str = "cpu",
         channels_last: bool = False,
+        views: int = 1,
+        tags: Tensor | None = None,
     ) -> None:
-        self._device = torch.device(device)
-        self._augment = augment
-        self._seed = seed
-        self._bounds = batch_bounds(len(indices), batch_size)
-        self._normalise = Normalise(mean, std, device=self._device, channels_last=channels_last)
-        self._indices = indices.to(self._device)
-        self._labels = images.labels[indices].to(self._device)
-        if self._device.type == images.images.device.type:
+        where = torch.device(device)
+        super().__init__(
+            images, indices, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=where, home=where,
+            channels_last=channels_last, views=views, tags=tags,
+        )  # fmt: skip
+        if where.type == images.images.device.type:
             self._pixels, self._rows = images.images, self._indices
         else:
-            self._pixels = images.take(indices).to(self._device)
-            self._rows = torch.arange(len(indices), device=self._device)
+            self._pixels = images.take(indices).to(where)
+            self._rows = torch.arange(len(indices), device=where)
 
-    def __len__(self) -> int:
-        """Steps in an epoch."""
-        return len(self._bounds)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Return the batches of an epoch from step ``start`` on, bit-equal whatever was asked for before.
-
-        Raises:
-            ValueError: If the epoch has no such step.
-        """
-        check_start(start, len(self))
-        return self._steps(epoch, start)
-
-    def _steps(self, epoch: int, start: int) -> Iterator[Batch]:
-        plan = plan_epoch(len(self._indices), self._augment, self._seed, epoch)
-        order = plan.order.to(self._device)
-        views = None if plan.views is None else plan.views.to(self._device)
-        for first, stop in self._bounds[start:]:
-            chosen = order[first:stop]
-            pixels = self._pixels.index_select(0, self._rows[chosen])
-            if views is not None and self._augment is not None:
-                pixels = augment(pixels, views[first:stop], self._augment)
-            yield Batch(self._normalise(pixels), self._labels[chosen], self._indices[chosen])
+    def _read(self, places: list[Tensor]) -> Iterator[Tensor]:
+        for chosen in places:
+            yield self._pixels.index_select(0, self._rows[chosen])
 
 
 def make_loader(
@@ -105,6 +89,8 @@ def make_loader(
     device: torch.device | str = "cpu",
     channels_last: bool = False,
     workers: int | None = None,
+    views: int = 1,
+    tags: Tensor | None = None,
 ) -> BatchLoader:
     """Return a ``Loader`` where the pixels fit on the device, else a ``StreamLoader`` with the same batches.
 
@@ -114,11 +100,11 @@ def make_loader(
     if isinstance(images, ImageSet) and _fits(images, len(indices), torch.device(device)):
         return Loader(
             images, indices, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=device,
-            channels_last=channels_last,
+            channels_last=channels_last, views=views, tags=tags,
         )  # fmt: skip
     return StreamLoader(
         images, indices, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=device,
-        channels_last=channels_last, workers=workers,
+        channels_last=channels_last, workers=workers, views=views, tags=tags,
     )  # fmt: skip
 
 

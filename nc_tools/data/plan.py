@@ -17,21 +17,31 @@ from nc_tools.seeds import stream
 
 
 class EpochPlan(NamedTuple):
-    """Order of the samples (N,), and the view of each in that order (N,) or None if there is none; int64."""
+    """Order of the samples (N,), and the view of each in that order (N,) or None if there is none; int64.
+
+    ``second`` is a further view of each, where two were asked for.
+    """
 
     order: Tensor
     views: Tensor | None
+    second: Tensor | None = None
 
 
-def plan_epoch(count: int, how: Augment | None, seed: int, epoch: int) -> EpochPlan:
+def plan_epoch(count: int, how: Augment | None, seed: int, epoch: int, views: int = 1) -> EpochPlan:
     """Draw an epoch of ``count`` samples from its two streams, "order" and "augment".
+
+    A second view comes from a part of "augment" of its own, so that order and first views are the same whether or not a
+    loss asks for it.
 
     Example:
         >>> plan_epoch(5, None, seed=0, epoch=2).order.sort().values.tolist()
         [0, 1, 2, 3, 4]
     """
     order = torch.randperm(count, generator=stream(seed, "order", epoch))
-    return EpochPlan(order, None if how is None else how.draw(count, stream(seed, "augment", epoch)))
+    if how is None:
+        return EpochPlan(order, None)
+    first = how.draw(count, stream(seed, "augment", epoch))
+    return EpochPlan(order, first, how.draw(count, stream(seed, "augment", epoch, 1)) if views == 2 else None)
 
 
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
@@ -59,6 +69,18 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     if batch_size > 1:
         steps = min(steps, max(1, count // 2))  # a sample on its own has no batch variance
     return [(step * count // steps, (step + 1) * count // steps) for step in range(steps)]
+
+
+def check_views(views: int, how: Augment | None) -> None:
+    """Refuse a number of views that no batch can have.
+
+    Raises:
+        ValueError: If it is not 1 or 2, or two views are asked for without an augmentation that tells them apart.
+    """
+    if views not in (1, 2):
+        raise ValueError(f"a batch holds 1 or 2 views of each image, got views={views}")
+    if views == 2 and (how is None or how.views == 1):
+        raise ValueError(f"two views of an image differ by augmentation, got augment={how}: let it crop or flip")
 
 
 def check_start(start: int, steps: int) -> None:

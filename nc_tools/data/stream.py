@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from nc_tools.data.augmentation import Augment, Normalise, augment
+from nc_tools.data.augmentation import Augment
+from nc_tools.data.batches import TrainingBatches
 from nc_tools.data.decode import available_cores
 from nc_tools.data.images import ImageFiles, Images
-from nc_tools.data.plan import batch_bounds, check_start, plan_epoch
-from nc_tools.records import Batch
 
 
 def default_workers(images: Images) -> int:
@@ -84,7 +83,7 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-class StreamLoader:
+class StreamLoader(TrainingBatches):
     """Training batches of a set beyond memory; bit-equal to those of ``Loader`` on the same images.
 
     Args:
@@ -98,9 +97,11 @@ class StreamLoader:
         device: Where the batches go.
         channels_last: Memory layout of the inputs.
         workers: Worker processes that decode. None: one a core, at most 8.
+        views: How many views of each image a batch holds, 1 or 2; decoded once.
+        tags: Which classes are in each image of the whole set (N, K), bool, or None.
 
     Raises:
-        ValueError: If there is not one batch.
+        ValueError: As for ``Loader``.
     """
 
     def __init__(
@@ -116,37 +117,14 @@ class StreamLoader:
         device: torch.device | str = "cpu",
         channels_last: bool = False,
         workers: int | None = None,
+        views: int = 1,
+        tags: Tensor | None = None,
     ) -> None:
-        self._device = torch.device(device)
-        self._indices = indices
-        self._labels = images.labels
-        self._augment = augment
-        self._seed = seed
-        self._bounds = batch_bounds(len(indices), batch_size)
-        self._normalise = Normalise(mean, std, device=self._device, channels_last=channels_last)
+        super().__init__(
+            images, indices, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=torch.device(device),
+            home=torch.device("cpu"), channels_last=channels_last, views=views, tags=tags,
+        )  # fmt: skip
         self._stream = PixelStream(images, self._device, default_workers(images) if workers is None else workers)
 
-    def __len__(self) -> int:
-        """Steps in an epoch."""
-        return len(self._bounds)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Return the batches of an epoch from step ``start`` on; files of the steps before it are not read.
-
-        Raises:
-            ValueError: If the epoch has no such step.
-        """
-        check_start(start, len(self))
-        return self._steps(epoch, start)
-
-    def _steps(self, epoch: int, start: int) -> Iterator[Batch]:
-        order, views = plan_epoch(len(self._indices), self._augment, self._seed, epoch)
-        index = self._indices[order]
-        bounds = self._bounds[start:]
-        batches = [index[first:stop] for first, stop in bounds]
-        for (first, stop), chosen, raw in zip(bounds, batches, self._stream.read(batches), strict=True):
-            pixels = raw
-            if views is not None and self._augment is not None:
-                pixels = augment(raw, views[first:stop].to(self._device), self._augment)
-            labels = self._labels[chosen].to(self._device)
-            yield Batch(self._normalise(pixels), labels, chosen.to(self._device))
+    def _read(self, places: list[Tensor]) -> Iterator[Tensor]:
+        return self._stream.read([self._indices[chosen] for chosen in places])

@@ -137,7 +137,7 @@ class _Run:
             fitted = fit(
                 model,
                 loss,
-                self.data.training_batches(indices),
+                self.data.training_batches(indices, loss.views),
                 self.training,
                 job.config.optim,
                 epoch_end=self.epoch_end,

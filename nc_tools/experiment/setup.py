@@ -116,8 +116,8 @@ class Data:
     seed: int
     device: torch.device
 
-    def training_batches(self, indices: Tensor) -> BatchLoader:
-        """Shuffled, augmented batches of these training samples."""
+    def training_batches(self, indices: Tensor, views: int = 1) -> BatchLoader:
+        """Shuffled, augmented batches of these training samples, in one or two views as the loss needs."""
         training, data = self.config.training, self.config.data
         return make_loader(
             self.sources.train,
@@ -129,6 +129,7 @@ class Data:
             seed=self.seed,
             device=self.device,
             channels_last=training.layout_on(self.device) is torch.channels_last,
+            views=views,
         )
 
     def plain_batches(self, images: Images, indices: Tensor | None = None) -> Iterator[Batch]:

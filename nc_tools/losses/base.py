@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ class LossTerm(nn.Module, ABC):
             what the model makes of it ``outputs.second``.
     """
 
-    views: ClassVar[int] = 1
+    views: int = 1
 
     @abstractmethod
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:

@@ -130,15 +130,14 @@ def _forward_pass(model: Classifier, training: TrainConfig, device: torch.device
     backbone = torch.compile(model.backbone) if training.compile else model.backbone
 
     def forward(batch: Batch) -> Outputs:
-        # Two views go through together, so that batch statistics are those of both.
-        inputs = batch.inputs if batch.second is None else torch.cat([batch.inputs, batch.second])
+        # All that comes with a batch goes through together, so that batch statistics are those of all.
+        parts = [part for part in (batch.inputs, batch.second, batch.outliers) if part is not None]
         with autocast(device, dtype):
-            features = backbone(inputs)
-        if batch.second is None:
-            return model.head.outputs(features)
-        first, second = features.chunk(2)
-        outputs = model.head.outputs(first)
-        outputs.second = model.head.outputs(second)
+            features = backbone(parts[0] if len(parts) == 1 else torch.cat(parts))
+        made = iter([model.head.outputs(rows) for rows in features.split([len(part) for part in parts])])
+        outputs = next(made)
+        outputs.second = None if batch.second is None else next(made)
+        outputs.outliers = None if batch.outliers is None else next(made)
         return outputs
 
     return forward

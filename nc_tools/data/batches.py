@@ -1,0 +1,107 @@
+"""What the training batches of all loaders have in common: only where pixels come from differs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from nc_tools.data.augmentation import Augment, Normalise, augment
+from nc_tools.data.images import Images
+from nc_tools.data.plan import batch_bounds, check_start, check_views, plan_epoch
+from nc_tools.records import Batch
+
+
+class TrainingBatches(ABC):
+    """Batches of an epoch, which depend on the seed and the epoch alone.
+
+    A subclass says where it reads pixels from. Arguments as for :class:`~nc_tools.data.Loader`.
+
+    Args:
+        images: The whole training set.
+        indices: (M,) the samples to train on, int64.
+        batch_size: Samples in a batch.
+        mean: (C,), in 0..1.
+        std: (C,), in 0..1.
+        augment: Crop and flip, or None for neither.
+        seed: The run's seed.
+        device: Where the batches go.
+        home: Where labels and positions are kept.
+        channels_last: Memory layout of the inputs.
+        views: How many views of each image a batch holds, 1 or 2.
+        tags: Which classes are in each image of the whole set (N, K), bool, or None.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        indices: Tensor,
+        batch_size: int,
+        *,
+        mean: Tensor | Sequence[float],
+        std: Tensor | Sequence[float],
+        augment: Augment | None,
+        seed: int,
+        device: torch.device,
+        home: torch.device,
+        channels_last: bool,
+        views: int,
+        tags: Tensor | None,
+    ) -> None:
+        check_views(views, augment)
+        if tags is not None and (tags.dtype != torch.bool or tags.ndim != 2 or len(tags) != len(images)):
+            raise ValueError(
+                f"tags must be bool with a row for each of the {len(images)} images, got {tags.dtype} "
+                f"{tuple(tags.shape)}"
+            )
+        self._device = device
+        self._augment = augment
+        self._seed = seed
+        self._views = views
+        self._bounds = batch_bounds(len(indices), batch_size)
+        self._normalise = Normalise(mean, std, device=device, channels_last=channels_last)
+        self._indices = indices.to(home)
+        self._labels = images.labels[indices].to(home)
+        self._tags = None if tags is None else tags[indices].to(home)
+
+    @abstractmethod
+    def _read(self, places: list[Tensor]) -> Iterator[Tensor]:
+        """Yield the pixels on the device of each batch, given by its places among the indices (B,)."""
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return len(self._bounds)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Return the batches of an epoch from step ``start`` on, bit-equal whatever was asked for before.
+
+        What the steps before it would need is not read.
+
+        Raises:
+            ValueError: If the epoch has no such step.
+        """
+        check_start(start, len(self))
+        return self._steps(epoch, start)
+
+    def _steps(self, epoch: int, start: int) -> Iterator[Batch]:
+        plan = plan_epoch(len(self._indices), self._augment, self._seed, epoch, self._views)
+        order = plan.order.to(self._indices.device)
+        drawn = [None if views is None else views.to(self._device) for views in (plan.views, plan.second)]
+        bounds = self._bounds[start:]
+        places = [order[first:stop] for first, stop in bounds]
+        for (first, stop), chosen, pixels in zip(bounds, places, self._read(places), strict=True):
+            one, two = (None if views is None else views[first:stop] for views in drawn)
+            yield Batch(
+                self._view(pixels, one),
+                self._labels[chosen].to(self._device),
+                self._indices[chosen].to(self._device),
+                second=None if two is None else self._view(pixels, two),
+                tags=None if self._tags is None else self._tags[chosen].to(self._device),
+            )
+
+    def _view(self, pixels: Tensor, views: Tensor | None) -> Tensor:
+        if views is not None and self._augment is not None:
+            pixels = augment(pixels, views, self._augment)
+        return self._normalise(pixels)

@@ -1,0 +1,79 @@
+"""InfoNCE with its alignment and its uniformity decoupled."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nc_tools.heads.unit import unit
+from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.losses.similarity import by_rows, check_temperature, log_sum_exp, two_views
+from nc_tools.records import Batch, Outputs
+
+
+def decoupled_info_nce(first: Tensor, second: Tensor, temperature: float = 0.3) -> Tensor:
+    """Decoupled hyperspherical energy loss per sample, for your own loop. See :class:`DHEL`.
+
+    Args:
+        first: First view (N, D'); scaled to unit length here.
+        second: Second view of the same samples (N, D').
+        temperature: tau.
+
+    Returns:
+        (N,); of a single sample the alignment alone.
+
+    Example:
+        >>> decoupled_info_nce(torch.eye(2), torch.eye(2), temperature=1.0).tolist()
+        [-1.0, -1.0]
+    """
+    u, v = unit(at_least_float32(first)), unit(at_least_float32(second))
+    aligned = (u * v).sum(1) / temperature
+    if len(u) == 1:
+        return -aligned
+    return _energy(u, temperature) + _energy(v, temperature) - aligned
+
+
+def _energy(z: Tensor, temperature: float) -> Tensor:
+    """Return log sum_{j != i} exp(z_i . z_j / tau) (N,)."""
+    positions = torch.arange(len(z), device=z.device)
+
+    def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
+        return log_sum_exp(anchors @ z.T / temperature, rows[:, None] != positions)
+
+    return by_rows(per_anchor, z, len(z))
+
+
+class DHEL(LossTerm):
+    """Decoupled hyperspherical energy loss: -u_i . v_i / tau + LSE_{j != i} u_i . u_j / tau + the same of v.
+
+    InfoNCE whose negatives come from the anchor's own view: no term mixes pulling a pair together with pushing samples
+    apart, so that the optimum does not depend on the batch size and small batches serve. Uses no labels: beside a
+    classification loss it keeps samples of a class apart. u and v are the embedded features of the two views at unit
+    length (see :class:`SupCon`). Source: Koromilas et al. 2024, both views in turn as anchor with the pair counted
+    once.
+
+    Args:
+        temperature: tau.
+
+    Raises:
+        ValueError: If the temperature is not positive; in training, if the batch has one view.
+
+    Example:
+        >>> DHEL()
+        DHEL(temperature=0.3)
+    """
+
+    views = 2
+
+    def __init__(self, temperature: float = 0.3) -> None:
+        super().__init__()
+        check_temperature(temperature)
+        self.temperature = temperature
+
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG002
+        """Return the mean over the batch."""
+        return decoupled_info_nce(*two_views(outputs, type(self).__name__), self.temperature).mean()
+
+    def extra_repr(self) -> str:
+        """Show the temperature in the loss's printout."""
+        return f"temperature={self.temperature}"

@@ -1,0 +1,57 @@
+"""Outliers at right angles to all classes."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nc_tools.heads.unit import unit
+from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.records import Batch, Outputs
+
+
+def orthogonal_outliers(outliers: Tensor, weight: Tensor) -> Tensor:
+    """Mean over classes of |cos(h, w_k)| for each outlier. See :class:`OrthogonalOutliers`.
+
+    Args:
+        outliers: Embedded features of images of no class (M, D').
+        weight: (K, D').
+
+    Returns:
+        (M,), in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> orthogonal_outliers(torch.tensor([[0.0, 2.0], [3.0, 0.0]]), torch.tensor([[1.0, 0.0]])).tolist()
+        [0.0, 1.0]
+    """
+    h = unit(at_least_float32(outliers))
+    return (h @ unit(weight.to(h.dtype)).T).abs().mean(1)
+
+
+class OrthogonalOutliers(LossTerm):
+    """Turn features of outliers away from every class vector: mean over outliers and classes of |cos(h, w_k)|.
+
+    Collapsed classes fill K - 1 directions only; outliers are sent to the others, where energy, NECO or the distance
+    tells them apart. A term beside a classification loss, usually in a short fine-tuning. Source: Wu et al. 2024
+    (feature separation based on neural collapse). Needs images of no class in ``batch.outliers``, as
+    :class:`nc_tools.data.WithOutliers` gives them; the training loop runs them through the model with the batch. h is
+    the embedded feature, in the space of the class vectors. A frame that fills the whole embedded space, of width
+    K - 1, leaves outliers nowhere to go: take a wider one.
+
+    Example:
+        >>> OrthogonalOutliers()
+        OrthogonalOutliers()
+    """
+
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG002
+        """Return the mean over the outliers.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if outputs.outliers is None:
+            raise ValueError(
+                "OrthogonalOutliers needs images of no class and got none: wrap the loader in WithOutliers(loader, "
+                "outliers), or fill outputs.outliers with what the model makes of them"
+            )
+        return orthogonal_outliers(outputs.outliers.embedded, outputs.weight).mean()

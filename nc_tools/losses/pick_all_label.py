@@ -1,0 +1,67 @@
+"""Cross-entropy for images with several labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.losses.feature_decay import feature_decay
+from nc_tools.records import Batch, Outputs
+
+
+def pick_all_label(logits: Tensor, tags: Tensor) -> Tensor:
+    """Cross-entropy summed over all labels of a sample. See :class:`PickAllLabel`.
+
+    Args:
+        logits: (N, K).
+        tags: Which classes are in the sample (N, K), bool.
+
+    Returns:
+        sum_{k in tags_i} -log softmax(z_i)_k (N,); 0 for a sample without a tag.
+
+    Example:
+        >>> pick_all_label(torch.zeros(1, 2), torch.tensor([[True, True]])).item() / 2 == torch.tensor(2.0).log().item()
+        True
+    """
+    return -torch.where(tags, at_least_float32(logits).log_softmax(1), 0).sum(1)
+
+
+class PickAllLabel(LossTerm):
+    """Pick-all-label loss for multi-label images: sum_{k in tags_i} -log p_k + decay ||h_i||^2.
+
+    Each label in turn is taken for the only one. Its optimum is a collapse too: features of images with one label go to
+    a simplex, those with several to scaled averages of it. Source: Li et al. 2023, whose model has the decay of
+    features; ours is 0 unless asked for. Labels come in ``batch.tags``; on a batch without them ``batch.labels`` are
+    the only tags and the loss is cross-entropy.
+
+    Args:
+        decay: lambda, weight of mean_i ||h_i||^2, h the backbone's features.
+
+    Raises:
+        ValueError: If ``decay`` is negative.
+
+    Example:
+        >>> PickAllLabel(decay=5e-4)
+        PickAllLabel(decay=0.0005)
+    """
+
+    def __init__(self, decay: float = 0.0) -> None:
+        super().__init__()
+        if not decay >= 0:
+            raise ValueError(f"decay must not be negative, got {decay}: it would let features grow without bound")
+        self.decay = decay
+
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the mean over the batch."""
+        logits = outputs.logits
+        tags = batch.tags
+        if tags is None:
+            tags = batch.labels[:, None] == torch.arange(logits.shape[1], device=logits.device)
+        loss = pick_all_label(logits, tags).mean()
+        # Left out at 0: a zero weight would still pass on a feature that is not finite.
+        return loss + 2 * self.decay * feature_decay(outputs.features).mean() if self.decay else loss
+
+    def extra_repr(self) -> str:
+        """Show the decay in the loss's printout."""
+        return f"decay={self.decay}"

@@ -1,0 +1,275 @@
+"""Weighted sums and their schedules, from a user's loop to a run's record."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounter
+
+from nc_tools.data import DataConfig
+from nc_tools.experiment import Protocol, RunConfig
+from nc_tools.experiment.encode import config_hash, decode, encode
+from nc_tools.experiment.execute import execute
+from nc_tools.experiment.job import Job
+from nc_tools.heads import LinearHead
+from nc_tools.interruption import StopSignal
+from nc_tools.losses import (
+    ClassCompactness,
+    ClassSpread,
+    Constant,
+    Cosine,
+    CrossEntropy,
+    FeatureDecay,
+    LinearRamp,
+    LogitAdjusted,
+    LossTerm,
+    Step,
+    SupCon,
+    Term,
+    WeightedSum,
+    term,
+)
+from nc_tools.models.classifier import Classifier
+from nc_tools.records import Batch, Outputs
+from nc_tools.spec import Spec, spec
+from nc_tools.tracking import read_run
+from nc_tools.training import OptimConfig, TrainConfig, fit
+
+K, D, COUNTS = 3, 4, [6, 3, 1]
+FACTS = {"num_classes": K, "feature_dim": D, "class_counts": COUNTS, "num_samples": 10}
+BATCH = Batch(torch.randn(6, D, generator=torch.Generator().manual_seed(0)), torch.arange(6) % K, torch.arange(6))
+WANTED = spec(
+    WeightedSum,
+    terms=(
+        term(1.0, spec(LogitAdjusted, tau=0.5)),
+        term(LinearRamp(0.0, 0.1), spec(ClassCompactness, momentum=0.5)),
+        term(Step(0.5, 0.0, 2.0), spec(FeatureDecay), name="decay"),
+    ),
+)
+shares = st.floats(0, 1)
+
+
+@given(shares, st.floats(0, 5), st.floats(0, 5), shares, shares)
+def test_schedules_are_these_functions(progress: float, start: float, end: float, a: float, b: float) -> None:
+    assert Constant(start)(progress) == start
+    assert Step(a, start, end)(progress) == (end if progress >= a else start)
+    halfway = (1 - math.cos(math.pi * progress)) / 2
+    assert Cosine(start, end)(progress) == pytest.approx((1 - halfway) * start + halfway * end, abs=1e-9)
+    since, until = min(a, b), max(a, b)
+    if since < until:
+        ramp = LinearRamp(start, end, since, until)
+        done = 0.0 if progress <= since else 1.0 if progress >= until else (progress - since) / (until - since)
+        assert ramp(progress) == pytest.approx(start + done * (end - start), abs=1e-9)
+
+
+@pytest.mark.parametrize("schedule", [Constant(1.0), LinearRamp(0.0, 1.0), Step(0.5, 0.0, 1.0), Cosine(1.0, 0.0)])
+def test_no_schedule_goes_beyond_training(schedule: Constant | LinearRamp | Step | Cosine) -> None:
+    for progress in (-0.01, 1.01, math.nan):
+        with pytest.raises(ValueError, match=r"progress is the share of training that is done, from 0 to 1, got"):
+            schedule(progress)
+        with pytest.raises(ValueError, match="progress is the share of training"):
+            WeightedSum([term(schedule, CrossEntropy())]).set_progress(progress)
+
+
+def test_epochs_in_place_of_shares_and_negative_weights_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Step.at is a share of training from 0 to 1, got 160: epoch e of E"):
+        Step(160, 0.0, 1.0)
+    with pytest.raises(ValueError, match=r"LinearRamp.until is a share of training"):
+        LinearRamp(0.0, 1.0, until=20)
+    with pytest.raises(ValueError, match=r"LinearRamp needs since < until, got 0\.5 and 0\.5"):
+        LinearRamp(0.0, 1.0, 0.5, 0.5)
+    with pytest.raises(ValueError, match=r"weight of CrossEntropy must be finite and not negative .* got -1.0 at prog"):
+        term(-1.0, CrossEntropy())
+    with pytest.raises(ValueError, match=r"weight of push must be finite and not negative .* got -0.5 at progress 1.0"):
+        term(LinearRamp(0.0, -0.5), spec(ClassSpread), name="push")
+    with pytest.raises(ValueError, match="got nan"):
+        term(math.nan, CrossEntropy())
+    dips = WeightedSum([term(lambda p: abs(p - 0.5) - 0.25, CrossEntropy())])
+    with pytest.raises(ValueError, match=r"got -0.25 at progress 0.5"):
+        dips.set_progress(0.5)
+
+
+def test_what_is_no_term_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one term"):
+        WeightedSum([])
+    with pytest.raises(ValueError, match=r"several are 'CrossEntropy': write term\(..., name=...\)"):
+        WeightedSum([term(1.0, CrossEntropy()), term(2.0, CrossEntropy())])
+    with pytest.raises(TypeError, match="takes losses that are built"):
+        WeightedSum([term(1.0, spec(CrossEntropy))])
+    with pytest.raises(TypeError, match=r"a term holds a loss or its spec, .* term\(0.1, spec\(CrossEntropy\)\)"):
+        term(1.0, CrossEntropy)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a term holds a loss or its spec"):
+        term(1.0, spec(LinearHead))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="weight of CrossEntropy must be a number or a function of progress, got '1'"):
+        term("1", CrossEntropy())  # type: ignore[arg-type]
+
+
+def outputs() -> Outputs:
+    return LinearHead(D, K, generator=torch.Generator().manual_seed(0)).outputs(BATCH.inputs)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.3, 0.5, 1.0])
+def test_the_sum_is_that_of_weighted_terms_built_from_the_runs_facts(progress: float) -> None:
+    total: WeightedSum = WANTED.build(FACTS)  # type: ignore[assignment]
+    total.set_progress(progress)
+    found = total.terms(outputs(), BATCH)
+    parts = [LogitAdjusted(COUNTS, 0.5), ClassCompactness(D, K, 0.5), FeatureDecay()]
+    weights = [1.0, 0.1 * progress, 2.0 if progress >= 0.5 else 0.0]
+    expected = [w * part(outputs(), BATCH).item() for w, part in zip(weights, parts, strict=True)]
+    assert list(found) == ["LogitAdjusted", "ClassCompactness", "decay"]
+    assert [value.item() for value in found.values()] == pytest.approx(expected)
+    assert total.eval()(outputs(), BATCH).item() == pytest.approx(sum(expected))
+
+
+def test_a_missing_fact_of_an_inner_loss_is_told() -> None:
+    with pytest.raises(TypeError, match="LogitAdjusted needs class_counts, which neither the spec nor the run gives"):
+        WANTED.build({"num_classes": K, "feature_dim": D})
+
+
+@dataclass(frozen=True)
+class Box:
+    inside: object
+    other: int = 1
+
+
+class Holder:
+    def __init__(self, given: object, num_classes: int) -> None:
+        self.given, self.num_classes = given, num_classes
+
+
+def test_specs_are_built_wherever_they_stand_in_an_argument() -> None:
+    inner = spec(LogitAdjusted)
+    kept = Box(("a", 1.0))
+    nest = {"list": [inner, 2], "tuple": (kept, Box(inner, 3)), "spec": spec(Holder, given=inner)}
+    made = spec(Holder, given=nest).build(FACTS)
+    assert isinstance(made.given, dict)
+    (listed, two), (plain, boxed) = made.given["list"], made.given["tuple"]
+    assert two == 2
+    assert plain is kept
+    assert boxed.other == 3
+    assert isinstance(made.given["spec"], Holder)
+    assert made.given["spec"].num_classes == K
+    for found in (listed, boxed.inside, made.given["spec"].given):
+        assert isinstance(found, LogitAdjusted)
+    assert isinstance(nest["list"][0], Spec)  # what was written down stays as it is
+
+
+def test_a_record_holds_it_and_its_hash_sees_every_weight() -> None:
+    config = RunConfig(head=spec(LinearHead), loss=WANTED, data=DataConfig())
+    again = decode(json.loads(json.dumps(encode(config))))
+    assert again == config
+    assert config_hash(again) == config_hash(config)
+    first, second, third = WANTED.arguments["terms"]
+    for changed in (
+        (first, replace(second, weight=LinearRamp(0.0, 0.2)), third),
+        (first, second, replace(third, name="other")),
+        (replace(first, loss=spec(LogitAdjusted, tau=1.0)), second, third),
+        (first, second),
+    ):
+        other = replace(config, loss=spec(WeightedSum, terms=changed))
+        assert config_hash(other) != config_hash(config)
+    lost = spec(WeightedSum, terms=(term(math.sqrt, spec(CrossEntropy)),))
+    with pytest.raises(TypeError, match="a configuration holds numbers"):
+        encode(replace(config, loss=lost))
+
+
+def test_sums_in_sums_and_losses_of_two_views() -> None:
+    inner = WeightedSum([term(2.0, CrossEntropy()), term(LinearRamp(0.0, 1.0), FeatureDecay())])
+    total = WeightedSum([term(0.5, inner, name="supervised"), term(1.0, SupCon(), name="contrast")])
+    assert (inner.views, total.views, WeightedSum([term(1.0, total)]).views) == (1, 2, 2)
+    total.set_progress(0.5)
+    two = outputs()
+    two.second = outputs()
+    found = total.terms(two, BATCH)
+    assert list(found) == ["supervised_CrossEntropy", "supervised_FeatureDecay", "contrast"]
+    assert found["supervised_FeatureDecay"].item() == pytest.approx(0.25 * FeatureDecay()(two, BATCH).item())
+    assert total(two, BATCH).item() == pytest.approx(sum(value.item() for value in found.values()))
+
+
+def test_weights_change_in_place_and_compile_nothing_anew() -> None:
+    total = WeightedSum([term(1.0, CrossEntropy()), term(LinearRamp(0.0, 1.0), FeatureDecay())])
+    weights, place = total.weights, total.weights.data_ptr()
+    counter = CompileCounter()  # type: ignore[no-untyped-call]
+    torch._dynamo.reset()
+    step = torch.compile(lambda h: total(LinearHead.outputs(linear, h), BATCH), backend=counter, fullgraph=True)
+    linear = LinearHead(D, K)
+    for progress in (0.0, 0.1, 0.7, 0.0):
+        total.set_progress(progress)
+        expected = CrossEntropy()(linear.outputs(BATCH.inputs), BATCH) + progress * FeatureDecay()(
+            linear.outputs(BATCH.inputs), BATCH
+        )
+        torch.testing.assert_close(step(BATCH.inputs), expected)
+    assert counter.frame_count == 1
+    assert total.weights is weights
+    assert total.weights.data_ptr() == place
+
+
+def test_state_of_the_parts_is_state_of_the_sum_and_weights_are_not() -> None:
+    total, again = WANTED.build(FACTS), WANTED.build(FACTS)
+    total(outputs(), BATCH)
+    assert {name.rpartition(".")[2] for name in total.state_dict()} == {"means", "seen"}
+    again.load_state_dict(total.state_dict())
+    for left, right in zip(again.state_dict().values(), total.state_dict().values(), strict=True):
+        assert torch.equal(left, right)
+    assert again.state_dict()["losses.1.centres.seen"].all()
+
+
+class Told(LossTerm):
+    """Notes what it is told of progress."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[float] = []
+
+    def set_progress(self, progress: float) -> None:
+        self.heard.append(progress)
+
+    def compute(self, outputs: Outputs, batch: Batch) -> torch.Tensor:  # noqa: ARG002
+        return outputs.logits.square().mean()
+
+
+class Ready:
+    def __len__(self) -> int:
+        return 2
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:  # noqa: ARG002
+        yield from [BATCH, BATCH][start:]
+
+
+def test_the_loop_owns_progress_and_each_term_has_a_curve() -> None:
+    told = Told()
+    loss = WeightedSum([term(1.0, told), term(Step(0.5, 0.0, 3.0), FeatureDecay(), name="decay")])
+    curves: list[dict[str, float]] = []
+    model = Classifier(torch.nn.Linear(D, D), LinearHead(D, K))
+    fit(model, loss, Ready(), TrainConfig(epochs=2), OptimConfig(lr=1e-3), epoch_end=lambda _, v, __: curves.append(v))
+    assert told.heard == [0.0, 0.25, 0.5, 0.75]
+    assert curves[0]["train/loss_decay"] == 0.0 < curves[1]["train/loss_decay"]
+    for values in curves:
+        assert values["train/loss"] == pytest.approx(values["train/loss_Told"] + values["train/loss_decay"])
+
+
+def test_a_run_draws_two_views_because_a_term_needs_them_and_writes_each_terms_curve(tmp_path: Path) -> None:
+    loss = spec(WeightedSum, terms=(term(1.0, spec(LogitAdjusted)), term(Cosine(0.5, 0.0), spec(SupCon))))
+    training = TrainConfig(epochs=2, batch_size=64)
+    config = RunConfig(head=spec(LinearHead), loss=loss, training=training, optim=OptimConfig(lr=0.01))
+    job = Job(
+        kind="tuning", arm="sum", config=config, seed=1000, draw=0, root=tmp_path, experiment="test", suite="suite",
+        protocol=Protocol(), device="cpu",
+    )  # fmt: skip
+    result = execute(job, lambda _: None, StopSignal())
+    assert result.error is None
+    curves = read_run(result.run).curves()
+    assert [len(curves[f"train/loss_{name}"]) for name in ("LogitAdjusted", "SupCon")] == [2, 2]
+    told = json.loads((result.run / "run.json").read_text())["config"]["loss"]
+    assert decode(told) == loss
+
+
+def test_a_term_is_a_value() -> None:
+    assert term(1, spec(CrossEntropy)) == Term(Constant(1.0), spec(CrossEntropy), "CrossEntropy")
+    assert "decay: Step(at=0.5, before=0.0, after=2.0)" in repr(WANTED.build(FACTS))
