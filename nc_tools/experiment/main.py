@@ -212,8 +212,8 @@ def _flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     ]
     data = config.data
     if args.data is not None and args.data != data.source:
-        # Which classes are kept for transfer is part of the default data set, not of another one.
-        data = dataclasses.replace(data, source=args.data, held_out_classes=0)
+        # Which classes are kept for transfer, and the crop, are part of the default data set, not of another one.
+        data = dataclasses.replace(data, source=args.data, held_out_classes=0, crop_padding=None)
     if args.labels is not None:
         # Labels that come with the data stand in for the noise that a recipe would draw.
         data = dataclasses.replace(data, noise=None)
