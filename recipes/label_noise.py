@@ -2,9 +2,11 @@
 
 By default scikit-learn's digits with 40 % of the training labels wrong and no crops, with which this small net would
 memorise little; 5 arms, 3 seeds, 2 draws of each frame: some two minutes on 2 CPU cores. --arms all for the rest.
-All is tuned on noisy labels; the test set's are clean. Other noise: --set "data.noise=PairNoise(0.3)", or
-InstanceNoise, AsymmetricNoise, MatrixNoise. Human noise: --data imagefolder:CIFAR10 --labels cifar10n.csv:worse. Labels
-that look wrong are listed in each final run's suspects.csv.
+All is tuned on noisy labels, temperatures too (which makes every arm too modest on clean ones); the test set's labels
+are clean. Labels that look wrong are listed in each final run's suspects.csv.
+
+Other noise: --set "data.noise=PairNoise(0.3)", or InstanceNoise, AsymmetricNoise, MatrixNoise. Human noise:
+--data imagefolder:CIFAR10 --labels cifar10n.csv:worse.
 """
 
 from dataclasses import replace

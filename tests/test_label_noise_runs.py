@@ -247,7 +247,7 @@ def pictures(tmp_path):
 def test_human_labels_take_the_place_of_the_noise_that_a_recipe_draws(pictures, capsys):
     told = ["--data", f"imagefolder:{pictures / 'pictures'}", "--labels", f"{pictures / 'labels.csv'}:human"]
     main({"a": BASE}, name="x", question="Why?", argv=["--print-config", *told])
-    assert json.loads(capsys.readouterr().out)["arms"]["a"]["data"]["noise"] is None
+    assert json.loads(capsys.readouterr().out)["arms"]["a"]["data"].get("noise") is None
 
 
 def test_suspects_of_a_folder_have_paths(pictures):

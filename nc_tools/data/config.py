@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -99,7 +99,7 @@ class DataConfig:
 
     source: str = "digits"
     labels: str | None = None
-    noise: Noise | None = None
+    noise: Noise | None = field(default=None, metadata={"later": True})
     image_size: int | None = None
     imbalance: float = 1.0
     profile: Profile = "exponential"

@@ -101,7 +101,7 @@ class Protocol:
     curve_points: int = 10
     curve_samples: int = 4096
     transfer_samples: int = 4000
-    suspects: int | None = None
+    suspects: int | None = field(default=None, metadata={"later": True})
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
