@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 
-from nc_tools.metrics import calibration, classification, neural_collapse
+from nc_tools.metrics import calibration, classification, memorisation, neural_collapse
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Collected
 from nc_tools.training.loop import autocast
@@ -79,6 +80,36 @@ def collapse(model: Classifier, collected: Collected, prefix: str) -> dict[str, 
         )
         found |= {f"nc_embedded/{k}": v for k, v in values.items()}
     return with_prefix(prefix, found)
+
+
+def on_clean_labels(
+    model: Classifier, collected: Collected, clean: torch.Tensor, train_counts: torch.Tensor, prefix: str
+) -> dict[str, float]:
+    """Recognition, calibration and collapse under true labels (N,), as ``prefix/gen_clean/``, ``prefix/nc_clean/``...
+
+    To report beside the same under the given labels. Nothing may be chosen by it.
+    """
+    truly = replace(collected, labels=clean)
+    values = generalisation(truly, train_counts, prefix) | collapse(model, truly, prefix)
+    return {f"{key.rpartition('/')[0]}_clean/{key.rpartition('/')[2]}": value for key, value in values.items()}
+
+
+def noise(collected: Collected, clean: torch.Tensor, prefix: str) -> dict[str, float]:
+    """Measure what the wrong labels of a set do, under ``prefix/noise/``: memorisation, dilation, their share.
+
+    Dilation is tr(S_W) / tr(S_B) under the true labels (Nguyen et al. 2023): how far the classes are spread, which
+    memorising wrong labels increases; on images that were not trained on it says what that costs.
+
+    Args:
+        collected: The set, under its given labels.
+        clean: Its true labels (N,).
+        prefix: Such as "train".
+    """
+    spread = neural_collapse(collected.features, clean, num_classes=collected.logits.shape[1])
+    values = {"rate": float((collected.labels != clean).double().mean())}
+    values |= {"dilation": spread["nc1_trace"]} if "nc1_trace" in spread else {}
+    values |= memorisation(collected.features, collected.logits, collected.labels, clean)
+    return with_prefix(f"{prefix}/noise", values)
 
 
 def with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:

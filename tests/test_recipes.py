@@ -34,7 +34,7 @@ def test_a_smoke_run_prints_the_table_and_says_what_to_do_next(finished):
     path, out, shown = finished
     arms = arms_of(path)
     table = next(i for i, line in enumerate(shown) if "bal. acc" in line)
-    rows = [line.split()[0] for line in shown[table + 2 : table + 2 + len(arms)]]
+    rows = [line.lstrip("▲▼ ").split()[0] for line in shown[table + 2 : table + 2 + len(arms)]]
     assert rows == arms
     report, mlflow, then = [line for line in shown if line.startswith(("Report: ", "MLflow: ", "  then "))]
     assert report == f"Report: {(out / 'report' / 'comparison.html').as_uri()}"

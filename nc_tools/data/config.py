@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
+
+from nc_tools.data.label_noise import Noise
 
 Profile = Literal["exponential", "step"]
 Protocol = Literal["seeded", "ldam"]
@@ -66,6 +68,9 @@ class DataConfig:
     Attributes:
         source: ``digits``, ``imagefolder:PATH``, ``cifar10[:ROOT]`` or ``cifar100[:ROOT]``.
         labels: ``FILE:COLUMN`` of a CSV that overrides the training labels, or None.
+        noise: Synthetic noise on the training labels, such as ``SymmetricNoise(0.4)``, or None. Drawn anew for each
+            seed; a long tail is cut by the true classes before, as in the literature on both, and the hold-out is split
+            off by the noisy labels after.
         image_size: Side of the square images in pixels. None: the set's own; for a folder, the median of the
             shorter sides, at most 224.
         imbalance: n_max / n_min of the training subset, 1 for all images.
@@ -94,6 +99,7 @@ class DataConfig:
 
     source: str = "digits"
     labels: str | None = None
+    noise: Noise | None = field(default=None, metadata={"later": True})
     image_size: int | None = None
     imbalance: float = 1.0
     profile: Profile = "exponential"
@@ -124,6 +130,11 @@ class DataConfig:
             )
         if self.labels is not None:
             parse_labels(self.labels)
+            if self.noise is not None:
+                raise ValueError(
+                    "training labels come from a CSV or from synthetic noise, and both were given: set noise=None or "
+                    "leave labels out"
+                )
             if kind != "imagefolder":
                 raise ValueError(f"labels from a CSV are matched by path and need imagefolder:PATH, got {kind}")
             if self.held_out_classes:

@@ -26,7 +26,8 @@ class ImageSet:
         labels: (N,), int64, in [0, K).
         classes: K names.
         name: What the set is called in records.
-        clean_labels: The labels before a CSV overrode them, or None.
+        clean_labels: The labels before a CSV or noise overrode them (N,), or None. For measures alone: nothing may be
+            chosen by them.
         paths: Relative to the data root, with forward slashes; None where the set has no files.
 
     Raises:
@@ -44,6 +45,8 @@ class ImageSet:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
             raise ValueError(f"images must be uint8 (N, C, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
         _check_labels(self.labels, len(self.images), len(self.classes))
+        if self.clean_labels is not None:
+            _check_labels(self.clean_labels, len(self.images), len(self.classes))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -96,7 +99,7 @@ class ImageFiles:
         image_size: Side in pixels after decoding.
         sums: (N, C, 2), as ``pixel_sums`` returns them.
         hashes: (N, 32), as ``digests`` returns them.
-        clean_labels: The labels before a CSV overrode them, or None.
+        clean_labels: The labels before a CSV or noise overrode them, or None.
     """
 
     root: Path
@@ -112,6 +115,8 @@ class ImageFiles:
 
     def __post_init__(self) -> None:
         _check_labels(self.labels, len(self.paths), len(self.classes))
+        if self.clean_labels is not None:
+            _check_labels(self.clean_labels, len(self.paths), len(self.classes))
 
     def __len__(self) -> int:
         return len(self.paths)

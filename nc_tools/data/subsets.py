@@ -22,7 +22,7 @@ class Subsets:
         fit: The part of it that runs with a hold-out train on.
         holdout: The rest of it.
         outside: The training images that are not in ``train``, for the oracle temperature; may be empty.
-        counts: Samples of each class in ``train`` (K,).
+        counts: Samples of each class in ``train`` (K,), by the labels that training sees.
     """
 
     train: Tensor
@@ -32,16 +32,19 @@ class Subsets:
     counts: Tensor
 
 
-def make_subsets(sources: Sources, config: DataConfig, seed: int) -> Subsets:
+def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: Tensor | None = None) -> Subsets:
     """Draw the subsets of one seed.
 
     They come from the streams "subset" and "holdout" and from the labels that training sees, so every arm of
-    a comparison gets the same ones.
+    a comparison gets the same ones. Under synthetic noise the long tail alone is cut by other labels, those
+    before the noise: long-tailed noisy benchmarks are made in that order (Wei et al. 2021, Lu et al. 2023), and
+    noise on the head then reaches into the tail.
 
     Args:
         sources: The loaded sets.
         config: Imbalance, profile, protocol and hold-out share.
         seed: The run's seed.
+        tail_labels: (N,) the labels by which the long tail is cut; None: those that training sees.
 
     Returns:
         The subsets.
@@ -57,7 +60,7 @@ def make_subsets(sources: Sources, config: DataConfig, seed: int) -> Subsets:
     """
     labels, classes = sources.train.labels, sources.train.classes
     train = long_tailed(
-        labels,
+        labels if tail_labels is None else tail_labels,
         len(classes),
         config.imbalance,
         config.profile,

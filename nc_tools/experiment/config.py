@@ -87,6 +87,8 @@ class Protocol:
         curve_points: How many epochs collapse is measured at along training.
         curve_samples: Largest number of training images it is measured on there (at the end it is all of them).
         transfer_samples: Largest number of images of a transfer set, train and test each.
+        suspects: Rows of suspects.csv, the training labels that look wrong, in a final run; 0 for none. None: 2000
+            where the data hold noisy labels (drawn, or from a CSV), none elsewhere.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -99,6 +101,7 @@ class Protocol:
     curve_points: int = 10
     curve_samples: int = 4096
     transfer_samples: int = 4000
+    suspects: int | None = field(default=None, metadata={"later": True})
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -106,6 +109,8 @@ class Protocol:
         for name in ("draws", "holdout_draws", "curve_points", "curve_samples", "transfer_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"protocol.{name} must be at least 1, got {getattr(self, name)}")
+        if self.suspects is not None and self.suspects < 0:
+            raise ValueError(f"protocol.suspects must not be negative, got {self.suspects}")
         if set(self.seeds) & set(self.tuning_seeds):
             raise ValueError(
                 f"seeds of the final runs must not be tuned on, but {sorted(set(self.seeds) & set(self.tuning_seeds))} "

@@ -19,6 +19,9 @@ from nc_tools.spec import Spec
 def encode(value: Any) -> Any:
     """Turn a configuration into JSON values: dataclasses and specs carry the dotted path of their class.
 
+    A field marked ``metadata={"later": True}``, which a release has added, is left out while it has its default: what
+    was recorded without it keeps its hash.
+
     Example:
         >>> from nc_tools.training import OptimConfig
         >>> encode(OptimConfig())["lr"]
@@ -30,7 +33,8 @@ def encode(value: Any) -> Any:
     if isinstance(value, Spec):
         return {"class": path_of(value.cls), "arguments": encode(value.arguments)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        told = [f for f in dataclasses.fields(value) if not (f.metadata.get("later") and _at_default(value, f))]
+        fields = {f.name: encode(getattr(value, f.name)) for f in told}
         return {"dataclass": path_of(type(value)), **fields}
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
@@ -44,6 +48,10 @@ def encode(value: Any) -> Any:
         f"a configuration holds numbers, strings, tuples, specs and dataclasses, so that it can be written down and "
         f"compared, got {value!r}"
     )
+
+
+def _at_default(value: Any, field: dataclasses.Field[Any]) -> bool:
+    return bool(getattr(value, field.name) == field.default)
 
 
 def decode(value: Any) -> Any:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 
-from nc_tools.evaluation import collapse, collect, generalisation
+from nc_tools.evaluation import collapse, collect, generalisation, noise
 from nc_tools.experiment.encode import config_hash, settings
 from nc_tools.experiment.final import measure_final
+from nc_tools.experiment.first_stage import FirstStage, first_stage
 from nc_tools.experiment.job import Job, JobResult, Progress
+from nc_tools.experiment.noisy import transition_values
 from nc_tools.experiment.setup import Data, DataFacts, build_loss, build_model, facts_of, open_data
 from nc_tools.experiment.weights import save_weights
 from nc_tools.interruption import Killed, StopSignal
@@ -69,6 +71,7 @@ def identify(job: Job, facts: DataFacts) -> RunIdentity:
     decides: list[object] = [job.kind, facts.fingerprint, str(job.config.training.dtype_on(torch.device(job.device)))]
     if job.kind != "tuning":
         decides += [rules.curve_points, rules.curve_samples, rules.transfer_samples]
+        decides += [] if rules.suspects is None else [rules.suspects]
     return RunIdentity(
         kind=job.kind,
         arm=job.arm,
@@ -129,9 +132,10 @@ class _Run:
             torch.cuda.reset_peak_memory_stats(device)
         model = build_model(job.config, self.facts, seed=job.seed, draw=job.draw)
         model.to(device=device, memory_format=self.training.layout_on(device))  # type: ignore[call-overload]
-        loss = build_loss(job.config, self.facts, model.head.feature_dim).to(device)
-        self.curve_indices = self._sample(indices)
         checkpoint = self.record.path / "checkpoint.pt"
+        before = self._first_stage(indices, checkpoint)
+        loss = build_loss(job.config, self.facts, model.head.feature_dim, transition=before.transition).to(device)
+        self.curve_indices = self._sample(indices)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(job.seed)  # dropout, the one thing that draws from the global stream
             fitted = fit(
@@ -145,12 +149,18 @@ class _Run:
                 resume=job.resume,
                 stop=self.stop,
             )
-        final = self._measure(fitted.model, indices) | self._cost(fitted.seconds, len(indices), model)
+        final = self._measure(fitted.model, indices) | self._cost(before.seconds + fitted.seconds, len(indices), model)
         if job.kind != "tuning":
             save_weights(fitted.model, self.record.path / "weights.safetensors")
         self.record.finish(final)
         checkpoint.unlink(missing_ok=True)
         return JobResult(self.record.path, "FINISHED", final.get(f"holdout/{PRIMARY}"))
+
+    def _first_stage(self, indices: torch.Tensor, checkpoint: Path) -> FirstStage:
+        """Estimate the label noise beforehand where the loss asks for it; a checkpoint of the loss holds it already."""
+        if not self.job.config.loss.takes("transition") or (self.job.resume and checkpoint.exists()):
+            return FirstStage()
+        return first_stage(self.job, self.data, self.facts, indices, self.stop)
 
     def epoch_end(self, epoch: int, values: dict[str, float], model: Classifier) -> None:
         """Measure and write down what an epoch gave; called by the loop."""
@@ -183,11 +193,16 @@ class _Run:
 
     def _curve(self, model: Classifier) -> dict[str, float]:
         batches = self.data.plain_batches(self.data.sources.train, self.curve_indices)
-        values = collapse(model, collect(model, batches, dtype=self.dtype), "train")
+        train = collect(model, batches, dtype=self.dtype)
+        values = collapse(model, train, "train")
+        clean = self.data.clean_labels(self.curve_indices)
+        told = {} if clean is None else noise(train, clean, "train")
         if self.job.kind == "holdout":
             values |= collapse(model, self._held, "holdout")
+            clean = self.data.clean_labels(self.data.subsets.holdout)
+            told |= {} if clean is None else noise(self._held, clean, "holdout")
         # The other forms are told at the end; as curves they would only double what MLflow has to take in.
-        return {key: value for key, value in values.items() if "/nc/" in key and not key.endswith("_pooled")}
+        return told | {k: value for k, value in values.items() if "/nc/" in k and not k.endswith("_pooled")}
 
     def _measure(self, model: Classifier, indices: torch.Tensor) -> dict[str, float]:
         if self.job.kind == "final":
@@ -196,6 +211,7 @@ class _Run:
         if self.job.kind == "holdout":
             values["cal/temperature"] = fit_temperature(self._held.logits, self._held.labels)
             values["best/epoch"] = best_epoch(self.record)
+            values |= transition_values(self.data, self._held, self.record)
         return values
 
     def _cost(self, seconds: float, samples: int, model: Classifier) -> dict[str, float]:
@@ -223,7 +239,7 @@ def _from_holdout_run(path: Path | None) -> tuple[int | None, Mapping[int, dict[
     run = read_run(path)
     by_epoch: dict[int, dict[str, float]] = {}
     for key, points in run.curves().items():
-        if key in HOLDOUT_CURVES or key.startswith("holdout/nc/"):
+        if key in HOLDOUT_CURVES or key.startswith(("holdout/nc/", "holdout/noise/")):
             for epoch, value in points:
                 by_epoch.setdefault(epoch, {})[key] = value
     return int(run.final["best/epoch"]), by_epoch

@@ -11,6 +11,7 @@ from nc_tools.data.images import Images
 from nc_tools.evaluation import collapse, collect, generalisation, with_prefix
 from nc_tools.experiment.figures import write_figures
 from nc_tools.experiment.job import Job
+from nc_tools.experiment.noisy import measure_noise
 from nc_tools.experiment.setup import Data, DataFacts
 from nc_tools.experiment.weights import load_weights, save_tensors
 from nc_tools.metrics import calibration, fit_temperature, per_class
@@ -41,6 +42,7 @@ def measure_final(
         values[f"cal/{name}"] = temperature
         scaled = calibration(test.logits / temperature, test.labels)
         values |= with_prefix("test/cal_ts" if name == "temperature" else "test/cal_oracle", scaled)
+    values |= measure_noise(job, data, model, train, test, indices, record)
     values |= _best_epoch(job, data, facts, model, record, dtype)
     values |= _transfer(job, data, model, dtype)
     _write(record, test, facts, temperatures)
@@ -58,7 +60,8 @@ def _temperatures(job: Job, data: Data, model: Classifier, dtype: torch.dtype) -
         if len(outside) > 2000:
             outside = outside[torch.randperm(len(outside), generator=stream(job.seed, "subsample"))[:2000]]
         logits = collect(model, data.plain_batches(data.sources.train, outside), dtype=dtype)
-        found["temperature_oracle"] = fit_temperature(logits.logits, logits.labels)
+        clean = data.clean_labels(outside)  # an oracle may know them; it is told apart, and nothing follows from it
+        found["temperature_oracle"] = fit_temperature(logits.logits, logits.labels if clean is None else clean)
     return found
 
 

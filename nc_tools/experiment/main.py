@@ -26,8 +26,9 @@ from nc_tools.tracking import LiveSync, MlflowSync
 SMOKE_EPOCHS = 2
 
 
-def parser(name: str, question: str, arms: Sequence[str]) -> argparse.ArgumentParser:
+def parser(name: str, question: str, arms: Sequence[str], default_arms: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the flags that every recipe has."""
+    default = ",".join(default_arms) if default_arms else "all"
     p = argparse.ArgumentParser(
         prog=f"recipes/{name}.py", description=question, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -38,7 +39,7 @@ def parser(name: str, question: str, arms: Sequence[str]) -> argparse.ArgumentPa
     add("--transfer-data", metavar="DATA", help="another data set to measure transfer on")
     add("--imbalance", type=float, help="largest class over smallest class in the training subset")
     add("--model", help="conv, resnet20, resnet32, or a torchvision or timm name")
-    add("--arms", help=f"comma-separated, the baseline first: {','.join(arms)}")
+    add("--arms", help=f"comma-separated, the baseline first, or all: {','.join(arms)} (default: {default})")
     add("--seeds", help="such as 0-4 or 0,2,5")
     add("--epochs", type=int)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
@@ -59,6 +60,7 @@ def main(
     name: str,
     question: str,
     protocol: Protocol | None = None,
+    default_arms: Sequence[str] = (),
     argv: Sequence[str] | None = None,
 ) -> None:
     """Run a recipe from its command line; ends the process with 0, with 2 on wrong input, or with 130 when stopped.
@@ -68,9 +70,11 @@ def main(
         name: The recipe's.
         question: What it asks; its docstring.
         protocol: The rules that all arms share.
+        default_arms: Which arms run when the command line does not say, the baseline first; none means all.
         argv: Arguments; None for those of the process.
     """
-    args = parser(name, question, list(arms)).parse_args(argv)
+    args = parser(name, question, list(arms), default_arms).parse_args(argv)
+    args.arms = args.arms or ",".join(default_arms) or None
     console = Console(stderr=False)
     try:
         plan = make_plan(arms, name=name, question=question, protocol=protocol or Protocol(), args=args)
@@ -208,8 +212,11 @@ def _flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     ]
     data = config.data
     if args.data is not None and args.data != data.source:
-        # Which classes are kept for transfer is part of the default data set, not of another one.
-        data = dataclasses.replace(data, source=args.data, held_out_classes=0)
+        # Which classes are kept for transfer, and the crop, are part of the default data set, not of another one.
+        data = dataclasses.replace(data, source=args.data, held_out_classes=0, crop_padding=None)
+    if args.labels is not None:
+        # Labels that come with the data stand in for the noise that a recipe would draw.
+        data = dataclasses.replace(data, noise=None)
     if args.transfer_data is not None:
         data = dataclasses.replace(data, transfer_data=args.transfer_data, held_out_classes=0)
     if args.skip_unreadable:

@@ -40,7 +40,8 @@ def put(config: C, path: str, value: Any) -> C:
     Args:
         config: A dataclass, or a spec.
         path: Dotted, such as "optim.lr" or "head.scale".
-        value: Checked against the field's type; an int serves where a float is asked for.
+        value: Checked against the field's type; an int serves where a float is asked for, and text such as
+            "PairNoise(rate=0.3)" where a record is.
 
     Raises:
         ValueError: If there is no such field (the nearest names are offered) or the value is of another kind.
@@ -72,6 +73,8 @@ def put_all(config: C, settings: Iterable[tuple[str, Any]]) -> C:
 def _fitting(value: Any, hint: Any, name: str) -> Any:
     if isinstance(value, list):
         value = tuple(value)
+    if isinstance(value, str):
+        value = _written(value, _options(hint))
     if any(_fits(value, option) for option in _options(hint)):
         return value
     if isinstance(value, int) and not isinstance(value, bool) and float in _options(hint):
@@ -80,6 +83,21 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
         return _fitting((value,), hint, name)
     told = " or ".join(getattr(o, "__name__", str(o)) if not typing.get_args(o) else str(o) for o in _options(hint))
     raise ValueError(f"{name} must be {told.replace('NoneType', 'None')}, got {value!r}")
+
+
+def _written(text: str, options: Iterable[Any]) -> Any:
+    """Build a record that the field may hold from how Python writes it, such as "PairNoise(rate=0.3)"."""
+    kinds = {o.__name__: o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)}
+    try:
+        call = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return text
+    if not kinds or not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        return text
+    if call.func.id not in kinds:
+        raise ValueError(f"there is no {call.func.id!r} here; {did_you_mean(call.func.id, kinds)}")
+    given = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    return kinds[call.func.id](*(ast.literal_eval(a) for a in call.args), **given)
 
 
 def _options(hint: Any) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from nc_tools.data import (
     load,
     make_loader,
     make_subsets,
+    with_noise,
 )
 from nc_tools.data.images import Images
 from nc_tools.data.loader import evaluation_batches
@@ -91,16 +92,18 @@ def build_model(config: RunConfig, facts: DataFacts, *, seed: int, draw: int) ->
     return Classifier(backbone, head)
 
 
-def build_loss(config: RunConfig, facts: DataFacts, feature_dim: int) -> LossTerm:
+def build_loss(config: RunConfig, facts: DataFacts, feature_dim: int, *, transition: Tensor | None = None) -> LossTerm:
     """Build an arm's loss from the class counts of the samples that it trains on.
 
-    ``num_samples`` is the size of the whole training set, in which ``Batch.index`` counts.
+    ``num_samples`` is the size of the whole training set, in which ``Batch.index`` counts; ``transition`` is an
+    estimate of the label noise, where there is one.
     """
     known = {
         "feature_dim": feature_dim,
         "num_classes": facts.num_classes,
         "class_counts": facts.class_counts,
         "num_samples": facts.num_samples,
+        **({} if transition is None else {"transition": transition}),
     }
     loss: LossTerm = config.loss.build(known)
     return loss
@@ -108,7 +111,7 @@ def build_loss(config: RunConfig, facts: DataFacts, feature_dim: int) -> LossTer
 
 @dataclass(frozen=True)
 class Data:
-    """The sets of one run on its device."""
+    """The sets of one run on its device; the training labels are those that training sees, noise included."""
 
     sources: Sources
     subsets: Subsets
@@ -132,6 +135,11 @@ class Data:
             views=views,
         )
 
+    def clean_labels(self, indices: Tensor) -> Tensor | None:
+        """Return the true labels of these training samples, where others are trained on; to report, never to choose."""
+        clean = self.sources.train.clean_labels
+        return None if clean is None else clean[indices].to(self.device)
+
     def plain_batches(self, images: Images, indices: Tensor | None = None) -> Iterator[Batch]:
         """Batches of a set in its own order, not augmented."""
         layout = self.config.training.layout_on(self.device)
@@ -147,6 +155,9 @@ class Data:
 
 
 def open_data(config: RunConfig, *, seed: int, device: torch.device, cache: Path, told: Told | None = None) -> Data:
-    """Load the images of a configuration and draw the subsets of a seed."""
+    """Load the images of a configuration, draw the label noise of a seed, and its subsets."""
     sources = loaded(config.data, cache, told)
-    return Data(sources, make_subsets(sources, config.data, seed), config, seed, device)
+    tail_labels = sources.train.labels
+    if config.data.noise is not None:
+        sources = replace(sources, train=with_noise(sources.train, config.data.noise, seed))
+    return Data(sources, make_subsets(sources, config.data, seed, tail_labels), config, seed, device)

@@ -1,5 +1,12 @@
 """Losses over the records that heads and loaders give, and the free functions below them."""
 
+from nc_tools.losses.active_passive import (
+    ActivePassive,
+    NCEAndMAE,
+    NCEAndRCE,
+    mean_absolute_error,
+    normalized_cross_entropy,
+)
 from nc_tools.losses.affine import AffineCrossEntropy, affine_cross_entropy, affine_logits
 from nc_tools.losses.alignment import Alignment, alignment
 from nc_tools.losses.background import BackgroundCrossEntropy
@@ -16,9 +23,12 @@ from nc_tools.losses.cosine_regression import CosineRegression, cosine_regressio
 from nc_tools.losses.cross_entropy import ClassWiseSmoothing, CrossEntropy, smoothed_cross_entropy
 from nc_tools.losses.dhel import DHEL, decoupled_info_nce
 from nc_tools.losses.dot_regression import DotRegression, dot_regression
+from nc_tools.losses.early_learning import EarlyLearning
 from nc_tools.losses.feature_decay import FeatureDecay, feature_decay
 from nc_tools.losses.feature_entropy import FeatureEntropy, feature_entropy
 from nc_tools.losses.focal import Focal, focal_loss
+from nc_tools.losses.forward_correction import ForwardCorrection, forward_corrected
+from nc_tools.losses.generalized_cross_entropy import GeneralizedCrossEntropy, generalized_cross_entropy
 from nc_tools.losses.label_relaxation import LabelRelaxation, label_relaxation
 from nc_tools.losses.ldam import LDAM, ldam_margins
 from nc_tools.losses.logit_adjusted import (
@@ -44,6 +54,7 @@ from nc_tools.losses.supervised_contrastive import (
     balanced_supervised_contrastive,
     supervised_contrastive,
 )
+from nc_tools.losses.symmetric_cross_entropy import SymmetricCrossEntropy, reverse_cross_entropy
 from nc_tools.losses.vector_scaling import VectorScaling, scaling_factors
 
 __all__ = [
@@ -52,6 +63,7 @@ __all__ = [
     "LDAM",
     "NONL",
     "NTCE",
+    "ActivePassive",
     "AffineCrossEntropy",
     "Alignment",
     "BackgroundCrossEntropy",
@@ -71,15 +83,20 @@ __all__ = [
     "CrossEntropy",
     "DeferredReweighting",
     "DotRegression",
+    "EarlyLearning",
     "FeatureDecay",
     "FeatureEntropy",
     "Focal",
+    "ForwardCorrection",
+    "GeneralizedCrossEntropy",
     "LabelRelaxation",
     "LinearRamp",
     "LogitAdjusted",
     "LogitNorm",
     "LossTerm",
     "MeanSquared",
+    "NCEAndMAE",
+    "NCEAndRCE",
     "OrthogonalOutliers",
     "PerSampleLoss",
     "PickAllLabel",
@@ -87,6 +104,7 @@ __all__ = [
     "Spread",
     "Step",
     "SupCon",
+    "SymmetricCrossEntropy",
     "Term",
     "VectorScaling",
     "WeightedSum",
@@ -110,16 +128,21 @@ __all__ = [
     "feature_decay",
     "feature_entropy",
     "focal_loss",
+    "forward_corrected",
+    "generalized_cross_entropy",
     "label_relaxation",
     "ldam_margins",
     "log_prior",
     "logit_adjusted_cross_entropy",
     "logit_norm",
+    "mean_absolute_error",
     "mean_squared",
     "nonl",
+    "normalized_cross_entropy",
     "ntce",
     "orthogonal_outliers",
     "pick_all_label",
+    "reverse_cross_entropy",
     "scaling_factors",
     "smoothed_cross_entropy",
     "supervised_contrastive",

@@ -11,6 +11,7 @@ from nc_tools.metrics.collapse import collapse_from_moments, neural_collapse
 from nc_tools.metrics.debiased import DebiasedError, debiased_calibration_error
 from nc_tools.metrics.grouped import grouped_calibration
 from nc_tools.metrics.kernel_calibration import kernel_calibration_error
+from nc_tools.metrics.memorisation import memorisation
 from nc_tools.metrics.probe import linear_probe
 from nc_tools.metrics.reliability import (
     ReliabilityBins,
@@ -21,8 +22,16 @@ from nc_tools.metrics.reliability import (
 )
 from nc_tools.metrics.risk_coverage import RiskCoverage, risk_coverage
 from nc_tools.metrics.scaling import AffineScaling, fit_dirichlet_scaling, fit_vector_scaling
+from nc_tools.metrics.suspects import Suspects, precision_at, rank_suspects
 from nc_tools.metrics.temperature import fit_temperature
 from nc_tools.metrics.transfer import knn_accuracy, nearest_class_centre, transfer_report
+from nc_tools.metrics.transition import (
+    anchor_transition,
+    checked_transition,
+    confusion_transition,
+    counted_transition,
+    transition_error,
+)
 from nc_tools.metrics.uniform_accuracy import uniform_accuracy
 
 __all__ = [
@@ -31,11 +40,16 @@ __all__ = [
     "PerClass",
     "ReliabilityBins",
     "RiskCoverage",
+    "Suspects",
+    "anchor_transition",
     "brier_decomposition",
     "calibration",
+    "checked_transition",
     "classification",
     "classwise_calibration_error",
     "collapse_from_moments",
+    "confusion_transition",
+    "counted_transition",
     "debiased_calibration_error",
     "equal_mass_calibration_error",
     "expected_calibration_error",
@@ -46,12 +60,16 @@ __all__ = [
     "kernel_calibration_error",
     "knn_accuracy",
     "linear_probe",
+    "memorisation",
     "nearest_class_centre",
     "neural_collapse",
     "per_class",
+    "precision_at",
+    "rank_suspects",
     "reliability_bins",
     "risk_coverage",
     "top_label_calibration_error",
     "transfer_report",
+    "transition_error",
     "uniform_accuracy",
 ]

@@ -12,7 +12,10 @@ from nc_tools.tracking.stored import StoredRun
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-FILES = ("run.json", "final.json", "per_class.json", "predictions.safetensors", "weights.safetensors")
+FILES = (
+    *("run.json", "final.json", "per_class.json", "suspects.csv"),
+    *("predictions.safetensors", "weights.safetensors"),
+)
 
 
 def is_there(run: StoredRun, key: str) -> bool:

@@ -1,0 +1,12 @@
+"""The one check that all kinds of label noise share."""
+
+
+def check_rate(rate: float) -> None:
+    """Refuse a noise rate outside [0, 1).
+
+    Raises:
+        ValueError: With the share that a percentage may have meant.
+    """
+    if not 0 <= rate < 1:
+        hint = f": did you mean {rate / 100:g}?" if 1 < rate < 100 else ""
+        raise ValueError(f"a noise rate is a share of labels and must lie in [0, 1), got {rate:g}{hint}")

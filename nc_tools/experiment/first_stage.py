@@ -1,0 +1,40 @@
+"""The first of two stages: learn the noisy labels as they are, and estimate from that how noisy they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nc_tools.evaluation import collect
+from nc_tools.experiment.job import Job
+from nc_tools.experiment.setup import Data, DataFacts, build_model
+from nc_tools.interruption import StopSignal
+from nc_tools.losses import CrossEntropy
+from nc_tools.metrics import anchor_transition
+from nc_tools.training import fit
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """What the first stage gave: a transition matrix (K, K) or None, and the seconds that it took."""
+
+    transition: Tensor | None = None
+    seconds: float = 0.0
+
+
+def first_stage(job: Job, data: Data, facts: DataFacts, indices: Tensor, stop: StopSignal) -> FirstStage:
+    """Train the arm's model with cross-entropy on the same samples, and estimate the transition matrix from it.
+
+    The same start, batches, rate and length as the second stage, so an arm with two stages costs twice the training;
+    its time says so. The estimate looks at given labels alone. A run that is stopped here begins anew.
+    """
+    model = build_model(job.config, facts, seed=job.seed, draw=job.draw)
+    training, device = job.config.training, data.device
+    model.to(device=device, memory_format=training.layout_on(device))  # type: ignore[call-overload]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(job.seed)
+        fitted = fit(model, CrossEntropy(), data.training_batches(indices), training, job.config.optim, stop=stop)
+    seen = collect(fitted.model, data.plain_batches(data.sources.train, indices), dtype=training.dtype_on(device))
+    return FirstStage(anchor_transition(seen.logits), fitted.seconds)

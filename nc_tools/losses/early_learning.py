@@ -1,0 +1,105 @@
+"""Early-learning regularisation: hold on to what the model believed of each sample before it memorised."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.records import Batch, Outputs
+
+# Keeps 1 - <t, p> away from zero, where its logarithm would run off.
+_LEAST = 1e-4
+
+
+class EarlyLearning(LossTerm):
+    """Cross-entropy plus lambda mean_i log(1 - <t_i, p_i>), t_i a running mean of the sample's own predictions.
+
+    A network learns the clean labels first and memorises the wrong ones later. The second term, a negative one, rewards
+    agreement with the sample's past predictions and so cancels the gradient of labels that contradict them. With p the
+    softmax clamped to [1e-4, 1 - 1e-4],
+
+        t_i <- beta t_i + (1 - beta) p_i / sum_k p_ik      (no gradient; before it is used)
+
+    Source: Liu et al. 2020, eq. 6 and 9 (ELR, not ELR+), with the clamp and the order of their code. Targets are kept
+    by ``batch.index``, the sample's place in the whole training set: shuffling, subsets and resuming do not mix them
+    up. They move in training mode only. With several processes, indices and predictions are exchanged, so that all hold
+    the same targets whoever saw the sample; batches may differ in size, for which the host waits once a step.
+
+    Args:
+        num_samples: Size of the whole training set; a run fills it in.
+        num_classes: K; a run fills it in.
+        strength: lambda; 3 on CIFAR-10, 7 on CIFAR-100 in the paper.
+        momentum: beta; .7 on CIFAR-10, .9 on CIFAR-100.
+
+    Raises:
+        ValueError: If a size is not positive, ``strength`` is negative or ``momentum`` outside [0, 1).
+
+    Example:
+        >>> loss = EarlyLearning(num_samples=100, num_classes=3)
+        >>> loss.targets.shape
+        torch.Size([100, 3])
+    """
+
+    targets: Tensor
+
+    def __init__(self, num_samples: int, num_classes: int, strength: float = 3.0, momentum: float = 0.7) -> None:
+        super().__init__()
+        if num_samples < 1 or num_classes < 2:
+            raise ValueError(
+                f"early learning keeps a target for each sample and class and needs num_samples >= 1 and "
+                f"num_classes >= 2, got {num_samples} and {num_classes}"
+            )
+        if strength < 0 or not 0 <= momentum < 1:
+            raise ValueError(
+                f"strength must not be negative and momentum must lie in [0, 1), got {strength} and {momentum}"
+            )
+        self.strength, self.momentum = strength, momentum
+        self.register_buffer("targets", torch.zeros(num_samples, num_classes))
+
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the mean over the batch; in training mode the targets of its samples take their step first."""
+        logits = at_least_float32(outputs.logits)
+        p = logits.softmax(1).clamp(_LEAST, 1 - _LEAST)
+        if self.training:
+            self._follow(p.detach(), batch.index)
+        agreement = (self.targets.index_select(0, batch.index) * p).sum(1)
+        fit = nn.functional.cross_entropy(logits, batch.labels)
+        return fit + self.strength * torch.log1p(-agreement).mean()
+
+    @torch.no_grad()
+    def _follow(self, p: Tensor, index: Tensor) -> None:
+        """Move the targets of these samples towards their predictions."""
+        where, seen = _from_all_processes(index, p / p.sum(1, keepdim=True))
+        moved = torch.lerp(self.targets.index_select(0, where), seen.to(self.targets.dtype), 1 - self.momentum)
+        self.targets.index_copy_(0, where, moved)
+
+    def extra_repr(self) -> str:
+        """Show sizes, strength and momentum in the loss's printout."""
+        samples, classes = self.targets.shape
+        return f"{samples}, {classes}, strength={self.strength}, momentum={self.momentum}"
+
+
+def _from_all_processes(index: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return every process's indices (N,) and rows (N, K), in the order of the ranks."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return index, rows
+    world = dist.get_world_size()
+    sizes = index.new_zeros(world)
+    sizes[dist.get_rank()] = len(index)
+    dist.all_reduce(sizes)
+    lengths = sizes.tolist()
+    longest = max(lengths)
+    # Backends gather equal shapes only: shorter batches are filled up, and cut again below.
+    sent_index = index.new_zeros(longest)
+    sent_rows = rows.new_zeros(longest, rows.shape[1])
+    sent_index[: len(index)], sent_rows[: len(rows)] = index, rows
+    indices = [torch.empty_like(sent_index) for _ in range(world)]
+    gathered = [torch.empty_like(sent_rows) for _ in range(world)]
+    dist.all_gather(indices, sent_index)
+    dist.all_gather(gathered, sent_rows)
+    return (
+        torch.cat([part[:n] for part, n in zip(indices, lengths, strict=True)]),
+        torch.cat([part[:n] for part, n in zip(gathered, lengths, strict=True)]),
+    )
