@@ -123,8 +123,10 @@ def test_of_a_large_frame_some_rows_are_checked() -> None:
 
 
 def test_a_line_holds_two_classes() -> None:
-    assert CodeHead(1, 2).minimal_angle == 180
+    assert CodeHead(1, 2, normalise=False).minimal_angle == 180
     with pytest.raises(ValueError, match="of 3 classes needs feature_dim >= 2, got 1: on a line"):
-        CodeHead(1, 3)
+        CodeHead(1, 3, normalise=False)
     with pytest.raises(ValueError, match="of 5 classes needs feature_dim >= 2, got 1"):
-        CodeHead(D, 5, projection=1)
+        CodeHead(D, 5, projection=1, normalise=False)
+    with pytest.raises(ValueError, match="leaves their sign and no gradient: give normalise=False, or a projection"):
+        CodeHead(1, 2)

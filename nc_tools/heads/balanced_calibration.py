@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +100,7 @@ class BalancedCalibrationHead(Head):
     @property
     def bias(self) -> Tensor:  # type: ignore[override]
         """The linear head's bias, a b (K,)."""
-        return self.mix * self.linear.get_parameter("bias")
+        return self.mix * cast(Tensor, self.linear.bias)
 
     def embed(self, features: Tensor) -> Tensor:
         """Return [h, u]: the features beside the ETF head's unit features (N, D + D')."""

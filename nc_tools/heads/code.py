@@ -43,12 +43,13 @@ class CodeHead(FixedFrameHead):
         generator: Draws the projection's initial weights; the global one if None.
 
     Raises:
-        ValueError: If K < 2, the width before the frame is 1 where K > 2, or the scale is not positive.
+        ValueError: If K < 2, the width before the frame is 1 where K > 2 or features are normalised, or the scale is
+            not positive.
 
     Example:
         >>> round(CodeHead(64, 12, projection=3).minimal_angle, 1)  # an icosahedron
         63.4
-        >>> CodeHead(1, 3)
+        >>> CodeHead(1, 3, normalise=False)
         Traceback (most recent call last):
         ...
         ValueError: a spherical code of 3 classes needs feature_dim >= 2, got 1: on a line there are only two directions

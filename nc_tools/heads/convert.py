@@ -14,6 +14,7 @@ from nc_tools.heads.base import Head
 from nc_tools.heads.frame import FixedHead
 from nc_tools.heads.linear import CosineHead
 from nc_tools.heads.trace import eval_mode
+from nc_tools.heads.two_space import TwoSpaceHead
 from nc_tools.records import full_precision
 
 _ROWS = 16  # made-up features on which head and layers are compared
@@ -94,6 +95,10 @@ def _embed_layers(head: Head) -> OrderedDict[str, nn.Module]:
         return layers
     if embed is FixedHead.embed:
         fixed = cast(FixedHead, head)
+        if isinstance(head, TwoSpaceHead):
+            layers["widen"] = _linear(head.up.detach().clone(), None)
+            layers["relu"] = nn.ReLU()
+            layers["narrow"] = _linear(head.down.detach().clone(), None)
         if fixed.projection is not None:
             layers["projection"] = _linear(fixed.projection.weight.detach().clone(), None)
         if fixed.normalise:

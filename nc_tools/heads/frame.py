@@ -59,7 +59,7 @@ class FixedHead(Head):
         if self.width == 1 and normalise:
             raise ValueError(
                 f"{type(self).__name__} of {num_classes} classes would normalise features of one dimension, which "
-                f"leaves their sign and no gradient: give normalise=False, or take ETFHead with projection=2"
+                f"leaves their sign and no gradient: give normalise=False, or a projection to more dimensions"
             )
         self.normalise = normalise
         self.frame_seed = frame_seed
