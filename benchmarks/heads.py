@@ -36,7 +36,7 @@ from torch.nn.functional import cross_entropy
 
 from nc_tools.geometry import hadamard, simplex_etf
 from nc_tools.geometry.random_hadamard import draw_signed_permutation, hadamard_etf
-from nc_tools.heads import ETFHead, FrozenRandomHead, SimplexHead, StructuredETFHead
+from nc_tools.heads import CodeHead, ETFHead, FrozenRandomHead, SimplexHead, StructuredETFHead
 
 SIZES = ((256, 512, 10), (256, 512, 100), (256, 2048, 1000), (256, 4096, 4096))
 WIDE = (256, 768, 50_000)
@@ -62,6 +62,7 @@ CONSTRUCTIONS: dict[str, Callable[[int, int], object]] = {
     "Hadamard matrix": lambda k, _: hadamard(1 << (k - 1).bit_length()),
     "ETFHead": lambda k, d: ETFHead(d, k),
 }
+CODES: dict[str, Callable[[int, int], object]] = {"CodeHead": lambda k, d: CodeHead(d, k)}
 
 
 def step_of(
@@ -176,7 +177,7 @@ def construct(name: str, classes: int, dim: int) -> dict[str, Any]:
 def construct_here(name: str, classes: int, dim: int) -> None:
     """Print time and peak memory of a construction."""
     wall, cpu = time.perf_counter(), time.process_time()
-    CONSTRUCTIONS[name](classes, dim)
+    (CONSTRUCTIONS | CODES)[name](classes, dim)
     told = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(json.dumps(told | {"peak_gb": peak / 1e9}))
@@ -238,12 +239,14 @@ def main() -> None:
             ", ".join(f"{kind} {held[kind] / 1e6:.3f} MB ({held[kind] / linear[kind]:.3f})" for kind in held),
         )
     classes, dim = (1000, 2048) if args.quick else (10_000, 16_384)
-    print(f"\nconstructions at K, D = {classes}, {dim}")
-    for name in CONSTRUCTIONS:
-        told = construct(name, classes, dim)
+    print("\nconstructions, K x D")
+    sizes = [(name, classes, dim) for name in CONSTRUCTIONS]
+    sizes += [("CodeHead", k, d) for k, d in (((100, 16),) if args.quick else ((100, 64), (2000, 512), WIDE[:0:-1]))]
+    for name, k, d in sizes:
+        told = construct(name, k, d)
         results["constructions"].append(told)
         print(
-            f"{name:<38}{told['wall_s']:8.2f} s wall, {told['cpu_s']:8.2f} s CPU, peak {told['peak_gb']:.2f} GB",
+            f"{f'{name}, {k} x {d}':<52}{told['wall_s']:8.2f} s wall, {told['cpu_s']:8.2f} s CPU, peak {told['peak_gb']:.2f} GB",
             flush=True,
         )
     if args.json:

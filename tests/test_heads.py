@@ -351,6 +351,12 @@ def test_unit_has_a_bounded_gradient_at_zero() -> None:
     assert float(x.grad.abs().max()) <= 1.0
 
 
+def test_derivatives_of_unit_are_those_of_its_steps() -> None:
+    x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(lambda given: unit(given) ** 3, x)
+
+
 def test_random_rows_are_unit_and_not_an_etf() -> None:
     w = FrozenRandomHead(D, K).weight
     assert torch.allclose(w.norm(dim=1), torch.ones(K), atol=1e-6)

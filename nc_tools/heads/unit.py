@@ -17,7 +17,11 @@ def unit(x: Tensor) -> Tensor:
         >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    return x * _inverse_norm(x).unsqueeze(-1)
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        # A compiler fuses the steps by itself; for torch.func see below.
+        return _stepwise(x)
+    found: Tensor = _Unit.apply(x)
+    return found
 
 
 def dot_with_unit(x: Tensor, other: Tensor) -> Tensor:
@@ -39,15 +43,38 @@ def dot_with_unit(x: Tensor, other: Tensor) -> Tensor:
     """
     if torch._C._are_functorch_transforms_active():
         # torch.func (gradients of each sample, Jacobians) takes no Function whose context is set in its forward.
-        return (unit(x) * other).sum(-1)
+        return (_stepwise(x) * other).sum(-1)
     found: Tensor = _DotWithUnit.apply(x, other)
     return found
+
+
+def _stepwise(x: Tensor) -> Tensor:
+    return x * _inverse_norm(x).unsqueeze(-1)
 
 
 def _inverse_norm(x: Tensor) -> Tensor:
     """Return 1 / ||row||, and 1 for a row of zeros (N,)."""
     square = x.square().sum(-1)
     return torch.where(square > torch.finfo(x.dtype).tiny, square, torch.ones_like(square)).rsqrt()
+
+
+class _Unit(torch.autograd.Function):
+    """u = x / ||x||, with du/dx applied to g = (g - (g . u) u) / ||x||: half of the passes that autograd would make."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        inverse = _inverse_norm(x)
+        found = x * inverse.unsqueeze(-1)
+        ctx.save_for_backward(x, found, inverse)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        x, found, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: what is saved must depend on x
+            inverse = _inverse_norm(x)
+        inverse = inverse.unsqueeze(-1)
+        return torch.addcmul(grad * inverse, found, (grad * found).sum(-1, keepdim=True) * inverse, value=-1)
 
 
 class _DotWithUnit(torch.autograd.Function):

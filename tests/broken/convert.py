@@ -62,7 +62,11 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("core: Tensor = left * sizes", "core: Tensor = left"),
     ],
     ("heads/unit.py", SAMPLES): [
-        ("return (unit(x) * other).sum(-1)", "return (x * other).sum(-1)"),
-        ("if torch._C._are_functorch_transforms_active()", "if x is None"),
+        ("return (_stepwise(x) * other).sum(-1)", "return (x * other).sum(-1)"),
+        ("    if torch._C._are_functorch_transforms_active()", "    if x is None"),
+        (
+            "torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()",
+            "torch.compiler.is_compiling()",
+        ),
     ],
 }

@@ -32,6 +32,11 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("square, torch.ones_like(square)).rsqrt()", "square, square).rsqrt()"),
         ("norm, torch.ones_like(norm)).reciprocal()", "norm, norm).reciprocal()"),
         ("along * (dot * inverse).unsqueeze(-1), value=-1)", "along * (dot * inverse).unsqueeze(-1), value=1)"),
+        (
+            "found, (grad * found).sum(-1, keepdim=True) * inverse, value=-1)",
+            "found, (grad * found).sum(-1, keepdim=True), value=-1)",
+        ),
+        ("inverse = _inverse_norm(x)\n        inverse = inverse", "pass\n        inverse = inverse"),
         ("to_other = x * along", "to_other = x * grad.unsqueeze(-1)"),
     ],
     ("records.py", HEADS): [
