@@ -10,18 +10,6 @@ STATISTICS, VARIANCE = "tests/test_compare_statistics.py", "tests/test_compare_v
 SWAP, MODELS = "tests/test_swap.py -k 'not torchvision and not own'", "tests/test_models.py -k cifar"
 
 BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
-    ("geometry/rotation.py", GEOMETRY): [
-        ("torch.randn(", "torch.rand("),
-        ("q * sign", "q"),
-        ("1 <= columns <= dim", "1 <= columns <= dim + 1"),
-    ],
-    ("geometry/simplex.py", GEOMETRY): [
-        ("order * (order + 1)", "order * order"),
-        ("- order * (row == order)", "+ order * (row == order)"),
-        ("(row < order)", "(row <= order)"),
-        ("num_classes / (num_classes - 1))", "(num_classes - 1) / num_classes)"),
-        ("if feature_dim < num_classes - 1", "if feature_dim < num_classes"),
-    ],
     ("heads/base.py", HEADS): [
         ("logits + self.bias", "logits - self.bias"),
         ("self.scale * nn.functional", "nn.functional"),

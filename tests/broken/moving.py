@@ -80,7 +80,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("[share * self.linear.weight, (1 - share)", "[share * self.linear.weight, share"),
         ("[share * self.linear.weight,", "[self.linear.weight,"),
         ("* self.etf.scale * self.etf.weight", "* self.etf.weight"),
-        ("return self.mix * self.linear.get", "return self.linear.get"),
+        ("return self.mix * cast", "return cast"),
         ("confidence.mean() - (winner", "confidence.mean() + (winner"),
         ("_ENDS if last > 0 else _ENDS[::-1]", "_ENDS"),
         ("math.log(share / (1 - share))", "share"),
