@@ -50,7 +50,8 @@ class Cutout:
         """
         rows = self._inside(inputs.shape[2], drawn[:, 0])
         columns = self._inside(inputs.shape[3], drawn[:, 1])
-        return inputs.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0.0)
+        # Cloned first: masked_fill would not keep the layout.
+        return inputs.clone().masked_fill_(rows[:, None, :, None] & columns[:, None, None, :], 0.0)
 
     def _inside(self, length: int, centre: Tensor) -> Tensor:
         """Tell which places along a side lie in the square (N, length)."""

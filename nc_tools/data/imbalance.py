@@ -47,7 +47,7 @@ def long_tailed_counts(
     Source: Cui et al. 2019, section 5.1, and Cao et al. 2019, section 4.1, with their rounding. The Pareto profile is
     that of ImageNet-LT and Places-LT (Liu et al. 2019, section 4.1: alpha = 6), which are drawn at random and published
     as lists: here the quantiles of the same distribution stand in order, fitted to begin at n_max and to end at n_max /
-    factor. With 1280 images at most and a factor of 256, as in ImageNet-LT, 352 of 1000 classes have more than 100
+    factor. With 1280 images at most and a factor of 256, as in ImageNet-LT, 349 of 1000 classes have more than 100
     images, where the published list has 385. They start from
     balanced sets; here n_max is the largest size for which no class runs out, so the factor comes out as asked on
     any set. A factor of 1 keeps everything, balanced or not.
@@ -99,7 +99,8 @@ def _shares(num_classes: int, factor: float, profile: Profile, pareto_alpha: flo
             raise ValueError(f"pareto_alpha must be positive and finite, got {pareto_alpha:g}: 6 is usual")
         last = num_classes - 0.5
         tail = [((k + 0.5) / last) ** (-1 / pareto_alpha) - 1 for k in range(num_classes)]
-        return [ratio + (1 - ratio) * (x / tail[0] if tail[0] > 0 else 1.0) for x in tail]
+        falls = [x / tail[0] if tail[0] > 0 else 1.0 for x in tail]
+        return [fall + ratio * (1 - fall) for fall in falls]  # 1 and the ratio at the ends, to the last digit
     raise ValueError(f"profile must be exponential, step or pareto, got {profile!r}")
 
 
