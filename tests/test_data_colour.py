@@ -285,7 +285,7 @@ def test_configurations_reach_them_and_old_hashes_hold():
         "cutout=Cutout(size=8)",
     ):
         config = put(config, *parse_setting(text))
-    assert augment_for(config, 32) == Augment(4, True, RandAugment(1, 5), ColourJitter(0.2), Cutout(8))  # noqa: FBT003
+    assert augment_for(config, 32) == Augment(4, True, RandAugment(1, 5), ColourJitter(0.2), Cutout(8))
     assert decode(encode(config)) == config
     new = {"rand_augment", "colour_jitter", "cutout", "sampling", "class_counts", "pareto_alpha", "mixing", "sharpness"}
     assert not new & {key for kind in (DataConfig, TrainConfig, OptimConfig) for key in encode(kind())}

@@ -126,7 +126,7 @@ def test_mixing_ends_where_it_is_told_to(until, mixed):
     loader = MixedBatches(Batches(), Mixup(until=until), seed=0, epochs=4)
     batches = [b for epoch in range(4) for b in loader.epoch(epoch)]
     assert [b.partner is not None for b in batches] == [True] * mixed + [False] * (12 - mixed)
-    assert torch.equal(batches[-1].inputs, [b for b in Batches().epoch(3)][-1].inputs) == (mixed < 12)
+    assert torch.equal(batches[-1].inputs, list(Batches().epoch(3))[-1].inputs) == (mixed < 12)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_tags_are_interpolated_too():
 
 
 def test_mixup_with_deferred_reweighting_is_the_published_sum():
-    """lam CE(w)(y) + (1 - lam) CE(w)(y'), each divided by its own weights, which are the same samples' on both sides."""
+    """lam CE(w)(y) + (1 - lam) CE(w)(y'), each divided by the weights of its labels, the same ones in another order."""
     batch = mix(images(9, 1, 3), Mixup(), Draw(0.6, (0.0, 0.0)))
     loss = DeferredReweighting([90, 10, 3])
     for progress in (0.0, 0.9):

@@ -18,7 +18,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("share = max(share, 1 - share)", "pass"),
         ("generator.beta(alpha, alpha, steps)", "generator.beta(1.0, 1.0, steps)"),
         ("draws[step]) if", "draws[step - start]) if"),
-        ('"mix", epoch)', '"mix")'),
+        ('stream_seed(seed, "mix", epoch)', 'stream_seed(seed, "mix")'),
         ("if share < 1 else None", "if share < 2 else None"),
     ],
     ("training/terms.py", MIXING): [
@@ -51,7 +51,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("(1 - progress) * power_shares(counts, 1.0) + progress", "progress * power_shares(counts, 1.0) + progress"),
         ("epoch / self._last", "epoch / (self._last + 1)"),
         ("rank % counts[classes]", "rank % 2"),
-        ('"sampling", epoch)', '"sampling")'),
+        ('self._seed, "sampling", epoch)', 'self._seed, "sampling")'),
         (" + torch.rand(1, dtype=torch.float64, generator=generator)", " + 0.5"),
         ("torch.where(counts > 0, counts.double() ** power, 0.0)", "counts.double() ** power"),
     ],
