@@ -79,7 +79,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("+ 2 * brightest", "+ brightest"),
         ("6 * turn", "turn"),
         ("channel(5), channel(3), channel(1)", "channel(5), channel(1), channel(3)"),
-        ("kernel[1, 1] = 5 / 13", "kernel[1, 1] = 1 / 13"),
+        ("block + 4 * pixels", "block + 5 * pixels"),
         ("low + (high - low) * torch.rand", "low + high * torch.rand"),
     ],
     ("data/tables.py", COLOUR): [
@@ -106,7 +106,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("data/cutout.py", COLOUR): [
         ("- self.size // 2", ""),
         ("first[:, None] + self.size)", "first[:, None] + self.size + 1)"),
-        ("inputs.clone().masked_fill_", "inputs.masked_fill"),
+        ("rows[:, None, :, None] & columns", "rows[:, None, :, None] | columns"),
         ("drawn[:, 1])", "drawn[:, 0])"),
     ],
     ("data/augmentation.py", COLOUR): [
