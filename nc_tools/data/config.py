@@ -190,7 +190,7 @@ class DataConfig:
         if self.class_counts is not None:
             if self.imbalance != 1:
                 raise ValueError(
-                    f"the training subset is cut by class_counts or by imbalance, and both were given: set imbalance=1 "
+                    f"the training subset is cut by class_counts or by imbalance, and both were given: first set imbalance=1 "
                     f"or leave class_counts out (imbalance is {self.imbalance:g})"
                 )
             check_own_counts(self.class_counts)
