@@ -190,8 +190,8 @@ class DataConfig:
         if self.class_counts is not None:
             if self.imbalance != 1:
                 raise ValueError(
-                    f"the training subset is cut by class_counts or by imbalance, and both were given: first set imbalance=1 "
-                    f"or leave class_counts out (imbalance is {self.imbalance:g})"
+                    f"the training subset is cut by class_counts or by imbalance, and both were given: first set "
+                    f"imbalance=1, or leave class_counts out (imbalance is {self.imbalance:g})"
                 )
             check_own_counts(self.class_counts)
         if not 0 < self.holdout < 1:
