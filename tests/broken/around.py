@@ -60,7 +60,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("data/imbalance.py", IMBALANCE): [
         ("** (-1 / pareto_alpha)", "** (-pareto_alpha)"),
-        ("((k + 0.5) / last)", "((k + 1) / last)"),
+        ("((k + 0.5) / last)", "((k + 0.25) / last)"),
         ("fall + ratio * (1 - fall)", "fall"),
         ("if bool((kept > counts).any()):", "if False:"),
         ("len(wanted) != len(counts)", "False"),
