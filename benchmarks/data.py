@@ -1,10 +1,11 @@
-"""Images per second of crop + flip + normalise from uint8: ours, and torch's DataLoader with torchvision v2.
+"""Images per second of augmentation from uint8 to float: ours, and torch's DataLoader with torchvision v2.
 
-Both get the same images in the same run, by turns, and the medians over the turns are printed with their
-ratio. The floor is what the memory alone allows: every batch must read its uint8 pixels once and write its
-float32 inputs once, at the bandwidth of a plain copy measured here.
+Crop + flip + normalise is measured always, and with each of --with added to it, on both sides. Both get the same
+images in the same run, by turns, and the medians over the turns are printed with their ratio. The floor is
+what the memory alone allows: every batch must read its uint8 pixels once and write its float32 inputs once, at the
+bandwidth of a plain copy measured here.
 
-    python benchmarks/data.py --data imagefolder:PATH [--device cuda] [--threads 2]
+    python benchmarks/data.py --data imagefolder:PATH [--device cuda] [--threads 2] [--with cutout colour rand_augment]
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torchvision
@@ -21,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from nc_tools.data import Augment, DataConfig, ImageSet, Loader, load
+from nc_tools.data import Augment, ColourJitter, Cutout, DataConfig, ImageSet, Loader, RandAugment, load
 from nc_tools.data.images import mean_std
 
 
@@ -45,6 +48,27 @@ def read_images(source: str | None, cache: Path | None) -> ImageSet:
         return images
     pixels = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8)
     return ImageSet(pixels, torch.arange(50_000) % 10, tuple("abcdefghij"), "random")
+
+
+class Kind(NamedTuple):
+    """The same augmentation, ours and torchvision's: before normalisation and after it."""
+
+    ours: Augment
+    pixels: list[Callable[[Tensor], Tensor]]
+    inputs: list[Callable[[Tensor], Tensor]]
+
+
+def kinds(side: int) -> dict[str, Kind]:
+    basis = Augment(padding=max(1, side // 8), flip=True)
+    square, share = max(1, side // 2), (max(1, side // 2) / side) ** 2
+    erase = v2.RandomErasing(p=1.0, scale=(share, share), ratio=(1.0, 1.0))
+    return {
+        "crop_flip": Kind(basis, [], []),
+        "cutout": Kind(replace(basis, cutout=Cutout(square)), [], [erase]),
+        "colour": Kind(replace(basis, colour_jitter=ColourJitter()), [v2.ColorJitter(0.4, 0.4, 0.4)], []),
+        "hue": Kind(replace(basis, colour_jitter=ColourJitter(hue=0.1)), [v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], []),
+        "rand_augment": Kind(replace(basis, rand_augment=RandAugment()), [v2.RandAugment()], []),
+    }
 
 
 def rate(batches: Iterator[int], device: torch.device, warm_up: int) -> float:
@@ -90,48 +114,58 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--limit", type=int, default=10_000, help="images that the DataLoader handles in a turn")
+    added = ("cutout", "colour", "hue", "rand_augment")
+    parser.add_argument("--with", dest="added", nargs="*", default=(), choices=added, help="each on top of crop + flip")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     images = read_images(arguments.data, arguments.cache)
     mean, std = mean_std(images)
     side = images.shape[-1]
-    how = Augment(padding=max(1, side // 8), flip=True)
-    ours = Loader(
-        images, torch.arange(len(images)), arguments.batch_size, mean=mean, std=std, augment=how, seed=0,
-        device=device,
-    )  # fmt: skip
-    transform = v2.Compose(
-        [
-            v2.RandomCrop(side, padding=how.padding),
-            v2.RandomHorizontalFlip(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(mean.tolist(), std.tolist()),
-        ]
-    )
-    few = images.subset(torch.randperm(len(images))[: arguments.limit])
-    theirs = DataLoader(
-        OneByOne(few, transform), arguments.batch_size, shuffle=True, num_workers=2, drop_last=True,
-        persistent_workers=True, pin_memory=device.type == "cuda",
-    )  # fmt: skip
-    our_rates, their_rates = [], []
-    for turn in range(arguments.turns):
-        our_rates.append(rate((len(b.labels) for b in ours.epoch(turn)), device, warm_up=5))
-        moved = (len(inputs.to(device, non_blocking=True)) for inputs, _ in theirs)
-        their_rates.append(rate(moved, device, warm_up=5))
-    floor, bandwidth = memory_floor(images, device)
-    fast, slow = statistics.median(our_rates), statistics.median(their_rates)
     print(f"{images.name}: {len(images):,} images {images.shape}")
     print(f"{device}, {arguments.threads} threads, batch {arguments.batch_size}, {arguments.turns} turns")
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}")
-    for name, median, rates in (
-        ("nc_tools Loader", fast, our_rates),
-        ("DataLoader, 2 workers, torchvision v2", slow, their_rates),
-    ):
-        print(f"{name:38}{median:12,.0f} images/s   {min(rates):,.0f} to {max(rates):,.0f}")
-    print(f"{'ratio':38}{fast / slow:12.1f}")
+    floor, bandwidth = memory_floor(images, device)
     print(f"{'floor, memory alone':38}{floor:12,.0f} images/s   {bandwidth:.1f} GB/s")
-    print(f"{'share of the floor':38}{fast / floor:12.0%}")
+    few = images.subset(torch.randperm(len(images))[: arguments.limit])
+    for name in ["crop_flip", *arguments.added]:
+        kind = kinds(side)[name]
+        ours = Loader(
+            images, torch.arange(len(images)), arguments.batch_size, mean=mean, std=std, augment=kind.ours, seed=0,
+            device=device,
+        )  # fmt: skip
+        transform = v2.Compose(
+            [
+                v2.RandomCrop(side, padding=kind.ours.padding),
+                v2.RandomHorizontalFlip(),
+                *kind.pixels,
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(mean.tolist(), std.tolist()),
+                *kind.inputs,
+            ]
+        )
+        theirs = DataLoader(
+            OneByOne(few, transform), arguments.batch_size, shuffle=True, num_workers=2, drop_last=True,
+            persistent_workers=True, pin_memory=device.type == "cuda",
+        )  # fmt: skip
+        our_rates, their_rates = [], []
+        for turn in range(arguments.turns):
+            our_rates.append(rate((len(b.labels) for b in ours.epoch(turn)), device, warm_up=5))
+            moved = (len(inputs.to(device, non_blocking=True)) for inputs, _ in theirs)
+            their_rates.append(rate(moved, device, warm_up=5))
+        report(name, our_rates, their_rates, floor)
+
+
+def report(name: str, our_rates: list[float], their_rates: list[float], floor: float) -> None:
+    fast, slow = statistics.median(our_rates), statistics.median(their_rates)
+    print(name)
+    for who, median, rates in (
+        ("  nc_tools Loader", fast, our_rates),
+        ("  DataLoader, 2 workers, torchvision v2", slow, their_rates),
+    ):
+        print(f"{who:40}{median:12,.0f} images/s   {min(rates):,.0f} to {max(rates):,.0f}")
+    print(f"{'  ratio':40}{fast / slow:12.1f}")
+    print(f"{'  share of the floor':40}{fast / floor:12.0%}")
 
 
 if __name__ == "__main__":

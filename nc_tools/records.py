@@ -25,6 +25,9 @@ class Batch:
         second: A second augmented view of the same samples, where the loader was asked for two.
         tags: Which classes are in each sample (N, K), bool, where it may have several.
         outliers: Normalised images of no class (M, C, H, W), where some are trained against.
+        partner: The same inputs under the labels, index and tags of what was mixed into them; None in a batch of pure
+            samples.
+        share: How much of each mixed sample is the one that ``labels`` names, at least 1/2; the rest is the partner's.
     """
 
     inputs: Tensor
@@ -33,6 +36,8 @@ class Batch:
     second: Tensor | None = None
     tags: Tensor | None = None
     outliers: Tensor | None = None
+    partner: Batch | None = None
+    share: float = 1.0
 
 
 def full_precision(device_type: str) -> AbstractContextManager[object]:

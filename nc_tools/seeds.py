@@ -10,7 +10,10 @@ from typing import Literal, get_args
 
 import torch
 
-StreamName = Literal["subset", "holdout", "init", "head", "frame", "order", "augment", "noise", "transfer", "subsample"]
+StreamName = Literal[
+    "subset", "holdout", "init", "head", "frame", "order", "augment", "noise", "transfer", "subsample",
+    "sampling", "mix",
+]  # fmt: skip
 
 
 def stream_seed(seed: int, name: StreamName, *keys: int) -> int:

@@ -4,7 +4,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nc_tools.data.imbalance import class_counts, long_tailed, long_tailed_counts, split_holdout
+from nc_tools.data.config import DataConfig
+from nc_tools.data.imbalance import (
+    class_counts,
+    long_tailed,
+    long_tailed_counts,
+    own_counts,
+    split_holdout,
+    subset_of_counts,
+)
+from nc_tools.data.sources import load
+from nc_tools.data.subsets import make_subsets
 
 PUBLISHED = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
 TOTALS = {10: 20431, 50: 13996, 100: 12406, 200: 11203}
@@ -111,7 +121,7 @@ def test_a_class_without_a_sample_is_named():
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         long_tailed_counts(torch.tensor([10, 10]), 0.5)
-    with pytest.raises(ValueError, match="exponential or step"):
+    with pytest.raises(ValueError, match="exponential, step or pareto"):
         long_tailed_counts(torch.tensor([10, 10]), 2, "linear")
     with pytest.raises(ValueError, match="generator"):
         long_tailed(torch.tensor([0, 0, 1, 1]), 2, 2)
@@ -138,3 +148,85 @@ def test_the_holdout_is_drawn_and_not_the_first_samples():
     drawn = {tuple(split_holdout(labels, 0.2, generator(s))[1].tolist()) for s in range(5)}
     assert len(drawn) == 5
     assert split_holdout(labels, 0.2, generator(1))[1].tolist() == split_holdout(labels, 0.2, generator(1))[1].tolist()
+
+
+@pytest.mark.parametrize(("number", "factor", "alpha"), [(10, 100, 6.0), (50, 20, 1.5), (2, 10, 6.0)])
+def test_pareto_counts_are_the_quantiles_written_out(number, factor, alpha):
+    quantiles = [(1 - (1 - (k + 0.5) / (number - 0.5))) ** (-1 / alpha) - 1 for k in range(number)]
+    falls = [x / quantiles[0] for x in quantiles]
+    expected = [int(1000 * (t + (1 - t) / factor)) for t in falls]
+    kept = long_tailed_counts(torch.full((number,), 1000), factor, "pareto", pareto_alpha=alpha).tolist()
+    assert kept == expected
+    assert (kept[0], kept[-1]) == (1000, 1000 // factor)
+    assert kept == sorted(kept, reverse=True)
+
+
+def test_pareto_is_close_to_the_published_list_of_imagenet():
+    """ImageNet-LT: 1000 classes of 1280 to 5 images, 115,846 in all; 385, 479 and 136 many, medium and few."""
+    kept = long_tailed_counts(torch.full((1000,), 1280), 256, "pareto").tolist()
+    many, few = sum(n > 100 for n in kept), sum(n < 20 for n in kept)
+    assert (kept[0], kept[-1]) == (1280, 5)
+    assert sum(kept) == pytest.approx(115_846, rel=0.1)
+    assert (many, few) == (349, 163)
+    assert many == pytest.approx(385, rel=0.1)
+    # An exponential tail of the same factor has many more classes in its middle.
+    assert sum(n > 100 for n in long_tailed_counts(torch.full((1000,), 1280), 256).tolist()) > 450
+
+
+def test_pareto_follows_its_exponent_and_bad_ones_are_refused():
+    totals = [int(long_tailed_counts(torch.full((100,), 500), 50, "pareto", pareto_alpha=a).sum()) for a in (1.0, 6.0)]
+    assert totals[0] < totals[1]
+    assert long_tailed_counts(torch.tensor([7]), 1, "pareto").tolist() == [7]
+    with pytest.raises(ValueError, match="pareto_alpha must be positive and finite"):
+        long_tailed_counts(torch.tensor([9, 9]), 2, "pareto", pareto_alpha=0.0)
+    with pytest.raises(ValueError, match="pareto_alpha must be positive and finite"):
+        DataConfig(pareto_alpha=-1.0)
+    config = DataConfig(imbalance=10, profile="pareto", pareto_alpha=2.0)
+    sources = load(config)
+    whole = class_counts(sources.train.labels, 10)
+    expected = long_tailed_counts(whole, 10, "pareto", pareto_alpha=2.0)
+    assert make_subsets(sources, config, seed=0).counts.tolist() == expected.tolist()
+    assert expected.tolist() != long_tailed_counts(whole, 10, "pareto").tolist()
+
+
+@pytest.mark.parametrize("protocol", ["seeded", "ldam"])
+def test_own_counts_are_kept_to_the_sample(protocol):
+    counts = (5, 60, 1, 7, 7, 7, 20, 80, 3, 2)
+    config = DataConfig(class_counts=counts, protocol=protocol)
+    sources = load(config)
+    subsets = [make_subsets(sources, config, seed) for seed in (0, 0, 1)]
+    for subset in subsets:
+        assert tuple(subset.counts.tolist()) == counts
+        assert len(set(subset.train.tolist())) == sum(counts)
+    assert subsets[0].train.tolist() == subsets[1].train.tolist()
+    assert (subsets[0].train.tolist() == subsets[2].train.tolist()) == (protocol == "ldam")
+
+
+def test_own_counts_that_cannot_be_meant_are_refused():
+    for counts, told in (
+        ((5, 0), "at least one sample of each class, in whole numbers, got 0 at place 1"),
+        ((5, -1), "got -1 at place 1"),
+        ((5, 2.5), "got 2.5 at place 1"),
+        ((True, 5), "got True at place 0"),
+        ((5,), "each of at least 2 classes"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            DataConfig(class_counts=counts)
+        with pytest.raises(ValueError, match=told):
+            own_counts(torch.tensor([9, 9]), counts)
+    with pytest.raises(ValueError, match="asks for 9 samples of bat, which has 8: ask for at most"):
+        own_counts(torch.tensor([8, 8]), (8, 9), ("ape", "bat"))
+    with pytest.raises(ValueError, match="one number for each of the 3 classes, got 2"):
+        own_counts(torch.tensor([8, 8, 8]), (8, 8))
+    with pytest.raises(ValueError, match="cut by class_counts or by imbalance, and both were given"):
+        DataConfig(class_counts=(5, 5), imbalance=2.0)
+    with pytest.raises(ValueError, match="generator"):
+        subset_of_counts(torch.tensor([0, 1]), torch.tensor([1, 1]))
+
+
+def test_counts_from_the_command_line():
+    from nc_tools.experiment.overrides import parse_setting, put
+
+    path, value = parse_setting("class_counts=(9, 3, 1)")
+    assert put(DataConfig(), path, value).class_counts == (9, 3, 1)
+    assert put(DataConfig(), "profile", "pareto").profile == "pareto"

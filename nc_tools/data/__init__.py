@@ -1,10 +1,19 @@
 """Image data for a run: sources, long tails, label noise, hold-outs, and loaders that any epoch can be asked of."""
 
 from nc_tools.data.augmentation import Augment, Normalise, augment, augment_for
+from nc_tools.data.colour import ColourJitter
 from nc_tools.data.config import DataConfig
+from nc_tools.data.cutout import Cutout
 from nc_tools.data.decode import UnreadableImageError
 from nc_tools.data.images import ImageFiles, Images, ImageSet
-from nc_tools.data.imbalance import class_counts, long_tailed, long_tailed_counts, split_holdout
+from nc_tools.data.imbalance import (
+    class_counts,
+    long_tailed,
+    long_tailed_counts,
+    own_counts,
+    split_holdout,
+    subset_of_counts,
+)
 from nc_tools.data.instance_noise import InstanceNoise
 from nc_tools.data.label_noise import (
     CIFAR10_CONFUSIONS,
@@ -16,8 +25,11 @@ from nc_tools.data.label_noise import (
     with_noise,
 )
 from nc_tools.data.loader import BatchLoader, Loader, evaluation_batches, make_loader
+from nc_tools.data.mixing import CutMix, MixedBatches, Mixup
 from nc_tools.data.outliers import WithOutliers
 from nc_tools.data.pairs import side_by_side
+from nc_tools.data.rand_augment import RandAugment
+from nc_tools.data.sampling import BalancedSampling, ProgressiveSampling, SquareRootSampling
 from nc_tools.data.sources import Sources, load
 from nc_tools.data.stream import StreamLoader
 from nc_tools.data.subsets import Subsets, make_subsets
@@ -26,7 +38,11 @@ __all__ = [
     "CIFAR10_CONFUSIONS",
     "AsymmetricNoise",
     "Augment",
+    "BalancedSampling",
     "BatchLoader",
+    "ColourJitter",
+    "CutMix",
+    "Cutout",
     "DataConfig",
     "ImageFiles",
     "ImageSet",
@@ -34,10 +50,15 @@ __all__ = [
     "InstanceNoise",
     "Loader",
     "MatrixNoise",
+    "MixedBatches",
+    "Mixup",
     "Noise",
     "Normalise",
     "PairNoise",
+    "ProgressiveSampling",
+    "RandAugment",
     "Sources",
+    "SquareRootSampling",
     "StreamLoader",
     "Subsets",
     "SymmetricNoise",
@@ -52,7 +73,9 @@ __all__ = [
     "long_tailed_counts",
     "make_loader",
     "make_subsets",
+    "own_counts",
     "side_by_side",
     "split_holdout",
+    "subset_of_counts",
     "with_noise",
 ]

@@ -1,29 +1,39 @@
-"""Random crop and flip, drawn per sample and done for the whole batch, and the step from uint8 to float.
+"""What training images go through: crop and flip, further operations, and the step from uint8 to float.
 
-Library transforms that take a batch draw once for all of it, which trains on correlated crops; a loop over
-samples is an order of magnitude slower (benchmarks/data.py). Here every sample has a draw of its own, a
-single integer that names one of its possible views, and one copy of memory windows does both together.
+Everything random is drawn per sample and done for the whole batch. Library transforms that take a batch draw once
+for all of it, which trains on correlated crops; a loop over samples is an order of magnitude slower
+(benchmarks/data.py). For crop and flip every sample draws a single integer that names one of its possible views, and
+one copy of memory windows does both together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from nc_tools.data.colour import ColourJitter
 from nc_tools.data.config import DataConfig, parse_source
+from nc_tools.data.cutout import Cutout
+from nc_tools.data.rand_augment import RandAugment
+from nc_tools.seeds import stream
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Which views of an image training may see: all shifts by at most ``padding`` pixels, mirrored or not.
+    """Which views of an image training may see: all shifts by at most ``padding`` pixels, mirrored or not, and more.
+
+    After crop and flip come RandAugment, colour jitter and cutout, in this order, where they are asked for.
 
     Attributes:
         padding: Zeros around the image before the crop, in pixels. As in the usual CIFAR pipeline they are
             added to the raw pixels, so black enters the picture, not the mean colour.
         flip: Whether half of the views are mirrored left to right.
+        rand_augment: Random operations on each image, or None.
+        colour_jitter: Random colours of each image, or None.
+        cutout: A square that each normalised image lacks, or None.
 
     Example:
         >>> Augment(padding=4, flip=True).views
@@ -32,6 +42,9 @@ class Augment:
 
     padding: int
     flip: bool
+    rand_augment: RandAugment | None = None
+    colour_jitter: ColourJitter | None = None
+    cutout: Cutout | None = None
 
     def __post_init__(self) -> None:
         if self.padding < 0:
@@ -44,12 +57,43 @@ class Augment:
 
     @property
     def views(self) -> int:
-        """Number of different views of one image, all equally likely."""
+        """Number of different crops and flips of one image, all equally likely."""
         return self.shifts**2 * (2 if self.flip else 1)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw a view number for each of ``count`` samples (count,), int64, on the generator's device."""
         return torch.randint(self.views, (count,), generator=generator, device=generator.device)
+
+    @property
+    def random(self) -> bool:
+        """Whether two views of one image can differ."""
+        return self.views > 1 or any(True for _ in self._further())
+
+    def draw_further(self, count: int, seed: int, epoch: int, view: int) -> dict[str, Tensor]:
+        """Draw what comes after crop and flip for each of ``count`` samples, by the operation's name.
+
+        Each operation draws from a part of the stream "augment" of its own, so that one more changes no other.
+        """
+        return {
+            name: how.draw(count, stream(seed, "augment", epoch, view, place)) for place, name, how in self._further()
+        }
+
+    def _further(self) -> Iterator[tuple[int, str, RandAugment | ColourJitter | Cutout]]:
+        named = {"rand_augment": self.rand_augment, "colour_jitter": self.colour_jitter, "cutout": self.cutout}
+        return ((place, name, how) for place, (name, how) in enumerate(named.items(), start=1) if how is not None)
+
+    def pixels(self, images: Tensor, views: Tensor, further: Mapping[str, Tensor]) -> Tensor:
+        """Do all that is done to raw pixels (N, C, H, W), uint8."""
+        images = augment(images, views, self)
+        if self.rand_augment is not None:
+            images = self.rand_augment.apply(images, further["rand_augment"])
+        if self.colour_jitter is not None:
+            images = self.colour_jitter.apply(images, further["colour_jitter"])
+        return images
+
+    def inputs(self, inputs: Tensor, further: Mapping[str, Tensor]) -> Tensor:
+        """Do all that is done to normalised inputs (N, C, H, W), float32."""
+        return inputs if self.cutout is None else self.cutout.apply(inputs, further["cutout"])
 
 
 def augment_for(config: DataConfig, image_size: int) -> Augment:
@@ -60,11 +104,17 @@ def augment_for(config: DataConfig, image_size: int) -> Augment:
 
     Example:
         >>> augment_for(DataConfig(), image_size=8)
-        Augment(padding=1, flip=False)
+        Augment(padding=1, flip=False, rand_augment=None, colour_jitter=None, cutout=None)
     """
     padding = max(1, image_size // 8) if config.crop_padding is None else config.crop_padding
     flip = parse_source(config.source).kind != "digits" if config.flip is None else config.flip
-    return Augment(padding=padding, flip=flip)
+    return Augment(
+        padding=padding,
+        flip=flip,
+        rand_augment=config.rand_augment,
+        colour_jitter=config.colour_jitter,
+        cutout=config.cutout,
+    )
 
 
 def augment(images: Tensor, views: Tensor, how: Augment) -> Tensor:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from nc_tools.data.augmentation import Augment, Normalise, augment
+from nc_tools.data.augmentation import Augment, Normalise
 from nc_tools.data.images import Images
 from nc_tools.data.plan import batch_bounds, check_start, check_views, plan_epoch
+from nc_tools.data.sampling import EpochSampler, Sampling
 from nc_tools.records import Batch
 
 
@@ -25,13 +26,15 @@ class TrainingBatches(ABC):
         batch_size: Samples in a batch.
         mean: (C,), in 0..1.
         std: (C,), in 0..1.
-        augment: Crop and flip, or None for neither.
+        augment: What is done to the images, or None for nothing.
         seed: The run's seed.
         device: Where the batches go.
         home: Where labels and positions are kept.
         channels_last: Memory layout of the inputs.
         views: How many views of each image a batch holds, 1 or 2.
         tags: Which classes are in each image of the whole set (N, K), bool, or None.
+        sampling: How often each class is met, or None for each sample once an epoch.
+        epochs: Length of the training, for a sampling that changes along it.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class TrainingBatches(ABC):
         channels_last: bool,
         views: int,
         tags: Tensor | None,
+        sampling: Sampling | None,
+        epochs: int | None,
     ) -> None:
         check_views(views, augment)
         if tags is not None and (tags.dtype != torch.bool or tags.ndim != 2 or len(tags) != len(images)):
@@ -63,7 +68,9 @@ class TrainingBatches(ABC):
         self._bounds = batch_bounds(len(indices), batch_size)
         self._normalise = Normalise(mean, std, device=device, channels_last=channels_last)
         self._indices = indices.to(home)
-        self._labels = images.labels[indices].to(home)
+        labels = images.labels[indices]
+        self._sampler = None if sampling is None else EpochSampler(labels, sampling, seed, epochs)
+        self._labels = labels.to(home)
         self._tags = None if tags is None else tags[indices].to(home)
 
     @abstractmethod
@@ -86,22 +93,30 @@ class TrainingBatches(ABC):
         return self._steps(epoch, start)
 
     def _steps(self, epoch: int, start: int) -> Iterator[Batch]:
-        plan = plan_epoch(len(self._indices), self._augment, self._seed, epoch, self._views)
+        plan = plan_epoch(len(self._indices), self._augment, self._seed, epoch, self._views, self._sampler)
         order = plan.order.to(self._indices.device)
-        drawn = [None if views is None else views.to(self._device) for views in (plan.views, plan.second)]
+        first, second = (
+            None if views is None else {"views": views.to(self._device)} | _moved(further, self._device)
+            for views, further in ((plan.views, plan.further), (plan.second, plan.second_further))
+        )
         bounds = self._bounds[start:]
-        places = [order[first:stop] for first, stop in bounds]
-        for (first, stop), chosen, pixels in zip(bounds, places, self._read(places), strict=True):
-            one, two = (None if views is None else views[first:stop] for views in drawn)
+        places = [order[begin:end] for begin, end in bounds]
+        for (begin, end), chosen, pixels in zip(bounds, places, self._read(places), strict=True):
             yield Batch(
-                self._view(pixels, one),
+                self._view(pixels, first, begin, end),
                 self._labels[chosen].to(self._device),
                 self._indices[chosen].to(self._device),
-                second=None if two is None else self._view(pixels, two),
+                second=None if second is None else self._view(pixels, second, begin, end),
                 tags=None if self._tags is None else self._tags[chosen].to(self._device),
             )
 
-    def _view(self, pixels: Tensor, views: Tensor | None) -> Tensor:
-        if views is not None and self._augment is not None:
-            pixels = augment(pixels, views, self._augment)
-        return self._normalise(pixels)
+    def _view(self, pixels: Tensor, drawn: Mapping[str, Tensor] | None, begin: int, end: int) -> Tensor:
+        if drawn is None or self._augment is None:
+            return self._normalise(pixels)
+        rows = {name: values[begin:end] for name, values in drawn.items()}
+        inputs = self._normalise(self._augment.pixels(pixels, rows.pop("views"), rows))
+        return self._augment.inputs(inputs, rows)
+
+
+def _moved(drawn: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: values.to(device) for name, values in drawn.items()}

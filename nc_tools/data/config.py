@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from nc_tools.data.colour import ColourJitter
+from nc_tools.data.cutout import Cutout
 from nc_tools.data.label_noise import Noise
+from nc_tools.data.rand_augment import RandAugment
+from nc_tools.data.sampling import Sampling
 
-Profile = Literal["exponential", "step"]
+Profile = Literal["exponential", "step", "pareto"]
 Protocol = Literal["seeded", "ldam"]
 SOURCE_KINDS = ("digits", "imagefolder", "cifar10", "cifar100")
+
+
+def check_own_counts(class_counts: Sequence[int]) -> None:
+    """Refuse counts that no training set can have.
+
+    Raises:
+        ValueError: If there are less than two, or one of them is not a positive whole number.
+    """
+    if len(class_counts) < 2:
+        raise ValueError(f"class_counts needs a number for each of at least 2 classes, got {tuple(class_counts)}")
+    if bad := [count for count in class_counts if isinstance(count, bool) or int(count) != count or count < 1]:
+        raise ValueError(
+            f"class_counts holds at least one sample of each class, in whole numbers, got {bad[0]} at place "
+            f"{list(class_counts).index(bad[0])}: leave a class out with held_out_classes"
+        )
 
 
 class SourceName(NamedTuple):
@@ -75,8 +95,12 @@ class DataConfig:
             shorter sides, at most 224.
         imbalance: n_max / n_min of the training subset, 1 for all images.
         profile: How the counts fall from the first to the last class.
+        pareto_alpha: For the profile "pareto": its exponent; 6 in ImageNet-LT and Places-LT.
+        class_counts: Training samples of each class, in the data's own order, instead of a profile; or None.
         protocol: ``seeded`` draws the long-tailed subset anew for each seed; ``ldam`` is the fixed choice of
             the LDAM-DRW code, the same for all seeds.
+        sampling: How often each class is met in training, such as ``BalancedSampling()``; None: each sample once an
+            epoch. Class counts that losses ask for stay those of the data.
         holdout: Share of the training subset that is kept for tuning, temperature and choice of epoch.
         held_out_classes: So many of the last classes are taken out of train and test and kept for transfer.
         transfer_data: Another source for transfer, in the same syntax.
@@ -84,6 +108,9 @@ class DataConfig:
         crop_padding: Pixels of zeros around an image before the random crop. None: image_size // 8 and at
             least 1, so 4 at 32 pixels and 1 at 8.
         flip: Mirror half of the training images. None: no for digits, yes for all else.
+        rand_augment: Random operations on each training image, such as ``RandAugment(2, 9)``, or None.
+        colour_jitter: Random colours of each training image, such as ``ColourJitter(0.4)``, or None.
+        cutout: A square that each training image lacks, such as ``Cutout(16)``, or None.
         memory_gb: Sets larger than this are decoded while training instead of once. None: half of the free
             memory.
 
@@ -103,13 +130,19 @@ class DataConfig:
     image_size: int | None = None
     imbalance: float = 1.0
     profile: Profile = "exponential"
+    pareto_alpha: float = field(default=6.0, metadata={"later": True})
+    class_counts: tuple[int, ...] | None = field(default=None, metadata={"later": True})
     protocol: Protocol = "seeded"
+    sampling: Sampling | None = field(default=None, metadata={"later": True})
     holdout: float = 0.2
     held_out_classes: int = 0
     transfer_data: str | None = None
     skip_unreadable: bool = False
     crop_padding: int | None = None
     flip: bool | None = None
+    rand_augment: RandAugment | None = field(default=None, metadata={"later": True})
+    colour_jitter: ColourJitter | None = field(default=None, metadata={"later": True})
+    cutout: Cutout | None = field(default=None, metadata={"later": True})
     memory_gb: float | None = None
 
     def __post_init__(self) -> None:
@@ -152,6 +185,15 @@ class DataConfig:
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        if not 0 < self.pareto_alpha < float("inf"):
+            raise ValueError(f"pareto_alpha must be positive and finite, got {self.pareto_alpha:g}: 6 is usual")
+        if self.class_counts is not None:
+            if self.imbalance != 1:
+                raise ValueError(
+                    f"the training subset is cut by class_counts or by imbalance, and both were given: first set "
+                    f"imbalance=1, or leave class_counts out (imbalance is {self.imbalance:g})"
+                )
+            check_own_counts(self.class_counts)
         if not 0 < self.holdout < 1:
             raise ValueError(f"holdout is a share and must lie between 0 and 1, got {self.holdout:g}")
 

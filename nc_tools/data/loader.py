@@ -11,6 +11,7 @@ from torch import Tensor
 from nc_tools.data.augmentation import Augment, Normalise
 from nc_tools.data.batches import TrainingBatches
 from nc_tools.data.images import Images, ImageSet
+from nc_tools.data.sampling import Sampling
 from nc_tools.data.stream import PixelStream, StreamLoader, default_workers
 from nc_tools.records import Batch
 
@@ -26,7 +27,7 @@ class Loader(TrainingBatches):
         batch_size: Samples in a batch.
         mean: (C,), in 0..1.
         std: (C,), in 0..1.
-        augment: Crop and flip, or None for neither.
+        augment: What is done to the images, or None for nothing.
         seed: The run's seed.
         device: Where the batches are made.
         channels_last: Memory layout of the inputs.
@@ -34,6 +35,8 @@ class Loader(TrainingBatches):
             first is the same either way.
         tags: Which classes are in each image of the whole set (N, K), bool, where it may have several; each batch
             holds its own in ``Batch.tags``.
+        sampling: How often each class is met; None: each sample once an epoch. The length of an epoch is the same.
+        epochs: Length of the training; only a sampling that changes along it asks.
 
     Raises:
         ValueError: If there is not one batch, two views are asked for without augmentation, or tags do not fit.
@@ -60,11 +63,13 @@ class Loader(TrainingBatches):
         channels_last: bool = False,
         views: int = 1,
         tags: Tensor | None = None,
+        sampling: Sampling | None = None,
+        epochs: int | None = None,
     ) -> None:
         where = torch.device(device)
         super().__init__(
             images, indices, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=where, home=where,
-            channels_last=channels_last, views=views, tags=tags,
+            channels_last=channels_last, views=views, tags=tags, sampling=sampling, epochs=epochs,
         )  # fmt: skip
         if where.type == images.images.device.type:
             self._pixels, self._rows = images.images, self._indices
@@ -91,6 +96,8 @@ def make_loader(
     workers: int | None = None,
     views: int = 1,
     tags: Tensor | None = None,
+    sampling: Sampling | None = None,
+    epochs: int | None = None,
 ) -> BatchLoader:
     """Return a ``Loader`` where the pixels fit on the device, else a ``StreamLoader`` with the same batches.
 
@@ -100,11 +107,11 @@ def make_loader(
     if isinstance(images, ImageSet) and _fits(images, len(indices), torch.device(device)):
         return Loader(
             images, indices, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=device,
-            channels_last=channels_last, views=views, tags=tags,
+            channels_last=channels_last, views=views, tags=tags, sampling=sampling, epochs=epochs,
         )  # fmt: skip
     return StreamLoader(
         images, indices, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=device,
-        channels_last=channels_last, workers=workers, views=views, tags=tags,
+        channels_last=channels_last, workers=workers, views=views, tags=tags, sampling=sampling, epochs=epochs,
     )  # fmt: skip
 
 

@@ -7,41 +7,63 @@ memory or files.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nc_tools.data.augmentation import Augment
+from nc_tools.data.sampling import EpochSampler
 from nc_tools.seeds import stream
 
 
 class EpochPlan(NamedTuple):
     """Order of the samples (N,), and the view of each in that order (N,) or None if there is none; int64.
 
-    ``second`` is a further view of each, where two were asked for.
+    ``second`` is a further view of each, where two were asked for. ``further`` holds what each operation after crop
+    and flip has drawn, by its name, a row for each sample in order; ``second_further`` the same for the second view.
     """
 
     order: Tensor
     views: Tensor | None
     second: Tensor | None = None
+    further: Mapping[str, Tensor] = {}
+    second_further: Mapping[str, Tensor] = {}
 
 
-def plan_epoch(count: int, how: Augment | None, seed: int, epoch: int, views: int = 1) -> EpochPlan:
+def plan_epoch(
+    count: int,
+    how: Augment | None,
+    seed: int,
+    epoch: int,
+    views: int = 1,
+    sampler: EpochSampler | None = None,
+) -> EpochPlan:
     """Draw an epoch of ``count`` samples from its two streams, "order" and "augment".
 
     A second view comes from a part of "augment" of its own, so that order and first views are the same whether or not a
-    loss asks for it.
+    loss asks for it. With a sampler the epoch holds the samples that it draws, some of them more than once, in the same
+    number; without one, each sample once.
 
     Example:
         >>> plan_epoch(5, None, seed=0, epoch=2).order.sort().values.tolist()
         [0, 1, 2, 3, 4]
     """
     order = torch.randperm(count, generator=stream(seed, "order", epoch))
+    if sampler is not None:
+        order = sampler.draw(epoch)[order]
     if how is None:
         return EpochPlan(order, None)
-    first = how.draw(count, stream(seed, "augment", epoch))
-    return EpochPlan(order, first, how.draw(count, stream(seed, "augment", epoch, 1)) if views == 2 else None)
+    plan = EpochPlan(
+        order, how.draw(count, stream(seed, "augment", epoch)), further=how.draw_further(count, seed, epoch, 0)
+    )
+    if views == 1:
+        return plan
+    return plan._replace(
+        second=how.draw(count, stream(seed, "augment", epoch, 1)),
+        second_further=how.draw_further(count, seed, epoch, 1),
+    )
 
 
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
@@ -79,7 +101,7 @@ def check_views(views: int, how: Augment | None) -> None:
     """
     if views not in (1, 2):
         raise ValueError(f"a batch holds 1 or 2 views of each image, got views={views}")
-    if views == 2 and (how is None or how.views == 1):
+    if views == 2 and (how is None or not how.random):
         raise ValueError(f"two views of an image differ by augmentation, got augment={how}: let it crop or flip")
 
 

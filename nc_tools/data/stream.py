@@ -13,6 +13,7 @@ from nc_tools.data.augmentation import Augment
 from nc_tools.data.batches import TrainingBatches
 from nc_tools.data.decode import available_cores
 from nc_tools.data.images import ImageFiles, Images
+from nc_tools.data.sampling import Sampling
 
 
 def default_workers(images: Images) -> int:
@@ -92,13 +93,15 @@ class StreamLoader(TrainingBatches):
         batch_size: Samples in a batch.
         mean: (C,), in 0..1.
         std: (C,), in 0..1.
-        augment: Crop and flip, or None for neither.
+        augment: What is done to the images, or None for nothing.
         seed: The run's seed.
         device: Where the batches go.
         channels_last: Memory layout of the inputs.
         workers: Worker processes that decode. None: one a core, at most 8.
         views: How many views of each image a batch holds, 1 or 2; decoded once.
         tags: Which classes are in each image of the whole set (N, K), bool, or None.
+        sampling: How often each class is met; None: each sample once an epoch.
+        epochs: Length of the training; only a sampling that changes along it asks.
 
     Raises:
         ValueError: As for ``Loader``.
@@ -119,10 +122,13 @@ class StreamLoader(TrainingBatches):
         workers: int | None = None,
         views: int = 1,
         tags: Tensor | None = None,
+        sampling: Sampling | None = None,
+        epochs: int | None = None,
     ) -> None:
         super().__init__(
             images, indices, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=torch.device(device),
-            home=torch.device("cpu"), channels_last=channels_last, views=views, tags=tags,
+            home=torch.device("cpu"), channels_last=channels_last, views=views, tags=tags, sampling=sampling,
+            epochs=epochs,
         )  # fmt: skip
         self._stream = PixelStream(images, self._device, default_workers(images) if workers is None else workers)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.data.config import DataConfig
-from nc_tools.data.imbalance import class_counts, long_tailed, split_holdout
+from nc_tools.data.imbalance import class_counts, long_tailed, own_counts, split_holdout, subset_of_counts
 from nc_tools.data.sources import Sources
 from nc_tools.seeds import stream
 
@@ -59,15 +59,21 @@ def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: T
         [89, 68, 53, 41, 31, 24, 19, 14, 11, 8]
     """
     labels, classes = sources.train.labels, sources.train.classes
-    train = long_tailed(
-        labels if tail_labels is None else tail_labels,
-        len(classes),
-        config.imbalance,
-        config.profile,
-        config.protocol,
-        stream(seed, "subset"),
-        classes,
-    )
+    cut_by = labels if tail_labels is None else tail_labels
+    if config.class_counts is None:
+        train = long_tailed(
+            cut_by,
+            len(classes),
+            config.imbalance,
+            config.profile,
+            config.protocol,
+            stream(seed, "subset"),
+            classes,
+            config.pareto_alpha,
+        )
+    else:
+        kept = own_counts(class_counts(cut_by, len(classes)), config.class_counts, classes)
+        train = subset_of_counts(cut_by, kept, config.protocol, stream(seed, "subset"))
     fit, holdout = split_holdout(labels[train], config.holdout, stream(seed, "holdout"))
     inside = torch.zeros(len(labels), dtype=torch.bool).index_fill_(0, train, 1)
     return Subsets(

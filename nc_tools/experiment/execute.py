@@ -144,6 +144,8 @@ class _Run:
                 self.data.training_batches(indices, loss.views),
                 self.training,
                 job.config.optim,
+                seed=job.seed,
+                class_counts=self.facts.class_counts,
                 epoch_end=self.epoch_end,
                 checkpoint=checkpoint,
                 resume=job.resume,

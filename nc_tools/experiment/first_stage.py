@@ -35,6 +35,15 @@ def first_stage(job: Job, data: Data, facts: DataFacts, indices: Tensor, stop: S
     model.to(device=device, memory_format=training.layout_on(device))  # type: ignore[call-overload]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(job.seed)
-        fitted = fit(model, CrossEntropy(), data.training_batches(indices), training, job.config.optim, stop=stop)
+        fitted = fit(
+            model,
+            CrossEntropy(),
+            data.training_batches(indices),
+            training,
+            job.config.optim,
+            seed=job.seed,
+            class_counts=facts.class_counts,
+            stop=stop,
+        )
     seen = collect(fitted.model, data.plain_batches(data.sources.train, indices), dtype=training.dtype_on(device))
     return FirstStage(anchor_transition(seen.logits), fitted.seconds)

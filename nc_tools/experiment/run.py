@@ -26,6 +26,7 @@ from nc_tools.experiment.workers import Workers
 from nc_tools.interruption import Killed, StopSignal
 from nc_tools.tracking import mend
 from nc_tools.tracking.files import write_json
+from nc_tools.training.terms import check_mixing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +145,10 @@ def _check(plan: Plan, options: Options, display: Display, stop: StopSignal) -> 
             builds = config.knob.path.partition(".")[0] in ("head", "loss", "model")
             for variant in [config, *variants] if builds else [config]:
                 model = build_model(variant, facts, seed=0, draw=0)
-                build_loss(variant, facts, model.head.feature_dim)
+                loss = build_loss(variant, facts, model.head.feature_dim)
+                check_mixing(variant.training.mixing, loss, model.head)
+                if variant.optim.sharpness is not None:
+                    variant.optim.sharpness.ascent(loss, facts.class_counts)
         except (ValueError, TypeError) as error:
             raise type(error)(f"arm {name}: {error}") from error
     return facts

@@ -133,6 +133,8 @@ class Data:
             device=self.device,
             channels_last=training.layout_on(self.device) is torch.channels_last,
             views=views,
+            sampling=data.sampling,
+            epochs=training.epochs,
         )
 
     def clean_labels(self, indices: Tensor) -> Tensor | None:

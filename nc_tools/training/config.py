@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 import torch
 
+from nc_tools.data.mixing import CutMix, Mixup
 from nc_tools.spec import Spec, spec
+from nc_tools.training.sharpness import AsymmetricSharpnessAware, SharpnessAware
 
 
 def _positive(owner: str, **values: float) -> None:
@@ -33,6 +35,7 @@ class OptimConfig:
         gamma: For "step": by what factor it falls.
         warmup: Share of training over which the rate rises linearly.
         clip_norm: Largest gradient norm; None for no clipping.
+        sharpness: Sharpness-aware steps, such as ``SharpnessAware(0.05)``: two passes each; None: plain ones.
     """
 
     optimizer: Spec[Any] = field(default_factory=lambda: spec(torch.optim.SGD, momentum=0.9))
@@ -45,6 +48,7 @@ class OptimConfig:
     gamma: float = 0.1
     warmup: float = 0.05
     clip_norm: float | None = None
+    sharpness: SharpnessAware | AsymmetricSharpnessAware | None = field(default=None, metadata={"later": True})
 
     def __post_init__(self) -> None:
         _positive("optim", lr=self.lr, head_lr_ratio=self.head_lr_ratio, gamma=self.gamma)
@@ -72,6 +76,7 @@ class TrainConfig:
         compile: Compile the forward pass with torch.compile.
         deterministic: Ask PyTorch for deterministic kernels (slower on a GPU; a CPU run is deterministic anyway).
         ema_decay: Keep an exponential moving average of the weights with this decay, and evaluate that; None: off.
+        mixing: Mix the images of a batch, such as ``Mixup(1.0)`` or ``CutMix(1.0, until=0.8)``; None: pure batches.
         checkpoint_seconds: Least time between two checkpoints; the first epoch's end after it writes one.
     """
 
@@ -82,6 +87,7 @@ class TrainConfig:
     compile: bool = False
     deterministic: bool = False
     ema_decay: float | None = None
+    mixing: Mixup | CutMix | None = field(default=None, metadata={"later": True})
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:

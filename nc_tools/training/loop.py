@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
+from nc_tools.data.mixing import Batches, MixedBatches
 from nc_tools.interruption import Killed, StopSignal
 from nc_tools.losses.base import LossTerm
 from nc_tools.models.classifier import Classifier
@@ -23,18 +25,9 @@ from nc_tools.training.ema import WeightEMA
 from nc_tools.training.meter import Meter
 from nc_tools.training.optim import make_optimizer, set_rates
 from nc_tools.training.schedule import rate_factor
+from nc_tools.training.sharpness import SAM, still
 from nc_tools.training.state import TrainingState
-
-
-class Batches(Protocol):
-    """What the loop needs of a loader: batches that depend on the epoch alone."""
-
-    def __len__(self) -> int:
-        """Return the steps in an epoch."""
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from step ``start`` on."""
-
+from nc_tools.training.terms import batch_terms, check_mixing
 
 EpochEnd = Callable[[int, dict[str, float], Classifier], None]
 
@@ -54,6 +47,8 @@ def fit(
     training: TrainConfig,
     optim: OptimConfig,
     *,
+    seed: int = 0,
+    class_counts: Sequence[int] | None = None,
     epoch_end: EpochEnd | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
@@ -67,6 +62,8 @@ def fit(
         batches: The loader; its batches are on the same device.
         training: Length and arithmetic.
         optim: Optimiser and schedule.
+        seed: Of the streams that the loop itself draws from; only mixing does.
+        class_counts: Training samples of each class (K,); only SAM-A asks for them.
         epoch_end: Called after each epoch with its number from 1, the epoch's means and the model to evaluate. What it
             does to the model's mode is undone; its time is not counted.
         checkpoint: Where to keep state to resume from; None keeps none.
@@ -75,14 +72,18 @@ def fit(
         stop: Looked at between steps; when set, state is saved and the loop ends with ``Killed``.
 
     Raises:
+        ValueError: If loss or head cannot be trained in the way that is asked for.
         NonFiniteLossError: At the end of an epoch in which the loss was infinite or not a number.
         Killed: If asked to stop.
     """
     device = next(model.backbone.parameters()).device
     optimizer = make_optimizer(model, optim, loss)
     clipped = list(dict.fromkeys([*model.parameters(), *loss.parameters()]))
+    check_mixing(training.mixing, loss, model.head)
+    uphill = loss if optim.sharpness is None else optim.sharpness.ascent(loss, class_counts).to(device)
+    source = batches if training.mixing is None else MixedBatches(batches, training.mixing, seed, training.epochs)
     ema = WeightEMA(model, training.ema_decay) if training.ema_decay is not None else None
-    forward = _forward_pass(model, training, device)
+    make_gradients = _gradients(model, loss, optimizer, uphill, _forward_pass(model, training, device))
     state = TrainingState(model, loss, optimizer, ema, Meter(device))
     if resume and checkpoint is not None and checkpoint.exists():
         state.restore(load_checkpoint(checkpoint))
@@ -91,18 +92,17 @@ def fit(
     for epoch in range(state.step // steps, training.epochs):
         model.train()
         state.resume_clock()
-        for batch in batches.epoch(epoch, start=state.step % steps):
+        for batch in source.epoch(epoch, start=state.step % steps):
             set_rates(optimizer, rate_factor(state.step, total, optim))
             loss.set_progress(state.step / total)
-            outputs = forward(batch)
-            terms = loss.terms(outputs, batch)
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(reduce(add, terms.values()))
+            outputs, terms = make_gradients(batch)
             if optim.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(clipped, optim.clip_norm)
             optimizer.step()
-            with torch.no_grad():
-                model.head.observe(outputs, batch.labels, (state.step + 1) / total)
+            if batch.partner is None:  # a mixed sample is of no class that a head could learn a mean of
+                with torch.no_grad():
+                    model.head.observe(outputs, batch.labels, (state.step + 1) / total)
             state.count(terms, outputs, batch)
             if stop is not None and stop.requested and state.step % steps:
                 _stop(state, total, checkpoint)
@@ -118,6 +118,33 @@ def fit(
             save_checkpoint(checkpoint, state.stored())
             saved_at = time.monotonic()
     return Fitted(state.evaluated.eval(), state.seconds)
+
+
+def _gradients(
+    model: Classifier,
+    loss: LossTerm,
+    optimizer: torch.optim.Optimizer,
+    uphill: LossTerm,
+    forward: Callable[[Batch], Outputs],
+) -> Callable[[Batch], tuple[Outputs, dict[str, Tensor]]]:
+    def make(batch: Batch) -> tuple[Outputs, dict[str, Tensor]]:
+        outputs = forward(batch)
+        terms = batch_terms(loss, outputs, batch)
+        if not isinstance(optimizer, SAM):
+            torch.autograd.backward(_total(terms))
+            return outputs, terms
+        # Statistics and the loss's state have moved above, once; what is told is the loss where the weights are.
+        with still(model, loss):
+            torch.autograd.backward(_total(terms if uphill is loss else batch_terms(uphill, outputs, batch)))
+            optimizer.first_step(zero_grad=True)
+            torch.autograd.backward(_total(batch_terms(loss, forward(batch), batch)))
+        return outputs, terms
+
+    return make
+
+
+def _total(terms: dict[str, Tensor]) -> Tensor:
+    return reduce(add, terms.values())
 
 
 def _stop(state: TrainingState, total: int, checkpoint: Path | None) -> NoReturn:

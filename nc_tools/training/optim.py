@@ -9,6 +9,7 @@ from torch import nn
 
 from nc_tools.models.classifier import Classifier
 from nc_tools.training.config import OptimConfig
+from nc_tools.training.sharpness import SAM
 
 
 def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -17,7 +18,7 @@ def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | Non
     Weights (two dimensions and more) decay; biases and normalisation gains only if asked; scales never: decay on a
     scale is a temperature schedule that nobody asked for. A head without parameters leaves its groups out. What a loss
     learns, such as thresholds, goes at the backbone's rate and never decays. Each group keeps its peak rate under
-    "peak_lr".
+    "peak_lr". Where sharpness-aware steps are asked for, the optimiser comes wrapped in SAM.
 
     Args:
         model: The classifier.
@@ -43,7 +44,7 @@ def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | Non
         if own:
             groups.append({"params": own, "lr": config.lr, "peak_lr": config.lr, "weight_decay": 0.0})
     optimizer: torch.optim.Optimizer = config.optimizer.build({"params": groups, "lr": config.lr, "weight_decay": 0.0})
-    return optimizer
+    return optimizer if config.sharpness is None else SAM(optimizer, config.sharpness.rho)
 
 
 def _decays(parameter: nn.Parameter, config: OptimConfig) -> bool:

@@ -48,10 +48,10 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("data/plan.py", LOADER): [
         ('stream(seed, "augment", epoch, 1)', 'stream(seed, "augment", epoch)'),
-        ("how is None or how.views == 1", "how is None"),
+        ("how is None or not how.random", "how is None"),
     ],
     ("data/batches.py", LOADER): [
-        ("self._view(pixels, two)", "self._view(pixels, one)"),
+        ("self._view(pixels, second, begin, end)", "self._view(pixels, first, begin, end)"),
         ("tags[indices].to(home)", "tags[: len(indices)].to(home)"),
     ],
     ("training/loop.py", TRAINING): [
