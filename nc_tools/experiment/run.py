@@ -145,6 +145,8 @@ def _check(plan: Plan, options: Options, display: Display, stop: StopSignal) -> 
             for variant in [config, *variants] if builds else [config]:
                 model = build_model(variant, facts, seed=0, draw=0)
                 build_loss(variant, facts, model.head.feature_dim)
+                if variant.second_stage is not None:
+                    variant.second_stage.check(model.head)
         except (ValueError, TypeError) as error:
             raise type(error)(f"arm {name}: {error}") from error
     return facts

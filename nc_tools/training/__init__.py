@@ -1,7 +1,26 @@
-"""One plain training loop, and what it is configured with."""
+"""One plain training loop, what it is configured with, and what may follow it."""
 
+from nc_tools.training.balanced import ClassBalancedBatches
 from nc_tools.training.config import OptimConfig, TrainConfig
 from nc_tools.training.loop import Fitted, fit
 from nc_tools.training.meter import NonFiniteLossError
+from nc_tools.training.post_hoc import NearestClassMean, TauNormalise
+from nc_tools.training.retraining import LearnableWeightScaling, ReTrainClassifier
+from nc_tools.training.second_stage import ClosedStage, RetrainedStage, SecondStage, retrain
 
-__all__ = ["Fitted", "NonFiniteLossError", "OptimConfig", "TrainConfig", "fit"]
+__all__ = [
+    "ClassBalancedBatches",
+    "ClosedStage",
+    "Fitted",
+    "LearnableWeightScaling",
+    "NearestClassMean",
+    "NonFiniteLossError",
+    "OptimConfig",
+    "ReTrainClassifier",
+    "RetrainedStage",
+    "SecondStage",
+    "TauNormalise",
+    "TrainConfig",
+    "fit",
+    "retrain",
+]

@@ -58,6 +58,7 @@ def fit(
     checkpoint: Path | None = None,
     resume: bool = False,
     stop: StopSignal | None = None,
+    keep_last: bool = False,
 ) -> Fitted:
     """Train a classifier.
 
@@ -73,6 +74,8 @@ def fit(
         resume: Go on from the checkpoint where there is one. On a CPU the weights come out bit-equal to those of a run
             that was never interrupted.
         stop: Looked at between steps; when set, state is saved and the loop ends with ``Killed``.
+        keep_last: Keep the state after the last step too, for a stage that follows: resumed from it, this stage ends at
+            once with the same model and the same seconds.
 
     Raises:
         NonFiniteLossError: At the end of an epoch in which the loss was infinite or not a number.
@@ -117,6 +120,8 @@ def fit(
         if time.monotonic() - saved_at >= training.checkpoint_seconds and state.step < total:
             save_checkpoint(checkpoint, state.stored())
             saved_at = time.monotonic()
+        elif keep_last and state.step == total:
+            save_checkpoint(checkpoint, state.stored())
     return Fitted(state.evaluated.eval(), state.seconds)
 
 
