@@ -53,7 +53,7 @@ class Rows:
     def __len__(self):
         return 6
 
-    def epoch(self, epoch, start=0):
+    def epoch(self, epoch, start=0):  # noqa: ARG002
         for part in self.indices.split(8)[start:]:
             yield Batch(self.inputs[part], self.labels[part], part)
 
