@@ -15,8 +15,10 @@ from nc_tools.compare.forest import Forest, family_forest, metric_forest
 from nc_tools.compare.load import SCORED_KINDS, ComparedRun
 from nc_tools.compare.markdown import markdown_text
 from nc_tools.compare.measures import measure, p_text
+from nc_tools.compare.over_collapse import over_collapse, over_collapse_document
 from nc_tools.compare.result import Comparison
 
+FIGURE = "over_nc1.svg"
 _COSTS = ("perf/seconds", "perf/parameters", "perf/head_parameters", "perf/max_memory_mb")
 
 
@@ -34,6 +36,8 @@ def write_report(
     comparison: Comparison, out: Path, *, formats: Sequence[str] = ("html", "md", "csv", "json")
 ) -> dict[str, Path]:
     """Write ``comparison.<format>`` files into a folder, each whole or not at all.
+
+    Beside the HTML page, ``over_nc1.svg`` holds its panels over measured NC1 as a figure of its own, where it has any.
 
     Args:
         comparison: What to write.
@@ -56,6 +60,8 @@ def write_report(
     if unknown:
         raise ValueError(f"formats must be among {', '.join(writers)}, got {', '.join(unknown)}: leave those out")
     out.mkdir(parents=True, exist_ok=True)
+    if "html" in formats and (figure := over_collapse_document(comparison)):
+        _write(out / FIGURE, figure)
     return {name: _write(out / f"comparison.{name}", writers[name](comparison)) for name in formats}
 
 
@@ -86,6 +92,7 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
         "class_panels": panels.class_panels(comparison),
         "reliability_panels": panels.reliability_panels(comparison),
         "collapse_panels": panels.collapse_panels(comparison),
+        "over_collapse": over_collapse(comparison),
         "costs": _costs(comparison),
         "cost_measures": [measure(key) for key in _COSTS if key in comparison.metrics],
     }
