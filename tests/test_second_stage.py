@@ -80,11 +80,12 @@ def test_the_backbone_keeps_every_weight_and_every_batch_statistic():
 
 def test_a_frozen_backbone_stays_in_eval_mode_and_gives_no_gradient():
     frozen = FrozenBackbone(backbone())
+    assert not any(part.training for part in frozen.backbone.modules())
     frozen.train()
     assert not any(part.training for part in frozen.modules())
     alone, together = (frozen(torch.ones(n, D))[0] for n in (1, 4))
     assert torch.allclose(alone, together)
-    assert not frozen(torch.ones(2, D)).requires_grad
+    assert not frozen(torch.ones(2, D, requires_grad=True)).requires_grad
 
 
 @pytest.mark.parametrize("stage", [ReTrainClassifier(share=0.5), LearnableWeightScaling(share=0.5, lr_ratio=0.5)])
@@ -172,6 +173,8 @@ def test_tau_takes_norms_back_in_part_and_the_bias_wholly():
 @pytest.mark.parametrize("head", [linear(), CosineHead(D, K)], ids=["linear", "cosine"])
 def test_the_nearest_class_mean_is_the_mean_of_unit_features_and_predicts_by_cosine(head):
     h, y = torch.randn(30, D, generator=generator(5)) * 3, torch.arange(30) % K
+    if head.bias is not None:
+        nn.init.constant_(head.bias[:1], 50.0)
     NearestClassMean().apply(head, lambda: Collected(h, h, torch.zeros(30, K), y))
     units = [[x / math.hypot(*row) for x in row] for row in h.tolist()]
     means = [[math.fsum(u[d] for u, k in zip(units, y.tolist(), strict=True) if k == c) for d in range(D)]
