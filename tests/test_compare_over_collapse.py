@@ -3,6 +3,7 @@
 import math
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -130,6 +131,20 @@ def test_three_arms_make_no_curve_and_leave_no_figure(tmp_path):
     assert "What collapse goes with" not in html_text(few)
     write_report(few, tmp_path)
     assert not (tmp_path / "over_nc1.svg").exists()
+
+
+def test_arms_of_one_classifier_are_joined_where_they_are_three_and_others_stand_alone():
+    cosine, scaled = {"class": "heads.CosineHead"}, {"class": "stages.Scaling"}
+    off = [*runs_of({"control": ((0.3, 0.5), (0.3, 0.6))}), *runs_of({"mended": ((0.35, 0.5), (0.3, 0.6))})]
+    linear = [replace(run, config={"head": {"class": "heads.LinearHead"}}) for run in runs_of()]
+    off = [replace(run, config={"head": cosine if run.arm == "control" else {"class": "heads.LinearHead"},
+                                "second_stage": None if run.arm == "control" else scaled}) for run in off]  # fmt: skip
+    (panel,) = over_collapse(compare_runs(linear + off, "linear"))[0].panels
+    (line,) = re.findall(r'<polyline points="([^"]+)" class="curve one"', panel.drawing)
+    assert len(line.split()) == 4
+    assert len(dots(panel.drawing, "one", "4")) == 6
+    pairs = [replace(run, config={"head": run.arm in ("linear", "tight")}) for run in runs_of()]
+    assert "polyline" not in over_collapse(compare_runs(pairs, "linear"))[0].panels[0].drawing
 
 
 def test_an_arm_whose_nc1_is_zero_or_missing_is_left_out():

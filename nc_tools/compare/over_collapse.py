@@ -1,11 +1,12 @@
 """What collapse goes with: accuracy, calibration, detection of the unknown and transfer, over measured NC1.
 
-A term's weight says what was asked for, NC1 what came of it. Arms that differ in such a weight alone make a curve here;
-for other arms the line is a guide to the eye.
+A term's weight says what was asked for, NC1 what came of it. Arms with one head, such as those of one loss term at
+several weights, are joined to a curve; a control with another head stands beside it.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from nc_tools.compare.result import Comparison
 from nc_tools.compare.tables import ECE, ECE_SCALED, PROBE
 
 LEAST_ARMS = 4
+LEAST_JOINED = 3
 _SPLITS = {"train": "training", "test": "test"}
 _WIDTH, _HEIGHT = 360.0, 260.0
 # One score of the logits and one of the features, fixed beforehand: the best of many would flatter.
@@ -40,9 +42,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Point:
-    """One arm on one curve: its mean, and every seed as (seed, NC1, value)."""
+    """One arm on one curve: its mean, every seed as (seed, NC1, value), and which classifier it has."""
 
     arm: str
+    classifier: str
     x: float
     y: float
     seeds: tuple[tuple[int, float, float], ...]
@@ -147,8 +150,24 @@ def _points(comparison: Comparison, places: Mapping[str, Mapping[int, float]], m
         seeds = tuple((seed, across[seed], values[seed]) for seed in across if seed in values)
         if seeds:
             x = math.exp(math.fsum(math.log(x) for _, x, _ in seeds) / len(seeds))
-            found.append(Point(arm, x, math.fsum(y for _, _, y in seeds) / len(seeds), seeds))
+            found.append(
+                Point(arm, _classifier(comparison, arm), x, math.fsum(y for _, _, y in seeds) / len(seeds), seeds)
+            )
     return sorted(found, key=lambda point: point.x)
+
+
+def _classifier(comparison: Comparison, arm: str) -> str:
+    """Return what tells an arm's head, and what is done to it after training, from another's."""
+    config = next(iter(comparison.cells[arm].values())).config
+    return json.dumps([config.get("head"), config.get("second_stage")], sort_keys=True, default=str)
+
+
+def _joined(points: Sequence[Point]) -> list[list[Point]]:
+    """Return the curves: arms with the same classifier, from least NC1 to most."""
+    groups: dict[str, list[Point]] = {}
+    for point in points:
+        groups.setdefault(point.classifier, []).append(point)
+    return [group for group in groups.values() if len(group) >= LEAST_JOINED]
 
 
 def _panel(
@@ -165,7 +184,9 @@ def _panel(
             for point in points
             for seed, x, y in point.seeds
         ]
-        parts.append(svg.polyline(frame.points([(p.x, p.y) for p in points]), f"curve {series.kind}"))
+        parts += [
+            svg.polyline(frame.points([(p.x, p.y) for p in group]), f"curve {series.kind}") for group in _joined(points)
+        ]
         parts += [svg.circle(*frame.point(p.x, p.y), 4, f"dot {series.kind}", _mean(p, scale)) for p in points]
     parts += _key([series for series in curves if series.name])
     named = list(curves.values())[-1]  # the full dots, drawn on top

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_WIDTH_OF_A_LETTER, _LINE = 6.0, 11.0
+_WIDTH_OF_A_LETTER, _LINE, _GAP = 6.0, 11.0, 3.0
 # Where a name may stand, best first: how far right and down of its point its anchor lies, and which end that is.
 _OFFERS = (
     (0.0, -9.0, "middle"),
@@ -78,7 +78,7 @@ def place_names(
 def _box(place: Place, name: str) -> _Box:
     length = _WIDTH_OF_A_LETTER * len(name)
     left = place.x - {"start": 0.0, "middle": length / 2, "end": length}[place.anchor]
-    return _Box(left, place.y - _LINE + 2, left + length, place.y + 2)
+    return _Box(left - _GAP, place.y - _LINE + 2, left + length + _GAP, place.y + 2)
 
 
 def _outside(box: _Box, area: _Box) -> float:
