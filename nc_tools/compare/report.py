@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nc_tools.compare import panels, sentences, tables
+from nc_tools.compare import over_collapse, panels, sentences, tables
 from nc_tools.compare.export import csv_text, json_text
 from nc_tools.compare.forest import Forest, family_forest, metric_forest
 from nc_tools.compare.load import SCORED_KINDS, ComparedRun
 from nc_tools.compare.markdown import markdown_text
 from nc_tools.compare.measures import measure, p_text
-from nc_tools.compare.over_collapse import over_collapse, over_collapse_document
 from nc_tools.compare.result import Comparison
 
 FIGURE = "over_nc1.svg"
@@ -60,7 +59,7 @@ def write_report(
     if unknown:
         raise ValueError(f"formats must be among {', '.join(writers)}, got {', '.join(unknown)}: leave those out")
     out.mkdir(parents=True, exist_ok=True)
-    if "html" in formats and (figure := over_collapse_document(comparison)):
+    if "html" in formats and (figure := over_collapse.over_collapse_document(comparison)):
         _write(out / FIGURE, figure)
     return {name: _write(out / f"comparison.{name}", writers[name](comparison)) for name in formats}
 
@@ -92,9 +91,9 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
         "class_panels": panels.class_panels(comparison),
         "reliability_panels": panels.reliability_panels(comparison),
         "collapse_panels": panels.collapse_panels(comparison),
-        "over_collapse": over_collapse(comparison),
         "costs": _costs(comparison),
         "cost_measures": [measure(key) for key in _COSTS if key in comparison.metrics],
+        "over_collapse": over_collapse.over_collapse(comparison),
     }
 
 
