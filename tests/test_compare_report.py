@@ -116,7 +116,7 @@ def test_names_from_files_never_become_markup(whole):
 def test_all_files_are_written_whole(whole, tmp_path):
     paths = write_report(whole, tmp_path / "report")
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
-        "comparison.csv", "comparison.html", "comparison.json", "comparison.md",
+        "comparison.csv", "comparison.html", "comparison.json", "comparison.md", "over_nc1.svg",
     ]  # fmt: skip
     assert json.loads(paths["json"].read_text())["family"]["size"] == 6
     assert write_report(whole, tmp_path / "one", formats=["csv"]).keys() == {"csv"}

@@ -193,7 +193,7 @@ def test_transition_matrices_are_kept_and_better_than_nothing(final, holdout):
     assert told["noise/transition_error_confusion"] < off
 
 
-def test_forward_correction_estimates_the_noise_in_a_first_stage_and_resumes_without_it(tmp_path, monkeypatch):
+def test_forward_correction_estimates_the_noise_in_a_first_stage_and_resumes_with_it(tmp_path, monkeypatch):
     seen = []
     plain = execute.build_loss
 
@@ -218,7 +218,8 @@ def test_forward_correction_estimates_the_noise_in_a_first_stage_and_resumes_wit
 
     assert execute.execute(stopped, ask, stop).status == "KILLED"
     resumed = make(replace(stopped, resume=True))[0]
-    assert [transition is None for transition in seen] == [False, False, True]
+    assert all(torch.equal(transition, estimate) for transition in seen)
+    assert len(seen) == 3
     assert resumed.score == whole.score
     assert seconds > 0
 

@@ -115,7 +115,10 @@ def test_the_flags_are_these():
 
 def in_process(argv, path=LONG_TAIL):
     module = recipe_module(path)
-    main(module.ARMS, name=path.stem, question=module.__doc__, protocol=module.PROTOCOL, argv=argv)
+    main(
+        module.ARMS, name=path.stem, question=module.__doc__, protocol=module.PROTOCOL, default_arms=module.DEFAULT,
+        argv=argv,
+    )  # fmt: skip
 
 
 def test_print_config_is_json_and_starts_nothing(tmp_path, capsys):

@@ -10,8 +10,8 @@ from nc_tools.compare.load import ComparedRun, Experiment
 from nc_tools.compare.pairing import Cells, draws_of, first_draws, name_seeds
 from nc_tools.compare.result import Caution, Family
 
-# An arm is a head and a loss; the rest names the run.
-_ARM_FIELDS = {"head", "loss", "arm", "name", "seed", "draw"}
+# An arm is a head and a loss, and what is done to the head after; the rest names the run.
+_ARM_FIELDS = {"head", "loss", "second_stage", "arm", "name", "seed", "draw"}
 _RATES = {"lr", "learning_rate"}
 
 

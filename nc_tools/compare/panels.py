@@ -33,23 +33,28 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """A pair of axes on a panel."""
+class Frame:
+    """A pair of axes on a panel of this size."""
 
     x: svg.Axis
     y: svg.Axis
+    width: float = _WIDTH
+    height: float = _HEIGHT
 
     def point(self, x: float, y: float) -> tuple[float, float]:
+        """Return where a pair of values lies on the panel."""
         return (
-            _LEFT + self.x.place(x) * (_WIDTH - _LEFT - _RIGHT),
-            _HEIGHT - _BOTTOM - self.y.place(y) * (_HEIGHT - _TOP - _BOTTOM),
+            _LEFT + self.x.place(x) * (self.width - _LEFT - _RIGHT),
+            self.height - _BOTTOM - self.y.place(y) * (self.height - _TOP - _BOTTOM),
         )
 
     def points(self, curve: Curve) -> list[tuple[float, float]]:
+        """Return where the points of a curve lie."""
         return [self.point(x, y) for x, y in curve]
 
     def axes(self, x_label: str, y_label: str, x_scale: float = 1.0, y_scale: float = 1.0) -> list[Markup]:
-        bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+        """Draw grid, ticks and the words beside them."""
+        bottom, right = self.height - _BOTTOM, self.width - _RIGHT
         parts = []
         for tick in self.y.ticks(4):
             y = self.point(self.x.low, tick)[1]
@@ -64,7 +69,7 @@ class _Frame:
                 svg.text(x, bottom + 14, svg.number(x_scale * tick), "tick"),
             ]
         parts.append(svg.line(_LEFT, bottom, right, bottom, "zero"))
-        parts.append(svg.text(right, _HEIGHT - 4, x_label, "label", "end"))
+        parts.append(svg.text(right, self.height - 4, x_label, "label", "end"))
         parts.append(svg.text(0, 11, y_label, "label", "start"))
         return parts
 
@@ -77,7 +82,7 @@ def class_panels(comparison: Comparison) -> list[Panel]:
         return []
     counts = [count for points in known.values() for count, _ in points]
     spread = max(counts) > 1.5 * min(counts)
-    frame = _Frame(svg.axis_over(counts, log=spread), svg.Axis(0.0, 1.0))
+    frame = Frame(svg.axis_over(counts, log=spread), svg.Axis(0.0, 1.0))
     reference = _grouped(known.get(comparison.baseline, []))
     panels = []
     for arm, points in known.items():
@@ -95,7 +100,7 @@ def class_panels(comparison: Comparison) -> list[Panel]:
 
 def reliability_panels(comparison: Comparison) -> list[Panel]:
     """Draw accuracy against confidence, before and after temperature scaling."""
-    frame = _Frame(svg.Axis(0.0, 1.0), svg.Axis(0.0, 1.0))
+    frame = Frame(svg.Axis(0.0, 1.0), svg.Axis(0.0, 1.0))
     panels = []
     for arm in comparison.arms:
         found = comparison.calibration.get(arm)
@@ -119,7 +124,7 @@ def collapse_panels(comparison: Comparison) -> list[Panel]:
     everything = [point for found in (*train.values(), *holdout.values()) for curve in found for point in curve]
     if not everything:
         return []
-    frame = _Frame(
+    frame = Frame(
         svg.axis_over([x for x, _ in everything], margin=0.02),
         svg.axis_over([y for _, y in everything], log=True),
     )
@@ -172,7 +177,7 @@ def _grouped(points: Curve) -> list[tuple[float, float]]:
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
-def _diagram(frame: _Frame, found: Reliability, kind: str) -> list[Markup]:
+def _diagram(frame: Frame, found: Reliability, kind: str) -> list[Markup]:
     total = max(float(found.count.sum()), 1.0)
     places = [
         (confidence / count, correct / count, count / total)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nc_tools.compare import panels, sentences, tables
+from nc_tools.compare import over_collapse, panels, sentences, tables
 from nc_tools.compare.export import csv_text, json_text
 from nc_tools.compare.forest import Forest, family_forest, metric_forest
 from nc_tools.compare.load import SCORED_KINDS, ComparedRun
@@ -17,6 +17,7 @@ from nc_tools.compare.markdown import markdown_text
 from nc_tools.compare.measures import measure, p_text
 from nc_tools.compare.result import Comparison
 
+FIGURE = "over_nc1.svg"
 _COSTS = ("perf/seconds", "perf/parameters", "perf/head_parameters", "perf/max_memory_mb")
 
 
@@ -34,6 +35,8 @@ def write_report(
     comparison: Comparison, out: Path, *, formats: Sequence[str] = ("html", "md", "csv", "json")
 ) -> dict[str, Path]:
     """Write ``comparison.<format>`` files into a folder, each whole or not at all.
+
+    Beside the HTML page, ``over_nc1.svg`` holds its panels over measured NC1 as a figure of its own, where it has any.
 
     Args:
         comparison: What to write.
@@ -56,6 +59,8 @@ def write_report(
     if unknown:
         raise ValueError(f"formats must be among {', '.join(writers)}, got {', '.join(unknown)}: leave those out")
     out.mkdir(parents=True, exist_ok=True)
+    if "html" in formats and (figure := over_collapse.over_collapse_document(comparison)):
+        _write(out / FIGURE, figure)
     return {name: _write(out / f"comparison.{name}", writers[name](comparison)) for name in formats}
 
 
@@ -88,6 +93,7 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
         "collapse_panels": panels.collapse_panels(comparison),
         "costs": _costs(comparison),
         "cost_measures": [measure(key) for key in _COSTS if key in comparison.metrics],
+        "over_collapse": over_collapse.over_collapse(comparison),
     }
 
 

@@ -10,7 +10,7 @@ from nc_tools.data import DataConfig
 from nc_tools.heads.base import Head
 from nc_tools.losses.base import LossTerm
 from nc_tools.spec import Spec
-from nc_tools.training.config import OptimConfig, TrainConfig
+from nc_tools.training import OptimConfig, SecondStage, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Knob:
     """One thing beside the learning rate that an arm may tune, out of the same budget as every other arm.
 
     Attributes:
-        path: What it sets, such as "optim.weight_decay" or "head.scale".
+        path: What it sets, such as "optim.weight_decay", "head.scale" or "second_stage.tau".
         values: Alternatives to the value in the arm's own configuration.
     """
 
@@ -55,6 +55,7 @@ class RunConfig:
         optim: Optimiser and schedule.
         training: Length and arithmetic.
         knob: What the arm tunes beside its learning rate; weight decay unless it has a better use for the trials.
+        second_stage: What is done to the classifier after training, with the backbone frozen; None for nothing.
     """
 
     head: Spec[Head]
@@ -64,6 +65,13 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
     knob: Knob = field(default_factory=Knob)
+    second_stage: SecondStage | None = field(default=None, metadata={"later": True})
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that a run of this arm records, those of a second stage included."""
+        first = self.training.epochs
+        return first + (0 if self.second_stage is None else self.second_stage.epochs(first))
 
     @property
     def has_draws(self) -> bool:

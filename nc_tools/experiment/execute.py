@@ -9,11 +9,13 @@ from pathlib import Path
 import torch
 
 from nc_tools.evaluation import collapse, collect, generalisation, noise
+from nc_tools.experiment.checkpoints import Checkpoints
 from nc_tools.experiment.encode import config_hash, settings
 from nc_tools.experiment.final import measure_final
 from nc_tools.experiment.first_stage import FirstStage, first_stage
 from nc_tools.experiment.job import Job, JobResult, Progress
 from nc_tools.experiment.noisy import transition_values
+from nc_tools.experiment.second_stage import second_stage
 from nc_tools.experiment.setup import Data, DataFacts, build_loss, build_model, facts_of, open_data
 from nc_tools.experiment.weights import save_weights
 from nc_tools.interruption import Killed, StopSignal
@@ -22,7 +24,6 @@ from nc_tools.models.classifier import Classifier
 from nc_tools.seeds import stream
 from nc_tools.tracking import RunIdentity, RunRecord, read_run
 from nc_tools.training import NonFiniteLossError, fit
-from nc_tools.training.checkpoint import load_checkpoint
 
 PRIMARY = "gen/balanced_accuracy"
 # What a final run shows of its hold-out run, epoch by epoch, beside collapse; the rest is in that run's own record.
@@ -102,9 +103,9 @@ def _already(path: Path, job: Job) -> JobResult | None:
 
 
 def _begin(job: Job, identity: RunIdentity, path: Path) -> RunRecord:
-    checkpoint = path / "checkpoint.pt"
-    if job.resume and checkpoint.exists():
-        return RunRecord.open(path, step=int(load_checkpoint(checkpoint)["epochs_done"]))
+    checkpoints = Checkpoints(path)
+    if job.resume and checkpoints.exist:
+        return RunRecord.open(path, step=checkpoints.epochs_done())
     return RunRecord.create(job.root, identity)
 
 
@@ -121,6 +122,7 @@ class _Run:
         self.report = report
         self.stop = stop
         self.training = job.config.training
+        self.epochs = job.config.epochs
         self.dtype = self.training.dtype_on(data.device)
         self.best_epoch, self.borrowed = _from_holdout_run(job.holdout_run)
 
@@ -132,8 +134,8 @@ class _Run:
             torch.cuda.reset_peak_memory_stats(device)
         model = build_model(job.config, self.facts, seed=job.seed, draw=job.draw)
         model.to(device=device, memory_format=self.training.layout_on(device))  # type: ignore[call-overload]
-        checkpoint = self.record.path / "checkpoint.pt"
-        before = self._first_stage(indices, checkpoint)
+        checkpoints = Checkpoints(self.record.path)
+        before = first_stage(job, self.data, self.facts, indices, checkpoints.first, self.stop)
         loss = build_loss(job.config, self.facts, model.head.feature_dim, transition=before.transition).to(device)
         self.curve_indices = self._sample(indices)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -147,36 +149,42 @@ class _Run:
                 seed=job.seed,
                 class_counts=self.facts.class_counts,
                 epoch_end=self.epoch_end,
-                checkpoint=checkpoint,
+                checkpoint=checkpoints.main,
                 resume=job.resume,
                 stop=self.stop,
+                keep_last=job.config.second_stage is not None,
             )
-        final = self._measure(fitted.model, indices) | self._cost(before.seconds + fitted.seconds, len(indices), model)
+            after = second_stage(
+                job,
+                self.data,
+                self.facts,
+                fitted.model,
+                indices,
+                epoch_end=self.epoch_end,
+                checkpoint=checkpoints.second,
+                stop=self.stop,
+            )
+        final = self._measure(fitted.model, indices)
+        final |= self._cost(before, fitted.seconds + after, len(indices), model)
         if job.kind != "tuning":
             save_weights(fitted.model, self.record.path / "weights.safetensors")
         self.record.finish(final)
-        checkpoint.unlink(missing_ok=True)
+        checkpoints.remove()
         return JobResult(self.record.path, "FINISHED", final.get(f"holdout/{PRIMARY}"))
-
-    def _first_stage(self, indices: torch.Tensor, checkpoint: Path) -> FirstStage:
-        """Estimate the label noise beforehand where the loss asks for it; a checkpoint of the loss holds it already."""
-        if not self.job.config.loss.takes("transition") or (self.job.resume and checkpoint.exists()):
-            return FirstStage()
-        return first_stage(self.job, self.data, self.facts, indices, self.stop)
 
     def epoch_end(self, epoch: int, values: dict[str, float], model: Classifier) -> None:
         """Measure and write down what an epoch gave; called by the loop."""
-        last = epoch == self.training.epochs
+        last = epoch == self.epochs
         told: dict[str, float] = dict(values)
         if self.job.kind == "holdout":
             told |= self._holdout(model)
-        if self.job.kind != "tuning" and (last or epoch in curve_epochs(self.training.epochs, self._points())):
+        if self.job.kind != "tuning" and (last or epoch in curve_epochs(self.epochs, self._points())):
             told |= self._curve(model)
         told |= self.borrowed.get(epoch, {})
         if epoch == self.best_epoch:
             save_weights(model, self.record.path / "best.safetensors")
         self.record.log(epoch, told)
-        self.report(Progress(self.job.label, epoch, self.training.epochs))
+        self.report(Progress(self.job.label, epoch, self.epochs))
 
     def _points(self) -> int:
         return self.job.protocol.curve_points
@@ -216,10 +224,11 @@ class _Run:
             values |= transition_values(self.data, self._held, self.record)
         return values
 
-    def _cost(self, seconds: float, samples: int, model: Classifier) -> dict[str, float]:
+    def _cost(self, before: FirstStage, seconds: float, samples: int, model: Classifier) -> dict[str, float]:
+        seconds += before.seconds
         values = {
             "perf/seconds": seconds,
-            "perf/images_per_s": samples * self.training.epochs / seconds,
+            "perf/images_per_s": samples * (before.epochs + self.epochs) / seconds,
             "perf/parameters": float(sum(p.numel() for p in model.parameters())),
             "perf/head_parameters": float(sum(p.numel() for p in model.head.parameters())),
         }

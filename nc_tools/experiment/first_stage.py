@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,18 +19,23 @@ from nc_tools.training import fit
 
 @dataclass(frozen=True)
 class FirstStage:
-    """What the first stage gave: a transition matrix (K, K) or None, and the seconds that it took."""
+    """What the first stage gave: a transition matrix (K, K) or None, and the seconds and epochs that it took."""
 
     transition: Tensor | None = None
     seconds: float = 0.0
+    epochs: int = 0
 
 
-def first_stage(job: Job, data: Data, facts: DataFacts, indices: Tensor, stop: StopSignal) -> FirstStage:
+def first_stage(
+    job: Job, data: Data, facts: DataFacts, indices: Tensor, checkpoint: Path, stop: StopSignal
+) -> FirstStage:
     """Train the arm's model with cross-entropy on the same samples, and estimate the transition matrix from it.
 
     The same start, batches, rate and length as the second stage, so an arm with two stages costs twice the training;
-    its time says so. The estimate looks at given labels alone. A run that is stopped here begins anew.
+    its time says so. The estimate looks at given labels alone. Nothing is done where the loss asks for none.
     """
+    if not job.config.loss.takes("transition"):
+        return FirstStage()
     model = build_model(job.config, facts, seed=job.seed, draw=job.draw)
     training, device = job.config.training, data.device
     model.to(device=device, memory_format=training.layout_on(device))  # type: ignore[call-overload]
@@ -43,7 +49,10 @@ def first_stage(job: Job, data: Data, facts: DataFacts, indices: Tensor, stop: S
             job.config.optim,
             seed=job.seed,
             class_counts=facts.class_counts,
+            checkpoint=checkpoint,
+            resume=job.resume,
             stop=stop,
+            keep_last=True,
         )
     seen = collect(fitted.model, data.plain_batches(data.sources.train, indices), dtype=training.dtype_on(device))
-    return FirstStage(anchor_transition(seen.logits), fitted.seconds)
+    return FirstStage(anchor_transition(seen.logits), fitted.seconds, training.epochs)

@@ -20,6 +20,7 @@ from nc_tools.experiment.finish import report, say_where
 from nc_tools.experiment.overrides import parse_setting, put, put_all
 from nc_tools.experiment.run import Options, Plan, run_plan
 from nc_tools.interruption import Killed
+from nc_tools.spec import Spec
 from nc_tools.suggestions import did_you_mean
 from nc_tools.tracking import LiveSync, MlflowSync
 
@@ -225,15 +226,23 @@ def _flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
 
 
 def _set(arms: Mapping[str, RunConfig], path: str, value: Any) -> dict[str, RunConfig]:
-    """Set a field in all arms; an argument of a head or loss in those arms whose class has it."""
+    """Set a field in all arms; an argument of a head, loss or second stage in those arms whose class has it."""
     section, _, rest = path.partition(".")
-    if section not in ("head", "loss"):
+    if section not in ("head", "loss", "second_stage") or not rest:
         return {name: put(config, path, value) for name, config in arms.items()}
-    taking = [name for name, c in arms.items() if rest in getattr(c, section).parameter_names]
+    having = {name: _arguments(getattr(c, section)) for name, c in arms.items()}
+    taking = [name for name, names in having.items() if rest in names]
     if not taking:
-        known = {n for c in arms.values() for n in getattr(c, section).parameter_names}
+        known = {n for names in having.values() for n in names}
         raise ValueError(f"no arm's {section} has an argument {rest!r}; {did_you_mean(rest, known)}")
     return {name: put(config, path, value) if name in taking else config for name, config in arms.items()}
+
+
+def _arguments(part: Any) -> list[str]:
+    """Name what can be set in a spec or a second stage; nothing in a stage that is not there."""
+    if part is None:
+        return []
+    return part.parameter_names if isinstance(part, Spec) else [f.name for f in dataclasses.fields(part)]
 
 
 def _check_writable(out: Path) -> None:

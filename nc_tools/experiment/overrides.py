@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import types
 import typing
 from collections.abc import Iterable
@@ -87,7 +88,8 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
 
 def _written(text: str, options: Iterable[Any]) -> Any:
     """Build a record that the field may hold from how Python writes it, such as "PairNoise(rate=0.3)"."""
-    kinds = {o.__name__: o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)}
+    records = [o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)]
+    kinds = {kind.__name__: kind for record in records for kind in _concrete(record)}
     try:
         call = ast.parse(text, mode="eval").body
     except SyntaxError:
@@ -98,6 +100,12 @@ def _written(text: str, options: Iterable[Any]) -> Any:
         raise ValueError(f"there is no {call.func.id!r} here; {did_you_mean(call.func.id, kinds)}")
     given = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     return kinds[call.func.id](*(ast.literal_eval(a) for a in call.args), **given)
+
+
+def _concrete(record: type[Any]) -> list[type[Any]]:
+    """Return a record and those that derive from it, without what stands only for a family of them."""
+    derived = [kind for sub in record.__subclasses__() for kind in _concrete(sub)]
+    return derived if inspect.isabstract(record) else [record, *derived]
 
 
 def _options(hint: Any) -> tuple[Any, ...]:

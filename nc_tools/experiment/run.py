@@ -149,6 +149,8 @@ def _check(plan: Plan, options: Options, display: Display, stop: StopSignal) -> 
                 check_mixing(variant.training.mixing, loss, model.head)
                 if variant.optim.sharpness is not None:
                     variant.optim.sharpness.ascent(loss, facts.class_counts)
+                if variant.second_stage is not None:
+                    variant.second_stage.check(model.head)
         except (ValueError, TypeError) as error:
             raise type(error)(f"arm {name}: {error}") from error
     return facts

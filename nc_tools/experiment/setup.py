@@ -81,15 +81,21 @@ def build_model(config: RunConfig, facts: DataFacts, *, seed: int, draw: int) ->
     """
     shape = {"in_channels": facts.in_channels, "image_size": facts.image_size}
     backbone = build_backbone(config.model.name, width=config.model.width, seed=seed, **shape)
+    width = feature_width(backbone, **shape)
+    return Classifier(backbone, build_head(config, facts, width, generator=stream(seed, "head"), draw=draw))
+
+
+def build_head(config: RunConfig, facts: DataFacts, feature_dim: int, *, generator: torch.Generator, draw: int) -> Head:
+    """Build an arm's head: its learned part from the generator, its frame from the draw."""
     known: dict[str, Any] = {
-        "feature_dim": feature_width(backbone, **shape),
+        "feature_dim": feature_dim,
         "num_classes": facts.num_classes,
         "class_counts": facts.class_counts,
-        "generator": stream(seed, "head"),
+        "generator": generator,
         "frame_seed": draw,
     }
     head: Head = config.head.build(known)
-    return Classifier(backbone, head)
+    return head
 
 
 def build_loss(config: RunConfig, facts: DataFacts, feature_dim: int, *, transition: Tensor | None = None) -> LossTerm:

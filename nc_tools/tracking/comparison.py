@@ -17,7 +17,7 @@ from nc_tools.tracking.experiments import Experiments
 from nc_tools.tracking.files import read_json, write_json
 
 STAGED = "tracking.json"
-REPORT_FILES = ("comparison.html", "comparison.md", "comparison.csv", "comparison.json")
+REPORT_FILES = ("comparison.html", "comparison.md", "comparison.csv", "comparison.json", "over_nc1.svg")
 TABLE = "comparison_table.json"
 MAX_METRICS = 500
 

@@ -53,6 +53,7 @@ def fit(
     checkpoint: Path | None = None,
     resume: bool = False,
     stop: StopSignal | None = None,
+    keep_last: bool = False,
 ) -> Fitted:
     """Train a classifier.
 
@@ -70,6 +71,8 @@ def fit(
         resume: Go on from the checkpoint where there is one. On a CPU the weights come out bit-equal to those of a run
             that was never interrupted.
         stop: Looked at between steps; when set, state is saved and the loop ends with ``Killed``.
+        keep_last: Keep the state after the last step too, for a stage that follows: resumed from it, this stage ends at
+            once with the same model and the same seconds.
 
     Raises:
         ValueError: If loss or head cannot be trained in the way that is asked for.
@@ -114,7 +117,8 @@ def fit(
         state.epochs_done = epoch + 1
         if stop is not None and stop.requested:  # after the last step of an epoch its measures come first
             _stop(state, total, checkpoint)
-        if time.monotonic() - saved_at >= training.checkpoint_seconds and state.step < total:
+        due = time.monotonic() - saved_at >= training.checkpoint_seconds
+        if keep_last if state.step == total else due:
             save_checkpoint(checkpoint, state.stored())
             saved_at = time.monotonic()
     return Fitted(state.evaluated.eval(), state.seconds)

@@ -1,0 +1,270 @@
+"""Second stages inside runs: recorded, stopped and resumed in either stage, counted, chosen on the hold-out."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_experiment_runs import Reads, make
+
+from nc_tools.data import DataConfig
+from nc_tools.experiment import Knob, ModelConfig, Protocol, RunConfig, load_run, main
+from nc_tools.experiment.encode import config_hash, encode
+from nc_tools.experiment.execute import execute
+from nc_tools.experiment.job import Job
+from nc_tools.experiment.setup import open_data
+from nc_tools.experiment.tuning import tune
+from nc_tools.heads import ETFHead, LinearHead, spec
+from nc_tools.interruption import StopSignal
+from nc_tools.losses import CrossEntropy, ForwardCorrection
+from nc_tools.tracking import read_run
+from nc_tools.training import (
+    LearnableWeightScaling,
+    NearestClassMean,
+    OptimConfig,
+    ReTrainClassifier,
+    TauNormalise,
+    TrainConfig,
+)
+
+EPOCHS = 4
+BASE = RunConfig(
+    data=DataConfig(imbalance=10),
+    head=spec(LinearHead),
+    loss=spec(CrossEntropy),
+    model=ModelConfig(width=4),
+    training=TrainConfig(epochs=EPOCHS, batch_size=64, checkpoint_seconds=0.0),
+    optim=OptimConfig(lr=0.1),
+)
+STAGES = {
+    "crt": ReTrainClassifier(share=0.5),
+    "lws": LearnableWeightScaling(share=0.5),
+    "tau": TauNormalise(),
+    "ncm": NearestClassMean(),
+}
+
+
+def with_stage(name, **training):
+    return replace(BASE, second_stage=STAGES[name], training=replace(BASE.training, **training))
+
+
+def job_of(root, kind, config, **more):
+    return Job(
+        kind=kind, arm="a", config=config, seed=0, draw=0, root=root, experiment="t", suite="s",
+        protocol=Protocol(curve_points=2), device="cpu", **more,
+    )  # fmt: skip
+
+
+def stopped_after(job, epoch):
+    """Run until the end of an epoch, as Ctrl-C would stop it."""
+    stop = StopSignal()
+
+    def ask(progress):
+        stop.requested = stop.requested or progress.done >= epoch
+
+    return execute(job, ask, stop)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return make(job_of(tmp_path_factory.mktemp("plain"), "final", BASE))[0].run
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_changes_the_classifier_and_nothing_else(tmp_path, plain, name):
+    run, told = make(job_of(tmp_path, "final", with_stage(name)))
+    both = load_file(plain / "weights.safetensors"), load_file(run.run / "weights.safetensors")
+    differ = {key for key in both[0] if not torch.equal(both[0][key], both[1][key])}
+    assert both[0].keys() == both[1].keys()
+    assert differ == {"head.weight", "head.bias"}
+    total = EPOCHS + (2 if name in ("crt", "lws") else 1)
+    assert [(p.done, p.total) for p in told] == [(e, total) for e in range(1, total + 1)]
+    stored = read_run(run.run)
+    assert [step for step, _ in stored.curves()["train/nc/nc1_pinv"]] == [1, total]
+    assert not list(run.run.glob("checkpoint*"))
+    trained = load_run(run.run)
+    predicted = load_file(run.run / "predictions.safetensors")
+    sources = open_data(BASE, seed=0, device=torch.device("cpu"), cache=Path("unused")).sources
+    assert torch.equal(trained.predict(sources.test.images), predicted["test_logits"])
+    assert trained.config.second_stage == STAGES[name]
+    seconds, images = stored.final["perf/seconds"], stored.final["perf/images_per_s"]
+    count = sum(stored.identity.data["class_counts"])
+    assert seconds * images == pytest.approx(count * total)
+
+
+def test_the_second_stage_counts_in_the_time(tmp_path, monkeypatch):
+    from nc_tools.experiment import execute as module
+
+    plain = module.second_stage
+    monkeypatch.setattr(module, "second_stage", lambda *a, **k: 1000.0 + plain(*a, **k))
+    run = make(job_of(tmp_path, "tuning", with_stage("tau")))[0].run
+    assert read_run(run).final["perf/seconds"] > 1000
+
+
+@pytest.mark.parametrize("name", ["crt", "lws", "tau"])
+@pytest.mark.parametrize("epoch", [2, EPOCHS, EPOCHS + 1])
+def test_a_run_stopped_in_either_stage_goes_on_bit_for_bit(tmp_path, name, epoch):
+    config = with_stage(name)
+    whole = make(job_of(tmp_path / "whole", "holdout", config))[0].run
+    job = job_of(tmp_path / "again", "holdout", config)
+    ended = stopped_after(job, epoch)
+    if name == "tau" and epoch > EPOCHS:
+        assert ended.status == "FINISHED"  # nothing is left to stop
+        return
+    assert ended.status == "KILLED"
+    seconds = float(torch.load(ended.run / "checkpoint.pt", weights_only=True)["seconds"])
+    resumed = make(replace(job, resume=True))[0]
+    assert resumed.run == ended.run
+    one, two = (load_file(path / "weights.safetensors") for path in (whole, resumed.run))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    ours, theirs = read_run(resumed.run), read_run(whole)
+    for key, curve in theirs.curves().items():
+        assert ours.curves()[key] == curve
+    assert {k: v for k, v in ours.final.items() if "perf/" not in k} == {
+        k: v for k, v in theirs.final.items() if "perf/" not in k
+    }
+    assert ours.final["perf/seconds"] > seconds
+    assert not list(resumed.run.glob("checkpoint*"))
+
+
+def test_a_stop_between_two_steps_of_the_second_stage_goes_on_too(tmp_path, monkeypatch):
+    from nc_tools.training import balanced
+
+    config = with_stage("crt", batch_size=32)
+    whole = make(job_of(tmp_path / "whole", "tuning", config))[0]
+    stop, draw = StopSignal(), balanced.draw_balanced
+
+    def ask(*arguments):
+        stop.requested = True  # when the first epoch of the second stage is drawn
+        return draw(*arguments)
+
+    monkeypatch.setattr(balanced, "draw_balanced", ask)
+    job = job_of(tmp_path / "again", "tuning", config)
+    ended = execute(job, lambda _: None, stop)
+    assert ended.status == "KILLED"
+    assert int(torch.load(ended.run / "checkpoint-second.pt", weights_only=True)["step"]) == 1
+    monkeypatch.setattr(balanced, "draw_balanced", draw)
+    resumed = make(replace(job, resume=True))[0]
+    assert resumed.score == whole.score
+    ours, theirs = (read_run(r.run).curves()["train/loss"] for r in (resumed, whole))
+    assert ours == theirs
+
+
+def test_a_run_stopped_while_it_estimates_the_noise_goes_on_there(tmp_path, monkeypatch):
+    from nc_tools.experiment import first_stage as module
+
+    config = replace(BASE, loss=spec(ForwardCorrection))
+    whole = make(job_of(tmp_path / "whole", "tuning", config))[0]
+    job, stop, fit = job_of(tmp_path / "again", "tuning", config), StopSignal(), module.fit
+
+    def fit_a_little(*arguments, **more):
+        return fit(*arguments, **more, epoch_end=lambda epoch, *_: setattr(stop, "requested", epoch == 2))
+
+    monkeypatch.setattr(module, "fit", fit_a_little)
+    ended = execute(job, lambda _: None, stop)
+    assert ended.status == "KILLED"
+    assert int(torch.load(ended.run / "checkpoint-first.pt", weights_only=True)["epochs_done"]) == 2
+    monkeypatch.setattr(module, "fit", fit)
+    resumed = make(replace(job, resume=True))[0]
+    assert resumed.run == ended.run
+    assert resumed.score == whole.score
+    final = read_run(resumed.run).final
+    assert final["perf/seconds"] * final["perf/images_per_s"] == pytest.approx(
+        2 * EPOCHS * sum(read_run(resumed.run).identity.data["class_counts"])
+    )
+
+
+@pytest.mark.parametrize("kind", ["tuning", "holdout"])
+def test_no_stage_sees_the_hold_out(tmp_path, monkeypatch, kind):
+    for name in ("crt", "ncm"):
+        reads = Reads(monkeypatch)
+        make(job_of(tmp_path, kind, with_stage(name)))
+        opened = open_data(BASE, seed=0, device=torch.device("cpu"), cache=Path("unused"))
+        fit, held = set(opened.subsets.fit.tolist()), set(opened.subsets.holdout.tolist())
+        assert all(set(indices.tolist()) <= fit for indices in reads.of("train", "train"))
+        for indices in reads.of("train"):
+            assert set(indices.tolist()) in (fit, held)
+        assert reads.of("test") == []
+        monkeypatch.undo()
+
+
+def test_the_best_epoch_may_lie_in_either_stage(tmp_path):
+    config = with_stage("tau")
+    held = make(job_of(tmp_path, "holdout", config))[0].run
+    curve = dict(read_run(held).curves()["holdout/gen/balanced_accuracy"])
+    assert set(curve) == set(range(1, EPOCHS + 2))
+    assert read_run(held).final["holdout/gen/balanced_accuracy"] == curve[EPOCHS + 1]
+    assert curve[EPOCHS + 1] != curve[EPOCHS]
+    final = read_run(make(job_of(tmp_path, "final", config, holdout_run=held))[0].run).final
+    assert final["best/epoch"] == max(curve, key=lambda e: (curve[e], -e))
+
+
+def test_an_arm_without_a_second_stage_is_hashed_as_before_there_were_any():
+    assert "second_stage" not in encode(BASE)
+    assert config_hash(BASE) != config_hash(with_stage("tau"))
+    other = replace(BASE, second_stage=TauNormalise(tau=0.5))
+    assert config_hash(with_stage("tau")) != config_hash(other)
+
+
+def test_tau_is_paid_from_the_same_number_of_trials():
+    tried = []
+
+    def run_trials(settings):
+        tried.extend(settings)
+        return [0.9 if c.second_stage is not None and c.second_stage.tau == 1.0 else 0.5 for _, c in settings]
+
+    arm = replace(with_stage("tau"), knob=Knob(path="second_stage.tau", values=(0.0, 1.0)))
+    tuned = tune({"linear": BASE, "tau": arm}, Protocol(rates=(0.1,), max_extensions=0), run_trials)
+    assert tuned.configs["tau"].second_stage == TauNormalise(tau=1.0)
+    assert [name for name, _ in tried].count("tau") == [name for name, _ in tried].count("linear") == 3
+    assert tuned.to_json()["chosen"]["tau"] == {"lr": 0.1, "second_stage.tau": 1.0}
+
+
+ARMS = {"linear": BASE, "tau": with_stage("tau"), "crt": with_stage("crt")}
+
+
+def shown(argv, capsys, arms=None):
+    main(arms or ARMS, name="x", question="Why?", argv=["--print-config", *argv])
+    return json.loads(capsys.readouterr().out)["arms"]
+
+
+def test_a_field_of_a_stage_is_set_where_a_stage_has_it(capsys):
+    told = shown(["--set", "second_stage.tau=0.3"], capsys)
+    assert "second_stage" not in told["linear"]
+    assert told["tau"]["second_stage"]["tau"] == 0.3
+    assert "tau" not in told["crt"]["second_stage"]
+
+
+def test_a_stage_is_set_for_all_arms_as_python_writes_it(capsys):
+    told = shown(["--set", "second_stage=LearnableWeightScaling(share=0.3)"], capsys)
+    assert {arm["second_stage"]["share"] for arm in told.values()} == {0.3}
+    assert "second_stage" not in shown(["--set", "second_stage=None"], capsys)["tau"]
+
+
+WRONG = {
+    "field": (["--set", "second_stage.tua=1"], "no arm's second_stage has an argument 'tua'; did you mean 'tau'?"),
+    "kind": (["--set", "second_stage=TauNormalize()"], "there is no 'TauNormalize' here; did you mean 'TauNormalise'"),
+    "family": (["--set", "second_stage=ClosedStage()"], "there is no 'ClosedStage' here"),
+    "value": (["--set", "second_stage.tau=-1"], "TauNormalise.tau must be at least 0"),
+}
+
+
+@pytest.mark.parametrize(("argv", "told"), WRONG.values(), ids=WRONG)
+def test_wrong_input_is_told_in_one_line(argv, told, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(ARMS, name="x", question="Why?", argv=[*argv, "--out", str(tmp_path / "out")])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_a_stage_that_does_not_fit_its_head_is_told_before_anything_trains(tmp_path, capsys):
+    arms = {"linear": BASE, "etf": replace(with_stage("crt", epochs=1), head=spec(ETFHead), model=ModelConfig(width=8))}
+    with pytest.raises(SystemExit):
+        main(arms, name="x", question="Why?", argv=["--out", str(tmp_path / "out")])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "arm etf: classifier re-training draws a head's learned weights anew" in told
+    assert not list((tmp_path / "out").glob("runs/*"))
