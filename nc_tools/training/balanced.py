@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from nc_tools.data.mixing import Batches
 from nc_tools.records import Batch
 from nc_tools.seeds import stream
-from nc_tools.training.loop import Batches
 
 
 def draw_balanced(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:

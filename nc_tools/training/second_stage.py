@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nc_tools.data.mixing import Batches
 from nc_tools.heads.base import Head
 from nc_tools.interruption import StopSignal
 from nc_tools.losses.cross_entropy import CrossEntropy
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Collected
 from nc_tools.training.config import OptimConfig, TrainConfig
-from nc_tools.training.loop import Batches, EpochEnd, Fitted, fit
+from nc_tools.training.loop import EpochEnd, Fitted, fit
 
 
 @dataclass(frozen=True, kw_only=True)
