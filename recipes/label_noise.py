@@ -20,6 +20,7 @@ from nc_tools.losses import (
     EarlyLearning,
     ForwardCorrection,
     GeneralizedCrossEntropy,
+    LabelRelaxation,
     NCEAndRCE,
     SymmetricCrossEntropy,
 )
@@ -37,12 +38,14 @@ ETF = replace(BASE, head=spec(ETFHead), knob=Knob(path="head.scale", values=(4.0
 
 ARMS = {
     "linear": BASE,  # the baseline: the others pair against it
+    "linear_relaxation": replace(BASE, loss=spec(LabelRelaxation)),
     "linear_gce": replace(BASE, loss=spec(GeneralizedCrossEntropy)),
     "linear_sce": replace(BASE, loss=spec(SymmetricCrossEntropy)),
     "linear_nce_rce": replace(BASE, loss=spec(NCEAndRCE)),
     "linear_elr": replace(BASE, loss=spec(EarlyLearning)),
     "linear_ema": AVERAGED,
     "etf": ETF,
+    "etf_relaxation": replace(ETF, loss=spec(LabelRelaxation)),
     "etf_gce": replace(ETF, loss=spec(GeneralizedCrossEntropy)),
     "etf_sce": replace(ETF, loss=spec(SymmetricCrossEntropy)),
     "etf_nce_rce": replace(ETF, loss=spec(NCEAndRCE)),

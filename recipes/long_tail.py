@@ -10,7 +10,7 @@ benchmarks/results/.
 from dataclasses import replace
 from pathlib import Path
 
-from nc_tools.data import DataConfig
+from nc_tools.data import DataConfig, Mixup
 from nc_tools.experiment import Knob, ModelConfig, Protocol, RunConfig, main
 from nc_tools.heads import LEARNED, CosineHead, ETFHead, FrozenRandomHead, LinearHead, spec
 from nc_tools.losses import (
@@ -53,6 +53,9 @@ ARMS = {
     # Other losses.
     "linear_vs": replace(BASE, loss=spec(VectorScaling), knob=Knob(path="loss.gamma", values=(0.1, 0.5))),
     "linear_drw": replace(BASE, loss=spec(DeferredReweighting)),
+    "linear_mixup_drw": replace(
+        BASE, loss=spec(DeferredReweighting), training=replace(BASE.training, mixing=Mixup(0.2))
+    ),
     "cosine_ldam_drw": replace(
         BASE,
         head=spec(CosineHead, scale=30.0),
