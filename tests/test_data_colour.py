@@ -90,6 +90,17 @@ def test_tables_are_torchvisions_functions_of_each_image(name, channels):
         assert int(difference.max()) <= (1 if name == "contrast" else 0)  # its mean is summed in another order
 
 
+def test_equalize_counts_the_pixels_below_the_highest_level():
+    """255 pixels below it make a step of one; one more of the highest level, and nothing is done."""
+    images = torch.stack([torch.arange(256), torch.arange(256).clamp(max=254)]).to(torch.uint8).view(2, 1, 16, 16)
+    images[0] //= 2
+    images[0, 0, 15, 15], images[0, 0, 15, 14] = 255, 254
+    out = t.look_up(images, t.equalize_table(images).to(torch.uint8))
+    assert torch.equal(out, torch.stack([tv.equalize(image) for image in images]))
+    assert not torch.equal(out[0], images[0])
+    assert torch.equal(out[1], images[1])
+
+
 def theirs(image, name, sign, size):
     """What torchvision's RandAugment does to one image."""
     height, width = image.shape[1:]
@@ -217,6 +228,8 @@ def test_one_operation_more_changes_the_draws_of_no_other():
         assert not torch.equal(whole.further[name].double(), whole.second_further[name].double())
         other = plan_epoch(20, everything(), seed=3, epoch=3).further[name]
         assert not torch.equal(whole.further[name].double(), other.double())
+    uniform = (whole.further["colour_jitter"][:, :3] - 0.6) / 0.8
+    assert not torch.allclose(uniform.flatten()[:2], whole.further["cutout"].flatten()[:2], atol=1e-3)
     plain = plan_epoch(20, Augment(padding=1, flip=True), seed=3, epoch=2)
     assert torch.equal(plain.views, whole.views)
     assert plain.further == {}

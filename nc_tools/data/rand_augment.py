@@ -140,9 +140,8 @@ def _moved(images: Tensor, number: Tensor, sign: Tensor, size: float) -> Tensor:
     columns, lines = x.expand(height, width), y.unsqueeze(1).expand(height, width)
     plane = torch.stack([columns, lines, torch.ones_like(columns)], 2)
     grid = (plane.view(1, -1, 3) @ theta).view(-1, height, width, 2)
-    moved = nn.functional.grid_sample(images.float(), grid, mode="nearest", align_corners=False)
-    still = number.view(-1, 1, 1, 1) > _NUMBER["rotate"]  # their grid is the identity, but for its rounding
-    return torch.where(still, images, moved.to(torch.uint8))
+    # Images of another operation have the identity for a grid; the nearest pixel is each pixel itself.
+    return nn.functional.grid_sample(images.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
 
 
 def _table(images: Tensor, number: Tensor, sign: Tensor, size: float) -> Tensor:

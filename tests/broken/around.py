@@ -101,7 +101,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("round(8 - _BITS * size)", "round(8 - size)"),
         ("255 * (1 - size)", "255 * size"),
         ("blurred(pixels).round_()", "blurred(pixels).floor_() - 3"),
-        ('> _NUMBER["rotate"]', '> _NUMBER["brightness"]'),
+        ('mode="nearest"', 'mode="bilinear"'),
     ],
     ("data/cutout.py", COLOUR): [
         ("- self.size // 2", ""),
