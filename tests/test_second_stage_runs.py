@@ -176,9 +176,12 @@ def test_a_run_stopped_while_it_estimates_the_noise_goes_on_there(tmp_path, monk
     assert ended.status == "KILLED"
     assert int(torch.load(ended.run / "checkpoint-first.pt", weights_only=True)["epochs_done"]) == 2
     assert Checkpoints(ended.run).epochs_done() == 0  # nothing of it is in the record
-    monkeypatch.setattr(module, "fit", fit)
+    went_on = []
+    note = lambda epoch, *_: went_on.append(epoch)  # noqa: E731
+    monkeypatch.setattr(module, "fit", lambda *arguments, **more: fit(*arguments, **more, epoch_end=note))
     resumed = make(replace(job, resume=True))[0]
     assert resumed.run == ended.run
+    assert went_on == [3, 4]
     assert resumed.score == whole.score
     final = read_run(resumed.run).final
     assert final["perf/seconds"] * final["perf/images_per_s"] == pytest.approx(
