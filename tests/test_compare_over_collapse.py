@@ -133,7 +133,7 @@ def test_three_arms_make_no_curve_and_leave_no_figure(tmp_path):
     assert not (tmp_path / "over_nc1.svg").exists()
 
 
-def test_arms_of_one_classifier_are_joined_where_they_are_three_and_others_stand_alone():
+def test_arms_of_one_classifier_are_joined_where_they_are_four_and_others_stand_alone():
     cosine, scaled = {"class": "heads.CosineHead"}, {"class": "stages.Scaling"}
     off = [*runs_of({"control": ((0.3, 0.5), (0.3, 0.6))}), *runs_of({"mended": ((0.35, 0.5), (0.3, 0.6))})]
     linear = [replace(run, config={"head": {"class": "heads.LinearHead"}}) for run in runs_of()]
@@ -143,7 +143,7 @@ def test_arms_of_one_classifier_are_joined_where_they_are_three_and_others_stand
     (line,) = re.findall(r'<polyline points="([^"]+)" class="curve one"', panel.drawing)
     assert len(line.split()) == 4
     assert len(dots(panel.drawing, "one", "4")) == 6
-    pairs = [replace(run, config={"head": run.arm in ("linear", "tight")}) for run in runs_of()]
+    pairs = [replace(run, config={"head": run.arm in ("linear", "tight", "open_a")}) for run in runs_of()]
     assert "polyline" not in over_collapse(compare_runs(pairs, "linear"))[0].panels[0].drawing
 
 

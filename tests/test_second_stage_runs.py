@@ -1,6 +1,7 @@
 """Second stages inside runs: recorded, stopped and resumed in either stage, counted, chosen on the hold-out."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from test_experiment_runs import Reads, make
 
 from nc_tools.data import DataConfig
 from nc_tools.experiment import Knob, ModelConfig, Protocol, RunConfig, load_run, main
+from nc_tools.experiment.checkpoints import Checkpoints
 from nc_tools.experiment.encode import config_hash, encode
 from nc_tools.experiment.execute import execute
 from nc_tools.experiment.job import Job
@@ -97,10 +99,17 @@ def test_a_stage_changes_the_classifier_and_nothing_else(tmp_path, plain, name):
 def test_the_second_stage_counts_in_the_time(tmp_path, monkeypatch):
     from nc_tools.experiment import execute as module
 
-    plain = module.second_stage
-    monkeypatch.setattr(module, "second_stage", lambda *a, **k: 1000.0 + plain(*a, **k))
+    plain, took = module.second_stage, []
+
+    def second_stage(*arguments, **more):
+        took.append(plain(*arguments, **more))
+        return 1000.0 + took[0]
+
+    monkeypatch.setattr(module, "second_stage", second_stage)
+    monkeypatch.setattr(TauNormalise, "apply", lambda *_: time.sleep(0.2))
     run = make(job_of(tmp_path, "tuning", with_stage("tau")))[0].run
-    assert read_run(run).final["perf/seconds"] > 1000
+    assert 0.2 <= took[0] < 100
+    assert read_run(run).final["perf/seconds"] > 1000.2
 
 
 @pytest.mark.parametrize("name", ["crt", "lws", "tau"])
@@ -166,9 +175,13 @@ def test_a_run_stopped_while_it_estimates_the_noise_goes_on_there(tmp_path, monk
     ended = execute(job, lambda _: None, stop)
     assert ended.status == "KILLED"
     assert int(torch.load(ended.run / "checkpoint-first.pt", weights_only=True)["epochs_done"]) == 2
-    monkeypatch.setattr(module, "fit", fit)
+    assert Checkpoints(ended.run).epochs_done() == 0  # nothing of it is in the record
+    went_on = []
+    note = lambda epoch, *_: went_on.append(epoch)  # noqa: E731
+    monkeypatch.setattr(module, "fit", lambda *arguments, **more: fit(*arguments, **more, epoch_end=note))
     resumed = make(replace(job, resume=True))[0]
     assert resumed.run == ended.run
+    assert went_on == [3, 4]
     assert resumed.score == whole.score
     final = read_run(resumed.run).final
     assert final["perf/seconds"] * final["perf/images_per_s"] == pytest.approx(

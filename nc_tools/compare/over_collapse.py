@@ -22,7 +22,7 @@ from nc_tools.compare.result import Comparison
 from nc_tools.compare.tables import ECE, ECE_SCALED, PROBE
 
 LEAST_ARMS = 4
-LEAST_JOINED = 3
+LEAST_JOINED = 4
 _SPLITS = {"train": "training", "test": "test"}
 _WIDTH, _HEIGHT = 360.0, 260.0
 # One score of the logits and one of the features, fixed beforehand: the best of many would flatter.
