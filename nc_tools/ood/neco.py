@@ -9,6 +9,8 @@ from nc_tools.ood.bank import Bank
 from nc_tools.ood.base import OODScore, UndefinedScoreError, length
 from nc_tools.ood.whitening import principal
 
+_SUM_ROUNDING = 128
+
 
 class NECO(OODScore):
     """Share of a feature in the principal space of the training features: ||P h|| / ||h||, in [0, 1].
@@ -51,8 +53,8 @@ class NECO(OODScore):
         width, number = bank.features.shape[1], len(bank.present)
         dims = number - 1 if self.dims is None else self.dims
         variances = bank.total.diagonal().clamp(min=0)
-        # A feature whose deviation is its own rounding is constant.
-        rounding = torch.finfo(bank.features.dtype).eps * bank.mean.abs()
+        # A feature whose deviation is the rounding of its sums is constant.
+        rounding = _SUM_ROUNDING * torch.finfo(bank.features.dtype).eps * bank.mean.abs()
         deviation = torch.where(variances.sqrt() > rounding, variances.sqrt(), torch.ones_like(variances))
         if not 1 <= dims < width or float(variances.sum()) == 0:
             raise UndefinedScoreError(
