@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -58,10 +60,11 @@ class ViM(OODScore):
         vectors = principal(bank.total + torch.outer(shift, shift))[1]
         self._origin = origin.to(bank.features)
         self._residual = vectors[:, dims:].to(bank.features)
-        length = self._lengths(bank.features).double().mean()
+        lengths = torch.cat([self._lengths(x) for x in torch.split(bank.features, 8192)])
+        length = lengths.double().mean()
         largest = bank.logits.amax(dim=1).double().mean()
-        size = (bank.features - self._origin).double().square().sum(dim=1).mean().sqrt()
-        if float(length) <= torch.finfo(bank.features.dtype).eps * float(size) or float(largest) <= 0:
+        size = math.hypot(bank.reach, float(shift.norm()))
+        if float(length) <= torch.finfo(bank.features.dtype).eps * size or float(largest) <= 0:
             raise UndefinedScoreError(
                 f"ViM scales the residual of the training features ({float(length):.3g}) to their largest logit "
                 f"({float(largest):.3g}), and both must be positive: give fewer dims, or take another score"
