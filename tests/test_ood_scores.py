@@ -326,6 +326,8 @@ def test_blocks_and_types_do_not_matter(cls, monkeypatch):
     told = cls().fit(*single).score(x.float(), z.float())
     assert told.dtype == torch.float32
     torch.testing.assert_close(told.double(), whole, rtol=2e-3, atol=2e-4)
+    mixed = cls().fit(*single).score(x, z)  # what came in float64 is scored as what was fitted
+    assert torch.equal(mixed, told)
     half = cls().fit(*single).score(x.bfloat16(), z.bfloat16())
     assert half.dtype == torch.float32
     assert bool(half.isfinite().all())

@@ -41,6 +41,7 @@ class OODScore(ABC):
     fits_on: ClassVar[tuple[str, ...]] = ()
 
     _sizes: tuple[int, int] | None = None
+    _like: Tensor
 
     def fit(
         self,
@@ -74,7 +75,7 @@ class OODScore(ABC):
         """Fit on a training set that several scores share, so that its moments are computed once."""
         with full_precision(bank.features.device):
             self._fit(bank)
-        self._sizes = bank.features.shape[1], bank.logits.shape[1]
+        self._sizes, self._like = (bank.features.shape[1], bank.logits.shape[1]), bank.features[:0]
         return self
 
     def score(self, features: Tensor, logits: Tensor) -> Tensor:
@@ -85,14 +86,14 @@ class OODScore(ABC):
             logits: (M, K).
 
         Returns:
-            (M,), higher is in-distribution; float64 for float64 input, else float32, on the features' device.
+            (M,), higher is in-distribution, in the type and on the device of the training features (at least float32).
 
         Raises:
             ValueError: If the score was not fitted, shapes do not fit, there is no sample, or values are not finite.
         """
         if self._sizes is None:
             raise ValueError(f"{type(self).__name__} must be fitted before it scores: call fit(...) with training data")
-        x, z = checked_queries(features, logits, *self._sizes)
+        x, z = (part.to(self._like) for part in checked_queries(features, logits, *self._sizes))
         with full_precision(x.device):
             step = max(1, _ENTRIES // max(self._columns(), *self._sizes))
             parts = [self._score(*block) for block in zip(torch.split(x, step), torch.split(z, step), strict=True)]

@@ -46,7 +46,7 @@ class KNN(OODScore):
         self._unit = F.normalize(bank.features, dim=1)
 
     def _score(self, features: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG002
-        cosine = F.normalize(features, dim=1).to(self._unit) @ self._unit.T
+        cosine = F.normalize(features, dim=1) @ self._unit.T
         kth = cosine.topk(min(self.k, len(self._unit)), dim=1, sorted=False).values.amin(dim=1)
         return -(2 - 2 * kth).clamp(min=0).sqrt()
 
