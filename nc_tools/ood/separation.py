@@ -115,4 +115,5 @@ def _checked(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
             raise ValueError(f"the {name} set needs scores (N,) of at least one sample, got {tuple(part.shape)}")
         if bad := int(part.isnan().sum()):
             raise ValueError(f"scores must not be NaN, but {bad} of {len(part)} of the {name} set are")
-    return inside.detach().double(), outside.detach().to(inside.device).double()
+    # On the processor: a list to sort is short, and not every device has float64 or adds up in one order.
+    return inside.detach().cpu().double(), outside.detach().cpu().double()
