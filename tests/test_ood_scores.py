@@ -167,6 +167,16 @@ def test_directions_without_spread_count_nothing():
     torch.testing.assert_close(Mahalanobis().fit(flat, logits, labels).score(beyond, z), plain)
 
 
+def test_directions_of_rounding_count_nothing():
+    features, logits, labels, *_ = make()
+    x, z = queries()
+    plain = Mahalanobis().fit(features, logits, labels).score(x, z)
+    # The same features turned into a wider space and rounded there: three directions hold rounding alone.
+    turn = torch.linalg.qr(torch.randn(WIDTH + 3, WIDTH, generator=generator(6), dtype=torch.float64)).Q.T
+    wide = Mahalanobis().fit((features @ turn).float(), logits.float(), labels)
+    torch.testing.assert_close(wide.score((x @ turn).float(), z.float()).double(), plain, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dims", [0, 2, None])
 def test_vim_is_the_published_recipe_in_numpy(dims, bias):
@@ -400,7 +410,7 @@ BAD = {
                         "features must be finite, but 2 of 90 training samples"),
     "inf in logits": (lambda f: {"logits": f["logits"].index_fill(0, torch.tensor([1]), math.inf)},
                       "logits must be finite, but 1 of 90 training samples"),
-    "labels out of range": (lambda f: {"labels": f["labels"] + 3}, r"labels must lie in \[0, 4\), but \d+ of 90"),
+    "labels out of range": (lambda f: {"labels": f["labels"] + 1}, r"labels must lie in \[0, 4\), but \d+ of 90"),
     "another width of weight": (lambda f: {"weight": f["weight"][:, 1:]}, "weight must be .* embedded"),
     "another number of classes": (lambda f: {"weight": f["weight"][1:]}, r"weight must be \(K, D\) = \(4, 7\)"),
     "bias of another size": (lambda f: {"bias": f["bias"][1:]}, r"bias must be \(K,\) = \(4,\), got \(3,\)"),
