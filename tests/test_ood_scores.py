@@ -520,7 +520,10 @@ def test_a_sample_on_the_mean_or_at_the_origin_gives_no_nan():
     x = torch.zeros(2, WIDTH, dtype=torch.float64)
     z = torch.zeros(2, CLASSES, dtype=torch.float64)
     for cls in SCORES:
-        assert bool(cls().fit(features, logits, labels, weight).score(x, z).isfinite().all()), cls
+        score = cls().fit(features, logits, labels, weight)
+        assert bool(score.score(x, z).isfinite().all()), cls
+        if cls in (NCI, FDBD, NECO):
+            assert bool(score.score(score._mean.repeat(2, 1), z).isfinite().all()), cls
 
 
 def test_moments_are_computed_once_for_all_scores(monkeypatch):
