@@ -101,6 +101,7 @@ def test_classes_are_left_out_by_a_file(tmp_path):
         part = load(config, cache).ood["near"]
         assert sorted(Path(path).parts[1] for path in part.paths) == ["cat", "cat", "owl", "owl"]
         assert len(load(replace(config, ood_near_exclude=None), cache).ood["near"]) == 6
+    assert len(list(cache.glob("near-test*"))) == 2  # one does not push the other out
     some = load(DataConfig(source=near, ood_near="digits", ood_near_exclude=left_out(tmp_path, "3", "8"))).ood["near"]
     assert set(some.labels.tolist()) == set(range(10)) - {3, 8}
     assert some.shape == (3, 10, 10)

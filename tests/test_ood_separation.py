@@ -64,13 +64,15 @@ def test_the_interval_covers_and_has_delongs_width():
         low, high = auroc_interval(torch.randn(80, generator=g) + 1, torch.randn(60, generator=g))
         hits += low < truth < high
     assert 0.91 < hits / 300 < 0.985
-    a, b = torch.randn(500, generator=g) + 1, torch.randn(400, generator=g)
+    a, b = 0.3 * torch.randn(600, generator=g) + 0.7, torch.randn(60, generator=g)  # one wide and few, one narrow
     draws = []
-    for _ in range(400):
-        i, j = (torch.randint(n, (n,), generator=g) for n in (500, 400))
+    for _ in range(600):
+        i, j = (torch.randint(n, (n,), generator=g) for n in (600, 60))
         draws.append(separation(a[i], b[j])["auroc"])
     low, high = auroc_interval(a, b)
-    assert (high - low) / (2 * 1.96) == pytest.approx(float(np.std(draws)), rel=0.15)
+    width = math.log(high / (1 - high)) - math.log(low / (1 - low))
+    slope = separation(a, b)["auroc"] * (1 - separation(a, b)["auroc"])
+    assert width * slope / (2 * 1.96) == pytest.approx(float(np.std(draws)), rel=0.15)
     assert auroc_interval(a, b, 0.5)[0] > low
     assert auroc_interval(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0])) == (1.0, 1.0)
 

@@ -113,7 +113,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("over.var() / len(a) + under.var() / len(b)", "over.var() / len(b) + under.var() / len(a)"),
         ("/ (value * (1 - value))", "/ value"),
         ("0.5 + confidence / 2", "confidence"),
-        ("1 - _shares_below(b, a)", "1 - _shares_below(b, a).square()"),
+        ("/ (2 * len(others))", "/ len(others)"),
     ],
     ("ood/report.py", SEPARATION): [
         ("Bank.checked(train.embedded", "Bank.checked(train.features"),
