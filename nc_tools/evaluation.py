@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import torch
 
+from nc_tools.heads.base import Head
 from nc_tools.metrics import calibration, classification, memorisation, neural_collapse
 from nc_tools.models.classifier import Classifier
+from nc_tools.ood import ood_report
 from nc_tools.records import Batch, Collected
 from nc_tools.training.loop import autocast
 
@@ -80,6 +82,39 @@ def collapse(model: Classifier, collected: Collected, prefix: str) -> dict[str, 
         )
         found |= {f"nc_embedded/{k}": v for k, v in values.items()}
     return with_prefix(prefix, found)
+
+
+def unknown(
+    model: Classifier, train: Collected, test: Collected, outliers: Mapping[str, Collected], prefix: str
+) -> dict[str, float]:
+    """Tell outliers from the test set by every score, under ``prefix/ood/<set>/<score>/``; higher AUROC is better.
+
+    Scores are fitted on the training set and read the embedded features, in the space of the head's class vectors: of a
+    head with a projector, behind it. A head that is not affine there gives no class vectors, and the scores that
+    read them have no key.
+
+    Args:
+        model: The classifier.
+        train: The training set, not augmented.
+        test: Images of the same classes that were not trained on.
+        outliers: Images of none of them, by name.
+        prefix: Such as "test".
+    """
+    weight, bias = class_vectors(model.head)
+    return with_prefix(f"{prefix}/ood", ood_report(train, test, outliers, weight, bias))
+
+
+@torch.no_grad()
+def class_vectors(head: Head) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return weight (K, D') with the scale in it, and bias, such that logits = embedded @ weight.T + bias.
+
+    None twice for a head of which that does not hold.
+    """
+    if not head.affine:
+        return None, None
+    scale = torch.as_tensor(head.scale, dtype=torch.float32, device=head.weight.device)
+    weight = head.weight.detach().float() * (scale[:, None] if scale.ndim == 1 else scale)
+    return weight, None if head.bias is None else head.bias.detach().float()
 
 
 def on_clean_labels(

@@ -17,7 +17,7 @@ import nc_tools
 ROOT = Path(nc_tools.__file__).parent
 FLOORS = [
     {"geometry", "class_sums", "moments", "records", "seeds", "spec", "suggestions", "interruption"},
-    {"heads", "losses", "metrics", "models"},
+    {"heads", "losses", "metrics", "models", "ood"},
     {"data"},
     {"training"},
     {"evaluation", "tracking"},

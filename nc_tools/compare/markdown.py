@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from nc_tools.compare import sentences
 from nc_tools.compare.measures import measure, p_text
+from nc_tools.compare.outliers import MEANING, outlier_tables
 from nc_tools.compare.result import Comparison
 from nc_tools.compare.tables import columns, lines
 
@@ -40,6 +41,7 @@ def markdown_text(comparison: Comparison) -> str:
             "Single models",
             [sentences.IMAGES_HEADING, *sentences.image_texts(comparison)] if comparison.disagreements else [],
         ),
+        _outliers(comparison),
         "## All metrics\n\n" + _all_metrics(comparison),
         _section("Protocol", [f"{key}: {value}" for key, value in comparison.experiment.protocol.items()]),
         _section("Notes", comparison.notes),
@@ -63,6 +65,17 @@ def _controls(comparison: Comparison) -> str:
     ]
     table = _table(["arm", "reference", "diff. [95 %]", "Holm p"], rows)
     return f"## Second family\n\n{_inline(sentences.family_text(controls))}\n\n{table}"
+
+
+def _outliers(comparison: Comparison) -> str:
+    tables = outlier_tables(comparison)
+    if not tables:
+        return ""
+    parts = [f"## Out-of-distribution detection\n\n{_inline(MEANING)}."]
+    for table in tables:
+        rows = [(arm, *cells) for arm, cells in table.rows]
+        parts.append(f"### {_inline(table.heading)}\n\n{_table(['arm', *table.scores], rows)}")
+    return "\n\n".join(parts)
 
 
 def _all_metrics(comparison: Comparison) -> str:

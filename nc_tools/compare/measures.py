@@ -46,6 +46,22 @@ _TRANSFER = {
     "ncc_1": "1-shot class centre",
     "ncc_5": "5-shot class centre",
 }
+OOD_SETS = {"near": "near outliers", "held_out": "held-out classes", "far": "far outliers"}
+OOD_SCORES = {
+    "msp": "MSP",
+    "max_logit": "MaxLogit",
+    "energy": "Energy",
+    "gen": "GEN",
+    "knn": "KNN",
+    "mahalanobis": "Mahal.",
+    "rmds": "RMDS",
+    "vim": "ViM",
+    "neco": "NECO",
+    "nci": "NCI",
+    "fdbd": "fDBD",
+    "grood": "GROOD",
+}
+_SEPARATION = {"auroc": "AUROC", "aupr_in": "AUPR in", "aupr_out": "AUPR out", "fpr95": "FPR at 95 % TPR"}
 _RUN = {
     "cal/temperature": "temperature",
     "cal/temperature_oracle": "oracle temperature",
@@ -151,6 +167,8 @@ def measure(key: str) -> Measure:
         return Measure(key, label, "lower", "points" if share else "", 1 if share else 3)
     if group == "nc" and name in _COLLAPSE:
         return Measure(key, f"{place} {_COLLAPSE[name]}")
+    if group == "ood" and name.count("/") == 2:
+        return _ood(key, *name.split("/"))
     if split == "transfer":
         return Measure(key, f"transfer, {_TRANSFER.get(group, group)}", "higher", "points", 1)
     if key in _RUN:
@@ -160,6 +178,13 @@ def measure(key: str) -> Measure:
         direction: Direction = "lower" if lower else "higher" if group == "images_per_s" else "neither"
         return Measure(key, _COST[group], direction, decimals=0 if group.endswith("parameters") else None)
     return Measure(key, key)
+
+
+def _ood(key: str, where: str, score: str, name: str) -> Measure:
+    label = f"{OOD_SETS.get(where, where)}, {OOD_SCORES.get(score, score)}, {_SEPARATION.get(name, name)}"
+    if name not in _SEPARATION:
+        return Measure(key, label)
+    return Measure(key, label, "lower" if name == "fpr95" else "higher", "points", 1)
 
 
 def _placed(label: str, place: str) -> str:

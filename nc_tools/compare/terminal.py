@@ -12,6 +12,7 @@ from rich.text import Text
 
 from nc_tools.compare import sentences
 from nc_tools.compare.measures import p_text
+from nc_tools.compare.outliers import outlier_tables
 from nc_tools.compare.result import Comparison
 from nc_tools.compare.tables import Column, Line, columns, lines
 
@@ -50,6 +51,10 @@ def render_terminal(comparison: Comparison, console: Console | None = None) -> N
     unfinished = sentences.unfinished_texts(comparison)
     if unfinished:
         out.section("Not finished", unfinished, style="yellow")
+    for told in outlier_tables(comparison):
+        out.section(f"Out-of-distribution, AUROC: {told.heading}", [])
+        heads = tuple(Column(score, "") for score in told.scores)
+        out.table(heads, tuple(Line(arm, cells, "open") for arm, cells in told.rows))
     _behind(comparison, out)
 
 

@@ -17,6 +17,7 @@ from nc_tools.data.sampling import Sampling
 Profile = Literal["exponential", "step", "pareto"]
 Protocol = Literal["seeded", "ldam"]
 SOURCE_KINDS = ("digits", "imagefolder", "cifar10", "cifar100")
+SCRAMBLED = "scrambled"
 
 
 def check_own_counts(class_counts: Sequence[int]) -> None:
@@ -63,6 +64,23 @@ def parse_source(text: str) -> SourceName:
     if kind == "digits" and colon:
         raise ValueError(f"the embedded digits have no path, got {text!r}: say digits alone")
     return SourceName(kind, Path(path).expanduser() if path else None)
+
+
+def parse_ood_source(text: str) -> SourceName:
+    """Parse a source of images of no class: as :func:`parse_source`, or ``scrambled``.
+
+    Example:
+        >>> parse_ood_source("scrambled").kind
+        'scrambled'
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if text == SCRAMBLED:
+        return SourceName(SCRAMBLED, None)
+    if difflib.get_close_matches(text, [SCRAMBLED], n=1):
+        raise ValueError(f"an out-of-distribution source must be a data source or scrambled, got {text!r}")
+    return parse_source(text)
 
 
 def parse_labels(text: str) -> tuple[Path, str]:
@@ -113,6 +131,12 @@ class DataConfig:
         cutout: A square that each training image lacks, such as ``Cutout(16)``, or None.
         memory_gb: Sets larger than this are decoded while training instead of once. None: half of the free
             memory.
+        ood_near: Images of no class, close to those trained on, for out-of-distribution scores: a source in the same
+            syntax, or ``scrambled``, the test images with their pixels in random order. Held-out classes serve as a
+            near set beside it, without being asked for.
+        ood_near_exclude: A CSV whose first column names classes to leave out of ``ood_near``: those that are trained
+            on under another name.
+        ood_far: Images far from them, likewise.
 
     Example:
         >>> DataConfig(imbalance=0.01)
@@ -144,11 +168,15 @@ class DataConfig:
     colour_jitter: ColourJitter | None = field(default=None, metadata={"later": True})
     cutout: Cutout | None = field(default=None, metadata={"later": True})
     memory_gb: float | None = None
+    ood_near: str | None = field(default=None, metadata={"later": True})
+    ood_near_exclude: str | None = field(default=None, metadata={"later": True})
+    ood_far: str | None = field(default=None, metadata={"later": True})
 
     def __post_init__(self) -> None:
         kind = parse_source(self.source).kind
         if self.transfer_data is not None:
             parse_source(self.transfer_data)
+        self._check_ood()
         self._check_sampling()
         self._check_images()
         if self.held_out_classes < 0 or self.held_out_classes == 1:
@@ -174,6 +202,16 @@ class DataConfig:
                 raise ValueError(
                     "labels from a CSV may name a class that is held out: use transfer_data instead of held_out_classes"
                 )
+
+    def _check_ood(self) -> None:
+        for text in (self.ood_near, self.ood_far):
+            if text is not None:
+                parse_ood_source(text)
+        if self.ood_near_exclude is not None and self.ood_near in (None, SCRAMBLED):
+            raise ValueError(
+                f"ood_near_exclude leaves classes out of ood_near, and that is {self.ood_near}: name its source, or "
+                "leave ood_near_exclude out"
+            )
 
     def _check_sampling(self) -> None:
         if not self.imbalance >= 1 or self.imbalance == float("inf"):

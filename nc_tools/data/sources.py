@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nc_tools.data.config import DataConfig, SourceName, parse_labels, parse_source
 from nc_tools.data.csv_labels import read_labels
 from nc_tools.data.decode import Progress
+from nc_tools.data.embedded import fit_shape, load_embedded
 from nc_tools.data.folder import (
     FolderTree,
     Reading,
@@ -22,9 +23,9 @@ from nc_tools.data.folder import (
     list_folder,
     read_listing,
 )
-from nc_tools.data.images import Images, ImageSet, mean_std, with_classes, with_labels
-from nc_tools.data.imbalance import split_holdout
+from nc_tools.data.images import Images, mean_std, with_classes, with_labels
 from nc_tools.data.memory import available_memory
+from nc_tools.data.unknown import load_ood
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class Sources:
         fingerprint: 32 hexadecimal digits of what the sets hold: class names, labels and pixels. The same on
             every machine, and whether or not the pixels fit into memory.
         skipped: Unreadable files that were left out.
+        ood: Images of no class that is trained on, by "near", "far" and "held_out": for out-of-distribution scores.
     """
 
     train: Images
@@ -51,6 +53,7 @@ class Sources:
     std: Tensor
     fingerprint: str
     skipped: tuple[str, ...]
+    ood: Mapping[str, Images] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -74,7 +77,7 @@ def load(config: DataConfig, cache: Path | None = None, progress: Progress | Non
         progress: Called as ``progress(done, total)`` while files are decoded.
 
     Returns:
-        Train, test and transfer sets with their statistics.
+        Train, test, transfer and out-of-distribution sets, and the statistics of the first.
 
     Raises:
         FileNotFoundError: If a folder or CSV is missing, or CIFAR is neither on disk nor to be had.
@@ -97,6 +100,10 @@ def load(config: DataConfig, cache: Path | None = None, progress: Progress | Non
         transfer = _load_source(parse_source(config.transfer_data), config, size, channels, limit, cache, progress)
     mean, std = mean_std(pair.train)
     parts = [pair, *([transfer] if transfer else [])]
+    ood, left = load_ood(config, pair.test, limit, cache, progress)
+    measured = [*(images for part in parts for images in (part.train, part.test)), *ood.values()]
+    if config.held_out_classes and transfer is not None:
+        ood["held_out"] = transfer.test
     return Sources(
         train=pair.train,
         test=pair.test,
@@ -104,8 +111,9 @@ def load(config: DataConfig, cache: Path | None = None, progress: Progress | Non
         transfer_test=transfer.test if transfer else None,
         mean=mean,
         std=std,
-        fingerprint=fingerprint(*(images for part in parts for images in (part.train, part.test))),
-        skipped=pair.skipped + (transfer.skipped if transfer and config.transfer_data else ()),
+        fingerprint=fingerprint(*measured),
+        skipped=pair.skipped + (transfer.skipped if transfer and config.transfer_data else ()) + left,
+        ood=ood,
     )
 
 
@@ -137,13 +145,8 @@ def _load_source(
         needed = (len(tree.train.paths) + len(tree.test.paths)) * depth * size * size
         how = Reading(size, depth, needed <= limit, config.skip_unreadable, cache, progress)
         return _load_folder(tree, how)
-    if source.kind == "digits":
-        pair = _load_digits()
-    else:
-        from nc_tools.data.cifar import load_cifar
-
-        pair = _Pair(*load_cifar(source.kind, source.path))
-    return replace(pair, train=_fit(pair.train, image_size, channels), test=_fit(pair.test, image_size, channels))
+    train, test = (fit_shape(images, image_size, channels) for images in load_embedded(source.kind, source.path))
+    return _Pair(train, test)
 
 
 def _load_folder(tree: FolderTree, how: Reading) -> _Pair:
@@ -159,18 +162,6 @@ def _load_folder(tree: FolderTree, how: Reading) -> _Pair:
             )
         )
     return _Pair(train, test, skipped_train + skipped_test)
-
-
-def _load_digits() -> _Pair:
-    """Load scikit-learn's 1,797 digits of 8 x 8; half of each class is for training, always the same half."""
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    images = (torch.from_numpy(raw.images).unsqueeze(1) * (255 / 16)).round().to(torch.uint8)
-    labels = torch.from_numpy(raw.target).long()
-    whole = ImageSet(images, labels, tuple(str(name) for name in raw.target_names), "digits")
-    train, test = split_holdout(labels, 0.5, torch.Generator().manual_seed(0))
-    return _Pair(whole.subset(train), whole.subset(test))
 
 
 def _override_labels(pair: _Pair, labels: str) -> _Pair:
@@ -195,17 +186,3 @@ def _hold_out_classes(pair: _Pair, held_out: int) -> tuple[_Pair, _Pair]:
     kept = replace(pair, train=with_classes(pair.train, 0, stay), test=with_classes(pair.test, 0, stay))
     away = _Pair(with_classes(pair.train, stay, total), with_classes(pair.test, stay, total))
     return kept, away
-
-
-def _fit(images: Images, image_size: int | None, channels: int | None) -> Images:
-    """Bring an embedded set to the asked size (bilinear, antialiased) and number of channels."""
-    assert isinstance(images, ImageSet)  # noqa: S101 (embedded sets are small)
-    pixels = images.images
-    if image_size is not None and image_size != pixels.shape[-1]:
-        pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear", antialias=True)
-    if channels == 3 and pixels.shape[1] == 1:
-        pixels = pixels.repeat(1, 3, 1, 1)
-    elif channels == 1 and pixels.shape[1] == 3:
-        luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-        pixels = (pixels * luma).sum(1, keepdim=True).round().to(torch.uint8)
-    return images if pixels is images.images else replace(images, images=pixels)

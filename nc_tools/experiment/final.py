@@ -12,6 +12,7 @@ from nc_tools.evaluation import collapse, collect, generalisation, with_prefix
 from nc_tools.experiment.figures import write_figures
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.noisy import measure_noise
+from nc_tools.experiment.ood import measure_ood
 from nc_tools.experiment.setup import Data, DataFacts
 from nc_tools.experiment.weights import load_weights, save_tensors
 from nc_tools.metrics import calibration, fit_temperature, per_class
@@ -26,7 +27,7 @@ from nc_tools.tracking.files import write_json
 def measure_final(
     job: Job, data: Data, facts: DataFacts, model: Classifier, indices: Tensor, record: RunRecord
 ) -> dict[str, float]:
-    """Measure a trained model on train, test and transfer sets; write predictions and figures beside its record.
+    """Measure a trained model on all its sets; write predictions and figures beside its record.
 
     The test set is read here and nowhere else. What was chosen beforehand (temperature, best epoch) comes from the
     hold-out run; the oracle temperature, fitted on images outside the training subset, is kept apart.
@@ -45,6 +46,7 @@ def measure_final(
     values |= measure_noise(job, data, model, train, test, indices, record)
     values |= _best_epoch(job, data, facts, model, record, dtype)
     values |= _transfer(job, data, model, dtype)
+    values |= measure_ood(data, model, train, test, dtype)
     _write(record, test, facts, temperatures)
     curves = record.read().curves()
     write_figures(record.figures, test.logits, test.labels, temperatures.get("temperature"), curves)

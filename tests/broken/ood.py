@@ -1,0 +1,146 @@
+"""Mutants of out-of-distribution scores, of what separates two sets, and of the sets themselves."""
+
+SCORES, SEPARATION = "tests/test_ood_scores.py", "tests/test_ood_separation.py"
+SETS = "tests/test_ood_runs.py -k 'not final and not fitted_on'"
+RUNS = "tests/test_ood_runs.py -k 'final or fitted_on or large or affine'"
+
+BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
+    ("ood/of_logits.py", SCORES): [
+        ("return -_others(logits)", "return _others(logits)"),
+        ("logits.amax(dim=1)", "logits.amin(dim=1)"),
+        ("self.temperature * torch.logsumexp(", "torch.logsumexp("),
+        ("logits / self.temperature, dim=1", "logits, dim=1"),
+        ("torch.log1p(-log_p[:, 1:].exp())", "torch.log1p(log_p[:, 1:].exp())"),
+        ("first = _others(logits) + log_p[:, 0]", "first = _others(logits)"),
+        ("return -(self.gamma *", "return (self.gamma *"),
+        ("min(self.largest, logits.shape[1])", "logits.shape[1]"),
+        ("scatter(1, place, -torch.inf)", "scatter(1, place, 0.0)"),
+        ("(logits - largest).scatter", "logits.scatter"),
+    ],
+    ("ood/knn.py", SCORES): [
+        ("self._unit = F.normalize(bank.features, dim=1)", "self._unit = bank.features"),
+        ("cosine = F.normalize(features, dim=1)", "cosine = features"),
+        (".amin(dim=1)", ".amax(dim=1)"),
+        ("return -(2 - 2 * kth)", "return (2 - 2 * kth)"),
+        ("(2 - 2 * kth)", "(2 - kth)"),
+        ("min(self.k, len(self._unit))", "min(self.k, len(self._unit) - 1)"),
+    ],
+    ("ood/whitening.py", SCORES): [
+        ("values[kept].rsqrt()", "values[kept].sqrt()"),
+        ("len(values) * torch.finfo(dtype).eps *", "0 *"),
+        ("vectors.flip(1)", "vectors"),
+    ],
+    ("ood/bank.py", SCORES): [
+        ("return self.within + between", "return self.within - between"),
+        ("shifted = means - centre", "shifted = means"),
+        ("(shifted * shares[:, None]).T @ shifted", "shifted.T @ shifted"),
+        ("(self._moments.counts > 0)", "(self._moments.counts >= 0)"),
+        ("return self.shares @ self.means", "return self.means.mean(0)"),
+        ("(y < 0) | (y >= number)", "(y < 0) | (y > number)"),
+    ],
+    ("ood/mahalanobis.py", SCORES): [
+        (
+            "return -self._nearest.distances(features).amin(dim=1)",
+            "return self._nearest.distances(features).amin(dim=1)",
+        ),
+        (
+            "return -self._nearest.distances(features).amin(dim=1)",
+            "return -self._nearest.distances(features).amax(dim=1)",
+        ),
+        ("self._whole.distances(features)[:, 0] - self", "-self._whole.distances(features)[:, 0] - self"),
+        ("bank.mean[None], bank.total", "bank.mean[None], bank.within"),
+        ("bank.means, bank.within, type", "bank.means, bank.total, type"),
+        ("self._centres.T, alpha=-2)", "self._centres.T, alpha=-1)"),
+        ("((centres - bank.mean) @ map_)", "(centres @ map_)"),
+    ],
+    ("ood/vim.py", SCORES): [
+        ("origin = -torch.linalg.pinv", "origin = torch.linalg.pinv"),
+        ("bank.total + torch.outer(shift, shift)", "bank.total"),
+        ("vectors[:, dims:]", "vectors[:, :dims]"),
+        ("float(largest / length)", "float(length / largest)"),
+        ("dim=1) - self._scale", "dim=1) + self._scale"),
+        ("((features - self._origin) @ self._residual", "(features @ self._residual"),
+        ("else width // 2", "else width // 3"),
+        ("or float(largest) <= 0", "or False"),
+    ],
+    ("ood/neco.py", SCORES): [
+        ("number - 1 if", "number if"),
+        ("bank.total / torch.outer(deviation, deviation)", "bank.total"),
+        ("vectors[:, :dims]", "vectors[:, dims:]"),
+        ("(features - self._mean) * self._inverse", "features * self._inverse"),
+        ("/ length(x, self._floor)", "* length(x, self._floor)"),
+        ("_SUM_ROUNDING * torch", "0 * torch"),
+    ],
+    ("ood/nci.py", SCORES): [
+        ("centred = features - self._mean", "centred = features"),
+        ("(own * centred).sum(dim=1) / length(centred, self._floor)", "(own * centred).sum(dim=1)"),
+        ("near + self.alpha", "near - self.alpha"),
+        ("features.abs().sum(dim=1)", "features.square().sum(dim=1)"),
+        ("logits.argmax(dim=1)", "logits.argmin(dim=1)"),
+    ],
+    ("ood/fdbd.py", SCORES): [
+        ("(largest - logits) *", "largest *"),
+        ("/ (logits.shape[1] - 1)", "/ logits.shape[1]"),
+        ("/ length(features - self._mean, self._floor)", "/ length(features, self._floor)"),
+        ("- 2 * products", "- products"),
+        (".rsqrt() * kept", ".rsqrt()"),
+        (".eps * 16 * self", ".eps * 0 * self"),
+    ],
+    ("ood/grood.py", SCORES): [
+        ("(bank.mean + others) / 2", "bank.mean + others"),
+        ("indices[:, 1]", "indices[:, 0]"),
+        ("logits = bank.logits[:, bank.present]", "logits = bank.logits[:, : len(bank.present)]"),
+        ("F.softmax(-distances, dim=1)[:, -1:]", "F.softmax(-distances, dim=1)[:, :1]"),
+        ("F.softmax(-distances", "F.softmax(-distances.square()"),
+        ("share * F.normalize(x - self._outlier, dim=1)", "share * (x - self._outlier)"),
+        ("beta=-1).argmax", "beta=1).argmax"),
+        ("square().sum(dim=1) / 2", "square().sum(dim=1)"),
+        ("return -distances", "return distances"),
+        ("(bank.logits.argmax(dim=1) == bank.labels)", "(bank.labels >= 0)"),
+    ],
+    ("ood/base.py", SCORES): [
+        ("return norms.clamp(min=floor)", "return norms"),
+    ],
+    ("ood/separation.py", SEPARATION): [
+        ("(below + negatives / 2)", "below"),
+        ("(below + negatives / 2)", "(below + negatives)"),
+        ("negatives.cumsum(0) - negatives", "negatives.cumsum(0)"),
+        ("math.ceil(0.95 * len(a) - 1e-9)", "math.floor(0.95 * len(a)) + 1"),
+        ("math.ceil(0.95 * len(a) - 1e-9)", "math.ceil(0.9 * len(a) - 1e-9)"),
+        ("negatives.flip(0).cumsum(0)[reached]", "negatives.flip(0)[reached]"),
+        ("(found + misses.cumsum(0))", "(found + misses)"),
+        ("_average_precision(negatives, positives)", "_average_precision(negatives.flip(0), positives.flip(0))"),
+        ("over.var() / len(a) + under.var() / len(b)", "over.var() / len(b) + under.var() / len(a)"),
+        ("/ (value * (1 - value))", "/ value"),
+        ("0.5 + confidence / 2", "confidence"),
+        ("/ (2 * len(others))", "/ len(others)"),
+    ],
+    ("ood/report.py", SEPARATION): [
+        ("Bank.checked(train.embedded", "Bank.checked(train.features"),
+        ("separation(inside, score", "separation(score"),
+        ("inside = score.score(test.embedded", "inside = score.score(train.embedded"),
+    ],
+    ("data/unknown.py", SETS): [
+        ("name not in left_out for name", "name in left_out for name"),
+        ("if (tree.root / tree.test.split).is_dir():", "if True:"),
+        ("key.argsort(dim=1)[:, None]", "key[:1].argsort(dim=1)[:, None]"),
+        ('split=f"{listing.split}-part"', "split=listing.split"),
+        ("skipped += bad", "pass"),
+        ("tuple(names[1:])", "tuple(names)"),
+    ],
+    ("data/sources.py", SETS): [
+        ('ood["held_out"] = transfer.test', 'ood["held_out"] = transfer.train'),
+        ("*ood.values()]", "]"),
+    ],
+    ("experiment/ood.py", RUNS): [
+        ("randperm(len(images), generator", "randperm(MOST, generator"),
+        ("unknown(model, train, test, collected", "unknown(model, test, train, collected"),
+    ],
+    ("evaluation.py", RUNS): [
+        ("(scale[:, None] if scale.ndim == 1 else scale)", "scale"),
+        ("if not head.affine:\n        return None, None", "if False:\n        return None, None"),
+    ],
+    ("compare/outliers.py", SETS): [
+        ('parts[4] == "auroc"', 'parts[4] == "fpr95"'),
+    ],
+}

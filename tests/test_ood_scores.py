@@ -1,0 +1,536 @@
+"""Out-of-distribution scores against cases worked by hand, slow loops from the papers, and scikit-learn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
+
+from nc_tools.heads import LinearHead
+from nc_tools.ood import (
+    FDBD,
+    GEN,
+    GROOD,
+    KNN,
+    MSP,
+    NCI,
+    NECO,
+    RMDS,
+    SCORES,
+    Energy,
+    Mahalanobis,
+    MaxLogit,
+    UndefinedScoreError,
+    ViM,
+    separation,
+)
+from nc_tools.ood.bank import Bank
+from nc_tools.ood.vim import default_dims
+
+CLASSES, WIDTH = 4, 7
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def make(n=90, seed=0, classes=CLASSES, width=WIDTH, bias=True, dtype=torch.float64):
+    """Blobs far from the origin with an affine head; class 2 has no sample."""
+    g = generator(seed)
+    means = 2 * torch.randn(classes, width, generator=generator(99), dtype=dtype) + 3
+    labels = torch.randint(classes, (n,), generator=g)
+    labels[labels == 2] = 0
+    features = means[labels] + torch.randn(n, width, generator=g, dtype=dtype)
+    weight = torch.randn(classes, width, generator=generator(98), dtype=dtype)
+    offset = torch.randn(classes, generator=generator(97), dtype=dtype) if bias else None
+    logits = features @ weight.T + (offset if bias else 0) + 8
+    return features, logits, labels, weight, offset
+
+
+def fitted(score, **arguments):
+    return score.fit(*make(**arguments))
+
+
+def queries(dtype=torch.float64, **arguments):
+    return make(n=30, seed=5, dtype=dtype, **arguments)[:2]
+
+
+def rows(tensor):
+    return [[float(v) for v in row] for row in tensor]
+
+
+def softmax(z):
+    top = max(z)
+    e = [math.exp(v - top) for v in z]
+    return [v / sum(e) for v in e]
+
+
+def norm(v):
+    return math.sqrt(sum(x * x for x in v))
+
+
+def minus(a, b):
+    return [x - y for x, y in zip(a, b, strict=True)]
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def mean(vectors):
+    return [sum(column) / len(vectors) for column in zip(*vectors, strict=True)]
+
+
+def close(found, expected, rtol=1e-9):
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), rtol=rtol, atol=1e-9)
+
+
+# Scores of the logits alone
+
+
+def test_scores_of_logits_equal_their_definitions():
+    x, z = queries()
+    p = [softmax(row) for row in rows(z)]
+    close(fitted(MSP()).score(x, z), [math.log(max(q) / (1 - max(q))) for q in p])
+    close(fitted(MaxLogit()).score(x, z), [max(row) for row in rows(z)])
+    for t in (1.0, 2.5):
+        expected = [t * math.log(sum(math.exp(v / t) for v in row)) for row in rows(z)]
+        close(fitted(Energy(t)).score(x, z), expected)
+    for g, m in ((0.1, 100), (0.5, 2), (0.3, 1)):
+        expected = [-sum((q**g) * ((1 - q) ** g) for q in sorted(row)[-m:]) for row in p]
+        close(fitted(GEN(g, m)).score(x, z), expected)
+
+
+def test_saturated_softmax_is_told_apart_in_float32():
+    x = torch.zeros(4, WIDTH)
+    gaps = torch.tensor([10.0, 20.0, 40.0, 200.0])
+    z = torch.zeros(4, CLASSES)
+    z[:, 1] = gaps
+    bank = [part if part is None else part.float() for part in make()[:2]]
+    for score in (MSP(), GEN()):
+        told = score.fit(*bank, make()[2]).score(x, z)
+        assert told.dtype == torch.float32
+        assert bool((told.diff() > 0).all()), told
+    assert MSP().fit(*bank, make()[2]).score(x, z).tolist() == pytest.approx((gaps - math.log(3)).tolist())
+    # three terms of p = e^-20 and the first's 1 - p = 3 e^-20: (3 + 3^.1) e^-2
+    assert GEN().fit(*bank, make()[2]).score(x, z)[1].item() == pytest.approx(-(3 + 3**0.1) * math.exp(-2), rel=1e-5)
+
+
+# Scores of the features
+
+
+def test_knn_is_scikit_learns_distance_to_the_kth_neighbour():
+    x, z = queries()
+    bank = make()[0]
+    unit = [(part / part.norm(dim=1, keepdim=True)).numpy() for part in (bank, x)]
+    for k in (1, 5, 90, 400):
+        used = min(k, 90)
+        distances = NearestNeighbors(n_neighbors=used).fit(unit[0]).kneighbors(unit[1])[0][:, -1]
+        close(fitted(KNN(k)).score(x, z), (-distances).tolist(), rtol=1e-7)
+
+
+def test_mahalanobis_and_rmds_are_those_of_scikit_learns_covariance():
+    features, _, labels, *_ = make()
+    x, z = queries()
+    known = [k for k in range(CLASSES) if (labels == k).any()]
+    assert len(known) == 3
+    centres = {k: features[labels == k].mean(0) for k in known}
+    residuals = features - torch.stack([centres[int(k)] for k in labels])
+    shared = EmpiricalCovariance(assume_centered=True).fit(residuals.numpy()).precision_
+    whole = EmpiricalCovariance().fit(features.numpy())
+
+    def distance(v, centre):
+        d = (v - centre).numpy()
+        return float(d @ shared @ d)
+
+    nearest = [min(distance(v, centre) for centre in centres.values()) for v in x]
+    close(fitted(Mahalanobis()).score(x, z), [-v for v in nearest])
+    background = whole.mahalanobis(x.numpy())
+    expected = [b - v for b, v in zip(background, nearest, strict=True)]
+    close(fitted(RMDS()).score(x, z), expected)
+
+
+def test_directions_without_spread_count_nothing():
+    features, logits, labels, *_ = make()
+    flat = torch.cat([features, torch.full((len(features), 1), 4.0)], dim=1)
+    x, z = queries()
+    beyond = torch.cat([x, torch.full((len(x), 1), 9.0)], dim=1)
+    plain = Mahalanobis().fit(features, logits, labels).score(x, z)
+    torch.testing.assert_close(Mahalanobis().fit(flat, logits, labels).score(beyond, z), plain)
+
+
+def test_directions_of_rounding_count_nothing():
+    features, logits, labels, *_ = make()
+    x, z = queries()
+    plain = Mahalanobis().fit(features, logits, labels).score(x, z)
+    # The same features turned into a wider space and rounded there: three directions hold rounding alone.
+    turn = torch.linalg.qr(torch.randn(WIDTH + 3, WIDTH + 3, generator=generator(6), dtype=torch.float64)).Q
+    wide = Mahalanobis().fit((features @ turn[:WIDTH]).float(), logits.float(), labels)
+    asked = x @ turn[:WIDTH] + turn[-1]  # and the inverse of rounding does not decide what leaves the space
+    torch.testing.assert_close(wide.score(asked.float(), z.float()).double(), plain, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dims", [0, 2, None])
+def test_vim_is_the_published_recipe_in_numpy(dims, bias):
+    features, logits, labels, weight, offset = make(bias=bias)
+    x, z = queries(bias=bias)
+    used = WIDTH // 2 if dims is None else dims
+    origin = -np.linalg.pinv(weight.numpy()) @ offset.numpy() if bias else np.zeros(WIDTH)
+    shifted = features.numpy() - origin
+    values, vectors = np.linalg.eigh(shifted.T @ shifted / len(shifted))
+    residual = vectors[:, np.argsort(-values)[used:]]
+    alpha = logits.numpy().max(1).mean() / np.linalg.norm(shifted @ residual, axis=1).mean()
+    lengths = np.linalg.norm((x.numpy() - origin) @ residual, axis=1)
+    expected = np.log(np.exp(z.numpy()).sum(1)) - alpha * lengths
+    close(ViM(dims).fit(features, logits, labels, weight, offset).score(x, z), expected.tolist())
+    assert [default_dims(d) for d in (100, 767, 768, 2047, 2048)] == [50, 383, 512, 512, 1000]
+
+
+@pytest.mark.parametrize("dims", [1, 3, None])
+def test_neco_is_scikit_learns_scaler_and_components(dims):
+    features, *_ = make()
+    x, z = queries()
+    scaler = StandardScaler().fit(features.numpy())
+    components = PCA(2 if dims is None else dims).fit(scaler.transform(features.numpy()))
+    scaled = scaler.transform(x.numpy())
+    expected = np.linalg.norm(components.transform(scaled), axis=1) / np.linalg.norm(scaled, axis=1)
+    close(fitted(NECO(dims)).score(x, z), expected.tolist())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_neco_takes_a_constant_feature_as_the_scaler_does(dtype):
+    features, logits, labels, *_ = make(n=3000, dtype=dtype)
+    features[:, 3] = 0.1  # not a binary fraction: its mean is off by rounding
+    x, z = queries(dtype)
+    scaler = StandardScaler().fit(features.numpy())
+    components = PCA(2).fit(scaler.transform(features.numpy()))
+    scaled = scaler.transform(x.numpy())
+    expected = np.linalg.norm(components.transform(scaled), axis=1) / np.linalg.norm(scaled, axis=1)
+    rtol = 1e-7 if dtype == torch.float64 else 1e-4
+    close(NECO().fit(features, logits, labels).score(x, z), expected.tolist(), rtol=rtol)
+
+
+def test_nci_is_a_loop():
+    features, _, _, weight, _ = make()
+    x, z = queries()
+    centre = mean(rows(features))
+    for alpha in (0.0, 0.01):
+        expected = []
+        for h, scores in zip(rows(x), rows(z), strict=True):
+            away = minus(h, centre)
+            own = rows(weight)[scores.index(max(scores))]
+            expected.append(dot(own, away) / norm(away) + alpha * sum(abs(v) for v in h))
+        close(fitted(NCI(alpha)).score(x, z), expected)
+
+
+def test_fdbd_is_a_loop_and_the_distance_to_hyperplanes():
+    features, _, _, weight, offset = make()
+    x, z = queries()
+    centre = mean(rows(features))
+    expected, w = [], rows(weight)
+    for h, scores in zip(rows(x), rows(z), strict=True):
+        y = scores.index(max(scores))
+        gaps = [(scores[y] - scores[j]) / norm(minus(w[y], w[j])) for j in range(CLASSES) if j != y]
+        expected.append(sum(gaps) / (CLASSES - 1) / norm(minus(h, centre)))
+    close(fitted(FDBD()).score(x, z), expected)
+    # Walking that far towards a class brings the sample onto the boundary with it.
+    h, scores = x[0], z[0]
+    y, j = scores.topk(2).indices.tolist()
+    across = weight[j] - weight[y]
+    there = h + across / across.norm() * ((scores[y] - scores[j]) / across.norm())
+    moved = weight @ there + offset + 8
+    assert moved[y].item() == pytest.approx(moved[j].item())
+
+
+def test_classes_with_one_vector_have_no_boundary():
+    features, _, labels, weight, _ = make(bias=False, classes=40)
+    weight[1::2] = weight[::2]
+    z = torch.randn(90, 40, generator=generator(1), dtype=torch.float64)
+    told = FDBD().fit(features, z, labels, weight).score(features, z)
+    w, centre, expected = rows(weight), mean(rows(features)), []
+    for h, scores in zip(rows(features), rows(z), strict=True):
+        y = scores.index(max(scores))
+        gaps = [(scores[y] - scores[j]) / norm(minus(w[y], w[j])) for j in range(40) if j // 2 != y // 2]
+        expected.append(sum(gaps) / 39 / norm(minus(h, centre)))
+    close(told, expected, rtol=1e-7)
+
+
+def grood_gradient(h, prototypes, outlier, y):
+    """The gradient of the loss of class y with respect to the outliers' prototype, by automatic differentiation."""
+    o = torch.tensor(outlier, dtype=torch.float64, requires_grad=True)
+    h = torch.tensor(h, dtype=torch.float64)
+    every = torch.cat([torch.tensor(prototypes, dtype=torch.float64), o[None]])
+    scores = -(h - every).norm(dim=1)
+    loss = -(scores[y] - torch.logsumexp(scores, 0))
+    return torch.autograd.grad(loss, o)[0].tolist()
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_grood_is_autograd_and_the_nearest_gradient(given):
+    features, _, labels, *_ = make()
+    x, z = queries()
+    logits = torch.randn(90, CLASSES, generator=generator(2), dtype=torch.float64)  # every class is a runner-up
+    known = [0, 1, 3]
+    means = {k: mean([h for h, y in zip(rows(features), labels.tolist(), strict=True) if y == k]) for k in known}
+    mixed = []
+    for h, scores in zip(rows(features), rows(logits), strict=True):
+        second = sorted(known, key=lambda k, s=scores: s[k])[-2]
+        mixed.append([(a + b) / 2 for a, b in zip(h, means[second], strict=True)])
+    outliers = torch.randn(6, WIDTH, generator=generator(4), dtype=torch.float64)
+    outlier = mean(rows(outliers)) if given else mean(mixed)
+    prototypes = list(means.values())
+    right = (logits.argmax(1) == labels).tolist()
+    assert 0 < sum(right) < len(right)
+    bank = [grood_gradient(h, prototypes, outlier, 0) for h, ok in zip(rows(features), right, strict=True) if ok]
+    asked = [grood_gradient(h, prototypes, outlier, 1) for h in rows(x)]
+    expected = [-min(norm(minus(g, other)) for other in bank) for g in asked]
+    score = GROOD(outliers if given else None).fit(features, logits, labels)
+    close(score.score(x, z), expected, rtol=1e-6)
+
+
+def test_grood_keeps_evenly_spaced_samples():
+    features, logits, labels, *_ = make()
+    right = (logits.argmax(1) == labels).nonzero().flatten()
+    few = GROOD(most=10).fit(features, logits, labels)
+    step = -(-len(right) // 10)
+    own = few.score(features[right[::step]], logits[right[::step]])
+    assert float(own.min()) > -1e-12
+    assert float(few.score(features[right[1::step]], logits[right[1::step]]).max()) < -1e-6
+
+
+# What holds for all
+
+
+def collapsed(n, seed, size=1.0, beyond=0.0):
+    """Features near a simplex, ReLU not applied, with a head that has collapsed onto it; outliers lie beyond it."""
+    g = generator(seed)
+    frame = torch.eye(CLASSES, WIDTH) - torch.eye(CLASSES, WIDTH).mean(0)
+    labels = torch.randint(CLASSES, (n,), generator=g)
+    features = 6 * size * frame[labels] + 0.4 * torch.randn(n, WIDTH, generator=g)
+    features[:, -1] += beyond
+    return features, features @ (3 * frame).T, labels, 3 * frame, None
+
+
+@pytest.mark.parametrize("cls", SCORES, ids=lambda cls: cls.name)
+def test_more_like_the_training_set_is_higher(cls):
+    score = cls().fit(*collapsed(400, 0))
+    inside = score.score(*collapsed(100, 1)[:2])
+    outside = score.score(*collapsed(100, 2, size=0.3, beyond=3.0)[:2])
+    assert separation(inside, outside)["auroc"] > 0.9
+
+
+@pytest.mark.parametrize("cls", SCORES, ids=lambda cls: cls.name)
+def test_blocks_and_types_do_not_matter(cls, monkeypatch):
+    score = fitted(cls())
+    x, z = queries()
+    whole = score.score(x, z)
+    assert whole.shape == (30,)
+    assert whole.dtype == torch.float64
+    monkeypatch.setattr("nc_tools.ood.base._ENTRIES", 7 * max(score._columns(), WIDTH))
+    torch.testing.assert_close(score.score(x, z), whole, rtol=1e-9, atol=1e-9)
+    single = [part if part is None or part.dtype == torch.int64 else part.float() for part in make()]
+    told = cls().fit(*single).score(x.float(), z.float())
+    assert told.dtype == torch.float32
+    torch.testing.assert_close(told.double(), whole, rtol=2e-3, atol=2e-4)
+    mixed = cls().fit(*single).score(x, z)  # what came in float64 is scored as what was fitted
+    assert torch.equal(mixed, told)
+    half = cls().fit(*single).score(x.bfloat16(), z.bfloat16())
+    assert half.dtype == torch.float32
+    assert bool(half.isfinite().all())
+
+
+@pytest.mark.parametrize("cls", SCORES, ids=lambda cls: cls.name)
+def test_heads_without_a_bias_and_frozen_frames_are_welcome(cls):
+    features, logits, labels, weight, _ = make(bias=False)
+    frame = torch.nn.Module()
+    frame.register_buffer("weight", weight)
+    told = cls().fit(features, logits, labels, frame.weight, None).score(*queries(bias=False))
+    assert bool(told.isfinite().all())
+    assert not told.requires_grad
+    trained = LinearHead(WIDTH, CLASSES).double()
+    told = cls().fit(features, logits, labels, trained.weight, trained.bias).score(features, logits)
+    assert not told.requires_grad
+
+
+@pytest.mark.parametrize("cls", SCORES, ids=lambda cls: cls.name)
+def test_a_score_reads_what_it_says_and_nothing_else(cls):
+    features, logits, labels, weight, bias = make()
+    plain = cls().fit(features, logits, labels, weight, bias).score(*queries())
+    other = {
+        "features": features.flip(1) * 1.7,
+        "logits": logits + 9 + 3 * torch.randn(logits.shape, generator=generator(2), dtype=logits.dtype),
+        "labels": labels.flip(0),
+        "weight": weight * 2 + torch.randn(weight.shape, generator=generator(3), dtype=weight.dtype),
+        "bias": bias - 1,
+    }
+    given_parts = {"features": features, "logits": logits, "labels": labels, "weight": weight, "bias": bias}
+    for name in other:
+        told = cls().fit(**(given_parts | {name: other[name]})).score(*queries())
+        changed = not torch.allclose(told, plain, rtol=1e-9, atol=1e-9)
+        if cls is NECO and name == "labels":  # their number alone
+            assert not changed
+            continue
+        assert changed == (name in cls.fits_on), name
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 999), st.floats(0.1, 10))
+def test_no_score_depends_on_the_unit_of_the_features(seed, factor):
+    features, logits, labels, weight, bias = make(seed=seed)
+    x, z = queries()
+    for cls in (KNN, Mahalanobis, RMDS, ViM, NECO, FDBD):
+        plain = cls().fit(features, logits, labels, weight, bias).score(x, z)
+        scaled = cls().fit(features * factor, logits, labels, weight / factor, bias).score(x * factor, z)
+        torch.testing.assert_close(scaled, plain, rtol=1e-6, atol=1e-6)
+
+
+def test_far_from_the_origin_float32_loses_little():
+    features, logits, labels, *_ = make()
+    x, z = queries()
+    for cls in (Mahalanobis, RMDS, NECO):
+        plain = cls().fit(features, logits, labels).score(x, z)
+        told = cls().fit((features + 100).float(), logits.float(), labels).score((x + 100).float(), z.float())
+        torch.testing.assert_close(told.double(), plain, rtol=1e-3, atol=1e-3)
+
+
+# Bad input
+
+
+def parts(**changes):
+    given_parts = dict(zip(("features", "logits", "labels", "weight", "bias"), make(), strict=True))
+    return given_parts | changes
+
+
+BAD = {
+    "NaN in features": (lambda f: {"features": f["features"].index_fill(0, torch.tensor([3, 8]), math.nan)},
+                        "features must be finite, but 2 of 90 training samples"),
+    "inf in logits": (lambda f: {"logits": f["logits"].index_fill(0, torch.tensor([1]), math.inf)},
+                      "logits must be finite, but 1 of 90 training samples"),
+    "labels out of range": (lambda f: {"labels": f["labels"] + 1}, r"labels must lie in \[0, 4\), but \d+ of 90"),
+    "another width of weight": (lambda f: {"weight": f["weight"][:, 1:]}, "weight must be .* embedded"),
+    "another number of classes": (lambda f: {"weight": f["weight"][1:]}, r"weight must be \(K, D\) = \(4, 7\)"),
+    "bias of another size": (lambda f: {"bias": f["bias"][1:]}, r"bias must be \(K,\) = \(4,\), got \(3,\)"),
+    "bias without weight": (lambda _: {"weight": None}, "a bias belongs to class vectors"),
+    "logits of other samples": (lambda f: {"logits": f["logits"][1:]}, "of the same samples"),
+    "no sample": (lambda f: {k: f[k][:0] for k in ("features", "logits", "labels")}, "there is none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
+def test_wrong_training_sets_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        KNN().fit(**parts(**change(parts())))
+
+
+def test_wrong_types_are_refused():
+    with pytest.raises(TypeError, match="features must be floating-point"):
+        KNN().fit(**parts(features=torch.zeros(90, WIDTH, dtype=torch.int64)))
+    with pytest.raises(TypeError, match="logits must be floating-point"):
+        KNN().fit(**parts(logits=torch.zeros(90, CLASSES, dtype=torch.int64)))
+    with pytest.raises(TypeError, match="labels must be integer"):
+        KNN().fit(**parts(labels=torch.zeros(90)))
+
+
+def test_wrong_queries_are_refused():
+    x, z = queries()
+    score = fitted(KNN())
+    with pytest.raises(ValueError, match="must be fitted before"):
+        KNN().score(x, z)
+    with pytest.raises(ValueError, match="fitted on 7 features and 4 classes"):
+        score.score(x[:, 1:], z)
+    with pytest.raises(ValueError, match="fitted on 7 features and 4 classes"):
+        score.score(x, z[:, 1:])
+    with pytest.raises(ValueError, match="at least one sample"):
+        score.score(x[:0], z[:0])
+    with pytest.raises(ValueError, match="features must be finite, but 1 of 30 samples"):
+        score.score(x.index_fill(0, torch.tensor([4]), math.nan), z)
+
+
+@pytest.mark.parametrize(
+    ("make_score", "message"),
+    [
+        (lambda: KNN(0), "at least 1, got 0"),
+        (lambda: Energy(0.0), "temperature must be positive"),
+        (lambda: GEN(gamma=1.0), "gamma must lie between 0 and 1"),
+        (lambda: GEN(largest=0), "largest is a number of classes"),
+        (lambda: ViM(-1), "must not be negative"),
+        (lambda: NECO(0), "at least 1, got 0"),
+        (lambda: NCI(-1.0), "alpha must be finite and not negative"),
+        (lambda: GROOD(most=0), "most is a number"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(make_score, message):
+    with pytest.raises(ValueError, match=message):
+        make_score()
+
+
+def test_outliers_for_grood_are_checked():
+    with pytest.raises(ValueError, match=r"outliers must be features \(M, 7\)"):
+        fitted(GROOD(torch.zeros(3, 5)))
+    with pytest.raises(ValueError, match="outliers must be finite, but 1 of 3"):
+        fitted(GROOD(torch.tensor([[0.0] * 7, [math.nan] * 7, [1.0] * 7])))
+
+
+UNDEFINED = {
+    "constant features, Mahalanobis": (Mahalanobis(), {"features": torch.ones(90, WIDTH)}, "constant, or every class"),
+    "constant features, RMDS": (RMDS(), {"features": torch.ones(90, WIDTH)}, "RMDS divides by the spread"),
+    "constant features, NECO": (NECO(), {"features": torch.ones(90, WIDTH)}, "features are constant"),
+    "as many directions as features": (NECO(7), {}, "not between 1 and 6"),
+    "no direction left": (ViM(7), {}, "give at most dims=6"),
+    "negative logits": (ViM(2), {"logits": -make()[1].abs()}, "both must be positive"),
+    "no residual": (ViM(2), {"features": torch.zeros(90, WIDTH).index_fill(1, torch.tensor([0]), 2.0), "bias": None},
+                    "both must be positive"),
+    "no class vectors, NCI": (NCI(), {"weight": None, "bias": None}, "NCI reads the class vectors"),
+    "no class vectors, fDBD": (FDBD(), {"weight": None, "bias": None}, "fDBD reads the class vectors"),
+    "one class, GROOD": (GROOD(), {"labels": torch.zeros(90, dtype=torch.int64)}, "needs two with samples, got 1"),
+    "one class, NECO": (NECO(), {"labels": torch.zeros(90, dtype=torch.int64)}, "dims=0 of 1 classes"),
+    "nothing right": (GROOD(), {"logits": torch.eye(4).double()[torch.full((90,), 2)]}, "gets right, and gets none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("score", "changes", "message"), UNDEFINED.values(), ids=UNDEFINED)
+def test_what_is_not_defined_is_said(score, changes, message):
+    with pytest.raises(UndefinedScoreError, match=message):
+        score.fit(**parts(**changes))
+
+
+def test_one_class_and_one_sample_a_class():
+    one = parts(logits=torch.zeros(90, 1), labels=torch.zeros(90, dtype=torch.int64), weight=None, bias=None)
+    for score in (MSP(), MaxLogit(), Energy(), GEN()):
+        with pytest.raises(UndefinedScoreError, match="needs two, got logits of one"):
+            score.fit(**one)
+    alone = parts(**{k: parts()[k][:3] for k in ("features", "logits")}, labels=torch.tensor([0, 1, 3]))
+    with pytest.raises(UndefinedScoreError, match="every class has one sample"):
+        Mahalanobis().fit(**alone)  # and K > N: four classes of three samples
+    assert bool(KNN().fit(**alone).score(*queries()).isfinite().all())
+
+
+def test_a_sample_on_the_mean_or_at_the_origin_gives_no_nan():
+    features, logits, labels, weight, _ = make(bias=False)
+    features = features - features.mean(0)
+    x = torch.zeros(2, WIDTH, dtype=torch.float64)
+    z = torch.zeros(2, CLASSES, dtype=torch.float64)
+    for cls in SCORES:
+        score = cls().fit(features, logits, labels, weight)
+        assert bool(score.score(x, z).isfinite().all()), cls
+        if cls in (NCI, FDBD, NECO):
+            assert bool(score.score(score._mean.repeat(2, 1), z).isfinite().all()), cls
+
+
+def test_moments_are_computed_once_for_all_scores(monkeypatch):
+    bank = Bank.checked(*make())
+    calls = []
+    plain = Bank._moments.func
+    monkeypatch.setattr(Bank._moments, "func", lambda self: calls.append(1) or plain(self))
+    for cls in SCORES:
+        cls().fit_bank(bank)
+    assert len(calls) == 1
