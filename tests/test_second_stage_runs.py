@@ -153,6 +153,8 @@ def test_a_run_stopped_in_either_stage_goes_on_bit_for_bit(tmp_path, name, epoch
         k: v for k, v in theirs.final.items() if "perf/" not in k
     }
     assert ours.final["perf/seconds"] > seconds
+    lines = (resumed.run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, config.epochs + 1))  # none is made twice
     assert not list(resumed.run.glob("checkpoint*"))
 
 
