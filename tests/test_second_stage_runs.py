@@ -112,6 +112,24 @@ def test_the_second_stage_counts_in_the_time(tmp_path, monkeypatch):
     assert read_run(run).final["perf/seconds"] > 1000.2
 
 
+def test_the_second_stage_counts_every_class_the_same(tmp_path, monkeypatch):
+    from nc_tools.experiment import second_stage as module
+
+    plain, seen = module.retrain, []
+
+    def retrain(model, stage, fresh, batches, *arguments, **more):
+        seen.extend(batch.labels for epoch in range(5) for batch in batches.epoch(epoch))
+        return plain(model, stage, fresh, batches, *arguments, **more)
+
+    monkeypatch.setattr(module, "retrain", retrain)
+    run = make(job_of(tmp_path, "tuning", with_stage("crt")))[0].run
+    trained = read_run(run).identity.data["class_counts"]
+    assert max(trained) > 8 * min(trained)
+    drawn = torch.cat(seen).bincount(minlength=len(trained))
+    expected = len(torch.cat(seen)) / len(trained)
+    assert all(abs(count - expected) < 5 * expected**0.5 for count in drawn.tolist())
+
+
 @pytest.mark.parametrize("name", ["crt", "lws", "tau"])
 @pytest.mark.parametrize("epoch", [2, EPOCHS, EPOCHS + 1])
 def test_a_run_stopped_in_either_stage_goes_on_bit_for_bit(tmp_path, name, epoch):
@@ -135,6 +153,8 @@ def test_a_run_stopped_in_either_stage_goes_on_bit_for_bit(tmp_path, name, epoch
         k: v for k, v in theirs.final.items() if "perf/" not in k
     }
     assert ours.final["perf/seconds"] > seconds
+    lines = (resumed.run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, config.epochs + 1))  # none is made twice
     assert not list(resumed.run.glob("checkpoint*"))
 
 
