@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from nc_tools.class_sums import at_least_float32, check_pair, class_sums, full_precision
-from nc_tools.metrics.means import MeanFrame, mean_geometry, self_duality
+from nc_tools.metrics.means import MeanFrame, defined, mean_geometry, self_duality
 from nc_tools.metrics.within import Head, within_pass
 from nc_tools.moments import ClassMoments
 
@@ -105,7 +103,7 @@ def neural_collapse(
             result |= _of_head(frame, weight)
         if within.disagreement is not None:
             result["nc4_disagreement"] = within.disagreement
-        return _defined(result)
+        return defined(result)
 
 
 def collapse_from_moments(moments: ClassMoments, weight: Tensor | None = None) -> dict[str, float]:
@@ -148,7 +146,7 @@ def collapse_from_moments(moments: ClassMoments, weight: Tensor | None = None) -
         result = _with_spread(result, int(moments.counts.sum()), len(index))
         if weight is not None:
             result |= _of_head(frame, weight)
-        return _defined(result)
+        return defined(result)
 
 
 def _of_classes(frame: MeanFrame, variances: Tensor, pinv: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -176,11 +174,6 @@ def _with_spread(values: dict[str, Tensor], samples: int, classes: int) -> dict[
     if samples > classes:
         return values
     return {key: value for key, value in values.items() if not key.startswith(("nc1", "cdnv"))}
-
-
-def _defined(values: dict[str, Tensor]) -> dict[str, float]:
-    numbers = torch.stack(list(values.values())).tolist()
-    return {key: value for key, value in zip(values, numbers, strict=True) if math.isfinite(value)}
 
 
 def _not_finite(features: Tensor) -> str:
