@@ -115,4 +115,5 @@ def seli_distance(
 
 def _distance(gram: Tensor, ideal: Tensor) -> Tensor:
     apart = gram / torch.linalg.matrix_norm(gram) - ideal / torch.linalg.matrix_norm(ideal)
-    return apart.square().sum().sqrt()
+    norm: Tensor = apart.square().sum().sqrt()
+    return norm
