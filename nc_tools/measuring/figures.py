@@ -37,7 +37,7 @@ def heat_map(cosines: Tensor, classes: Sequence[str], chosen: Sequence[int], lab
     number = len(chosen)
     known = int((~cosines.diagonal().isnan()).sum())
     simplex = -1 / (known - 1)
-    cell, left, top = max(7.0, min(22.0, 320 / number)), 96.0, 4.0
+    cell, left, top = max(7.0, min(30.0, 330 / number)), 110.0, 4.0
     names = number <= 25
     shown = cosines[list(chosen)][:, list(chosen)].tolist()
     strongest = max([0.2, *(abs(v - simplex) for i, row in enumerate(shown) for j, v in enumerate(row)
@@ -57,7 +57,7 @@ def heat_map(cosines: Tensor, classes: Sequence[str], chosen: Sequence[int], lab
     if not names:
         parts.append(svg.text(left - 5, top + 12, f"{number} classes", "tick", "end"))
     parts += _heat_key(left, top + side + 14, max(side, 150.0), simplex, strongest)
-    return svg.picture(left + max(side, 150.0) + 4, top + side + 46, label, parts)
+    return svg.picture(450, top + side + 46, label, parts)
 
 
 def closest_classes(cosines: Tensor, most: int = HEAT_CLASSES) -> list[int]:

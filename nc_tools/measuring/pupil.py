@@ -92,7 +92,7 @@ class Pupil:
             yield seen
 
     def _look(self, inputs: Any, labels: Tensor) -> Seen:
-        with tapped(self.model, self.layers, self._path) as calls, eval_mode(self.model):
+        with tapped(self.model, self.layers, self._path, self.pool) as calls, eval_mode(self.model):
             logits = logits_of(call(self.model, inputs))
             if logits is None or logits.ndim != 2 or len(logits) != len(labels):
                 shape = None if logits is None else tuple(logits.shape)
@@ -110,5 +110,5 @@ class Pupil:
                 if embedded.shape != features.shape or not torch.equal(embedded, features.to(embedded)):
                     found["nc_embedded"] = embedded
             for name in self.layers:
-                found[name] = features_of(name, calls[name], len(labels), self.pool).clone()
+                found[name] = features_of(name, calls[name], len(labels))
         return Seen(found, logits.argmax(dim=1), {"": labels})

@@ -69,15 +69,16 @@ ROWS = (
                 "head rows share a direction")),
 )  # fmt: skip
 
+# Key, label, what it is.
 HEAD_ROWS = {
-    "minority_cosine": "mean cosine of rare classes' rows",
-    "minority_cosine_max": "largest of them, 1 is merged",
-    "minority_angle_min": "smallest angle of two rare rows, degrees",
-    "majority_cosine": "mean cosine of the others' rows",
-    "cross_cosine": "mean cosine of rare and other rows",
-    "minority_norm_ratio": "norm of rare rows over that of others",
-    "seli_weight": "distance to the limit of imbalanced cross-entropy",
-    "etf_weight": "distance to the simplex",
+    "minority_cosine": ("cosine, rare classes", "mean over pairs; the simplex has -1/(K - 1)"),
+    "minority_cosine_max": ("largest of them", "1 is merged"),
+    "minority_angle_min": ("smallest angle, degrees", "between two rare classes"),
+    "majority_cosine": ("cosine, other classes", "mean over pairs"),
+    "cross_cosine": ("cosine, rare and other", "mean over pairs"),
+    "minority_norm_ratio": ("norm, rare over other", "below 1 the head holds rare classes back"),
+    "seli_weight": ("distance to SELI", "the limit of imbalanced cross-entropy; 0 is reached"),
+    "etf_weight": ("distance to simplex", "0 is reached"),
 }
 
 
@@ -106,6 +107,6 @@ def headline(train: dict[str, float] | None, test: dict[str, float] | None) -> s
     first = f"On {where} images {row.read(value)} (NC1 {value:.3g})"
     if train and test and "nc/nc1_pinv" in test:
         factor = test["nc/nc1_pinv"] / value if value > 0 else float("inf")
-        then = "test images collapse alike" if factor < 1.5 else f"test images {min(factor, 999):.3g} times as spread"
+        then = "test images are alike" if factor < 1.5 else f"test images {min(factor, 999):.3g} times as spread"
         return f"{first}; {then}."
     return f"{first}."

@@ -85,8 +85,8 @@ def tables(report: Report) -> list[Table]:
     ]  # fmt: skip
     first = next(iter(report.sets.values()))
     rows = tuple(
-        Line(key, (number(first.values[f"head/{key}"]),), said)
-        for key, said in HEAD_ROWS.items()
+        Line(label, (number(first.values[f"head/{key}"]),), said)
+        for key, (label, said) in HEAD_ROWS.items()
         if f"head/{key}" in first.values
     )
     lead = "Class vectors of rare and frequent classes, by training counts."

@@ -108,8 +108,10 @@ def _inside(name: str, head: str) -> bool:
 
 
 @contextmanager
-def tapped(model: nn.Module, layers: Sequence[str], head: str) -> Iterator[dict[str, list[Tensor]]]:
-    """Collect what leaves the layers and, under "", what enters the head; the caller empties the lists.
+def tapped(model: nn.Module, layers: Sequence[str], head: str, pool: Pool) -> Iterator[dict[str, list[Any]]]:
+    """Collect what leaves the layers, pooled, and, under "", what enters the head.
+
+    Pooled at once: what a layer gave may be written over by the next one, as by ``nn.ReLU(inplace=True)``.
 
     Raises:
         ValueError: If a layer is unknown: those that run are offered.
@@ -120,10 +122,10 @@ def tapped(model: nn.Module, layers: Sequence[str], head: str) -> Iterator[dict[
             raise ValueError(
                 f"{type(model).__name__} has no layer {name!r}; {did_you_mean(name, [n for n in modules if n])}"
             )
-    found: dict[str, list[Tensor]] = {"": [], **{name: [] for name in layers}}
+    found: dict[str, list[Any]] = {"": [], **{name: [] for name in layers}}
 
     def after(name: str) -> Any:
-        return lambda _module, _arguments, output: found[name].append(output)
+        return lambda _module, _arguments, output: found[name].append(_taken(_tensor(output), pool))
 
     handles = [modules[name].register_forward_hook(after(name)) for name in layers]
     handles.append(modules[head].register_forward_pre_hook(lambda _module, arguments: found[""].append(arguments[0])))
@@ -134,7 +136,15 @@ def tapped(model: nn.Module, layers: Sequence[str], head: str) -> Iterator[dict[
             handle.remove()
 
 
-def features_of(name: str, calls: list[Any], number: int, pool: Pool) -> Tensor:
+def _taken(output: Any, pool: Pool) -> Any:
+    """Pool what can be pooled; the rest is refused later, by name."""
+    if not _usable(output, None):
+        return output
+    features = pool(output)
+    return features.clone() if features.data_ptr() == output.data_ptr() else features
+
+
+def features_of(name: str, calls: list[Any], number: int) -> Tensor:
     """Return the features (N, D) that a layer gave in one pass.
 
     Raises:
@@ -142,13 +152,11 @@ def features_of(name: str, calls: list[Any], number: int, pool: Pool) -> Tensor:
     """
     if len(calls) != 1:
         raise ValueError(f"a layer must run once in a pass, and {name!r} ran {len(calls)} times: name another one")
-    output = _tensor(calls[0])
-    if not _usable(output, number):
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(calls[0]).__name__
-        raise ValueError(f"a layer must give numbers for each of {number} samples, and {name!r} gave {shape}")
-    features = pool(output)
-    if features.ndim != 2:
-        raise ValueError(f"pool must give features (N, D), got {tuple(features.shape)} of layer {name!r}")
+    features = calls[0]
+    if not _usable(features, number) or features.ndim != 2:
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(f"a layer must give features (N, D) of {number} samples, pooled, and {name!r} gave {shape}")
+    assert isinstance(features, Tensor)  # noqa: S101 (told by _usable)
     return features
 
 
