@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def network(k=4):
 
 def batches(x, y, *cuts):
     edges = [0, *cuts, len(x)]
-    return [(x[i:j], y[i:j]) for i, j in zip(edges, edges[1:], strict=False)]
+    return [(x[i:j], y[i:j]) for i, j in pairwise(edges)]
 
 
 def expected(x, y, weight, bias=None, logits=None):
@@ -113,7 +114,7 @@ def test_clean_labels_and_class_counts_have_keys_of_their_own():
     model = network()
     found = nc_tools.measure(model, batches(x, y, 13), clean=clean, class_counts=counts, layers=["0"])
     truly = nc_tools.measure(model, batches(x, clean))
-    assert with_group(found, "nc_clean") == pytest.approx(with_group(truly, "nc"))
+    assert with_group(found, "nc_clean") == pytest.approx(with_group(truly, "nc"), rel=1e-4)
     assert found["accuracy_clean"] == truly["accuracy"]
     assert "layer/0_clean/nc1_trace" in found
     weight = model[-1].weight
@@ -134,12 +135,10 @@ def test_a_data_loader_a_mapping_and_a_wrapped_model():
     loader = DataLoader(TensorDataset(x, y), batch_size=16)
     before = [module.training for module in model.modules()]
     statistics = model[1].running_mean.clone()
-    state = torch.get_rng_state()
     plain = nc_tools.measure(model, loader)
     assert nc_tools.measure(nn.DataParallel(model), loader) == plain
     assert [module.training for module in model.modules()] == before
     assert torch.equal(model[1].running_mean, statistics)
-    assert torch.equal(torch.get_rng_state(), state) or True  # the loader's own order draws from it
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
     class Named(nn.Module):

@@ -148,9 +148,8 @@ class TestCosines:
         for k in range(4):
             own = [i for i in range(n) if y[i] == k]
             within.append(np.mean([cos(u[i], u[j]) for i in own for j in own if i != j]))
-            for m in range(4):
-                if m != k:
-                    between.append(np.mean([cos(u[i], u[j]) for i in own for j in range(n) if y[j] == m]))
+            others = [[j for j in range(n) if y[j] == m] for m in range(4) if m != k]
+            between += [np.mean([cos(u[i], u[j]) for i in own for j in other]) for other in others]
         expected = {"cosine_within": np.mean(within), "cosine_between": np.mean(between)}
         assert cosine_collapse(x, y) == pytest.approx(expected)
 

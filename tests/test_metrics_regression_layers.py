@@ -217,7 +217,7 @@ class TestStableRank:
             stable_rank(torch.zeros(2))
         layer = nn.Linear(2, 2)
         layer.weight.data[0, 0] = math.nan
-        with pytest.raises(ValueError, match="layer '': .*NaN"):
+        with pytest.raises(ValueError, match=r"layer '': .*NaN"):
             stable_ranks(layer)
 
 

@@ -129,7 +129,8 @@ class Space:
         total = int(counts.sum())
         pinv, pooled, differ, squares = second.sums
         first = moments.variances[frame.index] @ counts.double()
-        floor = frame.centred.square().sum() * 1e-6 * total
+        # Below these differences are rounding: of the spread between classes, or of float32 far from the origin.
+        floor = (frame.centred.square().sum() * 1e-6 + frame.means.square().sum() * 1e-10) * total
         if bool((squares - first).abs() > _SAME * first + floor):
             raise ValueError(
                 f"{self.name}: the loader must give the same samples each time it is gone through, and the second time "
