@@ -87,7 +87,7 @@ def tables(report: Report) -> list[Table]:
     rows = tuple(
         Line(label, (number(first.values[f"head/{key}"]),), said)
         for key, (label, said) in HEAD_ROWS.items()
-        if f"head/{key}" in first.values
+        if f"head/{key}" in first.values and (key != "seli_weight" or "head/minority_cosine" in first.values)
     )
     lead = "Class vectors of rare and frequent classes, by training counts."
     made.append(Table("Rows of the head", lead, ("head",), rows))
