@@ -189,6 +189,11 @@ class TestVariability:
         assert variability_collapse_index(x @ warp + 3, y)["vci"] == pytest.approx(before, rel=1e-6)
         assert neural_collapse(x @ warp, y)["nc1_trace"] != pytest.approx(neural_collapse(x, y)["nc1_trace"], rel=0.01)
 
+    def test_dead_features_are_no_directions(self):
+        x, y, _ = toy(4)
+        wide = torch.cat([x, torch.zeros(60, 5)], dim=1)
+        assert variability_collapse_index(wide, y) == pytest.approx(variability_collapse_index(x, y))
+
     @pytest.mark.parametrize(("k", "d"), [(4, 9), (9, 3)])
     def test_ends(self, k, d):
         y = torch.arange(k).repeat(3)
