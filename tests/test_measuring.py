@@ -207,6 +207,10 @@ class TestLayers:
     def test_pooling(self):
         maps = torch.arange(24.0).view(2, 3, 2, 2)
         assert torch.equal(pooled(maps), maps.mean((2, 3)))
+        last = torch.arange(40.0).view(2, 2, 2, 5)
+        assert torch.equal(pooled(last), last.mean((1, 2)))
+        cube = torch.arange(16.0).view(2, 2, 2, 2)
+        assert torch.equal(pooled(cube), cube.mean((2, 3)))
         tokens = torch.arange(24.0).view(2, 4, 3)
         assert torch.equal(pooled(tokens), tokens.mean(1))
         with pytest.raises(ValueError, match=r"got \(5,\)"):

@@ -20,8 +20,8 @@ def pooled(output: Tensor) -> Tensor:
     """Turn what a layer gives into features (N, D).
 
     (N, D) stays; a map (N, C, H, W), or one of more dimensions, is averaged over all but sample and channel, as global
-    average pooling does; tokens (N, T, D) are averaged over T. Layers that keep channels last, as in Swin, need a rule
-    of their own.
+    average pooling does; tokens (N, T, D) are averaged over T. A square map (N, S, S, C) with C != S keeps its channels
+    last, as in Swin, and is averaged over its places too; one that is not square is taken as channels first.
 
     Raises:
         ValueError: If there is no feature dimension.
@@ -34,6 +34,8 @@ def pooled(output: Tensor) -> Tensor:
         raise ValueError(f"a layer must give (N, D), (N, T, D) or (N, C, H, W), got {tuple(output.shape)}")
     if output.ndim == 3:
         return output.mean(dim=1)
+    if output.ndim == 4 and output.shape[1] == output.shape[2] != output.shape[3]:
+        return output.mean(dim=(1, 2))
     return output.flatten(2).mean(dim=2) if output.ndim > 3 else output
 
 

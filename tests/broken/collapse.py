@@ -89,7 +89,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ('"feature": w @ feature @ w.T', '"feature": w @ w.T'),
         ('"weight": w @ w.T', '"weight": w @ feature @ w.T'),
         ("two.square().sum()).sqrt()", "two.square().sum())"),
-        ("loss, [seen[name][0][1] for name in ran]", "loss.exp(), [seen[name][0][1] for name in ran]"),
+        ("slope.flatten(0, -2)", "slope.flatten(0, -2).abs()"),
     ],
     ("measuring/space.py", MEASURING): [
         ("found.nc1_pinv_pooled * len(x)", "found.nc1_pinv_pooled"),
@@ -101,6 +101,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("frame.means.square().sum() * 1e-10", "0"),
     ],
     ("measuring/taps.py", MEASURING): [
+        ("== output.shape[2] != output.shape[3]", "== output.shape[2]"),
         ("return output.mean(dim=1)", "return output.mean(dim=2)"),
         ("features.clone() if", "features if"),
         ("if len(calls) != 1", "if not calls"),
