@@ -3,6 +3,7 @@
     python benchmarks/measures.py                         ours, the floor, and the error against float64
     python benchmarks/measures.py --peer PATH             also the package of rhubarbwu/neural-collapse in PATH
     python benchmarks/measures.py --threads 1 --cpu-time  on a machine that others use at the same time
+    python benchmarks/measures.py --sizes --vocabulary    50,000 classes alone, and the memory that they take
 
 Both get the same float32 features, labels and head and return NC1, the trace ratio, CDNV, NC2, NC3 and NC4.
 The classes are equally large, where all weightings agree. The floor is the time of the matrix products that
@@ -10,7 +11,8 @@ our form cannot do without, with nothing around them: features (N, D) by the r =
 directions and the head (D, r + K), and the result by (r, r + K) for the nearest class mean and the
 sample-pooled form. The reference is the textbook form in float64, with the D x D covariance. Every time is
 the best of several, taken in turns; the streaming figure is the time of ``ClassMoments`` over batches,
-against a bare X^T X of the same batches.
+against a bare X^T X of the same batches. Memory of the stream is counted tensor by tensor, against three D x D and one
+K x D of float64 and two batches; that of 50,000 classes is the growth of the process.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +29,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nc_tools.metrics import calibration, classification, fit_temperature, neural_collapse
+from nc_tools.metrics import (
+    calibration,
+    classification,
+    fit_temperature,
+    hyperspherical_uniformity,
+    neural_collapse,
+)
 from nc_tools.moments import ClassMoments
 
 SAMPLES = 50_000
@@ -173,8 +182,37 @@ def streaming(feature_dim: int, batch: int, device: torch.device, repeats: int) 
 
     ours()
     bare()
+    row = {"D": feature_dim, "batch": batch, "memory": held_bytes(moments) / allowed_bytes(moments, batch)}
     bare_s, ours_s = best_of(repeats, device, bare, ours)
-    return {"D": feature_dim, "batch": batch, "bare_s": bare_s, "ours_s": ours_s}
+    return row | {"bare_s": bare_s, "ours_s": ours_s}
+
+
+def held_bytes(moments: ClassMoments) -> int:
+    """Bytes of all tensors that the moments hold."""
+    parts = [part for part in vars(moments).values() if isinstance(part, Tensor)]
+    return sum(part.numel() * part.element_size() for part in parts)
+
+
+def allowed_bytes(moments: ClassMoments, batch: int) -> int:
+    """Three D x D and one K x D of float64, two batches of float32, and what is counted per class."""
+    d, k = moments.feature_dim, moments.num_classes
+    return 8 * (3 * d * d + k * d) + 2 * 4 * batch * d + 4 * 8 * (k + 1)
+
+
+def vocabulary(num_classes: int, feature_dim: int, samples: int) -> dict:
+    """Time and memory of 50,000 classes, where a K x K table alone would take 20 GB."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.cat([torch.arange(num_classes), torch.randint(0, num_classes, (samples,), generator=generator)])
+    means = torch.randn(num_classes, feature_dim, generator=generator)
+    features = torch.randn(len(labels), feature_dim, generator=generator).add_(means[labels])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = CLOCK()
+    found = neural_collapse(features, labels, means)
+    seconds = CLOCK() - start
+    found |= hyperspherical_uniformity(means)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {"K": num_classes, "D": feature_dim, "N": len(labels), "s": seconds, "grown_mb": grown / 1024,
+            "nc4_disagreement": found["nc4_disagreement"], "gnc2": found["gnc2"]}  # fmt: skip
 
 
 def small_evaluation() -> float:
@@ -202,7 +240,8 @@ def small_evaluation() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="folder that holds the package neural_collapse")
-    parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="DxK")
+    parser.add_argument("--vocabulary", action="store_true", help="also 50,000 classes, some minutes")
+    parser.add_argument("--sizes", nargs="*", default=SIZES, metavar="DxK")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
@@ -238,7 +277,11 @@ def main() -> None:
         row = streaming(feature_dim, batch, device, options.repeats)
         record["streaming"].append(row)
         ratio = row["ours_s"] / row["bare_s"]
-        print(f"streaming, D {feature_dim}, batches of {batch}: {ratio:.2f} x a bare X^T X", flush=True)
+        text = f"streaming, D {feature_dim}, batches of {batch}: {ratio:.2f} x a bare X^T X, "
+        print(f"{text}{row['memory']:.2f} of the memory allowed", flush=True)
+    if options.vocabulary:
+        record["vocabulary"] = row = vocabulary(50_000, 64, 50_000)
+        print(f"K {row['K']:,}, D {row['D']}, N {row['N']:,}: {row['s']:.0f} s, {row['grown_mb']:.0f} MB more")
     record["small_s"] = small_evaluation()
     print(f"all measures of a small run (350 + 630 samples, D 64, K 7): {1e3 * record['small_s']:.1f} ms")
     if options.out is not None:

@@ -21,7 +21,7 @@ FLOORS = [
     {"data"},
     {"training"},
     {"evaluation", "tracking"},
-    {"compare", "experiment"},
+    {"compare", "experiment", "measuring"},
     {"cli"},
     {""},  # nc_tools itself, which shows what stands below; its version belongs to nobody
 ]

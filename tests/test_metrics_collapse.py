@@ -102,10 +102,14 @@ def test_equals_the_loops(n, d, k, dtype):
 
 def test_many_blocks_equal_one(monkeypatch):
     x, y, w, b = toy(0, 1000, 6, 4)
-    one = neural_collapse(x, y, w, b)
+    one, unbiased = neural_collapse(x, y, w, b), neural_collapse(x, y, w)
     monkeypatch.setattr("nc_tools.metrics.within._BLOCK_CPU", 1)
     monkeypatch.setattr("nc_tools.metrics.means._GRAM_ENTRIES", 1)
     assert neural_collapse(x, y, w, b) == pytest.approx(one, rel=1e-6)
+    monkeypatch.setattr("nc_tools.metrics.within._TABLE", 1)  # as with many classes: no K x K table
+    assert neural_collapse(x, y, w, b) == pytest.approx(one, rel=1e-6)
+    assert neural_collapse(x, y, w) == pytest.approx(unbiased, rel=1e-6)
+    assert one["nc4_disagreement"] != unbiased["nc4_disagreement"]
 
 
 def test_an_exact_simplex_frame_is_fully_collapsed():

@@ -5,14 +5,22 @@ each one means, and what it must not be used for, is in docs/measures.md.
 """
 
 from nc_tools.metrics.accuracy import PerClass, classification, per_class
+from nc_tools.metrics.alignment import layer_alignment, moment_alignment
 from nc_tools.metrics.brier import brier_decomposition
 from nc_tools.metrics.classwise import classwise_calibration_error, top_label_calibration_error
 from nc_tools.metrics.collapse import collapse_from_moments, neural_collapse
+from nc_tools.metrics.cosines import cosine_collapse
 from nc_tools.metrics.debiased import DebiasedError, debiased_calibration_error
+from nc_tools.metrics.dilation import dilation
+from nc_tools.metrics.duality import uniform_duality
+from nc_tools.metrics.geometric_complexity import GeometricComplexity, geometric_complexity
 from nc_tools.metrics.grouped import grouped_calibration
 from nc_tools.metrics.kernel_calibration import kernel_calibration_error
 from nc_tools.metrics.memorisation import memorisation
+from nc_tools.metrics.minority import minority_collapse
+from nc_tools.metrics.orthogonality import outlier_orthogonality
 from nc_tools.metrics.probe import linear_probe
+from nc_tools.metrics.regression_collapse import regression_collapse
 from nc_tools.metrics.reliability import (
     ReliabilityBins,
     calibration,
@@ -22,7 +30,11 @@ from nc_tools.metrics.reliability import (
 )
 from nc_tools.metrics.risk_coverage import RiskCoverage, risk_coverage
 from nc_tools.metrics.scaling import AffineScaling, fit_dirichlet_scaling, fit_vector_scaling
+from nc_tools.metrics.seli import SELIGeometry, seli_distance, seli_geometry
+from nc_tools.metrics.stable_rank import stable_rank, stable_ranks
+from nc_tools.metrics.subgroups import subgroup_collapse
 from nc_tools.metrics.suspects import Suspects, precision_at, rank_suspects
+from nc_tools.metrics.tagwise import tagwise_average
 from nc_tools.metrics.temperature import fit_temperature
 from nc_tools.metrics.transfer import knn_accuracy, nearest_class_centre, transfer_report
 from nc_tools.metrics.transition import (
@@ -33,13 +45,17 @@ from nc_tools.metrics.transition import (
     transition_error,
 )
 from nc_tools.metrics.uniform_accuracy import uniform_accuracy
+from nc_tools.metrics.uniformity import hyperspherical_uniformity
+from nc_tools.metrics.variability import variability_collapse_index
 
 __all__ = [
     "AffineScaling",
     "DebiasedError",
+    "GeometricComplexity",
     "PerClass",
     "ReliabilityBins",
     "RiskCoverage",
+    "SELIGeometry",
     "Suspects",
     "anchor_transition",
     "brier_decomposition",
@@ -49,27 +65,44 @@ __all__ = [
     "classwise_calibration_error",
     "collapse_from_moments",
     "confusion_transition",
+    "cosine_collapse",
     "counted_transition",
     "debiased_calibration_error",
+    "dilation",
     "equal_mass_calibration_error",
     "expected_calibration_error",
     "fit_dirichlet_scaling",
     "fit_temperature",
     "fit_vector_scaling",
+    "geometric_complexity",
     "grouped_calibration",
+    "hyperspherical_uniformity",
     "kernel_calibration_error",
     "knn_accuracy",
+    "layer_alignment",
     "linear_probe",
     "memorisation",
+    "minority_collapse",
+    "moment_alignment",
     "nearest_class_centre",
     "neural_collapse",
+    "outlier_orthogonality",
     "per_class",
     "precision_at",
     "rank_suspects",
+    "regression_collapse",
     "reliability_bins",
     "risk_coverage",
+    "seli_distance",
+    "seli_geometry",
+    "stable_rank",
+    "stable_ranks",
+    "subgroup_collapse",
+    "tagwise_average",
     "top_label_calibration_error",
     "transfer_report",
     "transition_error",
     "uniform_accuracy",
+    "uniform_duality",
+    "variability_collapse_index",
 ]

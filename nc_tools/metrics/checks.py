@@ -97,3 +97,29 @@ def checked_sets(
         if bad:
             raise ValueError(f"features must be finite, but {bad} {name} samples hold NaN or inf")
     return bank, place, queries, answers, len(known)
+
+
+def checked_features(features: Tensor, labels: Tensor, num_classes: int | None) -> tuple[Tensor, Tensor, int]:
+    """Return features (N, D) in float32 or float64, labels (N,) on their device, and K, all checked.
+
+    Args:
+        features: (N, D), any floating type.
+        labels: (N,), integers in [0, K).
+        num_classes: K; None for the largest label plus one.
+
+    Raises:
+        TypeError: If the labels are not integers or the features not floating-point.
+        ValueError: If shapes do not fit, there is no sample, a label is out of range or a feature is not finite.
+    """
+    check_pair(features, labels)
+    x = at_least_float32(features.detach())
+    if len(x) == 0:
+        raise ValueError("a measure needs at least one sample, got none")
+    y = labels.to(x.device).long()
+    number = int(y.max()) + 1 if num_classes is None else num_classes
+    outside, bad = torch.stack([((y < 0) | (y >= number)).sum(), (~x.isfinite().all(dim=1)).sum()]).tolist()
+    if outside:
+        raise ValueError(f"labels must lie in [0, {number}), but {outside} of them do not")
+    if bad:
+        raise ValueError(f"features must be finite, but {bad} of {len(x)} samples hold NaN or inf: repair them")
+    return x, y, number

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from nc_tools.class_sums import at_least_float32, check_pair, class_sums, full_precision
-from nc_tools.metrics.means import MeanFrame, mean_geometry, self_duality
+from nc_tools.metrics.means import MeanFrame, defined, mean_geometry, self_duality
 from nc_tools.metrics.within import Head, within_pass
 from nc_tools.moments import ClassMoments
 
@@ -99,13 +97,7 @@ def neural_collapse(
         head = Head(weight, bias) if weight is not None and logits is None else None
         within = within_pass(x, place[safe], frame, head, decisions)
         pinv = {"nc1_pinv": within.nc1_pinv, "nc1_pinv_pooled": within.nc1_pinv_pooled}
-        result = _of_classes(frame, within.variances, pinv)
-        result = _with_spread(result, len(x), present)
-        if weight is not None:
-            result |= _of_head(frame, weight)
-        if within.disagreement is not None:
-            result["nc4_disagreement"] = within.disagreement
-        return _defined(result)
+        return assemble(frame, within.variances, pinv, len(x), weight, within.disagreement)
 
 
 def collapse_from_moments(moments: ClassMoments, weight: Tensor | None = None) -> dict[str, float]:
@@ -144,11 +136,33 @@ def collapse_from_moments(moments: ClassMoments, weight: Tensor | None = None) -
         if moments.has_pooled:
             half = frame.whitening @ frame.pooled
             pinv["nc1_pinv_pooled"] = ((moments.within_pooled() @ half) * half).sum() / len(index)
-        result = _of_classes(frame, moments.variances[index], pinv)
-        result = _with_spread(result, int(moments.counts.sum()), len(index))
-        if weight is not None:
-            result |= _of_head(frame, weight)
-        return _defined(result)
+        return assemble(frame, moments.variances[index], pinv, int(moments.counts.sum()), weight)
+
+
+def assemble(
+    frame: MeanFrame,
+    variances: Tensor,
+    pinv: dict[str, Tensor],
+    samples: int,
+    weight: Tensor | None = None,
+    disagreement: Tensor | None = None,
+) -> dict[str, float]:
+    """Put the quantities together from their parts, however those were gathered, and leave out the undefined.
+
+    Args:
+        frame: Of the K classes that have samples.
+        variances: tr Cov_k (K,).
+        pinv: What is known of NC1 by the pseudo-inverse.
+        samples: N.
+        weight: (all classes, D) or None.
+        disagreement: NC4, or None.
+    """
+    result = _with_spread(_of_classes(frame, variances, pinv), samples, len(frame.index))
+    if weight is not None:
+        result |= _of_head(frame, weight)
+    if disagreement is not None:
+        result["nc4_disagreement"] = disagreement
+    return defined(result)
 
 
 def _of_classes(frame: MeanFrame, variances: Tensor, pinv: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -176,11 +190,6 @@ def _with_spread(values: dict[str, Tensor], samples: int, classes: int) -> dict[
     if samples > classes:
         return values
     return {key: value for key, value in values.items() if not key.startswith(("nc1", "cdnv"))}
-
-
-def _defined(values: dict[str, Tensor]) -> dict[str, float]:
-    numbers = torch.stack(list(values.values())).tolist()
-    return {key: value for key, value in zip(values, numbers, strict=True) if math.isfinite(value)}
 
 
 def _not_finite(features: Tensor) -> str:

@@ -5,6 +5,7 @@ Everything here is a function of at most K x D numbers, in float64, and only of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -92,7 +93,58 @@ class MeanFrame:
         return MeanFrame(index, counts, means, centred, whitening, singular, pooled)
 
 
-def _gram_rows(centred: Tensor) -> Iterator[tuple[int, Tensor]]:
+def present_means(means: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return which classes have samples (K',) and their means less the mean of them (K', D), in float64.
+
+    Args:
+        means: (all classes, D).
+        counts: Samples of each class; None where every class has some.
+
+    Raises:
+        TypeError: If the means are not floating-point.
+        ValueError: If the shapes do not fit, a mean is not finite, or fewer than two classes have samples.
+    """
+    if not means.is_floating_point():
+        raise TypeError(f"class means must be floating-point, got {means.dtype}")
+    if means.ndim != 2:
+        raise ValueError(f"class means must have the shape (K, D), got {tuple(means.shape)}")
+    if counts is not None and counts.shape != means.shape[:1]:
+        raise ValueError(f"counts must hold {len(means)} numbers to fit the means, got {tuple(counts.shape)}")
+    number = torch.ones(len(means), device=means.device) if counts is None else counts.to(means.device)
+    index = (number > 0).nonzero().flatten()
+    if len(index) < 2:
+        raise ValueError(f"collapse compares classes and needs the means of at least 2, got {len(index)}")
+    chosen = means.detach().double()[index]
+    bad = int((~chosen.isfinite().all(dim=1)).sum())
+    if bad:
+        raise ValueError(f"class means must be finite, but {bad} of {len(chosen)} hold NaN or inf: repair the features")
+    centred = chosen - chosen.mean(dim=0)
+    rounding = torch.linalg.matrix_norm(chosen) * _EPS
+    return index, torch.where(torch.linalg.matrix_norm(centred) > rounding, centred, 0.0)
+
+
+def rows_of(weight: Tensor, means: Tensor, index: Tensor) -> Tensor:
+    """Return the rows of a head (all classes, D) that belong to the classes at ``index`` (K,), in float64.
+
+    Raises:
+        ValueError: If the weight does not have the shape of the means.
+    """
+    if weight.shape != means.shape:
+        raise ValueError(
+            f"weight must have the shape of the class means {tuple(means.shape)}, got {tuple(weight.shape)}: pass "
+            "means of the features that enter the head's product"
+        )
+    return weight.detach().to(index.device).double()[index]
+
+
+def defined(values: dict[str, Tensor]) -> dict[str, float]:
+    """Bring named scalars over in one go and leave out those that are not finite."""
+    numbers = torch.stack([value.double() for value in values.values()]).tolist() if values else []
+    return {key: value for key, value in zip(values, numbers, strict=True) if math.isfinite(value)}
+
+
+def gram_rows(centred: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield the Gram matrix of the rows (K, D) in blocks of rows, with the first row's number."""
     step = max(1, _GRAM_ENTRIES // len(centred))
     for start in range(0, len(centred), step):
         yield start, centred[start : start + step] @ centred.T
@@ -119,7 +171,7 @@ def mean_geometry(centred: Tensor, variances: Tensor) -> dict[str, Tensor]:
     squares = centred.square().sum(dim=1)
     norms = squares.sqrt()
     angles, gram_squares, misfit, ratios = torch.zeros(4, dtype=centred.dtype, device=centred.device)
-    for start, gram in _gram_rows(centred):
+    for start, gram in gram_rows(centred):
         rows = torch.arange(start, start + len(gram), device=centred.device)
         own = (rows - start, rows)
         cosine = (gram / (norms[rows, None] * norms)).add_(1 / (number - 1)).abs_()
@@ -130,7 +182,7 @@ def mean_geometry(centred: Tensor, variances: Tensor) -> dict[str, Tensor]:
         distances[own] = torch.inf
         ratios = ratios + ((variances[rows, None] + variances) / (2 * distances.clamp_(min=0))).sum()
     size = gram_squares.sqrt()
-    for start, gram in _gram_rows(centred):
+    for start, gram in gram_rows(centred):
         rows = torch.arange(start, start + len(gram), device=centred.device)
         difference = (gram / size).add_(1 / (number * (number - 1) ** 0.5))
         difference[rows - start, rows] -= 1 / (number - 1) ** 0.5

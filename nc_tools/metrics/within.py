@@ -11,6 +11,8 @@ from nc_tools.metrics.means import MeanFrame
 
 # Floats of one block of residuals: half a processor's cache, and enough to fill an accelerator.
 _BLOCK_CPU, _BLOCK_DEVICE = 1 << 20, 1 << 26
+# Entries of a K x K table of scores: 128 MB of float64. Beyond it they are computed again for each block.
+_TABLE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,40 @@ class Head:
 
     weight: Tensor
     bias: Tensor | None
+
+
+class _ScoresOfMeans:
+    """What the nearest-mean rule and the head say of the class means themselves, looked up by class.
+
+    With many classes a K x K table would take more memory than all else; then the rows of a block are computed.
+    """
+
+    def __init__(self, frame: MeanFrame, head: Head | None, dtype: torch.dtype) -> None:
+        weight = None if head is None else head.weight.detach().to(frame.means)
+        bias = None if head is None or head.bias is None else head.bias.detach().to(frame.means)
+        self._whole = len(frame.means) * max(len(frame.means), 0 if weight is None else len(weight)) <= _TABLE
+        self._centred, self._means, self._bias = frame.centred, frame.means, bias
+        self._weight = frame.centred[:0] if weight is None else weight
+        self._half = frame.centred.square().sum(dim=1) / 2
+        if self._whole:
+            self._nearest = (frame.centred @ frame.centred.T - self._half).to(dtype)
+            self._logits = self._add_bias(frame.means @ self._weight.T).to(dtype)
+        else:
+            self._centred, self._means, self._weight, self._half = (
+                part.to(dtype) for part in (self._centred, self._means, self._weight, self._half)
+            )
+            self._bias = None if bias is None else bias.to(dtype)
+
+    def nearest(self, y: Tensor) -> Tensor:
+        """Return c_y . c_k - ||c_k||^2 / 2 (B, K)."""
+        return self._nearest[y] if self._whole else self._centred[y] @ self._centred.T - self._half
+
+    def logits(self, y: Tensor) -> Tensor:
+        """Return the head's logits at the class means (B, all classes)."""
+        return self._logits[y] if self._whole else self._add_bias(self._means[y] @ self._weight.T)
+
+    def _add_bias(self, logits: Tensor) -> Tensor:
+        return logits if self._bias is None else logits + self._bias
 
 
 @dataclass(frozen=True)
@@ -68,17 +104,12 @@ def within_pass(
     dtype, device, rank = features.dtype, features.device, len(frame.singular)
     along = frame.centred @ frame.whitening
     outer, inner = frame.whitening.to(dtype), frame.pooled.to(dtype)
-    centre_scores, mean_logits = features.new_empty(0), features.new_empty(0)
     compare = head is not None or decisions is not None
     if compare:
         inner = torch.cat([inner, (along * frame.singular.square()).T.to(dtype)], dim=1)
-        gram = frame.centred @ frame.centred.T
-        centre_scores = (gram - gram.diagonal() / 2).to(dtype)
+    scores = _ScoresOfMeans(frame, head, dtype) if compare else None
     if head is not None:
-        weight = head.weight.detach().to(frame.means)
-        logits = frame.means @ weight.T
-        mean_logits = (logits if head.bias is None else logits + head.bias.detach().to(logits)).to(dtype)
-        outer = torch.cat([outer, weight.T.to(dtype)], dim=1)
+        outer = torch.cat([outer, head.weight.detach().T.to(outer)], dim=1)
     means = frame.means.to(dtype)
     norms, whitened, pooled = torch.zeros(3, len(features), dtype=dtype, device=device)
     differ = torch.zeros(len(features), dtype=torch.bool, device=device)
@@ -98,10 +129,10 @@ def within_pass(
         norms[block] = torch.linalg.vector_norm(residual, dim=1)
         whitened[block] = torch.linalg.vector_norm(product[:, :rank], dim=1)
         pooled[block] = torch.linalg.vector_norm(second[:, :rank], dim=1)
-        if compare:
-            nearest = frame.index[second[:, rank:].add_(centre_scores[y]).argmax(dim=1)]
+        if scores is not None:
+            nearest = frame.index[second[:, rank:].add_(scores.nearest(y)).argmax(dim=1)]
             if decisions is None:
-                differ[block] = product[:, rank:].add_(mean_logits[y]).argmax(dim=1) != nearest
+                differ[block] = product[:, rank:].add_(scores.logits(y)).argmax(dim=1) != nearest
             else:
                 differ[block] = decisions[block] != nearest
     by_class = torch.zeros(2, len(means), dtype=torch.float64, device=device)

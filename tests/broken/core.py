@@ -107,8 +107,10 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("by_class[0] / frame.counts", "by_class[0] / (frame.counts - 1)"),
         ("(by_class[1] / frame.counts).mean()", "(by_class[1] / frame.counts).sum()"),
         ("square().mean() / len(means)", "square().mean()"),
-        ("gram - gram.diagonal() / 2", "gram - gram.diagonal()"),
-        ("logits + head.bias", "logits - head.bias"),
+        ("square().sum(dim=1) / 2", "square().sum(dim=1)"),
+        ("logits + self._bias", "logits - self._bias"),
+        ("self._centred.T - self._half", "self._centred.T"),
+        ("self._means[y] @ self._weight.T", "self._centred[y] @ self._weight.T"),
         ("frame.singular.square()", "frame.singular"),
     ],
     ("metrics/reliability.py", CALIBRATION): [

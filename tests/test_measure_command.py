@@ -1,0 +1,295 @@
+"""The command nc-tools measure on models and folders of every kind, and on wrong ones."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from markupsafe import Markup
+from PIL import Image
+from recipe_fixture import RECIPES, smoke
+from safetensors.torch import save_file
+from torch import nn
+
+import nc_tools
+from nc_tools.cli import main
+from nc_tools.data import DataConfig
+from nc_tools.measuring import figures
+from nc_tools.measuring.images import Drawn, SetBatches, load_sets
+from nc_tools.measuring.readings import ROWS, headline, reading
+
+CLASSES = ("<b>ant", "bee", "cow & calf")
+
+
+def write_images(folder, number, classes=CLASSES, seed=0):
+    generator = np.random.default_rng(seed)
+    for k, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(number):
+            pixels = generator.integers(0, 120, (16, 16, 3)) + 40 * k
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images") / "birds"
+    write_images(root / "train", 6)
+    write_images(root / "test", 4, seed=1)
+    return root
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder that holds a module with a model, where the command is run."""
+    (tmp_path / "my_net.py").write_text(
+        "import torch\nfrom torch import nn\nlogged = 3\n\n"
+        "def make():\n    torch.manual_seed(0)\n"
+        "    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(),\n"
+        "                         nn.Linear(5, 3))\n\n"
+        "def wide():\n    return nn.Sequential(nn.Flatten(), nn.Linear(768, 9))\n\n"
+        "def no_model():\n    return 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__("sys").modules, "my_net", raising=False)
+    return tmp_path
+
+
+def run(capsys, *argv):
+    main(["measure", *map(str, argv)])
+    return capsys.readouterr().out
+
+
+def refused(capsys, *argv):
+    with pytest.raises(SystemExit) as end:
+        main(["measure", *map(str, argv)])
+    shown = capsys.readouterr()
+    assert end.value.code == 2
+    assert shown.err.count("error: ") == 1
+    return shown.err
+
+
+def test_a_function_with_its_weights(home, birds, capsys):
+    import my_net
+
+    model = my_net.make()
+    model[4].weight.data.mul_(3)
+    save_file(model.state_dict(), home / "net.safetensors")
+    shown = run(
+        capsys, "--model", "my_net:make", "--weights", "net.safetensors", "--data", f"imagefolder:{birds}", "--out", "r"
+    )
+    assert "NC1, pseudo-inverse" in shown
+    assert "Report: file://" in shown
+    told = json.loads((home / "r" / "collapse.json").read_text())
+    sets = load_sets(DataConfig(source=f"imagefolder:{birds}"))
+    for name in ("train", "test"):
+        loader = SetBatches(sets.sets[name], 5, sets.mean.tolist(), sets.std.tolist(), torch.device("cpu"))
+        expected = nc_tools.measure(model, loader, class_counts=[6, 6, 6])
+        assert told["sets"][name]["values"] == pytest.approx(expected, rel=1e-4)
+        assert told["sets"][name]["samples"] == {"train": 18, "test": 12}[name]
+        assert list(told["sets"][name]["layers"]) == ["0", "1", "2", "3"]
+    assert told["classes"] == list(CLASSES)
+    page = (home / "r" / "collapse.html").read_text()
+    assert not re.search(r"(src|href)=|https?://|<script", page)
+    assert "<b>ant" not in page
+    assert "&lt;b&gt;ant" in page
+    for name in ("angles-train", "angles-test", "layers-nc1_trace", "spread"):
+        drawing = (home / "r" / "figures" / f"{name}.svg").read_text()
+        assert drawing.startswith("<svg viewBox")
+        assert 'xmlns="http://www.w3.org/2000/svg"' in drawing.split(">")[0]
+    assert not list(home.rglob("*.html.*"))
+
+
+@pytest.mark.parametrize("model", ["torchvision:mobilenet_v3_small", "timm:test_resnet"])
+def test_a_library_model_is_as_wide_as_its_weights(model, home, birds, capsys):
+    kind, name = model.split(":")
+    if kind == "timm":
+        timm = pytest.importorskip("timm")
+        net = timm.create_model(name, num_classes=3)
+    else:
+        from torchvision.models import get_model
+
+        net = get_model(name, num_classes=3)
+    save_file(net.state_dict(), home / "net.safetensors")
+    flags = ("--model", model, "--weights", "net.safetensors", "--data", f"imagefolder:{birds}", "--image-size", 32)
+    run(capsys, *flags, "--layers", "none", "--per-class", 3)
+    found = json.loads(next((home / "outputs" / "measure").glob("*/collapse.json")).read_text())
+    assert found["sets"]["train"]["samples"] == 9
+    assert found["sets"]["train"]["layers"] == {}
+    assert any("at most 3 images" in note for note in found["notes"])
+
+
+def test_random_weights_are_said_in_the_name(home, birds, capsys):
+    run(capsys, "--model", "torchvision:mobilenet_v3_small", "--weights", "random", "--data", f"imagefolder:{birds}",
+        "--image-size", 32, "--layers", "none", "--only", "test", "--out", "r")  # fmt: skip
+    found = json.loads((home / "r" / "collapse.json").read_text())
+    assert found["model"].endswith("random weights")
+    assert list(found["sets"]) == ["test"]
+
+
+def test_a_run_is_measured_on_its_own_images_as_it_was_at_its_end(tmp_path_factory, tmp_path, capsys):
+    out, _ = smoke(RECIPES[0], tmp_path_factory)
+    for folder in sorted((out / "runs").glob("*-s0-d0-final-*")):
+        run(capsys, "--model", folder, "--out", tmp_path / folder.name)
+        found = json.loads((tmp_path / folder.name / "collapse.json").read_text())["sets"]
+        final = json.loads((folder / "final.json").read_text())
+        shared = {
+            f"{name}/{key}": value
+            for name, told in found.items()
+            for key, value in told["values"].items()
+            if f"{name}/{key}" in final
+        }
+        assert len(shared) >= 22
+        assert shared == pytest.approx({key: final[key] for key in shared}, rel=1e-3, abs=1e-6)
+
+
+def test_an_undivided_folder_is_one_set_when_asked_for_so(home, birds, capsys):
+    flags = ("--model", "my_net:make", "--layers", "none", "--out", "r")
+    told = refused(capsys, *flags, "--data", f"imagefolder:{birds / 'test'}")
+    assert "has no train/" in told
+    assert "--only test" in told
+    run(capsys, *flags, "--data", f"imagefolder:{birds / 'test'}", "--only", "test")
+    assert json.loads((home / "r" / "collapse.json").read_text())["sets"]["test"]["samples"] == 12
+
+
+def test_noisy_labels_have_columns_of_their_own(home, birds, capsys):
+    rows = [f"train/{name}/{i}.png,{CLASSES[(k + (i == 0)) % 3]}" for k, name in enumerate(CLASSES) for i in range(6)]
+    (home / "labels.csv").write_text("path,worse\n" + "\n".join(rows) + "\n")
+    shown = run(capsys, "--model", "my_net:make", "--data", f"imagefolder:{birds}", "--labels", "labels.csv:worse",
+                "--out", "r")  # fmt: skip
+    assert "true" in shown
+    assert "<th>train, true labels</th>" in (home / "r" / "collapse.html").read_text()
+    values = json.loads((home / "r" / "collapse.json").read_text())["sets"]["train"]["values"]
+    assert values["nc/nc1_trace"] > values["nc_clean/nc1_trace"]
+
+
+class TestRefusals:
+    @pytest.mark.usefixtures("home")
+    def test_models(self, birds, capsys):
+        data = ("--data", f"imagefolder:{birds}")
+        for model, said in {
+            "nowhere/run": "holds no run.json",
+            "resnet18": "did you mean torchvision:resnet18",
+            "torchvision:resnet18x": "did you mean 'resnet18'",
+            "timm:test_resnett": "did you mean 'test_resnet'",
+            "no_module_x:make": "cannot be imported here",
+            "my_net:mak": "did you mean 'make'",
+            "my_net:logged": "no function 'logged'",
+            "my_net:no_model": "must return a torch.nn.Module, got int",
+            "my_net:wide": "scores 9 where",
+        }.items():
+            weights = ("--weights", "random") if model.startswith(("torchvision", "timm")) else ()
+            assert said in refused(capsys, "--model", model, *weights, *data), model
+        assert "--weights random" in refused(capsys, "--model", "torchvision:resnet18", *data)
+        assert "add --data" in refused(capsys, "--model", "my_net:make")
+
+    def test_weights(self, home, birds, capsys):
+        flags = ("--model", "my_net:make", "--data", f"imagefolder:{birds}", "--weights")
+        assert "does not exist" in refused(capsys, *flags, "gone.safetensors")
+        net = nn.Sequential(nn.Linear(2, 2))
+        for name in ("net.pt", "net.safetensors"):  # whatever it is called
+            torch.save(net.state_dict(), home / name)
+            told = refused(capsys, *flags, name)
+            assert "looks like a pickle" in told
+            assert "save_file" in told
+        (home / "net.safetensors").write_bytes(b"nothing")
+        assert "cannot be read as safetensors" in refused(capsys, *flags, "net.safetensors")
+        save_file(net.state_dict(), home / "net.safetensors")
+        assert "2 missing (such as '4.weight')" in refused(capsys, *flags, "net.safetensors")
+        import my_net
+
+        state = my_net.make().state_dict()
+        save_file(state | {"4.bias": torch.zeros(7)}, home / "net.safetensors")
+        assert "'4.bias' has the shape (7,) instead of (3,)" in refused(capsys, *flags, "net.safetensors")
+        save_file(net.state_dict(), home / "net.safetensors")
+        told = refused(capsys, "--model", "torchvision:resnet18", *flags[2:], "net.safetensors")
+        assert "has no 'fc.weight'" in told
+
+    def test_data_and_flags(self, home, birds, capsys):
+        flags = ("--model", "my_net:make", "--data", f"imagefolder:{birds}")
+        assert "no layer 'conv'" in refused(capsys, *flags, "--layers", "conv")
+        assert "--per-class must be at least 2" in refused(capsys, *flags, "--per-class", "1")
+        assert "--batch-size must be" in refused(capsys, *flags, "--batch-size", "0")
+        assert "3 channels" in refused(capsys, *flags, "--mean", ".5,.5")
+        assert "--device must be" in refused(capsys, *flags, "--device", "quantum")
+        assert "another --image-size" in refused(capsys, *flags, "--image-size", "2")
+        assert "must exist" in refused(capsys, *flags[:2], "--data", "imagefolder:gone")
+        assert "cannot take 1 x 8 x 8 images" in refused(capsys, *flags[:2], "--data", "digits")
+        assert not (home / "outputs").exists()
+
+
+def test_subsets_of_a_run_and_at_most_so_many_of_each_class():
+    config = DataConfig(imbalance=5)
+    whole, drawn = load_sets(config), load_sets(config, drawn=Drawn(0, whole=True))
+    fitted = load_sets(config, drawn=Drawn(0, whole=False))
+    sizes = [len(sets.sets["train"][0]) for sets in (whole, drawn, fitted)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == 3
+    assert drawn.class_counts.max() >= 4 * drawn.class_counts.min()
+    thin = load_sets(config, per_class=7).sets["test"][0]
+    assert thin.labels.bincount().tolist() == [7] * 10
+    assert torch.equal(thin.labels, load_sets(config, per_class=7).sets["test"][0].labels)
+
+
+class TestReadings:
+    def test_every_row_reads_every_value(self):
+        for row in ROWS:
+            for value in (0.0, 0.2, 50.0):
+                assert reading(row, value, 2 * value)
+            assert reading(row, None, None) == ""
+
+    def test_the_test_set_is_compared(self):
+        row = ROWS[0]
+        assert reading(row, 0.05, 0.5).endswith("10.0 times as much on test")
+        assert reading(row, 1.0, 1.1).endswith("alike on test")
+        assert reading(row, 1.0, 0.3).endswith("less on test")
+
+    def test_headlines(self):
+        assert headline({"nc/nc1_pinv": 0.05}, {"nc/nc1_pinv": 0.5}).startswith("On training images classes are nearly")
+        assert headline(None, {"nc/nc1_pinv": 2.0}).startswith("On these images")
+        assert "do not define" in headline({}, None)
+
+
+class TestFigures:
+    def cosines(self, k):
+        frame = torch.eye(k) - 1 / k
+        return nn.functional.cosine_similarity(frame[:, None], frame[None], dim=-1)
+
+    def test_a_simplex_is_blank_and_a_near_pair_is_blue(self):
+        plain = figures.heat_map(self.cosines(4), list("abcd"), range(4), "x")
+        cells = re.findall(r'class="(pos|neg)" fill-opacity="([\d.]+)"><title>[a-d],', plain)
+        assert len(cells) == 12
+        assert all(float(opacity) < 0.01 for _, opacity in cells)
+        cosines = self.cosines(4)
+        cosines[0, 1] = cosines[1, 0] = 0.6
+        drawn = figures.heat_map(cosines, list("abcd"), range(4), "x")
+        assert re.search(r'class="pos" fill-opacity="1.000"><title>a, b: cosine 0.600', drawn)
+
+    def test_many_classes_show_the_closest(self):
+        cosines = self.cosines(60)
+        cosines[58, 59] = cosines[59, 58] = 0.9
+        chosen = figures.closest_classes(cosines, 10)
+        assert len(chosen) == 10
+        assert {58, 59} <= set(chosen)
+        spread = {"train": torch.arange(60.0), "test": torch.ones(60)}
+        assert figures.widest_classes(spread, 3) == [59, 58, 57]
+
+    def test_absent_classes_are_blank(self):
+        cosines = self.cosines(4)
+        cosines[3], cosines[:, 3] = math.nan, math.nan
+        assert figures.closest_classes(cosines) == [0, 1, 2]
+        drawn = figures.heat_map(cosines, list("abcd"), range(4), "x")
+        assert "nan" not in drawn
+        spread = {"train": torch.tensor([1.0, math.nan])}
+        bars = figures.spread_bars(spread, {"train": torch.tensor([4, 0])}, ["a", "b"], [0, 1], "x")
+        assert "nan" not in bars
+
+    def test_names_are_escaped_in_every_figure(self):
+        drawn = figures.heat_map(self.cosines(2), ["<i>", "b"], range(2), "<u>")
+        assert isinstance(drawn, Markup)
+        assert "<i>" not in drawn
+        assert "<u>" not in drawn
