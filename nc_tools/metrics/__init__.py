@@ -12,7 +12,8 @@ from nc_tools.metrics.debiased import DebiasedError, debiased_calibration_error
 from nc_tools.metrics.grouped import grouped_calibration
 from nc_tools.metrics.kernel_calibration import kernel_calibration_error
 from nc_tools.metrics.memorisation import memorisation
-from nc_tools.metrics.probe import linear_probe
+from nc_tools.metrics.probe import Probe, fit_probe, fit_ridge_probe, linear_probe, ridge_probe
+from nc_tools.metrics.ranking import CollapseRanking, RankCorrelation, Ranked, rank_by_collapse, rank_correlation
 from nc_tools.metrics.reliability import (
     ReliabilityBins,
     calibration,
@@ -24,7 +25,7 @@ from nc_tools.metrics.risk_coverage import RiskCoverage, risk_coverage
 from nc_tools.metrics.scaling import AffineScaling, fit_dirichlet_scaling, fit_vector_scaling
 from nc_tools.metrics.suspects import Suspects, precision_at, rank_suspects
 from nc_tools.metrics.temperature import fit_temperature
-from nc_tools.metrics.transfer import knn_accuracy, nearest_class_centre, transfer_report
+from nc_tools.metrics.transfer import imprint_accuracy, knn_accuracy, nearest_class_centre, transfer_report
 from nc_tools.metrics.transition import (
     anchor_transition,
     checked_transition,
@@ -36,8 +37,12 @@ from nc_tools.metrics.uniform_accuracy import uniform_accuracy
 
 __all__ = [
     "AffineScaling",
+    "CollapseRanking",
     "DebiasedError",
     "PerClass",
+    "Probe",
+    "RankCorrelation",
+    "Ranked",
     "ReliabilityBins",
     "RiskCoverage",
     "Suspects",
@@ -54,9 +59,12 @@ __all__ = [
     "equal_mass_calibration_error",
     "expected_calibration_error",
     "fit_dirichlet_scaling",
+    "fit_probe",
+    "fit_ridge_probe",
     "fit_temperature",
     "fit_vector_scaling",
     "grouped_calibration",
+    "imprint_accuracy",
     "kernel_calibration_error",
     "knn_accuracy",
     "linear_probe",
@@ -65,8 +73,11 @@ __all__ = [
     "neural_collapse",
     "per_class",
     "precision_at",
+    "rank_by_collapse",
+    "rank_correlation",
     "rank_suspects",
     "reliability_bins",
+    "ridge_probe",
     "risk_coverage",
     "top_label_calibration_error",
     "transfer_report",
