@@ -1,16 +1,16 @@
 """Coarse to fine: trained on groups of classes, which features still tell the classes apart?
 
-Collapse to one point for each group would lose what tells its classes apart; with a network this small it stays far from
-that. Five arms: cross-entropy with a linear and with a fixed ETF head, SupCon, and two that hold a group's images apart:
-Spread and a nearest-neighbour entropy term. What decides is a logistic probe that reads the fine classes of the test
-images from frozen features, fitted on the training images; rates and knobs are chosen by coarse accuracy on a hold-out.
+Full collapse to one point a group would lose what tells its classes apart. Five arms: cross-entropy with a linear
+and with a fixed ETF head, SupCon, and two that hold a group's images apart: Spread and a nearest-neighbour entropy
+term. What decides is a logistic probe that reads the fine classes of the test images from frozen features, fitted on
+the training images; rates and knobs are chosen by coarse accuracy on a hold-out.
 
 A contrastive loss alone leaves the head untrained, so SupCon, Spread and the entropy term are added to cross-entropy:
 every arm is a classifier of the coarse groups, tuned as such, and its features have both gradients.
 
-By default scikit-learn's digits as even and odd, 3 seeds, 2 draws of the frame: under two minutes on 2 CPU cores. Others:
---data cifar10 --set data.coarse=cifar10-animals, or --data imagefolder:PATH --set data.coarse=FILE.csv with a row for
-each class and the columns class and coarse. What we found: benchmarks/results/.
+By default scikit-learn's digits as even and odd, 3 seeds, 2 draws of the frame: some two minutes on 2 CPU cores.
+Others: --data cifar10 --set data.coarse=cifar10-animals, or --data imagefolder:PATH --set data.coarse=FILE.csv with a
+row for each class and the columns class and coarse. What we found: benchmarks/results/.
 """
 
 from dataclasses import replace
