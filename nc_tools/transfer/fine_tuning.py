@@ -33,7 +33,7 @@ class FineTuning:
     """
 
     methods: tuple[FineTuningMethod, ...] = (Full(), ProbeThenFull(), SkipConnection())
-    rates: tuple[float, ...] = (0.003, 0.03, 0.3)
+    rates: tuple[float, ...] = (0.001, 0.01, 0.1)
     holdout: float = 0.25
     training: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=10, batch_size=32))
     optim: OptimConfig = field(default_factory=OptimConfig)
