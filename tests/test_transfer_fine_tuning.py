@@ -96,6 +96,17 @@ def test_layers_are_looked_at_as_in_a_pass_by_hand():
     assert not model.layers[3]._forward_hooks
 
 
+def test_what_comes_after_a_layer_may_write_into_its_output():
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2))
+    batch = Batch(torch.randn(6, 4), torch.arange(6), torch.arange(6))
+    found, _ = layer_features(model, [batch], ["0"])
+    assert found["0"].min() < 0
+    with torch.no_grad():
+        torch.testing.assert_close(found["0"], model[0](batch.inputs))
+    SkipBackbone(model, "0").train()(batch.inputs).sum().backward()
+    assert model[0].weight.grad is not None
+
+
 def test_tokens_are_averaged_and_other_outputs_refused():
     tokens = torch.arange(12.0).view(1, 3, 4)
     assert pooled(tokens).tolist() == [[4.0, 5.0, 6.0, 7.0]]
@@ -239,9 +250,7 @@ def test_the_rate_is_chosen_on_a_hold_out_and_the_test_part_read_once_at_the_end
     kept, held, whole = watched.read[0][1], watched.read[1][1], watched.read[4][1]
     assert not set(kept.tolist()) & set(held.tolist())
     assert sorted([*kept.tolist(), *held.tolist()]) == whole.tolist() == list(range(len(target.labels)))
-    assert torch.bincount(target.labels[held]).tolist() == [
-        round(int(n) / 4) for n in torch.bincount(target.labels)
-    ]
+    assert torch.bincount(target.labels[held]).tolist() == [round(int(n) / 4) for n in torch.bincount(target.labels)]
     assert told.lr == by_score(told.holdout)[0]
     assert all(torch.equal(before[name], value) for name, value in trained.state_dict().items())
     again = fine_tune(trained, target, Full(), QUICK)

@@ -143,6 +143,7 @@ def pooled(output: object, name: str = "a layer") -> Tensor:
     """
     first = output[0] if isinstance(output, tuple | list) and output else output
     if isinstance(first, Tensor) and first.is_floating_point() and 2 <= first.ndim <= 4:
-        return first if first.ndim == 2 else first.mean((2, 3)) if first.ndim == 4 else first.mean(1)
+        # A copy of what needs no averaging: an activation after it may write in place.
+        return first.clone() if first.ndim == 2 else first.mean((2, 3) if first.ndim == 4 else 1)
     shape = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
     raise ValueError(f"{name} must give (N, C), (N, T, C) or (N, C, H, W) to be looked at, got {shape}")
