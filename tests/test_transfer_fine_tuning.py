@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -32,7 +33,7 @@ from nc_tools.transfer.fine_tuning import by_score
 from nc_tools.transfer.layers import pooled
 from nc_tools.transfer.target import Target
 
-QUICK = FineTuning(rates=(0.01, 0.1), training=TrainConfig(epochs=2, batch_size=32))
+QUICK = FineTuning(rates=(0.01, 0.1), max_extensions=0, training=TrainConfig(epochs=2, batch_size=32))
 
 
 def backbone(seed=0):
@@ -257,6 +258,19 @@ def test_the_rate_is_chosen_on_a_hold_out_and_the_test_part_read_once_at_the_end
     assert (again.accuracy, again.holdout) == (told.accuracy, told.holdout)
 
 
+def test_rates_go_on_where_the_best_lies_at_their_end_and_no_further_than_told(target, monkeypatch):
+    best = {"at": 3.0}
+    module = "nc_tools.transfer.fine_tuning"
+    monkeypatch.setattr(f"{module}._trained", lambda *arguments: arguments[4])
+    monkeypatch.setattr(f"{module}._accuracy", lambda rate, *_: -abs(math.log(rate / best["at"])))
+    told = fine_tune(backbone(), target, Full(), replace(QUICK, max_extensions=3))
+    assert list(told.holdout) == [0.01, 0.1, 1.0, 10.0]  # 10 is worse than 1: no need for a third
+    assert told.lr == 1.0
+    assert list(fine_tune(backbone(), target, Full(), replace(QUICK, max_extensions=1)).holdout) == [0.01, 0.1, 1.0]
+    best["at"] = 1e-9
+    assert list(fine_tune(backbone(), target, Full(), replace(QUICK, max_extensions=2)).holdout)[2:] == [1e-3, 1e-4]
+
+
 def test_lp_ft_does_not_look_at_the_hold_out_before_it_scores_it(target):
     watched = Watched(target)
     fine_tune(backbone(), watched.target, ProbeThenFull(), replace(QUICK, rates=(0.01,)))
@@ -276,7 +290,7 @@ def test_a_rate_that_diverges_is_passed_over_and_none_left_says_so(target):
 
 
 def test_fine_tuning_learns_digits_that_were_not_trained_on(target):
-    longer = FineTuning(rates=(0.001, 0.1), training=TrainConfig(epochs=6, batch_size=32))
+    longer = FineTuning(rates=(0.001, 0.1), max_extensions=0, training=TrainConfig(epochs=6, batch_size=32))
     for method in (Full(), ProbeThenFull()):
         told = fine_tune(backbone(), target, method, longer)
         assert told.accuracy > 0.85
@@ -302,6 +316,7 @@ def test_dropout_draws_from_the_seed_and_leaves_the_global_stream_alone(target):
         ({"rates": (0.1, 0.01)}, "positive and rising"),
         ({"rates": (0.0, 0.01)}, "positive and rising"),
         ({"holdout": 1.0}, "between 0 and 1"),
+        ({"max_extensions": -1}, "must not be negative"),
         ({"methods": (Full(), Full())}, "different ones, got finetune, finetune"),
     ],
 )

@@ -27,6 +27,7 @@ class FineTuning:
     Attributes:
         methods: Which ones, such as ``(Full(), ProbeThenFull())``.
         rates: Learning rates to choose from.
+        max_extensions: How often the rates go on, by the same step, beyond an end of theirs at which the best one lies.
         holdout: Share of each class of the target's training part that the rate is chosen on.
         training: Length and arithmetic of each training.
         optim: Optimiser and schedule; its rate is the one chosen.
@@ -34,6 +35,7 @@ class FineTuning:
 
     methods: tuple[FineTuningMethod, ...] = (Full(), ProbeThenFull(), SkipConnection())
     rates: tuple[float, ...] = (0.001, 0.01, 0.1)
+    max_extensions: int = 2
     holdout: float = 0.25
     training: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=10, batch_size=32))
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -41,6 +43,8 @@ class FineTuning:
     def __post_init__(self) -> None:
         if not self.rates or list(self.rates) != sorted(set(self.rates)) or self.rates[0] <= 0:
             raise ValueError(f"rates of fine-tuning must be positive and rising, got {self.rates}")
+        if self.max_extensions < 0:
+            raise ValueError(f"max_extensions of fine-tuning must not be negative, got {self.max_extensions}")
         if not 0 < self.holdout < 1:
             raise ValueError(f"the hold-out of fine-tuning is a share between 0 and 1, got {self.holdout}")
         keys = [method.key for method in self.methods]
@@ -76,9 +80,9 @@ def fine_tune(
 ) -> FineTuned | None:
     """Fine-tune a backbone to a target task by cross-entropy.
 
-    Each rate trains on the training part less a hold-out; the best on the hold-out, the smaller one among equals,
-    trains on all of it, at the last epoch is what counts, and the test part is read then and only then. Should that
-    training diverge, the next best rate takes its place.
+    Each rate trains on the training part less a hold-out, and more rates are tried where the best lies at an end of
+    them. The best on the hold-out, the smaller one among equals, trains on all of it; its last epoch counts, and the
+    test part is read then and only then. Should that training diverge, the next best rate takes its place.
 
     Args:
         backbone: Trained on something else, on the device of the target's batches; left as it is.
@@ -108,9 +112,17 @@ def fine_tune(
     how = how or FineTuning()
     kept, held = split_holdout(target.labels, how.holdout, stream(seed, "transfer", 2))
     scores: dict[float, float | None] = {}
-    for rate in how.rates:
+
+    def score(rate: float) -> None:
         model = _trained(backbone, target, method, how, rate, kept, seed, stop)
         scores[rate] = None if model is None else _accuracy(model, target.plain_batches(held), how)
+
+    for rate in how.rates:
+        score(rate)
+    for _ in range(how.max_extensions):
+        if (further := beyond(scores)) is None:
+            break
+        score(further)
     for rate in by_score(scores):
         model = _trained(backbone, target, method, how, rate, torch.arange(len(target.labels)), seed, stop)
         if model is not None:
@@ -128,6 +140,23 @@ def by_score(scores: dict[float, float | None]) -> Sequence[float]:
     return sorted(
         (rate for rate, s in scores.items() if s is not None), key=lambda rate: (-(scores[rate] or 0.0), rate)
     )
+
+
+def beyond(scores: dict[float, float | None]) -> float | None:
+    """Return the rate to try next where the best one lies at an end of those tried, by the step that led there.
+
+    Example:
+        >>> beyond({0.01: 0.5, 0.1: 0.9}), beyond({0.01: 0.5, 0.1: 0.4}), beyond({0.1: 0.5})
+        (1.0, 0.001, None)
+        >>> beyond({0.01: 0.5, 0.1: 0.9, 1.0: None}) is None
+        True
+    """
+    rates, best = sorted(scores), by_score(scores)[:1]
+    if len(rates) < 2 or not best:
+        return None
+    if best[0] == rates[0]:
+        return float(f"{rates[0] ** 2 / rates[1]:.3g}")
+    return float(f"{rates[-1] ** 2 / rates[-2]:.3g}") if best[0] == rates[-1] else None
 
 
 def _trained(

@@ -78,6 +78,8 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("torch.arange(len(target.labels)), seed, stop)", "kept, seed, stop)"),
         ("torch.manual_seed(seed)  # dropout", "pass"),
         ("except NonFiniteLossError:", "except OSError:"),
+        ("rates[-1] ** 2 / rates[-2]", "rates[-1] * rates[-2]"),
+        ("rates[0] ** 2 / rates[1]", "rates[1] ** 2 / rates[0]"),
     ],
     ("experiment/transfer.py", RUNS): [
         ('rules.primary.startswith("transfer/")', "False"),
