@@ -1,7 +1,10 @@
 """Mutants of probes, imprint, rankings, coarse labels and fine-tuning."""
 
 PROBES, COARSE = "tests/test_transfer_probes.py", "tests/test_transfer_coarse.py"
-TUNING = "tests/test_transfer_fine_tuning.py -k 'not learns and not weight_matrices'"
+TUNING = "tests/test_transfer_fine_tuning.py"
+LAYERS = f"{TUNING} -k 'looked_at_as or tokens or write_into or not_there'"
+METHODS = f"{TUNING} -k 'starts_from or not_seen or skip_connection or widens or eval_mode or least_nc1'"
+LOOP = f"{TUNING} -k 'rate or look_at_the_hold_out or dropout'"
 RUNS = (
     "tests/test_transfer_runs.py -k "
     "'without_a_transfer or part_of or recorded or must_be or ranking or shows or named or held_out or never'"
@@ -55,13 +58,13 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("data/sources.py", COARSE): [
         ("return replace(pair, train=train, test=test), pair", "return pair, replace(pair, train=train, test=test)"),
     ],
-    ("transfer/layers.py", TUNING): [
+    ("transfer/layers.py", LAYERS): [
         ("first.clone() if first.ndim == 2", "first if first.ndim == 2"),
         ("(2, 3) if first.ndim == 4 else 1", "(2, 3) if first.ndim == 4 else 2"),
         ("handle.remove()", "pass"),
         ("if missing := [name for name in layers if name not in seen]:", "if missing := []:"),
     ],
-    ("transfer/methods.py", TUNING): [
+    ("transfer/methods.py", METHODS): [
         ("F.pad(features, (0, width - features.shape[1])) + F", "F.pad(features, (0, width - features.shape[1])) - F"),
         ("        super().train(False)\n", "        super().train(mode)\n"),
         ("self.backbone = backbone.requires_grad_(False)", "self.backbone = backbone"),
@@ -71,7 +74,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("return Classifier(copy.deepcopy(backbone).requires_grad_(), head)\n\n\n@dataclass(frozen=True)\nclass Probe",
          "return Classifier(backbone.requires_grad_(), head)\n\n\n@dataclass(frozen=True)\nclass Probe"),
     ],
-    ("transfer/fine_tuning.py", TUNING): [
+    ("transfer/fine_tuning.py", LOOP): [
         ("how, rate, kept, seed, stop)", "how, rate, torch.arange(len(target.labels)), seed, stop)"),
         ("_accuracy(model, target.plain_batches(held), how)", "_accuracy(model, target.test_batches(), how)"),
         ("(-(scores[rate] or 0.0), rate)", "((scores[rate] or 0.0), rate)"),
