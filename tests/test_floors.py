@@ -20,7 +20,7 @@ FLOORS = [
     {"heads", "losses", "metrics", "models", "ood"},
     {"data"},
     {"training"},
-    {"evaluation", "tracking"},
+    {"evaluation", "tracking", "transfer"},
     {"compare", "experiment", "measuring"},
     {"cli"},
     {""},  # nc_tools itself, which shows what stands below; its version belongs to nobody

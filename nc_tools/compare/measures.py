@@ -42,9 +42,20 @@ _COLLAPSE = {
 }
 _TRANSFER = {
     "probe": "linear probe",
+    "ridge": "ridge probe",
     "knn": "kNN",
     "ncc_1": "1-shot class centre",
     "ncc_5": "5-shot class centre",
+    "imprint_1": "1-shot imprint",
+    "imprint_5": "5-shot imprint",
+    "finetune": "fine-tuning",
+    "lpft": "probe, then fine-tuning",
+    "scl": "one layer and a skip connection",
+}
+_LAYERS = {
+    "spearman": "Spearman of NC1 and probe over layers",
+    "kendall": "Kendall of NC1 and probe over layers",
+    "number": "layers",
 }
 OOD_SETS = {"near": "near outliers", "held_out": "held-out classes", "far": "far outliers"}
 OOD_SCORES = {
@@ -170,7 +181,7 @@ def measure(key: str) -> Measure:
     if group == "ood" and name.count("/") == 2:
         return _ood(key, *name.split("/"))
     if split == "transfer":
-        return Measure(key, f"transfer, {_TRANSFER.get(group, group)}", "higher", "points", 1)
+        return _of_transfer(key, group, name)
     if key in _RUN:
         return Measure(key, _RUN[key])
     if split == "perf" and group in _COST:
@@ -185,6 +196,21 @@ def _ood(key: str, where: str, score: str, name: str) -> Measure:
     if name not in _SEPARATION:
         return Measure(key, label)
     return Measure(key, label, "lower" if name == "fpr95" else "higher", "points", 1)
+
+
+def _of_transfer(key: str, group: str, name: str) -> Measure:
+    reader = _TRANSFER.get(group, group)
+    if name == "accuracy":
+        return Measure(key, f"transfer, {reader}", "higher", "points", 1)
+    if name == "interval":
+        return Measure(
+            key, f"transfer, {reader}: half of the 95 % interval over draws of shots", "neither", "points", 1
+        )
+    if group in _COLLAPSE and not name:
+        return Measure(key, f"transfer, {_COLLAPSE[group]} of its training part")
+    if group == "layers" and name in _LAYERS:
+        return Measure(key, f"transfer, {_LAYERS[name]}")
+    return Measure(key, f"transfer, {reader} {name}".rstrip())
 
 
 def _placed(label: str, place: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nc_tools.compare.measures import measure, p_text
+from nc_tools.compare.measures import PRIMARY, measure, p_text
 from nc_tools.compare.result import Comparison
 from nc_tools.compare.sentences import difference_text
 
@@ -61,13 +61,14 @@ def columns(comparison: Comparison) -> tuple[Column, ...]:
 
 def _described(comparison: Comparison) -> list[tuple[Column, tuple[str, ...]]]:
     """The descriptive columns whose metrics any run has; several metrics share a cell, joined by an arrow."""
-    rare = measure(rare_metric(comparison))
+    rare, usual = measure(rare_metric(comparison)), measure(PRIMARY)
     ece: tuple[Column, tuple[str, ...]]
     ece = (Column("ECE↓", "expected calibration error in points; lower is better"), (ECE,))
     if ECE_SCALED in comparison.metrics:
         both = "expected calibration error in points, before → after temperature scaling; lower is better"
         ece = (Column("ECE→TS↓", both), (ECE, ECE_SCALED))
     wanted = [
+        (Column(f"bal. acc.{usual.arrow}", f"{usual.label} on the test set; higher is better"), (PRIMARY,)),
         (
             Column(f"{rare.key.rsplit('/', 1)[-1]}{rare.arrow}", f"{rare.label}; higher is better"),
             (rare.key,),
@@ -77,7 +78,7 @@ def _described(comparison: Comparison) -> list[tuple[Column, tuple[str, ...]]]:
         (Column("NC1", "within-class variation of the training features; describes, does not judge"), (NC1,)),
         (Column("probe↑", "transfer: accuracy of a linear probe; higher is better"), (PROBE,)),
     ]
-    return [(column, keys) for column, keys in wanted if keys[0] in comparison.metrics]
+    return [(c, keys) for c, keys in wanted if keys[0] in comparison.metrics and keys[0] != comparison.primary.key]
 
 
 def lines(comparison: Comparison) -> tuple[Line, ...]:

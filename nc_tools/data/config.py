@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from nc_tools.data.coarse import check_grouping
 from nc_tools.data.colour import ColourJitter
 from nc_tools.data.cutout import Cutout
 from nc_tools.data.label_noise import Noise
@@ -122,6 +123,8 @@ class DataConfig:
         holdout: Share of the training subset that is kept for tuning, temperature and choice of epoch.
         held_out_classes: So many of the last classes are taken out of train and test and kept for transfer.
         transfer_data: Another source for transfer, in the same syntax.
+        coarse: Train on groups of classes and keep the classes themselves, on the same images, for transfer: the name
+            of a grouping (``digits-parity``, ``cifar10-animals``) or a CSV with the columns ``class`` and ``coarse``.
         skip_unreadable: Go on without images that cannot be decoded, instead of stopping.
         crop_padding: Pixels of zeros around an image before the random crop. None: image_size // 8 and at
             least 1, so 4 at 32 pixels and 1 at 8.
@@ -171,6 +174,7 @@ class DataConfig:
     ood_near: str | None = field(default=None, metadata={"later": True})
     ood_near_exclude: str | None = field(default=None, metadata={"later": True})
     ood_far: str | None = field(default=None, metadata={"later": True})
+    coarse: str | None = field(default=None, metadata={"later": True})
 
     def __post_init__(self) -> None:
         kind = parse_source(self.source).kind
@@ -189,6 +193,7 @@ class DataConfig:
                 "transfer is measured on held-out classes or on transfer_data, and both were given: "
                 "set held_out_classes=0 or leave transfer_data out"
             )
+        self._check_coarse()
         if self.labels is not None:
             parse_labels(self.labels)
             if self.noise is not None:
@@ -211,6 +216,21 @@ class DataConfig:
             raise ValueError(
                 f"ood_near_exclude leaves classes out of ood_near, and that is {self.ood_near}: name its source, or "
                 "leave ood_near_exclude out"
+            )
+
+    def _check_coarse(self) -> None:
+        if self.coarse is None:
+            return
+        check_grouping(self.coarse)
+        if self.held_out_classes or self.transfer_data is not None:
+            raise ValueError(
+                "with coarse labels transfer is measured on the classes that they gather, so held_out_classes must be "
+                "0 and transfer_data None: leave them out, or coarse"
+            )
+        if self.labels is not None:
+            raise ValueError(
+                "coarse labels are made of the folders' own classes, and labels from a CSV stand in for those: give "
+                "coarse or labels"
             )
 
     def _check_sampling(self) -> None:

@@ -170,6 +170,11 @@ def with_labels(images: Images, labels: Tensor) -> Images:
     return replace(images, labels=labels, clean_labels=images.labels)
 
 
+def relabelled(images: Images, labels: Tensor, classes: tuple[str, ...]) -> Images:
+    """Return the same images under the labels of another set of classes; what was clean among the former goes."""
+    return replace(images, labels=labels, classes=classes, clean_labels=None)
+
+
 def with_classes(images: Images, first: int, stop: int) -> Images:
     """Return the samples of classes ``first`` to ``stop - 1``, labelled from 0."""
     chosen = images.subset(((images.labels >= first) & (images.labels < stop)).nonzero().flatten())

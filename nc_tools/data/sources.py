@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nc_tools.data.coarse import coarsened, read_grouping
 from nc_tools.data.config import DataConfig, SourceName, parse_labels, parse_source
 from nc_tools.data.csv_labels import read_labels
 from nc_tools.data.decode import Progress
@@ -35,7 +36,7 @@ class Sources:
     Attributes:
         train: The whole training set, before any subset is drawn.
         test: The test set.
-        transfer_train: Images of other classes to fit a transfer measure on, or None.
+        transfer_train: Images of other classes, or the same under finer ones, to fit a transfer measure on, or None.
         transfer_test: Images of those classes to measure it on, or None.
         mean: (C,), over all pixels of ``train``, in 0..1.
         std: (C,), likewise.
@@ -95,6 +96,8 @@ def load(config: DataConfig, cache: Path | None = None, progress: Progress | Non
     transfer: _Pair | None = None
     if config.held_out_classes:
         pair, transfer = _hold_out_classes(pair, config.held_out_classes)
+    elif config.coarse is not None:
+        pair, transfer = _coarsen(pair, config.coarse)
     elif config.transfer_data is not None:
         channels, size, _ = pair.train.shape
         transfer = _load_source(parse_source(config.transfer_data), config, size, channels, limit, cache, progress)
@@ -186,3 +189,10 @@ def _hold_out_classes(pair: _Pair, held_out: int) -> tuple[_Pair, _Pair]:
     kept = replace(pair, train=with_classes(pair.train, 0, stay), test=with_classes(pair.test, 0, stay))
     away = _Pair(with_classes(pair.train, stay, total), with_classes(pair.test, stay, total))
     return kept, away
+
+
+def _coarsen(pair: _Pair, grouping: str) -> tuple[_Pair, _Pair]:
+    """Return the images under coarse labels, and the same ones under their own."""
+    groups, group_of = read_grouping(grouping, pair.train.classes)
+    train, test = (coarsened(images, groups, group_of) for images in (pair.train, pair.test))
+    return replace(pair, train=train, test=test), pair

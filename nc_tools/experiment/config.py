@@ -11,6 +11,9 @@ from nc_tools.heads.base import Head
 from nc_tools.losses.base import LossTerm
 from nc_tools.spec import Spec
 from nc_tools.training import OptimConfig, SecondStage, TrainConfig
+from nc_tools.transfer import FineTuning
+
+PRIMARY = "test/gen/balanced_accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +98,10 @@ class Protocol:
         curve_points: How many epochs collapse is measured at along training.
         curve_samples: Largest number of training images it is measured on there (at the end it is all of them).
         transfer_samples: Largest number of images of a transfer set, train and test each.
+        primary: Key of the one metric that decides: of the test set, or of transfer. Rates and knobs are chosen by
+            balanced accuracy on the hold-out of the training set, whatever it is: nothing is tuned by transfer.
+        fine_tuning: Fine-tune each final model to the transfer set in these ways; None, as it costs trainings.
+        rank_layers: Measure the transfer set's collapse layer by layer, with what a ridge probe reads from each.
         suspects: Rows of suspects.csv, the training labels that look wrong, in a final run; 0 for none. None: 2000
             where the data hold noisy labels (drawn, or from a CSV), none elsewhere.
     """
@@ -110,6 +117,9 @@ class Protocol:
     curve_samples: int = 4096
     transfer_samples: int = 4000
     suspects: int | None = field(default=None, metadata={"later": True})
+    primary: str = field(default=PRIMARY, metadata={"later": True})
+    fine_tuning: FineTuning | None = field(default=None, metadata={"later": True})
+    rank_layers: bool = field(default=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -119,6 +129,11 @@ class Protocol:
                 raise ValueError(f"protocol.{name} must be at least 1, got {getattr(self, name)}")
         if self.suspects is not None and self.suspects < 0:
             raise ValueError(f"protocol.suspects must not be negative, got {self.suspects}")
+        if not self.primary.startswith(("test/", "transfer/")):
+            raise ValueError(
+                f"protocol.primary must be the key of a final value of the test set or of transfer, such as {PRIMARY}, "
+                f"got {self.primary!r}"
+            )
         if set(self.seeds) & set(self.tuning_seeds):
             raise ValueError(
                 f"seeds of the final runs must not be tuned on, but {sorted(set(self.seeds) & set(self.tuning_seeds))} "

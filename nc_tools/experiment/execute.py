@@ -10,7 +10,7 @@ import torch
 
 from nc_tools.evaluation import collapse, collect, generalisation, noise
 from nc_tools.experiment.checkpoints import Checkpoints
-from nc_tools.experiment.encode import config_hash, settings
+from nc_tools.experiment.encode import config_hash, encode, settings
 from nc_tools.experiment.final import measure_final
 from nc_tools.experiment.first_stage import FirstStage, first_stage
 from nc_tools.experiment.job import Job, JobResult, Progress
@@ -73,6 +73,8 @@ def identify(job: Job, facts: DataFacts) -> RunIdentity:
     if job.kind != "tuning":
         decides += [rules.curve_points, rules.curve_samples, rules.transfer_samples]
         decides += [] if rules.suspects is None else [rules.suspects]
+        decides += [] if rules.fine_tuning is None else [encode(rules.fine_tuning)]
+        decides += ["rank_layers"] if rules.rank_layers else []
     return RunIdentity(
         kind=job.kind,
         arm=job.arm,
@@ -216,7 +218,7 @@ class _Run:
 
     def _measure(self, model: Classifier, indices: torch.Tensor) -> dict[str, float]:
         if self.job.kind == "final":
-            return measure_final(self.job, self.data, self.facts, model, indices, self.record)
+            return measure_final(self.job, self.data, self.facts, model, indices, self.record, self.stop)
         values = self._holdout(model)
         if self.job.kind == "holdout":
             values["cal/temperature"] = fit_temperature(self._held.logits, self._held.labels)

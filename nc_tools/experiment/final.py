@@ -7,16 +7,16 @@ import copy
 import torch
 from torch import Tensor
 
-from nc_tools.data.images import Images
 from nc_tools.evaluation import collapse, collect, generalisation, with_prefix
 from nc_tools.experiment.figures import write_figures
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.noisy import measure_noise
 from nc_tools.experiment.ood import measure_ood
 from nc_tools.experiment.setup import Data, DataFacts
+from nc_tools.experiment.transfer import measure_transfer
 from nc_tools.experiment.weights import load_weights, save_tensors
+from nc_tools.interruption import StopSignal
 from nc_tools.metrics import calibration, fit_temperature, per_class
-from nc_tools.metrics.transfer import transfer_report
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Collected
 from nc_tools.seeds import stream
@@ -25,7 +25,13 @@ from nc_tools.tracking.files import write_json
 
 
 def measure_final(
-    job: Job, data: Data, facts: DataFacts, model: Classifier, indices: Tensor, record: RunRecord
+    job: Job,
+    data: Data,
+    facts: DataFacts,
+    model: Classifier,
+    indices: Tensor,
+    record: RunRecord,
+    stop: StopSignal | None = None,
 ) -> dict[str, float]:
     """Measure a trained model on all its sets; write predictions and figures beside its record.
 
@@ -45,7 +51,7 @@ def measure_final(
         values |= with_prefix("test/cal_ts" if name == "temperature" else "test/cal_oracle", scaled)
     values |= measure_noise(job, data, model, train, test, indices, record)
     values |= _best_epoch(job, data, facts, model, record, dtype)
-    values |= _transfer(job, data, model, dtype)
+    values |= measure_transfer(job, data, model, record, stop)
     values |= measure_ood(data, model, train, test, dtype)
     _write(record, test, facts, temperatures)
     curves = record.read().curves()
@@ -79,22 +85,6 @@ def _best_epoch(
     test = collect(best, data.plain_batches(data.sources.test), dtype=dtype)
     values = generalisation(test, torch.tensor(facts.class_counts), "best")
     return values | {"best/epoch": read_run(job.holdout_run).final["best/epoch"]}
-
-
-def _transfer(job: Job, data: Data, model: Classifier, dtype: torch.dtype) -> dict[str, float]:
-    train, test = data.sources.transfer_train, data.sources.transfer_test
-    if train is None or test is None:
-        return {}
-    most = job.protocol.transfer_samples
-    seen, asked = (collect(model, data.plain_batches(s, _some(s, most)), dtype=dtype) for s in (train, test))
-    return with_prefix("transfer", transfer_report(seen.features, seen.labels, asked.features, asked.labels, job.seed))
-
-
-def _some(images: Images, most: int) -> Tensor:
-    """Return the same random images for every run, where a set has more than ``most``."""
-    if len(images) <= most:
-        return torch.arange(len(images))
-    return torch.randperm(len(images), generator=stream(0, "transfer"))[:most].sort().values
 
 
 def _write(record: RunRecord, test: Collected, facts: DataFacts, temperatures: dict[str, float]) -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from nc_tools.compare import compare, long_rows, render_terminal, write_report
 from nc_tools.compare.sentences import headline
+from nc_tools.experiment.ranking import tell_ranking
 from nc_tools.tracking import MlflowSync, direct_links
 
 
@@ -28,6 +29,8 @@ def report(out: Path, console: Console, sync: MlflowSync, *, baseline: str | Non
     console.print()
     render_terminal(comparison, console)
     write_report(comparison, out / "report")
+    if comparison.primary.key.startswith("transfer/"):
+        tell_ranking(comparison, out / "report", console)
     summary = {
         "suite": comparison.experiment.suite,
         "experiment": comparison.experiment.name,

@@ -117,6 +117,9 @@ def make_plan(
         protocol = dataclasses.replace(
             protocol, seeds=(0, 1), draws=2, rates=(0.0316, 0.1), max_extensions=0, curve_points=2
         )
+        if protocol.fine_tuning is not None:
+            short = put(protocol.fine_tuning, "training.epochs", SMOKE_EPOCHS)
+            protocol = dataclasses.replace(protocol, fine_tuning=dataclasses.replace(short, rates=short.rates[:1]))
     if args.seeds is not None:
         protocol = dataclasses.replace(protocol, seeds=parse_seeds(args.seeds))
     references = {a: b for a, b in protocol.references.items() if a in chosen and b in chosen}

@@ -21,6 +21,7 @@ from nc_tools.experiment.execute import identify
 from nc_tools.experiment.job import Job, JobResult, Kind
 from nc_tools.experiment.overrides import put
 from nc_tools.experiment.setup import DataFacts, build_loss, build_model, facts_of, open_data
+from nc_tools.experiment.transfer import check_transfer
 from nc_tools.experiment.tuning import Score, Tuned, mean_over_seeds, tune
 from nc_tools.experiment.workers import Workers
 from nc_tools.interruption import Killed, StopSignal
@@ -133,6 +134,7 @@ def _check(plan: Plan, options: Options, display: Display, stop: StopSignal) -> 
     if data.sources.skipped:
         names = ", ".join(data.sources.skipped[:5])
         display.note(f"{len(data.sources.skipped)} unreadable images left out: {names}")
+    check_transfer(plan.protocol, data.sources)
     facts = facts_of(data.sources, data.sources.train.labels[data.subsets.train])
     display.note(
         f"{first.data.source}: {len(data.subsets.train)} training images of {facts.num_classes} classes "
@@ -273,7 +275,7 @@ def _write_experiment(plan: Plan, out: Path, runs: Sequence[Mapping[str, Any]]) 
         "question": plan.question,
         "baseline": plan.baseline,
         "arms": list(plan.arms),
-        "primary": "test/gen/balanced_accuracy",
+        "primary": plan.protocol.primary,
         "suite": plan.suite,
         "protocol": {k: v for k, v in encode(plan.protocol).items() if k != "dataclass"},
         "runs": list(runs),

@@ -19,7 +19,8 @@ from nc_tools.metrics.kernel_calibration import kernel_calibration_error
 from nc_tools.metrics.memorisation import memorisation
 from nc_tools.metrics.minority import minority_collapse
 from nc_tools.metrics.orthogonality import outlier_orthogonality
-from nc_tools.metrics.probe import linear_probe
+from nc_tools.metrics.probe import Probe, fit_probe, fit_ridge_probe, linear_probe, ridge_probe
+from nc_tools.metrics.ranking import CollapseRanking, RankCorrelation, Ranked, rank_by_collapse, rank_correlation
 from nc_tools.metrics.regression_collapse import regression_collapse
 from nc_tools.metrics.reliability import (
     ReliabilityBins,
@@ -36,7 +37,7 @@ from nc_tools.metrics.subgroups import subgroup_collapse
 from nc_tools.metrics.suspects import Suspects, precision_at, rank_suspects
 from nc_tools.metrics.tagwise import tagwise_average
 from nc_tools.metrics.temperature import fit_temperature
-from nc_tools.metrics.transfer import knn_accuracy, nearest_class_centre, transfer_report
+from nc_tools.metrics.transfer import imprint_accuracy, knn_accuracy, nearest_class_centre, transfer_report
 from nc_tools.metrics.transition import (
     anchor_transition,
     checked_transition,
@@ -50,9 +51,13 @@ from nc_tools.metrics.variability import variability_collapse_index
 
 __all__ = [
     "AffineScaling",
+    "CollapseRanking",
     "DebiasedError",
     "GeometricComplexity",
     "PerClass",
+    "Probe",
+    "RankCorrelation",
+    "Ranked",
     "ReliabilityBins",
     "RiskCoverage",
     "SELIGeometry",
@@ -72,11 +77,14 @@ __all__ = [
     "equal_mass_calibration_error",
     "expected_calibration_error",
     "fit_dirichlet_scaling",
+    "fit_probe",
+    "fit_ridge_probe",
     "fit_temperature",
     "fit_vector_scaling",
     "geometric_complexity",
     "grouped_calibration",
     "hyperspherical_uniformity",
+    "imprint_accuracy",
     "kernel_calibration_error",
     "knn_accuracy",
     "layer_alignment",
@@ -89,9 +97,12 @@ __all__ = [
     "outlier_orthogonality",
     "per_class",
     "precision_at",
+    "rank_by_collapse",
+    "rank_correlation",
     "rank_suspects",
     "regression_collapse",
     "reliability_bins",
+    "ridge_probe",
     "risk_coverage",
     "seli_distance",
     "seli_geometry",

@@ -49,6 +49,34 @@ def checked_bins(num_bins: int) -> int:
     return num_bins
 
 
+def checked_bank(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Check the samples that a reader of features is fitted to, and number their classes from 0.
+
+    Args:
+        features: (N, D).
+        labels: (N,), any integers.
+
+    Returns:
+        Features of at least float32, labels from 0 to K - 1 by rising value, and the K values, all on one device.
+
+    Raises:
+        TypeError: If labels are not integers or features not floating-point.
+        ValueError: If shapes do not fit, there are fewer than two classes, or features are not finite.
+    """
+    check_pair(features, labels)
+    bank = at_least_float32(features.detach())
+    given = labels.to(bank.device).contiguous()
+    ordered = given.sort().values
+    known = ordered[ordered.diff(prepend=ordered[:1] - 1) != 0]
+    if len(known) < 2:
+        raise ValueError(
+            f"a transfer set needs samples of at least two classes, got {len(given)} samples of {len(known)}: "
+            "there is nothing to tell apart"
+        )
+    _check_finite("training", bank)
+    return bank, torch.searchsorted(known, given), known
+
+
 def checked_sets(
     train_features: Tensor, train_labels: Tensor, test_features: Tensor, test_labels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
@@ -75,15 +103,11 @@ def checked_sets(
             f"training and test features must be equally wide, got {train_features.shape[1]} and "
             f"{test_features.shape[1]}"
         )
-    bank = at_least_float32(train_features.detach())
+    bank, place, known = checked_bank(train_features, train_labels)
     queries = at_least_float32(test_features.detach()).to(bank)
-    labels = train_labels.to(bank.device).contiguous()
-    ordered = labels.sort().values
-    known = ordered[ordered.diff(prepend=ordered[:1] - 1) != 0]
-    place = torch.searchsorted(known, labels)
     asked = test_labels.to(bank.device, known.dtype).contiguous()
-    if len(known) < 2 or len(asked) == 0:
-        raise ValueError(f"a transfer set needs two classes and a test sample, got {len(known)} and {len(asked)}")
+    if len(asked) == 0:
+        raise ValueError("a transfer set needs a test sample, got none")
     answers = torch.searchsorted(known, asked).clamp(max=len(known) - 1)
     unseen = asked[known[answers] != asked]
     if len(unseen):
@@ -92,10 +116,7 @@ def checked_sets(
             f"test labels must be classes of the training part, but {len(unseen)} are not ({names}): "
             "take their samples out or give training samples of them"
         )
-    for name, part in (("training", bank), ("test", queries)):
-        bad = int((~part.isfinite().all(dim=1)).sum())
-        if bad:
-            raise ValueError(f"features must be finite, but {bad} {name} samples hold NaN or inf")
+    _check_finite("test", queries)
     return bank, place, queries, answers, len(known)
 
 
@@ -123,3 +144,9 @@ def checked_features(features: Tensor, labels: Tensor, num_classes: int | None) 
     if bad:
         raise ValueError(f"features must be finite, but {bad} of {len(x)} samples hold NaN or inf: repair them")
     return x, y, number
+
+
+def _check_finite(name: str, features: Tensor) -> None:
+    bad = int((~features.isfinite().all(dim=1)).sum())
+    if bad:
+        raise ValueError(f"features must be finite, but {bad} {name} samples hold NaN or inf")
