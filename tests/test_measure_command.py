@@ -18,9 +18,10 @@ from torch import nn
 import nc_tools
 from nc_tools.cli import main
 from nc_tools.data import DataConfig
-from nc_tools.measuring import figures
+from nc_tools.measuring import figures, survey
 from nc_tools.measuring.images import Drawn, SetBatches, load_sets
 from nc_tools.measuring.readings import ROWS, headline, reading
+from nc_tools.measuring.report import Report, html_text, json_text
 
 CLASSES = ("<b>ant", "bee", "cow & calf")
 
@@ -252,6 +253,26 @@ class TestReadings:
         assert headline({"nc/nc1_pinv": 0.05}, {"nc/nc1_pinv": 0.5}).startswith("On training images classes are nearly")
         assert headline(None, {"nc/nc1_pinv": 2.0}).startswith("On these images")
         assert "do not define" in headline({}, None)
+
+
+def test_absent_classes_and_odd_names_leave_page_and_json_whole():
+    torch.manual_seed(0)
+    x, y = torch.randn(12, 4), torch.arange(12) % 3
+    found = survey(nn.Sequential(nn.Linear(4, 5)), [(x, y)])  # two classes without a sample
+    classes = ("a", "b", "c", "<d>", "e")
+    report = Report("<u>net", "data & more", "fc", 4, classes, {"train": found}, ("<s>",), "0", "2", "cpu")
+
+    def never(constant):
+        raise AssertionError(constant)
+
+    told = json.loads(json_text(report), parse_constant=never)["sets"]["train"]
+    assert told["spread"][3:] == [None, None]
+    assert told["cosines"][4] == [None] * 5
+    page = html_text(report)
+    assert "&lt;u&gt;net" in page
+    assert "data &amp; more" in page
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL).lower()
+    assert not any(tag in page for tag in ("<u>", "<s>", "<d>"))
 
 
 class TestFigures:

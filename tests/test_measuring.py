@@ -90,6 +90,15 @@ def test_layers_are_pooled_when_they_run_and_not_after_the_next_one_wrote_over_t
     assert with_group(found, "train/layer/4")["nc1_pinv"] == pytest.approx(found["train/nc/nc1_pinv"])
 
 
+def test_a_layer_without_a_map_is_kept_as_it_was_too():
+    x, y = images()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(108, 8), nn.ReLU(inplace=True), nn.Linear(8, 4))
+    found = nc_tools.measure(model, batches(x, y, 20), layers=["1"])
+    expected = neural_collapse(model[:2](x).detach(), y)["nc1_trace"]
+    assert found["layer/1/nc1_trace"] == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("make", [lambda: CosineHead(8, 4), lambda: ETFHead(8, 4, projection=5)])
 def test_our_heads_are_measured_before_and_behind_their_own_map(make):
     x, y = images()
