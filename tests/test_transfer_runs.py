@@ -126,6 +126,7 @@ def test_what_is_measured_besides_is_part_of_a_final_run_alone(tmp_path):
     for rules in ({"fine_tuning": SHORT}, {"rank_layers": True}):
         assert name("final", **rules) != name("final")
         assert name("tuning", **rules) == name("tuning")
+        assert name("holdout", **rules) == name("holdout")
     assert name("final", primary="transfer/knn/accuracy") == name("final")
     other = FineTuning(rates=(0.02,), training=SHORT.training)
     assert name("final", fine_tuning=other) != name("final", fine_tuning=SHORT)

@@ -73,6 +73,7 @@ def identify(job: Job, facts: DataFacts) -> RunIdentity:
     if job.kind != "tuning":
         decides += [rules.curve_points, rules.curve_samples, rules.transfer_samples]
         decides += [] if rules.suspects is None else [rules.suspects]
+    if job.kind == "final":
         decides += [] if rules.fine_tuning is None else [encode(rules.fine_tuning)]
         decides += ["rank_layers"] if rules.rank_layers else []
     return RunIdentity(
