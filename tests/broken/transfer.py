@@ -3,7 +3,9 @@
 PROBES, COARSE = "tests/test_transfer_probes.py", "tests/test_transfer_coarse.py"
 TUNING = "tests/test_transfer_fine_tuning.py"
 LAYERS = f"{TUNING} -k 'looked_at_as or tokens or write_into or not_there'"
-METHODS = f"{TUNING} -k 'starts_from or not_seen or moves_nothing or skip_connection or widens or eval_mode or least_nc1'"
+METHODS = (
+    f"{TUNING} -k 'starts_from or not_seen or moves_nothing or skip_connection or widens or eval_mode or least_nc1'"
+)
 LOOP = f"{TUNING} -k 'rate or look_at_the_hold_out or dropout'"
 RUNS = (
     "tests/test_transfer_runs.py -k "
