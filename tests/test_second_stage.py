@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from nc_tools.data import Mixup
 from nc_tools.heads import LEARNED, LEARNED_PER_CLASS, CosineHead, ETFHead, LinearHead
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Collected
@@ -17,6 +18,7 @@ from nc_tools.training import (
     NearestClassMean,
     OptimConfig,
     ReTrainClassifier,
+    SharpnessAware,
     TauNormalise,
     TrainConfig,
     retrain,
@@ -116,6 +118,15 @@ def test_a_retrained_stage_is_plain_descent_on_frozen_features(stage):
     weight, offset = parts if len(parts) == 2 else (parts[0][:, None] * rows, parts[0] * bias)
     assert torch.allclose(model.head.weight, weight, atol=1e-5)
     assert torch.allclose(model.head.bias, offset, atol=1e-5)
+
+
+def test_what_the_first_stage_mixed_or_climbed_the_second_does_not():
+    plain, other = trained(linear()), trained(linear())
+    stage = ReTrainClassifier(share=0.3)
+    again(plain, stage)
+    training, optim = replace(TRAINING, mixing=Mixup()), replace(OPTIM, sharpness=SharpnessAware())
+    retrain(other, stage, linear(9), Rows(), training, optim)
+    assert torch.equal(plain.head.weight, other.head.weight)
 
 
 def test_weight_scaling_scales_scores_by_class_and_folds_into_a_linear_head():

@@ -26,7 +26,9 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("round(self.share * first)", "round(first)"),
         ("max(1, round(", "max(0, round("),
         ("        stage.fold(trained.head, model.head)\n", ""),
-        ("        stage.optim(optim),", "        optim,"),
+        ("replace(stage.optim(optim), sharpness=None)", "replace(optim, sharpness=None)"),
+        ("replace(stage.optim(optim), sharpness=None)", "stage.optim(optim)"),
+        ("training.epochs), mixing=None)", "training.epochs))"),
         ("    stage.check(model.head)\n", ""),
     ],
     ("training/post_hoc.py", STAGE): [
@@ -44,7 +46,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ('stream(self._seed, "order", number, 1)', 'stream(0, "order", number, 1)'),
         ('stream(self._seed, "order", number, 1)', 'stream(self._seed, "order", 1)'),
     ],
-    ("training/loop.py", RESUMED): [("elif keep_last and state.step == total:", "elif keep_last and state.step < 0:")],
+    ("training/loop.py", RESUMED): [("keep_last if state.step == total else due:", "state.step < total and due:")],
     ("experiment/checkpoints.py", RESUMED): [
         ("for path in (self.main, self.second)", "for path in (self.main,)"),
         ("for path in (self.main, self.second)", "for path in (self.first, self.main, self.second)"),
