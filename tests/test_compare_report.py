@@ -2,7 +2,6 @@ import csv
 import io
 import json
 import re
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -192,7 +191,7 @@ def test_two_seeds_and_a_wild_interval_do_not_flatten_the_others():
     assert "nan" not in page.split("</style>")[1].replace("finance", "")
 
 
-def test_a_thousand_classes_and_twelve_arms_take_less_than_three_seconds(tmp_path):
+def test_a_thousand_classes_and_twelve_arms_make_a_page_that_opens_at_once(tmp_path):
     generator = np.random.default_rng(0)
     names = tuple(f"class {k}" for k in range(1000))
     counts = tuple(int(1280 * 256 ** (-k / 999)) for k in range(1000))
@@ -207,6 +206,5 @@ def test_a_thousand_classes_and_twelve_arms_take_less_than_three_seconds(tmp_pat
             }
             per_class = PerClass(names, counts, (50,) * 1000, recall)
             runs.append(ComparedRun(f"arm_{arm}", seed, 0, "FINISHED", final, curves, per_class))
-    start = time.perf_counter()
     write_report(compare_runs(runs, "arm_0"), tmp_path)
-    assert time.perf_counter() - start < 3
+    assert (tmp_path / "comparison.html").stat().st_size < 2_000_000
