@@ -209,7 +209,8 @@ def test_all_arms_of_a_seed_share_backbone_subset_order_and_augmentation(tmp_pat
 
     def training_batches(data, indices, views):
         loader = training(data, indices, views)
-        seen[current] = [(b.index, b.inputs, b.labels) for epoch in (0, 1) for b in loader.epoch(epoch)]
+        # A second stage, which draws class by class, asks again.
+        seen.setdefault(current, [(b.index, b.inputs, b.labels) for epoch in (0, 1) for b in loader.epoch(epoch)])
         return loader
 
     monkeypatch.setattr(Data, "training_batches", training_batches)

@@ -59,7 +59,7 @@ class NegatedHead(Head):
 
 def concrete(cls: type[Head] = Head) -> Iterator[type[Head]]:
     for sub in cls.__subclasses__():
-        if not sub.__abstractmethods__:
+        if not sub.__abstractmethods__ and not sub.__name__.startswith("_"):  # a part of another's inside
             yield sub
         yield from concrete(sub)
 

@@ -75,7 +75,7 @@ class LearnableWeightScaling(RetrainedStage):
     def start(self, head: Head, fresh: Head) -> Head:  # noqa: ARG002
         """Return the head with factors on its rows, or a copy of it in which the scales alone are learned."""
         if isinstance(head, LinearHead):
-            return ScaledRows(head)
+            return _ScaledRows(head)
         copied = copy.deepcopy(head).requires_grad_(requires_grad=False)
         scales = _class_scales(copied)
         assert scales is not None  # noqa: S101 (check has seen to it)
@@ -85,7 +85,7 @@ class LearnableWeightScaling(RetrainedStage):
     @torch.no_grad()
     def fold(self, trained: Head, head: Head) -> None:
         """Multiply rows and biases by their factors, or take over the scales."""
-        if not isinstance(trained, ScaledRows):
+        if not isinstance(trained, _ScaledRows):
             head.load_state_dict(trained.state_dict())
             return
         head.weight.copy_(trained.factor[:, None] * trained.rows)
@@ -100,7 +100,7 @@ def _class_scales(head: Head) -> nn.Parameter | None:
     return owner.raw if learned and isinstance(owner, Scale) else None
 
 
-class ScaledRows(Head):
+class _ScaledRows(Head):
     """A linear head whose rows are constants and whose factors are learned.
 
     Args:
