@@ -23,6 +23,12 @@ $python benchmarks/dot_regression.py --device cuda --steps 200 | tee "$out/gpu_d
 echo "== batches: crop, flip, normalise"
 $python benchmarks/data.py --device cuda --data "imagefolder:$images" --cache "$out/cache" | tee "$out/gpu_data.txt"
 
+echo "== heads, losses, collapse measures, a whole evaluation"
+$python benchmarks/heads.py --json "$out/gpu_heads.json" | tee "$out/gpu_heads.txt"
+$python benchmarks/nearest_etf.py --device cuda | tee "$out/gpu_nearest_etf.txt"
+$python benchmarks/losses.py --device cuda --json "$out/gpu_losses.json" | tee "$out/gpu_losses.txt"
+$python benchmarks/evaluation.py --device cuda | tee "$out/gpu_evaluation.txt"
+
 echo "== ResNet-32 on CIFAR-10 IF100, all arms, 3 seeds; the literature's optimiser, as many epochs as fit"
 timeout --signal=TERM --kill-after=60 "${minutes}m" \
   $python recipes/long_tail.py --device cuda --data "imagefolder:$images" --imbalance 100 --set data.protocol=ldam \

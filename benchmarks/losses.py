@@ -54,6 +54,12 @@ OF_LOGITS: list[tuple[str, Build]] = [
     ("MeanSquared", lambda _: losses.MeanSquared()),
     ("BinaryCrossEntropy", lambda n: losses.BinaryCrossEntropy(len(n))),
     ("LogitNorm", lambda _: losses.LogitNorm()),
+    ("GeneralizedCrossEntropy", lambda _: losses.GeneralizedCrossEntropy()),
+    ("SymmetricCrossEntropy", lambda _: losses.SymmetricCrossEntropy()),
+    ("NCEAndRCE", lambda _: losses.NCEAndRCE()),
+    ("NCEAndMAE", lambda _: losses.NCEAndMAE()),
+    ("EarlyLearning", lambda n: losses.EarlyLearning(50_000, len(n))),
+    ("ForwardCorrection", lambda n: losses.ForwardCorrection(len(n))),
 ]
 OF_FEATURES: list[tuple[str, Build]] = [
     ("DotRegression", lambda _: losses.DotRegression()),
@@ -61,11 +67,25 @@ OF_FEATURES: list[tuple[str, Build]] = [
     ("CosineRegression", lambda _: losses.CosineRegression()),
     ("NTCE", lambda _: losses.NTCE()),
     ("NONL", lambda _: losses.NONL()),
+    ("FeatureEntropy", lambda _: losses.FeatureEntropy()),
+    ("FeatureDecay", lambda _: losses.FeatureDecay()),
+    ("CodingRate", lambda _: losses.CodingRate()),
+]
+# Losses that keep class centres (K, D).
+OF_CENTRES: list[tuple[str, Callable[[int, int], LossTerm]]] = [
+    ("ClassCompactness", losses.ClassCompactness),
+    ("ClassSpread", losses.ClassSpread),
+    ("Alignment", losses.Alignment),
 ]
 # Losses of pairs of samples: N x N scores are their nature, and how many copies of them live at once is the question.
 OF_PAIRS: list[tuple[str, Build]] = [
     ("NTCE", lambda _: losses.NTCE()),
     ("NONL", lambda _: losses.NONL()),
+    ("SupCon, two views", lambda _: losses.SupCon()),
+    ("BalancedSupCon, two views", lambda _: losses.BalancedSupCon()),
+    ("ClassConditionalInfoNCE, two views", lambda _: losses.ClassConditionalInfoNCE()),
+    ("Spread, two views", lambda _: losses.Spread()),
+    ("DHEL, two views", lambda _: losses.DHEL()),
 ]
 
 
@@ -241,6 +261,8 @@ def main() -> None:
     works: dict[str, Callable[[], object]] = {"torch cross_entropy": cross_entropy}
     works |= {name: step_on_logits(build(counts).to(device), logits, batch) for name, build in OF_LOGITS}
     of_features = {name: stepper(build(counts).to(device), frame, features, batch) for name, build in OF_FEATURES}
+    centred = {name: build(d, k).to(device) for name, build in OF_CENTRES}
+    of_features |= {name: stepper(loss, frame, features, batch) for name, loss in centred.items()}
     median = timed(works, device, args.turns, args.repeats)
     base = median["torch cross_entropy"]
     median |= timed(of_features, device, args.turns, args.repeats)
@@ -255,15 +277,21 @@ def main() -> None:
         print(f"{name:<34}{value:9.3f} ms   {value / base:5.2f}")
 
     labels = torch.arange(pairs_n, device=device) % 10
-    pair_batch, pair_head = Batch(labels, labels, labels), ETFHead(pairs_d, 10).to(device)
+    pair_head = ETFHead(pairs_d, 10).to(device)
     points = torch.randn(pairs_n, pairs_d, device=device)
+    pair_works = {}
     memory = {}
     print(f"largest memory of a step beyond its input, N, D = {pairs_n}, {pairs_d}, in N^2 floats")
     for name, build in OF_PAIRS:
-        work = stepper(build(counts_of(10)).to(device), pair_head, points, pair_batch)
+        loss = build(counts_of(10)).to(device)
+        half = slice(pairs_n // loss.views)  # two views of half the images are as many rows
+        rows = Batch(*(labels[half] for _ in range(3)))
+        work = stepper(loss, pair_head, points[half], rows)
         memory[name] = peak_floats(work, device) / pairs_n**2
+        pair_works[name] = work
         print(f"{name:<34}{memory[name]:9.2f}")
 
+    works |= pair_works
     waiting = None
     if device.type == "cuda":
         waiting = [name for name, work in works.items() if waits(work)]
