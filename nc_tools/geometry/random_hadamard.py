@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nc_tools.geometry.hadamard import FACTOR, hadamard, power_of_two, walsh_hadamard
 
-ROWS = 512
+ROWS = 64
 
 
 def draw_signed_permutation(dim: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -100,12 +100,14 @@ def hadamard_etf(num_classes: int, order: Tensor, signs: Tensor) -> Tensor:
     check_structured(num_classes, len(order))
     factor = hadamard(FACTOR).to(signs)
     frame = signs.new_empty(num_classes, len(order))
+    # Stretched by its signs, and centred by the lift of the mean, so that the frame is written once.
+    stretched = signs * signs.new_tensor([[math.sqrt(num_classes / (num_classes - 1))], [1.0]])
+    mean = lift(signs.new_full((1, num_classes), 1 / num_classes), order, stretched, factor)
     # Some rows at a time: the steps of a transform keep several copies of what they work on.
     eye = torch.eye(num_classes, dtype=signs.dtype, device=signs.device)
     for start in range(0, num_classes, ROWS):
-        frame[start : start + ROWS] = lift(eye[start : start + ROWS], order, signs, factor)
-    frame -= frame.mean(0)
-    frame *= math.sqrt(num_classes / (num_classes - 1))
+        rows = slice(start, start + ROWS)
+        torch.sub(lift(eye[rows], order, stretched, factor), mean, out=frame[rows])
     return frame
 
 
