@@ -304,3 +304,34 @@ def test_saturated_and_large_logits_stay_finite():
     values += [*brier_decomposition(logits, labels).values(), risk_coverage(logits, labels).aurc]
     values += [float(f(logits, labels)(logits).abs().max()) for f in (fit_vector_scaling, fit_dirichlet_scaling)]
     assert all(math.isfinite(value) for value in values)
+
+
+def debiased_by_hand(gaps: list[list[float]]) -> float:
+    """Sum over bins of n_b (mean^2 - variance of the mean), over N; a bin of one sample counts nothing."""
+    total = 0.0
+    for values in gaps:
+        n = len(values)
+        if n > 1:
+            mean = sum(values) / n
+            total += n * (mean**2 - sum((v - mean) ** 2 for v in values) / n / (n - 1))
+    return total / sum(map(len, gaps))
+
+
+def test_the_interval_of_the_debiased_error_is_the_bootstraps_about_the_plug_in_value() -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits, labels = 4 * torch.randn(40, 3, generator=generator), torch.randint(3, (40,), generator=generator)
+    confidence, guess = logits.double().softmax(1).max(1)
+    order = confidence.argsort(stable=True)
+    gap = ((guess == labels).double() - confidence)[order].tolist()
+    found = debiased_calibration_error(logits, labels, num_bins=4, resamples=30, seed=5)
+    drawn = torch.randint(40, (30, 40), generator=torch.Generator().manual_seed(5)).tolist()
+    values = sorted(debiased_by_hand([[gap[i] for i in row if i // 10 == b] for b in range(4)]) for row in drawn)
+    own = debiased_by_hand([gap[10 * b : 10 * b + 10] for b in range(4)])
+    plug_in = sum(sum(gap[10 * b : 10 * b + 10]) ** 2 / 10 for b in range(4)) / 40
+    low, high = (
+        values[int(q * 29)] + q * 29 % 1 * (values[int(q * 29) + 1] - values[int(q * 29)]) for q in (0.025, 0.975)
+    )
+    assert found.value == pytest.approx(own**0.5, abs=1e-9)
+    assert found.low == pytest.approx(max(own + plug_in - high, 0) ** 0.5, abs=1e-9)
+    assert found.high == pytest.approx((own + plug_in - low) ** 0.5, abs=1e-9)
+    assert found.low > 0
