@@ -63,18 +63,24 @@ class _Unit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        inverse = _inverse_norm(x)
-        found = x * inverse.unsqueeze(-1)
-        ctx.save_for_backward(x, found, inverse)
+        norm = _norm(x)
+        found = x / norm
+        ctx.save_for_backward(x, found, norm)
         return found
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        x, found, inverse = ctx.saved_tensors
+        x, found, norm = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: what is saved must depend on x
-            inverse = _inverse_norm(x)
-        inverse = inverse.unsqueeze(-1)
-        return torch.addcmul(grad * inverse, found, (grad * found).sum(-1, keepdim=True) * inverse, value=-1)
+            norm = _norm(x)
+        across: Tensor = torch.addcmul(grad, found, torch.linalg.vecdot(grad, found).unsqueeze(-1), value=-1)
+        return across.div_(norm)
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Return ||row||, and 1 for a row of zeros (N, 1)."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm.masked_fill(norm <= torch.finfo(x.dtype).tiny ** 0.5, 1.0)
 
 
 class _DotWithUnit(torch.autograd.Function):

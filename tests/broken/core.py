@@ -20,11 +20,10 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("square, torch.ones_like(square)).rsqrt()", "square, square).rsqrt()"),
         ("norm, torch.ones_like(norm)).reciprocal()", "norm, norm).reciprocal()"),
         ("along * (dot * inverse).unsqueeze(-1), value=-1)", "along * (dot * inverse).unsqueeze(-1), value=1)"),
-        (
-            "found, (grad * found).sum(-1, keepdim=True) * inverse, value=-1)",
-            "found, (grad * found).sum(-1, keepdim=True), value=-1)",
-        ),
-        ("inverse = _inverse_norm(x)\n        inverse = inverse", "pass\n        inverse = inverse"),
+        ("unsqueeze(-1), value=-1)\n        return across", "unsqueeze(-1), value=1)\n        return across"),
+        ("return across.div_(norm)", "return across"),
+        ("            norm = _norm(x)", "            pass"),
+        ("masked_fill(norm <= torch", "masked_fill(norm < 0 * torch"),
         ("to_other = x * along", "to_other = x * grad.unsqueeze(-1)"),
     ],
     ("records.py", HEADS): [
