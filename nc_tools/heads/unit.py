@@ -49,13 +49,13 @@ def dot_with_unit(x: Tensor, other: Tensor) -> Tensor:
 
 
 def _stepwise(x: Tensor) -> Tensor:
-    return x * _inverse_norm(x).unsqueeze(-1)
+    return x / _norm(x)
 
 
-def _inverse_norm(x: Tensor) -> Tensor:
-    """Return 1 / ||row||, and 1 for a row of zeros (N,)."""
-    square = x.square().sum(-1)
-    return torch.where(square > torch.finfo(x.dtype).tiny, square, torch.ones_like(square)).rsqrt()
+def _norm(x: Tensor) -> Tensor:
+    """Return ||row||, and 1 for a row of zeros (N, 1)."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm.masked_fill(norm <= torch.finfo(x.dtype).tiny ** 0.5, 1.0)
 
 
 class _Unit(torch.autograd.Function):
@@ -77,12 +77,6 @@ class _Unit(torch.autograd.Function):
         return across.div_(norm)
 
 
-def _norm(x: Tensor) -> Tensor:
-    """Return ||row||, and 1 for a row of zeros (N, 1)."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm.masked_fill(norm <= torch.finfo(x.dtype).tiny ** 0.5, 1.0)
-
-
 class _DotWithUnit(torch.autograd.Function):
     """c = x . o / ||x||, with dc/dx = o / ||x|| - c x / ||x||^2 and dc/do = x / ||x||, in closed form."""
 
@@ -90,8 +84,7 @@ class _DotWithUnit(torch.autograd.Function):
     # costs a tenth of the whole step.
     @staticmethod
     def forward(ctx: Any, x: Tensor, other: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1)
-        inverse = torch.where(norm > torch.finfo(x.dtype).tiny ** 0.5, norm, torch.ones_like(norm)).reciprocal()
+        inverse = _norm(x).squeeze(-1).reciprocal()
         dot = (x * other).sum(-1) * inverse
         ctx.save_for_backward(x, other, dot, inverse)
         return dot
@@ -100,7 +93,7 @@ class _DotWithUnit(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, other, dot, inverse = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: what is saved must depend on x
-            inverse = _inverse_norm(x)
+            inverse = _norm(x).squeeze(-1).reciprocal()
             dot = (x * other).sum(-1) * inverse
         along = (grad * inverse).unsqueeze(-1)
         to_x = to_other = None

@@ -17,8 +17,6 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("self.weight.dtype), torch.float32)", "self.weight.dtype), features.dtype)"),
     ],
     ("heads/unit.py", HEADS): [
-        ("square, torch.ones_like(square)).rsqrt()", "square, square).rsqrt()"),
-        ("norm, torch.ones_like(norm)).reciprocal()", "norm, norm).reciprocal()"),
         ("along * (dot * inverse).unsqueeze(-1), value=-1)", "along * (dot * inverse).unsqueeze(-1), value=1)"),
         ("unsqueeze(-1), value=-1)\n        return across", "unsqueeze(-1), value=1)\n        return across"),
         ("return across.div_(norm)", "return across"),
