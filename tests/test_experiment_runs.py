@@ -85,9 +85,9 @@ class Reads:
             self.seen.append(("read", name, indices))
             return plain(data, images, indices)
 
-        def training_batches(data, indices, views):
+        def training_batches(data, indices, *views, **drawn):
             self.seen.append(("train", "train", indices))
-            return training(data, indices, views)
+            return training(data, indices, *views, **drawn)
 
         monkeypatch.setattr(Data, "plain_batches", plain_batches)
         monkeypatch.setattr(Data, "training_batches", training_batches)
@@ -207,8 +207,8 @@ def test_all_arms_of_a_seed_share_backbone_subset_order_and_augmentation(tmp_pat
     seen = {}
     training = Data.training_batches
 
-    def training_batches(data, indices, views):
-        loader = training(data, indices, views)
+    def training_batches(data, indices, *views, **drawn):
+        loader = training(data, indices, *views, **drawn)
         # A second stage, which draws class by class, asks again.
         seen.setdefault(current, [(b.index, b.inputs, b.labels) for epoch in (0, 1) for b in loader.epoch(epoch)])
         return loader

@@ -13,7 +13,6 @@ from nc_tools.heads import LEARNED, LEARNED_PER_CLASS, CosineHead, ETFHead, Line
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Collected
 from nc_tools.training import (
-    ClassBalancedBatches,
     LearnableWeightScaling,
     NearestClassMean,
     OptimConfig,
@@ -23,9 +22,8 @@ from nc_tools.training import (
     TrainConfig,
     retrain,
 )
-from nc_tools.training.balanced import draw_balanced
 from nc_tools.training.schedule import rate_factor
-from nc_tools.training.second_stage import FrozenBackbone
+from nc_tools.training.second_stage import EpochsAfter, FrozenBackbone
 
 D, K, N = 5, 3, 48
 TRAINING = TrainConfig(epochs=10, batch_size=8)
@@ -260,29 +258,14 @@ def test_with_a_weight_average_the_average_is_what_counts():
     assert not torch.equal(model.head.weight, plain.head.weight)
 
 
-def test_balanced_draws_give_every_class_its_share_and_every_sample_of_it_the_same():
-    labels = torch.tensor([0] * 900 + [2] * 90 + [3] * 10)  # no sample of class 1
-    drawn = draw_balanced(labels, 30_000, generator())
-    counts = torch.bincount(labels[drawn], minlength=4).tolist()
-    assert counts[1] == 0
-    spread = math.sqrt(30_000 * (1 / 3) * (2 / 3))
-    assert all(abs(c - 10_000) < 4 * spread for c in (counts[0], counts[2], counts[3]))
-    rare = torch.bincount(drawn[labels[drawn] == 3] - 990, minlength=10)
-    assert all(abs(c - 1000) < 5 * math.sqrt(900) for c in rare.tolist())
+def test_its_epochs_go_on_after_those_of_the_first_stage():
+    asked = []
 
+    class Asked(Rows):
+        def epoch(self, epoch, start=0):
+            asked.append((epoch, start))
+            return super().epoch(epoch, start)
 
-def test_balanced_batches_depend_on_seed_and_epoch_alone_and_go_on_from_any_step():
-    labels = torch.arange(N) % K
-    made = [ClassBalancedBatches(torch.arange(N), labels, Rows, seed=s, first=f) for s, f in ((0, 0), (1, 0), (0, 1))]
-
-    def seen(batches, epoch, start=0):
-        return torch.cat([b.index for b in batches.epoch(epoch, start)]).tolist()
-
-    one, other_seed, later = made
-    whole = seen(one, 1)
-    assert len(one) == 6
-    assert seen(one, 1) == whole
-    assert seen(one, 1, start=4) == whole[32:]
-    assert seen(later, 0) == whole
-    assert seen(one, 0) != whole
-    assert seen(other_seed, 1) != whole
+    retrain(trained(linear()), ReTrainClassifier(share=0.3), linear(9), Asked(), TRAINING, OPTIM)
+    assert asked == [(10, 0), (11, 0), (12, 0)]
+    assert [b.index.tolist() for b in EpochsAfter(Rows(), 3).epoch(0, 4)] == [[*range(32, 40)], [*range(40, 48)]]

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nc_tools.data import BalancedSampling
 from nc_tools.evaluation import collect
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.setup import Data, DataFacts, build_head
@@ -15,7 +16,7 @@ from nc_tools.interruption import StopSignal
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Collected
 from nc_tools.seeds import stream
-from nc_tools.training import ClassBalancedBatches, ClosedStage, RetrainedStage, retrain
+from nc_tools.training import ClosedStage, RetrainedStage, retrain
 from nc_tools.training.loop import EpochEnd
 
 
@@ -47,19 +48,12 @@ def second_stage(
         return 0.0
     generator = stream(job.seed, "head", 1)
     fresh = build_head(config, facts, model.head.feature_dim, generator=generator, draw=job.draw).to(data.device)
-    batches = ClassBalancedBatches(
-        indices,
-        data.sources.train.labels[indices],
-        lambda drawn: data.training_batches(drawn, 1),
-        seed=job.seed,
-        first=first,
-    )
     torch.manual_seed(job.seed)  # as the first stage does, and whether or not this process ran it
     fitted = retrain(
         model,
         stage,
         fresh,
-        batches,
+        data.training_batches(indices, sampling=BalancedSampling()),
         config.training,
         config.optim,
         epoch_end=lambda epoch, values, mended: epoch_end(first + epoch, values, mended),

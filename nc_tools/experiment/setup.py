@@ -25,6 +25,7 @@ from nc_tools.data import (
 )
 from nc_tools.data.images import Images
 from nc_tools.data.loader import evaluation_batches
+from nc_tools.data.sampling import Sampling
 from nc_tools.experiment.config import RunConfig
 from nc_tools.heads.base import Head
 from nc_tools.losses.base import LossTerm
@@ -125,8 +126,11 @@ class Data:
     seed: int
     device: torch.device
 
-    def training_batches(self, indices: Tensor, views: int = 1) -> BatchLoader:
-        """Shuffled, augmented batches of these training samples, in one or two views as the loss needs."""
+    def training_batches(self, indices: Tensor, views: int = 1, *, sampling: Sampling | None = None) -> BatchLoader:
+        """Shuffled, augmented batches of these training samples, in one or two views as the loss needs.
+
+        They are drawn as the arm says, or by another sampling that is given.
+        """
         training, data = self.config.training, self.config.data
         return make_loader(
             self.sources.train,
@@ -139,7 +143,7 @@ class Data:
             device=self.device,
             channels_last=training.layout_on(self.device) is torch.channels_last,
             views=views,
-            sampling=data.sampling,
+            sampling=sampling or data.sampling,
             epochs=training.epochs,
         )
 

@@ -1,6 +1,5 @@
 """One plain training loop, what it is configured with, and what may follow it."""
 
-from nc_tools.training.balanced import ClassBalancedBatches
 from nc_tools.training.config import OptimConfig, TrainConfig
 from nc_tools.training.loop import Fitted, fit
 from nc_tools.training.meter import NonFiniteLossError
@@ -13,7 +12,6 @@ from nc_tools.training.terms import batch_terms
 __all__ = [
     "SAM",
     "AsymmetricSharpnessAware",
-    "ClassBalancedBatches",
     "ClosedStage",
     "Fitted",
     "LearnableWeightScaling",

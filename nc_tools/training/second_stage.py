@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from nc_tools.heads.base import Head
 from nc_tools.interruption import StopSignal
 from nc_tools.losses.cross_entropy import CrossEntropy
 from nc_tools.models.classifier import Classifier
-from nc_tools.records import Collected
+from nc_tools.records import Batch, Collected
 from nc_tools.training.config import OptimConfig, TrainConfig
 from nc_tools.training.loop import EpochEnd, Fitted, fit
 
@@ -132,6 +132,27 @@ class FrozenBackbone(nn.Module):
         return features
 
 
+class EpochsAfter:
+    """A loader whose first epoch is that after ``first`` others: orders and crops go on instead of beginning anew.
+
+    Args:
+        batches: The loader.
+        first: Epochs that were trained before.
+    """
+
+    def __init__(self, batches: Batches, first: int) -> None:
+        self._batches = batches
+        self._first = first
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return len(self._batches)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Return the batches of an epoch from step ``start`` on."""
+        return self._batches.epoch(self._first + epoch, start)
+
+
 def retrain(
     model: Classifier,
     stage: RetrainedStage,
@@ -153,7 +174,7 @@ def retrain(
         model: Trained; its head is changed in place, its backbone stays as it is, frozen.
         stage: What is learned.
         fresh: The model's head drawn anew, on the same device.
-        batches: Class-balanced, as :class:`~nc_tools.training.ClassBalancedBatches` makes them.
+        batches: Class-balanced: a loader with ``sampling=BalancedSampling()``. Its epochs go on after the first ones.
         training: Of the first stage; the stage has a length of its own.
         optim: Of the first stage.
         epoch_end: As for :func:`~nc_tools.training.fit`: epochs count from 1 on, and the model it gets is ``model``.
@@ -180,7 +201,7 @@ def retrain(
     fitted = fit(
         inner,
         CrossEntropy(),
-        batches,
+        EpochsAfter(batches, training.epochs),
         replace(training, epochs=stage.epochs(training.epochs), mixing=None),
         replace(stage.optim(optim), sharpness=None),
         epoch_end=told,

@@ -30,6 +30,8 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("replace(stage.optim(optim), sharpness=None)", "stage.optim(optim)"),
         ("training.epochs), mixing=None)", "training.epochs))"),
         ("    stage.check(model.head)\n", ""),
+        ("EpochsAfter(batches, training.epochs)", "batches"),
+        ("self._first + epoch, start)", "self._first + epoch)"),
     ],
     ("training/post_hoc.py", STAGE): [
         ("head.weight.detach(), self.tau)", "head.weight.detach(), 1.0)"),
@@ -37,14 +39,6 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("rows.copy_(means)\n        if head.bias is not None:\n            head.bias.zero_()", "rows.copy_(means)"),
         ("rows.copy_(means)", "rows.copy_(-means)"),
         ("self.tau >= 0", "self.tau > -1"),
-    ],
-    ("training/balanced.py", STAGE): [
-        ("1 / counts[labels].double()", "counts[labels].double()"),
-        ("1 / counts[labels].double()", "1 / counts[labels].double().sqrt()"),
-        ("number = self._first + epoch", "number = epoch"),
-        (".epoch(number, start)", ".epoch(number)"),
-        ('stream(self._seed, "order", number, 1)', 'stream(0, "order", number, 1)'),
-        ('stream(self._seed, "order", number, 1)', 'stream(self._seed, "order", 1)'),
     ],
     ("training/loop.py", RESUMED): [("keep_last if state.step == total else due:", "state.step < total and due:")],
     ("experiment/checkpoints.py", RESUMED): [
@@ -57,10 +51,11 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("        return seconds\n", "        return 0.0\n"),
         ("epoch_end(first + 1, {}, model)", "pass"),
         ("epoch_end(first + epoch, values, mended)", "epoch_end(epoch, values, mended)"),
-        ("        data.sources.train.labels[indices],", "        data.sources.train.labels[: len(indices)],"),
+        ("indices, sampling=BalancedSampling())", "indices)"),
     ],
     ("experiment/execute.py", RESUMED): [("keep_last=job.config.second_stage is not None", "keep_last=False")],
     ("experiment/second_stage.py", RESUMED): [("resume=job.resume,", "resume=False,")],
+    ("experiment/setup.py", RUNS): [("sampling=sampling or data.sampling", "sampling=data.sampling or sampling")],
     ("experiment/execute.py", RUNS): [
         ("fitted.seconds + after", "fitted.seconds"),
         ("samples * (before.epochs + self.epochs)", "samples * self.epochs"),
