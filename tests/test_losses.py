@@ -21,6 +21,7 @@ from nc_tools.losses import (
     CrossEntropy,
     DeferredReweighting,
     DotRegression,
+    EarlyLearning,
     Focal,
     LinearRamp,
     LogitAdjusted,
@@ -200,6 +201,22 @@ def test_gradcheck(wanted: Spec[LossTerm]) -> None:
 
     h = torch.randn(5, D, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(of_features, (h,))
+
+
+@every_loss
+def test_second_derivatives_and_torch_func_see_the_same_loss(wanted: Spec[LossTerm]) -> None:
+    loss, head = built(wanted).double().eval(), ETFHead(D, K, scale=4.0).double()
+    if isinstance(loss, EarlyLearning):
+        loss.targets.uniform_(0, 1 / K)
+    labels = torch.arange(5) % K
+
+    def of_features(h: Tensor) -> Tensor:
+        return loss(seen_by(loss, head, h), batch_of(labels))  # type: ignore[no-any-return]
+
+    h = torch.randn(5, D, dtype=torch.float64, requires_grad=True)
+    (plain,) = torch.autograd.grad(of_features(h), h)
+    assert torch.allclose(torch.func.grad(of_features)(h.detach()), plain, atol=1e-10)
+    assert torch.autograd.gradgradcheck(of_features, (h,))
 
 
 @every_loss

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nc_tools.tracing import traced
 
-def unit(x: Tensor) -> Tensor:
-    """Scale rows to unit length; a zero row stays zero and gets a bounded gradient.
+
+def unit(x: Tensor, length: float = 1.0) -> Tensor:
+    """Scale rows to unit length, or to another; a zero row stays zero and gets a bounded gradient.
 
     Dividing by ``max(norm, eps)`` would hand a dead feature a gradient of 1 / eps.
 
@@ -17,10 +19,9 @@ def unit(x: Tensor) -> Tensor:
         >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        # A compiler fuses the steps by itself; for torch.func see below.
-        return _stepwise(x)
-    found: Tensor = _Unit.apply(x)
+    if traced():
+        return _stepwise(x, length)
+    found: Tensor = _Unit.apply(x, length)
     return found
 
 
@@ -41,15 +42,14 @@ def dot_with_unit(x: Tensor, other: Tensor) -> Tensor:
         >>> dot_with_unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.ones(2, 2))
         tensor([1.4000, 0.0000])
     """
-    if torch._C._are_functorch_transforms_active():
-        # torch.func (gradients of each sample, Jacobians) takes no Function whose context is set in its forward.
+    if traced():
         return (_stepwise(x) * other).sum(-1)
     found: Tensor = _DotWithUnit.apply(x, other)
     return found
 
 
-def _stepwise(x: Tensor) -> Tensor:
-    return x / _norm(x)
+def _stepwise(x: Tensor, length: float = 1.0) -> Tensor:
+    return x / (_norm(x) / length)
 
 
 def _norm(x: Tensor) -> Tensor:
@@ -59,22 +59,24 @@ def _norm(x: Tensor) -> Tensor:
 
 
 class _Unit(torch.autograd.Function):
-    """u = x / ||x||, with du/dx applied to g = (g - (g . u) u) / ||x||: half of the passes that autograd would make."""
+    """u = l x / ||x||, with du/dx applied to g = (g - (g . u) u / l^2) l / ||x||: half of autograd's passes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        norm = _norm(x)
+    def forward(ctx: Any, x: Tensor, length: float) -> Tensor:
+        norm = _norm(x) / length
         found = x / norm
         ctx.save_for_backward(x, found, norm)
+        ctx.length = length
         return found
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         x, found, norm = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: what is saved must depend on x
-            norm = _norm(x)
-        across: Tensor = torch.addcmul(grad, found, torch.linalg.vecdot(grad, found).unsqueeze(-1), value=-1)
-        return across.div_(norm)
+            norm = _norm(x) / ctx.length
+        along = torch.linalg.vecdot(grad, found).unsqueeze(-1)
+        across: Tensor = torch.addcmul(grad, found, along, value=-(ctx.length**-2))
+        return across.div_(norm), None
 
 
 class _DotWithUnit(torch.autograd.Function):

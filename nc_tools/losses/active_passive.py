@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from nc_tools.losses.base import LossTerm, at_least_float32
-from nc_tools.losses.generalized_cross_entropy import own_log_probability
-from nc_tools.losses.symmetric_cross_entropy import checked_log_zero, reverse_cross_entropy
+from nc_tools.losses.base import LossTerm
+from nc_tools.losses.surprise import of_surprise, of_surprise_and_lead
+from nc_tools.losses.symmetric_cross_entropy import checked_log_zero, reverse_cross_entropy, reverse_of
 from nc_tools.records import Batch, Outputs
 
 PerSample = Callable[[Tensor, Tensor], Tensor]
@@ -29,21 +28,31 @@ def normalized_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         (N,).
 
     Example:
+        >>> import torch
         >>> normalized_cross_entropy(torch.zeros(1, 4), torch.tensor([0])).tolist()
         [0.25]
     """
-    log_p = at_least_float32(logits).log_softmax(1)
-    return log_p.gather(1, labels[:, None]).squeeze(1) / log_p.sum(1)
+    classes = logits.shape[-1]
+    return of_surprise_and_lead(logits, labels, lambda s, lead: _normalized(s, lead, classes))
+
+
+def _normalized(surprise: Tensor, lead: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return s / (K (s + m)) and its slopes: K (s + m) is what cross-entropy makes for all labels together."""
+    whole = num_classes * (surprise + lead)
+    value = surprise / whole
+    by_lead = value * (-num_classes / whole)
+    return value, 1 / whole + by_lead, by_lead
 
 
 def mean_absolute_error(logits: Tensor, labels: Tensor) -> Tensor:
     """1 - p_y per sample (N,), half of the L1 distance between softmax and one-hot label.
 
     Example:
+        >>> import torch
         >>> mean_absolute_error(torch.zeros(1, 4), torch.tensor([0])).tolist()
         [0.75]
     """
-    return -torch.expm1(own_log_probability(logits, labels))
+    return of_surprise(logits, labels, lambda s: reverse_of(s, -1.0))
 
 
 class ActivePassive(LossTerm):
@@ -64,6 +73,7 @@ class ActivePassive(LossTerm):
         ValueError: If a weight is negative.
 
     Example:
+        >>> import torch
         >>> from nc_tools.heads import LinearHead
         >>> batch = Batch(torch.zeros(2, 4), torch.tensor([0, 2]), torch.arange(2))
         >>> ActivePassive(10.0, 0.1)(LinearHead(4, 3).outputs(batch.inputs), batch).shape
@@ -113,10 +123,11 @@ class NCEAndRCE(ActivePassive):
 
     def __init__(self, alpha: float = 1.0, beta: float = 1.0, log_zero: float = -4.0) -> None:
         self.log_zero = checked_log_zero(log_zero)
-        super().__init__(alpha, beta, passive=self._reverse)
+        super().__init__(alpha, beta)
 
-    def _reverse(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return reverse_cross_entropy(logits, labels, self.log_zero)
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the mean over the batch, both losses from one softmax."""
+        return _normalized_and_reverse(self, outputs, batch, self.log_zero)
 
     def extra_repr(self) -> str:
         """Show weights and A in the loss's printout."""
@@ -143,3 +154,19 @@ class NCEAndMAE(ActivePassive):
 
     def __init__(self, alpha: float = 1.0, beta: float = 1.0) -> None:
         super().__init__(alpha, beta, passive=mean_absolute_error)
+
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the mean over the batch, both losses from one softmax."""
+        return _normalized_and_reverse(self, outputs, batch, -1.0)
+
+
+def _normalized_and_reverse(loss: ActivePassive, outputs: Outputs, batch: Batch, log_zero: float) -> Tensor:
+    classes = outputs.logits.shape[-1]
+
+    def formula(s: Tensor, lead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        active, by_surprise, by_lead = _normalized(s, lead, classes)
+        passive, slope = reverse_of(s, log_zero)
+        value = loss.alpha * active + loss.beta * passive
+        return value, loss.alpha * by_surprise + loss.beta * slope, loss.alpha * by_lead
+
+    return of_surprise_and_lead(outputs.logits, batch.labels, formula, "mean")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nc_tools.losses.class_counts import check_width, checked_counts
 from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
+from nc_tools.losses.surprise import Reduction, of_surprise_and_lead
 from nc_tools.records import Batch, Outputs
 
 
@@ -56,16 +57,19 @@ class ClassWiseSmoothing:
         return (self.tail + (self.head - self.tail) * f).to(torch.float32)
 
 
-def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float | Tensor = 0.0) -> Tensor:
-    """Cross-entropy with smoothed labels, per sample. See :class:`CrossEntropy`.
+def smoothed_cross_entropy(
+    logits: Tensor, labels: Tensor, smoothing: float | Tensor = 0.0, reduction: Reduction = "none"
+) -> Tensor:
+    """Cross-entropy with smoothed labels, per sample or as their mean. See :class:`CrossEntropy`.
 
     Args:
         logits: (N, K).
         labels: (N,), int64.
         smoothing: One strength for all classes, or one for each (K,).
+        reduction: "none" or "mean".
 
     Returns:
-        (N,): -(1 - eps_y) log p_y - (eps_y / K) sum_k log p_k.
+        (N,), or a scalar: -(1 - eps_y) log p_y - (eps_y / K) sum_k log p_k.
 
     Raises:
         TypeError: If the labels are not class indices.
@@ -77,14 +81,20 @@ def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float | Te
         tensor([1.3863])
     """
     z = checked_logits(logits, labels)
-    if not isinstance(smoothing, Tensor):
-        return nn.functional.cross_entropy(z, labels, label_smoothing=smoothing, reduction="none")
-    check_width(smoothing, z)
-    strength = smoothing.to(z.dtype).index_select(0, labels)
-    # Both terms from one log-softmax, through nll_loss and sum, whose gradients cost least.
-    log_p = z.log_softmax(dim=1)
-    own = nn.functional.nll_loss(log_p, labels, reduction="none")
-    return (1 - strength) * own - strength / z.shape[1] * log_p.sum(dim=1)
+    if isinstance(smoothing, Tensor):
+        check_width(smoothing, z)
+        strength: float | Tensor = smoothing.to(z.dtype).index_select(0, labels).unsqueeze(1)
+    elif smoothing == 0:
+        return nn.functional.cross_entropy(z, labels, reduction=reduction)
+    else:
+        strength = smoothing
+
+    def formula(s: Tensor, lead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # -sum_k log p_k = K (s + lead)
+        slope = torch.ones_like(s)
+        return s + strength * lead, slope, strength * slope
+
+    return of_surprise_and_lead(z, labels, formula, reduction)
 
 
 class CrossEntropy(PerSampleLoss):
@@ -128,16 +138,16 @@ class CrossEntropy(PerSampleLoss):
 
     def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the cross-entropy of each sample (N,)."""
-        if isinstance(self.label_smoothing, ClassWiseSmoothing):
-            return smoothed_cross_entropy(outputs.logits, batch.labels, cast(Tensor, self.strengths))
-        return smoothed_cross_entropy(outputs.logits, batch.labels, self.label_smoothing)
+        return smoothed_cross_entropy(outputs.logits, batch.labels, self._strength())
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch; with one strength for all it is taken inside the kernel."""
+        """Return the mean over the batch, taken inside the kernel."""
+        return smoothed_cross_entropy(outputs.logits, batch.labels, self._strength(), "mean")
+
+    def _strength(self) -> float | Tensor:
         if isinstance(self.label_smoothing, ClassWiseSmoothing):
-            return super().compute(outputs, batch)
-        z = checked_logits(outputs.logits, batch.labels)
-        return nn.functional.cross_entropy(z, batch.labels, label_smoothing=self.label_smoothing)
+            return cast(Tensor, self.strengths)
+        return self.label_smoothing
 
     def extra_repr(self) -> str:
         """Show the smoothing in the loss's printout."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.losses.base import LossTerm
+from nc_tools.losses.per_sample import checked_logits
 from nc_tools.records import Batch, Outputs
+from nc_tools.tracing import traced
 
 # Keeps 1 - <t, p> away from zero, where its logarithm would run off.
 _LEAST = 1e-4
@@ -60,13 +64,15 @@ class EarlyLearning(LossTerm):
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the batch; in training mode the targets of its samples take their step first."""
-        logits = at_least_float32(outputs.logits)
-        p = logits.softmax(1).clamp(_LEAST, 1 - _LEAST)
+        logits = checked_logits(outputs.logits, batch.labels)
+        p = logits.detach().softmax(1)
         if self.training:
-            self._follow(p.detach(), batch.index)
-        agreement = (self.targets.index_select(0, batch.index) * p).sum(1)
-        fit = nn.functional.cross_entropy(logits, batch.labels)
-        return fit + self.strength * torch.log1p(-agreement).mean()
+            self._follow(p.clamp(_LEAST, 1 - _LEAST), batch.index)
+        targets = self.targets.index_select(0, batch.index)
+        if traced():
+            return _stepwise(logits, batch.labels, targets, self.strength)
+        found: Tensor = _FitAndAgreement.apply(logits, batch.labels, targets, p, self.strength)
+        return found
 
     @torch.no_grad()
     def _follow(self, p: Tensor, index: Tensor) -> None:
@@ -79,6 +85,41 @@ class EarlyLearning(LossTerm):
         """Show sizes, strength and momentum in the loss's printout."""
         samples, classes = self.targets.shape
         return f"{samples}, {classes}, strength={self.strength}, momentum={self.momentum}"
+
+
+def _stepwise(z: Tensor, labels: Tensor, targets: Tensor, strength: float) -> Tensor:
+    agreement = (targets * z.softmax(1).clamp(_LEAST, 1 - _LEAST)).sum(1)
+    return nn.functional.cross_entropy(z, labels) + strength * torch.log1p(-agreement).mean()
+
+
+class _FitAndAgreement(torch.autograd.Function):
+    """mean -log p_y + lambda log(1 - a), a = <t, q>, q the clamped p; in z: p (1 + w (h - <h, p>)) - e_y.
+
+    With w = -lambda / (1 - a) and h = t where the clamp lets p through, 0 elsewhere.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, labels: Tensor, targets: Tensor, p: Tensor, strength: float) -> Tensor:
+        own, clamped = labels.unsqueeze(1), p.clamp(_LEAST, 1 - _LEAST)
+        surprise = z.amax(1, keepdim=True).sub_(z.gather(1, own)).sub_(p.amax(1, keepdim=True).log_())
+        agreement = torch.linalg.vecdot(targets, clamped).unsqueeze(1)
+        ctx.save_for_backward(z, labels, targets, p, agreement)
+        ctx.strength = strength
+        return (surprise + strength * torch.log1p(-agreement)).mean()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, labels, targets, p, agreement = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: what is saved does not depend on z
+            value = _stepwise(z, labels, targets, ctx.strength)
+            return *torch.autograd.grad(value, z, grad, create_graph=True), None, None, None, None
+        share = (grad / len(p)).expand(len(p), 1)
+        pull = share * ctx.strength / (agreement - 1)
+        # What the clamp lets through, in one pass: a mask of its own costs as much as the rest of the loss.
+        through = torch.ops.aten.hardtanh_backward(targets, p, _LEAST, 1 - _LEAST)
+        rest = share - pull * torch.linalg.vecdot(through, p).unsqueeze(1)
+        back = through.mul_(pull).add_(rest).mul_(p)
+        return back.scatter_add_(1, labels.unsqueeze(1), -share), None, None, None, None
 
 
 def _from_all_processes(index: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

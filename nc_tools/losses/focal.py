@@ -5,31 +5,42 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
+from nc_tools.losses.per_sample import PerSampleLoss
+from nc_tools.losses.surprise import OfSurprise, Reduction, of_surprise
 from nc_tools.records import Batch, Outputs
 
 
-def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
-    """Cross-entropy times (1 - p_y)^gamma, per sample. See :class:`Focal`.
+def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, reduction: Reduction = "none") -> Tensor:
+    """Cross-entropy times (1 - p_y)^gamma, per sample or as their mean. See :class:`Focal`.
 
     Args:
         logits: (N, K).
         labels: (N,), int64.
         gamma: At least 0.
+        reduction: "none" or "mean".
 
     Returns:
-        (N,).
+        (N,), or a scalar.
 
     Example:
         >>> focal_loss(torch.zeros(1, 2), torch.tensor([0]), gamma=1.0)  # log(2) / 2
         tensor([0.3466])
     """
-    cross_entropy = nn.functional.cross_entropy(checked_logits(logits, labels), labels, reduction="none")
-    # 1 - p_y without cancellation. The floor keeps the power's gradient finite below gamma = 1 when p_y reaches 1.
-    missing = -torch.expm1(-cross_entropy)
-    return missing.clamp(min=torch.finfo(missing.dtype).tiny).pow(gamma) * cross_entropy
+    return of_surprise(logits, labels, _focal(gamma), reduction)
+
+
+def _focal(gamma: float) -> OfSurprise:
+    def formula(s: Tensor) -> tuple[Tensor, Tensor]:
+        # 1 - p_y without cancellation. The floor keeps the power's slope finite below gamma = 1 when p_y reaches 1.
+        missing = -torch.expm1(-s)
+        floored = missing.clamp(min=torch.finfo(s.dtype).tiny)
+        factor = floored.pow(gamma)
+        value = factor * s
+        return value, factor + gamma * (1 - missing) * (value / floored)
+
+    return formula
 
 
 class Focal(PerSampleLoss):
@@ -59,6 +70,10 @@ class Focal(PerSampleLoss):
     def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the focal loss of each sample (N,)."""
         return focal_loss(outputs.logits, batch.labels, self.gamma)
+
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the mean over the batch."""
+        return focal_loss(outputs.logits, batch.labels, self.gamma, "mean")
 
     def extra_repr(self) -> str:
         """Show gamma in the loss's printout."""

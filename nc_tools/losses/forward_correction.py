@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.losses.base import LossTerm
+from nc_tools.losses.per_sample import checked_logits
 from nc_tools.metrics.transition import checked_transition
 from nc_tools.records import Batch, Outputs
+from nc_tools.tracing import traced
 
 
 def forward_corrected(logits: Tensor, labels: Tensor, log_columns: Tensor) -> Tensor:
@@ -23,8 +26,34 @@ def forward_corrected(logits: Tensor, labels: Tensor, log_columns: Tensor) -> Te
     Returns:
         (N,).
     """
-    log_p = at_least_float32(logits).log_softmax(1)
-    return -torch.logsumexp(log_p + log_columns.index_select(0, labels), dim=1)
+    z, columns = checked_logits(logits, labels), log_columns.index_select(0, labels)
+    if traced():
+        return _stepwise(z, columns)
+    found: Tensor = _TwoSoftmaxes.apply(z, columns)
+    return found
+
+
+def _stepwise(z: Tensor, columns: Tensor) -> Tensor:
+    return z.logsumexp(1) - (z + columns).logsumexp(1)
+
+
+class _TwoSoftmaxes(torch.autograd.Function):
+    """lse(z) - lse(z + c), whose gradient is softmax(z) - softmax(z + c): the fast part of a softmax, twice."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, columns: Tensor) -> Tensor:
+        mixed = z + columns
+        p, r = z.softmax(1), mixed.softmax(1)
+        ctx.save_for_backward(z, columns, p, r)
+        # A log-sum-exp is the largest score less the log of the largest probability, which never underflows.
+        return z.amax(1).sub_(mixed.amax(1)).add_(r.amax(1).log_()).sub_(p.amax(1).log_())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
+        z, columns, p, r = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted: what is saved does not depend on z
+            return *torch.autograd.grad(_stepwise(z, columns), z, grad, create_graph=True), None
+        return (p - r).mul_(grad.unsqueeze(1)), None
 
 
 class ForwardCorrection(LossTerm):

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.losses.base import LossTerm
+from nc_tools.losses.surprise import OfSurprise, Reduction, of_surprise
 from nc_tools.records import Batch, Outputs
 
 
-def own_log_probability(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return log p_y, the log-softmax of each sample's own class (N,), at least float32."""
-    return -nn.functional.cross_entropy(at_least_float32(logits), labels, reduction="none")
-
-
-def generalized_cross_entropy(logits: Tensor, labels: Tensor, q: float = 0.7) -> Tensor:
-    """(1 - p_y^q) / q per sample. See :class:`GeneralizedCrossEntropy`.
+def generalized_cross_entropy(logits: Tensor, labels: Tensor, q: float = 0.7, reduction: Reduction = "none") -> Tensor:
+    """(1 - p_y^q) / q per sample or as their mean. See :class:`GeneralizedCrossEntropy`.
 
     Args:
         logits: (N, K).
         labels: (N,), int64.
         q: In [0, 1].
+        reduction: "none" or "mean".
 
     Returns:
-        (N,).
+        (N,), or a scalar.
 
     Example:
         >>> z, y = torch.zeros(1, 2), torch.tensor([0])
         >>> generalized_cross_entropy(z, y, q=1.0).tolist()
         [0.5]
     """
-    log_p = own_log_probability(logits, labels)
-    # expm1, because 1 - p^q loses all its digits where p is near 1 or q near 0.
-    return -log_p if q == 0 else -torch.expm1(q * log_p) / q
+    return of_surprise(logits, labels, _generalized(q), reduction)
+
+
+def _generalized(q: float) -> OfSurprise:
+    def formula(s: Tensor) -> tuple[Tensor, Tensor]:
+        # expm1, because 1 - p^q loses all its digits where p is near 1 or q near 0.
+        value = s if q == 0 else torch.expm1(-q * s) / -q
+        return value, 1 - q * value  # p^q
+
+    return formula
 
 
 class GeneralizedCrossEntropy(LossTerm):
@@ -62,7 +66,7 @@ class GeneralizedCrossEntropy(LossTerm):
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the batch."""
-        return generalized_cross_entropy(outputs.logits, batch.labels, self.q).mean()
+        return generalized_cross_entropy(outputs.logits, batch.labels, self.q, "mean")
 
     def extra_repr(self) -> str:
         """Show the exponent in the loss's printout."""

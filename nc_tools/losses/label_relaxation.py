@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
+from nc_tools.losses.per_sample import PerSampleLoss
+from nc_tools.losses.surprise import OfSurprise, Reduction, of_surprise
 from nc_tools.records import Batch, Outputs
 
 
-def label_relaxation(logits: Tensor, labels: Tensor, alpha: float = 0.1) -> Tensor:
-    """Divergence from the nearest distribution that gives the label at least 1 - alpha, per sample.
+def label_relaxation(logits: Tensor, labels: Tensor, alpha: float = 0.1, reduction: Reduction = "none") -> Tensor:
+    """Divergence from the nearest distribution that gives the label at least 1 - alpha, per sample or as their mean.
 
     See :class:`LabelRelaxation`.
 
@@ -20,20 +21,30 @@ def label_relaxation(logits: Tensor, labels: Tensor, alpha: float = 0.1) -> Tens
         logits: (N, K).
         labels: (N,), int64.
         alpha: In (0, 1).
+        reduction: "none" or "mean".
 
     Returns:
-        (N,).
+        (N,), or a scalar.
 
     Example:
         >>> label_relaxation(torch.tensor([[5.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 0]))
         tensor([0.0000, 0.3681])
     """
-    cross_entropy = nn.functional.cross_entropy(checked_logits(logits, labels), labels, reduction="none")
-    # Held where p_y = 1 - alpha, the divergence and its gradient are zero: no branch, so no NaN in one.
-    surprise = cross_entropy.clamp(min=-math.log1p(-alpha))
-    log_missing = torch.log(-torch.expm1(-surprise))  # log(1 - p_y), and 1 - p_y >= alpha
+    return of_surprise(logits, labels, _relaxed(alpha), reduction)
+
+
+def _relaxed(alpha: float) -> OfSurprise:
+    least = -math.log1p(-alpha)
     entropy = (1 - alpha) * math.log1p(-alpha) + alpha * math.log(alpha)
-    return (entropy + (1 - alpha) * surprise - alpha * log_missing).clamp(min=0)  # rounding may leave -1e-8
+
+    def formula(s: Tensor) -> tuple[Tensor, Tensor]:
+        # Held where p_y = 1 - alpha, the divergence and its gradient are zero: no branch, so no NaN in one.
+        held = s.clamp(min=least)
+        missing = -torch.expm1(-held)  # 1 - p_y >= alpha
+        value = (entropy + (1 - alpha) * held - alpha * missing.log()).clamp(min=0)  # rounding may leave -1e-8
+        return value, (1 - alpha / missing) * (s > least)
+
+    return formula
 
 
 class LabelRelaxation(PerSampleLoss):
@@ -65,6 +76,10 @@ class LabelRelaxation(PerSampleLoss):
     def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the divergence of each sample (N,)."""
         return label_relaxation(outputs.logits, batch.labels, self.alpha)
+
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the mean over the batch."""
+        return label_relaxation(outputs.logits, batch.labels, self.alpha, "mean")
 
     def extra_repr(self) -> str:
         """Show alpha in the loss's printout."""

@@ -73,7 +73,7 @@ def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor) -> Tens
         tensor(1.7500)
     """
     weights = class_weights.to(values.dtype).index_select(0, labels)
-    return (weights * values).sum() / weights.sum()
+    return torch.dot(weights, values) / weights.sum()
 
 
 def class_mean(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.losses.base import LossTerm
-from nc_tools.losses.generalized_cross_entropy import own_log_probability
+from nc_tools.losses.surprise import of_surprise
 from nc_tools.records import Batch, Outputs
 
 
@@ -28,7 +28,13 @@ def reverse_cross_entropy(logits: Tensor, labels: Tensor, log_zero: float = -4.0
         >>> reverse_cross_entropy(torch.zeros(1, 2), torch.tensor([0])).tolist()
         [2.0]
     """
-    return log_zero * torch.expm1(own_log_probability(logits, labels))
+    return of_surprise(logits, labels, lambda s: reverse_of(s, log_zero))
+
+
+def reverse_of(surprise: Tensor, log_zero: float) -> tuple[Tensor, Tensor]:
+    """Return the reverse cross-entropy of samples of this surprise, and its slope: -A (1 - e^-s) and -A e^-s."""
+    value = log_zero * torch.expm1(-surprise)
+    return value, -log_zero - value
 
 
 def checked_log_zero(log_zero: float) -> float:
@@ -73,8 +79,11 @@ class SymmetricCrossEntropy(LossTerm):
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the batch."""
-        log_p = own_log_probability(outputs.logits, batch.labels)
-        return (self.beta * self.log_zero * torch.expm1(log_p) - self.alpha * log_p).mean()
+        return of_surprise(outputs.logits, batch.labels, self._formula, "mean")
+
+    def _formula(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        value, slope = reverse_of(s, self.log_zero)
+        return self.alpha * s + self.beta * value, self.alpha + self.beta * slope
 
     def extra_repr(self) -> str:
         """Show weights and A in the loss's printout."""

@@ -1,47 +1,77 @@
 """Mutants of losses for noisy labels, of label noise, and of what is measured under it."""
 
 LOSSES = "tests/test_losses_noise.py"
+SLOPES = "tests/test_losses.py -k 'gradcheck or torch_func'"
 NOISE = "tests/test_label_noise.py"
 MEASURES = "tests/test_label_noise_measures.py"
 RUNS = "tests/test_label_noise_runs.py -k 'keys or permuting or listed or given_labels or default or human'"
 
 BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("losses/generalized_cross_entropy.py", LOSSES): [
-        ("-log_p if q == 0", "log_p if q == 0"),
-        ("-torch.expm1(q * log_p) / q", "-torch.expm1(q * log_p)"),
-        ("-torch.expm1(q * log_p) / q", "(1 - torch.exp(q * log_p)) / q"),
-        ("-torch.expm1(q * log_p) / q", "-torch.expm1(log_p) / q"),
+        ("value = s if q == 0", "value = -s if q == 0"),
+        ("torch.expm1(-q * s) / -q", "-torch.expm1(-q * s)"),
+        ("torch.expm1(-q * s) / -q", "(1 - torch.exp(-q * s)) / q"),
+        ("torch.expm1(-q * s) / -q", "torch.expm1(-s) / -q"),
     ],
     ("losses/symmetric_cross_entropy.py", LOSSES): [
-        ("return log_zero * torch.expm1(", "return -log_zero * torch.expm1("),
-        ("self.beta * self.log_zero", "self.log_zero"),
-        ("- self.alpha * log_p", "+ self.alpha * log_p"),
+        ("log_zero * torch.expm1(", "-log_zero * torch.expm1("),
+        ("+ self.beta * value", "+ value"),
+        ("self.alpha * s +", "-self.alpha * s +"),
         ("< log_zero < 0:", "< log_zero <= 0:"),
     ],
     ("losses/active_passive.py", LOSSES): [
-        ("/ log_p.sum(1)", "/ log_p.mean(1)"),
-        ("return -torch.expm1(own", "return torch.expm1(own"),
+        ("num_classes * (surprise + lead)", "(surprise + lead)"),
+        ("num_classes * (surprise + lead)", "num_classes * (surprise - lead)"),
+        ("lambda s: reverse_of(s, -1.0))", "lambda s: reverse_of(s, 1.0))"),
+        ("loss.alpha * active", "active"),
+        ("+ loss.beta * passive", "+ passive"),
+        ("_normalized_and_reverse(self, outputs, batch, -1.0)", "_normalized_and_reverse(self, outputs, batch, -4.0)"),
         ("self.alpha * self.active", "self.active"),
         ("+ self.beta * self.passive", "+ self.passive"),
         ("passive=mean_absolute_error)", ")"),
     ],
     ("losses/early_learning.py", LOSSES): [
-        ("torch.log1p(-agreement)", "torch.log1p(agreement)"),
-        ("fit + self.strength *", "fit + "),
+        ("strength * torch.log1p(-agreement)).mean()", "strength * torch.log1p(agreement)).mean()"),
+        ("(surprise + strength * torch", "(surprise + torch"),
         ("1 - self.momentum)", "self.momentum)"),
         ("p / p.sum(1, keepdim=True)", "p"),
-        ("clamp(_LEAST, 1 - _LEAST)", "clamp(0, 1)"),
+        ("own, clamped = labels.unsqueeze(1), p.clamp(_LEAST, 1 - _LEAST)", "own, clamped = labels.unsqueeze(1), p"),
+        ("self._follow(p.clamp(_LEAST, 1 - _LEAST), batch", "self._follow(p, batch"),
         ("if self.training:", "if True:"),
-        ("self._follow(p.detach(), batch.index)", "self._follow(p.detach(), batch.labels)"),
+        ("1 - _LEAST), batch.index)", "1 - _LEAST), batch.labels)"),
         ("if self.training:\n            self._follow", "if self.training and not self._follow"),
         ("part[:n] for part, n in zip(gathered", "part for part, n in zip(gathered"),
         ("dist.all_gather(gathered, sent_rows)", "pass"),
     ],
     ("losses/forward_correction.py", LOSSES): [
-        ("return -torch.logsumexp", "return torch.logsumexp"),
-        ("log_p + log_columns", "log_p - log_columns"),
+        ("mixed = z + columns", "mixed = z - columns"),
+        (".add_(r.amax(1).log_())", ""),
+        (".sub_(p.amax(1).log_())", ""),
         ("matrix.T.log()", "matrix.log()"),
         ("matrix.sum(0) <= 0", "matrix.sum(1) <= 0"),
+    ],
+    ("losses/early_learning.py", SLOPES): [
+        ("pull * torch.linalg.vecdot(through, p)", "pull * torch.linalg.vecdot(targets, p)"),
+        ("share - pull * torch", "share + pull * torch"),
+        ("/ (agreement - 1)", "/ (1 - agreement)"),
+        (".mul_(pull).add_(rest)", ".mul_(pull)"),
+        ("labels.unsqueeze(1), -share)", "labels.unsqueeze(1), share)"),
+        ("if torch.is_grad_enabled():", "if False:"),
+    ],
+    ("losses/forward_correction.py", SLOPES): [
+        ("(p - r)", "(r - p)"),
+        (".mul_(grad.unsqueeze(1))", ""),
+        ("if torch.is_grad_enabled():", "if False:"),
+    ],
+    ("losses/generalized_cross_entropy.py", SLOPES): [("1 - q * value", "1 + q * value")],
+    ("losses/symmetric_cross_entropy.py", SLOPES): [
+        ("-log_zero - value", "log_zero - value"),
+        ("+ self.beta * slope", "+ slope"),
+    ],
+    ("losses/active_passive.py", SLOPES): [
+        ("1 / whole + by_lead, by_lead", "1 / whole, by_lead"),
+        ("value * (-num_classes / whole)", "value * (num_classes / whole)"),
+        ("+ loss.beta * slope", "+ slope"),
     ],
     ("data/label_noise.py", NOISE): [
         ("self.rate / (number - 1)", "self.rate / number"),
