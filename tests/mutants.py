@@ -1,6 +1,6 @@
 """Break one sign, factor or bound at a time and see whether a test notices.
 
-    python tests/mutants.py                    all of them, some twenty minutes on one core
+    python tests/mutants.py                    all of them, over an hour on one core
     python tests/mutants.py --only geometry    those whose file or text holds the word
 
 Each mutant is applied to a copy of the tree. Ends with 1 if one survives, if its text is not found exactly once, or if
@@ -10,10 +10,12 @@ its tests fail (or do not run) without it.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import runpy
+import shlex
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -22,7 +24,11 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("nc_tools", "tests", "recipes", "pyproject.toml")
-SECONDS = 180  # a mutant that makes a loop endless is noticed too
+SECONDS = 300  # a mutant that makes a loop endless is noticed too
+# Each run is a fork of one process that has imported what is large and is never broken here.
+FORKS = multiprocessing.get_context("forkserver")
+PRELOADED = ["torch", "torchvision", "hypothesis", "scipy.stats", "sklearn.metrics"]
+FORKS.set_forkserver_preload(["__main__", *PRELOADED])
 
 
 class Mutant(NamedTuple):
@@ -43,15 +49,31 @@ MUTANTS = [
 ]
 
 
+def run_pytest(tree: Path, tests: str) -> None:
+    """Run pytest in a copy of the tree and end this process with its exit status."""
+    os.setsid()  # so that what the tests start can be ended with them
+    os.chdir(tree)
+    os.environ |= {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.path[:] = [str(tree), *(path for path in sys.path if Path(path or ".").resolve() not in (ROOT, ROOT / "tests"))]
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    import pytest
+
+    options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is there already
+    sys.exit(pytest.main([*options, *shlex.split(tests)]))
+
+
 def run_tests(tree: Path, tests: str) -> int | None:
     """Return pytest's exit status in a copy of the tree, None where it did not come to an end."""
-    command = f"{sys.executable} -m pytest -x -q --no-header -p no:cacheprovider --hypothesis-seed=0 {tests}"
-    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(command, shell=True, cwd=tree, env=environment, capture_output=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        return None
-    return done.returncode
+    process = FORKS.Process(target=run_pytest, args=(tree, tests))
+    process.start()
+    process.join(SECONDS)
+    if (status := process.exitcode) is None:
+        os.killpg(process.pid or 0, signal.SIGKILL)
+        process.join()
+    return status
 
 
 def verdict(tree: Path, mutant: Mutant) -> str:

@@ -224,6 +224,19 @@ def test_gradient_of_early_learning_with_targets_that_are_not_zero() -> None:
     assert torch.allclose(moving, still)
 
 
+def test_where_the_clamp_of_early_learning_holds_no_gradient_passes() -> None:
+    loss = EarlyLearning(5, K).double().eval()
+    loss.targets.uniform_(0.1, 1 / K)
+    h, batch = torch.randn(5, K, dtype=torch.float64), batch_of(torch.arange(5) % K)
+    h[0, 1] = 20.0  # p above 1 - 1e-4, and the others below 1e-4
+    z = h.clone().requires_grad_()
+    (found,) = torch.autograd.grad(loss(outputs_of(z), batch), z)
+    p = h[0].softmax(0)
+    p[0] -= 1  # what is left of this sample is cross-entropy: p - e_y, over five samples
+    assert torch.allclose(found[0], p / 5, atol=1e-12)
+    assert torch.allclose(found, torch.func.grad(lambda x: loss(outputs_of(x), batch))(h), atol=1e-12)
+
+
 def test_early_learning_pulls_back_from_a_label_that_contradicts_the_past() -> None:
     """The regulariser's gradient raises the class that the sample was given before, by the strength."""
     loss = EarlyLearning(1, K, strength=3.0)

@@ -31,6 +31,8 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("passive=mean_absolute_error)", ")"),
     ],
     ("losses/early_learning.py", LOSSES): [
+        ("pull * torch.linalg.vecdot(through, p)", "pull * torch.linalg.vecdot(targets, p)"),
+        ("hardtanh_backward(targets, p, _LEAST, 1 - _LEAST)", "hardtanh_backward(targets, p, _LEAST, 1.0)"),
         ("strength * torch.log1p(-agreement)).mean()", "strength * torch.log1p(agreement)).mean()"),
         ("(surprise + strength * torch", "(surprise + torch"),
         ("1 - self.momentum)", "self.momentum)"),
@@ -51,7 +53,6 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("matrix.sum(0) <= 0", "matrix.sum(1) <= 0"),
     ],
     ("losses/early_learning.py", SLOPES): [
-        ("pull * torch.linalg.vecdot(through, p)", "pull * torch.linalg.vecdot(targets, p)"),
         ("share - pull * torch", "share + pull * torch"),
         ("/ (agreement - 1)", "/ (1 - agreement)"),
         (".mul_(pull).add_(rest)", ".mul_(pull)"),
