@@ -12,7 +12,7 @@ directions and the head (D, r + K), and the result by (r, r + K) for the nearest
 sample-pooled form. The reference is the textbook form in float64, with the D x D covariance. Every time is
 the best of several, taken in turns; the streaming figure is the time of ``ClassMoments`` over batches,
 against a bare X^T X of the same batches. Memory of the stream is counted tensor by tensor, against three D x D and one
-K x D of float64 and two batches; that of 50,000 classes is the growth of the process.
+K x D of float64 and one batch; that of 50,000 classes is the growth of the process.
 """
 
 from __future__ import annotations
@@ -194,9 +194,9 @@ def held_bytes(moments: ClassMoments) -> int:
 
 
 def allowed_bytes(moments: ClassMoments, batch: int) -> int:
-    """Three D x D and one K x D of float64, two batches of float32, and what is counted per class."""
+    """Three D x D and one K x D of float64, one batch of float32, and what is counted per class."""
     d, k = moments.feature_dim, moments.num_classes
-    return 8 * (3 * d * d + k * d) + 2 * 4 * batch * d + 4 * 8 * (k + 1)
+    return 8 * (3 * d * d + k * d) + 4 * batch * d + 4 * 8 * (k + 1)
 
 
 def vocabulary(num_classes: int, feature_dim: int, samples: int) -> dict:

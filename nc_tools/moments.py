@@ -21,21 +21,21 @@ class ClassMoments:
     batching and any order of merging give the same result up to rounding. When they do fit,
     ``metrics.neural_collapse`` is faster, because it only needs the scatter along the class means.
 
-    With m new samples x_i of a class that had n, batch mean b, old mean a and new mean c,
+    With m new samples x_i of a class that had n, batch mean b and old mean a, the mean moves by m/(n + m) (b - a) and
 
-        c        = a + m/(n + m) (b - a)
-        scatter += sum_i (x_i - a)(x_i - c)^T,
+        scatter += sum_i (x_i - b)(x_i - b)^T + nm/(n + m) (b - a)(b - a)^T
+                 = sum_i (x_i - r)(x_i - r)^T,    r = b - sqrt(n/(n + m)) (b - a),
 
-    which is exact (Welford, 1962, for one sample; Chan, Golub and LeVeque, 1979, for blocks), never subtracts
-    two large numbers, and costs a single matrix product per batch. Products are taken in float32 (float64 for
-    float64 features) and added up in float64.
+    which is exact (Welford, 1962, for one sample; Chan, Golub and LeVeque, 1979, for blocks; with r the second
+    term rides along in the same product), adds squares only, and costs a single matrix product per batch. Products
+    are taken in float32 (float64 for float64 features) and added up in float64.
 
     The class-averaged covariance S_W = mean_k Cov_k weights a sample by one over the size of its class, which
     a single pass knows only if it is told: give ``class_counts``. Without them the sample-pooled scatter
     alone is kept, and the class-averaged one follows only if the classes turn out equally large. Traces of
     both are always known.
 
-    Memory: one K x D and at most three D x D matrices of float64, and two batches.
+    Memory: one K x D and at most three D x D matrices of float64, and one batch.
 
     Args:
         num_classes: K.
@@ -106,40 +106,36 @@ class ClassMoments:
             self._bad += torch.stack([(safe != given).sum(), (~x.sum(dim=1).isfinite()).sum()])
             group, classes = compact(safe, self.num_classes)
             count, sums = class_sums(x, group, len(classes))
-            seen = self._counts[classes]
-            new = (seen == 0)[:, None]
+            seen = self._counts.index_select(0, classes)
+            share = count.double() / (seen + count).clamp(min=1)
             batch_mean = sums.div_(count.clamp(min=1)[:, None])
-            # A class met for the first time is as if it had always had the batch's mean.
-            shift = torch.where(new, 0.0, batch_mean - self._means[classes])
-            step = shift * (count.double() / (seen + count).clamp(min=1))[:, None]
+            # Of a class that is not in the batch nothing moves; one met for the first time takes the batch's mean.
+            shift = batch_mean - self._means.index_select(0, classes)
             self._counts.index_add_(0, classes, count)
-            self._means.index_add_(0, classes, torch.where(new, batch_mean, step))
-            before, after = self._buffers(x)
-            torch.index_select((batch_mean - shift).to(x.dtype), 0, group, out=before)
-            torch.sub(x, before, out=before)
-            lengths = torch.linalg.vector_norm(before, dim=1).double().square()
-            # tr sum_i (x_i - a)(x_i - c)^T = sum_i ||x_i - a||^2 - m (b - a).(c - a), the cheaper way round.
-            drift = count * (shift * step).sum(dim=1)
-            self._squares.index_add_(0, safe, lengths).index_add_(0, classes, -drift)
+            self._means.index_add_(0, classes, shift * share[:, None])
+            reference = batch_mean.addcmul_(shift, (1 - share).sqrt_()[:, None], value=-1)
+            rows = self._buffer(x)
+            torch.index_select(reference.to(x.dtype), 0, group, out=rows)
+            torch.sub(x, rows, out=rows)
+            self._squares.index_add_(0, safe, torch.linalg.vector_norm(rows, dim=1).double().square_())
             if len(self._scatter):
-                torch.index_select(step.to(x.dtype), 0, group, out=after)
-                self._add_scatter(before, torch.sub(before, after, out=after), safe)
+                self._add_scatter(rows, safe)
 
-    def _buffers(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return two buffers like the batch, used again: fresh memory costs more than the arithmetic."""
-        if self._rows is None or self._rows.shape[1] < len(x) or self._rows.dtype != x.dtype:
-            self._rows = x.new_empty(2, *x.shape)
-        return self._rows[0, : len(x)], self._rows[1, : len(x)]
+    def _buffer(self, x: Tensor) -> Tensor:
+        """Return a buffer like the batch, used again: fresh memory costs more than the arithmetic."""
+        if self._rows is None or len(self._rows) < len(x) or self._rows.dtype != x.dtype:
+            self._rows = torch.empty_like(x)
+        return self._rows[: len(x)]
 
-    def _add_scatter(self, before: Tensor, after: Tensor, labels: Tensor) -> None:
-        if self._block is None or self._block.dtype != before.dtype:
+    def _add_scatter(self, rows: Tensor, labels: Tensor) -> None:
+        if self._block is None or self._block.dtype != rows.dtype:
             self._flush()
-            self._block = torch.zeros_like(self._scatter, dtype=before.dtype)
-        self._block[0].addmm_(before.T, after)
+            self._block = torch.zeros_like(self._scatter, dtype=rows.dtype)
+        self._block[0].addmm_(rows.T, rows)
         if self._expected is not None:
-            weight = self._expected.clamp(min=1).to(before.dtype).reciprocal()[labels]
-            self._block[1].addmm_((before * weight[:, None]).T, after)
-        self._block_rows += len(before)
+            weight = self._expected.clamp(min=1).to(rows.dtype).reciprocal()[labels]
+            self._block[1].addmm_((rows * weight[:, None]).T, rows)
+        self._block_rows += len(rows)
         if self._block_rows >= _SCATTER_ROWS:
             self._flush()
 
