@@ -96,7 +96,7 @@ NUMBERS: dict[str, tuple[Callable[[], object], str]] = {
     "free tau": (lambda: logit_adjusted_cross_entropy(W, Y[:2], [1, 2, 3], math.nan), "tau must be finite"),
     "post hoc tau": (lambda: adjust_logits(W, [1, 2, 3], math.inf), "tau must be finite"),
     "VS tau": (lambda: VectorScaling(COUNTS, tau=NOT_A_NUMBER), "tau must be finite, got nan"),
-    "VS gamma": (lambda: VectorScaling(COUNTS, gamma=math.inf), "gamma must be finite and not negative .* got inf"),
+    "VS gamma": (lambda: VectorScaling(COUNTS, gamma=math.inf), "gamma must not be negative .*, nor infinite, got inf"),
     "LDAM": (lambda: LDAM(COUNTS, math.inf), "max_margin must be a number from 0 on, got inf"),
     "attract": (lambda: Spread(attract=math.inf), "nor both 0, and finite, got inf and 1.0"),
     "norm": (lambda: DotRegression(weight_norm=math.inf), "norms must be positive and finite, got weight_norm=inf"),

@@ -325,7 +325,7 @@ def test_dropout_draws_from_the_seed_and_leaves_the_global_stream_alone(target):
 def test_fine_tuning_that_cannot_be_meant_is_refused(more, told):
     with pytest.raises(ValueError, match=told):
         FineTuning(**more)
-    with pytest.raises(TypeError, match="are records such as Full.., got 'full'"):
+    with pytest.raises(TypeError, match=r"are records such as Full\(\), got 'full'"):
         FineTuning(methods=("full",))
 
 

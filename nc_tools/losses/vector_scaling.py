@@ -51,7 +51,7 @@ class VectorScaling(AffineCrossEntropy):
     def __init__(self, class_counts: Tensor | Sequence[int], gamma: float = 0.3, tau: float = 1.0) -> None:
         if not (math.isfinite(gamma) and gamma >= 0):
             raise ValueError(
-                f"gamma must be finite and not negative (that would favour the large classes), got {gamma}"
+                f"gamma must not be negative (that would favour the large classes), nor infinite, got {gamma}"
             )
         if not math.isfinite(tau):
             raise ValueError(f"tau must be finite, got {tau}: 1 takes the prior as it is, 0 leaves it out")
