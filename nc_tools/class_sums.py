@@ -77,11 +77,16 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tens
     Returns:
         Counts (K,) in int64 and sums (K, D) in float64; zero for a class without a sample.
 
+    Raises:
+        ValueError: If there is not one class.
+
     Example:
         >>> counts, sums = class_sums(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([1, 0, 1]), 3)
         >>> counts.tolist(), sums.flatten().tolist()
         ([1, 2, 0], [2.0, 5.0, 0.0])
     """
+    if num_classes < 1:  # embedding_bag reads out of bounds without a bag, and takes the process with it
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}: labels are class indices from 0 on")
     total, device = len(features), features.device
     ordered, order = labels.long().sort(stable=True)
     starts = torch.searchsorted(ordered, torch.arange(num_classes + 1, device=device))

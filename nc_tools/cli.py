@@ -85,6 +85,7 @@ def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     measure.add_argument("--std", type=_numbers, metavar="R,G,B", help="of the channels in 0..1, as in training")
     measure.add_argument("--batch-size", type=int, default=256, metavar="N", help="images in a batch (default: 256)")
     measure.add_argument("--device", help="cpu, cuda, cuda:N (default: a GPU where there is one)")
+    measure.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
     measure.add_argument("--out", type=Path, help="folder of the report (default: outputs/measure/MODEL)")
 
 

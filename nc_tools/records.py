@@ -53,6 +53,7 @@ class Scoring(Protocol):
     def weight(self) -> Tensor:
         """Class vectors (K, D')."""
 
+    num_classes: int
     bias: Tensor | None
     scale: Tensor | float
 
@@ -90,6 +91,11 @@ class Outputs:
     _weight: Tensor | None = field(default=None, init=False, repr=False)
     _embedded: Tensor | None = field(default=None, init=False, repr=False)
     _logits: Tensor | None = field(default=None, init=False, repr=False)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.head.num_classes
 
     @property
     def bias(self) -> Tensor | None:

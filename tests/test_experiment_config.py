@@ -14,6 +14,7 @@ from nc_tools.data import DataConfig
 from nc_tools.experiment import Knob, Protocol, RunConfig
 from nc_tools.experiment.config import ModelConfig
 from nc_tools.experiment.encode import config_hash, decode, encode, path_of, settings
+from nc_tools.experiment.kinds import check_kinds
 from nc_tools.experiment.main import parse_seeds
 from nc_tools.experiment.overrides import parse_setting, put, put_all
 from nc_tools.heads import LEARNED, ETFHead, LinearHead, spec
@@ -135,6 +136,10 @@ def test_ill_formed_seeds_are_refused(text):
         ({"rates": (0.1, 0.01)}, "positive and rising"),
         ({"rates": (0.0, 0.1)}, "positive and rising"),
         ({"rates": (0.1, 0.1)}, "positive and rising"),
+        ({"rates": (float("nan"),)}, "positive and rising, all finite"),
+        ({"seeds": (-1,)}, "a seed is a whole number from 0 on, got -1"),
+        ({"tuning_seeds": ()}, "must hold at least one seed"),
+        ({"max_extensions": -1}, "max_extensions must not be negative, got -1"),
     ],
 )
 def test_the_protocol_is_checked_when_written(change, told):
@@ -177,7 +182,13 @@ def test_a_setting_needs_a_name_and_a_value(text):
         ("training.compile", 1, "compile must be bool, got 1"),
         ("training.ema_decay", "no", "ema_decay must be float or None, got 'no'"),
         ("training.precision", "float16", "precision must be .*float32"),
+        ("training.precision", "float16", "precision must be 'auto' or 'float32' or 'bfloat16', got 'float16'"),
         ("optim.milestones", ("a",), "milestones must be"),
+        ("head.bias", "yes", "bias must be bool, got 'yes'"),
+        ("loss.label_smoothing", "x", "label_smoothing must be float or ClassWiseSmoothing, got 'x'"),
+        ("loss.label_smoothing", True, "label_smoothing must be float"),
+        ("data.noise", "PairNoise(1, 2)", r"PairNoise takes rate, got 2 values in 'PairNoise\(1, 2\)'"),
+        ("data.noise", "PairNoise(rate=max)", "noise must be written with plain numbers"),
         ("head", 3, "head must be"),
         ("model.width", 0, "width must be positive"),
     ],
@@ -202,6 +213,32 @@ def test_settings_land_where_they_belong_and_nowhere_else():
     assert changed.optim.milestones == (0.5,)
     assert (changed.data, changed.training, changed.model) == (DataConfig(), TrainConfig(), ModelConfig())
     assert BASE.optim.lr == 0.1
+
+
+def test_lists_from_a_command_line_can_be_hashed():
+    noisy = put(BASE, "data.noise", "MatrixNoise([[0.9, 0.1], [0, 1]])").data
+    assert noisy.noise.matrix == ((0.9, 0.1), (0, 1))
+    assert hash(noisy) == hash(put(BASE, "data.noise", "MatrixNoise(((0.9, 0.1), (0, 1)))").data)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"data": DataConfig(noise=0.3)}, "data.noise must be SymmetricNoise or .* or None, got 0.3"),
+        ({"training": TrainConfig(mixing="mixup")}, "training.mixing must be Mixup or CutMix or None, got 'mixup'"),
+        ({"training": TrainConfig(epochs=2.5)}, "training.epochs must be int, got 2.5"),
+        ({"head": spec(LinearHead, bias=3)}, "head.bias must be bool, got 3"),
+        ({"head": LinearHead}, "head must be Spec.*, got <class"),
+    ],
+)
+def test_a_recipe_that_holds_the_wrong_kind_is_refused(change, told):
+    with pytest.raises(ValueError, match=told):
+        check_kinds(replace(BASE, **change))
+
+
+def test_kinds_that_are_right_pass():
+    check_kinds(BASE)
+    check_kinds(replace(BASE, head=spec(ETFHead, scale=8), data=DataConfig(imbalance=10)))
 
 
 def test_only_heads_with_an_open_frame_have_draws():

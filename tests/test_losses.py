@@ -321,5 +321,5 @@ def test_no_step_waits_for_the_device(wanted: Spec[LossTerm]) -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="label_smoothing"):
         CrossEntropy(1.0)
-    with pytest.raises(ValueError, match="norms must be positive"):
+    with pytest.raises(ValueError, match="norms must be positive and finite"):
         DotRegression(weight_norm=0.0)

@@ -152,7 +152,7 @@ def test_one_view_is_refused_in_a_sentence(cls: type[LossTerm]) -> None:
     with pytest.raises(ValueError, match=rf"{cls.__name__} needs two views of each image and got one: ask the loader"):
         cls()(seen(batch.inputs.double(), None), batch)
     assert cls().views == 2
-    with pytest.raises(ValueError, match="temperature must be positive, got 0"):
+    with pytest.raises(ValueError, match="temperature must be positive and finite, got 0"):
         cls(temperature=0.0)  # type: ignore[call-arg]
 
 

@@ -289,9 +289,9 @@ def test_bad_arguments_and_widths() -> None:
             cls(D, K, momentum=1.0)
         with pytest.raises(ValueError, match="width 5 met features of width 3: build the loss with feature_dim=3"):
             value(cls(5, K).double(), [[1.0] * D], [0])
-    with pytest.raises(ValueError, match="eps must be positive, got 0"):
+    with pytest.raises(ValueError, match="eps must be positive and finite, got 0"):
         FeatureEntropy(0.0)
-    with pytest.raises(ValueError, match="squared_distortion must be positive, got -1"):
+    with pytest.raises(ValueError, match="squared_distortion must be positive and finite, got -1"):
         CodingRate(-1.0)
     with pytest.raises(ValueError, match=r"decay must not be negative, got -0\.1"):
         PickAllLabel(-0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -180,6 +181,8 @@ class TestRefusals:
             "no_module_x:make": "cannot be imported here",
             "my_net:mak": "did you mean 'make'",
             "my_net:logged": "no function 'logged'",
+            "math:sqrt": "must be a function without arguments that returns the model",
+            "math:sqr": "did you mean 'sqrt'",
             "my_net:no_model": "must return a torch.nn.Module, got int",
             "my_net:wide": "scores 9 where",
         }.items():
@@ -187,6 +190,28 @@ class TestRefusals:
             assert said in refused(capsys, "--model", model, *weights, *data), model
         assert "--weights random" in refused(capsys, "--model", "torchvision:resnet18", *data)
         assert "add --data" in refused(capsys, "--model", "my_net:make")
+
+    @pytest.mark.parametrize(
+        ("flags", "told"),
+        [
+            (("--image-size", "0"), "image_size is a side in pixels and must be at least 1, got 0"),
+            (("--mean", "nan,0,0"), "--mean must hold finite numbers"),
+            (("--device", "meta"), "--device must be cpu, cuda, cuda:N or mps, got 'meta'"),
+            (("--device", "cuda:99"), "--device cuda:99 needs a CUDA device"),
+            (("--out", "my_net.py"), "the output folder my_net.py cannot be written (File exists): choose another"),
+        ],
+    )
+    @pytest.mark.usefixtures("home")
+    def test_flags_that_cannot_be_followed(self, flags, told, birds, capsys):
+        assert told in refused(capsys, "--model", "my_net:make", "--data", f"imagefolder:{birds}", *flags)
+
+    def test_an_unreadable_image_is_left_out_when_asked_for_so(self, home, birds, capsys):
+        shutil.copytree(birds, home / "birds")
+        (home / "birds" / "train" / CLASSES[0] / "0.png").write_bytes(b"no image")
+        flags = ("--model", "my_net:make", "--data", "imagefolder:birds", "--out", "r")
+        assert "--skip-unreadable" in refused(capsys, *flags)
+        run(capsys, *flags, "--skip-unreadable")
+        assert json.loads((home / "r" / "collapse.json").read_text())["sets"]["train"]["samples"] == 17
 
     def test_weights(self, home, birds, capsys):
         flags = ("--model", "my_net:make", "--data", f"imagefolder:{birds}", "--weights")

@@ -288,7 +288,7 @@ def test_groups_are_calibrated_apart():
 
 @pytest.mark.parametrize("measure", [classwise_calibration_error, top_label_calibration_error, brier_decomposition])
 def test_bins_and_bandwidths_must_be_positive(measure):
-    with pytest.raises(ValueError, match="num_bins must be at least 1"):
+    with pytest.raises(ValueError, match="num_bins must be a whole number, at least 1"):
         measure(*draw(0, n=4), 0)
     with pytest.raises(ValueError, match="bandwidth must be positive"):
         kernel_calibration_error(*draw(0, n=4), 0.0)

@@ -315,6 +315,8 @@ def test_dropout_draws_from_the_seed_and_leaves_the_global_stream_alone(target):
         ({"rates": ()}, "positive and rising"),
         ({"rates": (0.1, 0.01)}, "positive and rising"),
         ({"rates": (0.0, 0.01)}, "positive and rising"),
+        ({"rates": (float("nan"),)}, "positive and rising, all finite"),
+        ({"methods": ()}, "at least one method, got none"),
         ({"holdout": 1.0}, "between 0 and 1"),
         ({"max_extensions": -1}, "must not be negative"),
         ({"methods": (Full(), Full())}, "different ones, got finetune, finetune"),
@@ -323,6 +325,8 @@ def test_dropout_draws_from_the_seed_and_leaves_the_global_stream_alone(target):
 def test_fine_tuning_that_cannot_be_meant_is_refused(more, told):
     with pytest.raises(ValueError, match=told):
         FineTuning(**more)
+    with pytest.raises(TypeError, match=r"are records such as Full\(\), got 'full'"):
+        FineTuning(methods=("full",))
 
 
 def test_a_target_without_samples_of_a_class_is_refused(sources, target):

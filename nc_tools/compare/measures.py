@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from nc_tools.suggestions import did_you_mean
+
 Direction = Literal["higher", "lower", "neither"]
 
 PRIMARY = "test/gen/balanced_accuracy"
@@ -189,6 +191,25 @@ def measure(key: str) -> Measure:
         direction: Direction = "lower" if lower else "higher" if group == "images_per_s" else "neither"
         return Measure(key, _COST[group], direction, decimals=0 if group.endswith("parameters") else None)
     return Measure(key, key)
+
+
+def check_known(key: str) -> None:
+    """Refuse a key of the test set that no run records, with the nearest ones that runs do.
+
+    Raises:
+        ValueError: If it is none of ours.
+
+    Example:
+        >>> check_known("test/gen/balanced_acuracy")
+        Traceback (most recent call last):
+        ...
+        ValueError: no run records 'test/gen/balanced_acuracy'; did you mean 'test/gen/balanced_accuracy' or \
+'test/gen/accuracy'?
+    """
+    if key.startswith("test/") and measure(key).label == key:
+        known = [f"test/gen/{name}" for name in _GENERALISATION]
+        known += [f"test/{group}/{name}" for group in _CALIBRATION_GROUPS for name in _CALIBRATION]
+        raise ValueError(f"no run records {key!r}; {did_you_mean(key, known)}")
 
 
 def _ood(key: str, where: str, score: str, name: str) -> Measure:

@@ -47,8 +47,8 @@ class Augment:
     cutout: Cutout | None = None
 
     def __post_init__(self) -> None:
-        if self.padding < 0:
-            raise ValueError(f"padding is a number of pixels and must not be negative, got {self.padding}")
+        if not isinstance(self.padding, int) or self.padding < 0:
+            raise ValueError(f"padding is a whole number of pixels and must not be negative, got {self.padding!r}")
 
     @property
     def shifts(self) -> int:

@@ -61,6 +61,10 @@ class TrainingBatches(ABC):
                 f"tags must be bool with a row for each of the {len(images)} images, got {tags.dtype} "
                 f"{tuple(tags.shape)}"
             )
+        _check_indices(indices, len(images))
+        channels = images.shape[0]
+        if len(torch.as_tensor(mean)) != channels:
+            raise ValueError(f"mean and std must have a number for each of {channels} channels, got {len(mean)}")
         self._device = device
         self._augment = augment
         self._seed = seed
@@ -120,3 +124,17 @@ class TrainingBatches(ABC):
 
 def _moved(drawn: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     return {name: values.to(device) for name, values in drawn.items()}
+
+
+def _check_indices(indices: Tensor, number: int) -> None:
+    """Refuse positions that the set does not have; once, before the first batch."""
+    if indices.ndim != 1 or indices.dtype != torch.int64:
+        raise TypeError(
+            f"indices must be positions (M,), int64, got {indices.dtype} of shape {tuple(indices.shape)}: for a mask "
+            f"give mask.nonzero().flatten()"
+        )
+    if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < number):
+        raise ValueError(
+            f"indices must lie in [0, {number}), the images of the set, got {int(indices.min())} to "
+            f"{int(indices.max())}"
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from nc_tools.data.csv_text import open_csv
 from nc_tools.data.images import Images, relabelled
 
 # Groupings by name: group to its classes. CIFAR-10's two superclasses are the usual ones of coarse-to-fine transfer.
@@ -102,7 +103,7 @@ def coarsened(images: Images, groups: tuple[str, ...], group_of: Sequence[int]) 
 def _read_csv(file: Path) -> list[tuple[str, str]]:
     if not file.is_file():
         raise FileNotFoundError(f"the CSV with coarse classes must exist, and {file} does not: check the path")
-    with file.open(newline="", encoding="utf-8-sig") as handle:
+    with open_csv(file) as handle:
         reader = csv.DictReader(handle)
         columns = list(reader.fieldnames or [])
         for name in ("class", "coarse"):

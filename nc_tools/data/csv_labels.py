@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nc_tools.data.csv_text import open_csv
+
 
 def read_labels(
     file: Path, column: str, paths: Sequence[str], classes: Sequence[str], others: Collection[str] = ()
@@ -64,9 +66,11 @@ def read_labels(
 
 
 def _rows(file: Path, column: str) -> Iterator[tuple[int, str, str]]:
-    with file.open(newline="", encoding="utf-8-sig") as handle:
+    with open_csv(file) as handle:
         reader = csv.DictReader(handle)
         columns = list(reader.fieldnames or [])
+        if twice := [name for name in ("path", column) if columns.count(name) > 1]:
+            raise ValueError(f"{file} must have one column {twice[0]!r}, and it has several: rename the others")
         for name in ("path", column):
             if name not in columns:
                 near = difflib.get_close_matches(name, columns, n=1)

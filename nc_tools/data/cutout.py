@@ -31,8 +31,8 @@ class Cutout:
     size: int
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"cutout's size is a side in pixels and must be at least 1, got {self.size}")
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(f"cutout's size is a side in whole pixels and must be at least 1, got {self.size!r}")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw a centre (y, x) in [0, 1) for each of ``count`` images (count, 2), float32."""

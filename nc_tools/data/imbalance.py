@@ -25,7 +25,15 @@ def class_counts(labels: Tensor, num_classes: int) -> Tensor:
     Example:
         >>> class_counts(torch.tensor([0, 2, 2]), 3).tolist()
         [1, 0, 2]
+
+    Raises:
+        TypeError: If the labels are no class indices.
+        ValueError: If one of them is out of range.
     """
+    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"labels must be class indices (N,), got {labels.dtype} of shape {tuple(labels.shape)}")
+    if outside := int(((labels < 0) | (labels >= num_classes)).sum()):
+        raise ValueError(f"labels must lie in [0, {num_classes}), but {outside} of them do not")
     return torch.bincount(labels, minlength=num_classes)
 
 

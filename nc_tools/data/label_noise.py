@@ -54,6 +54,8 @@ class SymmetricNoise:
     def transition(self, classes: Sequence[str]) -> Tensor:
         """Return T (K, K), float64."""
         number = len(classes)
+        if number < 2:
+            raise ValueError(f"symmetric noise needs another class to mistake one for, got {number}: noise=None")
         matrix = torch.full((number, number), self.rate / (number - 1), dtype=torch.float64)
         return matrix.fill_diagonal_(1 - self.rate)
 
@@ -107,7 +109,9 @@ class AsymmetricNoise:
 
     def __post_init__(self) -> None:
         check_rate(self.rate)
-        if not self.to or not all(len(pair) == 2 and pair[0] != pair[1] for pair in self.to):
+        kinds = [tuple(map(type, pair)) for pair in self.to if isinstance(pair, tuple | list)]
+        pairs = len(kinds) == len(self.to) and all(kind == (str, str) for kind in kinds)
+        if not pairs or not self.to or any(pair[0] == pair[1] for pair in self.to):
             raise ValueError(f"a map of label noise holds pairs (class, another class), at least one, got {self.to}")
         named = [pair[0] for pair in self.to]
         if len(set(named)) != len(named):

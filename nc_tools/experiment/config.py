@@ -122,8 +122,9 @@ class Protocol:
     rank_layers: bool = field(default=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"protocol.seeds must be different seeds, at least one, got {self.seeds}")
+        self._check_seeds()
+        if self.max_extensions < 0:
+            raise ValueError(f"protocol.max_extensions must not be negative, got {self.max_extensions}: 0 is no growth")
         for name in ("draws", "holdout_draws", "curve_points", "curve_samples", "transfer_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"protocol.{name} must be at least 1, got {getattr(self, name)}")
@@ -134,10 +135,19 @@ class Protocol:
                 f"protocol.primary must be the key of a final value of the test set or of transfer, such as {PRIMARY}, "
                 f"got {self.primary!r}"
             )
+        rising = list(self.rates) == sorted(set(self.rates))
+        if not (self.rates and rising and all(0 < rate < float("inf") for rate in self.rates)):
+            raise ValueError(f"protocol.rates must be positive and rising, all finite, got {self.rates}")
+
+    def _check_seeds(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"protocol.seeds must be different seeds, at least one, got {self.seeds}")
+        if not self.tuning_seeds:
+            raise ValueError("protocol.tuning_seeds must hold at least one seed to try rates with, got none")
+        if negative := [seed for seed in (*self.seeds, *self.tuning_seeds) if seed < 0]:
+            raise ValueError(f"a seed is a whole number from 0 on, got {negative[0]}")
         if set(self.seeds) & set(self.tuning_seeds):
             raise ValueError(
                 f"seeds of the final runs must not be tuned on, but {sorted(set(self.seeds) & set(self.tuning_seeds))} "
                 f"are among protocol.tuning_seeds: choose others"
             )
-        if not self.rates or list(self.rates) != sorted(set(self.rates)) or self.rates[0] <= 0:
-            raise ValueError(f"protocol.rates must be positive and rising, got {self.rates}")

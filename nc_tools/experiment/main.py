@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from nc_tools.interruption import Killed
 from nc_tools.spec import Spec
 from nc_tools.suggestions import did_you_mean
 from nc_tools.tracking import LiveSync, MlflowSync
+from nc_tools.tracking.files import check_writable
 
 SMOKE_EPOCHS = 2
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def parser(name: str, question: str, arms: Sequence[str], default_arms: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -93,8 +96,18 @@ def main(
         console.print(told, markup=False, highlight=False, soft_wrap=True)
         sys.exit(130)
     except (ValueError, TypeError, OSError) as error:
-        _say_error(error)
+        full = isinstance(error, OSError) and error.errno in _NO_ROOM
+        _say_error(_no_room(args.out, error) if full else error)
         sys.exit(2)
+
+
+def _no_room(out: Path, error: BaseException) -> OSError:
+    """Say where there is no room: what fails while it is written does not name its file."""
+    why = getattr(error, "strerror", None) or error
+    return OSError(
+        f"{out} takes no more ({why}): make room there and give the same command again, which repeats nothing that was "
+        f"finished"
+    )
 
 
 def _say_error(error: BaseException) -> None:
@@ -122,8 +135,7 @@ def make_plan(
             protocol = dataclasses.replace(protocol, fine_tuning=dataclasses.replace(short, rates=short.rates[:1]))
     if args.seeds is not None:
         protocol = dataclasses.replace(protocol, seeds=parse_seeds(args.seeds))
-    references = {a: b for a, b in protocol.references.items() if a in chosen and b in chosen}
-    protocol = dataclasses.replace(protocol, references=references)
+    protocol = dataclasses.replace(protocol, references=_references(protocol, arms, chosen))
     for path, value in settings:
         section, _, rest = path.partition(".")
         if section == "protocol":
@@ -165,7 +177,7 @@ def make_options(args: argparse.Namespace) -> Options:
     workers = args.workers if args.workers is not None else (cores if kind == "cpu" else 1)
     if workers < 1:
         raise ValueError(f"--workers must be at least 1, got {workers}")
-    _check_writable(args.out)
+    check_writable(args.out)
     return Options(
         out=args.out,
         device=device,
@@ -195,6 +207,14 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(seeds))
 
 
+def _references(protocol: Protocol, arms: Iterable[str], chosen: Collection[str]) -> dict[str, str]:
+    """Return the references of the chosen arms, those that were chosen too."""
+    for arm in (name for pair in protocol.references.items() for name in pair):
+        if arm not in arms:
+            raise ValueError(f"protocol.references names an arm {arm!r} that is not there; {did_you_mean(arm, arms)}")
+    return {a: b for a, b in protocol.references.items() if a in chosen and b in chosen}
+
+
 def _chosen(arms: Mapping[str, RunConfig], asked: str | None) -> dict[str, RunConfig]:
     if asked is None or asked == "all":
         return dict(arms)
@@ -202,6 +222,12 @@ def _chosen(arms: Mapping[str, RunConfig], asked: str | None) -> dict[str, RunCo
     for name in names:
         if name not in arms:
             raise ValueError(f"there is no arm {name!r}; {did_you_mean(name, arms)}")
+    if len(set(names)) < 2:
+        other = next((arm for arm in arms if arm not in names), "other")
+        raise ValueError(
+            f"a comparison needs at least two arms, the baseline and another, got only {names[0]!r}: name both, as in "
+            f"--arms {names[0]},{other}"
+        )
     return {name: arms[name] for name in names}
 
 
@@ -246,15 +272,3 @@ def _arguments(part: Any) -> list[str]:
     if part is None:
         return []
     return part.parameter_names if isinstance(part, Spec) else [f.name for f in dataclasses.fields(part)]
-
-
-def _check_writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(
-            f"the output folder {out} cannot be written ({error.strerror}): choose another with --out"
-        ) from error

@@ -14,11 +14,13 @@ import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from nc_tools.compare.measures import check_known
 from nc_tools.experiment.config import Protocol, RunConfig
 from nc_tools.experiment.display import Display
 from nc_tools.experiment.encode import encode
 from nc_tools.experiment.execute import identify
 from nc_tools.experiment.job import Job, JobResult, Kind
+from nc_tools.experiment.kinds import check_kinds
 from nc_tools.experiment.overrides import put
 from nc_tools.experiment.setup import DataFacts, build_loss, build_model, facts_of, open_data
 from nc_tools.experiment.transfer import check_transfer
@@ -27,6 +29,7 @@ from nc_tools.experiment.workers import Workers
 from nc_tools.interruption import Killed, StopSignal
 from nc_tools.tracking import mend
 from nc_tools.tracking.files import write_json
+from nc_tools.training.optim import make_optimizer
 from nc_tools.training.terms import check_mixing
 
 
@@ -126,6 +129,7 @@ def _check(plan: Plan, options: Options, display: Display, stop: StopSignal) -> 
         display.reading(done, total)
 
     device = torch.device("cpu")
+    check_known(plan.protocol.primary)
     configs = {config.data for config in plan.arms.values()}
     if len(configs) != 1:
         raise ValueError("all arms of a comparison must have the same data, but they differ: make two comparisons")
@@ -143,12 +147,14 @@ def _check(plan: Plan, options: Options, display: Display, stop: StopSignal) -> 
     )
     for name, config in plan.arms.items():
         try:
+            check_kinds(config)
             variants = [put(config, config.knob.path, value) for value in config.knob.values]
             builds = config.knob.path.partition(".")[0] in ("head", "loss", "model")
             for variant in [config, *variants] if builds else [config]:
                 model = build_model(variant, facts, seed=0, draw=0)
                 loss = build_loss(variant, facts, model.head.feature_dim)
                 check_mixing(variant.training.mixing, loss, model.head)
+                make_optimizer(model, variant.optim, loss)
                 if variant.optim.sharpness is not None:
                     variant.optim.sharpness.ascent(loss, facts.class_counts)
                 if variant.second_stage is not None:

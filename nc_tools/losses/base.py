@@ -44,9 +44,33 @@ class LossTerm(nn.Module, ABC):
         return {type(self).__name__: self(outputs, batch)}
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the loss, computed outside autocast."""
+        """Return the loss, computed outside autocast.
+
+        Raises:
+            TypeError: If the labels are not class indices.
+            ValueError: If outputs and labels are not of the same samples, or there is none.
+        """
+        _check_pair(type(self).__name__, outputs, batch)
         with torch.autocast(outputs.features.device.type, enabled=False):
             return self.compute(outputs, batch)
+
+
+def _check_pair(loss: str, outputs: Outputs, batch: Batch) -> None:
+    """Check that outputs and labels belong together, by shapes and types alone: nothing waits for the device."""
+    labels, samples = batch.labels, len(outputs.features)
+    if labels.ndim != 1 or labels.dtype != torch.int64:
+        raise TypeError(
+            f"labels must be class indices (N,) of integer type int64, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}: for soft labels, mix the losses of the classes that they mix; other integers need "
+            f"labels.long()"
+        )
+    if labels.shape[0] != samples:
+        raise ValueError(
+            f"outputs and labels must be of the same samples, but {loss} got {samples} features and {len(labels)} "
+            f"labels"
+        )
+    if samples == 0:
+        raise ValueError(f"{loss} is a mean over samples and needs at least one, got an empty batch: leave it out")
 
 
 def at_least_float32(x: Tensor) -> Tensor:

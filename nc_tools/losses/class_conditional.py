@@ -27,6 +27,7 @@ def class_conditional_info_nce(first: Tensor, second: Tensor, labels: Tensor, te
         >>> class_conditional_info_nce(torch.eye(2), torch.eye(2), torch.tensor([0, 1])).tolist()
         [0.0, 0.0]
     """
+    check_temperature(temperature)
     u, v = unit(at_least_float32(first)), unit(at_least_float32(second))
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:

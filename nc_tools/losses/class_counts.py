@@ -12,6 +12,7 @@ def checked_counts(class_counts: Tensor | Sequence[int]) -> Tensor:
     """Return the counts in float64 (K,).
 
     Raises:
+        TypeError: If they are no numbers.
         ValueError: If they are not a vector of K >= 2 finite numbers, or a class has no sample.
 
     Example:
@@ -22,7 +23,10 @@ def checked_counts(class_counts: Tensor | Sequence[int]) -> Tensor:
         ...
         ValueError: every class needs at least one training sample, but classes [1] have none: leave them out
     """
-    counts = torch.as_tensor(class_counts, dtype=torch.float64)
+    try:
+        counts = torch.as_tensor(class_counts, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"class_counts must hold one number for each of K >= 2 classes, got {class_counts!r}") from None
     if counts.ndim != 1 or len(counts) < 2:
         raise ValueError(f"class_counts must hold one number for each of K >= 2 classes, got {tuple(counts.shape)}")
     if not bool(counts.isfinite().all()):

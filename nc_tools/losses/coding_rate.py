@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -70,8 +72,8 @@ class CodingRate(LossTerm):
 
     def __init__(self, squared_distortion: float = 0.5) -> None:
         super().__init__()
-        if not squared_distortion > 0:
-            raise ValueError(f"squared_distortion must be positive, got {squared_distortion}: .5 is usual")
+        if not 0 < squared_distortion < math.inf:
+            raise ValueError(f"squared_distortion must be positive and finite, got {squared_distortion}: .5 is usual")
         self.squared_distortion = squared_distortion
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:

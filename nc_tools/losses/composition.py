@@ -71,6 +71,8 @@ def term(weight: float | Schedule, loss: LossTerm | Spec[LossTerm], name: str | 
 
 def _weigh(weight: Schedule, progress: float, name: str) -> float:
     value = weight(progress)
+    if not isinstance(value, int | float):
+        raise TypeError(f"the weight of {name} must be a number, got {value!r} at progress {progress}")
     if not (value >= 0 and math.isfinite(value)):
         raise ValueError(
             f"the weight of {name} must be finite and not negative throughout, got {value} at progress {progress}: a "
@@ -92,7 +94,7 @@ class WeightedSum(LossTerm):
 
     Raises:
         ValueError: If there is no term, or two go by the same name.
-        TypeError: If an inner loss is still a spec.
+        TypeError: If something else than terms is given, or an inner loss is still a spec.
 
     Example:
         >>> from nc_tools.losses import CrossEntropy, FeatureDecay
@@ -106,8 +108,12 @@ class WeightedSum(LossTerm):
 
     def __init__(self, terms: Sequence[Term]) -> None:
         super().__init__()
+        if isinstance(terms, LossTerm | Term):
+            raise TypeError(f"WeightedSum takes a sequence of terms, got {terms!r}: write terms=(term(1.0, ...),)")
         if not terms:
             raise ValueError("WeightedSum needs at least one term, got none: write terms=(term(1.0, CrossEntropy()),)")
+        if wrong := [part for part in terms if not isinstance(part, Term)]:
+            raise TypeError(f"WeightedSum takes terms, got {wrong[0]!r}: write terms=(term(1.0, CrossEntropy()),)")
         if loose := [part.loss for part in terms if not isinstance(part.loss, LossTerm)]:
             raise TypeError(
                 f"WeightedSum takes losses that are built, got {loose[0]!r}: write spec(WeightedSum, terms=...) and "

@@ -26,6 +26,7 @@ def decoupled_info_nce(first: Tensor, second: Tensor, temperature: float = 0.3) 
         >>> decoupled_info_nce(torch.eye(2), torch.eye(2), temperature=1.0).tolist()
         [-1.0, -1.0]
     """
+    check_temperature(temperature)
     u, v = unit(at_least_float32(first)), unit(at_least_float32(second))
     aligned = (u * v).sum(1) / temperature
     if len(u) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from torch import Tensor
@@ -66,8 +67,10 @@ class DotRegression(PerSampleLoss):
         mean_over: Literal["samples", "classes"] = "samples",
     ) -> None:
         super().__init__()
-        if not (weight_norm > 0 and feature_norm > 0):
-            raise ValueError(f"norms must be positive, got weight_norm={weight_norm}, feature_norm={feature_norm}")
+        if not (0 < weight_norm < math.inf and 0 < feature_norm < math.inf):
+            raise ValueError(
+                f"norms must be positive and finite, got weight_norm={weight_norm}, feature_norm={feature_norm}"
+            )
         self.weight_norm = weight_norm
         if mean_over not in ("samples", "classes"):
             raise ValueError(f"mean_over must be 'samples' or 'classes', got {mean_over!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -61,8 +63,10 @@ class FeatureEntropy(LossTerm):
 
     def __init__(self, eps: float = 1e-8) -> None:
         super().__init__()
-        if not eps > 0:
-            raise ValueError(f"eps must be positive, got {eps}: features that coincide would have an infinite loss")
+        if not 0 < eps < math.inf:
+            raise ValueError(
+                f"eps must be positive and finite, got {eps}: features that coincide would have an infinite loss"
+            )
         self.eps = eps
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG002

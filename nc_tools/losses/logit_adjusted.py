@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -45,7 +46,7 @@ def logit_adjusted_cross_entropy(
         >>> logit_adjusted_cross_entropy(z, y, [5, 5]).item() == torch.nn.functional.cross_entropy(z, y).item()
         True
     """
-    shift = tau * log_prior(class_counts).to(logits.device)
+    shift = _shift(class_counts, tau).to(logits.device)
     return affine_cross_entropy(logits, labels, shift=shift).mean()
 
 
@@ -67,9 +68,16 @@ def adjust_logits(logits: Tensor, class_counts: Tensor | Sequence[int], tau: flo
         >>> adjust_logits(torch.zeros(1, 2), [9, 1]).argmax().item()
         1
     """
-    prior = log_prior(class_counts).to(logits.device)
-    check_width(prior, logits)
-    return at_least_float32(logits) - tau * prior
+    shift = _shift(class_counts, tau).to(logits.device)
+    check_width(shift, logits)
+    return at_least_float32(logits) - shift
+
+
+def _shift(class_counts: Tensor | Sequence[int], tau: float) -> Tensor:
+    """Return tau log(pi), float32 (K,)."""
+    if not math.isfinite(tau):
+        raise ValueError(f"tau must be finite, got {tau}: 1 takes the prior as it is, 0 leaves it out")
+    return tau * log_prior(class_counts)
 
 
 class LogitAdjusted(AffineCrossEntropy):
@@ -83,7 +91,7 @@ class LogitAdjusted(AffineCrossEntropy):
         tau: Strength; 1 by default, 0 is plain cross-entropy.
 
     Raises:
-        ValueError: If a class has no sample.
+        ValueError: If a class has no sample or tau is not finite.
 
     Example:
         >>> LogitAdjusted([90, 10], tau=1.0)
@@ -91,7 +99,7 @@ class LogitAdjusted(AffineCrossEntropy):
     """
 
     def __init__(self, class_counts: Tensor | Sequence[int], tau: float = 1.0) -> None:
-        super().__init__(shift=tau * log_prior(class_counts))
+        super().__init__(shift=_shift(class_counts, tau))
         self.tau = tau
 
     def extra_repr(self) -> str:

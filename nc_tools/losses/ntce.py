@@ -22,6 +22,7 @@ def _scores(features: Tensor, weight: Tensor, labels: Tensor, temperature: float
     Returns:
         Scores w_r . u_j / t (R, N) of unit vectors, the class of each row (R,), and the row of each sample (N,).
     """
+    _checked_temperature(temperature)
     u = unit(checked_logits(features, labels))
     vectors = at_least_float32(weight).to(u.dtype)
     if len(vectors) <= len(u):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nc_tools.losses.base import LossTerm, at_least_float32
 from nc_tools.losses.feature_decay import feature_decay
@@ -20,10 +22,18 @@ def pick_all_label(logits: Tensor, tags: Tensor) -> Tensor:
     Returns:
         sum_{k in tags_i} -log softmax(z_i)_k (N,); 0 for a sample without a tag.
 
+    Raises:
+        TypeError: If the tags are no truth values of the logits' shape.
+
     Example:
         >>> pick_all_label(torch.zeros(1, 2), torch.tensor([[True, True]])).item() / 2 == torch.tensor(2.0).log().item()
         True
     """
+    if tags.dtype != torch.bool or tags.shape != logits.shape:
+        raise TypeError(
+            f"tags say which classes are in each sample, as bool {tuple(logits.shape)}, got {tags.dtype} of shape "
+            f"{tuple(tags.shape)}: write tags > 0 for counts or shares, one_hot(labels, K).bool() for single labels"
+        )
     return -torch.where(tags, at_least_float32(logits).log_softmax(1), 0).sum(1)
 
 
@@ -48,17 +58,19 @@ class PickAllLabel(LossTerm):
 
     def __init__(self, decay: float = 0.0) -> None:
         super().__init__()
-        if not decay >= 0:
-            raise ValueError(f"decay must not be negative, got {decay}: it would let features grow without bound")
+        if not 0 <= decay < math.inf:
+            raise ValueError(
+                f"decay must not be negative, got {decay}, which lets features grow without bound, nor infinite"
+            )
         self.decay = decay
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the batch."""
         logits = outputs.logits
-        tags = batch.tags
-        if tags is None:
-            tags = batch.labels[:, None] == torch.arange(logits.shape[1], device=logits.device)
-        loss = pick_all_label(logits, tags).mean()
+        if batch.tags is None:
+            loss = nn.functional.cross_entropy(at_least_float32(logits), batch.labels)
+        else:
+            loss = pick_all_label(logits, batch.tags).mean()
         # Left out at 0: a zero weight would still pass on a feature that is not finite.
         return loss + 2 * self.decay * feature_decay(outputs.features).mean() if self.decay else loss
 

@@ -11,6 +11,7 @@ from nc_tools.losses.base import LossTerm
 from nc_tools.losses.class_weights import class_balanced_weights
 from nc_tools.losses.cross_entropy import CrossEntropy
 from nc_tools.losses.per_sample import PerSampleLoss, weighted_mean
+from nc_tools.losses.schedule import check_progress
 from nc_tools.records import Batch, Outputs
 from nc_tools.spec import Spec
 
@@ -59,6 +60,11 @@ class ClassBalanced(LossTerm):
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the weighted mean over the batch."""
+        if outputs.num_classes != len(self.weight):
+            raise ValueError(
+                f"the class weights are of {len(self.weight)} classes, but the head has {outputs.num_classes}: give "
+                f"{type(self).__name__} the class_counts of the data that the head is trained on"
+            )
         return weighted_mean(self.loss.per_sample(outputs, batch), batch.labels, self.weight)
 
     def extra_repr(self) -> str:
@@ -113,7 +119,7 @@ class DeferredReweighting(ClassBalanced):
 
     def set_progress(self, progress: float) -> None:
         """Choose the weights of this step."""
-        super().set_progress(progress)
+        super().set_progress(check_progress(progress))
         with torch.no_grad():
             if progress >= self.start:
                 self.weight.copy_(self.late)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,24 +22,29 @@ def two_views(outputs: Outputs, loss: str) -> tuple[Tensor, Tensor]:
     """Return both views behind the head's projection and normalisation (N, D'), each at least float32.
 
     Raises:
-        ValueError: If there is one view only.
+        ValueError: If there is one view only, or the two are not of the same images.
     """
     if outputs.second is None:
         raise ValueError(
             f"{loss} needs two views of each image and got one: ask the loader for views=2, or fill outputs.second "
             f"with what the model makes of the second view"
         )
+    if outputs.second.features.shape != outputs.features.shape:
+        raise ValueError(
+            f"{loss} needs both views of the same images, got features {tuple(outputs.features.shape)} and "
+            f"{tuple(outputs.second.features.shape)}"
+        )
     return at_least_float32(outputs.embedded), at_least_float32(outputs.second.embedded)
 
 
 def check_temperature(temperature: float) -> None:
-    """Refuse a temperature that is not positive.
+    """Refuse a temperature that is not positive and finite.
 
     Raises:
         ValueError: If it is not.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}: .07 to .5 are usual")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite, got {temperature}: .07 to .5 are usual")
 
 
 def by_rows(per_anchor: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, keys: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from nc_tools.heads.unit import unit
@@ -25,6 +27,7 @@ def class_attraction(first: Tensor, second: Tensor, labels: Tensor, temperature:
     Returns:
         (N,); 0 in a batch of one class.
     """
+    check_temperature(temperature)
     u, v = unit(at_least_float32(first)), unit(at_least_float32(second))
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
@@ -64,10 +67,10 @@ class Spread(LossTerm):
     def __init__(self, attract: float = 1.0, separate: float = 1.0, temperature: float = 0.5) -> None:
         super().__init__()
         check_temperature(temperature)
-        if not (attract >= 0 and separate >= 0 and attract + separate > 0):
+        if not (attract >= 0 and separate >= 0 and 0 < attract + separate < math.inf):
             raise ValueError(
-                f"attract and separate must not be negative, nor both 0, got {attract} and {separate}: both are 1 by "
-                f"default"
+                f"attract and separate must not be negative, nor both 0, and finite, got {attract} and {separate}: "
+                f"each is 1 by default"
             )
         self.attract = attract
         self.separate = separate

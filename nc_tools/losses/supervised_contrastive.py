@@ -28,6 +28,7 @@ def supervised_contrastive(embedded: Tensor, labels: Tensor, temperature: float 
         >>> supervised_contrastive(torch.eye(3), torch.tensor([0, 0, 1])).tolist()
         [0.6931471824645996, 0.6931471824645996, 0.0]
     """
+    check_temperature(temperature)
     z = unit(at_least_float32(embedded))
     positions = torch.arange(len(z), device=z.device)
 
@@ -55,6 +56,7 @@ def balanced_supervised_contrastive(
     Returns:
         (M,).
     """
+    check_temperature(temperature)
     z, centres = unit(at_least_float32(embedded)), unit(at_least_float32(centres))
     classes = torch.arange(len(centres), device=z.device)
     keys, key_labels = torch.cat([z, centres]), torch.cat([labels, classes])

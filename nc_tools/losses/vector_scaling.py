@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -40,7 +41,7 @@ class VectorScaling(AffineCrossEntropy):
         tau: Strength of the shift.
 
     Raises:
-        ValueError: If gamma is negative or a class has no sample.
+        ValueError: If gamma is negative, gamma or tau is not finite, or a class has no sample.
 
     Example:
         >>> VectorScaling([90, 10])
@@ -48,8 +49,12 @@ class VectorScaling(AffineCrossEntropy):
     """
 
     def __init__(self, class_counts: Tensor | Sequence[int], gamma: float = 0.3, tau: float = 1.0) -> None:
-        if not gamma >= 0:
-            raise ValueError(f"gamma must not be negative (that would favour the large classes), got {gamma}")
+        if not (math.isfinite(gamma) and gamma >= 0):
+            raise ValueError(
+                f"gamma must not be negative (that would favour the large classes), nor infinite, got {gamma}"
+            )
+        if not math.isfinite(tau):
+            raise ValueError(f"tau must be finite, got {tau}: 1 takes the prior as it is, 0 leaves it out")
         super().__init__(factor=scaling_factors(class_counts, gamma), shift=tau * log_prior(class_counts))
         self.gamma = gamma
         self.tau = tau

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from nc_tools.measuring.models import NamedModel, load_model
 from nc_tools.measuring.report import Report, tables, write_report
 from nc_tools.measuring.survey import Survey, survey
 from nc_tools.measuring.taps import default_layers
+from nc_tools.tracking.files import check_writable
 
 _NO_LAYERS = "none"
 
@@ -45,6 +47,7 @@ class Asked:
         std: Likewise.
         batch_size: Images in a batch.
         device: Such as "cpu" or "cuda", or None for a GPU where there is one.
+        skip_unreadable: Leave out images that cannot be read, instead of stopping.
         out: Folder for the report, or None for one below ``outputs/measure``.
     """
 
@@ -61,6 +64,7 @@ class Asked:
     std: tuple[float, ...] | None = None
     batch_size: int = 256
     device: str | None = None
+    skip_unreadable: bool = False
     out: Path | None = None
 
 
@@ -74,6 +78,8 @@ def run(asked: Asked, console: Console) -> Report:
     if asked.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {asked.batch_size}")
     device = _device(asked.device)
+    if asked.out is not None:
+        check_writable(asked.out)  # now, not after minutes of measuring
     named = load_model(asked.model, asked.weights, data=asked.data)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         reading = bar.add_task("reading images", total=None)
@@ -123,19 +129,29 @@ def _device(asked: str | None) -> torch.device:
         device = torch.device(asked)
     except RuntimeError:
         raise ValueError(f"--device must be cpu, cuda, cuda:N or mps, got {asked!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {asked} needs a CUDA device, and none is to be had here: use --device cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"--device must be cpu, cuda, cuda:N or mps, got {asked!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"--device {asked} needs a CUDA device, and {torch.cuda.device_count() or 'none'} is to be had here: use "
+            f"--device cpu"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"--device {asked} needs Apple's GPU, and none is to be had here: use --device cpu")
     return device
 
 
 def _data(asked: Asked, named: NamedModel) -> DataConfig:
     """Return what to load: the source asked for, or a run's own with its held-out classes and noisy labels."""
-    size = asked.image_size or named.image_size
+    size = named.image_size if asked.image_size is None else asked.image_size
     if asked.data is not None:
-        return DataConfig(source=asked.data, labels=asked.labels, image_size=size)
+        return DataConfig(
+            source=asked.data, labels=asked.labels, image_size=size, skip_unreadable=asked.skip_unreadable
+        )
     if named.data is None:
         raise ValueError(f"{named.name} says nothing of its images: add --data, as imagefolder:PATH")
-    return replace(named.data, image_size=size, labels=asked.labels or named.data.labels)
+    skip = asked.skip_unreadable or named.data.skip_unreadable
+    return replace(named.data, image_size=size, labels=asked.labels or named.data.labels, skip_unreadable=skip)
 
 
 def _example(named: NamedModel, sets: MeasuredSets, device: torch.device) -> torch.Tensor:
@@ -201,6 +217,8 @@ def _survey(
 def _channels(flag: str, values: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
     if values is not None and len(values) not in (1, channels):
         raise ValueError(f"{flag} must hold one number for each of {channels} channels, got {len(values)}")
+    if values is not None and not all(map(math.isfinite, values)):
+        raise ValueError(f"{flag} must hold finite numbers, got {values}")
     return None if values is None else values * (channels if len(values) == 1 else 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -182,7 +183,17 @@ def _made_by(module: str, function: str, weights: str | None) -> NamedModel:
             "command in the folder that holds it"
         ) from error
     if not callable(make := getattr(home, function, None)):
-        raise ValueError(f"{module} has no function {function!r}; {did_you_mean(function, vars(home))}")
+        known = [name for name, thing in vars(home).items() if callable(thing) and not name.startswith("_")]
+        raise ValueError(f"{module} has no function {function!r}; {did_you_mean(function, known)}")
+    try:
+        inspect.signature(make).bind()
+    except TypeError as error:
+        raise ValueError(
+            f"{module}:{function} must be a function without arguments that returns the model, but it needs some "
+            f"({error}): wrap it in one"
+        ) from None
+    except ValueError:  # a builtin whose arguments nobody can ask for
+        raise ValueError(f"{module}:{function} must be a function that returns a model, and it is a builtin") from None
     model = make()
     if not isinstance(model, nn.Module):
         raise TypeError(f"{module}:{function} must return a torch.nn.Module, got {type(model).__name__}")

@@ -97,6 +97,11 @@ class Pupil:
             if logits is None or logits.ndim != 2 or len(logits) != len(labels):
                 shape = None if logits is None else tuple(logits.shape)
                 raise ValueError(f"the model must give logits ({len(labels)}, K) for a batch, got {shape}")
+            if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+                raise TypeError(
+                    f"labels must be integer class indices (N,), got {labels.dtype} of shape {tuple(labels.shape)}: "
+                    f"for soft labels give labels.argmax(1)"
+                )
             self.num_classes = logits.shape[1]
             features = calls[""][0] if len(calls[""]) == 1 else None
             if features is None or features.ndim != 2:

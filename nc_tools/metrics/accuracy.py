@@ -145,6 +145,8 @@ def _train_counts(train_counts: Tensor | Sequence[int], scores: Tensor) -> Tenso
             f"train_counts must hold one number for each of the {scores.shape[1]} classes, got the shape "
             f"{tuple(counts.shape)}"
         )
+    if not bool((counts >= 0).all()):  # of NaN too
+        raise ValueError(f"train_counts must be numbers of samples, none negative, got {counts.tolist()}")
     return counts
 
 

@@ -44,9 +44,23 @@ def checked_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def checked_bins(num_bins: int) -> int:
     """Return the number of bins, which must be at least 1."""
-    if num_bins < 1:
-        raise ValueError(f"num_bins must be at least 1, got {num_bins}")
+    if not isinstance(num_bins, int) or num_bins < 1:
+        raise ValueError(f"num_bins must be a whole number, at least 1, got {num_bins!r}: 15 is usual")
     return num_bins
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Refuse rows that hold NaN or inf, and count them.
+
+    Raises:
+        TypeError: If the values are not floating-point.
+        ValueError: If one is not finite.
+    """
+    if not values.is_floating_point():
+        raise TypeError(f"{name} must be floating-point, got {values.dtype}")
+    bad = int((~values.isfinite().flatten(1).all(dim=1)).sum())
+    if bad:
+        raise ValueError(f"{name} must be finite, but {bad} of {len(values)} rows hold NaN or inf")
 
 
 def checked_bank(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

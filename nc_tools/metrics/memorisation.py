@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.class_sums import at_least_float32, check_pair, class_sums, full_precision
-from nc_tools.metrics.checks import checked_scores
+from nc_tools.metrics.checks import check_finite, checked_scores
 
 
 def memorisation(features: Tensor, logits: Tensor, given: Tensor, true: Tensor) -> dict[str, float]:
@@ -48,6 +48,7 @@ def memorisation(features: Tensor, logits: Tensor, given: Tensor, true: Tensor) 
         (1.0, 1.0, 0.0)
     """
     check_pair(features, given)
+    check_finite("features", features)
     scores, asked = checked_scores(logits, given)
     _, truth = checked_scores(logits, true)
     wrong = asked != truth

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.class_sums import at_least_float32, check_pair, class_sums, full_precision
-from nc_tools.metrics.checks import checked_scores
+from nc_tools.metrics.checks import check_finite, checked_scores
 
 _BLOCK = 8192
 
@@ -67,6 +67,7 @@ def rank_suspects(features: Tensor, logits: Tensor, labels: Tensor) -> Suspects:
         (4, 0)
     """
     check_pair(features, labels)
+    check_finite("features", features)
     scores, given = checked_scores(logits, labels)
     own = given[:, None]
     with full_precision(features.device):
@@ -99,10 +100,15 @@ def precision_at(order: Tensor, wrong: Tensor, k: int | None = None) -> float | 
     Returns:
         The share, or None if k is 0.
 
+    Raises:
+        ValueError: If k is negative.
+
     Example:
         >>> precision_at(torch.tensor([2, 0, 1]), torch.tensor([False, True, True]))
         0.5
     """
+    if k is not None and k < 0:
+        raise ValueError(f"k is how many samples to look at and must not be negative, got {k}")
     looked = int(wrong.sum()) if k is None else min(k, len(order))
     return float(wrong.cpu()[order[:looked]].double().mean()) if looked else None
 

@@ -62,10 +62,24 @@ def counted_transition(true: Tensor, given: Tensor, num_classes: int) -> Tensor:
     Returns:
         (K, K), float64; the row of a class without a sample is that of the identity.
 
+    Raises:
+        TypeError: If labels are no class indices of the same samples.
+        ValueError: If one of them is out of range.
+
     Example:
         >>> counted_transition(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2).tolist()
         [[0.5, 0.5], [0.0, 1.0]]
     """
+    if num_classes < 1:
+        raise ValueError(f"a transition matrix needs num_classes >= 1, got {num_classes}")
+    for labels in (true, given):
+        if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool or len(labels) != len(true):
+            raise TypeError(
+                f"true and given labels must be class indices (N,) of the same samples, got {true.dtype} of shape "
+                f"{tuple(true.shape)} and {given.dtype} of shape {tuple(given.shape)}"
+            )
+        if outside := int(((labels < 0) | (labels >= num_classes)).sum()):
+            raise ValueError(f"labels must lie in [0, {num_classes}), but {outside} of them do not")
     pairs = torch.bincount(true * num_classes + given, minlength=num_classes**2).view(num_classes, num_classes).double()
     totals = pairs.sum(1, keepdim=True)
     eye = torch.eye(num_classes, dtype=torch.float64, device=pairs.device)

@@ -27,6 +27,23 @@ def write_json(path: Path, value: object) -> None:
         raise
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder and see that a file can be written there.
+
+    Raises:
+        OSError: If not; the message says which flag names another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"the output folder {folder} cannot be written ({error.strerror}): choose another with --out"
+        ) from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read one JSON object.
 

@@ -41,12 +41,17 @@ class FineTuning:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
-        if not self.rates or list(self.rates) != sorted(set(self.rates)) or self.rates[0] <= 0:
-            raise ValueError(f"rates of fine-tuning must be positive and rising, got {self.rates}")
+        rising = list(self.rates) == sorted(set(self.rates))
+        if not (self.rates and rising and all(0 < rate < float("inf") for rate in self.rates)):
+            raise ValueError(f"rates of fine-tuning must be positive and rising, all finite, got {self.rates}")
         if self.max_extensions < 0:
             raise ValueError(f"max_extensions of fine-tuning must not be negative, got {self.max_extensions}")
         if not 0 < self.holdout < 1:
             raise ValueError(f"the hold-out of fine-tuning is a share between 0 and 1, got {self.holdout}")
+        if wrong := [method for method in self.methods if not isinstance(method, FineTuningMethod)]:
+            raise TypeError(f"methods of fine-tuning are records such as Full(), got {wrong[0]!r}")
+        if not self.methods:
+            raise ValueError("fine-tuning needs at least one method, got none: fine_tuning=None leaves it out")
         keys = [method.key for method in self.methods]
         if len(set(keys)) < len(keys):
             raise ValueError(f"methods of fine-tuning must be different ones, got {', '.join(keys)}")

@@ -10,7 +10,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("masked_fill(~keep, _NONE)", "masked_fill(keep, _NONE)"),
         ("torch.where(keep, values, 0).sum(1)", "values.sum(1)"),
         ("keep.sum(1).clamp(min=1)", "(keep.sum(1) + 1)"),
-        ("if not temperature > 0", "if not temperature >= 0"),
+        ("if not 0 < temperature < math.inf", "if not 0 <= temperature < math.inf"),
     ],
     ("losses/similarity.py", PEAK): [
         ("if len(anchors) <= rows:", "if len(anchors) > 0:"),

@@ -58,9 +58,9 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("losses/logit_adjusted.py", LOSSES): [
         ("(counts / counts.sum())", "(counts / counts.max())"),
-        ("shift = tau *", "shift = -tau *"),
-        ("__init__(shift=tau * log_prior", "__init__(shift=log_prior"),
-        ("- tau * prior", "+ tau * prior"),
+        ("return tau *", "return -tau *"),
+        ("return tau * log_prior", "return log_prior"),
+        ("at_least_float32(logits) - shift", "at_least_float32(logits) + shift"),
     ],
     ("metrics/accuracy.py", ACCURACY): [
         ("2 * right / (tested + predicted)", "right / (tested + predicted)"),

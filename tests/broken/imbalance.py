@@ -42,6 +42,6 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("if progress >= self.start", "if progress > self.start"),
         ("self.weight.fill_(1.0)", "pass"),
         ("self.weight.copy_(self.late)", "self.weight = self.late.clone()"),
-        ("        super().set_progress(progress)\n", ""),
+        ("        super().set_progress(check_progress(progress))\n", ""),
     ],
 }

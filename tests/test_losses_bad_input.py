@@ -1,0 +1,177 @@
+"""What no loss can be computed from: one sentence, before anything is computed."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from test_losses import COUNTS, VARIANTS, D, K, N, batch_of, built, seen_by
+from torch import Tensor
+
+from nc_tools.heads import ETFHead
+from nc_tools.losses import (
+    DHEL,
+    LDAM,
+    BalancedSupCon,
+    ClassBalanced,
+    ClassConditionalInfoNCE,
+    CodingRate,
+    CrossEntropy,
+    DeferredReweighting,
+    DotRegression,
+    FeatureEntropy,
+    LogitAdjusted,
+    LossTerm,
+    PickAllLabel,
+    Spread,
+    SupCon,
+    VectorScaling,
+    WeightedSum,
+    adjust_logits,
+    class_attraction,
+    class_conditional_info_nce,
+    decoupled_info_nce,
+    logit_adjusted_cross_entropy,
+    nonl,
+    ntce,
+    pick_all_label,
+    supervised_contrastive,
+    term,
+)
+from nc_tools.records import Batch
+from nc_tools.spec import Spec
+
+every_loss = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{', '.join(s.arguments)}")
+LABELS = torch.arange(N) % K
+
+
+def run(loss: LossTerm, labels: Tensor, samples: int = N) -> Tensor:
+    value: Tensor = loss(seen_by(loss, ETFHead(D, K), torch.randn(samples, D)), batch_of(labels))
+    return value
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (torch.full((N, K), 1 / K), r"class indices \(N,\) of integer type int64, got torch.float32 of shape \(9, 4\)"),
+        (LABELS.float(), "got torch.float32 of shape .* mix the losses"),
+        (LABELS > 1, "got torch.bool"),
+        (LABELS.int(), r"got torch.int32 .* need labels.long\(\)"),
+    ],
+    ids=["soft", "float", "bool", "int32"],
+)
+def test_labels_that_are_no_class_indices(wanted: Spec[LossTerm], labels: Tensor, told: str) -> None:
+    with pytest.raises(TypeError, match=told):
+        run(built(wanted), labels)
+
+
+@every_loss
+def test_labels_of_other_samples_and_of_none(wanted: Spec[LossTerm]) -> None:
+    with pytest.raises(ValueError, match=r"must be of the same samples, but .* got 9 features and 5 labels"):
+        run(built(wanted), LABELS[:5])
+    with pytest.raises(ValueError, match="needs at least one, got an empty batch"):
+        run(built(wanted), LABELS[:0], samples=0)
+
+
+@pytest.mark.parametrize("cls", [ClassBalanced, DeferredReweighting])
+@pytest.mark.parametrize("counts", [[5, 3], [5, 4, 3, 2, 1]])
+def test_class_weights_of_other_classes(cls: type[ClassBalanced], counts: list[int]) -> None:
+    with pytest.raises(ValueError, match=rf"are of {len(counts)} classes, but the head has 4: give {cls.__name__} the"):
+        run(cls(counts), LABELS)
+
+
+@pytest.mark.parametrize("counts", ["abcd", None, [[1, 2], [3]], ["a", "b"]])
+def test_counts_that_are_no_numbers(counts: object) -> None:
+    with pytest.raises(TypeError, match="class_counts must hold one number for each of K >= 2 classes, got"):
+        LogitAdjusted(counts)  # type: ignore[arg-type]
+
+
+NOT_A_NUMBER = math.nan
+X, W = torch.randn(4, 3), torch.randn(2, 3)
+Y = torch.tensor([0, 1, 0, 1])
+NUMBERS: dict[str, tuple[Callable[[], object], str]] = {
+    "tau": (lambda: LogitAdjusted(COUNTS, NOT_A_NUMBER), "tau must be finite, got nan"),
+    "tau inf": (lambda: LogitAdjusted(COUNTS, math.inf), "tau must be finite, got inf"),
+    "free tau": (lambda: logit_adjusted_cross_entropy(W, Y[:2], [1, 2, 3], math.nan), "tau must be finite"),
+    "post hoc tau": (lambda: adjust_logits(W, [1, 2, 3], math.inf), "tau must be finite"),
+    "VS tau": (lambda: VectorScaling(COUNTS, tau=NOT_A_NUMBER), "tau must be finite, got nan"),
+    "VS gamma": (lambda: VectorScaling(COUNTS, gamma=math.inf), "gamma must not be negative .*, nor infinite, got inf"),
+    "LDAM": (lambda: LDAM(COUNTS, math.inf), "max_margin must be a number from 0 on, got inf"),
+    "attract": (lambda: Spread(attract=math.inf), "nor both 0, and finite, got inf and 1.0"),
+    "norm": (lambda: DotRegression(weight_norm=math.inf), "norms must be positive and finite, got weight_norm=inf"),
+    "distortion": (lambda: CodingRate(math.inf), "squared_distortion must be positive and finite, got inf"),
+    "eps": (lambda: FeatureEntropy(math.inf), "eps must be positive and finite, got inf"),
+    "decay": (lambda: PickAllLabel(math.inf), "decay must not be negative, got inf, .* nor infinite"),
+    "SupCon": (lambda: SupCon(math.inf), "temperature must be positive and finite, got inf"),
+    "BalancedSupCon": (lambda: BalancedSupCon(math.nan), "temperature must be positive and finite, got nan"),
+    "DHEL": (lambda: DHEL(-1.0), "temperature must be positive and finite, got -1.0"),
+    "InfoNCE": (lambda: ClassConditionalInfoNCE(0.0), "temperature must be positive and finite, got 0.0"),
+    "free SupCon": (lambda: supervised_contrastive(X, Y, 0.0), "temperature must be positive and finite"),
+    "free InfoNCE": (lambda: class_conditional_info_nce(X, X, Y, 0.0), "temperature must be positive and finite"),
+    "free DHEL": (lambda: decoupled_info_nce(X, X, 0.0), "temperature must be positive and finite"),
+    "free Spread": (lambda: class_attraction(X, X, Y, 0.0), "temperature must be positive and finite"),
+    "free NTCE": (lambda: ntce(X, W, Y, 0.0), "temperature must be positive and finite"),
+    "free NONL": (lambda: nonl(X, W, Y, -1.0), "temperature must be positive and finite"),
+    "progress": (lambda: DeferredReweighting(COUNTS).set_progress(1.01), "from 0 to 1, got 1.01"),
+    "progress nan": (lambda: DeferredReweighting(COUNTS).set_progress(math.nan), "from 0 to 1, got nan"),
+}
+
+
+@pytest.mark.parametrize(("make", "told"), NUMBERS.values(), ids=NUMBERS)
+def test_numbers_that_would_give_no_number(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        make()
+
+
+@pytest.mark.parametrize(
+    "tags", [torch.ones(4, 3), torch.ones(4, 2, dtype=torch.bool), Y], ids=["float", "too few classes", "labels"]
+)
+def test_tags_that_are_no_truth_values_of_each_class(tags: Tensor) -> None:
+    with pytest.raises(TypeError, match=r"as bool \(4, 3\), got .*: write tags > 0"):
+        pick_all_label(X, tags)
+
+
+def test_a_label_beyond_the_classes_is_not_taken_for_a_sample_without_tags() -> None:
+    with pytest.raises(IndexError):
+        run(PickAllLabel(), torch.full((N,), K))
+
+
+def test_a_sample_without_tags_costs_nothing_and_its_neighbours_as_ever() -> None:
+    tags = torch.tensor([[True, False, True], [False, False, False]])
+    each = pick_all_label(X[:2], tags)
+    assert each[1] == 0
+    assert torch.allclose(each[0], -X[0].log_softmax(0)[tags[0]].sum())
+
+
+def test_two_views_are_of_the_same_images() -> None:
+    head, loss = ETFHead(D, K), SupCon()
+    outputs = head.outputs(torch.randn(N, D))
+    outputs.second = head.outputs(torch.randn(N - 1, D))
+    with pytest.raises(ValueError, match=r"both views of the same images, got features \(9, 6\) and \(8, 6\)"):
+        loss(outputs, Batch(torch.zeros(N, 1), LABELS, torch.arange(N)))
+
+
+@pytest.mark.parametrize(
+    ("terms", "told"),
+    [
+        ((CrossEntropy(),), r"takes terms, got CrossEntropy\(.*write terms="),
+        (CrossEntropy(), "takes a sequence of terms, got CrossEntropy"),
+        (term(1.0, CrossEntropy()), "takes a sequence of terms, got Term"),
+    ],
+)
+def test_what_is_no_term_is_not_summed(terms: object, told: str) -> None:
+    with pytest.raises(TypeError, match=told):
+        WeightedSum(terms)  # type: ignore[arg-type]
+
+
+def test_a_schedule_gives_numbers() -> None:
+    with pytest.raises(TypeError, match=r"weight of CrossEntropy must be a number, got 'a' at progress 0\.0"):
+        term(lambda _: "a", CrossEntropy())  # type: ignore[arg-type,return-value]
+
+
+def test_a_schedule_that_goes_wrong_half_way_is_told_when_it_does() -> None:
+    loss = WeightedSum((term(lambda p: math.nan if 0.4 < p < 0.6 else 1.0, CrossEntropy()),))
+    loss.set_progress(0.3)
+    with pytest.raises(ValueError, match=r"finite and not negative throughout, got nan at progress 0\.5"):
+        loss.set_progress(0.5)
