@@ -161,8 +161,11 @@ class ClassMoments:
         """Add the samples of ``other``, which is left as it was.
 
         Raises:
+            TypeError: If it is no ClassMoments.
             ValueError: If the two do not have the same sizes, class counts and scatter.
         """
+        if not isinstance(other, ClassMoments):
+            raise TypeError(f"only ClassMoments can be merged into ClassMoments, got {type(other).__name__}")
         same = (self.num_classes, self.feature_dim, len(self._scatter)) == (
             other.num_classes,
             other.feature_dim,

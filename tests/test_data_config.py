@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ def test_labels_without_file_or_column_are_refused(text):
         ({"image_size": 0}, "image_size"),
         ({"crop_padding": -1}, "crop_padding"),
         ({"memory_gb": -1.0}, "memory_gb"),
+        ({"memory_gb": math.nan}, "memory_gb must not be negative, got nan"),
         ({"labels": "labels.csv:worse"}, "imagefolder"),
         ({"source": "imagefolder:x", "labels": "labels.csv"}, "FILE:COLUMN"),
         ({"source": "imagefolder:x", "labels": "l.csv:a", "held_out_classes": 2}, "transfer_data"),

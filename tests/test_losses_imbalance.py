@@ -59,6 +59,11 @@ def wide(values: Row) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
+def test_vectors_of_the_kernel_are_tensors() -> None:
+    with pytest.raises(TypeError, match=r"shift must be a tensor \(K,\), got 1.0: torch.full"):
+        AffineCrossEntropy(shift=1.0)  # type: ignore[arg-type]
+
+
 @given(row, labels, per_class, per_class, per_class)
 @few
 def test_the_kernel(z: Row, own: int, a: Row, b: Row, m: Row) -> None:

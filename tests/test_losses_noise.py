@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nc_tools.heads import LinearHead
 from nc_tools.losses import (
     ActivePassive,
+    BinaryCrossEntropy,
     CrossEntropy,
     EarlyLearning,
     ForwardCorrection,
@@ -326,13 +327,17 @@ def test_a_given_matrix_is_held_in_the_state() -> None:
     ("build", "message"),
     [
         (lambda: GeneralizedCrossEntropy(1.5), r"q must lie in \[0, 1\]"),
-        (lambda: SymmetricCrossEntropy(-1.0), "must not be negative"),
+        (lambda: SymmetricCrossEntropy(-1.0), "must be finite and not negative"),
         (lambda: SymmetricCrossEntropy(log_zero=0.0), "log_zero stands for log 0"),
         (lambda: NCEAndRCE(log_zero=4.0), "log_zero stands for log 0"),
-        (lambda: NCEAndMAE(beta=-1.0), "must not be negative"),
+        (lambda: NCEAndMAE(beta=-1.0), "must be finite and not negative"),
         (lambda: EarlyLearning(0, 3), "num_samples >= 1"),
         (lambda: EarlyLearning(3, 3, momentum=1.0), "momentum"),
         (lambda: EarlyLearning(3, 3, strength=-1.0), "strength"),
+        (lambda: EarlyLearning(3, 3, strength=math.nan), "strength must be finite"),
+        (lambda: SymmetricCrossEntropy(math.nan), "must be finite"),
+        (lambda: NCEAndMAE(beta=math.inf), "must be finite"),
+        (lambda: BinaryCrossEntropy(3, math.nan), "initial_threshold must be finite, got nan"),
         (lambda: ForwardCorrection(2, [[0.9, 0.2], [0.0, 1.0]]), "row 0 sums to 1.1"),
         (lambda: ForwardCorrection(2, [[1.0, 0.0], [1.0, 0.0]]), r"only zeros in columns \[1\]"),
         (lambda: ForwardCorrection(3, [[0.9, 0.1], [0.0, 1.0]]), r"must have the shape \(3, 3\)"),

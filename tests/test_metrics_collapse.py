@@ -313,6 +313,8 @@ def test_gradients_and_inputs_are_left_alone():
         ({"labels": torch.arange(19)}, r"\(20,\)"),
         ({"features": torch.full((20, 4), math.nan)}, "20 of 20 samples hold NaN"),
         ({"features": torch.zeros(20, 4, 1)}, r"\(N, D\)"),
+        ({"weight": torch.full((5, 4), math.inf)}, "weight must be finite, but 5 of 5 rows"),
+        ({"logits": torch.full((20, 5), math.nan)}, "logits must be finite, but 20 of 20 rows"),
         ({"weight": torch.zeros(5, 7)}, "enter the head's product"),
         ({"weight": torch.zeros(5, 4), "bias": torch.zeros(4)}, "one number for each"),
         ({"bias": torch.zeros(5)}, "come with a weight"),

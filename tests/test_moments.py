@@ -194,6 +194,11 @@ def test_from_moments_equals_the_two_pass_form():
     assert collapse_from_moments(moments, weight) == pytest.approx(direct, rel=2e-5)
 
 
+def test_only_moments_are_merged():
+    with pytest.raises(TypeError, match="only ClassMoments can be merged into ClassMoments, got int"):
+        ClassMoments(2, 3).merge(3)
+
+
 def test_bad_input_is_named_at_the_first_result():
     moments = ClassMoments(3, 2)
     x = torch.zeros(4, 2)

@@ -260,5 +260,5 @@ class DataConfig:
             raise ValueError(f"image_size is a side in pixels and must be at least 1, got {self.image_size}")
         if self.crop_padding is not None and self.crop_padding < 0:
             raise ValueError(f"crop_padding is a number of pixels and must not be negative, got {self.crop_padding}")
-        if self.memory_gb is not None and self.memory_gb < 0:
+        if self.memory_gb is not None and not self.memory_gb >= 0:
             raise ValueError(f"memory_gb must not be negative, got {self.memory_gb:g}: 0 streams every folder")

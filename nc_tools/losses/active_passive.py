@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
@@ -88,8 +89,8 @@ class ActivePassive(LossTerm):
         passive: PerSample = reverse_cross_entropy,
     ) -> None:
         super().__init__()
-        if alpha < 0 or beta < 0:
-            raise ValueError(f"the weights of a loss must not be negative, got alpha={alpha}, beta={beta}")
+        if not (0 <= alpha < math.inf and 0 <= beta < math.inf):
+            raise ValueError(f"the weights of a loss must be finite and not negative, got alpha={alpha}, beta={beta}")
         self.alpha, self.beta = alpha, beta
         self.active, self.passive = active, passive
 

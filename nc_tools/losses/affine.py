@@ -93,6 +93,9 @@ class AffineCrossEntropy(PerSampleLoss):
         shift: b (K,); None is 0.
         margin: m (K,); None is 0.
 
+    Raises:
+        TypeError: If one of them is not a tensor.
+
     Example:
         >>> AffineCrossEntropy()  # plain cross-entropy
         AffineCrossEntropy()
@@ -106,6 +109,9 @@ class AffineCrossEntropy(PerSampleLoss):
         self, *, factor: Tensor | None = None, shift: Tensor | None = None, margin: Tensor | None = None
     ) -> None:
         super().__init__()
+        for name, value in (("factor", factor), ("shift", shift), ("margin", margin)):
+            if value is not None and not isinstance(value, Tensor):
+                raise TypeError(f"{name} must be a tensor (K,), got {value!r}: torch.full((K,), value) for one number")
         self.register_buffer("factor", factor, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("margin", margin, persistent=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -53,7 +55,7 @@ class BinaryCrossEntropy(PerSampleLoss):
             under softmax, which calms the first steps when K is large.
 
     Raises:
-        ValueError: If K < 2.
+        ValueError: If K < 2 or the threshold is not finite.
 
     Example:
         >>> BinaryCrossEntropy(3).thresholds.shape
@@ -64,6 +66,8 @@ class BinaryCrossEntropy(PerSampleLoss):
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"BinaryCrossEntropy needs at least 2 classes, got {num_classes}")
+        if not math.isfinite(initial_threshold):
+            raise ValueError(f"initial_threshold must be finite, got {initial_threshold}: 0, or log(K - 1) for large K")
         self.thresholds = nn.Parameter(torch.full((num_classes,), float(initial_threshold)))
 
     def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -55,9 +56,9 @@ class EarlyLearning(LossTerm):
                 f"early learning keeps a target for each sample and class and needs num_samples >= 1 and "
                 f"num_classes >= 2, got {num_samples} and {num_classes}"
             )
-        if strength < 0 or not 0 <= momentum < 1:
+        if not (0 <= strength < math.inf and 0 <= momentum < 1):
             raise ValueError(
-                f"strength must not be negative and momentum must lie in [0, 1), got {strength} and {momentum}"
+                f"strength must be finite and not negative, momentum in [0, 1), got {strength} and {momentum}"
             )
         self.strength, self.momentum = strength, momentum
         self.register_buffer("targets", torch.zeros(num_samples, num_classes))

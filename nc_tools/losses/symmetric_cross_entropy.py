@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -73,8 +75,8 @@ class SymmetricCrossEntropy(LossTerm):
 
     def __init__(self, alpha: float = 0.1, beta: float = 1.0, log_zero: float = -4.0) -> None:
         super().__init__()
-        if alpha < 0 or beta < 0:
-            raise ValueError(f"the weights of a loss must not be negative, got alpha={alpha}, beta={beta}")
+        if not (0 <= alpha < math.inf and 0 <= beta < math.inf):
+            raise ValueError(f"the weights of a loss must be finite and not negative, got alpha={alpha}, beta={beta}")
         self.alpha, self.beta, self.log_zero = alpha, beta, checked_log_zero(log_zero)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.class_sums import at_least_float32, check_pair, class_sums, full_precision
+from nc_tools.metrics.checks import check_finite
 from nc_tools.metrics.means import MeanFrame, defined, mean_geometry, self_duality
 from nc_tools.metrics.within import Head, within_pass
 from nc_tools.moments import ClassMoments
@@ -218,7 +219,11 @@ def _check_head(features: Tensor, weight: Tensor | None, bias: Tensor | None, lo
             f"weight must have the shape (K, {features.shape[1]}) to act on these features, got "
             f"{tuple(weight.shape)}: pass the features that enter the head's product (after its projection)"
         )
+    if weight is not None:
+        check_finite("weight", weight)
     if bias is not None and (weight is None or bias.shape != weight.shape[:1]):
         raise ValueError("bias must come with a weight and hold one number for each of its rows")
     if logits is not None and (logits.ndim != 2 or len(logits) != len(features)):
         raise ValueError(f"logits must have the shape ({len(features)}, K), got {tuple(logits.shape)}")
+    if logits is not None and not bool(logits.sum().isfinite()):  # the sum first: a look at each row costs a mask
+        check_finite("logits", logits)
