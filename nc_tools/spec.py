@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +28,17 @@ class Spec(Generic[T]):
     def takes(self, name: str) -> bool:
         """Tell whether the class has an argument of this name that the spec leaves open."""
         return name in self.parameter_names and name not in self.arguments
+
+    def classes(self) -> Iterator[type]:
+        """Name the class, and those of all specs among its arguments.
+
+        Example:
+            >>> [cls.__name__ for cls in Spec(dict, {"parts": (Spec(int), {"more": Spec(str)})}).classes()]
+            ['dict', 'int', 'str']
+        """
+        yield self.cls
+        for inner in _specs(self.arguments):
+            yield from inner.classes()
 
     def with_arguments(self, arguments: Mapping[str, Any]) -> Spec[T]:
         """Return the same spec with some arguments set anew, checked as :func:`spec` checks them."""
@@ -71,13 +82,22 @@ def _built(value: Any, facts: Mapping[str, Any]) -> Any:
 
 
 def _holds_spec(value: Any) -> bool:
+    return any(True for _ in _specs(value))
+
+
+def _specs(value: Any) -> Iterator[Spec[Any]]:
+    """Find the outermost specs in an argument."""
     if isinstance(value, Spec):
-        return True
+        yield value
+        return
     if isinstance(value, Mapping):
-        return any(_holds_spec(item) for item in value.values())
-    if isinstance(value, tuple | list):
-        return any(_holds_spec(item) for item in value)
-    return any(_holds_spec(getattr(value, f.name)) for f in _fields(value))
+        parts = list(value.values())
+    elif isinstance(value, tuple | list):
+        parts = list(value)
+    else:
+        parts = [getattr(value, f.name) for f in _fields(value)]
+    for part in parts:
+        yield from _specs(part)
 
 
 def _fields(value: Any) -> tuple[dataclasses.Field[Any], ...]:

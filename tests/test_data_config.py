@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from nc_tools.data.augmentation import Augment, augment_for
-from nc_tools.data.config import DataConfig, parse_labels, parse_source
+from nc_tools.data.config import DataConfig
+from nc_tools.data.source_names import parse_labels, parse_source
 
 
 def test_a_drive_letter_stays_with_its_path():

@@ -16,7 +16,7 @@ import nc_tools
 
 ROOT = Path(nc_tools.__file__).parent
 FLOORS = [
-    {"geometry", "class_sums", "moments", "records", "seeds", "spec", "suggestions", "interruption"},
+    {"geometry", "class_sums", "moments", "records", "seeds", "spec", "suggestions", "interruption", "tracing"},
     {"heads", "losses", "metrics", "models", "ood"},
     {"data"},
     {"training"},

@@ -26,6 +26,7 @@ from nc_tools.losses import (
     LinearRamp,
     LogitAdjusted,
     LossTerm,
+    OutlierExposure,
     PerSampleLoss,
     SupCon,
     WeightedSum,
@@ -173,6 +174,7 @@ VARIANTS: list[Spec[LossTerm]] = [
     spec(DeferredReweighting, loss=spec(LDAM), start=0.2),
     spec(WeightedSum, terms=(term(1.0, spec(LogitAdjusted)), term(LinearRamp(0.0, 0.1), spec(ClassCompactness)))),
     spec(WeightedSum, terms=(term(0.5, spec(SupCon)), term(2.0, spec(ClassSpread), name="push"))),
+    spec(WeightedSum, terms=(term(1.0, spec(CrossEntropy)), term(0.5, spec(OutlierExposure)))),
 ]
 every_loss = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{', '.join(s.arguments)}")
 
@@ -189,6 +191,20 @@ def seen_by(loss: LossTerm, head: Head, h: Tensor) -> Outputs:
         # Not h.roll: under autocast on a CPU it refuses float16.
         outputs.second = head.outputs(h[:, torch.arange(h.shape[1]).roll(1)])
     return outputs
+
+
+@every_loss
+def test_a_loss_says_whether_it_needs_outliers(wanted: Spec[LossTerm]) -> None:
+    """A run gives them to no other loss, and tells beforehand where they are missing."""
+    loss, head, h = built(wanted).eval(), ETFHead(D, K), torch.randn(N, D)
+    batch, seen = batch_of(torch.arange(N) % K), seen_by(loss, head, h)
+    given = loss(seen, batch)
+    seen.outliers = None
+    if loss.needs_outliers:
+        with pytest.raises(ValueError, match="needs images of no class and got none"):
+            loss(seen, batch)
+    else:
+        assert torch.equal(loss(seen, batch), given)
 
 
 @every_loss

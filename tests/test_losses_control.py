@@ -26,11 +26,13 @@ from nc_tools.losses import (
     FeatureEntropy,
     LossTerm,
     OrthogonalOutliers,
+    OutlierExposure,
     PickAllLabel,
     WeightedSum,
     class_spread,
     coding_rate_gain,
     feature_entropy,
+    outlier_exposure,
     term,
 )
 from nc_tools.models.classifier import Classifier
@@ -370,6 +372,35 @@ def test_orthogonal_outliers(batch: tuple[Rows, list[int]]) -> None:
     cosines = [abs(dot(unit(r), unit(w))) for r in rows for w in weight]
     found = OrthogonalOutliers()(outputs, batch_of(labels))
     assert float(found.detach()) == pytest.approx(sum(cosines) / len(cosines))
+
+
+@given(some_rows)
+@settings(max_examples=40, deadline=None)
+def test_outlier_exposure(batch: tuple[Rows, list[int]]) -> None:
+    rows, labels = batch
+    linear = head()
+    outputs: Outputs = linear.outputs(torch.ones(len(rows), D, dtype=torch.float64))
+    with pytest.raises(ValueError, match="OutlierExposure needs images of no class and got none: wrap the loader"):
+        OutlierExposure()(outputs, batch_of(labels))
+    outputs.outliers = linear.outputs(torch.tensor(rows, dtype=torch.float64))
+    total = 0.0
+    for z in linear(torch.tensor(rows, dtype=torch.float64)).tolist():
+        whole = sum(math.exp(x) for x in z)
+        total -= sum(math.log(math.exp(x) / whole) for x in z) / K
+    found = OutlierExposure()(outputs, batch_of(labels))
+    assert float(found.detach()) == pytest.approx(total / len(rows))
+
+
+def test_outlier_exposure_is_least_where_all_logits_are_the_same() -> None:
+    logits = torch.zeros(2, K, dtype=torch.float64, requires_grad=True)
+    value = outlier_exposure(logits)
+    assert value.tolist() == pytest.approx([math.log(K)] * 2)
+    (slope,) = torch.autograd.grad(value.sum(), logits)
+    assert slope.abs().max() < 1e-12
+    assert float(outlier_exposure(logits.detach() + torch.eye(2, K, dtype=torch.float64)).min()) > math.log(K)
+    uniform = torch.full((3, K), 1 / K)
+    others = torch.randn(3, K)
+    torch.testing.assert_close(outlier_exposure(others).mean(), torch.nn.functional.cross_entropy(others, uniform))
 
 
 def test_outliers_come_with_every_batch_and_resume_where_they_were() -> None:

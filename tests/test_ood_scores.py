@@ -178,6 +178,17 @@ def test_directions_of_rounding_count_nothing():
     torch.testing.assert_close(wide.score(asked.float(), z.float()).double(), plain, rtol=1e-3, atol=1e-3)
 
 
+def test_vim_does_not_divide_by_what_rounding_left_of_a_direction():
+    """Rows that sum to zero but for float32: their sum is no direction, whatever a float64 inverse makes of it."""
+    features, logits, labels, weight, _ = make()
+    centred = (weight.double() - weight.double().mean(0)).float()
+    bias = torch.linspace(-1, 1, len(weight)) + 0.5  # does not sum to zero
+    fitted = ViM(2).fit(features.float(), logits.float(), labels, centred, bias)
+    exact = centred.double() - centred.double().mean(0)
+    origin = -np.linalg.pinv(exact.numpy()) @ bias.double().numpy()
+    assert fitted._origin.tolist() == pytest.approx(origin.tolist(), rel=1e-3, abs=1e-4)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dims", [0, 2, None])
 def test_vim_is_the_published_recipe_in_numpy(dims, bias):

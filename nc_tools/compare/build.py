@@ -109,6 +109,7 @@ def compare_runs(
             *checks.mixed_configs(cells),
             *checks.tuning_cautions(experiment),
             *checks.uneven_draws(cells),
+            *checks.exposure(cells),
             *checks.records([*((run.run_id or run.arm, note) for run in runs for note in run.notes), *unread]),
         ),
         notes=(*notes, *unpaired),

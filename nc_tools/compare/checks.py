@@ -118,6 +118,23 @@ def uneven_draws(cells: Cells) -> list[Caution]:
     return [Caution("uneven draws", "", f"means over fewer draws than elsewhere: {'; '.join(found)}")] if found else []
 
 
+def exposure(cells: Cells) -> list[Caution]:
+    """Name the arms that trained against images of no class where others did not: they know something more."""
+    exposed: dict[str, str] = {}
+    for arm, of_arm in cells.items():
+        named = {str(run.data["outliers"]) for run in of_arm.values() if run.data.get("outliers")}
+        if named:
+            exposed[arm] = ", ".join(sorted(named))
+    if not exposed or len(exposed) == len(cells):
+        return []
+    which = ", ".join(dict.fromkeys(exposed.values()))
+    text = (
+        f"{', '.join(exposed)} trained against images of no class ({which}), which the other arms never saw: what "
+        "outliers give and what a method gives are told apart among these arms only"
+    )
+    return [Caution("outliers", "", text)]
+
+
 def records(notes: Sequence[tuple[str, str]]) -> list[Caution]:
     """Name what could not be read, one sentence for all runs with the same trouble.
 

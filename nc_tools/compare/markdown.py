@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from nc_tools.compare import sentences
 from nc_tools.compare.measures import measure, p_text
-from nc_tools.compare.outliers import MEANING, outlier_tables
+from nc_tools.compare.outliers import meaning, outlier_tables
 from nc_tools.compare.result import Comparison
 from nc_tools.compare.tables import columns, lines
 
@@ -71,7 +71,7 @@ def _outliers(comparison: Comparison) -> str:
     tables = outlier_tables(comparison)
     if not tables:
         return ""
-    parts = [f"## Out-of-distribution detection\n\n{_inline(MEANING)}."]
+    parts = [f"## Out-of-distribution detection\n\n{_inline(meaning(comparison))}."]
     for table in tables:
         rows = [(arm, *cells) for arm, cells in table.rows]
         parts.append(f"### {_inline(table.heading)}\n\n{_table(['arm', *table.scores], rows)}")

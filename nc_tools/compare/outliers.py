@@ -11,7 +11,12 @@ MEANING = (
     "AUROC in per cent, mean over seeds; higher is better, 50 is chance. Scores are fitted on the training set, none "
     "on outliers; with so many of them the largest entry of a row flatters its arm: choose a score beforehand"
 )
-"""What the numbers are, for the line below a table."""
+"""What the numbers are, whatever the arms."""
+
+
+def meaning(comparison: Comparison) -> str:
+    """Say what the numbers are, and which arms have trained against outliers of another set."""
+    return ". ".join([MEANING, *(caution.text for caution in comparison.cautions if caution.kind == "outliers")])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from nc_tools.compare.forest import Forest, family_forest, metric_forest
 from nc_tools.compare.load import SCORED_KINDS, ComparedRun
 from nc_tools.compare.markdown import markdown_text
 from nc_tools.compare.measures import measure, p_text
-from nc_tools.compare.outliers import MEANING, outlier_tables
+from nc_tools.compare.outliers import meaning, outlier_tables
 from nc_tools.compare.result import Comparison
 
 FIGURE = "over_nc1.svg"
@@ -93,7 +93,7 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
         "reliability_panels": panels.reliability_panels(comparison),
         "collapse_panels": panels.collapse_panels(comparison),
         "outlier_tables": outlier_tables(comparison),
-        "outlier_meaning": MEANING,
+        "outlier_meaning": meaning(comparison),
         "costs": _costs(comparison),
         "cost_measures": [measure(key) for key in _COSTS if key in comparison.metrics],
         "over_collapse": over_collapse.over_collapse(comparison),

@@ -132,7 +132,9 @@ class Caution:
         text: One sentence.
     """
 
-    kind: Literal["few pairs", "confounded", "not paired", "mixed configurations", "tuning", "uneven draws", "record"]
+    kind: Literal[
+        "few pairs", "confounded", "not paired", "mixed configurations", "tuning", "uneven draws", "outliers", "record"
+    ]
     arm: str
     text: str
 

@@ -26,7 +26,7 @@ from nc_tools.data.label_noise import (
 )
 from nc_tools.data.loader import BatchLoader, Loader, evaluation_batches, make_loader
 from nc_tools.data.mixing import CutMix, MixedBatches, Mixup
-from nc_tools.data.outliers import WithOutliers
+from nc_tools.data.outliers import BlendedOutliers, WithOutliers
 from nc_tools.data.pairs import side_by_side
 from nc_tools.data.rand_augment import RandAugment
 from nc_tools.data.sampling import BalancedSampling, ProgressiveSampling, SquareRootSampling
@@ -40,6 +40,7 @@ __all__ = [
     "Augment",
     "BalancedSampling",
     "BatchLoader",
+    "BlendedOutliers",
     "ColourJitter",
     "CutMix",
     "Cutout",

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from nc_tools.data.colour import ColourJitter
-from nc_tools.data.config import DataConfig, parse_source
+from nc_tools.data.config import DataConfig
 from nc_tools.data.cutout import Cutout
 from nc_tools.data.rand_augment import RandAugment
+from nc_tools.data.source_names import parse_source
 from nc_tools.seeds import stream
 
 

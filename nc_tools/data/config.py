@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 from nc_tools.data.coarse import check_grouping
 from nc_tools.data.colour import ColourJitter
@@ -14,11 +12,18 @@ from nc_tools.data.cutout import Cutout
 from nc_tools.data.label_noise import Noise
 from nc_tools.data.rand_augment import RandAugment
 from nc_tools.data.sampling import Sampling
+from nc_tools.data.source_names import (
+    BLENDED,
+    SCRAMBLED,
+    parse_labels,
+    parse_ood_source,
+    parse_outlier_source,
+    parse_source,
+    same_images,
+)
 
 Profile = Literal["exponential", "step", "pareto"]
 Protocol = Literal["seeded", "ldam"]
-SOURCE_KINDS = ("digits", "imagefolder", "cifar10", "cifar100")
-SCRAMBLED = "scrambled"
 
 
 def check_own_counts(class_counts: Sequence[int]) -> None:
@@ -34,70 +39,6 @@ def check_own_counts(class_counts: Sequence[int]) -> None:
             f"class_counts holds at least one sample of each class, in whole numbers, got {bad[0]} at place "
             f"{list(class_counts).index(bad[0])}: leave a class out with held_out_classes"
         )
-
-
-class SourceName(NamedTuple):
-    """A parsed source: what kind it is and where it lies (None: the kind's own default place)."""
-
-    kind: str
-    path: Path | None
-
-
-def parse_source(text: str) -> SourceName:
-    r"""Split ``KIND[:PATH]`` at the first colon, so that ``imagefolder:C:\\data`` keeps its drive letter.
-
-    Example:
-        >>> parse_source("digits")
-        SourceName(kind='digits', path=None)
-        >>> parse_source("imagefolder:birds").path.name
-        'birds'
-
-    Raises:
-        ValueError: If the kind is unknown, or a path is missing or not wanted.
-    """
-    kind, colon, path = text.partition(":")
-    if kind not in SOURCE_KINDS:
-        near = difflib.get_close_matches(kind, SOURCE_KINDS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; a folder of images is imagefolder:PATH"
-        raise ValueError(f"a data source must be one of {', '.join(SOURCE_KINDS)}, got {text!r}{hint}")
-    if kind == "imagefolder" and not path:
-        raise ValueError("an image folder needs its path, as in imagefolder:PATH, and none was given")
-    if kind == "digits" and colon:
-        raise ValueError(f"the embedded digits have no path, got {text!r}: say digits alone")
-    return SourceName(kind, Path(path).expanduser() if path else None)
-
-
-def parse_ood_source(text: str) -> SourceName:
-    """Parse a source of images of no class: as :func:`parse_source`, or ``scrambled``.
-
-    Example:
-        >>> parse_ood_source("scrambled").kind
-        'scrambled'
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    if text == SCRAMBLED:
-        return SourceName(SCRAMBLED, None)
-    if difflib.get_close_matches(text, [SCRAMBLED], n=1):
-        raise ValueError(f"an out-of-distribution source must be a data source or scrambled, got {text!r}")
-    return parse_source(text)
-
-
-def parse_labels(text: str) -> tuple[Path, str]:
-    r"""Split ``FILE:COLUMN`` at the last colon, so that ``C:\\labels.csv:worse`` keeps its drive letter.
-
-    Example:
-        >>> parse_labels("labels.csv:worse")[1]
-        'worse'
-
-    Raises:
-        ValueError: If file or column is missing.
-    """
-    file, _, column = text.rpartition(":")
-    if not file or not column or "/" in column or "\\" in column:
-        raise ValueError(f"labels must be given as FILE:COLUMN, as in labels.csv:worse, got {text!r}")
-    return Path(file).expanduser(), column
 
 
 @dataclass(frozen=True)
@@ -140,6 +81,12 @@ class DataConfig:
         ood_near_exclude: A CSV whose first column names classes to leave out of ``ood_near``: those that are trained
             on under another name.
         ood_far: Images far from them, likewise.
+        outliers: Images of no class to train against, for losses that ask for them; others never see them. A source in
+            the same syntax, of which the training part is taken, or ``blended``: averages of two images of different
+            classes of the batch, for which no image is needed. It must not share an image with anything else that is
+            trained on or measured.
+        outliers_exclude: A CSV whose first column names classes to leave out of ``outliers``: those that are trained on
+            or scored under another name.
 
     Example:
         >>> DataConfig(imbalance=0.01)
@@ -175,12 +122,15 @@ class DataConfig:
     ood_near_exclude: str | None = field(default=None, metadata={"later": True})
     ood_far: str | None = field(default=None, metadata={"later": True})
     coarse: str | None = field(default=None, metadata={"later": True})
+    outliers: str | None = field(default=None, metadata={"later": True})
+    outliers_exclude: str | None = field(default=None, metadata={"later": True})
 
     def __post_init__(self) -> None:
         kind = parse_source(self.source).kind
         if self.transfer_data is not None:
             parse_source(self.transfer_data)
         self._check_ood()
+        self._check_outliers()
         self._check_sampling()
         self._check_images()
         if self.held_out_classes < 0 or self.held_out_classes == 1:
@@ -217,6 +167,23 @@ class DataConfig:
                 f"ood_near_exclude leaves classes out of ood_near, and that is {self.ood_near}: name its source, or "
                 "leave ood_near_exclude out"
             )
+
+    def _check_outliers(self) -> None:
+        if self.outliers_exclude is not None and self.outliers in (None, BLENDED):
+            raise ValueError(
+                f"outliers_exclude leaves classes out of outliers, and that is {self.outliers}: name its source, or "
+                "leave outliers_exclude out"
+            )
+        if self.outliers is None:
+            return
+        own = parse_outlier_source(self.outliers)
+        for name in ("source", "transfer_data", "ood_near", "ood_far"):
+            other = getattr(self, name)
+            if other is not None and same_images(own, parse_ood_source(other)):
+                raise ValueError(
+                    f"outliers are trained on, as images of no class, and must be another set than {name}, but both "
+                    f"are {other}: name another one, or {BLENDED}"
+                )
 
     def _check_coarse(self) -> None:
         if self.coarse is None:

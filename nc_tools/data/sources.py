@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from nc_tools.data.coarse import coarsened, read_grouping
-from nc_tools.data.config import DataConfig, SourceName, parse_labels, parse_source
+from nc_tools.data.config import DataConfig
 from nc_tools.data.csv_labels import read_labels
 from nc_tools.data.decode import Progress
 from nc_tools.data.embedded import fit_shape, load_embedded
+from nc_tools.data.exposure import check_apart, load_outliers
 from nc_tools.data.folder import (
     FolderTree,
     Reading,
@@ -26,6 +27,7 @@ from nc_tools.data.folder import (
 )
 from nc_tools.data.images import Images, mean_std, with_classes, with_labels
 from nc_tools.data.memory import available_memory
+from nc_tools.data.source_names import SourceName, parse_labels, parse_source
 from nc_tools.data.unknown import load_ood
 
 
@@ -44,6 +46,8 @@ class Sources:
             every machine, and whether or not the pixels fit into memory.
         skipped: Unreadable files that were left out.
         ood: Images of no class that is trained on, by "near", "far" and "held_out": for out-of-distribution scores.
+        outliers: Images of no class to train against, which share none with the sets above; None where there are none
+            or where they are blended.
     """
 
     train: Images
@@ -55,6 +59,7 @@ class Sources:
     fingerprint: str
     skipped: tuple[str, ...]
     ood: Mapping[str, Images] = field(default_factory=dict)
+    outliers: Images | None = None
 
     @property
     def num_classes(self) -> int:
@@ -107,6 +112,17 @@ def load(config: DataConfig, cache: Path | None = None, progress: Progress | Non
     measured = [*(images for part in parts for images in (part.train, part.test)), *ood.values()]
     if config.held_out_classes and transfer is not None:
         ood["held_out"] = transfer.test
+    outliers, lost = load_outliers(config, pair.train, limit, cache, progress)
+    if outliers is not None:
+        sets = {
+            "training": pair.train,
+            "test": pair.test,
+            **{f"{name} out-of-distribution": s for name, s in ood.items()},
+        }
+        if transfer is not None:
+            sets |= {"transfer training": transfer.train, "transfer test": transfer.test}
+        check_apart(outliers, sets)
+        measured.append(outliers)
     return Sources(
         train=pair.train,
         test=pair.test,
@@ -115,8 +131,9 @@ def load(config: DataConfig, cache: Path | None = None, progress: Progress | Non
         mean=mean,
         std=std,
         fingerprint=fingerprint(*measured),
-        skipped=pair.skipped + (transfer.skipped if transfer and config.transfer_data else ()) + left,
+        skipped=pair.skipped + (transfer.skipped if transfer and config.transfer_data else ()) + left + lost,
         ood=ood,
+        outliers=outliers,
     )
 
 

@@ -1,19 +1,21 @@
-"""Images of no class that is trained on: what out-of-distribution scores are measured with, never trained on."""
+"""Images of no class that is trained on: the sets that out-of-distribution scores are measured with."""
 
 from __future__ import annotations
 
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from nc_tools.data.config import DataConfig, SourceName, parse_ood_source
+from nc_tools.data.config import DataConfig
 from nc_tools.data.decode import Progress
 from nc_tools.data.embedded import fit_shape, load_embedded
 from nc_tools.data.folder import FolderTree, Listing, Reading, list_folder, read_listing
 from nc_tools.data.images import Images, ImageSet
+from nc_tools.data.source_names import SCRAMBLED, SourceName, parse_ood_source
 from nc_tools.suggestions import did_you_mean
 
 MOST_SCRAMBLED = 10_000
@@ -47,18 +49,50 @@ def load_ood(
             continue
         source = parse_ood_source(text)
         exclude = config.ood_near_exclude if name == "near" else None
-        left_out = () if exclude is None else read_classes(Path(exclude).expanduser())
-        if source.kind == "scrambled":
+        if source.kind == SCRAMBLED:
             found[name] = scrambled(test)
-        elif source.kind == "imagefolder":
-            assert source.path is not None  # noqa: S101 (parse_ood_source has seen to it)
-            found[name], bad = _folder(source.path, left_out, test, config, limit, cache, progress)
-            skipped += bad
         else:
-            found[name] = _embedded(source, left_out, test)
+            found[name], bad = read_unlabelled(source, "test", exclude, test, config, limit, cache, progress)
+            skipped += bad
         if len(found[name]) == 0:
             raise ValueError(f"ood_{name} must hold images, and of {text} none is left: exclude fewer classes")
     return found, skipped
+
+
+def read_unlabelled(
+    source: SourceName,
+    part: Literal["train", "test"],
+    exclude: str | None,
+    like: Images,
+    config: DataConfig,
+    limit: float,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Images, tuple[str, ...]]:
+    """Read the images of a source whatever their classes, less those that a file names.
+
+    Args:
+        source: A data source.
+        part: Which part of a source with parts of its own; one without gives all its images.
+        exclude: A CSV of classes to leave out, or None.
+        like: Its size and channels are those of the images returned.
+        config: Whether unreadable files are passed over.
+        limit: Largest set in bytes that is kept in memory.
+        cache: Folder for decoded images, or None.
+        progress: Called as ``progress(done, total)`` while files are decoded.
+
+    Returns:
+        The images, and the unreadable files that were left out.
+
+    Raises:
+        FileNotFoundError: If a folder or file is missing.
+        ValueError: If no class of a folder is left, or a class to leave out is not there.
+    """
+    left_out = () if exclude is None else read_classes(Path(exclude).expanduser())
+    if source.kind != "imagefolder":
+        return _embedded(source, part, left_out, like), ()
+    assert source.path is not None  # noqa: S101 (parse_source has seen to it)
+    return _folder(source.path, part, left_out, like, config, limit, cache, progress)
 
 
 def scrambled(images: Images) -> ImageSet:
@@ -105,28 +139,29 @@ def _kept(classes: tuple[str, ...], left_out: tuple[str, ...], where: object) ->
     return torch.tensor([name not in left_out for name in classes])
 
 
-def _embedded(source: SourceName, left_out: tuple[str, ...], test: Images) -> Images:
-    channels, size, _ = test.shape
-    images = load_embedded(source.kind, source.path)[1]
+def _embedded(source: SourceName, part: Literal["train", "test"], left_out: tuple[str, ...], like: Images) -> Images:
+    channels, size, _ = like.shape
+    images = load_embedded(source.kind, source.path)[("train", "test").index(part)]
     kept = _kept(images.classes, left_out, source.kind)
     return fit_shape(images.subset(kept[images.labels].nonzero().flatten()), size, channels)
 
 
 def _folder(
     root: Path,
+    part: Literal["train", "test"],
     left_out: tuple[str, ...],
-    test: Images,
+    like: Images,
     config: DataConfig,
     limit: float,
     cache: Path | None,
     progress: Progress | None,
 ) -> tuple[Images, tuple[str, ...]]:
-    channels, size, _ = test.shape
+    channels, size, _ = like.shape
     tree = list_folder(root)
-    listing = _whole(tree)
+    listing = _listed(tree, part)
     if left_out:  # under another name, so that the cache of the whole stays
-        part = listing.where(_kept(tree.classes, left_out, root)[listing.labels])
-        listing = replace(part, split=f"{listing.split}-part")
+        some = listing.where(_kept(tree.classes, left_out, root)[listing.labels])
+        listing = replace(some, split=f"{listing.split}-part")
     if not listing.paths:
         raise ValueError(f"no class of {root} is left after those to be left out: exclude fewer")
     in_memory = len(listing.paths) * channels * size * size <= limit
@@ -134,9 +169,9 @@ def _folder(
     return read_listing(tree, listing, how)
 
 
-def _whole(tree: FolderTree) -> Listing:
-    """Return the test part, or everything where the folder had no split of its own and was cut in two."""
+def _listed(tree: FolderTree, part: Literal["train", "test"]) -> Listing:
+    """Return a part, or everything where the folder had no split of its own and was cut in two."""
     if (tree.root / tree.test.split).is_dir():
-        return tree.test
+        return tree.train if part == "train" else tree.test
     paths, labels = tree.train.paths + tree.test.paths, torch.cat([tree.train.labels, tree.test.labels])
     return Listing("all", paths, labels)

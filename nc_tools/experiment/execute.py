@@ -10,6 +10,7 @@ import torch
 
 from nc_tools.evaluation import collapse, collect, generalisation, noise
 from nc_tools.experiment.checkpoints import Checkpoints
+from nc_tools.experiment.config import RunConfig
 from nc_tools.experiment.encode import config_hash, encode, settings
 from nc_tools.experiment.final import measure_final
 from nc_tools.experiment.first_stage import FirstStage, first_stage
@@ -19,6 +20,7 @@ from nc_tools.experiment.second_stage import second_stage
 from nc_tools.experiment.setup import Data, DataFacts, build_loss, build_model, facts_of, open_data
 from nc_tools.experiment.weights import save_weights
 from nc_tools.interruption import Killed, StopSignal
+from nc_tools.losses.base import LossTerm
 from nc_tools.metrics import fit_temperature
 from nc_tools.models.classifier import Classifier
 from nc_tools.seeds import stream
@@ -84,10 +86,16 @@ def identify(job: Job, facts: DataFacts) -> RunIdentity:
         experiment=job.experiment,
         suite=job.suite,
         config=settings(job.config),
-        data={"name": job.config.data.source, **dataclasses.asdict(facts)},
+        data={"name": job.config.data.source, **dataclasses.asdict(facts), **_exposure(job.config)},
         config_hash=config_hash(job.config, *decides, job.seed, job.draw),
         group_hash=config_hash(job.config, *decides),
     )
+
+
+def _exposure(config: RunConfig) -> dict[str, str]:
+    """Say what the run trains against, where its loss does: other arms of the same data do not."""
+    needs = any(issubclass(cls, LossTerm) and cls.needs_outliers for cls in config.loss.classes())
+    return {"outliers": config.data.outliers} if needs and config.data.outliers is not None else {}
 
 
 def _already(path: Path, job: Job) -> JobResult | None:
@@ -146,7 +154,7 @@ class _Run:
             fitted = fit(
                 model,
                 loss,
-                self.data.training_batches(indices, loss.views),
+                self.data.batches_for(loss, indices),
                 self.training,
                 job.config.optim,
                 seed=job.seed,

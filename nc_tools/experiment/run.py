@@ -22,11 +22,12 @@ from nc_tools.experiment.execute import identify
 from nc_tools.experiment.job import Job, JobResult, Kind
 from nc_tools.experiment.kinds import check_kinds
 from nc_tools.experiment.overrides import put
-from nc_tools.experiment.setup import DataFacts, build_loss, build_model, facts_of, open_data
+from nc_tools.experiment.setup import DataFacts, build_loss, build_model, check_outliers, facts_of, open_data
 from nc_tools.experiment.transfer import check_transfer
 from nc_tools.experiment.tuning import Score, Tuned, mean_over_seeds, tune
 from nc_tools.experiment.workers import Workers
 from nc_tools.interruption import Killed, StopSignal
+from nc_tools.losses.base import LossTerm
 from nc_tools.tracking import mend
 from nc_tools.tracking.files import write_json
 from nc_tools.training.optim import make_optimizer
@@ -145,23 +146,37 @@ def _check(plan: Plan, options: Options, display: Display, stop: StopSignal) -> 
         f"({max(facts.class_counts)} to {min(facts.class_counts)} each), {len(data.sources.test)} test images, "
         f"{facts.in_channels} x {facts.image_size} x {facts.image_size}"
     )
+    exposed = []
     for name, config in plan.arms.items():
         try:
             check_kinds(config)
-            variants = [put(config, config.knob.path, value) for value in config.knob.values]
-            builds = config.knob.path.partition(".")[0] in ("head", "loss", "model")
-            for variant in [config, *variants] if builds else [config]:
-                model = build_model(variant, facts, seed=0, draw=0)
-                loss = build_loss(variant, facts, model.head.feature_dim)
-                check_mixing(variant.training.mixing, loss, model.head)
-                make_optimizer(model, variant.optim, loss)
-                if variant.optim.sharpness is not None:
-                    variant.optim.sharpness.ascent(loss, facts.class_counts)
-                if variant.second_stage is not None:
-                    variant.second_stage.check(model.head)
+            losses = _build_all(config, facts)
         except (ValueError, TypeError) as error:
             raise type(error)(f"arm {name}: {error}") from error
+        exposed += [name] if any(loss.needs_outliers for loss in losses) else []
+    if first.data.outliers is not None:
+        use = f"trained against by {', '.join(exposed)}" if exposed else "not used: no arm's loss trains against them"
+        display.note(f"outliers ({first.data.outliers}): {use}")
     return facts
+
+
+def _build_all(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
+    """Build an arm as it is and with every value of its knob; return the losses."""
+    variants = [put(config, config.knob.path, value) for value in config.knob.values]
+    builds = config.knob.path.partition(".")[0] in ("head", "loss", "model")
+    losses = []
+    for variant in [config, *variants] if builds else [config]:
+        model = build_model(variant, facts, seed=0, draw=0)
+        loss = build_loss(variant, facts, model.head.feature_dim)
+        check_outliers(variant, loss)
+        check_mixing(variant.training.mixing, loss, model.head)
+        make_optimizer(model, variant.optim, loss)
+        if variant.optim.sharpness is not None:
+            variant.optim.sharpness.ascent(loss, facts.class_counts)
+        if variant.second_stage is not None:
+            variant.second_stage.check(model.head)
+        losses.append(loss)
+    return losses
 
 
 class _Comparison:

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from nc_tools.data import (
     BatchLoader,
+    BlendedOutliers,
     DataConfig,
     Sources,
     Subsets,
+    WithOutliers,
     augment_for,
     class_counts,
     load,
@@ -25,6 +27,7 @@ from nc_tools.data import (
 )
 from nc_tools.data.images import Images
 from nc_tools.data.loader import evaluation_batches
+from nc_tools.data.mixing import Batches
 from nc_tools.data.sampling import Sampling
 from nc_tools.experiment.config import RunConfig
 from nc_tools.heads.base import Head
@@ -32,7 +35,7 @@ from nc_tools.losses.base import LossTerm
 from nc_tools.models.build import build_backbone, feature_width
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch
-from nc_tools.seeds import stream
+from nc_tools.seeds import stream, stream_seed
 
 Told = Callable[[int, int], None]
 EVALUATION_BATCH = 512
@@ -116,6 +119,19 @@ def build_loss(config: RunConfig, facts: DataFacts, feature_dim: int, *, transit
     return loss
 
 
+def check_outliers(config: RunConfig, loss: LossTerm) -> None:
+    """Refuse a loss that trains against outliers where the data have none.
+
+    Raises:
+        ValueError: If so.
+    """
+    if loss.needs_outliers and config.data.outliers is None:
+        raise ValueError(
+            f"{type(loss).__name__} trains against images of no class, and data.outliers names none: write "
+            f"--set data.outliers=imagefolder:PATH, or data.outliers=blended for averages of training images"
+        )
+
+
 @dataclass(frozen=True)
 class Data:
     """The sets of one run on its device; the training labels are those that training sees, noise included."""
@@ -146,6 +162,35 @@ class Data:
             sampling=sampling or data.sampling,
             epochs=training.epochs,
         )
+
+    def batches_for(self, loss: LossTerm, indices: Tensor) -> Batches:
+        """Return :meth:`training_batches` as a loss needs them: with a second view, with outliers.
+
+        Outliers are augmented and normalised as training images are, as many to a batch. Those of a set come in an
+        order of their own, from the stream "outliers".
+
+        Raises:
+            ValueError: If the loss needs outliers and the data have none.
+        """
+        batches = self.training_batches(indices, loss.views)
+        if not loss.needs_outliers:
+            return batches
+        check_outliers(self.config, loss)
+        outliers, training = self.sources.outliers, self.config.training
+        if outliers is None:
+            return BlendedOutliers(batches)
+        others = make_loader(
+            outliers,
+            torch.arange(len(outliers)),
+            training.batch_size,
+            mean=self.sources.mean,
+            std=self.sources.std,
+            augment=augment_for(self.config.data, outliers.shape[1]),
+            seed=stream_seed(self.seed, "outliers"),
+            device=self.device,
+            channels_last=training.layout_on(self.device) is torch.channels_last,
+        )
+        return WithOutliers(batches, others)
 
     def clean_labels(self, indices: Tensor) -> Tensor | None:
         """Return the true labels of these training samples, where others are trained on; to report, never to choose."""

@@ -43,6 +43,7 @@ from nc_tools.losses.logit_norm import LogitNorm, logit_norm
 from nc_tools.losses.mean_squared import MeanSquared, mean_squared
 from nc_tools.losses.ntce import NONL, NTCE, nonl, ntce
 from nc_tools.losses.orthogonal_outliers import OrthogonalOutliers, orthogonal_outliers
+from nc_tools.losses.outlier_exposure import OutlierExposure, outlier_exposure
 from nc_tools.losses.per_sample import PerSampleLoss, class_mean, weighted_mean
 from nc_tools.losses.pick_all_label import PickAllLabel, pick_all_label
 from nc_tools.losses.reweighting import ClassBalanced, DeferredReweighting
@@ -98,6 +99,7 @@ __all__ = [
     "NCEAndMAE",
     "NCEAndRCE",
     "OrthogonalOutliers",
+    "OutlierExposure",
     "PerSampleLoss",
     "PickAllLabel",
     "Schedule",
@@ -141,6 +143,7 @@ __all__ = [
     "normalized_cross_entropy",
     "ntce",
     "orthogonal_outliers",
+    "outlier_exposure",
     "pick_all_label",
     "reverse_cross_entropy",
     "scaling_factors",

@@ -22,9 +22,12 @@ class LossTerm(nn.Module, ABC):
     Attributes:
         views: How many augmented views of each image the loss needs, 1 or 2; the second one is ``batch.second``, and
             what the model makes of it ``outputs.second``.
+        needs_outliers: Whether the loss needs images of no class in ``batch.outliers``; what the model makes of them is
+            ``outputs.outliers``. A run whose loss does not never sees any.
     """
 
     views: int = 1
+    needs_outliers: bool = False
 
     @abstractmethod
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:

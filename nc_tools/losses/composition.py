@@ -124,6 +124,7 @@ class WeightedSum(LossTerm):
             raise ValueError(f"terms need different names, but several are {twice[0]!r}: write term(..., name=...)")
         self.losses = nn.ModuleList(part.loss for part in terms if isinstance(part.loss, LossTerm))
         self.views = max(part.views for part in self._parts())
+        self.needs_outliers = any(part.needs_outliers for part in self._parts())
         self._schedules = tuple(part.weight for part in terms)
         self._now = [_weigh(part.weight, 0.0, part.name) for part in terms]
         # Not in checkpoints: a function of progress, which the loop tells before each step.

@@ -33,15 +33,18 @@ class OrthogonalOutliers(LossTerm):
 
     Collapsed classes fill K - 1 directions only; outliers are sent to the others, where energy, NECO or the distance
     tells them apart. A term beside a classification loss, usually in a short fine-tuning. Source: Wu et al. 2024
-    (feature separation based on neural collapse). Needs images of no class in ``batch.outliers``, as
-    :class:`nc_tools.data.WithOutliers` gives them; the training loop runs them through the model with the batch. h is
-    the embedded feature, in the space of the class vectors. A frame that fills the whole embedded space, of width
-    K - 1, leaves outliers nowhere to go: take a wider one.
+    (feature separation based on neural collapse). Needs images of no class in ``batch.outliers``, which a recipe names
+    by ``data.outliers`` and :class:`nc_tools.data.WithOutliers` gives in your own loop; the training loop runs them
+    through the model with the batch. h is the embedded feature, in the space of the class vectors. A frame that fills
+    the whole embedded space, of width K - 1, leaves outliers nowhere to go: take a wider one. Whether the direction
+    helps, or only the outliers do, is what :class:`~nc_tools.losses.OutlierExposure` on the same ones tells.
 
     Example:
         >>> OrthogonalOutliers()
         OrthogonalOutliers()
     """
+
+    needs_outliers = True
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG002
         """Return the mean over the outliers.

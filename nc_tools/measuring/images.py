@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from nc_tools.data import DataConfig, Images, Sources, class_counts, evaluation_batches, load, make_subsets, with_noise
-from nc_tools.data.config import parse_source
 from nc_tools.data.decode import Progress
 from nc_tools.data.folder import list_folder
+from nc_tools.data.source_names import parse_source
 from nc_tools.records import Batch
 
 

@@ -55,7 +55,10 @@ class ViM(OODScore):
             )
         origin = torch.zeros_like(bank.mean)
         if bank.weight is not None and bank.bias is not None:
-            origin = -torch.linalg.pinv(bank.weight.double()) @ bank.bias.double()
+            # Cross-entropy moves the sum of the class vectors by weight decay alone, so that after long training it is
+            # zero up to the rounding of the weight's own type: not a direction to divide by.
+            rounding = max(bank.weight.shape) * torch.finfo(bank.weight.dtype).eps
+            origin = -torch.linalg.pinv(bank.weight.double(), rtol=rounding) @ bank.bias.double()
         shift = bank.mean - origin
         vectors = principal(bank.total + torch.outer(shift, shift))[1]
         self._origin = origin.to(bank.features)
