@@ -158,7 +158,8 @@ def keep_freed_memory() -> None:
 def timed(works: dict[str, Callable[[], object]], device: torch.device, turns: int, repeats: int) -> dict[str, float]:
     """Median milliseconds of each work; they take turns, so that a busy machine is so for all of them.
 
-    In another order every turn: whoever follows a native loss finds its memory cold, a tenth of a millisecond.
+    A turn is several steps of the same work, as ``timeit`` does it: a single one after another work is a measurement of
+    cold caches, which Python steps suffer from more than kernels. Each turn has another order.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     order, shuffler = list(works.items()), random.Random(0)
@@ -243,8 +244,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cpu-time", action="store_true", help="processor time; meaningful with --threads 1")
-    parser.add_argument("--turns", type=int, default=60)
-    parser.add_argument("--repeats", type=int, default=2, help="steps in a turn")
+    parser.add_argument("--turns", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=20, help="steps in a turn")
     parser.add_argument("--size", type=int, nargs=3, default=(256, 1024, 1000), metavar=("N", "D", "K"))
     parser.add_argument("--pairs", type=int, nargs=2, default=(4096, 128), metavar=("N", "D"), help="for memory")
     parser.add_argument("--json", type=Path, metavar="FILE")

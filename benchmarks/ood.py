@@ -34,11 +34,11 @@ def make(samples: int, feature_dim: int, classes: int) -> tuple[tuple[Tensor, Te
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    centres, spread = 0.5 * normal(classes, feature_dim) + 0.3, torch.linspace(0.2, 1.5, feature_dim)
+    centres, spread = 0.12 * normal(classes, feature_dim) + 0.3, torch.linspace(0.2, 1.5, feature_dim)
     labels = torch.arange(samples) % classes
     train = centres[labels] + spread * normal(samples, feature_dim)
     inside = centres[labels[: samples // 5]] + spread * normal(samples // 5, feature_dim)
-    outside = 0.4 * normal(samples // 5, feature_dim) + 0.3 + 0.9 * normal(samples // 5, feature_dim)
+    outside = 0.3 + (0.9 * spread + 0.1) * normal(samples // 5, feature_dim)
     head = nn.Linear(feature_dim, classes)
     targets = nn.functional.one_hot(labels, classes).float()
     solved = torch.linalg.lstsq(torch.cat([train, torch.ones(samples, 1)], 1), 8 * targets).solution

@@ -16,7 +16,18 @@ import nc_tools
 
 ROOT = Path(nc_tools.__file__).parent
 FLOORS = [
-    {"geometry", "class_sums", "moments", "records", "seeds", "spec", "suggestions", "interruption", "tracing"},
+    {
+        "geometry",
+        "class_sums",
+        "moments",
+        "records",
+        "seeds",
+        "spec",
+        "suggestions",
+        "interruption",
+        "tracing",
+        "whole_file",
+    },
     {"heads", "losses", "metrics", "models", "ood"},
     {"data"},
     {"training"},

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from nc_tools.compare.markdown import markdown_text
 from nc_tools.compare.measures import measure, p_text
 from nc_tools.compare.outliers import meaning, outlier_tables
 from nc_tools.compare.result import Comparison
+from nc_tools.whole_file import whole_file
 
 FIGURE = "over_nc1.svg"
 _COSTS = ("perf/seconds", "perf/parameters", "perf/head_parameters", "perf/max_memory_mb")
@@ -169,17 +168,6 @@ def _minus(text: object) -> str:
 
 
 def _write(path: Path, text: str) -> Path:
-    """Write beside the target and move into place, so that a reader never finds half a file."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        # mkstemp makes files private; a report is to be read like any other file of its folder.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path

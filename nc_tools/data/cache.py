@@ -8,7 +8,6 @@ never sees half of it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from nc_tools.data.decode import DECODE_RULE
 from nc_tools.data.images import digests
+from nc_tools.whole_file import whole_file
 
 
 def files_key(root: Path, paths: Sequence[str], image_size: int, channels: int) -> str:
@@ -66,13 +66,9 @@ def write_cache(path: Path, key: str, tensors: Mapping[str, Tensor], unreadable:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(tensors), beside, metadata={"key": key, "unreadable": json.dumps(dict(unreadable))})
-        beside.replace(path)
+        with whole_file(path) as part:
+            save_file(dict(tensors), part, metadata={"key": key, "unreadable": json.dumps(dict(unreadable))})
     except (OSError, SafetensorError) as error:
         warnings.warn(f"the decoded images could not be cached in {path.parent}: {error}", stacklevel=2)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +14,7 @@ from nc_tools.compare.result import Comparison
 from nc_tools.metrics import Ranked
 from nc_tools.metrics.ranking import correlations
 from nc_tools.metrics.transfer import TARGET_COLLAPSE
+from nc_tools.whole_file import whole_file
 
 RANKING = "transfer_ranking.csv"
 
@@ -64,15 +63,9 @@ def _mean(rows: Sequence[Ranked], arm: str) -> Ranked:
 
 
 def _write(path: Path, found: Sequence[tuple[tuple[str, int, int], Ranked]], primary: str) -> None:
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["run", "arm", "seed", "draw", *TARGET_COLLAPSE, primary])
-            for (arm, seed, draw), row in found:
-                told = [f"{row.collapse[key]:.6g}" if key in row.collapse else "" for key in TARGET_COLLAPSE]
-                writer.writerow([row.name, arm, seed, draw, *told, "" if row.outcome is None else f"{row.outcome:.6f}"])
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", "arm", "seed", "draw", *TARGET_COLLAPSE, primary])
+        for (arm, seed, draw), row in found:
+            told = [f"{row.collapse[key]:.6g}" if key in row.collapse else "" for key in TARGET_COLLAPSE]
+            writer.writerow([row.name, arm, seed, draw, *told, "" if row.outcome is None else f"{row.outcome:.6f}"])

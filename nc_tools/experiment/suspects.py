@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from nc_tools.data.images import Images
 from nc_tools.metrics import Suspects
+from nc_tools.whole_file import whole_file
 
 COLUMNS = ("rank", "index", "path", "given", "suggested", "loss", "distance", "rank_by_loss", "rank_by_distance")
 
@@ -34,16 +33,10 @@ def write_suspects(
         clean: True labels of the same samples (M,), or None.
         rows: How many labels to list at most.
     """
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS if clean is None else (*COLUMNS, "clean"))
-            writer.writerows(_lines(told, images, indices, clean, rows))
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS if clean is None else (*COLUMNS, "clean"))
+        writer.writerows(_lines(told, images, indices, clean, rows))
 
 
 def _lines(told: Suspects, images: Images, indices: Tensor, clean: Tensor | None, rows: int) -> Iterator[list[Any]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -23,6 +21,7 @@ from nc_tools.models.classifier import Classifier
 from nc_tools.seeds import stream
 from nc_tools.tracking import RunRecord
 from nc_tools.transfer import fine_tune, image_target, layer_features
+from nc_tools.whole_file import whole_file
 
 LAYERS = "layers.csv"
 
@@ -90,18 +89,12 @@ def _layers(
 
 def _write(path: Path, ranking: CollapseRanking, features: dict[str, Tensor]) -> None:
     """Write a row a layer, the most collapsed first."""
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["layer", "width", *TARGET_COLLAPSE, "ridge_accuracy"])
-            for row in ranking.rows:
-                measures = [f"{row.collapse[key]:.6g}" if key in row.collapse else "" for key in TARGET_COLLAPSE]
-                writer.writerow([row.name, features[row.name].shape[1], *measures, f"{row.outcome:.6f}"])
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["layer", "width", *TARGET_COLLAPSE, "ridge_accuracy"])
+        for row in ranking.rows:
+            measures = [f"{row.collapse[key]:.6g}" if key in row.collapse else "" for key in TARGET_COLLAPSE]
+            writer.writerow([row.name, features[row.name].shape[1], *measures, f"{row.outcome:.6f}"])
 
 
 def _fine_tuned(

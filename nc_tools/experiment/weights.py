@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from nc_tools.whole_file import whole_file
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -19,14 +19,8 @@ def save_weights(model: nn.Module, path: Path) -> None:
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write named tensors at once: a crash leaves the old file or the new one."""
     state = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
+    with whole_file(path) as part:
         save_file(state, part)
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

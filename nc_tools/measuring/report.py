@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from markupsafe import Markup
 from nc_tools.measuring import figures
 from nc_tools.measuring.readings import HEAD_ROWS, ROWS, headline, reading
 from nc_tools.measuring.survey import Survey
+from nc_tools.whole_file import whole_file
 
 _LAYER_CURVES = (
     ("nc1_trace", "NC1, trace ratio", True),
@@ -261,16 +260,6 @@ def _finite(value: Any) -> Any:
 
 
 def _write(path: Path, text: str) -> Path:
-    """Write beside the target and move into place, readable like any other file of its folder."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path

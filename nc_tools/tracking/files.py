@@ -3,11 +3,12 @@
 import json
 import math
 import os
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from nc_tools.whole_file import whole_file
 
 
 def write_json(path: Path, value: object) -> None:
@@ -15,16 +16,9 @@ def write_json(path: Path, value: object) -> None:
 
     Numbers that JSON has no word for (nan, inf) become null, at any depth.
     """
-    # Not from tempfile, whose files are for their owner only: a record is for whoever may read the folder.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump(finite_or_null(value), file, indent=1, allow_nan=False)
-            file.write("\n")
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
+        json.dump(finite_or_null(value), file, indent=1, allow_nan=False)
+        file.write("\n")
 
 
 def check_writable(folder: Path) -> None:
