@@ -93,6 +93,16 @@ def test_symmetric_cross_entropy(z, alpha, beta, log_zero, data) -> None:
     assert value(SymmetricCrossEntropy(alpha, beta, log_zero), z, y) == pytest.approx(expected, rel=1e-7, abs=1e-9)
 
 
+@given(rows, st.floats(-10, -0.1), st.data())
+@settings(max_examples=20, deadline=None)
+def test_both_parts_of_a_pair_are_what_it_trains_on(z, log_zero, data) -> None:
+    y = torch.tensor(labels_for(z, data))
+    logits = torch.tensor(z, dtype=torch.float64)
+    for pair in (NCEAndRCE(0.5, 2.0, log_zero), NCEAndMAE(0.5, 2.0)):
+        parts = 0.5 * pair.active(logits, y) + 2.0 * pair.passive(logits, y)
+        assert value(pair, z, y.tolist()) == pytest.approx(float(parts.mean()), rel=1e-7, abs=1e-9)
+
+
 @given(rows, st.floats(0, 10), st.floats(0, 10), st.data())
 @settings(max_examples=50, deadline=None)
 def test_active_passive(z, alpha, beta, data) -> None:
