@@ -248,6 +248,17 @@ def test_where_the_clamp_of_early_learning_holds_no_gradient_passes() -> None:
     assert torch.allclose(found, torch.func.grad(lambda x: loss(outputs_of(x), batch))(h), atol=1e-12)
 
 
+def test_early_learning_takes_logits_that_are_finer_than_its_targets() -> None:
+    loss, batch = EarlyLearning(5, K).eval(), batch_of(torch.arange(5) % K)
+    loss.targets.uniform_(0, 1 / K)
+    z = torch.randn(5, K, dtype=torch.float64, requires_grad=True)
+    found = loss(outputs_of(z), batch)
+    fine = loss.double()(outputs_of(z), batch)
+    assert found.dtype == torch.float64
+    assert torch.equal(found, fine)
+    assert torch.equal(*(torch.autograd.grad(value, z)[0] for value in (found, fine)))
+
+
 def test_early_learning_pulls_back_from_a_label_that_contradicts_the_past() -> None:
     """The regulariser's gradient raises the class that the sample was given before, by the strength."""
     loss = EarlyLearning(1, K, strength=3.0)
