@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,13 @@ from nc_tools.class_sums import at_least_float32, check_pair, class_sums, compac
 
 # Rows whose outer products are added up in float32 before the block goes to float64.
 _SCATTER_ROWS = 8192
+
+
+@contextmanager
+def _kept(device: torch.device) -> Iterator[None]:
+    """Compute sums that stay: those made in inference mode could not be added to outside."""
+    with torch.inference_mode(False), full_precision(device):
+        yield
 
 
 class ClassMoments:
@@ -99,7 +107,7 @@ class ClassMoments:
             raise ValueError(f"features must be {self.feature_dim} wide, got {features.shape[1]}")
         if len(features) == 0:
             return
-        with full_precision(self.device):
+        with _kept(self.device):
             x = at_least_float32(features.to(self.device))
             given = labels.to(self.device).long()
             safe = given.clamp(0, self.num_classes - 1)
@@ -178,7 +186,7 @@ class ClassMoments:
             raise ValueError(
                 "moments to be merged must have the same num_classes, feature_dim, class_counts and scatter"
             )
-        with full_precision(self.device):
+        with _kept(self.device):
             total = self._counts + other._counts.to(self.device)
             sums = (other._counts[:, None] * other._means).to(self.device)
             means = (self._counts[:, None] * self._means + sums) / total.clamp(min=1)[:, None]
@@ -195,7 +203,7 @@ class ClassMoments:
         Args:
             group: The processes that take part; all of them by default.
         """
-        with full_precision(self.device):
+        with _kept(self.device):
             total, sums = self._counts.clone(), self._counts[:, None] * self._means
             dist.all_reduce(total, group=group)
             dist.all_reduce(sums, group=group)

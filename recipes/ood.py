@@ -4,12 +4,13 @@ Nine arms on one loop, paired by seed against a tuned linear head; 12 scores, fi
 outliers. By default scikit-learn's digits, 7 classes seen; near are the 3 classes held out, far the test images with
 their pixels in random order, an easy set: some three minutes on 2 CPU cores. --arms all adds the frozen random control.
 
-Five arms never see an outlier. The four named _oe and _ortho train against some, beside the images of their
-classes, and so know what the others do not: compare them with each other. linear_oe asks for a uniform prediction on
-outliers and is the baseline among them: what OrthogonalOutliers gains beyond it is its own merit, what both gain is the
-outliers'. By default these are data.outliers=blended, averages of two training images of different classes: no further
-image, and of the family of neither set that is scored (scrambled ones would be of the far set's). No image that is
-scored is ever trained on: a set of outliers that shares one with another set is refused.
+Five arms never see an outlier. The four named _oe and _ortho train against some, beside the images of their classes,
+and so know what the others do not: compare them with each other. linear_oe asks for a uniform prediction on outliers
+and is the baseline among them, in a report by nc-tools compare OUT --baseline linear_oe: what OrthogonalOutliers gains
+beyond it is its own merit, what both gain is the outliers'. By default these are data.outliers=blended, averages of two
+training images of different classes: no further image, and of the family of neither set that is scored (scrambled ones
+would be of the far set's). No image that is scored is ever trained on: a set of outliers that shares one with another
+set is refused.
 
 CIFAR-10 against Tiny ImageNet (less the classes that CIFAR-10 has, see the CSV beside this file) and textures:
 --data imagefolder:CIFAR10 --model resnet20 --set data.ood_near=imagefolder:TINY_IMAGENET

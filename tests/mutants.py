@@ -59,6 +59,7 @@ def run_pytest(tree: Path, tests: str) -> None:
     os.chdir(tree)
     os.environ |= {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     sys.path[:] = [str(tree), *(path for path in sys.path if Path(path or ".").resolve() not in (ROOT, ROOT / "tests"))]
+    sys.dont_write_bytecode = True  # this process was there before its environment said so
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)

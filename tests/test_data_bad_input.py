@@ -9,6 +9,7 @@ import torch
 from nc_tools.data import AsymmetricNoise, Augment, Cutout, ImageSet, SymmetricNoise, class_counts, make_loader
 from nc_tools.data.coarse import read_grouping
 from nc_tools.data.csv_labels import read_labels
+from nc_tools.data.unknown import read_classes
 
 PATHS = ("train/a/1.png", "train/a/2.png", "train/b/3.png")
 GOOD = "path,worse\ntrain/a/1.png,a\ntrain/a/2.png,b\ntrain/b/3.png,1\n"
@@ -47,6 +48,19 @@ def test_a_grouping_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "groups.csv").write_bytes("class,coarse\na,x\n".encode("utf-16"))
     with pytest.raises(ValueError, match="must be text in UTF-8"):
         read_grouping(str(tmp_path / "groups.csv"), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("class\nfrog\n".encode("utf-16"), "must be text in UTF-8"),
+        (b'class\n"' + b"x" * 200_000, "cannot be read as a CSV"),
+    ],
+)
+def test_a_list_of_classes_that_is_no_text(content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "classes.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=told):
+        read_classes(tmp_path / "classes.csv")
 
 
 IMAGES = ImageSet(torch.zeros(6, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 0, 0, 1, 1, 2]), ("a", "b", "c"), "x")

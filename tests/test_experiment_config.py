@@ -14,7 +14,7 @@ from nc_tools.data import DataConfig
 from nc_tools.experiment import Knob, Protocol, RunConfig
 from nc_tools.experiment.config import ModelConfig
 from nc_tools.experiment.encode import config_hash, decode, encode, path_of, settings
-from nc_tools.experiment.kinds import check_kinds
+from nc_tools.experiment.kinds import check_kinds, fits
 from nc_tools.experiment.main import parse_seeds
 from nc_tools.experiment.overrides import parse_setting, put, put_all
 from nc_tools.heads import LEARNED, ETFHead, LinearHead, spec
@@ -234,6 +234,14 @@ def test_lists_from_a_command_line_can_be_hashed():
 def test_a_recipe_that_holds_the_wrong_kind_is_refused(change, told):
     with pytest.raises(ValueError, match=told):
         check_kinds(replace(BASE, **change))
+
+
+def test_each_place_of_a_row_has_a_kind_of_its_own():
+    assert fits((3, 0.5), tuple[int, float])
+    assert fits((3, "a"), tuple[int, str])
+    assert not fits((0.5, 3), tuple[int, float])
+    assert not fits((3,), tuple[int, float])
+    assert fits((3, 0.5), tuple)
 
 
 def test_kinds_that_are_right_pass():

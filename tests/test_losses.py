@@ -26,6 +26,7 @@ from nc_tools.losses import (
     LinearRamp,
     LogitAdjusted,
     LossTerm,
+    NCEAndRCE,
     OutlierExposure,
     PerSampleLoss,
     SupCon,
@@ -175,6 +176,7 @@ VARIANTS: list[Spec[LossTerm]] = [
     spec(WeightedSum, terms=(term(1.0, spec(LogitAdjusted)), term(LinearRamp(0.0, 0.1), spec(ClassCompactness)))),
     spec(WeightedSum, terms=(term(0.5, spec(SupCon)), term(2.0, spec(ClassSpread), name="push"))),
     spec(WeightedSum, terms=(term(1.0, spec(CrossEntropy)), term(0.5, spec(OutlierExposure)))),
+    spec(NCEAndRCE, alpha=0.5, beta=2.0, log_zero=-9.0),
 ]
 every_loss = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{', '.join(s.arguments)}")
 

@@ -93,6 +93,16 @@ def test_symmetric_cross_entropy(z, alpha, beta, log_zero, data) -> None:
     assert value(SymmetricCrossEntropy(alpha, beta, log_zero), z, y) == pytest.approx(expected, rel=1e-7, abs=1e-9)
 
 
+@given(rows, st.floats(-10, -0.1), st.data())
+@settings(max_examples=20, deadline=None)
+def test_both_parts_of_a_pair_are_what_it_trains_on(z, log_zero, data) -> None:
+    y = torch.tensor(labels_for(z, data))
+    logits = torch.tensor(z, dtype=torch.float64)
+    for pair in (NCEAndRCE(0.5, 2.0, log_zero), NCEAndMAE(0.5, 2.0)):
+        parts = 0.5 * pair.active(logits, y) + 2.0 * pair.passive(logits, y)
+        assert value(pair, z, y.tolist()) == pytest.approx(float(parts.mean()), rel=1e-7, abs=1e-9)
+
+
 @given(rows, st.floats(0, 10), st.floats(0, 10), st.data())
 @settings(max_examples=50, deadline=None)
 def test_active_passive(z, alpha, beta, data) -> None:
@@ -236,6 +246,17 @@ def test_where_the_clamp_of_early_learning_holds_no_gradient_passes() -> None:
     p[0] -= 1  # what is left of this sample is cross-entropy: p - e_y, over five samples
     assert torch.allclose(found[0], p / 5, atol=1e-12)
     assert torch.allclose(found, torch.func.grad(lambda x: loss(outputs_of(x), batch))(h), atol=1e-12)
+
+
+def test_early_learning_takes_logits_that_are_finer_than_its_targets() -> None:
+    loss, batch = EarlyLearning(5, K).eval(), batch_of(torch.arange(5) % K)
+    loss.targets.uniform_(0, 1 / K)
+    z = torch.randn(5, K, dtype=torch.float64, requires_grad=True)
+    found = loss(outputs_of(z), batch)
+    fine = loss.double()(outputs_of(z), batch)
+    assert found.dtype == torch.float64
+    assert torch.equal(found, fine)
+    assert torch.equal(*(torch.autograd.grad(value, z)[0] for value in (found, fine)))
 
 
 def test_early_learning_pulls_back_from_a_label_that_contradicts_the_past() -> None:

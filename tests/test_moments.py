@@ -194,6 +194,23 @@ def test_from_moments_equals_the_two_pass_form():
     assert collapse_from_moments(moments, weight) == pytest.approx(direct, rel=2e-5)
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_loop_in_inference_mode_may_be_read_and_continued_outside(counted):
+    x, y = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
+    plain, moments = (ClassMoments(3, 4, class_counts=[20] * 3 if counted else None) for _ in range(2))
+    for part in (slice(0, 30), slice(30, 60)):
+        plain.update(x[part], y[part])
+    with torch.inference_mode():
+        moments.update(x[:30].clone(), y[:30].clone())
+    moments.update(x[30:], y[30:])
+    assert torch.equal(moments.within_class_averaged(), plain.within_class_averaged())
+    assert torch.equal(moments.means, plain.means)
+    with torch.inference_mode():
+        moments.merge(plain)
+    moments.update(x, y)
+    assert moments.counts.tolist() == [60] * 3
+
+
 def test_only_moments_are_merged():
     with pytest.raises(TypeError, match="only ClassMoments can be merged into ClassMoments, got int"):
         ClassMoments(2, 3).merge(3)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.data.config import DataConfig
+from nc_tools.data.csv_text import open_csv
 from nc_tools.data.decode import Progress
 from nc_tools.data.embedded import fit_shape, load_embedded
 from nc_tools.data.folder import FolderTree, Listing, Reading, list_folder, read_listing
@@ -120,11 +121,11 @@ def read_classes(file: Path) -> tuple[str, ...]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it names none.
+        ValueError: If it names none, or is no CSV in UTF-8.
     """
     if not file.is_file():
         raise FileNotFoundError(f"a file of classes to leave out must exist, and {file} does not: check the path")
-    with file.open(newline="", encoding="utf-8") as handle:
+    with open_csv(file) as handle:
         names = [row[0].strip() for row in csv.reader(handle) if row and row[0].strip()]
     if len(names) < 2:
         raise ValueError(f"a file of classes has a header and a class in each row, and {file} names none")

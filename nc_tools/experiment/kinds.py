@@ -57,7 +57,11 @@ def _fits_one(value: Any, option: Any) -> bool:
         return any(value == choice and type(value) is type(choice) for choice in inner)
     if kind in _ROWS:
         as_is = isinstance(value, collections.abc.Iterable) if kind not in (tuple, list) else isinstance(value, kind)
-        return as_is and not isinstance(value, str) and (not inner or all(fits(item, inner[0]) for item in value))
+        if not as_is or isinstance(value, str):
+            return False
+        if kind is tuple and inner and Ellipsis not in inner:  # a kind for each place
+            return len(value) == len(inner) and all(fits(*pair) for pair in zip(value, inner, strict=True))
+        return not inner or all(fits(item, inner[0]) for item in value)
     if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
         return True
     if isinstance(value, Spec) and kind is not Spec:

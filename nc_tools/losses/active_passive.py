@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
@@ -124,7 +125,7 @@ class NCEAndRCE(ActivePassive):
 
     def __init__(self, alpha: float = 1.0, beta: float = 1.0, log_zero: float = -4.0) -> None:
         self.log_zero = checked_log_zero(log_zero)
-        super().__init__(alpha, beta)
+        super().__init__(alpha, beta, passive=partial(reverse_cross_entropy, log_zero=log_zero))
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the batch, both losses from one softmax."""

@@ -69,7 +69,7 @@ class EarlyLearning(LossTerm):
         p = logits.detach().softmax(1)
         if self.training:
             self._follow(p.clamp(_LEAST, 1 - _LEAST), batch.index)
-        targets = self.targets.index_select(0, batch.index)
+        targets = self.targets.index_select(0, batch.index).to(logits.dtype)
         if traced():
             return _stepwise(logits, batch.labels, targets, self.strength)
         found: Tensor = _FitAndAgreement.apply(logits, batch.labels, targets, p, self.strength)

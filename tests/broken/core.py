@@ -139,6 +139,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("/ self._counts.clamp(min=1)", "/ (self._counts - 1).clamp(min=1)"),
         ("self._symmetric(0) / self.counts.sum()", "self._symmetric(0) / (self.counts.sum() - 1)"),
         ("self._symmetric(1) / max(len(present), 1)", "self._symmetric(1) / self.num_classes"),
+        ("torch.inference_mode(False), full_precision", "full_precision"),
     ],
     ("class_sums.py", MOMENTS): [
         ("prepend=ordered[:1]) != 0", "prepend=ordered[:1]) == 0"),

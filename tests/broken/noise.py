@@ -29,6 +29,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("self.alpha * self.active", "self.active"),
         ("+ self.beta * self.passive", "+ self.passive"),
         ("passive=mean_absolute_error)", ")"),
+        ("passive=partial(reverse_cross_entropy, log_zero=log_zero)", "passive=reverse_cross_entropy"),
     ],
     ("losses/early_learning.py", LOSSES): [
         ("pull * torch.linalg.vecdot(through, p)", "pull * torch.linalg.vecdot(targets, p)"),
@@ -44,6 +45,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("if self.training:\n            self._follow", "if self.training and not self._follow"),
         ("part[:n] for part, n in zip(gathered", "part for part, n in zip(gathered"),
         ("dist.all_gather(gathered, sent_rows)", "pass"),
+        ("batch.index).to(logits.dtype)", "batch.index)"),
     ],
     ("losses/forward_correction.py", LOSSES): [
         ("mixed = z + columns", "mixed = z - columns"),
