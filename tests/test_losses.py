@@ -235,6 +235,10 @@ def test_second_derivatives_and_torch_func_see_the_same_loss(wanted: Spec[LossTe
     (plain,) = torch.autograd.grad(of_features(h), h)
     assert torch.allclose(torch.func.grad(of_features)(h.detach()), plain, atol=1e-10)
     assert torch.autograd.gradgradcheck(of_features, (h,))
+    many = torch.eye(3, dtype=torch.float64)[0]  # several gradients at once, as a Jacobian asks for them
+    (batched,) = torch.autograd.grad(of_features(h), h, many, is_grads_batched=True)
+    assert torch.allclose(batched[0], plain, atol=1e-10)
+    assert float(batched[1:].abs().max()) < 1e-12
 
 
 @every_loss

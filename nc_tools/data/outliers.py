@@ -62,7 +62,7 @@ class BlendedOutliers:
     i of the batch, after augmentation and normalisation. Two faint pictures on top of each other are close to what is
     trained on, and of no class. Source: the arithmetic means of Hendrycks et al. 2019 (outlier exposure, appendix), who
     chose settings on them. A pair depends on the batch alone, so a run can be resumed anywhere; which samples meet
-    changes with each epoch's order.
+    changes with each epoch's order. A batch of one class has no other and is blended within itself.
 
     Args:
         batches: Of the classes.

@@ -119,7 +119,7 @@ class _FitAndAgreement(torch.autograd.Function):
         # What the clamp lets through, in one pass: a mask of its own costs as much as the rest of the loss.
         through = torch.ops.aten.hardtanh_backward(targets, p, _LEAST, 1 - _LEAST)
         rest = share - pull * torch.linalg.vecdot(through, p).unsqueeze(1)
-        back = through.mul_(pull).add_(rest).mul_(p)
+        back = (through * pull).add_(rest).mul_(p)
         return back.scatter_add_(1, labels.unsqueeze(1), -share), None, None, None, None
 
 

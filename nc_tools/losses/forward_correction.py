@@ -53,7 +53,7 @@ class _TwoSoftmaxes(torch.autograd.Function):
         z, columns, p, r = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: what is saved does not depend on z
             return *torch.autograd.grad(_stepwise(z, columns), z, grad, create_graph=True), None
-        return (p - r).mul_(grad.unsqueeze(1)), None
+        return (p - r) * grad.unsqueeze(1), None
 
 
 class ForwardCorrection(LossTerm):

@@ -56,8 +56,8 @@ class ViM(OODScore):
         origin = torch.zeros_like(bank.mean)
         if bank.weight is not None and bank.bias is not None:
             # Cross-entropy moves the sum of the class vectors by weight decay alone, so that after long training it is
-            # zero up to the rounding of the weight's own type: not a direction to divide by.
-            rounding = max(bank.weight.shape) * torch.finfo(bank.weight.dtype).eps
+            # zero up to the rounding of the float32 that it was trained in: not a direction to divide by.
+            rounding = max(bank.weight.shape) * torch.finfo(torch.float32).eps
             origin = -torch.linalg.pinv(bank.weight.double(), rtol=rounding) @ bank.bias.double()
         shift = bank.mean - origin
         vectors = principal(bank.total + torch.outer(shift, shift))[1]

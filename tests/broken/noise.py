@@ -57,13 +57,13 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("losses/early_learning.py", SLOPES): [
         ("share - pull * torch", "share + pull * torch"),
         ("/ (agreement - 1)", "/ (1 - agreement)"),
-        (".mul_(pull).add_(rest)", ".mul_(pull)"),
+        ("(through * pull).add_(rest)", "(through * pull)"),
         ("labels.unsqueeze(1), -share)", "labels.unsqueeze(1), share)"),
         ("if torch.is_grad_enabled():", "if False:"),
     ],
     ("losses/forward_correction.py", SLOPES): [
         ("(p - r)", "(r - p)"),
-        (".mul_(grad.unsqueeze(1))", ""),
+        ("(p - r) * grad.unsqueeze(1)", "(p - r)"),
         ("if torch.is_grad_enabled():", "if False:"),
     ],
     ("losses/generalized_cross_entropy.py", SLOPES): [("1 - q * value", "1 + q * value")],
