@@ -25,7 +25,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         ['told.txt']
     """
     # Not from tempfile, whose files are for their owner only.
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         yield part
         part.replace(path)

@@ -267,7 +267,7 @@ def test_a_final_run_leaves_what_the_record_promises(final):
     assert names >= {"run.json", "status.json", "metrics.jsonl", "final.json", "per_class.json"}
     assert names >= {"predictions.safetensors", "weights.safetensors"}
     assert not names & {"checkpoint.pt", "best.safetensors"}
-    assert not [n for n in names if n.startswith(".")]
+    assert not [n for n in names if n.startswith(".") or n.endswith(".part")]
     told = json.loads((final / "per_class.json").read_text())
     assert {len(told[key]) for key in ("classes", "train_counts", "test_counts", "recall", "group")} == {7}
     keys = read_run(final).final.keys()

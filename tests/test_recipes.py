@@ -52,7 +52,7 @@ def test_a_smoke_run_leaves_report_and_records(finished):
     told = json.loads((out / "experiment.json").read_text())
     assert told["arms"] == arms_of(path)
     assert {r["run_id"] for r in told["runs"]} == {r.path.name for r in runs if r.identity.kind == "final"}
-    assert not [p for p in out.rglob("*") if p.name.startswith(".") or p.name == "checkpoint.pt"]
+    assert not [p for p in out.rglob("*") if p.name.endswith(".part") or p.name == "checkpoint.pt"]
 
 
 def test_a_smoke_run_is_in_mlflow(finished):

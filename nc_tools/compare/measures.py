@@ -200,11 +200,10 @@ def check_known(key: str) -> None:
         ValueError: If it is none of ours.
 
     Example:
-        >>> check_known("test/gen/balanced_acuracy")
+        >>> check_known("test/gen/balanced_acuracy")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ValueError: no run records 'test/gen/balanced_acuracy'; did you mean 'test/gen/balanced_accuracy' or \
-'test/gen/accuracy'?
+        ValueError: no run records 'test/gen/balanced_acuracy'; did you mean 'test/gen/balanced_accuracy' or ...
     """
     if key.startswith("test/") and measure(key).label == key:
         known = [f"test/gen/{name}" for name in _GENERALISATION]
