@@ -94,7 +94,9 @@ def verdict(tree: Path, mutant: Mutant) -> str:
         file.write_text(before, encoding="utf-8")
     if status == 0:
         return "SURVIVED"
-    return "killed" if status in (1, None) else f"BROKEN: pytest ended with {status}"
+    if status is None:
+        return "timed out"  # noticed, if the mutant is what made it endless
+    return "killed" if status == 1 else f"BROKEN: pytest ended with {status}"
 
 
 def copy_tree(to: Path) -> Path:
@@ -139,7 +141,7 @@ def main() -> int:
             print(f"{said}  without a mutant: {tests}", flush=True)
         alive = 0
         for mutant, said in zip(chosen, pool.map(broken, chosen), strict=True):
-            alive += not said.startswith("killed")
+            alive += not said.startswith(("killed", "timed out"))
             change = f"{' '.join(mutant.old.split())}  ->  {' '.join(mutant.new.split())}"
             print(f"{said}  {mutant.file}: {change}", flush=True)
     print(f"{len(chosen) - alive} of {len(chosen)} killed{'' if sound else ', but some tests fail without a mutant'}")
