@@ -36,7 +36,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("per_class.shape[-1] != logits.shape[-1]", "False"),
     ],
     ("losses/per_sample.py", TESTS): [
-        ("(weights * values).sum() / weights.sum()", "(weights * values).mean()"),
+        ("torch.dot(weights, values) / weights.sum()", "(weights * values).mean()"),
     ],
     ("losses/reweighting.py", TESTS): [
         ("if progress >= self.start", "if progress > self.start"),
