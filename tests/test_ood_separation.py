@@ -73,7 +73,8 @@ def test_the_interval_covers_and_has_delongs_width():
     width = math.log(high / (1 - high)) - math.log(low / (1 - low))
     slope = separation(a, b)["auroc"] * (1 - separation(a, b)["auroc"])
     assert width * slope / (2 * 1.96) == pytest.approx(float(np.std(draws)), rel=0.15)
-    assert auroc_interval(a, b, 0.5)[0] > low
+    near, far = (math.log(x / (1 - x)) for x in auroc_interval(a, b, 0.5))
+    assert width / (far - near) == pytest.approx(1.959964 / 0.6744898)  # of the normal distribution
     assert auroc_interval(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0])) == (1.0, 1.0)
 
 
