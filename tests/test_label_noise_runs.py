@@ -129,6 +129,10 @@ def test_permuting_the_true_labels_changes_no_choice(tmp_path, monkeypatch, fina
         assert {"cal/temperature", "best/epoch"} <= chosen
         assert {key: theirs[key] for key in chosen} == {key: ours[key] for key in chosen}
         assert ours["noise/transition_error_confusion"] != theirs["noise/transition_error_confusion"]
+        kept = load_file(one / "transition.safetensors"), load_file(two / "transition.safetensors")
+        estimated = set(kept[0]) - {"counted"}
+        assert "confusion" in estimated
+        assert all(torch.equal(kept[0][name], kept[1][name]) for name in estimated)
         both = load_file(one / "weights.safetensors"), load_file(two / "weights.safetensors")
         assert all(torch.equal(both[0][name], both[1][name]) for name in both[0])
     assert read_run(final).final["train/gen_clean/accuracy"] > read_run(other).final["train/gen_clean/accuracy"]
