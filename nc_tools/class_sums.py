@@ -49,9 +49,12 @@ def check_pair(features: Tensor, labels: Tensor) -> None:
     """Check that features (N, D) and labels (N,) belong together, looking at shapes and types alone.
 
     Raises:
-        TypeError: If the labels are not integers.
+        TypeError: If one is no tensor or the labels are not integers.
         ValueError: If the shapes do not fit.
     """
+    for name, value in (("features", features), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}: torch.as_tensor makes one")
     if features.ndim != 2:
         raise ValueError(f"features must have the shape (N, D), got {tuple(features.shape)}: flatten them first")
     if labels.shape != features.shape[:1]:

@@ -329,6 +329,13 @@ def test_bad_input_says_what_must_be_so(change, message):
         neural_collapse(**(good | change))
 
 
+def test_what_is_no_tensor_is_told():
+    for wrong in ({"features": [[1.0, 2.0]]}, {"labels": [0, 1]}):
+        good = {"features": torch.randn(2, 2), "labels": torch.arange(2)}
+        with pytest.raises(TypeError, match=r"must be a tensor, got list: torch\.as_tensor makes one"):
+            neural_collapse(**(good | wrong))
+
+
 def test_bad_types():
     with pytest.raises(TypeError, match="integer class indices"):
         neural_collapse(torch.randn(4, 2), torch.zeros(4))

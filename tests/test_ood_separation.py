@@ -56,6 +56,13 @@ def test_close_float32_scores_are_told_apart_and_order_alone_counts():
     assert turned["aupr_in"] == pytest.approx(told["aupr_out"])
 
 
+def test_scores_of_a_report_are_built_scores():
+    part = Collected(torch.eye(2), torch.eye(2), torch.eye(2), torch.arange(2))
+    for wrong in ("knn", KNN):
+        with pytest.raises(TypeError, match=r"built scores, such as KNN\(k=50\), got"):
+            ood_report(part, part, {"near": part}, scores=[wrong])
+
+
 def test_the_interval_covers_and_has_delongs_width():
     g = torch.Generator().manual_seed(1)
     truth = 0.5 * (1 + math.erf(1 / 2))  # P(N(1, 1) > N(0, 1))

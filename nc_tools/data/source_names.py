@@ -52,11 +52,7 @@ def parse_ood_source(text: str) -> SourceName:
     Raises:
         ValueError: If it is neither.
     """
-    if text == SCRAMBLED:
-        return SourceName(SCRAMBLED, None)
-    if difflib.get_close_matches(text, [SCRAMBLED], n=1):
-        raise ValueError(f"an out-of-distribution source must be a data source or scrambled, got {text!r}")
-    return parse_source(text)
+    return _parse_or(SCRAMBLED, text, "an out-of-distribution source")
 
 
 def parse_outlier_source(text: str) -> SourceName:
@@ -69,10 +65,15 @@ def parse_outlier_source(text: str) -> SourceName:
     Raises:
         ValueError: If it is neither.
     """
-    if text == BLENDED:
-        return SourceName(BLENDED, None)
-    if difflib.get_close_matches(text, [BLENDED, SCRAMBLED], n=1):
-        raise ValueError(f"outliers to train against must be a data source or {BLENDED}, got {text!r}")
+    return _parse_or(BLENDED, text, "a source of outliers to train against")
+
+
+def _parse_or(made: str, text: str, what: str) -> SourceName:
+    """Parse a source of images, or the name of images that are made from those of the classes."""
+    if text == made:
+        return SourceName(made, None)
+    if difflib.get_close_matches(text, [SCRAMBLED, BLENDED], n=1):
+        raise ValueError(f"{what} must be a data source or {made}, got {text!r}")
     return parse_source(text)
 
 

@@ -79,6 +79,20 @@ def _check_pair(loss: str, outputs: Outputs, batch: Batch) -> None:
         raise ValueError(f"{loss} is a mean over samples and needs at least one, got an empty batch: leave it out")
 
 
+def outliers_of(loss: LossTerm, outputs: Outputs) -> Outputs:
+    """Return what the model makes of the batch's outliers.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if outputs.outliers is None:
+        raise ValueError(
+            f"{type(loss).__name__} needs images of no class and got none: wrap the loader in WithOutliers(loader, "
+            f"outliers), or fill outputs.outliers with what the model makes of them"
+        )
+    return outputs.outliers
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Widen bfloat16 and float16; leave float32 and float64 as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

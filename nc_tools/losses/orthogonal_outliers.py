@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from nc_tools.heads.unit import unit
-from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.losses.base import LossTerm, at_least_float32, outliers_of
 from nc_tools.records import Batch, Outputs
 
 
@@ -52,9 +52,4 @@ class OrthogonalOutliers(LossTerm):
         Raises:
             ValueError: If there are none.
         """
-        if outputs.outliers is None:
-            raise ValueError(
-                "OrthogonalOutliers needs images of no class and got none: wrap the loader in WithOutliers(loader, "
-                "outliers), or fill outputs.outliers with what the model makes of them"
-            )
-        return orthogonal_outliers(outputs.outliers.embedded, outputs.weight).mean()
+        return orthogonal_outliers(outliers_of(self, outputs).embedded, outputs.weight).mean()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.losses.base import LossTerm, at_least_float32, outliers_of
 from nc_tools.records import Batch, Outputs
 
 
@@ -49,9 +49,4 @@ class OutlierExposure(LossTerm):
         Raises:
             ValueError: If there are none.
         """
-        if outputs.outliers is None:
-            raise ValueError(
-                "OutlierExposure needs images of no class and got none: wrap the loader in WithOutliers(loader, "
-                "outliers), or fill outputs.outliers with what the model makes of them"
-            )
-        return outlier_exposure(outputs.outliers.logits).mean()
+        return outlier_exposure(outliers_of(self, outputs).logits).mean()

@@ -84,7 +84,7 @@ def measure(
         The quantities by key. What the set does not define has no key.
 
     Raises:
-        TypeError: If the loader yields something else.
+        TypeError: If the model is no module or the loader yields something else.
         ValueError: If a layer is unknown (candidates are named) or does not run once, the head cannot be told, a
             feature is NaN or inf (its layer and the number are named), a label is out of range, fewer than two classes
             have samples, or a loader that must be read twice is not the same the second time.
@@ -128,6 +128,8 @@ def survey(
         keep_gb: As for :func:`measure`.
         progress: Called with the number of samples after each batch of each round.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a model to measure must be a torch module, got {model!r}: build it first")
     pupil = Pupil(model, loader, tuple(layers), clean, head, pool)
     said = progress or (lambda _number: None)
     first = _first_round(pupil, keep_gb * 1e9, said)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.class_sums import full_precision
+from nc_tools.metrics.checks import check_finite
 from nc_tools.metrics.means import defined, gram_rows
 
 
@@ -40,7 +41,7 @@ def minority_collapse(
         The quantities by name; none if all classes are equally frequent or K < 3.
 
     Raises:
-        ValueError: If shapes do not fit or ``num_minority`` is not between 2 and K - 1.
+        ValueError: If shapes do not fit, a row is not finite, or ``num_minority`` is not between 2 and K - 1.
 
     Example:
         >>> rows = torch.tensor([[1.0, 0.0], [-0.5, 0.5], [-0.5, 0.5]])
@@ -53,6 +54,7 @@ def minority_collapse(
     counts = torch.as_tensor(class_counts).to(weight.device)
     if counts.shape != (number,):
         raise ValueError(f"class_counts must hold one number for each of {number} rows, got {tuple(counts.shape)}")
+    check_finite("weight", weight)
     if num_minority is not None and not 2 <= num_minority < number:
         raise ValueError(f"num_minority must be between 2 and K - 1 = {number - 1}, got {num_minority}")
     if number < 3 or bool((counts == counts[0]).all()):

@@ -98,7 +98,7 @@ def nearest_class_centre(
         train_labels: (N,), any integers.
         test_features: (M, D).
         test_labels: (M,), classes of the training part.
-        shots: Samples of each class that make its centre.
+        shots: Samples of each class that make its centre; a class with fewer gives all it has.
         draws: How often they are drawn.
         generator: Draws them.
 
@@ -189,8 +189,8 @@ def _over_draws(
     right: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[float, float]:
     """Average what ``right`` says of each draw: of rows (K, S) and their weights, the share each has in its class."""
-    if shots < 1 or draws < 1:
-        raise ValueError(f"shots and draws must be at least 1, got {shots} and {draws}")
+    if not (isinstance(shots, int) and isinstance(draws, int) and shots >= 1 and draws >= 1):
+        raise ValueError(f"shots and draws must be whole numbers, at least 1, got {shots} and {draws}")
     counts = labels.bincount(minlength=num_classes)
     first = counts.cumsum(0) - counts
     slots = torch.arange(min(shots, int(counts.max())), device=labels.device)

@@ -73,9 +73,7 @@ def ood_report(
     for name, part in outliers.items():
         if len(part.features) == 0:
             raise ValueError(f"the set of outliers {name!r} needs at least one sample, got none")
-    asked = [cls() for cls in SCORES] if scores is None else list(scores)
-    if len({score.name for score in asked}) < len(asked):
-        raise ValueError("two scores of a report share a name: make two reports")
+    asked = _asked(scores)
     bank = Bank.checked(train.embedded, train.logits, train.labels, weight, bias)
     values: dict[str, float] = {}
     for score in asked:
@@ -90,3 +88,14 @@ def ood_report(
             told = separation(inside, score.score(part.embedded, part.logits))
             values |= {f"{name}/{score.name}/{key}": value for key, value in told.items()}
     return values
+
+
+def _asked(scores: Sequence[OODScore] | None) -> list[OODScore]:
+    """Return the scores of a report, built and each of a name of its own."""
+    asked = [cls() for cls in SCORES] if scores is None else list(scores)
+    for score in asked:
+        if not isinstance(score, OODScore):
+            raise TypeError(f"scores must be built scores, such as KNN(k=50), got {score!r}: see nc_tools.ood.SCORES")
+    if len({score.name for score in asked}) < len(asked):
+        raise ValueError("two scores of a report share a name: make two reports")
+    return asked
