@@ -477,6 +477,7 @@ def test_wrong_queries_are_refused():
         (lambda: NECO(0), "at least 1, got 0"),
         (lambda: NCI(-1.0), "alpha must be finite and not negative"),
         (lambda: GROOD(most=0), "most is a number"),
+        (lambda: GROOD(most=2.5), "a whole one from 1 on, got 2.5"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(make_score, message):
@@ -485,6 +486,8 @@ def test_settings_that_cannot_be_meant_are_refused(make_score, message):
 
 
 def test_outliers_for_grood_are_checked():
+    with pytest.raises(TypeError, match="outliers must be a tensor of features .* got list"):
+        GROOD([[0.0] * 7])
     with pytest.raises(ValueError, match=r"outliers must be features \(M, 7\)"):
         fitted(GROOD(torch.zeros(3, 5)))
     with pytest.raises(ValueError, match="outliers must be finite, but 1 of 3"):

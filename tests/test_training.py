@@ -215,6 +215,12 @@ def test_the_average_is_the_recursion_written_out():
     assert not any(p.requires_grad for p in ema.model.parameters())
 
 
+@pytest.mark.parametrize("decay", [0.0, 1.0, 1.5, -0.1, float("nan")])
+def test_a_decay_that_keeps_nothing_or_everything_is_refused(decay):
+    with pytest.raises(ValueError, match=r"decay must lie in \(0, 1\), got"):
+        WeightEMA(small(), decay)
+
+
 class Pair(LossTerm):
     """Two terms, of which one grows past every number."""
 

@@ -36,7 +36,8 @@ class GROOD(OODScore):
         most: Largest number of training gradients that are kept.
 
     Raises:
-        ValueError: If ``most`` is below 1.
+        TypeError: If the outliers are no tensor.
+        ValueError: If ``most`` is no whole number from 1 on.
 
     Example:
         >>> x = torch.tensor([[-9.0, 0.0], [9.0, 0.0]])
@@ -49,8 +50,10 @@ class GROOD(OODScore):
     fits_on = ("features", "logits", "labels")
 
     def __init__(self, outliers: Tensor | None = None, most: int = 10_000) -> None:
-        if most < 1:
-            raise ValueError(f"most is a number of training samples and must be at least 1, got {most}")
+        if not isinstance(most, int) or most < 1:
+            raise ValueError(f"most is a number of training samples, a whole one from 1 on, got {most!r}")
+        if not (outliers is None or isinstance(outliers, Tensor)):
+            raise TypeError(f"outliers must be a tensor of features (M, D) or None, got {type(outliers).__name__}")
         self.outliers, self.most = outliers, most
 
     def _fit(self, bank: Bank) -> None:

@@ -22,7 +22,10 @@ class WeightEMA:
 
     Args:
         model: The model that is trained.
-        decay: d in average <- d average + (1 - d) weights.
+        decay: d in average <- d average + (1 - d) weights, in (0, 1).
+
+    Raises:
+        ValueError: If the decay is outside (0, 1).
 
     Example:
         >>> from nc_tools.heads import LinearHead
@@ -31,6 +34,8 @@ class WeightEMA:
     """
 
     def __init__(self, model: Classifier, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"decay must lie in (0, 1), got {decay}: .999 to .9999 are usual")
         self.model = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.decay = decay
         copied = {id(buffer) for buffer in _state_of_heads(self.model)}
