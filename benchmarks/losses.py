@@ -6,7 +6,8 @@
     python benchmarks/losses.py --threads 1 --cpu-time   on a machine that others use at the same time
 
 Time: forward and backward through the loss alone, as the training loop calls it, against
-``torch.nn.functional.cross_entropy`` on the same logits; all losses take turns, and the ratio is that of the medians.
+``torch.nn.functional.cross_entropy`` on the same logits, timed next to it in every turn; the ratio is the median of
+the turns' own. PyTorch's own label smoothing is the first line: what its C++ takes for a loss beyond the plain one.
 Losses of features get features (N, D) and a frame (K, D) instead; their ratio, to the same cross-entropy, leaves the
 product that makes the logits out on that side. Memory: the largest sum of tensors alive at once, forward and
 backward, beyond the input, in units of N^2 floats. A new loss is one more line in a list below.
@@ -23,6 +24,7 @@ import statistics
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -155,27 +157,53 @@ def keep_freed_memory() -> None:
         libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: the most that glibc takes
 
 
-def timed(works: dict[str, Callable[[], object]], device: torch.device, turns: int, repeats: int) -> dict[str, float]:
-    """Median milliseconds of each work; they take turns, so that a busy machine is so for all of them.
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of a step, and how many times those of cross-entropy next to it."""
 
-    A turn is several steps of the same work, as ``timeit`` does it: a single one after another work is a measurement of
-    cold caches, which Python steps suffer from more than kernels. Each turn has another order.
+    milliseconds: float
+    ratio: float
+
+
+def timed(
+    works: dict[str, Callable[[], object]],
+    against: Callable[[], object],
+    device: torch.device,
+    turns: int,
+    repeats: int,
+) -> dict[str, Timing]:
+    """Time each work in turns, each turn beside one of ``against``: medians of milliseconds and of the turns' ratios.
+
+    A machine that gets slower or faster under way does so for both of a pair. A turn is several steps of one work after
+    a few that do not count, as ``timeit`` has it: a single step after another work is a measurement of cold caches.
+    Which of a pair comes first alternates, and the order of the works is shuffled.
     """
-    times: dict[str, list[float]] = {name: [] for name in works}
+    found: dict[str, list[Timing]] = {name: [] for name in works}
     order, shuffler = list(works.items()), random.Random(0)
-    for turn in range(turns + 2):
+    for turn in range(turns):
         shuffler.shuffle(order)
         for name, work in order:
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            start = CLOCK()
-            for _ in range(repeats):
-                work()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn >= 2:
-                times[name].append(1000 * (CLOCK() - start) / repeats)
-    return {name: statistics.median(values) for name, values in times.items()}
+            pair = (work, against) if turn % 2 else (against, work)
+            first, second = (_one_turn(step, device, repeats) for step in pair)
+            took, beside = (first, second) if turn % 2 else (second, first)
+            found[name].append(Timing(took, took / beside))
+    return {
+        name: Timing(statistics.median(t.milliseconds for t in each), statistics.median(t.ratio for t in each))
+        for name, each in found.items()
+    }
+
+
+def _one_turn(step: Callable[[], object], device: torch.device, repeats: int) -> float:
+    for _ in range(5):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = CLOCK()
+    for _ in range(repeats):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return 1000 * (CLOCK() - start) / repeats
 
 
 class Alive(TorchDispatchMode):
@@ -265,23 +293,28 @@ def main() -> None:
         leaf.grad = None
         torch.nn.functional.cross_entropy(leaf, batch.labels).backward()
 
-    works: dict[str, Callable[[], object]] = {"torch cross_entropy": cross_entropy}
+    def torch_smoothed() -> None:
+        leaf.grad = None
+        torch.nn.functional.cross_entropy(leaf, batch.labels, label_smoothing=0.1).backward()
+
+    works: dict[str, Callable[[], object]] = {
+        "torch cross_entropy": cross_entropy,
+        "torch cross_entropy, smoothed": torch_smoothed,
+    }
     works |= {name: step_on_logits(build(counts).to(device), logits, batch) for name, build in OF_LOGITS}
     of_features = {name: stepper(build(counts).to(device), frame, features, batch) for name, build in OF_FEATURES}
     centred = {name: build(d, k).to(device) for name, build in OF_CENTRES}
     of_features |= {name: stepper(loss, frame, features, batch) for name, loss in centred.items()}
-    median = timed(works, device, args.turns, args.repeats)
-    base = median["torch cross_entropy"]
-    median |= timed(of_features, device, args.turns, args.repeats)
     works |= of_features
+    found = timed(works, cross_entropy, device, args.turns, args.repeats)
     where = (
         torch.cuda.get_device_name()
         if device.type == "cuda"
         else f"{args.threads} CPU threads" + ", processor time" * args.cpu_time
     )
     print(f"forward + backward, N, D, K = {n}, {d}, {k}; {where}, torch {torch.__version__}, {args.turns} turns")
-    for name, value in median.items():
-        print(f"{name:<34}{value:9.3f} ms   {value / base:5.2f}")
+    for name, timing in found.items():
+        print(f"{name:<34}{timing.milliseconds:9.3f} ms   {timing.ratio:5.2f}")
 
     labels = torch.arange(pairs_n, device=device) % 10
     pair_head = ETFHead(pairs_d, 10).to(device)
@@ -311,8 +344,8 @@ def main() -> None:
             "machine": platform.machine(),
             "torch": torch.__version__,
             "turns": args.turns,
-            "milliseconds": median,
-            "ratio": {name: value / base for name, value in median.items()},
+            "milliseconds": {name: timing.milliseconds for name, timing in found.items()},
+            "ratio": {name: timing.ratio for name, timing in found.items()},
             "peak_in_squares": memory,
             "waits": waiting,
         }

@@ -41,17 +41,21 @@ def affine_logits(
         tensor([[1.5000, 1.0000]])
     """
     z = checked_logits(logits, labels)
-    for vector in (factor, shift, margin):
-        if vector is not None:
-            check_width(vector, z)
     if factor is not None:
-        z = z * factor.to(z.dtype) if shift is None else (shift.to(z.dtype)).addcmul(z, factor.to(z.dtype))
+        a = _fitting(factor, z)
+        z = z * a if shift is None else _fitting(shift, z).addcmul(z, a)
     elif shift is not None:
-        z = z + shift.to(z.dtype)
+        z = z + _fitting(shift, z)
     if margin is not None:
-        own = margin.to(z.dtype).index_select(0, labels)
-        z = z.scatter_add(1, labels.unsqueeze(1), -own.unsqueeze(1))
+        own = _fitting(margin, z).index_select(0, labels).neg()
+        z = z.scatter_add(1, labels.unsqueeze(1), own.unsqueeze(1))
     return z
+
+
+def _fitting(vector: Tensor, z: Tensor) -> Tensor:
+    """Return a vector over classes in the logits' precision."""
+    check_width(vector, z)
+    return vector if vector.dtype == z.dtype else vector.to(z.dtype)
 
 
 def affine_cross_entropy(
@@ -125,5 +129,7 @@ class AffineCrossEntropy(PerSampleLoss):
         return nn.functional.cross_entropy(self._adjusted(outputs, batch), batch.labels)
 
     def _adjusted(self, outputs: Outputs, batch: Batch) -> Tensor:
-        margin = None if self.margin is None else outputs.scale * self.margin
+        margin, scale = self.margin, outputs.scale
+        if margin is not None and (isinstance(scale, Tensor) or scale != 1):
+            margin = scale * margin
         return affine_logits(outputs.logits, batch.labels, factor=self.factor, shift=self.shift, margin=margin)

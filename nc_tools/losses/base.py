@@ -95,4 +95,6 @@ def outliers_of(loss: LossTerm, outputs: Outputs) -> Outputs:
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Widen bfloat16 and float16; leave float32 and float64 as they are."""
+    if x.dtype in (torch.float32, torch.float64):  # a conversion that changes nothing costs as much as a small step
+        return x
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -38,7 +38,7 @@ def _focal(gamma: float) -> OfSurprise:
         floored = missing.clamp(min=torch.finfo(s.dtype).tiny)
         factor = floored.pow(gamma)
         value = factor * s
-        return value, factor + gamma * (1 - missing) * (value / floored)
+        return value, factor.addcmul(1 - missing, value / floored, value=gamma)
 
     return formula
 
