@@ -486,7 +486,7 @@ def test_settings_that_cannot_be_meant_are_refused(make_score, message):
 
 
 def test_outliers_for_grood_are_checked():
-    with pytest.raises(TypeError, match="outliers must be a tensor of features .* got list"):
+    with pytest.raises(TypeError, match=r"outliers must be a tensor of features .* got list"):
         GROOD([[0.0] * 7])
     with pytest.raises(ValueError, match=r"outliers must be features \(M, 7\)"):
         fitted(GROOD(torch.zeros(3, 5)))

@@ -21,8 +21,8 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         (".clamp(min=torch.finfo(s.dtype).tiny)", ""),
     ],
     ("losses/focal.py", SLOPES): [
-        ("factor + gamma *", "factor - gamma *"),
-        ("(1 - missing) * (value", "missing * (value"),
+        ("value=gamma)", "value=-gamma)"),
+        ("addcmul(1 - missing,", "addcmul(missing,"),
     ],
     ("losses/label_relaxation.py", SLOPES): [
         ("1 - alpha / missing", "1 + alpha / missing"),

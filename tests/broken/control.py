@@ -73,7 +73,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("losses/orthogonal_outliers.py", CONTROL): [
         (".abs().mean(1)", ".mean(1)"),
         ("unit(weight.to(h.dtype))", "weight.to(h.dtype)"),
-        ("outputs.outliers.embedded", "outputs.embedded"),
+        ("outliers_of(self, outputs).embedded", "outputs.embedded"),
     ],
     ("data/outliers.py", DATA): [
         ("self._from(epoch * len(self) + start)", "self._from(epoch * len(self))"),

@@ -32,12 +32,6 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("return unit(features)", "return features"),
         ("self.weight.to(embedded.dtype), bias)", "self.weight.to(embedded.dtype))"),
     ],
-    ("heads/scale.py", HEADS): [
-        ("(num_classes - 1) * confidence / (1 - confidence)", "confidence / (1 - confidence)"),
-        ("(num_classes - 1) / num_classes * math", "num_classes / (num_classes - 1) * math"),
-        ("value + math.log(-math.expm1(-value))", "value"),
-        ("nn.functional.softplus(self.raw)", "self.raw"),
-    ],
     ("heads/trace.py", SWAP): [
         ("module.training = training", "pass"),
         ("torch.random.fork_rng(devices)", "torch.random.fork_rng(devices, enabled=False)"),

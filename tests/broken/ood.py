@@ -131,7 +131,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("z.logsumexp(1) - z.mean(1)", "z.logsumexp(1) + z.mean(1)"),
         ("z.logsumexp(1) - z.mean(1)", "z.logsumexp(1) - z.sum(1)"),
         ("z.logsumexp(1) - z.mean(1)", "z.logsumexp(1) - z.amax(1)"),
-        ("outputs.outliers.logits", "outputs.logits"),
+        ("outliers_of(self, outputs).logits", "outputs.logits"),
         (".mean()\n", ".sum()\n"),
     ],
     ("losses/composition.py", TRAINED_BATCHES): [
@@ -160,7 +160,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("source.path.resolve() if", "source.path if"),
         ("and places[0] == places[1]", ""),
         ("one.kind == other.kind and", ""),
-        ("[BLENDED, SCRAMBLED], n=1", "[BLENDED], n=1"),
+        ("[SCRAMBLED, BLENDED], n=1", "[SCRAMBLED], n=1"),
     ],
     ("data/config.py", TRAINED_SETS): [
         ('"source", "transfer_data", "ood_near", "ood_far"', '"transfer_data", "ood_near", "ood_far"'),
