@@ -144,7 +144,7 @@ class _Run:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         model = build_model(job.config, self.facts, seed=job.seed, draw=job.draw)
-        model.to(device=device, memory_format=self.training.layout_on(device))  # type: ignore[call-overload]
+        self.training.place(model, device)
         checkpoints = Checkpoints(self.record.path)
         before = first_stage(job, self.data, self.facts, indices, checkpoints.first, self.stop)
         loss = build_loss(job.config, self.facts, model.head.feature_dim, transition=before.transition).to(device)

@@ -38,7 +38,7 @@ def first_stage(
         return FirstStage()
     model = build_model(job.config, facts, seed=job.seed, draw=job.draw)
     training, device = job.config.training, data.device
-    model.to(device=device, memory_format=training.layout_on(device))  # type: ignore[call-overload]
+    training.place(model, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(job.seed)
         fitted = fit(

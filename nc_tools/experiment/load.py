@@ -78,6 +78,5 @@ def load_run(run: Path | str, *, device: torch.device | str = "cpu") -> TrainedM
     facts = DataFacts(**{k: decode(v) for k, v in told["data"].items() if k in names})
     model = build_model(config, facts, seed=told["seed"], draw=told["draw"])
     load_weights(model, path / "weights.safetensors")
-    layout = config.training.layout_on(torch.device(device))
-    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    config.training.place(model, torch.device(device))
     return TrainedModel(model.eval(), facts, config)

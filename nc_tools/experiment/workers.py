@@ -144,9 +144,9 @@ class Workers:
                     if worker.doing is not None and worker.process.pid is not None:
                         os.kill(worker.process.pid, signal.SIGTERM)
             self._hand_out(jobs, waiting)
-            busy = {w.connection: w for w in self._workers if w.doing is not None}
-            for connection in wait(list(busy), timeout=0.2):
-                worker = busy[connection]  # type: ignore[index]
+            busy = [worker for worker in self._workers if worker.doing is not None]
+            ready = wait([worker.connection for worker in busy], timeout=0.2)
+            for worker in (worker for worker in busy if worker.connection in ready):
                 index = worker.doing
                 message = self._receive(worker)
                 if isinstance(message, Progress):

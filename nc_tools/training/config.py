@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from nc_tools.data.mixing import CutMix, Mixup
 from nc_tools.spec import Spec, spec
@@ -111,3 +112,7 @@ class TrainConfig:
         if wanted is None:
             wanted = device.type == "cuda" or self.dtype_on(device) is torch.bfloat16
         return torch.channels_last if wanted else torch.contiguous_format
+
+    def place(self, model: nn.Module, device: torch.device) -> None:
+        """Move a model to this device, in the layout of its images."""
+        model.to(device=device, memory_format=self.layout_on(device))  # type: ignore[call-overload]
