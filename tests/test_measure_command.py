@@ -315,6 +315,15 @@ class TestFigures:
         drawn = figures.heat_map(cosines, list("abcd"), range(4), "x")
         assert re.search(r'class="pos" fill-opacity="1.000"><title>a, b: cosine 0.600', drawn)
 
+    @pytest.mark.parametrize(("k", "near", "ends"), [(2, None, ["-1", "-0.8"]), (4, 0.9, ["-1", "0.9"]),
+                                                     (4, 0.2, ["-0.87", "0.2"])])  # fmt: skip
+    def test_the_key_names_cosines_that_there_are(self, k, near, ends):
+        cosines = self.cosines(k)
+        if near is not None:
+            cosines[0, 1] = cosines[1, 0] = near
+        key = figures.heat_map(cosines, list("abcd"), range(k), "x").split('class="frame"')[1]
+        assert re.findall(r">(-?[\d.]+)</text>", key) == ends
+
     def test_many_classes_show_the_closest(self):
         cosines = self.cosines(60)
         cosines[58, 59] = cosines[59, 58] = 0.9

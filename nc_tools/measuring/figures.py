@@ -180,19 +180,21 @@ def _titled_bar(x: float, y: float, width: float, height: float, kind: str, titl
 
 
 def _heat_key(left: float, top: float, width: float, simplex: float, strongest: float) -> list[Markup]:
+    # Colours are as deep on both sides of the simplex, but a cosine ends at -1 and 1.
+    low, high = max(-1.0, simplex - strongest), min(1.0, simplex + strongest)
     number = 21
     wide = width / number
     parts = [
-        _cell(left + i * wide, top, wide, (i - number // 2) * strongest / (number // 2), strongest, "")
+        _cell(left + i * wide, top, wide, low + (i + 0.5) / number * (high - low) - simplex, strongest, "")
         for i in range(number)
     ]
     parts.append(Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="frame"/>').format(
         left, top, width, wide))  # fmt: skip
-    low, high = svg.number(round(simplex - strongest, 2)), svg.number(round(simplex + strongest, 2))
+    place, below = (simplex - low) / (high - low), top + wide + 13
     parts += [
-        svg.text(left, top + wide + 13, low, "tick", "start"),
-        svg.text(left + width / 2, top + wide + 13, f"simplex {simplex:.3g}", "tick"),
-        svg.text(left + width, top + wide + 13, high, "tick", "end"),
+        svg.text(left - 4, below, svg.number(round(low, 2)), "tick", "end"),
+        svg.text(left + place * width, below, f"simplex {simplex:.3g}", "tick", "start" if place < 0.1 else "middle"),
+        svg.text(left + width, below, svg.number(round(high, 2)), "tick", "end"),
     ]
     return parts
 
