@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nc_tools import __version__
+from nc_tools.no_room import takes_no_more
 
 EXAMPLES = """examples:
   nc-tools compare outputs/long_tail                    table on the terminal, report in outputs/long_tail/report
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             _sync(args.folder, args.tracking_uri)
     except (ValueError, TypeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        told = f"{error}: make room and give the same command again" if takes_no_more(error) else error
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(2)
 
 

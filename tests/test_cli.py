@@ -47,6 +47,25 @@ def test_compare_prints_the_table_and_writes_the_report_anew(out, capsys):
     assert shown.out.rstrip().splitlines()[-3].startswith("Report: file://")
 
 
+def test_a_report_for_which_there_is_no_room_leaves_the_old_one(out, tmp_path):
+    resource = pytest.importorskip("resource")
+    shutil.copytree(out, tmp_path / "out")
+    report = tmp_path / "out" / "report"
+    before = {path.name: path.read_bytes() for path in report.iterdir()}
+    ended = subprocess.run(
+        [sys.executable, "-c", "from nc_tools.cli import main; main()", "compare", str(tmp_path / "out")],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("error: [Errno 27] File too large: make room and give the same")
+    assert "Traceback" not in ended.stderr
+    assert {path.name: path.read_bytes() for path in report.iterdir()} == before
+
+
 def test_compare_takes_another_baseline(out, capsys):
     baseline = arms_of(RECIPES[0])[-1]
     main(["compare", str(out), "--baseline", baseline])

@@ -1,6 +1,7 @@
 """Real worker processes: one that dies, and comparisons that are stopped and go on."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from nc_tools.experiment import Protocol
 from nc_tools.experiment.run import Options, Plan, run_plan
 from nc_tools.experiment.workers import Workers
 from nc_tools.interruption import Killed, StopSignal
+from nc_tools.no_room import takes_no_more
 from nc_tools.tracking import read_run
 from nc_tools.tracking.stored import scan
 
@@ -152,3 +154,37 @@ def test_a_worker_that_is_killed_costs_only_its_run(tmp_path):
 def test_there_is_no_pool_without_workers():
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         Workers(0, 1)
+
+
+@pytest.fixture
+def small_files():
+    """Let no file grow beyond 20 kB, here and in new processes: a checkpoint or a model's weights do not fit."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_takes_no_more_ends_the_comparison_at_once(small_files, tmp_path):
+    with pytest.raises(OSError, match="File too large") as caught:
+        run_plan(plan(), options(tmp_path), quiet())
+    assert takes_no_more(caught.value)
+    runs = [read_run(path) for path in (tmp_path / "runs").iterdir()]
+    assert [run.status for run in runs if run.identity.kind == "holdout"] == ["FAILED"]
+    assert not [run for run in runs if run.identity.kind == "final"]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "any words"), True),
+        (OSError(errno.EDQUOT, "any words"), True),
+        (OSError(errno.EACCES, "No space left on device"), False),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), True),
+        (RuntimeError("I/O error: Permission denied (os error 13)"), False),
+    ],
+)
+def test_a_full_disk_is_told_from_other_troubles(error, full):
+    assert takes_no_more(error) is full

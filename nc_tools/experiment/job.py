@@ -61,6 +61,7 @@ class JobResult:
         error: One line on why it failed.
         again: Whether the run was there already, finished or (a trial) diverged, and was not repeated.
         diverged: Whether the loss stopped being a number: an outcome of the arm, unlike every other failure.
+        no_room: Whether a file of it could not be written for want of room: so it would be for all that come after.
     """
 
     run: Path | None
@@ -69,6 +70,7 @@ class JobResult:
     error: str | None = None
     again: bool = False
     diverged: bool = False
+    no_room: bool = False
 
     @property
     def unexpected(self) -> bool:

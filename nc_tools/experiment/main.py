@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import errno
 import json
 import os
 import sys
@@ -21,13 +20,13 @@ from nc_tools.experiment.finish import report, say_where
 from nc_tools.experiment.overrides import parse_setting, put, put_all
 from nc_tools.experiment.run import Options, Plan, run_plan
 from nc_tools.interruption import Killed
+from nc_tools.no_room import takes_no_more
 from nc_tools.spec import Spec
 from nc_tools.suggestions import did_you_mean
 from nc_tools.tracking import LiveSync, MlflowSync
 from nc_tools.tracking.files import check_writable
 
 SMOKE_EPOCHS = 2
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def parser(name: str, question: str, arms: Sequence[str], default_arms: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -96,8 +95,7 @@ def main(
         console.print(told, markup=False, highlight=False, soft_wrap=True)
         sys.exit(130)
     except (ValueError, TypeError, OSError) as error:
-        full = isinstance(error, OSError) and error.errno in _NO_ROOM
-        _say_error(_no_room(args.out, error) if full else error)
+        _say_error(_no_room(args.out, error) if takes_no_more(error) else error)
         sys.exit(2)
 
 

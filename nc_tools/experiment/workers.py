@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from multiprocessing.context import SpawnProcess
 
 from nc_tools.experiment.job import Job, JobResult, Progress
 from nc_tools.interruption import StopSignal
+from nc_tools.no_room import takes_no_more
 
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -48,7 +50,8 @@ def _serve(connection: Connection, threads: int) -> None:
                 result = execute(job, report, stop)
             except Exception as error:  # noqa: BLE001  one run's error must not end the others
                 traceback.print_exc()
-                result = JobResult(None, "FAILED", error=f"{type(error).__name__}: {error}".splitlines()[0])
+                told = f"{type(error).__name__}: {error}".splitlines()[0]
+                result = JobResult(None, "FAILED", error=told, no_room=takes_no_more(error))
             with contextlib.suppress(OSError):
                 connection.send(result)
             if stop.requested:
@@ -132,12 +135,17 @@ class Workers:
         """Make all runs; return their results in the order of the jobs.
 
         When ``stop`` is set, runs in progress end as KILLED with a checkpoint, and those not begun are left as KILLED.
+        So they are when a run finds no room to write: to go on would lose one run after the other.
+
+        Raises:
+            OSError: If there was no room, once all have ended.
         """
+        no_room: str | None = None
         results: list[JobResult | None] = [None] * len(jobs)
         waiting = deque(range(len(jobs)))
         asked_to_stop = False
         while waiting or any(w.doing is not None for w in self._workers):
-            if stop.requested and not asked_to_stop:
+            if (stop.requested or no_room is not None) and not asked_to_stop:
                 asked_to_stop = True
                 waiting.clear()
                 for worker in self._workers:
@@ -154,6 +162,9 @@ class Workers:
                 elif index is not None:
                     results[index] = message
                     on_result(jobs[index], message)
+                    no_room = message.error if message.no_room else no_room
+        if no_room is not None:
+            raise OSError(errno.ENOSPC, no_room)
         return [r if r is not None else JobResult(None, "KILLED", error="not begun") for r in results]
 
     def _hand_out(self, jobs: Sequence[Job], waiting: deque[int]) -> None:
