@@ -1,8 +1,6 @@
 """Mutants of what makes heads from features, turns them into others, and keeps them working."""
 
-CONVERT = "tests/test_heads_convert.py"
-IMPRINT = f"{CONVERT} -k 'imprint or proxi or proxy or kmeans or centre or race'"
-PLAIN, ALIGN = f"{CONVERT} -k 'plain or embedding or affine'", f"{CONVERT} -k 'align or rotation or turned'"
+IMPRINT, PLAIN, ALIGN = "tests/test_heads_imprint.py", "tests/test_heads_plain.py", "tests/test_heads_align.py"
 SAMPLES = "tests/test_keeps_working.py -k 'each_sample'"
 
 BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
@@ -26,7 +24,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("rows = unit(self.proxies)", "rows = self.proxies"),
         ("return unit(unit(self.proxies).mean(1))", "return unit(unit(self.proxies).sum(2))"),
     ],
-    ("heads/least_squares.py", f"{CONVERT} -k 'least or published or absent or spike'"): [
+    ("heads/least_squares.py", "tests/test_heads_least_squares.py"): [
         (
             "share = moments.counts.double() / len(values)",
             "share = torch.full_like(moments.means[:, 0], 1 / num_classes)",
@@ -39,7 +37,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("target * share - weight", "share - weight"),
         ("share - weight @ centre", "share + weight @ centre"),
     ],
-    ("heads/tau_norm.py", f"{CONVERT} -k 'norms or bias or zeros'"): [
+    ("heads/tau_norm.py", "tests/test_heads_tau_norm.py"): [
         ("torch.ones_like(norm)) ** tau", "torch.ones_like(norm)) ** (1 - tau)"),
         ("torch.where(norm > 0, norm, torch.ones_like(norm))", "norm"),
         ("dim=1, keepdim=True", "dim=0, keepdim=True"),
