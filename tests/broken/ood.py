@@ -1,14 +1,12 @@
 """Mutants of out-of-distribution scores, of what separates two sets, and of the sets themselves."""
 
-SCORES, SEPARATION = "tests/test_ood_scores.py", "tests/test_ood_separation.py"
+SCORES = "tests/test_ood_scores.py tests/test_ood_scores_contract.py"
+SEPARATION = "tests/test_ood_separation.py"
 SETS = "tests/test_ood_runs.py -k 'not final and not fitted_on'"
 RUNS = "tests/test_ood_runs.py -k 'final or fitted_on or large or affine'"
 EXPOSURE = "tests/test_losses_control.py -k outlier_exposure"
-TRAINED_SETS = (
-    "tests/test_outliers.py -k 'refused or one_kind or part_is or fingerprint or left_out or compared or path'"
-)
-TRAINED_BATCHES = "tests/test_outliers.py -k 'partners or averages or paired or order_of or opens or sum_needs'"
-TRAINED_RUNS = "tests/test_outliers.py -k 'stopped or record or told or output'"
+TRAINED_SETS, TRAINED_BATCHES = "tests/test_outliers.py", "tests/test_outliers_batches.py"
+TRAINED_RUNS = "tests/test_outliers_runs.py -k 'stopped or record or told or output'"
 
 BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("ood/of_logits.py", SCORES): [

@@ -1,0 +1,116 @@
+"""Training against images of no class: how they come with the batches, and which losses ask for them."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from outliers_fixture import EXPOSED, config_of, noise_pictures
+
+from nc_tools.data import BlendedOutliers, DataConfig, Loader, WithOutliers, augment_for, load
+from nc_tools.data.outliers import other_class
+from nc_tools.experiment.setup import build_loss, facts_of, open_data
+from nc_tools.losses import CrossEntropy, OrthogonalOutliers, OutlierExposure, WeightedSum, term
+from nc_tools.seeds import stream_seed
+
+CPU = torch.device("cpu")
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_partners_are_of_another_class_and_spread_evenly(labels):
+    partners = other_class(torch.tensor(labels)).tolist()
+    assert len(partners) == len(labels)
+    if len(set(labels)) == 1:
+        assert all(0 <= place < len(labels) for place in partners)
+        return
+    assert all(labels[i] != labels[j] for i, j in enumerate(partners))
+    for k in set(labels):
+        mine = [j for i, j in enumerate(partners) if labels[i] == k]
+        others = [j for j in range(len(labels)) if labels[j] != k]
+        met = [mine.count(j) for j in others]
+        assert max(met) - min(met) <= 1
+
+
+def digits_loader(seed=0, **more):
+    digits = load(DataConfig(held_out_classes=3))
+    how = {"mean": digits.mean, "std": digits.std, "augment": augment_for(DataConfig(), 8), "seed": seed} | more
+    return Loader(digits.train, torch.arange(len(digits.train)), 64, **how)
+
+
+def test_blended_outliers_are_averages_of_the_batch_and_leave_it_alone():
+    plain, blended = list(digits_loader().epoch(2)), list(BlendedOutliers(digits_loader()).epoch(2))
+    assert len(plain) == len(blended) == len(BlendedOutliers(digits_loader())) > 5
+    for one, other in zip(plain, blended, strict=True):
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.labels, other.labels)
+        for i, j in enumerate(other_class(one.labels).tolist()):
+            assert torch.allclose(other.outliers[i], 0.5 * one.inputs[i] + 0.5 * one.inputs[j])
+    late = list(BlendedOutliers(digits_loader()).epoch(2, start=4))
+    for one, other in zip(blended[4:], late, strict=True):
+        assert torch.equal(one.outliers, other.outliers)
+
+
+def batches_of(config, root, seed=0):
+    data = open_data(config, seed=seed, device=CPU, cache=root / "cache")
+    loss = build_loss(config, facts_of(data.sources, data.sources.train.labels), 32)
+    return data, data.batches_for(loss, data.subsets.fit)
+
+
+@pytest.mark.parametrize("named", ["blended", "folder", "streamed"])
+def test_arms_stay_paired_and_only_those_that_ask_get_outliers(tmp_path, named):
+    outliers = "blended" if named == "blended" else noise_pictures(tmp_path / "noise")
+    more = {"memory_gb": 0.0} if named == "streamed" else {}
+    seen = {}
+    for arm in ("linear", *sorted(EXPOSED)):
+        _, batches = batches_of(config_of(arm, outliers=outliers, **more), tmp_path)
+        seen[arm] = [batch for epoch in (0, 1) for batch in batches.epoch(epoch)]
+    plain = seen.pop("linear")
+    assert all(batch.outliers is None for batch in plain)
+    for arm, batches in seen.items():
+        for one, other, first in zip(batches, plain, seen["linear_oe"], strict=True):
+            assert torch.equal(one.inputs, other.inputs), arm
+            assert torch.equal(one.labels, other.labels)
+            assert torch.equal(one.index, other.index)
+            assert one.outliers.shape[1:] == one.inputs.shape[1:]
+            assert torch.equal(one.outliers, first.outliers)
+
+
+def test_outliers_of_a_set_are_cut_as_training_images_are_in_an_order_of_their_own(tmp_path):
+    config = config_of("linear_oe", outliers=noise_pictures(tmp_path / "noise"), crop_padding=2, flip=True)
+    data, batches = batches_of(config, tmp_path, seed=3)
+    assert isinstance(batches, WithOutliers)
+    sources = data.sources
+    direct = Loader(
+        sources.outliers, torch.arange(40), 50, mean=sources.mean, std=sources.std,
+        augment=augment_for(config.data, 8), seed=stream_seed(3, "outliers"),
+    )  # fmt: skip
+    assert augment_for(config.data, 8).flip
+    mine = [batch.outliers for epoch in (0, 1) for batch in batches.epoch(epoch)]
+    for step, outliers in enumerate(mine):  # 40 images in one batch: each step is a round
+        assert torch.equal(outliers, next(direct.epoch(step)).inputs)
+    other = [batch.outliers for batch in batches_of(config, tmp_path, seed=4)[1].epoch(0)]
+    assert not torch.equal(mine[0], other[0])
+
+
+def test_a_loss_without_outliers_never_opens_a_loader_of_them(tmp_path, monkeypatch):
+    from nc_tools.experiment import setup
+
+    made, make = [], setup.make_loader
+
+    def make_loader(images, *given, **named):
+        made.append(images)
+        return make(images, *given, **named)
+
+    monkeypatch.setattr(setup, "make_loader", make_loader)
+    outliers = noise_pictures(tmp_path / "noise")
+    data, _ = batches_of(config_of("etf", outliers=outliers), tmp_path)
+    assert [images is data.sources.train for images in made] == [True]
+    data, _ = batches_of(config_of("etf_ortho", outliers=outliers), tmp_path)
+    assert [images is data.sources.outliers for images in made] == [False, False, True]
+
+
+def test_a_sum_needs_what_a_part_needs():
+    parts = [CrossEntropy(), WeightedSum([term(1.0, OutlierExposure())]), OrthogonalOutliers()]
+    assert [part.needs_outliers for part in parts] == [False, True, True]
+    assert WeightedSum([term(1.0, parts[0]), term(0.1, parts[1])]).needs_outliers
+    assert not WeightedSum([term(1.0, parts[0])]).needs_outliers

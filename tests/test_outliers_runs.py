@@ -1,0 +1,172 @@
+"""Training against images of no class: who gets them, what is written down of it, and what the report says."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from outliers_fixture import EXPOSED, RECIPE, config_of, noise_pictures, recipe
+from recipe_fixture import ENVIRONMENT
+from rich.console import Console
+from safetensors.torch import load_file
+from test_experiment_runs import job_of
+
+from nc_tools.compare import ComparedRun, compare_runs, render_terminal
+from nc_tools.compare.markdown import markdown_text
+from nc_tools.compare.report import html_text
+from nc_tools.data import DataConfig, load
+from nc_tools.experiment import load_run
+from nc_tools.experiment.execute import execute, identify
+from nc_tools.experiment.main import main, make_options, make_plan, parser
+from nc_tools.experiment.setup import facts_of
+from nc_tools.interruption import StopSignal
+from nc_tools.losses import CrossEntropy, WeightedSum, term
+from nc_tools.spec import spec
+from nc_tools.tracking import read_run
+
+
+class After(StopSignal):
+    """Asks to stop at the n-th look."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.left = looks
+
+    @property
+    def requested(self):
+        self.left -= 1
+        return self.left < 0
+
+    @requested.setter
+    def requested(self, value):
+        pass
+
+
+@pytest.mark.parametrize("named", ["blended", "folder"])
+def test_a_run_stopped_within_an_epoch_goes_on_to_the_same_weights(tmp_path, named):
+    outliers = "blended" if named == "blended" else noise_pictures(tmp_path / "noise", 180)  # 3 batches a round
+    config = config_of("etf_ortho", outliers=outliers)
+    whole = execute(job_of(tmp_path / "a", "holdout", "x", config=config), lambda _: None, StopSignal())
+    assert whole.error is None, whole.error
+    job = job_of(tmp_path / "b", "holdout", "x", config=config)
+    for looks in (4, 9):
+        assert execute(job, lambda _: None, After(looks)).status == "KILLED"
+        job = replace(job, resume=True)
+    again = execute(job, lambda _: None, StopSignal())
+    one, other = (load_file(result.run / "weights.safetensors") for result in (whole, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    told = json.loads((again.run / "run.json").read_text())
+    assert told["data"]["outliers"] == told["config"]["data"]["outliers"] == outliers
+    curves = read_run(again.run).curves()
+    assert {"train/loss_CrossEntropy", "train/loss_OrthogonalOutliers"} <= curves.keys()
+
+
+def test_the_record_says_what_an_arm_trained_against_and_nothing_for_one_that_did_not(tmp_path):
+    facts = facts_of(load(DataConfig()), load(DataConfig()).train.labels)
+    told = {arm: identify(job_of(tmp_path, "final", arm, config=recipe.ARMS[arm]), facts).data for arm in recipe.ARMS}
+    assert {arm for arm, data in told.items() if data.get("outliers") == "blended"} == EXPOSED
+    assert {arm for arm, data in told.items() if "outliers" in data} == EXPOSED
+    inner = recipe.ARMS["linear_oe"].loss
+    config = replace(recipe.BASE, loss=spec(WeightedSum, terms=(term(1.0, spec(CrossEntropy)), term(1.0, inner))))
+    assert identify(job_of(tmp_path, "final", "deep", config=config), facts).data["outliers"] == "blended"
+    config = replace(config, data=replace(config.data, outliers=None))  # refused before it runs
+    assert "outliers" not in identify(job_of(tmp_path, "final", "deep", config=config), facts).data
+
+
+def flags(out, *more):
+    rules = ["--set", "protocol.rates=0.1", "--seeds", "0", "--epochs", "30"]
+    rules += ["--set", f"data.class_counts={(12,) * 7}", "--set", "training.batch_size=128"]
+    return [
+        *("--smoke", "--device", "cpu", "--workers", "1", "--arms", "linear,linear_oe", "--out", str(out)),
+        *rules, *more,
+    ]  # fmt: skip
+
+
+def run_recipe(*argv):
+    told = subprocess.run(
+        [sys.executable, str(RECIPE), *argv], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    return told.stdout
+
+
+def run_of(out, kind):
+    (found,) = (out / "runs").glob(f"linear_oe-s0-*-{kind}-*")
+    return found
+
+
+def test_the_recipe_trains_tells_and_resumes(tmp_path):
+    out, again = tmp_path / "out", tmp_path / "again"
+    shown = run_recipe(*flags(out))
+    assert "outliers (blended): trained against by linear_oe" in shown
+    assert "outliers: linear_oe trained against images of no class (blended)" in " ".join(shown.split())
+    assert "linear_oe trained against" in (out / "report" / "comparison.md").read_text()
+    shutil.copytree(out, again)
+    shutil.rmtree(run_of(again, "final"))
+    args = parser("ood", "", list(recipe.ARMS)).parse_args(flags(again))
+    plan = make_plan(recipe.ARMS, name="ood", question=recipe.__doc__, protocol=recipe.PROTOCOL, args=args)
+    job = replace(
+        job_of(again, "final", "linear_oe", config=load_run(run_of(out, "final")).config),
+        experiment="ood", suite=plan.suite, protocol=plan.protocol, holdout_run=run_of(again, "holdout"),
+    )  # fmt: skip
+    threads = torch.get_num_threads()
+    torch.set_num_threads(make_options(args).threads)  # as the worker has
+    try:
+        assert execute(job, lambda _: None, After(31)).status == "KILLED"
+    finally:
+        torch.set_num_threads(threads)
+    assert run_of(again, "final").name == run_of(out, "final").name
+    assert (run_of(again, "final") / "checkpoint.pt").exists()
+    run_recipe(*flags(again, "--resume"))
+    one, other = (load_file(run_of(root, "final") / "weights.safetensors") for root in (out, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert read_run(run_of(again, "final")).curves() == read_run(run_of(out, "final")).curves()
+
+
+def in_process(argv, out):
+    main(recipe.ARMS, name="ood", question="Why?", argv=["--smoke", "--out", str(out), *argv])
+
+
+def test_a_loss_without_its_outliers_is_told_before_anything_is_trained(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        in_process(["--arms", "linear,linear_oe", "--set", "data.outliers=None"], tmp_path)
+    assert end.value.code == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "arm linear_oe: WeightedSum trains against images of no class, and data.outliers names none: write" in told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_outliers_without_a_loss_that_wants_them_are_told(tmp_path, capsys, monkeypatch):
+    from nc_tools.experiment import run
+
+    def make(comparison):
+        raise ValueError("as far as the check")
+
+    monkeypatch.setattr(run._Comparison, "make", make)
+    with pytest.raises(SystemExit):
+        in_process(["--arms", "linear,etf"], tmp_path)
+    assert "outliers (blended): not used: no arm's loss trains against them" in capsys.readouterr().out
+
+
+def runs(exposed):
+    final = {"test/gen/balanced_accuracy": 0.7, "test/ood/far/msp/auroc": 0.8}
+    return [
+        ComparedRun(arm, seed, 0, "FINISHED", final, data={"outliers": "blended"} if arm in exposed else {})
+        for arm in ("linear", "oe", "across") for seed in range(3)
+    ]  # fmt: skip
+
+
+def test_every_output_says_which_arms_know_more(capsys):
+    comparison = compare_runs(runs({"oe", "across"}), "linear")
+    (caution,) = (caution for caution in comparison.cautions if caution.kind == "outliers")
+    assert caution.text.startswith("oe, across trained against images of no class (blended), which the other arms")
+    render_terminal(comparison, Console(width=100, highlight=False))
+    for text in (capsys.readouterr().out, markdown_text(comparison), html_text(comparison)):
+        assert "oe, across trained against" in " ".join(text.split())
+    table = markdown_text(comparison).split("## Out-of-distribution detection")[1]
+    assert "oe, across trained against" in table.split("###")[0]
+    for none in (set(), {"linear", "oe", "across"}):
+        assert not [c for c in compare_runs(runs(none), "linear").cautions if c.kind == "outliers"]
