@@ -235,6 +235,7 @@ def test_assignment_permutes_the_classes_and_the_state_keeps_it(cls: type[ETFHea
     head.assign([1, 2, 3, 4, 5, 6, 0])
     assert head.assignment == (0, 1, 2, 6, 5, 4, 3)
     assert torch.equal(head.weight, plain.weight[list(head.assignment)])
+    assert torch.allclose(head(features()), head.scale * head.embed(features()) @ head.weight.T, atol=1e-5)
     plain.load_state_dict(load(save(head.state_dict())))
     assert plain.assignment == head.assignment
     assert torch.equal(plain(features()), head(features()))
