@@ -3,8 +3,10 @@
 import inspect
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 import nc_tools.heads
 from nc_tools.heads import Head, swap_head
@@ -74,3 +76,26 @@ class AllHeads(nn.Module):
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         features = self.backbone(inputs)
         return {name: head(features) for name, head in self.heads.items()}
+
+
+every_head = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+
+
+def head_of(model: nn.Sequential) -> Head:
+    head = model[1]
+    assert isinstance(head, Head)
+    return head
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def close(a: dict[str, Tensor], b: dict[str, Tensor], atol: float = 1e-6) -> bool:
+    return a.keys() == b.keys() and all(torch.allclose(v, b[k], atol=atol) for k, v in a.items())
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    cross_entropy(model(images()), labels()).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()

@@ -1,7 +1,7 @@
 """Mutants of what makes heads from features, turns them into others, and keeps them working."""
 
 IMPRINT, PLAIN, ALIGN = "tests/test_heads_imprint.py", "tests/test_heads_plain.py", "tests/test_heads_align.py"
-SAMPLES = "tests/test_keeps_working.py -k 'each_sample'"
+SAMPLES = "tests/test_keeps_working_steps.py -k 'each_sample'"
 
 BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
     ("heads/imprint.py", IMPRINT): [
