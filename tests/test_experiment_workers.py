@@ -158,15 +158,15 @@ def test_there_is_no_pool_without_workers():
 
 @pytest.fixture
 def small_files():
-    """Let no file grow beyond 20 kB, here and in new processes: a checkpoint or a model's weights do not fit."""
+    """Let no file grow beyond 20 kB, here and in new processes, until told: a model's weights do not fit."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_takes_no_more_ends_the_comparison_at_once(small_files, tmp_path):
+def test_a_disk_that_takes_no_more_ends_the_comparison_at_once(whole, small_files, tmp_path):
     with pytest.raises(OSError, match="File too large") as caught:
         run_plan(plan(), options(tmp_path), quiet())
     assert takes_no_more(caught.value)
@@ -174,6 +174,9 @@ def test_a_disk_that_takes_no_more_ends_the_comparison_at_once(small_files, tmp_
     assert [run.status for run in runs if run.identity.kind == "holdout"] == ["FAILED"]
     assert not [run for run in runs if run.identity.kind == "final"]
     assert not list(tmp_path.rglob("*.part"))
+    small_files()  # room was made
+    run_plan(plan(), options(tmp_path), quiet())
+    assert finals(tmp_path) == finals(whole[0])
 
 
 @pytest.mark.parametrize(
