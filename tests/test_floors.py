@@ -27,6 +27,7 @@ FLOORS = [
         "interruption",
         "tracing",
         "whole_file",
+        "no_room",
     },
     {"heads", "losses", "metrics", "models", "ood"},
     {"data"},
