@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from scipy.stats import spearmanr
@@ -58,8 +59,8 @@ def peers(train: Tensor, labels: Tensor, head: nn.Linear) -> dict[str, tuple[OOD
     weight, bias = head.weight.detach(), head.bias.detach()
     dims = train.shape[1] // 2
 
-    def of_features(made: object) -> Scores:
-        fitted = made.fit_features(train, labels)  # type: ignore[attr-defined]
+    def of_features(made: Any) -> Scores:
+        fitted = made.fit_features(train, labels)
         return lambda features, _: fitted.predict_features(features)
 
     return {

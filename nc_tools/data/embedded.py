@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from nc_tools.data.images import Images, ImageSet
+from nc_tools.data.images import ImageSet
 from nc_tools.data.imbalance import split_holdout
 
 
@@ -37,9 +37,8 @@ def _load_digits() -> tuple[ImageSet, ImageSet]:
     return whole.subset(train), whole.subset(test)
 
 
-def fit_shape(images: Images, image_size: int | None, channels: int | None) -> Images:
+def fit_shape(images: ImageSet, image_size: int | None, channels: int | None) -> ImageSet:
     """Bring an embedded set to the asked size (bilinear, antialiased) and number of channels."""
-    assert isinstance(images, ImageSet)  # noqa: S101 (embedded sets are small)
     pixels = images.images
     if image_size is not None and image_size != pixels.shape[-1]:
         pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear", antialias=True)

@@ -17,6 +17,11 @@ class SourceName(NamedTuple):
     kind: str
     path: Path | None
 
+    @property
+    def folder(self) -> Path | None:
+        """Where an image folder lies; None for every other kind."""
+        return self.path if self.kind == "imagefolder" else None
+
 
 def parse_source(text: str) -> SourceName:
     r"""Split ``KIND[:PATH]`` at the first colon, so that ``imagefolder:C:\\data`` keeps its drive letter.
@@ -84,9 +89,7 @@ def same_images(one: SourceName, other: SourceName) -> bool:
         >>> same_images(parse_source("imagefolder:birds"), parse_source("imagefolder:./cats/../birds"))
         True
     """
-    places = [
-        source.path.resolve() if source.path and source.kind == "imagefolder" else None for source in (one, other)
-    ]
+    places = [source.folder.resolve() if source.folder else None for source in (one, other)]
     return one.kind == other.kind and places[0] == places[1]
 
 

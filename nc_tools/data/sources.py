@@ -157,9 +157,8 @@ def _load_source(
     cache: Path | None,
     progress: Progress | None,
 ) -> _Pair:
-    if source.kind == "imagefolder":
-        assert source.path is not None  # noqa: S101 (parse_source has seen to it)
-        tree = list_folder(source.path)
+    if source.folder is not None:
+        tree = list_folder(source.folder)
         size = image_size or choose_size(tree)
         depth = channels or 3
         needed = (len(tree.train.paths) + len(tree.test.paths)) * depth * size * size

@@ -90,10 +90,9 @@ def read_unlabelled(
         ValueError: If no class of a folder is left, or a class to leave out is not there.
     """
     left_out = () if exclude is None else read_classes(Path(exclude).expanduser())
-    if source.kind != "imagefolder":
+    if source.folder is None:
         return _embedded(source, part, left_out, like), ()
-    assert source.path is not None  # noqa: S101 (parse_source has seen to it)
-    return _folder(source.path, part, left_out, like, config, limit, cache, progress)
+    return _folder(source.folder, part, left_out, like, config, limit, cache, progress)
 
 
 def scrambled(images: Images) -> ImageSet:

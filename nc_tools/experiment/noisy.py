@@ -71,13 +71,11 @@ def measure_noise(
 
 def transition_values(data: Data, held: Collected, record: RunRecord) -> dict[str, float]:
     """Estimate the transition matrix on the hold-out of a hold-out run, write it down, and tell how wrong it is."""
-    clean = data.clean_labels(data.subsets.holdout)
-    if clean is None:
+    given, true = data.sources.train.labels, data.sources.train.clean_labels
+    if true is None:
         return {}
     estimate = confusion_transition(held.logits, held.labels)
     save_tensors({"confusion": estimate}, record.path / TRANSITION)
-    given, true = data.sources.train.labels, data.sources.train.clean_labels
-    assert true is not None  # noqa: S101 (else clean is None)
     fit = data.subsets.fit
     counted = counted_transition(true[fit], given[fit], data.sources.num_classes)
     return {"noise/transition_error_confusion": transition_error(estimate, counted)}

@@ -155,7 +155,7 @@ BROKEN: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("if len(images) == 0:", "if False:"),
     ],
     ("data/source_names.py", TRAINED_SETS): [
-        ("source.path.resolve() if", "source.path if"),
+        ("source.folder.resolve() if", "source.folder if"),
         ("and places[0] == places[1]", ""),
         ("one.kind == other.kind and", ""),
         ("[SCRAMBLED, BLENDED], n=1", "[SCRAMBLED], n=1"),
