@@ -7,7 +7,7 @@ float32 but summed in float64, so that 50,000 samples far from the origin lose n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -45,6 +45,17 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
+def check_tensors(given: Mapping[str, object]) -> None:
+    """Check that what is given, by name, are tensors.
+
+    Raises:
+        TypeError: If one is not.
+    """
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}: torch.as_tensor makes one")
+
+
 def check_pair(features: Tensor, labels: Tensor) -> None:
     """Check that features (N, D) and labels (N,) belong together, looking at shapes and types alone.
 
@@ -52,9 +63,7 @@ def check_pair(features: Tensor, labels: Tensor) -> None:
         TypeError: If one is no tensor or the labels are not integers.
         ValueError: If the shapes do not fit.
     """
-    for name, value in (("features", features), ("labels", labels)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}: torch.as_tensor makes one")
+    check_tensors({"features": features, "labels": labels})
     if features.ndim != 2:
         raise ValueError(f"features must have the shape (N, D), got {tuple(features.shape)}: flatten them first")
     if labels.shape != features.shape[:1]:

@@ -77,7 +77,7 @@ def to_linear(head: Head, *, embed: nn.Module | None = None) -> nn.Module:
         weight = torch.as_tensor(head.scale, device=weight.device).to(weight).reshape(-1, 1) * weight
         layers = _embed_layers(head) if embed is None else OrderedDict(embed=copy.deepcopy(embed))
         if list(layers) == ["projection"]:
-            weight = weight @ _weight_of(layers.popitem()[1]).to(weight)
+            weight = weight @ layers.popitem()[1].get_parameter("weight").to(weight)
         if "normalise" in layers:
             weight = weight / math.sqrt(weight.shape[1])
         layers["classifier"] = _linear(weight, None if bias is None else bias.detach().to(weight))
@@ -125,12 +125,6 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     if bias is not None:
         layer.bias = nn.Parameter(bias.clone())
     return layer
-
-
-def _weight_of(layer: nn.Module) -> Tensor:
-    weight = layer.weight
-    assert isinstance(weight, Tensor)  # noqa: S101
-    return weight
 
 
 def _compare(head: Head, plain: nn.Module, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nc_tools.class_sums import at_least_float32, check_pair
+from nc_tools.class_sums import at_least_float32, check_pair, check_tensors
 
 
 def checked_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,9 +20,7 @@ def checked_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: If shapes do not fit, there is no sample, a label is out of range or a logit is not
             finite.
     """
-    for name, value in (("logits", logits), ("labels", labels)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}: torch.as_tensor makes one")
+    check_tensors({"logits": logits, "labels": labels})
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating-point scores before the softmax, got {logits.dtype}")
     if logits.ndim != 2 or logits.shape[1] < 1:
