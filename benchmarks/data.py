@@ -1,11 +1,11 @@
 """Images per second of augmentation from uint8 to float: ours, and torch's DataLoader with torchvision v2.
 
-Crop + flip + normalise is measured always, and with each of --with added to it, on both sides. Both get the same
+Crop + flip + normalize is measured always, and with each of --with added to it, on both sides. Both get the same
 images in the same run, by turns, and the medians over the turns are printed with their ratio. The floor is
 what the memory alone allows: every batch must read its uint8 pixels once and write its float32 inputs once, at the
 bandwidth of a plain copy measured here.
 
-    python benchmarks/data.py --data imagefolder:PATH [--device cuda] [--threads 2] [--with cutout colour rand_augment]
+    python benchmarks/data.py --data imagefolder:PATH [--device cuda] [--threads 2] [--with cutout color rand_augment]
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from nc_tools.data import Augment, ColourJitter, Cutout, DataConfig, ImageSet, Loader, RandAugment, load
-from nc_tools.data.images import mean_std
+from nc_tools.data import Augment, ColorJitter, Cutout, DataConfig, ImageSet, Loader, RandAugment, load_data
+from nc_tools.data.image_set import mean_std
 
 
 class OneByOne(Dataset[tuple[Tensor, int]]):
@@ -43,7 +43,7 @@ class OneByOne(Dataset[tuple[Tensor, int]]):
 
 def read_images(source: str | None, cache: Path | None) -> ImageSet:
     if source is not None:
-        images = load(DataConfig(source=source, memory_gb=64), cache=cache).train
+        images = load_data(DataConfig(source=source, memory_gb=64), cache=cache).train
         assert isinstance(images, ImageSet)
         return images
     pixels = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8)
@@ -51,7 +51,7 @@ def read_images(source: str | None, cache: Path | None) -> ImageSet:
 
 
 class Kind(NamedTuple):
-    """The same augmentation, ours and torchvision's: before normalisation and after it."""
+    """The same augmentation, ours and torchvision's: before normalization and after it."""
 
     ours: Augment
     pixels: list[Callable[[Tensor], Tensor]]
@@ -65,8 +65,8 @@ def kinds(side: int) -> dict[str, Kind]:
     return {
         "crop_flip": Kind(basis, [], []),
         "cutout": Kind(replace(basis, cutout=Cutout(square)), [], [erase]),
-        "colour": Kind(replace(basis, colour_jitter=ColourJitter()), [v2.ColorJitter(0.4, 0.4, 0.4)], []),
-        "hue": Kind(replace(basis, colour_jitter=ColourJitter(hue=0.1)), [v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], []),
+        "color": Kind(replace(basis, color_jitter=ColorJitter()), [v2.ColorJitter(0.4, 0.4, 0.4)], []),
+        "hue": Kind(replace(basis, color_jitter=ColorJitter(hue=0.1)), [v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], []),
         "rand_augment": Kind(replace(basis, rand_augment=RandAugment()), [v2.RandAugment()], []),
     }
 
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--limit", type=int, default=10_000, help="images that the DataLoader handles in a turn")
-    added = ("cutout", "colour", "hue", "rand_augment")
+    added = ("cutout", "color", "hue", "rand_augment")
     parser.add_argument("--with", dest="added", nargs="*", default=(), choices=added, help="each on top of crop + flip")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

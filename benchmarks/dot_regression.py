@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools.heads import ETFHead, LinearHead
-from nc_tools.heads.base import Head
-from nc_tools.losses import CrossEntropy, DotRegression, LossTerm
+from nc_tools.heads.head import Head
+from nc_tools.losses import CrossEntropyLoss, DotRegressionLoss, LossTerm
 from nc_tools.models import Classifier
 from nc_tools.records import Batch
 from nc_tools.training import OptimConfig, TrainConfig, fit
 
 
 class Given(nn.Module):
-    """A backbone whose features are simply there, and want a gradient; its one parameter keeps the optimiser busy."""
+    """A backbone whose features are simply there, and want a gradient; its one parameter keeps the optimizer busy."""
 
     def __init__(self, features: Tensor) -> None:
         super().__init__()
@@ -86,8 +86,8 @@ def main() -> None:
     device, (n, d, k) = torch.device(args.device), args.size
     features, labels = torch.randn(n, d, device=device), torch.randint(k, (n,), device=device)
     arms: dict[str, Callable[[], float]] = {
-        "linear + cross-entropy": lambda: step_ms(LinearHead(d, k), CrossEntropy(), features, labels, args.steps),
-        "ETF + dot regression": lambda: step_ms(frame, DotRegression(), features, labels, args.steps),
+        "linear + cross-entropy": lambda: step_ms(LinearHead(d, k), CrossEntropyLoss(), features, labels, args.steps),
+        "ETF + dot regression": lambda: step_ms(frame, DotRegressionLoss(), features, labels, args.steps),
     }
     frame = ETFHead(d, k)
     times: dict[str, list[float]] = {name: [] for name in arms}

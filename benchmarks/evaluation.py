@@ -50,10 +50,10 @@ class Clock:
 def make(number: int, weight: Tensor, generator: torch.Generator, *, known: bool) -> Collected:
     """Features around the class vectors, or around mixtures of two of them where there is no class."""
     labels = torch.randint(len(weight), (number,), generator=generator)
-    centres = weight[labels]
+    centers = weight[labels]
     if not known:
-        centres = (centres + weight[torch.randint(len(weight), (number,), generator=generator)]) / 2
-    features = (centres + 1.5 * torch.randn(centres.shape, generator=generator)).relu_()
+        centers = (centers + weight[torch.randint(len(weight), (number,), generator=generator)]) / 2
+    features = (centers + 1.5 * torch.randn(centers.shape, generator=generator)).relu_()
     return Collected(features, features, features @ weight.T / weight.shape[1] ** 0.5, labels)
 
 

@@ -20,7 +20,7 @@ $python -m pytest -q -m gpu -p no:cacheprovider tests 2>&1 | tee "$out/gpu_tests
 echo "== a step of dot regression against a linear head"
 $python benchmarks/dot_regression.py --device cuda --steps 200 | tee "$out/gpu_dot_regression.txt"
 
-echo "== batches: crop, flip, normalise"
+echo "== batches: crop, flip, normalize"
 $python benchmarks/data.py --device cuda --data "imagefolder:$images" --cache "$out/cache" | tee "$out/gpu_data.txt"
 
 echo "== heads, losses, collapse measures, a whole evaluation"
@@ -29,7 +29,7 @@ $python benchmarks/nearest_etf.py --device cuda | tee "$out/gpu_nearest_etf.txt"
 $python benchmarks/losses.py --device cuda --json "$out/gpu_losses.json" | tee "$out/gpu_losses.txt"
 $python benchmarks/evaluation.py --device cuda | tee "$out/gpu_evaluation.txt"
 
-echo "== ResNet-32 on CIFAR-10 IF100, all arms, 3 seeds; the literature's optimiser, as many epochs as fit"
+echo "== ResNet-32 on CIFAR-10 IF100, all arms, 3 seeds; the literature's optimizer, as many epochs as fit"
 timeout --signal=TERM --kill-after=60 "${minutes}m" \
   $python recipes/long_tail.py --device cuda --data "imagefolder:$images" --imbalance 100 --set data.protocol=ldam \
   --model resnet32 --seeds 0-2 --epochs "${EPOCHS:-100}" --workers "${WORKERS:-6}" \

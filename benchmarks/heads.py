@@ -8,10 +8,10 @@
 A step is forward, cross-entropy, backward (to the features too) and the update; features stand for a backbone's output.
 Arms take turns, ``nn.Linear`` with SGD and momentum among them; a ratio is that of the medians of one run. The floor of
 a head that learns its matrix is three matrix products, that of a fixed dense frame two of them: a ratio of 2/3 where
-products are all there is. Normalising the features comes on top, which a head on raw features is spared. A structured
+products are all there is. Normalizing the features comes on top, which a head on raw features is spared. A structured
 head has no such product; its floor is reading and writing features and logits.
 
-Memory counts the numbers of parameters, buffers, gradients and the optimiser's state after a step. Constructions run
+Memory counts the numbers of parameters, buffers, gradients and the optimizer's state after a step. Constructions run
 in a process of their own, whose peak resident memory is read at its end.
 
 To add a head, add a line to HEADS.
@@ -37,19 +37,19 @@ from torch.nn.functional import cross_entropy
 
 from nc_tools.geometry import hadamard, simplex_etf
 from nc_tools.geometry.random_hadamard import draw_signed_permutation, hadamard_etf
-from nc_tools.heads import CodeHead, ETFHead, FrozenRandomHead, SimplexHead, StructuredETFHead
+from nc_tools.heads import ETFHead, FrozenRandomHead, SimplexHead, SphericalCodeHead, StructuredETFHead
 
 SIZES = ((256, 512, 10), (256, 512, 100), (256, 2048, 1000), (256, 4096, 4096))
 WIDE = (256, 768, 50_000)
 DENSE, RAW = "dense frame", "dense frame, raw features"
-STRUCTURED, SLICED = "structured ETF", "slice and centre"
+STRUCTURED, SLICED = "structured ETF", "slice and center"
 
 # name: (what builds it from (D, K), whether it is built at the widest size, where only heads without a K x D matrix,
 # or a projection to K dimensions, make sense). Frames are random: what a frame holds does not change what it costs.
 HEADS: dict[str, tuple[Callable[[int, int], nn.Module], bool]] = {
     "nn.Linear": (nn.Linear, True),
     DENSE: (FrozenRandomHead, True),
-    RAW: (lambda d, k: FrozenRandomHead(d, k, normalise=False), True),
+    RAW: (lambda d, k: FrozenRandomHead(d, k, normalize=False), True),
     STRUCTURED: (StructuredETFHead, False),
     SLICED: (lambda d, k: StructuredETFHead(d, k, rotated=False), False),
 }
@@ -65,13 +65,13 @@ CONSTRUCTIONS: dict[str, Callable[[int, int], object]] = {
     "Hadamard matrix": lambda k, _: hadamard(1 << (k - 1).bit_length()),
     "ETFHead": lambda k, d: ETFHead(d, k),
 }
-CODES: dict[str, Callable[[int, int], object]] = {"CodeHead": lambda k, d: CodeHead(d, k)}
+CODES: dict[str, Callable[[int, int], object]] = {"SphericalCodeHead": lambda k, d: SphericalCodeHead(d, k)}
 
 
 def step_of(
     head: nn.Module, features: Tensor, labels: Tensor
 ) -> tuple[Callable[[], None], torch.optim.Optimizer | None]:
-    """Return one training step of a head, and its optimiser where it has something to learn."""
+    """Return one training step of a head, and its optimizer where it has something to learn."""
     learned = list(head.parameters())
     optimizer = torch.optim.SGD(learned, 1e-3, momentum=0.9) if learned else None
 
@@ -147,7 +147,7 @@ def compare(
 
 
 def memory(size: tuple[int, int, int]) -> dict[str, dict[str, int]]:
-    """Return the bytes of parameters, buffers, gradients and optimiser state after one step."""
+    """Return the bytes of parameters, buffers, gradients and optimizer state after one step."""
     n, d, k = size
     features, labels = torch.randn(n, d, requires_grad=True), torch.randint(k, (n,))
     makers = {"SGD, momentum": lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9), "Adam": torch.optim.Adam}
@@ -233,7 +233,7 @@ def main() -> None:
             result = compare(size, device, turns, clock, 20 if args.quick else 200)
             results["steps"].append(result)
             show(result)
-    print("\nbytes of parameters, buffers, gradients and optimiser state at D, K = 2048, 1000")
+    print("\nbytes of parameters, buffers, gradients and optimizer state at D, K = 2048, 1000")
     results["memory"] = memory((8, 2048, 1000))
     for name, held in results["memory"].items():
         linear = results["memory"]["nn.Linear"]
@@ -244,7 +244,9 @@ def main() -> None:
     classes, dim = (1000, 2048) if args.quick else (10_000, 16_384)
     print("\nconstructions, K x D")
     sizes = [(name, classes, dim) for name in CONSTRUCTIONS]
-    sizes += [("CodeHead", k, d) for k, d in (((100, 16),) if args.quick else ((100, 64), (2000, 512), WIDE[:0:-1]))]
+    sizes += [
+        ("SphericalCodeHead", k, d) for k, d in (((100, 16),) if args.quick else ((100, 64), (2000, 512), WIDE[:0:-1]))
+    ]
     for name, k, d in sizes:
         told = construct(name, k, d)
         results["constructions"].append(told)

@@ -1,7 +1,7 @@
 """What does a loss cost beside PyTorch's cross-entropy, in time, in memory, and does it ever wait for the GPU?
 
     python benchmarks/losses.py                          N, K = 256, 1000 on the CPU
-    python benchmarks/losses.py --device cuda            the same on a GPU, and the check for synchronisation
+    python benchmarks/losses.py --device cuda            the same on a GPU, and the check for synchronization
     python benchmarks/losses.py --json FILE              write the figures down as well
     python benchmarks/losses.py --threads 1 --cpu-time   on a machine that others use at the same time
 
@@ -34,7 +34,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nc_tools import losses
 from nc_tools.heads import ETFHead
-from nc_tools.heads.base import Head
+from nc_tools.heads.head import Head
 from nc_tools.losses import LossTerm
 from nc_tools.records import Batch, Outputs
 
@@ -43,52 +43,52 @@ CLOCK = time.perf_counter
 # Smoothing, margins and weights need counts: a long tail from 1000 samples down to 10.
 Build = Callable[[list[int]], LossTerm]
 OF_LOGITS: list[tuple[str, Build]] = [
-    ("CrossEntropy", lambda _: losses.CrossEntropy()),
-    ("CrossEntropy, smoothed", lambda _: losses.CrossEntropy(0.1)),
-    ("CrossEntropy, smoothed by class", lambda n: losses.CrossEntropy(losses.ClassWiseSmoothing(), n)),
-    ("LogitAdjusted", losses.LogitAdjusted),
-    ("BalancedSoftmax", losses.BalancedSoftmax),
-    ("VectorScaling", losses.VectorScaling),
-    ("LDAM", losses.LDAM),
-    ("ClassBalanced", losses.ClassBalanced),
-    ("DeferredReweighting of LDAM", lambda n: losses.DeferredReweighting(n, loss=losses.LDAM(n))),
-    ("Focal", lambda _: losses.Focal()),
-    ("LabelRelaxation", lambda _: losses.LabelRelaxation()),
-    ("MeanSquared", lambda _: losses.MeanSquared()),
-    ("BinaryCrossEntropy", lambda n: losses.BinaryCrossEntropy(len(n))),
-    ("LogitNorm", lambda _: losses.LogitNorm()),
-    ("GeneralizedCrossEntropy", lambda _: losses.GeneralizedCrossEntropy()),
-    ("SymmetricCrossEntropy", lambda _: losses.SymmetricCrossEntropy()),
-    ("NCEAndRCE", lambda _: losses.NCEAndRCE()),
-    ("NCEAndMAE", lambda _: losses.NCEAndMAE()),
-    ("EarlyLearning", lambda n: losses.EarlyLearning(50_000, len(n))),
-    ("ForwardCorrection", lambda n: losses.ForwardCorrection(len(n))),
+    ("CrossEntropyLoss", lambda _: losses.CrossEntropyLoss()),
+    ("CrossEntropy, smoothed", lambda _: losses.CrossEntropyLoss(0.1)),
+    ("CrossEntropy, smoothed by class", lambda n: losses.CrossEntropyLoss(losses.ClassWiseSmoothing(), n)),
+    ("LogitAdjustedLoss", losses.LogitAdjustedLoss),
+    ("BalancedSoftmaxLoss", losses.BalancedSoftmaxLoss),
+    ("VectorScalingLoss", losses.VectorScalingLoss),
+    ("LDAMLoss", losses.LDAMLoss),
+    ("ClassBalancedLoss", losses.ClassBalancedLoss),
+    ("DeferredReweighting of LDAM", lambda n: losses.DeferredReweightingLoss(n, loss=losses.LDAMLoss(n))),
+    ("FocalLoss", lambda _: losses.FocalLoss()),
+    ("LabelRelaxationLoss", lambda _: losses.LabelRelaxationLoss()),
+    ("MeanSquaredLoss", lambda _: losses.MeanSquaredLoss()),
+    ("BinaryCrossEntropyLoss", lambda n: losses.BinaryCrossEntropyLoss(len(n))),
+    ("LogitNormLoss", lambda _: losses.LogitNormLoss()),
+    ("GeneralizedCrossEntropyLoss", lambda _: losses.GeneralizedCrossEntropyLoss()),
+    ("SymmetricCrossEntropyLoss", lambda _: losses.SymmetricCrossEntropyLoss()),
+    ("NCEAndRCELoss", lambda _: losses.NCEAndRCELoss()),
+    ("NCEAndMAELoss", lambda _: losses.NCEAndMAELoss()),
+    ("EarlyLearningLoss", lambda n: losses.EarlyLearningLoss(50_000, len(n))),
+    ("ForwardCorrectionLoss", lambda n: losses.ForwardCorrectionLoss(len(n))),
 ]
 OF_FEATURES: list[tuple[str, Build]] = [
-    ("DotRegression", lambda _: losses.DotRegression()),
-    ("DotRegression over classes", lambda _: losses.DotRegression(mean_over="classes")),
-    ("CosineRegression", lambda _: losses.CosineRegression()),
-    ("NTCE", lambda _: losses.NTCE()),
-    ("NONL", lambda _: losses.NONL()),
-    ("FeatureEntropy", lambda _: losses.FeatureEntropy()),
-    ("FeatureDecay", lambda _: losses.FeatureDecay()),
-    ("CodingRate", lambda _: losses.CodingRate()),
+    ("DotRegressionLoss", lambda _: losses.DotRegressionLoss()),
+    ("DotRegression over classes", lambda _: losses.DotRegressionLoss(mean_over="classes")),
+    ("CosineRegressionLoss", lambda _: losses.CosineRegressionLoss()),
+    ("NTCELoss", lambda _: losses.NTCELoss()),
+    ("NONLLoss", lambda _: losses.NONLLoss()),
+    ("FeatureEntropyLoss", lambda _: losses.FeatureEntropyLoss()),
+    ("FeatureDecayLoss", lambda _: losses.FeatureDecayLoss()),
+    ("CodingRateLoss", lambda _: losses.CodingRateLoss()),
 ]
-# Losses that keep class centres (K, D).
+# Losses that keep class centers (K, D).
 OF_CENTRES: list[tuple[str, Callable[[int, int], LossTerm]]] = [
-    ("ClassCompactness", losses.ClassCompactness),
-    ("ClassSpread", losses.ClassSpread),
-    ("Alignment", losses.Alignment),
+    ("ClassCompactnessLoss", losses.ClassCompactnessLoss),
+    ("ClassSpreadLoss", losses.ClassSpreadLoss),
+    ("ClassAlignmentLoss", losses.ClassAlignmentLoss),
 ]
 # Losses of pairs of samples: N x N scores are their nature, and how many copies of them live at once is the question.
 OF_PAIRS: list[tuple[str, Build]] = [
-    ("NTCE", lambda _: losses.NTCE()),
-    ("NONL", lambda _: losses.NONL()),
-    ("SupCon, two views", lambda _: losses.SupCon()),
-    ("BalancedSupCon, two views", lambda _: losses.BalancedSupCon()),
-    ("ClassConditionalInfoNCE, two views", lambda _: losses.ClassConditionalInfoNCE()),
-    ("Spread, two views", lambda _: losses.Spread()),
-    ("DHEL, two views", lambda _: losses.DHEL()),
+    ("NTCELoss", lambda _: losses.NTCELoss()),
+    ("NONLLoss", lambda _: losses.NONLLoss()),
+    ("SupCon, two views", lambda _: losses.SupConLoss()),
+    ("BalancedSupCon, two views", lambda _: losses.BalancedSupConLoss()),
+    ("ClassConditionalInfoNCE, two views", lambda _: losses.ClassConditionalInfoNCELoss()),
+    ("Spread, two views", lambda _: losses.SpreadLoss()),
+    ("DHEL, two views", lambda _: losses.DHELLoss()),
 ]
 
 
@@ -114,7 +114,7 @@ def counts_of(num_classes: int) -> list[int]:
 def outputs_of(loss: LossTerm, head: Head, x: Tensor) -> Outputs:
     outputs = head.outputs(x)
     if loss.views == 2:  # the second view, as if augmentation had hardly changed it
-        outputs.second = head.outputs(x + 0.01)
+        outputs.second_view = head.outputs(x + 0.01)
     return outputs
 
 
@@ -303,8 +303,8 @@ def main() -> None:
     }
     works |= {name: step_on_logits(build(counts).to(device), logits, batch) for name, build in OF_LOGITS}
     of_features = {name: stepper(build(counts).to(device), frame, features, batch) for name, build in OF_FEATURES}
-    centred = {name: build(d, k).to(device) for name, build in OF_CENTRES}
-    of_features |= {name: stepper(loss, frame, features, batch) for name, loss in centred.items()}
+    centered = {name: build(d, k).to(device) for name, build in OF_CENTRES}
+    of_features |= {name: stepper(loss, frame, features, batch) for name, loss in centered.items()}
     works |= of_features
     found = timed(works, cross_entropy, device, args.turns, args.repeats)
     where = (

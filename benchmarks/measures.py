@@ -29,6 +29,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nc_tools.class_moments import ClassMoments
 from nc_tools.metrics import (
     calibration,
     classification,
@@ -36,7 +37,6 @@ from nc_tools.metrics import (
     hyperspherical_uniformity,
     neural_collapse,
 )
-from nc_tools.moments import ClassMoments
 
 SAMPLES = 50_000
 SIZES = ("512x10", "512x100", "512x500", "2048x100", "2048x1000")
@@ -85,14 +85,14 @@ def reference(features: Tensor, labels: Tensor, weight: Tensor) -> dict[str, flo
         squares.index_add_(0, y, r.square().sum(1))
         scores = x @ means.T - means.square().sum(1) / 2
         differ += int((scores.argmax(1) != (x @ weight.double().cpu().T).argmax(1)).sum())
-    centred = means - means.mean(0)
-    values, vectors = torch.linalg.eigh(centred.T @ centred / k)
+    centered = means - means.mean(0)
+    values, vectors = torch.linalg.eigh(centered.T @ centered / k)
     rank = min(k - 1, d)
     basis = vectors[:, -rank:]
-    gram = centred @ centred.T
+    gram = centered @ centered.T
     frame = (torch.eye(k, dtype=torch.float64) - 1 / k) / (k - 1) ** 0.5
     variances = squares / counts
-    distances = torch.cdist(centred, centred, compute_mode="donot_use_mm_for_euclid_dist").square()
+    distances = torch.cdist(centered, centered, compute_mode="donot_use_mm_for_euclid_dist").square()
     distances.fill_diagonal_(torch.inf)
     return {
         "nc1_pinv": float(((within @ basis) * basis / values[-rank:]).sum() / k),
@@ -110,7 +110,7 @@ def peer_measures(features: Tensor, labels: Tensor, weight: Tensor) -> dict[str,
     size = (*weight.shape, features.device)
     means_of = accumulate.MeanAccumulator(*size)
     means_of.accumulate(features, labels)
-    means, centre = means_of.compute()
+    means, center = means_of.compute()
     within_of = accumulate.CovarAccumulator(*size, M=means)
     within_of.accumulate(features, labels, means)
     norms_of = accumulate.VarNormAccumulator(*size, M=means)
@@ -120,12 +120,12 @@ def peer_measures(features: Tensor, labels: Tensor, weight: Tensor) -> dict[str,
     within = within_of.compute()
     # Untiled, its K x K x D differences take 16 GB at K = 1000, D = 2048.
     tile = None if weight.numel() * len(weight) <= 1 << 28 else 64
-    measure.self_duality_error(weight, means, centre)
+    measure.self_duality_error(weight, means, center)
     return {
-        "nc1_pinv": measure.covariance_ratio(within, means, centre),
-        "nc1_trace": measure.covariance_ratio(within, means, centre, "quotient"),
+        "nc1_pinv": measure.covariance_ratio(within, means, center),
+        "nc1_trace": measure.covariance_ratio(within, means, center, "quotient"),
         "cdnv": measure.variability_cdnv(norms_of.compute()[0], means, tile_size=tile),
-        "nc2_gram": measure.simplex_etf_error(means, centre),
+        "nc2_gram": measure.simplex_etf_error(means, center),
         "nc4_disagreement": 1 - measure.clf_ncc_agreement(decisions),
     }
 

@@ -4,7 +4,7 @@
     python benchmarks/ood.py --peer PATH --json FILE
 
 The same features, logits, labels and head (K classes of normal features with their own spread in each direction, a
-linear head fitted by least squares) go to both; outliers come from other centres and a rounder cloud. Printed per
+linear head fitted by least squares) go to both; outliers come from other centers and a rounder cloud. Printed per
 score: Spearman's rank correlation of the two over inliers and outliers together, AUROC of each, and the seconds of
 fitting and scoring. A score is the same detector where the ranks agree; scales may differ, for they mean nothing. NECO
 and GROOD are not in that toolkit.
@@ -35,10 +35,10 @@ def make(samples: int, feature_dim: int, classes: int) -> tuple[tuple[Tensor, Te
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    centres, spread = 0.12 * normal(classes, feature_dim) + 0.3, torch.linspace(0.2, 1.5, feature_dim)
+    centers, spread = 0.12 * normal(classes, feature_dim) + 0.3, torch.linspace(0.2, 1.5, feature_dim)
     labels = torch.arange(samples) % classes
-    train = centres[labels] + spread * normal(samples, feature_dim)
-    inside = centres[labels[: samples // 5]] + spread * normal(samples // 5, feature_dim)
+    train = centers[labels] + spread * normal(samples, feature_dim)
+    inside = centers[labels[: samples // 5]] + spread * normal(samples // 5, feature_dim)
     outside = 0.3 + (0.9 * spread + 0.1) * normal(samples // 5, feature_dim)
     head = nn.Linear(feature_dim, classes)
     targets = nn.functional.one_hot(labels, classes).float()

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from nc_tools.heads import (
     BalancedCalibrationHead,
-    CodeHead,
     CubeHead,
     ETFHead,
     FrozenRandomHead,
@@ -23,6 +22,7 @@ from nc_tools.heads import (
     PreallocatedHead,
     PrototypeHead,
     RBFHead,
+    SphericalCodeHead,
     TwoSpaceHead,
 )
 
@@ -53,8 +53,8 @@ def flat(axes: Axes, limit: float) -> None:
 
 
 def arrows(axes: Axes, weight: Tensor, **style: object) -> None:
-    for row, colour in zip(weight.detach().tolist(), COLOURS, strict=False):
-        axes.annotate("", row, (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.8, **style})
+    for row, color in zip(weight.detach().tolist(), COLOURS, strict=False):
+        axes.annotate("", row, (0, 0), arrowprops={"arrowstyle": "-|>", "color": color, "lw": 1.8, **style})
 
 
 def nearest(axes: Axes) -> None:
@@ -123,8 +123,8 @@ def two_space(axes: Axes) -> None:
         (f"frozen rows, {head.down.shape[0]}, unit length: u", "out-of-distribution scores", COLOURS[0]),
         (f"simplex ETF of {head.num_classes} classes", "logits", COLOURS[1]),
     ]
-    for i, (name, use, colour) in enumerate(steps):
-        box = {"boxstyle": "round,pad=.45", "facecolor": "white", "edgecolor": colour, "lw": 1.5}
+    for i, (name, use, color) in enumerate(steps):
+        box = {"boxstyle": "round,pad=.45", "facecolor": "white", "edgecolor": color, "lw": 1.5}
         axes.text(0.5, i, name, ha="center", va="center", fontsize=8, color=INK, bbox=box)
         axes.text(0.5, i + 0.36, use, ha="center", va="center", fontsize=7.5, color="#52606d", style="italic")
     for i in range(3):
@@ -149,7 +149,7 @@ def draw_geometries(path: Path) -> None:
         ("ETFHead, SimplexHead", "K = 4: all cosines -1/3", ETFHead(3, 4, frame_seed=4).weight, 2.0, 0),
         ("OrthoplexHead", "K = 6 in 3 dimensions: ±axes", OrthoplexHead(8, 6).weight, 1.5, 0),
         ("CubeHead", "K = 8 in 3 dimensions", CubeHead(8, 8).weight, 1.2, 0),
-        ("CodeHead", "K = 12 in 3 dimensions: 63.4°", CodeHead(3, 12).weight, 1.1, 0),
+        ("SphericalCodeHead", "K = 12 in 3 dimensions: 63.4°", SphericalCodeHead(3, 12).weight, 1.1, 0),
         ("FrozenRandomHead", "K = 12 in 3 dimensions: the control", FrozenRandomHead(3, 12, frame_seed=1).weight, 0, 0),
         ("PreallocatedHead", "3 of 4 vertices in use", PreallocatedHead(3, 4, capacity=4, frame_seed=4).weight, 2.0, 1),
     ]
@@ -157,7 +157,7 @@ def draw_geometries(path: Path) -> None:
         ("HadamardHead", "16 classes x 16 signs", signs),
         ("NearestETFHead", "dotted: drawn; solid: turned to the means", nearest),
         ("PrototypeHead", "dotted: prototypes; solid: vertices", prototype),
-        ("RBFHead", "confidence: falls to 0 far from the centres", rbf),
+        ("RBFHead", "confidence: falls to 0 far from the centers", rbf),
         ("BalancedCalibrationHead", "confidence: half linear, half ETF", balanced),
         ("TwoSpaceHead", "two geometries: bottom to top", two_space),
     ]
@@ -180,7 +180,7 @@ def draw_cosines(path: Path) -> None:
         "ETF": ETFHead(64, classes),
         "Hadamard": HadamardHead(64, classes),
         "orthoplex, 8 dim.": OrthoplexHead(64, classes),
-        "code, 5 dim.": CodeHead(64, classes, projection=5),
+        "code, 5 dim.": SphericalCodeHead(64, classes, projection=5),
         "cube, 4 dim.": CubeHead(64, classes),
         "random, 64 dim.": FrozenRandomHead(64, classes),
     }

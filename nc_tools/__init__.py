@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from nc_tools.class_moments import ClassMoments
     from nc_tools.measuring import measure
     from nc_tools.metrics import expected_calibration_error, neural_collapse
-    from nc_tools.moments import ClassMoments
 
 __all__ = ["ClassMoments", "expected_calibration_error", "measure", "neural_collapse"]
 
 # Imported when asked for: the command's --help must not wait for PyTorch.
 _HOMES = {
-    "ClassMoments": "nc_tools.moments",
+    "ClassMoments": "nc_tools.class_moments",
     "expected_calibration_error": "nc_tools.metrics",
     "measure": "nc_tools.measuring",
     "neural_collapse": "nc_tools.metrics",

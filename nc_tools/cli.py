@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nc_tools import __version__
-from nc_tools.no_room import takes_no_more
+from nc_tools._support.disk_full import is_disk_full
 
 EXAMPLES = """examples:
   nc-tools compare outputs/long_tail                    table on the terminal, report in outputs/long_tail/report
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             _sync(args.folder, args.tracking_uri)
     except (ValueError, TypeError, OSError) as error:
-        told = f"{error}: make room and give the same command again" if takes_no_more(error) else error
+        told = f"{error}: make room and give the same command again" if is_disk_full(error) else error
         print(f"error: {told}", file=sys.stderr)
         sys.exit(2)
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> None:
     from rich.console import Console
 
-    from nc_tools.experiment.finish import report, say_where
+    from nc_tools.experiment.closing_report import report, say_where
     from nc_tools.tracking import MlflowSync
 
     console, sync = Console(), MlflowSync(folder, tracking_uri)
@@ -98,9 +98,12 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _measure(args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from nc_tools.measuring.command import Asked, run
+    from nc_tools.measuring.measure_cli import MeasureArguments, run_measure
 
-    run(Asked(**{name: value for name, value in vars(args).items() if name != "command"}), Console(highlight=False))
+    run_measure(
+        MeasureArguments(**{name: value for name, value in vars(args).items() if name != "command"}),
+        Console(highlight=False),
+    )
 
 
 def _sync(folder: Path, tracking_uri: str | None) -> None:

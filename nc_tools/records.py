@@ -18,13 +18,13 @@ class Batch:
     """One batch as it leaves the loader.
 
     Attributes:
-        inputs: Normalised images (N, C, H, W), or any input whose first dimension is the batch.
+        inputs: Normalized images (N, C, H, W), or any input whose first dimension is the batch.
         labels: Class indices (N,), int64.
         index: Stable position of each sample in the whole training set (N,), int64: state that belongs to a sample
             is keyed by it, and so survives shuffling, subsets and resuming.
-        second: A second augmented view of the same samples, where the loader was asked for two.
+        second_view: A second augmented view of the same samples, where the loader was asked for two.
         tags: Which classes are in each sample (N, K), bool, where it may have several.
-        outliers: Normalised images of no class (M, C, H, W), where some are trained against.
+        outliers: Normalized images of no class (M, C, H, W), where some are trained against.
         partner: The same inputs under the labels, index and tags of what was mixed into them; None in a batch of pure
             samples.
         share: How much of each mixed sample is the one that ``labels`` names, at least 1/2; the rest is the partner's.
@@ -33,14 +33,14 @@ class Batch:
     inputs: Tensor
     labels: Tensor
     index: Tensor
-    second: Tensor | None = None
+    second_view: Tensor | None = None
     tags: Tensor | None = None
     outliers: Tensor | None = None
     partner: Batch | None = None
     share: float = 1.0
 
 
-def full_precision(device_type: str) -> AbstractContextManager[object]:
+def autocast_off(device_type: str) -> AbstractContextManager[object]:
     """Switch autocast off where the device knows it; the meta device does not."""
     known = torch.amp.is_autocast_available(device_type)
     return torch.autocast(device_type, enabled=False) if known else nullcontext()
@@ -58,7 +58,7 @@ class Scoring(Protocol):
     scale: Tensor | float
 
     def embed(self, features: Tensor) -> Tensor:
-        """Project and normalise."""
+        """Project and normalize."""
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Score embedded features against all classes."""
@@ -78,14 +78,14 @@ class Outputs:
         features: What the backbone gave (N, D).
         widened: The same in the head's arithmetic, at least float32.
         head: What computes the rest.
-        second: The same for the batch's second view, where it has one.
+        second_view: The same for the batch's second view, where it has one.
         outliers: The same for the batch's outliers, where it has some.
     """
 
     features: Tensor
     widened: Tensor = field(repr=False)
     head: Scoring
-    second: Outputs | None = None
+    second_view: Outputs | None = None
     outliers: Outputs | None = None
     # Kept by hand: the lock in Python 3.11's cached_property breaks a compiled graph.
     _weight: Tensor | None = field(default=None, init=False, repr=False)
@@ -116,9 +116,9 @@ class Outputs:
 
     @property
     def embedded(self) -> Tensor:
-        """Features after the head's projection and normalisation (N, D')."""
+        """Features after the head's projection and normalization (N, D')."""
         if self._embedded is None:
-            with full_precision(self.features.device.type):
+            with autocast_off(self.features.device.type):
                 self._embedded = self.head.embed(self.widened)
         return self._embedded
 
@@ -127,7 +127,7 @@ class Outputs:
         """Class scores (N, K), before any softmax."""
         if self._logits is None:
             embedded = self.embedded
-            with full_precision(self.features.device.type):
+            with autocast_off(self.features.device.type):
                 self._logits = self.head.compute_logits(embedded)
         return self._logits
 
@@ -138,7 +138,7 @@ class Outputs:
 
     def own_scores(self, labels: Tensor) -> Tensor:
         """Return w_y . embedded for each sample's own class (N,)."""
-        with full_precision(self.features.device.type):
+        with autocast_off(self.features.device.type):
             return self.head.own_scores(self.widened, labels)
 
 
@@ -147,7 +147,7 @@ class Collected:
     """A whole set after one pass through a model in eval mode, in the set's own order.
 
     Attributes:
-        features: (N, D), before the head's projection and normalisation.
+        features: (N, D), before the head's projection and normalization.
         embedded: (N, D'), after them.
         logits: (N, K).
         labels: (N,), int64.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from nc_tools.suggestions import did_you_mean
+from nc_tools._support.suggestions import did_you_mean
 
 T = TypeVar("T", covariant=True)  # a spec of LinearHead is a spec of a Head
 
@@ -119,7 +119,7 @@ def _checked(cls: type[T], arguments: Mapping[str, Any]) -> Spec[T]:
 
 
 def spec(cls: type[T], /, **arguments: Any) -> Spec[T]:
-    """Write down a head, loss or optimiser to be built later, with its arguments checked now.
+    """Write down a head, loss or optimizer to be built later, with its arguments checked now.
 
     A recipe states ``head=spec(ETFHead, scale=8.0)`` before the width of the backbone or the class counts are known;
     a mistyped argument is an error on that line, not hours later in a worker.

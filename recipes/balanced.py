@@ -5,7 +5,7 @@ some two minutes on 2 CPU cores. --arms all for the rest. Your own images: --dat
 benchmarks/results/.
 
 A head can be given the geometry of collapse (etf, with cross-entropy or dot regression), a loss can pull towards it
-(linear_nc: features to their class centre, class centres apart; linear_supcon: pairs of a class), or training can be
+(linear_nc: features to their class center, class centers apart; linear_supcon: pairs of a class), or training can be
 left to find it (linear). The control says what a head owes to being frozen: its class vectors are random.
 """
 
@@ -13,38 +13,39 @@ from dataclasses import replace
 from pathlib import Path
 
 from nc_tools.data import DataConfig
-from nc_tools.experiment import Knob, ModelConfig, Protocol, RunConfig, main
-from nc_tools.heads import CosineHead, ETFHead, FrozenRandomHead, LinearHead, spec
+from nc_tools.experiment import ModelConfig, Protocol, RunConfig, TunedParameter, run_recipe
+from nc_tools.heads import CosineHead, ETFHead, FrozenRandomHead, LinearHead
 from nc_tools.losses import (
-    NTCE,
-    ClassCompactness,
-    ClassSpread,
-    CrossEntropy,
-    DotRegression,
-    SupCon,
-    WeightedSum,
+    ClassCompactnessLoss,
+    ClassSpreadLoss,
+    CrossEntropyLoss,
+    DotRegressionLoss,
+    NTCELoss,
+    SupConLoss,
+    WeightedSumLoss,
     term,
 )
+from nc_tools.spec import spec
 from nc_tools.training import TrainConfig
 
 BASE = RunConfig(
     data=DataConfig("digits", held_out_classes=3),
     head=spec(LinearHead),
-    loss=spec(CrossEntropy),
+    loss=spec(CrossEntropyLoss),
     model=ModelConfig(name="conv", width=8),
     training=TrainConfig(epochs=40, batch_size=64),
 )
-CE = term(1.0, spec(CrossEntropy))
-NC = spec(WeightedSum, terms=(CE, term(0.01, spec(ClassCompactness)), term(0.1, spec(ClassSpread))))
-CONTRAST = spec(WeightedSum, terms=(CE, term(0.5, spec(SupCon))))
-SCALE = Knob(path="head.scale", values=(4.0, 16.0))
-ETF = replace(BASE, head=spec(ETFHead), knob=SCALE)
+CE = term(1.0, spec(CrossEntropyLoss))
+NC = spec(WeightedSumLoss, terms=(CE, term(0.01, spec(ClassCompactnessLoss)), term(0.1, spec(ClassSpreadLoss))))
+CONTRAST = spec(WeightedSumLoss, terms=(CE, term(0.5, spec(SupConLoss))))
+SCALE = TunedParameter(path="head.scale", values=(4.0, 16.0))
+ETF = replace(BASE, head=spec(ETFHead), tuned=SCALE)
 
 ARMS = {
     "linear": BASE,  # the baseline: the others pair against it
     "cosine": replace(BASE, head=spec(CosineHead)),
     "etf": ETF,
-    "etf_dr": replace(BASE, head=spec(ETFHead), loss=spec(DotRegression)),
+    "etf_dr": replace(BASE, head=spec(ETFHead), loss=spec(DotRegressionLoss)),
     "linear_nc": replace(BASE, loss=NC),
     "etf_nc": replace(ETF, loss=NC),
     "linear_supcon": replace(BASE, loss=CONTRAST),
@@ -52,13 +53,13 @@ ARMS = {
     "cosine_ntce": replace(
         BASE,
         head=spec(CosineHead, scale=None),
-        loss=spec(NTCE),
-        knob=Knob(path="loss.temperature", values=(0.05, 0.2)),
+        loss=spec(NTCELoss),
+        tuned=TunedParameter(path="loss.temperature", values=(0.05, 0.2)),
     ),
     "etf_ntce": replace(
-        BASE, head=spec(ETFHead), loss=spec(NTCE), knob=Knob(path="loss.temperature", values=(0.05, 0.2))
+        BASE, head=spec(ETFHead), loss=spec(NTCELoss), tuned=TunedParameter(path="loss.temperature", values=(0.05, 0.2))
     ),
-    "random": replace(BASE, head=spec(FrozenRandomHead), knob=SCALE),  # control: as frozen as etf, and no ETF
+    "random": replace(BASE, head=spec(FrozenRandomHead), tuned=SCALE),  # control: as frozen as etf, and no ETF
 }
 DEFAULT = ("linear", "etf", "etf_dr", "linear_nc", "random")
 
@@ -70,4 +71,4 @@ PROTOCOL = Protocol(
 )
 
 if __name__ == "__main__":
-    main(ARMS, name=Path(__file__).stem, question=__doc__, protocol=PROTOCOL, default_arms=DEFAULT)
+    run_recipe(ARMS, name=Path(__file__).stem, question=__doc__, protocol=PROTOCOL, default_arms=DEFAULT)

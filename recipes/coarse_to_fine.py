@@ -1,7 +1,7 @@
 """Coarse to fine: trained on groups of classes, which features still tell the classes apart?
 
 Full collapse to one point a group would lose what tells its classes apart. Five arms: cross-entropy with a linear
-and with a fixed ETF head, SupCon, and two that hold a group's images apart: Spread and a nearest-neighbour entropy
+and with a fixed ETF head, SupCon, and two that hold a group's images apart: Spread and a nearest-neighbor entropy
 term. What decides is a logistic probe that reads the fine classes of the test images from frozen features, fitted on
 the training images; rates and knobs are chosen by coarse accuracy on a hold-out.
 
@@ -17,29 +17,30 @@ from dataclasses import replace
 from pathlib import Path
 
 from nc_tools.data import DataConfig
-from nc_tools.experiment import ModelConfig, Protocol, RunConfig, main
-from nc_tools.heads import ETFHead, LinearHead, spec
-from nc_tools.losses import CrossEntropy, FeatureEntropy, Spread, SupCon, WeightedSum, term
+from nc_tools.experiment import ModelConfig, Protocol, RunConfig, run_recipe
+from nc_tools.heads import ETFHead, LinearHead
+from nc_tools.losses import CrossEntropyLoss, FeatureEntropyLoss, SpreadLoss, SupConLoss, WeightedSumLoss, term
+from nc_tools.spec import spec
 from nc_tools.training import TrainConfig
 
 BASE = RunConfig(
     data=DataConfig("digits", coarse="digits-parity"),
     head=spec(LinearHead),
-    loss=spec(CrossEntropy),
+    loss=spec(CrossEntropyLoss),
     model=ModelConfig(name="conv", width=8),
     training=TrainConfig(epochs=20, batch_size=64),
 )
-CE = term(1.0, spec(CrossEntropy))
+CE = term(1.0, spec(CrossEntropyLoss))
 
 ARMS = {
     "linear": BASE,  # the baseline: the others pair against it
     "etf": replace(BASE, head=spec(ETFHead)),
-    "supcon": replace(BASE, loss=spec(WeightedSum, terms=(CE, term(1.0, spec(SupCon))))),
-    "spread": replace(BASE, loss=spec(WeightedSum, terms=(CE, term(1.0, spec(Spread))))),
-    "entropy": replace(BASE, loss=spec(WeightedSum, terms=(CE, term(0.05, spec(FeatureEntropy))))),  # control
+    "supcon": replace(BASE, loss=spec(WeightedSumLoss, terms=(CE, term(1.0, spec(SupConLoss))))),
+    "spread": replace(BASE, loss=spec(WeightedSumLoss, terms=(CE, term(1.0, spec(SpreadLoss))))),
+    "entropy": replace(BASE, loss=spec(WeightedSumLoss, terms=(CE, term(0.05, spec(FeatureEntropyLoss))))),  # control
 }
 
 PROTOCOL = Protocol(seeds=(0, 1, 2), draws=2, primary="transfer/probe/accuracy", rank_layers=True)
 
 if __name__ == "__main__":
-    main(ARMS, name=Path(__file__).stem, question=__doc__, protocol=PROTOCOL)
+    run_recipe(ARMS, name=Path(__file__).stem, question=__doc__, protocol=PROTOCOL)

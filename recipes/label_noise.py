@@ -1,7 +1,7 @@
-"""Wrong labels: does a fixed ETF head memorise fewer of them, and does it add to losses that are made for noise?
+"""Wrong labels: does a fixed ETF head memorize fewer of them, and does it add to losses that are made for noise?
 
 By default scikit-learn's digits with 40 % of the training labels wrong and no crops, with which this small net would
-memorise little; 5 arms, 3 seeds, 2 draws of each frame: some two minutes on 2 CPU cores. --arms all for the rest.
+memorize little; 5 arms, 3 seeds, 2 draws of each frame: some two minutes on 2 CPU cores. --arms all for the rest.
 All is tuned on noisy labels, temperatures too (which makes every arm too modest on clean ones); the test set's labels
 are clean. Labels that look wrong are listed in each final run's suspects.csv.
 
@@ -13,46 +13,47 @@ from dataclasses import replace
 from pathlib import Path
 
 from nc_tools.data import DataConfig, SymmetricNoise
-from nc_tools.experiment import Knob, ModelConfig, Protocol, RunConfig, main
-from nc_tools.heads import LEARNED, ETFHead, FrozenRandomHead, LinearHead, spec
+from nc_tools.experiment import ModelConfig, Protocol, RunConfig, TunedParameter, run_recipe
+from nc_tools.heads import LEARNED, ETFHead, FrozenRandomHead, LinearHead
 from nc_tools.losses import (
-    CrossEntropy,
-    EarlyLearning,
-    ForwardCorrection,
-    GeneralizedCrossEntropy,
-    LabelRelaxation,
-    NCEAndRCE,
-    SymmetricCrossEntropy,
+    CrossEntropyLoss,
+    EarlyLearningLoss,
+    ForwardCorrectionLoss,
+    GeneralizedCrossEntropyLoss,
+    LabelRelaxationLoss,
+    NCEAndRCELoss,
+    SymmetricCrossEntropyLoss,
 )
+from nc_tools.spec import spec
 from nc_tools.training import TrainConfig
 
 BASE = RunConfig(
     data=DataConfig("digits", noise=SymmetricNoise(0.4), crop_padding=0),
     head=spec(LinearHead),
-    loss=spec(CrossEntropy),
+    loss=spec(CrossEntropyLoss),
     model=ModelConfig(name="conv", width=8),
     training=TrainConfig(epochs=40, batch_size=64),
 )
 AVERAGED = replace(BASE, training=replace(BASE.training, ema_decay=0.99))
-ETF = replace(BASE, head=spec(ETFHead), knob=Knob(path="head.scale", values=(4.0, 16.0)))
+ETF = replace(BASE, head=spec(ETFHead), tuned=TunedParameter(path="head.scale", values=(4.0, 16.0)))
 
 ARMS = {
     "linear": BASE,  # the baseline: the others pair against it
-    "linear_relaxation": replace(BASE, loss=spec(LabelRelaxation)),
-    "linear_gce": replace(BASE, loss=spec(GeneralizedCrossEntropy)),
-    "linear_sce": replace(BASE, loss=spec(SymmetricCrossEntropy)),
-    "linear_nce_rce": replace(BASE, loss=spec(NCEAndRCE)),
-    "linear_elr": replace(BASE, loss=spec(EarlyLearning)),
+    "linear_relaxation": replace(BASE, loss=spec(LabelRelaxationLoss)),
+    "linear_gce": replace(BASE, loss=spec(GeneralizedCrossEntropyLoss)),
+    "linear_sce": replace(BASE, loss=spec(SymmetricCrossEntropyLoss)),
+    "linear_nce_rce": replace(BASE, loss=spec(NCEAndRCELoss)),
+    "linear_elr": replace(BASE, loss=spec(EarlyLearningLoss)),
     "linear_ema": AVERAGED,
     "etf": ETF,
-    "etf_relaxation": replace(ETF, loss=spec(LabelRelaxation)),
-    "etf_gce": replace(ETF, loss=spec(GeneralizedCrossEntropy)),
-    "etf_sce": replace(ETF, loss=spec(SymmetricCrossEntropy)),
-    "etf_nce_rce": replace(ETF, loss=spec(NCEAndRCE)),
-    "etf_elr": replace(ETF, loss=spec(EarlyLearning)),
+    "etf_relaxation": replace(ETF, loss=spec(LabelRelaxationLoss)),
+    "etf_gce": replace(ETF, loss=spec(GeneralizedCrossEntropyLoss)),
+    "etf_sce": replace(ETF, loss=spec(SymmetricCrossEntropyLoss)),
+    "etf_nce_rce": replace(ETF, loss=spec(NCEAndRCELoss)),
+    "etf_elr": replace(ETF, loss=spec(EarlyLearningLoss)),
     "etf_ema": replace(ETF, training=AVERAGED.training),
     "random": replace(BASE, head=spec(FrozenRandomHead, projection=True, scale=LEARNED)),  # control: frozen, no ETF
-    "linear_forward": replace(BASE, loss=spec(ForwardCorrection)),  # two stages: the noise is estimated first
+    "linear_forward": replace(BASE, loss=spec(ForwardCorrectionLoss)),  # two stages: the noise is estimated first
 }
 DEFAULT = ("linear", "linear_gce", "linear_elr", "etf", "etf_elr")
 
@@ -64,4 +65,4 @@ PROTOCOL = Protocol(
 )
 
 if __name__ == "__main__":
-    main(ARMS, name=Path(__file__).stem, question=__doc__, protocol=PROTOCOL, default_arms=DEFAULT)
+    run_recipe(ARMS, name=Path(__file__).stem, question=__doc__, protocol=PROTOCOL, default_arms=DEFAULT)

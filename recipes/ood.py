@@ -25,47 +25,50 @@ from dataclasses import replace
 from pathlib import Path
 
 from nc_tools.data import DataConfig
-from nc_tools.experiment import Knob, ModelConfig, Protocol, RunConfig, main
-from nc_tools.heads import LEARNED, CosineHead, ETFHead, FrozenRandomHead, LinearHead, TwoSpaceHead, spec
+from nc_tools.experiment import ModelConfig, Protocol, RunConfig, TunedParameter, run_recipe
+from nc_tools.heads import LEARNED, CosineHead, ETFHead, FrozenRandomHead, LinearHead, TwoSpaceHead
 from nc_tools.losses import (
-    CrossEntropy,
-    FeatureEntropy,
-    LogitNorm,
-    OrthogonalOutliers,
-    OutlierExposure,
-    WeightedSum,
+    CrossEntropyLoss,
+    FeatureEntropyLoss,
+    LogitNormLoss,
+    OrthogonalOutliersLoss,
+    OutlierExposureLoss,
+    WeightedSumLoss,
     term,
 )
+from nc_tools.spec import spec
 from nc_tools.training import TrainConfig
 
 BASE = RunConfig(
     data=DataConfig("digits", held_out_classes=3, ood_far="scrambled", outliers="blended"),
     head=spec(LinearHead),
-    loss=spec(CrossEntropy),
+    loss=spec(CrossEntropyLoss),
     model=ModelConfig(name="conv", width=8),
     training=TrainConfig(epochs=40, batch_size=64),
 )
-ETF = replace(BASE, head=spec(ETFHead), knob=Knob(path="head.scale", values=(4.0, 16.0)))
-FIT = term(1.0, spec(CrossEntropy))
+ETF = replace(BASE, head=spec(ETFHead), tuned=TunedParameter(path="head.scale", values=(4.0, 16.0)))
+FIT = term(1.0, spec(CrossEntropyLoss))
 # Collapse in the projected space alone: the encoder's features are held apart.
-APART = term(0.05, spec(FeatureEntropy))
-ACROSS = term(1.0, spec(OrthogonalOutliers))
+APART = term(0.05, spec(FeatureEntropyLoss))
+ACROSS = term(1.0, spec(OrthogonalOutliersLoss))
 
 ARMS = {
     "linear": BASE,  # the baseline: the others pair against it
-    "linear_logitnorm": replace(BASE, loss=spec(LogitNorm), knob=Knob(path="loss.temperature", values=(0.1, 0.4))),
+    "linear_logitnorm": replace(
+        BASE, loss=spec(LogitNormLoss), tuned=TunedParameter(path="loss.temperature", values=(0.1, 0.4))
+    ),
     "cosine": replace(BASE, head=spec(CosineHead)),
     "etf": ETF,
-    "two_space": replace(BASE, head=spec(TwoSpaceHead), loss=spec(WeightedSum, terms=(FIT, APART))),
+    "two_space": replace(BASE, head=spec(TwoSpaceHead), loss=spec(WeightedSumLoss, terms=(FIT, APART))),
     # These train against outliers, which those above never see.
-    "linear_oe": replace(BASE, loss=spec(WeightedSum, terms=(FIT, term(0.5, spec(OutlierExposure))))),
-    "linear_ortho": replace(BASE, loss=spec(WeightedSum, terms=(FIT, ACROSS))),
-    "etf_ortho": replace(ETF, loss=spec(WeightedSum, terms=(FIT, ACROSS))),
-    "two_space_ortho": replace(BASE, head=spec(TwoSpaceHead), loss=spec(WeightedSum, terms=(FIT, APART, ACROSS))),
+    "linear_oe": replace(BASE, loss=spec(WeightedSumLoss, terms=(FIT, term(0.5, spec(OutlierExposureLoss))))),
+    "linear_ortho": replace(BASE, loss=spec(WeightedSumLoss, terms=(FIT, ACROSS))),
+    "etf_ortho": replace(ETF, loss=spec(WeightedSumLoss, terms=(FIT, ACROSS))),
+    "two_space_ortho": replace(BASE, head=spec(TwoSpaceHead), loss=spec(WeightedSumLoss, terms=(FIT, APART, ACROSS))),
     "random": replace(BASE, head=spec(FrozenRandomHead, projection=True, scale=LEARNED)),  # control: frozen, no ETF
 }
 DEFAULT = tuple(arm for arm in ARMS if arm != "random")
 PROTOCOL = Protocol(seeds=(0, 1, 2), draws=2, references={"etf_ortho": "linear_ortho"})
 
 if __name__ == "__main__":
-    main(ARMS, name=Path(__file__).stem, question=__doc__, protocol=PROTOCOL, default_arms=DEFAULT)
+    run_recipe(ARMS, name=Path(__file__).stem, question=__doc__, protocol=PROTOCOL, default_arms=DEFAULT)

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from recipe_fixture import ENVIRONMENT, RECIPES, arms_of, smoke
+from support.recipe_commands import ENVIRONMENT, RECIPES, arms_of, smoke
 
 from nc_tools.cli import main, parser
 

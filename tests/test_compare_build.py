@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from compare_fixture import write_output
+from support.comparison_records import write_output
 
-from nc_tools.compare import ComparedRun, Experiment, compare, compare_runs
-from nc_tools.compare.measures import measure
-from nc_tools.compare.pairing import name_seeds
-from nc_tools.compare.sentences import headline, unfinished_texts
+from nc_tools.comparison import ComparedRun, Experiment, compare, compare_runs
+from nc_tools.comparison.metric_info import metric_info
+from nc_tools.comparison.pairing import name_seeds
+from nc_tools.comparison.wording import headline, unfinished_texts
 
 PRIMARY = "test/gen/balanced_accuracy"
 
@@ -184,7 +184,7 @@ def test_reliability_knows_the_error_that_was_recorded(whole):
         assert found.after.ece < found.before.ece
 
 
-def test_a_mistyped_baseline_is_offered_its_neighbours():
+def test_a_mistyped_baseline_is_offered_its_neighbors():
     with pytest.raises(ValueError, match=r"got 'linera': did you mean linear"):
         compare_runs(runs(linear=LINEAR, etf=BETTER), "linera")
 
@@ -234,7 +234,7 @@ def test_names_of_seeds_are_short():
     ],
 )
 def test_each_measure_knows_its_direction_and_unit(key, direction, text):
-    found = measure(key)
+    found = metric_info(key)
     assert (found.direction, found.difference(-0.012)) == (direction, text)
     assert found.improvement(-0.012) == {"higher": "worse", "lower": "better", "neither": "neither"}[direction]
     if direction != "neither":
@@ -242,9 +242,9 @@ def test_each_measure_knows_its_direction_and_unit(key, direction, text):
 
 
 def test_a_spread_is_written_to_the_last_digit_of_its_mean():
-    assert measure("train/nc/nc1_pinv").mean_and_sd(0.36421, 0.02514) == "0.364 ± 0.025"
-    assert measure("test/gen/accuracy").mean_and_sd(0.5, 5e-17) == "50.0 ± 0.0"
-    assert measure("test/gen/accuracy").mean_and_sd(0.5, None) == "50.0"
+    assert metric_info("train/nc/nc1_pinv").mean_and_sd(0.36421, 0.02514) == "0.364 ± 0.025"
+    assert metric_info("test/gen/accuracy").mean_and_sd(0.5, 5e-17) == "50.0 ± 0.0"
+    assert metric_info("test/gen/accuracy").mean_and_sd(0.5, None) == "50.0"
 
 
 def test_two_pairs_are_called_few():

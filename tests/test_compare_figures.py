@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from nc_tools.compare import ComparedRun, Experiment, PerClass, compare_runs
-from nc_tools.compare.forest import family_forest, metric_forest
-from nc_tools.compare.panels import class_panels, collapse_panels, reliability_panels
-from nc_tools.compare.predictions import BINS, Reliability, disagreement, read_predictions, reliability
-from nc_tools.compare.result import Calibration
-from nc_tools.compare.sentences import headline
-from nc_tools.compare.statistics import detectable_difference, pairs_needed
-from nc_tools.compare.svg import Axis, axis_over
+from nc_tools.comparison import ComparedRun, Experiment, RecallByClass, compare_runs
+from nc_tools.comparison.figures.forest import family_forest, metric_forest
+from nc_tools.comparison.figures.panels import class_panels, collapse_panels, reliability_panels
+from nc_tools.comparison.image_predictions import BINS, Reliability, disagreement, read_predictions, reliability
+from nc_tools.comparison.result import Calibration
+from nc_tools.comparison.statistics import detectable_difference, pairs_needed
+from nc_tools.comparison.wording import headline
+from nc_tools.plots.svg import Axis, axis_over
 
 PRIMARY = "test/gen/balanced_accuracy"
 NLL = "test/cal/nll"
@@ -93,7 +93,7 @@ def test_a_log_axis_is_even_in_ratios():
 
 
 def test_recall_rises_upwards_and_rare_classes_lie_left():
-    found = PerClass(("rare", "common", "absent"), (10, 1000, 5), (50, 50, 0), (0.2, 0.9, math.nan))
+    found = RecallByClass(("rare", "common", "absent"), (10, 1000, 5), (50, 50, 0), (0.2, 0.9, math.nan))
     panel = class_panels(build(per_class=found))[0]
     places = [tuple(map(float, place)) for place in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', panel.drawing)]
     assert len(places) == 2

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nc_tools.compare import ComparedRun, compare_runs, write_report
-from nc_tools.compare.over_collapse import over_collapse, over_collapse_document
-from nc_tools.compare.place_names import place_names
-from nc_tools.compare.report import html_text
+from nc_tools.comparison import ComparedRun, compare_runs, write_comparison
+from nc_tools.comparison.figures.over_collapse import over_collapse, over_collapse_document
+from nc_tools.comparison.html_report import comparison_html
+from nc_tools.plots.label_placement import place_labels
 
 PRIMARY = "test/gen/balanced_accuracy"
 # Two seeds of (NC1, accuracy) each; the order of the arms is not that of their NC1.
@@ -117,7 +117,7 @@ def test_panels_are_of_what_was_measured_and_outliers_by_scores_chosen_beforehan
 def test_what_nobody_measured_is_not_spoken_of():
     comparison = built()
     assert [panel.arm for row in over_collapse(comparison) for panel in row.panels] == ["balanced accuracy"] * 2
-    page = html_text(comparison)
+    page = comparison_html(comparison)
     assert "unknown images" not in page
     only = {"test/cal/ece": ALL["test/cal/ece"]}
     ece = over_collapse(compare_runs(runs_of(**only), "linear"))[0].panels[1].drawing
@@ -128,8 +128,8 @@ def test_three_arms_make_no_curve_and_leave_no_figure(tmp_path):
     few = compare_runs(runs_of({arm: DIAL[arm] for arm in list(DIAL)[:3]}), "linear")
     assert over_collapse(few) == ()
     assert over_collapse_document(few) == ""
-    assert "What collapse goes with" not in html_text(few)
-    write_report(few, tmp_path)
+    assert "What collapse goes with" not in comparison_html(few)
+    write_comparison(few, tmp_path)
     assert not (tmp_path / "over_nc1.svg").exists()
 
 
@@ -162,7 +162,7 @@ def test_every_arm_is_named_and_the_baseline_called_so():
 
 def test_the_file_is_one_picture_that_stands_alone(tmp_path):
     comparison = compare_runs(runs_of({**DIAL, "<evil>&": DIAL["tight"]}, **ALL), "linear")
-    write_report(comparison, tmp_path)
+    write_comparison(comparison, tmp_path)
     root = ET.fromstring((tmp_path / "over_nc1.svg").read_text())
     texts = ["".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")]
     assert [t for t in texts if t.startswith("Over NC1 of")] == [
@@ -171,7 +171,7 @@ def test_the_file_is_one_picture_that_stands_alone(tmp_path):
     assert texts.count("balanced accuracy") == 2
     assert "<evil>&" in texts
     assert "What collapse goes with" in (tmp_path / "comparison.html").read_text()
-    assert write_report(comparison, tmp_path / "one", formats=["csv"]).keys() == {"csv"}
+    assert write_comparison(comparison, tmp_path / "one", formats=["csv"]).keys() == {"csv"}
     assert not (tmp_path / "one" / "over_nc1.svg").exists()
 
 
@@ -191,7 +191,7 @@ def overlap(a, b):
 def test_names_of_near_points_do_not_cover_each_other():
     points = [(60.0 + 22 * i, 120.0 + 3 * i) for i in range(8)]
     names = [f"entropy_{i}" for i in range(8)]
-    boxes = [box(p, n) for p, n in zip(place_names(points, names, points, AREA), names, strict=True)]
+    boxes = [box(p, n) for p, n in zip(place_labels(points, names, points, AREA), names, strict=True)]
     assert not any(overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
     marks = [(x - 4, y - 4, x + 4, y + 4) for x, y in points]
     assert not any(overlap(a, b) for a in boxes for b in marks)
@@ -199,7 +199,7 @@ def test_names_of_near_points_do_not_cover_each_other():
 
 @given(st.tuples(st.floats(5, 355), st.floats(30, 220)))
 def test_a_lone_name_stays_inside_and_beside_its_point(point):
-    (place,) = place_names([point], ["frozen"], [point], AREA)
+    (place,) = place_labels([point], ["frozen"], [point], AREA)
     left, top, right, bottom = box(place, "frozen")
     assert AREA[0] <= left <= right <= AREA[2]
     assert AREA[1] <= top <= bottom <= AREA[3]

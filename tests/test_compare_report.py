@@ -7,19 +7,19 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from compare_fixture import write_output
 from rich.console import Console
+from support.comparison_records import write_output
 
-from nc_tools.compare import (
+from nc_tools.comparison import (
     ComparedRun,
     Experiment,
-    PerClass,
+    RecallByClass,
     compare,
     compare_runs,
     render_terminal,
-    write_report,
+    write_comparison,
 )
-from nc_tools.compare.report import html_text
+from nc_tools.comparison.html_report import comparison_html
 
 PRIMARY = "test/gen/balanced_accuracy"
 VOID = {"meta", "br", "line", "rect", "circle", "path", "polyline", "polygon"}
@@ -32,7 +32,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(whole):
-    return html_text(whole)
+    return comparison_html(whole)
 
 
 class Nesting(HTMLParser):
@@ -105,7 +105,7 @@ def test_names_from_files_never_become_markup(whole):
     runs = [replace(run, arm=evil if run.arm == "etf_la" else run.arm) for run in whole.runs]
     experiment = Experiment(name=evil, question=evil, protocol={evil: evil}, tuning={"notes": [evil]})
     found = compare_runs(runs, "linear", experiment=experiment)
-    text = html_text(found)
+    text = comparison_html(found)
     parser, _ = read(text)
     assert "script" not in parser.tags
     assert "&lt;script&gt;" in text
@@ -113,28 +113,28 @@ def test_names_from_files_never_become_markup(whole):
 
 
 def test_all_files_are_written_whole(whole, tmp_path):
-    paths = write_report(whole, tmp_path / "report")
+    paths = write_comparison(whole, tmp_path / "report")
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
         "comparison.csv", "comparison.html", "comparison.json", "comparison.md", "over_nc1.svg",
     ]  # fmt: skip
     assert json.loads(paths["json"].read_text())["family"]["size"] == 6
-    assert write_report(whole, tmp_path / "one", formats=["csv"]).keys() == {"csv"}
+    assert write_comparison(whole, tmp_path / "one", formats=["csv"]).keys() == {"csv"}
     with pytest.raises(ValueError, match="got pdf"):
-        write_report(whole, tmp_path, formats=["pdf"])
+        write_comparison(whole, tmp_path, formats=["pdf"])
 
 
 def test_a_failing_write_leaves_the_old_file(whole, tmp_path, monkeypatch):
-    path = write_report(whole, tmp_path, formats=["md"])["md"]
+    path = write_comparison(whole, tmp_path, formats=["md"])["md"]
     before = path.read_text()
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        write_report(whole, tmp_path, formats=["md"])
+        write_comparison(whole, tmp_path, formats=["md"])
     assert path.read_text() == before
     assert [p.name for p in tmp_path.iterdir()] == ["comparison.md"]
 
 
 def test_the_csv_is_long_and_in_the_metrics_own_unit(whole, tmp_path):
-    rows = list(csv.DictReader(write_report(whole, tmp_path, formats=["csv"])["csv"].read_text().splitlines()))
+    rows = list(csv.DictReader(write_comparison(whole, tmp_path, formats=["csv"])["csv"].read_text().splitlines()))
     assert len(rows) == len(whole.arms) * len(whole.metrics)
     row = next(r for r in rows if r["arm"] == "etf_la" and r["metric"] == PRIMARY)
     assert float(row["diff"]) == pytest.approx(whole.test("etf_la").paired.mean)
@@ -164,17 +164,17 @@ def test_an_output_without_unicode_gets_ascii(whole):
 
 
 def test_markdown_stays_readable_and_safe(whole, tmp_path):
-    text = write_report(whole, tmp_path, formats=["md"])["md"].read_text()
+    text = write_comparison(whole, tmp_path, formats=["md"])["md"].read_text()
     assert "| ▲ etf_la | 5×3 |" in text
     runs = [replace(run, arm="a|b<i>" if run.arm == "etf_la" else run.arm) for run in whole.runs]
-    text = write_report(compare_runs(runs, "linear"), tmp_path, formats=["md"])["md"].read_text()
+    text = write_comparison(compare_runs(runs, "linear"), tmp_path, formats=["md"])["md"].read_text()
     assert r"a\|b\<i>" in text
 
 
 def test_a_bare_comparison_has_a_page_too():
     runs = [ComparedRun(arm, 0, 0, "FINISHED", {PRIMARY: v}) for arm, v in (("linear", 0.5), ("etf", 0.6))]
     found = compare_runs(runs, "linear")
-    _, text = read(html_text(found))
+    _, text = read(comparison_html(found))
     assert "Nothing can be said beyond doubt" in text
     printed = print_at(found, 80)
     assert "one pair: no interval" in printed
@@ -186,7 +186,7 @@ def test_a_bare_comparison_has_a_page_too():
 def test_two_seeds_and_a_wild_interval_do_not_flatten_the_others():
     values = {"linear": [0.5, 0.6, 0.55], "etf": [0.52, 0.621, 0.57], "wild": [0.9, 0.1, 0.4]}
     runs = [ComparedRun(arm, s, 0, "FINISHED", {PRIMARY: v}) for arm, vs in values.items() for s, v in enumerate(vs)]
-    page = html_text(compare_runs(runs, "linear"))
+    page = comparison_html(compare_runs(runs, "linear"))
     read(page)
     assert "nan" not in page.split("</style>")[1].replace("finance", "")
 
@@ -204,7 +204,7 @@ def test_a_thousand_classes_and_twelve_arms_make_a_page_that_opens_at_once(tmp_p
                 PRIMARY: float(generator.normal(0.5, 0.01)),
                 **{f"own/metric_{i}": 1.0 for i in range(40)},
             }
-            per_class = PerClass(names, counts, (50,) * 1000, recall)
+            per_class = RecallByClass(names, counts, (50,) * 1000, recall)
             runs.append(ComparedRun(f"arm_{arm}", seed, 0, "FINISHED", final, curves, per_class))
-    write_report(compare_runs(runs, "arm_0"), tmp_path)
+    write_comparison(compare_runs(runs, "arm_0"), tmp_path)
     assert (tmp_path / "comparison.html").stat().st_size < 2_000_000

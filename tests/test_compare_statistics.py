@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nc_tools.compare import statistics
-from nc_tools.compare.statistics import (
+from nc_tools.comparison import statistics
+from nc_tools.comparison.statistics import (
     detectable_difference,
     holm,
     mcnemar,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nc_tools.compare.variance import variance_shares
+from nc_tools.comparison.variance import variance_shares
 
 
 def slow(table):

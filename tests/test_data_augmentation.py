@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nc_tools.data.augmentation import Augment, Normalise, augment
+from nc_tools.data.augment import Augment, Normalize, augment
 
 
 def by_hand(image, view, padding):
@@ -90,16 +90,16 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="every image needs one view"):
         augment(noise(3, 1, 4, 4), torch.zeros(2).long(), Augment(1, flip=True))
     with pytest.raises(ValueError, match="positive in every channel"):
-        Normalise([0.5], [0.0])
+        Normalize([0.5], [0.0])
     with pytest.raises(ValueError, match="must both be"):
-        Normalise([0.5, 0.5], [0.5])
+        Normalize([0.5, 0.5], [0.5])
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_normalising_is_the_formula_in_the_asked_layout(channels_last):
+def test_normalizing_is_the_formula_in_the_asked_layout(channels_last):
     images = noise(4, 3, 6, 5)
     mean, std = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
-    out = Normalise(mean, std, channels_last=channels_last)(images)
+    out = Normalize(mean, std, channels_last=channels_last)(images)
     for c in range(3):
         expected = [(v / 255 - mean[c]) / std[c] for v in images[:, c].flatten().tolist()]
         assert out[:, c].flatten().tolist() == pytest.approx(expected, abs=2e-6)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from nc_tools.data import AsymmetricNoise, Augment, Cutout, ImageSet, SymmetricNoise, class_counts, make_loader
-from nc_tools.data.coarse import read_grouping
+from nc_tools.data.coarse_labels import read_grouping
 from nc_tools.data.csv_labels import read_labels
-from nc_tools.data.unknown import read_classes
+from nc_tools.data.ood_sets import read_classes
 
 PATHS = ("train/a/1.png", "train/a/2.png", "train/b/3.png")
 GOOD = "path,worse\ntrain/a/1.png,a\ntrain/a/2.png,b\ntrain/b/3.png,1\n"

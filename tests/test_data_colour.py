@@ -1,4 +1,4 @@
-"""Colours, tables, cutout and RandAugment, image by image against torchvision and against loops over pixels."""
+"""Colors, tables, cutout and RandAugment, image by image against torchvision and against loops over pixels."""
 
 import colorsys
 import math
@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
-from nc_tools.data import Augment, ColourJitter, Cutout, DataConfig, ImageSet, Loader, RandAugment
-from nc_tools.data import colour as c
-from nc_tools.data import tables as t
-from nc_tools.data.plan import check_views, plan_epoch
+from nc_tools.data import Augment, ColorJitter, Cutout, DataConfig, ImageSet, Loader, RandAugment
+from nc_tools.data import color_jitter as c
+from nc_tools.data import level_tables as t
+from nc_tools.data.epoch_plan import check_views, plan_epoch
 from nc_tools.data.rand_augment import OPERATIONS, operate
 
 STRENGTHS = torch.tensor([0.0, 0.3, 1.0, 1.7, 2.4])
@@ -59,9 +59,9 @@ def test_the_hue_turns_as_in_torchvision_and_in_the_standard_library(turn):
         h, s, v = colorsys.rgb_to_hsv(*(images[0, :, place, 3] / 255).tolist())
         expected = colorsys.hsv_to_rgb((h + turn) % 1.0, s, v)
         assert (out[0, :, place, 3] / 255).tolist() == pytest.approx(expected, abs=1e-5)
-    grey = pictures(1).float()
-    assert torch.equal(c.hue(grey, torch.full((5,), turn)), grey)
-    assert torch.equal(c.saturation(grey, STRENGTHS), grey)
+    gray = pictures(1).float()
+    assert torch.equal(c.hue(gray, torch.full((5,), turn)), gray)
+    assert torch.equal(c.saturation(gray, STRENGTHS), gray)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -116,7 +116,7 @@ def theirs(image, name, sign, size):
         "translate_y": lambda: tv.affine(image, translate=[0, int(sign * 150 / 331 * height * size)], **whole),
         "rotate": lambda: tv.rotate(image, sign * 30 * size),
         "brightness": lambda: tv.adjust_brightness(image, factor),
-        "colour": lambda: tv.adjust_saturation(image, factor),
+        "color": lambda: tv.adjust_saturation(image, factor),
         "contrast": lambda: tv.adjust_contrast(image, factor),
         "sharpness": lambda: tv.adjust_sharpness(image, factor),
         "posterize": lambda: tv.posterize(image, round(8 - 4 * size)),
@@ -141,7 +141,7 @@ def test_every_operation_is_torchvisions_on_its_image(magnitude, channels, heigh
         if name in ("shear_x", "shear_y", "rotate"):  # a pixel between two may fall to either side
             assert float((difference > 0).double().mean()) < 0.02, name
         else:
-            assert int(difference.max()) <= (1 if name in ("contrast", "colour", "sharpness") else 0), name
+            assert int(difference.max()) <= (1 if name in ("contrast", "color", "sharpness") else 0), name
     assert torch.equal(out[:2], images[:2])
 
 
@@ -186,7 +186,7 @@ def test_cutout_reaches_all_places_alike_and_keeps_the_layout():
 
 
 def test_jitter_is_its_parts_in_order_with_strengths_of_the_asked_range():
-    how = ColourJitter(brightness=0.4, contrast=0.3, saturation=1.5, hue=0.1)
+    how = ColorJitter(brightness=0.4, contrast=0.3, saturation=1.5, hue=0.1)
     drawn = how.draw(4000, torch.Generator().manual_seed(0))
     for place, (low, high) in enumerate([(0.6, 1.4), (0.7, 1.3), (0.0, 2.5), (-0.1, 0.1)]):
         column = drawn[:, place]
@@ -201,14 +201,14 @@ def test_jitter_is_its_parts_in_order_with_strengths_of_the_asked_range():
                             strict=True):  # fmt: skip
             x = f(x, float(value))
         assert int((out[i].int() - (x * 255).round().int()).abs().max()) <= 1
-    nothing = ColourJitter(0, 0, 0)
+    nothing = ColorJitter(0, 0, 0)
     assert torch.equal(nothing.apply(images, nothing.draw(5, torch.Generator())), images)
-    grey = pictures(1)
-    assert how.apply(grey, drawn[:5]).shape == grey.shape
+    gray = pictures(1)
+    assert how.apply(gray, drawn[:5]).shape == gray.shape
 
 
 def everything(**change):
-    parts = {"rand_augment": RandAugment(), "colour_jitter": ColourJitter(hue=0.1), "cutout": Cutout(3)} | change
+    parts = {"rand_augment": RandAugment(), "color_jitter": ColorJitter(hue=0.1), "cutout": Cutout(3)} | change
     return Augment(padding=1, flip=True, **parts)
 
 
@@ -220,7 +220,7 @@ def loader(how, views=1, seed=0):
 
 def test_one_operation_more_changes_the_draws_of_no_other():
     whole = plan_epoch(20, everything(), seed=3, epoch=2, views=2)
-    for name in ("rand_augment", "colour_jitter", "cutout"):
+    for name in ("rand_augment", "color_jitter", "cutout"):
         fewer = plan_epoch(20, everything(**{name: None}), seed=3, epoch=2, views=2)
         assert set(fewer.further) == set(whole.further) - {name}
         assert all(torch.equal(values, whole.further[key]) for key, values in fewer.further.items())
@@ -228,7 +228,7 @@ def test_one_operation_more_changes_the_draws_of_no_other():
         assert not torch.equal(whole.further[name].double(), whole.second_further[name].double())
         other = plan_epoch(20, everything(), seed=3, epoch=3).further[name]
         assert not torch.equal(whole.further[name].double(), other.double())
-    uniform = (whole.further["colour_jitter"][:, :3] - 0.6) / 0.8
+    uniform = (whole.further["color_jitter"][:, :3] - 0.6) / 0.8
     assert not torch.allclose(uniform.flatten()[:2], whole.further["cutout"].flatten()[:2], atol=1e-3)
     plain = plan_epoch(20, Augment(padding=1, flip=True), seed=3, epoch=2)
     assert torch.equal(plain.views, whole.views)
@@ -246,7 +246,7 @@ def test_loaders_do_all_of_it_in_order_and_resume(start):
 
         pixels = augment(noise(40, 3, 8, 8)[batch.index], plan.views[rows], how)
         pixels = how.rand_augment.apply(pixels, plan.further["rand_augment"][rows])
-        pixels = how.colour_jitter.apply(pixels, plan.further["colour_jitter"][rows])
+        pixels = how.color_jitter.apply(pixels, plan.further["color_jitter"][rows])
         inputs = (pixels.float() / 255 - 0.5) / 0.25
         inputs = how.cutout.apply(inputs, plan.further["cutout"][rows])
         torch.testing.assert_close(batch.inputs, inputs, atol=1e-5, rtol=1e-5)
@@ -254,9 +254,9 @@ def test_loaders_do_all_of_it_in_order_and_resume(start):
 
 def test_two_views_may_differ_by_any_operation():
     still = {"padding": 0, "flip": False}
-    for how in (Augment(**still, cutout=Cutout(4)), Augment(**still, colour_jitter=ColourJitter())):
+    for how in (Augment(**still, cutout=Cutout(4)), Augment(**still, color_jitter=ColorJitter())):
         batch = next(loader(how, views=2).epoch(0))
-        assert not torch.equal(batch.inputs, batch.second)
+        assert not torch.equal(batch.inputs, batch.second_view)
         check_views(2, how)
     with pytest.raises(ValueError, match="two views of an image differ by augmentation"):
         check_views(2, Augment(**still))
@@ -272,9 +272,9 @@ def test_the_global_generator_is_left_alone():
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda: ColourJitter(brightness=-0.1), "brightness of a colour jitter must not be negative"),
-        (lambda: ColourJitter(contrast=math.inf), "contrast of a colour jitter"),
-        (lambda: ColourJitter(hue=0.6), r"colour circle in \[0, 0.5\], got 0.6"),
+        (lambda: ColorJitter(brightness=-0.1), "brightness of a color jitter must not be negative"),
+        (lambda: ColorJitter(contrast=math.inf), "contrast of a color jitter"),
+        (lambda: ColorJitter(hue=0.6), r"color circle in \[0, 0.5\], got 0.6"),
         (lambda: Cutout(0), "must be at least 1, got 0"),
         (lambda: RandAugment(operations=0), "at least 1 operation, got 0"),
         (lambda: RandAugment(magnitude=31), "lies in 0 to 30, got 31"),
@@ -287,26 +287,26 @@ def test_what_cannot_be_meant_is_refused(make, told):
 
 def test_configurations_reach_them_and_old_hashes_hold():
     from nc_tools.data import augment_for
-    from nc_tools.experiment.encode import decode, encode
     from nc_tools.experiment.overrides import parse_setting, put
+    from nc_tools.experiment.serialize import decode, encode
     from nc_tools.training import OptimConfig, TrainConfig
 
     config = DataConfig(source="imagefolder:x")
     for text in (
         "rand_augment=RandAugment(1, magnitude=5)",
-        "colour_jitter=ColourJitter(0.2)",
+        "color_jitter=ColorJitter(0.2)",
         "cutout=Cutout(size=8)",
     ):
         config = put(config, *parse_setting(text))
-    assert augment_for(config, 32) == Augment(4, True, RandAugment(1, 5), ColourJitter(0.2), Cutout(8))
+    assert augment_for(config, 32) == Augment(4, True, RandAugment(1, 5), ColorJitter(0.2), Cutout(8))
     assert decode(encode(config)) == config
-    new = {"rand_augment", "colour_jitter", "cutout", "sampling", "class_counts", "pareto_alpha", "mixing", "sharpness"}
+    new = {"rand_augment", "color_jitter", "cutout", "sampling", "class_counts", "pareto_alpha", "mixing", "sharpness"}
     assert not new & {key for kind in (DataConfig, TrainConfig, OptimConfig) for key in encode(kind())}
     training = put(TrainConfig(), *parse_setting("mixing=CutMix(1.0, until=0.8)"))
-    optim = put(OptimConfig(), *parse_setting("sharpness=AsymmetricSharpnessAware(0.1)"))
+    optim = put(OptimConfig(), *parse_setting("sam=AsymmetricSharpnessAware(0.1)"))
     for made in (training, optim):
         assert decode(encode(made)) == made
-    assert (training.mixing.until, optim.sharpness.rho) == (0.8, 0.1)
+    assert (training.mixing.until, optim.sam.rho) == (0.8, 0.1)
 
 
 @pytest.mark.gpu

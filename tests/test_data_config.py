@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from nc_tools.data.augmentation import Augment, augment_for
-from nc_tools.data.config import DataConfig
+from nc_tools.data.augment import Augment, augment_for
+from nc_tools.data.data_config import DataConfig
 from nc_tools.data.source_names import parse_labels, parse_source
 
 

@@ -5,18 +5,18 @@ import pytest
 import torch
 from PIL import Image
 
-from nc_tools.data import cache as cache_module
+from nc_tools.data import decoded_cache as cache_module
 from nc_tools.data import folder as folder_module
-from nc_tools.data.config import DataConfig
+from nc_tools.data.data_config import DataConfig
 from nc_tools.data.decode import UnreadableImageError, decode_image
 from nc_tools.data.folder import list_folder
-from nc_tools.data.images import ImageFiles, ImageSet
-from nc_tools.data.sources import load
+from nc_tools.data.image_set import ImageFiles, ImageSet
+from nc_tools.data.load_data import load_data
 
 
-def save(path, colour=(200, 30, 60), size=(8, 8), mode="RGB", **options):
+def save(path, color=(200, 30, 60), size=(8, 8), mode="RGB", **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).convert(mode).save(path, **options)
+    Image.new("RGB", size, color).convert(mode).save(path, **options)
 
 
 def config(root, **options):
@@ -30,11 +30,11 @@ def tree(tmp_path):
     for split, count in (("train", 3), ("test", 2)):
         for k, name in enumerate(("crow", "owl")):
             for i in range(count):
-                save(root / split / name / f"{i}.png", colour=(40 * i, 100 * k, 7))
+                save(root / split / name / f"{i}.png", color=(40 * i, 100 * k, 7))
     return root
 
 
-def colour(path, channels=3, size=8):
+def color(path, channels=3, size=8):
     pixels = decode_image(path, size, channels)
     assert pixels.shape == (channels, size, size)
     assert pixels.dtype == np.uint8
@@ -44,37 +44,37 @@ def colour(path, channels=3, size=8):
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "gif", "webp", "ppm", "tga", "PNG"])
 def test_every_common_format_is_read(tmp_path, suffix):
     save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
-    assert colour(tmp_path / f"a.{suffix}") == [200, 30, 60]
+    assert color(tmp_path / f"a.{suffix}") == [200, 30, 60]
 
 
 def test_a_wrong_suffix_does_not_matter(tmp_path):
     save(tmp_path / "a.jpg", format="PNG")
-    assert colour(tmp_path / "a.jpg") == [200, 30, 60]
+    assert color(tmp_path / "a.jpg") == [200, 30, 60]
 
 
-def test_grey_palette_bilevel_and_cmyk(tmp_path):
-    save(tmp_path / "grey.png", mode="L", colour=(90, 90, 90))
-    save(tmp_path / "palette.png", mode="P", colour=(255, 0, 0))
-    save(tmp_path / "bilevel.png", mode="1", colour=(255, 255, 255))
-    save(tmp_path / "cmyk.tiff", mode="CMYK", colour=(255, 0, 0))
-    assert colour(tmp_path / "grey.png") == [90, 90, 90]
-    assert colour(tmp_path / "grey.png", channels=1) == [90]
-    assert colour(tmp_path / "palette.png") == [255, 0, 0]
-    assert colour(tmp_path / "bilevel.png") == [255, 255, 255]
-    assert colour(tmp_path / "cmyk.tiff") == [255, 0, 0]
+def test_gray_palette_bilevel_and_cmyk(tmp_path):
+    save(tmp_path / "gray.png", mode="L", color=(90, 90, 90))
+    save(tmp_path / "palette.png", mode="P", color=(255, 0, 0))
+    save(tmp_path / "bilevel.png", mode="1", color=(255, 255, 255))
+    save(tmp_path / "cmyk.tiff", mode="CMYK", color=(255, 0, 0))
+    assert color(tmp_path / "gray.png") == [90, 90, 90]
+    assert color(tmp_path / "gray.png", channels=1) == [90]
+    assert color(tmp_path / "palette.png") == [255, 0, 0]
+    assert color(tmp_path / "bilevel.png") == [255, 255, 255]
+    assert color(tmp_path / "cmyk.tiff") == [255, 0, 0]
 
 
 def test_transparency_is_laid_on_white(tmp_path):
     Image.new("RGBA", (8, 8), (200, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.new("RGBA", (8, 8), (200, 0, 0, 102)).save(tmp_path / "half.png")
-    Image.new("LA", (8, 8), (0, 0)).save(tmp_path / "grey.png")
+    Image.new("LA", (8, 8), (0, 0)).save(tmp_path / "gray.png")
     palette = Image.new("P", (8, 8), 0)
     palette.putpalette([10, 20, 30])
     palette.save(tmp_path / "palette.png", transparency=0)
-    assert colour(tmp_path / "clear.png") == [255, 255, 255]
-    assert colour(tmp_path / "half.png") == [233, 153, 153]  # 0.4 of the colour and 0.6 of white
-    assert colour(tmp_path / "grey.png") == [255, 255, 255]
-    assert colour(tmp_path / "palette.png") == [255, 255, 255]
+    assert color(tmp_path / "clear.png") == [255, 255, 255]
+    assert color(tmp_path / "half.png") == [233, 153, 153]  # 0.4 of the color and 0.6 of white
+    assert color(tmp_path / "gray.png") == [255, 255, 255]
+    assert color(tmp_path / "palette.png") == [255, 255, 255]
 
 
 def test_sixteen_bits_are_scaled_and_floats_refused(tmp_path):
@@ -82,7 +82,7 @@ def test_sixteen_bits_are_scaled_and_floats_refused(tmp_path):
     Image.fromarray(values).save(tmp_path / "deep.png")
     Image.fromarray(values).save(tmp_path / "deep.tiff")
     Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(tmp_path / "float.tiff")
-    assert colour(tmp_path / "deep.png") == colour(tmp_path / "deep.tiff") == [199, 199, 199]
+    assert color(tmp_path / "deep.png") == color(tmp_path / "deep.tiff") == [199, 199, 199]
     with pytest.raises(UnreadableImageError, match="32-bit image"):
         decode_image(tmp_path / "float.tiff", 8, 3)
 
@@ -98,7 +98,7 @@ def test_the_camera_orientation_is_applied(tmp_path):
     assert pixels[:, :, :3].max() == 0
 
 
-def test_the_centre_is_kept(tmp_path):
+def test_the_center_is_kept(tmp_path):
     wide = Image.new("RGB", (40, 16), (255, 0, 0))
     wide.paste((0, 255, 0), (12, 0, 28, 16))  # the central square is green
     wide.save(tmp_path / "wide.png")
@@ -129,7 +129,7 @@ def test_shrinking_is_antialiased(tmp_path):
 
 def test_an_extreme_strip_costs_no_memory(tmp_path):
     save(tmp_path / "strip.png", size=(20000, 1))
-    assert colour(tmp_path / "strip.png", size=64) == [200, 30, 60]
+    assert color(tmp_path / "strip.png", size=64) == [200, 30, 60]
 
 
 def test_uneven_folders_get_the_median_of_the_shorter_sides(tree):
@@ -145,20 +145,20 @@ def test_uneven_folders_get_the_median_of_the_shorter_sides(tree):
     for name, size in sizes.items():
         save(tree / "train" / "crow" / f"{name}.png", size=size)
     # Shorter sides of the 13 training images: 8 x 6, 11, 12, 12, 13, 14, 70, 400.
-    assert load(config(tree)).train.shape == (3, 11, 11)
-    assert load(config(tree, image_size=5)).test.shape == (3, 5, 5)
+    assert load_data(config(tree)).train.shape == (3, 11, 11)
+    assert load_data(config(tree, image_size=5)).test.shape == (3, 5, 5)
 
 
 def test_a_large_default_is_capped(tmp_path):
     for split in ("train", "test"):
         for name in ("a", "b"):
             save(tmp_path / split / name / "0.png", size=(400, 300))
-    assert load(config(tmp_path)).train.shape == (3, 224, 224)
-    assert load(config(tmp_path, image_size=300)).train.shape == (3, 300, 300)
+    assert load_data(config(tmp_path)).train.shape == (3, 224, 224)
+    assert load_data(config(tmp_path, image_size=300)).train.shape == (3, 300, 300)
 
 
 def test_images_labels_and_paths_belong_together(tree):
-    train = load(config(tree)).train
+    train = load_data(config(tree)).train
     assert isinstance(train, ImageSet)
     assert train.classes == ("crow", "owl")
     assert train.paths == tuple(f"train/{name}/{i}.png" for name in ("crow", "owl") for i in range(3))
@@ -174,7 +174,7 @@ def test_stray_files_are_passed_over_and_nested_ones_found(tree):
     (tree / "train" / "owl" / "Thumbs.db").write_bytes(b"x")
     (tree / "train" / "notes.txt").write_text("x")
     (tree / "words.txt").write_text("x")
-    assert [p for p in load(config(tree)).train.paths if "owl" in p][-1] == "train/owl/deep/er/9.png"
+    assert [p for p in load_data(config(tree)).train.paths if "owl" in p][-1] == "train/owl/deep/er/9.png"
     assert len(list_folder(tree).train.paths) == 7
 
 
@@ -190,14 +190,14 @@ def test_val_stands_in_for_test_and_test_wins_over_val(tree):
 def test_one_tree_is_split_by_class_always_the_same(tmp_path, below):
     for name, count in (("a", 20), ("b", 5), ("c", 2)):
         for i in range(count):
-            save(tmp_path / below / name / f"{i:02d}.png", colour=(i, 0, 0))
+            save(tmp_path / below / name / f"{i:02d}.png", color=(i, 0, 0))
     first, second = list_folder(tmp_path), list_folder(tmp_path)
     assert first.train.paths == second.train.paths
     assert sorted(first.train.paths + first.test.paths) == sorted(
         path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")
     )
     assert first.test.labels.bincount().tolist() == [4, 1, 1]
-    assert load(config(tmp_path)).train.labels.bincount().tolist() == [16, 4, 1]
+    assert load_data(config(tmp_path)).train.labels.bincount().tolist() == [16, 4, 1]
 
 
 def test_folders_that_cannot_be_meant_are_refused(tree, tmp_path):
@@ -234,10 +234,10 @@ def damaged(tree):
 @pytest.mark.parametrize("memory_gb", [None, 0])
 def test_damaged_files_are_all_named_and_can_be_skipped(damaged, memory_gb):
     with pytest.raises(UnreadableImageError) as caught:
-        load(config(damaged, memory_gb=memory_gb))
+        load_data(config(damaged, memory_gb=memory_gb))
     for part in ("2 of 8 images", "train/crow/note.jpg", "train/owl/cut.png", "--skip-unreadable"):
         assert part in str(caught.value)
-    sources = load(config(damaged, memory_gb=memory_gb, skip_unreadable=True))
+    sources = load_data(config(damaged, memory_gb=memory_gb, skip_unreadable=True))
     assert sources.skipped == ("train/crow/note.jpg", "train/owl/cut.png", "test/owl/empty.png")
     assert sources.train.paths == tuple(f"train/{name}/{i}.png" for name in ("crow", "owl") for i in range(3))
     assert sources.train.take(torch.arange(6))[:, 1, 0, 0].tolist() == [0, 0, 0, 100, 100, 100]
@@ -248,18 +248,18 @@ def test_a_class_of_only_damaged_files_is_named(tree):
     for i in range(3):
         (tree / "train" / "owl" / f"{i}.png").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"train part of .* has none of owl"):
-        load(config(tree, skip_unreadable=True))
+        load_data(config(tree, skip_unreadable=True))
 
 
 def test_a_folder_of_no_readable_image_is_refused(tree):
     for path in tree.rglob("*.png"):
         path.write_bytes(b"x")
     with pytest.raises(UnreadableImageError, match="no image under"):
-        load(config(tree))
+        load_data(config(tree))
 
 
 def test_streaming_holds_paths_and_has_the_same_statistics_and_fingerprint(tree):
-    memory, files = load(config(tree)), load(config(tree, memory_gb=0))
+    memory, files = load_data(config(tree)), load_data(config(tree, memory_gb=0))
     assert isinstance(memory.train, ImageSet)
     assert isinstance(files.train, ImageFiles)
     assert memory.fingerprint == files.fingerprint
@@ -274,7 +274,7 @@ def test_streaming_holds_paths_and_has_the_same_statistics_and_fingerprint(tree)
 
 def test_progress_is_reported(tree):
     calls = []
-    load(config(tree), progress=lambda done, total: calls.append((done, total)))
+    load_data(config(tree), progress=lambda done, total: calls.append((done, total)))
     assert calls == [(6, 6), (4, 4)]
 
 
@@ -289,20 +289,20 @@ def decoded(monkeypatch):
 
 @pytest.mark.parametrize("memory_gb", [None, 0])
 def test_the_cache_spares_decoding_and_changes_nothing(tree, tmp_path, decoded, memory_gb):
-    first = load(config(tree, memory_gb=memory_gb), cache=tmp_path / "cache")
+    first = load_data(config(tree, memory_gb=memory_gb), cache=tmp_path / "cache")
     assert len(decoded) == 2
-    second = load(config(tree, memory_gb=memory_gb), cache=tmp_path / "cache")
+    second = load_data(config(tree, memory_gb=memory_gb), cache=tmp_path / "cache")
     assert len(decoded) == 2
-    assert first.fingerprint == second.fingerprint == load(config(tree)).fingerprint
+    assert first.fingerprint == second.fingerprint == load_data(config(tree)).fingerprint
     assert torch.equal(first.train.take(torch.arange(6)), second.train.take(torch.arange(6)))
     assert torch.equal(first.std, second.std)
     assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".safetensors"] * 2
 
 
 def test_a_changed_folder_is_decoded_anew_in_the_same_place(tree, tmp_path, decoded):
-    before = load(config(tree), cache=tmp_path / "cache")
-    save(tree / "train" / "owl" / "0.png", colour=(1, 2, 3), size=(9, 9))
-    after = load(config(tree, image_size=8), cache=tmp_path / "cache")
+    before = load_data(config(tree), cache=tmp_path / "cache")
+    save(tree / "train" / "owl" / "0.png", color=(1, 2, 3), size=(9, 9))
+    after = load_data(config(tree, image_size=8), cache=tmp_path / "cache")
     assert len(decoded) == 3  # only the training part changed
     assert after.train.images[3, :, 0, 0].tolist() == [1, 2, 3]
     assert before.fingerprint != after.fingerprint
@@ -311,34 +311,34 @@ def test_a_changed_folder_is_decoded_anew_in_the_same_place(tree, tmp_path, deco
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
 def test_a_damaged_cache_is_never_trusted(tree, tmp_path, decoded, damage):
-    first = load(config(tree), cache=tmp_path / "cache")
+    first = load_data(config(tree), cache=tmp_path / "cache")
     for path in (tmp_path / "cache").iterdir():
         raw = bytearray(path.read_bytes())
         if damage == "flipped":
             where = raw.rindex(bytes([100, 100, 100]))  # a pixel
             raw[where] = 99
         path.write_bytes({"cut": raw[:-40], "flipped": raw, "empty": b""}[damage])
-    second = load(config(tree), cache=tmp_path / "cache")
+    second = load_data(config(tree), cache=tmp_path / "cache")
     assert len(decoded) == 4
     assert torch.equal(first.train.images, second.train.images)
-    load(config(tree), cache=tmp_path / "cache")
+    load_data(config(tree), cache=tmp_path / "cache")
     assert len(decoded) == 4
 
 
 def test_damaged_images_stay_known_to_the_cache(damaged, tmp_path, decoded):
     with pytest.raises(UnreadableImageError):
-        load(config(damaged), cache=tmp_path / "cache")
-    first = load(config(damaged, skip_unreadable=True), cache=tmp_path / "cache")
+        load_data(config(damaged), cache=tmp_path / "cache")
+    first = load_data(config(damaged, skip_unreadable=True), cache=tmp_path / "cache")
     assert len(decoded) == 2
     assert len(first.skipped) == 3
     with pytest.raises(UnreadableImageError, match=r"note\.jpg"):
-        load(config(damaged), cache=tmp_path / "cache")
+        load_data(config(damaged), cache=tmp_path / "cache")
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(tree, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.warns(UserWarning, match="could not be cached"):
-        sources = load(config(tree), cache=tmp_path / "file")
+        sources = load_data(config(tree), cache=tmp_path / "file")
     assert len(sources.train) == 6
 
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nc_tools.data.config import DataConfig
+from nc_tools.data.data_config import DataConfig
 from nc_tools.data.imbalance import (
     class_counts,
     long_tailed,
@@ -13,7 +13,7 @@ from nc_tools.data.imbalance import (
     split_holdout,
     subset_of_counts,
 )
-from nc_tools.data.sources import load
+from nc_tools.data.load_data import load_data
 from nc_tools.data.subsets import make_subsets
 
 PUBLISHED = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
@@ -182,7 +182,7 @@ def test_pareto_follows_its_exponent_and_bad_ones_are_refused():
     with pytest.raises(ValueError, match="pareto_alpha must be positive and finite"):
         DataConfig(pareto_alpha=-1.0)
     config = DataConfig(imbalance=10, profile="pareto", pareto_alpha=2.0)
-    sources = load(config)
+    sources = load_data(config)
     whole = class_counts(sources.train.labels, 10)
     expected = long_tailed_counts(whole, 10, "pareto", pareto_alpha=2.0)
     assert make_subsets(sources, config, seed=0).counts.tolist() == expected.tolist()
@@ -193,7 +193,7 @@ def test_pareto_follows_its_exponent_and_bad_ones_are_refused():
 def test_own_counts_are_kept_to_the_sample(protocol):
     counts = (5, 60, 1, 7, 7, 7, 20, 80, 3, 2)
     config = DataConfig(class_counts=counts, protocol=protocol)
-    sources = load(config)
+    sources = load_data(config)
     subsets = [make_subsets(sources, config, seed) for seed in (0, 0, 1)]
     for subset in subsets:
         assert tuple(subset.counts.tolist()) == counts

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nc_tools.data.augmentation import Augment, Normalise, augment
-from nc_tools.data.config import DataConfig
-from nc_tools.data.images import ImageFiles, ImageSet
+from nc_tools.data.augment import Augment, Normalize, augment
+from nc_tools.data.data_config import DataConfig
+from nc_tools.data.epoch_plan import batch_bounds, plan_epoch
+from nc_tools.data.image_set import ImageFiles, ImageSet
+from nc_tools.data.load_data import load_data
 from nc_tools.data.loader import Loader, evaluation_batches, make_loader
-from nc_tools.data.plan import batch_bounds, plan_epoch
-from nc_tools.data.sources import load
-from nc_tools.data.stream import StreamLoader
+from nc_tools.data.stream_loader import StreamLoader
 
 STATS = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25]}
 HOW = Augment(padding=1, flip=True)
@@ -36,7 +36,7 @@ def files(tmp_path_factory):
             folder = root / split / "abcd"[i % 4]
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:02d}.png")
-    return load(DataConfig(source=f"imagefolder:{root}", memory_gb=0)).train
+    return load_data(DataConfig(source=f"imagefolder:{root}", memory_gb=0)).train
 
 
 def same(left, right):
@@ -68,7 +68,7 @@ def test_an_epoch_is_the_indices_once_and_inputs_belong_to_their_index(memory):
     assert sorted(seen.tolist()) == sorted(indices.tolist()) != seen.tolist()
     for batch in batches:
         assert batch.labels.tolist() == memory.labels[batch.index].tolist()
-        assert torch.equal(batch.inputs, Normalise(**STATS)(memory.images[batch.index]))
+        assert torch.equal(batch.inputs, Normalize(**STATS)(memory.images[batch.index]))
 
 
 def test_epochs_and_seeds_differ_in_order_and_in_views(memory):
@@ -102,13 +102,13 @@ def test_a_second_view_is_another_draw_and_leaves_the_first_as_it_was(memory):
     one, two = (Loader(memory, torch.arange(40), 40, **STATS, augment=HOW, seed=3, views=views) for views in (1, 2))
     alone, both = next(one.epoch(1)), next(two.epoch(1))
     same(alone, both)
-    assert alone.second is None
-    assert both.second.shape == both.inputs.shape
+    assert alone.second_view is None
+    assert both.second_view.shape == both.inputs.shape
     plan = plan_epoch(40, HOW, 3, 1, views=2)
     assert plan_epoch(40, HOW, 3, 1).second is None
     assert plan.views.tolist() == plan_epoch(40, HOW, 3, 1).views.tolist() != plan.second.tolist()
     expected = augment(memory.images[both.index], plan.second, HOW)
-    assert torch.equal(both.second, Normalise(**STATS)(expected))
+    assert torch.equal(both.second_view, Normalize(**STATS)(expected))
     # Independent of the first: of 18 views one in 18 agrees by chance.
     many = plan_epoch(20_000, HOW, 3, 1, views=2)
     assert abs((many.views == many.second).double().mean() * HOW.views - 1) < 0.15
@@ -126,7 +126,7 @@ def test_second_views_and_tags_are_the_same_from_memory_and_from_files(files, st
     assert isinstance(streamed, StreamLoader)
     for left, right in zip(ours.epoch(2, start), streamed.epoch(2, start), strict=True):
         same(left, right)
-        assert torch.equal(left.second, right.second)
+        assert torch.equal(left.second_view, right.second_view)
         assert torch.equal(left.tags, right.tags)
         assert torch.equal(left.tags, tags[left.index])
 
@@ -173,7 +173,7 @@ def test_evaluation_keeps_the_order(memory, files):
     for images in (memory, files):
         batches = list(evaluation_batches(images, torch.tensor([5, 2, 9]), 2, **STATS, workers=0))
         assert [b.index.tolist() for b in batches] == [[5, 2], [9]]
-        assert torch.equal(batches[0].inputs, Normalise(**STATS)(images.take(torch.tensor([5, 2]))))
+        assert torch.equal(batches[0].inputs, Normalize(**STATS)(images.take(torch.tensor([5, 2]))))
         assert batches[1].labels.tolist() == images.labels[[9]].tolist()
     assert list(evaluation_batches(memory, torch.zeros(0).long(), 2, **STATS)) == []
 

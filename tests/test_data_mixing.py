@@ -7,27 +7,27 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from test_training import Batches, small
+from support.small_training import Batches, small
 
+from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.data import CutMix, MixedBatches, Mixup
-from nc_tools.data.mixing import Draw, draw_mixing, mix
+from nc_tools.data.mixing import MixingDraw, draw_mixing, mix
 from nc_tools.heads import CosineHead, ETFHead, LinearHead, NearestETFHead
-from nc_tools.interruption import Killed, StopSignal
 from nc_tools.losses import (
-    BinaryCrossEntropy,
-    CrossEntropy,
-    DeferredReweighting,
-    DotRegression,
-    EarlyLearning,
-    FeatureDecay,
-    PickAllLabel,
-    SupCon,
-    WeightedSum,
+    BinaryCrossEntropyLoss,
+    CrossEntropyLoss,
+    DeferredReweightingLoss,
+    DotRegressionLoss,
+    EarlyLearningLoss,
+    FeatureDecayLoss,
+    PickAllLabelLoss,
+    SupConLoss,
+    WeightedSumLoss,
     term,
 )
 from nc_tools.records import Batch
 from nc_tools.training import OptimConfig, TrainConfig, batch_terms, fit
-from nc_tools.training.terms import check_mixing
+from nc_tools.training.mixed_loss import check_mixing
 
 
 def images(count=5, height=4, width=6, seed=0):
@@ -39,7 +39,7 @@ def images(count=5, height=4, width=6, seed=0):
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.8, 1.0])
 def test_mixup_is_the_mean_written_out(share):
     batch = images()
-    mixed = mix(batch, Mixup(), Draw(share, (0.0, 0.0)))
+    mixed = mix(batch, Mixup(), MixingDraw(share, (0.0, 0.0)))
     for i in range(5):
         one, two = batch.inputs[i].flatten().tolist(), batch.inputs[i - 1].flatten().tolist()
         expected = [share * a + (1 - share) * b for a, b in zip(one, two, strict=True)]
@@ -53,12 +53,12 @@ def test_mixup_is_the_mean_written_out(share):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.77, 1.0])
-@pytest.mark.parametrize("centre", [(0.0, 0.0), (0.5, 0.5), (0.99, 0.1)])
-def test_cutmix_is_the_box_written_out(share, centre):
+@pytest.mark.parametrize("center", [(0.0, 0.0), (0.5, 0.5), (0.99, 0.1)])
+def test_cutmix_is_the_box_written_out(share, center):
     batch = images(height=8, width=6)
-    mixed = mix(batch, CutMix(), Draw(share, centre))
+    mixed = mix(batch, CutMix(), MixingDraw(share, center))
     high, wide = int(8 * math.sqrt(1 - share)) // 2, int(6 * math.sqrt(1 - share)) // 2
-    y, x = int(centre[0] * 8), int(centre[1] * 6)
+    y, x = int(center[0] * 8), int(center[1] * 6)
     kept = 0
     for row in range(8):
         for column in range(6):
@@ -75,7 +75,7 @@ def test_what_came_in_is_left_alone_and_tags_and_outliers_go_along():
     batch = replace(images(), tags=torch.eye(5).bool(), outliers=torch.ones(2, 2, 4, 6))
     before = batch.inputs.clone()
     for how in (Mixup(), CutMix()):
-        mixed = mix(batch, how, Draw(0.6, (0.5, 0.5)))
+        mixed = mix(batch, how, MixingDraw(0.6, (0.5, 0.5)))
         assert torch.equal(batch.inputs, before)
         assert torch.equal(mixed.tags, batch.tags)
         assert torch.equal(mixed.partner.tags, batch.tags.roll(1, 0))
@@ -87,7 +87,7 @@ def test_what_came_in_is_left_alone_and_tags_and_outliers_go_along():
 @pytest.mark.parametrize("share", [0.3, 0.6])
 def test_the_layout_of_the_inputs_is_kept(how, share):
     batch = replace(images(), inputs=images().inputs.contiguous(memory_format=torch.channels_last))
-    assert mix(batch, how, Draw(share, (0.5, 0.5))).inputs.is_contiguous(memory_format=torch.channels_last)
+    assert mix(batch, how, MixingDraw(share, (0.5, 0.5))).inputs.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
@@ -95,7 +95,7 @@ def test_shares_follow_the_beta_distribution(alpha):
     draws = [d for epoch in range(20) for d in draw_mixing(alpha, 100, 3, epoch)]
     assert stats.kstest([d.share for d in draws], stats.beta(alpha, alpha).cdf).pvalue > 1e-3
     for place in (0, 1):
-        assert stats.kstest([d.centre[place] for d in draws], stats.uniform.cdf).pvalue > 1e-3
+        assert stats.kstest([d.center[place] for d in draws], stats.uniform.cdf).pvalue > 1e-3
 
 
 def test_draws_are_named_by_seed_and_epoch_and_never_change():
@@ -132,17 +132,17 @@ def test_mixing_ends_where_it_is_told_to(until, mixed):
 @pytest.mark.parametrize(
     "loss",
     [
-        CrossEntropy(),
-        DotRegression(),
-        BinaryCrossEntropy(3),
-        DeferredReweighting([9, 3, 1]),
-        WeightedSum([term(1.0, CrossEntropy()), term(0.1, FeatureDecay())]),
+        CrossEntropyLoss(),
+        DotRegressionLoss(),
+        BinaryCrossEntropyLoss(3),
+        DeferredReweightingLoss([9, 3, 1]),
+        WeightedSumLoss([term(1.0, CrossEntropyLoss()), term(0.1, FeatureDecayLoss())]),
     ],
     ids=lambda loss: type(loss).__name__,
 )
 @pytest.mark.parametrize("head", [LinearHead, ETFHead, CosineHead])
 def test_losses_are_interpolated(loss, head):
-    batch = mix(images(9, 1, 3), Mixup(), Draw(0.7, (0.0, 0.0)))
+    batch = mix(images(9, 1, 3), Mixup(), MixingDraw(0.7, (0.0, 0.0)))
     loss.set_progress(0.9)
     outputs = head(6, 3).outputs(batch.inputs.flatten(1))
     own = float(loss(outputs, replace(batch, partner=None)).detach())
@@ -150,29 +150,29 @@ def test_losses_are_interpolated(loss, head):
     told = {name: float(value.detach()) for name, value in batch_terms(loss, outputs, batch).items()}
     assert set(told) == set(loss.terms(outputs, batch))
     assert sum(told.values()) == pytest.approx(0.7 * own + 0.3 * other, rel=1e-5)
-    if not isinstance(loss, FeatureDecay):
+    if not isinstance(loss, FeatureDecayLoss):
         assert own != pytest.approx(other)
 
 
 def test_cross_entropy_of_a_mixed_batch_is_that_of_soft_labels():
-    batch = mix(images(9, 1, 3), Mixup(), Draw(0.7, (0.0, 0.0)))
+    batch = mix(images(9, 1, 3), Mixup(), MixingDraw(0.7, (0.0, 0.0)))
     outputs = LinearHead(6, 3).outputs(batch.inputs.flatten(1))
     soft = 0.7 * torch.eye(3)[batch.labels] + 0.3 * torch.eye(3)[batch.partner.labels]
     expected = torch.nn.functional.cross_entropy(outputs.logits, soft)
-    torch.testing.assert_close(batch_terms(CrossEntropy(), outputs, batch)["CrossEntropy"], expected)
+    torch.testing.assert_close(batch_terms(CrossEntropyLoss(), outputs, batch)["CrossEntropyLoss"], expected)
 
 
 def test_tags_are_interpolated_too():
-    batch = mix(replace(images(3, 1, 3), tags=torch.eye(3).bool()), Mixup(), Draw(0.8, (0.0, 0.0)))
-    outputs, loss = LinearHead(6, 3).outputs(batch.inputs.flatten(1)), PickAllLabel()
-    told = batch_terms(loss, outputs, batch)["PickAllLabel"]
+    batch = mix(replace(images(3, 1, 3), tags=torch.eye(3).bool()), Mixup(), MixingDraw(0.8, (0.0, 0.0)))
+    outputs, loss = LinearHead(6, 3).outputs(batch.inputs.flatten(1)), PickAllLabelLoss()
+    told = batch_terms(loss, outputs, batch)["PickAllLabelLoss"]
     torch.testing.assert_close(told, 0.8 * loss(outputs, batch) + 0.2 * loss(outputs, batch.partner))
 
 
 def test_mixup_with_deferred_reweighting_is_the_published_sum():
     """lam CE(w)(y) + (1 - lam) CE(w)(y'), each divided by the weights of its labels, the same ones in another order."""
-    batch = mix(images(9, 1, 3), Mixup(), Draw(0.6, (0.0, 0.0)))
-    loss = DeferredReweighting([90, 10, 3])
+    batch = mix(images(9, 1, 3), Mixup(), MixingDraw(0.6, (0.0, 0.0)))
+    loss = DeferredReweightingLoss([90, 10, 3])
     for progress in (0.0, 0.9):
         loss.set_progress(progress)
         outputs = LinearHead(6, 3).outputs(batch.inputs.flatten(1))
@@ -180,22 +180,22 @@ def test_mixup_with_deferred_reweighting_is_the_published_sum():
             torch.nn.functional.cross_entropy(outputs.logits, side.labels, weight=loss.weight)
             for side in (batch, batch.partner)
         ]
-        told = batch_terms(loss, outputs, batch)["DeferredReweighting"]
+        told = batch_terms(loss, outputs, batch)["DeferredReweightingLoss"]
         torch.testing.assert_close(told, 0.6 * sides[0] + 0.4 * sides[1])
 
 
 def test_a_losses_state_moves_once_by_the_larger_share():
-    batch = mix(images(4, 1, 3), Mixup(), Draw(0.3, (0.0, 0.0)))
+    batch = mix(images(4, 1, 3), Mixup(), MixingDraw(0.3, (0.0, 0.0)))
     batch = replace(batch, index=batch.index - 100, partner=replace(batch.partner, index=batch.partner.index - 100))
-    loss, once = EarlyLearning(4, 3, momentum=0.5), EarlyLearning(4, 3, momentum=0.5)
+    loss, once = EarlyLearningLoss(4, 3, momentum=0.5), EarlyLearningLoss(4, 3, momentum=0.5)
     outputs = LinearHead(6, 3).outputs(batch.inputs.flatten(1))
-    told = batch_terms(loss, outputs, batch)["EarlyLearning"]
+    told = batch_terms(loss, outputs, batch)["EarlyLearningLoss"]
     own = once(outputs, batch)
     assert torch.equal(loss.targets, once.targets)
     assert loss.targets.sum(1).tolist() == pytest.approx([0.5] * 4)
     assert loss.training
     torch.testing.assert_close(told, 0.7 * own + 0.3 * once.eval()(outputs, batch.partner))
-    assert batch.index.tolist() == [3, 0, 1, 2]  # a small first share: the labels are the neighbours'
+    assert batch.index.tolist() == [3, 0, 1, 2]  # a small first share: the labels are the neighbors'
 
 
 class Seen(LinearHead):
@@ -207,23 +207,24 @@ class Seen(LinearHead):
 
 def test_heads_observe_pure_batches_alone():
     head = Seen(6, 3)
-    fit(small(head), CrossEntropy(), Batches(), TrainConfig(epochs=4, mixing=Mixup(until=0.5)), OptimConfig())
+    fit(small(head), CrossEntropyLoss(), Batches(), TrainConfig(epochs=4, mixing=Mixup(until=0.5)), OptimConfig())
     assert head.seen == [round(step / 12, 3) for step in range(7, 13)]
 
 
 def test_the_loop_mixes_by_its_seed_and_reports_the_interpolated_loss():
     def curve(**how):
         told = []
-        fit(small(), CrossEntropy(), Batches(), TrainConfig(epochs=2, mixing=how.pop("mixing", None)), OptimConfig(),
+        fit(small(), CrossEntropyLoss(), Batches(), TrainConfig(epochs=2, mixing=how.pop("mixing", None)),
+            OptimConfig(),
             epoch_end=lambda _, values, __: told.append(values["train/loss"]), **how)  # fmt: skip
         return told
 
     assert curve(mixing=Mixup()) == curve(mixing=Mixup(), seed=0) != curve(mixing=Mixup(), seed=1)
     assert curve(mixing=Mixup()) != curve() != curve(mixing=CutMix())
     model, batch = small().train(), next(MixedBatches(Batches(steps=1), Mixup(), 0, 1).epoch(0))
-    expected = float(batch_terms(CrossEntropy(), model.outputs(batch.inputs), batch)["CrossEntropy"].detach())
+    expected = float(batch_terms(CrossEntropyLoss(), model.outputs(batch.inputs), batch)["CrossEntropyLoss"].detach())
     told = []
-    fit(small(), CrossEntropy(), Batches(steps=1), TrainConfig(epochs=1, mixing=Mixup()), OptimConfig(),
+    fit(small(), CrossEntropyLoss(), Batches(steps=1), TrainConfig(epochs=1, mixing=Mixup()), OptimConfig(),
         epoch_end=lambda _, values, __: told.append(values["train/loss"]))  # fmt: skip
     assert told == pytest.approx([expected])
 
@@ -233,7 +234,7 @@ def test_the_loop_mixes_by_its_seed_and_reports_the_interpolated_loss():
 def test_a_mixed_training_goes_on_bit_equal(tmp_path, mixing, at):
     def trained(batches, **how):
         torch.manual_seed(5)
-        model, loss = small(CosineHead(6, 3), dropout=0.5), EarlyLearning(8, 3)
+        model, loss = small(CosineHead(6, 3), dropout=0.5), EarlyLearningLoss(8, 3)
         training = TrainConfig(epochs=4, mixing=mixing, ema_decay=0.9)
         fit(model, loss, batches, training, OptimConfig(lr=0.05), **how)
         return [*model.state_dict().values(), loss.targets]
@@ -254,20 +255,20 @@ def test_a_mixed_training_goes_on_bit_equal(tmp_path, mixing, at):
 def test_what_mixing_would_spoil_is_refused():
     config = TrainConfig(mixing=CutMix())
     with pytest.raises(ValueError, match="SupCon compares two views of one image, and mixing puts two images"):
-        fit(small(), SupCon(), Batches(), config, OptimConfig())
-    both = WeightedSum([term(1.0, CrossEntropy()), term(1.0, SupCon())])
+        fit(small(), SupConLoss(), Batches(), config, OptimConfig())
+    both = WeightedSumLoss([term(1.0, CrossEntropyLoss()), term(1.0, SupConLoss())])
     with pytest.raises(ValueError, match="WeightedSum compares two views"):
         check_mixing(Mixup(), both, LinearHead(6, 3))
     with pytest.raises(ValueError, match="NearestETFHead learns class means from pure samples and CutMix leaves none"):
-        fit(small(NearestETFHead(6, 3)), CrossEntropy(), Batches(), config, OptimConfig())
-    check_mixing(Mixup(until=0.9), CrossEntropy(), NearestETFHead(6, 3))
-    check_mixing(None, SupCon(), NearestETFHead(6, 3))
+        fit(small(NearestETFHead(6, 3)), CrossEntropyLoss(), Batches(), config, OptimConfig())
+    check_mixing(Mixup(until=0.9), CrossEntropyLoss(), NearestETFHead(6, 3))
+    check_mixing(None, SupConLoss(), NearestETFHead(6, 3))
     with pytest.raises(ValueError, match="a batch of two views cannot be mixed"):
-        mix(replace(images(), second=images().inputs), Mixup(), Draw(0.5, (0, 0)))
+        mix(replace(images(), second_view=images().inputs), Mixup(), MixingDraw(0.5, (0, 0)))
     with pytest.raises(
         ValueError, match=r"CutMix cuts images \(N, C, H, W\), got inputs of shape \(5, 48\): take Mixup"
     ):
-        mix(replace(images(), inputs=images().inputs.flatten(1)), CutMix(), Draw(0.5, (0, 0)))
+        mix(replace(images(), inputs=images().inputs.flatten(1)), CutMix(), MixingDraw(0.5, (0, 0)))
     for kind in (Mixup, CutMix):
         for alpha in (0.0, -1.0, math.inf, math.nan):
             with pytest.raises(ValueError, match="needs a positive finite alpha"):

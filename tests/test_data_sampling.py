@@ -15,10 +15,10 @@ from nc_tools.data import (
     ImageSet,
     ProgressiveSampling,
     SquareRootSampling,
-    load,
+    load_data,
     make_loader,
 )
-from nc_tools.data.plan import plan_epoch
+from nc_tools.data.epoch_plan import plan_epoch
 from nc_tools.data.sampling import EpochSampler, draw_places
 
 STATS = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.3, 0.25]}
@@ -104,7 +104,7 @@ def test_memory_and_files_give_the_same_epochs_from_any_step(tmp_path, memory, h
             folder = tmp_path / split / "abc"[int(LABELS[i])]
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:02d}.png")
-    files = load(DataConfig(source=f"imagefolder:{tmp_path}", memory_gb=0)).train
+    files = load_data(DataConfig(source=f"imagefolder:{tmp_path}", memory_gb=0)).train
     kind = {"augment": Augment(1, flip=True), "seed": 1, "sampling": how, "epochs": 3}
     indices = torch.tensor([*range(20), *range(30, 40)])
     ours, streamed = (make_loader(images, indices, 8, **STATS, **kind, workers=0) for images in (memory, files))
@@ -126,7 +126,7 @@ def test_memory_and_files_give_the_same_epochs_from_any_step(tmp_path, memory, h
 def test_counts_of_the_data_stay_what_they_are():
     from nc_tools.data import make_subsets
 
-    sources = load(DataConfig())
+    sources = load_data(DataConfig())
     told = [make_subsets(sources, DataConfig(imbalance=10, sampling=how), 0).counts.tolist() for how in (None, *EVERY)]
     assert all(counts == told[0] for counts in told)
 

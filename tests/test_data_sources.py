@@ -8,18 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
-from nc_tools.data import memory as memory_module
+from nc_tools._support import free_memory as memory_module
 from nc_tools.data.cifar import default_root
-from nc_tools.data.config import DataConfig
 from nc_tools.data.csv_labels import read_labels
+from nc_tools.data.data_config import DataConfig
 from nc_tools.data.imbalance import class_counts
-from nc_tools.data.sources import load
+from nc_tools.data.load_data import load_data
 from nc_tools.data.subsets import make_subsets
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return load(DataConfig())
+    return load_data(DataConfig())
 
 
 def test_digits_are_scikit_learns_and_split_in_halves(digits):
@@ -46,14 +46,14 @@ def test_mean_and_std_are_those_of_the_training_pixels(digits):
 
 
 def test_the_fingerprint_sees_pixels_and_labels_only(digits):
-    assert load(DataConfig(imbalance=10, holdout=0.3)).fingerprint == digits.fingerprint
-    assert load(DataConfig(image_size=9)).fingerprint != digits.fingerprint
-    assert load(DataConfig(held_out_classes=2)).fingerprint != digits.fingerprint
+    assert load_data(DataConfig(imbalance=10, holdout=0.3)).fingerprint == digits.fingerprint
+    assert load_data(DataConfig(image_size=9)).fingerprint != digits.fingerprint
+    assert load_data(DataConfig(held_out_classes=2)).fingerprint != digits.fingerprint
     assert len(digits.fingerprint) == 32
 
 
 def test_held_out_classes_leave_and_become_the_transfer_set(digits):
-    sources = load(DataConfig(held_out_classes=3))
+    sources = load_data(DataConfig(held_out_classes=3))
     assert sources.train.classes == tuple("0123456")
     assert sources.transfer_train.classes == tuple("789")
     for whole, kept, away in (
@@ -64,11 +64,11 @@ def test_held_out_classes_leave_and_become_the_transfer_set(digits):
         assert torch.equal(away.images, whole.images[whole.labels >= 7])
         assert torch.equal(away.labels, whole.labels[whole.labels >= 7] - 7)
     with pytest.raises(ValueError, match="hold out at most 8"):
-        load(DataConfig(held_out_classes=9))
+        load_data(DataConfig(held_out_classes=9))
 
 
 def test_another_size_is_resized(digits):
-    larger = load(DataConfig(image_size=16))
+    larger = load_data(DataConfig(image_size=16))
     assert larger.test.shape == (1, 16, 16)
     assert float(larger.mean) == pytest.approx(float(digits.mean), abs=0.01)
 
@@ -86,13 +86,13 @@ def birds(tmp_path):
 
 
 def test_transfer_data_is_brought_to_size_and_channels_of_the_training_set(birds):
-    to_grey = load(DataConfig(transfer_data=f"imagefolder:{birds}"))
-    assert to_grey.transfer_train.shape == to_grey.train.shape == (1, 8, 8)
-    assert int(to_grey.transfer_train.images[0, 0, 0, 0]) == round(0.299 * 90 + 0.114 * 200)
-    to_colour = load(DataConfig(source=f"imagefolder:{birds}", transfer_data="digits"))
-    assert to_colour.transfer_test.shape == to_colour.train.shape == (3, 10, 10)
-    assert to_colour.transfer_test.num_classes == 10
-    assert torch.equal(to_colour.transfer_test.images[:, 0], to_colour.transfer_test.images[:, 2])
+    to_gray = load_data(DataConfig(transfer_data=f"imagefolder:{birds}"))
+    assert to_gray.transfer_train.shape == to_gray.train.shape == (1, 8, 8)
+    assert int(to_gray.transfer_train.images[0, 0, 0, 0]) == round(0.299 * 90 + 0.114 * 200)
+    to_color = load_data(DataConfig(source=f"imagefolder:{birds}", transfer_data="digits"))
+    assert to_color.transfer_test.shape == to_color.train.shape == (3, 10, 10)
+    assert to_color.transfer_test.num_classes == 10
+    assert torch.equal(to_color.transfer_test.images[:, 0], to_color.transfer_test.images[:, 2])
 
 
 def write(path, rows, columns=("path", "clean", "worse")):
@@ -109,12 +109,12 @@ def rows(**changes):
 
 def test_labels_from_a_csv_override_training_only_and_keep_the_clean_ones(birds, tmp_path):
     file = write(tmp_path / "labels.csv", reversed(rows()))
-    sources = load(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
+    sources = load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
     assert sources.train.labels.tolist() == [0, 1, 0, 1, 1, 0]
     assert sources.train.clean_labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert sources.test.labels.tolist() == [0, 0, 1, 1]
     assert sources.test.clean_labels is None
-    assert sources.fingerprint != load(DataConfig(source=f"imagefolder:{birds}")).fingerprint
+    assert sources.fingerprint != load_data(DataConfig(source=f"imagefolder:{birds}")).fingerprint
 
 
 def test_csv_details_that_do_not_matter(tmp_path):
@@ -148,18 +148,18 @@ def test_a_class_name_wins_over_an_index(tmp_path):
 def test_a_csv_that_does_not_fit_is_refused_by_row(birds, tmp_path, table, column, message):
     file = write(tmp_path / "labels.csv", table)
     with pytest.raises(ValueError, match=message):
-        load(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:{column}"))
+        load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:{column}"))
 
 
 def test_a_csv_without_path_or_file_is_refused(birds, tmp_path):
     file = write(tmp_path / "labels.csv", [("a", "b")], columns=("file", "worse"))
     with pytest.raises(ValueError, match="must have a column 'path'"):
-        load(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
+        load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
     file.write_text("")
     with pytest.raises(ValueError, match="no header"):
-        load(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
+        load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
     with pytest.raises(FileNotFoundError, match=r"missing\.csv"):
-        load(DataConfig(source=f"imagefolder:{birds}", labels=f"{tmp_path / 'missing.csv'}:worse"))
+        load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{tmp_path / 'missing.csv'}:worse"))
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def cifar(tmp_path, monkeypatch):
 
 
 def test_cifar_is_read_where_it_lies(cifar):
-    sources = load(DataConfig(source=f"cifar10:{cifar}"))
+    sources = load_data(DataConfig(source=f"cifar10:{cifar}"))
     assert sources.train.images.shape == (50, 3, 32, 32)
     assert len(sources.test) == 10
     with (cifar / "cifar-10-batches-py" / "test_batch").open("rb") as handle:
@@ -200,7 +200,7 @@ def test_cifar_offline_says_what_to_do(tmp_path, monkeypatch):
 
     monkeypatch.setattr(urllib.request, "urlopen", offline)
     with pytest.raises(FileNotFoundError, match=r"neither holds.*no route.*imagefolder:PATH"):
-        load(DataConfig(source=f"cifar100:{tmp_path}"))
+        load_data(DataConfig(source=f"cifar100:{tmp_path}"))
 
 
 def test_the_default_place_of_cifar_is_not_the_working_directory(monkeypatch, tmp_path):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from test_training import Batches, small
+from support.small_training import Batches, small
 from torch import nn
 
-from nc_tools.evaluation import collapse, collect, generalisation, with_prefix
+from nc_tools.evaluation.evaluator import accuracy_metrics, collapse_metrics, collect, with_prefix
 from nc_tools.heads import ETFHead, LinearHead
 
 
@@ -51,19 +51,19 @@ def test_bfloat16_arithmetic_gives_float32_logits():
     torch.testing.assert_close(collected.features, plain.features, rtol=0.05, atol=0.05)
 
 
-def test_generalisation_has_both_groups_under_its_prefix():
+def test_generalization_has_both_groups_under_its_prefix():
     collected = collect(small(), Batches().epoch(0))
-    told = generalisation(collected, torch.tensor([8, 8, 8]), "test")
+    told = accuracy_metrics(collected, torch.tensor([8, 8, 8]), "test")
     assert told["test/gen/accuracy"] == float((collected.logits.argmax(1) == collected.labels).double().mean())
     assert {key.split("/")[1] for key in told} == {"gen", "cal"}
 
 
 def test_class_vectors_are_compared_with_features_only_where_they_live_together():
     same, projected = small(LinearHead(6, 3)), small(ETFHead(6, 3, projection=4))
-    plain = collapse(same, collect(same, Batches().epoch(0)), "train")
+    plain = collapse_metrics(same, collect(same, Batches().epoch(0)), "train")
     assert "train/nc/nc3_cosine" in plain
     assert not any(key.startswith("train/nc_embedded/") for key in plain)
-    told = collapse(projected, collect(projected, Batches().epoch(0)), "train")
+    told = collapse_metrics(projected, collect(projected, Batches().epoch(0)), "train")
     assert "train/nc/nc3_cosine" not in told
     assert "train/nc_embedded/nc3_cosine" in told
     assert "train/nc/nc1_pinv" in told

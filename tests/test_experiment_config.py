@@ -11,18 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nc_tools.data import DataConfig
-from nc_tools.experiment import Knob, Protocol, RunConfig
-from nc_tools.experiment.config import ModelConfig
-from nc_tools.experiment.encode import config_hash, decode, encode, path_of, settings
-from nc_tools.experiment.kinds import check_kinds, fits
-from nc_tools.experiment.main import parse_seeds
+from nc_tools.experiment import Protocol, RunConfig, TunedParameter
 from nc_tools.experiment.overrides import parse_setting, put, put_all
-from nc_tools.heads import LEARNED, ETFHead, LinearHead, spec
-from nc_tools.losses import CrossEntropy, LogitAdjusted
+from nc_tools.experiment.recipe_cli import parse_seeds
+from nc_tools.experiment.run_config import ModelConfig
+from nc_tools.experiment.serialize import decode, encode, path_of, run_hash, settings
+from nc_tools.experiment.type_check import check_kinds, fits
+from nc_tools.heads import LEARNED, ETFHead, LinearHead
+from nc_tools.losses import CrossEntropyLoss, LogitAdjustedLoss
+from nc_tools.spec import spec
 from nc_tools.training import OptimConfig, TrainConfig
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.py"))
-BASE = RunConfig(head=spec(LinearHead), loss=spec(CrossEntropy))
+BASE = RunConfig(head=spec(LinearHead), loss=spec(CrossEntropyLoss))
 
 
 class OwnHead(LinearHead):
@@ -43,8 +44,8 @@ EVERY_ARM = [pytest.param(config, id=f"{p.stem}-{arm}") for p in RECIPES for arm
 def test_every_arm_of_every_recipe_comes_back_from_json(config):
     assert decode(json.loads(json.dumps(encode(config)))) == config
     written = json.loads(json.dumps(settings(config)))
-    assert decode(written) == replace(config, knob=Knob())
-    assert config_hash(decode(written)) == config_hash(config)
+    assert decode(written) == replace(config, tuned=TunedParameter())
+    assert run_hash(decode(written)) == run_hash(config)
 
 
 def test_classes_of_other_people_come_back():
@@ -80,8 +81,8 @@ def test_what_cannot_be_written_down_is_refused(value):
 
 def test_the_hash_does_not_change_by_itself(monkeypatch):
     # Recorded runs are found again by it: a change here orphans every finished run.
-    monkeypatch.setattr("nc_tools.experiment.encode.__version__", "0.1.0")
-    assert config_hash(BASE, "final", "fingerprint", 0, 0) == KNOWN_HASH
+    monkeypatch.setattr("nc_tools.experiment.serialize.__version__", "0.1.0")
+    assert run_hash(BASE, "final", "fingerprint", 0, 0) == KNOWN_HASH
 
 
 def test_the_hash_tells_every_setting_but_the_knob():
@@ -94,14 +95,14 @@ def test_the_hash_tells_every_setting_but_the_knob():
         put(BASE, "data.imbalance", 2.0),
         put(BASE, "data.holdout", 0.3),
         put(BASE, "head.bias", False),
-        replace(BASE, loss=spec(LogitAdjusted)),
+        replace(BASE, loss=spec(LogitAdjustedLoss)),
         replace(BASE, head=spec(ETFHead, scale=LEARNED)),
         replace(BASE, head=spec(ETFHead)),
     ]
-    hashes = [config_hash(c) for c in [BASE, *changed]]
+    hashes = [run_hash(c) for c in [BASE, *changed]]
     assert len(set(hashes)) == len(hashes)
-    assert config_hash(replace(BASE, knob=Knob(path="head.bias", values=(False,)))) == config_hash(BASE)
-    facts = [config_hash(BASE, *f) for f in ((), ("final",), ("final", 0), ("final", 1), ("tuning", 0))]
+    assert run_hash(replace(BASE, tuned=TunedParameter(path="head.bias", values=(False,)))) == run_hash(BASE)
+    facts = [run_hash(BASE, *f) for f in ((), ("final",), ("final", 0), ("final", 1), ("tuning", 0))]
     assert len(set(facts)) == len(facts)
 
 

@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from nc_tools._support.signals import StopSignal
 from nc_tools.data import DataConfig
 from nc_tools.experiment import Protocol, RunConfig
-from nc_tools.experiment.display import Display
-from nc_tools.experiment.execute import identify
+from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.job import Job, JobResult
-from nc_tools.experiment.run import Options, Plan, _Comparison
-from nc_tools.experiment.setup import DataFacts
-from nc_tools.heads import ETFHead, LinearHead, spec
-from nc_tools.interruption import StopSignal
-from nc_tools.losses import CrossEntropy
+from nc_tools.experiment.plan import Options, Plan, _Comparison
+from nc_tools.experiment.progress_display import Display
+from nc_tools.experiment.run import identify
+from nc_tools.heads import ETFHead, LinearHead
+from nc_tools.losses import CrossEntropyLoss
+from nc_tools.spec import spec
 
 FACTS = DataFacts(1, 8, 3, (5, 3, 2), ("a", "b", "c"), (0.5,), (0.5,), "fingerprint")
-LINEAR = RunConfig(data=DataConfig(), head=spec(LinearHead), loss=spec(CrossEntropy))
+LINEAR = RunConfig(data=DataConfig(), head=spec(LinearHead), loss=spec(CrossEntropyLoss))
 ARMS = {"linear": LINEAR, "etf": replace(LINEAR, head=spec(ETFHead))}
 
 

@@ -1,61 +1,21 @@
 """Runs in this process: what is read when, what is shared by all arms, what is not repeated."""
 
-import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.experiment_runs import EPOCHS, Reads, config_of, found, job_of, make, recipe
 
-from nc_tools.experiment import Protocol, load_run
-from nc_tools.experiment.execute import curve_epochs, execute
-from nc_tools.experiment.job import Job
-from nc_tools.experiment.setup import EVALUATION_BATCH, Data, build_model, facts_of, open_data
-from nc_tools.interruption import StopSignal
+from nc_tools._support.signals import StopSignal
+from nc_tools.experiment import load_run
+from nc_tools.experiment.build import EVALUATION_BATCH, Data, build_model, facts_of, open_data
+from nc_tools.experiment.run import curve_epochs, run_job
 from nc_tools.metrics import fit_temperature
 from nc_tools.tracking import read_run
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "long_tail.py"
-found = importlib.util.spec_from_file_location("long_tail", RECIPE)
-recipe = importlib.util.module_from_spec(found)
 found.loader.exec_module(recipe)
-PROTOCOL = Protocol(curve_points=2)
-EPOCHS = 3
-
-
-def config_of(arm, **training):
-    config = recipe.ARMS[arm]
-    return replace(config, training=replace(config.training, epochs=EPOCHS, **training))
-
-
-def job_of(root, kind, arm="linear", seed=0, draw=0, config=None, **more):
-    return Job(
-        kind=kind,
-        arm=arm,
-        config=config or config_of(arm),
-        seed=seed,
-        draw=draw,
-        root=root,
-        experiment="test",
-        suite="suite",
-        protocol=PROTOCOL,
-        device="cpu",
-        **more,
-    )
-
-
-def make(job):
-    told = []
-    result = execute(job, told.append, StopSignal())
-    assert result.error is None, result.error
-    return result, told
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture(scope="module")
@@ -66,34 +26,6 @@ def holdout(root):
 @pytest.fixture(scope="module")
 def final(root, holdout):
     return make(job_of(root, "final", "etf", holdout_run=holdout))[0].run
-
-
-@pytest.fixture
-def data():
-    return open_data(config_of("etf"), seed=0, device=torch.device("cpu"), cache=Path("unused"))
-
-
-class Reads:
-    """Which images of which set are read, by a patch of the sets themselves."""
-
-    def __init__(self, monkeypatch):
-        self.seen = []
-        plain, training = Data.plain_batches, Data.training_batches
-
-        def plain_batches(data, images, indices=None):
-            (name,) = (n for n, value in vars(data.sources).items() if value is images)
-            self.seen.append(("read", name, indices))
-            return plain(data, images, indices)
-
-        def training_batches(data, indices, *views, **drawn):
-            self.seen.append(("train", "train", indices))
-            return training(data, indices, *views, **drawn)
-
-        monkeypatch.setattr(Data, "plain_batches", plain_batches)
-        monkeypatch.setattr(Data, "training_batches", training_batches)
-
-    def of(self, name, what="read"):
-        return [indices for kind, seen, indices in self.seen if (kind, seen) == (what, name)]
 
 
 @pytest.mark.parametrize("kind", ["tuning", "holdout"])
@@ -117,7 +49,7 @@ def test_a_final_run_trains_on_the_whole_subset_and_reads_the_test_set_after_the
     def report(progress):
         at.append((progress.done, len(reads.of("test"))))
 
-    execute(job_of(tmp_path, "final", "etf", holdout_run=holdout), report, StopSignal())
+    run_job(job_of(tmp_path, "final", "etf", holdout_run=holdout), report, StopSignal())
     assert at == [(epoch, 0) for epoch in range(1, EPOCHS + 1)]
     (trained,) = reads.of("train", "train")
     assert torch.equal(trained.sort().values, data.subsets.train.sort().values)
@@ -170,7 +102,7 @@ def test_a_run_gives_its_model_back_bit_for_bit(tmp_path, data, precision):
     trained = load_run(result.run)
     assert torch.equal(trained.predict(data.sources.test.images), stored["test_logits"])
     assert torch.equal(data.sources.test.labels, stored["test_labels"])
-    assert trained.config == replace(config, knob=trained.config.knob)
+    assert trained.config == replace(config, tuned=trained.config.tuned)
     assert trained.facts.num_classes == 7
     with pytest.raises(ValueError, match=r"images must be uint8 \(N, 1, 8, 8\), got torch.float32"):
         trained.predict(torch.zeros(1, 1, 8, 8))
@@ -279,11 +211,11 @@ def test_a_diverging_run_fails_with_step_and_term_and_is_not_repeated(tmp_path):
     config = config_of("linear")
     config = replace(config, optim=replace(config.optim, lr=1e20, warmup=0.0))
     job = job_of(tmp_path, "tuning", config=config)
-    result = execute(job, lambda _: None, StopSignal())
+    result = run_job(job, lambda _: None, StopSignal())
     assert (result.status, result.diverged, result.unexpected) == ("FAILED", True, False)
     assert "CrossEntropy stopped being finite at step" in result.error
     assert read_run(result.run).status == "FAILED"
-    again = execute(job, lambda _: None, StopSignal())
+    again = run_job(job, lambda _: None, StopSignal())
     assert again.again
     assert again.diverged
 
@@ -296,12 +228,12 @@ def test_a_stopped_run_is_killed_and_goes_on_to_the_same_numbers(tmp_path, final
         def ask(_progress, stop=stop):
             stop.requested = True
 
-        killed = execute(job, ask, stop)
+        killed = run_job(job, ask, stop)
         assert killed.status == read_run(killed.run).status == "KILLED"
         assert not killed.unexpected
         job = replace(job, resume=True)
     told = []
-    result = execute(job, told.append, StopSignal())
+    result = run_job(job, told.append, StopSignal())
     assert told == []  # nothing was left to train
     ours, theirs = read_run(result.run), read_run(final)
     timed = {"perf/seconds", "perf/images_per_s"}

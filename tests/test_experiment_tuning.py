@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from nc_tools.experiment import Knob, Protocol, RunConfig
+from nc_tools.experiment import Protocol, RunConfig, TunedParameter
 from nc_tools.experiment.tuning import mean_over_seeds, tune
-from nc_tools.heads import ETFHead, LinearHead, spec
-from nc_tools.losses import CrossEntropy
+from nc_tools.heads import ETFHead, LinearHead
+from nc_tools.losses import CrossEntropyLoss
+from nc_tools.spec import spec
 
-BASE = RunConfig(head=spec(LinearHead), loss=spec(CrossEntropy))
-SCALED = replace(BASE, head=spec(ETFHead), knob=Knob(path="head.scale", values=(4.0, 16.0)))
+BASE = RunConfig(head=spec(LinearHead), loss=spec(CrossEntropyLoss))
+SCALED = replace(BASE, head=spec(ETFHead), tuned=TunedParameter(path="head.scale", values=(4.0, 16.0)))
 RATES = (0.01, 0.0316, 0.1, 0.316, 1.0)
 
 
@@ -81,7 +82,7 @@ def test_budgets_are_equal_whatever_the_arms_do():
 def test_unequal_knobs_are_refused_before_any_trial():
     runs = Runs(a=peak(0.1), b=peak(0.1))
     with pytest.raises(ValueError, match=r"budgets are equal, got a 2, b 1"):
-        tune({"a": BASE, "b": replace(BASE, knob=Knob(values=(1e-3,)))}, Protocol(), runs)
+        tune({"a": BASE, "b": replace(BASE, tuned=TunedParameter(values=(1e-3,)))}, Protocol(), runs)
     assert runs.calls == []
 
 

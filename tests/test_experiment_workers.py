@@ -12,15 +12,15 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from test_experiment_runs import EPOCHS, config_of, job_of
+from support.experiment_runs import EPOCHS, config_of, job_of
 
+from nc_tools._support.disk_full import is_disk_full
+from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment import Protocol
-from nc_tools.experiment.run import Options, Plan, run_plan
+from nc_tools.experiment.plan import Options, Plan, run_plan
 from nc_tools.experiment.workers import Workers
-from nc_tools.interruption import Killed, StopSignal
-from nc_tools.no_room import takes_no_more
+from nc_tools.run_records.reader import scan
 from nc_tools.tracking import read_run
-from nc_tools.tracking.stored import scan
 
 TIMED = {"perf/seconds", "perf/images_per_s"}
 
@@ -169,7 +169,7 @@ def small_files():
 def test_a_disk_that_takes_no_more_ends_the_comparison_at_once(whole, small_files, tmp_path):
     with pytest.raises(OSError, match="File too large") as caught:
         run_plan(plan(), options(tmp_path), quiet())
-    assert takes_no_more(caught.value)
+    assert is_disk_full(caught.value)
     runs = [read_run(path) for path in (tmp_path / "runs").iterdir()]
     assert [run.status for run in runs if run.identity.kind == "holdout"] == ["FAILED"]
     assert not [run for run in runs if run.identity.kind == "final"]
@@ -190,4 +190,4 @@ def test_a_disk_that_takes_no_more_ends_the_comparison_at_once(whole, small_file
     ],
 )
 def test_a_full_disk_is_told_from_other_troubles(error, full):
-    assert takes_no_more(error) is full
+    assert is_disk_full(error) is full

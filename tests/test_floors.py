@@ -16,24 +16,12 @@ import nc_tools
 
 ROOT = Path(nc_tools.__file__).parent
 FLOORS = [
-    {
-        "geometry",
-        "class_sums",
-        "moments",
-        "records",
-        "seeds",
-        "spec",
-        "suggestions",
-        "interruption",
-        "tracing",
-        "whole_file",
-        "no_room",
-    },
-    {"heads", "losses", "metrics", "models", "ood"},
+    {"_support", "class_moments", "geometry", "plots", "records", "schedules", "seeds", "spec"},
+    {"heads", "losses", "metrics", "models", "ood", "surgery"},
     {"data"},
-    {"training"},
+    {"training", "run_records"},
     {"evaluation", "tracking", "transfer"},
-    {"compare", "experiment", "measuring"},
+    {"comparison", "experiment", "measuring"},
     {"cli"},
     {""},  # nc_tools itself, which shows what stands below; its version belongs to nobody
 ]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nc_tools.geometry import centred_basis, haar_frame, simplex_etf
+from nc_tools.geometry import centered_basis, haar_frame, simplex_etf
 
 
 @st.composite
@@ -38,7 +38,7 @@ def test_large_frames_stay_exact_at_both_ends_of_the_width(classes: int) -> None
         assert float((w @ w.T - expected).abs().max()) < 1e-12
 
 
-def test_equals_the_centred_form_of_the_papers_up_to_a_rotation() -> None:
+def test_equals_the_centered_form_of_the_papers_up_to_a_rotation() -> None:
     classes, dim = 7, 20
     p = haar_frame(dim, classes, generator=torch.Generator().manual_seed(1))
     paper = math.sqrt(classes / (classes - 1)) * (torch.eye(classes).double() - 1 / classes) @ p.T
@@ -52,8 +52,8 @@ def test_rows_sum_to_zero() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 5, 17])
-def test_centred_basis_is_the_projector_onto_zero_sums(classes: int) -> None:
-    b = centred_basis(classes)
+def test_centered_basis_is_the_projector_onto_zero_sums(classes: int) -> None:
+    b = centered_basis(classes)
     assert torch.allclose(b.T @ b, torch.eye(classes - 1).double(), atol=1e-13)
     assert torch.allclose(b @ b.T, torch.eye(classes).double() - 1 / classes, atol=1e-13)
 

@@ -24,13 +24,13 @@ def etf(classes, dim, seed):
 def objective(frame, means, previous=None, delta=0.0):
     """||Y - W / sqrt(K)||^2 + (delta / 2) ((K - 1) / K) ||W - W'||^2, entry by entry."""
     classes, dim = len(means), len(means[0])
-    centre = [sum(row[d] for row in means) / classes for d in range(dim)]
-    centred = [[row[d] - centre[d] for d in range(dim)] for row in means]
-    norm = math.sqrt(sum(v * v for row in centred for v in row))
+    center = [sum(row[d] for row in means) / classes for d in range(dim)]
+    centered = [[row[d] - center[d] for d in range(dim)] for row in means]
+    norm = math.sqrt(sum(v * v for row in centered for v in row))
     total = 0.0
     for k in range(classes):
         for d in range(dim):
-            total += (centred[k][d] / norm - frame[k][d] / math.sqrt(classes)) ** 2
+            total += (centered[k][d] / norm - frame[k][d] / math.sqrt(classes)) ** 2
             if previous is not None:
                 total += delta / 2 * (classes - 1) / classes * (frame[k][d] - previous[k][d]) ** 2
     return total
@@ -89,10 +89,10 @@ def test_it_is_an_etf_and_beats_random_ones(classes, spare, seed, delta):
 def test_without_a_previous_frame_it_is_the_papers(classes, dim):
     """P = polar((2 / sqrt(K - 1)) Y C), W = sqrt(K / (K - 1)) C P^T, in numpy; D >= K."""
     means = random(classes, dim, seed=3).numpy()
-    centring = np.eye(classes) - 1 / classes
-    y = centring @ means
-    p, _ = scipy.linalg.polar(2 / math.sqrt(classes - 1) * (y / np.linalg.norm(y)).T @ centring)
-    expected = math.sqrt(classes / (classes - 1)) * centring @ p.T
+    centering = np.eye(classes) - 1 / classes
+    y = centering @ means
+    p, _ = scipy.linalg.polar(2 / math.sqrt(classes - 1) * (y / np.linalg.norm(y)).T @ centering)
+    expected = math.sqrt(classes / (classes - 1)) * centering @ p.T
     np.testing.assert_allclose(nearest_simplex_etf(torch.tensor(means)), expected, atol=1e-10)
 
 
@@ -101,12 +101,12 @@ def test_with_one_it_is_the_papers_where_the_direction_outside_the_frame_does_no
     previous = etf(classes, dim, 1).numpy()
     means = random(classes, dim, seed=2).numpy()
     outside = np.linalg.svd(np.vstack([previous, means - means.mean(0)]))[2][-1]
-    centring = np.eye(classes) - 1 / classes
+    centering = np.eye(classes) - 1 / classes
     p_previous = math.sqrt((classes - 1) / classes) * previous.T + np.outer(outside, np.ones(classes)) / classes**0.5
     np.testing.assert_allclose(p_previous.T @ p_previous, np.eye(classes), atol=1e-12)
-    y = centring @ means
-    p, _ = scipy.linalg.polar(2 / math.sqrt(classes - 1) * (y / np.linalg.norm(y)).T @ centring + delta * p_previous)
-    expected = math.sqrt(classes / (classes - 1)) * centring @ p.T
+    y = centering @ means
+    p, _ = scipy.linalg.polar(2 / math.sqrt(classes - 1) * (y / np.linalg.norm(y)).T @ centering + delta * p_previous)
+    expected = math.sqrt(classes / (classes - 1)) * centering @ p.T
     ours = nearest_simplex_etf(torch.tensor(means), torch.tensor(previous), delta)
     np.testing.assert_allclose(ours, expected, atol=1e-10)
 

@@ -159,12 +159,12 @@ def test_means_get_the_vertices_that_agree_most_with_them(seed: int) -> None:
     frame = simplex_etf(6, 8, generator=torch.Generator().manual_seed(0))
     means = torch.randn(6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + 1))
     means = means * torch.tensor([0.1, 0.3, 1, 3, 10, 30])[:, None] + 5
-    centred = [[v - sum(column) / 6 for v, column in zip(row, zip(*means.tolist(), strict=True), strict=True)]
+    centered = [[v - sum(column) / 6 for v, column in zip(row, zip(*means.tolist(), strict=True), strict=True)]
                for row in means.tolist()]  # fmt: skip
 
     def total(order: tuple[int, ...]) -> float:
         found = 0.0
-        for row, vertex in zip(centred, order, strict=True):
+        for row, vertex in zip(centered, order, strict=True):
             dot = sum(a * b for a, b in zip(row, frame[vertex].tolist(), strict=True))
             found += dot / math.sqrt(sum(a * a for a in row))
         return found

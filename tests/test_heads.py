@@ -2,96 +2,29 @@
 
 import copy
 import math
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load, save
+from support.head_variants import VARIANTS, D, K, N, NegatedHead, built
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nc_tools.heads import (
     LEARNED,
-    LEARNED_PER_CLASS,
-    RANDOM,
-    BalancedCalibrationHead,
-    CodeHead,
     CosineHead,
     ETFHead,
     FrozenRandomHead,
-    HadamardHead,
     Head,
     LearnedScale,
     LinearHead,
-    NearestETFHead,
-    PreallocatedHead,
-    PrototypeHead,
-    ProxyHead,
-    RBFHead,
-    SimplexHead,
-    StructuredETFHead,
-    TwoSpaceHead,
     default_scale,
-    spec,
-    unit,
+    normalize,
 )
-from nc_tools.heads.unit import dot_with_unit
+from nc_tools.heads.normalize import dot_normalized
 from nc_tools.spec import Spec
 
-D, K, N = 24, 7, 11
-
-
-class NegatedHead(Head):
-    """A head as a user would write it: the contract must find it and hold for it."""
-
-    scale = 2.0
-
-    def __init__(self, feature_dim: int, num_classes: int) -> None:
-        super().__init__(feature_dim, num_classes)
-        self.rows = nn.Parameter(torch.randn(num_classes, feature_dim))
-        self.bias = nn.Parameter(torch.randn(num_classes))
-
-    @property
-    def weight(self) -> Tensor:
-        return -self.rows
-
-
-def concrete(cls: type[Head] = Head) -> Iterator[type[Head]]:
-    for sub in cls.__subclasses__():
-        if not sub.__abstractmethods__ and not sub.__name__.startswith("_"):  # a part of another's inside
-            yield sub
-        yield from concrete(sub)
-
-
-VARIANTS: list[Spec[Head]] = [
-    *(Spec(cls) for cls in dict.fromkeys(concrete())),
-    spec(LinearHead, bias=False),
-    spec(CosineHead, scale=5.0),
-    spec(ETFHead, projection=True, scale=LEARNED),
-    spec(ETFHead, projection=12, normalise=False),
-    spec(FrozenRandomHead, projection=True, scale=LEARNED),
-    spec(ProxyHead, num_proxies=1, scale=6.0),
-    spec(ETFHead, scale=LEARNED_PER_CLASS, assignment=RANDOM),
-    spec(SimplexHead, radius=0.1),
-    spec(HadamardHead, projection=64, normalise=False),
-    spec(StructuredETFHead, rotated=False),
-    spec(StructuredETFHead, projection=8, scale=LEARNED_PER_CLASS, assignment=RANDOM),
-    spec(StructuredETFHead, projection=True, normalise=False),
-    spec(CodeHead, projection=3),
-    spec(NearestETFHead, projection=True, scale=LEARNED),
-    spec(PrototypeHead, projection=12, normalise=False),
-    spec(PreallocatedHead, capacity=10, projection=True),
-    spec(RBFHead, gamma=0.3, radius=2.0, background=-1.0, projection=9),
-    spec(TwoSpaceHead, hidden=D + 1, width=9, learned=True, scale=LEARNED),
-    spec(BalancedCalibrationHead, mix=LEARNED, scale=LEARNED, projection=True),
-]
 every_head = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
-
-
-def built(wanted: Spec[Head], **facts: Any) -> Head:
-    known = {"feature_dim": D, "num_classes": K, "generator": torch.Generator().manual_seed(0), **facts}
-    return wanted.build(known)
 
 
 def features(n: int = N) -> Tensor:
@@ -331,14 +264,14 @@ def test_a_loaded_head_keeps_the_checkpoints_seed_and_frame() -> None:
     assert torch.equal(head.frame, saved.frame)
 
 
-def test_every_direction_of_normalised_features_gets_a_gradient() -> None:
+def test_every_direction_of_normalized_features_gets_a_gradient() -> None:
     """A fixed ETF has rank K - 1: on raw features the other directions get none."""
     labels = torch.arange(200) % 10
     h = torch.randn(200, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ranks = []
-    for normalise in (False, True):
+    for scaled in (False, True):
         raw = h.clone().requires_grad_()
-        cross_entropy(ETFHead(64, 10, normalise=normalise).double()(raw), labels).backward()  # type: ignore[no-untyped-call]
+        cross_entropy(ETFHead(64, 10, normalize=scaled).double()(raw), labels).backward()  # type: ignore[no-untyped-call]
         assert raw.grad is not None
         ranks.append(int(torch.linalg.matrix_rank(raw.grad, rtol=1e-6)))
     assert ranks == [9, 64]
@@ -346,7 +279,7 @@ def test_every_direction_of_normalised_features_gets_a_gradient() -> None:
 
 def test_unit_has_a_bounded_gradient_at_zero() -> None:
     x = torch.zeros(3, 4, requires_grad=True)
-    unit(x).sum().backward()  # type: ignore[no-untyped-call]
+    normalize(x).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert float(x.grad.abs().max()) <= 1.0
 
@@ -354,7 +287,7 @@ def test_unit_has_a_bounded_gradient_at_zero() -> None:
 def test_derivatives_of_unit_are_those_of_its_steps() -> None:
     x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
-        assert check(lambda given: unit(given) ** 3, x)
+        assert check(lambda given: normalize(given) ** 3, x)
 
 
 def test_random_rows_are_unit_and_not_an_etf() -> None:
@@ -365,14 +298,14 @@ def test_random_rows_are_unit_and_not_an_etf() -> None:
 
 def test_product_with_unit_rows_and_its_first_and_second_derivatives() -> None:
     x, other = (torch.randn(4, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.allclose(dot_with_unit(x, other), (unit(x) * other).sum(-1), atol=1e-14)
-    assert torch.autograd.gradcheck(dot_with_unit, (x, other))
-    assert torch.autograd.gradgradcheck(dot_with_unit, (x, other))
+    assert torch.allclose(dot_normalized(x, other), (normalize(x) * other).sum(-1), atol=1e-14)
+    assert torch.autograd.gradcheck(dot_normalized, (x, other))
+    assert torch.autograd.gradgradcheck(dot_normalized, (x, other))
 
 
 def test_product_with_a_zero_row_is_zero_with_a_bounded_gradient() -> None:
     x = torch.zeros(2, 3, requires_grad=True)
-    dot_with_unit(x, torch.ones(2, 3)).sum().backward()  # type: ignore[no-untyped-call]
+    dot_normalized(x, torch.ones(2, 3)).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert x.grad.tolist() == [[1.0] * 3] * 2
 

@@ -6,17 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unequal_classes import D, K, sample, seeded
+from support.unequal_classes import D, K, sample, seeded
 
-from nc_tools.heads import (
-    CosineHead,
-    ETFHead,
-    FrozenRandomHead,
-    Head,
-    align_to,
-    least_squares_init,
-    to_linear,
-)
+from nc_tools.heads import CosineHead, ETFHead, FrozenRandomHead, Head, align_to, least_squares_init
+from nc_tools.surgery import to_linear
 
 
 @pytest.mark.parametrize("cls", [ETFHead, FrozenRandomHead])

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from nc_tools.geometry import code_angle, haar_frame, minimal_angle, minimal_angle_bounds
-from nc_tools.heads import CodeHead, ETFHead, FrozenRandomHead, unit
+from nc_tools.heads import ETFHead, FrozenRandomHead, SphericalCodeHead, normalize
 
 D, K, WIDTH = 24, 11, 3
 
 
-def head(seed: int = 0, classes: int = K, width: int = WIDTH) -> CodeHead:
-    return CodeHead(D, classes, projection=width, frame_seed=seed, generator=torch.Generator().manual_seed(0))
+def head(seed: int = 0, classes: int = K, width: int = WIDTH) -> SphericalCodeHead:
+    return SphericalCodeHead(D, classes, projection=width, frame_seed=seed, generator=torch.Generator().manual_seed(0))
 
 
 def retold(state: dict[str, Any], **said: Any) -> dict[str, Any]:
@@ -33,14 +33,14 @@ def test_frame_is_a_code_of_the_head_width_and_draws_rotate_it() -> None:
 
 
 def test_without_a_projection_the_code_has_the_features_width() -> None:
-    narrow = CodeHead(4, 9)
+    narrow = SphericalCodeHead(4, 9)
     assert narrow.weight.shape == (9, 4)
     assert narrow.minimal_angle == code_angle(9, 4)
 
 
 def test_up_to_d_plus_one_classes_it_is_the_etf_head() -> None:
     h = torch.randn(5, D, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(CodeHead(D, D + 1, frame_seed=3)(h), ETFHead(D, D + 1, frame_seed=3)(h))
+    assert torch.equal(SphericalCodeHead(D, D + 1, frame_seed=3)(h), ETFHead(D, D + 1, frame_seed=3)(h))
 
 
 def test_logits_are_scaled_cosines() -> None:
@@ -59,13 +59,13 @@ def test_logits_are_scaled_cosines() -> None:
 def test_the_printout_shows_the_minimal_angle_and_its_bound() -> None:
     upper = minimal_angle_bounds(K, WIDTH).upper
     assert f"minimal_angle={code_angle(K, WIDTH):.2f} deg (at most {upper:.2f})" in repr(head())
-    assert "minimal_angle=90.00 deg (at most 90.00)" in repr(CodeHead(4, 8))
+    assert "minimal_angle=90.00 deg (at most 90.00)" in repr(SphericalCodeHead(4, 8))
 
 
 def turned(frame: Tensor, degrees: float) -> Tensor:
     """Return the frame with its second row brought to so many degrees from the first."""
     u, v = frame[0], frame[1]
-    across = unit((v - (u @ v) * u)[None])[0]
+    across = normalize((v - (u @ v) * u)[None])[0]
     out = frame.clone()
     out[1] = math.cos(math.radians(degrees)) * u + math.sin(math.radians(degrees)) * across
     return out
@@ -123,10 +123,10 @@ def test_of_a_large_frame_some_rows_are_checked() -> None:
 
 
 def test_a_line_holds_two_classes() -> None:
-    assert CodeHead(1, 2, normalise=False).minimal_angle == 180
+    assert SphericalCodeHead(1, 2, normalize=False).minimal_angle == 180
     with pytest.raises(ValueError, match="of 3 classes needs feature_dim >= 2, got 1: on a line"):
-        CodeHead(1, 3, normalise=False)
+        SphericalCodeHead(1, 3, normalize=False)
     with pytest.raises(ValueError, match="of 5 classes needs feature_dim >= 2, got 1"):
-        CodeHead(D, 5, projection=1, normalise=False)
-    with pytest.raises(ValueError, match="leaves their sign and no gradient: give normalise=False, or a projection"):
-        CodeHead(1, 2)
+        SphericalCodeHead(D, 5, projection=1, normalize=False)
+    with pytest.raises(ValueError, match="leaves their sign and no gradient: give normalize=False, or a projection"):
+        SphericalCodeHead(1, 2)

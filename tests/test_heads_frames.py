@@ -124,7 +124,7 @@ def test_radius_is_the_papers_form() -> None:
 def test_two_classes_on_a_line_have_no_gradient_and_are_refused(cls: type[SimplexHead]) -> None:
     with pytest.raises(ValueError, match="one dimension, which leaves their sign and no gradient"):
         cls(D, 2)
-    assert cls(D, 2, normalise=False)(features()).shape == (5, 2)
+    assert cls(D, 2, normalize=False)(features()).shape == (5, 2)
 
 
 def test_simplex_of_thousands_of_classes() -> None:

@@ -5,16 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.unequal_classes import D, K, N, sample, seeded
 from torch import Tensor, nn
-from unequal_classes import D, K, N, sample, seeded
 
 from nc_tools.heads import (
     CosineHead,
     ProxyHead,
     imprint,
     least_squares_init,
-    tau_normalise,
-    unit,
+    normalize,
+    tau_normalize,
 )
 from nc_tools.heads.imprint import spherical_kmeans
 
@@ -50,20 +50,20 @@ def test_imprinting_draws_from_no_stream_but_the_one_given() -> None:
     a, b = (imprint(features, labels, K, 3, generator=seeded(4)) for _ in range(2))
     imprint(features, labels, K)
     least_squares_init(features, labels, K, 0.1)
-    tau_normalise(nn.Linear(D, K, device="meta").to_empty(device="cpu"), 0.5)
+    tau_normalize(nn.Linear(D, K, device="meta").to_empty(device="cpu"), 0.5)
     assert torch.equal(torch.get_rng_state(), state)
     assert isinstance(a, ProxyHead)
     assert isinstance(b, ProxyHead)
     assert torch.equal(a.proxies, b.proxies)
 
 
-def mean_cosine(features: Tensor, labels: Tensor, centres: Tensor) -> float:
-    own = torch.einsum("nd,nmd->nm", unit(features), centres[labels])
+def mean_cosine(features: Tensor, labels: Tensor, centers: Tensor) -> float:
+    own = torch.einsum("nd,nmd->nm", normalize(features), centers[labels])
     return float(own.amax(1).mean())
 
 
 def test_proxies_reach_what_scikit_learn_reaches_in_each_class_alone() -> None:
-    """Spherical against Euclidean k-means (best of 10 starts), both measured by the cosine to the nearest centre."""
+    """Spherical against Euclidean k-means (best of 10 starts), both measured by the cosine to the nearest center."""
     from sklearn.cluster import KMeans
 
     groups = torch.randn(K * 3, D, generator=seeded(0))
@@ -73,8 +73,10 @@ def test_proxies_reach_what_scikit_learn_reaches_in_each_class_alone() -> None:
     head = imprint(features, labels, K, 3, generator=seeded(2))
     assert isinstance(head, ProxyHead)
     reached = [
-        unit(
-            torch.tensor(KMeans(3, n_init=10, random_state=0).fit(unit(features[labels == k]).numpy()).cluster_centers_)
+        normalize(
+            torch.tensor(
+                KMeans(3, n_init=10, random_state=0).fit(normalize(features[labels == k]).numpy()).cluster_centers_
+            )
         )
         for k in range(K)
     ]
@@ -84,35 +86,35 @@ def test_proxies_reach_what_scikit_learn_reaches_in_each_class_alone() -> None:
     assert ours > mean_cosine(features, labels, imprint(features, labels, K).weight.detach()[:, None]) + 0.1
 
 
-def slow_lloyd(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Spherical Lloyd iterations on one class from given centres, sample by sample."""
+def slow_lloyd(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Spherical Lloyd iterations on one class from given centers, sample by sample."""
     for _ in range(100):
-        best = [max(range(len(centres)), key=lambda j: float(row @ centres[j])) for row in rows]
-        new = centres.copy()
-        for j in range(len(centres)):
+        best = [max(range(len(centers)), key=lambda j: float(row @ centers[j])) for row in rows]
+        new = centers.copy()
+        for j in range(len(centers)):
             members = [row for row, b in zip(rows, best, strict=True) if b == j]
             if members:
                 total = np.sum(members, axis=0)
                 new[j] = total / np.linalg.norm(total)
-        if np.allclose(new, centres, atol=1e-12):
+        if np.allclose(new, centers, atol=1e-12):
             return new
-        centres = new
-    return centres
+        centers = new
+    return centers
 
 
 def test_kmeans_stands_still_where_a_slow_one_does() -> None:
     """What comes back is a fixed point of Lloyd's two steps in each class, written as loops."""
     features, labels = sample(3)
-    directions = unit(features.double())
-    centres = spherical_kmeans(directions, labels, K, 3, seeded(0))
+    directions = normalize(features.double())
+    centers = spherical_kmeans(directions, labels, K, 3, seeded(0))
     for k in range(K):
-        slow = slow_lloyd(directions[labels == k].numpy(), centres[k].numpy())
-        assert np.allclose(slow, centres[k].numpy(), atol=1e-9)
-    assert torch.allclose(centres.norm(dim=2), torch.ones(K, 3, dtype=torch.float64))
+        slow = slow_lloyd(directions[labels == k].numpy(), centers[k].numpy())
+        assert np.allclose(slow, centers[k].numpy(), atol=1e-9)
+    assert torch.allclose(centers.norm(dim=2), torch.ones(K, 3, dtype=torch.float64))
 
 
-def test_first_centres_are_samples_of_the_class_drawn_by_distance() -> None:
-    """Of {a, a, a, b} the second centre is the other direction, whichever the first was."""
+def test_first_centers_are_samples_of_the_class_drawn_by_distance() -> None:
+    """Of {a, a, a, b} the second center is the other direction, whichever the first was."""
     directions = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [-1.0, 0.0]])
     labels = torch.tensor([0, 0, 0, 0, 1, 1])
     for seed in range(20):
@@ -124,12 +126,12 @@ def test_first_centres_are_samples_of_the_class_drawn_by_distance() -> None:
 
 
 def test_the_race_draws_in_proportion_to_the_distance() -> None:
-    """From (1, 0), directions at distances 1 and 1.8 are drawn in the ratio 1 : 1.8 where the first centre is known."""
+    """From (1, 0), directions at distances 1 and 1.8 are drawn in the ratio 1 : 1.8 where the first center is known."""
     directions = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-0.8, -0.6]]).repeat(4000, 1)
     labels = torch.arange(4000).repeat_interleave(3)
-    from nc_tools.heads.imprint import _first_centres
+    from nc_tools.heads.imprint import _first_centers
 
-    first, second = _first_centres(directions, labels, 4000, 2, seeded(0)).unbind(1)
+    first, second = _first_centers(directions, labels, 4000, 2, seeded(0)).unbind(1)
     started = (first == torch.tensor([1.0, 0.0])).all(1)
     assert 0.3 < float(started.float().mean()) < 0.37
     far = (second[started][:, 0] < 0).float().mean()
@@ -141,7 +143,7 @@ def test_fewer_samples_than_proxies_and_dead_features_stay_finite() -> None:
     head = imprint(features, torch.tensor([0, 1, 1, 2, 2]), 3, 4, generator=seeded(0))
     logits = head(features)
     assert torch.isfinite(logits).all()
-    assert torch.allclose(unit(head.get_parameter("proxies"))[0], unit(features[:1]).expand(4, 2), atol=1e-6)
+    assert torch.allclose(normalize(head.get_parameter("proxies"))[0], normalize(features[:1]).expand(4, 2), atol=1e-6)
     assert not logits[:, 1].any()
 
 

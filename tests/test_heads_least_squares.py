@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.unequal_classes import D, K, N, sample, seeded
 from torch import Tensor, nn
-from unequal_classes import D, K, N, sample, seeded
 
 from nc_tools.heads import (
     LinearHead,
@@ -18,7 +18,7 @@ from nc_tools.heads import (
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("ridge", [0.01, 1.0, 30.0])
 def test_least_squares_is_ridge_regression_on_one_hot_targets(bias: bool, ridge: float) -> None:
-    """scikit-learn's Ridge, with its (unpenalised) intercept or without; it adds errors up where we average them."""
+    """scikit-learn's Ridge, with its (unpenalized) intercept or without; it adds errors up where we average them."""
     from sklearn.linear_model import Ridge
 
     features, labels = sample()
@@ -35,9 +35,9 @@ def test_least_squares_is_ridge_regression_on_one_hot_targets(bias: bool, ridge:
 def test_on_balanced_data_it_is_the_published_form_and_on_others_it_is_not() -> None:
     def published(h: Tensor, y: Tensor, ridge: float) -> Tensor:
         means = torch.stack([h[y == k].mean(0) for k in range(K)])
-        centre = h.mean(0)
-        total = (h - centre).T @ (h - centre) / len(h)
-        inverse = torch.linalg.inv(total + torch.outer(centre, centre) + ridge * torch.eye(D, dtype=h.dtype))
+        center = h.mean(0)
+        total = (h - center).T @ (h - center) / len(h)
+        inverse = torch.linalg.inv(total + torch.outer(center, center) + ridge * torch.eye(D, dtype=h.dtype))
         return means @ inverse / K
 
     features, labels = sample()

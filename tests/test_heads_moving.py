@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from test_training import Batches, small
+from support.small_training import Batches, small
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -21,7 +21,7 @@ from nc_tools.heads import (
     TwoSpaceHead,
     default_scale,
 )
-from nc_tools.losses import BackgroundCrossEntropy, CrossEntropy
+from nc_tools.losses import BackgroundCrossEntropyLoss, CrossEntropyLoss
 from nc_tools.metrics import expected_calibration_error
 from nc_tools.records import Batch
 from nc_tools.training import OptimConfig, TrainConfig, fit
@@ -68,7 +68,7 @@ def test_training_takes_prototypes_all_the_way():
     training, optim = TrainConfig(epochs=4), OptimConfig(lr=0.01)
     fit(
         model,
-        CrossEntropy(),
+        CrossEntropyLoss(),
         Batches(),
         training,
         optim,
@@ -178,7 +178,7 @@ def test_without_the_background_it_is_a_linear_head():
 
 
 @pytest.mark.parametrize("given", [{}, {"gamma": 0.3, "radius": 2.0, "background": -1.5}])
-def test_every_class_is_bounded_far_from_the_centres(given):
+def test_every_class_is_bounded_far_from_the_centers(given):
     head = RBFHead(D, K, **given)
     directions = nn.functional.normalize(torch.cat([head.frame, -head.frame, features(50)]))
     for length in (1.5, 3.0, 10.0, 1000.0):
@@ -191,7 +191,7 @@ def test_every_class_is_bounded_far_from_the_centres(given):
     assert float(p[:, -1].min()) == 1.0
 
 
-def test_its_defaults_are_sure_at_a_centre_and_even_at_the_origin():
+def test_its_defaults_are_sure_at_a_center_and_even_at_the_origin():
     head = RBFHead(D, K)
     assert head.radius == pytest.approx(math.sqrt(D))
     p = head.with_background(head(head.radius * head.frame)).softmax(1)
@@ -206,9 +206,9 @@ def test_background_cross_entropy_sees_the_background():
     head, h, labels = RBFHead(D, K), features(), torch.arange(N) % K
     batch = Batch(h, labels, torch.arange(N))
     expected = sum(-math.log(rbf(row.tolist(), head)[int(y)]) for row, y in zip(h, labels, strict=True)) / N
-    assert float(BackgroundCrossEntropy()(head.outputs(h), batch)) == pytest.approx(expected, rel=1e-5)
+    assert float(BackgroundCrossEntropyLoss()(head.outputs(h), batch)) == pytest.approx(expected, rel=1e-5)
     leaf = h.clone().requires_grad_()
-    BackgroundCrossEntropy()(head.outputs(leaf), batch).backward()
+    BackgroundCrossEntropyLoss()(head.outputs(leaf), batch).backward()
     # Also the directions that no class vector has: a raw ETF leaves all but K - 1 without a gradient.
     assert int(torch.linalg.matrix_rank(leaf.grad.double(), rtol=1e-5)) == N
 
@@ -240,7 +240,7 @@ def test_two_spaces_against_scalar_loops():
 
 
 @pytest.mark.parametrize(("hidden", "width"), [(None, None), (D + 1, None), (40, 9)])
-def test_the_projectors_layers_are_tight_and_centred(hidden, width):
+def test_the_projectors_layers_are_tight_and_centered(hidden, width):
     head = TwoSpaceHead(D, K, hidden=hidden, width=width)
     wide, narrow = hidden or 4 * D, width or D
     assert (head.up.shape, head.down.shape, head.frame.shape) == ((wide, D), (narrow, wide), (K, narrow))
@@ -268,7 +268,7 @@ def test_frozen_as_published_or_learned_from_there():
 
 
 def test_the_mean_that_a_relu_gives_does_not_pass_the_projector():
-    """Without centred rows, unit features of any inputs would share one direction."""
+    """Without centered rows, unit features of any inputs would share one direction."""
     embedded = TwoSpaceHead(256, K).embed(torch.randn(500, 256, generator=torch.Generator().manual_seed(0)))
     assert float(embedded.mean(0).norm()) < 0.2
 

@@ -9,15 +9,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
-from test_training import Batches, Reads, small
-from test_training_resume import StopAt, same
+from support.small_training import Batches, Reads, StopAt, same, small
 from torch import nn
 
+from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.geometry import nearest_simplex_etf
 from nc_tools.heads import LEARNED, ETFHead, NearestETFHead, PrototypeHead
-from nc_tools.heads.class_means import RunningClassMeans
-from nc_tools.interruption import Killed, StopSignal
-from nc_tools.losses import CrossEntropy, DotRegression
+from nc_tools.heads.running_means import RunningClassMeans
+from nc_tools.losses import CrossEntropyLoss, DotRegressionLoss
 from nc_tools.training import OptimConfig, TrainConfig, fit
 from nc_tools.training.ema import WeightEMA
 
@@ -89,10 +88,10 @@ def test_means_are_those_of_what_the_frame_meets():
 def test_scores_are_taken_about_the_training_mean():
     head = observe(NearestETFHead(D, K, scale=3.0), range(4))
     features, _ = step(9)
-    centre = head.class_means.overall().tolist()
+    center = head.class_means.overall().tolist()
     u = nn.functional.normalize(features[0], dim=0).tolist()
     for k in range(K):
-        expected = 3.0 * sum(w * (a - m) for w, a, m in zip(head.frame[k].tolist(), u, centre, strict=True))
+        expected = 3.0 * sum(w * (a - m) for w, a, m in zip(head.frame[k].tolist(), u, center, strict=True))
         assert float(head(features)[0, k]) == pytest.approx(expected, abs=1e-5)
 
 
@@ -178,7 +177,7 @@ def train(head, *, batches=None, loss=None, ema=0.9, lr=0.05, **options):
     model = small(head, dropout=0.3)
     torch.manual_seed(7)
     training = TrainConfig(epochs=4, ema_decay=ema, checkpoint_seconds=1000.0)
-    return model, fit(model, loss or CrossEntropy(), batches or Batches(), training, OptimConfig(lr=lr), **options)
+    return model, fit(model, loss or CrossEntropyLoss(), batches or Batches(), training, OptimConfig(lr=lr), **options)
 
 
 def head_of(cls):
@@ -200,19 +199,19 @@ def test_a_stopped_training_goes_on_bit_equal(tmp_path, cls, at):
 
 
 class Blobs(Batches):
-    """Three classes with centres of their own."""
+    """Three classes with centers of their own."""
 
     def epoch(self, epoch, start=0):
-        centres = 2 * torch.eye(3, 9).reshape(3, 1, 3, 3)
+        centers = 2 * torch.eye(3, 9).reshape(3, 1, 3, 3)
         for batch in super().epoch(epoch, start):
-            batch.inputs.mul_(0.2).add_(centres[batch.labels])
+            batch.inputs.mul_(0.2).add_(centers[batch.labels])
             yield batch
 
 
 # Dot regression only attracts: with it, classes cannot leave prototypes that lie together.
 @pytest.mark.parametrize(
     ("cls", "loss"),
-    [(NearestETFHead, CrossEntropy()), (NearestETFHead, DotRegression()), (PrototypeHead, CrossEntropy())],
+    [(NearestETFHead, CrossEntropyLoss()), (NearestETFHead, DotRegressionLoss()), (PrototypeHead, CrossEntropyLoss())],
     ids=lambda part: getattr(part, "__name__", type(part).__name__),
 )
 def test_it_learns(cls, loss):
@@ -239,15 +238,15 @@ def test_the_averaged_model_holds_the_last_frame_not_an_average_of_frames():
     assert not torch.equal(ema.model.backbone[2].running_mean, model.backbone[2].running_mean)
 
 
-def test_normalisation_inside_a_head_is_averaged_as_elsewhere():
-    class Normalised(ETFHead):
+def test_normalization_inside_a_head_is_averaged_as_elsewhere():
+    class Normalized(ETFHead):
         geometry = "simplex ETF after a norm"
 
         def __init__(self, feature_dim, num_classes):
             super().__init__(feature_dim, num_classes)
             self.norm = nn.BatchNorm1d(feature_dim)
 
-    model = small(Normalised(6, 3))
+    model = small(Normalized(6, 3))
     ema = WeightEMA(model, decay=0.5)
     with torch.no_grad():
         model.head.norm.running_mean += 4.0

@@ -9,19 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.unequal_classes import D, K, sample
 from torch import Tensor, nn
-from unequal_classes import D, K, sample
 
-from nc_tools.heads import (
-    LEARNED,
-    CosineHead,
-    ETFHead,
-    FrozenRandomHead,
-    Head,
-    LinearHead,
-    ProxyHead,
-    to_linear,
-)
+from nc_tools.heads import LEARNED, CosineHead, ETFHead, FrozenRandomHead, Head, LinearHead, ProxyHead
+from nc_tools.surgery import to_linear
 
 # Defined when they are asked for: the contract tests take up every subclass that is there when they are collected.
 
@@ -53,8 +45,8 @@ AFFINE = {
     "cosine": lambda: CosineHead(D, K),
     "ETF": lambda: ETFHead(D, K),
     "ETF, learned scale and projection": lambda: ETFHead(D, K, projection=9, scale=LEARNED),
-    "ETF, projection alone": lambda: ETFHead(D, K, projection=True, normalise=False),
-    "ETF on raw features": lambda: ETFHead(D, K, normalise=False, scale=2.0),
+    "ETF, projection alone": lambda: ETFHead(D, K, projection=True, normalize=False),
+    "ETF on raw features": lambda: ETFHead(D, K, normalize=False, scale=2.0),
     "random": lambda: FrozenRandomHead(D, K),
     "a user's": users_head,
 }
@@ -139,7 +131,8 @@ def test_heads_that_are_not_affine_or_only_say_so_are_refused() -> None:
 
 
 def test_a_swapped_model_is_served_with_plain_layers() -> None:
-    from nc_tools.heads import spec, swap_head
+    from nc_tools.spec import spec
+    from nc_tools.surgery import swap_head
 
     model = nn.Sequential(nn.Linear(5, D), nn.ReLU(), nn.Linear(D, K))
     swap_head(model, spec(ETFHead, projection=9))

@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.unequal_classes import D, K, seeded
 from torch import nn
-from unequal_classes import D, K, seeded
 
 from nc_tools.heads import (
     CosineHead,
     LinearHead,
-    tau_normalise,
+    tau_normalize,
 )
 
 
@@ -21,7 +21,7 @@ from nc_tools.heads import (
 @settings(max_examples=20, deadline=None)
 def test_norms_become_their_power_and_directions_stay(tau: float, seed: int) -> None:
     weight = torch.randn(K, D, generator=seeded(seed), dtype=torch.float64)
-    got = tau_normalise(weight, tau)
+    got = tau_normalize(weight, tau)
     for k in range(K):
         row = weight[k].tolist()
         norm = math.sqrt(sum(v * v for v in row))
@@ -31,7 +31,7 @@ def test_norms_become_their_power_and_directions_stay(tau: float, seed: int) -> 
 def test_a_head_comes_back_without_its_bias_and_is_left_as_it_was() -> None:
     for trained in (LinearHead(D, K), nn.Linear(D, K)):
         before = copy.deepcopy(trained.state_dict())
-        head = tau_normalise(trained.eval(), 1.0)
+        head = tau_normalize(trained.eval(), 1.0)
         assert isinstance(head, LinearHead)
         assert head.bias is None
         assert not head.training
@@ -42,20 +42,20 @@ def test_a_head_comes_back_without_its_bias_and_is_left_as_it_was() -> None:
 def test_rows_of_zeros_half_precision_and_bad_input() -> None:
     weight = torch.randn(K, D)
     weight[1] = 0
-    assert not tau_normalise(weight, 1.0)[1].any()
-    half = tau_normalise(weight.half(), 1.0)
+    assert not tau_normalize(weight, 1.0)[1].any()
+    half = tau_normalize(weight.half(), 1.0)
     assert half.dtype == torch.float16
     assert torch.isfinite(half).all()
     for tau in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match="tau must be at least 0 and finite"):
-            tau_normalise(weight, tau)
+            tau_normalize(weight, tau)
     with pytest.raises(TypeError, match=r"LinearHead, an nn\.Linear or a weight \(K, D\), got CosineHead"):
-        tau_normalise(CosineHead(D, K), 1.0)  # type: ignore[call-overload]
+        tau_normalize(CosineHead(D, K), 1.0)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match=r"shape \(K, D\), got \(12,\)"):
-        tau_normalise(weight[0], 1.0)
+        tau_normalize(weight[0], 1.0)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_norms_are_taken_where_the_head_is() -> None:
-    assert tau_normalise(LinearHead(D, K).cuda(), 1.0).weight.is_cuda
+    assert tau_normalize(LinearHead(D, K).cuda(), 1.0).weight.is_cuda

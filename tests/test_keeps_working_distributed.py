@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
-from swapped import AllHeads, images, labels
+from support.swapped_heads import AllHeads, images, labels
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
@@ -28,7 +28,7 @@ def gradients_and_buffers(model: nn.Module) -> dict[str, Tensor]:
 def _worker(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     # Another seed on each rank: other weights and other frames, until the first rank's are sent around. In eval mode,
-    # so that batch normalisation, whose statistics are each rank's own, does not enter.
+    # so that batch normalization, whose statistics are each rank's own, does not enter.
     model = DistributedDataParallel(AllHeads(seed=rank).eval())
     total(model(images()[rank::2]), labels()[rank::2]).backward()  # type: ignore[no-untyped-call]
     save_file(gradients_and_buffers(model.module), Path(folder) / f"{rank}.safetensors")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from swapped import (
+from support.swapped_heads import (
     AllHeads,
     D,
     K,
@@ -27,8 +27,9 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.checkpoint import checkpoint
 
-from nc_tools.heads import LEARNED, CosineHead, ETFHead, FixedFrameHead, Head, spec, swap_head, to_linear
-from nc_tools.spec import Spec
+from nc_tools.heads import LEARNED, CosineHead, ETFHead, FixedFrameHead, Head
+from nc_tools.spec import Spec, spec
+from nc_tools.surgery import swap_head, to_linear
 
 
 def test_all_heads_compile_in_one_graph() -> None:
@@ -97,7 +98,7 @@ def test_plain_layers_export_and_run_in_onnxruntime_too() -> None:
     batch = {0: torch.export.Dim.DYNAMIC}
     program = torch.export.export(to_linear(head).eval(), (features[:2],), dynamic_shapes=(batch,))
     assert torch.allclose(program.module()(features), head(features), atol=1e-5)
-    # Optimised, the exporter takes epsilons below 1e-8 for zero, and a feature of zeros comes out as NaN.
+    # Optimized, the exporter takes epsilons below 1e-8 for zero, and a feature of zeros comes out as NaN.
     converted = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
     assert converted is not None
     session = onnxruntime.InferenceSession(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from swapped import (
+from support.swapped_heads import (
     D,
     K,
     N,
@@ -25,11 +25,11 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from nc_tools.heads import ETFHead, Head, LinearHead
-from nc_tools.losses import DotRegression
+from nc_tools.losses import DotRegressionLoss
 from nc_tools.models import Classifier
 from nc_tools.records import Batch
-from nc_tools.training.config import OptimConfig
-from nc_tools.training.optim import make_optimizer
+from nc_tools.training.optimizers import make_optimizer
+from nc_tools.training.train_config import OptimConfig
 
 
 @every_head
@@ -79,7 +79,7 @@ def test_gradients_of_each_sample_add_up_to_the_batchs(cls: type[Head]) -> None:
 
 @every_head
 def test_a_loss_of_features_has_gradients_of_each_sample_too(cls: type[Head]) -> None:
-    head, loss = head_of(swapped(cls)), DotRegression()
+    head, loss = head_of(swapped(cls)), DotRegressionLoss()
 
     def of(features: Tensor, label: Tensor) -> Tensor:
         return loss(head.outputs(features), Batch(features, label, label))  # type: ignore[no-any-return]
@@ -105,7 +105,7 @@ def test_checkpointed_activations_give_the_same_gradients(cls: type[Head]) -> No
 
 @every_head
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop])
-def test_an_optimiser_with_a_group_for_the_head_takes_a_head_without_parameters(
+def test_an_optimizer_with_a_group_for_the_head_takes_a_head_without_parameters(
     cls: type[Head], optimizer: type[torch.optim.Optimizer]
 ) -> None:
     model = swapped(cls)
@@ -127,7 +127,7 @@ def test_an_optimiser_with_a_group_for_the_head_takes_a_head_without_parameters(
     assert all(not torch.equal(after[f"1.{name}"], before[f"1.{name}"]) for name in names)
 
 
-def test_an_optimiser_of_nothing_but_an_empty_head_is_torchs_error_and_our_own_leaves_its_group_out() -> None:
+def test_an_optimizer_of_nothing_but_an_empty_head_is_torchs_error_and_our_own_leaves_its_group_out() -> None:
     with pytest.raises(ValueError, match="empty parameter list"):
         torch.optim.SGD(ETFHead(D, K).parameters(), lr=0.1)
     rates = OptimConfig(lr=0.1, head_lr_ratio=2.0)

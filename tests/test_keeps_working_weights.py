@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from swapped import (
+from support.swapped_heads import (
     CLASSES,
     D,
     K,
@@ -30,9 +30,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from nc_tools.heads import CosineHead, ETFHead, FixedFrameHead, Head, LinearHead
 from nc_tools.models import Classifier
-from nc_tools.training.config import OptimConfig
 from nc_tools.training.ema import WeightEMA
-from nc_tools.training.optim import make_optimizer
+from nc_tools.training.optimizers import make_optimizer
+from nc_tools.training.train_config import OptimConfig
 
 
 def frames(head: Head) -> list[Tensor]:

@@ -19,17 +19,18 @@ from nc_tools.data import (
     MatrixNoise,
     PairNoise,
     SymmetricNoise,
-    load,
+    load_data,
     make_subsets,
     with_noise,
 )
 from nc_tools.data.instance_noise import truncated_normal
-from nc_tools.data.label_noise import relabel
-from nc_tools.experiment.config import RunConfig
-from nc_tools.experiment.encode import decode, encode
+from nc_tools.data.synthetic_noise import relabel
 from nc_tools.experiment.overrides import put
-from nc_tools.heads import LinearHead, spec
-from nc_tools.losses import CrossEntropy
+from nc_tools.experiment.run_config import RunConfig
+from nc_tools.experiment.serialize import decode, encode
+from nc_tools.heads import LinearHead
+from nc_tools.losses import CrossEntropyLoss
+from nc_tools.spec import spec
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ALL = (SymmetricNoise(0.4), PairNoise(0.3), InstanceNoise(0.3), MatrixNoise(((0.9, 0.1), (0.3, 0.7))))
@@ -122,7 +123,7 @@ def test_a_number_just_below_one_never_reaches_a_class_of_probability_zero():
 
 
 def test_labels_change_with_the_seed_and_are_each_samples_own():
-    whole = load(DataConfig()).train
+    whole = load_data(DataConfig()).train
     for noise in (SymmetricNoise(0.4), PairNoise(0.3)):
         one, same, other = (with_noise(whole, noise, seed).labels for seed in (0, 0, 1))
         assert torch.equal(one, same)
@@ -173,7 +174,7 @@ def test_instance_noise_reads_large_images_at_a_small_size():
 
 
 def test_the_long_tail_is_cut_by_true_labels_and_the_holdout_by_given_ones():
-    sources = load(DataConfig())
+    sources = load_data(DataConfig())
     config = DataConfig(imbalance=10, noise=SymmetricNoise(0.4))
     noisy = replace(sources, train=with_noise(sources.train, config.noise, 3))
     ours = make_subsets(noisy, config, 3, sources.train.labels)
@@ -187,7 +188,7 @@ def test_the_long_tail_is_cut_by_true_labels_and_the_holdout_by_given_ones():
 
 def test_a_configuration_with_noise_is_hashed_written_down_and_read_back():
     for noise in (*ALL, AsymmetricNoise(0.2), AsymmetricNoise(0.2, (("3", "8"),))):
-        config = RunConfig(head=spec(LinearHead), loss=spec(CrossEntropy), data=DataConfig(noise=noise))
+        config = RunConfig(head=spec(LinearHead), loss=spec(CrossEntropyLoss), data=DataConfig(noise=noise))
         assert hash(config.data) == hash(decode(encode(config.data)))
         assert decode(encode(config)) == config
 

@@ -1,4 +1,4 @@
-"""Memorisation, suspects and transition matrices against slow references."""
+"""Memorization, suspects and transition matrices against slow references."""
 
 import math
 
@@ -12,7 +12,7 @@ from nc_tools.metrics import (
     checked_transition,
     confusion_transition,
     counted_transition,
-    memorisation,
+    memorization,
     precision_at,
     rank_suspects,
     transition_error,
@@ -23,11 +23,11 @@ def mean_of(rows):
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
 
-def reference_memorisation(h, z, given_labels, true, classes):
+def reference_memorization(h, z, given_labels, true, classes):
     right = [[x for x, y, t in zip(h, given_labels, true, strict=True) if y == t == k] for k in range(classes)]
     means = [mean_of(rows) if rows else None for rows in right]
-    centre = mean_of([m for m in means if m])
-    spread = math.sqrt(sum(math.dist(m, centre) ** 2 for m in means if m) / sum(m is not None for m in means))
+    center = mean_of([m for m in means if m])
+    spread = math.sqrt(sum(math.dist(m, center) ** 2 for m in means if m) / sum(m is not None for m in means))
     wrong = [(x, s, y, t) for x, s, y, t in zip(h, z, given_labels, true, strict=True) if y != t]
     return {
         "distance_true": sum(math.dist(x, means[t]) for x, _, _, t in wrong) / len(wrong) / spread,
@@ -49,19 +49,19 @@ def clusters(number=4, each=25, rate=0.3, spread=0.3, seed=0):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_memorisation(seed):
+def test_memorization(seed):
     h, labels, true = clusters(spread=2.0, seed=seed)
     logits = torch.randn(len(h), 4, generator=torch.Generator().manual_seed(seed))
-    told = memorisation(h, logits, labels, true)
-    expected = reference_memorisation(h.double().tolist(), logits.tolist(), labels.tolist(), true.tolist(), 4)
+    told = memorization(h, logits, labels, true)
+    expected = reference_memorization(h.double().tolist(), logits.tolist(), labels.tolist(), true.tolist(), 4)
     assert told == pytest.approx(expected, rel=1e-5)
-    scaled = memorisation(7 * h + 2, logits, labels, true)
+    scaled = memorization(7 * h + 2, logits, labels, true)
     assert scaled == pytest.approx(told, rel=1e-4)  # units and origin do not matter
 
 
-def test_a_model_that_memorises_and_one_that_does_not():
+def test_a_model_that_memorizes_and_one_that_does_not():
     h, labels, true = clusters()
-    honest, parrot = memorisation(h, h, labels, true), memorisation(3 * torch.eye(4)[labels], h, labels, true)
+    honest, parrot = memorization(h, h, labels, true), memorization(3 * torch.eye(4)[labels], h, labels, true)
     assert honest["carried_over"] == honest["fitted"] == 0
     assert honest["recovered"] == 1
     assert honest["distance_true"] < 0.5 < honest["distance_given"]
@@ -69,14 +69,14 @@ def test_a_model_that_memorises_and_one_that_does_not():
     assert parrot["distance_given"] < 1e-3
 
 
-def test_memorisation_where_it_is_not_defined():
+def test_memorization_where_it_is_not_defined():
     h, labels, true = clusters()
-    assert memorisation(h, h, true, true) == {}
-    assert set(memorisation(h, h, (true + 1) % 4, true)) == {"fitted", "recovered"}  # no sample is labelled right
+    assert memorization(h, h, true, true) == {}
+    assert set(memorization(h, h, (true + 1) % 4, true)) == {"fitted", "recovered"}  # no sample is labeled right
     absent = torch.cat([h, h], dim=1)[:, :5]  # a fifth class without a sample changes nothing
-    assert memorisation(h, absent, labels, true)["carried_over"] == memorisation(h, h, labels, true)["carried_over"]
+    assert memorization(h, absent, labels, true)["carried_over"] == memorization(h, h, labels, true)["carried_over"]
     with pytest.raises(ValueError, match="labels must lie in"):
-        memorisation(h, h, labels, true + 9)
+        memorization(h, h, labels, true + 9)
 
 
 def reference_suspects(h, z, labels, classes):

@@ -9,16 +9,17 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from test_experiment_runs import make
+from support.experiment_runs import make
 
+from nc_tools._support.signals import StopSignal
 from nc_tools.data import DataConfig, PairNoise, SymmetricNoise
-from nc_tools.experiment import ModelConfig, Protocol, RunConfig, execute, load_run, main, setup
+from nc_tools.experiment import ModelConfig, Protocol, RunConfig, build, load_run, run, run_recipe
+from nc_tools.experiment.build import open_data
 from nc_tools.experiment.job import Job
-from nc_tools.experiment.setup import open_data
-from nc_tools.heads import LinearHead, spec
-from nc_tools.interruption import StopSignal
-from nc_tools.losses import CrossEntropy, EarlyLearning, ForwardCorrection
+from nc_tools.heads import LinearHead
+from nc_tools.losses import CrossEntropyLoss, EarlyLearningLoss, ForwardCorrectionLoss
 from nc_tools.metrics import fit_temperature
+from nc_tools.spec import spec
 from nc_tools.tracking import read_run
 from nc_tools.training import OptimConfig, TrainConfig
 
@@ -27,7 +28,7 @@ EPOCHS = 14
 BASE = RunConfig(
     data=DataConfig(noise=SymmetricNoise(0.3)),
     head=spec(LinearHead),
-    loss=spec(CrossEntropy),
+    loss=spec(CrossEntropyLoss),
     model=ModelConfig(width=8),
     training=TrainConfig(epochs=EPOCHS, batch_size=32),
     optim=OptimConfig(lr=0.1),
@@ -82,7 +83,7 @@ def test_measures_under_given_and_under_true_labels_have_keys_of_their_own(final
     assert told["train/noise/dilation"] == pytest.approx(told["train/nc_clean/nc1_trace"])
 
 
-def test_memorisation_and_dilation_are_followed_along_training_on_train_and_holdout(final, holdout):
+def test_memorization_and_dilation_are_followed_along_training_on_train_and_holdout(final, holdout):
     curves = read_run(holdout).curves()
     for split in ("train", "holdout"):
         for name in ("fitted", "carried_over", "distance_true", "dilation"):
@@ -105,7 +106,7 @@ def test_runs_on_clean_labels_tell_nothing_of_noise(tmp_path):
 
 def test_permuting_the_true_labels_changes_no_choice(tmp_path, monkeypatch, final, holdout):
     """Scores, temperature, best epoch, subsets, weights and suspects come from given labels alone."""
-    drawn = setup.with_noise
+    drawn = build.with_noise
 
     def permuted(images, noise, seed):
         noisy = drawn(images, noise, seed)
@@ -114,7 +115,7 @@ def test_permuting_the_true_labels_changes_no_choice(tmp_path, monkeypatch, fina
 
     score = make(job_of(tmp_path / "before", "tuning"))[0].score
     before = opened().subsets
-    monkeypatch.setattr(setup, "with_noise", permuted)
+    monkeypatch.setattr(build, "with_noise", permuted)
     after = opened()
     assert all(
         torch.equal(getattr(before, n), getattr(after.subsets, n)) for n in ("train", "fit", "holdout", "counts")
@@ -144,7 +145,7 @@ def test_tuning_reads_no_true_label(tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError
 
-    monkeypatch.setattr(setup.Data, "clean_labels", never)
+    monkeypatch.setattr(build.Data, "clean_labels", never)
     assert make(job_of(tmp_path, "tuning"))[0].score > 0.2
 
 
@@ -199,14 +200,14 @@ def test_transition_matrices_are_kept_and_better_than_nothing(final, holdout):
 
 def test_forward_correction_estimates_the_noise_in_a_first_stage_and_resumes_with_it(tmp_path, monkeypatch):
     seen = []
-    plain = execute.build_loss
+    plain = run.build_loss
 
     def build_loss(config, facts, feature_dim, *, transition=None):
         seen.append(transition)
         return plain(config, facts, feature_dim, transition=transition)
 
-    monkeypatch.setattr(execute, "build_loss", build_loss)
-    config = replace(BASE, data=DataConfig(noise=PairNoise(0.4)), loss=spec(ForwardCorrection))
+    monkeypatch.setattr(run, "build_loss", build_loss)
+    config = replace(BASE, data=DataConfig(noise=PairNoise(0.4)), loss=spec(ForwardCorrectionLoss))
     job = job_of(tmp_path, "tuning", config)
     whole = make(job)[0]
     (estimate,) = seen
@@ -220,7 +221,7 @@ def test_forward_correction_estimates_the_noise_in_a_first_stage_and_resumes_wit
     def ask(_progress):
         stop.requested = True
 
-    assert execute.execute(stopped, ask, stop).status == "KILLED"
+    assert run.run_job(stopped, ask, stop).status == "KILLED"
     resumed = make(replace(stopped, resume=True))[0]
     assert all(torch.equal(transition, estimate) for transition in seen)
     assert len(seen) == 3
@@ -229,7 +230,7 @@ def test_forward_correction_estimates_the_noise_in_a_first_stage_and_resumes_wit
 
 
 def test_early_learning_counts_in_the_whole_training_set(tmp_path):
-    config = replace(BASE, loss=spec(EarlyLearning), training=TrainConfig(epochs=1, batch_size=64))
+    config = replace(BASE, loss=spec(EarlyLearningLoss), training=TrainConfig(epochs=1, batch_size=64))
     assert make(job_of(tmp_path, "tuning", config))[0].status == "FINISHED"
 
 
@@ -251,7 +252,7 @@ def pictures(tmp_path):
 
 def test_human_labels_take_the_place_of_the_noise_that_a_recipe_draws(pictures, capsys):
     told = ["--data", f"imagefolder:{pictures / 'pictures'}", "--labels", f"{pictures / 'labels.csv'}:human"]
-    main({"a": BASE}, name="x", question="Why?", argv=["--print-config", *told])
+    run_recipe({"a": BASE}, name="x", question="Why?", argv=["--print-config", *told])
     assert json.loads(capsys.readouterr().out)["arms"]["a"]["data"].get("noise") is None
 
 
@@ -276,7 +277,7 @@ WRONG = {
 
 def refused_here(argv, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        main({"a": BASE}, name="x", question="Why?", argv=[*argv, "--out", str(tmp_path / "out")])
+        run_recipe({"a": BASE}, name="x", question="Why?", argv=[*argv, "--out", str(tmp_path / "out")])
     shown = capsys.readouterr().err
     assert end.value.code == 2
     assert shown.count("\n") == 1
@@ -298,12 +299,12 @@ def test_default_arms_run_unless_others_are_named(capsys):
     arms = dict.fromkeys(("a", "b", "c"), BASE)
 
     def shown(*argv):
-        main(arms, name="x", question="Why?", default_arms=("a", "c"), argv=["--print-config", *argv])
+        run_recipe(arms, name="x", question="Why?", default_arms=("a", "c"), argv=["--print-config", *argv])
         return list(json.loads(capsys.readouterr().out)["arms"])
 
     assert shown() == ["a", "c"]
     assert shown("--arms", "all") == ["a", "b", "c"]
     assert shown("--arms", "b,a") == ["b", "a"]
     with pytest.raises(SystemExit):
-        main(arms, name="x", question="Why?", default_arms=("a", "c"), argv=["--help"])
+        run_recipe(arms, name="x", question="Why?", default_arms=("a", "c"), argv=["--help"])
     assert "(default: a,c)" in " ".join(capsys.readouterr().out.split())

@@ -1,48 +1,41 @@
 """Losses against scalar references that import neither torch.nn.functional nor nc_tools."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.loss_variants import (
+    COUNTS,
+    VARIANTS,
+    D,
+    GivenLogits,
+    K,
+    N,
+    batch_of,
+    built,
+    outputs_of,
+    seen_by,
+)
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nc_tools.heads import ETFHead, Head, LinearHead
+from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import (
-    LDAM,
-    BinaryCrossEntropy,
-    ClassBalanced,
-    ClassCompactness,
-    ClassSpread,
-    ClassWiseSmoothing,
-    CrossEntropy,
-    DeferredReweighting,
-    DotRegression,
-    EarlyLearning,
-    Focal,
-    LinearRamp,
-    LogitAdjusted,
+    CrossEntropyLoss,
+    DotRegressionLoss,
+    EarlyLearningLoss,
+    LogitAdjustedLoss,
     LossTerm,
-    NCEAndRCE,
-    OutlierExposure,
     PerSampleLoss,
-    SupCon,
-    SymmetricCrossEntropy,
-    WeightedSum,
     adjust_logits,
     dot_regression,
     log_prior,
     logit_adjusted_cross_entropy,
-    term,
 )
-from nc_tools.records import Batch, Outputs
-from nc_tools.spec import Spec, spec
-
-COUNTS = [50, 20, 5, 2]
-K, D, N = len(COUNTS), 6, 9
+from nc_tools.records import Batch
+from nc_tools.spec import Spec
 
 
 def softmax_loss(logits: list[float], target: list[float]) -> float:
@@ -64,25 +57,6 @@ def reference_logit_adjusted(logits: list[list[float]], labels: list[int], count
     return reference_cross_entropy(shifted, labels, 0.0)
 
 
-class GivenLogits(Head):
-    """A head whose logits are its features."""
-
-    scale = 1.0
-    bias = None
-
-    @property
-    def weight(self) -> Tensor:
-        return torch.eye(self.num_classes, self.feature_dim)
-
-
-def outputs_of(logits: Tensor) -> Outputs:
-    return GivenLogits(logits.shape[1], logits.shape[1]).outputs(logits)
-
-
-def batch_of(labels: Tensor) -> Batch:
-    return Batch(torch.zeros(len(labels), 1), labels, torch.arange(len(labels)))
-
-
 logit_rows = st.lists(st.lists(st.floats(-30, 30), min_size=K, max_size=K), min_size=1, max_size=6)
 
 
@@ -90,7 +64,9 @@ logit_rows = st.lists(st.lists(st.floats(-30, 30), min_size=K, max_size=K), min_
 @settings(max_examples=60, deadline=None)
 def test_cross_entropy(rows: list[list[float]], smoothing: float, data: st.DataObject) -> None:
     labels = data.draw(st.lists(st.integers(0, K - 1), min_size=len(rows), max_size=len(rows)))
-    ours = CrossEntropy(smoothing)(outputs_of(torch.tensor(rows, dtype=torch.float64)), batch_of(torch.tensor(labels)))
+    ours = CrossEntropyLoss(smoothing)(
+        outputs_of(torch.tensor(rows, dtype=torch.float64)), batch_of(torch.tensor(labels))
+    )
     assert float(ours) == pytest.approx(reference_cross_entropy(rows, labels, smoothing), rel=1e-9, abs=1e-9)
 
 
@@ -100,7 +76,7 @@ def test_logit_adjusted(rows: list[list[float]], tau: float, data: st.DataObject
     labels = data.draw(st.lists(st.integers(0, K - 1), min_size=len(rows), max_size=len(rows)))
     logits, target = torch.tensor(rows, dtype=torch.float64), torch.tensor(labels)
     expected = pytest.approx(reference_logit_adjusted(rows, labels, COUNTS, tau), rel=1e-5, abs=1e-5)
-    assert float(LogitAdjusted(COUNTS, tau)(outputs_of(logits), batch_of(target))) == expected
+    assert float(LogitAdjustedLoss(COUNTS, tau)(outputs_of(logits), batch_of(target))) == expected
     assert float(logit_adjusted_cross_entropy(logits, target, COUNTS, tau)) == expected
 
 
@@ -145,7 +121,7 @@ def test_dot_regression_formula(weight_norm: float, feature_norm: float, dot: fl
 def test_dot_regression_of_a_head_is_half_the_squared_gap_of_cosines_and_needs_no_logits() -> None:
     head, h, labels = ETFHead(D, K), torch.randn(N, D), torch.arange(N) % K
     outputs = head.outputs(h)
-    value = DotRegression()(outputs, batch_of(labels))
+    value = DotRegressionLoss()(outputs, batch_of(labels))
     assert not outputs.scored
     total = 0.0
     for row, y in zip(h.tolist(), labels.tolist(), strict=True):
@@ -155,46 +131,7 @@ def test_dot_regression_of_a_head_is_half_the_squared_gap_of_cosines_and_needs_n
     assert float(value) == pytest.approx(total / N, rel=1e-5)
 
 
-def concrete(cls: type[LossTerm] = LossTerm) -> Iterator[type[LossTerm]]:
-    for sub in cls.__subclasses__():
-        if not sub.__abstractmethods__:
-            yield sub
-        yield from concrete(sub)
-
-
-# What a run tells a loss; a loss of one's own is under contract as soon as it is imported here.
-FACTS = {"num_classes": K, "class_counts": COUNTS, "feature_dim": D, "num_samples": 50}
-# (A sum has no default for what it sums; two of them stand below.)
-OURS = [cls for cls in dict.fromkeys(concrete()) if cls.__module__.startswith("nc_tools") and cls is not WeightedSum]
-VARIANTS: list[Spec[LossTerm]] = [
-    *map(Spec, OURS),
-    spec(CrossEntropy, label_smoothing=0.1),
-    spec(CrossEntropy, label_smoothing=ClassWiseSmoothing(0.4, 0.1)),
-    spec(Focal, gamma=0.5),
-    spec(SymmetricCrossEntropy, alpha=0.5, beta=0.3),
-    spec(DotRegression, mean_over="classes"),
-    spec(ClassBalanced, loss=spec(BinaryCrossEntropy)),
-    spec(DeferredReweighting, loss=spec(LDAM), start=0.2),
-    spec(WeightedSum, terms=(term(1.0, spec(LogitAdjusted)), term(LinearRamp(0.0, 0.1), spec(ClassCompactness)))),
-    spec(WeightedSum, terms=(term(0.5, spec(SupCon)), term(2.0, spec(ClassSpread), name="push"))),
-    spec(WeightedSum, terms=(term(1.0, spec(CrossEntropy)), term(0.5, spec(OutlierExposure)))),
-    spec(NCEAndRCE, alpha=0.5, beta=2.0, log_zero=-9.0),
-]
 every_loss = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{', '.join(s.arguments)}")
-
-
-def built(wanted: Spec[LossTerm], **facts: int) -> LossTerm:
-    return wanted.build({**FACTS, **facts})
-
-
-def seen_by(loss: LossTerm, head: Head, h: Tensor) -> Outputs:
-    """Return the head's outputs, with outliers, and with a second view where the loss needs one."""
-    outputs = head.outputs(h)
-    outputs.outliers = head.outputs(h.flip(1) / 2)
-    if loss.views == 2:
-        # Not h.roll: under autocast on a CPU it refuses float16.
-        outputs.second = head.outputs(h[:, torch.arange(h.shape[1]).roll(1)])
-    return outputs
 
 
 @every_loss
@@ -225,8 +162,8 @@ def test_gradcheck(wanted: Spec[LossTerm]) -> None:
 
 @every_loss
 def test_second_derivatives_and_torch_func_see_the_same_loss(wanted: Spec[LossTerm]) -> None:
-    loss, head = built(wanted).double().eval(), LinearHead(D, K).double()  # unlike a frame's, its rows are not centred
-    if isinstance(loss, EarlyLearning):
+    loss, head = built(wanted).double().eval(), LinearHead(D, K).double()  # unlike a frame's, its rows are not centered
+    if isinstance(loss, EarlyLearningLoss):
         loss.targets.uniform_(0, 1 / K)
     labels = torch.arange(5) % K
 
@@ -344,6 +281,6 @@ def test_no_step_waits_for_the_device(wanted: Spec[LossTerm]) -> None:
 
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="label_smoothing"):
-        CrossEntropy(1.0)
+        CrossEntropyLoss(1.0)
     with pytest.raises(ValueError, match="norms must be positive and finite"):
-        DotRegression(weight_norm=0.0)
+        DotRegressionLoss(weight_norm=0.0)

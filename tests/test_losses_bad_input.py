@@ -5,28 +5,28 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from test_losses import COUNTS, VARIANTS, D, K, N, batch_of, built, seen_by
+from support.loss_variants import COUNTS, VARIANTS, D, K, N, batch_of, built, seen_by
 from torch import Tensor
 
 from nc_tools.heads import ETFHead
 from nc_tools.losses import (
-    DHEL,
-    LDAM,
-    BalancedSupCon,
-    ClassBalanced,
-    ClassConditionalInfoNCE,
-    CodingRate,
-    CrossEntropy,
-    DeferredReweighting,
-    DotRegression,
-    FeatureEntropy,
-    LogitAdjusted,
+    BalancedSupConLoss,
+    ClassBalancedLoss,
+    ClassConditionalInfoNCELoss,
+    CodingRateLoss,
+    CrossEntropyLoss,
+    DeferredReweightingLoss,
+    DHELLoss,
+    DotRegressionLoss,
+    FeatureEntropyLoss,
+    LDAMLoss,
+    LogitAdjustedLoss,
     LossTerm,
-    PickAllLabel,
-    Spread,
-    SupCon,
-    VectorScaling,
-    WeightedSum,
+    PickAllLabelLoss,
+    SpreadLoss,
+    SupConLoss,
+    VectorScalingLoss,
+    WeightedSumLoss,
     adjust_logits,
     class_attraction,
     class_conditional_info_nce,
@@ -74,9 +74,9 @@ def test_labels_of_other_samples_and_of_none(wanted: Spec[LossTerm]) -> None:
         run(built(wanted), LABELS[:0], samples=0)
 
 
-@pytest.mark.parametrize("cls", [ClassBalanced, DeferredReweighting])
+@pytest.mark.parametrize("cls", [ClassBalancedLoss, DeferredReweightingLoss])
 @pytest.mark.parametrize("counts", [[5, 3], [5, 4, 3, 2, 1]])
-def test_class_weights_of_other_classes(cls: type[ClassBalanced], counts: list[int]) -> None:
+def test_class_weights_of_other_classes(cls: type[ClassBalancedLoss], counts: list[int]) -> None:
     with pytest.raises(ValueError, match=rf"are of {len(counts)} classes, but the head has 4: give {cls.__name__} the"):
         run(cls(counts), LABELS)
 
@@ -84,37 +84,40 @@ def test_class_weights_of_other_classes(cls: type[ClassBalanced], counts: list[i
 @pytest.mark.parametrize("counts", ["abcd", None, [[1, 2], [3]], ["a", "b"]])
 def test_counts_that_are_no_numbers(counts: object) -> None:
     with pytest.raises(TypeError, match="class_counts must hold one number for each of K >= 2 classes, got"):
-        LogitAdjusted(counts)  # type: ignore[arg-type]
+        LogitAdjustedLoss(counts)  # type: ignore[arg-type]
 
 
 NOT_A_NUMBER = math.nan
 X, W = torch.randn(4, 3), torch.randn(2, 3)
 Y = torch.tensor([0, 1, 0, 1])
 NUMBERS: dict[str, tuple[Callable[[], object], str]] = {
-    "tau": (lambda: LogitAdjusted(COUNTS, NOT_A_NUMBER), "tau must be finite, got nan"),
-    "tau inf": (lambda: LogitAdjusted(COUNTS, math.inf), "tau must be finite, got inf"),
+    "tau": (lambda: LogitAdjustedLoss(COUNTS, NOT_A_NUMBER), "tau must be finite, got nan"),
+    "tau inf": (lambda: LogitAdjustedLoss(COUNTS, math.inf), "tau must be finite, got inf"),
     "free tau": (lambda: logit_adjusted_cross_entropy(W, Y[:2], [1, 2, 3], math.nan), "tau must be finite"),
     "post hoc tau": (lambda: adjust_logits(W, [1, 2, 3], math.inf), "tau must be finite"),
-    "VS tau": (lambda: VectorScaling(COUNTS, tau=NOT_A_NUMBER), "tau must be finite, got nan"),
-    "VS gamma": (lambda: VectorScaling(COUNTS, gamma=math.inf), "gamma must not be negative .*, nor infinite, got inf"),
-    "LDAM": (lambda: LDAM(COUNTS, math.inf), "max_margin must be a number from 0 on, got inf"),
-    "attract": (lambda: Spread(attract=math.inf), "nor both 0, and finite, got inf and 1.0"),
-    "norm": (lambda: DotRegression(weight_norm=math.inf), "norms must be positive and finite, got weight_norm=inf"),
-    "distortion": (lambda: CodingRate(math.inf), "squared_distortion must be positive and finite, got inf"),
-    "eps": (lambda: FeatureEntropy(math.inf), "eps must be positive and finite, got inf"),
-    "decay": (lambda: PickAllLabel(math.inf), "decay must not be negative, got inf, .* nor infinite"),
-    "SupCon": (lambda: SupCon(math.inf), "temperature must be positive and finite, got inf"),
-    "BalancedSupCon": (lambda: BalancedSupCon(math.nan), "temperature must be positive and finite, got nan"),
-    "DHEL": (lambda: DHEL(-1.0), "temperature must be positive and finite, got -1.0"),
-    "InfoNCE": (lambda: ClassConditionalInfoNCE(0.0), "temperature must be positive and finite, got 0.0"),
+    "VS tau": (lambda: VectorScalingLoss(COUNTS, tau=NOT_A_NUMBER), "tau must be finite, got nan"),
+    "VS gamma": (
+        lambda: VectorScalingLoss(COUNTS, gamma=math.inf),
+        "gamma must not be negative .*, nor infinite, got inf",
+    ),
+    "LDAMLoss": (lambda: LDAMLoss(COUNTS, math.inf), "max_margin must be a number from 0 on, got inf"),
+    "attract": (lambda: SpreadLoss(attract=math.inf), "nor both 0, and finite, got inf and 1.0"),
+    "norm": (lambda: DotRegressionLoss(weight_norm=math.inf), "norms must be positive and finite, got weight_norm=inf"),
+    "distortion": (lambda: CodingRateLoss(math.inf), "squared_distortion must be positive and finite, got inf"),
+    "eps": (lambda: FeatureEntropyLoss(math.inf), "eps must be positive and finite, got inf"),
+    "decay": (lambda: PickAllLabelLoss(math.inf), "decay must not be negative, got inf, .* nor infinite"),
+    "SupConLoss": (lambda: SupConLoss(math.inf), "temperature must be positive and finite, got inf"),
+    "BalancedSupConLoss": (lambda: BalancedSupConLoss(math.nan), "temperature must be positive and finite, got nan"),
+    "DHELLoss": (lambda: DHELLoss(-1.0), "temperature must be positive and finite, got -1.0"),
+    "InfoNCE": (lambda: ClassConditionalInfoNCELoss(0.0), "temperature must be positive and finite, got 0.0"),
     "free SupCon": (lambda: supervised_contrastive(X, Y, 0.0), "temperature must be positive and finite"),
     "free InfoNCE": (lambda: class_conditional_info_nce(X, X, Y, 0.0), "temperature must be positive and finite"),
     "free DHEL": (lambda: decoupled_info_nce(X, X, 0.0), "temperature must be positive and finite"),
     "free Spread": (lambda: class_attraction(X, X, Y, 0.0), "temperature must be positive and finite"),
     "free NTCE": (lambda: ntce(X, W, Y, 0.0), "temperature must be positive and finite"),
     "free NONL": (lambda: nonl(X, W, Y, -1.0), "temperature must be positive and finite"),
-    "progress": (lambda: DeferredReweighting(COUNTS).set_progress(1.01), "from 0 to 1, got 1.01"),
-    "progress nan": (lambda: DeferredReweighting(COUNTS).set_progress(math.nan), "from 0 to 1, got nan"),
+    "progress": (lambda: DeferredReweightingLoss(COUNTS).set_progress(1.01), "from 0 to 1, got 1.01"),
+    "progress nan": (lambda: DeferredReweightingLoss(COUNTS).set_progress(math.nan), "from 0 to 1, got nan"),
 }
 
 
@@ -134,10 +137,10 @@ def test_tags_that_are_no_truth_values_of_each_class(tags: Tensor) -> None:
 
 def test_a_label_beyond_the_classes_is_not_taken_for_a_sample_without_tags() -> None:
     with pytest.raises(IndexError):
-        run(PickAllLabel(), torch.full((N,), K))
+        run(PickAllLabelLoss(), torch.full((N,), K))
 
 
-def test_a_sample_without_tags_costs_nothing_and_its_neighbours_as_ever() -> None:
+def test_a_sample_without_tags_costs_nothing_and_its_neighbors_as_ever() -> None:
     tags = torch.tensor([[True, False, True], [False, False, False]])
     each = pick_all_label(X[:2], tags)
     assert each[1] == 0
@@ -145,9 +148,9 @@ def test_a_sample_without_tags_costs_nothing_and_its_neighbours_as_ever() -> Non
 
 
 def test_two_views_are_of_the_same_images() -> None:
-    head, loss = ETFHead(D, K), SupCon()
+    head, loss = ETFHead(D, K), SupConLoss()
     outputs = head.outputs(torch.randn(N, D))
-    outputs.second = head.outputs(torch.randn(N - 1, D))
+    outputs.second_view = head.outputs(torch.randn(N - 1, D))
     with pytest.raises(ValueError, match=r"both views of the same images, got features \(9, 6\) and \(8, 6\)"):
         loss(outputs, Batch(torch.zeros(N, 1), LABELS, torch.arange(N)))
 
@@ -155,23 +158,23 @@ def test_two_views_are_of_the_same_images() -> None:
 @pytest.mark.parametrize(
     ("terms", "told"),
     [
-        ((CrossEntropy(),), r"takes terms, got CrossEntropy\(.*write terms="),
-        (CrossEntropy(), "takes a sequence of terms, got CrossEntropy"),
-        (term(1.0, CrossEntropy()), "takes a sequence of terms, got Term"),
+        ((CrossEntropyLoss(),), r"takes terms, got CrossEntropy\(.*write terms="),
+        (CrossEntropyLoss(), "takes a sequence of terms, got CrossEntropy"),
+        (term(1.0, CrossEntropyLoss()), "takes a sequence of terms, got Term"),
     ],
 )
 def test_what_is_no_term_is_not_summed(terms: object, told: str) -> None:
     with pytest.raises(TypeError, match=told):
-        WeightedSum(terms)  # type: ignore[arg-type]
+        WeightedSumLoss(terms)  # type: ignore[arg-type]
 
 
 def test_a_schedule_gives_numbers() -> None:
     with pytest.raises(TypeError, match=r"weight of CrossEntropy must be a number, got 'a' at progress 0\.0"):
-        term(lambda _: "a", CrossEntropy())  # type: ignore[arg-type,return-value]
+        term(lambda _: "a", CrossEntropyLoss())  # type: ignore[arg-type,return-value]
 
 
 def test_a_schedule_that_goes_wrong_half_way_is_told_when_it_does() -> None:
-    loss = WeightedSum((term(lambda p: math.nan if 0.4 < p < 0.6 else 1.0, CrossEntropy()),))
+    loss = WeightedSumLoss((term(lambda p: math.nan if 0.4 < p < 0.6 else 1.0, CrossEntropyLoss()),))
     loss.set_progress(0.3)
     with pytest.raises(ValueError, match=r"finite and not negative throughout, got nan at progress 0\.5"):
         loss.set_progress(0.5)

@@ -7,23 +7,23 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_losses import batch_of, outputs_of
+from support.loss_variants import batch_of, outputs_of
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import (
-    NONL,
-    NTCE,
-    BinaryCrossEntropy,
+    BinaryCrossEntropyLoss,
     ClassWiseSmoothing,
-    CosineRegression,
-    CrossEntropy,
-    DotRegression,
-    Focal,
-    LabelRelaxation,
-    LogitNorm,
-    MeanSquared,
+    CosineRegressionLoss,
+    CrossEntropyLoss,
+    DotRegressionLoss,
+    FocalLoss,
+    LabelRelaxationLoss,
+    LogitNormLoss,
+    MeanSquaredLoss,
+    NONLLoss,
+    NTCELoss,
     binary_cross_entropy,
     class_mean,
     cosine_regression,
@@ -40,7 +40,7 @@ from nc_tools.losses.per_sample import checked_logits
 K = 4
 Row = list[float]
 rows = st.lists(st.lists(st.floats(-20, 20), min_size=K, max_size=K), min_size=1, max_size=5)
-labelled = rows.flatmap(
+labeled = rows.flatmap(
     lambda z: st.tuples(st.just(z), st.lists(st.integers(0, K - 1), min_size=len(z), max_size=len(z)))
 )
 few = settings(max_examples=40, deadline=None)
@@ -68,7 +68,7 @@ def near(expected: list[float], tolerance: float = 1e-8) -> object:
     return pytest.approx(expected, rel=tolerance, abs=tolerance)
 
 
-@given(labelled, st.lists(st.floats(0, 0.9), min_size=K, max_size=K))
+@given(labeled, st.lists(st.floats(0, 0.9), min_size=K, max_size=K))
 @few
 def test_class_wise_smoothing_of_the_label(drawn: tuple[list[Row], list[int]], strengths: Row) -> None:
     z, y = drawn
@@ -80,7 +80,7 @@ def test_class_wise_smoothing_of_the_label(drawn: tuple[list[Row], list[int]], s
     assert found.tolist() == near(expected)
 
 
-@given(labelled, st.floats(0, 0.9))
+@given(labeled, st.floats(0, 0.9))
 @few
 def test_smoothing_of_equal_strengths_is_uniform_smoothing(drawn: tuple[list[Row], list[int]], eps: float) -> None:
     z, y = tensors(*drawn)
@@ -104,11 +104,11 @@ def test_the_loss_takes_its_strengths_from_the_class_counts() -> None:
     smoothing, counts = ClassWiseSmoothing(0.4, 0.1, "linear"), [100, 60, 20, 0]
     strengths = torch.tensor([0.1 + 0.3 * n / 100 for n in counts])
     expected = smoothed_cross_entropy(z, y, strengths).mean()
-    found = CrossEntropy(smoothing, counts)(outputs_of(z), batch_of(y))
+    found = CrossEntropyLoss(smoothing, counts)(outputs_of(z), batch_of(y))
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
 
 
-@given(labelled, st.floats(0, 4))
+@given(labeled, st.floats(0, 4))
 @few
 def test_focal(drawn: tuple[list[Row], list[int]], gamma: float) -> None:
     z, y = drawn
@@ -122,9 +122,9 @@ def test_focal(drawn: tuple[list[Row], list[int]], gamma: float) -> None:
 
 def test_focal_at_zero_is_cross_entropy() -> None:
     z, y = torch.randn(6, K), torch.arange(6) % K
-    plain = CrossEntropy()(outputs_of(z), batch_of(y))
-    assert torch.allclose(Focal(0.0)(outputs_of(z), batch_of(y)), plain, atol=1e-7)
-    assert float(Focal(1.0)(outputs_of(z), batch_of(y))) < float(plain)
+    plain = CrossEntropyLoss()(outputs_of(z), batch_of(y))
+    assert torch.allclose(FocalLoss(0.0)(outputs_of(z), batch_of(y)), plain, atol=1e-7)
+    assert float(FocalLoss(1.0)(outputs_of(z), batch_of(y))) < float(plain)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0, 3.0])
@@ -134,7 +134,7 @@ def test_focal_of_a_sure_sample_has_a_finite_gradient(gamma: float) -> None:
     assert gradient.isfinite().all()
 
 
-@given(labelled, st.lists(st.floats(-5, 5), min_size=K, max_size=K))
+@given(labeled, st.lists(st.floats(-5, 5), min_size=K, max_size=K))
 @few
 def test_binary_cross_entropy(drawn: tuple[list[Row], list[int]], thresholds: Row) -> None:
     z, y = drawn
@@ -147,7 +147,7 @@ def test_binary_cross_entropy(drawn: tuple[list[Row], list[int]], thresholds: Ro
 
 
 def test_thresholds_start_where_they_are_asked_to_and_get_a_gradient() -> None:
-    loss = BinaryCrossEntropy(K, initial_threshold=math.log(K - 1))
+    loss = BinaryCrossEntropyLoss(K, initial_threshold=math.log(K - 1))
     z, y = torch.zeros(1, K), torch.tensor([1])
     value = loss(outputs_of(z), batch_of(y))
     value.backward()
@@ -155,11 +155,11 @@ def test_thresholds_start_where_they_are_asked_to_and_get_a_gradient() -> None:
     # d/db: sigmoid(-(z_y - b_y)) at the own class, -sigmoid(z_j - b_j) elsewhere
     assert loss.thresholds.grad is not None
     assert loss.thresholds.grad.tolist() == pytest.approx([-1 / K, 1 - 1 / K, -1 / K, -1 / K], rel=1e-6)
-    assert list(BinaryCrossEntropy(K).state_dict()) == ["thresholds"]
-    assert BinaryCrossEntropy(K).thresholds.tolist() == [0.0] * K
+    assert list(BinaryCrossEntropyLoss(K).state_dict()) == ["thresholds"]
+    assert BinaryCrossEntropyLoss(K).thresholds.tolist() == [0.0] * K
 
 
-@given(labelled, st.floats(0.1, 20), st.floats(0.1, 30))
+@given(labeled, st.floats(0.1, 20), st.floats(0.1, 30))
 @few
 def test_mean_squared(drawn: tuple[list[Row], list[int]], kappa: float, target: float) -> None:
     z, y = drawn
@@ -171,11 +171,11 @@ def test_mean_squared(drawn: tuple[list[Row], list[int]], kappa: float, target: 
     unweighted = [(sum(v * v for k, v in enumerate(row) if k != own) + (row[own] - 1) ** 2) / K
                   for row, own in zip(z, y, strict=True)]  # fmt: skip
     assert mean_squared(*tensors(z, y)).tolist() == near(unweighted)
-    given_here = MeanSquared(kappa, target)(outputs_of(tensors(z, y)[0]), batch_of(torch.tensor(y)))
+    given_here = MeanSquaredLoss(kappa, target)(outputs_of(tensors(z, y)[0]), batch_of(torch.tensor(y)))
     assert float(given_here) == pytest.approx(sum(expected) / len(expected))
 
 
-@given(labelled, st.floats(0.01, 0.9))
+@given(labeled, st.floats(0.01, 0.9))
 @few
 def test_label_relaxation_is_the_divergence_from_its_target(drawn: tuple[list[Row], list[int]], alpha: float) -> None:
     z, y = drawn
@@ -208,7 +208,7 @@ def test_label_relaxation_lets_sure_samples_be_and_nears_cross_entropy() -> None
     assert relaxed.tolist() == near([0.0] * 5, 1e-7)
 
 
-@given(labelled, st.floats(0.02, 2))
+@given(labeled, st.floats(0.02, 2))
 @few
 def test_logit_norm(drawn: tuple[list[Row], list[int]], temperature: float) -> None:
     z, y = drawn
@@ -229,7 +229,7 @@ def test_logit_norm_of_zero_rows_and_its_derivatives() -> None:
     z, y = torch.randn(3, K, dtype=torch.float64, requires_grad=True), torch.tensor([0, 1, 1])
     assert torch.autograd.gradcheck(lambda x: logit_norm(x, y, 0.3), (z,))
     assert torch.autograd.gradgradcheck(lambda x: logit_norm(x, y, 0.3), (z,))
-    loss = LogitNorm(0.1)
+    loss = LogitNormLoss(0.1)
     assert torch.allclose(loss(outputs_of(z), batch_of(y)), loss(outputs_of(7 * z), batch_of(y)))
 
 
@@ -277,8 +277,8 @@ def test_losses_over_the_batch_never_make_more_scores_than_samples_squared(num_c
     assert shapes == [(rows_made, 8)] * 2
 
 
-@pytest.mark.parametrize("cls", [NTCE, NONL])
-def test_losses_over_the_batch_read_no_logits_and_train_a_learned_head(cls: type[NTCE | NONL]) -> None:
+@pytest.mark.parametrize("cls", [NTCELoss, NONLLoss])
+def test_losses_over_the_batch_read_no_logits_and_train_a_learned_head(cls: type[NTCELoss | NONLLoss]) -> None:
     head, h, y = LinearHead(6, K), torch.randn(8, 6, requires_grad=True), torch.arange(8) % 3
     outputs = head.outputs(h)
     cls(0.2)(outputs, batch_of(y)).backward()
@@ -292,7 +292,7 @@ def test_losses_over_the_batch_read_no_logits_and_train_a_learned_head(cls: type
 
 def test_a_batch_of_one_class_leaves_nonl_nothing_to_do() -> None:
     h = torch.randn(5, 6, requires_grad=True)
-    value = NONL()(ETFHead(6, K).outputs(h), batch_of(torch.ones(5).long()))
+    value = NONLLoss()(ETFHead(6, K).outputs(h), batch_of(torch.ones(5).long()))
     value.backward()
     assert float(value.detach()) == 0
     assert h.grad is not None
@@ -302,7 +302,7 @@ def test_a_batch_of_one_class_leaves_nonl_nothing_to_do() -> None:
 def test_cosine_regression_of_a_head_needs_no_logits() -> None:
     head, h, y = ETFHead(6, K), torch.randn(7, 6), torch.arange(7) % K
     outputs = head.outputs(h)
-    value = CosineRegression()(outputs, batch_of(y))
+    value = CosineRegressionLoss()(outputs, batch_of(y))
     assert not outputs.scored
     total = 0.0
     for row, own in zip(h.tolist(), y.tolist(), strict=True):
@@ -330,7 +330,7 @@ def test_dot_regression_over_classes_is_what_the_released_code_computes(
         def own_scores(self, labels: Tensor) -> Tensor:  # noqa: ARG002
             return torch.tensor([c * length for c in cosines], dtype=torch.float64)
 
-    loss = DotRegression(feature_norm=length, mean_over="classes")
+    loss = DotRegressionLoss(feature_norm=length, mean_over="classes")
     found = loss.compute(Given(), batch_of(torch.tensor(y)))  # type: ignore[arg-type]
     assert float(found) == pytest.approx(sum(released) / len(released), rel=1e-9, abs=1e-12)
 
@@ -367,22 +367,22 @@ def test_labels_of_the_batch_losses_are_checked_too() -> None:
 @pytest.mark.parametrize(
     ("build", "told"),
     [
-        (lambda: CrossEntropy(-0.1), r"label_smoothing must lie in \[0, 1\), got -0.1"),
-        (lambda: CrossEntropy(ClassWiseSmoothing()), "class-wise smoothing needs class_counts"),
+        (lambda: CrossEntropyLoss(-0.1), r"label_smoothing must lie in \[0, 1\), got -0.1"),
+        (lambda: CrossEntropyLoss(ClassWiseSmoothing()), "class-wise smoothing needs class_counts"),
         (lambda: ClassWiseSmoothing(0.1, 0.2), "0 <= tail <= head < 1, got head=0.1, tail=0.2"),
         (lambda: ClassWiseSmoothing(1.0, 0.2), "head < 1"),
         (lambda: ClassWiseSmoothing(shape="steep"), "'linear', 'concave' or 'convex', got 'steep'"),  # type: ignore[arg-type]
-        (lambda: Focal(-1.0), "gamma must be a number from 0 .* got -1.0"),
-        (lambda: Focal(math.nan), "gamma must be"),
-        (lambda: BinaryCrossEntropy(1), "at least 2 classes, got 1"),
-        (lambda: MeanSquared(kappa=0.0), "kappa must be positive and finite, got 0.0"),
-        (lambda: MeanSquared(target=-1.0), "target must be positive and finite, got -1.0"),
-        (lambda: LabelRelaxation(0.0), r"alpha must lie in \(0, 1\), got 0.0: for alpha = 0 take CrossEntropy"),
-        (lambda: LabelRelaxation(1.0), r"alpha must lie in \(0, 1\)"),
-        (lambda: LogitNorm(0.0), "temperature must be positive and finite, got 0.0"),
-        (lambda: NTCE(-0.1), "temperature must be positive and finite, got -0.1"),
-        (lambda: NONL(math.inf), "temperature must be positive and finite, got inf"),
-        (lambda: DotRegression(mean_over="batches"), "'samples' or 'classes', got 'batches'"),  # type: ignore[arg-type]
+        (lambda: FocalLoss(-1.0), "gamma must be a number from 0 .* got -1.0"),
+        (lambda: FocalLoss(math.nan), "gamma must be"),
+        (lambda: BinaryCrossEntropyLoss(1), "at least 2 classes, got 1"),
+        (lambda: MeanSquaredLoss(kappa=0.0), "kappa must be positive and finite, got 0.0"),
+        (lambda: MeanSquaredLoss(target=-1.0), "target must be positive and finite, got -1.0"),
+        (lambda: LabelRelaxationLoss(0.0), r"alpha must lie in \(0, 1\), got 0.0: for alpha = 0 take CrossEntropy"),
+        (lambda: LabelRelaxationLoss(1.0), r"alpha must lie in \(0, 1\)"),
+        (lambda: LogitNormLoss(0.0), "temperature must be positive and finite, got 0.0"),
+        (lambda: NTCELoss(-0.1), "temperature must be positive and finite, got -0.1"),
+        (lambda: NONLLoss(math.inf), "temperature must be positive and finite, got inf"),
+        (lambda: DotRegressionLoss(mean_over="batches"), "'samples' or 'classes', got 'batches'"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_arguments(build: object, told: str) -> None:

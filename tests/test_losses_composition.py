@@ -12,31 +12,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 
+from nc_tools._support.signals import StopSignal
 from nc_tools.data import DataConfig
 from nc_tools.experiment import Protocol, RunConfig
-from nc_tools.experiment.encode import config_hash, decode, encode
-from nc_tools.experiment.execute import execute
 from nc_tools.experiment.job import Job
+from nc_tools.experiment.run import run_job
+from nc_tools.experiment.serialize import decode, encode, run_hash
 from nc_tools.heads import LinearHead
-from nc_tools.interruption import StopSignal
 from nc_tools.losses import (
-    ClassCompactness,
-    ClassSpread,
-    Constant,
-    Cosine,
-    CrossEntropy,
-    FeatureDecay,
-    LinearRamp,
-    LogitAdjusted,
+    ClassCompactnessLoss,
+    ClassSpreadLoss,
+    CrossEntropyLoss,
+    FeatureDecayLoss,
+    LogitAdjustedLoss,
     LossTerm,
-    Step,
-    SupCon,
-    Term,
-    WeightedSum,
+    SupConLoss,
+    WeightedSumLoss,
+    WeightedTerm,
     term,
 )
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Outputs
+from nc_tools.schedules import ConstantSchedule, CosineSchedule, LinearSchedule, StepSchedule
 from nc_tools.spec import Spec, spec
 from nc_tools.tracking import read_run
 from nc_tools.training import OptimConfig, TrainConfig, fit
@@ -45,11 +42,11 @@ K, D, COUNTS = 3, 4, [6, 3, 1]
 FACTS = {"num_classes": K, "feature_dim": D, "class_counts": COUNTS, "num_samples": 10}
 BATCH = Batch(torch.randn(6, D, generator=torch.Generator().manual_seed(0)), torch.arange(6) % K, torch.arange(6))
 WANTED = spec(
-    WeightedSum,
+    WeightedSumLoss,
     terms=(
-        term(1.0, spec(LogitAdjusted, tau=0.5)),
-        term(LinearRamp(0.0, 0.1), spec(ClassCompactness, momentum=0.5)),
-        term(Step(0.5, 0.0, 2.0), spec(FeatureDecay), name="decay"),
+        term(1.0, spec(LogitAdjustedLoss, tau=0.5)),
+        term(LinearSchedule(0.0, 0.1), spec(ClassCompactnessLoss, momentum=0.5)),
+        term(StepSchedule(0.5, 0.0, 2.0), spec(FeatureDecayLoss), name="decay"),
     ),
 )
 shares = st.floats(0, 1)
@@ -57,57 +54,61 @@ shares = st.floats(0, 1)
 
 @given(shares, st.floats(0, 5), st.floats(0, 5), shares, shares)
 def test_schedules_are_these_functions(progress: float, start: float, end: float, a: float, b: float) -> None:
-    assert Constant(start)(progress) == start
-    assert Step(a, start, end)(progress) == (end if progress >= a else start)
+    assert ConstantSchedule(start)(progress) == start
+    assert StepSchedule(a, start, end)(progress) == (end if progress >= a else start)
     halfway = (1 - math.cos(math.pi * progress)) / 2
-    assert Cosine(start, end)(progress) == pytest.approx((1 - halfway) * start + halfway * end, abs=1e-9)
+    assert CosineSchedule(start, end)(progress) == pytest.approx((1 - halfway) * start + halfway * end, abs=1e-9)
     since, until = min(a, b), max(a, b)
     if since < until:
-        ramp = LinearRamp(start, end, since, until)
+        ramp = LinearSchedule(start, end, since, until)
         done = 0.0 if progress <= since else 1.0 if progress >= until else (progress - since) / (until - since)
         assert ramp(progress) == pytest.approx(start + done * (end - start), abs=1e-9)
 
 
-@pytest.mark.parametrize("schedule", [Constant(1.0), LinearRamp(0.0, 1.0), Step(0.5, 0.0, 1.0), Cosine(1.0, 0.0)])
-def test_no_schedule_goes_beyond_training(schedule: Constant | LinearRamp | Step | Cosine) -> None:
+@pytest.mark.parametrize(
+    "schedule", [ConstantSchedule(1.0), LinearSchedule(0.0, 1.0), StepSchedule(0.5, 0.0, 1.0), CosineSchedule(1.0, 0.0)]
+)
+def test_no_schedule_goes_beyond_training(
+    schedule: ConstantSchedule | LinearSchedule | StepSchedule | CosineSchedule,
+) -> None:
     for progress in (-0.01, 1.01, math.nan):
         with pytest.raises(ValueError, match=r"progress is the share of training that is done, from 0 to 1, got"):
             schedule(progress)
         with pytest.raises(ValueError, match="progress is the share of training"):
-            WeightedSum([term(schedule, CrossEntropy())]).set_progress(progress)
+            WeightedSumLoss([term(schedule, CrossEntropyLoss())]).set_progress(progress)
 
 
 def test_epochs_in_place_of_shares_and_negative_weights_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Step.at is a share of training from 0 to 1, got 160: epoch e of E"):
-        Step(160, 0.0, 1.0)
+        StepSchedule(160, 0.0, 1.0)
     with pytest.raises(ValueError, match=r"LinearRamp.until is a share of training"):
-        LinearRamp(0.0, 1.0, until=20)
+        LinearSchedule(0.0, 1.0, until=20)
     with pytest.raises(ValueError, match=r"LinearRamp needs since < until, got 0\.5 and 0\.5"):
-        LinearRamp(0.0, 1.0, 0.5, 0.5)
+        LinearSchedule(0.0, 1.0, 0.5, 0.5)
     with pytest.raises(ValueError, match=r"weight of CrossEntropy must be finite and not negative .* got -1.0 at prog"):
-        term(-1.0, CrossEntropy())
+        term(-1.0, CrossEntropyLoss())
     with pytest.raises(ValueError, match=r"weight of push must be finite and not negative .* got -0.5 at progress 1.0"):
-        term(LinearRamp(0.0, -0.5), spec(ClassSpread), name="push")
+        term(LinearSchedule(0.0, -0.5), spec(ClassSpreadLoss), name="push")
     with pytest.raises(ValueError, match="got nan"):
-        term(math.nan, CrossEntropy())
-    dips = WeightedSum([term(lambda p: abs(p - 0.5) - 0.25, CrossEntropy())])
+        term(math.nan, CrossEntropyLoss())
+    dips = WeightedSumLoss([term(lambda p: abs(p - 0.5) - 0.25, CrossEntropyLoss())])
     with pytest.raises(ValueError, match=r"got -0.25 at progress 0.5"):
         dips.set_progress(0.5)
 
 
 def test_what_is_no_term_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one term"):
-        WeightedSum([])
+        WeightedSumLoss([])
     with pytest.raises(ValueError, match=r"several are 'CrossEntropy': write term\(..., name=...\)"):
-        WeightedSum([term(1.0, CrossEntropy()), term(2.0, CrossEntropy())])
+        WeightedSumLoss([term(1.0, CrossEntropyLoss()), term(2.0, CrossEntropyLoss())])
     with pytest.raises(TypeError, match="takes losses that are built"):
-        WeightedSum([term(1.0, spec(CrossEntropy))])
+        WeightedSumLoss([term(1.0, spec(CrossEntropyLoss))])
     with pytest.raises(TypeError, match=r"a term holds a loss or its spec, .* term\(0.1, spec\(CrossEntropy\)\)"):
-        term(1.0, CrossEntropy)  # type: ignore[arg-type]
+        term(1.0, CrossEntropyLoss)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a term holds a loss or its spec"):
         term(1.0, spec(LinearHead))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="weight of CrossEntropy must be a number or a function of progress, got '1'"):
-        term("1", CrossEntropy())  # type: ignore[arg-type]
+        term("1", CrossEntropyLoss())  # type: ignore[arg-type]
 
 
 def outputs() -> Outputs:
@@ -116,13 +117,13 @@ def outputs() -> Outputs:
 
 @pytest.mark.parametrize("progress", [0.0, 0.3, 0.5, 1.0])
 def test_the_sum_is_that_of_weighted_terms_built_from_the_runs_facts(progress: float) -> None:
-    total: WeightedSum = WANTED.build(FACTS)  # type: ignore[assignment]
+    total: WeightedSumLoss = WANTED.build(FACTS)  # type: ignore[assignment]
     total.set_progress(progress)
     found = total.terms(outputs(), BATCH)
-    parts = [LogitAdjusted(COUNTS, 0.5), ClassCompactness(D, K, 0.5), FeatureDecay()]
+    parts = [LogitAdjustedLoss(COUNTS, 0.5), ClassCompactnessLoss(D, K, 0.5), FeatureDecayLoss()]
     weights = [1.0, 0.1 * progress, 2.0 if progress >= 0.5 else 0.0]
     expected = [w * part(outputs(), BATCH).item() for w, part in zip(weights, parts, strict=True)]
-    assert list(found) == ["LogitAdjusted", "ClassCompactness", "decay"]
+    assert list(found) == ["LogitAdjustedLoss", "ClassCompactnessLoss", "decay"]
     assert [value.item() for value in found.values()] == pytest.approx(expected)
     assert total.eval()(outputs(), BATCH).item() == pytest.approx(sum(expected))
 
@@ -144,7 +145,7 @@ class Holder:
 
 
 def test_specs_are_built_wherever_they_stand_in_an_argument() -> None:
-    inner = spec(LogitAdjusted)
+    inner = spec(LogitAdjustedLoss)
     kept = Box(("a", 1.0))
     nest = {"list": [inner, 2], "tuple": (kept, Box(inner, 3)), "spec": spec(Holder, given=inner)}
     made = spec(Holder, given=nest).build(FACTS)
@@ -156,7 +157,7 @@ def test_specs_are_built_wherever_they_stand_in_an_argument() -> None:
     assert isinstance(made.given["spec"], Holder)
     assert made.given["spec"].num_classes == K
     for found in (listed, boxed.inside, made.given["spec"].given):
-        assert isinstance(found, LogitAdjusted)
+        assert isinstance(found, LogitAdjustedLoss)
     assert isinstance(nest["list"][0], Spec)  # what was written down stays as it is
 
 
@@ -164,36 +165,36 @@ def test_a_record_holds_it_and_its_hash_sees_every_weight() -> None:
     config = RunConfig(head=spec(LinearHead), loss=WANTED, data=DataConfig())
     again = decode(json.loads(json.dumps(encode(config))))
     assert again == config
-    assert config_hash(again) == config_hash(config)
+    assert run_hash(again) == run_hash(config)
     first, second, third = WANTED.arguments["terms"]
     for changed in (
-        (first, replace(second, weight=LinearRamp(0.0, 0.2)), third),
+        (first, replace(second, weight=LinearSchedule(0.0, 0.2)), third),
         (first, second, replace(third, name="other")),
-        (replace(first, loss=spec(LogitAdjusted, tau=1.0)), second, third),
+        (replace(first, loss=spec(LogitAdjustedLoss, tau=1.0)), second, third),
         (first, second),
     ):
-        other = replace(config, loss=spec(WeightedSum, terms=changed))
-        assert config_hash(other) != config_hash(config)
-    lost = spec(WeightedSum, terms=(term(math.sqrt, spec(CrossEntropy)),))
+        other = replace(config, loss=spec(WeightedSumLoss, terms=changed))
+        assert run_hash(other) != run_hash(config)
+    lost = spec(WeightedSumLoss, terms=(term(math.sqrt, spec(CrossEntropyLoss)),))
     with pytest.raises(TypeError, match="a configuration holds numbers"):
         encode(replace(config, loss=lost))
 
 
 def test_sums_in_sums_and_losses_of_two_views() -> None:
-    inner = WeightedSum([term(2.0, CrossEntropy()), term(LinearRamp(0.0, 1.0), FeatureDecay())])
-    total = WeightedSum([term(0.5, inner, name="supervised"), term(1.0, SupCon(), name="contrast")])
-    assert (inner.views, total.views, WeightedSum([term(1.0, total)]).views) == (1, 2, 2)
+    inner = WeightedSumLoss([term(2.0, CrossEntropyLoss()), term(LinearSchedule(0.0, 1.0), FeatureDecayLoss())])
+    total = WeightedSumLoss([term(0.5, inner, name="supervised"), term(1.0, SupConLoss(), name="contrast")])
+    assert (inner.views, total.views, WeightedSumLoss([term(1.0, total)]).views) == (1, 2, 2)
     total.set_progress(0.5)
     two = outputs()
-    two.second = outputs()
+    two.second_view = outputs()
     found = total.terms(two, BATCH)
     assert list(found) == ["supervised_CrossEntropy", "supervised_FeatureDecay", "contrast"]
-    assert found["supervised_FeatureDecay"].item() == pytest.approx(0.25 * FeatureDecay()(two, BATCH).item())
+    assert found["supervised_FeatureDecay"].item() == pytest.approx(0.25 * FeatureDecayLoss()(two, BATCH).item())
     assert total(two, BATCH).item() == pytest.approx(sum(value.item() for value in found.values()))
 
 
 def test_weights_change_in_place_and_compile_nothing_anew() -> None:
-    total = WeightedSum([term(1.0, CrossEntropy()), term(LinearRamp(0.0, 1.0), FeatureDecay())])
+    total = WeightedSumLoss([term(1.0, CrossEntropyLoss()), term(LinearSchedule(0.0, 1.0), FeatureDecayLoss())])
     weights, place = total.weights, total.weights.data_ptr()
     counter = CompileCounter()  # type: ignore[no-untyped-call]
     torch._dynamo.reset()
@@ -201,7 +202,7 @@ def test_weights_change_in_place_and_compile_nothing_anew() -> None:
     linear = LinearHead(D, K)
     for progress in (0.0, 0.1, 0.7, 0.0):
         total.set_progress(progress)
-        expected = CrossEntropy()(linear.outputs(BATCH.inputs), BATCH) + progress * FeatureDecay()(
+        expected = CrossEntropyLoss()(linear.outputs(BATCH.inputs), BATCH) + progress * FeatureDecayLoss()(
             linear.outputs(BATCH.inputs), BATCH
         )
         torch.testing.assert_close(step(BATCH.inputs), expected)
@@ -217,7 +218,7 @@ def test_state_of_the_parts_is_state_of_the_sum_and_weights_are_not() -> None:
     again.load_state_dict(total.state_dict())
     for left, right in zip(again.state_dict().values(), total.state_dict().values(), strict=True):
         assert torch.equal(left, right)
-    assert again.state_dict()["losses.1.centres.seen"].all()
+    assert again.state_dict()["losses.1.centers.seen"].all()
 
 
 class Told(LossTerm):
@@ -244,7 +245,7 @@ class Ready:
 
 def test_the_loop_owns_progress_and_each_term_has_a_curve() -> None:
     told = Told()
-    loss = WeightedSum([term(1.0, told), term(Step(0.5, 0.0, 3.0), FeatureDecay(), name="decay")])
+    loss = WeightedSumLoss([term(1.0, told), term(StepSchedule(0.5, 0.0, 3.0), FeatureDecayLoss(), name="decay")])
     curves: list[dict[str, float]] = []
     model = Classifier(torch.nn.Linear(D, D), LinearHead(D, K))
     fit(model, loss, Ready(), TrainConfig(epochs=2), OptimConfig(lr=1e-3), epoch_end=lambda _, v, __: curves.append(v))
@@ -255,21 +256,25 @@ def test_the_loop_owns_progress_and_each_term_has_a_curve() -> None:
 
 
 def test_a_run_draws_two_views_because_a_term_needs_them_and_writes_each_terms_curve(tmp_path: Path) -> None:
-    loss = spec(WeightedSum, terms=(term(1.0, spec(LogitAdjusted)), term(Cosine(0.5, 0.0), spec(SupCon))))
+    loss = spec(
+        WeightedSumLoss, terms=(term(1.0, spec(LogitAdjustedLoss)), term(CosineSchedule(0.5, 0.0), spec(SupConLoss)))
+    )
     training = TrainConfig(epochs=2, batch_size=64)
     config = RunConfig(head=spec(LinearHead), loss=loss, training=training, optim=OptimConfig(lr=0.01))
     job = Job(
         kind="tuning", arm="sum", config=config, seed=1000, draw=0, root=tmp_path, experiment="test", suite="suite",
         protocol=Protocol(), device="cpu",
     )  # fmt: skip
-    result = execute(job, lambda _: None, StopSignal())
+    result = run_job(job, lambda _: None, StopSignal())
     assert result.error is None
     curves = read_run(result.run).curves()
-    assert [len(curves[f"train/loss_{name}"]) for name in ("LogitAdjusted", "SupCon")] == [2, 2]
+    assert [len(curves[f"train/loss_{name}"]) for name in ("LogitAdjustedLoss", "SupConLoss")] == [2, 2]
     told = json.loads((result.run / "run.json").read_text())["config"]["loss"]
     assert decode(told) == loss
 
 
 def test_a_term_is_a_value() -> None:
-    assert term(1, spec(CrossEntropy)) == Term(Constant(1.0), spec(CrossEntropy), "CrossEntropy")
-    assert "decay: Step(at=0.5, before=0.0, after=2.0)" in repr(WANTED.build(FACTS))
+    assert term(1, spec(CrossEntropyLoss)) == WeightedTerm(
+        ConstantSchedule(1.0), spec(CrossEntropyLoss), "CrossEntropyLoss"
+    )
+    assert "decay: StepSchedule(at=0.5, before=0.0, after=2.0)" in repr(WANTED.build(FACTS))

@@ -14,17 +14,17 @@ from torch.utils._pytree import tree_leaves
 
 from nc_tools.heads import LinearHead
 from nc_tools.losses import (
-    DHEL,
-    BalancedSupCon,
-    ClassConditionalInfoNCE,
+    BalancedSupConLoss,
+    ClassConditionalInfoNCELoss,
+    DHELLoss,
     LossTerm,
-    Spread,
-    SupCon,
+    SpreadLoss,
+    SupConLoss,
+    _pairwise,
     balanced_supervised_contrastive,
     class_attraction,
     class_conditional_info_nce,
     decoupled_info_nce,
-    similarity,
     supervised_contrastive,
 )
 from nc_tools.records import Batch, Outputs
@@ -53,8 +53,8 @@ def reference_supcon(rows: Rows, labels: list[int], tau: float) -> list[float]:
     return found
 
 
-def reference_balanced(rows: Rows, labels: list[int], centres: Rows, tau: float) -> list[float]:
-    z, c, found = [unit(r) for r in rows], [unit(r) for r in centres], []
+def reference_balanced(rows: Rows, labels: list[int], centers: Rows, tau: float) -> list[float]:
+    z, c, found = [unit(r) for r in rows], [unit(r) for r in centers], []
     for i in range(len(z)):
         keys = {k: [c[k]] + [z[a] for a in range(len(z)) if a != i and labels[a] == k] for k in range(len(c))}
         total = sum(sum(math.exp(dot(z[i], a) / tau) for a in of) / len(of) for of in keys.values())
@@ -105,16 +105,16 @@ temperatures = st.floats(0.2, 2)
 
 @given(batches, st.lists(row, min_size=K, max_size=K), temperatures)
 @settings(max_examples=60, deadline=None)
-def test_formulas(batch: tuple[Rows, Rows, list[int]], centres: Rows, tau: float) -> None:
+def test_formulas(batch: tuple[Rows, Rows, list[int]], centers: Rows, tau: float) -> None:
     first, second, labels = batch
-    u, v, c = (torch.tensor(rows, dtype=torch.float64) for rows in (first, second, centres))
+    u, v, c = (torch.tensor(rows, dtype=torch.float64) for rows in (first, second, centers))
     y = torch.tensor(labels)
 
     def same(found: Tensor, expected: list[float]) -> None:
         assert found.tolist() == pytest.approx(expected, rel=1e-8, abs=1e-8)
 
     same(supervised_contrastive(u, y, tau), reference_supcon(first, labels, tau))
-    same(balanced_supervised_contrastive(u, y, c, tau), reference_balanced(first, labels, centres, tau))
+    same(balanced_supervised_contrastive(u, y, c, tau), reference_balanced(first, labels, centers, tau))
     same(class_conditional_info_nce(u, v, y, tau), reference_conditional(first, second, labels, tau))
     same(class_attraction(u, v, y, tau), reference_attraction(first, second, labels, tau))
     same(decoupled_info_nce(u, v, tau), reference_dhel(first, second, tau))
@@ -123,7 +123,7 @@ def test_formulas(batch: tuple[Rows, Rows, list[int]], centres: Rows, tau: float
 def seen(first: Tensor, second: Tensor | None) -> Outputs:
     head = LinearHead(first.shape[1], K, generator=torch.Generator().manual_seed(0)).double()
     outputs = head.outputs(first)
-    outputs.second = None if second is None else head.outputs(second)
+    outputs.second_view = None if second is None else head.outputs(second)
     return outputs
 
 
@@ -131,22 +131,22 @@ def test_classes_are_means_of_the_functions_with_these_defaults() -> None:
     u, v, y = torch.randn(6, D, dtype=torch.float64), torch.randn(6, D, dtype=torch.float64), torch.arange(6) % K
     outputs, batch = seen(u, v), Batch(u, y, torch.arange(6))
     both, twice = [*u.tolist(), *v.tolist()], [*y.tolist()] * 2
-    centres = outputs.weight.tolist()
+    centers = outputs.weight.tolist()
     conditional = reference_conditional(u.tolist(), v.tolist(), y.tolist(), 0.5)
     pull = reference_attraction(u.tolist(), v.tolist(), y.tolist(), 0.5)
     expected: list[tuple[LossTerm, list[float]]] = [
-        (SupCon(), reference_supcon(both, twice, 0.1)),
-        (BalancedSupCon(), reference_balanced(both, twice, centres, 0.1)),
-        (ClassConditionalInfoNCE(), conditional),
-        (Spread(), [(a + b) / 2 for a, b in zip(pull, conditional, strict=True)]),
-        (Spread(3.0, 1.0), [(3 * a + b) / 4 for a, b in zip(pull, conditional, strict=True)]),
-        (DHEL(), reference_dhel(u.tolist(), v.tolist(), 0.3)),
+        (SupConLoss(), reference_supcon(both, twice, 0.1)),
+        (BalancedSupConLoss(), reference_balanced(both, twice, centers, 0.1)),
+        (ClassConditionalInfoNCELoss(), conditional),
+        (SpreadLoss(), [(a + b) / 2 for a, b in zip(pull, conditional, strict=True)]),
+        (SpreadLoss(3.0, 1.0), [(3 * a + b) / 4 for a, b in zip(pull, conditional, strict=True)]),
+        (DHELLoss(), reference_dhel(u.tolist(), v.tolist(), 0.3)),
     ]
     for loss, reference in expected:
         assert loss(outputs, batch).item() == pytest.approx(sum(reference) / len(reference), rel=1e-9), loss
 
 
-@pytest.mark.parametrize("cls", [SupCon, BalancedSupCon, ClassConditionalInfoNCE, Spread, DHEL])
+@pytest.mark.parametrize("cls", [SupConLoss, BalancedSupConLoss, ClassConditionalInfoNCELoss, SpreadLoss, DHELLoss])
 def test_one_view_is_refused_in_a_sentence(cls: type[LossTerm]) -> None:
     batch = Batch(torch.randn(3, D), torch.arange(3), torch.arange(3))
     with pytest.raises(ValueError, match=rf"{cls.__name__} needs two views of each image and got one: ask the loader"):
@@ -159,7 +159,7 @@ def test_one_view_is_refused_in_a_sentence(cls: type[LossTerm]) -> None:
 def test_weights_of_spread_are_checked() -> None:
     for a, b in ((-1.0, 2.0), (0.0, 0.0), (1.0, math.nan)):
         with pytest.raises(ValueError, match="attract and separate must not be negative, nor both 0"):
-            Spread(a, b)
+            SpreadLoss(a, b)
 
 
 def test_without_positives_or_negatives_there_is_nothing_and_no_nan() -> None:
@@ -191,11 +191,11 @@ def test_a_collapsed_simplex_is_the_optimum_of_supcon() -> None:
 
 def test_balancing_makes_a_class_count_once_however_many_rows_it_has() -> None:
     """Copies of a head-class row change nothing for the others; in plain SupCon they take over the denominator."""
-    z, centres = torch.randn(3, D, dtype=torch.float64), torch.randn(2, D, dtype=torch.float64)
-    centres[0] = z[0]
+    z, centers = torch.randn(3, D, dtype=torch.float64), torch.randn(2, D, dtype=torch.float64)
+    centers[0] = z[0]
     few, many = torch.tensor([0, 1, 1]), torch.tensor([0] * 50 + [1, 1])
     crowd = torch.cat([z[:1].expand(50, D), z[1:]])
-    balanced = [balanced_supervised_contrastive(a, y, centres)[-2:] for a, y in ((z, few), (crowd, many))]
+    balanced = [balanced_supervised_contrastive(a, y, centers)[-2:] for a, y in ((z, few), (crowd, many))]
     plain = [supervised_contrastive(a, y)[-2:] for a, y in ((z, few), (crowd, many))]
     torch.testing.assert_close(balanced[0], balanced[1])
     assert (plain[1] > plain[0]).all()
@@ -215,8 +215,8 @@ def test_blocks_give_the_same_values_and_gradients(case: int, monkeypatch: pytes
     y, found = torch.arange(11) % K, []
     weigh = torch.arange(1.0, 12.0, dtype=torch.float64)
     start = torch.randn(11, D, dtype=torch.float64)
-    for block in (similarity._BLOCK, 25, 1):
-        monkeypatch.setattr(similarity, "_BLOCK", block)
+    for block in (_pairwise._BLOCK, 25, 1):
+        monkeypatch.setattr(_pairwise, "_BLOCK", block)
         z = start.clone().requires_grad_()
         value = CASES[case](z, y)
         torch.autograd.backward((value * weigh).sum())
@@ -270,7 +270,7 @@ def test_supcon_never_holds_all_pairs() -> None:
 
 
 def test_blocks_compile_without_a_graph_break(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similarity, "_BLOCK", 40)
+    monkeypatch.setattr(_pairwise, "_BLOCK", 40)
     z, y = torch.randn(11, D), torch.arange(11) % K
     torch._dynamo.reset()
     compiled = torch.compile(supervised_contrastive, fullgraph=True, backend="eager")

@@ -13,22 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nc_tools.data import DataConfig, ImageSet, Loader, WithOutliers, load, side_by_side
+from nc_tools.data import DataConfig, ImageSet, Loader, WithOutliers, load_data, side_by_side
 from nc_tools.heads import CosineHead, ETFHead, LinearHead
 from nc_tools.losses import (
-    Alignment,
-    ClassCentres,
-    ClassCompactness,
-    ClassSpread,
-    CodingRate,
-    CrossEntropy,
-    FeatureDecay,
-    FeatureEntropy,
+    ClassAlignmentLoss,
+    ClassCenters,
+    ClassCompactnessLoss,
+    ClassSpreadLoss,
+    CodingRateLoss,
+    CrossEntropyLoss,
+    FeatureDecayLoss,
+    FeatureEntropyLoss,
     LossTerm,
-    OrthogonalOutliers,
-    OutlierExposure,
-    PickAllLabel,
-    WeightedSum,
+    OrthogonalOutliersLoss,
+    OutlierExposureLoss,
+    PickAllLabelLoss,
+    WeightedSumLoss,
     class_spread,
     coding_rate_gain,
     feature_entropy,
@@ -63,34 +63,34 @@ def mean(rows: Rows) -> list[float]:
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
 
-def reference_centres(batches: list[tuple[Rows, list[int]]], momentum: float) -> dict[int, list[float]]:
-    centres: dict[int, list[float]] = {}
+def reference_centers(batches: list[tuple[Rows, list[int]]], momentum: float) -> dict[int, list[float]]:
+    centers: dict[int, list[float]] = {}
     for rows, labels in batches:
         for k in set(labels):
             new = mean([r for r, y in zip(rows, labels, strict=True) if y == k])
-            old = centres.get(k, new)
-            centres[k] = [momentum * a + (1 - momentum) * b for a, b in zip(old, new, strict=True)]
-    return centres
+            old = centers.get(k, new)
+            centers[k] = [momentum * a + (1 - momentum) * b for a, b in zip(old, new, strict=True)]
+    return centers
 
 
-def reference_compactness(rows: Rows, labels: list[int], centres: dict[int, list[float]]) -> float:
+def reference_compactness(rows: Rows, labels: list[int], centers: dict[int, list[float]]) -> float:
     total = 0.0
     for k in set(labels):
-        squares = [norm(minus(r, centres[k])) ** 2 for r, y in zip(rows, labels, strict=True) if y == k]
+        squares = [norm(minus(r, centers[k])) ** 2 for r, y in zip(rows, labels, strict=True) if y == k]
         total += sum(squares) / len(squares)
     return total / K
 
 
-def reference_spread(centres: dict[int, list[float]]) -> float:
-    middle = mean(list(centres.values()))
-    moved = {k: unit(minus(c, middle)) for k, c in centres.items()}
+def reference_spread(centers: dict[int, list[float]]) -> float:
+    middle = mean(list(centers.values()))
+    moved = {k: unit(minus(c, middle)) for k, c in centers.items()}
     nearest = [min(math.acos(dot(a, b)) for j, b in moved.items() if j != k) for k, a in moved.items()]
     return -sum(nearest) / len(nearest)
 
 
-def reference_alignment(weight: Rows, centres: dict[int, list[float]]) -> float:
-    middle = mean(list(centres.values()))
-    return sum(1 - dot(unit(weight[k]), unit(minus(c, middle))) for k, c in centres.items()) / len(centres)
+def reference_alignment(weight: Rows, centers: dict[int, list[float]]) -> float:
+    middle = mean(list(centers.values()))
+    return sum(1 - dot(unit(weight[k]), unit(minus(c, middle))) for k, c in centers.items()) / len(centers)
 
 
 def reference_entropy(rows: Rows, eps: float) -> float:
@@ -145,48 +145,48 @@ def value(loss: LossTerm, rows: Rows | Tensor, labels: list[int] | Tensor, of: L
 
 @given(st.lists(some_rows, min_size=1, max_size=3), st.sampled_from([0.0, 0.5, 0.9]))
 @settings(max_examples=60, deadline=None)
-def test_regularisers_of_class_centres(batches: list[tuple[Rows, list[int]]], momentum: float) -> None:
+def test_regularizers_of_class_centers(batches: list[tuple[Rows, list[int]]], momentum: float) -> None:
     rows, labels = batches[-1]
-    centres = reference_centres(batches, momentum)
+    centers = reference_centers(batches, momentum)
     linear = head()
-    for cls in (ClassCompactness, ClassSpread, Alignment):
+    for cls in (ClassCompactnessLoss, ClassSpreadLoss, ClassAlignmentLoss):
         loss = cls(D, K, momentum).double()
         for h, y in batches[:-1]:
             value(loss, h, y)
         found = value(loss, rows, labels, linear)
-        assert loss.centres.seen.tolist() == [k in centres for k in range(K)]
-        for k, centre in centres.items():
-            assert loss.centres.means[k].tolist() == pytest.approx(centre, abs=1e-9)
-        if cls is ClassCompactness:
-            assert found == pytest.approx(reference_compactness(rows, labels, centres), abs=1e-9)
-        elif len(centres) < 2:
+        assert loss.centers.seen.tolist() == [k in centers for k in range(K)]
+        for k, center in centers.items():
+            assert loss.centers.means[k].tolist() == pytest.approx(center, abs=1e-9)
+        if cls is ClassCompactnessLoss:
+            assert found == pytest.approx(reference_compactness(rows, labels, centers), abs=1e-9)
+        elif len(centers) < 2:
             assert found == 0.0
-        elif min(norm(minus(c, mean(list(centres.values())))) for c in centres.values()) > 1e-3:
-            if cls is Alignment:
+        elif min(norm(minus(c, mean(list(centers.values())))) for c in centers.values()) > 1e-3:
+            if cls is ClassAlignmentLoss:
                 weight = linear.weight.tolist()
-                assert found == pytest.approx(reference_alignment(weight, centres), abs=1e-6)
-            elif reference_guarded(centres):
-                assert found == pytest.approx(reference_spread(centres), abs=1e-6)
+                assert found == pytest.approx(reference_alignment(weight, centers), abs=1e-6)
+            elif reference_guarded(centers):
+                assert found == pytest.approx(reference_spread(centers), abs=1e-6)
 
 
-def reference_guarded(centres: dict[int, list[float]]) -> bool:
+def reference_guarded(centers: dict[int, list[float]]) -> bool:
     """Whether all cosines keep away from +-1, where the angle is cut."""
-    middle = mean(list(centres.values()))
-    moved = [unit(minus(c, middle)) for c in centres.values()]
+    middle = mean(list(centers.values()))
+    moved = [unit(minus(c, middle)) for c in centers.values()]
     return all(abs(dot(a, b)) < 1 - 1e-5 for i, a in enumerate(moved) for b in moved[:i])
 
 
 @given(some_rows, st.floats(0.1, 2))
 @settings(max_examples=60, deadline=None)
-def test_regularisers_of_one_batch(batch: tuple[Rows, list[int]], distortion: float) -> None:
+def test_regularizers_of_one_batch(batch: tuple[Rows, list[int]], distortion: float) -> None:
     rows, labels = batch
-    assert value(FeatureDecay(), rows, labels) == pytest.approx(sum(norm(r) ** 2 for r in rows) / len(rows) / 2)
-    assert value(CodingRate(distortion), rows, labels) == pytest.approx(
+    assert value(FeatureDecayLoss(), rows, labels) == pytest.approx(sum(norm(r) ** 2 for r in rows) / len(rows) / 2)
+    assert value(CodingRateLoss(distortion), rows, labels) == pytest.approx(
         -reference_gain(rows, labels, distortion), abs=1e-9
     )
     z = [unit(r) for r in rows]
     if min(norm(minus(a, b)) for i, a in enumerate(z) for b in z[:i]) > 1e-6:  # or it is rounding that decides
-        assert value(FeatureEntropy(1e-3), rows, labels) == pytest.approx(reference_entropy(rows, 1e-3), abs=1e-5)
+        assert value(FeatureEntropyLoss(1e-3), rows, labels) == pytest.approx(reference_entropy(rows, 1e-3), abs=1e-5)
 
 
 def test_the_coding_rate_of_many_samples_takes_the_small_matrix() -> None:
@@ -195,15 +195,21 @@ def test_the_coding_rate_of_many_samples_takes_the_small_matrix() -> None:
 
 
 def test_the_default_of_entropy_is_that_of_public_code() -> None:
-    assert FeatureEntropy().eps == 1e-8
-    assert value(FeatureEntropy(), [[1.0, 0.0, 0.0]] * 2, [0, 0]) == pytest.approx(-math.log(1e-8))
+    assert FeatureEntropyLoss().eps == 1e-8
+    assert value(FeatureEntropyLoss(), [[1.0, 0.0, 0.0]] * 2, [0, 0]) == pytest.approx(-math.log(1e-8))
     assert feature_entropy(torch.ones(1, D)).tolist() == [0.0]
 
 
-def test_gradients_stay_finite_where_features_or_centres_coincide() -> None:
+def test_gradients_stay_finite_where_features_or_centers_coincide() -> None:
     h = torch.ones(6, D, requires_grad=True)
     labels = torch.arange(6) % K
-    losses = [ClassCompactness(D, K), ClassSpread(D, K), Alignment(D, K), FeatureEntropy(), CodingRate()]
+    losses = [
+        ClassCompactnessLoss(D, K),
+        ClassSpreadLoss(D, K),
+        ClassAlignmentLoss(D, K),
+        FeatureEntropyLoss(),
+        CodingRateLoss(),
+    ]
     for loss in losses:
         found = loss(LinearHead(D, K).outputs(h), batch_of(labels))
         (gradient,) = torch.autograd.grad(found, h)
@@ -211,28 +217,28 @@ def test_gradients_stay_finite_where_features_or_centres_coincide() -> None:
         assert torch.isfinite(gradient).all(), loss
 
 
-def test_the_angle_has_a_slope_where_centres_lie_on_a_line() -> None:
+def test_the_angle_has_a_slope_where_centers_lie_on_a_line() -> None:
     """Directions that agree have a cosine of 1, where the arc cosine alone has a gradient without bound."""
-    centres = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-2.0, 0.0]], requires_grad=True)
-    found = class_spread(centres, torch.ones(3, dtype=torch.bool))
-    (gradient,) = torch.autograd.grad(found, centres)
+    centers = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-2.0, 0.0]], requires_grad=True)
+    found = class_spread(centers, torch.ones(3, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(found, centers)
     assert found.item() == pytest.approx(-math.pi / 3, abs=5e-3)
     assert torch.isfinite(gradient).all()
 
 
-def test_nothing_moves_in_eval_mode_and_a_class_keeps_its_centre() -> None:
-    centres = ClassCentres(K, D, momentum=0.5)
+def test_nothing_moves_in_eval_mode_and_a_class_keeps_its_center() -> None:
+    centers = ClassCenters(K, D, momentum=0.5)
     first = torch.ones(1, D)
-    centres(first, torch.tensor([1]))
-    centres.eval()
-    found, known, counts = centres(3 * first, torch.tensor([1]))
+    centers(first, torch.tensor([1]))
+    centers.eval()
+    found, known, counts = centers(3 * first, torch.tensor([1]))
     assert found[1].tolist() == [2.0] * D
-    assert centres.means[1].tolist() == [1.0] * D
+    assert centers.means[1].tolist() == [1.0] * D
     assert known.tolist() == [False, True, False, False]
     assert counts.tolist() == [0, 1, 0, 0]
-    centres.train()
-    centres(9 * first, torch.tensor([0]))
-    assert centres.means[:2].tolist() == [[9.0] * D, [1.0] * D]
+    centers.train()
+    centers(9 * first, torch.tensor([0]))
+    assert centers.means[:2].tolist() == [[9.0] * D, [1.0] * D]
 
 
 def test_the_simplex_has_the_widest_angles() -> None:
@@ -245,13 +251,13 @@ def test_the_simplex_has_the_widest_angles() -> None:
         )
 
 
-@pytest.mark.parametrize("cls", [ClassSpread, ClassCompactness, FeatureEntropy])
+@pytest.mark.parametrize("cls", [ClassSpreadLoss, ClassCompactnessLoss, FeatureEntropyLoss])
 def test_a_step_against_the_gradient_turns_the_dial(cls: type[LossTerm]) -> None:
-    """Features alone, optimised freely: classes part, shrink, or their samples part."""
+    """Features alone, optimized freely: classes part, shrink, or their samples part."""
     torch.manual_seed(0)
     labels = torch.arange(24) % K
     h = torch.randn(24, K, dtype=torch.float64, requires_grad=True)
-    loss = (cls() if cls is FeatureEntropy else cls(K, K)).double()  # type: ignore[call-arg]
+    loss = (cls() if cls is FeatureEntropyLoss else cls(K, K)).double()  # type: ignore[call-arg]
     linear = LinearHead(K, K).double()
     optimizer = torch.optim.SGD([h], lr=0.5)
     before = float(loss(linear.outputs(h), batch_of(labels)).detach())
@@ -265,7 +271,7 @@ def test_a_step_against_the_gradient_turns_the_dial(cls: type[LossTerm]) -> None
 def test_alignment_compares_behind_the_heads_own_map() -> None:
     h, y = torch.randn(8, 6), torch.arange(8) % K
     projected = ETFHead(6, K, projection=True, generator=torch.Generator().manual_seed(0))
-    loss = Alignment(6, K)
+    loss = ClassAlignmentLoss(6, K)
     found = loss(projected.outputs(h), batch_of(y))
     means = torch.stack([h[y == k].mean(0) for k in range(K)])
     embedded = projected.embed(means).tolist()
@@ -275,9 +281,9 @@ def test_alignment_compares_behind_the_heads_own_map() -> None:
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in projected.parameters())
 
 
-def test_features_before_the_heads_normalisation_are_meant() -> None:
+def test_features_before_the_heads_normalization_are_meant() -> None:
     h, y = torch.randn(6, D, dtype=torch.float64), torch.arange(6) % K
-    for loss in (FeatureDecay(), ClassCompactness(D, K)):
+    for loss in (FeatureDecayLoss(), ClassCompactnessLoss(D, K)):
         cosine = CosineHead(D, K).double()
         outputs = cosine.outputs(h)
         twice = cosine.outputs(2 * h)
@@ -286,17 +292,17 @@ def test_features_before_the_heads_normalisation_are_meant() -> None:
 
 
 def test_bad_arguments_and_widths() -> None:
-    for cls in (ClassCompactness, ClassSpread, Alignment):
+    for cls in (ClassCompactnessLoss, ClassSpreadLoss, ClassAlignmentLoss):
         with pytest.raises(ValueError, match=r"momentum must lie in \[0, 1\), got 1"):
             cls(D, K, momentum=1.0)
         with pytest.raises(ValueError, match="width 5 met features of width 3: build the loss with feature_dim=3"):
             value(cls(5, K).double(), [[1.0] * D], [0])
     with pytest.raises(ValueError, match="eps must be positive and finite, got 0"):
-        FeatureEntropy(0.0)
+        FeatureEntropyLoss(0.0)
     with pytest.raises(ValueError, match="squared_distortion must be positive and finite, got -1"):
-        CodingRate(-1.0)
+        CodingRateLoss(-1.0)
     with pytest.raises(ValueError, match=r"decay must not be negative, got -0\.1"):
-        PickAllLabel(-0.1)
+        PickAllLabelLoss(-0.1)
 
 
 def draw(seed: int) -> tuple[Tensor, Tensor]:
@@ -304,11 +310,11 @@ def draw(seed: int) -> tuple[Tensor, Tensor]:
     return torch.randn(12, D, generator=generator, dtype=torch.float64), torch.arange(12) % 3
 
 
-LOSSES = (ClassCompactness, ClassSpread, Alignment)
+LOSSES = (ClassCompactnessLoss, ClassSpreadLoss, ClassAlignmentLoss)
 
 
 def trained(rows: slice) -> list[tuple[float, Tensor, Tensor]]:
-    """Value, gradient by the features and centres of each loss, on the second of two batches."""
+    """Value, gradient by the features and centers of each loss, on the second of two batches."""
     found = []
     for cls in LOSSES:
         loss, linear = cls(D, K).double(), head()
@@ -316,7 +322,7 @@ def trained(rows: slice) -> list[tuple[float, Tensor, Tensor]]:
         h = draw(1)[0][rows].requires_grad_()
         made = loss(linear.outputs(h), batch_of(draw(1)[1][rows]))
         (gradient,) = torch.autograd.grad(made, h)
-        found.append((float(made.detach()), gradient, loss.centres.means))
+        found.append((float(made.detach()), gradient, loss.centers.means))
     return found
 
 
@@ -324,8 +330,8 @@ def _worker(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     parts = trained(slice(rank * 5, 5 + rank * 7))  # 5 samples and 7: shares of a class differ
-    for cls, (made, gradient, centres) in zip(LOSSES, parts, strict=True):
-        np.savez(Path(folder) / f"{cls.__name__}{rank}.npz", made=made, gradient=gradient, centres=centres)
+    for cls, (made, gradient, centers) in zip(LOSSES, parts, strict=True):
+        np.savez(Path(folder) / f"{cls.__name__}{rank}.npz", made=made, gradient=gradient, centers=centers)
     dist.destroy_process_group()
 
 
@@ -335,12 +341,12 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     mp.spawn(_worker, args=(port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
-    for cls, (made, gradient, centres) in zip(LOSSES, trained(slice(None)), strict=True):
+    for cls, (made, gradient, centers) in zip(LOSSES, trained(slice(None)), strict=True):
         parts = [np.load(tmp_path / f"{cls.__name__}{rank}.npz") for rank in range(2)]
         assert np.mean([part["made"] for part in parts]) == pytest.approx(made)
         np.testing.assert_allclose(np.concatenate([p["gradient"] for p in parts]) / 2, gradient, atol=1e-9)
         for part in parts:
-            np.testing.assert_allclose(part["centres"], centres, atol=1e-9)
+            np.testing.assert_allclose(part["centers"], centers, atol=1e-9)
 
 
 @given(some_rows, st.data(), st.floats(0, 1))
@@ -355,8 +361,10 @@ def test_pick_all_label(batch: tuple[Rows, list[int]], data: st.DataObject, deca
         norm_z = math.log(sum(math.exp(x) for x in z))
         total += sum(norm_z - x for x, there in zip(z, present, strict=True) if there) + decay * norm(r) ** 2
     tagged = Batch(h, torch.tensor(labels), torch.arange(len(rows)), tags=torch.tensor(tags))
-    assert float(PickAllLabel(decay)(linear.outputs(h), tagged).detach()) == pytest.approx(total / len(rows), abs=1e-9)
-    assert value(PickAllLabel(), rows, labels) == pytest.approx(value(CrossEntropy(), rows, labels))
+    assert float(PickAllLabelLoss(decay)(linear.outputs(h), tagged).detach()) == pytest.approx(
+        total / len(rows), abs=1e-9
+    )
+    assert value(PickAllLabelLoss(), rows, labels) == pytest.approx(value(CrossEntropyLoss(), rows, labels))
 
 
 @given(some_rows)
@@ -366,11 +374,11 @@ def test_orthogonal_outliers(batch: tuple[Rows, list[int]]) -> None:
     linear = head()
     outputs: Outputs = linear.outputs(torch.ones(len(rows), D, dtype=torch.float64))
     with pytest.raises(ValueError, match="OrthogonalOutliers needs images of no class and got none: wrap the loader"):
-        OrthogonalOutliers()(outputs, batch_of(labels))
+        OrthogonalOutliersLoss()(outputs, batch_of(labels))
     outputs.outliers = linear.outputs(torch.tensor(rows, dtype=torch.float64))
     weight = linear.weight.tolist()
     cosines = [abs(dot(unit(r), unit(w))) for r in rows for w in weight]
-    found = OrthogonalOutliers()(outputs, batch_of(labels))
+    found = OrthogonalOutliersLoss()(outputs, batch_of(labels))
     assert float(found.detach()) == pytest.approx(sum(cosines) / len(cosines))
 
 
@@ -381,13 +389,13 @@ def test_outlier_exposure(batch: tuple[Rows, list[int]]) -> None:
     linear = head()
     outputs: Outputs = linear.outputs(torch.ones(len(rows), D, dtype=torch.float64))
     with pytest.raises(ValueError, match="OutlierExposure needs images of no class and got none: wrap the loader"):
-        OutlierExposure()(outputs, batch_of(labels))
+        OutlierExposureLoss()(outputs, batch_of(labels))
     outputs.outliers = linear.outputs(torch.tensor(rows, dtype=torch.float64))
     total = 0.0
     for z in linear(torch.tensor(rows, dtype=torch.float64)).tolist():
         whole = sum(math.exp(x) for x in z)
         total -= sum(math.log(math.exp(x) / whole) for x in z) / K
-    found = OutlierExposure()(outputs, batch_of(labels))
+    found = OutlierExposureLoss()(outputs, batch_of(labels))
     assert float(found.detach()) == pytest.approx(total / len(rows))
 
 
@@ -428,7 +436,7 @@ def test_outliers_come_with_every_batch_and_resume_where_they_were() -> None:
 
 
 def test_training_against_outliers_sends_them_to_the_side() -> None:
-    digits = load(DataConfig(held_out_classes=5))
+    digits = load_data(DataConfig(held_out_classes=5))
     assert digits.transfer_train is not None
     stats = {"mean": digits.mean, "std": digits.std}
     inside = Loader(digits.train, torch.arange(len(digits.train)), 64, **stats, augment=None, seed=0)
@@ -438,7 +446,7 @@ def test_training_against_outliers_sends_them_to_the_side() -> None:
         torch.manual_seed(0)
         body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU())
         model = Classifier(body, LinearHead(32, 5))
-        loss = WeightedSum([term(1.0, CrossEntropy()), term(weight, OrthogonalOutliers())])
+        loss = WeightedSumLoss([term(1.0, CrossEntropyLoss()), term(weight, OrthogonalOutliersLoss())])
         fit(model, loss, WithOutliers(inside, outside), TrainConfig(epochs=4), OptimConfig(lr=0.05))
         batch = next(WithOutliers(inside, outside).epoch(9))
         assert batch.outliers is not None
@@ -453,7 +461,7 @@ def test_training_against_outliers_sends_them_to_the_side() -> None:
 
 
 def test_pairs_of_digits_are_learned() -> None:
-    digits = load(DataConfig()).train
+    digits = load_data(DataConfig()).train
     pairs, tags = side_by_side(digits, 600, torch.Generator().manual_seed(0))
     assert pairs.shape == (1, 16, 16)
     assert tags.shape == (600, 10)
@@ -473,7 +481,7 @@ def test_pairs_of_digits_are_learned() -> None:
     torch.manual_seed(0)
     body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 64), torch.nn.ReLU())
     model = Classifier(body, LinearHead(64, 10))
-    fit(model, PickAllLabel(), loader, TrainConfig(epochs=30), OptimConfig(lr=0.05))
+    fit(model, PickAllLabelLoss(), loader, TrainConfig(epochs=30), OptimConfig(lr=0.05))
     hits = []
     for batch in loader.epoch(40):
         assert batch.tags is not None

@@ -6,23 +6,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_losses import batch_of, outputs_of
+from support.loss_variants import batch_of, outputs_of
 from torch import Tensor
 
 from nc_tools.heads import LEARNED, CosineHead, LinearHead
 from nc_tools.losses import (
-    ARB,
-    LDAM,
-    AffineCrossEntropy,
-    BalancedSoftmax,
-    ClassBalanced,
-    CrossEntropy,
-    DeferredReweighting,
-    DotRegression,
-    Focal,
-    LogitAdjusted,
+    ARBLoss,
+    BalancedSoftmaxLoss,
+    ClassAffineCrossEntropyLoss,
+    ClassBalancedLoss,
+    CrossEntropyLoss,
+    DeferredReweightingLoss,
+    DotRegressionLoss,
+    FocalLoss,
+    LDAMLoss,
+    LogitAdjustedLoss,
     LossTerm,
-    VectorScaling,
+    VectorScalingLoss,
     adjust_logits,
     affine_cross_entropy,
     class_balanced_weights,
@@ -32,7 +32,7 @@ from nc_tools.losses import (
     scaling_factors,
     weighted_mean,
 )
-from nc_tools.losses.class_counts import checked_counts
+from nc_tools.losses._class_counts import checked_counts
 from nc_tools.records import Batch, Outputs
 from nc_tools.spec import spec
 
@@ -61,7 +61,7 @@ def wide(values: Row) -> Tensor:
 
 def test_vectors_of_the_kernel_are_tensors() -> None:
     with pytest.raises(TypeError, match=r"shift must be a tensor \(K,\), got 1.0: torch.full"):
-        AffineCrossEntropy(shift=1.0)  # type: ignore[arg-type]
+        ClassAffineCrossEntropyLoss(shift=1.0)  # type: ignore[arg-type]
 
 
 @given(row, labels, per_class, per_class, per_class)
@@ -86,10 +86,10 @@ def test_the_kernel(z: Row, own: int, a: Row, b: Row, m: Row) -> None:
 @few
 def test_vector_scaling(z: Row, own: int, n: list[int], gamma: float, tau: float) -> None:
     scores = [(c / max(n)) ** gamma * v + tau * math.log(c / sum(n)) for v, c in zip(z, n, strict=True)]
-    found = VectorScaling(n, gamma, tau)(*one(z, own))
+    found = VectorScalingLoss(n, gamma, tau)(*one(z, own))
     assert float(found) == pytest.approx(surprise(scores, own), rel=1e-5, abs=1e-5)
-    adjusted = LogitAdjusted(n, tau)(*one(z, own))
-    assert float(VectorScaling(n, 0.0, tau)(*one(z, own))) == pytest.approx(float(adjusted), rel=1e-6, abs=1e-6)
+    adjusted = LogitAdjustedLoss(n, tau)(*one(z, own))
+    assert float(VectorScalingLoss(n, 0.0, tau)(*one(z, own))) == pytest.approx(float(adjusted), rel=1e-6, abs=1e-6)
 
 
 @given(row, labels, counts)
@@ -99,19 +99,19 @@ def test_balanced_softmax(z: Row, own: int, n: list[int]) -> None:
     expected = -math.log(
         n[own] * math.exp(z[own] - top) / sum(c * math.exp(v - top) for v, c in zip(z, n, strict=True))
     )
-    found = float(BalancedSoftmax(n)(*one(z, own)))
+    found = float(BalancedSoftmaxLoss(n)(*one(z, own)))
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
-    assert float(LogitAdjusted(n, tau=1.0)(*one(z, own))) == found
-    assert float(ARB(n)(*one(z, own))) == found
-    assert ARB is BalancedSoftmax  # a comparison must not take the two for two methods
+    assert float(LogitAdjustedLoss(n, tau=1.0)(*one(z, own))) == found
+    assert float(ARBLoss(n)(*one(z, own))) == found
+    assert ARBLoss is BalancedSoftmaxLoss  # a comparison must not take the two for two methods
 
 
 def test_defaults_are_those_of_the_sources() -> None:
-    assert (VectorScaling(COUNTS).gamma, VectorScaling(COUNTS).tau) == (0.3, 1.0)
-    assert LDAM(COUNTS).max_margin == 0.5
-    assert LogitAdjusted(COUNTS).tau == 1.0
-    assert (DeferredReweighting(COUNTS).start, DeferredReweighting(COUNTS).beta) == (0.8, 0.9999)
-    assert (ClassBalanced(COUNTS).beta, Focal().gamma) == (0.9999, 2.0)
+    assert (VectorScalingLoss(COUNTS).gamma, VectorScalingLoss(COUNTS).tau) == (0.3, 1.0)
+    assert LDAMLoss(COUNTS).max_margin == 0.5
+    assert LogitAdjustedLoss(COUNTS).tau == 1.0
+    assert (DeferredReweightingLoss(COUNTS).start, DeferredReweightingLoss(COUNTS).beta) == (0.8, 0.9999)
+    assert (ClassBalancedLoss(COUNTS).beta, FocalLoss().gamma) == (0.9999, 2.0)
 
 
 def test_scaling_factors_are_one_for_the_largest_class() -> None:
@@ -141,12 +141,12 @@ def rows_of(head: CosineHead | LinearHead, h: Tensor, margins: Row, y: list[int]
 def test_ldam_multiplies_its_margin_by_the_scale_of_the_head(scale: object) -> None:
     head = CosineHead(6, K, scale=scale).double()  # type: ignore[arg-type]
     h, y = torch.randn(9, 6, dtype=torch.float64), [0, 1, 2, 3, 0, 1, 2, 3, 3]
-    found = LDAM(COUNTS, 0.4)(head.outputs(h), batch_of(torch.tensor(y)))
+    found = LDAMLoss(COUNTS, 0.4)(head.outputs(h), batch_of(torch.tensor(y)))
     raw = [c**-0.25 for c in COUNTS]
     margins = [0.4 * m / max(raw) for m in raw]
     assert float(found.detach()) == pytest.approx(rows_of(head, h, margins, y), rel=1e-6)
-    without = LDAM(COUNTS, 0.0)(head.outputs(h), batch_of(torch.tensor(y)))
-    plain = CrossEntropy()(head.outputs(h), batch_of(torch.tensor(y)))
+    without = LDAMLoss(COUNTS, 0.0)(head.outputs(h), batch_of(torch.tensor(y)))
+    plain = CrossEntropyLoss()(head.outputs(h), batch_of(torch.tensor(y)))
     assert torch.equal(without, plain)  # cross-entropy of s cos
 
 
@@ -154,7 +154,7 @@ def test_a_learned_scale_feels_the_margin() -> None:
     """d/ds of s (c_j - c_y + m_y): the margin enters the scale's gradient."""
     head = CosineHead(6, K, scale=LEARNED).double()
     h, y = torch.randn(9, 6, dtype=torch.float64), torch.arange(9) % K
-    raw, loss = head.scale_of.raw, LDAM(COUNTS).double()
+    raw, loss = head.scale_of.raw, LDAMLoss(COUNTS).double()
 
     def value(x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -173,7 +173,7 @@ def test_ldam_over_a_linear_head_has_its_margin_in_units_of_the_logits() -> None
     for i, own in enumerate(y.tolist()):
         moved[i, own] -= 0.5 * COUNTS[own] ** -0.25
     expected = torch.nn.functional.cross_entropy(moved, y)
-    found = LDAM(COUNTS)(head.outputs(h), batch_of(y)).detach()
+    found = LDAMLoss(COUNTS)(head.outputs(h), batch_of(y)).detach()
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
 
 
@@ -200,7 +200,7 @@ def test_class_weighted_cross_entropy(samples: list[tuple[Row, int]], n: list[in
     weight = class_balanced_weights(n, 0.99).tolist()
     above = sum(weight[own] * surprise(scores, own) for scores, own in samples)
     below = sum(weight[own] for _, own in samples)
-    found = ClassBalanced(n, beta=0.99)(outputs_of(z), batch_of(y))
+    found = ClassBalancedLoss(n, beta=0.99)(outputs_of(z), batch_of(y))
     assert float(found) == pytest.approx(above / below, rel=1e-6, abs=1e-6)
     torchs = torch.nn.functional.cross_entropy(z, y, weight=class_balanced_weights(n, 0.99).double())
     assert float(found) == pytest.approx(float(torchs), rel=1e-6, abs=1e-6)
@@ -213,9 +213,9 @@ def test_equal_weights_change_nothing() -> None:
 
 def test_deferred_weights_come_at_their_time_and_go_when_training_starts_anew() -> None:
     z, y = torch.randn(8, K), torch.arange(8) % K
-    loss = DeferredReweighting(COUNTS, loss=spec(LDAM, max_margin=0.3), start=0.6)
-    plain = LDAM(COUNTS, 0.3)(outputs_of(z), batch_of(y))
-    weighted = ClassBalanced(COUNTS, loss=LDAM(COUNTS, 0.3))(outputs_of(z), batch_of(y))
+    loss = DeferredReweightingLoss(COUNTS, loss=spec(LDAMLoss, max_margin=0.3), start=0.6)
+    plain = LDAMLoss(COUNTS, 0.3)(outputs_of(z), batch_of(y))
+    weighted = ClassBalancedLoss(COUNTS, loss=LDAMLoss(COUNTS, 0.3))(outputs_of(z), batch_of(y))
     assert not torch.allclose(plain, weighted)
     where = loss.weight.data_ptr()
     for progress, expected in (
@@ -241,7 +241,7 @@ def test_a_compiled_step_is_compiled_once_for_both_phases() -> None:
         return graph.forward
 
     z, y = torch.randn(8, K), torch.arange(8) % K
-    loss = DeferredReweighting(COUNTS, loss=LDAM(COUNTS), start=0.5)
+    loss = DeferredReweightingLoss(COUNTS, loss=LDAMLoss(COUNTS), start=0.5)
     torch._dynamo.reset()
     step = torch.compile(lambda x: loss(outputs_of(x), batch_of(y)), backend=count, fullgraph=True)
     for progress in (0.0, 0.4, 0.5, 0.9):
@@ -251,18 +251,20 @@ def test_a_compiled_step_is_compiled_once_for_both_phases() -> None:
 
 
 def test_progress_reaches_the_weighted_loss() -> None:
-    class Notes(CrossEntropy):
+    class Notes(CrossEntropyLoss):
         seen = -1.0
 
         def set_progress(self, progress: float) -> None:
             self.seen = progress
 
     inner = Notes()
-    DeferredReweighting(COUNTS, loss=inner).set_progress(0.7)
+    DeferredReweightingLoss(COUNTS, loss=inner).set_progress(0.7)
     assert inner.seen == 0.7
 
 
-@pytest.mark.parametrize("loss", [LDAM(COUNTS), VectorScaling(COUNTS), BalancedSoftmax(COUNTS), ClassBalanced(COUNTS)])
+@pytest.mark.parametrize(
+    "loss", [LDAMLoss(COUNTS), VectorScalingLoss(COUNTS), BalancedSoftmaxLoss(COUNTS), ClassBalancedLoss(COUNTS)]
+)
 def test_absent_classes_and_a_class_of_one_sample(loss: LossTerm) -> None:
     for y in (torch.full((5,), 3), torch.full((5,), 0), torch.tensor([3, 0, 0, 0, 0]), torch.tensor([3])):
         z = torch.randn(len(y), K, requires_grad=True)
@@ -276,24 +278,24 @@ def test_absent_classes_and_a_class_of_one_sample(loss: LossTerm) -> None:
 @pytest.mark.parametrize(
     ("build", "told"),
     [
-        (lambda: LDAM([5, 0, 2]), r"classes \[1\] have none: leave them out"),
-        (lambda: BalancedSoftmax([5, 0, 0]), r"classes \[1, 2\] have none"),
-        (lambda: VectorScaling([0, 4]), r"classes \[0\] have none"),
+        (lambda: LDAMLoss([5, 0, 2]), r"classes \[1\] have none: leave them out"),
+        (lambda: BalancedSoftmaxLoss([5, 0, 0]), r"classes \[1, 2\] have none"),
+        (lambda: VectorScalingLoss([0, 4]), r"classes \[0\] have none"),
         (lambda: class_balanced_weights([0, 4]), r"classes \[0\] have none"),
         (lambda: log_prior([[1, 2]]), r"one number for each of K >= 2 classes, got \(1, 2\)"),  # type: ignore[list-item]
         (lambda: checked_counts([5]), "K >= 2"),
         (lambda: checked_counts(torch.tensor([1.0, torch.inf])), "must be finite"),
-        (lambda: VectorScaling(COUNTS, gamma=-0.1), "gamma must not be negative"),
-        (lambda: VectorScaling(COUNTS, gamma=math.nan), "gamma must not be negative"),
-        (lambda: LDAM(COUNTS, -0.5), "max_margin must be a number from 0 on, got -0.5"),
+        (lambda: VectorScalingLoss(COUNTS, gamma=-0.1), "gamma must not be negative"),
+        (lambda: VectorScalingLoss(COUNTS, gamma=math.nan), "gamma must not be negative"),
+        (lambda: LDAMLoss(COUNTS, -0.5), "max_margin must be a number from 0 on, got -0.5"),
         (lambda: class_balanced_weights(COUNTS, 1.1), r"beta must lie in \[0, 1\], got 1.1"),
-        (lambda: DeferredReweighting(COUNTS, start=1.5), r"start is a share of training in \[0, 1\], got 1.5"),
+        (lambda: DeferredReweightingLoss(COUNTS, start=1.5), r"start is a share of training in \[0, 1\], got 1.5"),
         (
-            lambda: LDAM(COUNTS)(*one([0.0] * 3, 0)),
+            lambda: LDAMLoss(COUNTS)(*one([0.0] * 3, 0)),
             "built for 4 classes, but the logits have 3: give it the class_counts",
         ),
-        (lambda: LogitAdjusted(COUNTS)(*one([0.0] * 5, 0)), "built for 4 classes, but the logits have 5"),
-        (lambda: AffineCrossEntropy(factor=torch.ones(1))(*one([0.0] * 3, 0)), "built for 1 classes"),
+        (lambda: LogitAdjustedLoss(COUNTS)(*one([0.0] * 5, 0)), "built for 4 classes, but the logits have 5"),
+        (lambda: ClassAffineCrossEntropyLoss(factor=torch.ones(1))(*one([0.0] * 3, 0)), "built for 1 classes"),
         (lambda: adjust_logits(torch.zeros(2, 1), COUNTS), "built for 4 classes, but the logits have 1"),
     ],
 )
@@ -313,5 +315,5 @@ def test_weights_need_a_loss_per_sample() -> None:
             return outputs.logits.sum()
 
     with pytest.raises(TypeError, match="a value per sample, got Whole: derive it from PerSampleLoss"):
-        ClassBalanced(COUNTS, loss=Whole())  # type: ignore[arg-type]
-    assert isinstance(ClassBalanced(COUNTS, loss=DotRegression()).loss, DotRegression)
+        ClassBalancedLoss(COUNTS, loss=Whole())  # type: ignore[arg-type]
+    assert isinstance(ClassBalancedLoss(COUNTS, loss=DotRegressionLoss()).loss, DotRegressionLoss)

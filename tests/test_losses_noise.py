@@ -8,21 +8,21 @@ import torch
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_losses import GivenLogits, batch_of, outputs_of
+from support.loss_variants import GivenLogits, batch_of, outputs_of
 from torch import Tensor, nn
 
 from nc_tools.heads import LinearHead
 from nc_tools.losses import (
-    ActivePassive,
-    BinaryCrossEntropy,
-    CrossEntropy,
-    EarlyLearning,
-    ForwardCorrection,
-    GeneralizedCrossEntropy,
+    ActivePassiveLoss,
+    BinaryCrossEntropyLoss,
+    CrossEntropyLoss,
+    EarlyLearningLoss,
+    ForwardCorrectionLoss,
+    GeneralizedCrossEntropyLoss,
     LossTerm,
-    NCEAndMAE,
-    NCEAndRCE,
-    SymmetricCrossEntropy,
+    NCEAndMAELoss,
+    NCEAndRCELoss,
+    SymmetricCrossEntropyLoss,
     mean_absolute_error,
 )
 from nc_tools.models.classifier import Classifier
@@ -82,7 +82,7 @@ def labels_for(z: list[list[float]], data: st.DataObject) -> list[int]:
 def test_generalized_cross_entropy(z, q, data) -> None:
     y = labels_for(z, data)
     expected = mean_of(lambda row, k: reference_gce(row, k, q), z, y)
-    assert value(GeneralizedCrossEntropy(q), z, y) == pytest.approx(expected, rel=1e-7, abs=1e-9)
+    assert value(GeneralizedCrossEntropyLoss(q), z, y) == pytest.approx(expected, rel=1e-7, abs=1e-9)
 
 
 @given(rows, st.floats(0, 2), st.floats(0, 2), st.floats(-10, -0.1), st.data())
@@ -90,7 +90,7 @@ def test_generalized_cross_entropy(z, q, data) -> None:
 def test_symmetric_cross_entropy(z, alpha, beta, log_zero, data) -> None:
     y = labels_for(z, data)
     expected = mean_of(lambda row, k: -alpha * log_softmax(row)[k] + beta * reference_rce(row, k, log_zero), z, y)
-    assert value(SymmetricCrossEntropy(alpha, beta, log_zero), z, y) == pytest.approx(expected, rel=1e-7, abs=1e-9)
+    assert value(SymmetricCrossEntropyLoss(alpha, beta, log_zero), z, y) == pytest.approx(expected, rel=1e-7, abs=1e-9)
 
 
 @given(rows, st.floats(-10, -0.1), st.data())
@@ -98,7 +98,7 @@ def test_symmetric_cross_entropy(z, alpha, beta, log_zero, data) -> None:
 def test_both_parts_of_a_pair_are_what_it_trains_on(z, log_zero, data) -> None:
     y = torch.tensor(labels_for(z, data))
     logits = torch.tensor(z, dtype=torch.float64)
-    for pair in (NCEAndRCE(0.5, 2.0, log_zero), NCEAndMAE(0.5, 2.0)):
+    for pair in (NCEAndRCELoss(0.5, 2.0, log_zero), NCEAndMAELoss(0.5, 2.0)):
         parts = 0.5 * pair.active(logits, y) + 2.0 * pair.passive(logits, y)
         assert value(pair, z, y.tolist()) == pytest.approx(float(parts.mean()), rel=1e-7, abs=1e-9)
 
@@ -109,10 +109,10 @@ def test_active_passive(z, alpha, beta, data) -> None:
     y = labels_for(z, data)
     with_rce = mean_of(lambda row, k: alpha * reference_nce(row, k) + beta * reference_rce(row, k, -4.0), z, y)
     with_mae = mean_of(lambda row, k: alpha * reference_nce(row, k) + beta * reference_mae(row, k), z, y)
-    assert value(NCEAndRCE(alpha, beta), z, y) == pytest.approx(with_rce, rel=1e-7, abs=1e-9)
-    assert value(NCEAndMAE(alpha, beta), z, y) == pytest.approx(with_mae, rel=1e-7, abs=1e-9)
-    assert value(ActivePassive(alpha, beta), z, y) == pytest.approx(with_rce, rel=1e-7, abs=1e-9)
-    own = ActivePassive(0.0, beta, passive=mean_absolute_error)
+    assert value(NCEAndRCELoss(alpha, beta), z, y) == pytest.approx(with_rce, rel=1e-7, abs=1e-9)
+    assert value(NCEAndMAELoss(alpha, beta), z, y) == pytest.approx(with_mae, rel=1e-7, abs=1e-9)
+    assert value(ActivePassiveLoss(alpha, beta), z, y) == pytest.approx(with_rce, rel=1e-7, abs=1e-9)
+    own = ActivePassiveLoss(0.0, beta, passive=mean_absolute_error)
     assert value(own, z, y) == pytest.approx(beta * mean_of(reference_mae, z, y), rel=1e-7, abs=1e-9)
 
 
@@ -120,37 +120,49 @@ def test_active_passive(z, alpha, beta, data) -> None:
 @settings(max_examples=50, deadline=None)
 def test_forward_correction(z, data) -> None:
     y = labels_for(z, data)
-    assert value(ForwardCorrection(K, T), z, y) == pytest.approx(mean_of(reference_forward, z, y), rel=1e-6, abs=1e-6)
+    assert value(ForwardCorrectionLoss(K, T), z, y) == pytest.approx(
+        mean_of(reference_forward, z, y), rel=1e-6, abs=1e-6
+    )
 
 
 def test_limits_of_generalized_cross_entropy() -> None:
     z, y = torch.randn(9, K, dtype=torch.float64), torch.arange(9) % K
     outputs, batch = outputs_of(z), batch_of(y)
-    cross_entropy = float(CrossEntropy()(outputs, batch))
+    cross_entropy = float(CrossEntropyLoss()(outputs, batch))
     own = z.softmax(1).gather(1, y[:, None])
-    assert float(GeneralizedCrossEntropy(0.0)(outputs, batch)) == pytest.approx(cross_entropy, rel=1e-12)
+    assert float(GeneralizedCrossEntropyLoss(0.0)(outputs, batch)) == pytest.approx(cross_entropy, rel=1e-12)
     # float32 too: 1 - p^q would lose all its digits here
-    assert float(GeneralizedCrossEntropy(1e-6)(outputs_of(z.float()), batch)) == pytest.approx(cross_entropy, rel=1e-5)
-    assert float(GeneralizedCrossEntropy(1.0)(outputs, batch)) == pytest.approx(float((1 - own).mean()), rel=1e-12)
+    assert float(GeneralizedCrossEntropyLoss(1e-6)(outputs_of(z.float()), batch)) == pytest.approx(
+        cross_entropy, rel=1e-5
+    )
+    assert float(GeneralizedCrossEntropyLoss(1.0)(outputs, batch)) == pytest.approx(float((1 - own).mean()), rel=1e-12)
 
 
 def test_noise_does_not_move_the_minimum_of_symmetric_losses() -> None:
     """Summed over all labels they are constants: the condition of Ghosh et al. 2017 for symmetric noise."""
     z = torch.randn(5, K, dtype=torch.float64)
-    for loss in (GeneralizedCrossEntropy(1.0), SymmetricCrossEntropy(0.0, 1.0), NCEAndMAE(), NCEAndRCE()):
+    for loss in (
+        GeneralizedCrossEntropyLoss(1.0),
+        SymmetricCrossEntropyLoss(0.0, 1.0),
+        NCEAndMAELoss(),
+        NCEAndRCELoss(),
+    ):
         sums = {round(sum(value(loss, [row], [k]) for k in range(K)), 9) for row in z.tolist()}
         assert len(sums) == 1, loss
 
 
 def test_identity_is_cross_entropy_and_the_right_matrix_finds_the_clean_posterior() -> None:
     z, y = torch.randn(9, K, dtype=torch.float64), torch.arange(9) % K
-    assert value(ForwardCorrection(K), z.tolist(), y.tolist()) == pytest.approx(
-        value(CrossEntropy(), z.tolist(), y.tolist()), rel=1e-6
+    assert value(ForwardCorrectionLoss(K), z.tolist(), y.tolist()) == pytest.approx(
+        value(CrossEntropyLoss(), z.tolist(), y.tolist()), rel=1e-6
     )
     clean = torch.tensor([0.6, 0.3, 0.06, 0.04], dtype=torch.float64)
     noisy = clean @ torch.tensor(T, dtype=torch.float64)
     logits = torch.zeros(K, dtype=torch.float64, requires_grad=True)
-    loss, optimizer = ForwardCorrection(K, T).double(), torch.optim.LBFGS([logits], max_iter=300, tolerance_grad=1e-12)
+    loss, optimizer = (
+        ForwardCorrectionLoss(K, T).double(),
+        torch.optim.LBFGS([logits], max_iter=300, tolerance_grad=1e-12),
+    )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -167,15 +179,21 @@ def test_identity_is_cross_entropy_and_the_right_matrix_finds_the_clean_posterio
 def test_gradients_at_probability_zero_are_those_of_the_formula() -> None:
     """Saturated samples: cross-entropy's gradient times p^q is 0, and no NaN stands in its place."""
     z = torch.tensor([[-300.0, 0.0, 0.0, 0.0]], requires_grad=True)
-    for loss in (GeneralizedCrossEntropy(), SymmetricCrossEntropy(), NCEAndRCE(), NCEAndMAE(), ForwardCorrection(K, T)):
+    for loss in (
+        GeneralizedCrossEntropyLoss(),
+        SymmetricCrossEntropyLoss(),
+        NCEAndRCELoss(),
+        NCEAndMAELoss(),
+        ForwardCorrectionLoss(K, T),
+    ):
         (grad,) = torch.autograd.grad(loss(outputs_of(z), batch_of(torch.tensor([0]))), z)
         assert torch.isfinite(grad).all(), loss
-    (grad,) = torch.autograd.grad(GeneralizedCrossEntropy()(outputs_of(z), batch_of(torch.tensor([0]))), z)
+    (grad,) = torch.autograd.grad(GeneralizedCrossEntropyLoss()(outputs_of(z), batch_of(torch.tensor([0]))), z)
     assert float(grad.abs().max()) < 1e-12
 
 
 class ReferenceELR:
-    """Early-learning regularisation in plain Python: one list of K numbers for each sample."""
+    """Early-learning regularization in plain Python: one list of K numbers for each sample."""
 
     def __init__(self, samples: int, strength: float, momentum: float) -> None:
         self.t = [[0.0] * K for _ in range(samples)]
@@ -197,7 +215,7 @@ class ReferenceELR:
 @pytest.mark.parametrize(("strength", "momentum"), [(3.0, 0.7), (7.0, 0.9)])
 def test_early_learning_by_sample_id_under_shuffling_and_subsets(strength, momentum) -> None:
     generator = torch.Generator().manual_seed(0)
-    loss = EarlyLearning(20, K, strength, momentum).double()
+    loss = EarlyLearningLoss(20, K, strength, momentum).double()
     reference = ReferenceELR(20, strength, momentum)
     for size in (7, 3, 12, 7, 1):
         index = torch.randperm(20, generator=generator)[:size]
@@ -209,7 +227,7 @@ def test_early_learning_by_sample_id_under_shuffling_and_subsets(strength, momen
 
 
 def test_early_learning_keeps_one_table_and_moves_it_in_training_mode_only() -> None:
-    loss = EarlyLearning(30, K)
+    loss = EarlyLearningLoss(30, K)
     assert [tuple(b.shape) for b in loss.buffers()] == [(30, K)]
     assert not list(loss.parameters())
     outputs, batch = outputs_of(torch.randn(3, K)), batch_of(torch.arange(3))
@@ -221,7 +239,7 @@ def test_early_learning_keeps_one_table_and_moves_it_in_training_mode_only() -> 
 
 
 def test_gradient_of_early_learning_with_targets_that_are_not_zero() -> None:
-    loss = EarlyLearning(5, K).double()
+    loss = EarlyLearningLoss(5, K).double()
     h, batch = torch.randn(5, K, dtype=torch.float64), batch_of(torch.arange(5) % K)
     loss(outputs_of(h), batch)
     loss.eval()
@@ -236,7 +254,7 @@ def test_gradient_of_early_learning_with_targets_that_are_not_zero() -> None:
 
 
 def test_where_the_clamp_of_early_learning_holds_no_gradient_passes() -> None:
-    loss = EarlyLearning(5, K).double().eval()
+    loss = EarlyLearningLoss(5, K).double().eval()
     loss.targets.uniform_(0.1, 1 / K)
     h, batch = torch.randn(5, K, dtype=torch.float64), batch_of(torch.arange(5) % K)
     h[0, 1] = 20.0  # p above 1 - 1e-4, and the others below 1e-4
@@ -249,7 +267,7 @@ def test_where_the_clamp_of_early_learning_holds_no_gradient_passes() -> None:
 
 
 def test_early_learning_takes_logits_that_are_finer_than_its_targets() -> None:
-    loss, batch = EarlyLearning(5, K).eval(), batch_of(torch.arange(5) % K)
+    loss, batch = EarlyLearningLoss(5, K).eval(), batch_of(torch.arange(5) % K)
     loss.targets.uniform_(0, 1 / K)
     z = torch.randn(5, K, dtype=torch.float64, requires_grad=True)
     found = loss(outputs_of(z), batch)
@@ -260,14 +278,14 @@ def test_early_learning_takes_logits_that_are_finer_than_its_targets() -> None:
 
 
 def test_early_learning_pulls_back_from_a_label_that_contradicts_the_past() -> None:
-    """The regulariser's gradient raises the class that the sample was given before, by the strength."""
-    loss = EarlyLearning(1, K, strength=3.0)
+    """The regularizer's gradient raises the class that the sample was given before, by the strength."""
+    loss = EarlyLearningLoss(1, K, strength=3.0)
     past = torch.tensor([[5.0, 0.0, 0.0, 0.0]])
     wrong = batch_of(torch.tensor([1]))
     for _ in range(20):
         loss(outputs_of(past), wrong)
     z = past.clone().requires_grad_()
-    (plain,) = torch.autograd.grad(CrossEntropy()(outputs_of(z), wrong), z)
+    (plain,) = torch.autograd.grad(CrossEntropyLoss()(outputs_of(z), wrong), z)
     (held,) = torch.autograd.grad(loss(outputs_of(z), wrong), z)
     assert float(held[0, 0]) < float(plain[0, 0]) - 0.5
 
@@ -290,7 +308,7 @@ def test_early_learning_resumes_with_its_targets(tmp_path: Path) -> None:
     def trained(epochs_before: int | None) -> tuple[Tensor, Tensor]:
         torch.manual_seed(0)
         model = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(9, 6)), LinearHead(6, 3))
-        loss, place = EarlyLearning(10, 3), tmp_path / f"{epochs_before}.pt"
+        loss, place = EarlyLearningLoss(10, 3), tmp_path / f"{epochs_before}.pt"
         config = TrainConfig(epochs=4, batch_size=2, checkpoint_seconds=1e-9)
         if epochs_before is not None:
 
@@ -300,7 +318,7 @@ def test_early_learning_resumes_with_its_targets(tmp_path: Path) -> None:
 
             with pytest.raises(InterruptedError):
                 fit(model, loss, Noisy(), config, OptimConfig(), epoch_end=stop_after, checkpoint=place)
-            loss = EarlyLearning(10, 3)
+            loss = EarlyLearningLoss(10, 3)
         fit(model, loss, Noisy(), config, OptimConfig(), checkpoint=place, resume=True)
         return loss.targets, model.head.weight.detach()
 
@@ -313,7 +331,7 @@ def test_early_learning_resumes_with_its_targets(tmp_path: Path) -> None:
 
 def _one_of_two(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    loss = EarlyLearning(9, K)
+    loss = EarlyLearningLoss(9, K)
     for mine in _shares(rank):
         z = torch.stack([torch.arange(K) * 0.1 * float(i + 1) for i in mine])
         loss(outputs_of(z), Batch(torch.zeros(len(mine), 1), torch.zeros(len(mine)).long(), torch.tensor(mine)))
@@ -330,7 +348,7 @@ def test_all_processes_hold_the_same_targets(tmp_path: Path) -> None:
     mp.spawn(_one_of_two, (str(tmp_path),), nprocs=2)
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert torch.equal(one, other)
-    alone = EarlyLearning(9, K)
+    alone = EarlyLearningLoss(9, K)
     for first, second in zip(_shares(0), _shares(1), strict=True):
         both = first + second
         z = torch.stack([torch.arange(K) * 0.1 * float(i + 1) for i in both])
@@ -339,7 +357,7 @@ def test_all_processes_hold_the_same_targets(tmp_path: Path) -> None:
 
 
 def test_a_given_matrix_is_held_in_the_state() -> None:
-    known, blank = ForwardCorrection(K, T), ForwardCorrection(K)
+    known, blank = ForwardCorrectionLoss(K, T), ForwardCorrectionLoss(K)
     blank.load_state_dict(known.state_dict())
     assert torch.allclose(blank.transition, torch.tensor(T), atol=1e-6)
 
@@ -347,23 +365,23 @@ def test_a_given_matrix_is_held_in_the_state() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: GeneralizedCrossEntropy(1.5), r"q must lie in \[0, 1\]"),
-        (lambda: SymmetricCrossEntropy(-1.0), "must be finite and not negative"),
-        (lambda: SymmetricCrossEntropy(log_zero=0.0), "log_zero stands for log 0"),
-        (lambda: NCEAndRCE(log_zero=4.0), "log_zero stands for log 0"),
-        (lambda: NCEAndMAE(beta=-1.0), "must be finite and not negative"),
-        (lambda: EarlyLearning(0, 3), "num_samples >= 1"),
-        (lambda: EarlyLearning(3, 3, momentum=1.0), "momentum"),
-        (lambda: EarlyLearning(3, 3, strength=-1.0), "strength"),
-        (lambda: EarlyLearning(3, 3, strength=math.nan), "strength must be finite"),
-        (lambda: SymmetricCrossEntropy(math.nan), "must be finite"),
-        (lambda: NCEAndMAE(beta=math.inf), "must be finite"),
-        (lambda: BinaryCrossEntropy(3, math.nan), "initial_threshold must be finite, got nan"),
-        (lambda: ForwardCorrection(2, [[0.9, 0.2], [0.0, 1.0]]), "row 0 sums to 1.1"),
-        (lambda: ForwardCorrection(2, [[1.0, 0.0], [1.0, 0.0]]), r"only zeros in columns \[1\]"),
-        (lambda: ForwardCorrection(3, [[0.9, 0.1], [0.0, 1.0]]), r"must have the shape \(3, 3\)"),
-        (lambda: ForwardCorrection(2, [[1.0, 0.0], [1.0]]), "must be square"),
-        (lambda: ForwardCorrection(2, [[1.5, -0.5], [0.0, 1.0]]), r"probabilities in \[0, 1\]"),
+        (lambda: GeneralizedCrossEntropyLoss(1.5), r"q must lie in \[0, 1\]"),
+        (lambda: SymmetricCrossEntropyLoss(-1.0), "must be finite and not negative"),
+        (lambda: SymmetricCrossEntropyLoss(log_zero=0.0), "log_zero stands for log 0"),
+        (lambda: NCEAndRCELoss(log_zero=4.0), "log_zero stands for log 0"),
+        (lambda: NCEAndMAELoss(beta=-1.0), "must be finite and not negative"),
+        (lambda: EarlyLearningLoss(0, 3), "num_samples >= 1"),
+        (lambda: EarlyLearningLoss(3, 3, momentum=1.0), "momentum"),
+        (lambda: EarlyLearningLoss(3, 3, strength=-1.0), "strength"),
+        (lambda: EarlyLearningLoss(3, 3, strength=math.nan), "strength must be finite"),
+        (lambda: SymmetricCrossEntropyLoss(math.nan), "must be finite"),
+        (lambda: NCEAndMAELoss(beta=math.inf), "must be finite"),
+        (lambda: BinaryCrossEntropyLoss(3, math.nan), "initial_threshold must be finite, got nan"),
+        (lambda: ForwardCorrectionLoss(2, [[0.9, 0.2], [0.0, 1.0]]), "row 0 sums to 1.1"),
+        (lambda: ForwardCorrectionLoss(2, [[1.0, 0.0], [1.0, 0.0]]), r"only zeros in columns \[1\]"),
+        (lambda: ForwardCorrectionLoss(3, [[0.9, 0.1], [0.0, 1.0]]), r"must have the shape \(3, 3\)"),
+        (lambda: ForwardCorrectionLoss(2, [[1.0, 0.0], [1.0]]), "must be square"),
+        (lambda: ForwardCorrectionLoss(2, [[1.5, -0.5], [0.0, 1.0]]), r"probabilities in \[0, 1\]"),
     ],
 )
 def test_arguments_that_cannot_be_meant_are_refused(build, message) -> None:

@@ -12,17 +12,17 @@ import pytest
 import torch
 from markupsafe import Markup
 from PIL import Image
-from recipe_fixture import RECIPES, smoke
 from safetensors.torch import save_file
+from support.recipe_commands import RECIPES, smoke
 from torch import nn
 
 import nc_tools
 from nc_tools.cli import main
 from nc_tools.data import DataConfig
-from nc_tools.measuring import figures, survey
-from nc_tools.measuring.images import Drawn, SetBatches, load_sets
-from nc_tools.measuring.readings import ROWS, headline, reading
-from nc_tools.measuring.report import Report, html_text, json_text
+from nc_tools.measuring import collapse_figures, measure_in_detail
+from nc_tools.measuring.collapse_report import Report, collapse_html, collapse_json
+from nc_tools.measuring.interpretation import ROWS, collapse_headline, reading
+from nc_tools.measuring.measured_sets import Drawn, SetBatches, load_sets
 
 CLASSES = ("<b>ant", "bee", "cow & calf")
 
@@ -275,25 +275,27 @@ class TestReadings:
         assert reading(row, 1.0, 0.3).endswith("less on test")
 
     def test_headlines(self):
-        assert headline({"nc/nc1_pinv": 0.05}, {"nc/nc1_pinv": 0.5}).startswith("On training images classes are nearly")
-        assert headline(None, {"nc/nc1_pinv": 2.0}).startswith("On these images")
-        assert "do not define" in headline({}, None)
+        assert collapse_headline({"nc/nc1_pinv": 0.05}, {"nc/nc1_pinv": 0.5}).startswith(
+            "On training images classes are nearly"
+        )
+        assert collapse_headline(None, {"nc/nc1_pinv": 2.0}).startswith("On these images")
+        assert "do not define" in collapse_headline({}, None)
 
 
 def test_absent_classes_and_odd_names_leave_page_and_json_whole():
     torch.manual_seed(0)
     x, y = torch.randn(12, 4), torch.arange(12) % 3
-    found = survey(nn.Sequential(nn.Linear(4, 5)), [(x, y)])  # two classes without a sample
+    found = measure_in_detail(nn.Sequential(nn.Linear(4, 5)), [(x, y)])  # two classes without a sample
     classes = ("a", "b", "c", "<d>", "e")
     report = Report("<u>net", "data & more", "fc", 4, classes, {"train": found}, ("<s>",), "0", "2", "cpu")
 
     def never(constant):
         raise AssertionError(constant)
 
-    told = json.loads(json_text(report), parse_constant=never)["sets"]["train"]
+    told = json.loads(collapse_json(report), parse_constant=never)["sets"]["train"]
     assert told["spread"][3:] == [None, None]
     assert told["cosines"][4] == [None] * 5
-    page = html_text(report)
+    page = collapse_html(report)
     assert "&lt;u&gt;net" in page
     assert "data &amp; more" in page
     assert "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL).lower()
@@ -306,13 +308,13 @@ class TestFigures:
         return nn.functional.cosine_similarity(frame[:, None], frame[None], dim=-1)
 
     def test_a_simplex_is_blank_and_a_near_pair_is_blue(self):
-        plain = figures.heat_map(self.cosines(4), list("abcd"), range(4), "x")
+        plain = collapse_figures.heat_map(self.cosines(4), list("abcd"), range(4), "x")
         cells = re.findall(r'class="(pos|neg)" fill-opacity="([\d.]+)"><title>[a-d],', plain)
         assert len(cells) == 12
         assert all(float(opacity) < 0.01 for _, opacity in cells)
         cosines = self.cosines(4)
         cosines[0, 1] = cosines[1, 0] = 0.6
-        drawn = figures.heat_map(cosines, list("abcd"), range(4), "x")
+        drawn = collapse_figures.heat_map(cosines, list("abcd"), range(4), "x")
         assert re.search(r'class="pos" fill-opacity="1.000"><title>a, b: cosine 0.600', drawn)
 
     @pytest.mark.parametrize(("k", "near", "ends"), [(2, None, ["-1", "-0.8"]), (4, 0.9, ["-1", "0.9"]),
@@ -321,30 +323,30 @@ class TestFigures:
         cosines = self.cosines(k)
         if near is not None:
             cosines[0, 1] = cosines[1, 0] = near
-        key = figures.heat_map(cosines, list("abcd"), range(k), "x").split('class="frame"')[1]
+        key = collapse_figures.heat_map(cosines, list("abcd"), range(k), "x").split('class="frame"')[1]
         assert re.findall(r">(-?[\d.]+)</text>", key) == ends
 
     def test_many_classes_show_the_closest(self):
         cosines = self.cosines(60)
         cosines[58, 59] = cosines[59, 58] = 0.9
-        chosen = figures.closest_classes(cosines, 10)
+        chosen = collapse_figures.closest_classes(cosines, 10)
         assert len(chosen) == 10
         assert {58, 59} <= set(chosen)
         spread = {"train": torch.arange(60.0), "test": torch.ones(60)}
-        assert figures.widest_classes(spread, 3) == [59, 58, 57]
+        assert collapse_figures.widest_classes(spread, 3) == [59, 58, 57]
 
     def test_absent_classes_are_blank(self):
         cosines = self.cosines(4)
         cosines[3], cosines[:, 3] = math.nan, math.nan
-        assert figures.closest_classes(cosines) == [0, 1, 2]
-        drawn = figures.heat_map(cosines, list("abcd"), range(4), "x")
+        assert collapse_figures.closest_classes(cosines) == [0, 1, 2]
+        drawn = collapse_figures.heat_map(cosines, list("abcd"), range(4), "x")
         assert "nan" not in drawn
         spread = {"train": torch.tensor([1.0, math.nan])}
-        bars = figures.spread_bars(spread, {"train": torch.tensor([4, 0])}, ["a", "b"], [0, 1], "x")
+        bars = collapse_figures.spread_bars(spread, {"train": torch.tensor([4, 0])}, ["a", "b"], [0, 1], "x")
         assert "nan" not in bars
 
     def test_names_are_escaped_in_every_figure(self):
-        drawn = figures.heat_map(self.cosines(2), ["<i>", "b"], range(2), "<u>")
+        drawn = collapse_figures.heat_map(self.cosines(2), ["<i>", "b"], range(2), "<u>")
         assert isinstance(drawn, Markup)
         assert "<i>" not in drawn
         assert "<u>" not in drawn

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import nc_tools
 from nc_tools.heads import CosineHead, ETFHead
-from nc_tools.measuring import candidate_layers, default_layers, pooled, survey
+from nc_tools.measuring import candidate_layers, default_layers, measure_in_detail, pooled
 from nc_tools.metrics import (
     cosine_collapse,
     hyperspherical_uniformity,
@@ -164,7 +164,7 @@ def test_a_data_loader_a_mapping_and_a_wrapped_model():
 
 def test_the_survey_tells_what_figures_need():
     x, y = images()
-    found = survey(network(6), batches(x, y, 20))  # two classes without a sample
+    found = measure_in_detail(network(6), batches(x, y, 20))  # two classes without a sample
     assert found.counts.tolist() == [*y.bincount().tolist(), 0, 0]
     assert float(found.spread[:4].mean()) == pytest.approx(found.values["nc/nc1_trace"])
     assert found.spread[4:].isnan().all()

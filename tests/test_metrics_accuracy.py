@@ -56,7 +56,7 @@ def test_equals_torchmetrics_and_the_balanced_score():
 
 
 def one_hot_case(right: list[bool], counts: list[int]) -> dict[str, float]:
-    """One test sample of each class, recognised or taken for its neighbour."""
+    """One test sample of each class, recognized or taken for its neighbor."""
     k = len(right)
     guess = torch.tensor([c if ok else (c + 1) % k for c, ok in enumerate(right)])
     return classification(torch.nn.functional.one_hot(guess, k).float(), torch.arange(k), counts)

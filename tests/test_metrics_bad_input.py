@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nc_tools import expected_calibration_error, neural_collapse
-from nc_tools.class_sums import class_sums
-from nc_tools.metrics import classification, counted_transition, memorisation, per_class, precision_at, rank_suspects
+from nc_tools._support.class_sums import class_sums
+from nc_tools.metrics import classification, counted_transition, memorization, per_class, precision_at, rank_suspects
 
 X, LOGITS, Y = torch.randn(12, 5), torch.randn(12, 3), torch.arange(12) % 3
 BROKEN = X.clone()
@@ -30,7 +30,7 @@ WRONG: dict[str, tuple[type[Exception], Callable[[], object], str]] = {
     "counts": (ValueError, lambda: classification(LOGITS, Y, [-1, 2, 3]), "numbers of samples, none negative"),
     "no counts": (ValueError, lambda: per_class(LOGITS, Y, torch.tensor([math.nan, 2, 3])), "none negative, got .nan"),
     "suspects": (ValueError, lambda: rank_suspects(BROKEN, LOGITS, Y), "2 of 12 rows hold NaN or inf"),
-    "memory": (ValueError, lambda: memorisation(BROKEN, LOGITS, given=Y, true=OTHER), "2 of 12 rows hold NaN"),
+    "memory": (ValueError, lambda: memorization(BROKEN, LOGITS, given=Y, true=OTHER), "2 of 12 rows hold NaN"),
     "whole features": (TypeError, lambda: rank_suspects(X.long(), LOGITS, Y), "features must be floating-point"),
     "k": (ValueError, lambda: precision_at(torch.arange(12), Y > 1, -1), "must not be negative, got -1"),
     "transition": (ValueError, lambda: counted_transition(Y, Y + 1, 3), r"lie in \[0, 3\), but 4 of them do not"),

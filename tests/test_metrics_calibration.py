@@ -1,4 +1,4 @@
-"""Calibration against loops, scikit-learn, torchmetrics on probabilities and scipy's optimiser."""
+"""Calibration against loops, scikit-learn, torchmetrics on probabilities and scipy's optimizer."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ def nll_of(z, labels):
     return float(torch.nn.functional.cross_entropy(z, labels))
 
 
-def test_vector_scaling_is_the_minimum_that_another_optimiser_finds():
+def test_vector_scaling_is_the_minimum_that_another_optimizer_finds():
     logits, labels = draw(4, n=120, k=3, honest=0.4)
     log_p = logits.log_softmax(1).numpy()
     fitted = fit_vector_scaling(logits, labels, strength=0.05)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import nc_tools
-from nc_tools.metrics import expected_calibration_error, minority_collapse, nearest_class_centre
+from nc_tools.metrics import expected_calibration_error, minority_collapse, nearest_class_mean
 
 
 def test_scores_that_are_no_tensor():
@@ -19,7 +19,7 @@ def test_scores_that_are_no_tensor():
 def test_shots_that_are_no_whole_number():
     x, y = torch.eye(4), torch.arange(4) % 2
     with pytest.raises(ValueError, match=r"whole numbers, at least 1, got 2\.5 and 3"):
-        nearest_class_centre(x, y, x, y, 2.5, 3, torch.Generator())
+        nearest_class_mean(x, y, x, y, 2.5, 3, torch.Generator())
 
 
 def test_rows_that_are_not_finite():

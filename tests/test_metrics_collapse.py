@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nc_tools.metrics import neural_collapse
-from nc_tools.metrics.means import whitened_directions
+from nc_tools.metrics.collapse.mean_geometry import whitened_directions
 
 
 def reference(x, y, w=None, b=None) -> dict[str, float]:
@@ -21,7 +21,7 @@ def reference(x, y, w=None, b=None) -> dict[str, float]:
     k, (n, d) = len(present), x.shape
     mu = {c: sum(x[i] for i in range(n) if y[i] == c) / sum(y == c) for c in present}
     total = {c: int(sum(y == c)) for c in present}
-    centre = sum(mu.values()) / k
+    center = sum(mu.values()) / k
     all_mean = sum(x) / n
     sw, sb, swp, sbp = (np.zeros((d, d)) for _ in range(4))
     v = dict.fromkeys(present, 0.0)
@@ -31,7 +31,7 @@ def reference(x, y, w=None, b=None) -> dict[str, float]:
         swp += np.outer(r, r) / n
         v[y[i]] += float(r @ r) / total[y[i]]
     for c in present:
-        sb += np.outer(mu[c] - centre, mu[c] - centre) / k
+        sb += np.outer(mu[c] - center, mu[c] - center) / k
         sbp += total[c] / n * np.outer(mu[c] - all_mean, mu[c] - all_mean)
 
     def pinv(matrix):
@@ -39,7 +39,7 @@ def reference(x, y, w=None, b=None) -> dict[str, float]:
         keep = np.argsort(values)[::-1][: min(k - 1, d)]
         return sum(np.outer(vectors[:, j], vectors[:, j]) / values[j] for j in keep)
 
-    c = [mu[a] - centre for a in present]
+    c = [mu[a] - center for a in present]
     norms = [math.sqrt(a @ a) for a in c]
     mean_norm = sum(norms) / k
     gram = np.array([[a @ e for e in c] for a in c])
@@ -103,10 +103,10 @@ def test_equals_the_loops(n, d, k, dtype):
 def test_many_blocks_equal_one(monkeypatch):
     x, y, w, b = toy(0, 1000, 6, 4)
     one, unbiased = neural_collapse(x, y, w, b), neural_collapse(x, y, w)
-    monkeypatch.setattr("nc_tools.metrics.within._BLOCK_CPU", 1)
-    monkeypatch.setattr("nc_tools.metrics.means._GRAM_ENTRIES", 1)
+    monkeypatch.setattr("nc_tools.metrics.collapse.within_class._BLOCK_CPU", 1)
+    monkeypatch.setattr("nc_tools.metrics.collapse.mean_geometry._GRAM_ENTRIES", 1)
     assert neural_collapse(x, y, w, b) == pytest.approx(one, rel=1e-6)
-    monkeypatch.setattr("nc_tools.metrics.within._TABLE", 1)  # as with many classes: no K x K table
+    monkeypatch.setattr("nc_tools.metrics.collapse.within_class._TABLE", 1)  # as with many classes: no K x K table
     assert neural_collapse(x, y, w, b) == pytest.approx(one, rel=1e-6)
     assert neural_collapse(x, y, w) == pytest.approx(unbiased, rel=1e-6)
     assert one["nc4_disagreement"] != unbiased["nc4_disagreement"]
@@ -262,11 +262,11 @@ def test_a_direction_of_rounding_error_is_cut():
 @pytest.mark.parametrize(("k", "d"), [(5, 9), (9, 4), (5, 5), (2, 1)])
 def test_whitened_directions_are_the_factor_of_the_pseudo_inverse(k, d):
     means = torch.randn(k, d, dtype=torch.float64, generator=torch.Generator().manual_seed(k * d))
-    centred = means - means.mean(0)
-    columns, singular = whitened_directions(centred, torch.tensor(0.0, dtype=torch.float64))
+    centered = means - means.mean(0)
+    columns, singular = whitened_directions(centered, torch.tensor(0.0, dtype=torch.float64))
     assert columns.shape == (d, min(k - 1, d))
-    torch.testing.assert_close(columns @ columns.T, torch.linalg.pinv(centred.T @ centred, rtol=1e-10))
-    torch.testing.assert_close(singular.flip(0), torch.linalg.svdvals(centred)[: len(singular)])
+    torch.testing.assert_close(columns @ columns.T, torch.linalg.pinv(centered.T @ centered, rtol=1e-10))
+    torch.testing.assert_close(singular.flip(0), torch.linalg.svdvals(centered)[: len(singular)])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -58,8 +58,8 @@ class TestUniformity:
     @pytest.mark.parametrize(("k", "d"), [(4, 6), (7, 3), (2, 3)])
     def test_equals_the_loops(self, k, d):
         means = torch.randn(k, d, dtype=torch.float64, generator=torch.Generator().manual_seed(k))
-        centred = (means - means.mean(0)).numpy()
-        units = [row / math.sqrt(row @ row) for row in centred]
+        centered = (means - means.mean(0)).numpy()
+        units = [row / math.sqrt(row @ row) for row in centered]
         energy = [-math.log(math.dist(units[i], units[j])) for i in range(k) for j in range(i)]
         found = hyperspherical_uniformity(means)
         assert found["gnc2_energy"] == pytest.approx(sum(energy) / len(energy))
@@ -72,7 +72,7 @@ class TestUniformity:
     def test_blocks_change_nothing(self, monkeypatch):
         means = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
         whole = hyperspherical_uniformity(means)
-        monkeypatch.setattr("nc_tools.metrics.means._GRAM_ENTRIES", 1)
+        monkeypatch.setattr("nc_tools.metrics.collapse.mean_geometry._GRAM_ENTRIES", 1)
         assert hyperspherical_uniformity(means) == pytest.approx(whole)
 
     def test_absent_classes_are_left_out(self):
@@ -98,8 +98,8 @@ class TestDuality:
     def test_equals_the_loops(self):
         x, y, w = toy(0)
         means = means_of(x, y)
-        centred = means - means.mean(0)
-        cosines = [cos(w[k].tolist(), centred[k].tolist()) for k in range(4)]
+        centered = means - means.mean(0)
+        cosines = [cos(w[k].tolist(), centered[k].tolist()) for k in range(4)]
         assert uniform_duality(means, w)["nc3_uniform"] == pytest.approx(deviation(cosines))
 
     def test_is_blind_to_a_common_misalignment_and_sees_an_uneven_one(self):
@@ -120,8 +120,8 @@ class TestOutliers:
     def test_equals_the_loops(self):
         x, y, _ = toy(1)
         means, other = means_of(x, y), torch.randn(11, 6, dtype=torch.float64) + 0.3
-        centre = (sum(other) / 11).tolist()
-        expected = sum(abs(cos(row.tolist(), centre)) for row in means) / 4
+        center = (sum(other) / 11).tolist()
+        expected = sum(abs(cos(row.tolist(), center)) for row in means) / 4
         assert outlier_orthogonality(means, other) == pytest.approx({"nc5": expected})
 
     def test_orthogonal_and_parallel(self):

@@ -30,11 +30,11 @@ class TestRegression:
     def test_equals_projections_and_a_search(self):
         h, y, w = numbers(40, 6), numbers(40, 3, seed=1) @ numbers(3, 3, seed=2), numbers(3, 6, seed=3)
         found = regression_collapse(h, y, w)
-        centred = h.numpy() - h.numpy().mean(0)
-        main = np.linalg.svd(centred)[2][:3].T
+        centered = h.numpy() - h.numpy().mean(0)
+        main = np.linalg.svd(centered)[2][:3].T
         rows = np.linalg.qr(w.numpy().T)[0]
         outside = {"nrc1": [], "nrc2": []}
-        for row in centred:
+        for row in centered:
             unit = row / math.sqrt(row @ row)
             for name, basis in (("nrc1", main), ("nrc2", rows)):
                 rest = unit - basis @ (basis.T @ unit)
@@ -104,16 +104,16 @@ class TestTags:
         sets = sorted({tuple(row) for row in tags.tolist()})
         mean = {s: h[[tuple(row) == s for row in tags.tolist()]].mean(0).numpy() for s in sets}
         single = {s.index(True): mean[s] for s in sets if sum(s) == 1}
-        centre = sum(single.values()) / 3
+        center = sum(single.values()) / 3
         several = [s for s in sets if sum(s) > 1]
-        sums = {s: sum(single[k] - centre for k in range(3) if s[k]) for s in several}
+        sums = {s: sum(single[k] - center for k in range(3) if s[k]) for s in several}
 
         def angle(a, b):
             return math.degrees(math.acos(a @ b / math.sqrt(a @ a) / math.sqrt(b @ b)))
 
-        own = [angle(mean[s] - centre, sums[s]) for s in several if sum(s) == 2]
-        other = [angle(mean[s] - centre, sums[t]) for s in several for t in several if s != t and sum(s) == sum(t)]
-        # The three tags together sum to the centre: an angle of rounding error, so that set is left to itself.
+        own = [angle(mean[s] - center, sums[s]) for s in several if sum(s) == 2]
+        other = [angle(mean[s] - center, sums[t]) for s in several for t in several if s != t and sum(s) == sum(t)]
+        # The three tags together sum to the center: an angle of rounding error, so that set is left to itself.
         found = tagwise_average(h[tags.sum(1) < 3], tags[tags.sum(1) < 3])
         assert found["tag_angle"] == pytest.approx(np.mean(own))
         assert found["tag_angle_other"] == pytest.approx(np.mean(other))
@@ -124,8 +124,8 @@ class TestTags:
     def test_collapsed_whatever_the_common_offset(self):
         single = numbers(4, 6)
         pairs = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [1, 0, 0, 1]]) > 0
-        centre = single.mean(0)
-        several = centre + 1.7 * (pairs.double() @ (single - centre))
+        center = single.mean(0)
+        several = center + 1.7 * (pairs.double() @ (single - center))
         tags = torch.cat([torch.eye(4) > 0, pairs])
         found = tagwise_average(torch.cat([single, several]) + 3, tags)
         assert found["tag_average"] == pytest.approx(0, abs=1e-5)

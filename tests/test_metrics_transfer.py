@@ -17,12 +17,12 @@ from sklearn.preprocessing import StandardScaler
 from nc_tools.metrics import (
     knn_accuracy,
     linear_probe,
-    nearest_class_centre,
+    nearest_class_mean,
     neural_collapse,
     transfer_report,
 )
-from nc_tools.metrics import probe as probe_module
-from nc_tools.metrics import transfer as module
+from nc_tools.metrics.transfer import probe as probe_module
+from nc_tools.metrics.transfer import transfer_report as module
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -125,7 +125,7 @@ def test_a_class_of_one_sample_each_still_gives_a_probe():
 
 def test_all_shots_are_the_nearest_class_mean():
     x, y, queries, answers = blobs()
-    found, half = nearest_class_centre(x, y, queries, answers, shots=10_000, draws=3, generator=seeded())
+    found, half = nearest_class_mean(x, y, queries, answers, shots=10_000, draws=3, generator=seeded())
     classes = sorted(set(y.tolist()))
     right = 0
     for q, a in zip(queries.double(), answers.tolist(), strict=True):
@@ -136,13 +136,13 @@ def test_all_shots_are_the_nearest_class_mean():
 
 
 def test_shots_are_drawn_from_their_class_without_replacement():
-    # Every class has two points: with both taken, centres are exact; with one, half of the draws miss.
+    # Every class has two points: with both taken, centers are exact; with one, half of the draws miss.
     x = torch.tensor([[0.0], [4.0], [9.0], [13.0]])
     y = torch.tensor([0, 0, 1, 1])
-    both = nearest_class_centre(x, y, torch.tensor([[5.0], [8.0]]), torch.tensor([0, 1]), 2, 30, seeded())
+    both = nearest_class_mean(x, y, torch.tensor([[5.0], [8.0]]), torch.tensor([0, 1]), 2, 30, seeded())
     assert both == (1.0, 0.0)
-    one, half = nearest_class_centre(x, y, torch.tensor([[5.0], [8.0]]), torch.tensor([0, 1]), 1, 400, seeded())
-    # centres (0, 9): 5 -> 9 wrong, 8 right; (0, 13): both right; (4, 9): both; (4, 13): 8 -> 4 wrong
+    one, half = nearest_class_mean(x, y, torch.tensor([[5.0], [8.0]]), torch.tensor([0, 1]), 1, 400, seeded())
+    # centers (0, 9): 5 -> 9 wrong, 8 right; (0, 13): both right; (4, 9): both; (4, 13): 8 -> 4 wrong
     assert one == pytest.approx(0.75, abs=0.05)
     assert half > 0
 
@@ -152,15 +152,15 @@ def test_the_interval_is_students(monkeypatch):
     low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
     assert module._half_width(values) == pytest.approx((high - low) / 2)
     x, y, queries, answers = blobs()
-    assert nearest_class_centre(x, y, queries, answers, 1, 1, seeded())[1] == 0.0
+    assert nearest_class_mean(x, y, queries, answers, 1, 1, seeded())[1] == 0.0
 
 
 def test_more_shots_are_better_and_same_seeds_are_equal():
     x, y, queries, answers = digits()
-    few, _ = nearest_class_centre(x, y, queries, answers, 1, 20, seeded())
-    many, _ = nearest_class_centre(x, y, queries, answers, 5, 20, seeded())
+    few, _ = nearest_class_mean(x, y, queries, answers, 1, 20, seeded())
+    many, _ = nearest_class_mean(x, y, queries, answers, 5, 20, seeded())
     assert few < many
-    assert (few, _) != (nearest_class_centre(x, y, queries, answers, 1, 20, seeded(1)))
+    assert (few, _) != (nearest_class_mean(x, y, queries, answers, 1, 20, seeded(1)))
     assert transfer_report(x, y, queries, answers, 3) == transfer_report(x, y, queries, answers, 3)
 
 
@@ -193,4 +193,4 @@ def test_bad_input_says_what_must_be_so():
     with pytest.raises(ValueError, match="must be positive"):
         knn_accuracy(x, y, x, y, k=0)
     with pytest.raises(ValueError, match="at least 1"):
-        nearest_class_centre(x, y, x, y, 0, 3, seeded())
+        nearest_class_mean(x, y, x, y, 0, 3, seeded())

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nc_tools.heads import CosineHead, ETFHead
 from nc_tools.models import CIFARResNet, Classifier, ConvNet, build_backbone
-from nc_tools.models.build import feature_width
+from nc_tools.models.backbones import feature_width
 from nc_tools.seeds import stream
 
 
@@ -117,19 +117,19 @@ def test_the_head_does_not_change_the_backbone() -> None:
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_a_grey_image_is_three_equal_channels_to_a_torchvision_model() -> None:
-    grey = build_backbone("resnet18", in_channels=1, image_size=32, seed=0).eval()
-    colour = build_backbone("resnet18", in_channels=3, image_size=32, seed=0).eval()
+def test_a_gray_image_is_three_equal_channels_to_a_torchvision_model() -> None:
+    gray = build_backbone("resnet18", in_channels=1, image_size=32, seed=0).eval()
+    color = build_backbone("resnet18", in_channels=3, image_size=32, seed=0).eval()
     images = torch.rand(2, 1, 32, 32)
     with torch.no_grad():
-        assert torch.equal(grey(images), colour(images.repeat(1, 3, 1, 1)))
+        assert torch.equal(gray(images), color(images.repeat(1, 3, 1, 1)))
 
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [("resnet45", "'resnet44'"), ("con", "'conv'"), ("resnet181", "'resnet18'"), ("timm:resnet10tt", "'resnet10t'")],
 )
-def test_unknown_names_are_offered_their_neighbours(name: str, nearest: str) -> None:
+def test_unknown_names_are_offered_their_neighbors(name: str, nearest: str) -> None:
     with pytest.raises(ValueError, match=f"no model '{name}'; did you mean .*{nearest}"):
         build_backbone(name, in_channels=3, image_size=32)
 

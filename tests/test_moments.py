@@ -14,9 +14,9 @@ import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nc_tools.class_sums import class_sums
+from nc_tools._support.class_sums import class_sums
+from nc_tools.class_moments import ClassMoments
 from nc_tools.metrics import collapse_from_moments, neural_collapse
-from nc_tools.moments import ClassMoments
 
 
 def by_hand(x: np.ndarray, y: np.ndarray, k: int) -> dict[str, np.ndarray]:

@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from rich.console import Console
-from test_experiment_runs import config_of, job_of, make
-from test_heads import VARIANTS, built
+from support.experiment_runs import config_of, job_of, make
+from support.head_variants import VARIANTS, built
+from support.ood_runs import left_out, pictures
 
-from nc_tools.compare import ComparedRun, compare_runs, render_terminal
-from nc_tools.compare.markdown import markdown_text
-from nc_tools.compare.measures import measure
-from nc_tools.compare.outliers import outlier_tables
-from nc_tools.compare.report import html_text
-from nc_tools.data import DataConfig, unknown
-from nc_tools.data.sources import load
-from nc_tools.evaluation import class_vectors, collect
-from nc_tools.evaluation import unknown as measure_unknown
-from nc_tools.experiment.encode import encode
-from nc_tools.experiment.ood import measure_ood
-from nc_tools.experiment.setup import open_data
+from nc_tools.comparison import ComparedRun, compare_runs, render_terminal
+from nc_tools.comparison.html_report import comparison_html
+from nc_tools.comparison.markdown import markdown_text
+from nc_tools.comparison.metric_info import metric_info
+from nc_tools.comparison.ood_tables import outlier_tables
+from nc_tools.data import DataConfig, ood_sets
+from nc_tools.data.load_data import load_data
+from nc_tools.evaluation.evaluator import class_vectors, collect
+from nc_tools.evaluation.evaluator import ood_metrics as measure_unknown
+from nc_tools.experiment.build import open_data
+from nc_tools.experiment.evaluate.ood import measure_ood
+from nc_tools.experiment.serialize import encode
 from nc_tools.ood import SCORES
 from nc_tools.tracking import read_run
 
@@ -33,36 +33,26 @@ LIST = Path(__file__).parents[1] / "recipes" / "tiny_imagenet_cifar10.csv"
 # Configurations and sets
 
 
-def pictures(root, splits, classes=("cat", "dog", "owl"), size=10):
-    for split, count in splits.items():
-        for k, name in enumerate(classes):
-            for i in range(count):
-                path = root / split / name / f"{i}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (size, size), (40 * i, 90 * k, 9)).save(path)
-    return f"imagefolder:{root}"
-
-
 def test_a_set_with_a_test_part_gives_that_and_one_without_gives_all(tmp_path):
     own = pictures(tmp_path / "own", {"train": 4, "val": 2})
     whole = pictures(tmp_path / "whole", {"test": 5})
     loose = pictures(tmp_path / "loose", {".": 5})
-    sources = load(DataConfig(ood_near=own, ood_far=whole))
+    sources = load_data(DataConfig(ood_near=own, ood_far=whole))
     assert (len(sources.ood["near"]), len(sources.ood["far"])) == (6, 15)
     assert sources.ood["near"].shape == sources.train.shape == (1, 8, 8)
     assert len(set(sources.ood["far"].paths)) == 15
-    assert len(load(DataConfig(ood_far=loose)).ood["far"]) == 15
+    assert len(load_data(DataConfig(ood_far=loose)).ood["far"]) == 15
     assert sources.transfer_train is None
 
 
 def test_sets_change_the_fingerprint_and_only_they(tmp_path):
-    plain = load(DataConfig())
+    plain = load_data(DataConfig())
     assert plain.ood == {}
-    near = load(DataConfig(ood_near=pictures(tmp_path / "a", {"test": 5})))
+    near = load_data(DataConfig(ood_near=pictures(tmp_path / "a", {"test": 5})))
     assert near.fingerprint != plain.fingerprint
     assert torch.equal(near.train.images, plain.train.images)
     assert torch.equal(near.mean, plain.mean)
-    held = load(DataConfig(held_out_classes=3))
+    held = load_data(DataConfig(held_out_classes=3))
     assert list(held.ood) == ["held_out"]
     assert held.ood["held_out"] is held.transfer_test
 
@@ -73,24 +63,18 @@ def test_what_was_recorded_without_sets_keeps_its_hash():
 
 
 def test_scrambled_images_keep_their_pixels_and_nothing_else():
-    sources = load(DataConfig(source="digits", ood_far="scrambled"))
+    sources = load_data(DataConfig(source="digits", ood_far="scrambled"))
     mixed, plain = sources.ood["far"].images, sources.test.images
     assert torch.equal(mixed.flatten(1).sort(1).values, plain.flatten(1).sort(1).values)
     assert not torch.equal(mixed, plain)
     moved = [int((mixed[i] != plain[i]).sum()) for i in range(50)]
     assert min(moved) > 5
-    again = load(DataConfig(ood_near="scrambled")).ood["near"].images
+    again = load_data(DataConfig(ood_near="scrambled")).ood["near"].images
     assert torch.equal(again, mixed)
-    assert not torch.equal(unknown.scrambled(replace(sources.test, images=plain[:1].repeat(2, 1, 1, 1),
+    assert not torch.equal(ood_sets.scrambled(replace(sources.test, images=plain[:1].repeat(2, 1, 1, 1),
                                                      labels=torch.zeros(2).long())).images[0],
-                           unknown.scrambled(replace(sources.test, images=plain[:1].repeat(2, 1, 1, 1),
+                           ood_sets.scrambled(replace(sources.test, images=plain[:1].repeat(2, 1, 1, 1),
                                                      labels=torch.zeros(2).long())).images[1])  # fmt: skip
-
-
-def left_out(tmp_path, *names):
-    file = tmp_path / "out.csv"
-    file.write_text("class,why\n" + "".join(f"{name},seen\n" for name in names))
-    return str(file)
 
 
 def test_classes_are_left_out_by_a_file(tmp_path):
@@ -98,11 +82,13 @@ def test_classes_are_left_out_by_a_file(tmp_path):
     cache = tmp_path / "cache"
     config = DataConfig(ood_near=near, ood_near_exclude=left_out(tmp_path, "dog"))
     for _ in range(2):  # the second from the cache
-        part = load(config, cache).ood["near"]
+        part = load_data(config, cache).ood["near"]
         assert sorted(Path(path).parts[1] for path in part.paths) == ["cat", "cat", "owl", "owl"]
-        assert len(load(replace(config, ood_near_exclude=None), cache).ood["near"]) == 6
+        assert len(load_data(replace(config, ood_near_exclude=None), cache).ood["near"]) == 6
     assert len(list(cache.glob("near-test*"))) == 2  # one does not push the other out
-    some = load(DataConfig(source=near, ood_near="digits", ood_near_exclude=left_out(tmp_path, "3", "8"))).ood["near"]
+    some = load_data(DataConfig(source=near, ood_near="digits", ood_near_exclude=left_out(tmp_path, "3", "8"))).ood[
+        "near"
+    ]
     assert set(some.labels.tolist()) == set(range(10)) - {3, 8}
     assert some.shape == (3, 10, 10)
 
@@ -110,7 +96,7 @@ def test_classes_are_left_out_by_a_file(tmp_path):
 def test_unreadable_images_are_left_out_when_told_and_named(tmp_path):
     near = pictures(tmp_path / "near", {"train": 3, "test": 2})
     (tmp_path / "near" / "test" / "cat" / "0.png").write_bytes(b"no image")
-    sources = load(DataConfig(ood_near=near, skip_unreadable=True))
+    sources = load_data(DataConfig(ood_near=near, skip_unreadable=True))
     assert len(sources.ood["near"]) == 5
     assert sources.skipped == ("test/cat/0.png",)
 
@@ -134,7 +120,7 @@ def test_wrong_lists_are_told(tmp_path):
     near = pictures(tmp_path / "near", {"train": 3, "test": 2})
 
     def loaded(file):
-        return load(DataConfig(ood_near=near, ood_near_exclude=file))
+        return load_data(DataConfig(ood_near=near, ood_near_exclude=file))
 
     with pytest.raises(FileNotFoundError, match="file of classes to leave out must exist"):
         loaded(str(tmp_path / "none.csv"))
@@ -145,9 +131,9 @@ def test_wrong_lists_are_told(tmp_path):
     with pytest.raises(ValueError, match=r"no class of .* is left"):
         loaded(left_out(tmp_path, "cat", "dog", "owl"))
     with pytest.raises(ValueError, match="ood_near must hold images"):
-        load(DataConfig(ood_near="digits", ood_near_exclude=left_out(tmp_path, *"0123456789")))
+        load_data(DataConfig(ood_near="digits", ood_near_exclude=left_out(tmp_path, *"0123456789")))
     with pytest.raises(FileNotFoundError, match="must exist"):
-        load(DataConfig(ood_far=f"imagefolder:{tmp_path / 'nowhere'}"))
+        load_data(DataConfig(ood_far=f"imagefolder:{tmp_path / 'nowhere'}"))
 
 
 def test_the_list_of_shared_classes_is_in_order():
@@ -158,7 +144,7 @@ def test_the_list_of_shared_classes_is_in_order():
     known = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
     assert {row["cifar10"] for row in rows} <= known
     assert all(row["why"] and row["name"] for row in rows)
-    assert unknown.read_classes(LIST) == tuple(row["wnid"] for row in rows)
+    assert ood_sets.read_classes(LIST) == tuple(row["wnid"] for row in rows)
 
 
 # Runs
@@ -190,7 +176,7 @@ def test_scores_are_fitted_on_training_images_with_training_labels_and_measured_
         read.append(images)
         return plain(self, images, indices)
 
-    from nc_tools.experiment.setup import build_model, facts_of
+    from nc_tools.experiment.build import build_model, facts_of
 
     model = build_model(config, facts_of(data.sources, data.sources.train.labels), seed=0, draw=0)
     train = collect(model, plain(data, data.sources.train, data.subsets.train))
@@ -206,10 +192,10 @@ def test_scores_are_fitted_on_training_images_with_training_labels_and_measured_
 
 
 def test_large_sets_are_cut_to_the_same_images(final, monkeypatch):
-    from nc_tools.experiment import ood
+    from nc_tools.experiment.evaluate import ood
 
     monkeypatch.setattr(ood, "MOST", 20)
-    images = load(final[1].data).ood["far"]
+    images = load_data(final[1].data).ood["far"]
     chosen = ood._some(images)
     assert len(chosen) == 20
     assert torch.equal(chosen, ood._some(images))
@@ -261,12 +247,12 @@ def test_tables_hold_auroc_by_score_and_set():
     plain = [replace(run, final={"test/gen/balanced_accuracy": 0.5 + 0.1 * run.seed}) for run in runs()]
     assert outlier_tables(compare_runs(plain, "linear")) == ()
     assert "Out-of-distribution" not in markdown_text(compare_runs(plain, "linear"))
-    assert "Telling what is unknown" not in html_text(compare_runs(plain, "linear"))
+    assert "Telling what is unknown" not in comparison_html(compare_runs(plain, "linear"))
 
 
 def test_every_output_shows_them(capsys):
     comparison = compare_runs(runs(), "linear")
-    markdown, page = markdown_text(comparison), html_text(comparison)
+    markdown, page = markdown_text(comparison), comparison_html(comparison)
     render_terminal(comparison, Console(width=100, highlight=False))
     shown = capsys.readouterr().out
     assert "| etf | 81.0 | 90.0 |" in markdown
@@ -278,8 +264,8 @@ def test_every_output_shows_them(capsys):
 
 
 def test_keys_are_told_in_words():
-    auroc, fpr = measure("test/ood/held_out/fdbd/auroc"), measure("test/ood/near/max_logit/fpr95")
+    auroc, fpr = metric_info("test/ood/held_out/fdbd/auroc"), metric_info("test/ood/near/max_logit/fpr95")
     assert (auroc.label, auroc.direction, auroc.unit) == ("held-out classes, fDBD, AUROC", "higher", "points")
     assert (fpr.label, fpr.direction) == ("near outliers, MaxLogit, FPR at 95 % TPR", "lower")
-    assert measure("test/ood/own/mine/auroc").label == "own, mine, AUROC"
-    assert measure("test/ood/near/msp/other").direction == "neither"
+    assert metric_info("test/ood/own/mine/auroc").label == "own, mine, AUROC"
+    assert metric_info("test/ood/near/msp/other").direction == "neither"

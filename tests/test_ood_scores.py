@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from ood_fixture import CLASSES, WIDTH, fitted, generator, make, queries
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
+from support.ood_samples import CLASSES, WIDTH, fitted, generator, make, queries
 
 from nc_tools.ood import (
     FDBD,
@@ -94,7 +94,7 @@ def test_saturated_softmax_is_told_apart_in_float32():
 # Scores of the features
 
 
-def test_knn_is_scikit_learns_distance_to_the_kth_neighbour():
+def test_knn_is_scikit_learns_distance_to_the_kth_neighbor():
     x, z = queries()
     bank = make()[0]
     unit = [(part / part.norm(dim=1, keepdim=True)).numpy() for part in (bank, x)]
@@ -109,16 +109,16 @@ def test_mahalanobis_and_rmds_are_those_of_scikit_learns_covariance():
     x, z = queries()
     known = [k for k in range(CLASSES) if (labels == k).any()]
     assert len(known) == 3
-    centres = {k: features[labels == k].mean(0) for k in known}
-    residuals = features - torch.stack([centres[int(k)] for k in labels])
+    centers = {k: features[labels == k].mean(0) for k in known}
+    residuals = features - torch.stack([centers[int(k)] for k in labels])
     shared = EmpiricalCovariance(assume_centered=True).fit(residuals.numpy()).precision_
     whole = EmpiricalCovariance().fit(features.numpy())
 
-    def distance(v, centre):
-        d = (v - centre).numpy()
+    def distance(v, center):
+        d = (v - center).numpy()
         return float(d @ shared @ d)
 
-    nearest = [min(distance(v, centre) for centre in centres.values()) for v in x]
+    nearest = [min(distance(v, center) for center in centers.values()) for v in x]
     close(fitted(Mahalanobis()).score(x, z), [-v for v in nearest])
     background = whole.mahalanobis(x.numpy())
     expected = [b - v for b, v in zip(background, nearest, strict=True)]
@@ -148,10 +148,10 @@ def test_directions_of_rounding_count_nothing():
 def test_vim_does_not_divide_by_what_rounding_left_of_a_direction():
     """Rows that sum to zero but for float32: their sum is no direction, whatever a float64 inverse makes of it."""
     features, logits, labels, weight, _ = make()
-    centred = (weight.double() - weight.double().mean(0)).float()
+    centered = (weight.double() - weight.double().mean(0)).float()
     bias = torch.linspace(-1, 1, len(weight)) + 0.5  # does not sum to zero
-    fitted = ViM(2).fit(features.float(), logits.float(), labels, centred, bias)
-    exact = centred.double() - centred.double().mean(0)
+    fitted = ViM(2).fit(features.float(), logits.float(), labels, centered, bias)
+    exact = centered.double() - centered.double().mean(0)
     origin = -np.linalg.pinv(exact.numpy()) @ bias.double().numpy()
     assert fitted._origin.tolist() == pytest.approx(origin.tolist(), rel=1e-3, abs=1e-4)
 
@@ -200,11 +200,11 @@ def test_neco_takes_a_constant_feature_as_the_scaler_does(dtype):
 def test_nci_is_a_loop():
     features, _, _, weight, _ = make()
     x, z = queries()
-    centre = mean(rows(features))
+    center = mean(rows(features))
     for alpha in (0.0, 0.01):
         expected = []
         for h, scores in zip(rows(x), rows(z), strict=True):
-            away = minus(h, centre)
+            away = minus(h, center)
             own = rows(weight)[scores.index(max(scores))]
             expected.append(dot(own, away) / norm(away) + alpha * sum(abs(v) for v in h))
         close(fitted(NCI(alpha)).score(x, z), expected)
@@ -213,12 +213,12 @@ def test_nci_is_a_loop():
 def test_fdbd_is_a_loop_and_the_distance_to_hyperplanes():
     features, _, _, weight, offset = make()
     x, z = queries()
-    centre = mean(rows(features))
+    center = mean(rows(features))
     expected, w = [], rows(weight)
     for h, scores in zip(rows(x), rows(z), strict=True):
         y = scores.index(max(scores))
         gaps = [(scores[y] - scores[j]) / norm(minus(w[y], w[j])) for j in range(CLASSES) if j != y]
-        expected.append(sum(gaps) / (CLASSES - 1) / norm(minus(h, centre)))
+        expected.append(sum(gaps) / (CLASSES - 1) / norm(minus(h, center)))
     close(fitted(FDBD()).score(x, z), expected)
     # Walking that far towards a class brings the sample onto the boundary with it.
     h, scores = x[0], z[0]
@@ -234,11 +234,11 @@ def test_classes_with_one_vector_have_no_boundary():
     weight[1::2] = weight[::2]
     z = torch.randn(90, 40, generator=generator(1), dtype=torch.float64)
     told = FDBD().fit(features, z, labels, weight).score(features, z)
-    w, centre, expected = rows(weight), mean(rows(features)), []
+    w, center, expected = rows(weight), mean(rows(features)), []
     for h, scores in zip(rows(features), rows(z), strict=True):
         y = scores.index(max(scores))
         gaps = [(scores[y] - scores[j]) / norm(minus(w[y], w[j])) for j in range(40) if j // 2 != y // 2]
-        expected.append(sum(gaps) / 39 / norm(minus(h, centre)))
+        expected.append(sum(gaps) / 39 / norm(minus(h, center)))
     close(told, expected, rtol=1e-7)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ood_fixture import CLASSES, WIDTH, fitted, generator, make, queries
+from support.ood_samples import CLASSES, WIDTH, fitted, generator, make, queries
 
 from nc_tools.heads import LinearHead
 from nc_tools.ood import (
@@ -56,7 +56,7 @@ def test_blocks_and_types_do_not_matter(cls, monkeypatch):
     whole = score.score(x, z)
     assert whole.shape == (30,)
     assert whole.dtype == torch.float64
-    monkeypatch.setattr("nc_tools.ood.base._ENTRIES", 7 * max(score._columns(), WIDTH))
+    monkeypatch.setattr("nc_tools.ood.ood_score._ENTRIES", 7 * max(score._columns(), WIDTH))
     torch.testing.assert_close(score.score(x, z), whole, rtol=1e-9, atol=1e-9)
     single = [part if part is None or part.dtype == torch.int64 else part.float() for part in make()]
     told = cls().fit(*single).score(x.float(), z.float())

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_ood_runs import left_out, pictures
+from support.ood_runs import left_out, pictures
 
-from nc_tools.data import DataConfig, load
-from nc_tools.data.exposure import check_apart
-from nc_tools.experiment.encode import encode
+from nc_tools.data import DataConfig, load_data
+from nc_tools.data.outlier_source import check_apart
+from nc_tools.experiment.serialize import encode
 
 
 @pytest.mark.parametrize(
@@ -46,23 +46,23 @@ def test_what_was_recorded_without_outliers_keeps_its_hash():
 def test_the_training_part_is_taken_and_of_a_set_without_one_all(tmp_path):
     own = pictures(tmp_path / "own", {"train": 4, "val": 2})
     whole = pictures(tmp_path / "whole", {"test": 5}, size=12)
-    sources = load(DataConfig(outliers=own))
+    sources = load_data(DataConfig(outliers=own))
     assert sorted({path.split("/")[0] for path in sources.outliers.paths}) == ["train"]
     assert len(sources.outliers) == 12
     assert sources.outliers.shape == sources.train.shape == (1, 8, 8)
     assert sources.ood == {}
-    assert len(load(DataConfig(outliers=whole)).outliers) == 15
-    colours = load(DataConfig(source=own, outliers="digits"))
-    assert colours.outliers.shape == (3, 10, 10)
-    assert len(colours.outliers) == len(load(DataConfig()).train)  # its training half
-    assert load(DataConfig()).outliers is None
-    assert load(DataConfig(outliers="blended")).outliers is None
+    assert len(load_data(DataConfig(outliers=whole)).outliers) == 15
+    colors = load_data(DataConfig(source=own, outliers="digits"))
+    assert colors.outliers.shape == (3, 10, 10)
+    assert len(colors.outliers) == len(load_data(DataConfig()).train)  # its training half
+    assert load_data(DataConfig()).outliers is None
+    assert load_data(DataConfig(outliers="blended")).outliers is None
 
 
 def test_outliers_change_the_fingerprint_and_only_they(tmp_path):
-    plain, blended = load(DataConfig()), load(DataConfig(outliers="blended"))
+    plain, blended = load_data(DataConfig()), load_data(DataConfig(outliers="blended"))
     assert blended.fingerprint == plain.fingerprint  # made of what is there
-    against = load(DataConfig(outliers=pictures(tmp_path / "a", {"train": 5, "test": 2})))
+    against = load_data(DataConfig(outliers=pictures(tmp_path / "a", {"train": 5, "test": 2})))
     assert against.fingerprint != plain.fingerprint
     assert torch.equal(against.train.images, plain.train.images)
     assert torch.equal(against.mean, plain.mean)
@@ -72,14 +72,14 @@ def test_classes_and_unreadable_files_are_left_out(tmp_path):
     outliers = pictures(tmp_path / "out", {"train": 3, "test": 2})
     (tmp_path / "out" / "train" / "cat" / "0.png").write_bytes(b"no image")
     config = DataConfig(outliers=outliers, outliers_exclude=left_out(tmp_path, "dog"), skip_unreadable=True)
-    sources = load(config)
+    sources = load_data(config)
     assert sorted(Path(path).parts[1] for path in sources.outliers.paths) == ["cat", "cat", "owl", "owl", "owl"]
     assert sources.skipped == ("train/cat/0.png",)
     with pytest.raises(ValueError, match=r"'dgo' is to be left out, but .* has none; did you mean 'dog'"):
-        load(replace(config, outliers_exclude=left_out(tmp_path, "dgo")))
+        load_data(replace(config, outliers_exclude=left_out(tmp_path, "dgo")))
     source = pictures(tmp_path / "in", {"train": 2, "test": 1})
     with pytest.raises(ValueError, match="outliers must hold images, and of digits none is left"):
-        load(DataConfig(source, outliers="digits", outliers_exclude=left_out(tmp_path, *"0123456789")))
+        load_data(DataConfig(source, outliers="digits", outliers_exclude=left_out(tmp_path, *"0123456789")))
 
 
 @pytest.mark.parametrize(
@@ -108,16 +108,16 @@ def test_outliers_that_are_measured_or_trained_on_elsewhere_are_refused(tmp_path
     for i, path in enumerate([*home.rglob("*.png"), *far.rglob("*.png")]):
         shade(path, i)
     config = DataConfig(source, image_size=8, outliers=outliers, **arguments)
-    assert len(load(config).outliers) == 8
+    assert len(load_data(config).outliers) == 8
     folder = far if any("far" in str(v) for v in arguments.values()) else home
     taken = sorted((folder / part).rglob("*.png"))[-1]
     shutil.copy(taken, tmp_path / "out" / "train" / "n" / "again.png")
     with pytest.raises(ValueError, match=rf"1 of 9 are among the {name} images too, such as train/n/again\.png: take"):
-        load(config)
+        load_data(config)
 
 
 def shade(path, value):
-    """Give a picture one colour, so that it is the same at every size, and its own."""
+    """Give a picture one color, so that it is the same at every size, and its own."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -130,10 +130,10 @@ def test_streamed_sets_are_compared_too(tmp_path):
     near = pictures(tmp_path / "near", {"test": 3})
     for gigabytes in (None, 0.0):
         with pytest.raises(ValueError, match="9 of 9 are among the near out-of-distribution images too"):
-            load(DataConfig(outliers=outliers, ood_near=near, memory_gb=gigabytes))
+            load_data(DataConfig(outliers=outliers, ood_near=near, memory_gb=gigabytes))
 
 
 def test_sets_without_files_are_told_without_a_path():
-    digits = load(DataConfig())
+    digits = load_data(DataConfig())
     with pytest.raises(ValueError, match=r"2 of 2 are among the test images too: take those out"):
         check_apart(digits.test.subset(torch.tensor([3, 5])), {"training": digits.train, "test": digits.test})

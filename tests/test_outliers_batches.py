@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from outliers_fixture import EXPOSED, config_of, noise_pictures
+from support.outlier_runs import EXPOSED, config_of, noise_pictures
 
-from nc_tools.data import BlendedOutliers, DataConfig, Loader, WithOutliers, augment_for, load
-from nc_tools.data.outliers import other_class
-from nc_tools.experiment.setup import build_loss, facts_of, open_data
-from nc_tools.losses import CrossEntropy, OrthogonalOutliers, OutlierExposure, WeightedSum, term
+from nc_tools.data import BlendedOutliers, DataConfig, Loader, WithOutliers, augment_for, load_data
+from nc_tools.data.outlier_batches import other_class
+from nc_tools.experiment.build import build_loss, facts_of, open_data
+from nc_tools.losses import CrossEntropyLoss, OrthogonalOutliersLoss, OutlierExposureLoss, WeightedSumLoss, term
 from nc_tools.seeds import stream_seed
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def test_partners_are_of_another_class_and_spread_evenly(labels):
 
 
 def digits_loader(seed=0, **more):
-    digits = load(DataConfig(held_out_classes=3))
+    digits = load_data(DataConfig(held_out_classes=3))
     how = {"mean": digits.mean, "std": digits.std, "augment": augment_for(DataConfig(), 8), "seed": seed} | more
     return Loader(digits.train, torch.arange(len(digits.train)), 64, **how)
 
@@ -93,15 +93,15 @@ def test_outliers_of_a_set_are_cut_as_training_images_are_in_an_order_of_their_o
 
 
 def test_a_loss_without_outliers_never_opens_a_loader_of_them(tmp_path, monkeypatch):
-    from nc_tools.experiment import setup
+    from nc_tools.experiment import build
 
-    made, make = [], setup.make_loader
+    made, make = [], build.make_loader
 
     def make_loader(images, *given, **named):
         made.append(images)
         return make(images, *given, **named)
 
-    monkeypatch.setattr(setup, "make_loader", make_loader)
+    monkeypatch.setattr(build, "make_loader", make_loader)
     outliers = noise_pictures(tmp_path / "noise")
     data, _ = batches_of(config_of("etf", outliers=outliers), tmp_path)
     assert [images is data.sources.train for images in made] == [True]
@@ -110,7 +110,7 @@ def test_a_loss_without_outliers_never_opens_a_loader_of_them(tmp_path, monkeypa
 
 
 def test_a_sum_needs_what_a_part_needs():
-    parts = [CrossEntropy(), WeightedSum([term(1.0, OutlierExposure())]), OrthogonalOutliers()]
+    parts = [CrossEntropyLoss(), WeightedSumLoss([term(1.0, OutlierExposureLoss())]), OrthogonalOutliersLoss()]
     assert [part.needs_outliers for part in parts] == [False, True, True]
-    assert WeightedSum([term(1.0, parts[0]), term(0.1, parts[1])]).needs_outliers
-    assert not WeightedSum([term(1.0, parts[0])]).needs_outliers
+    assert WeightedSumLoss([term(1.0, parts[0]), term(0.1, parts[1])]).needs_outliers
+    assert not WeightedSumLoss([term(1.0, parts[0])]).needs_outliers

@@ -8,22 +8,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from outliers_fixture import EXPOSED, RECIPE, config_of, noise_pictures, recipe
-from recipe_fixture import ENVIRONMENT
 from rich.console import Console
 from safetensors.torch import load_file
-from test_experiment_runs import job_of
+from support.experiment_runs import job_of
+from support.outlier_runs import EXPOSED, RECIPE, config_of, noise_pictures, recipe
+from support.recipe_commands import ENVIRONMENT
 
-from nc_tools.compare import ComparedRun, compare_runs, render_terminal
-from nc_tools.compare.markdown import markdown_text
-from nc_tools.compare.report import html_text
-from nc_tools.data import DataConfig, load
+from nc_tools._support.signals import StopSignal
+from nc_tools.comparison import ComparedRun, compare_runs, render_terminal
+from nc_tools.comparison.html_report import comparison_html
+from nc_tools.comparison.markdown import markdown_text
+from nc_tools.data import DataConfig, load_data
 from nc_tools.experiment import load_run
-from nc_tools.experiment.execute import execute, identify
-from nc_tools.experiment.main import main, make_options, make_plan, parser
-from nc_tools.experiment.setup import facts_of
-from nc_tools.interruption import StopSignal
-from nc_tools.losses import CrossEntropy, WeightedSum, term
+from nc_tools.experiment.build import facts_of
+from nc_tools.experiment.recipe_cli import make_options, make_plan, recipe_parser
+from nc_tools.experiment.run import identify, run_job
+from nc_tools.losses import CrossEntropyLoss, WeightedSumLoss, term
 from nc_tools.spec import spec
 from nc_tools.tracking import read_run
 
@@ -49,13 +49,13 @@ class After(StopSignal):
 def test_a_run_stopped_within_an_epoch_goes_on_to_the_same_weights(tmp_path, named):
     outliers = "blended" if named == "blended" else noise_pictures(tmp_path / "noise", 180)  # 3 batches a round
     config = config_of("etf_ortho", outliers=outliers)
-    whole = execute(job_of(tmp_path / "a", "holdout", "x", config=config), lambda _: None, StopSignal())
+    whole = run_job(job_of(tmp_path / "a", "holdout", "x", config=config), lambda _: None, StopSignal())
     assert whole.error is None, whole.error
     job = job_of(tmp_path / "b", "holdout", "x", config=config)
     for looks in (4, 9):
-        assert execute(job, lambda _: None, After(looks)).status == "KILLED"
+        assert run_job(job, lambda _: None, After(looks)).status == "KILLED"
         job = replace(job, resume=True)
-    again = execute(job, lambda _: None, StopSignal())
+    again = run_job(job, lambda _: None, StopSignal())
     one, other = (load_file(result.run / "weights.safetensors") for result in (whole, again))
     assert all(torch.equal(one[name], other[name]) for name in one)
     told = json.loads((again.run / "run.json").read_text())
@@ -65,12 +65,14 @@ def test_a_run_stopped_within_an_epoch_goes_on_to_the_same_weights(tmp_path, nam
 
 
 def test_the_record_says_what_an_arm_trained_against_and_nothing_for_one_that_did_not(tmp_path):
-    facts = facts_of(load(DataConfig()), load(DataConfig()).train.labels)
+    facts = facts_of(load_data(DataConfig()), load_data(DataConfig()).train.labels)
     told = {arm: identify(job_of(tmp_path, "final", arm, config=recipe.ARMS[arm]), facts).data for arm in recipe.ARMS}
     assert {arm for arm, data in told.items() if data.get("outliers") == "blended"} == EXPOSED
     assert {arm for arm, data in told.items() if "outliers" in data} == EXPOSED
     inner = recipe.ARMS["linear_oe"].loss
-    config = replace(recipe.BASE, loss=spec(WeightedSum, terms=(term(1.0, spec(CrossEntropy)), term(1.0, inner))))
+    config = replace(
+        recipe.BASE, loss=spec(WeightedSumLoss, terms=(term(1.0, spec(CrossEntropyLoss)), term(1.0, inner)))
+    )
     assert identify(job_of(tmp_path, "final", "deep", config=config), facts).data["outliers"] == "blended"
     config = replace(config, data=replace(config.data, outliers=None))  # refused before it runs
     assert "outliers" not in identify(job_of(tmp_path, "final", "deep", config=config), facts).data
@@ -85,7 +87,7 @@ def flags(out, *more):
     ]  # fmt: skip
 
 
-def run_recipe(*argv):
+def run_script(*argv):
     told = subprocess.run(
         [sys.executable, str(RECIPE), *argv], env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
@@ -100,13 +102,13 @@ def run_of(out, kind):
 
 def test_the_recipe_trains_tells_and_resumes(tmp_path):
     out, again = tmp_path / "out", tmp_path / "again"
-    shown = run_recipe(*flags(out))
+    shown = run_script(*flags(out))
     assert "outliers (blended): trained against by linear_oe" in shown
     assert "outliers: linear_oe trained against images of no class (blended)" in " ".join(shown.split())
     assert "linear_oe trained against" in (out / "report" / "comparison.md").read_text()
     shutil.copytree(out, again)
     shutil.rmtree(run_of(again, "final"))
-    args = parser("ood", "", list(recipe.ARMS)).parse_args(flags(again))
+    args = recipe_parser("ood", "", list(recipe.ARMS)).parse_args(flags(again))
     plan = make_plan(recipe.ARMS, name="ood", question=recipe.__doc__, protocol=recipe.PROTOCOL, args=args)
     job = replace(
         job_of(again, "final", "linear_oe", config=load_run(run_of(out, "final")).config),
@@ -115,19 +117,19 @@ def test_the_recipe_trains_tells_and_resumes(tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(make_options(args).threads)  # as the worker has
     try:
-        assert execute(job, lambda _: None, After(31)).status == "KILLED"
+        assert run_job(job, lambda _: None, After(31)).status == "KILLED"
     finally:
         torch.set_num_threads(threads)
     assert run_of(again, "final").name == run_of(out, "final").name
     assert (run_of(again, "final") / "checkpoint.pt").exists()
-    run_recipe(*flags(again, "--resume"))
+    run_script(*flags(again, "--resume"))
     one, other = (load_file(run_of(root, "final") / "weights.safetensors") for root in (out, again))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert read_run(run_of(again, "final")).curves() == read_run(run_of(out, "final")).curves()
 
 
 def in_process(argv, out):
-    main(recipe.ARMS, name="ood", question="Why?", argv=["--smoke", "--out", str(out), *argv])
+    run_script(recipe.ARMS, name="ood", question="Why?", argv=["--smoke", "--out", str(out), *argv])
 
 
 def test_a_loss_without_its_outliers_is_told_before_anything_is_trained(tmp_path, capsys):
@@ -140,12 +142,12 @@ def test_a_loss_without_its_outliers_is_told_before_anything_is_trained(tmp_path
 
 
 def test_outliers_without_a_loss_that_wants_them_are_told(tmp_path, capsys, monkeypatch):
-    from nc_tools.experiment import run
+    from nc_tools.experiment import plan
 
     def make(comparison):
         raise ValueError("as far as the check")
 
-    monkeypatch.setattr(run._Comparison, "make", make)
+    monkeypatch.setattr(plan._Comparison, "make", make)
     with pytest.raises(SystemExit):
         in_process(["--arms", "linear,etf"], tmp_path)
     assert "outliers (blended): not used: no arm's loss trains against them" in capsys.readouterr().out
@@ -164,7 +166,7 @@ def test_every_output_says_which_arms_know_more(capsys):
     (caution,) = (caution for caution in comparison.cautions if caution.kind == "outliers")
     assert caution.text.startswith("oe, across trained against images of no class (blended), which the other arms")
     render_terminal(comparison, Console(width=100, highlight=False))
-    for text in (capsys.readouterr().out, markdown_text(comparison), html_text(comparison)):
+    for text in (capsys.readouterr().out, markdown_text(comparison), comparison_html(comparison)):
         assert "oe, across trained against" in " ".join(text.split())
     table = markdown_text(comparison).split("## Out-of-distribution detection")[1]
     assert "oe, across trained against" in table.split("###")[0]

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from recipe_fixture import ENVIRONMENT, RECIPES, arms_of, command, recipe_module, smoke
+from support.recipe_commands import ENVIRONMENT, RECIPES, arms_of, command, recipe_module, smoke
 
-from nc_tools.experiment.main import main, parser
-from nc_tools.tracking.stored import scan
+from nc_tools.experiment.recipe_cli import recipe_parser, run_recipe
+from nc_tools.run_records.reader import scan
 
 LONG_TAIL = next(path for path in RECIPES if path.stem == "long_tail")
 FLAGS = [
@@ -109,13 +109,13 @@ def test_ctrl_c_ends_a_recipe_with_130_and_everything_kept(tmp_path):
 
 
 def test_the_flags_are_these():
-    known = [name for action in parser("x", "Why?", ["a"])._actions for name in action.option_strings]
+    known = [name for action in recipe_parser("x", "Why?", ["a"])._actions for name in action.option_strings]
     assert known == ["-h", "--help", *FLAGS]
 
 
 def in_process(argv, path=LONG_TAIL):
     module = recipe_module(path)
-    main(
+    run_recipe(
         module.ARMS, name=path.stem, question=module.__doc__, protocol=module.PROTOCOL, default_arms=module.DEFAULT,
         argv=argv,
     )  # fmt: skip
@@ -178,8 +178,8 @@ WRONG = {
     "text for a loss": (["--set", "loss.tau=much"], "tau must be float, got 'much'"),
     "nan for a loss": (["--set", "loss.tau=nan"], "tau must be float, got 'nan'"),
     "text for a head": (["--set", "head.scale=much"], "scale must be"),
-    "optimiser": (["--set", "optim.optimizer.momentum=x"], "momentum must be float, got 'x'"),
-    "optimiser's own": (["--set", "optim.optimizer.momentum=-1"], "arm linear: Invalid momentum value: -1"),
+    "optimizer": (["--set", "optim.optimizer.momentum=x"], "momentum must be float, got 'x'"),
+    "optimizer's own": (["--set", "optim.optimizer.momentum=-1"], "arm linear: Invalid momentum value: -1"),
     "class": (["--set", "head=ETFHead"], "as in head.argument=value"),
     "below nothing": (["--set", "data.noise.rate=0.3"], "noise is None here and has no 'rate' to set"),
     "record": (["--set", "data.noise=SymmetricNoise(rte=0.3)"], "SymmetricNoise has no argument 'rte'; did you mean"),

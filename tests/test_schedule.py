@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nc_tools.training.config import OptimConfig
-from nc_tools.training.schedule import rate_factor
+from nc_tools.training.learning_rate import rate_factor
+from nc_tools.training.train_config import OptimConfig
 
 
 @given(st.integers(1, 300), st.floats(0, 0.5))

@@ -18,12 +18,12 @@ from nc_tools.training import (
     OptimConfig,
     ReTrainClassifier,
     SharpnessAware,
-    TauNormalise,
+    TauNormalize,
     TrainConfig,
     retrain,
 )
-from nc_tools.training.schedule import rate_factor
-from nc_tools.training.second_stage import EpochsAfter, FrozenBackbone
+from nc_tools.training.decoupled.stage import EpochsAfter, FrozenBackbone
+from nc_tools.training.learning_rate import rate_factor
 
 D, K, N = 5, 3, 48
 TRAINING = TrainConfig(epochs=10, batch_size=8)
@@ -122,7 +122,7 @@ def test_what_the_first_stage_mixed_or_climbed_the_second_does_not():
     plain, other = trained(linear()), trained(linear())
     stage = ReTrainClassifier(share=0.3)
     again(plain, stage)
-    training, optim = replace(TRAINING, mixing=Mixup()), replace(OPTIM, sharpness=SharpnessAware())
+    training, optim = replace(TRAINING, mixing=Mixup()), replace(OPTIM, sam=SharpnessAware())
     retrain(other, stage, linear(9), Rows(), training, optim)
     assert torch.equal(plain.head.weight, other.head.weight)
 
@@ -171,12 +171,12 @@ def test_a_frame_with_a_projection_learns_it_anew_and_keeps_the_frame():
 def test_tau_takes_norms_back_in_part_and_the_bias_wholly():
     head = linear()
     before = head.weight.detach().tolist()
-    TauNormalise(tau=0.6).apply(head, lambda: None)
+    TauNormalize(tau=0.6).apply(head, lambda: None)
     for k, row in enumerate(before):
         norm = math.sqrt(math.fsum(x * x for x in row))
         assert head.weight[k].tolist() == pytest.approx([x / norm**0.6 for x in row], rel=1e-5)
     assert head.bias.tolist() == [0.0] * K
-    TauNormalise(tau=0.6).apply(linear(bias=False), lambda: None)
+    TauNormalize(tau=0.6).apply(linear(bias=False), lambda: None)
 
 
 @pytest.mark.parametrize("head", [linear(), CosineHead(D, K)], ids=["linear", "cosine"])
@@ -198,7 +198,7 @@ REFUSED = [
     (ReTrainClassifier(), ETFHead(D, K, scale=LEARNED), "ETFHead has none here"),
     (LearnableWeightScaling(), ETFHead(D, K), "those of ETFHead share one length.*scale=LEARNED_PER_CLASS"),
     (LearnableWeightScaling(), CosineHead(D, K), "take a LinearHead"),
-    (TauNormalise(), CosineHead(D, K), "those of CosineHead have one length"),
+    (TauNormalize(), CosineHead(D, K), "those of CosineHead have one length"),
     (NearestClassMean(), ETFHead(D, K), "take a LinearHead or a CosineHead"),
 ]
 
@@ -218,7 +218,7 @@ def test_retraining_refuses_before_anything_is_frozen():
 
 @pytest.mark.parametrize(
     "wrong", [(ReTrainClassifier, "share", 0.0), (LearnableWeightScaling, "lr_ratio", math.inf),
-              (TauNormalise, "tau", -0.1), (TauNormalise, "tau", math.nan)],
+              (TauNormalize, "tau", -0.1), (TauNormalize, "tau", math.nan)],
 )  # fmt: skip
 def test_wrong_numbers_are_refused_at_once(wrong):
     kind, name, value = wrong
@@ -228,7 +228,7 @@ def test_wrong_numbers_are_refused_at_once(wrong):
 
 def test_a_stage_has_a_length_and_a_rate_of_its_own():
     assert [ReTrainClassifier(share=s).epochs(50) for s in (0.1, 0.5, 0.001, 2.0)] == [5, 25, 1, 100]
-    assert TauNormalise().epochs(50) == 1
+    assert TauNormalize().epochs(50) == 1
     first = replace(OPTIM, decay_norm_and_bias=True)
     assert ReTrainClassifier(lr_ratio=3.0).optim(first) == replace(first, lr=3 * first.lr)
     assert not LearnableWeightScaling().optim(first).decay_norm_and_bias

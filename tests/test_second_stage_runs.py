@@ -8,27 +8,28 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_experiment_runs import Reads, make
+from support.experiment_runs import Reads, make
 
+from nc_tools._support.signals import StopSignal
 from nc_tools.data import DataConfig, SquareRootSampling
 from nc_tools.data.sampling import EpochSampler
-from nc_tools.experiment import Knob, ModelConfig, Protocol, RunConfig, load_run, main
-from nc_tools.experiment.checkpoints import Checkpoints
-from nc_tools.experiment.encode import config_hash, encode
-from nc_tools.experiment.execute import execute
+from nc_tools.experiment import ModelConfig, Protocol, RunConfig, TunedParameter, load_run, run_recipe
+from nc_tools.experiment.build import open_data
 from nc_tools.experiment.job import Job
-from nc_tools.experiment.setup import open_data
+from nc_tools.experiment.run import run_job
+from nc_tools.experiment.serialize import encode, run_hash
+from nc_tools.experiment.stage_checkpoints import Checkpoints
 from nc_tools.experiment.tuning import tune
-from nc_tools.heads import ETFHead, LinearHead, spec
-from nc_tools.interruption import StopSignal
-from nc_tools.losses import CrossEntropy, ForwardCorrection
+from nc_tools.heads import ETFHead, LinearHead
+from nc_tools.losses import CrossEntropyLoss, ForwardCorrectionLoss
+from nc_tools.spec import spec
 from nc_tools.tracking import read_run
 from nc_tools.training import (
     LearnableWeightScaling,
     NearestClassMean,
     OptimConfig,
     ReTrainClassifier,
-    TauNormalise,
+    TauNormalize,
     TrainConfig,
 )
 
@@ -36,7 +37,7 @@ EPOCHS = 4
 BASE = RunConfig(
     data=DataConfig(imbalance=10),
     head=spec(LinearHead),
-    loss=spec(CrossEntropy),
+    loss=spec(CrossEntropyLoss),
     model=ModelConfig(width=4),
     training=TrainConfig(epochs=EPOCHS, batch_size=64, checkpoint_seconds=0.0),
     optim=OptimConfig(lr=0.1),
@@ -44,7 +45,7 @@ BASE = RunConfig(
 STAGES = {
     "crt": ReTrainClassifier(share=0.5),
     "lws": LearnableWeightScaling(share=0.5),
-    "tau": TauNormalise(),
+    "tau": TauNormalize(),
     "ncm": NearestClassMean(),
 }
 
@@ -67,7 +68,7 @@ def stopped_after(job, epoch):
     def ask(progress):
         stop.requested = stop.requested or progress.done >= epoch
 
-    return execute(job, ask, stop)
+    return run_job(job, ask, stop)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_a_stage_changes_the_classifier_and_nothing_else(tmp_path, plain, name):
 
 
 def test_the_second_stage_counts_in_the_time(tmp_path, monkeypatch):
-    from nc_tools.experiment import execute as module
+    from nc_tools.experiment import run as module
 
     plain, took = module.second_stage, []
 
@@ -107,7 +108,7 @@ def test_the_second_stage_counts_in_the_time(tmp_path, monkeypatch):
         return 1000.0 + took[0]
 
     monkeypatch.setattr(module, "second_stage", second_stage)
-    monkeypatch.setattr(TauNormalise, "apply", lambda *_: time.sleep(0.2))
+    monkeypatch.setattr(TauNormalize, "apply", lambda *_: time.sleep(0.2))
     run = make(job_of(tmp_path, "tuning", with_stage("tau")))[0].run
     assert 0.2 <= took[0] < 100
     assert read_run(run).final["perf/seconds"] > 1000.2
@@ -115,7 +116,7 @@ def test_the_second_stage_counts_in_the_time(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("first", [None, SquareRootSampling()])
 def test_the_second_stage_counts_every_class_the_same(tmp_path, monkeypatch, first):
-    from nc_tools.experiment import second_stage as module
+    from nc_tools.experiment import decoupled_stage as module
 
     plain, seen = module.retrain, []
 
@@ -172,7 +173,7 @@ def test_a_stop_between_two_steps_of_the_second_stage_goes_on_too(tmp_path, monk
 
     monkeypatch.setattr(EpochSampler, "draw", ask)
     job = job_of(tmp_path / "again", "tuning", config)
-    ended = execute(job, lambda _: None, stop)
+    ended = run_job(job, lambda _: None, stop)
     assert ended.status == "KILLED"
     assert int(torch.load(ended.run / "checkpoint-second.pt", weights_only=True)["step"]) == 1
     monkeypatch.setattr(EpochSampler, "draw", draw)
@@ -183,9 +184,9 @@ def test_a_stop_between_two_steps_of_the_second_stage_goes_on_too(tmp_path, monk
 
 
 def test_a_run_stopped_while_it_estimates_the_noise_goes_on_there(tmp_path, monkeypatch):
-    from nc_tools.experiment import first_stage as module
+    from nc_tools.experiment import noise_estimation as module
 
-    config = replace(BASE, loss=spec(ForwardCorrection))
+    config = replace(BASE, loss=spec(ForwardCorrectionLoss))
     whole = make(job_of(tmp_path / "whole", "tuning", config))[0]
     job, stop, fit = job_of(tmp_path / "again", "tuning", config), StopSignal(), module.fit
 
@@ -193,7 +194,7 @@ def test_a_run_stopped_while_it_estimates_the_noise_goes_on_there(tmp_path, monk
         return fit(*arguments, **more, epoch_end=lambda epoch, *_: setattr(stop, "requested", epoch == 2))
 
     monkeypatch.setattr(module, "fit", fit_a_little)
-    ended = execute(job, lambda _: None, stop)
+    ended = run_job(job, lambda _: None, stop)
     assert ended.status == "KILLED"
     assert int(torch.load(ended.run / "checkpoint-first.pt", weights_only=True)["epochs_done"]) == 2
     assert Checkpoints(ended.run).epochs_done() == 0  # nothing of it is in the record
@@ -237,9 +238,9 @@ def test_the_best_epoch_may_lie_in_either_stage(tmp_path):
 
 def test_an_arm_without_a_second_stage_is_hashed_as_before_there_were_any():
     assert "second_stage" not in encode(BASE)
-    assert config_hash(BASE) != config_hash(with_stage("tau"))
-    other = replace(BASE, second_stage=TauNormalise(tau=0.5))
-    assert config_hash(with_stage("tau")) != config_hash(other)
+    assert run_hash(BASE) != run_hash(with_stage("tau"))
+    other = replace(BASE, second_stage=TauNormalize(tau=0.5))
+    assert run_hash(with_stage("tau")) != run_hash(other)
 
 
 def test_tau_is_paid_from_the_same_number_of_trials():
@@ -249,9 +250,9 @@ def test_tau_is_paid_from_the_same_number_of_trials():
         tried.extend(settings)
         return [0.9 if c.second_stage is not None and c.second_stage.tau == 1.0 else 0.5 for _, c in settings]
 
-    arm = replace(with_stage("tau"), knob=Knob(path="second_stage.tau", values=(0.0, 1.0)))
+    arm = replace(with_stage("tau"), tuned=TunedParameter(path="second_stage.tau", values=(0.0, 1.0)))
     tuned = tune({"linear": BASE, "tau": arm}, Protocol(rates=(0.1,), max_extensions=0), run_trials)
-    assert tuned.configs["tau"].second_stage == TauNormalise(tau=1.0)
+    assert tuned.configs["tau"].second_stage == TauNormalize(tau=1.0)
     assert [name for name, _ in tried].count("tau") == [name for name, _ in tried].count("linear") == 3
     assert tuned.to_json()["chosen"]["tau"] == {"lr": 0.1, "second_stage.tau": 1.0}
 
@@ -260,7 +261,7 @@ ARMS = {"linear": BASE, "tau": with_stage("tau"), "crt": with_stage("crt")}
 
 
 def shown(argv, capsys, arms=None):
-    main(arms or ARMS, name="x", question="Why?", argv=["--print-config", *argv])
+    run_recipe(arms or ARMS, name="x", question="Why?", argv=["--print-config", *argv])
     return json.loads(capsys.readouterr().out)["arms"]
 
 
@@ -279,16 +280,16 @@ def test_a_stage_is_set_for_all_arms_as_python_writes_it(capsys):
 
 WRONG = {
     "field": (["--set", "second_stage.tua=1"], "no arm's second_stage has an argument 'tua'; did you mean 'tau'?"),
-    "kind": (["--set", "second_stage=TauNormalize()"], "there is no 'TauNormalize' here; did you mean 'TauNormalise'"),
-    "family": (["--set", "second_stage=ClosedStage()"], "there is no 'ClosedStage' here"),
-    "value": (["--set", "second_stage.tau=-1"], "TauNormalise.tau must be at least 0"),
+    "kind": (["--set", "second_stage=TauNormalize()"], "there is no 'TauNormalize' here; did you mean 'TauNormalize'"),
+    "family": (["--set", "second_stage=PostHocStage()"], "there is no 'ClosedStage' here"),
+    "value": (["--set", "second_stage.tau=-1"], "TauNormalize.tau must be at least 0"),
 }
 
 
 @pytest.mark.parametrize(("argv", "told"), WRONG.values(), ids=WRONG)
 def test_wrong_input_is_told_in_one_line(argv, told, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        main(ARMS, name="x", question="Why?", argv=[*argv, "--out", str(tmp_path / "out")])
+        run_recipe(ARMS, name="x", question="Why?", argv=[*argv, "--out", str(tmp_path / "out")])
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert told in error
@@ -298,7 +299,7 @@ def test_wrong_input_is_told_in_one_line(argv, told, tmp_path, capsys):
 def test_a_stage_that_does_not_fit_its_head_is_told_before_anything_trains(tmp_path, capsys):
     arms = {"linear": BASE, "etf": replace(with_stage("crt", epochs=1), head=spec(ETFHead), model=ModelConfig(width=8))}
     with pytest.raises(SystemExit):
-        main(arms, name="x", question="Why?", argv=["--out", str(tmp_path / "out")])
+        run_recipe(arms, name="x", question="Why?", argv=["--out", str(tmp_path / "out")])
     told = " ".join(capsys.readouterr().err.split())
     assert "arm etf: classifier re-training draws a head's learned weights anew" in told
     assert not list((tmp_path / "out").glob("runs/*"))

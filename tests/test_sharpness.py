@@ -4,13 +4,21 @@ import copy
 
 import pytest
 import torch
-from test_training import Batches, Reads, Watched, small
+from support.small_training import Batches, Reads, Watched, small
 from torch import nn
 
-from nc_tools.heads import LEARNED, CosineHead, ETFHead, LinearHead, NearestETFHead, spec
-from nc_tools.interruption import Killed, StopSignal
-from nc_tools.losses import BinaryCrossEntropy, ClassBalanced, CrossEntropy, EarlyLearning, WeightedSum, term
+from nc_tools._support.signals import Killed, StopSignal
+from nc_tools.heads import LEARNED, CosineHead, ETFHead, LinearHead, NearestETFHead
+from nc_tools.losses import (
+    BinaryCrossEntropyLoss,
+    ClassBalancedLoss,
+    CrossEntropyLoss,
+    EarlyLearningLoss,
+    WeightedSumLoss,
+    term,
+)
 from nc_tools.losses.per_sample import PerSampleLoss
+from nc_tools.spec import spec
 from nc_tools.training import (
     SAM,
     AsymmetricSharpnessAware,
@@ -18,7 +26,7 @@ from nc_tools.training import (
     SharpnessAware,
     TrainConfig,
     fit,
-    still,
+    frozen_batch_norm,
 )
 
 
@@ -129,7 +137,7 @@ def test_steps_in_the_wrong_order_are_refused():
         AsymmetricSharpnessAware(beta=1.5)
 
 
-def test_schedulers_and_state_see_the_wrapped_optimiser():
+def test_schedulers_and_state_see_the_wrapped_optimizer():
     def stepped(optimizer, parameters, count):
         for _ in range(count):
             optimizer.zero_grad()
@@ -158,13 +166,13 @@ def test_schedulers_and_state_see_the_wrapped_optimiser():
 @pytest.mark.parametrize("clip_norm", [None, 0.05])
 def test_a_step_of_the_loop_is_two_passes_written_out(sharpness, clip_norm):
     model, batch, counts = small(), next(Batches(steps=1).epoch(0)), [50, 5, 2]
-    twin, loss = copy.deepcopy(model).train(), CrossEntropy()
-    optim = OptimConfig(lr=0.1, warmup=0.0, weight_decay=0.0, sharpness=sharpness, clip_norm=clip_norm)
+    twin, loss = copy.deepcopy(model).train(), CrossEntropyLoss()
+    optim = OptimConfig(lr=0.1, warmup=0.0, weight_decay=0.0, sam=sharpness, clip_norm=clip_norm)
     told = []
-    fit(model, CrossEntropy(), Batches(steps=1), TrainConfig(epochs=1), optim, class_counts=counts,
+    fit(model, CrossEntropyLoss(), Batches(steps=1), TrainConfig(epochs=1), optim, class_counts=counts,
         epoch_end=lambda _, values, __: told.append(values))  # fmt: skip
     weighted = isinstance(sharpness, AsymmetricSharpnessAware)
-    uphill = ClassBalanced(counts, loss=CrossEntropy(), beta=0.9) if weighted else loss
+    uphill = ClassBalancedLoss(counts, loss=CrossEntropyLoss(), beta=0.9) if weighted else loss
     outputs = twin.outputs(batch.inputs)
     plain = float(loss(outputs, batch).detach())
     slopes = torch.autograd.grad(uphill(outputs, batch), list(twin.parameters()))
@@ -195,19 +203,19 @@ class Counted(LinearHead):
 
 
 def test_state_of_losses_and_heads_moves_once_a_step():
-    head, loss = Counted(6, 3), EarlyLearning(8, 3, momentum=0.5)
-    fit(small(head), loss, Batches(steps=1), TrainConfig(epochs=1), OptimConfig(sharpness=SharpnessAware()))
+    head, loss = Counted(6, 3), EarlyLearningLoss(8, 3, momentum=0.5)
+    fit(small(head), loss, Batches(steps=1), TrainConfig(epochs=1), OptimConfig(sam=SharpnessAware()))
     assert head.times == 1
     assert loss.targets.sum(1).tolist() == pytest.approx([0.5] * 8)  # .75 had they moved twice
     assert loss.training
 
 
 def test_a_second_pass_leaves_no_trace_even_if_it_fails():
-    model, loss = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3)), EarlyLearning(4, 3)
+    model, loss = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3)), EarlyLearningLoss(4, 3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
     def failing():
-        with still(model, loss):
+        with frozen_batch_norm(model, loss):
             model(torch.randn(4, 1, 2, 2)).sum().backward()
             assert not torch.equal(model[1].running_mean, before["1.running_mean"])
             assert not loss.training
@@ -218,7 +226,7 @@ def test_a_second_pass_leaves_no_trace_even_if_it_fails():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert loss.training
     loss.eval()
-    with still(model, loss):
+    with frozen_batch_norm(model, loss):
         pass
     assert not loss.training
 
@@ -228,16 +236,16 @@ def test_heads_without_parameters_are_tolerated(head):
     model = small(head(6, 3))
     before = model.head.weight.clone()
     curve = []
-    fit(model, CrossEntropy(), Batches(), TrainConfig(epochs=8),
-        OptimConfig(lr=0.05, sharpness=SharpnessAware(), clip_norm=1.0),
+    fit(model, CrossEntropyLoss(), Batches(), TrainConfig(epochs=8),
+        OptimConfig(lr=0.05, sam=SharpnessAware(), clip_norm=1.0),
         epoch_end=lambda _, values, __: curve.append(values["train/loss"]))  # fmt: skip
     assert curve[-1] < curve[0]
     assert torch.equal(model.head.weight, before) == (head is ETFHead)
 
 
 def test_what_a_loss_learns_is_perturbed_and_trained_too():
-    loss = BinaryCrossEntropy(3)
-    fit(small(), loss, Batches(), TrainConfig(epochs=2), OptimConfig(lr=0.1, sharpness=SharpnessAware()))
+    loss = BinaryCrossEntropyLoss(3)
+    fit(small(), loss, Batches(), TrainConfig(epochs=2), OptimConfig(lr=0.1, sam=SharpnessAware()))
     assert (loss.thresholds.detach() > 0.02).all()
 
 
@@ -263,7 +271,7 @@ def test_a_stopped_training_goes_on_bit_equal(tmp_path, sharpness, at):
                 stop.requested = stop.requested or epoch * 3 + step == at
                 yield batch
 
-    optim = OptimConfig(lr=0.05, sharpness=sharpness, clip_norm=1.0)
+    optim = OptimConfig(lr=0.05, sam=sharpness, clip_norm=1.0)
     straight, stop, path = trained(Batches()), StopSignal(), tmp_path / "checkpoint.pt"
     with pytest.raises(Killed):
         trained(StopAt(), checkpoint=path, stop=stop)
@@ -278,28 +286,28 @@ def test_no_step_waits_for_the_device(mixing):
     how = None if mixing is None else getattr(data, mixing)()
     with Reads() as reads:
         watched = Watched(reads)
-        optim = OptimConfig(clip_norm=1.0, sharpness=AsymmetricSharpnessAware())
+        optim = OptimConfig(clip_norm=1.0, sam=AsymmetricSharpnessAware())
         config = TrainConfig(epochs=2, ema_decay=0.9, mixing=how)
-        fit(small(), CrossEntropy(), watched, config, optim, class_counts=[5, 3, 1])
+        fit(small(), CrossEntropyLoss(), watched, config, optim, class_counts=[5, 3, 1])
     assert len(set(watched.at[:5])) == 1
     assert len(set(watched.at[5:])) == 1
 
 
 def test_the_asymmetric_form_says_what_it_needs():
-    optim = OptimConfig(sharpness=AsymmetricSharpnessAware())
+    optim = OptimConfig(sam=AsymmetricSharpnessAware())
     with pytest.raises(ValueError, match="SAM-A weighs classes by their counts, and none were given"):
-        fit(small(), CrossEntropy(), Batches(), TrainConfig(epochs=1), optim)
-    both = WeightedSum([term(1.0, CrossEntropy())])
+        fit(small(), CrossEntropyLoss(), Batches(), TrainConfig(epochs=1), optim)
+    both = WeightedSumLoss([term(1.0, CrossEntropyLoss())])
     with pytest.raises(TypeError, match="class weights need a loss with a value per sample, got WeightedSum"):
         fit(small(), both, Batches(), TrainConfig(epochs=1), optim, class_counts=[1, 1, 1])
 
 
 @pytest.mark.parametrize("optimizer", [spec(torch.optim.SGD, momentum=0.9), spec(torch.optim.AdamW, eps=0.1)])
-def test_a_short_way_uphill_is_the_wrapped_optimiser(optimizer):
+def test_a_short_way_uphill_is_the_wrapped_optimizer(optimizer):
     def trained(sharpness):
         model = small()
-        optim = OptimConfig(optimizer=optimizer, lr=0.01, sharpness=sharpness)
-        fit(model, CrossEntropy(), Batches(), TrainConfig(epochs=3), optim)
+        optim = OptimConfig(optimizer=optimizer, lr=0.01, sam=sharpness)
+        fit(model, CrossEntropyLoss(), Batches(), TrainConfig(epochs=3), optim)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     plain = trained(None)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nc_tools._support.suggestions import did_you_mean
 from nc_tools.heads import ETFHead, LinearHead
-from nc_tools.losses import LabelRelaxation, LogitAdjusted
+from nc_tools.losses import LabelRelaxationLoss, LogitAdjustedLoss
 from nc_tools.spec import Spec, spec
-from nc_tools.suggestions import did_you_mean
 
 
 class Made:
@@ -40,7 +40,7 @@ def test_a_mistyped_argument_is_an_error_at_once() -> None:
     with pytest.raises(TypeError, match=r"Made has no argument 'rest'"):
         spec(Made, rest=1)
     with pytest.raises(TypeError, match=r"no argument 'tua'; .*tau"):
-        spec(LogitAdjusted).with_arguments({"tua": 1.0})
+        spec(LogitAdjustedLoss).with_arguments({"tua": 1.0})
 
 
 @pytest.mark.parametrize("wrong", [ETFHead(8, 4), "ETFHead", None, len])
@@ -57,7 +57,7 @@ def test_with_arguments_leaves_the_first_spec_alone() -> None:
 
 def test_the_callers_arguments_are_copied() -> None:
     mine = {"tau": 1.0}
-    written = spec(LogitAdjusted).with_arguments(mine)
+    written = spec(LogitAdjustedLoss).with_arguments(mine)
     mine["tau"] = 2.0
     assert written.arguments == {"tau": 1.0}
 
@@ -67,8 +67,8 @@ def test_takes_tells_what_is_open() -> None:
     assert wanted.takes("scale")
     assert not wanted.takes("frame_seed")
     assert not wanted.takes("class_counts")
-    assert spec(LogitAdjusted).takes("class_counts")
-    assert not spec(LabelRelaxation).takes("class_counts")
+    assert spec(LogitAdjustedLoss).takes("class_counts")
+    assert not spec(LabelRelaxationLoss).takes("class_counts")
 
 
 def test_names_of_the_arguments() -> None:

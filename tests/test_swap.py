@@ -13,7 +13,9 @@ from torch.nn.functional import cross_entropy
 from torch.overrides import TorchFunctionMode
 
 from nc_tools.geometry import simplex_etf
-from nc_tools.heads import LEARNED, CosineHead, ETFHead, Head, LinearHead, find_head, spec, split_head, swap_head
+from nc_tools.heads import LEARNED, CosineHead, ETFHead, Head, LinearHead
+from nc_tools.spec import spec
+from nc_tools.surgery import find_head, split_head, swap_head
 
 K = 10
 NAMES = torchvision.models.list_models(module=torchvision.models)
@@ -181,7 +183,7 @@ def test_sequential_and_vector_inputs() -> None:
 def test_nothing_but_the_head_changes() -> None:
     torch.manual_seed(0)
     model = Small().train()
-    model.norm.eval()  # a frozen normalisation, as in fine-tuning
+    model.norm.eval()  # a frozen normalization, as in fine-tuning
     model.conv.weight.requires_grad_(requires_grad=False)
     state, modes = copy.deepcopy(model.state_dict()), {n: m.training for n, m in model.named_modules()}
     rng = torch.get_rng_state()

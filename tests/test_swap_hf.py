@@ -4,14 +4,15 @@ import copy
 from typing import Any
 
 import pytest
-import swap_models
 import torch
 import transformers
+from support import swap_models
 from torch import Tensor, nn
 
-from nc_tools.heads import CosineHead, ETFHead, LinearHead, find_head, split_head, swap_head, watch
-from nc_tools.losses import DotRegression
+from nc_tools.heads import CosineHead, ETFHead, LinearHead
+from nc_tools.losses import DotRegressionLoss
 from nc_tools.records import Batch
+from nc_tools.surgery import find_head, split_head, swap_head, watch
 
 IMAGES = swap_models.hf_image_classes()
 K = swap_models.K
@@ -101,7 +102,7 @@ def test_a_head_on_every_token_is_found_by_values_or_named(name: str) -> None:
 
 
 class AveragedTokens(nn.Module):
-    """Scores tokens and averages the scores: not the same as one token's once features are normalised."""
+    """Scores tokens and averages the scores: not the same as one token's once features are normalized."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,7 +202,7 @@ def test_a_loss_on_features_with_the_models_own_checkpointing(reentrant: bool) -
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
         torch.manual_seed(1)
         model(pixel_values=torch.randn(3, 3, 16, 16))
-        DotRegression()(seen.outputs, Batch(torch.empty(3), torch.arange(3), torch.arange(3))).backward()
+        DotRegressionLoss()(seen.outputs, Batch(torch.empty(3), torch.arange(3), torch.arange(3))).backward()
         return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
     plain, saved = gradients(checkpointed=False), gradients(checkpointed=True)

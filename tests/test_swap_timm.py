@@ -3,12 +3,13 @@
 import re
 
 import pytest
-import swap_models
 import timm
 import torch
+from support import swap_models
 from torch import nn
 
-from nc_tools.heads import ETFHead, LinearHead, find_head, split_head, swap_head
+from nc_tools.heads import ETFHead, LinearHead
+from nc_tools.surgery import find_head, split_head, swap_head
 
 ARCHITECTURES = swap_models.timm_architectures()
 REFUSED = {name for name, module in ARCHITECTURES.items() if module in swap_models.REFUSED}

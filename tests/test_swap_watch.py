@@ -18,9 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
-from nc_tools.heads import LEARNED, CosineHead, ETFHead, LinearHead, Seen, spec, swap_head, watch
-from nc_tools.losses import CrossEntropy, DotRegression
+from nc_tools.heads import LEARNED, CosineHead, ETFHead, LinearHead
+from nc_tools.losses import CrossEntropyLoss, DotRegressionLoss
 from nc_tools.records import Batch, Outputs
+from nc_tools.spec import spec
+from nc_tools.surgery import WatchedHead, swap_head, watch
 
 N, K = 8, 5
 X = torch.randn(N, 3, 6, 6, generator=torch.Generator().manual_seed(1))
@@ -64,16 +66,16 @@ def grads(model: nn.Module) -> dict[str, Tensor]:
 def by_hand(wanted: Any = ETF) -> dict[str, Tensor]:
     """Gradients of dot regression, with the features taken from the model's own method."""
     model = swapped(wanted)
-    DotRegression()(model.fc.outputs(model.features(X)), batch()).backward()
+    DotRegressionLoss()(model.fc.outputs(model.features(X)), batch()).backward()
     return grads(model)
 
 
-def trained(model: Net, call: Callable[[Tensor], Tensor], seen: Seen) -> dict[str, Tensor]:
+def trained(model: Net, call: Callable[[Tensor], Tensor], seen: WatchedHead) -> dict[str, Tensor]:
     """Gradients after some steps of a loop that calls the model and asks what was seen."""
     for _ in range(3):
         model.zero_grad()
         call(X)
-        DotRegression()(seen.outputs, batch()).backward()
+        DotRegressionLoss()(seen.outputs, batch()).backward()
     return grads(model)
 
 
@@ -99,7 +101,7 @@ def test_what_is_seen_is_what_the_head_made() -> None:
     assert outputs.logits is logits
     assert torch.equal(swapped().fc(outputs.features), logits)
     assert seen.outputs is outputs
-    assert torch.equal(CrossEntropy()(outputs, batch()), nn.functional.cross_entropy(logits, Y))
+    assert torch.equal(CrossEntropyLoss()(outputs, batch()), nn.functional.cross_entropy(logits, Y))
     model(X[:3])
     assert len(seen.outputs.features) == 3
 
@@ -186,15 +188,15 @@ def test_two_views_in_one_pass_and_one_by_one() -> None:
     seen, second = watch(model), X.flip(-1)
     logits = model(torch.cat([X, second]))
     pair = seen.halves()
-    assert isinstance(pair.second, Outputs)
-    assert torch.equal(torch.cat([pair.logits, pair.second.logits]), logits)
-    assert torch.equal(torch.cat([pair.features, pair.second.features]), seen.outputs.features)
+    assert isinstance(pair.second_view, Outputs)
+    assert torch.equal(torch.cat([pair.logits, pair.second_view.logits]), logits)
+    assert torch.equal(torch.cat([pair.features, pair.second_view.features]), seen.outputs.features)
     model(X)
     first = seen.outputs
     model(second)
-    first.second = seen.outputs
+    first.second_view = seen.outputs
     assert torch.allclose(first.logits, pair.logits, atol=1e-6)
-    assert torch.allclose(first.second.logits, pair.second.logits, atol=1e-6)
+    assert torch.allclose(first.second_view.logits, pair.second_view.logits, atol=1e-6)
     model(X[:3])
     with pytest.raises(ValueError, match=r"two views need an even number of samples in one pass, got 3: .*torch.cat"):
         seen.halves()
@@ -304,7 +306,7 @@ def test_half_precision_models_and_autocast() -> None:
         model = swapped(spec(ETFHead, projection=True, scale=LEARNED)).to(dtype)
         seen = watch(model)
         model(X.to(dtype))
-        loss = DotRegression()(seen.outputs, batch()) + CrossEntropy()(seen.outputs, batch())
+        loss = DotRegressionLoss()(seen.outputs, batch()) + CrossEntropyLoss()(seen.outputs, batch())
         loss.backward()
         assert loss.dtype == torch.float32
         assert all(torch.isfinite(p.grad).all() and p.grad.dtype == dtype for p in model.parameters())
@@ -312,7 +314,7 @@ def test_half_precision_models_and_autocast() -> None:
     seen = watch(model)
     with torch.autocast("cpu", torch.bfloat16):
         model(X)
-        loss = DotRegression()(seen.outputs, batch())
+        loss = DotRegressionLoss()(seen.outputs, batch())
     assert loss.dtype == torch.float32
     loss.backward()
     assert model.conv.weight.grad is not None
@@ -354,7 +356,7 @@ def _of_two(rank: int, port: int, folder: str) -> None:
             model.zero_grad()
             logits = wrapped(torch.cat([x] * views))
             outputs = seen.outputs if views == 1 else seen.halves()
-            loss = DotRegression()(outputs if outputs.second is None else outputs.second, batch(x, y))
+            loss = DotRegressionLoss()(outputs if outputs.second_view is None else outputs.second_view, batch(x, y))
             (loss + 0 * logits.sum() if tie else loss).backward()
         return grads(model)
 
@@ -388,7 +390,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Any) -> None:
 
     def alone(wanted: Any) -> dict[str, Tensor]:
         model = swapped(wanted).eval()
-        DotRegression()(model.fc.outputs(model.features(X)), batch()).backward()
+        DotRegressionLoss()(model.fc.outputs(model.features(X)), batch()).backward()
         return grads(model)
 
     for rank in (0, 1):

@@ -14,19 +14,19 @@ import pytest
 import torch
 
 import nc_tools
+from nc_tools.run_records.liveness import is_alive, started_at
+from nc_tools.run_records.reader import recover_run
 from nc_tools.tracking import (
     Killed,
     RunIdentity,
     RunRecord,
-    config_hash,
+    hash_config,
     killed_on_sigterm,
-    mend,
+    mark_killed,
     read_run,
     read_runs,
     scan,
 )
-from nc_tools.tracking.process import is_alive, started_at
-from nc_tools.tracking.stored import salvage
 
 SOURCE = Path(nc_tools.__file__).resolve().parents[1]
 
@@ -144,29 +144,29 @@ def test_signals_end_a_real_process_as_killed_with_everything_kept(tmp_path, num
 def test_sigkill_leaves_running_until_mended_and_only_then(tmp_path):
     process = run_python("    time.sleep(60)", tmp_path)
     assert process.stdout.readline() == "ready\n"
-    assert mend(tmp_path) == []  # it lives
+    assert mark_killed(tmp_path) == []  # it lives
     process.kill()
     # Not waited for yet: the process is a zombie, which is dead enough.
     deadline = time.monotonic() + 10
     while is_alive(process.pid, None) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert only_run(tmp_path).status == "RUNNING"
-    (mended,) = mend(tmp_path)
+    (mended,) = mark_killed(tmp_path)
     assert mended == only_run(tmp_path)
     assert mended.status == "KILLED"
     assert str(process.pid) in mended.error
     process.communicate()
-    assert mend(tmp_path) == []
+    assert mark_killed(tmp_path) == []
 
 
 def test_mend_knows_a_reused_process_number_and_leaves_other_machines_alone(tmp_path):
     run = RunRecord.create(tmp_path, identity())
     status = json.loads((run.path / "status.json").read_text())
     (run.path / "status.json").write_text(json.dumps({**status, "host": "elsewhere", "pid": 2**22 + 1}))
-    assert mend(tmp_path) == []
+    assert mark_killed(tmp_path) == []
     # Our own number, but of a process that began an hour earlier.
     (run.path / "status.json").write_text(json.dumps({**status, "pid_started": status["pid_started"] - 3600}))
-    assert [mended.path for mended in mend(tmp_path)] == [run.path]
+    assert [mended.path for mended in mark_killed(tmp_path)] == [run.path]
 
 
 def test_process_start_is_now_for_a_new_process():
@@ -246,7 +246,7 @@ def test_hashes_name_the_run_and_its_group():
     assert base.group_hash == other_seed.group_hash != other_lr.group_hash
     assert len({base.config_hash, other_seed.config_hash, other_lr.config_hash}) == 3
     assert base.run_id == f"etf-s0-d0-final-{base.config_hash[:8]}"
-    assert config_hash({"a": (1, 2)}) == config_hash({"a": [1, 2]})
+    assert hash_config({"a": (1, 2)}) == hash_config({"a": [1, 2]})
     with pytest.raises(ValueError, match="kind must be one of"):
         identity(kind="finale")
 
@@ -306,7 +306,7 @@ def test_a_sound_record_is_the_same_to_both_readers(tmp_path):
     with RunRecord.create(tmp_path, identity(draw=2, data={"name": "digits"})) as run:
         run.log(1, {"train/loss": 0.5})
         run.finish({"test/gen/accuracy": 0.9})
-    stored, found = read_run(run.path), salvage(run.path)
+    stored, found = read_run(run.path), recover_run(run.path)
     assert found.identity == {key: getattr(run.identity, key) or "" for key in found.identity} | {"draw": 2, "seed": 0}
     assert (found.status, found.error, found.final) == (stored.status, "", stored.final)
     assert found.curves == stored.curves() == {"train/loss": [(1, 0.5)]}
@@ -316,7 +316,7 @@ def test_a_sound_record_is_the_same_to_both_readers(tmp_path):
 def test_who_a_run_is_can_be_told_from_its_folder(tmp_path):
     run = RunRecord.create(tmp_path, identity(arm="etf-la", seed=4, draw=2, kind="holdout"))
     (run.path / "run.json").write_text("{")
-    found = salvage(run.path)
+    found = recover_run(run.path)
     assert [found.identity[key] for key in ("arm", "seed", "draw", "kind")] == ["etf-la", 4, 2, "holdout"]
     assert found.problems == ("run.json holds no JSON object",)
 
@@ -330,15 +330,15 @@ def test_a_damaged_line_is_refused_by_one_reader_and_named_by_the_other(tmp_path
     run.log(3, {"a": 3})
     with pytest.raises(ValueError, match=r"line 2 after byte 0 of .*metrics\.jsonl is no line of metrics"):
         read_run(run.path).curves()
-    assert salvage(run.path).curves == {"a": [(1, 1.0), (3, 3.0)]}
-    assert salvage(run.path).problems == ("metrics.jsonl line 2 cannot be read",)
+    assert recover_run(run.path).curves == {"a": [(1, 1.0), (3, 3.0)]}
+    assert recover_run(run.path).problems == ("metrics.jsonl line 2 cannot be read",)
 
 
 def test_the_later_value_of_a_step_is_taken_and_steps_are_in_order(tmp_path):
     run = RunRecord.create(tmp_path, identity())
     for step, value in ((1, 1.0), (3, 9.0), (2, 2.0), (3, 3.0)):
         run.log(step, {"a": value})
-    assert run.read().curves() == salvage(run.path).curves == {"a": [(1, 1.0), (2, 2.0), (3, 3.0)]}
+    assert run.read().curves() == recover_run(run.path).curves == {"a": [(1, 1.0), (2, 2.0), (3, 3.0)]}
 
 
 def test_a_final_value_that_is_no_number_makes_the_record_broken(tmp_path):
@@ -347,5 +347,5 @@ def test_a_final_value_that_is_no_number_makes_the_record_broken(tmp_path):
     (run.path / "final.json").write_text('{"a": 1, "b": "high"}')
     with pytest.raises(ValueError, match="must be a number or null, got 'high'"):
         read_run(run.path)
-    assert salvage(run.path).final == {"a": 1.0}
-    assert salvage(run.path).problems == ("final.json holds no number for 'b'",)
+    assert recover_run(run.path).final == {"a": 1.0}
+    assert recover_run(run.path).problems == ("final.json holds no number for 'b'",)

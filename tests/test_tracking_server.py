@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 
 from nc_tools.tracking import RunIdentity, RunRecord, direct_links
 from nc_tools.tracking.live import LIMITS
-from nc_tools.tracking.pusher import Pusher
 from nc_tools.tracking.store import connect, resolve_store
+from nc_tools.tracking.sync_once import Synchronizer
 
 
 def free_port() -> int:
@@ -89,7 +89,7 @@ def test_a_server_that_is_down_then_dies_then_returns_has_everything_once(tmp_pa
             (run.figures / "nc.png").write_bytes(b"png")
             run.finish({"test/gen/accuracy": 0.5})
     address = server.uri.replace("http://", "http://ann:secret@")
-    push = Pusher(root, resolve_store(root, address), None)
+    push = Synchronizer(root, resolve_store(root, address), None)
 
     began = time.monotonic()
     report = push.push()
@@ -120,4 +120,4 @@ def test_a_server_that_is_down_then_dies_then_returns_has_everything_once(tmp_pa
     assert all("secret" not in path.read_text(errors="replace") for path in root.rglob("*") if path.is_file())
     (page,) = direct_links(root, address)
     assert page == f"MLflow: http://127.0.0.1:{server.port}/#/experiments/1/runs?compareRunsMode=CHART"
-    assert Pusher(root, resolve_store(root, address), None).push().sent == 0
+    assert Synchronizer(root, resolve_store(root, address), None).push().sent == 0

@@ -12,9 +12,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from nc_tools.tracking import RunIdentity, RunRecord, SyncReport, sent, store
-from nc_tools.tracking.pusher import Pusher
+from nc_tools.tracking import RunIdentity, RunRecord, SyncReport, sent_state, store
 from nc_tools.tracking.store import connect, resolve_store
+from nc_tools.tracking.sync_once import Synchronizer
 
 CURVE = [0.9, 0.5, float("nan"), 0.2]
 
@@ -32,15 +32,15 @@ def migrated(tmp_path_factory) -> Path:
 def root(tmp_path, migrated, monkeypatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(store, "PROBE_SECONDS", 0.1)
-    monkeypatch.setattr("nc_tools.tracking.pusher.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("nc_tools.tracking.sync_once.RETRY_SECONDS", 0.0)
     out = tmp_path / "an out"
     out.mkdir()
     shutil.copy(migrated, out / "mlflow.db")
     return out
 
 
-def pusher(root: Path) -> Pusher:
-    return Pusher(root, resolve_store(root, None), None)
+def pusher(root: Path) -> Synchronizer:
+    return Synchronizer(root, resolve_store(root, None), None)
 
 
 def begin(root: Path, seed: int = 0, **changes) -> RunRecord:
@@ -161,7 +161,7 @@ def test_a_dead_run_is_mended_on_the_way(root):
 
 def test_a_crash_between_any_two_steps_loses_and_doubles_nothing(root, monkeypatch):
     complete(root)
-    real = sent.save
+    real = sent_state.save_sent
     for crash_at in range(20):
         calls = 0
 
@@ -172,7 +172,7 @@ def test_a_crash_between_any_two_steps_loses_and_doubles_nothing(root, monkeypat
                 raise KeyboardInterrupt  # nothing in the pusher may take this for an error to go on from
             real(*args)
 
-        monkeypatch.setattr(sent, "save", crashing)
+        monkeypatch.setattr(sent_state, "save", crashing)
         try:
             pusher(root).push()
         except KeyboardInterrupt:
@@ -325,12 +325,14 @@ def test_a_comparison_is_one_run_that_is_brought_up_to_date(root):
     )
     (root / "tuning.json").write_text("{}")
     push = pusher(root)
-    from nc_tools.tracking import comparison
+    from nc_tools.tracking import comparison_run
 
     for text, value in (("# first", 0.1), ("# second", 0.2)):
         (report / "comparison.md").write_text(text)
         (report / "comparison.html").write_text(f"<p>{text}</p>")
-        comparison.stage(root, report, {"etf": {"mean": value, "n": 5, "note": "x"}}, [{"arm": "etf", "mean": value}])
+        comparison_run.stage(
+            root, report, {"etf": {"mean": value, "n": 5, "note": "x"}}, [{"arm": "etf", "mean": value}]
+        )
         assert push.push().error is None
     assert push.push().sent == 0
     assert pusher(root).push().sent == 0

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nc_tools.tracking import redact, view
-from nc_tools.tracking.redact import redact_known
+from nc_tools.run_records.redact import redact_known
+from nc_tools.tracking import mlflow_fields, redact
 from nc_tools.tracking.store import resolve_store
 
 
 @given(st.text(min_size=0, max_size=300))
 def test_every_key_becomes_one_that_mlflow_takes(key):
-    safe = view.safe_key(key)
+    safe = mlflow_fields.safe_key(key)
     # The rules of mlflow.utils.validation: allowed characters, a normal relative path, length.
     assert re.fullmatch(r"[/\w.\- ]+", safe)
     assert posixpath.normpath(safe) == safe
@@ -29,25 +29,27 @@ def test_mlflow_agrees_on_awkward_keys():
     from mlflow.utils.validation import _validate_metric, _validate_param
 
     for key in ("top-5 (%)", "a//b", "/a", "a/", ".", "..", "a/../b", "", "é/ü", "x" * 400, "a@b:c\n"):
-        _validate_metric(view.safe_key(key), 1.0, 0, 0)
-        _validate_param(view.safe_key(key), "v")
+        _validate_metric(mlflow_fields.safe_key(key), 1.0, 0, 0)
+        _validate_param(mlflow_fields.safe_key(key), "v")
 
 
 @given(st.lists(st.text("ab%@/.", min_size=1, max_size=5), min_size=2, max_size=2, unique=True))
 def test_different_refused_characters_stay_different(keys):
     first, second = keys
     # Only what a path cannot tell apart may fall together.
-    if view.safe_key(first) == view.safe_key(second):
+    if mlflow_fields.safe_key(first) == mlflow_fields.safe_key(second):
         assert "//" in first + second or first.endswith("/") or second.endswith("/") or first == second
 
 
 def test_ordinary_keys_are_left_alone():
     for key in ("test/gen/balanced_accuracy", "train/nc/nc1_pinv", "test/cal_ts/ece"):
-        assert view.safe_key(key) == key
+        assert mlflow_fields.safe_key(key) == key
 
 
 def test_flatten_names_nested_fields_and_cuts_long_values():
-    flat = view.flatten({"a": {"b": 1, "c": {"d": "x"}}, "long": "y" * 7000, "none": None, "empty": {}, "on": True})
+    flat = mlflow_fields.flatten_params(
+        {"a": {"b": 1, "c": {"d": "x"}}, "long": "y" * 7000, "none": None, "empty": {}, "on": True}
+    )
     assert flat["a.b"] == "1"
     assert flat["a.c.d"] == "x"
     assert flat["none"] == "null"
@@ -57,7 +59,7 @@ def test_flatten_names_nested_fields_and_cuts_long_values():
 
 
 def test_points_keep_step_and_time_and_show_null_as_nan():
-    (first, second) = view.points([{"step": 3, "time_ms": 7, "values": {"a": 1, "b": None}}])
+    (first, second) = mlflow_fields.points([{"step": 3, "time_ms": 7, "values": {"a": 1, "b": None}}])
     assert first == ("a", 1.0, 7, 3)
     assert math.isnan(second.value)
 
@@ -69,7 +71,7 @@ def test_final_value_that_its_curve_ends_on_is_not_sent_twice():
         ended_ms=9,
         curves=lambda: {"a": [(1, 0.0), (2, 1.0)], "b": [(1, 2.0), (2, 5.0)]},
     )
-    assert view.final_points(run) == [("b", 2.0, 9, 2), ("c", 3.0, 9, 2)]
+    assert mlflow_fields.final_points(run) == [("b", 2.0, 9, 2), ("c", 3.0, 9, 2)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Optimiser, schedule, average and meter, each against a slow reference of its own."""
+"""Optimizer, schedule, average and meter, each against a slow reference of its own."""
 
 import copy
 import math
@@ -6,46 +6,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from support.small_training import Batches, Reads, Watched, small
 
-from nc_tools.heads import LEARNED, CosineHead, ETFHead, LinearHead, spec
-from nc_tools.losses import BinaryCrossEntropy, CrossEntropy, DotRegression, SupCon
-from nc_tools.losses.base import LossTerm
-from nc_tools.models.classifier import Classifier
+from nc_tools.heads import LEARNED, CosineHead, ETFHead, LinearHead
+from nc_tools.losses import BinaryCrossEntropyLoss, CrossEntropyLoss, DotRegressionLoss, SupConLoss
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch
+from nc_tools.spec import spec
 from nc_tools.training import NonFiniteLossError, OptimConfig, TrainConfig, fit
 from nc_tools.training.ema import WeightEMA
+from nc_tools.training.learning_rate import rate_factor
 from nc_tools.training.meter import Meter
-from nc_tools.training.optim import make_optimizer, set_rates
-from nc_tools.training.schedule import rate_factor
+from nc_tools.training.optimizers import make_optimizer, set_rates
 
 CPU = torch.device("cpu")
-
-
-class Batches:
-    """A loader of three batches that depend on (epoch, step) alone."""
-
-    def __init__(self, size=8, steps=3, poison=None):
-        self.size, self.steps, self.poison = size, steps, poison
-
-    def __len__(self):
-        return self.steps
-
-    def epoch(self, epoch, start=0):
-        for step in range(start, self.steps):
-            generator = torch.Generator().manual_seed(100 * epoch + step)
-            inputs = torch.randn(self.size, 1, 3, 3, generator=generator)
-            labels = torch.arange(self.size) % 3
-            if (epoch, step) == self.poison:
-                inputs[0, 0, 0, 0] = torch.inf
-            yield Batch(inputs, labels, torch.arange(self.size))
-
-
-def small(head=None, dropout=0.0):
-    torch.manual_seed(0)
-    body = nn.Sequential(nn.Flatten(), nn.Linear(9, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(dropout))
-    return Classifier(body, head if head is not None else LinearHead(6, 3))
 
 
 def ids(parameters):
@@ -103,19 +77,19 @@ def test_a_head_without_parameters_has_no_group():
 
 
 def test_what_a_loss_learns_is_trained_at_the_backbones_rate_without_decay():
-    model, loss = small(), BinaryCrossEntropy(3)
+    model, loss = small(), BinaryCrossEntropyLoss(3)
     config = OptimConfig(lr=0.1, head_lr_ratio=4.0, weight_decay=0.01, decay_norm_and_bias=True)
     *groups, last = make_optimizer(model, config, loss).param_groups
     assert ids(last["params"]) == ids(loss.parameters())
     assert (last["lr"], last["peak_lr"], last["weight_decay"]) == (0.1, 0.1, 0.0)
     assert {i for g in groups for i in ids(g["params"])} == ids(model.parameters())
-    assert len(make_optimizer(model, config, CrossEntropy()).param_groups) == len(groups)
+    assert len(make_optimizer(model, config, CrossEntropyLoss()).param_groups) == len(groups)
 
 
 def test_parameters_that_loss_and_model_share_are_trained_once():
     model = small()
 
-    class Shares(CrossEntropy):
+    class Shares(CrossEntropyLoss):
         def __init__(self):
             super().__init__()
             self.head = model.head
@@ -126,7 +100,7 @@ def test_parameters_that_loss_and_model_share_are_trained_once():
 
 def test_thresholds_of_a_loss_are_learned_and_clipped_with_the_rest():
     def thresholds_after(clip_norm):
-        loss = BinaryCrossEntropy(3)
+        loss = BinaryCrossEntropyLoss(3)
         fit(small(), loss, Batches(), TrainConfig(epochs=2), OptimConfig(lr=0.1, clip_norm=clip_norm))
         return loss.thresholds.detach()
 
@@ -160,7 +134,7 @@ def test_another_optimizer_takes_rate_and_decay_from_the_configuration():
         ({"milestones": (0.9, 0.8)}, "rising shares"),
     ],
 )
-def test_optimiser_settings_are_checked_when_written(change, told):
+def test_optimizer_settings_are_checked_when_written(change, told):
     with pytest.raises(ValueError, match=told):
         OptimConfig(**change)
 
@@ -237,9 +211,9 @@ def test_the_meter_weighs_batches_by_their_size_and_counts_hits():
     for step, size in enumerate((8, 5)):
         batch = next(Batches(size, 1).epoch(step))
         outputs = model.outputs(batch.inputs)
-        terms = CrossEntropy().terms(outputs, batch)
+        terms = CrossEntropyLoss().terms(outputs, batch)
         meter.update(step, terms, outputs, batch)
-        losses += float(terms["CrossEntropy"].detach()) * size
+        losses += float(terms["CrossEntropyLoss"].detach()) * size
         hits += sum(int(row.argmax()) == int(y) for row, y in zip(outputs.logits, batch.labels, strict=True))
         seen += size
     told = meter.read()
@@ -283,14 +257,14 @@ def test_a_contrastive_loss_learns_from_two_views_and_refuses_one():
     class Two(Batches):
         def epoch(self, epoch, start=0):
             for batch in super().epoch(epoch, start):
-                yield replace(batch, second=batch.inputs + 0.1)
+                yield replace(batch, second_view=batch.inputs + 0.1)
 
     curve = []
-    fit(small(), SupCon(), Two(), TrainConfig(epochs=8), OptimConfig(lr=0.05),
+    fit(small(), SupConLoss(), Two(), TrainConfig(epochs=8), OptimConfig(lr=0.05),
         epoch_end=lambda _, values, __: curve.append(values["train/loss"]))  # fmt: skip
     assert curve[-1] < curve[0]
     with pytest.raises(ValueError, match="SupCon needs two views of each image and got one"):
-        fit(small(), SupCon(), Batches(), TrainConfig(epochs=1), OptimConfig())
+        fit(small(), SupConLoss(), Batches(), TrainConfig(epochs=1), OptimConfig())
 
 
 def test_several_terms_are_told_apart_and_summed():
@@ -304,7 +278,7 @@ def test_several_terms_are_told_apart_and_summed():
 def test_a_loss_that_needs_no_logits_pays_for_none():
     model, meter, batch = small(ETFHead(6, 3)), Meter(CPU), next(Batches().epoch(0))
     outputs = model.outputs(batch.inputs)
-    meter.update(0, DotRegression().terms(outputs, batch), outputs, batch)
+    meter.update(0, DotRegressionLoss().terms(outputs, batch), outputs, batch)
     assert not outputs.scored
     assert "train/accuracy" not in meter.read()
 
@@ -313,7 +287,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_term():
     told = []
     model = small(LinearHead(6, 3))
     with pytest.raises(NonFiniteLossError, match="CrossEntropy stopped being finite at step 4:"):
-        fit(model, CrossEntropy(), Batches(poison=(1, 1)), TrainConfig(epochs=3), OptimConfig(),
+        fit(model, CrossEntropyLoss(), Batches(poison=(1, 1)), TrainConfig(epochs=3), OptimConfig(),
             epoch_end=lambda epoch, *_: told.append(epoch))  # fmt: skip
     assert told == [1]  # the first epoch was reported, the poisoned one never
 
@@ -328,35 +302,9 @@ def test_the_first_bad_term_is_the_one_named():
         meter.read()
 
 
-class Reads(TorchDispatchMode):
-    """Count what would make a GPU wait: a tensor turned into a number, or a size that depends on values."""
-
-    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal.default", "unique")
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if any(name in str(func) for name in self.WAITING):
-            self.seen.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-class Watched(Batches):
-    """Note how many reads there were when each batch is asked for."""
-
-    def __init__(self, reads):
-        super().__init__(steps=5)
-        self.reads, self.at = reads, []
-
-    def epoch(self, epoch, start=0):
-        for batch in super().epoch(epoch, start):
-            self.at.append(len(self.reads.seen))
-            yield batch
-
-
-@pytest.mark.parametrize(("head", "loss"), [(LinearHead, CrossEntropy), (ETFHead, DotRegression), (CosineHead, Pair)])
+@pytest.mark.parametrize(
+    ("head", "loss"), [(LinearHead, CrossEntropyLoss), (ETFHead, DotRegressionLoss), (CosineHead, Pair)]
+)
 def test_no_step_waits_for_the_device(head, loss):
     with Reads() as reads:
         assert float(torch.ones(())) == 1.0
@@ -374,7 +322,7 @@ def test_no_step_waits_for_the_gpu():
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device here")
     device = torch.device("cuda")
-    model, loss = small().to(device), CrossEntropy().to(device)
+    model, loss = small().to(device), CrossEntropyLoss().to(device)
     ready = [Batch(b.inputs.to(device), b.labels.to(device), b.index.to(device)) for b in Batches().epoch(0)]
 
     class Ready(Batches):
@@ -392,7 +340,7 @@ def test_no_step_waits_for_the_gpu():
 def test_the_first_losses_are_these():
     told = []
     optim = OptimConfig(lr=0.1, warmup=0.0)
-    fit(small(), CrossEntropy(), Batches(), TrainConfig(epochs=3), optim,
+    fit(small(), CrossEntropyLoss(), Batches(), TrainConfig(epochs=3), optim,
         epoch_end=lambda _, values, __: told.append(values["train/loss"]))  # fmt: skip
     assert told == pytest.approx(FIRST_LOSSES, rel=1e-4)
 
@@ -408,7 +356,7 @@ def test_a_compiled_backbone_is_the_same_model(monkeypatch):
     monkeypatch.setattr(torch, "compile", eager)
     plain, compiled = small(), small()
     for model, wanted in ((plain, False), (compiled, True)):
-        fit(model, CrossEntropy(), Batches(), TrainConfig(epochs=1, compile=wanted), OptimConfig())
+        fit(model, CrossEntropyLoss(), Batches(), TrainConfig(epochs=1, compile=wanted), OptimConfig())
     assert asked == [compiled.backbone]
     for a, b in zip(plain.state_dict().values(), compiled.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b)

@@ -7,28 +7,13 @@ import time
 
 import pytest
 import torch
-from test_training import Batches, small
+from support.small_training import Batches, StopAt, same, small
 
+from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.heads import LEARNED, CosineHead
-from nc_tools.interruption import Killed, StopSignal
-from nc_tools.losses import BinaryCrossEntropy, CrossEntropy
+from nc_tools.losses import BinaryCrossEntropyLoss, CrossEntropyLoss
 from nc_tools.training import OptimConfig, TrainConfig, fit
 from nc_tools.training.checkpoint import load_checkpoint, save_checkpoint
-
-
-class StopAt(Batches):
-    """Ask to stop while a given step is made."""
-
-    def __init__(self, stop, at):
-        super().__init__()
-        self.stop, self.at, self.made = stop, at, 0
-
-    def epoch(self, epoch, start=0):
-        for step, batch in enumerate(super().epoch(epoch, start), start=start):
-            if epoch * len(self) + step == self.at:
-                self.stop.requested = True
-            self.made += 1
-            yield batch
 
 
 def train(batches, curve, *, checkpoint=None, resume=False, stop=None, ema=0.9, seconds=1000.0):
@@ -41,13 +26,9 @@ def train(batches, curve, *, checkpoint=None, resume=False, stop=None, ema=0.9, 
         total = float(sum(p.detach().double().sum() for p in evaluated.parameters()))
         curve[epoch] = (values["train/loss"], values["train/accuracy"], values["train/lr"], total)
 
-    fitted = fit(model, CrossEntropy(), batches, training, OptimConfig(lr=0.05), epoch_end=epoch_end,
+    fitted = fit(model, CrossEntropyLoss(), batches, training, OptimConfig(lr=0.05), epoch_end=epoch_end,
                  checkpoint=checkpoint, resume=resume, stop=stop)  # fmt: skip
     return model, fitted
-
-
-def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])
@@ -89,7 +70,7 @@ def test_a_checkpoint_of_an_epochs_end_goes_on_bit_equal(tmp_path):
 def test_what_a_loss_learned_is_in_the_checkpoint(tmp_path):
     def trained(batches, **how):
         torch.manual_seed(5)
-        loss = BinaryCrossEntropy(3)
+        loss = BinaryCrossEntropyLoss(3)
         model = small()
         fit(model, loss, batches, TrainConfig(epochs=4), OptimConfig(lr=0.05), **how)
         return model, loss

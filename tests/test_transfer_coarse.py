@@ -4,17 +4,17 @@ import pytest
 import torch
 from PIL import Image
 
-from nc_tools.data import DataConfig, SymmetricNoise, load, make_subsets
-from nc_tools.data.coarse import GROUPINGS, check_grouping, read_grouping
-from nc_tools.experiment.encode import config_hash, encode
-from nc_tools.experiment.setup import open_data
+from nc_tools.data import DataConfig, SymmetricNoise, load_data, make_subsets
+from nc_tools.data.coarse_labels import GROUPINGS, check_grouping, read_grouping
+from nc_tools.experiment.build import open_data
+from nc_tools.experiment.serialize import encode, run_hash
 
 DIGITS = tuple("0123456789")
 ANIMALS = ("cat", "dog", "car", "ship")
 
 
 def test_digits_are_even_and_odd_to_train_on_and_digits_for_transfer():
-    fine, coarse = load(DataConfig()), load(DataConfig(coarse="digits-parity"))
+    fine, coarse = load_data(DataConfig()), load_data(DataConfig(coarse="digits-parity"))
     assert coarse.train.classes == coarse.test.classes == ("even", "odd")
     assert torch.equal(coarse.train.labels, fine.train.labels % 2)
     assert torch.equal(coarse.test.labels, fine.test.labels % 2)
@@ -28,7 +28,7 @@ def test_digits_are_even_and_odd_to_train_on_and_digits_for_transfer():
 
 def test_a_long_tail_is_cut_by_the_groups():
     config = DataConfig(coarse="digits-parity", imbalance=4)
-    counts = make_subsets(load(config), config, seed=0).counts
+    counts = make_subsets(load_data(config), config, seed=0).counts
     assert counts[0] // counts[1] == 4
 
 
@@ -67,7 +67,7 @@ def test_a_csv_groups_the_classes_of_a_folder(tmp_path):
             for j in range(2):
                 Image.new("RGB", (4, 4), (60 * i, 99 * j, 0)).save(tmp_path / "images" / split / name / f"{j}.png")
     file = write(tmp_path / "groups.csv", "cat,animal", "dog,animal", "car,vehicle", "ship, vehicle ", "ship,vehicle")
-    sources = load(DataConfig(f"imagefolder:{tmp_path / 'images'}", coarse=file))
+    sources = load_data(DataConfig(f"imagefolder:{tmp_path / 'images'}", coarse=file))
     assert sources.train.classes == ("vehicle", "animal")  # car comes first
     assert sources.train.labels.tolist() == [0, 0, 1, 1, 1, 1, 0, 0]
     assert sources.transfer_test.classes == ("car", "cat", "dog", "ship")
@@ -123,4 +123,4 @@ def test_what_was_recorded_without_coarse_labels_keeps_its_hash():
     from dataclasses import replace
 
     other = replace(base, data=replace(base.data, held_out_classes=0, coarse="digits-parity"))
-    assert config_hash(base) != config_hash(other)
+    assert run_hash(base) != run_hash(other)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from nc_tools.data import Augment, DataConfig, load
+from nc_tools.data import Augment, DataConfig, load_data
 from nc_tools.heads import LinearHead
 from nc_tools.metrics import fit_probe, neural_collapse
 from nc_tools.models import CIFARResNet, Classifier, ConvNet
@@ -31,7 +31,7 @@ from nc_tools.transfer import (
 )
 from nc_tools.transfer.fine_tuning import by_score
 from nc_tools.transfer.layers import pooled
-from nc_tools.transfer.target import Target
+from nc_tools.transfer.target_task import Target
 
 QUICK = FineTuning(rates=(0.01, 0.1), max_extensions=0, training=TrainConfig(epochs=2, batch_size=32))
 
@@ -43,7 +43,7 @@ def backbone(seed=0):
 
 @pytest.fixture(scope="module")
 def sources():
-    return load(DataConfig(held_out_classes=3))
+    return load_data(DataConfig(held_out_classes=3))
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_layers_are_looked_at_as_in_a_pass_by_hand():
         inputs = torch.cat([b.inputs for b in batches])
         conv = model.layers[:4](inputs)
         normed = model.layers[4](conv)
-        # The activation after the normalisation writes in place: what is kept must be from before.
+        # The activation after the normalization writes in place: what is kept must be from before.
         torch.testing.assert_close(found["layers.4"], normed.mean((2, 3)))
         torch.testing.assert_close(found["layers.3"], conv.mean((2, 3)))
         torch.testing.assert_close(found["features"], model(inputs))

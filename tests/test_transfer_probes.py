@@ -16,16 +16,16 @@ from nc_tools.metrics import (
     fit_probe,
     fit_ridge_probe,
     imprint_accuracy,
-    nearest_class_centre,
+    nearest_class_mean,
     neural_collapse,
     rank_by_collapse,
     rank_correlation,
     ridge_probe,
     transfer_report,
 )
-from nc_tools.metrics import probe as probe_module
-from nc_tools.metrics.logistic import fit_logistic
-from nc_tools.metrics.ridge import fit_ridge
+from nc_tools.metrics.transfer import probe as probe_module
+from nc_tools.metrics.transfer.logistic import fit_logistic
+from nc_tools.metrics.transfer.ridge import fit_ridge
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -119,7 +119,7 @@ def test_ridge_strengths_must_be_positive():
         fit_ridge(torch.eye(3), torch.eye(3), [0.0, 1.0])
 
 
-def test_the_ridge_probe_standardises_and_takes_the_best_of_its_grid():
+def test_the_ridge_probe_standardizes_and_takes_the_best_of_its_grid():
     x, y = blobs(200, 40, 4, spread=4.0)
     a, b = slice(0, 100), slice(100, 200)
     scaler = StandardScaler().fit(x[a].numpy())
@@ -153,12 +153,12 @@ def test_imprint_with_all_shots_is_the_nearest_mean_of_unit_features():
     assert 0.3 < found < 1
 
 
-def test_imprint_does_not_see_norms_and_the_nearest_centre_does():
+def test_imprint_does_not_see_norms_and_the_nearest_center_does():
     x, y = blobs(80)
     longer = x * torch.logspace(-1, 1, 80, dtype=torch.float64)[:, None]
     sets = (y[:40], x[40:], y[40:], 2, 6)
     assert imprint_accuracy(x[:40], *sets, seeded()) == imprint_accuracy(longer[:40], *sets, seeded())
-    assert nearest_class_centre(x[:40], *sets, seeded()) != nearest_class_centre(longer[:40], *sets, seeded())
+    assert nearest_class_mean(x[:40], *sets, seeded()) != nearest_class_mean(longer[:40], *sets, seeded())
 
 
 def test_a_class_with_fewer_samples_than_shots_gives_each_once():

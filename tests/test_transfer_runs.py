@@ -7,22 +7,22 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
-from recipe_fixture import RECIPES, recipe_module
 from rich.console import Console
+from support.recipe_commands import RECIPES, recipe_module
 
-from nc_tools.compare.load import ComparedRun, Experiment
-from nc_tools.compare.measures import measure
-from nc_tools.compare.tables import columns
-from nc_tools.data import DataConfig, load
+from nc_tools._support.signals import StopSignal
+from nc_tools.comparison.metric_info import metric_info
+from nc_tools.comparison.read_experiment import ComparedRun, Experiment
+from nc_tools.comparison.summary_table import columns
+from nc_tools.data import DataConfig, load_data
 from nc_tools.experiment import Protocol
-from nc_tools.experiment.encode import encode
-from nc_tools.experiment.execute import execute, identify
+from nc_tools.experiment.build import facts_of
+from nc_tools.experiment.evaluate.transfer_ranking import RANKING, tell_ranking
+from nc_tools.experiment.evaluate.transfer_set import check_transfer
 from nc_tools.experiment.job import Job
-from nc_tools.experiment.main import main
-from nc_tools.experiment.ranking import RANKING, tell_ranking
-from nc_tools.experiment.setup import facts_of
-from nc_tools.experiment.transfer import check_transfer
-from nc_tools.interruption import StopSignal
+from nc_tools.experiment.recipe_cli import run_recipe
+from nc_tools.experiment.run import identify, run_job
+from nc_tools.experiment.serialize import encode
 from nc_tools.tracking import read_run
 from nc_tools.training import TrainConfig
 from nc_tools.transfer import FineTuning, Full, ProbeThenFull, SkipConnection
@@ -40,7 +40,7 @@ def job_of(root, recipe="transfer", arm="linear", kind="final", protocol=PROTOCO
 
 
 def final_of(job):
-    result = execute(job, lambda _: None, StopSignal())
+    result = run_job(job, lambda _: None, StopSignal())
     assert result.error is None, result.error
     return result.run, read_run(result.run).final
 
@@ -84,10 +84,10 @@ def test_coarse_labels_are_trained_on_and_the_fine_ones_read(tmp_path):
 
 def test_another_data_set_is_read_and_fine_tuned_to(tmp_path):
     for split, number in (("train", 12), ("test", 5)):
-        for name, grey in (("dark", 30), ("light", 200)):
+        for name, gray in (("dark", 30), ("light", 200)):
             (tmp_path / "pictures" / split / name).mkdir(parents=True)
             for i in range(number):
-                image = Image.new("L", (8, 8), grey + i)
+                image = Image.new("L", (8, 8), gray + i)
                 image.putpixel((i % 8, 3), 120)
                 image.save(tmp_path / "pictures" / split / name / f"{i}.png")
     where = f"imagefolder:{tmp_path / 'pictures'}"
@@ -107,9 +107,9 @@ def test_tuning_and_hold_out_runs_never_look_at_the_transfer_set(tmp_path, monke
         raise AssertionError("the transfer set was looked at")
 
     for kind in ("tuning", "holdout"):
-        monkeypatch.setattr("nc_tools.experiment.final.measure_transfer", refuse)
+        monkeypatch.setattr("nc_tools.experiment.evaluate.test_set.measure_transfer", refuse)
         protocol = replace(PROTOCOL, primary="transfer/probe/accuracy")
-        result = execute(job_of(tmp_path, kind=kind, protocol=protocol), lambda _: None, StopSignal())
+        result = run_job(job_of(tmp_path, kind=kind, protocol=protocol), lambda _: None, StopSignal())
         final = read_run(result.run).final
         assert result.score == final["holdout/gen/balanced_accuracy"]
         assert not [key for key in final if key.startswith(("transfer/", "test/"))]
@@ -117,7 +117,7 @@ def test_tuning_and_hold_out_runs_never_look_at_the_transfer_set(tmp_path, monke
 
 def test_what_is_measured_besides_is_part_of_a_final_run_alone(tmp_path):
     job = job_of(tmp_path, protocol=Protocol())
-    sources = load(job.config.data)
+    sources = load_data(job.config.data)
     facts = facts_of(sources, sources.train.labels)
 
     def name(kind, **rules):
@@ -154,14 +154,14 @@ def test_a_primary_metric_must_be_a_final_value():
 )
 def test_a_comparison_by_transfer_without_a_transfer_set_is_refused(rules, told):
     with pytest.raises(ValueError, match=told):
-        check_transfer(Protocol(**rules), load(DataConfig()))
-    check_transfer(Protocol(**rules), load(DataConfig(coarse="digits-parity")))
+        check_transfer(Protocol(**rules), load_data(DataConfig()))
+    check_transfer(Protocol(**rules), load_data(DataConfig(coarse="digits-parity")))
 
 
 def refused(recipe, argv, capsys):
     module = recipe_module(RECIPE[recipe])
     with pytest.raises(SystemExit) as end:
-        main(module.ARMS, name=recipe, question=module.__doc__, protocol=module.PROTOCOL, argv=argv)
+        run_recipe(module.ARMS, name=recipe, question=module.__doc__, protocol=module.PROTOCOL, argv=argv)
     assert end.value.code == 2
     return capsys.readouterr().err
 
@@ -186,10 +186,10 @@ def test_settings_reach_the_fine_tuning_and_smoke_shortens_it(capsys):
         (["--set", "protocol.fine_tuning.training.epochs=3"], 3, 3),
         (["--smoke"], 2, 1),
     ):
-        main(module.ARMS, name="x", question="y", protocol=module.PROTOCOL, argv=["--print-config", *argv])
+        run_recipe(module.ARMS, name="x", question="y", protocol=module.PROTOCOL, argv=["--print-config", *argv])
         told = json.loads(capsys.readouterr().out)["protocol"]["fine_tuning"]
         assert (told["training"]["epochs"], len(told["rates"])) == (epochs, rates)
-    main(
+    run_recipe(
         module.ARMS, name="x", question="y", protocol=module.PROTOCOL,
         argv=["--print-config", "--set", "protocol.fine_tuning=None"],
     )  # fmt: skip
@@ -202,17 +202,17 @@ def test_the_recipes_are_decided_by_transfer_and_add_what_is_contrastive_to_cros
     assert list(module.ARMS) == ["linear", "etf", "supcon", "spread", "entropy"]
     assert module.PROTOCOL.primary == "transfer/probe/accuracy"
     assert len({config.data for config in module.ARMS.values()}) == 1
-    check_transfer(module.PROTOCOL, load(module.BASE.data))
+    check_transfer(module.PROTOCOL, load_data(module.BASE.data))
     for arm in ("supcon", "spread", "entropy"):
         names = [part.name for part in module.ARMS[arm].loss.arguments["terms"]]
-        assert names[0] == "CrossEntropy"
+        assert names[0] == "CrossEntropyLoss"
 
 
 # What the report says
 
 
 def compared(primary="transfer/probe/accuracy"):
-    from nc_tools.compare import compare_runs
+    from nc_tools.comparison import compare_runs
 
     runs = []
     for arm, level in (("linear", 0.8), ("etf", 0.7), ("spread", 0.9)):
@@ -255,13 +255,13 @@ def test_the_ranking_is_printed_with_its_n_and_written(tmp_path):
 
 
 def test_keys_of_transfer_are_named_and_only_accuracies_are_judged():
-    assert measure("transfer/scl/accuracy").label == "transfer, one layer and a skip connection"
-    assert measure("transfer/probe/accuracy").direction == "higher"
+    assert metric_info("transfer/scl/accuracy").label == "transfer, one layer and a skip connection"
+    assert metric_info("transfer/probe/accuracy").direction == "higher"
     for key in ("transfer/nc1_pinv", "transfer/cdnv", "transfer/ncc_1/interval", "transfer/lpft/lr"):
-        assert measure(key).direction == "neither"
-    assert measure("transfer/cdnv").value(2.5) == "2.5"
-    assert measure("transfer/layers/spearman").value(-0.4) == "-0.4"
-    assert measure("transfer/ncc_5/interval").value(0.04) == "4.0"
+        assert metric_info(key).direction == "neither"
+    assert metric_info("transfer/cdnv").value(2.5) == "2.5"
+    assert metric_info("transfer/layers/spearman").value(-0.4) == "-0.4"
+    assert metric_info("transfer/ncc_5/interval").value(0.04) == "4.0"
 
 
 def test_all_that_an_arm_of_two_views_leaves_is_finite(tmp_path):

@@ -1,4 +1,4 @@
-"""Features and head optimised freely: the losses' optima are those that theory and an independent solver give.
+"""Features and head optimized freely: the losses' optima are those that theory and an independent solver give.
 
 min over W (K, D) and H (N, D) of  mean_i CE(W h_i, y_i) + lambda / (2 N) (||W||^2 + ||H||^2)
 
@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from nc_tools.heads import LinearHead
-from nc_tools.losses import CrossEntropy, FeatureDecay, WeightedSum, term
+from nc_tools.losses import CrossEntropyLoss, FeatureDecayLoss, WeightedSumLoss, term
 from nc_tools.metrics import neural_collapse
 from nc_tools.records import Batch
 
@@ -23,7 +23,7 @@ K = 4
 Array = NDArray[np.float64]
 
 
-def optimised(counts: list[int], strength: float) -> tuple[Tensor, Tensor, Tensor]:
+def optimized(counts: list[int], strength: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return weight, features and labels at the optimum, found with this package's losses and head by L-BFGS."""
     labels = torch.arange(K).repeat_interleave(torch.tensor(counts))
     total = len(labels)
@@ -31,7 +31,7 @@ def optimised(counts: list[int], strength: float) -> tuple[Tensor, Tensor, Tenso
     head = LinearHead(K, K, bias=False, generator=generator).double()
     h = torch.randn(total, K, dtype=torch.float64, generator=generator).requires_grad_()
     # mean_i ||h_i||^2 / 2 is ||H||^2 / (2 N): the weight's decay has the same strength / N.
-    loss = WeightedSum([term(1.0, CrossEntropy()), term(strength, FeatureDecay())]).double()
+    loss = WeightedSumLoss([term(1.0, CrossEntropyLoss()), term(strength, FeatureDecayLoss())]).double()
     loss.set_progress(0.0)
     batch = Batch(h.detach(), labels, torch.arange(total))
     optimizer = torch.optim.LBFGS(
@@ -89,7 +89,7 @@ def seli(counts: list[int]) -> tuple[Array, Array]:
 
 
 def test_balanced_cross_entropy_ends_in_the_simplex() -> None:
-    weight, h, labels = optimised([5] * K, strength=0.02)
+    weight, h, labels = optimized([5] * K, strength=0.02)
     found = neural_collapse(h, labels, weight, num_classes=K)
     simplex = torch.eye(K, dtype=torch.float64) * K / (K - 1) - 1 / (K - 1)
     means = torch.stack([h[labels == k].mean(0) for k in range(K)])
@@ -105,7 +105,7 @@ def test_balanced_cross_entropy_ends_in_the_simplex() -> None:
 @pytest.mark.parametrize("strength", [0.05, 0.005])
 def test_imbalanced_cross_entropy_is_where_another_solver_finds_it(strength: float) -> None:
     counts = [10, 10, 1, 1]
-    weight, h, labels = optimised(counts, strength)
+    weight, h, labels = optimized(counts, strength)
     w, class_h = solved(counts, strength)
     # The optimum is unique up to a rotation of the features: Gram matrices and logits are what can be compared.
     np.testing.assert_allclose(weight @ weight.T, w @ w.T, atol=1e-4 * np.abs(w @ w.T).max())

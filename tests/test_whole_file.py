@@ -5,13 +5,13 @@ import stat
 
 import pytest
 
-from nc_tools.whole_file import whole_file
+from nc_tools._support.atomic_write import atomic_write
 
 
 def test_the_old_file_stays_until_the_block_has_ended_well(tmp_path):
     target = tmp_path / "told.txt"
     target.write_text("old")
-    with whole_file(target) as part:
+    with atomic_write(target) as part:
         part.write_text("new")
         assert part.parent == tmp_path  # a rename within a folder is one step
         assert target.read_text() == "old"
@@ -26,7 +26,7 @@ def test_what_fails_leaves_the_old_file_and_no_part(tmp_path, error, begun):
     target.write_text("old")
 
     def fail() -> None:
-        with whole_file(target) as part:
+        with atomic_write(target) as part:
             if begun:
                 part.write_text("ne")
             raise error
@@ -40,7 +40,7 @@ def test_what_fails_leaves_the_old_file_and_no_part(tmp_path, error, begun):
 def test_others_may_read_it_as_the_umask_says(tmp_path):
     before = os.umask(0o022)
     try:
-        with whole_file(tmp_path / "told.txt") as part:
+        with atomic_write(tmp_path / "told.txt") as part:
             part.write_text("new")
     finally:
         os.umask(before)

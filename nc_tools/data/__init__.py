@@ -1,11 +1,11 @@
 """Image data for a run: sources, long tails, label noise, hold-outs, and loaders that any epoch can be asked of."""
 
-from nc_tools.data.augmentation import Augment, Normalise, augment, augment_for
-from nc_tools.data.colour import ColourJitter
-from nc_tools.data.config import DataConfig
+from nc_tools.data.augment import Augment, Normalize, augment, augment_for
+from nc_tools.data.color_jitter import ColorJitter
 from nc_tools.data.cutout import Cutout
+from nc_tools.data.data_config import DataConfig
 from nc_tools.data.decode import UnreadableImageError
-from nc_tools.data.images import ImageFiles, Images, ImageSet
+from nc_tools.data.image_set import ImageFiles, Images, ImageSet
 from nc_tools.data.imbalance import (
     class_counts,
     long_tailed,
@@ -15,7 +15,16 @@ from nc_tools.data.imbalance import (
     subset_of_counts,
 )
 from nc_tools.data.instance_noise import InstanceNoise
-from nc_tools.data.label_noise import (
+from nc_tools.data.load_data import Sources, load_data
+from nc_tools.data.loader import BatchLoader, Loader, evaluation_batches, make_loader
+from nc_tools.data.mixing import CutMix, MixedBatches, Mixup
+from nc_tools.data.outlier_batches import BlendedOutliers, WithOutliers
+from nc_tools.data.rand_augment import RandAugment
+from nc_tools.data.sampling import BalancedSampling, ProgressiveSampling, SquareRootSampling
+from nc_tools.data.side_by_side import side_by_side
+from nc_tools.data.stream_loader import StreamLoader
+from nc_tools.data.subsets import Subsets, make_subsets
+from nc_tools.data.synthetic_noise import (
     CIFAR10_CONFUSIONS,
     AsymmetricNoise,
     MatrixNoise,
@@ -24,15 +33,6 @@ from nc_tools.data.label_noise import (
     SymmetricNoise,
     with_noise,
 )
-from nc_tools.data.loader import BatchLoader, Loader, evaluation_batches, make_loader
-from nc_tools.data.mixing import CutMix, MixedBatches, Mixup
-from nc_tools.data.outliers import BlendedOutliers, WithOutliers
-from nc_tools.data.pairs import side_by_side
-from nc_tools.data.rand_augment import RandAugment
-from nc_tools.data.sampling import BalancedSampling, ProgressiveSampling, SquareRootSampling
-from nc_tools.data.sources import Sources, load
-from nc_tools.data.stream import StreamLoader
-from nc_tools.data.subsets import Subsets, make_subsets
 
 __all__ = [
     "CIFAR10_CONFUSIONS",
@@ -41,7 +41,7 @@ __all__ = [
     "BalancedSampling",
     "BatchLoader",
     "BlendedOutliers",
-    "ColourJitter",
+    "ColorJitter",
     "CutMix",
     "Cutout",
     "DataConfig",
@@ -54,7 +54,7 @@ __all__ = [
     "MixedBatches",
     "Mixup",
     "Noise",
-    "Normalise",
+    "Normalize",
     "PairNoise",
     "ProgressiveSampling",
     "RandAugment",
@@ -69,7 +69,7 @@ __all__ = [
     "augment_for",
     "class_counts",
     "evaluation_batches",
-    "load",
+    "load_data",
     "long_tailed",
     "long_tailed_counts",
     "make_loader",

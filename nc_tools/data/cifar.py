@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from nc_tools.data.images import ImageSet
+from nc_tools.data.image_set import ImageSet
 
 
 def load_cifar(kind: str, root: Path | None) -> tuple[ImageSet, ImageSet]:

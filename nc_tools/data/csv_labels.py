@@ -1,4 +1,4 @@
-"""Training labels from a CSV, matched to images by path: human relabelling, noisy labels, corrections."""
+"""Training labels from a CSV, matched to images by path: human relabeling, noisy labels, corrections."""
 
 from __future__ import annotations
 

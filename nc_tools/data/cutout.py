@@ -10,10 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Cutout:
-    """Blank a square of each image, centred anywhere and cut off at the border.
+    """Blank a square of each image, centered anywhere and cut off at the border.
 
     So that no single part decides. Source: DeVries and Taylor 2017, section 3.2: 16 pixels on CIFAR-10, 8 on CIFAR-100.
-    As there, normalised inputs are set to zero, the mean colour of the training set.
+    As there, normalized inputs are set to zero, the mean color of the training set.
 
     Attributes:
         size: Side of the square in pixels.
@@ -35,14 +35,14 @@ class Cutout:
             raise ValueError(f"cutout's size is a side in whole pixels and must be at least 1, got {self.size!r}")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw a centre (y, x) in [0, 1) for each of ``count`` images (count, 2), float32."""
+        """Draw a center (y, x) in [0, 1) for each of ``count`` images (count, 2), float32."""
         return torch.rand(count, 2, generator=generator)
 
     def apply(self, inputs: Tensor, drawn: Tensor) -> Tensor:
         """Return the inputs with a square of zeros each.
 
         Args:
-            inputs: Normalised (N, C, H, W).
+            inputs: Normalized (N, C, H, W).
             drawn: (N, 2), on the same device.
 
         Returns:
@@ -54,8 +54,8 @@ class Cutout:
         # A product: masked_fill would lose the layout, and takes twice the time on a CPU.
         return inputs * kept.to(inputs.dtype)
 
-    def _inside(self, length: int, centre: Tensor) -> Tensor:
+    def _inside(self, length: int, center: Tensor) -> Tensor:
         """Tell which places along a side lie in the square (N, length)."""
-        first = (centre * length).long().clamp_(max=length - 1) - self.size // 2
-        place = torch.arange(length, device=centre.device)
+        first = (center * length).long().clamp_(max=length - 1) - self.size // 2
+        place = torch.arange(length, device=center.device)
         return (place >= first[:, None]) & (place < first[:, None] + self.size)

@@ -1,9 +1,9 @@
 """From image files of any kind to square uint8 images, by one stated rule.
 
-Orientation from EXIF is applied. Transparent images are laid on white. 16-bit grey is divided by 257; images
+Orientation from EXIF is applied. Transparent images are laid on white. 16-bit gray is divided by 257; images
 of 32-bit integers or floats are refused, since the file does not say what is white. Of an animation the first
-frame is taken. The shorter side is brought to size with antialiasing (bilinear) and the centre is kept. Grey
-files become RGB, unless grey is asked for.
+frame is taken. The shorter side is brought to size with antialiasing (bilinear) and the center is kept. Gray
+files become RGB, unless gray is asked for.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def decode_image(path: Path, image_size: int, channels: int) -> np.ndarray:
     Args:
         path: Image file.
         image_size: Side of the result in pixels.
-        channels: 3 for RGB or 1 for grey.
+        channels: 3 for RGB or 1 for gray.
 
     Returns:
         (C, image_size, image_size), uint8.

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nc_tools.data.cache import cache_file, files_key, read_cache, write_cache
 from nc_tools.data.decode import (
     Progress,
     UnreadableImageError,
@@ -18,7 +17,8 @@ from nc_tools.data.decode import (
     default_size,
     image_suffixes,
 )
-from nc_tools.data.images import ImageFiles, Images, ImageSet, digests, pixel_sums
+from nc_tools.data.decoded_cache import cache_file, files_key, read_cache, write_cache
+from nc_tools.data.image_set import ImageFiles, Images, ImageSet, digests, pixel_sums
 from nc_tools.data.imbalance import class_counts, split_holdout
 
 TEST_SHARE = 0.2
@@ -50,7 +50,7 @@ class FolderTree:
 
 
 @dataclass(frozen=True)
-class Reading:
+class FolderContents:
     """How the files of a folder are turned into images.
 
     Attributes:
@@ -167,7 +167,7 @@ def choose_size(tree: FolderTree) -> int:
     return default_size(tree.root, tree.train.paths)
 
 
-def read_listing(tree: FolderTree, listing: Listing, how: Reading) -> tuple[Images, tuple[str, ...]]:
+def read_listing(tree: FolderTree, listing: Listing, how: FolderContents) -> tuple[Images, tuple[str, ...]]:
     """Decode one split, from the cache where it holds.
 
     Returns:
@@ -205,7 +205,7 @@ def read_listing(tree: FolderTree, listing: Listing, how: Reading) -> tuple[Imag
     return images, tuple(unreadable)
 
 
-def _decode(root: Path, paths: tuple[str, ...], how: Reading) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _decode(root: Path, paths: tuple[str, ...], how: FolderContents) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Decode all files once; damaged ones leave no row."""
     shape = (how.channels, how.image_size, how.image_size)
     images = torch.empty(len(paths) if how.in_memory else 0, *shape, dtype=torch.uint8)

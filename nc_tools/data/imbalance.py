@@ -1,4 +1,4 @@
-"""Long-tailed subsets and stratified splits of a labelled set, as index tensors."""
+"""Long-tailed subsets and stratified splits of a labeled set, as index tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nc_tools.data.config import Profile, Protocol, check_own_counts
+from nc_tools.data.data_config import Profile, Protocol, check_own_counts
 
 
 def class_counts(labels: Tensor, num_classes: int) -> Tensor:

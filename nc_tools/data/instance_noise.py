@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nc_tools.data.images import Images, mean_std
+from nc_tools.data.image_set import Images, mean_std
 from nc_tools.data.noise_rate import check_rate
 
 _SIDE = 32
@@ -18,9 +18,9 @@ _BLOCK = 2048
 
 @dataclass(frozen=True)
 class InstanceNoise:
-    """Images that look alike are mislabelled alike: noise by a random linear map of the pixels.
+    """Images that look alike are mislabeled alike: noise by a random linear map of the pixels.
 
-    For an image x of class y, standardised by channel, with a matrix W_y (pixels x K) of standard normal numbers for
+    For an image x of class y, standardized by channel, with a matrix W_y (pixels x K) of standard normal numbers for
     each class and a flip probability q drawn from a normal distribution of mean ``rate`` and standard deviation
     ``spread``, cut to [0, 1]:
 

@@ -8,11 +8,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from nc_tools.data.augmentation import Augment, Normalise
-from nc_tools.data.batches import TrainingBatches
-from nc_tools.data.images import Images, ImageSet
+from nc_tools.data.augment import Augment, Normalize
+from nc_tools.data.image_set import Images, ImageSet
 from nc_tools.data.sampling import Sampling
-from nc_tools.data.stream import PixelStream, StreamLoader, default_workers
+from nc_tools.data.stream_loader import PixelStream, StreamLoader, default_workers
+from nc_tools.data.training_batches import TrainingBatches
 from nc_tools.records import Batch
 
 BatchLoader: TypeAlias = "Loader | StreamLoader"
@@ -31,7 +31,8 @@ class Loader(TrainingBatches):
         seed: The run's seed.
         device: Where the batches are made.
         channels_last: Memory layout of the inputs.
-        views: How many augmented views of each image a batch holds: 1, or 2 with the other one in ``Batch.second``. The
+        views: How many augmented views of each image a batch holds: 1, or 2 with the other one in
+        ``Batch.second_view``. The
             first is the same either way.
         tags: Which classes are in each image of the whole set (N, K), bool, where it may have several; each batch
             holds its own in ``Batch.tags``.
@@ -155,7 +156,7 @@ def evaluation_batches(
     where = torch.device(device)
     chosen = torch.arange(len(images)) if indices is None else indices
     batches = list(torch.split(chosen, batch_size)) if len(chosen) else []
-    normalise = Normalise(mean, std, device=where, channels_last=channels_last)
+    normalize = Normalize(mean, std, device=where, channels_last=channels_last)
     pixels = PixelStream(images, where, default_workers(images) if workers is None else workers)
     for index, raw in zip(batches, pixels.read(batches), strict=True):
-        yield Batch(normalise(raw), images.labels[index].to(where), index.to(where))
+        yield Batch(normalize(raw), images.labels[index].to(where), index.to(where))

@@ -15,11 +15,11 @@ from nc_tools.records import Batch
 from nc_tools.seeds import stream_seed
 
 
-class Draw(NamedTuple):
+class MixingDraw(NamedTuple):
     """What is drawn for one batch: the first image's share, and a point of the picture, (y, x) in [0, 1)."""
 
     share: float
-    centre: tuple[float, float]
+    center: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Mixup:
     """Train on weighted means of two images: x = lam x_i + (1 - lam) x_j, lam from Beta(alpha, alpha).
 
     Smooths the decision between classes and calibrates. Source: Zhang et al. 2018, eq. 1 and algorithm 1, with one lam
-    for each batch as in their code. Under :class:`~nc_tools.losses.DeferredReweighting` it is the mixup-DRW of the
+    for each batch as in their code. Under :class:`~nc_tools.losses.DeferredReweightingLoss` it is the mixup-DRW of the
     long-tail literature.
 
     Attributes:
@@ -35,7 +35,7 @@ class Mixup:
         until: Share of training after which batches are pure again, in (0, 1].
 
     Example:
-        >>> Mixup().blend(torch.tensor([[4.0]]), torch.tensor([[8.0]]), Draw(0.75, (0.0, 0.0)))
+        >>> Mixup().blend(torch.tensor([[4.0]]), torch.tensor([[8.0]]), MixingDraw(0.75, (0.0, 0.0)))
         (tensor([[5.]]), 0.75)
     """
 
@@ -45,7 +45,7 @@ class Mixup:
     def __post_init__(self) -> None:
         _check(self)
 
-    def blend(self, inputs: Tensor, others: Tensor, draw: Draw) -> tuple[Tensor, float]:
+    def blend(self, inputs: Tensor, others: Tensor, draw: MixingDraw) -> tuple[Tensor, float]:
         """Return the mixed inputs, and the share of the first ones in them."""
         return torch.lerp(others, inputs, draw.share), draw.share
 
@@ -55,7 +55,7 @@ class CutMix:
     """Paste a box of another image: its area is 1 - lam of the picture, lam from Beta(alpha, alpha).
 
     Keeps the pictures natural where mixup makes them transparent. Source: Yun et al. 2019, eq. 1 and 2, with the same
-    box for the whole batch as in their code: centred anywhere, cut off at the border, and lam then set to the share
+    box for the whole batch as in their code: centered anywhere, cut off at the border, and lam then set to the share
     of the picture that was kept.
 
     Attributes:
@@ -64,7 +64,7 @@ class CutMix:
 
     Example:
         >>> white, black = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
-        >>> mixed, share = CutMix().blend(white, black, Draw(0.0, (0.5, 0.0)))
+        >>> mixed, share = CutMix().blend(white, black, MixingDraw(0.0, (0.5, 0.0)))
         >>> mixed.flatten().tolist(), share
         ([0.0, 1.0, 0.0, 1.0], 0.5)
     """
@@ -75,7 +75,7 @@ class CutMix:
     def __post_init__(self) -> None:
         _check(self)
 
-    def blend(self, inputs: Tensor, others: Tensor, draw: Draw) -> tuple[Tensor, float]:
+    def blend(self, inputs: Tensor, others: Tensor, draw: MixingDraw) -> tuple[Tensor, float]:
         """Return the images with their boxes, and the share of the first ones in them.
 
         Raises:
@@ -85,8 +85,8 @@ class CutMix:
             raise ValueError(f"CutMix cuts images (N, C, H, W), got inputs of shape {tuple(inputs.shape)}: take Mixup")
         height, width = inputs.shape[2:]
         side = math.sqrt(1 - draw.share)
-        top, bottom = _span(height, side, draw.centre[0])
-        left, right = _span(width, side, draw.centre[1])
+        top, bottom = _span(height, side, draw.center[0])
+        left, right = _span(width, side, draw.center[1])
         mixed = inputs.clone()
         mixed[..., top:bottom, left:right] = others[..., top:bottom, left:right]
         return mixed, 1 - (bottom - top) * (right - left) / (height * width)
@@ -108,7 +108,7 @@ class Batches(Protocol):
 class MixedBatches:
     """Training batches, each mixed with itself shifted by one place.
 
-    Batches come shuffled, so a sample's neighbour is as random a partner as a drawn one, and each sample is once the
+    Batches come shuffled, so a sample's neighbor is as random a partner as a drawn one, and each sample is once the
     first and once the second: class counts within the batch, and so the class weights of losses, are the same on both
     sides. Labels are never averaged: the batch carries a partner, which is the same inputs under the other labels, and
     :func:`~nc_tools.training.batch_terms` weighs the two losses. ``labels`` are those of the larger share, which is
@@ -155,7 +155,7 @@ class MixedBatches:
         )
 
 
-def draw_mixing(alpha: float, steps: int, seed: int, epoch: int) -> list[Draw]:
+def draw_mixing(alpha: float, steps: int, seed: int, epoch: int) -> list[MixingDraw]:
     """Draw an epoch's shares and points from the stream ("mix", epoch).
 
     From numpy's legacy generator, because torch has no Beta distribution that draws from a given generator, and because
@@ -165,10 +165,10 @@ def draw_mixing(alpha: float, steps: int, seed: int, epoch: int) -> list[Draw]:
     generator = np.random.RandomState(bits)
     shares = generator.beta(alpha, alpha, steps).tolist()
     points = generator.random_sample((steps, 2)).tolist()
-    return [Draw(share, (y, x)) for share, (y, x) in zip(shares, points, strict=True)]
+    return [MixingDraw(share, (y, x)) for share, (y, x) in zip(shares, points, strict=True)]
 
 
-def mix(batch: Batch, how: BatchMixing, draw: Draw) -> Batch:
+def mix(batch: Batch, how: BatchMixing, draw: MixingDraw) -> Batch:
     """Mix a batch with itself shifted by one place.
 
     Args:
@@ -182,7 +182,7 @@ def mix(batch: Batch, how: BatchMixing, draw: Draw) -> Batch:
     Raises:
         ValueError: If the batch has two views.
     """
-    if batch.second is not None:
+    if batch.second_view is not None:
         raise ValueError("a batch of two views cannot be mixed, because a view must show one image: use views=1")
     rolled = replace(
         batch,
@@ -198,8 +198,8 @@ def mix(batch: Batch, how: BatchMixing, draw: Draw) -> Batch:
     return replace(most, inputs=inputs, partner=partner, share=share)
 
 
-def _span(length: int, side: float, centre: float) -> tuple[int, int]:
-    half, middle = int(length * side) // 2, int(length * centre)
+def _span(length: int, side: float, center: float) -> tuple[int, int]:
+    half, middle = int(length * side) // 2, int(length * center)
     return max(middle - half, 0), min(middle + half, length)
 
 

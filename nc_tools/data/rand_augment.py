@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nc_tools.data.colour import blend, blurred, grey
-from nc_tools.data.tables import (
+from nc_tools.data.color_jitter import blend, blurred, gray
+from nc_tools.data.level_tables import (
     autocontrast_table,
     brightness_table,
     contrast_table,
@@ -23,7 +23,7 @@ from nc_tools.data.tables import (
 OPERATIONS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate",
     "brightness", "contrast", "posterize", "solarize", "autocontrast", "equalize",
-    "colour", "sharpness",
+    "color", "sharpness",
 )  # fmt: skip
 _NUMBER = {name: number for number, name in enumerate(OPERATIONS)}
 _LARGEST = 30
@@ -41,9 +41,9 @@ class RandAugment:
     identity             nothing
     shear_x, shear_y     by a tangent of +-.3 m, the upper left corner staying
     translate_x, _y      by +-.453 m of the side, in whole pixels
-    rotate               by +-30 m degrees around the centre
+    rotate               by +-30 m degrees around the center
     brightness,          blended by 1 +- .9 m with black, with the mean luma,
-    contrast, colour,    with the luma, with a blurred copy
+    contrast, color,    with the luma, with a blurred copy
     sharpness
     posterize            to 8 - 4 m bits, rounded
     solarize             levels from 255 (1 - m) on turned into their negative
@@ -127,7 +127,7 @@ def _moved(images: Tensor, number: Tensor, sign: Tensor, size: float) -> Tensor:
     shift_x = where("translate_x", float(int(_SHIFT * size * width)))
     shift_y = where("translate_y", float(int(_SHIFT * size * height)))
     angle = where("rotate", _DEGREES * size).deg2rad()
-    # Where each pixel comes from, in pixels from the centre: x' = a x + b y + c, y' = d x + e y + f. Shears hold the
+    # Where each pixel comes from, in pixels from the center: x' = a x + b y + c, y' = d x + e y + f. Shears hold the
     # upper left corner, at (-width / 2, -height / 2).
     cos, sin = angle.cos(), angle.sin()
     rows = (
@@ -166,8 +166,8 @@ def _table(images: Tensor, number: Tensor, sign: Tensor, size: float) -> Tensor:
 def _blended(images: Tensor, number: Tensor, sign: Tensor, size: float) -> Tensor:
     """Blend with the luma or with a blurred copy."""
     pixels = images.float()
-    faded = number == _NUMBER["colour"] if images.shape[1] == 3 else torch.zeros_like(number, dtype=torch.bool)
+    faded = number == _NUMBER["color"] if images.shape[1] == 3 else torch.zeros_like(number, dtype=torch.bool)
     softened = number == _NUMBER["sharpness"]
-    base = torch.where(faded.view(-1, 1, 1, 1), grey(pixels).floor_(), blurred(pixels).round_())
+    base = torch.where(faded.view(-1, 1, 1, 1), gray(pixels).floor_(), blurred(pixels).round_())
     strength = torch.where(faded | softened, 1 + sign * (_BLEND * size), 1.0)
     return blend(base, pixels, strength).to(torch.uint8)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nc_tools.data.config import DataConfig
+from nc_tools.data.data_config import DataConfig
 from nc_tools.data.imbalance import class_counts, long_tailed, own_counts, split_holdout, subset_of_counts
-from nc_tools.data.sources import Sources
+from nc_tools.data.load_data import Sources
 from nc_tools.seeds import stream
 
 
@@ -53,7 +53,7 @@ def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: T
         ValueError: If a class would have no training sample, naming it.
 
     Example:
-        >>> from nc_tools.data.sources import load
+        >>> from nc_tools.data.load_data import load
         >>> config = DataConfig(imbalance=10)
         >>> make_subsets(load(config), config, seed=0).counts.tolist()
         [89, 68, 53, 41, 31, 24, 19, 14, 11, 8]

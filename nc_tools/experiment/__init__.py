@@ -1,7 +1,7 @@
 """Comparisons: arms, the rules that they share, and the runs that follow from them."""
 
-from nc_tools.experiment.config import Knob, ModelConfig, Protocol, RunConfig
-from nc_tools.experiment.load import TrainedModel, load_run
-from nc_tools.experiment.main import main
+from nc_tools.experiment.recipe_cli import run_recipe
+from nc_tools.experiment.run_config import ModelConfig, Protocol, RunConfig, TunedParameter
+from nc_tools.experiment.trained_model import TrainedModel, load_run
 
-__all__ = ["Knob", "ModelConfig", "Protocol", "RunConfig", "TrainedModel", "load_run", "main"]
+__all__ = ["ModelConfig", "Protocol", "RunConfig", "TrainedModel", "TunedParameter", "load_run", "run_recipe"]

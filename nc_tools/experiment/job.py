@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nc_tools.experiment.config import Protocol, RunConfig
+from nc_tools.experiment.run_config import Protocol, RunConfig
 
 Kind = Literal["tuning", "holdout", "final"]
 

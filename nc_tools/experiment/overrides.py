@@ -9,9 +9,9 @@ import typing
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from nc_tools.experiment.kinds import fits, hints_of, options, told
+from nc_tools._support.suggestions import did_you_mean
+from nc_tools.experiment.type_check import fits, hints_of, options, type_name
 from nc_tools.spec import Spec
-from nc_tools.suggestions import did_you_mean
 
 C = TypeVar("C")
 
@@ -91,7 +91,7 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
             f"{name} must be a spec, which a recipe's file writes, got {value!r}: a setting changes one of its "
             f"arguments, as in {name}.argument=value"
         )
-    raise ValueError(f"{name} must be {told(hint)}, got {value!r}")
+    raise ValueError(f"{name} must be {type_name(hint)}, got {value!r}")
 
 
 def _frozen(value: Any) -> Any:

@@ -1,304 +1,279 @@
-"""A comparison from beginning to end: check, tune, hold-out runs, final runs, report."""
+"""Make one run: train, measure, write it all down."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
-from rich.console import Console
 
-from nc_tools.compare.measures import check_known
-from nc_tools.experiment.config import Protocol, RunConfig
-from nc_tools.experiment.display import Display
-from nc_tools.experiment.encode import encode
-from nc_tools.experiment.execute import identify
-from nc_tools.experiment.job import Job, JobResult, Kind
-from nc_tools.experiment.kinds import check_kinds
-from nc_tools.experiment.overrides import put
-from nc_tools.experiment.setup import DataFacts, build_loss, build_model, check_outliers, facts_of, open_data
-from nc_tools.experiment.transfer import check_transfer
-from nc_tools.experiment.tuning import Score, Tuned, mean_over_seeds, tune
-from nc_tools.experiment.workers import Workers
-from nc_tools.interruption import Killed, StopSignal
-from nc_tools.losses.base import LossTerm
-from nc_tools.tracking import mend
-from nc_tools.tracking.files import write_json
-from nc_tools.training.optim import make_optimizer
-from nc_tools.training.terms import check_mixing
+from nc_tools._support.signals import Killed, StopSignal
+from nc_tools.evaluation.evaluator import accuracy_metrics, collapse_metrics, collect, label_noise_metrics
+from nc_tools.experiment.build import Data, DataFacts, build_loss, build_model, facts_of, open_data
+from nc_tools.experiment.decoupled_stage import second_stage
+from nc_tools.experiment.evaluate.noisy_labels import transition_values
+from nc_tools.experiment.evaluate.test_set import measure_final
+from nc_tools.experiment.job import Job, JobResult, Progress
+from nc_tools.experiment.noise_estimation import FirstStage, first_stage
+from nc_tools.experiment.run_config import RunConfig
+from nc_tools.experiment.serialize import encode, run_hash, settings
+from nc_tools.experiment.stage_checkpoints import Checkpoints
+from nc_tools.experiment.weight_files import save_weights
+from nc_tools.losses.loss_term import LossTerm
+from nc_tools.metrics import fit_temperature
+from nc_tools.models.classifier import Classifier
+from nc_tools.seeds import stream
+from nc_tools.tracking import RunIdentity, RunRecord, read_run
+from nc_tools.training import NonFiniteLossError, fit
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Where and how a comparison runs; a result depends on it by rounding and precision alone.
-
-    Attributes:
-        out: The output folder.
-        device: Such as "cpu" or "cuda:0".
-        workers: Runs side by side.
-        threads: CPU threads of each.
-        resume: Go on from checkpoints of unfinished runs.
-        tracking_uri: Where MLflow shows the runs; None for a store in the output folder.
-    """
-
-    out: Path
-    device: str
-    workers: int
-    threads: int
-    resume: bool = False
-    tracking_uri: str | None = None
+PRIMARY = "gen/balanced_accuracy"
+# What a final run shows of its hold-out run, epoch by epoch, beside collapse; the rest is in that run's own record.
+HOLDOUT_CURVES = ("holdout/gen/accuracy", f"holdout/{PRIMARY}", "holdout/cal/nll", "holdout/cal/ece")
+Report = Callable[[Progress], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is compared.
-
-    Attributes:
-        name: Of the comparison, and of its MLflow experiment.
-        question: One sentence or more, shown above the report.
-        arms: Arms by name; the first is the baseline.
-        protocol: The rules that all share.
-    """
-
-    name: str
-    question: str
-    arms: Mapping[str, RunConfig]
-    protocol: Protocol
-
-    @property
-    def baseline(self) -> str:
-        """The arm that the others are paired against."""
-        return next(iter(self.arms))
-
-    @property
-    def suite(self) -> str:
-        """A hash of all that is compared, which tells this comparison from another in the same folder."""
-        text = json.dumps([self.name, encode(dict(self.arms)), encode(self.protocol)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def run_plan(plan: Plan, options: Options, console: Console) -> None:
-    """Make every run of a comparison that was not made before, and leave their records.
+def run_job(job: Job, report: Report, stop: StopSignal) -> JobResult:
+    """Make a run, or find that it was made before.
 
     Args:
-        plan: What to compare.
-        options: Where and how.
-        console: Where progress is shown.
+        job: What to do.
+        report: Called with signs of life.
+        stop: When set, the run ends between two steps as KILLED, with a checkpoint.
 
-    Raises:
-        ValueError: If arms differ in their data, an arm cannot be built from them, no trial of the baseline gave a
-            score, or another comparison is writing to the folder.
-        Killed: After Ctrl-C or SIGTERM, when every run in progress has been written down.
+    Returns:
+        How it ended: finished, stopped, or with a loss that diverged. Any other error is raised, and noted in the run's
+        record once there is one.
     """
-    options.out.mkdir(parents=True, exist_ok=True)
-    with _alone(options.out), StopSignal() as stop, Display(console) as display:
-        mend(options.out)
-        facts = _check(plan, options, display, stop)
-        _write_experiment(plan, options.out, [])
-        with Workers(options.workers, options.threads) as workers:
-            _Comparison(plan, options, facts, workers, display, stop).make()
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the output folder; the lock goes with the process, however it ends."""
-    lock = FileLock(out / ".comparison.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(
-            f"one comparison at a time may write to {out}, and another is doing so: wait for it, or give another --out"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _check(plan: Plan, options: Options, display: Display, stop: StopSignal) -> DataFacts:
-    """Read the data and build every arm once, so that what cannot work is said before hours of training."""
-
-    def told(done: int, total: int) -> None:
-        if stop.requested:
-            raise Killed
-        display.reading(done, total)
-
-    device = torch.device("cpu")
-    check_known(plan.protocol.primary)
-    configs = {config.data for config in plan.arms.values()}
-    if len(configs) != 1:
-        raise ValueError("all arms of a comparison must have the same data, but they differ: make two comparisons")
-    first = plan.arms[plan.baseline]
-    data = open_data(first, seed=plan.protocol.seeds[0], device=device, cache=options.out / "cache", told=told)
-    if data.sources.skipped:
-        names = ", ".join(data.sources.skipped[:5])
-        display.note(f"{len(data.sources.skipped)} unreadable images left out: {names}")
-    check_transfer(plan.protocol, data.sources)
-    facts = facts_of(data.sources, data.sources.train.labels[data.subsets.train])
-    display.note(
-        f"{first.data.source}: {len(data.subsets.train)} training images of {facts.num_classes} classes "
-        f"({max(facts.class_counts)} to {min(facts.class_counts)} each), {len(data.sources.test)} test images, "
-        f"{facts.in_channels} x {facts.image_size} x {facts.image_size}"
+    device = torch.device(job.device)
+    data = open_data(
+        job.config,
+        seed=job.seed,
+        device=device,
+        cache=job.root / "cache",
     )
-    exposed = []
-    for name, config in plan.arms.items():
-        try:
-            check_kinds(config)
-            losses = _build_all(config, facts)
-        except (ValueError, TypeError) as error:
-            raise type(error)(f"arm {name}: {error}") from error
-        exposed += [name] if any(loss.needs_outliers for loss in losses) else []
-    if first.data.outliers is not None:
-        use = f"trained against by {', '.join(exposed)}" if exposed else "not used: no arm's loss trains against them"
-        display.note(f"outliers ({first.data.outliers}): {use}")
-    return facts
+    indices = data.subsets.train if job.kind == "final" else data.subsets.fit
+    facts = facts_of(data.sources, data.sources.train.labels[indices])
+    identity = identify(job, facts)
+    path = job.root / "runs" / identity.run_id
+    if (done := _already(path, job)) is not None:
+        return done
+    try:
+        with _begin(job, identity, path) as record:
+            run = _Run(job, data, facts, record, report, stop)
+            return run.make(indices)
+    except Killed as error:
+        return JobResult(path, "KILLED", error=error.reason)
+    except NonFiniteLossError as error:
+        return JobResult(path, "FAILED", error=str(error), diverged=True)
 
 
-def _build_all(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
-    """Build an arm as it is and with every value of its knob; return the losses."""
-    variants = [put(config, config.knob.path, value) for value in config.knob.values]
-    builds = config.knob.path.partition(".")[0] in ("head", "loss", "model")
-    losses = []
-    for variant in [config, *variants] if builds else [config]:
-        model = build_model(variant, facts, seed=0, draw=0)
-        loss = build_loss(variant, facts, model.head.feature_dim)
-        check_outliers(variant, loss)
-        check_mixing(variant.training.mixing, loss, model.head)
-        make_optimizer(model, variant.optim, loss)
-        if variant.optim.sharpness is not None:
-            variant.optim.sharpness.ascent(loss, facts.class_counts)
-        if variant.second_stage is not None:
-            variant.second_stage.check(model.head)
-        losses.append(loss)
-    return losses
+def identify(job: Job, facts: DataFacts) -> RunIdentity:
+    """Write down who a run is; its hash decides whether it has been made before."""
+    rules = job.protocol
+    decides: list[object] = [job.kind, facts.fingerprint, str(job.config.training.dtype_on(torch.device(job.device)))]
+    if job.kind != "tuning":
+        decides += [rules.curve_points, rules.curve_samples, rules.transfer_samples]
+        decides += [] if rules.suspects is None else [rules.suspects]
+    if job.kind == "final":
+        decides += [] if rules.fine_tuning is None else [encode(rules.fine_tuning)]
+        decides += ["rank_layers"] if rules.rank_layers else []
+    return RunIdentity(
+        kind=job.kind,
+        arm=job.arm,
+        seed=job.seed,
+        draw=job.draw,
+        experiment=job.experiment,
+        suite=job.suite,
+        config=settings(job.config),
+        data={"name": job.config.data.source, **dataclasses.asdict(facts), **_exposure(job.config)},
+        config_hash=run_hash(job.config, *decides, job.seed, job.draw),
+        group_hash=run_hash(job.config, *decides),
+    )
 
 
-class _Comparison:
-    """The stages of a comparison, over one set of workers."""
+def _exposure(config: RunConfig) -> dict[str, str]:
+    """Say what the run trains against, where its loss does: other arms of the same data do not."""
+    needs = any(issubclass(cls, LossTerm) and cls.needs_outliers for cls in config.loss.classes())
+    return {"outliers": config.data.outliers} if needs and config.data.outliers is not None else {}
+
+
+def _already(path: Path, job: Job) -> JobResult | None:
+    """Return the result of a run that was made before: finished, or a trial whose loss diverged."""
+    if not path.exists():
+        return None
+    try:
+        run = read_run(path)
+    except (OSError, ValueError):
+        return None
+    if run.status == "FINISHED":
+        return JobResult(path, "FINISHED", run.final.get(f"holdout/{PRIMARY}"), again=True)
+    if job.kind == "tuning" and run.status == "FAILED" and "NonFiniteLossError" in (run.error or ""):
+        return JobResult(path, "FAILED", error=run.error, again=True, diverged=True)
+    return None
+
+
+def _begin(job: Job, identity: RunIdentity, path: Path) -> RunRecord:
+    checkpoints = Checkpoints(path)
+    if job.resume and checkpoints.exist:
+        return RunRecord.open(path, step=checkpoints.epochs_done())
+    return RunRecord.create(job.root, identity)
+
+
+class _Run:
+    """The parts of a run that its epochs and its end have in common."""
 
     def __init__(
-        self,
-        plan: Plan,
-        options: Options,
-        facts: DataFacts,
-        workers: Workers,
-        display: Display,
-        stop: StopSignal,
+        self, job: Job, data: Data, facts: DataFacts, record: RunRecord, report: Report, stop: StopSignal
     ) -> None:
-        self.plan = plan
-        self.options = options
+        self.job = job
+        self.data = data
         self.facts = facts
-        self.workers = workers
-        self.display = display
+        self.record = record
+        self.report = report
         self.stop = stop
-        self.lost: list[str] = []
-        self.rounds = 0
+        self.training = job.config.training
+        self.epochs = job.config.epochs
+        self.dtype = self.training.dtype_on(data.device)
+        self.best_epoch, self.borrowed = _from_holdout_run(job.holdout_run)
 
-    def make(self) -> None:
-        tuned = tune(self.plan.arms, self.plan.protocol, self._trials)
-        tuned.notes += self.lost
-        write_json(self.options.out / "tuning.json", tuned.to_json())
-        for note in tuned.notes:
-            self.display.note(f"tuning: {note}")
-        if self.plan.baseline not in tuned.configs:
-            raise ValueError(
-                f"no trial of the baseline {self.plan.baseline} gave a score at the rates {tuned.grid}: "
-                + (self.lost[0] if self.lost else "all diverged, try lower ones with --set protocol.rates=...")
+    def make(self, indices: torch.Tensor) -> JobResult:
+        job, device = self.job, self.data.device
+        # Both belong to the process, which may have made a run of another arm before.
+        torch.use_deterministic_algorithms(self.training.deterministic)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        model = build_model(job.config, self.facts, seed=job.seed, draw=job.draw)
+        self.training.place(model, device)
+        checkpoints = Checkpoints(self.record.path)
+        before = first_stage(job, self.data, self.facts, indices, checkpoints.first, self.stop)
+        loss = build_loss(job.config, self.facts, model.head.feature_dim, transition=before.transition).to(device)
+        self.curve_indices = self._sample(indices)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(job.seed)  # dropout, the one thing that draws from the global stream
+            fitted = fit(
+                model,
+                loss,
+                self.data.batches_for(loss, indices),
+                self.training,
+                job.config.optim,
+                seed=job.seed,
+                class_counts=self.facts.class_counts,
+                epoch_end=self.epoch_end,
+                checkpoint=checkpoints.main,
+                resume=job.resume,
+                stop=self.stop,
+                keep_last=job.config.second_stage is not None,
             )
-        finals = self._jobs("final", tuned, self.plan.protocol.draws)
-        held = self._jobs("holdout", tuned, min(self.plan.protocol.holdout_draws, self.plan.protocol.draws))
-        results = dict(zip(((j.arm, j.seed, j.draw) for j in held), self._run("hold-out runs", held), strict=True))
-        self._final(finals, results)
+            after = second_stage(
+                job,
+                self.data,
+                self.facts,
+                fitted.model,
+                indices,
+                epoch_end=self.epoch_end,
+                checkpoint=checkpoints.second,
+                stop=self.stop,
+            )
+        final = self._measure(fitted.model, indices)
+        final |= self._cost(before, fitted.seconds + after, len(indices), model)
+        if job.kind != "tuning":
+            save_weights(fitted.model, self.record.path / "weights.safetensors")
+        self.record.finish(final)
+        checkpoints.remove()
+        return JobResult(self.record.path, "FINISHED", final.get(f"holdout/{PRIMARY}"))
 
-    def _final(self, jobs: Sequence[Job], held: Mapping[tuple[str, int, int], JobResult]) -> None:
-        """Make the final runs; those whose hold-out run an accident ended are listed, and made with the next try."""
-        rows: list[dict[str, Any]] = []
-        ready: list[tuple[Job, dict[str, Any]]] = []
-        for job in jobs:
-            draw = max(d for arm, seed, d in held if (arm, seed) == (job.arm, job.seed) and d <= job.draw)
-            holdout = held[job.arm, job.seed, draw]
-            row = self._row(job)
-            rows.append(row)
-            if holdout.status == "FINISHED" or holdout.diverged:
-                run = holdout.run if holdout.status == "FINISHED" else None
-                ready.append((replace(job, holdout_run=run), row))
-            else:
-                row |= {"status": "KILLED", "error": f"its hold-out run did not end: {holdout.error}"}
-        _write_experiment(self.plan, self.options.out, rows)
-        results = self._run("final runs", [job for job, _ in ready])
-        for (_, row), result in zip(ready, results, strict=True):
-            row |= {"status": result.status, "error": result.error}
-        _write_experiment(self.plan, self.options.out, rows)
+    def epoch_end(self, epoch: int, values: dict[str, float], model: Classifier) -> None:
+        """Measure and write down what an epoch gave; called by the loop."""
+        last = epoch == self.epochs
+        told: dict[str, float] = dict(values)
+        if self.job.kind == "holdout":
+            told |= self._holdout(model)
+        if self.job.kind != "tuning" and (last or epoch in curve_epochs(self.epochs, self._points())):
+            told |= self._curve(model)
+        told |= self.borrowed.get(epoch, {})
+        if epoch == self.best_epoch:
+            save_weights(model, self.record.path / "best.safetensors")
+        self.record.log(epoch, told)
+        self.report(Progress(self.job.label, epoch, self.epochs))
 
-    def _row(self, job: Job) -> dict[str, Any]:
-        run_id = identify(job, self.facts).run_id
-        planned = {"status": "PLANNED", "error": None}
-        return {"arm": job.arm, "seed": job.seed, "draw": job.draw, "run_id": run_id, **planned}
+    def _points(self) -> int:
+        return self.job.protocol.curve_points
 
-    def _jobs(self, kind: Kind, tuned: Tuned, draws: int) -> list[Job]:
-        """Plan runs seed by seed, so that whole seeds are there when time runs out."""
-        return [
-            self._job(kind, arm, config, seed, draw)
-            for seed in self.plan.protocol.seeds
-            for arm, config in tuned.configs.items()
-            for draw in range(draws if config.has_draws else 1)
-        ]
+    def _sample(self, indices: torch.Tensor) -> torch.Tensor:
+        most = self.job.protocol.curve_samples
+        if len(indices) <= most:
+            return indices
+        chosen = torch.randperm(len(indices), generator=stream(self.job.seed, "subsample"))[:most]
+        return indices[chosen.sort().values]
 
-    def _trials(self, settings: Sequence[tuple[str, RunConfig]]) -> list[Score]:
-        seeds = self.plan.protocol.tuning_seeds
-        jobs = [self._job("tuning", arm, config, seed, 0) for arm, config in settings for seed in seeds]
-        self.rounds += 1
-        results = self._run(f"tuning, round {self.rounds}", jobs)
-        # A trial that an accident ended counts like a diverged one: the reader must know that the arm lost it.
-        self.lost += [
-            f"{job.arm}: a trial at rate {job.config.optim.lr} was lost ({result.error})"
-            for job, result in zip(jobs, results, strict=True)
-            if result.unexpected
-        ]
-        return mean_over_seeds([r.score if r.status == "FINISHED" else None for r in results], len(seeds))
+    def _holdout(self, model: Classifier) -> dict[str, float]:
+        batches = self.data.plain_batches(self.data.sources.train, self.data.subsets.holdout)
+        self._held = collect(model, batches, dtype=self.dtype)
+        return accuracy_metrics(self._held, torch.tensor(self.facts.class_counts), "holdout")
 
-    def _run(self, stage: str, jobs: Sequence[Job]) -> list[JobResult]:
-        self.display.stage(stage, len(jobs))
-        results = self.workers.run(
-            jobs, stop=self.stop, on_progress=self.display.progress, on_result=self.display.result
-        )
-        if self.stop.requested:
-            raise Killed("stopped")
-        return results
+    def _curve(self, model: Classifier) -> dict[str, float]:
+        batches = self.data.plain_batches(self.data.sources.train, self.curve_indices)
+        train = collect(model, batches, dtype=self.dtype)
+        values = collapse_metrics(model, train, "train")
+        clean = self.data.clean_labels(self.curve_indices)
+        told = {} if clean is None else label_noise_metrics(train, clean, "train")
+        if self.job.kind == "holdout":
+            values |= collapse_metrics(model, self._held, "holdout")
+            clean = self.data.clean_labels(self.data.subsets.holdout)
+            told |= {} if clean is None else label_noise_metrics(self._held, clean, "holdout")
+        # The other forms are told at the end; as curves they would only double what MLflow has to take in.
+        return told | {k: value for k, value in values.items() if "/nc/" in k and not k.endswith("_pooled")}
 
-    def _job(self, kind: Kind, arm: str, config: RunConfig, seed: int, draw: int) -> Job:
-        return Job(
-            kind=kind,
-            arm=arm,
-            config=config,
-            seed=seed,
-            draw=draw,
-            root=self.options.out.resolve(),
-            experiment=self.plan.name,
-            suite=self.plan.suite,
-            protocol=self.plan.protocol,
-            device=self.options.device,
-            resume=self.options.resume,
-        )
+    def _measure(self, model: Classifier, indices: torch.Tensor) -> dict[str, float]:
+        if self.job.kind == "final":
+            return measure_final(self.job, self.data, self.facts, model, indices, self.record, self.stop)
+        values = self._holdout(model)
+        if self.job.kind == "holdout":
+            values["cal/temperature"] = fit_temperature(self._held.logits, self._held.labels)
+            values["best/epoch"] = best_epoch(self.record)
+            values |= transition_values(self.data, self._held, self.record)
+        return values
+
+    def _cost(self, before: FirstStage, seconds: float, samples: int, model: Classifier) -> dict[str, float]:
+        seconds += before.seconds
+        values = {
+            "perf/seconds": seconds,
+            "perf/images_per_s": samples * (before.epochs + self.epochs) / seconds,
+            "perf/parameters": float(sum(p.numel() for p in model.parameters())),
+            "perf/head_parameters": float(sum(p.numel() for p in model.head.parameters())),
+        }
+        if self.data.device.type == "cuda":
+            values["perf/max_memory_mb"] = torch.cuda.max_memory_allocated(self.data.device) / 2**20
+        return values
 
 
-def _write_experiment(plan: Plan, out: Path, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Write what the comparison is, and which runs are its own: a folder may hold those of others too."""
-    told = {
-        "schema": 1,
-        "name": plan.name,
-        "question": plan.question,
-        "baseline": plan.baseline,
-        "arms": list(plan.arms),
-        "primary": plan.protocol.primary,
-        "suite": plan.suite,
-        "protocol": {k: v for k, v in encode(plan.protocol).items() if k != "dataclass"},
-        "runs": list(runs),
-    }
-    write_json(out / "experiment.json", told)
+def best_epoch(record: RunRecord) -> int:
+    """Return the first epoch with the best balanced accuracy on the hold-out."""
+    curve = record.read().curves()[f"holdout/{PRIMARY}"]
+    return max(curve, key=lambda point: (point[1], -point[0]))[0]
+
+
+def _from_holdout_run(path: Path | None) -> tuple[int | None, Mapping[int, dict[str, float]]]:
+    """Return the best epoch of a hold-out run, and its curves of the hold-out by epoch."""
+    if path is None:
+        return None, {}
+    run = read_run(path)
+    by_epoch: dict[int, dict[str, float]] = {}
+    for key, points in run.curves().items():
+        if key in HOLDOUT_CURVES or key.startswith(("holdout/nc/", "holdout/noise/")):
+            for epoch, value in points:
+                by_epoch.setdefault(epoch, {})[key] = value
+    return int(run.final["best/epoch"]), by_epoch
+
+
+def curve_epochs(epochs: int, points: int) -> set[int]:
+    """Return about so many epochs, from 1 to the last, at equal ratios: collapse changes fastest at the start.
+
+    Example:
+        >>> sorted(curve_epochs(100, 5))
+        [1, 3, 10, 32, 100]
+    """
+    if points < 2:
+        return {epochs}
+    return {round(epochs ** (i / (points - 1))) for i in range(points)}

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from nc_tools.experiment.config import Protocol, RunConfig
 from nc_tools.experiment.overrides import put
+from nc_tools.experiment.run_config import Protocol, RunConfig
 
 Score = float | None
 RunTrials = Callable[[Sequence[tuple[str, RunConfig]]], list[Score]]
@@ -59,7 +59,7 @@ class Tuned:
     def to_json(self) -> dict[str, Any]:
         """Return it all as plain values, as tuning.json holds it."""
         chosen = {
-            arm: {"lr": config.optim.lr, config.knob.path: knob_value(config)} for arm, config in self.configs.items()
+            arm: {"lr": config.optim.lr, config.tuned.path: knob_value(config)} for arm, config in self.configs.items()
         }
         trials = [trial.to_json() for trial in self.trials]
         return {"trials": trials, "chosen": chosen, "notes": self.notes, "grid": self.grid}
@@ -67,11 +67,11 @@ class Tuned:
 
 def knob_value(config: RunConfig) -> Any:
     """Return the value that an arm's knob has in its configuration; None where the arm leaves it at its default."""
-    section, _, name = config.knob.path.partition(".")
+    section, _, name = config.tuned.path.partition(".")
     if section in ("head", "loss"):
         return getattr(config, section).arguments.get(name)
     value: Any = config
-    for part in config.knob.path.split("."):
+    for part in config.tuned.path.split("."):
         value = getattr(value, part)
     return value
 
@@ -92,9 +92,9 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
     Raises:
         ValueError: If arms differ in the number of their knob's values, which would make their budgets unequal.
     """
-    budgets = {len(config.knob.values) for config in arms.values()}
+    budgets = {len(config.tuned.values) for config in arms.values()}
     if len(budgets) > 1:
-        told = ", ".join(f"{arm} {len(config.knob.values)}" for arm, config in arms.items())
+        told = ", ".join(f"{arm} {len(config.tuned.values)}" for arm, config in arms.items())
         raise ValueError(f"every arm must have the same number of knob values, so that budgets are equal, got {told}")
     tuned = Tuned()
     _rates(arms, protocol.rates, tuned, run_trials)
@@ -108,13 +108,13 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
             tuned.notes.append(f"{arm}: its best rate {_best_rate(tuned, arm)} is still the {side} of the grid")
     at_best = {a: put(c, "optim.lr", lr) for a, c in arms.items() if (lr := _best_rate(tuned, a)) is not None}
     tuned.notes += [f"{arm}: no trial gave a score" for arm in arms if arm not in at_best]
-    settings = [(a, put(c, c.knob.path, v)) for a, c in at_best.items() for v in c.knob.values]
+    settings = [(a, put(c, c.tuned.path, v)) for a, c in at_best.items() for v in c.tuned.values]
     _note(tuned, settings, run_trials(settings))
     for arm, config in at_best.items():
         # The first among equals is the trial of the rate round, with the configured value.
         own = [t for t in tuned.trials if t.arm == arm and t.lr == config.optim.lr and t.score is not None]
         best = max(own, key=lambda t: t.score or 0.0)
-        tuned.configs[arm] = config if best is own[0] else put(config, config.knob.path, best.value)
+        tuned.configs[arm] = config if best is own[0] else put(config, config.tuned.path, best.value)
     return tuned
 
 
@@ -126,7 +126,7 @@ def _rates(arms: Mapping[str, RunConfig], rates: Sequence[float], tuned: Tuned, 
 
 def _note(tuned: Tuned, settings: Sequence[tuple[str, RunConfig]], scores: Sequence[Score]) -> None:
     for (arm, config), score in zip(settings, scores, strict=True):
-        tuned.trials.append(Trial(arm, config.optim.lr, config.knob.path, knob_value(config), score))
+        tuned.trials.append(Trial(arm, config.optim.lr, config.tuned.path, knob_value(config), score))
 
 
 def _best_rate(tuned: Tuned, arm: str) -> float | None:

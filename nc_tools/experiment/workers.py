@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from nc_tools._support.disk_full import is_disk_full
+from nc_tools._support.signals import StopSignal
 from nc_tools.experiment.job import Job, JobResult, Progress
-from nc_tools.interruption import StopSignal
-from nc_tools.no_room import takes_no_more
 
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -27,7 +27,7 @@ def _serve(connection: Connection, threads: int) -> None:
     """Do jobs until the other end closes; runs in the worker."""
     import torch
 
-    from nc_tools.experiment.execute import execute
+    from nc_tools.experiment.run import run_job
 
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it, for every arm alike
@@ -47,11 +47,11 @@ def _serve(connection: Connection, threads: int) -> None:
             except (EOFError, OSError):
                 return
             try:
-                result = execute(job, report, stop)
+                result = run_job(job, report, stop)
             except Exception as error:  # noqa: BLE001  one run's error must not end the others
                 traceback.print_exc()
                 told = f"{type(error).__name__}: {error}".splitlines()[0]
-                result = JobResult(None, "FAILED", error=told, no_room=takes_no_more(error))
+                result = JobResult(None, "FAILED", error=told, no_room=is_disk_full(error))
             with contextlib.suppress(OSError):
                 connection.send(result)
             if stop.requested:

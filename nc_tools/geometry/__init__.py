@@ -1,20 +1,20 @@
 """Class-vector geometries: tensors in, tensors out. The only place that knows what a simplex ETF is."""
 
-from nc_tools.geometry.assignment import assign_by_means, assign_by_similarity
 from nc_tools.geometry.code_bounds import AngleBounds, minimal_angle_bounds
 from nc_tools.geometry.hadamard import hadamard, walsh_hadamard
-from nc_tools.geometry.nearest import nearest_simplex_etf
+from nc_tools.geometry.nearest_etf import nearest_simplex_etf
 from nc_tools.geometry.polytopes import cube, orthoplex
 from nc_tools.geometry.quadratic_code import quadratic_code
 from nc_tools.geometry.rotation import haar_frame
-from nc_tools.geometry.simplex import centred_basis, simplex_etf
+from nc_tools.geometry.simplex import centered_basis, simplex_etf
 from nc_tools.geometry.spherical_code import code_angle, minimal_angle, spherical_code
+from nc_tools.geometry.vertex_assignment import assign_by_means, assign_by_similarity
 
 __all__ = [
     "AngleBounds",
     "assign_by_means",
     "assign_by_similarity",
-    "centred_basis",
+    "centered_basis",
     "code_angle",
     "cube",
     "haar_frame",

@@ -39,7 +39,7 @@ def project(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tenso
 
     Where M is larger than D, the transform covers the first 2^p coordinates, then the last 2^p, 2^p <= D < 2^(p + 1).
 
-    A signed permutation with a transform is the subsampled randomised Hadamard transform (Ailon & Chazelle 2009, "The
+    A signed permutation with a transform is the subsampled randomized Hadamard transform (Ailon & Chazelle 2009, "The
     fast Johnson-Lindenstrauss transform"); with all rows kept it mixes, but is not Haar: D! 2^D matrices of one shape.
 
     Args:
@@ -100,7 +100,7 @@ def hadamard_etf(num_classes: int, order: Tensor, signs: Tensor) -> Tensor:
     check_structured(num_classes, len(order))
     factor = hadamard(FACTOR).to(signs)
     frame = signs.new_empty(num_classes, len(order))
-    # Stretched by its signs, and centred by the lift of the mean, so that the frame is written once.
+    # Stretched by its signs, and centered by the lift of the mean, so that the frame is written once.
     stretched = signs * signs.new_tensor([[math.sqrt(num_classes / (num_classes - 1))], [1.0]])
     mean = lift(signs.new_full((1, num_classes), 1 / num_classes), order, stretched, factor)
     # Some rows at a time: the steps of a transform keep several copies of what they work on.

@@ -8,7 +8,7 @@ def haar_frame(dim: int, columns: int, *, generator: torch.Generator | None = No
     """Draw a matrix with orthonormal columns, uniformly over all such matrices.
 
     Why it matters: features behind a ReLU are non-negative, so which class vectors they can reach depends on the
-    rotation of the frame. Orthonormalising *uniform* random numbers, as some public code does, leaves the first column
+    rotation of the frame. Orthonormalizing *uniform* random numbers, as some public code does, leaves the first column
     near the ones vector and one class nearly out of reach.
 
     Method: the product of one Householder reflection a column, each drawn from a Gaussian vector of its own (Stewart
@@ -39,7 +39,7 @@ def haar_frame(dim: int, columns: int, *, generator: torch.Generator | None = No
     # entries from row j on: the vector that reflection j sends along axis j, in what the earlier ones leave free.
     drawn = torch.randn(dim, columns, dtype=torch.float64, generator=generator, device="cpu").tril_()
     first = drawn.diagonal().clone()
-    # R's diagonal, with the sign that keeps the subtraction below from cancelling.
+    # R's diagonal, with the sign that keeps the subtraction below from canceling.
     on_axis = torch.linalg.vector_norm(drawn, dim=0).copysign_(-first)
     drawn /= first - on_axis  # LAPACK's form: the reflector with a one, not stored, in its first place
     frame: Tensor = torch.linalg.householder_product(drawn, 1 - first / on_axis)

@@ -8,7 +8,7 @@ from torch import Tensor
 from nc_tools.geometry.rotation import haar_frame
 
 
-def centred_basis(num_classes: int) -> Tensor:
+def centered_basis(num_classes: int) -> Tensor:
     """Return an orthonormal basis of the vectors of length K that sum to zero (the Helmert contrasts).
 
     Args:
@@ -21,7 +21,7 @@ def centred_basis(num_classes: int) -> Tensor:
         ValueError: If there are fewer than two classes.
 
     Example:
-        >>> b = centred_basis(4)
+        >>> b = centered_basis(4)
         >>> bool((b.sum(0).abs() < 1e-15).all())
         True
     """
@@ -70,7 +70,7 @@ def simplex_etf(num_classes: int, feature_dim: int, *, generator: torch.Generato
         )
     stretch = math.sqrt(num_classes / (num_classes - 1))
     if generator is None:
-        return torch.nn.functional.pad(centred_basis(num_classes).mul_(stretch), (0, feature_dim - num_classes + 1))
+        return torch.nn.functional.pad(centered_basis(num_classes).mul_(stretch), (0, feature_dim - num_classes + 1))
     rows = haar_frame(feature_dim, num_classes - 1, generator=generator).T
     rows *= (stretch / _lengths(order)).unsqueeze(1)
     # Row k of B Q^T is the sum of the scaled rows behind it less k times its own: every step in place, because at

@@ -34,7 +34,7 @@ def effort(num_points: int) -> Effort:
 def solve_tammes(num_points: int, dim: int) -> Tensor:
     """Return K unit vectors in D dimensions whose largest inner product is about as small as it can be.
 
-    The energy of inverse powers is minimised from random starts for one exponent after another, each twice the last:
+    The energy of inverse powers is minimized from random starts for one exponent after another, each twice the last:
     a smooth problem first, the minimal angle in the end. A low first exponent, well settled, finds symmetric codes (the
     roots of E8), a higher one codes without symmetry (13 points on the sphere), so restarts use both.
 
@@ -124,7 +124,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def descend(points: Tensor, exponent: float, steps: int) -> Tensor:
-    """Minimise :func:`energy` by limited-memory BFGS, for all problems of a batch at once.
+    """Minimize :func:`energy` by limited-memory BFGS, for all problems of a batch at once.
 
     Liu & Nocedal (1989), with halving until Armijo's condition holds; each problem has a step length of its own.
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from nc_tools.geometry import centred_basis
+from nc_tools.geometry import centered_basis
 from nc_tools.heads.etf import ETFHead
 from nc_tools.heads.frame import FixedFrameHead
 
@@ -20,7 +20,7 @@ def align_to(head: H, weight: Tensor) -> H:
 
     For a network that has been trained already: a random frame asks of its features a rotation that means nothing, and
     the same geometry turned this way asks only for what the geometry itself does. Among all rotations and reflections
-    R it takes the one that minimises ||F R - c W||_F, F the frame (K, D): the same one for every c > 0, and for an ETF,
+    R it takes the one that minimizes ||F R - c W||_F, F the frame (K, D): the same one for every c > 0, and for an ETF,
     whose rows sum to zero, whatever is added to all rows of W. Closed form (Schönemann 1966): with F = C P^T, C (K, r)
     the frame in coordinates of its own and P^T P = I, the nearest frame is C Q^T with Q the polar factor of W^T C, one
     thin SVD of a D x r matrix. No D x D matrix is formed.
@@ -68,7 +68,7 @@ def align_to(head: H, weight: Tensor) -> H:
 
 def _etf_core(num_classes: int) -> Tensor:
     """Return a simplex ETF in K - 1 coordinates of its own (K, K - 1)."""
-    return math.sqrt(num_classes / (num_classes - 1)) * centred_basis(num_classes)
+    return math.sqrt(num_classes / (num_classes - 1)) * centered_basis(num_classes)
 
 
 def _core(frame: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from nc_tools.heads.base import Head
 from nc_tools.heads.etf import ETFHead
+from nc_tools.heads.head import Head
 from nc_tools.heads.linear import LinearHead
 from nc_tools.heads.scale import LearnedScale
-from nc_tools.records import full_precision
+from nc_tools.records import autocast_off
 
 _BISECTIONS = 20
 # The logit of a share of 0 or 1 would be infinite.
@@ -34,13 +34,13 @@ class BalancedCalibrationHead(Head):
     class counts of the batch, and find a after each epoch by bisection on *training* samples. Here an optional linear
     map stands before the ETF, one loss of the mixture trains both, no batch decides a norm, and a is given, learned by
     that loss, or found by the same bisection on samples that you hold out, as a temperature is: on training samples
-    confidence and accuracy agree by memorising.
+    confidence and accuracy agree by memorizing.
 
     Args:
         feature_dim: D; without a projection at least K - 1.
         num_classes: K, at least 2.
         mix: a, share of the linear head, strictly between 0 and 1; ``LEARNED`` trains it (from .8, or from
-            ``LearnedScale(initial)``), as the sigmoid of a 0-dimensional parameter that no optimiser group here decays.
+            ``LearnedScale(initial)``), as the sigmoid of a 0-dimensional parameter that no optimizer group here decays.
         scale: s of the ETF head: a positive number, ``LEARNED``, or None for
             :func:`~nc_tools.heads.default_scale`.
         projection: Learn a linear map before the ETF: True to K dimensions, or a number of dimensions >= K - 1.
@@ -126,7 +126,7 @@ class BalancedCalibrationHead(Head):
         """
         if len(labels) == 0:
             raise ValueError("balance needs at least one sample, got none: give it a hold-out")
-        with full_precision(features.device.type):
+        with autocast_off(features.device.type):
             linear, etf = self.parts(features)
             share = _balanced_share(linear, etf, labels)
         self.raw_mix.fill_(math.log(share / (1 - share)))

@@ -12,12 +12,12 @@ from nc_tools.heads.frame import FixedFrameHead, probe
 class ETFHead(FixedFrameHead):
     """Fixed simplex-ETF head: class vectors that are all as far apart as can be, never trained.
 
-    Spares K x D parameters and their optimiser state, and keeps rare classes from merging (minority collapse). Whether
+    Spares K x D parameters and their optimizer state, and keeps rare classes from merging (minority collapse). Whether
     it helps on given data is what the comparison is for: see benchmarks/results for what we measured.
 
     With ``projection=True, scale=LEARNED`` and a prior-adjusted loss this is the head of FedETF (Li et al. 2023, eq. 5
     to 7), with unit rows: the public matrix lacks the factor sqrt(K / (K - 1)). Without, and with
-    :class:`~nc_tools.losses.DotRegression`, it is the head of Yang et al. (2022, eq. 2 and 8).
+    :class:`~nc_tools.losses.DotRegressionLoss`, it is the head of Yang et al. (2022, eq. 2 and 8).
 
     At thousands of classes :class:`~nc_tools.heads.StructuredETFHead` is the same geometry without the matrix.
 
@@ -27,7 +27,7 @@ class ETFHead(FixedFrameHead):
         scale: s: a positive number, ``LEARNED``, ``LEARNED_PER_CLASS``, or None for
             :func:`~nc_tools.heads.default_scale`.
         projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions >= K - 1.
-        normalise: Scale the (projected) features to unit length.
+        normalize: Scale the (projected) features to unit length.
         assignment: Which vertex each class takes: a permutation (K,), ``RANDOM``, or None for class k on vertex k. All
             vertices are equally far apart, so that no order is better in itself; it decides how far the features that
             a backbone starts with have to go, as :func:`~nc_tools.geometry.assign_by_means` shortens it.

@@ -9,17 +9,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nc_tools.heads.assignment import Assignment, as_permutation
-from nc_tools.heads.base import Head, draw_linear
+from nc_tools.heads.head import Head, draw_linear
+from nc_tools.heads.normalize import dot_normalized, normalize
 from nc_tools.heads.scale import LearnedScale, Scale
-from nc_tools.heads.unit import dot_with_unit, unit
+from nc_tools.heads.vertex_order import Assignment, as_permutation
 from nc_tools.seeds import stream
 
 
 class FixedHead(Head):
     """A head with fixed unit class vectors, in whatever form they are kept: z_k = s w_k . u.
 
-    u is the projected and normalised feature. The state says beside the vectors what they are; loading refuses another
+    u is the projected and normalized feature. The state says beside the vectors what they are; loading refuses another
     geometry and the learned layer of an old checkpoint, with ``strict=False`` too.
 
     Subclasses keep the vectors, and define ``geometry`` and :meth:`state_fault`.
@@ -31,13 +31,13 @@ class FixedHead(Head):
             :func:`~nc_tools.heads.default_scale`.
         projection: Learn a linear map before the vectors: True to K dimensions, or a number of dimensions. Without a
             bias, which on small features would give all samples one direction.
-        normalise: Scale the (projected) features to unit length. Without it, every direction outside the span of the
+        normalize: Scale the (projected) features to unit length. Without it, every direction outside the span of the
             vectors gets no gradient under cross-entropy, and one rate and scale no longer serve all.
         frame_seed: Draws the vectors; two heads of one seed have the same, whatever else was drawn before.
         generator: Draws the projection's initial weights; the global one if None.
 
     Raises:
-        ValueError: If K < 2, the scale is not positive, or the vectors would have one dimension and be normalised.
+        ValueError: If K < 2, the scale is not positive, or the vectors would have one dimension and be normalized.
     """
 
     geometry: ClassVar[str]
@@ -50,18 +50,18 @@ class FixedHead(Head):
         *,
         scale: float | LearnedScale | None = None,
         projection: bool | int = False,
-        normalise: bool = True,
+        normalize: bool = True,
         frame_seed: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(feature_dim, num_classes)
         self.width = num_classes if projection is True else int(projection) or feature_dim
-        if self.width == 1 and normalise:
+        if self.width == 1 and normalize:
             raise ValueError(
-                f"{type(self).__name__} of {num_classes} classes would normalise features of one dimension, which "
-                f"leaves their sign and no gradient: give normalise=False, or a projection to more dimensions"
+                f"{type(self).__name__} of {num_classes} classes would normalize features of one dimension, which "
+                f"leaves their sign and no gradient: give normalize=False, or a projection to more dimensions"
             )
-        self.normalise = normalise
+        self.normalize = normalize
         self.frame_seed = frame_seed
         self._assignment: tuple[int, ...] | None = None
         self.scale_of = Scale(scale, num_classes)
@@ -92,9 +92,9 @@ class FixedHead(Head):
         return self._assignment
 
     def embed(self, features: Tensor) -> Tensor:
-        """Project and normalise: (N, D) to (N, D')."""
+        """Project and normalize: (N, D) to (N, D')."""
         projected = self._project(features)
-        return unit(projected) if self.normalise else projected
+        return normalize(projected) if self.normalize else projected
 
     def _project(self, features: Tensor) -> Tensor:
         if self.projection is None:
@@ -169,7 +169,7 @@ class FixedFrameHead(FixedHead):
         num_classes: K, at least 2.
         scale: As for :class:`FixedHead`.
         projection: As for :class:`FixedHead`.
-        normalise: As for :class:`FixedHead`.
+        normalize: As for :class:`FixedHead`.
         assignment: Which vertex each class takes: a permutation, ``RANDOM``, or None for class k on vertex k.
         frame_seed: Draws the frame; two heads of one seed have the same frame, whatever else was drawn before.
         generator: Draws the projection's initial weights; the global one if None.
@@ -184,7 +184,7 @@ class FixedFrameHead(FixedHead):
         *,
         scale: float | LearnedScale | None = None,
         projection: bool | int = False,
-        normalise: bool = True,
+        normalize: bool = True,
         assignment: Assignment | None = None,
         frame_seed: int = 0,
         generator: torch.Generator | None = None,
@@ -194,7 +194,7 @@ class FixedFrameHead(FixedHead):
             num_classes,
             scale=scale,
             projection=projection,
-            normalise=normalise,
+            normalize=normalize,
             frame_seed=frame_seed,
             generator=generator,
         )
@@ -241,9 +241,9 @@ class FixedFrameHead(FixedHead):
 
     def own_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return w_y . embed(features) for each sample's own class (N,), without forming the unit features."""
-        if not self.normalise:
+        if not self.normalize:
             return super().own_scores(features, labels)
-        return dot_with_unit(self._project(features), self.frame.index_select(0, labels).to(features.dtype))
+        return dot_normalized(self._project(features), self.frame.index_select(0, labels).to(features.dtype))
 
     def state_fault(self, state: dict[str, Tensor], assignment: Tensor | None) -> str | None:
         """Say how far the checkpoint's frame is from this geometry, where it is."""

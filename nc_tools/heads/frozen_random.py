@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from nc_tools.heads.frame import FixedFrameHead
-from nc_tools.heads.unit import unit
+from nc_tools.heads.normalize import normalize
 
 
 class FrozenRandomHead(FixedFrameHead):
     """Fixed random unit class vectors: the control that tells the ETF from the freezing.
 
     Whatever an :class:`ETFHead` gains that this head gains too is not owed to the geometry. Rows are independent
-    Gaussian directions; everything else (scale, projection, normalisation) is as in :class:`ETFHead`.
+    Gaussian directions; everything else (scale, projection, normalization) is as in :class:`ETFHead`.
 
     Args:
         feature_dim: D.
@@ -21,7 +21,7 @@ class FrozenRandomHead(FixedFrameHead):
         scale: s: a positive number, ``LEARNED``, ``LEARNED_PER_CLASS``, or None for
             :func:`~nc_tools.heads.default_scale`.
         projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions.
-        normalise: Scale the (projected) features to unit length.
+        normalize: Scale the (projected) features to unit length.
         assignment: Which row each class takes: a permutation (K,), ``RANDOM``, or None for class k on row k.
         frame_seed: Draws the frame.
         generator: Draws the projection's initial weights; the global one if None.
@@ -37,7 +37,7 @@ class FrozenRandomHead(FixedFrameHead):
     @staticmethod
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:
         """Return independent random unit rows (K, D')."""
-        return unit(torch.randn(num_classes, width, dtype=torch.float64, generator=generator, device="cpu"))
+        return normalize(torch.randn(num_classes, width, dtype=torch.float64, generator=generator, device="cpu"))
 
     def frame_error(self, frame: Tensor) -> float:
         """Return the largest deviation of a row's norm from one."""

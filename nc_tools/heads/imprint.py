@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nc_tools.class_sums import at_least_float32, check_pair, class_sums, full_precision
+from nc_tools._support.class_sums import at_least_float32, check_pair, class_sums, measuring_precision
 from nc_tools.heads.linear import CosineHead
+from nc_tools.heads.normalize import normalize
 from nc_tools.heads.proxy import ProxyHead
 from nc_tools.heads.scale import LEARNED, LearnedScale
-from nc_tools.heads.unit import unit
 
 _STEPS = 100  # Lloyd's iterations at most; on features of a network it settles within some twenty
 
@@ -27,9 +27,9 @@ def imprint(
 
     A classifier in seconds: a few-shot probe, a start for fine-tuning, rows for classes that arrive later. One proxy
     is weight imprinting (Qi et al. 2018, section 3.2): w_k = norm(mean {h / ||h|| : y = k}). More of them are the
-    centres of a k-means in each class, which helps where classes have not collapsed to one cluster (Westerhoff et al.
+    centers of a k-means in each class, which helps where classes have not collapsed to one cluster (Westerhoff et al.
     2025, who cluster with Euclidean k-means on unit features). Here it is spherical k-means (Dhillon and Modha 2001):
-    samples go to the centre of the largest cosine and centres are unit means, so that the clusters are told apart by
+    samples go to the center of the largest cosine and centers are unit means, so that the clusters are told apart by
     the measure that the head scores with. It starts from k-means++ draws, and visits all classes at once.
 
     Args:
@@ -38,7 +38,7 @@ def imprint(
         num_classes: K, at least 2.
         num_proxies: m, at least 1. A class with fewer samples than proxies holds some of them twice.
         scale: s of the head, as for :class:`~nc_tools.heads.CosineHead`.
-        generator: Draws the first centres for m > 1; the global one if None.
+        generator: Draws the first centers for m > 1; the global one if None.
 
     Returns:
         A ``CosineHead`` for m = 1, else a ``ProxyHead``; on the features' device and of their type, at least float32.
@@ -57,9 +57,9 @@ def imprint(
         raise ValueError(f"imprint needs at least 1 proxy for each class, got num_proxies={num_proxies}")
     check_pair(features, labels)
     _check_values(features, labels, num_classes)
-    directions = unit(at_least_float32(features.detach()))
+    directions = normalize(at_least_float32(features.detach()))
     labels = labels.long().to(directions.device)
-    with full_precision(directions.device):
+    with measuring_precision(directions.device):
         proxies = spherical_kmeans(directions, labels, num_classes, num_proxies, generator)
     unused = torch.Generator()  # the head's own initial weights are overwritten: draw them from nobody's stream
     width = features.shape[1]
@@ -92,10 +92,10 @@ def _check_values(features: Tensor, labels: Tensor, num_classes: int) -> None:
 def spherical_kmeans(
     directions: Tensor, labels: Tensor, num_classes: int, num_proxies: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Cluster the unit features of every class into m unit centres, all classes at once.
+    """Cluster the unit features of every class into m unit centers, all classes at once.
 
-    Lloyd's two steps with the cosine: each sample to the nearest of its own class's centres, each centre to the unit
-    mean of its samples, until no sample moves. Neither step can lower the mean cosine. A centre that loses all its
+    Lloyd's two steps with the cosine: each sample to the nearest of its own class's centers, each center to the unit
+    mean of its samples, until no sample moves. Neither step can lower the mean cosine. A center that loses all its
     samples stays where it is. O(N m D) an iteration and O(N D) memory, however many classes there are.
 
     Args:
@@ -103,7 +103,7 @@ def spherical_kmeans(
         labels: (N,), int64; every class has a sample.
         num_classes: K.
         num_proxies: m.
-        generator: Draws the first centres; the global one if None.
+        generator: Draws the first centers; the global one if None.
 
     Returns:
         (K, m, D), unit rows.
@@ -113,28 +113,28 @@ def spherical_kmeans(
         tensor([[1., 1.]])
     """
     if num_proxies == 1:
-        return unit(class_sums(directions, labels, num_classes)[1]).to(directions.dtype).unsqueeze(1)
-    centres = _first_centres(directions, labels, num_classes, num_proxies, generator)
+        return normalize(class_sums(directions, labels, num_classes)[1]).to(directions.dtype).unsqueeze(1)
+    centers = _first_centers(directions, labels, num_classes, num_proxies, generator)
     nearest = torch.full_like(labels, -1)
     for _ in range(_STEPS):
-        before, nearest = nearest, _nearest(directions, labels, centres)
+        before, nearest = nearest, _nearest(directions, labels, centers)
         if torch.equal(before, nearest):
             break
         group = labels * num_proxies + nearest
         counts, sums = class_sums(directions, group, num_classes * num_proxies)
-        means = unit(sums).to(directions.dtype).view_as(centres)
-        centres = torch.where(counts.view(num_classes, num_proxies, 1) > 0, means, centres)
-    return centres
+        means = normalize(sums).to(directions.dtype).view_as(centers)
+        centers = torch.where(counts.view(num_classes, num_proxies, 1) > 0, means, centers)
+    return centers
 
 
-def _nearest(directions: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
-    """Return which of its own class's centres each sample is nearest to (N,)."""
-    # Centre by centre: gathered at once they would take N m D numbers.
-    cosines = [(directions * centres[:, j].index_select(0, labels)).sum(1) for j in range(centres.shape[1])]
+def _nearest(directions: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
+    """Return which of its own class's centers each sample is nearest to (N,)."""
+    # Center by center: gathered at once they would take N m D numbers.
+    cosines = [(directions * centers[:, j].index_select(0, labels)).sum(1) for j in range(centers.shape[1])]
     return torch.stack(cosines).argmax(0)
 
 
-def _first_centres(
+def _first_centers(
     directions: Tensor, labels: Tensor, num_classes: int, num_proxies: int, generator: torch.Generator | None
 ) -> Tensor:
     """Draw m samples of every class as k-means++ does: with a probability that rises with what they are away.

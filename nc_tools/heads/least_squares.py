@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from nc_tools.class_sums import at_least_float32, full_precision
+from nc_tools._support.class_sums import at_least_float32, measuring_precision
+from nc_tools.class_moments import ClassMoments
 from nc_tools.heads.linear import LinearHead
-from nc_tools.moments import ClassMoments
 
 
 def least_squares_init(
@@ -28,8 +28,8 @@ def least_squares_init(
 
         W = t diag(pi) M (S_T + mu_G mu_G^T + lambda I)^-1,
 
-    which minimises mean_i ||t y_i - W h_i||^2 + lambda ||W||^2: pi_k = n_k / N the share of class k, M (K, D) the class
-    means, mu_G the mean and S_T the covariance of all samples. With a bias, which is not penalised,
+    which minimizes mean_i ||t y_i - W h_i||^2 + lambda ||W||^2: pi_k = n_k / N the share of class k, M (K, D) the class
+    means, mu_G the mean and S_T the covariance of all samples. With a bias, which is not penalized,
     W = t diag(pi) (M - 1 mu_G^T) (S_T + lambda I)^-1 and b = t pi - W mu_G. Source: Harun and Kanan (2025), after Han,
     Papyan and Donoho (2022), whose form has 1 / K in the place of diag(pi): the same on balanced data, and on others
     the solution of no regression. A class without a sample gets a row of zeros.
@@ -66,15 +66,15 @@ def least_squares_init(
     head = LinearHead(features.shape[1], num_classes, bias=bias, generator=unused).to(values)
     moments = ClassMoments(num_classes, features.shape[1], values.device)
     moments.update(values, labels)
-    with full_precision(values.device):
+    with measuring_precision(values.device):
         share = moments.counts.double() / len(values)
-        centre = share @ moments.means if bias else torch.zeros_like(moments.means[0])
-        means = moments.means - centre
+        center = share @ moments.means if bias else torch.zeros_like(moments.means[0])
+        means = moments.means - center
         weighted = share[:, None] * means
         second = moments.within_pooled() + means.T @ weighted
         second.diagonal().add_(ridge)
         weight = target * torch.cholesky_solve(weighted.T, torch.linalg.cholesky(second)).T
         head.weight.copy_(weight)
         if head.bias is not None:
-            head.bias.copy_(target * share - weight @ centre)
+            head.bias.copy_(target * share - weight @ center)
     return head

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nc_tools.heads.base import Head, draw_linear
+from nc_tools.heads.head import Head, draw_linear
+from nc_tools.heads.normalize import normalize
 from nc_tools.heads.scale import LEARNED, LearnedScale, Scale
-from nc_tools.heads.unit import unit
 
 
 class LinearHead(Head):
     """The standard head, and the baseline of every comparison: z_k = w_k . h + b_k, all learned.
 
-    Same parameters, names and initialisation as ``nn.Linear``, so its checkpoints load both ways.
+    Same parameters, names and initialization as ``nn.Linear``, so its checkpoints load both ways.
 
     Args:
         feature_dim: D.
@@ -79,7 +79,7 @@ class CosineHead(Head):
     @property
     def weight(self) -> Tensor:
         """Unit class vectors (K, D)."""
-        return unit(self.direction)
+        return normalize(self.direction)
 
     @property
     def scale(self) -> Tensor | float:  # type: ignore[override]
@@ -88,4 +88,4 @@ class CosineHead(Head):
 
     def embed(self, features: Tensor) -> Tensor:
         """Scale features to unit length."""
-        return unit(features)
+        return normalize(features)

@@ -23,7 +23,7 @@ class PreallocatedHead(ETFHead):
     Source: Biondi et al. (2023, CoReS, "Compatible representations via stationarity", section 3) after Pernici et al.
     (2021, "Class-incremental learning with pre-allocated fixed classifiers"). Their softmax runs over all C vertices
     from the start, which keeps features out of the places of classes to come; this one runs over the K in use. For
-    theirs, use ``ETFHead(feature_dim, C)`` with labels below K. Features here are normalised and scaled by default.
+    theirs, use ``ETFHead(feature_dim, C)`` with labels below K. Features here are normalized and scaled by default.
 
     A checkpoint of fewer classes loads into a head of more, and one of more grows the head that loads it: the larger
     number counts. The scale is chosen for C classes, so that growing does not change it.
@@ -34,7 +34,7 @@ class PreallocatedHead(ETFHead):
         capacity: C, at least K. None takes the most that fit: the width before the frame plus one.
         scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale` of C classes.
         projection: Learn a linear map before the frame: True to C dimensions, or a number of dimensions >= C - 1.
-        normalise: Scale the (projected) features to unit length.
+        normalize: Scale the (projected) features to unit length.
         frame_seed: Draws the Haar rotation of the frame.
         generator: Draws the projection's initial weights; the global one if None.
 
@@ -59,7 +59,7 @@ class PreallocatedHead(ETFHead):
         capacity: int | None = None,
         scale: float | LearnedScale | None = None,
         projection: bool | int = False,
-        normalise: bool = True,
+        normalize: bool = True,
         frame_seed: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -74,7 +74,7 @@ class PreallocatedHead(ETFHead):
                 f"give it room for all that will ever come"
             )
         super().__init__(
-            feature_dim, capacity, scale=scale, projection=projection, normalise=normalise, frame_seed=frame_seed,
+            feature_dim, capacity, scale=scale, projection=projection, normalize=normalize, frame_seed=frame_seed,
             generator=generator,
         )  # fmt: skip
         self.num_classes = num_classes
@@ -90,7 +90,7 @@ class PreallocatedHead(ETFHead):
         return self.frame[: self.num_classes]
 
     def grow(self, num_classes: int) -> None:
-        """Bring more classes into use; no row moves, and the optimiser has nothing to learn of it.
+        """Bring more classes into use; no row moves, and the optimizer has nothing to learn of it.
 
         Args:
             num_classes: The new K.

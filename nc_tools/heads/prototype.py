@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nc_tools.heads.class_means import RunningClassMeans
 from nc_tools.heads.etf import ETFHead
+from nc_tools.heads.normalize import normalize
+from nc_tools.heads.running_means import RunningClassMeans
 from nc_tools.heads.scale import LearnedScale
-from nc_tools.heads.unit import unit
 from nc_tools.records import Outputs
 
 
@@ -40,7 +40,7 @@ class PrototypeHead(ETFHead):
         momentum: Of the running class means, from 0 to below 1.
         scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.
         projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions >= K - 1.
-        normalise: Scale the (projected) features to unit length.
+        normalize: Scale the (projected) features to unit length.
         frame_seed: Draws the Haar rotation of the vertices.
         generator: Draws the projection's initial weights; the global one if None.
 
@@ -67,12 +67,12 @@ class PrototypeHead(ETFHead):
         momentum: float = 0.9,
         scale: float | LearnedScale | None = None,
         projection: bool | int = False,
-        normalise: bool = True,
+        normalize: bool = True,
         frame_seed: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(
-            feature_dim, num_classes, scale=scale, projection=projection, normalise=normalise, frame_seed=frame_seed,
+            feature_dim, num_classes, scale=scale, projection=projection, normalize=normalize, frame_seed=frame_seed,
             generator=generator,
         )  # fmt: skip
         self.class_means = RunningClassMeans(num_classes, self.frame.shape[1], momentum)
@@ -91,8 +91,8 @@ class PrototypeHead(ETFHead):
 
     def _rows(self, vertices: Tensor, means: Tensor, seen: Tensor) -> Tensor:
         # unit() leaves a row of zeros as it is, where a plain division would not.
-        prototypes = torch.where(seen.unsqueeze(1), unit(means), vertices)
-        return unit(prototypes.lerp(vertices, self.progress))
+        prototypes = torch.where(seen.unsqueeze(1), normalize(means), vertices)
+        return normalize(prototypes.lerp(vertices, self.progress))
 
     @torch.no_grad()
     def observe(self, outputs: Outputs, labels: Tensor, progress: float) -> None:

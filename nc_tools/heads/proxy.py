@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nc_tools.heads.base import Head, draw_linear
+from nc_tools.heads.head import Head, draw_linear
+from nc_tools.heads.normalize import normalize
 from nc_tools.heads.scale import LEARNED, LearnedScale, Scale
-from nc_tools.heads.unit import unit
 
 
 class ProxyHead(Head):
@@ -59,7 +59,7 @@ class ProxyHead(Head):
     @property
     def weight(self) -> Tensor:
         """Unit class vectors (K, D): the direction of the mean of each class's unit proxies."""
-        return unit(unit(self.proxies).mean(1))
+        return normalize(normalize(self.proxies).mean(1))
 
     @property
     def scale(self) -> Tensor | float:  # type: ignore[override]
@@ -68,11 +68,11 @@ class ProxyHead(Head):
 
     def embed(self, features: Tensor) -> Tensor:
         """Scale features to unit length."""
-        return unit(features)
+        return normalize(features)
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Score by the nearest proxy of each class: (N, D) to (N, K)."""
-        rows = unit(self.proxies).flatten(0, 1).to(embedded.dtype)
+        rows = normalize(self.proxies).flatten(0, 1).to(embedded.dtype)
         cosines = nn.functional.linear(embedded, rows)
         return self.scale * cosines.view(*cosines.shape[:-1], self.num_classes, self.num_proxies).amax(-1)
 

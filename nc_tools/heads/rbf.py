@@ -1,4 +1,4 @@
-"""Gaussian bumps on simplex-ETF centres, with a background that takes over far from all of them."""
+"""Gaussian bumps on simplex-ETF centers, with a background that takes over far from all of them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nc_tools.heads.scale import Scale, default_scale
 
 
 class RBFHead(ETFHead):
-    """Radial-basis head on fixed ETF centres r m_k: confident near a centre only, bounded everywhere else.
+    """Radial-basis head on fixed ETF centers r m_k: confident near a center only, bounded everywhere else.
 
     A linear head grows surer the farther a feature lies. Here a constant background competes with the classes,
 
         p_k = exp(-gamma ||h - r m_k||^2) / (exp(beta) + sum_j exp(-gamma ||h - r m_j||^2)),
 
-    so that p_k <= exp(-gamma (||h|| - r)^2 - beta) for every class: far from the centres all of them go to 0.
+    so that p_k <= exp(-gamma (||h|| - r)^2 - beta) for every class: far from the centers all of them go to 0.
 
     The background is the point. Without it the softmax is *identical* to a linear head of weight 2 gamma r m_k: the
     terms ||h||^2 and r^2 are the same for all classes and cancel. Nothing of shape (N, K) can carry it through a
@@ -29,28 +29,28 @@ class RBFHead(ETFHead):
     and it depends on the loss whether it counts:
 
     - ``cross_entropy(head.with_background(logits), labels)`` trains the softmax above; in the training loop that is
-      :class:`~nc_tools.losses.BackgroundCrossEntropy`.
+      :class:`~nc_tools.losses.BackgroundCrossEntropyLoss`.
     - a binary cross-entropy on the logits themselves: each class against the background, sigmoid(z_k).
     - plain ``cross_entropy(logits, labels)`` sees the linear head; the far field is then not trained, only bounded.
 
     ``logits.logsumexp(1)`` is the log-odds of being known: higher for what looks like the training data.
 
     Source: radial-basis heads for out-of-distribution detection as in Khanna et al. (2025, "Multi-layer radial basis
-    function networks"), who learn centres and widths and train with a binary cross-entropy; here centres are the
-    vertices of one fixed ETF and width, radius and background are given. Features are not normalised: on a sphere
+    function networks"), who learn centers and widths and train with a binary cross-entropy; here centers are the
+    vertices of one fixed ETF and width, radius and background are given. Features are not normalized: on a sphere
     nothing is far.
 
     Args:
         feature_dim: D; without a projection at least K - 1.
         num_classes: K, at least 2.
         gamma: Inverse squared width of the bumps, positive. None puts .999 of the mass among the *classes* on the own
-            one at its centre: 2 gamma r^2 is :func:`~nc_tools.heads.default_scale`.
-        radius: r, distance of the centres from the origin, positive. None takes sqrt(D'), the length of a feature
+            one at its center: 2 gamma r^2 is :func:`~nc_tools.heads.default_scale`.
+        radius: r, distance of the centers from the origin, positive. None takes sqrt(D'), the length of a feature
             whose coordinates are about 1.
-        background: beta. None takes -gamma r^2: at the origin, at distance r from every centre, background and classes
+        background: beta. None takes -gamma r^2: at the origin, at distance r from every center, background and classes
             are equally likely.
         projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions >= K - 1.
-        frame_seed: Draws the Haar rotation of the centres.
+        frame_seed: Draws the Haar rotation of the centers.
         generator: Draws the projection's initial weights; the global one if None.
 
     Raises:
@@ -65,7 +65,7 @@ class RBFHead(ETFHead):
         [0, 3]
     """
 
-    geometry = "simplex ETF of centres"
+    geometry = "simplex ETF of centers"
     affine = False
 
     def __init__(
@@ -81,7 +81,7 @@ class RBFHead(ETFHead):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(
-            feature_dim, num_classes, projection=projection, normalise=False, frame_seed=frame_seed,
+            feature_dim, num_classes, projection=projection, normalize=False, frame_seed=frame_seed,
             generator=generator,
         )  # fmt: skip
         self.radius = math.sqrt(self.frame.shape[1]) if radius is None else radius

@@ -37,7 +37,7 @@ def default_scale(num_classes: int, confidence: float = 0.999) -> float:
 
 @dataclass(frozen=True)
 class LearnedScale:
-    """Ask for a scale that is trained, as softplus of a parameter that no optimiser group here decays by default.
+    """Ask for a scale that is trained, as softplus of a parameter that no optimizer group here decays by default.
 
     Weight decay on a scale is a temperature schedule that nobody asked for. Softplus rather than exp, because under
     exp a step is proportional to the scale itself: with SGD at rates that suit the other weights the scale fell to

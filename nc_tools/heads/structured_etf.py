@@ -16,10 +16,10 @@ from nc_tools.geometry.random_hadamard import (
     permute,
     project,
 )
-from nc_tools.heads.assignment import Assignment, as_permutation
 from nc_tools.heads.frame import FixedHead, read_description
 from nc_tools.heads.scale import LearnedScale
-from nc_tools.records import full_precision
+from nc_tools.heads.vertex_order import Assignment, as_permutation
+from nc_tools.records import autocast_off
 from nc_tools.seeds import stream
 
 
@@ -32,19 +32,19 @@ class StructuredETFHead(FixedHead):
     3 D numbers. An exact ETF, whatever is drawn.
 
     The rotations it draws from are fewer than the Haar rotations of :class:`~nc_tools.heads.ETFHead`: every class
-    vector before centring has entries of one size, with random signs. Behind a ReLU that is what a rotation is for; a
+    vector before centering has entries of one size, with random signs. Behind a ReLU that is what a rotation is for; a
     comparison that asks about draws of *all* rotations takes ETFHead.
 
     Args:
         feature_dim: D; without a projection at least K.
         num_classes: K, at least 2.
-        rotated: False takes the first K features as they are for u (slice and centre): cheaper still. Then class k
+        rotated: False takes the first K features as they are for u (slice and center): cheaper still. Then class k
             reads feature k alone, features beyond K are read by none, and behind a ReLU no feature can point away from
             a class: best behind a projection or a linear layer.
         scale: s: a positive number, ``LEARNED``, ``LEARNED_PER_CLASS``, or None for
             :func:`~nc_tools.heads.default_scale`.
         projection: Learn a linear map before it: True to K dimensions, or a number of dimensions >= K.
-        normalise: Scale the (projected) features to unit length.
+        normalize: Scale the (projected) features to unit length.
         assignment: Which vertex each class takes: a permutation (K,), ``RANDOM``, or None for class k on vertex k.
         frame_seed: Draws the signed permutation.
         generator: Draws the projection's initial weights; the global one if None.
@@ -75,7 +75,7 @@ class StructuredETFHead(FixedHead):
         rotated: bool = True,
         scale: float | LearnedScale | None = None,
         projection: bool | int = False,
-        normalise: bool = True,
+        normalize: bool = True,
         assignment: Assignment | None = None,
         frame_seed: int = 0,
         generator: torch.Generator | None = None,
@@ -85,7 +85,7 @@ class StructuredETFHead(FixedHead):
             num_classes,
             scale=scale,
             projection=projection,
-            normalise=normalise,
+            normalize=normalize,
             frame_seed=frame_seed,
             generator=generator,
         )
@@ -105,7 +105,7 @@ class StructuredETFHead(FixedHead):
     def weight(self) -> Tensor:
         """Class vectors (K, D'), formed when asked for; nothing here needs them."""
         kind = torch.promote_types(self.factor.dtype, torch.float32)
-        with full_precision(self.factor.device.type):
+        with autocast_off(self.factor.device.type):
             if self.rotated:
                 rows = hadamard_etf(self.num_classes, self.order, self.signs.to(kind))
             else:
@@ -116,11 +116,11 @@ class StructuredETFHead(FixedHead):
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Score embedded features (N, D') against the classes: (N, K)."""
-        return (self.scale * self._stretch()) * self._centred(embedded)
+        return (self.scale * self._stretch()) * self._centered(embedded)
 
     def own_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return w_y . embed(features) (N,), read off all classes' products: a class vector costs more than those."""
-        all_classes = self._centred(self.embed(features))
+        all_classes = self._centered(self.embed(features))
         return self._stretch() * all_classes.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
     def assign(self, permutation: Assignment) -> None:
@@ -135,14 +135,14 @@ class StructuredETFHead(FixedHead):
         self._follow(as_permutation(permutation, self.num_classes, self.frame_seed))
         self._place_classes()
 
-    def _centred(self, embedded: Tensor) -> Tensor:
+    def _centered(self, embedded: Tensor) -> Tensor:
         if self.rotated:
             kind = embedded.dtype
             u = project(embedded, self.num_classes, self.order, self.signs.to(kind), self.factor.to(kind))
         else:
             u = embedded[..., : self.num_classes]
-        centred = u - u.mean(-1, keepdim=True)
-        return centred if self.classes is None else permute(centred, self.classes)
+        centered = u - u.mean(-1, keepdim=True)
+        return centered if self.classes is None else permute(centered, self.classes)
 
     def _stretch(self) -> float:
         return math.sqrt(self.num_classes / (self.num_classes - 1))

@@ -1,4 +1,4 @@
-"""Tau-normalisation: a trained linear classifier with its norms, and so its prior, taken back in part."""
+"""Tau-normalization: a trained linear classifier with its norms, and so its prior, taken back in part."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nc_tools.heads.linear import LinearHead
 
 
 @overload
-def tau_normalise(head_or_weight: Tensor, tau: float) -> Tensor: ...
+def tau_normalize(head_or_weight: Tensor, tau: float) -> Tensor: ...
 @overload
-def tau_normalise(head_or_weight: LinearHead | nn.Linear, tau: float) -> LinearHead: ...
-def tau_normalise(head_or_weight: Tensor | LinearHead | nn.Linear, tau: float) -> Tensor | LinearHead:
+def tau_normalize(head_or_weight: LinearHead | nn.Linear, tau: float) -> LinearHead: ...
+def tau_normalize(head_or_weight: Tensor | LinearHead | nn.Linear, tau: float) -> Tensor | LinearHead:
     """Divide each class vector of a trained classifier by its norm to the power tau: w_k / ||w_k||^tau.
 
     The cheapest long-tail baseline: trained on imbalanced data, w_k grows with the number of samples of its class, and
@@ -38,26 +38,26 @@ def tau_normalise(head_or_weight: Tensor | LinearHead | nn.Linear, tau: float) -
         ValueError: If tau is negative or not finite, or the weight is not (K, D).
 
     Example:
-        >>> tau_normalise(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), tau=1.0).tolist()
+        >>> tau_normalize(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), tau=1.0).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 1.0]]
     """
     if not (math.isfinite(tau) and tau >= 0):
         raise ValueError(f"tau must be at least 0 and finite, got {tau}: 0 changes no norm, 1 makes them all one")
     if isinstance(head_or_weight, Tensor):
-        return _normalised(head_or_weight, tau)
+        return _normalized(head_or_weight, tau)
     if not isinstance(head_or_weight, LinearHead | nn.Linear):
         raise TypeError(
-            f"tau_normalise takes a LinearHead, an nn.Linear or a weight (K, D), got "
+            f"tau_normalize takes a LinearHead, an nn.Linear or a weight (K, D), got "
             f"{type(head_or_weight).__name__}: give its .weight if that is learned freely"
         )
-    weight = _normalised(head_or_weight.weight.detach(), tau)
+    weight = _normalized(head_or_weight.weight.detach(), tau)
     unused = torch.Generator()  # its initial weights are overwritten: draw them from nobody's stream
     head = LinearHead(weight.shape[1], weight.shape[0], bias=False, generator=unused).to(weight)
     head.weight.data.copy_(weight)
     return head.train(head_or_weight.training)
 
 
-def _normalised(weight: Tensor, tau: float) -> Tensor:
+def _normalized(weight: Tensor, tau: float) -> Tensor:
     if weight.ndim != 2:
         raise ValueError(f"weight must have the shape (K, D), got {tuple(weight.shape)}")
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))

@@ -18,7 +18,7 @@ class TwoSpaceHead(ETFHead):
         u = norm(V relu(U h)),    z = s W u,
 
     with ``outputs.features`` the encoder's h, for probes, kNN and fine-tuning, and ``outputs.embedded`` the projected
-    u, for out-of-distribution scores. Pair it with a term that spreads h (an entropy or KoLeo regulariser).
+    u, for out-of-distribution scores. Pair it with a term that spreads h (an entropy or KoLeo regularizer).
 
     Source: Harun, Gallardo and Kanan (2025, "Controlling neural collapse enhances out-of-distribution detection and
     transfer learning", section 4): a frozen two-layer projector, ReLU between, unit length after it, then a *learned*
@@ -74,8 +74,8 @@ class TwoSpaceHead(ETFHead):
             )
         super().__init__(narrow, num_classes, scale=scale, frame_seed=frame_seed)
         self.feature_dim = feature_dim
-        up = (wide / feature_dim) ** 0.5 * _centred_frame(wide, feature_dim, stream(frame_seed, "frame", 1))
-        down = _centred_frame(wide, narrow, stream(frame_seed, "frame", 2)).T
+        up = (wide / feature_dim) ** 0.5 * _centered_frame(wide, feature_dim, stream(frame_seed, "frame", 1))
+        down = _centered_frame(wide, narrow, stream(frame_seed, "frame", 2)).T
         for name, layer in (("up", up), ("down", down)):
             tensor = layer.to(torch.get_default_device(), torch.get_default_dtype()).contiguous()
             if learned:
@@ -88,7 +88,7 @@ class TwoSpaceHead(ETFHead):
         return nn.functional.linear(hidden, self.down.to(features.dtype))
 
 
-def _centred_frame(dim: int, columns: int, generator: torch.Generator) -> Tensor:
+def _centered_frame(dim: int, columns: int, generator: torch.Generator) -> Tensor:
     """Draw orthonormal columns that sum to zero each (dim, columns), uniformly among all such, float64."""
     gaussian = torch.randn(dim, columns, dtype=torch.float64, generator=generator, device="cpu")
     q, r = torch.linalg.qr(gaussian - gaussian.mean(dim=0))

@@ -1,4 +1,4 @@
-"""Active-passive losses: a normalised loss that learns, and a passive one that learns more."""
+"""Active-passive losses: a normalized loss that learns, and a passive one that learns more."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import partial
 
 from torch import Tensor
 
-from nc_tools.losses.base import LossTerm
-from nc_tools.losses.surprise import of_surprise, of_surprise_and_lead
+from nc_tools.losses._one_softmax import of_surprise, of_surprise_and_lead
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.losses.symmetric_cross_entropy import checked_log_zero, reverse_cross_entropy, reverse_of
 from nc_tools.records import Batch, Outputs
 
@@ -57,13 +57,13 @@ def mean_absolute_error(logits: Tensor, labels: Tensor) -> Tensor:
     return of_surprise(logits, labels, lambda s: reverse_of(s, -1.0))
 
 
-class ActivePassive(LossTerm):
+class ActivePassiveLoss(LossTerm):
     """A robust loss that raises p_y plus one that lowers the others: alpha active + beta passive.
 
-    Normalised losses are robust but underfit; a passive loss, which acts on the probabilities of the other classes too,
-    makes up for it. Source: Ma et al. 2020, eq. 11. :class:`NCEAndRCE` and :class:`NCEAndMAE` are the pairs that they
-    recommend; other functions of (logits, labels) to (N,) can be given here. A recipe is written down as JSON, so there
-    make a named subclass instead.
+    Normalized losses are robust but underfit; a passive loss, which acts on the probabilities of the other classes too,
+    makes up for it. Source: Ma et al. 2020, eq. 11. :class:`NCEAndRCELoss` and :class:`NCEAndMAELoss` are the pairs
+    that they recommend; other functions of (logits, labels) to (N,) can be given here. A recipe is written down as
+    JSON, so there make a named subclass instead.
 
     Args:
         alpha: Weight of the active loss.
@@ -78,7 +78,7 @@ class ActivePassive(LossTerm):
         >>> import torch
         >>> from nc_tools.heads import LinearHead
         >>> batch = Batch(torch.zeros(2, 4), torch.tensor([0, 2]), torch.arange(2))
-        >>> ActivePassive(10.0, 0.1)(LinearHead(4, 3).outputs(batch.inputs), batch).shape
+        >>> ActivePassiveLoss(10.0, 0.1)(LinearHead(4, 3).outputs(batch.inputs), batch).shape
         torch.Size([])
     """
 
@@ -105,13 +105,13 @@ class ActivePassive(LossTerm):
         return f"alpha={self.alpha}, beta={self.beta}"
 
 
-class NCEAndRCE(ActivePassive):
-    """Normalised plus reverse cross-entropy: alpha log p_y / sum_j log p_j - beta A (1 - p_y).
+class NCEAndRCELoss(ActivePassiveLoss):
+    """Normalized plus reverse cross-entropy: alpha log p_y / sum_j log p_j - beta A (1 - p_y).
 
     Source: Ma et al. 2020, table 2. A = -4 as in Wang et al. 2019; the released code has log 1e-4 = -9.21.
 
     Args:
-        alpha: Weight of the normalised cross-entropy.
+        alpha: Weight of the normalized cross-entropy.
         beta: Weight of the reverse one.
         log_zero: A, what stands for log 0.
 
@@ -119,8 +119,8 @@ class NCEAndRCE(ActivePassive):
         ValueError: If a weight is negative or ``log_zero`` is not negative.
 
     Example:
-        >>> NCEAndRCE()
-        NCEAndRCE(alpha=1.0, beta=1.0, log_zero=-4.0)
+        >>> NCEAndRCELoss()
+        NCEAndRCELoss(alpha=1.0, beta=1.0, log_zero=-4.0)
     """
 
     def __init__(self, alpha: float = 1.0, beta: float = 1.0, log_zero: float = -4.0) -> None:
@@ -136,22 +136,22 @@ class NCEAndRCE(ActivePassive):
         return f"{super().extra_repr()}, log_zero={self.log_zero}"
 
 
-class NCEAndMAE(ActivePassive):
-    """Normalised cross-entropy plus mean absolute error: alpha log p_y / sum_j log p_j + beta (1 - p_y).
+class NCEAndMAELoss(ActivePassiveLoss):
+    """Normalized cross-entropy plus mean absolute error: alpha log p_y / sum_j log p_j + beta (1 - p_y).
 
     Source: Ma et al. 2020, table 2. Their text has 2 (1 - p_y), the whole L1 distance; their released code 1 - p_y, to
     which their weights belong, and so do we.
 
     Args:
-        alpha: Weight of the normalised cross-entropy.
+        alpha: Weight of the normalized cross-entropy.
         beta: Weight of the mean absolute error.
 
     Raises:
         ValueError: If a weight is negative.
 
     Example:
-        >>> NCEAndMAE()
-        NCEAndMAE(alpha=1.0, beta=1.0)
+        >>> NCEAndMAELoss()
+        NCEAndMAELoss(alpha=1.0, beta=1.0)
     """
 
     def __init__(self, alpha: float = 1.0, beta: float = 1.0) -> None:
@@ -162,7 +162,7 @@ class NCEAndMAE(ActivePassive):
         return _normalized_and_reverse(self, outputs, batch, -1.0)
 
 
-def _normalized_and_reverse(loss: ActivePassive, outputs: Outputs, batch: Batch, log_zero: float) -> Tensor:
+def _normalized_and_reverse(loss: ActivePassiveLoss, outputs: Outputs, batch: Batch, log_zero: float) -> Tensor:
     classes = outputs.logits.shape[-1]
 
     def formula(s: Tensor, lead: Tensor) -> tuple[Tensor, Tensor, Tensor]:

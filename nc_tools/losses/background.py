@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.losses.loss_term import LossTerm, widen
 from nc_tools.records import Batch, Outputs
 
 
-class BackgroundCrossEntropy(LossTerm):
+class BackgroundCrossEntropyLoss(LossTerm):
     """Softmax cross-entropy over the classes and a background of constant logit 0.
 
     Use it with a head whose logits are log-odds against a background, such as :class:`~nc_tools.heads.RBFHead`:
@@ -21,11 +21,11 @@ class BackgroundCrossEntropy(LossTerm):
         >>> import torch
         >>> from nc_tools.heads import RBFHead
         >>> batch = Batch(torch.zeros(2, 4), torch.tensor([0, 2]), torch.arange(2))
-        >>> BackgroundCrossEntropy()(RBFHead(4, 3).outputs(batch.inputs), batch)    # ln 4 at the origin
+        >>> BackgroundCrossEntropyLoss()(RBFHead(4, 3).outputs(batch.inputs), batch)    # ln 4 at the origin
         tensor(1.3863)
     """
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the batch."""
-        logits = at_least_float32(outputs.logits)
+        logits = widen(outputs.logits)
         return nn.functional.cross_entropy(nn.functional.pad(logits, (0, 1)), batch.labels)

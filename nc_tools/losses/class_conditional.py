@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nc_tools.heads.unit import unit
-from nc_tools.losses.base import LossTerm, at_least_float32
-from nc_tools.losses.similarity import by_rows, check_temperature, log_sum_exp, two_views
+from nc_tools.heads.normalize import normalize
+from nc_tools.losses._pairwise import by_rows, check_temperature, log_sum_exp, two_views
+from nc_tools.losses.loss_term import LossTerm, widen
 from nc_tools.records import Batch, Outputs
 
 
 def class_conditional_info_nce(first: Tensor, second: Tensor, labels: Tensor, temperature: float = 0.5) -> Tensor:
-    """InfoNCE among the samples of a class, for your own loop. See :class:`ClassConditionalInfoNCE`.
+    """InfoNCE among the samples of a class, for your own loop. See :class:`ClassConditionalInfoNCELoss`.
 
     Args:
         first: First view (N, D'); scaled to unit length here.
@@ -28,7 +28,7 @@ def class_conditional_info_nce(first: Tensor, second: Tensor, labels: Tensor, te
         [0.0, 0.0]
     """
     check_temperature(temperature)
-    u, v = unit(at_least_float32(first)), unit(at_least_float32(second))
+    u, v = normalize(widen(first)), normalize(widen(second))
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
         same = labels[rows][:, None] == labels
@@ -37,12 +37,12 @@ def class_conditional_info_nce(first: Tensor, second: Tensor, labels: Tensor, te
     return by_rows(per_anchor, u, len(v)) - (u * v).sum(1) / temperature
 
 
-class ClassConditionalInfoNCE(LossTerm):
+class ClassConditionalInfoNCELoss(LossTerm):
     """Class-conditional InfoNCE: -s_ii + log sum_{j: y_j = y_i} exp(s_ij), s_ij = u_i . v_j / tau.
 
     Tells the samples of a class apart and leaves the classes alone: added to SupCon or cross-entropy it keeps classes
     from collapsing to a point, which serves finer tasks later. u and v are the embedded features of the two views at
-    unit length (see :class:`SupCon`); anchors are those of the first. Source: Chen et al. 2022, the second part of
+    unit length (see :class:`SupConLoss`); anchors are those of the first. Source: Chen et al. 2022, the second part of
     their spread loss; the sum runs over second views only, as ours has two views where theirs has any number.
 
     Args:
@@ -52,8 +52,8 @@ class ClassConditionalInfoNCE(LossTerm):
         ValueError: If the temperature is not positive; in training, if the batch has one view.
 
     Example:
-        >>> ClassConditionalInfoNCE()
-        ClassConditionalInfoNCE(temperature=0.5)
+        >>> ClassConditionalInfoNCELoss()
+        ClassConditionalInfoNCELoss(temperature=0.5)
     """
 
     views = 2

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nc_tools.losses.class_counts import checked_counts
+from nc_tools.losses._class_counts import checked_counts
 
 
 def effective_number(class_counts: Tensor | Sequence[int], beta: float = 0.9999) -> Tensor:

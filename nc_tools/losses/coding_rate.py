@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from nc_tools.heads.unit import unit
-from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.heads.normalize import normalize
+from nc_tools.losses.loss_term import LossTerm, widen
 from nc_tools.records import Batch, Outputs
 
 
 def coding_rate_gain(features: Tensor, labels: Tensor, squared_distortion: float = 0.5) -> Tensor:
-    """How many nats fewer it takes to code features class by class than all together. See :class:`CodingRate`.
+    """How many nats fewer it takes to code features class by class than all together. See :class:`CodingRateLoss`.
 
     Args:
         features: (N, D); scaled to unit length here.
@@ -27,7 +27,7 @@ def coding_rate_gain(features: Tensor, labels: Tensor, squared_distortion: float
         >>> round(coding_rate_gain(torch.eye(2), torch.tensor([0, 1])).item(), 4)
         0.2939
     """
-    z = unit(at_least_float32(features))
+    z = normalize(widen(features))
     count, width = z.shape
     scale = width / (count * squared_distortion)
     same = labels[:, None] == labels
@@ -35,7 +35,7 @@ def coding_rate_gain(features: Tensor, labels: Tensor, squared_distortion: float
     gram = z @ z.T
     whole = gram if count <= width else z.T @ z
     together = _log_diagonal(scale * whole).sum()
-    # All classes in one factorisation: between classes the matrix is 0, so is its factor, and the diagonal entries of a
+    # All classes in one factorization: between classes the matrix is 0, so is its factor, and the diagonal entries of a
     # class's samples make up the determinant of that class, whatever their order.
     inverse = (count / size).sqrt()
     apart = _log_diagonal(scale * (gram * inverse * inverse[:, None]).masked_fill(~same, 0))
@@ -49,7 +49,7 @@ def _log_diagonal(matrix: Tensor) -> Tensor:
     return factor.diagonal().log()
 
 
-class CodingRate(LossTerm):
+class CodingRateLoss(LossTerm):
     """Maximal coding rate reduction, MCR2: minus the gain of coding class by class.
 
     gain = 1/2 logdet(I + D/(N e^2) Z^T Z) - sum_k n_k/(2N) logdet(I + D/(n_k e^2) Z_k^T Z_k).
@@ -66,8 +66,8 @@ class CodingRate(LossTerm):
         ValueError: If it is not positive.
 
     Example:
-        >>> CodingRate()
-        CodingRate(squared_distortion=0.5)
+        >>> CodingRateLoss()
+        CodingRateLoss(squared_distortion=0.5)
     """
 
     def __init__(self, squared_distortion: float = 0.5) -> None:

@@ -10,9 +10,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from nc_tools.losses.class_counts import check_width, checked_counts
+from nc_tools.losses._class_counts import check_width, checked_counts
+from nc_tools.losses._one_softmax import Reduction, of_surprise_and_lead
 from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
-from nc_tools.losses.surprise import Reduction, of_surprise_and_lead
 from nc_tools.records import Batch, Outputs
 
 
@@ -60,7 +60,7 @@ class ClassWiseSmoothing:
 def smoothed_cross_entropy(
     logits: Tensor, labels: Tensor, smoothing: float | Tensor = 0.0, reduction: Reduction = "none"
 ) -> Tensor:
-    """Cross-entropy with smoothed labels, per sample or as their mean. See :class:`CrossEntropy`.
+    """Cross-entropy with smoothed labels, per sample or as their mean. See :class:`CrossEntropyLoss`.
 
     Args:
         logits: (N, K).
@@ -97,7 +97,7 @@ def smoothed_cross_entropy(
     return of_surprise_and_lead(z, labels, formula, reduction)
 
 
-class CrossEntropy(PerSampleLoss):
+class CrossEntropyLoss(PerSampleLoss):
     """Softmax cross-entropy: -sum_k t_k log p_k, with t the one-hot label, smoothed if asked.
 
     Label smoothing mixes the label with the uniform distribution, t = (1 - eps) onehot + eps / K (Szegedy et al. 2016,
@@ -114,7 +114,7 @@ class CrossEntropy(PerSampleLoss):
     Example:
         >>> from nc_tools.heads import LinearHead
         >>> batch = Batch(torch.zeros(2, 4), torch.tensor([0, 2]), torch.arange(2))
-        >>> CrossEntropy()(LinearHead(4, 3).outputs(batch.inputs), batch).shape
+        >>> CrossEntropyLoss()(LinearHead(4, 3).outputs(batch.inputs), batch).shape
         torch.Size([])
     """
 

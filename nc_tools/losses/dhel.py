@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nc_tools.heads.unit import unit
-from nc_tools.losses.base import LossTerm, at_least_float32
-from nc_tools.losses.similarity import by_rows, check_temperature, log_sum_exp, two_views
+from nc_tools.heads.normalize import normalize
+from nc_tools.losses._pairwise import by_rows, check_temperature, log_sum_exp, two_views
+from nc_tools.losses.loss_term import LossTerm, widen
 from nc_tools.records import Batch, Outputs
 
 
 def decoupled_info_nce(first: Tensor, second: Tensor, temperature: float = 0.3) -> Tensor:
-    """Decoupled hyperspherical energy loss per sample, for your own loop. See :class:`DHEL`.
+    """Decoupled hyperspherical energy loss per sample, for your own loop. See :class:`DHELLoss`.
 
     Args:
         first: First view (N, D'); scaled to unit length here.
@@ -27,7 +27,7 @@ def decoupled_info_nce(first: Tensor, second: Tensor, temperature: float = 0.3) 
         [-1.0, -1.0]
     """
     check_temperature(temperature)
-    u, v = unit(at_least_float32(first)), unit(at_least_float32(second))
+    u, v = normalize(widen(first)), normalize(widen(second))
     aligned = (u * v).sum(1) / temperature
     if len(u) == 1:
         return -aligned
@@ -44,13 +44,13 @@ def _energy(z: Tensor, temperature: float) -> Tensor:
     return by_rows(per_anchor, z, len(z))
 
 
-class DHEL(LossTerm):
+class DHELLoss(LossTerm):
     """Decoupled hyperspherical energy loss: -u_i . v_i / tau + LSE_{j != i} u_i . u_j / tau + the same of v.
 
     InfoNCE whose negatives come from the anchor's own view: no term mixes pulling a pair together with pushing samples
     apart, so that the optimum does not depend on the batch size and small batches serve. Uses no labels: beside a
     classification loss it keeps samples of a class apart. u and v are the embedded features of the two views at unit
-    length (see :class:`SupCon`). Source: Koromilas et al. 2024, both views in turn as anchor with the pair counted
+    length (see :class:`SupConLoss`). Source: Koromilas et al. 2024, both views in turn as anchor with the pair counted
     once.
 
     Args:
@@ -60,8 +60,8 @@ class DHEL(LossTerm):
         ValueError: If the temperature is not positive; in training, if the batch has one view.
 
     Example:
-        >>> DHEL()
-        DHEL(temperature=0.3)
+        >>> DHELLoss()
+        DHELLoss(temperature=0.3)
     """
 
     views = 2

@@ -7,13 +7,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from nc_tools.losses.base import at_least_float32
+from nc_tools.losses.loss_term import widen
 from nc_tools.losses.per_sample import PerSampleLoss, class_mean
 from nc_tools.records import Batch, Outputs
 
 
 def dot_regression(own_score: Tensor, weight_norm: float = 1.0, feature_norm: float = 1.0) -> Tensor:
-    """Squared distance of w_y . h from its largest possible value, per sample. See :class:`DotRegression`.
+    """Squared distance of w_y . h from its largest possible value, per sample. See :class:`DotRegressionLoss`.
 
     Args:
         own_score: w_y . h (N,).
@@ -27,14 +27,14 @@ def dot_regression(own_score: Tensor, weight_norm: float = 1.0, feature_norm: fl
     return (own_score - target).square() / (2 * target)
 
 
-class DotRegression(PerSampleLoss):
+class DotRegressionLoss(PerSampleLoss):
     """Pull each feature to its own class vector, without a push from the others: (w_y . h - t)^2 / (2 t).
 
     Here t = ||w|| ||h||, the largest value that w_y . h can take.
 
     For fixed frames: the push of cross-entropy, which imbalance makes unequal, is dropped, because the frame already
     keeps the classes apart. Needs w_y alone: O(N D), no logits, whatever K is. Source: Yang et al. 2022, eq. 8, with
-    t = sqrt(E_W E_H); h is the feature after the head's projection and normalisation.
+    t = sqrt(E_W E_H); h is the feature after the head's projection and normalization.
 
     The released code computes another loss: with its default ``GivenEw`` it lengthens each class vector by
     sqrt(N / (P c_y)), c_y the samples of the class in the batch of N and P the classes in it. That factor leaves
@@ -45,7 +45,7 @@ class DotRegression(PerSampleLoss):
 
     Args:
         weight_norm: ||w_k||; 1 for every frame here.
-        feature_norm: ||h||; 1 for a head that normalises.
+        feature_norm: ||h||; 1 for a head that normalizes.
         mean_over: "samples", as in the paper, or "classes", as in the released code.
 
     Raises:
@@ -56,7 +56,7 @@ class DotRegression(PerSampleLoss):
         >>> from nc_tools.heads import ETFHead
         >>> head = ETFHead(8, 3)
         >>> batch = Batch(head.weight.clone(), torch.arange(3), torch.arange(3))
-        >>> bool(DotRegression()(head.outputs(batch.inputs), batch) < 1e-12)
+        >>> bool(DotRegressionLoss()(head.outputs(batch.inputs), batch) < 1e-12)
         True
     """
 
@@ -79,7 +79,7 @@ class DotRegression(PerSampleLoss):
 
     def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the squared distance of each sample (N,)."""
-        own_score = at_least_float32(outputs.own_scores(batch.labels))
+        own_score = widen(outputs.own_scores(batch.labels))
         return dot_regression(own_score, self.weight_norm, self.feature_norm)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:

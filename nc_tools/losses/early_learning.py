@@ -1,4 +1,4 @@
-"""Early-learning regularisation: hold on to what the model believed of each sample before it memorised."""
+"""Early-learning regularization: hold on to what the model believed of each sample before it memorized."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nc_tools.losses.base import LossTerm
+from nc_tools._support.tracing import traced
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.losses.per_sample import checked_logits
 from nc_tools.records import Batch, Outputs
-from nc_tools.tracing import traced
 
 # Keeps 1 - <t, p> away from zero, where its logarithm would run off.
 _LEAST = 1e-4
 
 
-class EarlyLearning(LossTerm):
+class EarlyLearningLoss(LossTerm):
     """Cross-entropy plus lambda mean_i log(1 - <t_i, p_i>), t_i a running mean of the sample's own predictions.
 
-    A network learns the clean labels first and memorises the wrong ones later. The second term, a negative one, rewards
+    A network learns the clean labels first and memorizes the wrong ones later. The second term, a negative one, rewards
     agreement with the sample's past predictions and so cancels the gradient of labels that contradict them. With p the
     softmax clamped to [1e-4, 1 - 1e-4],
 
@@ -42,7 +42,7 @@ class EarlyLearning(LossTerm):
         ValueError: If a size is not positive, ``strength`` is negative or ``momentum`` outside [0, 1).
 
     Example:
-        >>> loss = EarlyLearning(num_samples=100, num_classes=3)
+        >>> loss = EarlyLearningLoss(num_samples=100, num_classes=3)
         >>> loss.targets.shape
         torch.Size([100, 3])
     """

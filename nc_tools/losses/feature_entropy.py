@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from nc_tools.heads.unit import unit
-from nc_tools.losses.base import LossTerm, at_least_float32
-from nc_tools.losses.similarity import by_rows
+from nc_tools.heads.normalize import normalize
+from nc_tools.losses._pairwise import by_rows
+from nc_tools.losses.loss_term import LossTerm, widen
 from nc_tools.records import Batch, Outputs
 
 
 def feature_entropy(features: Tensor, eps: float = 1e-8) -> Tensor:
-    """Return -log(distance to the nearest neighbour + eps) of each feature. See :class:`FeatureEntropy`.
+    """Return -log(distance to the nearest neighbor + eps) of each feature. See :class:`FeatureEntropyLoss`.
 
     Args:
         features: (N, D); scaled to unit length here.
@@ -27,7 +27,7 @@ def feature_entropy(features: Tensor, eps: float = 1e-8) -> Tensor:
         >>> feature_entropy(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
         tensor([-0.3466, -0.3466])
     """
-    z = unit(at_least_float32(features))
+    z = normalize(widen(features))
     if len(z) == 1:
         return torch.zeros_like(z[:, 0])
     positions = torch.arange(len(z), device=z.device)
@@ -36,18 +36,18 @@ def feature_entropy(features: Tensor, eps: float = 1e-8) -> Tensor:
         return (anchors @ z.T).masked_fill(rows[:, None] == positions, -torch.inf).argmax(1)
 
     with torch.no_grad():
-        neighbour = by_rows(nearest, z, len(z))
-    # Found by product, measured by difference: the product of near neighbours has lost their distance.
-    return -torch.log(torch.linalg.vector_norm(z - z.index_select(0, neighbour), dim=1) + eps)
+        neighbor = by_rows(nearest, z, len(z))
+    # Found by product, measured by difference: the product of near neighbors has lost their distance.
+    return -torch.log(torch.linalg.vector_norm(z - z.index_select(0, neighbor), dim=1) + eps)
 
 
-class FeatureEntropy(LossTerm):
-    """Minus the entropy of unit features, by nearest neighbours (KoLeo): -mean_i log(||z_i - z_NN(i)|| + eps).
+class FeatureEntropyLoss(LossTerm):
+    """Minus the entropy of unit features, by nearest neighbors (KoLeo): -mean_i log(||z_i - z_NN(i)|| + eps).
 
     The brake on collapse: added to cross-entropy with a weight of about .05 it keeps features of a class apart, for
     transfer from the encoder; with a frozen frame behind a projection it leaves collapse to the head. Source: the
-    Kozachenko-Leonenko estimate as a regulariser in Sablayrolles et al. 2019; against collapse in Harun et al. 2025.
-    Its constants are left out. z are the backbone's features at unit length. A feature that equals its neighbour gets
+    Kozachenko-Leonenko estimate as a regularizer in Sablayrolles et al. 2019; against collapse in Harun et al. 2025.
+    Its constants are left out. z are the backbone's features at unit length. A feature that equals its neighbor gets
     no gradient: there is no direction to leave by.
 
     Args:
@@ -57,8 +57,8 @@ class FeatureEntropy(LossTerm):
         ValueError: If ``eps`` is not positive.
 
     Example:
-        >>> FeatureEntropy()
-        FeatureEntropy(eps=1e-08)
+        >>> FeatureEntropyLoss()
+        FeatureEntropyLoss(eps=1e-08)
     """
 
     def __init__(self, eps: float = 1e-8) -> None:

@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor
 
+from nc_tools.losses._one_softmax import Reduction, SurpriseFormula, of_surprise
 from nc_tools.losses.per_sample import PerSampleLoss
-from nc_tools.losses.surprise import OfSurprise, Reduction, of_surprise
 from nc_tools.records import Batch, Outputs
 
 
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, reduction: Reduction = "none") -> Tensor:
-    """Cross-entropy times (1 - p_y)^gamma, per sample or as their mean. See :class:`Focal`.
+    """Cross-entropy times (1 - p_y)^gamma, per sample or as their mean. See :class:`FocalLoss`.
 
     Args:
         logits: (N, K).
@@ -31,7 +31,7 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, reduction: Re
     return of_surprise(logits, labels, _focal(gamma), reduction)
 
 
-def _focal(gamma: float) -> OfSurprise:
+def _focal(gamma: float) -> SurpriseFormula:
     def formula(s: Tensor) -> tuple[Tensor, Tensor]:
         # 1 - p_y without cancellation. The floor keeps the power's slope finite below gamma = 1 when p_y reaches 1.
         missing = -torch.expm1(-s)
@@ -43,12 +43,12 @@ def _focal(gamma: float) -> OfSurprise:
     return formula
 
 
-class Focal(PerSampleLoss):
+class FocalLoss(PerSampleLoss):
     """Focal loss: -(1 - p_y)^gamma log p_y.
 
     Turns away from samples that are already right. In classification it mostly lowers over-confidence (Mukhoti et al.
     2020); on imbalanced data it is a usual baseline. Source: Lin et al. 2017, eq. 4, over a softmax instead of
-    sigmoids, without the class weights alpha: those are :class:`~nc_tools.losses.ClassBalanced`.
+    sigmoids, without the class weights alpha: those are :class:`~nc_tools.losses.ClassBalancedLoss`.
 
     Args:
         gamma: At least 0, where it is cross-entropy; 1 to 3 are usual.
@@ -57,8 +57,8 @@ class Focal(PerSampleLoss):
         ValueError: If gamma is negative.
 
     Example:
-        >>> Focal()
-        Focal(gamma=2.0)
+        >>> FocalLoss()
+        FocalLoss(gamma=2.0)
     """
 
     def __init__(self, gamma: float = 2.0) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nc_tools.losses.base import LossTerm
+from nc_tools._support.tracing import traced
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.losses.per_sample import checked_logits
-from nc_tools.metrics.transition import checked_transition
+from nc_tools.metrics.label_noise.transition import checked_transition
 from nc_tools.records import Batch, Outputs
-from nc_tools.tracing import traced
 
 
 def forward_corrected(logits: Tensor, labels: Tensor, log_columns: Tensor) -> Tensor:
-    """-log sum_i T_iy p_i per sample. See :class:`ForwardCorrection`.
+    """-log sum_i T_iy p_i per sample. See :class:`ForwardCorrectionLoss`.
 
     Args:
         logits: (N, K).
@@ -56,10 +56,10 @@ class _TwoSoftmaxes(torch.autograd.Function):
         return (p - r) * grad.unsqueeze(1), None
 
 
-class ForwardCorrection(LossTerm):
+class ForwardCorrectionLoss(LossTerm):
     """Cross-entropy of what the labels would look like after the noise: -log (T^T p)_y, T_ij = P(given j | true i).
 
-    The softmax p is then the posterior of the true class: with the right T, the minimiser over noisy labels is that
+    The softmax p is then the posterior of the true class: with the right T, the minimizer over noisy labels is that
     over clean ones, for noise that depends on the class alone. Source: Patrini et al. 2017, theorem 2. Computed as
     logsumexp_i(log T_iy + log p_i), so a saturated softmax costs nothing.
 
@@ -77,7 +77,7 @@ class ForwardCorrection(LossTerm):
             zeros: a label that cannot occur.
 
     Example:
-        >>> loss = ForwardCorrection(2, [[0.9, 0.1], [0.2, 0.8]])
+        >>> loss = ForwardCorrectionLoss(2, [[0.9, 0.1], [0.2, 0.8]])
         >>> [round(x, 3) for x in loss.transition.flatten().tolist()]
         [0.9, 0.1, 0.2, 0.8]
     """

@@ -1,17 +1,17 @@
-"""Generalised cross-entropy: between cross-entropy and the mean absolute error."""
+"""Generalized cross-entropy: between cross-entropy and the mean absolute error."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from nc_tools.losses.base import LossTerm
-from nc_tools.losses.surprise import OfSurprise, Reduction, of_surprise
+from nc_tools.losses._one_softmax import Reduction, SurpriseFormula, of_surprise
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
 def generalized_cross_entropy(logits: Tensor, labels: Tensor, q: float = 0.7, reduction: Reduction = "none") -> Tensor:
-    """(1 - p_y^q) / q per sample or as their mean. See :class:`GeneralizedCrossEntropy`.
+    """(1 - p_y^q) / q per sample or as their mean. See :class:`GeneralizedCrossEntropyLoss`.
 
     Args:
         logits: (N, K).
@@ -30,7 +30,7 @@ def generalized_cross_entropy(logits: Tensor, labels: Tensor, q: float = 0.7, re
     return of_surprise(logits, labels, _generalized(q), reduction)
 
 
-def _generalized(q: float) -> OfSurprise:
+def _generalized(q: float) -> SurpriseFormula:
     def formula(s: Tensor) -> tuple[Tensor, Tensor]:
         # expm1, because 1 - p^q loses all its digits where p is near 1 or q near 0.
         value = s if q == 0 else torch.expm1(-q * s) / -q
@@ -39,10 +39,10 @@ def _generalized(q: float) -> OfSurprise:
     return formula
 
 
-class GeneralizedCrossEntropy(LossTerm):
+class GeneralizedCrossEntropyLoss(LossTerm):
     """Cross-entropy whose gradient fades on samples that the model finds unlikely: (1 - p_y^q) / q.
 
-    Under label noise those are mostly the mislabelled ones. Each sample's cross-entropy gradient is weighted by p_y^q;
+    Under label noise those are mostly the mislabeled ones. Each sample's cross-entropy gradient is weighted by p_y^q;
     q -> 0 gives cross-entropy, q = 1 gives 1 - p_y, half of the L1 distance to the one-hot label, which symmetric noise
     does not bias but which hardly learns many classes. Source: Zhang and Sabuncu 2018, eq. 6, without the truncation
     of their section 3.3.
@@ -54,8 +54,8 @@ class GeneralizedCrossEntropy(LossTerm):
         ValueError: If ``q`` is outside [0, 1].
 
     Example:
-        >>> GeneralizedCrossEntropy()
-        GeneralizedCrossEntropy(q=0.7)
+        >>> GeneralizedCrossEntropyLoss()
+        GeneralizedCrossEntropyLoss(q=0.7)
     """
 
     def __init__(self, q: float = 0.7) -> None:

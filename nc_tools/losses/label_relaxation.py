@@ -7,15 +7,15 @@ import math
 import torch
 from torch import Tensor
 
+from nc_tools.losses._one_softmax import Reduction, SurpriseFormula, of_surprise
 from nc_tools.losses.per_sample import PerSampleLoss
-from nc_tools.losses.surprise import OfSurprise, Reduction, of_surprise
 from nc_tools.records import Batch, Outputs
 
 
 def label_relaxation(logits: Tensor, labels: Tensor, alpha: float = 0.1, reduction: Reduction = "none") -> Tensor:
     """Divergence from the nearest distribution that gives the label at least 1 - alpha, per sample or as their mean.
 
-    See :class:`LabelRelaxation`.
+    See :class:`LabelRelaxationLoss`.
 
     Args:
         logits: (N, K).
@@ -33,7 +33,7 @@ def label_relaxation(logits: Tensor, labels: Tensor, alpha: float = 0.1, reducti
     return of_surprise(logits, labels, _relaxed(alpha), reduction)
 
 
-def _relaxed(alpha: float) -> OfSurprise:
+def _relaxed(alpha: float) -> SurpriseFormula:
     least = -math.log1p(-alpha)
     entropy = (1 - alpha) * math.log1p(-alpha) + alpha * math.log(alpha)
 
@@ -47,12 +47,12 @@ def _relaxed(alpha: float) -> OfSurprise:
     return formula
 
 
-class LabelRelaxation(PerSampleLoss):
+class LabelRelaxationLoss(PerSampleLoss):
     """Label relaxation: no loss once p_y > 1 - alpha, the divergence KL(t || p) of a relaxed label before that.
 
     The target is the nearest of all distributions with t_y >= 1 - alpha: t_y = 1 - alpha, and the others share alpha as
     the prediction does, t_j = alpha p_j / (1 - p_y). Unlike smoothing, it does not ask for equal scores of the wrong
-    classes, and it does not push samples that are sure enough; with noisy labels it slows memorisation. In closed form
+    classes, and it does not push samples that are sure enough; with noisy labels it slows memorization. In closed form
     (1 - a) log((1 - a) / p_y) + a log(a / (1 - p_y)). Source: Lienen and Huellermeier 2021; here in the
     log domain throughout, so that saturated logits give finite gradients.
 
@@ -63,8 +63,8 @@ class LabelRelaxation(PerSampleLoss):
         ValueError: If alpha is outside (0, 1).
 
     Example:
-        >>> LabelRelaxation()
-        LabelRelaxation(alpha=0.1)
+        >>> LabelRelaxationLoss()
+        LabelRelaxationLoss(alpha=0.1)
     """
 
     def __init__(self, alpha: float = 0.1) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nc_tools.losses.affine import AffineCrossEntropy
-from nc_tools.losses.class_counts import checked_counts
+from nc_tools.losses._class_affine import ClassAffineCrossEntropyLoss
+from nc_tools.losses._class_counts import checked_counts
 
 
 def ldam_margins(class_counts: Tensor | Sequence[int], max_margin: float = 0.5) -> Tensor:
@@ -28,16 +28,16 @@ def ldam_margins(class_counts: Tensor | Sequence[int], max_margin: float = 0.5) 
     return (max_margin * (counts / counts.min()).pow(-0.25)).to(torch.float32)
 
 
-class LDAM(AffineCrossEntropy):
+class LDAMLoss(ClassAffineCrossEntropyLoss):
     """LDAM: cross-entropy with a margin on the own class that grows as the class gets rarer.
 
     With cosines c: -log(e^{s (c_y - m_y)} / (e^{s (c_y - m_y)} + sum_{j != y} e^{s c_j})),
-    m_k = max_margin n_k^(-1/4) / max_j n_j^(-1/4): the n^(-1/4) law minimises a bound on the balanced error (Cao et al.
-    2019, section 3). Usually with :class:`~nc_tools.losses.DeferredReweighting` (LDAM-DRW).
+    m_k = max_margin n_k^(-1/4) / max_j n_j^(-1/4): the n^(-1/4) law minimizes a bound on the balanced error (Cao et al.
+    2019, section 3). Usually with :class:`~nc_tools.losses.DeferredReweightingLoss` (LDAM-DRW).
 
     The margin is one of cosines, so the scale multiplies it too. Here s is the head's own scale, so that the logits
     that are trained are those that are evaluated; the paper's s = 30 is ``CosineHead(scale=30.0)``. Over a head that
-    normalises and has a scale (cosine, fixed frame) this is the published loss. Over a linear head, whose scale is 1,
+    normalizes and has a scale (cosine, fixed frame) this is the published loss. Over a linear head, whose scale is 1,
     it is the same formula with s = 1 and w_y . h for the cosine: a margin in units of the logits, and a small one,
     which growing norms soon outrun.
 
@@ -50,8 +50,8 @@ class LDAM(AffineCrossEntropy):
 
     Example:
         >>> from nc_tools.spec import spec
-        >>> spec(LDAM, max_margin=0.4).build({"class_counts": [90, 10]})
-        LDAM(max_margin=0.4)
+        >>> spec(LDAMLoss, max_margin=0.4).build({"class_counts": [90, 10]})
+        LDAMLoss(max_margin=0.4)
     """
 
     def __init__(self, class_counts: Tensor | Sequence[int], max_margin: float = 0.5) -> None:

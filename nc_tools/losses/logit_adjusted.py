@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nc_tools.losses.affine import AffineCrossEntropy, affine_cross_entropy
-from nc_tools.losses.base import at_least_float32
-from nc_tools.losses.class_counts import check_width, checked_counts
+from nc_tools.losses._class_affine import ClassAffineCrossEntropyLoss, affine_cross_entropy
+from nc_tools.losses._class_counts import check_width, checked_counts
+from nc_tools.losses.loss_term import widen
 
 
 def log_prior(class_counts: Tensor | Sequence[int]) -> Tensor:
@@ -30,7 +30,7 @@ def log_prior(class_counts: Tensor | Sequence[int]) -> Tensor:
 def logit_adjusted_cross_entropy(
     logits: Tensor, labels: Tensor, class_counts: Tensor | Sequence[int], tau: float = 1.0
 ) -> Tensor:
-    """Cross-entropy of z + tau log(pi), pi the training prior: for your own loop. See :class:`LogitAdjusted`.
+    """Cross-entropy of z + tau log(pi), pi the training prior: for your own loop. See :class:`LogitAdjustedLoss`.
 
     Args:
         logits: (N, K).
@@ -70,7 +70,7 @@ def adjust_logits(logits: Tensor, class_counts: Tensor | Sequence[int], tau: flo
     """
     shift = _shift(class_counts, tau).to(logits.device)
     check_width(shift, logits)
-    return at_least_float32(logits) - shift
+    return widen(logits) - shift
 
 
 def _shift(class_counts: Tensor | Sequence[int], tau: float) -> Tensor:
@@ -80,11 +80,11 @@ def _shift(class_counts: Tensor | Sequence[int], tau: float) -> Tensor:
     return tau * log_prior(class_counts)
 
 
-class LogitAdjusted(AffineCrossEntropy):
+class LogitAdjustedLoss(ClassAffineCrossEntropyLoss):
     """Logit-adjusted cross-entropy: -log softmax(z + tau log pi)_y, pi_k = n_k / n.
 
     Consistent for the balanced error: the shift stands in for the training prior, so that z itself is free of it
-    (Menon et al. 2021, eq. 10). At tau = 1 it is :class:`BalancedSoftmax`.
+    (Menon et al. 2021, eq. 10). At tau = 1 it is :class:`BalancedSoftmaxLoss`.
 
     Args:
         class_counts: Training samples of each class (K,); a run fills it in.
@@ -94,8 +94,8 @@ class LogitAdjusted(AffineCrossEntropy):
         ValueError: If a class has no sample or tau is not finite.
 
     Example:
-        >>> LogitAdjusted([90, 10], tau=1.0)
-        LogitAdjusted(tau=1.0)
+        >>> LogitAdjustedLoss([90, 10], tau=1.0)
+        LogitAdjustedLoss(tau=1.0)
     """
 
     def __init__(self, class_counts: Tensor | Sequence[int], tau: float = 1.0) -> None:
@@ -107,13 +107,13 @@ class LogitAdjusted(AffineCrossEntropy):
         return f"tau={self.tau}"
 
 
-class BalancedSoftmax(LogitAdjusted):
+class BalancedSoftmaxLoss(LogitAdjustedLoss):
     """Balanced softmax: -log(n_y e^{z_y} / sum_k n_k e^{z_k}), n_k the training samples of class k.
 
     Logit adjustment at tau = 1 under the name of Ren et al. (2020): log n_k and log pi_k differ by a constant,
     which the softmax does not see. The attraction-repulsion-balanced loss (Xie et al. 2023), with the counts of the
-    training set, is this loss too: ``ARB`` is another name of this class, so that a comparison does not take the two
-    for two methods.
+    training set, is this loss too: ``ARBLoss`` is another name of this class, so that a comparison does not take the
+    two for two methods.
 
     Args:
         class_counts: Training samples of each class (K,); a run fills it in.
@@ -122,7 +122,7 @@ class BalancedSoftmax(LogitAdjusted):
         ValueError: If a class has no sample.
 
     Example:
-        >>> ARB is BalancedSoftmax
+        >>> ARBLoss is BalancedSoftmaxLoss
         True
     """
 
@@ -130,4 +130,4 @@ class BalancedSoftmax(LogitAdjusted):
         super().__init__(class_counts, tau=1.0)
 
 
-ARB = BalancedSoftmax
+ARBLoss = BalancedSoftmaxLoss

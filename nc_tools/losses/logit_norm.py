@@ -1,4 +1,4 @@
-"""Cross-entropy of normalised logits."""
+"""Cross-entropy of normalized logits."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from nc_tools.heads.unit import unit
+from nc_tools.heads.normalize import normalize
+from nc_tools.losses._one_softmax import Reduction, of_surprise
 from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
-from nc_tools.losses.surprise import Reduction, of_surprise
 from nc_tools.records import Batch, Outputs
 
 
 def logit_norm(logits: Tensor, labels: Tensor, temperature: float = 0.04, reduction: Reduction = "none") -> Tensor:
-    """Cross-entropy of z / (||z|| temperature), per sample or as their mean. See :class:`LogitNorm`.
+    """Cross-entropy of z / (||z|| temperature), per sample or as their mean. See :class:`LogitNormLoss`.
 
     Args:
         logits: (N, K).
@@ -31,10 +31,10 @@ def logit_norm(logits: Tensor, labels: Tensor, temperature: float = 0.04, reduct
         tensor([0.7981, 0.7981])
     """
     z = checked_logits(logits, labels)
-    return of_surprise(unit(z, 1 / temperature), labels, lambda s: (s, torch.ones_like(s)), reduction)
+    return of_surprise(normalize(z, 1 / temperature), labels, lambda s: (s, torch.ones_like(s)), reduction)
 
 
-class LogitNorm(PerSampleLoss):
+class LogitNormLoss(PerSampleLoss):
     """LogitNorm: cross-entropy of z / (||z|| tau).
 
     Under cross-entropy the logits' norm keeps growing on samples that are already right, and with it the confidence,
@@ -49,8 +49,8 @@ class LogitNorm(PerSampleLoss):
         ValueError: If the temperature is not positive.
 
     Example:
-        >>> LogitNorm()
-        LogitNorm(temperature=0.04)
+        >>> LogitNormLoss()
+        LogitNormLoss(temperature=0.04)
     """
 
     def __init__(self, temperature: float = 0.04) -> None:
@@ -60,7 +60,7 @@ class LogitNorm(PerSampleLoss):
         self.temperature = temperature
 
     def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the cross-entropy of each sample's normalised logits (N,)."""
+        """Return the cross-entropy of each sample's normalized logits (N,)."""
         return logit_norm(outputs.logits, batch.labels, self.temperature)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:

@@ -12,7 +12,7 @@ from nc_tools.records import Batch, Outputs
 
 
 def mean_squared(logits: Tensor, labels: Tensor, kappa: float = 1.0, target: float = 1.0) -> Tensor:
-    """Rescaled squared error of the logits, per sample. See :class:`MeanSquared`.
+    """Rescaled squared error of the logits, per sample. See :class:`MeanSquaredLoss`.
 
     Args:
         logits: (N, K).
@@ -37,7 +37,7 @@ def mean_squared(logits: Tensor, labels: Tensor, kappa: float = 1.0, target: flo
     return squares / z.shape[1]
 
 
-class MeanSquared(PerSampleLoss):
+class MeanSquaredLoss(PerSampleLoss):
     """Rescaled squared error: (1 / K) [sum_{k != y} z_k^2 + kappa (z_y - M)^2].
 
     Trains classifiers about as well as cross-entropy, and is where neural collapse can be followed in closed form.
@@ -54,8 +54,8 @@ class MeanSquared(PerSampleLoss):
         ValueError: If kappa or the target is not positive.
 
     Example:
-        >>> MeanSquared(kappa=15, target=30)
-        MeanSquared(kappa=15, target=30)
+        >>> MeanSquaredLoss(kappa=15, target=30)
+        MeanSquaredLoss(kappa=15, target=30)
     """
 
     def __init__(self, kappa: float = 1.0, target: float = 1.0) -> None:

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from nc_tools.heads.unit import unit
-from nc_tools.losses.base import at_least_float32
+from nc_tools.heads.normalize import normalize
+from nc_tools.losses.loss_term import widen
 from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
 from nc_tools.records import Batch, Outputs
 
@@ -23,14 +23,14 @@ def _scores(features: Tensor, weight: Tensor, labels: Tensor, temperature: float
         Scores w_r . u_j / t (R, N) of unit vectors, the class of each row (R,), and the row of each sample (N,).
     """
     _checked_temperature(temperature)
-    u = unit(checked_logits(features, labels))
-    vectors = at_least_float32(weight).to(u.dtype)
+    u = normalize(checked_logits(features, labels))
+    vectors = widen(weight).to(u.dtype)
     if len(vectors) <= len(u):
         classes, row = torch.arange(len(vectors), device=u.device), labels
     else:
         classes, row = labels, torch.arange(len(u), device=u.device)
         vectors = vectors.index_select(0, labels)
-    return unit(vectors) / temperature @ u.T, classes, row
+    return normalize(vectors) / temperature @ u.T, classes, row
 
 
 def _own(scores: Tensor, row: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def _own(scores: Tensor, row: Tensor) -> Tensor:
 
 
 def ntce(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
-    """Pick each sample out of its batch by its class vector, per sample. See :class:`NTCE`.
+    """Pick each sample out of its batch by its class vector, per sample. See :class:`NTCELoss`.
 
     Args:
         features: (N, D).
@@ -58,7 +58,7 @@ def ntce(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 
 
 
 def nonl(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
-    """The same over the samples of other classes alone, per sample. See :class:`NONL`.
+    """The same over the samples of other classes alone, per sample. See :class:`NONLLoss`.
 
     Args:
         features: (N, D).
@@ -84,8 +84,8 @@ def nonl(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 
     return (negatives.index_select(0, row) - _own(scores, row)).masked_fill(alone, 0.0)
 
 
-class NTCE(PerSampleLoss):
-    """Normalised-temperature cross-entropy with the batch as the negative set: the class vector is the anchor.
+class NTCELoss(PerSampleLoss):
+    """Normalized-temperature cross-entropy with the batch as the negative set: the class vector is the anchor.
 
     Mean over i of -log(e^{w_{y_i} . u_i / t} / sum_{j in batch} e^{w_{y_i} . u_j / t}), w and u of unit length.
     Cross-entropy compares a sample with K class vectors; this compares a class vector with the N samples of the batch,
@@ -93,7 +93,7 @@ class NTCE(PerSampleLoss):
     whose results are among the strongest beside fixed ETF heads; it combines with a fixed frame too.
 
     O(N min(N, K) D), and no logits. Neither norms nor biases nor the head's scale get a gradient: take it with a
-    head that normalises and has a fixed scale, and calibrate before reading probabilities. Meaningful on batches of
+    head that normalizes and has a fixed scale, and calibrate before reading probabilities. Meaningful on batches of
     several classes: larger batches are better.
 
     Args:
@@ -103,8 +103,8 @@ class NTCE(PerSampleLoss):
         ValueError: If the temperature is not positive.
 
     Example:
-        >>> NTCE()
-        NTCE(temperature=0.1)
+        >>> NTCELoss()
+        NTCELoss(temperature=0.1)
     """
 
     def __init__(self, temperature: float = 0.1) -> None:
@@ -120,8 +120,8 @@ class NTCE(PerSampleLoss):
         return f"temperature={self.temperature}"
 
 
-class NONL(PerSampleLoss):
-    """Negatives-only form of :class:`NTCE`: samples of the own class are left out of the denominator.
+class NONLLoss(PerSampleLoss):
+    """Negatives-only form of :class:`NTCELoss`: samples of the own class are left out of the denominator.
 
     Mean over i of -log(e^{w_{y_i} . u_i / t} / sum_{j: y_j != y_i} e^{w_{y_i} . u_j / t}): without the own class there,
     samples of one class no longer repel each other, and the optimum is exact collapse at every temperature. It is
@@ -134,8 +134,8 @@ class NONL(PerSampleLoss):
         ValueError: If the temperature is not positive.
 
     Example:
-        >>> NONL(temperature=0.2)
-        NONL(temperature=0.2)
+        >>> NONLLoss(temperature=0.2)
+        NONLLoss(temperature=0.2)
     """
 
     def __init__(self, temperature: float = 0.1) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nc_tools.losses.base import LossTerm, at_least_float32, outliers_of
+from nc_tools.losses.loss_term import LossTerm, outliers_of, widen
 from nc_tools.records import Batch, Outputs
 
 
 def outlier_exposure(logits: Tensor) -> Tensor:
-    """Cross-entropy of each outlier to the uniform distribution. See :class:`OutlierExposure`.
+    """Cross-entropy of each outlier to the uniform distribution. See :class:`OutlierExposureLoss`.
 
     Args:
         logits: Of images of no class (M, K).
@@ -22,11 +22,11 @@ def outlier_exposure(logits: Tensor) -> Tensor:
         >>> outlier_exposure(torch.tensor([[1.0, 1.0], [8.0, 0.0]]))
         tensor([0.6931, 4.0003])
     """
-    z = at_least_float32(logits)
+    z = widen(logits)
     return z.logsumexp(1) - z.mean(1)
 
 
-class OutlierExposure(LossTerm):
+class OutlierExposureLoss(LossTerm):
     """Ask for a uniform prediction on images of no class: mean over outliers of -1/K sum_k log p_k.
 
     With z the logits that is log sum_k e^{z_k} - mean_k z_k. The plain way to train against outliers, and the control
@@ -37,8 +37,8 @@ class OutlierExposure(LossTerm):
     ``data.outliers`` and :class:`nc_tools.data.WithOutliers` gives in your own loop.
 
     Example:
-        >>> OutlierExposure()
-        OutlierExposure()
+        >>> OutlierExposureLoss()
+        OutlierExposureLoss()
     """
 
     needs_outliers = True

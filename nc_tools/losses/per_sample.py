@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.losses.loss_term import LossTerm, widen
 from nc_tools.records import Batch, Outputs
 
 
@@ -15,7 +15,7 @@ class PerSampleLoss(LossTerm):
     """A loss with one value per sample, of which the batch's loss is the mean.
 
     What re-weights classes or leaves samples out takes any of these, such as
-    :class:`~nc_tools.losses.DeferredReweighting`.
+    :class:`~nc_tools.losses.DeferredReweightingLoss`.
     """
 
     @abstractmethod
@@ -54,7 +54,7 @@ labels, mix the losses of the classes that they mix
         raise ValueError(
             f"logits must have the shape ({labels.shape[0]}, K) to fit the labels, got {tuple(logits.shape)}"
         )
-    return at_least_float32(logits)
+    return widen(logits)
 
 
 def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:

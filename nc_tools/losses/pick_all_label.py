@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nc_tools.losses.base import LossTerm, at_least_float32
 from nc_tools.losses.feature_decay import feature_decay
+from nc_tools.losses.loss_term import LossTerm, widen
 from nc_tools.records import Batch, Outputs
 
 
 def pick_all_label(logits: Tensor, tags: Tensor) -> Tensor:
-    """Cross-entropy summed over all labels of a sample. See :class:`PickAllLabel`.
+    """Cross-entropy summed over all labels of a sample. See :class:`PickAllLabelLoss`.
 
     Args:
         logits: (N, K).
@@ -34,10 +34,10 @@ def pick_all_label(logits: Tensor, tags: Tensor) -> Tensor:
             f"tags say which classes are in each sample, as bool {tuple(logits.shape)}, got {tags.dtype} of shape "
             f"{tuple(tags.shape)}: write tags > 0 for counts or shares, one_hot(labels, K).bool() for single labels"
         )
-    return -torch.where(tags, at_least_float32(logits).log_softmax(1), 0).sum(1)
+    return -torch.where(tags, widen(logits).log_softmax(1), 0).sum(1)
 
 
-class PickAllLabel(LossTerm):
+class PickAllLabelLoss(LossTerm):
     """Pick-all-label loss for multi-label images: sum_{k in tags_i} -log p_k + decay ||h_i||^2.
 
     Each label in turn is taken for the only one. Its optimum is a collapse too: features of images with one label go to
@@ -52,8 +52,8 @@ class PickAllLabel(LossTerm):
         ValueError: If ``decay`` is negative.
 
     Example:
-        >>> PickAllLabel(decay=5e-4)
-        PickAllLabel(decay=0.0005)
+        >>> PickAllLabelLoss(decay=5e-4)
+        PickAllLabelLoss(decay=0.0005)
     """
 
     def __init__(self, decay: float = 0.0) -> None:
@@ -68,7 +68,7 @@ class PickAllLabel(LossTerm):
         """Return the mean over the batch."""
         logits = outputs.logits
         if batch.tags is None:
-            loss = nn.functional.cross_entropy(at_least_float32(logits), batch.labels)
+            loss = nn.functional.cross_entropy(widen(logits), batch.labels)
         else:
             loss = pick_all_label(logits, batch.tags).mean()
         # Left out at 0: a zero weight would still pass on a feature that is not finite.

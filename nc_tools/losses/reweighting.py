@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nc_tools.losses.base import LossTerm
 from nc_tools.losses.class_weights import class_balanced_weights
-from nc_tools.losses.cross_entropy import CrossEntropy
+from nc_tools.losses.cross_entropy import CrossEntropyLoss
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.losses.per_sample import PerSampleLoss, weighted_mean
-from nc_tools.losses.schedule import check_progress
 from nc_tools.records import Batch, Outputs
+from nc_tools.schedules import check_progress
 from nc_tools.spec import Spec
 
 
-class ClassBalanced(LossTerm):
+class ClassBalancedLoss(LossTerm):
     """Any loss per sample, averaged with class weights: sum_i w_{y_i} l_i / sum_i w_{y_i}.
 
     The weights are those of :func:`~nc_tools.losses.class_balanced_weights`, from equal ones to inverse frequencies.
@@ -25,7 +25,7 @@ class ClassBalanced(LossTerm):
 
     Args:
         class_counts: Training samples of each class (K,); a run fills it in.
-        loss: What is weighted, built or as ``spec(LDAM)``; cross-entropy if None.
+        loss: What is weighted, built or as ``spec(LDAMLoss)``; cross-entropy if None.
         beta: In [0, 1].
 
     Raises:
@@ -33,7 +33,7 @@ class ClassBalanced(LossTerm):
         ValueError: If beta is outside [0, 1] or a class has no sample.
 
     Example:
-        >>> ClassBalanced([90, 10], beta=0.99).weight.sum()
+        >>> ClassBalancedLoss([90, 10], beta=0.99).weight.sum()
         tensor(2.)
     """
 
@@ -49,7 +49,7 @@ class ClassBalanced(LossTerm):
         super().__init__()
         weights = class_balanced_weights(class_counts, beta)
         known = {"class_counts": class_counts, "num_classes": len(weights)}
-        self.loss = CrossEntropy() if loss is None else loss.build(known) if isinstance(loss, Spec) else loss
+        self.loss = CrossEntropyLoss() if loss is None else loss.build(known) if isinstance(loss, Spec) else loss
         if not isinstance(self.loss, PerSampleLoss):
             raise TypeError(
                 f"class weights need a loss with a value per sample, got {type(self.loss).__name__}: derive it from "
@@ -72,7 +72,7 @@ class ClassBalanced(LossTerm):
         return f"beta={self.beta}"
 
 
-class DeferredReweighting(ClassBalanced):
+class DeferredReweightingLoss(ClassBalancedLoss):
     """Deferred re-weighting (DRW): the plain mean at first, class weights from a late point of training on.
 
     Weights from the start hurt the features; late ones move the boundaries of features that are already good. Source:
@@ -82,7 +82,7 @@ class DeferredReweighting(ClassBalanced):
 
     Args:
         class_counts: Training samples of each class (K,); a run fills it in.
-        loss: What is weighted, built or as ``spec(LDAM)``; cross-entropy if None.
+        loss: What is weighted, built or as ``spec(LDAMLoss)``; cross-entropy if None.
         beta: In [0, 1].
         start: Share of training from which on the classes are weighted, in [0, 1].
 
@@ -91,7 +91,7 @@ class DeferredReweighting(ClassBalanced):
         ValueError: If start or beta is outside [0, 1], or a class has no sample.
 
     Example:
-        >>> loss = DeferredReweighting([90, 10])
+        >>> loss = DeferredReweightingLoss([90, 10])
         >>> loss.set_progress(0.79)
         >>> loss.weight
         tensor([1., 1.])

@@ -6,15 +6,15 @@ import math
 
 from torch import Tensor, nn
 
-from nc_tools.heads.unit import unit
-from nc_tools.losses.base import LossTerm, at_least_float32
+from nc_tools.heads.normalize import normalize
+from nc_tools.losses._pairwise import by_rows, check_temperature, log_sum_exp, mean_over, two_views
 from nc_tools.losses.class_conditional import class_conditional_info_nce
-from nc_tools.losses.similarity import by_rows, check_temperature, log_sum_exp, mean_over, two_views
+from nc_tools.losses.loss_term import LossTerm, widen
 from nc_tools.records import Batch, Outputs
 
 
 def class_attraction(first: Tensor, second: Tensor, labels: Tensor, temperature: float = 0.5) -> Tensor:
-    """Pull each positive on its own against the other classes: the first part of :class:`Spread`.
+    """Pull each positive on its own against the other classes: the first part of :class:`SpreadLoss`.
 
     mean_{p: y_p = y_i} log[1 + sum_{n: y_n != y_i} exp(s_in - s_ip)]: unlike in SupCon, positives do not compete.
 
@@ -28,7 +28,7 @@ def class_attraction(first: Tensor, second: Tensor, labels: Tensor, temperature:
         (N,); 0 in a batch of one class.
     """
     check_temperature(temperature)
-    u, v = unit(at_least_float32(first)), unit(at_least_float32(second))
+    u, v = normalize(widen(first)), normalize(widen(second))
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
         scores = anchors @ v.T / temperature
@@ -39,13 +39,13 @@ def class_attraction(first: Tensor, second: Tensor, labels: Tensor, temperature:
     return by_rows(per_anchor, u, len(v))
 
 
-class Spread(LossTerm):
+class SpreadLoss(LossTerm):
     """Spread loss: (a L_attract + b L_cc) / (a + b).
 
     L_attract = mean_{p: y_p = y_i} -log[exp(s_ip) / (exp(s_ip) + sum_{n: y_n != y_i} exp(s_in))] gathers a class
     against the others, L_cc is the class-conditional InfoNCE that tells its samples apart; their ratio says how far a
     class may collapse. For coarse-to-fine transfer. u and v, s_ij = u_i . v_j / tau, are the embedded features of
-    the two views at unit length (see :class:`SupCon`). Source: Chen et al. 2022, with weights a and b in place of
+    the two views at unit length (see :class:`SupConLoss`). Source: Chen et al. 2022, with weights a and b in place of
     alpha and 1 - alpha, and the first view as anchor, the second as key.
 
     Args:
@@ -58,8 +58,8 @@ class Spread(LossTerm):
             has one view.
 
     Example:
-        >>> Spread(attract=1.0, separate=0.5)
-        Spread(attract=1.0, separate=0.5, temperature=0.5)
+        >>> SpreadLoss(attract=1.0, separate=0.5)
+        SpreadLoss(attract=1.0, separate=0.5, temperature=0.5)
     """
 
     views = 2

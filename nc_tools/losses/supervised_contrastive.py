@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nc_tools.heads.unit import unit
-from nc_tools.losses.base import LossTerm, at_least_float32
-from nc_tools.losses.similarity import by_rows, check_temperature, log_sum_exp, mean_over, two_views
+from nc_tools.heads.normalize import normalize
+from nc_tools.losses._pairwise import by_rows, check_temperature, log_sum_exp, mean_over, two_views
+from nc_tools.losses.loss_term import LossTerm, widen
 from nc_tools.records import Batch, Outputs
 
 
 def supervised_contrastive(embedded: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
-    """Supervised contrastive loss of each row among all others, for your own loop. See :class:`SupCon`.
+    """Supervised contrastive loss of each row among all others, for your own loop. See :class:`SupConLoss`.
 
     Memory is O(M D) and a few blocks of similarities, never (M, M).
 
@@ -29,7 +29,7 @@ def supervised_contrastive(embedded: Tensor, labels: Tensor, temperature: float 
         [0.6931471824645996, 0.6931471824645996, 0.0]
     """
     check_temperature(temperature)
-    z = unit(at_least_float32(embedded))
+    z = normalize(widen(embedded))
     positions = torch.arange(len(z), device=z.device)
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
@@ -43,38 +43,38 @@ def supervised_contrastive(embedded: Tensor, labels: Tensor, temperature: float 
 
 
 def balanced_supervised_contrastive(
-    embedded: Tensor, labels: Tensor, centres: Tensor, temperature: float = 0.1
+    embedded: Tensor, labels: Tensor, centers: Tensor, temperature: float = 0.1
 ) -> Tensor:
-    """Class-balanced supervised contrastive loss of each row, for your own loop. See :class:`BalancedSupCon`.
+    """Class-balanced supervised contrastive loss of each row, for your own loop. See :class:`BalancedSupConLoss`.
 
     Args:
         embedded: All views of all samples under one another (M, D').
         labels: (M,), int64.
-        centres: A vector for each class (K, D'); scaled to unit length here, as the features are.
+        centers: A vector for each class (K, D'); scaled to unit length here, as the features are.
         temperature: tau.
 
     Returns:
         (M,).
     """
     check_temperature(temperature)
-    z, centres = unit(at_least_float32(embedded)), unit(at_least_float32(centres))
-    classes = torch.arange(len(centres), device=z.device)
-    keys, key_labels = torch.cat([z, centres]), torch.cat([labels, classes])
+    z, centers = normalize(widen(embedded)), normalize(widen(centers))
+    classes = torch.arange(len(centers), device=z.device)
+    keys, key_labels = torch.cat([z, centers]), torch.cat([labels, classes])
     positions = torch.arange(len(keys), device=z.device)
-    members = z.new_zeros(len(centres)).index_add(0, labels, torch.ones_like(labels, dtype=z.dtype))[key_labels]
+    members = z.new_zeros(len(centers)).index_add(0, labels, torch.ones_like(labels, dtype=z.dtype))[key_labels]
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
         scores = anchors @ keys.T / temperature
         others = rows[:, None] != positions
         same = labels[rows][:, None] == key_labels
-        # The keys of a class are its centre and its rows, less the anchor in its own class.
+        # The keys of a class are its center and its rows, less the anchor in its own class.
         size = torch.where(same, members, members + 1)
         return log_sum_exp(scores - size.log(), others) - mean_over(scores, others & same)
 
     return by_rows(per_anchor, z, len(keys))
 
 
-class SupCon(LossTerm):
+class SupConLoss(LossTerm):
     """Supervised contrastive loss: -mean_{p in P(i)} log[exp(s_ip) / sum_{a != i} exp(s_ia)], s_ij = z_i . z_j / tau.
 
     Pulls the views of a class together and pushes all others apart, without class vectors; on balanced classes its
@@ -83,7 +83,7 @@ class SupCon(LossTerm):
     embedded feature, scaled to unit length, not the output of a projection network that is thrown away later: the loss
     shapes what the classifier sees (behind a :class:`~nc_tools.heads.LinearHead` these are the features themselves).
     Class vectors get no gradient from it: beside a learned head add a classification loss, in a
-    :class:`~nc_tools.losses.WeightedSum`. In several processes each contrasts its own batch.
+    :class:`~nc_tools.losses.WeightedSumLoss`. In several processes each contrasts its own batch.
 
     Args:
         temperature: tau; .07 to .1 are usual.
@@ -92,8 +92,8 @@ class SupCon(LossTerm):
         ValueError: If the temperature is not positive; in training, if the batch has one view.
 
     Example:
-        >>> SupCon()
-        SupCon(temperature=0.1)
+        >>> SupConLoss()
+        SupConLoss(temperature=0.1)
     """
 
     views = 2
@@ -113,15 +113,15 @@ class SupCon(LossTerm):
         return f"temperature={self.temperature}"
 
 
-class BalancedSupCon(LossTerm):
+class BalancedSupConLoss(LossTerm):
     """Balanced contrastive loss: SupCon in which every class has the same weight among the keys.
 
     -mean_{p in P(i)} log[exp(s_ip) / sum_k (1 / |A_k|) sum_{a in A_k} exp(s_ia)], with A_k the keys of class k: its
-    rows other than the anchor, and its centre; P(i) = A_{y_i}. Under a long tail plain SupCon spends its push on the
-    head classes, and a tail class is missing from most batches; dividing by |A_k| evens out the first, the centres
-    mend the second. Source: Zhu et al. 2022 (balanced contrastive learning). Differences: a class's centre is its
+    rows other than the anchor, and its center; P(i) = A_{y_i}. Under a long tail plain SupCon spends its push on the
+    head classes, and a tail class is missing from most batches; dividing by |A_k| evens out the first, the centers
+    mend the second. Source: Zhu et al. 2022 (balanced contrastive learning). Differences: a class's center is its
     class vector in the head, scaled to unit length, not the output of a network of its own, so that a learned weight
-    is trained by this loss as well; and z is the embedded feature (see :class:`SupCon`).
+    is trained by this loss as well; and z is the embedded feature (see :class:`SupConLoss`).
 
     Args:
         temperature: tau.
@@ -130,7 +130,7 @@ class BalancedSupCon(LossTerm):
         ValueError: If the temperature is not positive; in training, if the batch has one view.
 
     Example:
-        >>> BalancedSupCon(temperature=0.2).views
+        >>> BalancedSupConLoss(temperature=0.2).views
         2
     """
 

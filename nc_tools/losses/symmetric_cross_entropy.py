@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from nc_tools.losses.base import LossTerm
-from nc_tools.losses.surprise import of_surprise
+from nc_tools.losses._one_softmax import of_surprise
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
@@ -52,10 +52,10 @@ def checked_log_zero(log_zero: float) -> float:
     return log_zero
 
 
-class SymmetricCrossEntropy(LossTerm):
+class SymmetricCrossEntropyLoss(LossTerm):
     """Cross-entropy plus its bounded reverse: alpha CE + beta RCE, RCE = -A (1 - p_y).
 
-    Cross-entropy learns fast and memorises; the reverse term tolerates wrong labels and learns slowly. Source: Wang et
+    Cross-entropy learns fast and memorizes; the reverse term tolerates wrong labels and learns slowly. Source: Wang et
     al. 2019, eq. 7, with alpha = .1, beta = 1 and A = -4 for CIFAR-10. Most public code clamps the one-hot label at
     1e-4 instead, which is A = log 1e-4 = -9.21: a stronger reverse term under the same name. Say
     ``log_zero=math.log(1e-4)`` for that.
@@ -69,8 +69,8 @@ class SymmetricCrossEntropy(LossTerm):
         ValueError: If a weight is negative or ``log_zero`` is not negative.
 
     Example:
-        >>> SymmetricCrossEntropy()
-        SymmetricCrossEntropy(alpha=0.1, beta=1.0, log_zero=-4.0)
+        >>> SymmetricCrossEntropyLoss()
+        SymmetricCrossEntropyLoss(alpha=0.1, beta=1.0, log_zero=-4.0)
     """
 
     def __init__(self, alpha: float = 0.1, beta: float = 1.0, log_zero: float = -4.0) -> None:

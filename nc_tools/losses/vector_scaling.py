@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nc_tools.losses.affine import AffineCrossEntropy
-from nc_tools.losses.class_counts import checked_counts
+from nc_tools.losses._class_affine import ClassAffineCrossEntropyLoss
+from nc_tools.losses._class_counts import checked_counts
 from nc_tools.losses.logit_adjusted import log_prior
 
 
@@ -27,12 +27,12 @@ def scaling_factors(class_counts: Tensor | Sequence[int], gamma: float) -> Tenso
     return (counts / counts.max()).pow(gamma).to(torch.float32)
 
 
-class VectorScaling(AffineCrossEntropy):
+class VectorScalingLoss(ClassAffineCrossEntropyLoss):
     """Vector-scaling loss: -log softmax(a z + tau log pi)_y, a_k = (n_k / n_max)^gamma, pi_k = n_k / n.
 
     A shift alone acts early in training and fades once the training data are fitted; a factor below one on the rare
     classes' logits makes the network grow them, and keeps acting to the end (Kini et al. 2021).
-    At gamma = 0 it is :class:`~nc_tools.losses.LogitAdjusted`. The public long-tail CIFAR runs use gamma = .15 and
+    At gamma = 0 it is :class:`~nc_tools.losses.LogitAdjustedLoss`. The public long-tail CIFAR runs use gamma = .15 and
     tau = 1.25.
 
     Args:
@@ -44,14 +44,14 @@ class VectorScaling(AffineCrossEntropy):
         ValueError: If gamma is negative, gamma or tau is not finite, or a class has no sample.
 
     Example:
-        >>> VectorScaling([90, 10])
-        VectorScaling(gamma=0.3, tau=1.0)
+        >>> VectorScalingLoss([90, 10])
+        VectorScalingLoss(gamma=0.3, tau=1.0)
     """
 
     def __init__(self, class_counts: Tensor | Sequence[int], gamma: float = 0.3, tau: float = 1.0) -> None:
         if not (math.isfinite(gamma) and gamma >= 0):
             raise ValueError(
-                f"gamma must not be negative (that would favour the large classes), nor infinite, got {gamma}"
+                f"gamma must not be negative (that would favor the large classes), nor infinite, got {gamma}"
             )
         if not math.isfinite(tau):
             raise ValueError(f"tau must be finite, got {tau}: 1 takes the prior as it is, 0 leaves it out")

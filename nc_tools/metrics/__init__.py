@@ -5,49 +5,60 @@ each one means, and what it must not be used for, is in docs/measures.md.
 """
 
 from nc_tools.metrics.accuracy import PerClass, classification, per_class
-from nc_tools.metrics.alignment import layer_alignment, moment_alignment
-from nc_tools.metrics.brier import brier_decomposition
-from nc_tools.metrics.classwise import classwise_calibration_error, top_label_calibration_error
-from nc_tools.metrics.collapse import collapse_from_moments, neural_collapse
-from nc_tools.metrics.cosines import cosine_collapse
-from nc_tools.metrics.debiased import DebiasedError, debiased_calibration_error
-from nc_tools.metrics.dilation import dilation
-from nc_tools.metrics.duality import uniform_duality
-from nc_tools.metrics.geometric_complexity import GeometricComplexity, geometric_complexity
-from nc_tools.metrics.grouped import grouped_calibration
-from nc_tools.metrics.kernel_calibration import kernel_calibration_error
-from nc_tools.metrics.memorisation import memorisation
-from nc_tools.metrics.minority import minority_collapse
-from nc_tools.metrics.orthogonality import outlier_orthogonality
-from nc_tools.metrics.probe import Probe, fit_probe, fit_ridge_probe, linear_probe, ridge_probe
-from nc_tools.metrics.ranking import CollapseRanking, RankCorrelation, Ranked, rank_by_collapse, rank_correlation
-from nc_tools.metrics.regression_collapse import regression_collapse
-from nc_tools.metrics.reliability import (
+from nc_tools.metrics.calibration.affine_scaling import AffineScaling, fit_dirichlet_scaling, fit_vector_scaling
+from nc_tools.metrics.calibration.brier import brier_decomposition
+from nc_tools.metrics.calibration.classwise import classwise_calibration_error, top_label_calibration_error
+from nc_tools.metrics.calibration.debiased import DebiasedError, debiased_calibration_error
+from nc_tools.metrics.calibration.grouped import grouped_calibration
+from nc_tools.metrics.calibration.kernel import kernel_calibration_error
+from nc_tools.metrics.calibration.reliability import (
     ReliabilityBins,
     calibration,
     equal_mass_calibration_error,
     expected_calibration_error,
     reliability_bins,
 )
-from nc_tools.metrics.risk_coverage import RiskCoverage, risk_coverage
-from nc_tools.metrics.scaling import AffineScaling, fit_dirichlet_scaling, fit_vector_scaling
-from nc_tools.metrics.seli import SELIGeometry, seli_distance, seli_geometry
-from nc_tools.metrics.stable_rank import stable_rank, stable_ranks
-from nc_tools.metrics.subgroups import subgroup_collapse
-from nc_tools.metrics.suspects import Suspects, precision_at, rank_suspects
-from nc_tools.metrics.tagwise import tagwise_average
-from nc_tools.metrics.temperature import fit_temperature
-from nc_tools.metrics.transfer import imprint_accuracy, knn_accuracy, nearest_class_centre, transfer_report
-from nc_tools.metrics.transition import (
+from nc_tools.metrics.calibration.risk_coverage import RiskCoverage, risk_coverage
+from nc_tools.metrics.calibration.temperature import fit_temperature
+from nc_tools.metrics.collapse.cosine_collapse import cosine_collapse
+from nc_tools.metrics.collapse.geometric_complexity import GeometricComplexity, geometric_complexity
+from nc_tools.metrics.collapse.minority import minority_collapse
+from nc_tools.metrics.collapse.moment_alignment import layer_alignment, moment_alignment
+from nc_tools.metrics.collapse.neural_collapse import collapse_from_moments, neural_collapse
+from nc_tools.metrics.collapse.outlier_orthogonality import outlier_orthogonality
+from nc_tools.metrics.collapse.regression import regression_collapse
+from nc_tools.metrics.collapse.seli import SELIGeometry, seli_distance, seli_geometry
+from nc_tools.metrics.collapse.stable_rank import stable_rank, stable_ranks
+from nc_tools.metrics.collapse.subgroups import subgroup_collapse
+from nc_tools.metrics.collapse.tagwise import tagwise_average
+from nc_tools.metrics.collapse.uniform_duality import uniform_duality
+from nc_tools.metrics.collapse.uniformity import hyperspherical_uniformity
+from nc_tools.metrics.collapse.variability import variability_collapse_index
+from nc_tools.metrics.label_noise.dilation import dilation
+from nc_tools.metrics.label_noise.memorization import memorization
+from nc_tools.metrics.label_noise.suspects import Suspects, precision_at, rank_suspects
+from nc_tools.metrics.label_noise.transition import (
     anchor_transition,
     checked_transition,
     confusion_transition,
     counted_transition,
     transition_error,
 )
+from nc_tools.metrics.transfer.collapse_ranking import (
+    CollapseRanking,
+    RankCorrelation,
+    Ranked,
+    rank_by_collapse,
+    rank_correlation,
+)
+from nc_tools.metrics.transfer.probe import Probe, fit_probe, fit_ridge_probe, linear_probe, ridge_probe
+from nc_tools.metrics.transfer.transfer_report import (
+    imprint_accuracy,
+    knn_accuracy,
+    nearest_class_mean,
+    transfer_report,
+)
 from nc_tools.metrics.uniform_accuracy import uniform_accuracy
-from nc_tools.metrics.uniformity import hyperspherical_uniformity
-from nc_tools.metrics.variability import variability_collapse_index
 
 __all__ = [
     "AffineScaling",
@@ -89,10 +100,10 @@ __all__ = [
     "knn_accuracy",
     "layer_alignment",
     "linear_probe",
-    "memorisation",
+    "memorization",
     "minority_collapse",
     "moment_alignment",
-    "nearest_class_centre",
+    "nearest_class_mean",
     "neural_collapse",
     "outlier_orthogonality",
     "per_class",

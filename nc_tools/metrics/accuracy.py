@@ -22,7 +22,7 @@ class PerClass:
     """One number per class, in the order of the classes.
 
     Attributes:
-        recall: Share of the class's test samples that were recognised; None for a class without a test
+        recall: Share of the class's test samples that were recognized; None for a class without a test
             sample.
         precision: Share of the predictions of the class that were right; None for a class never predicted.
         test_counts: Test samples.
@@ -151,7 +151,7 @@ def _train_counts(train_counts: Tensor | Sequence[int], scores: Tensor) -> Tenso
 
 
 def _class_counts(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Samples of each class (K,) that were recognised, that there are, and that were predicted; float64."""
+    """Samples of each class (K,) that were recognized, that there are, and that were predicted; float64."""
     guess = scores.argmax(dim=1)
     counts = torch.zeros(3, scores.shape[1], dtype=torch.float64, device=scores.device)
     ones = torch.ones(len(target), dtype=torch.float64, device=scores.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nc_tools.class_sums import at_least_float32, check_pair, check_tensors
+from nc_tools._support.class_sums import at_least_float32, check_pair, check_tensors
 
 
 def checked_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

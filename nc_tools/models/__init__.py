@@ -1,8 +1,8 @@
 """Backbones, and the classifier that joins one with a head."""
 
-from nc_tools.models.build import build_backbone
+from nc_tools.models.backbones import build_backbone
+from nc_tools.models.cifar_resnet import CIFARResNet
 from nc_tools.models.classifier import Classifier
-from nc_tools.models.conv import ConvNet
-from nc_tools.models.resnet import CIFARResNet
+from nc_tools.models.conv_net import ConvNet
 
 __all__ = ["CIFARResNet", "Classifier", "ConvNet", "build_backbone"]

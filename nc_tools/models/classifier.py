@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from nc_tools.heads.base import Head
+from nc_tools.heads.head import Head
 from nc_tools.records import Outputs
 
 

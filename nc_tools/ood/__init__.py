@@ -5,15 +5,15 @@ without a bias and frames that are buffers. What each one means, and what it mus
 docs/measures.md.
 """
 
-from nc_tools.ood.base import OODScore, UndefinedScoreError
 from nc_tools.ood.fdbd import FDBD
 from nc_tools.ood.grood import GROOD
 from nc_tools.ood.knn import KNN
+from nc_tools.ood.logit_scores import GEN, MSP, Energy, MaxLogit
 from nc_tools.ood.mahalanobis import RMDS, Mahalanobis
 from nc_tools.ood.nci import NCI
 from nc_tools.ood.neco import NECO
-from nc_tools.ood.of_logits import GEN, MSP, Energy, MaxLogit
-from nc_tools.ood.report import SCORES, ood_report
+from nc_tools.ood.ood_report import SCORES, ood_report
+from nc_tools.ood.ood_score import OODScore, UndefinedScoreError
 from nc_tools.ood.separation import auroc_interval, separation
 from nc_tools.ood.vim import ViM
 

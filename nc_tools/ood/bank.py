@@ -9,8 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nc_tools.class_sums import at_least_float32, check_pair
-from nc_tools.moments import ClassMoments
+from nc_tools._support.class_sums import at_least_float32, check_pair
+from nc_tools.class_moments import ClassMoments
 
 _ROWS = 8192
 
@@ -108,9 +108,9 @@ class Bank:
         return math.sqrt(max(0.0, float(self.total.diagonal().sum())))
 
 
-def between(means: Tensor, centre: Tensor, shares: Tensor) -> Tensor:
+def between(means: Tensor, center: Tensor, shares: Tensor) -> Tensor:
     """Return sum_k share_k (mu_k - c)(mu_k - c)^T (D, D) of means (K, D)."""
-    shifted = means - centre
+    shifted = means - center
     return (shifted * shares[:, None]).T @ shifted
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from nc_tools.ood.bank import Bank
-from nc_tools.ood.base import OODScore, UndefinedScoreError, length, needs_weight
 from nc_tools.ood.nci import smallest_distance
+from nc_tools.ood.ood_score import OODScore, UndefinedScoreError, length, needs_weight
 
 
 class FDBD(OODScore):

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nc_tools.class_sums import at_least_float32
+from nc_tools._support.class_sums import at_least_float32
 from nc_tools.ood.bank import Bank
-from nc_tools.ood.base import OODScore, UndefinedScoreError
+from nc_tools.ood.ood_score import OODScore, UndefinedScoreError
 
 
 class GROOD(OODScore):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nc_tools.ood.bank import Bank
-from nc_tools.ood.base import OODScore
+from nc_tools.ood.ood_score import OODScore
 
 
 class KNN(OODScore):
@@ -22,7 +22,7 @@ class KNN(OODScore):
     ranks alike.
 
     Args:
-        k: Which neighbour.
+        k: Which neighbor.
 
     Raises:
         ValueError: If k is below 1.
@@ -39,7 +39,7 @@ class KNN(OODScore):
 
     def __init__(self, k: int = 50) -> None:
         if k < 1:
-            raise ValueError(f"k counts neighbours and must be at least 1, got {k}")
+            raise ValueError(f"k counts neighbors and must be at least 1, got {k}")
         self.k = k
 
     def _fit(self, bank: Bank) -> None:

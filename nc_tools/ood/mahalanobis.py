@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.ood.bank import Bank
-from nc_tools.ood.base import OODScore, UndefinedScoreError
+from nc_tools.ood.ood_score import OODScore, UndefinedScoreError
 from nc_tools.ood.whitening import whitening
 
 
@@ -77,11 +77,11 @@ class RMDS(OODScore):
 
 
 class Gaussians:
-    """Squared Mahalanobis distances to several centres in one covariance.
+    """Squared Mahalanobis distances to several centers in one covariance.
 
     Args:
         bank: What it is fitted on.
-        centres: (K', D), float64.
+        centers: (K', D), float64.
         covariance: (D, D), float64.
         name: Who asks, for the message.
 
@@ -89,7 +89,7 @@ class Gaussians:
         UndefinedScoreError: If the covariance is zero.
     """
 
-    def __init__(self, bank: Bank, centres: Tensor, covariance: Tensor, name: str) -> None:
+    def __init__(self, bank: Bank, centers: Tensor, covariance: Tensor, name: str) -> None:
         map_ = whitening(covariance, bank.features.dtype)
         if map_.shape[1] == 0:
             raise UndefinedScoreError(
@@ -99,12 +99,12 @@ class Gaussians:
         # About the mean, which changes no distance, the products below cancel least.
         self._origin = bank.mean.to(bank.features)
         self._map = map_.to(bank.features)
-        self._centres = ((centres - bank.mean) @ map_).to(bank.features)
-        self._squares = self._centres.square().sum(dim=1)
-        self.number = max(len(centres), len(map_))
+        self._centers = ((centers - bank.mean) @ map_).to(bank.features)
+        self._squares = self._centers.square().sum(dim=1)
+        self.number = max(len(centers), len(map_))
 
     def distances(self, features: Tensor) -> Tensor:
         """Return them of samples (N, D) as (N, K')."""
         x = (features - self._origin) @ self._map
-        cross = torch.addmm(self._squares, x, self._centres.T, alpha=-2)
+        cross = torch.addmm(self._squares, x, self._centers.T, alpha=-2)
         return cross.add_(x.square().sum(dim=1, keepdim=True)).clamp_(min=0)

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from nc_tools.ood.bank import Bank
-from nc_tools.ood.base import OODScore, length, needs_weight
+from nc_tools.ood.ood_score import OODScore, length, needs_weight
 
 
 class NCI(OODScore):
-    """Projection of the class vector on the centred feature, plus the feature's size.
+    """Projection of the class vector on the centered feature, plus the feature's size.
 
         w_y . (h - mu) / ||h - mu|| + a ||h||_1,    y = argmax_k z_k,
 
-    mu the mean of all training features. Collapse turns centred features to the class vectors (NC3) and away from the
+    mu the mean of all training features. Collapse turns centered features to the class vectors (NC3) and away from the
     origin; an outlier does neither. O(D) a sample beside the logits. Of unit features the second term says little.
 
     Fits on training features, for their mean, and on the weight.
@@ -51,9 +51,9 @@ class NCI(OODScore):
         self._floor = smallest_distance(bank)
 
     def _score(self, features: Tensor, logits: Tensor) -> Tensor:
-        centred = features - self._mean
+        centered = features - self._mean
         own = self._weight.index_select(0, logits.argmax(dim=1))
-        near = (own * centred).sum(dim=1) / length(centred, self._floor)
+        near = (own * centered).sum(dim=1) / length(centered, self._floor)
         return near + self.alpha * features.abs().sum(dim=1)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.ood.bank import Bank
-from nc_tools.ood.base import OODScore, UndefinedScoreError, length
+from nc_tools.ood.ood_score import OODScore, UndefinedScoreError, length
 from nc_tools.ood.whitening import principal
 
 _SUM_ROUNDING = 128
@@ -16,12 +16,12 @@ class NECO(OODScore):
     """Share of a feature in the principal space of the training features: ||P h|| / ||h||, in [0, 1].
 
     Collapsed classes fill K - 1 directions about their common mean, and outliers tend to lie at right angles to them
-    (NC5). h is standardised, feature by feature, with the training set's mean and deviation (a constant feature is
-    centred only), and P holds the first d principal directions of that.
+    (NC5). h is standardized, feature by feature, with the training set's mean and deviation (a constant feature is
+    centered only), and P holds the first d principal directions of that.
 
     Fits on training features; K is the number of classes that have samples, so on labels for that alone.
 
-    Source: Ben Ammar et al. (2024, equation 6). The equation takes h as it is; standardising is what the released code
+    Source: Ben Ammar et al. (2024, equation 6). The equation takes h as it is; standardizing is what the released code
     does and what its figures were made with. It multiplies by the largest logit, for some transformers only: multiply
     by :class:`MaxLogit` yourself. d was tuned per model with outliers in view; here it is K - 1, which collapse
     predicts, and nothing is tuned.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.ood.bank import Bank
-from nc_tools.ood.base import OODScore, UndefinedScoreError
+from nc_tools.ood.ood_score import OODScore, UndefinedScoreError
 from nc_tools.ood.whitening import principal
 
 

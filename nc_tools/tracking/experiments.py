@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nc_tools.tracking.files import read_json
+from nc_tools.run_records.json_files import read_json
 from nc_tools.tracking.store import DEFAULT_KEY, Store, StoreError
 
 if TYPE_CHECKING:

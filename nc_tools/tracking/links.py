@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from nc_tools.tracking import sent
+from nc_tools.tracking import sent_state
 from nc_tools.tracking.store import Store, resolve_store
 
 
@@ -43,7 +43,7 @@ def direct_links(root: Path | str, tracking_uri: str | None = None, port: int = 
 
 def _pages(root: Path, store: Store, base: str) -> Iterable[str]:
     folders = [*sorted(root.glob("runs/[!.]*")), root / "report"]
-    states = [sent.load(folder, store.key) for folder in folders if folder.is_dir()]
+    states = [sent_state.load_sent(folder, store.key) for folder in folders if folder.is_dir()]
     experiments = dict.fromkeys(state.experiment_id for state in states if state.experiment_id)
     return [f"{base}/#/experiments/{number}/runs?compareRunsMode=CHART" for number in experiments]
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
-from nc_tools.tracking.report import SyncReport
+from nc_tools.tracking.sync_report import SyncReport
 
 if TYPE_CHECKING:
     from nc_tools.tracking.mlflow_sync import MlflowSync
 
 # How long the last push may go without any progress before it is given up: more than one request's time limit.
 PATIENCE_SECONDS = 45.0
-SOURCE = "import sys; sys.path.append(sys.argv[1]); from nc_tools.tracking.sender import main; main()"
+SOURCE = "import sys; sys.path.append(sys.argv[1]); from nc_tools.tracking.sync_process import main; main()"
 # MLflow's own limits let one dead server hold a call for some four minutes. What the user has set is kept.
 LIMITS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",

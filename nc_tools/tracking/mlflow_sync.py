@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nc_tools.tracking import comparison
+from nc_tools.tracking import comparison_run
 from nc_tools.tracking.live import LiveSync
-from nc_tools.tracking.report import SyncReport
 from nc_tools.tracking.store import resolve_store
+from nc_tools.tracking.sync_report import SyncReport
 
 
 class MlflowSync:
@@ -53,7 +53,7 @@ class MlflowSync:
             summary: Nested; its numbers become metrics, "suite" and "experiment" say where it belongs.
             table_rows: One mapping of column to value a row.
         """
-        comparison.stage(self.root, Path(report_dir), summary, table_rows)
+        comparison_run.stage(self.root, Path(report_dir), summary, table_rows)
 
     def push_comparison(
         self, report_dir: Path | str, summary: Mapping[str, Any], table_rows: Sequence[Mapping[str, Any]]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from nc_tools.tracking.redact import redact, redact_known
+from nc_tools.run_records.redact import redact, redact_known
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

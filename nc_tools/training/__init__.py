@@ -1,31 +1,31 @@
 """One plain training loop, what it is configured with, and what may follow it."""
 
-from nc_tools.training.config import OptimConfig, TrainConfig
+from nc_tools.training.decoupled.post_hoc import NearestClassMean, TauNormalize
+from nc_tools.training.decoupled.retrain import LearnableWeightScaling, ReTrainClassifier
+from nc_tools.training.decoupled.stage import PostHocStage, RetrainedStage, SecondStage, retrain
 from nc_tools.training.loop import Fitted, fit
 from nc_tools.training.meter import NonFiniteLossError
-from nc_tools.training.post_hoc import NearestClassMean, TauNormalise
-from nc_tools.training.retraining import LearnableWeightScaling, ReTrainClassifier
-from nc_tools.training.second_stage import ClosedStage, RetrainedStage, SecondStage, retrain
-from nc_tools.training.sharpness import SAM, AsymmetricSharpnessAware, SharpnessAware, still
-from nc_tools.training.terms import batch_terms
+from nc_tools.training.mixed_loss import batch_terms
+from nc_tools.training.sam import SAM, AsymmetricSharpnessAware, SharpnessAware, frozen_batch_norm
+from nc_tools.training.train_config import OptimConfig, TrainConfig
 
 __all__ = [
     "SAM",
     "AsymmetricSharpnessAware",
-    "ClosedStage",
     "Fitted",
     "LearnableWeightScaling",
     "NearestClassMean",
     "NonFiniteLossError",
     "OptimConfig",
+    "PostHocStage",
     "ReTrainClassifier",
     "RetrainedStage",
     "SecondStage",
     "SharpnessAware",
-    "TauNormalise",
+    "TauNormalize",
     "TrainConfig",
     "batch_terms",
     "fit",
+    "frozen_batch_norm",
     "retrain",
-    "still",
 ]

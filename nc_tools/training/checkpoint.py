@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nc_tools.whole_file import whole_file
+from nc_tools._support.atomic_write import atomic_write
 
 
 def save_checkpoint(path: Path | None, state: dict[str, Any]) -> None:
@@ -21,7 +21,7 @@ def save_checkpoint(path: Path | None, state: dict[str, Any]) -> None:
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part, part.open("wb") as file:
+    with atomic_write(path) as part, part.open("wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())

@@ -12,7 +12,7 @@ from nc_tools.models.classifier import Classifier
 
 
 class WeightEMA:
-    """An average of a model's weights and normalisation statistics along training.
+    """An average of a model's weights and normalization statistics along training.
 
     What heads keep in buffers (frames, class means, counts) is copied: an average of two simplex ETFs is none, and the
     frame, the means and the bias that follows from them belong together.
@@ -58,7 +58,7 @@ def _tensors(model: nn.Module) -> list[Tensor]:
 
 
 def _state_of_heads(model: nn.Module) -> list[Tensor]:
-    """Return the buffers of heads and of their parts, without the statistics of normalisation layers."""
+    """Return the buffers of heads and of their parts, without the statistics of normalization layers."""
     parts = [part for head in model.modules() if isinstance(head, Head) for part in head.modules()]
     return [
         b for part in parts if not isinstance(part, nn.modules.batchnorm._NormBase) for b in part.buffers(recurse=False)

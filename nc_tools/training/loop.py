@@ -14,20 +14,20 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.data.mixing import Batches, MixedBatches
-from nc_tools.interruption import Killed, StopSignal
-from nc_tools.losses.base import LossTerm
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Outputs
 from nc_tools.training.checkpoint import load_checkpoint, save_checkpoint
-from nc_tools.training.config import OptimConfig, TrainConfig
 from nc_tools.training.ema import WeightEMA
+from nc_tools.training.learning_rate import rate_factor
 from nc_tools.training.meter import Meter
-from nc_tools.training.optim import make_optimizer, set_rates
-from nc_tools.training.schedule import rate_factor
-from nc_tools.training.sharpness import SAM, still
-from nc_tools.training.state import TrainingState
-from nc_tools.training.terms import batch_terms, check_mixing
+from nc_tools.training.mixed_loss import batch_terms, check_mixing
+from nc_tools.training.optimizers import make_optimizer, set_rates
+from nc_tools.training.sam import SAM, frozen_batch_norm
+from nc_tools.training.train_config import OptimConfig, TrainConfig
+from nc_tools.training.training_state import TrainingState
 
 EpochEnd = Callable[[int, dict[str, float], Classifier], None]
 
@@ -62,7 +62,7 @@ def fit(
         loss: On the same device.
         batches: The loader; its batches are on the same device.
         training: Length and arithmetic.
-        optim: Optimiser and schedule.
+        optim: Optimizer and schedule.
         seed: Of the streams that the loop itself draws from; only mixing does.
         class_counts: Training samples of each class (K,); only SAM-A asks for them.
         epoch_end: Called after each epoch with its number from 1, the epoch's means and the model to evaluate. What it
@@ -83,7 +83,7 @@ def fit(
     optimizer = make_optimizer(model, optim, loss)
     clipped = list(dict.fromkeys([*model.parameters(), *loss.parameters()]))
     check_mixing(training.mixing, loss, model.head)
-    uphill = loss if optim.sharpness is None else optim.sharpness.ascent(loss, class_counts).to(device)
+    uphill = loss if optim.sam is None else optim.sam.ascent(loss, class_counts).to(device)
     source = batches if training.mixing is None else MixedBatches(batches, training.mixing, seed, training.epochs)
     ema = WeightEMA(model, training.ema_decay) if training.ema_decay is not None else None
     make_gradients = _gradients(model, loss, optimizer, uphill, _forward_pass(model, training, device))
@@ -138,7 +138,7 @@ def _gradients(
             torch.autograd.backward(_total(terms))
             return outputs, terms
         # Statistics and the loss's state have moved above, once; what is told is the loss where the weights are.
-        with still(model, loss):
+        with frozen_batch_norm(model, loss):
             torch.autograd.backward(_total(terms if uphill is loss else batch_terms(uphill, outputs, batch)))
             optimizer.first_step(zero_grad=True)
             torch.autograd.backward(_total(batch_terms(loss, forward(batch), batch)))
@@ -162,12 +162,12 @@ def _forward_pass(model: Classifier, training: TrainConfig, device: torch.device
 
     def forward(batch: Batch) -> Outputs:
         # All that comes with a batch goes through together, so that batch statistics are those of all.
-        parts = [part for part in (batch.inputs, batch.second, batch.outliers) if part is not None]
+        parts = [part for part in (batch.inputs, batch.second_view, batch.outliers) if part is not None]
         with autocast(device, dtype):
             features = backbone(parts[0] if len(parts) == 1 else torch.cat(parts))
         made = iter([model.head.outputs(rows) for rows in features.split([len(part) for part in parts])])
         outputs = next(made)
-        outputs.second = None if batch.second is None else next(made)
+        outputs.second_view = None if batch.second_view is None else next(made)
         outputs.outliers = None if batch.outliers is None else next(made)
         return outputs
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.signals import StopSignal
 from nc_tools.data import split_holdout
-from nc_tools.evaluation import collect
-from nc_tools.interruption import StopSignal
-from nc_tools.losses import CrossEntropy
+from nc_tools.evaluation.evaluator import collect
+from nc_tools.losses import CrossEntropyLoss
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch
 from nc_tools.seeds import stream
 from nc_tools.training import NonFiniteLossError, OptimConfig, TrainConfig, fit
-from nc_tools.transfer.methods import FineTuningMethod, Full, ProbeThenFull, SkipConnection
-from nc_tools.transfer.target import Target
+from nc_tools.transfer.fine_tuning_methods import FineTuningMethod, Full, ProbeThenFull, SkipConnection
+from nc_tools.transfer.target_task import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class FineTuning:
         max_extensions: How often the rates go on, by the same step, beyond an end of theirs at which the best one lies.
         holdout: Share of each class of the target's training part that the rate is chosen on.
         training: Length and arithmetic of each training.
-        optim: Optimiser and schedule; its rate is the one chosen.
+        optim: Optimizer and schedule; its rate is the one chosen.
     """
 
     methods: tuple[FineTuningMethod, ...] = (Full(), ProbeThenFull(), SkipConnection())
@@ -181,7 +181,9 @@ def _trained(
         torch.manual_seed(seed)  # dropout
         try:
             optim = replace(how.optim, lr=rate)
-            return fit(model, CrossEntropy(), target.training_batches(samples), how.training, optim, stop=stop).model
+            return fit(
+                model, CrossEntropyLoss(), target.training_batches(samples), how.training, optim, stop=stop
+            ).model
         except NonFiniteLossError:
             return None
 

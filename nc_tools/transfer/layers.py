@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from nc_tools.heads.trace import eval_mode
+from nc_tools._support.suggestions import did_you_mean
 from nc_tools.records import Batch
-from nc_tools.suggestions import did_you_mean
+from nc_tools.surgery.trace import eval_mode
 from nc_tools.training.loop import autocast
 
 FEATURES = "features"
@@ -22,7 +22,7 @@ def candidate_layers(backbone: nn.Module) -> tuple[str, ...]:
     """Return the names of a backbone's layers or blocks that hold weights, in their order.
 
     The children of the first module, from the top, that has more than one with weights: convolutions of a plain
-    network, blocks or stages of a residual one. Normalisations, which have no weight matrix, belong to what comes
+    network, blocks or stages of a residual one. Normalizations, which have no weight matrix, belong to what comes
     before them.
 
     Example:

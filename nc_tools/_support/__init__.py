@@ -1,0 +1,1 @@
+"""Internal helpers shared by several packages; nothing here is public."""

@@ -1,0 +1,288 @@
+"""Counts, means and scatter of every class, in one pass over features that need not fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nc_tools._support.class_sums import at_least_float32, check_pair, class_sums, compact, measuring_precision
+
+# Rows whose outer products are added up in float32 before the block goes to float64.
+_SCATTER_ROWS = 8192
+
+
+@contextmanager
+def _kept(device: torch.device) -> Iterator[None]:
+    """Compute sums that stay: those made in inference mode could not be added to outside."""
+    with torch.inference_mode(False), measuring_precision(device):
+        yield
+
+
+class ClassMoments:
+    """Class counts, means, variances and within-class scatter of a stream of features.
+
+    For features that do not fit in memory, that arrive batch by batch, or that are spread over processes: any
+    batching and any order of merging give the same result up to rounding. When they do fit,
+    ``metrics.neural_collapse`` is faster, because it only needs the scatter along the class means.
+
+    With m new samples x_i of a class that had n, batch mean b and old mean a, the mean moves by m/(n + m) (b - a) and
+
+        scatter += sum_i (x_i - b)(x_i - b)^T + nm/(n + m) (b - a)(b - a)^T
+                 = sum_i (x_i - r)(x_i - r)^T,    r = b - sqrt(n/(n + m)) (b - a),
+
+    which is exact (Welford, 1962, for one sample; Chan, Golub and LeVeque, 1979, for blocks; with r the second
+    term rides along in the same product), adds squares only, and costs a single matrix product per batch. Products
+    are taken in float32 (float64 for float64 features) and added up in float64.
+
+    The class-averaged covariance S_W = mean_k Cov_k weights a sample by one over the size of its class, which
+    a single pass knows only if it is told: give ``class_counts``. Without them the sample-pooled scatter
+    alone is kept, and the class-averaged one follows only if the classes turn out equally large. Traces of
+    both are always known.
+
+    Memory: one K x D and at most three D x D matrices of float64, and one batch.
+
+    Args:
+        num_classes: K.
+        feature_dim: D.
+        device: Where the sums live; batches are moved there.
+        class_counts: Samples (K,) that each class will have in the end; keeps a second scatter, at twice the
+            cost.
+        scatter: Keep the (D, D) scatter; without it O(N D) work, and no ``nc1_pinv``.
+
+    Example:
+        >>> moments = ClassMoments(num_classes=3, feature_dim=1)
+        >>> moments.update(torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]))
+        >>> moments.means.flatten().tolist(), moments.variances.tolist(), moments.counts.tolist()
+        ([1.0, 5.0, 0.0], [1.0, 0.0, 0.0], [2, 1, 0])
+
+    Raises:
+        ValueError: If a size is not positive or the class counts do not fit.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        device: torch.device | str = "cpu",
+        *,
+        class_counts: Tensor | Sequence[int] | None = None,
+        scatter: bool = True,
+    ) -> None:
+        if num_classes < 1 or feature_dim < 1:
+            raise ValueError(f"num_classes and feature_dim must be at least 1, got {num_classes} and {feature_dim}")
+        self.num_classes, self.feature_dim, self.device = num_classes, feature_dim, torch.device(device)
+        self._counts = torch.zeros(num_classes, dtype=torch.int64, device=self.device)
+        self._means = torch.zeros(num_classes, feature_dim, dtype=torch.float64, device=self.device)
+        self._squares = torch.zeros(num_classes, dtype=torch.float64, device=self.device)
+        # Bad samples are counted on the device and reported when a result is read: no wait inside the loop.
+        self._bad = torch.zeros(2, dtype=torch.int64, device=self.device)
+        self._expected: Tensor | None = None
+        if class_counts is not None:
+            self._expected = torch.as_tensor(class_counts, dtype=torch.int64).to(self.device)
+            if self._expected.shape != (num_classes,):
+                raise ValueError(f"class_counts must hold {num_classes} numbers, got {tuple(self._expected.shape)}")
+        copies = (1 if self._expected is None else 2) if scatter else 0
+        self._scatter = torch.zeros(copies, feature_dim, feature_dim, dtype=torch.float64, device=self.device)
+        self._rows: Tensor | None = None
+        self._block: Tensor | None = None
+        self._block_rows = 0
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add a batch; waits for nothing on the device.
+
+        Args:
+            features: (N, D), any floating type.
+            labels: (N,), integers in [0, K).
+
+        Raises:
+            ValueError: If the shapes do not fit. NaN, inf and labels out of range are reported by the first
+                result.
+        """
+        check_pair(features, labels)
+        if features.shape[1] != self.feature_dim:
+            raise ValueError(f"features must be {self.feature_dim} wide, got {features.shape[1]}")
+        if len(features) == 0:
+            return
+        with _kept(self.device):
+            x = at_least_float32(features.to(self.device))
+            given = labels.to(self.device).long()
+            safe = given.clamp(0, self.num_classes - 1)
+            self._bad += torch.stack([(safe != given).sum(), (~x.sum(dim=1).isfinite()).sum()])
+            group, classes = compact(safe, self.num_classes)
+            count, sums = class_sums(x, group, len(classes))
+            seen = self._counts.index_select(0, classes)
+            share = count.double() / (seen + count).clamp(min=1)
+            batch_mean = sums.div_(count.clamp(min=1)[:, None])
+            # Of a class that is not in the batch nothing moves; one met for the first time takes the batch's mean.
+            shift = batch_mean - self._means.index_select(0, classes)
+            self._counts.index_add_(0, classes, count)
+            self._means.index_add_(0, classes, shift * share[:, None])
+            reference = batch_mean.addcmul_(shift, (1 - share).sqrt_()[:, None], value=-1)
+            rows = self._buffer(x)
+            torch.index_select(reference.to(x.dtype), 0, group, out=rows)
+            torch.sub(x, rows, out=rows)
+            self._squares.index_add_(0, safe, torch.linalg.vector_norm(rows, dim=1).double().square_())
+            if len(self._scatter):
+                self._add_scatter(rows, safe)
+
+    def _buffer(self, x: Tensor) -> Tensor:
+        """Return a buffer like the batch, used again: fresh memory costs more than the arithmetic."""
+        if self._rows is None or len(self._rows) < len(x) or self._rows.dtype != x.dtype:
+            self._rows = torch.empty_like(x)
+        return self._rows[: len(x)]
+
+    def _add_scatter(self, rows: Tensor, labels: Tensor) -> None:
+        if self._block is None or self._block.dtype != rows.dtype:
+            self._flush()
+            self._block = torch.zeros_like(self._scatter, dtype=rows.dtype)
+        self._block[0].addmm_(rows.T, rows)
+        if self._expected is not None:
+            weight = self._expected.clamp(min=1).to(rows.dtype).reciprocal()[labels]
+            self._block[1].addmm_((rows * weight[:, None]).T, rows)
+        self._block_rows += len(rows)
+        if self._block_rows >= _SCATTER_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._block is not None and self._block_rows:
+            self._scatter += self._block
+            self._block.zero_()
+        self._block_rows = 0
+
+    def _about(self, means: Tensor) -> tuple[Tensor, Tensor]:
+        """Return squares and scatter about ``means`` (K, D) instead of about this part's own means."""
+        self._flush()
+        shift = self._means - means
+        number = self._counts.double()[:, None]
+        weights = [number]
+        if self._expected is not None:
+            weights.append(number / self._expected.clamp(min=1)[:, None])
+        outer = [(shift * weight).T @ shift for weight in weights[: len(self._scatter)]]
+        scatter = self._scatter + torch.stack(outer) if outer else self._scatter
+        return self._squares + (number * shift.square()).sum(dim=1), scatter
+
+    def merge(self, other: ClassMoments) -> None:
+        """Add the samples of ``other``, which is left as it was.
+
+        Raises:
+            TypeError: If it is no ClassMoments.
+            ValueError: If the two do not have the same sizes, class counts and scatter.
+        """
+        if not isinstance(other, ClassMoments):
+            raise TypeError(f"only ClassMoments can be merged into ClassMoments, got {type(other).__name__}")
+        same = (self.num_classes, self.feature_dim, len(self._scatter)) == (
+            other.num_classes,
+            other.feature_dim,
+            len(other._scatter),
+        )
+        if self._expected is not None and other._expected is not None:
+            same = same and torch.equal(self._expected, other._expected.to(self.device))
+        same = same and (self._expected is None) == (other._expected is None)
+        if not same:
+            raise ValueError(
+                "moments to be merged must have the same num_classes, feature_dim, class_counts and scatter"
+            )
+        with _kept(self.device):
+            total = self._counts + other._counts.to(self.device)
+            sums = (other._counts[:, None] * other._means).to(self.device)
+            means = (self._counts[:, None] * self._means + sums) / total.clamp(min=1)[:, None]
+            squares, scatter = self._about(means)
+            other_squares, other_scatter = other._about(means.to(other.device))
+            self._squares = squares + other_squares.to(self.device)
+            self._scatter = scatter + other_scatter.to(self.device)
+            self._bad += other._bad.to(self.device)
+            self._counts, self._means = total, means
+
+    def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
+        """Replace the moments of every process by those of all processes together.
+
+        Args:
+            group: The processes that take part; all of them by default.
+        """
+        with _kept(self.device):
+            total, sums = self._counts.clone(), self._counts[:, None] * self._means
+            dist.all_reduce(total, group=group)
+            dist.all_reduce(sums, group=group)
+            means = sums / total.clamp(min=1)[:, None]
+            self._squares, self._scatter = self._about(means)
+            for part in (self._squares, self._scatter, self._bad):
+                dist.all_reduce(part, group=group)
+            self._counts, self._means = total, means
+
+    def _check(self) -> None:
+        labels, samples = self._bad.tolist()
+        if labels:
+            raise ValueError(f"labels must lie in [0, {self.num_classes}), but {labels} of them do not")
+        if samples:
+            raise ValueError(f"features must be finite, but {samples} samples hold NaN or inf: drop or repair them")
+
+    @property
+    def counts(self) -> Tensor:
+        """Samples of each class (K,), int64."""
+        self._check()
+        return self._counts
+
+    @property
+    def means(self) -> Tensor:
+        """Class means (K, D), float64; rows of zeros, to be left out, where ``counts`` is 0."""
+        self._check()
+        return self._means
+
+    @property
+    def variances(self) -> Tensor:
+        """Mean squared distance of a class's samples to their mean, tr Cov_k (K,), float64."""
+        self._check()
+        return self._squares.clamp(min=0) / self._counts.clamp(min=1)
+
+    @property
+    def has_pooled(self) -> bool:
+        """Whether ``within_pooled`` is known."""
+        return len(self._scatter) > 0
+
+    @property
+    def has_class_averaged(self) -> bool:
+        """Whether ``within_class_averaged`` is known."""
+        if self._expected is not None:
+            return self.has_pooled and torch.equal(self._expected, self._counts)
+        present = self._counts[self._counts > 0]
+        return self.has_pooled and len(present) > 0 and bool((present == present[0]).all())
+
+    def within_pooled(self) -> Tensor:
+        """Return (1/N) sum_i (x_i - mu_y)(x_i - mu_y)^T, (D, D): every sample counts alike.
+
+        Raises:
+            ValueError: If the moments were made without scatter.
+        """
+        return self._symmetric(0) / self.counts.sum().clamp(min=1)
+
+    def within_class_averaged(self) -> Tensor:
+        """Return mean_k Cov_k over the classes with samples, (D, D): every class counts alike.
+
+        Raises:
+            ValueError: If the classes are not equally large and their counts were not given, or turned out
+                different.
+        """
+        present = self.counts[self.counts > 0]
+        if self._expected is not None:
+            if not torch.equal(self._expected, self._counts):
+                raise ValueError(
+                    "class_counts must be the samples that were then seen, but they differ: give the counts "
+                    "of the pass itself (drop_last=False), or use the pooled form"
+                )
+            return self._symmetric(1) / max(len(present), 1)
+        if len(present) and bool((present != present[0]).any()):
+            raise ValueError(
+                "the class-averaged covariance of classes of different size needs their counts before the "
+                "pass: make the moments with class_counts=, or use the pooled form"
+            )
+        return self.within_pooled()
+
+    def _symmetric(self, which: int) -> Tensor:
+        if len(self._scatter) == 0:
+            raise ValueError("these moments were made with scatter=False and know variances only: use scatter=True")
+        self._flush()
+        return (self._scatter[which] + self._scatter[which].T) / 2

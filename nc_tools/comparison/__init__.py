@@ -1,0 +1,28 @@
+"""The referee: pairs the arms of a comparison by seed and says what can be said, and what cannot."""
+
+from nc_tools.comparison.compare import compare, compare_runs
+from nc_tools.comparison.export import long_rows
+from nc_tools.comparison.html_report import write_comparison
+from nc_tools.comparison.read_experiment import (
+    ComparedRun,
+    Experiment,
+    RecallByClass,
+    read_compared_runs,
+    read_experiment,
+)
+from nc_tools.comparison.result import Comparison
+from nc_tools.comparison.terminal import render_terminal
+
+__all__ = [
+    "ComparedRun",
+    "Comparison",
+    "Experiment",
+    "RecallByClass",
+    "compare",
+    "compare_runs",
+    "long_rows",
+    "read_compared_runs",
+    "read_experiment",
+    "render_terminal",
+    "write_comparison",
+]

@@ -1,0 +1,1 @@
+"""Figures of a comparison: forest plots, small multiples, everything over collapse."""

@@ -1,0 +1,173 @@
+"""Looks at single test images: which model was right where, and how far its confidence can be believed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nc_tools.comparison.statistics import mcnemar
+
+BINS = 15
+_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Sums over equal-width confidence bins (BINS,); sums, so that runs can be added.
+
+    Attributes:
+        count: Images whose highest probability fell into the bin.
+        confidence: Sum of those probabilities.
+        correct: How many of those predictions were right.
+    """
+
+    count: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    correct: NDArray[np.float64]
+
+    def __add__(self, other: Reliability) -> Reliability:
+        return Reliability(self.count + other.count, self.confidence + other.confidence, self.correct + other.correct)
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error of the summed bins, sum of |correct - confidence| over the images."""
+        return float(np.abs(self.correct - self.confidence).sum() / max(self.count.sum(), 1.0))
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What one run's predictions come down to.
+
+    Attributes:
+        correct: Whether the highest logit was the label's (N,), in the test set's order.
+        labels: Digest of the labels, by which two runs are known to have seen the same images in the same order.
+        before: Reliability of the softmax as trained.
+        after: The same with the recorded temperature; None without one.
+    """
+
+    correct: NDArray[np.bool_]
+    labels: str
+    before: Reliability
+    after: Reliability | None
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """McNemar's test between two trained models at one seed.
+
+    Attributes:
+        arm: The arm.
+        seed: The seed at which both were trained.
+        images: Test images.
+        only_reference: Images that only the reference gets right.
+        only_arm: Images that only the arm gets right.
+        p: Exact two-sided p, uncorrected.
+    """
+
+    arm: str
+    seed: int
+    images: int
+    only_reference: int
+    only_arm: int
+    p: float
+
+
+def read_predictions(path: Path) -> Predicted:
+    """Read a run's test predictions once, a slice at a time, so that many classes do not fill the memory.
+
+    Args:
+        path: A safetensors file with ``test_logits`` (N, K), ``test_labels`` (N,) and, where known,
+            ``temperature`` (1,).
+
+    Raises:
+        ValueError: If the file lacks a tensor or its shapes do not fit.
+    """
+    # Here and not above: reading tables needs no safetensors.
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            names = set(file.keys())
+            if not {"test_logits", "test_labels"} <= names:
+                raise ValueError(f"{path.name} must hold test_logits and test_labels, got {sorted(names)}")
+            labels = file.get_tensor("test_labels")
+            temperature = float(file.get_tensor("temperature").ravel()[0]) if "temperature" in names else None
+            return _summarize(_slices(file.get_slice("test_logits"), len(labels)), labels, temperature)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path.name} cannot be read ({error}): train that run again") from error
+
+
+def _slices(logits: Any, num_images: int) -> Iterator[NDArray[np.float32]]:
+    if logits.get_shape()[0] != num_images:
+        raise ValueError(f"test_logits must have one row per label, got {logits.get_shape()[0]} and {num_images}")
+    for start in range(0, num_images, _ROWS):
+        # A slice may not reach beyond the tensor.
+        yield logits[start : min(start + _ROWS, num_images)]
+
+
+def _summarize(
+    slices: Iterator[NDArray[np.float32]], labels: NDArray[np.int64], temperature: float | None
+) -> Predicted:
+    correct = np.zeros(len(labels), dtype=np.bool_)
+    before = after = Reliability(np.zeros(BINS), np.zeros(BINS), np.zeros(BINS))
+    start = 0
+    for logits in slices:
+        right = logits.argmax(axis=1) == labels[start : start + len(logits)]
+        correct[start : start + len(logits)] = right
+        before += reliability(logits, right)
+        if temperature is not None:
+            after += reliability(logits, right, temperature)
+        start += len(logits)
+    digest = hashlib.sha256(np.ascontiguousarray(labels, dtype=np.int64).tobytes()).hexdigest()
+    return Predicted(correct, digest, before, after if temperature is not None else None)
+
+
+def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], temperature: float = 1.0) -> Reliability:
+    """Sum confidence and correctness in equal-width bins of the highest softmax probability.
+
+    Source: the diagram and its error after Guo et al. (2017), "On calibration of modern neural networks",
+    with bins (i / BINS, (i + 1) / BINS].
+
+    Args:
+        logits: (N, K).
+        correct: Whether each prediction was right (N,).
+        temperature: What the logits are divided by.
+    """
+    scaled = logits.astype(np.float64) / temperature
+    # The highest probability is 1 / sum exp(z - max z): no overflow, no second pass.
+    confidence = 1.0 / np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1)
+    index = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    return Reliability(
+        np.bincount(index, minlength=BINS).astype(np.float64),
+        _sum_by(index, confidence),
+        _sum_by(index, correct),
+    )
+
+
+def _sum_by(index: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float64]:
+    return np.bincount(index, weights=values, minlength=BINS).astype(np.float64)
+
+
+def disagreement(arm: str, seed: int, predicted: Predicted, reference: Predicted) -> Disagreement:
+    """Compare two trained models image by image.
+
+    Raises:
+        ValueError: If they were not tested on the same images in the same order.
+    """
+    if predicted.labels != reference.labels:
+        raise ValueError(f"{arm}, seed {seed}: tested on other images than the baseline, so images cannot be paired")
+    only_arm = int((predicted.correct & ~reference.correct).sum())
+    only_reference = int((reference.correct & ~predicted.correct).sum())
+    p = mcnemar(only_reference, only_arm)
+    return Disagreement(arm, seed, len(predicted.correct), only_reference, only_arm, p)
+
+
+def together(parts: Sequence[Reliability]) -> Reliability | None:
+    """Add the diagrams of several runs; None where there is none."""
+    return sum(parts[1:], parts[0]) if parts else None

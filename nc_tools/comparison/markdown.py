@@ -1,0 +1,105 @@
+"""The comparison as Markdown, for a pull request, a README or a tracker's note."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from nc_tools.comparison import wording
+from nc_tools.comparison.metric_info import metric_info, p_text
+from nc_tools.comparison.ood_tables import meaning, outlier_tables
+from nc_tools.comparison.result import Comparison
+from nc_tools.comparison.summary_table import columns, lines
+
+# An underscore inside a word, a lone bracket and a less-than before a figure are plain text in Markdown.
+_MARKUP = re.compile(r"[\\|*`]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|(?<=\])\(")
+_MARKS = {"better": "▲ ", "worse": "▼ "}
+
+
+def markdown_text(comparison: Comparison) -> str:
+    """Write the headline, the paired table and what stands behind it."""
+    shown = columns(comparison)
+    rows = [(f"{_MARKS.get(line.verdict, '')}{line.arm}", *line.cells) for line in lines(comparison)]
+    parts = [
+        f"# {_inline(comparison.experiment.name or 'Comparison')}",
+        _inline(comparison.experiment.question),
+        f"**{_inline(wording.headline(comparison))}**",
+        _table(["arm", *(column.heading for column in shown)], rows),
+        f"▲ better, ▼ worse than {_inline(comparison.baseline)} with Holm p < .05. "
+        + " ".join(f"{column.heading}: {column.meaning}." for column in shown),
+        _section("Not finished", wording.unfinished_texts(comparison)),
+        _section("Cautions", [str(caution) for caution in comparison.cautions]),
+        _section("Family", [wording.family_text(comparison.family)]),
+        _controls(comparison),
+        _section("Detectable difference", [wording.reach_heading(comparison), *wording.reach_texts(comparison)]),
+        _section(
+            "Variance",
+            [wording.SHARES_HEADING, *wording.share_texts(comparison)] if comparison.shares else [],
+        ),
+        _section("Rank tests", [wording.rank_text(comparison)]),
+        _section(
+            "Single models",
+            [wording.IMAGES_HEADING, *wording.image_texts(comparison)] if comparison.disagreements else [],
+        ),
+        _outliers(comparison),
+        "## All metrics\n\n" + _all_metrics(comparison),
+        _section("Protocol", [f"{key}: {value}" for key, value in comparison.experiment.protocol.items()]),
+        _section("Notes", comparison.notes),
+        _section("Runs", [wording.status_text(comparison)]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _controls(comparison: Comparison) -> str:
+    controls = comparison.controls
+    if controls is None:
+        return ""
+    rows = [
+        (
+            f"{_MARKS.get(controls.verdict(test), '')}{test.arm}",
+            test.reference,
+            wording.difference_text(test.paired, comparison.primary),
+            p_text(test.p_holm),
+        )
+        for test in controls.tests
+    ]
+    table = _table(["arm", "reference", "diff. [95 %]", "Holm p"], rows)
+    return f"## Second family\n\n{_inline(wording.family_text(controls))}\n\n{table}"
+
+
+def _outliers(comparison: Comparison) -> str:
+    tables = outlier_tables(comparison)
+    if not tables:
+        return ""
+    parts = [f"## Out-of-distribution detection\n\n{_inline(meaning(comparison))}."]
+    for table in tables:
+        rows = [(arm, *cells) for arm, cells in table.rows]
+        parts.append(f"### {_inline(table.heading)}\n\n{_table(['arm', *table.scores], rows)}")
+    return "\n\n".join(parts)
+
+
+def _all_metrics(comparison: Comparison) -> str:
+    rows = []
+    for key in comparison.metrics:
+        shown = metric_info(key)
+        cells = []
+        for arm in comparison.arms:
+            row = comparison.row(arm, key)
+            cells.append("–" if row is None else shown.value(row.mean))
+        rows.append((f"{shown.label} {shown.arrow}".strip(), *cells))
+    return _table(["metric", *comparison.arms], rows)
+
+
+def _section(title: str, texts: Iterable[str]) -> str:
+    items = "\n".join(f"- {_inline(text)}" for text in texts)
+    return f"## {title}\n\n{items}" if items else ""
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    ruled = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(_inline(cell) for cell in row) + " |" for row in ruled)
+
+
+def _inline(text: str) -> str:
+    """Keep names from files from becoming markup, and leave what is none as readable as it was."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))

@@ -1,0 +1,122 @@
+"""Chooses which runs stand for an arm, and pairs two arms by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nc_tools.comparison.read_experiment import SCORED_KINDS, ComparedRun
+
+Cells = Mapping[str, Mapping[tuple[int, int], ComparedRun]]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Values of two arms at the seeds that both have.
+
+    Attributes:
+        seeds: The common seeds, ascending.
+        arm: One value per common seed, the mean over the arm's draws there.
+        reference: The same of the reference.
+        only_arm: Seeds that the reference lacks.
+        only_reference: Seeds that the arm lacks.
+    """
+
+    seeds: tuple[int, ...]
+    arm: tuple[float, ...]
+    reference: tuple[float, ...]
+    only_arm: tuple[int, ...]
+    only_reference: tuple[int, ...]
+
+
+def choose(runs: Iterable[ComparedRun]) -> tuple[Cells, tuple[str, ...]]:
+    """Keep one finished run per (arm, seed, draw), the newest, and say where there were more.
+
+    Returns:
+        arm -> (seed, draw) -> run, and one sentence for each arm with runs that were replaced by newer ones.
+    """
+    cells: dict[str, dict[tuple[int, int], ComparedRun]] = {}
+    replaced: dict[str, int] = {}
+    for run in sorted(runs, key=lambda run: run.created_ms):
+        if run.kind not in SCORED_KINDS or not run.finished:
+            continue
+        of_arm = cells.setdefault(run.arm, {})
+        if (run.seed, run.draw) in of_arm:
+            replaced[run.arm] = replaced.get(run.arm, 0) + 1
+        of_arm[run.seed, run.draw] = run
+    notes = tuple(
+        f"{arm}: {count} older finished run(s) of the same seed and draw are left out for the newest"
+        for arm, count in replaced.items()
+    )
+    return cells, notes
+
+
+def seed_means(cells: Mapping[tuple[int, int], ComparedRun], metric: str) -> dict[int, float]:
+    """Return one value per seed: the mean over the draws there; a value that is not finite is no value."""
+    values: dict[int, list[float]] = {}
+    for (seed, _), run in cells.items():
+        value = run.final.get(metric, math.nan)
+        if math.isfinite(value):
+            values.setdefault(seed, []).append(value)
+    return {seed: math.fsum(values[seed]) / len(values[seed]) for seed in sorted(values)}
+
+
+def pair(arm: Mapping[int, float], reference: Mapping[int, float]) -> Pairs:
+    """Pair two arms by seed; only common seeds pair, the others are named.
+
+    Example:
+        >>> pair({0: 0.7, 1: 0.8}, {1: 0.6, 2: 0.5}).seeds
+        (1,)
+    """
+    common = sorted(arm.keys() & reference.keys())
+    return Pairs(
+        tuple(common),
+        tuple(arm[seed] for seed in common),
+        tuple(reference[seed] for seed in common),
+        tuple(sorted(arm.keys() - reference.keys())),
+        tuple(sorted(reference.keys() - arm.keys())),
+    )
+
+
+def draws_of(cells: Mapping[tuple[int, int], ComparedRun]) -> tuple[int, ...]:
+    """Return the draws that an arm has at any seed, ascending."""
+    return tuple(sorted({draw for _, draw in cells}))
+
+
+def complete_table(
+    cells: Mapping[tuple[int, int], ComparedRun], metric: str
+) -> tuple[tuple[int, ...], list[list[float]]]:
+    """Return the seeds that have every draw of the arm, and their values as a seeds x draws table."""
+    draws = draws_of(cells)
+    seeds, table = [], []
+    for seed in sorted({seed for seed, _ in cells}):
+        row = [cells[seed, draw].final.get(metric, math.nan) for draw in draws if (seed, draw) in cells]
+        if len(row) == len(draws) and all(math.isfinite(value) for value in row):
+            seeds.append(seed)
+            table.append(row)
+    return tuple(seeds), table
+
+
+def first_draws(cells: Mapping[tuple[int, int], ComparedRun]) -> dict[int, ComparedRun]:
+    """Return the run of the lowest draw at each seed: the one to look at where single models are compared."""
+    first: dict[int, ComparedRun] = {}
+    for (seed, _), run in sorted(cells.items()):
+        first.setdefault(seed, run)
+    return first
+
+
+def name_seeds(seeds: Sequence[int]) -> str:
+    """Write seeds for a sentence.
+
+    Example:
+        >>> name_seeds([0, 1, 2, 5])
+        '0-2, 5'
+    """
+    groups: list[list[int]] = []
+    for seed in seeds:
+        if groups and seed == groups[-1][-1] + 1:
+            groups[-1].append(seed)
+        else:
+            groups.append([seed])
+    return ", ".join(f"{group[0]}-{group[-1]}" if len(group) > 2 else ", ".join(map(str, group)) for group in groups)

@@ -1,0 +1,50 @@
+"""Image sets that come with a package, and images brought to a size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from nc_tools.data.image_set import ImageSet
+from nc_tools.data.imbalance import split_holdout
+
+
+def load_builtin(kind: str, path: Path | None) -> tuple[ImageSet, ImageSet]:
+    """Load train and test set of ``digits``, ``cifar10`` or ``cifar100``.
+
+    Raises:
+        FileNotFoundError: If CIFAR is neither on disk nor to be had.
+    """
+    if kind == "digits":
+        return _load_digits()
+    from nc_tools.data.cifar import load_cifar
+
+    return load_cifar(kind, path)
+
+
+def _load_digits() -> tuple[ImageSet, ImageSet]:
+    """Load scikit-learn's 1,797 digits of 8 x 8; half of each class is for training, always the same half."""
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    images = (torch.from_numpy(raw.images).unsqueeze(1) * (255 / 16)).round().to(torch.uint8)
+    labels = torch.from_numpy(raw.target).long()
+    whole = ImageSet(images, labels, tuple(str(name) for name in raw.target_names), "digits")
+    train, test = split_holdout(labels, 0.5, torch.Generator().manual_seed(0))
+    return whole.subset(train), whole.subset(test)
+
+
+def fit_shape(images: ImageSet, image_size: int | None, channels: int | None) -> ImageSet:
+    """Bring an embedded set to the asked size (bilinear, antialiased) and number of channels."""
+    pixels = images.images
+    if image_size is not None and image_size != pixels.shape[-1]:
+        pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear", antialias=True)
+    if channels == 3 and pixels.shape[1] == 1:
+        pixels = pixels.repeat(1, 3, 1, 1)
+    elif channels == 1 and pixels.shape[1] == 3:
+        luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        pixels = (pixels * luma).sum(1, keepdim=True).round().to(torch.uint8)
+    return images if pixels is images.images else replace(images, images=pixels)

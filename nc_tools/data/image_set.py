@@ -1,0 +1,224 @@
+"""Two forms of a labeled image set with one interface: pixels in memory, and files decoded when asked for.
+
+Both have ``len``, ``take(index)`` for a uint8 batch, ``subset(indices)``, and carry labels, class names and
+paths. ``pixel_sums`` and ``digests`` are per image, so that mean, standard deviation and fingerprint of a set
+are the same whichever form it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """A set whose pixels lie in memory.
+
+    Attributes:
+        images: (N, C, H, W), uint8.
+        labels: (N,), int64, in [0, K).
+        classes: K names.
+        name: What the set is called in records.
+        clean_labels: The labels before a CSV or noise overrode them (N,), or None. For measures alone: nothing may be
+            chosen by them.
+        paths: Relative to the data root, with forward slashes; None where the set has no files.
+
+    Raises:
+        ValueError: If shapes, types or labels do not fit together.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+    clean_labels: Tensor | None = None
+    paths: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            raise ValueError(f"images must be uint8 (N, C, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
+        _check_labels(self.labels, len(self.images), len(self.classes))
+        if self.clean_labels is not None:
+            _check_labels(self.clean_labels, len(self.images), len(self.classes))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.classes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return the images at ``index`` (B,), as uint8 (B, C, H, W)."""
+        return self.images.index_select(0, index)
+
+    def subset(self, indices: Tensor) -> ImageSet:
+        """Return the set of the samples at ``indices`` (M,), in that order."""
+        return replace(
+            self,
+            images=self.images.index_select(0, indices),
+            labels=self.labels[indices],
+            clean_labels=None if self.clean_labels is None else self.clean_labels[indices],
+            paths=_pick(self.paths, indices),
+        )
+
+    def pixel_sums(self) -> Tensor:
+        """Return sum and sum of squares of the pixels per image and channel (N, C, 2), int64 and so exact."""
+        return torch.cat([pixel_sums(chunk) for chunk in torch.split(self.images, 1024)])
+
+    def digests(self) -> Tensor:
+        """Return the SHA-256 of each image's pixels (N, 32), uint8."""
+        return digests(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """A set beyond memory: paths, and what one pass over the files has found. Pixels come when asked for.
+
+    Attributes:
+        root: Folder that the paths are relative to.
+        paths: N paths with forward slashes.
+        labels: (N,), int64, in [0, K).
+        classes: K names.
+        name: What the set is called in records.
+        channels: 3, or 1 for gray.
+        image_size: Side in pixels after decoding.
+        sums: (N, C, 2), as ``pixel_sums`` returns them.
+        hashes: (N, 32), as ``digests`` returns them.
+        clean_labels: The labels before a CSV or noise overrode them, or None.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+    channels: int
+    image_size: int
+    sums: Tensor
+    hashes: Tensor
+    clean_labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_labels(self.labels, len(self.paths), len(self.classes))
+        if self.clean_labels is not None:
+            _check_labels(self.clean_labels, len(self.paths), len(self.classes))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.classes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return self.channels, self.image_size, self.image_size
+
+    def take(self, index: Tensor) -> Tensor:
+        """Decode the images at ``index`` (B,) into uint8 (B, C, H, W).
+
+        Raises:
+            UnreadableImageError: If a file has become unreadable since the set was loaded.
+        """
+        from nc_tools.data.decode import decode_batch
+
+        chosen = [self.paths[i] for i in index.tolist()]
+        return decode_batch(self.root, chosen, self.image_size, self.channels)
+
+    def subset(self, indices: Tensor) -> ImageFiles:
+        """Return the set of the samples at ``indices`` (M,), in that order."""
+        return replace(
+            self,
+            paths=tuple(self.paths[i] for i in indices.tolist()),
+            labels=self.labels[indices],
+            sums=self.sums[indices],
+            hashes=self.hashes[indices],
+            clean_labels=None if self.clean_labels is None else self.clean_labels[indices],
+        )
+
+    def pixel_sums(self) -> Tensor:
+        """Return sum and sum of squares of the pixels per image and channel (N, C, 2), int64."""
+        return self.sums
+
+    def digests(self) -> Tensor:
+        """Return the SHA-256 of each image's pixels (N, 32), uint8."""
+        return self.hashes
+
+
+Images: TypeAlias = ImageSet | ImageFiles
+
+
+def with_labels(images: Images, labels: Tensor) -> Images:
+    """Return the same images under other labels (N,), with the former ones kept as ``clean_labels``."""
+    return replace(images, labels=labels, clean_labels=images.labels)
+
+
+def relabeled(images: Images, labels: Tensor, classes: tuple[str, ...]) -> Images:
+    """Return the same images under the labels of another set of classes; what was clean among the former goes."""
+    return replace(images, labels=labels, classes=classes, clean_labels=None)
+
+
+def with_classes(images: Images, first: int, stop: int) -> Images:
+    """Return the samples of classes ``first`` to ``stop - 1``, labeled from 0."""
+    chosen = images.subset(((images.labels >= first) & (images.labels < stop)).nonzero().flatten())
+    return replace(chosen, labels=chosen.labels - first, classes=images.classes[first:stop])
+
+
+def pixel_sums(images: Tensor) -> Tensor:
+    """Return sum and sum of squares per image and channel of uint8 images: (N, C, H, W) -> (N, C, 2), int64.
+
+    Example:
+        >>> pixel_sums(torch.tensor([3, 4], dtype=torch.uint8).view(1, 1, 1, 2)).tolist()
+        [[[7, 25]]]
+    """
+    pixels = images.flatten(2).int()
+    return torch.stack([pixels.sum(2), (pixels * pixels).sum(2)], dim=2)
+
+
+def digests(images: Tensor) -> Tensor:
+    """Return the SHA-256 of each image's pixels: (N, C, H, W) -> (N, 32), uint8."""
+    hashed = b"".join(hashlib.sha256(image).digest() for image in images.contiguous().numpy())
+    return torch.from_numpy(np.frombuffer(bytearray(hashed), dtype=np.uint8).reshape(len(images), 32))
+
+
+def mean_std(images: Images) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each channel over all pixels of the set, in 0..1.
+
+    A channel without any variation gets the step of one gray level, so that normalizing it stays finite.
+
+    Returns:
+        Two float64 tensors (C,).
+    """
+    _, height, width = images.shape
+    total = images.pixel_sums().double().sum(0) / (len(images) * height * width)
+    mean = total[:, 0] / 255
+    variance = total[:, 1] / 255**2 - mean**2
+    return mean, variance.clamp(min=255.0**-2).sqrt()
+
+
+def _check_labels(labels: Tensor, count: int, num_classes: int) -> None:
+    if labels.shape != (count,) or labels.dtype != torch.int64:
+        raise ValueError(f"labels must be int64 ({count},), got {labels.dtype} {tuple(labels.shape)}")
+    if count and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
+
+
+def _pick(paths: tuple[str, ...] | None, indices: Tensor) -> tuple[str, ...] | None:
+    return None if paths is None else tuple(paths[i] for i in indices.tolist())

@@ -1,0 +1,82 @@
+"""A finished run's model, back from its record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nc_tools.data.augment import Normalize
+from nc_tools.experiment.build import EVALUATION_BATCH, DataFacts, build_model
+from nc_tools.experiment.run_config import RunConfig
+from nc_tools.experiment.serialize import decode
+from nc_tools.experiment.weight_files import load_weights
+from nc_tools.models.classifier import Classifier
+from nc_tools.training.loop import autocast
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained classifier with what it must know of its data.
+
+    Attributes:
+        model: The classifier, in eval mode; it takes normalized images.
+        facts: Classes, their training counts, image size, mean and standard deviation.
+        config: The arm.
+    """
+
+    model: Classifier
+    facts: DataFacts
+    config: RunConfig
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Return logits (N, K) of uint8 images (N, C, H, W), as the run's own evaluation computes them."""
+        shape = (self.facts.in_channels, self.facts.image_size, self.facts.image_size)
+        if images.dtype != torch.uint8 or images.shape[1:] != shape:
+            raise ValueError(
+                f"images must be uint8 (N, {', '.join(map(str, shape))}), got {images.dtype} {tuple(images.shape)}"
+            )
+        device, training = next(self.model.parameters()).device, self.config.training
+        layout = training.layout_on(device)
+        normalize = Normalize(
+            self.facts.mean, self.facts.std, device=device, channels_last=layout is torch.channels_last
+        )
+        logits = []
+        for part in torch.split(images, EVALUATION_BATCH):
+            with autocast(device, training.dtype_on(device)):
+                features = self.model.backbone(normalize(part.to(device)))
+            logits.append(self.model.head.outputs(features).logits.float())
+        return torch.cat(logits)
+
+
+def load_run(run: Path | str, *, device: torch.device | str = "cpu") -> TrainedModel:
+    """Give the trained model of a run back.
+
+    Args:
+        run: The run's folder, such as ``outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d``.
+        device: Where to put the model.
+
+    Raises:
+        FileNotFoundError: If there is no such run, or it has no weights.
+        ValueError: If a class that it was made with cannot be imported here.
+    """
+    path = Path(run)
+    for needed in ("run.json", "weights.safetensors"):
+        if not (path / needed).exists():
+            raise FileNotFoundError(
+                f"a finished run's folder holds {needed}, but {path} does not: give the folder of a final run, below "
+                f"runs/ in the output folder"
+            )
+    told = json.loads((path / "run.json").read_text())
+    config: RunConfig = decode(told["config"])
+    names = {f.name for f in dataclasses.fields(DataFacts)}
+    facts = DataFacts(**{k: decode(v) for k, v in told["data"].items() if k in names})
+    model = build_model(config, facts, seed=told["seed"], draw=told["draw"])
+    load_weights(model, path / "weights.safetensors")
+    config.training.place(model, torch.device(device))
+    return TrainedModel(model.eval(), facts, config)

@@ -1,0 +1,273 @@
+"""Heads whose class vectors are the vertices of a regular polytope, in a width of their own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from nc_tools.geometry import cube, haar_frame, hadamard, orthoplex, simplex_etf
+from nc_tools.geometry.hadamard import power_of_two
+from nc_tools.heads.etf import simplex_error
+from nc_tools.heads.frame import FixedFrameHead, probe
+from nc_tools.heads.scale import LearnedScale
+from nc_tools.heads.vertex_order import Assignment
+from nc_tools.seeds import stream
+
+
+class PolytopeHead(FixedFrameHead):
+    """Fixed polytope vertices behind a learned projection to the polytope's own width D'.
+
+    Fixed classifiers of this kind: Pernici et al. (2021, "Regular polytope networks"). There the backbone's last layer
+    is given the width; here a projection without bias or nonlinearity after it does the same for any backbone. Behind
+    it the frame needs no rotation, because the projection learns any. Without it the frame gets a Haar rotation drawn
+    by ``frame_seed``: features behind a ReLU would never reach a vertex with negative coordinates.
+
+    Args:
+        feature_dim: D.
+        num_classes: K, at least 2.
+        scale: s: a positive number, ``LEARNED``, ``LEARNED_PER_CLASS``, or None for
+            :func:`~nc_tools.heads.default_scale`.
+        projection: Learn a linear map to D'; False takes features that have this width already.
+        normalize: Scale the (projected) features to unit length.
+        assignment: Which vertex each class takes: a permutation (K,), ``RANDOM``, or None for class k on vertex k.
+        frame_seed: Draws the rotation where there is no projection, and the order where ``RANDOM`` asks for one;
+            otherwise all seeds have the same frame.
+        generator: Draws the projection's initial weights; the global one if None.
+
+    Raises:
+        ValueError: If K < 2, D' = 1 with normalized features, the scale is not positive, or there is no projection and
+            the features are not D' wide.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_classes: int,
+        *,
+        scale: float | LearnedScale | None = None,
+        projection: bool | int = True,
+        normalize: bool = True,
+        assignment: Assignment | None = None,
+        frame_seed: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        width = self.own_width(max(num_classes, 2)) if projection is True else int(projection) or feature_dim
+        self.check_width(max(num_classes, 2), width)
+        super().__init__(
+            feature_dim,
+            num_classes,
+            scale=scale,
+            projection=width if projection else False,
+            normalize=normalize,
+            assignment=assignment,
+            frame_seed=frame_seed,
+            generator=generator,
+        )
+        if not projection:
+            rotation = haar_frame(width, width, generator=stream(frame_seed, "frame"))
+            self.frame.copy_(self.frame.to(rotation) @ rotation.T)
+
+    @staticmethod
+    @abstractmethod
+    def own_width(num_classes: int) -> int:
+        """Return D', the smallest width that holds K vertices."""
+
+    @classmethod
+    def check_width(cls, num_classes: int, width: int) -> None:
+        """Refuse a width that the polytope does not have.
+
+        Raises:
+            ValueError: If it is not D'.
+        """
+        if width != (own := cls.own_width(num_classes)):
+            raise ValueError(
+                f"{cls.__name__} of {num_classes} classes has class vectors of width {own}, got {width}: leave "
+                f"projection=True for a learned map to {own}, or take ETFHead or CodeHead, which fit other widths"
+            )
+
+    def frame_error(self, frame: Tensor) -> float:
+        """Compare the Gram matrix with that of the vertices, multiplied by one random vector."""
+        w = frame.detach().to(torch.float64)
+        vertices = self.draw_frame(w.shape[0], w.shape[1], stream(0, "frame")).to(w.device)
+        v = probe(w)
+        expected = vertices @ (vertices.T @ v)
+        return float(torch.linalg.vector_norm(w @ (w.T @ v) - expected) / torch.linalg.vector_norm(expected))
+
+
+class SimplexHead(PolytopeHead):
+    """Minimal simplex head: the ETF of :class:`~nc_tools.heads.ETFHead` in as few dimensions as hold it, D' = K - 1.
+
+    What a narrow last layer buys: no direction of the embedded features is without a class vector. Maximum class
+    separation as inductive bias (Kasarla et al. 2022, eq. 1 and 3): z = radius P^T h' with h' the features after a
+    linear layer to K - 1 dimensions, not normalized. ``radius`` gives that form; without it features are normalized
+    and scaled as in the other heads. The vertices have a closed form, without the paper's recursion.
+
+    The frame is dense: 400 MB at K = 10,000. For thousands of classes see
+    :class:`~nc_tools.heads.StructuredETFHead`, which keeps none.
+
+    Args:
+        feature_dim: D.
+        num_classes: K, at least 2; at 2 only with ``radius`` or ``normalize=False``, because D' = 1.
+        radius: Length of the class vectors over features that are not normalized, a positive number (the paper: 0.1
+            for a ResNet, 1 for an AlexNet). Takes the place of ``scale`` and of ``normalize=False``.
+        scale: As for :class:`PolytopeHead`.
+        projection: As for :class:`PolytopeHead`.
+        normalize: As for :class:`PolytopeHead`.
+        assignment: As for :class:`PolytopeHead`.
+        frame_seed: As for :class:`PolytopeHead`.
+        generator: As for :class:`PolytopeHead`.
+
+    Raises:
+        ValueError: As for :class:`PolytopeHead`, or if a scale is given beside the radius.
+
+    Example:
+        >>> head = SimplexHead(64, 10, radius=0.1)
+        >>> head.weight.shape, head.scale
+        (torch.Size([10, 9]), 0.1)
+    """
+
+    geometry = "minimal simplex"
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_classes: int,
+        *,
+        radius: float | None = None,
+        scale: float | LearnedScale | None = None,
+        projection: bool = True,
+        normalize: bool = True,
+        assignment: Assignment | None = None,
+        frame_seed: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if radius is not None and scale is not None:
+            raise ValueError(f"radius and scale multiply the same logits, got both ({radius}, {scale}): give one")
+        super().__init__(
+            feature_dim,
+            num_classes,
+            scale=scale if radius is None else radius,
+            projection=projection,
+            normalize=normalize and radius is None,
+            assignment=assignment,
+            frame_seed=frame_seed,
+            generator=generator,
+        )
+
+    @staticmethod
+    def own_width(num_classes: int) -> int:
+        """Return K - 1."""
+        return num_classes - 1
+
+    @staticmethod
+    def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:  # noqa: ARG004
+        """Return the simplex along the axes (K, K - 1)."""
+        return simplex_etf(num_classes, width)
+
+    def frame_error(self, frame: Tensor) -> float:
+        """Return how far W W^T is from a simplex's Gram matrix."""
+        return simplex_error(frame)
+
+
+class OrthoplexHead(PolytopeHead):
+    """Cross-polytope head: class vectors +-e_i, D' = ceil(K / 2).
+
+    Half the width of a simplex at hardly less distance: no two vectors are closer than 90 degrees, against
+    90 + O(1 / K) in the simplex, and none farther apart than two classes of one axis, which are opposite. Which classes
+    share an axis is the assignment (``RANDOM``, or :func:`~nc_tools.geometry.assign_by_similarity`); in the order given
+    it is classes 0 and 1, 2 and 3, and so on. Source: Pernici et al. (2021, "Regular polytope networks").
+
+    Arguments and errors are those of :class:`PolytopeHead`.
+
+    Example:
+        >>> head = OrthoplexHead(64, 10)
+        >>> (head.weight @ head.weight.T)[0, :3].tolist()
+        [1.0, -1.0, 0.0]
+    """
+
+    geometry = "orthoplex"
+
+    @staticmethod
+    def own_width(num_classes: int) -> int:
+        """Return ceil(K / 2)."""
+        return (num_classes + 1) // 2
+
+    @staticmethod
+    def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:  # noqa: ARG004
+        """Return the first K vertices (K, ceil(K / 2))."""
+        return orthoplex(num_classes)
+
+
+class CubeHead(PolytopeHead):
+    """Hypercube head: class vectors {+1, -1}^D' / sqrt(D'), D' = ceil(log2 K).
+
+    The narrowest of all: a thousand classes in ten dimensions, each class a binary code. Two classes that differ in
+    one sign have cosine 1 - 2 / D', so that which classes are neighbors matters more than in any other head here: see
+    ``assignment``. Source: Pernici et al. (2021, "Regular polytope networks").
+
+    Arguments and errors are those of :class:`PolytopeHead`.
+
+    Example:
+        >>> CubeHead(64, 1000).weight.shape
+        torch.Size([1000, 10])
+    """
+
+    geometry = "cube"
+
+    @staticmethod
+    def own_width(num_classes: int) -> int:
+        """Return ceil(log2 K)."""
+        return (num_classes - 1).bit_length()
+
+    @staticmethod
+    def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:  # noqa: ARG004
+        """Return the first K vertices (K, ceil(log2 K))."""
+        return cube(num_classes)
+
+
+class HadamardHead(PolytopeHead):
+    """Hadamard head: class vectors are the first K rows of a Hadamard matrix over sqrt(D'), orthogonal to one another.
+
+    The fixed classifier of Hoffer, Hubara & Soudry (2018, "Fix your classifier", section 3). Here rows are complete, so
+    that they are orthogonal for any K; the paper cuts them to the backbone's width. Under a softmax this *is* a simplex
+    ETF: taking the rows' mean off changes no probability and leaves an ETF of length sqrt((K - 1) / K). The two differ
+    under losses that look at the own class alone, such as dot regression.
+
+    D' is a power of two, at least K: the smallest one, or ``projection=1024``, or with ``projection=False`` the
+    backbone's own width. Other arguments and errors are those of :class:`PolytopeHead`.
+
+    Example:
+        >>> head = HadamardHead(64, 10)
+        >>> head.weight.shape, bool((head.weight.abs() == 0.25).all())
+        (torch.Size([10, 16]), True)
+    """
+
+    geometry = "Hadamard"
+
+    @staticmethod
+    def own_width(num_classes: int) -> int:
+        """Return the smallest power of two that is not below K."""
+        return power_of_two(num_classes)
+
+    @classmethod
+    def check_width(cls, num_classes: int, width: int) -> None:
+        """Refuse a width that is no power of two or below K.
+
+        Raises:
+            ValueError: If there is no such Hadamard matrix.
+        """
+        if width < num_classes or width != power_of_two(width):
+            raise ValueError(
+                f"{cls.__name__} of {num_classes} classes needs a width that is a power of two and at least "
+                f"{num_classes}, got {width}: leave projection=True for a learned map to {power_of_two(num_classes)}, "
+                f"or take ETFHead or CodeHead, which fit other widths"
+            )
+
+    @staticmethod
+    def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:  # noqa: ARG004
+        """Return the first K rows (K, D')."""
+        block = power_of_two(num_classes)  # the first rows of a larger matrix are those of this one, side by side
+        rows = hadamard(block)[:num_classes].repeat(1, width // block)
+        return rows.mul_(width**-0.5)

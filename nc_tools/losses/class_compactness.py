@@ -1,0 +1,68 @@
+"""The first collapse as a regularizer: features close to their class center."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nc_tools.losses._class_centers import ClassCenters, process_count
+from nc_tools.losses.loss_term import LossTerm, widen
+from nc_tools.records import Batch, Outputs
+
+
+def class_compactness(features: Tensor, labels: Tensor, centers: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Mean over classes of the mean squared distance to the class's center. See :class:`ClassCompactnessLoss`.
+
+    Args:
+        features: (N, D).
+        labels: (N,), int64.
+        centers: (K, D).
+        counts: By how many samples each class's sum is divided (K,). None: those of the batch.
+
+    Returns:
+        (1 / K) sum_k (1 / n_k) sum_{i: y_i = k} ||h_i - c_k||^2, a scalar; a class without a sample gives 0.
+
+    Example:
+        >>> import torch
+        >>> h, y = torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1])
+        >>> class_compactness(h, y, torch.tensor([[2.0], [4.0], [9.0], [9.0]])).item()
+        0.5
+    """
+    if counts is None:
+        counts = features.new_zeros(len(centers)).index_add(0, labels, features.new_ones(len(labels)))
+    squares = (features - centers.index_select(0, labels)).square().sum(1)
+    return (squares / counts.index_select(0, labels)).sum() / len(centers)
+
+
+class ClassCompactnessLoss(LossTerm):
+    """Within-class variability as a loss (NC1): (1 / K) sum_k mean_{i in k} ||h_i - c_k||^2, c_k moving class centers.
+
+    Every class counts the same, whatever its share of the data: under a long tail cross-entropy compacts the head
+    classes and hardly the tail. Source: Liu et al. 2023 (inducing neural collapse in deep long-tailed learning), with a
+    weight of .01 beside cross-entropy (.1 on ImageNet-LT). h are the backbone's features, before the head's projection
+    and normalization: those that ``nc/nc1_*`` measures. :class:`~nc_tools.losses.FeatureEntropyLoss` turns the dial the
+    other way. For the centers see :class:`~nc_tools.losses.ClassCenters`; beside
+    :class:`~nc_tools.losses.ClassSpreadLoss` each keeps its own.
+
+    Args:
+        feature_dim: D; a run fills it in.
+        num_classes: K; a run fills it in.
+        momentum: Of the centers.
+
+    Raises:
+        ValueError: If the momentum lies outside [0, 1).
+
+    Example:
+        >>> ClassCompactnessLoss(8, 3).centers
+        ClassCenters(num_classes=3, feature_dim=8, momentum=0.9)
+    """
+
+    def __init__(self, feature_dim: int, num_classes: int, momentum: float = 0.9) -> None:
+        super().__init__()
+        self.centers = ClassCenters(num_classes, feature_dim, momentum)
+
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the mean over all K classes; those without a sample in the batch give 0."""
+        features = widen(outputs.features)
+        centers, _, counts = self.centers(features, batch.labels)
+        # Each process divides its own samples by the counts of all, and gradients are averaged over processes.
+        return process_count() * class_compactness(features, batch.labels, centers, counts)

@@ -1,0 +1,59 @@
+"""What a loader yields, whoever wrote it: inputs and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nc_tools.records import Batch
+from nc_tools.surgery.example_inputs import Example
+
+
+class LoaderBatch(NamedTuple):
+    """One batch: what the model is called with, the labels (N,), and where each sample belongs, if the batch says."""
+
+    inputs: Example
+    labels: Tensor
+    place: Tensor | None
+
+
+def unpack(batch: Any) -> LoaderBatch:
+    """Take a batch apart: a :class:`~nc_tools.records.Batch`, (inputs, labels, ...), or a mapping with ``labels``.
+
+    Raises:
+        TypeError: If it is none of these.
+    """
+    if isinstance(batch, Batch):
+        return LoaderBatch(batch.inputs, batch.labels, batch.index)
+    if isinstance(batch, Mapping):
+        for name in ("labels", "label"):
+            if isinstance(batch.get(name), Tensor):
+                rest = {key: value for key, value in batch.items() if key != name}
+                return LoaderBatch(rest, batch[name], None)
+    if isinstance(batch, tuple | list) and len(batch) >= 2 and isinstance(batch[1], Tensor):
+        inputs = tuple(batch[0]) if isinstance(batch[0], list) else batch[0]
+        return LoaderBatch(inputs, batch[1], None)
+    raise TypeError(
+        f"a loader must yield (inputs, labels), a mapping with 'labels' or a Batch, got {type(batch).__name__}"
+    )
+
+
+def moved(inputs: Example, device: torch.device) -> Example:
+    """Return inputs on a device; what is no tensor stays as it is."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(device, non_blocking=True)
+    if isinstance(inputs, Mapping):
+        return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in inputs.items()}
+    return tuple(value.to(device) if isinstance(value, Tensor) else value for value in inputs)
+
+
+def first_two(inputs: Example) -> Example:
+    """Return the first two samples, enough to see how a model runs."""
+    if isinstance(inputs, Tensor):
+        return inputs[:2]
+    if isinstance(inputs, Mapping):
+        return {key: value[:2] if isinstance(value, Tensor) else value for key, value in inputs.items()}
+    return tuple(value[:2] if isinstance(value, Tensor) else value for value in inputs)

@@ -1,0 +1,46 @@
+"""Calibration of head and tail apart: one number over all classes is mostly about the frequent ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from nc_tools.metrics.accuracy import class_groups
+from nc_tools.metrics.calibration.reliability import calibration
+from nc_tools.metrics.checks import checked_scores
+
+
+def grouped_calibration(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequence[int]) -> dict[str, float]:
+    """Return ``calibration`` of the test samples of each group of classes, by training frequency.
+
+    A long-tailed model is usually too sure on the tail and not sure enough on the head, and the two cancel in a pooled
+    ECE. Groups are those of ``classification``: many, medium, few, and head, middle, tail. A group is taken by the
+    *true* class, as its accuracy is: within one, a calibrated model need not have ECE 0 (its samples were chosen by the
+    label), so compare groups between models, not with zero. A group without a sample has no key.
+
+    Args:
+        logits: (N, K), N >= 1.
+        labels: (N,).
+        train_counts: Training samples of each class (K,).
+
+    Returns:
+        "few/nll", "few/ece", and so on.
+
+    Raises:
+        TypeError: If the logits are not floating-point or the labels not integers.
+        ValueError: If the counts do not match K, or as ``calibration``.
+
+    Example:
+        >>> import torch
+        >>> found = grouped_calibration(torch.zeros(2, 2), torch.tensor([0, 1]), [500, 5])
+        >>> sorted(key for key in found if key.endswith("ece"))
+        ['few/ece', 'head/ece', 'many/ece', 'middle/ece']
+    """
+    scores, target = checked_scores(logits, labels)
+    found: dict[str, float] = {}
+    for name, members in class_groups(train_counts, scores).items():
+        chosen = members[target]
+        if bool(chosen.any()):
+            found |= {f"{name}/{key}": value for key, value in calibration(scores[chosen], target[chosen]).items()}
+    return found

@@ -1,0 +1,70 @@
+"""Stable rank: how many directions of a layer's weight matter."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nc_tools._support.class_sums import measuring_precision
+
+
+def stable_rank(matrix: Tensor) -> float:
+    """Return ||A||_F^2 / ||A||_2^2: between 1 (one direction) and the rank (all equally strong).
+
+    Unlike the rank it does not jump when a singular value passes a threshold; under weight decay the layers behind the
+    point where classes have collapsed fall towards K - 1. Source: Rudelson and Vershynin (2007).
+
+    Args:
+        matrix: (rows, columns).
+
+    Raises:
+        TypeError: If it is not floating-point.
+        ValueError: If it is no matrix, is zero or holds NaN or inf.
+
+    Example:
+        >>> round(stable_rank(torch.tensor([[2.0, 0.0], [0.0, 1.0]])), 6)
+        1.25
+    """
+    if not matrix.is_floating_point():
+        raise TypeError(f"a stable rank needs floating-point numbers, got {matrix.dtype}")
+    if matrix.ndim != 2:
+        raise ValueError(f"a stable rank needs a matrix, got the shape {tuple(matrix.shape)}")
+    with measuring_precision(matrix.device):
+        a = matrix.detach().double()
+        if not bool(a.isfinite().all()):
+            raise ValueError("a stable rank needs finite entries, but the matrix holds NaN or inf")
+        squares = torch.linalg.eigvalsh(a @ a.T if len(a) <= a.shape[1] else a.T @ a)
+        if not float(squares[-1]) > 0:
+            raise ValueError("a matrix of zeros has no stable rank")
+        return float(squares.sum() / squares[-1])
+
+
+def stable_ranks(model: nn.Module) -> dict[str, float]:
+    """Return the stable rank of every layer of a model that has a weight matrix, by its dotted name, in order.
+
+    A convolution's kernel (out, in, height, width) counts as the matrix (out, in x height x width), which is that of
+    the map from a patch to the channels, not that of the whole convolution. Heads of this package are read by their
+    class vectors. Embeddings and layers of zeros are left out.
+
+    Args:
+        model: Any module.
+
+    Raises:
+        ValueError: If no layer has a weight matrix, or one holds NaN or inf; it is named.
+
+    Example:
+        >>> list(stable_ranks(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))))
+        ['0', '2']
+    """
+    found: dict[str, float] = {}
+    for name, module in model.named_modules():
+        weight = None if isinstance(module, nn.Embedding | nn.EmbeddingBag) else getattr(module, "weight", None)
+        if not isinstance(weight, Tensor) or weight.ndim < 2 or not weight.is_floating_point() or not weight.any():
+            continue
+        try:
+            found[name] = stable_rank(weight.detach().flatten(1))
+        except ValueError as error:
+            raise ValueError(f"layer {name!r}: {error}") from None
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no layer with a weight matrix, and so no stable rank")
+    return found

@@ -1,0 +1,1 @@
+"""Measures for noisy labels: memorization, suspects, transition matrices, dilation."""

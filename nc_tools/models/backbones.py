@@ -1,0 +1,129 @@
+"""Backbones by name: ours, torchvision's, timm's."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor, nn
+
+from nc_tools._support.suggestions import did_you_mean
+from nc_tools.models.cifar_resnet import CIFARResNet
+from nc_tools.models.conv_net import ConvNet
+from nc_tools.seeds import stream_seed
+from nc_tools.surgery.swap import split_head
+from nc_tools.surgery.trace import FAILS_ON_A_WRONG_INPUT, eval_mode
+
+_CIFAR_DEPTHS = (20, 32, 44, 56, 110)
+_CIFAR_RESNET = re.compile(rf"(?:cifar_)?resnet({'|'.join(map(str, _CIFAR_DEPTHS))})")
+_OURS = ["conv", *(f"resnet{depth}" for depth in _CIFAR_DEPTHS)]
+
+
+class _GrayToColor(nn.Module):
+    """Repeat a single channel for a backbone that was designed for three."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.backbone(images.expand(-1, 3, -1, -1))
+        return features
+
+
+def build_backbone(name: str, *, in_channels: int, image_size: int, width: int = 16, seed: int = 0) -> nn.Module:
+    """Build a backbone that maps images to features (N, D), with the initial weights of a seed's "init" stream.
+
+    The global random state is left as it was: a head that draws more numbers cannot change the backbone. Built on the
+    CPU, whatever the default device, so that a seed means the same weights everywhere.
+
+    Args:
+        name: "conv"; "resnet20", "resnet32", ... (the CIFAR networks); any torchvision classifier with one linear
+            output layer; any timm model, also as "timm:NAME" where torchvision has the same name.
+        in_channels: 1 or 3; a torchvision model gets a gray image three times.
+        image_size: Side in pixels.
+        width: First width of "conv"; the others have theirs.
+        seed: The run's seed.
+
+    Raises:
+        ValueError: If no such model is known (the nearest names are offered) or its head cannot be taken off.
+
+    Example:
+        >>> build_backbone("conv", in_channels=1, image_size=8)(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 64])
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(stream_seed(seed, "init"))  # torch.manual_seed would reach the GPUs' too
+        if name == "conv":
+            return ConvNet(in_channels, image_size, width)
+        if match := _CIFAR_RESNET.fullmatch(name):
+            return CIFARResNet(int(match[1]), in_channels)
+        if name in _torchvision_names():
+            return _torchvision_backbone(name, in_channels, image_size)
+        return _timm_backbone(name, in_channels)
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision
+
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return names
+
+
+def _torchvision_backbone(name: str, in_channels: int, image_size: int) -> nn.Module:
+    from torchvision.models import get_model
+
+    # These two come with auxiliary heads unless told otherwise.
+    options = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    model = get_model(name, weights=None, **options)
+    try:
+        backbone, _ = split_head(model, example=torch.zeros(2, 3, image_size, image_size))
+    except (RuntimeError, AssertionError) as error:
+        raise _wrong_size(name, 3, image_size, error) from error
+    return _GrayToColor(backbone) if in_channels == 1 else backbone
+
+
+def _timm_backbone(name: str, in_channels: int) -> nn.Module:
+    wanted = name.removeprefix("timm:")
+    known = [*_OURS, *_torchvision_names()]
+    try:
+        import timm
+    except ImportError:
+        raise ValueError(
+            f"there is no model {name!r} here; {did_you_mean(name, known)} timm's need pip install nc_tools[timm]"
+        ) from None
+    if wanted not in timm.list_models():
+        raise ValueError(f"there is no model {name!r}; {did_you_mean(wanted, [*known, *timm.list_models()])}")
+    model: nn.Module = timm.create_model(wanted, pretrained=False, num_classes=0, in_chans=in_channels)
+    return model
+
+
+def feature_width(backbone: nn.Module, *, in_channels: int, image_size: int) -> int:
+    """Return D, the width that a backbone's features really have, from one run on zeros.
+
+    Attributes such as ``num_features`` are wrong for some models, so none is read.
+
+    Raises:
+        ValueError: If the output is not (N, D), or the backbone cannot take images of this size.
+
+    Example:
+        >>> feature_width(ConvNet(1, 8), in_channels=1, image_size=8)
+        64
+    """
+    try:
+        with eval_mode(backbone):
+            features = backbone(torch.zeros(2, in_channels, image_size, image_size))
+    except FAILS_ON_A_WRONG_INPUT as error:
+        raise _wrong_size(type(backbone).__name__, in_channels, image_size, error) from error
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        raise ValueError(
+            f"a backbone must map images to features (N, D), but {type(backbone).__name__} gave "
+            f"{tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__}"
+        )
+    return features.shape[1]
+
+
+def _wrong_size(name: str, channels: int, size: int, error: Exception) -> ValueError:
+    return ValueError(
+        f"{name} cannot take {channels} x {size} x {size} images ({error}): choose another --image-size or --model"
+    )

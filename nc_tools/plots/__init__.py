@@ -1,0 +1,1 @@
+"""Small pieces of SVG: marks, axes, and labels that do not overlap."""

@@ -1,0 +1,26 @@
+"""The layers that map features to scores, and their sizes."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from nc_tools.heads.head import Head
+
+
+def could_be_head(module: nn.Module) -> bool:
+    """Tell whether a module maps features to scores: a linear layer, a 1 x 1 convolution, or one of our heads."""
+    return isinstance(module, nn.Linear | Head) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+
+
+def output_width(module: nn.Module) -> int:
+    """Return how many scores such a module gives."""
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    return module.num_classes if isinstance(module, Head) else int(module.out_channels)  # type: ignore[arg-type]
+
+
+def input_width(module: nn.Module) -> int:
+    """Return how wide the features are that such a module takes."""
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    return module.feature_dim if isinstance(module, Head) else int(module.in_channels)  # type: ignore[arg-type]

@@ -1,0 +1,145 @@
+"""What a record looks like in MLflow: names, tags, parameters and points within its limits."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from nc_tools.run_records.reader import StoredRun
+
+MAX_KEY = 250
+MAX_PARAM = 6000
+MAX_TAG = 8000
+MAX_PER_BATCH = 1000
+MAX_PARAMS_PER_BATCH = 100
+MAX_DIGEST = 36
+
+T = TypeVar("T")
+
+
+class MetricPoint(NamedTuple):
+    """One value of one metric."""
+
+    key: str
+    value: float
+    time_ms: int
+    step: int
+
+
+def safe_key(key: str) -> str:
+    """Return ``key`` as MLflow takes it: a refused character becomes its code, so keys stay different.
+
+    Example:
+        >>> safe_key("test/gen/accuracy"), safe_key("top-5 acc (%)"), safe_key("a//b")
+        ('test/gen/accuracy', 'top-5 acc _x28__x25__x29_', 'a/_/b')
+    """
+    key = re.sub(r"[^\w.\- /]", lambda found: f"_x{ord(found.group()):x}_", key)
+    # MLflow also refuses whatever would not be a normal relative path.
+    key = "/".join(part if part.strip(".") else part.replace(".", "_x2e_") or "_" for part in key.split("/"))
+    if len(key) > MAX_KEY:
+        key = f"{key[: MAX_KEY - 9]}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    return key
+
+
+def flatten_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Flatten a nested config to dotted names and text, cut to MLflow's length.
+
+    Example:
+        >>> flatten({"head": {"name": "etf", "scale": None}, "counts": [5, 3]})
+        {'head.name': 'etf', 'head.scale': 'null', 'counts': '[5, 3]'}
+    """
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten_params(value, f"{prefix}{key}."))
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            flat[safe_key(f"{prefix}{key}")] = cut(text, MAX_PARAM)
+    return flat
+
+
+def cut(text: str, length: int) -> str:
+    """Cut ``text`` to ``length`` characters, with a mark that something is missing."""
+    return text if len(text) <= length else text[: length - 4] + " ..."
+
+
+def tags(run: StoredRun) -> dict[str, str]:
+    """Tags of a run: what to group and filter by."""
+    identity = run.identity
+    found = {
+        "mlflow.runName": identity.label,
+        "mlflow.source.name": identity.command[0] if identity.command else None,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": identity.git_commit,
+        "mlflow.note.content": f"**{run.status}**: {run.error}" if run.error else None,
+        "nc.record": record_key(run),
+        "nc.run_id": run.path.name,
+        "nc.arm": identity.arm,
+        "nc.seed": str(identity.seed),
+        "nc.draw": str(identity.draw),
+        "nc.kind": identity.kind,
+        "nc.suite": identity.suite,
+        "nc.config_hash": identity.config_hash,
+        "nc.group_hash": identity.group_hash,
+        "nc.pid": str(run.pid),
+        "nc.host": run.host,
+        "nc.path": str(run.path),
+        "nc.hardware": identity.hardware,
+        "nc.versions": ", ".join(f"{name} {version}" for name, version in identity.versions.items()),
+    }
+    return {key: cut(value, MAX_TAG) for key, value in found.items() if value}
+
+
+def record_key(run: StoredRun) -> str:
+    """What makes this record one and the same wherever its folder lies: its name and when it was made."""
+    return f"{run.path.name}@{run.identity.created_ms}"
+
+
+def points(lines: Iterable[Mapping[str, Any]]) -> Iterator[MetricPoint]:
+    """Turn metric lines into points; null becomes nan, which MLflow keeps as a gap."""
+    for line in lines:
+        for key, value in line["values"].items():
+            number = math.nan if value is None else float(value)
+            yield MetricPoint(safe_key(key), number, int(line["time_ms"]), int(line["step"]))
+
+
+def final_points(run: StoredRun) -> list[MetricPoint]:
+    """Final values at the run's last step; one that its curve already ends on is not sent twice."""
+    curves = run.curves()
+    last = max((step for curve in curves.values() for step, _ in curve), default=0)
+    time_ms = run.ended_ms or run.started_ms
+    return [
+        MetricPoint(safe_key(key), value, time_ms, last)
+        for key, value in run.final.items()
+        if (last, value) not in curves.get(key, ())
+    ]
+
+
+def dataset(data: Mapping[str, Any]) -> dict[str, str] | None:
+    """MLflow's description of a data set, the fingerprint as digest; None for an unnamed one."""
+    name, fingerprint = data.get("name"), data.get("fingerprint")
+    if not name or not fingerprint:
+        return None
+    profile = {key: value for key, value in data.items() if key not in ("name", "fingerprint", "classes")}
+    return {
+        "name": cut(str(name), 500),
+        "digest": str(fingerprint)[:MAX_DIGEST],
+        "source_type": "local",
+        "source": json.dumps({"name": str(name)}),
+        "profile": json.dumps(profile),
+    }
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Split into lists of at most ``size``.
+
+    Example:
+        >>> list(chunks([1, 2, 3], 2))
+        [[1, 2], [3]]
+    """
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

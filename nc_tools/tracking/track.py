@@ -1,0 +1,96 @@
+"""Tracking for a training loop of one's own."""
+
+import atexit
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nc_tools.run_records.identity import RunIdentity, hash_config
+from nc_tools.run_records.liveness import killed_on_sigterm
+from nc_tools.run_records.writer import RunRecord
+from nc_tools.tracking.live import LiveSync
+from nc_tools.tracking.mlflow_sync import MlflowSync
+
+_senders: dict[tuple[Path, str], LiveSync] = {}
+
+
+@contextmanager
+def track(
+    root: Path | str,
+    arm: str,
+    seed: int,
+    *,
+    config: Mapping[str, Any] | None = None,
+    class_counts: Sequence[int] | None = None,
+    draw: int = 0,
+    name: str = "nc_tools",
+    tracking_uri: str | None = None,
+) -> Iterator[RunRecord]:
+    """Record a run of one's own training loop, to be compared with others and seen in MLflow.
+
+    The record is complete on disk when the block ends, whatever ends it: an exception makes the run FAILED,
+    Ctrl-C and SIGTERM make it KILLED. One process beside this one shows all runs of this program in MLflow as
+    they go on, and has sent the last of them when the program ends.
+
+    Args:
+        root: Output folder, shared by all runs that are to be compared.
+        arm: Name of the method.
+        seed: Seed of the run; arms are paired by it.
+        config: Whatever was set; two runs with equal arm, seed, draw and config are one and the same.
+        class_counts: Training images per class (K,), for accuracy by class frequency.
+        draw: Number of the head's frame, if the arm draws one.
+        name: The experiment, which is the question asked.
+        tracking_uri: MLflow store; see ``MlflowSync``.
+
+    Yields:
+        The record, with ``log(step, values)`` and ``finish(final)``.
+
+    Raises:
+        FileExistsError: If this run is already finished, or a live process is writing it.
+
+    Example::
+
+        with track("out", arm="mine", seed=0, config={"lr": 0.1}) as run:
+            for epoch in range(10):
+                run.log(epoch, {"train/loss": train_one_epoch()})
+            run.finish({"test/gen/accuracy": test()})
+    """
+    data: dict[str, Any] = {}
+    if class_counts is not None:
+        counts = [int(count) for count in class_counts]
+        data = {"num_classes": len(counts), "class_counts": counts}
+    identity = RunIdentity(
+        kind="loop",
+        arm=arm,
+        seed=seed,
+        draw=draw,
+        experiment=name,
+        suite=hash_config([name, str(Path(root).resolve())])[:12],
+        config=dict(config or {}),
+        data=data,
+    )
+    sync = MlflowSync(root, tracking_uri)
+    with killed_on_sigterm(), RunRecord.create(sync.root, identity) as record:
+        _ensure_sender(sync)
+        yield record
+
+
+def _ensure_sender(sync: MlflowSync) -> None:
+    """Start the process that sends the runs of ``sync``, unless this program has one already."""
+    place = (sync.root, sync.store.uri)
+    if place not in _senders:
+        if not _senders:
+            atexit.register(close)
+        _senders[place] = LiveSync(sync)
+        _senders[place].start()
+
+
+def close() -> None:
+    """Send the rest of all tracked runs and end the senders; called by itself when the program ends."""
+    while _senders:
+        (root, _), sender = _senders.popitem()
+        advice = sender.stop().advice(root)
+        if advice is not None:
+            print(f"nc_tools: {advice}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Second stages of training: the backbone is frozen and only the classifier changes."""

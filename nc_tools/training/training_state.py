@@ -1,0 +1,95 @@
+"""All that a training must remember to go on where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nc_tools.losses.loss_term import LossTerm
+from nc_tools.models.classifier import Classifier
+from nc_tools.records import Batch, Outputs
+from nc_tools.training.ema import WeightEMA
+from nc_tools.training.meter import Meter
+
+
+class TrainingState:
+    """Model, loss, optimizer, average, meter, the step reached and the seconds spent.
+
+    The order of the data and its augmentation need no place here: they are functions of (seed, epoch, step).
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        loss: LossTerm,
+        optimizer: torch.optim.Optimizer,
+        ema: WeightEMA | None,
+        meter: Meter,
+    ) -> None:
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.ema = ema
+        self.meter = meter
+        self.step = 0
+        self.epochs_done = 0
+        self._seconds = 0.0
+        self._since: float | None = None
+
+    @property
+    def evaluated(self) -> Classifier:
+        """The model to evaluate: the average where one is kept."""
+        return self.model if self.ema is None else self.ema.model
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, evaluation left out."""
+        return self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
+
+    def resume_clock(self) -> None:
+        """Count seconds from now on."""
+        self._since = time.perf_counter()
+
+    def pause_clock(self) -> None:
+        """Stop counting seconds."""
+        self._seconds, self._since = self.seconds, None
+
+    def count(self, terms: Mapping[str, Tensor], outputs: Outputs, batch: Batch) -> None:
+        """Take in a step that was just made."""
+        if self.ema is not None:
+            self.ema.update(self.model, self.step)
+        self.meter.update(self.step, terms, outputs, batch)
+        self.step += 1
+
+    def stored(self) -> dict[str, Any]:
+        """Return the state as tensors and plain values."""
+        return {
+            "step": self.step,
+            "epochs_done": self.epochs_done,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "loss": self.loss.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": None if self.ema is None else self.ema.model.state_dict(),
+            "meter": self.meter.state(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        """Go on from such a state."""
+        self.model.load_state_dict(stored["model"])
+        self.loss.load_state_dict(stored["loss"])
+        self.optimizer.load_state_dict(stored["optimizer"])
+        if self.ema is not None:
+            self.ema.model.load_state_dict(stored["ema"])
+        self.meter.load(stored["meter"])
+        torch.set_rng_state(stored["rng"])
+        if torch.cuda.is_available() and stored["cuda_rng"]:
+            torch.cuda.set_rng_state_all(stored["cuda_rng"])
+        self.step, self.epochs_done = int(stored["step"]), int(stored["epochs_done"])
+        self._seconds = float(stored["seconds"])

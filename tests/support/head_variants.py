@@ -1,0 +1,83 @@
+"""Every head with arguments to test it by."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nc_tools.heads import (
+    LEARNED,
+    LEARNED_PER_CLASS,
+    RANDOM,
+    BalancedCalibrationHead,
+    CosineHead,
+    ETFHead,
+    FrozenRandomHead,
+    HadamardHead,
+    Head,
+    LinearHead,
+    NearestETFHead,
+    PreallocatedHead,
+    PrototypeHead,
+    ProxyHead,
+    RBFHead,
+    SimplexHead,
+    SphericalCodeHead,
+    StructuredETFHead,
+    TwoSpaceHead,
+)
+from nc_tools.spec import Spec, spec
+
+D, K, N = 24, 7, 11
+
+
+def built(wanted: Spec[Head], **facts: Any) -> Head:
+    known = {"feature_dim": D, "num_classes": K, "generator": torch.Generator().manual_seed(0), **facts}
+    return wanted.build(known)
+
+
+class NegatedHead(Head):
+    """A head as a user would write it: the contract must find it and hold for it."""
+
+    scale = 2.0
+
+    def __init__(self, feature_dim: int, num_classes: int) -> None:
+        super().__init__(feature_dim, num_classes)
+        self.rows = nn.Parameter(torch.randn(num_classes, feature_dim))
+        self.bias = nn.Parameter(torch.randn(num_classes))
+
+    @property
+    def weight(self) -> Tensor:
+        return -self.rows
+
+
+def concrete(cls: type[Head] = Head) -> Iterator[type[Head]]:
+    for sub in cls.__subclasses__():
+        if not sub.__abstractmethods__ and not sub.__name__.startswith("_"):  # a part of another's inside
+            yield sub
+        yield from concrete(sub)
+
+
+VARIANTS: list[Spec[Head]] = [
+    *(Spec(cls) for cls in dict.fromkeys(concrete())),
+    spec(LinearHead, bias=False),
+    spec(CosineHead, scale=5.0),
+    spec(ETFHead, projection=True, scale=LEARNED),
+    spec(ETFHead, projection=12, normalize=False),
+    spec(FrozenRandomHead, projection=True, scale=LEARNED),
+    spec(ProxyHead, num_proxies=1, scale=6.0),
+    spec(ETFHead, scale=LEARNED_PER_CLASS, assignment=RANDOM),
+    spec(SimplexHead, radius=0.1),
+    spec(HadamardHead, projection=64, normalize=False),
+    spec(StructuredETFHead, rotated=False),
+    spec(StructuredETFHead, projection=8, scale=LEARNED_PER_CLASS, assignment=RANDOM),
+    spec(StructuredETFHead, projection=True, normalize=False),
+    spec(SphericalCodeHead, projection=3),
+    spec(NearestETFHead, projection=True, scale=LEARNED),
+    spec(PrototypeHead, projection=12, normalize=False),
+    spec(PreallocatedHead, capacity=10, projection=True),
+    spec(RBFHead, gamma=0.3, radius=2.0, background=-1.0, projection=9),
+    spec(TwoSpaceHead, hidden=D + 1, width=9, learned=True, scale=LEARNED),
+    spec(BalancedCalibrationHead, mix=LEARNED, scale=LEARNED, projection=True),
+]

@@ -1,0 +1,103 @@
+"""Every loss with arguments to test it by, and batches to call it with."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from nc_tools.heads import Head
+from nc_tools.losses import (
+    BinaryCrossEntropyLoss,
+    ClassBalancedLoss,
+    ClassCompactnessLoss,
+    ClassSpreadLoss,
+    ClassWiseSmoothing,
+    CrossEntropyLoss,
+    DeferredReweightingLoss,
+    DotRegressionLoss,
+    FocalLoss,
+    LDAMLoss,
+    LogitAdjustedLoss,
+    LossTerm,
+    NCEAndRCELoss,
+    OutlierExposureLoss,
+    SupConLoss,
+    SymmetricCrossEntropyLoss,
+    WeightedSumLoss,
+    term,
+)
+from nc_tools.records import Batch, Outputs
+from nc_tools.schedules import LinearSchedule
+from nc_tools.spec import Spec, spec
+
+COUNTS = [50, 20, 5, 2]
+
+K, D, N = len(COUNTS), 6, 9
+
+
+class GivenLogits(Head):
+    """A head whose logits are its features."""
+
+    scale = 1.0
+    bias = None
+
+    @property
+    def weight(self) -> Tensor:
+        return torch.eye(self.num_classes, self.feature_dim)
+
+
+def outputs_of(logits: Tensor) -> Outputs:
+    return GivenLogits(logits.shape[1], logits.shape[1]).outputs(logits)
+
+
+def batch_of(labels: Tensor) -> Batch:
+    return Batch(torch.zeros(len(labels), 1), labels, torch.arange(len(labels)))
+
+
+# What a run tells a loss; a loss of one's own is under contract as soon as it is imported here.
+FACTS = {"num_classes": K, "class_counts": COUNTS, "feature_dim": D, "num_samples": 50}
+
+
+def built(wanted: Spec[LossTerm], **facts: int) -> LossTerm:
+    return wanted.build({**FACTS, **facts})
+
+
+def seen_by(loss: LossTerm, head: Head, h: Tensor) -> Outputs:
+    """Return the head's outputs, with outliers, and with a second view where the loss needs one."""
+    outputs = head.outputs(h)
+    outputs.outliers = head.outputs(h.flip(1) / 2)
+    if loss.views == 2:
+        # Not h.roll: under autocast on a CPU it refuses float16.
+        outputs.second_view = head.outputs(h[:, torch.arange(h.shape[1]).roll(1)])
+    return outputs
+
+
+def concrete(cls: type[LossTerm] = LossTerm) -> Iterator[type[LossTerm]]:
+    for sub in cls.__subclasses__():
+        if not sub.__abstractmethods__:
+            yield sub
+        yield from concrete(sub)
+
+
+# (A sum has no default for what it sums; two of them stand below.)
+OURS = [
+    cls for cls in dict.fromkeys(concrete()) if cls.__module__.startswith("nc_tools") and cls is not WeightedSumLoss
+]
+
+VARIANTS: list[Spec[LossTerm]] = [
+    *map(Spec, OURS),
+    spec(CrossEntropyLoss, label_smoothing=0.1),
+    spec(CrossEntropyLoss, label_smoothing=ClassWiseSmoothing(0.4, 0.1)),
+    spec(FocalLoss, gamma=0.5),
+    spec(SymmetricCrossEntropyLoss, alpha=0.5, beta=0.3),
+    spec(DotRegressionLoss, mean_over="classes"),
+    spec(ClassBalancedLoss, loss=spec(BinaryCrossEntropyLoss)),
+    spec(DeferredReweightingLoss, loss=spec(LDAMLoss), start=0.2),
+    spec(
+        WeightedSumLoss,
+        terms=(term(1.0, spec(LogitAdjustedLoss)), term(LinearSchedule(0.0, 0.1), spec(ClassCompactnessLoss))),
+    ),
+    spec(WeightedSumLoss, terms=(term(0.5, spec(SupConLoss)), term(2.0, spec(ClassSpreadLoss), name="push"))),
+    spec(WeightedSumLoss, terms=(term(1.0, spec(CrossEntropyLoss)), term(0.5, spec(OutlierExposureLoss)))),
+    spec(NCEAndRCELoss, alpha=0.5, beta=2.0, log_zero=-9.0),
+]
