@@ -38,7 +38,7 @@ from .losses import term as term
 # Records and specifications
 from .records import Batch as Batch
 from .records import Outputs as Outputs
-from .specs import spec as spec
+from .spec import spec as spec
 
 # Measures
 from .class_moments import ClassMoments as ClassMoments

@@ -17,7 +17,7 @@ from nc_tools.experiment.progress_display import Display
 from nc_tools.experiment.run import identify
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import CrossEntropyLoss
-from nc_tools.specs import spec
+from nc_tools.spec import spec
 
 FACTS = DataFacts(1, 8, 3, (5, 3, 2), ("a", "b", "c"), (0.5,), (0.5,), "fingerprint")
 LINEAR = RunConfig(data=DataConfig(), head=spec(LinearHead), loss=spec(CrossEntropyLoss))

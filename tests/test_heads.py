@@ -22,7 +22,7 @@ from nc_tools.heads import (
     normalize,
 )
 from nc_tools.heads.normalize import dot_normalized
-from nc_tools.specs import Spec
+from nc_tools.spec import Spec
 
 every_head = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
 

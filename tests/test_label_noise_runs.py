@@ -19,7 +19,7 @@ from nc_tools.experiment.job import Job
 from nc_tools.heads import LinearHead
 from nc_tools.losses import CrossEntropyLoss, EarlyLearningLoss, ForwardCorrectionLoss
 from nc_tools.metrics import fit_temperature
-from nc_tools.specs import spec
+from nc_tools.spec import spec
 from nc_tools.tracking import read_run
 from nc_tools.training import OptimConfig, TrainConfig
 

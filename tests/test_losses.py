@@ -35,7 +35,7 @@ from nc_tools.losses import (
     logit_adjusted_cross_entropy,
 )
 from nc_tools.records import Batch
-from nc_tools.specs import Spec
+from nc_tools.spec import Spec
 
 
 def softmax_loss(logits: list[float], target: list[float]) -> float:

@@ -39,7 +39,7 @@ from nc_tools.losses import (
     term,
 )
 from nc_tools.records import Batch
-from nc_tools.specs import Spec
+from nc_tools.spec import Spec
 
 every_loss = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{', '.join(s.arguments)}")
 LABELS = torch.arange(N) % K

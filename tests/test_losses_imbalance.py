@@ -34,7 +34,7 @@ from nc_tools.losses import (
 )
 from nc_tools.losses._class_counts import checked_counts
 from nc_tools.records import Batch, Outputs
-from nc_tools.specs import spec
+from nc_tools.spec import spec
 
 COUNTS = [500, 40, 7, 1]
 K = len(COUNTS)

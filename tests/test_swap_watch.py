@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from nc_tools.heads import LEARNED, CosineHead, ETFHead, LinearHead
 from nc_tools.losses import CrossEntropyLoss, DotRegressionLoss
 from nc_tools.records import Batch, Outputs
-from nc_tools.specs import spec
+from nc_tools.spec import spec
 from nc_tools.surgery import WatchedHead, swap_head, watch
 
 N, K = 8, 5

@@ -12,7 +12,7 @@ from nc_tools.heads import LEARNED, CosineHead, ETFHead, LinearHead
 from nc_tools.losses import BinaryCrossEntropyLoss, CrossEntropyLoss, DotRegressionLoss, SupConLoss
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch
-from nc_tools.specs import spec
+from nc_tools.spec import spec
 from nc_tools.training import NonFiniteLossError, OptimConfig, TrainConfig, fit
 from nc_tools.training.ema import WeightEMA
 from nc_tools.training.learning_rate import rate_factor

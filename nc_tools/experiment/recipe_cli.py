@@ -23,7 +23,7 @@ from nc_tools.experiment.plan import Options, Plan, run_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.serialize import encode
 from nc_tools.run_records.json_files import check_writable
-from nc_tools.specs import Spec
+from nc_tools.spec import Spec
 from nc_tools.tracking import LiveSync, MlflowSync
 
 SMOKE_EPOCHS = 2

@@ -9,7 +9,7 @@ from typing import Any
 from nc_tools.data import DataConfig
 from nc_tools.heads.head import Head
 from nc_tools.losses.loss_term import LossTerm
-from nc_tools.specs import Spec
+from nc_tools.spec import Spec
 from nc_tools.training import OptimConfig, SecondStage, TrainConfig
 from nc_tools.transfer import FineTuning
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 from nc_tools.schedules import ConstantSchedule, Schedule, check_progress
-from nc_tools.specs import Spec
+from nc_tools.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def term(weight: float | Schedule, loss: LossTerm | Spec[LossTerm], name: str | 
 
     Example:
         >>> from nc_tools.losses import ClassCompactnessLoss, LinearSchedule
-        >>> from nc_tools.specs import spec
+        >>> from nc_tools.spec import spec
         >>> term(LinearSchedule(0.0, 0.1), spec(ClassCompactnessLoss)).name
         'ClassCompactness'
     """

@@ -27,7 +27,7 @@ from nc_tools.heads import (
     StructuredETFHead,
     TwoSpaceHead,
 )
-from nc_tools.specs import Spec, spec
+from nc_tools.spec import Spec, spec
 
 D, K, N = 24, 7, 11
 

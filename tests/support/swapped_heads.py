@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 import nc_tools.heads
 from nc_tools.heads import Head
 from nc_tools.models import ConvNet
-from nc_tools.specs import Spec
+from nc_tools.spec import Spec
 from nc_tools.surgery import swap_head
 
 D, K, N = 16, 5, 12
