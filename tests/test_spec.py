@@ -28,7 +28,7 @@ def test_defaults_hold_where_neither_speaks() -> None:
 
 
 def test_a_missing_argument_names_itself_and_the_way_out() -> None:
-    with pytest.raises(TypeError, match=r"Made needs need, which neither .*: write spec\(Made, need=...\)"):
+    with pytest.raises(TypeError, match=r"Made needs need, which neither .* Write spec\(Made, need=...\)"):
         spec(Made).build({"num_classes": 2})
     with pytest.raises(TypeError, match="LinearHead needs feature_dim, num_classes"):
         spec(LinearHead).build({})
@@ -45,7 +45,7 @@ def test_a_mistyped_argument_is_an_error_at_once() -> None:
 
 @pytest.mark.parametrize("wrong", [ETFHead(8, 4), "ETFHead", None, len])
 def test_what_is_no_class_is_refused(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"(?s)spec takes a class and its arguments, got .*: write spec\(ETFHead"):
+    with pytest.raises(TypeError, match=r"(?s)spec needs a class, got .* as in spec\(ETFHead"):
         spec(wrong)
 
 
@@ -64,11 +64,11 @@ def test_the_callers_arguments_are_copied() -> None:
 
 def test_takes_tells_what_is_open() -> None:
     wanted = spec(ETFHead, frame_seed=1)
-    assert wanted.takes("scale")
-    assert not wanted.takes("frame_seed")
-    assert not wanted.takes("class_counts")
-    assert spec(LogitAdjustedLoss).takes("class_counts")
-    assert not spec(LabelRelaxationLoss).takes("class_counts")
+    assert wanted.leaves_open("scale")
+    assert not wanted.leaves_open("frame_seed")
+    assert not wanted.leaves_open("class_counts")
+    assert spec(LogitAdjustedLoss).leaves_open("class_counts")
+    assert not spec(LabelRelaxationLoss).leaves_open("class_counts")
 
 
 def test_names_of_the_arguments() -> None:
