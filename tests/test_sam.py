@@ -1,10 +1,10 @@
-"""SAM and SAM-A: one step against a slow reference, and what a second pass must leave alone."""
+"""SAM and SAM-A: a step against a slow reference, and what the second pass must leave unchanged."""
 
 import copy
 
 import pytest
 import torch
-from support.small_training import Batches, Reads, Watched, small
+from support.small_training import Batches, DeviceReads, ReadsPerBatch, StopAt, small
 from torch import nn
 
 from nc_tools._support.signals import Killed, StopSignal
@@ -26,7 +26,7 @@ from nc_tools.training import (
     SharpnessAware,
     TrainConfig,
     fit,
-    frozen_batch_norm,
+    frozen_statistics,
 )
 
 
@@ -34,11 +34,11 @@ def by_hand(weights, gradient, steps, *, rho, lr, momentum, decay):
     """SGD with SAM on lists of floats; ``gradient`` maps weights to gradients."""
     buffer = None
     for _ in range(steps):
-        slope = gradient(weights)
-        norm = sum(g * g for g in slope) ** 0.5
-        uphill = gradient([w + rho * g / norm for w, g in zip(weights, slope, strict=True)])
-        pull = [g + decay * w for w, g in zip(weights, uphill, strict=True)]
-        buffer = pull if buffer is None else [momentum * b + p for b, p in zip(buffer, pull, strict=True)]
+        ascent = gradient(weights)
+        norm = sum(g * g for g in ascent) ** 0.5
+        perturbed = gradient([w + rho * g / norm for w, g in zip(weights, ascent, strict=True)])
+        decayed = [g + decay * w for w, g in zip(weights, perturbed, strict=True)]
+        buffer = decayed if buffer is None else [momentum * b + d for b, d in zip(buffer, decayed, strict=True)]
         weights = [w - lr * b for w, b in zip(weights, buffer, strict=True)]
     return weights
 
@@ -56,14 +56,14 @@ def curved_gradient(weights):
 START = [0.5, -0.3, 0.8, 0.1, -0.6]
 
 
-def parts():
+def start_parameters():
     return [nn.Parameter(torch.tensor(START[:3], dtype=torch.float64)),
             nn.Parameter(torch.tensor(START[3:], dtype=torch.float64).view(1, 2))]  # fmt: skip
 
 
-@pytest.mark.parametrize("how", ["steps", "closure"])
-def test_it_is_the_algorithm_written_out(how):
-    parameters = parts()
+@pytest.mark.parametrize("call", ["steps", "closure"])
+def test_it_is_the_algorithm_written_out(call):
+    parameters = start_parameters()
     unused = nn.Parameter(torch.ones(2, dtype=torch.float64))
     base = torch.optim.SGD([{"params": parameters[:1]}, {"params": [parameters[1], unused]}], lr=0.1, momentum=0.9,
                            weight_decay=0.01)  # fmt: skip
@@ -71,7 +71,7 @@ def test_it_is_the_algorithm_written_out(how):
     for _ in range(4):
         optimizer.zero_grad()
         curved(parameters).backward()
-        if how == "steps":
+        if call == "steps":
             optimizer.first_step(zero_grad=True)
             assert all(p.grad is None for p in parameters)
             curved(parameters).backward()
@@ -84,12 +84,11 @@ def test_it_is_the_algorithm_written_out(how):
                 loss.backward()
                 return loss.detach()
 
-            higher, here = optimizer.step(closure), None
-            here = curved(parameters).detach()
-            assert higher > here
-    told = [float(x) for p in parameters for x in p.detach().flatten()]
+            at_perturbed_weights = optimizer.step(closure)
+            assert at_perturbed_weights > curved(parameters).detach()
+    weights = [float(x) for p in parameters for x in p.detach().flatten()]
     expected = by_hand(START, curved_gradient, 4, rho=0.2, lr=0.1, momentum=0.9, decay=0.01)
-    assert told == pytest.approx(expected, rel=1e-9)
+    assert weights == pytest.approx(expected, rel=1e-9)
     assert unused.tolist() == [1.0, 1.0]
 
 
@@ -117,15 +116,15 @@ def test_a_gradient_of_zero_moves_nothing_and_tiny_ones_are_scaled():
     assert (weight.detach() - 1).norm() == pytest.approx(0.05, rel=1e-3)
 
 
-def test_steps_in_the_wrong_order_are_refused():
+def test_steps_in_the_wrong_order_and_bad_settings_are_errors():
     weight = nn.Parameter(torch.ones(3))
     optimizer = SAM(torch.optim.SGD([weight], lr=0.1))
     for early in (optimizer.second_step, optimizer.step):
-        with pytest.raises(RuntimeError, match="SAM needs two passes and has seen one"):
+        with pytest.raises(RuntimeError, match="SAM needs two backward passes per step, got one"):
             early()
     weight.sum().backward()
     optimizer.first_step()
-    with pytest.raises(RuntimeError, match="uphill already"):
+    with pytest.raises(RuntimeError, match=r"first_step\(\) was called twice"):
         optimizer.first_step()
     for rho in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="must be positive and finite"):
@@ -133,7 +132,7 @@ def test_steps_in_the_wrong_order_are_refused():
         for kind in (SharpnessAware, AsymmetricSharpnessAware):
             with pytest.raises(ValueError, match="must be positive and finite"):
                 kind(rho)
-    with pytest.raises(ValueError, match=r"beta must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"beta must be in \[0, 1\]"):
         AsymmetricSharpnessAware(beta=1.5)
 
 
@@ -146,7 +145,7 @@ def test_schedulers_and_state_see_the_wrapped_optimizer():
             curved(parameters).backward()
             optimizer.second_step()
 
-    parameters = parts()
+    parameters = start_parameters()
     base = torch.optim.Adam(parameters, lr=0.1)
     optimizer = SAM(base)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
@@ -162,38 +161,38 @@ def test_schedulers_and_state_see_the_wrapped_optimizer():
     assert all(torch.equal(a, b) for a, b in zip(parameters, twins, strict=True))
 
 
-@pytest.mark.parametrize("sharpness", [SharpnessAware(0.1), AsymmetricSharpnessAware(0.1, beta=0.9)])
+@pytest.mark.parametrize("sam", [SharpnessAware(0.1), AsymmetricSharpnessAware(0.1, beta=0.9)])
 @pytest.mark.parametrize("clip_norm", [None, 0.05])
-def test_a_step_of_the_loop_is_two_passes_written_out(sharpness, clip_norm):
+def test_a_step_of_the_loop_is_two_passes_written_out(sam, clip_norm):
     model, batch, counts = small(), next(Batches(steps=1).epoch(0)), [50, 5, 2]
     twin, loss = copy.deepcopy(model).train(), CrossEntropyLoss()
-    optim = OptimConfig(lr=0.1, warmup=0.0, weight_decay=0.0, sam=sharpness, clip_norm=clip_norm)
-    told = []
+    optim = OptimConfig(lr=0.1, warmup=0.0, weight_decay=0.0, sam=sam, clip_norm=clip_norm)
+    epochs = []
     fit(model, CrossEntropyLoss(), Batches(steps=1), TrainConfig(epochs=1), optim, class_counts=counts,
-        epoch_end=lambda _, values, __: told.append(values))  # fmt: skip
-    weighted = isinstance(sharpness, AsymmetricSharpnessAware)
-    uphill = ClassBalancedLoss(counts, loss=CrossEntropyLoss(), beta=0.9) if weighted else loss
+        epoch_end=lambda _, values, __: epochs.append(values))  # fmt: skip
+    weighted = isinstance(sam, AsymmetricSharpnessAware)
+    ascent_loss = ClassBalancedLoss(counts, loss=CrossEntropyLoss(), beta=0.9) if weighted else loss
     outputs = twin.outputs(batch.inputs)
     plain = float(loss(outputs, batch).detach())
-    slopes = torch.autograd.grad(uphill(outputs, batch), list(twin.parameters()))
+    ascent = torch.autograd.grad(ascent_loss(outputs, batch), list(twin.parameters()))
     statistics = [b.clone() for b in twin.buffers()]
-    length = sum(float(g.square().sum()) for g in slopes) ** 0.5
+    ascent_norm = sum(float(g.square().sum()) for g in ascent) ** 0.5
     before = [p.detach().clone() for p in twin.parameters()]
     with torch.no_grad():
-        for p, g in zip(twin.parameters(), slopes, strict=True):
-            p += 0.1 * g / length
-    pulls = torch.autograd.grad(loss(twin.outputs(batch.inputs), batch), list(twin.parameters()))
-    whole = sum(float(g.square().sum()) for g in pulls) ** 0.5
-    shrink = 1.0 if clip_norm is None else min(1.0, clip_norm / whole)
-    for p, g, b in zip(model.parameters(), pulls, before, strict=True):
+        for p, g in zip(twin.parameters(), ascent, strict=True):
+            p += 0.1 * g / ascent_norm
+    gradients = torch.autograd.grad(loss(twin.outputs(batch.inputs), batch), list(twin.parameters()))
+    norm = sum(float(g.square().sum()) for g in gradients) ** 0.5
+    shrink = 1.0 if clip_norm is None else min(1.0, clip_norm / norm)
+    for p, g, b in zip(model.parameters(), gradients, before, strict=True):
         torch.testing.assert_close(p.detach(), b - 0.1 * shrink * g, atol=1e-6, rtol=1e-4)
     for mine, once in zip(model.buffers(), statistics, strict=True):
         assert torch.equal(mine, once)  # batch-norm statistics: those of one pass, where the weights are
-    assert told[0]["train/loss"] == pytest.approx(plain, rel=1e-5)
+    assert epochs[0]["train/loss"] == pytest.approx(plain, rel=1e-5)
 
 
 class Counted(LinearHead):
-    """How often it is observed."""
+    """Counts the steps that it observes."""
 
     times = 0
 
@@ -215,7 +214,7 @@ def test_a_second_pass_leaves_no_trace_even_if_it_fails():
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
     def failing():
-        with frozen_batch_norm(model, loss):
+        with frozen_statistics(model, loss):
             model(torch.randn(4, 1, 2, 2)).sum().backward()
             assert not torch.equal(model[1].running_mean, before["1.running_mean"])
             assert not loss.training
@@ -226,13 +225,13 @@ def test_a_second_pass_leaves_no_trace_even_if_it_fails():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert loss.training
     loss.eval()
-    with frozen_batch_norm(model, loss):
+    with frozen_statistics(model, loss):
         pass
     assert not loss.training
 
 
 @pytest.mark.parametrize("head", [ETFHead, NearestETFHead])
-def test_heads_without_parameters_are_tolerated(head):
+def test_heads_without_parameters_can_be_trained(head):
     model = small(head(6, 3))
     before = model.head.weight.clone()
     curve = []
@@ -243,38 +242,33 @@ def test_heads_without_parameters_are_tolerated(head):
     assert torch.equal(model.head.weight, before) == (head is ETFHead)
 
 
-def test_what_a_loss_learns_is_perturbed_and_trained_too():
+def test_parameters_of_a_loss_are_perturbed_and_trained_too():
     loss = BinaryCrossEntropyLoss(3)
     fit(small(), loss, Batches(), TrainConfig(epochs=2), OptimConfig(lr=0.1, sam=SharpnessAware()))
     assert (loss.thresholds.detach() > 0.02).all()
 
 
-class Weighed(PerSampleLoss):
-    """A loss with a value per sample that notes how it is asked."""
+class OnePerSample(PerSampleLoss):
+    """A loss with one value per sample."""
 
     def per_sample(self, outputs, batch):
         return nn.functional.cross_entropy(outputs.logits, batch.labels, reduction="none")
 
 
-@pytest.mark.parametrize("sharpness", [SharpnessAware(), AsymmetricSharpnessAware()])
+@pytest.mark.parametrize("sam", [SharpnessAware(), AsymmetricSharpnessAware()])
 @pytest.mark.parametrize("at", [0, 5, 7])
-def test_a_stopped_training_goes_on_bit_equal(tmp_path, sharpness, at):
-    def trained(batches, **how):
+def test_a_stopped_training_resumes_bit_equal(tmp_path, sam, at):
+    def trained(batches, **options):
         torch.manual_seed(5)
         model = small(CosineHead(6, 3, scale=LEARNED), dropout=0.5)
-        fit(model, Weighed(), batches, TrainConfig(epochs=4, ema_decay=0.9), optim, class_counts=[3, 3, 2], **how)
+        training = TrainConfig(epochs=4, ema_decay=0.9)
+        fit(model, OnePerSample(), batches, training, optim, class_counts=[3, 3, 2], **options)
         return model.state_dict().values()
 
-    class StopAt(Batches):
-        def epoch(self, epoch, start=0):
-            for step, batch in enumerate(super().epoch(epoch, start), start=start):
-                stop.requested = stop.requested or epoch * 3 + step == at
-                yield batch
-
-    optim = OptimConfig(lr=0.05, sam=sharpness, clip_norm=1.0)
+    optim = OptimConfig(lr=0.05, sam=sam, clip_norm=1.0)
     straight, stop, path = trained(Batches()), StopSignal(), tmp_path / "checkpoint.pt"
     with pytest.raises(Killed):
-        trained(StopAt(), checkpoint=path, stop=stop)
+        trained(StopAt(stop, at), checkpoint=path, stop=stop)
     resumed = trained(Batches(), checkpoint=path, resume=True)
     assert all(torch.equal(a, b) for a, b in zip(straight, resumed, strict=True))
 
@@ -283,30 +277,30 @@ def test_a_stopped_training_goes_on_bit_equal(tmp_path, sharpness, at):
 def test_no_step_waits_for_the_device(mixing):
     from nc_tools import data
 
-    how = None if mixing is None else getattr(data, mixing)()
-    with Reads() as reads:
-        watched = Watched(reads)
+    mix = None if mixing is None else getattr(data, mixing)()
+    with DeviceReads() as reads:
+        batches = ReadsPerBatch(reads)
         optim = OptimConfig(clip_norm=1.0, sam=AsymmetricSharpnessAware())
-        config = TrainConfig(epochs=2, ema_decay=0.9, mixing=how)
-        fit(small(), CrossEntropyLoss(), watched, config, optim, class_counts=[5, 3, 1])
-    assert len(set(watched.at[:5])) == 1
-    assert len(set(watched.at[5:])) == 1
+        config = TrainConfig(epochs=2, ema_decay=0.9, mixing=mix)
+        fit(small(), CrossEntropyLoss(), batches, config, optim, class_counts=[5, 3, 1])
+    assert len(set(batches.counts[:5])) == 1
+    assert len(set(batches.counts[5:])) == 1
 
 
-def test_the_asymmetric_form_says_what_it_needs():
+def test_sam_a_names_what_it_needs():
     optim = OptimConfig(sam=AsymmetricSharpnessAware())
-    with pytest.raises(ValueError, match="SAM-A weighs classes by their counts, and none were given"):
+    with pytest.raises(ValueError, match="SAM-A needs class counts, got None"):
         fit(small(), CrossEntropyLoss(), Batches(), TrainConfig(epochs=1), optim)
     both = WeightedSumLoss([term(1.0, CrossEntropyLoss())])
-    with pytest.raises(TypeError, match="class weights need a loss with a value per sample, got WeightedSum"):
+    with pytest.raises(TypeError, match="class weights need a loss with a value per sample, got WeightedSumLoss"):
         fit(small(), both, Batches(), TrainConfig(epochs=1), optim, class_counts=[1, 1, 1])
 
 
 @pytest.mark.parametrize("optimizer", [spec(torch.optim.SGD, momentum=0.9), spec(torch.optim.AdamW, eps=0.1)])
-def test_a_short_way_uphill_is_the_wrapped_optimizer(optimizer):
-    def trained(sharpness):
+def test_a_small_perturbation_is_the_wrapped_optimizer(optimizer):
+    def trained(sam):
         model = small()
-        optim = OptimConfig(optimizer=optimizer, lr=0.01, sam=sharpness)
+        optim = OptimConfig(optimizer=optimizer, lr=0.01, sam=sam)
         fit(model, CrossEntropyLoss(), Batches(), TrainConfig(epochs=3), optim)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
