@@ -150,7 +150,7 @@ def test_schedulers_and_state_see_the_wrapped_optimizer():
     optimizer = SAM(base)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
     stepped(optimizer, parameters, 2)
-    schedule.step()  # warns, and so fails here, if it believes that no step was made
+    schedule.step()  # warns, and so fails here, if it does not notice the steps
     assert base.param_groups[0]["lr"] == 0.05
     twins = [nn.Parameter(p.detach().clone()) for p in parameters]
     twin = SAM(torch.optim.Adam(twins, lr=7.0))

@@ -146,6 +146,7 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_saving_leaves_a_complete_checkpoint(tmp_path):
     path = tmp_path / "checkpoint.pt"
     code = (

@@ -196,9 +196,9 @@ def _forward_pass(model: Classifier, training: TrainConfig, device: torch.device
         parts = [part for part in (batch.inputs, batch.second_view, batch.outliers) if part is not None]
         with precision:
             features = backbone(torch.cat(parts))
-        outputs, *others = [model.head.outputs(rows) for rows in features.split([len(part) for part in parts])]
-        outputs.second_view = None if batch.second_view is None else others[0]
-        outputs.outliers = None if batch.outliers is None else others[-1]
+        outputs, *extra = [model.head.outputs(rows) for rows in features.split([len(part) for part in parts])]
+        outputs.second_view = None if batch.second_view is None else extra[0]
+        outputs.outliers = None if batch.outliers is None else extra[-1]
         return outputs
 
     return forward
