@@ -181,7 +181,9 @@ def test_the_command_and_the_package_load_at_once(module: str) -> None:
 
 def test_heads_and_losses_need_torch_alone() -> None:
     heavy = {"torchvision", "mlflow", "sklearn", "scipy", "matplotlib", "pandas", "rich", "jinja2", "pydantic", "timm"}
-    loaded = loaded_by("import nc_tools.heads, nc_tools.losses, nc_tools.surgery, nc_tools.geometry, nc_tools.metrics, nc_tools.models")
+    loaded = loaded_by(
+        "import nc_tools.heads, nc_tools.losses, nc_tools.surgery, nc_tools.geometry, nc_tools.metrics, nc_tools.models"
+    )
     assert loaded & heavy == set()
     assert "torch" in loaded
 

@@ -14,7 +14,9 @@ NAMES = sorted(dir(nc_tools))
 
 
 def test_the_entry_points_are_there() -> None:
-    assert {"swap_head", "watch", "track", "measure", "compare", "load_run", "spec", "ETFHead", "LinearHead"} <= set(NAMES)
+    assert {"swap_head", "watch", "track", "measure", "compare", "load_run", "spec", "ETFHead", "LinearHead"} <= set(
+        NAMES
+    )
     assert {"LogitAdjustedLoss", "DotRegressionLoss", "GeneralizedCrossEntropyLoss"} <= set(NAMES)
 
 

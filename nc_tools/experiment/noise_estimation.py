@@ -34,7 +34,7 @@ def first_stage(
     The same start, batches, rate and length as the second stage, so an arm with two stages costs twice the training;
     its time says so. The estimate looks at given labels alone. Nothing is done where the loss asks for none.
     """
-    if not job.config.loss.takes("transition"):
+    if not job.config.loss.leaves_open("transition"):
         return FirstStage()
     model = build_model(job.config, facts, seed=job.seed, draw=job.draw)
     training, device = job.config.training, data.device

@@ -79,7 +79,7 @@ class RunConfig:
     @property
     def has_draws(self) -> bool:
         """Whether the head holds a frame that is drawn, so that several draws tell its luck from its merit."""
-        return self.head.takes("frame_seed")
+        return self.head.leaves_open("frame_seed")
 
 
 @dataclass(frozen=True, kw_only=True)
