@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nc_tools.metrics.checks import checked_scores
 
-MAX_ITERATIONS = 500
+_MAX_ITERATIONS = 500
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _minimized(objective: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
             (gradient,) = torch.autograd.grad(value, at)
         return value.item(), gradient.cpu().numpy()
 
-    options: Any = {"maxiter": MAX_ITERATIONS, "ftol": 1e-12, "gtol": 1e-8}
+    options: Any = {"maxiter": _MAX_ITERATIONS, "ftol": 1e-12, "gtol": 1e-8}
     origin: Any = start.cpu().numpy()
     result = minimize(value_and_gradient, origin, jac=True, method="L-BFGS-B", options=options)
     return torch.from_numpy(result.x).to(start.device)

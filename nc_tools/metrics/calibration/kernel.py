@@ -7,8 +7,8 @@ from torch import Tensor
 
 from nc_tools.metrics.checks import checked_scores
 
-ROWS = 1024
-MEDIAN_SAMPLES = 1000
+_ROWS = 1024
+_MEDIAN_SAMPLES = 1000
 
 
 def kernel_calibration_error(logits: Tensor, labels: Tensor, bandwidth: float | None = None) -> float:
@@ -50,7 +50,7 @@ def kernel_calibration_error(logits: Tensor, labels: Tensor, bandwidth: float | 
         raise ValueError(f"bandwidth must be positive, got {bandwidth}: leave it out for the median distance")
     error = -p.scatter_add(1, target[:, None], torch.full_like(p[:, :1], -1.0))
     total = torch.zeros((), dtype=torch.float64, device=p.device)
-    for rows, row_errors in zip(torch.split(p, ROWS), torch.split(error, ROWS), strict=True):
+    for rows, row_errors in zip(torch.split(p, _ROWS), torch.split(error, _ROWS), strict=True):
         total += ((row_errors @ error.T) * torch.exp(-torch.cdist(rows, p, p=1) / (2 * bandwidth))).sum()
     total -= error.square().sum()  # pairs of a sample with itself
     return float(total / (count * (count - 1)))
@@ -58,7 +58,7 @@ def kernel_calibration_error(logits: Tensor, labels: Tensor, bandwidth: float | 
 
 def _median_distance(p: Tensor) -> float:
     """Return the median total variation distance, or 1 if it is zero."""
-    subset = p[:: -(-len(p) // MEDIAN_SAMPLES)]
+    subset = p[:: -(-len(p) // _MEDIAN_SAMPLES)]
     place = torch.triu_indices(len(subset), len(subset), offset=1, device=p.device)
     median = float((torch.cdist(subset, subset, p=1)[place[0], place[1]] / 2).median()) if len(subset) > 1 else 0.0
     return median if median > 0 else 1.0

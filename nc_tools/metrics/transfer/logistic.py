@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 # A fit ends after so many iterations, or when no entry of the gradient is larger than the tolerance.
-STEPS = 200
+_STEPS = 200
 _TOLERANCE = 1e-5
 
 
@@ -40,7 +40,7 @@ def fit_logistic(x: Tensor, labels: Tensor, num_classes: int, strength: float, s
     fitted = torch.nn.Parameter(x.new_zeros(shape) if start is None else start.clone())
     decay = 1 / (strength * len(x))
     solver = torch.optim.LBFGS(
-        [fitted], max_iter=STEPS, tolerance_grad=_TOLERANCE, tolerance_change=0.0, line_search_fn="strong_wolfe"
+        [fitted], max_iter=_STEPS, tolerance_grad=_TOLERANCE, tolerance_change=0.0, line_search_fn="strong_wolfe"
     )
 
     def loss_and_gradient() -> Tensor:
