@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load, save
-from support.head_variants import VARIANTS, D, K, N, NegatedHead, built
+from support.head_variants import VARIANTS, D, K, N, NegatedHead, build
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -24,20 +24,20 @@ from nc_tools.heads import (
 from nc_tools.heads.normalize import dot_normalized
 from nc_tools.spec import Spec
 
-every_head = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
+every_head = pytest.mark.parametrize("variant", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
 
 
 def features(n: int = N) -> Tensor:
     return torch.randn(n, D, generator=torch.Generator().manual_seed(1)).relu()
 
 
-def test_the_contract_sees_the_users_head() -> None:
+def test_the_contract_includes_the_users_head() -> None:
     assert {s.cls for s in VARIANTS} >= {NegatedHead, LinearHead, CosineHead, ETFHead, FrozenRandomHead}
 
 
 @every_head
-def test_affine_promise(wanted: Spec[Head]) -> None:
-    head, h = built(wanted), features()
+def test_affine_heads_score_as_documented(variant: Spec[Head]) -> None:
+    head, h = build(variant), features()
     logits = head(h)
     assert logits.shape == (N, K)
     if head.affine:
@@ -47,8 +47,8 @@ def test_affine_promise(wanted: Spec[Head]) -> None:
 
 
 @every_head
-def test_outputs_say_the_same_as_forward_and_compute_logits_only_when_asked(wanted: Spec[Head]) -> None:
-    head, h = built(wanted), features()
+def test_outputs_equal_forward_and_compute_logits_lazily(variant: Spec[Head]) -> None:
+    head, h = build(variant), features()
     outputs = head.outputs(h)
     assert not outputs.scored
     assert torch.equal(outputs.logits, head(h))
@@ -56,8 +56,8 @@ def test_outputs_say_the_same_as_forward_and_compute_logits_only_when_asked(want
 
 
 @every_head
-def test_gradient_reaches_the_backbone_and_every_parameter(wanted: Spec[Head]) -> None:
-    head, h = built(wanted), features().requires_grad_()
+def test_gradient_reaches_the_backbone_and_every_parameter(variant: Spec[Head]) -> None:
+    head, h = build(variant), features().requires_grad_()
     cross_entropy(head(h), torch.arange(N) % K).backward()  # type: ignore[no-untyped-call]
     assert h.grad is not None
     assert float(h.grad.abs().sum()) > 0
@@ -65,28 +65,28 @@ def test_gradient_reaches_the_backbone_and_every_parameter(wanted: Spec[Head]) -
 
 
 @every_head
-def test_state_dict_round_trip_also_through_safetensors(wanted: Spec[Head]) -> None:
-    head, h = built(wanted), features()
-    other = built(wanted, generator=torch.Generator().manual_seed(9))
+def test_state_dict_round_trip_also_through_safetensors(variant: Spec[Head]) -> None:
+    head, h = build(variant), features()
+    other = build(variant, generator=torch.Generator().manual_seed(9))
     other.load_state_dict(load(save({k: v.contiguous() for k, v in head.state_dict().items()})))
     assert torch.equal(other(h), head(h))
 
 
 @every_head
-def test_deepcopy_and_dtype_moves(wanted: Spec[Head]) -> None:
-    head, h = built(wanted), features()
+def test_deepcopy_and_dtype_moves(variant: Spec[Head]) -> None:
+    head, h = build(variant), features()
     assert torch.equal(copy.deepcopy(head)(h), head(h))
     double = copy.deepcopy(head).double()
     assert double(h.double()).dtype == torch.float64
     half = copy.deepcopy(head).to(torch.bfloat16)
-    scored = half(h.to(torch.bfloat16))
-    assert scored.dtype == torch.float32
-    assert torch.isfinite(scored).all()
+    logits = half(h.to(torch.bfloat16))
+    assert logits.dtype == torch.float32
+    assert torch.isfinite(logits).all()
 
 
 @every_head
-def test_float32_inside_autocast(wanted: Spec[Head]) -> None:
-    head, h = built(wanted), features()
+def test_float32_inside_autocast(variant: Spec[Head]) -> None:
+    head, h = build(variant), features()
     with torch.autocast("cpu", torch.bfloat16):
         inside, lazily = head(h), head.outputs(h).logits
     assert inside.dtype == lazily.dtype == torch.float32
@@ -95,60 +95,60 @@ def test_float32_inside_autocast(wanted: Spec[Head]) -> None:
 
 
 @every_head
-def test_compiles_without_a_graph_break(wanted: Spec[Head]) -> None:
-    head, h = built(wanted), features()
+def test_compiles_without_a_graph_break(variant: Spec[Head]) -> None:
+    head, h = build(variant), features()
     torch._dynamo.reset()
     compiled = torch.compile(head, fullgraph=True, backend="eager")
     assert torch.allclose(compiled(h), head(h), atol=1e-6)
 
 
 @every_head
-def test_one_generator_decides_what_is_learned(wanted: Spec[Head]) -> None:
-    if wanted.cls is NegatedHead:
+def test_the_generator_draws_all_learned_parameters(variant: Spec[Head]) -> None:
+    if variant.cls is NegatedHead:
         pytest.skip("this head draws from the global stream")
     state = torch.get_rng_state()
-    a, b = (built(wanted, generator=torch.Generator().manual_seed(5)) for _ in range(2))
+    a, b = (build(variant, generator=torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
 @every_head
-def test_wrong_width_and_too_few_classes_are_refused(wanted: Spec[Head]) -> None:
+def test_wrong_width_and_too_few_classes_raise(variant: Spec[Head]) -> None:
     with pytest.raises(ValueError, match=rf"width {D}, got shape \(3, {D + 1}\)"):
-        built(wanted)(torch.zeros(3, D + 1))
+        build(variant)(torch.zeros(3, D + 1))
     with pytest.raises(ValueError, match="at least 2 classes, got 1"):
-        built(wanted, num_classes=1)
+        build(variant, num_classes=1)
 
 
 @every_head
-def test_the_default_device_changes_where_a_head_lives_and_nothing_else(wanted: Spec[Head]) -> None:
+def test_the_default_device_changes_where_a_head_lives_and_nothing_else(variant: Spec[Head]) -> None:
     """A CPU generator draws nowhere but on the CPU, also where the default device is another."""
-    if wanted.cls is NegatedHead:
+    if variant.cls is NegatedHead:
         pytest.skip("this head draws from the global stream")
     with torch.device("meta"):
-        head = built(wanted, generator=torch.Generator("cpu").manual_seed(0))
+        head = build(variant, generator=torch.Generator("cpu").manual_seed(0))
         assert head(torch.zeros(N, D)).shape == (N, K)
     assert all(t.device.type == "meta" for t in [*head.parameters(), *head.buffers()])
-    plain = built(wanted)
+    plain = build(variant)
     assert {k: v.shape for k, v in head.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @every_head
-def test_the_gpu_gets_the_same_weights(wanted: Spec[Head]) -> None:
-    if wanted.cls is NegatedHead:
+def test_the_gpu_gets_the_same_weights(variant: Spec[Head]) -> None:
+    if variant.cls is NegatedHead:
         pytest.skip("this head draws from the global stream")
     with torch.device("cuda"):
-        head = built(wanted, generator=torch.Generator("cpu").manual_seed(0))
-    plain = built(wanted)
+        head = build(variant, generator=torch.Generator("cpu").manual_seed(0))
+    plain = build(variant)
     assert all(torch.equal(v.cpu(), plain.state_dict()[k]) for k, v in head.state_dict().items())
     assert torch.allclose(head(features().cuda()).cpu(), plain(features()), atol=1e-4)
 
 
 @every_head
-def test_zero_features_have_finite_logits_and_gradients(wanted: Spec[Head]) -> None:
-    head, h = built(wanted), torch.zeros(N, D, requires_grad=True)
+def test_zero_features_have_finite_logits_and_gradients(variant: Spec[Head]) -> None:
+    head, h = build(variant), torch.zeros(N, D, requires_grad=True)
     cross_entropy(head(h), torch.arange(N) % K).backward()  # type: ignore[no-untyped-call]
     assert h.grad is not None
     assert torch.isfinite(h.grad).all()
@@ -157,8 +157,8 @@ def test_zero_features_have_finite_logits_and_gradients(wanted: Spec[Head]) -> N
 
 @every_head
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_features_are_scored_in_float32(wanted: Spec[Head], dtype: torch.dtype) -> None:
-    head, h = built(wanted), features().to(dtype)
+def test_half_precision_features_are_scored_in_float32(variant: Spec[Head], dtype: torch.dtype) -> None:
+    head, h = build(variant), features().to(dtype)
     assert torch.equal(head(h), head(h.float()))
 
 
@@ -185,7 +185,7 @@ def test_cosine_logits_are_scaled_cosines() -> None:
 
 
 @pytest.mark.parametrize(("classes", "scale"), [(10, 8.2), (100, 11.4), (1000, 13.8)])
-def test_default_scale_gives_the_promised_confidence(classes: int, scale: float) -> None:
+def test_default_scale_gives_the_documented_confidence(classes: int, scale: float) -> None:
     assert default_scale(classes) == pytest.approx(scale, abs=0.05)
     head = ETFHead(classes, classes)
     aligned = head(head.weight[:1])
@@ -197,7 +197,7 @@ def value_of(head: Head) -> float:
     return float(head.scale.detach())
 
 
-def test_learned_scale_starts_where_asked_and_stays_positive() -> None:
+def test_learned_scale_has_its_initial_value_and_stays_positive() -> None:
     head = ETFHead(D, K, scale=LearnedScale(3.0))
     assert value_of(head) == pytest.approx(3.0, abs=1e-6)
     assert value_of(ETFHead(D, K, scale=LEARNED)) == pytest.approx(default_scale(K), abs=1e-5)
@@ -208,7 +208,7 @@ def test_learned_scale_starts_where_asked_and_stays_positive() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
-def test_scales_that_are_none_are_refused(scale: float) -> None:
+def test_invalid_scales_raise(scale: float) -> None:
     with pytest.raises(ValueError, match="scale must be positive and finite"):
         ETFHead(D, K, scale=scale)
 
@@ -221,7 +221,7 @@ def test_fixed_frames_are_buffers_called_frame_and_never_trained() -> None:
         assert set(head.state_dict()) == {"frame", "_extra_state"}
 
 
-def test_frame_seed_alone_decides_the_frame() -> None:
+def test_only_frame_seed_decides_the_frame() -> None:
     a = ETFHead(D, K, frame_seed=1, generator=torch.Generator().manual_seed(0))
     b = ETFHead(D, K, frame_seed=1, generator=torch.Generator().manual_seed(8), projection=D)
     c = ETFHead(D, K, frame_seed=2, generator=torch.Generator().manual_seed(0))
@@ -230,10 +230,10 @@ def test_frame_seed_alone_decides_the_frame() -> None:
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_an_old_checkpoint_never_slips_into_a_frame(strict: bool) -> None:
+def test_a_learned_layer_never_loads_into_a_frame(strict: bool) -> None:
     head = ETFHead(D, K)
     before = head.frame.clone()
-    with pytest.raises(RuntimeError, match="fixed simplex ETF frame, but the checkpoint holds a learned weight"):
+    with pytest.raises(RuntimeError, match="fixed simplex ETF frame, but the checkpoint has a learned weight"):
         head.load_state_dict(nn.Linear(D, K).state_dict(), strict=strict)
     model = nn.Sequential(nn.Linear(D, D), head)
     old = nn.Sequential(nn.Linear(D, D), nn.Linear(D, K))
@@ -243,7 +243,7 @@ def test_an_old_checkpoint_never_slips_into_a_frame(strict: bool) -> None:
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_a_frame_of_another_geometry_is_refused(strict: bool) -> None:
+def test_a_frame_of_another_geometry_raises(strict: bool) -> None:
     head = ETFHead(D, K)
     with pytest.raises((RuntimeError, ValueError), match="simplex ETF"):
         head.load_state_dict(FrozenRandomHead(D, K).state_dict(), strict=strict)
@@ -277,17 +277,17 @@ def test_every_direction_of_normalized_features_gets_a_gradient() -> None:
     assert ranks == [9, 64]
 
 
-def test_unit_has_a_bounded_gradient_at_zero() -> None:
+def test_normalize_has_a_bounded_gradient_at_zero() -> None:
     x = torch.zeros(3, 4, requires_grad=True)
     normalize(x).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert float(x.grad.abs().max()) <= 1.0
 
 
-def test_derivatives_of_unit_are_those_of_its_steps() -> None:
+def test_normalize_has_first_and_second_derivatives() -> None:
     x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
-        assert check(lambda given: normalize(given) ** 3, x)
+        assert check(lambda v: normalize(v) ** 3, x)
 
 
 def test_random_rows_are_unit_and_not_an_etf() -> None:
@@ -311,7 +311,7 @@ def test_product_with_a_zero_row_is_zero_with_a_bounded_gradient() -> None:
 
 
 @every_head
-def test_own_scores_are_the_products_with_each_samples_own_class(wanted: Spec[Head]) -> None:
-    head, h, labels = built(wanted), features(), torch.arange(N) % K
+def test_own_scores_are_the_products_with_each_samples_own_class(variant: Spec[Head]) -> None:
+    head, h, labels = build(variant), features(), torch.arange(N) % K
     expected = (head.weight[labels] * head.embed(h)).sum(1)
     assert torch.allclose(head.outputs(h).own_scores(labels), expected, atol=1e-6)

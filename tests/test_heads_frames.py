@@ -62,20 +62,20 @@ def test_without_a_projection_the_polytope_is_rotated_and_otherwise_the_same(cls
 
 
 @pytest.mark.parametrize("cls", POLYTOPES)
-def test_a_damaged_polytope_is_refused(cls: type[SimplexHead]) -> None:
+def test_a_damaged_polytope_raises(cls: type[SimplexHead]) -> None:
     head = cls(D, K)
     damaged = head.frame.clone()
     damaged[2] = damaged[3]
     with pytest.raises(RuntimeError, match=f"must be a {head.geometry} frame, but the checkpoint's is off by"):
         head.load_state_dict({**head.state_dict(), "frame": damaged}, strict=False)
     assert head.frame_error(head.frame) < 1e-4
-    with pytest.raises(RuntimeError, match=f"fixed {head.geometry} frame, but the checkpoint holds a learned weight"):
+    with pytest.raises(RuntimeError, match=f"fixed {head.geometry} frame, but the checkpoint has a learned weight"):
         head.load_state_dict(nn.Linear(D, K).state_dict(), strict=False)
 
 
 @pytest.mark.parametrize("cls", POLYTOPES)
-def test_widths_that_do_not_fit_are_refused_with_a_way_out(cls: type[SimplexHead]) -> None:
-    with pytest.raises(ValueError, match=rf"{cls.__name__} of {K} classes .*got {D}: leave projection=True .*CodeHead"):
+def test_widths_that_do_not_fit_raise_and_suggest_a_fix(cls: type[SimplexHead]) -> None:
+    with pytest.raises(ValueError, match=rf"{cls.__name__} of {K} classes .*got {D}: use projection=True .*SphericalCodeHead"):
         cls(D, K, projection=False)
 
 
@@ -114,15 +114,15 @@ def test_radius_is_the_papers_form() -> None:
     assert head.projection is not None
     expected = 0.1 * (h @ head.projection.weight.T) @ head.weight.T
     assert torch.allclose(head(h), expected, atol=1e-6)
-    with pytest.raises(ValueError, match="got both"):
+    with pytest.raises(ValueError, match="got radius=0.1 and scale=3.0: pass one"):
         SimplexHead(D, K, radius=0.1, scale=3.0)
     with pytest.raises(ValueError, match="scale must be positive and finite, got -1"):
         SimplexHead(D, K, radius=-1.0)
 
 
 @pytest.mark.parametrize("cls", [SimplexHead, OrthoplexHead, CubeHead])
-def test_two_classes_on_a_line_have_no_gradient_and_are_refused(cls: type[SimplexHead]) -> None:
-    with pytest.raises(ValueError, match="one dimension, which leaves their sign and no gradient"):
+def test_two_classes_on_a_line_have_no_gradient_and_raise(cls: type[SimplexHead]) -> None:
+    with pytest.raises(ValueError, match="width 1, which would keep only their sign and have no gradient"):
         cls(D, 2)
     assert cls(D, 2, normalize=False)(features()).shape == (5, 2)
 
@@ -187,21 +187,21 @@ def test_structured_etf_reaches_relu_features_as_a_haar_frame_does() -> None:
     assert float(StructuredETFHead(512, 10, rotated=False).weight.relu().norm(dim=1).min()) > 0.9
 
 
-def test_structured_etf_refuses_what_is_not_its_own() -> None:
+def test_structured_etf_rejects_other_checkpoints() -> None:
     head = StructuredETFHead(D, K)
     state = head.state_dict()
-    with pytest.raises(RuntimeError, match="fixed structured simplex ETF frame, but the checkpoint holds a learned"):
+    with pytest.raises(RuntimeError, match="fixed structured simplex ETF frame, but the checkpoint has a learned"):
         head.load_state_dict(nn.Linear(D, K).state_dict(), strict=False)
     with pytest.raises(RuntimeError, match="order must be a permutation"):
         head.load_state_dict({**state, "order": torch.zeros(D, dtype=torch.long)}, strict=False)
     with pytest.raises(RuntimeError, match="signs must be"):
         head.load_state_dict({**state, "signs": state["signs"] * 2}, strict=False)
-    with pytest.raises(ValueError, match="the checkpoint a simplex ETF frame"):
+    with pytest.raises(ValueError, match="the checkpoint has a simplex ETF frame, but StructuredETFHead"):
         head.load_state_dict(ETFHead(D, K).state_dict(), strict=False)
     plain = StructuredETFHead(D, K, rotated=False)
-    with pytest.raises(RuntimeError, match="this one has none: build it rotated=True"):
+    with pytest.raises(RuntimeError, match="build this head with rotated=True"):
         plain.load_state_dict(state, strict=False)
-    with pytest.raises(ValueError, match="rotated"):
+    with pytest.raises(ValueError, match="rotated=False, but this head has rotated=True"):
         head.load_state_dict(plain.state_dict(), strict=False)
     with pytest.raises(ValueError, match=r"needs feature_dim >= 7, got 6.*projection=7"):
         StructuredETFHead(6, K)
@@ -219,19 +219,19 @@ def test_structured_etf_under_func_and_export() -> None:
     labels = torch.arange(5)
     per_sample = torch.func.vmap(torch.func.grad(lambda x, y: cross_entropy(head(x[None]), y[None])))(h, labels)
     h.requires_grad_()
-    (whole,) = torch.autograd.grad(cross_entropy(head(h), labels, reduction="sum"), h)
-    assert torch.allclose(per_sample, whole, atol=1e-6)
+    (of_batch,) = torch.autograd.grad(cross_entropy(head(h), labels, reduction="sum"), h)
+    assert torch.allclose(per_sample, of_batch, atol=1e-6)
     exported = torch.export.export(head, (h.detach(),)).module()
     assert torch.allclose(exported(h.detach()), head(h), atol=1e-6)
 
 
 @pytest.mark.parametrize("cls", [ETFHead, StructuredETFHead, FrozenRandomHead, CubeHead])
 def test_assignment_permutes_the_classes_and_the_state_keeps_it(cls: type[ETFHead]) -> None:
-    given = (3, 0, 1, 2, 6, 5, 4)
-    plain, head = cls(D, K, generator=torch.Generator().manual_seed(0)), cls(D, K, assignment=given)
+    order = (3, 0, 1, 2, 6, 5, 4)
+    plain, head = cls(D, K, generator=torch.Generator().manual_seed(0)), cls(D, K, assignment=order)
     assert plain.assignment is None
-    assert head.assignment == given
-    assert torch.equal(head.weight, plain.weight[list(given)])
+    assert head.assignment == order
+    assert torch.equal(head.weight, plain.weight[list(order)])
     head.assign([1, 2, 3, 4, 5, 6, 0])
     assert head.assignment == (0, 1, 2, 6, 5, 4, 3)
     assert torch.equal(head.weight, plain.weight[list(head.assignment)])
@@ -263,13 +263,13 @@ def test_means_that_are_shuffled_vertices_find_them() -> None:
     assert head.assignment == tuple(shuffled.tolist())
 
 
-@pytest.mark.parametrize("given", [(0, 1, 2), (0, 0, 1, 2, 3, 4, 5), tuple(range(1, 8))])
-def test_what_is_no_permutation_is_refused(given: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="names each of the 7 vertices once, as a permutation of 0 to 6"):
-        ETFHead(D, K, assignment=given)
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 0, 1, 2, 3, 4, 5), tuple(range(1, 8))])
+def test_an_assignment_that_is_no_permutation_raises(order: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="assignment must be a permutation of 0 to 6, got [37] numbers"):
+        ETFHead(D, K, assignment=order)
 
 
-def test_scale_per_class_starts_where_asked_and_moves_apart() -> None:
+def test_scales_per_class_have_their_initial_value_and_differ_later() -> None:
     head = ETFHead(D, K, scale=LEARNED_PER_CLASS)
     assert isinstance(head.scale, Tensor)
     assert head.scale.shape == (K,)
@@ -286,8 +286,8 @@ def test_scale_per_class_starts_where_asked_and_moves_apart() -> None:
     assert torch.allclose(started, torch.full((K,), 4.0))
 
 
-def test_width_too_small_offers_a_projection_and_a_code() -> None:
-    with pytest.raises(ValueError, match=r"needs feature_dim >= 6, got 5.*projection=6.*CodeHead"):
+def test_a_width_that_is_too_small_suggests_a_projection_and_a_code() -> None:
+    with pytest.raises(ValueError, match=r"needs feature_dim >= 6, got 5.*projection=6.*SphericalCodeHead"):
         ETFHead(5, K)
 
 

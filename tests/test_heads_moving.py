@@ -1,4 +1,4 @@
-"""Heads that move, grow, mix or have a background: what each one promises beyond the contract of all heads."""
+"""Prototype, pre-allocated, radial-basis, two-space and balanced-calibration heads: behavior beyond the contract."""
 
 import json
 import math
@@ -113,8 +113,8 @@ def test_a_checkpoint_of_other_classes_loads_and_the_larger_number_counts(saved,
 def test_what_grew_is_saved_as_grown():
     head = PreallocatedHead(D, 3, capacity=8)
     head.grow(5)
-    told = json.loads(bytes(head.state_dict()["_extra_state"].tolist()))
-    assert (told["num_classes"], told["capacity"]) == (5, 8)
+    values = json.loads(bytes(head.state_dict()["_extra_state"].tolist()))
+    assert (values["num_classes"], values["capacity"]) == (5, 8)
 
 
 def test_growth_has_bounds():
@@ -125,11 +125,11 @@ def test_growth_has_bounds():
         head.grow(2)
     assert head.num_classes == 3
     head.grow(5)
-    with pytest.raises(ValueError, match="capacity must be at least the 5 classes in use, got 4"):
+    with pytest.raises(ValueError, match="capacity must be at least num_classes=5, got 4"):
         PreallocatedHead(D, 5, capacity=4)
-    with pytest.raises(ValueError, match="needs feature_dim >= 19, got 16: put a projection"):
+    with pytest.raises(ValueError, match="needs feature_dim >= 19, got 16: use projection=19"):
         PreallocatedHead(D, 5, capacity=20)
-    with pytest.raises(ValueError, match=r"room for 5 classes, the checkpoint's for 6, and .* capacity=6"):
+    with pytest.raises(ValueError, match=r"checkpoint's frame is for 6 classes, this head's for 5: .* capacity=6"):
         head.load_state_dict(PreallocatedHead(D, 3, capacity=6).state_dict(), strict=False)
 
 
@@ -152,9 +152,9 @@ def rbf(h, head):
     return [b / total for b in bumps] + [math.exp(head.background) / total]
 
 
-@pytest.mark.parametrize("given", [{}, {"gamma": 0.3, "radius": 2.0, "background": -1.5}])
-def test_softmax_with_the_background_is_the_definition(given):
-    head, h = RBFHead(D, K, **given), features()
+@pytest.mark.parametrize("options", [{}, {"gamma": 0.3, "radius": 2.0, "background": -1.5}])
+def test_softmax_with_the_background_is_the_definition(options):
+    head, h = RBFHead(D, K, **options), features()
     p = head.with_background(head(h)).softmax(1)
     for n in range(N):
         assert p[n].tolist() == pytest.approx(rbf(h[n].tolist(), head), abs=1e-5)
@@ -177,9 +177,9 @@ def test_without_the_background_it_is_a_linear_head():
     assert float(linear(100 * head.frame).detach().softmax(1).max()) > 0.999
 
 
-@pytest.mark.parametrize("given", [{}, {"gamma": 0.3, "radius": 2.0, "background": -1.5}])
-def test_every_class_is_bounded_far_from_the_centers(given):
-    head = RBFHead(D, K, **given)
+@pytest.mark.parametrize("options", [{}, {"gamma": 0.3, "radius": 2.0, "background": -1.5}])
+def test_every_class_is_bounded_far_from_the_centers(options):
+    head = RBFHead(D, K, **options)
     directions = nn.functional.normalize(torch.cat([head.frame, -head.frame, features(50)]))
     for length in (1.5, 3.0, 10.0, 1000.0):
         h = length * head.radius * directions
@@ -191,18 +191,18 @@ def test_every_class_is_bounded_far_from_the_centers(given):
     assert float(p[:, -1].min()) == 1.0
 
 
-def test_its_defaults_are_sure_at_a_center_and_even_at_the_origin():
+def test_rbf_defaults_are_confident_at_a_center_and_uniform_at_the_origin():
     head = RBFHead(D, K)
     assert head.radius == pytest.approx(math.sqrt(D))
     p = head.with_background(head(head.radius * head.frame)).softmax(1)
     assert p[:, :-1].argmax(1).tolist() == list(range(K))
-    known = p[:, :-1] / p[:, :-1].sum(1, keepdim=True)
-    assert known.diagonal().tolist() == pytest.approx([0.999] * K, abs=1e-5)
+    among_classes = p[:, :-1] / p[:, :-1].sum(1, keepdim=True)
+    assert among_classes.diagonal().tolist() == pytest.approx([0.999] * K, abs=1e-5)
     origin = head.with_background(head(torch.zeros(1, D))).softmax(1)
     assert origin[0].tolist() == pytest.approx([1 / (K + 1)] * (K + 1), abs=1e-6)
 
 
-def test_background_cross_entropy_sees_the_background():
+def test_background_cross_entropy_includes_the_background():
     head, h, labels = RBFHead(D, K), features(), torch.arange(N) % K
     batch = Batch(h, labels, torch.arange(N))
     expected = sum(-math.log(rbf(row.tolist(), head)[int(y)]) for row, y in zip(h, labels, strict=True)) / N
@@ -214,13 +214,13 @@ def test_background_cross_entropy_sees_the_background():
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
-def test_bumps_must_have_a_width(value):
+def test_bad_rbf_settings_raise(value):
     with pytest.raises(ValueError, match="gamma must be positive and finite"):
         RBFHead(D, K, gamma=value)
     with pytest.raises(ValueError, match="radius must be positive and finite"):
         RBFHead(D, K, radius=value)
     if not math.isfinite(value):
-        with pytest.raises(ValueError, match="background must be a finite logit"):
+        with pytest.raises(ValueError, match="background must be finite"):
             RBFHead(D, K, background=value)
 
 
@@ -267,23 +267,23 @@ def test_frozen_as_published_or_learned_from_there():
     assert int(torch.linalg.matrix_rank(leaf.grad)) == D
 
 
-def test_the_mean_that_a_relu_gives_does_not_pass_the_projector():
+def test_the_projector_removes_the_mean_of_a_relu():
     """Without centered rows, unit features of any inputs would share one direction."""
     embedded = TwoSpaceHead(256, K).embed(torch.randn(500, 256, generator=torch.Generator().manual_seed(0)))
     assert float(embedded.mean(0).norm()) < 0.2
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"hidden": D}, f"hidden must be at least feature_dim \\+ 1 = {D + 1}, got {D}"),
-        ({"width": K - 2}, f"must be {K - 1} to {4 * D - 1} wide, got width={K - 2}"),
+        ({"width": K - 2}, f"width must be {K - 1} to {4 * D - 1} for {K} classes and hidden={4 * D}, got width={K - 2}"),
         ({"width": 4 * D}, "got width=64"),
         ({"scale": -1.0}, "scale must be positive"),
     ],
 )
-def test_spaces_have_bounds(change, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_sizes_of_two_spaces_raise(change, message):
+    with pytest.raises(ValueError, match=message):
         TwoSpaceHead(D, K, **change)
     assert TwoSpaceHead(4, 30)(torch.zeros(2, 4)).shape == (2, 30)
 
@@ -323,7 +323,7 @@ def test_the_share_is_given_or_learned():
             balanced(mix=bad)
 
 
-def scored(head, n=4000):
+def calibration_data(head, n=4000):
     """Features whose label is a softmax draw from the ETF part sharpened by half, which the linear part overstates."""
     generator = torch.Generator().manual_seed(4)
     h = torch.randn(n, D, generator=generator)
@@ -337,7 +337,7 @@ def scored(head, n=4000):
 @pytest.mark.parametrize("mix", [0.8, LEARNED])
 def test_balance_makes_confidence_match_accuracy(mix):
     head = balanced(mix=mix, scale=2.0)
-    h, labels = scored(head)
+    h, labels = calibration_data(head)
     before = expected_calibration_error(head(h).detach(), labels)
     share = head.balance(h, labels)
     assert float(head.mix.detach()) == pytest.approx(share, abs=1e-5)
@@ -349,7 +349,7 @@ def test_balance_makes_confidence_match_accuracy(mix):
 
 def test_balance_also_where_the_etf_part_is_the_surer_one():
     head = balanced(scale=50.0)
-    h, labels = scored(head)
+    h, labels = calibration_data(head)
     with torch.no_grad():
         head.linear.weight.mul_(0.01)
     assert 0.5 < head.balance(h, labels) < 0.999
@@ -357,10 +357,10 @@ def test_balance_also_where_the_etf_part_is_the_surer_one():
     assert float(p.max(1).values.mean()) == pytest.approx(float((p.argmax(1) == labels).float().mean()), abs=1e-3)
 
 
-def test_where_no_share_balances_the_nearer_part_is_taken():
+def test_if_no_share_balances_the_nearer_part_is_taken():
     sure, timid = balanced(scale=50.0), balanced(scale=1e-3)
     for head, expected in ((sure, 0.0), (timid, 1.0)):
-        h, _ = scored(head, 200)
+        h, _ = calibration_data(head, 200)
         with torch.no_grad():
             head.linear.weight.mul_(100.0 if head is sure else 1e-2)
         guess = head.parts(h)[1].argmax(1)

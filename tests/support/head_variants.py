@@ -1,4 +1,4 @@
-"""Every head with arguments to test it by."""
+"""All head classes, each with arguments for the contract tests."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,13 +32,13 @@ from nc_tools.spec import Spec, spec
 D, K, N = 24, 7, 11
 
 
-def built(wanted: Spec[Head], **facts: Any) -> Head:
-    known = {"feature_dim": D, "num_classes": K, "generator": torch.Generator().manual_seed(0), **facts}
-    return wanted.build(known)
+def build(head: Spec[Head], **overrides: Any) -> Head:
+    values = {"feature_dim": D, "num_classes": K, "generator": torch.Generator().manual_seed(0), **overrides}
+    return head.build(values)
 
 
 class NegatedHead(Head):
-    """A head as a user would write it: the contract must find it and hold for it."""
+    """A head as a user would write it; the contract tests must include it."""
 
     scale = 2.0
 
@@ -54,7 +54,7 @@ class NegatedHead(Head):
 
 def concrete(cls: type[Head] = Head) -> Iterator[type[Head]]:
     for sub in cls.__subclasses__():
-        if not sub.__abstractmethods__ and not sub.__name__.startswith("_"):  # a part of another's inside
+        if not sub.__abstractmethods__ and not sub.__name__.startswith("_"):  # private parts of other heads
             yield sub
         yield from concrete(sub)
 
