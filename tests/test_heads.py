@@ -1,34 +1,23 @@
 """The contract that every head keeps, user-defined ones included."""
 
 import copy
-import math
 
 import pytest
 import torch
 from safetensors.torch import load, save
-from support.head_variants import VARIANTS, D, K, N, NegatedHead, build
-from torch import Tensor, nn
+from support.head_variants import VARIANTS, D, K, N, NegatedHead, build, features
 from torch.nn.functional import cross_entropy
 
 from nc_tools.heads import (
-    LEARNED,
     CosineHead,
     ETFHead,
     FrozenRandomHead,
     Head,
-    LearnedScale,
     LinearHead,
-    default_scale,
-    normalize,
 )
-from nc_tools.heads.normalize import dot_normalized
 from nc_tools.spec import Spec
 
 every_head = pytest.mark.parametrize("variant", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
-
-
-def features(n: int = N) -> Tensor:
-    return torch.randn(n, D, generator=torch.Generator().manual_seed(1)).relu()
 
 
 def test_the_contract_includes_the_users_head() -> None:
@@ -160,154 +149,6 @@ def test_zero_features_have_finite_logits_and_gradients(variant: Spec[Head]) -> 
 def test_half_precision_features_are_scored_in_float32(variant: Spec[Head], dtype: torch.dtype) -> None:
     head, h = build(variant), features().to(dtype)
     assert torch.equal(head(h), head(h.float()))
-
-
-def test_linear_head_is_nn_linear_in_both_directions() -> None:
-    linear, head = nn.Linear(D, K), LinearHead(D, K)
-    head.load_state_dict(linear.state_dict())
-    assert torch.equal(head(features()), linear(features()))
-    linear.load_state_dict(LinearHead(D, K).state_dict())
-    torch.manual_seed(3)
-    reference = nn.Linear(D, K)
-    drawn = LinearHead(D, K, generator=torch.Generator().manual_seed(3))
-    assert torch.equal(drawn.weight, reference.weight)
-    assert torch.equal(drawn.bias, reference.bias)  # type: ignore[arg-type]
-
-
-def test_cosine_logits_are_scaled_cosines() -> None:
-    head, h = CosineHead(D, K, scale=3.0), features()
-    for n in range(N):
-        for k in range(K):
-            w = head.direction[k].tolist()
-            dot = sum(a * b for a, b in zip(h[n].tolist(), w, strict=True))
-            norm = math.dist(h[n].tolist(), [0] * D) * math.dist(w, [0] * D)
-            assert float(head(h)[n, k].detach()) == pytest.approx(3.0 * dot / norm, abs=1e-5)
-
-
-@pytest.mark.parametrize(("classes", "scale"), [(10, 8.2), (100, 11.4), (1000, 13.8)])
-def test_default_scale_gives_the_documented_confidence(classes: int, scale: float) -> None:
-    assert default_scale(classes) == pytest.approx(scale, abs=0.05)
-    head = ETFHead(classes, classes)
-    aligned = head(head.weight[:1])
-    assert float(aligned.softmax(1)[0, 0]) == pytest.approx(0.999, abs=1e-5)
-
-
-def value_of(head: Head) -> float:
-    assert isinstance(head.scale, Tensor)
-    return float(head.scale.detach())
-
-
-def test_learned_scale_has_its_initial_value_and_stays_positive() -> None:
-    head = ETFHead(D, K, scale=LearnedScale(3.0))
-    assert value_of(head) == pytest.approx(3.0, abs=1e-6)
-    assert value_of(ETFHead(D, K, scale=LEARNED)) == pytest.approx(default_scale(K), abs=1e-5)
-    with torch.no_grad():
-        head.scale_of.raw.fill_(-50.0)
-    assert value_of(head) > 0
-    assert head.scale_of.raw.ndim == 0
-
-
-@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
-def test_invalid_scales_raise(scale: float) -> None:
-    with pytest.raises(ValueError, match="scale must be positive and finite"):
-        ETFHead(D, K, scale=scale)
-
-
-def test_fixed_frames_are_buffers_called_frame_and_never_trained() -> None:
-    for cls in (ETFHead, FrozenRandomHead):
-        head = cls(D, K)
-        assert list(head.parameters()) == []
-        assert [name for name, _ in head.named_buffers()] == ["frame"]
-        assert set(head.state_dict()) == {"frame", "_extra_state"}
-
-
-def test_only_frame_seed_decides_the_frame() -> None:
-    a = ETFHead(D, K, frame_seed=1, generator=torch.Generator().manual_seed(0))
-    b = ETFHead(D, K, frame_seed=1, generator=torch.Generator().manual_seed(8), projection=D)
-    c = ETFHead(D, K, frame_seed=2, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(a.frame, b.frame)
-    assert not torch.allclose(a.frame, c.frame)
-
-
-@pytest.mark.parametrize("strict", [True, False])
-def test_a_learned_layer_never_loads_into_a_frame(strict: bool) -> None:
-    head = ETFHead(D, K)
-    before = head.frame.clone()
-    with pytest.raises(RuntimeError, match="fixed simplex ETF frame, but the checkpoint has a learned weight"):
-        head.load_state_dict(nn.Linear(D, K).state_dict(), strict=strict)
-    model = nn.Sequential(nn.Linear(D, D), head)
-    old = nn.Sequential(nn.Linear(D, D), nn.Linear(D, K))
-    with pytest.raises(RuntimeError, match=r"1 is a fixed .* learned 1\.weight"):
-        model.load_state_dict(old.state_dict(), strict=strict)
-    assert torch.equal(head.frame, before)
-
-
-@pytest.mark.parametrize("strict", [True, False])
-def test_a_frame_of_another_geometry_raises(strict: bool) -> None:
-    head = ETFHead(D, K)
-    with pytest.raises((RuntimeError, ValueError), match="simplex ETF"):
-        head.load_state_dict(FrozenRandomHead(D, K).state_dict(), strict=strict)
-    damaged = {**head.state_dict(), "frame": head.frame + 0.1 * torch.randn(K, D)}
-    with pytest.raises(RuntimeError, match="must be a simplex ETF frame, but the checkpoint's is off by"):
-        head.load_state_dict(damaged, strict=strict)
-
-
-def test_the_backbone_of_an_old_checkpoint_still_loads() -> None:
-    model = nn.Sequential(nn.Linear(D, D), ETFHead(D, K))
-    model.load_state_dict({f"0.{k}": v for k, v in nn.Linear(D, D).state_dict().items()}, strict=False)
-
-
-def test_a_loaded_head_keeps_the_checkpoints_seed_and_frame() -> None:
-    saved, head = ETFHead(D, K, frame_seed=4), ETFHead(D, K, frame_seed=0)
-    head.load_state_dict(saved.state_dict())
-    assert head.frame_seed == 4
-    assert torch.equal(head.frame, saved.frame)
-
-
-def test_every_direction_of_normalized_features_gets_a_gradient() -> None:
-    """A fixed ETF has rank K - 1: on raw features the other directions get none."""
-    labels = torch.arange(200) % 10
-    h = torch.randn(200, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    ranks = []
-    for scaled in (False, True):
-        raw = h.clone().requires_grad_()
-        cross_entropy(ETFHead(64, 10, normalize=scaled).double()(raw), labels).backward()  # type: ignore[no-untyped-call]
-        assert raw.grad is not None
-        ranks.append(int(torch.linalg.matrix_rank(raw.grad, rtol=1e-6)))
-    assert ranks == [9, 64]
-
-
-def test_normalize_has_a_bounded_gradient_at_zero() -> None:
-    x = torch.zeros(3, 4, requires_grad=True)
-    normalize(x).sum().backward()  # type: ignore[no-untyped-call]
-    assert x.grad is not None
-    assert float(x.grad.abs().max()) <= 1.0
-
-
-def test_normalize_has_first_and_second_derivatives() -> None:
-    x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
-    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
-        assert check(lambda v: normalize(v) ** 3, x)
-
-
-def test_random_rows_are_unit_and_not_an_etf() -> None:
-    w = FrozenRandomHead(D, K).weight
-    assert torch.allclose(w.norm(dim=1), torch.ones(K), atol=1e-6)
-    assert float((w @ w.T - ETFHead(D, K).weight @ ETFHead(D, K).weight.T).abs().max()) > 0.05
-
-
-def test_product_with_unit_rows_and_its_first_and_second_derivatives() -> None:
-    x, other = (torch.randn(4, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.allclose(dot_normalized(x, other), (normalize(x) * other).sum(-1), atol=1e-14)
-    assert torch.autograd.gradcheck(dot_normalized, (x, other))
-    assert torch.autograd.gradgradcheck(dot_normalized, (x, other))
-
-
-def test_product_with_a_zero_row_is_zero_with_a_bounded_gradient() -> None:
-    x = torch.zeros(2, 3, requires_grad=True)
-    dot_normalized(x, torch.ones(2, 3)).sum().backward()  # type: ignore[no-untyped-call]
-    assert x.grad is not None
-    assert x.grad.tolist() == [[1.0] * 3] * 2
 
 
 @every_head

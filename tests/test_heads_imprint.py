@@ -183,7 +183,13 @@ def test_proxies_separate_classes_of_two_clusters_where_one_mean_cannot() -> Non
     [
         (torch.ones(3, 2), torch.tensor([0, 0, 2]), 4, 1, r"got none for 2 of 4 classes \(1, 3\): add samples"),
         (torch.ones(3, 2), torch.tensor([0, 1, 2]), 2, 1, r"labels must lie in \[0, 2\), got 1 outside"),
-        (torch.full((2, 2), math.nan), torch.tensor([0, 1]), 2, 1, "features must be finite, got NaN or inf in 2 samples"),
+        (
+            torch.full((2, 2), math.nan),
+            torch.tensor([0, 1]),
+            2,
+            1,
+            "features must be finite, got NaN or inf in 2 samples",
+        ),
         (torch.ones(2, 2), torch.tensor([0, 1]), 2, 0, "at least 1 proxy per class, got num_proxies=0"),
         (torch.ones(2, 2, 2), torch.tensor([0, 1]), 2, 1, r"shape \(N, D\)"),
         (torch.ones(2, 2), torch.tensor([0, 0]), 1, 1, "at least 2 classes, got 1"),

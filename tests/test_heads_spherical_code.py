@@ -128,5 +128,7 @@ def test_a_line_holds_two_classes() -> None:
         SphericalCodeHead(1, 3, normalize=False)
     with pytest.raises(ValueError, match="of 5 classes needs feature_dim >= 2, got 1"):
         SphericalCodeHead(D, 5, projection=1, normalize=False)
-    with pytest.raises(ValueError, match="keep only their sign and have no gradient: pass normalize=False, or a projection"):
+    with pytest.raises(
+        ValueError, match="keep only their sign and have no gradient: pass normalize=False, or a projection"
+    ):
         SphericalCodeHead(1, 2)

@@ -37,6 +37,10 @@ def build(head: Spec[Head], **overrides: Any) -> Head:
     return head.build(values)
 
 
+def features(n: int = N, dim: int = D) -> Tensor:
+    return torch.randn(n, dim, generator=torch.Generator().manual_seed(1)).relu()
+
+
 class NegatedHead(Head):
     """A head as a user would write it; the contract tests must include it."""
 
