@@ -25,7 +25,7 @@ def test_hadamard_entries_are_signs_by_shared_digits(order: int) -> None:
         assert float(h[i, j]) == (-1) ** bin(i & j).count("1")
 
 
-@pytest.mark.parametrize("order", [1, 2, 32, 64, 128, 2048, 8192])
+@pytest.mark.parametrize("order", [1, 2, 32, 64, 128, 2048, pytest.param(8192, marks=pytest.mark.slow)])
 def test_transform_is_the_product_with_the_matrix(order: int) -> None:
     x = torch.randn(2, 3, order, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     factor = hadamard(FACTOR)

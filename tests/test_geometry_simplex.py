@@ -29,7 +29,7 @@ def test_gram_is_exact_for_every_size_that_exists(size: tuple[int, int], seed: i
             assert abs(float(gram[i, j]) - expected) < 1e-12
 
 
-@pytest.mark.parametrize("classes", [2, 3, 10, 100, 1000])
+@pytest.mark.parametrize("classes", [2, 3, 10, 100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_large_frames_stay_exact_at_both_ends_of_the_width(classes: int) -> None:
     for dim in (classes - 1, classes, 2 * classes):
         w = simplex_etf(classes, dim, generator=torch.Generator().manual_seed(classes))

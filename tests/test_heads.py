@@ -84,6 +84,7 @@ def test_float32_inside_autocast(variant: Spec[Head]) -> None:
 
 
 @every_head
+@pytest.mark.slow
 def test_compiles_without_a_graph_break(variant: Spec[Head]) -> None:
     head, h = build(variant), features()
     torch._dynamo.reset()

@@ -268,6 +268,7 @@ def _worker(rank, port, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_each_other_and_with_one(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -96,6 +96,7 @@ def test_structured_etf_takes_the_checkpoints_draw() -> None:
     assert torch.equal(head(features(5)), saved(features(5)))
 
 
+@pytest.mark.slow
 def test_structured_etf_under_func_and_export() -> None:
     head, h = StructuredETFHead(D, K), features(5)
     labels = torch.arange(5)

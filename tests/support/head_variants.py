@@ -1,6 +1,5 @@
 """All head classes, each with arguments for the contract tests."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from nc_tools.heads import (
     TwoSpaceHead,
 )
 from nc_tools.spec import Spec, spec
+from support.package_heads import head_classes
 
 D, K, N = 24, 7, 11
 
@@ -42,7 +42,7 @@ def features(n: int = N, dim: int = D) -> Tensor:
 
 
 class NegatedHead(Head):
-    """A head as a user would write it; the contract tests must include it."""
+    """A head as a user would write it, with the least that a subclass must define."""
 
     scale = 2.0
 
@@ -56,15 +56,8 @@ class NegatedHead(Head):
         return -self.rows
 
 
-def concrete(cls: type[Head] = Head) -> Iterator[type[Head]]:
-    for sub in cls.__subclasses__():
-        if not sub.__abstractmethods__ and not sub.__name__.startswith("_"):  # private parts of other heads
-            yield sub
-        yield from concrete(sub)
-
-
 VARIANTS: list[Spec[Head]] = [
-    *(Spec(cls) for cls in dict.fromkeys(concrete())),
+    *(Spec(cls) for cls in [*head_classes(), NegatedHead]),
     spec(LinearHead, bias=False),
     spec(CosineHead, scale=5.0),
     spec(ETFHead, projection=True, scale=LEARNED),

@@ -1,4 +1,4 @@
-"""A loss on features in the user's own loop: alone, compiled, checkpointed, on two processes."""
+"""A loss on watched features in the user's own loop: plain, compiled, checkpointed, on two processes."""
 
 import copy
 import gc
@@ -48,10 +48,10 @@ class Net(nn.Module):
         return self.fc(self.features(x))  # type: ignore[no-any-return]
 
 
-def swapped(wanted: Any = ETF) -> Net:
+def swapped(head: Any = ETF) -> Net:
     torch.manual_seed(0)
     model = Net()
-    swap_head(model, wanted, generator=torch.Generator().manual_seed(0))
+    swap_head(model, head, generator=torch.Generator().manual_seed(0))
     return model
 
 
@@ -63,178 +63,180 @@ def grads(model: nn.Module) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-def by_hand(wanted: Any = ETF) -> dict[str, Tensor]:
+def by_hand(head: Any = ETF) -> dict[str, Tensor]:
     """Gradients of dot regression, with the features taken from the model's own method."""
-    model = swapped(wanted)
+    model = swapped(head)
     DotRegressionLoss()(model.fc.outputs(model.features(X)), batch()).backward()
     return grads(model)
 
 
-def trained(model: Net, call: Callable[[Tensor], Tensor], seen: WatchedHead) -> dict[str, Tensor]:
-    """Gradients after some steps of a loop that calls the model and asks what was seen."""
+def train(model: Net, call: Callable[[Tensor], Tensor], watched: WatchedHead) -> dict[str, Tensor]:
+    """Return gradients after some steps of a loop that calls the model and reads the watched outputs."""
     for _ in range(3):
         model.zero_grad()
         call(X)
-        DotRegressionLoss()(seen.outputs, batch()).backward()
+        DotRegressionLoss()(watched.outputs, batch()).backward()
     return grads(model)
 
 
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
+def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
     assert all(float(g.abs().max()) > 0 for g in expected.values())
     for name, grad in expected.items():
-        assert torch.allclose(found[name], grad, atol=1e-6), name
+        assert torch.allclose(actual[name], grad, atol=1e-6), name
 
 
-@pytest.mark.parametrize("wanted", [ETF, CosineHead, LinearHead])
-def test_gradients_are_those_of_the_model_taken_apart(wanted: Any) -> None:
-    model = swapped(wanted)
-    assert_same(trained(model, model, watch(model)), by_hand(wanted))
+@pytest.mark.parametrize("head", [ETF, CosineHead, LinearHead])
+def test_gradients_are_those_of_the_model_taken_apart(head: Any) -> None:
+    model = swapped(head)
+    assert_same(train(model, model, watch(model)), by_hand(head))
 
 
-def test_what_is_seen_is_what_the_head_made() -> None:
+def test_outputs_are_those_of_the_head_in_the_last_pass() -> None:
     model = swapped()
-    seen = watch(model)
+    watched = watch(model)
     logits = model(X)
-    outputs = seen.outputs
+    outputs = watched.outputs
     assert outputs.head is model.fc
     assert outputs.logits is logits
     assert torch.equal(swapped().fc(outputs.features), logits)
-    assert seen.outputs is outputs
+    assert watched.outputs is outputs
     assert torch.equal(CrossEntropyLoss()(outputs, batch()), nn.functional.cross_entropy(logits, Y))
     model(X[:3])
-    assert len(seen.outputs.features) == 3
+    assert len(watched.outputs.features) == 3
 
 
+@pytest.mark.slow
 def test_compiled_whole_without_a_break() -> None:
     model = swapped()
-    seen = watch(model)
+    watched = watch(model)
     expected = by_hand()
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    found = trained(model, torch.compile(model, backend="aot_eager", fullgraph=True), seen)
+    actual = train(model, torch.compile(model, backend="aot_eager", fullgraph=True), watched)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     for name, grad in expected.items():
-        assert torch.allclose(found[name], grad, atol=1e-5), name
+        assert torch.allclose(actual[name], grad, atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_a_compiled_model_can_be_watched_until_it_runs() -> None:
     torch._dynamo.reset()
     model = swapped()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
-    assert_same(trained(model, compiled, watch(compiled)), by_hand())
+    assert_same(train(model, compiled, watch(compiled)), by_hand())
     late = torch.compile(swapped(), backend="eager")
     late(X)
-    seen = watch(late)
+    watched = watch(late)
     late(X)
-    with pytest.raises(RuntimeError, match=r"watch it before torch\.compile runs it"):
-        seen.outputs  # noqa: B018
+    with pytest.raises(RuntimeError, match=r"call watch\(model\) before torch\.compile runs it"):
+        watched.outputs  # noqa: B018
 
 
 def test_checkpointing_the_blocks_or_the_whole() -> None:
     expected = by_hand()
     model = swapped()
-    seen = watch(model)
-    found = trained(model, lambda x: checkpoint(model, x, use_reentrant=False), seen)
-    assert_same(found, expected)
+    watched = watch(model)
+    actual = train(model, lambda x: checkpoint(model, x, use_reentrant=False), watched)
+    assert_same(actual, expected)
     # The pass that was repeated in backward is not taken for a new one.
-    assert torch.equal(seen.outputs.logits, seen.outputs.head.compute_logits(seen.outputs.embedded))
+    assert torch.equal(watched.outputs.logits, watched.outputs.head.compute_logits(watched.outputs.embedded))
     model = swapped()
     inner = model.mix.forward
     model.mix.forward = lambda x: checkpoint(inner, x, use_reentrant=False)  # type: ignore[method-assign]
-    assert_same(trained(model, model, watch(model)), expected)
+    assert_same(train(model, model, watch(model)), expected)
     model = swapped()
     inner = model.mix.forward
     model.mix.forward = lambda x: checkpoint(inner, x, use_reentrant=True)  # type: ignore[method-assign]
-    assert_same(trained(model, model, watch(model)), expected)
+    assert_same(train(model, model, watch(model)), expected)
 
 
 def test_reentrant_checkpointing_around_the_head_is_an_error_not_a_zero() -> None:
     model = swapped()
-    seen = watch(model)
+    watched = watch(model)
     checkpoint(model, X.clone().requires_grad_(), use_reentrant=True)
     with pytest.raises(RuntimeError, match=r"ran without gradients.*use_reentrant=False, or leave the head outside"):
-        seen.outputs  # noqa: B018
+        watched.outputs  # noqa: B018
 
 
 def test_outputs_before_any_pass_and_after_evaluation() -> None:
     model = swapped()
-    seen = watch(model)
-    with pytest.raises(RuntimeError, match="the model must have run before its outputs are asked for"):
-        seen.outputs  # noqa: B018
+    watched = watch(model)
+    with pytest.raises(RuntimeError, match="there are no outputs, because the head has not run"):
+        watched.outputs  # noqa: B018
     with torch.no_grad():
         model(X)
-        assert seen.outputs.features.shape == (N, 8)  # measures may ask where nothing is to be learnt
+        assert watched.outputs.features.shape == (N, 8)  # measures may ask without training
     with pytest.raises(RuntimeError, match="ran without gradients"):
-        seen.outputs  # noqa: B018
+        watched.outputs  # noqa: B018
     model(X)
-    seen.clear()
-    with pytest.raises(RuntimeError, match="since watch"):
-        seen.outputs  # noqa: B018
+    watched.clear()
+    with pytest.raises(RuntimeError, match="the head has not run since watch"):
+        watched.outputs  # noqa: B018
 
 
 def test_a_pass_that_did_not_reach_the_head_leaves_nothing_stale() -> None:
     model = swapped()
-    seen = watch(model)
+    watched = watch(model)
     model(X)
     with pytest.raises(RuntimeError, match="expected input"):
         model(X[:, :2])
-    with pytest.raises(RuntimeError, match="must have run before"):
-        seen.outputs  # noqa: B018
+    with pytest.raises(RuntimeError, match="the head has not run"):
+        watched.outputs  # noqa: B018
 
 
 def test_two_views_in_one_pass_and_one_by_one() -> None:
     model = swapped().eval()
-    seen, second = watch(model), X.flip(-1)
+    watched, second = watch(model), X.flip(-1)
     logits = model(torch.cat([X, second]))
-    pair = seen.halves()
+    pair = watched.halves()
     assert isinstance(pair.second_view, Outputs)
     assert torch.equal(torch.cat([pair.logits, pair.second_view.logits]), logits)
-    assert torch.equal(torch.cat([pair.features, pair.second_view.features]), seen.outputs.features)
+    assert torch.equal(torch.cat([pair.features, pair.second_view.features]), watched.outputs.features)
     model(X)
-    first = seen.outputs
+    first = watched.outputs
     model(second)
-    first.second_view = seen.outputs
+    first.second_view = watched.outputs
     assert torch.allclose(first.logits, pair.logits, atol=1e-6)
     assert torch.allclose(first.second_view.logits, pair.second_view.logits, atol=1e-6)
     model(X[:3])
     with pytest.raises(ValueError, match=r"two views need an even number of samples in one pass, got 3: .*torch.cat"):
-        seen.halves()
+        watched.halves()
 
 
-def test_a_head_that_runs_twice_in_a_pass_is_not_taken_for_one() -> None:
+def test_a_head_that_runs_twice_in_a_pass_raises() -> None:
     class Twice(Net):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + super().forward(x.flip(-1))
 
     model = Twice()
     swap_head(model, ETF, name="fc")
-    seen = watch(model)
+    watched = watch(model)
     model(X)
-    with pytest.raises(RuntimeError, match=r"must run once in a forward pass.*watch the head alone, watch\(head\)"):
-        seen.outputs  # noqa: B018
-    seen.close()
-    seen = watch(model.fc)
+    with pytest.raises(RuntimeError, match=r"must run once in a forward pass.*watch the head itself, watch\(head\)"):
+        watched.outputs  # noqa: B018
+    watched.close()
+    watched = watch(model.fc)
     model(X)
     with torch.no_grad():
-        assert torch.equal(seen.outputs.features, model.features(X.flip(-1)))
+        assert torch.equal(watched.outputs.features, model.features(X.flip(-1)))
 
 
-def test_parts_called_by_themselves_keep_no_growing_list() -> None:
+def test_parts_called_separately_keep_no_growing_list() -> None:
     model = swapped()
-    seen = watch(model)
+    watched = watch(model)
     for _ in range(5):
         model.fc(model.features(X))
-    assert len(seen._record.calls) == 2
-    with pytest.raises(RuntimeError, match="parts of the model called by themselves"):
-        seen.outputs  # noqa: B018
+    assert len(watched._record.calls) == 2
+    with pytest.raises(RuntimeError, match="parts of the model were called separately"):
+        watched.outputs  # noqa: B018
 
 
 def test_at_most_one_graph_is_kept() -> None:
     model = swapped()
-    seen = watch(model)
+    watched = watch(model)
     model(X)
-    old = weakref.ref(seen.outputs.features)
+    old = weakref.ref(watched.outputs.features)
     kept: list[Any] = []
 
     def look(*_: Any) -> None:
@@ -245,28 +247,28 @@ def test_at_most_one_graph_is_kept() -> None:
     model(X)
     handle.remove()
     assert kept == [None]
-    last = weakref.ref(seen.outputs.features)
-    seen.clear()
+    last = weakref.ref(watched.outputs.features)
+    watched.clear()
     gc.collect()
     assert last() is None
 
 
 def test_copies_and_saved_models_are_not_watched() -> None:
     model = swapped()
-    seen = watch(model)
+    watched = watch(model)
     logits = model(X)
-    outputs = seen.outputs
+    outputs = watched.outputs
     averaged = AveragedModel(model)
     for other in (copy.deepcopy(model), averaged, pickle.loads(pickle.dumps(model))):
         other(X[:2])
         assert all(not hook.record.calls for m in other.modules() for hook in m._forward_hooks.values())
-    assert seen.outputs is outputs
+    assert watched.outputs is outputs
     assert outputs.logits is logits
     again = copy.deepcopy(model)
     fresh = watch(again)
     again(X[:2])
     assert len(fresh.outputs.features) == 2
-    assert len(seen.outputs.features) == N
+    assert len(watched.outputs.features) == N
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
@@ -275,57 +277,57 @@ def test_copies_and_saved_models_are_not_watched() -> None:
 
 def test_closing_leaves_the_model_as_it_was_and_exportable() -> None:
     model = swapped().eval()
-    seen = watch(model)
+    watched = watch(model)
     model(X)
-    seen.close()
+    watched.close()
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    with pytest.raises(RuntimeError, match="must have run"):
-        seen.outputs  # noqa: B018
+    with pytest.raises(RuntimeError, match="the head has not run"):
+        watched.outputs  # noqa: B018
     exported = torch.export.export(model, (X,)).module()
     assert torch.allclose(exported(X), model(X), atol=1e-6)
 
 
-def test_heads_learn_from_what_was_seen() -> None:
+def test_heads_observe_the_watched_outputs() -> None:
     class Counting(LinearHead):
         def observe(self, outputs: Outputs, labels: Tensor, progress: float) -> None:
             assert not torch.is_grad_enabled()
-            self.heard = (outputs.features.detach().sum(), labels, progress)
+            self.observed = (outputs.features.detach().sum(), labels, progress)
 
     model = Net()
     head = swap_head(model, Counting)
-    seen = watch(model)
+    watched = watch(model)
     model(X)
     with torch.no_grad():
-        head.observe(seen.outputs, Y, 0.5)
-    assert head.heard[2] == 0.5
-    assert torch.equal(head.heard[0], seen.outputs.features.sum())
+        head.observe(watched.outputs, Y, 0.5)
+    assert head.observed[2] == 0.5
+    assert torch.equal(head.observed[0], watched.outputs.features.sum())
 
 
 def test_half_precision_models_and_autocast() -> None:
     for dtype in (torch.bfloat16, torch.float16):
         model = swapped(spec(ETFHead, projection=True, scale=LEARNED)).to(dtype)
-        seen = watch(model)
+        watched = watch(model)
         model(X.to(dtype))
-        loss = DotRegressionLoss()(seen.outputs, batch()) + CrossEntropyLoss()(seen.outputs, batch())
+        loss = DotRegressionLoss()(watched.outputs, batch()) + CrossEntropyLoss()(watched.outputs, batch())
         loss.backward()
         assert loss.dtype == torch.float32
         assert all(torch.isfinite(p.grad).all() and p.grad.dtype == dtype for p in model.parameters())
     model = swapped()
-    seen = watch(model)
+    watched = watch(model)
     with torch.autocast("cpu", torch.bfloat16):
         model(X)
-        loss = DotRegressionLoss()(seen.outputs, batch())
+        loss = DotRegressionLoss()(watched.outputs, batch())
     assert loss.dtype == torch.float32
     loss.backward()
     assert model.conv.weight.grad is not None
 
 
 def test_models_that_cannot_be_watched() -> None:
-    with pytest.raises(ValueError, match=r"must hold a head of nc_tools to be watched.*swap_head\(model, LinearHead\)"):
+    with pytest.raises(ValueError, match=r"got Net without one.*swap_head\(model, LinearHead\)"):
         watch(Net())
     model = swapped()
     model.mix = LinearHead(8, 8)  # type: ignore[assignment]
-    with pytest.raises(ValueError, match=r"must hold one head to be watched, but has 'mix', 'fc'.*watch\(model.mix\)"):
+    with pytest.raises(ValueError, match=r"one head, got Net with 'mix', 'fc'.*watch\(model.mix\)"):
         watch(model)
 
     class Tokens(nn.Module):
@@ -337,10 +339,10 @@ def test_models_that_cannot_be_watched() -> None:
             return self.fc(x)[:, -1]  # type: ignore[no-any-return]
 
     tokens = Tokens()
-    seen = watch(tokens)
+    watched = watch(tokens)
     tokens(torch.randn(2, 4, 6))
-    with pytest.raises(ValueError, match=r"a loss needs features \(N, D\), but the head scored shape \(2, 4, 6\)"):
-        seen.outputs  # noqa: B018
+    with pytest.raises(ValueError, match=r"a loss needs features \(N, D\), but the head ran on features \(2, 4, 6\)"):
+        watched.outputs  # noqa: B018
 
 
 def _of_two(rank: int, port: int, folder: str) -> None:
@@ -349,19 +351,19 @@ def _of_two(rank: int, port: int, folder: str) -> None:
     mine = slice(rank * N // 2, (rank + 1) * N // 2)
     x, y = X[mine], Y[mine]
 
-    def gradients(wanted: Any, wrap: Callable[[nn.Module], nn.Module], views: int, *, tie: bool) -> dict[str, Tensor]:
-        model = swapped(wanted).eval()  # batch statistics would differ between one process and two
-        seen, wrapped = watch(model), wrap(model)
+    def gradients(head: Any, wrap: Callable[[nn.Module], nn.Module], views: int, *, tie: bool) -> dict[str, Tensor]:
+        model = swapped(head).eval()  # batch statistics would differ between one process and two
+        watched, wrapped = watch(model), wrap(model)
         for _ in range(2):
             model.zero_grad()
             logits = wrapped(torch.cat([x] * views))
-            outputs = seen.outputs if views == 1 else seen.halves()
+            outputs = watched.outputs if views == 1 else watched.halves()
             loss = DotRegressionLoss()(outputs if outputs.second_view is None else outputs.second_view, batch(x, y))
             (loss + 0 * logits.sum() if tie else loss).backward()
         return grads(model)
 
     ddp = DistributedDataParallel
-    found = {
+    results = {
         "plain": gradients(ETF, ddp, 1, tie=False),
         "views": gradients(ETF, ddp, 2, tie=False),
         "compiled": gradients(ETF, lambda m: ddp(torch.compile(m, backend="eager", fullgraph=True)), 1, tie=False),
@@ -373,29 +375,30 @@ def _of_two(rank: int, port: int, folder: str) -> None:
     watch(model)
     with pytest.raises(ValueError, match="must not be wrapped by DDP with static_graph=True"):
         ddp(model, static_graph=True)(x)
-    with pytest.raises(ValueError, match="must be swapped before the model or a part of it is wrapped"):
+    with pytest.raises(ValueError, match="the head of a wrapped model, got a DistributedDataParallel"):
         swap_head(ddp(swapped()), ETFHead)
-    seen = watch(whole := ddp(swapped()))
-    whole(x)
-    assert len(seen.outputs.features) == N // 2
-    torch.save(found, f"{folder}/{rank}.pt")
+    watched = watch(wrapped := ddp(swapped()))
+    wrapped(x)
+    assert len(watched.outputs.features) == N // 2
+    torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(tmp_path: Any) -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     mp.spawn(_of_two, args=(port, str(tmp_path)), nprocs=2)
 
-    def alone(wanted: Any) -> dict[str, Tensor]:
-        model = swapped(wanted).eval()
+    def alone(head: Any) -> dict[str, Tensor]:
+        model = swapped(head).eval()
         DotRegressionLoss()(model.fc.outputs(model.features(X)), batch()).backward()
         return grads(model)
 
     for rank in (0, 1):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        results = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for case in ("plain", "views", "compiled"):
-            assert_same(found[case], alone(ETF))
-        assert not found["bias"].pop("fc.bias").any()
-        assert_same(found["bias"], alone(LinearHead))
+            assert_same(results[case], alone(ETF))
+        assert not results["bias"].pop("fc.bias").any()
+        assert_same(results["bias"], alone(LinearHead))
