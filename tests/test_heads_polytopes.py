@@ -16,8 +16,6 @@ from nc_tools.heads import (
 )
 
 POLYTOPES = (SimplexHead, OrthoplexHead, CubeHead, HadamardHead)
-
-
 WIDTHS = {SimplexHead: 6, OrthoplexHead: 4, CubeHead: 3, HadamardHead: 8}
 
 
