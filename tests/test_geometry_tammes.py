@@ -39,7 +39,7 @@ def test_descent_never_climbs_and_problems_of_a_batch_do_not_meet() -> None:
     before = energy(points, 8.0)[0]
     after = energy(descend(points, 8.0, 30), 8.0)[0]
     assert bool((after < before).all())
-    # Alone, the second takes the same way, but for what the others' stopping adds.
+    # Alone, the second problem takes the same steps, except for when the batch stops.
     alone = energy(descend(points[1:2], 8.0, 30), 8.0)[0]
     assert float(alone) == pytest.approx(float(after[1]), abs=1e-6)
     assert float(torch.linalg.vector_norm(energy(descend(points, 2.0, 400), 2.0)[1])) < 1e-4

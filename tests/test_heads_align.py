@@ -1,4 +1,4 @@
-"""Frames turned towards given class vectors."""
+"""Frames rotated to class vectors, against SciPy and brute force."""
 
 import math
 
@@ -21,7 +21,7 @@ def test_the_aligned_frame_is_scipys_procrustes_solution(cls: type[ETFHead], wid
     rotation, _ = orthogonal_procrustes(head.frame.numpy(), weight.numpy())
     expected = torch.from_numpy(head.frame.numpy() @ rotation)
     assert align_to(head, weight) is head
-    # The frame in double was rounded to float32 when it was made: that is what scipy was given.
+    # SciPy gets the same frame, which was rounded to float32 before it became float64.
     assert torch.allclose(head.frame, expected, atol=1e-6)
 
 

@@ -110,7 +110,7 @@ def test_classes_without_samples_keep_an_etf_and_their_vectors_near():
     observe(head, range(3), classes=2)
     assert head.class_means.has_mean.tolist() == [True, True, False, False, False]
     assert is_etf(head.frame)
-    # Vertices 2 to 4 are bound to the plane of the others only through sums: turned as little as that allows.
+    # The means fix only the direction between vertices 0 and 1; vertices 2 to 4 rotate as little as that allows.
     assert float((head.frame[2:] * before[2:]).sum(1).min()) > 0.5
     assert torch.isfinite(head(step(1)[0])).all()
 

@@ -168,12 +168,12 @@ def test_label_names_stay_if_the_number_stays_and_are_restored_after_a_failure()
     old = model.classifier
     plain = type(model).forward
 
-    def refuses(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def raises(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.config.num_labels != 3:
             raise RuntimeError("no")
         return plain(self, *args, **kwargs)
 
-    model.forward = refuses.__get__(model)
+    model.forward = raises.__get__(model)
     with pytest.raises(RuntimeError, match="no"):
         swap_head(model, ETFHead, num_classes=5, example=torch.zeros(1, 3, 16, 16))
     assert model.classifier is old
