@@ -6,10 +6,10 @@
     python benchmarks/heads.py --clock cpu        CPU seconds instead of wall time, for a shared machine
 
 A step is the forward pass, cross-entropy, the backward pass (also to the features) and the update; random features
-replace a backbone. All heads take turns, with ``nn.Linear`` trained by SGD with momentum; a ratio is that of the medians
-of one run. A head with a learned matrix needs at least three matrix products, one with a fixed dense frame two: a ratio
-of 2/3 if products are the only cost. Normalizing the features adds to it, except for heads on raw features. A structured
-head has no such product; it needs at least the time to read and write features and logits.
+replace a backbone. All heads take turns, with ``nn.Linear`` trained by SGD with momentum; a ratio is that of the
+medians of one run. A head with a learned matrix needs at least three matrix products, one with a fixed dense frame two:
+a ratio of 2/3 if products are the only cost. Normalizing the features adds to it, except for heads on raw features. A
+structured head has no such product; it needs at least the time to read and write features and logits.
 
 Memory is that of the parameters, buffers, gradients and optimizer state after a step. Each construction runs in its own
 process, whose peak resident memory is read at the end.

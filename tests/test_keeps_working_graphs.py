@@ -188,7 +188,7 @@ def test_a_torchvision_resnet_goes_on_working() -> None:
     other = build(1, head).eval()
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(x), model(x))
-    with pytest.raises(RuntimeError, match=r"fc is a fixed simplex ETF frame.*learned fc\.weight"):
+    with pytest.raises(RuntimeError, match=r"fc has a fixed simplex ETF frame.*learned fc\.weight"):
         model.load_state_dict(torchvision.models.resnet18(weights=None, num_classes=K).state_dict(), strict=False)
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     bigger = torch.randn(6, 3, 32, 32, generator=seeded(1))

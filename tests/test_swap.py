@@ -196,7 +196,7 @@ def test_checkpoints_of_swapped_models() -> None:
     file.seek(0)
     fresh.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(fresh(images), saved(images))
-    with pytest.raises(RuntimeError, match=r"out is a fixed simplex ETF frame, but the checkpoint has a learned"):
+    with pytest.raises(RuntimeError, match=r"out has a fixed simplex ETF frame, but the checkpoint has a learned"):
         fresh.load_state_dict(Small().state_dict(), strict=False)
 
 

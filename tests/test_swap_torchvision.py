@@ -100,7 +100,7 @@ def test_an_old_checkpoint_raises_and_its_backbone_loads(strict: bool) -> None:
     head = swap_head(model, spec(ETFHead, frame_seed=2), example=torch.zeros(1, 3, 32, 32))
     frame = head.weight.clone()
     with pytest.raises(
-        RuntimeError, match=r"fc is a fixed simplex ETF frame, but the checkpoint has a learned fc\.weight"
+        RuntimeError, match=r"fc has a fixed simplex ETF frame, but the checkpoint has a learned fc\.weight"
     ):
         model.load_state_dict(old.state_dict(), strict=strict)
     assert torch.equal(head.weight, frame)

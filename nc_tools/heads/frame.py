@@ -139,7 +139,7 @@ class FixedHead(Head):
     def _load_error(self, state: dict[str, Tensor], prefix: str) -> str | None:
         if "weight" in state:
             return (
-                f"{prefix.rstrip('.') or type(self).__name__} is a fixed {self.geometry} frame, but the checkpoint "
+                f"{prefix.rstrip('.') or type(self).__name__} has a fixed {self.geometry} frame, but the checkpoint "
                 f"has a learned {prefix}weight: remove {prefix}weight and {prefix}bias from the checkpoint to load "
                 f"only the backbone"
             )
