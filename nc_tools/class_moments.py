@@ -9,7 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, check_pair, class_sums, compact, measuring_precision
+from nc_tools._support.class_sums import class_sums, compact
+from nc_tools._support.labels import check_features_and_labels
+from nc_tools._support.precision import at_least_float32, measuring_precision
 
 # Rows whose outer products are added up in float32 before the block goes to float64.
 _SCATTER_ROWS = 8192
@@ -102,7 +104,7 @@ class ClassMoments:
             ValueError: If the shapes do not fit. NaN, inf and labels out of range are reported by the first
                 result.
         """
-        check_pair(features, labels)
+        check_features_and_labels(features, labels)
         if features.shape[1] != self.feature_dim:
             raise ValueError(f"features must be {self.feature_dim} wide, got {features.shape[1]}")
         if len(features) == 0:

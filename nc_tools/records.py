@@ -5,12 +5,12 @@ A record carries all that a method may need, so that no loop ever asks which hea
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
 from torch import Tensor
+
+from nc_tools._support.precision import autocast_off
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,6 @@ class Batch:
     outliers: Tensor | None = None
     partner: Batch | None = None
     share: float = 1.0
-
-
-def autocast_off(device_type: str) -> AbstractContextManager[object]:
-    """Switch autocast off where the device knows it; the meta device does not."""
-    known = torch.amp.is_autocast_available(device_type)
-    return torch.autocast(device_type, enabled=False) if known else nullcontext()
 
 
 class Scoring(Protocol):

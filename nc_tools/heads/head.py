@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nc_tools.records import Outputs, autocast_off
+from nc_tools._support.precision import autocast_off
+from nc_tools.records import Outputs
 
 
 class Head(nn.Module, ABC):

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import measuring_precision
+from nc_tools._support.precision import measuring_precision
 from nc_tools.ood.bank import Bank, checked_queries
 
 # Entries of the largest intermediate of one block of queries: 128 MB in float32.

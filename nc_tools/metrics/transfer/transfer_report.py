@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nc_tools._support.class_sums import measuring_precision
+from nc_tools._support.precision import measuring_precision
 from nc_tools.heads.imprint import imprint
 from nc_tools.metrics.checks import checked_sets
 from nc_tools.metrics.collapse.neural_collapse import neural_collapse
