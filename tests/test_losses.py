@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.loss_variants import (
     COUNTS,
-    VARIANTS,
     D,
-    GivenLogits,
     K,
+    LogitsHead,
     N,
     batch_of,
-    built,
+    build,
+    every_loss,
+    outputs_for,
     outputs_of,
-    seen_by,
 )
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -131,44 +131,44 @@ def test_dot_regression_of_a_head_is_half_the_squared_gap_of_cosines_and_needs_n
     assert float(value) == pytest.approx(total / N, rel=1e-5)
 
 
-every_loss = pytest.mark.parametrize("wanted", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{', '.join(s.arguments)}")
-
-
 @every_loss
-def test_a_loss_says_whether_it_needs_outliers(wanted: Spec[LossTerm]) -> None:
-    """A run gives them to no other loss, and tells beforehand where they are missing."""
-    loss, head, h = built(wanted).eval(), ETFHead(D, K), torch.randn(N, D)
-    batch, seen = batch_of(torch.arange(N) % K), seen_by(loss, head, h)
-    given = loss(seen, batch)
-    seen.outliers = None
+def test_a_loss_says_whether_it_needs_outliers(loss_spec: Spec[LossTerm]) -> None:
+    """A run gives outliers to no other loss, and checks before training that there are some."""
+    loss, head, h = build(loss_spec).eval(), ETFHead(D, K), torch.randn(N, D)
+    batch, outputs = batch_of(torch.arange(N) % K), outputs_for(loss, head, h)
+    value = loss(outputs, batch)
+    outputs.outliers = None
     if loss.needs_outliers:
-        with pytest.raises(ValueError, match="needs images of no class and got none"):
-            loss(seen, batch)
+        with pytest.raises(ValueError, match=r"needs outliers, images of no class, but outputs\.outliers is None"):
+            loss(outputs, batch)
     else:
-        assert torch.equal(loss(seen, batch), given)
+        assert torch.equal(loss(outputs, batch), value)
 
 
 @every_loss
-def test_gradcheck(wanted: Spec[LossTerm]) -> None:
-    loss, head = built(wanted).double().eval(), ETFHead(D, K, scale=4.0).double()
+def test_gradcheck(loss_spec: Spec[LossTerm]) -> None:
+    loss, head = build(loss_spec).double().eval(), ETFHead(D, K, scale=4.0).double()
     labels = torch.arange(5) % K
 
     def of_features(h: Tensor) -> Tensor:
-        return loss(seen_by(loss, head, h), batch_of(labels))  # type: ignore[no-any-return]
+        return loss(outputs_for(loss, head, h), batch_of(labels))  # type: ignore[no-any-return]
 
     h = torch.randn(5, D, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(of_features, (h,))
 
 
 @every_loss
-def test_second_derivatives_and_torch_func_see_the_same_loss(wanted: Spec[LossTerm]) -> None:
-    loss, head = built(wanted).double().eval(), LinearHead(D, K).double()  # unlike a frame's, its rows are not centered
+def test_second_derivatives_and_torch_func_see_the_same_loss(loss_spec: Spec[LossTerm]) -> None:
+    loss, head = (
+        build(loss_spec).double().eval(),
+        LinearHead(D, K).double(),
+    )  # unlike a frame's, its rows are not centered
     if isinstance(loss, EarlyLearningLoss):
         loss.targets.uniform_(0, 1 / K)
     labels = torch.arange(5) % K
 
     def of_features(h: Tensor) -> Tensor:
-        return loss(seen_by(loss, head, h), batch_of(labels))  # type: ignore[no-any-return]
+        return loss(outputs_for(loss, head, h), batch_of(labels))  # type: ignore[no-any-return]
 
     h = torch.randn(5, D, dtype=torch.float64, requires_grad=True)
     (plain,) = torch.autograd.grad(of_features(h), h)
@@ -182,11 +182,11 @@ def test_second_derivatives_and_torch_func_see_the_same_loss(wanted: Spec[LossTe
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_finite_in_half_precision_and_at_saturation(wanted: Spec[LossTerm], dtype: torch.dtype) -> None:
-    loss = built(wanted, feature_dim=K)
+def test_finite_in_half_precision_and_at_saturation(loss_spec: Spec[LossTerm], dtype: torch.dtype) -> None:
+    loss = build(loss_spec, feature_dim=K)
     logits = (torch.eye(K)[torch.arange(N) % K] * 2e4 - 1e4).to(dtype).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        value = loss(seen_by(loss, GivenLogits(K, K), logits), batch_of((torch.arange(N) + 1) % K))
+        value = loss(outputs_for(loss, LogitsHead(K, K), logits), batch_of((torch.arange(N) + 1) % K))
     value.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(value)
     assert value.dtype == torch.float32
@@ -195,88 +195,88 @@ def test_finite_in_half_precision_and_at_saturation(wanted: Spec[LossTerm], dtyp
 
 
 @every_loss
-def test_order_of_the_batch_does_not_matter_and_one_class_is_enough(wanted: Spec[LossTerm]) -> None:
+def test_order_of_the_batch_does_not_matter_and_one_class_is_enough(loss_spec: Spec[LossTerm]) -> None:
     head, h, labels = LinearHead(D, K), torch.nn.functional.normalize(torch.randn(N, D)), torch.arange(N) % K
     order = torch.randperm(N)
-    one, two, three = (built(wanted) for _ in range(3))
-    straight = one(seen_by(one, head, h), batch_of(labels))
+    one, two, three = (build(loss_spec) for _ in range(3))
+    straight = one(outputs_for(one, head, h), batch_of(labels))
     shuffled = Batch(torch.zeros(N, 1), labels[order], order)
-    assert torch.allclose(two(seen_by(two, head, h[order]), shuffled), straight, atol=1e-6)
-    assert torch.isfinite(three(seen_by(three, head, h), batch_of(torch.zeros(N, dtype=torch.int64))))
+    assert torch.allclose(two(outputs_for(two, head, h[order]), shuffled), straight, atol=1e-6)
+    assert torch.isfinite(three(outputs_for(three, head, h), batch_of(torch.zeros(N, dtype=torch.int64))))
 
 
 @every_loss
-def test_terms_sum_to_the_loss(wanted: Spec[LossTerm]) -> None:
-    loss, head, h = built(wanted).eval(), ETFHead(D, K), torch.randn(N, D)
+def test_terms_sum_to_the_loss(loss_spec: Spec[LossTerm]) -> None:
+    loss, head, h = build(loss_spec).eval(), ETFHead(D, K), torch.randn(N, D)
     batch = batch_of(torch.arange(N) % K)
-    terms = loss.terms(seen_by(loss, head, h), batch)
+    terms = loss.terms(outputs_for(loss, head, h), batch)
     total = torch.stack(list(terms.values())).sum().detach()  # a loss may have parameters of its own
-    assert float(total) == pytest.approx(float(loss(seen_by(loss, head, h), batch).detach()), rel=1e-6)
+    assert float(total) == pytest.approx(float(loss(outputs_for(loss, head, h), batch).detach()), rel=1e-6)
 
 
 @every_loss
-def test_a_loss_of_samples_is_their_mean(wanted: Spec[LossTerm]) -> None:
-    loss, head, h = built(wanted).eval(), ETFHead(D, K), torch.randn(N, D)
-    if not isinstance(loss, PerSampleLoss) or "mean_over" in wanted.arguments:
+def test_a_loss_of_samples_is_their_mean(loss_spec: Spec[LossTerm]) -> None:
+    loss, head, h = build(loss_spec).eval(), ETFHead(D, K), torch.randn(N, D)
+    if not isinstance(loss, PerSampleLoss) or "mean_over" in loss_spec.arguments:
         pytest.skip("not the mean of samples")
     batch = batch_of(torch.arange(N) % K)
-    each = loss.per_sample(seen_by(loss, head, h), batch)
+    each = loss.per_sample(outputs_for(loss, head, h), batch)
     assert each.shape == (N,)
-    assert torch.allclose(each.mean(), loss(seen_by(loss, head, h), batch), rtol=1e-5)
+    assert torch.allclose(each.mean(), loss(outputs_for(loss, head, h), batch), rtol=1e-5)
 
 
 @every_loss
-def test_state_survives_a_checkpoint_and_stays_where_nothing_is_trained(wanted: Spec[LossTerm]) -> None:
-    loss, other, head, h = built(wanted), built(wanted), LinearHead(D, K), torch.randn(N, D)
+def test_state_survives_a_checkpoint_and_stays_where_nothing_is_trained(loss_spec: Spec[LossTerm]) -> None:
+    loss, resumed, head, h = build(loss_spec), build(loss_spec), LinearHead(D, K), torch.randn(N, D)
     batch = batch_of(torch.arange(N) % K)
     loss.set_progress(0.5)
-    loss(seen_by(loss, head, h), batch)
-    other.set_progress(0.5)
-    other.load_state_dict(loss.state_dict())
-    loss.eval(), other.eval()
+    loss(outputs_for(loss, head, h), batch)
+    resumed.set_progress(0.5)
+    resumed.load_state_dict(loss.state_dict())
+    loss.eval(), resumed.eval()
     before = {name: value.clone() for name, value in loss.state_dict().items()}
-    assert torch.equal(loss(seen_by(loss, head, h), batch), other(seen_by(other, head, h), batch))
+    assert torch.equal(loss(outputs_for(loss, head, h), batch), resumed(outputs_for(resumed, head, h), batch))
     assert all(torch.equal(value, before[name]) for name, value in loss.state_dict().items())
 
 
 @every_loss
-def test_compiles_without_a_graph_break(wanted: Spec[LossTerm]) -> None:
-    loss, head, h = built(wanted).eval(), ETFHead(D, K), torch.randn(N, D)
+def test_compiles_without_a_graph_break(loss_spec: Spec[LossTerm]) -> None:
+    loss, head, h = build(loss_spec).eval(), ETFHead(D, K), torch.randn(N, D)
     batch = batch_of(torch.arange(N) % K)
 
     def step(x: Tensor) -> Tensor:
-        return loss(seen_by(loss, head, x), batch)  # type: ignore[no-any-return]
+        return loss(outputs_for(loss, head, x), batch)  # type: ignore[no-any-return]
 
     torch._dynamo.reset()
     assert torch.allclose(torch.compile(step, fullgraph=True, backend="eager")(h), step(h), atol=1e-5)
 
 
 class Waits(TorchDispatchMode):
-    """Note what would make a GPU wait: a tensor turned into a number, or a size that depends on values."""
+    """Record what would make a GPU wait: a tensor turned into a number, or a size that depends on values."""
 
     WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal.default", "unique")
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[str] = []
+        self.waits: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if any(name in str(func) for name in self.WAITING):
-            self.seen.append(str(func))
+            self.waits.append(str(func))
         return func(*args, **(kwargs or {}))
 
 
 @every_loss
-def test_no_step_waits_for_the_device(wanted: Spec[LossTerm]) -> None:
-    loss, head, h = built(wanted), LinearHead(D, K), torch.randn(N, D, requires_grad=True)
+def test_no_step_waits_for_the_device(loss_spec: Spec[LossTerm]) -> None:
+    loss, head, h = build(loss_spec), LinearHead(D, K), torch.randn(N, D, requires_grad=True)
     batch = batch_of(torch.arange(N) % K)
-    with Waits() as waits:
+    with Waits() as mode:
         for progress in (0.0, 0.5):
             loss.set_progress(progress)
-            torch.autograd.backward(loss(seen_by(loss, head, h), batch))
-        assert waits.seen == []
+            torch.autograd.backward(loss(outputs_for(loss, head, h), batch))
+        assert mode.waits == []
         assert h.sum().item() == h.sum().item()
-        assert waits.seen  # the mode does see a number being read
+        assert mode.waits  # the mode does notice that a number is read
 
 
 def test_bad_arguments() -> None:

@@ -35,7 +35,7 @@ from nc_tools.losses import (
     ntce,
     smoothed_cross_entropy,
 )
-from nc_tools.losses.per_sample import checked_logits
+from nc_tools.losses._logits import checked_logits
 
 K = 4
 Row = list[float]
@@ -76,8 +76,8 @@ def test_class_wise_smoothing_of_the_label(drawn: tuple[list[Row], list[int]], s
     for row, own in zip(z, y, strict=True):
         target = [(1 - strengths[own]) * (k == own) + strengths[own] / K for k in range(K)]
         expected.append(-sum(t * v for t, v in zip(target, log_softmax(row), strict=True)))
-    found = smoothed_cross_entropy(*tensors(z, y), torch.tensor(strengths, dtype=torch.float64))
-    assert found.tolist() == near(expected)
+    result = smoothed_cross_entropy(*tensors(z, y), torch.tensor(strengths, dtype=torch.float64))
+    assert result.tolist() == near(expected)
 
 
 @given(labeled, st.floats(0, 0.9))
@@ -104,8 +104,8 @@ def test_the_loss_takes_its_strengths_from_the_class_counts() -> None:
     smoothing, counts = ClassWiseSmoothing(0.4, 0.1, "linear"), [100, 60, 20, 0]
     strengths = torch.tensor([0.1 + 0.3 * n / 100 for n in counts])
     expected = smoothed_cross_entropy(z, y, strengths).mean()
-    found = CrossEntropyLoss(smoothing, counts)(outputs_of(z), batch_of(y))
-    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    result = CrossEntropyLoss(smoothing, counts)(outputs_of(z), batch_of(y))
+    assert float(result) == pytest.approx(float(expected), rel=1e-6)
 
 
 @given(labeled, st.floats(0, 4))
@@ -142,11 +142,11 @@ def test_binary_cross_entropy(drawn: tuple[list[Row], list[int]], thresholds: Ro
     for row, own in zip(z, y, strict=True):
         x = [v - b for v, b in zip(row, thresholds, strict=True)]
         expected.append(softplus(-x[own]) + sum(softplus(v) for k, v in enumerate(x) if k != own))
-    found = binary_cross_entropy(*tensors(z, y), torch.tensor(thresholds, dtype=torch.float64))
-    assert found.tolist() == near(expected, 2e-8)  # torch's softplus is the identity above 20
+    result = binary_cross_entropy(*tensors(z, y), torch.tensor(thresholds, dtype=torch.float64))
+    assert result.tolist() == near(expected, 2e-8)  # torch's softplus is the identity above 20
 
 
-def test_thresholds_start_where_they_are_asked_to_and_get_a_gradient() -> None:
+def test_thresholds_start_at_the_given_value_and_get_a_gradient() -> None:
     loss = BinaryCrossEntropyLoss(K, initial_threshold=math.log(K - 1))
     z, y = torch.zeros(1, K), torch.tensor([1])
     value = loss(outputs_of(z), batch_of(y))
@@ -248,20 +248,20 @@ def test_ntce_and_nonl(samples: list[tuple[Row, int]], weight: list[Row], t: flo
         return dot / math.sqrt(one * two)
 
     h, y = [s[0] for s in samples], [s[1] for s in samples]
-    whole, negatives_only = [], []
+    of_all, of_negatives = [], []
     for i, own in enumerate(y):
         score = [cosine(weight[own], other) / t for other in h]
         negatives = [s for s, other in zip(score, y, strict=True) if other != own]
-        whole.append(log_sum(score) - score[i])
-        negatives_only.append(log_sum(negatives) - score[i] if negatives else 0.0)
+        of_all.append(log_sum(score) - score[i])
+        of_negatives.append(log_sum(negatives) - score[i] if negatives else 0.0)
     features, labels = tensors(h, y)
     w = torch.tensor(weight, dtype=torch.float64)
-    assert ntce(features, w, labels, t).tolist() == near(whole, 1e-7)
-    assert nonl(features, w, labels, t).tolist() == near(negatives_only, 1e-7)
+    assert ntce(features, w, labels, t).tolist() == near(of_all, 1e-7)
+    assert nonl(features, w, labels, t).tolist() == near(of_negatives, 1e-7)
 
 
-@pytest.mark.parametrize(("num_classes", "rows_made"), [(3, 3), (50, 8)])
-def test_losses_over_the_batch_never_make_more_scores_than_samples_squared(num_classes: int, rows_made: int) -> None:
+@pytest.mark.parametrize(("num_classes", "num_rows"), [(3, 3), (50, 8)])
+def test_losses_over_the_batch_never_make_more_scores_than_samples_squared(num_classes: int, num_rows: int) -> None:
     shapes: list[tuple[int, ...]] = []
 
     class Notes(TorchDispatchMode):
@@ -274,7 +274,7 @@ def test_losses_over_the_batch_never_make_more_scores_than_samples_squared(num_c
     with Notes():
         ntce(torch.randn(8, 6), torch.randn(num_classes, 6), torch.arange(8) % 3)
         nonl(torch.randn(8, 6), torch.randn(num_classes, 6), torch.arange(8) % 3)
-    assert shapes == [(rows_made, 8)] * 2
+    assert shapes == [(num_rows, 8)] * 2
 
 
 @pytest.mark.parametrize("cls", [NTCELoss, NONLLoss])
@@ -331,8 +331,8 @@ def test_dot_regression_over_classes_is_what_the_released_code_computes(
             return torch.tensor([c * length for c in cosines], dtype=torch.float64)
 
     loss = DotRegressionLoss(feature_norm=length, mean_over="classes")
-    found = loss.compute(Given(), batch_of(torch.tensor(y)))  # type: ignore[arg-type]
-    assert float(found) == pytest.approx(sum(released) / len(released), rel=1e-9, abs=1e-12)
+    result = loss.compute(Given(), batch_of(torch.tensor(y)))  # type: ignore[arg-type]
+    assert float(result) == pytest.approx(sum(released) / len(released), rel=1e-9, abs=1e-12)
 
 
 def test_class_mean_leaves_absent_classes_out() -> None:
@@ -351,9 +351,11 @@ SOFT, HARD = torch.full((2, K), 1 / K), torch.zeros(2).long()
     "free", [smoothed_cross_entropy, focal_loss, binary_cross_entropy, mean_squared, label_relaxation, logit_norm]
 )
 def test_soft_labels_and_other_shapes_are_refused(free: object) -> None:
-    with pytest.raises(TypeError, match=r"labels must be class indices .* for soft labels, mix the losses"):
+    with pytest.raises(
+        TypeError, match=r"labels must be integer class indices \(N,\), got torch.float32 of shape \(2, 4\)"
+    ):
         free(torch.zeros(2, K), SOFT)  # type: ignore[operator]
-    with pytest.raises(ValueError, match=r"logits must have the shape \(2, K\) to fit the labels, got \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"labels must have the shape \(3,\), one for each sample, got \(2,\)"):
         free(torch.zeros(3, K), HARD)  # type: ignore[operator]
 
 
@@ -365,19 +367,19 @@ def test_labels_of_the_batch_losses_are_checked_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "told"),
+    ("build", "message"),
     [
         (lambda: CrossEntropyLoss(-0.1), r"label_smoothing must lie in \[0, 1\), got -0.1"),
         (lambda: CrossEntropyLoss(ClassWiseSmoothing()), "class-wise smoothing needs class_counts"),
         (lambda: ClassWiseSmoothing(0.1, 0.2), "0 <= tail <= head < 1, got head=0.1, tail=0.2"),
         (lambda: ClassWiseSmoothing(1.0, 0.2), "head < 1"),
         (lambda: ClassWiseSmoothing(shape="steep"), "'linear', 'concave' or 'convex', got 'steep'"),  # type: ignore[arg-type]
-        (lambda: FocalLoss(-1.0), "gamma must be a number from 0 .* got -1.0"),
+        (lambda: FocalLoss(-1.0), "gamma must be finite and not negative, got -1.0"),
         (lambda: FocalLoss(math.nan), "gamma must be"),
         (lambda: BinaryCrossEntropyLoss(1), "at least 2 classes, got 1"),
         (lambda: MeanSquaredLoss(kappa=0.0), "kappa must be positive and finite, got 0.0"),
         (lambda: MeanSquaredLoss(target=-1.0), "target must be positive and finite, got -1.0"),
-        (lambda: LabelRelaxationLoss(0.0), r"alpha must lie in \(0, 1\), got 0.0: for alpha = 0 take CrossEntropy"),
+        (lambda: LabelRelaxationLoss(0.0), r"alpha must lie in \(0, 1\), got 0.0. For alpha = 0 use CrossEntropyLoss"),
         (lambda: LabelRelaxationLoss(1.0), r"alpha must lie in \(0, 1\)"),
         (lambda: LogitNormLoss(0.0), "temperature must be positive and finite, got 0.0"),
         (lambda: NTCELoss(-0.1), "temperature must be positive and finite, got -0.1"),
@@ -385,8 +387,8 @@ def test_labels_of_the_batch_losses_are_checked_too() -> None:
         (lambda: DotRegressionLoss(mean_over="batches"), "'samples' or 'classes', got 'batches'"),  # type: ignore[arg-type]
     ],
 )
-def test_bad_arguments(build: object, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_bad_arguments(build: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         build()  # type: ignore[operator]
 
 

@@ -103,13 +103,13 @@ def reference_entropy(rows: Rows, eps: float) -> float:
 def reference_logdet(rows: Rows, scale: float) -> float:
     """log det(I + scale Z^T Z) by elimination."""
     m = [[float(i == j) + scale * sum(r[i] * r[j] for r in rows) for j in range(D)] for i in range(D)]
-    found = 0.0
+    result = 0.0
     for i in range(D):
-        found += math.log(m[i][i])
+        result += math.log(m[i][i])
         for j in range(i + 1, D):
             factor = m[j][i] / m[i][i]
             m[j] = [a - factor * b for a, b in zip(m[j], m[i], strict=True)]
-    return found
+    return result
 
 
 def reference_gain(rows: Rows, labels: list[int], distortion: float) -> float:
@@ -153,20 +153,20 @@ def test_regularizers_of_class_centers(batches: list[tuple[Rows, list[int]]], mo
         loss = cls(D, K, momentum).double()
         for h, y in batches[:-1]:
             value(loss, h, y)
-        found = value(loss, rows, labels, linear)
-        assert loss.centers.seen.tolist() == [k in centers for k in range(K)]
+        result = value(loss, rows, labels, linear)
+        assert loss.centers.initialized.tolist() == [k in centers for k in range(K)]
         for k, center in centers.items():
             assert loss.centers.means[k].tolist() == pytest.approx(center, abs=1e-9)
         if cls is ClassCompactnessLoss:
-            assert found == pytest.approx(reference_compactness(rows, labels, centers), abs=1e-9)
+            assert result == pytest.approx(reference_compactness(rows, labels, centers), abs=1e-9)
         elif len(centers) < 2:
-            assert found == 0.0
+            assert result == 0.0
         elif min(norm(minus(c, mean(list(centers.values())))) for c in centers.values()) > 1e-3:
             if cls is ClassAlignmentLoss:
                 weight = linear.weight.tolist()
-                assert found == pytest.approx(reference_alignment(weight, centers), abs=1e-6)
+                assert result == pytest.approx(reference_alignment(weight, centers), abs=1e-6)
             elif reference_guarded(centers):
-                assert found == pytest.approx(reference_spread(centers), abs=1e-6)
+                assert result == pytest.approx(reference_spread(centers), abs=1e-6)
 
 
 def reference_guarded(centers: dict[int, list[float]]) -> bool:
@@ -211,18 +211,18 @@ def test_gradients_stay_finite_where_features_or_centers_coincide() -> None:
         CodingRateLoss(),
     ]
     for loss in losses:
-        found = loss(LinearHead(D, K).outputs(h), batch_of(labels))
-        (gradient,) = torch.autograd.grad(found, h)
-        assert torch.isfinite(found)
+        result = loss(LinearHead(D, K).outputs(h), batch_of(labels))
+        (gradient,) = torch.autograd.grad(result, h)
+        assert torch.isfinite(result)
         assert torch.isfinite(gradient).all(), loss
 
 
 def test_the_angle_has_a_slope_where_centers_lie_on_a_line() -> None:
     """Directions that agree have a cosine of 1, where the arc cosine alone has a gradient without bound."""
     centers = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-2.0, 0.0]], requires_grad=True)
-    found = class_spread(centers, torch.ones(3, dtype=torch.bool))
-    (gradient,) = torch.autograd.grad(found, centers)
-    assert found.item() == pytest.approx(-math.pi / 3, abs=5e-3)
+    result = class_spread(centers, torch.ones(3, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(result, centers)
+    assert result.item() == pytest.approx(-math.pi / 3, abs=5e-3)
     assert torch.isfinite(gradient).all()
 
 
@@ -231,10 +231,10 @@ def test_nothing_moves_in_eval_mode_and_a_class_keeps_its_center() -> None:
     first = torch.ones(1, D)
     centers(first, torch.tensor([1]))
     centers.eval()
-    found, known, counts = centers(3 * first, torch.tensor([1]))
-    assert found[1].tolist() == [2.0] * D
+    means, has_center, counts = centers(3 * first, torch.tensor([1]))
+    assert means[1].tolist() == [2.0] * D
     assert centers.means[1].tolist() == [1.0] * D
-    assert known.tolist() == [False, True, False, False]
+    assert has_center.tolist() == [False, True, False, False]
     assert counts.tolist() == [0, 1, 0, 0]
     centers.train()
     centers(9 * first, torch.tensor([0]))
@@ -243,10 +243,10 @@ def test_nothing_moves_in_eval_mode_and_a_class_keeps_its_center() -> None:
 
 def test_the_simplex_has_the_widest_angles() -> None:
     simplex = torch.eye(K, dtype=torch.float64)
-    known = torch.ones(K, dtype=torch.bool)
-    assert float(class_spread(simplex, known)) == pytest.approx(-math.acos(-1 / (K - 1)))
+    all_classes = torch.ones(K, dtype=torch.bool)
+    assert float(class_spread(simplex, all_classes)) == pytest.approx(-math.acos(-1 / (K - 1)))
     for _ in range(5):
-        assert float(class_spread(simplex + 0.2 * torch.randn(K, K, dtype=torch.float64), known)) > -math.acos(
+        assert float(class_spread(simplex + 0.2 * torch.randn(K, K, dtype=torch.float64), all_classes)) > -math.acos(
             -1 / (K - 1)
         )
 
@@ -272,12 +272,12 @@ def test_alignment_compares_behind_the_heads_own_map() -> None:
     h, y = torch.randn(8, 6), torch.arange(8) % K
     projected = ETFHead(6, K, projection=True, generator=torch.Generator().manual_seed(0))
     loss = ClassAlignmentLoss(6, K)
-    found = loss(projected.outputs(h), batch_of(y))
+    result = loss(projected.outputs(h), batch_of(y))
     means = torch.stack([h[y == k].mean(0) for k in range(K)])
     embedded = projected.embed(means).tolist()
     expected = reference_alignment(projected.weight.tolist(), dict(enumerate(embedded)))
-    assert float(found.detach()) == pytest.approx(expected, abs=1e-5)
-    torch.autograd.backward(found)
+    assert float(result.detach()) == pytest.approx(expected, abs=1e-5)
+    torch.autograd.backward(result)
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in projected.parameters())
 
 
@@ -295,13 +295,13 @@ def test_bad_arguments_and_widths() -> None:
     for cls in (ClassCompactnessLoss, ClassSpreadLoss, ClassAlignmentLoss):
         with pytest.raises(ValueError, match=r"momentum must lie in \[0, 1\), got 1"):
             cls(D, K, momentum=1.0)
-        with pytest.raises(ValueError, match="width 5 met features of width 3: build the loss with feature_dim=3"):
+        with pytest.raises(ValueError, match="for features of width 5, got width 3. Build it with feature_dim=3"):
             value(cls(5, K).double(), [[1.0] * D], [0])
     with pytest.raises(ValueError, match="eps must be positive and finite, got 0"):
         FeatureEntropyLoss(0.0)
     with pytest.raises(ValueError, match="squared_distortion must be positive and finite, got -1"):
         CodingRateLoss(-1.0)
-    with pytest.raises(ValueError, match=r"decay must not be negative, got -0\.1"):
+    with pytest.raises(ValueError, match=r"decay must be finite and not negative, got -0\.1"):
         PickAllLabelLoss(-0.1)
 
 
@@ -315,23 +315,23 @@ LOSSES = (ClassCompactnessLoss, ClassSpreadLoss, ClassAlignmentLoss)
 
 def trained(rows: slice) -> list[tuple[float, Tensor, Tensor]]:
     """Value, gradient by the features and centers of each loss, on the second of two batches."""
-    found = []
+    result = []
     for cls in LOSSES:
         loss, linear = cls(D, K).double(), head()
         loss(linear.outputs(draw(0)[0][rows]), batch_of(draw(0)[1][rows]))
         h = draw(1)[0][rows].requires_grad_()
-        made = loss(linear.outputs(h), batch_of(draw(1)[1][rows]))
-        (gradient,) = torch.autograd.grad(made, h)
-        found.append((float(made.detach()), gradient, loss.centers.means))
-    return found
+        loss_value = loss(linear.outputs(h), batch_of(draw(1)[1][rows]))
+        (gradient,) = torch.autograd.grad(loss_value, h)
+        result.append((float(loss_value.detach()), gradient, loss.centers.means))
+    return result
 
 
 def _worker(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     parts = trained(slice(rank * 5, 5 + rank * 7))  # 5 samples and 7: shares of a class differ
-    for cls, (made, gradient, centers) in zip(LOSSES, parts, strict=True):
-        np.savez(Path(folder) / f"{cls.__name__}{rank}.npz", made=made, gradient=gradient, centers=centers)
+    for cls, (loss_value, gradient, centers) in zip(LOSSES, parts, strict=True):
+        np.savez(Path(folder) / f"{cls.__name__}{rank}.npz", loss_value=loss_value, gradient=gradient, centers=centers)
     dist.destroy_process_group()
 
 
@@ -341,9 +341,9 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     mp.spawn(_worker, args=(port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
-    for cls, (made, gradient, centers) in zip(LOSSES, trained(slice(None)), strict=True):
+    for cls, (loss_value, gradient, centers) in zip(LOSSES, trained(slice(None)), strict=True):
         parts = [np.load(tmp_path / f"{cls.__name__}{rank}.npz") for rank in range(2)]
-        assert np.mean([part["made"] for part in parts]) == pytest.approx(made)
+        assert np.mean([part["loss_value"] for part in parts]) == pytest.approx(loss_value)
         np.testing.assert_allclose(np.concatenate([p["gradient"] for p in parts]) / 2, gradient, atol=1e-9)
         for part in parts:
             np.testing.assert_allclose(part["centers"], centers, atol=1e-9)
@@ -373,13 +373,13 @@ def test_orthogonal_outliers(batch: tuple[Rows, list[int]]) -> None:
     rows, labels = batch
     linear = head()
     outputs: Outputs = linear.outputs(torch.ones(len(rows), D, dtype=torch.float64))
-    with pytest.raises(ValueError, match="OrthogonalOutliers needs images of no class and got none: wrap the loader"):
+    with pytest.raises(ValueError, match="OrthogonalOutliersLoss needs outliers, .* Wrap the loader"):
         OrthogonalOutliersLoss()(outputs, batch_of(labels))
     outputs.outliers = linear.outputs(torch.tensor(rows, dtype=torch.float64))
     weight = linear.weight.tolist()
     cosines = [abs(dot(unit(r), unit(w))) for r in rows for w in weight]
-    found = OrthogonalOutliersLoss()(outputs, batch_of(labels))
-    assert float(found.detach()) == pytest.approx(sum(cosines) / len(cosines))
+    result = OrthogonalOutliersLoss()(outputs, batch_of(labels))
+    assert float(result.detach()) == pytest.approx(sum(cosines) / len(cosines))
 
 
 @given(some_rows)
@@ -388,15 +388,15 @@ def test_outlier_exposure(batch: tuple[Rows, list[int]]) -> None:
     rows, labels = batch
     linear = head()
     outputs: Outputs = linear.outputs(torch.ones(len(rows), D, dtype=torch.float64))
-    with pytest.raises(ValueError, match="OutlierExposure needs images of no class and got none: wrap the loader"):
+    with pytest.raises(ValueError, match="OutlierExposureLoss needs outliers, .* Wrap the loader"):
         OutlierExposureLoss()(outputs, batch_of(labels))
     outputs.outliers = linear.outputs(torch.tensor(rows, dtype=torch.float64))
     total = 0.0
     for z in linear(torch.tensor(rows, dtype=torch.float64)).tolist():
-        whole = sum(math.exp(x) for x in z)
-        total -= sum(math.log(math.exp(x) / whole) for x in z) / K
-    found = OutlierExposureLoss()(outputs, batch_of(labels))
-    assert float(found.detach()) == pytest.approx(total / len(rows))
+        denominator = sum(math.exp(x) for x in z)
+        total -= sum(math.log(math.exp(x) / denominator) for x in z) / K
+    result = OutlierExposureLoss()(outputs, batch_of(labels))
+    assert float(result.detach()) == pytest.approx(total / len(rows))
 
 
 def test_outlier_exposure_is_least_where_all_logits_are_the_same() -> None:
@@ -422,13 +422,13 @@ def test_outliers_come_with_every_batch_and_resume_where_they_were() -> None:
         )
         return WithOutliers(inside, outside)
 
-    whole = [batch for epoch in range(3) for batch in loader().epoch(epoch)]
+    batches = [batch for epoch in range(3) for batch in loader().epoch(epoch)]
     assert len(loader()) == 5
-    seen = torch.stack([b.outliers.flatten() for b in whole if b.outliers is not None]).mul(255).round().long()
-    assert [sorted(seen[i : i + 3].flatten().tolist()) for i in range(0, 15, 3)] == [list(range(20, 32))] * 5
-    assert seen[:3].flatten().tolist() != seen[3:6].flatten().tolist()
+    outliers = torch.stack([b.outliers.flatten() for b in batches if b.outliers is not None]).mul(255).round().long()
+    assert [sorted(outliers[i : i + 3].flatten().tolist()) for i in range(0, 15, 3)] == [list(range(20, 32))] * 5
+    assert outliers[:3].flatten().tolist() != outliers[3:6].flatten().tolist()
     rest = list(loader().epoch(1, start=3))
-    for left, right in zip(whole[8:10], rest, strict=True):
+    for left, right in zip(batches[8:10], rest, strict=True):
         assert left.outliers is not None
         assert right.outliers is not None
         assert torch.equal(left.outliers, right.outliers)
@@ -441,7 +441,7 @@ def test_training_against_outliers_sends_them_to_the_side() -> None:
     stats = {"mean": digits.mean, "std": digits.std}
     inside = Loader(digits.train, torch.arange(len(digits.train)), 64, **stats, augment=None, seed=0)
     outside = Loader(digits.transfer_train, torch.arange(len(digits.transfer_train)), 64, **stats, augment=None, seed=0)
-    found = {}
+    result = {}
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
         body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU())
@@ -455,9 +455,9 @@ def test_training_against_outliers_sends_them_to_the_side() -> None:
             @ torch.nn.functional.normalize(model.head.weight).T
         )
         accuracy = (model(batch.inputs).argmax(1) == batch.labels).float().mean()
-        found[weight] = float(cosines.abs().mean().detach())
+        result[weight] = float(cosines.abs().mean().detach())
         assert float(accuracy) > 0.9
-    assert found[1.0] < 0.75 * found[0.0]
+    assert result[1.0] < 0.75 * result[0.0]
 
 
 def test_pairs_of_digits_are_learned() -> None:
@@ -470,9 +470,9 @@ def test_pairs_of_digits_are_learned() -> None:
     left = pairs.images[:, :, 4:12, :8]
     assert not pairs.images[:, :, :4].any()
     assert not pairs.images[:, :, 12:].any()
-    whole = {image.numpy().tobytes(): int(y) for image, y in zip(digits.images, digits.labels, strict=True)}
-    assert [whole[image.numpy().tobytes()] for image in left] == pairs.labels.tolist()
-    right = [whole[image.contiguous().numpy().tobytes()] for image in pairs.images[:, :, 4:12, 8:]]
+    label_of = {image.numpy().tobytes(): int(y) for image, y in zip(digits.images, digits.labels, strict=True)}
+    assert [label_of[image.numpy().tobytes()] for image in left] == pairs.labels.tolist()
+    right = [label_of[image.contiguous().numpy().tobytes()] for image in pairs.images[:, :, 4:12, 8:]]
     assert bool(tags[torch.arange(600), torch.tensor(right)].all())
     loader = Loader(pairs, torch.arange(0, 600, 2), 50, mean=[0.3], std=[0.4], augment=None, seed=0, tags=tags)
     for batch in loader.epoch(0):

@@ -8,7 +8,7 @@ import torch
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.loss_variants import GivenLogits, batch_of, outputs_of
+from support.loss_variants import LogitsHead, batch_of, outputs_of
 from torch import Tensor, nn
 
 from nc_tools.heads import LinearHead
@@ -259,22 +259,22 @@ def test_where_the_clamp_of_early_learning_holds_no_gradient_passes() -> None:
     h, batch = torch.randn(5, K, dtype=torch.float64), batch_of(torch.arange(5) % K)
     h[0, 1] = 20.0  # p above 1 - 1e-4, and the others below 1e-4
     z = h.clone().requires_grad_()
-    (found,) = torch.autograd.grad(loss(outputs_of(z), batch), z)
+    (result,) = torch.autograd.grad(loss(outputs_of(z), batch), z)
     p = h[0].softmax(0)
     p[0] -= 1  # what is left of this sample is cross-entropy: p - e_y, over five samples
-    assert torch.allclose(found[0], p / 5, atol=1e-12)
-    assert torch.allclose(found, torch.func.grad(lambda x: loss(outputs_of(x), batch))(h), atol=1e-12)
+    assert torch.allclose(result[0], p / 5, atol=1e-12)
+    assert torch.allclose(result, torch.func.grad(lambda x: loss(outputs_of(x), batch))(h), atol=1e-12)
 
 
 def test_early_learning_takes_logits_that_are_finer_than_its_targets() -> None:
     loss, batch = EarlyLearningLoss(5, K).eval(), batch_of(torch.arange(5) % K)
     loss.targets.uniform_(0, 1 / K)
     z = torch.randn(5, K, dtype=torch.float64, requires_grad=True)
-    found = loss(outputs_of(z), batch)
+    result = loss(outputs_of(z), batch)
     fine = loss.double()(outputs_of(z), batch)
-    assert found.dtype == torch.float64
-    assert torch.equal(found, fine)
-    assert torch.equal(*(torch.autograd.grad(value, z)[0] for value in (found, fine)))
+    assert result.dtype == torch.float64
+    assert torch.equal(result, fine)
+    assert torch.equal(*(torch.autograd.grad(value, z)[0] for value in (result, fine)))
 
 
 def test_early_learning_pulls_back_from_a_label_that_contradicts_the_past() -> None:
@@ -291,7 +291,7 @@ def test_early_learning_pulls_back_from_a_label_that_contradicts_the_past() -> N
 
 
 class Noisy:
-    """Six samples of a toy set, seen in an order that depends on the epoch."""
+    """Six samples of a toy set, visited in an order that depends on the epoch."""
 
     def __len__(self) -> int:
         return 3
@@ -357,9 +357,9 @@ def test_all_processes_hold_the_same_targets(tmp_path: Path) -> None:
 
 
 def test_a_given_matrix_is_held_in_the_state() -> None:
-    known, blank = ForwardCorrectionLoss(K, T), ForwardCorrectionLoss(K)
-    blank.load_state_dict(known.state_dict())
-    assert torch.allclose(blank.transition, torch.tensor(T), atol=1e-6)
+    loss, loaded = ForwardCorrectionLoss(K, T), ForwardCorrectionLoss(K)
+    loaded.load_state_dict(loss.state_dict())
+    assert torch.allclose(loaded.transition, torch.tensor(T), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -367,8 +367,8 @@ def test_a_given_matrix_is_held_in_the_state() -> None:
     [
         (lambda: GeneralizedCrossEntropyLoss(1.5), r"q must lie in \[0, 1\]"),
         (lambda: SymmetricCrossEntropyLoss(-1.0), "must be finite and not negative"),
-        (lambda: SymmetricCrossEntropyLoss(log_zero=0.0), "log_zero stands for log 0"),
-        (lambda: NCEAndRCELoss(log_zero=4.0), "log_zero stands for log 0"),
+        (lambda: SymmetricCrossEntropyLoss(log_zero=0.0), "log_zero must be negative and finite, got 0.0"),
+        (lambda: NCEAndRCELoss(log_zero=4.0), "log_zero must be negative and finite, got 4.0"),
         (lambda: NCEAndMAELoss(beta=-1.0), "must be finite and not negative"),
         (lambda: EarlyLearningLoss(0, 3), "num_samples >= 1"),
         (lambda: EarlyLearningLoss(3, 3, momentum=1.0), "momentum"),
@@ -378,17 +378,20 @@ def test_a_given_matrix_is_held_in_the_state() -> None:
         (lambda: NCEAndMAELoss(beta=math.inf), "must be finite"),
         (lambda: BinaryCrossEntropyLoss(3, math.nan), "initial_threshold must be finite, got nan"),
         (lambda: ForwardCorrectionLoss(2, [[0.9, 0.2], [0.0, 1.0]]), "row 0 sums to 1.1"),
-        (lambda: ForwardCorrectionLoss(2, [[1.0, 0.0], [1.0, 0.0]]), r"only zeros in columns \[1\]"),
+        (
+            lambda: ForwardCorrectionLoss(2, [[1.0, 0.0], [1.0, 0.0]]),
+            r"columns \[1\] of the transition matrix are zero",
+        ),
         (lambda: ForwardCorrectionLoss(3, [[0.9, 0.1], [0.0, 1.0]]), r"must have the shape \(3, 3\)"),
         (lambda: ForwardCorrectionLoss(2, [[1.0, 0.0], [1.0]]), "must be square"),
         (lambda: ForwardCorrectionLoss(2, [[1.5, -0.5], [0.0, 1.0]]), r"probabilities in \[0, 1\]"),
     ],
 )
-def test_arguments_that_cannot_be_meant_are_refused(build, message) -> None:
+def test_bad_arguments(build, message) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 
 
-def test_head_of_logits_is_what_the_references_take_it_for() -> None:
+def test_the_logits_head_returns_its_input() -> None:
     z = torch.randn(3, K)
-    assert torch.equal(GivenLogits(K, K)(z), z)
+    assert torch.equal(LogitsHead(K, K)(z), z)

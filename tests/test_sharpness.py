@@ -252,7 +252,7 @@ def test_what_a_loss_learns_is_perturbed_and_trained_too():
 class Weighed(PerSampleLoss):
     """A loss with a value per sample that notes how it is asked."""
 
-    def per_sample(self, outputs, batch):
+    def compute_per_sample(self, outputs, batch):
         return nn.functional.cross_entropy(outputs.logits, batch.labels, reduction="none")
 
 

@@ -22,10 +22,14 @@ def check_tensors(values: Mapping[str, object]) -> None:
     """
     for name, value in values.items():
         if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}. Convert it with torch.as_tensor().")
+            raise _not_a_tensor(name, value)
 
 
-def check_labels(labels: Tensor, count: int, *, int64: bool = False) -> None:
+def _not_a_tensor(name: str, value: object) -> TypeError:
+    return TypeError(f"{name} must be a tensor, got {type(value).__name__}. Convert it with torch.as_tensor().")
+
+
+def check_labels(labels: object, count: int, *, int64: bool = False) -> None:
     """Check that the labels are one integer class index for each of ``count`` samples.
 
     Args:
@@ -45,7 +49,7 @@ def check_labels(labels: Tensor, count: int, *, int64: bool = False) -> None:
 labels pass labels.argmax(1).
     """
     if not isinstance(labels, Tensor):
-        check_tensors({"labels": labels})
+        raise _not_a_tensor("labels", labels)
     if labels.dtype != torch.int64:
         _check_dtype(labels, int64=int64)
     if labels.ndim != 1 or labels.shape[0] != count:
