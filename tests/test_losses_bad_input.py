@@ -119,11 +119,11 @@ NUMBERS: dict[str, tuple[Callable[[], object], str]] = {
     "free NONL": (lambda: nonl(X, W, Y, -1.0), "temperature must be positive and finite"),
     "progress": (
         lambda: DeferredReweightingLoss(COUNTS).set_progress(1.01),
-        r"progress must lie in \[0, 1\], .* got 1.01",
+        "progress must lie in .* got 1.01",
     ),
     "progress nan": (
         lambda: DeferredReweightingLoss(COUNTS).set_progress(math.nan),
-        r"progress must lie in \[0, 1\], .* got nan",
+        "progress must lie in .* got nan",
     ),
 }
 

@@ -351,9 +351,7 @@ SOFT, HARD = torch.full((2, K), 1 / K), torch.zeros(2).long()
     "free", [smoothed_cross_entropy, focal_loss, binary_cross_entropy, mean_squared, label_relaxation, logit_norm]
 )
 def test_soft_labels_and_other_shapes_are_refused(free: object) -> None:
-    with pytest.raises(
-        TypeError, match=r"labels must be integer class indices \(N,\), got torch.float32 of shape \(2, 4\)"
-    ):
+    with pytest.raises(TypeError, match=r"integer class indices \(N,\), got torch.float32 of shape \(2, 4\)"):
         free(torch.zeros(2, K), SOFT)  # type: ignore[operator]
     with pytest.raises(ValueError, match=r"labels must have the shape \(3,\), one for each sample, got \(2,\)"):
         free(torch.zeros(3, K), HARD)  # type: ignore[operator]

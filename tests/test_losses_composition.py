@@ -85,9 +85,11 @@ def test_epochs_in_place_of_shares_and_negative_weights_are_refused() -> None:
         LinearSchedule(0.0, 1.0, until=20)
     with pytest.raises(ValueError, match=r"LinearSchedule needs since < until, got 0\.5 and 0\.5"):
         LinearSchedule(0.0, 1.0, 0.5, 0.5)
-    with pytest.raises(ValueError, match=r"weight of CrossEntropy must be finite and not negative .* got -1.0 at prog"):
+    with pytest.raises(
+        ValueError, match=r"weight of CrossEntropy must be finite and not negative, got -1.0 at progress"
+    ):
         term(-1.0, CrossEntropyLoss())
-    with pytest.raises(ValueError, match=r"weight of push must be finite and not negative .* got -0.5 at progress 1.0"):
+    with pytest.raises(ValueError, match=r"weight of push must be finite and not negative, got -0.5 at progress 1.0"):
         term(LinearSchedule(0.0, -0.5), spec(ClassSpreadLoss), name="push")
     with pytest.raises(ValueError, match="got nan"):
         term(math.nan, CrossEntropyLoss())
@@ -129,9 +131,7 @@ def test_the_sum_is_that_of_weighted_terms_built_from_the_runs_facts(progress: f
 
 
 def test_a_missing_fact_of_an_inner_loss_is_told() -> None:
-    with pytest.raises(
-        TypeError, match="LogitAdjustedLoss needs class_counts, which neither the spec nor the run gives"
-    ):
+    with pytest.raises(TypeError, match="LogitAdjustedLoss needs class_counts"):
         SUM.build({"num_classes": K, "feature_dim": D})
 
 

@@ -149,9 +149,7 @@ def test_classes_are_means_of_the_functions_with_these_defaults() -> None:
 @pytest.mark.parametrize("cls", [SupConLoss, BalancedSupConLoss, ClassConditionalInfoNCELoss, SpreadLoss, DHELLoss])
 def test_one_view_is_refused_in_a_sentence(cls: type[LossTerm]) -> None:
     batch = Batch(torch.randn(3, D), torch.arange(3), torch.arange(3))
-    with pytest.raises(
-        ValueError, match=rf"{cls.__name__} needs two views of each image, but outputs.second_view is None"
-    ):
+    with pytest.raises(ValueError, match=rf"{cls.__name__} needs two views of each image, but .* is None"):
         cls()(two_view_outputs(batch.inputs.double(), None), batch)
     assert cls().views == 2
     with pytest.raises(ValueError, match="temperature must be positive and finite, got 0"):

@@ -295,7 +295,7 @@ def test_bad_arguments_and_widths() -> None:
     for cls in (ClassCompactnessLoss, ClassSpreadLoss, ClassAlignmentLoss):
         with pytest.raises(ValueError, match=r"momentum must lie in \[0, 1\), got 1"):
             cls(D, K, momentum=1.0)
-        with pytest.raises(ValueError, match="for features of width 5, got width 3. Build it with feature_dim=3"):
+        with pytest.raises(ValueError, match=r"for features of width 5, got width 3\. Build it with feature_dim=3"):
             value(cls(5, K).double(), [[1.0] * D], [0])
     with pytest.raises(ValueError, match="eps must be positive and finite, got 0"):
         FeatureEntropyLoss(0.0)
@@ -373,7 +373,7 @@ def test_orthogonal_outliers(batch: tuple[Rows, list[int]]) -> None:
     rows, labels = batch
     linear = head()
     outputs: Outputs = linear.outputs(torch.ones(len(rows), D, dtype=torch.float64))
-    with pytest.raises(ValueError, match="OrthogonalOutliersLoss needs outliers, .* Wrap the loader"):
+    with pytest.raises(ValueError, match=r"OrthogonalOutliersLoss needs outliers, .* Wrap the loader"):
         OrthogonalOutliersLoss()(outputs, batch_of(labels))
     outputs.outliers = linear.outputs(torch.tensor(rows, dtype=torch.float64))
     weight = linear.weight.tolist()
@@ -388,7 +388,7 @@ def test_outlier_exposure(batch: tuple[Rows, list[int]]) -> None:
     rows, labels = batch
     linear = head()
     outputs: Outputs = linear.outputs(torch.ones(len(rows), D, dtype=torch.float64))
-    with pytest.raises(ValueError, match="OutlierExposureLoss needs outliers, .* Wrap the loader"):
+    with pytest.raises(ValueError, match=r"OutlierExposureLoss needs outliers, .* Wrap the loader"):
         OutlierExposureLoss()(outputs, batch_of(labels))
     outputs.outliers = linear.outputs(torch.tensor(rows, dtype=torch.float64))
     total = 0.0

@@ -380,7 +380,7 @@ def test_a_given_matrix_is_held_in_the_state() -> None:
         (lambda: ForwardCorrectionLoss(2, [[0.9, 0.2], [0.0, 1.0]]), "row 0 sums to 1.1"),
         (
             lambda: ForwardCorrectionLoss(2, [[1.0, 0.0], [1.0, 0.0]]),
-            r"columns \[1\] of the transition matrix are zero",
+            r"columns \[1\] of the transition",
         ),
         (lambda: ForwardCorrectionLoss(3, [[0.9, 0.1], [0.0, 1.0]]), r"must have the shape \(3, 3\)"),
         (lambda: ForwardCorrectionLoss(2, [[1.0, 0.0], [1.0]]), "must be square"),

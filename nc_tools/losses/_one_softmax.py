@@ -13,10 +13,6 @@ from nc_tools._support.tracing import traced
 from nc_tools.losses.logit_loss import LogitLoss
 
 Reduction = Literal["none", "mean"]
-# nll (N, 1) to the value and its slope, both (N, 1)
-Formula = Callable[[Tensor], tuple[Tensor, Tensor]]
-# nll and margin (N, 1) to the value, its slope in the nll and its slope in the margin
-MarginFormula = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 class OneSoftmaxLoss(LogitLoss):
@@ -35,63 +31,42 @@ class OneSoftmaxLoss(LogitLoss):
         return of_nll(logits, labels, self.formula, "mean")
 
 
-def of_nll(logits: Tensor, labels: Tensor, formula: Formula, reduction: Reduction = "none") -> Tensor:
+def of_nll(
+    logits: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: Reduction = "none", *, arity: int = 1
+) -> Tensor:
     """Return f of each sample's negative log-likelihood -log p_y, p = softmax(z), or the mean of f.
 
     The gradient is f'(-log p_y) (p - e_y): one softmax gives value and gradient, where autograd would go back through
     every small step of f and through a second softmax.
 
-    Args:
-        logits: (N, K), float32 or float64.
-        labels: (N,), int64. Not checked here.
-        formula: From nll (N, 1), at least 0, to f and f'. Made of torch operations, none of them in place.
-        reduction: "none" or "mean".
-
-    Returns:
-        (N,), or a scalar.
-
-    Example:
-        >>> of_nll(torch.zeros(1, 4), torch.tensor([2]), lambda nll: (nll.square(), 2 * nll)).sqrt()  # log 4
-        tensor([1.3863])
-    """
-    return _apply(logits, labels, formula, 1, reduction)
-
-
-def of_nll_and_margin(logits: Tensor, labels: Tensor, formula: MarginFormula, reduction: Reduction = "none") -> Tensor:
-    """Return f(nll, m) of each sample's nll = -log p_y and margin m = z_y - mean_k z_k, or the mean of f.
-
-    The two give sum_k -log p_k = K (nll + m). The gradient is f_nll (p - e_y) + f_m (e_y - 1 / K).
+    With ``arity=2`` f also takes the margin m = z_y - mean_k z_k of the label's logit, which is one more pass over the
+    logits. The two give sum_k -log p_k = K (nll + m). The gradient is f_nll (p - e_y) + f_m (e_y - 1 / K).
 
     Args:
         logits: (N, K), float32 or float64.
         labels: (N,), int64. Not checked here.
-        formula: From nll and margin (N, 1) to f, f_nll and f_m. Made of torch operations, none of them in place.
+        formula: From nll (N, 1), at least 0, to f and f'. With ``arity=2``: from nll and margin to f, f_nll and f_m.
+            Made of torch operations, none of them in place.
         reduction: "none" or "mean".
+        arity: 1 or 2.
 
     Returns:
         (N,), or a scalar.
 
     Example:
         >>> z, y = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
-        >>> of_nll_and_margin(z, y, lambda nll, m: (m, torch.zeros_like(nll), torch.ones_like(m)))
+        >>> of_nll(torch.zeros(1, 4), torch.tensor([2]), lambda nll: (nll.square(), 2 * nll)).sqrt()  # log 4
+        tensor([1.3863])
+        >>> of_nll(z, y, lambda nll, m: (m, torch.zeros_like(nll), torch.ones_like(m)), arity=2)
         tensor([1.])
     """
-    return _apply(logits, labels, formula, 2, reduction)
-
-
-# The arity of a formula says whether it takes nll and margin, or nll alone.
-def _apply(
-    z: Tensor, labels: Tensor, formula: Callable[..., Any], arity: Literal[1, 2], reduction: Reduction
-) -> Tensor:
     if traced():
-        return _stepwise(z, labels, formula, arity, reduction)
-    value: Tensor = _OneSoftmax.apply(z, labels, formula, arity, reduction)
+        return _stepwise(logits, labels, formula, reduction, arity)
+    value: Tensor = _OneSoftmax.apply(logits, labels, formula, reduction, arity)
     return value
 
 
-def _stepwise(
-    z: Tensor, labels: Tensor, formula: Callable[..., Any], arity: Literal[1, 2], reduction: Reduction
-) -> Tensor:
+def _stepwise(z: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: Reduction, arity: int) -> Tensor:
     """Return the same through autograd."""
     nll = nn.functional.cross_entropy(z, labels, reduction="none").unsqueeze(1)
     if arity == 2:
@@ -104,20 +79,20 @@ def _stepwise(
 class _OneSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, labels: Tensor, formula: Callable[..., Any], arity: Literal[1, 2], reduction: Reduction
+        ctx: Any, z: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: Reduction, arity: int
     ) -> Tensor:
         p, own = z.softmax(1), labels.unsqueeze(1)
         own_logit = z.gather(1, own)
         # -log p_y by way of the largest probability, which is at least 1 / K and so never underflows.
         nll = z.amax(1, keepdim=True).sub_(own_logit).sub_(p.amax(1, keepdim=True).log_())
         value: Tensor
-        if arity == 2:  # one more pass over the logits
+        if arity == 2:
             value, by_nll, by_margin = formula(nll, own_logit.sub_(z.mean(1, keepdim=True)))
         else:
             value, by_nll = formula(nll)
             by_margin = None
         ctx.save_for_backward(z, labels, p, by_nll, by_margin)
-        ctx.options = formula, arity, reduction
+        ctx.options = formula, reduction, arity
         return value.mean() if reduction == "mean" else value.squeeze(1)
 
     @staticmethod
@@ -126,7 +101,7 @@ class _OneSoftmax(torch.autograd.Function):
         if torch.is_grad_enabled():  # for second derivatives: what is saved does not depend on z
             value = _stepwise(z, labels, *ctx.options)
             return *torch.autograd.grad(value, z, grad, create_graph=True), None, None, None, None
-        share = grad / len(p) if ctx.options[-1] == "mean" else grad.unsqueeze(1)
+        share = grad / len(p) if ctx.options[1] == "mean" else grad.unsqueeze(1)
         slope = by_nll * share
         back = p * slope
         at_own = slope.neg_()

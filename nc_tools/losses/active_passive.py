@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nc_tools.losses._arguments import check_log_zero, check_weights
 from nc_tools.losses._logits import checked_logits
-from nc_tools.losses._one_softmax import Reduction, of_nll, of_nll_and_margin
+from nc_tools.losses._one_softmax import Reduction, of_nll
 from nc_tools.losses.logit_loss import LogitLoss
 from nc_tools.losses.symmetric_cross_entropy import reverse_cross_entropy, reverse_of
 
@@ -35,7 +35,7 @@ def normalized_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         [0.25]
     """
     z = checked_logits(logits, labels)
-    return of_nll_and_margin(z, labels, partial(_normalized, num_classes=z.shape[1]))
+    return of_nll(z, labels, partial(_normalized, num_classes=z.shape[1]), arity=2)
 
 
 def _normalized(nll: Tensor, margin: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,7 +115,7 @@ class _NormalizedAndReverse(ActivePassiveLoss):
         return self._from_one_softmax(logits, labels, "mean")
 
     def _from_one_softmax(self, logits: Tensor, labels: Tensor, reduction: Reduction) -> Tensor:
-        return of_nll_and_margin(logits, labels, partial(self._formula, logits.shape[1]), reduction)
+        return of_nll(logits, labels, partial(self._formula, logits.shape[1]), reduction, arity=2)
 
     def _formula(self, num_classes: int, nll: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         active, by_nll, by_margin = _normalized(nll, margin, num_classes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nc_tools.losses._one_softmax import Reduction
 from nc_tools.losses.logit_loss import LogitLoss
 
 
@@ -27,12 +26,8 @@ class BackgroundCrossEntropyLoss(LogitLoss):
 
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each sample (N,)."""
-        return _with_background(logits, labels, "none")
+        return nn.functional.cross_entropy(nn.functional.pad(logits, (0, 1)), labels, reduction="none")
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over the batch."""
-        return _with_background(logits, labels, "mean")
-
-
-def _with_background(logits: Tensor, labels: Tensor, reduction: Reduction) -> Tensor:
-    return nn.functional.cross_entropy(nn.functional.pad(logits, (0, 1)), labels, reduction=reduction)
+        return nn.functional.cross_entropy(nn.functional.pad(logits, (0, 1)), labels)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nc_tools.losses._class_counts import check_width, checked_counts
 from nc_tools.losses._logits import checked_logits
-from nc_tools.losses._one_softmax import Reduction, of_nll_and_margin
+from nc_tools.losses._one_softmax import Reduction, of_nll
 from nc_tools.losses.logit_loss import LogitLoss
 
 
@@ -94,7 +94,7 @@ def _smoothed(z: Tensor, labels: Tensor, smoothing: float | Tensor, reduction: R
         return nn.functional.cross_entropy(z, labels, reduction=reduction)
     else:
         strength = smoothing
-    return of_nll_and_margin(z, labels, partial(_smoothing_formula, strength), reduction)
+    return of_nll(z, labels, partial(_smoothing_formula, strength), reduction, arity=2)
 
 
 def _smoothing_formula(strength: float | Tensor, nll: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,16 +142,19 @@ class CrossEntropyLoss(LogitLoss):
 
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each sample (N,)."""
-        return _smoothed(logits, labels, self._strength(), "none")
+        return self._cross_entropy(logits, labels, "none")
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over the batch."""
-        return _smoothed(logits, labels, self._strength(), "mean")
+        return self._cross_entropy(logits, labels, "mean")
 
-    def _strength(self) -> float | Tensor:
-        if isinstance(self.label_smoothing, ClassWiseSmoothing):
-            return cast(Tensor, self.strengths)
-        return self.label_smoothing
+    def _cross_entropy(self, logits: Tensor, labels: Tensor, reduction: Reduction) -> Tensor:
+        smoothing = self.label_smoothing
+        if isinstance(smoothing, ClassWiseSmoothing):
+            return _smoothed(logits, labels, cast(Tensor, self.strengths), reduction)
+        if smoothing == 0:
+            return nn.functional.cross_entropy(logits, labels, reduction=reduction)
+        return _smoothed(logits, labels, smoothing, reduction)
 
     def extra_repr(self) -> str:
         """Show the arguments in the loss's printout."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+import torch
 from torch import Tensor
 
 from nc_tools._support.precision import at_least_float32
@@ -23,7 +24,6 @@ class LogitLoss(PerSampleLoss):
         ...     def per_sample_from_logits(self, logits, labels):
         ...         nll = cross_entropy(logits, labels, reduction="none")
         ...         return nll + 1 - (-nll).exp()
-        >>> import torch
         >>> loss, logits, labels = PolyLoss(), torch.zeros(2, 4), torch.tensor([0, 3])
         >>> loss(logits, labels)
         tensor(2.1363)
@@ -46,4 +46,7 @@ class LogitLoss(PerSampleLoss):
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the batch."""
-        return self.from_logits(at_least_float32(outputs.logits, "logits"), batch.labels)
+        logits = outputs.logits
+        if logits.dtype != torch.float32:  # saves a call in most training steps
+            logits = at_least_float32(logits, "logits")
+        return self.from_logits(logits, batch.labels)
