@@ -1,13 +1,11 @@
-"""Losses against scalar references that import neither torch.nn.functional nor nc_tools."""
+"""The contract of every loss: gradients, precision, state, compilation."""
 
-import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support.loss_variants import (
-    COUNTS,
+    VARIANTS,
     D,
     K,
     LogitsHead,
@@ -16,119 +14,19 @@ from support.loss_variants import (
     build,
     every_loss,
     outputs_for,
-    outputs_of,
+    variant_name,
 )
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import (
-    CrossEntropyLoss,
-    DotRegressionLoss,
     EarlyLearningLoss,
-    LogitAdjustedLoss,
     LossTerm,
     PerSampleLoss,
-    adjust_logits,
-    dot_regression,
-    log_prior,
-    logit_adjusted_cross_entropy,
 )
 from nc_tools.records import Batch
 from nc_tools.spec import Spec
-
-
-def softmax_loss(logits: list[float], target: list[float]) -> float:
-    top = max(logits)
-    norm = top + math.log(sum(math.exp(z - top) for z in logits))
-    return sum(t * (norm - z) for t, z in zip(target, logits, strict=True))
-
-
-def reference_cross_entropy(logits: list[list[float]], labels: list[int], smoothing: float) -> float:
-    total = 0.0
-    for z, y in zip(logits, labels, strict=True):
-        target = [(1 - smoothing) * (k == y) + smoothing / len(z) for k in range(len(z))]
-        total += softmax_loss(z, target)
-    return total / len(labels)
-
-
-def reference_logit_adjusted(logits: list[list[float]], labels: list[int], counts: list[int], tau: float) -> float:
-    shifted = [[z + tau * math.log(n / sum(counts)) for z, n in zip(row, counts, strict=True)] for row in logits]
-    return reference_cross_entropy(shifted, labels, 0.0)
-
-
-logit_rows = st.lists(st.lists(st.floats(-30, 30), min_size=K, max_size=K), min_size=1, max_size=6)
-
-
-@given(logit_rows, st.floats(0, 0.9), st.data())
-@settings(max_examples=60, deadline=None)
-def test_cross_entropy(rows: list[list[float]], smoothing: float, data: st.DataObject) -> None:
-    labels = data.draw(st.lists(st.integers(0, K - 1), min_size=len(rows), max_size=len(rows)))
-    ours = CrossEntropyLoss(smoothing)(
-        outputs_of(torch.tensor(rows, dtype=torch.float64)), batch_of(torch.tensor(labels))
-    )
-    assert float(ours) == pytest.approx(reference_cross_entropy(rows, labels, smoothing), rel=1e-9, abs=1e-9)
-
-
-@given(logit_rows, st.floats(0, 2), st.data())
-@settings(max_examples=60, deadline=None)
-def test_logit_adjusted(rows: list[list[float]], tau: float, data: st.DataObject) -> None:
-    labels = data.draw(st.lists(st.integers(0, K - 1), min_size=len(rows), max_size=len(rows)))
-    logits, target = torch.tensor(rows, dtype=torch.float64), torch.tensor(labels)
-    expected = pytest.approx(reference_logit_adjusted(rows, labels, COUNTS, tau), rel=1e-5, abs=1e-5)
-    assert float(LogitAdjustedLoss(COUNTS, tau)(outputs_of(logits), batch_of(target))) == expected
-    assert float(logit_adjusted_cross_entropy(logits, target, COUNTS, tau)) == expected
-
-
-def test_logit_adjustment_at_one_is_balanced_softmax() -> None:
-    logits, labels = torch.randn(N, K, dtype=torch.float64), torch.arange(N) % K
-    balanced = torch.nn.functional.cross_entropy(logits + torch.tensor(COUNTS, dtype=torch.float64).log(), labels)
-    assert float(logit_adjusted_cross_entropy(logits, labels, COUNTS)) == pytest.approx(float(balanced), abs=1e-6)
-
-
-def test_post_hoc_adjustment_takes_out_the_prior_that_training_puts_in() -> None:
-    """A Bayes classifier of the training distribution, adjusted, is the Bayes classifier of the balanced one."""
-    likelihood = torch.tensor([[0.2, 0.3, 0.3, 0.2], [0.1, 0.1, 0.1, 0.7]], dtype=torch.float64)
-    prior = torch.tensor(COUNTS, dtype=torch.float64) / sum(COUNTS)
-    trained = (likelihood * prior).log()
-    adjusted = adjust_logits(trained, COUNTS).softmax(1)
-    assert torch.allclose(adjusted, likelihood / likelihood.sum(1, keepdim=True), atol=1e-6)
-    assert trained.argmax(1).tolist() == [0, 0]
-    assert adjusted.argmax(1).tolist()[1] == 3
-
-
-def test_log_prior_is_that_of_the_shares() -> None:
-    """Cross-entropy does not see a common factor; whoever reads the adjusted scores does."""
-    expected = [math.log(n / sum(COUNTS)) for n in COUNTS]
-    assert log_prior(COUNTS).tolist() == pytest.approx(expected, rel=1e-6)
-    assert adjust_logits(torch.zeros(1, K), COUNTS, tau=2.0)[0].tolist() == pytest.approx([-2 * e for e in expected])
-
-
-def test_prior_of_an_empty_class_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"classes \[1, 3\] have none"):
-        log_prior([4, 0, 2, 0])
-
-
-@given(st.floats(0.1, 5), st.floats(0.1, 5), st.floats(-30, 30))
-@settings(deadline=None)
-def test_dot_regression_formula(weight_norm: float, feature_norm: float, dot: float) -> None:
-    root = math.sqrt(weight_norm**2 * feature_norm**2)
-    expected = 1 / (2 * root) * (dot - root) ** 2
-    ours = dot_regression(torch.tensor([dot], dtype=torch.float64), weight_norm, feature_norm)
-    assert float(ours) == pytest.approx(expected, rel=1e-9)
-
-
-def test_dot_regression_of_a_head_is_half_the_squared_gap_of_cosines_and_needs_no_logits() -> None:
-    head, h, labels = ETFHead(D, K), torch.randn(N, D), torch.arange(N) % K
-    outputs = head.outputs(h)
-    value = DotRegressionLoss()(outputs, batch_of(labels))
-    assert not outputs.scored
-    total = 0.0
-    for row, y in zip(h.tolist(), labels.tolist(), strict=True):
-        w = head.frame[y].tolist()
-        cosine = sum(a * b for a, b in zip(row, w, strict=True)) / math.sqrt(sum(a * a for a in row))
-        total += 0.5 * (cosine - 1) ** 2
-    assert float(value) == pytest.approx(total / N, rel=1e-5)
 
 
 @every_loss
@@ -148,36 +46,37 @@ def test_a_loss_says_whether_it_needs_outliers(loss_spec: Spec[LossTerm]) -> Non
 @every_loss
 def test_gradcheck(loss_spec: Spec[LossTerm]) -> None:
     loss, head = build(loss_spec).double().eval(), ETFHead(D, K, scale=4.0).double()
-    labels = torch.arange(5) % K
-
-    def of_features(h: Tensor) -> Tensor:
-        return loss(outputs_for(loss, head, h), batch_of(labels))  # type: ignore[no-any-return]
-
+    batch = batch_of(torch.arange(5) % K)
     h = torch.randn(5, D, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(of_features, (h,))
+    assert torch.autograd.gradcheck(lambda x: loss(outputs_for(loss, head, x), batch), (h,))
+
+
+def of_features(loss_spec: Spec[LossTerm]) -> Callable[[Tensor], Tensor]:
+    """Return the loss as a function of five features, in float64 and eval mode."""
+    loss = build(loss_spec).double().eval()
+    head = LinearHead(D, K).double()  # unlike a frame's, its rows are not centered
+    if isinstance(loss, EarlyLearningLoss):
+        loss.targets.uniform_(0, 1 / K)
+    return lambda h: loss(outputs_for(loss, head, h), batch_of(torch.arange(5) % K))
 
 
 @every_loss
-def test_second_derivatives_and_torch_func_see_the_same_loss(loss_spec: Spec[LossTerm]) -> None:
-    loss, head = (
-        build(loss_spec).double().eval(),
-        LinearHead(D, K).double(),
-    )  # unlike a frame's, its rows are not centered
-    if isinstance(loss, EarlyLearningLoss):
-        loss.targets.uniform_(0, 1 / K)
-    labels = torch.arange(5) % K
-
-    def of_features(h: Tensor) -> Tensor:
-        return loss(outputs_for(loss, head, h), batch_of(labels))  # type: ignore[no-any-return]
-
+def test_torch_func_and_batched_gradients_see_the_same_loss(loss_spec: Spec[LossTerm]) -> None:
+    function = of_features(loss_spec)
     h = torch.randn(5, D, dtype=torch.float64, requires_grad=True)
-    (plain,) = torch.autograd.grad(of_features(h), h)
-    assert torch.allclose(torch.func.grad(of_features)(h.detach()), plain, atol=1e-10)
-    assert torch.autograd.gradgradcheck(of_features, (h,))
-    many = torch.eye(3, dtype=torch.float64)[0]  # several gradients at once, as a Jacobian asks for them
-    (batched,) = torch.autograd.grad(of_features(h), h, many, is_grads_batched=True)
+    (plain,) = torch.autograd.grad(function(h), h)
+    assert torch.allclose(torch.func.grad(function)(h.detach()), plain, atol=1e-10)
+    many = torch.eye(3, dtype=torch.float64)[0]  # several gradients at once, as for a Jacobian
+    (batched,) = torch.autograd.grad(function(h), h, many, is_grads_batched=True)
     assert torch.allclose(batched[0], plain, atol=1e-10)
     assert float(batched[1:].abs().max()) < 1e-12
+
+
+@every_loss
+@pytest.mark.slow
+def test_second_derivatives(loss_spec: Spec[LossTerm]) -> None:
+    h = torch.randn(5, D, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(of_features(loss_spec), (h,))
 
 
 @every_loss
@@ -214,11 +113,13 @@ def test_terms_sum_to_the_loss(loss_spec: Spec[LossTerm]) -> None:
     assert float(total) == pytest.approx(float(loss(outputs_for(loss, head, h), batch).detach()), rel=1e-6)
 
 
-@every_loss
+MEANS = [s for s in VARIANTS if issubclass(s.cls, PerSampleLoss) and "mean_over" not in s.arguments]
+
+
+@pytest.mark.parametrize("loss_spec", MEANS, ids=variant_name)
 def test_a_loss_of_samples_is_their_mean(loss_spec: Spec[LossTerm]) -> None:
     loss, head, h = build(loss_spec).eval(), ETFHead(D, K), torch.randn(N, D)
-    if not isinstance(loss, PerSampleLoss) or "mean_over" in loss_spec.arguments:
-        pytest.skip("not the mean of samples")
+    assert isinstance(loss, PerSampleLoss)
     batch = batch_of(torch.arange(N) % K)
     each = loss.per_sample(outputs_for(loss, head, h), batch)
     assert each.shape == (N,)
@@ -240,6 +141,7 @@ def test_state_survives_a_checkpoint_and_stays_where_nothing_is_trained(loss_spe
 
 
 @every_loss
+@pytest.mark.slow
 def test_compiles_without_a_graph_break(loss_spec: Spec[LossTerm]) -> None:
     loss, head, h = build(loss_spec).eval(), ETFHead(D, K), torch.randn(N, D)
     batch = batch_of(torch.arange(N) % K)
@@ -277,10 +179,3 @@ def test_no_step_waits_for_the_device(loss_spec: Spec[LossTerm]) -> None:
         assert mode.waits == []
         assert h.sum().item() == h.sum().item()
         assert mode.waits  # the mode does notice that a number is read
-
-
-def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="label_smoothing"):
-        CrossEntropyLoss(1.0)
-    with pytest.raises(ValueError, match="norms must be positive and finite"):
-        DotRegressionLoss(weight_norm=0.0)

@@ -60,7 +60,7 @@ def run(loss: LossTerm, labels: Tensor, samples: int = N) -> Tensor:
     ],
     ids=["soft", "float", "bool", "int32"],
 )
-def test_labels_that_are_no_class_indices(loss_spec: Spec[LossTerm], labels: Tensor, message: str) -> None:
+def test_labels_that_are_not_class_indices(loss_spec: Spec[LossTerm], labels: Tensor, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         run(build(loss_spec), labels)
 
@@ -83,7 +83,7 @@ def test_class_weights_of_other_classes(cls: type[ClassBalancedLoss], counts: li
 
 
 @pytest.mark.parametrize("counts", ["abcd", None, [[1, 2], [3]], ["a", "b"]])
-def test_counts_that_are_no_numbers(counts: object) -> None:
+def test_counts_that_are_not_numbers(counts: object) -> None:
     with pytest.raises(TypeError, match="class_counts must hold one number for each of K >= 2 classes, got"):
         LogitAdjustedLoss(counts)  # type: ignore[arg-type]
 
@@ -129,7 +129,7 @@ NUMBERS: dict[str, tuple[Callable[[], object], str]] = {
 
 
 @pytest.mark.parametrize(("make", "message"), NUMBERS.values(), ids=NUMBERS)
-def test_numbers_that_would_give_no_number(make: Callable[[], object], message: str) -> None:
+def test_bad_numbers(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -137,7 +137,7 @@ def test_numbers_that_would_give_no_number(make: Callable[[], object], message: 
 @pytest.mark.parametrize(
     "tags", [torch.ones(4, 3), torch.ones(4, 2, dtype=torch.bool), Y], ids=["float", "too few classes", "labels"]
 )
-def test_tags_that_are_no_truth_values_of_each_class(tags: Tensor) -> None:
+def test_tags_that_are_not_bool_for_each_class(tags: Tensor) -> None:
     with pytest.raises(TypeError, match=r"bool of shape \(4, 3\), got .* Pass tags > 0"):
         pick_all_label(X, tags)
 
@@ -147,7 +147,7 @@ def test_a_label_beyond_the_classes_is_not_taken_for_a_sample_without_tags() -> 
         run(PickAllLabelLoss(), torch.full((N,), K))
 
 
-def test_a_sample_without_tags_costs_nothing_and_its_neighbors_as_ever() -> None:
+def test_a_sample_without_tags_has_no_loss() -> None:
     tags = torch.tensor([[True, False, True], [False, False, False]])
     each = pick_all_label(X[:2], tags)
     assert each[1] == 0
@@ -170,7 +170,7 @@ def test_two_views_are_of_the_same_images() -> None:
         (term(1.0, CrossEntropyLoss()), "takes a sequence of terms, got WeightedTerm"),
     ],
 )
-def test_what_is_no_term_is_not_summed(terms: object, message: str) -> None:
+def test_only_terms_are_summed(terms: object, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         WeightedSumLoss(terms)  # type: ignore[arg-type]
 
@@ -180,7 +180,7 @@ def test_a_schedule_gives_numbers() -> None:
         term(lambda _: "a", CrossEntropyLoss())  # type: ignore[arg-type,return-value]
 
 
-def test_a_schedule_that_goes_wrong_half_way_is_told_when_it_does() -> None:
+def test_a_schedule_that_goes_wrong_half_way_is_refused_there() -> None:
     loss = WeightedSumLoss((term(lambda p: math.nan if 0.4 < p < 0.6 else 1.0, CrossEntropyLoss()),))
     loss.set_progress(0.3)
     with pytest.raises(ValueError, match=r"finite and not negative, got nan at progress 0\.5"):

@@ -202,7 +202,6 @@ def test_labels_are_checked_once(loss_spec: Spec[LossTerm]) -> None:
         assert checks == (len(loss.losses) if isinstance(loss, WeightedSumLoss) else 1)
 
 
-@pytest.mark.slow
 def test_a_compiled_loss_takes_logits() -> None:
     loss, z = DeferredReweightingLoss(COUNTS, loss=FocalLoss()), torch.randn(N, K)
     torch._dynamo.reset()

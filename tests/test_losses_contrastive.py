@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.scalar_math import dot, unit
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -31,15 +32,6 @@ from nc_tools.records import Batch, Outputs
 
 K, D = 3, 4
 Rows = list[list[float]]
-
-
-def unit(row: list[float]) -> list[float]:
-    norm = math.sqrt(sum(x * x for x in row))
-    return [x / norm for x in row]
-
-
-def dot(a: list[float], b: list[float]) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True))
 
 
 def reference_supcon(rows: Rows, labels: list[int], tau: float) -> list[float]:
@@ -147,7 +139,7 @@ def test_classes_are_means_of_the_functions_with_these_defaults() -> None:
 
 
 @pytest.mark.parametrize("cls", [SupConLoss, BalancedSupConLoss, ClassConditionalInfoNCELoss, SpreadLoss, DHELLoss])
-def test_one_view_is_refused_in_a_sentence(cls: type[LossTerm]) -> None:
+def test_one_view_is_refused(cls: type[LossTerm]) -> None:
     batch = Batch(torch.randn(3, D), torch.arange(3), torch.arange(3))
     with pytest.raises(ValueError, match=rf"{cls.__name__} needs two views of each image, but .* is None"):
         cls()(two_view_outputs(batch.inputs.double(), None), batch)
@@ -262,6 +254,7 @@ def test_the_peak_is_measured() -> None:
     assert 2 * 512**2 < peak_floats(512, lambda z: (z @ z.T).exp().sum()) < 6 * 512**2
 
 
+@pytest.mark.slow
 def test_supcon_never_holds_all_pairs() -> None:
     """4096 images in two views, 8192 rows: at most 2 N^2 floats with N the images, backward included."""
     count = 4096

@@ -298,7 +298,7 @@ def test_the_asymmetric_form_says_what_it_needs():
     with pytest.raises(ValueError, match="SAM-A weighs classes by their counts, and none were given"):
         fit(small(), CrossEntropyLoss(), Batches(), TrainConfig(epochs=1), optim)
     both = WeightedSumLoss([term(1.0, CrossEntropyLoss())])
-    with pytest.raises(TypeError, match="class weights need a loss with a value per sample, got WeightedSum"):
+    with pytest.raises(TypeError, match="class weights need a loss with a value for each sample, got WeightedSum"):
         fit(small(), both, Batches(), TrainConfig(epochs=1), optim, class_counts=[1, 1, 1])
 
 

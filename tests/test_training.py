@@ -263,7 +263,7 @@ def test_a_contrastive_loss_learns_from_two_views_and_refuses_one():
     fit(small(), SupConLoss(), Two(), TrainConfig(epochs=8), OptimConfig(lr=0.05),
         epoch_end=lambda _, values, __: curve.append(values["train/loss"]))  # fmt: skip
     assert curve[-1] < curve[0]
-    with pytest.raises(ValueError, match="SupCon needs two views of each image and got one"):
+    with pytest.raises(ValueError, match="SupConLoss needs two views of each image"):
         fit(small(), SupConLoss(), Batches(), TrainConfig(epochs=1), OptimConfig())
 
 

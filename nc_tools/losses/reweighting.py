@@ -58,8 +58,8 @@ class ClassBalancedLoss(LossTerm):
         self.loss = CrossEntropyLoss() if loss is None else loss.build(facts) if isinstance(loss, Spec) else loss
         if not isinstance(self.loss, PerSampleLoss):
             raise TypeError(
-                f"{type(self).__name__} needs a loss with a value for each sample, got {type(self.loss).__name__}. "
-                f"Derive it from PerSampleLoss."
+                f"class weights need a loss with a value for each sample, got {type(self.loss).__name__}. Derive it "
+                f"from PerSampleLoss."
             )
         self.beta = beta
         self.register_buffer("weight", weights, persistent=False)

@@ -1,4 +1,4 @@
-"""Losses that turn collapse up or down, several labels and outliers, against loops over scalars."""
+"""Losses that act for or against collapse, against loops over scalars."""
 
 import math
 import socket
@@ -11,9 +11,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.feature_batches import D, K, Rows, batch_of, linear_head, rows_and_labels, value_of
+from support.scalar_math import dot, norm, unit
 from torch import Tensor
 
-from nc_tools.data import DataConfig, ImageSet, Loader, WithOutliers, load_data, side_by_side
 from nc_tools.heads import CosineHead, ETFHead, LinearHead
 from nc_tools.losses import (
     ClassAlignmentLoss,
@@ -21,38 +22,14 @@ from nc_tools.losses import (
     ClassCompactnessLoss,
     ClassSpreadLoss,
     CodingRateLoss,
-    CrossEntropyLoss,
     FeatureDecayLoss,
     FeatureEntropyLoss,
     LossTerm,
-    OrthogonalOutliersLoss,
-    OutlierExposureLoss,
     PickAllLabelLoss,
-    WeightedSumLoss,
     class_spread,
     coding_rate_gain,
     feature_entropy,
-    outlier_exposure,
-    term,
 )
-from nc_tools.models.classifier import Classifier
-from nc_tools.records import Batch, Outputs
-from nc_tools.training import OptimConfig, TrainConfig, fit
-
-K, D = 4, 3
-Rows = list[list[float]]
-
-
-def norm(row: list[float]) -> float:
-    return math.sqrt(sum(x * x for x in row))
-
-
-def unit(row: list[float]) -> list[float]:
-    return [x / norm(row) for x in row]
-
-
-def dot(a: list[float], b: list[float]) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True))
 
 
 def minus(a: list[float], b: list[float]) -> list[float]:
@@ -122,38 +99,17 @@ def reference_gain(rows: Rows, labels: list[int], distortion: float) -> float:
     return gain
 
 
-number = st.floats(-2, 2).map(lambda x: round(x, 3))
-row = st.lists(number, min_size=D, max_size=D).filter(lambda r: math.hypot(*r) > 0.1)
-some_rows = st.integers(2, 8).flatmap(
-    lambda n: st.tuples(st.lists(row, min_size=n, max_size=n), st.lists(st.integers(0, K - 1), min_size=n, max_size=n))
-)
-
-
-def head(kind: type[LinearHead] = LinearHead) -> LinearHead:
-    return kind(D, K, generator=torch.Generator().manual_seed(0)).double()
-
-
-def batch_of(labels: list[int] | Tensor) -> Batch:
-    y = torch.as_tensor(labels)
-    return Batch(torch.zeros(len(y), 1), y, torch.arange(len(y)))
-
-
-def value(loss: LossTerm, rows: Rows | Tensor, labels: list[int] | Tensor, of: LinearHead | None = None) -> float:
-    h = torch.as_tensor(rows, dtype=torch.float64)
-    return float(loss((head() if of is None else of).outputs(h), batch_of(labels)).detach())
-
-
-@given(st.lists(some_rows, min_size=1, max_size=3), st.sampled_from([0.0, 0.5, 0.9]))
+@given(st.lists(rows_and_labels, min_size=1, max_size=3), st.sampled_from([0.0, 0.5, 0.9]))
 @settings(max_examples=60, deadline=None)
 def test_regularizers_of_class_centers(batches: list[tuple[Rows, list[int]]], momentum: float) -> None:
     rows, labels = batches[-1]
     centers = reference_centers(batches, momentum)
-    linear = head()
+    linear = linear_head()
     for cls in (ClassCompactnessLoss, ClassSpreadLoss, ClassAlignmentLoss):
         loss = cls(D, K, momentum).double()
         for h, y in batches[:-1]:
-            value(loss, h, y)
-        result = value(loss, rows, labels, linear)
+            value_of(loss, h, y)
+        result = value_of(loss, rows, labels, linear)
         assert loss.centers.initialized.tolist() == [k in centers for k in range(K)]
         for k, center in centers.items():
             assert loss.centers.means[k].tolist() == pytest.approx(center, abs=1e-9)
@@ -176,17 +132,19 @@ def reference_guarded(centers: dict[int, list[float]]) -> bool:
     return all(abs(dot(a, b)) < 1 - 1e-5 for i, a in enumerate(moved) for b in moved[:i])
 
 
-@given(some_rows, st.floats(0.1, 2))
+@given(rows_and_labels, st.floats(0.1, 2))
 @settings(max_examples=60, deadline=None)
 def test_regularizers_of_one_batch(batch: tuple[Rows, list[int]], distortion: float) -> None:
     rows, labels = batch
-    assert value(FeatureDecayLoss(), rows, labels) == pytest.approx(sum(norm(r) ** 2 for r in rows) / len(rows) / 2)
-    assert value(CodingRateLoss(distortion), rows, labels) == pytest.approx(
+    assert value_of(FeatureDecayLoss(), rows, labels) == pytest.approx(sum(norm(r) ** 2 for r in rows) / len(rows) / 2)
+    assert value_of(CodingRateLoss(distortion), rows, labels) == pytest.approx(
         -reference_gain(rows, labels, distortion), abs=1e-9
     )
     z = [unit(r) for r in rows]
     if min(norm(minus(a, b)) for i, a in enumerate(z) for b in z[:i]) > 1e-6:  # or it is rounding that decides
-        assert value(FeatureEntropyLoss(1e-3), rows, labels) == pytest.approx(reference_entropy(rows, 1e-3), abs=1e-5)
+        assert value_of(FeatureEntropyLoss(1e-3), rows, labels) == pytest.approx(
+            reference_entropy(rows, 1e-3), abs=1e-5
+        )
 
 
 def test_the_coding_rate_of_many_samples_takes_the_small_matrix() -> None:
@@ -196,7 +154,7 @@ def test_the_coding_rate_of_many_samples_takes_the_small_matrix() -> None:
 
 def test_the_default_of_entropy_is_that_of_public_code() -> None:
     assert FeatureEntropyLoss().eps == 1e-8
-    assert value(FeatureEntropyLoss(), [[1.0, 0.0, 0.0]] * 2, [0, 0]) == pytest.approx(-math.log(1e-8))
+    assert value_of(FeatureEntropyLoss(), [[1.0, 0.0, 0.0]] * 2, [0, 0]) == pytest.approx(-math.log(1e-8))
     assert feature_entropy(torch.ones(1, D)).tolist() == [0.0]
 
 
@@ -252,7 +210,7 @@ def test_the_simplex_has_the_widest_angles() -> None:
 
 
 @pytest.mark.parametrize("cls", [ClassSpreadLoss, ClassCompactnessLoss, FeatureEntropyLoss])
-def test_a_step_against_the_gradient_turns_the_dial(cls: type[LossTerm]) -> None:
+def test_gradient_steps_change_collapse(cls: type[LossTerm]) -> None:
     """Features alone, optimized freely: classes part, shrink, or their samples part."""
     torch.manual_seed(0)
     labels = torch.arange(24) % K
@@ -281,7 +239,7 @@ def test_alignment_compares_behind_the_heads_own_map() -> None:
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in projected.parameters())
 
 
-def test_features_before_the_heads_normalization_are_meant() -> None:
+def test_features_are_those_before_the_heads_normalization() -> None:
     h, y = torch.randn(6, D, dtype=torch.float64), torch.arange(6) % K
     for loss in (FeatureDecayLoss(), ClassCompactnessLoss(D, K)):
         cosine = CosineHead(D, K).double()
@@ -296,7 +254,7 @@ def test_bad_arguments_and_widths() -> None:
         with pytest.raises(ValueError, match=r"momentum must lie in \[0, 1\), got 1"):
             cls(D, K, momentum=1.0)
         with pytest.raises(ValueError, match=r"for features of width 5, got width 3\. Build it with feature_dim=3"):
-            value(cls(5, K).double(), [[1.0] * D], [0])
+            value_of(cls(5, K).double(), [[1.0] * D], [0])
     with pytest.raises(ValueError, match="eps must be positive and finite, got 0"):
         FeatureEntropyLoss(0.0)
     with pytest.raises(ValueError, match="squared_distortion must be positive and finite, got -1"):
@@ -317,7 +275,7 @@ def trained(rows: slice) -> list[tuple[float, Tensor, Tensor]]:
     """Value, gradient by the features and centers of each loss, on the second of two batches."""
     result = []
     for cls in LOSSES:
-        loss, linear = cls(D, K).double(), head()
+        loss, linear = cls(D, K).double(), linear_head()
         loss(linear.outputs(draw(0)[0][rows]), batch_of(draw(0)[1][rows]))
         h = draw(1)[0][rows].requires_grad_()
         loss_value = loss(linear.outputs(h), batch_of(draw(1)[1][rows]))
@@ -335,6 +293,7 @@ def _worker(rank: int, port: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """Values and gradients are averaged over processes, as DistributedDataParallel averages them."""
     with socket.socket() as probe:
@@ -347,148 +306,3 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         np.testing.assert_allclose(np.concatenate([p["gradient"] for p in parts]) / 2, gradient, atol=1e-9)
         for part in parts:
             np.testing.assert_allclose(part["centers"], centers, atol=1e-9)
-
-
-@given(some_rows, st.data(), st.floats(0, 1))
-@settings(max_examples=40, deadline=None)
-def test_pick_all_label(batch: tuple[Rows, list[int]], data: st.DataObject, decay: float) -> None:
-    rows, labels = batch
-    tags = data.draw(st.lists(st.lists(st.booleans(), min_size=K, max_size=K), min_size=len(rows), max_size=len(rows)))
-    linear = head()
-    h = torch.tensor(rows, dtype=torch.float64)
-    total = 0.0
-    for z, present, r in zip(linear(h).tolist(), tags, rows, strict=True):
-        norm_z = math.log(sum(math.exp(x) for x in z))
-        total += sum(norm_z - x for x, there in zip(z, present, strict=True) if there) + decay * norm(r) ** 2
-    tagged = Batch(h, torch.tensor(labels), torch.arange(len(rows)), tags=torch.tensor(tags))
-    assert float(PickAllLabelLoss(decay)(linear.outputs(h), tagged).detach()) == pytest.approx(
-        total / len(rows), abs=1e-9
-    )
-    assert value(PickAllLabelLoss(), rows, labels) == pytest.approx(value(CrossEntropyLoss(), rows, labels))
-
-
-@given(some_rows)
-@settings(max_examples=40, deadline=None)
-def test_orthogonal_outliers(batch: tuple[Rows, list[int]]) -> None:
-    rows, labels = batch
-    linear = head()
-    outputs: Outputs = linear.outputs(torch.ones(len(rows), D, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"OrthogonalOutliersLoss needs outliers, .* Wrap the loader"):
-        OrthogonalOutliersLoss()(outputs, batch_of(labels))
-    outputs.outliers = linear.outputs(torch.tensor(rows, dtype=torch.float64))
-    weight = linear.weight.tolist()
-    cosines = [abs(dot(unit(r), unit(w))) for r in rows for w in weight]
-    result = OrthogonalOutliersLoss()(outputs, batch_of(labels))
-    assert float(result.detach()) == pytest.approx(sum(cosines) / len(cosines))
-
-
-@given(some_rows)
-@settings(max_examples=40, deadline=None)
-def test_outlier_exposure(batch: tuple[Rows, list[int]]) -> None:
-    rows, labels = batch
-    linear = head()
-    outputs: Outputs = linear.outputs(torch.ones(len(rows), D, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"OutlierExposureLoss needs outliers, .* Wrap the loader"):
-        OutlierExposureLoss()(outputs, batch_of(labels))
-    outputs.outliers = linear.outputs(torch.tensor(rows, dtype=torch.float64))
-    total = 0.0
-    for z in linear(torch.tensor(rows, dtype=torch.float64)).tolist():
-        denominator = sum(math.exp(x) for x in z)
-        total -= sum(math.log(math.exp(x) / denominator) for x in z) / K
-    result = OutlierExposureLoss()(outputs, batch_of(labels))
-    assert float(result.detach()) == pytest.approx(total / len(rows))
-
-
-def test_outlier_exposure_is_least_where_all_logits_are_the_same() -> None:
-    logits = torch.zeros(2, K, dtype=torch.float64, requires_grad=True)
-    value = outlier_exposure(logits)
-    assert value.tolist() == pytest.approx([math.log(K)] * 2)
-    (slope,) = torch.autograd.grad(value.sum(), logits)
-    assert slope.abs().max() < 1e-12
-    assert float(outlier_exposure(logits.detach() + torch.eye(2, K, dtype=torch.float64)).min()) > math.log(K)
-    uniform = torch.full((3, K), 1 / K)
-    others = torch.randn(3, K)
-    torch.testing.assert_close(outlier_exposure(others).mean(), torch.nn.functional.cross_entropy(others, uniform))
-
-
-def test_outliers_come_with_every_batch_and_resume_where_they_were() -> None:
-    pixels = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
-    images = ImageSet(pixels, torch.arange(40) % K, tuple("abcd"), "steps")
-
-    def loader() -> WithOutliers:
-        inside, outside = (
-            Loader(images, of, 4, mean=[0.0], std=[1.0], augment=None, seed=0)
-            for of in (torch.arange(20), torch.arange(20, 32))
-        )
-        return WithOutliers(inside, outside)
-
-    batches = [batch for epoch in range(3) for batch in loader().epoch(epoch)]
-    assert len(loader()) == 5
-    outliers = torch.stack([b.outliers.flatten() for b in batches if b.outliers is not None]).mul(255).round().long()
-    assert [sorted(outliers[i : i + 3].flatten().tolist()) for i in range(0, 15, 3)] == [list(range(20, 32))] * 5
-    assert outliers[:3].flatten().tolist() != outliers[3:6].flatten().tolist()
-    rest = list(loader().epoch(1, start=3))
-    for left, right in zip(batches[8:10], rest, strict=True):
-        assert left.outliers is not None
-        assert right.outliers is not None
-        assert torch.equal(left.outliers, right.outliers)
-        assert torch.equal(left.inputs, right.inputs)
-
-
-def test_training_against_outliers_sends_them_to_the_side() -> None:
-    digits = load_data(DataConfig(held_out_classes=5))
-    assert digits.transfer_train is not None
-    stats = {"mean": digits.mean, "std": digits.std}
-    inside = Loader(digits.train, torch.arange(len(digits.train)), 64, **stats, augment=None, seed=0)
-    outside = Loader(digits.transfer_train, torch.arange(len(digits.transfer_train)), 64, **stats, augment=None, seed=0)
-    result = {}
-    for weight in (0.0, 1.0):
-        torch.manual_seed(0)
-        body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU())
-        model = Classifier(body, LinearHead(32, 5))
-        loss = WeightedSumLoss([term(1.0, CrossEntropyLoss()), term(weight, OrthogonalOutliersLoss())])
-        fit(model, loss, WithOutliers(inside, outside), TrainConfig(epochs=4), OptimConfig(lr=0.05))
-        batch = next(WithOutliers(inside, outside).epoch(9))
-        assert batch.outliers is not None
-        cosines = (
-            torch.nn.functional.normalize(model.backbone(batch.outliers))
-            @ torch.nn.functional.normalize(model.head.weight).T
-        )
-        accuracy = (model(batch.inputs).argmax(1) == batch.labels).float().mean()
-        result[weight] = float(cosines.abs().mean().detach())
-        assert float(accuracy) > 0.9
-    assert result[1.0] < 0.75 * result[0.0]
-
-
-def test_pairs_of_digits_are_learned() -> None:
-    digits = load_data(DataConfig()).train
-    pairs, tags = side_by_side(digits, 600, torch.Generator().manual_seed(0))
-    assert pairs.shape == (1, 16, 16)
-    assert tags.shape == (600, 10)
-    assert set(tags.sum(1).tolist()) == {1, 2}
-    assert bool(tags[torch.arange(600), pairs.labels].all())
-    left = pairs.images[:, :, 4:12, :8]
-    assert not pairs.images[:, :, :4].any()
-    assert not pairs.images[:, :, 12:].any()
-    label_of = {image.numpy().tobytes(): int(y) for image, y in zip(digits.images, digits.labels, strict=True)}
-    assert [label_of[image.numpy().tobytes()] for image in left] == pairs.labels.tolist()
-    right = [label_of[image.contiguous().numpy().tobytes()] for image in pairs.images[:, :, 4:12, 8:]]
-    assert bool(tags[torch.arange(600), torch.tensor(right)].all())
-    loader = Loader(pairs, torch.arange(0, 600, 2), 50, mean=[0.3], std=[0.4], augment=None, seed=0, tags=tags)
-    for batch in loader.epoch(0):
-        assert batch.tags is not None
-        assert torch.equal(batch.tags, tags[batch.index])
-    torch.manual_seed(0)
-    body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 64), torch.nn.ReLU())
-    model = Classifier(body, LinearHead(64, 10))
-    fit(model, PickAllLabelLoss(), loader, TrainConfig(epochs=30), OptimConfig(lr=0.05))
-    hits = []
-    for batch in loader.epoch(40):
-        assert batch.tags is not None
-        both = batch.tags.sum(1) == 2
-        hits += batch.tags.gather(1, model(batch.inputs).topk(2).indices)[both].all(1).tolist()
-    assert sum(hits) / len(hits) > 0.9
-    with pytest.raises(ValueError, match=r"tags must be bool with a row for each of the 600 images, got .*int64"):
-        Loader(pairs, torch.arange(6), 2, mean=[0.3], std=[0.4], augment=None, seed=0, tags=tags.long())
-    with pytest.raises(ValueError, match="count must be at least 1"):
-        side_by_side(digits, 0, torch.Generator())
