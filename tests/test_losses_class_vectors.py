@@ -157,8 +157,8 @@ def test_labels_of_the_batch_losses_are_checked_too() -> None:
 def test_dot_regression_formula(weight_norm: float, feature_norm: float, score: float) -> None:
     root = math.sqrt(weight_norm**2 * feature_norm**2)
     expected = 1 / (2 * root) * (score - root) ** 2
-    ours = dot_regression(torch.tensor([score], dtype=torch.float64), weight_norm, feature_norm)
-    assert float(ours) == pytest.approx(expected, rel=1e-9)
+    value = dot_regression(torch.tensor([score], dtype=torch.float64), weight_norm, feature_norm)
+    assert float(value) == pytest.approx(expected, rel=1e-9)
 
 
 def test_dot_regression_of_a_head_is_half_the_squared_gap_of_cosines_and_needs_no_logits() -> None:

@@ -51,8 +51,8 @@ def test_early_learning_by_sample_id_under_shuffling_and_subsets(strength, momen
         index = torch.randperm(20, generator=generator)[:size]
         z = 3 * torch.randn(size, K, generator=generator, dtype=torch.float64)
         y = torch.randint(K, (size,), generator=generator)
-        ours = loss(outputs_of(z), Batch(torch.zeros(size, 1), y, index))
-        assert float(ours) == pytest.approx(reference.step(z.tolist(), y.tolist(), index.tolist()), rel=1e-9)
+        value = loss(outputs_of(z), Batch(torch.zeros(size, 1), y, index))
+        assert float(value) == pytest.approx(reference.step(z.tolist(), y.tolist(), index.tolist()), rel=1e-9)
     assert torch.allclose(loss.targets, torch.tensor(reference.t, dtype=torch.float64), atol=1e-12)
 
 

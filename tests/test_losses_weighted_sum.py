@@ -119,13 +119,13 @@ class Holder:
 
 def test_specs_are_built_wherever_they_stand_in_an_argument() -> None:
     inner = spec(LogitAdjustedLoss)
-    kept = Box(("a", 1.0))
-    nest = {"list": [inner, 2], "tuple": (kept, Box(inner, 3)), "spec": spec(Holder, value=inner)}
+    plain_box = Box(("a", 1.0))
+    nest = {"list": [inner, 2], "tuple": (plain_box, Box(inner, 3)), "spec": spec(Holder, value=inner)}
     holder = spec(Holder, value=nest).build(FACTS)
     assert isinstance(holder.value, dict)
     (listed, two), (plain, boxed) = holder.value["list"], holder.value["tuple"]
     assert two == 2
-    assert plain is kept
+    assert plain is plain_box
     assert boxed.other == 3
     assert isinstance(holder.value["spec"], Holder)
     assert holder.value["spec"].num_classes == K

@@ -28,14 +28,14 @@ class EarlyLearningLoss(LossTerm):
         t_i <- beta t_i + (1 - beta) p_i / sum_k p_ik      (no gradient; before it is used)
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads ``batch.index``, the sample's place in
-    the whole training set. Targets are kept by it, so shuffling, subsets and resuming do not mix them up. They change
-    in training mode only. With several processes, indices and predictions are exchanged, so that all hold the same
-    targets; batches may differ in size, for which the host waits once a step.
+    the full training set. Targets are stored by this index, so shuffling, subsets and resuming do not mix them up. They
+    change in training mode only. With several processes, indices and predictions are exchanged, so that all hold the
+    same targets; batches may differ in size, for which the host waits once a step.
 
     Source: Liu et al. 2020, eq. 6 and 9 (ELR, not ELR+), with the clamp and the order of their code.
 
     Args:
-        num_samples: Size of the whole training set. A run fills it in.
+        num_samples: Size of the full training set. A run fills it in.
         num_classes: K. A run fills it in.
         strength: lambda; 3 on CIFAR-10 and 7 on CIFAR-100 in the paper.
         momentum: beta; .7 on CIFAR-10 and .9 on CIFAR-100.
