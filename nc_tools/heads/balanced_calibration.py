@@ -8,11 +8,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.precision import autocast_off
 from nc_tools.heads.etf import ETFHead
 from nc_tools.heads.head import Head
 from nc_tools.heads.linear import LinearHead
 from nc_tools.heads.scale import LearnedScale
-from nc_tools.records import autocast_off
 
 _BISECTIONS = 20
 # Range of the share: the logit of 0 or 1 would be infinite.

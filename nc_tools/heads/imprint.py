@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, check_pair, class_sums, measuring_precision
+from nc_tools._support.class_sums import class_sums
+from nc_tools._support.labels import check_features_and_labels
+from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools.heads.linear import CosineHead
 from nc_tools.heads.normalize import normalize
 from nc_tools.heads.proxy import ProxyHead
@@ -55,7 +57,7 @@ def imprint(
     """
     if num_proxies < 1:
         raise ValueError(f"imprint needs at least 1 proxy per class, got num_proxies={num_proxies}")
-    check_pair(features, labels)
+    check_features_and_labels(features, labels)
     _check_values(features, labels, num_classes)
     directions = normalize(at_least_float32(features.detach()))
     labels = labels.long().to(directions.device)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, measuring_precision
+from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools.class_moments import ClassMoments
 from nc_tools.heads.linear import LinearHead
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nc_tools._support.precision import autocast_off
 from nc_tools.geometry.hadamard import FACTOR, hadamard
 from nc_tools.geometry.random_hadamard import (
     check_structured,
@@ -19,7 +20,6 @@ from nc_tools.geometry.random_hadamard import (
 from nc_tools.heads.frame import FixedHead, read_description
 from nc_tools.heads.scale import LearnedScale
 from nc_tools.heads.vertex_order import Assignment, as_permutation
-from nc_tools.records import autocast_off
 from nc_tools.seeds import stream
 
 

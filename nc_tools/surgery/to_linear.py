@@ -10,11 +10,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.precision import autocast_off
 from nc_tools.heads.frame import FixedHead
 from nc_tools.heads.head import Head
 from nc_tools.heads.linear import CosineHead
 from nc_tools.heads.two_space import TwoSpaceHead
-from nc_tools.records import autocast_off
 from nc_tools.surgery.trace import eval_mode
 
 _ROWS = 16  # random features on which the head and the layers are compared
