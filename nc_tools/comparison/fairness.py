@@ -19,7 +19,7 @@ def flatten_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, s
     """Flatten a nested configuration to dotted names and JSON text.
 
     Example:
-        >>> flatten({"head": {"scale": 8.0}, "epochs": 3})
+        >>> flatten_settings({"head": {"scale": 8.0}, "epochs": 3})
         {'head.scale': '8.0', 'epochs': '3'}
     """
     flat: dict[str, str] = {}

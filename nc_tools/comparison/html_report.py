@@ -79,7 +79,7 @@ def comparison_html(comparison: Comparison) -> str:
     environment.filters.update(minus=_minus, p=p_text, sentence=_sentence)
     page = environment.get_template("report.html.j2")
     return page.render(
-        c=comparison, s=wording, t=summary_table, measure=metric_info, **_figures(comparison), **_facts(comparison)
+        c=comparison, s=wording, t=summary_table, metric_info=metric_info, **_figures(comparison), **_facts(comparison)
     )
 
 

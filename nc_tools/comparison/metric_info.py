@@ -14,7 +14,7 @@ PRIMARY = "test/gen/balanced_accuracy"
 
 _SPLITS = {"test": "test", "train": "train", "holdout": "hold-out", "best": "best epoch"}
 
-_GENERALizATION = {
+_GENERALIZATION = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
@@ -162,18 +162,18 @@ def metric_info(key: str) -> MetricInfo:
     """Describe a metric key; an unknown one keeps its key as its name and is not judged.
 
     Example:
-        >>> measure("test/cal/nll").reading
+        >>> metric_info("test/cal/nll").reading
         'lower is better'
-        >>> measure("test/gen/balanced_accuracy").difference(0.021)
+        >>> metric_info("test/gen/balanced_accuracy").difference(0.021)
         '+2.1'
-        >>> measure("my/own/number").label
+        >>> metric_info("my/own/number").label
         'my/own/number'
     """
     split, _, rest = key.partition("/")
     group, _, name = rest.partition("/")
     place = _SPLITS.get(split, split)
-    if group == "gen" and name in _GENERALizATION:
-        return MetricInfo(key, _placed(_GENERALizATION[name], place), "higher", "points", 1)
+    if group == "gen" and name in _GENERALIZATION:
+        return MetricInfo(key, _placed(_GENERALIZATION[name], place), "higher", "points", 1)
     if group in _CALIBRATION_GROUPS and name in _CALIBRATION:
         label = _placed(_CALIBRATION[name] + _CALIBRATION_GROUPS[group], place)
         share = name.startswith("ece")
@@ -206,7 +206,7 @@ def check_known(key: str) -> None:
         ValueError: no run records 'test/gen/balanced_acuracy'; did you mean 'test/gen/balanced_accuracy' or ...
     """
     if key.startswith("test/") and metric_info(key).label == key:
-        known = [f"test/gen/{name}" for name in _GENERALizATION]
+        known = [f"test/gen/{name}" for name in _GENERALIZATION]
         known += [f"test/{group}/{name}" for group in _CALIBRATION_GROUPS for name in _CALIBRATION]
         raise ValueError(f"no run records {key!r}; {did_you_mean(key, known)}")
 

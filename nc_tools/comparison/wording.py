@@ -119,7 +119,7 @@ def difference_text(paired: PairedDifference | None, primary: MetricInfo, unit: 
     Example:
         >>> from nc_tools.comparison.statistics import paired_difference
         >>> found = paired_difference([0.72, 0.75, 0.71], [0.70, 0.71, 0.70])
-        >>> difference_text(found, measure("test/gen/accuracy"))
+        >>> difference_text(found, metric_info("test/gen/accuracy"))
         '+2.3 [-1.5, +6.1]'
     """
     if paired is None:

@@ -36,9 +36,9 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class Forest:
-    """A whole plot: its measure, rows, the axis beneath, and the names of arms that have no difference."""
+    """A whole plot: its metric, rows, the axis beneath, and the names of arms that have no difference."""
 
-    metric_info: MetricInfo
+    metric: MetricInfo
     rows: tuple[ForestRow, ...]
     axis: Markup
     absent: tuple[str, ...]
