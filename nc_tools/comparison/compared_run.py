@@ -1,7 +1,7 @@
 """One run of a comparison, in whatever state its record is: finished, failed, still running or half written.
 
-A run without a result keeps its status and the reason, so that the report can list it: a comparison must not look better
-because it leaves out what went wrong.
+A run without a result keeps its status and the reason, so that the report can list it: without its failed runs
+a comparison would look better than it is.
 """
 
 from __future__ import annotations

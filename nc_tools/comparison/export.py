@@ -108,4 +108,3 @@ def _fields(comparison: Comparison, row: ArmMetric) -> list[Any]:
 def _family(family: Family) -> dict[str, Any]:
     tests = [{**asdict(test), "verdict": family.verdict(test)} for test in family.tests]
     return {"name": family.name, "metric": family.metric, "size": family.size, "tests": tests}
-

@@ -56,7 +56,7 @@ def join_names(names: Sequence[str]) -> str:
 
 
 def _controls(comparison: Comparison, better: Sequence[ArmTest]) -> list[str]:
-    """Compare arms that beat the baseline with the reference of the same loss: the gain may come from the loss alone."""
+    """Compare the better arms with the reference of the same loss, since their gain may come from the loss alone."""
     controls = comparison.controls
     if controls is None:
         return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from nc_tools.comparison import headline, summary_table, wording
@@ -31,7 +31,7 @@ def comparison_html(comparison: Comparison) -> str:
         **_figures(comparison),
         **_facts(comparison),
     }
-    filters = {"minus": _minus, "p": wording.p_text, "sentence": _sentence}
+    filters: dict[str, Callable[[Any], object]] = {"minus": _minus, "p": wording.p_text, "sentence": _sentence}
     return render_page("nc_tools.comparison", "report.html.j2", values, filters)
 
 

@@ -105,9 +105,7 @@ def _scaled(entry: MetricEntry, *, forest: bool) -> tuple[MetricEntry, ...]:
 
 
 def _calibration() -> tuple[MetricEntry, ...]:
-    nll = MetricEntry(
-        "*/cal/nll", "NLL", "lower", "", 3, "NLL", "negative log-likelihood on the test set", forest=True
-    )
+    nll = MetricEntry("*/cal/nll", "NLL", "lower", "", 3, "NLL", "negative log-likelihood on the test set", forest=True)
     ece = MetricEntry(
         "*/cal/ece", "ECE", "lower", "points", 1, "ECE", "expected calibration error in points", then=ECE_SCALED
     )

@@ -9,7 +9,7 @@ from nc_tools.comparison.result import Comparison
 from nc_tools.comparison.summary_table import mean_text
 
 _MEANING = (
-    "AUROC in per cent, mean over seeds; higher is better, 50 is chance. Scores are fitted on the training set, never on "
+    "AUROC in per cent, mean over seeds; higher is better, 50 is chance. Scores are fitted on the training set, not on "
     "outliers. The largest of many scores is biased upwards: choose one score beforehand"
 )
 

@@ -107,7 +107,7 @@ class Family:
 
 @dataclass(frozen=True)
 class ArmState:
-    """How complete an arm is: its finished seeds and draws, missing seeds, and runs without a result, with the reason."""
+    """How complete an arm is: finished seeds and draws, missing seeds, and the reason for each run without a result."""
 
     arm: str
     seeds: tuple[int, ...]

@@ -61,13 +61,14 @@ def mean_text(comparison: Comparison, arm: str, metric: str) -> str:
 
 def _metric_columns(comparison: Comparison) -> list[tuple[Column, tuple[str, ...]]]:
     """Return the columns of the metric table that any run has, each with the one or two keys that it shows."""
-    columns = []
+    columns: list[tuple[Column, tuple[str, ...]]] = []
     for entry in METRICS:
         if not entry.column or entry.key not in comparison.metrics or entry.key == comparison.primary.key:
             continue
         if entry.instead_of and entry.instead_of in comparison.metrics:
             continue
-        keys, heading, meaning = (entry.key,), entry.column, entry.meaning
+        keys: tuple[str, ...] = (entry.key,)
+        heading, meaning = entry.column, entry.meaning
         if entry.then in comparison.metrics:
             keys, heading = (entry.key, entry.then), f"{heading}→TS"
             meaning = f"{meaning}, before → after temperature scaling"

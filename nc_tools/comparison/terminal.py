@@ -102,7 +102,7 @@ class _Printer:
             self.text(text, style=style, indent="  ")
 
     def table(self, columns: tuple[Column, ...], rows: tuple[TableRow, ...]) -> None:
-        """Print one table if it fits, without gaps if that helps, else one for the test and one for the other metrics."""
+        """Print one table if it fits, without gaps if needed; otherwise one of the test and one of other metrics."""
         unbounded = self._console.options.update(width=1000)
         for gap in (1, 0):
             table = self._table(columns, rows, slice(None), gap)

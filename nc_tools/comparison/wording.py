@@ -11,13 +11,13 @@ from nc_tools.comparison.result import ALPHA, Comparison, Family
 from nc_tools.comparison.statistics import PairedDifference
 
 SHARES_HEADING = (
-    "variance of a single run by source (two-way random effects, method of moments). The intervals above are over seeds, "
-    "for these draws; for any draws, add the standard error of the draws in quadrature"
+    "variance of a single run by source (two-way random effects, method of moments). The intervals above are over "
+    "seeds, for these draws; for any draws, add the standard error of the draws in quadrature"
 )
 
 IMAGES_HEADING = (
-    "exact McNemar test over test images, first draw of each seed, p unadjusted. It compares two trained models, not two "
-    "recipes, and seeds are not pooled. + means that the arm is right more often, - that the baseline is"
+    "exact McNemar test over test images, first draw of each seed, p unadjusted. It compares two trained models, not "
+    "two recipes, and seeds are not pooled. + means that the arm is right more often, - that the baseline is"
 )
 
 

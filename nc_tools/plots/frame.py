@@ -12,6 +12,7 @@ from nc_tools.plots import svg
 from nc_tools.plots.axis import Axis
 
 Curve = Sequence[tuple[float, float]]
+"""Points (x, y) in the units of the data."""
 
 
 class Margins(NamedTuple):
@@ -21,6 +22,9 @@ class Margins(NamedTuple):
     right: float = 12.0
     top: float = 22.0
     bottom: float = 34.0
+
+
+DEFAULT_MARGINS = Margins()
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Frame:
     y: Axis
     width: float = 260.0
     height: float = 190.0
-    margins: Margins = Margins()
+    margins: Margins = DEFAULT_MARGINS
 
     @property
     def right(self) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def render_page(
-    package: str, template: str, values: Mapping[str, Any], filters: Mapping[str, Callable[..., object]] | None = None
+    package: str, template: str, values: Mapping[str, Any], filters: Mapping[str, Callable[[Any], object]] | None = None
 ) -> str:
     """Render a Jinja template of a package, with every value escaped.
 

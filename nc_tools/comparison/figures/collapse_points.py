@@ -76,9 +76,7 @@ def nc1_by_arm(comparison: Comparison, collapse: str) -> dict[str, dict[int, flo
     return values if len(values) >= MIN_ARMS else {}
 
 
-def curve_points(
-    comparison: Comparison, nc1: Mapping[str, Mapping[int, float]], metric: str
-) -> list[CurvePoint]:
+def curve_points(comparison: Comparison, nc1: Mapping[str, Mapping[int, float]], metric: str) -> list[CurvePoint]:
     """Pair NC1 and a metric by seed, from the least NC1 to the largest.
 
     The mean of NC1 is geometric, since its scale is logarithmic.

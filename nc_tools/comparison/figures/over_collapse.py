@@ -33,14 +33,14 @@ _WIDTH, _HEIGHT = 360.0, 260.0
 
 
 @dataclass(frozen=True)
-class CollapseRow:
+class PanelRow:
     """The panels over NC1 of one split's images."""
 
     split: str
     panels: tuple[Panel, ...]
 
 
-def over_collapse(comparison: Comparison) -> tuple[CollapseRow, ...]:
+def over_collapse(comparison: Comparison) -> tuple[PanelRow, ...]:
     """Draw a row of panels over the training set's NC1 and one over the test set's.
 
     A row needs four arms with a value: fewer make no curve. Metrics that no run has are left out.
@@ -49,7 +49,7 @@ def over_collapse(comparison: Comparison) -> tuple[CollapseRow, ...]:
     for split, name in _SPLITS.items():
         panels = _panels(comparison, f"{split}/nc/nc1_pinv")
         if panels:
-            rows.append(CollapseRow(name, tuple(panel for _, panel in panels)))
+            rows.append(PanelRow(name, tuple(panel for _, panel in panels)))
     return tuple(rows)
 
 

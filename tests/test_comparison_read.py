@@ -4,7 +4,8 @@ import math
 import pytest
 from support.comparison_records import write_json, write_output
 
-from nc_tools.comparison.read_experiment import read_compared_run, read_compared_runs, read_experiment
+from nc_tools.comparison import read_compared_runs, read_experiment
+from nc_tools.comparison.compared_run import read_compared_run
 
 
 def make_run(folder, **status):
