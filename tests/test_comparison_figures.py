@@ -87,7 +87,9 @@ def test_a_diagram_has_confidence_across_and_accuracy_upwards():
     one = np.zeros(BINS)
     count, confidence, correct = one.copy(), one.copy(), one.copy()
     count[13], confidence[13], correct[13] = 10, 9, 3
-    comparison = replace(compared(), calibration={"up": ArmReliability(Reliability(count, confidence, correct), None, 1)})
+    comparison = replace(
+        compared(), calibration={"up": ArmReliability(Reliability(count, confidence, correct), None, 1)}
+    )
     (panel,) = reliability_panels(comparison)
     assert "confidence 90 %, accuracy 30 %" in panel.drawing
     x, y = map(float, re.search(r'<circle cx="([\d.]+)" cy="([\d.]+)"', panel.drawing).groups())

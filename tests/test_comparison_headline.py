@@ -12,7 +12,9 @@ NLL = "test/cal/nll"
 
 def test_the_headline_claims_what_the_tests_found():
     one = headline(compare_runs(runs(linear=LINEAR, etf=BETTER), "linear"))
-    assert one.startswith("etf is significantly better than the baseline linear in balanced accuracy (Holm-adjusted p < .05): +5.0 points [")
+    assert one.startswith(
+        "etf is significantly better than the baseline linear in balanced accuracy (Holm-adjusted p < .05): +5.0 points ["
+    )
     assert "n = 5" in one
     none = headline(compare_runs(runs(linear=LINEAR, etf=SAME), "linear"))
     assert none.startswith("No arm is significantly better than the baseline linear")
@@ -28,7 +30,9 @@ def test_an_arm_that_wins_by_its_loss_alone_is_not_praised_for_its_head():
     experiment = Experiment(protocol={"references": {"etf_la": "linear_la"}})
     comparison = compare_runs(runs(linear=LINEAR, linear_la=BETTER, etf_la=close), "linear", experiment=experiment)
     assert comparison.controls.size == 1
-    assert "Against the reference with the same loss (linear_la), etf_la is not significantly better." in headline(comparison)
+    assert "Against the reference with the same loss (linear_la), etf_la is not significantly better." in headline(
+        comparison
+    )
 
 
 def test_a_lower_metric_turns_the_verdict():

@@ -71,12 +71,12 @@ def test_across_is_logarithmic_and_means_are_geometric_there_and_plain_upwards()
     value = {arm: sum(y for _, y in seeds) / 2 for arm, seeds in DIAL.items()}
     across = [(math.log(where[a]), means[a][0]) for a in DIAL]
     up = [(value[a], means[a][1]) for a in DIAL]
-    for pairs in (across, up):  # places are a line of what they stand for
+    for pairs in (across, up):  # positions are linear in the values
         (x0, p0), (x1, p1) = pairs[0], pairs[-1]
         slope = (p1 - p0) / (x1 - x0)
         assert all(p == pytest.approx(p0 + slope * (x - x0), abs=0.05) for x, p in pairs)
     assert means["tight"][0] < means["open_b"][0]
-    assert means["tight"][1] < means["open_b"][1]  # larger values stand higher
+    assert means["tight"][1] < means["open_b"][1]  # larger values are higher
     assert panel.caption == "most collapsed: tight 97.0; least: open_b 72.0"
 
 

@@ -22,7 +22,7 @@ def find_cautions(
     """Return every reason to read a comparison with care.
 
     Args:
-        cells: The runs that stand for each arm.
+        cells: The runs of each arm.
         baseline: The arm that the others are paired against.
         experiment: Its protocol and hyperparameter search.
         family: The tests against the baseline.
@@ -122,7 +122,7 @@ def _tuning(experiment: Experiment) -> list[Caution]:
         noted = any(arm in note.replace(":", " ").split() and "edge" in note for note in notes)
         if rate is not None and len(rates) > 1 and float(rate) in (rates[0], rates[-1]) and not noted:
             side = "lowest" if float(rate) == rates[0] else "highest"
-            text = f"the chosen rate of {arm} is the {side} of its grid (lr {rate:g}): a better rate may lie beyond it"
+            text = f"the chosen rate of {arm} is the {side} of its grid (lr {rate:g}): a rate beyond it may be better"
             cautions.append(Caution("tuning", arm, text))
     counts: dict[str, int] = {}
     for trial in trials:

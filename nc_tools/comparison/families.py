@@ -16,7 +16,7 @@ def make_family(name: str, cells: Cells, metric: str, references: Mapping[str, s
 
     Args:
         name: What the family compares, in words.
-        cells: The runs that stand for each arm.
+        cells: The runs of each arm.
         metric: The metric's key.
         references: arm -> the arm that it is paired against.
     """

@@ -63,8 +63,8 @@ class MetricEntry:
         decimals: Digits after the point; None writes three significant digits.
         column: Heading in the summary table; "" leaves the metric out of it.
         meaning: What that column shows.
-        then: Key of a second metric that the column shows after an arrow, where it was recorded.
-        instead_of: Key of a metric that takes this one's place in the summary table, where it was recorded.
+        then: Key of a second metric that the column shows after an arrow, if it was recorded.
+        instead_of: Key of a metric that takes this one's place in the summary table, if it was recorded.
         forest: Whether the report draws its differences in a forest plot beside the primary metric.
         cost: Whether the report lists it in the cost table.
         split: The split that the summary table and the forest plots show.

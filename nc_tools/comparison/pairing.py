@@ -1,4 +1,4 @@
-"""Which runs stand for an arm, and which values of two arms are pairs."""
+"""Selects the runs of each arm and pairs the values of two arms by seed."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ class Comparison:
         calibration: Reliability by arm, for arms with recorded predictions.
         cautions: Reasons why the comparison may be unfair or incomplete.
         notes: Remarks on how it was made.
-        cells: The runs that stand for each arm, arm -> (seed, draw) -> run.
+        cells: The runs that are compared, arm -> (seed, draw) -> run.
         runs: Every run of the comparison.
     """
 

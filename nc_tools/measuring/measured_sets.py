@@ -49,8 +49,8 @@ class MeasuredSets:
         mean: (C,), of the training images, in 0..1.
         std: Likewise.
         name: Name of the data in reports.
-        class_counts: Training images of each class before any limit (K,); None if no split into training images is
-            known.
+        class_counts: Training images of each class before any limit (K,); None if the folder has no
+            split.
     """
 
     sets: dict[str, tuple[Images, ...]]
@@ -99,7 +99,7 @@ def load_sets(
     if only is not None:
         sets = {only: sets[only]}
     parts = {name: [images] for name, images in sets.items()}
-    if undivided:  # put the two parts that the loader made back into one set
+    if undivided:  # put both parts back into one set
         parts = {only or "": [loaded.train, loaded.test]}
     return MeasuredSets(
         sets={name: tuple(_limit_per_class(part, per_class) for part in images) for name, images in parts.items()},

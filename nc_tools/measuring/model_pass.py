@@ -41,7 +41,7 @@ class ModelPass:
     Args:
         model: Inputs to logits (N, K).
         loader: Yields inputs and labels; see `nc_tools.measuring.loader_batches.unpack`.
-        layers: Dotted names of layers whose output is wanted besides the head's input.
+        layers: Dotted names of layers to measure besides the head's input.
         clean: True labels of the whole set (N,), or None.
         head: Dotted path of the head, or None to find it by its logits.
         pool: Turns a layer's output into features (N, D).

@@ -56,7 +56,7 @@ class Frame:
         return self.height - self.margins.bottom
 
     def point(self, x: float, y: float) -> tuple[float, float]:
-        """Return where a pair of values lies in the picture."""
+        """Return the position of a pair of values in the picture."""
         left, _, top, _ = self.margins
         return (
             left + self.x.place(x) * (self.right - left),
@@ -64,7 +64,7 @@ class Frame:
         )
 
     def points(self, curve: Curve) -> list[tuple[float, float]]:
-        """Return where the points of a curve lie in the picture."""
+        """Return the positions of the points of a curve in the picture."""
         return [self.point(x, y) for x, y in curve]
 
     def axes(

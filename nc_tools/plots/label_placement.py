@@ -25,7 +25,7 @@ _MARK_RADIUS = 4.0
 
 
 class LabelPlace(NamedTuple):
-    """Where a label is written: a point, and which end of the text lies there (an SVG text-anchor)."""
+    """Where a label is written: a point, and which end of the text is there (an SVG text-anchor)."""
 
     x: float
     y: float
@@ -82,5 +82,5 @@ def _box(place: LabelPlace, name: str) -> _Box:
 
 
 def _outside(box: _Box, area: _Box) -> float:
-    """Return five times the area of a box that lies outside: letters that are cut off cannot be read at all."""
+    """Return five times the area of a box that is outside, since letters that are cut off cannot be read."""
     return 5 * ((box.right - box.left) * (box.bottom - box.top) - box.overlap(area))

@@ -1,7 +1,7 @@
 """Accuracy, calibration, outlier detection and transfer over measured NC1.
 
 The weight of a loss term is a setting; NC1 is what it leads to. Arms with the same head, such as those of one loss term
-at several weights, are joined to a curve; an arm with another head stands beside it.
+at several weights, are joined to a curve; an arm with another head is not.
 """
 
 from __future__ import annotations
