@@ -10,11 +10,10 @@ from nc_tools.comparison.headline import headline
 NLL = "test/cal/nll"
 
 
-def test_the_headline_claims_what_the_tests_found():
+def test_the_headline_states_the_result_of_the_tests():
     one = headline(compare_runs(runs(linear=LINEAR, etf=BETTER), "linear"))
-    assert one.startswith(
-        "etf is significantly better than the baseline linear in balanced accuracy (Holm-adjusted p < .05): +5.0 points ["
-    )
+    level = "in balanced accuracy (Holm-adjusted p < .05)"
+    assert one.startswith(f"etf is significantly better than the baseline linear {level}: +5.0 points [")
     assert "n = 5" in one
     none = headline(compare_runs(runs(linear=LINEAR, etf=SAME), "linear"))
     assert none.startswith("No arm is significantly better than the baseline linear")

@@ -68,8 +68,10 @@ def test_the_table_names_each_pattern_once_and_refers_to_its_own_keys():
 
 
 def test_one_entry_puts_a_metric_into_every_part_of_the_report(monkeypatch):
-    entry = MetricEntry("*/gen/top5", "top-5 accuracy", "higher", "points", 1, "top 5", "top-5 accuracy of the test set",
-                        forest=True, cost=True)  # fmt: skip
+    entry = MetricEntry(
+        "*/gen/top5", "top-5 accuracy", "higher", "points", 1, "top 5", "top-5 accuracy of the test set",
+        forest=True, cost=True,
+    )  # fmt: skip
     for module in (metric_info, summary_table, html_report, cost_table):
         monkeypatch.setattr(module, "METRICS", (*METRICS, entry))
     metric_info.metric_info.cache_clear()

@@ -134,8 +134,11 @@ def test_arms_of_one_classifier_are_joined_where_they_are_four_and_others_stand_
     cosine, scaled = {"class": "heads.CosineHead"}, {"class": "stages.Scaling"}
     others = [*runs_of({"control": ((0.3, 0.5), (0.3, 0.6))}), *runs_of({"scaled": ((0.35, 0.5), (0.3, 0.6))})]
     linear = [replace(run, config={"head": {"class": "heads.LinearHead"}}) for run in runs_of()]
-    others = [replace(run, config={"head": cosine if run.arm == "control" else {"class": "heads.LinearHead"},
-                                "second_stage": None if run.arm == "control" else scaled}) for run in others]  # fmt: skip
+    configs = {
+        "control": {"head": cosine, "second_stage": None},
+        "scaled": {"head": {"class": "heads.LinearHead"}, "second_stage": scaled},
+    }
+    others = [replace(run, config=configs[run.arm]) for run in others]
     (panel,) = over_collapse(compare_runs(linear + others, "linear"))[0].panels
     (line,) = re.findall(r'<polyline points="([^"]+)" class="curve one"', panel.drawing)
     assert len(line.split()) == 4

@@ -100,9 +100,8 @@ def test_a_function_with_its_weights(home, birds, capsys):
     assert not list(home.rglob("*.html.*"))
 
 
-@pytest.mark.parametrize(
-    "model", [pytest.param("torchvision:mobilenet_v3_small", marks=pytest.mark.slow), "timm:test_resnet"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["torchvision:mobilenet_v3_small", "timm:test_resnet"])
 def test_a_library_model_is_as_wide_as_its_weights(model, home, birds, capsys):
     kind, name = model.split(":")
     if kind == "timm":
