@@ -98,7 +98,8 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _measure(args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from nc_tools.measuring.measure_cli import MeasureArguments, run_measure
+    from nc_tools.measuring.measure_arguments import MeasureArguments
+    from nc_tools.measuring.measure_cli import run_measure
 
     run_measure(
         MeasureArguments(**{name: value for name, value in vars(args).items() if name != "command"}),

@@ -247,7 +247,7 @@ def test_tables_hold_auroc_by_score_and_set():
     plain = [replace(run, final={"test/gen/balanced_accuracy": 0.5 + 0.1 * run.seed}) for run in runs()]
     assert outlier_tables(compare_runs(plain, "linear")) == ()
     assert "Out-of-distribution" not in markdown_text(compare_runs(plain, "linear"))
-    assert "Telling what is unknown" not in comparison_html(compare_runs(plain, "linear"))
+    assert "Out-of-distribution detection" not in comparison_html(compare_runs(plain, "linear"))
 
 
 def test_every_output_shows_them(capsys):
@@ -257,7 +257,7 @@ def test_every_output_shows_them(capsys):
     shown = capsys.readouterr().out
     assert "| etf | 81.0 | 90.0 |" in markdown
     assert "### far outliers" in markdown
-    assert "Telling what is unknown" in page
+    assert "Out-of-distribution detection" in page
     assert "<td>81.0</td><td>90.0</td>" in page
     assert "Out-of-distribution, AUROC: far outliers" in shown
     assert [line.split() for line in shown.splitlines() if "81.0" in line] == [["etf", "81.0", "90.0"]]

@@ -104,8 +104,8 @@ def test_the_recipe_trains_tells_and_resumes(tmp_path):
     out, again = tmp_path / "out", tmp_path / "again"
     shown = run_script(*flags(out))
     assert "outliers (blended): trained against by linear_oe" in shown
-    assert "outliers: linear_oe trained against images of no class (blended)" in " ".join(shown.split())
-    assert "linear_oe trained against" in (out / "report" / "comparison.md").read_text()
+    assert "outliers: linear_oe trained with outlier images (blended)" in " ".join(shown.split())
+    assert "linear_oe trained with outlier images" in (out / "report" / "comparison.md").read_text()
     shutil.copytree(out, again)
     shutil.rmtree(run_of(again, "final"))
     args = recipe_parser("ood", "", list(recipe.ARMS)).parse_args(flags(again))
@@ -164,11 +164,11 @@ def runs(exposed):
 def test_every_output_says_which_arms_know_more(capsys):
     comparison = compare_runs(runs({"oe", "across"}), "linear")
     (caution,) = (caution for caution in comparison.cautions if caution.kind == "outliers")
-    assert caution.text.startswith("oe, across trained against images of no class (blended), which the other arms")
+    assert caution.text.startswith("oe, across trained with outlier images (blended), the other arms did not.")
     render_terminal(comparison, Console(width=100, highlight=False))
     for text in (capsys.readouterr().out, markdown_text(comparison), comparison_html(comparison)):
-        assert "oe, across trained against" in " ".join(text.split())
+        assert "oe, across trained with outlier images" in " ".join(text.split())
     table = markdown_text(comparison).split("## Out-of-distribution detection")[1]
-    assert "oe, across trained against" in table.split("###")[0]
+    assert "oe, across trained with outlier images" in table.split("###")[0]
     for none in (set(), {"linear", "oe", "across"}):
         assert not [c for c in compare_runs(runs(none), "linear").cautions if c.kind == "outliers"]

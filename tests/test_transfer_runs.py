@@ -11,9 +11,9 @@ from rich.console import Console
 from support.recipe_commands import RECIPES, recipe_module
 
 from nc_tools._support.signals import StopSignal
+from nc_tools.comparison import ComparedRun, Experiment
 from nc_tools.comparison.metric_info import metric_info
-from nc_tools.comparison.read_experiment import ComparedRun, Experiment
-from nc_tools.comparison.summary_table import columns
+from nc_tools.comparison.summary_table import summary_columns
 from nc_tools.data import DataConfig, load_data
 from nc_tools.experiment import Protocol
 from nc_tools.experiment.build import facts_of
@@ -229,11 +229,11 @@ def compared(primary="transfer/probe/accuracy"):
 
 
 def test_the_table_shows_source_accuracy_beside_what_decides():
-    headings = [column.heading for column in columns(compared())]
+    headings = [column.heading for column in summary_columns(compared())]
     assert headings[1] == "transfer, linear probe↑"
     assert "bal. acc.↑" in headings
     assert "probe↑" not in headings
-    headings = [column.heading for column in columns(compared("test/gen/balanced_accuracy"))]
+    headings = [column.heading for column in summary_columns(compared("test/gen/balanced_accuracy"))]
     assert headings[1] == "bal. acc.↑"
     assert headings.count("bal. acc.↑") == 1
     assert "probe↑" in headings

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from nc_tools._support.signals import Killed, StopSignal
-from nc_tools.comparison.metric_info import check_known
+from nc_tools.comparison.metric_info import check_metric_key
 from nc_tools.experiment.build import DataFacts, build_loss, build_model, check_outliers, facts_of, open_data
 from nc_tools.experiment.evaluate.transfer_set import check_transfer
 from nc_tools.experiment.job import Job, JobResult, Kind
@@ -130,7 +130,7 @@ def _check(plan: Plan, options: Options, display: Display, stop: StopSignal) -> 
         display.reading(done, total)
 
     device = torch.device("cpu")
-    check_known(plan.protocol.primary)
+    check_metric_key(plan.protocol.primary)
     configs = {config.data for config in plan.arms.values()}
     if len(configs) != 1:
         raise ValueError("all arms of a comparison must have the same data, but they differ: make two comparisons")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # How long the last push may go without any progress before it is given up: more than one request's time limit.
 PATIENCE_SECONDS = 45.0
-SOURCE = "import sys; sys.path.append(sys.argv[1]); from nc_tools.tracking.sync_process import main; main()"
+SOURCE = "import sys; sys.path.append(sys.argv[1]); from nc_tools.tracking.sync_process import run_sync_process; run_sync_process()"
 # MLflow's own limits let one dead server hold a call for some four minutes. What the user has set is kept.
 LIMITS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",

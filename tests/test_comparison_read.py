@@ -4,7 +4,8 @@ import math
 import pytest
 from support.comparison_records import write_json, write_output
 
-from nc_tools.comparison.read_experiment import read_compared_run, read_compared_runs, read_experiment
+from nc_tools.comparison import read_compared_runs, read_experiment
+from nc_tools.comparison.compared_run import read_compared_run
 
 
 def make_run(folder, **status):
@@ -95,8 +96,8 @@ def test_a_folder_without_runs_is_refused_with_the_way_out(tmp_path):
 
 
 def test_an_experiment_that_says_nothing_has_defaults(tmp_path):
-    found = read_experiment(tmp_path)
-    assert (found.name, found.arms, found.references) == (tmp_path.name, (), {})
+    experiment = read_experiment(tmp_path)
+    assert (experiment.name, experiment.arms, experiment.references) == (tmp_path.name, (), {})
     write_json(tmp_path / "experiment.json", {"references": {"a": "b"}, "protocol": "as agreed"})
     assert read_experiment(tmp_path).references == {"a": "b"}
 

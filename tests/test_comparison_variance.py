@@ -31,47 +31,47 @@ tables = st.tuples(st.integers(2, 6), st.integers(2, 5), st.integers(0, 10_000))
 @given(tables)
 @settings(deadline=None)
 def test_shares_are_the_textbooks_mean_squares(table):
-    found = variance_shares(table)
-    assert (found.seed, found.draw, found.rest) == pytest.approx(slow(table), abs=1e-9)
-    assert ("seed" in found.clipped) == (found.seed == 0)
+    shares = variance_shares(table)
+    assert (shares.seed, shares.draw, shares.rest) == pytest.approx(slow(table), abs=1e-9)
+    assert ("seed" in shares.clipped) == (shares.seed == 0)
 
 
 def test_planted_components_are_found_again():
     generator = np.random.default_rng(1)
     seed, draw = generator.normal(0, 3, (300, 1)), generator.normal(0, 2, (1, 200))
-    found = variance_shares(seed + draw + generator.normal(0, 1, (300, 200)))
-    assert (found.seed, found.draw, found.rest) == pytest.approx((seed.var(ddof=1), draw.var(ddof=1), 1.0), rel=0.03)
-    assert found.share(found.seed) + found.share(found.draw) + found.share(found.rest) == pytest.approx(1)
+    shares = variance_shares(seed + draw + generator.normal(0, 1, (300, 200)))
+    assert (shares.seed, shares.draw, shares.rest) == pytest.approx((seed.var(ddof=1), draw.var(ddof=1), 1.0), rel=0.03)
+    assert shares.share(shares.seed) + shares.share(shares.draw) + shares.share(shares.rest) == pytest.approx(1)
 
 
 def test_the_estimate_is_unbiased_at_five_seeds_and_three_draws():
     generator = np.random.default_rng(2)
-    found = [
+    estimates = [
         variance_shares(
             generator.normal(0, 2, (5, 1)) + generator.normal(0, 3, (1, 3)) + generator.normal(0, 0.2, (5, 3))
         )
         for _ in range(3000)
     ]
-    assert np.mean([one.seed for one in found]) == pytest.approx(4, rel=0.08)
-    assert np.mean([one.draw for one in found]) == pytest.approx(9, rel=0.08)
-    assert np.mean([one.rest for one in found]) == pytest.approx(0.04, rel=0.08)
+    assert np.mean([one.seed for one in estimates]) == pytest.approx(4, rel=0.08)
+    assert np.mean([one.draw for one in estimates]) == pytest.approx(9, rel=0.08)
+    assert np.mean([one.rest for one in estimates]) == pytest.approx(0.04, rel=0.08)
 
 
 def test_a_negative_estimate_becomes_zero_and_is_named():
-    found = variance_shares([[1.0, -1.0], [-1.0, 1.0]])
-    assert (found.seed, found.draw) == (0.0, 0.0)
-    assert found.clipped == ("seed", "draw")
+    shares = variance_shares([[1.0, -1.0], [-1.0, 1.0]])
+    assert (shares.seed, shares.draw) == (0.0, 0.0)
+    assert shares.clipped == ("seed", "draw")
 
 
 def test_nothing_varies():
-    found = variance_shares([[1.0, 1.0], [1.0, 1.0]])
-    assert found.total == 0
-    assert found.share(found.seed) is None
+    shares = variance_shares([[1.0, 1.0], [1.0, 1.0]])
+    assert shares.total == 0
+    assert shares.share(shares.seed) is None
 
 
 def test_the_draws_error_falls_with_their_number():
-    found = variance_shares([[0.0, 2.0, 4.0], [0.0, 2.0, 4.0]])
-    assert found.draw_error == pytest.approx(math.sqrt(4.0 / 3))
+    shares = variance_shares([[0.0, 2.0, 4.0], [0.0, 2.0, 4.0]])
+    assert shares.draw_error == pytest.approx(math.sqrt(4.0 / 3))
 
 
 @pytest.mark.parametrize("table", [[[1.0, 2.0]], [[1.0], [2.0]], [[1.0, math.nan], [1.0, 2.0]]])
