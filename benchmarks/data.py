@@ -24,7 +24,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from nc_tools.data import Augment, ColorJitter, Cutout, DataConfig, ImageSet, Loader, RandAugment, load_data
+from nc_tools.data import (
+    Augment,
+    BatchOptions,
+    ColorJitter,
+    Cutout,
+    DataConfig,
+    ImageSet,
+    Loader,
+    RandAugment,
+    load_data,
+)
 from nc_tools.data.image_set import mean_std
 
 
@@ -130,10 +140,10 @@ def main() -> None:
     few = images.subset(torch.randperm(len(images))[: arguments.limit])
     for name in ["crop_flip", *arguments.added]:
         kind = kinds(side)[name]
-        ours = Loader(
-            images, torch.arange(len(images)), arguments.batch_size, mean=mean, std=std, augment=kind.ours, seed=0,
-            device=device,
-        )  # fmt: skip
+        options = BatchOptions(
+            batch_size=arguments.batch_size, mean=mean, std=std, augment=kind.ours, device=device
+        )
+        ours = Loader(images, torch.arange(len(images)), options)
         transform = v2.Compose(
             [
                 v2.RandomCrop(side, padding=kind.ours.padding),
