@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nc_tools.data import DataConfig, ImageSet, Loader, WithOutliers, load_data, side_by_side
+from nc_tools.data import BatchOptions, DataConfig, ImageSet, Loader, WithOutliers, load_data, side_by_side
 from nc_tools.heads import CosineHead, ETFHead, LinearHead
 from nc_tools.losses import (
     ClassAlignmentLoss,
@@ -417,7 +417,7 @@ def test_outliers_come_with_every_batch_and_resume_where_they_were() -> None:
 
     def loader() -> WithOutliers:
         inside, outside = (
-            Loader(images, of, 4, mean=[0.0], std=[1.0], augment=None, seed=0)
+            Loader(images, of, BatchOptions(batch_size=4, mean=[0.0], std=[1.0]))
             for of in (torch.arange(20), torch.arange(20, 32))
         )
         return WithOutliers(inside, outside)
@@ -438,9 +438,9 @@ def test_outliers_come_with_every_batch_and_resume_where_they_were() -> None:
 def test_training_against_outliers_sends_them_to_the_side() -> None:
     digits = load_data(DataConfig(held_out_classes=5))
     assert digits.transfer_train is not None
-    stats = {"mean": digits.mean, "std": digits.std}
-    inside = Loader(digits.train, torch.arange(len(digits.train)), 64, **stats, augment=None, seed=0)
-    outside = Loader(digits.transfer_train, torch.arange(len(digits.transfer_train)), 64, **stats, augment=None, seed=0)
+    options = BatchOptions(batch_size=64, mean=digits.mean, std=digits.std)
+    inside = Loader(digits.train, torch.arange(len(digits.train)), options)
+    outside = Loader(digits.transfer_train, torch.arange(len(digits.transfer_train)), options)
     found = {}
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
@@ -474,7 +474,7 @@ def test_pairs_of_digits_are_learned() -> None:
     assert [whole[image.numpy().tobytes()] for image in left] == pairs.labels.tolist()
     right = [whole[image.contiguous().numpy().tobytes()] for image in pairs.images[:, :, 4:12, 8:]]
     assert bool(tags[torch.arange(600), torch.tensor(right)].all())
-    loader = Loader(pairs, torch.arange(0, 600, 2), 50, mean=[0.3], std=[0.4], augment=None, seed=0, tags=tags)
+    loader = Loader(pairs, torch.arange(0, 600, 2), BatchOptions(batch_size=50, mean=[0.3], std=[0.4], tags=tags))
     for batch in loader.epoch(0):
         assert batch.tags is not None
         assert torch.equal(batch.tags, tags[batch.index])
@@ -489,6 +489,6 @@ def test_pairs_of_digits_are_learned() -> None:
         hits += batch.tags.gather(1, model(batch.inputs).topk(2).indices)[both].all(1).tolist()
     assert sum(hits) / len(hits) > 0.9
     with pytest.raises(ValueError, match=r"tags must be bool with a row for each of the 600 images, got .*int64"):
-        Loader(pairs, torch.arange(6), 2, mean=[0.3], std=[0.4], augment=None, seed=0, tags=tags.long())
-    with pytest.raises(ValueError, match="count must be at least 1"):
+        Loader(pairs, torch.arange(6), BatchOptions(batch_size=2, mean=[0.3], std=[0.4], tags=tags.long()))
+    with pytest.raises(ValueError, match="count, the number of pairs, must be at least 1, got 0"):
         side_by_side(digits, 0, torch.Generator())

@@ -51,7 +51,7 @@ def load_ood(config: DataConfig, test: Images, options: ReadOptions) -> tuple[di
             sets[name], unreadable = read_unlabeled(source, "test", exclude, test, options)
             skipped += unreadable
         if len(sets[name]) == 0:
-            raise ValueError(f"ood_{name} has no images left, of {text}: exclude fewer classes")
+            raise ValueError(f"ood_{name}={text} has no images left: exclude fewer classes")
     return sets, skipped
 
 

@@ -34,7 +34,7 @@ def load_outliers(config: DataConfig, like: Images, options: ReadOptions) -> tup
     source = parse_outlier_source(config.outliers)
     images, skipped = read_unlabeled(source, "train", config.outliers_exclude, like, options)
     if len(images) == 0:
-        raise ValueError(f"outliers has no images left, of {config.outliers}: exclude fewer classes")
+        raise ValueError(f"outliers={config.outliers} has no images left: exclude fewer classes")
     return images, skipped
 
 
