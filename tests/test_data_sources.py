@@ -269,6 +269,7 @@ def test_the_limit_of_a_container_is_read_from_its_control_group(tmp_path, monke
     assert free_memory._free_in_container() == free
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_neither_torchvision_nor_scikit_learn():
     heavy = ("torchvision", "sklearn", "pandas", "mlflow")
     code = f"import sys, nc_tools.data; print([m for m in {heavy} if m in sys.modules])"

@@ -74,9 +74,17 @@ def test_features_are_non_negative_and_the_mean_of_the_last_map(model: Any) -> N
 
 
 # Sides: resnet18 halves the map five times.
-BUILDABLE = [("conv", 3, 8, 64), ("resnet20", 1, 8, 64), ("cifar_resnet32", 3, 8, 64), ("resnet18", 3, 32, 512)]
-BUILDABLE += [("mobilenet_v3_small", 1, 32, 1024), ("googlenet", 3, 32, 1024), ("timm:resnet10t", 3, 32, 512)]
-BUILDABLE += [("resnet10t", 1, 32, 512), ("timm:resnet18", 1, 32, 512)]
+BUILDABLE = [
+    ("conv", 3, 8, 64),
+    ("resnet20", 1, 8, 64),
+    ("cifar_resnet32", 3, 8, 64),
+    ("resnet18", 3, 32, 512),
+    ("mobilenet_v3_small", 1, 32, 1024),
+    pytest.param("googlenet", 3, 32, 1024, marks=pytest.mark.slow),
+    ("timm:resnet10t", 3, 32, 512),
+    ("resnet10t", 1, 32, 512),
+    pytest.param("timm:resnet18", 1, 32, 512, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("name", "channels", "size", "width"), BUILDABLE)
@@ -134,7 +142,14 @@ def test_unknown_names_raise_with_similar_ones(name: str, nearest: str) -> None:
         build_backbone(name, in_channels=3, image_size=32)
 
 
-@pytest.mark.parametrize("name", ["vit_b_32", "inception_v3", "timm:vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("vit_b_32", marks=pytest.mark.slow),
+        pytest.param("inception_v3", marks=pytest.mark.slow),
+        "timm:vit_tiny_patch16_224",
+    ],
+)
 def test_images_of_a_size_that_a_model_does_not_accept_raise(name: str) -> None:
     with pytest.raises(
         ValueError, match=r"does not accept 3 x 24 x 24 images \(.*choose another --image-size or --model"

@@ -55,7 +55,7 @@ def batches_of(config, root, seed=0):
     return data, data.batches_for(loss, data.subsets.fit)
 
 
-@pytest.mark.parametrize("named", ["blended", "folder", "streamed"])
+@pytest.mark.parametrize("named", ["blended", "folder", pytest.param("streamed", marks=pytest.mark.slow)])
 def test_arms_stay_paired_and_only_losses_that_need_outliers_get_them(tmp_path, named):
     outliers = "blended" if named == "blended" else noise_pictures(tmp_path / "noise")
     more = {"memory_gb": 0.0} if named == "streamed" else {}

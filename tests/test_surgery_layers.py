@@ -54,13 +54,24 @@ def axes_of(model, *size):
 
 ANY_SIZE = [
     (torchvision_model, "resnet18"), (torchvision_model, "convnext_tiny"), (torchvision_model, "swin_t"),
-    (torchvision_model, "shufflenet_v2_x0_5"), (timm_model, "focalnet_tiny_srf"), (timm_model, "poolformer_s12"),
+    (torchvision_model, "shufflenet_v2_x0_5"), (timm_model, "focalnet_tiny_srf"),
 ]  # fmt: skip
 ANY_SIZE += [
     pytest.param(make, name, marks=pytest.mark.slow)
     for make, names in (
         (torchvision_model, ("swin_v2_t", "densenet121", "efficientnet_b0")),
-        (timm_model, ("convnext_tiny", "convnextv2_atto", "davit_tiny", "caformer_s18", "pvt_v2_b0", "mobilevit_s")),
+        (
+            timm_model,
+            (
+                "convnext_tiny",
+                "convnextv2_atto",
+                "davit_tiny",
+                "caformer_s18",
+                "pvt_v2_b0",
+                "mobilevit_s",
+                "poolformer_s12",
+            ),
+        ),
     )
     for name in names
 ]
@@ -84,7 +95,7 @@ def test_the_channel_axis_is_the_one_that_does_not_grow_with_the_image(make, nam
     [
         (torchvision_model, "vit_b_16", 224, ("encoder.layers.encoder_layer_3", "encoder.ln"), 2),
         (timm_model, "swin_tiny_patch4_window7_224", 224, ("layers.0", "layers.3.blocks.1", "norm"), 3),
-        (timm_model, "mixer_s16_224", 224, ("blocks.0", "blocks.7"), 2),
+        pytest.param(timm_model, "mixer_s16_224", 224, ("blocks.0", "blocks.7"), 2, marks=pytest.mark.slow),
         pytest.param(torchvision_model, "maxvit_t", 224, ("stem", "blocks.0", "blocks.3.layers.1"), 1,
                      marks=pytest.mark.slow),
     ],
@@ -97,7 +108,7 @@ def test_models_of_one_image_size(make, name, size, layers, axis):
     assert [widths[layer] for layer in layers] == [shapes[layer][axis] for layer in layers]
 
 
-@pytest.mark.parametrize("size", [(224, 224), (224, 160)])
+@pytest.mark.parametrize("size", [pytest.param((224, 224), marks=pytest.mark.slow), (224, 160)])
 def test_the_stages_of_swin_have_their_widths(size):
     model = torchvision_model("swin_t")
     widths = candidate_layers(model, torch.zeros(2, 3, *size, device="meta"))
