@@ -60,7 +60,7 @@ def test_the_training_part_is_used_and_of_a_set_without_one_all(tmp_path):
 
 def test_outliers_change_the_fingerprint_and_only_they(tmp_path):
     plain, blended = load_data(DataConfig()), load_data(DataConfig(outliers="blended"))
-    assert blended.fingerprint == plain.fingerprint  # made of what is there
+    assert blended.fingerprint == plain.fingerprint  # blended from the training images
     against = load_data(DataConfig(outliers=pictures(tmp_path / "a", {"train": 5, "test": 2})))
     assert against.fingerprint != plain.fingerprint
     assert torch.equal(against.train.images, plain.train.images)

@@ -1,4 +1,4 @@
-"""Layers of any model: which axis holds the channels, what pooling gives, and what hooks collect."""
+"""Layers of any model: the axis of the channels, pooling, and what hooks collect."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class ChannelsLast(nn.Module):
 
 
 @pytest.mark.parametrize(("height", "width"), [(7, 7), (7, 4), (5, 7)])
-def test_a_side_as_long_as_the_channels_are_many(height, width):
+def test_maps_whose_side_equals_the_number_of_channels(height, width):
     model, x = ChannelsLast(7).eval(), torch.randn(3, 3, height, width)
     pools = layer_pools(model, x[:2], ["conv", "norm", "block", "last"])
     with torch.no_grad(), captured_features(model, pools) as calls:
@@ -188,7 +188,7 @@ def test_permutations_and_reshapes_carry_the_axis(data):
         assert tracker.axis(x) == expected
 
 
-def test_the_usual_axis_holds_where_no_operation_says_more():
+def test_the_usual_axis_is_used_if_no_operation_defines_one():
     with ChannelTracker() as tracker:
         assert [tracker.axis(torch.zeros(2, *[3] * n)) for n in (1, 2, 3, 4)] == [1, 2, 1, 1]
         split = nn.functional.conv2d(torch.zeros(2, 3, 5, 4), torch.zeros(6, 3, 1, 1)).detach().view(2, 2, 3, 5, 4)
@@ -235,7 +235,7 @@ def test_candidates_run_once_and_stages_end_before_the_head():
     assert (stages[0], stages[-1]) == ("0", "30")
 
 
-def test_looking_leaves_the_model_as_it_was():
+def test_the_model_and_the_generator_are_not_changed():
     model = network().train()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     rng = torch.get_rng_state()
@@ -248,7 +248,7 @@ def test_looking_leaves_the_model_as_it_was():
     assert all(module.training and not module._forward_hooks for module in model.modules())
 
 
-def test_a_pool_of_the_users_serves_all_layers():
+def test_a_pool_of_the_user_is_used_for_all_layers():
     def first_pixel(x):
         return x[:, :, 0, 0]
 
@@ -268,7 +268,7 @@ def test_layers_that_hold_weight_matrices():
     assert backbone_blocks(nn.Flatten()) == ()
 
 
-def test_what_has_no_features_is_named():
+def test_layers_without_features_raise():
     x, shared = torch.randn(2, 3, 6, 6), nn.ReLU()
     model = nn.Sequential(nn.Flatten(), shared, nn.Linear(108, 8), shared, nn.Linear(8, 4))
     with pytest.raises(ValueError, match="no layer '22'; did you mean '2'"):
