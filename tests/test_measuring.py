@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import nc_tools
 from nc_tools.heads import CosineHead, ETFHead
-from nc_tools.measuring import candidate_layers, default_layers, measure_in_detail, pooled
+from nc_tools.measuring import measure_in_detail
 from nc_tools.metrics import (
     cosine_collapse,
     hyperspherical_uniformity,
@@ -213,31 +213,6 @@ class TestExactFrames:
 
 
 class TestLayers:
-    def test_pooling(self):
-        maps = torch.arange(24.0).view(2, 3, 2, 2)
-        assert torch.equal(pooled(maps), maps.mean((2, 3)))
-        last = torch.arange(40.0).view(2, 2, 2, 5)
-        assert torch.equal(pooled(last), last.mean((1, 2)))
-        cube = torch.arange(16.0).view(2, 2, 2, 2)
-        assert torch.equal(pooled(cube), cube.mean((2, 3)))
-        tokens = torch.arange(24.0).view(2, 4, 3)
-        assert torch.equal(pooled(tokens), tokens.mean(1))
-        with pytest.raises(ValueError, match=r"got \(5,\)"):
-            pooled(torch.zeros(5))
-
-    def test_candidates_run_once_and_stages_end_before_the_head(self):
-        x, _ = images()
-        model = network()
-        shared = nn.ReLU()
-        twice = nn.Sequential(model, shared, shared)
-        assert candidate_layers(model, x[:2]) == {"0": 8, "1": 8, "2": 8, "3": 8, "4": 8, "5": 8, "6": 4}
-        assert "1" not in candidate_layers(twice, x[:2])
-        assert default_layers(model, x[:2], "6") == ["0", "1", "2", "3", "4", "5"]
-        deep = nn.Sequential(nn.Flatten(), *[nn.Linear(108, 108) for _ in range(30)], nn.Linear(108, 4))
-        chosen = default_layers(deep, x[:2], "31", most=5)
-        assert len(chosen) == 5
-        assert (chosen[0], chosen[-1]) == ("0", "30")
-
     def test_an_unknown_layer_offers_the_nearest(self):
         x, y = images()
         model = Classifier(network()[:-2], CosineHead(8, 4))
@@ -250,7 +225,7 @@ class TestLayers:
         model = nn.Sequential(nn.Flatten(), shared, nn.Linear(108, 8), shared, nn.Linear(8, 4))
         with pytest.raises(ValueError, match="'1' ran 2 times"):
             nc_tools.measure(model, batches(x, y), layers=["1"])
-        with pytest.raises(ValueError, match=r"'2' gave \(50, 2, 4\)"):
+        with pytest.raises(ValueError, match=r"'2' must give features \(50, C\) after pooling, got \(50, 2, 4\)"):
             nc_tools.measure(model, batches(x, y), layers=["2"], pool=lambda out: out.view(len(out), 2, -1))
 
 

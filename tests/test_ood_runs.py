@@ -57,8 +57,7 @@ def test_sets_change_the_fingerprint_and_only_they(tmp_path):
     assert held.ood["held_out"] is held.transfer_test
 
 
-def test_what_was_recorded_without_sets_keeps_its_hash():
-    assert not [key for key in encode(DataConfig()) if key.startswith("ood")]
+def test_ood_sets_are_part_of_the_record():
     assert encode(DataConfig(ood_far="scrambled"))["ood_far"] == "scrambled"
 
 
@@ -107,8 +106,8 @@ def test_unreadable_images_are_left_out_when_told_and_named(tmp_path):
         ({"ood_near": "digit"}, "did you mean 'digits'"),
         ({"ood_far": "scrambld"}, "a data source or scrambled, got 'scrambld'"),
         ({"ood_far": "imagefolder:"}, "needs its path"),
-        ({"ood_near_exclude": "a.csv"}, "leaves classes out of ood_near, and that is None"),
-        ({"ood_near_exclude": "a.csv", "ood_near": "scrambled"}, "that is scrambled"),
+        ({"ood_near_exclude": "a.csv"}, "leaves classes out of ood_near, .* got None"),
+        ({"ood_near_exclude": "a.csv", "ood_near": "scrambled"}, "leaves classes out of ood_near, .* got scrambled"),
     ],
 )
 def test_a_config_that_cannot_be_meant_is_refused(arguments, message):
@@ -122,17 +121,17 @@ def test_wrong_lists_are_told(tmp_path):
     def loaded(file):
         return load_data(DataConfig(ood_near=near, ood_near_exclude=file))
 
-    with pytest.raises(FileNotFoundError, match="file of classes to leave out must exist"):
+    with pytest.raises(FileNotFoundError, match=r"none\.csv does not exist: check the path"):
         loaded(str(tmp_path / "none.csv"))
-    with pytest.raises(ValueError, match=r"'dgo' is to be left out, but .* has none; did you mean 'dog'"):
+    with pytest.raises(ValueError, match=r"the class 'dgo' to leave out is not in .*; did you mean 'dog'"):
         loaded(left_out(tmp_path, "dgo"))
-    with pytest.raises(ValueError, match="names none"):
+    with pytest.raises(ValueError, match="it names no class"):
         loaded(left_out(tmp_path))
-    with pytest.raises(ValueError, match=r"no class of .* is left"):
+    with pytest.raises(ValueError, match=r"all classes of .* are excluded"):
         loaded(left_out(tmp_path, "cat", "dog", "owl"))
-    with pytest.raises(ValueError, match="ood_near must hold images"):
+    with pytest.raises(ValueError, match="ood_near=digits has no images left"):
         load_data(DataConfig(ood_near="digits", ood_near_exclude=left_out(tmp_path, *"0123456789")))
-    with pytest.raises(FileNotFoundError, match="must exist"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist: check the path"):
         load_data(DataConfig(ood_far=f"imagefolder:{tmp_path / 'nowhere'}"))
 
 

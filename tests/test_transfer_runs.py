@@ -173,11 +173,11 @@ def test_wrong_command_lines_say_the_way_out(tmp_path, capsys):
             Image.new("RGB", (8, 8), (40 * i, 9, 0)).save(tmp_path / "images" / name / f"{i}.png")
     data = ["--data", f"imagefolder:{tmp_path / 'images'}", "--out", str(tmp_path / "out")]
     assert "--set data.held_out_classes=N" in refused("transfer", data, capsys)
-    assert "which these images do not have" in refused("coarse_to_fine", data, capsys)
+    assert "which the data do not have" in refused("coarse_to_fine", data, capsys)
     told = refused("coarse_to_fine", ["--set", "data.coarse=digit-parity", *data[2:]], capsys)
     assert "did you mean 'digits-parity'?" in told
     told = refused("coarse_to_fine", ["--set", "data.coarse=groups.csv", *data[2:]], capsys)
-    assert "groups.csv does not: check the path" in told
+    assert "groups.csv does not exist: check the path" in told
 
 
 def test_settings_reach_the_fine_tuning_and_smoke_shortens_it(capsys):

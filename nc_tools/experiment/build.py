@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nc_tools.data import (
     BatchLoader,
+    BatchOptions,
     BlendedOutliers,
     DataConfig,
     Sources,
@@ -147,21 +148,8 @@ class Data:
 
         They are drawn as the arm says, or by another sampling that is given.
         """
-        training, data = self.config.training, self.config.data
-        return make_loader(
-            self.sources.train,
-            indices,
-            training.batch_size,
-            mean=self.sources.mean,
-            std=self.sources.std,
-            augment=augment_for(data, self.sources.train.shape[1]),
-            seed=self.seed,
-            device=self.device,
-            channels_last=training.layout_on(self.device) is torch.channels_last,
-            views=views,
-            sampling=sampling or data.sampling,
-            epochs=training.epochs,
-        )
+        options = replace(self._batch_options(), views=views, sampling=sampling or self.config.data.sampling)
+        return make_loader(self.sources.train, indices, options)
 
     def batches_for(self, loss: LossTerm, indices: Tensor) -> Batches:
         """Return :meth:`training_batches` as a loss needs them: with a second view, with outliers.
@@ -176,21 +164,11 @@ class Data:
         if not loss.needs_outliers:
             return batches
         check_outliers(self.config, loss)
-        outliers, training = self.sources.outliers, self.config.training
+        outliers = self.sources.outliers
         if outliers is None:
             return BlendedOutliers(batches)
-        others = make_loader(
-            outliers,
-            torch.arange(len(outliers)),
-            training.batch_size,
-            mean=self.sources.mean,
-            std=self.sources.std,
-            augment=augment_for(self.config.data, outliers.shape[1]),
-            seed=stream_seed(self.seed, "outliers"),
-            device=self.device,
-            channels_last=training.layout_on(self.device) is torch.channels_last,
-        )
-        return WithOutliers(batches, others)
+        options = replace(self._batch_options(), seed=stream_seed(self.seed, "outliers"))
+        return WithOutliers(batches, make_loader(outliers, torch.arange(len(outliers)), options))
 
     def clean_labels(self, indices: Tensor) -> Tensor | None:
         """Return the true labels of these training samples, where others are trained on; to report, never to choose."""
@@ -199,15 +177,20 @@ class Data:
 
     def plain_batches(self, images: Images, indices: Tensor | None = None) -> Iterator[Batch]:
         """Batches of a set in its own order, not augmented."""
-        layout = self.config.training.layout_on(self.device)
-        return evaluation_batches(
-            images,
-            torch.arange(len(images)) if indices is None else indices,
-            EVALUATION_BATCH,
+        return evaluation_batches(images, indices, replace(self._batch_options(), batch_size=EVALUATION_BATCH))
+
+    def _batch_options(self) -> BatchOptions:
+        """Return how all batches of this run are made: training images and outliers alike."""
+        training = self.config.training
+        return BatchOptions(
+            batch_size=training.batch_size,
             mean=self.sources.mean,
             std=self.sources.std,
+            augment=augment_for(self.config.data, self.sources.train.shape[1]),
+            seed=self.seed,
+            epochs=training.epochs,
             device=self.device,
-            channels_last=layout is torch.channels_last,
+            channels_last=training.layout_on(self.device) is torch.channels_last,
         )
 
 

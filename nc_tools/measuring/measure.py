@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nc_tools.measuring.model_pass import BatchFeatures, ModelPass
 from nc_tools.measuring.two_pass_stats import TwoPassStats
 from nc_tools.metrics import minority_collapse, seli_distance
-from nc_tools.surgery.layers import Pool, pooled
+from nc_tools.surgery.layers import Pool
 
 # The measures of a layer other than the head's input.
 _LAYER_MEASURES = ("nc1_pinv", "nc1_trace", "cdnv", "nc2_equinorm", "nc2_equiangular", "nc4_disagreement",
@@ -51,7 +51,7 @@ def measure(
     clean: Tensor | None = None,
     class_counts: Tensor | Sequence[int] | None = None,
     head: str | None = None,
-    pool: Pool = pooled,
+    pool: Pool | None = None,
     keep_gb: float = 2.0,
 ) -> dict[str, float]:
     """Measure the collapse of any classifier over a set: ``nc_tools.measure(model, loader)``.
@@ -77,7 +77,8 @@ def measure(
             ``index`` if it has one, otherwise in the order of the loader, which must then be that of the set.
         class_counts: Training samples of each class (K,).
         head: Dotted path of the head, if it cannot be found.
-        pool: Turns a layer's output into features (N, D); see :func:`~nc_tools.measuring.pooled`.
+        pool: Turns a layer's output into features (N, D). None: the mean over all positions, at the channel axis that
+            :func:`~nc_tools.surgery.channel_axes` finds for the layer.
         keep_gb: Memory for features that are kept for a second pass, in 10^9 bytes.
 
     Returns:
@@ -111,7 +112,7 @@ def measure_in_detail(
     clean: Tensor | None = None,
     class_counts: Tensor | Sequence[int] | None = None,
     head: str | None = None,
-    pool: Pool = pooled,
+    pool: Pool | None = None,
     keep_gb: float = 2.0,
     progress: Callable[[int], None] | None = None,
 ) -> CollapseMeasurement:

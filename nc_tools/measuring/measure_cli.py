@@ -25,7 +25,7 @@ from nc_tools.measuring.named_models import NamedModel, load_model, missing_data
 from nc_tools.run_records.json_files import check_writable
 from nc_tools.surgery.find_head import find
 from nc_tools.surgery.head_layers import input_width
-from nc_tools.surgery.layers import default_layers
+from nc_tools.surgery.layer_choice import default_layers
 from nc_tools.surgery.trace import FAILS_ON_A_WRONG_INPUT, eval_mode, logits_of
 
 _NO_LAYERS = "none"

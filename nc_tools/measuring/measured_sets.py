@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.data import (
+    BatchOptions,
     DataConfig,
     Images,
     Sources,
@@ -122,14 +123,12 @@ class SetBatches:
         std: Sequence[float],
         device: torch.device,
     ) -> None:
-        self._parts, self._batch_size, self._device = parts, batch_size, device
-        self._mean, self._std = list(mean), list(std)
+        self._parts = parts
+        self._options = BatchOptions(batch_size=batch_size, mean=list(mean), std=list(std), device=device)
 
     def __iter__(self) -> Iterator[Batch]:
         for part in self._parts:
-            yield from evaluation_batches(
-                part, None, self._batch_size, mean=self._mean, std=self._std, device=self._device
-            )
+            yield from evaluation_batches(part, None, self._options)
 
 
 def count_classes(source: str) -> int:

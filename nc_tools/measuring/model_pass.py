@@ -12,7 +12,7 @@ from nc_tools.heads.head import Head
 from nc_tools.measuring.loader_batches import first_two, to_device, unpack
 from nc_tools.measuring.two_pass_stats import TwoPassStats
 from nc_tools.surgery.find_head import find
-from nc_tools.surgery.layers import Pool, call, device_of, features_of, tapped
+from nc_tools.surgery.layers import Pool, call, captured_features, device_of, features_of, layer_pools
 from nc_tools.surgery.trace import eval_mode, logits_of
 
 
@@ -49,7 +49,7 @@ class ModelPass:
 
     def __init__(
         self, model: nn.Module, loader: Iterable[Any], layers: tuple[str, ...], clean: Tensor | None,
-        head: str | None, pool: Pool,
+        head: str | None, pool: Pool | None,
     ) -> None:  # fmt: skip
         self.model, self.loader, self.layers, self.clean, self.pool = unwrap(model), loader, layers, clean, pool
         self.labelings = ("",) if clean is None else ("", "_clean")
@@ -57,6 +57,7 @@ class ModelPass:
         self._requested_head = head
         self.head: nn.Module | None = None
         self._path, self.num_classes = "", 0
+        self._pools: dict[str, Pool] = {}
 
     @property
     def weight(self) -> Tensor | None:
@@ -91,6 +92,7 @@ class ModelPass:
             if self.head is None:
                 head = find(self.model, None if self._requested_head else first_two(inputs), self._requested_head)
                 self.head, self._path = head.module, head.name
+                self._pools = layer_pools(self.model, first_two(inputs), self.layers, self.pool)
             result = self._forward(inputs, labels.to(self.device))
             if self.clean is not None:
                 where = torch.arange(start, start + len(labels)) if positions is None else positions.cpu()
@@ -104,7 +106,7 @@ class ModelPass:
             yield result
 
     def _forward(self, inputs: Any, labels: Tensor) -> BatchFeatures:
-        with tapped(self.model, self.layers, self._path, self.pool) as calls, eval_mode(self.model):
+        with captured_features(self.model, self._pools, self._path) as calls, eval_mode(self.model):
             logits = logits_of(call(self.model, inputs))
             if logits is None or logits.ndim != 2 or len(logits) != len(labels):
                 shape = None if logits is None else tuple(logits.shape)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nc_tools._support.atomic_write import atomic_write
 from nc_tools._support.signals import StopSignal
-from nc_tools.data import Sources, augment_for
+from nc_tools.data import BatchOptions, Sources, augment_for
 from nc_tools.data.image_set import Images
 from nc_tools.evaluation.evaluator import collect, with_prefix
 from nc_tools.experiment.build import Data
@@ -104,17 +104,16 @@ def _fine_tuned(
     how = job.protocol.fine_tuning
     if how is None:
         return {}
-    target = image_target(
-        train,
-        test,
+    options = BatchOptions(
+        batch_size=how.training.batch_size,
         mean=data.sources.mean,
         std=data.sources.std,
-        batch_size=how.training.batch_size,
         augment=augment_for(job.config.data, train.shape[1]),
         seed=job.seed,
         device=data.device,
         channels_last=how.training.layout_on(data.device) is torch.channels_last,
     )
+    target = image_target(train, test, options)
     values: dict[str, float] = {}
     for method in how.methods:
         told = fine_tune(backbone, target, method, how, seed=job.seed, stop=stop)

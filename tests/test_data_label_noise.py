@@ -1,4 +1,4 @@
-"""Label noise on data: rates, rows, what stays, what is refused."""
+"""Synthetic label noise: transition rates, which labels change, and bad options."""
 
 import math
 import statistics
@@ -33,7 +33,7 @@ from nc_tools.losses import CrossEntropyLoss
 from nc_tools.spec import spec
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-ALL = (SymmetricNoise(0.4), PairNoise(0.3), InstanceNoise(0.3), MatrixNoise(((0.9, 0.1), (0.3, 0.7))))
+EXAMPLES = (SymmetricNoise(0.4), PairNoise(0.3), InstanceNoise(0.3), MatrixNoise(((0.9, 0.1), (0.3, 0.7))))
 
 
 def images_of(labels, classes, side=4, channels=1):
@@ -48,7 +48,7 @@ def names(count):
 
 
 def interval(total, share):
-    """Return the counts that a binomial variable leaves once in a hundred million draws."""
+    """Return the range that a binomial count leaves once in a hundred million draws."""
     low, high = binom.interval(1 - 1e-8, total, share)
     return (0 if math.isnan(low) else low), (0 if math.isnan(high) else high)
 
@@ -56,10 +56,10 @@ def interval(total, share):
 def assert_rates(true, noisy, expected):
     """Compare every cell of the counted transition matrix with its probability."""
     for i, row in enumerate(expected):
-        given_labels = noisy[true == i].tolist()
+        labels = noisy[true == i].tolist()
         for j, share in enumerate(row):
-            low, high = interval(len(given_labels), share)
-            assert low <= given_labels.count(j) <= high, (i, j, share)
+            low, high = interval(len(labels), share)
+            assert low <= labels.count(j) <= high, (i, j, share)
 
 
 @given(st.integers(2, 12), st.floats(0, 0.99), st.integers(0, 2**32))
@@ -107,35 +107,35 @@ def test_the_confusions_of_cifar10():
     table = {"truck": "automobile", "bird": "airplane", "deer": "horse", "cat": "dog", "dog": "cat"}
     assert dict(CIFAR10_CONFUSIONS) == table
     for i, name in enumerate(CIFAR10):
-        found = {CIFAR10[k] for k in noisy[labels == i].tolist()}
-        assert found == ({name, table[name]} if name in table else {name})
+        names_given = {CIFAR10[k] for k in noisy[labels == i].tolist()}
+        assert names_given == ({name, table[name]} if name in table else {name})
         changed = int((noisy[labels == i] != i).sum())
         low, high = interval(500, 0.4 if name in table else 0.0)
         assert low <= changed <= high
 
 
 def test_a_number_just_below_one_never_reaches_a_class_of_probability_zero():
-    """Ten times .1 is .9999999999999999: without care the rest would go to the last class."""
+    """Ten times .1 is .9999999999999999: the remainder must not go to the last class."""
     matrix = torch.eye(11, dtype=torch.float64)
     matrix[0] = torch.tensor([0.1] * 10 + [0.0], dtype=torch.float64) * (1 - 1e-3)  # a sum well below one
-    drawn = relabel(torch.zeros(20_000, dtype=torch.int64), matrix, torch.Generator().manual_seed(0))
-    assert int(drawn.max()) == 9
+    labels = relabel(torch.zeros(20_000, dtype=torch.int64), matrix, torch.Generator().manual_seed(0))
+    assert int(labels.max()) == 9
 
 
-def test_labels_change_with_the_seed_and_are_each_samples_own():
-    whole = load_data(DataConfig()).train
+def test_labels_depend_on_the_seed_and_not_on_other_samples():
+    images = load_data(DataConfig()).train
     for noise in (SymmetricNoise(0.4), PairNoise(0.3)):
-        one, same, other = (with_noise(whole, noise, seed).labels for seed in (0, 0, 1))
+        one, same, other = (with_noise(images, noise, seed).labels for seed in (0, 0, 1))
         assert torch.equal(one, same)
         assert not torch.equal(one, other)
-        # The first half of the set gets the labels that it gets in the whole set.
-        half = with_noise(whole.subset(torch.arange(400)), noise, 0).labels
+        # The labels of the first samples do not depend on the rest of the set.
+        half = with_noise(images.subset(torch.arange(400)), noise, 0).labels
         assert torch.equal(half, one[:400])
 
 
 @given(st.floats(0, 0.95), st.integers(0, 2**32))
 @settings(max_examples=15, deadline=None)
-def test_instance_noise_has_the_mean_of_its_cut_normal(rate, seed):
+def test_instance_noise_has_the_mean_of_its_truncated_normal(rate, seed):
     labels = torch.arange(3).repeat(600)
     noisy = with_noise(images_of(labels, names(3)), InstanceNoise(rate), seed).labels
     mean = truncnorm(-rate / 0.1, (1 - rate) / 0.1, loc=rate, scale=0.1).mean()
@@ -143,11 +143,11 @@ def test_instance_noise_has_the_mean_of_its_cut_normal(rate, seed):
     assert low <= int((noisy != labels).sum()) <= high
 
 
-def test_the_cut_normal_is_scipys():
-    drawn = truncated_normal(0.1, 0.1, 20_000, torch.Generator().manual_seed(0))
+def test_the_truncated_normal_is_scipys():
+    values = truncated_normal(0.1, 0.1, 20_000, torch.Generator().manual_seed(0))
     theirs = truncnorm(-1.0, 9.0, loc=0.1, scale=0.1)
     for share in (0.05, 0.25, 0.5, 0.75, 0.95):
-        assert float(drawn.quantile(share)) == pytest.approx(theirs.ppf(share), abs=0.004)
+        assert float(values.quantile(share)) == pytest.approx(theirs.ppf(share), abs=0.004)
 
 
 def test_instance_noise_depends_on_the_image_and_its_class():
@@ -173,7 +173,7 @@ def test_instance_noise_reads_large_images_at_a_small_size():
     assert 20 < int((noisy.labels != labels).sum()) < 80
 
 
-def test_the_long_tail_is_cut_by_true_labels_and_the_holdout_by_given_ones():
+def test_the_long_tail_is_cut_by_true_labels_and_the_holdout_by_noisy_ones():
     sources = load_data(DataConfig())
     config = DataConfig(imbalance=10, noise=SymmetricNoise(0.4))
     noisy = replace(sources, train=with_noise(sources.train, config.noise, 3))
@@ -186,8 +186,8 @@ def test_the_long_tail_is_cut_by_true_labels_and_the_holdout_by_given_ones():
     assert all(abs(h - 0.2 * n) <= 0.5 for h, n in zip(held.tolist(), ours.counts.tolist(), strict=True))
 
 
-def test_a_configuration_with_noise_is_hashed_written_down_and_read_back():
-    for noise in (*ALL, AsymmetricNoise(0.2), AsymmetricNoise(0.2, (("3", "8"),))):
+def test_a_configuration_with_noise_is_hashable_and_can_be_encoded():
+    for noise in (*EXAMPLES, AsymmetricNoise(0.2), AsymmetricNoise(0.2, (("3", "8"),))):
         config = RunConfig(head=spec(LinearHead), loss=spec(CrossEntropyLoss), data=DataConfig(noise=noise))
         assert hash(config.data) == hash(decode(encode(config.data)))
         assert decode(encode(config)) == config
@@ -209,7 +209,7 @@ def test_noise_is_set_from_the_command_line():
 
 @pytest.mark.parametrize("kind", [SymmetricNoise, PairNoise, AsymmetricNoise, InstanceNoise])
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, math.nan])
-def test_a_rate_outside_its_range_is_refused(kind, rate):
+def test_a_rate_outside_its_range_raises(kind, rate):
     with pytest.raises(ValueError, match=r"noise rate is a share of labels and must lie in \[0, 1\)"):
         kind(rate)
 
@@ -221,21 +221,24 @@ def test_a_rate_outside_its_range_is_refused(kind, rate):
         (lambda: MatrixNoise(((0.9, 0.1), (1.0,))), "must be square"),
         (lambda: MatrixNoise(((1.1, -0.1), (0.0, 1.0))), r"probabilities in \[0, 1\]"),
         (lambda: MatrixNoise(((0.9, 0.1), (0.0, 1.0))).transition(names(3)), r"must have the shape \(3, 3\)"),
-        (lambda: AsymmetricNoise(0.2, ()), "at least one"),
+        (lambda: AsymmetricNoise(0.2, ()), "at least one pair"),
         (lambda: AsymmetricNoise(0.2, (("a", "a"),)), "another class"),
-        (lambda: AsymmetricNoise(0.2, (("a", "b"), ("a", "c"))), "each class once"),
-        (lambda: AsymmetricNoise(0.2).transition([*CIFAR10[:9], "lorry"]), "'truck' is none of them"),
+        (lambda: AsymmetricNoise(0.2, (("a", "b"), ("a", "c"))), "each true class once"),
+        (
+            lambda: AsymmetricNoise(0.2).transition([*CIFAR10[:9], "lorry"]),
+            "names the class 'truck', which the data do not have",
+        ),
         (lambda: AsymmetricNoise(0.2, (("cta", "dog"),)).transition(CIFAR10), "did you mean 'cat'"),
         (lambda: InstanceNoise(0.2, spread=0.0), "standard deviation"),
         (
             lambda: DataConfig("imagefolder:x", labels="a.csv:b", noise=PairNoise(0.1)),
-            "from a CSV or from synthetic noise",
+            "from a CSV file or from synthetic noise, got labels a.csv:b",
         ),
         (lambda: images_of([0, 1], names(2)).__class__(
             torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.tensor([0, 1]), names(2), "x", torch.tensor([0, 7])
         ), "labels must lie in 0..1"),
     ],
 )  # fmt: skip
-def test_noise_that_cannot_be_meant_is_refused(make, message):
+def test_bad_noise_raises(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -1,8 +1,11 @@
-"""Coarse labels: what is trained on, and what is kept for transfer."""
+"""Coarse labels: groups of classes to train on, and the classes themselves for transfer."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
+from support.recipe_commands import RECIPES, recipe_module
 
 from nc_tools.data import DataConfig, SymmetricNoise, load_data, make_subsets
 from nc_tools.data.coarse_labels import GROUPINGS, check_grouping, read_grouping
@@ -32,12 +35,8 @@ def test_a_long_tail_is_cut_by_the_groups():
     assert counts[0] // counts[1] == 4
 
 
-def test_noise_falls_on_coarse_labels_and_fine_ones_stay_clean(tmp_path):
-    from recipe_fixture import RECIPES, recipe_module
-
+def test_noise_changes_coarse_labels_and_not_the_fine_ones(tmp_path):
     base = recipe_module(next(path for path in RECIPES if path.stem == "coarse_to_fine")).BASE
-    from dataclasses import replace
-
     config = replace(base, data=replace(base.data, noise=SymmetricNoise(0.3)))
     data = open_data(config, seed=0, device=torch.device("cpu"), cache=tmp_path)
     wrong = data.sources.train.labels != data.sources.train.clean_labels
@@ -75,52 +74,57 @@ def test_a_csv_groups_the_classes_of_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "header", "told"),
+    ("rows", "header", "message"),
     [
-        (["cat,a", "dog,a", "car,b"], "class,coarse", "has none for ship"),
+        (["cat,a", "dog,a", "car,b"], "class,coarse", "has no group for ship: add a row"),
         (["cat,a", "dog,a", "car,b", "ship,b", "shp,b"], "class,coarse", "did you mean 'ship'"),
-        (["cat,a", "dog,a", "car,b", "ship,b", "cat,b"], "class,coarse", "puts 'cat' into two"),
-        (["cat,a", "dog,a", "car,a", "ship,a"], "class,coarse", "at least two groups"),
-        (["cat,a", "dog,b", "car,c", "ship,d"], "class,coarse", "fewer than the 4 classes, got 4"),
-        (["cat,a"], "class,group", "'coarse' is missing: it has class, group"),
-        (["cat,"], "class,coarse", "one is empty"),
+        (
+            ["cat,a", "dog,a", "car,b", "ship,b", "cat,b"],
+            "class,coarse",
+            "puts the class 'cat' into two groups, 'a' and 'b'",
+        ),
+        (
+            ["cat,a", "dog,a", "car,a", "ship,a"],
+            "class,coarse",
+            "at least two groups and fewer groups than the 4 classes, got 1",
+        ),
+        (["cat,a", "dog,b", "car,c", "ship,d"], "class,coarse", "fewer groups than the 4 classes, got 4"),
+        (["cat,a"], "class,group", "groups.csv has no column 'coarse': its columns are class, group"),
+        (["cat,"], "class,coarse", "line 2: the column coarse is empty for the class 'cat'"),
     ],
 )
-def test_a_grouping_that_does_not_fit_is_told(tmp_path, rows, header, told):
+def test_a_grouping_that_does_not_match_raises(tmp_path, rows, header, message):
     file = write(tmp_path / "groups.csv", *rows, header=header)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         read_grouping(file, ANIMALS)
 
 
-def test_a_grouping_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match="check the path"):
+def test_an_unknown_grouping_raises(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.csv does not exist: check the path"):
         read_grouping(str(tmp_path / "none.csv"), ANIMALS)
-    with pytest.raises(ValueError, match="which these images do not have"):
+    with pytest.raises(ValueError, match=r"names a class .* which the data do not have"):
         read_grouping("digits-parity", ANIMALS)
     with pytest.raises(ValueError, match="did you mean 'cifar10-animals'"):
         check_grouping("cifar-animals")
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("options", "message"),
     [
-        ({"held_out_classes": 3}, "held_out_classes must be 0"),
-        ({"transfer_data": "cifar10"}, "transfer_data None"),
-        ({"source": "imagefolder:x", "labels": "a.csv:b"}, "coarse or labels"),
+        ({"held_out_classes": 3}, "held_out_classes must be 0 and transfer_data None, got 3 and None"),
+        ({"transfer_data": "cifar10"}, "transfer_data None, got 0 and cifar10"),
+        ({"source": "imagefolder:x", "labels": "a.csv:b"}, "got coarse digits-parity and labels a.csv:b: remove one"),
     ],
 )
-def test_coarse_labels_and_another_transfer_set_contradict_each_other(more, told):
-    with pytest.raises(ValueError, match=told):
-        DataConfig(**more, coarse="digits-parity")
+def test_coarse_labels_contradict_other_transfer_sets_and_labels(options, message):
+    with pytest.raises(ValueError, match=message):
+        DataConfig(**options, coarse="digits-parity")
 
 
-def test_what_was_recorded_without_coarse_labels_keeps_its_hash():
-    from recipe_fixture import RECIPES, recipe_module
-
+def test_coarse_labels_change_the_hash_of_a_run():
     base = recipe_module(next(path for path in RECIPES if path.stem == "long_tail")).BASE
-    assert "coarse" not in encode(base)["data"]
-    assert encode(DataConfig(coarse="digits-parity"))["coarse"] == "digits-parity"
-    from dataclasses import replace
-
-    other = replace(base, data=replace(base.data, held_out_classes=0, coarse="digits-parity"))
-    assert run_hash(base) != run_hash(other)
+    plain, coarse = (
+        replace(base, data=replace(base.data, held_out_classes=0, coarse=name)) for name in (None, "digits-parity")
+    )
+    assert encode(coarse)["data"]["coarse"] == "digits-parity"
+    assert run_hash(plain) != run_hash(coarse)
