@@ -33,7 +33,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from nc_tools.tracking import LiveSync, MlflowSync, RunIdentity, RunRecord
+from nc_tools.run_records import RunIdentity, RunRecord
+from nc_tools.tracking import LiveSync, MlflowSync
 
 CURVES = {f"train/nc/value_{number}": 0.123456789 * number for number in range(10)}
 FINAL = {f"test/gen/value_{number}": 0.123456789 * number for number in range(40)}

@@ -16,12 +16,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from nc_tools import __version__
+from nc_tools._support.check_writable import check_writable
 from nc_tools.data import DataConfig
 from nc_tools.measuring.collapse_report import Report, tables, write_collapse_report
 from nc_tools.measuring.measure import CollapseMeasurement, measure_in_detail
 from nc_tools.measuring.measured_sets import MeasuredSets, SetBatches, load_sets
 from nc_tools.measuring.named_models import NamedModel, load_model
-from nc_tools.run_records.json_files import check_writable
 from nc_tools.surgery.find_head import find
 from nc_tools.surgery.layers import default_layers
 from nc_tools.surgery.trace import FAILS_ON_A_WRONG_INPUT, eval_mode, logits_of

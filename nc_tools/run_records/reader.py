@@ -1,4 +1,4 @@
-"""Reading records back: what a comparison and a sync see of the runs under an output folder."""
+"""Read the records of runs under an output folder, also damaged ones, and mark runs whose process has died."""
 
 import re
 import warnings
@@ -14,30 +14,30 @@ from nc_tools.run_records.json_files import (
     as_float,
     read_json,
     read_json_or_problem,
-    read_lines,
-    read_metrics,
     write_json,
 )
+from nc_tools.run_records.metrics_file import read_metrics, read_valid_metrics
 
-# A folder's name as RunIdentity.run_id makes it; the arm may have hyphens of its own.
+# The folder name that RunIdentity.run_id builds; the name of the arm may contain hyphens.
 RUN_ID = re.compile(r"(?P<arm>.+)-s(?P<seed>\d+)-d(?P<draw>\d+)-(?P<kind>\w+)-\w+", re.ASCII)
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One run as its folder tells it.
+    """One run, read from its folder.
 
     Attributes:
         path: The run's folder.
-        identity: What was known before the first step.
+        identity: What identifies the run.
         status: RUNNING, FINISHED, FAILED or KILLED.
-        final: Final values; nan where a value is defined but was not finite.
-        error: One line on why it failed or was killed.
-        started_ms: Milliseconds since the epoch.
-        ended_ms: The same for the end, None while it runs.
-        pid: Process that writes or wrote it.
+        final: Final values; nan for a value that is defined but not finite.
+        error: One line that says why it failed or was killed.
+        started_ms: Start, in milliseconds since the epoch.
+        ended_ms: End, in milliseconds since the epoch; None while it runs.
+        pid: Number of the process that writes or wrote it.
+        pid_started: Start of that process, in seconds since the epoch; None if unknown.
         host: Machine of that process.
-        resumed_bytes: Sizes to which the metrics file was cut when the run was resumed, in order.
+        resumed_bytes: Size to which metrics.jsonl was truncated at each resumption, in order.
     """
 
     path: Path
@@ -54,12 +54,12 @@ class StoredRun:
 
     @cached_property
     def _lines(self) -> list[dict[str, Any]]:
-        return read_lines(self.path / "metrics.jsonl")[0]
+        return read_valid_metrics(self.path / "metrics.jsonl")[0]
 
     def curves(self) -> dict[str, list[tuple[int, float]]]:
-        """Return key -> [(step, value), ...] in the order of the steps; nan where a value was not finite.
+        """Return key -> [(step, value), ...], ordered by step; nan for a value that was not finite.
 
-        Of a step that was logged twice, as after a resume, the later value is taken.
+        If a step was logged twice, the later value counts.
 
         Raises:
             ValueError: If a line of metrics.jsonl is damaged.
@@ -69,17 +69,17 @@ class StoredRun:
 
 @dataclass(frozen=True)
 class RecoveredRun:
-    """What can be read of a run's folder, whatever state that is in, and what cannot.
+    """What can be read from a run's folder, whatever its state, and what is missing or damaged.
 
     Attributes:
-        identity: Fields of ``RunIdentity`` by name, "arm", "seed", "draw", "kind", "config", "data", "versions",
-            "hardware", "git_commit" and "created_ms"; who the run is comes from its folder's name where run.json
-            does not say, and the rest is empty there.
-        status: RUNNING, FINISHED, FAILED or KILLED; UNKNOWN where the run does not say.
-        error: Why it failed or was killed; "" where there is nothing to say.
-        final: Final values; nan where a value is defined but was not finite.
-        curves: As of ``StoredRun.curves``, from the lines that can be read.
-        problems: What is missing or cannot be read; final values are owed by a FINISHED run only.
+        identity: Fields of ``RunIdentity`` by name: "arm", "seed", "draw", "kind", "config", "data", "versions",
+            "hardware", "git_commit" and "created_ms". If run.json does not hold arm, seed, draw or kind, they are taken
+            from the folder's name; the other fields are then empty.
+        status: RUNNING, FINISHED, FAILED or KILLED; UNKNOWN if it cannot be read.
+        error: Why it failed or was killed; "" if no reason is recorded.
+        final: Final values; nan for a value that is defined but not finite.
+        curves: As of ``StoredRun.curves``, from the valid lines.
+        problems: What is missing or cannot be read. Missing final values are a problem only if the run is FINISHED.
     """
 
     identity: dict[str, Any]
@@ -92,7 +92,12 @@ class RecoveredRun:
 
 @dataclass(frozen=True)
 class Scan:
-    """All runs under a folder, and by name those that cannot be read, each with the reason."""
+    """All runs under an output folder.
+
+    Attributes:
+        runs: The runs that can be read, oldest first.
+        broken: Folder name to reason, for each run that cannot be read.
+    """
 
     runs: list[StoredRun]
     broken: dict[str, str]
@@ -103,7 +108,7 @@ def read_run(path: Path | str) -> StoredRun:
 
     Raises:
         FileNotFoundError: If run.json or status.json is missing.
-        ValueError: If one of the files does not hold what it must.
+        ValueError: If one of the files is damaged or incomplete.
     """
     path = Path(path).resolve()
     try:
@@ -128,18 +133,24 @@ def read_run(path: Path | str) -> StoredRun:
 
 
 def recover_run(path: Path | str) -> RecoveredRun:
-    """Read of one run's folder what can be read, where ``read_run`` would refuse it; nothing is raised.
+    """Read whatever can be read from one run's folder, damaged or not; raise no error.
 
-    For a reader that must name every run, as a comparison must: one that left its runs with a damaged record out
-    would look better for it. The fields that only a sync needs (process, host, times) may be missing.
+    A comparison must name every run: an arm whose damaged runs were left out could look better than it is. The fields
+    that only a sync needs (process, host, times) may be missing.
     """
     path = Path(path)
-    about, lost = read_json_or_problem(path / "run.json")
-    status, lost_status = read_json_or_problem(path / "status.json")
-    final, lost_final = read_json_or_problem(path / "final.json")
-    identity, wrong = _salvaged_identity(about, path.name)
-    numbers, no_numbers = _salvaged_numbers(final)
-    problems = [lost, *wrong, lost_status, lost_final if status.get("status") == "FINISHED" else "", *no_numbers]
+    run_json, no_run_json = read_json_or_problem(path / "run.json")
+    status, no_status = read_json_or_problem(path / "status.json")
+    final, no_final = read_json_or_problem(path / "final.json")
+    identity, unusable = _recovered_identity(run_json, path.name)
+    numbers, not_numbers = _recovered_numbers(final)
+    problems = [
+        no_run_json,
+        *unusable,
+        no_status,
+        no_final if status.get("status") == "FINISHED" else "",
+        *not_numbers,
+    ]
     lines: list[dict[str, Any]] = []
     try:
         metrics = read_metrics(path / "metrics.jsonl")
@@ -159,7 +170,7 @@ def recover_run(path: Path | str) -> RecoveredRun:
 
 
 def run_folders(root: Path | str) -> list[Path]:
-    """List the run folders under an output folder by name; a hidden one is just being begun or cleared away."""
+    """Return the run folders under an output folder, sorted by name; hidden ones are being created or removed."""
     return sorted(path for path in Path(root).glob("runs/[!.]*") if path.is_dir())
 
 
@@ -167,11 +178,11 @@ def scan(root: Path | str) -> Scan:
     """Read every run under ``root`` (an output folder), oldest first.
 
     Raises:
-        FileNotFoundError: If ``root`` is not there.
+        FileNotFoundError: If ``root`` does not exist.
     """
     root = Path(root).resolve()
     if not root.is_dir():
-        raise FileNotFoundError(f"the output folder must exist, and {root} does not; give the --out of the runs")
+        raise FileNotFoundError(f"the output folder {root} does not exist: give the folder that was --out of the runs")
     runs, broken = [], {}
     for path in run_folders(root):
         try:
@@ -182,51 +193,51 @@ def scan(root: Path | str) -> Scan:
 
 
 def read_runs(root: Path | str, kinds: Sequence[str] = ("final",)) -> list[StoredRun]:
-    """Read the runs of the given kinds; a folder that cannot be read is named in a warning.
+    """Read the runs of the given kinds, oldest first; warn about each folder that cannot be read.
 
     Args:
         root: Output folder.
         kinds: Any of "final", "holdout", "tuning", "loop".
 
     Raises:
-        FileNotFoundError: If ``root`` is not there.
+        FileNotFoundError: If ``root`` does not exist.
 
     Warns:
-        UserWarning: For every run whose folder is broken; ``scan`` gives the same as a value.
+        UserWarning: For every folder that cannot be read; ``scan`` returns the same as a value.
     """
-    found = scan(root)
-    for name, reason in found.broken.items():
+    runs = scan(root)
+    for name, reason in runs.broken.items():
         warnings.warn(f"run {name} cannot be read and is left out: {reason}", UserWarning, stacklevel=2)
-    return [run for run in found.runs if run.identity.kind in kinds]
+    return [run for run in runs.runs if run.identity.kind in kinds]
 
 
 def mark_killed(root: Path | str) -> list[StoredRun]:
-    """Mark as KILLED every run that says RUNNING though its process, on this machine, is dead; return those.
+    """Mark as KILLED every run whose status is RUNNING although its process has ended; return these runs.
 
-    A process that is killed outright (SIGKILL, out of memory, power) cannot say so itself. Runs of other
-    machines are left alone: nothing here can tell whether they live.
+    A process that ends by SIGKILL, for lack of memory or by a power failure cannot write its own status. Runs of other
+    machines stay as they are: whether their processes are alive cannot be checked from here.
 
     Raises:
-        FileNotFoundError: If ``root`` is not there.
+        FileNotFoundError: If ``root`` does not exist.
     """
-    return [mended for run in scan(root).runs if (mended := mark_run_killed(run)) is not None]
+    return [killed for run in scan(root).runs if (killed := mark_run_killed(run)) is not None]
 
 
 def mark_run_killed(run: StoredRun) -> StoredRun | None:
-    """Mark one dead run as KILLED and return what it now is; None if there is nothing to mend."""
+    """Mark one run as KILLED if its process has ended, and return the run as it is then; otherwise return None."""
     if run.status != "RUNNING" or run.host != liveness.host() or liveness.is_alive(run.pid, run.pid_started):
         return None
     status = read_json(run.path / "status.json")
     if (status.get("pid"), status.get("status")) != (run.pid, "RUNNING"):  # resumed or ended in the meantime
         return None
-    ended_ms = _last_sign_of_life_ms(run)
-    error = f"process {run.pid} died without a word (killed, or out of memory)"
+    ended_ms = _last_written_ms(run)
+    error = f"process {run.pid} ended without writing a status (killed, or out of memory)"
     write_json(run.path / "status.json", {**status, "status": "KILLED", "ended_ms": ended_ms, "error": error})
     return replace(run, status="KILLED", ended_ms=ended_ms, error=error)
 
 
-def _last_sign_of_life_ms(run: StoredRun) -> int:
-    """When the run last wrote anything: the best that is known of its end."""
+def _last_written_ms(run: StoredRun) -> int:
+    """Return when the run last wrote anything: the best estimate of its end."""
     times = [
         int((run.path / name).stat().st_mtime * 1000)
         for name in ("status.json", "metrics.jsonl")
@@ -243,25 +254,24 @@ def _curves(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, flo
     return {key: sorted(points.items()) for key, points in curves.items()}
 
 
-def _salvaged_identity(about: Mapping[str, Any], name: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the fields of run.json that are what they should be, the others as known otherwise, and problems."""
-    named = RUN_ID.fullmatch(name)
-    known: dict[str, Any] = {"arm": name, "seed": -1, "draw": 0, "kind": "final"}
-    if named is not None:
-        known = {"arm": named["arm"], "seed": int(named["seed"]), "draw": int(named["draw"]), "kind": named["kind"]}
-    known |= {"config": {}, "data": {}, "versions": {}, "hardware": "", "git_commit": "", "created_ms": 0}
-    said = {key: value for key, value in about.items() if key in known and value not in (None, "")}
-    told = {key: value for key, value in said.items() if isinstance(value, type(known[key]))}
-    wrong = [f"run.json holds no usable {key!r}" for key in said if key not in told]
-    return {**known, **told}, wrong
+def _recovered_identity(run_json: Mapping[str, Any], name: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the valid fields of run.json, completed by the folder's name and empty defaults, and the problems."""
+    match = RUN_ID.fullmatch(name)
+    defaults: dict[str, Any] = {"arm": name, "seed": -1, "draw": 0, "kind": "final"}
+    if match is not None:
+        defaults = {"arm": match["arm"], "seed": int(match["seed"]), "draw": int(match["draw"]), "kind": match["kind"]}
+    defaults |= {"config": {}, "data": {}, "versions": {}, "hardware": "", "git_commit": "", "created_ms": 0}
+    present = {key: value for key, value in run_json.items() if key in defaults and value not in (None, "")}
+    valid = {key: value for key, value in present.items() if isinstance(value, type(defaults[key]))}
+    return {**defaults, **valid}, [f"run.json holds no usable {key!r}" for key in present if key not in valid]
 
 
-def _salvaged_numbers(values: Mapping[str, object]) -> tuple[dict[str, float], list[str]]:
+def _recovered_numbers(values: Mapping[str, object]) -> tuple[dict[str, float], list[str]]:
     numbers: dict[str, float] = {}
-    wrong = []
+    problems = []
     for key, value in values.items():
         try:
             numbers[key] = as_float(value)
         except (TypeError, OverflowError):
-            wrong.append(f"final.json holds no number for {key!r}")
-    return numbers, wrong
+            problems.append(f"final.json holds no number for {key!r}")
+    return numbers, problems
