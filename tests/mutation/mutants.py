@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
@@ -33,24 +33,32 @@ class Mutant:
     becomes: str
     source: str
 
+    def is_listed(self, item: Mapping[str, str]) -> bool:
+        """Return True if an entry of survivors.toml describes this mutant."""
+        about = {"module": str(self.module), "operator": self.operator, "code": self.code, "becomes": self.becomes}
+        return about.items() <= item.items()
+
 
 def mutants_of(module: Path, operators: Sequence[str]) -> Iterator[Mutant]:
-    """Yield every mutant of a module, except those of type annotations, which change no result."""
+    """Yield every mutant of a module, except in type annotations and decorators, where they change no result."""
     from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.mutating import mutate_code
 
     source = module.read_text(encoding="utf-8")
+    rows = source.splitlines()
     nodes = list(ast.walk(ast.parse(source)))
-    annotations: list[Any] = [node.annotation for node in nodes if isinstance(node, ast.arg | ast.AnnAssign)]
-    annotations += [node.returns for node in nodes if isinstance(node, ast.FunctionDef)]
-    spans = [((a.lineno, a.col_offset), (a.end_lineno, a.end_col_offset)) for a in annotations if a is not None]
+    left_out: list[Any] = [node.annotation for node in nodes if isinstance(node, ast.arg | ast.AnnAssign)]
+    left_out += [node.returns for node in nodes if isinstance(node, ast.FunctionDef)]
+    left_out += [item for node in nodes for item in getattr(node, "decorator_list", ())]
+    spans = [((x.lineno, x.col_offset), (x.end_lineno, x.end_col_offset)) for x in left_out if x is not None]
     for name in operators:
         operator = _operator(name)
         places = [start for node in ast_nodes(get_ast(source)) for start, _ in operator.mutation_positions(node)]
         for occurrence, place in enumerate(places):
-            if not any(start <= place < end for start, end in spans):
+            keyword_only = rows[place[0] - 1].startswith("*,", place[1])  # in a signature: no product
+            if not keyword_only and not any(start <= place < end for start, end in spans):
                 mutated = mutate_code(source, operator, occurrence)
-                pairs = zip(source.splitlines(), mutated.splitlines(), strict=False)
+                pairs = zip(rows, mutated.splitlines(), strict=False)
                 number, code, becomes = next((n, *pair) for n, pair in enumerate(pairs, 1) if pair[0] != pair[1])
                 yield Mutant(module, name, number, code.strip(), becomes.strip(), mutated)
 
