@@ -3,16 +3,15 @@
 from nc_tools._support.signals import Killed, killed_on_sigterm
 from nc_tools.run_records.identity import RunIdentity, RunKind, hash_config
 from nc_tools.run_records.reader import (
-    RecoveredRun,
     Scan,
     StoredRun,
     mark_killed,
     read_run,
     read_runs,
-    recover_run,
     run_folders,
     scan,
 )
+from nc_tools.run_records.recover import RecoveredRun, recover_run
 from nc_tools.run_records.writer import RunRecord
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,15 @@ def _metric_line(text: bytes) -> dict[str, Any]:
     except (AttributeError, KeyError, OverflowError, TypeError) as error:
         raise ValueError(f"it must hold a step and its values ({type(error).__name__}: {error})") from error
     return line
+
+
+def curves_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Return key -> [(step, value), ...], ordered by step; of values with the same step the last counts."""
+    curves: dict[str, dict[int, float]] = {}
+    for line in lines:
+        for key, value in line["values"].items():
+            curves.setdefault(key, {})[int(line["step"])] = as_float(value)
+    return {key: sorted(points.items()) for key, points in curves.items()}
 
 
 def truncate_after_step(path: Path, step: int) -> int:

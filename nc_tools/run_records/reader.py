@@ -1,8 +1,7 @@
-"""Read the records of runs under an output folder, also damaged ones, and mark runs whose process has died."""
+"""Read the records of runs under an output folder, and mark runs whose process has ended."""
 
-import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,16 +9,8 @@ from typing import Any
 
 from nc_tools.run_records import liveness
 from nc_tools.run_records.identity import RunIdentity
-from nc_tools.run_records.json_files import (
-    as_float,
-    read_json,
-    read_json_or_problem,
-    write_json,
-)
-from nc_tools.run_records.metrics_file import read_metrics, read_valid_metrics
-
-# The folder name that RunIdentity.run_id builds; the name of the arm may contain hyphens.
-RUN_ID = re.compile(r"(?P<arm>.+)-s(?P<seed>\d+)-d(?P<draw>\d+)-(?P<kind>\w+)-\w+", re.ASCII)
+from nc_tools.run_records.json_files import as_float, read_json, write_json
+from nc_tools.run_records.metrics_file import curves_of, read_valid_metrics
 
 
 @dataclass(frozen=True)
@@ -64,30 +55,7 @@ class StoredRun:
         Raises:
             ValueError: If a line of metrics.jsonl is damaged.
         """
-        return _curves(self._lines)
-
-
-@dataclass(frozen=True)
-class RecoveredRun:
-    """What can be read from a run's folder, whatever its state, and what is missing or damaged.
-
-    Attributes:
-        identity: Fields of ``RunIdentity`` by name: "arm", "seed", "draw", "kind", "config", "data", "versions",
-            "hardware", "git_commit" and "created_ms". If run.json does not hold arm, seed, draw or kind, they are taken
-            from the folder's name; the other fields are then empty.
-        status: RUNNING, FINISHED, FAILED or KILLED; UNKNOWN if it cannot be read.
-        error: Why it failed or was killed; "" if no reason is recorded.
-        final: Final values; nan for a value that is defined but not finite.
-        curves: As of ``StoredRun.curves``, from the valid lines.
-        problems: What is missing or cannot be read. Missing final values are a problem only if the run is FINISHED.
-    """
-
-    identity: dict[str, Any]
-    status: str
-    error: str
-    final: dict[str, float]
-    curves: dict[str, list[tuple[int, float]]]
-    problems: tuple[str, ...]
+        return curves_of(self._lines)
 
 
 @dataclass(frozen=True)
@@ -132,43 +100,6 @@ def read_run(path: Path | str) -> StoredRun:
         raise ValueError(f"the record of run {path.name} is incomplete: {error}") from error
 
 
-def recover_run(path: Path | str) -> RecoveredRun:
-    """Read whatever can be read from one run's folder, damaged or not; raise no error.
-
-    A comparison must name every run: an arm whose damaged runs were left out could look better than it is. The fields
-    that only a sync needs (process, host, times) may be missing.
-    """
-    path = Path(path)
-    run_json, no_run_json = read_json_or_problem(path / "run.json")
-    status, no_status = read_json_or_problem(path / "status.json")
-    final, no_final = read_json_or_problem(path / "final.json")
-    identity, unusable = _recovered_identity(run_json, path.name)
-    numbers, not_numbers = _recovered_numbers(final)
-    problems = [
-        no_run_json,
-        *unusable,
-        no_status,
-        no_final if status.get("status") == "FINISHED" else "",
-        *not_numbers,
-    ]
-    lines: list[dict[str, Any]] = []
-    try:
-        metrics = read_metrics(path / "metrics.jsonl")
-    except OSError as error:
-        problems.append(f"metrics.jsonl cannot be read ({type(error).__name__})")
-    else:
-        lines = metrics.lines
-        problems += [f"metrics.jsonl line {number} cannot be read" for number in metrics.damaged]
-    return RecoveredRun(
-        identity=identity,
-        status=str(status.get("status") or "UNKNOWN"),
-        error=str(status.get("error") or ""),
-        final=numbers,
-        curves=_curves(lines),
-        problems=tuple(problem for problem in problems if problem),
-    )
-
-
 def run_folders(root: Path | str) -> list[Path]:
     """Return the run folders under an output folder, sorted by name; hidden ones are being created or removed."""
     return sorted(path for path in Path(root).glob("runs/[!.]*") if path.is_dir())
@@ -205,10 +136,10 @@ def read_runs(root: Path | str, kinds: Sequence[str] = ("final",)) -> list[Store
     Warns:
         UserWarning: For every folder that cannot be read; ``scan`` returns the same as a value.
     """
-    runs = scan(root)
-    for name, reason in runs.broken.items():
+    scanned = scan(root)
+    for name, reason in scanned.broken.items():
         warnings.warn(f"run {name} cannot be read and is left out: {reason}", UserWarning, stacklevel=2)
-    return [run for run in runs.runs if run.identity.kind in kinds]
+    return [run for run in scanned.runs if run.identity.kind in kinds]
 
 
 def mark_killed(root: Path | str) -> list[StoredRun]:
@@ -244,34 +175,3 @@ def _last_written_ms(run: StoredRun) -> int:
         if (run.path / name).exists()
     ]
     return max(run.started_ms, *times)
-
-
-def _curves(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    curves: dict[str, dict[int, float]] = {}
-    for line in lines:
-        for key, value in line["values"].items():
-            curves.setdefault(key, {})[int(line["step"])] = as_float(value)
-    return {key: sorted(points.items()) for key, points in curves.items()}
-
-
-def _recovered_identity(run_json: Mapping[str, Any], name: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the valid fields of run.json, completed by the folder's name and empty defaults, and the problems."""
-    match = RUN_ID.fullmatch(name)
-    defaults: dict[str, Any] = {"arm": name, "seed": -1, "draw": 0, "kind": "final"}
-    if match is not None:
-        defaults = {"arm": match["arm"], "seed": int(match["seed"]), "draw": int(match["draw"]), "kind": match["kind"]}
-    defaults |= {"config": {}, "data": {}, "versions": {}, "hardware": "", "git_commit": "", "created_ms": 0}
-    present = {key: value for key, value in run_json.items() if key in defaults and value not in (None, "")}
-    valid = {key: value for key, value in present.items() if isinstance(value, type(defaults[key]))}
-    return {**defaults, **valid}, [f"run.json holds no usable {key!r}" for key in present if key not in valid]
-
-
-def _recovered_numbers(values: Mapping[str, object]) -> tuple[dict[str, float], list[str]]:
-    numbers: dict[str, float] = {}
-    problems = []
-    for key, value in values.items():
-        try:
-            numbers[key] = as_float(value)
-        except (TypeError, OverflowError):
-            problems.append(f"final.json holds no number for {key!r}")
-    return numbers, problems
