@@ -36,7 +36,7 @@ def test_finished_run_reads_back_with_nulls_for_what_is_not_finite(tmp_path):
     assert stored.ended_ms >= stored.started_ms
 
 
-def test_a_value_that_is_no_number_is_refused_before_anything_is_written(tmp_path):
+def test_a_value_that_is_not_a_number_is_an_error_and_nothing_is_written(tmp_path):
     run = RunRecord.create(tmp_path, identity())
     with pytest.raises(TypeError, match="'train/acc' must be one number, got list"):
         run.log(1, {"train/loss": 1.0, "train/acc": [1, 2]})

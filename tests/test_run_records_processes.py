@@ -20,7 +20,7 @@ from nc_tools.run_records.liveness import is_alive, started_at
     ("number", "status", "code"),
     [(signal.SIGINT, "KILLED", -signal.SIGINT), (signal.SIGTERM, "KILLED", 128 + signal.SIGTERM)],
 )
-def test_signals_end_a_real_process_as_killed_with_everything_kept(tmp_path, number, status, code):
+def test_a_signal_makes_the_run_killed_and_keeps_what_was_logged(tmp_path, number, status, code):
     process = run_python("    time.sleep(60)", tmp_path)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
@@ -65,7 +65,7 @@ def test_a_new_process_started_now():
     assert started_at(process.pid) is None
 
 
-def test_a_run_that_another_process_writes_is_refused(tmp_path):
+def test_a_run_that_another_process_writes_is_not_started_again(tmp_path):
     process = run_python("    time.sleep(60)", tmp_path)
     assert process.stdout.readline() == "ready\n"
     try:
@@ -78,7 +78,7 @@ def test_a_run_that_another_process_writes_is_refused(tmp_path):
         process.communicate()
 
 
-def test_sigterm_handler_is_restored_and_a_users_own_is_respected():
+def test_the_sigterm_handler_is_restored_and_a_users_own_handler_stays():
     before = signal.getsignal(signal.SIGTERM)
     with killed_on_sigterm():
         assert signal.getsignal(signal.SIGTERM) is not before

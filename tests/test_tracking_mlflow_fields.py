@@ -12,7 +12,7 @@ from nc_tools.tracking import mlflow_fields
 
 
 @given(st.text(min_size=0, max_size=300))
-def test_every_key_becomes_one_that_mlflow_takes(key):
+def test_every_key_becomes_one_that_mlflow_accepts(key):
     safe = mlflow_fields.safe_key(key)
     # The rules of mlflow.utils.validation: allowed characters, a normal relative path, length.
     assert re.fullmatch(r"[/\w.\- ]+", safe)
@@ -31,14 +31,14 @@ def test_mlflow_agrees_on_awkward_keys():
 
 
 @given(st.lists(st.text("ab%@/.", min_size=1, max_size=5), min_size=2, max_size=2, unique=True))
-def test_different_refused_characters_stay_different(keys):
+def test_keys_with_different_rejected_characters_stay_different(keys):
     first, second = keys
-    # Only what a path cannot tell apart may fall together.
+    # Only keys that are the same path may become equal.
     if mlflow_fields.safe_key(first) == mlflow_fields.safe_key(second):
         assert "//" in first + second or first.endswith("/") or second.endswith("/") or first == second
 
 
-def test_ordinary_keys_are_left_alone():
+def test_ordinary_keys_stay_as_they_are():
     for key in ("test/gen/balanced_accuracy", "train/nc/nc1_pinv", "test/cal_ts/ece"):
         assert mlflow_fields.safe_key(key) == key
 

@@ -21,11 +21,11 @@ def test_the_store_does_not_depend_on_the_working_directory(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:/tmp/mlruns", "/tmp/mlruns"])
-def test_a_folder_is_refused_as_store(tmp_path, uri):
+def test_a_folder_as_store_is_an_error(tmp_path, uri):
     with pytest.raises(ValueError, match=r"server or a database.*mlflow\.db"):
         resolve_store(tmp_path, uri)
 
 
-def test_a_path_that_no_sqlite_address_can_express_is_refused(tmp_path):
+def test_a_path_with_a_percent_sign_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"must not contain %, got .*50%"):
         resolve_store(tmp_path / "50%", None)
