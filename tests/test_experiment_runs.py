@@ -13,7 +13,7 @@ from nc_tools.experiment import load_run
 from nc_tools.experiment.build import EVALUATION_BATCH, Data, build_model, facts_of, open_data
 from nc_tools.experiment.run import curve_epochs, run_job
 from nc_tools.metrics import fit_temperature
-from nc_tools.tracking import read_run
+from nc_tools.run_records import read_run
 
 found.loader.exec_module(recipe)
 

@@ -24,7 +24,7 @@ from nc_tools.experiment.build import open_data
 from nc_tools.experiment.evaluate.ood import measure_ood
 from nc_tools.experiment.serialize import encode
 from nc_tools.ood import SCORES
-from nc_tools.tracking import read_run
+from nc_tools.run_records import read_run
 
 NAMES = ("auroc", "aupr_in", "aupr_out", "fpr95")
 LIST = Path(__file__).parents[1] / "recipes" / "tiny_imagenet_cifar10.csv"

@@ -24,8 +24,8 @@ from nc_tools.experiment.build import facts_of
 from nc_tools.experiment.recipe_cli import make_options, make_plan, recipe_parser
 from nc_tools.experiment.run import identify, run_job
 from nc_tools.losses import CrossEntropyLoss, WeightedSumLoss, term
+from nc_tools.run_records import read_run
 from nc_tools.spec import spec
-from nc_tools.tracking import read_run
 
 
 class StopAfter(StopSignal):

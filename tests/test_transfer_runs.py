@@ -23,7 +23,7 @@ from nc_tools.experiment.job import Job
 from nc_tools.experiment.recipe_cli import run_recipe
 from nc_tools.experiment.run import identify, run_job
 from nc_tools.experiment.serialize import encode
-from nc_tools.tracking import read_run
+from nc_tools.run_records import read_run
 from nc_tools.training import TrainConfig
 from nc_tools.transfer import FineTuning, Full, ProbeThenFull, SkipConnection
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nc_tools.run_records.json_files import as_float, read_json_or_problem
-from nc_tools.run_records.reader import recover_run, run_folders
+from nc_tools.run_records import recover_run, run_folders
 
 SCORED_KINDS = ("final", "loop")
 

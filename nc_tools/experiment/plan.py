@@ -28,8 +28,8 @@ from nc_tools.experiment.tuning import Score, Tuned, mean_over_seeds, tune
 from nc_tools.experiment.type_check import check_kinds
 from nc_tools.experiment.workers import Workers
 from nc_tools.losses.loss_term import LossTerm
+from nc_tools.run_records import mark_killed
 from nc_tools.run_records.json_files import write_json
-from nc_tools.tracking import mark_killed
 from nc_tools.training.mixed_loss import check_mixing
 from nc_tools.training.optimizers import make_optimizer
 

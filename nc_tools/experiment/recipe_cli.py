@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from nc_tools._support.check_writable import check_writable
 from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.signals import Killed
 from nc_tools._support.suggestions import did_you_mean
@@ -22,7 +23,6 @@ from nc_tools.experiment.overrides import parse_setting, put, put_all
 from nc_tools.experiment.plan import Options, Plan, run_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.serialize import encode
-from nc_tools.run_records.json_files import check_writable
 from nc_tools.spec import Spec
 from nc_tools.tracking import LiveSync, MlflowSync
 

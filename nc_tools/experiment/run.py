@@ -23,8 +23,8 @@ from nc_tools.experiment.weight_files import save_weights
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.metrics import fit_temperature
 from nc_tools.models.classifier import Classifier
+from nc_tools.run_records import RunIdentity, RunRecord, read_run
 from nc_tools.seeds import stream
-from nc_tools.tracking import RunIdentity, RunRecord, read_run
 from nc_tools.training import NonFiniteLossError, fit
 
 PRIMARY = "gen/balanced_accuracy"

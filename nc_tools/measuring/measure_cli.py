@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nc_tools import __version__
+from nc_tools._support.check_writable import check_writable
 from nc_tools.data import DataConfig
 from nc_tools.measuring.collapse_report import write_collapse_report
 from nc_tools.measuring.collapse_tables import CollapseReport, collapse_tables
@@ -22,7 +23,6 @@ from nc_tools.measuring.measure import CollapseMeasurement, measure_in_detail
 from nc_tools.measuring.measure_arguments import MeasureArguments, parse_device, per_channel
 from nc_tools.measuring.measured_sets import MeasuredSets, SetBatches, load_sets
 from nc_tools.measuring.named_models import NamedModel, load_model, missing_data
-from nc_tools.run_records.json_files import check_writable
 from nc_tools.surgery.find_head import find
 from nc_tools.surgery.head_layers import input_width
 from nc_tools.surgery.layer_choice import default_layers

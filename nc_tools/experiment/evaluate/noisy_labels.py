@@ -21,7 +21,7 @@ from nc_tools.metrics import (
 )
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Collected
-from nc_tools.tracking import RunRecord, read_run
+from nc_tools.run_records import RunRecord, read_run
 
 TRANSITION = "transition.safetensors"
 LISTED = 2000

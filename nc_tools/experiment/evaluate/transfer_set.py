@@ -19,8 +19,8 @@ from nc_tools.experiment.run_config import Protocol
 from nc_tools.metrics import CollapseRanking, rank_by_collapse, ridge_probe, transfer_report
 from nc_tools.metrics.transfer.transfer_report import TARGET_COLLAPSE
 from nc_tools.models.classifier import Classifier
+from nc_tools.run_records import RunRecord
 from nc_tools.seeds import stream
-from nc_tools.tracking import RunRecord
 from nc_tools.transfer import fine_tune, image_target, layer_features
 
 LAYERS = "layers.csv"

@@ -1,4 +1,4 @@
-"""A file is there whole or not at all, and for all who may read its folder."""
+"""A file is written completely or not at all, with the permissions that the umask gives."""
 
 import os
 import stat
@@ -8,8 +8,8 @@ import pytest
 from nc_tools._support.atomic_write import atomic_write
 
 
-def test_the_old_file_stays_until_the_block_has_ended_well(tmp_path):
-    target = tmp_path / "told.txt"
+def test_the_old_file_stays_until_the_block_ends_without_an_error(tmp_path):
+    target = tmp_path / "notes.txt"
     target.write_text("old")
     with atomic_write(target) as part:
         part.write_text("new")
@@ -20,14 +20,14 @@ def test_the_old_file_stays_until_the_block_has_ended_well(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-@pytest.mark.parametrize("begun", [True, False])
-def test_what_fails_leaves_the_old_file_and_no_part(tmp_path, error, begun):
-    target = tmp_path / "told.txt"
+@pytest.mark.parametrize("partly_written", [True, False])
+def test_an_exception_leaves_the_old_file_and_no_new_file(tmp_path, error, partly_written):
+    target = tmp_path / "notes.txt"
     target.write_text("old")
 
     def fail() -> None:
         with atomic_write(target) as part:
-            if begun:
+            if partly_written:
                 part.write_text("ne")
             raise error
 
@@ -37,11 +37,11 @@ def test_what_fails_leaves_the_old_file_and_no_part(tmp_path, error, begun):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_others_may_read_it_as_the_umask_says(tmp_path):
+def test_the_umask_decides_who_may_read_the_file(tmp_path):
     before = os.umask(0o022)
     try:
-        with atomic_write(tmp_path / "told.txt") as part:
+        with atomic_write(tmp_path / "notes.txt") as part:
             part.write_text("new")
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "told.txt").stat().st_mode) == 0o644
+    assert stat.S_IMODE((tmp_path / "notes.txt").stat().st_mode) == 0o644

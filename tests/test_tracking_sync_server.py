@@ -1,7 +1,6 @@
-"""Mirroring into a real MLflow server: absent at the start, gone in the middle, back again."""
+"""Sending records to a real MLflow server that is down at first, ends in the middle and comes back."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,10 +11,12 @@ from pathlib import Path
 import pytest
 import requests
 from mlflow import MlflowClient
+from support.mlflow_store import fresh_store
 
-from nc_tools.tracking import RunIdentity, RunRecord, direct_links
+from nc_tools.run_records import RunIdentity, RunRecord
+from nc_tools.tracking import direct_links
 from nc_tools.tracking.live import LIMITS
-from nc_tools.tracking.store import connect, resolve_store
+from nc_tools.tracking.store import resolve_store
 from nc_tools.tracking.sync_once import Synchronizer
 
 
@@ -26,7 +27,7 @@ def free_port() -> int:
 
 
 class Server:
-    """One MLflow server on the loopback, ended by its own process group."""
+    """One MLflow server on the loopback interface, in a process group of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -69,16 +70,14 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path, tmp_path_factory):
-    root = tmp_path_factory.getbasetemp() / "migrated"
-    if not root.exists():
-        connect(resolve_store(root, f"sqlite:///{root}/mlflow.db"))
-    shutil.copy(root / "mlflow.db", tmp_path / "server.db")
-    made = Server(tmp_path)
-    yield made
-    made.kill()
+    fresh_store(tmp_path / "server.db", tmp_path_factory)
+    loopback = Server(tmp_path)
+    yield loopback
+    loopback.kill()
 
 
-def test_a_server_that_is_down_then_dies_then_returns_has_everything_once(tmp_path, server, monkeypatch):
+@pytest.mark.slow
+def test_a_server_that_comes_back_receives_everything_once(tmp_path, server, monkeypatch):
     for name, value in LIMITS.items():
         monkeypatch.setenv(name, value)
     root = tmp_path / "out"
@@ -89,22 +88,22 @@ def test_a_server_that_is_down_then_dies_then_returns_has_everything_once(tmp_pa
             (run.figures / "nc.png").write_bytes(b"png")
             run.finish({"test/gen/accuracy": 0.5})
     address = server.uri.replace("http://", "http://ann:secret@")
-    push = Synchronizer(root, resolve_store(root, address), None)
+    sync = Synchronizer(root, resolve_store(root, address), None)
 
     began = time.monotonic()
-    report = push.push()
+    report = sync.push()
     assert (report.sent, report.pending) == (0, 3)
     assert "does not answer" in report.error
     assert "secret" not in report.error
     assert time.monotonic() - began < 5
 
     server.start()
-    report = push.push(beat=server.kill)
+    report = sync.push(beat=server.kill)
     assert (report.sent, report.pending) == (1, 2)
     assert "does not answer" in report.error
 
     server.start()
-    assert push.push().sent == 2
+    assert sync.push().sent == 2
     client = MlflowClient(tracking_uri=server.uri)
     experiment = client.get_experiment_by_name("q")
     shown = client.search_runs([experiment.experiment_id])
