@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nc_tools.run_records.json_files import as_float, read_json_or_problem
 from nc_tools.run_records import recover_run, run_folders
+from nc_tools.run_records.json_files import as_float, read_json_or_problem
 
 SCORED_KINDS = ("final", "loop")
 
