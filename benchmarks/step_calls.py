@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,7 +25,7 @@ from torch import nn
 
 import nc_tools
 from nc_tools import heads, losses
-from nc_tools.data import Augment, ImageSet, Loader, evaluation_batches
+from nc_tools.data import Augment, BatchOptions, ImageSet, Loader, evaluation_batches
 from nc_tools.data.mixing import Batches
 from nc_tools.evaluation.evaluator import accuracy_metrics, collapse_metrics, collect
 from nc_tools.models.classifier import Classifier
@@ -109,13 +110,13 @@ def model_of(head: heads.Head) -> Classifier:
     return Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, WIDTH), nn.ReLU()), head)
 
 
-PIXELS: dict[str, Any] = {"mean": [0.5] * 3, "std": [0.25] * 3}
+OPTIONS = BatchOptions(batch_size=BATCH_SIZE, mean=[0.5] * 3, std=[0.25] * 3)
 
 
 def training_step(head: heads.Head, loss: losses.LossTerm) -> list[tuple[str, str]]:
     """Return the calls of one step in the middle of the second epoch."""
-    augment = Augment(padding=2, flip=True)
-    loader = Loader(images(), torch.arange(BATCH_SIZE * STEPS), BATCH_SIZE, augment=augment, seed=0, **PIXELS)
+    options = replace(OPTIONS, augment=Augment(padding=2, flip=True))
+    loader = Loader(images(), torch.arange(BATCH_SIZE * STEPS), options)
     recorder = CallRecorder()
     batches = MarkedBatches(loader, recorder)
     with recorder:
@@ -130,7 +131,7 @@ def evaluation(head: heads.Head, _loss: losses.LossTerm) -> tuple[list[tuple[str
     recorder = CallRecorder()
     marks: list[int] = []
     with recorder:
-        collected = collect(model, recorder.marked(evaluation_batches(data, None, BATCH_SIZE, **PIXELS), marks))
+        collected = collect(model, recorder.marked(evaluation_batches(data, None, OPTIONS), marks))
         end = len(recorder.calls)
         accuracy_metrics(collected, collected.labels.bincount(), "test")
         collapse_metrics(model, collected, "test")

@@ -151,10 +151,10 @@ def augment(images: Tensor, views: Tensor, options: Augment) -> Tensor:
     """
     if views.shape != images.shape[:1]:
         raise ValueError(f"each image needs one view number, got views {tuple(views.shape)} for {len(images)} images")
-    if options.views == 1 or len(images) == 0:
+    if (options.padding == 0 and not options.flip) or len(images) == 0:
         return images.contiguous()
     count, channels, height, width = images.shape
-    pad, shifts, sides = options.padding, options.shifts, 2 if options.flip else 1
+    pad, shifts, sides = options.padding, 2 * options.padding + 1, 2 if options.flip else 1
     padded = images.new_zeros(sides, count, channels, height + 2 * pad, width + 2 * pad)
     inside = padded[..., pad : pad + height, pad : pad + width]
     inside[0] = images

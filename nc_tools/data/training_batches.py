@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from nc_tools.data.epoch_plan import batch_bounds, check_start, check_views, pla
 from nc_tools.data.image_set import Images
 from nc_tools.data.sampling import EpochSampler
 from nc_tools.records import Batch
+
+# The crop and flip of each sample (M,), and the draws of further operations (M, ...) by name.
+_Draws: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
 
 
 class TrainingBatches(ABC):
@@ -77,7 +81,7 @@ class TrainingBatches(ABC):
         plan = plan_epoch(len(self._indices), options.augment, options.seed, epoch, options.views, self._sampler)
         order = plan.order.to(self._indices.device)
         first, second = (
-            None if views is None else {"views": views.to(self._device)} | _moved(further, self._device)
+            None if views is None else (views.to(self._device), _moved(further, self._device))
             for views, further in ((plan.views, plan.further), (plan.second, plan.second_further))
         )
         bounds = self._bounds[start:]
@@ -91,14 +95,15 @@ class TrainingBatches(ABC):
                 tags=None if self._tags is None else self._tags[batch].to(self._device),
             )
 
-    def _inputs(self, pixels: Tensor, draws: Mapping[str, Tensor] | None, begin: int, end: int) -> Tensor:
+    def _inputs(self, pixels: Tensor, draws: _Draws | None, begin: int, end: int) -> Tensor:
         augment = self._options.augment
         if draws is None or augment is None:
             return self._normalize(pixels)
-        rows = {name: values[begin:end] for name, values in draws.items()}
-        inputs = self._normalize(augment.pixels(pixels, rows["views"], rows))
-        cutout = augment.cutout
-        return inputs if cutout is None else cutout.apply(inputs, rows["cutout"])
+        views, further = draws
+        if further:
+            further = {name: values[begin:end] for name, values in further.items()}
+        inputs = self._normalize(augment.pixels(pixels, views[begin:end], further))
+        return inputs if augment.cutout is None else augment.cutout.apply(inputs, further["cutout"])
 
 
 def _moved(draws: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -136,7 +136,7 @@ def _train_epoch(
         loss.set_progress(state.step / total)
         optimizer.zero_grad(set_to_none=True)
         outputs = forward(batch)
-        terms = batch_terms(loss, outputs, batch)
+        terms = loss.terms(outputs, batch) if batch.partner is None else batch_terms(loss, outputs, batch)
         if isinstance(optimizer, SAM):
             _sam_gradients(state, optimizer, forward, ascent_loss, outputs, terms, batch)
         else:
