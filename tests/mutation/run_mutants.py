@@ -39,6 +39,7 @@ CONFIG = tomllib.loads((HERE / "config.toml").read_text(encoding="utf-8"))
 LISTED = tomllib.loads((HERE / "survivors.toml").read_text(encoding="utf-8")).get("survivor", [])
 OPTIONS = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "-m", "not gpu"]
 GOAL = 0.9
+FILES = ("modules", "tests")
 COLUMNS = ("mutants", "killed", "timeout", "survived", "not listed", "broken tests")
 
 
@@ -126,12 +127,17 @@ def verdict(mutant: Mutant, lines: Mapping[int, Collection[str]], seconds: Mappi
     return "survived"
 
 
+def matches(pattern: str) -> list[Path]:
+    """Return the paths of a pattern of config.toml; raise ValueError if there is none, as after a renaming."""
+    paths = sorted(Path().glob(pattern))
+    if not paths:
+        raise ValueError(f"config.toml names {pattern}, and no such file exists: correct the pattern")
+    return paths
+
+
 def run_package(name: str, sample: int, seed: int) -> Counter[str]:
     """Try the mutants of a package; return the number of each result."""
-    modules, tests = (
-        [path for pattern in CONFIG["packages"][name][key] for path in sorted(Path().glob(pattern))]
-        for key in ("modules", "tests")
-    )
+    modules, tests = ([path for pattern in CONFIG["packages"][name][key] for path in matches(pattern)] for key in FILES)
     with tempfile.NamedTemporaryFile() as file:
         in_fork(7200, record, [str(path) for path in tests], modules, Path(file.name))
         lines, seconds, failed = pickle.loads(Path(file.name).read_bytes())
