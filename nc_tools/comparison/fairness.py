@@ -152,7 +152,7 @@ def records(notes: Sequence[tuple[str, str]]) -> list[Caution]:
 
 def _tuned_fields(experiment: Experiment) -> set[str]:
     trials = [trial for trial in experiment.tuning.get("trials") or () if isinstance(trial, Mapping)]
-    named = {str(trial["knob"]) for trial in trials if trial.get("knob")}
+    named = {str(trial["parameter"]) for trial in trials if trial.get("parameter")}
     listed = experiment.protocol.get("tuned")
     if isinstance(listed, Sequence) and not isinstance(listed, str):
         named |= {str(name) for name in listed}

@@ -14,6 +14,7 @@ from typing import Any
 from nc_tools.comparison.metric_info import PRIMARY
 from nc_tools.run_records.json_files import as_float, read_json_or_problem
 from nc_tools.run_records.reader import recover_run, run_folders
+from nc_tools.run_records.renames import current_tuning
 
 SCORED_KINDS = ("final", "loop")
 
@@ -144,7 +145,7 @@ def read_experiment(root: Path) -> Experiment:
         primary=_text(found.get("primary")) or PRIMARY,
         suite=_text(found.get("suite")),
         protocol=rules,
-        tuning=tuning,
+        tuning=current_tuning(tuning),
         runs=tuple(run for run in found.get("runs") or () if isinstance(run, Mapping)),
     )
 
