@@ -10,7 +10,6 @@ from support.ood_runs import left_out, pictures
 
 from nc_tools.data import DataConfig, load_data
 from nc_tools.data.outlier_source import check_apart
-from nc_tools.experiment.serialize import encode
 
 
 @pytest.mark.parametrize(
@@ -36,11 +35,6 @@ def test_a_config_that_cannot_be_meant_is_refused(arguments, message):
 def test_sets_of_one_kind_at_two_places_are_two():
     for near in ("imagefolder:b", "scrambled", "cifar10:a"):
         assert DataConfig(outliers="imagefolder:a", ood_near=near, ood_far="scrambled").outliers == "imagefolder:a"
-
-
-def test_what_was_recorded_without_outliers_keeps_its_hash():
-    assert not [key for key in encode(DataConfig()) if key.startswith("outliers")]
-    assert encode(DataConfig(outliers="blended"))["outliers"] == "blended"
 
 
 def test_the_training_part_is_taken_and_of_a_set_without_one_all(tmp_path):

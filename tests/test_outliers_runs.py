@@ -19,10 +19,12 @@ from nc_tools.comparison import ComparedRun, compare_runs, render_terminal
 from nc_tools.comparison.html_report import comparison_html
 from nc_tools.comparison.markdown import markdown_text
 from nc_tools.data import DataConfig, load_data
-from nc_tools.experiment import load_run
-from nc_tools.experiment.build import facts_of
-from nc_tools.experiment.recipe_cli import make_options, make_plan, recipe_parser
-from nc_tools.experiment.run import identify, run_job
+from nc_tools.experiment import load_run, run_recipe
+from nc_tools.experiment.recipe_cli import make_options, recipe_parser
+from nc_tools.experiment.recipe_plan import make_plan
+from nc_tools.experiment.run_data import facts_of
+from nc_tools.experiment.run_identity import identify
+from nc_tools.experiment.run_job import run_job
 from nc_tools.losses import CrossEntropyLoss, WeightedSumLoss, term
 from nc_tools.spec import spec
 from nc_tools.tracking import read_run
@@ -103,7 +105,7 @@ def run_of(out, kind):
 def test_the_recipe_trains_tells_and_resumes(tmp_path):
     out, again = tmp_path / "out", tmp_path / "again"
     shown = run_script(*flags(out))
-    assert "outliers (blended): trained against by linear_oe" in shown
+    assert "outliers to train against (blended): used by linear_oe" in shown
     assert "outliers: linear_oe trained against images of no class (blended)" in " ".join(shown.split())
     assert "linear_oe trained against" in (out / "report" / "comparison.md").read_text()
     shutil.copytree(out, again)
@@ -129,7 +131,7 @@ def test_the_recipe_trains_tells_and_resumes(tmp_path):
 
 
 def in_process(argv, out):
-    run_script(recipe.ARMS, name="ood", question="Why?", argv=["--smoke", "--out", str(out), *argv])
+    run_recipe(recipe.ARMS, name="ood", question="Why?", argv=["--smoke", "--out", str(out), *argv])
 
 
 def test_a_loss_without_its_outliers_is_told_before_anything_is_trained(tmp_path, capsys):
@@ -137,20 +139,20 @@ def test_a_loss_without_its_outliers_is_told_before_anything_is_trained(tmp_path
         in_process(["--arms", "linear,linear_oe", "--set", "data.outliers=None"], tmp_path)
     assert end.value.code == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert "arm linear_oe: WeightedSum trains against images of no class, and data.outliers names none: write" in told
+    assert "arm linear_oe: WeightedSumLoss trains against outliers, but data.outliers is None: set" in told
     assert not (tmp_path / "runs").exists()
 
 
 def test_outliers_without_a_loss_that_wants_them_are_told(tmp_path, capsys, monkeypatch):
-    from nc_tools.experiment import plan
+    from nc_tools.experiment import run_plan
 
-    def make(comparison):
+    def run(stages):
         raise ValueError("as far as the check")
 
-    monkeypatch.setattr(plan._Comparison, "make", make)
+    monkeypatch.setattr(run_plan._Stages, "run", run)
     with pytest.raises(SystemExit):
         in_process(["--arms", "linear,etf"], tmp_path)
-    assert "outliers (blended): not used: no arm's loss trains against them" in capsys.readouterr().out
+    assert "outliers to train against (blended): not used: no arm's loss needs them" in capsys.readouterr().out
 
 
 def runs(exposed):

@@ -6,8 +6,7 @@ from PIL import Image
 
 from nc_tools.data import DataConfig, SymmetricNoise, load_data, make_subsets
 from nc_tools.data.coarse_labels import GROUPINGS, check_grouping, read_grouping
-from nc_tools.experiment.build import open_data
-from nc_tools.experiment.serialize import encode, run_hash
+from nc_tools.experiment.run_data import open_data
 
 DIGITS = tuple("0123456789")
 ANIMALS = ("cat", "dog", "car", "ship")
@@ -112,15 +111,3 @@ def test_a_grouping_that_is_not_there_is_told(tmp_path):
 def test_coarse_labels_and_another_transfer_set_contradict_each_other(more, told):
     with pytest.raises(ValueError, match=told):
         DataConfig(**more, coarse="digits-parity")
-
-
-def test_what_was_recorded_without_coarse_labels_keeps_its_hash():
-    from recipe_fixture import RECIPES, recipe_module
-
-    base = recipe_module(next(path for path in RECIPES if path.stem == "long_tail")).BASE
-    assert "coarse" not in encode(base)["data"]
-    assert encode(DataConfig(coarse="digits-parity"))["coarse"] == "digits-parity"
-    from dataclasses import replace
-
-    other = replace(base, data=replace(base.data, held_out_classes=0, coarse="digits-parity"))
-    assert run_hash(base) != run_hash(other)

@@ -64,22 +64,22 @@ class Evaluator:
         self.plain_batches = plain_batches
         self.class_counts = torch.tensor(class_counts)
         self.dtype = dtype
-        self._kept: dict[EvaluationSet, Collected] = {}
+        self._kept: dict[tuple[int, int], tuple[EvaluationSet, Collected]] = {}
 
     def collect(self, images: Images, indices: Tensor | None = None) -> Collected:
-        """Return the model's outputs on images that are needed once; nothing is kept."""
+        """Return the model's outputs on images that are needed only once; nothing is kept."""
         return collect(self.model, self.plain_batches(images, indices), dtype=self.dtype)
 
     def outputs(self, part: EvaluationSet) -> Collected:
-        """Return the model's outputs on a set; the second call returns the same record."""
-        if part not in self._kept:
-            self._kept[part] = self.collect(part.images, part.indices)
-        return self._kept[part]
+        """Return the model's outputs on a set; two sets of the same images share them."""
+        key = (id(part.images), id(part.indices))  # the set is kept with its outputs, so that no id is used again
+        if key not in self._kept:
+            self._kept[key] = (part, self.collect(part.images, part.indices))
+        return self._kept[key][1]
 
-    def release(self, *parts: EvaluationSet) -> None:
-        """Free the memory of the outputs of these sets."""
-        for part in parts:
-            self._kept.pop(part, None)
+    def release(self) -> None:
+        """Free the memory of all outputs that are kept."""
+        self._kept.clear()
 
     def accuracy(self, part: EvaluationSet) -> dict[str, float]:
         """Return accuracy metrics as ``<set>/gen/`` and calibration metrics as ``<set>/cal/``."""
@@ -147,11 +147,11 @@ class Evaluator:
             outliers: Images of other classes, by name.
         """
         weight, bias = class_vectors(self.model.head)
-        collected = {name: self.collect(part.images, part.indices) for name, part in outliers.items()}
+        collected = {name: self.outputs(part) for name, part in outliers.items()}
         values = ood_report(self.outputs(train), self.outputs(test), collected, weight, bias)
         return {f"{test.name}/ood/{key}": value for key, value in values.items()}
 
-    def transfer(self, train: Images, test: Images, seed: int) -> dict[str, float]:
+    def transfer(self, train: EvaluationSet, test: EvaluationSet, seed: int) -> dict[str, float]:
         """Return what readers of the frozen features reach on a transfer set, as ``transfer/``.
 
         Args:
@@ -159,7 +159,7 @@ class Evaluator:
             test: Images of the same classes to score them on.
             seed: Of the readers' random choices.
         """
-        fitted, scored = self.collect(train), self.collect(test)
+        fitted, scored = self.outputs(train), self.outputs(test)
         values = transfer_report(fitted.features, fitted.labels, scored.features, scored.labels, seed)
         return {f"transfer/{key}": value for key, value in values.items()}
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,45 +29,38 @@ def recipe_parser(
     name: str, question: str, arms: Sequence[str], default_arms: Sequence[str] = ()
 ) -> argparse.ArgumentParser:
     """Return the parser of a recipe's flags, which are the same for every recipe."""
-    default = ",".join(default_arms) if default_arms else "all"
     parser = argparse.ArgumentParser(
-        prog=f"recipes/{name}.py", description=question, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"recipes/{name}.py",
+        description=question,
+        epilog=textwrap.fill(f"arms of this recipe: {', '.join(arms)}", width=100),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument_group("data").add_argument
     add("--data", help="images to train on: digits, imagefolder:PATH, cifar10[:FOLDER] or cifar100[:FOLDER]")
-    add("--labels", metavar="FILE:COLUMN", help="read training labels from a column of a CSV file with a column path")
+    add("--labels", metavar="FILE:COLUMN", help="read the training labels from this column of a CSV file; its column "
+        "path names the image")  # fmt: skip
     add("--image-size", type=int, metavar="PIXELS", help="resize images to this width and height")
-    add(
-        "--imbalance",
-        type=float,
-        metavar="RATIO",
-        help="cut a long tail: images of the largest over the smallest class",
-    )
-    add("--transfer-data", metavar="DATA", help="measure transfer on these images, named as for --data")
+    add("--imbalance", type=float, metavar="RATIO", help="make the training set long-tailed: the largest class has "
+        "RATIO times the images of the smallest")  # fmt: skip
+    add("--transfer-data", metavar="DATA", help="measure transfer to these images, given as for --data")
     add("--skip-unreadable", action="store_true", help="leave out image files that cannot be read, instead of stopping")
     add = parser.add_argument_group("what is compared").add_argument
-    add(
-        "--arms",
-        help=f"arms to compare, separated by commas, the baseline first, or all (default: {default}; "
-        f"there are {','.join(arms)})",
-    )
-    add("--model", help="backbone: conv, resnet20, resnet32, or the name of a torchvision or timm model")
+    default = ", ".join(default_arms) if default_arms else "all"
+    add("--arms", metavar="A,B,...", help=f"arms to compare, the baseline first, or all (default: {default})")
+    add("--model", metavar="NAME", help="backbone: conv, resnet20, resnet32, or a torchvision or timm model")
     add("--epochs", type=int, metavar="N", help="epochs of each run")
     add("--seeds", help="seeds of the final runs, such as 0-4 or 0,2,5")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="set any field that --print-config shows, such as optim.weight_decay=1e-4; may be repeated",
-    )
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="set any field that --print-config shows, "
+        "such as optim.weight_decay=1e-4; may be given several times")  # fmt: skip
     add = parser.add_argument_group("how it runs").add_argument
-    add("--out", type=Path, default=Path("outputs") / name, help="folder for runs and report (default: %(default)s)")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, ... or auto, a GPU if there is one (default: auto)")
-    add("--workers", type=int, metavar="N", help="runs made in parallel (default: one per CPU core, or one on a GPU)")
+    add("--out", type=Path, default=Path("outputs") / name, metavar="FOLDER", help="folder for the runs and the report "
+        "(default: %(default)s)")  # fmt: skip
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (default: auto)")
+    add("--workers", type=int, metavar="N", help="runs made in parallel (default: one for each CPU core; 1 on a GPU)")
     add("--resume", action="store_true", help="continue unfinished runs from their checkpoints")
     add("--tracking-uri", metavar="URI", help="MLflow store or server (default: a store in the output folder)")
-    add("--smoke", action="store_true", help="check in seconds that everything works; the numbers mean nothing")
+    add("--smoke", action="store_true", help="run everything for a few seconds to check that it works; the numbers "
+        "mean nothing")  # fmt: skip
     add("--print-config", action="store_true", help="print the whole configuration as JSON and exit")
     return parser
 

@@ -16,14 +16,14 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"
 
 @lru_cache
 def recipe_module(path):
-    found = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    file_spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(file_spec)
+    file_spec.loader.exec_module(module)
     return module
 
 
 def arms_of(path):
-    """The arms of the shared run: the baseline and the last one (the others are run in test_experiment_runs)."""
+    """The arms of the shared run: the baseline and the last one."""
     arms = list(recipe_module(path).ARMS)
     return [arms[0], arms[-1]]
 
@@ -36,13 +36,13 @@ def command(path, out):
 def smoke(path, tmp_path_factory):
     """Run a recipe once in a test session; return its output folder and the lines it printed."""
     base = tmp_path_factory.getbasetemp() / "recipes" / path.stem
-    shown = base / "shown.txt"
-    if not shown.exists():
+    printed = base / "printed.txt"
+    if not printed.exists():
         base.mkdir(parents=True)
-        told = subprocess.run(
+        process = subprocess.run(
             command(path, base / "out"), env=ENVIRONMENT, cwd=base, capture_output=True, text=True, check=False
         )
-        assert told.returncode == 0, told.stderr
-        assert told.stderr == ""
-        shown.write_text(told.stdout)
-    return base / "out", shown.read_text().rstrip("\n").split("\n")
+        assert process.returncode == 0, process.stderr
+        assert process.stderr == ""
+        printed.write_text(process.stdout)
+    return base / "out", printed.read_text().rstrip("\n").split("\n")

@@ -64,7 +64,6 @@ def evaluate_final(
     values |= evaluate_label_noise(job, data, evaluator, train, test, record)
     values |= evaluate_ood(data, evaluator, train, test)
     _write_predictions(record, evaluator.outputs(test), facts, temperatures)
-    evaluator.release(train, test)  # features of a large set need the memory that fine-tuning needs next
     values |= _best_epoch(job, data, facts, model, test, record)
     values |= evaluate_transfer(job, data, evaluator, record, stop)
     (record.path / BEST_WEIGHTS).unlink(missing_ok=True)

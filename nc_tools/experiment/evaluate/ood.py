@@ -24,7 +24,7 @@ def evaluate_ood(data: RunData, evaluator: Evaluator, train: EvaluationSet, test
     return evaluator.ood(train, test, sets) if sets else {}
 
 
-def _sample(images: Images) -> Tensor:
+def _sample(images: Images) -> Tensor | None:
     if len(images) <= OOD_SAMPLES:
-        return torch.arange(len(images))
+        return None
     return torch.randperm(len(images), generator=stream(0, "subsample"))[:OOD_SAMPLES].sort().values

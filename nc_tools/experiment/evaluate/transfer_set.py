@@ -12,7 +12,7 @@ from nc_tools._support.atomic_write import atomic_write
 from nc_tools._support.signals import StopSignal
 from nc_tools.data import Sources, augment_for
 from nc_tools.data.image_set import Images
-from nc_tools.evaluation.evaluator import Evaluator
+from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_config import Protocol
 from nc_tools.experiment.run_data import RunData
@@ -51,7 +51,8 @@ def evaluate_transfer(
     if data.sources.transfer_train is None or data.sources.transfer_test is None:
         return {}
     train, test = (_sample(part, job.protocol) for part in (data.sources.transfer_train, data.sources.transfer_test))
-    values = evaluator.transfer(train, test, job.seed)
+    values = evaluator.transfer(EvaluationSet("transfer_train", train), EvaluationSet("transfer_test", test), job.seed)
+    evaluator.release()  # the layers' features and fine-tuning need the memory
     if job.protocol.rank_layers:
         values |= _rank_layers(evaluator, train, test, record.path / LAYERS)
     return values | _fine_tune(job, data, evaluator.model.backbone, train, test, stop)
