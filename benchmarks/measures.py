@@ -1,18 +1,18 @@
-"""Time and error of the collapse measures on 50,000 features, beside the public ``neural_collapse`` package.
+"""Time and error of the collapse measures on 50,000 features, compared with the public ``neural_collapse`` package.
 
-    python benchmarks/measures.py                         ours, the floor, and the error against float64
+    python benchmarks/measures.py                         ours, the lower bound, and the error against float64
     python benchmarks/measures.py --peer PATH             also the package of rhubarbwu/neural-collapse in PATH
-    python benchmarks/measures.py --threads 1 --cpu-time  on a machine that others use at the same time
-    python benchmarks/measures.py --sizes --vocabulary    50,000 classes alone, and the memory that they take
+    python benchmarks/measures.py --threads 1 --cpu-time  on a machine that other programs use at the same time
+    python benchmarks/measures.py --sizes --vocabulary    50,000 classes only, and the memory that they take
 
 Both get the same float32 features, labels and head and return NC1, the trace ratio, CDNV, NC2, NC3 and NC4.
-The classes are equally large, where all weightings agree. The floor is the time of the matrix products that
-our form cannot do without, with nothing around them: features (N, D) by the r = min(K - 1, D) whitened
-directions and the head (D, r + K), and the result by (r, r + K) for the nearest class mean and the
-sample-pooled form. The reference is the textbook form in float64, with the D x D covariance. Every time is
-the best of several, taken in turns; the streaming figure is the time of ``ClassMoments`` over batches,
-against a bare X^T X of the same batches. Memory of the stream is counted tensor by tensor, against three D x D and one
-K x D of float64 and one batch; that of 50,000 classes is the growth of the process.
+The classes are equally large, so all weightings agree. The lower bound ("floor") is the time of the matrix products
+that our form needs, and nothing else: features (N, D) by the r = min(K - 1, D) whitened directions and the head
+(D, r + K), and the result by (r, r + K) for the nearest class mean and the sample-pooled form. The reference is the
+textbook form in float64, with the D x D covariance. Every time is the best of several runs, in turns. The streaming
+figure is the time of ``ClassMoments`` over batches, divided by that of a bare X^T X of the same batches. The memory of
+the stream is the sum over its tensors, compared with three D x D and one K x D of float64 and one batch; the memory of
+50,000 classes is the growth of the process.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ COMPARED = ("nc1_pinv", "nc1_trace", "cdnv", "nc2_gram", "nc4_disagreement")
 
 
 def best_of(repeats: int, device: torch.device, *works: Callable[[], object]) -> list[float]:
-    """Return the shortest time of each work; they take turns, so a busy machine is so for all of them."""
+    """Return the shortest time of each function; they run in turns, so that load on the machine affects all of them."""
     best = [float("inf")] * len(works)
     for _ in range(repeats):
         for i, work in enumerate(works):
@@ -60,7 +60,7 @@ def best_of(repeats: int, device: torch.device, *works: Callable[[], object]) ->
 
 
 def make_features(feature_dim: int, num_classes: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Make ReLU features around random means, a head near those means, equal classes in random order."""
+    """Return ReLU features around random means, equally many of each class, labels, and a head near the means."""
     generator = torch.Generator().manual_seed(0)
     labels = (torch.arange(SAMPLES) % num_classes)[torch.randperm(SAMPLES, generator=generator)]
     means = torch.randn(num_classes, feature_dim, generator=generator)
@@ -70,7 +70,7 @@ def make_features(feature_dim: int, num_classes: int, device: torch.device) -> t
 
 
 def reference(features: Tensor, labels: Tensor, weight: Tensor) -> dict[str, float]:
-    """The definitions in float64, block by block, with the full covariances."""
+    """Return the measures by their definitions in float64, block by block, with the full covariances."""
     k, d = weight.shape
     blocks = list(zip(features.split(2048), labels.split(2048), strict=True))
     means, counts = torch.zeros(k, d, dtype=torch.float64), labels.cpu().bincount(minlength=k)
@@ -104,7 +104,7 @@ def reference(features: Tensor, labels: Tensor, weight: Tensor) -> dict[str, flo
 
 
 def peer_measures(features: Tensor, labels: Tensor, weight: Tensor) -> dict[str, float]:
-    """The same quantities by the peer's accumulators, given the whole set as one batch (its fastest use)."""
+    """Return the same quantities by the peer's accumulators, with all samples as one batch (its fastest use)."""
     from neural_collapse import accumulate, measure
 
     size = (*weight.shape, features.device)
@@ -118,7 +118,7 @@ def peer_measures(features: Tensor, labels: Tensor, weight: Tensor) -> dict[str,
     decisions = accumulate.DecAccumulator(*size, M=means, W=weight)
     decisions.accumulate(features, labels, weight, means)
     within = within_of.compute()
-    # Untiled, its K x K x D differences take 16 GB at K = 1000, D = 2048.
+    # Without tiles, its K x K x D differences take 16 GB at K = 1000, D = 2048.
     tile = None if weight.numel() * len(weight) <= 1 << 28 else 64
     measure.self_duality_error(weight, means, center)
     return {
@@ -130,9 +130,9 @@ def peer_measures(features: Tensor, labels: Tensor, weight: Tensor) -> dict[str,
     }
 
 
-def worst_error(found: dict[str, float], expected: dict[str, float]) -> tuple[float, str]:
+def worst_error(values: dict[str, float], expected: dict[str, float]) -> tuple[float, str]:
     errors = {
-        key: abs(found[key] - expected[key]) / (1 if key == "nc4_disagreement" else abs(expected[key]))
+        key: abs(values[key] - expected[key]) / (1 if key == "nc4_disagreement" else abs(expected[key]))
         for key in COMPARED
     }
     key = max(errors, key=lambda name: errors[name])
@@ -152,14 +152,14 @@ def one_size(feature_dim: int, num_classes: int, device: torch.device, repeats: 
         torch.mm(product[:, :rank], inner, out=second)
 
     expected = reference(features, labels, weight)
-    found = neural_collapse(features, labels, weight)
+    values = neural_collapse(features, labels, weight)
     row = {"D": feature_dim, "K": num_classes}
     products()
     works: list[Callable[[], object]] = [products, lambda: neural_collapse(features, labels, weight)]
     works += [lambda: peer_measures(features, labels, weight)] if peer else []
     names = ("floor_s", "ours_s", "peer_s")
     row |= dict(zip(names, best_of(repeats, device, *works), strict=False))
-    row["error"], row["error_in"] = worst_error(found, expected)
+    row["error"], row["error_in"] = worst_error(values, expected)
     if peer:
         theirs = peer_measures(features, labels, weight)
         row["peer_error"], row["peer_error_in"] = worst_error(theirs, expected)
@@ -188,35 +188,35 @@ def streaming(feature_dim: int, batch: int, device: torch.device, repeats: int) 
 
 
 def held_bytes(moments: ClassMoments) -> int:
-    """Bytes of all tensors that the moments hold."""
+    """Return the bytes of all tensors that the moments hold."""
     parts = [part for part in vars(moments).values() if isinstance(part, Tensor)]
     return sum(part.numel() * part.element_size() for part in parts)
 
 
 def allowed_bytes(moments: ClassMoments, batch: int) -> int:
-    """Three D x D and one K x D of float64, one batch of float32, and what is counted per class."""
+    """Return the bytes of three D x D and one K x D of float64, one batch of float32, and four counts per class."""
     d, k = moments.feature_dim, moments.num_classes
     return 8 * (3 * d * d + k * d) + 4 * batch * d + 4 * 8 * (k + 1)
 
 
 def vocabulary(num_classes: int, feature_dim: int, samples: int) -> dict:
-    """Time and memory of 50,000 classes, where a K x K table alone would take 20 GB."""
+    """Return time and memory for 50,000 classes, where a K x K table alone would take 20 GB."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.cat([torch.arange(num_classes), torch.randint(0, num_classes, (samples,), generator=generator)])
     means = torch.randn(num_classes, feature_dim, generator=generator)
     features = torch.randn(len(labels), feature_dim, generator=generator).add_(means[labels])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = CLOCK()
-    found = neural_collapse(features, labels, means)
+    values = neural_collapse(features, labels, means)
     seconds = CLOCK() - start
-    found |= hyperspherical_uniformity(means)
+    values |= hyperspherical_uniformity(means)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {"K": num_classes, "D": feature_dim, "N": len(labels), "s": seconds, "grown_mb": grown / 1024,
-            "nc4_disagreement": found["nc4_disagreement"], "gnc2": found["gnc2"]}  # fmt: skip
+            "nc4_disagreement": values["nc4_disagreement"], "gnc2": values["gnc2"]}  # fmt: skip
 
 
 def small_evaluation() -> float:
-    """Seconds for all measures of a small run: 350 training and 630 test samples, D = 64, K = 7."""
+    """Return the seconds for all measures of a small run: 350 training and 630 test samples, D = 64, K = 7."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(7, 64, generator=generator)
     sets = []

@@ -1,12 +1,12 @@
-"""Are the out-of-distribution scores those of the public toolkit, and what do they cost beside it?
+"""Compare the out-of-distribution scores with those of the public toolkit pytorch_ood: ranks, AUROC and seconds.
 
     python benchmarks/ood.py --peer PATH          PATH holds the package pytorch_ood (unpacked, or its repository)
     python benchmarks/ood.py --peer PATH --json FILE
 
-The same features, logits, labels and head (K classes of normal features with their own spread in each direction, a
-linear head fitted by least squares) go to both; outliers come from other centers and a rounder cloud. Printed per
-score: Spearman's rank correlation of the two over inliers and outliers together, AUROC of each, and the seconds of
-fitting and scoring. A score is the same detector where the ranks agree; scales may differ, for they mean nothing. NECO
+Both get the same features, logits, labels and head: K classes of normal features with a different spread in each
+direction, and a linear head fitted by least squares. Outliers have no class mean and a more equal spread. For each
+score it prints Spearman's rank correlation of the two over inliers and outliers together, the AUROC of each, and the
+seconds for fitting and scoring. Two scores are the same detector if their ranks agree; their scale has no meaning. NECO
 and GROOD are not in that toolkit.
 """
 
@@ -53,14 +53,14 @@ Scores = Callable[[Tensor, Tensor], Tensor]
 
 
 def peers(train: Tensor, labels: Tensor, head: nn.Linear) -> dict[str, tuple[OODScore, Callable[[], Scores]]]:
-    """Return ours and the maker of theirs, by name, with settings that mean the same."""
+    """Return our score and a function that builds theirs, by name, with equivalent settings."""
     from pytorch_ood import detector as peer
 
     weight, bias = head.weight.detach(), head.bias.detach()
     dims = train.shape[1] // 2
 
-    def of_features(made: Any) -> Scores:
-        fitted = made.fit_features(train, labels)
+    def score_features(detector: Any) -> Scores:
+        fitted = detector.fit_features(train, labels)
         return lambda features, _: fitted.predict_features(features)
 
     return {
@@ -68,12 +68,12 @@ def peers(train: Tensor, labels: Tensor, head: nn.Linear) -> dict[str, tuple[OOD
         "max_logit": (ood.MaxLogit(), lambda: lambda _, z: peer.MaxLogit.score(z)),
         "energy": (ood.Energy(), lambda: lambda _, z: peer.EnergyBased.score(z)),
         "gen": (ood.GEN(), lambda: lambda _, z: peer.GEN.score(z, gamma=0.1, M=100)),
-        "knn": (ood.KNN(k=50), lambda: of_features(peer.KNN(None, k=50))),
-        "mahalanobis": (ood.Mahalanobis(), lambda: of_features(peer.Mahalanobis(None))),
-        "rmds": (ood.RMDS(), lambda: of_features(peer.RMD(None))),
-        "vim": (ood.ViM(dims=dims), lambda: of_features(peer.ViM(None, d=dims, w=weight, b=bias))),
-        "nci": (ood.NCI(alpha=1e-4), lambda: of_features(peer.NCI(None, head, alpha=1e-4))),
-        "fdbd": (ood.FDBD(), lambda: of_features(peer.fDBD(None, head))),
+        "knn": (ood.KNN(k=50), lambda: score_features(peer.KNN(None, k=50))),
+        "mahalanobis": (ood.Mahalanobis(), lambda: score_features(peer.Mahalanobis(None))),
+        "rmds": (ood.RMDS(), lambda: score_features(peer.RMD(None))),
+        "vim": (ood.ViM(dims=dims), lambda: score_features(peer.ViM(None, d=dims, w=weight, b=bias))),
+        "nci": (ood.NCI(alpha=1e-4), lambda: score_features(peer.NCI(None, head, alpha=1e-4))),
+        "fdbd": (ood.FDBD(), lambda: score_features(peer.fDBD(None, head))),
     }
 
 
@@ -84,29 +84,29 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     if not (args.peer / "pytorch_ood").is_dir():
-        parser.error(f"--peer must name a folder that holds pytorch_ood, and {args.peer} does not: unpack it there")
+        parser.error(f"--peer must be a folder that holds pytorch_ood, got {args.peer}: unpack the package there")
     sys.path.insert(0, str(args.peer))
     (train, labels), inside, outside, head = make(*args.size)
     logits, weight, bias = head(train).detach(), head.weight.detach(), head.bias.detach()
     both = torch.cat([inside, outside])
-    asked = head(both).detach()
+    both_logits = head(both).detach()
     print(f"N, D, K = {args.size[0]:,}, {args.size[1]}, {args.size[2]}; {len(inside):,} inliers and outliers each")
-    told = {}
+    record = {}
     for name, (score, make_peer) in peers(train, labels, head).items():
         start = time.perf_counter()
-        ours = score.fit(train, logits, labels, weight, bias).score(both, asked).double()
+        ours = score.fit(train, logits, labels, weight, bias).score_samples(both, both_logits).double()
         middle = time.perf_counter()
-        theirs = -make_peer()(both, asked).detach().double()  # higher is an outlier there
+        theirs = -make_peer()(both, both_logits).detach().double()  # higher is an outlier there
         end = time.perf_counter()
         ranks = float(spearmanr(ours, theirs).statistic)
         aurocs = [separation(s[: len(inside)], s[len(inside) :])["auroc"] for s in (ours, theirs)]
-        told[name] = {"rank": ranks, "auroc": aurocs, "seconds": [middle - start, end - middle]}
+        record[name] = {"rank": ranks, "auroc": aurocs, "seconds": [middle - start, end - middle]}
         print(
             f"{name:<12} rank correlation {ranks:9.6f}   AUROC {aurocs[0]:.4f} ours, {aurocs[1]:.4f} theirs   "
             f"{middle - start:7.3f} s ours, {end - middle:7.3f} s theirs"
         )
     if args.json is not None:
-        args.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,24 +9,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, check_pair, class_sums, compact, measuring_precision
+from nc_tools._support.class_sums import at_least_float32, check_pair, class_sums, group_classes, measuring_precision
 
-# Rows whose outer products are added up in float32 before the block goes to float64.
+# Number of rows whose outer products are summed in float32 before the sum is added in float64.
 _SCATTER_ROWS = 8192
 
 
 @contextmanager
-def _kept(device: torch.device) -> Iterator[None]:
-    """Compute sums that stay: those made in inference mode could not be added to outside."""
+def _persistent_sums(device: torch.device) -> Iterator[None]:
+    """Compute sums that are updated later: tensors created in inference mode cannot be changed outside it."""
     with torch.inference_mode(False), measuring_precision(device):
         yield
 
 
 class ClassMoments:
-    """Class counts, means, variances and within-class scatter of a stream of features.
+    """Class counts, means, variances and within-class scatter of features that arrive in batches.
 
-    For features that do not fit in memory, that arrive batch by batch, or that are spread over processes: any
-    batching and any order of merging give the same result up to rounding. When they do fit,
+    Use it for features that do not fit in memory, arrive batch by batch, or are distributed over processes: any
+    batches and any order of merging give the same result up to rounding. If all features fit in memory,
     ``metrics.neural_collapse`` is faster, because it only needs the scatter along the class means.
 
     With m new samples x_i of a class that had n, batch mean b and old mean a, the mean moves by m/(n + m) (b - a) and
@@ -34,24 +34,24 @@ class ClassMoments:
         scatter += sum_i (x_i - b)(x_i - b)^T + nm/(n + m) (b - a)(b - a)^T
                  = sum_i (x_i - r)(x_i - r)^T,    r = b - sqrt(n/(n + m)) (b - a),
 
-    which is exact (Welford, 1962, for one sample; Chan, Golub and LeVeque, 1979, for blocks; with r the second
-    term rides along in the same product), adds squares only, and costs a single matrix product per batch. Products
-    are taken in float32 (float64 for float64 features) and added up in float64.
+    which is exact (Welford, 1962, for one sample; Chan, Golub and LeVeque, 1979, for blocks; r includes the second
+    term in the same product), adds squares only, and costs one matrix product per batch. Products are computed in
+    float32 (float64 for float64 features) and summed in float64.
 
-    The class-averaged covariance S_W = mean_k Cov_k weights a sample by one over the size of its class, which
-    a single pass knows only if it is told: give ``class_counts``. Without them the sample-pooled scatter
-    alone is kept, and the class-averaged one follows only if the classes turn out equally large. Traces of
-    both are always known.
+    The class-averaged covariance S_W = mean_k Cov_k divides each sample by the size of its class, which a single pass
+    does not know in advance: give ``class_counts``. Without them only the sample-pooled scatter is kept, and the
+    class-averaged one is available only if all classes have equally many samples. The traces of both are always
+    available.
 
     Memory: one K x D and at most three D x D matrices of float64, and one batch.
 
     Args:
         num_classes: K.
         feature_dim: D.
-        device: Where the sums live; batches are moved there.
-        class_counts: Samples (K,) that each class will have in the end; keeps a second scatter, at twice the
-            cost.
-        scatter: Keep the (D, D) scatter; without it O(N D) work, and no ``nc1_pinv``.
+        device: Device of the sums; batches are moved to it.
+        class_counts: Number of samples (K,) that each class will have at the end. Keeps a second scatter, which doubles
+            the cost.
+        scatter: Whether to keep the (D, D) scatter. Without it the cost is O(N D), and there is no ``nc1_pinv``.
 
     Example:
         >>> moments = ClassMoments(num_classes=3, feature_dim=1)
@@ -60,7 +60,7 @@ class ClassMoments:
         ([1.0, 5.0, 0.0], [1.0, 0.0, 0.0], [2, 1, 0])
 
     Raises:
-        ValueError: If a size is not positive or the class counts do not fit.
+        ValueError: If a size is not positive or ``class_counts`` has another length.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ClassMoments:
         self._counts = torch.zeros(num_classes, dtype=torch.int64, device=self.device)
         self._means = torch.zeros(num_classes, feature_dim, dtype=torch.float64, device=self.device)
         self._squares = torch.zeros(num_classes, dtype=torch.float64, device=self.device)
-        # Bad samples are counted on the device and reported when a result is read: no wait inside the loop.
+        # Bad samples are counted on the device and reported when a result is read, so update() does not synchronize.
         self._bad = torch.zeros(2, dtype=torch.int64, device=self.device)
         self._expected: Tensor | None = None
         if class_counts is not None:
@@ -92,32 +92,31 @@ class ClassMoments:
         self._block_rows = 0
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add a batch; waits for nothing on the device.
+        """Add a batch, without waiting for the device.
 
         Args:
             features: (N, D), any floating type.
             labels: (N,), integers in [0, K).
 
         Raises:
-            ValueError: If the shapes do not fit. NaN, inf and labels out of range are reported by the first
-                result.
+            ValueError: If the shapes do not fit. NaN, inf and labels out of range raise an error when a result is read.
         """
         check_pair(features, labels)
         if features.shape[1] != self.feature_dim:
             raise ValueError(f"features must be {self.feature_dim} wide, got {features.shape[1]}")
         if len(features) == 0:
             return
-        with _kept(self.device):
+        with _persistent_sums(self.device):
             x = at_least_float32(features.to(self.device))
-            given = labels.to(self.device).long()
-            safe = given.clamp(0, self.num_classes - 1)
-            self._bad += torch.stack([(safe != given).sum(), (~x.sum(dim=1).isfinite()).sum()])
-            group, classes = compact(safe, self.num_classes)
+            target = labels.to(self.device).long()
+            safe = target.clamp(0, self.num_classes - 1)
+            self._bad += torch.stack([(safe != target).sum(), (~x.sum(dim=1).isfinite()).sum()])
+            group, classes = group_classes(safe, self.num_classes)
             count, sums = class_sums(x, group, len(classes))
-            seen = self._counts.index_select(0, classes)
-            share = count.double() / (seen + count).clamp(min=1)
+            earlier = self._counts.index_select(0, classes)
+            share = count.double() / (earlier + count).clamp(min=1)
             batch_mean = sums.div_(count.clamp(min=1)[:, None])
-            # Of a class that is not in the batch nothing moves; one met for the first time takes the batch's mean.
+            # A class that is not in the batch does not change; a new class takes the mean of the batch.
             shift = batch_mean - self._means.index_select(0, classes)
             self._counts.index_add_(0, classes, count)
             self._means.index_add_(0, classes, shift * share[:, None])
@@ -130,7 +129,7 @@ class ClassMoments:
                 self._add_scatter(rows, safe)
 
     def _buffer(self, x: Tensor) -> Tensor:
-        """Return a buffer like the batch, used again: fresh memory costs more than the arithmetic."""
+        """Return a buffer like the batch, which is used again: allocating memory costs more than the arithmetic."""
         if self._rows is None or len(self._rows) < len(x) or self._rows.dtype != x.dtype:
             self._rows = torch.empty_like(x)
         return self._rows[: len(x)]
@@ -154,23 +153,23 @@ class ClassMoments:
         self._block_rows = 0
 
     def _about(self, means: Tensor) -> tuple[Tensor, Tensor]:
-        """Return squares and scatter about ``means`` (K, D) instead of about this part's own means."""
+        """Return squares and scatter about ``means`` (K, D) instead of about the means of these samples."""
         self._flush()
         shift = self._means - means
-        number = self._counts.double()[:, None]
-        weights = [number]
+        sizes = self._counts.double()[:, None]
+        weights = [sizes]
         if self._expected is not None:
-            weights.append(number / self._expected.clamp(min=1)[:, None])
+            weights.append(sizes / self._expected.clamp(min=1)[:, None])
         outer = [(shift * weight).T @ shift for weight in weights[: len(self._scatter)]]
         scatter = self._scatter + torch.stack(outer) if outer else self._scatter
-        return self._squares + (number * shift.square()).sum(dim=1), scatter
+        return self._squares + (sizes * shift.square()).sum(dim=1), scatter
 
     def merge(self, other: ClassMoments) -> None:
-        """Add the samples of ``other``, which is left as it was.
+        """Add the samples of ``other``, which does not change.
 
         Raises:
-            TypeError: If it is no ClassMoments.
-            ValueError: If the two do not have the same sizes, class counts and scatter.
+            TypeError: If ``other`` is not a ClassMoments.
+            ValueError: If the two differ in sizes, class counts or scatter.
         """
         if not isinstance(other, ClassMoments):
             raise TypeError(f"only ClassMoments can be merged into ClassMoments, got {type(other).__name__}")
@@ -183,10 +182,8 @@ class ClassMoments:
             same = same and torch.equal(self._expected, other._expected.to(self.device))
         same = same and (self._expected is None) == (other._expected is None)
         if not same:
-            raise ValueError(
-                "moments to be merged must have the same num_classes, feature_dim, class_counts and scatter"
-            )
-        with _kept(self.device):
+            raise ValueError("merged moments must have the same num_classes, feature_dim, class_counts and scatter")
+        with _persistent_sums(self.device):
             total = self._counts + other._counts.to(self.device)
             sums = (other._counts[:, None] * other._means).to(self.device)
             means = (self._counts[:, None] * self._means + sums) / total.clamp(min=1)[:, None]
@@ -198,12 +195,12 @@ class ClassMoments:
             self._counts, self._means = total, means
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
-        """Replace the moments of every process by those of all processes together.
+        """Replace the moments of every process by those of the samples of all processes.
 
         Args:
-            group: The processes that take part; all of them by default.
+            group: The process group; by default all processes.
         """
-        with _kept(self.device):
+        with _persistent_sums(self.device):
             total, sums = self._counts.clone(), self._counts[:, None] * self._means
             dist.all_reduce(total, group=group)
             dist.all_reduce(sums, group=group)
@@ -228,7 +225,7 @@ class ClassMoments:
 
     @property
     def means(self) -> Tensor:
-        """Class means (K, D), float64; rows of zeros, to be left out, where ``counts`` is 0."""
+        """Class means (K, D), float64. Ignore the rows, which are zero, of classes whose count is 0."""
         self._check()
         return self._means
 
@@ -240,49 +237,52 @@ class ClassMoments:
 
     @property
     def has_pooled(self) -> bool:
-        """Whether ``within_pooled`` is known."""
+        """Whether ``within_pooled`` is available."""
         return len(self._scatter) > 0
 
     @property
     def has_class_averaged(self) -> bool:
-        """Whether ``within_class_averaged`` is known."""
+        """Whether ``within_class_averaged`` is available."""
         if self._expected is not None:
             return self.has_pooled and torch.equal(self._expected, self._counts)
         present = self._counts[self._counts > 0]
         return self.has_pooled and len(present) > 0 and bool((present == present[0]).all())
 
     def within_pooled(self) -> Tensor:
-        """Return (1/N) sum_i (x_i - mu_y)(x_i - mu_y)^T, (D, D): every sample counts alike.
+        """Return the covariance about the class means with equal weight for every sample (D, D).
+
+        That is (1/N) sum_i (x_i - mu_y)(x_i - mu_y)^T.
 
         Raises:
-            ValueError: If the moments were made without scatter.
+            ValueError: If the moments were built with scatter=False.
         """
         return self._symmetric(0) / self.counts.sum().clamp(min=1)
 
     def within_class_averaged(self) -> Tensor:
-        """Return mean_k Cov_k over the classes with samples, (D, D): every class counts alike.
+        """Return the covariance about the class means with equal weight for every class (D, D).
+
+        That is mean_k Cov_k over the classes with samples.
 
         Raises:
-            ValueError: If the classes are not equally large and their counts were not given, or turned out
-                different.
+            ValueError: If the classes have different sizes and their counts were not given, or differ from those given.
         """
         present = self.counts[self.counts > 0]
         if self._expected is not None:
             if not torch.equal(self._expected, self._counts):
                 raise ValueError(
-                    "class_counts must be the samples that were then seen, but they differ: give the counts "
-                    "of the pass itself (drop_last=False), or use the pooled form"
+                    "class_counts differ from the numbers of samples that were added: give the counts of all samples "
+                    "that the loader yields (drop_last=False), or use within_pooled()"
                 )
             return self._symmetric(1) / max(len(present), 1)
         if len(present) and bool((present != present[0]).any()):
             raise ValueError(
-                "the class-averaged covariance of classes of different size needs their counts before the "
-                "pass: make the moments with class_counts=, or use the pooled form"
+                "the class-averaged covariance of classes of different size needs their counts before the first "
+                "update: build the moments with class_counts=, or use within_pooled()"
             )
         return self.within_pooled()
 
     def _symmetric(self, which: int) -> Tensor:
         if len(self._scatter) == 0:
-            raise ValueError("these moments were made with scatter=False and know variances only: use scatter=True")
+            raise ValueError("these moments hold variances only: build them with scatter=True")
         self._flush()
         return (self._scatter[which] + self._scatter[which].T) / 2

@@ -1,6 +1,7 @@
-"""The records that pass between loader, model, loss and measures.
+"""The records that loader, model, loss and metrics exchange.
 
-A record carries all that a method may need, so that no loop ever asks which head or which loss it is running.
+Every loss and every head takes the same records, so that the training loop does not depend on which loss or head it
+runs.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch as it leaves the loader.
+    """One batch of training or evaluation data.
 
     Attributes:
         inputs: Normalized images (N, C, H, W), or any input whose first dimension is the batch.
         labels: Class indices (N,), int64.
-        index: Stable position of each sample in the whole training set (N,), int64: state that belongs to a sample
-            is keyed by it, and so survives shuffling, subsets and resuming.
-        second_view: A second augmented view of the same samples, where the loader was asked for two.
-        tags: Which classes are in each sample (N, K), bool, where it may have several.
-        outliers: Normalized images of no class (M, C, H, W), where some are trained against.
-        partner: The same inputs under the labels, index and tags of what was mixed into them; None in a batch of pure
-            samples.
-        share: How much of each mixed sample is the one that ``labels`` names, at least 1/2; the rest is the partner's.
+        index: Position of each sample in the full training set (N,), int64. A loss that keeps state per sample uses it
+            as the key: it does not change with shuffling, subsets or resuming.
+        second_view: A second augmented view of the same samples, if the loader makes two.
+        tags: The classes in each sample (N, K), bool, if a sample may have several.
+        outliers: Normalized images of no class (M, C, H, W), if the loss needs some.
+        partner: For a mixed batch: the same inputs with the labels, index and tags of the samples that were mixed in.
+            None if the batch is not mixed.
+        share: For a mixed batch: the share of each input that belongs to ``labels``, at least 1/2. The rest belongs to
+            the partner's labels.
     """
 
     inputs: Tensor
@@ -41,13 +43,13 @@ class Batch:
 
 
 def autocast_off(device_type: str) -> AbstractContextManager[object]:
-    """Switch autocast off where the device knows it; the meta device does not."""
-    known = torch.amp.is_autocast_available(device_type)
-    return torch.autocast(device_type, enabled=False) if known else nullcontext()
+    """Return a context with autocast off. On a device without autocast (the meta device) it does nothing."""
+    available = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if available else nullcontext()
 
 
-class Scoring(Protocol):
-    """What a batch of outputs asks of the head that made it."""
+class HeadLike(Protocol):
+    """What :class:`Outputs` needs of a head. Every :class:`~nc_tools.heads.head.Head` provides it."""
 
     @property
     def weight(self) -> Tensor:
@@ -58,53 +60,55 @@ class Scoring(Protocol):
     scale: Tensor | float
 
     def embed(self, features: Tensor) -> Tensor:
-        """Project and normalize."""
+        """Project and normalize features."""
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
-        """Score embedded features against all classes."""
+        """Return the logits of embedded features."""
 
-    def own_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Score features against each sample's own class."""
+    def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return w_y . embed(features) for each sample's label (N,)."""
 
 
 @dataclass
 class Outputs:
-    """What a head makes of a batch of features, each part computed when it is first asked for.
+    """The outputs of a head for a batch of features: what a loss reads. Each part is computed when it is first read.
 
-    Dot regression and other losses that look at one class vector per sample ask for :meth:`own_scores` alone, so their
-    step stays O(N D).
+    The training loop, and ``watch(model).outputs`` in your own loop, give you one. A loss that needs only the class
+    vector of each sample's label, such as dot regression, calls :meth:`label_scores`. No logits are computed then, and
+    the step stays O(N D).
 
     Attributes:
-        features: What the backbone gave (N, D).
-        widened: The same in the head's arithmetic, at least float32.
-        head: What computes the rest.
-        second_view: The same for the batch's second view, where it has one.
-        outliers: The same for the batch's outliers, where it has some.
+        features: The backbone's output (N, D).
+        upcast_features: The features in the dtype in which the head computes, at least float32.
+        head: The head.
+        second_view: The outputs for the batch's second view, if it has one.
+        outliers: The outputs for the batch's outliers, if it has some.
+        computed_logits: The logits if they have been computed already, else None.
     """
 
     features: Tensor
-    widened: Tensor = field(repr=False)
-    head: Scoring
+    upcast_features: Tensor = field(repr=False)
+    head: HeadLike
     second_view: Outputs | None = None
     outliers: Outputs | None = None
-    # Kept by hand: the lock in Python 3.11's cached_property breaks a compiled graph.
+    computed_logits: Tensor | None = field(default=None, init=False, repr=False)
+    # Not functools.cached_property: its lock in Python 3.11 breaks a compiled graph.
     _weight: Tensor | None = field(default=None, init=False, repr=False)
     _embedded: Tensor | None = field(default=None, init=False, repr=False)
-    _logits: Tensor | None = field(default=None, init=False, repr=False)
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """The number of classes K."""
         return self.head.num_classes
 
     @property
     def bias(self) -> Tensor | None:
-        """(K,) or None."""
+        """The bias of each class (K,), or None."""
         return self.head.bias
 
     @property
     def scale(self) -> Tensor | float:
-        """What multiplies the product: a number or a tensor that broadcasts against (K,)."""
+        """The factor of the products of features and class vectors: a number, or a tensor that broadcasts to (K,)."""
         return self.head.scale
 
     @property
@@ -119,38 +123,34 @@ class Outputs:
         """Features after the head's projection and normalization (N, D')."""
         if self._embedded is None:
             with autocast_off(self.features.device.type):
-                self._embedded = self.head.embed(self.widened)
+                self._embedded = self.head.embed(self.upcast_features)
         return self._embedded
 
     @property
     def logits(self) -> Tensor:
-        """Class scores (N, K), before any softmax."""
-        if self._logits is None:
-            embedded = self.embedded
+        """Class scores (N, K), before softmax."""
+        if self.computed_logits is None:
             with autocast_off(self.features.device.type):
-                self._logits = self.head.compute_logits(embedded)
-        return self._logits
+                if self._embedded is None:
+                    self._embedded = self.head.embed(self.upcast_features)
+                self.computed_logits = self.head.compute_logits(self._embedded)
+        return self.computed_logits
 
-    @property
-    def scored(self) -> bool:
-        """Whether somebody has asked for the logits."""
-        return self._logits is not None
-
-    def own_scores(self, labels: Tensor) -> Tensor:
-        """Return w_y . embedded for each sample's own class (N,)."""
+    def label_scores(self, labels: Tensor) -> Tensor:
+        """Return w_y . embedded for each sample's label (N,), without scale and bias."""
         with autocast_off(self.features.device.type):
-            return self.head.own_scores(self.widened, labels)
+            return self.head.label_scores(self.upcast_features, labels)
 
 
 @dataclass(frozen=True)
 class Collected:
-    """A whole set after one pass through a model in eval mode, in the set's own order.
+    """A data set after one pass through a model in eval mode, in the order of the set.
 
     Attributes:
-        features: (N, D), before the head's projection and normalization.
-        embedded: (N, D'), after them.
-        logits: (N, K).
-        labels: (N,), int64.
+        features: The backbone's output (N, D).
+        embedded: Features after the head's projection and normalization (N, D').
+        logits: Class scores (N, K).
+        labels: Class indices (N,), int64.
     """
 
     features: Tensor

@@ -1,8 +1,8 @@
-"""Named random streams: one seed, many independent generators.
+"""Named random streams: many independent generators from one seed.
 
-A single global generator couples everything that draws from it: a head that draws one extra number reorders the
-data, and two arms of a comparison silently stop being paired. Here each purpose has a stream of its own, hashed from
-(seed, name, keys), so that an arm that changes one stream changes nothing else.
+With one global generator, everything that draws from it is coupled: a head that draws one more number changes the order
+of the data, and two arms of a comparison are no longer paired. Here each purpose has its own stream, whose seed is a
+hash of (seed, name, keys). An arm that draws more from one stream changes no other stream.
 """
 
 import hashlib
@@ -17,7 +17,12 @@ StreamName = Literal[
 
 
 def stream_seed(seed: int, name: StreamName, *keys: int) -> int:
-    """Return the 63-bit seed of the stream ``name`` under ``seed``; further ``keys`` split it (epoch, step).
+    """Return the seed of a named stream, a 63-bit integer.
+
+    Args:
+        seed: The run's seed.
+        name: What the random numbers are for.
+        keys: Integers that split the stream, such as epoch and step.
 
     Example:
         >>> stream_seed(0, "order", 3) == stream_seed(0, "order", 3)
@@ -26,7 +31,7 @@ def stream_seed(seed: int, name: StreamName, *keys: int) -> int:
         False
 
     Raises:
-        ValueError: If ``name`` is not one of the named streams.
+        ValueError: If there is no stream of this name.
     """
     if name not in get_args(StreamName):
         raise ValueError(f"a random stream must be one of {', '.join(get_args(StreamName))}, got {name!r}")
@@ -35,14 +40,14 @@ def stream_seed(seed: int, name: StreamName, *keys: int) -> int:
 
 
 def stream(seed: int, name: StreamName, *keys: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a fresh generator at the start of the named stream.
+    """Return a new generator at the start of a named stream.
 
     Args:
         seed: The run's seed.
-        name: What the numbers are for.
-        keys: Integers that split the stream, such as the epoch: a loop that asks for ``(seed, "order", epoch)`` can be
-            resumed at any epoch without saving a generator's state.
-        device: Where the generator draws.
+        name: What the random numbers are for.
+        keys: Integers that split the stream, such as the epoch. A loop that draws from ``(seed, "order", epoch)`` can
+            resume at any epoch without a stored generator state.
+        device: The generator's device.
 
     Example:
         >>> a = torch.rand(2, generator=stream(7, "init"))

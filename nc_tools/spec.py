@@ -1,4 +1,4 @@
-"""What to build, written down before the facts of a run are known."""
+"""Specs: a class with some of its arguments, to be built once the other arguments are known."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ T = TypeVar("T", covariant=True)  # a spec of LinearHead is a spec of a Head
 
 @dataclass(frozen=True)
 class Spec(Generic[T]):
-    """A class and the arguments chosen for it; the rest is filled in when it is built. Made by :func:`spec`."""
+    """A class and some of its arguments. Create one with :func:`spec`, which checks the arguments.
+
+    Attributes:
+        cls: The class.
+        arguments: The arguments that are set, by name.
+    """
 
     cls: type[T]
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def parameter_names(self) -> list[str]:
-        """Names of the arguments that the class has."""
+        """The names of all arguments of the class."""
         return list(_parameters(self.cls))
 
-    def takes(self, name: str) -> bool:
-        """Tell whether the class has an argument of this name that the spec leaves open."""
+    def leaves_open(self, name: str) -> bool:
+        """Return True if the class has an argument of this name and the spec does not set it."""
         return name in self.parameter_names and name not in self.arguments
 
     def classes(self) -> Iterator[type]:
-        """Name the class, and those of all specs among its arguments.
+        """Yield the class, and the classes of all specs among its arguments.
 
         Example:
             >>> [cls.__name__ for cls in Spec(dict, {"parts": (Spec(int), {"more": Spec(str)})}).classes()]
@@ -41,19 +46,24 @@ class Spec(Generic[T]):
             yield from inner.classes()
 
     def with_arguments(self, arguments: Mapping[str, Any]) -> Spec[T]:
-        """Return the same spec with some arguments set anew, checked as :func:`spec` checks them."""
-        return _checked(self.cls, {**self.arguments, **arguments})
-
-    def build(self, facts: Mapping[str, Any]) -> T:
-        """Build the object, filling from ``facts`` the arguments that the class names and the spec leaves open.
-
-        Specs among the arguments, in tuples, lists, mappings and dataclasses too, are built from the same facts.
-
-        Args:
-            facts: What a run knows: feature_dim, num_classes, class_counts, generator, frame_seed.
+        """Return a copy with some arguments set or replaced.
 
         Raises:
-            TypeError: If an argument without a default is neither in the spec nor among the facts.
+            TypeError: If the class has no such argument.
+        """
+        return _checked_spec(self.cls, {**self.arguments, **arguments})
+
+    def build(self, facts: Mapping[str, Any]) -> T:
+        """Build the object.
+
+        Arguments that the spec does not set are taken from ``facts`` if the class has an argument of that name. Specs
+        among the arguments, also inside tuples, lists, mappings and dataclasses, are built from the same facts.
+
+        Args:
+            facts: Values that only the run knows: feature_dim, num_classes, class_counts, generator, frame_seed.
+
+        Raises:
+            TypeError: If an argument without a default is neither in the spec nor in ``facts``.
         """
         parameters = _parameters(self.cls)
         filled = {name: value for name, value in facts.items() if name in parameters} | dict(self.arguments)
@@ -61,14 +71,14 @@ class Spec(Generic[T]):
         missing = sorted(required - set(filled))
         if missing:
             raise TypeError(
-                f"{self.cls.__name__} needs {', '.join(missing)}, which neither the spec nor the run gives: "
-                f"write spec({self.cls.__name__}, {missing[0]}=...)"
+                f"{self.cls.__name__} needs {', '.join(missing)}, which neither the spec nor the run sets. "
+                f"Write spec({self.cls.__name__}, {missing[0]}=...)"
             )
         return self.cls(**{name: _built(value, facts) for name, value in filled.items()})
 
 
 def _built(value: Any, facts: Mapping[str, Any]) -> Any:
-    """Build the specs inside an argument; what holds none is returned as it is."""
+    """Return an argument with the specs inside it built. An argument without specs is returned unchanged."""
     if not _holds_spec(value):
         return value
     if isinstance(value, Spec):
@@ -86,7 +96,7 @@ def _holds_spec(value: Any) -> bool:
 
 
 def _specs(value: Any) -> Iterator[Spec[Any]]:
-    """Find the outermost specs in an argument."""
+    """Yield the outermost specs in an argument."""
     if isinstance(value, Spec):
         yield value
         return
@@ -101,35 +111,37 @@ def _specs(value: Any) -> Iterator[Spec[Any]]:
 
 
 def _fields(value: Any) -> tuple[dataclasses.Field[Any], ...]:
-    is_one = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    return tuple(f for f in dataclasses.fields(value) if f.init) if is_one else ()
+    """Return the fields of a dataclass instance; none for any other value."""
+    is_instance = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return tuple(f for f in dataclasses.fields(value) if f.init) if is_instance else ()
 
 
 def _parameters(cls: type) -> dict[str, inspect.Parameter]:
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {n: p for n, p in inspect.signature(cls).parameters.items() if p.kind in named}
+    """Return the parameters of a class that can be passed by name."""
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {n: p for n, p in inspect.signature(cls).parameters.items() if p.kind in by_name}
 
 
-def _checked(cls: type[T], arguments: Mapping[str, Any]) -> Spec[T]:
-    known = _parameters(cls)
+def _checked_spec(cls: type[T], arguments: Mapping[str, Any]) -> Spec[T]:
+    parameters = _parameters(cls)
     for name in arguments:
-        if name not in known:
-            raise TypeError(f"{cls.__name__} has no argument {name!r}; {did_you_mean(name, known)}")
+        if name not in parameters:
+            raise TypeError(f"{cls.__name__} has no argument {name!r}; {did_you_mean(name, parameters)}")
     return Spec(cls, dict(arguments))
 
 
 def spec(cls: type[T], /, **arguments: Any) -> Spec[T]:
-    """Write down a head, loss or optimizer to be built later, with its arguments checked now.
+    """Describe a head, loss or optimizer that is built later; its arguments are checked now.
 
-    A recipe states ``head=spec(ETFHead, scale=8.0)`` before the width of the backbone or the class counts are known;
-    a mistyped argument is an error on that line, not hours later in a worker.
+    A recipe can say ``head=spec(ETFHead, scale=8.0)`` before the backbone's width and the class counts are known. A
+    mistyped argument is an error on that line, not hours later in a worker process.
 
     Args:
         cls: The class.
         arguments: Some of its arguments, by name.
 
     Raises:
-        TypeError: If the class has no such argument (the nearest names are offered) or is not a class.
+        TypeError: If ``cls`` is not a class, or has no such argument. The message suggests similar names.
 
     Example:
         >>> import torch
@@ -141,5 +153,7 @@ def spec(cls: type[T], /, **arguments: Any) -> Spec[T]:
         TypeError: Linear has no argument 'bais'; did you mean 'bias'?
     """
     if not isinstance(cls, type):
-        raise TypeError(f"spec takes a class and its arguments, got {cls!r}: write spec(ETFHead, scale=8.0)")
-    return _checked(cls, arguments)
+        raise TypeError(
+            f"spec needs a class, got {cls!r}. Write the class and its arguments, as in spec(ETFHead, scale=8.0)"
+        )
+    return _checked_spec(cls, arguments)

@@ -29,7 +29,7 @@ from nc_tools.losses import (
     term,
 )
 from nc_tools.spec import spec
-from nc_tools.training import LearnableWeightScaling, NearestClassMean, ReTrainClassifier, TauNormalize, TrainConfig
+from nc_tools.training import LearnableWeightScaling, NearestClassMean, RetrainClassifier, TauNormalize, TrainConfig
 
 BASE = RunConfig(
     data=DataConfig("digits", imbalance=10, held_out_classes=3),
@@ -75,7 +75,7 @@ ARMS = {
         tuned=TunedParameter(path="loss.temperature", values=(0.05, 0.2)),
     ),
     # Second stages: they change the classifier after training, on the baseline's features.
-    "linear_crt": replace(BASE, second_stage=ReTrainClassifier(share=0.2), tuned=RATIO),
+    "linear_crt": replace(BASE, second_stage=RetrainClassifier(share=0.2), tuned=RATIO),
     "linear_lws": replace(BASE, second_stage=LearnableWeightScaling(share=0.2), tuned=RATIO),
     "linear_tau": replace(
         BASE, second_stage=TauNormalize(tau=0.7), tuned=TunedParameter(path="second_stage.tau", values=(0.4, 1.0))

@@ -225,7 +225,7 @@ def test_a_diverging_run_fails_with_step_and_term_and_is_not_repeated(tmp_path):
     job = job_of(tmp_path, "tuning", config=config)
     result = run_job(job, lambda _: None, StopSignal())
     assert (result.status, result.diverged, result.unexpected) == ("FAILED", True, False)
-    assert "CrossEntropy stopped being finite at step" in result.error
+    assert "CrossEntropy was not finite at step" in result.error
     assert read_run(result.run).status == "FAILED"
     again = run_job(job, lambda _: None, StopSignal())
     assert again.earlier

@@ -50,7 +50,7 @@ def test_affine_promise(wanted: Spec[Head]) -> None:
 def test_outputs_say_the_same_as_forward_and_compute_logits_only_when_asked(wanted: Spec[Head]) -> None:
     head, h = built(wanted), features()
     outputs = head.outputs(h)
-    assert not outputs.scored
+    assert outputs.computed_logits is None
     assert torch.equal(outputs.logits, head(h))
     assert outputs.weight.shape == (K, outputs.embedded.shape[1])
 
@@ -314,4 +314,4 @@ def test_product_with_a_zero_row_is_zero_with_a_bounded_gradient() -> None:
 def test_own_scores_are_the_products_with_each_samples_own_class(wanted: Spec[Head]) -> None:
     head, h, labels = built(wanted), features(), torch.arange(N) % K
     expected = (head.weight[labels] * head.embed(h)).sum(1)
-    assert torch.allclose(head.outputs(h).own_scores(labels), expected, atol=1e-6)
+    assert torch.allclose(head.outputs(h).label_scores(labels), expected, atol=1e-6)

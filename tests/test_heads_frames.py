@@ -164,7 +164,7 @@ def test_structured_etf_never_forms_its_matrix_in_training(monkeypatch: pytest.M
     monkeypatch.setattr(StructuredETFHead, "weight", property(formed))
     head, labels = StructuredETFHead(D, K), torch.arange(5)
     h = features().requires_grad_()
-    (cross_entropy(head(h), labels) + head.outputs(h).own_scores(labels).sum()).backward()
+    (cross_entropy(head(h), labels) + head.outputs(h).label_scores(labels).sum()).backward()
     assert h.grad is not None
     assert sum(t.numel() for t in [*head.parameters(), *head.buffers()]) == 3 * D + 64 * 64
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
-from support.small_training import Batches, Reads, StopAt, same, small
+from support.small_training import Batches, DeviceReads, StopAt, same_state, small
 from torch import nn
 
 from nc_tools._support.signals import Killed, StopSignal
@@ -133,10 +133,10 @@ def test_an_ordinary_step_does_not_wait_for_the_device():
     for head in (NearestETFHead(D, K, every=2), PrototypeHead(D, K)):
         observe(head, [0])
         features, labels = step(1)
-        with Reads() as reads:
+        with DeviceReads() as reads:
             head.observe(head.outputs(features), labels, 0.5)
             head(features)
-        assert reads.seen == []
+        assert reads.operations == []
         observe(head, [2])
 
 
@@ -159,10 +159,10 @@ def test_a_copy_and_a_saved_head_go_on_alike(tmp_path):
     assert other.steps == 4
     for one in (head, twin, other):
         observe(one, range(4, 9))
-    assert same(head, twin)
-    assert same(head, other)
+    assert same_state(head, twin)
+    assert same_state(head, other)
     observe(twin, [20])
-    assert not same(head, twin)
+    assert not same_state(head, twin)
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -193,8 +193,8 @@ def test_a_stopped_training_goes_on_bit_equal(tmp_path, cls, at):
     with pytest.raises(Killed):
         train(head_of(cls), batches=StopAt(stop, at), checkpoint=path, stop=stop)
     resumed, rest = train(head_of(cls), checkpoint=path, resume=True)
-    assert same(straight, resumed)
-    assert same(whole.model, rest.model)
+    assert same_state(straight, resumed)
+    assert same_state(whole.model, rest.model)
     assert int(straight.head.class_means.counts.sum()) == 4 * 3 * 8
 
 

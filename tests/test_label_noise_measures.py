@@ -52,11 +52,11 @@ def clusters(number=4, each=25, rate=0.3, spread=0.3, seed=0):
 def test_memorization(seed):
     h, labels, true = clusters(spread=2.0, seed=seed)
     logits = torch.randn(len(h), 4, generator=torch.Generator().manual_seed(seed))
-    told = memorization(h, logits, labels, true)
+    values = memorization(h, logits, labels, true)
     expected = reference_memorization(h.double().tolist(), logits.tolist(), labels.tolist(), true.tolist(), 4)
-    assert told == pytest.approx(expected, rel=1e-5)
+    assert values == pytest.approx(expected, rel=1e-5)
     scaled = memorization(7 * h + 2, logits, labels, true)
-    assert scaled == pytest.approx(told, rel=1e-4)  # units and origin do not matter
+    assert scaled == pytest.approx(values, rel=1e-4)  # units and origin do not matter
 
 
 def test_a_model_that_memorizes_and_one_that_does_not():
@@ -97,26 +97,26 @@ def test_suspects(seed):
     h, labels, _ = clusters(each=6, seed=seed)
     labels[0] = 4  # the only one of its class
     logits = torch.randn(len(h), 6, generator=torch.Generator().manual_seed(seed))  # the sixth has no sample
-    told = rank_suspects(h, logits, labels)
+    values = rank_suspects(h, logits, labels)
     losses, distances = reference_suspects(h.double().tolist(), logits.double().tolist(), labels.tolist(), 6)
-    assert told.loss.tolist() == pytest.approx(losses, rel=1e-5, abs=1e-5)
-    assert told.distance.tolist() == pytest.approx(distances, rel=1e-5, abs=1e-5)
-    for ranks, scores in ((told.loss_rank, told.loss.tolist()), (told.distance_rank, told.distance.tolist())):
+    assert values.loss.tolist() == pytest.approx(losses, rel=1e-5, abs=1e-5)
+    assert values.distance.tolist() == pytest.approx(distances, rel=1e-5, abs=1e-5)
+    for ranks, scores in ((values.loss_rank, values.loss.tolist()), (values.distance_rank, values.distance.tolist())):
         assert ranks.tolist() == [1 + sum(other > s for other in scores) for s in scores]
-    sums = (told.loss_rank + told.distance_rank)[told.order].tolist()
+    sums = (values.loss_rank + values.distance_rank)[values.order].tolist()
     assert sums == sorted(sums)
     for i, row in enumerate(logits.tolist()):
-        others = [(s, k) for k, s in enumerate(row) if k != int(labels[i])]
-        assert int(told.suggested[i]) == max(others)[1]
+        other_classes = [(s, k) for k, s in enumerate(row) if k != int(labels[i])]
+        assert int(values.suggested[i]) == max(other_classes)[1]
 
 
-def test_an_easy_case_is_found_wholly():
+def test_an_easy_case_is_ranked_perfectly():
     h, labels, true = clusters(rate=0.4)
-    told = rank_suspects(h, 4 * h, labels)
+    values = rank_suspects(h, 4 * h, labels)
     wrong = labels != true
-    for order in (told.order, told.loss_rank.argsort(), told.distance_rank.argsort()):
+    for order in (values.order, values.loss_rank.argsort(), values.distance_rank.argsort()):
         assert precision_at(order, wrong) == 1.0
-    assert torch.equal(told.suggested[wrong], true[wrong])
+    assert torch.equal(values.suggested[wrong], true[wrong])
 
 
 def test_precision_at_k():
@@ -183,7 +183,7 @@ def test_transition_error_is_the_mean_total_variation():
     assert transition_error(TRUE, TRUE) == 0
 
 
-def test_a_matrix_is_checked_and_its_rounding_mended():
+def test_a_matrix_is_checked_and_its_rounding_corrected():
     assert float(checked_transition([[0.333333, 0.666661], [0.0, 1.0]]).sum(1)[0]) == 1.0  # not .999994
     with pytest.raises(ValueError, match=r"row 1 sums to 0\.9: rows are true classes"):
         checked_transition(torch.tensor([[1.0, 0.0], [0.5, 0.4]]))

@@ -122,7 +122,7 @@ def test_dot_regression_of_a_head_is_half_the_squared_gap_of_cosines_and_needs_n
     head, h, labels = ETFHead(D, K), torch.randn(N, D), torch.arange(N) % K
     outputs = head.outputs(h)
     value = DotRegressionLoss()(outputs, batch_of(labels))
-    assert not outputs.scored
+    assert outputs.computed_logits is None
     total = 0.0
     for row, y in zip(h.tolist(), labels.tolist(), strict=True):
         w = head.frame[y].tolist()

@@ -282,7 +282,7 @@ def test_losses_over_the_batch_read_no_logits_and_train_a_learned_head(cls: type
     head, h, y = LinearHead(6, K), torch.randn(8, 6, requires_grad=True), torch.arange(8) % 3
     outputs = head.outputs(h)
     cls(0.2)(outputs, batch_of(y)).backward()
-    assert not outputs.scored
+    assert outputs.computed_logits is None
     assert h.grad is not None
     assert head.weight.grad is not None
     assert h.grad.abs().sum() > 0
@@ -303,7 +303,7 @@ def test_cosine_regression_of_a_head_needs_no_logits() -> None:
     head, h, y = ETFHead(6, K), torch.randn(7, 6), torch.arange(7) % K
     outputs = head.outputs(h)
     value = CosineRegressionLoss()(outputs, batch_of(y))
-    assert not outputs.scored
+    assert outputs.computed_logits is None
     total = 0.0
     for row, own in zip(h.tolist(), y.tolist(), strict=True):
         w = head.frame[own].tolist()
@@ -327,7 +327,7 @@ def test_dot_regression_over_classes_is_what_the_released_code_computes(
     class Given:
         weight = torch.zeros(K, 2)
 
-        def own_scores(self, labels: Tensor) -> Tensor:  # noqa: ARG002
+        def label_scores(self, labels: Tensor) -> Tensor:  # noqa: ARG002
             return torch.tensor([c * length for c in cosines], dtype=torch.float64)
 
     loss = DotRegressionLoss(feature_norm=length, mean_over="classes")

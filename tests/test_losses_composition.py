@@ -129,7 +129,7 @@ def test_the_sum_is_that_of_weighted_terms_built_from_the_runs_facts(progress: f
 
 
 def test_a_missing_fact_of_an_inner_loss_is_told() -> None:
-    with pytest.raises(TypeError, match="LogitAdjusted needs class_counts, which neither the spec nor the run gives"):
+    with pytest.raises(TypeError, match="LogitAdjustedLoss needs class_counts, which neither the spec nor the run"):
         WANTED.build({"num_classes": K, "feature_dim": D})
 
 

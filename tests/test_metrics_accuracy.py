@@ -27,32 +27,32 @@ def draw(seed: int, n: int = 200, k: int = 9):
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 60), k=st.integers(2, 12))
 def test_equals_scikit_learn_also_with_absent_classes(seed, n, k):
     logits, labels, counts = draw(seed, n, k)
-    found = classification(logits, labels, counts)
+    values = classification(logits, labels, counts)
     guess, y = logits.argmax(1).numpy(), labels.numpy()
     present = np.unique(y)
     recall = recall_score(y, guess, labels=present, average=None)
-    assert found["accuracy"] == pytest.approx(accuracy_score(y, guess))
-    assert found["balanced_accuracy"] == pytest.approx(recall.mean())
-    assert found["worst_class"] == pytest.approx(recall.min())
-    assert found["macro_f1"] == pytest.approx(f1_score(y, guess, labels=present, average="macro", zero_division=0))
+    assert values["accuracy"] == pytest.approx(accuracy_score(y, guess))
+    assert values["balanced_accuracy"] == pytest.approx(recall.mean())
+    assert values["worst_class"] == pytest.approx(recall.min())
+    assert values["macro_f1"] == pytest.approx(f1_score(y, guess, labels=present, average="macro", zero_division=0))
     for name, member in {
         "many": counts > 100, "medium": (counts >= 20) & (counts <= 100), "few": counts < 20
     }.items():  # fmt: skip
         some = [r for c, r in zip(present, recall, strict=True) if member[c]]
-        assert (name in found) == bool(some)
+        assert (name in values) == bool(some)
         if some:
-            assert found[name] == pytest.approx(np.mean(some))
+            assert values[name] == pytest.approx(np.mean(some))
 
 
 def test_equals_torchmetrics_and_the_balanced_score():
     logits, labels, counts = draw(1, n=500)
-    found = classification(logits, labels, counts)
+    values = classification(logits, labels, counts)
     probability = logits.softmax(1)
-    assert found["accuracy"] == pytest.approx(float(multiclass_accuracy(probability, labels, 9, average="micro")))
-    assert found["balanced_accuracy"] == pytest.approx(
+    assert values["accuracy"] == pytest.approx(float(multiclass_accuracy(probability, labels, 9, average="micro")))
+    assert values["balanced_accuracy"] == pytest.approx(
         float(multiclass_accuracy(probability, labels, 9, average="macro"))
     )
-    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, logits.argmax(1)))
+    assert values["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, logits.argmax(1)))
 
 
 def one_hot_case(right: list[bool], counts: list[int]) -> dict[str, float]:
@@ -63,18 +63,18 @@ def one_hot_case(right: list[bool], counts: list[int]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("count", "group"), [(101, "many"), (100, "medium"), (20, "medium"), (19, "few"), (0, "few")])
-def test_the_borders_of_the_groups(count, group):
-    found = one_hot_case([True, True], [count, count])
-    assert {"many", "medium", "few"} & set(found) == {group}
+def test_the_thresholds_of_the_groups(count, group):
+    values = one_hot_case([True, True], [count, count])
+    assert {"many", "medium", "few"} & set(values) == {group}
     assert per_class(torch.eye(2), torch.arange(2), [count, count]).group == [group, group]
 
 
 def test_thirds_follow_training_counts_and_not_the_order_of_classes():
-    found = one_hot_case([False, True, True, False, True, True, False], [1, 64, 32, 2, 16, 8, 4])
+    values = one_hot_case([False, True, True, False, True, True, False], [1, 64, 32, 2, 16, 8, 4])
     # Falling: classes 1, 2, 4 | 5, 6 | 3, 0
-    assert found["head"] == 1.0
-    assert found["middle"] == 0.5
-    assert found["tail"] == 0.0
+    assert values["head"] == 1.0
+    assert values["middle"] == 0.5
+    assert values["tail"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -83,22 +83,22 @@ def test_thirds_follow_training_counts_and_not_the_order_of_classes():
 )
 def test_sizes_of_the_thirds(k, sizes):
     for c in range(k):
-        found = one_hot_case([i != c for i in range(k)], list(range(k, 0, -1)))
+        values = one_hot_case([i != c for i in range(k)], list(range(k, 0, -1)))
         third = 0 if c < sizes[0] else 1 if c < sizes[0] + sizes[1] else 2
         for i, name in enumerate(("head", "middle", "tail")):
             if sizes[i] == 0:
-                assert name not in found
+                assert name not in values
             else:
-                assert found[name] == pytest.approx(1 - (i == third) / sizes[i])
+                assert values[name] == pytest.approx(1 - (i == third) / sizes[i])
 
 
 def test_equal_counts_have_no_head_and_ties_go_by_index():
     assert not {"head", "middle", "tail"} & set(one_hot_case([True] * 6, [50] * 6))
-    found = one_hot_case([False, False, True, True, True, True], [9, 9, 9, 9, 9, 8])
-    assert (found["head"], found["middle"], found["tail"]) == (0.0, 1.0, 1.0)
+    values = one_hot_case([False, False, True, True, True, True], [9, 9, 9, 9, 9, 8])
+    assert (values["head"], values["middle"], values["tail"]) == (0.0, 1.0, 1.0)
 
 
-def test_per_class_goes_to_json_with_none_where_nothing_is_known():
+def test_per_class_goes_to_json_with_none_for_undefined_values():
     logits = torch.tensor([[3.0, 0, 0, 0], [3.0, 0, 0, 0], [0, 3.0, 0, 0]])
     table = per_class(logits, torch.tensor([0, 1, 1]), torch.tensor([200, 50, 5, 7]))
     assert table.recall == [1.0, 0.5, None, None]
@@ -128,7 +128,7 @@ def test_other_types_and_saturated_logits(dtype):
         (torch.zeros(2, 3).long(), torch.tensor([0, 1]), [1, 1, 1], TypeError, "floating-point"),
     ],
 )
-def test_bad_input_says_what_must_be_so(logits, labels, counts, error, message):
+def test_wrong_input_is_rejected(logits, labels, counts, error, message):
     for measure in (classification, per_class):
         with pytest.raises(error, match=message):
             measure(logits, labels, counts)

@@ -67,14 +67,14 @@ def test_equals_the_loops(n, k, dtype):
 
 def test_equals_other_libraries_on_probabilities():
     logits, labels = draw(0)
-    found = calibration(logits, labels)
+    values = calibration(logits, labels)
     p = logits.softmax(1)
-    assert found["nll"] == pytest.approx(
+    assert values["nll"] == pytest.approx(
         log_loss(labels, logits.double().softmax(1).numpy(), labels=range(5)), rel=1e-5
     )
-    assert found["ece"] == pytest.approx(float(multiclass_calibration_error(p, labels, 5, n_bins=15)), abs=1e-6)
-    assert found["ece"] == expected_calibration_error(logits, labels)
-    assert found["ece_mass"] == equal_mass_calibration_error(logits, labels)
+    assert values["ece"] == pytest.approx(float(multiclass_calibration_error(p, labels, 5, n_bins=15)), abs=1e-6)
+    assert values["ece"] == expected_calibration_error(logits, labels)
+    assert values["ece_mass"] == equal_mass_calibration_error(logits, labels)
 
 
 def test_logits_inside_the_unit_interval_are_still_logits():
@@ -87,7 +87,7 @@ def test_logits_inside_the_unit_interval_are_still_logits():
     assert abs(guessed - meant) > 0.5
 
 
-def test_a_bin_holds_its_upper_border_and_a_sure_prediction_the_last_bin():
+def test_a_bin_holds_its_upper_edge_and_a_saturated_prediction_is_in_the_last_bin():
     half = torch.zeros(1, 2)
     assert reliability_bins(half, torch.tensor([0]), num_bins=2).count == [1, 0]
     assert reliability_bins(half, torch.tensor([0]), num_bins=10).count[4] == 1
@@ -147,12 +147,12 @@ def test_the_temperature_is_the_optimum_of_scipy(seed, sharpness, k):
     assume((z.argmax(1) != y).mean() > 0.05)
     best = minimize_scalar(nll, bounds=(-8, 8), args=(z, y), method="bounded", options={"xatol": 1e-10})
     assume(abs(best.x) < 7)
-    found = fit_temperature(logits, labels)
-    assert nll(math.log(found), z, y) <= best.fun + 1e-12
-    assert math.log(found) == pytest.approx(best.x, abs=2e-5)
+    values = fit_temperature(logits, labels)
+    assert nll(math.log(values), z, y) <= best.fun + 1e-12
+    assert math.log(values) == pytest.approx(best.x, abs=2e-5)
 
 
-def test_a_calibrated_set_asks_for_no_change_and_scaling_the_logits_scales_it():
+def test_a_calibrated_set_needs_no_change_and_scaling_the_logits_scales_the_temperature():
     logits, _ = draw(0, 20_000, 4)
     labels = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1)).flatten()
     temperature = fit_temperature(logits, labels)
@@ -168,7 +168,7 @@ def test_a_calibrated_set_asks_for_no_change_and_scaling_the_logits_scales_it():
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
 @pytest.mark.parametrize("n", [1, 5, 50, 5000])
-def test_an_all_right_hold_out_is_as_sure_as_its_size_allows(n, scale):
+def test_a_perfect_hold_out_is_as_confident_as_its_size_allows(n, scale):
     generator = torch.Generator().manual_seed(n)
     labels = torch.randint(0, 4, (n,), generator=generator)
     logits = scale * (torch.rand(n, 4, generator=generator) + 2 * torch.nn.functional.one_hot(labels, 4))
@@ -187,7 +187,7 @@ def test_the_other_ends_are_finite_too():
     assert fit_temperature(torch.tensor([[1e4, -1e4], [1e4, -1e4]]), torch.tensor([0, 1])) > 1e6
 
 
-def test_bad_input_says_what_must_be_so():
+def test_wrong_input_is_rejected():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         expected_calibration_error(torch.zeros(2, 2), torch.tensor([0, 1]), 0)
     for measure in (calibration, fit_temperature, reliability_bins, equal_mass_calibration_error):

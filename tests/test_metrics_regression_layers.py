@@ -29,7 +29,7 @@ def numbers(*shape, seed=0):
 class TestRegression:
     def test_equals_projections_and_a_search(self):
         h, y, w = numbers(40, 6), numbers(40, 3, seed=1) @ numbers(3, 3, seed=2), numbers(3, 6, seed=3)
-        found = regression_collapse(h, y, w)
+        result = regression_collapse(h, y, w)
         centered = h.numpy() - h.numpy().mean(0)
         main = np.linalg.svd(centered)[2][:3].T
         rows = np.linalg.qr(w.numpy().T)[0]
@@ -39,8 +39,8 @@ class TestRegression:
             for name, basis in (("nrc1", main), ("nrc2", rows)):
                 rest = unit - basis @ (basis.T @ unit)
                 outside[name].append(rest @ rest)
-        assert found["nrc1"] == pytest.approx(np.mean(outside["nrc1"]))
-        assert found["nrc2"] == pytest.approx(np.mean(outside["nrc2"]))
+        assert result["nrc1"] == pytest.approx(np.mean(outside["nrc1"]))
+        assert result["nrc2"] == pytest.approx(np.mean(outside["nrc2"]))
         sigma = np.cov(y.numpy().T, bias=True)
         values, vectors = np.linalg.eigh(sigma)
         root = vectors * np.sqrt(values) @ vectors.T
@@ -52,8 +52,8 @@ class TestRegression:
 
         best = scipy.optimize.minimize_scalar(apart, bounds=(0, values[0]), method="bounded")
         grid = min(apart(gamma) for gamma in np.linspace(0, values[0], 500))
-        assert found["nrc3"] == pytest.approx(min(best.fun, grid), abs=1e-5)
-        assert apart(found["nrc3_gamma"]) == pytest.approx(found["nrc3"])
+        assert result["nrc3"] == pytest.approx(min(best.fun, grid), abs=1e-5)
+        assert apart(result["nrc3_gamma"]) == pytest.approx(result["nrc3"])
 
     def test_finds_a_best_gamma_inside(self):
         y = numbers(50, 2) * torch.tensor([3.0, 1.0], dtype=torch.float64)
@@ -61,32 +61,32 @@ class TestRegression:
         values, vectors = np.linalg.eigh(sigma)
         gram = vectors * np.sqrt(values) @ vectors.T - 0.5 * math.sqrt(values[0]) * np.eye(2)
         root = torch.linalg.cholesky(torch.from_numpy(gram))
-        found = regression_collapse(numbers(50, 2, seed=3), y, root)
-        assert found["nrc3"] == pytest.approx(0, abs=1e-9)
-        assert found["nrc3_gamma"] == pytest.approx(values[0] / 4)
+        result = regression_collapse(numbers(50, 2, seed=3), y, root)
+        assert result["nrc3"] == pytest.approx(0, abs=1e-9)
+        assert result["nrc3_gamma"] == pytest.approx(values[0] / 4)
 
     def test_a_collapsed_network_and_one_direction_too_many(self):
         y = numbers(30, 2)
         basis = torch.linalg.qr(numbers(7, 3))[0]
         w = y.T @ y @ basis[:, :2].T / 30
-        found = regression_collapse(y @ basis[:, :2].T + 5, y, w)
-        assert (found["nrc1"], found["nrc2"]) == pytest.approx((0, 0), abs=1e-9)
+        result = regression_collapse(y @ basis[:, :2].T + 5, y, w)
+        assert (result["nrc1"], result["nrc2"]) == pytest.approx((0, 0), abs=1e-9)
         spread = y @ basis[:, :2].T + numbers(30, 1, seed=4) @ basis[:, 2:].T
         assert regression_collapse(spread, y, w)["nrc2"] > 0.1
 
     def test_one_target_has_no_angles(self):
-        found = regression_collapse(numbers(9, 3), numbers(9), numbers(3))
-        assert set(found) == {"nrc1", "nrc2"}
+        result = regression_collapse(numbers(9, 3), numbers(9), numbers(3))
+        assert set(result) == {"nrc1", "nrc2"}
 
     def test_white_targets_leave_gamma_open(self):
         y = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-        found = regression_collapse(numbers(4, 2), y, torch.eye(2))
-        assert found["nrc3"] == pytest.approx(0, abs=1e-9)
+        result = regression_collapse(numbers(4, 2), y, torch.eye(2))
+        assert result["nrc3"] == pytest.approx(0, abs=1e-9)
 
     def test_bad_input(self):
-        with pytest.raises(ValueError, match="targets by features"):
+        with pytest.raises(ValueError, match="targets x features"):
             regression_collapse(numbers(5, 3), numbers(5, 2), numbers(3, 2))
-        with pytest.raises(ValueError, match="same two or more"):
+        with pytest.raises(ValueError, match="equally many samples, at least 2, got 5 and 4"):
             regression_collapse(numbers(5, 3), numbers(4, 2), numbers(2, 3))
         with pytest.raises(ValueError, match="targets must be finite, but 1 of 3"):
             regression_collapse(numbers(3, 2), torch.tensor([0.0, math.nan, 1.0]), numbers(2))
@@ -114,10 +114,10 @@ class TestTags:
         own = [angle(mean[s] - center, sums[s]) for s in several if sum(s) == 2]
         other = [angle(mean[s] - center, sums[t]) for s in several for t in several if s != t and sum(s) == sum(t)]
         # The three tags together sum to the center: an angle of rounding error, so that set is left to itself.
-        found = tagwise_average(h[tags.sum(1) < 3], tags[tags.sum(1) < 3])
-        assert found["tag_angle"] == pytest.approx(np.mean(own))
-        assert found["tag_angle_other"] == pytest.approx(np.mean(other))
-        assert found["tag_average"] == pytest.approx(np.mean(own) / np.mean(other))
+        result = tagwise_average(h[tags.sum(1) < 3], tags[tags.sum(1) < 3])
+        assert result["tag_angle"] == pytest.approx(np.mean(own))
+        assert result["tag_angle_other"] == pytest.approx(np.mean(other))
+        assert result["tag_average"] == pytest.approx(np.mean(own) / np.mean(other))
         member = torch.tensor([sets.index(tuple(row)) for row in tags.tolist()])
         assert tagwise_average(h, tags)["tagset_nc1_trace"] == pytest.approx(neural_collapse(h, member)["nc1_trace"])
 
@@ -127,9 +127,9 @@ class TestTags:
         center = single.mean(0)
         several = center + 1.7 * (pairs.double() @ (single - center))
         tags = torch.cat([torch.eye(4) > 0, pairs])
-        found = tagwise_average(torch.cat([single, several]) + 3, tags)
-        assert found["tag_average"] == pytest.approx(0, abs=1e-5)
-        assert found["tag_angle_other"] > 20
+        result = tagwise_average(torch.cat([single, several]) + 3, tags)
+        assert result["tag_average"] == pytest.approx(0, abs=1e-5)
+        assert result["tag_angle_other"] > 20
 
     def test_sets_with_a_tag_that_is_never_alone_are_left_out(self):
         tags = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [1, 0, 1]]) > 0
@@ -155,20 +155,20 @@ class TestGeometricComplexity:
         x = numbers(7, 5)
         self.net.eval()
         squares = [float(torch.func.jacrev(self.net)(row).detach().square().sum()) for row in x]
-        found = geometric_complexity(self.net.train(), x)
-        assert found.value == pytest.approx(np.mean(squares))
-        assert found.standard_error == pytest.approx(np.std(squares, ddof=1) / math.sqrt(7))
-        assert found.exact
+        result = geometric_complexity(self.net.train(), x)
+        assert result.value == pytest.approx(np.mean(squares))
+        assert result.standard_error == pytest.approx(np.std(squares, ddof=1) / math.sqrt(7))
+        assert result.exact
         assert self.net[2].training
 
     def test_the_estimate_is_unbiased(self):
         x = numbers(400, 5)
         exact = geometric_complexity(self.net, x)
-        found = geometric_complexity(self.net, x, probes=8, generator=torch.Generator().manual_seed(0))
-        assert not found.exact
-        assert found.value == pytest.approx(exact.value, rel=0.03)
+        result = geometric_complexity(self.net, x, probes=8, generator=torch.Generator().manual_seed(0))
+        assert not result.exact
+        assert result.value == pytest.approx(exact.value, rel=0.03)
         again = geometric_complexity(self.net, x, probes=8, generator=torch.Generator().manual_seed(0))
-        assert again == found
+        assert again == result
 
     def test_parameters_and_inputs_are_left_alone(self):
         x = numbers(3, 5)
@@ -182,7 +182,7 @@ class TestGeometricComplexity:
             geometric_complexity(self.net, numbers(2, 5), probes=0)
         with pytest.raises(ValueError, match="at least one sample"):
             geometric_complexity(self.net, numbers(0, 5))
-        with pytest.raises(ValueError, match=r"outputs \(2, K\)"):
+        with pytest.raises(ValueError, match=r"outputs of shape \(2, K\)"):
             geometric_complexity(lambda x: x.sum(), numbers(2, 5))
         with pytest.raises(TypeError, match="differentiated"):
             geometric_complexity(self.net, torch.ones(2, 5, dtype=torch.uint8))
@@ -203,10 +203,10 @@ class TestStableRank:
         from nc_tools.heads import ETFHead
 
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Embedding(3, 3), ETFHead(8, 5))
-        found = stable_ranks(model)
-        assert list(found) == ["0", "3"]
-        assert found["0"] == pytest.approx(stable_rank(model[0].weight.flatten(1)))
-        assert found["3"] == pytest.approx(4)  # a simplex of five has four equal directions
+        result = stable_ranks(model)
+        assert list(result) == ["0", "3"]
+        assert result["0"] == pytest.approx(stable_rank(model[0].weight.flatten(1)))
+        assert result["3"] == pytest.approx(4)  # a simplex of five has four equal directions
 
     def test_bad_input(self):
         with pytest.raises(ValueError, match="no layer with a weight"):
@@ -237,14 +237,14 @@ class TestAlignment:
                 wn @ wn.T,
             ),
         }
-        found = moment_alignment(a, g, w)
+        result = moment_alignment(a, g, w)
         names = ("feature", "gradient", "weight")
         for side, matrices in sides.items():
             for i, j in ((0, 1), (0, 2), (1, 2)):
                 one, two = matrices[i], matrices[j]
                 expected = np.trace(one @ two) / np.linalg.norm(one) / np.linalg.norm(two)
-                assert found.pop(f"{side}/{names[i]}_{names[j]}") == pytest.approx(expected)
-        assert found == {}
+                assert result.pop(f"{side}/{names[i]}_{names[j]}") == pytest.approx(expected)
+        assert result == {}
 
     def test_layers_equal_gradients_taken_sample_by_sample(self):
         torch.manual_seed(0)
@@ -253,11 +253,11 @@ class TestAlignment:
         hidden = net[1](net[0](x)).detach()
         slopes = torch.softmax(net(x), 1).detach() - nn.functional.one_hot(y, 3)
         expected = moment_alignment(hidden, slopes, net[2].weight)
-        found = layer_alignment(net, x, y, ["2"])
-        assert found == pytest.approx({f"2/{key}": value for key, value in expected.items()})
+        result = layer_alignment(net, x, y, ["2"])
+        assert result == pytest.approx({f"2/{key}": value for key, value in expected.items()})
         for parameter in net.parameters():
             parameter.requires_grad_(requires_grad=False)
-        assert layer_alignment(net, x, y, ["2"]) == pytest.approx(found)
+        assert layer_alignment(net, x, y, ["2"]) == pytest.approx(result)
         assert len(layer_alignment(net, x, y)) == 12
         assert net.training
         assert all(parameter.grad is None for parameter in net.parameters())

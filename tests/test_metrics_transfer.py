@@ -1,4 +1,4 @@
-"""Transfer readers against scikit-learn and cases worked by hand."""
+"""Classifiers of frozen features against scikit-learn and cases worked by hand."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from nc_tools.metrics import (
     neural_collapse,
     transfer_report,
 )
+from nc_tools.metrics.transfer import few_shot
+from nc_tools.metrics.transfer import knn_accuracy as knn_module
 from nc_tools.metrics.transfer import probe as probe_module
-from nc_tools.metrics.transfer import transfer_report as module
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -48,20 +49,20 @@ def blobs(n=400, d=6, k=5, seed=0, spread=1.0):
 def test_knn_equals_scikit_learn_with_the_same_weights():
     x, y, queries, answers = blobs()
     unit = torch.nn.functional.normalize
-    reader = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07))
-    reader.fit(unit(x).double().numpy(), y.numpy())
-    expected = reader.score(unit(queries).double().numpy(), answers.numpy())
+    oracle = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07))
+    oracle.fit(unit(x).double().numpy(), y.numpy())
+    expected = oracle.score(unit(queries).double().numpy(), answers.numpy())
     assert knn_accuracy(x, y, queries, answers) == pytest.approx(expected)
     assert 0.4 < expected < 1
 
 
 def test_knn_caps_k_and_does_not_depend_on_blocks(monkeypatch):
     x, y, queries, answers = blobs(60)
-    whole = knn_accuracy(x, y, queries, answers, k=10_000)
-    reader = KNeighborsClassifier(30, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07))
-    assert whole == pytest.approx(reader.fit(x.numpy(), y.numpy()).score(queries.numpy(), answers.numpy()))
-    monkeypatch.setattr(module, "_KNN_ENTRIES", 1)
-    assert knn_accuracy(x, y, queries, answers, k=10_000) == whole
+    at_once = knn_accuracy(x, y, queries, answers, k=10_000)
+    oracle = KNeighborsClassifier(30, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07))
+    assert at_once == pytest.approx(oracle.fit(x.numpy(), y.numpy()).score(queries.numpy(), answers.numpy()))
+    monkeypatch.setattr(knn_module, "_KNN_ENTRIES", 1)
+    assert knn_accuracy(x, y, queries, answers, k=10_000) == at_once
     # Low temperature: the nearest one decides, however many others vote.
     first = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(x.numpy(), y.numpy())
     assert knn_accuracy(x, y, queries, answers, k=30, temperature=1e-4) == pytest.approx(
@@ -102,7 +103,7 @@ def test_the_probe_chooses_its_strength_on_a_hold_out(seed):
     assert max(test.values()) - min(test.values()) > 0.015
 
 
-def test_the_probe_does_not_see_the_scale_of_a_feature_nor_a_constant_one():
+def test_the_probe_does_not_depend_on_the_scale_of_a_feature_nor_a_constant_one():
     x, y, queries, answers = blobs(spread=2.0)
     factor = torch.tensor([1e-3, 1.0, 50.0, 7.0, 0.2, 1.0])
     widened = [torch.cat([part * factor + 3, torch.full((len(part), 1), 5.0)], dim=1) for part in (x, queries)]
@@ -118,20 +119,20 @@ def test_a_quarter_of_each_class_is_held_out_and_never_its_last_sample():
     assert not torch.equal(kept, probe_module._kept(y, seeded(1)))
 
 
-def test_a_class_of_one_sample_each_still_gives_a_probe():
+def test_classes_of_one_sample_still_give_a_probe():
     x = torch.eye(3)
     assert linear_probe(x, torch.arange(3), x, torch.arange(3), seeded()) == 1.0
 
 
 def test_all_shots_are_the_nearest_class_mean():
     x, y, queries, answers = blobs()
-    found, half = nearest_class_mean(x, y, queries, answers, shots=10_000, draws=3, generator=seeded())
+    accuracy, half = nearest_class_mean(x, y, queries, answers, shots=10_000, draws=3, generator=seeded())
     classes = sorted(set(y.tolist()))
     right = 0
     for q, a in zip(queries.double(), answers.tolist(), strict=True):
         distance = [float(((q - x[y == c].double().mean(0)) ** 2).sum()) for c in classes]
         right += classes[distance.index(min(distance))] == a
-    assert found == pytest.approx(right / len(queries))
+    assert accuracy == pytest.approx(right / len(queries))
     assert half == 0.0
 
 
@@ -150,7 +151,7 @@ def test_shots_are_drawn_from_their_class_without_replacement():
 def test_the_interval_is_students(monkeypatch):
     values = torch.tensor([0.5, 0.7, 0.9, 0.6], dtype=torch.float64)
     low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
-    assert module._half_width(values) == pytest.approx((high - low) / 2)
+    assert few_shot._half_width(values) == pytest.approx((high - low) / 2)
     x, y, queries, answers = blobs()
     assert nearest_class_mean(x, y, queries, answers, 1, 1, seeded())[1] == 0.0
 
@@ -178,7 +179,7 @@ def test_the_report_on_digits():
     assert half["probe/accuracy"] > 0.95
 
 
-def test_bad_input_says_what_must_be_so():
+def test_wrong_input_is_rejected():
     x, y = torch.randn(6, 2, generator=seeded()), torch.tensor([4, 4, 4, 9, 9, 9])
     with pytest.raises(ValueError, match=r"2 are not \(5, 11\)"):
         transfer_report(x, y, x[:3], torch.tensor([5, 4, 11]), 0)

@@ -23,14 +23,14 @@ def share(rows: list[tuple[list[int], int]], t: float) -> float:
 
 @given(samples)
 @settings(max_examples=150, deadline=None)
-def test_no_threshold_does_better_and_the_one_told_does_as_well(rows: list[tuple[list[int], int]]) -> None:
-    found = uniform_accuracy(torch.tensor([z for z, _ in rows]).float(), torch.tensor([y for _, y in rows]))
+def test_no_threshold_does_better_than_the_returned_one(rows: list[tuple[list[int], int]]) -> None:
+    result = uniform_accuracy(torch.tensor([z for z, _ in rows]).float(), torch.tensor([y for _, y in rows]))
     best = max(share(rows, step / 2) for step in range(-8, 9))  # levels are whole: halves are all one needs
-    assert found["uniform_accuracy"] == pytest.approx(best)
+    assert result["uniform_accuracy"] == pytest.approx(best)
     if best:
-        assert share(rows, found["uniform_threshold"]) == pytest.approx(best)
+        assert share(rows, result["uniform_threshold"]) == pytest.approx(best)
     else:
-        assert "uniform_threshold" not in found
+        assert "uniform_threshold" not in result
 
 
 @given(st.integers(0, 10**6), st.floats(-5, 5))
@@ -39,14 +39,14 @@ def test_it_moves_with_a_common_shift_and_never_exceeds_the_accuracy(seed: int, 
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(40, K, generator=generator, dtype=torch.float64)
     labels = torch.randint(K, (40,), generator=generator)
-    found = uniform_accuracy(logits, labels)
-    assert found["uniform_accuracy"] <= classification(logits, labels, [1] * K)["accuracy"] + 1e-12
+    result = uniform_accuracy(logits, labels)
+    assert result["uniform_accuracy"] <= classification(logits, labels, [1] * K)["accuracy"] + 1e-12
     moved = uniform_accuracy(logits + shift, labels)
-    assert moved["uniform_accuracy"] == found["uniform_accuracy"]
-    assert moved["uniform_threshold"] == pytest.approx(found["uniform_threshold"] + shift)
+    assert moved["uniform_accuracy"] == result["uniform_accuracy"]
+    assert moved["uniform_threshold"] == pytest.approx(result["uniform_threshold"] + shift)
 
 
-def test_samples_on_levels_of_their_own_are_right_but_not_uniformly() -> None:
+def test_samples_on_different_levels_are_correct_but_not_uniformly() -> None:
     logits = torch.eye(K) + 10 * torch.arange(K)[:, None]
     assert classification(logits, torch.arange(K), [1] * K)["accuracy"] == 1
     assert uniform_accuracy(logits, torch.arange(K)) == {
@@ -55,7 +55,7 @@ def test_samples_on_levels_of_their_own_are_right_but_not_uniformly() -> None:
     }
 
 
-def test_nothing_right_has_no_threshold() -> None:
+def test_no_correct_sample_has_no_threshold() -> None:
     assert uniform_accuracy(torch.eye(2), torch.tensor([1, 0])) == {"uniform_accuracy": 0.0}
     assert uniform_accuracy(torch.zeros(2, 2), torch.tensor([1, 0])) == {"uniform_accuracy": 0.0}  # a tie is not right
 

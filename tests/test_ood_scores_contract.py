@@ -1,4 +1,4 @@
-"""What holds for every out-of-distribution score, and what all of them refuse."""
+"""What holds for every out-of-distribution score, and the input that all of them reject."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from nc_tools.ood import (
     ViM,
     separation,
 )
-from nc_tools.ood.bank import Bank
+from nc_tools.ood.training_set import TrainingSet
 
 
 def collapsed(n, seed, size=1.0, beyond=0.0):
@@ -44,8 +44,8 @@ def collapsed(n, seed, size=1.0, beyond=0.0):
 @pytest.mark.parametrize("cls", SCORES, ids=lambda cls: cls.name)
 def test_more_like_the_training_set_is_higher(cls):
     score = cls().fit(*collapsed(400, 0))
-    inside = score.score(*collapsed(100, 1)[:2])
-    outside = score.score(*collapsed(100, 2, size=0.3, beyond=3.0)[:2])
+    inside = score.score_samples(*collapsed(100, 1)[:2])
+    outside = score.score_samples(*collapsed(100, 2, size=0.3, beyond=3.0)[:2])
     assert separation(inside, outside)["auroc"] > 0.9
 
 
@@ -53,39 +53,39 @@ def test_more_like_the_training_set_is_higher(cls):
 def test_blocks_and_types_do_not_matter(cls, monkeypatch):
     score = fitted(cls())
     x, z = queries()
-    whole = score.score(x, z)
-    assert whole.shape == (30,)
-    assert whole.dtype == torch.float64
-    monkeypatch.setattr("nc_tools.ood.ood_score._ENTRIES", 7 * max(score._columns(), WIDTH))
-    torch.testing.assert_close(score.score(x, z), whole, rtol=1e-9, atol=1e-9)
+    expected = score.score_samples(x, z)
+    assert expected.shape == (30,)
+    assert expected.dtype == torch.float64
+    monkeypatch.setattr("nc_tools.ood.ood_score._ENTRIES", 7 * max(score._values_per_sample(), WIDTH))
+    torch.testing.assert_close(score.score_samples(x, z), expected, rtol=1e-9, atol=1e-9)
     single = [part if part is None or part.dtype == torch.int64 else part.float() for part in make()]
-    told = cls().fit(*single).score(x.float(), z.float())
-    assert told.dtype == torch.float32
-    torch.testing.assert_close(told.double(), whole, rtol=2e-3, atol=2e-4)
-    mixed = cls().fit(*single).score(x, z)  # what came in float64 is scored as what was fitted
-    assert torch.equal(mixed, told)
-    half = cls().fit(*single).score(x.bfloat16(), z.bfloat16())
+    values = cls().fit(*single).score_samples(x.float(), z.float())
+    assert values.dtype == torch.float32
+    torch.testing.assert_close(values.double(), expected, rtol=2e-3, atol=2e-4)
+    mixed = cls().fit(*single).score_samples(x, z)  # float64 samples are scored in the type of the training set
+    assert torch.equal(mixed, values)
+    half = cls().fit(*single).score_samples(x.bfloat16(), z.bfloat16())
     assert half.dtype == torch.float32
     assert bool(half.isfinite().all())
 
 
 @pytest.mark.parametrize("cls", SCORES, ids=lambda cls: cls.name)
-def test_heads_without_a_bias_and_frozen_frames_are_welcome(cls):
+def test_heads_without_a_bias_and_frozen_frames_work(cls):
     features, logits, labels, weight, _ = make(bias=False)
     frame = torch.nn.Module()
     frame.register_buffer("weight", weight)
-    told = cls().fit(features, logits, labels, frame.weight, None).score(*queries(bias=False))
-    assert bool(told.isfinite().all())
-    assert not told.requires_grad
+    values = cls().fit(features, logits, labels, frame.weight, None).score_samples(*queries(bias=False))
+    assert bool(values.isfinite().all())
+    assert not values.requires_grad
     trained = LinearHead(WIDTH, CLASSES).double()
-    told = cls().fit(features, logits, labels, trained.weight, trained.bias).score(features, logits)
-    assert not told.requires_grad
+    values = cls().fit(features, logits, labels, trained.weight, trained.bias).score_samples(features, logits)
+    assert not values.requires_grad
 
 
 @pytest.mark.parametrize("cls", SCORES, ids=lambda cls: cls.name)
-def test_a_score_reads_what_it_says_and_nothing_else(cls):
+def test_a_score_fits_on_what_it_states_and_nothing_else(cls):
     features, logits, labels, weight, bias = make()
-    plain = cls().fit(features, logits, labels, weight, bias).score(*queries())
+    plain = cls().fit(features, logits, labels, weight, bias).score_samples(*queries())
     other = {
         "features": features.flip(1) * 1.7,
         "logits": logits + 9 + 3 * torch.randn(logits.shape, generator=generator(2), dtype=logits.dtype),
@@ -95,8 +95,8 @@ def test_a_score_reads_what_it_says_and_nothing_else(cls):
     }
     given_parts = {"features": features, "logits": logits, "labels": labels, "weight": weight, "bias": bias}
     for name in other:
-        told = cls().fit(**(given_parts | {name: other[name]})).score(*queries())
-        changed = not torch.allclose(told, plain, rtol=1e-9, atol=1e-9)
+        values = cls().fit(**(given_parts | {name: other[name]})).score_samples(*queries())
+        changed = not torch.allclose(values, plain, rtol=1e-9, atol=1e-9)
         if cls is NECO and name == "labels":  # their number alone
             assert not changed
             continue
@@ -109,8 +109,8 @@ def test_no_score_depends_on_the_unit_of_the_features(seed, factor):
     features, logits, labels, weight, bias = make(seed=seed)
     x, z = queries()
     for cls in (KNN, Mahalanobis, RMDS, ViM, NECO, FDBD):
-        plain = cls().fit(features, logits, labels, weight, bias).score(x, z)
-        scaled = cls().fit(features * factor, logits, labels, weight / factor, bias).score(x * factor, z)
+        plain = cls().fit(features, logits, labels, weight, bias).score_samples(x, z)
+        scaled = cls().fit(features * factor, logits, labels, weight / factor, bias).score_samples(x * factor, z)
         torch.testing.assert_close(scaled, plain, rtol=1e-6, atol=1e-6)
 
 
@@ -118,9 +118,9 @@ def test_far_from_the_origin_float32_loses_little():
     features, logits, labels, *_ = make()
     x, z = queries()
     for cls in (Mahalanobis, RMDS, NECO):
-        plain = cls().fit(features, logits, labels).score(x, z)
-        told = cls().fit((features + 100).float(), logits.float(), labels).score((x + 100).float(), z.float())
-        torch.testing.assert_close(told.double(), plain, rtol=1e-3, atol=1e-3)
+        plain = cls().fit(features, logits, labels).score_samples(x, z)
+        values = cls().fit((features + 100).float(), logits.float(), labels).score_samples((x + 100).float(), z.float())
+        torch.testing.assert_close(values.double(), plain, rtol=1e-3, atol=1e-3)
 
 
 # Bad input
@@ -137,22 +137,22 @@ BAD = {
     "inf in logits": (lambda f: {"logits": f["logits"].index_fill(0, torch.tensor([1]), math.inf)},
                       "logits must be finite, but 1 of 90 training samples"),
     "labels out of range": (lambda f: {"labels": f["labels"] + 1}, r"labels must lie in \[0, 4\), but \d+ of 90"),
-    "another width of weight": (lambda f: {"weight": f["weight"][:, 1:]}, "weight must be .* embedded"),
-    "another number of classes": (lambda f: {"weight": f["weight"][1:]}, r"weight must be \(K, D\) = \(4, 7\)"),
-    "bias of another size": (lambda f: {"bias": f["bias"][1:]}, r"bias must be \(K,\) = \(4,\), got \(3,\)"),
-    "bias without weight": (lambda _: {"weight": None}, "a bias belongs to class vectors"),
+    "width of weight": (lambda f: {"weight": f["weight"][:, 1:]}, r"weight must have the shape .* \(embedded\)"),
+    "rows of weight": (lambda f: {"weight": f["weight"][1:]}, r"weight must have the shape \(K, D\) = \(4, 7\)"),
+    "size of bias": (lambda f: {"bias": f["bias"][1:]}, r"bias must have the shape \(K,\) = \(4,\), got \(3,\)"),
+    "bias without weight": (lambda _: {"weight": None}, "a bias needs class vectors"),
     "logits of other samples": (lambda f: {"logits": f["logits"][1:]}, "of the same samples"),
-    "no sample": (lambda f: {k: f[k][:0] for k in ("features", "logits", "labels")}, "there is none"),
+    "no sample": (lambda f: {k: f[k][:0] for k in ("features", "logits", "labels")}, "training set without samples"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
-def test_wrong_training_sets_are_refused(change, message):
+def test_wrong_training_sets_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         KNN().fit(**parts(**change(parts())))
 
 
-def test_wrong_types_are_refused():
+def test_wrong_types_are_rejected():
     with pytest.raises(TypeError, match="features must be floating-point"):
         KNN().fit(**parts(features=torch.zeros(90, WIDTH, dtype=torch.int64)))
     with pytest.raises(TypeError, match="logits must be floating-point"):
@@ -161,19 +161,19 @@ def test_wrong_types_are_refused():
         KNN().fit(**parts(labels=torch.zeros(90)))
 
 
-def test_wrong_queries_are_refused():
+def test_wrong_samples_are_rejected():
     x, z = queries()
     score = fitted(KNN())
     with pytest.raises(ValueError, match="must be fitted before"):
-        KNN().score(x, z)
+        KNN().score_samples(x, z)
     with pytest.raises(ValueError, match="fitted on 7 features and 4 classes"):
-        score.score(x[:, 1:], z)
+        score.score_samples(x[:, 1:], z)
     with pytest.raises(ValueError, match="fitted on 7 features and 4 classes"):
-        score.score(x, z[:, 1:])
+        score.score_samples(x, z[:, 1:])
     with pytest.raises(ValueError, match="at least one sample"):
-        score.score(x[:0], z[:0])
+        score.score_samples(x[:0], z[:0])
     with pytest.raises(ValueError, match="features must be finite, but 1 of 30 samples"):
-        score.score(x.index_fill(0, torch.tensor([4]), math.nan), z)
+        score.score_samples(x.index_fill(0, torch.tensor([4]), math.nan), z)
 
 
 @pytest.mark.parametrize(
@@ -186,11 +186,11 @@ def test_wrong_queries_are_refused():
         (lambda: ViM(-1), "must not be negative"),
         (lambda: NECO(0), "at least 1, got 0"),
         (lambda: NCI(-1.0), "alpha must be finite and not negative"),
-        (lambda: GROOD(most=0), "most is a number"),
-        (lambda: GROOD(most=2.5), "a whole one from 1 on, got 2.5"),
+        (lambda: GROOD(most=0), "most must be a whole number .* at least 1, got 0"),
+        (lambda: GROOD(most=2.5), r"whole number .* at least 1, got 2\.5"),
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused(make_score, message):
+def test_wrong_settings_are_rejected(make_score, message):
     with pytest.raises(ValueError, match=message):
         make_score()
 
@@ -207,22 +207,22 @@ def test_outliers_for_grood_are_checked():
 UNDEFINED = {
     "constant features, Mahalanobis": (Mahalanobis(), {"features": torch.ones(90, WIDTH)}, "constant, or every class"),
     "constant features, RMDS": (RMDS(), {"features": torch.ones(90, WIDTH)}, "RMDS divides by the spread"),
-    "constant features, NECO": (NECO(), {"features": torch.ones(90, WIDTH)}, "features are constant"),
-    "as many directions as features": (NECO(7), {}, "not between 1 and 6"),
+    "constant features, NECO": (NECO(), {"features": torch.ones(90, WIDTH)}, "constant features"),
+    "as many directions as features": (NECO(7), {}, "dims between 1 and 6, got dims=7"),
     "no direction left": (ViM(7), {}, "give at most dims=6"),
     "negative logits": (ViM(2), {"logits": -make()[1].abs()}, "both must be positive"),
     "no residual": (ViM(2), {"features": torch.zeros(90, WIDTH).index_fill(1, torch.tensor([0]), 2.0), "bias": None},
                     "both must be positive"),
-    "no class vectors, NCI": (NCI(), {"weight": None, "bias": None}, "NCI reads the class vectors"),
-    "no class vectors, fDBD": (FDBD(), {"weight": None, "bias": None}, "fDBD reads the class vectors"),
-    "one class, GROOD": (GROOD(), {"labels": torch.zeros(90, dtype=torch.int64)}, "needs two with samples, got 1"),
+    "no class vectors, NCI": (NCI(), {"weight": None, "bias": None}, "NCI needs the class vectors"),
+    "no class vectors, fDBD": (FDBD(), {"weight": None, "bias": None}, "fDBD needs the class vectors"),
+    "one class, GROOD": (GROOD(), {"labels": torch.zeros(90, dtype=torch.int64)}, "of at least two classes, got 1"),
     "one class, NECO": (NECO(), {"labels": torch.zeros(90, dtype=torch.int64)}, "dims=0 of 1 classes"),
-    "nothing right": (GROOD(), {"logits": torch.eye(4).double()[torch.full((90,), 2)]}, "gets right, and gets none"),
+    "nothing right": (GROOD(), {"logits": torch.eye(4).double()[torch.full((90,), 2)]}, "correctly, got none"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("score", "changes", "message"), UNDEFINED.values(), ids=UNDEFINED)
-def test_what_is_not_defined_is_said(score, changes, message):
+def test_undefined_scores_raise_an_error(score, changes, message):
     with pytest.raises(UndefinedScoreError, match=message):
         score.fit(**parts(**changes))
 
@@ -230,12 +230,12 @@ def test_what_is_not_defined_is_said(score, changes, message):
 def test_one_class_and_one_sample_a_class():
     one = parts(logits=torch.zeros(90, 1), labels=torch.zeros(90, dtype=torch.int64), weight=None, bias=None)
     for score in (MSP(), MaxLogit(), Energy(), GEN()):
-        with pytest.raises(UndefinedScoreError, match="needs two, got logits of one"):
+        with pytest.raises(UndefinedScoreError, match="at least two classes, got one"):
             score.fit(**one)
     alone = parts(**{k: parts()[k][:3] for k in ("features", "logits")}, labels=torch.tensor([0, 1, 3]))
     with pytest.raises(UndefinedScoreError, match="every class has one sample"):
-        Mahalanobis().fit(**alone)  # and K > N: four classes of three samples
-    assert bool(KNN().fit(**alone).score(*queries()).isfinite().all())
+        Mahalanobis().fit(**alone)  # four classes, three samples
+    assert bool(KNN().fit(**alone).score_samples(*queries()).isfinite().all())
 
 
 def test_a_sample_on_the_mean_or_at_the_origin_gives_no_nan():
@@ -245,16 +245,16 @@ def test_a_sample_on_the_mean_or_at_the_origin_gives_no_nan():
     z = torch.zeros(2, CLASSES, dtype=torch.float64)
     for cls in SCORES:
         score = cls().fit(features, logits, labels, weight)
-        assert bool(score.score(x, z).isfinite().all()), cls
+        assert bool(score.score_samples(x, z).isfinite().all()), cls
         if cls in (NCI, FDBD, NECO):
-            assert bool(score.score(score._mean.repeat(2, 1), z).isfinite().all()), cls
+            assert bool(score.score_samples(score._mean.repeat(2, 1), z).isfinite().all()), cls
 
 
 def test_moments_are_computed_once_for_all_scores(monkeypatch):
-    bank = Bank.checked(*make())
+    train = TrainingSet.checked(*make())
     calls = []
-    plain = Bank._moments.func
-    monkeypatch.setattr(Bank._moments, "func", lambda self: calls.append(1) or plain(self))
+    plain = TrainingSet._moments.func
+    monkeypatch.setattr(TrainingSet._moments, "func", lambda self: calls.append(1) or plain(self))
     for cls in SCORES:
-        cls().fit_bank(bank)
+        cls().fit_training_set(train)
     assert len(calls) == 1

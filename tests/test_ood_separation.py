@@ -21,21 +21,21 @@ numbers = st.lists(st.integers(-4, 4), min_size=1, max_size=40)
 @given(numbers, numbers)
 def test_ties_are_exact(inside, outside):
     a, b = torch.tensor(inside, dtype=torch.float64), torch.tensor(outside, dtype=torch.float64)
-    told = separation(a, b)
+    values = separation(a, b)
     labels, scores = [1] * len(a) + [0] * len(b), torch.cat([a, b]).numpy()
-    assert told["auroc"] == pytest.approx(roc_auc_score(labels, scores))
-    assert told["aupr_in"] == pytest.approx(average_precision_score(labels, scores))
-    assert told["aupr_out"] == pytest.approx(average_precision_score([1 - v for v in labels], -scores))
+    assert values["auroc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert values["aupr_in"] == pytest.approx(average_precision_score(labels, scores))
+    assert values["aupr_out"] == pytest.approx(average_precision_score([1 - v for v in labels], -scores))
     false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
-    assert told["fpr95"] == pytest.approx(false[np.argmax(true >= 0.95 - 1e-12)])
+    assert values["fpr95"] == pytest.approx(false[np.argmax(true >= 0.95 - 1e-12)])
 
 
 def test_cases_by_hand():
-    told = separation(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([2.0, 0.0]))
-    assert told["auroc"] == pytest.approx((2 + 1.5 + 1) / 6)
-    assert told["aupr_in"] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
-    assert told["aupr_out"] == pytest.approx((1 + 2 / 4) / 2)
-    assert told["fpr95"] == 0.5
+    values = separation(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([2.0, 0.0]))
+    assert values["auroc"] == pytest.approx((2 + 1.5 + 1) / 6)
+    assert values["aupr_in"] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    assert values["aupr_out"] == pytest.approx((1 + 2 / 4) / 2)
+    assert values["fpr95"] == 0.5
     many = torch.arange(1.0, 21.0)  # 95 % of 20 is 19: the threshold is 2, not 1
     assert separation(many, torch.tensor([1.0, 1.5, 2.0, 3.0]))["fpr95"] == 0.5
     same = separation(torch.zeros(5), torch.zeros(15))
@@ -45,15 +45,15 @@ def test_cases_by_hand():
     assert (ends["auroc"], ends["fpr95"]) == (1.0, 0.0)
 
 
-def test_close_float32_scores_are_told_apart_and_order_alone_counts():
+def test_close_float32_scores_are_distinguished_and_only_the_order_matters():
     g = torch.Generator().manual_seed(0)
     a, b = torch.randn(300, generator=g) + 1, torch.randn(200, generator=g)
-    told = separation(a, b)
-    assert separation(a.double().exp(), b.double().exp()) == pytest.approx(told)
-    assert separation(a.half(), b.half())["auroc"] == pytest.approx(told["auroc"], abs=1e-3)
+    values = separation(a, b)
+    assert separation(a.double().exp(), b.double().exp()) == pytest.approx(values)
+    assert separation(a.half(), b.half())["auroc"] == pytest.approx(values["auroc"], abs=1e-3)
     turned = separation(-b, -a)
-    assert turned["auroc"] == pytest.approx(told["auroc"])
-    assert turned["aupr_in"] == pytest.approx(told["aupr_out"])
+    assert turned["auroc"] == pytest.approx(values["auroc"])
+    assert turned["aupr_in"] == pytest.approx(values["aupr_out"])
 
 
 def test_scores_of_a_report_are_built_scores():
@@ -88,23 +88,27 @@ def test_the_interval_covers_and_has_delongs_width():
 @pytest.mark.parametrize(
     ("inside", "outside", "message"),
     [
-        (torch.zeros(0), torch.zeros(3), "inside set needs scores"),
-        (torch.zeros(3), torch.zeros(0), "outside set needs scores"),
-        (torch.zeros(3, 1), torch.zeros(3), r"got \(3, 1\)"),
+        (
+            torch.zeros(0),
+            torch.zeros(3),
+            r"inside set must have scores of shape \(N,\) with N >= 1, got .* \(0,\)",
+        ),
+        (torch.zeros(3), torch.zeros(0), r"outside set must have scores .* got the shape \(0,\)"),
+        (torch.zeros(3, 1), torch.zeros(3), r"got the shape \(3, 1\)"),
         (torch.tensor([math.nan, 1.0]), torch.zeros(2), "must not be NaN, but 1 of 2 of the inside"),
     ],
 )
-def test_wrong_scores_are_refused(inside, outside, message):
+def test_wrong_scores_are_rejected(inside, outside, message):
     with pytest.raises(ValueError, match=message):
         separation(inside, outside)
 
 
-def test_wrong_types_and_confidences_are_refused():
+def test_wrong_types_and_confidences_are_rejected():
     with pytest.raises(TypeError, match=r"floating-point, got torch.int64 for the outside"):
         separation(torch.zeros(2), torch.zeros(2).long())
     with pytest.raises(ValueError, match="between 0 and 1, got 95"):
         auroc_interval(torch.zeros(3), torch.zeros(3), 95)
-    with pytest.raises(ValueError, match="two samples of each set, got 1 and 3"):
+    with pytest.raises(ValueError, match="at least two samples of each set, got 1 and 3"):
         auroc_interval(torch.zeros(1), torch.zeros(3))
 
 
@@ -116,39 +120,39 @@ def blobs(n=200, seed=0, away=0.0):
 
 
 def test_a_report_holds_every_score_of_every_set_and_reads_embedded_features():
-    told = ood_report(blobs(), blobs(seed=1), {"near": blobs(60, 2, 1.5), "far": blobs(50, 3, -6)}, torch.eye(3, 8))
+    values = ood_report(blobs(), blobs(seed=1), {"near": blobs(60, 2, 1.5), "far": blobs(50, 3, -6)}, torch.eye(3, 8))
     names = {"auroc", "aupr_in", "aupr_out", "fpr95"}
-    assert told.keys() == {f"{s}/{c.name}/{n}" for s in ("near", "far") for c in SCORES for n in names}
-    assert all(0 <= value <= 1 for value in told.values())
-    assert told["far/mahalanobis/auroc"] > 0.99
+    assert values.keys() == {f"{s}/{c.name}/{n}" for s in ("near", "far") for c in SCORES for n in names}
+    assert all(0 <= value <= 1 for value in values.values())
+    assert values["far/mahalanobis/auroc"] > 0.99
 
 
 def test_a_report_leaves_out_what_is_not_defined():
-    told = ood_report(blobs(), blobs(seed=1), {"near": blobs(60, 2)})
-    assert {key.split("/")[1] for key in told} == {c.name for c in SCORES} - {"nci", "fdbd"}
+    values = ood_report(blobs(), blobs(seed=1), {"near": blobs(60, 2)})
+    assert {key.split("/")[1] for key in values} == {c.name for c in SCORES} - {"nci", "fdbd"}
     flat = Collected(*(torch.ones(9, 2) for _ in range(3)), torch.arange(9) % 2)
-    told = ood_report(flat, flat, {"near": flat}, torch.eye(2))
-    assert {"knn", "msp", "fdbd"} <= {key.split("/")[1] for key in told}
-    assert not {"mahalanobis", "rmds", "neco"} & {key.split("/")[1] for key in told}
-    assert set(told.values()) <= {0.5, 1.0}
+    values = ood_report(flat, flat, {"near": flat}, torch.eye(2))
+    assert {"knn", "msp", "fdbd"} <= {key.split("/")[1] for key in values}
+    assert not {"mahalanobis", "rmds", "neco"} & {key.split("/")[1] for key in values}
+    assert set(values.values()) <= {0.5, 1.0}
 
 
-def test_a_report_of_chosen_scores_tells_its_progress():
-    seen = []
-    told = ood_report(blobs(), blobs(seed=1), {"x": blobs(9, 2)}, scores=[KNN(3), MaxLogit()], progress=seen.append)
-    assert seen == ["knn", "max_logit"]
-    assert len(told) == 8
-    inside, outside = (KNN(3).fit(blobs().embedded, blobs().logits, blobs().labels).score(p.embedded, p.logits)
+def test_a_report_of_chosen_scores_reports_its_progress():
+    names = []
+    values = ood_report(blobs(), blobs(seed=1), {"x": blobs(9, 2)}, scores=[KNN(3), MaxLogit()], progress=names.append)
+    assert names == ["knn", "max_logit"]
+    assert len(values) == 8
+    inside, outside = (KNN(3).fit(blobs().embedded, blobs().logits, blobs().labels).score_samples(p.embedded, p.logits)
                        for p in (blobs(seed=1), blobs(9, 2)))  # fmt: skip
-    assert told["x/knn/auroc"] == separation(inside, outside)["auroc"]
+    assert values["x/knn/auroc"] == separation(inside, outside)["auroc"]
 
 
-def test_reports_without_outliers_are_refused():
-    with pytest.raises(ValueError, match="needs a set of outliers, and there is none"):
+def test_reports_without_outliers_are_rejected():
+    with pytest.raises(ValueError, match="needs at least one set of outliers, got none"):
         ood_report(blobs(), blobs(), {})
     with pytest.raises(ValueError, match="'near' needs at least one sample, got none"):
         ood_report(blobs(), blobs(), {"near": blobs(0)})
-    with pytest.raises(ValueError, match="share a name"):
+    with pytest.raises(ValueError, match="two scores of a report share the name 'knn'"):
         ood_report(blobs(), blobs(), {"x": blobs()}, scores=[KNN(1), KNN(2)])
     bad = blobs()
     bad.embedded[4] = torch.nan

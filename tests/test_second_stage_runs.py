@@ -28,7 +28,7 @@ from nc_tools.training import (
     LearnableWeightScaling,
     NearestClassMean,
     OptimConfig,
-    ReTrainClassifier,
+    RetrainClassifier,
     TauNormalize,
     TrainConfig,
 )
@@ -43,7 +43,7 @@ BASE = RunConfig(
     optim=OptimConfig(lr=0.1),
 )
 STAGES = {
-    "crt": ReTrainClassifier(share=0.5),
+    "crt": RetrainClassifier(share=0.5),
     "lws": LearnableWeightScaling(share=0.5),
     "tau": TauNormalize(),
     "ncm": NearestClassMean(),
@@ -300,5 +300,5 @@ def test_a_stage_that_does_not_fit_its_head_is_reported_before_anything_trains(t
     with pytest.raises(SystemExit):
         run_recipe(arms, name="x", question="Why?", argv=["--out", str(tmp_path / "out")])
     error = " ".join(capsys.readouterr().err.split())
-    assert "arm etf: classifier re-training draws a head's learned weights anew" in error
+    assert "arm etf: classifier re-training needs a head with learned weights" in error
     assert not list((tmp_path / "out").glob("runs/*"))

@@ -1,4 +1,4 @@
-"""Named streams: documented, stable, independent."""
+"""Named random streams are stable and independent."""
 
 import hashlib
 from typing import get_args
@@ -59,12 +59,12 @@ def test_first_numbers_over_seeds_are_uniform() -> None:
     assert stats.kstest(first, "uniform").pvalue > 1e-3
 
 
-def test_a_generator_lives_where_it_is_asked_to() -> None:
+def test_a_generator_is_on_the_given_device() -> None:
     assert stream(0, "init").device.type == "cpu"
     with torch.device("meta"):
         assert stream(0, "init").device.type == "cpu"
 
 
-def test_a_mistyped_stream_is_refused_with_all_names() -> None:
+def test_the_error_for_a_mistyped_stream_lists_all_names() -> None:
     with pytest.raises(ValueError, match=r"must be one of subset, holdout, init, .* mix, outliers, got 'inti'"):
         stream(0, "inti")  # type: ignore[arg-type]

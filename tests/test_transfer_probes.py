@@ -136,7 +136,7 @@ def test_the_ridge_probe_standardizes_and_takes_the_best_of_its_grid():
 def test_imprint_with_all_shots_is_the_nearest_mean_of_unit_features():
     x, y = blobs(80)
     x = x * torch.rand(80, 1, generator=seeded(3), dtype=torch.float64) * 9
-    found, half = imprint_accuracy(x[:40], y[:40], x[40:], y[40:], 1000, 3, seeded())
+    accuracy, half = imprint_accuracy(x[:40], y[:40], x[40:], y[40:], 1000, 3, seeded())
     right = 0
     for row, own in zip(x[40:].tolist(), y[40:].tolist(), strict=True):
         best = {}
@@ -149,11 +149,11 @@ def test_imprint_with_all_shots_is_the_nearest_mean_of_unit_features():
             norm = math.sqrt(sum(v * v for v in mean))
             best[label] = sum(m * v for m, v in zip(mean, row, strict=True)) / norm
         right += max(best, key=best.get) == own
-    assert (found, half) == (right / 40, 0.0)
-    assert 0.3 < found < 1
+    assert (accuracy, half) == (right / 40, 0.0)
+    assert 0.3 < accuracy < 1
 
 
-def test_imprint_does_not_see_norms_and_the_nearest_center_does():
+def test_imprint_does_not_depend_on_norms_and_the_nearest_mean_does():
     x, y = blobs(80)
     longer = x * torch.logspace(-1, 1, 80, dtype=torch.float64)[:, None]
     sets = (y[:40], x[40:], y[40:], 2, 6)
@@ -169,7 +169,7 @@ def test_a_class_with_fewer_samples_than_shots_gives_each_once():
     assert imprint_accuracy(x, y, queries, torch.tensor([1, 0]), 3, 4, seeded()) == (1.0, 0.0)
 
 
-def test_the_report_tells_intervals_of_what_was_drawn():
+def test_the_report_has_intervals_of_random_draws():
     x, y = blobs(120)
     report = transfer_report(x[:60], y[:60], x[60:], y[60:], seed=1)
     drawn = {key.split("/")[0] for key in report if key.endswith("/interval")}
@@ -180,35 +180,35 @@ def test_the_report_tells_intervals_of_what_was_drawn():
 
 
 @pytest.mark.parametrize(
-    ("labels", "broken", "told"),
+    ("labels", "broken", "message"),
     [
         ([5, 5, 5, 5], None, "4 samples of 1"),
         ([5, 9, 5, 9], math.nan, "1 training samples hold NaN"),
         ([5, 9, 5, 9], math.inf, "1 training samples hold NaN or inf"),
     ],
 )
-def test_what_a_probe_cannot_be_fitted_to_is_told(labels, broken, told):
+def test_a_probe_rejects_wrong_training_sets(labels, broken, message):
     x = torch.randn(4, 2, generator=seeded())
     if broken is not None:
         x[1, 1] = broken
     for fit in (lambda: fit_probe(x, torch.tensor(labels), seeded()), lambda: fit_ridge_probe(x, torch.tensor(labels))):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             fit()
 
 
-def test_one_sample_and_unseen_labels_are_told_by_every_reader():
+def test_every_classifier_rejects_one_sample_and_unseen_labels():
     x, y = torch.randn(4, 2, generator=seeded()), torch.tensor([1, 2, 1, 2])
     with pytest.raises(ValueError, match="1 samples of 1"):
         fit_ridge_probe(x[:1], y[:1])
-    for reader in (
+    for classifier in (
         lambda *sets: ridge_probe(*sets),
         lambda *sets: imprint_accuracy(*sets, 1, 1, seeded()),
         lambda *sets: transfer_report(*sets, seed=0),
     ):
         with pytest.raises(ValueError, match=r"1 are not \(7\)"):
-            reader(x, y, x, torch.tensor([1, 2, 7, 2]))
+            classifier(x, y, x, torch.tensor([1, 2, 7, 2]))
         with pytest.raises(ValueError, match="a test sample, got none"):
-            reader(x, y, x[:0], y[:0])
+            classifier(x, y, x[:0], y[:0])
     with pytest.raises(ValueError, match="at least 1"):
         imprint_accuracy(x, y, x, y, 1, 0, seeded())
 
@@ -222,30 +222,30 @@ def ranks(values):
 @given(st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=3, max_size=8))
 def test_rank_correlations_are_those_counted_by_hand(pairs):
     a, b = [float(x) for x, _ in pairs], [float(y) for _, y in pairs]
-    told = rank_correlation(a, b)
+    values = rank_correlation(a, b)
     if len(set(a)) < 2 or len(set(b)) < 2:
-        assert told.spearman is None
+        assert values.spearman is None
         return
     ra, rb = ranks(a), ranks(b)
     ma, mb = sum(ra) / len(ra), sum(rb) / len(rb)
     top = sum((x - ma) * (y - mb) for x, y in zip(ra, rb, strict=True))
-    assert told.spearman == pytest.approx(
+    assert values.spearman == pytest.approx(
         top / math.sqrt(sum((x - ma) ** 2 for x in ra) * sum((y - mb) ** 2 for y in rb))
     )
     every = [(i, j) for i in range(len(a)) for j in range(i)]
     sign = [((a[i] > a[j]) - (a[i] < a[j])) * ((b[i] > b[j]) - (b[i] < b[j])) for i, j in every]
     untied = [sum(v[i] != v[j] for i, j in every) for v in (a, b)]
-    assert told.kendall == pytest.approx(sum(sign) / math.sqrt(untied[0] * untied[1]))
-    assert told.n == len(pairs)
+    assert values.kendall == pytest.approx(sum(sign) / math.sqrt(untied[0] * untied[1]))
+    assert values.n == len(pairs)
 
 
-def test_pairs_that_are_not_finite_are_left_out_and_too_few_say_nothing():
-    told = rank_correlation([1.0, math.nan, 2.0, 3.0], [1.0, 5.0, 2.0, 4.0])
-    assert (told.spearman, told.kendall, told.n) == (1.0, 1.0, 3)
+def test_pairs_that_are_not_finite_are_left_out_and_too_few_are_undefined():
+    values = rank_correlation([1.0, math.nan, 2.0, 3.0], [1.0, 5.0, 2.0, 4.0])
+    assert (values.spearman, values.kendall, values.n) == (1.0, 1.0, 3)
     assert rank_correlation([1.0, 2.0], [1.0, 2.0]).spearman is None
     assert str(rank_correlation([1.0, 2.0], [1.0, 2.0])) == "not defined (n = 2)"
-    assert str(told) == "Spearman +1.00, Kendall +1.00 (n = 3)"
-    with pytest.raises(ValueError, match="equally many"):
+    assert str(values) == "Spearman +1.00, Kendall +1.00 (n = 3)"
+    with pytest.raises(ValueError, match="same length, got 1 and 2"):
         rank_correlation([1.0], [1.0, 2.0])
 
 
@@ -258,17 +258,17 @@ def test_the_most_collapsed_comes_first():
     ranking = rank_by_collapse(features, y * 5, outcomes)
     assert [row.name for row in ranking.rows] == ["s0.1", "s0.5", "s1.0", "s2.0"]
     assert ranking.rows[0].collapse["cdnv"] == neural_collapse(features["s0.1"], y)["cdnv"]
-    told = ranking.correlations["nc1_pinv"]
-    assert (told.spearman, told.kendall, told.n) == (-1.0, -1.0, 3)
+    values = ranking.correlations["nc1_pinv"]
+    assert (values.spearman, values.kendall, values.n) == (-1.0, -1.0, 3)
     assert ranking.rows[2].outcome is None
     assert rank_by_collapse(features, y).correlations["cdnv"].n == 0
 
 
-def test_a_ranking_that_cannot_be_meant_is_refused():
+def test_wrong_rankings_are_rejected():
     x, y = torch.randn(8, 2, generator=seeded()), torch.arange(8) % 2
     with pytest.raises(ValueError, match="at least one candidate"):
         rank_by_collapse({}, y)
     with pytest.raises(ValueError, match="'b' does not"):
         rank_by_collapse({"a": x}, y, {"b": 1.0})
-    with pytest.raises(ValueError, match="nc1_pinv, nc1_trace, cdnv"):
+    with pytest.raises(ValueError, match="by must be one of nc1_pinv, nc1_trace, cdnv, got 'nc1'"):
         rank_by_collapse({"a": x}, y, by="nc1")

@@ -70,8 +70,8 @@ def solved(counts: list[int], strength: float) -> tuple[Array, Array]:
 
     start = np.random.default_rng(1).normal(size=2 * K * K)
     options = {"maxiter": 100_000, "maxfun": 200_000, "ftol": 1e-16, "gtol": 1e-12, "maxcor": 40}
-    found = minimize(problem, start, jac=True, method="L-BFGS-B", options=options).x
-    w, h = found.reshape(2, K, K)
+    actual = minimize(problem, start, jac=True, method="L-BFGS-B", options=options).x
+    w, h = actual.reshape(2, K, K)
     return w, h
 
 
@@ -90,7 +90,7 @@ def seli(counts: list[int]) -> tuple[Array, Array]:
 
 def test_balanced_cross_entropy_ends_in_the_simplex() -> None:
     weight, h, labels = optimized([5] * K, strength=0.02)
-    found = neural_collapse(h, labels, weight, num_classes=K)
+    actual = neural_collapse(h, labels, weight, num_classes=K)
     simplex = torch.eye(K, dtype=torch.float64) * K / (K - 1) - 1 / (K - 1)
     means = torch.stack([h[labels == k].mean(0) for k in range(K)])
     for rows in (weight, means):
@@ -98,7 +98,7 @@ def test_balanced_cross_entropy_ends_in_the_simplex() -> None:
         norms = rows.norm(dim=1)
         assert float(norms.std() / norms.mean()) < 1e-4
     torch.testing.assert_close(means / means.norm(), weight / weight.norm(), atol=1e-4, rtol=0)
-    assert found["nc1_trace"] < 1e-8
+    assert actual["nc1_trace"] < 1e-8
     assert float(weight.sum(0).norm()) < 1e-4
 
 
@@ -120,8 +120,8 @@ def test_imbalanced_cross_entropy_is_where_another_solver_finds_it(strength: flo
 )
 def test_the_oracle_has_these_angles(ratio: int, majority: float, minority: float, cross: float, norms: float) -> None:
     w, _ = seli([ratio, ratio, 1, 1])
-    found = cosines(w)
-    assert [found[0, 1], found[2, 3], found[0, 2]] == pytest.approx([majority, minority, cross], abs=1e-4)
+    actual = cosines(w)
+    assert [actual[0, 1], actual[2, 3], actual[0, 2]] == pytest.approx([majority, minority, cross], abs=1e-4)
     assert np.linalg.norm(w[2]) / np.linalg.norm(w[0]) == pytest.approx(norms, abs=1e-4)
 
 

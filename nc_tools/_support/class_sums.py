@@ -1,8 +1,8 @@
 """Sums over classes, and the arithmetic that all measures share.
 
-Sums over classes live here and nowhere else. Three rules hold throughout: no loop over classes; a class
-without a sample has no mean (it is never a zero vector in an average); and float32 features are multiplied in
-float32 but summed in float64, so that 50,000 samples far from the origin lose nothing.
+All sums over classes are here. Three rules hold: there is no loop over classes; a class without a sample has no mean
+(it is never a zero vector in an average); float32 features are multiplied in float32 but summed in float64, so that
+50,000 samples far from the origin lose no precision.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Rows added up in float32 before the partial sum goes to float64.
+# Number of rows that are summed in float32 before the partial sum is added in float64.
 _SUM_ROWS = 128
 
 
 @contextmanager
 def measuring_precision(device: torch.device) -> Iterator[None]:
-    """Run without gradients, autocast, TF32 or bfloat16 products, whatever the training loop has switched on.
+    """Run without gradients, autocast, TF32 or bfloat16 products, whatever the caller has switched on.
 
-    A within-class variance of 1e-4 of the between-class one is the quantity of interest here: half precision
-    erases it.
+    Measures must resolve a within-class variance of 1e-4 of the between-class variance; half precision cannot.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -75,11 +74,11 @@ def check_pair(features: Tensor, labels: Tensor) -> None:
 
 
 def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Count the samples of every class and add up their features, in float64, without a copy of the features.
+    """Count the samples of every class and sum their features in float64, without copying the features.
 
-    The samples are visited in the order of their class, in runs of at most 128 rows that never cross a class:
-    a run is added up in float32 (float64 for float64 features) and the runs of a class in float64. Reads each
-    feature once; the same result on every call.
+    Samples are visited in the order of their classes, in runs of at most 128 rows of one class. A run is summed in
+    float32 (float64 for float64 features), and the runs of a class in float64. Each feature is read once, and every
+    call gives the same result.
 
     Args:
         features: (N, D), float32 or float64.
@@ -90,14 +89,14 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tens
         Counts (K,) in int64 and sums (K, D) in float64; zero for a class without a sample.
 
     Raises:
-        ValueError: If there is not one class.
+        ValueError: If num_classes is below 1.
 
     Example:
         >>> counts, sums = class_sums(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([1, 0, 1]), 3)
         >>> counts.tolist(), sums.flatten().tolist()
         ([1, 2, 0], [2.0, 5.0, 0.0])
     """
-    if num_classes < 1:  # embedding_bag reads out of bounds without a bag, and takes the process with it
+    if num_classes < 1:  # without a bag, embedding_bag reads out of bounds and crashes the process
         raise ValueError(f"num_classes must be at least 1, got {num_classes}: labels are class indices from 0 on")
     total, device = len(features), features.device
     ordered, order = labels.long().sort(stable=True)
@@ -112,12 +111,11 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tens
     return counts, F.embedding_bag(runs, partial, first_run, mode="sum")
 
 
-def compact(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Number the classes of a batch consecutively: a batch costs O(N D) however many classes there are.
+def group_classes(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Number the classes that occur in a batch consecutively, so that a batch costs O(N D) for any number of classes.
 
-    Returns the group of every sample, and the class of every group. With more classes than samples the groups
-    are padded to N by groups without a sample (called class 0), so that no size depends on the data and no
-    device waits.
+    Returns the group of every sample (N,), and the class of every group. With more classes than samples there are N
+    groups; groups without a sample have class 0. So no size depends on the data, and the device need not synchronize.
     """
     if num_classes <= len(labels):
         return labels, torch.arange(num_classes, device=labels.device)

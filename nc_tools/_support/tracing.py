@@ -1,4 +1,4 @@
-"""When a closed-form gradient would be in the way."""
+"""Whether PyTorch is tracing the code that runs now."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import torch
 
 
 def traced() -> bool:
-    """Tell whether operations are being recorded by a compiler or transformed by ``torch.func``.
+    """Return True inside a compiler's trace or a ``torch.func`` transform.
 
-    A compiler fuses plain steps by itself, and ``torch.func`` takes no autograd Function whose context is set in its
-    forward: where this is true, formulas are computed step by step.
+    There, formulas are computed step by step instead of by an autograd Function with a closed-form gradient: a compiler
+    fuses the steps itself, and ``torch.func`` does not accept an autograd Function that fills its context in
+    ``forward``.
 
     Example:
         >>> traced()

@@ -92,10 +92,6 @@ class Augment:
             images = self.color_jitter.apply(images, further["color_jitter"])
         return images
 
-    def inputs(self, inputs: Tensor, further: Mapping[str, Tensor]) -> Tensor:
-        """Do all that is done to normalized inputs (N, C, H, W), float32."""
-        return inputs if self.cutout is None else self.cutout.apply(inputs, further["cutout"])
-
 
 def augment_for(config: DataConfig, image_size: int) -> Augment:
     """Return the augmentation that ``config`` asks for at this image side.
@@ -148,10 +144,10 @@ def augment(images: Tensor, views: Tensor, how: Augment) -> Tensor:
     """
     if views.shape != images.shape[:1]:
         raise ValueError(f"every image needs one view, got {tuple(views.shape)} views for {len(images)} images")
-    if how.views == 1 or len(images) == 0:
+    if (how.padding == 0 and not how.flip) or len(images) == 0:
         return images.contiguous()
     count, channels, height, width = images.shape
-    pad, shifts, sides = how.padding, how.shifts, 2 if how.flip else 1
+    pad, shifts, sides = how.padding, 2 * how.padding + 1, 2 if how.flip else 1
     framed = images.new_zeros(sides, count, channels, height + 2 * pad, width + 2 * pad)
     inside = framed[..., pad : pad + height, pad : pad + width]
     inside[0] = images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import TypeAlias
 
 import torch
@@ -79,8 +80,7 @@ class Loader(TrainingBatches):
             self._rows = torch.arange(len(indices), device=where)
 
     def _read(self, places: list[Tensor]) -> Iterator[Tensor]:
-        for chosen in places:
-            yield self._pixels.index_select(0, self._rows[chosen])
+        return map(self._pixels.index_select, repeat(0), [self._rows[chosen] for chosen in places])
 
 
 def make_loader(

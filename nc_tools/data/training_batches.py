@@ -118,8 +118,9 @@ class TrainingBatches(ABC):
         if drawn is None or self._augment is None:
             return self._normalize(pixels)
         rows = {name: values[begin:end] for name, values in drawn.items()}
-        inputs = self._normalize(self._augment.pixels(pixels, rows.pop("views"), rows))
-        return self._augment.inputs(inputs, rows)
+        inputs = self._normalize(self._augment.pixels(pixels, rows["views"], rows))
+        cutout = self._augment.cutout
+        return inputs if cutout is None else cutout.apply(inputs, rows["cutout"])
 
 
 def _moved(drawn: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

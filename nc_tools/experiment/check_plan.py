@@ -79,7 +79,7 @@ def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
         check_mixing(variant.training.mixing, loss, model.head)
         make_optimizer(model, variant.optim, loss)
         if variant.optim.sam is not None:
-            variant.optim.sam.ascent(loss, facts.class_counts)
+            variant.optim.sam.ascent_loss(loss, facts.class_counts)
         if variant.second_stage is not None:
             variant.second_stage.check(model.head)
         losses.append(loss)

@@ -15,7 +15,7 @@ from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
 from nc_tools.models.classifier import Classifier
 from nc_tools.seeds import stream
-from nc_tools.training import PostHocStage, RetrainedStage, retrain
+from nc_tools.training import PostHocStage, RetrainingStage, retrain
 from nc_tools.training.loop import EpochEnd
 
 
@@ -43,7 +43,7 @@ def run_second_stage(
         seconds = time.perf_counter() - start
         epoch_end(first + 1, {}, model)
         return seconds
-    if not isinstance(stage, RetrainedStage):
+    if not isinstance(stage, RetrainingStage):
         return 0.0
     generator = stream(job.seed, "head", 1)
     new_head = build_head(config, facts, model.head.feature_dim, generator=generator, draw=job.draw).to(data.device)

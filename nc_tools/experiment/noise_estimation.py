@@ -35,7 +35,7 @@ def estimate_noise(
     whose loss needs a transition matrix takes twice the training time. Only the noisy labels are used. Nothing is done
     for other losses.
     """
-    if not job.config.loss.takes("transition"):
+    if not job.config.loss.leaves_open("transition"):
         return NoiseEstimate()
     model = build_model(job.config, facts, seed=job.seed, draw=job.draw)
     training, device = job.config.training, data.device

@@ -78,7 +78,7 @@ class RunConfig:
     @property
     def has_draws(self) -> bool:
         """Whether the head has a frame drawn at random, so that several draws show how much depends on it."""
-        return self.head.takes("frame_seed")
+        return self.head.leaves_open("frame_seed")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -175,6 +175,7 @@ class FixedFrameHead(FixedHead):
         generator: Draws the projection's initial weights; the global one if None.
     """
 
+    _dtype_source = "frame"
     frame: Tensor
 
     def __init__(
@@ -239,10 +240,10 @@ class FixedFrameHead(FixedHead):
         self.frame.copy_(self.frame.index_select(0, order.to(self.frame.device)))
         self._follow(order)
 
-    def own_scores(self, features: Tensor, labels: Tensor) -> Tensor:
+    def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return w_y . embed(features) for each sample's own class (N,), without forming the unit features."""
         if not self.normalize:
-            return super().own_scores(features, labels)
+            return super().label_scores(features, labels)
         return dot_normalized(self._project(features), self.frame.index_select(0, labels).to(features.dtype))
 
     def state_fault(self, state: dict[str, Tensor], assignment: Tensor | None) -> str | None:

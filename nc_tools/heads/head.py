@@ -1,4 +1,4 @@
-"""What every classifier head promises."""
+"""The base class of all classifier heads."""
 
 from __future__ import annotations
 
@@ -8,28 +8,35 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nc_tools.records import Outputs, autocast_off
+from nc_tools.records import Outputs
 
 
 class Head(nn.Module, ABC):
-    """The last layer of a classifier: features (N, D) in, logits (N, K) out.
+    """Base class of classifier heads: features (N, D) in, logits (N, K) out.
 
-    An affine head promises ``logits = scale * embed(features) @ weight.T + bias``; a subclass for which that does not
-    hold sets ``affine = False`` and overrides :meth:`compute_logits`. Normalization belongs to the head, so that the
-    same loop serves every head. All arithmetic is at least float32, inside autocast too: on unit features the margin
-    between classes is of the order of bfloat16's rounding.
+    An affine head computes ``logits = scale * embed(features) @ weight.T + bias``. A subclass that computes something
+    else sets ``affine = False`` and overrides :meth:`compute_logits`. The head normalizes its features itself, so that
+    one training loop works with every head. It computes in at least float32, inside autocast too: for unit features the
+    differences between class scores are about as small as bfloat16's rounding.
 
-    A subclass provides ``weight`` (K, D'), a Parameter or a property over its frame, and may override :meth:`embed`.
+    A subclass provides ``weight`` (K, D'), as a parameter or a property, and may override :meth:`embed`.
 
     Args:
         feature_dim: D, width of the backbone's features.
         num_classes: K, at least 2.
+
+    Attributes:
+        affine: Whether the logits are the affine function above.
+        bias: Bias of each class (K,), or None.
+        scale: A number, or a tensor that broadcasts to (K,).
 
     Raises:
         ValueError: If K < 2 or D < 1.
     """
 
     affine: ClassVar[bool] = True
+    # The parameter or buffer that has the dtype of ``weight``, for a head that would have to compute ``weight``.
+    _dtype_source: ClassVar[str] = "weight"
     bias: Tensor | None
     scale: Tensor | float
 
@@ -49,48 +56,49 @@ class Head(nn.Module, ABC):
         self.num_classes = num_classes
 
     def embed(self, features: Tensor) -> Tensor:
-        """Project and normalize: (N, D) to (N, D'), the space of the class vectors."""
+        """Project and normalize features (N, D) to (N, D'), the space of the class vectors."""
         return features
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
-        """Score embedded features (N, D') against the classes: (N, K)."""
+        """Return the logits (N, K) of embedded features (N, D')."""
         logits = self.scale * nn.functional.linear(embedded, self.weight.to(embedded.dtype))
         return logits if self.bias is None else logits + self.bias
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits (N, K)."""
-        with autocast_off(features.device.type):
-            return self.compute_logits(self.embed(self._checked(features)))
+        """Return the logits (N, K) of features (N, D)."""
+        return self.outputs(features).logits
 
     def outputs(self, features: Tensor) -> Outputs:
-        """Return the record that losses read; what it holds is computed only if asked for."""
-        return Outputs(features, self._checked(features), self)
+        """Return the record that losses read. Its parts are computed when they are first read.
+
+        Raises:
+            ValueError: If the features do not have width D.
+        """
+        if features.shape[-1] != self.feature_dim:
+            raise ValueError(
+                f"{type(self).__name__} needs features of width {self.feature_dim}, got shape "
+                f"{tuple(features.shape)}. Build it with feature_dim={features.shape[-1]}"
+            )
+        dtype = torch.promote_types(features.dtype, getattr(self, self._dtype_source).dtype)
+        return Outputs(features, features.to(torch.promote_types(dtype, torch.float32)), self)
 
     def observe(self, outputs: Outputs, labels: Tensor, progress: float) -> None:
-        """Learn from a training step what gradients do not teach: class means, targets, a refreshed frame.
+        """Update state that is not learned by gradients, such as class means or a frame. By default there is none.
 
-        The training loop calls it without gradients after every step, and your own loop may; most heads have nothing
-        to do. Never called on what is evaluated.
+        The training loop calls it, without gradients, after each step on unmixed samples. Do the same in your own loop.
+        Do not call it on evaluation data.
 
         Args:
-            outputs: What this head made of the step's features.
+            outputs: This head's outputs for the features of the step.
             labels: (N,), int64.
             progress: Share of training that is done, in [0, 1].
         """
 
-    def own_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return w_y . embed(features) for each sample's own class (N,): O(N D), whatever K is."""
-        # index_select, not weight[labels]: several times faster on a CPU.
+    def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return w_y . embed(features) for each sample's label (N,), in O(N D) for any K."""
+        # index_select is several times faster than weight[labels] on a CPU.
         own = self.weight.index_select(0, labels).to(features.dtype)
         return (own * self.embed(features)).sum(-1)
-
-    def _checked(self, features: Tensor) -> Tensor:
-        if features.shape[-1] != self.feature_dim:
-            raise ValueError(
-                f"{type(self).__name__} was built for features of width {self.feature_dim}, "
-                f"got shape {tuple(features.shape)}: build it with feature_dim={features.shape[-1]}"
-            )
-        return features.to(torch.promote_types(torch.promote_types(features.dtype, self.weight.dtype), torch.float32))
 
     def extra_repr(self) -> str:
         """Show the sizes in the model's printout."""
@@ -98,9 +106,9 @@ class Head(nn.Module, ABC):
 
 
 def draw_linear(weight: Tensor, bias: Tensor | None, generator: torch.Generator | None) -> None:
-    """Initialize a linear map in place as ``nn.Linear`` does, from a generator of its own.
+    """Initialize weight and bias in place as ``nn.Linear`` does, from the given generator.
 
-    Numbers are drawn where the generator lives: a CPU generator gives every device the same weights.
+    The numbers are drawn on the generator's device: with a CPU generator the weights are the same on every device.
     """
     bound = weight.shape[1] ** -0.5
     with torch.no_grad():

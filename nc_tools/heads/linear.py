@@ -61,6 +61,7 @@ class CosineHead(Head):
         True
     """
 
+    _dtype_source = "direction"
     bias = None
 
     def __init__(

@@ -83,7 +83,7 @@ class PrototypeHead(ETFHead):
         """Unit class vectors (K, D')."""
         return self._rows(self.frame, self.class_means.means, self.class_means.seen)
 
-    def own_scores(self, features: Tensor, labels: Tensor) -> Tensor:
+    def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return w_y . embed(features) for each sample's own class (N,): only those rows are formed."""
         means, seen = self.class_means.means, self.class_means.seen
         own = self._rows(*(part.index_select(0, labels) for part in (self.frame, means, seen)))

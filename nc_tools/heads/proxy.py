@@ -37,6 +37,7 @@ class ProxyHead(Head):
     """
 
     affine = False
+    _dtype_source = "proxies"
     bias = None
 
     def __init__(

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nc_tools._support.class_sums import class_sums, compact
+from nc_tools._support.class_sums import class_sums, group_classes
 
 
 class RunningClassMeans(nn.Module):
@@ -62,9 +62,9 @@ class RunningClassMeans(nn.Module):
             sums, counts = packed[:, :-1], packed[:, -1].to(counts.dtype)
         else:
             # Only the classes that came are touched: O(N D), however many there are.
-            group, classes = compact(labels, len(self.means))
+            group, classes = group_classes(labels, len(self.means))
             counts, sums = class_sums(wide, group, len(classes))
-        # A class of the step that has no sample, which compact() pads with, moves nothing.
+        # A class of the step that has no sample, which group_classes() pads with, moves nothing.
         share = torch.where(self.counts[classes] > 0, 1 - self.momentum, 1.0) * (counts > 0)
         move = sums / counts.clamp(min=1).unsqueeze(1) - self.means[classes]
         self.means.index_add_(0, classes, (share.unsqueeze(1) * move).to(self.means.dtype))

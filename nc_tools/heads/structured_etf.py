@@ -62,6 +62,7 @@ class StructuredETFHead(FixedHead):
     """
 
     geometry = "structured simplex ETF"
+    _dtype_source = "factor"
     order: Tensor
     signs: Tensor
     factor: Tensor
@@ -118,7 +119,7 @@ class StructuredETFHead(FixedHead):
         """Score embedded features (N, D') against the classes: (N, K)."""
         return (self.scale * self._stretch()) * self._centered(embedded)
 
-    def own_scores(self, features: Tensor, labels: Tensor) -> Tensor:
+    def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return w_y . embed(features) (N,), read off all classes' products: a class vector costs more than those."""
         all_classes = self._centered(self.embed(features))
         return self._stretch() * all_classes.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
@@ -150,12 +151,6 @@ class StructuredETFHead(FixedHead):
     def _place_classes(self) -> None:
         order = None if self.assignment is None else torch.tensor(self.assignment, device=self.factor.device)
         self.register_buffer("classes", order, persistent=False)
-
-    def _checked(self, features: Tensor) -> Tensor:
-        if features.shape[-1] != self.feature_dim:
-            return super()._checked(features)  # says what is wrong
-        kind = torch.promote_types(features.dtype, self.factor.dtype)  # not self.weight.dtype, which would form it
-        return features.to(torch.promote_types(kind, torch.float32))
 
     def described(self) -> dict[str, Any]:
         """Return what the state says: also whether there is a rotation."""

@@ -61,5 +61,5 @@ class ClassAlignmentLoss(LossTerm):
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the classes met so far."""
-        centers, known, _ = self.centers(outputs.widened, batch.labels)
+        centers, known, _ = self.centers(outputs.upcast_features, batch.labels)
         return class_alignment(outputs.weight.to(centers.dtype), outputs.head.embed(centers), known)

@@ -43,4 +43,4 @@ class CosineRegressionLoss(PerSampleLoss):
 
     def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the distance of each sample's cosine from one (N,)."""
-        return cosine_regression(widen(outputs.own_scores(batch.labels)))
+        return cosine_regression(widen(outputs.label_scores(batch.labels)))

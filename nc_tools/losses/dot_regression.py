@@ -79,7 +79,7 @@ class DotRegressionLoss(PerSampleLoss):
 
     def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the squared distance of each sample (N,)."""
-        own_score = widen(outputs.own_scores(batch.labels))
+        own_score = widen(outputs.label_scores(batch.labels))
         return dot_regression(own_score, self.weight_norm, self.feature_norm)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:

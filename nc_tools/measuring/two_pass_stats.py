@@ -9,13 +9,13 @@ from torch import Tensor
 
 from nc_tools._support.class_sums import at_least_float32, measuring_precision
 from nc_tools.class_moments import ClassMoments
-from nc_tools.metrics.collapse.cosine_collapse import cosines_from_sums, unit_sums
-from nc_tools.metrics.collapse.mean_geometry import MeanFrame, defined
-from nc_tools.metrics.collapse.neural_collapse import assemble
+from nc_tools.metrics.collapse.cosine_collapse import cosines_from_sums, direction_sums
+from nc_tools.metrics.collapse.hyperspherical_uniformity import hyperspherical_uniformity
+from nc_tools.metrics.collapse.mean_geometry import ClassMeans, finite_values
+from nc_tools.metrics.collapse.neural_collapse import collapse_quantities
 from nc_tools.metrics.collapse.uniform_duality import uniform_duality
-from nc_tools.metrics.collapse.uniformity import hyperspherical_uniformity
-from nc_tools.metrics.collapse.variability import index_of
-from nc_tools.metrics.collapse.within_class import within_pass
+from nc_tools.metrics.collapse.variability_index import variability_index
+from nc_tools.metrics.collapse.within_class import within_class_spread
 
 # How far the squares of the second round may be from those of the first, if the loader gave the same features.
 _SAME = 1e-3
@@ -80,7 +80,7 @@ class TwoPassStats:
                 f"{self.name}: neural collapse compares classes and needs samples of at least 2, got {len(present)}"
             )
         with measuring_precision(moments.device):
-            frame = MeanFrame.of(present, moments.counts[present], moments.means[present])
+            frame = ClassMeans.from_means(present, moments.counts[present], moments.means[present])
             place = torch.zeros_like(moments.counts)
             place[present] = torch.arange(len(present), device=moments.device)
             width = moments.feature_dim if self.index else 0
@@ -100,7 +100,7 @@ class TwoPassStats:
         frame = second.frame
         with measuring_precision(features.device):
             x, y = at_least_float32(features.detach()), labels.long()
-            found = within_pass(x, second.place[y], frame, None, decisions)
+            found = within_class_spread(x, second.place[y], frame, None, decisions)
             assert found.disagreement is not None  # noqa: S101 (decisions were given)
             squares = found.variances @ frame.counts.double()
             second.sums += torch.stack(
@@ -111,7 +111,7 @@ class TwoPassStats:
                     squares,
                 ]
             )
-            second.units += unit_sums(x, y, second.center, self.num_classes)
+            second.units += direction_sums(x, y, second.center, self.num_classes)
             if self.index:
                 residual = x - frame.means.to(x.dtype)[second.place[y]]
                 weights = (1 / (frame.counts.double() * len(frame.index))).to(x.dtype)[second.place[y]]
@@ -139,15 +139,15 @@ class TwoPassStats:
         with measuring_precision(moments.device):
             parts = {"nc1_pinv": pinv, "nc1_pinv_pooled": pooled / total}
             variances = moments.variances[frame.index]
-            found = assemble(frame, variances, parts, total, weight, differ / total)
+            found = collapse_quantities(frame, variances, parts, total, weight, differ / total)
             apart = bool(frame.singular[-1] > 0)
             if apart:
                 found |= hyperspherical_uniformity(frame.means)
-                found |= defined(cosines_from_sums(moments.counts, second.units))
+                found |= finite_values(cosines_from_sums(moments.counts, second.units))
                 if weight is not None:
                     found |= uniform_duality(frame.means, weight.detach().to(frame.means)[frame.index])
                 if self.index and total > len(frame.index):
-                    found |= defined({"vci": index_of(second.scatter, frame.centered)})
+                    found |= finite_values({"vci": variability_index(second.scatter, frame.centered)})
         return found
 
 
@@ -155,7 +155,7 @@ class TwoPassStats:
 class _Second:
     """What the second round needs and gathers."""
 
-    frame: MeanFrame
+    frame: ClassMeans
     place: Tensor
     center: Tensor
     sums: Tensor

@@ -1,7 +1,7 @@
-"""Measures of collapse, recognition, calibration and transfer: pure functions of tensors, Python floats out.
+"""Measures of neural collapse, recognition, calibration, transfer and label noise: pure functions of tensors.
 
-Logits in, never probabilities and never guessed. A quantity that the input does not define has no key. What
-each one means, and what it must not be used for, is in docs/measures.md.
+Functions take logits, never probabilities, and return Python floats. A quantity that the input does not define has no
+key in the result. docs/measures.md says what each measure means and when not to use it.
 """
 
 from nc_tools.metrics.accuracy import PerClass, classification, per_class
@@ -22,18 +22,18 @@ from nc_tools.metrics.calibration.risk_coverage import RiskCoverage, risk_covera
 from nc_tools.metrics.calibration.temperature import fit_temperature
 from nc_tools.metrics.collapse.cosine_collapse import cosine_collapse
 from nc_tools.metrics.collapse.geometric_complexity import GeometricComplexity, geometric_complexity
-from nc_tools.metrics.collapse.minority import minority_collapse
+from nc_tools.metrics.collapse.hyperspherical_uniformity import hyperspherical_uniformity
+from nc_tools.metrics.collapse.minority_collapse import minority_collapse
 from nc_tools.metrics.collapse.moment_alignment import layer_alignment, moment_alignment
 from nc_tools.metrics.collapse.neural_collapse import collapse_from_moments, neural_collapse
 from nc_tools.metrics.collapse.outlier_orthogonality import outlier_orthogonality
-from nc_tools.metrics.collapse.regression import regression_collapse
+from nc_tools.metrics.collapse.regression_collapse import regression_collapse
 from nc_tools.metrics.collapse.seli import SELIGeometry, seli_distance, seli_geometry
 from nc_tools.metrics.collapse.stable_rank import stable_rank, stable_ranks
-from nc_tools.metrics.collapse.subgroups import subgroup_collapse
-from nc_tools.metrics.collapse.tagwise import tagwise_average
+from nc_tools.metrics.collapse.subgroup_collapse import subgroup_collapse
+from nc_tools.metrics.collapse.tagwise_average import tagwise_average
 from nc_tools.metrics.collapse.uniform_duality import uniform_duality
-from nc_tools.metrics.collapse.uniformity import hyperspherical_uniformity
-from nc_tools.metrics.collapse.variability import variability_collapse_index
+from nc_tools.metrics.collapse.variability_index import variability_collapse_index
 from nc_tools.metrics.label_noise.dilation import dilation
 from nc_tools.metrics.label_noise.memorization import memorization
 from nc_tools.metrics.label_noise.suspects import Suspects, precision_at, rank_suspects
@@ -51,13 +51,10 @@ from nc_tools.metrics.transfer.collapse_ranking import (
     rank_by_collapse,
     rank_correlation,
 )
+from nc_tools.metrics.transfer.few_shot import imprint_accuracy, nearest_class_mean
+from nc_tools.metrics.transfer.knn_accuracy import knn_accuracy
 from nc_tools.metrics.transfer.probe import Probe, fit_probe, fit_ridge_probe, linear_probe, ridge_probe
-from nc_tools.metrics.transfer.transfer_report import (
-    imprint_accuracy,
-    knn_accuracy,
-    nearest_class_mean,
-    transfer_report,
-)
+from nc_tools.metrics.transfer.transfer_report import transfer_report
 from nc_tools.metrics.uniform_accuracy import uniform_accuracy
 
 __all__ = [

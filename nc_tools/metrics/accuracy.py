@@ -1,4 +1,4 @@
-"""How often the class of the largest logit is the right one, over samples, classes and groups of classes."""
+"""Accuracy over samples, over classes, and over groups of classes by training frequency."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MANY_ABOVE, FEW_BELOW = 100, 20
 
 @dataclass(frozen=True)
 class PerClass:
-    """One number per class, in the order of the classes.
+    """Recall, precision and sizes of every class, in the order of the classes.
 
     Attributes:
-        recall: Share of the class's test samples that were recognized; None for a class without a test
+        recall: Share of the class's test samples that were classified correctly; None for a class without a test
             sample.
-        precision: Share of the predictions of the class that were right; None for a class never predicted.
-        test_counts: Test samples.
-        train_counts: Training samples.
+        precision: Share of the predictions of this class that were correct; None for a class that was never predicted.
+        test_counts: Number of test samples.
+        train_counts: Number of training samples.
         group: "many", "medium" or "few", by training samples.
     """
 
@@ -38,7 +38,7 @@ class PerClass:
 
 
 def classification(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequence[int]) -> dict[str, float]:
-    """Return accuracy over samples, over classes, and over groups of classes by their training frequency.
+    """Return accuracy over samples, over classes, and over groups of classes by training frequency.
 
         accuracy            share of samples whose largest logit is that of their class
         balanced_accuracy   mean recall over classes: the number to compare on long-tailed data
@@ -47,17 +47,16 @@ def classification(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequen
         many, medium, few   mean recall of classes with > 100, 20 to 100, < 20 training samples
         head, middle, tail  mean recall of thirds of the classes, ordered by training samples
 
-    A class without a test sample enters no mean, and a group without a class has no key. The thirds: classes
-    by falling training count, equal counts by class index; where K is not divisible by 3 the head takes one
-    more class, then the middle (7 classes: 3, 2, 2). If all counts are equal there is no head and no tail,
-    and no such key.
+    Classes without a test sample are left out of all means, and a group without a class has no key. For the thirds,
+    classes are ordered by falling training count, equal counts by class index. If K is not divisible by 3 the head has
+    one class more, then the middle (7 classes: 3, 2, 2). If all counts are equal there are no keys for the thirds.
 
     Source of the thresholds: Liu et al. (2019), "Large-scale long-tailed recognition in an open world".
 
     Args:
         logits: (N, K), N >= 1.
         labels: (N,).
-        train_counts: Training samples of each class (K,); they decide the groups, never the test counts.
+        train_counts: Training samples of each class (K,). They alone define the groups; test counts do not.
 
     Returns:
         Shares in [0, 1] by name.
@@ -118,8 +117,8 @@ def per_class(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequence[in
     rows = torch.stack([*_class_counts(scores, target), frequencies.double()]).tolist()
     right, tested, predicted, trained = rows
     return PerClass(
-        recall=[hit / of if of else None for hit, of in zip(right, tested, strict=True)],
-        precision=[hit / of if of else None for hit, of in zip(right, predicted, strict=True)],
+        recall=[hits / total if total else None for hits, total in zip(right, tested, strict=True)],
+        precision=[hits / total if total else None for hits, total in zip(right, predicted, strict=True)],
         test_counts=[int(count) for count in tested],
         train_counts=[int(count) for count in trained],
         group=[_group(count) for count in trained],
@@ -127,7 +126,7 @@ def per_class(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequence[in
 
 
 def class_groups(train_counts: Tensor | Sequence[int], scores: Tensor) -> dict[str, Tensor]:
-    """Return which classes are many, medium, few and head, middle, tail: masks (K,) on the scores' device."""
+    """Return the groups many, medium, few and head, middle, tail as masks over classes (K,), on the scores' device."""
     frequencies = _train_counts(train_counts, scores)
     return _by_threshold(frequencies) | _thirds(frequencies)
 
@@ -145,13 +144,13 @@ def _train_counts(train_counts: Tensor | Sequence[int], scores: Tensor) -> Tenso
             f"train_counts must hold one number for each of the {scores.shape[1]} classes, got the shape "
             f"{tuple(counts.shape)}"
         )
-    if not bool((counts >= 0).all()):  # of NaN too
+    if not bool((counts >= 0).all()):  # also false for NaN
         raise ValueError(f"train_counts must be numbers of samples, none negative, got {counts.tolist()}")
     return counts
 
 
 def _class_counts(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Samples of each class (K,) that were recognized, that there are, and that were predicted; float64."""
+    """Return three counts for each class (K,), float64: correctly classified, present, and predicted samples."""
     guess = scores.argmax(dim=1)
     counts = torch.zeros(3, scores.shape[1], dtype=torch.float64, device=scores.device)
     ones = torch.ones(len(target), dtype=torch.float64, device=scores.device)
@@ -167,10 +166,10 @@ def _by_threshold(train_counts: Tensor) -> dict[str, Tensor]:
 
 
 def _thirds(train_counts: Tensor) -> dict[str, Tensor]:
-    number = len(train_counts)
+    num_classes = len(train_counts)
     rank = train_counts.argsort(descending=True, stable=True).argsort()
     uneven = train_counts.min() < train_counts.max()
-    first, second = -(-number // 3), -(-2 * number // 3)
+    first, second = -(-num_classes // 3), -(-2 * num_classes // 3)
     return {
         "head": uneven & (rank < first),
         "middle": uneven & (rank >= first) & (rank < second),

@@ -1,21 +1,27 @@
-"""Out-of-distribution detection: scores, all with higher meaning in-distribution, and how well they separate sets.
+"""Out-of-distribution detection: scores where higher means in-distribution, and how well they separate two sets.
 
-A score says what it fits on, takes logits and the features that enter the head's product, and accepts heads
-without a bias and frames that are buffers. What each one means, and what it must not be used for, is in
-docs/measures.md.
+Fit a score on training features and logits, then call ``score_samples``. :func:`ood_report` does that for all scores
+and all sets. docs/measures.md says what each score means and when not to use it.
 """
 
+# The order of these imports is the order of SCORES, and so of reports.
+# isort: off
+from nc_tools.ood.logit_scores import MSP, MaxLogit, Energy, GEN
+from nc_tools.ood.knn import KNN
+from nc_tools.ood.mahalanobis import Mahalanobis, RMDS
+from nc_tools.ood.vim import ViM
+from nc_tools.ood.neco import NECO
+from nc_tools.ood.nci import NCI
 from nc_tools.ood.fdbd import FDBD
 from nc_tools.ood.grood import GROOD
-from nc_tools.ood.knn import KNN
-from nc_tools.ood.logit_scores import GEN, MSP, Energy, MaxLogit
-from nc_tools.ood.mahalanobis import RMDS, Mahalanobis
-from nc_tools.ood.nci import NCI
-from nc_tools.ood.neco import NECO
-from nc_tools.ood.ood_report import SCORES, ood_report
-from nc_tools.ood.ood_score import OODScore, UndefinedScoreError
+
+# isort: on
+from nc_tools.ood.ood_report import ood_report
+from nc_tools.ood.ood_score import OODScore, UndefinedScoreError, package_scores
 from nc_tools.ood.separation import auroc_interval, separation
-from nc_tools.ood.vim import ViM
+
+SCORES: tuple[type[OODScore], ...] = package_scores()
+"""The scores that a report holds, in its order, each with its default settings."""
 
 __all__ = [
     "FDBD",

@@ -1,25 +1,25 @@
-"""Distance to the k-th nearest training sample."""
+"""KNN: the distance to the k-th nearest training sample."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from nc_tools.ood.bank import Bank
 from nc_tools.ood.ood_score import OODScore
+from nc_tools.ood.training_set import TrainingSet
 
 
 class KNN(OODScore):
-    """Minus the distance to the k-th nearest training feature, all at unit length: -||u - u_(k)||.
+    """Score by minus the distance to the k-th nearest training feature, all at unit length: -||u - u_(k)||.
 
-    Assumes no shape of the classes and needs no head. With fewer than k training samples the farthest one counts. A
-    feature of length 0 stays 0. Distances come from products: below 3e-4 they are rounding in float32, which features
-    that have collapsed that far need not suffer (give float64).
+    It assumes nothing about the shape of the classes and needs no head. With fewer than k training samples the farthest
+    one is taken. A feature of length 0 stays 0. Distances are computed from products: below 3e-4 they are rounding in
+    float32; give float64 features if they have collapsed that far.
 
-    Fits on the training features, without labels. O(N D) a sample.
+    Fits on the training features, without labels. Costs O(N D) per sample.
 
     Source: Sun, Ming, Zhu and Li (2022), k = 50 for CIFAR-10; the released code returns the squared distance, which
-    ranks alike.
+    gives the same ranks.
 
     Args:
         k: Which neighbor.
@@ -30,7 +30,7 @@ class KNN(OODScore):
     Example:
         >>> import torch
         >>> knn = KNN(k=1).fit(torch.eye(2), torch.eye(2), torch.tensor([0, 1]))
-        >>> knn.score(torch.tensor([[3.0, 0.0], [-2.0, 0.0]]), torch.zeros(2, 2))
+        >>> knn.score_samples(torch.tensor([[3.0, 0.0], [-2.0, 0.0]]), torch.zeros(2, 2))
         tensor([-0.0000, -1.4142])
     """
 
@@ -39,16 +39,16 @@ class KNN(OODScore):
 
     def __init__(self, k: int = 50) -> None:
         if k < 1:
-            raise ValueError(f"k counts neighbors and must be at least 1, got {k}")
+            raise ValueError(f"k is the number of neighbors and must be at least 1, got {k}")
         self.k = k
 
-    def _fit(self, bank: Bank) -> None:
-        self._unit = F.normalize(bank.features, dim=1)
+    def _fit(self, train: TrainingSet) -> None:
+        self._unit = F.normalize(train.features, dim=1)
 
-    def _score(self, features: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG002
+    def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG002
         cosine = F.normalize(features, dim=1) @ self._unit.T
         kth = cosine.topk(min(self.k, len(self._unit)), dim=1, sorted=False).values.amin(dim=1)
         return -(2 - 2 * kth).clamp(min=0).sqrt()
 
-    def _columns(self) -> int:
+    def _values_per_sample(self) -> int:
         return len(self._unit)

@@ -1,30 +1,31 @@
-"""How much of a feature lies in the space that the collapsed classes span."""
+"""NECO: how much of a feature lies in the principal space of the training features."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from nc_tools.ood.bank import Bank
-from nc_tools.ood.ood_score import OODScore, UndefinedScoreError, length
-from nc_tools.ood.whitening import principal
+from nc_tools.ood.ood_score import OODScore, UndefinedScoreError, norms_at_least
+from nc_tools.ood.training_set import TrainingSet
+from nc_tools.ood.whitening import principal_directions
 
+# A deviation below this many roundings of the mean is the rounding of the sums: the feature is constant.
 _SUM_ROUNDING = 128
 
 
 class NECO(OODScore):
-    """Share of a feature in the principal space of the training features: ||P h|| / ||h||, in [0, 1].
+    """Score by the share of a feature in the principal space of the training features: ||P h|| / ||h||, in [0, 1].
 
-    Collapsed classes fill K - 1 directions about their common mean, and outliers tend to lie at right angles to them
-    (NC5). h is standardized, feature by feature, with the training set's mean and deviation (a constant feature is
-    centered only), and P holds the first d principal directions of that.
+    Collapsed classes span K - 1 directions about their common mean, and outliers tend to be orthogonal to them (NC5).
+    h is standardized, feature by feature, with the mean and the deviation of the training set (a constant feature is
+    only centered), and P holds the first d principal directions of the standardized features.
 
-    Fits on training features; K is the number of classes that have samples, so on labels for that alone.
+    Fits on the training features, and on the labels for K alone, the number of classes that have samples.
 
-    Source: Ben Ammar et al. (2024, equation 6). The equation takes h as it is; standardizing is what the released code
-    does and what its figures were made with. It multiplies by the largest logit, for some transformers only: multiply
-    by :class:`MaxLogit` yourself. d was tuned per model with outliers in view; here it is K - 1, which collapse
-    predicts, and nothing is tuned.
+    Source: Ben Ammar et al. (2024, equation 6). The equation takes h as it is; the released code standardizes it, and
+    the published results were made with that. For some transformers it also multiplies by the largest logit: multiply
+    by :class:`MaxLogit` yourself. They tuned d for each model on outliers; here it is K - 1, which collapse predicts,
+    and nothing is tuned.
 
     Args:
         dims: d, from 1 to D - 1, or None for K - 1.
@@ -36,7 +37,7 @@ class NECO(OODScore):
         >>> x = torch.tensor([[3.0, 0.1], [3.0, -0.1], [-3.0, 0.1], [-3.0, -0.1]])
         >>> x = torch.cat([x, x + torch.tensor([[1.0, 0.1], [1.0, 0.1], [-1.0, -0.1], [-1.0, -0.1]])])
         >>> neco = NECO(dims=1).fit(x, torch.zeros(8, 2), torch.tensor([0, 0, 1, 1]).repeat(2))
-        >>> inside, outside = neco.score(torch.tensor([[4.0, 0.2], [4.0, -0.2]]), torch.zeros(2, 2))
+        >>> inside, outside = neco.score_samples(torch.tensor([[4.0, 0.2], [4.0, -0.2]]), torch.zeros(2, 2))
         >>> bool(inside > outside)
         True
     """
@@ -49,25 +50,23 @@ class NECO(OODScore):
             raise ValueError(f"dims is a number of directions and must be at least 1, got {dims}")
         self.dims = dims
 
-    def _fit(self, bank: Bank) -> None:
-        width, number = bank.features.shape[1], len(bank.present)
-        dims = number - 1 if self.dims is None else self.dims
-        variances = bank.total.diagonal().clamp(min=0)
-        # A feature whose deviation is the rounding of its sums is constant.
-        rounding = _SUM_ROUNDING * torch.finfo(bank.features.dtype).eps * bank.mean.abs()
+    def _fit(self, train: TrainingSet) -> None:
+        width, num_classes = train.features.shape[1], len(train.present)
+        dims = num_classes - 1 if self.dims is None else self.dims
+        variances = train.total.diagonal().clamp(min=0)
+        rounding = _SUM_ROUNDING * torch.finfo(train.features.dtype).eps * train.mean.abs()
         deviation = torch.where(variances.sqrt() > rounding, variances.sqrt(), torch.ones_like(variances))
         if not 1 <= dims < width or float(variances.sum()) == 0:
             raise UndefinedScoreError(
-                f"NECO compares the first dims directions with all {width} of features that vary, and dims={dims} of "
-                f"{number} classes is not between 1 and {width - 1}, or the features are constant: give dims, or take "
-                "another score"
+                f"NECO needs features that vary and dims between 1 and {width - 1}, got dims={dims} of {num_classes} "
+                "classes, or constant features: give dims, or use another score"
             )
-        vectors = principal(bank.total / torch.outer(deviation, deviation))[1]
-        self._mean, self._inverse = bank.mean.to(bank.features), deviation.reciprocal().to(bank.features)
-        self._principal = vectors[:, :dims].to(bank.features)
-        self._floor = torch.finfo(bank.features.dtype).eps * width**0.5
+        vectors = principal_directions(train.total / torch.outer(deviation, deviation))[1]
+        self._mean, self._inverse = train.mean.to(train.features), deviation.reciprocal().to(train.features)
+        self._principal = vectors[:, :dims].to(train.features)
+        self._floor = torch.finfo(train.features.dtype).eps * width**0.5
 
-    def _score(self, features: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG002
+    def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG002
         x = (features - self._mean) * self._inverse
         inside: Tensor = torch.linalg.vector_norm(x @ self._principal, dim=1)
-        return inside / length(x, self._floor)
+        return inside / norms_at_least(x, self._floor)

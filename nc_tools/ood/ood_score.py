@@ -1,39 +1,41 @@
-"""What every out-of-distribution score promises."""
+"""The base class of all out-of-distribution scores."""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from nc_tools._support.class_sums import measuring_precision
-from nc_tools.ood.bank import Bank, checked_queries
+from nc_tools.ood.training_set import TrainingSet, checked_samples
 
-# Entries of the largest intermediate of one block of queries: 128 MB in float32.
+# Entries of the largest intermediate result of one block of samples: 128 MB in float32.
 _ENTRIES = 1 << 25
 
 
 class UndefinedScoreError(ValueError):
-    """A score that this training set or this head does not define; reports leave it out."""
+    """The training set or the head does not define this score; reports leave the score out."""
 
 
 class OODScore(ABC):
-    """How much a sample looks like the training set; **higher is in-distribution**, for every score.
+    """A score of how much a sample looks like the training set; **higher means in-distribution**, for every score.
 
-    A score is made with its settings, fitted on the training set once, and then asked about any number of sets. What it
-    is fitted on is in :attr:`fits_on`, and nothing else is looked at; where that is empty, fitting only learns the
-    sizes. Features are those that enter the head's product (``embedded`` for a head that projects or normalizes),
-    taken in eval mode without augmentation. Bias-free heads and frozen frames are welcome: give ``bias=None`` and
-    whatever tensor the class vectors are in.
+    Build a score with its settings, fit it on the training set once, then score any number of sets.
+    :attr:`fits_on` lists what fitting reads; where it is empty, fitting only stores the sizes. Features are those that
+    the head multiplies by its weight (``embedded`` for a head that projects or normalizes), taken in eval mode without
+    augmentation. Heads without a bias work (``bias=None``), and so do class vectors that are frozen or a buffer.
 
-    A subclass names itself, says what it fits on and implements :meth:`_fit` and :meth:`_score`.
+    To add a score, write a subclass with a ``name`` and :meth:`_fit` and :meth:`_score_samples`. In this package, a new
+    file and its import in ``nc_tools/ood/__init__.py`` are enough: reports then hold it.
 
     Example:
         >>> from nc_tools.ood import Energy
         >>> train = torch.eye(2), torch.eye(2), torch.tensor([0, 1])
-        >>> Energy().fit(*train).score(torch.eye(2), torch.tensor([[0.0, 0.0], [9.0, 0.0]])).tolist()
+        >>> Energy().fit(*train).score_samples(torch.eye(2), torch.tensor([[0.0, 0.0], [9.0, 0.0]])).tolist()
         [0.6931471824645996, 9.000123023986816]
     """
 
@@ -51,82 +53,99 @@ class OODScore(ABC):
         weight: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> Self:
-        """Fit on a training set.
+        """Fit the score on a training set.
 
         Args:
-            features: (N, D), as they enter the head's product.
+            features: (N, D), as the head multiplies them by its weight.
             logits: (N, K).
             labels: (N,), integers in [0, K).
-            weight: (K, D), such that logits = features @ weight.T + bias, its scale included; None where the head is
-                not of that form.
+            weight: (K, D), such that logits = features @ weight.T + bias, with the head's scale in it; None if the head
+                does not have that form.
             bias: (K,) or None.
 
         Returns:
-            Itself.
+            The fitted score itself.
 
         Raises:
             TypeError: If features or logits are not floating-point, or labels not integers.
             ValueError: If shapes do not fit, there is no sample, or values are not finite.
             UndefinedScoreError: If these data or this head do not define the score.
         """
-        return self.fit_bank(Bank.checked(features, logits, labels, weight, bias))
+        return self.fit_training_set(TrainingSet.checked(features, logits, labels, weight, bias))
 
-    def fit_bank(self, bank: Bank) -> Self:
-        """Fit on a training set that several scores share, so that its moments are computed once."""
-        with measuring_precision(bank.features.device):
-            self._fit(bank)
-        self._sizes, self._like = (bank.features.shape[1], bank.logits.shape[1]), bank.features[:0]
+    def fit_training_set(self, train: TrainingSet) -> Self:
+        """Fit the score on a training set that several scores share, whose moments are then computed once."""
+        with measuring_precision(train.features.device):
+            self._fit(train)
+        self._sizes, self._like = (train.features.shape[1], train.logits.shape[1]), train.features[:0]
         return self
 
-    def score(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Score samples.
+    def score_samples(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Return the score of each sample.
 
         Args:
-            features: (M, D), of the same kind as those fitted on.
+            features: (M, D), of the same kind as the features in :meth:`fit`.
             logits: (M, K).
 
         Returns:
-            (M,), higher is in-distribution, in the type and on the device of the training features (at least float32).
+            (M,), higher means in-distribution, in the type (at least float32) and on the device of the training
+            features.
 
         Raises:
             ValueError: If the score was not fitted, shapes do not fit, there is no sample, or values are not finite.
         """
         if self._sizes is None:
-            raise ValueError(f"{type(self).__name__} must be fitted before it scores: call fit(...) with training data")
-        x, z = (part.to(self._like) for part in checked_queries(features, logits, *self._sizes))
+            raise ValueError(f"{type(self).__name__} must be fitted before it scores samples: call fit(...) first")
+        x, z = (part.to(self._like) for part in checked_samples(features, logits, *self._sizes))
         with measuring_precision(x.device):
-            step = max(1, _ENTRIES // max(self._columns(), *self._sizes))
-            parts = [self._score(*block) for block in zip(torch.split(x, step), torch.split(z, step), strict=True)]
-            return torch.cat(parts)
+            rows = max(1, _ENTRIES // max(self._values_per_sample(), *self._sizes))
+            blocks = zip(torch.split(x, rows), torch.split(z, rows), strict=True)
+            return torch.cat([self._score_samples(*block) for block in blocks])
 
     @abstractmethod
-    def _fit(self, bank: Bank) -> None:
-        """Keep what is needed of a checked training set."""
+    def _fit(self, train: TrainingSet) -> None:
+        """Keep what the score needs of a checked training set."""
 
     @abstractmethod
-    def _score(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Score a block of checked samples."""
+    def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Score one block of checked samples."""
 
-    def _columns(self) -> int:
-        """Return how many numbers a sample's largest intermediate holds."""
+    def _values_per_sample(self) -> int:
+        """Return the number of values per sample in the largest intermediate result."""
         return 1
 
 
-def needs_weight(bank: Bank, name: str) -> Tensor:
+def package_scores() -> tuple[type[OODScore], ...]:
+    """Return the scores that ``nc_tools.ood`` defines, in the order of its imports, which is that of reports.
+
+    Subclasses of your own are not among them: give them to :func:`ood_report` as ``scores=``.
+    """
+    package = __name__.rpartition(".")[0]
+    return tuple(cls for cls in _concrete_subclasses(OODScore) if cls.__module__.startswith(f"{package}."))
+
+
+def _concrete_subclasses(parent: type[Any]) -> Iterator[type[OODScore]]:
+    for cls in parent.__subclasses__():
+        if not inspect.isabstract(cls):
+            yield cls
+        yield from _concrete_subclasses(cls)
+
+
+def require_weight(train: TrainingSet, name: str) -> Tensor:
     """Return the class vectors (K, D).
 
     Raises:
         UndefinedScoreError: If the head has none.
     """
-    if bank.weight is None:
+    if train.weight is None:
         raise UndefinedScoreError(
-            f"{name} reads the class vectors of an affine head and got weight=None: give head.weight times its scale, "
-            "or use a score of the features or logits alone"
+            f"{name} needs the class vectors of an affine head, got weight=None: give head.weight times its scale, or "
+            "use a score that reads features or logits alone"
         )
-    return bank.weight
+    return train.weight
 
 
-def length(rows: Tensor, floor: float) -> Tensor:
-    """Return the norms of rows (N, D) as (N,), not below ``floor``: what is divided by them stays finite."""
+def norms_at_least(rows: Tensor, floor: float) -> Tensor:
+    """Return the norms of rows (N, D) as (N,), raised to ``floor`` where smaller, so that they can divide."""
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return norms.clamp(min=floor)

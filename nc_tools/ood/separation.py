@@ -1,4 +1,4 @@
-"""How well a score tells a set inside the distribution from one outside it: exact, ties included."""
+"""How well a score separates in-distribution samples from outliers: AUROC, average precision and FPR95."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from torch import Tensor
 def separation(inside: Tensor, outside: Tensor) -> dict[str, float]:
     """Return AUROC, both average precisions, and the false positive rate at 95 % true positives.
 
-    Inside counts as positive: ``auroc`` is the chance that an inside sample scores higher than an outside one, a tie
-    counting half; ``aupr_in`` is the average precision with inside as the positives, ``aupr_out`` with outside as the
-    positives and the score turned; ``fpr95`` is the share of outside samples that score at least as high as the highest
-    threshold that at least 95 % of the inside samples reach. Samples of equal score share a threshold.
+        auroc     the probability that an inside sample scores higher than an outside one; a tie counts half
+        aupr_in   average precision with the inside samples as positives
+        aupr_out  average precision with the outside samples as positives and the sign of the score changed
+        fpr95     share of outside samples that score at or above the highest threshold that at least 95 % of the
+                  inside samples reach
 
-    Average precision is the sum of precision times gain in recall, as in scikit-learn; some toolkits take trapezoids,
-    which is too optimistic. Both depend on the sizes of the two sets; AUROC and FPR95 do not. OpenOOD takes outside as
-    positive, which leaves AUROC and changes FPR95.
+    Samples of equal score share a threshold, so ties are exact. Average precision is the sum of precision times gain
+    in recall, as in scikit-learn; some toolkits use trapezoids, which is too optimistic. Average precisions depend on
+    the sizes of the two sets; AUROC and FPR95 do not. OpenOOD takes outside as positive, which leaves AUROC and
+    changes FPR95.
 
     Args:
-        inside: (N,), higher is more in-distribution; infinite is allowed.
+        inside: (N,), higher is more in-distribution; infinite scores are allowed.
         outside: (M,).
 
     Raises:
@@ -33,8 +35,7 @@ def separation(inside: Tensor, outside: Tensor) -> dict[str, float]:
         0.8333333333333334
     """
     a, b = _checked(inside, outside)
-    every = torch.cat([a, b])
-    thresholds, place = torch.unique(every, return_inverse=True)
+    thresholds, place = torch.unique(torch.cat([a, b]), return_inverse=True)
     positives = torch.bincount(place[: len(a)], minlength=len(thresholds)).double()
     negatives = torch.bincount(place[len(a) :], minlength=len(thresholds)).double()
     below = negatives.cumsum(0) - negatives
@@ -51,17 +52,17 @@ def separation(inside: Tensor, outside: Tensor) -> dict[str, float]:
     return dict(zip(("auroc", "aupr_in", "aupr_out", "fpr95"), torch.stack(values).tolist(), strict=True))
 
 
-def _average_precision(hits: Tensor, misses: Tensor) -> Tensor:
-    """Return it from the numbers of positives and negatives at each threshold, the strictest first."""
-    found = hits.cumsum(0)
-    return (hits * found / (found + misses.cumsum(0))).sum() / hits.sum()
+def _average_precision(positives: Tensor, negatives: Tensor) -> Tensor:
+    """Return the average precision from the numbers of positives and negatives at each threshold, the highest first."""
+    hits = positives.cumsum(0)
+    return (positives * hits / (hits + negatives.cumsum(0))).sum() / positives.sum()
 
 
 def auroc_interval(inside: Tensor, outside: Tensor, confidence: float = 0.95) -> tuple[float, float]:
-    """Return an interval for the AUROC over draws of the two sets, by DeLong's variance.
+    """Return a confidence interval for the AUROC by DeLong's variance.
 
-    It speaks of these sets' sampling with the model fixed, not of what another training would give. On the scale
-    of the log-odds, so that it stays inside [0, 1].
+    The interval covers the sampling of the two sets with the model fixed, not the variation between trainings. It is
+    computed on the log-odds, so that it stays inside [0, 1].
 
     Source: DeLong, DeLong and Clarke-Pearson (1988).
 
@@ -71,7 +72,7 @@ def auroc_interval(inside: Tensor, outside: Tensor, confidence: float = 0.95) ->
         confidence: Between 0 and 1.
 
     Returns:
-        Both ends; the value twice where it is 0 or 1 and so without a variance.
+        Both ends; the AUROC twice if it is 0 or 1, where it has no variance.
 
     Raises:
         TypeError: If the scores are not floating-point.
@@ -86,25 +87,25 @@ def auroc_interval(inside: Tensor, outside: Tensor, confidence: float = 0.95) ->
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
     a, b = _checked(inside, outside)
     if min(len(a), len(b)) < 2:
-        raise ValueError(f"an interval needs two samples of each set, got {len(a)} and {len(b)}")
+        raise ValueError(f"an interval needs at least two samples of each set, got {len(a)} and {len(b)}")
     over, under = _shares_below(a, b), 1 - _shares_below(b, a)
     value = float(over.mean())
     variance = float(over.var() / len(a) + under.var() / len(b))
     if variance == 0 or value in (0.0, 1.0):
         return value, value
-    reach = float(torch.special.ndtri(torch.tensor(0.5 + confidence / 2, dtype=torch.float64)))
-    middle = math.log(value / (1 - value))
-    half = reach * math.sqrt(variance) / (value * (1 - value))
-    low, high = (1 / (1 + math.exp(-x)) for x in (middle - half, middle + half))
+    quantile = float(torch.special.ndtri(torch.tensor(0.5 + confidence / 2, dtype=torch.float64)))
+    log_odds = math.log(value / (1 - value))
+    half = quantile * math.sqrt(variance) / (value * (1 - value))
+    low, high = (1 / (1 + math.exp(-x)) for x in (log_odds - half, log_odds + half))
     return low, high
 
 
-def _shares_below(asked: Tensor, others: Tensor) -> Tensor:
-    """Return the share of ``others`` below each asked score, ties counting half."""
-    ordered = others.sort().values
-    left = torch.searchsorted(ordered, asked, right=False)
-    right = torch.searchsorted(ordered, asked, right=True)
-    return (left + right).double() / (2 * len(others))
+def _shares_below(scores: Tensor, reference: Tensor) -> Tensor:
+    """Return, for each score, the share of ``reference`` below it; ties count half."""
+    ordered = reference.sort().values
+    left = torch.searchsorted(ordered, scores, right=False)
+    right = torch.searchsorted(ordered, scores, right=True)
+    return (left + right).double() / (2 * len(reference))
 
 
 def _checked(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,8 +113,10 @@ def _checked(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
         if not part.is_floating_point():
             raise TypeError(f"scores must be floating-point, got {part.dtype} for the {name} set")
         if part.ndim != 1 or len(part) == 0:
-            raise ValueError(f"the {name} set needs scores (N,) of at least one sample, got {tuple(part.shape)}")
+            raise ValueError(
+                f"the {name} set must have scores of shape (N,) with N >= 1, got the shape {tuple(part.shape)}"
+            )
         if bad := int(part.isnan().sum()):
             raise ValueError(f"scores must not be NaN, but {bad} of {len(part)} of the {name} set are")
-    # On the processor: a list to sort is short, and not every device has float64 or adds up in one order.
+    # On the CPU: sorting a list of scores is cheap, and not every device has float64 or a fixed order of sums.
     return inside.detach().cpu().double(), outside.detach().cpu().double()

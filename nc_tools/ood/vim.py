@@ -1,4 +1,4 @@
-"""Virtual-logit matching: what the logits say, less what the features do outside their principal space."""
+"""ViM (virtual-logit matching): the energy of the logits minus the norm of the feature outside the principal space."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import math
 import torch
 from torch import Tensor
 
-from nc_tools.ood.bank import Bank
 from nc_tools.ood.ood_score import OODScore, UndefinedScoreError
-from nc_tools.ood.whitening import principal
+from nc_tools.ood.training_set import TrainingSet
+from nc_tools.ood.whitening import principal_directions
 
 
 class ViM(OODScore):
-    """Energy less the scaled length of the feature's residual: log sum_k exp(z_k) - a ||R^T (h - u)||.
+    """Score by the energy minus the scaled norm of the feature's residual: log sum_k exp(z_k) - a ||R^T (h - u)||.
 
-    R spans the directions behind the first d principal ones of the training features about u, the point at which an
+    R spans all directions but the first d principal ones of the training features about u, the point at which an
     affine head gives zero logits (u = -W^+ b; 0 without a bias), and a makes the mean residual of the training set as
-    large as its mean largest logit. Sees what leaves the training features' space, which the logits cannot.
+    large as its mean largest logit. The residual shows samples outside the space of the training features, which the
+    logits cannot show.
 
-    Fits on training features and logits, and on weight and bias where the head has a bias. The labels are not read.
+    Fits on training features and logits, and on weight and bias if the head has a bias. The labels are not read.
 
-    Source: Wang, Li, Feng and Zhang (2022). The order of scores is theirs; d is theirs too: 1000 from D = 2048 on, 512
-    from 768 on, else D / 2. OpenOOD uses 256.
+    Source: Wang, Li, Feng and Zhang (2022). Samples have the order of their score, and d is theirs: 1000 from D = 2048
+    on, 512 from 768 on, else D / 2. OpenOOD uses 256.
 
     Args:
-        dims: d, from 0 to D - 1, or None for the above.
+        dims: d, from 0 to D - 1, or None for their choice.
 
     Raises:
         ValueError: If d is negative.
@@ -33,7 +34,7 @@ class ViM(OODScore):
     Example:
         >>> x = torch.tensor([[4.0, 1.0], [-4.0, 1.0]])
         >>> vim = ViM(dims=1).fit(x, torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]))
-        >>> vim.score(torch.tensor([[9.0, 0.0], [9.0, 3.0]]), torch.zeros(2, 2))  # log 2, log 2 - 2 x 3
+        >>> vim.score_samples(torch.tensor([[9.0, 0.0], [9.0, 3.0]]), torch.zeros(2, 2))  # log 2, log 2 - 2 x 3
         tensor([ 0.6931, -5.3069])
     """
 
@@ -45,40 +46,40 @@ class ViM(OODScore):
             raise ValueError(f"dims is a number of directions and must not be negative, got {dims}")
         self.dims = dims
 
-    def _fit(self, bank: Bank) -> None:
-        width = bank.features.shape[1]
+    def _fit(self, train: TrainingSet) -> None:
+        width = train.features.shape[1]
         dims = default_dims(width) if self.dims is None else self.dims
         if dims >= width:
             raise UndefinedScoreError(
-                f"ViM measures what lies outside the first dims directions, and of {width} features dims={dims} leaves "
-                f"none: give at most dims={width - 1}"
+                f"ViM measures what lies outside the first dims directions, but dims={dims} leaves none of {width} "
+                f"features: give at most dims={width - 1}"
             )
-        origin = torch.zeros_like(bank.mean)
-        if bank.weight is not None and bank.bias is not None:
-            # Cross-entropy moves the sum of the class vectors by weight decay alone, so that after long training it is
-            # zero up to the rounding of the float32 that it was trained in: not a direction to divide by.
-            rounding = max(bank.weight.shape) * torch.finfo(torch.float32).eps
-            origin = -torch.linalg.pinv(bank.weight.double(), rtol=rounding) @ bank.bias.double()
-        shift = bank.mean - origin
-        vectors = principal(bank.total + torch.outer(shift, shift))[1]
-        self._origin = origin.to(bank.features)
-        self._residual = vectors[:, dims:].to(bank.features)
-        lengths = torch.cat([self._lengths(x) for x in torch.split(bank.features, 8192)])
-        length = lengths.double().mean()
-        largest = bank.logits.amax(dim=1).double().mean()
-        size = math.hypot(bank.reach, float(shift.norm()))
-        if float(length) <= torch.finfo(bank.features.dtype).eps * size or float(largest) <= 0:
+        origin = torch.zeros_like(train.mean)
+        if train.weight is not None and train.bias is not None:
+            # Cross-entropy has no gradient along the sum of the class vectors, so after long training with weight decay
+            # the sum is zero up to the rounding of float32, and the pseudo-inverse must not divide by it.
+            rounding = max(train.weight.shape) * torch.finfo(torch.float32).eps
+            origin = -torch.linalg.pinv(train.weight.double(), rtol=rounding) @ train.bias.double()
+        shift = train.mean - origin
+        vectors = principal_directions(train.total + torch.outer(shift, shift))[1]
+        self._origin = origin.to(train.features)
+        self._outside = vectors[:, dims:].to(train.features)
+        lengths = torch.cat([self._lengths(x) for x in torch.split(train.features, 8192)])
+        residual = lengths.double().mean()
+        largest = train.logits.amax(dim=1).double().mean()
+        scale = math.hypot(train.spread, float(shift.norm()))
+        if float(residual) <= torch.finfo(train.features.dtype).eps * scale or float(largest) <= 0:
             raise UndefinedScoreError(
-                f"ViM scales the residual of the training features ({float(length):.3g}) to their largest logit "
-                f"({float(largest):.3g}), and both must be positive: give fewer dims, or take another score"
+                f"ViM scales the residual of the training features ({float(residual):.3g}) to their largest logit "
+                f"({float(largest):.3g}), and both must be positive: give fewer dims, or use another score"
             )
-        self._scale = float(largest / length)
+        self._scale = float(largest / residual)
 
-    def _score(self, features: Tensor, logits: Tensor) -> Tensor:
+    def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:
         return torch.logsumexp(logits, dim=1) - self._scale * self._lengths(features)
 
     def _lengths(self, features: Tensor) -> Tensor:
-        lengths: Tensor = torch.linalg.vector_norm((features - self._origin) @ self._residual, dim=1)
+        lengths: Tensor = torch.linalg.vector_norm((features - self._origin) @ self._outside, dim=1)
         return lengths
 
 

@@ -1,4 +1,4 @@
-"""Directions and inverse deviations of a covariance, cut where rounding begins."""
+"""The principal directions of a covariance, and a whitening matrix that leaves out directions of rounding error."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 def whitening(covariance: Tensor, dtype: torch.dtype) -> Tensor:
     """Return A (D, r) with A A^T the pseudo-inverse of a covariance, so that ||A^T x||^2 = x^T cov^+ x.
 
-    Eigenvalues below D eps of the largest are left out, eps the rounding of the features' type: what lies there is
-    noise of the products, and its inverse would decide every score. Toolkits that invert in float32 cut at the same
-    place.
+    Eigenvalues below D eps times the largest are left out, with eps the rounding of the features' type: they are
+    rounding errors of the products, and their inverse would decide every score. Toolkits that invert in float32 cut at
+    the same place.
 
     Args:
         covariance: (D, D), float64.
-        dtype: Of the features that it was made from.
+        dtype: Type of the features that it was computed from.
 
     Returns:
         (D, r), float64; r = 0 for a covariance of zeros.
@@ -24,12 +24,15 @@ def whitening(covariance: Tensor, dtype: torch.dtype) -> Tensor:
         >>> whitening(torch.diag(torch.tensor([4.0, 0.0], dtype=torch.float64)), torch.float32).abs().tolist()
         [[0.5], [0.0]]
     """
-    values, vectors = principal(covariance)
+    values, vectors = principal_directions(covariance)
     kept = values > len(values) * torch.finfo(dtype).eps * values[0].clamp(min=torch.finfo(torch.float64).tiny)
     return vectors[:, kept] * values[kept].rsqrt()
 
 
-def principal(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues (D,), the largest first and none negative, and their eigenvectors as columns (D, D)."""
+def principal_directions(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the eigenvalues (D,) of a covariance, the largest first and none negative, and the eigenvectors (D, D).
+
+    Eigenvectors are columns.
+    """
     values, vectors = torch.linalg.eigh(covariance)
     return values.flip(0).clamp(min=0), vectors.flip(1)

@@ -101,7 +101,7 @@ CLASSES = {
     "training.post_hoc.NearestClassMean": "training.NearestClassMean",
     "training.post_hoc.TauNormalise": "training.TauNormalize",
     "training.retraining.LearnableWeightScaling": "training.LearnableWeightScaling",
-    "training.retraining.ReTrainClassifier": "training.ReTrainClassifier",
+    "training.retraining.ReTrainClassifier": "training.RetrainClassifier",
     "training.sharpness.AsymmetricSharpnessAware": "training.AsymmetricSharpnessAware",
     "training.sharpness.SharpnessAware": "training.SharpnessAware",
     "transfer.fine_tuning.FineTuning": "transfer.FineTuning",

@@ -103,7 +103,7 @@ class WatchedHead:
                 f"two views need an even number of samples in one pass, got {len(both.features)}: call "
                 f"model(torch.cat([images, second]))"
             )
-        logits = both.logits if both.scored else None
+        logits = both.computed_logits
         first, second = (
             _outputs(self._head, half, None if logits is None else logits.chunk(2)[i])
             for i, half in enumerate(both.features.chunk(2))
@@ -170,7 +170,7 @@ def _check_ddp(model: nn.Module | None) -> None:
 
 def _outputs(head: Head, features: Tensor, logits: Tensor | None) -> Outputs:
     outputs = head.outputs(features)
-    outputs._logits = logits  # computed already, by the model's own forward pass
+    outputs.computed_logits = logits  # computed already, by the model's own forward pass
     return outputs
 
 

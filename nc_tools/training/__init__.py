@@ -1,12 +1,12 @@
-"""One plain training loop, what it is configured with, and what may follow it."""
+"""The training loop, its settings, and second stages that may follow it."""
 
 from nc_tools.training.decoupled.post_hoc import NearestClassMean, TauNormalize
-from nc_tools.training.decoupled.retrain import LearnableWeightScaling, ReTrainClassifier
-from nc_tools.training.decoupled.stage import PostHocStage, RetrainedStage, SecondStage, retrain
+from nc_tools.training.decoupled.retrain import LearnableWeightScaling, RetrainClassifier
+from nc_tools.training.decoupled.stage import PostHocStage, RetrainingStage, SecondStage, retrain
 from nc_tools.training.loop import Fitted, fit
 from nc_tools.training.meter import NonFiniteLossError
 from nc_tools.training.mixed_loss import batch_terms
-from nc_tools.training.sam import SAM, AsymmetricSharpnessAware, SharpnessAware, frozen_batch_norm
+from nc_tools.training.sam import SAM, AsymmetricSharpnessAware, SharpnessAware, frozen_statistics
 from nc_tools.training.train_config import OptimConfig, TrainConfig
 
 __all__ = [
@@ -18,14 +18,14 @@ __all__ = [
     "NonFiniteLossError",
     "OptimConfig",
     "PostHocStage",
-    "ReTrainClassifier",
-    "RetrainedStage",
+    "RetrainClassifier",
+    "RetrainingStage",
     "SecondStage",
     "SharpnessAware",
     "TauNormalize",
     "TrainConfig",
     "batch_terms",
     "fit",
-    "frozen_batch_norm",
+    "frozen_statistics",
     "retrain",
 ]

@@ -1,4 +1,4 @@
-"""Training state on disk: written whole or not at all, read without executing anything."""
+"""Checkpoints: written atomically, read without executing code."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nc_tools._support.atomic_write import atomic_write
 
 
 def save_checkpoint(path: Path | None, state: dict[str, Any]) -> None:
-    """Write tensors and plain values to ``path`` at once: a crash leaves the old file or the new one, never a half.
+    """Write a state to a file atomically: a crash leaves either the old file or the new one.
 
     Args:
-        path: The file; None writes nothing.
+        path: The file. None: nothing is written.
         state: Nested dictionaries and lists of tensors, numbers and strings.
     """
     if path is None:
@@ -28,7 +28,7 @@ def save_checkpoint(path: Path | None, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint with weights-only unpickling: no code in it is ever run.
+    """Read a checkpoint with ``weights_only=True``, so that no code in the file is executed.
 
     Raises:
         ValueError: If the file is damaged.
@@ -36,5 +36,5 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(f"the checkpoint {path} cannot be read ({error}): delete it to start this run anew") from error
+        raise ValueError(f"cannot read the checkpoint {path}: {error}. Delete it to train from the start") from error
     return state

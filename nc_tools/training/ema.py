@@ -12,13 +12,13 @@ from nc_tools.models.classifier import Classifier
 
 
 class WeightEMA:
-    """An average of a model's weights and normalization statistics along training.
+    """Exponential moving average of a model's weights and normalization statistics.
 
-    What heads keep in buffers (frames, class means, counts) is copied: an average of two simplex ETFs is none, and the
-    frame, the means and the bias that follows from them belong together.
+    Buffers of heads (frames, class means, counts) are copied instead of averaged: the average of two simplex ETFs is no
+    simplex ETF, and frame, means and the bias computed from them belong together.
 
-    The decay starts small, min(decay, (1 + t) / (10 + t)), so that the random start is soon forgotten. Kept in our own
-    hands because ``torch.optim.swa_utils.AveragedModel`` reads a counter from the device at every step.
+    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the random initial weights are soon forgotten.
+    ``torch.optim.swa_utils.AveragedModel`` is not used because it reads a counter from the device at every step.
 
     Args:
         model: The model that is trained.
@@ -35,7 +35,7 @@ class WeightEMA:
 
     def __init__(self, model: Classifier, decay: float) -> None:
         if not 0 < decay < 1:
-            raise ValueError(f"decay must lie in (0, 1), got {decay}: .999 to .9999 are usual")
+            raise ValueError(f"decay must be in (0, 1), got {decay}. Usual values are 0.999 to 0.9999")
         self.model = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.decay = decay
         copied = {id(buffer) for buffer in _state_of_heads(self.model)}
@@ -43,7 +43,7 @@ class WeightEMA:
 
     @torch.no_grad()
     def update(self, model: Classifier, step: int) -> None:
-        """Take in the weights after this step (from 0)."""
+        """Add the weights after a step, counted from 0."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
         pairs = list(zip(_tensors(self.model), _tensors(model), self._averaged, strict=True))
         average = [(a, b) for a, b, averaged in pairs if averaged]

@@ -1,4 +1,4 @@
-"""Learning rate as a function of progress."""
+"""The learning-rate schedule."""
 
 import math
 
@@ -6,17 +6,18 @@ from nc_tools.training.train_config import OptimConfig
 
 
 def rate_factor(step: int, total: int, config: OptimConfig) -> float:
-    """Return what the peak rate is multiplied with at a step.
+    """Return the learning rate at a step, as a factor of the peak rate.
 
-    Linear warm-up over the first ``warmup`` share, reaching one at its last step; then cosine to zero, or steps.
+    The rate rises linearly over the first ``warmup`` share of the steps and reaches the peak at the last of them. Then
+    it follows half a cosine to zero, or falls at the milestones.
 
     Args:
         step: From 0 to total - 1.
-        total: Steps in the whole training.
-        config: Schedule.
+        total: Number of steps of the training.
+        config: The schedule.
 
     Raises:
-        ValueError: If the step lies outside the training.
+        ValueError: If the step is not one of the training's.
 
     Example:
         >>> c = OptimConfig(warmup=0.1)
@@ -24,7 +25,7 @@ def rate_factor(step: int, total: int, config: OptimConfig) -> float:
         [0.1, 1.0, 1.0, 0.5, 0.0]
     """
     if not 0 <= step < total:
-        raise ValueError(f"a training of {total} steps has steps 0 to {total - 1}, got {step}")
+        raise ValueError(f"step must be from 0 to {total - 1} in a training of {total} steps, got {step}")
     warmup = round(config.warmup * total)
     if step < warmup:
         return (step + 1) / warmup

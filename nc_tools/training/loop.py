@@ -1,9 +1,9 @@
-"""The training loop: one for every arm."""
+"""The training loop, the same for every arm."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import reduce
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
 
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.data.mixing import Batches, MixedBatches
@@ -23,18 +22,24 @@ from nc_tools.training.checkpoint import load_checkpoint, save_checkpoint
 from nc_tools.training.ema import WeightEMA
 from nc_tools.training.learning_rate import rate_factor
 from nc_tools.training.meter import Meter
-from nc_tools.training.mixed_loss import batch_terms, check_mixing
-from nc_tools.training.optimizers import make_optimizer, set_rates
-from nc_tools.training.sam import SAM, frozen_batch_norm
+from nc_tools.training.mixed_loss import batch_terms, check_mixing, learns_from_steps
+from nc_tools.training.optimizers import make_optimizer
+from nc_tools.training.sam import SAM, frozen_statistics
 from nc_tools.training.train_config import OptimConfig, TrainConfig
 from nc_tools.training.training_state import TrainingState
 
 EpochEnd = Callable[[int, dict[str, float], Classifier], None]
+Forward = Callable[[Batch], Outputs]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training leaves: the model to evaluate (the average, where one is kept), and the seconds it took."""
+    """The result of training.
+
+    Attributes:
+        model: The model to evaluate: the weight average if there is one, else the trained model.
+        seconds: Training time, without evaluation.
+    """
 
     model: Classifier
     seconds: float
@@ -58,64 +63,51 @@ def fit(
     """Train a classifier.
 
     Args:
-        model: On its device; trained in place.
-        loss: On the same device.
-        batches: The loader; its batches are on the same device.
-        training: Length and arithmetic.
-        optim: Optimizer and schedule.
-        seed: Of the streams that the loop itself draws from; only mixing does.
-        class_counts: Training samples of each class (K,); only SAM-A asks for them.
-        epoch_end: Called after each epoch with its number from 1, the epoch's means and the model to evaluate. What it
-            does to the model's mode is undone; its time is not counted.
-        checkpoint: Where to keep state to resume from; None keeps none.
-        resume: Go on from the checkpoint where there is one. On a CPU the weights come out bit-equal to those of a run
-            that was never interrupted.
-        stop: Looked at between steps; when set, state is saved and the loop ends with ``Killed``.
-        keep_last: Keep the state after the last step too, for a stage that follows: resumed from it, this stage ends at
-            once with the same model and the same seconds.
+        model: The classifier, on its device. It is trained in place.
+        loss: The loss, on the same device.
+        batches: The loader. Its batches are on the same device.
+        training: Number of epochs, precision and the like.
+        optim: Optimizer and learning-rate schedule.
+        seed: Seed for mixing; nothing else in the loop is random.
+        class_counts: Number of training samples of each class (K,). Only SAM-A needs them.
+        epoch_end: Called after each epoch with its number (from 1), its mean values and the model to evaluate. It may
+            switch the model to eval mode. Its time is not counted.
+        checkpoint: File for the state to resume from. None: no checkpoint is written.
+        resume: Continue from the checkpoint if it exists. On a CPU the weights are then bit-equal to those of a run
+            that was not interrupted.
+        stop: Checked after each step. If it is set, the state is saved and ``Killed`` is raised.
+        keep_last: Save the state after the last step as well, for a stage that follows. Resuming from it returns the
+            same model and the same seconds at once.
 
     Raises:
-        ValueError: If loss or head cannot be trained in the way that is asked for.
+        ValueError: If the loss or the head cannot be trained with these settings.
         NonFiniteLossError: At the end of an epoch in which the loss was infinite or not a number.
-        Killed: If asked to stop.
+        Killed: If ``stop`` was set.
     """
     device = next(model.backbone.parameters()).device
     optimizer = make_optimizer(model, optim, loss)
-    clipped = list(dict.fromkeys([*model.parameters(), *loss.parameters()]))
     check_mixing(training.mixing, loss, model.head)
-    uphill = loss if optim.sam is None else optim.sam.ascent(loss, class_counts).to(device)
+    ascent_loss = loss if optim.sam is None else optim.sam.ascent_loss(loss, class_counts).to(device)
     source = batches if training.mixing is None else MixedBatches(batches, training.mixing, seed, training.epochs)
     ema = WeightEMA(model, training.ema_decay) if training.ema_decay is not None else None
-    make_gradients = _gradients(model, loss, optimizer, uphill, _forward_pass(model, training, device))
+    forward = _forward_pass(model, training, device)
     state = TrainingState(model, loss, optimizer, ema, Meter(device))
     if resume and checkpoint is not None and checkpoint.exists():
         state.restore(load_checkpoint(checkpoint))
     steps, total = len(batches), len(batches) * training.epochs
     saved_at = time.monotonic()
     for epoch in range(state.step // steps, training.epochs):
-        model.train()
         state.resume_clock()
-        for batch in source.epoch(epoch, start=state.step % steps):
-            set_rates(optimizer, rate_factor(state.step, total, optim))
-            loss.set_progress(state.step / total)
-            optimizer.zero_grad(set_to_none=True)
-            outputs, terms = make_gradients(batch)
-            if optim.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(clipped, optim.clip_norm)
-            optimizer.step()
-            if batch.partner is None:  # a mixed sample is of no class that a head could learn a mean of
-                with torch.no_grad():
-                    model.head.observe(outputs, batch.labels, (state.step + 1) / total)
-            state.count(terms, outputs, batch)
-            if stop is not None and stop.requested and state.step % steps:
-                _stop(state, total, checkpoint)
+        _train_epoch(state, source.epoch(epoch, start=state.step % steps), forward, ascent_loss, optim, total, stop)
+        if state.step % steps:  # stopped within the epoch
+            _stop(state, total, checkpoint)
         values = state.meter.read() | {"train/lr": optimizer.param_groups[0]["lr"]}
         state.pause_clock()
         state.meter = Meter(device)
         if epoch_end is not None:
             epoch_end(epoch + 1, values, state.evaluated)
         state.epochs_done = epoch + 1
-        if stop is not None and stop.requested:  # after the last step of an epoch its measures come first
+        if stop is not None and stop.requested:
             _stop(state, total, checkpoint)
         due = time.monotonic() - saved_at >= training.checkpoint_seconds
         if keep_last if state.step == total else due:
@@ -124,56 +116,94 @@ def fit(
     return Fitted(state.evaluated.eval(), state.seconds)
 
 
-def _gradients(
-    model: Classifier,
-    loss: LossTerm,
-    optimizer: torch.optim.Optimizer,
-    uphill: LossTerm,
-    forward: Callable[[Batch], Outputs],
-) -> Callable[[Batch], tuple[Outputs, dict[str, Tensor]]]:
-    def make(batch: Batch) -> tuple[Outputs, dict[str, Tensor]]:
+def _train_epoch(
+    state: TrainingState,
+    batches: Iterator[Batch],
+    forward: Forward,
+    ascent_loss: LossTerm,
+    optim: OptimConfig,
+    total: int,
+    stop: StopSignal | None,
+) -> None:
+    """Train on the batches; end early if ``stop`` is set."""
+    model, loss, optimizer = state.model.train(), state.loss, state.optimizer
+    clipped = list(dict.fromkeys([*model.parameters(), *loss.parameters()]))
+    observes = learns_from_steps(model.head)
+    for batch in batches:
+        factor = rate_factor(state.step, total, optim)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        loss.set_progress(state.step / total)
+        optimizer.zero_grad(set_to_none=True)
         outputs = forward(batch)
         terms = batch_terms(loss, outputs, batch)
-        if not isinstance(optimizer, SAM):
-            torch.autograd.backward(_total(terms))
-            return outputs, terms
-        # Statistics and the loss's state have moved above, once; what is told is the loss where the weights are.
-        with frozen_batch_norm(model, loss):
-            torch.autograd.backward(_total(terms if uphill is loss else batch_terms(uphill, outputs, batch)))
-            optimizer.first_step(zero_grad=True)
-            torch.autograd.backward(_total(batch_terms(loss, forward(batch), batch)))
-        return outputs, terms
+        if isinstance(optimizer, SAM):
+            _sam_gradients(state, optimizer, forward, ascent_loss, outputs, terms, batch)
+        else:
+            torch.autograd.backward(reduce(add, terms.values()))
+        if optim.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(clipped, optim.clip_norm)
+        optimizer.step()
+        if observes and batch.partner is None:  # the mean of a class is learned from unmixed samples
+            with torch.no_grad():
+                model.head.observe(outputs, batch.labels, (state.step + 1) / total)
+        if state.ema is not None:
+            state.ema.update(model, state.step)
+        state.meter.update(state.step, terms, outputs, batch)
+        state.step += 1
+        if stop is not None and stop.requested:
+            return
 
-    return make
 
+def _sam_gradients(
+    state: TrainingState,
+    optimizer: SAM,
+    forward: Forward,
+    ascent_loss: LossTerm,
+    outputs: Outputs,
+    terms: dict[str, torch.Tensor],
+    batch: Batch,
+) -> None:
+    """Go to the perturbed weights and compute the gradients there.
 
-def _total(terms: dict[str, Tensor]) -> Tensor:
-    return reduce(add, terms.values())
+    The forward pass at the original weights has already updated batch statistics and the loss's state. Nothing here
+    updates them again.
+    """
+    with frozen_statistics(state.model, state.loss):
+        if ascent_loss is not state.loss:
+            terms = batch_terms(ascent_loss, outputs, batch)
+        torch.autograd.backward(reduce(add, terms.values()))
+        optimizer.first_step(zero_grad=True)
+        terms = batch_terms(state.loss, forward(batch), batch)
+        torch.autograd.backward(reduce(add, terms.values()))
 
 
 def _stop(state: TrainingState, total: int, checkpoint: Path | None) -> NoReturn:
     save_checkpoint(checkpoint, state.stored())
-    raise Killed(f"asked to stop after step {state.step} of {total}")
+    raise Killed(f"training was stopped after step {state.step} of {total}")
 
 
-def _forward_pass(model: Classifier, training: TrainConfig, device: torch.device) -> Callable[[Batch], Outputs]:
-    dtype = training.dtype_on(device)
+def _forward_pass(model: Classifier, training: TrainConfig, device: torch.device) -> Forward:
+    precision = autocast(device, training.dtype_on(device))
     backbone = torch.compile(model.backbone) if training.compile else model.backbone
 
     def forward(batch: Batch) -> Outputs:
-        # All that comes with a batch goes through together, so that batch statistics are those of all.
+        if batch.second_view is None and batch.outliers is None:
+            with precision:
+                features = backbone(batch.inputs)
+            return model.head.outputs(features)
+        # One pass for all that comes with a batch, so that batch normalization uses the statistics of all of it.
         parts = [part for part in (batch.inputs, batch.second_view, batch.outliers) if part is not None]
-        with autocast(device, dtype):
-            features = backbone(parts[0] if len(parts) == 1 else torch.cat(parts))
-        made = iter([model.head.outputs(rows) for rows in features.split([len(part) for part in parts])])
-        outputs = next(made)
-        outputs.second_view = None if batch.second_view is None else next(made)
-        outputs.outliers = None if batch.outliers is None else next(made)
+        with precision:
+            features = backbone(torch.cat(parts))
+        outputs, *extra = [model.head.outputs(rows) for rows in features.split([len(part) for part in parts])]
+        outputs.second_view = None if batch.second_view is None else extra[0]
+        outputs.outliers = None if batch.outliers is None else extra[-1]
         return outputs
 
     return forward
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
-    """Return autocast to ``dtype`` on the device; nothing for float32."""
+    """Return a context with autocast to ``dtype`` on the device; for float32 it changes nothing. It can be reused."""
     return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)

@@ -1,4 +1,4 @@
-"""What a training epoch adds up, on the device, read once."""
+"""Mean loss and accuracy of a training epoch, kept on the device and read once per epoch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from nc_tools.records import Batch, Outputs
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss stopped being a number; says at which step, and which term."""
+    """A loss term was infinite or not a number. The message names the term and the step."""
 
 
 class Meter:
-    """Loss terms and hits of one epoch.
+    """Loss terms and correct predictions of one epoch.
 
-    Each step's terms are kept where they are, on the device, and nothing waits for them until :meth:`read`, once an
-    epoch: it finds the means, and the first step at which a term was not finite.
+    Values stay on the device and nothing waits for them until :meth:`read`, which is called once per epoch. It computes
+    the means and finds the first step at which a term was not finite.
 
     Args:
         device: Where the model runs.
@@ -35,18 +35,19 @@ class Meter:
 
     @torch.no_grad()
     def update(self, step: int, terms: Mapping[str, Tensor], outputs: Outputs, batch: Batch) -> None:
-        """Take in one step; accuracy only where the loss has computed logits anyway."""
+        """Add a step. Correct predictions are counted only if the loss has computed logits."""
         size = len(batch.labels)
         self._steps.append(step)
         self._sizes.append(size)
         for name, value in terms.items():
             self._terms.setdefault(name, []).append(value.detach())
-        if outputs.scored:
-            self._hits += (outputs.logits.argmax(1) == batch.labels).sum()
+        logits = outputs.computed_logits
+        if logits is not None:
+            self._hits += (logits.argmax(1) == batch.labels).sum()
             self._scored += size
 
     def read(self) -> dict[str, float]:
-        """Return the means over the epoch so far; the one wait for the device.
+        """Return the means over the epoch so far. This waits for the device.
 
         Raises:
             NonFiniteLossError: If a term was infinite or not a number at some step.
@@ -57,25 +58,25 @@ class Meter:
         history = self._history()
         bad = ~torch.isfinite(history)
         weights = torch.tensor(self._sizes, dtype=torch.float64, device=self._device) / sum(self._sizes)
-        first = torch.where(bad.any(1), bad.int().argmax(1), -1)
-        told = torch.cat([first.double(), history.double() @ weights, self._hits.double().view(1)]).tolist()
-        found = [(int(place), name) for place, name in zip(told, names, strict=False) if place >= 0]
-        if found:
-            place, name = min(found)
+        first_bad = torch.where(bad.any(1), bad.int().argmax(1), -1)
+        numbers = torch.cat([first_bad.double(), history.double() @ weights, self._hits.double().view(1)]).tolist()
+        failures = [(int(place), name) for place, name in zip(numbers, names, strict=False) if place >= 0]
+        if failures:
+            place, name = min(failures)
             raise NonFiniteLossError(
-                f"the loss term {name} stopped being finite at step {self._steps[place]}: lower the learning rate, or "
-                f"clip gradients with --set optim.clip_norm=1"
+                f"the loss term {name} was not finite at step {self._steps[place]}. Lower the learning rate, or clip "
+                f"gradients with --set optim.clip_norm=1"
             )
-        means = told[len(names) : 2 * len(names)]
+        means = numbers[len(names) : 2 * len(names)]
         values = {"train/loss": sum(means)}
         if len(names) > 1:
             values |= {f"train/loss_{name}": mean for name, mean in zip(names, means, strict=True)}
         if self._scored:
-            values["train/accuracy"] = told[-1] / self._scored
+            values["train/accuracy"] = numbers[-1] / self._scored
         return values
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint in the middle of an epoch must hold."""
+        """Return the state for a checkpoint within an epoch."""
         return {
             "steps": list(self._steps),
             "sizes": list(self._sizes),
@@ -85,12 +86,12 @@ class Meter:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from such a checkpoint."""
+        """Set the state to what :meth:`state` returned."""
         self._steps, self._sizes = list(state["steps"]), list(state["sizes"])
         self._terms = {name: list(values.to(self._device)) for name, values in state["terms"].items()}
         self._hits = state["hits"].to(self._device)
         self._scored = int(state["scored"])
 
     def _history(self) -> Tensor:
-        """Return the terms of each step so far (terms, steps)."""
+        """Return each term at each step so far (terms, steps)."""
         return torch.stack([torch.stack(values) for values in self._terms.values()])

@@ -1,4 +1,4 @@
-"""The loss of a batch, pure or mixed, and what mixing cannot be combined with."""
+"""The loss of a batch, mixed or not, and the losses and heads that mixing does not work with."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from nc_tools.records import Batch, Outputs
 
 
 def batch_terms(loss: LossTerm, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    """Return the named terms of a batch's loss, of a mixed one share * loss(labels) + (1 - share) * loss(partner's).
+    """Return the named terms of a batch's loss.
 
-    Losses are interpolated, not labels: that is the same for cross-entropy, and the only way for losses whose target is
-    a class vector or a state of the sample (methods of Zhang et al. 2018, section 3). What the head computed is
-    computed once. A loss with state (targets of samples, class centers) moves it once a step, by the labels of the
-    larger share; under the partner's it is read only.
+    For a mixed batch each term is share * term(labels) + (1 - share) * term(partner's labels). The two losses are
+    interpolated, not the labels. For cross-entropy that is the same; for losses whose target is a class vector or a
+    state of the sample it is the only way (methods of Zhang et al. 2018, section 3). The head computes its outputs
+    once. A loss with state (targets of samples, class centers) updates it once per step, with the labels of the larger
+    share.
 
     Args:
         loss: Any loss of one view.
-        outputs: What the head made of the batch's inputs.
-        batch: Pure or mixed.
+        outputs: The head's outputs for the batch's inputs.
+        batch: Mixed or not.
 
     Example:
         >>> import torch
@@ -39,43 +40,44 @@ def batch_terms(loss: LossTerm, outputs: Outputs, batch: Batch) -> dict[str, Ten
     if batch.partner is None:
         return terms
     with frozen_loss_state(loss):
-        others = loss.terms(outputs, batch.partner)
-    return {name: batch.share * value + (1 - batch.share) * others[name] for name, value in terms.items()}
+        partner_terms = loss.terms(outputs, batch.partner)
+    return {name: batch.share * value + (1 - batch.share) * partner_terms[name] for name, value in terms.items()}
 
 
 @contextmanager
 def frozen_loss_state(loss: nn.Module) -> Iterator[None]:
-    """Keep a loss's state from moving: eval mode, for each of its parts that was in training mode."""
-    moving = [part for part in loss.modules() if part.training]
-    for part in moving:
+    """Keep a loss from updating its state: set it to eval mode inside the ``with`` block."""
+    in_training = [part for part in loss.modules() if part.training]
+    for part in in_training:
         part.training = False
     try:
         yield
     finally:
-        for part in moving:
+        for part in in_training:
             part.training = True
 
 
 def check_mixing(how: BatchMixing | None, loss: LossTerm, head: Head) -> None:
-    """Refuse what mixed batches would silently spoil.
+    """Check that a loss and a head can be trained on mixed batches.
 
     Raises:
-        ValueError: If the loss compares two views, or the head learns from pure samples and there would be none.
+        ValueError: If the loss compares two views, or if the head learns class means from unmixed samples and every
+            batch would be mixed.
     """
     if how is None:
         return
     if loss.views != 1:
         raise ValueError(
-            f"{type(loss).__name__} compares two views of one image, and mixing puts two images into each: set "
-            f"training.mixing=None or take a loss of one view"
+            f"{type(loss).__name__} compares two views of one image and cannot be combined with "
+            f"{type(how).__name__}, which puts two images into each. Set training.mixing=None or use a loss of one view"
         )
     if learns_from_steps(head) and how.until == 1:
         raise ValueError(
-            f"{type(head).__name__} learns class means from pure samples and {type(how).__name__} leaves none: end the "
-            f"mixing early, as with until=0.8"
+            f"{type(head).__name__} learns class means from unmixed samples, but {type(how).__name__}(until=1) mixes "
+            f"every batch. End the mixing earlier, as with until=0.8"
         )
 
 
 def learns_from_steps(head: Head) -> bool:
-    """Tell whether a head does anything with the steps that it observes."""
+    """Return True if the head learns from the steps that it observes."""
     return type(head).observe is not Head.observe

@@ -1,4 +1,4 @@
-"""Parameter groups: which parameters decay, and whose rate is whose."""
+"""The optimizer and its parameter groups: learning rate and weight decay of each."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from nc_tools.training.train_config import OptimConfig
 
 
 def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | None = None) -> torch.optim.Optimizer:
-    """Build the optimizer over up to five groups: backbone and head, decayed and not, and what the loss learns.
+    """Return an optimizer over the parameters of a model and its loss.
 
-    Weights (two dimensions and more) decay; biases and normalization gains only if asked; scales never: decay on a
-    scale is a temperature schedule that nobody asked for. A head without parameters leaves its groups out. What a loss
-    learns, such as thresholds, goes at the backbone's rate and never decays. Each group keeps its peak rate under
-    "peak_lr". Where sharpness-aware steps are asked for, the optimizer comes wrapped in SAM.
+    It has up to five groups: backbone with and without weight decay, head with and without, and the loss. Empty groups
+    are left out. Each group keeps its peak learning rate under "peak_lr".
+
+    - Parameters with two or more dimensions decay.
+    - Parameters with one dimension (biases, normalization gains) decay if ``config.decay_norm_and_bias`` is set.
+    - Scalars never decay: decay on a scale would be a temperature schedule.
+    - Parameters of the loss have the backbone's learning rate and never decay.
 
     Args:
         model: The classifier.
-        config: Rates and decay.
-        loss: The loss, whose own parameters are trained too.
+        config: Learning rate and weight decay. If ``config.sam`` is set, the optimizer is wrapped in :class:`SAM`.
+        loss: The loss, whose parameters are trained too.
 
     Raises:
-        ValueError: If nothing in the model is trainable.
+        ValueError: If no parameter of the model is trainable.
     """
     groups: list[dict[str, Any]] = []
     for module, lr in ((model.backbone, config.lr), (model.head, config.lr * config.head_lr_ratio)):
@@ -37,7 +40,7 @@ def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | Non
             if parameters:
                 groups.append({"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay})
     if not groups:
-        raise ValueError("nothing in the model can be trained: every parameter has requires_grad=False")
+        raise ValueError("no parameter of the model can be trained: all have requires_grad=False. Unfreeze some")
     if loss is not None:
         of_model = set(model.parameters())
         own = [p for p in loss.parameters() if p.requires_grad and p not in of_model]
@@ -49,9 +52,3 @@ def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | Non
 
 def _decays(parameter: nn.Parameter, config: OptimConfig) -> bool:
     return parameter.ndim >= 2 or (parameter.ndim == 1 and config.decay_norm_and_bias)
-
-
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set each group's rate to its peak times the factor."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * factor

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimization: SAM around any optimizer, and its form for imbalanced classes."""
+"""Sharpness-aware minimization (SAM) around any optimizer, and SAM-A for imbalanced classes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +17,16 @@ from nc_tools.training.mixed_loss import frozen_loss_state
 
 
 class SAM(torch.optim.Optimizer):
-    """Sharpness-aware minimization around any optimizer: the gradient of a step is taken rho uphill of the weights.
+    """Sharpness-aware minimization around any optimizer.
 
-    Finds minima whose neighborhood is low too, which generalize better, at twice the cost of a step. With g the
-    gradient at w over all parameters together,
+    Each step uses the gradient at perturbed weights, at distance rho in the direction in which the loss rises fastest.
+    This finds minima in whose neighborhood the loss is low too. They generalize better; a step costs twice as much.
+    With g the gradient at w over all parameters together,
 
         e = rho g / ||g||;   g' = gradient at w + e;   the wrapped optimizer steps from w with g'
 
-    Source: Foret et al. 2021, eq. 2 and algorithm 1. Parameters without a gradient stay where they are; the weights
-    come back bit for bit, because they are kept and not computed back; nothing waits for the device. In your own loop:
+    Source: Foret et al. 2021, eq. 2 and algorithm 1. Parameters without a gradient are not perturbed. The original
+    weights are copied and restored bit by bit. Nothing waits for the device. In your own loop:
 
         optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), rho=0.05)
         loss(model(x), y).backward()
@@ -33,20 +34,21 @@ class SAM(torch.optim.Optimizer):
         loss(model(x), y).backward()
         optimizer.second_step(zero_grad=True)
 
-    or, with a closure that computes loss and gradient anew, the first backward and then ``optimizer.step(closure)``.
-    Clip gradients before the second step. Batch-norm statistics move in both passes unless the second stands inside
-    :func:`still`. SAM-A for imbalanced classes (Shwartz-Ziv et al. 2023) is the same wrapper: make the first backward
-    on a class-weighted loss, such as :class:`~nc_tools.losses.ClassBalancedLoss`, and the second on the plain one.
+    With a closure that computes the loss and its gradients: call ``backward()`` once, then ``optimizer.step(closure)``.
+    Clip gradients before the second step. Both passes update batch-norm statistics, unless the second pass is inside
+    :func:`frozen_statistics`. SAM-A for imbalanced classes (Shwartz-Ziv et al. 2023) uses the same wrapper: compute the
+    first gradient from a class-weighted loss, such as :class:`~nc_tools.losses.ClassBalancedLoss`, and the second from
+    the plain loss.
 
-    Rates are those of the wrapped optimizer, in the same ``param_groups``; ``state_dict`` is its own too, as nothing
-    is kept from one step to the next. Make checkpoints between steps.
+    ``param_groups`` and ``state_dict`` are those of the wrapped optimizer. SAM keeps nothing from one step to the next;
+    save checkpoints between steps.
 
     Args:
-        optimizer: What makes the step.
-        rho: Length of the way uphill; .05 is usual, .1 or .2 for long training.
+        optimizer: The optimizer that makes the step.
+        rho: Size of the perturbation. 0.05 is usual; 0.1 or 0.2 for long training.
 
     Raises:
-        ValueError: If rho is not positive.
+        ValueError: If rho is not positive and finite.
 
     Example:
         >>> w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
@@ -66,37 +68,37 @@ class SAM(torch.optim.Optimizer):
         super().__init__(optimizer.param_groups, {})
         self.base = optimizer
         self.rho = rho
-        self._left: list[tuple[Tensor, Tensor]] | None = None
-        self._share()
+        self._original: list[tuple[Tensor, Tensor]] | None = None
+        self._share_groups()
 
-    def _share(self) -> None:
+    def _share_groups(self) -> None:
         self.param_groups = self.base.param_groups
         self.state = self.base.state
 
     @torch.no_grad()
     def first_step(self, *, zero_grad: bool = False) -> None:
-        """Go rho uphill along the gradients that are there.
+        """Perturb the weights by rho along the present gradients.
 
         Raises:
-            RuntimeError: If the weights are uphill already.
+            RuntimeError: If the weights are perturbed already.
         """
-        if self._left is not None:
-            raise RuntimeError("SAM is uphill already: finish with second_step() before the next first_step()")
-        moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        self._left = [(p, p.detach().clone()) for p in moved]
-        if moved:
-            slopes = [p.grad for p in moved]
-            factor = self.rho / (_norm(slopes) + 1e-12)
-            torch._foreach_add_(moved, torch._foreach_mul(slopes, factor))
+        if self._original is not None:
+            raise RuntimeError("first_step() was called twice. Call second_step() before the next first_step()")
+        perturbed = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        self._original = [(p, p.detach().clone()) for p in perturbed]
+        if perturbed:
+            gradients = [p.grad for p in perturbed]
+            factor = self.rho / (_norm(gradients) + 1e-12)
+            torch._foreach_add_(perturbed, torch._foreach_mul(gradients, factor))
         if zero_grad:
             self.zero_grad()
 
     @torch.no_grad()
     def second_step(self, *, zero_grad: bool = False) -> None:
-        """Come back, and let the wrapped optimizer step with the gradients taken uphill.
+        """Restore the weights and step with the gradients computed at the perturbed weights.
 
         Raises:
-            RuntimeError: If there was no first step.
+            RuntimeError: If :meth:`first_step` was not called before.
         """
         self.step()
         if zero_grad:
@@ -104,48 +106,49 @@ class SAM(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Finish a step; with a closure make all of it from the gradients that are there.
+        """Do the second half of a step, or, with a closure, a full step from the present gradients.
 
         Args:
-            closure: Computes the loss and its gradients anew; called once, uphill. None: as :meth:`second_step`.
+            closure: Computes the loss and its gradients. It is called once, at the perturbed weights. None: as
+                :meth:`second_step`.
 
         Returns:
-            What the closure returned.
+            The closure's return value.
 
         Raises:
-            RuntimeError: Without a closure and without a first step.
+            RuntimeError: If there is no closure and :meth:`first_step` was not called before.
         """
-        told = None
+        result = None
         if closure is not None:
             self.first_step(zero_grad=True)
             with torch.enable_grad():
-                told = closure()
-        if self._left is None:
+                result = closure()
+        if self._original is None:
             raise RuntimeError(
-                "SAM needs two passes and has seen one: call first_step() after the first backward, or step(closure)"
+                "SAM needs two backward passes per step, got one. Call first_step() after the first, or step(closure)"
             )
-        for parameter, before in self._left:
+        for parameter, before in self._original:
             parameter.copy_(before)
-        self._left = None
+        self._original = None
         self.base.step()
-        return told
+        return result
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the wrapped optimizer."""
         return self.base.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the state of the wrapped optimizer."""
+        """Load the state of the wrapped optimizer."""
         self.base.load_state_dict(state_dict)
-        self._share()
+        self._share_groups()
 
 
 @dataclass(frozen=True)
 class SharpnessAware:
-    """Train with :class:`SAM`.
+    """Setting of ``OptimConfig.sam``: train with :class:`SAM`.
 
     Attributes:
-        rho: Length of the way uphill.
+        rho: Size of the perturbation.
     """
 
     rho: float = 0.05
@@ -153,21 +156,22 @@ class SharpnessAware:
     def __post_init__(self) -> None:
         _check_rho(self.rho)
 
-    def ascent(self, loss: LossTerm, class_counts: Sequence[int] | None) -> LossTerm:  # noqa: ARG002
-        """Return the loss whose gradient points uphill."""
+    def ascent_loss(self, loss: LossTerm, class_counts: Sequence[int] | None) -> LossTerm:  # noqa: ARG002
+        """Return the loss whose gradient perturbs the weights."""
         return loss
 
 
 @dataclass(frozen=True)
 class AsymmetricSharpnessAware:
-    """Train with SAM-A: uphill on the class-weighted loss, downhill on the plain one (Shwartz-Ziv et al. 2023).
+    """Setting of ``OptimConfig.sam``: train with SAM-A, for imbalanced classes (Shwartz-Ziv et al. 2023).
 
-    Rare classes have the sharpest minima, and in the plain ascent they hardly count. Weights are those of
-    :func:`~nc_tools.losses.class_balanced_weights`, inverse frequencies by default.
+    The gradient of a class-weighted loss perturbs the weights; the step follows the gradient of the plain loss. Rare
+    classes have the sharpest minima, but hardly count in the perturbation of plain SAM. The class weights are those of
+    :func:`~nc_tools.losses.class_balanced_weights`.
 
     Attributes:
-        rho: Length of the way uphill.
-        beta: From 0, equal weights, to 1, inverse frequencies.
+        rho: Size of the perturbation.
+        beta: From 0 (equal weights) to 1 (inverse class frequencies).
     """
 
     rho: float = 0.05
@@ -176,32 +180,30 @@ class AsymmetricSharpnessAware:
     def __post_init__(self) -> None:
         _check_rho(self.rho)
         if not 0 <= self.beta <= 1:
-            raise ValueError(f"beta must lie in [0, 1], got {self.beta}: 1 is inverse frequencies")
+            raise ValueError(f"beta must be in [0, 1], got {self.beta}. 1 means inverse class frequencies")
 
-    def ascent(self, loss: LossTerm, class_counts: Sequence[int] | None) -> LossTerm:
-        """Return the loss whose gradient points uphill.
+    def ascent_loss(self, loss: LossTerm, class_counts: Sequence[int] | None) -> LossTerm:
+        """Return the loss whose gradient perturbs the weights.
 
         Raises:
             ValueError: If the class counts are not given.
-            TypeError: If the loss has no value per sample.
+            TypeError: If the loss is not a mean of one value per sample.
         """
         if class_counts is None:
-            raise ValueError("SAM-A weighs classes by their counts, and none were given: pass class_counts to fit()")
+            raise ValueError("SAM-A needs class counts, got None. Pass class_counts to fit()")
         return ClassBalancedLoss(class_counts, loss=loss, beta=self.beta)  # type: ignore[arg-type]
 
 
-Sharpness: TypeAlias = SharpnessAware | AsymmetricSharpnessAware
-
-
 @contextmanager
-def frozen_batch_norm(model: nn.Module, loss: nn.Module) -> Iterator[None]:
-    """Make a further pass, forward and backward, that leaves no trace but gradients.
+def frozen_statistics(model: nn.Module, loss: nn.Module) -> Iterator[None]:
+    """Leave normalization statistics and the loss's state unchanged by the passes inside the ``with`` block.
 
-    The running statistics of normalization layers come back afterwards, and a loss's state does not move.
+    The layers normalize as usual; their running statistics are restored at the end of the block. The block must contain
+    the backward pass too. The loss is in eval mode inside.
 
     Example:
         >>> norm = nn.BatchNorm1d(2)
-        >>> with still(norm, nn.Identity()):
+        >>> with frozen_statistics(norm, nn.Identity()):
         ...     _ = norm(torch.randn(8, 2))
         >>> norm.running_mean.tolist(), norm.num_batches_tracked.item()
         ([0.0, 0.0], 0)
@@ -212,13 +214,13 @@ def frozen_batch_norm(model: nn.Module, loss: nn.Module) -> Iterator[None]:
         with frozen_loss_state(loss):
             yield
     finally:
-        # After the backward pass, which checks that what the forward pass has read is unchanged.
+        # Only after the backward pass: autograd checks that tensors of the forward pass have not changed since.
         for buffer, before in statistics:
             buffer.copy_(before)
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of all numbers together, at least float32, where the first tensor is."""
+    """Return the Euclidean norm of all elements together, in at least float32, on the first tensor's device."""
     each = [torch.linalg.vector_norm(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in tensors]
     norm: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(each[0].device) for norm in each]))
     return norm
@@ -226,4 +228,4 @@ def _norm(tensors: Sequence[Tensor]) -> Tensor:
 
 def _check_rho(rho: float) -> None:
     if not (math.isfinite(rho) and rho > 0):
-        raise ValueError(f"rho is how far SAM goes uphill and must be positive and finite, got {rho}: 0.05 is usual")
+        raise ValueError(f"rho, the size of SAM's perturbation, must be positive and finite, got {rho}. 0.05 is usual")

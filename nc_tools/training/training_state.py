@@ -1,4 +1,4 @@
-"""All that a training must remember to go on where it stopped."""
+"""The state of a training: everything that a checkpoint must hold."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.models.classifier import Classifier
-from nc_tools.records import Batch, Outputs
 from nc_tools.training.ema import WeightEMA
 from nc_tools.training.meter import Meter
 
 
 class TrainingState:
-    """Model, loss, optimizer, average, meter, the step reached and the seconds spent.
+    """Model, loss, optimizer, weight average, meter, number of steps done and seconds spent.
 
-    The order of the data and its augmentation need no place here: they are functions of (seed, epoch, step).
+    Data order and augmentation are not part of it: they are functions of (seed, epoch, step).
+
+    Attributes:
+        step: Number of steps done.
+        epochs_done: Number of epochs that were trained and reported.
     """
 
     def __init__(
@@ -42,28 +44,21 @@ class TrainingState:
 
     @property
     def evaluated(self) -> Classifier:
-        """The model to evaluate: the average where one is kept."""
+        """The model to evaluate: the weight average if there is one."""
         return self.model if self.ema is None else self.ema.model
 
     @property
     def seconds(self) -> float:
-        """Seconds of training so far, evaluation left out."""
+        """Seconds of training so far, without evaluation."""
         return self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
     def resume_clock(self) -> None:
-        """Count seconds from now on."""
+        """Start to count seconds."""
         self._since = time.perf_counter()
 
     def pause_clock(self) -> None:
         """Stop counting seconds."""
         self._seconds, self._since = self.seconds, None
-
-    def count(self, terms: Mapping[str, Tensor], outputs: Outputs, batch: Batch) -> None:
-        """Take in a step that was just made."""
-        if self.ema is not None:
-            self.ema.update(self.model, self.step)
-        self.meter.update(self.step, terms, outputs, batch)
-        self.step += 1
 
     def stored(self) -> dict[str, Any]:
         """Return the state as tensors and plain values."""
@@ -81,7 +76,7 @@ class TrainingState:
         }
 
     def restore(self, stored: Mapping[str, Any]) -> None:
-        """Go on from such a state."""
+        """Set the state to what :meth:`stored` returned."""
         self.model.load_state_dict(stored["model"])
         self.loss.load_state_dict(stored["loss"])
         self.optimizer.load_state_dict(stored["optimizer"])

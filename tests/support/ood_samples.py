@@ -1,4 +1,4 @@
-"""A bank of features with an affine head, and samples to score."""
+"""A training set of features with an affine head, and samples to score."""
 
 import torch
 
@@ -10,7 +10,7 @@ def generator(seed=0):
 
 
 def make(n=90, seed=0, classes=CLASSES, width=WIDTH, bias=True, dtype=torch.float64):
-    """Blobs far from the origin with an affine head; class 2 has no sample."""
+    """Return features, logits, labels, weight and bias of clusters far from the origin; class 2 has no sample."""
     g = generator(seed)
     means = 2 * torch.randn(classes, width, generator=generator(99), dtype=dtype) + 3
     labels = torch.randint(classes, (n,), generator=g)
@@ -23,8 +23,10 @@ def make(n=90, seed=0, classes=CLASSES, width=WIDTH, bias=True, dtype=torch.floa
 
 
 def fitted(score, **arguments):
+    """Return the score, fitted on ``make(**arguments)``."""
     return score.fit(*make(**arguments))
 
 
 def queries(dtype=torch.float64, **arguments):
+    """Return features and logits of 30 samples to score."""
     return make(n=30, seed=5, dtype=dtype, **arguments)[:2]

@@ -1,4 +1,4 @@
-"""A classifier of a few weights and a loader of three batches, for tests of the loop."""
+"""A small classifier and loaders of a few batches, for tests of the training loop."""
 
 import torch
 from torch import nn
@@ -34,48 +34,49 @@ def small(head=None, dropout=0.0):
     return Classifier(body, head if head is not None else LinearHead(6, 3))
 
 
-class Reads(TorchDispatchMode):
-    """Count what would make a GPU wait: a tensor turned into a number, or a size that depends on values."""
+class DeviceReads(TorchDispatchMode):
+    """List the operations that would make a GPU wait: those that turn a tensor's values into a number or a size."""
 
     WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal.default", "unique")
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.operations = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if any(name in str(func) for name in self.WAITING):
-            self.seen.append(str(func))
+            self.operations.append(str(func))
         return func(*args, **(kwargs or {}))
 
 
-class Watched(Batches):
-    """Note how many reads there were when each batch is asked for."""
+class ReadsPerBatch(Batches):
+    """Note how many reads there were when each of five batches is taken."""
 
     def __init__(self, reads):
         super().__init__(steps=5)
-        self.reads, self.at = reads, []
+        self.reads, self.counts = reads, []
 
     def epoch(self, epoch, start=0):
         for batch in super().epoch(epoch, start):
-            self.at.append(len(self.reads.seen))
+            self.counts.append(len(self.reads.operations))
             yield batch
 
 
 class StopAt(Batches):
-    """Ask to stop while a given step is made."""
+    """Set a stop signal when a given step, counted over all epochs, begins."""
 
     def __init__(self, stop, at):
         super().__init__()
-        self.stop, self.at, self.made = stop, at, 0
+        self.stop, self.at, self.steps_made = stop, at, 0
 
     def epoch(self, epoch, start=0):
         for step, batch in enumerate(super().epoch(epoch, start), start=start):
             if epoch * len(self) + step == self.at:
                 self.stop.requested = True
-            self.made += 1
+            self.steps_made += 1
             yield batch
 
 
-def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+def same_state(module, other):
+    pairs = zip(module.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)

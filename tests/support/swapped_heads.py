@@ -40,7 +40,7 @@ def labels(n: int = N) -> Tensor:
 def wanted(cls: type[Head], seed: int = 0) -> Spec[Head]:
     """Return the head with all that a run knows beside the sizes and the generator, which swapping fills in."""
     facts: dict[str, Any] = {"class_counts": (40, 20, 10, 5, 2), "num_samples": 77, "frame_seed": seed}
-    return Spec(cls, {name: value for name, value in facts.items() if Spec(cls).takes(name)})
+    return Spec(cls, {name: value for name, value in facts.items() if Spec(cls).leaves_open(name)})
 
 
 def backbone(seed: int = 0) -> ConvNet:

@@ -1,4 +1,4 @@
-"""Vector and Dirichlet scaling: more parameters than a temperature, fitted on a hold-out, for class-wise errors."""
+"""Vector and Dirichlet scaling: more parameters than a temperature, for calibration errors that differ by class."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from nc_tools.metrics.checks import checked_scores
 
-MAX_ITERATIONS = 500
+_MAX_ITERATIONS = 500
 
 
 @dataclass(frozen=True)
 class AffineScaling:
-    """Calibrated logits: log_softmax(z) @ weight.T + bias.
+    """A fitted scaling; calling it on logits z returns log_softmax(z) @ weight.T + bias.
 
     Attributes:
         weight: (K, K), float64; diagonal for vector scaling.
@@ -27,7 +27,7 @@ class AffineScaling:
     bias: Tensor
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Return calibrated logits (N, K), float64; their largest entry may be another than before.
+        """Return calibrated logits (N, K), float64; the predicted class may change.
 
         Raises:
             ValueError: If the logits have another number of classes.
@@ -39,19 +39,19 @@ class AffineScaling:
 
 
 def fit_vector_scaling(logits: Tensor, labels: Tensor, strength: float = 1e-2) -> AffineScaling:
-    """Fit one factor and one shift a class on a hold-out: z'_k = a_k log p_k + b_k.
+    """Fit one factor and one shift per class on a hold-out set: z'_k = a_k log p_k + b_k.
 
-    For errors that differ between classes, as after training on a long tail. Unlike a temperature it can change which
-    class is largest. Minimizes NLL + strength [mean_k (a_k - 1)^2 + mean_k b_k^2] by L-BFGS in float64: without the
-    pull towards no change, a class that the hold-out lacks would be ruled out for ever.
+    Use it for calibration errors that differ between classes, as after training on a long tail. Unlike a temperature it
+    can change the predicted class. Minimizes NLL + strength [mean_k (a_k - 1)^2 + mean_k b_k^2] by L-BFGS in float64.
+    Without the penalty, a class without samples in the hold-out set would get probability 0.
 
-    Source: Guo, Pleiss, Sun and Weinberger (2017), section 4.2, on log-probabilities instead of logits (so that a
-    common shift of a sample's logits, which means nothing, changes nothing), and with the penalty.
+    Source: Guo, Pleiss, Sun and Weinberger (2017), section 4.2. Here it acts on log-probabilities instead of logits,
+    so that a common shift of a sample's logits changes nothing, and has the penalty.
 
     Args:
-        logits: (N, K) of a hold-out, N >= 1.
+        logits: (N, K) of the hold-out set, N >= 1.
         labels: (N,).
-        strength: Of the penalty, above 0.
+        strength: Strength of the penalty, positive.
 
     Raises:
         TypeError: If the logits are not floating-point or the labels not integers.
@@ -79,19 +79,19 @@ def fit_vector_scaling(logits: Tensor, labels: Tensor, strength: float = 1e-2) -
 
 
 def fit_dirichlet_scaling(logits: Tensor, labels: Tensor, strength: float = 1e-2) -> AffineScaling:
-    """Fit a whole linear map of the log-probabilities on a hold-out: z' = W log p + b.
+    """Fit a full linear map of the log-probabilities on a hold-out set: z' = W log p + b.
 
-    The most general of the three (K^2 + K parameters), and the one to expect overfitting from: give it a hold-out of
+    The most general of the three scalings (K^2 + K parameters) and the most likely to overfit: use a hold-out set of
     many times K samples. Minimizes NLL + strength [mean over i != j of W_ij^2 + mean_k b_k^2] (off-diagonal and
     intercept regularization, ODIR) by L-BFGS in float64.
 
-    Source: Kull et al. (2019), "Beyond temperature scaling", section 4; one strength for both parts instead of two, and
-    the diagonal is pulled to 1 with it, so that classes that the hold-out lacks stay as they were.
+    Source: Kull et al. (2019), "Beyond temperature scaling", section 4. Here one strength serves both parts, and the
+    penalty also pulls the diagonal to 1, so that classes without samples in the hold-out set do not change.
 
     Args:
-        logits: (N, K) of a hold-out, N >= 1.
+        logits: (N, K) of the hold-out set, N >= 1.
         labels: (N,).
-        strength: Of the penalty, above 0.
+        strength: Strength of the penalty, positive.
 
     Raises:
         TypeError: If the logits are not floating-point or the labels not integers.
@@ -105,38 +105,40 @@ def fit_dirichlet_scaling(logits: Tensor, labels: Tensor, strength: float = 1e-2
     log_p, target = _prepared(logits, labels, strength)
     classes = log_p.shape[1]
     identity = torch.eye(classes, dtype=torch.float64, device=log_p.device)
-    apart = classes * (classes - 1) or 1
+    off_diagonal = classes * (classes - 1) or 1
 
     def objective(x: Tensor) -> Tensor:
         w, b = x[: classes**2].view(classes, classes), x[classes**2 :]
         change = (w - identity).square()
-        off, on = (change.sum() - change.diagonal().sum()) / apart, change.diagonal().mean()
+        off, on = (change.sum() - change.diagonal().sum()) / off_diagonal, change.diagonal().mean()
         penalty = off + on + b.square().mean()
         return torch.nn.functional.cross_entropy(log_p @ w.T + b, target) + strength * penalty
 
-    found = _minimized(objective, torch.cat([identity.flatten(), torch.zeros_like(identity[0])]))
-    return AffineScaling(found[: classes**2].view(classes, classes), found[classes**2 :])
+    solution = _minimized(objective, torch.cat([identity.flatten(), torch.zeros_like(identity[0])]))
+    return AffineScaling(solution[: classes**2].view(classes, classes), solution[classes**2 :])
 
 
 def _prepared(logits: Tensor, labels: Tensor, strength: float) -> tuple[Tensor, Tensor]:
     if not strength > 0:
-        raise ValueError(f"strength must be positive, or classes that the hold-out lacks are ruled out, got {strength}")
+        raise ValueError(
+            f"strength must be positive, got {strength}: else classes missing from the hold-out set get probability 0"
+        )
     scores, target = checked_scores(logits, labels)
     return scores.double().log_softmax(dim=1), target
 
 
 def _minimized(objective: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-    """Minimize a smooth convex function; scipy's L-BFGS has a line search that does not give up early."""
-    from scipy.optimize import minimize  # late: a third of a second that other measures need not pay
+    """Minimize a smooth convex function by scipy's L-BFGS, whose line search does not stop early."""
+    from scipy.optimize import minimize  # here, because the import takes a third of a second
 
-    def value_and_slope(x: Any) -> tuple[float, Any]:
+    def value_and_gradient(x: Any) -> tuple[float, Any]:
         at = torch.from_numpy(x).to(start.device).requires_grad_()
         with torch.enable_grad():
             value = objective(at)
-            (slope,) = torch.autograd.grad(value, at)
-        return value.item(), slope.cpu().numpy()
+            (gradient,) = torch.autograd.grad(value, at)
+        return value.item(), gradient.cpu().numpy()
 
-    options: Any = {"maxiter": MAX_ITERATIONS, "ftol": 1e-12, "gtol": 1e-8}
+    options: Any = {"maxiter": _MAX_ITERATIONS, "ftol": 1e-12, "gtol": 1e-8}
     origin: Any = start.cpu().numpy()
-    done = minimize(value_and_slope, origin, jac=True, method="L-BFGS-B", options=options)
-    return torch.from_numpy(done.x).to(start.device)
+    result = minimize(value_and_gradient, origin, jac=True, method="L-BFGS-B", options=options)
+    return torch.from_numpy(result.x).to(start.device)

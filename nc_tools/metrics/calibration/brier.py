@@ -1,4 +1,4 @@
-"""The Brier score taken apart: miscalibration, sharpness, and what the classes themselves leave unknown."""
+"""The decomposition of the Brier score into reliability, resolution and uncertainty."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ def brier_decomposition(logits: Tensor, labels: Tensor, num_bins: int = 15) -> d
 
         reliability  sum_k sum_b (n_bk / N) (p_bk - f_bk)^2       miscalibration, 0 is best
         resolution   sum_k sum_b (n_bk / N) (f_bk - f_k)^2 - within-bin terms, higher is better
-        uncertainty  sum_k f_k (1 - f_k)                          of the labels alone
+        uncertainty  sum_k f_k (1 - f_k)                          depends on the labels alone
 
-    p_bk is the mean probability of class k in bin b, f_bk how often k was right there, f_k overall. The within-bin
-    terms (variance of the probabilities, less twice their covariance with the labels) make the sum exact for
-    probabilities that differ within a bin.
+    p_bk is the mean probability of class k in bin b, f_bk the frequency of class k in that bin, f_k its frequency in
+    all samples. The within-bin terms (variance of the probabilities, minus twice their covariance with the labels) make
+    the sum exact for probabilities that differ within a bin.
 
     Source: Murphy (1973); Stephenson, Coelho and Jolliffe (2008), equation 5, for the within-bin terms.
 
     Args:
         logits: (N, K), N >= 1.
         labels: (N,).
-        num_bins: Bins of equal width of each class's probability.
+        num_bins: Number of bins of equal width for each class's probability.
 
     Returns:
         "brier", "reliability", "resolution", "uncertainty".
@@ -49,13 +49,13 @@ def brier_decomposition(logits: Tensor, labels: Tensor, num_bins: int = 15) -> d
         torch.zeros(classes * num_bins, 3, dtype=p.dtype, device=p.device).index_add_(0, cell, columns).T
     )
     mean_p, mean_f = mean_p / size.clamp(min=1), mean_f / size.clamp(min=1)
-    base = truth.mean(0)
-    of_class = base.repeat_interleave(num_bins)
-    inside = ((p.flatten() - mean_p[cell]).square() - 2 * (p.flatten() - mean_p[cell]) * (truth.flatten())).sum()
+    frequency = truth.mean(0)
+    class_frequency = frequency.repeat_interleave(num_bins)
+    within_bins = ((p.flatten() - mean_p[cell]).square() - 2 * (p.flatten() - mean_p[cell]) * (truth.flatten())).sum()
     parts = {
         "brier": (p - truth).square().sum() / count,
         "reliability": (size * (mean_p - mean_f).square()).sum() / count,
-        "resolution": ((size * (mean_f - of_class).square()).sum() - inside) / count,
-        "uncertainty": (base * (1 - base)).sum(),
+        "resolution": ((size * (mean_f - class_frequency).square()).sum() - within_bins) / count,
+        "uncertainty": (frequency * (1 - frequency)).sum(),
     }
     return dict(zip(parts, torch.stack(list(parts.values())).tolist(), strict=True))

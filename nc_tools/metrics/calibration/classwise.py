@@ -1,4 +1,4 @@
-"""Calibration of every class's probability, and of the predicted class's, beside the top label's confidence."""
+"""Calibration errors by class: of every class's probability, and of the confidence given the predicted class."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from nc_tools.metrics.checks import checked_bins, checked_scores
 def classwise_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 15) -> float:
     """Return the classwise ECE: the mean over classes of sum_b (n_bk / N) |frequency_bk - probability_bk|.
 
-    Each class's probability is binned by itself, in B bins of equal width, over *all* samples, and compared with how
-    often that class was right. It sees what the top label hides: a tail class that is always given too little.
-    Small by construction for many classes, since most probabilities are near 0: compare only at equal N and K.
+    The probability of each class over *all* samples is binned in B bins of equal width and compared with the frequency
+    of that class. This shows errors that the top label hides, such as a tail class whose probability is always too
+    low. It is small by construction for many classes, since most probabilities are near 0: compare only at equal N and
+    K.
 
     Source: Kull et al. (2019), "Beyond temperature scaling", section 2 (static calibration error of Nixon et al. 2019).
 
     Args:
         logits: (N, K), N >= 1.
         labels: (N,).
-        num_bins: B.
+        num_bins: B, the number of bins.
 
     Returns:
         A number in [0, 1].
@@ -44,18 +45,18 @@ def classwise_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 
 
 
 def top_label_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 15) -> float:
-    """Return the top-label ECE in the strict sense: confidence compared with accuracy *given the predicted class*.
+    """Return the strict top-label ECE, which compares confidence with accuracy *given the predicted class*.
 
-    sum_{k, b} (n_kb / N) |accuracy_kb - confidence_kb| over samples predicted as k with confidence in bin b. The usual
-    ECE lets overconfidence in one class cancel underconfidence in another; this one does not, and is never smaller.
-    Biased upwards more than the ECE, since its cells hold fewer samples.
+    sum_{k, b} (n_kb / N) |accuracy_kb - confidence_kb| over the samples predicted as k with confidence in bin b. In the
+    usual ECE, overconfidence in one class can cancel underconfidence in another; here it cannot, so the value is never
+    smaller. It is biased upwards more than the ECE, since its cells hold fewer samples.
 
     Source: Gupta and Ramdas (2022), "Top-label calibration and multiclass-to-binary reductions", definition 1.
 
     Args:
         logits: (N, K), N >= 1.
         labels: (N,).
-        num_bins: B.
+        num_bins: B, the number of bins.
 
     Returns:
         A number in [0, 1].

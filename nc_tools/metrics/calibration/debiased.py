@@ -1,4 +1,4 @@
-"""A calibration error without the upward bias of binned ones, and how sure one can be of it."""
+"""A calibration error without the upward bias of binned errors, with a confidence interval."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ class DebiasedError:
 def debiased_calibration_error(
     logits: Tensor, labels: Tensor, num_bins: int = 15, *, resamples: int = 1000, seed: int = 0
 ) -> DebiasedError:
-    """Return the top-label l2 calibration error without the bias that chance adds to every bin, with an interval.
+    """Return the debiased top-label l2 calibration error, with a 95 % interval.
 
-    sum_b (n_b / N) [(accuracy_b - confidence_b)^2 - s_b^2 / (n_b - 1)], its root where it is positive. Each bin's
-    squared gap is in expectation larger than the true one by the variance of its mean, which is taken off: a perfectly
-    calibrated model gets 0 on average, where the ECE grows as sqrt(bins / N). Bins hold equally many samples.
+    The root of sum_b (n_b / N) [(accuracy_b - confidence_b)^2 - s_b^2 / (n_b - 1)] where that is positive, else 0. The
+    squared gap of a bin is, in expectation, larger than the true one by the variance of its mean. Subtracting that
+    variance gives a perfectly calibrated model 0 on average, while the ECE grows as sqrt(bins / N). Bins hold equally
+    many samples.
 
-    The interval is the basic bootstrap's at 95 %, on the squared scale and cut at 0, with bins kept: resampled values,
-    debiased by the same rule, scatter around the *biased* value of the sample as ours does around the truth. It tells
-    the sampling of the test set only, not that of training: the spread over seeds comes on top.
+    The interval is that of the basic bootstrap, on the squared scale and cut at 0, with the bins fixed: resampled
+    values, debiased by the same rule, vary about the *biased* value of the sample as the debiased value does about the
+    truth. It covers the sampling of the test set only, not the variation between trainings (repeat with seeds).
 
     Source: Kumar, Liang and Ma (2019), "Verified uncertainty calibration", equation 7, where s_b^2 is accuracy (1 -
     accuracy): the variance of labels at a fixed confidence. Here it is the variance of label minus confidence, since
@@ -47,7 +48,7 @@ def debiased_calibration_error(
         labels: (N,).
         num_bins: B; at most N / 2 are used, so that every bin has a variance.
         resamples: Bootstrap samples.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Raises:
         TypeError: If the logits are not floating-point or the labels not integers.
@@ -67,36 +68,38 @@ def debiased_calibration_error(
     order = confidence.argsort(stable=True)
     gap = ((guess == target).double() - confidence)[order].cpu()
     index = torch.arange(len(gap)) * bins // len(gap)
-    everyone = torch.ones(1, len(gap), dtype=torch.float64)
-    found = _debiased(everyone, gap, index, bins)[0]
-    biased = (everyone * gap) @ nn.functional.one_hot(index, bins).double()
-    center = (biased.square() / torch.bincount(index)).sum() / len(gap)
+    once = torch.ones(1, len(gap), dtype=torch.float64)
+    squared = _debiased(once, gap, index, bins)[0]
+    biased = (once * gap) @ nn.functional.one_hot(index, bins).double()
+    plug_in = (biased.square() / torch.bincount(index)).sum() / len(gap)
     generator = torch.Generator().manual_seed(seed)
     chunks = [_debiased(w, gap, index, bins) for w in _weights(len(gap), resamples, generator)]
     low, high = torch.cat(chunks).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
-    ends = torch.stack([found, found + center - high, found + center - low]).clamp(min=0).sqrt().tolist()
+    ends = torch.stack([squared, squared + plug_in - high, squared + plug_in - low]).clamp(min=0).sqrt().tolist()
     return DebiasedError(*ends)
 
 
 def _weights(count: int, resamples: int, generator: torch.Generator) -> list[Tensor]:
-    """How often each sample is drawn (resamples, N), in pieces of bounded size."""
+    """Return how often each resample draws each sample (resamples, N), in pieces of bounded size."""
     step = max(1, 4_000_000 // count)
     pieces = []
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
-        drawn = torch.randint(count, (rows, count), generator=generator)
+        indices = torch.randint(count, (rows, count), generator=generator)
         pieces.append(
-            torch.zeros(rows, count, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+            torch.zeros(rows, count, dtype=torch.float64).scatter_add_(1, indices, torch.ones_like(indices).double())
         )
     return pieces
 
 
 def _debiased(weights: Tensor, gap: Tensor, index: Tensor, bins: int) -> Tensor:
-    """Debiased mean squared gap for each row of weights (R, N): (R,)."""
+    """Return the debiased mean squared gap for each row of weights (R, N): (R,)."""
     of_bin = nn.functional.one_hot(index, bins).double()
     size, total, square = weights @ of_bin, (weights * gap) @ of_bin, (weights * gap.square()) @ of_bin
     mean = total / size.clamp(min=1)
-    variance = (square / size.clamp(min=1) - mean.square()).clamp(min=0)  # over n; over n - 1 it is that of the mean
-    # A bin of one draw shows no variance: its square is left out, the least that can be said.
+    variance = (square / size.clamp(min=1) - mean.square()).clamp(
+        min=0
+    )  # divided by n; divided by n - 1 below, it is the variance of the mean
+    # The variance of a bin of one sample is unknown: its square is left out.
     squared = torch.where(size > 1, mean.square() - variance / (size - 1).clamp(min=1), torch.zeros_like(mean))
     return (size * squared).sum(1) / weights.sum(1)

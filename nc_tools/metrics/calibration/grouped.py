@@ -1,4 +1,4 @@
-"""Calibration of head and tail apart: one number over all classes is mostly about the frequent ones."""
+"""Calibration of groups of classes by training frequency: over all classes, frequent ones decide the value."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from nc_tools.metrics.checks import checked_scores
 def grouped_calibration(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequence[int]) -> dict[str, float]:
     """Return ``calibration`` of the test samples of each group of classes, by training frequency.
 
-    A long-tailed model is usually too sure on the tail and not sure enough on the head, and the two cancel in a pooled
-    ECE. Groups are those of ``classification``: many, medium, few, and head, middle, tail. A group is taken by the
-    *true* class, as its accuracy is: within one, a calibrated model need not have ECE 0 (its samples were chosen by the
-    label), so compare groups between models, not with zero. A group without a sample has no key.
+    A long-tailed model is usually overconfident on the tail and underconfident on the head, and the two cancel in the
+    ECE over all samples. Groups are those of ``classification``: many, medium, few, and head, middle, tail. A sample's
+    group is that of its *true* class, as for accuracy. Within a group a calibrated model need not have ECE 0, since the
+    samples were selected by the label: compare a group between models, not with zero. A group without a sample has no
+    key.
 
     Args:
         logits: (N, K), N >= 1.
@@ -33,14 +34,14 @@ def grouped_calibration(logits: Tensor, labels: Tensor, train_counts: Tensor | S
 
     Example:
         >>> import torch
-        >>> found = grouped_calibration(torch.zeros(2, 2), torch.tensor([0, 1]), [500, 5])
-        >>> sorted(key for key in found if key.endswith("ece"))
+        >>> values = grouped_calibration(torch.zeros(2, 2), torch.tensor([0, 1]), [500, 5])
+        >>> sorted(key for key in values if key.endswith("ece"))
         ['few/ece', 'head/ece', 'many/ece', 'middle/ece']
     """
     scores, target = checked_scores(logits, labels)
-    found: dict[str, float] = {}
+    result: dict[str, float] = {}
     for name, members in class_groups(train_counts, scores).items():
-        chosen = members[target]
-        if bool(chosen.any()):
-            found |= {f"{name}/{key}": value for key, value in calibration(scores[chosen], target[chosen]).items()}
-    return found
+        selected = members[target]
+        if bool(selected.any()):
+            result |= {f"{name}/{key}": value for key, value in calibration(scores[selected], target[selected]).items()}
+    return result

@@ -1,4 +1,4 @@
-"""Full calibration: whether the whole vector of probabilities means what it says, by a kernel and without bins."""
+"""The kernel calibration error: calibration of the whole probability vector, without bins."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from nc_tools.metrics.checks import checked_scores
 
-ROWS = 1024
-MEDIAN_SAMPLES = 1000
+_ROWS = 1024
+_MEDIAN_SAMPLES = 1000
 
 
 def kernel_calibration_error(logits: Tensor, labels: Tensor, bandwidth: float | None = None) -> float:
     """Return the unbiased squared kernel calibration error (SKCE) of the whole probability vector.
 
     SKCE = mean over i != j of (e_i . e_j) exp(-||p_i - p_j||_1 / (2 nu)), with e_i = onehot(y_i) - p_i: zero in
-    expectation exactly where P(y | p) = p for all p (full or "strong" calibration), which no binned error tells. It is
-    unbiased, so it can come out negative; read it beside zero, never alone, and compare only at equal bandwidth.
+    expectation exactly if P(y | p) = p for all p (full or "strong" calibration), which no binned error measures. It is
+    unbiased, so it can be negative. Compare it with zero and between models, only at equal bandwidth.
 
-    O(N^2 K) time, O(N) memory: some seconds at N = 10,000, K = 100 on two cores.
+    O(N^2 K) time, O(N) memory: a few seconds at N = 10,000, K = 100 on two cores.
 
     Source: Widmann, Lindsten and Zachariah (2019), "Calibration tests in multi-class classification", lemma 2, with the
     exponential kernel on the total variation distance times the identity.
@@ -26,7 +26,7 @@ def kernel_calibration_error(logits: Tensor, labels: Tensor, bandwidth: float | 
     Args:
         logits: (N, K), N >= 2.
         labels: (N,).
-        bandwidth: nu; None takes the median total variation distance of (at most 1000 of) the samples.
+        bandwidth: nu; None for the median total variation distance between samples (at most 1000 of them).
 
     Returns:
         A number in [-1, 2].
@@ -50,15 +50,15 @@ def kernel_calibration_error(logits: Tensor, labels: Tensor, bandwidth: float | 
         raise ValueError(f"bandwidth must be positive, got {bandwidth}: leave it out for the median distance")
     error = -p.scatter_add(1, target[:, None], torch.full_like(p[:, :1], -1.0))
     total = torch.zeros((), dtype=torch.float64, device=p.device)
-    for rows, left in zip(torch.split(p, ROWS), torch.split(error, ROWS), strict=True):
-        total += ((left @ error.T) * torch.exp(-torch.cdist(rows, p, p=1) / (2 * bandwidth))).sum()
-    total -= error.square().sum()  # the pairs of a sample with itself
+    for rows, row_errors in zip(torch.split(p, _ROWS), torch.split(error, _ROWS), strict=True):
+        total += ((row_errors @ error.T) * torch.exp(-torch.cdist(rows, p, p=1) / (2 * bandwidth))).sum()
+    total -= error.square().sum()  # pairs of a sample with itself
     return float(total / (count * (count - 1)))
 
 
 def _median_distance(p: Tensor) -> float:
-    """Median total variation distance, and 1 where all probabilities are the same."""
-    some = p[:: -(-len(p) // MEDIAN_SAMPLES)]
-    place = torch.triu_indices(len(some), len(some), offset=1, device=p.device)
-    found = float((torch.cdist(some, some, p=1)[place[0], place[1]] / 2).median()) if len(some) > 1 else 0.0
-    return found if found > 0 else 1.0
+    """Return the median total variation distance, or 1 if it is zero."""
+    subset = p[:: -(-len(p) // _MEDIAN_SAMPLES)]
+    place = torch.triu_indices(len(subset), len(subset), offset=1, device=p.device)
+    median = float((torch.cdist(subset, subset, p=1)[place[0], place[1]] / 2).median()) if len(subset) > 1 else 0.0
+    return median if median > 0 else 1.0

@@ -1,7 +1,7 @@
-"""Whether probabilities mean what they say: NLL, Brier score, expected calibration error, reliability bins.
+"""NLL, Brier score, expected calibration error and the bins of reliability diagrams.
 
-All take logits and apply the softmax themselves. A measure that guesses from the value range whether it was
-given logits or probabilities is wrong on cosine heads, whose logits can all lie between 0 and 1.
+All functions take logits and apply the softmax themselves. A function that guesses from the value range whether its
+input is logits or probabilities is wrong for cosine heads, whose logits can all lie between 0 and 1.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from nc_tools.metrics.checks import checked_bins, checked_scores
 
 @dataclass(frozen=True)
 class ReliabilityBins:
-    """The numbers behind a reliability diagram; an empty bin has count 0 and None elsewhere.
+    """The bins of a reliability diagram; an empty bin has count 0 and no confidence and accuracy (None).
 
     Attributes:
-        edges: The num_bins + 1 borders of confidence; a bin holds its upper border.
+        edges: The num_bins + 1 edges of the bins; a bin includes its upper edge.
         count: Samples of each bin.
         confidence: Their mean top-label probability.
-        accuracy: Share of them that were right.
+        accuracy: Share of them that were classified correctly.
     """
 
     edges: list[float]
@@ -32,7 +32,7 @@ class ReliabilityBins:
 
 
 def calibration(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return the usual measures of how well softmax(logits) predicts the labels as probabilities.
+    """Return NLL, Brier score and two calibration errors of softmax(logits).
 
         nll       -mean_i log p_i,y                     (nats; proper, unbounded)
         brier     mean_i sum_k (p_ik - [k = y_i])^2     (sum over classes, so 0 to 2; proper)
@@ -74,13 +74,13 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 1
     """Return the top-label ECE over bins of equal width: sum_b (n_b / N) |accuracy_b - confidence_b|.
 
     Bin b holds confidences in ((b - 1)/B, b/B] (Guo, Pleiss, Sun and Weinberger, 2017). Biased upwards on
-    small sets: compare only at equal N. For sure predictors nearly all samples share the last bin; the
-    equal-mass form splits them.
+    small sets: compare only at equal N. For confident models nearly all samples share the last bin; the equal-mass
+    form splits them.
 
     Args:
         logits: (N, K), N >= 1.
         labels: (N,).
-        num_bins: B.
+        num_bins: B, the number of bins.
 
     Returns:
         A number in [0, 1].
@@ -101,13 +101,13 @@ def equal_mass_calibration_error(logits: Tensor, labels: Tensor, num_bins: int =
     """Return the top-label ECE over bins that hold equally many samples, by rank of confidence.
 
     The r-th of N samples (from 0) goes to bin floor(r B / N) (Nguyen and O'Connor, 2015). Samples of equal
-    confidence share their mean accuracy, so that the value does not depend on the order of the samples:
-    thousands of saturated predictions at exactly 1 are otherwise cut into bins at random.
+    confidence share their mean accuracy, so the value does not depend on the order of the samples. Without that,
+    thousands of saturated predictions at exactly 1 would be split into bins arbitrarily.
 
     Args:
         logits: (N, K), N >= 1.
         labels: (N,).
-        num_bins: B.
+        num_bins: B, the number of bins.
 
     Returns:
         A number in [0, 1].
@@ -124,12 +124,12 @@ def equal_mass_calibration_error(logits: Tensor, labels: Tensor, num_bins: int =
 
 
 def reliability_bins(logits: Tensor, labels: Tensor, num_bins: int = 15) -> ReliabilityBins:
-    """Return the equal-width bins of a reliability diagram: those of ``expected_calibration_error``.
+    """Return the equal-width bins of a reliability diagram, those of ``expected_calibration_error``.
 
     Args:
         logits: (N, K), N >= 1.
         labels: (N,).
-        num_bins: B.
+        num_bins: B, the number of bins.
 
     Returns:
         Lists of B entries (and B + 1 edges).
@@ -159,7 +159,7 @@ def _checked_top(logits: Tensor, labels: Tensor, num_bins: int) -> tuple[Tensor,
 
 
 def _top(p: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Top-label probability, at most 1, and whether that label is right; both (N,), float64."""
+    """Return the top-label probability, at most 1, and whether that label is correct; both (N,), float64."""
     top, guess = p.max(dim=1)
     return top.double().clamp(max=1), (guess == target).double()
 
@@ -170,7 +170,7 @@ def _equal_width(confidence: Tensor, num_bins: int) -> Tensor:
 
 
 def _bin_sums(confidence: Tensor, right: Tensor, index: Tensor, num_bins: int) -> Tensor:
-    """Count, summed confidence and summed accuracy of each bin: (3, B)."""
+    """Return count, summed confidence and summed accuracy of each bin: (3, B)."""
     sums = torch.zeros(num_bins, 3, dtype=torch.float64, device=confidence.device)
     return sums.index_add_(0, index, torch.stack([torch.ones_like(right), confidence, right], dim=1)).T
 

@@ -1,4 +1,4 @@
-"""Temperature scaling: the one number that makes a trained classifier's confidence fit a hold-out."""
+"""Temperature scaling: one number, fitted on a hold-out set, that calibrates a classifier."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 from nc_tools.metrics.checks import checked_scores
 
-# A temperature this many times the widest gap between two logits leaves nothing but the uniform distribution.
-_WIDEST = 1e3
-# And one this small a part of it leaves nothing but the largest logit.
-_NARROWEST = 1e-6
+# At this many times the largest gap between two logits, the distribution is uniform.
+_LARGEST = 1e3
+# At this fraction of the gap, all probability is on the largest logit.
+_SMALLEST = 1e-6
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return the T > 0 that minimizes the NLL of softmax(logits / T) on a hold-out, by a bracketed root.
+    """Return the temperature T > 0 that minimizes the NLL of softmax(logits / T) on a hold-out set.
 
-    One parameter, accuracy unchanged, and most of the miscalibration gone; fit it on images that neither
-    trained nor test the model. The NLL is convex in 1/T, so the root of
+    It has one parameter, does not change the accuracy, and removes most of the miscalibration. Fit it on images that
+    are neither trained nor tested on. The NLL is convex in 1/T, so the root of
 
         d NLL / d(1/T) = mean_i [sum_k p_ik z_ik - z_iy]
 
@@ -27,17 +27,17 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     scales T.
 
     Source: Guo, Pleiss, Sun and Weinberger (2017), section 4.2, where a few gradient steps on T stop near the
-    minimum. It differs in what happens when there is none. If every hold-out sample is classified rightly the NLL
-    falls for ever as T falls to 0, and the first test error would then cost an unbounded loss. N right answers of
-    N support a probability of (N + 1)/(N + 2) and no more (Laplace's rule of succession), so
+    minimum. This function differs if there is no minimum. If every hold-out sample is classified correctly, the NLL
+    falls without limit as T falls to 0, and the first test error would then cost an unbounded loss. N correct
+    predictions of N support a probability of at most (N + 1)/(N + 2) (Laplace's rule of succession), so
 
         T is the minimizer among temperatures at which the mean confidence is at most (N + 1)/(N + 2),
 
-    and further stays within 1e-6 and 1e3 times the widest gap of a sample's logits (the upper end is reached
-    when the scores are no better than chance). If no sample prefers any class T is 1.
+    and T stays within 1e-6 and 1e3 times the largest gap between a sample's logits (the upper end is reached if the
+    scores are not better than chance). If all logits of every sample are equal, T is 1.
 
     Args:
-        logits: (N, K) of a hold-out, N >= 1.
+        logits: (N, K) of the hold-out set, N >= 1.
         labels: (N,).
 
     Returns:
@@ -53,7 +53,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         >>> round(fit_temperature(logits, torch.tensor([0, 0, 0, 1])), 4)  # softmax gives 3/4
         3.641
     """
-    from scipy.optimize import brentq  # late: a third of a second that other measures need not pay
+    from scipy.optimize import brentq  # here, because the import takes a third of a second
 
     scores, target = checked_scores(logits, labels)
     z = scores.double()
@@ -73,7 +73,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     def excess(log_t: float) -> float:
         return float(torch.softmax(z * math.exp(-log_t), dim=1).amax(dim=1).mean()) - limit
 
-    low, high = math.log(_NARROWEST), math.log(_WIDEST)
+    low, high = math.log(_SMALLEST), math.log(_LARGEST)
     if slope(high) >= 0:
         best = high
     elif slope(low) <= 0:

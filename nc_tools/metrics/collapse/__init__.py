@@ -1,1 +1,1 @@
-"""Measures of neural collapse, as pure functions of features, labels and head weights."""
+"""Measures of neural collapse: pure functions of features, labels and the weight of the head."""

@@ -1,4 +1,4 @@
-"""Geometric complexity: how much a network's output moves with its input."""
+"""Geometric complexity: how much the output of a network changes with its input."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class GeometricComplexity:
-    """A mean over samples with its error.
+    """The geometric complexity of a network, a mean over samples, with its standard error.
 
     Attributes:
         value: mean_i ||df(x_i)/dx||_F^2.
-        standard_error: Of that mean, over samples (and probes, where it is an estimate); None for one sample.
-        exact: Whether every output was differentiated, or random combinations of them.
+        standard_error: Of that mean, over samples (and probes, if it is an estimate); None for one sample.
+        exact: True if every output was differentiated, False if random combinations of them were.
     """
 
     value: float
@@ -31,22 +31,22 @@ def geometric_complexity(
     probes: int | None = None,
     generator: torch.Generator | None = None,
 ) -> GeometricComplexity:
-    """Measure the squared sensitivity of logits, or of features, to the input.
+    """Measure the mean squared norm of the Jacobian of logits, or of features, with respect to the input.
 
-    Simple functions move little between data; lower complexity of the features goes with stronger collapse and better
-    transfer. With J the Jacobian of ``function`` at a sample,
+    Simple functions change little between samples; lower complexity of the features goes with stronger collapse and
+    better transfer. With J the Jacobian of ``function`` at a sample,
 
         exact (``probes=None``)   ||J||_F^2, one backward pass for each of the K outputs: for small K
         Hutchinson (``probes=m``)  mean over m random v in {-1, 1}^K of ||J^T v||^2, unbiased; m backward passes
 
     Sources: Dherin et al. (2022) and Munn et al. (2024); the estimator of Hutchinson (1990). The value depends on the
-    scale of inputs and outputs: compare networks on the same normalized images, logits after the same scaling.
+    scale of inputs and outputs: compare networks on the same normalized images, and logits of the same scale.
 
     Args:
-        function: Inputs to outputs (N, K), sample by sample: a module is put into eval mode meanwhile.
+        function: Maps inputs to outputs (N, K), each sample by itself. A module is in eval mode during the call.
         inputs: (N, ...), floating-point.
-        probes: Number of random combinations, or None for all outputs one by one.
-        generator: Draws the combinations, on its own device.
+        probes: Number of random combinations m, or None for all outputs one by one.
+        generator: Draws the random signs, on its own device.
 
     Raises:
         TypeError: If the inputs are not floating-point.
@@ -61,18 +61,18 @@ def geometric_complexity(
     if not inputs.is_floating_point():
         raise TypeError(f"inputs must be floating-point to be differentiated, got {inputs.dtype}")
     if len(inputs) == 0:
-        raise ValueError("a measure needs at least one sample, got none")
+        raise ValueError("geometric complexity needs at least one sample, got none")
     if probes is not None and probes < 1:
         raise ValueError(f"probes must be at least 1, got {probes}: leave it out for the exact value")
     modules = list(function.modules()) if isinstance(function, nn.Module) else []
-    before = [(module, module.training) for module in modules]
+    modes = [(module, module.training) for module in modules]
     for module in modules:
         module.training = False
     try:
         with torch.enable_grad():
             squares = _squares(function, inputs.detach().clone().requires_grad_(), probes, generator)
     finally:
-        for module, training in before:
+        for module, training in modes:
             module.training = training
     if not bool(squares.isfinite().all()):
         bad = int((~squares.isfinite()).sum())
@@ -86,7 +86,7 @@ def _squares(
 ) -> Tensor:
     outputs = function(x)
     if outputs.ndim != 2 or len(outputs) != len(x):
-        raise ValueError(f"the function must give outputs ({len(x)}, K), got {tuple(outputs.shape)}")
+        raise ValueError(f"the function must return outputs of shape ({len(x)}, K), got {tuple(outputs.shape)}")
     total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     passes = outputs.shape[1] if probes is None else probes
     for step in range(passes):
@@ -94,9 +94,9 @@ def _squares(
             direction = torch.zeros_like(outputs)
             direction[:, step] = 1
         else:
-            where = outputs.device if generator is None else generator.device
-            drawn = torch.randint(2, outputs.shape, generator=generator, device=where)
-            direction = (2 * drawn - 1).to(outputs)
-        (slope,) = torch.autograd.grad(outputs, x, direction, retain_graph=step + 1 < passes)
-        total += slope.double().flatten(1).square().sum(dim=1)
+            device = outputs.device if generator is None else generator.device
+            bits = torch.randint(2, outputs.shape, generator=generator, device=device)
+            direction = (2 * bits - 1).to(outputs)
+        (gradient,) = torch.autograd.grad(outputs, x, direction, retain_graph=step + 1 < passes)
+        total += gradient.double().flatten(1).square().sum(dim=1)
     return total if probes is None else total / probes

@@ -1,6 +1,6 @@
 """The geometry of class means: the directions they span, NC2, NC3 and class distances.
 
-Everything here is a function of at most K x D numbers, in float64, and only of classes that have samples.
+Everything here reads at most K x D numbers, in float64, of the classes that have samples.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# The rounding of float32 features, which no measure of them can see below.
+# The rounding of float32 features: no measure of them can resolve less.
 _EPS = torch.finfo(torch.float32).eps
 # Rows of the K x K Gram matrix at a time: 64 MB of float64, so that K = 50,000 fits anywhere.
 _GRAM_ENTRIES = 1 << 23
 
 
 def whitened_directions(centered: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the directions in which class means differ, whitened: the factor of the pseudo-inverse of S_B.
+    """Return the whitened directions in which class means differ: a factor of the pseudo-inverse of S_B.
 
     With the thin SVD of the centered means C = U S V^T, cut at rank min(K - 1, D), the columns are V / S, so
     that S_B^+ = (C^T C / K)^+ = K (V/S)(V/S)^T. Singular values below S_max * max(K, D) * 1.2e-7, the
-    rounding of float32 features, are cut too (their columns are zero): without the cut a K-th direction of
-    pure rounding error multiplies NC1 by millions. The SVD is taken through the smaller Gram matrix in
-    float64, which resolves singular values far below that cut.
+    rounding of float32 features, are cut too (their columns are zero): without the cut a K-th direction that is
+    only rounding error multiplies NC1 by millions. The SVD is computed from the smaller Gram matrix in float64,
+    which resolves singular values far below that cut.
 
     Args:
         centered: Class means minus their mean (K, D), float64.
-        floor: A singular value that is rounding error by itself, a scalar.
+        floor: Singular values up to this one are rounding errors; a scalar.
 
     Returns:
         The columns (D, r) with r = min(K - 1, D), and the singular values (r,), zero where cut.
@@ -47,14 +47,14 @@ def whitened_directions(centered: Tensor, floor: Tensor) -> tuple[Tensor, Tensor
 
 
 @dataclass(frozen=True)
-class MeanFrame:
-    """The K classes that have samples and the frame that their means form; float64.
+class ClassMeans:
+    """The means of the K classes that have samples, centered and whitened; float64.
 
     Attributes:
-        index: Which classes of the data set they are (K,).
-        counts: Their samples (K,).
+        index: The class index of each mean (K,).
+        counts: Samples of each class (K,).
         means: (K, D).
-        centered: The means less their unweighted mean (K, D).
+        centered: The means minus their unweighted mean (K, D).
         whitening: H (D, r), such that the class-averaged S_B^+ = K H H^T.
         singular: Singular values of the centered means (r,), 0 where cut.
         pooled: P (r, r), such that the sample-pooled S_B^+ = (H P)(H P)^T.
@@ -69,36 +69,36 @@ class MeanFrame:
     pooled: Tensor
 
     @staticmethod
-    def of(index: Tensor, counts: Tensor, means: Tensor) -> MeanFrame:
-        """Return the frame of class means (K, D) with K >= 2.
+    def from_means(index: Tensor, counts: Tensor, means: Tensor) -> ClassMeans:
+        """Center and whiten class means (K, D), K >= 2.
 
-        The sample-pooled S_B = sum_k (n_k/N)(mu_k - mu_G)(mu_k - mu_G)^T, mu_G the mean of all samples, spans
-        the same directions, since both spans are that of the differences of means: its pseudo-inverse is
-        an r x r inverse, of a matrix whose condition is that of the class frequencies alone.
+        The sample-pooled S_B = sum_k (n_k/N)(mu_k - mu_G)(mu_k - mu_G)^T, mu_G the mean of all samples, spans the same
+        directions as the class-averaged S_B, those of the differences of means. So its pseudo-inverse needs the inverse
+        of an r x r matrix only, whose condition number depends on the class frequencies alone.
         """
         counts = counts.double()
         centered = means - means.mean(dim=0)
         rounding = torch.linalg.matrix_norm(means) * _EPS
-        # Means that differ by rounding alone are one point: what they would say of angles is noise.
+        # Means that differ by rounding alone are one point: their angles would be noise.
         centered = torch.where(torch.linalg.matrix_norm(centered) > rounding, centered, 0.0)
         whitening, singular = whitened_directions(centered, rounding)
         share = counts / counts.sum()
         inside = (centered - share @ centered) @ whitening
         between = (inside * share[:, None]).T @ inside
-        # Directions that were cut have a zero row and column: a one there keeps the factor regular.
+        # Directions that were cut have a zero row and column: a one on the diagonal keeps the matrix invertible.
         between.diagonal().add_((singular == 0).to(between.dtype))
         factor = torch.linalg.cholesky(between)
         eye = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
         pooled = torch.linalg.solve_triangular(factor, eye, upper=False).T
-        return MeanFrame(index, counts, means, centered, whitening, singular, pooled)
+        return ClassMeans(index, counts, means, centered, whitening, singular, pooled)
 
 
 def present_means(means: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return which classes have samples (K',) and their means less the mean of them (K', D), in float64.
+    """Return the indices of the classes that have samples (K',) and their centered means (K', D), in float64.
 
     Args:
         means: (all classes, D).
-        counts: Samples of each class; None where every class has some.
+        counts: Samples of each class; None if every class has some.
 
     Raises:
         TypeError: If the means are not floating-point.
@@ -110,48 +110,50 @@ def present_means(means: Tensor, counts: Tensor | None = None) -> tuple[Tensor, 
         raise ValueError(f"class means must have the shape (K, D), got {tuple(means.shape)}")
     if counts is not None and counts.shape != means.shape[:1]:
         raise ValueError(f"counts must hold {len(means)} numbers to fit the means, got {tuple(counts.shape)}")
-    number = torch.ones(len(means), device=means.device) if counts is None else counts.to(means.device)
-    index = (number > 0).nonzero().flatten()
+    sizes = torch.ones(len(means), device=means.device) if counts is None else counts.to(means.device)
+    index = (sizes > 0).nonzero().flatten()
     if len(index) < 2:
         raise ValueError(f"collapse compares classes and needs the means of at least 2, got {len(index)}")
-    chosen = means.detach().double()[index]
-    bad = int((~chosen.isfinite().all(dim=1)).sum())
+    present = means.detach().double()[index]
+    bad = int((~present.isfinite().all(dim=1)).sum())
     if bad:
-        raise ValueError(f"class means must be finite, but {bad} of {len(chosen)} hold NaN or inf: repair the features")
-    centered = chosen - chosen.mean(dim=0)
-    rounding = torch.linalg.matrix_norm(chosen) * _EPS
+        raise ValueError(
+            f"class means must be finite, but {bad} of {len(present)} hold NaN or inf: repair the features"
+        )
+    centered = present - present.mean(dim=0)
+    rounding = torch.linalg.matrix_norm(present) * _EPS
     return index, torch.where(torch.linalg.matrix_norm(centered) > rounding, centered, 0.0)
 
 
-def rows_of(weight: Tensor, means: Tensor, index: Tensor) -> Tensor:
-    """Return the rows of a head (all classes, D) that belong to the classes at ``index`` (K,), in float64.
+def present_rows(weight: Tensor, means: Tensor, index: Tensor) -> Tensor:
+    """Return the rows of a head (all classes, D) of the classes at ``index`` (K,), in float64.
 
     Raises:
         ValueError: If the weight does not have the shape of the means.
     """
     if weight.shape != means.shape:
         raise ValueError(
-            f"weight must have the shape of the class means {tuple(means.shape)}, got {tuple(weight.shape)}: pass "
-            "means of the features that enter the head's product"
+            f"weight must have the shape of the class means {tuple(means.shape)}, got {tuple(weight.shape)}: pass the "
+            "means of the features that the head multiplies by its weight"
         )
     return weight.detach().to(index.device).double()[index]
 
 
-def defined(values: dict[str, Tensor]) -> dict[str, float]:
-    """Bring named scalars over in one go and leave out those that are not finite."""
+def finite_values(values: dict[str, Tensor]) -> dict[str, float]:
+    """Return named scalars as floats, copied from the device at once, without those that are not finite."""
     numbers = torch.stack([value.double() for value in values.values()]).tolist() if values else []
     return {key: value for key, value in zip(values, numbers, strict=True) if math.isfinite(value)}
 
 
-def gram_rows(centered: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yield the Gram matrix of the rows (K, D) in blocks of rows, with the first row's number."""
+def gram_blocks(centered: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield the Gram matrix of the rows (K, D) in blocks of rows, each with the index of its first row."""
     step = max(1, _GRAM_ENTRIES // len(centered))
     for start in range(0, len(centered), step):
         yield start, centered[start : start + step] @ centered.T
 
 
 def mean_geometry(centered: Tensor, variances: Tensor) -> dict[str, Tensor]:
-    """Return how equal, how equiangular and how far apart the class means are.
+    """Return NC2 (equal norms and equal angles of class means) and CDNV (class distances relative to variances).
 
     With c_k the centered means, G = C C^T their Gram matrix and v_k the variance of class k:
 
@@ -165,29 +167,29 @@ def mean_geometry(centered: Tensor, variances: Tensor) -> dict[str, Tensor]:
         variances: (K,).
 
     Returns:
-        Scalars on the device; NaN or inf where a quantity is not defined.
+        Scalars on the device; NaN or inf if a quantity is not defined.
     """
-    number = len(centered)
+    num_classes = len(centered)
     squares = centered.square().sum(dim=1)
     norms = squares.sqrt()
     angles, gram_squares, misfit, ratios = torch.zeros(4, dtype=centered.dtype, device=centered.device)
-    for start, gram in gram_rows(centered):
+    for start, gram in gram_blocks(centered):
         rows = torch.arange(start, start + len(gram), device=centered.device)
-        own = (rows - start, rows)
-        cosine = (gram / (norms[rows, None] * norms)).add_(1 / (number - 1)).abs_()
-        cosine[own] = 0
+        diagonal = (rows - start, rows)
+        cosine = (gram / (norms[rows, None] * norms)).add_(1 / (num_classes - 1)).abs_()
+        cosine[diagonal] = 0
         angles = angles + cosine.sum()
         gram_squares = gram_squares + gram.square().sum()
         distances = squares[rows, None] + squares - 2 * gram
-        distances[own] = torch.inf
+        distances[diagonal] = torch.inf
         ratios = ratios + ((variances[rows, None] + variances) / (2 * distances.clamp_(min=0))).sum()
     size = gram_squares.sqrt()
-    for start, gram in gram_rows(centered):
+    for start, gram in gram_blocks(centered):
         rows = torch.arange(start, start + len(gram), device=centered.device)
-        difference = (gram / size).add_(1 / (number * (number - 1) ** 0.5))
-        difference[rows - start, rows] -= 1 / (number - 1) ** 0.5
+        difference = (gram / size).add_(1 / (num_classes * (num_classes - 1) ** 0.5))
+        difference[rows - start, rows] -= 1 / (num_classes - 1) ** 0.5
         misfit = misfit + difference.square().sum()
-    pairs = number * (number - 1)
+    pairs = num_classes * (num_classes - 1)
     return {
         "cdnv": ratios / pairs,
         "nc2_equinorm": norms.std(correction=0) / norms.mean(),
@@ -197,7 +199,7 @@ def mean_geometry(centered: Tensor, variances: Tensor) -> dict[str, Tensor]:
 
 
 def self_duality(centered: Tensor, weight: Tensor) -> dict[str, Tensor]:
-    """Return how far the rows of a head are from the centered class means of their classes (NC3).
+    """Return NC3: how far the rows of a head are from the centered means of their classes.
 
         nc3_distance  || W/||W||_F - C/||C||_F ||_F
         nc3_cosine    mean_k (1 - cos(w_k, c_k))
@@ -209,7 +211,7 @@ def self_duality(centered: Tensor, weight: Tensor) -> dict[str, Tensor]:
         weight: (K, D), the rows of the same classes.
 
     Returns:
-        Scalars on the device; NaN where a norm is zero.
+        Scalars on the device; NaN if a norm is zero.
     """
     rows = weight.to(centered)
     norms = torch.linalg.vector_norm(centered, dim=1) * torch.linalg.vector_norm(rows, dim=1)

@@ -8,8 +8,8 @@ from torch import Tensor
 from nc_tools._support.class_sums import at_least_float32, check_pair, class_sums, measuring_precision
 from nc_tools.class_moments import ClassMoments
 from nc_tools.metrics.checks import check_finite
-from nc_tools.metrics.collapse.mean_geometry import MeanFrame, defined, mean_geometry, self_duality
-from nc_tools.metrics.collapse.within_class import LinearReadout, within_pass
+from nc_tools.metrics.collapse.mean_geometry import ClassMeans, finite_values, mean_geometry, self_duality
+from nc_tools.metrics.collapse.within_class import LinearReadout, within_class_spread
 
 
 def neural_collapse(
@@ -21,12 +21,12 @@ def neural_collapse(
     *,
     logits: Tensor | None = None,
 ) -> dict[str, float]:
-    """Measure how far features have collapsed to an equiangular frame of class means, and the head with them.
+    """Measure how far features and head have collapsed to an equiangular frame of class means.
 
     Use it on training features to see whether an intervention caused collapse, and on test features to see
-    whether it generalizes. Every class counts alike, so the values do not move with the class frequencies;
-    the keys that end in ``_pooled`` let every sample count alike. Over the K classes with samples, with mu_k the
-    class means, mu their unweighted mean, Cov_k the (population) covariance of class k and v_k = tr Cov_k,
+    whether it generalizes. Every class has the same weight, so values do not depend on the class frequencies;
+    in the keys that end in ``_pooled`` every sample has the same weight. Over the K classes with samples, with mu_k
+    the class means, mu their unweighted mean, Cov_k the (population) covariance of class k and v_k = tr Cov_k,
 
         S_W = mean_k Cov_k,    S_B = mean_k (mu_k - mu)(mu_k - mu)^T,
 
@@ -36,29 +36,29 @@ def neural_collapse(
         nc1_pinv          tr(S_W S_B^+) / K, the pseudo-inverse cut at the rank of the means, at most min(K - 1, D)
         nc1_trace         tr(S_W) / tr(S_B)
         cdnv              mean_{i != j} (v_i + v_j) / (2 ||mu_i - mu_j||^2)
-        nc2_equinorm      see ``means.mean_geometry``
-        nc2_equiangular   see ``means.mean_geometry``
-        nc2_gram          see ``means.mean_geometry``
-        nc3_distance      see ``means.self_duality``
-        nc3_cosine        see ``means.self_duality``
+        nc2_equinorm      see ``mean_geometry.mean_geometry``
+        nc2_equiangular   see ``mean_geometry.mean_geometry``
+        nc2_gram          see ``mean_geometry.mean_geometry``
+        nc3_distance      see ``mean_geometry.self_duality``
+        nc3_cosine        see ``mean_geometry.self_duality``
         nc4_disagreement  share of samples whose predicted class is not that of the nearest class mean
 
     Sources: Papyan, Han and Donoho (2020) for NC1 to NC4; Galanti, Gyorgy and Hutter (2021) for CDNV; Hui, Belkin
-    and Nakkiran (2022) on why test features are measured too. The published definition pools NC1 by sample, which
-    is the same on balanced data; see docs/measures.md.
+    and Nakkiran (2022) on why to measure test features too. The published definition of NC1 gives every sample the
+    same weight, which is the same on balanced data; see docs/measures.md.
 
     A quantity that these features do not define has no key: NC1 and CDNV if no class has two samples, all but NC0
-    and NC4 if all class means coincide. Only the part of the within-class scatter that lies along the class means
-    enters tr(S_W S_B^+), so no D x D matrix is formed: the work is O(N D K).
+    and NC4 if all class means are equal. Only the part of the within-class scatter along the class means enters
+    tr(S_W S_B^+), so no D x D matrix is computed: the cost is O(N D K).
 
     Args:
-        features: (N, D), in the space where ``weight`` acts; half precision is measured in float32.
+        features: (N, D), those that the head multiplies by its weight; half precision is measured in float32.
         labels: (N,), integers.
         weight: The head's class vectors (K, D); adds nc0, nc3 and, with ``bias``, nc4.
         bias: (K,) or None.
-        num_classes: K, where neither ``weight`` nor ``logits`` says; by default the largest label plus one.
-        logits: (N, K) the head's own scores for nc4, for a head that is not affine in ``features`` (or to
-            save work).
+        num_classes: K, if neither ``weight`` nor ``logits`` is given; by default the largest label plus one.
+        logits: The head's own scores (N, K), for nc4: needed for a head that is not affine in ``features``, and
+            cheaper for any head.
 
     Returns:
         The quantities by name.
@@ -76,46 +76,46 @@ def neural_collapse(
     """
     check_pair(features, labels)
     _check_head(features, weight, bias, logits)
-    number = _number_of_classes(labels, weight, logits, num_classes)
+    num_classes = _number_of_classes(labels, weight, logits, num_classes)
     with measuring_precision(features.device):
         x = at_least_float32(features.detach())
-        given = labels.to(x.device).long()
-        safe = given.clamp(0, number - 1)
-        counts, sums = class_sums(x, safe, number)
-        wrong, finite, present = torch.stack(
-            [(given != safe).sum(), sums.isfinite().all().long(), (counts > 0).sum()]
+        target = labels.to(x.device).long()
+        safe = target.clamp(0, num_classes - 1)
+        counts, sums = class_sums(x, safe, num_classes)
+        outside, finite, present = torch.stack(
+            [(target != safe).sum(), sums.isfinite().all().long(), (counts > 0).sum()]
         ).tolist()
-        if wrong:
-            raise ValueError(f"labels must lie in [0, {number}), but {wrong} of them do not")
+        if outside:
+            raise ValueError(f"labels must lie in [0, {num_classes}), but {outside} of them do not")
         if not finite:
             raise ValueError(_not_finite(x))
         if present < 2:
             raise ValueError(f"neural collapse compares classes and needs samples of at least 2, got {present}")
-        index = torch.arange(number, device=x.device) if present == number else counts.nonzero().flatten()
+        index = torch.arange(num_classes, device=x.device) if present == num_classes else counts.nonzero().flatten()
         place = torch.empty_like(counts).scatter_(0, index, torch.arange(present, device=x.device))
-        frame = MeanFrame.of(index, counts[index], sums[index] / counts[index, None])
+        means = ClassMeans.from_means(index, counts[index], sums[index] / counts[index, None])
         decisions = None if logits is None else logits.to(x.device).argmax(dim=1)
         head = LinearReadout(weight, bias) if weight is not None and logits is None else None
-        within = within_pass(x, place[safe], frame, head, decisions)
+        within = within_class_spread(x, place[safe], means, head, decisions)
         pinv = {"nc1_pinv": within.nc1_pinv, "nc1_pinv_pooled": within.nc1_pinv_pooled}
-        return assemble(frame, within.variances, pinv, len(x), weight, within.disagreement)
+        return collapse_quantities(means, within.variances, pinv, len(x), weight, within.disagreement)
 
 
 def collapse_from_moments(moments: ClassMoments, weight: Tensor | None = None) -> dict[str, float]:
-    """Return what ``neural_collapse`` returns, but for NC4, from moments that were gathered batch by batch.
+    """Return the quantities of ``neural_collapse`` except NC4, from moments that were collected batch by batch.
 
-    ``nc1_pinv`` has no key where the moments cannot tell it: without scatter, or class-averaged with classes
-    of different size whose counts were not given.
+    ``nc1_pinv`` has no key if the moments do not define it: without scatter, or with classes of different size whose
+    counts were not given.
 
     Args:
-        moments: Of at least two classes.
+        moments: Moments of at least two classes.
         weight: (K, D) or None.
 
     Returns:
         The quantities by name.
 
     Raises:
-        ValueError: If fewer than two classes have samples, or a feature or label was bad.
+        ValueError: If fewer than two classes have samples, a feature was not finite or a label was out of range.
 
     Example:
         >>> moments = ClassMoments(2, 1)
@@ -129,65 +129,62 @@ def collapse_from_moments(moments: ClassMoments, weight: Tensor | None = None) -
             raise ValueError(f"neural collapse compares classes and needs samples of at least 2, got {len(index)}")
         if weight is not None and weight.shape != moments.means.shape:
             raise ValueError(f"weight must have the shape {tuple(moments.means.shape)}, got {tuple(weight.shape)}")
-        frame = MeanFrame.of(index, moments.counts[index], moments.means[index])
+        means = ClassMeans.from_means(index, moments.counts[index], moments.means[index])
         pinv = {}
         if moments.has_class_averaged:
-            half = frame.whitening
+            half = means.whitening
             pinv["nc1_pinv"] = ((moments.within_class_averaged() @ half) * half).sum()
         if moments.has_pooled:
-            half = frame.whitening @ frame.pooled
+            half = means.whitening @ means.pooled
             pinv["nc1_pinv_pooled"] = ((moments.within_pooled() @ half) * half).sum() / len(index)
-        return assemble(frame, moments.variances[index], pinv, int(moments.counts.sum()), weight)
+        return collapse_quantities(means, moments.variances[index], pinv, int(moments.counts.sum()), weight)
 
 
-def assemble(
-    frame: MeanFrame,
+def collapse_quantities(
+    means: ClassMeans,
     variances: Tensor,
     pinv: dict[str, Tensor],
     samples: int,
     weight: Tensor | None = None,
     disagreement: Tensor | None = None,
 ) -> dict[str, float]:
-    """Put the quantities together from their parts, however those were gathered, and leave out the undefined.
+    """Return all quantities from their parts, without those that are not defined.
 
     Args:
-        frame: Of the K classes that have samples.
+        means: Of the K classes that have samples.
         variances: tr Cov_k (K,).
-        pinv: What is known of NC1 by the pseudo-inverse.
+        pinv: NC1 by the pseudo-inverse, in the forms that could be computed.
         samples: N.
         weight: (all classes, D) or None.
         disagreement: NC4, or None.
     """
-    result = _with_spread(_of_classes(frame, variances, pinv), samples, len(frame.index))
+    result = _with_spread(_of_classes(means, variances, pinv), samples, len(means.index))
     if weight is not None:
-        result |= _of_head(frame, weight)
+        result |= _of_head(means, weight)
     if disagreement is not None:
         result["nc4_disagreement"] = disagreement
-    return defined(result)
+    return finite_values(result)
 
 
-def _of_classes(frame: MeanFrame, variances: Tensor, pinv: dict[str, Tensor]) -> dict[str, Tensor]:
-    share = frame.counts / frame.counts.sum()
-    about_all = (frame.centered - share @ frame.centered).square().sum(dim=1)
-    some = frame.singular[-1] > 0
+def _of_classes(means: ClassMeans, variances: Tensor, pinv: dict[str, Tensor]) -> dict[str, Tensor]:
+    share = means.counts / means.counts.sum()
+    about_all = (means.centered - share @ means.centered).square().sum(dim=1)
+    some = means.singular[-1] > 0
     return {
         **{key: torch.where(some, value, torch.nan) for key, value in pinv.items()},
-        "nc1_trace": variances.mean() / frame.centered.square().sum(dim=1).mean(),
+        "nc1_trace": variances.mean() / means.centered.square().sum(dim=1).mean(),
         "nc1_trace_pooled": (share @ variances) / (share @ about_all),
-        **mean_geometry(frame.centered, variances),
+        **mean_geometry(means.centered, variances),
     }
 
 
-def _of_head(frame: MeanFrame, weight: Tensor) -> dict[str, Tensor]:
-    rows = weight.detach().to(frame.means)
-    return {"nc0": rows.sum(dim=0).square().mean(), **self_duality(frame.centered, rows[frame.index])}
+def _of_head(means: ClassMeans, weight: Tensor) -> dict[str, Tensor]:
+    rows = weight.detach().to(means.means)
+    return {"nc0": rows.sum(dim=0).square().mean(), **self_duality(means.centered, rows[means.index])}
 
 
 def _with_spread(values: dict[str, Tensor], samples: int, classes: int) -> dict[str, Tensor]:
-    """Leave out what compares with the spread within classes if every class has one sample.
-
-    No class shows any spread then, which is not the same as having none.
-    """
+    """Leave out NC1 and CDNV if every class has one sample: their spread is unknown then, not zero."""
     if samples > classes:
         return values
     return {key: value for key, value in values.items() if not key.startswith(("nc1", "cdnv"))}
@@ -197,27 +194,27 @@ def _not_finite(features: Tensor) -> str:
     bad = int((~features.isfinite().all(dim=1)).sum())
     if bad:
         return f"features must be finite, but {bad} of {len(features)} samples hold NaN or inf: repair them"
-    return "features must be small enough for float32 sums: rescale them or pass float64"
+    return "features are too large for sums in float32: rescale them or pass float64"
 
 
 def _number_of_classes(labels: Tensor, weight: Tensor | None, logits: Tensor | None, num_classes: int | None) -> int:
     sizes = {"num_classes": num_classes}
     sizes["weight"] = None if weight is None else len(weight)
     sizes["logits"] = None if logits is None else logits.shape[1]
-    said = {name: size for name, size in sizes.items() if size is not None}
-    if len(set(said.values())) > 1:
-        text = ", ".join(f"{name} {size}" for name, size in said.items())
-        raise ValueError(f"all must speak of the same number of classes, got {text}")
-    if said:
-        return next(iter(said.values()))
+    given_sizes = {name: size for name, size in sizes.items() if size is not None}
+    if len(set(given_sizes.values())) > 1:
+        text = ", ".join(f"{name} {size}" for name, size in given_sizes.items())
+        raise ValueError(f"num_classes, weight and logits must have the same number of classes, got {text}")
+    if given_sizes:
+        return next(iter(given_sizes.values()))
     return int(labels.max()) + 1 if len(labels) else 0
 
 
 def _check_head(features: Tensor, weight: Tensor | None, bias: Tensor | None, logits: Tensor | None) -> None:
     if weight is not None and (weight.ndim != 2 or weight.shape[1] != features.shape[1]):
         raise ValueError(
-            f"weight must have the shape (K, {features.shape[1]}) to act on these features, got "
-            f"{tuple(weight.shape)}: pass the features that enter the head's product (after its projection)"
+            f"weight must have the shape (K, {features.shape[1]}) to fit these features, got "
+            f"{tuple(weight.shape)}: pass the features that the head multiplies by its weight (after its projection)"
         )
     if weight is not None:
         check_finite("weight", weight)
@@ -225,5 +222,5 @@ def _check_head(features: Tensor, weight: Tensor | None, bias: Tensor | None, lo
         raise ValueError("bias must come with a weight and hold one number for each of its rows")
     if logits is not None and (logits.ndim != 2 or len(logits) != len(features)):
         raise ValueError(f"logits must have the shape ({len(features)}, K), got {tuple(logits.shape)}")
-    if logits is not None and not bool(logits.sum().isfinite()):  # the sum first: a look at each row costs a mask
+    if logits is not None and not bool(logits.sum().isfinite()):  # the sum first: checking each row costs a mask
         check_finite("logits", logits)

@@ -1,4 +1,4 @@
-"""Whether outliers lie across the class means (NC5)."""
+"""Whether the mean of outliers is orthogonal to the class means (NC5)."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.class_sums import at_least_float32, measuring_precision
-from nc_tools.metrics.collapse.mean_geometry import defined, present_means
+from nc_tools.metrics.collapse.mean_geometry import finite_values, present_means
 
 
 def outlier_orthogonality(means: Tensor, outliers: Tensor, counts: Tensor | None = None) -> dict[str, float]:
-    """Measure how far the mean outlier is from being orthogonal to the class means.
+    """Measure how far the mean of outliers is from being orthogonal to the class means (NC5).
 
-    Where it is orthogonal, the part of a feature along the class means tells in-distribution from outlier, which is
-    what NECO and ViM score. With mu_k the class means (not centered: the origin matters) and mu_ood that of outliers,
+    If it is orthogonal, the part of a feature along the class means separates in-distribution samples from outliers;
+    NECO and ViM score that part. With mu_k the class means (not centered: the origin matters) and mu_ood that of
+    outliers,
 
         nc5   mean_k |cos(mu_k, mu_ood)|
 
-    Source: Ammar et al. (2024), NC5. The mean of outliers decides, so that outliers on all sides of the origin look
-    orthogonal whatever each of them is; use it to understand a score, and AUROC to judge one.
+    Source: Ammar et al. (2024), NC5. Only the mean of the outliers enters, so outliers on all sides of the origin look
+    orthogonal, whatever each of them is. Use it to understand a score, and AUROC to judge one.
 
     Args:
         means: (K, D).
         outliers: Features of outliers (M, D).
-        counts: Samples of each class (K,), where some may have none: those are left out.
+        counts: Samples of each class (K,); classes without samples are left out. None if every class has some.
 
     Returns:
-        The quantity by name; no key where a mean is zero.
+        The quantity by name; no key if a mean is zero.
 
     Raises:
         TypeError: If means or outliers are not floating-point.
@@ -43,10 +44,10 @@ def outlier_orthogonality(means: Tensor, outliers: Tensor, counts: Tensor | None
             "features from the same layer"
         )
     with measuring_precision(means.device):
-        other = at_least_float32(outliers.detach()).to(means.device).mean(dim=0, dtype=torch.float64)
-        if not bool(other.isfinite().all()):
+        mean_outlier = at_least_float32(outliers.detach()).to(means.device).mean(dim=0, dtype=torch.float64)
+        if not bool(mean_outlier.isfinite().all()):
             bad = int((~outliers.isfinite().all(dim=1)).sum())
             raise ValueError(f"outliers must be finite, but {bad} of {len(outliers)} hold NaN or inf: repair them")
         own = means.detach().double()[index]
-        norms = torch.linalg.vector_norm(own, dim=1) * torch.linalg.vector_norm(other)
-        return defined({"nc5": ((own @ other) / norms).abs().mean()})
+        norms = torch.linalg.vector_norm(own, dim=1) * torch.linalg.vector_norm(mean_outlier)
+        return finite_values({"nc5": ((own @ mean_outlier) / norms).abs().mean()})

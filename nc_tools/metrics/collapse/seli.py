@@ -1,4 +1,4 @@
-"""The geometry of imbalanced cross-entropy in the limit of vanishing regularization, and the distance to it."""
+"""SELI: the geometry of imbalanced cross-entropy in the limit of vanishing regularization, and the distance to it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.class_sums import measuring_precision
-from nc_tools.metrics.collapse.mean_geometry import defined, present_means, rows_of
+from nc_tools.metrics.collapse.mean_geometry import finite_values, present_means, present_rows
 
 
 @dataclass(frozen=True)
 class SELIGeometry:
-    """Gram matrices of the simplex-encoded-labels interpolation, for the classes that have samples.
+    """Gram matrices of the simplex-encoded-labels interpolation (SELI), for the classes that have samples.
 
     Attributes:
-        index: Which classes (K,).
-        weight_gram: Of the rows of the head (K, K), float64.
-        mean_gram: Of the class means of the features (K, K), float64.
+        index: The class index of each row (K,).
+        weight_gram: Gram matrix of the rows of the head (K, K), float64.
+        mean_gram: Gram matrix of the class means of the features (K, K), float64.
     """
 
     index: Tensor
@@ -28,18 +28,19 @@ class SELIGeometry:
 
 
 def seli_geometry(class_counts: Tensor | Sequence[int]) -> SELIGeometry:
-    """Return the geometry that cross-entropy tends to at these class counts, when regularization vanishes.
+    """Return the geometry that cross-entropy approaches for these class counts when regularization vanishes.
 
     With Z the K x N matrix of columns e_y - 1/K (the encoded labels) and Z = V L U^T, the head is W = V L^{1/2} and the
     features H = L^{1/2} U^T, up to scale and rotation. Since Z Z^T = C diag(n) C with C = I - 11^T/K,
 
         W W^T = (C diag(n) C)^{1/2},        M M^T = its pseudo-inverse,
 
-    M the class means: O(K^3), whatever N. Balanced counts give the simplex frame. Source: Thrampoulidis, Kini, Vakilian
-    and Behnia (2022). With ordinary weight decay the limit is approached slowly: a network far from it is not ill.
+    M the class means, in O(K^3) for any N. Balanced counts give the simplex frame. Source: Thrampoulidis, Kini,
+    Vakilian and Behnia (2022). With ordinary weight decay the limit is approached slowly: a network far from it is not
+    faulty.
 
     Args:
-        class_counts: Samples of each class (K,), those without any left out.
+        class_counts: Samples of each class (K,); classes without samples are left out.
 
     Raises:
         ValueError: If fewer than two classes have samples.
@@ -52,12 +53,12 @@ def seli_geometry(class_counts: Tensor | Sequence[int]) -> SELIGeometry:
     counts = torch.as_tensor(class_counts)
     index = (counts > 0).nonzero().flatten()
     if counts.ndim != 1 or len(index) < 2:
-        raise ValueError(f"class_counts must hold samples of at least 2 classes, got those of {len(index)}")
-    number = len(index)
-    centering = torch.eye(number, dtype=torch.float64, device=counts.device) - 1 / number
+        raise ValueError(f"class_counts must have samples of at least 2 classes, got {len(index)}")
+    num_classes = len(index)
+    centering = torch.eye(num_classes, dtype=torch.float64, device=counts.device) - 1 / num_classes
     scatter = centering @ torch.diag(counts[index].double()) @ centering
     values, vectors = torch.linalg.eigh(scatter)
-    # One eigenvalue is 0 but for rounding: the direction of ones.
+    # One eigenvalue is 0 up to rounding: that of the vector of ones.
     roots, basis = values[1:].sqrt(), vectors[:, 1:]
     return SELIGeometry(index, (basis * roots) @ basis.T, (basis / roots) @ basis.T)
 
@@ -65,14 +66,14 @@ def seli_geometry(class_counts: Tensor | Sequence[int]) -> SELIGeometry:
 def seli_distance(
     class_counts: Tensor | Sequence[int], *, weight: Tensor | None = None, means: Tensor | None = None
 ) -> dict[str, float]:
-    """Measure how far a head and class means are from the geometry of imbalanced cross-entropy.
+    """Measure how far a head and class means are from SELI, and from the simplex frame.
 
-    Beside the distance to the simplex frame it tells which of the two a run approaches:
+    The two distances show which of the two geometries a run approaches:
 
         seli_weight, etf_weight   || W W^T/||W W^T||_F - G/||G||_F ||_F, G of SELI, of the simplex frame
         seli_means,  etf_means    the same of C C^T, C the class means less their mean
 
-    0 when reached; at most sqrt(2). Source: Thrampoulidis et al. (2022), their distances of Gram matrices.
+    0 when reached, at most sqrt(2). Source: Thrampoulidis et al. (2022), their distances of Gram matrices.
 
     Args:
         class_counts: Training samples of each class (K,).
@@ -80,22 +81,22 @@ def seli_distance(
         means: Training class means (K, D), or None.
 
     Returns:
-        The quantities by name; none of a part that is zero.
+        The quantities by name; no keys for a weight or means that are zero.
 
     Raises:
-        ValueError: If neither part is given or the shapes do not fit.
+        ValueError: If neither weight nor means are given, or the shapes do not fit.
 
     Example:
-        >>> found = seli_distance([5, 5, 5], weight=torch.eye(3) - 1 / 3)
-        >>> round(found["seli_weight"], 6), round(found["etf_weight"], 6)
+        >>> values = seli_distance([5, 5, 5], weight=torch.eye(3) - 1 / 3)
+        >>> round(values["seli_weight"], 6), round(values["etf_weight"], 6)
         (0.0, 0.0)
     """
     if weight is None and means is None:
-        raise ValueError("a distance needs something to measure: give weight=, means= or both")
+        raise ValueError("seli_distance needs a weight or class means, got neither: give weight=, means= or both")
     counts = torch.as_tensor(class_counts)
     geometry = seli_geometry(counts)
-    number = len(geometry.index)
-    frame = torch.eye(number, dtype=torch.float64) - 1 / number
+    num_classes = len(geometry.index)
+    simplex = torch.eye(num_classes, dtype=torch.float64) - 1 / num_classes
     values: dict[str, Tensor] = {}
     for name, part, ideal in (("weight", weight, geometry.weight_gram), ("means", means, geometry.mean_gram)):
         if part is None:
@@ -104,16 +105,16 @@ def seli_distance(
             raise ValueError(f"{name} must have a row for each of {len(counts)} class counts, got {len(part)}")
         with measuring_precision(part.device):
             index, centered = present_means(part, counts)
-            rows = centered if name == "means" else rows_of(part, part, index)
+            rows = centered if name == "means" else present_rows(part, part, index)
             gram = rows @ rows.T
             values |= {
                 f"seli_{name}": _distance(gram, ideal.to(gram)).cpu(),
-                f"etf_{name}": _distance(gram, frame.to(gram)).cpu(),
+                f"etf_{name}": _distance(gram, simplex.to(gram)).cpu(),
             }
-    return defined(values)
+    return finite_values(values)
 
 
 def _distance(gram: Tensor, ideal: Tensor) -> Tensor:
-    apart = gram / torch.linalg.matrix_norm(gram) - ideal / torch.linalg.matrix_norm(ideal)
-    norm: Tensor = apart.square().sum().sqrt()
+    difference = gram / torch.linalg.matrix_norm(gram) - ideal / torch.linalg.matrix_norm(ideal)
+    norm: Tensor = difference.square().sum().sqrt()
     return norm

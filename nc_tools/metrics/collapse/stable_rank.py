@@ -1,4 +1,4 @@
-"""Stable rank: how many directions of a layer's weight matter."""
+"""Stable rank: the effective number of directions of a weight matrix."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from nc_tools._support.class_sums import measuring_precision
 
 
 def stable_rank(matrix: Tensor) -> float:
-    """Return ||A||_F^2 / ||A||_2^2: between 1 (one direction) and the rank (all equally strong).
+    """Return the stable rank ||A||_F^2 / ||A||_2^2: from 1 (one direction) to the rank (all equally strong).
 
-    Unlike the rank it does not jump when a singular value passes a threshold; under weight decay the layers behind the
-    point where classes have collapsed fall towards K - 1. Source: Rudelson and Vershynin (2007).
+    Unlike the rank it does not jump when a singular value passes a threshold. Under weight decay, in the layers after
+    the one where classes have collapsed, it falls towards K - 1. Source: Rudelson and Vershynin (2007).
 
     Args:
         matrix: (rows, columns).
 
     Raises:
         TypeError: If it is not floating-point.
-        ValueError: If it is no matrix, is zero or holds NaN or inf.
+        ValueError: If it is not a matrix, is zero, or holds NaN or inf.
 
     Example:
         >>> round(stable_rank(torch.tensor([[2.0, 0.0], [0.0, 1.0]])), 6)
@@ -40,31 +40,31 @@ def stable_rank(matrix: Tensor) -> float:
 
 
 def stable_ranks(model: nn.Module) -> dict[str, float]:
-    """Return the stable rank of every layer of a model that has a weight matrix, by its dotted name, in order.
+    """Return the stable rank of every layer with a weight matrix, by its dotted name, in the order of the model.
 
-    A convolution's kernel (out, in, height, width) counts as the matrix (out, in x height x width), which is that of
-    the map from a patch to the channels, not that of the whole convolution. Heads of this package are read by their
-    class vectors. Embeddings and layers of zeros are left out.
+    A convolution's kernel (out, in, height, width) is read as the matrix (out, in x height x width): the map from a
+    patch to the channels, not the whole convolution. For heads of this package it reads the class vectors. Embeddings
+    and weights that are zero are left out.
 
     Args:
         model: Any module.
 
     Raises:
-        ValueError: If no layer has a weight matrix, or one holds NaN or inf; it is named.
+        ValueError: If no layer has a weight matrix, or one holds NaN or inf (the message names it).
 
     Example:
         >>> list(stable_ranks(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))))
         ['0', '2']
     """
-    found: dict[str, float] = {}
+    ranks: dict[str, float] = {}
     for name, module in model.named_modules():
         weight = None if isinstance(module, nn.Embedding | nn.EmbeddingBag) else getattr(module, "weight", None)
         if not isinstance(weight, Tensor) or weight.ndim < 2 or not weight.is_floating_point() or not weight.any():
             continue
         try:
-            found[name] = stable_rank(weight.detach().flatten(1))
+            ranks[name] = stable_rank(weight.detach().flatten(1))
         except ValueError as error:
             raise ValueError(f"layer {name!r}: {error}") from None
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no layer with a weight matrix, and so no stable rank")
-    return found
+    if not ranks:
+        raise ValueError(f"{type(model).__name__} has no layer with a weight matrix, so no stable rank can be computed")
+    return ranks

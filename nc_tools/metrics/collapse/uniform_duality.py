@@ -1,4 +1,4 @@
-"""Whether all classes are equally far from self-duality."""
+"""Uniform duality: whether all classes are equally far from self-duality (NC3)."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.class_sums import measuring_precision
-from nc_tools.metrics.collapse.mean_geometry import defined, present_means, rows_of
+from nc_tools.metrics.collapse.mean_geometry import finite_values, present_means, present_rows
 
 
 def uniform_duality(means: Tensor, weight: Tensor, counts: Tensor | None = None) -> dict[str, float]:
-    """Measure how equally well the rows of a head are aligned with their class means (uniform NC3).
+    """Measure how equal the alignment of head rows and class means is over the classes (uniform NC3).
 
-    A head with many classes seldom reaches self-duality; that no class is treated worse than another is the weaker
-    property that remains. With c_k the centered class means and s_k = cos(w_k, c_k),
+    A head with many classes seldom reaches self-duality. Uniform duality is the weaker property that all classes are
+    equally well aligned. With c_k the centered class means and s_k = cos(w_k, c_k),
 
-        nc3_uniform   std_k s_k / |mean_k s_k|      (the population's deviation)
+        nc3_uniform   std_k s_k / |mean_k s_k|      (the population's standard deviation)
 
-    Zero also where every class is misaligned alike: read ``nc3_cosine`` = 1 - mean_k s_k beside it. Source: Wu and
-    Papyan (2024), uniform duality, over each class's own cosine.
+    It is also zero if every class is misaligned by the same angle: read ``nc3_cosine`` = 1 - mean_k s_k beside it.
+    Source: Wu and Papyan (2024), uniform duality, with the cosine of each class to its own row.
 
     Args:
-        means: (K, D), in the space where ``weight`` acts.
+        means: (K, D), of the features that the head multiplies by ``weight``.
         weight: (K, D).
-        counts: Samples of each class (K,), where some may have none: those are left out.
+        counts: Samples of each class (K,); classes without samples are left out. None if every class has some.
 
     Returns:
-        The quantity by name; no key where a class mean lies on the mean of all, a row is zero or the cosines cancel.
+        The quantity by name; no key if a class mean equals the mean of all, a row is zero, or the mean cosine is zero.
 
     Raises:
         TypeError: If the means are not floating-point.
@@ -38,7 +38,7 @@ def uniform_duality(means: Tensor, weight: Tensor, counts: Tensor | None = None)
     """
     with measuring_precision(means.device):
         index, centered = present_means(means, counts)
-        rows = rows_of(weight, means, index)
+        rows = present_rows(weight, means, index)
         norms = torch.linalg.vector_norm(rows, dim=1) * torch.linalg.vector_norm(centered, dim=1)
         cosines = (rows * centered).sum(dim=1) / norms
-        return defined({"nc3_uniform": cosines.std(correction=0) / cosines.mean().abs()})
+        return finite_values({"nc3_uniform": cosines.std(correction=0) / cosines.mean().abs()})

@@ -1,1 +1,1 @@
-"""Measures for noisy labels: memorization, suspects, transition matrices, dilation."""
+"""Measures for noisy labels: memorization, dilation, suspect labels and transition matrices."""

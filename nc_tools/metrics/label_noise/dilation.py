@@ -1,4 +1,4 @@
-"""Dilation: how far memorized wrong labels have pushed the test classes apart from within."""
+"""Dilation: how much memorizing wrong labels spreads the classes of test features."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from nc_tools.metrics.collapse.neural_collapse import neural_collapse
 def dilation(
     features: Tensor, true_labels: Tensor, num_classes: int | None = None, *, reference: Tensor | None = None
 ) -> dict[str, float]:
-    """Measure how spread the classes of images are that were not trained on, under their true labels.
+    """Measure how much the classes of test features are spread, under their true labels.
 
-    A network that memorizes wrong labels must tear training classes apart, and test features follow. With S_W and S_B
-    class-averaged as in ``neural_collapse``,
+    A network that memorizes wrong labels must spread the samples of a training class, and test features spread with
+    them. With S_W and S_B class-averaged as in ``neural_collapse``,
 
         dilation         tr(S_W) / tr(S_B) of the test features
-        dilation_ratio   the same over that of a network trained without noise, where its features are given
+        dilation_ratio   dilation divided by that of a network trained without noise, if its features are given
 
-    Source: Nguyen et al. (2023), section 3; the ratio is ours. Its partner is ``memorization``. For reporting alone: it
-    reads true labels, so nothing may be chosen by it.
+    Source: Nguyen et al. (2023), section 3; the ratio is ours. ``memorization`` measures the training set. For
+    reporting only: it reads true labels, so do not choose anything by it.
 
     Args:
         features: Test features (N, D).
@@ -28,7 +28,7 @@ def dilation(
         reference: Features (N, D') of the same images from a network trained on clean labels.
 
     Returns:
-        The quantities by name; no key where all class means coincide or no class has two samples.
+        The quantities by name; no key if all class means are equal or no class has two samples.
 
     Raises:
         TypeError: If the labels are not integers or the features not floating-point.
@@ -40,8 +40,8 @@ def dilation(
         >>> round(dilation(x, torch.tensor([0, 0, 1, 1]))["dilation"], 6)
         0.25
     """
-    found = neural_collapse(features, true_labels, num_classes=num_classes)
-    values = {"dilation": found["nc1_trace"]} if "nc1_trace" in found else {}
+    collapse = neural_collapse(features, true_labels, num_classes=num_classes)
+    values = {"dilation": collapse["nc1_trace"]} if "nc1_trace" in collapse else {}
     if reference is not None and values:
         clean = neural_collapse(reference, true_labels, num_classes=num_classes)
         if clean.get("nc1_trace", 0.0) > 0:

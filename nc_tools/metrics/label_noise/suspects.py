@@ -1,4 +1,4 @@
-"""Which labels look wrong: every sample ranked by its loss and by where its features lie."""
+"""Which labels look wrong: samples ranked by their loss and by their distance to the class means."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _BLOCK = 8192
 
 @dataclass(frozen=True, eq=False)
 class Suspects:
-    """How suspect each label is, in the order of the samples. Larger scores and smaller ranks are more suspect.
+    """How suspect each label is, in the order of the samples. A larger score and a smaller rank mean more suspect.
 
     Attributes:
         loss: -log p of the given label (N,).
-        distance: Distance to the mean of the given class less that to the nearest other mean (N,).
+        distance: Distance to the mean of the given class minus the distance to the nearest other mean (N,).
         loss_rank: Rank by loss (N,), from 1.
         distance_rank: Rank by distance (N,), from 1.
         order: Samples from the most to the least suspect by the sum of both ranks (N,).
-        suggested: The class that the model finds likeliest, other than the given one (N,).
+        suggested: The most likely class other than the given one, according to the model (N,).
     """
 
     loss: Tensor
@@ -35,23 +35,23 @@ class Suspects:
 
 
 def rank_suspects(features: Tensor, logits: Tensor, labels: Tensor) -> Suspects:
-    """Rank samples by how little their labels fit what a model made of them.
+    """Rank samples by how badly their labels fit the features and logits of a model.
 
-    Two scores, which fail differently: the loss of the given label, small where the model has memorized it, and
+    Two scores with different weaknesses: the loss of the given label, which is small if the model has memorized it, and
 
         ||h - mu_y|| n_y / (n_y - 1)  -  min_{k != y} ||h - mu_k||
 
-    with mu_k the class means under the given labels. The factor takes the sample out of its own mean; the only sample
-    of a class has nothing to be compared with and counts as unsuspicious. Ties in rank are broken by position. No true
-    label is looked at.
+    with mu_k the class means under the given labels. The factor removes the sample from its own mean; the only sample
+    of a class cannot be compared and gets the distance 0 to its mean. Ties in rank are broken by position. True labels
+    are not used.
 
-    Sources: small loss as a sign of a clean label, Arpit et al. 2017 and Han et al. 2018; the place of a feature among
-    class means, Lee et al. 2019 (Kim et al. 2021 take principal directions instead). Summing ranks is ours.
+    Sources: small loss as a sign of a clean label, Arpit et al. 2017 and Han et al. 2018; distances to class means, Lee
+    et al. 2019 (Kim et al. 2021 use principal directions instead). Summing the two ranks is the choice of this package.
 
     Args:
         features: (N, D), without augmentation.
         logits: (N, K).
-        labels: (N,), the given ones.
+        labels: (N,), the given labels.
 
     Returns:
         Scores, ranks and order, on the CPU.
@@ -62,27 +62,27 @@ def rank_suspects(features: Tensor, logits: Tensor, labels: Tensor) -> Suspects:
 
     Example:
         >>> h = torch.tensor([[1.0, 0.0], [0.9, 0.0], [0.0, 1.0], [0.0, 0.9], [1.0, 0.1]])
-        >>> told = rank_suspects(h, 3 * h, torch.tensor([0, 0, 1, 1, 1]))
-        >>> int(told.order[0]), int(told.suggested[told.order[0]])
+        >>> suspects = rank_suspects(h, 3 * h, torch.tensor([0, 0, 1, 1, 1]))
+        >>> int(suspects.order[0]), int(suspects.suggested[suspects.order[0]])
         (4, 0)
     """
     check_pair(features, labels)
     check_finite("features", features)
-    scores, given = checked_scores(logits, labels)
-    own = given[:, None]
+    scores, y = checked_scores(logits, labels)
+    column = y[:, None]
     with measuring_precision(features.device):
         x = at_least_float32(features.detach())
-        counts, sums = class_sums(x, given, scores.shape[1])
+        counts, sums = class_sums(x, y, scores.shape[1])
         means = sums / counts[:, None]
-        # From a common origin, so that the products inside cost no digits; in blocks, for the sake of memory.
+        # About a common origin, so that products do not lose digits; in blocks, to save memory.
         origin = means[counts > 0].mean(0)
         blocks = [torch.cdist(block.double() - origin, means - origin) for block in torch.split(x, _BLOCK)]
-        apart = torch.cat(blocks).nan_to_num(nan=torch.inf)
-        left = (counts / (counts - 1).clamp(min=1)).double()
-        others = apart.scatter(1, own, torch.inf).amin(1)
-        distance = apart.gather(1, own).squeeze(1) * left[given] - others
-        loss = -scores.log_softmax(1).gather(1, own).squeeze(1)
-        suggested = scores.scatter(1, own, -torch.inf).argmax(1)
+        distances = torch.cat(blocks).nan_to_num(nan=torch.inf)
+        without_self = (counts / (counts - 1).clamp(min=1)).double()
+        nearest_other = distances.scatter(1, column, torch.inf).amin(1)
+        distance = distances.gather(1, column).squeeze(1) * without_self[y] - nearest_other
+        loss = -scores.log_softmax(1).gather(1, column).squeeze(1)
+        suggested = scores.scatter(1, column, -torch.inf).argmax(1)
     loss_rank, distance_rank = _ranks(loss), _ranks(distance)
     order = (loss_rank + distance_rank).argsort(stable=True)
     return Suspects(loss.cpu(), distance.cpu(), loss_rank, distance_rank, order, suggested.cpu())
@@ -93,9 +93,9 @@ def precision_at(order: Tensor, wrong: Tensor, k: int | None = None) -> float | 
 
     Args:
         order: (N,), samples from the most suspect on.
-        wrong: (N,), bool: which labels are known to be wrong.
-        k: How many to look at; None: as many as are wrong, where a perfect ranking has 1 and a random one the noise
-            rate.
+        wrong: Which labels are wrong (N,), bool.
+        k: How many samples to look at; None for as many as are wrong: then a perfect ranking has precision 1, a random
+            one the noise rate.
 
     Returns:
         The share, or None if k is 0.
@@ -108,12 +108,11 @@ def precision_at(order: Tensor, wrong: Tensor, k: int | None = None) -> float | 
         0.5
     """
     if k is not None and k < 0:
-        raise ValueError(f"k is how many samples to look at and must not be negative, got {k}")
-    looked = int(wrong.sum()) if k is None else min(k, len(order))
-    return float(wrong.cpu()[order[:looked]].double().mean()) if looked else None
+        raise ValueError(f"k is a number of samples and must not be negative, got {k}")
+    k = int(wrong.sum()) if k is None else min(k, len(order))
+    return float(wrong.cpu()[order[:k]].double().mean()) if k else None
 
 
 def _ranks(score: Tensor) -> Tensor:
-    """Rank from 1 for the largest, on the CPU."""
-    order = score.cpu().argsort(descending=True, stable=True)
-    return torch.empty_like(order).scatter_(0, order, torch.arange(1, len(order) + 1))
+    """Return the rank of each score, 1 for the largest, on the CPU."""
+    return score.cpu().argsort(descending=True, stable=True).argsort() + 1

@@ -1,4 +1,4 @@
-"""The transition matrix of label noise, T_ij = P(given label j | true class i): checked, counted, estimated."""
+"""The transition matrix of label noise, T_ij = P(given label j | true class i): checks, counts and estimates."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 from nc_tools.metrics.checks import checked_scores
 
-# How far a row's sum may be from one: entries typed with six digits pass.
+# Allowed deviation of a row's sum from one: entries with six digits pass.
 _ROUNDING = 1e-5
 
 
 def checked_transition(matrix: Tensor | Sequence[Sequence[float]], num_classes: int | None = None) -> Tensor:
-    """Return a transition matrix in float64, each row scaled to sum to exactly one.
+    """Check a transition matrix and return it in float64, each row scaled to sum to exactly one.
 
     Args:
         matrix: (K, K), rows are true classes.
-        num_classes: K, where it is known.
+        num_classes: K; None accepts any size.
 
     Raises:
-        ValueError: If it is not square or not K x K, an entry is no probability, or a row does not sum to 1.
+        ValueError: If it is not square or not K x K, an entry is not a probability, or a row does not sum to 1.
 
     Example:
         >>> checked_transition([[0.9, 0.1], [0.3, 0.6]])
@@ -37,34 +37,35 @@ def checked_transition(matrix: Tensor | Sequence[Sequence[float]], num_classes: 
             f"a transition matrix of {num_classes} classes must have the shape ({num_classes}, {num_classes}), got "
             f"({len(matrix)}, {len(matrix)})"
         )
-    found = torch.as_tensor(matrix, dtype=torch.float64).detach().cpu()
-    if not bool(((found >= 0) & (found <= 1 + _ROUNDING)).all()):
+    entries = torch.as_tensor(matrix, dtype=torch.float64).detach().cpu()
+    if not bool(((entries >= 0) & (entries <= 1 + _ROUNDING)).all()):
         raise ValueError(
-            f"a transition matrix holds probabilities in [0, 1], got entries from {found.min():g} to {found.max():g}"
+            f"a transition matrix must hold probabilities in [0, 1], got entries from {entries.min():g} to "
+            f"{entries.max():g}"
         )
-    sums = found.sum(1)
+    sums = entries.sum(1)
     row = int((sums - 1).abs().argmax())
     if not abs(float(sums[row]) - 1) <= _ROUNDING:
         raise ValueError(
             f"each row of a transition matrix must sum to 1, and row {row} sums to {sums[row]:g}: rows are true classes"
         )
-    return found / sums[:, None]
+    return entries / sums[:, None]
 
 
-def counted_transition(true: Tensor, given: Tensor, num_classes: int) -> Tensor:
-    """Count the transition matrix of labels whose truth is known: the share of each given label in each true class.
+def counted_transition(true_labels: Tensor, given_labels: Tensor, num_classes: int) -> Tensor:
+    """Return the transition matrix of known true labels: the share of each given label in each true class.
 
     Args:
-        true: (N,), int64.
-        given: (N,), int64.
+        true_labels: (N,), int64.
+        given_labels: (N,), int64.
         num_classes: K.
 
     Returns:
-        (K, K), float64; the row of a class without a sample is that of the identity.
+        (K, K), float64; a class without a sample has the row of the identity matrix.
 
     Raises:
-        TypeError: If labels are no class indices of the same samples.
-        ValueError: If one of them is out of range.
+        TypeError: If the labels are not class indices of the same samples.
+        ValueError: If a label is out of range, or K is below 1.
 
     Example:
         >>> counted_transition(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2).tolist()
@@ -72,36 +73,42 @@ def counted_transition(true: Tensor, given: Tensor, num_classes: int) -> Tensor:
     """
     if num_classes < 1:
         raise ValueError(f"a transition matrix needs num_classes >= 1, got {num_classes}")
-    for labels in (true, given):
-        if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool or len(labels) != len(true):
+    for labels in (true_labels, given_labels):
+        if (
+            labels.ndim != 1
+            or labels.is_floating_point()
+            or labels.dtype == torch.bool
+            or len(labels) != len(true_labels)
+        ):
             raise TypeError(
-                f"true and given labels must be class indices (N,) of the same samples, got {true.dtype} of shape "
-                f"{tuple(true.shape)} and {given.dtype} of shape {tuple(given.shape)}"
+                f"true and given labels must be class indices (N,) of the same samples, got {true_labels.dtype} of "
+                f"shape {tuple(true_labels.shape)} and {given_labels.dtype} of shape {tuple(given_labels.shape)}"
             )
         if outside := int(((labels < 0) | (labels >= num_classes)).sum()):
             raise ValueError(f"labels must lie in [0, {num_classes}), but {outside} of them do not")
-    pairs = torch.bincount(true * num_classes + given, minlength=num_classes**2).view(num_classes, num_classes).double()
+    pairs = torch.bincount(true_labels * num_classes + given_labels, minlength=num_classes**2)
+    pairs = pairs.view(num_classes, num_classes).double()
     totals = pairs.sum(1, keepdim=True)
     eye = torch.eye(num_classes, dtype=torch.float64, device=pairs.device)
     return torch.where(totals > 0, pairs / totals.clamp(min=1), eye)
 
 
 def anchor_transition(logits: Tensor, percentile: float = 0.97) -> Tensor:
-    """Estimate the transition matrix from a model of the noisy labels, at one anchor sample of each class.
+    """Estimate the transition matrix from a model trained on noisy labels, at one anchor sample of each class.
 
-    A sample that surely belongs to class i has p(given j | x) = T_ij. The anchor of class i is the sample whose p_i
-    lies at this percentile over all samples: the largest one would be an outlier. No label is looked at. Source:
+    A sample that certainly belongs to class i has p(given j | x) = T_ij. The anchor of class i is the sample whose p_i
+    lies at this percentile of all samples: the largest p_i would be an outlier. Labels are not used. Source:
     Patrini et al. 2017, section 4.2, eq. 12 and 13, with their percentile for CIFAR.
 
     Args:
         logits: (N, K) of a model trained with cross-entropy on the noisy labels, without augmentation.
-        percentile: In [0, 1]; 1 takes the largest.
+        percentile: In [0, 1]; 1 takes the sample with the largest p_i.
 
     Returns:
         (K, K), float64, rows summing to one.
 
     Raises:
-        ValueError: If the percentile is outside [0, 1], or logits are ill-formed.
+        ValueError: If the percentile is outside [0, 1], or the logits have a wrong shape or are not finite.
 
     Example:
         >>> anchor_transition(torch.tensor([[4.0, 0.0], [0.0, 4.0]]), percentile=1.0).argmax(1).tolist()
@@ -111,40 +118,40 @@ def anchor_transition(logits: Tensor, percentile: float = 0.97) -> Tensor:
         raise ValueError(f"percentile must lie in [0, 1], got {percentile}")
     scores, _ = checked_scores(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
     p = scores.double().softmax(1)
-    place = round(percentile * (len(p) - 1))
-    anchors = p.argsort(dim=0)[place]
+    rank = round(percentile * (len(p) - 1))
+    anchors = p.argsort(dim=0)[rank]
     return p[anchors].cpu()
 
 
 def confusion_transition(logits: Tensor, labels: Tensor) -> Tensor:
     """Estimate the transition matrix by counting given labels among the samples that a model assigns to each class.
 
-    The model's decision stands in for the true class: T_ij is the share of the given label j among the samples decided
-    as i. Give held-out samples: on those it was trained on, a model that has memorized its labels finds no noise.
-    Right where the model errs much less than the labels do, and biased towards noise by its errors. It is the
+    The predicted class replaces the true class: T_ij is the share of the given label j among the samples predicted as
+    i. Give held-out samples: on its training samples, a model that has memorized the labels shows no noise. The
+    estimate is good if the model errs much less often than the labels; its errors bias it towards more noise. It is the
     confusion matrix of confident learning (Northcutt et al. 2021, section 3.1) without its thresholds.
 
     Args:
         logits: (N, K) of held-out samples.
-        labels: (N,), their given labels.
+        labels: Their given labels (N,).
 
     Returns:
-        (K, K), float64, rows summing to one; that of a class that was never decided is that of the identity.
+        (K, K), float64, rows summing to one; a class that was never predicted has the row of the identity matrix.
 
     Raises:
         TypeError: If labels are not integers.
-        ValueError: If logits or labels are ill-formed.
+        ValueError: If shapes do not fit, a label is out of range, or a logit is not finite.
 
     Example:
         >>> confusion_transition(torch.eye(2)[[0, 0, 1]], torch.tensor([0, 1, 1])).tolist()
         [[0.5, 0.5], [0.0, 1.0]]
     """
-    scores, given = checked_scores(logits, labels)
-    return counted_transition(scores.argmax(1), given, scores.shape[1]).cpu()
+    scores, y = checked_scores(logits, labels)
+    return counted_transition(scores.argmax(1), y, scores.shape[1]).cpu()
 
 
 def transition_error(estimate: Tensor, true: Tensor) -> float:
-    """Return the mean over classes of the total variation between rows: mean_i sum_j |A_ij - B_ij| / 2, in [0, 1].
+    """Return the mean over classes of the total variation distance of rows: mean_i sum_j |A_ij - B_ij| / 2, in [0, 1].
 
     Example:
         >>> transition_error(torch.eye(2), torch.tensor([[0.5, 0.5], [0.0, 1.0]]))

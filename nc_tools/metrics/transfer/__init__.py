@@ -1,1 +1,1 @@
-"""How useful frozen features are for other classes: probes, neighbors, class means, rankings."""
+"""How useful frozen features are for other classes: probes, neighbors, class means, and rankings by collapse."""

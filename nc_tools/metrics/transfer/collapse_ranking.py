@@ -1,4 +1,4 @@
-"""Checkpoints and layers ranked by how collapsed a target set is in them, and what that says of the outcome."""
+"""Checkpoints or layers ranked by the collapse of a target set in them, and how well that predicts the outcome."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nc_tools.metrics.transfer.transfer_report import TARGET_COLLAPSE
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """How two quantities order the same candidates.
+    """Rank correlations of two quantities over the same candidates.
 
     Attributes:
-        spearman: Spearman's rho; None where it is not defined (fewer than three pairs, or a constant).
+        spearman: Spearman's rho; None if it is not defined (fewer than three pairs, or a constant quantity).
         kendall: Kendall's tau-b; likewise.
-        n: Pairs in which both are finite.
+        n: Number of pairs in which both values are finite.
     """
 
     spearman: float | None
@@ -28,7 +28,7 @@ class RankCorrelation:
     n: int
 
     def __str__(self) -> str:
-        """Write both with their n."""
+        """Return both correlations and n in words."""
         if self.spearman is None or self.kendall is None:
             return f"not defined (n = {self.n})"
         return f"Spearman {self.spearman:+.2f}, Kendall {self.kendall:+.2f} (n = {self.n})"
@@ -36,12 +36,12 @@ class RankCorrelation:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A candidate: a checkpoint, or a layer.
+    """A candidate of a ranking: a checkpoint or a layer.
 
     Attributes:
-        name: What it is called.
-        collapse: Measures of the target set in it, by name.
-        outcome: What was reached with it, higher being better; None where nobody has tried.
+        name: Name of the candidate.
+        collapse: Collapse measures of the target set in its features, by name.
+        outcome: Result of the candidate, where higher is better; None if it is not known.
     """
 
     name: str
@@ -51,9 +51,9 @@ class Ranked:
 
 @dataclass(frozen=True)
 class CollapseRanking:
-    """Candidates, the most collapsed first, and for each measure its rank correlation to the outcome.
+    """Candidates, the most collapsed first, and the rank correlation of each measure with the outcome.
 
-    A correlation below 0 says that candidates in which the target is more collapsed do better.
+    A correlation below 0 means that candidates in which the target set is more collapsed have better outcomes.
     """
 
     rows: tuple[Ranked, ...]
@@ -63,24 +63,24 @@ class CollapseRanking:
 def rank_by_collapse(
     features: Mapping[str, Tensor], labels: Tensor, outcomes: Mapping[str, float] | None = None, by: str = "nc1_pinv"
 ) -> CollapseRanking:
-    """Rank candidates by the collapse of a target set's *training* part in their features, before anything is fitted.
+    """Rank candidates by the collapse of the *training* part of a target set in their features; nothing is fitted.
 
-    The more the classes of a target task have collapsed in a frozen model, the better it tends to transfer to it, and
-    likewise for the layers of one model. With outcomes (accuracies of a probe, say) the rank correlations tell whether
-    that held here. The test part has no place in it.
+    The more collapsed the classes of a target task are in the features of a frozen model, the better the model tends to
+    transfer to that task; the same holds for the layers of one model. With outcomes (such as accuracies of a probe),
+    the rank correlations show whether that is true here. Do not give the test part.
 
     Source: Li, Liu, Zhou, Lu, Fernandez-Granda, Zhu and Qu (2022), who rank by nc1_pinv.
 
     Args:
-        features: Features (N, D) of the same samples by candidate; D may differ.
+        features: Features (N, D) of the same samples, by candidate; D may differ.
         labels: (N,), any integers.
-        outcomes: What was reached, by candidate; some may be missing.
-        by: Which of nc1_pinv, nc1_trace and cdnv orders the rows; smaller first.
+        outcomes: Results by candidate; some may be missing.
+        by: The measure that orders the rows, smallest first: nc1_pinv, nc1_trace or cdnv.
 
     Raises:
         TypeError: If labels are not integers or features not floating-point.
-        ValueError: If there is no candidate, ``by`` is none of the measures, an outcome has no candidate, shapes do not
-            fit, there are fewer than two classes, or features are not finite.
+        ValueError: If there is no candidate, ``by`` is not one of the measures, an outcome has no candidate, shapes do
+            not fit, there are fewer than two classes, or features are not finite.
 
     Example:
         >>> import torch
@@ -92,23 +92,24 @@ def rank_by_collapse(
     if not features:
         raise ValueError("a ranking needs at least one candidate, got none")
     if by not in TARGET_COLLAPSE:
-        raise ValueError(f"candidates are ranked by {', '.join(TARGET_COLLAPSE)}, got {by!r}")
-    reached = dict(outcomes or {})
-    if strange := [name for name in reached if name not in features]:
+        raise ValueError(f"by must be one of {', '.join(TARGET_COLLAPSE)}, got {by!r}")
+    outcome_of = dict(outcomes or {})
+    if unknown := [name for name in outcome_of if name not in features]:
         raise ValueError(
-            f"every outcome must belong to a candidate, and {strange[0]!r} does not: {', '.join(features)}"
+            f"every outcome must belong to a candidate, but {unknown[0]!r} does not: give {', '.join(features)}"
         )
     rows = []
     for name, values in features.items():
         x, y, _ = checked_bank(values, labels)
-        told = neural_collapse(x, y)
-        rows.append(Ranked(name, {k: told[k] for k in TARGET_COLLAPSE if k in told}, reached.get(name)))
+        collapse = neural_collapse(x, y)
+        measures = {key: collapse[key] for key in TARGET_COLLAPSE if key in collapse}
+        rows.append(Ranked(name, measures, outcome_of.get(name)))
     rows.sort(key=lambda row: row.collapse.get(by, math.inf))
     return CollapseRanking(tuple(rows), correlations(rows))
 
 
 def correlations(rows: Sequence[Ranked]) -> dict[str, RankCorrelation]:
-    """Return the rank correlation of each measure to the outcome, over the rows that have both."""
+    """Return the rank correlation of each measure with the outcome, over the rows that have both."""
     return {
         key: rank_correlation(*zip(*pairs, strict=True)) if pairs else RankCorrelation(None, None, 0)
         for key in TARGET_COLLAPSE
@@ -117,25 +118,25 @@ def correlations(rows: Sequence[Ranked]) -> dict[str, RankCorrelation]:
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCorrelation:
-    """Return Spearman's rho and Kendall's tau-b of paired values; pairs that are not finite are left out.
+    """Return Spearman's rho and Kendall's tau-b of paired values, without pairs that are not finite.
 
     Args:
         first: n values.
         second: n values.
 
     Raises:
-        ValueError: If their numbers differ.
+        ValueError: If the two have different lengths.
 
     Example:
         >>> rank_correlation([1.0, 2.0, 4.0], [0.9, 0.8, 0.1]).spearman
         -1.0
     """
     if len(first) != len(second):
-        raise ValueError(f"paired values must be equally many, got {len(first)} and {len(second)}")
+        raise ValueError(f"paired values must have the same length, got {len(first)} and {len(second)}")
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if math.isfinite(a) and math.isfinite(b)]
     if len(pairs) < 3 or any(len(set(column)) < 2 for column in zip(*pairs, strict=True)):
         return RankCorrelation(None, None, len(pairs))
-    from scipy import stats  # late: half a second that other measures need not pay
+    from scipy import stats  # here, because the import takes half a second
 
     a, b = zip(*pairs, strict=True)
     rho, tau = stats.spearmanr(a, b).statistic, stats.kendalltau(a, b).statistic

@@ -1,4 +1,4 @@
-"""Linear probes: how much a linear classifier can read from frozen features."""
+"""Linear probes: the accuracy of linear classifiers on frozen features."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from nc_tools.metrics.checks import checked_bank, checked_sets
 from nc_tools.metrics.transfer.logistic import fit_logistic
 from nc_tools.metrics.transfer.ridge import fit_ridge
 
-# Inverse strength of the L2 penalty of the logistic probe, on standardized features.
+# Inverse strengths C of the L2 penalty of the logistic probe, on standardized features.
 PROBE_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-# Strength of the L2 penalty of the ridge probe as a share of N, on standardized features.
+# Strengths of the L2 penalty of the ridge probe, divided by N, on standardized features.
 RIDGE_GRID = tuple(10.0**power for power in range(-5, 3))
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A linear classifier on features as they are: scores = features @ weight.T + bias.
+    """A linear classifier of frozen features: scores = features @ weight.T + bias.
 
     Attributes:
-        weight: (K, D), with the standardization folded in.
+        weight: (K, D); includes the standardization, so features are used as they are.
         bias: (K,).
-        classes: The label of each row (K,), rising.
-        strength: What was chosen: C of a logistic probe, lambda / N of a ridge probe.
+        classes: The label of each row (K,), in ascending order.
+        strength: The chosen penalty: C of a logistic probe, lambda / N of a ridge probe.
     """
 
     weight: Tensor
@@ -42,20 +42,21 @@ class Probe:
 
 
 def fit_probe(features: Tensor, labels: Tensor, generator: torch.Generator) -> Probe:
-    """Fit a multinomial logistic regression to frozen features, with the penalty chosen on a hold-out of them.
+    """Fit a multinomial logistic regression to frozen features, with a penalty chosen on a hold-out part.
 
-    Features are standardized by their mean and deviation (a constant feature is left out). The penalty's inverse
-    strength C is chosen from ``PROBE_GRID`` by balanced accuracy on a quarter of each class, the stronger penalty
-    winning ties, and the probe is then fitted to all of them. L-BFGS on the features' device, along rising C, each fit
-    starting from the last one (see :func:`~nc_tools.metrics.transfer.logistic.fit_logistic`). Without a class of two
-    samples nothing can be held out, and C is 1.
+    Features are standardized by their mean and standard deviation; a constant feature gets no weight. The inverse
+    strength C of the penalty is chosen from ``PROBE_GRID`` by balanced accuracy on a quarter of each class (of two with
+    the same accuracy, the stronger penalty), and the probe is then fitted to all samples. L-BFGS runs on the device of
+    the features, for ascending C, each fit starting from the one before (see
+    :func:`~nc_tools.metrics.transfer.logistic.fit_logistic`). If no class has two samples nothing can be held out, and
+    C is 1.
 
     Source: Alain and Bengio (2017); the selection on a hold-out follows Kornblith, Shlens and Le (2019).
 
     Args:
         features: (N, D).
         labels: (N,), any integers, at least two different ones.
-        generator: Draws the hold-out.
+        generator: Draws the hold-out part.
 
     Raises:
         TypeError: If labels are not integers or features not floating-point.
@@ -66,33 +67,33 @@ def fit_probe(features: Tensor, labels: Tensor, generator: torch.Generator) -> P
         >>> fit_probe(x, y, torch.Generator().manual_seed(0)).predict(torch.tensor([[0.5], [-2.0]]))
         tensor([8, 7])
     """
-    x, y, known = checked_bank(features, labels)
+    x, y, classes = checked_bank(features, labels)
     with measuring_precision(x.device):
-        x, middle, scale = _standardized(x)
+        x, mean, scale = _standardized(x)
         kept = _kept(y, generator)
-        best, number = 1.0, len(known)
+        best, num_classes = 1.0, len(classes)
         if not bool(kept.all()):
             accuracies = []
-            fitted, size = None, y[~kept].bincount(minlength=number)
+            fitted, size = None, y[~kept].bincount(minlength=num_classes)
             for strength in PROBE_GRID:
-                fitted = fit_logistic(x[kept], y[kept], number, strength, fitted)
+                fitted = fit_logistic(x[kept], y[kept], num_classes, strength, fitted)
                 guess = (x[~kept] @ fitted[:, :-1].T + fitted[:, -1]).argmax(1)
-                right = y[~kept][guess == y[~kept]].bincount(minlength=number)
+                right = y[~kept][guess == y[~kept]].bincount(minlength=num_classes)
                 accuracies.append((right[size > 0] / size[size > 0]).mean())
-            found = torch.stack(accuracies).tolist()
-            best = PROBE_GRID[found.index(max(found))]
-        fitted = fit_logistic(x, y, number, best)
-        return _folded(fitted[:, :-1], fitted[:, -1], middle, scale, known, best)
+            values = torch.stack(accuracies).tolist()
+            best = PROBE_GRID[values.index(max(values))]
+        fitted = fit_logistic(x, y, num_classes, best)
+        return _folded(fitted[:, :-1], fitted[:, -1], mean, scale, classes, best)
 
 
 def fit_ridge_probe(features: Tensor, labels: Tensor) -> Probe:
-    """Fit a ridge regression on one-hot targets to frozen features: a probe in closed form.
+    """Fit a ridge regression on one-hot targets to frozen features, in closed form.
 
-    The penalty, a share of N from ``RIDGE_GRID``, is the one with the least exact leave-one-out squared error, so that
-    nothing is held out and nothing drawn (see :func:`~nc_tools.metrics.transfer.ridge.fit_ridge`). Features are
-    standardized as for :func:`fit_probe`, once, with the sample that is left out among them. It reads classes by their
-    means, so that a logistic probe is the stronger reader where features are many or classes unequal; this one has no
-    iterations.
+    The penalty, N times a value of ``RIDGE_GRID``, is the one with the smallest leave-one-out squared error, which is
+    computed exactly: nothing is held out and nothing is random (see
+    :func:`~nc_tools.metrics.transfer.ridge.fit_ridge`). Features are standardized as in :func:`fit_probe`, once, with
+    all samples. Squared error fits the class means, so a logistic probe is more accurate with many features or unequal
+    classes; this one needs no iterations.
 
     Args:
         features: (N, D).
@@ -107,12 +108,12 @@ def fit_ridge_probe(features: Tensor, labels: Tensor) -> Probe:
         >>> fit_ridge_probe(x, y).predict(torch.tensor([[0.5], [-2.0]]))
         tensor([1, 0])
     """
-    x, y, known = checked_bank(features, labels)
+    x, y, classes = checked_bank(features, labels)
     with measuring_precision(x.device):
-        x, middle, scale = _standardized(x)
-        targets = torch.nn.functional.one_hot(y, len(known)).to(x.dtype)
+        x, mean, scale = _standardized(x)
+        targets = torch.nn.functional.one_hot(y, len(classes)).to(x.dtype)
         fitted = fit_ridge(x, targets, RIDGE_GRID)
-        return _folded(fitted.weight.to(x.dtype), fitted.bias.to(x.dtype), middle, scale, known, fitted.strength)
+        return _folded(fitted.weight.to(x.dtype), fitted.bias.to(x.dtype), mean, scale, classes, fitted.strength)
 
 
 def linear_probe(
@@ -122,21 +123,21 @@ def linear_probe(
     test_labels: Tensor,
     generator: torch.Generator,
 ) -> float:
-    """Return the test accuracy of a multinomial logistic regression on frozen features. See :func:`fit_probe`.
+    """Return the test accuracy of a multinomial logistic regression on frozen features (see :func:`fit_probe`).
 
     Args:
         train_features: (N, D).
         train_labels: (N,), any integers, at least two different ones.
         test_features: (M, D).
         test_labels: (M,), classes of the training part.
-        generator: Draws the hold-out.
+        generator: Draws the hold-out part.
 
     Returns:
         A share in [0, 1].
 
     Raises:
         TypeError: If labels are not integers or features not floating-point.
-        ValueError: If shapes do not fit, features are not finite, or a test label was not seen in training.
+        ValueError: If shapes do not fit, features are not finite, or a test label is not in the training part.
 
     Example:
         >>> x, y = torch.tensor([[-1.0], [1.0]]).repeat(8, 1), torch.arange(2).repeat(8)
@@ -148,7 +149,7 @@ def linear_probe(
 
 
 def ridge_probe(train_features: Tensor, train_labels: Tensor, test_features: Tensor, test_labels: Tensor) -> float:
-    """Return the test accuracy of a ridge regression on frozen features. See :func:`fit_ridge_probe`.
+    """Return the test accuracy of a ridge regression on frozen features (see :func:`fit_ridge_probe`).
 
     Args:
         train_features: (N, D).
@@ -161,7 +162,7 @@ def ridge_probe(train_features: Tensor, train_labels: Tensor, test_features: Ten
 
     Raises:
         TypeError: If labels are not integers or features not floating-point.
-        ValueError: If shapes do not fit, features are not finite, or a test label was not seen in training.
+        ValueError: If shapes do not fit, features are not finite, or a test label is not in the training part.
 
     Example:
         >>> x, y = torch.tensor([[-1.0], [1.0]]).repeat(8, 1), torch.arange(2).repeat(8)
@@ -173,19 +174,19 @@ def ridge_probe(train_features: Tensor, train_labels: Tensor, test_features: Ten
 
 
 def _standardized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    spread, middle = torch.std_mean(x, dim=0, correction=0)
-    scale = torch.where(spread > 0, 1 / spread, 0.0)
-    return (x - middle) * scale, middle, scale
+    deviation, mean = torch.std_mean(x, dim=0, correction=0)
+    scale = torch.where(deviation > 0, 1 / deviation, 0.0)
+    return (x - mean) * scale, mean, scale
 
 
-def _folded(weight: Tensor, bias: Tensor, middle: Tensor, scale: Tensor, known: Tensor, strength: float) -> Probe:
-    """Turn a classifier of standardized features into one of features as they are."""
+def _folded(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor, classes: Tensor, strength: float) -> Probe:
+    """Return a probe of features as they are, from a classifier of standardized features."""
     weight = weight * scale
-    return Probe(weight, bias - weight @ middle, known, strength)
+    return Probe(weight, bias - weight @ mean, classes, strength)
 
 
 def _kept(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Mark what stays when a random quarter (at least one) of every class of two or more is held out."""
+    """Return which samples stay if a random quarter, at least one, of every class of two or more is held out."""
     key = torch.rand(len(labels), generator=generator, dtype=torch.float64, device=generator.device).to(labels.device)
     order = (labels + key).argsort()
     ordered = labels[order]

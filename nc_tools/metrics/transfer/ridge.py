@@ -1,4 +1,4 @@
-"""Ridge regression on one-hot targets in closed form, with the exact leave-one-out error of every strength."""
+"""Ridge regression in closed form, with the exact leave-one-out error of every penalty strength."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Ridge:
     Attributes:
         weight: (K, D), float64.
         bias: (K,), float64.
-        strength: lambda / N of the penalty that was chosen.
-        errors: Leave-one-out error of every strength that was tried, in their order.
+        strength: The chosen strength of the penalty, lambda / N.
+        errors: Leave-one-out error of every strength, in the order in which they were given.
     """
 
     weight: Tensor
@@ -27,19 +27,20 @@ class Ridge:
 
 
 def fit_ridge(x: Tensor, targets: Tensor, strengths: Sequence[float]) -> Ridge:
-    """Minimize ||Y - X W^T - 1 b^T||^2 + lambda ||W||^2, lambda = N s, at the s of the least leave-one-out error.
+    """Fit a ridge regression with the penalty strength of the smallest leave-one-out error.
 
-    The prediction is linear in the targets, H Y, so that the residual of a sample that is left out and the model fitted
-    anew without it is (y_i - yhat_i) / (1 - H_ii): exact, at the cost of one eigendecomposition of the smaller of
-    X^T X and X X^T for all strengths together. The intercept is not penalized, and is refitted too: with centered X and
-    eigenpairs (e_j, v_j) of X^T X, H_ii = 1/N + sum_j (x_i . v_j)^2 / (e_j + lambda). In float64.
+    Minimizes ||Y - X W^T - 1 b^T||^2 + lambda ||W||^2 with lambda = N s, for every s in ``strengths``. The prediction
+    is linear in the targets, H Y. So, if sample i is left out and the model is fitted again, its residual is exactly
+    (y_i - yhat_i) / (1 - H_ii); all strengths together cost one eigendecomposition of the smaller of X^T X and X X^T.
+    The intercept is not penalized, and is fitted again too: with centered X and eigenpairs (e_j, v_j) of X^T X, H_ii =
+    1/N + sum_j (x_i . v_j)^2 / (e_j + lambda). Computed in float64.
 
     Source: Allen (1974), PRESS; Hastie, Tibshirani and Friedman (2009), eq. 7.64.
 
     Args:
         x: (N, D), N >= 2.
         targets: Y (N, K).
-        strengths: Values of s, positive; the stronger wins ties.
+        strengths: Values of s, positive. Of two with the same error, the stronger is chosen.
 
     Raises:
         ValueError: If no strength is given or one is not positive.
@@ -51,31 +52,31 @@ def fit_ridge(x: Tensor, targets: Tensor, strengths: Sequence[float]) -> Ridge:
         (2.0, 1e-06)
     """
     if not strengths or min(strengths) <= 0:
-        raise ValueError(f"ridge strengths must be positive, at least one, got {tuple(strengths)}")
+        raise ValueError(f"ridge strengths must be positive, and at least one must be given, got {tuple(strengths)}")
     x, y = x.double(), targets.double()
-    middle, level = x.mean(0), y.mean(0)
-    x, y = x - middle, y - level
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    x, y = x - mean_x, y - mean_y
     count = len(x)
     wide = x.shape[1] > count
     values, vectors = torch.linalg.eigh(x @ x.T if wide else x.T @ x)
     values = values.clamp(min=0)
-    # Rows of ``along`` squared, weighed by the filter, are the diagonal of H but for the intercept's 1/N.
+    # The squared rows of ``along``, weighted by the filter, are the diagonal of H without the 1/N of the intercept.
     along = vectors if wide else x @ vectors
-    turned = along.T @ y
+    projected = along.T @ y
     penalties = torch.tensor(sorted(strengths, reverse=True), dtype=torch.float64, device=x.device) * count
     filters = 1 / (values + penalties[:, None])
     filters = filters * values if wide else filters
     errors = []
-    for each in filters:
-        residual = y - along @ (each[:, None] * turned)
-        left = (1 - 1 / count - along.square() @ each).clamp(min=torch.finfo(torch.float64).eps)
-        errors.append((residual / left[:, None]).square().mean())
-    found = torch.stack(errors).tolist()
-    best = found.index(min(found))
+    for weights in filters:
+        residual = y - along @ (weights[:, None] * projected)
+        left_out = (1 - 1 / count - along.square() @ weights).clamp(min=torch.finfo(torch.float64).eps)
+        errors.append((residual / left_out[:, None]).square().mean())
+    mean_errors = torch.stack(errors).tolist()
+    best = mean_errors.index(min(mean_errors))
     penalty = penalties[best]
-    inner = (1 / (values + penalty))[:, None] * turned
+    inner = (1 / (values + penalty))[:, None] * projected
     weight = (x.T @ (vectors @ inner) if wide else vectors @ inner).T
-    by_strength = dict(zip(sorted(strengths, reverse=True), found, strict=True))
+    by_strength = dict(zip(sorted(strengths, reverse=True), mean_errors, strict=True))
     return Ridge(
-        weight, level - weight @ middle, float(penalty) / count, tuple(by_strength[strength] for strength in strengths)
+        weight, mean_y - weight @ mean_x, float(penalty) / count, tuple(by_strength[strength] for strength in strengths)
     )

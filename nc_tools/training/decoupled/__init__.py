@@ -1,1 +1,1 @@
-"""Second stages of training: the backbone is frozen and only the classifier changes."""
+"""Decoupled training: a second stage that changes the classifier on a frozen backbone."""

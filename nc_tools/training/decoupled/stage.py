@@ -1,4 +1,4 @@
-"""A second stage of training: the backbone is frozen, and only the classifier is changed."""
+"""The second stage of decoupled training: change the classifier while the backbone is frozen."""
 
 from __future__ import annotations
 
@@ -22,57 +22,57 @@ from nc_tools.training.train_config import OptimConfig, TrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SecondStage(ABC):
-    """What is done to a trained classifier over a frozen backbone.
+    """Base class of second stages, which change a trained classifier on a frozen backbone.
 
-    Training on imbalanced data harms the classifier more than the features: its class vectors carry the prior. So the
-    features are learned first, from the data as they are, and the classifier is mended after (Kang et al. 2020,
-    "Decoupling representation and classifier for long-tailed recognition"). A stage changes the values in a head, never
-    its class: a run's weights load into the same model as without it.
+    Training on imbalanced data harms the classifier more than the features: its class vectors contain the class prior.
+    So the features are learned first, from the imbalanced data, and the classifier is corrected afterwards (Kang et al.
+    2020, "Decoupling representation and classifier for long-tailed recognition"). A stage changes the values in a head,
+    never its class, so that the weights of a run load into the same model with and without it.
 
-    A stage is a :class:`RetrainedStage`, which trains, or a :class:`PostHocStage`, which computes.
+    A stage is either a :class:`RetrainingStage`, which trains, or a :class:`PostHocStage`, which computes.
     """
 
     @abstractmethod
     def check(self, head: Head) -> None:
-        """Refuse a head that this stage cannot change, before anything is trained.
+        """Check that this stage can change a head. Called before anything is trained.
 
         Raises:
-            ValueError: If there is nothing in the head to change; the message says which head to take.
+            ValueError: If it cannot; the message says which head to use.
         """
 
     @abstractmethod
     def epochs(self, first: int) -> int:
-        """Return how many epochs the stage adds to the ``first`` ones."""
+        """Return how many epochs this stage adds, given the number of epochs of the first stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PostHocStage(SecondStage):
-    """A second stage without training; it is recorded as one epoch."""
+    """A second stage without training. It is recorded as one epoch."""
 
     @abstractmethod
     def apply(self, head: Head, collect: Callable[[], Collected]) -> None:
         """Change the head in place.
 
         Args:
-            head: Trained.
-            collect: Gives the training set's features as they are evaluated, without augmentation; a pass over it.
+            head: The trained head.
+            collect: Makes a pass over the training set in eval mode, without augmentation, and returns its features.
         """
 
     def epochs(self, first: int) -> int:  # noqa: ARG002
-        """Return 1: the record shows the changed head after the last epoch of training."""
+        """Return 1: the changed head is recorded as one epoch after the last epoch of training."""
         return 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrainedStage(SecondStage):
+class RetrainingStage(SecondStage):
     """A second stage that trains with cross-entropy on class-balanced batches.
 
-    The loss is plain cross-entropy whatever the first stage's was: the batches are balanced already, and a loss that
-    adjusts for the prior would adjust twice.
+    The loss is always plain cross-entropy: the batches are balanced already, and a loss that adjusts for the class
+    prior would adjust a second time.
 
     Attributes:
-        share: Its length as a share of the first stage's epochs (Kang et al. take 10 after 90).
-        lr_ratio: Its peak learning rate over that of the first stage; the schedule begins anew.
+        share: Number of epochs, as a share of the first stage's (Kang et al. use 10 after 90).
+        lr_ratio: Peak learning rate, divided by that of the first stage. The schedule starts from its beginning.
     """
 
     share: float = 0.1
@@ -88,29 +88,34 @@ class RetrainedStage(SecondStage):
         return max(1, round(self.share * first))
 
     def optim(self, first: OptimConfig) -> OptimConfig:
-        """Return the optimizer of this stage, given that of the first."""
+        """Return the optimizer settings of this stage, given those of the first."""
         return replace(first, lr=first.lr * self.lr_ratio)
 
     @abstractmethod
-    def start(self, head: Head, fresh: Head) -> Head:
-        """Return the head to train: what is to be learned requires a gradient, and nothing else.
+    def head_to_train(self, head: Head, fresh: Head) -> Head:
+        """Return the head to train, in which only the parameters to learn require a gradient.
 
         Args:
-            head: As the first stage left it.
-            fresh: The same head, drawn anew.
+            head: The head after the first stage.
+            fresh: The same head with new initial weights.
         """
 
     @abstractmethod
     def fold(self, trained: Head, head: Head) -> None:
-        """Write what :meth:`start`'s head has learned into the model's own; called after every epoch."""
+        """Write what the trained head has learned into the model's head. Called after every epoch.
+
+        Args:
+            trained: The head that :meth:`head_to_train` returned.
+            head: The model's head, changed in place.
+        """
 
 
 class FrozenBackbone(nn.Module):
-    """A backbone that gives features and no gradients, in eval mode whatever mode it is told.
+    """A backbone that returns features without gradients and always stays in eval mode.
 
-    Frozen means its batch statistics too. In train mode class-balanced batches would normalize with, and move the
-    running averages to, the statistics of another class mix than the features were learned under: a head would be
-    fitted to features that nobody evaluates.
+    Its batch statistics are frozen too. In train mode, class-balanced batches would be normalized with the statistics
+    of another class distribution than the one the features were learned from, and the running averages would follow.
+    The head would then be fitted to other features than those that are evaluated.
 
     Args:
         backbone: Its parameters stop requiring gradients.
@@ -133,11 +138,11 @@ class FrozenBackbone(nn.Module):
 
 
 class EpochsAfter:
-    """A loader whose first epoch is that after ``first`` others: orders and crops go on instead of beginning anew.
+    """A loader that starts ``first`` epochs later, so that sample orders and crops are not repeated.
 
     Args:
         batches: The loader.
-        first: Epochs that were trained before.
+        first: Number of epochs that were trained before.
     """
 
     def __init__(self, batches: Batches, first: int) -> None:
@@ -145,7 +150,7 @@ class EpochsAfter:
         self._first = first
 
     def __len__(self) -> int:
-        """Steps in an epoch."""
+        """Return the number of steps in an epoch."""
         return len(self._batches)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -155,7 +160,7 @@ class EpochsAfter:
 
 def retrain(
     model: Classifier,
-    stage: RetrainedStage,
+    stage: RetrainingStage,
     fresh: Head,
     batches: Batches,
     training: TrainConfig,
@@ -166,24 +171,25 @@ def retrain(
     resume: bool = False,
     stop: StopSignal | None = None,
 ) -> Fitted:
-    """Train a model's classifier once more, on the loop that trained it the first time.
+    """Train a model's classifier again, on a frozen backbone, with the same loop as the first stage.
 
-    Images as they are: what the first stage mixed, or climbed before each step, it did for the backbone.
+    Mixing and sharpness-aware steps of the first stage are switched off: they are for the backbone.
 
     Args:
-        model: Trained; its head is changed in place, its backbone stays as it is, frozen.
+        model: The trained model. Its head is changed in place; its backbone is frozen.
         stage: What is learned.
-        fresh: The model's head drawn anew, on the same device.
-        batches: Class-balanced: a loader with ``sampling=BalancedSampling()``. Its epochs go on after the first ones.
-        training: Of the first stage; the stage has a length of its own.
-        optim: Of the first stage.
-        epoch_end: As for :func:`~nc_tools.training.fit`: epochs count from 1 on, and the model it gets is ``model``.
-        checkpoint: Where this stage keeps its state; another file than the first stage's.
-        resume: Go on from that checkpoint where there is one.
+        fresh: The model's head with new initial weights, on the same device.
+        batches: A class-balanced loader, made with ``sampling=BalancedSampling()``. Its epochs continue those of the
+            first stage.
+        training: Settings of the first stage. The number of epochs is the stage's own.
+        optim: Settings of the first stage.
+        epoch_end: As for :func:`~nc_tools.training.fit`. Epochs count from 1, and the model that it gets is ``model``.
+        checkpoint: File for the state of this stage; not the first stage's file.
+        resume: Continue from that checkpoint if it exists.
         stop: As for :func:`~nc_tools.training.fit`.
 
     Returns:
-        The model, and the seconds that this stage took.
+        The model and the seconds that this stage took.
 
     Raises:
         ValueError: If the stage cannot change this head.
@@ -191,9 +197,9 @@ def retrain(
         Killed: As :func:`~nc_tools.training.fit` does.
     """
     stage.check(model.head)
-    inner = Classifier(FrozenBackbone(model.backbone), stage.start(model.head, fresh))
+    inner = Classifier(FrozenBackbone(model.backbone), stage.head_to_train(model.head, fresh))
 
-    def told(epoch: int, values: dict[str, float], trained: Classifier) -> None:
+    def fold_and_report(epoch: int, values: dict[str, float], trained: Classifier) -> None:
         stage.fold(trained.head, model.head)
         if epoch_end is not None:
             epoch_end(epoch, values, model)
@@ -204,7 +210,7 @@ def retrain(
         EpochsAfter(batches, training.epochs),
         replace(training, epochs=stage.epochs(training.epochs), mixing=None),
         replace(stage.optim(optim), sam=None),
-        epoch_end=told,
+        epoch_end=fold_and_report,
         checkpoint=checkpoint,
         resume=resume,
         stop=stop,

@@ -1,4 +1,4 @@
-"""The training set that scores are fitted on, checked once, and its moments, computed once."""
+"""The training set that out-of-distribution scores are fitted on, checked once, and its moments, computed once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _ROWS = 8192
 
 
 @dataclass(frozen=True, eq=False)
-class Bank:
-    """A checked training set. Made by :meth:`checked`; what is derived from it is computed when first asked for.
+class TrainingSet:
+    """A checked training set. Build it with :meth:`checked`; its moments are computed when they are first read.
 
     Attributes:
         features: (N, D), float32 or float64.
@@ -36,7 +36,7 @@ class Bank:
     @classmethod
     def checked(
         cls, features: Tensor, logits: Tensor, labels: Tensor, weight: Tensor | None, bias: Tensor | None
-    ) -> Bank:
+    ) -> TrainingSet:
         """Check a training set and bring it to one device and type.
 
         Raises:
@@ -46,21 +46,21 @@ class Bank:
         check_pair(features, labels)
         x, z = _same_type(features, logits)
         if len(x) == 0:
-            raise ValueError("a score is fitted on training samples, and there is none: give at least one")
-        width, number = x.shape[1], z.shape[1]
+            raise ValueError("cannot fit a score on a training set without samples: give at least one")
+        width, num_classes = x.shape[1], z.shape[1]
         y = labels.to(x.device).long()
-        if outside := int(((y < 0) | (y >= number)).sum()):
-            raise ValueError(f"labels must lie in [0, {number}), but {outside} of {len(y)} do not")
+        if outside := int(((y < 0) | (y >= num_classes)).sum()):
+            raise ValueError(f"labels must lie in [0, {num_classes}), but {outside} of {len(y)} do not")
         _check_finite(x, z, "training ")
         if weight is None and bias is not None:
-            raise ValueError("a bias belongs to class vectors, and weight is None: give both, or neither")
-        if weight is not None and weight.shape != (number, width):
+            raise ValueError("a bias needs class vectors, but weight is None: give both, or neither")
+        if weight is not None and weight.shape != (num_classes, width):
             raise ValueError(
-                f"weight must be (K, D) = ({number}, {width}) to fit logits and features, got {tuple(weight.shape)}: "
-                "give the features that enter the head's product (its embedded ones)"
+                f"weight must have the shape (K, D) = ({num_classes}, {width}) to fit logits and features, got "
+                f"{tuple(weight.shape)}: give the features that the head multiplies by its weight (embedded)"
             )
-        if bias is not None and bias.shape != (number,):
-            raise ValueError(f"bias must be (K,) = ({number},), got {tuple(bias.shape)}")
+        if bias is not None and bias.shape != (num_classes,):
+            raise ValueError(f"bias must have the shape (K,) = ({num_classes},), got {tuple(bias.shape)}")
         w, b = (None if part is None else part.detach().to(x) for part in (weight, bias))
         return cls(x, z, y, w, b)
 
@@ -78,12 +78,12 @@ class Bank:
 
     @cached_property
     def means(self) -> Tensor:
-        """Their means (K', D), float64."""
+        """Means of the classes that have samples (K', D), float64."""
         return self._moments.means[self.present]
 
     @cached_property
     def shares(self) -> Tensor:
-        """Their shares of the samples (K',), float64."""
+        """Shares of the samples that these classes hold (K',), float64."""
         counts = self._moments.counts[self.present].double()
         return counts / counts.sum()
 
@@ -94,7 +94,7 @@ class Bank:
 
     @cached_property
     def within(self) -> Tensor:
-        """Covariance about the class means, every sample alike (D, D), float64."""
+        """Covariance about the class means, with equal weight for every sample (D, D), float64."""
         return self._moments.within_pooled()
 
     @cached_property
@@ -103,7 +103,7 @@ class Bank:
         return self.within + between(self.means, self.mean, self.shares)
 
     @cached_property
-    def reach(self) -> float:
+    def spread(self) -> float:
         """Root mean square distance of the samples to their mean."""
         return math.sqrt(max(0.0, float(self.total.diagonal().sum())))
 
@@ -114,18 +114,18 @@ def between(means: Tensor, center: Tensor, shares: Tensor) -> Tensor:
     return (shifted * shares[:, None]).T @ shifted
 
 
-def checked_queries(features: Tensor, logits: Tensor, width: int, number: int) -> tuple[Tensor, Tensor]:
-    """Check samples to be scored against D and K, and bring them to one type.
+def checked_samples(features: Tensor, logits: Tensor, width: int, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Check samples to score against D and K, and bring them to one type.
 
     Raises:
         TypeError: If they are not floating-point.
         ValueError: If shapes do not fit, there is no sample, or values are not finite.
     """
     x, z = _same_type(features, logits)
-    if x.shape[1] != width or z.shape[1] != number:
+    if x.shape[1] != width or z.shape[1] != num_classes:
         raise ValueError(
-            f"the score was fitted on {width} features and {number} classes, got features {tuple(x.shape)} and logits "
-            f"{tuple(z.shape)}: take both from the same model"
+            f"the score was fitted on {width} features and {num_classes} classes, got features {tuple(x.shape)} and "
+            f"logits {tuple(z.shape)}: take both from the same model"
         )
     if len(x) == 0:
         raise ValueError("a set to score needs at least one sample, got none")
@@ -147,10 +147,10 @@ def _same_type(features: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
 
 def _check_finite(features: Tensor, logits: Tensor, kind: str) -> None:
     parts = {"features": features, "logits": logits}
-    bad = torch.stack([(~part.isfinite().all(dim=1)).sum() for part in parts.values()]).tolist()
-    for name, number in zip(parts, bad, strict=True):
-        if number:
+    counts = torch.stack([(~part.isfinite().all(dim=1)).sum() for part in parts.values()]).tolist()
+    for name, count in zip(parts, counts, strict=True):
+        if count:
             raise ValueError(
-                f"{name} must be finite, but {number} of {len(features)} {kind}samples hold NaN or inf: a model that "
-                "diverged cannot be scored"
+                f"{name} must be finite, but {count} of {len(features)} {kind}samples hold NaN or inf: the model may "
+                "have diverged, and cannot be scored"
             )

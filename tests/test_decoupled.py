@@ -1,4 +1,4 @@
-"""Second stages on their own: what each does to a head, what it leaves alone, whom it refuses."""
+"""Second stages on their own: what each changes in a head, what it keeps, and the heads that it does not accept."""
 
 import copy
 import math
@@ -16,7 +16,7 @@ from nc_tools.training import (
     LearnableWeightScaling,
     NearestClassMean,
     OptimConfig,
-    ReTrainClassifier,
+    RetrainClassifier,
     SharpnessAware,
     TauNormalize,
     TrainConfig,
@@ -58,22 +58,22 @@ class Rows:
             yield Batch(self.inputs[part], self.labels[part], part)
 
 
-def trained(head):
+def with_backbone(head):
     return Classifier(backbone(), head)
 
 
-def linear(seed=0, **more):
-    return LinearHead(D, K, generator=generator(seed), **more)
+def linear(seed=0, **options):
+    return LinearHead(D, K, generator=generator(seed), **options)
 
 
-def again(model, stage, fresh=None, **more):
-    return retrain(model, stage, fresh or linear(9), Rows(), TRAINING, OPTIM, **more)
+def retrained(model, stage, fresh=None, **options):
+    return retrain(model, stage, fresh or linear(9), Rows(), TRAINING, OPTIM, **options)
 
 
 def test_the_backbone_keeps_every_weight_and_every_batch_statistic():
-    model = trained(linear())
+    model = with_backbone(linear())
     before = copy.deepcopy(model.backbone.state_dict())
-    again(model, ReTrainClassifier(share=0.3))
+    retrained(model, RetrainClassifier(share=0.3))
     assert all(torch.equal(before[name], value) for name, value in model.backbone.state_dict().items())
     assert not model.backbone.training
 
@@ -88,14 +88,14 @@ def test_a_frozen_backbone_stays_in_eval_mode_and_gives_no_gradient():
     assert not frozen(torch.ones(2, D, requires_grad=True)).requires_grad
 
 
-@pytest.mark.parametrize("stage", [ReTrainClassifier(share=0.5), LearnableWeightScaling(share=0.5, lr_ratio=0.5)])
+@pytest.mark.parametrize("stage", [RetrainClassifier(share=0.5), LearnableWeightScaling(share=0.5, lr_ratio=0.5)])
 def test_a_retrained_stage_is_plain_descent_on_frozen_features(stage):
     """Against a loop of its own: SGD with momentum, decay on the matrix alone, cross-entropy from the definition."""
-    model = trained(linear())
+    model = with_backbone(linear())
     features = model.backbone.eval()(Rows().inputs).detach()
     rows, bias = model.head.weight.detach().clone(), model.head.bias.detach().clone()
     fresh = linear(9)
-    if isinstance(stage, ReTrainClassifier):
+    if isinstance(stage, RetrainClassifier):
         parts = [fresh.weight.detach().clone().requires_grad_(), fresh.bias.detach().clone().requires_grad_()]
     else:
         parts = [torch.ones(K, requires_grad=True)]
@@ -112,16 +112,16 @@ def test_a_retrained_stage_is_plain_descent_on_frozen_features(stage):
             speed[i] = 0.9 * speed[i] + g + decay * p.detach()
             with torch.no_grad():
                 p -= rate * speed[i]
-    again(model, stage, fresh)
+    retrained(model, stage, fresh)
     weight, offset = parts if len(parts) == 2 else (parts[0][:, None] * rows, parts[0] * bias)
     assert torch.allclose(model.head.weight, weight, atol=1e-5)
     assert torch.allclose(model.head.bias, offset, atol=1e-5)
 
 
-def test_what_the_first_stage_mixed_or_climbed_the_second_does_not():
-    plain, other = trained(linear()), trained(linear())
-    stage = ReTrainClassifier(share=0.3)
-    again(plain, stage)
+def test_mixing_and_sam_of_the_first_stage_are_switched_off():
+    plain, other = with_backbone(linear()), with_backbone(linear())
+    stage = RetrainClassifier(share=0.3)
+    retrained(plain, stage)
     training, optim = replace(TRAINING, mixing=Mixup()), replace(OPTIM, sam=SharpnessAware())
     retrain(other, stage, linear(9), Rows(), training, optim)
     assert torch.equal(plain.head.weight, other.head.weight)
@@ -130,7 +130,7 @@ def test_what_the_first_stage_mixed_or_climbed_the_second_does_not():
 def test_weight_scaling_scales_scores_by_class_and_folds_into_a_linear_head():
     head = linear()
     stage = LearnableWeightScaling()
-    scaled = stage.start(head, linear(9))
+    scaled = stage.head_to_train(head, linear(9))
     assert [name for name, p in scaled.named_parameters() if p.requires_grad] == ["factor"]
     h = torch.randn(4, D, generator=generator(2))
     assert torch.allclose(scaled(h), head(h))
@@ -146,7 +146,7 @@ def test_weight_scaling_scales_scores_by_class_and_folds_into_a_linear_head():
         stage.fold(scaled, head)
     assert torch.allclose(head(h), expected, atol=1e-6)
     without = linear(bias=False)
-    stage.fold(stage.start(without, linear(9)), without)
+    stage.fold(stage.head_to_train(without, linear(9)), without)
     assert without.bias is None
 
 
@@ -154,7 +154,7 @@ def test_weight_scaling_scales_scores_by_class_and_folds_into_a_linear_head():
 def test_weight_scaling_learns_the_scales_of_unit_rows_alone(kind):
     head = kind(D, K, scale=LEARNED_PER_CLASS)
     before = copy.deepcopy(head.state_dict())
-    again(trained(head), LearnableWeightScaling(share=0.3))
+    retrained(with_backbone(head), LearnableWeightScaling(share=0.3))
     changed = {n for n, v in head.state_dict().items() if not torch.equal(v, before[n])}
     assert changed == {"scale_of.raw"}
 
@@ -162,13 +162,13 @@ def test_weight_scaling_learns_the_scales_of_unit_rows_alone(kind):
 def test_a_frame_with_a_projection_learns_it_anew_and_keeps_the_frame():
     head, fresh = (ETFHead(D, K, projection=True, frame_seed=4, generator=generator(s)) for s in (0, 1))
     before = copy.deepcopy(head.state_dict())
-    again(trained(head), ReTrainClassifier(), fresh)
+    retrained(with_backbone(head), RetrainClassifier(), fresh)
     changed = {n for n, v in head.state_dict().items() if not torch.equal(v, before[n])}
     assert len(changed) == 1
     assert "frame" not in changed
 
 
-def test_tau_takes_norms_back_in_part_and_the_bias_wholly():
+def test_tau_normalization_shortens_the_rows_and_removes_the_bias():
     head = linear()
     before = head.weight.detach().tolist()
     TauNormalize(tau=0.6).apply(head, lambda: None)
@@ -193,79 +193,81 @@ def test_the_nearest_class_mean_is_the_mean_of_unit_features_and_predicts_by_cos
     assert head(h).argmax(1).tolist() == expected
 
 
-REFUSED = [
-    (ReTrainClassifier(), ETFHead(D, K), "ETFHead has none here.*give it projection=True"),
-    (ReTrainClassifier(), ETFHead(D, K, scale=LEARNED), "ETFHead has none here"),
-    (LearnableWeightScaling(), ETFHead(D, K), "those of ETFHead share one length.*scale=LEARNED_PER_CLASS"),
-    (LearnableWeightScaling(), CosineHead(D, K), "take a LinearHead"),
-    (TauNormalize(), CosineHead(D, K), "those of CosineHead have one length"),
-    (NearestClassMean(), ETFHead(D, K), "take a LinearHead or a CosineHead"),
+NOT_ACCEPTED = [
+    (RetrainClassifier(), ETFHead(D, K), "this ETFHead has fixed class vectors and no projection.*Set projection=True"),
+    (RetrainClassifier(), ETFHead(D, K, scale=LEARNED), "this ETFHead has fixed class vectors and no projection"),
+    (LearnableWeightScaling(), ETFHead(D, K), "those of ETFHead share one norm.*scale=LEARNED_PER_CLASS"),
+    (LearnableWeightScaling(), CosineHead(D, K), "use a LinearHead"),
+    (TauNormalize(), CosineHead(D, K), "those of CosineHead all have the same norm"),
+    (NearestClassMean(), ETFHead(D, K), "Use a LinearHead or a CosineHead"),
 ]
 
 
-@pytest.mark.parametrize(("stage", "head", "told"), REFUSED)
-def test_a_head_with_nothing_to_change_is_refused_with_the_way_out(stage, head, told):
-    with pytest.raises(ValueError, match=told):
+@pytest.mark.parametrize(("stage", "head", "message"), NOT_ACCEPTED)
+def test_the_error_for_a_head_with_nothing_to_change_names_other_heads(stage, head, message):
+    with pytest.raises(ValueError, match=message):
         stage.check(head)
 
 
-def test_retraining_refuses_before_anything_is_frozen():
-    model = trained(ETFHead(D, K))
+def test_the_head_is_checked_before_anything_is_frozen():
+    model = with_backbone(ETFHead(D, K))
     with pytest.raises(ValueError, match="projection=True"):
-        again(model, ReTrainClassifier())
+        retrained(model, RetrainClassifier())
     assert all(p.requires_grad for p in model.backbone.parameters())
 
 
 @pytest.mark.parametrize(
-    "wrong", [(ReTrainClassifier, "share", 0.0), (LearnableWeightScaling, "lr_ratio", math.inf),
+    "setting", [(RetrainClassifier, "share", 0.0), (LearnableWeightScaling, "lr_ratio", math.inf),
               (TauNormalize, "tau", -0.1), (TauNormalize, "tau", math.nan)],
 )  # fmt: skip
-def test_wrong_numbers_are_refused_at_once(wrong):
-    kind, name, value = wrong
-    with pytest.raises(ValueError, match=rf"{kind.__name__}\.{name} must be"):
-        kind(**{name: value})
+def test_settings_are_checked_when_created(setting):
+    stage, name, value = setting
+    with pytest.raises(ValueError, match=rf"{stage.__name__}\.{name} must be"):
+        stage(**{name: value})
 
 
 def test_a_stage_has_a_length_and_a_rate_of_its_own():
-    assert [ReTrainClassifier(share=s).epochs(50) for s in (0.1, 0.5, 0.001, 2.0)] == [5, 25, 1, 100]
+    assert [RetrainClassifier(share=s).epochs(50) for s in (0.1, 0.5, 0.001, 2.0)] == [5, 25, 1, 100]
     assert TauNormalize().epochs(50) == 1
     first = replace(OPTIM, decay_norm_and_bias=True)
-    assert ReTrainClassifier(lr_ratio=3.0).optim(first) == replace(first, lr=3 * first.lr)
+    assert RetrainClassifier(lr_ratio=3.0).optim(first) == replace(first, lr=3 * first.lr)
     assert not LearnableWeightScaling().optim(first).decay_norm_and_bias
 
 
-def test_every_epoch_tells_the_model_as_it_is_then():
-    told, model = [], trained(linear())
+def test_every_epoch_reports_the_model_of_that_epoch():
+    reports, model = [], with_backbone(linear())
     h = torch.randn(4, D, generator=generator(2))
 
-    def note(epoch, values, seen):
-        told.append((epoch, set(values), seen is model, seen.head(h).detach()))
+    def report(epoch, values, reported):
+        reports.append((epoch, set(values), reported is model, reported.head(h).detach()))
 
-    fitted = again(model, ReTrainClassifier(share=0.3), epoch_end=note)
-    assert [t[0] for t in told] == [1, 2, 3]
-    assert all({"train/loss", "train/lr", "train/accuracy"} <= t[1] and t[2] for t in told)
-    assert not torch.equal(told[0][3], told[1][3])
-    assert torch.equal(told[-1][3], model.head(h))
+    fitted = retrained(model, RetrainClassifier(share=0.3), epoch_end=report)
+    epochs, keys, is_model, logits = zip(*reports, strict=True)
+    assert epochs == (1, 2, 3)
+    assert all({"train/loss", "train/lr", "train/accuracy"} <= names for names in keys)
+    assert all(is_model)
+    assert not torch.equal(logits[0], logits[1])
+    assert torch.equal(logits[-1], model.head(h))
     assert fitted.model is model
     assert fitted.seconds > 0
 
 
-def test_with_a_weight_average_the_average_is_what_counts():
-    model = trained(linear())
-    plain = trained(linear())
-    retrain(model, ReTrainClassifier(), linear(9), Rows(), replace(TRAINING, ema_decay=0.9), OPTIM)
-    again(plain, ReTrainClassifier())
+def test_the_weight_average_is_what_is_kept():
+    model = with_backbone(linear())
+    plain = with_backbone(linear())
+    retrain(model, RetrainClassifier(), linear(9), Rows(), replace(TRAINING, ema_decay=0.9), OPTIM)
+    retrained(plain, RetrainClassifier())
     assert not torch.equal(model.head.weight, plain.head.weight)
 
 
-def test_its_epochs_go_on_after_those_of_the_first_stage():
-    asked = []
+def test_its_epochs_continue_those_of_the_first_stage():
+    epochs = []
 
-    class Asked(Rows):
+    class Recording(Rows):
         def epoch(self, epoch, start=0):
-            asked.append((epoch, start))
+            epochs.append((epoch, start))
             return super().epoch(epoch, start)
 
-    retrain(trained(linear()), ReTrainClassifier(share=0.3), linear(9), Asked(), TRAINING, OPTIM)
-    assert asked == [(10, 0), (11, 0), (12, 0)]
+    retrain(with_backbone(linear()), RetrainClassifier(share=0.3), linear(9), Recording(), TRAINING, OPTIM)
+    assert epochs == [(10, 0), (11, 0), (12, 0)]
     assert [b.index.tolist() for b in EpochsAfter(Rows(), 3).epoch(0, 4)] == [[*range(32, 40)], [*range(40, 48)]]

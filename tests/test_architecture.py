@@ -106,6 +106,41 @@ def test_modules_do_not_import_in_circles() -> None:
     TopologicalSorter(graph).prepare()
 
 
+def public_definitions() -> dict[str, set[str]]:
+    """Public classes, functions and constants of every module, by name."""
+    homes: dict[str, set[str]] = {}
+    for file in FILES:
+        for node in parsed(file).body:
+            names: list[str] = []
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                names = [node.name]
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+            for name in names:
+                if not name.startswith("_") and not (len(name) == 1 and name.isupper()):  # a type variable
+                    homes.setdefault(name, set()).add(dotted_name(file))
+    return homes
+
+
+def test_a_public_name_has_one_home() -> None:
+    twice = {name: sorted(homes) for name, homes in public_definitions().items() if len(homes) > 1}
+    assert twice == {}, "give each a name of its own, or import one from the other"
+
+
+def test_a_file_name_stands_once() -> None:
+    homes: dict[str, list[str]] = {}
+    for file in FILES:
+        homes.setdefault(file.name, []).append(dotted_name(file))
+    homes.pop("__init__.py")
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
+def test_files_are_short() -> None:
+    long = {str(file.relative_to(ROOT)): n for file in FILES if (n := len(file.read_text().splitlines())) > 300}
+    assert long == {}, "one idea a file"
+
+
 def importers(package: str, *, when_imported: bool) -> set[str]:
     trees = {f: at_import_time(f) if when_imported else parsed(f) for f in FILES}
     return {dotted_name(f) for f, t in trees.items() if any(n.split(".")[0] == package for n in imports(t))}
@@ -144,9 +179,11 @@ def test_the_command_and_the_package_load_at_once(module: str) -> None:
     assert loaded_by(f"import {module}") & heavy == set()
 
 
-def test_heads_need_torch_alone() -> None:
-    heavy = {"torchvision", "mlflow", "sklearn", "scipy", "matplotlib", "pandas", "rich", "timm"}
-    loaded = loaded_by("import nc_tools.heads, nc_tools.losses, nc_tools.geometry, nc_tools.models, nc_tools.metrics")
+def test_heads_and_losses_need_torch_alone() -> None:
+    heavy = {"torchvision", "mlflow", "sklearn", "scipy", "matplotlib", "pandas", "rich", "jinja2", "pydantic", "timm"}
+    loaded = loaded_by(
+        "import nc_tools.heads, nc_tools.losses, nc_tools.surgery, nc_tools.geometry, nc_tools.metrics, nc_tools.models"
+    )
     assert loaded & heavy == set()
     assert "torch" in loaded
 

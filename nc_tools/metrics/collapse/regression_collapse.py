@@ -1,4 +1,4 @@
-"""Collapse of a network that predicts numbers: NRC1 to NRC3."""
+"""Neural collapse of regression networks: NRC1 to NRC3."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.class_sums import at_least_float32, measuring_precision
-from nc_tools.metrics.collapse.mean_geometry import defined
+from nc_tools.metrics.collapse.mean_geometry import finite_values
 
 
 def regression_collapse(features: Tensor, targets: Tensor, weight: Tensor) -> dict[str, float]:
-    """Measure whether features of a regression network have collapsed to as many directions as there are targets.
+    """Measure whether the features of a regression network have collapsed to as many directions as there are targets.
 
-    With h_i the features less their mean at unit length, P_n the projection on the n first principal components of the
-    centered features, P_W that on the rows of the head, and Sigma the covariance of the targets,
+    With h_i the centered features at unit length, P_n the projection on the first n principal components of the
+    centered features, P_W the projection on the rows of the head, and Sigma the covariance of the targets,
 
         nrc1         mean_i ||h_i - P_n h_i||^2
         nrc2         mean_i ||h_i - P_W h_i||^2
@@ -21,8 +21,8 @@ def regression_collapse(features: Tensor, targets: Tensor, weight: Tensor) -> di
                      A = W W^T,  B = Sigma^{1/2} - gamma^{1/2} I
         nrc3_gamma   the gamma that reaches it
 
-    all 0 when collapsed; nrc1 and nrc2 lie in [0, 1], nrc3 in [0, 4]. The best gamma has a closed form, so that no
-    solver enters. Source: Andriopoulos et al. (2024). One target has no angles, and so no nrc3.
+    all 0 when collapsed; nrc1 and nrc2 lie in [0, 1], nrc3 in [0, 4]. The best gamma has a closed form, so no solver
+    is needed. Source: Andriopoulos et al. (2024). With one target there are no angles, and so no nrc3.
 
     Args:
         features: (N, D).
@@ -33,13 +33,13 @@ def regression_collapse(features: Tensor, targets: Tensor, weight: Tensor) -> di
         The quantities by name; none if the features are constant.
 
     Raises:
-        TypeError: If something is not floating-point.
+        TypeError: If an argument is not floating-point.
         ValueError: If shapes do not fit, there are fewer than two samples or a value is not finite.
 
     Example:
         >>> h = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [2.0, 0.0]])
-        >>> found = regression_collapse(h, torch.tensor([1.0, -1.0, 2.0]), torch.tensor([1.0, 0.0]))
-        >>> round(found["nrc1"], 6), round(found["nrc2"], 6)
+        >>> values = regression_collapse(h, torch.tensor([1.0, -1.0, 2.0]), torch.tensor([1.0, 0.0]))
+        >>> round(values["nrc1"], 6), round(values["nrc2"], 6)
         (0.0, 0.0)
     """
     y = targets.detach().view(-1, 1) if targets.ndim == 1 else targets.detach()
@@ -54,17 +54,17 @@ def regression_collapse(features: Tensor, targets: Tensor, weight: Tensor) -> di
                 raise ValueError(f"{name} must be finite, but {bad} of {len(part)} rows hold NaN or inf: repair them")
         centered = x - x.mean(dim=0)
         norms = torch.linalg.vector_norm(centered, dim=1, keepdim=True)
-        some = (norms > torch.linalg.vector_norm(x, dim=1, keepdim=True) * 1e-7).flatten()
-        units = centered[some] / norms[some]  # a feature on the mean has no direction
-        main = torch.linalg.eigh(centered.T @ centered).eigenvectors[:, -min(rows.shape[0], x.shape[1]) :]
-        values = {"nrc1": _outside(units, main), "nrc2": _outside(units, _row_space(rows))}
+        off_mean = (norms > torch.linalg.vector_norm(x, dim=1, keepdim=True) * 1e-7).flatten()
+        units = centered[off_mean] / norms[off_mean]  # a feature equal to the mean has no direction
+        principal = torch.linalg.eigh(centered.T @ centered).eigenvectors[:, -min(rows.shape[0], x.shape[1]) :]
+        values = {"nrc1": _outside(units, principal), "nrc2": _outside(units, _row_space(rows))}
         if y.shape[1] > 1:
             values |= _structure(rows @ rows.T, y)
-        return defined(values)
+        return finite_values(values)
 
 
 def _outside(units: Tensor, basis: Tensor) -> Tensor:
-    """Mean squared length of what is left of unit vectors (N, D) outside the span of a basis (D, r)."""
+    """Return the mean squared length of the part of unit vectors (N, D) outside the span of a basis (D, r)."""
     return (units - (units @ basis) @ basis.T).square().sum(dim=1).mean()
 
 
@@ -75,7 +75,10 @@ def _row_space(rows: Tensor) -> Tensor:
 
 
 def _structure(gram: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Return NRC3: the cosine of A and S - s I is largest at the ends or where its derivative in s, a line, is 0."""
+    """Return NRC3 in closed form.
+
+    The cosine of A and S - s I is largest at an end of the range of s, or where its derivative in s, a line, is zero.
+    """
     number = targets.shape[1]
     centered = targets - targets.mean(dim=0)
     eigenvalues, vectors = torch.linalg.eigh(centered.T @ centered / len(targets))
@@ -83,11 +86,11 @@ def _structure(gram: Tensor, targets: Tensor) -> dict[str, Tensor]:
     least = eigenvalues[0].clamp(min=0).sqrt()
     overlap, trace, size = (gram * root).sum(), gram.trace(), root.square().sum()
     turning = (trace * size - overlap * root.trace()) / (trace * root.trace() - overlap * number)
-    tries = torch.stack([torch.zeros_like(least), least, turning.nan_to_num().clamp(min=0).minimum(least)])
-    ideal = root - tries[:, None, None] * torch.eye(number, dtype=root.dtype, device=root.device)
+    candidates = torch.stack([torch.zeros_like(least), least, turning.nan_to_num().clamp(min=0).minimum(least)])
+    ideal = root - candidates[:, None, None] * torch.eye(number, dtype=root.dtype, device=root.device)
     cosines = (gram * ideal).sum((1, 2)) / (torch.linalg.matrix_norm(gram) * torch.linalg.matrix_norm(ideal))
     best = cosines.nan_to_num(nan=-torch.inf).argmax()
-    return {"nrc3": 2 - 2 * cosines[best], "nrc3_gamma": tries[best].square()}
+    return {"nrc3": 2 - 2 * cosines[best], "nrc3_gamma": candidates[best].square()}
 
 
 def _check(features: Tensor, targets: Tensor, weight: Tensor) -> None:
@@ -98,10 +101,10 @@ def _check(features: Tensor, targets: Tensor, weight: Tensor) -> None:
             raise ValueError(f"{name} must have two dimensions, got the shape {tuple(part.shape)}")
     if len(features) != len(targets) or len(features) < 2:
         raise ValueError(
-            f"features and targets must be of the same two or more samples, got {len(features)} and {len(targets)}"
+            f"features and targets must have equally many samples, at least 2, got {len(features)} and {len(targets)}"
         )
     if weight.shape != (targets.shape[1], features.shape[1]):
         raise ValueError(
-            f"weight must have the shape ({targets.shape[1]}, {features.shape[1]}), targets by features, got "
+            f"weight must have the shape ({targets.shape[1]}, {features.shape[1]}), targets x features, got "
             f"{tuple(weight.shape)}"
         )

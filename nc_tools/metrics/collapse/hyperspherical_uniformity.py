@@ -1,4 +1,4 @@
-"""How evenly class means are spread over a sphere: the second property of collapse when K is beyond D + 1."""
+"""How evenly class means are spread over a sphere: NC2 for any number of classes, also K > D + 1."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.class_sums import measuring_precision
-from nc_tools.metrics.collapse.mean_geometry import defined, gram_rows, present_means
+from nc_tools.metrics.collapse.mean_geometry import finite_values, gram_blocks, present_means
 
 
 def hyperspherical_uniformity(means: Tensor, counts: Tensor | None = None) -> dict[str, float]:
-    """Measure how equal the distances between class directions are (GNC2), at any K, also K > D + 1.
+    """Measure how equal the distances between class directions are (GNC2), for any K, also K > D + 1.
 
-    Beyond K = D + 1 no simplex frame exists and ``nc2_equiangular`` cannot reach 0; what remains is that the classes
-    spread evenly. With u_k the centered class means at unit length and e_ij = log(1 / ||u_i - u_j||),
+    For K > D + 1 no simplex frame exists and ``nc2_equiangular`` cannot reach 0, but classes can still spread evenly.
+    With u_k the centered class means at unit length and e_ij = log(1 / ||u_i - u_j||),
 
         gnc2_energy   mean_{i < j} e_ij          lower is more spread; the simplex frame has log(sqrt((K - 1)/(2 K)))
         gnc2          std_{i < j} e_ij / |gnc2_energy|
 
-    with the population's deviation. Zero for the simplex frame and for nothing else when K <= D + 1; beyond that the
-    value to reach depends on K and D, so compare models, not with zero. Blockwise: K = 50,000 needs K x D and a block.
+    with the population's standard deviation. For K <= D + 1, gnc2 is zero for the simplex frame only; for larger K the
+    smallest value depends on K and D, so compare models with each other, not with zero. Computed block by block: the
+    memory is that of K x D numbers and one block, also for K = 50,000.
 
     Source: Wu and Papyan (2024), GNC2, with the logarithmic kernel of Liu et al. (2023). Theirs divides by the signed
-    mean; the absolute value here keeps the sign out of a spread.
+    mean; the absolute value here makes the spread positive.
 
     Args:
         means: (K, D).
-        counts: Samples of each class (K,), where some may have none: those are left out.
+        counts: Samples of each class (K,); classes without samples are left out. None if every class has some.
 
     Returns:
-        The quantities by name; none where two class directions coincide.
+        The quantities by name; none if two class directions are equal.
 
     Raises:
         TypeError: If the means are not floating-point.
@@ -45,12 +46,12 @@ def hyperspherical_uniformity(means: Tensor, counts: Tensor | None = None) -> di
         pairs = len(units) * (len(units) - 1)
         mean = _sum_over_pairs(units, torch.zeros((), dtype=units.dtype, device=units.device), 1) / pairs
         variance = _sum_over_pairs(units, mean, 2) / pairs
-        return defined({"gnc2": variance.sqrt() / mean.abs(), "gnc2_energy": mean})
+        return finite_values({"gnc2": variance.sqrt() / mean.abs(), "gnc2_energy": mean})
 
 
 def _sum_over_pairs(units: Tensor, center: Tensor, power: int) -> Tensor:
     total = torch.zeros((), dtype=units.dtype, device=units.device)
-    for start, gram in gram_rows(units):
+    for start, gram in gram_blocks(units):
         rows = torch.arange(start, start + len(gram), device=units.device)
         energy = (2 - 2 * gram).clamp_(min=0).log_().mul_(-0.5)
         energy -= center

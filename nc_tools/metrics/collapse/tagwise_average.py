@@ -1,4 +1,4 @@
-"""Multi-label collapse: features of several tags lie along the sum of what each tag has by itself."""
+"""Multi-label collapse: whether features of several tags point along the sum of the single tags' means."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.class_sums import at_least_float32, class_sums, measuring_precision
-from nc_tools.metrics.collapse.mean_geometry import defined
+from nc_tools.metrics.collapse.mean_geometry import finite_values
 from nc_tools.metrics.collapse.neural_collapse import neural_collapse
 
 
 def tagwise_average(features: Tensor, tags: Tensor) -> dict[str, float]:
     """Measure whether the mean feature of a set of tags points along the sum of the single tags' means.
 
-    With mu_k the mean over samples of tag k alone, all centered at mean_k mu_k, h_S the mean over samples of exactly
-    the tags S (two or more), and m_S = sum_{k in S} mu_k,
+    With mu_k the mean over the samples that have tag k alone, all centered at mean_k mu_k, h_S the mean over the
+    samples with exactly the tags S (two or more), and m_S = sum_{k in S} mu_k,
 
         tag_angle         mean_S angle(h_S, m_S), degrees
         tag_angle_other   mean over S != S' of equal size of angle(h_S, m_S'), degrees
         tag_average       tag_angle / tag_angle_other: 0 when collapsed, about 1 by chance
-        tagset_nc1_trace  tr(S_W)/tr(S_B) with every set of tags a class
+        tagset_nc1_trace  tr(S_W)/tr(S_B) with every set of tags as a class
 
-    and ``neural_collapse`` of the samples of one tag says the rest. Source: Li et al. (2024), their ratio of angles;
-    centering is ours, so that a common offset of the features does not count as agreement.
+    For the other properties, call ``neural_collapse`` on the samples with one tag. Source: Li et al. (2024), their
+    ratio of angles; they do not center; centering keeps a common offset of the features from counting as agreement.
 
     Args:
         features: (N, D).
-        tags: Which tags each sample has (N, K), bool. Samples of no tag are left out, as are sets with a tag that no
-            sample has alone.
+        tags: Which tags each sample has (N, K), bool. Samples without a tag are left out, and so are sets with a tag
+            that no sample has alone.
 
     Returns:
-        The quantities by name; what no set of tags defines has no key.
+        The quantities by name; no key for a quantity that no set of tags defines.
 
     Raises:
         TypeError: If features are not floating-point or tags not bool.
-        ValueError: If shapes do not fit, a feature is not finite, or fewer than two tags have samples of their own.
+        ValueError: If shapes do not fit, a feature is not finite, or fewer than two tags have samples with that tag
+            alone.
 
     Example:
         >>> one, two = torch.eye(3), torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]])
@@ -45,34 +46,37 @@ def tagwise_average(features: Tensor, tags: Tensor) -> dict[str, float]:
     if tags.dtype != torch.bool:
         raise TypeError(f"tags must be bool, got {tags.dtype}: compare scores with a threshold first")
     if x.ndim != 2 or tags.ndim != 2 or len(tags) != len(x):
-        raise ValueError(f"features (N, D) and tags (N, K) must fit, got {tuple(x.shape)} and {tuple(tags.shape)}")
+        raise ValueError(
+            f"features (N, D) and tags (N, K) must fit each other, got {tuple(x.shape)} and {tuple(tags.shape)}"
+        )
     bad = int((~x.isfinite().all(dim=1)).sum())
     if bad:
         raise ValueError(f"features must be finite, but {bad} of {len(x)} samples hold NaN or inf: repair them")
-    known = tags.to(x.device)
-    x, known = x[known.any(dim=1)], known[known.any(dim=1)]
+    has_tag = tags.to(x.device)
+    tagged = has_tag.any(dim=1)
+    x, has_tag = x[tagged], has_tag[tagged]
     with measuring_precision(x.device):
-        sets, member = torch.unique(known, dim=0, return_inverse=True)
+        sets, member = torch.unique(has_tag, dim=0, return_inverse=True)
         counts, sums = class_sums(x, member, len(sets))
         means, sizes = sums / counts[:, None], sets.sum(dim=1)
         single, own = sizes == 1, sets[sizes == 1].double()
         if len(own) < 2:
-            raise ValueError(f"at least two tags must have samples of their own, got {len(own)}")
+            raise ValueError(f"at least two tags must have samples with that tag alone, got {len(own)}")
         center = means[single].mean(dim=0)
         by_tag = own.T @ (means[single] - center)
         complete = (sets & ~own.bool().any(dim=0)).sum(dim=1) == 0
-        shown = (sizes > 1) & complete
-        found = _angles(means[shown] - center, sets[shown].double() @ by_tag, sizes[shown])
+        measured = (sizes > 1) & complete
+        result = _angles(means[measured] - center, sets[measured].double() @ by_tag, sizes[measured])
         if len(x) > len(sets):
-            told = neural_collapse(x, member, num_classes=len(sets))
-            found |= {"tagset_nc1_trace": told["nc1_trace"]} if "nc1_trace" in told else {}
-        return found
+            values = neural_collapse(x, member, num_classes=len(sets))
+            result |= {"tagset_nc1_trace": values["nc1_trace"]} if "nc1_trace" in values else {}
+        return result
 
 
 def _angles(means: Tensor, sums: Tensor, sizes: Tensor) -> dict[str, float]:
     units = means / torch.linalg.vector_norm(means, dim=1, keepdim=True)
     ideals = sums / torch.linalg.vector_norm(sums, dim=1, keepdim=True)
     angles = (units @ ideals.T).clamp(-1, 1).acos().rad2deg()
-    others = (sizes[:, None] == sizes) & ~torch.eye(len(sizes), dtype=torch.bool, device=sizes.device)
-    own, other = angles.diagonal().mean(), angles[others].mean()
-    return defined({"tag_angle": own, "tag_angle_other": other, "tag_average": own / other})
+    same_size = (sizes[:, None] == sizes) & ~torch.eye(len(sizes), dtype=torch.bool, device=sizes.device)
+    own, other = angles.diagonal().mean(), angles[same_size].mean()
+    return finite_values({"tag_angle": own, "tag_angle_other": other, "tag_average": own / other})

@@ -1,4 +1,4 @@
-"""Minority collapse: the class vectors of rare classes become one."""
+"""Minority collapse: the class vectors of rare classes become equal."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from torch import Tensor
 
 from nc_tools._support.class_sums import measuring_precision
 from nc_tools.metrics.checks import check_finite
-from nc_tools.metrics.collapse.mean_geometry import defined, gram_rows
+from nc_tools.metrics.collapse.mean_geometry import finite_values, gram_blocks
 
 
 def minority_collapse(
     weight: Tensor, class_counts: Tensor | Sequence[int], num_minority: int | None = None
 ) -> dict[str, float]:
-    """Measure how near the rarest classes' rows of a head are to each other, and how short.
+    """Measure how close to each other, and how short, the rows of the head are for the rarest classes.
 
-    Under strong imbalance cross-entropy lets the rows of rare classes merge, so that they cannot be told apart however
-    good the features are. Over the rows of the rarest classes, and of the others ("majority"),
+    Under strong imbalance, cross-entropy lets the rows of rare classes become equal, so that the head cannot
+    distinguish these classes, however good the features are. Over the rows of the rarest classes, and of the others
+    ("majority"),
 
         minority_cosine      mean cosine over pairs of rare classes
-        minority_cosine_max  the largest of them: 1 is merged
+        minority_cosine_max  the largest of them: 1 means that two rows have merged
         minority_angle_min   the smallest angle between two rare classes, degrees
         majority_cosine      mean cosine over pairs of the other classes
         cross_cosine         mean cosine between rare and other classes
         minority_norm_ratio  mean norm of the rare rows / mean norm of the others
 
-    A simplex frame has -1/(K - 1) for all cosines and 1 for the ratio; what the vanishing-regularization limit asks
-    instead is in ``seli_geometry``. Sources: Fang, He, Long and Su (2021); the pairs as in Thrampoulidis et al. (2022).
+    A simplex frame has -1/(K - 1) for all cosines and 1 for the ratio; ``seli_geometry`` has the values in the limit of
+    vanishing regularization. Sources: Fang, He, Long and Su (2021); the pairs as in Thrampoulidis et al. (2022).
 
     Args:
         weight: (K, D), as it is, not centered.
-        class_counts: Training samples of each class (K,). A class without any is rare too: its row exists.
-        num_minority: How many of the rarest classes are meant; by default a third of K, at least 2. Ties go to the
-            classes of higher index.
+        class_counts: Training samples of each class (K,). A class without samples counts as rare: its row exists.
+        num_minority: The number of rare classes; by default a third of K, at least 2. Of classes that are equally
+            frequent, those of higher index count as rarer.
 
     Returns:
         The quantities by name; none if all classes are equally frequent or K < 3.
@@ -50,21 +51,21 @@ def minority_collapse(
     """
     if weight.ndim != 2:
         raise ValueError(f"weight must have the shape (K, D), got {tuple(weight.shape)}")
-    number = len(weight)
+    num_classes = len(weight)
     counts = torch.as_tensor(class_counts).to(weight.device)
-    if counts.shape != (number,):
-        raise ValueError(f"class_counts must hold one number for each of {number} rows, got {tuple(counts.shape)}")
+    if counts.shape != (num_classes,):
+        raise ValueError(f"class_counts must hold one number for each of {num_classes} rows, got {tuple(counts.shape)}")
     check_finite("weight", weight)
-    if num_minority is not None and not 2 <= num_minority < number:
-        raise ValueError(f"num_minority must be between 2 and K - 1 = {number - 1}, got {num_minority}")
-    if number < 3 or bool((counts == counts[0]).all()):
+    if num_minority is not None and not 2 <= num_minority < num_classes:
+        raise ValueError(f"num_minority must be between 2 and K - 1 = {num_classes - 1}, got {num_minority}")
+    if num_classes < 3 or bool((counts == counts[0]).all()):
         return {}
     with measuring_precision(weight.device):
         rows = weight.detach().double()
         norms = torch.linalg.vector_norm(rows, dim=1)
         order = counts.argsort(descending=True, stable=True)
-        rarest = num_minority or min(max(2, number // 3), number - 1)
-        common, rare = order[: number - rarest], order[number - rarest :]
+        num_common = num_classes - (num_minority or min(max(2, num_classes // 3), num_classes - 1))
+        common, rare = order[:num_common], order[num_common:]
         units = rows / norms[:, None]
         mean, largest = _pairs(units[rare])
         values = {
@@ -75,13 +76,13 @@ def minority_collapse(
             "cross_cosine": units[common].mean(dim=0) @ units[rare].mean(dim=0),
             "minority_norm_ratio": norms[rare].mean() / norms[common].mean(),
         }
-        return defined(values)
+        return finite_values(values)
 
 
 def _pairs(units: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and largest cosine over pairs of different rows; NaN if there is no pair."""
+    """Return the mean and the largest cosine over pairs of different rows; NaN if there is no pair."""
     total, largest = units.new_zeros(()), units.new_full((), -torch.inf)
-    for start, gram in gram_rows(units):
+    for start, gram in gram_blocks(units):
         rows = torch.arange(start, start + len(gram), device=units.device)
         gram[rows - start, rows] = 0
         total = total + gram.sum()

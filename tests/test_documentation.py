@@ -1,0 +1,117 @@
+"""Every code block of README.md and docs/ runs, in order, as a reader would paste it."""
+
+import functools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CLASSES = {"cat": 24, "dog": 8, "owl": 6}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, in a process group of one."""
+    monkeypatch.chdir(tmp_path)
+    # The graph is the same, without the minute that a C++ compiler takes.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    torch.manual_seed(0)
+    yield tmp_path
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_blocks_run(page: Path, alone: Path) -> None:
+    names: dict[str, object] = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), names)
+
+
+def test_blocks_name_their_language() -> None:
+    """A block without a language, or with one that no test runs, is not run."""
+    for page in PAGES:
+        fences = re.findall(r"^```(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(fences[::2]) <= {"python", "bash", "text"}, page.name
+        assert set(fences[1::2]) <= {""}, page.name
+
+
+def photos(folder: Path) -> None:
+    """Make the image folder and the weights that the README speaks of."""
+    for part in ("train", "test"):
+        for shade, (name, count) in enumerate(CLASSES.items()):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (32, 32), (80 * shade, 9 * i, 40)).save(folder / part / name / f"{i}.png")
+
+
+def run(words: list[str], folder: Path) -> str:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(alone: Path) -> None:
+    import torchvision
+    from safetensors.torch import save_file
+
+    names: dict[str, object] = {}
+    for block in blocks(ROOT / "README.md", "python"):  # they write the runs that a later command compares
+        exec(compile(block, "README.md", "exec"), names)
+    photos(alone / "photos")
+    save_file(torchvision.models.resnet18(num_classes=len(CLASSES)).state_dict(), alone / "weights.safetensors")
+    lines = [line for block in blocks(ROOT / "README.md", "bash") for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines]
+    assert len(commands) >= 7
+    for program, *words in commands:
+        if program == "make":  # .ci/run makes the two set-up commands; here only their names are checked
+            run(["make", "--dry-run", *words], ROOT)
+        elif program == "python" and "--help" not in words:
+            words[0] = str(ROOT / words[0])
+            run([sys.executable, *words, "--smoke", "--device", "cpu", "--workers", "1"], alone)
+        elif program == "python":
+            assert "--data" in run([sys.executable, str(ROOT / words[0]), *words[1:]], alone)
+        elif program == "nc-tools":
+            run([sys.executable, "-m", "nc_tools.cli", *words], alone)
+        else:
+            assert [program, *words] == ["pip", "install", "."]
+
+
+def test_the_install_line_installs_the_package(tmp_path: Path) -> None:
+    """`pip install .`, without the download of dependencies and of the build tool."""
+    if int(version("setuptools").split(".")[0]) < 77:
+        pytest.skip("needs setuptools 77 or later in this environment, because nothing is downloaded here")
+    flags = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target", str(tmp_path / "site")]
+    copy = tmp_path / "copy"
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    for name in tracked or [str(p.relative_to(ROOT)) for p in (ROOT / "nc_tools").rglob("*.*")]:
+        source = ROOT / name
+        if name.startswith(("nc_tools/", "pyproject", "README", "LICENSE")) and source.is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes(source.read_bytes())
+    run([sys.executable, "-m", "pip", "install", *flags, "."], copy)
+    assert (tmp_path / "site" / "nc_tools" / "__init__.pyi").exists()
+    code = "import nc_tools; print(nc_tools.__file__, nc_tools.swap_head.__name__)"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(tmp_path / "site" / "nc_tools" / "__init__.py"), "swap_head"]
