@@ -105,7 +105,7 @@ def test_the_oracle_temperature_comes_from_images_outside_the_subset(final, data
     assert read_run(final).final["cal/temperature_oracle"] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_run_gives_its_model_back_bit_for_bit(tmp_path, data, precision):
     config = config_of("etf_la", precision=precision, ema_decay=0.9)
     result, _ = make(job_of(tmp_path, "final", "etf_la", seed=0, draw=2, config=config))
@@ -134,6 +134,7 @@ def test_a_second_run_with_the_same_config_repeats_nothing(final, holdout, monke
     assert {p: p.stat().st_mtime_ns for p in final.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_changed_config_or_seed_or_draw_is_another_run(root, final, holdout):
     for job in (
         job_of(root, "final", "etf", draw=1, holdout_run=holdout),
@@ -147,6 +148,7 @@ def test_a_changed_config_or_seed_or_draw_is_another_run(root, final, holdout):
     assert one.group_hash == other.group_hash  # draws are replicates
 
 
+@pytest.mark.slow
 def test_all_arms_of_a_seed_share_backbone_subset_order_and_augmentation(tmp_path, monkeypatch):
     batches = {}
     training = RunData.training_batches

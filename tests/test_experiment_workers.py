@@ -76,6 +76,7 @@ def finished(tmp_path_factory):
     return out, console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_a_comparison_names_its_runs_and_its_tuning(finished):
     out, shown = finished
     experiment = json.loads((out / "experiment.json").read_text())
@@ -94,6 +95,7 @@ def test_a_comparison_names_its_runs_and_its_tuning(finished):
     assert "digits: 258 training images of 7 classes (89 to 8 each), 631 test images, 1 x 8 x 8\n" in shown
 
 
+@pytest.mark.slow
 def test_finals_of_an_arm_use_what_was_chosen_for_it(finished):
     out, _ = finished
     chosen = json.loads((out / "tuning.json").read_text())["chosen"]
@@ -107,6 +109,7 @@ def test_finals_of_an_arm_use_what_was_chosen_for_it(finished):
                 assert config["optim"]["weight_decay"] == values["optim.weight_decay"]
 
 
+@pytest.mark.slow
 def test_a_comparison_stopped_by_sigterm_goes_on_to_the_same_numbers(finished, tmp_path):
     def in_a_final_run():
         return any((p / "metrics.jsonl").exists() for p in tmp_path.glob("runs/etf-*-final-*"))
@@ -125,6 +128,7 @@ def test_a_comparison_stopped_by_sigterm_goes_on_to_the_same_numbers(finished, t
     assert {p: p.stat().st_mtime_ns for p in before} == before  # what was finished was not repeated
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_only_its_run(tmp_path):
     long = config_of("linear", checkpoint_seconds=0.0)
     long = replace(long, training=replace(long.training, epochs=5000))
@@ -167,6 +171,7 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_comparison_at_once(finished, small_files, tmp_path):
     with pytest.raises(OSError, match="File too large") as caught:
         run_plan(plan(), options(tmp_path), quiet())

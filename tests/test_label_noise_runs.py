@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from support.experiment_runs import make
+from support.recipe_commands import run_in_process
 
 from nc_tools._support.signals import StopSignal
 from nc_tools.data import DataConfig, PairNoise, SymmetricNoise
 from nc_tools.evaluation.evaluator import EvaluationSet
-from nc_tools.experiment import ModelConfig, Protocol, RunConfig, load_run, run_data, run_job, run_recipe
+from nc_tools.experiment import ModelConfig, Protocol, RunConfig, load_run, run_data, run_job
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import open_data
 from nc_tools.heads import LinearHead
@@ -105,6 +106,7 @@ def test_runs_on_clean_labels_have_no_metrics_of_noise(tmp_path):
     assert "clean" not in rows[0]
 
 
+@pytest.mark.slow
 def test_permuting_the_true_labels_changes_no_choice(tmp_path, monkeypatch, final, holdout):
     """Scores, temperature, best epoch, subsets, weights and suspects come from given labels alone."""
     drawn = run_data.with_noise
@@ -147,7 +149,8 @@ def test_tuning_reads_no_true_label(tmp_path, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(EvaluationSet, "clean_labels", property(never))
-    assert make(job_of(tmp_path, "tuning"))[0].score > 0.2
+    short = replace(BASE, training=replace(BASE.training, epochs=4))
+    assert make(job_of(tmp_path, "tuning", short))[0].score > 0.2
 
 
 def test_the_holdout_and_its_temperature_use_given_labels(holdout):
@@ -199,6 +202,7 @@ def test_transition_matrices_are_kept_and_better_than_nothing(final, holdout):
     assert values["noise/transition_error_confusion"] < off
 
 
+@pytest.mark.slow
 def test_forward_correction_estimates_the_noise_in_a_first_stage_and_resumes_with_it(tmp_path, monkeypatch):
     transitions = []
     plain = run_job.build_loss
@@ -253,7 +257,7 @@ def pictures(tmp_path):
 
 def test_human_labels_take_the_place_of_the_noise_that_a_recipe_draws(pictures, capsys):
     flags = ["--data", f"imagefolder:{pictures / 'pictures'}", "--labels", f"{pictures / 'labels.csv'}:human"]
-    run_recipe({"a": BASE}, name="x", question="Why?", argv=["--print-config", *flags])
+    run_in_process({"a": BASE}, name="x", question="Why?", argv=["--print-config", *flags])
     assert json.loads(capsys.readouterr().out)["arms"]["a"]["data"].get("noise") is None
 
 
@@ -278,7 +282,7 @@ WRONG = {
 
 def refused_here(argv, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        run_recipe({"a": BASE}, name="x", question="Why?", argv=[*argv, "--out", str(tmp_path / "out")])
+        run_in_process({"a": BASE}, name="x", question="Why?", argv=[*argv, "--out", str(tmp_path / "out")])
     shown = capsys.readouterr().err
     assert end.value.code == 2
     assert shown.count("\n") == 1
@@ -300,12 +304,12 @@ def test_default_arms_run_unless_others_are_named(capsys):
     arms = dict.fromkeys(("a", "b", "c"), BASE)
 
     def shown(*argv):
-        run_recipe(arms, name="x", question="Why?", default_arms=("a", "c"), argv=["--print-config", *argv])
+        run_in_process(arms, name="x", question="Why?", default_arms=("a", "c"), argv=["--print-config", *argv])
         return list(json.loads(capsys.readouterr().out)["arms"])
 
     assert shown() == ["a", "c"]
     assert shown("--arms", "all") == ["a", "b", "c"]
     assert shown("--arms", "b,a") == ["b", "a"]
     with pytest.raises(SystemExit):
-        run_recipe(arms, name="x", question="Why?", default_arms=("a", "c"), argv=["--help"])
-    assert "(default: a,c)" in " ".join(capsys.readouterr().out.split())
+        run_in_process(arms, name="x", question="Why?", default_arms=("a", "c"), argv=["--help"])
+    assert "(default: a, c)" in " ".join(capsys.readouterr().out.split())

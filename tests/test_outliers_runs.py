@@ -12,14 +12,14 @@ from rich.console import Console
 from safetensors.torch import load_file
 from support.experiment_runs import job_of
 from support.outlier_runs import EXPOSED, RECIPE, config_of, noise_pictures, recipe
-from support.recipe_commands import ENVIRONMENT
+from support.recipe_commands import ENVIRONMENT, run_in_process
 
 from nc_tools._support.signals import StopSignal
 from nc_tools.comparison import ComparedRun, compare_runs, render_terminal
 from nc_tools.comparison.html_report import comparison_html
 from nc_tools.comparison.markdown import markdown_text
 from nc_tools.data import DataConfig, load_data
-from nc_tools.experiment import load_run, run_recipe
+from nc_tools.experiment import load_run
 from nc_tools.experiment.recipe_cli import make_options, recipe_parser
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_data import facts_of
@@ -131,7 +131,7 @@ def test_the_recipe_trains_tells_and_resumes(tmp_path):
 
 
 def in_process(argv, out):
-    run_recipe(recipe.ARMS, name="ood", question="Why?", argv=["--smoke", "--out", str(out), *argv])
+    run_in_process(recipe.ARMS, name="ood", question="Why?", argv=["--smoke", "--out", str(out), *argv])
 
 
 def test_a_loss_without_its_outliers_is_told_before_anything_is_trained(tmp_path, capsys):

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from support.recipe_commands import ENVIRONMENT, RECIPES, arms_of, command, recipe_module, smoke
+from support.recipe_commands import ENVIRONMENT, RECIPES, arms_of, command, recipe_module, run_in_process, smoke
 
 from nc_tools.experiment.recipe_cli import recipe_parser, run_recipe
 from nc_tools.run_records.reader import scan
 
 LONG_TAIL = next(path for path in RECIPES if path.stem == "long_tail")
 FLAGS = [
-    *("--data", "--labels", "--image-size", "--transfer-data", "--imbalance", "--model", "--arms", "--seeds"),
-    *("--epochs", "--device", "--out", "--tracking-uri", "--set", "--workers", "--resume", "--skip-unreadable"),
-    *("--smoke", "--print-config"),
+    *("--data", "--labels", "--image-size", "--imbalance", "--transfer-data", "--skip-unreadable"),
+    *("--arms", "--model", "--epochs", "--seeds", "--set"),
+    *("--out", "--device", "--workers", "--resume", "--tracking-uri", "--smoke", "--print-config"),
 ]
 
 
@@ -30,6 +30,7 @@ def finished(request, tmp_path_factory):
     return (request.param, *smoke(request.param, tmp_path_factory))
 
 
+@pytest.mark.slow
 def test_a_smoke_run_prints_the_table_and_says_what_to_do_next(finished):
     path, out, shown = finished
     arms = arms_of(path)
@@ -43,6 +44,7 @@ def test_a_smoke_run_prints_the_table_and_says_what_to_do_next(finished):
     assert shown[-3:] == [report, mlflow, then]
 
 
+@pytest.mark.slow
 def test_a_smoke_run_leaves_report_and_records(finished):
     path, out, _ = finished
     for ending in ("html", "md", "csv", "json"):
@@ -55,6 +57,7 @@ def test_a_smoke_run_leaves_report_and_records(finished):
     assert not [p for p in out.rglob("*") if p.name.endswith(".part") or p.name == "checkpoint.pt"]
 
 
+@pytest.mark.slow
 def test_a_smoke_run_is_in_mlflow(finished):
     from mlflow import MlflowClient
 
@@ -78,6 +81,7 @@ def test_a_smoke_run_is_in_mlflow(finished):
         }
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_recipe_with_130_and_everything_kept(tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -109,13 +113,14 @@ def test_ctrl_c_ends_a_recipe_with_130_and_everything_kept(tmp_path):
 
 
 def test_the_flags_are_these():
-    flags = [name for action in recipe_parser("x", "Why?", ["a"])._actions for name in action.option_strings]
-    assert flags == ["-h", "--help", *FLAGS]
+    parser = recipe_parser("x", "Why?", ["a"])
+    assert [name for action in parser._actions for name in action.option_strings] == ["-h", "--help", *FLAGS]
+    assert all(action.help for action in parser._actions)
 
 
 def in_process(argv, path=LONG_TAIL):
     module = recipe_module(path)
-    run_recipe(
+    run_in_process(
         module.ARMS, name=path.stem, question=module.__doc__, protocol=module.PROTOCOL, default_arms=module.DEFAULT,
         argv=argv,
     )  # fmt: skip
@@ -197,7 +202,7 @@ WRONG = {
     "device": (["--device", "gpu"], "--device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
     "epochs": (["--epochs", "0"], "training.epochs must be positive, got 0"),
     "labels of digits": (["--labels", "a.csv:label"], "need imagefolder:PATH"),
-    "image size": (["--image-size", "0"], "image_size is a side in pixels"),
+    "image size": (["--image-size", "0"], "image_size"),
     "missing folder": (["--data", "imagefolder:/nowhere/at/all"], "/nowhere/at/all"),
 }
 
@@ -219,6 +224,18 @@ def test_wrong_input_is_reported_in_one_line_and_nothing_is_left(argv, message, 
     assert message in refused([*argv, "--out", str(out)], capsys)
     assert not list(out.glob("runs/*"))
     assert not (out / "experiment.json").exists()
+
+
+@pytest.mark.slow
+def test_an_error_is_one_line_beside_the_process_that_sends_runs_to_mlflow(tmp_path, capsys):
+    argv, message = WRONG["narrow"]
+    module = recipe_module(LONG_TAIL)
+    with pytest.raises(SystemExit) as end:
+        run_recipe(module.ARMS, name="x", question="Why?", argv=[*argv, "--out", str(tmp_path / "out")])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def test_a_gpu_that_is_not_there_is_reported(tmp_path, capsys):

@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.experiment_runs import Reads, make
+from support.recipe_commands import run_in_process
 
 from nc_tools._support.signals import StopSignal
 from nc_tools.data import DataConfig, SquareRootSampling
 from nc_tools.data.sampling import EpochSampler
-from nc_tools.experiment import ModelConfig, Protocol, RunConfig, TunedParameter, load_run, run_recipe
+from nc_tools.experiment import ModelConfig, Protocol, RunConfig, TunedParameter, load_run
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import open_data
 from nc_tools.experiment.run_job import run_job
@@ -134,8 +135,13 @@ def test_the_second_stage_counts_every_class_the_same(tmp_path, monkeypatch, fir
     assert all(abs(count - expected) < 5 for count in drawn.tolist())  # each epoch is even up to one sample a class
 
 
-@pytest.mark.parametrize("name", ["crt", "lws", "tau"])
-@pytest.mark.parametrize("epoch", [2, EPOCHS, EPOCHS + 1])
+@pytest.mark.parametrize(
+    ("name", "epoch"),
+    [
+        *(pytest.param(name, epoch, marks=pytest.mark.slow) for name in ("crt", "lws", "tau") for epoch in (2, EPOCHS)),
+        *((name, EPOCHS + 1) for name in ("crt", "lws", "tau")),
+    ],
+)
 def test_a_run_stopped_in_either_stage_goes_on_bit_for_bit(tmp_path, name, epoch):
     config = with_stage(name)
     uninterrupted = make(job_of(tmp_path / "whole", "holdout", config))[0].run
@@ -162,6 +168,7 @@ def test_a_run_stopped_in_either_stage_goes_on_bit_for_bit(tmp_path, name, epoch
     assert not list(resumed.run.glob("checkpoint*"))
 
 
+@pytest.mark.slow
 def test_a_stop_between_two_steps_of_the_second_stage_goes_on_too(tmp_path, monkeypatch):
     config = with_stage("crt", batch_size=32)
     uninterrupted = make(job_of(tmp_path / "whole", "tuning", config))[0]
@@ -183,6 +190,7 @@ def test_a_stop_between_two_steps_of_the_second_stage_goes_on_too(tmp_path, monk
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_a_run_stopped_while_it_estimates_the_noise_goes_on_there(tmp_path, monkeypatch):
     from nc_tools.experiment import noise_estimation as module
 
@@ -211,7 +219,7 @@ def test_a_run_stopped_while_it_estimates_the_noise_goes_on_there(tmp_path, monk
     )
 
 
-@pytest.mark.parametrize("kind", ["tuning", "holdout"])
+@pytest.mark.parametrize("kind", ["tuning", pytest.param("holdout", marks=pytest.mark.slow)])
 def test_no_stage_sees_the_hold_out(tmp_path, monkeypatch, kind):
     for name in ("crt", "ncm"):
         reads = Reads(monkeypatch)
@@ -225,6 +233,7 @@ def test_no_stage_sees_the_hold_out(tmp_path, monkeypatch, kind):
         monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_the_best_epoch_may_lie_in_either_stage(tmp_path):
     config = with_stage("tau")
     held = make(job_of(tmp_path, "holdout", config))[0].run
@@ -260,7 +269,7 @@ ARMS = {"linear": BASE, "tau": with_stage("tau"), "crt": with_stage("crt")}
 
 
 def shown(argv, capsys, arms=None):
-    run_recipe(arms or ARMS, name="x", question="Why?", argv=["--print-config", *argv])
+    run_in_process(arms or ARMS, name="x", question="Why?", argv=["--print-config", *argv])
     return json.loads(capsys.readouterr().out)["arms"]
 
 
@@ -288,7 +297,7 @@ WRONG = {
 @pytest.mark.parametrize(("argv", "message"), WRONG.values(), ids=WRONG)
 def test_wrong_input_is_reported_in_one_line(argv, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        run_recipe(ARMS, name="x", question="Why?", argv=[*argv, "--out", str(tmp_path / "out")])
+        run_in_process(ARMS, name="x", question="Why?", argv=[*argv, "--out", str(tmp_path / "out")])
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert message in error
@@ -298,7 +307,7 @@ def test_wrong_input_is_reported_in_one_line(argv, message, tmp_path, capsys):
 def test_a_stage_that_does_not_fit_its_head_is_reported_before_anything_trains(tmp_path, capsys):
     arms = {"linear": BASE, "etf": replace(with_stage("crt", epochs=1), head=spec(ETFHead), model=ModelConfig(width=8))}
     with pytest.raises(SystemExit):
-        run_recipe(arms, name="x", question="Why?", argv=["--out", str(tmp_path / "out")])
+        run_in_process(arms, name="x", question="Why?", argv=["--out", str(tmp_path / "out")])
     error = " ".join(capsys.readouterr().err.split())
     assert "arm etf: classifier re-training needs a head with learned weights" in error
     assert not list((tmp_path / "out").glob("runs/*"))

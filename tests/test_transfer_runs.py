@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from support.recipe_commands import RECIPES, recipe_module
+from support.recipe_commands import RECIPES, recipe_module, run_in_process
 
 from nc_tools._support.signals import StopSignal
 from nc_tools.comparison.metric_info import metric_info
@@ -19,7 +19,6 @@ from nc_tools.experiment import Protocol
 from nc_tools.experiment.evaluate.transfer_ranking import RANKING, report_ranking
 from nc_tools.experiment.evaluate.transfer_set import check_transfer
 from nc_tools.experiment.job import Job
-from nc_tools.experiment.recipe_cli import run_recipe
 from nc_tools.experiment.run_data import facts_of
 from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.run_job import run_job
@@ -164,7 +163,7 @@ def test_a_comparison_by_transfer_without_a_transfer_set_is_refused(rules, messa
 def refused(recipe, argv, capsys):
     module = recipe_module(RECIPE[recipe])
     with pytest.raises(SystemExit) as end:
-        run_recipe(module.ARMS, name=recipe, question=module.__doc__, protocol=module.PROTOCOL, argv=argv)
+        run_in_process(module.ARMS, name=recipe, question=module.__doc__, protocol=module.PROTOCOL, argv=argv)
     assert end.value.code == 2
     return capsys.readouterr().err
 
@@ -189,10 +188,10 @@ def test_settings_reach_the_fine_tuning_and_smoke_shortens_it(capsys):
         (["--set", "protocol.fine_tuning.training.epochs=3"], 3, 3),
         (["--smoke"], 2, 1),
     ):
-        run_recipe(module.ARMS, name="x", question="y", protocol=module.PROTOCOL, argv=["--print-config", *argv])
+        run_in_process(module.ARMS, name="x", question="y", protocol=module.PROTOCOL, argv=["--print-config", *argv])
         fine_tuning = json.loads(capsys.readouterr().out)["protocol"]["fine_tuning"]
         assert (fine_tuning["training"]["epochs"], len(fine_tuning["rates"])) == (epochs, rates)
-    run_recipe(
+    run_in_process(
         module.ARMS, name="x", question="y", protocol=module.PROTOCOL,
         argv=["--print-config", "--set", "protocol.fine_tuning=None"],
     )  # fmt: skip

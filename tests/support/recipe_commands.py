@@ -1,13 +1,16 @@
-"""One finished smoke run of each recipe, shared by the tests that look at it."""
+"""Recipes as modules, as commands, in this process, and a finished smoke run of each."""
 
+import contextlib
 import importlib.util
 import os
 import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
+from unittest import mock
 
 import nc_tools
+from nc_tools.experiment import run_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.py"))
 SOURCE = Path(nc_tools.__file__).resolve().parents[1]
@@ -31,6 +34,12 @@ def arms_of(path):
 def command(path, out):
     flags = ["--smoke", "--device", "cpu", "--workers", "1", "--out", str(out), "--arms", ",".join(arms_of(path))]
     return [sys.executable, str(path), *flags]
+
+
+def run_in_process(*arguments, **more):
+    """Run a recipe here, without the process that sends runs to MLflow, which takes seconds to start."""
+    with mock.patch("nc_tools.experiment.recipe_cli.LiveSync", contextlib.nullcontext):
+        run_recipe(*arguments, **more)
 
 
 def smoke(path, tmp_path_factory):
