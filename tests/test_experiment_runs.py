@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file
 from support.experiment_runs import EPOCHS, Reads, config_of, job_of, make, recipe
 
-from nc_tools._support.signals import StopSignal
+from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.evaluation.collect import EVALUATION_BATCH
 from nc_tools.experiment import load_run
 from nc_tools.experiment.build import build_model
+from nc_tools.experiment.evaluate import final_run
 from nc_tools.experiment.evaluate.epochs import curve_epochs
+from nc_tools.experiment.evaluate.holdout_run import HoldoutResult
 from nc_tools.experiment.run_data import RunData, facts_of, open_data
 from nc_tools.experiment.run_job import run_job
 from nc_tools.metrics import fit_temperature
@@ -257,6 +259,24 @@ def test_a_stopped_run_is_killed_and_goes_on_to_the_same_numbers(tmp_path, final
     assert ours.curves() == theirs.curves()
     both = [load_file(p / "weights.safetensors") for p in (result.run, final)]
     assert all(torch.equal(both[0][k], both[1][k]) for k in both[1])
+
+
+def test_a_run_stopped_while_it_fine_tunes_keeps_the_metrics_of_its_best_epoch(tmp_path, monkeypatch, holdout):
+    job = job_of(tmp_path, "final", "etf", config=config_of("etf", checkpoint_seconds=0.0), holdout_run=holdout)
+
+    def stopped(*_):
+        raise Killed("stopped while fine-tuning")
+
+    first_is_best = HoldoutResult(best_epoch=1)
+    monkeypatch.setattr(HoldoutResult, "read", lambda _: first_is_best)
+    with monkeypatch.context() as patch:
+        patch.setattr(final_run, "evaluate_transfer", stopped)
+        assert run_job(job, lambda _: None, StopSignal()).status == "KILLED"
+    result, progress = make(replace(job, resume=True))
+    assert [step.done for step in progress] == [EPOCHS]  # the first epoch is not made again
+    keys = read_run(result.run).final.keys()
+    assert {"best/epoch", "best/gen/accuracy", "transfer/probe/accuracy"} <= keys
+    assert not (result.run / "best.safetensors").exists()
 
 
 def test_curves_are_measured_at_rising_epochs_up_to_the_last():
