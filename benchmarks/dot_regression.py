@@ -1,10 +1,10 @@
-"""How much cheaper is a training step with a fixed frame and dot regression than with a linear head and cross-entropy?
+"""Compare the time of a step with a fixed frame and dot regression to one with a linear head and cross-entropy.
 
     python benchmarks/dot_regression.py [--device cuda] [--threads 2]
 
-Runs the package's own loop (`nc_tools.training.fit`: head, loss, backward, update, meter) on features that stand for a
-backbone's output, the two arms in turn, and prints the median milliseconds a step and their ratio. Three lines more say
-what the ratio could be at best: the product that dot regression does without, and what it cannot do without.
+Runs the training loop (`nc_tools.training.fit`: head, loss, backward, update, meter) on features in place of a
+backbone's output, the two arms in turn, and prints the median milliseconds of a step and their ratio. Two more lines
+are lower bounds: the matrix products that dot regression does not need, and the pass over the features that it needs.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from nc_tools.records import Batch
 from nc_tools.training import OptimConfig, TrainConfig, fit
 
 
-class Given(nn.Module):
-    """A backbone whose features are simply there, and want a gradient; its one parameter keeps the optimizer busy."""
+class ConstantBackbone(nn.Module):
+    """A backbone that returns constant features with a gradient. Its parameter is there for the optimizer."""
 
     def __init__(self, features: Tensor) -> None:
         super().__init__()
@@ -33,13 +33,13 @@ class Given(nn.Module):
         self.leaf = features.clone().requires_grad_()
 
     def forward(self, _inputs: Tensor) -> Tensor:
-        """Return the features, whatever comes in."""
+        """Return the features."""
         self.leaf.grad = None
         return self.leaf
 
 
 class Repeated:
-    """The same batch, so many times an epoch."""
+    """A loader that yields the same batch at every step."""
 
     def __init__(self, batch: Batch, steps: int) -> None:
         self.batch, self.steps = batch, steps
@@ -54,7 +54,7 @@ class Repeated:
 
 
 def step_ms(head: Head, loss: LossTerm, features: Tensor, labels: Tensor, steps: int) -> float:
-    model = Classifier(Given(features), head.to(features.device))
+    model = Classifier(ConstantBackbone(features), head.to(features.device))
     batch = Batch(features, labels, torch.arange(len(labels), device=features.device))
     training = TrainConfig(epochs=1, batch_size=len(labels), precision="float32")
     fitted = fit(model, loss, Repeated(batch, steps), training, OptimConfig(lr=1e-3))

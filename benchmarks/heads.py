@@ -1,18 +1,18 @@
-"""What a head costs in training: time, memory, and the construction of large frames, beside nn.Linear.
+"""Cost of a head in training compared with nn.Linear: time, memory, and the construction of large frames.
 
-    python benchmarks/heads.py                    all of it, on the CPU and on the GPU if there is one
+    python benchmarks/heads.py                    everything, on the CPU and on the GPU if there is one
     python benchmarks/heads.py --quick            three turns, small constructions
-    python benchmarks/heads.py --json FILE        also write the figures down
-    python benchmarks/heads.py --clock cpu        CPU seconds instead of wall time, for a machine that others use
+    python benchmarks/heads.py --json FILE        also write the results to a file
+    python benchmarks/heads.py --clock cpu        CPU seconds instead of wall time, for a shared machine
 
-A step is forward, cross-entropy, backward (to the features too) and the update; features stand for a backbone's output.
-Arms take turns, ``nn.Linear`` with SGD and momentum among them; a ratio is that of the medians of one run. The floor of
-a head that learns its matrix is three matrix products, that of a fixed dense frame two of them: a ratio of 2/3 where
-products are all there is. Normalizing the features comes on top, which a head on raw features is spared. A structured
-head has no such product; its floor is reading and writing features and logits.
+A step is the forward pass, cross-entropy, the backward pass (also to the features) and the update; random features
+replace a backbone. All heads take turns, with ``nn.Linear`` trained by SGD with momentum; a ratio is that of the
+medians of one run. A head with a learned matrix needs at least three matrix products, one with a fixed dense frame two:
+a ratio of 2/3 if products are the only cost. Normalizing the features adds to it, except for heads on raw features. A
+structured head has no such product; it needs at least the time to read and write features and logits.
 
-Memory counts the numbers of parameters, buffers, gradients and the optimizer's state after a step. Constructions run
-in a process of their own, whose peak resident memory is read at its end.
+Memory is that of the parameters, buffers, gradients and optimizer state after a step. Each construction runs in its own
+process, whose peak resident memory is read at the end.
 
 To add a head, add a line to HEADS.
 """
@@ -44,8 +44,8 @@ WIDE = (256, 768, 50_000)
 DENSE, RAW = "dense frame", "dense frame, raw features"
 STRUCTURED, SLICED = "structured ETF", "slice and center"
 
-# name: (what builds it from (D, K), whether it is built at the widest size, where only heads without a K x D matrix,
-# or a projection to K dimensions, make sense). Frames are random: what a frame holds does not change what it costs.
+# name: (function that builds it from (D, K), whether it is built for K > D). Frames are random, because their values do
+# not change the cost.
 HEADS: dict[str, tuple[Callable[[int, int], nn.Module], bool]] = {
     "nn.Linear": (nn.Linear, True),
     DENSE: (FrozenRandomHead, True),
@@ -71,7 +71,7 @@ CODES: dict[str, Callable[[int, int], object]] = {"SphericalCodeHead": lambda k,
 def step_of(
     head: nn.Module, features: Tensor, labels: Tensor
 ) -> tuple[Callable[[], None], torch.optim.Optimizer | None]:
-    """Return one training step of a head, and its optimizer where it has something to learn."""
+    """Return one training step of a head, and its optimizer if it has parameters."""
     learned = list(head.parameters())
     optimizer = torch.optim.SGD(learned, 1e-3, momentum=0.9) if learned else None
 
@@ -87,14 +87,14 @@ def step_of(
 
 
 def floor_of(size: tuple[int, int, int]) -> dict[str, float]:
-    """Return what cannot be done without: FLOPs and bytes (float32) of a step."""
+    """Return the least FLOPs and bytes (float32) that a step needs."""
     n, d, k = size
     product, weight = 2.0 * n * d * k, 4.0 * k * d
-    moved = 4.0 * (2 * n * d + 2 * n * k)  # features and their gradient, logits and theirs, once each
+    moved = 4.0 * (2 * n * d + 2 * n * k)  # features, logits and the gradients of both, once each
     return {
         "linear_flop": 3 * product,
         "dense_flop": 2 * product,
-        "linear_bytes": moved + 7 * weight,  # read twice, gradient written; update reads three and writes two
+        "linear_bytes": moved + 7 * weight,  # two reads, gradient written; the update reads three and writes two
         "dense_bytes": moved + 2 * weight,
         "structured_bytes": moved,
     }
@@ -119,7 +119,7 @@ def timed(step: Callable[[], None], device: torch.device, steps: int, clock: Cal
 def compare(
     size: tuple[int, int, int], device: torch.device, turns: int, clock: Callable[[], float], milliseconds: float
 ) -> dict[str, Any]:
-    """Time every head at one size, in turns of about so many milliseconds each."""
+    """Time every head at one size, in turns of about ``milliseconds`` each."""
     n, d, k = size
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(n, d, generator=generator).relu().to(device).requires_grad_()
@@ -151,11 +151,11 @@ def memory(size: tuple[int, int, int]) -> dict[str, dict[str, int]]:
     n, d, k = size
     features, labels = torch.randn(n, d, requires_grad=True), torch.randint(k, (n,))
     makers = {"SGD, momentum": lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9), "Adam": torch.optim.Adam}
-    found: dict[str, dict[str, int]] = {}
+    bytes_used: dict[str, dict[str, int]] = {}
     for name, (make, wide) in HEADS.items():
         if not wide and k > d:
             continue
-        found[name] = {}
+        bytes_used[name] = {}
         for kind, maker in makers.items():
             head = make(d, k)
             learned = list(head.parameters())
@@ -165,12 +165,12 @@ def memory(size: tuple[int, int, int]) -> dict[str, dict[str, int]]:
                 optimizer = maker(learned)
                 optimizer.step()
                 held += [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
-            found[name][kind] = sum(t.numel() * t.element_size() for t in held)
-    return found
+            bytes_used[name][kind] = sum(t.numel() * t.element_size() for t in held)
+    return bytes_used
 
 
 def construct(name: str, classes: int, dim: int) -> dict[str, Any]:
-    """Build one frame in a process of its own."""
+    """Build one frame in a new process."""
     command = [sys.executable, __file__, "--construct", name, str(classes), str(dim)]
     command += ["--threads", str(torch.get_num_threads())]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -181,9 +181,9 @@ def construct_here(name: str, classes: int, dim: int) -> None:
     """Print time and peak memory of a construction."""
     wall, cpu = time.perf_counter(), time.process_time()
     (CONSTRUCTIONS | CODES)[name](classes, dim)
-    told = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    seconds = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps(told | {"peak_gb": peak / 1e9}))
+    print(json.dumps(seconds | {"peak_gb": peak / 1e9}))
 
 
 def show(result: dict[str, Any]) -> None:
@@ -198,15 +198,15 @@ def show(result: dict[str, Any]) -> None:
         end=" ",
     )
     print(f"{floor['dense_bytes'] / 1e6:.3g} MB dense, {floor['structured_bytes'] / 1e6:.3g} MB structured")
-    for name, told in result["heads"].items():
-        goal, at = GOALS.get(name, (None, ()))
-        asked = (
-            f"  goal {goal}: {'met' if told['ratio'] <= goal else 'MISSED'}"
-            if goal and tuple(result["size"]) in at
+    for name, timing in result["heads"].items():
+        goal, sizes = GOALS.get(name, (None, ()))
+        verdict = (
+            f"  goal {goal}: {'met' if timing['ratio'] <= goal else 'MISSED'}"
+            if goal and tuple(result["size"]) in sizes
             else ""
         )
-        spread = f"({told['low']:.3f} to {told['high']:.3f})"
-        print(f"{name:<28}{told['ms']:10.3f} ms  {spread}  ratio {told['ratio']:.3f}{asked}", flush=True)
+        spread = f"({timing['low']:.3f} to {timing['high']:.3f})"
+        print(f"{name:<28}{timing['ms']:10.3f} ms  {spread}  ratio {timing['ratio']:.3f}{verdict}", flush=True)
 
 
 def main() -> None:
@@ -248,9 +248,9 @@ def main() -> None:
         ("SphericalCodeHead", k, d) for k, d in (((100, 16),) if args.quick else ((100, 64), (2000, 512), WIDE[:0:-1]))
     ]
     for name, k, d in sizes:
-        told = construct(name, k, d)
-        results["constructions"].append(told)
-        cost = f"{told['wall_s']:8.2f} s wall, {told['cpu_s']:8.2f} s CPU, peak {told['peak_gb']:.2f} GB"
+        result = construct(name, k, d)
+        results["constructions"].append(result)
+        cost = f"{result['wall_s']:8.2f} s wall, {result['cpu_s']:8.2f} s CPU, peak {result['peak_gb']:.2f} GB"
         print(f"{f'{name}, {k} x {d}':<52}{cost}", flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

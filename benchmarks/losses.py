@@ -1,16 +1,16 @@
-"""What does a loss cost beside PyTorch's cross-entropy, in time, in memory, and does it ever wait for the GPU?
+"""Measure the time and memory of each loss beside PyTorch's cross-entropy, and whether it waits for the GPU.
 
     python benchmarks/losses.py                          N, K = 256, 1000 on the CPU
     python benchmarks/losses.py --device cuda            the same on a GPU, and the check for synchronization
-    python benchmarks/losses.py --json FILE              write the figures down as well
-    python benchmarks/losses.py --threads 1 --cpu-time   on a machine that others use at the same time
+    python benchmarks/losses.py --json FILE              also write the figures to a file
+    python benchmarks/losses.py --threads 1 --cpu-time   on a machine that other programs use at the same time
 
 Time: forward and backward through the loss alone, as the training loop calls it, against
-``torch.nn.functional.cross_entropy`` on the same logits, timed next to it in every turn; the ratio is the median of
-the turns' own. PyTorch's own label smoothing is the first line: what its C++ takes for a loss beyond the plain one.
-Losses of features get features (N, D) and a frame (K, D) instead; their ratio, to the same cross-entropy, leaves the
-product that makes the logits out on that side. Memory: the largest sum of tensors alive at once, forward and
-backward, beyond the input, in units of N^2 floats. A new loss is one more line in a list below.
+``torch.nn.functional.cross_entropy`` on the same logits, which is timed next to it in every turn. The ratio is the
+median of the turns' ratios. The first line is PyTorch's own label smoothing, computed in C++. Losses of features get
+features (N, D) and a frame (K, D) instead. Their ratio, to the same cross-entropy, does not count the product that
+makes the logits. Memory: the largest sum of tensors alive at once, forward and backward, beyond the input, in units of
+N^2 floats. To add a loss, add a line to a list below.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ import platform
 import random
 import statistics
 import time
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from tensor_memory import peak_floats
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nc_tools import losses
 from nc_tools.heads import ETFHead
@@ -75,12 +73,12 @@ OF_FEATURES: list[tuple[str, Build]] = [
     ("CodingRateLoss", lambda _: losses.CodingRateLoss()),
 ]
 # Losses that keep class centers (K, D).
-OF_CENTRES: list[tuple[str, Callable[[int, int], LossTerm]]] = [
+OF_CENTERS: list[tuple[str, Callable[[int, int], LossTerm]]] = [
     ("ClassCompactnessLoss", losses.ClassCompactnessLoss),
     ("ClassSpreadLoss", losses.ClassSpreadLoss),
     ("ClassAlignmentLoss", losses.ClassAlignmentLoss),
 ]
-# Losses of pairs of samples: N x N scores are their nature, and how many copies of them live at once is the question.
+# Losses of pairs of samples: they need N x N scores, and the question is how many copies of them live at once.
 OF_PAIRS: list[tuple[str, Build]] = [
     ("NTCELoss", lambda _: losses.NTCELoss()),
     ("NONLLoss", lambda _: losses.NONLLoss()),
@@ -92,7 +90,7 @@ OF_PAIRS: list[tuple[str, Build]] = [
 ]
 
 
-class GivenLogits(Head):
+class LogitsHead(Head):
     """A head whose logits are its features."""
 
     scale = 1.0
@@ -103,7 +101,7 @@ class GivenLogits(Head):
         self.weight = torch.ones(1, device=device)
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
-        """Return what came in."""
+        """Return the features."""
         return embedded
 
 
@@ -113,33 +111,32 @@ def counts_of(num_classes: int) -> list[int]:
 
 def outputs_of(loss: LossTerm, head: Head, x: Tensor) -> Outputs:
     outputs = head.outputs(x)
-    if loss.views == 2:  # the second view, as if augmentation had hardly changed it
+    if loss.views == 2:  # a second view that hardly differs
         outputs.second_view = head.outputs(x + 0.01)
     return outputs
 
 
 def step_on_logits(loss: LossTerm, logits: Tensor, batch: Batch) -> Callable[[], object]:
-    """Return a step through the loss alone: the head's record is there already, and its logits are a leaf."""
+    """Return a step through the loss alone: the outputs exist already, and their logits are a leaf."""
     leaf = logits.clone().requires_grad_()
-    outputs = outputs_of(loss, GivenLogits(logits.shape[1], logits.device), leaf)
-
-    own = list(loss.parameters())
+    outputs = outputs_of(loss, LogitsHead(logits.shape[1], logits.device), leaf)
+    parameters = list(loss.parameters())
 
     def step() -> None:
-        for parameter in (leaf, *own):
+        for parameter in (leaf, *parameters):
             parameter.grad = None
         loss(outputs, batch).backward()
 
     return step
 
 
-def stepper(loss: LossTerm, head: Head, x: Tensor, batch: Batch) -> Callable[[], object]:
+def step_on_features(loss: LossTerm, head: Head, x: Tensor, batch: Batch) -> Callable[[], object]:
+    """Return a step through a head's outputs and the loss, with the features as a leaf."""
     leaf = x.clone().requires_grad_()
-
-    own = list(loss.parameters())
+    parameters = list(loss.parameters())
 
     def step() -> None:
-        for parameter in (leaf, *own):
+        for parameter in (leaf, *parameters):
             parameter.grad = None
         loss(outputs_of(loss, head, leaf), batch).backward()
 
@@ -147,9 +144,9 @@ def stepper(loss: LossTerm, head: Head, x: Tensor, batch: Batch) -> Callable[[],
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to hand freed blocks out again instead of asking the system for fresh pages at every step.
+    """Make glibc reuse freed memory instead of requesting new pages from the system at every step.
 
-    Otherwise a loss is measured by the page faults that the one before it left behind.
+    Otherwise page faults caused by one loss would count for the next.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
@@ -159,7 +156,7 @@ def keep_freed_memory() -> None:
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of a step, and how many times those of cross-entropy next to it."""
+    """Milliseconds of a step, and their ratio to cross-entropy next to it."""
 
     milliseconds: float
     ratio: float
@@ -172,13 +169,13 @@ def timed(
     turns: int,
     repeats: int,
 ) -> dict[str, Timing]:
-    """Time each work in turns, each turn beside one of ``against``: medians of milliseconds and of the turns' ratios.
+    """Time each work in turns, each turn beside one of ``against``. Return medians of milliseconds and of the ratios.
 
-    A machine that gets slower or faster under way does so for both of a pair. A turn is several steps of one work after
-    a few that do not count, as ``timeit`` has it: a single step after another work is a measurement of cold caches.
-    Which of a pair comes first alternates, and the order of the works is shuffled.
+    If the machine gets slower or faster, it does so for both of a pair. A turn is several steps of one work after a few
+    that do not count, as in ``timeit``: a single step after another work would measure cold caches. Which of a pair
+    comes first alternates, and the order of the works is shuffled.
     """
-    found: dict[str, list[Timing]] = {name: [] for name in works}
+    timings: dict[str, list[Timing]] = {name: [] for name in works}
     order, shuffler = list(works.items()), random.Random(0)
     for turn in range(turns):
         shuffler.shuffle(order)
@@ -186,10 +183,10 @@ def timed(
             pair = (work, against) if turn % 2 else (against, work)
             first, second = (_one_turn(step, device, repeats) for step in pair)
             took, beside = (first, second) if turn % 2 else (second, first)
-            found[name].append(Timing(took, took / beside))
+            timings[name].append(Timing(took, took / beside))
     return {
         name: Timing(statistics.median(t.milliseconds for t in each), statistics.median(t.ratio for t in each))
-        for name, each in found.items()
+        for name, each in timings.items()
     }
 
 
@@ -206,52 +203,8 @@ def _one_turn(step: Callable[[], object], device: torch.device, repeats: int) ->
     return 1000 * (CLOCK() - start) / repeats
 
 
-class Alive(TorchDispatchMode):
-    """Add up the storages that live at once: what an operation returns, until nobody holds it any more."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in torch.utils._pytree.tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.known:
-            return
-        self.known.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
-
-
-def peak_floats(work: Callable[[], object], device: torch.device) -> float:
-    """Largest number of float32 alive at once beyond what lived before."""
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / 4
-    with Alive() as alive:
-        work()
-    return alive.peak / 4
-
-
 def waits(work: Callable[[], object]) -> bool:
-    """Tell whether a step makes the host wait for the GPU."""
+    """Return whether a step makes the host wait for the GPU."""
     work()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -302,18 +255,16 @@ def main() -> None:
         "torch cross_entropy, smoothed": torch_smoothed,
     }
     works |= {name: step_on_logits(build(counts).to(device), logits, batch) for name, build in OF_LOGITS}
-    of_features = {name: stepper(build(counts).to(device), frame, features, batch) for name, build in OF_FEATURES}
-    centered = {name: build(d, k).to(device) for name, build in OF_CENTRES}
-    of_features |= {name: stepper(loss, frame, features, batch) for name, loss in centered.items()}
-    works |= of_features
-    found = timed(works, cross_entropy, device, args.turns, args.repeats)
+    of_features = {name: build(counts) for name, build in OF_FEATURES} | {name: new(d, k) for name, new in OF_CENTERS}
+    works |= {name: step_on_features(loss.to(device), frame, features, batch) for name, loss in of_features.items()}
+    timings = timed(works, cross_entropy, device, args.turns, args.repeats)
     where = (
         torch.cuda.get_device_name()
         if device.type == "cuda"
         else f"{args.threads} CPU threads" + ", processor time" * args.cpu_time
     )
     print(f"forward + backward, N, D, K = {n}, {d}, {k}; {where}, torch {torch.__version__}, {args.turns} turns")
-    for name, timing in found.items():
+    for name, timing in timings.items():
         print(f"{name:<34}{timing.milliseconds:9.3f} ms   {timing.ratio:5.2f}")
 
     labels = torch.arange(pairs_n, device=device) % 10
@@ -326,7 +277,7 @@ def main() -> None:
         loss = build(counts_of(10)).to(device)
         half = slice(pairs_n // loss.views)  # two views of half the images are as many rows
         rows = Batch(*(labels[half] for _ in range(3)))
-        work = stepper(loss, pair_head, points[half], rows)
+        work = step_on_features(loss, pair_head, points[half], rows)
         memory[name] = peak_floats(work, device) / pairs_n**2
         pair_works[name] = work
         print(f"{name:<34}{memory[name]:9.2f}")
@@ -337,19 +288,19 @@ def main() -> None:
         waiting = [name for name, work in works.items() if waits(work)]
         print(f"host waits for the GPU in: {', '.join(waiting) or 'none'} of {len(works)}")
     if args.json is not None:
-        told = {
+        figures = {
             "size": [n, d, k],
             "pairs": [pairs_n, pairs_d],
             "device": where,
             "machine": platform.machine(),
             "torch": torch.__version__,
             "turns": args.turns,
-            "milliseconds": {name: timing.milliseconds for name, timing in found.items()},
-            "ratio": {name: timing.ratio for name, timing in found.items()},
+            "milliseconds": {name: timing.milliseconds for name, timing in timings.items()},
+            "ratio": {name: timing.ratio for name, timing in timings.items()},
             "peak_in_squares": memory,
             "waits": waiting,
         }
-        args.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""What turning a frame costs beside the training it follows: NearestETFHead on a ResNet-50.
+"""Cost of NearestETFHead compared with a training step of a ResNet-50.
 
     python benchmarks/nearest_etf.py                      K = 1000, 224 pixels, batches of 64
-    python benchmarks/nearest_etf.py --batch 8 --size 64  smaller, to see that it runs
+    python benchmarks/nearest_etf.py --batch 8 --size 64  smaller, to check that it runs
 
-A refresh is a thin QR and an SVD of K x K numbers; between refreshes a step adds class sums to the running means. Both
-are timed beside a training step of the whole network with a linear head, in turns; the share is what refreshing every
-n steps adds to it.
+A refresh is a thin SVD of D x (K - 1) numbers; every step adds class sums to the running means. Both are timed in turns
+with a training step of the network with a linear head. The last lines show how much a refresh every n steps adds to it.
 """
 
 from __future__ import annotations

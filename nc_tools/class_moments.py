@@ -9,7 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, check_pair, class_sums, group_classes, measuring_precision
+from nc_tools._support.class_sums import class_sums, group_classes
+from nc_tools._support.labels import check_features_and_labels
+from nc_tools._support.precision import at_least_float32, measuring_precision
 
 # Number of rows whose outer products are summed in float32 before the sum is added in float64.
 _SCATTER_ROWS = 8192
@@ -101,7 +103,7 @@ class ClassMoments:
         Raises:
             ValueError: If the shapes do not fit. NaN, inf and labels out of range raise an error when a result is read.
         """
-        check_pair(features, labels)
+        check_features_and_labels(features, labels)
         if features.shape[1] != self.feature_dim:
             raise ValueError(f"features must be {self.feature_dim} wide, got {features.shape[1]}")
         if len(features) == 0:

@@ -6,12 +6,12 @@ runs.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
 from torch import Tensor
+
+from nc_tools._support.precision import autocast_off
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,6 @@ class Batch:
     outliers: Tensor | None = None
     partner: Batch | None = None
     share: float = 1.0
-
-
-def autocast_off(device_type: str) -> AbstractContextManager[object]:
-    """Return a context with autocast off. On a device without autocast (the meta device) it does nothing."""
-    available = torch.amp.is_autocast_available(device_type)
-    return torch.autocast(device_type, enabled=False) if available else nullcontext()
 
 
 class HeadLike(Protocol):

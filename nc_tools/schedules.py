@@ -1,4 +1,4 @@
-"""Weights as functions of training's progress, written down so that a record can hold them."""
+"""Schedules of loss weights: functions of training's progress that run records can store."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Schedule: TypeAlias = Callable[[float], float]
 
 
 def check_progress(progress: float) -> float:
-    """Return the progress if it lies within the training.
+    """Return the progress if it lies in [0, 1].
 
     Raises:
         ValueError: If it does not.
     """
     if not 0 <= progress <= 1:
-        raise ValueError(f"progress is the share of training that is done, from 0 to 1, got {progress}: step / steps")
+        raise ValueError(f"progress must lie in [0, 1], the share of training that is done, got {progress}")
     return progress
 
 
@@ -25,13 +25,13 @@ def _check_shares(owner: str, **shares: float) -> None:
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise ValueError(
-                f"{owner}.{name} is a share of training from 0 to 1, got {share}: epoch e of E is reached at e / E"
+                f"{owner}.{name} must lie in [0, 1], a share of training, got {share}. Write epoch / epochs."
             )
 
 
 @dataclass(frozen=True)
 class ConstantSchedule:
-    """The same weight throughout.
+    """The same weight during all of training.
 
     Example:
         >>> ConstantSchedule(0.1)(0.5)
@@ -53,8 +53,8 @@ class LinearSchedule:
     Attributes:
         start: Weight at the beginning.
         end: Weight at the end.
-        since: Share of training at which it begins to change.
-        until: Share at which it has reached ``end``.
+        since: Share of training at which the weight begins to change.
+        until: Share of training at which it reaches ``end``.
 
     Raises:
         ValueError: If the shares do not rise within [0, 1].
@@ -72,7 +72,9 @@ class LinearSchedule:
     def __post_init__(self) -> None:
         _check_shares("LinearSchedule", since=self.since, until=self.until)
         if not self.since < self.until:
-            raise ValueError(f"LinearRamp needs since < until, got {self.since} and {self.until}: Step is the jump")
+            raise ValueError(
+                f"LinearSchedule needs since < until, got {self.since} and {self.until}. For a jump use StepSchedule."
+            )
 
     def __call__(self, progress: float) -> float:
         """Return the weight at this share of training."""
@@ -82,7 +84,7 @@ class LinearSchedule:
 
 @dataclass(frozen=True)
 class StepSchedule:
-    """One weight before a share of training, another from there on: a deferred term.
+    """One weight before a share of training, and another from there on.
 
     Raises:
         ValueError: If ``at`` lies outside [0, 1].
@@ -106,7 +108,7 @@ class StepSchedule:
 
 @dataclass(frozen=True)
 class CosineSchedule:
-    """From one weight to another along half a cosine: slow at both ends.
+    """From one weight to another along half a cosine, which changes slowly at both ends.
 
     Example:
         >>> CosineSchedule(1.0, 0.0)(0.5)

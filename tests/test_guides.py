@@ -1,4 +1,4 @@
-"""Every Python block of the guides runs, in order, as a reader would type them."""
+"""The Python blocks of the guides run in order, and the guides name every head."""
 
 import functools
 import inspect
@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from support.package_heads import head_classes
 
 import nc_tools.heads
-from nc_tools.heads import Head
 
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.parametrize("guide", ["heads.md", "swap-in.md"])
+@pytest.mark.parametrize("guide", ["heads.md", pytest.param("swap-in.md", marks=pytest.mark.slow)])
 def test_the_guide_runs(guide: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Without the minute that a compiler of C++ takes; the graph is the same.
+    # aot_eager builds the same graph without the minute that a C++ compiler takes.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / guide).read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) >= 9
@@ -31,8 +31,24 @@ def test_the_guide_runs(guide: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         dist.destroy_process_group()
 
 
-def test_the_table_of_heads_has_all_of_them() -> None:
+@pytest.mark.parametrize("cls", head_classes(), ids=lambda cls: cls.__name__)
+def test_every_head_of_the_package_is_exported(cls: type) -> None:
+    if cls.__name__ not in nc_tools.heads.__all__:
+        pytest.fail(f"heads.{cls.__name__} is not exported: add it to nc_tools/heads/__init__.py", pytrace=False)
+
+
+@pytest.mark.parametrize("cls", head_classes(), ids=lambda cls: cls.__name__)
+def test_every_head_has_a_row_in_the_table_of_heads(cls: type) -> None:
+    if cls.__name__ not in _table_of_heads():
+        pytest.fail(f"{cls.__name__} has no row in docs/heads.md: add one to the table of heads", pytrace=False)
+
+
+def test_the_table_of_heads_names_no_other_class() -> None:
+    exported = {name for name, value in vars(nc_tools.heads).items() if inspect.isclass(value)}
+    assert _table_of_heads() - exported == set()
+
+
+def _table_of_heads() -> set[str]:
     text = (DOCS / "heads.md").read_text(encoding="utf-8")
-    table = {name for row in re.findall(r"^\|.*\|$", text, re.MULTILINE) for name in re.findall(r"`(\w+Head)`", row)}
-    heads = {cls for cls in vars(nc_tools.heads).values() if isinstance(cls, type) and issubclass(cls, Head)}
-    assert table == {cls.__name__ for cls in heads if cls is not Head and not inspect.isabstract(cls)}
+    rows = re.findall(r"^\|.*\|$", text, re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"`(\w+Head)`", row)}

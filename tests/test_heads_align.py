@@ -1,4 +1,4 @@
-"""Frames turned towards given class vectors."""
+"""Frames rotated to class vectors, against SciPy and brute force."""
 
 import math
 
@@ -21,7 +21,7 @@ def test_the_aligned_frame_is_scipys_procrustes_solution(cls: type[ETFHead], wid
     rotation, _ = orthogonal_procrustes(head.frame.numpy(), weight.numpy())
     expected = torch.from_numpy(head.frame.numpy() @ rotation)
     assert align_to(head, weight) is head
-    # The frame in double was rounded to float32 when it was made: that is what scipy was given.
+    # SciPy gets the same frame, which was rounded to float32 before it became float64.
     assert torch.allclose(head.frame, expected, atol=1e-6)
 
 
@@ -31,15 +31,15 @@ def test_no_rotation_lies_nearer() -> None:
     head = ETFHead(2, 3).double()
     frame = head.frame.clone()
     best = float((align_to(head, weight).frame * weight).sum())
-    tried = []
+    agreements = []
     for step in range(3600):
         angle = 2 * math.pi * step / 3600
         c, s = math.cos(angle), math.sin(angle)
         for mirror in (1.0, -1.0):
             turned = frame @ torch.tensor([[c, s], [-s * mirror, c * mirror]], dtype=torch.float64)
-            tried.append(float((turned * weight).sum()))
-    assert best == pytest.approx(max(tried), abs=1e-5)
-    assert best >= max(tried) - 1e-6
+            agreements.append(float((turned * weight).sum()))
+    assert best == pytest.approx(max(agreements), abs=1e-5)
+    assert best >= max(agreements) - 1e-6
 
 
 def test_an_aligned_frame_is_as_exact_an_etf_as_a_fresh_one_however_often_it_is_turned() -> None:
@@ -64,16 +64,16 @@ def test_a_turned_random_frame_keeps_its_angles() -> None:
 
 @given(scale=st.floats(0.01, 100), seed=st.integers(0, 20))
 @settings(max_examples=20, deadline=None)
-def test_alignment_sees_neither_scale_nor_a_common_shift_and_comes_home(scale: float, seed: int) -> None:
+def test_alignment_ignores_scale_and_a_common_shift_and_keeps_an_aligned_frame(scale: float, seed: int) -> None:
     weight = torch.randn(K, D, generator=seeded(seed), dtype=torch.float64)
     shift = torch.randn(1, D, generator=seeded(seed + 100), dtype=torch.float64)
-    found = align_to(ETFHead(D, K).double(), weight).frame
-    assert torch.allclose(align_to(ETFHead(D, K).double(), scale * weight + shift).frame, found, atol=1e-8)
+    aligned = align_to(ETFHead(D, K).double(), weight).frame
+    assert torch.allclose(align_to(ETFHead(D, K).double(), scale * weight + shift).frame, aligned, atol=1e-8)
     start = ETFHead(D, K, frame_seed=seed + 1)
     assert torch.allclose(align_to(ETFHead(D, K), start.frame).frame, start.frame, atol=1e-6)
 
 
-def test_alignment_keeps_what_a_trained_classifier_says() -> None:
+def test_an_aligned_frame_predicts_as_the_trained_classifier() -> None:
     """A linear head near collapse, goes on telling the classes with the aligned frame, not with a fresh one."""
     means = 3 * ETFHead(D, K, frame_seed=9).frame
     labels = torch.arange(400) % K
@@ -87,13 +87,13 @@ def test_alignment_keeps_what_a_trained_classifier_says() -> None:
     assert accuracy(ETFHead(D, K)) < 0.9
 
 
-def test_what_cannot_be_aligned_is_said() -> None:
+def test_bad_arguments_raise() -> None:
     weight = torch.randn(K, D)
-    with pytest.raises(TypeError, match="align_to turns a fixed frame, got CosineHead"):
+    with pytest.raises(TypeError, match="align_to needs a head with a fixed frame, got CosineHead"):
         align_to(CosineHead(D, K), weight)  # type: ignore[type-var]
-    with pytest.raises(ValueError, match="has a projection before its frame"):
+    with pytest.raises(ValueError, match="needs a head without a projection, got ETFHead"):
         align_to(ETFHead(D, K, projection=D), weight)
-    with pytest.raises(ValueError, match=r"frame's shape \(4, 12\), got \(4, 11\)"):
+    with pytest.raises(ValueError, match=r"shape of the frame, \(4, 12\), got \(4, 11\)"):
         align_to(ETFHead(D, K), weight[:, 1:])
     with pytest.raises(ValueError, match="weight must be finite"):
         align_to(ETFHead(D, K), weight / 0)

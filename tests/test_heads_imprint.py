@@ -72,7 +72,7 @@ def test_proxies_reach_what_scikit_learn_reaches_in_each_class_alone() -> None:
     features = features + 0.3 * torch.randn(features.shape, generator=seeded(1))
     head = imprint(features, labels, K, 3, generator=seeded(2))
     assert isinstance(head, ProxyHead)
-    reached = [
+    sklearn_centers = [
         normalize(
             torch.tensor(
                 KMeans(3, n_init=10, random_state=0).fit(normalize(features[labels == k]).numpy()).cluster_centers_
@@ -81,7 +81,7 @@ def test_proxies_reach_what_scikit_learn_reaches_in_each_class_alone() -> None:
         for k in range(K)
     ]
     ours = mean_cosine(features, labels, head.proxies.detach())
-    theirs = mean_cosine(features, labels, torch.stack(reached))
+    theirs = mean_cosine(features, labels, torch.stack(sklearn_centers))
     assert ours > theirs - 0.01
     assert ours > mean_cosine(features, labels, imprint(features, labels, K).weight.detach()[:, None]) + 0.1
 
@@ -102,7 +102,7 @@ def slow_lloyd(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
     return centers
 
 
-def test_kmeans_stands_still_where_a_slow_one_does() -> None:
+def test_kmeans_stops_at_a_fixed_point_of_slow_loops() -> None:
     """What comes back is a fixed point of Lloyd's two steps in each class, written as loops."""
     features, labels = sample(3)
     directions = normalize(features.double())
@@ -118,14 +118,14 @@ def test_first_centers_are_samples_of_the_class_drawn_by_distance() -> None:
     directions = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [-1.0, 0.0]])
     labels = torch.tensor([0, 0, 0, 0, 1, 1])
     for seed in range(20):
-        found = spherical_kmeans(directions, labels, 2, 2, seeded(seed))
-        assert sorted(found[0].tolist()) == [[0.0, 1.0], [1.0, 0.0]]
-        assert sorted(found[1].tolist()) == [[-1.0, 0.0], [0.0, 1.0]]
+        centers = spherical_kmeans(directions, labels, 2, 2, seeded(seed))
+        assert sorted(centers[0].tolist()) == [[0.0, 1.0], [1.0, 0.0]]
+        assert sorted(centers[1].tolist()) == [[-1.0, 0.0], [0.0, 1.0]]
         three = spherical_kmeans(torch.eye(3).repeat(4, 1), torch.zeros(12, dtype=torch.long), 1, 3, seeded(seed))
         assert sorted(three[0].tolist()) == [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
 
 
-def test_the_race_draws_in_proportion_to_the_distance() -> None:
+def test_first_centers_are_drawn_in_proportion_to_the_distance() -> None:
     """From (1, 0), directions at distances 1 and 1.8 are drawn in the ratio 1 : 1.8 where the first center is known."""
     directions = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-0.8, -0.6]]).repeat(4000, 1)
     labels = torch.arange(4000).repeat_interleave(3)
@@ -168,7 +168,7 @@ def test_a_class_scores_by_its_nearest_proxy() -> None:
             assert float(head(features)[n, k].detach()) == pytest.approx(2.5 * max(cosines), abs=1e-5)
 
 
-def test_proxies_tell_classes_of_two_clusters_apart_where_one_mean_cannot() -> None:
+def test_proxies_separate_classes_of_two_clusters_where_one_mean_cannot() -> None:
     corners = torch.tensor([[1.0, 0.0, 0.1], [-1.0, 0.0, 0.1], [0.0, 1.0, 0.1], [0.0, -1.0, 0.1]])
     labels = torch.tensor([0, 0, 1, 1]).repeat(50)
     features = corners.repeat(50, 1) + 0.05 * torch.randn(200, 3, generator=seeded(0))
@@ -179,20 +179,24 @@ def test_proxies_tell_classes_of_two_clusters_apart_where_one_mean_cannot() -> N
 
 
 @pytest.mark.parametrize(
-    ("features", "labels", "classes", "proxies", "said"),
+    ("features", "labels", "classes", "proxies", "message"),
     [
-        (torch.ones(3, 2), torch.tensor([0, 0, 2]), 4, 1, r"2 of 4 have none \(1, 3\): give samples"),
-        (torch.ones(3, 2), torch.tensor([0, 1, 2]), 2, 1, r"labels must lie in \[0, 2\), but 1 of them"),
-        (torch.full((2, 2), math.nan), torch.tensor([0, 1]), 2, 1, "features must be finite, but 2 samples"),
-        (torch.ones(2, 2), torch.tensor([0, 1]), 2, 0, "at least 1 proxy for each class, got num_proxies=0"),
+        (torch.ones(3, 2), torch.tensor([0, 0, 2]), 4, 1, r"got none for 2 of 4 classes \(1, 3\): add samples"),
+        (torch.ones(3, 2), torch.tensor([0, 1, 2]), 2, 1, r"labels must lie in \[0, 2\), got 1 outside"),
+        (
+            torch.full((2, 2), math.nan),
+            torch.tensor([0, 1]),
+            2,
+            1,
+            "features must be finite, got NaN or inf in 2 samples",
+        ),
+        (torch.ones(2, 2), torch.tensor([0, 1]), 2, 0, "at least 1 proxy per class, got num_proxies=0"),
         (torch.ones(2, 2, 2), torch.tensor([0, 1]), 2, 1, r"shape \(N, D\)"),
         (torch.ones(2, 2), torch.tensor([0, 0]), 1, 1, "at least 2 classes, got 1"),
     ],
 )
-def test_what_cannot_be_imprinted_is_said(
-    features: Tensor, labels: Tensor, classes: int, proxies: int, said: str
-) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_bad_arguments_raise(features: Tensor, labels: Tensor, classes: int, proxies: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         imprint(features, labels, classes, proxies)
     with pytest.raises(ValueError, match="at least 1 proxy"):
         ProxyHead(4, 3, num_proxies=0)
@@ -202,8 +206,8 @@ def test_what_cannot_be_imprinted_is_said(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_imprinting_works_where_the_features_are() -> None:
     features, labels = sample()
-    there, named = features.cuda(), labels.cuda()
+    features_cuda, labels_cuda = features.cuda(), labels.cuda()
     for proxies in (1, 3):
-        head = imprint(there, named, K, proxies, generator=seeded(0))
+        head = imprint(features_cuda, labels_cuda, K, proxies, generator=seeded(0))
         plain = imprint(features, labels, K, proxies, generator=seeded(0))
-        assert torch.allclose(head(there).cpu(), plain(features), atol=1e-3)
+        assert torch.allclose(head(features_cuda).cpu(), plain(features), atol=1e-3)

@@ -70,7 +70,7 @@ def test_the_start_has_no_spike_of_the_loss() -> None:
 
 
 @pytest.mark.parametrize(("ridge", "target"), [(0.0, 1.0), (-1.0, 1.0), (math.nan, 1.0), (0.1, 0.0)])
-def test_a_ridge_or_target_that_is_none_is_refused(ridge: float, target: float) -> None:
+def test_an_invalid_ridge_or_target_raises(ridge: float, target: float) -> None:
     with pytest.raises(ValueError, match="must be positive and finite"):
         least_squares_init(*sample(), K, ridge, target=target)
     with pytest.raises(ValueError, match=r"\(N, D\) with N >= 1, got \(0, 3\)"):

@@ -39,7 +39,7 @@ def test_a_head_comes_back_without_its_bias_and_is_left_as_it_was() -> None:
         assert all(torch.equal(v, before[k]) for k, v in trained.state_dict().items())
 
 
-def test_rows_of_zeros_half_precision_and_bad_input() -> None:
+def test_rows_of_zeros_half_precision_and_bad_arguments() -> None:
     weight = torch.randn(K, D)
     weight[1] = 0
     assert not tau_normalize(weight, 1.0)[1].any()

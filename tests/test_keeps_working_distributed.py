@@ -15,40 +15,42 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nc_tools.heads import ETFHead
 
+pytestmark = pytest.mark.slow  # two processes
+
 
 def total(logits: dict[str, Tensor], target: Tensor) -> Tensor:
     return torch.stack([cross_entropy(z, target) for z in logits.values()]).sum()
 
 
 def gradients_and_buffers(model: nn.Module) -> dict[str, Tensor]:
-    found = {f"gradient {name}": p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return found | {f"buffer {name}": b.clone() for name, b in model.named_buffers()}
+    tensors = {f"gradient {name}": p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return tensors | {f"buffer {name}": b.clone() for name, b in model.named_buffers()}
 
 
 def _worker(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    # Another seed on each rank: other weights and other frames, until the first rank's are sent around. In eval mode,
-    # so that batch normalization, whose statistics are each rank's own, does not enter.
+    # Each rank has another seed, so other weights and frames, until DDP sends those of the first rank. In eval mode,
+    # because the statistics of batch normalization are those of each rank.
     model = DistributedDataParallel(AllHeads(seed=rank).eval())
     total(model(images()[rank::2]), labels()[rank::2]).backward()  # type: ignore[no-untyped-call]
     save_file(gradients_and_buffers(model.module), Path(folder) / f"{rank}.safetensors")
-    refused = ""
+    message = ""
     try:
         DistributedDataParallel(ETFHead(4, 3))
     except RuntimeError as error:
-        refused = str(error)
-    (Path(folder) / f"{rank}.txt").write_text(refused)
+        message = str(error)
+    (Path(folder) / f"{rank}.txt").write_text(message)
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    written: Path = tmp_path_factory.mktemp("ranks")
+    path: Path = tmp_path_factory.mktemp("ranks")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(_worker, args=(port, str(written)), nprocs=2)  # type: ignore[no-untyped-call]
-    return written
+    mp.spawn(_worker, args=(port, str(path)), nprocs=2)  # type: ignore[no-untyped-call]
+    return path
 
 
 def test_gradients_and_frames_of_two_processes_are_those_of_one(folder: Path) -> None:
@@ -57,13 +59,13 @@ def test_gradients_and_frames_of_two_processes_are_those_of_one(folder: Path) ->
     expected = gradients_and_buffers(model)
     assert any("frame" in name for name in expected)
     for rank in range(2):
-        found = load_file(folder / f"{rank}.safetensors")
-        assert found.keys() == expected.keys()
+        tensors = load_file(folder / f"{rank}.safetensors")
+        assert tensors.keys() == expected.keys()
         for name, value in expected.items():
             if name.startswith("buffer"):
-                assert torch.equal(found[name], value), (rank, name)
+                assert torch.equal(tensors[name], value), (rank, name)
             else:
-                assert torch.allclose(found[name], value, atol=1e-6), (rank, name)
+                assert torch.allclose(tensors[name], value, atol=1e-6), (rank, name)
 
 
 def test_two_processes_hold_the_same_bits(folder: Path) -> None:
@@ -71,7 +73,7 @@ def test_two_processes_hold_the_same_bits(folder: Path) -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_a_head_without_parameters_needs_no_wrapping_and_torch_says_so(folder: Path) -> None:
-    """DDP is for the model: of a frame alone there is nothing to reduce."""
+def test_ddp_rejects_a_head_without_parameters(folder: Path) -> None:
+    """A frame alone has no gradients to reduce."""
     for rank in range(2):
         assert "have any parameter that requires a gradient" in (folder / f"{rank}.txt").read_text()

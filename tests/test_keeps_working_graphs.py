@@ -32,6 +32,7 @@ from nc_tools.spec import Spec, spec
 from nc_tools.surgery import swap_head, to_linear
 
 
+@pytest.mark.slow
 def test_all_heads_compile_in_one_graph() -> None:
     model = AllHeads().eval()
 
@@ -42,7 +43,7 @@ def test_all_heads_compile_in_one_graph() -> None:
     expected = gradients(model)
     model.zero_grad()
     torch._dynamo.reset()
-    # The whole of the compiler but its last part, the generation of code, which takes minutes and knows no head.
+    # aot_eager runs all of the compiler except code generation, which takes minutes and does not depend on the head.
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     total(compiled(images())).backward()  # type: ignore[no-untyped-call]
     assert close(gradients(model), expected, atol=1e-5)
@@ -55,6 +56,7 @@ def exported() -> tuple[AllHeads, torch.export.ExportedProgram]:
     return model, torch.export.export(model, (images(),), dynamic_shapes=(batch,), strict=True)
 
 
+@pytest.mark.slow
 def test_all_heads_export_for_any_batch_and_load_again(
     exported: tuple[AllHeads, torch.export.ExportedProgram],
 ) -> None:
@@ -68,6 +70,7 @@ def test_all_heads_export_for_any_batch_and_load_again(
         assert close(again(images(n)), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_heads_give_the_same_logits_in_onnxruntime(
     exported: tuple[AllHeads, torch.export.ExportedProgram],
 ) -> None:
@@ -79,16 +82,17 @@ def test_all_heads_give_the_same_logits_in_onnxruntime(
     session = onnxruntime.InferenceSession(
         converted.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    (given,) = session.get_inputs()
+    (model_input,) = session.get_inputs()
     for n in (1, N, 31):
-        seen = images(n)
-        seen[n // 2] = 0  # its features are zero: nothing may divide by their length
-        expected = model(seen)
-        found = session.run(None, {given.name: seen.numpy()})
-        for (name, logits), got in zip(expected.items(), found, strict=True):
-            assert np.allclose(got, logits.detach().numpy(), atol=1e-4), name
+        inputs = images(n)
+        inputs[n // 2] = 0  # its features are zero: nothing may divide by their length
+        expected = model(inputs)
+        results = session.run(None, {model_input.name: inputs.numpy()})
+        for (name, logits), result in zip(expected.items(), results, strict=True):
+            assert np.allclose(result, logits.detach().numpy(), atol=1e-4), name
 
 
+@pytest.mark.slow
 def test_plain_layers_export_and_run_in_onnxruntime_too() -> None:
     import onnxruntime
 
@@ -98,18 +102,18 @@ def test_plain_layers_export_and_run_in_onnxruntime_too() -> None:
     batch = {0: torch.export.Dim.DYNAMIC}
     program = torch.export.export(to_linear(head).eval(), (features[:2],), dynamic_shapes=(batch,))
     assert torch.allclose(program.module()(features), head(features), atol=1e-5)
-    # Optimized, the exporter takes epsilons below 1e-8 for zero, and a feature of zeros comes out as NaN.
+    # The exporter's optimizer replaces epsilons below 1e-8 by zero, and a row of zeros would give NaN.
     converted = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
     assert converted is not None
     session = onnxruntime.InferenceSession(
         converted.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    (found,) = session.run(None, {session.get_inputs()[0].name: features.numpy()})
-    assert np.allclose(found, head(features).detach().numpy(), atol=1e-5)
+    (logits,) = session.run(None, {session.get_inputs()[0].name: features.numpy()})
+    assert np.allclose(logits, head(features).detach().numpy(), atol=1e-5)
 
 
 @every_head
-def test_every_affine_head_becomes_plain_layers_and_the_others_say_why_not(cls: type[Head]) -> None:
+def test_every_affine_head_becomes_plain_layers_and_the_others_raise(cls: type[Head]) -> None:
     model = swapped(cls).eval()
     head = head_of(model)
     if not head.affine:
@@ -117,7 +121,7 @@ def test_every_affine_head_becomes_plain_layers_and_the_others_say_why_not(cls: 
             to_linear(head)
         return
     if cls.embed not in (Head.embed, FixedFrameHead.embed, CosineHead.embed):
-        with pytest.raises(TypeError, match=f"{cls.__name__} embeds features in a way of its own"):
+        with pytest.raises(TypeError, match=f"{cls.__name__} has its own embed method"):
             to_linear(head)
         return
     expected = model(images())
@@ -126,8 +130,9 @@ def test_every_affine_head_becomes_plain_layers_and_the_others_say_why_not(cls: 
     assert torch.allclose(model(images()), expected, atol=1e-4)
 
 
-# MLflow's own, as it is imported and as it reads the signature of any PyTorch model.
+# MLflow emits this warning on import and when it infers the signature of a PyTorch model.
 @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType.*:UserWarning")
+@pytest.mark.slow
 def test_a_model_is_logged_to_mlflow_and_comes_back_without_a_pickle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,21 +147,22 @@ def test_a_model_is_logged_to_mlflow_and_comes_back_without_a_pickle(
     try:
         experiment = mlflow.create_experiment("swapped", artifact_location=(tmp_path / "artifacts").as_uri())
         with mlflow.start_run(experiment_id=experiment):
-            # Two images: an example of one would fix the batch at one. Requirements given, not inferred: that takes
-            # a process of its own.
-            told = mlflow.pytorch.log_model(
+            # Two images, because an example of one fixes the batch size at one. With pip_requirements, MLflow starts no
+            # process to infer them.
+            logged = mlflow.pytorch.log_model(
                 model, name="model", input_example=images(2).numpy(), pip_requirements=["torch"]
             )
-        loaded = mlflow.pytorch.load_model(told.model_uri)
+        loaded = mlflow.pytorch.load_model(logged.model_uri)
     finally:
         mlflow.set_tracking_uri(None)
     assert [f.suffix for f in (tmp_path / "artifacts").rglob("data/*") if f.name.startswith("model")] == [".pt2"]
     assert torch.allclose(loaded(images(7)), model(images(7)), atol=1e-5)
 
 
-# A network that was not written for this.
+# A network that was not written for nc_tools.
 
 
+@pytest.mark.slow
 def test_a_torchvision_resnet_goes_on_working() -> None:
     def build(seed: int, head: Spec[Head]) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -182,7 +188,7 @@ def test_a_torchvision_resnet_goes_on_working() -> None:
     other = build(1, head).eval()
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(x), model(x))
-    with pytest.raises(RuntimeError, match=r"fc is a fixed simplex ETF frame.*learned fc\.weight"):
+    with pytest.raises(RuntimeError, match=r"fc has a fixed simplex ETF frame.*learned fc\.weight"):
         model.load_state_dict(torchvision.models.resnet18(weights=None, num_classes=K).state_dict(), strict=False)
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     bigger = torch.randn(6, 3, 32, 32, generator=seeded(1))

@@ -36,10 +36,10 @@ from nc_tools.training.train_config import OptimConfig
 def test_the_backbone_learns(cls: type[Head]) -> None:
     model = swapped(cls)
     cross_entropy(model(images()), labels()).backward()  # type: ignore[no-untyped-call]
-    found = gradients(model)
-    assert set(found) == {name for name, p in model.named_parameters() if p.requires_grad}
-    assert all(torch.isfinite(g).all() for g in found.values())
-    assert all(g.any() for name, g in found.items() if name.startswith("0."))
+    grads = gradients(model)
+    assert set(grads) == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert all(torch.isfinite(g).all() for g in grads.values())
+    assert all(g.any() for name, g in grads.items() if name.startswith("0."))
 
 
 @every_head
@@ -54,11 +54,11 @@ def test_a_step_inside_autocast_is_near_the_one_outside(cls: type[Head], dtype: 
         assert logits.dtype == torch.float32
         loss = cross_entropy(logits, labels())
     loss.backward()  # type: ignore[no-untyped-call]
-    found = gradients(model)
-    assert found.keys() == expected.keys()
-    assert all(gradient.dtype == torch.float32 for gradient in found.values())
+    grads = gradients(model)
+    assert grads.keys() == expected.keys()
+    assert all(gradient.dtype == torch.float32 for gradient in grads.values())
     # The backbone computes in eight or eleven bits: the step must go the same way.
-    a, b = (torch.cat([gradient.flatten() for gradient in part.values()]) for part in (found, expected))
+    a, b = (torch.cat([gradient.flatten() for gradient in part.values()]) for part in (grads, expected))
     assert torch.cosine_similarity(a, b, dim=0) > (0.97 if dtype == torch.bfloat16 else 0.999)
     assert float(a.norm() / b.norm()) == pytest.approx(1, abs=0.1)
 
@@ -105,7 +105,7 @@ def test_checkpointed_activations_give_the_same_gradients(cls: type[Head]) -> No
 
 @every_head
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop])
-def test_an_optimizer_with_a_group_for_the_head_takes_a_head_without_parameters(
+def test_an_optimizer_with_a_group_for_the_head_accepts_a_head_without_parameters(
     cls: type[Head], optimizer: type[torch.optim.Optimizer]
 ) -> None:
     model = swapped(cls)
@@ -127,7 +127,7 @@ def test_an_optimizer_with_a_group_for_the_head_takes_a_head_without_parameters(
     assert all(not torch.equal(after[f"1.{name}"], before[f"1.{name}"]) for name in names)
 
 
-def test_an_optimizer_of_nothing_but_an_empty_head_is_torchs_error_and_our_own_leaves_its_group_out() -> None:
+def test_torch_rejects_an_optimizer_of_an_empty_head_and_make_optimizer_leaves_its_group_out() -> None:
     with pytest.raises(ValueError, match="empty parameter list"):
         torch.optim.SGD(ETFHead(D, K).parameters(), lr=0.1)
     rates = OptimConfig(lr=0.1, head_lr_ratio=2.0)

@@ -16,13 +16,13 @@ from support.swapped_heads import (
     every_head,
     gradients,
     head_of,
+    head_spec,
     images,
     labels,
     linear,
     seeded,
     step,
     swapped,
-    wanted,
 )
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -36,11 +36,11 @@ from nc_tools.training.train_config import OptimConfig
 
 
 def frames(head: Head) -> list[Tensor]:
-    """Return what a head holds fixed: empty for a head that learns all of it."""
+    """Return the fixed frames of a head; empty if it learns all its parameters."""
     return [buffer for name, buffer in head.named_buffers() if name.split(".")[-1] == "frame"]
 
 
-def test_the_public_heads_are_found() -> None:
+def test_all_public_heads_are_included() -> None:
     assert {LinearHead, CosineHead, ETFHead} <= set(CLASSES)
     assert FixedFrameHead not in CLASSES
 
@@ -59,7 +59,7 @@ def test_a_checkpoint_loads_through_safetensors_and_torch(cls: type[Head], tmp_p
 
 @every_head
 @pytest.mark.parametrize("strict", [True, False])
-def test_the_linear_layer_of_an_old_checkpoint_loads_into_linear_heads_alone(cls: type[Head], strict: bool) -> None:
+def test_the_linear_layer_of_an_old_checkpoint_loads_only_into_linear_heads(cls: type[Head], strict: bool) -> None:
     old, model = linear(seed=3).eval(), swapped(cls).eval()
     head = head_of(model)
     kept = [frame.clone() for frame in frames(head)]
@@ -67,22 +67,22 @@ def test_the_linear_layer_of_an_old_checkpoint_loads_into_linear_heads_alone(cls
         model.load_state_dict(old.state_dict(), strict=strict)
         assert torch.allclose(model(images()), old(images()), atol=1e-6)
     else:
-        refused = ""
+        message = ""
         try:
-            told = model.load_state_dict(old.state_dict(), strict=strict)
+            keys = model.load_state_dict(old.state_dict(), strict=strict)
         except RuntimeError as error:
-            refused = str(error)
-        if refused:
-            assert re.search(r"1\.(weight|bias)", refused)
-        else:  # what is learned may be asked to load without strictness: then torch reports what was left
+            message = str(error)
+        if message:
+            assert re.search(r"1\.(weight|bias)", message)
+        else:  # a learned head loads with strict=False, and torch reports the keys that it did not use
             assert not strict
             assert not isinstance(head, FixedFrameHead)
-            assert "1.weight" in told.unexpected_keys or "weight" in dict(head.named_parameters(recurse=False))
+            assert "1.weight" in keys.unexpected_keys or "weight" in dict(head.named_parameters(recurse=False))
     assert all(torch.equal(a, b) for a, b in zip(frames(head), kept, strict=True))
 
 
 @every_head
-def test_a_model_moves_to_other_types_and_devices_whole(cls: type[Head]) -> None:
+def test_a_model_moves_to_other_dtypes_and_devices(cls: type[Head]) -> None:
     model = swapped(cls).eval()
     expected = model(images())
     assert torch.allclose(model.double()(images().double()), expected.double(), atol=1e-4)
@@ -119,19 +119,19 @@ def test_a_copy_is_equal_and_its_own(cls: type[Head]) -> None:
 @every_head
 def test_averages_of_the_weights_leave_the_frame_bit_equal(cls: type[Head]) -> None:
     """Our own average and PyTorch's, of parameters alone and of buffers too; the frame must not drift by a rounding."""
-    model = Classifier(backbone(), wanted(cls).build({"feature_dim": D, "num_classes": K, "generator": seeded(0)}))
+    model = Classifier(backbone(), head_spec(cls).build({"feature_dim": D, "num_classes": K, "generator": seeded(0)}))
     ours = WeightEMA(model, 0.9)
     plain = AveragedModel(model)
     moving = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     optimizer = make_optimizer(model, OptimConfig(lr=0.05))
-    seen = []
+    history = []
     for index in range(4):
         step(model, optimizer)
         ours.update(model, index)
         for average in (plain, moving):
             average.update_parameters(model)
-        seen.append([p.detach().clone() for p in model.parameters()])
-    means = [torch.stack(values).mean(0) for values in zip(*seen, strict=True)]
+        history.append([p.detach().clone() for p in model.parameters()])
+    means = [torch.stack(values).mean(0) for values in zip(*history, strict=True)]
     assert all(torch.allclose(p, m, atol=1e-6) for p, m in zip(plain.module.parameters(), means, strict=True))
     batches = [images(4)] * 2
     update_bn(batches, plain)

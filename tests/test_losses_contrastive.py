@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.scalar_math import dot, unit
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -33,62 +34,53 @@ K, D = 3, 4
 Rows = list[list[float]]
 
 
-def unit(row: list[float]) -> list[float]:
-    norm = math.sqrt(sum(x * x for x in row))
-    return [x / norm for x in row]
-
-
-def dot(a: list[float], b: list[float]) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True))
-
-
 def reference_supcon(rows: Rows, labels: list[int], tau: float) -> list[float]:
-    z, found = [unit(r) for r in rows], []
+    z, result = [unit(r) for r in rows], []
     for i in range(len(z)):
         others = [a for a in range(len(z)) if a != i]
         positive = [p for p in others if labels[p] == labels[i]]
         total = sum(math.exp(dot(z[i], z[a]) / tau) for a in others)
         logs = [math.log(math.exp(dot(z[i], z[p]) / tau) / total) for p in positive]
-        found.append(-sum(logs) / len(logs) if logs else 0.0)
-    return found
+        result.append(-sum(logs) / len(logs) if logs else 0.0)
+    return result
 
 
 def reference_balanced(rows: Rows, labels: list[int], centers: Rows, tau: float) -> list[float]:
-    z, c, found = [unit(r) for r in rows], [unit(r) for r in centers], []
+    z, c, result = [unit(r) for r in rows], [unit(r) for r in centers], []
     for i in range(len(z)):
         keys = {k: [c[k]] + [z[a] for a in range(len(z)) if a != i and labels[a] == k] for k in range(len(c))}
         total = sum(sum(math.exp(dot(z[i], a) / tau) for a in of) / len(of) for of in keys.values())
         own = keys[labels[i]]
-        found.append(-sum(math.log(math.exp(dot(z[i], p) / tau) / total) for p in own) / len(own))
-    return found
+        result.append(-sum(math.log(math.exp(dot(z[i], p) / tau) / total) for p in own) / len(own))
+    return result
 
 
 def reference_conditional(first: Rows, second: Rows, labels: list[int], tau: float) -> list[float]:
-    u, v, found = [unit(r) for r in first], [unit(r) for r in second], []
+    u, v, result = [unit(r) for r in first], [unit(r) for r in second], []
     for i in range(len(u)):
         total = sum(math.exp(dot(u[i], v[j]) / tau) for j in range(len(v)) if labels[j] == labels[i])
-        found.append(-math.log(math.exp(dot(u[i], v[i]) / tau) / total))
-    return found
+        result.append(-math.log(math.exp(dot(u[i], v[i]) / tau) / total))
+    return result
 
 
 def reference_attraction(first: Rows, second: Rows, labels: list[int], tau: float) -> list[float]:
-    u, v, found = [unit(r) for r in first], [unit(r) for r in second], []
+    u, v, result = [unit(r) for r in first], [unit(r) for r in second], []
     for i in range(len(u)):
         scores = [math.exp(dot(u[i], v[j]) / tau) for j in range(len(v))]
         others = sum(s for s, y in zip(scores, labels, strict=True) if y != labels[i])
         logs = [-math.log(s / (s + others)) for s, y in zip(scores, labels, strict=True) if y == labels[i]]
-        found.append(sum(logs) / len(logs))
-    return found
+        result.append(sum(logs) / len(logs))
+    return result
 
 
 def reference_dhel(first: Rows, second: Rows, tau: float) -> list[float]:
-    u, v, found = [unit(r) for r in first], [unit(r) for r in second], []
+    u, v, result = [unit(r) for r in first], [unit(r) for r in second], []
     for i in range(len(u)):
         loss = -dot(u[i], v[i]) / tau
         for z in (u, v):
             loss += math.log(sum(math.exp(dot(z[i], z[j]) / tau) for j in range(len(z)) if j != i))
-        found.append(loss)
-    return found
+        result.append(loss)
+    return result
 
 
 number = st.floats(-2, 2).map(lambda x: round(x, 3))
@@ -110,8 +102,8 @@ def test_formulas(batch: tuple[Rows, Rows, list[int]], centers: Rows, tau: float
     u, v, c = (torch.tensor(rows, dtype=torch.float64) for rows in (first, second, centers))
     y = torch.tensor(labels)
 
-    def same(found: Tensor, expected: list[float]) -> None:
-        assert found.tolist() == pytest.approx(expected, rel=1e-8, abs=1e-8)
+    def same(result: Tensor, expected: list[float]) -> None:
+        assert result.tolist() == pytest.approx(expected, rel=1e-8, abs=1e-8)
 
     same(supervised_contrastive(u, y, tau), reference_supcon(first, labels, tau))
     same(balanced_supervised_contrastive(u, y, c, tau), reference_balanced(first, labels, centers, tau))
@@ -120,7 +112,7 @@ def test_formulas(batch: tuple[Rows, Rows, list[int]], centers: Rows, tau: float
     same(decoupled_info_nce(u, v, tau), reference_dhel(first, second, tau))
 
 
-def seen(first: Tensor, second: Tensor | None) -> Outputs:
+def two_view_outputs(first: Tensor, second: Tensor | None) -> Outputs:
     head = LinearHead(first.shape[1], K, generator=torch.Generator().manual_seed(0)).double()
     outputs = head.outputs(first)
     outputs.second_view = None if second is None else head.outputs(second)
@@ -129,7 +121,7 @@ def seen(first: Tensor, second: Tensor | None) -> Outputs:
 
 def test_classes_are_means_of_the_functions_with_these_defaults() -> None:
     u, v, y = torch.randn(6, D, dtype=torch.float64), torch.randn(6, D, dtype=torch.float64), torch.arange(6) % K
-    outputs, batch = seen(u, v), Batch(u, y, torch.arange(6))
+    outputs, batch = two_view_outputs(u, v), Batch(u, y, torch.arange(6))
     both, twice = [*u.tolist(), *v.tolist()], [*y.tolist()] * 2
     centers = outputs.weight.tolist()
     conditional = reference_conditional(u.tolist(), v.tolist(), y.tolist(), 0.5)
@@ -147,10 +139,10 @@ def test_classes_are_means_of_the_functions_with_these_defaults() -> None:
 
 
 @pytest.mark.parametrize("cls", [SupConLoss, BalancedSupConLoss, ClassConditionalInfoNCELoss, SpreadLoss, DHELLoss])
-def test_one_view_is_refused_in_a_sentence(cls: type[LossTerm]) -> None:
+def test_one_view_is_refused(cls: type[LossTerm]) -> None:
     batch = Batch(torch.randn(3, D), torch.arange(3), torch.arange(3))
-    with pytest.raises(ValueError, match=rf"{cls.__name__} needs two views of each image and got one: ask the loader"):
-        cls()(seen(batch.inputs.double(), None), batch)
+    with pytest.raises(ValueError, match=rf"{cls.__name__} needs two views of each image, but .* is None"):
+        cls()(two_view_outputs(batch.inputs.double(), None), batch)
     assert cls().views == 2
     with pytest.raises(ValueError, match="temperature must be positive and finite, got 0"):
         cls(temperature=0.0)  # type: ignore[call-arg]
@@ -158,7 +150,7 @@ def test_one_view_is_refused_in_a_sentence(cls: type[LossTerm]) -> None:
 
 def test_weights_of_spread_are_checked() -> None:
     for a, b in ((-1.0, 2.0), (0.0, 0.0), (1.0, math.nan)):
-        with pytest.raises(ValueError, match="attract and separate must not be negative, nor both 0"):
+        with pytest.raises(ValueError, match="attract and separate must be finite, not negative and not both 0"):
             SpreadLoss(a, b)
 
 
@@ -212,7 +204,7 @@ CASES: list[Callable[[Tensor, Tensor], Tensor]] = [
 
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_blocks_give_the_same_values_and_gradients(case: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    y, found = torch.arange(11) % K, []
+    y, result = torch.arange(11) % K, []
     weigh = torch.arange(1.0, 12.0, dtype=torch.float64)
     start = torch.randn(11, D, dtype=torch.float64)
     for block in (_pairwise._BLOCK, 25, 1):
@@ -221,14 +213,14 @@ def test_blocks_give_the_same_values_and_gradients(case: int, monkeypatch: pytes
         value = CASES[case](z, y)
         torch.autograd.backward((value * weigh).sum())
         assert z.grad is not None
-        found.append((value.detach(), z.grad))
-    for value, gradient in found[1:]:
-        torch.testing.assert_close(value, found[0][0])
-        torch.testing.assert_close(gradient, found[0][1])
+        result.append((value.detach(), z.grad))
+    for value, gradient in result[1:]:
+        torch.testing.assert_close(value, result[0][0])
+        torch.testing.assert_close(gradient, result[0][1])
 
 
 class Peak(TorchDispatchMode):
-    """Bytes of all tensor storages alive at once, as far as operations have made them."""
+    """The bytes of all tensor storages alive at once that operations returned."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -257,11 +249,12 @@ def peak_floats(count: int, step: Callable[[Tensor], Tensor]) -> float:
     return mode.peak / 4
 
 
-def test_the_peak_is_seen() -> None:
+def test_the_peak_is_measured() -> None:
     """A plain square matrix, its exponential and the gradients of both stay alive together."""
     assert 2 * 512**2 < peak_floats(512, lambda z: (z @ z.T).exp().sum()) < 6 * 512**2
 
 
+@pytest.mark.slow
 def test_supcon_never_holds_all_pairs() -> None:
     """4096 images in two views, 8192 rows: at most 2 N^2 floats with N the images, backward included."""
     count = 4096

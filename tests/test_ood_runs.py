@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 from support.experiment_runs import config_of, job_of, make
-from support.head_variants import VARIANTS, built
+from support.head_variants import VARIANTS, build
 from support.ood_runs import left_out, pictures
 
 from nc_tools.comparison import ComparedRun, compare_runs, render_terminal
@@ -214,7 +214,7 @@ def test_large_sets_are_cut_to_the_same_images(final, monkeypatch):
 def test_class_vectors_give_the_logits_of_every_affine_head():
     affine = 0
     for variant in VARIANTS:
-        head = built(variant)
+        head = build(variant)
         features = torch.randn(5, head.feature_dim)
         weight, bias = class_vectors(head)
         if weight is None:

@@ -82,7 +82,7 @@ def test_a_contrastive_loss_learns_from_two_views_and_needs_both():
     fit(small(), SupConLoss(), TwoViews(), TrainConfig(epochs=8), OptimConfig(lr=0.05),
         epoch_end=lambda _, values, __: curve.append(values["train/loss"]))  # fmt: skip
     assert curve[-1] < curve[0]
-    with pytest.raises(ValueError, match=r"SupCon\w* needs two views of each image.* got one"):
+    with pytest.raises(ValueError, match="SupConLoss needs two views of each image"):
         fit(small(), SupConLoss(), Batches(), TrainConfig(epochs=1), OptimConfig())
 
 

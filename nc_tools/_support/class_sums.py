@@ -1,14 +1,11 @@
-"""Sums over classes, and the arithmetic that all measures share.
+"""Sums of features over classes.
 
-All sums over classes are here. Three rules hold: there is no loop over classes; a class without a sample has no mean
-(it is never a zero vector in an average); float32 features are multiplied in float32 but summed in float64, so that
-50,000 samples far from the origin lose no precision.
+Three rules hold. There is no loop over classes. A class without a sample has no mean: it never enters an average as a
+zero vector. float32 features are multiplied in float32 and summed in float64, so that 50,000 samples far from the
+origin lose nothing.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -16,61 +13,6 @@ from torch import Tensor
 
 # Number of rows that are summed in float32 before the partial sum is added in float64.
 _SUM_ROWS = 128
-
-
-@contextmanager
-def measuring_precision(device: torch.device) -> Iterator[None]:
-    """Run without gradients, autocast, TF32 or bfloat16 products, whatever the caller has switched on.
-
-    Measures must resolve a within-class variance of 1e-4 of the between-class variance; half precision cannot.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """Return ``values`` in float64 if they are float64 and in float32 otherwise.
-
-    Raises:
-        TypeError: If they are not real floating-point numbers.
-    """
-    if not values.is_floating_point():
-        raise TypeError(f"features must be floating-point, got {values.dtype}: convert them with .float()")
-    return values if values.dtype == torch.float64 else values.float()
-
-
-def check_tensors(given: Mapping[str, object]) -> None:
-    """Check that what is given, by name, are tensors.
-
-    Raises:
-        TypeError: If one is not.
-    """
-    for name, value in given.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}: torch.as_tensor makes one")
-
-
-def check_pair(features: Tensor, labels: Tensor) -> None:
-    """Check that features (N, D) and labels (N,) belong together, looking at shapes and types alone.
-
-    Raises:
-        TypeError: If one is no tensor or the labels are not integers.
-        ValueError: If the shapes do not fit.
-    """
-    check_tensors({"features": features, "labels": labels})
-    if features.ndim != 2:
-        raise ValueError(f"features must have the shape (N, D), got {tuple(features.shape)}: flatten them first")
-    if labels.shape != features.shape[:1]:
-        raise ValueError(
-            f"labels must have the shape ({len(features)},) to fit the features, got {tuple(labels.shape)}"
-        )
-    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
-        raise TypeError(f"labels must be integer class indices, got {labels.dtype}")
 
 
 def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Class-vector geometries: tensors in, tensors out. The only place that knows what a simplex ETF is."""
+"""Geometries of class vectors as plain tensors: simplex ETFs, polytopes, Hadamard rows and spherical codes."""
 
 from nc_tools.geometry.code_bounds import AngleBounds, minimal_angle_bounds
 from nc_tools.geometry.hadamard import hadamard, walsh_hadamard

@@ -1,4 +1,4 @@
-"""How far apart K unit vectors in D dimensions can be: what has been reached, and what cannot be exceeded."""
+"""Lower and upper bounds on the largest minimal angle of K unit vectors in D dimensions."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ class AngleBounds:
     """Bounds on the largest minimal angle that K unit vectors in D dimensions can have.
 
     Attributes:
-        lower: The best minimal angle that is known, degrees; None where we have none on record.
+        lower: The largest minimal angle of a known code, degrees; None if no code is tabulated for these sizes.
         upper: No code has a larger minimal angle, degrees.
     """
 
@@ -20,26 +20,27 @@ class AngleBounds:
 
 
 def minimal_angle_bounds(num_classes: int, feature_dim: int) -> AngleBounds:
-    """Return what is known of the largest minimal angle of K unit vectors in D dimensions.
+    """Return bounds on the largest minimal angle of K unit vectors in D dimensions.
 
-    The measure of a spherical code: how near it comes to the best one on record, and to what no code can exceed.
+    Use it to judge a spherical code: compare its minimal angle with the best known code and with the upper bound.
 
-    - K <= D + 1: the simplex, arccos(-1 / (K - 1)); D + 2 <= K <= 2 D: 90 degrees (Rankin 1955). Both are reached.
-    - D = 2: 360 / K degrees, reached.
-    - else, from above: Levenshtein's bound, and for D = 3 that of Fejes Toth where it is smaller; from below: tables.
+    - K <= D + 1: the simplex, arccos(-1 / (K - 1)); D + 2 <= K <= 2 D: 90 degrees (Rankin 1955). Both are attained.
+    - D = 2: 360 / K degrees, attained.
+    - otherwise, the upper bound is Levenshtein's, or for D = 3 that of Fejes Toth if it is smaller; the lower bound
+      comes from tables.
 
-    The Welch bound sqrt((K - D) / (D (K - 1))) is not among them: it bounds max |w_i . w_j|, where opposite vectors are
-    as bad as equal ones. A classifier scores the signed product, and opposite class vectors are the best there are.
+    The Welch bound sqrt((K - D) / (D (K - 1))) is not used: it bounds max |w_i . w_j|, for which opposite vectors are
+    as bad as equal ones. A classifier scores the signed product, for which opposite class vectors are the best.
 
     Args:
         num_classes: K, at least 2.
         feature_dim: D; at least 2, or 1 for two classes.
 
     Returns:
-        Both bounds, in degrees; equal where the optimum is known in closed form.
+        Both bounds, in degrees; equal if the optimum has a closed form.
 
     Raises:
-        ValueError: If K < 2, or D < 2 where no code is possible.
+        ValueError: If K < 2, or if D is too small: D < 1, or D < 2 for K > 2.
 
     Example:
         >>> minimal_angle_bounds(10, 5)
@@ -59,7 +60,7 @@ def minimal_angle_bounds(num_classes: int, feature_dim: int) -> AngleBounds:
 
 
 def check_sizes(num_classes: int, feature_dim: int) -> None:
-    """Refuse K < 2, D < 1, and more than two vectors on a line."""
+    """Raise ValueError for K < 2, for D < 1, and for more than two vectors on a line."""
     if num_classes < 2:
         raise ValueError(f"a spherical code needs at least 2 classes, got {num_classes}")
     if feature_dim < (1 if num_classes == 2 else 2):
@@ -70,7 +71,7 @@ def check_sizes(num_classes: int, feature_dim: int) -> None:
 
 
 def closed_form_angle(num_classes: int, feature_dim: int) -> float | None:
-    """Return the largest minimal angle in degrees where it is a formula: K <= 2 D, or D = 2; else None.
+    """Return the largest minimal angle in degrees if it has a closed form (K <= 2 D, or D = 2), else None.
 
     Example:
         >>> closed_form_angle(3, 2), closed_form_angle(8, 2), closed_form_angle(7, 3)
@@ -86,7 +87,7 @@ def closed_form_angle(num_classes: int, feature_dim: int) -> float | None:
 def fejes_toth_angle(num_classes: int) -> float:
     """Return an upper bound on the minimal angle of K >= 3 points on the sphere in three dimensions, degrees.
 
-    arccos((cot(w)^2 - 1) / 2), w = (K / (K - 2)) 30 degrees (Fejes Toth 1943): reached at K = 3, 4, 6, 12.
+    arccos((cot(w)^2 - 1) / 2), w = (K / (K - 2)) 30 degrees (Fejes Toth 1943): attained at K = 3, 4, 6, 12.
 
     Example:
         >>> [round(fejes_toth_angle(k), 4) for k in (4, 6, 13)]
@@ -99,16 +100,16 @@ def fejes_toth_angle(num_classes: int) -> float:
 def levenshtein_cosine(num_classes: int, feature_dim: int) -> float:
     """Return s such that every code of K vectors in D >= 3 dimensions has a pair with w_i . w_j >= s.
 
-    Levenshtein's functions L_t(D, s) bound the number of vectors whose products are at most s; the t-th holds on an
-    interval at whose ends it takes the values R_t and R_(t+1), the fewest points of spherical designs of these
-    strengths. Here the function of the interval that holds K is inverted. With P_k the Gegenbauer polynomials of D
-    dimensions, P_k(1) = 1, and C binomial coefficients:
+    Levenshtein's functions L_t(D, s) bound the number of vectors whose products are at most s. L_t is valid on an
+    interval of s; at its ends L_t equals R_t and R_(t+1), the smallest sizes of spherical designs of strength t and
+    t + 1. This function picks the interval that contains K and inverts its L_t. With P_k the Gegenbauer polynomials
+    of D dimensions, P_k(1) = 1, and C binomial coefficients:
 
     - L_(2k-1) = C(k+D-3, k-1) [(2k+D-3)/(D-1) - (P_(k-1) - P_k) / ((1-s) P_k)]
     - L_(2k) = C(k+D-2, k) [(2k+D-1)/(D-1) - (1+s) (P_k - P_(k+1)) / ((1-s) (P_k + P_(k+1)))]
 
     Source: Levenshtein (1979; 1992, "Designs as maximum codes in polynomial metric spaces"); R_t: Delsarte, Goethals &
-    Seidel (1977). Reached by the icosahedron, the roots of E8, the Leech lattice's vectors and the other sharp codes.
+    Seidel (1977). Attained by the icosahedron, the roots of E8, the Leech lattice's vectors and the other sharp codes.
 
     Args:
         num_classes: K, at least 2.
@@ -122,7 +123,7 @@ def levenshtein_cosine(num_classes: int, feature_dim: int) -> float:
     from scipy.special import roots_jacobi
 
     strength = 1
-    while _fewest_design(strength + 1, feature_dim) < num_classes:
+    while _smallest_design(strength + 1, feature_dim) < num_classes:
         strength += 1
     k, a = (strength + 1) // 2, (feature_dim - 3) / 2
 
@@ -142,7 +143,8 @@ def levenshtein_cosine(num_classes: int, feature_dim: int) -> float:
     return float(brentq(excess, low, high, xtol=1e-14))
 
 
-def _fewest_design(strength: int, dim: int) -> int:
+def _smallest_design(strength: int, dim: int) -> int:
+    """Return R_t, the smallest size that a spherical design of strength t can have."""
     half = strength // 2
     if strength % 2:
         return 2 * math.comb(half + dim - 1, dim - 1)
@@ -150,19 +152,19 @@ def _fewest_design(strength: int, dim: int) -> int:
 
 
 def _gegenbauer(degree: int, dim: int, s: float) -> tuple[float, float]:
-    """Return P_degree and P_(degree + 1) at s, scaled to one at one."""
-    before, now = 1.0, s
+    """Return P_degree and P_(degree + 1) at s, scaled so that P(1) = 1."""
+    current, following = 1.0, s
     for j in range(1, degree + 1):
-        before, now = now, ((2 * j + dim - 2) * s * now - j * before) / (j + dim - 2)
-    return before, now
+        current, following = following, ((2 * j + dim - 2) * s * following - j * current) / (j + dim - 2)
+    return current, following
 
 
 def _levenshtein_odd(k: int, dim: int, s: float) -> float:
-    p, after = _gegenbauer(k - 1, dim, s)
-    return math.comb(k + dim - 3, k - 1) * ((2 * k + dim - 3) / (dim - 1) - (p - after) / ((1 - s) * after))
+    p, following = _gegenbauer(k - 1, dim, s)
+    return math.comb(k + dim - 3, k - 1) * ((2 * k + dim - 3) / (dim - 1) - (p - following) / ((1 - s) * following))
 
 
 def _levenshtein_even(k: int, dim: int, s: float) -> float:
-    p, after = _gegenbauer(k, dim, s)
-    ratio = (1 + s) * (p - after) / ((1 - s) * (p + after))
+    p, following = _gegenbauer(k, dim, s)
+    ratio = (1 + s) * (p - following) / ((1 - s) * (p + following))
     return math.comb(k + dim - 2, k) * ((2 * k + dim - 1) / (dim - 1) - ratio)

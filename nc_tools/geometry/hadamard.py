@@ -1,17 +1,17 @@
-"""Hadamard matrices, and products with them that never form one."""
+"""Hadamard matrices, and fast products with them."""
 
 import math
 
 import torch
 from torch import Tensor
 
-# The widest factor of a transform: products with matrices of this size keep a CPU's and a GPU's units busy, and two
-# of them make a transform of 4096.
+# Width of the largest factor of a transform. Products with matrices of this size use a CPU and a GPU well, and two of
+# them make a transform of 4096.
 FACTOR = 64
 
 
 def power_of_two(number: int) -> int:
-    """Return the smallest power of two that is not below ``number``.
+    """Return the smallest power of two that is at least ``number``.
 
     Example:
         >>> [power_of_two(n) for n in (1, 2, 3, 1000)]
@@ -32,7 +32,7 @@ def hadamard(order: int) -> Tensor:
         (n, n), float64, H H^T = n I.
 
     Raises:
-        ValueError: If n is not a power of two: Sylvester's construction knows no other.
+        ValueError: If n is not a power of two, the only orders of Sylvester's construction.
 
     Example:
         >>> hadamard(2).tolist()
@@ -46,14 +46,15 @@ def hadamard(order: int) -> Tensor:
 
 
 def walsh_hadamard(x: Tensor, factor: Tensor) -> Tensor:
-    """Multiply the last dimension by the orthonormal Hadamard matrix H_n / sqrt(n), in O(n log n) a row.
+    """Multiply the last dimension by the orthonormal Hadamard matrix H_n / sqrt(n), in O(n log n) per row.
 
-    H_ab is the Kronecker product of H_a and H_b, so that the product is a few products with small matrices over the
-    same numbers seen as a cube. Textbook butterflies need log2(n) passes over memory; this needs one a factor.
+    H_ab is the Kronecker product of H_a and H_b. So the product with H_n is a few products with small matrices, each
+    over the same numbers in another shape. The textbook butterflies need log2(n) passes over memory; this needs one
+    pass per factor.
 
     Args:
         x: (..., n), n a power of two.
-        factor: ``hadamard(FACTOR)`` in the device and type of ``x``, made once by who transforms often.
+        factor: ``hadamard(FACTOR)`` on the device and of the dtype of ``x``; build it once if you transform often.
 
     Returns:
         (..., n). The matrix is symmetric and its own inverse, and so is this function.
@@ -69,21 +70,21 @@ def walsh_hadamard(x: Tensor, factor: Tensor) -> Tensor:
     _check(order)
     exponent = order.bit_length() - 1
     parts = max(1, math.ceil(exponent / (FACTOR.bit_length() - 1)))
-    done, behind = x, 1
+    product, inner = x, 1
     for part in range(parts):
-        # As even as can be: 2^11 is 32 x 64, not 64 x 64 with half of it idle.
+        # As even as possible: 2^11 is 32 x 64, not 64 x 64 with half of it unused.
         width = 1 << (exponent + part) // parts
         small = factor[:width, :width]
         if part == parts - 1:
             small = small * order**-0.5  # here rather than over all of x
-        done = done.reshape(-1, width) @ small if behind == 1 else small @ done.reshape(-1, width, behind)
-        behind *= width
-    return done.reshape(x.shape)
+        product = product.reshape(-1, width) @ small if inner == 1 else small @ product.reshape(-1, width, inner)
+        inner *= width
+    return product.reshape(x.shape)
 
 
 def _check(order: int) -> None:
     if order < 1 or order & (order - 1):
         raise ValueError(
-            f"a Sylvester Hadamard matrix has a power of two as its order, got {order}: "
-            f"take {power_of_two(order)} and leave rows out"
+            f"the order of a Hadamard matrix must be a power of two, got {order}: use order {power_of_two(order)} and "
+            f"drop the rows that you do not need"
         )

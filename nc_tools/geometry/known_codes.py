@@ -1,4 +1,4 @@
-"""Minimal angles of the best spherical codes that are known, for K > 2 D."""
+"""Table of the minimal angles of the best known spherical codes, for K > 2 D."""
 
 import math
 

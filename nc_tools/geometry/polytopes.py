@@ -1,4 +1,4 @@
-"""Regular polytopes as class vectors: the cross-polytope and the cube."""
+"""Vertices of regular polytopes as class vectors: the cross-polytope and the cube."""
 
 import math
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def orthoplex(num_classes: int) -> Tensor:
-    """Return K vertices of the cross-polytope: +-e_i, each pair of classes on one axis.
+    """Return K vertices of the cross-polytope: +-e_i, two classes on each axis.
 
-    The best K points on a sphere in D dimensions for D + 2 <= K <= 2 D (Rankin 1955): no two closer than 90 degrees,
-    in half the dimensions that a simplex needs. Class 2 i is +e_i and class 2 i + 1 is -e_i: two classes of one axis
-    are opposite, all others orthogonal, so that which classes share an axis is a choice.
+    The optimal K points on a sphere in D dimensions for D + 2 <= K <= 2 D (Rankin 1955): no two are closer than 90
+    degrees, in half the dimensions that a simplex needs. Class 2 i is +e_i and class 2 i + 1 is -e_i. The two classes
+    of an axis are opposite, all other pairs are orthogonal; you choose which classes share an axis.
 
     Args:
         num_classes: K, at least 2.
@@ -36,9 +36,9 @@ def orthoplex(num_classes: int) -> Tensor:
 def cube(num_classes: int) -> Tensor:
     """Return K vertices of the hypercube: {+1, -1}^D / sqrt(D), D = ceil(log2 K).
 
-    The fewest dimensions in which all classes differ by at least one sign; the price is closeness: two classes that
-    differ in b signs have cosine 1 - 2 b / D. Vertex k reads its signs off the binary digits of k, the last digit
-    first, with + for 0.
+    The fewest dimensions in which all classes differ in at least one sign. The price is that classes are close: two
+    classes that differ in b signs have cosine 1 - 2 b / D. The signs of vertex k are the binary digits of k, the last
+    digit first, + for 0.
 
     Args:
         num_classes: K, at least 2.

@@ -1,4 +1,4 @@
-"""Codes of many points with small inner products, from quadratic forms over the field of two elements."""
+"""Codes of many unit vectors with small inner products, constructed from quadratic forms."""
 
 from functools import cache
 
@@ -7,19 +7,20 @@ from torch import Tensor
 
 
 def quadratic_code(num_classes: int, feature_dim: int) -> Tensor:
-    """Return K unit vectors made of signed Hadamard bases, with small inner products.
+    """Return K unit vectors with small inner products, made of signed Hadamard bases.
 
-    For tens of thousands of classes no solver is needed: these codes are written down in seconds and lie much further
-    apart than random vectors. At (D, K) = (768, 50,000) no inner product exceeds 1/16; of random rows they reach .21.
+    For tens of thousands of classes, where a solver is too slow: these codes are constructed in seconds, and their
+    vectors are much further apart than random ones. At (D, K) = (768, 50,000) no inner product exceeds 1/16; those of
+    random rows reach .21.
 
     With d = 2^m <= D, a basis is the d vectors d^(-1/2) (-1)^(q(x) + b . x), x and b over all bit strings of length m,
-    for a quadratic form q. Two bases whose forms differ by a form with a radical of dimension r meet at inner products
-    of at most 2^((r - m) / 2). Each basis comes with its negatives, so that the rows of whole bases sum to zero.
+    for a quadratic form q. If the difference of two forms has a radical of dimension r, inner products between their
+    bases are at most 2^((r - m) / 2). Each basis is used with its negatives, so the rows of a complete basis sum to 0.
 
-    - m even, K <= d (d + 2): Kerdock's forms, r = 0: max w_i . w_j = d^(-1/2). Proved optimal at K = d (d + 2) for
+    - m even, K <= d (d + 2): Kerdock's forms, r = 0: max w_i . w_j = d^(-1/2). Proven optimal at K = d (d + 2) for
       d = 16 to 1024 (Cohn, de Laat & Leijenhorst 2024).
-    - else q(x) = sum_{i <= s} Tr(a_i x^(2^i + 1)) over the field of 2^m elements, d^s choices of a: r <= 2 s, for odd m
-      r <= 2 s - 1 (the rank of an alternating form is even). s is the smallest that gives K vectors.
+    - otherwise q(x) = sum_{i <= s} Tr(a_i x^(2^i + 1)) over the field of 2^m elements, d^s choices of a: r <= 2 s, for
+      odd m r <= 2 s - 1 (the rank of an alternating form is even). s is the smallest number that gives K vectors.
 
     Source: Kerdock (1972) in the form of Kantor (1982, "Spreads, translation planes and Kerdock sets"); the duals of
     BCH codes (MacWilliams & Sloane 1977, chapters 9 and 15). Taken as points of a sphere by Calderbank, Cameron, Kantor
@@ -44,21 +45,21 @@ def quadratic_code(num_classes: int, feature_dim: int) -> Tensor:
     level = _level(num_classes, bits)
     if level is None:
         raise ValueError(
-            f"signed Hadamard bases give at most {_capacity((bits - 1) // 2, bits)} class vectors in {feature_dim} "
-            f"dimensions, got num_classes={num_classes}: use spherical_code, or more dimensions"
+            f"quadratic_code has at most {_capacity((bits - 1) // 2, bits)} class vectors in {feature_dim} dimensions, "
+            f"got num_classes={num_classes}: use spherical_code, or a larger feature_dim"
         )
     size = 2**bits
     with torch.device("cpu"):
-        whole = -(-num_classes // (2 * size))
-        # The last basis is that of the axes: 1 / sqrt(d) from every other one.
-        phases = _forms(level, bits, min(whole, _num_forms(level, bits)))
+        num_bases = -(-num_classes // (2 * size))
+        # If more bases than forms are needed, the last one is the standard basis: cosine 1 / sqrt(d) with every other.
+        phases = _forms(level, bits, min(num_bases, _num_forms(level, bits)))
         signs = (1.0 - 2.0 * phases.to(torch.float64)) * size**-0.5
         hadamard = _hadamard(bits)
         rows = torch.zeros(num_classes, feature_dim, dtype=torch.float64)
         for start, sign in zip(range(0, num_classes, 2 * size), signs, strict=False):
             block = rows[start : start + 2 * size, :size]
             block.copy_(torch.cat([hadamard, -hadamard])[: len(block)] * sign)
-        if whole > len(signs):
+        if num_bases > len(signs):
             block = rows[len(signs) * 2 * size :, :size]
             axes = torch.eye(size, dtype=torch.float64)
             block.copy_(torch.cat([axes, -axes])[: len(block)])
@@ -66,7 +67,7 @@ def quadratic_code(num_classes: int, feature_dim: int) -> Tensor:
 
 
 def quadratic_bound(num_classes: int, feature_dim: int) -> float | None:
-    """Return what no inner product of :func:`quadratic_code` exceeds, None where it has not K vectors.
+    """Return an upper bound on the inner products of :func:`quadratic_code`, or None if it has no code of this size.
 
     Example:
         >>> quadratic_bound(50_000, 768), quadratic_bound(50_000, 16)
@@ -78,7 +79,7 @@ def quadratic_bound(num_classes: int, feature_dim: int) -> float | None:
 
 
 def _level(num_classes: int, bits: int) -> int | None:
-    """Return s: 0 for Kerdock's forms, None where there is no such code."""
+    """Return s (0 for Kerdock's forms), or None if there is no such code."""
     first = 0 if bits % 2 == 0 else 1
     levels = range(first, (bits - 1) // 2 + 1) if bits >= 2 else range(0)
     return next((s for s in levels if _capacity(s, bits) >= num_classes), None)
@@ -120,7 +121,7 @@ def _kerdock_forms(bits: int, number: int) -> Tensor:
 
 @cache
 def _logarithms(bits: int) -> tuple[Tensor, Tensor]:
-    """Return powers of a primitive element of the field of 2^m, and logarithms to its base (of 0: 0, not used)."""
+    """Return the powers of a primitive element of the field of 2^m, and logarithms to its base (unused for 0)."""
     order = 2**bits - 1
     for polynomial in range(2**bits + 1, 2 ** (bits + 1), 2):
         powers, element = [], 1

@@ -1,4 +1,4 @@
-"""Orthonormal frames that are never formed: signed permutations and Hadamard transforms."""
+"""Random orthonormal frames as fast products: a signed permutation and a Hadamard transform, no stored matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS = 64
 
 
 def draw_signed_permutation(dim: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Draw what a random Hadamard frame consists of: an order of the coordinates and two signs for each.
+    """Draw the parts of a random Hadamard frame: an order of the coordinates and two signs for each.
 
     Args:
         dim: D.
@@ -29,25 +29,25 @@ def draw_signed_permutation(dim: int, *, generator: torch.Generator | None = Non
 
 
 def project(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
-    """Return P^T x for a random frame P of orthonormal columns, in O(D + M log M) a row instead of O(K D).
+    """Return P^T x for a random frame P with orthonormal columns, in O(D + M log M) per row instead of O(K D).
 
-    With M the smallest power of two that is not below K: coordinates get random signs and a random order, are dealt out
-    to M buckets as evenly as D / M allows, each bucket is summed and divided by the root of its size, and the first K
-    entries of the buckets' Hadamard transform are what comes out. Each step has orthonormal rows, so that P^T P = I
-    exactly, for every D >= K. A column of P has all its D entries of one size (two, where M does not divide D), with
-    random signs: as far from any axis as can be, which is what a rotation is wanted for behind a ReLU.
+    M is the smallest power of two that is at least K. The steps: give the coordinates random signs and a random order;
+    distribute them over M buckets, as evenly as D / M allows; sum each bucket and divide by the square root of its
+    size; take the first K entries of the Hadamard transform of the buckets. Each step has orthonormal rows, so
+    P^T P = I exactly, for every D >= K. All D entries of a column of P have the same size (two sizes if M does not
+    divide D) and random signs. No column is near an axis, which is the purpose of a rotation after a ReLU.
 
-    Where M is larger than D, the transform covers the first 2^p coordinates, then the last 2^p, 2^p <= D < 2^(p + 1).
+    If M is larger than D, the transform covers the first 2^p coordinates, then the last 2^p, 2^p <= D < 2^(p + 1).
 
-    A signed permutation with a transform is the subsampled randomized Hadamard transform (Ailon & Chazelle 2009, "The
-    fast Johnson-Lindenstrauss transform"); with all rows kept it mixes, but is not Haar: D! 2^D matrices of one shape.
+    A signed permutation followed by a transform is the subsampled randomized Hadamard transform (Ailon & Chazelle 2009,
+    "The fast Johnson-Lindenstrauss transform"). It is not Haar-distributed: it draws from at most D! 2^D matrices.
 
     Args:
         x: (..., D).
         columns: K, at most D.
         order: (D,), from :func:`draw_signed_permutation`.
         signs: (2, D), likewise.
-        factor: ``hadamard(FACTOR)`` in the device and type of ``x``.
+        factor: ``hadamard(FACTOR)`` on the device and of the dtype of ``x``.
 
     Returns:
         (..., K).
@@ -58,8 +58,8 @@ def project(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tenso
         >>> bool(torch.allclose(p.T @ p, torch.eye(3).double()))
         True
     """
-    found: Tensor = _Project.apply(x, columns, order, signs, factor)
-    return found
+    projected: Tensor = _Project.apply(x, columns, order, signs, factor)
+    return projected
 
 
 def lift(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
@@ -71,23 +71,23 @@ def lift(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
         signs: (2, D), as for :func:`project`.
         factor: As for :func:`project`.
     """
-    found: Tensor = _Lift.apply(y, order, signs, factor)
-    return found
+    lifted: Tensor = _Lift.apply(y, order, signs, factor)
+    return lifted
 
 
 def hadamard_etf(num_classes: int, order: Tensor, signs: Tensor) -> Tensor:
-    """Return a simplex ETF turned by a signed permutation and a Hadamard transform, as a matrix.
+    """Return a simplex ETF rotated by a signed permutation and a Hadamard transform, as a matrix.
 
-    What :func:`~nc_tools.geometry.simplex_etf` returns, from another, smaller family of rotations, in O(K D log K)
-    instead of O(K^2 D): W = sqrt(K / (K - 1)) (I - 11^T / K) P^T, P of :func:`project`.
+    Like :func:`~nc_tools.geometry.simplex_etf`, but with a smaller family of rotations, and in O(K D log K) instead of
+    O(K^2 D): W = sqrt(K / (K - 1)) (I - 11^T / K) P^T, P of :func:`project`.
 
     Args:
         num_classes: K, at least 2.
         order: (D,), from :func:`draw_signed_permutation`, D at least K.
-        signs: (2, D), likewise; says in which type to compute.
+        signs: (2, D), likewise; its dtype is that of the computation.
 
     Returns:
-        (K, D), in the device and type of ``signs``.
+        (K, D), on the device and of the dtype of ``signs``.
 
     Raises:
         ValueError: If K < 2 or D < K.
@@ -100,10 +100,10 @@ def hadamard_etf(num_classes: int, order: Tensor, signs: Tensor) -> Tensor:
     check_structured(num_classes, len(order))
     factor = hadamard(FACTOR).to(signs)
     frame = signs.new_empty(num_classes, len(order))
-    # Stretched by its signs, and centered by the lift of the mean, so that the frame is written once.
+    # The signs carry the scale, and the lifted mean is subtracted: the frame is written to memory once.
     stretched = signs * signs.new_tensor([[math.sqrt(num_classes / (num_classes - 1))], [1.0]])
     mean = lift(signs.new_full((1, num_classes), 1 / num_classes), order, stretched, factor)
-    # Some rows at a time: the steps of a transform keep several copies of what they work on.
+    # A few rows at a time, because a transform holds several copies of its input.
     eye = torch.eye(num_classes, dtype=signs.dtype, device=signs.device)
     for start in range(0, num_classes, ROWS):
         rows = slice(start, start + ROWS)
@@ -112,7 +112,7 @@ def hadamard_etf(num_classes: int, order: Tensor, signs: Tensor) -> Tensor:
 
 
 def check_structured(num_classes: int, width: int) -> None:
-    """Refuse sizes for which P does not exist.
+    """Raise ValueError if no structured simplex ETF exists for these sizes.
 
     Raises:
         ValueError: If K < 2 or D < K.
@@ -121,25 +121,25 @@ def check_structured(num_classes: int, width: int) -> None:
         raise ValueError(f"a class geometry needs at least 2 classes, got {num_classes}")
     if width < num_classes:
         raise ValueError(
-            f"a structured simplex ETF of {num_classes} classes needs feature_dim >= {num_classes}, got {width}: put a "
-            f"projection to at least {num_classes} dimensions before it (projection={num_classes}), or use a dense one "
-            f"(ETFHead, from {num_classes - 1}) or a spherical code (CodeHead)"
+            f"a structured simplex ETF of {num_classes} classes needs feature_dim >= {num_classes}, got {width}: use "
+            f"projection={num_classes} (or more) to learn a linear map before it, ETFHead (from {num_classes - 1} "
+            f"dimensions), or SphericalCodeHead"
         )
 
 
 def permute(x: Tensor, order: Tensor) -> Tensor:
-    """Return ``x[..., order]`` for a permutation, with a gradient that gathers too, instead of adding at indices.
+    """Return ``x[..., order]`` for a permutation, with a gradient that is an ``index_select`` too.
 
     Example:
         >>> permute(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([2, 0, 1]))
         tensor([[3., 1., 2.]])
     """
-    found: Tensor = _Permute.apply(x, order)
-    return found
+    permuted: Tensor = _Permute.apply(x, order)
+    return permuted
 
 
 def inverse(order: Tensor) -> Tensor:
-    """Return the permutation that undoes ``order``, without sorting.
+    """Return the inverse of the permutation ``order``, without sorting.
 
     Example:
         >>> inverse(torch.tensor([2, 0, 1]))
@@ -149,7 +149,7 @@ def inverse(order: Tensor) -> Tensor:
 
 
 class _Permute(torch.autograd.Function):
-    """index_select whose gradient is index_select: autograd's own cannot know that no index comes twice."""
+    """index_select with index_select as its gradient. Autograd would add at indices, because they could repeat."""
 
     generate_vmap_rule = True
 
@@ -168,7 +168,7 @@ class _Permute(torch.autograd.Function):
 
 
 class _Project(torch.autograd.Function):
-    """P^T x, whose gradient is P times what comes back: half of the passes over memory that autograd would make."""
+    """P^T x, with P times the incoming gradient as its gradient: half of autograd's passes over memory."""
 
     generate_vmap_rule = True
 
@@ -188,7 +188,7 @@ class _Project(torch.autograd.Function):
 
 
 class _Lift(torch.autograd.Function):
-    """P y, whose gradient is P^T times what comes back."""
+    """P y, with P^T times the incoming gradient as its gradient."""
 
     generate_vmap_rule = True
 
@@ -196,9 +196,9 @@ class _Lift(torch.autograd.Function):
     def forward(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
         buckets = _buckets(len(order), y.shape[-1])
         padded = torch.nn.functional.pad(y, (0, buckets - y.shape[-1]))
-        place = inverse(order)
-        weights = _weights(signs[0], buckets).index_select(0, place)
-        return _unmix(padded, signs[1], factor).index_select(-1, place % buckets).mul_(weights)
+        position = inverse(order)
+        weights = _weights(signs[0], buckets).index_select(0, position)
+        return _unmix(padded, signs[1], factor).index_select(-1, position % buckets).mul_(weights)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
@@ -211,31 +211,38 @@ class _Lift(torch.autograd.Function):
 
 
 def _buckets(dim: int, columns: int) -> int:
-    """Return M: the coordinates that are mixed."""
+    """Return the number of buckets: M, or D if that is smaller."""
     return min(power_of_two(columns), dim)
 
 
 def _weights(signs: Tensor, buckets: int) -> Tensor:
-    """Return each coordinate's sign over the root of its bucket's size, which makes the sums orthonormal (D,)."""
-    whole, rest = divmod(len(signs), buckets)
-    if not rest:
-        return signs / math.sqrt(whole)
-    fuller = torch.arange(len(signs), device=signs.device) % buckets < rest
-    sizes = fuller.to(signs.dtype) + whole
+    """Return each coordinate's sign divided by the square root of its bucket's size (D,): the sums are orthonormal."""
+    per_bucket, left_over = divmod(len(signs), buckets)
+    if not left_over:
+        return signs / math.sqrt(per_bucket)
+    has_one_more = torch.arange(len(signs), device=signs.device) % buckets < left_over
+    sizes = has_one_more.to(signs.dtype) + per_bucket
     return signs * sizes.rsqrt()
 
 
 def _fold(x: Tensor, buckets: int) -> Tensor:
     """Sum coordinate i into bucket i mod M."""
-    whole, rest = divmod(x.shape[-1], buckets)
-    if whole == 1 and not rest:
+    per_bucket, left_over = divmod(x.shape[-1], buckets)
+    if per_bucket == 1 and not left_over:
         return x
-    total = x[..., : whole * buckets].reshape(*x.shape[:-1], whole, buckets).sum(-2)
-    return torch.cat((total[..., :rest] + x[..., whole * buckets :], total[..., rest:]), -1) if rest else total
+    even = per_bucket * buckets
+    total = x[..., :even].reshape(*x.shape[:-1], per_bucket, buckets).sum(-2)
+    if not left_over:
+        return total
+    return torch.cat((total[..., :left_over] + x[..., even:], total[..., left_over:]), -1)
 
 
 def _mix(x: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
-    """Transform; where the width is no power of two, its first part, then, with new signs, its last part, put first."""
+    """Transform x.
+
+    A width that is no power of two takes two transforms with signs between them: of the first 2^p entries, then of the
+    last 2^p, which come first in the result.
+    """
     width = x.shape[-1]
     if width == power_of_two(width):
         return walsh_hadamard(x, factor)

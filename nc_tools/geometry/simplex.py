@@ -9,7 +9,7 @@ from nc_tools.geometry.rotation import haar_frame
 
 
 def centered_basis(num_classes: int) -> Tensor:
-    """Return an orthonormal basis of the vectors of length K that sum to zero (the Helmert contrasts).
+    """Return an orthonormal basis of the K-vectors whose entries sum to zero (the Helmert contrasts).
 
     Args:
         num_classes: K, at least 2.
@@ -18,7 +18,7 @@ def centered_basis(num_classes: int) -> Tensor:
         (K, K - 1), float64: columns orthonormal, each summing to zero. Closed form, no decomposition.
 
     Raises:
-        ValueError: If there are fewer than two classes.
+        ValueError: If K < 2.
 
     Example:
         >>> b = centered_basis(4)
@@ -33,22 +33,22 @@ def centered_basis(num_classes: int) -> Tensor:
 
 
 def simplex_etf(num_classes: int, feature_dim: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Return K unit vectors in D dimensions that are all as far apart as K vectors can be.
+    """Return a simplex ETF: K unit vectors in D dimensions, all pairs at the same, largest possible angle.
 
     W = sqrt(K / (K - 1)) B Q^T, with B an orthonormal basis of the zero-sum vectors (K, K - 1) and Q a frame of K - 1
-    orthonormal columns in D dimensions. Then ||w_k|| = 1 and w_i . w_j = -1 / (K - 1) for i != j: the geometry to which
-    class means and classifier rows converge at the end of training on balanced data (Papyan, Han & Donoho 2020, eq. 4).
+    orthonormal columns in D dimensions. Then ||w_k|| = 1 and w_i . w_j = -1 / (K - 1) for i != j. On balanced data,
+    class means and classifier rows converge to this geometry at the end of training (Papyan, Han & Donoho 2020, eq. 4).
 
-    The usual form sqrt(K / (K - 1)) (I - 11^T / K) P^T needs D >= K. This one is the same frame there, and also exists
-    at D = K - 1, the smallest dimension that holds it. Without a rotation it is, at D = K - 1, the closed form of the
-    recursion of Kasarla et al. (2022, eq. 1), up to an orthogonal map.
+    The usual form sqrt(K / (K - 1)) (I - 11^T / K) P^T needs D >= K. This form gives the same frame for D >= K, and
+    also exists for D = K - 1, the smallest possible dimension. Without a rotation and with D = K - 1 it is the closed
+    form of the recursion of Kasarla et al. (2022, eq. 1), up to an orthogonal map.
 
-    The product with B is a running sum, O(K D); the drawing of Q is what costs: about 2 D K^2 operations.
+    Cost: the product with B is a running sum, O(K D); drawing Q takes about 2 D K^2 operations.
 
     Args:
         num_classes: K, at least 2.
         feature_dim: D, at least K - 1.
-        generator: CPU generator that draws a Haar rotation; without one the frame lies along the first K - 1 axes.
+        generator: CPU generator that draws a Haar rotation; if None, the frame spans the first K - 1 axes.
 
     Returns:
         (K, D), float64, on the CPU, exact to 1e-12.
@@ -65,16 +65,15 @@ def simplex_etf(num_classes: int, feature_dim: int, *, generator: torch.Generato
     if feature_dim < num_classes - 1:
         raise ValueError(
             f"a simplex ETF of {num_classes} classes needs feature_dim >= {num_classes - 1}, got {feature_dim}: "
-            f"put a projection to at least {num_classes - 1} dimensions before it (projection={num_classes - 1}), "
-            f"or use a spherical code (CodeHead)"
+            f"use projection={num_classes - 1} (or more) to learn a linear map before it, or SphericalCodeHead"
         )
-    stretch = math.sqrt(num_classes / (num_classes - 1))
+    scale = math.sqrt(num_classes / (num_classes - 1))
     if generator is None:
-        return torch.nn.functional.pad(centered_basis(num_classes).mul_(stretch), (0, feature_dim - num_classes + 1))
+        return torch.nn.functional.pad(centered_basis(num_classes).mul_(scale), (0, feature_dim - num_classes + 1))
     rows = haar_frame(feature_dim, num_classes - 1, generator=generator).T
-    rows *= (stretch / _lengths(order)).unsqueeze(1)
-    # Row k of B Q^T is the sum of the scaled rows behind it less k times its own: every step in place, because at
-    # K = 10,000 and D = 16,384 each of these matrices is 1.3 GB.
+    rows *= (scale / _lengths(order)).unsqueeze(1)
+    # Row k of B Q^T is the sum of the scaled rows after k, minus k times row k. Every step is in place, because each of
+    # these matrices takes 1.3 GB at K = 10,000 and D = 16,384.
     frame = torch.empty(num_classes, feature_dim, dtype=torch.float64, device="cpu")
     torch.cumsum(rows, 0, out=frame[1:])
     frame[0] = frame[-1]
@@ -90,5 +89,5 @@ def _orders(num_classes: int) -> Tensor:
 
 
 def _lengths(order: Tensor) -> Tensor:
-    """Return the lengths of the Helmert contrasts j ones and one -j."""
+    """Return the lengths of the Helmert contrasts: j ones and one -j."""
     return torch.sqrt(order * (order + 1))

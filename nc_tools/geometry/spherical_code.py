@@ -1,4 +1,4 @@
-"""Spherical codes: any number of class vectors in any number of dimensions, far apart from each other."""
+"""Spherical codes: any number of class vectors in any number of dimensions, as far apart as possible."""
 
 import math
 from functools import cache, lru_cache
@@ -13,37 +13,38 @@ from nc_tools.geometry.simplex import simplex_etf
 from nc_tools.geometry.tammes import solve_tammes
 from nc_tools.seeds import stream
 
-SOLVER_LIMIT = 2000  # class vectors; beyond, a step of the solver takes seconds
+SOLVER_LIMIT = 2000  # class vectors; with more, one step of the solver takes seconds
 
 
 def spherical_code(num_classes: int, feature_dim: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Return K unit vectors in D dimensions, as far apart as we can bring them: max_{i != j} w_i . w_j is small.
+    """Return K unit vectors in D dimensions with a small largest inner product max_{i != j} w_i . w_j.
 
-    What takes the simplex's place where there are more classes than dimensions: it exists only for K <= D + 1. The
-    product is signed, opposite vectors are welcome (the Tammes problem, not that of line packings).
+    Use it when there are more classes than dimensions: a simplex ETF exists only for K <= D + 1. The inner product is
+    signed, so opposite vectors are good (the Tammes problem, not that of line packings).
 
     - K <= D + 1: the simplex ETF, optimal.
     - D + 2 <= K <= 2 D: K - D simplices in orthogonal subspaces, optimal with w_i . w_j <= 0 (Rankin 1955); at K = 2 D
-      the orthoplex. Unlike the first K vertices of an orthoplex, these rows sum to zero and are alike.
+      the orthoplex. Unlike the first K vertices of an orthoplex, these rows sum to zero, and all classes are
+      equivalent if K - D divides D.
     - D = 2: the regular polygon, optimal.
-    - K <= 2,000: :func:`~nc_tools.geometry.tammes.solve_tammes`, or a :func:`~nc_tools.geometry.quadratic_code` where
-      that is better. Solved once for each (K, D) in a process: 1 to 3 s up to K = 60, 10 to 30 s at 100 to 300, 50 s
-      at 2,000 (one core). Measured against the best codes known (``known_codes``): on the sphere in three dimensions
-      at most .03 % below for K = 7 to 40, elsewhere at most 4 % but for two very symmetric ones that need more than
-      a search: (275, 22) by 5.4 % and (552, 23) by 7.4 %.
-    - beyond: a :func:`~nc_tools.geometry.quadratic_code` where one exists (for D >= 32 up to K = 65,600, for D >= 64
-      up to half a million), made in seconds; else random rows, which are a poor code: the minimal angle tells.
+    - K <= 2,000: the better of :func:`~nc_tools.geometry.tammes.solve_tammes` and, if there is one, a
+      :func:`~nc_tools.geometry.quadratic_code`. Solved once per (K, D) and process: 1 to 3 s up to K = 60, 10 to 30 s
+      at K = 100 to 300, 50 s at K = 2,000 (one core). Compared with the best known codes (``known_codes``), the
+      minimal angle is at most .03 % smaller for D = 3 and K = 7 to 40, and otherwise at most 4 % smaller, except for
+      two very symmetric codes that a search does not reach: (275, 22) by 5.4 % and (552, 23) by 7.4 %.
+    - K > 2,000: a :func:`~nc_tools.geometry.quadratic_code` if one exists (for D >= 32 up to K = 65,600, for D >= 64
+      up to half a million), in seconds. Otherwise random rows, which are a poor code: check :func:`minimal_angle`.
 
     Args:
         num_classes: K, at least 2.
         feature_dim: D; at least 2, or 1 for two classes.
-        generator: CPU generator that draws a Haar rotation; without one the code is always the same.
+        generator: CPU generator that draws a Haar rotation; if None, the code is always the same.
 
     Returns:
-        (K, D), float64, on the CPU. Up to the rotation the same at each call, whatever the number of threads.
+        (K, D), float64, on the CPU. Apart from the rotation it is the same at each call and for any number of threads.
 
     Raises:
-        ValueError: If K < 2, or D < 2 where no code is possible.
+        ValueError: If K < 2, or if D is too small: D < 1, or D < 2 for K > 2.
 
     Example:
         >>> w = spherical_code(12, 3, generator=torch.Generator().manual_seed(0))
@@ -62,16 +63,17 @@ def spherical_code(num_classes: int, feature_dim: int, *, generator: torch.Gener
 
 @cache
 def code_angle(num_classes: int, feature_dim: int) -> float:
-    """Return a minimal angle that :func:`spherical_code` keeps at these sizes, in degrees.
+    """Return the minimal angle of :func:`spherical_code` for these sizes, in degrees.
 
-    It is exact but for quadratic codes, where it is what the construction promises: the measured angle can be larger.
+    For quadratic codes it is a lower bound, from the construction; the measured angle can be larger. For all others it
+    is exact.
 
     Args:
         num_classes: K, at least 2.
         feature_dim: D; at least 2, or 1 for two classes.
 
     Raises:
-        ValueError: If K < 2, or D < 2 where no code is possible.
+        ValueError: If K < 2, or if D is too small: D < 1, or D < 2 for K > 2.
 
     Example:
         >>> round(code_angle(50_000, 768), 2)
@@ -90,12 +92,13 @@ def code_angle(num_classes: int, feature_dim: int) -> float:
 def minimal_angle(weight: Tensor, *, rows: Tensor | None = None) -> float:
     """Return the smallest angle between two rows, in degrees.
 
-    min_{i != j} arccos(w_i . w_j / (||w_i|| ||w_j||)), computed for the nearest pair from the sum and the difference of
-    its unit vectors, so that small angles keep their digits. In blocks: no K x K matrix is held.
+    min_{i != j} arccos(w_i . w_j / (||w_i|| ||w_j||)). For the nearest pair it is computed from the sum and the
+    difference of the unit vectors, so small angles are accurate. Works in blocks: no K x K matrix is stored.
 
     Args:
         weight: (K, D), no row zero.
-        rows: Indices: only their angles to all other rows, which can overlook the smallest but costs less.
+        rows: Indices of rows. Only their angles to all other rows are compared: faster, but the smallest angle can be
+            missed.
 
     Raises:
         ValueError: If there are fewer than two rows.
@@ -105,12 +108,12 @@ def minimal_angle(weight: Tensor, *, rows: Tensor | None = None) -> float:
         90.0
     """
     if weight.ndim != 2 or len(weight) < 2:
-        raise ValueError(f"an angle needs a matrix of at least 2 rows, got shape {tuple(weight.shape)}")
+        raise ValueError(f"weight must be a matrix of at least 2 rows, got shape {tuple(weight.shape)}")
     w = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
     w = w / torch.linalg.vector_norm(w, dim=1, keepdim=True)
-    asked = torch.arange(len(w), device=w.device) if rows is None else rows.to(w.device)
+    indices = torch.arange(len(w), device=w.device) if rows is None else rows.to(w.device)
     closest, pair = -math.inf, (0, 1)
-    for block in torch.split(asked, max(1, 2**23 // len(w))):
+    for block in torch.split(indices, max(1, 2**23 // len(w))):
         cosine = w[block] @ w.T
         cosine.scatter_(1, block[:, None], -torch.inf)
         value, index = cosine.flatten().max(dim=0)
@@ -122,7 +125,7 @@ def minimal_angle(weight: Tensor, *, rows: Tensor | None = None) -> float:
 
 
 def _code(num_classes: int, feature_dim: int) -> Tensor:
-    """Return the code for K > D + 1, in as many dimensions as it uses."""
+    """Return the code for K > D + 1, without dimensions that it does not use."""
     if feature_dim == 2:
         turn = 2 * math.pi / num_classes * torch.arange(num_classes, dtype=torch.float64, device="cpu")
         return torch.stack([turn.cos(), turn.sin()], dim=1)
@@ -131,7 +134,7 @@ def _code(num_classes: int, feature_dim: int) -> Tensor:
     if num_classes <= SOLVER_LIMIT:
         return _solved(num_classes, feature_dim)
     if quadratic_bound(num_classes, feature_dim) is not None:
-        return _written(num_classes, feature_dim)
+        return _quadratic(num_classes, feature_dim)
     rows = torch.randn(
         num_classes, feature_dim, dtype=torch.float64, generator=stream(0, "frame", num_classes), device="cpu"
     )
@@ -139,7 +142,7 @@ def _code(num_classes: int, feature_dim: int) -> Tensor:
 
 
 def _orthogonal_simplices(num_classes: int, feature_dim: int) -> Tensor:
-    """Return K - D simplices whose dimensions add up to D, as equal as can be."""
+    """Return K - D simplices in orthogonal subspaces; their dimensions add up to D and differ by at most one."""
     parts = num_classes - feature_dim
     small, larger = divmod(feature_dim, parts)
     dims = [small + (part < larger) for part in range(parts)]
@@ -149,14 +152,14 @@ def _orthogonal_simplices(num_classes: int, feature_dim: int) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _solved(num_classes: int, feature_dim: int) -> Tensor:
-    """Return the better of the solver's code and a quadratic one."""
+    """Return the code of the solver or a quadratic code, whichever has the larger minimal angle."""
     solved = solve_tammes(num_classes, feature_dim)
     bound = quadratic_bound(num_classes, feature_dim)
     if bound is None or math.degrees(math.acos(bound)) <= minimal_angle(solved):
         return solved
-    return _written(num_classes, feature_dim)
+    return _quadratic(num_classes, feature_dim)
 
 
-def _written(num_classes: int, feature_dim: int) -> Tensor:
-    """Return a quadratic code without the coordinates that it leaves zero."""
+def _quadratic(num_classes: int, feature_dim: int) -> Tensor:
+    """Return a quadratic code without the coordinates that are zero in all its rows."""
     return quadratic_code(num_classes, 1 << (feature_dim.bit_length() - 1))

@@ -1,4 +1,4 @@
-"""Solver for spherical codes: points on a sphere, as far apart as they can be."""
+"""A solver for the Tammes problem: place K points on a sphere as far apart as possible."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from nc_tools.seeds import stream
 
 CURVATURE_PAIRS = 12
 HALVINGS = 12
-HALFWAY = 2.0**8  # the exponent up to which all restarts are carried
-FINALISTS = 6
+HALFWAY = 2.0**8  # all restarts run up to this exponent
+FINALISTS = 6  # restarts that run to the last exponent
 
 
 class Effort(NamedTuple):
-    """What a solve may take: restarts, steps at the first exponent and at each later one, and the last exponent."""
+    """The work of a solve: restarts, steps at the first exponent, steps at each later one, and the last exponent."""
 
     restarts: int
     first_steps: int
@@ -25,27 +25,27 @@ class Effort(NamedTuple):
 
 
 def effort(num_points: int) -> Effort:
-    """Return the effort for K points: small problems are solved to six digits from many starts, large ones from one."""
+    """Return the effort for K points: many restarts and six digits for small problems, one restart for large ones."""
     if num_points <= 300:
         return Effort(max(2, min(48, 150_000 // num_points**2)), 600, 40, 2.0**20)
     return Effort(1, 60, 20, 2.0**13)
 
 
 def solve_tammes(num_points: int, dim: int) -> Tensor:
-    """Return K unit vectors in D dimensions whose largest inner product is about as small as it can be.
+    """Return K unit vectors in D dimensions whose largest inner product is nearly as small as possible.
 
-    The energy of inverse powers is minimized from random starts for one exponent after another, each twice the last:
-    a smooth problem first, the minimal angle in the end. A low first exponent, well settled, finds symmetric codes (the
-    roots of E8), a higher one codes without symmetry (13 points on the sphere), so restarts use both.
+    It minimizes an energy of inverse powers from random starts, for a sequence of exponents, each twice the last: a
+    smooth problem at first, nearly the minimal angle at the end. A low first exponent with many steps finds symmetric
+    codes (the roots of E8), a higher one finds codes without symmetry (13 points on the sphere), so restarts use both.
 
-    Alike: Kottwitz (1991), Wang (2009, "Finding and investigating exact spherical codes"). Ours works all restarts at
-    once.
+    Similar: Kottwitz (1991), Wang (2009, "Finding and investigating exact spherical codes"). Here all restarts run as
+    one batch.
 
-    Runs on one thread, so that the result does not depend on how many there are; another processor or version of
-    PyTorch rounds differently and may end in another code of nearly the same angle.
+    Runs on one thread, so the result does not depend on the number of threads. Another processor or version of PyTorch
+    rounds differently and can give another code with nearly the same angle.
 
     Args:
-        num_points: K, at least 2. Memory and a step's time grow with K^2.
+        num_points: K, at least 2. Memory and the time of a step grow with K^2.
         dim: D, at least 2.
 
     Returns:
@@ -57,20 +57,21 @@ def solve_tammes(num_points: int, dim: int) -> Tensor:
         True
     """
     restarts, first_steps, steps, last = effort(num_points)
-    # Gradients are written out below; with autograd off, solving inside a training step costs no graph.
+    # Gradients are computed by hand, so autograd is off: a solve inside a training step builds no graph.
     with _single_thread(), torch.device("cpu"), torch.no_grad():
         starts = torch.randn(restarts, num_points, dim, dtype=torch.float64, generator=stream(0, "frame", num_points))
-        settled, hasty, hastier = starts.tensor_split(3)
-        ladders = [_ladder(descend(settled, 2.0, first_steps), 2.0, HALFWAY, steps)]
-        ladders += [_ladder(x, p, HALFWAY, steps) for x, p in ((hasty, 4.0), (hastier, 8.0)) if len(x)]
-        codes = torch.cat(ladders)
+        from_2, from_8, from_16 = starts.tensor_split(3)  # named by the first exponent
+        results = [_raise_exponent(descend(from_2, 2.0, first_steps), 2.0, HALFWAY, steps)]
+        results += [_raise_exponent(x, p, HALFWAY, steps) for x, p in ((from_8, 4.0), (from_16, 8.0)) if len(x)]
+        codes = torch.cat(results)
         codes = codes[_largest_product(codes).argsort(stable=True)[:FINALISTS]]
-        codes = _ladder(codes, HALFWAY, last, steps)
+        codes = _raise_exponent(codes, HALFWAY, last, steps)
         return codes[_largest_product(codes).argmin()].clone()
 
 
-def _ladder(points: Tensor, above: float, last: float, steps: int) -> Tensor:
-    exponent = above
+def _raise_exponent(points: Tensor, start: float, last: float, steps: int) -> Tensor:
+    """Minimize the energy for the exponents 2 start, 4 start, ... up to ``last``."""
+    exponent = start
     while exponent < last:
         exponent *= 2
         points = descend(points, exponent, steps)
@@ -85,22 +86,22 @@ def _largest_product(codes: Tensor) -> Tensor:
 
 @contextmanager
 def _single_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 def energy(points: Tensor, exponent: float) -> tuple[Tensor, Tensor]:
     """Return f = (1/p) log sum_{i != j} (1 - w_i . w_j)^-p and its gradient, w the points scaled to unit length.
 
-    As p grows, f tends to -log min (1 - w_i . w_j): the Tammes problem. The ratio form is free of scale, so that one
-    ladder of exponents serves all numbers of points and dimensions.
+    As p grows, f tends to -log min (1 - w_i . w_j): the Tammes problem. The ratio form does not depend on scale, so one
+    sequence of exponents works for all numbers of points and dimensions.
 
     Args:
-        points: (B, K, D): B problems at once.
+        points: (B, K, D), B problems in one batch.
         exponent: p.
 
     Returns:
@@ -126,12 +127,12 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 def descend(points: Tensor, exponent: float, steps: int) -> Tensor:
     """Minimize :func:`energy` by limited-memory BFGS, for all problems of a batch at once.
 
-    Liu & Nocedal (1989), with halving until Armijo's condition holds; each problem has a step length of its own.
+    Liu & Nocedal (1989), with step halving until Armijo's condition holds; each problem has its own step length.
 
     Args:
         points: (B, K, D).
         exponent: p.
-        steps: At most so many.
+        steps: The largest number of steps.
 
     Returns:
         (B, K, D), unit rows.

@@ -1,4 +1,4 @@
-"""Classifier heads, and the means to put them on a model that already exists."""
+"""Classifier heads: the last layer of a model, from features (N, D) to logits (N, K)."""
 
 from nc_tools.heads.align import align_to
 from nc_tools.heads.balanced_calibration import BalancedCalibrationHead

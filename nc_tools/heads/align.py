@@ -1,4 +1,4 @@
-"""Turn a fixed frame to lie nearest to a trained classifier: orthogonal Procrustes."""
+"""Rotate a fixed frame to match the class vectors of a trained classifier (orthogonal Procrustes)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ H = TypeVar("H", bound=FixedFrameHead)
 
 
 def align_to(head: H, weight: Tensor) -> H:
-    """Turn a head's frame, in place, to lie nearest to a trained classifier's class vectors.
+    """Rotate a head's frame, in place, as near as possible to the class vectors of a trained classifier.
 
-    For a network that has been trained already: a random frame asks of its features a rotation that means nothing, and
-    the same geometry turned this way asks only for what the geometry itself does. Among all rotations and reflections
-    R it takes the one that minimizes ||F R - c W||_F, F the frame (K, D): the same one for every c > 0, and for an ETF,
-    whose rows sum to zero, whatever is added to all rows of W. Closed form (Schönemann 1966): with F = C P^T, C (K, r)
-    the frame in coordinates of its own and P^T P = I, the nearest frame is C Q^T with Q the polar factor of W^T C, one
-    thin SVD of a D x r matrix. No D x D matrix is formed.
+    For a network that is already trained. With a random frame, fine-tuning would first have to rotate the features for
+    no benefit. With an aligned frame it only has to change the geometry. Among all rotations and reflections R this
+    takes the one that minimizes ||F R - c W||_F, F the frame (K, D). R is the same for every c > 0, and for an ETF,
+    whose rows sum to zero, it does not change if one vector is added to all rows of W. Closed form (Schönemann 1966):
+    with F = C P^T, C (K, r) and P^T P = I, the nearest frame is C Q^T, Q the polar factor of W^T C: one thin SVD of a
+    D x r matrix. No D x D matrix is formed.
 
-    Solved in float64. C of a simplex ETF is written down anew, not read from the frame, so that a frame turned many
-    times is as exact as a fresh one. ``frame_seed`` goes on saying what was drawn; the frame itself is in checkpoints.
+    Solved in float64. For a simplex ETF, C is computed anew and not from the frame, so a frame that is rotated many
+    times stays exact. ``frame_seed`` is unchanged and still names the original draw; checkpoints contain the frame.
 
     Args:
         head: A head with a fixed frame and no projection; changed in place.
@@ -48,18 +48,19 @@ def align_to(head: H, weight: Tensor) -> H:
     """
     if not isinstance(head, FixedFrameHead):
         raise TypeError(
-            f"align_to turns a fixed frame, got {type(head).__name__}, whose class vectors are no frame of their own: "
-            f"use it with ETFHead or another FixedFrameHead"
+            f"align_to needs a head with a fixed frame, got {type(head).__name__}: use ETFHead or another "
+            f"FixedFrameHead"
         )
     if head.projection is not None:
         raise ValueError(
-            f"{type(head).__name__} has a projection before its frame, which learns any rotation by itself: build it "
-            f"with projection=False to align the frame"
+            f"align_to needs a head without a projection, got {type(head).__name__} with one, which can learn any "
+            f"rotation by itself: build the head with projection=False"
         )
     if weight.shape != head.frame.shape:
-        raise ValueError(f"weight must have the frame's shape {tuple(head.frame.shape)}, got {tuple(weight.shape)}")
+        shape = tuple(head.frame.shape)
+        raise ValueError(f"weight must have the shape of the frame, {shape}, got {tuple(weight.shape)}")
     if not bool(weight.isfinite().all()):
-        raise ValueError("weight must be finite, but it holds NaN or inf")
+        raise ValueError("weight must be finite, got NaN or inf")
     with torch.no_grad():
         core = _etf_core(head.num_classes).to(head.frame.device) if isinstance(head, ETFHead) else _core(head.frame)
         head.frame.copy_(core @ _polar(weight.to(core).T @ core).T)
@@ -67,12 +68,12 @@ def align_to(head: H, weight: Tensor) -> H:
 
 
 def _etf_core(num_classes: int) -> Tensor:
-    """Return a simplex ETF in K - 1 coordinates of its own (K, K - 1)."""
+    """Return a simplex ETF in K - 1 coordinates (K, K - 1)."""
     return math.sqrt(num_classes / (num_classes - 1)) * centered_basis(num_classes)
 
 
 def _core(frame: Tensor) -> Tensor:
-    """Return a frame in coordinates of its own (K, r), r = min(K, D): the same Gram matrix, no orientation."""
+    """Return the frame in r = min(K, D) coordinates (K, r): the same Gram matrix, in an arbitrary orientation."""
     left, sizes, _ = torch.linalg.svd(frame.double(), full_matrices=False)
     core: Tensor = left * sizes
     return core

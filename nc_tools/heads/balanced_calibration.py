@@ -1,4 +1,4 @@
-"""A learned and a fixed head side by side, mixed so that confidence matches accuracy."""
+"""A linear head and a fixed ETF head, mixed so that confidence matches accuracy."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.precision import autocast_off
 from nc_tools.heads.etf import ETFHead
 from nc_tools.heads.head import Head
 from nc_tools.heads.linear import LinearHead
 from nc_tools.heads.scale import LearnedScale
-from nc_tools.records import autocast_off
 
 _BISECTIONS = 20
-# The logit of a share of 0 or 1 would be infinite.
+# Range of the share: the logit of 0 or 1 would be infinite.
 _ENDS = (1e-6, 1 - 1e-6)
 
 
 class BalancedCalibrationHead(Head):
     """A linear head and a fixed ETF head on the same features, mixed: z = a (W h + b) + (1 - a) s M u.
 
-    The linear head is free to grow its norm and with it its confidence; the ETF head on unit features u is not: no
-    score of it exceeds s. Their mixture sits between, and :meth:`balance` places it where the mean confidence on data
-    of your choice equals the accuracy there. Unlike a temperature, a may change which class wins.
+    The linear head can grow its norm, and with it its confidence. The ETF head on unit features u cannot: its scores
+    never exceed s. The mixture lies between them, and :meth:`balance` chooses a so that on held-out data the mean
+    confidence equals the accuracy. Unlike a temperature, a can change the predicted class.
 
-    As both parts are affine in (h, u), so is the mixture, and it is one head: ``embed`` gives [h, u], ``weight`` is
+    Both parts are affine in (h, u), so the mixture is one affine head: ``embed`` returns [h, u], ``weight`` is
     [a W, (1 - a) s M], ``bias`` is a b.
 
     Source: Ni et al. (2025, BalCAL, "Balancing two classifiers via a simplex ETF structure for model calibration").
-    They put a block of layers before the ETF, train each part with a loss of its own, the ETF's norms scaled by the
-    class counts of the batch, and find a after each epoch by bisection on *training* samples. Here an optional linear
-    map stands before the ETF, one loss of the mixture trains both, no batch decides a norm, and a is given, learned by
-    that loss, or found by the same bisection on samples that you hold out, as a temperature is: on training samples
-    confidence and accuracy agree by memorizing.
+    They put a block of layers before the ETF, train each part with its own loss, scale the ETF's norms by the class
+    counts of the batch, and find a after each epoch by bisection on *training* samples. Here an optional linear map
+    comes before the ETF, one loss of the mixture trains both parts, and norms do not depend on the batch. a is fixed,
+    learned by that loss, or found by the same bisection on held-out samples, as for a temperature: on training samples
+    confidence matches accuracy only because the model has memorized them.
 
     Args:
         feature_dim: D; without a projection at least K - 1.
         num_classes: K, at least 2.
-        mix: a, share of the linear head, strictly between 0 and 1; ``LEARNED`` trains it (from .8, or from
-            ``LearnedScale(initial)``), as the sigmoid of a 0-dimensional parameter that no optimizer group here decays.
+        mix: a, the share of the linear head, strictly between 0 and 1. ``LEARNED`` trains it (from .8, or from
+            ``LearnedScale(initial)``), as the sigmoid of a 0-dimensional parameter without weight decay.
         scale: s of the ETF head: a positive number, ``LEARNED``, or None for
             :func:`~nc_tools.heads.default_scale`.
         projection: Learn a linear map before the ETF: True to K dimensions, or a number of dimensions >= K - 1.
@@ -74,12 +74,14 @@ class BalancedCalibrationHead(Head):
         super().__init__(feature_dim, num_classes)
         initial = (0.8 if mix.initial is None else mix.initial) if isinstance(mix, LearnedScale) else mix
         if not 0 < initial < 1:
-            raise ValueError(f"mix must lie strictly between 0 and 1, got {initial}: for one head alone take that head")
+            raise ValueError(
+                f"mix must lie strictly between 0 and 1, got {initial}: use LinearHead or ETFHead for one part alone"
+            )
         self.linear = LinearHead(feature_dim, num_classes, generator=generator)
         self.etf = ETFHead(
             feature_dim, num_classes, scale=scale, projection=projection, frame_seed=frame_seed, generator=generator
         )
-        # Kept as its logit whether learned or given: one meaning in every checkpoint.
+        # Stored as its logit whether learned or fixed, so that every checkpoint has the same key and meaning.
         raw = torch.tensor(initial).logit()
         if isinstance(mix, LearnedScale):
             self.raw_mix: Tensor = nn.Parameter(raw)
@@ -103,29 +105,29 @@ class BalancedCalibrationHead(Head):
         return self.mix * cast(Tensor, self.linear.bias)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Return [h, u]: the features beside the ETF head's unit features (N, D + D')."""
+        """Return [h, u], the features and the ETF head's unit features (N, D + D')."""
         return torch.cat([features, self.etf.embed(features)], dim=-1)
 
     def parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of the linear and of the ETF head, each (N, K): for a loss on each, as published."""
+        """Return the logits of the linear head and of the ETF head, each (N, K), for a loss on each as published."""
         return self.linear(features), self.etf(features)
 
     @torch.no_grad()
     def balance(self, features: Tensor, labels: Tensor) -> float:
-        """Set a, by bisection, so that mean confidence equals accuracy on these samples, and return it.
+        """Set a by bisection so that mean confidence equals accuracy on these samples, and return a.
 
-        Give it samples that were not trained on. Where both parts are too sure, or both too timid, a goes to the one
-        that is nearer the truth. Waits for the device.
+        Use samples that the model was not trained on. If both parts are overconfident, or both underconfident, a goes
+        to the part whose confidence is nearer to its accuracy. Waits for the device.
 
         Args:
-            features: (N, D), of the model in eval mode.
+            features: (N, D), from the model in eval mode.
             labels: (N,), int64.
 
         Raises:
-            ValueError: If there is no sample.
+            ValueError: If N = 0.
         """
         if len(labels) == 0:
-            raise ValueError("balance needs at least one sample, got none: give it a hold-out")
+            raise ValueError("balance needs at least one sample, got none: pass features and labels of held-out data")
         with autocast_off(features.device.type):
             linear, etf = self.parts(features)
             share = _balanced_share(linear, etf, labels)
@@ -137,19 +139,19 @@ def _balanced_share(linear: Tensor, etf: Tensor, labels: Tensor) -> float:
     first, last = (_gap(share, linear, etf, labels) for share in _ENDS)
     if (first > 0) == (last > 0):
         return _ENDS[abs(last) < abs(first)]
-    # Which part is the surer one depends on the weights.
-    timid, sure = _ENDS if last > 0 else _ENDS[::-1]
+    # Which part is more confident depends on the weights.
+    low, high = _ENDS if last > 0 else _ENDS[::-1]
     for _ in range(_BISECTIONS):
-        middle = (timid + sure) / 2
+        middle = (low + high) / 2
         if _gap(middle, linear, etf, labels) > 0:
-            sure = middle
+            high = middle
         else:
-            timid = middle
-    return (timid + sure) / 2
+            low = middle
+    return (low + high) / 2
 
 
 def _gap(share: float, linear: Tensor, etf: Tensor, labels: Tensor) -> float:
-    """Return mean confidence minus accuracy of the mixture."""
+    """Return the mixture's mean confidence minus its accuracy."""
     probabilities = (share * linear + (1 - share) * etf).softmax(dim=1)
-    confidence, winner = probabilities.max(dim=1)
-    return float(confidence.mean() - (winner == labels).to(confidence.dtype).mean())
+    confidence, predicted = probabilities.max(dim=1)
+    return float(confidence.mean() - (predicted == labels).to(confidence.dtype).mean())

@@ -1,4 +1,4 @@
-"""The head of a simplex equiangular tight frame."""
+"""The head with the fixed class vectors of a simplex equiangular tight frame (ETF)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from nc_tools.heads.frame import FixedFrameHead, probe
 
 
 class ETFHead(FixedFrameHead):
-    """Fixed simplex-ETF head: class vectors that are all as far apart as can be, never trained.
+    """Fixed simplex-ETF head: class vectors at equal, largest possible angles, never trained.
 
-    Spares K x D parameters and their optimizer state, and keeps rare classes from merging (minority collapse). Whether
-    it helps on given data is what the comparison is for: see benchmarks/results for what we measured.
+    It saves K x D parameters and their optimizer state, and the class vectors of rare classes cannot merge (minority
+    collapse). Whether it helps depends on the data: run a comparison; benchmarks/results has what was measured.
 
     With ``projection=True, scale=LEARNED`` and a prior-adjusted loss this is the head of FedETF (Li et al. 2023, eq. 5
-    to 7), with unit rows: the public matrix lacks the factor sqrt(K / (K - 1)). Without, and with
+    to 7), but with unit rows: the public matrix lacks the factor sqrt(K / (K - 1)). With neither, and with
     :class:`~nc_tools.losses.DotRegressionLoss`, it is the head of Yang et al. (2022, eq. 2 and 8).
 
-    At thousands of classes :class:`~nc_tools.heads.StructuredETFHead` is the same geometry without the matrix.
+    For thousands of classes, :class:`~nc_tools.heads.StructuredETFHead` has the same geometry without the matrix.
 
     Args:
         feature_dim: D; without a projection at least K - 1.
@@ -29,8 +29,8 @@ class ETFHead(FixedFrameHead):
         projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions >= K - 1.
         normalize: Scale the (projected) features to unit length.
         assignment: Which vertex each class takes: a permutation (K,), ``RANDOM``, or None for class k on vertex k. All
-            vertices are equally far apart, so that no order is better in itself; it decides how far the features that
-            a backbone starts with have to go, as :func:`~nc_tools.geometry.assign_by_means` shortens it.
+            vertices are equally far apart, so no order is better in itself. It only changes how far the initial
+            features are from their vertices; :func:`~nc_tools.geometry.assign_by_means` makes this distance small.
         frame_seed: Draws the Haar rotation of the frame.
         generator: Draws the projection's initial weights; the global one if None.
 
@@ -45,8 +45,8 @@ class ETFHead(FixedFrameHead):
         >>> ETFHead(8, 10)
         Traceback (most recent call last):
         ...
-        ValueError: a simplex ETF of 10 classes needs feature_dim >= 9, got 8: put a projection to at least 9 \
-dimensions before it (projection=9), or use a spherical code (CodeHead)
+        ValueError: a simplex ETF of 10 classes needs feature_dim >= 9, got 8: use projection=9 (or more) to learn a \
+linear map before it, or SphericalCodeHead
     """
 
     geometry = "simplex ETF"
@@ -62,7 +62,7 @@ dimensions before it (projection=9), or use a spherical code (CodeHead)
 
 
 def simplex_error(frame: Tensor) -> float:
-    """Compare W W^T v with (K v - sum(v)) / (K - 1) for one random v: O(K D'), no K x K Gram matrix."""
+    """Return the relative error of W W^T v against (K v - sum(v)) / (K - 1) for one random v, in O(K D')."""
     w = frame.detach().to(torch.float64)
     v = probe(w)
     expected = (w.shape[0] * v - v.sum()) / (w.shape[0] - 1)

@@ -1,4 +1,4 @@
-"""What heads with fixed class vectors have in common."""
+"""Base classes of heads with fixed class vectors."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from nc_tools.seeds import stream
 
 
 class FixedHead(Head):
-    """A head with fixed unit class vectors, in whatever form they are kept: z_k = s w_k . u.
+    """Base class of heads with fixed unit class vectors, stored in any form: z_k = s w_k . u.
 
-    u is the projected and normalized feature. The state says beside the vectors what they are; loading refuses another
-    geometry and the learned layer of an old checkpoint, with ``strict=False`` too.
+    u is the projected and normalized feature. The state dict contains a description of the geometry beside the vectors.
+    Loading a checkpoint of another geometry, or one with a learned layer, raises an error, with ``strict=False`` too.
 
-    Subclasses keep the vectors, and define ``geometry`` and :meth:`state_fault`.
+    Subclasses store the vectors and define ``geometry`` and :meth:`check_state`.
 
     Args:
         feature_dim: D.
         num_classes: K, at least 2.
         scale: s: a positive number, ``LEARNED``, ``LEARNED_PER_CLASS``, or None for
             :func:`~nc_tools.heads.default_scale`.
-        projection: Learn a linear map before the vectors: True to K dimensions, or a number of dimensions. Without a
-            bias, which on small features would give all samples one direction.
-        normalize: Scale the (projected) features to unit length. Without it, every direction outside the span of the
-            vectors gets no gradient under cross-entropy, and one rate and scale no longer serve all.
-        frame_seed: Draws the vectors; two heads of one seed have the same, whatever else was drawn before.
+        projection: Learn a linear map before the vectors: True to K dimensions, or a number of dimensions. It has no
+            bias, which on small features would give all samples the same direction.
+        normalize: Scale the (projected) features to unit length. Otherwise cross-entropy gives no gradient to
+            directions outside the span of the vectors, and no learning rate and scale suit all heads.
+        frame_seed: Draws the vectors; heads with the same seed have the same vectors, whatever else was drawn.
         generator: Draws the projection's initial weights; the global one if None.
 
     Raises:
@@ -58,8 +58,8 @@ class FixedHead(Head):
         self.width = num_classes if projection is True else int(projection) or feature_dim
         if self.width == 1 and normalize:
             raise ValueError(
-                f"{type(self).__name__} of {num_classes} classes would normalize features of one dimension, which "
-                f"leaves their sign and no gradient: give normalize=False, or a projection to more dimensions"
+                f"{type(self).__name__} of {num_classes} classes cannot normalize features of width 1, which would "
+                f"keep only their sign and have no gradient: pass normalize=False, or a projection to more dimensions"
             )
         self.normalize = normalize
         self.frame_seed = frame_seed
@@ -67,18 +67,18 @@ class FixedHead(Head):
         self.scale_of = Scale(scale, num_classes)
         self.projection: nn.Linear | None = None
         if projection:
-            # Without nn.Linear's own initial weights, which would be drawn from the global generator.
+            # On the meta device, so that nn.Linear does not draw initial weights from the global generator.
             empty = nn.Linear(feature_dim, self.width, bias=False, device="meta")
             self.projection = empty.to_empty(device=torch.get_default_device())
             draw_linear(self.projection.weight, None, generator)
 
     @abstractmethod
-    def state_fault(self, state: dict[str, Tensor], assignment: Tensor | None) -> str | None:
-        """Say what is wrong with class vectors about to be loaded, or None.
+    def check_state(self, state: dict[str, Tensor], assignment: Tensor | None) -> str | None:
+        """Return what is wrong with the class vectors of a checkpoint, or None if they are valid.
 
         Args:
-            state: This head's part of a checkpoint, prefix removed.
-            assignment: The checkpoint's, where it has one.
+            state: This head's part of a checkpoint, without the prefix.
+            assignment: The assignment in the checkpoint, if it has one.
         """
 
     @property
@@ -88,7 +88,7 @@ class FixedHead(Head):
 
     @property
     def assignment(self) -> tuple[int, ...] | None:
-        """Which vertex of the frame that ``frame_seed`` draws each class has; None where class k has vertex k."""
+        """The vertex of each class in the frame that ``frame_seed`` draws (K,); None if class k has vertex k."""
         return self._assignment
 
     def embed(self, features: Tensor) -> Tensor:
@@ -102,65 +102,65 @@ class FixedHead(Head):
         return nn.functional.linear(features, self.projection.weight.to(features.dtype))
 
     def _follow(self, permutation: Tensor) -> None:
-        """Note that class k now has what class permutation[k] had."""
-        before = self._assignment
-        self._assignment = tuple(int(p) if before is None else before[p] for p in permutation.tolist())
+        """Update the assignment: class k now has the vertex that class permutation[k] had."""
+        current = self._assignment
+        self._assignment = tuple(int(p) if current is None else current[p] for p in permutation.tolist())
 
-    def described(self) -> dict[str, Any]:
-        """Return what the state says beside the vectors, as JSON values."""
-        told: dict[str, Any] = {"geometry": self.geometry, "frame_seed": self.frame_seed}
-        return told if self._assignment is None else told | {"assignment": self._assignment}
+    def description(self) -> dict[str, Any]:
+        """Return what a checkpoint stores about the vectors, as JSON values."""
+        values: dict[str, Any] = {"geometry": self.geometry, "frame_seed": self.frame_seed}
+        return values if self._assignment is None else values | {"assignment": self._assignment}
 
     def get_extra_state(self) -> Tensor:
-        """Say beside the vectors what they are, as bytes: a tensor, so that safetensors can hold it."""
-        return torch.frombuffer(bytearray(json.dumps(self.described()).encode()), dtype=torch.uint8)
+        """Return :meth:`description` as the bytes of its JSON in a tensor, which safetensors can store."""
+        return torch.frombuffer(bytearray(json.dumps(self.description()).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over the frame's seed and assignment; refuse another geometry."""
-        told = read_description(state)
-        if told["geometry"] != self.geometry:
+        """Take the frame seed and assignment of a checkpoint; raise ValueError if its geometry differs."""
+        values = read_description(state)
+        if values["geometry"] != self.geometry:
             raise ValueError(
-                f"{type(self).__name__} holds a {self.geometry} frame, the checkpoint a {told['geometry']} frame: "
-                f"build the head that the checkpoint was saved from"
+                f"the checkpoint has a {values['geometry']} frame, but {type(self).__name__} has a {self.geometry} "
+                f"frame: build the head that the checkpoint was saved from"
             )
-        self.frame_seed = int(told["frame_seed"])
-        self._assignment = tuple(told["assignment"]) if "assignment" in told else None
+        self.frame_seed = int(values["frame_seed"])
+        self._assignment = tuple(values["assignment"]) if "assignment" in values else None
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # torch reports what is in error_msgs whether strict or not; missing keys only when strict.
-        error_msgs: list[str] = rest[-1]
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # torch raises for error_msgs with strict=False too, unlike for missing keys.
+        error_msgs: list[str] = args[-1]
         own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-        fault = self._fault(own, prefix)
-        if fault is not None:
-            error_msgs.append(fault)
-            return  # with the vectors as they were
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        error = self._load_error(own, prefix)
+        if error is not None:
+            error_msgs.append(error)
+            return  # keep the current vectors
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _fault(self, state: dict[str, Tensor], prefix: str) -> str | None:
+    def _load_error(self, state: dict[str, Tensor], prefix: str) -> str | None:
         if "weight" in state:
             return (
-                f"{prefix.rstrip('.') or type(self).__name__} is a fixed {self.geometry} frame, but the checkpoint "
-                f"holds a learned {prefix}weight: remove {prefix}weight and {prefix}bias from it to load the backbone "
-                f"alone"
+                f"{prefix.rstrip('.') or type(self).__name__} has a fixed {self.geometry} frame, but the checkpoint "
+                f"has a learned {prefix}weight: remove {prefix}weight and {prefix}bias from the checkpoint to load "
+                f"only the backbone"
             )
-        told = read_description(state["_extra_state"]) if "_extra_state" in state else {}
-        order = torch.tensor(told["assignment"], device="cpu") if "assignment" in told else None
-        # Another geometry is refused by name, in set_extra_state, before anybody measures how far it is from this one.
-        same = told.get("geometry", self.geometry) == self.geometry
-        fault = self.state_fault(state, order) if same else None
-        return None if fault is None else prefix + fault
+        values = read_description(state["_extra_state"]) if "_extra_state" in state else {}
+        if values.get("geometry", self.geometry) != self.geometry:
+            return None  # set_extra_state raises and names both geometries
+        order = torch.tensor(values["assignment"], device="cpu") if "assignment" in values else None
+        error = self.check_state(state, order)
+        return None if error is None else prefix + error
 
     def extra_repr(self) -> str:
-        """Show the geometry in the model's printout."""
+        """Return the geometry for ``print(model)``."""
         return f"{super().extra_repr()}, geometry={self.geometry}, frame_seed={self.frame_seed}"
 
 
 class FixedFrameHead(FixedHead):
-    """A head whose fixed unit class vectors are a matrix.
+    """Base class of heads whose fixed unit class vectors are stored as a matrix.
 
-    The frame is a persistent buffer called ``frame``: moved, copied, saved and averaged with the model, but never
-    trained, decayed or reduced. It is not called ``weight``, so that the learned layer of an old checkpoint cannot slip
-    into it, and loading checks that what arrives has this geometry, with ``strict=False`` too.
+    The matrix is a persistent buffer called ``frame``: it is moved, copied and saved with the model, but never trained,
+    decayed or reduced. It is not called ``weight``, so the learned layer of an old checkpoint cannot load into it, and
+    loading checks that the new values have this geometry, with ``strict=False`` too.
 
     Subclasses define :meth:`draw_frame`, :meth:`frame_error` and ``geometry``.
 
@@ -171,7 +171,7 @@ class FixedFrameHead(FixedHead):
         projection: As for :class:`FixedHead`.
         normalize: As for :class:`FixedHead`.
         assignment: Which vertex each class takes: a permutation, ``RANDOM``, or None for class k on vertex k.
-        frame_seed: Draws the frame; two heads of one seed have the same frame, whatever else was drawn before.
+        frame_seed: Draws the frame; heads with the same seed have the same frame, whatever else was drawn.
         generator: Draws the projection's initial weights; the global one if None.
     """
 
@@ -211,7 +211,7 @@ class FixedFrameHead(FixedHead):
 
     @abstractmethod
     def frame_error(self, frame: Tensor) -> float:
-        """Return how far a (K, D') matrix, in the order of the vertices, is from this geometry: 0 where it has it."""
+        """Return how far a (K, D') matrix, in the order of the vertices, is from this geometry; 0 if it is exact."""
 
     @property
     def weight(self) -> Tensor:
@@ -220,14 +220,14 @@ class FixedFrameHead(FixedHead):
 
     @torch.no_grad()
     def assign(self, permutation: Assignment) -> None:
-        """Give class k the vector that class ``permutation[k]`` has now; the state keeps the order.
+        """Give class k the vector that class ``permutation[k]`` has now; checkpoints contain the order.
 
         Args:
             permutation: (K,), such as :func:`~nc_tools.geometry.assign_by_means` and
                 :func:`~nc_tools.geometry.assign_by_similarity` return, or ``RANDOM``.
 
         Raises:
-            ValueError: If it does not name each vertex once.
+            ValueError: If it is not a permutation of 0 to K - 1.
 
         Example:
             >>> from nc_tools.heads import ETFHead
@@ -241,31 +241,34 @@ class FixedFrameHead(FixedHead):
         self._follow(order)
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return w_y . embed(features) for each sample's own class (N,), without forming the unit features."""
+        """Return w_y . embed(features) for each sample's own class (N,), without storing the unit features."""
         if not self.normalize:
             return super().label_scores(features, labels)
         return dot_normalized(self._project(features), self.frame.index_select(0, labels).to(features.dtype))
 
-    def state_fault(self, state: dict[str, Tensor], assignment: Tensor | None) -> str | None:
-        """Say how far the checkpoint's frame is from this geometry, where it is."""
+    def check_state(self, state: dict[str, Tensor], assignment: Tensor | None) -> str | None:
+        """Return a message if the checkpoint's frame does not have this geometry, else None."""
         frame = state.get("frame")
-        if frame is None or frame.shape != self.frame.shape:  # torch names both
+        if frame is None or frame.shape != self.frame.shape:  # torch reports both
             return None
         if assignment is not None:
             frame = torch.empty_like(frame).index_copy_(0, assignment.to(frame.device), frame)
         error = self.frame_error(frame)
         if error < 1e-2:
             return None
-        return f"frame must be a {self.geometry} frame, but the checkpoint's is off by {error:.2g}"
+        return (
+            f"frame must be a {self.geometry} frame, but the checkpoint's is off by {error:.2g}: the checkpoint is "
+            f"damaged or from another head"
+        )
 
 
 def probe(frame: Tensor) -> Tensor:
-    """Return one random vector (K,), always the same, to multiply a Gram matrix with instead of forming it."""
+    """Return one random vector (K,), always the same: a product with it tests a Gram matrix without storing it."""
     drawn = torch.randn(len(frame), dtype=frame.dtype, generator=stream(0, "frame", 1), device="cpu")
     return drawn.to(frame.device)
 
 
 def read_description(state: Tensor) -> dict[str, Any]:
-    """Return what :meth:`FixedHead.described` wrote down."""
-    told: dict[str, Any] = json.loads(bytes(state.cpu().tolist()).decode())
-    return told
+    """Return the :meth:`FixedHead.description` stored in a checkpoint."""
+    values: dict[str, Any] = json.loads(bytes(state.cpu().tolist()).decode())
+    return values

@@ -1,4 +1,4 @@
-"""The control of every fixed geometry."""
+"""A head with fixed random class vectors: the control experiment for every fixed geometry."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from nc_tools.heads.normalize import normalize
 
 
 class FrozenRandomHead(FixedFrameHead):
-    """Fixed random unit class vectors: the control that tells the ETF from the freezing.
+    """Fixed random unit class vectors: a control that separates the effect of the ETF from that of freezing.
 
-    Whatever an :class:`ETFHead` gains that this head gains too is not owed to the geometry. Rows are independent
-    Gaussian directions; everything else (scale, projection, normalization) is as in :class:`ETFHead`.
+    If this head gains as much as an :class:`ETFHead`, the gain is not due to the geometry. Rows are independent
+    Gaussian directions; scale, projection and normalization are as in :class:`ETFHead`.
 
     Args:
         feature_dim: D.
@@ -40,5 +40,5 @@ class FrozenRandomHead(FixedFrameHead):
         return normalize(torch.randn(num_classes, width, dtype=torch.float64, generator=generator, device="cpu"))
 
     def frame_error(self, frame: Tensor) -> float:
-        """Return the largest deviation of a row's norm from one."""
+        """Return the largest difference between a row's norm and one."""
         return float((torch.linalg.vector_norm(frame.detach().to(torch.float64), dim=1) - 1).abs().max())

@@ -1,17 +1,19 @@
-"""Class vectors straight from features: weight imprinting, with one mean or several k-means proxies for each class."""
+"""Weight imprinting: class vectors from features, one mean or several k-means proxies per class."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, check_pair, class_sums, measuring_precision
+from nc_tools._support.class_sums import class_sums
+from nc_tools._support.labels import check_features_and_labels
+from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools.heads.linear import CosineHead
 from nc_tools.heads.normalize import normalize
 from nc_tools.heads.proxy import ProxyHead
 from nc_tools.heads.scale import LEARNED, LearnedScale
 
-_STEPS = 100  # Lloyd's iterations at most; on features of a network it settles within some twenty
+_STEPS = 100  # the largest number of Lloyd iterations; on the features of a network about twenty are enough
 
 
 def imprint(
@@ -23,25 +25,25 @@ def imprint(
     scale: float | LearnedScale | None = LEARNED,
     generator: torch.Generator | None = None,
 ) -> CosineHead | ProxyHead:
-    """Make a cosine head from features, without training: class vectors are the means of unit features.
+    """Build a cosine head from features without training: class vectors are the means of unit features.
 
-    A classifier in seconds: a few-shot probe, a start for fine-tuning, rows for classes that arrive later. One proxy
-    is weight imprinting (Qi et al. 2018, section 3.2): w_k = norm(mean {h / ||h|| : y = k}). More of them are the
-    centers of a k-means in each class, which helps where classes have not collapsed to one cluster (Westerhoff et al.
-    2025, who cluster with Euclidean k-means on unit features). Here it is spherical k-means (Dhillon and Modha 2001):
-    samples go to the center of the largest cosine and centers are unit means, so that the clusters are told apart by
-    the measure that the head scores with. It starts from k-means++ draws, and visits all classes at once.
+    Uses: a few-shot probe, a start for fine-tuning, rows for new classes. One proxy is weight imprinting (Qi et al.
+    2018, section 3.2): w_k = norm(mean {h / ||h|| : y = k}). Several proxies are the centers of a k-means in each
+    class, which helps if classes have not collapsed to one cluster (Westerhoff et al. 2025, with Euclidean k-means on
+    unit features). Here it is spherical k-means (Dhillon and Modha 2001): a sample belongs to the center of the largest
+    cosine, and centers are unit means. So the clusters use the same similarity as the head's scores. It starts with
+    k-means++ and clusters all classes at once.
 
     Args:
-        features: (N, D), before any head; they need not have unit length.
+        features: (N, D), of any length.
         labels: (N,), integers in [0, K).
         num_classes: K, at least 2.
-        num_proxies: m, at least 1. A class with fewer samples than proxies holds some of them twice.
+        num_proxies: m, at least 1. A class with fewer samples than proxies has some proxies twice.
         scale: s of the head, as for :class:`~nc_tools.heads.CosineHead`.
         generator: Draws the first centers for m > 1; the global one if None.
 
     Returns:
-        A ``CosineHead`` for m = 1, else a ``ProxyHead``; on the features' device and of their type, at least float32.
+        A ``CosineHead`` for m = 1, else a ``ProxyHead``; on the features' device and of their dtype, at least float32.
 
     Raises:
         TypeError: If features are not floating-point or labels not integers.
@@ -54,14 +56,14 @@ def imprint(
         [[1.0, 0.0], [0.0, 1.0]]
     """
     if num_proxies < 1:
-        raise ValueError(f"imprint needs at least 1 proxy for each class, got num_proxies={num_proxies}")
-    check_pair(features, labels)
+        raise ValueError(f"imprint needs at least 1 proxy per class, got num_proxies={num_proxies}")
+    check_features_and_labels(features, labels)
     _check_values(features, labels, num_classes)
     directions = normalize(at_least_float32(features.detach()))
     labels = labels.long().to(directions.device)
     with measuring_precision(directions.device):
         proxies = spherical_kmeans(directions, labels, num_classes, num_proxies, generator)
-    unused = torch.Generator()  # the head's own initial weights are overwritten: draw them from nobody's stream
+    unused = torch.Generator()  # for the initial weights, which are overwritten
     width = features.shape[1]
     head: CosineHead | ProxyHead
     if num_proxies == 1:
@@ -76,27 +78,27 @@ def imprint(
 def _check_values(features: Tensor, labels: Tensor, num_classes: int) -> None:
     outside = int(((labels < 0) | (labels >= num_classes)).sum())
     if outside:
-        raise ValueError(f"labels must lie in [0, {num_classes}), but {outside} of them do not")
-    broken = int((~features.isfinite().all(1)).sum())
-    if broken:
-        raise ValueError(f"features must be finite, but {broken} samples hold NaN or inf: drop or repair them")
+        raise ValueError(f"labels must lie in [0, {num_classes}), got {outside} outside: check num_classes and labels")
+    not_finite = int((~features.isfinite().all(1)).sum())
+    if not_finite:
+        raise ValueError(f"features must be finite, got NaN or inf in {not_finite} samples: remove these samples")
     empty = (labels.long().bincount(minlength=num_classes) == 0).nonzero().flatten().tolist()
     if empty:
-        named = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        listed = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
         raise ValueError(
-            f"imprint needs a sample of every class, but {len(empty)} of {num_classes} have none ({named}): give "
-            f"samples of them, or number the classes that you have from 0"
+            f"imprint needs a sample of every class, got none for {len(empty)} of {num_classes} classes ({listed}): "
+            f"add samples, or number the other classes from 0 and pass a smaller num_classes"
         )
 
 
 def spherical_kmeans(
     directions: Tensor, labels: Tensor, num_classes: int, num_proxies: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Cluster the unit features of every class into m unit centers, all classes at once.
+    """Cluster the unit features of each class around m unit centers, for all classes at once.
 
-    Lloyd's two steps with the cosine: each sample to the nearest of its own class's centers, each center to the unit
-    mean of its samples, until no sample moves. Neither step can lower the mean cosine. A center that loses all its
-    samples stays where it is. O(N m D) an iteration and O(N D) memory, however many classes there are.
+    Lloyd's algorithm with the cosine: assign each sample to the nearest center of its class, move each center to the
+    unit mean of its samples, and repeat until no sample changes its center. Neither step lowers the mean cosine. A
+    center without samples does not move. O(N m D) per iteration and O(N D) memory, for any number of classes.
 
     Args:
         directions: (N, D), unit rows, float32 or float64.
@@ -117,8 +119,8 @@ def spherical_kmeans(
     centers = _first_centers(directions, labels, num_classes, num_proxies, generator)
     nearest = torch.full_like(labels, -1)
     for _ in range(_STEPS):
-        before, nearest = nearest, _nearest(directions, labels, centers)
-        if torch.equal(before, nearest):
+        previous, nearest = nearest, _nearest(directions, labels, centers)
+        if torch.equal(previous, nearest):
             break
         group = labels * num_proxies + nearest
         counts, sums = class_sums(directions, group, num_classes * num_proxies)
@@ -128,8 +130,8 @@ def spherical_kmeans(
 
 
 def _nearest(directions: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
-    """Return which of its own class's centers each sample is nearest to (N,)."""
-    # Center by center: gathered at once they would take N m D numbers.
+    """Return the index of the center of its class that each sample is nearest to (N,)."""
+    # One center at a time: all at once would take N m D numbers.
     cosines = [(directions * centers[:, j].index_select(0, labels)).sum(1) for j in range(centers.shape[1])]
     return torch.stack(cosines).argmax(0)
 
@@ -137,21 +139,22 @@ def _nearest(directions: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
 def _first_centers(
     directions: Tensor, labels: Tensor, num_classes: int, num_proxies: int, generator: torch.Generator | None
 ) -> Tensor:
-    """Draw m samples of every class as k-means++ does: with a probability that rises with what they are away.
+    """Draw m samples of each class with k-means++: proportionally to the distance from the centers drawn so far.
 
-    A race of exponential clocks, in which the first arrival of a class is drawn in proportion to the clocks' rates,
-    draws for all classes at once (Arthur and Vassilvitskii 2007 draw one sample of one class at a time).
+    All classes draw at once: each sample gets an exponential arrival time whose rate is its distance, and the first
+    arrival of a class wins, with a probability proportional to its rate. (Arthur and Vassilvitskii 2007 draw one sample
+    of one class at a time.)
     """
     starts = labels.bincount(minlength=num_classes).cumsum(0).roll(1)
     starts[0] = 0
     distance = torch.ones_like(directions[:, 0])
     chosen: list[Tensor] = []
     for _ in range(num_proxies):
-        clock = torch.empty(len(labels), device=generator.device if generator else "cpu")
-        arrival = clock.exponential_(generator=generator).to(distance) / distance
+        times = torch.empty(len(labels), device=generator.device if generator else "cpu")
+        arrival = times.exponential_(generator=generator).to(distance) / distance
         order = arrival.argsort(stable=True)
         first = order[labels[order].argsort(stable=True)][starts]
         chosen.append(directions[first])
-        away = 1 - (directions * chosen[-1].index_select(0, labels)).sum(1)  # half of the squared distance
-        distance = (torch.minimum(distance, away) if len(chosen) > 1 else away).clamp(min=0)
+        to_last = 1 - (directions * chosen[-1].index_select(0, labels)).sum(1)  # half of the squared distance
+        distance = (torch.minimum(distance, to_last) if len(chosen) > 1 else to_last).clamp(min=0)
     return torch.stack(chosen, 1)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, measuring_precision
+from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools.class_moments import ClassMoments
 from nc_tools.heads.linear import LinearHead
 
@@ -21,18 +21,18 @@ def least_squares_init(
     bias: bool = True,
     target: float = 1.0,
 ) -> LinearHead:
-    """Make a linear head that solves ridge regression on one-hot targets, from class means and covariance.
+    """Build a linear head that solves ridge regression on one-hot targets, from class means and covariance.
 
-    A start from which training does not first have to undo random rows: no spike of the loss where new classes
-    arrive, a baseline without a learning rate. Without a bias
+    Uses: a start for training without the loss peak that random rows cause when classes are added, and a baseline
+    without a learning rate. Without a bias
 
         W = t diag(pi) M (S_T + mu_G mu_G^T + lambda I)^-1,
 
     which minimizes mean_i ||t y_i - W h_i||^2 + lambda ||W||^2: pi_k = n_k / N the share of class k, M (K, D) the class
     means, mu_G the mean and S_T the covariance of all samples. With a bias, which is not penalized,
     W = t diag(pi) (M - 1 mu_G^T) (S_T + lambda I)^-1 and b = t pi - W mu_G. Source: Harun and Kanan (2025), after Han,
-    Papyan and Donoho (2022), whose form has 1 / K in the place of diag(pi): the same on balanced data, and on others
-    the solution of no regression. A class without a sample gets a row of zeros.
+    Papyan and Donoho (2022). Their form has 1 / K in place of diag(pi): the same on balanced data, but no solution of
+    the regression on other data. A class without samples gets a row of zeros.
 
     Args:
         features: (N, D).
@@ -40,11 +40,11 @@ def least_squares_init(
         num_classes: K, at least 2.
         ridge: lambda > 0, in units of squared features; a hundredth of ``features.square().mean()`` is a start.
         bias: Whether to fit b.
-        target: t, what a sample should score for its own class, the others being 0. For a start of cross-entropy take
-            ``default_scale(num_classes)``: scores between 0 and 1 make a softmax that is nearly flat.
+        target: t, the target score of a sample's own class; the others are 0. To start training with cross-entropy, use
+            ``default_scale(num_classes)``: the softmax of scores between 0 and 1 is nearly uniform.
 
     Returns:
-        A head on the features' device and of their type, at least float32. Solved in float64.
+        A head on the features' device and of their dtype, at least float32. Solved in float64.
 
     Raises:
         TypeError: If features are not floating-point or labels not integers.
@@ -62,7 +62,7 @@ def least_squares_init(
     if features.ndim != 2 or len(features) == 0:
         raise ValueError(f"features must have the shape (N, D) with N >= 1, got {tuple(features.shape)}")
     values = at_least_float32(features.detach())
-    unused = torch.Generator()  # its initial weights are overwritten: draw them from nobody's stream
+    unused = torch.Generator()  # for the initial weights, which are overwritten
     head = LinearHead(features.shape[1], num_classes, bias=bias, generator=unused).to(values)
     moments = ClassMoments(num_classes, features.shape[1], values.device)
     moments.update(values, labels)
@@ -71,9 +71,9 @@ def least_squares_init(
         center = share @ moments.means if bias else torch.zeros_like(moments.means[0])
         means = moments.means - center
         weighted = share[:, None] * means
-        second = moments.within_pooled() + means.T @ weighted
-        second.diagonal().add_(ridge)
-        weight = target * torch.cholesky_solve(weighted.T, torch.linalg.cholesky(second)).T
+        second_moment = moments.within_pooled() + means.T @ weighted
+        second_moment.diagonal().add_(ridge)
+        weight = target * torch.cholesky_solve(weighted.T, torch.linalg.cholesky(second_moment)).T
         head.weight.copy_(weight)
         if head.bias is not None:
             head.bias.copy_(target * share - weight @ center)

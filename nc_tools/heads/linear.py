@@ -1,4 +1,4 @@
-"""The learned heads: the standard linear layer and the cosine classifier."""
+"""Learned heads: the linear layer and the cosine classifier."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from nc_tools.heads.scale import LEARNED, LearnedScale, Scale
 
 
 class LinearHead(Head):
-    """The standard head, and the baseline of every comparison: z_k = w_k . h + b_k, all learned.
+    """The standard linear head and the baseline of every comparison: z_k = w_k . h + b_k, with w and b learned.
 
-    Same parameters, names and initialization as ``nn.Linear``, so its checkpoints load both ways.
+    Parameters, their names and their initialization are those of ``nn.Linear``: checkpoints of either load into the
+    other.
 
     Args:
         feature_dim: D.
         num_classes: K, at least 2.
-        bias: Whether to learn b.
+        bias: Learn b.
         generator: Draws the initial weights; the global one if None.
 
     Example:
@@ -38,7 +39,7 @@ class LinearHead(Head):
         draw_linear(self.weight, self.bias, generator)
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
-        """Score as ``nn.Linear`` does, without the product by a scale of one."""
+        """Return logits as ``nn.Linear`` does, without a multiplication by the scale of one."""
         bias = None if self.bias is None else self.bias.to(embedded.dtype)
         return nn.functional.linear(embedded, self.weight.to(embedded.dtype), bias)
 
@@ -46,8 +47,9 @@ class LinearHead(Head):
 class CosineHead(Head):
     """Cosine classifier: z_k = s cos(h, w_k), with learned directions w_k.
 
-    Removes the norms, which carry the class prior on imbalanced data. Cross-entropy over the product of spheres has
-    only ETFs as global minima (Yaras et al. 2022, theorem 3.1). Source: NormFace (Wang et al. 2017, eq. 6).
+    It removes the norms of the class vectors, which encode the class prior on imbalanced data. With features and class
+    vectors on spheres, all global minima of cross-entropy are ETFs (Yaras et al. 2022, theorem 3.1). Source: NormFace
+    (Wang et al. 2017, eq. 6).
 
     Args:
         feature_dim: D.

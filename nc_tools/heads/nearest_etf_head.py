@@ -1,53 +1,55 @@
-"""The head that keeps to the simplex ETF nearest to the class means."""
+"""A head that rotates its simplex ETF to the running class means during training."""
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nc_tools.geometry.nearest_etf import nearest_simplex_etf
 from nc_tools.heads.etf import ETFHead
-from nc_tools.heads.running_means import RunningClassMeans, agree
+from nc_tools.heads.frame import read_description
+from nc_tools.heads.running_means import RunningClassMeans, broadcast_from_first
 from nc_tools.heads.scale import LearnedScale
 from nc_tools.records import Outputs
 
 
 class NearestETFHead(ETFHead):
-    """Simplex-ETF head that turns its frame to the class means, instead of the means to the frame.
+    """Simplex-ETF head that rotates its frame to the class means, so that no class has to move to a random vertex.
 
-    The geometry is that of :class:`ETFHead` at every moment, only its rotation follows training: no class has to cross
-    the feature space to reach a vertex drawn at random. Every ``every`` steps, from the first on, the frame W becomes
-    :func:`~nc_tools.geometry.nearest_simplex_etf` of running class means, and the scores are taken about their center:
+    At every step the geometry is that of :class:`ETFHead`; only its rotation changes. From the first step on, every
+    ``every`` steps, the frame W becomes :func:`~nc_tools.geometry.nearest_simplex_etf` of the running class means, and
+    scores are relative to the mean of those means:
 
         z = s W (u - mu_G),    u = embed(h),    bias b = -s W mu_G,    mu_G the mean of the class means.
 
     Source: Markou, Ajanthan and Gould (2024, "Guiding neural collapse: optimizing towards the nearest simplex
-    equiangular tight frame", section 3), who solve for the frame at each
-    step by Riemannian optimization, pass gradients through the solution, and take features about the mean of the
-    batch, the one under test included. Here the frame has a closed form, is a constant between refreshes, and frame
-    and bias come from training steps alone: a sample's scores do not depend on what is evaluated beside it. Their
-    averages fade as 2 / (t + 1); these have one momentum, so that they follow features that still move.
+    equiangular tight frame", section 3). They solve for the frame at each step by Riemannian optimization, pass
+    gradients through the solution, and subtract the mean of the batch from the features, in evaluation too. Here the
+    frame has a closed form and is constant between refreshes, and frame and bias come from training steps alone: the
+    scores of a sample do not depend on the rest of the batch. Their averages use the weight 2 / (t + 1); these use one
+    momentum, so they follow features that still change.
 
-    The training loop calls :meth:`observe`; in a loop of your own, after each step::
+    The training loop of nc_tools calls :meth:`observe`. In your own loop, call it after each step::
 
         head.observe(outputs, labels, progress)    # outputs = head.outputs(features)
 
-    Under several processes each of them must do so: class sums are added up over all, and the frame is that of the
-    first. The running means, their counts and the frame are buffers; the number of steps is kept on the host, so that
-    an ordinary step does not wait for the device, and saved beside them.
+    With several processes, every process must call it: class sums are added over all of them, and all use the frame of
+    the first. The running means, their counts and the frame are buffers. The number of steps is an attribute on the
+    host, so that a step without a refresh does not wait for the device; checkpoints contain it.
 
     Args:
         feature_dim: D; without a projection at least K - 1.
         num_classes: K, at least 2.
-        every: Steps between two refreshes, at least 1. One at K = 1000, D = 2048 takes over a second of a CPU core.
-        momentum: Of the running class means, from 0 to below 1.
-        delta: Weight of staying near the previous frame, at least 0.
+        every: Steps between two refreshes, at least 1. At K = 1000, D = 2048 a refresh takes over a second on one CPU
+            core.
+        momentum: Momentum of the running class means, in [0, 1).
+        delta: Weight of the distance to the previous frame, at least 0.
         scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.
         projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions >= K - 1.
         normalize: Scale the (projected) features to unit length.
-        frame_seed: Draws the frame to start from.
+        frame_seed: Draws the initial frame.
         generator: Draws the projection's initial weights; the global one if None.
 
     Raises:
@@ -83,9 +85,9 @@ class NearestETFHead(ETFHead):
             generator=generator,
         )  # fmt: skip
         if every < 1:
-            raise ValueError(f"every must be at least 1 step, got {every}: for a frame that never moves take ETFHead")
+            raise ValueError(f"every must be at least 1 step, got {every}: use ETFHead for a frame that never moves")
         if not delta >= 0:
-            raise ValueError(f"delta must be at least 0, got {delta}: 0 forgets the previous frame at each refresh")
+            raise ValueError(f"delta must be at least 0, got {delta}: use 0 to ignore the previous frame")
         self.every = every
         self.delta = delta
         self.steps = 0
@@ -93,12 +95,12 @@ class NearestETFHead(ETFHead):
 
     @property
     def bias(self) -> Tensor:  # type: ignore[override]
-        """-s W mu_G (K,), from training means; zero before the first step."""
+        """The bias -s W mu_G (K,), from the running class means; zero before the first step."""
         return self.scale * -torch.mv(self.frame, self.class_means.overall())
 
     @torch.no_grad()
     def observe(self, outputs: Outputs, labels: Tensor, progress: float) -> None:  # noqa: ARG002
-        """Move the class means by a training step, and the frame when its turn has come."""
+        """Update the class means with a training step, and every ``every`` steps the frame."""
         self.class_means.update(outputs.embedded, labels)
         if self.steps % self.every == 0:
             self.refresh()
@@ -106,25 +108,25 @@ class NearestETFHead(ETFHead):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Turn the frame to the class means now; a class not seen yet stays as near to its vector as the rest allow.
+        """Rotate the frame to the class means now.
 
-        Waits for the device. Means that are not finite, as of a training that diverged, leave the frame as it is.
+        The vector of a class without samples stays as near to its old direction as the other classes allow. If the
+        means are not finite, because training diverged, the frame does not change. Waits for the device.
         """
         means = self.class_means.completed()
         if bool(torch.isfinite(means).all()):
             self.frame.copy_(nearest_simplex_etf(means, self.frame, self.delta))
-        agree(self.frame)
+        broadcast_from_first(self.frame)
 
-    def get_extra_state(self) -> Tensor:
-        """Say beside the frame what it is and how many steps it has seen."""
-        told = {"geometry": self.geometry, "frame_seed": self.frame_seed, "steps": self.steps}
-        return torch.frombuffer(bytearray(json.dumps(told).encode()), dtype=torch.uint8)
+    def description(self) -> dict[str, Any]:
+        """Return what a checkpoint stores about the frame, with the number of steps."""
+        return super().description() | {"steps": self.steps}
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over the frame's seed and the number of steps; refuse another geometry."""
+        """Take the frame seed, assignment and number of steps of a checkpoint; raise if its geometry differs."""
         super().set_extra_state(state)
-        self.steps = int(json.loads(bytes(state.cpu().tolist()).decode())["steps"])
+        self.steps = int(read_description(state)["steps"])
 
     def extra_repr(self) -> str:
-        """Show the refresh in the model's printout."""
+        """Return the refresh settings for ``print(model)``."""
         return f"{super().extra_repr()}, every={self.every}, delta={self.delta:g}"

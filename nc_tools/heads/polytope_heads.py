@@ -1,4 +1,4 @@
-"""Heads whose class vectors are the vertices of a regular polytope, in a width of their own."""
+"""Heads whose class vectors are vertices of a regular polytope: simplex, orthoplex, cube and Hadamard rows."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from nc_tools.seeds import stream
 
 
 class PolytopeHead(FixedFrameHead):
-    """Fixed polytope vertices behind a learned projection to the polytope's own width D'.
+    """Base class of heads with polytope vertices after a learned projection to the polytope's width D'.
 
-    Fixed classifiers of this kind: Pernici et al. (2021, "Regular polytope networks"). There the backbone's last layer
-    is given the width; here a projection without bias or nonlinearity after it does the same for any backbone. Behind
-    it the frame needs no rotation, because the projection learns any. Without it the frame gets a Haar rotation drawn
-    by ``frame_seed``: features behind a ReLU would never reach a vertex with negative coordinates.
+    Source: Pernici et al. (2021, "Regular polytope networks"). They change the width of the backbone's last layer; here
+    a projection without bias or nonlinearity does the same for any backbone. The frame needs no rotation, because the
+    projection can learn any. Without a projection, ``frame_seed`` draws a Haar rotation of the frame: otherwise
+    features after a ReLU could not reach a vertex with negative coordinates.
 
     Args:
         feature_dim: D.
         num_classes: K, at least 2.
         scale: s: a positive number, ``LEARNED``, ``LEARNED_PER_CLASS``, or None for
             :func:`~nc_tools.heads.default_scale`.
-        projection: Learn a linear map to D'; False takes features that have this width already.
+        projection: Learn a linear map to D'; False for features that have this width already.
         normalize: Scale the (projected) features to unit length.
         assignment: Which vertex each class takes: a permutation (K,), ``RANDOM``, or None for class k on vertex k.
-        frame_seed: Draws the rotation where there is no projection, and the order where ``RANDOM`` asks for one;
-            otherwise all seeds have the same frame.
+        frame_seed: Draws the rotation if there is no projection, and the order if the assignment is ``RANDOM``;
+            otherwise all seeds give the same frame.
         generator: Draws the projection's initial weights; the global one if None.
 
     Raises:
@@ -76,19 +76,19 @@ class PolytopeHead(FixedFrameHead):
 
     @classmethod
     def check_width(cls, num_classes: int, width: int) -> None:
-        """Refuse a width that the polytope does not have.
+        """Check that the width is that of the polytope.
 
         Raises:
             ValueError: If it is not D'.
         """
         if width != (own := cls.own_width(num_classes)):
             raise ValueError(
-                f"{cls.__name__} of {num_classes} classes has class vectors of width {own}, got {width}: leave "
-                f"projection=True for a learned map to {own}, or take ETFHead or CodeHead, which fit other widths"
+                f"{cls.__name__} of {num_classes} classes needs features of width {own}, got {width}: use "
+                f"projection=True for a learned map to {own}, or ETFHead or SphericalCodeHead for other widths"
             )
 
     def frame_error(self, frame: Tensor) -> float:
-        """Compare the Gram matrix with that of the vertices, multiplied by one random vector."""
+        """Return the relative error of the Gram matrix, tested on one random vector."""
         w = frame.detach().to(torch.float64)
         vertices = self.draw_frame(w.shape[0], w.shape[1], stream(0, "frame")).to(w.device)
         v = probe(w)
@@ -97,21 +97,21 @@ class PolytopeHead(FixedFrameHead):
 
 
 class SimplexHead(PolytopeHead):
-    """Minimal simplex head: the ETF of :class:`~nc_tools.heads.ETFHead` in as few dimensions as hold it, D' = K - 1.
+    """Minimal simplex head: the ETF of :class:`~nc_tools.heads.ETFHead` in the fewest dimensions, D' = K - 1.
 
-    What a narrow last layer buys: no direction of the embedded features is without a class vector. Maximum class
-    separation as inductive bias (Kasarla et al. 2022, eq. 1 and 3): z = radius P^T h' with h' the features after a
-    linear layer to K - 1 dimensions, not normalized. ``radius`` gives that form; without it features are normalized
-    and scaled as in the other heads. The vertices have a closed form, without the paper's recursion.
+    In a layer this narrow, the class vectors span all directions of the embedded features. Source: Kasarla et al.
+    (2022, "Maximum class separation as inductive bias in one matrix", eq. 1 and 3): z = radius P^T h' with h' the
+    features after a linear layer to K - 1 dimensions, not normalized. ``radius`` gives that form; without it features
+    are normalized and scaled as in the other heads. The vertices have a closed form instead of the paper's recursion.
 
-    The frame is dense: 400 MB at K = 10,000. For thousands of classes see
-    :class:`~nc_tools.heads.StructuredETFHead`, which keeps none.
+    The frame is dense: 400 MB at K = 10,000. For thousands of classes use
+    :class:`~nc_tools.heads.StructuredETFHead`, which stores no matrix.
 
     Args:
         feature_dim: D.
-        num_classes: K, at least 2; at 2 only with ``radius`` or ``normalize=False``, because D' = 1.
-        radius: Length of the class vectors over features that are not normalized, a positive number (the paper: 0.1
-            for a ResNet, 1 for an AlexNet). Takes the place of ``scale`` and of ``normalize=False``.
+        num_classes: K, at least 2; 2 only with ``radius`` or ``normalize=False``, because D' = 1.
+        radius: Length of the class vectors for features that are not normalized, a positive number (the paper: 0.1
+            for a ResNet, 1 for an AlexNet). It replaces ``scale`` and implies ``normalize=False``.
         scale: As for :class:`PolytopeHead`.
         projection: As for :class:`PolytopeHead`.
         normalize: As for :class:`PolytopeHead`.
@@ -120,7 +120,7 @@ class SimplexHead(PolytopeHead):
         generator: As for :class:`PolytopeHead`.
 
     Raises:
-        ValueError: As for :class:`PolytopeHead`, or if a scale is given beside the radius.
+        ValueError: As for :class:`PolytopeHead`, or if both a scale and a radius are given.
 
     Example:
         >>> head = SimplexHead(64, 10, radius=0.1)
@@ -144,7 +144,7 @@ class SimplexHead(PolytopeHead):
         generator: torch.Generator | None = None,
     ) -> None:
         if radius is not None and scale is not None:
-            raise ValueError(f"radius and scale multiply the same logits, got both ({radius}, {scale}): give one")
+            raise ValueError(f"radius and scale exclude each other, got radius={radius} and scale={scale}: pass one")
         super().__init__(
             feature_dim,
             num_classes,
@@ -174,10 +174,10 @@ class SimplexHead(PolytopeHead):
 class OrthoplexHead(PolytopeHead):
     """Cross-polytope head: class vectors +-e_i, D' = ceil(K / 2).
 
-    Half the width of a simplex at hardly less distance: no two vectors are closer than 90 degrees, against
-    90 + O(1 / K) in the simplex, and none farther apart than two classes of one axis, which are opposite. Which classes
-    share an axis is the assignment (``RANDOM``, or :func:`~nc_tools.geometry.assign_by_similarity`); in the order given
-    it is classes 0 and 1, 2 and 3, and so on. Source: Pernici et al. (2021, "Regular polytope networks").
+    Half the width of a simplex with nearly its angles: no two vectors are closer than 90 degrees, against 90 + O(1 / K)
+    in the simplex, and the two classes of an axis are opposite. By default classes 0 and 1, 2 and 3, and so on share an
+    axis; choose others with ``assignment`` (``RANDOM``, or :func:`~nc_tools.geometry.assign_by_similarity`). Source:
+    Pernici et al. (2021, "Regular polytope networks").
 
     Arguments and errors are those of :class:`PolytopeHead`.
 
@@ -203,9 +203,9 @@ class OrthoplexHead(PolytopeHead):
 class CubeHead(PolytopeHead):
     """Hypercube head: class vectors {+1, -1}^D' / sqrt(D'), D' = ceil(log2 K).
 
-    The narrowest of all: a thousand classes in ten dimensions, each class a binary code. Two classes that differ in
-    one sign have cosine 1 - 2 / D', so that which classes are neighbors matters more than in any other head here: see
-    ``assignment``. Source: Pernici et al. (2021, "Regular polytope networks").
+    The narrowest of these heads: a thousand classes in ten dimensions, each class a binary code. Two classes that
+    differ in one sign have cosine 1 - 2 / D', so it matters which classes are neighbors: choose with ``assignment``.
+    Source: Pernici et al. (2021, "Regular polytope networks").
 
     Arguments and errors are those of :class:`PolytopeHead`.
 
@@ -228,15 +228,15 @@ class CubeHead(PolytopeHead):
 
 
 class HadamardHead(PolytopeHead):
-    """Hadamard head: class vectors are the first K rows of a Hadamard matrix over sqrt(D'), orthogonal to one another.
+    """Hadamard head: orthogonal class vectors, the first K rows of a Hadamard matrix divided by sqrt(D').
 
     The fixed classifier of Hoffer, Hubara & Soudry (2018, "Fix your classifier", section 3). Here rows are complete, so
-    that they are orthogonal for any K; the paper cuts them to the backbone's width. Under a softmax this *is* a simplex
-    ETF: taking the rows' mean off changes no probability and leaves an ETF of length sqrt((K - 1) / K). The two differ
-    under losses that look at the own class alone, such as dot regression.
+    they are orthogonal for any K; the paper cuts them to the backbone's width. With a softmax this *is* a simplex ETF:
+    subtracting the mean of the rows changes no probability and gives an ETF of length sqrt((K - 1) / K). The two differ
+    for losses that use only the vector of a sample's own class, such as dot regression.
 
-    D' is a power of two, at least K: the smallest one, or ``projection=1024``, or with ``projection=False`` the
-    backbone's own width. Other arguments and errors are those of :class:`PolytopeHead`.
+    D' is a power of two, at least K: the smallest one, or the number given as ``projection``, or with
+    ``projection=False`` the width of the features. Other arguments and errors are those of :class:`PolytopeHead`.
 
     Example:
         >>> head = HadamardHead(64, 10)
@@ -248,26 +248,26 @@ class HadamardHead(PolytopeHead):
 
     @staticmethod
     def own_width(num_classes: int) -> int:
-        """Return the smallest power of two that is not below K."""
+        """Return the smallest power of two that is at least K."""
         return power_of_two(num_classes)
 
     @classmethod
     def check_width(cls, num_classes: int, width: int) -> None:
-        """Refuse a width that is no power of two or below K.
+        """Check that the width is a power of two and at least K.
 
         Raises:
-            ValueError: If there is no such Hadamard matrix.
+            ValueError: If it is not.
         """
         if width < num_classes or width != power_of_two(width):
             raise ValueError(
-                f"{cls.__name__} of {num_classes} classes needs a width that is a power of two and at least "
-                f"{num_classes}, got {width}: leave projection=True for a learned map to {power_of_two(num_classes)}, "
-                f"or take ETFHead or CodeHead, which fit other widths"
+                f"{cls.__name__} of {num_classes} classes needs features of a width that is a power of two and at "
+                f"least {num_classes}, got {width}: use projection=True for a learned map to "
+                f"{power_of_two(num_classes)}, or ETFHead or SphericalCodeHead for other widths"
             )
 
     @staticmethod
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:  # noqa: ARG004
         """Return the first K rows (K, D')."""
-        block = power_of_two(num_classes)  # the first rows of a larger matrix are those of this one, side by side
+        block = power_of_two(num_classes)  # the first rows of a larger matrix repeat those of this one
         rows = hadamard(block)[:num_classes].repeat(1, width // block)
         return rows.mul_(width**-0.5)

@@ -1,4 +1,4 @@
-"""The head that goes from class prototypes to a simplex ETF in the course of training."""
+"""A head whose class vectors move from class prototypes to a simplex ETF during training."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from nc_tools.records import Outputs
 
 
 class PrototypeHead(ETFHead):
-    """Class vectors that start at the classes' own prototypes and end at the vertices of a simplex ETF.
+    """Simplex-ETF head whose class vectors start at the class prototypes and end at the vertices.
 
         w_k = norm((1 - t) p_k + t m_k),    z = s W embed(h),
 
-    with t the share of training that is done, p_k the running mean of the class's embedded features at unit length,
-    and m_k the vertex. Early on the head agrees with the features there are, as a nearest-mean classifier does, which
-    is what new classes need when old ones must not be disturbed; the last step leaves an exact :class:`ETFHead`.
+    with t the fraction of training that is done, p_k the running mean of the class's embedded features, scaled to unit
+    length, and m_k the vertex. Early in training the head is a nearest-mean classifier of the current features: new
+    classes can be added without a change of the old ones. After the last step it is an exact :class:`ETFHead`.
 
-    Source: the interpolation is a schedule of ours between two targets of class-incremental learning, the prototype
+    Source: this schedule is new. It interpolates between two targets of class-incremental learning, the prototype
     (Rebuffi et al. 2017, iCaRL) and the fixed vertex (Yang et al. 2023, "Neural collapse inspired feature-classifier
     alignment for few-shot class-incremental learning"). ProNC (Wang et al. 2025) moves its targets too, but by
-    extending the ETF. The vertices are not rotated towards the prototypes; for that see
+    extending the ETF. The vertices are not rotated to the prototypes; for that see
     :class:`~nc_tools.heads.NearestETFHead`.
 
-    Give it a loss that also repels, such as cross-entropy: dot regression only attracts, and classes whose prototypes
-    still lie together then stay together.
+    Use a loss that also repels, such as cross-entropy. Dot regression only attracts: classes whose prototypes are close
+    stay close.
 
-    A class that has not been seen yet stands at its vertex. Means and t move in :meth:`observe` alone, which the
-    training loop calls (in your own loop: ``head.observe(outputs, labels, progress)`` after each step), and are
-    buffers: evaluation and a checkpoint see the vectors of the last step.
+    A class without samples so far is at its vertex. Only :meth:`observe` changes the means and t. The training loop of
+    nc_tools calls it; in your own loop, call ``head.observe(outputs, labels, progress)`` after each step. They are
+    buffers, so evaluation and checkpoints use the vectors of the last step.
 
     Args:
         feature_dim: D; without a projection at least K - 1.
         num_classes: K, at least 2.
-        momentum: Of the running class means, from 0 to below 1.
+        momentum: Momentum of the running class means, in [0, 1).
         scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.
         projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions >= K - 1.
         normalize: Scale the (projected) features to unit length.
@@ -81,21 +81,21 @@ class PrototypeHead(ETFHead):
     @property
     def weight(self) -> Tensor:
         """Unit class vectors (K, D')."""
-        return self._rows(self.frame, self.class_means.means, self.class_means.seen)
+        return self._rows(self.frame, self.class_means.means, self.class_means.has_mean)
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return w_y . embed(features) for each sample's own class (N,): only those rows are formed."""
-        means, seen = self.class_means.means, self.class_means.seen
-        own = self._rows(*(part.index_select(0, labels) for part in (self.frame, means, seen)))
+        """Return w_y . embed(features) for each sample's own class (N,), from the rows of these classes only."""
+        parts = (self.frame, self.class_means.means, self.class_means.has_mean)
+        own = self._rows(*(part.index_select(0, labels) for part in parts))
         return (own.to(features.dtype) * self.embed(features)).sum(-1)
 
-    def _rows(self, vertices: Tensor, means: Tensor, seen: Tensor) -> Tensor:
-        # unit() leaves a row of zeros as it is, where a plain division would not.
-        prototypes = torch.where(seen.unsqueeze(1), normalize(means), vertices)
+    def _rows(self, vertices: Tensor, means: Tensor, has_mean: Tensor) -> Tensor:
+        # normalize() keeps a row of zeros, where a plain division would give NaN.
+        prototypes = torch.where(has_mean.unsqueeze(1), normalize(means), vertices)
         return normalize(prototypes.lerp(vertices, self.progress))
 
     @torch.no_grad()
     def observe(self, outputs: Outputs, labels: Tensor, progress: float) -> None:
-        """Move the class means by a training step, and the class vectors along their way."""
+        """Update the class means with a training step, and move the class vectors to ``progress``."""
         self.class_means.update(outputs.embedded, labels)
         self.progress.fill_(progress)

@@ -1,4 +1,4 @@
-"""A head with several class vectors for each class."""
+"""A cosine classifier with several class vectors per class."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from nc_tools.heads.scale import LEARNED, LearnedScale, Scale
 
 
 class ProxyHead(Head):
-    """Cosine classifier with several proxies for each class: z_k = s max_m cos(h, w_km).
+    """Cosine classifier with several proxies per class: z_k = s max_m cos(h, w_km).
 
-    For classes that are more than one cluster: features that have not collapsed, coarse labels, a frozen backbone that
-    never saw these classes. With :func:`~nc_tools.heads.imprint` it is a few-shot classifier without training; its
-    proxies are parameters, so it can be fine-tuned from there. The maximum is that of Westerhoff et al. (2025), who
-    aggregate by it or by a vote of the nearest proxies; SoftTriple (Qian et al. 2019) has a softmax in its place.
+    For classes that consist of several clusters: features that have not collapsed, coarse labels, or a frozen backbone
+    that was not trained on these classes. Built by :func:`~nc_tools.heads.imprint` it is a few-shot classifier without
+    training; its proxies are parameters, so it can then be fine-tuned. Westerhoff et al. (2025) aggregate by this
+    maximum or by a vote of the nearest proxies; SoftTriple (Qian et al. 2019) uses a softmax instead.
 
     Not affine. ``weight``, which losses and measures read, is the direction of the mean of a class's proxies.
 
     Args:
         feature_dim: D.
         num_classes: K, at least 2.
-        num_proxies: m, proxies of each class, at least 1; with one it scores as a ``CosineHead``.
+        num_proxies: m, the proxies per class, at least 1; with 1 the logits are those of a ``CosineHead``.
         scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.
         generator: Draws the initial proxies; the global one if None.
 
@@ -51,7 +51,7 @@ class ProxyHead(Head):
     ) -> None:
         super().__init__(feature_dim, num_classes)
         if num_proxies < 1:
-            raise ValueError(f"ProxyHead needs at least 1 proxy for each class, got num_proxies={num_proxies}")
+            raise ValueError(f"ProxyHead needs at least 1 proxy per class, got num_proxies={num_proxies}")
         self.num_proxies = num_proxies
         self.proxies = nn.Parameter(torch.empty(num_classes, num_proxies, feature_dim))
         draw_linear(self.proxies.data.flatten(0, 1), None, generator)
@@ -72,11 +72,11 @@ class ProxyHead(Head):
         return normalize(features)
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
-        """Score by the nearest proxy of each class: (N, D) to (N, K)."""
+        """Return the scaled cosine with the nearest proxy of each class: (N, D) to (N, K)."""
         rows = normalize(self.proxies).flatten(0, 1).to(embedded.dtype)
         cosines = nn.functional.linear(embedded, rows)
         return self.scale * cosines.view(*cosines.shape[:-1], self.num_classes, self.num_proxies).amax(-1)
 
     def extra_repr(self) -> str:
-        """Show the sizes in the model's printout."""
+        """Return the sizes for ``print(model)``."""
         return f"{super().extra_repr()}, num_proxies={self.num_proxies}"

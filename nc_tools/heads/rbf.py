@@ -1,4 +1,4 @@
-"""Gaussian bumps on simplex-ETF centers, with a background that takes over far from all of them."""
+"""A radial-basis-function head: Gaussian bumps at simplex-ETF centers, and a background class far from all of them."""
 
 from __future__ import annotations
 
@@ -12,43 +12,46 @@ from nc_tools.heads.scale import Scale, default_scale
 
 
 class RBFHead(ETFHead):
-    """Radial-basis head on fixed ETF centers r m_k: confident near a center only, bounded everywhere else.
+    """Radial-basis head with fixed ETF centers r m_k: confident only near a center.
 
-    A linear head grows surer the farther a feature lies. Here a constant background competes with the classes,
+    A linear head becomes more confident the longer a feature is. Here a constant background competes with the classes,
 
         p_k = exp(-gamma ||h - r m_k||^2) / (exp(beta) + sum_j exp(-gamma ||h - r m_j||^2)),
 
-    so that p_k <= exp(-gamma (||h|| - r)^2 - beta) for every class: far from the centers all of them go to 0.
+    so p_k <= exp(-gamma (||h|| - r)^2 - beta) for every class: far from the centers all p_k go to 0.
 
-    The background is the point. Without it the softmax is *identical* to a linear head of weight 2 gamma r m_k: the
-    terms ||h||^2 and r^2 are the same for all classes and cancel. Nothing of shape (N, K) can carry it through a
-    softmax over K, which always sums to 1. So the logits are log-odds of each class against the background,
+    The background is essential. Without it the softmax is *identical* to that of a linear head with the weight
+    2 gamma r m_k, because the terms ||h||^2 and r^2 are the same for all classes and cancel. A softmax over K logits
+    always sums to 1, so it cannot express the background. Therefore the logits are log-odds of each class against the
+    background,
 
-        z_k = -gamma ||h - r m_k||^2 - beta,    the background's own being 0,
+        z_k = -gamma ||h - r m_k||^2 - beta,    with 0 for the background,
 
-    and it depends on the loss whether it counts:
+    and the loss decides whether the background is used:
 
-    - ``cross_entropy(head.with_background(logits), labels)`` trains the softmax above; in the training loop that is
+    - ``cross_entropy(head.with_background(logits), labels)`` trains the softmax above; in the training loop use
       :class:`~nc_tools.losses.BackgroundCrossEntropyLoss`.
-    - a binary cross-entropy on the logits themselves: each class against the background, sigmoid(z_k).
-    - plain ``cross_entropy(logits, labels)`` sees the linear head; the far field is then not trained, only bounded.
+    - a binary cross-entropy on the logits: each class against the background, sigmoid(z_k).
+    - plain ``cross_entropy(logits, labels)`` is that of the linear head: probabilities far from the centers are
+      bounded, but not trained.
 
-    ``logits.logsumexp(1)`` is the log-odds of being known: higher for what looks like the training data.
+    ``logits.logsumexp(1)`` is the log-odds of any class against the background: higher for inputs that resemble the
+    training data.
 
     Source: radial-basis heads for out-of-distribution detection as in Khanna et al. (2025, "Multi-layer radial basis
-    function networks"), who learn centers and widths and train with a binary cross-entropy; here centers are the
-    vertices of one fixed ETF and width, radius and background are given. Features are not normalized: on a sphere
-    nothing is far.
+    function networks"). They learn centers and widths and train with a binary cross-entropy; here the centers are the
+    vertices of a fixed ETF, and width, radius and background are arguments. Features are not normalized, because no
+    point of a sphere is far from the centers.
 
     Args:
         feature_dim: D; without a projection at least K - 1.
         num_classes: K, at least 2.
-        gamma: Inverse squared width of the bumps, positive. None puts .999 of the mass among the *classes* on the own
-            one at its center: 2 gamma r^2 is :func:`~nc_tools.heads.default_scale`.
-        radius: r, distance of the centers from the origin, positive. None takes sqrt(D'), the length of a feature
+        gamma: Inverse squared width of the bumps, positive. With None a feature at its center has the probability .999
+            among the *classes*: 2 gamma r^2 is :func:`~nc_tools.heads.default_scale`.
+        radius: r, the distance of the centers from the origin, positive. None takes sqrt(D'), the length of a feature
             whose coordinates are about 1.
-        background: beta. None takes -gamma r^2: at the origin, at distance r from every center, background and classes
-            are equally likely.
+        background: beta. None takes -gamma r^2: at the origin, which has the distance r to every center, background and
+            classes are equally likely.
         projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions >= K - 1.
         frame_seed: Draws the Haar rotation of the centers.
         generator: Draws the projection's initial weights; the global one if None.
@@ -90,28 +93,28 @@ class RBFHead(ETFHead):
         _check_positive("gamma", self.gamma)
         self.background = -self.gamma * self.radius**2 if background is None else background
         if not math.isfinite(self.background):
-            raise ValueError(f"background must be a finite logit, got {background}: leave it out for -gamma r^2")
-        # What multiplies the product with the class vectors, as in the linear head that plain cross-entropy sees.
+            raise ValueError(f"background must be finite, got {background}: omit it to use the default, -gamma r^2")
+        # The factor of the product with the class vectors, as in the equivalent linear head.
         self.scale_of = Scale(2 * self.gamma * self.radius, num_classes)
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Return log-odds against the background (N, K)."""
-        # Multiplied out, with r^2 and beta joined first: they are large and, by default, cancel.
+        # Expanded square; gamma r^2 and beta are added first, because they are large and cancel by default.
         product = nn.functional.linear(embedded, self.weight.to(embedded.dtype))
         square = embedded.square().sum(dim=-1, keepdim=True)
         return self.scale * product - self.gamma * square - (self.gamma * self.radius**2 + self.background)
 
     @staticmethod
     def with_background(logits: Tensor) -> Tensor:
-        """Append the background's logit, which is 0: (N, K) to (N, K + 1), a softmax over which is p."""
+        """Append the background's logit, 0: (N, K) to (N, K + 1); their softmax is p."""
         return nn.functional.pad(logits, (0, 1))
 
     def extra_repr(self) -> str:
-        """Show the bumps in the model's printout."""
-        shown = f"gamma={self.gamma:.4g}, radius={self.radius:.4g}, background={self.background:.4g}"
-        return f"{super().extra_repr()}, {shown}"
+        """Return the settings for ``print(model)``."""
+        settings = f"gamma={self.gamma:.4g}, radius={self.radius:.4g}, background={self.background:.4g}"
+        return f"{super().extra_repr()}, {settings}"
 
 
 def _check_positive(name: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be positive and finite, got {value}: leave it out for the default")
+        raise ValueError(f"{name} must be positive and finite, got {value}: omit it to use the default")

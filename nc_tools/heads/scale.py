@@ -1,4 +1,4 @@
-"""The scale (inverse temperature) of heads with unit features and unit class vectors."""
+"""The scale (inverse temperature) of logits that are products of unit features and unit class vectors."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import Tensor, nn
 
 
 def default_scale(num_classes: int, confidence: float = 0.999) -> float:
-    """Return the scale at which a feature on its own ETF vertex gets this softmax probability.
+    """Return the scale for which a feature at the ETF vertex of its class has the softmax probability ``confidence``.
 
-    s = ((K - 1) / K) ln((K - 1) p / (1 - p)): on unit vectors the own class scores s and each other -s / (K - 1).
-    Without a scale the largest possible probability is .25 at K = 10 and .0027 at K = 1000, so that cross-entropy
-    cannot fall and the calibration of such logits means nothing.
+    s = ((K - 1) / K) ln((K - 1) p / (1 - p)): the logit of the own class is s, that of every other class -s / (K - 1).
+    Without a scale the largest possible probability is .25 at K = 10 and .0027 at K = 1000, so cross-entropy stays
+    high and the confidence of such logits is meaningless.
 
     Args:
         num_classes: K, at least 2.
-        confidence: p, between 1 / K and 1, exclusive.
+        confidence: p, strictly between 1 / K and 1.
 
     Raises:
-        ValueError: If K < 2 or the confidence cannot be reached with a positive scale.
+        ValueError: If K < 2, or the confidence is not between 1 / K and 1.
 
     Example:
         >>> [round(default_scale(k), 1) for k in (10, 100, 1000)]
         [8.2, 11.4, 13.8]
     """
     if num_classes < 2:
-        raise ValueError(f"a scale needs at least 2 classes, got {num_classes}")
+        raise ValueError(f"default_scale needs at least 2 classes, got {num_classes}")
     if not 1 / num_classes < confidence < 1:
         raise ValueError(f"confidence must lie between 1/{num_classes} and 1, got {confidence}")
     odds = (num_classes - 1) * confidence / (1 - confidence)
@@ -37,19 +37,18 @@ def default_scale(num_classes: int, confidence: float = 0.999) -> float:
 
 @dataclass(frozen=True)
 class LearnedScale:
-    """Ask for a scale that is trained, as softplus of a parameter that no optimizer group here decays by default.
+    """Setting for a learned scale: softplus of a parameter, which is trained without weight decay by default.
 
-    Weight decay on a scale is a temperature schedule that nobody asked for. Softplus rather than exp, because under
-    exp a step is proportional to the scale itself: with SGD at rates that suit the other weights the scale fell to
-    zero within the first epochs, from where its gradient vanishes, and the head stayed at chance.
+    Weight decay on a scale would be an unwanted temperature schedule. Softplus rather than exp, because with exp a step
+    is proportional to the scale: with SGD at learning rates that suit the other weights, the scale fell to zero within
+    the first epochs, where its gradient vanishes, and accuracy stayed at chance.
 
-    One scale for each class lets a rare class have a temperature of its own. It also lets the class prior back in,
-    through the norms of the class vectors that a fixed frame made equal: the predicted class is then no longer the one
-    whose vector is nearest.
+    With one scale per class, a rare class has its own temperature. But the scales act like norms of the class vectors,
+    so the head can learn the class prior again, and the predicted class is no longer the one with the nearest vector.
 
     Attributes:
-        initial: Where it starts; None takes :func:`default_scale`.
-        per_class: Learn K numbers, a parameter (K,), instead of one, a 0-dimensional parameter.
+        initial: The initial scale; None takes :func:`default_scale`.
+        per_class: Learn one scale per class, a parameter (K,), instead of a single 0-dimensional parameter.
     """
 
     initial: float | None = None
@@ -83,11 +82,12 @@ class Scale(nn.Module):
         value = default_scale(num_classes) if initial is None else float(initial)
         if not (math.isfinite(value) and value > 0):
             raise ValueError(
-                f"scale must be positive and finite, got {value}: leave it out for {default_scale(num_classes):.1f}"
+                f"scale must be positive and finite, got {value}: omit it to use the default, "
+                f"{default_scale(num_classes):.1f}"
             )
         self.fixed: float | None = None if isinstance(scale, LearnedScale) else value
         if isinstance(scale, LearnedScale):
-            raw = value + math.log(-math.expm1(-value))  # softplus of it is the value
+            raw = value + math.log(-math.expm1(-value))  # the inverse of softplus
             self.raw = nn.Parameter(torch.full((num_classes,) if scale.per_class else (), raw))
 
     def value(self) -> Tensor | float:
@@ -95,7 +95,7 @@ class Scale(nn.Module):
         return nn.functional.softplus(self.raw) if self.fixed is None else self.fixed
 
     def extra_repr(self) -> str:
-        """Show the value in the model's printout."""
+        """Return the value for ``print(model)``."""
         if self.fixed is not None:
             return f"{self.fixed:.4g}"
         return "learned per class" if self.raw.ndim else "learned"

@@ -1,8 +1,7 @@
-"""The head for more classes than dimensions: class vectors of a spherical code."""
+"""A head for more classes than dimensions, with the fixed class vectors of a spherical code."""
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -11,27 +10,28 @@ from torch import Tensor
 
 from nc_tools.geometry.code_bounds import minimal_angle_bounds
 from nc_tools.geometry.spherical_code import SOLVER_LIMIT, code_angle, minimal_angle, spherical_code
-from nc_tools.heads.frame import FixedFrameHead
+from nc_tools.heads.frame import FixedFrameHead, read_description
 from nc_tools.seeds import stream
 
-ROWS_CHECKED = 256  # of a frame of 50,000 rows that is loaded: a second or two
+ROWS_CHECKED = 256  # checking so many rows of a loaded frame of 50,000 rows takes a second or two
 
 
 class SphericalCodeHead(FixedFrameHead):
     """Fixed spherical-code head: any number of classes in any number of dimensions, class vectors far apart.
 
-    The heir of :class:`ETFHead` where K > D + 1 and no simplex ETF exists: the class vectors minimize max_{i != j}
-    w_i . w_j as far as :func:`~nc_tools.geometry.spherical_code.spherical_code` can; at K <= D + 1 they are the simplex
-    ETF. The printout shows the minimal angle beside what no code can exceed. Fixed heads of this kind, for many
+    Use it instead of :class:`ETFHead` if K > D + 1, where no simplex ETF exists. The class vectors approximately
+    minimize max_{i != j} w_i . w_j (:func:`~nc_tools.geometry.spherical_code.spherical_code`); for K <= D + 1 they are
+    the simplex ETF. ``print(head)`` shows the minimal angle and its upper bound. Fixed heads of this kind for many
     classes: Jiang et al. (2024, "Generalized Neural Collapse for a Large Number of Classes").
 
-    Costs: the frame is solved once for each (K, D) in a process: a second or two up to K = 60, about a minute at 2,000,
-    and seconds again beyond, where the code is written down instead. Logits are a dense product: at
-    (N, D, K) = (256, 768, 50,000) 10 G multiplications a step forward and as many backward, and 154 MB of frame in
-    float32, without a learned layer's product for the weight's gradient, that gradient, and its optimizer state.
+    Cost: the frame is solved once per (K, D) and process, in a second or two up to K = 60 and about a minute at
+    K = 2,000; for larger K the code is constructed in seconds. Logits are a dense product. At
+    (N, D, K) = (256, 768, 50,000) this is 10 G multiplications per step forward and as many backward, and 154 MB of
+    frame in float32. A learned layer would also need the product for its weight gradient, the gradient and its
+    optimizer state.
 
-    With many classes in few dimensions neighbors are near: set a larger ``scale`` than the default, which is made for
-    a simplex. A projection to fewer dimensions than classes is what this head is for.
+    With many classes in few dimensions, neighbors are near: set a larger ``scale`` than the default, which is that of a
+    simplex. The main use is a projection to fewer dimensions than classes.
 
     Args:
         feature_dim: D; without a projection at least 2 where K > 2.
@@ -43,8 +43,8 @@ class SphericalCodeHead(FixedFrameHead):
         generator: Draws the projection's initial weights; the global one if None.
 
     Raises:
-        ValueError: If K < 2, the width before the frame is 1 where K > 2 or features are normalized, or the scale is
-            not positive.
+        ValueError: If K < 2, the width before the frame is 1 with K > 2 or normalized features, or the scale is not
+            positive.
 
     Example:
         >>> round(SphericalCodeHead(64, 12, projection=3).minimal_angle, 1)  # an icosahedron
@@ -56,7 +56,7 @@ class SphericalCodeHead(FixedFrameHead):
     """
 
     geometry = "spherical code"
-    _told_angle: float | None = None
+    _saved_angle: float | None = None
 
     @staticmethod
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:
@@ -65,46 +65,40 @@ class SphericalCodeHead(FixedFrameHead):
 
     @property
     def minimal_angle(self) -> float:
-        """The smallest angle between two class vectors, degrees: of the code as built, or as told by a checkpoint."""
-        if self._told_angle is None:
+        """The smallest angle between two class vectors, degrees; after loading, the one stored in the checkpoint."""
+        if self._saved_angle is None:
             return code_angle(self.num_classes, self.frame.shape[1])
-        return self._told_angle
+        return self._saved_angle
 
     def frame_error(self, frame: Tensor) -> float:
-        """Return the larger of a row's deviation from unit length and what the minimal angle lacks, in radians.
+        """Return the larger of the largest error of a row's norm and the missing minimal angle in radians.
 
-        Of a frame with more rows than the solver makes, the angles of 256 random rows are checked.
+        For a frame of more than 2,000 rows, the angles of 256 random rows are checked.
         """
-        uneven = float((torch.linalg.vector_norm(frame.detach().to(torch.float64), dim=1) - 1).abs().max())
-        if not uneven < 1:  # a zero row has no angle
-            return uneven
-        some = torch.randperm(len(frame), generator=stream(0, "frame", 1), device="cpu")[:ROWS_CHECKED]
-        angle = minimal_angle(frame, rows=some if len(frame) > SOLVER_LIMIT else None)
-        return max(uneven, math.radians(self.minimal_angle - angle))
+        norm_error = float((torch.linalg.vector_norm(frame.detach().to(torch.float64), dim=1) - 1).abs().max())
+        if not norm_error < 1:  # a zero row has no angle
+            return norm_error
+        rows = torch.randperm(len(frame), generator=stream(0, "frame", 1), device="cpu")[:ROWS_CHECKED]
+        angle = minimal_angle(frame, rows=rows if len(frame) > SOLVER_LIMIT else None)
+        return max(norm_error, math.radians(self.minimal_angle - angle))
 
-    def get_extra_state(self) -> Tensor:
-        """Say the minimal angle beside the geometry and the seed."""
-        told = _told(super().get_extra_state()) | {"minimal_angle": self.minimal_angle}
-        return torch.frombuffer(bytearray(json.dumps(told).encode()), dtype=torch.uint8)
+    def description(self) -> dict[str, Any]:
+        """Return what a checkpoint stores about the frame, with the minimal angle."""
+        return super().description() | {"minimal_angle": self.minimal_angle}
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over the frame's seed and minimal angle; refuse another geometry."""
+        """Take the frame seed, assignment and minimal angle of a checkpoint; raise if its geometry differs."""
         super().set_extra_state(state)
-        self._told_angle = float(_told(state)["minimal_angle"])
+        self._saved_angle = float(read_description(state)["minimal_angle"])
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # The frame is held to the angle it was saved with: another version's solver may have found another code.
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Check the frame against the angle it was saved with: the solver of another version can give another code.
         state = state_dict.get(prefix + "_extra_state")
-        if state is not None and (told := _told(state))["geometry"] == self.geometry:
-            self._told_angle = float(told["minimal_angle"])
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if state is not None and (values := read_description(state))["geometry"] == self.geometry:
+            self._saved_angle = float(values["minimal_angle"])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        """Show the minimal angle in the model's printout."""
+        """Return the minimal angle for ``print(model)``."""
         upper = minimal_angle_bounds(self.num_classes, self.frame.shape[1]).upper
         return f"{super().extra_repr()}, minimal_angle={self.minimal_angle:.2f} deg (at most {upper:.2f})"
-
-
-def _told(state: Tensor) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(bytes(state.cpu().tolist()).decode())
-    return told

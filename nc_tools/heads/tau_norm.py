@@ -1,4 +1,4 @@
-"""Tau-normalization: a trained linear classifier with its norms, and so its prior, taken back in part."""
+"""Tau-normalization: reduce the norms, and with them the class prior, of a trained linear classifier."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def tau_normalize(head_or_weight: LinearHead | nn.Linear, tau: float) -> LinearH
 def tau_normalize(head_or_weight: Tensor | LinearHead | nn.Linear, tau: float) -> Tensor | LinearHead:
     """Divide each class vector of a trained classifier by its norm to the power tau: w_k / ||w_k||^tau.
 
-    The cheapest long-tail baseline: trained on imbalanced data, w_k grows with the number of samples of its class, and
-    with it the scores of the head classes. Nothing is trained anew. tau = 0 changes no norm, tau = 1 makes them all
-    one; choose it on a hold-out. **The bias is dropped**, whatever tau is: it holds the prior too. Source: Kang et al.
-    (2020, eq. 3).
+    A cheap baseline for long-tailed data. After training on imbalanced data, the norm of w_k grows with the number of
+    samples of class k, and with it the scores of frequent classes. This removes that effect without training. tau = 0
+    changes no norm, tau = 1 makes all norms one; choose it on held-out data. **The bias is dropped** for every tau,
+    because it contains the prior too. Source: Kang et al. (2020, eq. 3).
 
-    Scores shrink with the norms: a temperature fitted before does not fit after.
+    Logits become smaller with the norms, so fit a temperature afterwards, not before.
 
     Args:
-        head_or_weight: A ``LinearHead`` or ``nn.Linear``, which is left as it is, or a weight (K, D). Other heads have
-            class vectors of one length already: there is nothing to take back.
+        head_or_weight: A ``LinearHead`` or ``nn.Linear``, which is not changed, or a weight (K, D). Other heads have
+            class vectors of equal length already.
         tau: At least 0; usually in [0, 1].
 
     Returns:
-        A new ``LinearHead`` without bias, or the weight (K, D). A row of zeros stays one.
+        A new ``LinearHead`` without bias, or a new weight (K, D). A row of zeros stays a row of zeros.
 
     Raises:
-        TypeError: If it is neither of these.
+        TypeError: If the first argument is none of these.
         ValueError: If tau is negative or not finite, or the weight is not (K, D).
 
     Example:
@@ -42,16 +42,16 @@ def tau_normalize(head_or_weight: Tensor | LinearHead | nn.Linear, tau: float) -
         [[0.6000000238418579, 0.800000011920929], [0.0, 1.0]]
     """
     if not (math.isfinite(tau) and tau >= 0):
-        raise ValueError(f"tau must be at least 0 and finite, got {tau}: 0 changes no norm, 1 makes them all one")
+        raise ValueError(f"tau must be at least 0 and finite, got {tau}: use a number in [0, 1]")
     if isinstance(head_or_weight, Tensor):
         return _normalized(head_or_weight, tau)
     if not isinstance(head_or_weight, LinearHead | nn.Linear):
         raise TypeError(
-            f"tau_normalize takes a LinearHead, an nn.Linear or a weight (K, D), got "
-            f"{type(head_or_weight).__name__}: give its .weight if that is learned freely"
+            f"tau_normalize needs a LinearHead, an nn.Linear or a weight (K, D), got {type(head_or_weight).__name__}: "
+            f"pass its weight if the norms of its rows are learned"
         )
     weight = _normalized(head_or_weight.weight.detach(), tau)
-    unused = torch.Generator()  # its initial weights are overwritten: draw them from nobody's stream
+    unused = torch.Generator()  # for the initial weights, which are overwritten
     head = LinearHead(weight.shape[1], weight.shape[0], bias=False, generator=unused).to(weight)
     head.weight.data.copy_(weight)
     return head.train(head_or_weight.training)

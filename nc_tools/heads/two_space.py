@@ -1,4 +1,4 @@
-"""A head with a space of its own: weak collapse before the projector, strong collapse after it."""
+"""A head with a projector: little collapse in the features before it, strong collapse after it."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from nc_tools.seeds import stream
 
 
 class TwoSpaceHead(ETFHead):
-    """Projector and fixed simplex ETF: the backbone's features stay free for transfer, the projected ones collapse.
+    """A projector and a fixed simplex ETF: the projected features collapse, the backbone's features need not.
 
-    Collapse helps to tell what is unknown and costs what transfers. Two spaces need not share one fate:
+    Collapse helps out-of-distribution detection and hurts transfer. With two spaces you can have both:
 
         u = norm(V relu(U h)),    z = s W u,
 
-    with ``outputs.features`` the encoder's h, for probes, kNN and fine-tuning, and ``outputs.embedded`` the projected
-    u, for out-of-distribution scores. Pair it with a term that spreads h (an entropy or KoLeo regularizer).
+    with ``outputs.features`` the backbone's h, for probes, kNN and fine-tuning, and ``outputs.embedded`` the projected
+    u, for out-of-distribution scores. Combine it with a loss term that spreads h (an entropy or KoLeo regularizer).
 
     Source: Harun, Gallardo and Kanan (2025, "Controlling neural collapse enhances out-of-distribution detection and
-    transfer learning", section 4): a frozen two-layer projector, ReLU between, unit length after it, then a *learned*
-    linear classifier. The published weights are sqrt(c / (c - 1)) (I - 11^T / c) with a rectangular I, which is no ETF:
-    from 512 to 2048 units three quarters of the rows are one and the same. Here the class vectors are a true simplex
-    ETF, and the layers keep what the published ones were meant to do. The rows of U are a tight frame that sums to zero
-    (U^T U = (H / D) I), at H = D + 1 exactly the simplex ETF of D + 1 vertices, the most that D dimensions hold. The
-    rows of V are orthonormal and sum to zero, so that the mean that a ReLU gives all features does not pass. Both are
-    drawn Haar. No bias anywhere.
+    transfer learning", section 4): a frozen projector of two layers with a ReLU between them, normalization to unit
+    length, then a *learned* linear classifier. The published weights are sqrt(c / (c - 1)) (I - 11^T / c) with a
+    rectangular I, which is no ETF: from 512 to 2048 units three quarters of the rows are equal. Here the class vectors
+    are an exact simplex ETF, and the layers have the intended properties. The rows of U are a tight frame and sum to
+    zero (U^T U = (H / D) I); at H = D + 1 they are the simplex ETF of D + 1 vertices, the most that D dimensions can
+    have. The rows of V are orthonormal, and each sums to zero, which removes the common mean that a ReLU gives all
+    features. Both are Haar-distributed. No layer has a bias.
 
     Args:
         feature_dim: D.
         num_classes: K, at least 2.
-        hidden: H, at least D + 1; None takes 4 D (512 to 2048, as published).
-        width: Width of the projected space, from K - 1 to H - 1; None takes D, or K - 1 where D is smaller.
-        learned: Train the projector from there, instead of keeping it frozen as published.
+        hidden: H, at least D + 1; None takes 4 D (512 to 2048, as published), or K if that is larger.
+        width: Width of the projected space, from K - 1 to H - 1; None takes D, or K - 1 if that is larger.
+        learned: Train the projector from its initial values; as published it is frozen.
         scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.
-        frame_seed: Draws projector and frame.
+        frame_seed: Draws the projector and the frame.
 
     Raises:
         ValueError: If K < 2, H <= D, the width is not between K - 1 and H - 1, or the scale is not positive.
@@ -66,11 +66,13 @@ class TwoSpaceHead(ETFHead):
         wide = max(4 * feature_dim, num_classes) if hidden is None else hidden
         narrow = max(feature_dim, num_classes - 1) if width is None else width
         if wide <= feature_dim:
-            raise ValueError(f"hidden must be at least feature_dim + 1 = {feature_dim + 1}, got {wide}: leave it out")
+            raise ValueError(
+                f"hidden must be at least feature_dim + 1 = {feature_dim + 1}, got {wide}: omit it to use the default"
+            )
         if num_classes >= 2 and not num_classes - 1 <= narrow < wide:
             raise ValueError(
-                f"the projected space of {num_classes} classes must be {num_classes - 1} to {wide - 1} wide, "
-                f"got width={narrow}: leave it out, or widen hidden"
+                f"width must be {num_classes - 1} to {wide - 1} for {num_classes} classes and hidden={wide}, got "
+                f"width={narrow}: omit it to use the default, or increase hidden"
             )
         super().__init__(narrow, num_classes, scale=scale, frame_seed=frame_seed)
         self.feature_dim = feature_dim
@@ -89,7 +91,7 @@ class TwoSpaceHead(ETFHead):
 
 
 def _centered_frame(dim: int, columns: int, generator: torch.Generator) -> Tensor:
-    """Draw orthonormal columns that sum to zero each (dim, columns), uniformly among all such, float64."""
+    """Draw orthonormal columns that each sum to zero (dim, columns), uniformly among all such frames, float64."""
     gaussian = torch.randn(dim, columns, dtype=torch.float64, generator=generator, device="cpu")
     q, r = torch.linalg.qr(gaussian - gaussian.mean(dim=0))
     frame: Tensor = q * torch.where(torch.diagonal(r) < 0, -1.0, 1.0).to(q.dtype)

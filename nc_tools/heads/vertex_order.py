@@ -1,4 +1,4 @@
-"""The classes of a head that asks for its vertices in an order of its own."""
+"""The ``assignment`` argument of heads: which class gets which vertex of the frame."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from nc_tools.seeds import stream
 
 @dataclass(frozen=True)
 class RandomAssignment:
-    """Ask for vertices in random order, drawn from a stream of its own.
+    """Setting for a random order of the vertices, drawn from its own random stream.
 
-    Frames of one geometry differ by rotation and by which class has which vertex. Where vertices are not all equally
-    far apart (orthoplex, cube), the second decides which classes are neighbors; drawn apart from the rotation, the
-    two can be told apart.
+    Frames of one geometry differ by their rotation and by the vertex of each class. If not all vertices are equally far
+    apart (orthoplex, cube), the order decides which classes are neighbors. It is drawn separately from the rotation, so
+    that the effects of both can be measured separately.
 
     Attributes:
-        seed: Draws the order; None takes the head's ``frame_seed``.
+        seed: Draws the order; None uses the head's ``frame_seed``.
     """
 
     seed: int | None = None
@@ -36,23 +36,23 @@ RANDOM = RandomAssignment()
 Assignment = Sequence[int] | Tensor | RandomAssignment
 
 
-def as_permutation(asked: Assignment, num_vertices: int, frame_seed: int) -> Tensor:
-    """Return what was asked for as a permutation (K,), int64, on the CPU.
+def as_permutation(assignment: Assignment, num_vertices: int, frame_seed: int) -> Tensor:
+    """Return an assignment as a permutation (K,), int64, on the CPU.
 
     Raises:
-        ValueError: If it does not name every vertex exactly once.
+        ValueError: If it is not a permutation of 0 to K - 1.
     """
-    if isinstance(asked, RandomAssignment):
-        return asked.draw(num_vertices, frame_seed)
-    given = torch.as_tensor(asked, device="cpu").long()
-    if given.shape != (num_vertices,) or not torch.equal(given.sort().values, torch.arange(num_vertices, device="cpu")):
+    if isinstance(assignment, RandomAssignment):
+        return assignment.draw(num_vertices, frame_seed)
+    order = torch.as_tensor(assignment, device="cpu").long()
+    if order.shape != (num_vertices,) or not torch.equal(order.sort().values, torch.arange(num_vertices, device="cpu")):
         raise ValueError(
-            f"an assignment names each of the {num_vertices} vertices once, as a permutation of 0 to "
-            f"{num_vertices - 1}, got {_shown(given)}: assign_by_means and assign_by_similarity make one"
+            f"assignment must be a permutation of 0 to {num_vertices - 1}, got {_abbreviate(order)}: use "
+            f"assign_by_means or assign_by_similarity to compute one"
         )
-    return given
+    return order
 
 
-def _shown(given: Tensor) -> str:
-    values = ", ".join(map(str, given.flatten()[:8].tolist()))
-    return f"{given.numel()} numbers ({values}{', ...' if given.numel() > 8 else ''})"
+def _abbreviate(numbers: Tensor) -> str:
+    first = ", ".join(map(str, numbers.flatten()[:8].tolist()))
+    return f"{numbers.numel()} numbers ({first}{', ...' if numbers.numel() > 8 else ''})"

@@ -1,4 +1,8 @@
-"""Losses over the records that heads and loaders give, and the free functions below them."""
+"""Losses, and the free functions that compute them.
+
+A loss that needs only logits is called as ``loss(logits, labels)``, as in PyTorch. All losses are called as
+``loss(outputs, batch)`` by the training loop; in a loop of your own ``nc_tools.watch(model)`` gives the outputs.
+"""
 
 from nc_tools.losses._class_affine import ClassAffineCrossEntropyLoss, affine_cross_entropy, affine_logits
 from nc_tools.losses._class_centers import ClassCenters
@@ -37,6 +41,7 @@ from nc_tools.losses.logit_adjusted import (
     log_prior,
     logit_adjusted_cross_entropy,
 )
+from nc_tools.losses.logit_loss import LogitLoss
 from nc_tools.losses.logit_norm import LogitNormLoss, logit_norm
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.losses.mean_squared import MeanSquaredLoss, mean_squared
@@ -87,6 +92,7 @@ __all__ = [
     "LDAMLoss",
     "LabelRelaxationLoss",
     "LogitAdjustedLoss",
+    "LogitLoss",
     "LogitNormLoss",
     "LossTerm",
     "MeanSquaredLoss",

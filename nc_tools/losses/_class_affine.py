@@ -1,11 +1,14 @@
-"""Cross-entropy of logits that are scaled, shifted and given a margin, class by class: one kernel for imbalance."""
+"""Cross-entropy with class-wise factors, shifts and margins: the common form of losses for class imbalance."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nc_tools._support.precision import at_least_float32
 from nc_tools.losses._class_counts import check_width
-from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
+from nc_tools.losses._logits import checked_logits
+from nc_tools.losses._one_softmax import Reduction
+from nc_tools.losses.per_sample import PerSampleLoss
 from nc_tools.records import Batch, Outputs
 
 
@@ -17,16 +20,16 @@ def affine_logits(
     shift: Tensor | None = None,
     margin: Tensor | None = None,
 ) -> Tensor:
-    """Return a_k z_k + b_k, less m_y at the own class. See :class:`ClassAffineCrossEntropyLoss`.
+    """Return a_k z_k + b_k, minus m_y for the label's class. See :class:`ClassAffineCrossEntropyLoss`.
 
-    One pass over (N, K) for factor and shift, one for the margin; in the backward pass none but for the factor.
+    One pass over (N, K) for factor and shift, and one for the margin. The backward pass has one for the factor alone.
 
     Args:
         logits: (N, K).
         labels: (N,), int64.
-        factor: a (K,); None is 1.
-        shift: b (K,); None is 0.
-        margin: m (K,), in units of the logits; None is 0.
+        factor: a (K,). None: 1.
+        shift: b (K,). None: 0.
+        margin: m (K,), in units of the logits. None: 0.
 
     Returns:
         (N, K), at least float32.
@@ -40,19 +43,22 @@ def affine_logits(
         >>> affine_logits(torch.tensor([[2.0, 1.0]]), torch.tensor([0]), margin=torch.tensor([0.5, 9.0]))
         tensor([[1.5000, 1.0000]])
     """
-    z = checked_logits(logits, labels)
+    return _affine(checked_logits(logits, labels), labels, factor, shift, margin)
+
+
+def _affine(z: Tensor, labels: Tensor, factor: Tensor | None, shift: Tensor | None, margin: Tensor | None) -> Tensor:
     if factor is not None:
-        a = _fitting(factor, z)
-        z = z * a if shift is None else _fitting(shift, z).addcmul(z, a)
+        a = _matching(factor, z)
+        z = z * a if shift is None else _matching(shift, z).addcmul(z, a)
     elif shift is not None:
-        z = z + _fitting(shift, z)
+        z = z + _matching(shift, z)
     if margin is not None:
-        own = _fitting(margin, z).index_select(0, labels).neg()
+        own = _matching(margin, z).index_select(0, labels).neg()
         z = z.scatter_add(1, labels.unsqueeze(1), own.unsqueeze(1))
     return z
 
 
-def _fitting(vector: Tensor, z: Tensor) -> Tensor:
+def _matching(vector: Tensor, z: Tensor) -> Tensor:
     """Return a vector over classes in the logits' precision."""
     check_width(vector, z)
     return vector if vector.dtype == z.dtype else vector.to(z.dtype)
@@ -66,7 +72,7 @@ def affine_cross_entropy(
     shift: Tensor | None = None,
     margin: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of :func:`affine_logits`, per sample, with the same arguments.
+    """Return the cross-entropy of :func:`affine_logits` for each sample. Takes the same arguments.
 
     Returns:
         (N,): -log softmax(a z + b - m_y e_y)_y.
@@ -74,7 +80,7 @@ def affine_cross_entropy(
     Example:
         >>> import torch
         >>> z, y = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
-        >>> affine_cross_entropy(z, y, margin=torch.tensor([2.0, 2.0]))  # log 2: the margin eats the lead
+        >>> affine_cross_entropy(z, y, margin=torch.tensor([2.0, 2.0]))  # log 2: z_0 - 2 equals z_1
         tensor([0.6931])
     """
     z = affine_logits(logits, labels, factor=factor, shift=shift, margin=margin)
@@ -84,19 +90,20 @@ def affine_cross_entropy(
 class ClassAffineCrossEntropyLoss(PerSampleLoss):
     """Cross-entropy of adjusted logits: z'_k = a_k z_k + b_k - s m_k [k = y].
 
-    The losses for class imbalance that change the logits are all of this form, and differ in how the three vectors
-    come from the class counts: a shift by the prior is :class:`~nc_tools.losses.LogitAdjustedLoss` (and balanced
-    softmax, and ARB), with a factor :class:`~nc_tools.losses.VectorScalingLoss`, with a margin
-    :class:`~nc_tools.losses.LDAMLoss`. Use it itself for vectors of your own. For training only: prediction takes the
-    argmax of the plain logits.
+    The losses for class imbalance that change the logits are all of this form. They differ in how the three vectors
+    follow from the class counts: a shift by the prior is :class:`~nc_tools.losses.LogitAdjustedLoss` (and balanced
+    softmax, and ARB), a factor as well is :class:`~nc_tools.losses.VectorScalingLoss`, and a margin is
+    :class:`~nc_tools.losses.LDAMLoss`. Use this class for vectors of your own. It is for training only: predictions
+    are the argmax of the plain logits.
 
-    The margin is in units of the cosine (of w_y . h for a head that does not normalize) and is multiplied by the
-    head's scale s, as the logits are.
+    The margin is in units of the cosine (of w_y . h for a head that does not normalize). It is multiplied by the head's
+    scale s, as the logits are. So a loss with a margin takes ``(outputs, batch)``, from ``nc_tools.watch(model)``;
+    without a margin it also takes ``(logits, labels)``.
 
     Args:
-        factor: a (K,); None is 1.
-        shift: b (K,); None is 0.
-        margin: m (K,); None is 0.
+        factor: a (K,). None: 1.
+        shift: b (K,). None: 0.
+        margin: m (K,). None: 0.
 
     Raises:
         TypeError: If one of them is not a tensor.
@@ -116,21 +123,40 @@ class ClassAffineCrossEntropyLoss(PerSampleLoss):
         super().__init__()
         for name, value in (("factor", factor), ("shift", shift), ("margin", margin)):
             if value is not None and not isinstance(value, Tensor):
-                raise TypeError(f"{name} must be a tensor (K,), got {value!r}: torch.full((K,), value) for one number")
+                raise TypeError(
+                    f"{name} must be a tensor (K,), got {value!r}. For one number write torch.full((K,), {value!r})."
+                )
         self.register_buffer("factor", factor, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("margin", margin, persistent=False)
 
-    def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def compute_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the cross-entropy of the adjusted logits (N,)."""
-        return nn.functional.cross_entropy(self._adjusted(outputs, batch), batch.labels, reduction="none")
+        return self._of_outputs(outputs, batch.labels, "none")
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch, taken inside the kernel: fewer small steps."""
-        return nn.functional.cross_entropy(self._adjusted(outputs, batch), batch.labels)
+        """Return the mean over the batch."""
+        return self._of_outputs(outputs, batch.labels, "mean")
 
-    def _adjusted(self, outputs: Outputs, batch: Batch) -> Tensor:
-        margin, scale = self.margin, outputs.scale
-        if margin is not None and (isinstance(scale, Tensor) or scale != 1):
-            margin = scale * margin
-        return affine_logits(outputs.logits, batch.labels, factor=self.factor, shift=self.shift, margin=margin)
+    def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of the adjusted logits (N,), where there is no margin."""
+        return self._of_logits(logits, labels, "none")
+
+    def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over the batch, where there is no margin."""
+        return self._of_logits(logits, labels, "mean")
+
+    def _of_outputs(self, outputs: Outputs, labels: Tensor, reduction: Reduction) -> Tensor:
+        margin = self.margin
+        if margin is not None:
+            scale = outputs.scale
+            if isinstance(scale, Tensor) or scale != 1:
+                margin = scale * margin
+        z = _affine(at_least_float32(outputs.logits, "logits"), labels, self.factor, self.shift, margin)
+        return nn.functional.cross_entropy(z, labels, reduction=reduction)
+
+    def _of_logits(self, logits: Tensor, labels: Tensor, reduction: Reduction) -> Tensor:
+        if self.margin is not None:
+            raise self.needs_records()
+        z = _affine(logits, labels, self.factor, self.shift, None)
+        return nn.functional.cross_entropy(z, labels, reduction=reduction)

@@ -1,4 +1,4 @@
-"""Binary cross-entropy over classes, with learned thresholds."""
+"""Binary cross-entropy for each class, with learned thresholds."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools.losses._class_counts import check_width
-from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
-from nc_tools.records import Batch, Outputs
+from nc_tools.losses._logits import checked_logits
+from nc_tools.losses.logit_loss import LogitLoss
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, thresholds: Tensor | None = None) -> Tensor:
-    """Sum over classes of the cross-entropy of "is it this class?", per sample. See :class:`BinaryCrossEntropyLoss`.
+    """Return the sum over classes of the binary cross-entropy "is it this class?". See :class:`BinaryCrossEntropyLoss`.
 
     Args:
         logits: (N, K).
         labels: (N,), int64.
-        thresholds: b (K,); None is 0.
+        thresholds: b (K,). None: 0.
 
     Returns:
         (N,): softplus(-(z_y - b_y)) + sum_{j != y} softplus(z_j - b_j).
@@ -27,53 +27,59 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, thresholds: Tensor | No
         >>> binary_cross_entropy(torch.zeros(1, 3), torch.tensor([0]))  # 3 log 2
         tensor([2.0794])
     """
-    x = checked_logits(logits, labels)
+    return _one_against_rest(checked_logits(logits, labels), labels, thresholds)
+
+
+def _one_against_rest(x: Tensor, labels: Tensor, thresholds: Tensor | None) -> Tensor:
     if thresholds is not None:
         check_width(thresholds, x)
         x = x - thresholds.to(x.dtype)
-    # softplus(-x) = softplus(x) - x: no mask of the own class, no sign flipped in place.
+    # softplus(-x) = softplus(x) - x: no mask of the label's class.
     return nn.functional.softplus(x).sum(dim=1) + nn.functional.nll_loss(x, labels, reduction="none")
 
 
-class BinaryCrossEntropyLoss(PerSampleLoss):
-    """One yes-or-no question per class: softplus(-(z_y - b_y)) + sum_{j != y} softplus(z_j - b_j), b learned.
+class BinaryCrossEntropyLoss(LogitLoss):
+    """One binary question for each class: softplus(-(z_y - b_y)) + sum_{j != y} softplus(z_j - b_j), b learned.
 
-    Cross-entropy sees differences of scores within a sample; this sees the scores themselves, and pushes the own ones
-    above and the others below thresholds that all samples share: see
-    :func:`~nc_tools.metrics.uniform_accuracy`. It too ends in neural collapse. Source: Li et al. 2025 (BCE against CE
-    in deep feature learning) and 2024 (uniform classification), where b is the classifier's bias; a sum over classes,
-    as there, so that its gradients are larger than cross-entropy's.
+    Cross-entropy depends on the differences between a sample's logits. This loss depends on the logits themselves: it
+    raises the logit of the label's class above thresholds that all samples share, and lowers the others below them. See
+    :func:`~nc_tools.metrics.uniform_accuracy`. It also ends in neural collapse. Source: Li et al. 2025 (BCE against CE
+    in deep feature learning) and 2024 (uniform classification), where b is the classifier's bias. It is a sum over
+    classes, as there, so its gradients are larger than those of cross-entropy.
 
-    The thresholds are parameters of the loss: the loop trains them with the backbone's rate, without decay, and a
-    checkpoint holds them. They are for heads without a bias: beside one, the two do the same. Prediction stays the
-    argmax of the head's logits, without the thresholds; on imbalanced data, where rare classes get higher ones,
-    leaving them out acts as an adjustment for the prior.
+    The thresholds are parameters of the loss. The training loop trains them at the backbone's rate without weight
+    decay, and checkpoints hold them. Use them with heads without a bias; beside a bias they do the same as it.
+    Predictions stay the argmax of the head's logits, without the thresholds. On imbalanced data rare classes get higher
+    thresholds, so leaving them out acts like a prior adjustment.
 
     Args:
-        num_classes: K; a run fills it in.
-        initial_threshold: Where all thresholds start. At log(K - 1) logits of zero mean a probability of 1 / K, as
-            under softmax, which calms the first steps when K is large.
+        num_classes: K. A run fills it in.
+        initial_threshold: The first value of all thresholds. With log(K - 1), logits of zero mean give a probability of
+            1 / K, as under softmax, which keeps the first steps small when K is large.
 
     Raises:
         ValueError: If K < 2 or the threshold is not finite.
 
     Example:
-        >>> BinaryCrossEntropyLoss(3).thresholds.shape
-        torch.Size([3])
+        >>> loss = BinaryCrossEntropyLoss(3)
+        >>> loss(torch.zeros(1, 3), torch.tensor([0])).item()  # 3 log 2
+        2.079441547393799
     """
 
     def __init__(self, num_classes: int, initial_threshold: float = 0.0) -> None:
         super().__init__()
         if num_classes < 2:
-            raise ValueError(f"BinaryCrossEntropy needs at least 2 classes, got {num_classes}")
+            raise ValueError(f"BinaryCrossEntropyLoss needs at least 2 classes, got {num_classes}")
         if not math.isfinite(initial_threshold):
-            raise ValueError(f"initial_threshold must be finite, got {initial_threshold}: 0, or log(K - 1) for large K")
+            raise ValueError(
+                f"initial_threshold must be finite, got {initial_threshold}. Use 0, or log(K - 1) for large K."
+            )
         self.thresholds = nn.Parameter(torch.full((num_classes,), float(initial_threshold)))
 
-    def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the sum over classes for each sample (N,)."""
-        return binary_cross_entropy(outputs.logits, batch.labels, self.thresholds)
+        return _one_against_rest(logits, labels, self.thresholds)
 
     def extra_repr(self) -> str:
-        """Show K in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"num_classes={len(self.thresholds)}"

@@ -1,22 +1,26 @@
-"""The first collapse as a regularizer: features close to their class center."""
+"""Within-class variability (NC1) as a loss: features close to their class center."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from nc_tools.losses._class_centers import ClassCenters, process_count
-from nc_tools.losses.loss_term import LossTerm, widen
+from nc_tools._support.precision import at_least_float32
+from nc_tools.losses._class_centers import ClassCenters
+from nc_tools.losses._processes import process_count
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
 def class_compactness(features: Tensor, labels: Tensor, centers: Tensor, counts: Tensor | None = None) -> Tensor:
-    """Mean over classes of the mean squared distance to the class's center. See :class:`ClassCompactnessLoss`.
+    """Return the mean over classes of the mean squared distance to the class's center.
+
+    See :class:`ClassCompactnessLoss`.
 
     Args:
         features: (N, D).
         labels: (N,), int64.
         centers: (K, D).
-        counts: By how many samples each class's sum is divided (K,). None: those of the batch.
+        counts: The number of samples by which each class's sum is divided (K,). None: those of the batch.
 
     Returns:
         (1 / K) sum_k (1 / n_k) sum_{i: y_i = k} ||h_i - c_k||^2, a scalar; a class without a sample gives 0.
@@ -34,18 +38,20 @@ def class_compactness(features: Tensor, labels: Tensor, centers: Tensor, counts:
 
 
 class ClassCompactnessLoss(LossTerm):
-    """Within-class variability as a loss (NC1): (1 / K) sum_k mean_{i in k} ||h_i - c_k||^2, c_k moving class centers.
+    """Within-class variability (NC1) as a loss: (1 / K) sum_k mean_{i in k} ||h_i - c_k||^2, c_k moving class centers.
 
-    Every class counts the same, whatever its share of the data: under a long tail cross-entropy compacts the head
-    classes and hardly the tail. Source: Liu et al. 2023 (inducing neural collapse in deep long-tailed learning), with a
-    weight of .01 beside cross-entropy (.1 on ImageNet-LT). h are the backbone's features, before the head's projection
-    and normalization: those that ``nc/nc1_*`` measures. :class:`~nc_tools.losses.FeatureEntropyLoss` turns the dial the
-    other way. For the centers see :class:`~nc_tools.losses.ClassCenters`; beside
-    :class:`~nc_tools.losses.ClassSpreadLoss` each keeps its own.
+    Every class has the same weight, whatever its share of the data: under a long tail cross-entropy compacts the large
+    classes and hardly the small ones. Source: Liu et al. 2023 (inducing neural collapse in deep long-tailed learning),
+    with a weight of .01 beside cross-entropy (.1 on ImageNet-LT). h are the backbone's features, before the head's
+    projection and normalization: those that ``nc/nc1_*`` measures. :class:`~nc_tools.losses.FeatureEntropyLoss` does
+    the opposite. For the centers see :class:`~nc_tools.losses.ClassCenters`; beside
+    :class:`~nc_tools.losses.ClassSpreadLoss` each loss keeps its own.
+
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads features.
 
     Args:
-        feature_dim: D; a run fills it in.
-        num_classes: K; a run fills it in.
+        feature_dim: D. A run fills it in.
+        num_classes: K. A run fills it in.
         momentum: Of the centers.
 
     Raises:
@@ -62,7 +68,7 @@ class ClassCompactnessLoss(LossTerm):
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over all K classes; those without a sample in the batch give 0."""
-        features = widen(outputs.features)
+        features = at_least_float32(outputs.features)
         centers, _, counts = self.centers(features, batch.labels)
         # Each process divides its own samples by the counts of all, and gradients are averaged over processes.
         return process_count() * class_compactness(features, batch.labels, centers, counts)

@@ -1,17 +1,19 @@
-"""InfoNCE within each class."""
+"""InfoNCE among the samples of a class."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
-from nc_tools.losses._pairwise import by_rows, check_temperature, log_sum_exp, two_views
-from nc_tools.losses.loss_term import LossTerm, widen
+from nc_tools.losses._arguments import check_temperature
+from nc_tools.losses._pairwise import by_rows, log_sum_exp, two_views
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
 def class_conditional_info_nce(first: Tensor, second: Tensor, labels: Tensor, temperature: float = 0.5) -> Tensor:
-    """InfoNCE among the samples of a class, for your own loop. See :class:`ClassConditionalInfoNCELoss`.
+    """Return InfoNCE among the samples of a class, for each sample. See :class:`ClassConditionalInfoNCELoss`.
 
     Args:
         first: First view (N, D'); scaled to unit length here.
@@ -20,7 +22,7 @@ def class_conditional_info_nce(first: Tensor, second: Tensor, labels: Tensor, te
         temperature: tau.
 
     Returns:
-        (N,); 0 for a sample alone in its class.
+        (N,); 0 for the only sample of a class.
 
     Example:
         >>> import torch
@@ -28,7 +30,7 @@ def class_conditional_info_nce(first: Tensor, second: Tensor, labels: Tensor, te
         [0.0, 0.0]
     """
     check_temperature(temperature)
-    u, v = normalize(widen(first)), normalize(widen(second))
+    u, v = normalize(at_least_float32(first)), normalize(at_least_float32(second))
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
         same = labels[rows][:, None] == labels
@@ -40,16 +42,19 @@ def class_conditional_info_nce(first: Tensor, second: Tensor, labels: Tensor, te
 class ClassConditionalInfoNCELoss(LossTerm):
     """Class-conditional InfoNCE: -s_ii + log sum_{j: y_j = y_i} exp(s_ij), s_ij = u_i . v_j / tau.
 
-    Tells the samples of a class apart and leaves the classes alone: added to SupCon or cross-entropy it keeps classes
-    from collapsing to a point, which serves finer tasks later. u and v are the embedded features of the two views at
-    unit length (see :class:`SupConLoss`); anchors are those of the first. Source: Chen et al. 2022, the second part of
-    their spread loss; the sum runs over second views only, as ours has two views where theirs has any number.
+    It separates the samples of a class and does not act between classes. Added to SupCon or cross-entropy it keeps
+    classes from collapsing to a point, which helps later tasks with finer classes. u and v are the embedded features of
+    the two views at unit length (see :class:`SupConLoss`); anchors are those of the first view. Source: Chen et al.
+    2022, the second part of their spread loss. The sum is over second views only, as there are two views here and any
+    number in the paper.
+
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads the features of two views.
 
     Args:
         temperature: tau.
 
     Raises:
-        ValueError: If the temperature is not positive; in training, if the batch has one view.
+        ValueError: If the temperature is not positive; when called, if the batch has one view.
 
     Example:
         >>> ClassConditionalInfoNCELoss()
@@ -69,5 +74,5 @@ class ClassConditionalInfoNCELoss(LossTerm):
         return class_conditional_info_nce(first, second, batch.labels, self.temperature).mean()
 
     def extra_repr(self) -> str:
-        """Show the temperature in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"temperature={self.temperature}"

@@ -1,60 +1,63 @@
-"""The second collapse as a regularizer: class centers far apart."""
+"""Equal angles (NC2) as a loss: class centers far apart."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
 from nc_tools.losses._class_centers import ClassCenters
-from nc_tools.losses.loss_term import LossTerm, widen
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
-# arccos has an infinite slope at +-1; this bounds it by 700.
+# arccos has an infinite slope at +-1. This bounds it by 700.
 _GUARD = 1e-6
 
 
-def centered(centers: Tensor, known: Tensor) -> Tensor:
-    """Subtract the mean over the known classes (K, D); rows of the others are 0."""
-    mask = known[:, None].to(centers.dtype)
+def centered(centers: Tensor, has_center: Tensor) -> Tensor:
+    """Return the centers minus their mean (K, D), and 0 for classes without a center."""
+    mask = has_center[:, None].to(centers.dtype)
     mean = (centers * mask).sum(0) / mask.sum().clamp(min=1)
     return (centers - mean) * mask
 
 
-def class_spread(centers: Tensor, known: Tensor) -> Tensor:
-    """Minus the mean over classes of the angle to the nearest other class. See :class:`ClassSpreadLoss`.
+def class_spread(centers: Tensor, has_center: Tensor) -> Tensor:
+    """Return minus the mean over classes of the angle to the nearest other class. See :class:`ClassSpreadLoss`.
 
     Args:
         centers: (K, D).
-        known: Which rows count (K,), bool.
+        has_center: Which classes have a center (K,), bool. The others do not count.
 
     Returns:
-        A scalar, in radians; 0 with fewer than two known classes.
+        A scalar, in radians; 0 with fewer than two centers.
 
     Example:
         >>> round(class_spread(torch.tensor([[1.0], [3.0]]), torch.tensor([True, True])).item(), 2)
         -3.14
     """
-    directions = normalize(centered(centers, known))
-    pairs = known[:, None] & known & ~torch.eye(len(centers), dtype=torch.bool, device=centers.device)
+    directions = normalize(centered(centers, has_center))
+    pairs = has_center[:, None] & has_center & ~torch.eye(len(centers), dtype=torch.bool, device=centers.device)
     cosines = (directions @ directions.T).masked_fill(~pairs, -1.0)
     angles = torch.acos(cosines.amax(1).clamp(-1 + _GUARD, 1 - _GUARD))
-    return -torch.where(pairs.any(1), angles, 0).sum() / known.sum().clamp(min=1)
+    return -torch.where(pairs.any(1), angles, 0).sum() / has_center.sum().clamp(min=1)
 
 
 class ClassSpreadLoss(LossTerm):
-    """Minimal angle between class centers as a loss (NC2): -mean_k min_{j != k} angle(c_k - c_bar, c_j - c_bar).
+    """Equal angles (NC2) as a loss: -mean_k min_{j != k} angle(c_k - c_bar, c_j - c_bar), c_k moving class centers.
 
-    c_k are moving class centers and c_bar is the mean of the classes met so far. Its optimum is the simplex, where all
-    angles are the largest possible at once, for tail classes too, which cross-entropy lets run together. Source: Liu et
-    al. 2023, with a weight of .1 beside cross-entropy (1.0 on ImageNet-LT). h are the backbone's features, those that
-    ``nc/nc2_*`` measures. A gradient reaches them through the batch's share of its centers (see
-    :class:`~nc_tools.losses.ClassCenters`), so that a lower momentum makes for a stronger pull.
-    Cosines are kept 1e-6 away from +-1, where the arc cosine's slope is infinite.
+    c_bar is the mean of the centers. The optimum is the simplex, where all angles have their largest common value, also
+    for small classes, which cross-entropy lets merge. Source: Liu et al. 2023, with a weight of .1 beside cross-entropy
+    (1.0 on ImageNet-LT). The centers are those of the backbone's features, which ``nc/nc2_*`` measures. A gradient
+    reaches the features through the batch's share of the centers (see :class:`~nc_tools.losses.ClassCenters`), so a
+    lower momentum makes the loss act more strongly. Cosines are kept 1e-6 away from +-1, where the slope of the arc
+    cosine is infinite.
+
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads features.
 
     Args:
-        feature_dim: D; a run fills it in.
-        num_classes: K; a run fills it in.
+        feature_dim: D. A run fills it in.
+        num_classes: K. A run fills it in.
         momentum: Of the centers.
 
     Raises:
@@ -70,6 +73,6 @@ class ClassSpreadLoss(LossTerm):
         self.centers = ClassCenters(num_classes, feature_dim, momentum)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the classes met so far."""
-        centers, known, _ = self.centers(widen(outputs.features), batch.labels)
-        return class_spread(centers, known)
+        """Return minus the mean angle over the classes that have a center."""
+        centers, has_center, _ = self.centers(at_least_float32(outputs.features), batch.labels)
+        return class_spread(centers, has_center)

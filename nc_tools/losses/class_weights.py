@@ -1,4 +1,4 @@
-"""Weights of classes by how many samples they have."""
+"""Class weights from class counts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from nc_tools.losses._class_counts import checked_counts
 
 
 def effective_number(class_counts: Tensor | Sequence[int], beta: float = 0.9999) -> Tensor:
-    """Return (1 - beta^n_k) / (1 - beta), float64 (K,): how many samples count when each new one may repeat an old one.
+    """Return the effective number of samples of each class, (1 - beta^n_k) / (1 - beta), float64 (K,).
 
-    From 1 for beta = 0 to n_k in the limit beta = 1 (Cui et al. 2019, proposition 1).
+    It counts how many samples are distinct when each new one may repeat an old one: 1 for beta = 0, and n_k in the
+    limit beta = 1 (Cui et al. 2019, proposition 1).
 
     Args:
         class_counts: Training samples of each class (K,).
@@ -27,7 +28,7 @@ def effective_number(class_counts: Tensor | Sequence[int], beta: float = 0.9999)
         [1.0, 1.5]
     """
     if not 0 <= beta <= 1:
-        raise ValueError(f"beta must lie in [0, 1], got {beta}: .9 to .9999 are usual")
+        raise ValueError(f"beta must lie in [0, 1], got {beta}. Usual values are .9 to .9999.")
     counts = checked_counts(class_counts)
     if beta == 1:
         return counts
@@ -37,10 +38,9 @@ def effective_number(class_counts: Tensor | Sequence[int], beta: float = 0.9999)
 
 
 def class_balanced_weights(class_counts: Tensor | Sequence[int], beta: float = 0.9999) -> Tensor:
-    """Return class weights that fall with the effective number of samples, summing to K; float32 (K,).
+    """Return class weights proportional to 1 / :func:`effective_number`, which sum to K; float32 (K,).
 
-    w_k proportional to (1 - beta) / (1 - beta^n_k) (Cui et al. 2019, section 4): equal weights at beta = 0, inverse
-    frequencies at beta = 1.
+    They are equal for beta = 0 and inverse class frequencies for beta = 1 (Cui et al. 2019, section 4).
 
     Args:
         class_counts: Training samples of each class (K,).

@@ -1,4 +1,4 @@
-"""Maximal coding rate reduction."""
+"""Maximal coding rate reduction (MCR2)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import math
 import torch
 from torch import Tensor
 
+from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
-from nc_tools.losses.loss_term import LossTerm, widen
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
 def coding_rate_gain(features: Tensor, labels: Tensor, squared_distortion: float = 0.5) -> Tensor:
-    """How many nats fewer it takes to code features class by class than all together. See :class:`CodingRateLoss`.
+    """Return how many nats less it takes to code features class by class than all together.
+
+    See :class:`CodingRateLoss`.
 
     Args:
         features: (N, D); scaled to unit length here.
@@ -27,43 +30,45 @@ def coding_rate_gain(features: Tensor, labels: Tensor, squared_distortion: float
         >>> round(coding_rate_gain(torch.eye(2), torch.tensor([0, 1])).item(), 4)
         0.2939
     """
-    z = normalize(widen(features))
+    z = normalize(at_least_float32(features))
     count, width = z.shape
     scale = width / (count * squared_distortion)
     same = labels[:, None] == labels
     size = same.sum(1).to(z.dtype)
     gram = z @ z.T
-    whole = gram if count <= width else z.T @ z
-    together = _log_diagonal(scale * whole).sum()
-    # All classes in one factorization: between classes the matrix is 0, so is its factor, and the diagonal entries of a
-    # class's samples make up the determinant of that class, whatever their order.
+    smaller = gram if count <= width else z.T @ z
+    together = _log_diagonal(scale * smaller).sum()
+    # All classes in one factorization: between classes the matrix is 0 and so is its factor, and the diagonal entries
+    # of a class's samples give the determinant of that class, in any order.
     inverse = (count / size).sqrt()
     apart = _log_diagonal(scale * (gram * inverse * inverse[:, None]).masked_fill(~same, 0))
     return together - (size * apart).sum() / count
 
 
 def _log_diagonal(matrix: Tensor) -> Tensor:
-    """Return log L_ii of I + matrix = L L^T; without the check for success, which would wait for the device."""
+    """Return log L_ii of I + matrix = L L^T. Without the check for success, which would wait for the device."""
     eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
     factor: Tensor = torch.linalg.cholesky_ex(matrix + eye).L
     return factor.diagonal().log()
 
 
 class CodingRateLoss(LossTerm):
-    """Maximal coding rate reduction, MCR2: minus the gain of coding class by class.
+    """Maximal coding rate reduction (MCR2): minus the gain of coding the batch class by class.
 
     gain = 1/2 logdet(I + D/(N e^2) Z^T Z) - sum_k n_k/(2N) logdet(I + D/(n_k e^2) Z_k^T Z_k).
 
-    The opposite of collapse within a class: classes take up subspaces orthogonal to each other and fill them, which
-    keeps what is inside a class. Source: Yu et al. 2020; Z are the backbone's features of the batch at unit length,
-    e^2 = .5. Differences: every class through one Cholesky factor of (N, N), so that memory is O(N^2) and not
-    O(K D^2), and there is no loop over classes. Class vectors get no gradient from it.
+    It is the opposite of collapse within a class: classes fill subspaces that are orthogonal to each other, which keeps
+    the differences within a class. Source: Yu et al. 2020; Z are the backbone's features of the batch at unit length,
+    and e^2 = .5. Unlike there, all classes are in one Cholesky factor of (N, N): memory is O(N^2) and not O(K D^2), and
+    there is no loop over classes. Class vectors get no gradient from it.
+
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads features.
 
     Args:
-        squared_distortion: e^2, by how much a coded feature may be off.
+        squared_distortion: e^2, the squared error that a coded feature may have.
 
     Raises:
-        ValueError: If it is not positive.
+        ValueError: If it is not positive and finite.
 
     Example:
         >>> CodingRateLoss()
@@ -73,7 +78,7 @@ class CodingRateLoss(LossTerm):
     def __init__(self, squared_distortion: float = 0.5) -> None:
         super().__init__()
         if not 0 < squared_distortion < math.inf:
-            raise ValueError(f"squared_distortion must be positive and finite, got {squared_distortion}: .5 is usual")
+            raise ValueError(f"squared_distortion must be positive and finite, got {squared_distortion}. Usual is .5.")
         self.squared_distortion = squared_distortion
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -81,5 +86,5 @@ class CodingRateLoss(LossTerm):
         return -coding_rate_gain(outputs.features, batch.labels, self.squared_distortion)
 
     def extra_repr(self) -> str:
-        """Show the distortion in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"squared_distortion={self.squared_distortion}"

@@ -1,16 +1,16 @@
-"""Cosine regression towards a fixed frame."""
+"""Cosine regression: turn each feature to its class vector."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from nc_tools.losses.loss_term import widen
+from nc_tools._support.precision import at_least_float32
 from nc_tools.losses.per_sample import PerSampleLoss
 from nc_tools.records import Batch, Outputs
 
 
 def cosine_regression(own_score: Tensor) -> Tensor:
-    """Distance of a cosine from one, per sample. See :class:`CosineRegressionLoss`.
+    """Return the distance of a cosine from one, for each sample. See :class:`CosineRegressionLoss`.
 
     Args:
         own_score: cos(w_y, h) (N,).
@@ -22,15 +22,17 @@ def cosine_regression(own_score: Tensor) -> Tensor:
 
 
 class CosineRegressionLoss(PerSampleLoss):
-    """Turn each feature to its own class vector: 1 - cos(w_y, h).
+    """Cosine regression: 1 - cos(w_y, h), which turns each feature to its class vector.
 
-    Half the squared distance of the two unit vectors. :class:`~nc_tools.losses.DotRegressionLoss` of a normalizing head
-    is (1 - cos)^2 / 2, whose pull fades as the feature comes near; here the pull depends on the angle alone,
-    sin(angle), and lasts longer. O(N D), no logits, whatever K is. Hyperspherical prototype networks (Mettes et al.
-    2019) minimize its square.
+    It is half the squared distance of the two unit vectors. :class:`~nc_tools.losses.DotRegressionLoss` of a
+    normalizing head is (1 - cos)^2 / 2, whose gradient fades as the feature comes near; here the gradient depends on
+    the angle alone, sin(angle), and stays larger for longer. O(N D), no logits, whatever K is. Hyperspherical prototype
+    networks (Mettes et al. 2019) minimize its square.
 
-    For fixed frames of unit vectors and heads that normalize: elsewhere w_y . h has no upper bound, and the loss no
-    lower one; and a learned weight would let its class vectors merge.
+    It is for fixed frames of unit vectors and heads that normalize. With other heads w_y . h has no upper bound, so the
+    loss has no lower bound; with a learned weight the class vectors would merge.
+
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads features and class vectors.
 
     Example:
         >>> import torch
@@ -41,6 +43,6 @@ class CosineRegressionLoss(PerSampleLoss):
         2.0
     """
 
-    def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def compute_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the distance of each sample's cosine from one (N,)."""
-        return cosine_regression(widen(outputs.label_scores(batch.labels)))
+        return cosine_regression(at_least_float32(outputs.label_scores(batch.labels)))

@@ -1,30 +1,31 @@
-"""Cross-entropy, and its label smoothing: the same for all classes, or more for the large ones."""
+"""Cross-entropy, with label smoothing that is the same for all classes or larger for larger classes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from nc_tools.losses._class_counts import check_width, checked_counts
-from nc_tools.losses._one_softmax import Reduction, of_surprise_and_lead
-from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
-from nc_tools.records import Batch, Outputs
+from nc_tools.losses._logits import checked_logits
+from nc_tools.losses._one_softmax import Reduction, of_nll
+from nc_tools.losses.logit_loss import LogitLoss
 
 
 @dataclass(frozen=True)
 class ClassWiseSmoothing:
-    """Ask for label smoothing that rises with the size of the class.
+    """Label smoothing that is larger for larger classes.
 
     eps_k = tail + (head - tail) f(x_k), x_k = (n_k - n_min) / (n_max - n_min), with f(x) = x ("linear"), sin(pi x / 2)
-    ("concave") or 1 - cos(pi x / 2) ("convex"). A network is surest of the classes it has seen most, and smoothing
-    is what takes sureness away. Source: Zhong et al. 2021 (MiSLAS, label-aware smoothing), who share eps among the
-    K - 1 other classes; like uniform smoothing, and their code, we share it among all K. Where all classes are equally
-    large, all take ``head``.
+    ("concave") or 1 - cos(pi x / 2) ("convex"). A network is most confident on the classes with the most samples, and
+    smoothing lowers confidence. Source: Zhong et al. 2021 (MiSLAS, label-aware smoothing), who divide eps among the
+    K - 1 other classes. This divides it among all K, like uniform smoothing and their code. If all classes have the
+    same size, all take ``head``.
 
     Attributes:
         head: eps of the largest class, in [0, 1).
@@ -42,13 +43,15 @@ class ClassWiseSmoothing:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tail <= self.head < 1:
-            raise ValueError(f"smoothing must hold 0 <= tail <= head < 1, got head={self.head}, tail={self.tail}")
+            raise ValueError(
+                f"head and tail must satisfy 0 <= tail <= head < 1, got head={self.head}, tail={self.tail}"
+            )
         if self.shape not in ("linear", "concave", "convex"):
             raise ValueError(f"shape must be 'linear', 'concave' or 'convex', got {self.shape!r}")
 
     def strengths(self, class_counts: Tensor | Sequence[int]) -> Tensor:
         """Return eps_k, float32 (K,)."""
-        # An empty class has no label to smooth: it may stand among the counts.
+        # Plus one, because an empty class may be among the counts: there is no label of it to smooth.
         counts = checked_counts(torch.as_tensor(class_counts).clamp(min=0) + 1)
         spread = counts.max() - counts.min()
         x = torch.where(spread > 0, (counts - counts.min()) / spread.clamp(min=1), torch.ones_like(counts))
@@ -60,12 +63,12 @@ class ClassWiseSmoothing:
 def smoothed_cross_entropy(
     logits: Tensor, labels: Tensor, smoothing: float | Tensor = 0.0, reduction: Reduction = "none"
 ) -> Tensor:
-    """Cross-entropy with smoothed labels, per sample or as their mean. See :class:`CrossEntropyLoss`.
+    """Return the cross-entropy with smoothed labels, for each sample or as the mean. See :class:`CrossEntropyLoss`.
 
     Args:
         logits: (N, K).
         labels: (N,), int64.
-        smoothing: One strength for all classes, or one for each (K,).
+        smoothing: One strength for all classes, or one for each class (K,).
         reduction: "none" or "mean".
 
     Returns:
@@ -80,7 +83,10 @@ def smoothed_cross_entropy(
         >>> smoothed_cross_entropy(z, y, torch.full((4,), 0.1))
         tensor([1.3863])
     """
-    z = checked_logits(logits, labels)
+    return _smoothed(checked_logits(logits, labels), labels, smoothing, reduction)
+
+
+def _smoothed(z: Tensor, labels: Tensor, smoothing: float | Tensor, reduction: Reduction) -> Tensor:
     if isinstance(smoothing, Tensor):
         check_width(smoothing, z)
         strength: float | Tensor = smoothing.to(z.dtype).index_select(0, labels).unsqueeze(1)
@@ -88,34 +94,32 @@ def smoothed_cross_entropy(
         return nn.functional.cross_entropy(z, labels, reduction=reduction)
     else:
         strength = smoothing
-
-    def formula(s: Tensor, lead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # -sum_k log p_k = K (s + lead)
-        slope = torch.ones_like(s)
-        return s + strength * lead, slope, strength * slope
-
-    return of_surprise_and_lead(z, labels, formula, reduction)
+    return of_nll(z, labels, partial(_smoothing_formula, strength), reduction, arity=2)
 
 
-class CrossEntropyLoss(PerSampleLoss):
-    """Softmax cross-entropy: -sum_k t_k log p_k, with t the one-hot label, smoothed if asked.
+def _smoothing_formula(strength: float | Tensor, nll: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    # -sum_k log p_k = K (nll + margin)
+    slope = torch.ones_like(nll)
+    return nll + strength * margin, slope, strength * slope
+
+
+class CrossEntropyLoss(LogitLoss):
+    """Softmax cross-entropy: -sum_k t_k log p_k, with t the one-hot label, or a smoothed label.
 
     Label smoothing mixes the label with the uniform distribution, t = (1 - eps) onehot + eps / K (Szegedy et al. 2016,
-    section 7); it also speeds collapse, and keeps its optimum at finite norms. Class-wise smoothing takes an eps of its
-    own for each class, by the class's size.
+    section 7). It also speeds up collapse, and has its optimum at finite norms. Class-wise smoothing takes a different
+    eps for each class, by the class's size.
 
     Args:
         label_smoothing: eps, from 0 to below 1 (.05 to .1 are usual), or a :class:`ClassWiseSmoothing`.
-        class_counts: Training samples of each class (K,), for class-wise smoothing; a run fills it in.
+        class_counts: Training samples of each class (K,), for class-wise smoothing. A run fills it in.
 
     Raises:
         ValueError: If ``label_smoothing`` is outside [0, 1), or class-wise without class counts.
 
     Example:
-        >>> from nc_tools.heads import LinearHead
-        >>> batch = Batch(torch.zeros(2, 4), torch.tensor([0, 2]), torch.arange(2))
-        >>> CrossEntropyLoss()(LinearHead(4, 3).outputs(batch.inputs), batch).shape
-        torch.Size([])
+        >>> CrossEntropyLoss(label_smoothing=0.1)(torch.zeros(2, 4), torch.tensor([0, 2]))  # log 4
+        tensor(1.3863)
     """
 
     strengths: Tensor | None
@@ -136,19 +140,22 @@ class CrossEntropyLoss(PerSampleLoss):
             raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
         self.register_buffer("strengths", strengths, persistent=False)
 
-    def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each sample (N,)."""
-        return smoothed_cross_entropy(outputs.logits, batch.labels, self._strength())
+        return self._cross_entropy(logits, labels, "none")
 
-    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch, taken inside the kernel."""
-        return smoothed_cross_entropy(outputs.logits, batch.labels, self._strength(), "mean")
+    def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over the batch."""
+        return self._cross_entropy(logits, labels, "mean")
 
-    def _strength(self) -> float | Tensor:
-        if isinstance(self.label_smoothing, ClassWiseSmoothing):
-            return cast(Tensor, self.strengths)
-        return self.label_smoothing
+    def _cross_entropy(self, logits: Tensor, labels: Tensor, reduction: Reduction) -> Tensor:
+        smoothing = self.label_smoothing
+        if isinstance(smoothing, ClassWiseSmoothing):
+            return _smoothed(logits, labels, cast(Tensor, self.strengths), reduction)
+        if smoothing == 0:
+            return nn.functional.cross_entropy(logits, labels, reduction=reduction)
+        return _smoothed(logits, labels, smoothing, reduction)
 
     def extra_repr(self) -> str:
-        """Show the smoothing in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"label_smoothing={self.label_smoothing}"

@@ -1,18 +1,20 @@
-"""InfoNCE with its alignment and its uniformity decoupled."""
+"""Decoupled hyperspherical energy loss (DHEL): InfoNCE with alignment and uniformity apart."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
-from nc_tools.losses._pairwise import by_rows, check_temperature, log_sum_exp, two_views
-from nc_tools.losses.loss_term import LossTerm, widen
+from nc_tools.losses._arguments import check_temperature
+from nc_tools.losses._pairwise import by_rows, log_sum_exp, two_views
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
 def decoupled_info_nce(first: Tensor, second: Tensor, temperature: float = 0.3) -> Tensor:
-    """Decoupled hyperspherical energy loss per sample, for your own loop. See :class:`DHELLoss`.
+    """Return the decoupled hyperspherical energy loss of each sample. See :class:`DHELLoss`.
 
     Args:
         first: First view (N, D'); scaled to unit length here.
@@ -20,14 +22,14 @@ def decoupled_info_nce(first: Tensor, second: Tensor, temperature: float = 0.3) 
         temperature: tau.
 
     Returns:
-        (N,); of a single sample the alignment alone.
+        (N,); for a single sample the alignment alone.
 
     Example:
         >>> decoupled_info_nce(torch.eye(2), torch.eye(2), temperature=1.0).tolist()
         [-1.0, -1.0]
     """
     check_temperature(temperature)
-    u, v = normalize(widen(first)), normalize(widen(second))
+    u, v = normalize(at_least_float32(first)), normalize(at_least_float32(second))
     aligned = (u * v).sum(1) / temperature
     if len(u) == 1:
         return -aligned
@@ -47,17 +49,19 @@ def _energy(z: Tensor, temperature: float) -> Tensor:
 class DHELLoss(LossTerm):
     """Decoupled hyperspherical energy loss: -u_i . v_i / tau + LSE_{j != i} u_i . u_j / tau + the same of v.
 
-    InfoNCE whose negatives come from the anchor's own view: no term mixes pulling a pair together with pushing samples
-    apart, so that the optimum does not depend on the batch size and small batches serve. Uses no labels: beside a
-    classification loss it keeps samples of a class apart. u and v are the embedded features of the two views at unit
-    length (see :class:`SupConLoss`). Source: Koromilas et al. 2024, both views in turn as anchor with the pair counted
-    once.
+    It is InfoNCE whose negatives come from the anchor's own view. No term both pulls a pair together and pushes samples
+    apart, so the optimum does not depend on the batch size, and small batches are enough. It uses no labels: beside a
+    classification loss it keeps the samples of a class apart. u and v are the embedded features of the two views at
+    unit length (see :class:`SupConLoss`). Source: Koromilas et al. 2024, with both views in turn as anchor and the pair
+    counted once.
+
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads the features of two views.
 
     Args:
         temperature: tau.
 
     Raises:
-        ValueError: If the temperature is not positive; in training, if the batch has one view.
+        ValueError: If the temperature is not positive; when called, if the batch has one view.
 
     Example:
         >>> DHELLoss()
@@ -76,5 +80,5 @@ class DHELLoss(LossTerm):
         return decoupled_info_nce(*two_views(outputs, type(self).__name__), self.temperature).mean()
 
     def extra_repr(self) -> str:
-        """Show the temperature in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"temperature={self.temperature}"

@@ -1,4 +1,4 @@
-"""Dot regression towards a fixed frame."""
+"""Dot regression: move each feature to its class vector."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Literal
 
 from torch import Tensor
 
-from nc_tools.losses.loss_term import widen
+from nc_tools._support.precision import at_least_float32
 from nc_tools.losses.per_sample import PerSampleLoss, class_mean
 from nc_tools.records import Batch, Outputs
 
 
 def dot_regression(own_score: Tensor, weight_norm: float = 1.0, feature_norm: float = 1.0) -> Tensor:
-    """Squared distance of w_y . h from its largest possible value, per sample. See :class:`DotRegressionLoss`.
+    """Return the squared distance of w_y . h from its largest value, for each sample. See :class:`DotRegressionLoss`.
 
     Args:
         own_score: w_y . h (N,).
         weight_norm: ||w_k||.
-        feature_norm: The norm that features are scaled to.
+        feature_norm: The norm to which features are scaled.
 
     Returns:
         (N,): (w_y . h - t)^2 / (2 t), t = weight_norm * feature_norm.
@@ -28,28 +28,29 @@ def dot_regression(own_score: Tensor, weight_norm: float = 1.0, feature_norm: fl
 
 
 class DotRegressionLoss(PerSampleLoss):
-    """Pull each feature to its own class vector, without a push from the others: (w_y . h - t)^2 / (2 t).
+    """Dot regression: (w_y . h - t)^2 / (2 t), which moves each feature to its class vector and not away from others.
 
     Here t = ||w|| ||h||, the largest value that w_y . h can take.
 
-    For fixed frames: the push of cross-entropy, which imbalance makes unequal, is dropped, because the frame already
-    keeps the classes apart. Needs w_y alone: O(N D), no logits, whatever K is. Source: Yang et al. 2022, eq. 8, with
-    t = sqrt(E_W E_H); h is the feature after the head's projection and normalization.
+    It is for fixed frames. It has no repulsion as in cross-entropy, which imbalance makes unequal, because the frame
+    already keeps the classes apart. It needs w_y alone: O(N D), no logits, whatever K is. Source: Yang et al. 2022,
+    eq. 8, with t = sqrt(E_W E_H); h is the feature after the head's projection and normalization. Do not use it with a
+    learned weight: nothing would keep its class vectors apart.
 
-    The released code computes another loss: with its default ``GivenEw`` it lengthens each class vector by
-    sqrt(N / (P c_y)), c_y the samples of the class in the batch of N and P the classes in it. That factor leaves
-    the square as N / (P c_y), which makes the loss the mean over the classes of the batch instead of over its samples.
-    That is ``mean_over="classes"`` here: to repeat those runs, or to balance the classes within a batch.
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads features and class vectors.
 
-    Not for a learned weight: nothing would keep its class vectors apart.
+    The released code computes another loss. With its default ``GivenEw`` it lengthens each class vector by
+    sqrt(N / (P c_y)), c_y the samples of the class in the batch of N and P the classes in it. After the square that
+    factor is N / (P c_y), which makes the loss the mean over the classes of the batch instead of over its samples. That
+    is ``mean_over="classes"`` here: use it to repeat those runs, or to balance the classes within a batch.
 
     Args:
-        weight_norm: ||w_k||; 1 for every frame here.
+        weight_norm: ||w_k||; 1 for every frame of this package.
         feature_norm: ||h||; 1 for a head that normalizes.
         mean_over: "samples", as in the paper, or "classes", as in the released code.
 
     Raises:
-        ValueError: If a norm is not positive, or ``mean_over`` something else.
+        ValueError: If a norm is not positive, or ``mean_over`` is something else.
 
     Example:
         >>> import torch
@@ -71,24 +72,24 @@ class DotRegressionLoss(PerSampleLoss):
             raise ValueError(
                 f"norms must be positive and finite, got weight_norm={weight_norm}, feature_norm={feature_norm}"
             )
-        self.weight_norm = weight_norm
         if mean_over not in ("samples", "classes"):
             raise ValueError(f"mean_over must be 'samples' or 'classes', got {mean_over!r}")
+        self.weight_norm = weight_norm
         self.feature_norm = feature_norm
         self.mean_over = mean_over
 
-    def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def compute_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the squared distance of each sample (N,)."""
-        own_score = widen(outputs.label_scores(batch.labels))
+        own_score = at_least_float32(outputs.label_scores(batch.labels))
         return dot_regression(own_score, self.weight_norm, self.feature_norm)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the batch's samples, or over its classes."""
-        each = self.per_sample(outputs, batch)
+        values = self.compute_per_sample(outputs, batch)
         if self.mean_over == "samples":
-            return each.mean()
-        return class_mean(each, batch.labels, outputs.weight.shape[0])
+            return values.mean()
+        return class_mean(values, batch.labels, outputs.weight.shape[0])
 
     def extra_repr(self) -> str:
-        """Show norms and mean in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"weight_norm={self.weight_norm}, feature_norm={self.feature_norm}, mean_over={self.mean_over!r}"

@@ -1,4 +1,4 @@
-"""Spread features over the sphere: the brake on collapse."""
+"""Feature entropy (KoLeo): spread features over the sphere, against collapse."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
 from nc_tools.losses._pairwise import by_rows
-from nc_tools.losses.loss_term import LossTerm, widen
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
@@ -21,13 +22,13 @@ def feature_entropy(features: Tensor, eps: float = 1e-8) -> Tensor:
         eps: Added to the distance.
 
     Returns:
-        (N,); 0 for a sample without another one.
+        (N,); 0 for a single sample.
 
     Example:
         >>> feature_entropy(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
         tensor([-0.3466, -0.3466])
     """
-    z = normalize(widen(features))
+    z = normalize(at_least_float32(features))
     if len(z) == 1:
         return torch.zeros_like(z[:, 0])
     positions = torch.arange(len(z), device=z.device)
@@ -37,24 +38,26 @@ def feature_entropy(features: Tensor, eps: float = 1e-8) -> Tensor:
 
     with torch.no_grad():
         neighbor = by_rows(nearest, z, len(z))
-    # Found by product, measured by difference: the product of near neighbors has lost their distance.
+    # The neighbor by dot products, the distance by a difference: dot products of near neighbors lose its digits.
     return -torch.log(torch.linalg.vector_norm(z - z.index_select(0, neighbor), dim=1) + eps)
 
 
 class FeatureEntropyLoss(LossTerm):
-    """Minus the entropy of unit features, by nearest neighbors (KoLeo): -mean_i log(||z_i - z_NN(i)|| + eps).
+    """Minus the entropy of unit features, from nearest neighbors (KoLeo): -mean_i log(||z_i - z_NN(i)|| + eps).
 
-    The brake on collapse: added to cross-entropy with a weight of about .05 it keeps features of a class apart, for
-    transfer from the encoder; with a frozen frame behind a projection it leaves collapse to the head. Source: the
-    Kozachenko-Leonenko estimate as a regularizer in Sablayrolles et al. 2019; against collapse in Harun et al. 2025.
-    Its constants are left out. z are the backbone's features at unit length. A feature that equals its neighbor gets
-    no gradient: there is no direction to leave by.
+    It acts against collapse. Added to cross-entropy with a weight of about .05 it keeps the features of a class apart,
+    for transfer from the encoder; with a frozen frame behind a projection, collapse then happens in the head alone.
+    Source: the Kozachenko-Leonenko estimate as a regularizer in Sablayrolles et al. 2019; against collapse in Harun et
+    al. 2025. Its constants are left out. z are the backbone's features at unit length. A feature that equals its
+    neighbor gets no gradient, because no direction leads away from it.
+
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads features.
 
     Args:
-        eps: Added to the distance: bounds the loss where features coincide.
+        eps: Added to the distance, which bounds the loss where features are equal.
 
     Raises:
-        ValueError: If ``eps`` is not positive.
+        ValueError: If ``eps`` is not positive and finite.
 
     Example:
         >>> FeatureEntropyLoss()
@@ -64,9 +67,7 @@ class FeatureEntropyLoss(LossTerm):
     def __init__(self, eps: float = 1e-8) -> None:
         super().__init__()
         if not 0 < eps < math.inf:
-            raise ValueError(
-                f"eps must be positive and finite, got {eps}: features that coincide would have an infinite loss"
-            )
+            raise ValueError(f"eps must be positive and finite, got {eps}. At 0 equal features have an infinite loss.")
         self.eps = eps
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG002
@@ -74,5 +75,5 @@ class FeatureEntropyLoss(LossTerm):
         return feature_entropy(outputs.features, self.eps).mean()
 
     def extra_repr(self) -> str:
-        """Show eps in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"eps={self.eps}"

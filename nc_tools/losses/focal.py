@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from nc_tools.losses._one_softmax import Reduction, SurpriseFormula, of_surprise
-from nc_tools.losses.per_sample import PerSampleLoss
-from nc_tools.records import Batch, Outputs
+from nc_tools.losses._logits import checked_logits
+from nc_tools.losses._one_softmax import OneSoftmaxLoss, Reduction, of_nll
 
 
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, reduction: Reduction = "none") -> Tensor:
-    """Cross-entropy times (1 - p_y)^gamma, per sample or as their mean. See :class:`FocalLoss`.
+    """Return the cross-entropy times (1 - p_y)^gamma, for each sample or as the mean. See :class:`FocalLoss`.
 
     Args:
         logits: (N, K).
@@ -28,53 +28,46 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, reduction: Re
         >>> focal_loss(torch.zeros(1, 2), torch.tensor([0]), gamma=1.0)  # log(2) / 2
         tensor([0.3466])
     """
-    return of_surprise(logits, labels, _focal(gamma), reduction)
+    return of_nll(checked_logits(logits, labels), labels, partial(_focal, gamma=gamma), reduction)
 
 
-def _focal(gamma: float) -> SurpriseFormula:
-    def formula(s: Tensor) -> tuple[Tensor, Tensor]:
-        # 1 - p_y without cancellation. The floor keeps the power's slope finite below gamma = 1 when p_y reaches 1.
-        missing = -torch.expm1(-s)
-        floored = missing.clamp(min=torch.finfo(s.dtype).tiny)
-        factor = floored.pow(gamma)
-        value = factor * s
-        return value, factor.addcmul(1 - missing, value / floored, value=gamma)
-
-    return formula
+def _focal(nll: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    # 1 - p_y without cancellation. The floor keeps the power's slope finite below gamma = 1 when p_y reaches 1.
+    missing = -torch.expm1(-nll)
+    floored = missing.clamp(min=torch.finfo(nll.dtype).tiny)
+    factor = floored.pow(gamma)
+    value = factor * nll
+    return value, factor.addcmul(1 - missing, value / floored, value=gamma)
 
 
-class FocalLoss(PerSampleLoss):
+class FocalLoss(OneSoftmaxLoss):
     """Focal loss: -(1 - p_y)^gamma log p_y.
 
-    Turns away from samples that are already right. In classification it mostly lowers over-confidence (Mukhoti et al.
-    2020); on imbalanced data it is a usual baseline. Source: Lin et al. 2017, eq. 4, over a softmax instead of
-    sigmoids, without the class weights alpha: those are :class:`~nc_tools.losses.ClassBalancedLoss`.
+    It gives samples that are already right less weight. In classification it mostly lowers over-confidence (Mukhoti et
+    al. 2020); on imbalanced data it is a usual baseline. Source: Lin et al. 2017, eq. 4, with a softmax instead of
+    sigmoids and without the class weights alpha, which are :class:`~nc_tools.losses.ClassBalancedLoss`.
 
     Args:
-        gamma: At least 0, where it is cross-entropy; 1 to 3 are usual.
+        gamma: At least 0. 0 is cross-entropy; 1 to 3 are usual.
 
     Raises:
-        ValueError: If gamma is negative.
+        ValueError: If gamma is negative or not finite.
 
     Example:
-        >>> FocalLoss()
-        FocalLoss(gamma=2.0)
+        >>> FocalLoss()(torch.zeros(1, 2), torch.tensor([0]))  # log(2) / 4
+        tensor(0.1733)
     """
 
     def __init__(self, gamma: float = 2.0) -> None:
         super().__init__()
         if not (math.isfinite(gamma) and gamma >= 0):
-            raise ValueError(f"gamma must be a number from 0 (cross-entropy) on, got {gamma}")
+            raise ValueError(f"gamma must be finite and not negative, got {gamma}")
         self.gamma = gamma
 
-    def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the focal loss of each sample (N,)."""
-        return focal_loss(outputs.logits, batch.labels, self.gamma)
-
-    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch."""
-        return focal_loss(outputs.logits, batch.labels, self.gamma, "mean")
+    def formula(self, nll: Tensor) -> tuple[Tensor, Tensor]:
+        """Return value and slope at the negative log-likelihoods."""
+        return _focal(nll, self.gamma)
 
     def extra_repr(self) -> str:
-        """Show gamma in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"gamma={self.gamma}"

@@ -1,4 +1,4 @@
-"""Forward correction for label noise with a known or estimated transition matrix."""
+"""Forward correction for label noise with a given or estimated transition matrix."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.tracing import traced
-from nc_tools.losses.loss_term import LossTerm
-from nc_tools.losses.per_sample import checked_logits
+from nc_tools.losses._logits import checked_logits
+from nc_tools.losses.logit_loss import LogitLoss
 from nc_tools.metrics.label_noise.transition import checked_transition
-from nc_tools.records import Batch, Outputs
 
 
 def forward_corrected(logits: Tensor, labels: Tensor, log_columns: Tensor) -> Tensor:
-    """-log sum_i T_iy p_i per sample. See :class:`ForwardCorrectionLoss`.
+    """Return -log sum_i T_iy p_i for each sample. See :class:`ForwardCorrectionLoss`.
 
     Args:
         logits: (N, K).
@@ -26,11 +25,14 @@ def forward_corrected(logits: Tensor, labels: Tensor, log_columns: Tensor) -> Te
     Returns:
         (N,).
     """
-    z, columns = checked_logits(logits, labels), log_columns.index_select(0, labels)
+    return _corrected(checked_logits(logits, labels), log_columns.index_select(0, labels))
+
+
+def _corrected(z: Tensor, columns: Tensor) -> Tensor:
     if traced():
         return _stepwise(z, columns)
-    found: Tensor = _TwoSoftmaxes.apply(z, columns)
-    return found
+    value: Tensor = _TwoSoftmaxes.apply(z, columns)
+    return value
 
 
 def _stepwise(z: Tensor, columns: Tensor) -> Tensor:
@@ -38,39 +40,38 @@ def _stepwise(z: Tensor, columns: Tensor) -> Tensor:
 
 
 class _TwoSoftmaxes(torch.autograd.Function):
-    """lse(z) - lse(z + c), whose gradient is softmax(z) - softmax(z + c): the fast part of a softmax, twice."""
+    """lse(z) - lse(z + c), with the gradient softmax(z) - softmax(z + c)."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, columns: Tensor) -> Tensor:
         mixed = z + columns
         p, r = z.softmax(1), mixed.softmax(1)
         ctx.save_for_backward(z, columns, p, r)
-        # A log-sum-exp is the largest score less the log of the largest probability, which never underflows.
+        # A log-sum-exp is the largest logit less the log of the largest probability, which never underflows.
         return z.amax(1).sub_(mixed.amax(1)).add_(r.amax(1).log_()).sub_(p.amax(1).log_())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
         z, columns, p, r = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: what is saved does not depend on z
+        if torch.is_grad_enabled():  # for second derivatives: what is saved does not depend on z
             return *torch.autograd.grad(_stepwise(z, columns), z, grad, create_graph=True), None
         return (p - r) * grad.unsqueeze(1), None
 
 
-class ForwardCorrectionLoss(LossTerm):
-    """Cross-entropy of what the labels would look like after the noise: -log (T^T p)_y, T_ij = P(given j | true i).
+class ForwardCorrectionLoss(LogitLoss):
+    """Cross-entropy of the predicted noisy label: -log (T^T p)_y, T_ij = P(label j | true class i).
 
-    The softmax p is then the posterior of the true class: with the right T, the minimizer over noisy labels is that
-    over clean ones, for noise that depends on the class alone. Source: Patrini et al. 2017, theorem 2. Computed as
-    logsumexp_i(log T_iy + log p_i), so a saturated softmax costs nothing.
+    The softmax p is then the posterior of the true class. With the right T, the minimizer on noisy labels is that on
+    clean labels, for noise that depends on the class alone. Source: Patrini et al. 2017, theorem 2. It is computed as
+    logsumexp_i(log T_iy + log p_i), so a saturated softmax is no problem.
 
-    T is estimated, not known, where no matrix is given: a run whose loss leaves ``transition`` open first trains the
-    same arm with cross-entropy on the same labels, and estimates T from its predictions (``anchor_transition``). It is
-    never told the matrix that a synthetic noise was drawn from. Built by hand without a matrix it is plain
-    cross-entropy (T = I).
+    If no matrix is given, a run estimates it: it first trains the same arm with cross-entropy on the same labels, and
+    estimates T from the predictions (``anchor_transition``). It never uses the matrix from which synthetic noise was
+    drawn. Built without a matrix in your own loop, the loss is plain cross-entropy (T = I).
 
     Args:
-        num_classes: K; a run fills it in.
-        transition: T (K, K), rows summing to one; or None.
+        num_classes: K. A run fills it in.
+        transition: T (K, K), rows summing to one. None: see above.
 
     Raises:
         ValueError: If T is not K x K, has an entry outside [0, 1] or a row that does not sum to 1, or a column of
@@ -80,6 +81,8 @@ class ForwardCorrectionLoss(LossTerm):
         >>> loss = ForwardCorrectionLoss(2, [[0.9, 0.1], [0.2, 0.8]])
         >>> [round(x, 3) for x in loss.transition.flatten().tolist()]
         [0.9, 0.1, 0.2, 0.8]
+        >>> loss(torch.zeros(1, 2), torch.tensor([0]))  # -log .55
+        tensor(0.5978)
     """
 
     log_columns: Tensor
@@ -93,21 +96,21 @@ class ForwardCorrectionLoss(LossTerm):
         never = (matrix.sum(0) <= 0).nonzero().flatten().tolist()
         if never:
             raise ValueError(
-                f"every class must be the label of some sample, but the transition matrix has only zeros in columns "
-                f"{never}: a sample with such a label would have an infinite loss"
+                f"every class must be the label of some sample, but columns {never} of the transition matrix are zero. "
+                f"A sample with such a label would have an infinite loss."
             )
-        # Persistent: a run that resumes need not estimate it again.
+        # Persistent, so that a resumed run need not estimate it again.
         self.register_buffer("log_columns", matrix.T.log().float().contiguous())
 
     @property
     def transition(self) -> Tensor:
-        """T (K, K), float32: row i holds P(given j | true i)."""
+        """T (K, K), float32: row i holds P(label j | true class i)."""
         return self.log_columns.exp().T
 
-    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch."""
-        return forward_corrected(outputs.logits, batch.labels, self.log_columns).mean()
+    def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the corrected cross-entropy of each sample (N,)."""
+        return _corrected(logits, self.log_columns.index_select(0, labels))
 
     def extra_repr(self) -> str:
-        """Show the number of classes in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"{len(self.log_columns)}"

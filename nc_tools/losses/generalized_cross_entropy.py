@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from nc_tools.losses._one_softmax import Reduction, SurpriseFormula, of_surprise
-from nc_tools.losses.loss_term import LossTerm
-from nc_tools.records import Batch, Outputs
+from nc_tools.losses._logits import checked_logits
+from nc_tools.losses._one_softmax import OneSoftmaxLoss, Reduction, of_nll
 
 
 def generalized_cross_entropy(logits: Tensor, labels: Tensor, q: float = 0.7, reduction: Reduction = "none") -> Tensor:
-    """(1 - p_y^q) / q per sample or as their mean. See :class:`GeneralizedCrossEntropyLoss`.
+    """Return (1 - p_y^q) / q for each sample or as the mean. See :class:`GeneralizedCrossEntropyLoss`.
 
     Args:
         logits: (N, K).
@@ -27,47 +28,44 @@ def generalized_cross_entropy(logits: Tensor, labels: Tensor, q: float = 0.7, re
         >>> generalized_cross_entropy(z, y, q=1.0).tolist()
         [0.5]
     """
-    return of_surprise(logits, labels, _generalized(q), reduction)
+    return of_nll(checked_logits(logits, labels), labels, partial(_generalized, q=q), reduction)
 
 
-def _generalized(q: float) -> SurpriseFormula:
-    def formula(s: Tensor) -> tuple[Tensor, Tensor]:
-        # expm1, because 1 - p^q loses all its digits where p is near 1 or q near 0.
-        value = s if q == 0 else torch.expm1(-q * s) / -q
-        return value, 1 - q * value  # p^q
-
-    return formula
+def _generalized(nll: Tensor, q: float) -> tuple[Tensor, Tensor]:
+    # expm1, because 1 - p^q loses all its digits where p is near 1 or q near 0.
+    value = nll if q == 0 else torch.expm1(-q * nll) / -q
+    return value, 1 - q * value  # p^q
 
 
-class GeneralizedCrossEntropyLoss(LossTerm):
-    """Cross-entropy whose gradient fades on samples that the model finds unlikely: (1 - p_y^q) / q.
+class GeneralizedCrossEntropyLoss(OneSoftmaxLoss):
+    """Cross-entropy with smaller gradients for samples that the model finds unlikely: (1 - p_y^q) / q.
 
-    Under label noise those are mostly the mislabeled ones. Each sample's cross-entropy gradient is weighted by p_y^q;
-    q -> 0 gives cross-entropy, q = 1 gives 1 - p_y, half of the L1 distance to the one-hot label, which symmetric noise
-    does not bias but which hardly learns many classes. Source: Zhang and Sabuncu 2018, eq. 6, without the truncation
-    of their section 3.3.
+    Under label noise those are mostly the mislabeled samples. The cross-entropy gradient of each sample is multiplied
+    by p_y^q. q -> 0 gives cross-entropy. q = 1 gives 1 - p_y, half of the L1 distance to the one-hot label, which
+    symmetric noise does not bias, but which hardly learns many classes. Source: Zhang and Sabuncu 2018, eq. 6, without
+    the truncation of their section 3.3.
 
     Args:
-        q: In [0, 1]; .7 as in the paper. 0 is cross-entropy itself.
+        q: In [0, 1]; .7 in the paper. 0 is cross-entropy.
 
     Raises:
         ValueError: If ``q`` is outside [0, 1].
 
     Example:
-        >>> GeneralizedCrossEntropyLoss()
-        GeneralizedCrossEntropyLoss(q=0.7)
+        >>> GeneralizedCrossEntropyLoss(q=1.0)(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(0.5000)
     """
 
     def __init__(self, q: float = 0.7) -> None:
         super().__init__()
         if not 0 <= q <= 1:
-            raise ValueError(f"q must lie in [0, 1], between cross-entropy and the mean absolute error, got {q}")
+            raise ValueError(f"q must lie in [0, 1], got {q}. 0 is cross-entropy, 1 the mean absolute error.")
         self.q = q
 
-    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch."""
-        return generalized_cross_entropy(outputs.logits, batch.labels, self.q, "mean")
+    def formula(self, nll: Tensor) -> tuple[Tensor, Tensor]:
+        """Return value and slope at the negative log-likelihoods."""
+        return _generalized(nll, self.q)
 
     def extra_repr(self) -> str:
-        """Show the exponent in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"q={self.q}"

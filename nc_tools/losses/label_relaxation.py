@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from nc_tools.losses._one_softmax import Reduction, SurpriseFormula, of_surprise
-from nc_tools.losses.per_sample import PerSampleLoss
-from nc_tools.records import Batch, Outputs
+from nc_tools.losses._logits import checked_logits
+from nc_tools.losses._one_softmax import OneSoftmaxLoss, Reduction, of_nll
 
 
 def label_relaxation(logits: Tensor, labels: Tensor, alpha: float = 0.1, reduction: Reduction = "none") -> Tensor:
-    """Divergence from the nearest distribution that gives the label at least 1 - alpha, per sample or as their mean.
+    """Return the divergence from the nearest distribution that gives the label's class at least 1 - alpha.
 
     See :class:`LabelRelaxationLoss`.
 
@@ -30,57 +30,49 @@ def label_relaxation(logits: Tensor, labels: Tensor, alpha: float = 0.1, reducti
         >>> label_relaxation(torch.tensor([[5.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 0]))
         tensor([0.0000, 0.3681])
     """
-    return of_surprise(logits, labels, _relaxed(alpha), reduction)
+    return of_nll(checked_logits(logits, labels), labels, partial(_relaxed, alpha=alpha), reduction)
 
 
-def _relaxed(alpha: float) -> SurpriseFormula:
+def _relaxed(nll: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     least = -math.log1p(-alpha)
     entropy = (1 - alpha) * math.log1p(-alpha) + alpha * math.log(alpha)
-
-    def formula(s: Tensor) -> tuple[Tensor, Tensor]:
-        # Held where p_y = 1 - alpha, the divergence and its gradient are zero: no branch, so no NaN in one.
-        held = s.clamp(min=least)
-        missing = -torch.expm1(-held)  # 1 - p_y >= alpha
-        value = (entropy + (1 - alpha) * held - alpha * missing.log()).clamp(min=0)  # rounding may leave -1e-8
-        return value, (1 - alpha / missing) * (s > least)
-
-    return formula
+    # Clamped where p_y = 1 - alpha, the divergence and its gradient are zero: no branch, and so no NaN in one.
+    clamped = nll.clamp(min=least)
+    missing = -torch.expm1(-clamped)  # 1 - p_y >= alpha
+    value = (entropy + (1 - alpha) * clamped - alpha * missing.log()).clamp(min=0)  # rounding may leave -1e-8
+    return value, (1 - alpha / missing) * (nll > least)
 
 
-class LabelRelaxationLoss(PerSampleLoss):
-    """Label relaxation: no loss once p_y > 1 - alpha, the divergence KL(t || p) of a relaxed label before that.
+class LabelRelaxationLoss(OneSoftmaxLoss):
+    """Label relaxation: no loss where p_y > 1 - alpha, otherwise the divergence KL(t || p) from a relaxed label.
 
-    The target is the nearest of all distributions with t_y >= 1 - alpha: t_y = 1 - alpha, and the others share alpha as
-    the prediction does, t_j = alpha p_j / (1 - p_y). Unlike smoothing, it does not ask for equal scores of the wrong
-    classes, and it does not push samples that are sure enough; with noisy labels it slows memorization. In closed form
-    (1 - a) log((1 - a) / p_y) + a log(a / (1 - p_y)). Source: Lienen and Huellermeier 2021; here in the
-    log domain throughout, so that saturated logits give finite gradients.
+    The target is the nearest of all distributions with t_y >= 1 - alpha: t_y = 1 - alpha, and the other classes share
+    alpha as the prediction does, t_j = alpha p_j / (1 - p_y). Unlike label smoothing, it does not ask for equal logits
+    of the wrong classes, and it does not change samples that are certain enough; with noisy labels it slows
+    memorization. In closed form (1 - a) log((1 - a) / p_y) + a log(a / (1 - p_y)). Source: Lienen and Huellermeier
+    2021, here computed in the log domain, so that saturated logits have finite gradients.
 
     Args:
-        alpha: What the wrong classes may have together, in (0, 1).
+        alpha: The probability that the wrong classes may have together, in (0, 1).
 
     Raises:
         ValueError: If alpha is outside (0, 1).
 
     Example:
-        >>> LabelRelaxationLoss()
-        LabelRelaxationLoss(alpha=0.1)
+        >>> LabelRelaxationLoss()(torch.tensor([[5.0, 0.0]]), torch.tensor([0]))
+        tensor(0.)
     """
 
     def __init__(self, alpha: float = 0.1) -> None:
         super().__init__()
         if not 0 < alpha < 1:
-            raise ValueError(f"alpha must lie in (0, 1), got {alpha}: for alpha = 0 take CrossEntropy")
+            raise ValueError(f"alpha must lie in (0, 1), got {alpha}. For alpha = 0 use CrossEntropyLoss.")
         self.alpha = alpha
 
-    def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the divergence of each sample (N,)."""
-        return label_relaxation(outputs.logits, batch.labels, self.alpha)
-
-    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch."""
-        return label_relaxation(outputs.logits, batch.labels, self.alpha, "mean")
+    def formula(self, nll: Tensor) -> tuple[Tensor, Tensor]:
+        """Return value and slope at the negative log-likelihoods."""
+        return _relaxed(nll, self.alpha)
 
     def extra_repr(self) -> str:
-        """Show alpha in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"alpha={self.alpha}"

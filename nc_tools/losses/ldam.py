@@ -1,4 +1,4 @@
-"""Label-distribution-aware margins for class imbalance."""
+"""Label-distribution-aware margins (LDAM) for class imbalance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nc_tools.losses._class_counts import checked_counts
 
 
 def ldam_margins(class_counts: Tensor | Sequence[int], max_margin: float = 0.5) -> Tensor:
-    """Return the margins m_k = max_margin n_k^(-1/4) / max_j n_j^(-1/4), float32 (K,): largest for the rarest class.
+    """Return the margins m_k = max_margin n_k^(-1/4) / max_j n_j^(-1/4), float32 (K,), largest for the rarest class.
 
     Raises:
         ValueError: If the largest margin is negative or a class has no sample.
@@ -23,27 +23,27 @@ def ldam_margins(class_counts: Tensor | Sequence[int], max_margin: float = 0.5) 
         [0.25, 0.5]
     """
     if not (math.isfinite(max_margin) and max_margin >= 0):
-        raise ValueError(f"max_margin must be a number from 0 on, got {max_margin}")
+        raise ValueError(f"max_margin must be finite and not negative, got {max_margin}")
     counts = checked_counts(class_counts)
     return (max_margin * (counts / counts.min()).pow(-0.25)).to(torch.float32)
 
 
 class LDAMLoss(ClassAffineCrossEntropyLoss):
-    """LDAM: cross-entropy with a margin on the own class that grows as the class gets rarer.
+    """LDAM: cross-entropy with a margin on the label's class, which is larger for rarer classes.
 
     With cosines c: -log(e^{s (c_y - m_y)} / (e^{s (c_y - m_y)} + sum_{j != y} e^{s c_j})),
-    m_k = max_margin n_k^(-1/4) / max_j n_j^(-1/4): the n^(-1/4) law minimizes a bound on the balanced error (Cao et al.
-    2019, section 3). Usually with :class:`~nc_tools.losses.DeferredReweightingLoss` (LDAM-DRW).
+    m_k = max_margin n_k^(-1/4) / max_j n_j^(-1/4). The n^(-1/4) law minimizes a bound on the balanced error (Cao et al.
+    2019, section 3). It is usually combined with :class:`~nc_tools.losses.DeferredReweightingLoss` (LDAM-DRW).
 
-    The margin is one of cosines, so the scale multiplies it too. Here s is the head's own scale, so that the logits
-    that are trained are those that are evaluated; the paper's s = 30 is ``CosineHead(scale=30.0)``. Over a head that
-    normalizes and has a scale (cosine, fixed frame) this is the published loss. Over a linear head, whose scale is 1,
-    it is the same formula with s = 1 and w_y . h for the cosine: a margin in units of the logits, and a small one,
-    which growing norms soon outrun.
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it multiplies the margin by the head's scale.
+    The margin is one of cosines, and s is the head's own scale, so that training and evaluation use the same logits;
+    the paper's s = 30 is ``CosineHead(scale=30.0)``. With a head that normalizes and has a scale (cosine, fixed frame)
+    this is the published loss. With a linear head, whose scale is 1, it is the same formula with s = 1 and w_y . h for
+    the cosine: a small margin in units of the logits, which soon matters little as norms grow.
 
     Args:
-        class_counts: Training samples of each class (K,); a run fills it in.
-        max_margin: The rarest class's margin; 0 is cross-entropy.
+        class_counts: Training samples of each class (K,). A run fills it in.
+        max_margin: The rarest class's margin. 0 is cross-entropy.
 
     Raises:
         ValueError: If the largest margin is negative or a class has no sample.
@@ -59,5 +59,5 @@ class LDAMLoss(ClassAffineCrossEntropyLoss):
         self.max_margin = max_margin
 
     def extra_repr(self) -> str:
-        """Show the largest margin in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"max_margin={self.max_margin}"

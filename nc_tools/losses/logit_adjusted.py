@@ -1,4 +1,4 @@
-"""Logit adjustment for class imbalance, and its other name."""
+"""Logit adjustment for class imbalance, and balanced softmax."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nc_tools._support.precision import at_least_float32
 from nc_tools.losses._class_affine import ClassAffineCrossEntropyLoss, affine_cross_entropy
 from nc_tools.losses._class_counts import check_width, checked_counts
-from nc_tools.losses.loss_term import widen
 
 
 def log_prior(class_counts: Tensor | Sequence[int]) -> Tensor:
     """Return log(n_k / n), float32 (K,).
 
     Raises:
-        ValueError: If a class has no sample: its prior would be minus infinity.
+        ValueError: If a class has no sample: its log prior would be minus infinity.
 
     Example:
         >>> log_prior([3, 1]).exp().tolist()
@@ -30,16 +30,13 @@ def log_prior(class_counts: Tensor | Sequence[int]) -> Tensor:
 def logit_adjusted_cross_entropy(
     logits: Tensor, labels: Tensor, class_counts: Tensor | Sequence[int], tau: float = 1.0
 ) -> Tensor:
-    """Cross-entropy of z + tau log(pi), pi the training prior: for your own loop. See :class:`LogitAdjustedLoss`.
+    """Return the mean cross-entropy of z + tau log(pi), pi the training prior. See :class:`LogitAdjustedLoss`.
 
     Args:
         logits: (N, K).
         labels: (N,), int64.
         class_counts: Training samples of each class (K,).
-        tau: Strength; 0 is plain cross-entropy.
-
-    Returns:
-        The mean over the batch.
+        tau: Strength. 0 is plain cross-entropy.
 
     Example:
         >>> z, y = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
@@ -51,10 +48,10 @@ def logit_adjusted_cross_entropy(
 
 
 def adjust_logits(logits: Tensor, class_counts: Tensor | Sequence[int], tau: float = 1.0) -> Tensor:
-    """Post hoc logit adjustment: z - tau log(pi), for a model that was trained with plain cross-entropy.
+    """Return post-hoc adjusted logits z - tau log(pi), for a model that was trained with plain cross-entropy.
 
-    The sign is the opposite of the training form: there the shift makes the model learn scores free of the prior, here
-    the prior that it did learn is taken out (Menon et al. 2021, eq. 9).
+    The sign is opposite to that of the training loss. In training the shift makes the model learn logits without the
+    prior. Here the model has learned the prior, and the shift removes it (Menon et al. 2021, eq. 9).
 
     Args:
         logits: (N, K).
@@ -62,7 +59,7 @@ def adjust_logits(logits: Tensor, class_counts: Tensor | Sequence[int], tau: flo
         tau: Strength.
 
     Returns:
-        (N, K): scores for the balanced error.
+        (N, K): logits for the balanced error.
 
     Example:
         >>> adjust_logits(torch.zeros(1, 2), [9, 1]).argmax().item()
@@ -70,32 +67,33 @@ def adjust_logits(logits: Tensor, class_counts: Tensor | Sequence[int], tau: flo
     """
     shift = _shift(class_counts, tau).to(logits.device)
     check_width(shift, logits)
-    return widen(logits) - shift
+    return at_least_float32(logits, "logits") - shift
 
 
 def _shift(class_counts: Tensor | Sequence[int], tau: float) -> Tensor:
     """Return tau log(pi), float32 (K,)."""
     if not math.isfinite(tau):
-        raise ValueError(f"tau must be finite, got {tau}: 1 takes the prior as it is, 0 leaves it out")
+        raise ValueError(f"tau must be finite, got {tau}. The default is 1; 0 is plain cross-entropy.")
     return tau * log_prior(class_counts)
 
 
 class LogitAdjustedLoss(ClassAffineCrossEntropyLoss):
     """Logit-adjusted cross-entropy: -log softmax(z + tau log pi)_y, pi_k = n_k / n.
 
-    Consistent for the balanced error: the shift stands in for the training prior, so that z itself is free of it
-    (Menon et al. 2021, eq. 10). At tau = 1 it is :class:`BalancedSoftmaxLoss`.
+    Consistent for the balanced error: the shift accounts for the training prior, so the logits z do not contain it
+    (Menon et al. 2021, eq. 10). With tau = 1 it is :class:`BalancedSoftmaxLoss`.
 
     Args:
-        class_counts: Training samples of each class (K,); a run fills it in.
-        tau: Strength; 1 by default, 0 is plain cross-entropy.
+        class_counts: Training samples of each class (K,). A run fills it in.
+        tau: Strength. 0 is plain cross-entropy.
 
     Raises:
         ValueError: If a class has no sample or tau is not finite.
 
     Example:
-        >>> LogitAdjustedLoss([90, 10], tau=1.0)
-        LogitAdjustedLoss(tau=1.0)
+        >>> loss = LogitAdjustedLoss([90, 10], tau=1.0)
+        >>> loss(torch.zeros(1, 2), torch.tensor([1]))  # -log 0.1
+        tensor(2.3026)
     """
 
     def __init__(self, class_counts: Tensor | Sequence[int], tau: float = 1.0) -> None:
@@ -103,20 +101,20 @@ class LogitAdjustedLoss(ClassAffineCrossEntropyLoss):
         self.tau = tau
 
     def extra_repr(self) -> str:
-        """Show the strength in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"tau={self.tau}"
 
 
 class BalancedSoftmaxLoss(LogitAdjustedLoss):
     """Balanced softmax: -log(n_y e^{z_y} / sum_k n_k e^{z_k}), n_k the training samples of class k.
 
-    Logit adjustment at tau = 1 under the name of Ren et al. (2020): log n_k and log pi_k differ by a constant,
-    which the softmax does not see. The attraction-repulsion-balanced loss (Xie et al. 2023), with the counts of the
-    training set, is this loss too: ``ARBLoss`` is another name of this class, so that a comparison does not take the
-    two for two methods.
+    This is logit adjustment with tau = 1, under the name of Ren et al. (2020): log n_k and log pi_k differ by a
+    constant, which the softmax ignores. The attraction-repulsion-balanced loss (Xie et al. 2023), with the counts of
+    the training set, is this loss too. ``ARBLoss`` is another name of this class, so that a comparison does not count
+    the two as two methods.
 
     Args:
-        class_counts: Training samples of each class (K,); a run fills it in.
+        class_counts: Training samples of each class (K,). A run fills it in.
 
     Raises:
         ValueError: If a class has no sample.

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from nc_tools.heads.normalize import normalize
-from nc_tools.losses._one_softmax import Reduction, of_surprise
-from nc_tools.losses.per_sample import PerSampleLoss, checked_logits
-from nc_tools.records import Batch, Outputs
+from nc_tools.losses._arguments import check_temperature
+from nc_tools.losses._logits import checked_logits
+from nc_tools.losses._one_softmax import Reduction, of_nll
+from nc_tools.losses.logit_loss import LogitLoss
 
 
 def logit_norm(logits: Tensor, labels: Tensor, temperature: float = 0.04, reduction: Reduction = "none") -> Tensor:
-    """Cross-entropy of z / (||z|| temperature), per sample or as their mean. See :class:`LogitNormLoss`.
+    """Return the cross-entropy of z / (||z|| temperature), for each sample or as the mean. See :class:`LogitNormLoss`.
 
     Args:
         logits: (N, K).
@@ -30,43 +29,50 @@ def logit_norm(logits: Tensor, labels: Tensor, temperature: float = 0.04, reduct
         >>> logit_norm(z, y, 1.0)  # the norm does not matter
         tensor([0.7981, 0.7981])
     """
-    z = checked_logits(logits, labels)
-    return of_surprise(normalize(z, 1 / temperature), labels, lambda s: (s, torch.ones_like(s)), reduction)
+    return _of_directions(checked_logits(logits, labels), labels, temperature, reduction)
 
 
-class LogitNormLoss(PerSampleLoss):
+def _of_directions(z: Tensor, labels: Tensor, temperature: float, reduction: Reduction) -> Tensor:
+    return of_nll(normalize(z, 1 / temperature), labels, _nll_itself, reduction)
+
+
+def _nll_itself(nll: Tensor) -> tuple[Tensor, Tensor]:
+    return nll, torch.ones_like(nll)
+
+
+class LogitNormLoss(LogitLoss):
     """LogitNorm: cross-entropy of z / (||z|| tau).
 
-    Under cross-entropy the logits' norm keeps growing on samples that are already right, and with it the confidence,
-    also on inputs of no class. Here only the direction is trained: the detection anchor that lies closest to a cosine
-    head, with any head. Source: Wei et al. 2022; a row of zeros stays zero here, instead of a small number added
-    to each norm. Calibrate with a temperature before reading probabilities: prediction uses the plain logits.
+    Under cross-entropy the norm of the logits keeps growing for samples that are already right, and with it the
+    confidence, also on inputs of no class. Here only the direction is trained. Among the losses for detection it is the
+    closest to a cosine head, and it works with any head. Source: Wei et al. 2022. A row of zeros stays zero here; the
+    paper adds a small number to each norm instead. Predictions use the plain logits: fit a temperature before you read
+    probabilities.
 
     Args:
-        temperature: tau, positive; .04 is the paper's for CIFAR-10.
+        temperature: tau, positive; .04 in the paper for CIFAR-10.
 
     Raises:
-        ValueError: If the temperature is not positive.
+        ValueError: If the temperature is not positive and finite.
 
     Example:
-        >>> LogitNormLoss()
-        LogitNormLoss(temperature=0.04)
+        >>> LogitNormLoss(1.0)(torch.tensor([[3.0, 4.0]]), torch.tensor([0]))
+        tensor(0.7981)
     """
 
     def __init__(self, temperature: float = 0.04) -> None:
         super().__init__()
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"temperature must be positive and finite, got {temperature}")
+        check_temperature(temperature)
         self.temperature = temperature
 
-    def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each sample's normalized logits (N,)."""
-        return logit_norm(outputs.logits, batch.labels, self.temperature)
+        return _of_directions(logits, labels, self.temperature, "none")
 
-    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over the batch."""
-        return logit_norm(outputs.logits, batch.labels, self.temperature, "mean")
+        return _of_directions(logits, labels, self.temperature, "mean")
 
     def extra_repr(self) -> str:
-        """Show the temperature in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"temperature={self.temperature}"

@@ -1,16 +1,17 @@
-"""Outliers at right angles to all classes."""
+"""Outliers at right angles to all class vectors."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
-from nc_tools.losses.loss_term import LossTerm, outliers_of, widen
+from nc_tools.losses.loss_term import LossTerm, outliers_of
 from nc_tools.records import Batch, Outputs
 
 
 def orthogonal_outliers(outliers: Tensor, weight: Tensor) -> Tensor:
-    """Mean over classes of |cos(h, w_k)| for each outlier. See :class:`OrthogonalOutliersLoss`.
+    """Return the mean over classes of |cos(h, w_k)| for each outlier. See :class:`OrthogonalOutliersLoss`.
 
     Args:
         outliers: Embedded features of images of no class (M, D').
@@ -24,20 +25,23 @@ def orthogonal_outliers(outliers: Tensor, weight: Tensor) -> Tensor:
         >>> orthogonal_outliers(torch.tensor([[0.0, 2.0], [3.0, 0.0]]), torch.tensor([[1.0, 0.0]])).tolist()
         [0.0, 1.0]
     """
-    h = normalize(widen(outliers))
+    h = normalize(at_least_float32(outliers))
     return (h @ normalize(weight.to(h.dtype)).T).abs().mean(1)
 
 
 class OrthogonalOutliersLoss(LossTerm):
-    """Turn features of outliers away from every class vector: mean over outliers and classes of |cos(h, w_k)|.
+    """Turn features of outliers away from all class vectors: mean over outliers and classes of |cos(h, w_k)|.
 
-    Collapsed classes fill K - 1 directions only; outliers are sent to the others, where energy, NECO or the distance
-    tells them apart. A term beside a classification loss, usually in a short fine-tuning. Source: Wu et al. 2024
-    (feature separation based on neural collapse). Needs images of no class in ``batch.outliers``, which a recipe names
-    by ``data.outliers`` and :class:`nc_tools.data.WithOutliers` gives in your own loop; the training loop runs them
-    through the model with the batch. h is the embedded feature, in the space of the class vectors. A frame that fills
-    the whole embedded space, of width K - 1, leaves outliers nowhere to go: take a wider one. Whether the direction
-    helps, or only the outliers do, is what :class:`~nc_tools.losses.OutlierExposureLoss` on the same ones tells.
+    Collapsed classes fill only K - 1 directions. This loss moves outliers to the other directions, where energy, NECO
+    or a distance detects them. Use it beside a classification loss, usually in a short fine-tuning. Source: Wu et al.
+    2024 (feature separation based on neural collapse). h is the embedded feature, in the space of the class vectors. A
+    frame that fills the whole embedded space, of width K - 1, leaves no direction for outliers: use a wider one. To see
+    whether the direction helps, or only the outliers do, compare with :class:`~nc_tools.losses.OutlierExposureLoss` on
+    the same outliers.
+
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, with outliers (images of no class) in
+    ``outputs.outliers``. A recipe names their source in ``data.outliers``; in a loop of your own
+    :class:`nc_tools.data.WithOutliers` adds them to the batches.
 
     Example:
         >>> OrthogonalOutliersLoss()

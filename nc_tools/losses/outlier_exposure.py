@@ -1,15 +1,16 @@
-"""Outliers that should look like every class and none."""
+"""Outlier exposure: uniform predictions on images of no class."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from nc_tools.losses.loss_term import LossTerm, outliers_of, widen
+from nc_tools._support.precision import at_least_float32
+from nc_tools.losses.loss_term import LossTerm, outliers_of
 from nc_tools.records import Batch, Outputs
 
 
 def outlier_exposure(logits: Tensor) -> Tensor:
-    """Cross-entropy of each outlier to the uniform distribution. See :class:`OutlierExposureLoss`.
+    """Return the cross-entropy of each outlier to the uniform distribution. See :class:`OutlierExposureLoss`.
 
     Args:
         logits: Of images of no class (M, K).
@@ -22,19 +23,22 @@ def outlier_exposure(logits: Tensor) -> Tensor:
         >>> outlier_exposure(torch.tensor([[1.0, 1.0], [8.0, 0.0]]))
         tensor([0.6931, 4.0003])
     """
-    z = widen(logits)
+    z = at_least_float32(logits, "logits")
     return z.logsumexp(1) - z.mean(1)
 
 
 class OutlierExposureLoss(LossTerm):
-    """Ask for a uniform prediction on images of no class: mean over outliers of -1/K sum_k log p_k.
+    """Train for uniform predictions on images of no class: mean over outliers of -1/K sum_k log p_k.
 
-    With z the logits that is log sum_k e^{z_k} - mean_k z_k. The plain way to train against outliers, and the control
-    for every other one: what a term gains beyond this one on the same outliers is its own merit, the rest is theirs. A
-    term beside a classification loss, at weight .5 for images. Source: Hendrycks et al. 2019 (deep anomaly detection
-    with outlier exposure), section 4, the form for multi-class classifiers; they trained on twice as many outliers as
-    images, here the loader decides. Needs images of no class in ``batch.outliers``, which a recipe names by
-    ``data.outliers`` and :class:`nc_tools.data.WithOutliers` gives in your own loop.
+    With z the logits that is log sum_k e^{z_k} - mean_k z_k. It is the simplest way to train with outliers, and the
+    baseline for every other one: only what a loss gains beyond this one on the same outliers is due to the loss. Use it
+    beside a classification loss, with a weight of .5 for images. Source: Hendrycks et al. 2019 (deep anomaly detection
+    with outlier exposure), section 4, the form for multi-class classifiers. They trained with twice as many outliers as
+    images; here the loader decides.
+
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, with outliers (images of no class) in
+    ``outputs.outliers``. A recipe names their source in ``data.outliers``; in a loop of your own
+    :class:`nc_tools.data.WithOutliers` adds them to the batches.
 
     Example:
         >>> OutlierExposureLoss()

@@ -1,67 +1,61 @@
-"""Losses that are a mean over samples, and the means they can be."""
+"""Losses that are a mean over samples, and weighted means."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from nc_tools.losses.loss_term import LossTerm, widen
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
 class PerSampleLoss(LossTerm):
-    """A loss with one value per sample, of which the batch's loss is the mean.
+    """The base of losses with one value for each sample. The loss of a batch is their mean.
 
-    What re-weights classes or leaves samples out takes any of these, such as
-    :class:`~nc_tools.losses.DeferredReweightingLoss`.
+    Losses that weight samples accept any of these, such as :class:`~nc_tools.losses.DeferredReweightingLoss`. A loss of
+    your own overrides :meth:`compute_per_sample`.
     """
 
     @abstractmethod
-    def per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the loss of each sample (N,)."""
+    def compute_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the loss of each sample (N,).
+
+        Override this, and call :meth:`per_sample`: that checks the labels first.
+        """
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the batch."""
-        return self.per_sample(outputs, batch).mean()
+        return self.compute_per_sample(outputs, batch).mean()
 
+    def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the loss of each sample (N,) from logits and labels alone, where that is possible.
 
-def checked_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the logits, at least float32, after a look at shapes and types alone: nothing waits for the device.
+        Raises:
+            TypeError: If the loss needs more than logits.
+        """
+        raise self.needs_records()
 
-    Args:
-        logits: (N, K).
-        labels: (N,), int64.
+    def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean of :meth:`per_sample_from_logits`."""
+        return self.per_sample_from_logits(logits, labels).mean()
 
-    Raises:
-        TypeError: If the labels are not class indices.
-        ValueError: If the shapes do not fit.
-
-    Example:
-        >>> checked_logits(torch.zeros(2, 3), torch.full((2, 3), 1 / 3))
-        Traceback (most recent call last):
-        ...
-        TypeError: labels must be class indices (N,) of integer type, got torch.float32 of shape (2, 3): for soft \
-labels, mix the losses of the classes that they mix
-    """
-    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise TypeError(
-            f"labels must be class indices (N,) of integer type, got {labels.dtype} of shape {tuple(labels.shape)}: "
-            f"for soft labels, mix the losses of the classes that they mix"
-        )
-    if logits.ndim != 2 or logits.shape[0] != labels.shape[0]:
-        raise ValueError(
-            f"logits must have the shape ({labels.shape[0]}, K) to fit the labels, got {tuple(logits.shape)}"
-        )
-    return widen(logits)
+    @overload
+    def per_sample(self, outputs: Outputs, batch: Batch, /) -> Tensor: ...
+    @overload
+    def per_sample(self, logits: Tensor, labels: Tensor, /) -> Tensor: ...
+    def per_sample(self, outputs: Any, batch: Any, /) -> Tensor:
+        """Return the loss of each sample (N,). Takes the same arguments, with the same checks, as the loss itself."""
+        return self._checked_call(self.compute_per_sample, self.per_sample_from_logits, outputs, batch)
 
 
 def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
-    """Mean over samples in which each counts by the weight of its class: sum_i w_{y_i} v_i / sum_i w_{y_i}.
+    """Return the mean over samples weighted by class: sum_i w_{y_i} v_i / sum_i w_{y_i}.
 
     The sum in the denominator is over the batch, as in ``torch.nn.functional.cross_entropy(weight=...)``, so that the
-    weights change the classes' shares and not the learning rate.
+    weights change the shares of the classes and not the learning rate.
 
     Args:
         values: (N,).
@@ -77,7 +71,9 @@ def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor) -> Tens
 
 
 def class_mean(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Mean over the classes of a batch of the mean over each class's samples; classes that are absent do not count.
+    """Return the mean over the classes of a batch of the mean over each class's samples.
+
+    A class without a sample in the batch does not count.
 
     Args:
         values: (N,).

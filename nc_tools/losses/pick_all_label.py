@@ -1,4 +1,4 @@
-"""Cross-entropy for images with several labels."""
+"""Pick-all-label cross-entropy for images with several labels."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import math
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.precision import at_least_float32
 from nc_tools.losses.feature_decay import feature_decay
-from nc_tools.losses.loss_term import LossTerm, widen
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
 def pick_all_label(logits: Tensor, tags: Tensor) -> Tensor:
-    """Cross-entropy summed over all labels of a sample. See :class:`PickAllLabelLoss`.
+    """Return the cross-entropy summed over all labels of each sample. See :class:`PickAllLabelLoss`.
 
     Args:
         logits: (N, K).
@@ -23,7 +24,7 @@ def pick_all_label(logits: Tensor, tags: Tensor) -> Tensor:
         sum_{k in tags_i} -log softmax(z_i)_k (N,); 0 for a sample without a tag.
 
     Raises:
-        TypeError: If the tags are no truth values of the logits' shape.
+        TypeError: If the tags are not bool or not of the logits' shape.
 
     Example:
         >>> pick_all_label(torch.zeros(1, 2), torch.tensor([[True, True]])).item() / 2 == torch.tensor(2.0).log().item()
@@ -31,25 +32,27 @@ def pick_all_label(logits: Tensor, tags: Tensor) -> Tensor:
     """
     if tags.dtype != torch.bool or tags.shape != logits.shape:
         raise TypeError(
-            f"tags say which classes are in each sample, as bool {tuple(logits.shape)}, got {tags.dtype} of shape "
-            f"{tuple(tags.shape)}: write tags > 0 for counts or shares, one_hot(labels, K).bool() for single labels"
+            f"tags must be bool of shape {tuple(logits.shape)}, got {tags.dtype} of shape {tuple(tags.shape)}. Pass "
+            f"tags > 0 for counts or shares, and one_hot(labels, K).bool() for single labels."
         )
-    return -torch.where(tags, widen(logits).log_softmax(1), 0).sum(1)
+    return -torch.where(tags, at_least_float32(logits, "logits").log_softmax(1), 0).sum(1)
 
 
 class PickAllLabelLoss(LossTerm):
     """Pick-all-label loss for multi-label images: sum_{k in tags_i} -log p_k + decay ||h_i||^2.
 
-    Each label in turn is taken for the only one. Its optimum is a collapse too: features of images with one label go to
-    a simplex, those with several to scaled averages of it. Source: Li et al. 2023, whose model has the decay of
-    features; ours is 0 unless asked for. Labels come in ``batch.tags``; on a batch without them ``batch.labels`` are
-    the only tags and the loss is cross-entropy.
+    Each label in turn counts as the only one. The optimum is a collapse too: features of images with one label go to a
+    simplex, and those with several to scaled averages of it. Source: Li et al. 2023, whose model has the decay of
+    features; the default here is 0.
+
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads ``batch.tags``, the labels of each
+    sample, and features. For a batch without tags ``batch.labels`` are the only tags, and the loss is cross-entropy.
 
     Args:
         decay: lambda, weight of mean_i ||h_i||^2, h the backbone's features.
 
     Raises:
-        ValueError: If ``decay`` is negative.
+        ValueError: If ``decay`` is negative or not finite.
 
     Example:
         >>> PickAllLabelLoss(decay=5e-4)
@@ -59,21 +62,19 @@ class PickAllLabelLoss(LossTerm):
     def __init__(self, decay: float = 0.0) -> None:
         super().__init__()
         if not 0 <= decay < math.inf:
-            raise ValueError(
-                f"decay must not be negative, got {decay}, which lets features grow without bound, nor infinite"
-            )
+            raise ValueError(f"decay must be finite and not negative, got {decay}")
         self.decay = decay
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the batch."""
         logits = outputs.logits
         if batch.tags is None:
-            loss = nn.functional.cross_entropy(widen(logits), batch.labels)
+            loss = nn.functional.cross_entropy(at_least_float32(logits, "logits"), batch.labels)
         else:
             loss = pick_all_label(logits, batch.tags).mean()
-        # Left out at 0: a zero weight would still pass on a feature that is not finite.
+        # Left out at 0: a weight of zero would still pass on a feature that is not finite.
         return loss + 2 * self.decay * feature_decay(outputs.features).mean() if self.decay else loss
 
     def extra_repr(self) -> str:
-        """Show the decay in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"decay={self.decay}"

@@ -1,4 +1,4 @@
-"""Class weights over any loss, from the start or from late in training on."""
+"""Class weights for any loss, from the start or from late in training on."""
 
 from __future__ import annotations
 
@@ -17,24 +17,30 @@ from nc_tools.spec import Spec
 
 
 class ClassBalancedLoss(LossTerm):
-    """Any loss per sample, averaged with class weights: sum_i w_{y_i} l_i / sum_i w_{y_i}.
+    """The mean of any per-sample loss with class weights: sum_i w_{y_i} l_i / sum_i w_{y_i}.
 
     The weights are those of :func:`~nc_tools.losses.class_balanced_weights`, from equal ones to inverse frequencies.
-    Source: Cui et al. (2019, section 4); they divide by the number of samples, we by the batch's weights, as the public
-    code of deferred re-weighting does, so that a batch of rare samples does not take a longer step.
+    Source: Cui et al. (2019, section 4). They divide by the number of samples. This divides by the batch's weights, as
+    the public code of deferred re-weighting does, so that a batch of rare samples does not make a longer step.
+
+    Takes ``(logits, labels)`` if the weighted loss does, and always ``(outputs, batch)``, from
+    ``nc_tools.watch(model)``.
 
     Args:
-        class_counts: Training samples of each class (K,); a run fills it in.
-        loss: What is weighted, built or as ``spec(LDAMLoss)``; cross-entropy if None.
+        class_counts: Training samples of each class (K,). A run fills it in.
+        loss: The loss to weight, built or as ``spec(LDAMLoss)``. None: cross-entropy.
         beta: In [0, 1].
 
     Raises:
-        TypeError: If the loss has no value per sample.
+        TypeError: If the loss has no value for each sample.
         ValueError: If beta is outside [0, 1] or a class has no sample.
 
     Example:
-        >>> ClassBalancedLoss([90, 10], beta=0.99).weight.sum()
+        >>> loss = ClassBalancedLoss([90, 10], beta=0.99)
+        >>> loss.weight.sum()
         tensor(2.)
+        >>> loss(torch.zeros(3, 2), torch.tensor([0, 0, 1]))
+        tensor(0.6931)
     """
 
     weight: Tensor
@@ -48,46 +54,60 @@ class ClassBalancedLoss(LossTerm):
     ) -> None:
         super().__init__()
         weights = class_balanced_weights(class_counts, beta)
-        known = {"class_counts": class_counts, "num_classes": len(weights)}
-        self.loss = CrossEntropyLoss() if loss is None else loss.build(known) if isinstance(loss, Spec) else loss
+        facts = {"class_counts": class_counts, "num_classes": len(weights)}
+        self.loss = CrossEntropyLoss() if loss is None else loss.build(facts) if isinstance(loss, Spec) else loss
         if not isinstance(self.loss, PerSampleLoss):
             raise TypeError(
-                f"class weights need a loss with a value per sample, got {type(self.loss).__name__}: derive it from "
-                f"PerSampleLoss"
+                f"class weights need a loss with a value for each sample, got {type(self.loss).__name__}. Derive it "
+                f"from PerSampleLoss."
             )
         self.beta = beta
         self.register_buffer("weight", weights, persistent=False)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the weighted mean over the batch."""
-        if outputs.num_classes != len(self.weight):
+        weight = self._weight_for(outputs.num_classes)
+        return weighted_mean(self.loss.compute_per_sample(outputs, batch), batch.labels, weight)
+
+    def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the weighted mean over the batch."""
+        weight = self._weight_for(logits.shape[1])
+        return weighted_mean(self.loss.per_sample_from_logits(logits, labels), labels, weight)
+
+    def _weight_for(self, num_classes: int) -> Tensor:
+        weight = self.weight
+        if weight.shape[0] != num_classes:
             raise ValueError(
-                f"the class weights are of {len(self.weight)} classes, but the head has {outputs.num_classes}: give "
-                f"{type(self).__name__} the class_counts of the data that the head is trained on"
+                f"the class weights are of {weight.shape[0]} classes, but the logits have {num_classes}. Build "
+                f"{type(self).__name__} with the class_counts of the data that the head is trained on."
             )
-        return weighted_mean(self.loss.per_sample(outputs, batch), batch.labels, self.weight)
+        return weight
 
     def extra_repr(self) -> str:
-        """Show the strength in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"beta={self.beta}"
 
 
 class DeferredReweightingLoss(ClassBalancedLoss):
-    """Deferred re-weighting (DRW): the plain mean at first, class weights from a late point of training on.
+    """Deferred re-weighting (DRW): the plain mean first, class weights from a late point of training on.
 
-    Weights from the start hurt the features; late ones move the boundaries of features that are already good. Source:
-    Cao et al. (2019, algorithm 1), who switch at epoch 160 of 200, together with a fall of the learning rate.
+    Class weights from the start make the features worse. Late ones move the decision boundaries of features that are
+    already good. Source: Cao et al. (2019, algorithm 1), who switch at epoch 160 of 200, where the learning rate falls
+    too.
 
-    The weights live in a buffer that is written in place, so that a compiled step stays compiled.
+    The weights are written into one buffer in place, so that a compiled step is not compiled again.
+
+    Takes ``(logits, labels)`` if the weighted loss does, and always ``(outputs, batch)``, from
+    ``nc_tools.watch(model)``.
 
     Args:
-        class_counts: Training samples of each class (K,); a run fills it in.
-        loss: What is weighted, built or as ``spec(LDAMLoss)``; cross-entropy if None.
+        class_counts: Training samples of each class (K,). A run fills it in.
+        loss: The loss to weight, built or as ``spec(LDAMLoss)``. None: cross-entropy.
         beta: In [0, 1].
         start: Share of training from which on the classes are weighted, in [0, 1].
 
     Raises:
-        TypeError: If the loss has no value per sample.
+        TypeError: If the loss has no value for each sample.
         ValueError: If start or beta is outside [0, 1], or a class has no sample.
 
     Example:
@@ -111,14 +131,14 @@ class DeferredReweightingLoss(ClassBalancedLoss):
         start: float = 0.8,
     ) -> None:
         if not 0 <= start <= 1:
-            raise ValueError(f"start is a share of training in [0, 1], got {start}")
+            raise ValueError(f"start must lie in [0, 1], a share of training, got {start}")
         super().__init__(class_counts, loss=loss, beta=beta)
         self.start = start
         self.register_buffer("late", self.weight.clone(), persistent=False)
         self.set_progress(0.0)
 
     def set_progress(self, progress: float) -> None:
-        """Choose the weights of this step."""
+        """Set the weights for this share of training."""
         super().set_progress(check_progress(progress))
         with torch.no_grad():
             if progress >= self.start:
@@ -127,5 +147,5 @@ class DeferredReweightingLoss(ClassBalancedLoss):
                 self.weight.fill_(1.0)
 
     def extra_repr(self) -> str:
-        """Show strength and start in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"beta={self.beta}, start={self.start}"

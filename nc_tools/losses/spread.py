@@ -1,4 +1,4 @@
-"""Pull classes together, but not to a point."""
+"""Spread loss: gather the samples of a class, but not in one point."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import math
 
 from torch import Tensor, nn
 
+from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
-from nc_tools.losses._pairwise import by_rows, check_temperature, log_sum_exp, mean_over, two_views
+from nc_tools.losses._arguments import check_temperature
+from nc_tools.losses._pairwise import by_rows, log_sum_exp, mean_over, two_views
 from nc_tools.losses.class_conditional import class_conditional_info_nce
-from nc_tools.losses.loss_term import LossTerm, widen
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
 def class_attraction(first: Tensor, second: Tensor, labels: Tensor, temperature: float = 0.5) -> Tensor:
-    """Pull each positive on its own against the other classes: the first part of :class:`SpreadLoss`.
+    """Return the attraction of each sample to each positive against the other classes, a part of :class:`SpreadLoss`.
 
-    mean_{p: y_p = y_i} log[1 + sum_{n: y_n != y_i} exp(s_in - s_ip)]: unlike in SupCon, positives do not compete.
+    mean_{p: y_p = y_i} log[1 + sum_{n: y_n != y_i} exp(s_in - s_ip)]. Unlike in SupCon, positives do not compete with
+    each other.
 
     Args:
         first: First view (N, D'); scaled to unit length here.
@@ -28,7 +31,7 @@ def class_attraction(first: Tensor, second: Tensor, labels: Tensor, temperature:
         (N,); 0 in a batch of one class.
     """
     check_temperature(temperature)
-    u, v = normalize(widen(first)), normalize(widen(second))
+    u, v = normalize(at_least_float32(first)), normalize(at_least_float32(second))
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
         scores = anchors @ v.T / temperature
@@ -43,18 +46,21 @@ class SpreadLoss(LossTerm):
     """Spread loss: (a L_attract + b L_cc) / (a + b).
 
     L_attract = mean_{p: y_p = y_i} -log[exp(s_ip) / (exp(s_ip) + sum_{n: y_n != y_i} exp(s_in))] gathers a class
-    against the others, L_cc is the class-conditional InfoNCE that tells its samples apart; their ratio says how far a
-    class may collapse. For coarse-to-fine transfer. u and v, s_ij = u_i . v_j / tau, are the embedded features of
-    the two views at unit length (see :class:`SupConLoss`). Source: Chen et al. 2022, with weights a and b in place of
-    alpha and 1 - alpha, and the first view as anchor, the second as key.
+    against the others, and L_cc is the class-conditional InfoNCE, which separates its samples. The ratio of their
+    weights sets how far a class collapses. It is meant for transfer from coarse to fine classes. u and v, with
+    s_ij = u_i . v_j / tau, are the embedded features of the two views at unit length (see :class:`SupConLoss`). Source:
+    Chen et al. 2022, with weights a and b in place of alpha and 1 - alpha, and the first view as anchor, the second as
+    key.
+
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads the features of two views.
 
     Args:
         attract: a.
-        separate: b; 0 leaves the pull alone, which collapses a class.
+        separate: b. With 0 nothing keeps the samples of a class apart.
         temperature: tau, of both parts.
 
     Raises:
-        ValueError: If the temperature is not positive, a weight is negative or both are 0; in training, if the batch
+        ValueError: If the temperature is not positive, a weight is negative or both are 0; when called, if the batch
             has one view.
 
     Example:
@@ -69,8 +75,8 @@ class SpreadLoss(LossTerm):
         check_temperature(temperature)
         if not (attract >= 0 and separate >= 0 and 0 < attract + separate < math.inf):
             raise ValueError(
-                f"attract and separate must not be negative, nor both 0, and finite, got {attract} and {separate}: "
-                f"each is 1 by default"
+                f"attract and separate must be finite, not negative and not both 0, got attract={attract}, "
+                f"separate={separate}"
             )
         self.attract = attract
         self.separate = separate
@@ -84,5 +90,5 @@ class SpreadLoss(LossTerm):
         return (self.attract * pull + self.separate * push) / (self.attract + self.separate)
 
     def extra_repr(self) -> str:
-        """Show weights and temperature in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"attract={self.attract}, separate={self.separate}, temperature={self.temperature}"

@@ -1,42 +1,44 @@
-"""Supervised contrastive loss, and its class-balanced form."""
+"""Supervised contrastive loss (SupCon) and its class-balanced form."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
-from nc_tools.losses._pairwise import by_rows, check_temperature, log_sum_exp, mean_over, two_views
-from nc_tools.losses.loss_term import LossTerm, widen
+from nc_tools.losses._arguments import check_temperature
+from nc_tools.losses._pairwise import by_rows, log_sum_exp, mean_over, two_views
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
 def supervised_contrastive(embedded: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
-    """Supervised contrastive loss of each row among all others, for your own loop. See :class:`SupConLoss`.
+    """Return the supervised contrastive loss of each row among all others. See :class:`SupConLoss`.
 
     Memory is O(M D) and a few blocks of similarities, never (M, M).
 
     Args:
-        embedded: All views of all samples under one another (M, D'); scaled to unit length here.
+        embedded: The views of all samples, one after the other (M, D'); scaled to unit length here.
         labels: (M,), int64.
         temperature: tau.
 
     Returns:
-        (M,); 0 for a row without another one of its class.
+        (M,); 0 for the only row of a class.
 
     Example:
         >>> supervised_contrastive(torch.eye(3), torch.tensor([0, 0, 1])).tolist()
         [0.6931471824645996, 0.6931471824645996, 0.0]
     """
     check_temperature(temperature)
-    z = normalize(widen(embedded))
+    z = normalize(at_least_float32(embedded))
     positions = torch.arange(len(z), device=z.device)
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
         scores = anchors @ z.T / temperature
-        others = rows[:, None] != positions
-        positive = others & (labels[rows][:, None] == labels)
-        loss = log_sum_exp(scores, others) - mean_over(scores, positive)
+        not_self = rows[:, None] != positions
+        positive = not_self & (labels[rows][:, None] == labels)
+        loss = log_sum_exp(scores, not_self) - mean_over(scores, positive)
         return torch.where(positive.any(1), loss, 0)
 
     return by_rows(per_anchor, z, len(z))
@@ -45,10 +47,10 @@ def supervised_contrastive(embedded: Tensor, labels: Tensor, temperature: float 
 def balanced_supervised_contrastive(
     embedded: Tensor, labels: Tensor, centers: Tensor, temperature: float = 0.1
 ) -> Tensor:
-    """Class-balanced supervised contrastive loss of each row, for your own loop. See :class:`BalancedSupConLoss`.
+    """Return the class-balanced supervised contrastive loss of each row. See :class:`BalancedSupConLoss`.
 
     Args:
-        embedded: All views of all samples under one another (M, D').
+        embedded: The views of all samples, one after the other (M, D').
         labels: (M,), int64.
         centers: A vector for each class (K, D'); scaled to unit length here, as the features are.
         temperature: tau.
@@ -57,7 +59,7 @@ def balanced_supervised_contrastive(
         (M,).
     """
     check_temperature(temperature)
-    z, centers = normalize(widen(embedded)), normalize(widen(centers))
+    z, centers = normalize(at_least_float32(embedded)), normalize(at_least_float32(centers))
     classes = torch.arange(len(centers), device=z.device)
     keys, key_labels = torch.cat([z, centers]), torch.cat([labels, classes])
     positions = torch.arange(len(keys), device=z.device)
@@ -65,11 +67,11 @@ def balanced_supervised_contrastive(
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
         scores = anchors @ keys.T / temperature
-        others = rows[:, None] != positions
+        not_self = rows[:, None] != positions
         same = labels[rows][:, None] == key_labels
-        # The keys of a class are its center and its rows, less the anchor in its own class.
+        # The keys of a class are its center and its rows, without the anchor in its own class.
         size = torch.where(same, members, members + 1)
-        return log_sum_exp(scores - size.log(), others) - mean_over(scores, others & same)
+        return log_sum_exp(scores - size.log(), not_self) - mean_over(scores, not_self & same)
 
     return by_rows(per_anchor, z, len(keys))
 
@@ -77,19 +79,21 @@ def balanced_supervised_contrastive(
 class SupConLoss(LossTerm):
     """Supervised contrastive loss: -mean_{p in P(i)} log[exp(s_ip) / sum_{a != i} exp(s_ia)], s_ij = z_i . z_j / tau.
 
-    Pulls the views of a class together and pushes all others apart, without class vectors; on balanced classes its
-    optimum is a simplex as well. Both views are anchors and keys, P(i) are the other rows of the anchor's class.
-    Source: Khosla et al. 2020, eq. 2 (the sum over positives outside the logarithm). Differences: z is the head's
-    embedded feature, scaled to unit length, not the output of a projection network that is thrown away later: the loss
-    shapes what the classifier sees (behind a :class:`~nc_tools.heads.LinearHead` these are the features themselves).
-    Class vectors get no gradient from it: beside a learned head add a classification loss, in a
-    :class:`~nc_tools.losses.WeightedSumLoss`. In several processes each contrasts its own batch.
+    It pulls the views of a class together and pushes all others apart, without class vectors. On balanced classes its
+    optimum is a simplex as well. Both views are anchors and keys; P(i) are the other rows of the anchor's class.
+    Source: Khosla et al. 2020, eq. 2 (the sum over positives outside the logarithm). Unlike there, z is the head's
+    embedded feature at unit length, not the output of a projection network that is thrown away later: the loss shapes
+    what the classifier reads (for a :class:`~nc_tools.heads.LinearHead` the features themselves). Class vectors get no
+    gradient from it: with a learned head add a classification loss, in a :class:`~nc_tools.losses.WeightedSumLoss`.
+    With several processes each contrasts its own batch.
+
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads the features of two views.
 
     Args:
         temperature: tau; .07 to .1 are usual.
 
     Raises:
-        ValueError: If the temperature is not positive; in training, if the batch has one view.
+        ValueError: If the temperature is not positive; when called, if the batch has one view.
 
     Example:
         >>> SupConLoss()
@@ -109,7 +113,7 @@ class SupConLoss(LossTerm):
         return supervised_contrastive(both, batch.labels.repeat(2), self.temperature).mean()
 
     def extra_repr(self) -> str:
-        """Show the temperature in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"temperature={self.temperature}"
 
 
@@ -117,17 +121,19 @@ class BalancedSupConLoss(LossTerm):
     """Balanced contrastive loss: SupCon in which every class has the same weight among the keys.
 
     -mean_{p in P(i)} log[exp(s_ip) / sum_k (1 / |A_k|) sum_{a in A_k} exp(s_ia)], with A_k the keys of class k: its
-    rows other than the anchor, and its center; P(i) = A_{y_i}. Under a long tail plain SupCon spends its push on the
-    head classes, and a tail class is missing from most batches; dividing by |A_k| evens out the first, the centers
-    mend the second. Source: Zhu et al. 2022 (balanced contrastive learning). Differences: a class's center is its
-    class vector in the head, scaled to unit length, not the output of a network of its own, so that a learned weight
-    is trained by this loss as well; and z is the embedded feature (see :class:`SupConLoss`).
+    rows other than the anchor, and its center; P(i) = A_{y_i}. Under a long tail plain SupCon mostly pushes the large
+    classes apart, and small classes are missing from most batches. Dividing by |A_k| corrects the first, and the
+    centers the second. Source: Zhu et al. 2022 (balanced contrastive learning). Unlike there, a class's center is its
+    class vector in the head at unit length, not the output of another network, so this loss trains a learned weight as
+    well; and z is the embedded feature (see :class:`SupConLoss`).
+
+    Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads the features of two views.
 
     Args:
         temperature: tau.
 
     Raises:
-        ValueError: If the temperature is not positive; in training, if the batch has one view.
+        ValueError: If the temperature is not positive; when called, if the batch has one view.
 
     Example:
         >>> BalancedSupConLoss(temperature=0.2).views
@@ -148,5 +154,5 @@ class BalancedSupConLoss(LossTerm):
         return balanced_supervised_contrastive(both, labels, outputs.weight, self.temperature).mean()
 
     def extra_repr(self) -> str:
-        """Show the temperature in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"temperature={self.temperature}"

@@ -30,13 +30,12 @@ def scaling_factors(class_counts: Tensor | Sequence[int], gamma: float) -> Tenso
 class VectorScalingLoss(ClassAffineCrossEntropyLoss):
     """Vector-scaling loss: -log softmax(a z + tau log pi)_y, a_k = (n_k / n_max)^gamma, pi_k = n_k / n.
 
-    A shift alone acts early in training and fades once the training data are fitted; a factor below one on the rare
-    classes' logits makes the network grow them, and keeps acting to the end (Kini et al. 2021).
-    At gamma = 0 it is :class:`~nc_tools.losses.LogitAdjustedLoss`. The public long-tail CIFAR runs use gamma = .15 and
-    tau = 1.25.
+    A shift alone acts early in training and loses its effect once the training data are fitted. A factor below one on
+    the rare classes' logits makes the network enlarge them, and acts until the end (Kini et al. 2021). With gamma = 0
+    it is :class:`~nc_tools.losses.LogitAdjustedLoss`. The public long-tail CIFAR runs use gamma = .15 and tau = 1.25.
 
     Args:
-        class_counts: Training samples of each class (K,); a run fills it in.
+        class_counts: Training samples of each class (K,). A run fills it in.
         gamma: Strength of the factor, at least 0.
         tau: Strength of the shift.
 
@@ -50,15 +49,13 @@ class VectorScalingLoss(ClassAffineCrossEntropyLoss):
 
     def __init__(self, class_counts: Tensor | Sequence[int], gamma: float = 0.3, tau: float = 1.0) -> None:
         if not (math.isfinite(gamma) and gamma >= 0):
-            raise ValueError(
-                f"gamma must not be negative (that would favor the large classes), nor infinite, got {gamma}"
-            )
+            raise ValueError(f"gamma must be finite and not negative, got {gamma}")
         if not math.isfinite(tau):
-            raise ValueError(f"tau must be finite, got {tau}: 1 takes the prior as it is, 0 leaves it out")
+            raise ValueError(f"tau must be finite, got {tau}. The default is 1; 0 is no shift.")
         super().__init__(factor=scaling_factors(class_counts, gamma), shift=tau * log_prior(class_counts))
         self.gamma = gamma
         self.tau = tau
 
     def extra_repr(self) -> str:
-        """Show the strengths in the loss's printout."""
+        """Show the arguments in the loss's printout."""
         return f"gamma={self.gamma}, tau={self.tau}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,12 @@ from nc_tools.spec import Spec
 
 @dataclass(frozen=True)
 class WeightedTerm:
-    """A loss in a sum, or the spec of one. Made by :func:`term`.
+    """A loss with its weight in a sum. Made by :func:`term`.
 
     Attributes:
-        weight: As a function of training's progress.
+        weight: A function of training's progress.
         loss: The loss, or its spec.
-        name: What its curve is called.
+        name: The name of its curve.
     """
 
     weight: Schedule
@@ -34,136 +35,146 @@ class WeightedTerm:
 
 
 def term(weight: float | Schedule, loss: LossTerm | Spec[LossTerm], name: str | None = None) -> WeightedTerm:
-    """Weigh a loss in a :class:`WeightedSumLoss`.
+    """Return a loss with its weight, for a :class:`WeightedSumLoss`.
 
     Args:
-        weight: A number, or a function of training's progress in [0, 1]. In a spec one of those in
-            ``nc_tools.schedules`` or a dataclass of your own, which a record can hold; a plain function serves in
-            your own loop.
+        weight: A number, or a function of training's progress in [0, 1]. In a spec use one of ``nc_tools.schedules`` or
+            a dataclass of your own, which run records can store; in your own loop a plain function is enough.
         loss: A loss, or ``spec(...)`` of one.
-        name: What its curve is called, as ``train/loss_<name>``. None: the name of its class.
+        name: The name of its curve, ``train/loss_<name>``. None: the name of its class without ``Loss``.
 
     Raises:
         ValueError: If the weight is negative or not finite, at the beginning or at the end of training.
-        TypeError: If it is neither a number nor a function, or the loss is neither a loss nor a spec of one.
+        TypeError: If the weight is not a number or a function, or the loss is not a loss or a spec of one.
 
     Example:
-        >>> from nc_tools.losses import ClassCompactnessLoss, LinearSchedule
+        >>> from nc_tools.losses import ClassCompactnessLoss
+        >>> from nc_tools.schedules import LinearSchedule
         >>> from nc_tools.spec import spec
         >>> term(LinearSchedule(0.0, 0.1), spec(ClassCompactnessLoss)).name
         'ClassCompactness'
     """
     if isinstance(loss, Spec):
-        kind: type = loss.cls
+        cls: type = loss.cls
     else:
-        kind = loss if isinstance(loss, type) else type(loss)
-    if isinstance(loss, type) or not issubclass(kind, LossTerm):
-        raise TypeError(f"a term holds a loss or its spec, got {loss!r}: write term(0.1, spec({kind.__name__}))")
-    called = kind.__name__.removesuffix("Loss") if name is None else name
+        cls = loss if isinstance(loss, type) else type(loss)
+    if isinstance(loss, type) or not issubclass(cls, LossTerm):
+        raise TypeError(f"a term takes a loss or its spec, got {loss!r}. Write term(0.1, spec({cls.__name__})).")
+    name = cls.__name__.removesuffix("Loss") if name is None else name
     if isinstance(weight, int | float):
         weight = ConstantSchedule(float(weight))
     if not callable(weight):
-        raise TypeError(f"the weight of {called} must be a number or a function of progress, got {weight!r}")
+        raise TypeError(f"the weight of {name} must be a number or a function of progress, got {weight!r}")
     for progress in (0.0, 1.0):
-        _weigh(weight, progress, called)
-    return WeightedTerm(weight, loss, called)
+        _weight_at(weight, progress, name)
+    return WeightedTerm(weight, loss, name)
 
 
-def _weigh(weight: Schedule, progress: float, name: str) -> float:
+def _weight_at(weight: Schedule, progress: float, name: str) -> float:
     value = weight(progress)
     if not isinstance(value, int | float):
         raise TypeError(f"the weight of {name} must be a number, got {value!r} at progress {progress}")
     if not (value >= 0 and math.isfinite(value)):
         raise ValueError(
-            f"the weight of {name} must be finite and not negative throughout, got {value} at progress {progress}: a "
-            f"term that works against another one is a loss of its own"
+            f"the weight of {name} must be finite and not negative, got {value} at progress {progress}. For the "
+            f"opposite sign write a loss class of your own."
         )
     return value
 
 
 class WeightedSumLoss(LossTerm):
-    """A sum of losses with weights that may change along training: sum_t weight_t(progress) loss_t.
+    """A sum of losses with weights that may change during training: sum_t weight_t(progress) loss_t.
 
     In a recipe, write
-    ``spec(WeightedSumLoss, terms=(term(1.0, spec(CrossEntropyLoss)), term(schedule, spec(ClassSpreadLoss))))``;
-    class counts and sizes are filled into the inner specs as into any other. Each term, with its weight in it, is a
-    curve: ``train/loss_ClassSpread``. Terms at weight 0 are computed all the same, so that their state moves and
-    nothing is compiled anew when the weight changes. Losses of one view look at the first of two.
+    ``spec(WeightedSumLoss, terms=(term(1.0, spec(CrossEntropyLoss)), term(schedule, spec(ClassSpreadLoss))))``. A run
+    fills class counts and sizes into the inner specs as into any other. Each term, multiplied by its weight, is a
+    curve: ``train/loss_ClassSpread``. Terms of weight 0 are computed all the same, so that their state changes and
+    nothing is compiled again when the weight changes. Losses of one view read the first of two views.
+
+    Takes ``(logits, labels)`` if all terms do, and always ``(outputs, batch)``, from ``nc_tools.watch(model)``.
 
     Args:
-        terms: What is summed, made by :func:`term`; the inner losses already built.
+        terms: The terms, made by :func:`term`, with losses that are already built.
 
     Raises:
-        ValueError: If there is no term, or two go by the same name.
-        TypeError: If something else than terms is given, or an inner loss is still a spec.
+        ValueError: If there is no term, or two have the same name.
+        TypeError: If something else than terms is passed, or a loss is still a spec.
 
     Example:
-        >>> from nc_tools.losses import CrossEntropyLoss, FeatureDecayLoss
-        >>> total = WeightedSumLoss([term(1.0, CrossEntropyLoss()), term(lambda p: 0.1 * p, FeatureDecayLoss())])
+        >>> from nc_tools.losses import CrossEntropyLoss, MeanSquaredLoss
+        >>> total = WeightedSumLoss([term(1.0, CrossEntropyLoss()), term(lambda p: 0.1 * p, MeanSquaredLoss())])
         >>> total.set_progress(0.5)
         >>> total.weights.tolist()
         [1.0, 0.05000000074505806]
+        >>> total(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(0.7181)
     """
 
     weights: Tensor
+    losses: Sequence[LossTerm]  # a ModuleList
 
     def __init__(self, terms: Sequence[WeightedTerm]) -> None:
         super().__init__()
-        if isinstance(terms, LossTerm | WeightedTerm):
-            raise TypeError(f"WeightedSum takes a sequence of terms, got {terms!r}: write terms=(term(1.0, ...),)")
-        if not terms:
-            raise ValueError(
-                "WeightedSum needs at least one term, got none: write terms=(term(1.0, CrossEntropyLoss()),)"
-            )
-        if wrong := [part for part in terms if not isinstance(part, WeightedTerm)]:
-            raise TypeError(f"WeightedSum takes terms, got {wrong[0]!r}: write terms=(term(1.0, CrossEntropyLoss()),)")
-        if loose := [part.loss for part in terms if not isinstance(part.loss, LossTerm)]:
-            raise TypeError(
-                f"WeightedSum takes losses that are built, got {loose[0]!r}: write spec(WeightedSum, terms=...) and "
-                f"build that, or build the parts first"
-            )
+        _check_terms(terms)
         self.names = tuple(part.name for part in terms)
-        if twice := [name for name, count in Counter(self.names).items() if count > 1]:
-            raise ValueError(f"terms need different names, but several are {twice[0]!r}: write term(..., name=...)")
-        self.losses = nn.ModuleList(part.loss for part in terms if isinstance(part.loss, LossTerm))
-        self.views = max(part.views for part in self._parts())
-        self.needs_outliers = any(part.needs_outliers for part in self._parts())
+        self.losses = cast(Any, nn.ModuleList(part.loss for part in terms if isinstance(part.loss, LossTerm)))
+        self.views = max(loss.views for loss in self.losses)
+        self.needs_outliers = any(loss.needs_outliers for loss in self.losses)
         self._schedules = tuple(part.weight for part in terms)
-        self._now = [_weigh(part.weight, 0.0, part.name) for part in terms]
-        # Not in checkpoints: a function of progress, which the loop tells before each step.
-        self.register_buffer("weights", torch.tensor(self._now), persistent=False)
-
-    def _parts(self) -> list[LossTerm]:
-        return [part for part in self.losses if isinstance(part, LossTerm)]
+        self._current = [_weight_at(part.weight, 0.0, part.name) for part in terms]
+        # Not in checkpoints: they follow from progress, which the loop sets before each step.
+        self.register_buffer("weights", torch.tensor(self._current), persistent=False)
 
     def set_progress(self, progress: float) -> None:
-        """Set the weights for this share of training, in place, so that a compiled step sees them.
+        """Set the weights for this share of training, in place, so that a compiled step reads the new ones.
 
         Raises:
             ValueError: If the progress lies outside [0, 1], or a weight is negative or not finite there.
         """
         check_progress(progress)
         for place, (schedule, name) in enumerate(zip(self._schedules, self.names, strict=True)):
-            value = _weigh(schedule, progress, name)
-            if value != self._now[place]:
-                self.weights[place].fill_(value)  # a kernel's argument: copying a tensor would wait for the device
-                self._now[place] = value
-        for part in self._parts():
-            part.set_progress(progress)
+            value = _weight_at(schedule, progress, name)
+            if value != self._current[place]:
+                self.weights[place].fill_(value)  # copying a tensor would wait for the device
+                self._current[place] = value
+        for loss in self.losses:
+            loss.set_progress(progress)
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms by name; those of a sum inside this one as ``name_inner``."""
-        found: dict[str, Tensor] = {}
-        for place, (name, part) in enumerate(zip(self.names, self._parts(), strict=True)):
-            inner = part.terms(outputs, batch)
-            for called, value in inner.items():
-                found[name if len(inner) == 1 else f"{name}_{called}"] = self.weights[place] * value
-        return found
+        weighted: dict[str, Tensor] = {}
+        for name, loss, weight in zip(self.names, self.losses, self.weights.unbind(), strict=True):
+            inner = loss.terms(outputs, batch)
+            for inner_name, value in inner.items():
+                weighted[name if len(inner) == 1 else f"{name}_{inner_name}"] = weight * value
+        return weighted
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the weighted sum."""
         return reduce(add, self.terms(outputs, batch).values())
 
+    def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the weighted sum, where all terms need only logits."""
+        pairs = zip(self.losses, self.weights.unbind(), strict=True)
+        return reduce(add, [weight * loss.from_logits(logits, labels) for loss, weight in pairs])
+
     def extra_repr(self) -> str:
         """Show names and schedules in the loss's printout."""
         return ", ".join(f"{name}: {weight}" for name, weight in zip(self.names, self._schedules, strict=True))
+
+
+def _check_terms(terms: Sequence[WeightedTerm]) -> None:
+    example = "Write terms=(term(1.0, CrossEntropyLoss()),)."
+    if isinstance(terms, LossTerm | WeightedTerm):
+        raise TypeError(f"WeightedSumLoss takes a sequence of terms, got {terms!r}. {example}")
+    if not terms:
+        raise ValueError(f"WeightedSumLoss needs at least one term, got none. {example}")
+    if wrong := [part for part in terms if not isinstance(part, WeightedTerm)]:
+        raise TypeError(f"WeightedSumLoss takes terms, got {wrong[0]!r}. {example}")
+    if specs := [part.loss for part in terms if not isinstance(part.loss, LossTerm)]:
+        raise TypeError(
+            f"WeightedSumLoss takes losses that are built, got {specs[0]!r}. Build it from spec(WeightedSumLoss, "
+            f"terms=...), or build the losses first."
+        )
+    if repeated := [name for name, count in Counter(part.name for part in terms).items() if count > 1]:
+        raise ValueError(f"terms need different names, got {repeated[0]!r} twice. Write term(..., name=...).")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, measuring_precision
+from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools.class_moments import ClassMoments
 from nc_tools.metrics.collapse.cosine_collapse import cosines_from_sums, direction_sums
 from nc_tools.metrics.collapse.hyperspherical_uniformity import hyperspherical_uniformity

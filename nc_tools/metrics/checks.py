@@ -1,167 +1,168 @@
-"""What the measures of logits and of transfer ask of their input, asked in one place."""
+"""Checks of the inputs of metrics."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, check_pair, check_tensors
+from nc_tools._support.labels import check_features_and_labels, check_labels, check_tensors
+from nc_tools._support.precision import at_least_float32
 
 
 def checked_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits (N, K) in float32 or float64 and labels (N,) in int64 on the same device, both checked.
+    """Check logits and labels, and return them as float32 or float64 (N, K) and int64 (N,) on one device.
 
     Args:
-        logits: (N, K), any floating type. They are never taken for probabilities, whatever their range.
+        logits: (N, K), any floating type. They are read as scores before the softmax, never as probabilities.
         labels: (N,), integers in [0, K).
 
     Raises:
-        TypeError: If the logits are not floating-point or the labels not integers.
-        ValueError: If shapes do not fit, there is no sample, a label is out of range or a logit is not
-            finite.
+        TypeError: If the logits are not floating-point, or the labels are not integers.
+        ValueError: If the shapes do not fit, there is no sample, a label is out of range, or a logit is not finite.
     """
-    check_tensors({"logits": logits, "labels": labels})
+    check_tensors({"logits": logits})
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating-point scores before the softmax, got {logits.dtype}")
     if logits.ndim != 2 or logits.shape[1] < 1:
         raise ValueError(f"logits must have the shape (N, K), got {tuple(logits.shape)}")
-    if labels.shape != logits.shape[:1]:
-        raise ValueError(f"labels must have the shape ({len(logits)},) to fit the logits, got {tuple(labels.shape)}")
-    if labels.dtype.is_floating_point or labels.dtype == torch.bool:
-        raise TypeError(f"labels must be integer class indices, got {labels.dtype}")
+    check_labels(labels, logits.shape[0])
     if len(labels) == 0:
-        raise ValueError("a measure needs at least one sample, got none")
-    scores = logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
+        raise ValueError("a metric needs at least one sample, got none")
+    scores = at_least_float32(logits.detach(), "logits")
     target = labels.to(scores.device).long()
     outside = ((target < 0) | (target >= scores.shape[1])).sum()
-    broken = (~scores.isfinite().all(dim=1)).sum()
-    outside_count, broken_count = torch.stack([outside, broken]).tolist()
+    non_finite = (~scores.isfinite().all(dim=1)).sum()
+    outside_count, non_finite_count = torch.stack([outside, non_finite]).tolist()
     if outside_count:
         raise ValueError(f"labels must lie in [0, {scores.shape[1]}), but {outside_count} of them do not")
-    if broken_count:
-        raise ValueError(f"logits must be finite, but {broken_count} of {len(scores)} samples hold NaN or inf")
+    if non_finite_count:
+        raise ValueError(f"logits must be finite, but {non_finite_count} of {len(scores)} samples hold NaN or inf")
     return scores, target
 
 
 def checked_bins(num_bins: int) -> int:
-    """Return the number of bins, which must be at least 1."""
+    """Return the number of bins if it is an integer of at least 1.
+
+    Raises:
+        ValueError: If it is not.
+    """
     if not isinstance(num_bins, int) or num_bins < 1:
-        raise ValueError(f"num_bins must be a whole number, at least 1, got {num_bins!r}: 15 is usual")
+        raise ValueError(f"num_bins must be a whole number, at least 1, got {num_bins!r}. 15 is usual.")
     return num_bins
 
 
 def check_finite(name: str, values: Tensor) -> None:
-    """Refuse rows that hold NaN or inf, and count them.
+    """Check that all values are finite.
 
     Raises:
         TypeError: If the values are not floating-point.
-        ValueError: If one is not finite.
+        ValueError: If a row holds NaN or inf.
     """
     if not values.is_floating_point():
         raise TypeError(f"{name} must be floating-point, got {values.dtype}")
-    bad = int((~values.isfinite().flatten(1).all(dim=1)).sum())
-    if bad:
-        raise ValueError(f"{name} must be finite, but {bad} of {len(values)} rows hold NaN or inf")
+    bad_rows = int((~values.isfinite().flatten(1).all(dim=1)).sum())
+    if bad_rows:
+        raise ValueError(f"{name} must be finite, but {bad_rows} of {len(values)} rows hold NaN or inf")
 
 
 def checked_bank(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Check the samples that a reader of features is fitted to, and number their classes from 0.
+    """Check the samples that a probe is fitted to, and number their classes from 0.
 
     Args:
         features: (N, D).
         labels: (N,), any integers.
 
     Returns:
-        Features of at least float32, labels from 0 to K - 1 by rising value, and the K values, all on one device.
+        The features in float32 or float64 (N, D); the labels as 0 to K - 1, in the order of their values (N,); and
+        the values themselves (K,). All on the features' device.
 
     Raises:
-        TypeError: If labels are not integers or features not floating-point.
-        ValueError: If shapes do not fit, there are fewer than two classes, or features are not finite.
+        TypeError: If the labels are not integers, or the features not floating-point.
+        ValueError: If the shapes do not fit, there are fewer than two classes, or a feature is not finite.
     """
-    check_pair(features, labels)
+    check_features_and_labels(features, labels)
     bank = at_least_float32(features.detach())
-    given = labels.to(bank.device).contiguous()
-    ordered = given.sort().values
-    known = ordered[ordered.diff(prepend=ordered[:1] - 1) != 0]
-    if len(known) < 2:
+    values = labels.to(bank.device).contiguous()
+    ordered = values.sort().values
+    classes = ordered[ordered.diff(prepend=ordered[:1] - 1) != 0]
+    if len(classes) < 2:
         raise ValueError(
-            f"a transfer set needs samples of at least two classes, got {len(given)} samples of {len(known)}: "
-            "there is nothing to tell apart"
+            f"a transfer set needs samples of at least two classes, got {len(values)} samples of {len(classes)}"
         )
     _check_finite("training", bank)
-    return bank, torch.searchsorted(known, given), known
+    return bank, torch.searchsorted(classes, values), classes
 
 
 def checked_sets(
     train_features: Tensor, train_labels: Tensor, test_features: Tensor, test_labels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """Check a training and a test part, number the classes from 0, and bring all to one device and type.
+    """Check a training and a test set, number the classes from 0, and bring all to one device and type.
 
     Args:
         train_features: (N, D).
         train_labels: (N,), any integers.
         test_features: (M, D).
-        test_labels: (M,), classes of the training part.
+        test_labels: (M,), classes of the training set.
 
     Returns:
-        The four, with labels from 0 to K - 1 by rising value, and K.
+        The four tensors, with labels from 0 to K - 1 in the order of their values, and K.
 
     Raises:
-        TypeError: If labels are not integers or features not floating-point.
-        ValueError: If shapes do not fit, there are fewer than two classes or no test sample, features are not
-            finite, or a test label was not seen in training.
+        TypeError: If labels are not integers, or features not floating-point.
+        ValueError: If the shapes do not fit, there are fewer than two classes or no test sample, a feature is not
+            finite, or a test label does not occur in training.
     """
-    check_pair(train_features, train_labels)
-    check_pair(test_features, test_labels)
+    check_features_and_labels(train_features, train_labels)
+    check_features_and_labels(test_features, test_labels)
     if train_features.shape[1] != test_features.shape[1]:
         raise ValueError(
-            f"training and test features must be equally wide, got {train_features.shape[1]} and "
+            f"training and test features must have the same width, got {train_features.shape[1]} and "
             f"{test_features.shape[1]}"
         )
-    bank, place, known = checked_bank(train_features, train_labels)
+    bank, bank_labels, classes = checked_bank(train_features, train_labels)
     queries = at_least_float32(test_features.detach()).to(bank)
-    asked = test_labels.to(bank.device, known.dtype).contiguous()
-    if len(asked) == 0:
-        raise ValueError("a transfer set needs a test sample, got none")
-    answers = torch.searchsorted(known, asked).clamp(max=len(known) - 1)
-    unseen = asked[known[answers] != asked]
-    if len(unseen):
-        names = ", ".join(str(label) for label in sorted(set(unseen.tolist()))[:5])
+    values = test_labels.to(bank.device, classes.dtype).contiguous()
+    if len(values) == 0:
+        raise ValueError("a transfer set needs at least one test sample, got none")
+    query_labels = torch.searchsorted(classes, values).clamp(max=len(classes) - 1)
+    missing = values[classes[query_labels] != values]
+    if len(missing):
+        names = ", ".join(str(label) for label in sorted(set(missing.tolist()))[:5])
         raise ValueError(
-            f"test labels must be classes of the training part, but {len(unseen)} are not ({names}): "
-            "take their samples out or give training samples of them"
+            f"test labels must occur in training, but {len(missing)} do not ({names}). Remove these test samples, or "
+            f"add training samples of their classes."
         )
     _check_finite("test", queries)
-    return bank, place, queries, answers, len(known)
+    return bank, bank_labels, queries, query_labels, len(classes)
 
 
 def checked_features(features: Tensor, labels: Tensor, num_classes: int | None) -> tuple[Tensor, Tensor, int]:
-    """Return features (N, D) in float32 or float64, labels (N,) on their device, and K, all checked.
+    """Check features and labels, and return them as float32 or float64 (N, D) and int64 (N,), with K.
 
     Args:
         features: (N, D), any floating type.
         labels: (N,), integers in [0, K).
-        num_classes: K; None for the largest label plus one.
+        num_classes: K. None: the largest label plus one.
 
     Raises:
-        TypeError: If the labels are not integers or the features not floating-point.
-        ValueError: If shapes do not fit, there is no sample, a label is out of range or a feature is not finite.
+        TypeError: If the labels are not integers, or the features not floating-point.
+        ValueError: If the shapes do not fit, there is no sample, a label is out of range, or a feature is not finite.
     """
-    check_pair(features, labels)
+    check_features_and_labels(features, labels)
     x = at_least_float32(features.detach())
     if len(x) == 0:
-        raise ValueError("a measure needs at least one sample, got none")
+        raise ValueError("a metric needs at least one sample, got none")
     y = labels.to(x.device).long()
-    number = int(y.max()) + 1 if num_classes is None else num_classes
-    outside, bad = torch.stack([((y < 0) | (y >= number)).sum(), (~x.isfinite().all(dim=1)).sum()]).tolist()
+    k = int(y.max()) + 1 if num_classes is None else num_classes
+    outside, non_finite = torch.stack([((y < 0) | (y >= k)).sum(), (~x.isfinite().all(dim=1)).sum()]).tolist()
     if outside:
-        raise ValueError(f"labels must lie in [0, {number}), but {outside} of them do not")
-    if bad:
-        raise ValueError(f"features must be finite, but {bad} of {len(x)} samples hold NaN or inf: repair them")
-    return x, y, number
+        raise ValueError(f"labels must lie in [0, {k}), but {outside} of them do not")
+    if non_finite:
+        raise ValueError(f"features must be finite, but {non_finite} of {len(x)} samples hold NaN or inf")
+    return x, y, k
 
 
-def _check_finite(name: str, features: Tensor) -> None:
-    bad = int((~features.isfinite().all(dim=1)).sum())
-    if bad:
-        raise ValueError(f"features must be finite, but {bad} {name} samples hold NaN or inf")
+def _check_finite(part: str, features: Tensor) -> None:
+    bad_rows = int((~features.isfinite().all(dim=1)).sum())
+    if bad_rows:
+        raise ValueError(f"features must be finite, but {bad_rows} {part} samples hold NaN or inf")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32
+from nc_tools._support.precision import at_least_float32
 from nc_tools.ood.ood_score import OODScore, UndefinedScoreError
 from nc_tools.ood.training_set import TrainingSet
 

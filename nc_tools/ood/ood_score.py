@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import measuring_precision
+from nc_tools._support.precision import measuring_precision
 from nc_tools.ood.training_set import TrainingSet, checked_samples
 
 # Entries of the largest intermediate result of one block of samples: 128 MB in float32.

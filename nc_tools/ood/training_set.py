@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, check_pair
+from nc_tools._support.labels import check_features_and_labels
+from nc_tools._support.precision import at_least_float32
 from nc_tools.class_moments import ClassMoments
 
 _ROWS = 8192
@@ -43,7 +44,7 @@ class TrainingSet:
             TypeError: If features or logits are not floating-point, or labels not integers.
             ValueError: If shapes do not fit, there is no sample, or values are not finite.
         """
-        check_pair(features, labels)
+        check_features_and_labels(features, labels)
         x, z = _same_type(features, logits)
         if len(x) == 0:
             raise ValueError("cannot fit a score on a training set without samples: give at least one")

@@ -1,4 +1,4 @@
-"""Acting on models that exist: find, replace, watch and convert the classifier head of any PyTorch model."""
+"""Find, replace, watch and convert the classifier head of any PyTorch model."""
 
 from nc_tools.surgery.find_head import find_head
 from nc_tools.surgery.layers import candidate_layers, default_layers, pooled

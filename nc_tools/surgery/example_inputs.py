@@ -1,4 +1,4 @@
-"""Make up an input for a model that came without one."""
+"""Example inputs of zeros, to run a model whose input is not known."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _TOKENS = 5
 
 
 def example_inputs(model: nn.Module) -> Iterator[Example]:
-    """Yield inputs that a model may take, likeliest first.
+    """Yield inputs that the model may accept, the most likely first.
 
-    What the model says of itself comes before guesses: timm's ``default_cfg`` and Hugging Face's ``config`` know the
-    size of the images, and ``main_input_name`` whether images are wanted at all. Then zeros of a shape that the first
-    layer takes: images where there is a convolution, else rows.
+    First the shapes in the model's own configuration: the image size in timm's ``default_cfg`` or Hugging Face's
+    ``config``, and token ids if ``main_input_name`` asks for them. Then zeros that fit the first layer: images for a
+    convolution, rows for a linear layer.
     """
-    like = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if like is None:
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if parameter is None:
         return
     if getattr(model, "main_input_name", None) == "input_ids":
-        yield from _token_ids(model, like.device)
-    for shape in [*_declared_shapes(model), *_guessed_shapes(model)]:
-        yield torch.zeros(shape, device=like.device, dtype=like.dtype)
+        yield from _token_ids(model, parameter.device)
+    for shape in [*_configured_shapes(model), *_guessed_shapes(model)]:
+        yield torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)
 
 
 def _token_ids(model: nn.Module, device: torch.device) -> Iterator[Example]:
-    """Yield one row of token ids, all different, none of them padding; some models want it to end with its end token.
+    """Yield one row of distinct token ids without padding; the last is the end token, which some models need.
 
-    One row alone: language models without a padding token take no more.
+    Only one row, because language models without a padding token accept no more.
     """
     config = getattr(model, "config", None)
     special = [getattr(config, name, None) for name in ("pad_token_id", "eos_token_id")]
@@ -46,10 +46,10 @@ def _token_ids(model: nn.Module, device: torch.device) -> Iterator[Example]:
     yield {"input_ids": torch.tensor([ids], device=device)}
 
 
-def _declared_shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
-    known = getattr(model, "default_cfg", None)
-    if isinstance(known, Mapping) and known.get("input_size"):
-        yield (2, *known["input_size"])
+def _configured_shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
+    timm_config = getattr(model, "default_cfg", None)
+    if isinstance(timm_config, Mapping) and timm_config.get("input_size"):
+        yield (2, *timm_config["input_size"])
     config = getattr(model, "config", None)
     for part in (config, getattr(config, "vision_config", None)):
         size = getattr(part, "image_size", None)

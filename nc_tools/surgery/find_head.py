@@ -1,4 +1,4 @@
-"""Tell which layer of a model is its head."""
+"""Finding the layer of a model that is its head."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nc_tools.surgery.trace import Call, trace, trace_with_example_input
 
 @dataclass(frozen=True)
 class FoundHead:
-    """A model's head: its dotted path, the layer, and the input that showed it (None where it was given by name)."""
+    """The head of a model: its dotted path, the layer, and the input used to find it (None if given by name)."""
 
     name: str
     module: nn.Module
@@ -24,19 +24,19 @@ class FoundHead:
 
 
 def find_head(model: nn.Module, *, example: Example | None = None, name: str | None = None) -> str:
-    """Return the dotted path of a model's head: the module whose output object *is* the model's logits.
+    """Return the dotted path of a model's head: the layer whose output *is* the model's logits.
 
-    Names and order of definition do not tell: the last linear layer of ``named_modules`` is wrong for models with two
-    heads, and is no head at all where a pooling follows.
+    The model is run once, in eval mode and without gradients. Names and the order of definition are not used: the last
+    linear layer of ``named_modules`` is wrong for models with two heads, and is no head if a pooling follows.
 
     Args:
         model: Any classifier.
-        example: An input: a tensor, a tuple of arguments or a mapping of named ones. Without one, zeros of a shape that
-            the first layer takes are tried.
-        name: The dotted path, where you know it better: then nothing is run, and nothing checked.
+        example: An input: a tensor, a tuple of arguments or a mapping of named arguments. If None, inputs of zeros that
+            fit the model's configuration or its first layer are tried.
+        name: The dotted path, if you know it; the model is then not run.
 
     Raises:
-        ValueError: If the head cannot be told; the candidates are named.
+        ValueError: If no layer is the head; the message names the candidates and a fix.
 
     Example:
         >>> find_head(nn.Sequential(nn.Flatten(), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3)))
@@ -46,36 +46,36 @@ def find_head(model: nn.Module, *, example: Example | None = None, name: str | N
 
 
 def find(model: nn.Module, example: Example | None, name: str | None) -> FoundHead:
-    """Return a model's head; arguments and errors as for :func:`find_head`."""
-    if (refusal := errors.wrapped(model.modules() if name is None else [model])) is not None:
-        raise refusal
+    """Return the head of a model with its layer; arguments and errors as for :func:`find_head`."""
+    if (error := errors.wrapped_model(model.modules() if name is None else [model])) is not None:
+        raise error
     if name is not None:
         return _named(model, name)
-    seen = trace(model, example) if example is not None else trace_with_example_input(model)
-    if (refusal := errors.no_classes(model, seen.logits if seen else None)) is not None:
-        raise refusal
-    if seen is None:
+    forward = trace(model, example) if example is not None else trace_with_example_input(model)
+    if (error := errors.zero_classes(model, forward.logits if forward else None)) is not None:
+        raise error
+    if forward is None:
         raise errors.not_run(model)
-    heads = seen.heads()
+    heads = forward.heads()
     if not heads:
-        raise errors.no_head(model, seen)
-    idle = _idle_heads(model, seen.calls, output_width(heads[0].module))
+        raise errors.no_head(model, forward)
+    idle = _idle_heads(model, forward.calls, output_width(heads[0].module))
     if idle:
-        raise errors.auxiliary(model, heads[0].name, idle)
-    return _swappable(model, heads[0].name, heads[0].module, seen.example)
+        raise errors.auxiliary_heads(model, heads[0].name, idle)
+    return _replaceable(model, heads[0].name, heads[0].module, forward.example)
 
 
-# These read the weights of the layers inside them without calling those (the second in eval mode).
+# These use the weights of layers inside them without calling the layers (TransformerEncoderLayer in eval mode).
 _READS_ITS_LAYERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, Head)
 
 
 def _idle_heads(model: nn.Module, calls: list[Call], width: int) -> list[str]:
-    """Name the layers as wide as the logits that did not run: heads of train mode."""
-    passed = {call.module for call in calls}
+    """Return the names of layers as wide as the logits that did not run: heads that run only in train mode."""
+    used = {call.module for call in calls}
     for module in model.modules():
         if isinstance(module, _READS_ITS_LAYERS):
-            passed |= {part for part in module.modules() if part is not module}
-    return [n for n, m in model.named_modules() if could_be_head(m) and m not in passed and output_width(m) == width]
+            used |= {part for part in module.modules() if part is not module}
+    return [n for n, m in model.named_modules() if could_be_head(m) and m not in used and output_width(m) == width]
 
 
 def _named(model: nn.Module, name: str) -> FoundHead:
@@ -87,19 +87,19 @@ def _named(model: nn.Module, name: str) -> FoundHead:
     if not could_be_head(module):
         inside = [n for n in linear if n.startswith(f"{name}.")] or linear
         raise ValueError(
-            f"the head must be a linear layer, but {name!r} is a {type(module).__name__}: give name= with "
+            f"the head must be a linear layer, but {name!r} is a {type(module).__name__}: pass name= with "
             f"{' or '.join(map(repr, inside[:5])) or 'a linear layer'}"
         )
-    return _swappable(model, name, module, None)
+    return _replaceable(model, name, module, None)
 
 
-def _swappable(model: nn.Module, name: str, module: nn.Module, example: Example | None) -> FoundHead:
+def _replaceable(model: nn.Module, name: str, module: nn.Module, example: Example | None) -> FoundHead:
     if isinstance(module, nn.Conv2d):
-        raise ValueError(errors.convolution(name, module))
+        raise ValueError(errors.convolution_message(name, module))
     if not name:
         raise ValueError(
-            "the model is nothing but its head: wrap it, as in nn.Sequential(model), so that it can be replaced"
+            "the model is only a head, which cannot be replaced in place: wrap it first, as in nn.Sequential(model)"
         )
-    if (refusal := errors.tied(model, name, module)) is not None:
-        raise refusal
+    if (error := errors.tied_weights(model, name, module)) is not None:
+        raise error
     return FoundHead(name, module, example)

@@ -1,4 +1,4 @@
-"""A trained head as plain PyTorch layers, for places where nc_tools is not installed."""
+"""Converting a trained head to plain PyTorch layers, for use without nc_tools."""
 
 from __future__ import annotations
 
@@ -10,47 +10,45 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.precision import autocast_off
 from nc_tools.heads.frame import FixedHead
 from nc_tools.heads.head import Head
 from nc_tools.heads.linear import CosineHead
 from nc_tools.heads.two_space import TwoSpaceHead
-from nc_tools.records import autocast_off
 from nc_tools.surgery.trace import eval_mode
 
-_ROWS = 16  # made-up features on which head and layers are compared
+_ROWS = 16  # random features on which the head and the layers are compared
 
 
 def to_linear(head: Head, *, embed: nn.Module | None = None) -> nn.Module:
-    """Return a trained affine head as plain PyTorch layers that score the same.
+    """Return plain PyTorch layers that compute the same logits as a trained affine head.
 
-    For serving: what comes back holds no class of nc_tools, so that it loads, scripts and exports where only PyTorch
-    is. Put it in the head's place: ``model.fc = to_linear(model.fc)``. By the promise of affine heads,
-    logits = scale * embed(features) @ weight.T + bias, one ``nn.Linear`` takes in scale, weight and bias, and a
-    projection too where no normalization follows it. Normalization is ``nn.RMSNorm`` without weight, which gives
-    sqrt(D) h / ||h||, the root being taken out of the weight: PyTorch has no layer for h / ||h|| itself.
+    For serving: the result contains no class of nc_tools, so it loads, scripts and exports with PyTorch alone. Use it
+    in place of the head: ``model.fc = to_linear(model.fc)``. An affine head computes
+    logits = scale * embed(features) @ weight.T + bias. One ``nn.Linear`` contains scale, weight and bias, and also the
+    projection if no normalization follows it. Normalization is ``nn.RMSNorm`` without weight, which computes
+    sqrt(D) h / ||h||; the weight is divided by sqrt(D). PyTorch has no layer for h / ||h||.
 
-    What is learned is copied: the layers do not follow the head. They compute in the model's own type, the head in at
-    least float32: in bfloat16 or float16, and inside autocast, expect logits that differ by that type's rounding.
+    Parameters are copied, so later training of the head does not change the layers. The layers compute in the dtype of
+    the model, the head in at least float32: in bfloat16 or float16, and inside autocast, logits differ by rounding.
 
-    For ONNX export the head itself, which needs nothing of nc_tools either once it is a graph, or these layers with
-    ``torch.onnx.export(..., optimize=False)``: the exporter's optimizer drops an epsilon as small as ours, and a row of
-    zeros would then come out as NaN.
+    For ONNX, export the head itself, or these layers with ``torch.onnx.export(..., optimize=False)``: the exporter's
+    optimizer drops the very small epsilon of the normalization, and a row of zeros would give NaN.
 
-    Head and layers are compared on random features before they are returned, so that a head which does not keep the
-    promise is found here.
+    Before returning, the layers are compared with the head on random features.
 
     Args:
-        head: An affine head: ``LinearHead``, ``CosineHead``, a head with a fixed frame, or one of your own.
-        embed: Layers that do what the head's own ``embed`` does, for a head of yours that overrides it. They are
+        head: An affine head: ``LinearHead``, ``CosineHead``, a head with a fixed frame, or your own.
+        embed: Layers that compute the same as the head's ``embed``, for your own head that overrides it. They are
             copied.
 
     Returns:
         An ``nn.Linear``, or an ``nn.Sequential`` of ``projection``, ``normalize`` and ``classifier`` (``embed`` and
-        ``classifier`` where that was given), on the head's device and of its type.
+        ``classifier`` if ``embed`` is given), with the device and dtype of the head.
 
     Raises:
-        TypeError: If it is no Head, is not affine, or overrides ``embed`` in a way not known here and none was given.
-        ValueError: If the layers do not score as the head does.
+        TypeError: If it is not a Head or not affine, or overrides ``embed`` and no layers are given for it.
+        ValueError: If the layers do not compute the logits of the head.
 
     Example:
         >>> from nc_tools.heads import ETFHead, LinearHead
@@ -63,17 +61,17 @@ def to_linear(head: Head, *, embed: nn.Module | None = None) -> nn.Module:
         )
     """
     if not isinstance(head, Head):
-        raise TypeError(f"to_linear takes a Head, got {type(head).__name__}")
+        raise TypeError(f"to_linear needs a Head, got {type(head).__name__}: pass a head of nc_tools, such as model.fc")
     name = type(head).__name__
     if not head.affine:
         raise TypeError(
-            f"{name} is not affine: its logits are no linear function of its embedded features, so that no nn.Linear "
-            f"gives them. Export it as it is, with torch.export or torch.onnx.export"
+            f"to_linear needs an affine head, but {name} is not affine: no nn.Linear can compute its logits. Export "
+            f"the head itself, with torch.export or torch.onnx.export"
         )
     with torch.no_grad(), autocast_off(head.weight.device.type):
         weight, bias = head.weight.detach(), head.bias
-        given = weight.dtype
-        weight = weight.to(torch.promote_types(given, torch.float32))
+        dtype = weight.dtype
+        weight = weight.to(torch.promote_types(dtype, torch.float32))
         weight = torch.as_tensor(head.scale, device=weight.device).to(weight).reshape(-1, 1) * weight
         layers = _embed_layers(head) if embed is None else OrderedDict(embed=copy.deepcopy(embed))
         if list(layers) == ["projection"]:
@@ -84,11 +82,11 @@ def to_linear(head: Head, *, embed: nn.Module | None = None) -> nn.Module:
         plain = layers["classifier"] if len(layers) == 1 else nn.Sequential(layers)
         if not weight.is_meta:
             _compare(head, plain.to(weight.dtype), name)
-    return plain.to(given).train(head.training)
+    return plain.to(dtype).train(head.training)
 
 
 def _embed_layers(head: Head) -> OrderedDict[str, nn.Module]:
-    """Return the layers of the embeddings that are known; empty where features are taken as they are."""
+    """Return the layers of the head's ``embed``; none if it returns the features unchanged."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     embed = type(head).embed
     if embed is Head.embed:
@@ -108,18 +106,18 @@ def _embed_layers(head: Head) -> OrderedDict[str, nn.Module]:
         layers["normalize"] = _normalization(head.feature_dim)
         return layers
     raise TypeError(
-        f"{type(head).__name__} embeds features in a way of its own, which to_linear cannot read off: give layers that "
-        f"do the same, to_linear(head, embed=nn.Sequential(...)), and they are checked against it"
+        f"{type(head).__name__} has its own embed method, which to_linear cannot convert: pass layers that compute the "
+        f"same, as in to_linear(head, embed=nn.Sequential(...)); they are checked against the head"
     )
 
 
 def _normalization(width: int) -> nn.RMSNorm:
-    # Its default epsilon would shrink features of norm 1e-3; this one only keeps a row of zeros from a division by 0.
+    # The default epsilon would change features of norm 1e-3; this one only prevents a division by zero.
     return nn.RMSNorm(width, eps=torch.finfo(torch.float32).tiny, elementwise_affine=False)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """Return a linear layer around these numbers, without drawing any from the global generator."""
+    """Return a linear layer with this weight and bias, without drawing from the global generator."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.contiguous())
     if bias is not None:
@@ -128,15 +126,18 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def _compare(head: Head, plain: nn.Module, name: str) -> None:
-    like = next(plain.parameters())
-    drawn = torch.randn(_ROWS, head.feature_dim, generator=torch.Generator().manual_seed(0), device="cpu")
+    features = torch.randn(_ROWS, head.feature_dim, generator=torch.Generator().manual_seed(0), device="cpu")
+    features = features.to(next(plain.parameters()))
     with eval_mode(head), eval_mode(plain):
-        expected, got = head(drawn.to(like)), plain(drawn.to(like))
-    if got.shape != expected.shape:
-        raise ValueError(f"{name} gives logits of shape {tuple(expected.shape)}, its layers {tuple(got.shape)}")
-    error = float((got - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
+        expected, logits = head(features), plain(features)
+    if logits.shape != expected.shape:
+        raise ValueError(
+            f"the layers must return logits of shape {tuple(expected.shape)}, as {name} does, got "
+            f"{tuple(logits.shape)}: correct embed="
+        )
+    error = float((logits - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
     if not error < 1e-3:
         raise ValueError(
-            f"{name} must score scale * embed(features) @ weight.T + bias, but on random features its logits are "
-            f"off from that by {error:.2g} of their size: set affine = False on it, or mend embed="
+            f"{name} must compute scale * embed(features) @ weight.T + bias, but on random features its logits differ "
+            f"from that by {error:.2g} of their size: set affine = False in the class, or correct embed="
         )

@@ -1,4 +1,4 @@
-"""Run a model once and see which of its modules produced the logits."""
+"""Running a model once to see which of its modules returned the logits."""
 
 from __future__ import annotations
 
@@ -16,93 +16,93 @@ from nc_tools.surgery.head_layers import could_be_head
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module that could be a head, seen during a forward pass."""
+    """One call of a module that could be a head, recorded during a forward pass."""
 
     name: str
     module: nn.Module
     output: Tensor
     version: int
 
-    def made(self, logits: Tensor | None) -> bool:
-        """Tell whether ``logits`` are what the call returned: the same tensor, not written to since."""
-        return logits is self.output and self.untouched()
+    def returned(self, logits: Tensor | None) -> bool:
+        """Return True if the call returned ``logits``: the same tensor, not written to since."""
+        return logits is self.output and self.is_unmodified()
 
-    def made_a_token_of(self, logits: Tensor | None) -> bool:
-        """Tell whether ``logits`` (N, K) are one token's of the scores (N, T, K) that the call returned.
+    def returned_for_one_token(self, logits: Tensor | None) -> bool:
+        """Return True if ``logits`` (N, K) are those of one token in the scores (N, T, K) that the call returned.
 
-        Told by values, as a language model that classifies by its last token: exactly one token of each sample must
-        match, so a mean over equal tokens does not pass for a choice. Nothing can be told on the meta device.
+        So do language models that classify by their last token. The values decide: exactly one token of each sample
+        must match, so a mean over equal tokens does not count. On the meta device the answer is always False.
         """
-        if logits is None or logits.is_meta or not self.scored_tokens(logits) or not self.untouched():
+        if logits is None or logits.is_meta or not self.scored_tokens(logits) or not self.is_unmodified():
             return False
         return bool(((self.output == logits[:, None]).all(-1).sum(1) == 1).all())
 
     def scored_tokens(self, logits: Tensor | None) -> bool:
-        """Tell whether the call scored every token where the model returns one score vector for each sample."""
+        """Return True if the call scored every token, but the model returns one score vector per sample."""
         return (
             logits is not None and logits.ndim == 2 and self.output.ndim == 3 and self.output.shape[::2] == logits.shape
         )
 
-    def untouched(self) -> bool:
-        """Tell whether nothing was written into the output since."""
+    def is_unmodified(self) -> bool:
+        """Return True if the output was not modified in place after the call."""
         return _version(self.output) == self.version
 
 
 def _version(tensor: Tensor) -> int:
-    """Count the writes into a tensor, which ``x += y`` and ``nn.ReLU(inplace=True)`` leave the same object."""
+    """Return how often a tensor was modified in place, as by ``x += y`` or ``nn.ReLU(inplace=True)``."""
     return 0 if tensor.is_inference() else tensor._version
 
 
 def logits_of(output: Any) -> Tensor | None:
-    """Return the tensor that a model means as its logits: itself, ``logits`` in a record, or the first of a tuple."""
-    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
-    if isinstance(found, tuple | list) and found:
-        found = found[0]
-    return found if isinstance(found, Tensor) else None
+    """Return the logits in a model's output: the tensor itself, ``logits`` of a record, or the first of a tuple."""
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if isinstance(logits, tuple | list) and logits:
+        logits = logits[0]
+    return logits if isinstance(logits, Tensor) else None
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A forward pass: the input, the calls of modules that could be heads, in order, and what came out.
+    """A forward pass: its input, the calls of modules that could be heads, in order, and the logits.
 
-    ``bare`` tells logits returned as they are from those inside a tuple or a record.
+    ``returns_tensor`` is False if the logits were inside a tuple or a record.
     """
 
     example: Example
     calls: list[Call]
     logits: Tensor | None
-    bare: bool
+    returns_tensor: bool
 
     def heads(self) -> list[Call]:
-        """Return the calls whose output is the model's logits, or else holds them as one token of each sample."""
-        direct = [call for call in self.calls if call.made(self.logits)]
-        return direct or [call for call in self.calls if call.made_a_token_of(self.logits)]
+        """Return the calls whose output is the logits, or, if there is none, contains them for one token."""
+        direct = [call for call in self.calls if call.returned(self.logits)]
+        return direct or [call for call in self.calls if call.returned_for_one_token(self.logits)]
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Run without gradients in eval mode, so that no statistics move; put every module and the generators back."""
-    before = [(module, module.training) for module in model.modules()]
+    """Run a block in eval mode without gradients, then restore each module's mode and the random generators."""
+    modes = [(module, module.training) for module in model.modules()]
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices):
             yield
     finally:
-        for module, training in before:
+        for module, training in modes:
             module.training = training
 
 
 def trace(model: nn.Module, example: Example) -> Trace:
-    """Run ``model`` in eval mode without gradients."""
+    """Run ``model`` in eval mode without gradients, and record the calls of modules that could be heads."""
     calls: list[Call] = []
     names = {module: name for name, module in model.named_modules()}
 
-    def note(module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+    def record(module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor):
             calls.append(Call(names[module], module, output, _version(output)))
 
-    handles = [m.register_forward_hook(note) for m in model.modules() if could_be_head(m)]
+    handles = [m.register_forward_hook(record) for m in model.modules() if could_be_head(m)]
     try:
         with eval_mode(model):
             if isinstance(example, Mapping):
@@ -115,12 +115,12 @@ def trace(model: nn.Module, example: Example) -> Trace:
     return Trace(example, calls, logits_of(output), isinstance(output, Tensor))
 
 
-# What models raise on an input that they were not made for.
+# The errors that models raise for an input of the wrong kind or shape.
 FAILS_ON_A_WRONG_INPUT = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
 
 def trace_with_example_input(model: nn.Module) -> Trace | None:
-    """Trace a model on the first made-up input that it takes; None where it takes none."""
+    """Trace a model on the first example input that it accepts; return None if it accepts none."""
     for example in example_inputs(model):
         try:
             return trace(model, example)

@@ -1,4 +1,4 @@
-"""Give a loss the features that reached the head, in a loop that only calls the model."""
+"""Recording the features that reach the head, for losses that need more than logits."""
 
 from __future__ import annotations
 
@@ -12,76 +12,76 @@ from nc_tools.records import Outputs
 
 
 def watch(model: nn.Module) -> WatchedHead:
-    """Note what reaches a model's head, so that a loss can ask for more than logits; the model stays as it is.
+    """Record what reaches the head of a model, so that a loss can use features as well as logits.
 
-    One line before the loop, and the loss reads what it needs. The loop, the model's ``forward``, DDP, gradient
-    checkpointing and ``torch.compile`` stay as they are::
+    Call it once before the loop. It only adds hooks: the model's ``forward``, DDP, gradient checkpointing and
+    ``torch.compile`` work as before::
 
-        seen = watch(model)                                         # once
+        watched = watch(model)                                         # once
         logits = model(images)
-        loss = term(seen.outputs, Batch(images, labels, index))     # instead of cross_entropy(logits, labels)
-        head.observe(seen.outputs, labels, progress)                # heads that learn by themselves, after the step
+        loss = term(watched.outputs, Batch(images, labels, index))     # instead of cross_entropy(logits, labels)
+        head.observe(watched.outputs, labels, progress)                # for heads with running means, after the step
 
-    Call it before ``torch.compile`` runs the model for the first time: what is compiled no longer looks for hooks.
+    Call it before ``torch.compile`` runs the model for the first time: a compiled model does not run new hooks.
 
     Args:
-        model: A model with one :class:`~nc_tools.heads.Head` (see :func:`~nc_tools.heads.swap_head`), wrapped or not,
-            or that head itself, where a model has several or parts of it are called one by one.
+        model: A model with one :class:`~nc_tools.heads.Head` (see :func:`~nc_tools.surgery.swap_head`), wrapped or not.
+            Pass the head itself if the model has several, or if you call parts of the model separately.
 
     Raises:
-        ValueError: If the model holds no head of this package, or more than one, or is wrapped by DDP with
-            ``static_graph=True``: that reduces no gradient of a loss that does not come from the returned logits.
+        ValueError: If the model has no head of nc_tools, or several, or is wrapped by DDP with ``static_graph=True``,
+            which reduces only gradients of losses on the returned logits.
 
     Example:
         >>> from nc_tools.heads import ETFHead
         >>> from nc_tools.surgery import swap_head
         >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3))
         >>> head = swap_head(model, ETFHead)
-        >>> seen = watch(model)
+        >>> watched = watch(model)
         >>> logits = model(torch.randn(2, 8))
-        >>> seen.outputs.features.shape, seen.outputs.logits is logits
+        >>> watched.outputs.features.shape, watched.outputs.logits is logits
         (torch.Size([2, 4]), True)
     """
     heads = {module: name for name, module in model.named_modules() if isinstance(module, Head)}
     if not heads:
         raise ValueError(
-            f"{type(model).__name__} must hold a head of nc_tools to be watched, but has none: put one on first, as in "
-            f"swap_head(model, LinearHead), which reads the checkpoints of nn.Linear"
+            f"watch needs a model with a head of nc_tools, got {type(model).__name__} without one: replace its head "
+            f"first, as in swap_head(model, LinearHead), which loads the checkpoints of nn.Linear"
         )
     if len(heads) > 1:
         raise ValueError(
-            f"{type(model).__name__} must hold one head to be watched, but has {', '.join(map(repr, heads.values()))}: "
-            f"watch one of them, as in watch(model.{next(iter(heads.values()))})"
+            f"watch needs a model with one head, got {type(model).__name__} with "
+            f"{', '.join(map(repr, heads.values()))}: watch one head, as in watch(model.{next(iter(heads.values()))})"
         )
     return WatchedHead(_unwrapped(model), next(iter(heads)))
 
 
 class WatchedHead:
-    """What reached a model's head in its last forward pass; made by :func:`watch`.
+    """The inputs and outputs of a model's head in its last forward pass; returned by :func:`watch`.
 
-    A new pass drops the record of the one before when it begins, so that at most one graph is kept; :meth:`clear` drops
-    it at once. A pass that gradient checkpointing repeats during the backward pass is no new one. Copies of the model
-    (an EMA, ``deepcopy``) and models that were saved and loaded are not watched: watch them anew.
+    The start of a forward pass deletes the record of the previous one, so at most one graph is kept; :meth:`clear`
+    deletes it at once. A forward pass that gradient checkpointing repeats during the backward pass is ignored. Copies
+    of the model (an EMA, ``deepcopy``) and saved and loaded models are not watched: call :func:`watch` for them.
     """
 
     def __init__(self, model: nn.Module, head: Head) -> None:
         self._head = head
         self._record = record = _Record()
         self._handles = [
-            model.register_forward_pre_hook(_Begin(record)),
-            head.register_forward_hook(_Note(record)),
+            model.register_forward_pre_hook(_StartOfPass(record)),
+            head.register_forward_hook(_RecordCall(record)),
         ]
 
     @property
     def outputs(self) -> Outputs:
-        """The head's :class:`~nc_tools.records.Outputs` for the last pass, whichever mode the model was in.
+        """The head's :class:`~nc_tools.records.Outputs` of the last forward pass, in train or eval mode.
 
-        The same object until the next pass, so what one loss computed another reads.
+        It is the same object until the next pass, so several losses share what it has computed.
 
         Raises:
-            RuntimeError: If there was no pass, if the head ran more than once in it, or if it ran without gradients
-                and gradients are on now.
-            ValueError: If the head scored tokens rather than samples.
+            RuntimeError: If there was no forward pass, if the head ran more than once in it, or if it ran without
+                gradients and gradients are enabled now.
+            ValueError: If the head ran on tokens rather than samples.
         """
         features, logits = self._last_call()
         if self._record.outputs is None:
@@ -89,34 +89,34 @@ class WatchedHead:
         return self._record.outputs
 
     def halves(self) -> Outputs:
-        """Return the outputs of the batch's first view, with those of its second one as their ``second_view``.
+        """Return the outputs of the first half of the batch, with those of the second half as their ``second_view``.
 
-        For losses of two views: ``logits = model(torch.cat([images, second]))`` sends both through in one pass, so that
-        batch statistics are those of both and DDP sees one pass a step.
+        For losses on two views: ``logits = model(torch.cat([images, second]))`` runs both in one pass, so batch
+        statistics are those of both views, and DDP has one forward pass per step.
 
         Raises:
-            ValueError: If the pass had an odd number of samples.
+            ValueError: If the batch had an odd number of samples.
         """
-        both = self.outputs
-        if len(both.features) % 2:
+        outputs = self.outputs
+        if len(outputs.features) % 2:
             raise ValueError(
-                f"two views need an even number of samples in one pass, got {len(both.features)}: call "
+                f"two views need an even number of samples in one pass, got {len(outputs.features)}: call "
                 f"model(torch.cat([images, second]))"
             )
-        logits = both.computed_logits
+        logits = outputs.computed_logits
         first, second = (
             _outputs(self._head, half, None if logits is None else logits.chunk(2)[i])
-            for i, half in enumerate(both.features.chunk(2))
+            for i, half in enumerate(outputs.features.chunk(2))
         )
         first.second_view = second
         return first
 
     def clear(self) -> None:
-        """Forget the last pass and free its graph."""
-        self._record.forget()
+        """Delete the record of the last pass and free its graph."""
+        self._record.clear()
 
     def close(self) -> None:
-        """Stop watching, as before ``torch.export``: the model is then as it was."""
+        """Remove the hooks from the model and clear the record, for example before ``torch.export``."""
         for handle in self._handles:
             handle.remove()
         self.clear()
@@ -125,31 +125,32 @@ class WatchedHead:
         calls = self._record.calls
         if not calls:
             raise RuntimeError(
-                "the model must have run before its outputs are asked for, but its head has not since watch() or the "
-                "last clear(): call the model first, and watch it before torch.compile runs it"
+                "there are no outputs, because the head has not run since watch() or clear(): call the model first, "
+                "and call watch(model) before torch.compile runs it"
             )
         if len(calls) > 1:
             raise RuntimeError(
-                "the head must run once in a forward pass, but it ran several times (views one by one, or parts of the "
-                "model called by themselves): watch the head alone, watch(head), and read outputs after each"
+                "the head must run once in a forward pass, but it ran several times (for several views, or because "
+                "parts of the model were called separately): watch the head itself, watch(head), and read outputs "
+                "after each call"
             )
         features, logits, with_gradients = calls[0]
         if torch.is_grad_enabled() and not with_gradients:
             raise RuntimeError(
-                "the last forward pass ran without gradients, so that nothing can be learnt from it: ask for outputs "
-                "right after the training pass, before any evaluation; with checkpoint() say use_reentrant=False, or "
-                "leave the head outside it"
+                "the last forward pass ran without gradients, so a loss on its outputs cannot train the model: read "
+                "outputs right after the training pass, before any evaluation. With checkpoint(), pass "
+                "use_reentrant=False, or leave the head outside"
             )
         if features.ndim != 2:
             raise ValueError(
-                f"a loss needs features (N, D), but the head scored shape {tuple(features.shape)}, as one that runs on "
-                f"every token: put a head on the pooled features instead"
+                f"a loss needs features (N, D), but the head ran on features {tuple(features.shape)}, one row per "
+                f"token: put a head on pooled features instead"
             )
         return features, logits
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """Return the user's own model inside what compiles or wraps it."""
+    """Return the plain model inside DDP and compiled modules."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, nn.parallel.DistributedDataParallel):
@@ -163,68 +164,68 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 def _check_ddp(model: nn.Module | None) -> None:
     if model is not None and getattr(model, "static_graph", False):
         raise ValueError(
-            "a watched model must not be wrapped by DDP with static_graph=True, which would reduce no gradient of a "
-            "loss on its features: leave static_graph out"
+            "a watched model must not be wrapped by DDP with static_graph=True, which does not reduce the gradients of "
+            "a loss on features: remove static_graph=True"
         )
 
 
 def _outputs(head: Head, features: Tensor, logits: Tensor | None) -> Outputs:
     outputs = head.outputs(features)
-    outputs.computed_logits = logits  # computed already, by the model's own forward pass
+    outputs.computed_logits = logits  # from the model's forward pass
     return outputs
 
 
 class _Record:
-    """What the two hooks write; kept apart from Seen so that a copied model takes none of it along."""
+    """What the two hooks record. A separate object, so that copies of the model do not share or keep it."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Tensor, Tensor, bool]] = []
         self.outputs: Outputs | None = None
-        self.on = True
+        self.enabled = True
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         self.calls = []
         self.outputs = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Record:
-        return _off()
+        return _disabled()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _off, ()
+        return _disabled, ()
 
 
-def _off() -> _Record:
+def _disabled() -> _Record:
     record = _Record()
-    record.on = False
+    record.enabled = False
     return record
 
 
-class _Begin:
-    """A hook on the model: a new pass begins."""
+class _StartOfPass:
+    """Hook on the model: clear the record when a forward pass starts."""
 
     def __init__(self, record: _Record) -> None:
         self.record = record
 
     def __call__(self, _model: nn.Module, _inputs: tuple[Any, ...]) -> None:
-        if self.record.on and not _in_backward():
-            self.record.forget()
+        if self.record.enabled and not _in_backward():
+            self.record.clear()
 
 
-class _Note:
-    """A hook on the head: keep what came in and what went out."""
+class _RecordCall:
+    """Hook on the head: record its features and logits."""
 
     def __init__(self, record: _Record) -> None:
         self.record = record
 
     def __call__(self, _head: nn.Module, inputs: tuple[Any, ...], logits: Tensor) -> None:
-        if self.record.on and not _in_backward():
+        if self.record.enabled and not _in_backward():
             if not torch.compiler.is_compiling():
                 _check_ddp(getattr(nn.parallel.DistributedDataParallel, "_active_ddp_module", None))
-            # Two are enough to know that it ran more than once.
+            # Two calls are enough to know that the head ran more than once.
             self.record.calls = [*self.record.calls[:1], (inputs[0], logits, torch.is_grad_enabled())]
             self.record.outputs = None
 
 
 def _in_backward() -> bool:
-    """Tell whether autograd is at work: then a forward pass is one that checkpointing repeats."""
+    """Return True during a backward pass: a forward pass is then a repetition by gradient checkpointing."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

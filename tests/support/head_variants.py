@@ -1,6 +1,5 @@
-"""Every head with arguments to test it by."""
+"""All head classes, each with arguments for the contract tests."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -28,17 +27,22 @@ from nc_tools.heads import (
     TwoSpaceHead,
 )
 from nc_tools.spec import Spec, spec
+from support.package_heads import head_classes
 
 D, K, N = 24, 7, 11
 
 
-def built(wanted: Spec[Head], **facts: Any) -> Head:
-    known = {"feature_dim": D, "num_classes": K, "generator": torch.Generator().manual_seed(0), **facts}
-    return wanted.build(known)
+def build(head: Spec[Head], **overrides: Any) -> Head:
+    values = {"feature_dim": D, "num_classes": K, "generator": torch.Generator().manual_seed(0), **overrides}
+    return head.build(values)
+
+
+def features(n: int = N, dim: int = D) -> Tensor:
+    return torch.randn(n, dim, generator=torch.Generator().manual_seed(1)).relu()
 
 
 class NegatedHead(Head):
-    """A head as a user would write it: the contract must find it and hold for it."""
+    """A head as a user would write it, with the least that a subclass must define."""
 
     scale = 2.0
 
@@ -52,15 +56,8 @@ class NegatedHead(Head):
         return -self.rows
 
 
-def concrete(cls: type[Head] = Head) -> Iterator[type[Head]]:
-    for sub in cls.__subclasses__():
-        if not sub.__abstractmethods__ and not sub.__name__.startswith("_"):  # a part of another's inside
-            yield sub
-        yield from concrete(sub)
-
-
 VARIANTS: list[Spec[Head]] = [
-    *(Spec(cls) for cls in dict.fromkeys(concrete())),
+    *(Spec(cls) for cls in [*head_classes(), NegatedHead]),
     spec(LinearHead, bias=False),
     spec(CosineHead, scale=5.0),
     spec(ETFHead, projection=True, scale=LEARNED),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -35,7 +36,7 @@ COUNTS = [50, 20, 5, 2]
 K, D, N = len(COUNTS), 6, 9
 
 
-class GivenLogits(Head):
+class LogitsHead(Head):
     """A head whose logits are its features."""
 
     scale = 1.0
@@ -47,22 +48,22 @@ class GivenLogits(Head):
 
 
 def outputs_of(logits: Tensor) -> Outputs:
-    return GivenLogits(logits.shape[1], logits.shape[1]).outputs(logits)
+    return LogitsHead(logits.shape[1], logits.shape[1]).outputs(logits)
 
 
 def batch_of(labels: Tensor) -> Batch:
     return Batch(torch.zeros(len(labels), 1), labels, torch.arange(len(labels)))
 
 
-# What a run tells a loss; a loss of one's own is under contract as soon as it is imported here.
+# What a run fills into the spec of a loss.
 FACTS = {"num_classes": K, "class_counts": COUNTS, "feature_dim": D, "num_samples": 50}
 
 
-def built(wanted: Spec[LossTerm], **facts: int) -> LossTerm:
-    return wanted.build({**FACTS, **facts})
+def build(loss_spec: Spec[LossTerm], **facts: int) -> LossTerm:
+    return loss_spec.build({**FACTS, **facts})
 
 
-def seen_by(loss: LossTerm, head: Head, h: Tensor) -> Outputs:
+def outputs_for(loss: LossTerm, head: Head, h: Tensor) -> Outputs:
     """Return the head's outputs, with outliers, and with a second view where the loss needs one."""
     outputs = head.outputs(h)
     outputs.outliers = head.outputs(h.flip(1) / 2)
@@ -72,20 +73,19 @@ def seen_by(loss: LossTerm, head: Head, h: Tensor) -> Outputs:
     return outputs
 
 
-def concrete(cls: type[LossTerm] = LossTerm) -> Iterator[type[LossTerm]]:
-    for sub in cls.__subclasses__():
-        if not sub.__abstractmethods__:
-            yield sub
-        yield from concrete(sub)
+def concrete_losses(cls: type[LossTerm] = LossTerm) -> Iterator[type[LossTerm]]:
+    """Yield the public losses among the subclasses that have been imported."""
+    for subclass in cls.__subclasses__():
+        if not subclass.__abstractmethods__ and not subclass.__name__.startswith("_"):
+            yield subclass
+        yield from concrete_losses(subclass)
 
 
-# (A sum has no default for what it sums; two of them stand below.)
-OURS = [
-    cls for cls in dict.fromkeys(concrete()) if cls.__module__.startswith("nc_tools") and cls is not WeightedSumLoss
-]
+PACKAGE_LOSSES = [cls for cls in dict.fromkeys(concrete_losses()) if cls.__module__.startswith("nc_tools.")]
 
+# Every loss as a run builds it (a sum has no default terms), and losses with other arguments.
 VARIANTS: list[Spec[LossTerm]] = [
-    *map(Spec, OURS),
+    *(Spec(cls) for cls in PACKAGE_LOSSES if cls is not WeightedSumLoss),
     spec(CrossEntropyLoss, label_smoothing=0.1),
     spec(CrossEntropyLoss, label_smoothing=ClassWiseSmoothing(0.4, 0.1)),
     spec(FocalLoss, gamma=0.5),
@@ -99,5 +99,13 @@ VARIANTS: list[Spec[LossTerm]] = [
     ),
     spec(WeightedSumLoss, terms=(term(0.5, spec(SupConLoss)), term(2.0, spec(ClassSpreadLoss), name="push"))),
     spec(WeightedSumLoss, terms=(term(1.0, spec(CrossEntropyLoss)), term(0.5, spec(OutlierExposureLoss)))),
+    spec(WeightedSumLoss, terms=(term(1.0, spec(LogitAdjustedLoss)), term(0.5, spec(FocalLoss)))),
     spec(NCEAndRCELoss, alpha=0.5, beta=2.0, log_zero=-9.0),
 ]
+
+
+def variant_name(loss_spec: Spec[LossTerm]) -> str:
+    return f"{loss_spec.cls.__name__}-{', '.join(loss_spec.arguments)}"
+
+
+every_loss = pytest.mark.parametrize("loss_spec", VARIANTS, ids=variant_name)

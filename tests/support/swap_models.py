@@ -1,6 +1,6 @@
-"""The timm and Hugging Face classifiers whose heads are swapped in the tests, built without weights or network.
+"""The timm and Hugging Face classifiers of the swap tests, built without weights and without network.
 
-python tests/swap_models.py      the tables of docs/swap-in.md
+PYTHONPATH=.:tests python tests/support/swap_models.py      prints the tables of docs/swap-in.md
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from transformers.models.auto import modeling_auto
 
 from nc_tools.heads import LinearHead
 from nc_tools.surgery import find_head, swap_head
-
-K = 10
+from support.torchvision_models import NAMES, K, without_memory
 
 # In place of a module's first architecture where that is much slower to run on the meta device.
 SMALLER = {
@@ -57,25 +56,30 @@ SMALLER = {
 }
 # Their recurrent layers take half a minute on the meta device.
 ON_A_CPU = {"sequencer2d_s"}
-# Besides one of each module: those with another classifier than their module's first.
-BESIDES = ["deit_tiny_distilled_patch16_224", "pit_ti_distilled_224", "iformer_m_distilled", "efficientvim_m1_dist"]
-BESIDES += ["caformer_s18", "resnetv2_50", "sequencer2d_s", "vit_base_patch16_siglip_224", "test_vit3"]
-# Classifiers with several heads, or with a convolution for one.
-REFUSED = {"crossvit", "dla", "dpn", "efficientformer", "efficientformer_v2", "efficientvim", "levit", "repvit"}
-REFUSED |= {"resnetv2", "swiftformer", "volo"}
-REFUSED |= {"deit_tiny_distilled_patch16_224", "pit_ti_distilled_224", "iformer_m_distilled", "efficientvim_m1_dist"}
-REFUSED |= {"resnetv2_50"}
+# In addition to one of each module: architectures with another classifier than the first of their module.
+ADDITIONAL = ["deit_tiny_distilled_patch16_224", "pit_ti_distilled_224", "iformer_m_distilled", "efficientvim_m1_dist"]
+ADDITIONAL += ["caformer_s18", "resnetv2_50", "sequencer2d_s", "vit_base_patch16_siglip_224", "test_vit3"]
+# Classifiers with several heads, or with a convolution as head: find_head raises.
+UNSUPPORTED = {"crossvit", "dla", "dpn", "efficientformer", "efficientformer_v2", "efficientvim", "levit", "repvit"}
+UNSUPPORTED |= {"resnetv2", "swiftformer", "volo"}
+UNSUPPORTED |= {
+    "deit_tiny_distilled_patch16_224",
+    "pit_ti_distilled_224",
+    "iformer_m_distilled",
+    "efficientvim_m1_dist",
+}
+UNSUPPORTED |= {"resnetv2_50"}
 
 
 def timm_architectures() -> dict[str, str]:
-    """Return {architecture: module}: the first one of each module that registers any, and a few besides."""
+    """Return {architecture: module}: the first architecture of each module, and a few more."""
     first: dict[str, str] = {}
     for name in timm.list_models():
         first.setdefault(timm.model_entrypoint(name).__module__.rpartition(".")[2], name)
     first.pop("sequencer", None)
-    known = set(timm.list_models())
-    chosen = {SMALLER[m] if SMALLER.get(m) in known else name: m for m, name in first.items()}
-    return chosen | {name: name for name in BESIDES if name in known}
+    available = set(timm.list_models())
+    chosen = {SMALLER[m] if SMALLER.get(m) in available else name: m for m, name in first.items()}
+    return chosen | {name: name for name in ADDITIONAL if name in available}
 
 
 def timm_model(name: str) -> nn.Module:
@@ -83,7 +87,7 @@ def timm_model(name: str) -> nn.Module:
         return timm.create_model(name, pretrained=False, num_classes=K)  # type: ignore[no-any-return]
 
 
-# Configurations that the defaults cannot stand in for. On a CPU, and small, where values decide or meta does not do.
+# Configurations for models whose defaults do not work. Small and on a CPU, if the values matter or meta is not enough.
 TINY: dict[str, dict[str, Any]] = {
     "ImageGPTForImageClassification": {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 40, "n_positions": 16},
     "PerceiverForImageClassificationLearned": {"num_latents": 4, "d_latents": 16, "image_size": 8},
@@ -100,10 +104,10 @@ TINY["PerceiverForImageClassificationConvProcessing"] |= {"num_blocks": 1, "num_
 _SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 _SMALL |= {"vocab_size": 60}
 TINY["Siglip2ForImageClassification"] = {"vision_config": _SMALL | {"num_patches": 4}, "text_config": _SMALL}
-# Needs a package of its own (natten) to be built.
+# Needs another package (natten).
 NOT_BUILT = {"DinatForImageClassification"}
-# Two heads averaged; logits under another name; two words of a language model.
-HF_REFUSED = {
+# Two averaged heads; logits under another name; a language model that answers with one of two words.
+HF_UNSUPPORTED = {
     "DeiTForImageClassificationWithTeacher": ["cls_classifier", "distillation_classifier"],
     "LevitForImageClassificationWithTeacher": ["classifier.linear", "classifier_distill.linear"],
     "SwiftFormerForImageClassification": ["head", "dist_head"],
@@ -114,10 +118,10 @@ HF_REFUSED = {
 
 def hf_image_classes() -> dict[str, str]:
     """Return {class: family} of the image classifiers that transformers names."""
-    found: dict[str, str] = {}
+    classes: dict[str, str] = {}
     for family, names in modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.items():
-        found |= dict.fromkeys([names] if isinstance(names, str) else names, family)
-    return {name: family for name, family in found.items() if name not in NOT_BUILT}
+        classes |= dict.fromkeys([names] if isinstance(names, str) else names, family)
+    return {name: family for name, family in classes.items() if name not in NOT_BUILT}
 
 
 def hf_image_model(name: str) -> nn.Module:
@@ -129,10 +133,10 @@ def hf_image_model(name: str) -> nn.Module:
 
 
 def hf_example(name: str) -> dict[str, Tensor] | None:
-    """Return an input for those that take none of the made-up ones."""
+    """Return an input for the models that accept none of the example inputs."""
     if name == "Siglip2ForImageClassification":
-        shapes, seen = torch.full((1, 2), 2), torch.ones(1, 4, dtype=torch.int64)
-        return {"pixel_values": torch.zeros(1, 4, 768), "pixel_attention_mask": seen, "spatial_shapes": shapes}
+        shapes, mask = torch.full((1, 2), 2), torch.ones(1, 4, dtype=torch.int64)
+        return {"pixel_values": torch.zeros(1, 4, 768), "pixel_attention_mask": mask, "spatial_shapes": shapes}
     if name in {"PerceiverForImageClassificationFourier", "PerceiverForImageClassificationConvProcessing"}:
         return {"inputs": torch.zeros(1, 3, 224, 224)}
     return None
@@ -165,7 +169,7 @@ def hf_text_model(name: str) -> nn.Module:
 
 def _table(title: str, rows: dict[str, list[str]]) -> None:
     print(f"\n### {title}\n\n| head | models |\n|---|---|")
-    for where, names in sorted(rows.items(), key=lambda row: ("refused" in row[0], -len(row[1]), row[0])):
+    for where, names in sorted(rows.items(), key=lambda row: ("error" in row[0], -len(row[1]), row[0])):
         print(f"| {where} | {', '.join(sorted(set(names)))} |")
 
 
@@ -174,23 +178,19 @@ def _where(model: nn.Module, example: Any = None) -> str:
         where = find_head(model, example=example)
         swap_head(model, LinearHead, num_classes=7, example=example)
     except ValueError as error:
-        layers = re.findall(r"'([\w.]+)'", str(error))
+        layers = [*dict.fromkeys(re.findall(r"'([\w.]+)'", str(error)))]
         conv = " (a convolution)" if "convolution" in str(error) else ""
-        return (
-            f"**refused**: {', '.join(f'`{n}`' for n in layers[:4]) or 'no layer returns what counts as logits'}{conv}"
-        )
+        return f"**error**: {', '.join(f'`{n}`' for n in layers[:4]) or 'no layer returns the logits'}{conv}"
     return f"`{where}`"
 
 
 def main() -> None:
     """Print the tables."""
     transformers.logging.set_verbosity_error()
-    import test_swap  # the torchvision models are tested there
-
     rows: dict[str, list[str]] = defaultdict(list)
-    for name in test_swap.NAMES:
-        rows[_where(test_swap.without_memory(name))].append(re.match("[a-z]+", name)[0])  # type: ignore[index]
-    _table(f"torchvision {version('torchvision')}, {len(test_swap.NAMES)} classifiers", rows)
+    for name in NAMES:
+        rows[_where(without_memory(name))].append(re.match("[a-z]+", name)[0])  # type: ignore[index]
+    _table(f"torchvision {version('torchvision')}, {len(NAMES)} classifiers", rows)
     rows = defaultdict(list)
     chosen = timm_architectures()
     for name, module in chosen.items():

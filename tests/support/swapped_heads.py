@@ -1,6 +1,5 @@
-"""Models with a swapped head, one for each public head class, for the tests of what goes on working."""
+"""Small models with a swapped head, one for each head class of the package."""
 
-import inspect
 from typing import Any
 
 import pytest
@@ -8,21 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-import nc_tools.heads
 from nc_tools.heads import Head
 from nc_tools.models import ConvNet
 from nc_tools.spec import Spec
 from nc_tools.surgery import swap_head
+from support.package_heads import head_classes
 
 D, K, N = 16, 5, 12
-CLASSES: list[type[Head]] = sorted(
-    {
-        cls
-        for cls in vars(nc_tools.heads).values()
-        if isinstance(cls, type) and issubclass(cls, Head) and cls is not Head and not inspect.isabstract(cls)
-    },
-    key=lambda cls: cls.__name__,
-)
+CLASSES = head_classes()
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -37,10 +29,10 @@ def labels(n: int = N) -> Tensor:
     return torch.arange(n) % K
 
 
-def wanted(cls: type[Head], seed: int = 0) -> Spec[Head]:
-    """Return the head with all that a run knows beside the sizes and the generator, which swapping fills in."""
-    facts: dict[str, Any] = {"class_counts": (40, 20, 10, 5, 2), "num_samples": 77, "frame_seed": seed}
-    return Spec(cls, {name: value for name, value in facts.items() if Spec(cls).leaves_open(name)})
+def head_spec(cls: type[Head], seed: int = 0) -> Spec[Head]:
+    """Return the head with the arguments that a run sets, except sizes and generator, which swap_head sets."""
+    values: dict[str, Any] = {"class_counts": (40, 20, 10, 5, 2), "num_samples": 77, "frame_seed": seed}
+    return Spec(cls, {name: value for name, value in values.items() if Spec(cls).leaves_open(name)})
 
 
 def backbone(seed: int = 0) -> ConvNet:
@@ -50,28 +42,28 @@ def backbone(seed: int = 0) -> ConvNet:
 
 
 def linear(seed: int = 0) -> nn.Sequential:
-    """Return a small convolutional network as a user would have it, with a linear layer on top."""
+    """Return a small convolutional network with a linear layer, as a user would write it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(ConvNet(3, 8, width=4), nn.Linear(D, K))
 
 
 def swapped(cls: type[Head], seed: int = 0) -> nn.Sequential:
-    """Return that network after one line of the user's."""
+    """Return that network with its head replaced."""
     model = linear(seed)
-    swap_head(model, wanted(cls, seed), generator=seeded(seed))
+    swap_head(model, head_spec(cls, seed), generator=seeded(seed))
     return model
 
 
 class AllHeads(nn.Module):
-    """One backbone under every head: what is traced or sent once covers them all."""
+    """One backbone with every head, so that one trace or one pair of processes covers all of them."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         self.backbone = backbone(seed)
-        facts = {"feature_dim": D, "num_classes": K}
+        sizes = {"feature_dim": D, "num_classes": K}
         self.heads = nn.ModuleDict(
-            {cls.__name__: wanted(cls, seed).build(facts | {"generator": seeded(seed)}) for cls in CLASSES}
+            {cls.__name__: head_spec(cls, seed).build(sizes | {"generator": seeded(seed)}) for cls in CLASSES}
         )
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:

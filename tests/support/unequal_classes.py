@@ -1,4 +1,4 @@
-"""Features of a few unequal classes, for what is made from features."""
+"""Features of a few classes of unequal size."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def sample(seed: int = 0, spread: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Features of unequal classes (40, 30, 15, 5), off the origin."""
+    """Return features and labels of unequal classes (40, 30, 15, 5), with a mean that is not zero."""
     labels = torch.tensor([0] * 40 + [1] * 30 + [2] * 15 + [3] * 5)[torch.randperm(N, generator=seeded(seed))]
     means = torch.randn(K, D, generator=seeded(seed + 1))
     return 0.5 + means[labels] + spread * torch.randn(N, D, generator=seeded(seed + 2)), labels

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nc_tools._support.class_sums import at_least_float32, measuring_precision
+from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.metrics.collapse.mean_geometry import finite_values
 

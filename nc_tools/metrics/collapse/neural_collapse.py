@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, check_pair, class_sums, measuring_precision
+from nc_tools._support.class_sums import class_sums
+from nc_tools._support.labels import check_features_and_labels
+from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools.class_moments import ClassMoments
 from nc_tools.metrics.checks import check_finite
 from nc_tools.metrics.collapse.mean_geometry import ClassMeans, finite_values, mean_geometry, self_duality
@@ -74,7 +76,7 @@ def neural_collapse(
         >>> [round(values[key], 6) for key in ("nc1_pinv", "nc2_equiangular", "nc4_disagreement")]
         [0.0, 0.0, 0.0]
     """
-    check_pair(features, labels)
+    check_features_and_labels(features, labels)
     _check_head(features, weight, bias, logits)
     num_classes = _number_of_classes(labels, weight, logits, num_classes)
     with measuring_precision(features.device):

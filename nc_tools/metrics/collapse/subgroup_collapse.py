@@ -8,7 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from nc_tools._support.class_sums import class_sums, measuring_precision
+from nc_tools._support.class_sums import class_sums
+from nc_tools._support.precision import measuring_precision
 from nc_tools.metrics.checks import checked_features
 from nc_tools.metrics.collapse.mean_geometry import finite_values, present_means
 from nc_tools.metrics.collapse.neural_collapse import neural_collapse

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, class_sums, measuring_precision
+from nc_tools._support.class_sums import class_sums
+from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools.metrics.collapse.mean_geometry import finite_values
 from nc_tools.metrics.collapse.neural_collapse import neural_collapse
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import measuring_precision
+from nc_tools._support.precision import measuring_precision
 from nc_tools.metrics.collapse.mean_geometry import finite_values, present_means, present_rows
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, check_pair, class_sums, measuring_precision
+from nc_tools._support.class_sums import class_sums
+from nc_tools._support.labels import check_features_and_labels
+from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools.metrics.checks import check_finite, checked_scores
 
 
@@ -47,7 +49,7 @@ def memorization(features: Tensor, logits: Tensor, given_labels: Tensor, true_la
         >>> values["carried_over"], values["fitted"], values["recovered"]
         (1.0, 1.0, 0.0)
     """
-    check_pair(features, given_labels)
+    check_features_and_labels(features, given_labels)
     check_finite("features", features)
     scores, given = checked_scores(logits, given_labels)
     _, true = checked_scores(logits, true_labels)

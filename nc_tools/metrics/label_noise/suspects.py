@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import at_least_float32, check_pair, class_sums, measuring_precision
+from nc_tools._support.class_sums import class_sums
+from nc_tools._support.labels import check_features_and_labels
+from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools.metrics.checks import check_finite, checked_scores
 
 _BLOCK = 8192
@@ -66,7 +68,7 @@ def rank_suspects(features: Tensor, logits: Tensor, labels: Tensor) -> Suspects:
         >>> int(suspects.order[0]), int(suspects.suggested[suspects.order[0]])
         (4, 0)
     """
-    check_pair(features, labels)
+    check_features_and_labels(features, labels)
     check_finite("features", features)
     scores, y = checked_scores(logits, labels)
     column = y[:, None]

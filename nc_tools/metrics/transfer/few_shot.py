@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import measuring_precision
+from nc_tools._support.precision import measuring_precision
 from nc_tools.heads.imprint import imprint
 from nc_tools.metrics.checks import checked_sets
 

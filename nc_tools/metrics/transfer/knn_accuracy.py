@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from nc_tools._support.class_sums import measuring_precision
+from nc_tools._support.precision import measuring_precision
 from nc_tools.metrics.checks import checked_sets
 
 # Cosines between one block of test samples and all training samples: 64 MB.

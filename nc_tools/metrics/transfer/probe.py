@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nc_tools._support.class_sums import measuring_precision
+from nc_tools._support.precision import measuring_precision
 from nc_tools.metrics.checks import checked_bank, checked_sets
 from nc_tools.metrics.transfer.logistic import fit_logistic
 from nc_tools.metrics.transfer.ridge import fit_ridge

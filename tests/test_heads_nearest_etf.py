@@ -77,7 +77,7 @@ def test_the_frame_moves_at_its_turn_and_is_then_the_nearest():
     assert head.steps == 8
 
 
-def test_means_are_those_of_what_the_frame_meets():
+def test_means_are_those_of_the_embedded_features():
     head = NearestETFHead(D, K, projection=6, momentum=0.0)
     features, labels = step(0)
     head.observe(head.outputs(features), labels, 0.0)
@@ -104,13 +104,13 @@ def test_evaluation_moves_nothing_and_looks_at_one_sample_at_a_time():
     assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
 
 
-def test_classes_not_seen_yet_leave_an_etf_and_their_vectors_near():
+def test_classes_without_samples_keep_an_etf_and_their_vectors_near():
     head = NearestETFHead(D, K, every=1, delta=0.0)
     before = head.frame.clone()
     observe(head, range(3), classes=2)
-    assert head.class_means.seen.tolist() == [True, True, False, False, False]
+    assert head.class_means.has_mean.tolist() == [True, True, False, False, False]
     assert is_etf(head.frame)
-    # Vertices 2 to 4 are bound to the plane of the others only through sums: turned as little as that allows.
+    # The means fix only the direction between vertices 0 and 1; vertices 2 to 4 rotate as little as that allows.
     assert float((head.frame[2:] * before[2:]).sum(1).min()) > 0.5
     assert torch.isfinite(head(step(1)[0])).all()
 
@@ -166,7 +166,7 @@ def test_a_copy_and_a_saved_head_go_on_alike(tmp_path):
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_an_old_layer_never_slips_in(strict):
+def test_a_learned_layer_never_loads_into_the_frame(strict):
     with pytest.raises(RuntimeError, match="learned weight"):
         NearestETFHead(D, K).load_state_dict(nn.Linear(D, K).state_dict(), strict=strict)
     with pytest.raises((RuntimeError, ValueError), match="nearest simplex ETF"):
@@ -188,13 +188,13 @@ def head_of(cls):
 @pytest.mark.parametrize("cls", [NearestETFHead, PrototypeHead])
 @pytest.mark.parametrize("at", [4, 5, 8])
 def test_a_stopped_training_goes_on_bit_equal(tmp_path, cls, at):
-    straight, whole = train(head_of(cls))
+    straight, straight_fit = train(head_of(cls))
     stop, path = StopSignal(), tmp_path / "checkpoint.pt"
     with pytest.raises(Killed):
         train(head_of(cls), batches=StopAt(stop, at), checkpoint=path, stop=stop)
-    resumed, rest = train(head_of(cls), checkpoint=path, resume=True)
+    resumed, resumed_fit = train(head_of(cls), checkpoint=path, resume=True)
     assert same_state(straight, resumed)
-    assert same_state(whole.model, rest.model)
+    assert same_state(straight_fit.model, resumed_fit.model)
     assert int(straight.head.class_means.counts.sum()) == 4 * 3 * 8
 
 
@@ -268,6 +268,7 @@ def _worker(rank, port, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_each_other_and_with_one(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -283,17 +284,17 @@ def test_two_processes_agree_with_each_other_and_with_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"every": 0}, "every must be at least 1 step, got 0"),
         ({"delta": -1.0}, "delta must be at least 0, got -1.0"),
         ({"delta": math.nan}, "delta must be at least 0"),
         ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
         ({"momentum": -0.1}, r"momentum must lie in \[0, 1\)"),
-        ({"feature_dim": K - 2}, r"needs feature_dim >= 4, got 3: put a projection"),
+        ({"feature_dim": K - 2}, "needs feature_dim >= 4, got 3: use projection=4"),
         ({"projection": K - 2}, "needs feature_dim >= 4, got 3"),
     ],
 )
-def test_bad_arguments(change, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_arguments(change, message):
+    with pytest.raises(ValueError, match=message):
         NearestETFHead(**{"feature_dim": D, "num_classes": K, **change})

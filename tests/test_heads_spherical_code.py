@@ -1,4 +1,4 @@
-"""The spherical-code head: its frame, what it says of itself, and what it takes from a checkpoint."""
+"""The spherical-code head: its frame, its printout, and loading checkpoints."""
 
 import json
 import math
@@ -18,9 +18,9 @@ def head(seed: int = 0, classes: int = K, width: int = WIDTH) -> SphericalCodeHe
     return SphericalCodeHead(D, classes, projection=width, frame_seed=seed, generator=torch.Generator().manual_seed(0))
 
 
-def retold(state: dict[str, Any], **said: Any) -> dict[str, Any]:
-    told = json.loads(bytes(state["_extra_state"].tolist())) | said
-    return state | {"_extra_state": torch.frombuffer(bytearray(json.dumps(told).encode()), dtype=torch.uint8)}
+def with_description(state: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    values = json.loads(bytes(state["_extra_state"].tolist())) | changes
+    return state | {"_extra_state": torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)}
 
 
 def test_frame_is_a_code_of_the_head_width_and_draws_rotate_it() -> None:
@@ -82,32 +82,32 @@ def test_a_checkpoint_of_another_draw_is_taken_with_its_seed_and_angle() -> None
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_frames_with_a_smaller_angle_than_told_or_uneven_rows_are_refused(strict: bool) -> None:
+def test_frames_with_a_smaller_angle_than_saved_or_rows_of_other_length_raise(strict: bool) -> None:
     state = head().state_dict()
     angle = head().minimal_angle
     random = FrozenRandomHead(WIDTH, K).weight
     for frame in (turned(state["frame"], angle - 2), random, 1.05 * state["frame"], 0 * state["frame"]):
         with pytest.raises(RuntimeError, match="frame must be a spherical code frame, but the checkpoint's is off by"):
             head().load_state_dict(state | {"frame": frame}, strict=strict)
-    lacks = head().frame_error(turned(state["frame"], angle - 2))
-    assert lacks == pytest.approx(math.radians(2), abs=1e-4)
+    error = head().frame_error(turned(state["frame"], angle - 2))
+    assert error == pytest.approx(math.radians(2), abs=1e-4)
     assert head().frame_error(state["frame"] @ haar_frame(WIDTH, WIDTH).float()) < 1e-4
 
 
-def test_a_frame_is_held_to_the_angle_it_was_saved_with() -> None:
+def test_a_frame_is_checked_against_the_angle_it_was_saved_with() -> None:
     """A code of another version's solver may be a little worse, or better, than what is built today."""
     angle = head().minimal_angle - 3
     state = head().state_dict()
     state["frame"] = turned(state["frame"], angle)
     loaded = head()
-    loaded.load_state_dict(retold(state, minimal_angle=angle))
+    loaded.load_state_dict(with_description(state, minimal_angle=angle))
     assert loaded.minimal_angle == angle
     assert f"minimal_angle={angle:.2f} deg" in repr(loaded)
     with pytest.raises(RuntimeError, match="is off by"):
-        head().load_state_dict(retold(head().state_dict(), minimal_angle=head().minimal_angle + 3))
+        head().load_state_dict(with_description(head().state_dict(), minimal_angle=head().minimal_angle + 3))
 
 
-def test_another_geometry_is_refused() -> None:
+def test_another_geometry_raises() -> None:
     frozen = FrozenRandomHead(D, K, projection=WIDTH)
     with pytest.raises((RuntimeError, ValueError), match="spherical code frame"):
         head().load_state_dict(frozen.state_dict())
@@ -128,5 +128,7 @@ def test_a_line_holds_two_classes() -> None:
         SphericalCodeHead(1, 3, normalize=False)
     with pytest.raises(ValueError, match="of 5 classes needs feature_dim >= 2, got 1"):
         SphericalCodeHead(D, 5, projection=1, normalize=False)
-    with pytest.raises(ValueError, match="leaves their sign and no gradient: give normalize=False, or a projection"):
+    with pytest.raises(
+        ValueError, match="keep only their sign and have no gradient: pass normalize=False, or a projection"
+    ):
         SphericalCodeHead(1, 2)

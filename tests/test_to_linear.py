@@ -1,4 +1,4 @@
-"""Heads given as plain layers."""
+"""Heads as plain layers."""
 
 import io
 import os
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from nc_tools.heads import LEARNED, CosineHead, ETFHead, FrozenRandomHead, Head, LinearHead, ProxyHead
 from nc_tools.surgery import to_linear
 
-# Defined when they are asked for: the contract tests take up every subclass that is there when they are collected.
+# Classes inside a function: the contract tests use every subclass that exists when they are collected.
 
 
-def users_head(own_embed: bool = False, lying: bool = False) -> Head:
+def users_head(own_embed: bool = False, wrong: bool = False) -> Head:
     """A head as a user would write it, with a scale for each class."""
 
     class Users(Head):
@@ -32,11 +32,11 @@ def users_head(own_embed: bool = False, lying: bool = False) -> Head:
         def embed(self, features: Tensor) -> Tensor:
             return nn.functional.gelu(features)
 
-    class Lying(Users):
+    class Wrong(Users):
         def compute_logits(self, embedded: Tensor) -> Tensor:
             return super().compute_logits(embedded).square()
 
-    return Lying() if lying else Embedding() if own_embed else Users()
+    return Wrong() if wrong else Embedding() if own_embed else Users()
 
 
 AFFINE = {
@@ -60,7 +60,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", AFFINE)
 @pytest.mark.parametrize("size", [1.0, 1e-6, 1e6])
-def test_plain_layers_score_as_the_head_does(name: str, size: float) -> None:
+def test_plain_layers_compute_the_logits_of_the_head(name: str, size: float) -> None:
     state = torch.get_rng_state()
     torch.manual_seed(0)
     head, features = AFFINE[name](), size * sample()[0]
@@ -81,7 +81,8 @@ def test_plain_layers_pickle_without_a_trace_of_nc_tools(name: str) -> None:
     assert b"nc_tools" not in pickle.dumps(plain)
 
 
-def test_plain_layers_load_where_nc_tools_is_not(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_plain_layers_load_without_nc_tools(tmp_path: Path) -> None:
     head, features = ETFHead(D, K, projection=9, scale=LEARNED), sample()[0]
     torch.save(to_linear(head), tmp_path / "plain.pt")
     torch.save((features, head(features).detach()), tmp_path / "expected.pt")
@@ -112,21 +113,21 @@ def test_plain_layers_are_copies_on_the_heads_device_and_of_its_type() -> None:
     assert to_linear(CosineHead(D, K).double())(torch.randn(2, D).double()).dtype == torch.float64
 
 
-def test_an_embedding_of_the_users_is_given_as_layers_and_checked() -> None:
+def test_a_users_embedding_is_given_as_layers_and_checked() -> None:
     head, features = users_head(own_embed=True), sample()[0]
-    with pytest.raises(TypeError, match=r"Embedding embeds features in a way of its own.*embed=nn\.Sequential"):
+    with pytest.raises(TypeError, match=r"Embedding has its own embed method.*embed=nn\.Sequential"):
         to_linear(head)
     assert torch.allclose(to_linear(head, embed=nn.GELU())(features), head(features), atol=1e-5)
-    with pytest.raises(ValueError, match=r"Embedding must score scale \* embed\(features\) @ weight\.T \+ bias.*off"):
+    with pytest.raises(ValueError, match=r"Embedding must compute scale \* embed\(features\) @ weight\.T.*differ"):
         to_linear(head, embed=nn.ReLU())
 
 
-def test_heads_that_are_not_affine_or_only_say_so_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"ProxyHead is not affine.*Export it as it is"):
+def test_heads_that_are_not_affine_or_compute_something_else_raise() -> None:
+    with pytest.raises(TypeError, match=r"ProxyHead is not affine.*Export the head itself"):
         to_linear(ProxyHead(D, K))
-    with pytest.raises(ValueError, match="Lying must score"):
-        to_linear(users_head(lying=True))
-    with pytest.raises(TypeError, match="to_linear takes a Head, got Linear"):
+    with pytest.raises(ValueError, match="Wrong must compute"):
+        to_linear(users_head(wrong=True))
+    with pytest.raises(TypeError, match="to_linear needs a Head, got Linear"):
         to_linear(nn.Linear(D, K))  # type: ignore[arg-type]
 
 

@@ -36,7 +36,7 @@ def objective(frame, means, previous=None, delta=0.0):
     return total
 
 
-def searched(means, previous, delta):
+def search(means, previous, delta):
     """The least objective that a quasi-Newton search over all rotations and reflections of one ETF finds."""
     classes, dim = means.shape
     start = simplex_etf(classes, dim).numpy()
@@ -65,10 +65,9 @@ def searched(means, previous, delta):
 def test_no_etf_is_nearer(classes, dim, delta):
     means = random(classes, dim, seed=classes + dim)
     previous = etf(classes, dim, 5) if delta else None
-    found = nearest_simplex_etf(means, previous, delta)
-    told = None if previous is None else previous.tolist()
-    value = objective(found.tolist(), means.tolist(), told, delta)
-    assert value == pytest.approx(searched(means, previous, delta), abs=1e-7)
+    nearest = nearest_simplex_etf(means, previous, delta)
+    value = objective(nearest.tolist(), means.tolist(), None if previous is None else previous.tolist(), delta)
+    assert value == pytest.approx(search(means, previous, delta), abs=1e-7)
 
 
 @given(st.integers(2, 12), st.integers(0, 20), st.integers(0, 2**31), st.sampled_from([0.0, 1e-3, 2.0]))
@@ -76,11 +75,11 @@ def test_no_etf_is_nearer(classes, dim, delta):
 def test_it_is_an_etf_and_beats_random_ones(classes, spare, seed, delta):
     dim = classes - 1 + spare
     means, previous = random(classes, dim, seed=seed), etf(classes, dim, seed + 1)
-    found = nearest_simplex_etf(means, previous, delta)
+    nearest = nearest_simplex_etf(means, previous, delta)
     gram = (classes * torch.eye(classes, dtype=torch.float64) - 1) / (classes - 1)
-    assert float((found @ found.T - gram).abs().max()) < 1e-12
-    assert found.dtype == torch.float64
-    ours = objective(found.tolist(), means.tolist(), previous.tolist(), delta)
+    assert float((nearest @ nearest.T - gram).abs().max()) < 1e-12
+    assert nearest.dtype == torch.float64
+    ours = objective(nearest.tolist(), means.tolist(), previous.tolist(), delta)
     for other in (previous, etf(classes, dim, seed + 2)):
         assert ours <= objective(other.tolist(), means.tolist(), previous.tolist(), delta) + 1e-9
 
@@ -114,12 +113,12 @@ def test_with_one_it_is_the_papers_where_the_direction_outside_the_frame_does_no
 @pytest.mark.parametrize("dim", [5, 6, 20])
 def test_it_turns_shifts_scales_and_permutes_with_the_means(dim):
     means = random(6, dim, seed=4)
-    found, turn = nearest_simplex_etf(means), haar_frame(dim, dim, generator=torch.Generator().manual_seed(9))
+    nearest, turn = nearest_simplex_etf(means), haar_frame(dim, dim, generator=torch.Generator().manual_seed(9))
     order = torch.tensor([3, 1, 5, 0, 2, 4])
-    assert torch.allclose(nearest_simplex_etf(means @ turn), found @ turn, atol=1e-10)
-    assert torch.allclose(nearest_simplex_etf(3.0 * means + random(dim, seed=8)), found, atol=1e-10)
-    assert torch.allclose(nearest_simplex_etf(means[order]), found[order], atol=1e-10)
-    assert torch.allclose(nearest_simplex_etf(found), found, atol=1e-12)
+    assert torch.allclose(nearest_simplex_etf(means @ turn), nearest @ turn, atol=1e-10)
+    assert torch.allclose(nearest_simplex_etf(3.0 * means + random(dim, seed=8)), nearest, atol=1e-10)
+    assert torch.allclose(nearest_simplex_etf(means[order]), nearest[order], atol=1e-10)
+    assert torch.allclose(nearest_simplex_etf(nearest), nearest, atol=1e-12)
 
 
 def test_delta_holds_on_to_the_previous_frame():
@@ -130,8 +129,8 @@ def test_delta_holds_on_to_the_previous_frame():
     assert torch.allclose(nearest_simplex_etf(means, previous), nearest_simplex_etf(means), atol=1e-7)
 
 
-def test_what_the_means_leave_open_is_decided_by_the_previous_frame():
-    """Two of six classes have means: only the line between them is asked for."""
+def test_the_previous_frame_decides_what_the_means_leave_open():
+    """Two of six classes have means, which fix one line only."""
     previous = etf(6, 9, 3)
     means = torch.zeros(6, 9, dtype=torch.float64)
     means[0], means[1] = previous[0] - previous[1], previous[1] - previous[0]
@@ -139,26 +138,26 @@ def test_what_the_means_leave_open_is_decided_by_the_previous_frame():
     assert torch.allclose(nearest_simplex_etf(torch.ones(6, 9), previous), previous, atol=1e-6)
     means[0] = random(9, seed=1)
     means[1] = -means[0]
-    found = nearest_simplex_etf(means, previous)
-    assert torch.nn.functional.cosine_similarity(found[0] - found[1], means[0], dim=0) > 1 - 1e-9
-    assert torch.allclose(found, nearest_simplex_etf(means, previous, 1e-6), atol=1e-4)
+    nearest = nearest_simplex_etf(means, previous)
+    assert torch.nn.functional.cosine_similarity(nearest[0] - nearest[1], means[0], dim=0) > 1 - 1e-9
+    assert torch.allclose(nearest, nearest_simplex_etf(means, previous, 1e-6), atol=1e-4)
 
 
-def test_gradients_are_not_asked_for():
+def test_no_gradient_flows_through_the_means():
     assert not nearest_simplex_etf(random(3, 4).requires_grad_()).requires_grad
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        ((torch.zeros(5, 3),), r"needs feature_dim >= 4, got 3: put a projection .*projection=4"),
+        ((torch.zeros(5, 3),), "needs feature_dim >= 4, got 3: use projection=4"),
         ((torch.zeros(1, 3),), "at least 2 classes"),
-        ((torch.zeros(3, 3), torch.zeros(3, 4)), r"previous must have the means' shape \(3, 3\)"),
+        ((torch.zeros(3, 3), torch.zeros(3, 4)), r"previous must have the shape of means, \(3, 3\)"),
         ((torch.zeros(3, 3), torch.zeros(3, 3), -0.1), "delta must be finite and at least 0, got -0.1"),
-        ((torch.zeros(3, 3), None, 0.1), "there is none"),
+        ((torch.zeros(3, 3), None, 0.1), "delta=0.1 needs a previous ETF, got previous=None"),
         ((torch.full((3, 3), math.nan),), "means must be finite"),
     ],
 )
-def test_bad_arguments(arguments, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
         nearest_simplex_etf(*arguments)
