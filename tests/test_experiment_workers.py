@@ -121,8 +121,8 @@ def test_a_comparison_stopped_by_sigterm_goes_on_to_the_same_numbers(finished, t
         run_plan(plan(), options(tmp_path), quiet())
     assert {r.status for r in scan(tmp_path).runs} <= {"FINISHED", "KILLED"}
     assert len([r for r in scan(tmp_path).runs if r.identity.kind == "final"]) < 6
-    finished = [r.path for r in scan(tmp_path).runs if r.status == "FINISHED"]
-    before = {p: p.stat().st_mtime_ns for path in finished for p in path.iterdir()}
+    done = [r.path for r in scan(tmp_path).runs if r.status == "FINISHED"]
+    before = {p: p.stat().st_mtime_ns for path in done for p in path.iterdir()}
     run_plan(plan(), options(tmp_path, resume=True), quiet())
     assert finals(tmp_path) == finals(finished[0])
     assert {p: p.stat().st_mtime_ns for p in before} == before  # what was finished was not repeated
