@@ -1,9 +1,10 @@
-"""Images per second of augmentation from uint8 to float: ours, and torch's DataLoader with torchvision v2.
+"""Images per second of augmentation from uint8 to float: nc_tools, and torch's DataLoader with torchvision v2.
 
-Crop + flip + normalize is measured always, and with each of --with added to it, on both sides. Both get the same
-images in the same run, by turns, and the medians over the turns are printed with their ratio. The floor is
-what the memory alone allows: every batch must read its uint8 pixels once and write its float32 inputs once, at the
-bandwidth of a plain copy measured here.
+Crop + flip + normalize is always measured, and again with each of --with added to it. Both get the same images in the
+same run, in turns, and the medians over the turns are printed with their ratio. The floor is what the memory allows:
+every batch must read its uint8 pixels once and write its float32 inputs once, at the bandwidth of a plain copy that is
+measured here. With --processor-time both run in this process on one thread and are measured in seconds of processor
+time, which other programs on the machine hardly change.
 
     python benchmarks/data.py --data imagefolder:PATH [--device cuda] [--threads 2] [--with cutout color rand_augment]
 """
@@ -24,12 +25,22 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from nc_tools.data import Augment, ColorJitter, Cutout, DataConfig, ImageSet, Loader, RandAugment, load_data
+from nc_tools.data import (
+    Augment,
+    BatchOptions,
+    ColorJitter,
+    Cutout,
+    DataConfig,
+    ImageSet,
+    Loader,
+    RandAugment,
+    load_data,
+)
 from nc_tools.data.image_set import mean_std
 
 
 class OneByOne(Dataset[tuple[Tensor, int]]):
-    """The images as torchvision's own transforms want them: one at a time."""
+    """The images one at a time, as torchvision's transforms take them."""
 
     def __init__(self, images: ImageSet, transform: Callable[[Tensor], Tensor]) -> None:
         self._images, self._labels, self._transform = images.images, images.labels.tolist(), transform
@@ -41,17 +52,18 @@ class OneByOne(Dataset[tuple[Tensor, int]]):
         return self._transform(self._images[index]), self._labels[index]
 
 
-def read_images(source: str | None, cache: Path | None) -> ImageSet:
+def read_images(source: str | None, cache: Path | None, side: int) -> ImageSet:
     if source is not None:
         images = load_data(DataConfig(source=source, memory_gb=64), cache=cache).train
         assert isinstance(images, ImageSet)
         return images
-    pixels = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8)
-    return ImageSet(pixels, torch.arange(50_000) % 10, tuple("abcdefghij"), "random")
+    count = 50_000 * 32**2 // side**2
+    pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
+    return ImageSet(pixels, torch.arange(count) % 10, tuple("abcdefghij"), "random")
 
 
 class Kind(NamedTuple):
-    """The same augmentation, ours and torchvision's: before normalization and after it."""
+    """The same augmentation for nc_tools and for torchvision, before and after normalization."""
 
     ours: Augment
     pixels: list[Callable[[Tensor], Tensor]]
@@ -71,17 +83,17 @@ def kinds(side: int) -> dict[str, Kind]:
     }
 
 
-def rate(batches: Iterator[int], device: torch.device, warm_up: int) -> float:
+def rate(batches: Iterator[int], device: torch.device, clock: Callable[[], float], warm_up: int) -> float:
     """Images per second after the first ``warm_up`` batches."""
-    count, start = 0, time.perf_counter()
+    count, start = 0, clock()
     for step, size in enumerate(batches):
         if step == warm_up:
             _wait(device)
-            count, start = 0, time.perf_counter()
+            count, start = 0, clock()
         if step >= warm_up:
             count += size
     _wait(device)
-    return count / (time.perf_counter() - start)
+    return count / (clock() - start)
 
 
 def memory_floor(images: ImageSet, device: torch.device) -> tuple[float, float]:
@@ -113,27 +125,30 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--side", type=int, default=32, help="side of the random images")
+    parser.add_argument("--processor-time", action="store_true", help="one thread, no workers, processor time")
     parser.add_argument("--limit", type=int, default=10_000, help="images that the DataLoader handles in a turn")
     added = ("cutout", "color", "hue", "rand_augment")
     parser.add_argument("--with", dest="added", nargs="*", default=(), choices=added, help="each on top of crop + flip")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    threads, workers, clock = arguments.threads, 2, time.perf_counter
+    if arguments.processor_time:
+        threads, workers, clock = 1, 0, time.process_time
+    torch.set_num_threads(threads)
     device = torch.device(arguments.device)
-    images = read_images(arguments.data, arguments.cache)
+    images = read_images(arguments.data, arguments.cache, arguments.side)
     mean, std = mean_std(images)
     side = images.shape[-1]
     print(f"{images.name}: {len(images):,} images {images.shape}")
-    print(f"{device}, {arguments.threads} threads, batch {arguments.batch_size}, {arguments.turns} turns")
+    print(f"{device}, {threads} threads, {workers} workers, batch {arguments.batch_size}, {arguments.turns} turns")
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}")
     floor, bandwidth = memory_floor(images, device)
     print(f"{'floor, memory alone':38}{floor:12,.0f} images/s   {bandwidth:.1f} GB/s")
     few = images.subset(torch.randperm(len(images))[: arguments.limit])
     for name in ["crop_flip", *arguments.added]:
         kind = kinds(side)[name]
-        ours = Loader(
-            images, torch.arange(len(images)), arguments.batch_size, mean=mean, std=std, augment=kind.ours, seed=0,
-            device=device,
-        )  # fmt: skip
+        options = BatchOptions(batch_size=arguments.batch_size, mean=mean, std=std, augment=kind.ours, device=device)
+        ours = Loader(images, torch.arange(len(images)), options)
         transform = v2.Compose(
             [
                 v2.RandomCrop(side, padding=kind.ours.padding),
@@ -145,14 +160,14 @@ def main() -> None:
             ]
         )
         theirs = DataLoader(
-            OneByOne(few, transform), arguments.batch_size, shuffle=True, num_workers=2, drop_last=True,
-            persistent_workers=True, pin_memory=device.type == "cuda",
+            OneByOne(few, transform), arguments.batch_size, shuffle=True, num_workers=workers, drop_last=True,
+            persistent_workers=workers > 0, pin_memory=device.type == "cuda",
         )  # fmt: skip
         our_rates, their_rates = [], []
         for turn in range(arguments.turns):
-            our_rates.append(rate((len(b.labels) for b in ours.epoch(turn)), device, warm_up=5))
+            our_rates.append(rate((len(b.labels) for b in ours.epoch(turn)), device, clock, warm_up=2))
             moved = (len(inputs.to(device, non_blocking=True)) for inputs, _ in theirs)
-            their_rates.append(rate(moved, device, warm_up=5))
+            their_rates.append(rate(moved, device, clock, warm_up=2))
         report(name, our_rates, their_rates, floor)
 
 
@@ -161,7 +176,7 @@ def report(name: str, our_rates: list[float], their_rates: list[float], floor: f
     print(name)
     for who, median, rates in (
         ("  nc_tools Loader", fast, our_rates),
-        ("  DataLoader, 2 workers, torchvision v2", slow, their_rates),
+        ("  DataLoader, torchvision v2", slow, their_rates),
     ):
         print(f"{who:40}{median:12,.0f} images/s   {min(rates):,.0f} to {max(rates):,.0f}")
     print(f"{'  ratio':40}{fast / slow:12.1f}")

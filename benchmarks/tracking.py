@@ -1,12 +1,12 @@
-"""What tracking costs: inside the training process, and of the wall time of whole runs.
+"""Measure what tracking costs: time in the training process, and wall time of complete runs.
 
-    python benchmarks/tracking.py              all of it, about 12 minutes
-    python benchmarks/tracking.py --rounds 1   a look
+    python benchmarks/tracking.py              three rounds, about 12 minutes
+    python benchmarks/tracking.py --rounds 1   one round
 
-Three arms take turns within each round, so that a machine that gets slower hits all of them: records only;
-records mirrored into a fresh SQLite store; records mirrored into an MLflow server on the loopback. A run is a
-fixed number of matrix products, so wall times compare. "waited" is what the training process itself spends
-in tracking: writing the record, starting the sending process, and waiting for the last push.
+Each round runs three arms in turn, so that a machine that becomes slower affects all of them: records only; records
+copied to a new SQLite store; records copied to an MLflow server on the loopback interface. A run is a fixed number of
+matrix products, so wall times can be compared. "waited" is the time that the training process itself spends on tracking
+(writing the record, starting the sending process, waiting for the last push).
 
 Goals: at most 2 % of the wall time of a run over 30 s, at most 0.25 s for a shorter one.
 """
@@ -33,7 +33,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from nc_tools.tracking import LiveSync, MlflowSync, RunIdentity, RunRecord
+from nc_tools.run_records import RunIdentity, RunRecord
+from nc_tools.tracking import LiveSync, MlflowSync
 
 CURVES = {f"train/nc/value_{number}": 0.123456789 * number for number in range(10)}
 FINAL = {f"test/gen/value_{number}": 0.123456789 * number for number in range(40)}
@@ -42,7 +43,7 @@ MATRIX = np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32)
 
 
 def products_per_second() -> float:
-    """Calibrate the work, once."""
+    """Return how many products this machine computes in a second."""
     began, count = time.perf_counter(), 0
     while time.perf_counter() - began < 2.0:
         MATRIX @ MATRIX
@@ -51,7 +52,7 @@ def products_per_second() -> float:
 
 
 def one_run(root: Path, seed: int, epochs: int, products: int) -> float:
-    """Train and record one run; return the seconds that recording took."""
+    """Compute the products and record one run; return the seconds that recording took."""
     began = time.perf_counter()
     record = RunRecord.create(root, RunIdentity("final", arm="etf", seed=seed, config=CONFIG, experiment="cost"))
     spent = time.perf_counter() - began
@@ -61,7 +62,7 @@ def one_run(root: Path, seed: int, epochs: int, products: int) -> float:
         began = time.perf_counter()
         record.log(epoch, CURVES)
         spent += time.perf_counter() - began
-    # Files that a run leaves in any case: not a cost of tracking, but it has to send them.
+    # Files that a run writes in any case: writing them is not a cost of tracking, but sending them is.
     for name, size in (("weights.safetensors", 1_000_000), ("predictions.safetensors", 400_000)):
         (record.path / name).write_bytes(bytes(size))
     for name in ("reliability.png", "nc.png"):
@@ -71,8 +72,8 @@ def one_run(root: Path, seed: int, epochs: int, products: int) -> float:
     return spent + time.perf_counter() - began
 
 
-def whole(address: str | None, runs: int, epochs: int, products: int) -> dict[str, float]:
-    """Measure a program of ``runs`` runs; ``address`` "off" keeps records only, None is SQLite."""
+def program_cost(address: str | None, runs: int, epochs: int, products: int) -> dict[str, float]:
+    """Measure a program of ``runs`` runs; ``address`` "off" writes records only, None uses SQLite."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         used = children_cpu()
@@ -97,14 +98,14 @@ def whole(address: str | None, runs: int, epochs: int, products: int) -> dict[st
 
 
 def children_cpu() -> float:
-    """CPU seconds of ended child processes."""
+    """Return the CPU seconds of child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 @contextmanager
 def server() -> Iterator[str]:
-    """A real MLflow server on the loopback."""
+    """Run an MLflow server on the loopback interface and yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -141,7 +142,7 @@ def server() -> Iterator[str]:
 
 
 def record_cost() -> dict[str, float]:
-    """Cost of the record alone, per epoch and per run."""
+    """Measure the cost of the record alone, per epoch and per run."""
     with tempfile.TemporaryDirectory() as folder:
         creations, logs, ends = [], [], []
         for seed in range(30):
@@ -167,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=35.0, help="length of the long run")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
     results: dict[str, object] = {"record": record_cost()}
     print(json.dumps(results["record"], indent=1), flush=True)
@@ -182,7 +183,7 @@ def main() -> None:
             measured: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
             for _ in range(options.rounds):
                 for name, target in arms.items():
-                    measured[name].append(whole(target, runs, epochs, products))
+                    measured[name].append(program_cost(target, runs, epochs, products))
             base = statistics.median(item["wall"] for item in measured["records only"])
             print(f"\n{shape}: medians of {options.rounds} rounds, {runs} run(s)")
             for name, items in measured.items():

@@ -1,4 +1,4 @@
-"""The command nc-tools. Heavy imports wait until a command needs them, so that --help answers at once."""
+"""The command nc-tools. Heavy imports wait until a subcommand needs them, so that --help answers at once."""
 
 from __future__ import annotations
 
@@ -11,39 +11,112 @@ from nc_tools import __version__
 from nc_tools._support.disk_full import is_disk_full
 
 EXAMPLES = """examples:
-  nc-tools compare outputs/long_tail                    table on the terminal, report in outputs/long_tail/report
-  nc-tools compare outputs/long_tail --baseline linear_la
-  nc-tools sync outputs/long_tail --tracking-uri http://127.0.0.1:5000
+  nc-tools compare outputs/long_tail                           print the table, write outputs/long_tail/report
+  nc-tools compare outputs/long_tail --baseline linear_la      the same, with another baseline
   nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
+  nc-tools sync outputs/long_tail --tracking-uri http://127.0.0.1:5000
+
+`nc-tools COMMAND --help` lists the options of a command.
+"""
+COMPARE = """Compare the arms of an output folder: print a table and write a report to FOLDER/report.
+
+Each arm is paired with the baseline, run by run with the same seed. Damaged and failed runs are listed too.
+"""
+MEASURE = """Measure the neural collapse of a trained model: print a table and write a report.
+
+The model can be one that nc_tools trained or any PyTorch classifier.
+"""
+SYNC = """Send the runs of an output folder to MLflow, as far as MLflow does not have them yet.
+
+Recipes and `nc_tools.tracking.track` send runs by themselves. Use this command after they could not reach the server.
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command's arguments."""
+    """Return the parser of the command line."""
     p = argparse.ArgumentParser(
         prog="nc-tools",
-        description="Compare training interventions that use neural collapse, fairly.",
+        description="Compare and measure classifiers trained with neural-collapse methods.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--version", action="version", version=f"nc_tools {__version__}")
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    compare = commands.add_parser("compare", help="pair the arms of an output folder by seed; write table and report")
-    compare.add_argument("folder", type=Path, help="output folder of a recipe or of your own loop (it holds runs/)")
-    compare.add_argument("--baseline", help="arm that the others are paired against (default: the experiment's own)")
-    compare.add_argument("--tracking-uri", help="MLflow store or server (default: a store in the output folder)")
+    compare = _command(commands, "compare", "compare the arms of an output folder; write a report", COMPARE)
+    _add_output_folder(compare)
+    compare.add_argument(
+        "--baseline", metavar="ARM", help="arm that the other arms are compared with (default: the experiment's own)"
+    )
 
-    _add_measure(commands)
+    _add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE))
 
-    sync = commands.add_parser("sync", help="send to MLflow what it does not have yet")
-    sync.add_argument("folder", type=Path, help="output folder of a recipe or of your own loop (it holds runs/)")
-    sync.add_argument("--tracking-uri", help="MLflow store or server (default: a store in the output folder)")
+    _add_output_folder(_command(commands, "sync", "send runs to MLflow that it does not have yet", SYNC))
     return p
 
 
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, description: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def _add_output_folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="output folder of a recipe or of your own training loop, with runs/"
+    )
+    command.add_argument(
+        "--tracking-uri",
+        metavar="ADDRESS",
+        help="MLflow server or database (default: MLFLOW_TRACKING_URI, or else mlflow.db in FOLDER)",
+    )
+
+
+def _add_measure_options(measure: argparse.ArgumentParser) -> None:
+    add = measure.add_argument
+    add(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="the folder of a run, torchvision:NAME, timm:NAME, or package.module:function that returns a model",
+    )
+    add(
+        "--data",
+        metavar="DATA",
+        help="imagefolder:PATH, digits or cifar10[:FOLDER] (default: the data that the run was trained on)",
+    )
+    add("--weights", metavar="FILE", help="safetensors file with the model's weights, or the word random")
+    add(
+        "--labels",
+        metavar="FILE:COLUMN",
+        help="CSV column with the noisy labels of training; the labels of --data count as the true ones",
+    )
+    add("--layers", metavar="A,B", help="layers to measure, or the word none (default: the model's stages)")
+    add("--head", metavar="LAYER", help="dotted name of the classifier layer (default: found automatically)")
+    add("--only", choices=("train", "test"), help="measure only one of the two sets")
+    add("--per-class", type=int, metavar="N", help="use at most N images of each class in each set")
+    add(
+        "--image-size", type=int, metavar="PIXELS", help="side of the images (default: the model's, or else the data's)"
+    )
+    add("--mean", type=_channel_values, metavar="R,G,B", help="mean of each channel in training, in 0..1")
+    add("--std", type=_channel_values, metavar="R,G,B", help="standard deviation of each channel in training, in 0..1")
+    add("--batch-size", type=int, default=256, metavar="N", help="images in a batch (default: 256)")
+    add("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    add("--skip-unreadable", action="store_true", help="leave out images that cannot be read instead of stopping")
+    add("--out", type=Path, metavar="FOLDER", help="folder of the report (default: outputs/measure/MODEL)")
+
+
+def _channel_values(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers separated by commas, got {text!r}") from None
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; ends the process with 0, 1 when runs could not be sent, or 2 on wrong input."""
+    """Run the command; exit with status 1 if runs could not be sent, and with 2 on wrong input or a full disk."""
     args = parser().parse_args(argv)
     try:
         if args.command == "compare":
@@ -53,8 +126,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             _sync(args.folder, args.tracking_uri)
     except (ValueError, TypeError, OSError) as error:
-        told = f"{error}: make room and give the same command again" if is_disk_full(error) else error
-        print(f"error: {told}", file=sys.stderr)
+        full = f"cannot write to disk: {error}. Free disk space and rerun the same command."
+        print(f"error: {full if is_disk_full(error) else error}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -66,39 +139,15 @@ def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> No
 
     console, sync = Console(), MlflowSync(folder, tracking_uri)
     report_comparison(folder, console, sync, baseline=baseline)
-    _tell(sync.push().advice(folder))
+    _print_advice(sync.push().advice(folder))
     print_links(folder, console, tracking_uri)
-
-
-def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    measure = commands.add_parser("measure", help="measure the collapse of an existing model; write table and report")
-    measure.add_argument(
-        "--model", required=True, help="a run's folder, torchvision:NAME, timm:NAME or package.module:function"
-    )
-    measure.add_argument("--data", help="imagefolder:PATH, digits or cifar10[:ROOT] (default: those of the run)")
-    measure.add_argument("--weights", metavar="FILE", help="the model's state as safetensors, or random")
-    measure.add_argument("--labels", metavar="FILE:COLUMN", help="CSV of noisy training labels; the folder's are true")
-    measure.add_argument("--layers", metavar="A,B", help="layers to look into (default: the model's stages), or none")
-    measure.add_argument("--head", metavar="NAME", help="dotted path of the head, where it cannot be told")
-    measure.add_argument("--only", choices=("train", "test"), help="measure one set alone")
-    measure.add_argument("--per-class", type=int, metavar="N", help="at most N images of each class and set")
-    measure.add_argument("--image-size", type=int, metavar="PIXELS", help="default: the model's own, else the data's")
-    measure.add_argument("--mean", type=_numbers, metavar="R,G,B", help="of the channels in 0..1, as in training")
-    measure.add_argument("--std", type=_numbers, metavar="R,G,B", help="of the channels in 0..1, as in training")
-    measure.add_argument("--batch-size", type=int, default=256, metavar="N", help="images in a batch (default: 256)")
-    measure.add_argument("--device", help="cpu, cuda, cuda:N (default: a GPU where there is one)")
-    measure.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
-    measure.add_argument("--out", type=Path, help="folder of the report (default: outputs/measure/MODEL)")
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
 
 
 def _measure(args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from nc_tools.measuring.measure_cli import MeasureArguments, run_measure
+    from nc_tools.measuring.measure_arguments import MeasureArguments
+    from nc_tools.measuring.measure_cli import run_measure
 
     run_measure(
         MeasureArguments(**{name: value for name, value in vars(args).items() if name != "command"}),
@@ -110,19 +159,19 @@ def _sync(folder: Path, tracking_uri: str | None) -> None:
     from nc_tools.tracking import MlflowSync, direct_links
 
     if not (folder / "runs").is_dir():
-        raise FileNotFoundError(f"an output folder holds runs/, but {folder} does not: give the --out of a recipe")
-    told = MlflowSync(folder, tracking_uri).push()
-    print(f"{told.sent} runs sent, {told.pending} pending")
-    if _tell(told.advice(folder)):
+        raise FileNotFoundError(f"{folder} has no folder runs/: give the folder that was --out of a recipe")
+    report = MlflowSync(folder, tracking_uri).push()
+    print(f"{report.sent} runs sent, {report.pending} pending")
+    advice = report.advice(folder)
+    _print_advice(advice)
+    if advice is not None:
         sys.exit(1)
     print("\n".join(direct_links(folder, tracking_uri)))
 
 
-def _tell(advice: str | None) -> bool:
-    """Say what went wrong, if anything did."""
+def _print_advice(advice: str | None) -> None:
     if advice is not None:
         print(f"nc_tools: {advice}", file=sys.stderr)
-    return advice is not None
 
 
 if __name__ == "__main__":

@@ -77,11 +77,11 @@ def test_seeded_subsets_have_the_counts_and_differ_between_seeds(cifar_like):
 
 def test_seeded_subsets_reach_every_sample():
     labels = torch.arange(2).repeat_interleave(6)
-    seen = {i for s in range(60) for i in long_tailed(labels, 2, 6, generator=generator(s)).tolist()}
-    assert seen == set(range(12))
+    samples = {i for s in range(60) for i in long_tailed(labels, 2, 6, generator=generator(s)).tolist()}
+    assert samples == set(range(12))
 
 
-def test_factor_one_keeps_an_uneven_set_whole():
+def test_factor_one_keeps_all_of_an_uneven_set():
     labels = torch.tensor([1, 0, 0, 2, 2, 2])
     assert long_tailed(labels, 3, 1).tolist() == list(range(6))
 
@@ -118,7 +118,7 @@ def test_a_class_without_a_sample_is_named():
         long_tailed(torch.tensor([0, 0, 2]), 3, 1)
 
 
-def test_bad_arguments_are_refused():
+def test_bad_arguments_raise():
     with pytest.raises(ValueError, match="at least 1"):
         long_tailed_counts(torch.tensor([10, 10]), 0.5)
     with pytest.raises(ValueError, match="exponential, step or pareto"):
@@ -173,7 +173,7 @@ def test_pareto_is_close_to_the_published_list_of_imagenet():
     assert sum(n > 100 for n in long_tailed_counts(torch.full((1000,), 1280), 256).tolist()) > 450
 
 
-def test_pareto_follows_its_exponent_and_bad_ones_are_refused():
+def test_pareto_follows_its_exponent_and_bad_ones_raise():
     totals = [int(long_tailed_counts(torch.full((100,), 500), 50, "pareto", pareto_alpha=a).sum()) for a in (1.0, 6.0)]
     assert totals[0] < totals[1]
     assert long_tailed_counts(torch.tensor([7]), 1, "pareto").tolist() == [7]
@@ -183,14 +183,14 @@ def test_pareto_follows_its_exponent_and_bad_ones_are_refused():
         DataConfig(pareto_alpha=-1.0)
     config = DataConfig(imbalance=10, profile="pareto", pareto_alpha=2.0)
     sources = load_data(config)
-    whole = class_counts(sources.train.labels, 10)
-    expected = long_tailed_counts(whole, 10, "pareto", pareto_alpha=2.0)
+    available = class_counts(sources.train.labels, 10)
+    expected = long_tailed_counts(available, 10, "pareto", pareto_alpha=2.0)
     assert make_subsets(sources, config, seed=0).counts.tolist() == expected.tolist()
-    assert expected.tolist() != long_tailed_counts(whole, 10, "pareto").tolist()
+    assert expected.tolist() != long_tailed_counts(available, 10, "pareto").tolist()
 
 
 @pytest.mark.parametrize("protocol", ["seeded", "ldam"])
-def test_own_counts_are_kept_to_the_sample(protocol):
+def test_own_counts_are_kept_exactly(protocol):
     counts = (5, 60, 1, 7, 7, 7, 20, 80, 3, 2)
     config = DataConfig(class_counts=counts, protocol=protocol)
     sources = load_data(config)
@@ -202,23 +202,26 @@ def test_own_counts_are_kept_to_the_sample(protocol):
     assert (subsets[0].train.tolist() == subsets[2].train.tolist()) == (protocol == "ldam")
 
 
-def test_own_counts_that_cannot_be_meant_are_refused():
-    for counts, told in (
-        ((5, 0), "at least one sample of each class, in whole numbers, got 0 at place 1"),
-        ((5, -1), "got -1 at place 1"),
-        ((5, 2.5), "got 2.5 at place 1"),
-        ((True, 5), "got True at place 0"),
+def test_bad_own_counts_raise():
+    for counts, message in (
+        ((5, 0), "whole numbers of at least 1, got 0 at position 1"),
+        ((5, -1), "got -1 at position 1"),
+        ((5, 2.5), "got 2.5 at position 1"),
+        ((True, 5), "got True at position 0"),
         ((5,), "each of at least 2 classes"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             DataConfig(class_counts=counts)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             own_counts(torch.tensor([9, 9]), counts)
-    with pytest.raises(ValueError, match="asks for 9 samples of bat, which has 8: ask for at most"):
+    with pytest.raises(ValueError, match="class_counts has 9 samples for the class bat, but only 8 are available"):
         own_counts(torch.tensor([8, 8]), (8, 9), ("ape", "bat"))
     with pytest.raises(ValueError, match="one number for each of the 3 classes, got 2"):
         own_counts(torch.tensor([8, 8, 8]), (8, 8))
-    with pytest.raises(ValueError, match="cut by class_counts or by imbalance, and both were given"):
+    with pytest.raises(
+        ValueError,
+        match="class_counts and imbalance both set the size of the classes, got class_counts and imbalance 2",
+    ):
         DataConfig(class_counts=(5, 5), imbalance=2.0)
     with pytest.raises(ValueError, match="generator"):
         subset_of_counts(torch.tensor([0, 1]), torch.tensor([1, 1]))

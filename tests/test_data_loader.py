@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nc_tools.data.augment import Augment, Normalize, augment
+from nc_tools.data.batch_options import BatchOptions
 from nc_tools.data.data_config import DataConfig
 from nc_tools.data.epoch_plan import batch_bounds, plan_epoch
 from nc_tools.data.image_set import ImageFiles, ImageSet
@@ -15,7 +16,11 @@ from nc_tools.data.loader import Loader, evaluation_batches, make_loader
 from nc_tools.data.stream_loader import StreamLoader
 
 STATS = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25]}
-HOW = Augment(padding=1, flip=True)
+CROP_FLIP = Augment(padding=1, flip=True)
+
+
+def options(batch_size, **more):
+    return BatchOptions(batch_size=batch_size, **STATS, **more)
 
 
 def pixels(count=40):
@@ -60,27 +65,27 @@ def test_batches_cover_all_samples_once_in_equal_sizes(count, batch_size):
 
 def test_an_epoch_is_the_indices_once_and_inputs_belong_to_their_index(memory):
     indices = torch.tensor([39, 3, 4, 17, 22, 8, 11])
-    loader = Loader(memory, indices, 3, **STATS, augment=None, seed=0)
+    loader = Loader(memory, indices, options(3))
     batches = list(loader.epoch(0))
     assert [len(b.index) for b in batches] == [2, 2, 3]
     assert len(loader) == 3
-    seen = torch.cat([b.index for b in batches])
-    assert sorted(seen.tolist()) == sorted(indices.tolist()) != seen.tolist()
+    order = torch.cat([b.index for b in batches])
+    assert sorted(order.tolist()) == sorted(indices.tolist()) != order.tolist()
     for batch in batches:
         assert batch.labels.tolist() == memory.labels[batch.index].tolist()
         assert torch.equal(batch.inputs, Normalize(**STATS)(memory.images[batch.index]))
 
 
 def test_epochs_and_seeds_differ_in_order_and_in_views(memory):
-    def epoch(seed, number, augment=HOW):
-        loader = Loader(memory, torch.arange(40), 40, **STATS, augment=augment, seed=seed)
+    def epoch(seed, number, augment=CROP_FLIP):
+        loader = Loader(memory, torch.arange(40), options(40, augment=augment, seed=seed))
         return next(loader.epoch(number))
 
     assert epoch(0, 0).index.tolist() != epoch(0, 1).index.tolist()
     assert epoch(0, 0).index.tolist() != epoch(1, 0).index.tolist()
     first, second = epoch(0, 0), epoch(0, 1)
     assert not torch.equal(first.inputs[first.index.argsort()], second.inputs[second.index.argsort()])
-    views = [plan_epoch(40, HOW, 0, number).views.tolist() for number in (0, 1)]
+    views = [plan_epoch(40, CROP_FLIP, 0, number).views.tolist() for number in (0, 1)]
     assert views[0] != views[1]
     # The order is a stream of its own: turning augmentation off leaves it as it was.
     assert epoch(0, 3, None).index.tolist() == epoch(0, 3).index.tolist()
@@ -88,41 +93,41 @@ def test_epochs_and_seeds_differ_in_order_and_in_views(memory):
 
 @pytest.mark.parametrize("start", [0, 1, 3, 4])
 def test_resuming_in_the_middle_of_an_epoch_is_bit_equal(memory, start):
-    whole = list(Loader(memory, torch.arange(37), 10, **STATS, augment=HOW, seed=5).epoch(2))
-    fresh = Loader(memory, torch.arange(37), 10, **STATS, augment=HOW, seed=5)
+    complete, fresh = (Loader(memory, torch.arange(37), options(10, augment=CROP_FLIP, seed=5)) for _ in range(2))
+    batches = list(complete.epoch(2))
     list(fresh.epoch(0))
     torch.manual_seed(123)
     rest = list(fresh.epoch(2, start=start))
-    assert len(rest) == len(whole) - start
-    for left, right in zip(whole[start:], rest, strict=True):
+    assert len(rest) == len(batches) - start
+    for left, right in zip(batches[start:], rest, strict=True):
         same(left, right)
 
 
 def test_a_second_view_is_another_draw_and_leaves_the_first_as_it_was(memory):
-    one, two = (Loader(memory, torch.arange(40), 40, **STATS, augment=HOW, seed=3, views=views) for views in (1, 2))
+    one, two = (
+        Loader(memory, torch.arange(40), options(40, augment=CROP_FLIP, seed=3, views=views)) for views in (1, 2)
+    )
     alone, both = next(one.epoch(1)), next(two.epoch(1))
     same(alone, both)
     assert alone.second_view is None
     assert both.second_view.shape == both.inputs.shape
-    plan = plan_epoch(40, HOW, 3, 1, views=2)
-    assert plan_epoch(40, HOW, 3, 1).second is None
-    assert plan.views.tolist() == plan_epoch(40, HOW, 3, 1).views.tolist() != plan.second.tolist()
-    expected = augment(memory.images[both.index], plan.second, HOW)
+    plan = plan_epoch(40, CROP_FLIP, 3, 1, views=2)
+    assert plan_epoch(40, CROP_FLIP, 3, 1).second is None
+    assert plan.views.tolist() == plan_epoch(40, CROP_FLIP, 3, 1).views.tolist() != plan.second.tolist()
+    expected = augment(memory.images[both.index], plan.second, CROP_FLIP)
     assert torch.equal(both.second_view, Normalize(**STATS)(expected))
     # Independent of the first: of 18 views one in 18 agrees by chance.
-    many = plan_epoch(20_000, HOW, 3, 1, views=2)
-    assert abs((many.views == many.second).double().mean() * HOW.views - 1) < 0.15
-    assert plan_epoch(40, HOW, 3, 2, views=2).second.tolist() != plan.second.tolist()
+    many = plan_epoch(20_000, CROP_FLIP, 3, 1, views=2)
+    assert abs((many.views == many.second).double().mean() * CROP_FLIP.views - 1) < 0.15
+    assert plan_epoch(40, CROP_FLIP, 3, 2, views=2).second.tolist() != plan.second.tolist()
 
 
 @pytest.mark.parametrize("start", [0, 2])
 def test_second_views_and_tags_are_the_same_from_memory_and_from_files(files, start):
     tags = torch.rand(40, 4, generator=torch.Generator().manual_seed(0)) < 0.5
     memory = ImageSet(files.take(torch.arange(40)), files.labels, files.classes, files.name)
-    kind = {"augment": HOW, "seed": 1, "views": 2, "tags": tags}
-    ours, streamed = (
-        make_loader(images, torch.arange(1, 40, 2), 6, **STATS, **kind, workers=0) for images in (memory, files)
-    )
+    chosen = options(6, augment=CROP_FLIP, seed=1, views=2, tags=tags, workers=0)
+    ours, streamed = (make_loader(images, torch.arange(1, 40, 2), chosen) for images in (memory, files))
     assert isinstance(streamed, StreamLoader)
     for left, right in zip(ours.epoch(2, start), streamed.epoch(2, start), strict=True):
         same(left, right)
@@ -131,23 +136,23 @@ def test_second_views_and_tags_are_the_same_from_memory_and_from_files(files, st
         assert torch.equal(left.tags, tags[left.index])
 
 
-def test_views_that_cannot_differ_are_refused(memory, files):
+def test_bad_views_and_tags_raise(memory, files):
     for images in (memory, files):
-        for how in (None, Augment(padding=0, flip=False)):
-            with pytest.raises(ValueError, match=r"two views of an image differ by augmentation, got augment="):
-                make_loader(images, torch.arange(4), 2, **STATS, augment=how, seed=0, views=2, workers=0)
+        for augmentation in (None, Augment(padding=0, flip=False)):
+            with pytest.raises(ValueError, match=r"two views of an image differ by random augmentation, got augment="):
+                make_loader(images, torch.arange(4), options(2, augment=augmentation, views=2, workers=0))
         with pytest.raises(ValueError, match=r"1 or 2 views of each image, got views=3"):
-            make_loader(images, torch.arange(4), 2, **STATS, augment=HOW, seed=0, views=3, workers=0)
+            make_loader(images, torch.arange(4), options(2, augment=CROP_FLIP, views=3, workers=0))
         with pytest.raises(ValueError, match="tags must be bool with a row for each of the 40 images"):
-            make_loader(images, torch.arange(4), 2, **STATS, augment=HOW, seed=0, tags=torch.ones(4, 2).bool())
+            make_loader(images, torch.arange(4), options(2, augment=CROP_FLIP, tags=torch.ones(4, 2).bool()))
 
 
 def test_loaders_leave_the_global_generator_alone(memory, files):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     for images in (memory, files):
-        list(make_loader(images, torch.arange(9), 4, **STATS, augment=HOW, seed=0, workers=0).epoch(0))
-        list(evaluation_batches(images, None, 16, **STATS, workers=0))
+        list(make_loader(images, torch.arange(9), options(4, augment=CROP_FLIP, workers=0)).epoch(0))
+        list(evaluation_batches(images, None, options(16, workers=0)))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -157,8 +162,8 @@ def test_streaming_gives_the_same_batches_as_memory(files, workers):
     assert isinstance(files, ImageFiles)
     memory = ImageSet(files.take(torch.arange(40)), files.labels, files.classes, files.name)
     indices = torch.arange(0, 40, 2)
-    ours = make_loader(memory, indices, 8, **STATS, augment=HOW, seed=1)
-    streamed = make_loader(files, indices, 8, **STATS, augment=HOW, seed=1, workers=workers)
+    ours = make_loader(memory, indices, options(8, augment=CROP_FLIP, seed=1))
+    streamed = make_loader(files, indices, options(8, augment=CROP_FLIP, seed=1, workers=workers))
     assert isinstance(ours, Loader)
     assert isinstance(streamed, StreamLoader)
     assert len(ours) == len(streamed) == 3
@@ -171,25 +176,28 @@ def test_streaming_gives_the_same_batches_as_memory(files, workers):
 
 def test_evaluation_keeps_the_order(memory, files):
     for images in (memory, files):
-        batches = list(evaluation_batches(images, torch.tensor([5, 2, 9]), 2, **STATS, workers=0))
+        unused = {"augment": CROP_FLIP, "views": 2, "seed": 7}
+        batches = list(evaluation_batches(images, torch.tensor([5, 2, 9]), options(2, workers=0, **unused)))
         assert [b.index.tolist() for b in batches] == [[5, 2], [9]]
         assert torch.equal(batches[0].inputs, Normalize(**STATS)(images.take(torch.tensor([5, 2]))))
         assert batches[1].labels.tolist() == images.labels[[9]].tolist()
-    assert list(evaluation_batches(memory, torch.zeros(0).long(), 2, **STATS)) == []
+    assert list(evaluation_batches(memory, torch.zeros(0).long(), options(2))) == []
 
 
-def test_the_asked_layout_comes_out(memory):
-    loader = Loader(memory, torch.arange(40), 8, **STATS, augment=HOW, seed=0, channels_last=True)
+def test_channels_last_is_the_layout_of_the_inputs(memory):
+    loader = Loader(memory, torch.arange(40), options(8, augment=CROP_FLIP, channels_last=True))
     assert next(loader.epoch(0)).inputs.is_contiguous(memory_format=torch.channels_last)
+    batch = next(evaluation_batches(memory, None, options(8, channels_last=True)))
+    assert batch.inputs.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_bad_arguments_are_refused(memory):
+def test_bad_arguments_raise(memory):
     with pytest.raises(ValueError, match="indices are empty"):
-        Loader(memory, torch.zeros(0).long(), 4, **STATS, augment=None, seed=0)
+        Loader(memory, torch.zeros(0).long(), options(4))
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
-        Loader(memory, torch.arange(4), 0, **STATS, augment=None, seed=0)
+        Loader(memory, torch.arange(4), options(0))
     with pytest.raises(ValueError, match="can start at step 0 to 1, got 2"):
-        Loader(memory, torch.arange(4), 4, **STATS, augment=None, seed=0).epoch(0, start=2)
+        Loader(memory, torch.arange(4), options(4)).epoch(0, start=2)
     with pytest.raises(ValueError, match="uint8"):
         ImageSet(memory.images.float(), memory.labels, memory.classes, "x")
     with pytest.raises(ValueError, match=r"0\.\.2"):
@@ -202,7 +210,7 @@ def test_bad_arguments_are_refused(memory):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_sees_the_same_epoch(memory):
     def batches(device):
-        loader = Loader(memory, torch.arange(39), 8, **STATS, augment=HOW, seed=0, device=device)
+        loader = Loader(memory, torch.arange(39), options(8, augment=CROP_FLIP, device=device))
         return list(loader.epoch(1))
 
     for left, right in zip(batches("cpu"), batches("cuda"), strict=True):

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: pictures, shares and losses against pixel-by-pixel references."""
+"""Mixup and CutMix: images, shares and losses against pixel-by-pixel references."""
 
 import math
 from dataclasses import replace
@@ -36,6 +36,12 @@ def images(count=5, height=4, width=6, seed=0):
                  100 + torch.arange(count))  # fmt: skip
 
 
+def mixed_loss(loss, outputs, batch):
+    """The loss of a mixed batch, for a loss of a single term."""
+    (value,) = batch_terms(loss, outputs, batch).values()
+    return value
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.8, 1.0])
 def test_mixup_is_the_mean_written_out(share):
     batch = images()
@@ -71,7 +77,7 @@ def test_cutmix_is_the_box_written_out(share, center):
     assert mixed.labels.tolist() == (batch.labels if kept >= 24 else batch.labels.roll(1)).tolist()
 
 
-def test_what_came_in_is_left_alone_and_tags_and_outliers_go_along():
+def test_the_batch_is_not_changed_and_tags_and_outliers_go_along():
     batch = replace(images(), tags=torch.eye(5).bool(), outliers=torch.ones(2, 2, 4, 6))
     before = batch.inputs.clone()
     for how in (Mixup(), CutMix()):
@@ -98,7 +104,7 @@ def test_shares_follow_the_beta_distribution(alpha):
         assert stats.kstest([d.center[place] for d in draws], stats.uniform.cdf).pvalue > 1e-3
 
 
-def test_draws_are_named_by_seed_and_epoch_and_never_change():
+def test_draws_depend_on_seed_and_epoch_and_never_change():
     assert draw_mixing(1.0, 3, 0, 0) == draw_mixing(1.0, 3, 0, 0)
     assert draw_mixing(1.0, 3, 0, 0) != draw_mixing(1.0, 3, 0, 1) != draw_mixing(1.0, 3, 1, 1)
     before = np.random.get_state()[1].copy()
@@ -108,21 +114,21 @@ def test_draws_are_named_by_seed_and_epoch_and_never_change():
 
 @pytest.mark.parametrize("how", [Mixup(), CutMix(0.5)])
 @pytest.mark.parametrize("start", [0, 2, 3])
-def test_an_epoch_can_be_entered_anywhere(how, start):
+def test_an_epoch_can_start_at_any_step(how, start):
     def loader():
         return MixedBatches(Batches(), how, seed=4, epochs=3)
 
-    whole, rest = list(loader().epoch(1)), list(loader().epoch(1, start))
+    complete, rest = list(loader().epoch(1)), list(loader().epoch(1, start))
     assert len(loader()) == 3
     assert len(rest) == 3 - start
-    for one, other in zip(whole[start:], rest, strict=True):
+    for one, other in zip(complete[start:], rest, strict=True):
         assert torch.equal(one.inputs, other.inputs)
         assert (one.share, one.labels.tolist()) == (other.share, other.labels.tolist())
-    assert len({b.share for b in whole}) > 1
+    assert len({b.share for b in complete}) > 1
 
 
 @pytest.mark.parametrize(("until", "mixed"), [(1.0, 12), (0.5, 6), (0.34, 5), (0.01, 1)])
-def test_mixing_ends_where_it_is_told_to(until, mixed):
+def test_mixing_ends_after_its_share_of_training(until, mixed):
     loader = MixedBatches(Batches(), Mixup(until=until), seed=0, epochs=4)
     batches = [b for epoch in range(4) for b in loader.epoch(epoch)]
     assert [b.partner is not None for b in batches] == [True] * mixed + [False] * (12 - mixed)
@@ -147,9 +153,9 @@ def test_losses_are_interpolated(loss, head):
     outputs = head(6, 3).outputs(batch.inputs.flatten(1))
     own = float(loss(outputs, replace(batch, partner=None)).detach())
     other = float(loss(outputs, batch.partner).detach())
-    told = {name: float(value.detach()) for name, value in batch_terms(loss, outputs, batch).items()}
-    assert set(told) == set(loss.terms(outputs, batch))
-    assert sum(told.values()) == pytest.approx(0.7 * own + 0.3 * other, rel=1e-5)
+    terms = {name: float(value.detach()) for name, value in batch_terms(loss, outputs, batch).items()}
+    assert set(terms) == set(loss.terms(outputs, batch))
+    assert sum(terms.values()) == pytest.approx(0.7 * own + 0.3 * other, rel=1e-5)
     if not isinstance(loss, FeatureDecayLoss):
         assert own != pytest.approx(other)
 
@@ -159,14 +165,14 @@ def test_cross_entropy_of_a_mixed_batch_is_that_of_soft_labels():
     outputs = LinearHead(6, 3).outputs(batch.inputs.flatten(1))
     soft = 0.7 * torch.eye(3)[batch.labels] + 0.3 * torch.eye(3)[batch.partner.labels]
     expected = torch.nn.functional.cross_entropy(outputs.logits, soft)
-    torch.testing.assert_close(batch_terms(CrossEntropyLoss(), outputs, batch)["CrossEntropyLoss"], expected)
+    torch.testing.assert_close(mixed_loss(CrossEntropyLoss(), outputs, batch), expected)
 
 
 def test_tags_are_interpolated_too():
     batch = mix(replace(images(3, 1, 3), tags=torch.eye(3).bool()), Mixup(), MixingDraw(0.8, (0.0, 0.0)))
     outputs, loss = LinearHead(6, 3).outputs(batch.inputs.flatten(1)), PickAllLabelLoss()
-    told = batch_terms(loss, outputs, batch)["PickAllLabelLoss"]
-    torch.testing.assert_close(told, 0.8 * loss(outputs, batch) + 0.2 * loss(outputs, batch.partner))
+    value = mixed_loss(loss, outputs, batch)
+    torch.testing.assert_close(value, 0.8 * loss(outputs, batch) + 0.2 * loss(outputs, batch.partner))
 
 
 def test_mixup_with_deferred_reweighting_is_the_published_sum():
@@ -180,8 +186,8 @@ def test_mixup_with_deferred_reweighting_is_the_published_sum():
             torch.nn.functional.cross_entropy(outputs.logits, side.labels, weight=loss.weight)
             for side in (batch, batch.partner)
         ]
-        told = batch_terms(loss, outputs, batch)["DeferredReweightingLoss"]
-        torch.testing.assert_close(told, 0.6 * sides[0] + 0.4 * sides[1])
+        value = mixed_loss(loss, outputs, batch)
+        torch.testing.assert_close(value, 0.6 * sides[0] + 0.4 * sides[1])
 
 
 def test_a_losses_state_moves_once_by_the_larger_share():
@@ -189,44 +195,44 @@ def test_a_losses_state_moves_once_by_the_larger_share():
     batch = replace(batch, index=batch.index - 100, partner=replace(batch.partner, index=batch.partner.index - 100))
     loss, once = EarlyLearningLoss(4, 3, momentum=0.5), EarlyLearningLoss(4, 3, momentum=0.5)
     outputs = LinearHead(6, 3).outputs(batch.inputs.flatten(1))
-    told = batch_terms(loss, outputs, batch)["EarlyLearningLoss"]
+    value = mixed_loss(loss, outputs, batch)
     own = once(outputs, batch)
     assert torch.equal(loss.targets, once.targets)
     assert loss.targets.sum(1).tolist() == pytest.approx([0.5] * 4)
     assert loss.training
-    torch.testing.assert_close(told, 0.7 * own + 0.3 * once.eval()(outputs, batch.partner))
+    torch.testing.assert_close(value, 0.7 * own + 0.3 * once.eval()(outputs, batch.partner))
     assert batch.index.tolist() == [3, 0, 1, 2]  # a small first share: the labels are the neighbors'
 
 
-class Seen(LinearHead):
-    """Count what is observed."""
+class ObservingHead(LinearHead):
+    """A head that notes at which progress it observes a batch."""
 
     def observe(self, outputs, labels, progress):  # noqa: ARG002
-        self.seen = [*getattr(self, "seen", []), round(progress, 3)]
+        self.observed = [*getattr(self, "observed", []), round(progress, 3)]
 
 
-def test_heads_observe_pure_batches_alone():
-    head = Seen(6, 3)
+def test_heads_observe_only_batches_that_are_not_mixed():
+    head = ObservingHead(6, 3)
     fit(small(head), CrossEntropyLoss(), Batches(), TrainConfig(epochs=4, mixing=Mixup(until=0.5)), OptimConfig())
-    assert head.seen == [round(step / 12, 3) for step in range(7, 13)]
+    assert head.observed == [round(step / 12, 3) for step in range(7, 13)]
 
 
 def test_the_loop_mixes_by_its_seed_and_reports_the_interpolated_loss():
     def curve(**how):
-        told = []
+        losses = []
         fit(small(), CrossEntropyLoss(), Batches(), TrainConfig(epochs=2, mixing=how.pop("mixing", None)),
             OptimConfig(),
-            epoch_end=lambda _, values, __: told.append(values["train/loss"]), **how)  # fmt: skip
-        return told
+            epoch_end=lambda _, values, __: losses.append(values["train/loss"]), **how)  # fmt: skip
+        return losses
 
     assert curve(mixing=Mixup()) == curve(mixing=Mixup(), seed=0) != curve(mixing=Mixup(), seed=1)
     assert curve(mixing=Mixup()) != curve() != curve(mixing=CutMix())
     model, batch = small().train(), next(MixedBatches(Batches(steps=1), Mixup(), 0, 1).epoch(0))
-    expected = float(batch_terms(CrossEntropyLoss(), model.outputs(batch.inputs), batch)["CrossEntropyLoss"].detach())
-    told = []
+    expected = float(mixed_loss(CrossEntropyLoss(), model.outputs(batch.inputs), batch).detach())
+    losses = []
     fit(small(), CrossEntropyLoss(), Batches(steps=1), TrainConfig(epochs=1, mixing=Mixup()), OptimConfig(),
-        epoch_end=lambda _, values, __: told.append(values["train/loss"]))  # fmt: skip
-    assert told == pytest.approx([expected])
+        epoch_end=lambda _, values, __: losses.append(values["train/loss"]))  # fmt: skip
+    assert losses == pytest.approx([expected])
 
 
 @pytest.mark.parametrize("mixing", [Mixup(until=0.6), CutMix()])
@@ -252,7 +258,7 @@ def test_a_mixed_training_goes_on_bit_equal(tmp_path, mixing, at):
     assert all(torch.equal(a, b) for a, b in zip(straight, resumed, strict=True))
 
 
-def test_what_mixing_would_spoil_is_refused():
+def test_mixing_raises_for_losses_and_heads_that_need_single_images():
     config = TrainConfig(mixing=CutMix())
     with pytest.raises(ValueError, match=r"SupConLoss compares two views of one image.* with CutMix"):
         fit(small(), SupConLoss(), Batches(), config, OptimConfig())
@@ -263,18 +269,18 @@ def test_what_mixing_would_spoil_is_refused():
         fit(small(NearestETFHead(6, 3)), CrossEntropyLoss(), Batches(), config, OptimConfig())
     check_mixing(Mixup(until=0.9), CrossEntropyLoss(), NearestETFHead(6, 3))
     check_mixing(None, SupConLoss(), NearestETFHead(6, 3))
-    with pytest.raises(ValueError, match="a batch of two views cannot be mixed"):
+    with pytest.raises(ValueError, match="a batch with two views cannot be mixed"):
         mix(replace(images(), second_view=images().inputs), Mixup(), MixingDraw(0.5, (0, 0)))
     with pytest.raises(
-        ValueError, match=r"CutMix cuts images \(N, C, H, W\), got inputs of shape \(5, 48\): take Mixup"
+        ValueError, match=r"CutMix needs images \(N, C, H, W\), got inputs of shape \(5, 48\): use Mixup"
     ):
         mix(replace(images(), inputs=images().inputs.flatten(1)), CutMix(), MixingDraw(0.5, (0, 0)))
     for kind in (Mixup, CutMix):
         for alpha in (0.0, -1.0, math.inf, math.nan):
-            with pytest.raises(ValueError, match="needs a positive finite alpha"):
+            with pytest.raises(ValueError, match=f"alpha of {kind.__name__} must be positive and finite, got {alpha}"):
                 kind(alpha)
         for until in (0.0, 1.1):
-            with pytest.raises(ValueError, match=r"until is a share of training in \(0, 1\]"):
+            with pytest.raises(ValueError, match=r"until of \w+ is a share of training and must lie in \(0, 1\]"):
                 kind(until=until)
 
 

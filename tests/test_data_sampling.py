@@ -1,4 +1,4 @@
-"""Samplers: shares by hand, evenness, and epochs that any loader can be resumed in."""
+"""Class sampling: shares by hand, evenness, and the same epochs from memory and from files."""
 
 import math
 
@@ -11,6 +11,7 @@ from PIL import Image
 from nc_tools.data import (
     Augment,
     BalancedSampling,
+    BatchOptions,
     DataConfig,
     ImageSet,
     ProgressiveSampling,
@@ -19,7 +20,7 @@ from nc_tools.data import (
     make_loader,
 )
 from nc_tools.data.epoch_plan import plan_epoch
-from nc_tools.data.sampling import EpochSampler, draw_places
+from nc_tools.data.sampling import EpochSampler, draw_positions
 
 STATS = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.3, 0.25]}
 LABELS = torch.tensor([0] * 30 + [1] * 9 + [2] * 1)
@@ -47,79 +48,81 @@ def test_shares_are_those_of_the_paper():
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(lambda c: sum(c) > 0), st.integers(0, 99),
        st.sampled_from(EVERY), st.floats(0, 1))  # fmt: skip
-def test_an_epoch_is_as_even_as_whole_numbers_allow(counts, seed, how, progress):
+def test_an_epoch_is_as_even_as_whole_numbers_allow(counts, seed, sampling, progress):
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    shares = how.shares(torch.tensor(counts), progress)
-    places = draw_places(labels, shares, torch.Generator().manual_seed(seed))
-    drawn = torch.bincount(labels[places], minlength=len(counts)).tolist()
-    assert sum(drawn) == len(labels)
+    shares = sampling.shares(torch.tensor(counts), progress)
+    positions = draw_positions(labels, shares, torch.Generator().manual_seed(seed))
+    draws = torch.bincount(labels[positions], minlength=len(counts)).tolist()
+    assert sum(draws) == len(labels)
     for k, (count, share) in enumerate(zip(counts, shares.tolist(), strict=True)):
-        due = share * len(labels)
-        assert math.floor(due - 1e-6) <= drawn[k] <= math.ceil(due + 1e-6)
-        assert (drawn[k] == 0) or count
-        # Dealt like cards: within a class no sample is two ahead of another.
-        times = torch.bincount(places, minlength=len(labels))[labels == k]
+        expected = share * len(labels)
+        assert math.floor(expected - 1e-6) <= draws[k] <= math.ceil(expected + 1e-6)
+        assert (draws[k] == 0) or count
+        # Within a class no sample is drawn twice more than another.
+        times = torch.bincount(positions, minlength=len(labels))[labels == k]
         assert count == 0 or int(times.max()) - int(times.min()) <= 1
 
 
-def test_shares_that_are_no_whole_numbers_come_out_right_on_average():
+def test_fractional_shares_hold_on_average():
     labels, shares = torch.tensor([0, 0, 0, 1]), torch.tensor([0.35, 0.65])
-    drawn = [
-        int((labels[draw_places(labels, shares, torch.Generator().manual_seed(s))] == 0).sum()) for s in range(900)
+    draws = [
+        int((labels[draw_positions(labels, shares, torch.Generator().manual_seed(s))] == 0).sum()) for s in range(900)
     ]
-    assert set(drawn) == {1, 2}
-    assert sum(drawn) / 900 == pytest.approx(1.4, abs=0.06)  # 3.7 standard errors
+    assert set(draws) == {1, 2}
+    assert sum(draws) / 900 == pytest.approx(1.4, abs=0.06)  # 3.7 standard errors
 
 
-def test_which_samples_of_a_large_class_come_is_drawn_anew():
-    seen = [set(EpochSampler(LABELS, BalancedSampling(), 0, None).draw(epoch).tolist()) for epoch in range(40)]
-    assert len({frozenset(s) for s in seen}) == 40
-    assert set.union(*seen) == set(range(40))
+def test_samples_of_a_large_class_are_drawn_anew_in_each_epoch():
+    epochs = [set(EpochSampler(LABELS, BalancedSampling(), 0, None).draw(epoch).tolist()) for epoch in range(40)]
+    assert len({frozenset(samples) for samples in epochs}) == 40
+    assert set.union(*epochs) == set(range(40))
 
 
 def test_progressive_goes_from_the_data_to_balance():
     sampler = EpochSampler(LABELS, ProgressiveSampling(), seed=0, epochs=11)
-    told = [torch.bincount(LABELS[sampler.draw(epoch)], minlength=3).tolist() for epoch in (0, 5, 10)]
-    assert told[0] == [30, 9, 1]
-    assert abs(told[1][2] - 40 * (0.5 / 40 + 0.5 / 3)) <= 1
-    assert all(abs(n - 40 / 3) < 1 for n in told[2])
+    counts = [torch.bincount(LABELS[sampler.draw(epoch)], minlength=3).tolist() for epoch in (0, 5, 10)]
+    assert counts[0] == [30, 9, 1]
+    assert abs(counts[1][2] - 40 * (0.5 / 40 + 0.5 / 3)) <= 1
+    assert all(abs(n - 40 / 3) < 1 for n in counts[2])
     assert EpochSampler(LABELS, ProgressiveSampling(), 0, 11).draw(30).shape == (40,)  # beyond the end: balanced
-    with pytest.raises(ValueError, match="pass epochs to the loader"):
+    with pytest.raises(ValueError, match="ProgressiveSampling needs the length of the training, got epochs=None"):
         EpochSampler(LABELS, ProgressiveSampling(), 0, None)
 
 
 def test_the_plan_without_a_sampler_is_what_it_was():
-    how, sampler = Augment(1, flip=True), EpochSampler(LABELS, BalancedSampling(), 3, None)
-    plain, sampled = plan_epoch(40, how, 3, 2), plan_epoch(40, how, 3, 2, sampler=sampler)
+    augment, sampler = Augment(1, flip=True), EpochSampler(LABELS, BalancedSampling(), 3, None)
+    plain, sampled = plan_epoch(40, augment, 3, 2), plan_epoch(40, augment, 3, 2, sampler=sampler)
     assert torch.equal(plain.views, sampled.views)
     assert torch.equal(sampled.order, sampler.draw(2)[plain.order])
-    assert plan_epoch(40, how, 4, 2, sampler=sampler).order.tolist() != sampled.order.tolist()
+    assert plan_epoch(40, augment, 4, 2, sampler=sampler).order.tolist() != sampled.order.tolist()
     assert sampler.draw(1).tolist() != sampler.draw(2).tolist() == sampler.draw(2).tolist()
 
 
-@pytest.mark.parametrize("how", EVERY, ids=lambda how: type(how).__name__)
-def test_memory_and_files_give_the_same_epochs_from_any_step(tmp_path, memory, how):
+@pytest.mark.parametrize("sampling", EVERY, ids=lambda sampling: type(sampling).__name__)
+def test_memory_and_files_give_the_same_epochs_from_any_step(tmp_path, memory, sampling):
     for i, image in enumerate(pixels()):
         for split in ("train", "test"):
             folder = tmp_path / split / "abc"[int(LABELS[i])]
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:02d}.png")
     files = load_data(DataConfig(source=f"imagefolder:{tmp_path}", memory_gb=0)).train
-    kind = {"augment": Augment(1, flip=True), "seed": 1, "sampling": how, "epochs": 3}
+    options = BatchOptions(
+        batch_size=8, **STATS, augment=Augment(1, flip=True), seed=1, sampling=sampling, epochs=3, workers=0
+    )
     indices = torch.tensor([*range(20), *range(30, 40)])
-    ours, streamed = (make_loader(images, indices, 8, **STATS, **kind, workers=0) for images in (memory, files))
+    ours, streamed = (make_loader(images, indices, options) for images in (memory, files))
     for epoch in (0, 2):
-        whole = list(ours.epoch(epoch))
-        assert len(whole) == len(ours) == 4
-        assert sum(len(b.labels) for b in whole) == 30
+        batches = list(ours.epoch(epoch))
+        assert len(batches) == len(ours) == 4
+        assert sum(len(b.labels) for b in batches) == 30
         for start in (0, 3):
-            for one, other in zip(whole[start:], streamed.epoch(epoch, start), strict=True):
+            for one, other in zip(batches[start:], streamed.epoch(epoch, start), strict=True):
                 assert torch.equal(one.inputs, other.inputs)
                 assert one.index.tolist() == other.index.tolist()
                 assert one.labels.tolist() == memory.labels[one.index].tolist()
-        assert {int(i) for b in whole for i in b.index} <= set(indices.tolist())
+        assert {int(i) for b in batches for i in b.index} <= set(indices.tolist())
     last = torch.cat([b.labels for b in ours.epoch(2)])
-    if not isinstance(how, SquareRootSampling):
+    if not isinstance(sampling, SquareRootSampling):
         assert torch.bincount(last).tolist() == [10, 10, 10]
 
 
@@ -127,14 +130,15 @@ def test_counts_of_the_data_stay_what_they_are():
     from nc_tools.data import make_subsets
 
     sources = load_data(DataConfig())
-    told = [make_subsets(sources, DataConfig(imbalance=10, sampling=how), 0).counts.tolist() for how in (None, *EVERY)]
-    assert all(counts == told[0] for counts in told)
+    configs = [DataConfig(imbalance=10, sampling=sampling) for sampling in (None, *EVERY)]
+    counts = [make_subsets(sources, config, 0).counts.tolist() for config in configs]
+    assert all(other == counts[0] for other in counts)
 
 
 @pytest.mark.parametrize("text", ["BalancedSampling()", "SquareRootSampling()", "ProgressiveSampling()"])
-def test_the_command_line_reaches_samplers(text):
+def test_a_sampling_is_set_from_the_command_line(text):
     from nc_tools.experiment.overrides import parse_setting, put
 
-    config = put(DataConfig(), *[parse_setting(f"sampling={text}")[i] for i in (0, 1)])
+    config = put(DataConfig(), *parse_setting(f"sampling={text}"))
     assert config.sampling in EVERY
     assert f"{type(config.sampling).__name__}()" == text

@@ -1,4 +1,5 @@
 import csv
+import math
 import pickle
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nc_tools._support import free_memory as memory_module
+from nc_tools._support import free_memory
 from nc_tools.data.cifar import default_root
 from nc_tools.data.csv_labels import read_labels
 from nc_tools.data.data_config import DataConfig
@@ -45,7 +46,7 @@ def test_mean_and_std_are_those_of_the_training_pixels(digits):
     assert digits.std.tolist() == pytest.approx([pixels.std()], abs=1e-12)
 
 
-def test_the_fingerprint_sees_pixels_and_labels_only(digits):
+def test_the_fingerprint_depends_on_pixels_and_labels_only(digits):
     assert load_data(DataConfig(imbalance=10, holdout=0.3)).fingerprint == digits.fingerprint
     assert load_data(DataConfig(image_size=9)).fingerprint != digits.fingerprint
     assert load_data(DataConfig(held_out_classes=2)).fingerprint != digits.fingerprint
@@ -56,13 +57,13 @@ def test_held_out_classes_leave_and_become_the_transfer_set(digits):
     sources = load_data(DataConfig(held_out_classes=3))
     assert sources.train.classes == tuple("0123456")
     assert sources.transfer_train.classes == tuple("789")
-    for whole, kept, away in (
+    for images, kept, away in (
         (digits.train, sources.train, sources.transfer_train),
         (digits.test, sources.test, sources.transfer_test),
     ):
-        assert torch.equal(kept.images, whole.images[whole.labels < 7])
-        assert torch.equal(away.images, whole.images[whole.labels >= 7])
-        assert torch.equal(away.labels, whole.labels[whole.labels >= 7] - 7)
+        assert torch.equal(kept.images, images.images[images.labels < 7])
+        assert torch.equal(away.images, images.images[images.labels >= 7])
+        assert torch.equal(away.labels, images.labels[images.labels >= 7] - 7)
     with pytest.raises(ValueError, match="hold out at most 8"):
         load_data(DataConfig(held_out_classes=9))
 
@@ -120,7 +121,7 @@ def test_labels_from_a_csv_override_training_only_and_keep_the_clean_ones(birds,
 def test_csv_details_that_do_not_matter(tmp_path):
     file = tmp_path / "labels.csv"
     file.write_bytes(b"\xef\xbb\xbfpath,label\r\n./train\\a\\0.png, b \r\ntest/a/9.png,a\r\n")
-    labels = read_labels(file, "label", ["train/a/0.png"], ["a", "b"], others={"test/a/9.png"})
+    labels = read_labels(file, "label", ["train/a/0.png"], ["a", "b"], ignored_paths={"test/a/9.png"})
     assert labels.tolist() == [1]
 
 
@@ -133,32 +134,36 @@ def test_a_class_name_wins_over_an_index(tmp_path):
     ("table", "column", "message"),
     [
         (rows(), "wors", "did you mean 'worse'"),
-        (rows(), "xyz", "it has path, clean, worse"),
-        (rows(**{"train/crow/0.png": "2"}), "worse", r"line 2 \(train/crow/0.png\), has '2'"),
-        (rows(**{"train/crow/0.png": "-1"}), "worse", r"index in 0\.\.1"),
-        (rows(**{"train/owl/0.png": "crw"}), "worse", r"line 5 .*did you mean 'crow'"),
-        (rows(**{"train/owl/0.png": ""}), "worse", "has ''"),
-        ([*rows(), ("train/owl/7.png", "owl", "owl")], "worse", "line 8, names 'train/owl/7.png'"),
+        (rows(), "xyz", "its columns are path, clean, worse"),
+        (rows(**{"train/crow/0.png": "2"}), "worse", r"line 2: the label '2' of train/crow/0\.png in column 'worse'"),
+        (rows(**{"train/crow/0.png": "-1"}), "worse", "neither a class name nor an index from 0 to 1"),
+        (rows(**{"train/owl/0.png": "crw"}), "worse", r"line 5: the label 'crw' .*did you mean 'crow'"),
+        (rows(**{"train/owl/0.png": ""}), "worse", "the label '' of train/owl/0.png"),
+        ([*rows(), ("train/owl/7.png", "owl", "owl")], "worse", "line 8: there is no training image 'train/owl/7.png'"),
         ([*rows(), ("owl/1.png", "owl", "owl")], "worse", "did you mean train/owl/1.png"),
-        ([*rows(), ("train/owl/1.png", "owl", "crow")], "worse", "a second one"),
-        (rows()[:-2], "worse", "2 of 6 have none, such as train/owl/1.png"),
-        ([("train/owl/1.png",)], "worse", "has ''"),
+        (
+            [*rows(), ("train/owl/1.png", "owl", "crow")],
+            "worse",
+            "has the label 'crow' here and 'owl' in an earlier line",
+        ),
+        (rows()[:-2], "worse", "no row for 2 of 6 training images, such as train/owl/1.png"),
+        ([("train/owl/1.png",)], "worse", "the label '' of train/owl/1.png"),
     ],
 )
-def test_a_csv_that_does_not_fit_is_refused_by_row(birds, tmp_path, table, column, message):
+def test_a_csv_that_does_not_match_raises_with_its_line(birds, tmp_path, table, column, message):
     file = write(tmp_path / "labels.csv", table)
     with pytest.raises(ValueError, match=message):
         load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:{column}"))
 
 
-def test_a_csv_without_path_or_file_is_refused(birds, tmp_path):
+def test_a_csv_without_path_column_or_file_raises(birds, tmp_path):
     file = write(tmp_path / "labels.csv", [("a", "b")], columns=("file", "worse"))
-    with pytest.raises(ValueError, match="must have a column 'path'"):
+    with pytest.raises(ValueError, match="has no column 'path'"):
         load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
     file.write_text("")
-    with pytest.raises(ValueError, match="no header"):
+    with pytest.raises(ValueError, match="has no column 'path': it is empty"):
         load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
-    with pytest.raises(FileNotFoundError, match=r"missing\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"missing\.csv does not exist: check the path"):
         load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{tmp_path / 'missing.csv'}:worse"))
 
 
@@ -180,7 +185,7 @@ def cifar(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_cifar_is_read_where_it_lies(cifar):
+def test_cifar_is_read_from_its_folder(cifar):
     sources = load_data(DataConfig(source=f"cifar10:{cifar}"))
     assert sources.train.images.shape == (50, 3, 32, 32)
     assert len(sources.test) == 10
@@ -199,11 +204,13 @@ def test_cifar_offline_says_what_to_do(tmp_path, monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr(urllib.request, "urlopen", offline)
-    with pytest.raises(FileNotFoundError, match=r"neither holds.*no route.*imagefolder:PATH"):
+    with pytest.raises(
+        FileNotFoundError, match=r"cifar100 is not in .* and cannot be downloaded \(.*no route.*imagefolder:PATH"
+    ):
         load_data(DataConfig(source=f"cifar100:{tmp_path}"))
 
 
-def test_the_default_place_of_cifar_is_not_the_working_directory(monkeypatch, tmp_path):
+def test_the_default_folder_of_cifar_is_not_the_working_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_root() == tmp_path / "nc_tools"
     monkeypatch.delenv("XDG_CACHE_HOME")
@@ -243,14 +250,27 @@ def test_ldam_is_the_same_for_all_seeds_but_the_holdout_is_not(digits):
     assert one.holdout.tolist() != other.holdout.tolist()
 
 
-def test_a_containers_limit_counts(monkeypatch):
-    whole = memory_module.available_memory()
-    assert 0 < whole < 1e15
-    monkeypatch.setattr(memory_module, "_container", lambda: 12345.0)
-    assert memory_module.available_memory() == 12345.0
+def test_free_memory_is_the_systems_or_the_containers_if_less(monkeypatch):
+    import psutil
+
+    assert 0 < free_memory.available_memory() <= psutil.virtual_memory().total
+    monkeypatch.setattr(free_memory, "_free_in_container", lambda: 12345.0)
+    assert free_memory.available_memory() == 12345.0
+    monkeypatch.setattr(free_memory, "_free_in_container", lambda: -1.0)  # more than the limit is in use
+    assert free_memory.available_memory() == 0.0
 
 
-def test_importing_the_package_leaves_torchvision_and_scikit_learn_alone():
+@pytest.mark.parametrize(("limit", "free"), [("5000\n", 3000.0), ("max\n", math.inf), (None, math.inf)])
+def test_the_limit_of_a_container_is_read_from_its_control_group(tmp_path, monkeypatch, limit, free):
+    (tmp_path / "memory.current").write_text("2000\n")
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit)
+    monkeypatch.setattr(free_memory, "Path", lambda _: tmp_path)
+    assert free_memory._free_in_container() == free
+
+
+@pytest.mark.slow
+def test_importing_the_package_imports_neither_torchvision_nor_scikit_learn():
     heavy = ("torchvision", "sklearn", "pandas", "mlflow")
     code = f"import sys, nc_tools.data; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

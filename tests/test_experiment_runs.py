@@ -19,7 +19,7 @@ from nc_tools.experiment.evaluate.holdout_run import HoldoutResult
 from nc_tools.experiment.run_data import RunData, facts_of, open_data
 from nc_tools.experiment.run_job import run_job
 from nc_tools.metrics import fit_temperature
-from nc_tools.tracking import read_run
+from nc_tools.run_records import read_run
 
 
 @pytest.fixture(scope="module")

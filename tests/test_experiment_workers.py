@@ -20,8 +20,7 @@ from nc_tools.experiment import Protocol
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.run_plan import run_plan
 from nc_tools.experiment.workers import Workers
-from nc_tools.run_records.reader import scan
-from nc_tools.tracking import read_run
+from nc_tools.run_records import read_run, scan
 
 TIMED = {"perf/seconds", "perf/images_per_s"}
 

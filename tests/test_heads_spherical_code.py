@@ -32,6 +32,7 @@ def test_frame_is_a_code_of_the_head_width_and_draws_rotate_it() -> None:
     assert torch.equal(a.weight, head(0).weight)
 
 
+@pytest.mark.slow
 def test_without_a_projection_the_code_has_the_features_width() -> None:
     narrow = SphericalCodeHead(4, 9)
     assert narrow.weight.shape == (9, 4)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import nc_tools
 from nc_tools.heads import CosineHead, ETFHead
-from nc_tools.measuring import candidate_layers, default_layers, measure_in_detail, pooled
+from nc_tools.measuring import measure_in_detail
 from nc_tools.metrics import (
     cosine_collapse,
     hyperspherical_uniformity,
@@ -58,45 +58,45 @@ def expected(x, y, weight, bias=None, logits=None):
     }
 
 
-def with_group(found, group):
-    return {key.removeprefix(f"{group}/"): value for key, value in found.items() if key.startswith(f"{group}/")}
+def with_group(values, group):
+    return {key.removeprefix(f"{group}/"): value for key, value in values.items() if key.startswith(f"{group}/")}
 
 
 @pytest.mark.parametrize("cuts", [(), (7, 20), tuple(range(1, 50))])
 @pytest.mark.parametrize("keep_gb", [2.0, 0.0])
-def test_any_batching_in_one_round_or_two_is_the_two_pass_form(cuts, keep_gb):
+def test_any_batching_in_one_pass_or_two_is_the_two_pass_form(cuts, keep_gb):
     x, y = images()
     model = network()
-    found = nc_tools.measure(model, batches(x, y, *cuts), keep_gb=keep_gb)
+    values = nc_tools.measure(model, batches(x, y, *cuts), keep_gb=keep_gb)
     model.eval()
     features = model[:-1](x).detach()
-    assert with_group(found, "nc") == pytest.approx(expected(features, y, model[-1].weight, model[-1].bias), rel=2e-4)
-    assert found["accuracy"] == pytest.approx(float((model(x).argmax(1) == y).float().mean()))
+    assert with_group(values, "nc") == pytest.approx(expected(features, y, model[-1].weight, model[-1].bias), rel=2e-4)
+    assert values["accuracy"] == pytest.approx(float((model(x).argmax(1) == y).float().mean()))
 
 
 def test_layers_are_pooled_when_they_run_and_not_after_the_next_one_wrote_over_them():
     x, y = images()
     model = network()
-    found = nc_tools.measure(model, batches(x, y, 20), layers=["1", "2", "4"], prefix="train")
+    values = nc_tools.measure(model, batches(x, y, 20), layers=["1", "2", "4"], prefix="train")
     model.eval()
     normed = model[1](model[0](x)).detach()
     for name, features in (("1", normed.mean((2, 3))), ("2", normed.relu().mean((2, 3))), ("4", model[:5](x).detach())):
-        told = with_group(found, f"train/layer/{name}")
+        of_group = with_group(values, f"train/layer/{name}")
         direct = neural_collapse(features, y, logits=model(x))
-        assert {key: told[key] for key in direct if key in told} == pytest.approx(
-            {key: direct[key] for key in direct if key in told}, rel=2e-4
+        assert {key: of_group[key] for key in direct if key in of_group} == pytest.approx(
+            {key: direct[key] for key in direct if key in of_group}, rel=2e-4
         )
-        assert {"nc1_pinv", "nc1_trace", "nc4_disagreement", "cosine_within"} <= set(told)
-    assert with_group(found, "train/layer/4")["nc1_pinv"] == pytest.approx(found["train/nc/nc1_pinv"])
+        assert {"nc1_pinv", "nc1_trace", "nc4_disagreement", "cosine_within"} <= set(of_group)
+    assert with_group(values, "train/layer/4")["nc1_pinv"] == pytest.approx(values["train/nc/nc1_pinv"])
 
 
 def test_a_layer_without_a_map_is_kept_as_it_was_too():
     x, y = images()
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(108, 8), nn.ReLU(inplace=True), nn.Linear(8, 4))
-    found = nc_tools.measure(model, batches(x, y, 20), layers=["1"])
+    values = nc_tools.measure(model, batches(x, y, 20), layers=["1"])
     expected = neural_collapse(model[:2](x).detach(), y)["nc1_trace"]
-    assert found["layer/1/nc1_trace"] == pytest.approx(expected, rel=1e-4)
+    assert values["layer/1/nc1_trace"] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("make", [lambda: CosineHead(8, 4), lambda: ETFHead(8, 4, projection=5)])
@@ -104,13 +104,13 @@ def test_our_heads_are_measured_before_and_behind_their_own_map(make):
     x, y = images()
     head = make()
     model = Classifier(network()[:-2], head)
-    found = nc_tools.measure(model, batches(x, y, 30))
+    values = nc_tools.measure(model, batches(x, y, 30))
     model.eval()
     features = model.backbone(x).detach()
     embedded, logits = head.outputs(features).embedded.detach(), model(x).detach()
-    told = with_group(found, "nc_embedded")
-    assert told == pytest.approx(expected(embedded, y, head.weight, logits=logits), rel=5e-4, abs=1e-6)
-    before = with_group(found, "nc")
+    of_group = with_group(values, "nc_embedded")
+    assert of_group == pytest.approx(expected(embedded, y, head.weight, logits=logits), rel=5e-4, abs=1e-6)
+    before = with_group(values, "nc")
     assert before["nc1_trace"] == pytest.approx(neural_collapse(features, y)["nc1_trace"], rel=1e-4)
     assert ("nc3_cosine" in before) == (head.weight.shape[1] == 8)
 
@@ -121,20 +121,20 @@ def test_clean_labels_and_class_counts_have_keys_of_their_own():
     y[:10] = (y[:10] + 1) % 4
     counts = [20, 15, 10, 5]
     model = network()
-    found = nc_tools.measure(model, batches(x, y, 13), clean=clean, class_counts=counts, layers=["0"])
+    values = nc_tools.measure(model, batches(x, y, 13), clean=clean, class_counts=counts, layers=["0"])
     truly = nc_tools.measure(model, batches(x, clean))
-    assert with_group(found, "nc_clean") == pytest.approx(with_group(truly, "nc"), rel=1e-4)
-    assert found["accuracy_clean"] == truly["accuracy"]
-    assert "layer/0_clean/nc1_trace" in found
+    assert with_group(values, "nc_clean") == pytest.approx(with_group(truly, "nc"), rel=1e-4)
+    assert values["accuracy_clean"] == truly["accuracy"]
+    assert "layer/0_clean/nc1_trace" in values
     weight = model[-1].weight
     head = minority_collapse(weight, counts) | seli_distance(counts, weight=weight)
-    assert with_group(found, "head") == pytest.approx(head)
+    assert with_group(values, "head") == pytest.approx(head)
     # Batches that say where their samples belong may come in any order.
     order = torch.randperm(50, generator=torch.Generator().manual_seed(1))
     shuffled = [Batch(x[part], y[part], part) for part in order.split(16)]
     again = nc_tools.measure(model, shuffled, clean=clean)
-    assert with_group(again, "nc_clean") == pytest.approx(with_group(found, "nc_clean"), rel=1e-4)
-    with pytest.raises(ValueError, match="too few"):
+    assert with_group(again, "nc_clean") == pytest.approx(with_group(values, "nc_clean"), rel=1e-4)
+    with pytest.raises(ValueError, match="too few: 10 labels"):
         nc_tools.measure(model, batches(x, y), clean=clean[:10])
 
 
@@ -162,15 +162,15 @@ def test_a_data_loader_a_mapping_and_a_wrapped_model():
     assert nc_tools.measure(Named(), mapped) == pytest.approx(plain, rel=1e-4)
 
 
-def test_the_survey_tells_what_figures_need():
+def test_the_measurement_holds_the_data_of_the_figures():
     x, y = images()
-    found = measure_in_detail(network(6), batches(x, y, 20))  # two classes without a sample
-    assert found.counts.tolist() == [*y.bincount().tolist(), 0, 0]
-    assert float(found.spread[:4].mean()) == pytest.approx(found.values["nc/nc1_trace"])
-    assert found.spread[4:].isnan().all()
-    assert found.cosines.shape == (6, 6)
-    assert found.cosines[4:].isnan().all()
-    assert found.cosines[:4, :4].diagonal().tolist() == pytest.approx([1] * 4)
+    measurement = measure_in_detail(network(6), batches(x, y, 20))  # two classes without a sample
+    assert measurement.counts.tolist() == [*y.bincount().tolist(), 0, 0]
+    assert float(measurement.spread[:4].mean()) == pytest.approx(measurement.values["nc/nc1_trace"])
+    assert measurement.spread[4:].isnan().all()
+    assert measurement.cosines.shape == (6, 6)
+    assert measurement.cosines[4:].isnan().all()
+    assert measurement.cosines[:4, :4].diagonal().tolist() == pytest.approx([1] * 4)
 
 
 class TestExactFrames:
@@ -179,19 +179,19 @@ class TestExactFrames:
     frame = (torch.eye(5, dtype=torch.float64) - 1 / 5) * math.sqrt(5 / 4)
     y = torch.arange(5).repeat(4)
 
-    def found(self, points, weight=None):
+    def collapse_of(self, points, weight=None):
         model = nn.Sequential(nn.Identity(), nn.Linear(5, 5, bias=False)).double()
         model[1].weight.data.copy_(self.frame if weight is None else weight)
         return with_group(nc_tools.measure(model, batches(points, self.y, 9)), "nc")
 
     def test_all_is_zero(self):
-        told = self.found(self.frame[self.y])
+        values = self.collapse_of(self.frame[self.y])
         ends = {"cosine_within": 1.0, "cosine_between": -0.25, "gnc2_energy": math.log(math.sqrt(4 / 10))}
-        assert told == pytest.approx(dict.fromkeys(told, 0.0) | ends, abs=1e-7)
+        assert values == pytest.approx(dict.fromkeys(values, 0.0) | ends, abs=1e-7)
 
     def moved(self, points, weight=None):
-        base, told = self.found(self.frame[self.y]), self.found(points, weight)
-        return {key for key in told if abs(told[key] - base[key]) > 1e-6}
+        base, values = self.collapse_of(self.frame[self.y]), self.collapse_of(points, weight)
+        return {key for key in values if abs(values[key] - base[key]) > 1e-6}
 
     def test_a_turned_head_moves_nc3_and_nc4(self):
         assert self.moved(self.frame[self.y], self.frame.roll(1, 0)) == {
@@ -213,31 +213,6 @@ class TestExactFrames:
 
 
 class TestLayers:
-    def test_pooling(self):
-        maps = torch.arange(24.0).view(2, 3, 2, 2)
-        assert torch.equal(pooled(maps), maps.mean((2, 3)))
-        last = torch.arange(40.0).view(2, 2, 2, 5)
-        assert torch.equal(pooled(last), last.mean((1, 2)))
-        cube = torch.arange(16.0).view(2, 2, 2, 2)
-        assert torch.equal(pooled(cube), cube.mean((2, 3)))
-        tokens = torch.arange(24.0).view(2, 4, 3)
-        assert torch.equal(pooled(tokens), tokens.mean(1))
-        with pytest.raises(ValueError, match=r"got \(5,\)"):
-            pooled(torch.zeros(5))
-
-    def test_candidates_run_once_and_stages_end_before_the_head(self):
-        x, _ = images()
-        model = network()
-        shared = nn.ReLU()
-        twice = nn.Sequential(model, shared, shared)
-        assert candidate_layers(model, x[:2]) == {"0": 8, "1": 8, "2": 8, "3": 8, "4": 8, "5": 8, "6": 4}
-        assert "1" not in candidate_layers(twice, x[:2])
-        assert default_layers(model, x[:2], "6") == ["0", "1", "2", "3", "4", "5"]
-        deep = nn.Sequential(nn.Flatten(), *[nn.Linear(108, 108) for _ in range(30)], nn.Linear(108, 4))
-        chosen = default_layers(deep, x[:2], "31", most=5)
-        assert len(chosen) == 5
-        assert (chosen[0], chosen[-1]) == ("0", "30")
-
     def test_an_unknown_layer_offers_the_nearest(self):
         x, y = images()
         model = Classifier(network()[:-2], CosineHead(8, 4))
@@ -250,7 +225,7 @@ class TestLayers:
         model = nn.Sequential(nn.Flatten(), shared, nn.Linear(108, 8), shared, nn.Linear(8, 4))
         with pytest.raises(ValueError, match="'1' ran 2 times"):
             nc_tools.measure(model, batches(x, y), layers=["1"])
-        with pytest.raises(ValueError, match=r"'2' gave \(50, 2, 4\)"):
+        with pytest.raises(ValueError, match=r"'2' must give features \(50, C\) after pooling, got \(50, 2, 4\)"):
             nc_tools.measure(model, batches(x, y), layers=["2"], pool=lambda out: out.view(len(out), 2, -1))
 
 
@@ -265,8 +240,8 @@ class TestBadInput:
 
     def test_more_classes_than_samples(self):
         x, y = images(n=6, k=4)
-        found = nc_tools.measure(network(40), batches(x, y))
-        assert "nc/nc1_pinv" in found
+        values = nc_tools.measure(network(40), batches(x, y))
+        assert "nc/nc1_pinv" in values
 
     def test_features_that_are_not_finite_are_counted_and_named(self):
         x, y = images()
@@ -281,8 +256,8 @@ class TestBadInput:
 
     def test_constant_features(self):
         x, y = images()
-        found = nc_tools.measure(network(), batches(torch.zeros_like(x), y, 5))
-        assert set(with_group(found, "nc")) == {"nc0", "nc4_disagreement"}
+        values = nc_tools.measure(network(), batches(torch.zeros_like(x), y, 5))
+        assert set(with_group(values, "nc")) == {"nc0", "nc4_disagreement"}
 
     def test_what_a_loader_may_not_yield(self):
         with pytest.raises(TypeError, match="got Tensor"):
@@ -304,7 +279,7 @@ class TestBadInput:
             def __iter__(self):
                 return iter([(x + torch.randn_like(x), y)])
 
-        with pytest.raises(ValueError, match="switch augmentation"):
+        with pytest.raises(ValueError, match="Switch off augmentation"):
             nc_tools.measure(network(), Augmenting(), keep_gb=0.0)
 
     def test_a_model_without_logits_and_one_that_scores_tokens(self):
@@ -325,7 +300,8 @@ class TestBadInput:
             nc_tools.measure(Last(), batches(x, y), head="tokens.1")
 
 
-def test_the_package_shows_measure_without_loading_torch_before():
+@pytest.mark.slow
+def test_the_package_has_measure_and_imports_torch_only_for_it():
     code = "import sys, nc_tools; assert 'torch' not in sys.modules; nc_tools.measure; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert "measure" in nc_tools.__all__

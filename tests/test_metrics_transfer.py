@@ -181,7 +181,7 @@ def test_the_report_on_digits():
 
 def test_wrong_input_is_rejected():
     x, y = torch.randn(6, 2, generator=seeded()), torch.tensor([4, 4, 4, 9, 9, 9])
-    with pytest.raises(ValueError, match=r"2 are not \(5, 11\)"):
+    with pytest.raises(ValueError, match=r"2 do not \(5, 11\)"):
         transfer_report(x, y, x[:3], torch.tensor([5, 4, 11]), 0)
     with pytest.raises(ValueError, match="got 2 and 3"):
         knn_accuracy(x, y, torch.zeros(6, 3), y)

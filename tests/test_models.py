@@ -1,4 +1,4 @@
-"""Backbones against the sizes in the literature, and where their initial weights come from."""
+"""Backbones: sizes of the literature, initial weights, and names."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ def test_depths_that_do_not_exist(depth: int) -> None:
     if depth == 8:
         CIFARResNet(8)
         return
-    with pytest.raises(ValueError, match=rf"6 n \+ 2 \(20, 32, 44, 56, ...\), got {depth}"):
+    with pytest.raises(ValueError, match=rf"must be 6 n \+ 2 \(20, 32, 44, 56, ...\), got {depth}"):
         CIFARResNet(depth)
 
 
@@ -74,9 +74,17 @@ def test_features_are_non_negative_and_the_mean_of_the_last_map(model: Any) -> N
 
 
 # Sides: resnet18 halves the map five times.
-BUILDABLE = [("conv", 3, 8, 64), ("resnet20", 1, 8, 64), ("cifar_resnet32", 3, 8, 64), ("resnet18", 3, 32, 512)]
-BUILDABLE += [("mobilenet_v3_small", 1, 32, 1024), ("googlenet", 3, 32, 1024), ("timm:resnet10t", 3, 32, 512)]
-BUILDABLE += [("resnet10t", 1, 32, 512), ("timm:resnet18", 1, 32, 512)]
+BUILDABLE = [
+    ("conv", 3, 8, 64),
+    ("resnet20", 1, 8, 64),
+    ("cifar_resnet32", 3, 8, 64),
+    ("resnet18", 3, 32, 512),
+    ("mobilenet_v3_small", 1, 32, 1024),
+    pytest.param("googlenet", 3, 32, 1024, marks=pytest.mark.slow),
+    ("timm:resnet10t", 3, 32, 512),
+    ("resnet10t", 1, 32, 512),
+    pytest.param("timm:resnet18", 1, 32, 512, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("name", "channels", "size", "width"), BUILDABLE)
@@ -129,24 +137,33 @@ def test_a_gray_image_is_three_equal_channels_to_a_torchvision_model() -> None:
     ("name", "nearest"),
     [("resnet45", "'resnet44'"), ("con", "'conv'"), ("resnet181", "'resnet18'"), ("timm:resnet10tt", "'resnet10t'")],
 )
-def test_unknown_names_are_offered_their_neighbors(name: str, nearest: str) -> None:
+def test_unknown_names_raise_with_similar_ones(name: str, nearest: str) -> None:
     with pytest.raises(ValueError, match=f"no model '{name}'; did you mean .*{nearest}"):
         build_backbone(name, in_channels=3, image_size=32)
 
 
-@pytest.mark.parametrize("name", ["vit_b_32", "inception_v3", "timm:vit_tiny_patch16_224"])
-def test_images_that_a_model_cannot_take_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"cannot take 3 x 24 x 24 images \(.*choose another --image-size or --model"):
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("vit_b_32", marks=pytest.mark.slow),
+        pytest.param("inception_v3", marks=pytest.mark.slow),
+        "timm:vit_tiny_patch16_224",
+    ],
+)
+def test_images_of_a_size_that_a_model_does_not_accept_raise(name: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"does not accept 3 x 24 x 24 images \(.*choose another --image-size or --model"
+    ):
         feature_width(build_backbone(name, in_channels=3, image_size=24), in_channels=3, image_size=24)
 
 
-def test_what_is_no_feature_vector_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"features \(N, D\), but Conv2d gave \(2, 4, 8, 8\)"):
+def test_outputs_that_are_not_feature_vectors_raise() -> None:
+    with pytest.raises(ValueError, match=r"features \(N, D\), but Conv2d returned \(2, 4, 8, 8\)"):
         feature_width(nn.Conv2d(1, 4, 1), in_channels=1, image_size=8)
 
     class Pair(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return x, x
 
-    with pytest.raises(ValueError, match="but Pair gave tuple"):
+    with pytest.raises(ValueError, match="but Pair returned tuple"):
         feature_width(Pair(), in_channels=1, image_size=8)

@@ -1,4 +1,4 @@
-"""Training against images of no class: where they come from, and that nobody is measured on them."""
+"""Outliers to train against: where they come from, and that no other set contains them."""
 
 import shutil
 from dataclasses import replace
@@ -10,6 +10,7 @@ from support.ood_runs import left_out, pictures
 
 from nc_tools.data import DataConfig, load_data
 from nc_tools.data.outlier_source import check_apart
+from nc_tools.experiment.serialize import encode
 
 
 @pytest.mark.parametrize(
@@ -19,33 +20,37 @@ from nc_tools.data.outlier_source import check_apart
         ({"outliers": "scrambled"}, "must be a data source or blended, got 'scrambled'"),
         ({"outliers": "digit"}, "did you mean 'digits'"),
         ({"outliers": "imagefolder:"}, "needs its path"),
-        ({"outliers": "digits"}, "another set than source, but both are digits: name another one, or blended"),
+        ({"outliers": "digits"}, "another set than source, .* but both are digits: name another source, or blended"),
         ({"outliers": "imagefolder:a", "ood_near": "imagefolder:b/../a"}, "another set than ood_near"),
         ({"outliers": "imagefolder:a", "ood_far": "imagefolder:a"}, "another set than ood_far"),
         ({"outliers": "cifar10:a", "transfer_data": "cifar10:b"}, "another set than transfer_data"),
-        ({"outliers_exclude": "a.csv"}, "leaves classes out of outliers, and that is None"),
-        ({"outliers_exclude": "a.csv", "outliers": "blended"}, "that is blended"),
+        ({"outliers_exclude": "a.csv"}, "leaves classes out of outliers, .* got None"),
+        ({"outliers_exclude": "a.csv", "outliers": "blended"}, "got blended"),
     ],
 )
-def test_a_config_that_cannot_be_meant_is_refused(arguments, message):
+def test_bad_configurations_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         DataConfig(**arguments)
 
 
-def test_sets_of_one_kind_at_two_places_are_two():
+def test_folders_at_two_paths_are_two_sets():
     for near in ("imagefolder:b", "scrambled", "cifar10:a"):
         assert DataConfig(outliers="imagefolder:a", ood_near=near, ood_far="scrambled").outliers == "imagefolder:a"
 
 
-def test_the_training_part_is_taken_and_of_a_set_without_one_all(tmp_path):
+def test_outliers_are_part_of_the_record():
+    assert encode(DataConfig(outliers="blended"))["outliers"] == "blended"
+
+
+def test_the_training_part_is_used_and_of_a_set_without_one_all(tmp_path):
     own = pictures(tmp_path / "own", {"train": 4, "val": 2})
-    whole = pictures(tmp_path / "whole", {"test": 5}, size=12)
+    unsplit = pictures(tmp_path / "unsplit", {"test": 5}, size=12)
     sources = load_data(DataConfig(outliers=own))
     assert sorted({path.split("/")[0] for path in sources.outliers.paths}) == ["train"]
     assert len(sources.outliers) == 12
     assert sources.outliers.shape == sources.train.shape == (1, 8, 8)
     assert sources.ood == {}
-    assert len(load_data(DataConfig(outliers=whole)).outliers) == 15
+    assert len(load_data(DataConfig(outliers=unsplit)).outliers) == 15
     colors = load_data(DataConfig(source=own, outliers="digits"))
     assert colors.outliers.shape == (3, 10, 10)
     assert len(colors.outliers) == len(load_data(DataConfig()).train)  # its training half
@@ -55,7 +60,7 @@ def test_the_training_part_is_taken_and_of_a_set_without_one_all(tmp_path):
 
 def test_outliers_change_the_fingerprint_and_only_they(tmp_path):
     plain, blended = load_data(DataConfig()), load_data(DataConfig(outliers="blended"))
-    assert blended.fingerprint == plain.fingerprint  # made of what is there
+    assert blended.fingerprint == plain.fingerprint  # blended from the training images
     against = load_data(DataConfig(outliers=pictures(tmp_path / "a", {"train": 5, "test": 2})))
     assert against.fingerprint != plain.fingerprint
     assert torch.equal(against.train.images, plain.train.images)
@@ -69,10 +74,10 @@ def test_classes_and_unreadable_files_are_left_out(tmp_path):
     sources = load_data(config)
     assert sorted(Path(path).parts[1] for path in sources.outliers.paths) == ["cat", "cat", "owl", "owl", "owl"]
     assert sources.skipped == ("train/cat/0.png",)
-    with pytest.raises(ValueError, match=r"'dgo' is to be left out, but .* has none; did you mean 'dog'"):
+    with pytest.raises(ValueError, match=r"the class 'dgo' to leave out is not in .*; did you mean 'dog'"):
         load_data(replace(config, outliers_exclude=left_out(tmp_path, "dgo")))
     source = pictures(tmp_path / "in", {"train": 2, "test": 1})
-    with pytest.raises(ValueError, match="outliers must hold images, and of digits none is left"):
+    with pytest.raises(ValueError, match="outliers=digits has no images left: exclude fewer classes"):
         load_data(DataConfig(source, outliers="digits", outliers_exclude=left_out(tmp_path, *"0123456789")))
 
 
@@ -89,7 +94,7 @@ def test_classes_and_unreadable_files_are_left_out(tmp_path):
         ("train", {"held_out_classes": 2}, "transfer training"),
     ],
 )
-def test_outliers_that_are_measured_or_trained_on_elsewhere_are_refused(tmp_path, part, arguments, name):
+def test_outliers_that_are_in_another_set_raise(tmp_path, part, arguments, name):
     """The same pixels in another folder, under another class and another name."""
     home, far = tmp_path / "in", tmp_path / "far"
     classes = ("ant", "bee", "cat", "dog")
@@ -104,14 +109,16 @@ def test_outliers_that_are_measured_or_trained_on_elsewhere_are_refused(tmp_path
     config = DataConfig(source, image_size=8, outliers=outliers, **arguments)
     assert len(load_data(config).outliers) == 8
     folder = far if any("far" in str(v) for v in arguments.values()) else home
-    taken = sorted((folder / part).rglob("*.png"))[-1]
-    shutil.copy(taken, tmp_path / "out" / "train" / "n" / "again.png")
-    with pytest.raises(ValueError, match=rf"1 of 9 are among the {name} images too, such as train/n/again\.png: take"):
+    image = sorted((folder / part).rglob("*.png"))[-1]
+    shutil.copy(image, tmp_path / "out" / "train" / "n" / "again.png")
+    with pytest.raises(
+        ValueError, match=rf"1 of 9 outliers are {name} images too, such as train/n/again\.png\. .* remove these images"
+    ):
         load_data(config)
 
 
 def shade(path, value):
-    """Give a picture one color, so that it is the same at every size, and its own."""
+    """Give an image a single color, so that it is the same at every size and unlike all others."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -123,11 +130,11 @@ def test_streamed_sets_are_compared_too(tmp_path):
     outliers = pictures(tmp_path / "out", {"train": 3, "test": 2})
     near = pictures(tmp_path / "near", {"test": 3})
     for gigabytes in (None, 0.0):
-        with pytest.raises(ValueError, match="9 of 9 are among the near out-of-distribution images too"):
+        with pytest.raises(ValueError, match="9 of 9 outliers are near out-of-distribution images too"):
             load_data(DataConfig(outliers=outliers, ood_near=near, memory_gb=gigabytes))
 
 
-def test_sets_without_files_are_told_without_a_path():
+def test_sets_without_files_are_named_without_a_path():
     digits = load_data(DataConfig())
-    with pytest.raises(ValueError, match=r"2 of 2 are among the test images too: take those out"):
+    with pytest.raises(ValueError, match=r"2 of 2 outliers are test images too\. Outliers"):
         check_apart(digits.test.subset(torch.tensor([3, 5])), {"training": digits.train, "test": digits.test})

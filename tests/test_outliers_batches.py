@@ -1,4 +1,4 @@
-"""Training against images of no class: how they come with the batches, and which losses ask for them."""
+"""Batches with outliers: what they hold, that arms stay paired, and which losses get them."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.outlier_runs import EXPOSED, config_of, noise_pictures
 
-from nc_tools.data import BlendedOutliers, DataConfig, Loader, WithOutliers, augment_for, load_data
+from nc_tools.data import BatchOptions, BlendedOutliers, DataConfig, Loader, WithOutliers, augment_for, load_data
 from nc_tools.data.outlier_batches import other_class
 from nc_tools.experiment.build import build_loss
 from nc_tools.experiment.run_data import facts_of, open_data
@@ -22,20 +22,19 @@ def test_partners_are_of_another_class_and_spread_evenly(labels):
     partners = other_class(torch.tensor(labels)).tolist()
     assert len(partners) == len(labels)
     if len(set(labels)) == 1:
-        assert all(0 <= place < len(labels) for place in partners)
+        assert all(0 <= position < len(labels) for position in partners)
         return
     assert all(labels[i] != labels[j] for i, j in enumerate(partners))
     for k in set(labels):
-        mine = [j for i, j in enumerate(partners) if labels[i] == k]
-        others = [j for j in range(len(labels)) if labels[j] != k]
-        met = [mine.count(j) for j in others]
-        assert max(met) - min(met) <= 1
+        of_class = [j for i, j in enumerate(partners) if labels[i] == k]
+        uses = [of_class.count(j) for j in range(len(labels)) if labels[j] != k]
+        assert max(uses) - min(uses) <= 1
 
 
-def digits_loader(seed=0, **more):
+def digits_loader():
     digits = load_data(DataConfig(held_out_classes=3))
-    how = {"mean": digits.mean, "std": digits.std, "augment": augment_for(DataConfig(), 8), "seed": seed} | more
-    return Loader(digits.train, torch.arange(len(digits.train)), 64, **how)
+    options = BatchOptions(batch_size=64, mean=digits.mean, std=digits.std, augment=augment_for(DataConfig(), 8))
+    return Loader(digits.train, torch.arange(len(digits.train)), options)
 
 
 def test_blended_outliers_are_averages_of_the_batch_and_leave_it_alone():
@@ -57,18 +56,18 @@ def batches_of(config, root, seed=0):
     return data, data.batches_for(loss, data.subsets.fit)
 
 
-@pytest.mark.parametrize("named", ["blended", "folder", "streamed"])
-def test_arms_stay_paired_and_only_those_that_ask_get_outliers(tmp_path, named):
+@pytest.mark.parametrize("named", ["blended", "folder", pytest.param("streamed", marks=pytest.mark.slow)])
+def test_arms_stay_paired_and_only_losses_that_need_outliers_get_them(tmp_path, named):
     outliers = "blended" if named == "blended" else noise_pictures(tmp_path / "noise")
     more = {"memory_gb": 0.0} if named == "streamed" else {}
-    seen = {}
+    by_arm = {}
     for arm in ("linear", *sorted(EXPOSED)):
         _, batches = batches_of(config_of(arm, outliers=outliers, **more), tmp_path)
-        seen[arm] = [batch for epoch in (0, 1) for batch in batches.epoch(epoch)]
-    plain = seen.pop("linear")
+        by_arm[arm] = [batch for epoch in (0, 1) for batch in batches.epoch(epoch)]
+    plain = by_arm.pop("linear")
     assert all(batch.outliers is None for batch in plain)
-    for arm, batches in seen.items():
-        for one, other, first in zip(batches, plain, seen["linear_oe"], strict=True):
+    for arm, batches in by_arm.items():
+        for one, other, first in zip(batches, plain, by_arm["linear_oe"], strict=True):
             assert torch.equal(one.inputs, other.inputs), arm
             assert torch.equal(one.labels, other.labels)
             assert torch.equal(one.index, other.index)
@@ -81,33 +80,34 @@ def test_outliers_of_a_set_are_cut_as_training_images_are_in_an_order_of_their_o
     data, batches = batches_of(config, tmp_path, seed=3)
     assert isinstance(batches, WithOutliers)
     sources = data.sources
-    direct = Loader(
-        sources.outliers, torch.arange(40), 50, mean=sources.mean, std=sources.std,
-        augment=augment_for(config.data, 8), seed=stream_seed(3, "outliers"),
+    options = BatchOptions(
+        batch_size=50, mean=sources.mean, std=sources.std, augment=augment_for(config.data, 8),
+        seed=stream_seed(3, "outliers"),
     )  # fmt: skip
+    direct = Loader(sources.outliers, torch.arange(40), options)
     assert augment_for(config.data, 8).flip
-    mine = [batch.outliers for epoch in (0, 1) for batch in batches.epoch(epoch)]
-    for step, outliers in enumerate(mine):  # 40 images in one batch: each step is a round
+    of_run = [batch.outliers for epoch in (0, 1) for batch in batches.epoch(epoch)]
+    for step, outliers in enumerate(of_run):  # 40 images in one batch: each step is a round
         assert torch.equal(outliers, next(direct.epoch(step)).inputs)
     other = [batch.outliers for batch in batches_of(config, tmp_path, seed=4)[1].epoch(0)]
-    assert not torch.equal(mine[0], other[0])
+    assert not torch.equal(of_run[0], other[0])
 
 
 def test_a_loss_without_outliers_never_opens_a_loader_of_them(tmp_path, monkeypatch):
     from nc_tools.experiment import run_data
 
-    made, make = [], run_data.make_loader
+    opened, make = [], run_data.make_loader
 
-    def make_loader(images, *given, **named):
-        made.append(images)
-        return make(images, *given, **named)
+    def make_loader(images, indices, options):
+        opened.append(images)
+        return make(images, indices, options)
 
     monkeypatch.setattr(run_data, "make_loader", make_loader)
     outliers = noise_pictures(tmp_path / "noise")
     data, _ = batches_of(config_of("etf", outliers=outliers), tmp_path)
-    assert [images is data.sources.train for images in made] == [True]
+    assert [images is data.sources.train for images in opened] == [True]
     data, _ = batches_of(config_of("etf_ortho", outliers=outliers), tmp_path)
-    assert [images is data.sources.outliers for images in made] == [False, False, True]
+    assert [images is data.sources.outliers for images in opened] == [False, False, True]
 
 
 def test_a_sum_needs_what_a_part_needs():

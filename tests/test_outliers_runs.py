@@ -1,4 +1,4 @@
-"""Training against images of no class: who gets them, what is written down of it, and what the report says."""
+"""Runs with outliers: resuming, the record of a run, and what the report says."""
 
 import json
 import shutil
@@ -12,30 +12,30 @@ from rich.console import Console
 from safetensors.torch import load_file
 from support.experiment_runs import job_of
 from support.outlier_runs import EXPOSED, RECIPE, config_of, noise_pictures, recipe
-from support.recipe_commands import ENVIRONMENT, run_in_process
+from support.recipe_commands import ENVIRONMENT
 
 from nc_tools._support.signals import StopSignal
 from nc_tools.comparison import ComparedRun, compare_runs, render_terminal
 from nc_tools.comparison.html_report import comparison_html
 from nc_tools.comparison.markdown import markdown_text
 from nc_tools.data import DataConfig, load_data
-from nc_tools.experiment import load_run
+from nc_tools.experiment import load_run, run_recipe
 from nc_tools.experiment.recipe_cli import make_options, recipe_parser
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_data import facts_of
 from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.run_job import run_job
 from nc_tools.losses import CrossEntropyLoss, WeightedSumLoss, term
+from nc_tools.run_records import read_run
 from nc_tools.spec import spec
-from nc_tools.tracking import read_run
 
 
-class After(StopSignal):
-    """Asks to stop at the n-th look."""
+class StopAfter(StopSignal):
+    """A signal that requests to stop at the n-th check."""
 
-    def __init__(self, looks):
+    def __init__(self, checks):
         super().__init__()
-        self.left = looks
+        self.left = checks
 
     @property
     def requested(self):
@@ -48,35 +48,37 @@ class After(StopSignal):
 
 
 @pytest.mark.parametrize("named", ["blended", "folder"])
-def test_a_run_stopped_within_an_epoch_goes_on_to_the_same_weights(tmp_path, named):
+def test_a_run_stopped_within_an_epoch_resumes_to_the_same_weights(tmp_path, named):
     outliers = "blended" if named == "blended" else noise_pictures(tmp_path / "noise", 180)  # 3 batches a round
     config = config_of("etf_ortho", outliers=outliers)
-    whole = run_job(job_of(tmp_path / "a", "holdout", "x", config=config), lambda _: None, StopSignal())
-    assert whole.error is None, whole.error
+    straight = run_job(job_of(tmp_path / "a", "holdout", "x", config=config), lambda _: None, StopSignal())
+    assert straight.error is None, straight.error
     job = job_of(tmp_path / "b", "holdout", "x", config=config)
-    for looks in (4, 9):
-        assert run_job(job, lambda _: None, After(looks)).status == "KILLED"
+    for checks in (4, 9):
+        assert run_job(job, lambda _: None, StopAfter(checks)).status == "KILLED"
         job = replace(job, resume=True)
-    again = run_job(job, lambda _: None, StopSignal())
-    one, other = (load_file(result.run / "weights.safetensors") for result in (whole, again))
+    resumed = run_job(job, lambda _: None, StopSignal())
+    one, other = (load_file(result.run / "weights.safetensors") for result in (straight, resumed))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    told = json.loads((again.run / "run.json").read_text())
-    assert told["data"]["outliers"] == told["config"]["data"]["outliers"] == outliers
-    curves = read_run(again.run).curves()
+    record = json.loads((resumed.run / "run.json").read_text())
+    assert record["data"]["outliers"] == record["config"]["data"]["outliers"] == outliers
+    curves = read_run(resumed.run).curves()
     assert {"train/loss_CrossEntropy", "train/loss_OrthogonalOutliers"} <= curves.keys()
 
 
-def test_the_record_says_what_an_arm_trained_against_and_nothing_for_one_that_did_not(tmp_path):
+def test_the_record_names_the_outliers_of_the_arms_that_train_against_them(tmp_path):
     facts = facts_of(load_data(DataConfig()), load_data(DataConfig()).train.labels)
-    told = {arm: identify(job_of(tmp_path, "final", arm, config=recipe.ARMS[arm]), facts).data for arm in recipe.ARMS}
-    assert {arm for arm, data in told.items() if data.get("outliers") == "blended"} == EXPOSED
-    assert {arm for arm, data in told.items() if "outliers" in data} == EXPOSED
+    records = {
+        arm: identify(job_of(tmp_path, "final", arm, config=recipe.ARMS[arm]), facts).data for arm in recipe.ARMS
+    }
+    assert {arm for arm, data in records.items() if data.get("outliers") == "blended"} == EXPOSED
+    assert {arm for arm, data in records.items() if "outliers" in data} == EXPOSED
     inner = recipe.ARMS["linear_oe"].loss
     config = replace(
         recipe.BASE, loss=spec(WeightedSumLoss, terms=(term(1.0, spec(CrossEntropyLoss)), term(1.0, inner)))
     )
     assert identify(job_of(tmp_path, "final", "deep", config=config), facts).data["outliers"] == "blended"
-    config = replace(config, data=replace(config.data, outliers=None))  # refused before it runs
+    config = replace(config, data=replace(config.data, outliers=None))  # such a run raises before it starts
     assert "outliers" not in identify(job_of(tmp_path, "final", "deep", config=config), facts).data
 
 
@@ -90,24 +92,25 @@ def flags(out, *more):
 
 
 def run_script(*argv):
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, str(RECIPE), *argv], env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
-    assert told.returncode == 0, told.stderr
-    return told.stdout
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def run_of(out, kind):
-    (found,) = (out / "runs").glob(f"linear_oe-s0-*-{kind}-*")
-    return found
+    (folder,) = (out / "runs").glob(f"linear_oe-s0-*-{kind}-*")
+    return folder
 
 
-def test_the_recipe_trains_tells_and_resumes(tmp_path):
+@pytest.mark.slow
+def test_the_recipe_trains_reports_and_resumes(tmp_path):
     out, again = tmp_path / "out", tmp_path / "again"
-    shown = run_script(*flags(out))
-    assert "outliers to train against (blended): used by linear_oe" in shown
-    assert "outliers: linear_oe trained against images of no class (blended)" in " ".join(shown.split())
-    assert "linear_oe trained against" in (out / "report" / "comparison.md").read_text()
+    output = run_script(*flags(out))
+    assert "outliers to train against (blended): used by linear_oe" in output
+    assert "outliers: linear_oe trained with outlier images (blended)" in " ".join(output.split())
+    assert "linear_oe trained with outlier images" in (out / "report" / "comparison.md").read_text()
     shutil.copytree(out, again)
     shutil.rmtree(run_of(again, "final"))
     args = recipe_parser("ood", "", list(recipe.ARMS)).parse_args(flags(again))
@@ -119,7 +122,7 @@ def test_the_recipe_trains_tells_and_resumes(tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(make_options(args).threads)  # as the worker has
     try:
-        assert run_job(job, lambda _: None, After(31)).status == "KILLED"
+        assert run_job(job, lambda _: None, StopAfter(31)).status == "KILLED"
     finally:
         torch.set_num_threads(threads)
     assert run_of(again, "final").name == run_of(out, "final").name
@@ -131,19 +134,20 @@ def test_the_recipe_trains_tells_and_resumes(tmp_path):
 
 
 def in_process(argv, out):
-    run_in_process(recipe.ARMS, name="ood", question="Why?", argv=["--smoke", "--out", str(out), *argv])
+    run_recipe(recipe.ARMS, name="ood", question="Why?", argv=["--smoke", "--out", str(out), *argv])
 
 
-def test_a_loss_without_its_outliers_is_told_before_anything_is_trained(tmp_path, capsys):
+def test_a_loss_without_its_outliers_raises_before_anything_is_trained(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         in_process(["--arms", "linear,linear_oe", "--set", "data.outliers=None"], tmp_path)
     assert end.value.code == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "arm linear_oe: WeightedSumLoss trains against outliers, but data.outliers is None: set" in told
+    message = " ".join(capsys.readouterr().err.split())
+    assert "arm linear_oe: WeightedSum" in message
+    assert all(text in message for text in ("data.outliers", "imagefolder:PATH", "blended"))
     assert not (tmp_path / "runs").exists()
 
 
-def test_outliers_without_a_loss_that_wants_them_are_told(tmp_path, capsys, monkeypatch):
+def test_outliers_that_no_loss_needs_are_reported(tmp_path, capsys, monkeypatch):
     from nc_tools.experiment import run_plan
 
     def run(stages):
@@ -163,14 +167,14 @@ def runs(exposed):
     ]  # fmt: skip
 
 
-def test_every_output_says_which_arms_know_more(capsys):
+def test_every_output_names_the_arms_with_outliers(capsys):
     comparison = compare_runs(runs({"oe", "across"}), "linear")
     (caution,) = (caution for caution in comparison.cautions if caution.kind == "outliers")
-    assert caution.text.startswith("oe, across trained against images of no class (blended), which the other arms")
+    assert caution.text.startswith("oe, across trained with outlier images (blended), the other arms did not.")
     render_terminal(comparison, Console(width=100, highlight=False))
     for text in (capsys.readouterr().out, markdown_text(comparison), comparison_html(comparison)):
-        assert "oe, across trained against" in " ".join(text.split())
+        assert "oe, across trained with outlier images" in " ".join(text.split())
     table = markdown_text(comparison).split("## Out-of-distribution detection")[1]
-    assert "oe, across trained against" in table.split("###")[0]
+    assert "oe, across trained with outlier images" in table.split("###")[0]
     for none in (set(), {"linear", "oe", "across"}):
         assert not [c for c in compare_runs(runs(none), "linear").cautions if c.kind == "outliers"]

@@ -14,7 +14,7 @@ from PIL import Image
 from support.recipe_commands import ENVIRONMENT, RECIPES, arms_of, command, recipe_module, run_in_process, smoke
 
 from nc_tools.experiment.recipe_cli import recipe_parser, run_recipe
-from nc_tools.run_records.reader import scan
+from nc_tools.run_records import scan
 
 LONG_TAIL = next(path for path in RECIPES if path.stem == "long_tail")
 FLAGS = [

@@ -19,7 +19,7 @@ IMAGES = swap_models.hf_image_classes()
 K = swap_models.K
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
-FAST = ["ViTForImageClassification", "ResNetForImageClassification", "DeiTForImageClassificationWithTeacher"]
+FAST = ["ViTForImageClassification", "DeiTForImageClassificationWithTeacher"]
 
 AVERAGED = sorted(name for name, layers in swap_models.HF_UNSUPPORTED.items() if layers)
 

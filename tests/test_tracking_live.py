@@ -1,37 +1,30 @@
-"""The sending process: beside a training, at its end, after its death."""
+"""The process that sends runs to MLflow: beside a training, at its end, and after the training was killed."""
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow import MlflowClient
+from support.mlflow_store import fresh_store
 
 import nc_tools
-from nc_tools.tracking import LiveSync, MlflowSync, RunIdentity, RunRecord, direct_links, live, read_runs
-from nc_tools.tracking.store import connect, resolve_store
+from nc_tools.run_records import RunIdentity, RunRecord, read_runs
+from nc_tools.tracking import LiveSync, MlflowSync, direct_links, live
 
 SOURCE = Path(nc_tools.__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory) -> Path:
-    root = tmp_path_factory.getbasetemp() / "migrated"
-    if not root.exists():
-        connect(resolve_store(root, f"sqlite:///{root}/mlflow.db"))
-    return root / "mlflow.db"
-
-
 @pytest.fixture
-def out(tmp_path, migrated, monkeypatch) -> Path:
+def out(tmp_path, tmp_path_factory, monkeypatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "out").mkdir()
-    shutil.copy(migrated, tmp_path / "out" / "mlflow.db")
+    fresh_store(tmp_path / "out" / "mlflow.db", tmp_path_factory)
     return tmp_path / "out"
 
 
@@ -56,14 +49,14 @@ def start_loop(body: str, cwd: Path) -> subprocess.Popen[str]:
 def wait_until(condition, seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.1)
 
 
-def test_a_users_loop_is_in_mlflow_when_the_program_ends_and_the_program_is_untouched(out, tmp_path):
+def test_a_users_loop_is_in_mlflow_when_the_program_ends_and_its_environment_is_unchanged(out, tmp_path):
     elsewhere = tmp_path / "cwd"
     elsewhere.mkdir()
-    # A script of this name in the working directory must not be taken for the package.
+    # A script of this name in the working directory must not be imported as MLflow.
     (elsewhere / "mlflow.py").write_text("raise SystemExit('wrong mlflow')")
     body = f"""
 import os
@@ -89,7 +82,8 @@ print(dict(os.environ) == before, "mlflow" in sys.modules)
     assert f"--backend-store-uri sqlite:///{out}/mlflow.db" in links[0]
 
 
-def test_a_program_killed_outright_is_shown_as_killed(out, tmp_path):
+@pytest.mark.slow
+def test_a_program_ended_by_sigkill_is_shown_as_killed(out, tmp_path):
     body = f"""
 with track({str(out)!r}, arm="mine", seed=0) as run:
     run.log(1, {{"train/loss": 1.0}})
@@ -105,6 +99,7 @@ with track({str(out)!r}, arm="mine", seed=0) as run:
     assert [run.status for run in read_runs(out, ("loop",))] == ["KILLED"]
 
 
+@pytest.mark.slow
 def test_two_programs_at_once_on_one_fresh_store(tmp_path):
     store = f"sqlite:///{tmp_path}/shared/mlflow.db"
     bodies = [
@@ -124,41 +119,40 @@ with track({str(tmp_path / name)!r}, arm={name!r}, seed=0, tracking_uri={store!r
     ]
 
 
-def test_an_unreachable_store_costs_one_sentence_at_the_end(out, tmp_path, capsys):
+def test_an_unreachable_store_is_reported_in_one_line_at_the_end(out, tmp_path, capsys):
     sync = MlflowSync(out, "http://ann:hunter2@127.0.0.1:9")
     with LiveSync(sync, every=0.2) as sender:
         with RunRecord.create(out, RunIdentity("final", arm="etf", seed=0)) as run:
             run.finish({})
         child = sender._process.pid
-        # The address with its password is nowhere to be seen in the list of processes.
-        command = Path(f"/proc/{child}/cmdline").read_bytes()
-        assert b"hunter2" not in command
+        # The list of processes must not show the address with its password.
+        assert "hunter2" not in " ".join(psutil.Process(child).cmdline())
     assert sender.report.pending == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert "1 run is not in MLflow yet" in lines[0]
     assert f"nc-tools sync {out}" in lines[0]
     assert "hunter2" not in lines[0]
-    assert not Path(f"/proc/{child}").exists()
+    assert not psutil.pid_exists(child)
 
 
-def test_a_mistyped_folder_is_told_and_not_made(tmp_path):
+def test_a_mistyped_folder_is_reported_and_not_created(tmp_path):
     with pytest.raises(FileNotFoundError, match="typo"):
         MlflowSync(tmp_path / "typo").push()
     assert not (tmp_path / "typo").exists()
 
 
-def test_a_sender_that_hangs_or_dies_is_given_up(out, monkeypatch):
+def test_a_sending_process_that_hangs_or_ends_is_reported(out, monkeypatch):
     monkeypatch.setattr(live, "PATIENCE_SECONDS", 0.3)
     for source in ("import time; time.sleep(60)", "raise SystemExit(1)"):
         monkeypatch.setattr(live, "SOURCE", source)
         began = time.monotonic()
         report = MlflowSync(out).push()
-        assert "ended or hung" in report.error
+        assert "ended or stopped responding" in report.error
         assert time.monotonic() - began < 5
 
 
-def test_a_comparison_staged_in_the_block_is_sent_by_its_last_push(out):
+def test_a_comparison_saved_in_the_block_is_sent_by_the_last_push(out):
     sync = MlflowSync(out)
     with LiveSync(sync, every=None):
         (out / "report").mkdir()

@@ -119,7 +119,7 @@ def test_parameters_of_a_loss_are_perturbed_and_trained_too():
 class OnePerSample(PerSampleLoss):
     """A loss with one value per sample."""
 
-    def per_sample(self, outputs, batch):
+    def compute_per_sample(self, outputs, batch):
         return nn.functional.cross_entropy(outputs.logits, batch.labels, reduction="none")
 
 
@@ -160,7 +160,7 @@ def test_sam_a_names_what_it_needs():
     with pytest.raises(ValueError, match="SAM-A needs class counts, got None"):
         fit(small(), CrossEntropyLoss(), Batches(), TrainConfig(epochs=1), optim)
     both = WeightedSumLoss([term(1.0, CrossEntropyLoss())])
-    with pytest.raises(TypeError, match="class weights need a loss with a value per sample, got WeightedSumLoss"):
+    with pytest.raises(TypeError, match="class weights need a loss with a value for each sample, got WeightedSumLoss"):
         fit(small(), both, Batches(), TrainConfig(epochs=1), optim, class_counts=[1, 1, 1])
 
 

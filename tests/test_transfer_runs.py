@@ -11,9 +11,9 @@ from rich.console import Console
 from support.recipe_commands import RECIPES, recipe_module, run_in_process
 
 from nc_tools._support.signals import StopSignal
+from nc_tools.comparison import ComparedRun, Experiment
 from nc_tools.comparison.metric_info import metric_info
-from nc_tools.comparison.read_experiment import ComparedRun, Experiment
-from nc_tools.comparison.summary_table import columns
+from nc_tools.comparison.summary_table import summary_columns
 from nc_tools.data import DataConfig, load_data
 from nc_tools.experiment import Protocol
 from nc_tools.experiment.evaluate.transfer_ranking import RANKING, report_ranking
@@ -23,7 +23,7 @@ from nc_tools.experiment.run_data import facts_of
 from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.run_job import run_job
 from nc_tools.experiment.serialize import encode
-from nc_tools.tracking import read_run
+from nc_tools.run_records import read_run
 from nc_tools.training import TrainConfig
 from nc_tools.transfer import FineTuning, Full, ProbeThenFull, SkipConnection
 
@@ -175,11 +175,11 @@ def test_errors_of_wrong_command_lines_suggest_a_fix(tmp_path, capsys):
             Image.new("RGB", (8, 8), (40 * i, 9, 0)).save(tmp_path / "images" / name / f"{i}.png")
     data = ["--data", f"imagefolder:{tmp_path / 'images'}", "--out", str(tmp_path / "out")]
     assert "--set data.held_out_classes=N" in refused("transfer", data, capsys)
-    assert "which these images do not have" in refused("coarse_to_fine", data, capsys)
+    assert "which the data do not have" in refused("coarse_to_fine", data, capsys)
     error = refused("coarse_to_fine", ["--set", "data.coarse=digit-parity", *data[2:]], capsys)
     assert "did you mean 'digits-parity'?" in error
     error = refused("coarse_to_fine", ["--set", "data.coarse=groups.csv", *data[2:]], capsys)
-    assert "groups.csv does not: check the path" in error
+    assert "groups.csv does not exist: check the path" in error
 
 
 def test_settings_reach_the_fine_tuning_and_smoke_shortens_it(capsys):
@@ -231,11 +231,11 @@ def compared(primary="transfer/probe/accuracy"):
 
 
 def test_the_table_shows_source_accuracy_beside_what_decides():
-    headings = [column.heading for column in columns(compared())]
+    headings = [column.heading for column in summary_columns(compared())]
     assert headings[1] == "transfer, linear probe↑"
     assert "bal. acc.↑" in headings
     assert "probe↑" not in headings
-    headings = [column.heading for column in columns(compared("test/gen/balanced_accuracy"))]
+    headings = [column.heading for column in summary_columns(compared("test/gen/balanced_accuracy"))]
     assert headings[1] == "bal. acc.↑"
     assert headings.count("bal. acc.↑") == 1
     assert "probe↑" in headings

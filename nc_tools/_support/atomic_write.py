@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write a file in one step: readers see the old file or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give the path of a new file beside ``path``, and move it there when the block ends well.
+    """Yield the path of a new file beside ``path``, and rename it to ``path`` when the block ends without an error.
 
-    A reader, and whoever comes after a crash, finds the old file or the new one, never a part. If the block raises,
-    the old file stays and the part is removed. The new file is for whoever may read others of its folder.
+    If the block raises, or the process dies, the old file stays as it was; after an exception the new file is removed.
+    The new file has the permissions that the umask gives, like any other file of its folder.
 
     Example:
         >>> import tempfile
-        >>> target = Path(tempfile.mkdtemp()) / "told.txt"
+        >>> target = Path(tempfile.mkdtemp()) / "notes.txt"
         >>> with atomic_write(target) as part:
         ...     _ = part.write_text("all of it")
         >>> [file.name for file in target.parent.iterdir()]
-        ['told.txt']
+        ['notes.txt']
     """
-    # Not from tempfile, whose files are for their owner only.
+    # Not from tempfile: only their owner may read those files.
     part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         yield part

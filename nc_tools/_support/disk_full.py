@@ -1,4 +1,4 @@
-"""Telling a disk that is full from every other trouble with files."""
+"""Recognize the errors that mean that a disk is full."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Tell whether a file could not be written for want of room: a full disk, a quota, a largest size of files.
+    """Return True if a file could not be written for lack of space: a full disk, a quota or a limit on file sizes.
 
-    Libraries that write by themselves (safetensors) raise errors of their own, which say so in words alone.
+    Libraries that write files themselves (safetensors) raise errors of their own, which have the system's message but
+    not its error number.
 
     Example:
         >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device"))

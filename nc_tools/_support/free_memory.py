@@ -1,40 +1,25 @@
-"""How much memory this process may still take."""
+"""How much memory this process may still allocate."""
 
-from __future__ import annotations
-
-import os
 from pathlib import Path
-
-_UNKNOWN = 4e9
 
 
 def available_memory() -> float:
-    """Return free memory in bytes: the system's, or a container's limit where lower.
+    """Return the free memory in bytes: that of the system, or that of the container if it is less.
 
     Example:
         >>> available_memory() > 0
         True
     """
-    return max(0.0, min(_system(), _container()))
+    import psutil
+
+    return max(0.0, min(float(psutil.virtual_memory().available), _free_in_container()))
 
 
-def _system() -> float:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024.0 * int(line.split()[1])
-    except (OSError, ValueError):
-        pass
-    try:
-        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return _UNKNOWN
-
-
-def _container() -> float:
+def _free_in_container() -> float:
+    """Return the free memory of the control group that this process runs in, which psutil does not read."""
     group = Path("/sys/fs/cgroup")
     try:
         limit = float((group / "memory.max").read_text(encoding="ascii"))
         return limit - float((group / "memory.current").read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no such limit, or the word "max"
+    except (OSError, ValueError):  # no control group, or no limit: then the file holds the word "max"
         return float("inf")

@@ -1,28 +1,29 @@
-"""Ctrl-C and SIGTERM as a wish that a loop can look at, so that a run ends between two steps and keeps everything."""
+"""Ctrl-C and SIGTERM as a flag or as an exception, so that a run ends between two steps with everything saved."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-# A terminal signals a whole group of processes and some wrappers signal twice: that is one wish, told twice.
-SAME_WISH_SECONDS = 1.0
+# Terminals signal a whole group of processes, and some wrappers signal twice: repeats within this time count as one.
+REPEAT_SECONDS = 1.0
 
 
 class Killed(SystemExit):
-    """A run was asked to end. Not an Exception: code that catches errors to go on must not catch this.
+    """Raised when a signal ends a run. Not an Exception, so that code that goes on after errors does not catch it.
 
-    Left uncaught it ends the process quietly, with the exit status that a shell gives for SIGTERM.
+    If nothing catches it, the process ends without a traceback, with the exit status that a shell gives for SIGTERM.
 
     Args:
-        reason: What to say of it.
+        reason: Text of the exception.
     """
 
-    def __init__(self, reason: str = "asked to stop") -> None:
+    def __init__(self, reason: str = "stopped by a signal") -> None:
         super().__init__(128 + signal.SIGTERM)
         self.reason = reason
 
@@ -31,13 +32,14 @@ class Killed(SystemExit):
 
 
 class StopSignal:
-    """Remember the first Ctrl-C or SIGTERM inside a ``with`` block; a later second one interrupts at once.
+    """Set a flag at the first Ctrl-C or SIGTERM inside a ``with`` block; raise ``Killed`` at a later second one.
 
-    Outside the main thread, where Python allows no handlers, it does nothing but stay unset.
+    Outside the main thread Python allows no signal handlers: there the flag is never set.
 
     Args:
-        signals: Which signals to hear.
-        patience: Seconds within which a further signal repeats the same wish; ``math.inf`` never interrupts.
+        signals: The signals to handle.
+        patience: Seconds within which a further signal counts as a repeat of the first; with ``math.inf`` no signal
+            ever raises.
 
     Example:
         >>> with StopSignal() as stop:
@@ -46,7 +48,7 @@ class StopSignal:
     """
 
     def __init__(
-        self, *, signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM), patience: float = SAME_WISH_SECONDS
+        self, *, signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM), patience: float = REPEAT_SECONDS
     ) -> None:
         self.requested = False
         self._signals = tuple(signals)
@@ -69,4 +71,26 @@ class StopSignal:
         if not self.requested:
             self.requested, self._first = True, time.monotonic()
         elif time.monotonic() - self._first > self._patience:
-            raise Killed(f"{signal.Signals(number).name} twice")
+            raise Killed(f"stopped by a second {signal.Signals(number).name}")
+
+
+@contextmanager
+def killed_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into a ``Killed`` exception within the block, so that ``finally`` and ``with`` still run.
+
+    Schedulers end jobs with SIGTERM, and by default Python then stops at once and writes nothing. A handler that the
+    user has set stays in place. In threads, where Python allows no handlers, this does nothing.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def raise_killed(_number: int, _frame: FrameType | None) -> None:
+        raise Killed
+
+    signal.signal(signal.SIGTERM, raise_killed)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

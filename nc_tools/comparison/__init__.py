@@ -1,15 +1,10 @@
-"""The referee: pairs the arms of a comparison by seed and says what can be said, and what cannot."""
+"""Fair, paired comparison of arms over seeds: reads run records, tests differences, writes a report."""
 
 from nc_tools.comparison.compare import compare, compare_runs
+from nc_tools.comparison.compared_run import ComparedRun, RecallByClass, read_compared_runs
 from nc_tools.comparison.export import long_rows
-from nc_tools.comparison.html_report import write_comparison
-from nc_tools.comparison.read_experiment import (
-    ComparedRun,
-    Experiment,
-    RecallByClass,
-    read_compared_runs,
-    read_experiment,
-)
+from nc_tools.comparison.read_experiment import Experiment, read_experiment
+from nc_tools.comparison.report_files import write_comparison
 from nc_tools.comparison.result import Comparison
 from nc_tools.comparison.terminal import render_terminal
 

@@ -1,17 +1,18 @@
-"""The comparison for other programs: CSV in long form, JSON with everything."""
+"""The comparison as data: CSV with one line per arm and metric, JSON with everything."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import math
 from dataclasses import asdict
 from typing import Any
 
-from nc_tools.comparison import wording
+from nc_tools.comparison.headline import headline
 from nc_tools.comparison.metric_info import metric_info
-from nc_tools.comparison.result import Comparison, Family, Row
+from nc_tools.comparison.result import ArmMetric, Comparison, Family
+from nc_tools.comparison.wording import unfinished_texts
+from nc_tools.run_records.json_files import finite_or_null
 
 CSV_COLUMNS = (
     "arm",
@@ -32,12 +33,12 @@ CSV_COLUMNS = (
 
 
 def long_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return one mapping per arm and metric, in the metric's own unit; None is a value there is not."""
+    """Return one mapping per arm and metric, in the metric's own unit; None for a value that does not exist."""
     return [dict(zip(CSV_COLUMNS, _fields(comparison, row), strict=True)) for row in comparison.rows]
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """Write one line per arm and metric, in the metric's own unit; an empty field is a value there is not."""
+    """Return one CSV line per arm and metric, in the metric's own unit; empty for a value that does not exist."""
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -46,12 +47,12 @@ def comparison_csv(comparison: Comparison) -> str:
 
 
 def comparison_json(comparison: Comparison) -> str:
-    """Write the whole comparison as JSON; a number that is not finite becomes null."""
-    found: dict[str, Any] = {
+    """Return the whole comparison as JSON; numbers that are not finite become null."""
+    content: dict[str, Any] = {
         "schema": 1,
         "name": comparison.experiment.name,
         "question": comparison.experiment.question,
-        "headline": wording.headline(comparison),
+        "headline": headline(comparison),
         "baseline": comparison.baseline,
         "primary": comparison.primary.key,
         "arms": [asdict(state) for state in comparison.states],
@@ -61,8 +62,8 @@ def comparison_json(comparison: Comparison) -> str:
         "variance": {
             arm: {**asdict(shares), "draw_error": shares.draw_error} for arm, shares in comparison.shares.items()
         },
-        "mcnemar": [asdict(found) for found in comparison.disagreements],
-        "unfinished": wording.unfinished_texts(comparison),
+        "mcnemar": [asdict(test) for test in comparison.disagreements],
+        "unfinished": unfinished_texts(comparison),
         "cautions": [asdict(caution) for caution in comparison.cautions],
         "notes": list(comparison.notes),
         "protocol": dict(comparison.experiment.protocol),
@@ -83,12 +84,12 @@ def comparison_json(comparison: Comparison) -> str:
             for run in comparison.runs
         ],
     }
-    return json.dumps(_finite(found), indent=1, ensure_ascii=False, default=str) + "\n"
+    return json.dumps(finite_or_null(content), indent=1, ensure_ascii=False) + "\n"
 
 
-def _fields(comparison: Comparison, row: Row) -> list[Any]:
-    pair = row.paired
-    differences = [None] * 4 if pair is None else [pair.mean, pair.low, pair.high, pair.p]
+def _fields(comparison: Comparison, row: ArmMetric) -> list[Any]:
+    paired = row.paired
+    differences = [None] * 4 if paired is None else [paired.mean, paired.low, paired.high, paired.p]
     return [
         row.arm,
         row.metric,
@@ -97,7 +98,7 @@ def _fields(comparison: Comparison, row: Row) -> list[Any]:
         row.sd,
         *differences,
         row.p_holm,
-        pair.n if pair else 0,
+        paired.n if paired else 0,
         row.draws,
         comparison.baseline,
         metric_info(row.metric).direction,
@@ -107,13 +108,3 @@ def _fields(comparison: Comparison, row: Row) -> list[Any]:
 def _family(family: Family) -> dict[str, Any]:
     tests = [{**asdict(test), "verdict": family.verdict(test)} for test in family.tests]
     return {"name": family.name, "metric": family.metric, "size": family.size, "tests": tests}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return value

@@ -1,9 +1,9 @@
-"""Looks at single test images: which model was right where, and how far its confidence can be believed."""
+"""The test predictions of one run: which images it gets right, and the sums of its reliability diagram."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nc_tools.comparison.statistics import mcnemar
-
 BINS = 15
-_ROWS = 65_536
+_SLICE_ROWS = 65_536
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Sums over equal-width confidence bins (BINS,); sums, so that runs can be added.
+    """Sums over equal-width confidence bins (BINS,), so that runs can be added.
 
     Attributes:
-        count: Images whose highest probability fell into the bin.
+        count: Images whose highest probability is in the bin.
         confidence: Sum of those probabilities.
-        correct: How many of those predictions were right.
+        correct: Number of those predictions that are right.
     """
 
     count: NDArray[np.float64]
@@ -36,17 +34,17 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error of the summed bins, sum of |correct - confidence| over the images."""
+        """Expected calibration error of the summed bins: sum of |correct - confidence|, divided by the images."""
         return float(np.abs(self.correct - self.confidence).sum() / max(self.count.sum(), 1.0))
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What one run's predictions come down to.
+class Predictions:
+    """A summary of one run's test predictions.
 
     Attributes:
-        correct: Whether the highest logit was the label's (N,), in the test set's order.
-        labels: Digest of the labels, by which two runs are known to have seen the same images in the same order.
+        correct: Whether the largest logit is that of the label (N,), in the test set's order.
+        labels: Hash of the labels. Two runs with the same hash were tested on the same images in the same order.
         before: Reliability of the softmax as trained.
         after: The same with the recorded temperature; None without one.
     """
@@ -57,38 +55,17 @@ class Predicted:
     after: Reliability | None
 
 
-@dataclass(frozen=True)
-class Disagreement:
-    """McNemar's test between two trained models at one seed.
-
-    Attributes:
-        arm: The arm.
-        seed: The seed at which both were trained.
-        images: Test images.
-        only_reference: Images that only the reference gets right.
-        only_arm: Images that only the arm gets right.
-        p: Exact two-sided p, uncorrected.
-    """
-
-    arm: str
-    seed: int
-    images: int
-    only_reference: int
-    only_arm: int
-    p: float
-
-
-def read_predictions(path: Path) -> Predicted:
-    """Read a run's test predictions once, a slice at a time, so that many classes do not fill the memory.
+def read_predictions(path: Path) -> Predictions:
+    """Read a run's test predictions, in slices to save memory.
 
     Args:
-        path: A safetensors file with ``test_logits`` (N, K), ``test_labels`` (N,) and, where known,
+        path: A safetensors file with ``test_logits`` (N, K), ``test_labels`` (N,) and, optionally,
             ``temperature`` (1,).
 
     Raises:
-        ValueError: If the file lacks a tensor or its shapes do not fit.
+        ValueError: If the file is damaged, lacks a tensor, or its shapes do not fit.
     """
-    # Here and not above: reading tables needs no safetensors.
+    # Imported here: most of a comparison needs no safetensors.
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -100,20 +77,20 @@ def read_predictions(path: Path) -> Predicted:
             temperature = float(file.get_tensor("temperature").ravel()[0]) if "temperature" in names else None
             return _summarize(_slices(file.get_slice("test_logits"), len(labels)), labels, temperature)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path.name} cannot be read ({error}): train that run again") from error
+        raise ValueError(f"{path.name} cannot be read ({error}). Train that run again") from error
 
 
 def _slices(logits: Any, num_images: int) -> Iterator[NDArray[np.float32]]:
     if logits.get_shape()[0] != num_images:
         raise ValueError(f"test_logits must have one row per label, got {logits.get_shape()[0]} and {num_images}")
-    for start in range(0, num_images, _ROWS):
-        # A slice may not reach beyond the tensor.
-        yield logits[start : min(start + _ROWS, num_images)]
+    for start in range(0, num_images, _SLICE_ROWS):
+        # A slice must end inside the tensor.
+        yield logits[start : min(start + _SLICE_ROWS, num_images)]
 
 
 def _summarize(
     slices: Iterator[NDArray[np.float32]], labels: NDArray[np.int64], temperature: float | None
-) -> Predicted:
+) -> Predictions:
     correct = np.zeros(len(labels), dtype=np.bool_)
     before = after = Reliability(np.zeros(BINS), np.zeros(BINS), np.zeros(BINS))
     start = 0
@@ -125,7 +102,7 @@ def _summarize(
             after += reliability(logits, right, temperature)
         start += len(logits)
     digest = hashlib.sha256(np.ascontiguousarray(labels, dtype=np.int64).tobytes()).hexdigest()
-    return Predicted(correct, digest, before, after if temperature is not None else None)
+    return Predictions(correct, digest, before, after if temperature is not None else None)
 
 
 def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], temperature: float = 1.0) -> Reliability:
@@ -136,8 +113,8 @@ def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], tempera
 
     Args:
         logits: (N, K).
-        correct: Whether each prediction was right (N,).
-        temperature: What the logits are divided by.
+        correct: Whether each prediction is right (N,).
+        temperature: The logits are divided by it.
     """
     scaled = logits.astype(np.float64) / temperature
     # The highest probability is 1 / sum exp(z - max z): no overflow, no second pass.
@@ -152,22 +129,3 @@ def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], tempera
 
 def _sum_by(index: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float64]:
     return np.bincount(index, weights=values, minlength=BINS).astype(np.float64)
-
-
-def disagreement(arm: str, seed: int, predicted: Predicted, reference: Predicted) -> Disagreement:
-    """Compare two trained models image by image.
-
-    Raises:
-        ValueError: If they were not tested on the same images in the same order.
-    """
-    if predicted.labels != reference.labels:
-        raise ValueError(f"{arm}, seed {seed}: tested on other images than the baseline, so images cannot be paired")
-    only_arm = int((predicted.correct & ~reference.correct).sum())
-    only_reference = int((reference.correct & ~predicted.correct).sum())
-    p = mcnemar(only_reference, only_arm)
-    return Disagreement(arm, seed, len(predicted.correct), only_reference, only_arm, p)
-
-
-def together(parts: Sequence[Reliability]) -> Reliability | None:
-    """Add the diagrams of several runs; None where there is none."""
-    return sum(parts[1:], parts[0]) if parts else None

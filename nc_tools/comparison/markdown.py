@@ -6,37 +6,39 @@ import re
 from collections.abc import Iterable, Sequence
 
 from nc_tools.comparison import wording
-from nc_tools.comparison.metric_info import metric_info, p_text
-from nc_tools.comparison.ood_tables import meaning, outlier_tables
+from nc_tools.comparison.headline import headline
+from nc_tools.comparison.metric_info import metric_info
+from nc_tools.comparison.ood_tables import outlier_tables, outlier_tables_text
 from nc_tools.comparison.result import Comparison
-from nc_tools.comparison.summary_table import columns, lines
+from nc_tools.comparison.summary_table import mean_text, summary_columns, summary_rows
 
-# An underscore inside a word, a lone bracket and a less-than before a figure are plain text in Markdown.
+# Characters that Markdown would read as markup. An underscore inside a word, a lone bracket and a less-than before a
+# number are plain text.
 _MARKUP = re.compile(r"[\\|*`]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|(?<=\])\(")
 _MARKS = {"better": "▲ ", "worse": "▼ "}
 
 
 def markdown_text(comparison: Comparison) -> str:
-    """Write the headline, the paired table and what stands behind it."""
-    shown = columns(comparison)
-    rows = [(f"{_MARKS.get(line.verdict, '')}{line.arm}", *line.cells) for line in lines(comparison)]
+    """Return the headline, the summary table and all sections as Markdown."""
+    columns = summary_columns(comparison)
+    rows = [(f"{_MARKS.get(row.verdict, '')}{row.arm}", *row.cells) for row in summary_rows(comparison)]
     parts = [
         f"# {_inline(comparison.experiment.name or 'Comparison')}",
         _inline(comparison.experiment.question),
-        f"**{_inline(wording.headline(comparison))}**",
-        _table(["arm", *(column.heading for column in shown)], rows),
-        f"▲ better, ▼ worse than {_inline(comparison.baseline)} with Holm p < .05. "
-        + " ".join(f"{column.heading}: {column.meaning}." for column in shown),
-        _section("Not finished", wording.unfinished_texts(comparison)),
+        f"**{_inline(headline(comparison))}**",
+        _table(["arm", *(column.heading for column in columns)], rows),
+        f"▲ significantly better, ▼ significantly worse than {_inline(comparison.baseline)} (Holm-adjusted p < .05). "
+        + " ".join(f"{column.heading}: {column.meaning}." for column in columns),
+        _section("Unfinished runs", wording.unfinished_texts(comparison)),
         _section("Cautions", [str(caution) for caution in comparison.cautions]),
-        _section("Family", [wording.family_text(comparison.family)]),
+        _section("Tests", [wording.family_text(comparison.family)]),
         _controls(comparison),
-        _section("Detectable difference", [wording.reach_heading(comparison), *wording.reach_texts(comparison)]),
+        _section("Detectable difference", [wording.power_heading(comparison), *wording.power_texts(comparison)]),
         _section(
-            "Variance",
+            "Variance between seeds and draws",
             [wording.SHARES_HEADING, *wording.share_texts(comparison)] if comparison.shares else [],
         ),
-        _section("Rank tests", [wording.rank_text(comparison)]),
+        _section("Sign-flip test", [wording.sign_flip_text(comparison)]),
         _section(
             "Single models",
             [wording.IMAGES_HEADING, *wording.image_texts(comparison)] if comparison.disagreements else [],
@@ -59,19 +61,19 @@ def _controls(comparison: Comparison) -> str:
             f"{_MARKS.get(controls.verdict(test), '')}{test.arm}",
             test.reference,
             wording.difference_text(test.paired, comparison.primary),
-            p_text(test.p_holm),
+            wording.p_text(test.p_holm),
         )
         for test in controls.tests
     ]
     table = _table(["arm", "reference", "diff. [95 %]", "Holm p"], rows)
-    return f"## Second family\n\n{_inline(wording.family_text(controls))}\n\n{table}"
+    return f"## Tests against the reference with the same loss\n\n{_inline(wording.family_text(controls))}\n\n{table}"
 
 
 def _outliers(comparison: Comparison) -> str:
     tables = outlier_tables(comparison)
     if not tables:
         return ""
-    parts = [f"## Out-of-distribution detection\n\n{_inline(meaning(comparison))}."]
+    parts = [f"## Out-of-distribution detection\n\n{_inline(outlier_tables_text(comparison))}."]
     for table in tables:
         rows = [(arm, *cells) for arm, cells in table.rows]
         parts.append(f"### {_inline(table.heading)}\n\n{_table(['arm', *table.scores], rows)}")
@@ -81,12 +83,9 @@ def _outliers(comparison: Comparison) -> str:
 def _all_metrics(comparison: Comparison) -> str:
     rows = []
     for key in comparison.metrics:
-        shown = metric_info(key)
-        cells = []
-        for arm in comparison.arms:
-            row = comparison.row(arm, key)
-            cells.append("–" if row is None else shown.value(row.mean))
-        rows.append((f"{shown.label} {shown.arrow}".strip(), *cells))
+        metric = metric_info(key)
+        cells = (mean_text(comparison, arm, key) for arm in comparison.arms)
+        rows.append((f"{metric.label} {metric.arrow}".strip(), *cells))
     return _table(["metric", *comparison.arms], rows)
 
 
@@ -101,5 +100,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _inline(text: str) -> str:
-    """Keep names from files from becoming markup, and leave what is none as readable as it was."""
+    """Escape markup, so that names from files stay names."""
     return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))

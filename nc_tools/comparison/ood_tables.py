@@ -1,30 +1,25 @@
-"""Tables of out-of-distribution detection: AUROC by score for each arm, one table for each set of outliers."""
+"""Tables of out-of-distribution detection: AUROC by score for each arm, one table per set of outliers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nc_tools.comparison.metric_info import OOD_SCORES, OOD_SETS, metric_info
+from nc_tools.comparison.metric_table import OOD_SCORES, OOD_SETS
 from nc_tools.comparison.result import Comparison
+from nc_tools.comparison.summary_table import mean_text
 
-MEANING = (
-    "AUROC in per cent, mean over seeds; higher is better, 50 is chance. Scores are fitted on the training set, none "
-    "on outliers; with so many of them the largest entry of a row flatters its arm: choose a score beforehand"
+_MEANING = (
+    "AUROC in per cent, mean over seeds; higher is better, 50 is chance. Scores are fitted on the training set, not on "
+    "outliers. The largest of many scores is biased upwards: choose one score beforehand"
 )
-"""What the numbers are, whatever the arms."""
-
-
-def meaning(comparison: Comparison) -> str:
-    """Say what the numbers are, and which arms have trained against outliers of another set."""
-    return ". ".join([MEANING, *(caution.text for caution in comparison.cautions if caution.kind == "outliers")])
 
 
 @dataclass(frozen=True)
 class OutlierTable:
-    """One set of outliers.
+    """The table of one set of outliers.
 
     Attributes:
-        heading: Which set, in words.
+        heading: The set, in words.
         scores: Short names of the scores, in order.
         rows: (arm, a cell for each score).
     """
@@ -34,25 +29,26 @@ class OutlierTable:
     rows: tuple[tuple[str, tuple[str, ...]], ...]
 
 
+def outlier_tables_text(comparison: Comparison) -> str:
+    """Explain the numbers, and name the arms that trained with outlier images if others did not."""
+    return ". ".join([_MEANING, *(caution.text for caution in comparison.cautions if caution.kind == "outliers")])
+
+
 def outlier_tables(comparison: Comparison) -> tuple[OutlierTable, ...]:
-    """Return a table for every set that any run was measured with; none where no run was."""
-    found: dict[str, list[str]] = {}
+    """Return a table for every set of outliers that any run was measured with."""
+    scores_of: dict[str, list[str]] = {}
     for key in comparison.metrics:
         parts = key.split("/")
         if parts[:2] == ["test", "ood"] and len(parts) == 5 and parts[4] == "auroc":
-            found.setdefault(parts[2], []).append(parts[3])
-    order = [*(name for name in OOD_SETS if name in found), *sorted(found.keys() - OOD_SETS.keys())]
-    return tuple(_table(comparison, name, found[name]) for name in order)
+            scores_of.setdefault(parts[2], []).append(parts[3])
+    order = [*(name for name in OOD_SETS if name in scores_of), *sorted(scores_of.keys() - OOD_SETS.keys())]
+    return tuple(_table(comparison, name, scores_of[name]) for name in order)
 
 
-def _table(comparison: Comparison, name: str, having: list[str]) -> OutlierTable:
-    scores = [*(s for s in OOD_SCORES if s in having), *(s for s in having if s not in OOD_SCORES)]
-    rows = []
-    for arm in comparison.arms:
-        cells = []
-        for score in scores:
-            key = f"test/ood/{name}/{score}/auroc"
-            row = comparison.row(arm, key)
-            cells.append(metric_info(key).value(row.mean if row else None))
-        rows.append((arm, tuple(cells)))
-    return OutlierTable(OOD_SETS.get(name, name), tuple(OOD_SCORES.get(s, s) for s in scores), tuple(rows))
+def _table(comparison: Comparison, name: str, recorded: list[str]) -> OutlierTable:
+    scores = [*(s for s in OOD_SCORES if s in recorded), *(s for s in recorded if s not in OOD_SCORES)]
+    rows = tuple(
+        (arm, tuple(mean_text(comparison, arm, f"test/ood/{name}/{score}/auroc") for score in scores))
+        for arm in comparison.arms
+    )
+    return OutlierTable(OOD_SETS.get(name, name), tuple(OOD_SCORES.get(s, s) for s in scores), rows)

@@ -1,4 +1,4 @@
-"""Chooses which runs stand for an arm, and pairs two arms by seed."""
+"""Selects the runs of each arm and pairs the values of two arms by seed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nc_tools.comparison.read_experiment import SCORED_KINDS, ComparedRun
+from nc_tools.comparison.compared_run import SCORED_KINDS, ComparedRun
 
 Cells = Mapping[str, Mapping[tuple[int, int], ComparedRun]]
+"""One run for each cell of the design: arm -> (seed, draw) -> run."""
 
 
 @dataclass(frozen=True)
@@ -17,24 +18,20 @@ class Pairs:
 
     Attributes:
         seeds: The common seeds, ascending.
-        arm: One value per common seed, the mean over the arm's draws there.
+        arm: One value per common seed, the mean over the arm's draws.
         reference: The same of the reference.
-        only_arm: Seeds that the reference lacks.
-        only_reference: Seeds that the arm lacks.
     """
 
     seeds: tuple[int, ...]
     arm: tuple[float, ...]
     reference: tuple[float, ...]
-    only_arm: tuple[int, ...]
-    only_reference: tuple[int, ...]
 
 
-def choose(runs: Iterable[ComparedRun]) -> tuple[Cells, tuple[str, ...]]:
-    """Keep one finished run per (arm, seed, draw), the newest, and say where there were more.
+def choose_runs(runs: Iterable[ComparedRun]) -> tuple[Cells, tuple[str, ...]]:
+    """Keep one finished run per (arm, seed, draw): the newest.
 
     Returns:
-        arm -> (seed, draw) -> run, and one sentence for each arm with runs that were replaced by newer ones.
+        arm -> (seed, draw) -> run, and a sentence for each arm with older runs that were left out.
     """
     cells: dict[str, dict[tuple[int, int], ComparedRun]] = {}
     replaced: dict[str, int] = {}
@@ -46,14 +43,14 @@ def choose(runs: Iterable[ComparedRun]) -> tuple[Cells, tuple[str, ...]]:
             replaced[run.arm] = replaced.get(run.arm, 0) + 1
         of_arm[run.seed, run.draw] = run
     notes = tuple(
-        f"{arm}: {count} older finished run(s) of the same seed and draw are left out for the newest"
+        f"{arm}: {count} older finished run(s) of the same seed and draw are left out; the newest is used"
         for arm, count in replaced.items()
     )
     return cells, notes
 
 
 def seed_means(cells: Mapping[tuple[int, int], ComparedRun], metric: str) -> dict[int, float]:
-    """Return one value per seed: the mean over the draws there; a value that is not finite is no value."""
+    """Return one value per seed: the mean over its draws. Values that are not finite are left out."""
     values: dict[int, list[float]] = {}
     for (seed, _), run in cells.items():
         value = run.final.get(metric, math.nan)
@@ -62,21 +59,15 @@ def seed_means(cells: Mapping[tuple[int, int], ComparedRun], metric: str) -> dic
     return {seed: math.fsum(values[seed]) / len(values[seed]) for seed in sorted(values)}
 
 
-def pair(arm: Mapping[int, float], reference: Mapping[int, float]) -> Pairs:
-    """Pair two arms by seed; only common seeds pair, the others are named.
+def pair_by_seed(arm: Mapping[int, float], reference: Mapping[int, float]) -> Pairs:
+    """Pair two arms at the seeds that both have.
 
     Example:
-        >>> pair({0: 0.7, 1: 0.8}, {1: 0.6, 2: 0.5}).seeds
-        (1,)
+        >>> pair_by_seed({0: 0.7, 1: 0.8}, {1: 0.6, 2: 0.5})
+        Pairs(seeds=(1,), arm=(0.8,), reference=(0.6,))
     """
-    common = sorted(arm.keys() & reference.keys())
-    return Pairs(
-        tuple(common),
-        tuple(arm[seed] for seed in common),
-        tuple(reference[seed] for seed in common),
-        tuple(sorted(arm.keys() - reference.keys())),
-        tuple(sorted(reference.keys() - arm.keys())),
-    )
+    common = tuple(sorted(arm.keys() & reference.keys()))
+    return Pairs(common, tuple(arm[seed] for seed in common), tuple(reference[seed] for seed in common))
 
 
 def draws_of(cells: Mapping[tuple[int, int], ComparedRun]) -> tuple[int, ...]:
@@ -99,7 +90,7 @@ def complete_table(
 
 
 def first_draws(cells: Mapping[tuple[int, int], ComparedRun]) -> dict[int, ComparedRun]:
-    """Return the run of the lowest draw at each seed: the one to look at where single models are compared."""
+    """Return the run of the lowest draw at each seed, for comparisons of single models."""
     first: dict[int, ComparedRun] = {}
     for (seed, _), run in sorted(cells.items()):
         first.setdefault(seed, run)

@@ -1,4 +1,4 @@
-"""What a comparison found, as plain records: every output is written from these and from nothing else."""
+"""The result of a comparison as plain records. Every report is written from these records alone."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from nc_tools.comparison.image_predictions import Disagreement, Reliability
+from nc_tools.comparison.compared_run import ComparedRun
+from nc_tools.comparison.image_predictions import Reliability
 from nc_tools.comparison.metric_info import MetricInfo, metric_info
 from nc_tools.comparison.pairing import Cells
-from nc_tools.comparison.read_experiment import ComparedRun, Experiment
+from nc_tools.comparison.read_experiment import Experiment
 from nc_tools.comparison.statistics import PairedDifference
 from nc_tools.comparison.variance import VarianceShares
 
@@ -19,18 +20,18 @@ Verdict = Literal["better", "worse", "open"]
 
 
 @dataclass(frozen=True)
-class Row:
+class ArmMetric:
     """One arm on one metric.
 
     Attributes:
         arm: The arm.
         metric: The metric's key.
         seeds: Seeds that have a value.
-        draws: Draws of the arm's frame that enter each seed's mean.
-        mean: Mean over seeds; None where no run has the metric.
+        draws: Draws of the arm's frame in each seed's mean.
+        mean: Mean over seeds; None if no run has the metric.
         sd: Standard deviation over seeds, None for one seed.
-        paired: Difference to the baseline; None for the baseline itself and where no seed is common.
-        p_holm: Holm-corrected p, on the primary metric only.
+        paired: Difference to the baseline; None for the baseline itself and if no seed is common.
+        p_holm: Holm-adjusted p, on the primary metric only.
     """
 
     arm: str
@@ -44,71 +45,69 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Reach:
-    """What the pairs could have seen, given the observed spread of the differences, with power .8.
+class PowerEstimate:
+    """What the pairs can detect with power .8, given the observed spread of the differences.
 
     Attributes:
-        plain: Smallest detectable difference at the plain level.
-        corrected: The same at Holm's strictest step, alpha / m.
-        pairs_for_half: Pairs that would find half of the observed difference at the plain level.
-        pairs_for_half_corrected: The same at alpha / m.
+        detectable: Smallest difference that can be detected at alpha.
+        detectable_adjusted: The same at alpha / m, the strictest step of Holm's method.
+        pairs_for_half: Pairs that would detect half of the observed difference at alpha.
+        pairs_for_half_adjusted: The same at alpha / m.
     """
 
-    plain: float | None
-    corrected: float | None
+    detectable: float | None
+    detectable_adjusted: float | None
     pairs_for_half: int | None
-    pairs_for_half_corrected: int | None
+    pairs_for_half_adjusted: int | None
 
 
 @dataclass(frozen=True)
-class Test:
-    """One member of a family: an arm against its reference on the primary metric.
+class ArmTest:
+    """The test of one arm against its reference on the primary metric.
 
     Attributes:
         arm: The arm.
-        reference: What it is paired against.
+        reference: The arm that it is paired against.
         seeds: The common seeds.
-        paired: What the pairs say; None where no seed is common.
-        p_holm: Corrected over the family; None where there is no test.
-        reach: What could have been detected; None for fewer than two pairs or no spread.
-        sign_flip: Permutation p, from six pairs on.
+        paired: Difference, interval and p over the pairs; None if no seed is common.
+        p_holm: p adjusted over the family; None if there is no test.
+        power: What could be detected; None for fewer than two pairs or no spread.
+        sign_flip: p of the sign-flip test; None for fewer than six pairs.
     """
-
-    __test__ = False  # pytest collects classes of this name
 
     arm: str
     reference: str
     seeds: tuple[int, ...]
     paired: PairedDifference | None
     p_holm: float | None
-    reach: Reach | None
+    power: PowerEstimate | None
     sign_flip: float | None
 
 
 @dataclass(frozen=True)
 class Family:
-    """Tests that are corrected together, with the name under which they were announced."""
+    """Tests whose p values are adjusted together."""
 
     name: str
     metric: str
-    tests: tuple[Test, ...]
+    tests: tuple[ArmTest, ...]
 
     @property
     def size(self) -> int:
-        """How many tests were made, the m of the correction."""
+        """The number of tests, m in Holm's method."""
         return sum(test.p_holm is not None for test in self.tests)
 
-    def verdict(self, test: Test) -> Verdict:
-        """Say whether a test found its arm better or worse; everything else stays open."""
+    def verdict(self, test: ArmTest) -> Verdict:
+        """Return whether a test's arm is significantly better or worse than its reference; otherwise ``"open"``."""
         if test.p_holm is None or test.p_holm >= ALPHA or test.paired is None:
             return "open"
-        found = metric_info(self.metric).improvement(test.paired.mean)
-        return "open" if found == "neither" else found
+        change = metric_info(self.metric).improvement(test.paired.mean)
+        return "open" if change == "neither" else change
 
 
 @dataclass(frozen=True)
 class ArmState:
-    """How far an arm got: its finished seeds and draws, and every run that has no result, with the reason."""
+    """How complete an arm is: finished seeds and draws, missing seeds, and the reason for each run without a result."""
 
     arm: str
     seeds: tuple[int, ...]
@@ -124,10 +123,10 @@ class ArmState:
 
 @dataclass(frozen=True)
 class Caution:
-    """What may make the comparison unfair or incomplete.
+    """A reason why the comparison may be unfair or incomplete.
 
     Attributes:
-        kind: ``"confounded"`` and ``"not paired"`` touch an arm's whole result; the others ask for a look.
+        kind: ``"confounded"`` and ``"not paired"`` concern an arm's whole result.
         arm: The arm it concerns, or "" for all.
         text: One sentence.
     """
@@ -143,8 +142,35 @@ class Caution:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Reliability of an arm, its runs of the first draw added over seeds."""
+class Disagreement:
+    """McNemar's test of two trained models at one seed.
+
+    Attributes:
+        arm: The arm.
+        seed: The seed at which both were trained.
+        images: Test images.
+        only_reference: Images that only the reference gets right.
+        only_arm: Images that only the arm gets right.
+        p: Exact two-sided p, unadjusted.
+    """
+
+    arm: str
+    seed: int
+    images: int
+    only_reference: int
+    only_arm: int
+    p: float
+
+
+@dataclass(frozen=True)
+class ArmReliability:
+    """Reliability of an arm: its runs of the first draw, summed over seeds.
+
+    Attributes:
+        before: As trained.
+        after: After temperature scaling; None unless every run has a temperature.
+        runs: Number of runs.
+    """
 
     before: Reliability
     after: Reliability | None
@@ -156,32 +182,32 @@ class Comparison:
     """A whole comparison.
 
     Attributes:
-        experiment: What was meant to be compared, and its protocol.
+        experiment: The plan: arms, primary metric, protocol.
         baseline: The arm that the others are paired against.
         metrics: All metric keys that any run has, primary first.
-        states: One entry per arm, in order; an arm without a result is here like all others.
+        states: One entry per arm, in order, also for arms without a result.
         rows: One entry per arm and metric, in order.
-        family: All arms against the baseline on the primary metric.
-        controls: Arms against the reference that shares their loss; None where none is named.
+        family: The tests of all arms against the baseline on the primary metric.
+        controls: The tests of arms against the reference with the same loss; None if the plan names no reference.
         shares: Variance of seeds, draws and the rest, for arms with several draws.
         disagreements: McNemar's tests, one per arm and seed.
-        calibration: Reliability by arm, where predictions were kept.
-        cautions: What may make the comparison unfair or incomplete.
-        notes: What a reader should know about how it was made.
-        cells: The runs that stand for each arm, arm -> (seed, draw) -> run.
-        runs: Every run that was found.
+        calibration: Reliability by arm, for arms with recorded predictions.
+        cautions: Reasons why the comparison may be unfair or incomplete.
+        notes: Remarks on how it was made.
+        cells: The runs that are compared, arm -> (seed, draw) -> run.
+        runs: Every run of the comparison.
     """
 
     experiment: Experiment
     baseline: str
     metrics: tuple[str, ...]
     states: tuple[ArmState, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ArmMetric, ...]
     family: Family
     controls: Family | None
     shares: Mapping[str, VarianceShares]
     disagreements: tuple[Disagreement, ...]
-    calibration: Mapping[str, Calibration]
+    calibration: Mapping[str, ArmReliability]
     cautions: tuple[Caution, ...]
     notes: tuple[str, ...]
     cells: Cells
@@ -189,7 +215,7 @@ class Comparison:
 
     @property
     def primary(self) -> MetricInfo:
-        """The metric that decides."""
+        """The metric that the verdicts are about."""
         return metric_info(self.experiment.primary)
 
     @property
@@ -197,14 +223,14 @@ class Comparison:
         """All arms, in order."""
         return tuple(state.arm for state in self.states)
 
-    def row(self, arm: str, metric: str) -> Row | None:
-        """Look up one arm on one metric."""
+    def row(self, arm: str, metric: str) -> ArmMetric | None:
+        """Return one arm on one metric."""
         return next((row for row in self.rows if row.arm == arm and row.metric == metric), None)
 
     def state(self, arm: str) -> ArmState:
-        """Look up how far an arm got."""
+        """Return how complete an arm is."""
         return next(state for state in self.states if state.arm == arm)
 
-    def test(self, arm: str) -> Test | None:
-        """Look up an arm's test against the baseline."""
+    def test(self, arm: str) -> ArmTest | None:
+        """Return an arm's test against the baseline."""
         return next((test for test in self.family.tests if test.arm == arm), None)

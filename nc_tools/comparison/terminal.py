@@ -1,4 +1,4 @@
-"""Prints a comparison where people run it: 100 columns, two tables on narrower ones, plain text in a pipe."""
+"""The comparison on the terminal: one table at 100 columns, two on narrower terminals, plain text in a pipe."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from nc_tools.comparison import wording
-from nc_tools.comparison.metric_info import p_text
+from nc_tools.comparison.headline import headline
 from nc_tools.comparison.ood_tables import outlier_tables
 from nc_tools.comparison.result import Comparison
-from nc_tools.comparison.summary_table import Column, TableRow, columns, lines
+from nc_tools.comparison.summary_table import Column, TableRow, summary_columns, summary_rows
 
 _TEST_COLUMNS = 4
 _LONGEST_ARM = 20
@@ -24,12 +24,12 @@ _ASCII = str.maketrans({"▲": "+", "▼": "-", "↑": "^", "↓": "v", "→": "
 
 
 def render_terminal(comparison: Comparison, console: Console | None = None) -> None:
-    """Print the headline, the paired table and what stands behind it.
+    """Print the headline, the summary table and all sections.
 
     Args:
-        comparison: What to print.
-        console: Where to; standard output by default. Without a terminal rich writes no color; marks carry
-            the verdict everywhere, and an output that knows no Unicode gets ASCII.
+        comparison: The comparison.
+        console: The rich console to print to; standard output by default. Colors are used on a terminal only; the
+            marks ▲ and ▼ carry the verdict everywhere. An output without Unicode gets ASCII.
     """
     out = _Printer(console or Console(highlight=False))
     experiment = comparison.experiment
@@ -38,41 +38,39 @@ def render_terminal(comparison: Comparison, console: Console | None = None) -> N
     if experiment.question:
         out.text(experiment.question)
     out.blank()
-    out.text(wording.headline(comparison), style="bold")
+    out.text(headline(comparison), style="bold")
     out.blank()
-    all_columns, all_lines = columns(comparison), lines(comparison)
-    out.table(all_columns, all_lines)
-    unit = f"; differences in {comparison.primary.unit} of 100" if comparison.primary.unit else ""
+    out.table(summary_columns(comparison), summary_rows(comparison))
+    unit = "; differences in percentage points" if comparison.primary.unit else ""
     out.text(
-        f"▲ better, ▼ worse than {comparison.baseline} with Holm p < .05; ↑ higher is better, "
-        f"↓ lower is better{unit}; baseline's seeds {wording.seeds_text(comparison)}",
+        f"▲ significantly better, ▼ significantly worse than {comparison.baseline} (Holm-adjusted p < .05); "
+        f"↑ higher is better, ↓ lower is better{unit}; seeds of the baseline: {wording.seeds_text(comparison)}",
         style="dim",
     )
     unfinished = wording.unfinished_texts(comparison)
     if unfinished:
-        out.section("Not finished", unfinished, style="yellow")
-    for told in outlier_tables(comparison):
-        out.section(f"Out-of-distribution, AUROC: {told.heading}", [])
-        heads = tuple(Column(score, "") for score in told.scores)
-        out.table(heads, tuple(TableRow(arm, cells, "open") for arm, cells in told.rows))
-    _behind(comparison, out)
+        out.section("Unfinished runs", unfinished, style="yellow")
+    for table in outlier_tables(comparison):
+        out.section(f"Out-of-distribution, AUROC: {table.heading}", [])
+        columns = tuple(Column(score, "") for score in table.scores)
+        out.table(columns, tuple(TableRow(arm, cells, "open") for arm, cells in table.rows))
+    _print_sections(comparison, out)
 
 
-def _behind(comparison: Comparison, out: _Printer) -> None:
-    """What stands behind the table."""
-    out.section("Family", [wording.family_text(comparison.family)])
+def _print_sections(comparison: Comparison, out: _Printer) -> None:
+    out.section("Tests", [wording.family_text(comparison.family)])
     if comparison.controls is not None:
         controls = comparison.controls
         texts = [wording.family_text(controls)]
         for test in controls.tests:
             text = wording.difference_text(test.paired, comparison.primary)
             mark = _MARKS[controls.verdict(test)]
-            texts.append(f"{mark} {test.arm} against {test.reference}: {text}, Holm p {p_text(test.p_holm)}")
-        out.section("Second family", texts)
-    out.section("Detectable difference", [wording.reach_heading(comparison), *wording.reach_texts(comparison)])
+            texts.append(f"{mark} {test.arm} against {test.reference}: {text}, Holm p {wording.p_text(test.p_holm)}")
+        out.section("Tests against the reference with the same loss", texts)
+    out.section("Detectable difference", [wording.power_heading(comparison), *wording.power_texts(comparison)])
     if comparison.shares:
-        out.section("Variance", [wording.SHARES_HEADING, *wording.share_texts(comparison)])
-    out.section("Rank tests", [wording.rank_text(comparison)])
+        out.section("Variance between seeds and draws", [wording.SHARES_HEADING, *wording.share_texts(comparison)])
+    out.section("Sign-flip test", [wording.sign_flip_text(comparison)])
     if comparison.disagreements:
         out.section("Single models", [wording.IMAGES_HEADING, *wording.image_texts(comparison)])
     if comparison.cautions:
@@ -82,7 +80,7 @@ def _behind(comparison: Comparison, out: _Printer) -> None:
 
 
 class _Printer:
-    """Prints text that is never read as markup, since names come from other people's files."""
+    """Prints text that rich never reads as markup, since it holds names from files."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -92,10 +90,10 @@ class _Printer:
         self._console.print()
 
     def text(self, text: str, *, style: str = "", indent: str = "") -> None:
-        # Wrapped here, since the console leaves blanks at the ends of the lines that it wraps.
-        room = max(self._console.width - len(indent), 20)
-        for line in textwrap.wrap(text, room, break_on_hyphens=False):
-            self._console.print(self._made(indent + line, style), soft_wrap=True)
+        # Wrapped here, since the console leaves spaces at the ends of the lines that it wraps.
+        width = max(self._console.width - len(indent), 20)
+        for line in textwrap.wrap(text, width, break_on_hyphens=False):
+            self._console.print(self._styled(indent + line, style), soft_wrap=True)
 
     def section(self, title: str, texts: list[str], *, style: str = "") -> None:
         self.blank()
@@ -103,21 +101,21 @@ class _Printer:
         for text in texts:
             self.text(text, style=style, indent="  ")
 
-    def table(self, shown: tuple[Column, ...], rows: tuple[TableRow, ...]) -> None:
-        """One table where it fits, closer set where that helps, else one for the test, one for the rest."""
+    def table(self, columns: tuple[Column, ...], rows: tuple[TableRow, ...]) -> None:
+        """Print one table if it fits, without gaps if needed; otherwise one of the test and one of other metrics."""
         unbounded = self._console.options.update(width=1000)
         for gap in (1, 0):
-            whole = self._table(shown, rows, slice(None), gap)
-            if Measurement.get(self._console, unbounded, whole).maximum <= self._console.width:
-                self._console.print(whole)
+            table = self._table(columns, rows, slice(None), gap)
+            if Measurement.get(self._console, unbounded, table).maximum <= self._console.width:
+                self._console.print(table)
                 self.blank()
                 return
         parts = [slice(0, _TEST_COLUMNS), slice(_TEST_COLUMNS, None)]
-        for part in parts[: 1 + (len(shown) > _TEST_COLUMNS)]:
-            self._console.print(self._table(shown, rows, part, 1))
+        for part in parts[: 1 + (len(columns) > _TEST_COLUMNS)]:
+            self._console.print(self._table(columns, rows, part, 1))
             self.blank()
 
-    def _table(self, shown: tuple[Column, ...], rows: tuple[TableRow, ...], part: slice, gap: int) -> Table:
+    def _table(self, columns: tuple[Column, ...], rows: tuple[TableRow, ...], part: slice, gap: int) -> Table:
         table = Table(
             box=box.SIMPLE_HEAD if self._unicode else box.ASCII2,
             pad_edge=False,
@@ -125,13 +123,13 @@ class _Printer:
             show_edge=False,
         )
         table.add_column("  arm", overflow="fold", max_width=_LONGEST_ARM)
-        for column in shown[part]:
-            table.add_column(self._made(column.heading), justify="right", no_wrap=True)
-        for line in rows:
-            name = self._made(f"{_MARKS[line.verdict]} {line.arm}", _STYLES[line.verdict])
-            faint = _STYLES["none"] if line.verdict == "none" else ""
-            table.add_row(name, *(self._made(cell, faint) for cell in line.cells[part]))
+        for column in columns[part]:
+            table.add_column(self._styled(column.heading), justify="right", no_wrap=True)
+        for row in rows:
+            name = self._styled(f"{_MARKS[row.verdict]} {row.arm}", _STYLES[row.verdict])
+            faint = _STYLES["none"] if row.verdict == "none" else ""
+            table.add_row(name, *(self._styled(cell, faint) for cell in row.cells[part]))
         return table
 
-    def _made(self, text: str, style: str = "") -> Text:
+    def _styled(self, text: str, style: str = "") -> Text:
         return Text(text if self._unicode else text.translate(_ASCII).encode("ascii", "replace").decode(), style=style)

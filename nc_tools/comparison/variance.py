@@ -1,4 +1,4 @@
-"""How much of an arm's spread comes from its seeds, how much from its frame draws."""
+"""The variance of an arm's runs, split into the variance between seeds, between frame draws, and the rest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class VarianceShares:
         num_draws: Columns of it.
         seed: Variance between seeds.
         draw: Variance between draws.
-        rest: What is left: the interaction of the two and everything not repeated.
+        rest: The remainder: the interaction of the two and all other randomness.
         clipped: Components whose estimate was negative and was set to 0.
     """
 
@@ -32,18 +32,19 @@ class VarianceShares:
 
     @property
     def total(self) -> float:
-        """The variance of one run: the three components together."""
+        """The variance of one run: the sum of the three components."""
         return self.seed + self.draw + self.rest
 
     def share(self, component: float) -> float | None:
-        """A component's part of the total, None where nothing varies."""
+        """Return a component's part of the total, None if nothing varies."""
         return component / self.total if self.total > 0 else None
 
     @property
     def draw_error(self) -> float:
         """Standard error that the choice of these draws adds to the arm's mean, sqrt(draw / num_draws).
 
-        The t interval over seeds holds for these draws; a reader who wants "any draw" adds this in quadrature.
+        The t interval over seeds holds for these draws. For the mean over all possible draws, add this standard error
+        in quadrature.
         """
         return math.sqrt(self.draw / self.num_draws)
 
@@ -53,9 +54,9 @@ def variance_shares(values: Sequence[Sequence[float]] | np.ndarray[Any, Any]) ->
 
     The model is y_sd = mu + seed_s + draw_d + rest_sd with independent random effects. With the mean squares
     of the two-way table without replication, rest = MS_rest, seed = (MS_seed - MS_rest) / num_draws and
-    draw = (MS_draw - MS_rest) / num_seeds; a negative estimate is set to 0 and named.
+    draw = (MS_draw - MS_rest) / num_seeds; a negative estimate is set to 0 and named in ``clipped``.
     Source: the method of moments for random effects, Searle, Casella and McCulloch (1992), "Variance components",
-    section 4.4. With three draws the draw's share rests on two degrees of freedom: it is a rough figure.
+    section 4.4. With three draws the draws' share has two degrees of freedom and is a rough estimate.
 
     Args:
         values: One metric (num_seeds, num_draws), complete, at least 2 x 2.
@@ -71,8 +72,8 @@ def variance_shares(values: Sequence[Sequence[float]] | np.ndarray[Any, Any]) ->
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
         raise ValueError(
-            f"variance shares need a finite seeds x draws table of at least 2 x 2, got shape {table.shape}: "
-            "run more seeds or draws"
+            f"variance shares need a finite seeds x draws table of at least 2 x 2, got shape {table.shape}. "
+            "Run more seeds or draws"
         )
     num_seeds, num_draws = table.shape
     mean, by_seed, by_draw = table.mean(), table.mean(axis=1), table.mean(axis=0)

@@ -1,6 +1,7 @@
-"""Image data for a run: sources, long tails, label noise, hold-outs, and loaders that any epoch can be asked of."""
+"""Image data of a run: sources, long tails, label noise, hold-outs, augmentation and loaders."""
 
 from nc_tools.data.augment import Augment, Normalize, augment, augment_for
+from nc_tools.data.batch_options import BatchOptions
 from nc_tools.data.color_jitter import ColorJitter
 from nc_tools.data.cutout import Cutout
 from nc_tools.data.data_config import DataConfig
@@ -40,6 +41,7 @@ __all__ = [
     "Augment",
     "BalancedSampling",
     "BatchLoader",
+    "BatchOptions",
     "BlendedOutliers",
     "ColorJitter",
     "CutMix",

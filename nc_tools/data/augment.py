@@ -1,9 +1,9 @@
-"""What training images go through: crop and flip, further operations, and the step from uint8 to float.
+"""Augmentation of training images, and the conversion from uint8 pixels to normalized floats.
 
-Everything random is drawn per sample and done for the whole batch. Library transforms that take a batch draw once
-for all of it, which trains on correlated crops; a loop over samples is an order of magnitude slower
-(benchmarks/data.py). For crop and flip every sample draws a single integer that names one of its possible views, and
-one copy of memory windows does both together.
+Every random number is drawn for each sample, and the work is done for the whole batch. Library transforms on a batch
+draw once for all of it, so that the samples of a batch would get the same crop; a loop over samples is an order of
+magnitude slower (benchmarks/data.py). For crop and flip each sample draws one integer, which selects one of its
+possible views, and one copy of memory windows does both together.
 """
 
 from __future__ import annotations
@@ -24,17 +24,21 @@ from nc_tools.seeds import stream
 
 @dataclass(frozen=True)
 class Augment:
-    """Which views of an image training may see: all shifts by at most ``padding`` pixels, mirrored or not, and more.
+    """The augmentation of training images: random crop and flip, and further operations.
 
-    After crop and flip come RandAugment, color jitter and cutout, in this order, where they are asked for.
+    A view of an image is the image shifted by at most ``padding`` pixels in each direction, mirrored or not.
+    RandAugment, color jitter and cutout follow in this order, those that are set.
 
     Attributes:
         padding: Zeros around the image before the crop, in pixels. As in the usual CIFAR pipeline they are
-            added to the raw pixels, so black enters the picture, not the mean color.
+            added to the raw pixels, so that the border is black and not the mean color.
         flip: Whether half of the views are mirrored left to right.
         rand_augment: Random operations on each image, or None.
         color_jitter: Random colors of each image, or None.
-        cutout: A square that each normalized image lacks, or None.
+        cutout: A square of each normalized image that is set to zero, or None.
+
+    Raises:
+        ValueError: If the padding is not a whole number or negative.
 
     Example:
         >>> Augment(padding=4, flip=True).views
@@ -49,11 +53,11 @@ class Augment:
 
     def __post_init__(self) -> None:
         if not isinstance(self.padding, int) or self.padding < 0:
-            raise ValueError(f"padding is a whole number of pixels and must not be negative, got {self.padding!r}")
+            raise ValueError(f"padding is a number of pixels and must be a whole number from 0, got {self.padding!r}")
 
     @property
     def shifts(self) -> int:
-        """Possible crop positions along one side."""
+        """Number of crop positions along one side."""
         return 2 * self.padding + 1
 
     @property
@@ -71,20 +75,23 @@ class Augment:
         return self.views > 1 or any(True for _ in self._further())
 
     def draw_further(self, count: int, seed: int, epoch: int, view: int) -> dict[str, Tensor]:
-        """Draw what comes after crop and flip for each of ``count`` samples, by the operation's name.
+        """Draw the operations after crop and flip for each of ``count`` samples, by the name of the operation.
 
-        Each operation draws from a part of the stream "augment" of its own, so that one more changes no other.
+        Each operation draws from its own part of the stream "augment", so that adding one does not change the others.
         """
         return {
-            name: how.draw(count, stream(seed, "augment", epoch, view, place)) for place, name, how in self._further()
+            name: operation.draw(count, stream(seed, "augment", epoch, view, place))
+            for place, name, operation in self._further()
         }
 
     def _further(self) -> Iterator[tuple[int, str, RandAugment | ColorJitter | Cutout]]:
-        named = {"rand_augment": self.rand_augment, "color_jitter": self.color_jitter, "cutout": self.cutout}
-        return ((place, name, how) for place, (name, how) in enumerate(named.items(), start=1) if how is not None)
+        operations = {"rand_augment": self.rand_augment, "color_jitter": self.color_jitter, "cutout": self.cutout}
+        for place, (name, operation) in enumerate(operations.items(), start=1):
+            if operation is not None:
+                yield place, name, operation
 
     def pixels(self, images: Tensor, views: Tensor, further: Mapping[str, Tensor]) -> Tensor:
-        """Do all that is done to raw pixels (N, C, H, W), uint8."""
+        """Apply the operations on raw pixels (N, C, H, W), uint8: crop, flip, RandAugment and color jitter."""
         images = augment(images, views, self)
         if self.rand_augment is not None:
             images = self.rand_augment.apply(images, further["rand_augment"])
@@ -94,10 +101,10 @@ class Augment:
 
 
 def augment_for(config: DataConfig, image_size: int) -> Augment:
-    """Return the augmentation that ``config`` asks for at this image side.
+    """Return the augmentation of a configuration, at this image side.
 
-    Left to itself the padding is an eighth of the side (4 at 32 pixels, 1 at 8), and all sets but digits are
-    flipped: a mirrored digit is no digit.
+    If the configuration leaves them open, the padding is an eighth of the side (4 at 32 pixels, 1 at 8), and images are
+    flipped unless they are digits: a mirrored digit is not a digit.
 
     Example:
         >>> augment_for(DataConfig(), image_size=8)
@@ -114,22 +121,22 @@ def augment_for(config: DataConfig, image_size: int) -> Augment:
     )
 
 
-def augment(images: Tensor, views: Tensor, how: Augment) -> Tensor:
+def augment(images: Tensor, views: Tensor, options: Augment) -> Tensor:
     """Crop and flip each image by its own view number.
 
-    With s = 2 padding + 1, view ``v`` of an image is read as
+    With s = 2 padding + 1, view ``v`` of an image stands for
 
         (flipped, top, left) = (v // s^2, v // s mod s, v mod s):
 
-    the image is mirrored if flipped, framed with zeros, and cut at (top, left). The batch is framed once plain
-    and once mirrored; every crop of it is then a strided window that starts at one memory offset, and picking N
+    the image is mirrored if flipped, padded with zeros, and cropped at (top, left). The batch is padded once plain
+    and once mirrored; every crop of it is then a strided window that starts at one memory offset, and selecting N
     offsets copies whole rows. At 32 x 32 that copy takes a sixth of the time of an advanced index, and the same
     code runs on a GPU.
 
     Args:
         images: (N, C, H, W), uint8 or any other type.
-        views: (N,) int64 on the same device, each in [0, how.views), as ``how.draw`` gives them.
-        how: Padding and flip.
+        views: (N,) int64 on the same device, each in [0, options.views), as ``options.draw`` returns them.
+        options: Padding and flip.
 
     Returns:
         (N, C, H, W), contiguous, of the same type.
@@ -143,35 +150,35 @@ def augment(images: Tensor, views: Tensor, how: Augment) -> Tensor:
         [[[[4, 0], [0, 0]]]]
     """
     if views.shape != images.shape[:1]:
-        raise ValueError(f"every image needs one view, got {tuple(views.shape)} views for {len(images)} images")
-    if (how.padding == 0 and not how.flip) or len(images) == 0:
+        raise ValueError(f"each image needs one view number, got views {tuple(views.shape)} for {len(images)} images")
+    if options.views == 1 or len(images) == 0:
         return images.contiguous()
     count, channels, height, width = images.shape
-    pad, shifts, sides = how.padding, 2 * how.padding + 1, 2 if how.flip else 1
-    framed = images.new_zeros(sides, count, channels, height + 2 * pad, width + 2 * pad)
-    inside = framed[..., pad : pad + height, pad : pad + width]
+    pad, shifts, sides = options.padding, options.shifts, 2 if options.flip else 1
+    padded = images.new_zeros(sides, count, channels, height + 2 * pad, width + 2 * pad)
+    inside = padded[..., pad : pad + height, pad : pad + width]
     inside[0] = images
-    if how.flip:
+    if options.flip:
         inside[1] = images.flip(3)
-    _, block, plane, row, _ = framed.stride()
+    _, block, plane, row, _ = padded.stride()
     last = (sides * count - 1) * block + 2 * pad * (row + 1)
-    windows = framed.as_strided((last + 1, channels, height, width), (1, plane, row, 1))
+    windows = padded.as_strided((last + 1, channels, height, width), (1, plane, row, 1))
     flipped, top, left = views // shifts**2, views // shifts % shifts, views % shifts
     sample = torch.arange(count, device=views.device)
     return windows.index_select(0, (flipped * count + sample) * block + top * row + left)
 
 
 class Normalize:
-    """From uint8 pixels to float32 inputs: (x / 255 - mean) / std per channel, as one scale and one shift.
+    """Convert uint8 pixels to float32 inputs: (x / 255 - mean) / std for each channel.
 
     Args:
         mean: (C,), in 0..1.
         std: (C,), in 0..1 and positive.
         device: Where the images are.
-        channels_last: Lay the result out as (N, H, W, C) in memory, which convolutions on a GPU prefer.
+        channels_last: Use the memory layout (N, H, W, C), which is faster for convolutions on a GPU.
 
     Raises:
-        ValueError: If mean and std do not match or a std is not positive.
+        ValueError: If mean and std have different lengths or a std is not positive.
 
     Example:
         >>> images = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)

@@ -1,4 +1,4 @@
-"""Image sets that come with a package, and images brought to a size."""
+"""Data sets that need no folder: the digits of scikit-learn, and CIFAR through torchvision."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from nc_tools.data.imbalance import split_holdout
 
 
 def load_builtin(kind: str, path: Path | None) -> tuple[ImageSet, ImageSet]:
-    """Load train and test set of ``digits``, ``cifar10`` or ``cifar100``.
+    """Load the training and the test set of ``digits``, ``cifar10`` or ``cifar100``.
 
     Raises:
-        FileNotFoundError: If CIFAR is neither on disk nor to be had.
+        FileNotFoundError: If CIFAR is not on disk and cannot be downloaded.
     """
     if kind == "digits":
         return _load_digits()
@@ -32,13 +32,13 @@ def _load_digits() -> tuple[ImageSet, ImageSet]:
     raw = load_digits()
     images = (torch.from_numpy(raw.images).unsqueeze(1) * (255 / 16)).round().to(torch.uint8)
     labels = torch.from_numpy(raw.target).long()
-    whole = ImageSet(images, labels, tuple(str(name) for name in raw.target_names), "digits")
+    digits = ImageSet(images, labels, tuple(str(name) for name in raw.target_names), "digits")
     train, test = split_holdout(labels, 0.5, torch.Generator().manual_seed(0))
-    return whole.subset(train), whole.subset(test)
+    return digits.subset(train), digits.subset(test)
 
 
 def fit_shape(images: ImageSet, image_size: int | None, channels: int | None) -> ImageSet:
-    """Bring an embedded set to the asked size (bilinear, antialiased) and number of channels."""
+    """Resize a set in memory (bilinear, antialiased) and convert its channels; None leaves either as it is."""
     pixels = images.images
     if image_size is not None and image_size != pixels.shape[-1]:
         pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear", antialias=True)

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 through torchvision's own loaders."""
+"""CIFAR-10 and CIFAR-100, read by torchvision."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from nc_tools.data.image_set import ImageSet
 
 
 def load_cifar(kind: str, root: Path | None) -> tuple[ImageSet, ImageSet]:
-    """Load train and test set, downloading them only if they are not on disk.
+    """Load the training and the test set, downloading them if they are not on disk.
 
     Args:
         kind: ``cifar10`` or ``cifar100``.
-        root: The folder that holds or shall hold torchvision's copy. None: ``nc_tools`` below the user's
+        root: Folder of torchvision's copy, which is created if necessary. None: ``nc_tools`` in the user's
             cache folder.
 
     Returns:
-        Train and test set, in torchvision's order.
+        Training and test set, in torchvision's order.
 
     Raises:
         FileNotFoundError: If the set is not on disk and cannot be downloaded.
@@ -27,19 +27,19 @@ def load_cifar(kind: str, root: Path | None) -> tuple[ImageSet, ImageSet]:
     from torchvision.datasets import CIFAR10, CIFAR100
 
     dataset = {"cifar10": CIFAR10, "cifar100": CIFAR100}[kind]
-    place = root if root is not None else default_root()
+    folder = root if root is not None else default_root()
 
     def part(train: bool) -> ImageSet:  # noqa: FBT001 (torchvision's own argument)
         try:
-            raw = dataset(str(place), train=train, download=False)
+            raw = dataset(str(folder), train=train, download=False)
         except RuntimeError:  # torchvision's "not found or corrupted"
             try:
-                raw = dataset(str(place), train=train, download=True)
+                raw = dataset(str(folder), train=train, download=True)
             except (OSError, RuntimeError) as error:
                 raise FileNotFoundError(
-                    f"{kind} must lie in {place} or be downloadable, and neither holds ({error}): put "
-                    f"torchvision's {dataset.base_folder} there, "
-                    f"name its folder as {kind}:ROOT, or use imagefolder:PATH"
+                    f"{kind} is not in {folder} and cannot be downloaded ({error}): copy torchvision's folder "
+                    f"{dataset.base_folder} there, name the folder that holds it as {kind}:ROOT, or use other images "
+                    f"with imagefolder:PATH"
                 ) from error
         images = torch.from_numpy(raw.data).permute(0, 3, 1, 2).contiguous()
         return ImageSet(images, torch.tensor(raw.targets), tuple(raw.classes), kind)
@@ -48,5 +48,5 @@ def load_cifar(kind: str, root: Path | None) -> tuple[ImageSet, ImageSet]:
 
 
 def default_root() -> Path:
-    """Return where downloads go when no folder is named; it does not depend on the working directory."""
+    """Return the folder of downloads, which does not depend on the working directory."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nc_tools"

@@ -1,16 +1,16 @@
-"""Coarse labels: classes gathered into groups to train on, while the fine ones are kept for transfer."""
+"""Coarse labels: train on groups of classes, and keep the fine classes for transfer."""
 
 from __future__ import annotations
 
-import csv
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from nc_tools.data.csv_text import open_csv
+from nc_tools._support.suggestions import did_you_mean
+from nc_tools.data.csv_files import read_columns
 from nc_tools.data.image_set import Images, relabeled
+from nc_tools.data.short_list import short_list
 
 # Groupings by name: group to its classes. CIFAR-10's two superclasses are the usual ones of coarse-to-fine transfer.
 GROUPINGS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -23,10 +23,10 @@ GROUPINGS: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def check_grouping(text: str) -> None:
-    """Refuse what is neither the name of a grouping nor a CSV file, before any data is read.
+    """Raise an error if this is neither the name of a grouping nor a CSV file, before any data is read.
 
     Raises:
-        ValueError: Offering the nearest name.
+        ValueError: With the most similar name.
 
     Example:
         >>> check_grouping("digits-party")
@@ -37,27 +37,25 @@ class,coarse, got 'digits-party'; did you mean 'digits-parity'?
     """
     if text in GROUPINGS or text.lower().endswith(".csv"):
         return
-    near = difflib.get_close_matches(text, GROUPINGS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
         f"coarse must be a grouping ({', '.join(GROUPINGS)}) or a .csv file with the columns class,coarse, got "
-        f"{text!r}{hint}"
+        f"{text!r}; {did_you_mean(text, GROUPINGS)}"
     )
 
 
 def read_grouping(text: str, classes: Sequence[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return the names of the groups, and the group of each class.
 
-    Groups are numbered in the order in which their first class comes.
+    Groups are numbered in the order of their first class.
 
     Args:
         text: The name of a grouping, or a CSV file in UTF-8 with the columns ``class`` and ``coarse``.
-        classes: K names of the fine classes; each must be in one group, and the grouping must name no other.
+        classes: K names of the fine classes. Each must be in one group, and the grouping must name no other class.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a class is missing, unknown or in two groups, a column is missing, or the groups are fewer than
-            two or as many as the classes.
+        ValueError: If a class is missing, unknown or in two groups, a column is missing, or there are fewer than two
+            groups or as many as classes.
 
     Example:
         >>> read_grouping("digits-parity", "0123456789")
@@ -67,28 +65,30 @@ def read_grouping(text: str, classes: Sequence[str]) -> tuple[tuple[str, ...], t
     if text in GROUPINGS:
         pairs = [(name, group) for group, names in GROUPINGS[text].items() for name in names]
     else:
-        pairs = _read_csv(Path(text).expanduser())
-    of_class: dict[str, str] = {}
+        pairs = _read_pairs(Path(text).expanduser())
+    group_by_class: dict[str, str] = {}
     for name, group in pairs:
         if name not in classes:
-            near = difflib.get_close_matches(name, classes, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the classes are {_some(classes)}"
-            raise ValueError(f"the grouping {text} speaks of a class {name!r}, which these images do not have: {hint}")
-        if of_class.setdefault(name, group) != group:
-            raise ValueError(f"every class belongs to one group, and {text} puts {name!r} into two")
-    if missing := [name for name in classes if name not in of_class]:
-        raise ValueError(f"every class needs a group, and {text} has none for {_some(missing)}: add rows")
-    groups = tuple(dict.fromkeys(of_class[name] for name in classes))
+            raise ValueError(f"the grouping {text} names a class {name!r}, which the data do not have; "
+                             f"{did_you_mean(name, classes)}")  # fmt: skip
+        if group_by_class.setdefault(name, group) != group:
+            raise ValueError(
+                f"the grouping {text} puts the class {name!r} into two groups, {group_by_class[name]!r} and {group!r}: "
+                "keep one of the two"
+            )
+    if missing := [name for name in classes if name not in group_by_class]:
+        raise ValueError(f"the grouping {text} has no group for {short_list(missing)}: add a row for each class")
+    groups = tuple(dict.fromkeys(group_by_class[name] for name in classes))
     if not 2 <= len(groups) < len(classes):
         raise ValueError(
-            f"a grouping needs at least two groups, and fewer than the {len(classes)} classes, got {len(groups)} in "
-            f"{text}: gather some classes and keep others apart"
+            f"a grouping must have at least two groups and fewer groups than the {len(classes)} classes, got "
+            f"{len(groups)} in {text}"
         )
-    return groups, tuple(groups.index(of_class[name]) for name in classes)
+    return groups, tuple(groups.index(group_by_class[name]) for name in classes)
 
 
 def coarsened(images: Images, groups: tuple[str, ...], group_of: Sequence[int]) -> Images:
-    """Return the same images, labeled by the groups of their classes.
+    """Return the same images with the groups of their classes as labels.
 
     Example:
         >>> from nc_tools.data import ImageSet
@@ -100,23 +100,10 @@ def coarsened(images: Images, groups: tuple[str, ...], group_of: Sequence[int]) 
     return relabeled(images, torch.tensor(group_of)[images.labels], groups)
 
 
-def _read_csv(file: Path) -> list[tuple[str, str]]:
-    if not file.is_file():
-        raise FileNotFoundError(f"the CSV with coarse classes must exist, and {file} does not: check the path")
-    with open_csv(file) as handle:
-        reader = csv.DictReader(handle)
-        columns = list(reader.fieldnames or [])
-        for name in ("class", "coarse"):
-            if name not in columns:
-                raise ValueError(
-                    f"{file} must have the columns class and coarse, and {name!r} is missing: it has "
-                    f"{', '.join(columns) or 'no header'}"
-                )
-        rows = [((row["class"] or "").strip(), (row["coarse"] or "").strip()) for row in reader]
-    if any(not group for _, group in rows):
-        raise ValueError(f"every row of {file} must name a coarse class, and one is empty")
-    return rows
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _read_pairs(file: Path) -> list[tuple[str, str]]:
+    pairs = []
+    for line, (name, group) in read_columns(file, ("class", "coarse")):
+        if not group.strip():
+            raise ValueError(f"{file}, line {line}: the column coarse is empty for the class {name!r}: name its group")
+        pairs.append((name.strip(), group.strip()))
+    return pairs

@@ -1,94 +1,71 @@
-"""Training labels from a CSV, matched to images by path: human relabeling, noisy labels, corrections."""
+"""Training labels from a CSV file, matched to images by path: human annotations, noisy labels, corrections."""
 
 from __future__ import annotations
 
-import csv
-import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nc_tools.data.csv_text import open_csv
+from nc_tools._support.suggestions import did_you_mean
+from nc_tools.data.csv_files import read_columns
 
 
 def read_labels(
-    file: Path, column: str, paths: Sequence[str], classes: Sequence[str], others: Collection[str] = ()
+    file: Path, column: str, paths: Sequence[str], classes: Sequence[str], ignored_paths: Collection[str] = ()
 ) -> Tensor:
-    """Read one label per training image from a CSV with a ``path`` column.
+    """Read one label for each training image from a CSV file with a ``path`` column.
 
-    A label is a class name or, where no class has that name, a class index.
+    A label is a class name or, if no class has that name, a class index.
 
     Args:
         file: CSV file in UTF-8 with a header row.
         column: The column that holds the labels.
         paths: The training images, relative to the data root, with forward slashes.
         classes: K class names.
-        others: Further paths that rows may name and that are passed over, such as test images.
+        ignored_paths: Other images that rows may name, such as test images. These rows are skipped.
 
     Returns:
         (N,) int64, in the order of ``paths``.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a column is missing, a row names no image or no class, or an image has no row.
+        ValueError: If a column is missing, a row names an unknown image or class, or an image has no row or two
+            different labels.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"the CSV with labels must exist, and {file} does not: check the path")
     position = {path: i for i, path in enumerate(paths)}
     indices = {str(k): k for k in range(len(classes))} | {name: k for k, name in enumerate(classes)}
-    found = [-1] * len(paths)
-    for line, path, text in _rows(file, column):
+    labels = [-1] * len(paths)
+    for line, (path_cell, label_cell) in read_columns(file, ("path", column)):
+        path, text = path_cell.replace("\\", "/").removeprefix("./"), label_cell.strip()
         if path not in position:
-            if path in others:
+            if path in ignored_paths:
                 continue
             raise ValueError(_unknown_path(file, line, path, paths))
         label = indices.get(text)
         if label is None:
-            near = difflib.get_close_matches(text, classes, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f": the classes are {_some(classes)}"
             raise ValueError(
-                f"a label must be a class name or an index in 0..{len(classes) - 1}, and {file}, line {line} "
-                f"({path}), has {text!r} in column {column!r}{hint}"
+                f"{file}, line {line}: the label {text!r} of {path} in column {column!r} is neither a class name nor "
+                f"an index from 0 to {len(classes) - 1}; {did_you_mean(text, classes)}"
             )
         i = position[path]
-        if found[i] not in (-1, label):
-            raise ValueError(f"each image must have one label, and {file}, line {line}, gives {path} a second one")
-        found[i] = label
-    missing = [path for path, label in zip(paths, found, strict=True) if label < 0]
+        if labels[i] not in (-1, label):
+            raise ValueError(
+                f"{file}, line {line}: {path} has the label {text!r} here and {classes[labels[i]]!r} in an earlier "
+                f"line: keep one of the two"
+            )
+        labels[i] = label
+    missing = [path for path, label in zip(paths, labels, strict=True) if label < 0]
     if missing:
         raise ValueError(
-            f"every training image needs a row in {file}, and {len(missing)} of {len(paths)} have none, such "
-            f"as {missing[0]}: add rows or remove the images"
+            f"{file} has no row for {len(missing)} of {len(paths)} training images, such as {missing[0]}: add the rows "
+            f"or remove the images"
         )
-    return torch.tensor(found, dtype=torch.int64)
-
-
-def _rows(file: Path, column: str) -> Iterator[tuple[int, str, str]]:
-    with open_csv(file) as handle:
-        reader = csv.DictReader(handle)
-        columns = list(reader.fieldnames or [])
-        if twice := [name for name in ("path", column) if columns.count(name) > 1]:
-            raise ValueError(f"{file} must have one column {twice[0]!r}, and it has several: rename the others")
-        for name in ("path", column):
-            if name not in columns:
-                near = difflib.get_close_matches(name, columns, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(columns) or 'no header'}"
-                raise ValueError(f"{file} must have a column {name!r}, and it has none: {hint}")
-        for row in reader:
-            path = (row["path"] or "").replace("\\", "/").removeprefix("./")
-            yield reader.line_num, path, (row[column] or "").strip()
+    return torch.tensor(labels, dtype=torch.int64)
 
 
 def _unknown_path(file: Path, line: int, path: str, paths: Sequence[str]) -> str:
-    same_name = [known for known in paths if known.endswith("/" + path)]
+    same_name = [image for image in paths if image.endswith("/" + path)]
     hint = f"did you mean {same_name[0]}?" if same_name else f"paths look like {paths[0]}"
-    return (
-        f"every row must name an image of the data folder, and {file}, line {line}, names {path!r}, which is "
-        f"not there: {hint}"
-    )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return f"{file}, line {line}: there is no training image {path!r} in the data folder; {hint}"

@@ -1,9 +1,9 @@
-"""From image files of any kind to square uint8 images, by one stated rule.
+"""Decode image files of any format to square uint8 images, all by the same rule.
 
-Orientation from EXIF is applied. Transparent images are laid on white. 16-bit gray is divided by 257; images
-of 32-bit integers or floats are refused, since the file does not say what is white. Of an animation the first
-frame is taken. The shorter side is brought to size with antialiasing (bilinear) and the center is kept. Gray
-files become RGB, unless gray is asked for.
+The EXIF orientation is applied. Transparent images are composited on white. 16-bit gray is divided by 257. Images of
+32-bit integers or floats raise an error, because the file does not say which value is white. Of an animation the first
+frame is used. The shorter side is resized with antialiasing (bilinear), and the center is cropped. Gray files become
+RGB, unless one channel is requested.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called as ``progress(done, total)``."""
 
 DECODE_RULE = 1
-"""Raise when the rule above changes, so that cached pixels are decoded anew."""
+"""Increase this number when the rule above changes, so that cached pixels are decoded again."""
 
 CHUNK = 128
 
@@ -43,7 +43,7 @@ class UnreadableImageError(ValueError):
 
 
 class Chunk(NamedTuple):
-    """A decoded stretch of a list of files; unreadable ones are black and named."""
+    """Some consecutive files of a list, decoded. Unreadable ones are black, with the reason by name."""
 
     start: int
     images: Tensor
@@ -51,7 +51,7 @@ class Chunk(NamedTuple):
 
 
 def decode_image(path: Path, image_size: int, channels: int) -> np.ndarray:
-    """Decode one file by the rule of this module.
+    """Decode one image file by the rule of this module.
 
     Args:
         path: Image file.
@@ -62,16 +62,16 @@ def decode_image(path: Path, image_size: int, channels: int) -> np.ndarray:
         (C, image_size, image_size), uint8.
 
     Raises:
-        UnreadableImageError: If the file is damaged, of no known format, or of no known range.
+        UnreadableImageError: If the file is damaged, or its format or range of values is unknown.
     """
     try:
         with Image.open(path, formats=_formats(path.suffix.lower())) as file:
-            # Large JPEG files are decoded at a fraction of their size, but never below twice the target.
+            # Large JPEG files are decoded at a fraction of their size, at least twice the target.
             file.draft(None, (2 * image_size, 2 * image_size))
             image = _as_mode(file, "RGB" if channels == 3 else "L")
         side = min(image.size)
         if image.size != (image_size, image_size):
-            # The same as resizing all and cropping, without the pixels that a long strip would throw away.
+            # The same as resizing the image and cropping, without resizing the pixels that are cropped away.
             left, top = (image.width - side) / 2, (image.height - side) / 2
             image = image.resize(
                 (image_size, image_size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
@@ -87,7 +87,7 @@ def _as_mode(file: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and file.format == "PNG"):
         image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError(f"the range of a 32-bit image (mode {image.mode}) is not known")
+        raise ValueError(f"a 32-bit image (mode {image.mode}) has no defined range of values")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -96,10 +96,10 @@ def _as_mode(file: Image.Image, mode: str) -> Image.Image:
 
 
 def decode_batch(root: Path, paths: Sequence[str], image_size: int, channels: int) -> Tensor:
-    """Decode the files one after the other into (B, C, image_size, image_size), uint8.
+    """Decode files into one tensor (B, C, image_size, image_size), uint8.
 
     Raises:
-        UnreadableImageError: At the first file that cannot be decoded.
+        UnreadableImageError: For the first file that cannot be decoded.
     """
     images = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
     for row, path in zip(images.numpy(), paths, strict=True):
@@ -110,13 +110,14 @@ def decode_batch(root: Path, paths: Sequence[str], image_size: int, channels: in
 def decode_chunks(
     root: Path, paths: Sequence[str], image_size: int, channels: int, progress: Progress | None = None
 ) -> Iterator[Chunk]:
-    """Decode many files with a thread a core, in order, holding only a few chunks at a time.
+    """Decode many files in order, with one thread for each core, and yield them in chunks.
 
-    Pillow lets go of the interpreter while it decodes and resizes, so threads do; what cannot be decoded is
-    reported in the chunk instead of raised, for a user wants to hear of all such files at once.
+    Threads suffice because Pillow releases the GIL while it decodes and resizes. Only a few chunks are in memory at a
+    time. Files that cannot be decoded are reported in the chunk and do not raise, so that all of them can be reported
+    together.
     """
 
-    def work(start: int) -> Chunk:
+    def decode_chunk(start: int) -> Chunk:
         names = paths[start : start + CHUNK]
         images = torch.zeros(len(names), channels, image_size, image_size, dtype=torch.uint8)
         unreadable = {}
@@ -133,7 +134,7 @@ def decode_chunks(
     with ThreadPoolExecutor(workers) as pool:
         try:
             for start in starts:
-                pending.append(pool.submit(work, start))
+                pending.append(pool.submit(decode_chunk, start))
                 if len(pending) < 4 * workers:
                     continue
                 yield _report(pending.popleft().result(), len(paths), progress)
@@ -151,16 +152,17 @@ def _report(chunk: Chunk, total: int, progress: Progress | None) -> Chunk:
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def default_size(root: Path, paths: Sequence[str]) -> int:
-    """Return the median of the shorter sides of up to 1,000 evenly spaced images, at most 224.
+    """Return the default image side of a folder: the median of the shorter sides of its images, at most 224.
 
-    Only headers are read. Files whose header cannot be read do not count here; decoding names them.
+    Only the headers of up to 1,000 evenly spaced files are read. Unreadable ones are skipped here; decoding reports
+    them.
 
     Raises:
         UnreadableImageError: If no header can be read.
@@ -173,24 +175,26 @@ def default_size(root: Path, paths: Sequence[str]) -> int:
         except _DAMAGE:
             continue
     if not sides:
-        raise UnreadableImageError(f"no image under {root} can be read: are these image files?")
+        raise UnreadableImageError(
+            f"none of the files under {root} can be read as an image: check that they are images"
+        )
     return min(224, sorted(sides)[len(sides) // 2])
 
 
 def image_suffixes() -> frozenset[str]:
-    """Return the file suffixes, in lower case and with their dot, that Pillow can decode by itself."""
-    kinds = _own_formats()
-    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in kinds)
+    """Return the file suffixes that Pillow can decode without other programs, in lower case and with their dot."""
+    formats = _own_formats()
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
 @cache
 def _formats(suffix: str) -> tuple[str, ...]:
-    """Return the formats to try on a file, its suffix's first, which takes a third of the time."""
+    """Return the formats to try on a file; the one of its suffix comes first, which takes a third of the time."""
     first = Image.registered_extensions().get(suffix)
-    return tuple(sorted(_own_formats(), key=lambda kind: (kind != first, kind)))
+    return tuple(sorted(_own_formats(), key=lambda name: (name != first, name)))
 
 
 @cache
 def _own_formats() -> frozenset[str]:
     Image.init()
-    return frozenset(Image.OPEN) - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # these need other programs
+    return frozenset(Image.OPEN) - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # they need other programs

@@ -1,9 +1,8 @@
-"""Decoded folders on disk, so that many runs and worker processes decode once.
+"""A cache of decoded image folders on disk, so that many runs and worker processes decode them once.
 
-A cache file is rebuilt unless three things hold: its key is that of the files as they are now (paths, sizes,
-times, image size, rule), safetensors finds it whole, and the pixels still have the hashes that were stored
-with them. It is written beside and moved into place, so that two processes may build it at once and a third
-never sees half of it.
+A cache file is used only if its key matches the image files as they are now (paths, sizes, times, image size, decoding
+rule), safetensors can read it, and its pixels still have the hashes that were stored with them. Otherwise it is written
+again. Writing is atomic, so that several processes can write it at the same time and none reads a partial file.
 """
 
 from __future__ import annotations
@@ -25,26 +24,27 @@ from nc_tools.data.image_set import digests
 
 
 def files_key(root: Path, paths: Sequence[str], image_size: int, channels: int) -> str:
-    """Return a hash of how the files are now: their paths, sizes, times, and how they are decoded."""
+    """Return a hash of the state of the files: their paths, sizes and times, and how they are decoded."""
     key = hashlib.sha256(json.dumps([DECODE_RULE, image_size, channels]).encode())
     for path in paths:
-        stat = os.stat(f"{root}/{path}")  # noqa: PTH116 (a Path per file would cost more than the call)
+        stat = os.stat(f"{root}/{path}")  # noqa: PTH116 (making a Path for each file costs more than the call)
         key.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return key.hexdigest()
 
 
 def cache_file(folder: Path, root: Path, split: str, image_size: int, channels: int, form: str) -> Path:
-    """Return the one place where this split of this folder at this size is cached, so that changes overwrite.
+    """Return the path of the cache file of a split of a folder at this image size.
 
-    ``form`` tells pixels from mere statistics.
+    It does not depend on the state of the files, so that a new cache file replaces an old one. ``form`` is "pixels", or
+    "scan" for statistics without pixels.
     """
-    place = hashlib.sha256(f"{root.resolve()}\0{split}".encode()).hexdigest()[:12]
+    location = hashlib.sha256(f"{root.resolve()}\0{split}".encode()).hexdigest()[:12]
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", root.name)
-    return folder / f"{name}-{split}-{image_size}x{channels}-{place}.{form}.safetensors"
+    return folder / f"{name}-{split}-{image_size}x{channels}-{location}.{form}.safetensors"
 
 
 def read_cache(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """Return the cached tensors and the unreadable files, or None if no cache can be trusted."""
+    """Return the cached tensors and the unreadable files, or None if there is no valid cache file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -62,7 +62,7 @@ def read_cache(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str]]
 
 
 def write_cache(path: Path, key: str, tensors: Mapping[str, Tensor], unreadable: Mapping[str, str]) -> None:
-    """Write a cache file atomically; a folder that cannot be written costs a warning, not the run."""
+    """Write a cache file atomically; if that fails, warn and continue without a cache."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -71,4 +71,7 @@ def write_cache(path: Path, key: str, tensors: Mapping[str, Tensor], unreadable:
         with atomic_write(path) as part:
             save_file(dict(tensors), part, metadata={"key": key, "unreadable": json.dumps(dict(unreadable))})
     except (OSError, SafetensorError) as error:
-        warnings.warn(f"the decoded images could not be cached in {path.parent}: {error}", stacklevel=2)
+        warnings.warn(
+            f"cannot write decoded images to the cache folder {path.parent} ({error}): the next run decodes them again",
+            stacklevel=2,
+        )

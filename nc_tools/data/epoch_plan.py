@@ -1,8 +1,7 @@
-"""What happens in an epoch: a function of (seed, epoch) alone, drawn on the CPU before the epoch begins.
+"""The random numbers of an epoch: drawn on the CPU before the epoch begins, from the seed and the epoch alone.
 
-A run can therefore stop after any step and go on bit-equal without a saved generator state. And since neither
-device nor batch size nor loader enters, a run sees the same order and the same crops on every device, from
-memory or files.
+A run can therefore stop after any step and resume with bit-equal batches, without a saved generator state. Device,
+batch size and loader do not matter either: order and crops are the same on every device, from memory or from files.
 """
 
 from __future__ import annotations
@@ -19,10 +18,14 @@ from nc_tools.seeds import stream
 
 
 class EpochPlan(NamedTuple):
-    """Order of the samples (N,), and the view of each in that order (N,) or None if there is none; int64.
+    """The random numbers of an epoch.
 
-    ``second`` is a further view of each, where two were asked for. ``further`` holds what each operation after crop
-    and flip has drawn, by its name, a row for each sample in order; ``second_further`` the same for the second view.
+    Attributes:
+        order: The samples in their order (N,), int64.
+        views: The view number of each sample in that order (N,), int64; None without augmentation.
+        second: The same for a second view of each sample, or None.
+        further: The draws of each operation after crop and flip, by its name, with a row for each sample in order.
+        second_further: The same for the second view.
     """
 
     order: Tensor
@@ -34,17 +37,17 @@ class EpochPlan(NamedTuple):
 
 def plan_epoch(
     count: int,
-    how: Augment | None,
+    augment: Augment | None,
     seed: int,
     epoch: int,
     views: int = 1,
     sampler: EpochSampler | None = None,
 ) -> EpochPlan:
-    """Draw an epoch of ``count`` samples from its two streams, "order" and "augment".
+    """Draw the random numbers of an epoch of ``count`` samples, from the streams "order" and "augment".
 
-    A second view comes from a part of "augment" of its own, so that order and first views are the same whether or not a
-    loss asks for it. With a sampler the epoch holds the samples that it draws, some of them more than once, in the same
-    number; without one, each sample once.
+    A second view has its own part of the stream "augment", so that order and first views are the same with and without
+    it. Without a sampler the epoch has each sample once. With one it has as many samples, those that the sampler draws,
+    some of them more than once.
 
     Example:
         >>> plan_epoch(5, None, seed=0, epoch=2).order.sort().values.tolist()
@@ -53,31 +56,31 @@ def plan_epoch(
     order = torch.randperm(count, generator=stream(seed, "order", epoch))
     if sampler is not None:
         order = sampler.draw(epoch)[order]
-    if how is None:
+    if augment is None:
         return EpochPlan(order, None)
     plan = EpochPlan(
-        order, how.draw(count, stream(seed, "augment", epoch)), further=how.draw_further(count, seed, epoch, 0)
+        order, augment.draw(count, stream(seed, "augment", epoch)), further=augment.draw_further(count, seed, epoch, 0)
     )
     if views == 1:
         return plan
     return plan._replace(
-        second=how.draw(count, stream(seed, "augment", epoch, 1)),
-        second_further=how.draw_further(count, seed, epoch, 1),
+        second=augment.draw(count, stream(seed, "augment", epoch, 1)),
+        second_further=augment.draw_further(count, seed, epoch, 1),
     )
 
 
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
-    """Cut ``count`` samples into as few batches as ``batch_size`` allows, all of the same size but for one sample.
+    """Split ``count`` samples into as few batches as ``batch_size`` allows, whose sizes differ by at most one.
 
-    A small left-over batch is not harmless: behind batch normalization a last batch of 2 of 258 digits, once an
-    epoch, took a linear head from 97 to 69 % on its own training images, and a head that normalizes its features
-    much less, which would have passed for a merit of that head.
+    A small last batch does harm: with batch normalization, a last batch of 2 of 258 digits, once an epoch, took a
+    linear head from 97 to 69 % on its own training images. A head that normalizes its features lost much less, which
+    would have looked like an advantage of that head.
 
     Returns:
         (start, stop) of each batch.
 
     Raises:
-        ValueError: If there is no sample.
+        ValueError: If there is no sample, or the batch size is not positive.
 
     Example:
         >>> batch_bounds(9, 4)
@@ -86,30 +89,32 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if count < 1:
-        raise ValueError("a loader needs at least one sample, and its indices are empty")
+        raise ValueError("a loader needs at least one sample, but its indices are empty")
     steps = -(-count // batch_size)
     if batch_size > 1:
         steps = min(steps, max(1, count // 2))  # a sample on its own has no batch variance
     return [(step * count // steps, (step + 1) * count // steps) for step in range(steps)]
 
 
-def check_views(views: int, how: Augment | None) -> None:
-    """Refuse a number of views that no batch can have.
+def check_views(views: int, augment: Augment | None) -> None:
+    """Raise an error for a number of views that a batch cannot have.
 
     Raises:
-        ValueError: If it is not 1 or 2, or two views are asked for without an augmentation that tells them apart.
+        ValueError: If it is not 1 or 2, or two views are requested without random augmentation.
     """
     if views not in (1, 2):
         raise ValueError(f"a batch holds 1 or 2 views of each image, got views={views}")
-    if views == 2 and (how is None or not how.random):
-        raise ValueError(f"two views of an image differ by augmentation, got augment={how}: let it crop or flip")
+    if views == 2 and (augment is None or not augment.random):
+        raise ValueError(
+            f"two views of an image differ by random augmentation, got augment={augment}: set a crop padding or flip"
+        )
 
 
 def check_start(start: int, steps: int) -> None:
-    """Refuse a first step outside the epoch; ``start == steps`` is an epoch already done.
+    """Raise an error for a first step outside the epoch; ``start == steps`` is an epoch that is already complete.
 
     Raises:
-        ValueError: If start is negative or beyond the last step.
+        ValueError: If start is negative or greater than the number of steps.
     """
     if not 0 <= start <= steps:
         raise ValueError(f"an epoch of {steps} steps can start at step 0 to {steps}, got {start}")

@@ -1,8 +1,8 @@
-"""Two forms of a labeled image set with one interface: pixels in memory, and files decoded when asked for.
+"""Labeled image sets with one interface: pixels in memory, or files that are decoded when they are needed.
 
-Both have ``len``, ``take(index)`` for a uint8 batch, ``subset(indices)``, and carry labels, class names and
-paths. ``pixel_sums`` and ``digests`` are per image, so that mean, standard deviation and fingerprint of a set
-are the same whichever form it has.
+Both have ``len``, ``take(index)`` for a uint8 batch, ``subset(indices)``, labels, class names and paths. ``pixel_sums``
+and ``digests`` are computed for each image, so that mean, standard deviation and fingerprint of a set are the same for
+both.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """A set whose pixels lie in memory.
+    """An image set in memory.
 
     Attributes:
         images: (N, C, H, W), uint8.
         labels: (N,), int64, in [0, K).
         classes: K names.
-        name: What the set is called in records.
-        clean_labels: The labels before a CSV or noise overrode them (N,), or None. For measures alone: nothing may be
-            chosen by them.
-        paths: Relative to the data root, with forward slashes; None where the set has no files.
+        name: Name of the set in records.
+        clean_labels: The labels (N,) before a CSV file or noise replaced them, or None. For measures only: nothing may
+            be chosen by them.
+        paths: Relative to the data root, with forward slashes; None if the set has no files.
 
     Raises:
-        ValueError: If shapes, types or labels do not fit together.
+        ValueError: If shapes, types or labels do not match.
     """
 
     images: Tensor
@@ -87,19 +87,19 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """A set beyond memory: paths, and what one pass over the files has found. Pixels come when asked for.
+    """An image set of files that are decoded when they are needed; statistics come from one pass over the files.
 
     Attributes:
         root: Folder that the paths are relative to.
         paths: N paths with forward slashes.
         labels: (N,), int64, in [0, K).
         classes: K names.
-        name: What the set is called in records.
+        name: Name of the set in records.
         channels: 3, or 1 for gray.
         image_size: Side in pixels after decoding.
         sums: (N, C, 2), as ``pixel_sums`` returns them.
         hashes: (N, 32), as ``digests`` returns them.
-        clean_labels: The labels before a CSV or noise overrode them, or None.
+        clean_labels: The labels before a CSV file or noise replaced them, or None.
     """
 
     root: Path
@@ -139,8 +139,8 @@ class ImageFiles:
         """
         from nc_tools.data.decode import decode_batch
 
-        chosen = [self.paths[i] for i in index.tolist()]
-        return decode_batch(self.root, chosen, self.image_size, self.channels)
+        paths = [self.paths[i] for i in index.tolist()]
+        return decode_batch(self.root, paths, self.image_size, self.channels)
 
     def subset(self, indices: Tensor) -> ImageFiles:
         """Return the set of the samples at ``indices`` (M,), in that order."""
@@ -166,23 +166,23 @@ Images: TypeAlias = ImageSet | ImageFiles
 
 
 def with_labels(images: Images, labels: Tensor) -> Images:
-    """Return the same images under other labels (N,), with the former ones kept as ``clean_labels``."""
+    """Return the same images with other labels (N,), and the former ones as ``clean_labels``."""
     return replace(images, labels=labels, clean_labels=images.labels)
 
 
 def relabeled(images: Images, labels: Tensor, classes: tuple[str, ...]) -> Images:
-    """Return the same images under the labels of another set of classes; what was clean among the former goes."""
+    """Return the same images with labels of other classes and without ``clean_labels``."""
     return replace(images, labels=labels, classes=classes, clean_labels=None)
 
 
 def with_classes(images: Images, first: int, stop: int) -> Images:
-    """Return the samples of classes ``first`` to ``stop - 1``, labeled from 0."""
-    chosen = images.subset(((images.labels >= first) & (images.labels < stop)).nonzero().flatten())
-    return replace(chosen, labels=chosen.labels - first, classes=images.classes[first:stop])
+    """Return the samples of classes ``first`` to ``stop - 1``, with labels from 0."""
+    subset = images.subset(((images.labels >= first) & (images.labels < stop)).nonzero().flatten())
+    return replace(subset, labels=subset.labels - first, classes=images.classes[first:stop])
 
 
 def pixel_sums(images: Tensor) -> Tensor:
-    """Return sum and sum of squares per image and channel of uint8 images: (N, C, H, W) -> (N, C, 2), int64.
+    """Return sum and sum of squares of uint8 images for each image and channel: (N, C, H, W) -> (N, C, 2), int64.
 
     Example:
         >>> pixel_sums(torch.tensor([3, 4], dtype=torch.uint8).view(1, 1, 1, 2)).tolist()
@@ -194,14 +194,14 @@ def pixel_sums(images: Tensor) -> Tensor:
 
 def digests(images: Tensor) -> Tensor:
     """Return the SHA-256 of each image's pixels: (N, C, H, W) -> (N, 32), uint8."""
-    hashed = b"".join(hashlib.sha256(image).digest() for image in images.contiguous().numpy())
-    return torch.from_numpy(np.frombuffer(bytearray(hashed), dtype=np.uint8).reshape(len(images), 32))
+    hashes = b"".join(hashlib.sha256(image).digest() for image in images.contiguous().numpy())
+    return torch.from_numpy(np.frombuffer(bytearray(hashes), dtype=np.uint8).reshape(len(images), 32))
 
 
 def mean_std(images: Images) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each channel over all pixels of the set, in 0..1.
 
-    A channel without any variation gets the step of one gray level, so that normalizing it stays finite.
+    The standard deviation is at least one gray level, so that normalizing a constant channel gives finite values.
 
     Returns:
         Two float64 tensors (C,).
@@ -215,7 +215,7 @@ def mean_std(images: Images) -> tuple[Tensor, Tensor]:
 
 def _check_labels(labels: Tensor, count: int, num_classes: int) -> None:
     if labels.shape != (count,) or labels.dtype != torch.int64:
-        raise ValueError(f"labels must be int64 ({count},), got {labels.dtype} {tuple(labels.shape)}")
+        raise ValueError(f"labels must be int64 of shape ({count},), got {labels.dtype} of {tuple(labels.shape)}")
     if count and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
         raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
 

@@ -1,4 +1,4 @@
-"""Label noise that depends on the image."""
+"""Instance-dependent label noise: similar images get similar wrong labels."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ _BLOCK = 2048
 
 @dataclass(frozen=True)
 class InstanceNoise:
-    """Images that look alike are mislabeled alike: noise by a random linear map of the pixels.
+    """Instance-dependent noise: images that look alike are mislabeled alike, by a random linear map of the pixels.
 
     For an image x of class y, standardized by channel, with a matrix W_y (pixels x K) of standard normal numbers for
     each class and a flip probability q drawn from a normal distribution of mean ``rate`` and standard deviation
-    ``spread``, cut to [0, 1]:
+    ``spread``, truncated to [0, 1]:
 
         P(given j | x, y) = q softmax_{j != y}(x^T W_y)_j,    P(given y | x, y) = 1 - q
 
-    Source: Xia et al. 2020 (part-dependent label noise), algorithm 2, which later papers use as "instance-dependent
-    noise"; it is how they *make* such noise, not their part-dependent model of it. Differences: images with a longer
-    side than 32 pixels are averaged down to 32 first, since W_y would grow with them and the map is random anyway.
-    With thousands of pixels the softmax is nearly one-hot: an image, if it flips, flips to one certain class.
+    Source: Xia et al. 2020 (part-dependent label noise), algorithm 2, which later papers call "instance-dependent
+    noise". It is the way in which they generate such noise, not their part-dependent model of it. Difference: images
+    with a side longer than 32 pixels are averaged down to 32 first, because W_y would grow with them and the map is
+    random anyway. With thousands of pixels the softmax is nearly one-hot, so that an image whose label changes nearly
+    always gets the same wrong class.
 
     Attributes:
-        rate: Mean probability that a label changes, in [0, 1); the cut moves it a little near 0 and 1.
+        rate: Mean probability that a label changes, in [0, 1); the truncation shifts it slightly near 0 and 1.
         spread: Standard deviation of that probability between images.
+
+    Raises:
+        ValueError: If the rate or the spread is out of range.
 
     Example:
         >>> InstanceNoise(1.2)
@@ -48,10 +52,12 @@ class InstanceNoise:
     def __post_init__(self) -> None:
         check_rate(self.rate)
         if not 0 < self.spread < math.inf:
-            raise ValueError(f"spread is a standard deviation and must be positive, got {self.spread}")
+            raise ValueError(
+                f"spread of InstanceNoise is a standard deviation and must be positive and finite, got {self.spread}"
+            )
 
     def draw(self, images: Images, generator: torch.Generator) -> Tensor:
-        """Return new labels (N,); the images are read once for each class, in blocks.
+        """Return new labels (N,). The images are read in blocks, class by class.
 
         Args:
             images: The training set under its true labels.
@@ -59,11 +65,11 @@ class InstanceNoise:
         """
         count, number = len(images), images.num_classes
         flip = truncated_normal(self.rate, self.spread, count, generator)
-        drawn = torch.rand(count, 2, dtype=torch.float64, generator=generator)
+        uniform = torch.rand(count, 2, dtype=torch.float64, generator=generator)
         mean, std = (part.float().view(-1, 1, 1) for part in mean_std(images))
-        given = images.labels.clone()
+        labels = images.labels.clone()
         pixels = math.prod((images.shape[0], *(min(_SIDE, side) for side in images.shape[1:])))
-        # One class after the other: all matrices together would be K^2 times the pixels.
+        # Class by class: all matrices together would have K^2 times as many entries as an image has pixels.
         for k in range(number):
             w = torch.randn(pixels, number, generator=generator)
             members = (images.labels == k).nonzero().flatten()
@@ -74,13 +80,13 @@ class InstanceNoise:
                 scores = x.flatten(1) @ w
                 scores[:, k] = -torch.inf
                 cumulative = scores.double().softmax(1).cumsum(1)
-                other = (drawn[index, 1:] >= cumulative / cumulative[:, -1:]).sum(1)
-                given[index] = torch.where(drawn[index, 0] < flip[index], other, k)
-        return given
+                other = (uniform[index, 1:] >= cumulative / cumulative[:, -1:]).sum(1)
+                labels[index] = torch.where(uniform[index, 0] < flip[index], other, k)
+        return labels
 
 
 def truncated_normal(mean: float, std: float, count: int, generator: torch.Generator) -> Tensor:
-    """Draw from a normal distribution cut to [0, 1], by its inverse distribution function.
+    """Draw from a normal distribution truncated to [0, 1], by its inverse distribution function.
 
     Returns:
         (count,), float64.
@@ -92,5 +98,5 @@ def truncated_normal(mean: float, std: float, count: int, generator: torch.Gener
     """
     low, high = (torch.special.ndtr(torch.tensor((edge - mean) / std, dtype=torch.float64)) for edge in (0.0, 1.0))
     u = torch.rand(count, dtype=torch.float64, generator=generator)
-    drawn: Tensor = mean + std * torch.special.ndtri(low + (high - low) * u)
-    return drawn.clamp(0, 1)
+    values: Tensor = mean + std * torch.special.ndtri(low + (high - low) * u)
+    return values.clamp(0, 1)

@@ -1,4 +1,4 @@
-"""From a data configuration to the image sets of a run."""
+"""Load the image sets of a run from its configuration."""
 
 from __future__ import annotations
 
@@ -17,14 +17,7 @@ from nc_tools.data.coarse_labels import coarsened, read_grouping
 from nc_tools.data.csv_labels import read_labels
 from nc_tools.data.data_config import DataConfig
 from nc_tools.data.decode import Progress
-from nc_tools.data.folder import (
-    FolderContents,
-    FolderTree,
-    check_classes,
-    choose_size,
-    list_folder,
-    read_listing,
-)
+from nc_tools.data.folder import FolderTree, ReadOptions, check_classes, choose_size, list_folder, read_listing
 from nc_tools.data.image_set import Images, mean_std, with_classes, with_labels
 from nc_tools.data.ood_sets import load_ood
 from nc_tools.data.outlier_source import check_apart, load_outliers
@@ -33,21 +26,21 @@ from nc_tools.data.source_names import SourceName, parse_labels, parse_source
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """All images of a run.
+    """All image sets of a run.
 
     Attributes:
-        train: The whole training set, before any subset is drawn.
+        train: All training images, before any subset is drawn.
         test: The test set.
-        transfer_train: Images of other classes, or the same under finer ones, to fit a transfer measure on, or None.
-        transfer_test: Images of those classes to measure it on, or None.
+        transfer_train: Images of other classes, or the same images with finer classes, to fit transfer measures on; or
+            None.
+        transfer_test: Images of those classes to evaluate transfer measures on, or None.
         mean: (C,), over all pixels of ``train``, in 0..1.
         std: (C,), likewise.
-        fingerprint: 32 hexadecimal digits of what the sets hold: class names, labels and pixels. The same on
+        fingerprint: 32 hexadecimal digits that depend on class names, labels and pixels of the sets. The same on
             every machine, and whether or not the pixels fit into memory.
         skipped: Unreadable files that were left out.
-        ood: Images of no class that is trained on, by "near", "far" and "held_out": for out-of-distribution scores.
-        outliers: Images of no class to train against, which share none with the sets above; None where there are none
-            or where they are blended.
+        ood: Sets for out-of-distribution scores, by "near", "far" and "held_out".
+        outliers: Images to train against, none of which is in another set; None if there are none or they are blended.
     """
 
     train: Images
@@ -63,7 +56,7 @@ class Sources:
 
     @property
     def num_classes(self) -> int:
-        """K of the classes trained on."""
+        """K of the classes that are trained on."""
         return self.train.num_classes
 
 
@@ -75,29 +68,30 @@ class _Pair:
 
 
 def load_data(config: DataConfig, cache: Path | None = None, progress: Progress | None = None) -> Sources:
-    """Load the images that ``config`` names.
+    """Load the image sets that a configuration names.
 
     Args:
         config: What to load.
-        cache: Folder where decoded image folders are kept for the next run, or None for no cache.
+        cache: Folder in which decoded image folders are kept for the next run, or None for no cache.
         progress: Called as ``progress(done, total)`` while files are decoded.
 
     Returns:
-        Train, test, transfer and out-of-distribution sets, and the statistics of the first.
+        Training, test, transfer and out-of-distribution sets, and the statistics of the training set.
 
     Raises:
-        FileNotFoundError: If a folder or CSV is missing, or CIFAR is neither on disk nor to be had.
-        ValueError: If the data contradict the configuration; images that cannot be read are all counted.
+        FileNotFoundError: If a folder or CSV file is missing, or CIFAR is not on disk and cannot be downloaded.
+        ValueError: If the data contradict the configuration, or images cannot be read (all of them are counted).
 
     Example:
-        >>> sources = load(DataConfig(held_out_classes=3))
+        >>> sources = load_data(DataConfig(held_out_classes=3))
         >>> len(sources.train), sources.train.shape, sources.num_classes, sources.transfer_train.num_classes
         (633, (1, 8, 8), 7, 3)
     """
     limit = available_memory() / 2 if config.memory_gb is None else config.memory_gb * 1e9
-    pair = _load_source(parse_source(config.source), config, config.image_size, None, limit, cache, progress)
+    options = ReadOptions(limit, config.skip_unreadable, cache, progress)
+    pair = _load_source(parse_source(config.source), config.image_size, None, options)
     if config.labels is not None:
-        pair = _override_labels(pair, config.labels)
+        pair = _replace_labels(pair, config.labels)
     transfer: _Pair | None = None
     if config.held_out_classes:
         pair, transfer = _hold_out_classes(pair, config.held_out_classes)
@@ -105,24 +99,17 @@ def load_data(config: DataConfig, cache: Path | None = None, progress: Progress 
         pair, transfer = _coarsen(pair, config.coarse)
     elif config.transfer_data is not None:
         channels, size, _ = pair.train.shape
-        transfer = _load_source(parse_source(config.transfer_data), config, size, channels, limit, cache, progress)
+        transfer = _load_source(parse_source(config.transfer_data), size, channels, options)
     mean, std = mean_std(pair.train)
-    parts = [pair, *([transfer] if transfer else [])]
-    ood, left = load_ood(config, pair.test, limit, cache, progress)
-    measured = [*(images for part in parts for images in (part.train, part.test)), *ood.values()]
+    ood, skipped_ood = load_ood(config, pair.test, options)
+    hashed = [pair.train, pair.test, *((transfer.train, transfer.test) if transfer else ()), *ood.values()]
     if config.held_out_classes and transfer is not None:
         ood["held_out"] = transfer.test
-    outliers, lost = load_outliers(config, pair.train, limit, cache, progress)
+    outliers, skipped_outliers = load_outliers(config, pair.train, options)
     if outliers is not None:
-        sets = {
-            "training": pair.train,
-            "test": pair.test,
-            **{f"{name} out-of-distribution": s for name, s in ood.items()},
-        }
-        if transfer is not None:
-            sets |= {"transfer training": transfer.train, "transfer test": transfer.test}
-        check_apart(outliers, sets)
-        measured.append(outliers)
+        check_apart(outliers, _all_sets(pair, transfer, ood))
+        hashed.append(outliers)
+    skipped_transfer = transfer.skipped if transfer and config.transfer_data else ()
     return Sources(
         train=pair.train,
         test=pair.test,
@@ -130,85 +117,82 @@ def load_data(config: DataConfig, cache: Path | None = None, progress: Progress 
         transfer_test=transfer.test if transfer else None,
         mean=mean,
         std=std,
-        fingerprint=fingerprint(*measured),
-        skipped=pair.skipped + (transfer.skipped if transfer and config.transfer_data else ()) + left + lost,
+        fingerprint=fingerprint(*hashed),
+        skipped=pair.skipped + skipped_transfer + skipped_ood + skipped_outliers,
         ood=ood,
         outliers=outliers,
     )
 
 
+def _all_sets(pair: _Pair, transfer: _Pair | None, ood: Mapping[str, Images]) -> dict[str, Images]:
+    sets = {"training": pair.train, "test": pair.test}
+    sets |= {f"{name} out-of-distribution": images for name, images in ood.items()}
+    if transfer is not None:
+        sets |= {"transfer training": transfer.train, "transfer test": transfer.test}
+    return sets
+
+
 def fingerprint(*sets: Images) -> str:
     """Return 32 hexadecimal digits that depend on class names, labels, sizes and pixels of the sets."""
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for images in sets:
-        whole.update(json.dumps([images.classes, images.shape, len(images)]).encode())
+        digest.update(json.dumps([images.classes, images.shape, len(images)]).encode())
         for labels in (images.labels, images.clean_labels):
-            whole.update(b"" if labels is None else labels.numpy().astype("<i8").tobytes())
-        whole.update(images.digests().numpy().tobytes())
-    return whole.hexdigest()[:32]
+            digest.update(b"" if labels is None else labels.numpy().astype("<i8").tobytes())
+        digest.update(images.digests().numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
-def _load_source(
-    source: SourceName,
-    config: DataConfig,
-    image_size: int | None,
-    channels: int | None,
-    limit: float,
-    cache: Path | None,
-    progress: Progress | None,
-) -> _Pair:
+def _load_source(source: SourceName, image_size: int | None, channels: int | None, options: ReadOptions) -> _Pair:
     if source.folder is not None:
         tree = list_folder(source.folder)
-        size = image_size or choose_size(tree)
-        depth = channels or 3
-        needed = (len(tree.train.paths) + len(tree.test.paths)) * depth * size * size
-        how = FolderContents(size, depth, needed <= limit, config.skip_unreadable, cache, progress)
-        return _load_folder(tree, how)
+        return _load_folder(tree, image_size or choose_size(tree), channels or 3, options)
     train, test = (fit_shape(images, image_size, channels) for images in load_builtin(source.kind, source.path))
     return _Pair(train, test)
 
 
-def _load_folder(tree: FolderTree, how: FolderContents) -> _Pair:
-    train, skipped_train = read_listing(tree, tree.train, how)
-    test, skipped_test = read_listing(tree, tree.test, how)
-    left = {*skipped_train, *skipped_test}
-    if left:
+def _load_folder(tree: FolderTree, image_size: int, channels: int, options: ReadOptions) -> _Pair:
+    size = (len(tree.train.paths) + len(tree.test.paths)) * channels * image_size * image_size
+    in_memory = size <= options.memory_limit
+    (train, skipped_train), (test, skipped_test) = (
+        read_listing(tree, listing, options, image_size=image_size, channels=channels, in_memory=in_memory)
+        for listing in (tree.train, tree.test)
+    )
+    skipped = {*skipped_train, *skipped_test}
+    if skipped:
         check_classes(
             replace(
                 tree,
-                train=tree.train.where(torch.tensor([path not in left for path in tree.train.paths])),
-                test=tree.test.where(torch.tensor([path not in left for path in tree.test.paths])),
+                train=tree.train.where(torch.tensor([path not in skipped for path in tree.train.paths])),
+                test=tree.test.where(torch.tensor([path not in skipped for path in tree.test.paths])),
             )
         )
     return _Pair(train, test, skipped_train + skipped_test)
 
 
-def _override_labels(pair: _Pair, labels: str) -> _Pair:
+def _replace_labels(pair: _Pair, labels: str) -> _Pair:
     file, column = parse_labels(labels)
-    known = pair.train.paths, pair.test.paths
-    assert known[0] is not None and known[1] is not None  # noqa: S101, PT018 (DataConfig asks for a folder)
-    others = {*known[1], *pair.skipped}
-    return replace(
-        pair,
-        train=with_labels(pair.train, read_labels(file, column, known[0], pair.train.classes, others)),
-    )
+    train_paths, test_paths = pair.train.paths, pair.test.paths
+    assert train_paths is not None and test_paths is not None  # noqa: S101, PT018 (DataConfig requires a folder)
+    ignored = {*test_paths, *pair.skipped}
+    new = read_labels(file, column, train_paths, pair.train.classes, ignored)
+    return replace(pair, train=with_labels(pair.train, new))
 
 
-def _hold_out_classes(pair: _Pair, held_out: int) -> tuple[_Pair, _Pair]:
+def _hold_out_classes(pair: _Pair, number: int) -> tuple[_Pair, _Pair]:
     total = pair.train.num_classes
-    stay = total - held_out
+    stay = total - number
     if stay < 2:
         raise ValueError(
-            f"at least two classes must stay to train on, and held_out_classes={held_out} of {total} leaves "
-            f"{stay}: hold out at most {total - 2}"
+            f"held_out_classes must leave at least two classes to train on, got {number} of {total}: hold out at most "
+            f"{total - 2}"
         )
     kept = replace(pair, train=with_classes(pair.train, 0, stay), test=with_classes(pair.test, 0, stay))
-    away = _Pair(with_classes(pair.train, stay, total), with_classes(pair.test, stay, total))
-    return kept, away
+    return kept, _Pair(with_classes(pair.train, stay, total), with_classes(pair.test, stay, total))
 
 
 def _coarsen(pair: _Pair, grouping: str) -> tuple[_Pair, _Pair]:
-    """Return the images under coarse labels, and the same ones under their own."""
+    """Return the images with coarse labels, and the same ones with their own."""
     groups, group_of = read_grouping(grouping, pair.train.classes)
     train, test = (coarsened(images, groups, group_of) for images in (pair.train, pair.test))
     return replace(pair, train=train, test=test), pair

@@ -1,11 +1,11 @@
-"""The one check that all kinds of label noise share."""
+"""The check of the noise rate that all kinds of label noise share."""
 
 
 def check_rate(rate: float) -> None:
-    """Refuse a noise rate outside [0, 1).
+    """Raise an error for a noise rate outside [0, 1).
 
     Raises:
-        ValueError: With the share that a percentage may have meant.
+        ValueError: If it is out of range; for a percentage, with the share that was probably meant.
     """
     if not 0 <= rate < 1:
         hint = f": did you mean {rate / 100:g}?" if 1 < rate < 100 else ""

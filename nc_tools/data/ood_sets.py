@@ -1,4 +1,4 @@
-"""Images of no class that is trained on: the sets that out-of-distribution scores are measured with."""
+"""Load the sets for out-of-distribution scores: images of none of the classes that are trained on."""
 
 from __future__ import annotations
 
@@ -12,38 +12,33 @@ from torch import Tensor
 
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.data.builtin import fit_shape, load_builtin
-from nc_tools.data.csv_text import open_csv
+from nc_tools.data.csv_files import open_csv
 from nc_tools.data.data_config import DataConfig
-from nc_tools.data.decode import Progress
-from nc_tools.data.folder import FolderContents, FolderTree, Listing, list_folder, read_listing
+from nc_tools.data.folder import FolderTree, Listing, ReadOptions, list_folder, read_listing
 from nc_tools.data.image_set import Images, ImageSet
 from nc_tools.data.source_names import SCRAMBLED, SourceName, parse_ood_source
 
 MOST_SCRAMBLED = 10_000
 
 
-def load_ood(
-    config: DataConfig, test: Images, limit: float, cache: Path | None = None, progress: Progress | None = None
-) -> tuple[dict[str, Images], tuple[str, ...]]:
-    """Load the near and the far set of a configuration, brought to the size and channels of the test set.
+def load_ood(config: DataConfig, test: Images, options: ReadOptions) -> tuple[dict[str, Images], tuple[str, ...]]:
+    """Load the near and the far set of a configuration, at the size and channels of the test set.
 
-    Of a source with a test part of its own that part is taken, else all its images.
+    Of a source with its own test part that part is used, and of any other source all images.
 
     Args:
-        config: Its ``ood_near``, ``ood_near_exclude`` and ``ood_far``.
+        config: Its ``ood_near``, ``ood_near_exclude`` and ``ood_far`` are used.
         test: The in-distribution test set.
-        limit: Largest set in bytes that is kept in memory.
-        cache: Folder for decoded images, or None.
-        progress: Called as ``progress(done, total)`` while files are decoded.
+        options: How files are read.
 
     Returns:
-        "near" and "far", where they are asked for, and the unreadable files that were left out.
+        The sets that are configured, by "near" and "far", and the unreadable files that were left out.
 
     Raises:
         FileNotFoundError: If a folder or file is missing.
         ValueError: If a set is empty, or a class to leave out is not in it.
     """
-    found: dict[str, Images] = {}
+    sets: dict[str, Images] = {}
     skipped: tuple[str, ...] = ()
     for name, text in (("near", config.ood_near), ("far", config.ood_far)):
         if text is None:
@@ -51,36 +46,26 @@ def load_ood(
         source = parse_ood_source(text)
         exclude = config.ood_near_exclude if name == "near" else None
         if source.kind == SCRAMBLED:
-            found[name] = scrambled(test)
+            sets[name] = scrambled(test)
         else:
-            found[name], bad = read_unlabeled(source, "test", exclude, test, config, limit, cache, progress)
-            skipped += bad
-        if len(found[name]) == 0:
-            raise ValueError(f"ood_{name} must hold images, and of {text} none is left: exclude fewer classes")
-    return found, skipped
+            sets[name], unreadable = read_unlabeled(source, "test", exclude, test, options)
+            skipped += unreadable
+        if len(sets[name]) == 0:
+            raise ValueError(f"ood_{name}={text} has no images left: exclude fewer classes")
+    return sets, skipped
 
 
 def read_unlabeled(
-    source: SourceName,
-    part: Literal["train", "test"],
-    exclude: str | None,
-    like: Images,
-    config: DataConfig,
-    limit: float,
-    cache: Path | None = None,
-    progress: Progress | None = None,
+    source: SourceName, part: Literal["train", "test"], exclude: str | None, like: Images, options: ReadOptions
 ) -> tuple[Images, tuple[str, ...]]:
-    """Read the images of a source whatever their classes, less those that a file names.
+    """Read the images of a source regardless of their classes, without the classes that a file excludes.
 
     Args:
         source: A data source.
-        part: Which part of a source with parts of its own; one without gives all its images.
-        exclude: A CSV of classes to leave out, or None.
-        like: Its size and channels are those of the images returned.
-        config: Whether unreadable files are passed over.
-        limit: Largest set in bytes that is kept in memory.
-        cache: Folder for decoded images, or None.
-        progress: Called as ``progress(done, total)`` while files are decoded.
+        part: Which part to use of a source that has both. Of any other source all images are used.
+        exclude: A CSV file of classes to leave out, or None.
+        like: Images of the size and channels to return.
+        options: How files are read.
 
     Returns:
         The images, and the unreadable files that were left out.
@@ -89,22 +74,23 @@ def read_unlabeled(
         FileNotFoundError: If a folder or file is missing.
         ValueError: If no class of a folder is left, or a class to leave out is not there.
     """
-    left_out = () if exclude is None else read_classes(Path(exclude).expanduser())
+    excluded = () if exclude is None else read_classes(Path(exclude).expanduser())
     if source.folder is None:
-        return _embedded(source, part, left_out, like), ()
-    return _folder(source.folder, part, left_out, like, config, limit, cache, progress)
+        return _read_builtin(source, part, excluded, like), ()
+    return _read_folder(source.folder, part, excluded, like, options)
 
 
 def scrambled(images: Images) -> ImageSet:
-    """Return the images with their pixels in random order, another for each image, the same on every call.
+    """Return the images with their pixels in random order, different for each image and the same on every call.
 
-    A far set for data without one: brightness and contrast of every image are as they were, all structure is gone.
-    The first 10,000 images serve. It is easy: what fails here fails everywhere, and what passes shows little.
+    A far set for data that have none: brightness and contrast of every image are unchanged, and all structure is gone.
+    At most the first 10,000 images are used. The set is easy: a score that fails here fails everywhere, and one that
+    succeeds shows little.
 
     Example:
         >>> pixels = torch.arange(8, dtype=torch.uint8).view(1, 2, 2, 2)
         >>> mixed = scrambled(ImageSet(pixels, torch.zeros(1).long(), ("a",), "x")).images
-        >>> mixed.flatten(2).sort(2).values.tolist()  # a pixel keeps its channels together
+        >>> mixed.flatten(2).sort(2).values.tolist()  # the channels of a pixel stay together
         [[[0, 1, 2, 3], [4, 5, 6, 7]]]
     """
     index = torch.arange(min(len(images), MOST_SCRAMBLED))
@@ -116,61 +102,53 @@ def scrambled(images: Images) -> ImageSet:
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
-    """Read names of classes from the first column of a CSV; its header and further columns are for people.
+    """Read class names from the first column of a CSV file; its header and its other columns are ignored.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it names none, or is no CSV in UTF-8.
+        ValueError: If it names no class, or is not CSV in UTF-8.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"a file of classes to leave out must exist, and {file} does not: check the path")
     with open_csv(file) as handle:
         names = [row[0].strip() for row in csv.reader(handle) if row and row[0].strip()]
     if len(names) < 2:
-        raise ValueError(f"a file of classes has a header and a class in each row, and {file} names none")
+        raise ValueError(f"{file} must have a header row and a class name in each further row, but it names no class")
     return tuple(names[1:])
 
 
-def _kept(classes: tuple[str, ...], left_out: tuple[str, ...], where: object) -> Tensor:
-    """Return which classes stay (K,), bool."""
-    for name in left_out:
+def _kept(classes: tuple[str, ...], excluded: tuple[str, ...], source: object) -> Tensor:
+    """Return which classes are not excluded (K,), bool."""
+    for name in excluded:
         if name not in classes:
-            raise ValueError(f"class {name!r} is to be left out, but {where} has none; {did_you_mean(name, classes)}")
-    return torch.tensor([name not in left_out for name in classes])
+            raise ValueError(f"the class {name!r} to leave out is not in {source}; {did_you_mean(name, classes)}")
+    return torch.tensor([name not in excluded for name in classes])
 
 
-def _embedded(source: SourceName, part: Literal["train", "test"], left_out: tuple[str, ...], like: Images) -> Images:
+def _read_builtin(
+    source: SourceName, part: Literal["train", "test"], excluded: tuple[str, ...], like: Images
+) -> Images:
     channels, size, _ = like.shape
     images = load_builtin(source.kind, source.path)[("train", "test").index(part)]
-    kept = _kept(images.classes, left_out, source.kind)
+    kept = _kept(images.classes, excluded, source.kind)
     return fit_shape(images.subset(kept[images.labels].nonzero().flatten()), size, channels)
 
 
-def _folder(
-    root: Path,
-    part: Literal["train", "test"],
-    left_out: tuple[str, ...],
-    like: Images,
-    config: DataConfig,
-    limit: float,
-    cache: Path | None,
-    progress: Progress | None,
+def _read_folder(
+    root: Path, part: Literal["train", "test"], excluded: tuple[str, ...], like: Images, options: ReadOptions
 ) -> tuple[Images, tuple[str, ...]]:
     channels, size, _ = like.shape
     tree = list_folder(root)
-    listing = _listed(tree, part)
-    if left_out:  # under another name, so that the cache of the whole stays
-        some = listing.where(_kept(tree.classes, left_out, root)[listing.labels])
+    listing = _listing_of(tree, part)
+    if excluded:  # under another name, so that the cache file of the complete split stays
+        some = listing.where(_kept(tree.classes, excluded, root)[listing.labels])
         listing = replace(some, split=f"{listing.split}-part")
     if not listing.paths:
-        raise ValueError(f"no class of {root} is left after those to be left out: exclude fewer")
-    in_memory = len(listing.paths) * channels * size * size <= limit
-    how = FolderContents(size, channels, in_memory, config.skip_unreadable, cache, progress)
-    return read_listing(tree, listing, how)
+        raise ValueError(f"all classes of {root} are excluded: exclude fewer classes")
+    in_memory = len(listing.paths) * channels * size * size <= options.memory_limit
+    return read_listing(tree, listing, options, image_size=size, channels=channels, in_memory=in_memory)
 
 
-def _listed(tree: FolderTree, part: Literal["train", "test"]) -> Listing:
-    """Return a part, or everything where the folder had no split of its own and was cut in two."""
+def _listing_of(tree: FolderTree, part: Literal["train", "test"]) -> Listing:
+    """Return a part of a folder, or all of its files if the folder has no split of its own."""
     if (tree.root / tree.test.split).is_dir():
         return tree.train if part == "train" else tree.test
     paths, labels = tree.train.paths + tree.test.paths, torch.cat([tree.train.labels, tree.test.labels])

@@ -1,4 +1,4 @@
-"""Images of no class beside each training batch."""
+"""Training batches with outliers: images of none of the classes, for losses that train against them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from nc_tools.records import Batch
 
 
 class WithOutliers:
-    """Training batches, each with a batch of images of no class in ``Batch.outliers``.
+    """Training batches, each with a batch of outliers in ``Batch.outliers``.
 
-    For losses that hold outliers away from the classes. The outliers go round at a pace of their own: step s of
-    training gets batch s of a sequence that begins anew, in another order, after its last one. So they depend on seed,
-    epoch and step alone, and a run can be resumed anywhere. Their labels are not looked at.
+    The outliers have epochs of their own: step s of training gets batch s of their endless sequence, which starts again
+    in another order after its last batch. So they depend on seed, epoch and step alone, and a run can be resumed
+    anywhere. Their labels are not used.
 
     Args:
         batches: Of the classes.
-        outliers: Of the others: images of the same size and channels, normalized as the classes' are.
+        outliers: Images of the same size and channels, normalized in the same way.
 
     Example:
         >>> import torch
-        >>> from nc_tools.data import ImageSet, Loader
+        >>> from nc_tools.data import BatchOptions, ImageSet, Loader
         >>> pixels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8)
         >>> images = ImageSet(pixels, torch.zeros(6).long(), classes=("a",), name="zeros")
-        >>> few, many = (
-        ...     Loader(images, torch.arange(n), 2, mean=[0.0], std=[1.0], augment=None, seed=0) for n in (4, 6)
-        ... )
+        >>> options = BatchOptions(batch_size=2, mean=[0.0], std=[1.0])
+        >>> few, many = (Loader(images, torch.arange(n), options) for n in (4, 6))
         >>> [batch.outliers.shape[0] for batch in WithOutliers(many, few).epoch(1)]
         [2, 2, 2]
     """
@@ -40,39 +39,39 @@ class WithOutliers:
         self._outliers = outliers
 
     def __len__(self) -> int:
-        """Steps in an epoch of the classes."""
+        """Return the number of steps in an epoch of the classes."""
         return len(self._batches)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Return the batches of an epoch from step ``start`` on."""
-        pairs = zip(self._batches.epoch(epoch, start), self._from(epoch * len(self) + start), strict=False)
-        return (replace(batch, outliers=other.inputs) for batch, other in pairs)
+        pairs = zip(self._batches.epoch(epoch, start), self._outliers_from(epoch * len(self) + start), strict=False)
+        return (replace(batch, outliers=outliers.inputs) for batch, outliers in pairs)
 
-    def _from(self, step: int) -> Iterator[Batch]:
-        round_, place = divmod(step, len(self._outliers))
+    def _outliers_from(self, step: int) -> Iterator[Batch]:
+        epoch, start = divmod(step, len(self._outliers))
         while True:
-            yield from self._outliers.epoch(round_, place)
-            round_, place = round_ + 1, 0
+            yield from self._outliers.epoch(epoch, start)
+            epoch, start = epoch + 1, 0
 
 
 class BlendedOutliers:
-    """Training batches, each with averages of two of its images, of different classes, as images of no class.
+    """Training batches, each with averages of two of its images of different classes as outliers.
 
-    Outliers for data without a set of them, and without an image that other arms lack: (x_i + x_j) / 2 for each sample
-    i of the batch, after augmentation and normalization. Two faint pictures on top of each other are close to what is
-    trained on, and of no class. Source: the arithmetic means of Hendrycks et al. 2019 (outlier exposure, appendix), who
-    chose settings on them. A pair depends on the batch alone, so a run can be resumed anywhere; which samples meet
-    changes with each epoch's order. A batch of one class has no other and is blended within itself.
+    For data without a set of outliers: (x_i + x_j) / 2 for each sample i of the batch, after augmentation and
+    normalization. Such an image is close to the training images and shows neither class clearly, and an arm that trains
+    on it uses no images that other arms lack. Source: the arithmetic means of Hendrycks et al. 2019 (outlier exposure,
+    appendix), who chose settings with them. The pairs depend on the batch alone, so that a run can be resumed anywhere;
+    they change with the order of each epoch. A batch of one class is blended within itself.
 
     Args:
         batches: Of the classes.
 
     Example:
         >>> import torch
-        >>> from nc_tools.data import ImageSet, Loader
+        >>> from nc_tools.data import BatchOptions, ImageSet, Loader
         >>> pixels = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
         >>> images = ImageSet(pixels, torch.tensor([0, 1]), classes=("a", "b"), name="two")
-        >>> loader = Loader(images, torch.arange(2), 2, mean=[0.0], std=[1.0], augment=None, seed=0)
+        >>> loader = Loader(images, torch.arange(2), BatchOptions(batch_size=2, mean=[0.0], std=[1.0]))
         >>> [batch.outliers.flatten().tolist() for batch in BlendedOutliers(loader).epoch(0)]
         [[0.5, 0.5]]
     """
@@ -81,7 +80,7 @@ class BlendedOutliers:
         self._batches = batches
 
     def __len__(self) -> int:
-        """Steps in an epoch."""
+        """Return the number of steps in an epoch."""
         return len(self._batches)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -92,10 +91,10 @@ class BlendedOutliers:
 
 
 def other_class(labels: Tensor) -> Tensor:
-    """Choose for each sample of a batch one of another class, those of a class spread evenly over the others.
+    """Return for each sample of a batch the position of a sample of another class.
 
-    Nothing is drawn and nothing waits for the device: batches come shuffled. A batch of one class has no others, and
-    gives all samples the same partner.
+    The samples of a class are spread evenly over those of other classes. Nothing is drawn, because batches are
+    shuffled, and nothing waits for the device. In a batch of one class all samples get the same partner.
 
     Args:
         labels: (N,), int64.
@@ -110,7 +109,7 @@ def other_class(labels: Tensor) -> Tensor:
     """
     ordered, order = labels.sort(stable=True)
     begin, end = (torch.searchsorted(ordered, ordered, right=right) for right in (False, True))
-    own = end - begin
-    nth = torch.arange(len(labels), device=labels.device) - begin
-    chosen = (end + nth * (len(labels) - own) // own) % len(labels)
-    return torch.empty_like(order).scatter_(0, order, order[chosen])
+    class_size = end - begin
+    rank = torch.arange(len(labels), device=labels.device) - begin
+    partner = (end + rank * (len(labels) - class_size) // class_size) % len(labels)
+    return torch.empty_like(order).scatter_(0, order, order[partner])

@@ -1,34 +1,29 @@
-"""Images of no class that are trained against: read from a source, and kept apart from all else."""
+"""Load the outliers to train against, and check that no other set contains them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from nc_tools.data.data_config import DataConfig
-from nc_tools.data.decode import Progress
+from nc_tools.data.folder import ReadOptions
 from nc_tools.data.image_set import Images
 from nc_tools.data.ood_sets import read_unlabeled
 from nc_tools.data.source_names import BLENDED, parse_outlier_source
 
 
-def load_outliers(
-    config: DataConfig, like: Images, limit: float, cache: Path | None = None, progress: Progress | None = None
-) -> tuple[Images | None, tuple[str, ...]]:
-    """Load the outliers of a configuration, brought to the size and channels of the training set.
+def load_outliers(config: DataConfig, like: Images, options: ReadOptions) -> tuple[Images | None, tuple[str, ...]]:
+    """Load the outliers of a configuration, at the size and channels of the training set.
 
-    Of a source with a training part of its own that part is taken, else all its images.
+    Of a source with its own training part that part is used, and of any other source all images.
 
     Args:
-        config: Its ``outliers`` and ``outliers_exclude``.
+        config: Its ``outliers`` and ``outliers_exclude`` are used.
         like: The training set.
-        limit: Largest set in bytes that is kept in memory.
-        cache: Folder for decoded images, or None.
-        progress: Called as ``progress(done, total)`` while files are decoded.
+        options: How files are read.
 
     Returns:
-        The outliers, None where there are none or where they are made of the training batches themselves; and the
-        unreadable files that were left out.
+        The outliers, or None if there are none or they are blended from the training batches; and the unreadable files
+        that were left out.
 
     Raises:
         FileNotFoundError: If a folder or file is missing.
@@ -37,32 +32,32 @@ def load_outliers(
     if config.outliers in (None, BLENDED):
         return None, ()
     source = parse_outlier_source(config.outliers)
-    images, skipped = read_unlabeled(source, "train", config.outliers_exclude, like, config, limit, cache, progress)
+    images, skipped = read_unlabeled(source, "train", config.outliers_exclude, like, options)
     if len(images) == 0:
-        raise ValueError(f"outliers must hold images, and of {config.outliers} none is left: exclude fewer classes")
+        raise ValueError(f"outliers={config.outliers} has no images left: exclude fewer classes")
     return images, skipped
 
 
 def check_apart(outliers: Images, sets: Mapping[str, Images]) -> None:
-    """Refuse outliers that are trained or measured on elsewhere: a score would tell what was learned by heart.
+    """Raise an error if another set contains some of the outliers, because its score would then be too good.
 
-    Images are compared pixel by pixel, at the size that is trained at: the same picture in another file or folder is
-    found, one cut or compressed in another way is not.
+    Images are compared pixel by pixel at the size of the training images. So the same picture in another file is
+    detected, but not one that is cropped or compressed differently.
 
     Args:
         outliers: The images to train against.
-        sets: All others by what they are, such as "test".
+        sets: All other sets by their name, such as "test".
 
     Raises:
-        ValueError: Naming the first set that has some of them.
+        ValueError: With the first set that contains some of them.
     """
-    places = {row.tobytes(): place for place, row in enumerate(outliers.digests().numpy())}
+    positions = {row.tobytes(): position for position, row in enumerate(outliers.digests().numpy())}
     for name, images in sets.items():
-        shared = sorted({places[key] for row in images.digests().numpy() if (key := row.tobytes()) in places})
+        shared = sorted({positions[key] for row in images.digests().numpy() if (key := row.tobytes()) in positions})
         if shared:
-            where = "" if outliers.paths is None else f", such as {outliers.paths[shared[0]]}"
+            example = "" if outliers.paths is None else f", such as {outliers.paths[shared[0]]}"
             raise ValueError(
-                f"outliers are trained on, as images of no class, and {len(shared)} of {len(outliers)} are among the "
-                f"{name} images too{where}: take those out, leave their classes out with outliers_exclude, or name "
-                f"another set"
+                f"{len(shared)} of {len(outliers)} outliers are {name} images too{example}. Outliers are trained on "
+                f"and must be in no other set: remove these images, leave their classes out with outliers_exclude, or "
+                f"name another source"
             )

@@ -1,72 +1,62 @@
-"""RandAugment on a batch: each image gets operations of its own, and the batch is worked on as a whole."""
+"""RandAugment on batches: each image draws its own operations, and images with the same draw are changed together."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nc_tools.data.color_jitter import blend, blurred, gray
-from nc_tools.data.level_tables import (
-    autocontrast_table,
-    brightness_table,
-    contrast_table,
-    equalize_table,
-    levels,
-    look_up,
-    posterize_table,
-    solarize_table,
-)
-
-# What an image may be given, by its number in a draw.
+# Operations by their number in a draw.
 OPERATIONS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate",
     "brightness", "contrast", "posterize", "solarize", "autocontrast", "equalize",
     "color", "sharpness",
 )  # fmt: skip
-_NUMBER = {name: number for number, name in enumerate(OPERATIONS)}
-_LARGEST = 30
+_MAX_MAGNITUDE = 30
 # At the largest magnitude: tangent of a shear, share of the side in a shift, degrees, blend beyond or below 1, bits.
 _SHEAR, _SHIFT, _DEGREES, _BLEND, _BITS = 0.3, 150 / 331, 30.0, 0.9, 4
 
 
 @dataclass(frozen=True)
 class RandAugment:
-    """So many random operations on each image, all at one magnitude.
+    """Apply random operations to each image, all at one magnitude.
 
-    A strong augmentation with two numbers to tune. With m = magnitude / 30, one of these, all alike:
+    A strong augmentation with two numbers to tune. With m = magnitude / 30, each operation is one of these, with equal
+    probability:
 
     ===================  =======================================================
-    identity             nothing
-    shear_x, shear_y     by a tangent of +-.3 m, the upper left corner staying
+    identity             no change
+    shear_x, shear_y     by a tangent of +-.3 m, with the upper left corner fixed
     translate_x, _y      by +-.453 m of the side, in whole pixels
     rotate               by +-30 m degrees around the center
     brightness,          blended by 1 +- .9 m with black, with the mean luma,
-    contrast, color,    with the luma, with a blurred copy
+    contrast, color,     with the luma, with a blurred copy
     sharpness
     posterize            to 8 - 4 m bits, rounded
-    solarize             levels from 255 (1 - m) on turned into their negative
+    solarize             levels from 255 (1 - m) on are inverted
     autocontrast         each channel stretched from black to white
-    equalize             each channel's histogram made flat
+    equalize             the histogram of each channel made flat
     ===================  =======================================================
 
-    Source: Cubuk et al. 2020, section 3, with the operations, ranges and nearest-pixel geometry of torchvision's
-    ``RandAugment``. Differences: each image of a batch draws its own operations and signs; what moves in from outside
-    is black; the list has torchvision's 14 operations, those of the paper. Their order of drawing differs, so one seed
-    gives other pictures than torchvision, from the same distribution.
+    Source: Cubuk et al. 2020, section 3. The operations, their ranges, the nearest-pixel geometry and the functions
+    that compute them are those of torchvision's ``RandAugment``. Difference: on a batch torchvision draws once for all
+    images, and here each image draws its own. The order of drawing differs too, so that the same seed gives other
+    pictures than torchvision, from the same distribution.
 
     Attributes:
-        operations: How many one after the other on each image.
+        operations: Number of operations for each image, one after the other.
         magnitude: From 0 to 30, the same for all.
 
     Raises:
         ValueError: If a number is out of its range.
 
     Example:
-        >>> how = RandAugment()
-        >>> drawn = how.draw(3, torch.Generator().manual_seed(0))
-        >>> how.apply(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), drawn).shape
+        >>> augment = RandAugment()
+        >>> draws = augment.draw(3, torch.Generator().manual_seed(0))
+        >>> augment.apply(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), draws).shape
         torch.Size([3, 3, 8, 8])
     """
 
@@ -75,99 +65,76 @@ class RandAugment:
 
     def __post_init__(self) -> None:
         if self.operations < 1:
-            raise ValueError(f"RandAugment needs at least 1 operation, got {self.operations}: None is no augmentation")
-        if not 0 <= self.magnitude <= _LARGEST:
-            raise ValueError(f"RandAugment's magnitude lies in 0 to {_LARGEST}, got {self.magnitude}: 9 is usual")
+            raise ValueError(
+                f"RandAugment needs at least 1 operation, got {self.operations}: set rand_augment=None to switch it off"
+            )
+        if not 0 <= self.magnitude <= _MAX_MAGNITUDE:
+            raise ValueError(
+                f"magnitude of RandAugment must lie in 0 to {_MAX_MAGNITUDE}, got {self.magnitude}: 9 is usual"
+            )
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw operations and signs for each of ``count`` images (count, operations), int64: 2 number + (sign > 0)."""
+        """Draw operations and signs for ``count`` images (count, operations), int64: 2 number + (sign > 0)."""
         return torch.randint(2 * len(OPERATIONS), (count, self.operations), generator=generator)
 
-    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
         """Return the images after their operations.
 
         Args:
-            images: (N, C, H, W), uint8.
-            drawn: (N, operations), int64, on the same device.
+            images: (N, C, H, W), uint8, of 1 or 3 channels.
+            draws: (N, operations), int64, on the same device.
 
         Returns:
             (N, C, H, W), uint8.
         """
-        for column in drawn.unbind(1):
-            images = operate(images, column // 2, column % 2 * 2 - 1, self.magnitude / _LARGEST)
+        for column in draws.unbind(1):
+            images = apply_operations(images, column, self.magnitude / _MAX_MAGNITUDE)
         return images
 
 
-def operate(images: Tensor, number: Tensor, sign: Tensor, size: float) -> Tensor:
-    """Do one operation on each image.
+def apply_operations(images: Tensor, draws: Tensor, size: float) -> Tensor:
+    """Apply one operation to each image.
 
-    There are three kinds: geometry, a table of levels, a blend. Each is one pass over the batch in which images whose
-    operation is of another kind keep their pixels, so no loop runs over samples and nothing depends on values.
+    The magnitude is the same for all images, so that those with the same operation and sign are one batch for
+    torchvision's function.
 
     Args:
         images: (N, C, H, W), uint8.
-        number: Which of ``OPERATIONS`` (N,), int64.
-        sign: (N,), -1 or 1.
+        draws: 2 number + (sign > 0) of each image (N,), int64.
         size: Magnitude in [0, 1].
 
     Returns:
         (N, C, H, W), uint8.
     """
-    return _blended(look_up(_moved(images, number, sign, size), _table(images, number, sign, size)), number, sign, size)
+    result = images.clone()
+    for draw in sorted(set(draws.tolist())):
+        rows = (draws == draw).nonzero().flatten()
+        result[rows] = _operation(images[rows], OPERATIONS[draw // 2], size, 1 if draw % 2 else -1)
+    return result
 
 
-def _moved(images: Tensor, number: Tensor, sign: Tensor, size: float) -> Tensor:
-    """Shear, shift or rotate; the nearest pixel, black from outside."""
+def _operation(images: Tensor, name: str, size: float, sign: int) -> Tensor:
+    """Apply one operation to all images, by torchvision's function on uint8."""
+    from torchvision.transforms.v2 import functional as F
+
     height, width = images.shape[2:]
-
-    def where(name: str, amount: float | Tensor) -> Tensor:
-        return torch.where(number == _NUMBER[name], sign * amount, 0.0)
-
-    shear_x, shear_y = where("shear_x", _SHEAR * size), where("shear_y", _SHEAR * size)
-    shift_x = where("translate_x", float(int(_SHIFT * size * width)))
-    shift_y = where("translate_y", float(int(_SHIFT * size * height)))
-    angle = where("rotate", _DEGREES * size).deg2rad()
-    # Where each pixel comes from, in pixels from the center: x' = a x + b y + c, y' = d x + e y + f. Shears hold the
-    # upper left corner, at (-width / 2, -height / 2).
-    cos, sin = angle.cos(), angle.sin()
-    rows = (
-        torch.stack([cos, shear_x - sin, shear_x * height / 2 - shift_x], 1),
-        torch.stack([shear_y + sin, cos, shear_y * width / 2 - shift_y], 1),
-    )
-    theta = torch.stack([rows[0] / (width / 2), rows[1] / (height / 2)], 2)
-    x = torch.linspace((1 - width) / 2, (width - 1) / 2, width, device=images.device)
-    y = torch.linspace((1 - height) / 2, (height - 1) / 2, height, device=images.device)
-    columns, lines = x.expand(height, width), y.unsqueeze(1).expand(height, width)
-    plane = torch.stack([columns, lines, torch.ones_like(columns)], 2)
-    grid = (plane.view(1, -1, 3) @ theta).view(-1, height, width, 2)
-    # Images of another operation have the identity for a grid; the nearest pixel is each pixel itself.
-    return nn.functional.grid_sample(images.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
-
-
-def _table(images: Tensor, number: Tensor, sign: Tensor, size: float) -> Tensor:
-    """Return each image's table of levels (N, C, 256), uint8."""
-    device = images.device
-    strength = 1 + sign * (_BLEND * size)
-    bits = torch.full_like(number, round(8 - _BITS * size))
-    threshold = torch.full(number.shape, 255 * (1 - size), device=device)
-    table = levels(device).expand(*images.shape[:2], 256)
-    for name, candidate in (
-        ("brightness", brightness_table(strength, device)),
-        ("contrast", contrast_table(images, strength)),
-        ("posterize", posterize_table(bits, device)),
-        ("solarize", solarize_table(threshold, device)),
-        ("autocontrast", autocontrast_table(images)),
-        ("equalize", equalize_table(images)),
-    ):
-        table = torch.where((number == _NUMBER[name]).view(-1, 1, 1), candidate, table)
-    return table.to(torch.uint8)
-
-
-def _blended(images: Tensor, number: Tensor, sign: Tensor, size: float) -> Tensor:
-    """Blend with the luma or with a blurred copy."""
-    pixels = images.float()
-    faded = number == _NUMBER["color"] if images.shape[1] == 3 else torch.zeros_like(number, dtype=torch.bool)
-    softened = number == _NUMBER["sharpness"]
-    base = torch.where(faded.view(-1, 1, 1, 1), gray(pixels).floor_(), blurred(pixels).round_())
-    strength = torch.where(faded | softened, 1 + sign * (_BLEND * size), 1.0)
-    return blend(base, pixels, strength).to(torch.uint8)
+    shear = math.degrees(math.atan(sign * _SHEAR * size))
+    blend = 1 + sign * _BLEND * size
+    plain = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]}
+    operations: dict[str, Callable[[], Tensor]] = {
+        "identity": lambda: images,
+        "shear_x": lambda: F.affine(images, **plain | {"shear": [shear, 0.0], "center": [0, 0]}),
+        "shear_y": lambda: F.affine(images, **plain | {"shear": [0.0, shear], "center": [0, 0]}),
+        "translate_x": lambda: F.affine(images, **plain | {"translate": [sign * int(_SHIFT * size * width), 0]}),
+        "translate_y": lambda: F.affine(images, **plain | {"translate": [0, sign * int(_SHIFT * size * height)]}),
+        "rotate": lambda: F.rotate(images, sign * _DEGREES * size),
+        "brightness": lambda: F.adjust_brightness(images, blend),
+        "contrast": lambda: F.adjust_contrast(images, blend),
+        "posterize": lambda: F.posterize(images, round(8 - _BITS * size)),
+        "solarize": lambda: F.solarize(images, 255 * (1 - size)),
+        "autocontrast": lambda: F.autocontrast(images),
+        "equalize": lambda: F.equalize(images),
+        "color": lambda: F.adjust_saturation(images, blend),
+        "sharpness": lambda: F.adjust_sharpness(images, blend),
+    }
+    return operations[name]()

@@ -1,4 +1,4 @@
-"""How often each class is met in an epoch: balanced, square-root and progressively balanced sampling."""
+"""Class sampling: balanced, square-root and progressively balanced (Kang et al. 2020)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from nc_tools.seeds import stream
 
 @dataclass(frozen=True)
 class BalancedSampling:
-    """All classes equally often, p_k = 1 / K (Kang et al. 2020, eq. 1 with q = 0).
+    """Balanced sampling: all classes equally often, p_k = 1 / K (Kang et al. 2020, eq. 1 with q = 0).
 
-    What the second stage of decoupled training draws by. The network then meets balanced classes: a loss that corrects
-    for class counts, such as logit adjustment, would correct a second time.
+    Used in the second stage of decoupled training. Do not combine it with a loss that corrects for class counts, such
+    as logit adjustment: the imbalance would be corrected twice.
     """
 
     def shares(self, counts: Tensor, progress: float) -> Tensor:  # noqa: ARG002
@@ -26,7 +26,7 @@ class BalancedSampling:
 
 @dataclass(frozen=True)
 class SquareRootSampling:
-    """Classes by the root of their counts, p_k = sqrt(n_k) / sum_j sqrt(n_j) (Kang et al. 2020, eq. 1, q = 1/2)."""
+    """Square-root sampling: p_k = sqrt(n_k) / sum_j sqrt(n_j) (Kang et al. 2020, eq. 1, q = 1/2)."""
 
     def shares(self, counts: Tensor, progress: float) -> Tensor:  # noqa: ARG002
         """Return the share of each class in an epoch (K,), float64."""
@@ -35,9 +35,9 @@ class SquareRootSampling:
 
 @dataclass(frozen=True)
 class ProgressiveSampling:
-    """From the data's own shares to balanced ones: p_k(t) = (1 - t) n_k / n + t / K (Kang et al. 2020, eq. 2).
+    """Progressively balanced sampling: p_k(t) = (1 - t) n_k / n + t / K (Kang et al. 2020, eq. 2).
 
-    t goes from 0 in the first epoch to 1 in the last.
+    t increases from 0 in the first epoch, with the shares of the data, to 1 in the last, with balanced ones.
     """
 
     def shares(self, counts: Tensor, progress: float) -> Tensor:
@@ -59,25 +59,25 @@ def power_shares(counts: Tensor, power: float) -> Tensor:
     return weights / weights.sum()
 
 
-def draw_places(labels: Tensor, shares: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw as many samples as there are, the classes by their shares.
+def draw_positions(labels: Tensor, shares: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw N samples with given shares of the classes.
 
-    A class's number is its share of the epoch rounded up or down at random (systematic sampling), and its samples
-    are dealt like cards: none comes again before each has come. So an epoch is as even as whole numbers allow, where
-    independent draws would leave out a third of a class that is due as often as it has samples.
+    The number of samples of a class is N times its share, rounded up or down at random (systematic sampling). No sample
+    of a class is repeated before all of them have been drawn. So an epoch is as even as whole numbers allow.
+    Independent draws would miss about a third of the samples of a class that gets as many draws as it has samples.
 
     Args:
         labels: (N,), int64, on the CPU.
-        shares: (K,), summing to one.
+        shares: (K,), which sum to one.
         generator: CPU generator.
 
     Returns:
-        (N,) places in ``labels``, int64, class by class.
+        (N,) positions in ``labels``, int64, class by class.
 
     Example:
         >>> labels = torch.tensor([0, 0, 0, 1])
-        >>> places = draw_places(labels, torch.tensor([0.5, 0.5]), torch.Generator().manual_seed(0))
-        >>> labels[places].tolist()
+        >>> positions = draw_positions(labels, torch.tensor([0.5, 0.5]), torch.Generator().manual_seed(0))
+        >>> labels[positions].tolist()
         [0, 0, 1, 1]
     """
     count = len(labels)
@@ -87,38 +87,38 @@ def draw_places(labels: Tensor, shares: Tensor, generator: torch.Generator) -> T
     first = counts.cumsum(0) - counts
     edges = shares.double().cumsum(0) * count
     marks = torch.arange(count, dtype=torch.float64) + torch.rand(1, dtype=torch.float64, generator=generator)
-    # The last edge may be rounded below the last mark, and a class of share 0 must not be drawn for it.
+    # The last edge may be rounded below the last mark; a class of share 0 must not be drawn then.
     classes = torch.searchsorted(edges, marks, right=True).clamp(max=int(shares.nonzero().max()))
-    drawn = torch.bincount(classes, minlength=len(shares))
-    rank = torch.arange(count) - (drawn.cumsum(0) - drawn)[classes]
+    draws = torch.bincount(classes, minlength=len(shares))
+    rank = torch.arange(count) - (draws.cumsum(0) - draws)[classes]
     return by_class[first[classes] + rank % counts[classes]]
 
 
 class EpochSampler:
-    """The samples of each epoch, from the stream ("sampling", epoch).
+    """Draws the samples of each epoch, from the stream ("sampling", epoch).
 
-    An epoch has as many samples as the training subset, whatever the sampling: arms make the same number of steps.
+    An epoch has as many samples as the training subset, so that all arms make the same number of steps.
 
     Args:
-        labels: Of the training subset (N,), int64: those that training sees.
-        how: Shares of the classes.
+        labels: Labels of the training subset (N,), int64, with noise if there is any.
+        sampling: Shares of the classes.
         seed: The run's seed.
-        epochs: Length of the training, for shares that change along it.
+        epochs: Length of the training, for shares that change during training.
 
     Raises:
-        ValueError: If the shares change along training and its length is not given.
+        ValueError: If the shares change during training and its length is not given.
     """
 
-    def __init__(self, labels: Tensor, how: Sampling, seed: int, epochs: int | None) -> None:
-        if isinstance(how, ProgressiveSampling) and epochs is None:
-            raise ValueError("ProgressiveSampling goes from the first epoch to the last: pass epochs to the loader")
+    def __init__(self, labels: Tensor, sampling: Sampling, seed: int, epochs: int | None) -> None:
+        if isinstance(sampling, ProgressiveSampling) and epochs is None:
+            raise ValueError("ProgressiveSampling needs the length of the training, got epochs=None: set epochs")
         self._labels = labels.cpu()
-        self._how = how
+        self._sampling = sampling
         self._seed = seed
         self._last = 0 if epochs is None else epochs - 1
 
     def draw(self, epoch: int) -> Tensor:
-        """Return the places in the training subset that an epoch consists of (N,), not yet in order."""
+        """Return the samples of an epoch as positions in the training subset (N,), class by class."""
         progress = min(epoch / self._last, 1.0) if self._last > 0 else 1.0
-        shares = self._how.shares(torch.bincount(self._labels), progress)
-        return draw_places(self._labels, shares, stream(self._seed, "sampling", epoch))
+        shares = self._sampling.shares(torch.bincount(self._labels), progress)
+        return draw_positions(self._labels, shares, stream(self._seed, "sampling", epoch))

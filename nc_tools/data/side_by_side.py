@@ -1,4 +1,4 @@
-"""A multi-label set made from a single-label one: two images side by side."""
+"""Make a multi-label set from a single-label one: two images side by side."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from nc_tools.data.image_set import ImageSet
 
 
 def side_by_side(images: ImageSet, count: int, generator: torch.Generator) -> tuple[ImageSet, Tensor]:
-    """Make images that show two of a set's images beside each other, with the classes of both as tags.
+    """Return images that each show two images of a set side by side, with the classes of both as tags.
 
-    The smallest set on which a multi-label loss can be seen to work; with the digits it is there without a download.
-    The two images of a pair are drawn independently of each other, so that one pair in K shows a class twice and has
-    one tag. The pictures are square, black above and below, as backbones expect them.
+    A small set for trying multi-label losses, which for the digits needs no download. The two images of a pair are
+    drawn independently, so that one pair in K shows a class twice and has one tag. The results are square, black above
+    and below, as backbones expect them.
 
     Args:
-        images: Of one class each; training and test images are paired among themselves.
-        count: N, how many pairs to make.
+        images: Images of one class each. Pair training and test images separately.
+        count: N, the number of pairs.
         generator: Draws the pairs.
 
     Returns:
-        The images, labeled with the class on the left, and their tags (N, K), bool, which ``make_loader`` takes.
+        The images, labeled with the class on the left, and their tags (N, K), bool, for ``BatchOptions.tags``.
 
     Raises:
         ValueError: If ``count`` is not positive.
@@ -34,7 +34,7 @@ def side_by_side(images: ImageSet, count: int, generator: torch.Generator) -> tu
         ((1, 2, 2), torch.Size([4, 2]))
     """
     if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
+        raise ValueError(f"count, the number of pairs, must be at least 1, got {count}")
     left, right = torch.randint(len(images), (2, count), generator=generator)
     row = torch.cat([images.take(left), images.take(right)], dim=3)
     height, width = row.shape[2:]

@@ -1,4 +1,4 @@
-"""How images are named on a command line: where they come from, and where their labels do."""
+"""Parse the names of data sources and label files, as they are written on a command line."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import difflib
 from pathlib import Path
 from typing import NamedTuple
 
+from nc_tools._support.suggestions import did_you_mean
+
 SOURCE_KINDS = ("digits", "imagefolder", "cifar10", "cifar100")
 SCRAMBLED = "scrambled"
 BLENDED = "blended"
 
 
 class SourceName(NamedTuple):
-    """A parsed source: what kind it is and where it lies (None: the kind's own default place)."""
+    """A parsed source: its kind and its path (None: the default place of that kind)."""
 
     kind: str
     path: Path | None
 
     @property
     def folder(self) -> Path | None:
-        """Where an image folder lies; None for every other kind."""
+        """The path of an image folder; None for every other kind."""
         return self.path if self.kind == "imagefolder" else None
 
 
@@ -33,22 +35,29 @@ def parse_source(text: str) -> SourceName:
         'birds'
 
     Raises:
-        ValueError: If the kind is unknown, or a path is missing or not wanted.
+        ValueError: If the kind is unknown, or the path is missing or must not be there.
     """
     kind, colon, path = text.partition(":")
     if kind not in SOURCE_KINDS:
-        near = difflib.get_close_matches(kind, SOURCE_KINDS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; a folder of images is imagefolder:PATH"
-        raise ValueError(f"a data source must be one of {', '.join(SOURCE_KINDS)}, got {text!r}{hint}")
+        raise ValueError(
+            f"a data source must be digits, imagefolder:PATH, cifar10[:ROOT] or cifar100[:ROOT], got {text!r}"
+            f"{_hint(kind)}"
+        )
     if kind == "imagefolder" and not path:
-        raise ValueError("an image folder needs its path, as in imagefolder:PATH, and none was given")
+        raise ValueError(f"an image folder needs its path, as in imagefolder:PATH, got {text!r}")
     if kind == "digits" and colon:
-        raise ValueError(f"the embedded digits have no path, got {text!r}: say digits alone")
+        raise ValueError(f"the source digits has no path, got {text!r}: write digits")
     return SourceName(kind, Path(path).expanduser() if path else None)
 
 
+def _hint(kind: str) -> str:
+    if difflib.get_close_matches(kind, SOURCE_KINDS, n=1):
+        return f"; {did_you_mean(kind, SOURCE_KINDS)}"
+    return "; write imagefolder:PATH for a folder of images"
+
+
 def parse_ood_source(text: str) -> SourceName:
-    """Parse a source of images of no class: as :func:`parse_source`, or ``scrambled``.
+    """Parse the source of an out-of-distribution set: as :func:`parse_source`, or ``scrambled``.
 
     Example:
         >>> parse_ood_source("scrambled").kind
@@ -57,11 +66,11 @@ def parse_ood_source(text: str) -> SourceName:
     Raises:
         ValueError: If it is neither.
     """
-    return _parse_or(SCRAMBLED, text, "an out-of-distribution source")
+    return _parse_or(SCRAMBLED, text, "the source of an out-of-distribution set")
 
 
 def parse_outlier_source(text: str) -> SourceName:
-    """Parse a source of images to train against: as :func:`parse_source`, or ``blended``.
+    """Parse the source of outliers to train against: as :func:`parse_source`, or ``blended``.
 
     Example:
         >>> parse_outlier_source("blended").kind
@@ -70,27 +79,27 @@ def parse_outlier_source(text: str) -> SourceName:
     Raises:
         ValueError: If it is neither.
     """
-    return _parse_or(BLENDED, text, "a source of outliers to train against")
+    return _parse_or(BLENDED, text, "the source of outliers")
 
 
-def _parse_or(made: str, text: str, what: str) -> SourceName:
-    """Parse a source of images, or the name of images that are made from those of the classes."""
-    if text == made:
-        return SourceName(made, None)
+def _parse_or(generated: str, text: str, what: str) -> SourceName:
+    """Parse a data source, or the name of images that are generated from those of the classes."""
+    if text == generated:
+        return SourceName(generated, None)
     if difflib.get_close_matches(text, [SCRAMBLED, BLENDED], n=1):
-        raise ValueError(f"{what} must be a data source or {made}, got {text!r}")
+        raise ValueError(f"{what} must be a data source or {generated}, got {text!r}")
     return parse_source(text)
 
 
 def same_images(one: SourceName, other: SourceName) -> bool:
-    """Tell whether two sources name one set: the same kind and, for folders, the same place.
+    """Return True if two sources name the same set: the same kind and, for folders, the same folder.
 
     Example:
         >>> same_images(parse_source("imagefolder:birds"), parse_source("imagefolder:./cats/../birds"))
         True
     """
-    places = [source.folder.resolve() if source.folder else None for source in (one, other)]
-    return one.kind == other.kind and places[0] == places[1]
+    folders = [source.folder.resolve() if source.folder else None for source in (one, other)]
+    return one.kind == other.kind and folders[0] == folders[1]
 
 
 def parse_labels(text: str) -> tuple[Path, str]:
@@ -105,5 +114,5 @@ def parse_labels(text: str) -> tuple[Path, str]:
     """
     file, _, column = text.rpartition(":")
     if not file or not column or "/" in column or "\\" in column:
-        raise ValueError(f"labels must be given as FILE:COLUMN, as in labels.csv:worse, got {text!r}")
+        raise ValueError(f"labels must be written as FILE:COLUMN, as in labels.csv:worse, got {text!r}")
     return Path(file).expanduser(), column

@@ -1,4 +1,4 @@
-"""Which samples a run trains on, tunes on and leaves out: a function of data, config and seed alone."""
+"""Draw the training subset and the hold-out of a run, from the data, the configuration and the seed alone."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Subsets:
 
     Attributes:
         train: The long-tailed training subset.
-        fit: The part of it that runs with a hold-out train on.
+        fit: The part of it on which runs with a hold-out train.
         holdout: The rest of it.
         outside: The training images that are not in ``train``, for the oracle temperature; may be empty.
-        counts: Samples of each class in ``train`` (K,), by the labels that training sees.
+        counts: Samples of each class in ``train`` (K,), by the labels used in training.
     """
 
     train: Tensor
@@ -35,34 +35,34 @@ class Subsets:
 def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: Tensor | None = None) -> Subsets:
     """Draw the subsets of one seed.
 
-    They come from the streams "subset" and "holdout" and from the labels that training sees, so every arm of
-    a comparison gets the same ones. Under synthetic noise the long tail alone is cut by other labels, those
-    before the noise: long-tailed noisy benchmarks are made in that order (Wei et al. 2021, Lu et al. 2023), and
-    noise on the head then reaches into the tail.
+    They are drawn from the streams "subset" and "holdout" and depend on the labels used in training, so that every arm
+    of a comparison gets the same ones. With synthetic noise the long tail is cut by the labels before the noise. Long-
+    tailed noisy benchmarks are made in that order (Wei et al. 2021, Lu et al. 2023); noise on the large classes then
+    adds samples to the small ones.
 
     Args:
         sources: The loaded sets.
         config: Imbalance, profile, protocol and hold-out share.
         seed: The run's seed.
-        tail_labels: (N,) the labels by which the long tail is cut; None: those that training sees.
+        tail_labels: (N,) the labels by which the long tail is cut. None: those used in training.
 
     Returns:
         The subsets.
 
     Raises:
-        ValueError: If a class would have no training sample, naming it.
+        ValueError: If a class would have no training sample.
 
     Example:
-        >>> from nc_tools.data.load_data import load
+        >>> from nc_tools.data.load_data import load_data
         >>> config = DataConfig(imbalance=10)
-        >>> make_subsets(load(config), config, seed=0).counts.tolist()
+        >>> make_subsets(load_data(config), config, seed=0).counts.tolist()
         [89, 68, 53, 41, 31, 24, 19, 14, 11, 8]
     """
     labels, classes = sources.train.labels, sources.train.classes
-    cut_by = labels if tail_labels is None else tail_labels
+    tail_labels = labels if tail_labels is None else tail_labels
     if config.class_counts is None:
         train = long_tailed(
-            cut_by,
+            tail_labels,
             len(classes),
             config.imbalance,
             config.profile,
@@ -72,8 +72,8 @@ def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: T
             config.pareto_alpha,
         )
     else:
-        kept = own_counts(class_counts(cut_by, len(classes)), config.class_counts, classes)
-        train = subset_of_counts(cut_by, kept, config.protocol, stream(seed, "subset"))
+        kept = own_counts(class_counts(tail_labels, len(classes)), config.class_counts, classes)
+        train = subset_of_counts(tail_labels, kept, config.protocol, stream(seed, "subset"))
     fit, holdout = split_holdout(labels[train], config.holdout, stream(seed, "holdout"))
     inside = torch.zeros(len(labels), dtype=torch.bool).index_fill_(0, train, 1)
     return Subsets(

@@ -1,12 +1,11 @@
-"""Kinds of synthetic label noise: frozen records, each of which can relabel a training set.
+"""Synthetic label noise: frozen records that draw noisy labels for a training set.
 
-The literature means different things by one rate; here ``rate`` is always the probability that the label of a
-sample of an affected class *changes*.
+Papers define the noise rate in different ways. Here ``rate`` is always the probability that the label of a sample of an
+affected class *changes*.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,13 +13,15 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from nc_tools._support.suggestions import did_you_mean
 from nc_tools.data.image_set import Images, with_labels
 from nc_tools.data.instance_noise import InstanceNoise
 from nc_tools.data.noise_rate import check_rate
 from nc_tools.metrics.label_noise.transition import checked_transition
 from nc_tools.seeds import stream
 
-# Cat and dog change places, truck becomes automobile, bird airplane, deer horse: Patrini et al. 2017, section 5.
+# Cat and dog are confused with each other, truck with automobile, bird with airplane, deer with horse: Patrini et al.
+# 2017, section 5.
 CIFAR10_CONFUSIONS = (
     ("truck", "automobile"),
     ("bird", "airplane"),
@@ -28,18 +29,21 @@ CIFAR10_CONFUSIONS = (
     ("cat", "dog"),
     ("dog", "cat"),
 )
-# Rows of cumulative probabilities made at once.
+# Rows of cumulative probabilities computed at once.
 _ROWS = 8192
 
 
 @dataclass(frozen=True)
 class SymmetricNoise:
-    """Any other class, all alike: T_ii = 1 - rate, T_ij = rate / (K - 1).
+    """Symmetric noise: a label changes to any other class with equal probability, T_ij = rate / (K - 1).
 
-    Some papers draw the new label from all K classes, the true one among them; what they call r is r (K - 1) / K here.
+    Some papers draw the new label from all K classes, the true one included. Their rate r is r (K - 1) / K here.
 
     Attributes:
         rate: Probability that a label changes, in [0, 1).
+
+    Raises:
+        ValueError: If the rate is out of range.
 
     Example:
         >>> SymmetricNoise(0.2).transition(["a", "b", "c"])[0].tolist()
@@ -55,7 +59,7 @@ class SymmetricNoise:
         """Return T (K, K), float64."""
         number = len(classes)
         if number < 2:
-            raise ValueError(f"symmetric noise needs another class to mistake one for, got {number}: noise=None")
+            raise ValueError(f"symmetric noise needs at least two classes, got {number}: set noise=None")
         matrix = torch.full((number, number), self.rate / (number - 1), dtype=torch.float64)
         return matrix.fill_diagonal_(1 - self.rate)
 
@@ -66,10 +70,13 @@ class SymmetricNoise:
 
 @dataclass(frozen=True)
 class PairNoise:
-    """The next class, cyclically: T_ii = 1 - rate, T_i,(i+1 mod K) = rate (Han et al. 2018).
+    """Pair noise: a label changes to the next class, cyclically, T_i,(i+1 mod K) = rate (Han et al. 2018).
 
     Attributes:
-        rate: Probability that a label changes, in [0, 1); from .5 on the wrong class wins.
+        rate: Probability that a label changes, in [0, 1); above .5 the wrong class is the more frequent one.
+
+    Raises:
+        ValueError: If the rate is out of range.
 
     Example:
         >>> PairNoise(0.25).transition(["a", "b", "c"])[2].tolist()
@@ -93,11 +100,14 @@ class PairNoise:
 
 @dataclass(frozen=True)
 class AsymmetricNoise:
-    """Named confusions between similar classes; classes that the map does not name keep their labels.
+    """Asymmetric noise: labels of some classes change to a similar class; other classes keep their labels.
 
     Attributes:
-        rate: Probability that a label of a class in the map changes, in [0, 1).
-        to: Pairs (true class, the class it is taken for); those of CIFAR-10 by default (Patrini et al. 2017).
+        rate: Probability that a label of a class in ``to`` changes, in [0, 1).
+        to: Pairs (true class, wrong class); those of CIFAR-10 by default (Patrini et al. 2017).
+
+    Raises:
+        ValueError: If the rate is out of range, or the pairs are empty or not pairs of different class names.
 
     Example:
         >>> AsymmetricNoise(0.4, (("owl", "crow"),)).transition(["crow", "owl"]).tolist()
@@ -112,20 +122,25 @@ class AsymmetricNoise:
         kinds = [tuple(map(type, pair)) for pair in self.to if isinstance(pair, tuple | list)]
         pairs = len(kinds) == len(self.to) and all(kind == (str, str) for kind in kinds)
         if not pairs or not self.to or any(pair[0] == pair[1] for pair in self.to):
-            raise ValueError(f"a map of label noise holds pairs (class, another class), at least one, got {self.to}")
-        named = [pair[0] for pair in self.to]
-        if len(set(named)) != len(named):
-            raise ValueError(f"a map of label noise names each class once on the left, got {named}: use MatrixNoise")
+            raise ValueError(
+                f"to of AsymmetricNoise must hold at least one pair (class, another class), both as text, got {self.to}"
+            )
+        sources = [pair[0] for pair in self.to]
+        if len(set(sources)) != len(sources):
+            raise ValueError(
+                f"to of AsymmetricNoise must have each true class once, got {', '.join(sources)}: use MatrixNoise for "
+                f"several wrong classes"
+            )
 
     def transition(self, classes: Sequence[str]) -> Tensor:
         """Return T (K, K), float64.
 
         Raises:
-            ValueError: If the map names a class that is not there.
+            ValueError: If ``to`` names a class that the data do not have.
         """
         matrix = torch.eye(len(classes), dtype=torch.float64)
         for source, target in self.to:
-            i, j = _place(source, classes), _place(target, classes)
+            i, j = _index(source, classes), _index(target, classes)
             matrix[i, i], matrix[i, j] = 1 - self.rate, self.rate
         return matrix
 
@@ -136,10 +151,13 @@ class AsymmetricNoise:
 
 @dataclass(frozen=True)
 class MatrixNoise:
-    """Any noise that depends on the class alone, by its transition matrix.
+    """Class-dependent noise with any transition matrix.
 
     Attributes:
         matrix: K rows of K probabilities: row i, column j is P(given label j | true class i).
+
+    Raises:
+        ValueError: If it is not a square matrix of probabilities whose rows sum to 1.
 
     Example:
         >>> MatrixNoise(((0.9, 0.1), (0.5, 0.4)))
@@ -170,17 +188,17 @@ Noise: TypeAlias = SymmetricNoise | PairNoise | AsymmetricNoise | MatrixNoise | 
 
 
 def with_noise(images: Images, noise: Noise, seed: int) -> Images:
-    """Return the same images under noisy labels, with the true ones kept as ``clean_labels``.
+    """Return the same images with noisy labels, and the true ones as ``clean_labels``.
 
-    Drawn for the whole set from the seed's stream "noise", one sample after the other: which samples a run trains on
-    does not change anybody's label, and all arms of a seed get the same labels.
+    Labels are drawn for the whole set from the seed's stream "noise", sample by sample. So the label of a sample does
+    not depend on which samples a run trains on, and all arms of a seed get the same labels.
 
     Raises:
         ValueError: If the noise does not fit the classes.
 
     Example:
-        >>> from nc_tools.data import DataConfig, load
-        >>> noisy = with_noise(load(DataConfig()).train, SymmetricNoise(0.4), seed=0)
+        >>> from nc_tools.data import DataConfig, load_data
+        >>> noisy = with_noise(load_data(DataConfig()).train, SymmetricNoise(0.4), seed=0)
         >>> 0.3 < float((noisy.labels != noisy.clean_labels).double().mean()) < 0.5
         True
     """
@@ -188,11 +206,11 @@ def with_noise(images: Images, noise: Noise, seed: int) -> Images:
 
 
 def relabel(labels: Tensor, transition: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw each given label from the row of the true one.
+    """Draw a new label for each sample from the row of its true class.
 
     Args:
         labels: (N,), the true classes.
-        transition: (K, K), float64, rows summing to one.
+        transition: (K, K), float64, with rows that sum to one.
         generator: CPU generator; one number is drawn for each sample.
 
     Returns:
@@ -202,17 +220,17 @@ def relabel(labels: Tensor, transition: Tensor, generator: torch.Generator) -> T
         >>> relabel(torch.tensor([0, 1]), torch.eye(2).double(), torch.Generator()).tolist()
         [0, 1]
     """
-    drawn = torch.rand(len(labels), dtype=torch.float64, generator=generator)
+    uniform = torch.rand(len(labels), dtype=torch.float64, generator=generator)
     cumulative = transition.cumsum(1)
-    # Up to exactly one: else rounding could leave room for the last class where its probability is zero.
+    # Scaled to end at exactly one: else rounding could select the last class where its probability is zero.
     cumulative = cumulative / cumulative[:, -1:]
-    parts = zip(torch.split(labels, _ROWS), torch.split(drawn, _ROWS), strict=True)
+    parts = zip(torch.split(labels, _ROWS), torch.split(uniform, _ROWS), strict=True)
     return torch.cat([(u[:, None] >= cumulative[y]).sum(1) for y, u in parts])
 
 
-def _place(name: str, classes: Sequence[str]) -> int:
+def _index(name: str, classes: Sequence[str]) -> int:
     if name not in classes:
-        near = difflib.get_close_matches(name, classes, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f": the classes are {', '.join(classes[:10])}"
-        raise ValueError(f"a map of label noise must name classes of the data, and {name!r} is none of them{hint}")
+        raise ValueError(
+            f"AsymmetricNoise names the class {name!r}, which the data do not have; {did_you_mean(name, classes)}"
+        )
     return list(classes).index(name)

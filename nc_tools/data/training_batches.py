@@ -1,94 +1,70 @@
-"""What the training batches of all loaders have in common: only where pixels come from differs."""
+"""Training batches of an epoch, whatever the pixels are read from."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from nc_tools.data.augment import Augment, Normalize
+from nc_tools.data.augment import Normalize
+from nc_tools.data.batch_options import BatchOptions
 from nc_tools.data.epoch_plan import batch_bounds, check_start, check_views, plan_epoch
 from nc_tools.data.image_set import Images
-from nc_tools.data.sampling import EpochSampler, Sampling
+from nc_tools.data.sampling import EpochSampler
 from nc_tools.records import Batch
 
 
 class TrainingBatches(ABC):
-    """Batches of an epoch, which depend on the seed and the epoch alone.
+    """Batches of an epoch that depend on the seed and the epoch alone; the base class of loaders.
 
-    A subclass says where it reads pixels from. Arguments as for :class:`~nc_tools.data.Loader`.
+    A subclass reads the pixels. Raises as for :class:`~nc_tools.data.Loader`.
 
     Args:
         images: The whole training set.
         indices: (M,) the samples to train on, int64.
-        batch_size: Samples in a batch.
-        mean: (C,), in 0..1.
-        std: (C,), in 0..1.
-        augment: What is done to the images, or None for nothing.
-        seed: The run's seed.
-        device: Where the batches go.
-        home: Where labels and positions are kept.
-        channels_last: Memory layout of the inputs.
-        views: How many views of each image a batch holds, 1 or 2.
-        tags: Which classes are in each image of the whole set (N, K), bool, or None.
-        sampling: How often each class is met, or None for each sample once an epoch.
-        epochs: Length of the training, for a sampling that changes along it.
+        options: Size, pixels, order and device of the batches.
+        home: The device on which labels and indices are kept.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        indices: Tensor,
-        batch_size: int,
-        *,
-        mean: Tensor | Sequence[float],
-        std: Tensor | Sequence[float],
-        augment: Augment | None,
-        seed: int,
-        device: torch.device,
-        home: torch.device,
-        channels_last: bool,
-        views: int,
-        tags: Tensor | None,
-        sampling: Sampling | None,
-        epochs: int | None,
-    ) -> None:
-        check_views(views, augment)
+    def __init__(self, images: Images, indices: Tensor, options: BatchOptions, *, home: torch.device) -> None:
+        check_views(options.views, options.augment)
+        tags = options.tags
         if tags is not None and (tags.dtype != torch.bool or tags.ndim != 2 or len(tags) != len(images)):
             raise ValueError(
-                f"tags must be bool with a row for each of the {len(images)} images, got {tags.dtype} "
+                f"tags must be bool with a row for each of the {len(images)} images, got {tags.dtype} of shape "
                 f"{tuple(tags.shape)}"
             )
         _check_indices(indices, len(images))
         channels = images.shape[0]
-        if len(torch.as_tensor(mean)) != channels:
-            raise ValueError(f"mean and std must have a number for each of {channels} channels, got {len(mean)}")
-        self._device = device
-        self._augment = augment
-        self._seed = seed
-        self._views = views
-        self._bounds = batch_bounds(len(indices), batch_size)
-        self._normalize = Normalize(mean, std, device=device, channels_last=channels_last)
+        if len(torch.as_tensor(options.mean)) != channels:
+            raise ValueError(
+                f"mean and std must have one number for each of the {channels} channels, got {len(options.mean)}"
+            )
+        self._options = options
+        self._device = torch.device(options.device)
+        self._bounds = batch_bounds(len(indices), options.batch_size)
+        self._normalize = Normalize(options.mean, options.std, device=self._device, channels_last=options.channels_last)
         self._indices = indices.to(home)
         labels = images.labels[indices]
-        self._sampler = None if sampling is None else EpochSampler(labels, sampling, seed, epochs)
+        sampling = options.sampling
+        self._sampler = None if sampling is None else EpochSampler(labels, sampling, options.seed, options.epochs)
         self._labels = labels.to(home)
         self._tags = None if tags is None else tags[indices].to(home)
 
     @abstractmethod
-    def _read(self, places: list[Tensor]) -> Iterator[Tensor]:
-        """Yield the pixels on the device of each batch, given by its places among the indices (B,)."""
+    def _read(self, batches: list[Tensor]) -> Iterator[Tensor]:
+        """Yield the pixels of each batch on the device; a batch is given by its positions in the indices (B,)."""
 
     def __len__(self) -> int:
-        """Steps in an epoch."""
+        """Return the number of steps in an epoch."""
         return len(self._bounds)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Return the batches of an epoch from step ``start`` on, bit-equal whatever was asked for before.
+        """Return the batches of an epoch from step ``start`` on.
 
-        What the steps before it would need is not read.
+        They are bit-equal whichever epochs and steps were requested before. Images of earlier steps are not read.
 
         Raises:
             ValueError: If the epoch has no such step.
@@ -97,42 +73,44 @@ class TrainingBatches(ABC):
         return self._steps(epoch, start)
 
     def _steps(self, epoch: int, start: int) -> Iterator[Batch]:
-        plan = plan_epoch(len(self._indices), self._augment, self._seed, epoch, self._views, self._sampler)
+        options = self._options
+        plan = plan_epoch(len(self._indices), options.augment, options.seed, epoch, options.views, self._sampler)
         order = plan.order.to(self._indices.device)
         first, second = (
             None if views is None else {"views": views.to(self._device)} | _moved(further, self._device)
             for views, further in ((plan.views, plan.further), (plan.second, plan.second_further))
         )
         bounds = self._bounds[start:]
-        places = [order[begin:end] for begin, end in bounds]
-        for (begin, end), chosen, pixels in zip(bounds, places, self._read(places), strict=True):
+        batches = [order[begin:end] for begin, end in bounds]
+        for (begin, end), batch, pixels in zip(bounds, batches, self._read(batches), strict=True):
             yield Batch(
-                self._view(pixels, first, begin, end),
-                self._labels[chosen].to(self._device),
-                self._indices[chosen].to(self._device),
-                second_view=None if second is None else self._view(pixels, second, begin, end),
-                tags=None if self._tags is None else self._tags[chosen].to(self._device),
+                self._inputs(pixels, first, begin, end),
+                self._labels[batch].to(self._device),
+                self._indices[batch].to(self._device),
+                second_view=None if second is None else self._inputs(pixels, second, begin, end),
+                tags=None if self._tags is None else self._tags[batch].to(self._device),
             )
 
-    def _view(self, pixels: Tensor, drawn: Mapping[str, Tensor] | None, begin: int, end: int) -> Tensor:
-        if drawn is None or self._augment is None:
+    def _inputs(self, pixels: Tensor, draws: Mapping[str, Tensor] | None, begin: int, end: int) -> Tensor:
+        augment = self._options.augment
+        if draws is None or augment is None:
             return self._normalize(pixels)
-        rows = {name: values[begin:end] for name, values in drawn.items()}
-        inputs = self._normalize(self._augment.pixels(pixels, rows["views"], rows))
-        cutout = self._augment.cutout
+        rows = {name: values[begin:end] for name, values in draws.items()}
+        inputs = self._normalize(augment.pixels(pixels, rows["views"], rows))
+        cutout = augment.cutout
         return inputs if cutout is None else cutout.apply(inputs, rows["cutout"])
 
 
-def _moved(drawn: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: values.to(device) for name, values in drawn.items()}
+def _moved(draws: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: values.to(device) for name, values in draws.items()}
 
 
 def _check_indices(indices: Tensor, number: int) -> None:
-    """Refuse positions that the set does not have; once, before the first batch."""
+    """Raise an error for indices that the set does not have, before the first batch."""
     if indices.ndim != 1 or indices.dtype != torch.int64:
         raise TypeError(
             f"indices must be positions (M,), int64, got {indices.dtype} of shape {tuple(indices.shape)}: for a mask "
-            f"give mask.nonzero().flatten()"
+            f"pass mask.nonzero().flatten()"
         )
     if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < number):
         raise ValueError(

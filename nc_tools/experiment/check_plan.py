@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from nc_tools._support.signals import Killed, StopSignal
-from nc_tools.comparison.metric_info import check_known
+from nc_tools.comparison.metric_info import check_metric_key
 from nc_tools.experiment.build import DataFacts, build_loss, build_model, check_outliers
 from nc_tools.experiment.evaluate.transfer_set import check_transfer
 from nc_tools.experiment.overrides import put
@@ -33,7 +33,7 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
             raise Killed
         display.reading(done, total)
 
-    check_known(plan.protocol.primary)
+    check_metric_key(plan.protocol.primary)
     if len({config.data for config in plan.arms.values()}) != 1:
         raise ValueError("all arms of a comparison must have the same data, but these arms differ: compare them apart")
     baseline = plan.arms[plan.baseline]

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from nc_tools.comparison import compare, long_rows, render_terminal, write_comparison
-from nc_tools.comparison.wording import headline
+from nc_tools.comparison.headline import headline
 from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
 from nc_tools.tracking import MlflowSync, direct_links
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from nc_tools._support.check_writable import check_writable
 from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.signals import Killed
 from nc_tools.experiment.closing_report import print_links, report_comparison
@@ -21,7 +22,6 @@ from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.run_plan import run_plan
 from nc_tools.experiment.serialize import encode
-from nc_tools.run_records.json_files import check_writable
 from nc_tools.tracking import LiveSync, MlflowSync
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nc_tools.comparison.metric_info import PRIMARY
+from nc_tools.comparison.metric_table import DEFAULT_PRIMARY
 from nc_tools.data import DataConfig
 from nc_tools.heads.head import Head
 from nc_tools.losses.loss_term import LossTerm
@@ -117,7 +117,7 @@ class Protocol:
     curve_samples: int = 4096
     transfer_samples: int = 4000
     suspects: int | None = None
-    primary: str = PRIMARY
+    primary: str = DEFAULT_PRIMARY
     fine_tuning: FineTuning | None = None
     rank_layers: bool = False
 
@@ -132,7 +132,7 @@ class Protocol:
             raise ValueError(f"protocol.suspects must be at least 0, got {self.suspects}: 0 for no list")
         if not self.primary.startswith(("test/", "transfer/")):
             raise ValueError(
-                f"protocol.primary must be a metric of the test set or of transfer, such as {PRIMARY}, got "
+                f"protocol.primary must be a metric of the test set or of transfer, such as {DEFAULT_PRIMARY}, got "
                 f"{self.primary!r}"
             )
         rising = list(self.rates) == sorted(set(self.rates))

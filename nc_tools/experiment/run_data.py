@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nc_tools.data import (
     BatchLoader,
+    BatchOptions,
     BlendedOutliers,
     DataConfig,
     Sources,
@@ -56,21 +57,8 @@ class RunData:
             views: 1 or 2 augmented views of each sample, as the loss needs.
             sampling: Replaces the sampling of the arm's configuration.
         """
-        training, data = self.config.training, self.config.data
-        return make_loader(
-            self.sources.train,
-            indices,
-            training.batch_size,
-            mean=self.sources.mean,
-            std=self.sources.std,
-            augment=augment_for(data, self.sources.train.shape[1]),
-            seed=self.seed,
-            device=self.device,
-            channels_last=training.layout_on(self.device) is torch.channels_last,
-            views=views,
-            sampling=sampling or data.sampling,
-            epochs=training.epochs,
-        )
+        options = replace(self._batch_options(), views=views, sampling=sampling or self.config.data.sampling)
+        return make_loader(self.sources.train, indices, options)
 
     def batches_for(self, loss: LossTerm, indices: Tensor) -> Batches:
         """Return :meth:`training_batches` with what the loss needs: a second view, outliers.
@@ -85,39 +73,34 @@ class RunData:
         if not loss.needs_outliers:
             return batches
         check_outliers(self.config, loss)
-        outliers, training = self.sources.outliers, self.config.training
+        outliers = self.sources.outliers
         if outliers is None:
             return BlendedOutliers(batches)
-        outlier_batches = make_loader(
-            outliers,
-            torch.arange(len(outliers)),
-            training.batch_size,
-            mean=self.sources.mean,
-            std=self.sources.std,
-            augment=augment_for(self.config.data, outliers.shape[1]),
-            seed=stream_seed(self.seed, "outliers"),
-            device=self.device,
-            channels_last=training.layout_on(self.device) is torch.channels_last,
-        )
-        return WithOutliers(batches, outlier_batches)
+        options = replace(self._batch_options(), seed=stream_seed(self.seed, "outliers"))
+        return WithOutliers(batches, make_loader(outliers, torch.arange(len(outliers)), options))
 
     def plain_batches(self, images: Images, indices: Tensor | None = None) -> Iterator[Batch]:
         """Yield batches of a set, or of its samples at these indices, in order and without augmentation."""
-        layout = self.config.training.layout_on(self.device)
-        return evaluation_batches(
-            images,
-            torch.arange(len(images)) if indices is None else indices,
-            EVALUATION_BATCH,
-            mean=self.sources.mean,
-            std=self.sources.std,
-            device=self.device,
-            channels_last=layout is torch.channels_last,
-        )
+        return evaluation_batches(images, indices, replace(self._batch_options(), batch_size=EVALUATION_BATCH))
 
     def evaluator(self, model: Classifier, facts: DataFacts) -> Evaluator:
         """Return an evaluator of a model on this run's images, in the run's arithmetic."""
         dtype = self.config.training.dtype_on(self.device)
         return Evaluator(model, self.plain_batches, class_counts=facts.class_counts, dtype=dtype)
+
+    def _batch_options(self) -> BatchOptions:
+        """Return how all batches of this run are made: training images and outliers alike."""
+        training = self.config.training
+        return BatchOptions(
+            batch_size=training.batch_size,
+            mean=self.sources.mean,
+            std=self.sources.std,
+            augment=augment_for(self.config.data, self.sources.train.shape[1]),
+            seed=self.seed,
+            epochs=training.epochs,
+            device=self.device,
+            channels_last=training.layout_on(self.device) is torch.channels_last,
+        )
 
 
 def open_data(

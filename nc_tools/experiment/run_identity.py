@@ -11,7 +11,7 @@ from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.serialize import encode, run_hash, settings
 from nc_tools.losses.loss_term import LossTerm
-from nc_tools.tracking import RunIdentity
+from nc_tools.run_records import RunIdentity
 
 
 def identify(job: Job, facts: DataFacts) -> RunIdentity:

@@ -21,7 +21,7 @@ from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.stage_checkpoints import StageCheckpoints
 from nc_tools.experiment.weight_files import save_weights
 from nc_tools.models.classifier import Classifier
-from nc_tools.tracking import RunIdentity, RunRecord, read_run
+from nc_tools.run_records import RunIdentity, RunRecord, read_run
 from nc_tools.training import NonFiniteLossError, fit
 
 OnProgress = Callable[[RunProgress], None]

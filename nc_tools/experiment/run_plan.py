@@ -22,8 +22,8 @@ from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.serialize import encode
 from nc_tools.experiment.tuning import Score, TuningResult, mean_over_seeds, tune
 from nc_tools.experiment.workers import Workers
+from nc_tools.run_records import mark_killed
 from nc_tools.run_records.json_files import write_json
-from nc_tools.tracking import mark_killed
 
 
 def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:

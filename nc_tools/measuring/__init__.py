@@ -1,6 +1,7 @@
-"""Collapse of a whole model: one pass over a loader, layer by layer, and a report of it."""
+"""Measures neural collapse of any trained model, layer by layer, and reports it."""
 
 from nc_tools.measuring.measure import CollapseMeasurement, measure, measure_in_detail
-from nc_tools.surgery.layers import candidate_layers, default_layers, pooled
+from nc_tools.surgery.layer_choice import default_layers
+from nc_tools.surgery.layers import candidate_layers, pooled
 
 __all__ = ["CollapseMeasurement", "candidate_layers", "default_layers", "measure", "measure_in_detail", "pooled"]

@@ -1,4 +1,4 @@
-"""What a loader yields, whoever wrote it: inputs and labels."""
+"""Inputs and labels from the batches of any loader."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ from nc_tools.surgery.example_inputs import Example
 
 
 class LoaderBatch(NamedTuple):
-    """One batch: what the model is called with, the labels (N,), and where each sample belongs, if the batch says."""
+    """One batch.
+
+    Attributes:
+        inputs: Arguments for the model.
+        labels: (N,).
+        positions: Position of each sample in the set (N,), or None if the batch does not hold it.
+    """
 
     inputs: Example
     labels: Tensor
-    place: Tensor | None
+    positions: Tensor | None
 
 
 def unpack(batch: Any) -> LoaderBatch:
-    """Take a batch apart: a :class:`~nc_tools.records.Batch`, (inputs, labels, ...), or a mapping with ``labels``.
+    """Split a batch into inputs and labels.
+
+    Args:
+        batch: A :class:`~nc_tools.records.Batch`, (inputs, labels, ...), or a mapping with ``labels``.
 
     Raises:
         TypeError: If it is none of these.
@@ -37,12 +46,13 @@ def unpack(batch: Any) -> LoaderBatch:
         inputs = tuple(batch[0]) if isinstance(batch[0], list) else batch[0]
         return LoaderBatch(inputs, batch[1], None)
     raise TypeError(
-        f"a loader must yield (inputs, labels), a mapping with 'labels' or a Batch, got {type(batch).__name__}"
+        f"a loader must yield (inputs, labels), a mapping with 'labels' or a Batch, got {type(batch).__name__}. "
+        "Convert its batches"
     )
 
 
-def moved(inputs: Example, device: torch.device) -> Example:
-    """Return inputs on a device; what is no tensor stays as it is."""
+def to_device(inputs: Example, device: torch.device) -> Example:
+    """Return inputs with every tensor moved to a device."""
     if isinstance(inputs, Tensor):
         return inputs.to(device, non_blocking=True)
     if isinstance(inputs, Mapping):
@@ -51,7 +61,7 @@ def moved(inputs: Example, device: torch.device) -> Example:
 
 
 def first_two(inputs: Example) -> Example:
-    """Return the first two samples, enough to see how a model runs."""
+    """Return the first two samples, which are enough to trace a model."""
     if isinstance(inputs, Tensor):
         return inputs[:2]
     if isinstance(inputs, Mapping):

@@ -1,4 +1,4 @@
-"""The training and test images that a report measures, and the batches of each."""
+"""The training and test images that a collapse report measures, and batches of each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.data import (
+    BatchOptions,
     DataConfig,
     Images,
     Sources,
@@ -26,29 +27,31 @@ from nc_tools.records import Batch
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """How a run drew its training images.
+class TrainedSubset:
+    """The part of the training images that a run was trained on.
 
     Attributes:
-        seed: Of the run.
-        whole: Whether it trained on the whole subset, or on what a hold-out leaves of it.
+        seed: Of the run, which the subset is drawn by.
+        with_holdout: Whether the run was trained on the whole subset, or on the subset without its hold-out.
     """
 
     seed: int
-    whole: bool
+    with_holdout: bool
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredSets:
-    """What is measured.
+    """The measured images.
 
     Attributes:
-        sets: The parts of each set by its name, "train" before "test": one, or the two halves of an undivided folder.
+        sets: The parts of each set by its name, "train" before "test". A set has one part; a folder without a split has
+            two, the images that the loader split into training and test.
         classes: K names.
         mean: (C,), of the training images, in 0..1.
         std: Likewise.
-        name: What a report calls the data.
-        class_counts: Training images of each class before any limit (K,); None where no training images are known.
+        name: Name of the data in reports.
+        class_counts: Training images of each class before any limit (K,); None if the folder has no
+            split.
     """
 
     sets: dict[str, tuple[Images, ...]]
@@ -62,7 +65,7 @@ class MeasuredSets:
 def load_sets(
     config: DataConfig,
     *,
-    drawn: Drawn | None = None,
+    trained_on: TrainedSubset | None = None,
     only: str | None = None,
     per_class: int | None = None,
     progress: Progress | None = None,
@@ -71,36 +74,36 @@ def load_sets(
 
     Args:
         config: The source with image size and labels.
-        drawn: The part of the training images that a run saw, with its label noise; None for all of them.
+        trained_on: The part of the training images that a run was trained on, with its label noise; None for all.
         only: "train" or "test" for that set alone, None for both.
-        per_class: At most so many images of each class and set, always the same; None for all.
-        progress: Called while files are decoded.
+        per_class: Limit of images per class and set, which chooses the same images every time; None for all.
+        progress: Called while files are decoded, with the number decoded and the total.
 
     Raises:
         FileNotFoundError: If the folder is missing.
-        ValueError: If a folder has no split of its own and both sets are asked for.
+        ValueError: If both sets are requested of a folder without a split into training and test images.
     """
     kind, path = parse_source(config.source)
-    whole = kind == "imagefolder" and path is not None and path.is_dir() and not _has_split(path)
-    if whole and only is None:
-        assert path is not None  # noqa: S101 (told by whole)
+    undivided = kind == "imagefolder" and path is not None and path.is_dir() and not _has_split(path)
+    if undivided and only is None:
+        assert path is not None  # noqa: S101 (follows from undivided)
         raise ValueError(
-            f"a report sets training images against test images, and {path} has no {_missing(path)}: put them there, "
-            "or measure the images as one set with --only test"
+            f"a report compares training and test images, but {path} has no {_missing(path)}. Add that folder, or "
+            "measure all images as one set with --only test"
         )
     if per_class is not None and per_class < 2:
-        raise ValueError(f"--per-class must be at least 2, for one image shows no spread, got {per_class}")
+        raise ValueError(f"--per-class must be at least 2, since one image has no spread, got {per_class}")
     loaded = load_data(replace(config, transfer_data=None), None, progress)
-    train = loaded.train if drawn is None else _as_drawn(loaded, config, drawn)
+    train = loaded.train if trained_on is None else _trained_images(loaded, config, trained_on)
     sets = {"train": train, "test": loaded.test}
-    counts = None if whole else class_counts(train.labels, loaded.num_classes)
+    counts = None if undivided else class_counts(train.labels, loaded.num_classes)
     if only is not None:
         sets = {only: sets[only]}
     parts = {name: [images] for name, images in sets.items()}
-    if whole:  # what the loader split off belongs to the set again
+    if undivided:  # put both parts back into one set
         parts = {only or "": [loaded.train, loaded.test]}
     return MeasuredSets(
-        sets={name: tuple(_thinned(part, per_class) for part in images) for name, images in parts.items()},
+        sets={name: tuple(_limit_per_class(part, per_class) for part in images) for name, images in parts.items()},
         classes=loaded.train.classes,
         mean=loaded.mean,
         std=loaded.std,
@@ -110,7 +113,7 @@ def load_sets(
 
 
 class SetBatches:
-    """Batches of one set, which can be gone through again."""
+    """Batches of one set, which can be iterated several times."""
 
     def __init__(
         self,
@@ -120,31 +123,29 @@ class SetBatches:
         std: Sequence[float],
         device: torch.device,
     ) -> None:
-        self._parts, self._batch_size, self._device = parts, batch_size, device
-        self._mean, self._std = list(mean), list(std)
+        self._parts = parts
+        self._options = BatchOptions(batch_size=batch_size, mean=list(mean), std=list(std), device=device)
 
     def __iter__(self) -> Iterator[Batch]:
         for part in self._parts:
-            yield from evaluation_batches(
-                part, None, self._batch_size, mean=self._mean, std=self._std, device=self._device
-            )
+            yield from evaluation_batches(part, None, self._options)
 
 
 def count_classes(source: str) -> int:
-    """Return K of a source, without reading its images."""
+    """Return the number of classes of a source without reading its images."""
     kind, path = parse_source(source)
     if kind == "imagefolder" and path is not None:
         return len(list_folder(path).classes)
     return {"digits": 10, "cifar10": 10, "cifar100": 100}[kind]
 
 
-def _as_drawn(sources: Sources, config: DataConfig, drawn: Drawn) -> Images:
-    """Return the training images of a run: its long tail, its noise, less the hold-out where it had one."""
+def _trained_images(sources: Sources, config: DataConfig, trained_on: TrainedSubset) -> Images:
+    """Return the training images of a run: its long-tailed subset with its label noise, without its hold-out."""
     tail_labels = sources.train.labels
     if config.noise is not None:
-        sources = replace(sources, train=with_noise(sources.train, config.noise, drawn.seed))
-    subsets = make_subsets(sources, config, drawn.seed, tail_labels)
-    return sources.train.subset(subsets.train if drawn.whole else subsets.fit)
+        sources = replace(sources, train=with_noise(sources.train, config.noise, trained_on.seed))
+    subsets = make_subsets(sources, config, trained_on.seed, tail_labels)
+    return sources.train.subset(subsets.train if trained_on.with_holdout else subsets.fit)
 
 
 def _has_split(path: Path) -> bool:
@@ -155,7 +156,7 @@ def _missing(path: Path) -> str:
     return "train/" if not (path / "train").is_dir() else "test/ or val/"
 
 
-def _thinned(images: Images, per_class: int | None) -> Images:
+def _limit_per_class(images: Images, per_class: int | None) -> Images:
     if per_class is None:
         return images
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""A model under measurement: what reaches its head and leaves its layers, batch by batch."""
+"""One pass of a model over a loader: the features that reach its head and leave its layers, batch by batch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools.heads.head import Head
-from nc_tools.measuring.loader_batches import first_two, moved, unpack
+from nc_tools.measuring.loader_batches import first_two, to_device, unpack
 from nc_tools.measuring.two_pass_stats import TwoPassStats
 from nc_tools.surgery.find_head import find
-from nc_tools.surgery.layers import Pool, call, device_of, features_of, tapped
+from nc_tools.surgery.layers import Pool, call, captured_features, device_of, features_of, layer_pools
 from nc_tools.surgery.trace import eval_mode, logits_of
 
 
 class BatchFeatures(NamedTuple):
-    """One batch after the model: features by layer, the classes it chose (N,), and labels by labeling."""
+    """One batch after the model: features by layer, predicted classes (N,), and labels by labeling."""
 
     features: dict[str, Tensor]
     decisions: Tensor
@@ -25,7 +25,7 @@ class BatchFeatures(NamedTuple):
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the plain model inside DDP, DataParallel or ``torch.compile``, whose modules hooks can see."""
+    """Return the plain model inside DDP, DataParallel or ``torch.compile``, whose modules can have hooks."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
@@ -36,84 +36,100 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 class ModelPass:
-    """A model under measurement: runs over its loader and says what it saw."""
+    """Runs a model over its loader, as often as needed, and yields the features of each batch.
+
+    Args:
+        model: Inputs to logits (N, K).
+        loader: Yields inputs and labels; see `nc_tools.measuring.loader_batches.unpack`.
+        layers: Dotted names of layers to measure besides the head's input.
+        clean: True labels of the whole set (N,), or None.
+        head: Dotted path of the head, or None to find it by its logits.
+        pool: Turns a layer's output into features (N, D).
+    """
 
     def __init__(
         self, model: nn.Module, loader: Iterable[Any], layers: tuple[str, ...], clean: Tensor | None,
-        head: str | None, pool: Pool,
+        head: str | None, pool: Pool | None,
     ) -> None:  # fmt: skip
         self.model, self.loader, self.layers, self.clean, self.pool = unwrap(model), loader, layers, clean, pool
         self.labelings = ("",) if clean is None else ("", "_clean")
         self.device = device_of(self.model)
-        self._asked = head
+        self._requested_head = head
         self.head: nn.Module | None = None
         self._path, self.num_classes = "", 0
+        self._pools: dict[str, Pool] = {}
 
     @property
     def weight(self) -> Tensor | None:
-        """The head's class vectors (K, D')."""
+        """The head's class vectors (K, D'), or None if it has no such matrix."""
         weight = getattr(self.head, "weight", None)
         return weight.detach() if isinstance(weight, Tensor) and weight.ndim == 2 else None
 
     def weight_for(self, width: int) -> Tensor | None:
-        """The same, where it acts on features of this width."""
+        """Return the head's class vectors if they act on features of this width."""
         return self.weight if self.weight is not None and self.weight.shape[1] == width else None
 
-    def space(self, name: str, width: int) -> TwoPassStats:
-        """Make room for the features of a layer, or of the head ("nc", "nc_embedded")."""
+    def new_stats(self, name: str, width: int) -> TwoPassStats:
+        """Return empty statistics for the features of a layer, or of the head ("nc", "nc_embedded")."""
         of_layer = name in self.layers
-        said = f"layer {name!r}" if of_layer else f"the features at the head {self._path!r}"
-        return TwoPassStats(said, self.num_classes, width, self.device, index=not of_layer)
+        title = f"layer {name!r}" if of_layer else f"the features at the head {self._path!r}"
+        return TwoPassStats(title, self.num_classes, width, self.device, index=not of_layer)
 
-    def check_can_go_again(self) -> None:
-        """Refuse a loader that can be gone through once only, as soon as it is known that twice is needed."""
+    def check_reiterable(self) -> None:
+        """Raise an error if the loader can be iterated only once."""
         if iter(self.loader) is self.loader:
             raise ValueError(
-                "features that do not fit into keep_gb need a loader that can be gone through twice, and this one is "
-                "an iterator: pass the DataLoader itself, or raise keep_gb"
+                "the features do not fit into keep_gb, so the loader must be gone through twice, but it is an "
+                "iterator. Pass the DataLoader itself, or raise keep_gb"
             )
 
     def run(self) -> Iterator[BatchFeatures]:
         """Go through the loader once."""
         start = 0
         for batch in self.loader:
-            inputs, labels, place = unpack(batch)
-            inputs = moved(inputs, self.device)
+            inputs, labels, positions = unpack(batch)
+            inputs = to_device(inputs, self.device)
             if self.head is None:
-                found = find(self.model, None if self._asked else first_two(inputs), self._asked)
-                self.head, self._path = found.module, found.name
-            seen = self._look(inputs, labels.to(self.device))
+                head = find(self.model, None if self._requested_head else first_two(inputs), self._requested_head)
+                self.head, self._path = head.module, head.name
+                self._pools = layer_pools(self.model, first_two(inputs), self.layers, self.pool)
+            result = self._forward(inputs, labels.to(self.device))
             if self.clean is not None:
-                where = torch.arange(start, start + len(labels)) if place is None else place.cpu()
+                where = torch.arange(start, start + len(labels)) if positions is None else positions.cpu()
                 if len(where) and int(where.max()) >= len(self.clean):
-                    raise ValueError(f"clean must hold a label for every sample, got {len(self.clean)}: too few")
-                seen.labels["_clean"] = self.clean[where].to(self.device)
+                    raise ValueError(
+                        f"clean must hold a label for every sample, got too few: {len(self.clean)} labels and a sample "
+                        f"at position {int(where.max())}"
+                    )
+                result.labels["_clean"] = self.clean[where].to(self.device)
             start += len(labels)
-            yield seen
+            yield result
 
-    def _look(self, inputs: Any, labels: Tensor) -> BatchFeatures:
-        with tapped(self.model, self.layers, self._path, self.pool) as calls, eval_mode(self.model):
+    def _forward(self, inputs: Any, labels: Tensor) -> BatchFeatures:
+        with captured_features(self.model, self._pools, self._path) as calls, eval_mode(self.model):
             logits = logits_of(call(self.model, inputs))
             if logits is None or logits.ndim != 2 or len(logits) != len(labels):
                 shape = None if logits is None else tuple(logits.shape)
-                raise ValueError(f"the model must give logits ({len(labels)}, K) for a batch, got {shape}")
+                raise ValueError(
+                    f"the model must return logits ({len(labels)}, K) for a batch, got {shape}. Measure a classifier"
+                )
             if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
                 raise TypeError(
                     f"labels must be integer class indices (N,), got {labels.dtype} of shape {tuple(labels.shape)}: "
-                    f"for soft labels give labels.argmax(1)"
+                    f"for soft labels pass labels.argmax(1)"
                 )
             self.num_classes = logits.shape[1]
-            features = calls[""][0] if len(calls[""]) == 1 else None
-            if features is None or features.ndim != 2:
+            head_input = calls[""][0] if len(calls[""]) == 1 else None
+            if head_input is None or head_input.ndim != 2:
                 raise ValueError(
-                    f"the head {self._path!r} must score one feature vector (N, D) of each sample, once in a pass: "
-                    "give head= with the layer that does"
+                    f"the head {self._path!r} must score one feature vector (N, D) per sample, once in a forward pass. "
+                    "Pass head= with the path of the layer that does"
                 )
-            found = {"nc": features}
+            features = {"nc": head_input}
             if isinstance(self.head, Head):
-                embedded = self.head.outputs(features).embedded
-                if embedded.shape != features.shape or not torch.equal(embedded, features.to(embedded)):
-                    found["nc_embedded"] = embedded
+                embedded = self.head.outputs(head_input).embedded
+                if embedded.shape != head_input.shape or not torch.equal(embedded, head_input.to(embedded)):
+                    features["nc_embedded"] = embedded
             for name in self.layers:
-                found[name] = features_of(name, calls[name], len(labels))
-        return BatchFeatures(found, logits.argmax(dim=1), {"": labels})
+                features[name] = features_of(name, calls[name], len(labels))
+        return BatchFeatures(features, logits.argmax(dim=1), {"": labels})

@@ -1,4 +1,4 @@
-"""Everything that is measured of the features of one layer, gathered batch by batch in two rounds."""
+"""All collapse measures of one layer's features, accumulated batch by batch in two passes."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from nc_tools.metrics.collapse.uniform_duality import uniform_duality
 from nc_tools.metrics.collapse.variability_index import variability_index
 from nc_tools.metrics.collapse.within_class import within_class_spread
 
-# How far the squares of the second round may be from those of the first, if the loader gave the same features.
-_SAME = 1e-3
+# Relative difference of the squares of both passes that rounding explains; more means other features.
+_TOLERANCE = 1e-3
 
 
 class TwoPassStats:
-    """The features of one layer under one labeling.
+    """Statistics of one layer's features under one labeling.
 
-    The first round finds class counts, means and variances, which is all that NC0, NC2, NC3, CDNV and the trace ratio
-    need. The second one, which knows the means, finds NC1 by the pseudo-inverse, NC4, cosines between samples and the
-    variability index: class-averaged whatever the class sizes, with no more memory than K x D and one D x D.
+    The first pass computes class counts, means and variances, which give NC0, NC2, NC3, CDNV and the trace ratio. The
+    second pass uses the means to compute NC1 by the pseudo-inverse, NC4, cosines between samples and the variability
+    index, averaged over classes whatever their sizes. Memory: K x D and one D x D.
 
     Args:
-        name: What it is called in errors.
+        name: The name for error messages.
         num_classes: K.
         feature_dim: D.
         device: Where the features are.
-        index: Whether to gather the D x D scatter of the variability index.
+        index: Whether to compute the variability index, which needs a D x D scatter.
     """
 
     def __init__(self, name: str, num_classes: int, feature_dim: int, device: torch.device, *, index: bool) -> None:
         self.name, self.num_classes, self.index = name, num_classes, index
         self._moments = ClassMoments(num_classes, feature_dim, device, scatter=False)
-        self._second: _Second | None = None
+        self._second: _SecondPass | None = None
 
-    def meet(self, features: Tensor, labels: Tensor) -> None:
-        """First round: add a batch."""
+    def update_first_pass(self, features: Tensor, labels: Tensor) -> None:
+        """Add a batch to the first pass."""
         self._moments.update(features, labels)
 
     @property
     def counts(self) -> Tensor:
-        """Samples of each class (K,)."""
+        """Number of samples of each class (K,)."""
         return self._read().counts
 
     @property
@@ -57,7 +57,7 @@ class TwoPassStats:
 
     @property
     def variances(self) -> Tensor:
-        """Tr Cov_k (K,)."""
+        """Total variance of each class, Tr Cov_k (K,)."""
         return self._read().variances
 
     def _read(self) -> ClassMoments:
@@ -67,24 +67,25 @@ class TwoPassStats:
             raise ValueError(f"{self.name}: {error}") from None
         return self._moments
 
-    def begin_second(self) -> None:
-        """Between the rounds.
+    def start_second_pass(self) -> None:
+        """End the first pass and start the second.
 
         Raises:
-            ValueError: If fewer than two classes have samples, or a feature or label was bad.
+            ValueError: If fewer than two classes have samples, a feature is not finite or a label is out of range.
         """
         moments = self._read()
         present = moments.counts.nonzero().flatten()
         if len(present) < 2:
             raise ValueError(
-                f"{self.name}: neural collapse compares classes and needs samples of at least 2, got {len(present)}"
+                f"{self.name}: neural collapse compares classes and needs samples of at least 2, got {len(present)}. "
+                "Measure more images"
             )
         with measuring_precision(moments.device):
             frame = ClassMeans.from_means(present, moments.counts[present], moments.means[present])
             place = torch.zeros_like(moments.counts)
             place[present] = torch.arange(len(present), device=moments.device)
             width = moments.feature_dim if self.index else 0
-            self._second = _Second(
+            self._second = _SecondPass(
                 frame=frame,
                 place=place,
                 center=moments.means[present].mean(dim=0),
@@ -93,21 +94,21 @@ class TwoPassStats:
                 scatter=torch.zeros(width, width, dtype=torch.float64, device=moments.device),
             )
 
-    def see(self, features: Tensor, labels: Tensor, decisions: Tensor) -> None:
-        """Second round: add a batch, with the class that the model chose for each sample (N,)."""
+    def update_second_pass(self, features: Tensor, labels: Tensor, decisions: Tensor) -> None:
+        """Add a batch to the second pass, with the class that the model predicts for each sample (N,)."""
         second = self._second
-        assert second is not None  # noqa: S101 (begin_second comes first)
+        assert second is not None  # noqa: S101 (start_second_pass comes first)
         frame = second.frame
         with measuring_precision(features.device):
             x, y = at_least_float32(features.detach()), labels.long()
-            found = within_class_spread(x, second.place[y], frame, None, decisions)
-            assert found.disagreement is not None  # noqa: S101 (decisions were given)
-            squares = found.variances @ frame.counts.double()
+            within = within_class_spread(x, second.place[y], frame, None, decisions)
+            assert within.disagreement is not None  # noqa: S101 (decisions were given)
+            squares = within.variances @ frame.counts.double()
             second.sums += torch.stack(
                 [
-                    found.nc1_pinv,
-                    found.nc1_pinv_pooled * len(x),
-                    found.disagreement * len(x),
+                    within.nc1_pinv,
+                    within.nc1_pinv_pooled * len(x),
+                    within.disagreement * len(x),
                     squares,
                 ]
             )
@@ -117,43 +118,43 @@ class TwoPassStats:
                 weights = (1 / (frame.counts.double() * len(frame.index))).to(x.dtype)[second.place[y]]
                 second.scatter += (residual * weights[:, None]).T @ residual
 
-    def values(self, weight: Tensor | None) -> dict[str, float]:
-        """Return all quantities, with those of the head where its weight (K, D) acts on these features.
+    def compute(self, weight: Tensor | None) -> dict[str, float]:
+        """Return all measures, with those of the head if its weight (K, D) acts on these features.
 
         Raises:
-            ValueError: If the second round saw other features than the first.
+            ValueError: If the features of the second pass are not those of the first.
         """
         second, moments = self._second, self._moments
-        assert second is not None  # noqa: S101 (begin_second comes first)
+        assert second is not None  # noqa: S101 (start_second_pass comes first)
         frame, counts = second.frame, second.frame.counts
         total = int(counts.sum())
         pinv, pooled, differ, squares = second.sums
         first = moments.variances[frame.index] @ counts.double()
-        # Below these differences are rounding: of the spread between classes, or of float32 far from the origin.
+        # Differences below the floor are rounding: of the spread between classes, or of float32 far from the origin.
         floor = (frame.centered.square().sum() * 1e-6 + frame.means.square().sum() * 1e-10) * total
-        if bool((squares - first).abs() > _SAME * first + floor):
+        if bool((squares - first).abs() > _TOLERANCE * first + floor):
             raise ValueError(
-                f"{self.name}: the loader must give the same samples each time it is gone through, and the second time "
-                "gave others: switch augmentation and random subsets off"
+                f"{self.name}: the loader must yield the same samples in every pass, but the second pass yielded other "
+                "ones. Switch off augmentation and random subsets"
             )
         with measuring_precision(moments.device):
             parts = {"nc1_pinv": pinv, "nc1_pinv_pooled": pooled / total}
             variances = moments.variances[frame.index]
-            found = collapse_quantities(frame, variances, parts, total, weight, differ / total)
-            apart = bool(frame.singular[-1] > 0)
-            if apart:
-                found |= hyperspherical_uniformity(frame.means)
-                found |= finite_values(cosines_from_sums(moments.counts, second.units))
+            values = collapse_quantities(frame, variances, parts, total, weight, differ / total)
+            means_differ = bool(frame.singular[-1] > 0)
+            if means_differ:
+                values |= hyperspherical_uniformity(frame.means)
+                values |= finite_values(cosines_from_sums(moments.counts, second.units))
                 if weight is not None:
-                    found |= uniform_duality(frame.means, weight.detach().to(frame.means)[frame.index])
+                    values |= uniform_duality(frame.means, weight.detach().to(frame.means)[frame.index])
                 if self.index and total > len(frame.index):
-                    found |= finite_values({"vci": variability_index(second.scatter, frame.centered)})
-        return found
+                    values |= finite_values({"vci": variability_index(second.scatter, frame.centered)})
+        return values
 
 
 @dataclass
-class _Second:
-    """What the second round needs and gathers."""
+class _SecondPass:
+    """Constants and sums of the second pass."""
 
     frame: ClassMeans
     place: Tensor

@@ -1,4 +1,4 @@
-"""Backbones, and the classifier that joins one with a head."""
+"""Backbones, and the classifier that combines one with a head."""
 
 from nc_tools.models.backbones import build_backbone
 from nc_tools.models.cifar_resnet import CIFARResNet

@@ -1,4 +1,4 @@
-"""Backbones by name: ours, torchvision's, timm's."""
+"""Build backbones by name: those of this package, of torchvision and of timm."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nc_tools.surgery.trace import FAILS_ON_A_WRONG_INPUT, eval_mode
 
 _CIFAR_DEPTHS = (20, 32, 44, 56, 110)
 _CIFAR_RESNET = re.compile(rf"(?:cifar_)?resnet({'|'.join(map(str, _CIFAR_DEPTHS))})")
-_OURS = ["conv", *(f"resnet{depth}" for depth in _CIFAR_DEPTHS)]
+_OWN_NAMES = ["conv", *(f"resnet{depth}" for depth in _CIFAR_DEPTHS)]
 
 
 class _GrayToColor(nn.Module):
-    """Repeat a single channel for a backbone that was designed for three."""
+    """Repeat the single channel of gray images for a backbone that takes three."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -32,21 +32,21 @@ class _GrayToColor(nn.Module):
 
 
 def build_backbone(name: str, *, in_channels: int, image_size: int, width: int = 16, seed: int = 0) -> nn.Module:
-    """Build a backbone that maps images to features (N, D), with the initial weights of a seed's "init" stream.
+    """Build a backbone that maps images to features (N, D), with initial weights from the seed's stream "init".
 
-    The global random state is left as it was: a head that draws more numbers cannot change the backbone. Built on the
-    CPU, whatever the default device, so that a seed means the same weights everywhere.
+    The global random state is not changed, so that a head that draws more numbers does not change the backbone. The
+    backbone is built on the CPU, whatever the default device, so that a seed gives the same weights everywhere.
 
     Args:
         name: "conv"; "resnet20", "resnet32", ... (the CIFAR networks); any torchvision classifier with one linear
-            output layer; any timm model, also as "timm:NAME" where torchvision has the same name.
-        in_channels: 1 or 3; a torchvision model gets a gray image three times.
+            output layer; any timm model, written as "timm:NAME" if torchvision has a model of that name.
+        in_channels: 1 or 3. For a torchvision model, a gray channel is repeated three times.
         image_size: Side in pixels.
-        width: First width of "conv"; the others have theirs.
+        width: First width of "conv"; not used for other models.
         seed: The run's seed.
 
     Raises:
-        ValueError: If no such model is known (the nearest names are offered) or its head cannot be taken off.
+        ValueError: If there is no such model (similar names are suggested) or its head cannot be removed.
 
     Example:
         >>> build_backbone("conv", in_channels=1, image_size=8)(torch.zeros(2, 1, 8, 8)).shape
@@ -73,7 +73,7 @@ def _torchvision_names() -> list[str]:
 def _torchvision_backbone(name: str, in_channels: int, image_size: int) -> nn.Module:
     from torchvision.models import get_model
 
-    # These two come with auxiliary heads unless told otherwise.
+    # These two have auxiliary heads by default.
     options = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     model = get_model(name, weights=None, **options)
     try:
@@ -84,27 +84,27 @@ def _torchvision_backbone(name: str, in_channels: int, image_size: int) -> nn.Mo
 
 
 def _timm_backbone(name: str, in_channels: int) -> nn.Module:
-    wanted = name.removeprefix("timm:")
-    known = [*_OURS, *_torchvision_names()]
+    timm_name = name.removeprefix("timm:")
+    names = [*_OWN_NAMES, *_torchvision_names()]
     try:
         import timm
     except ImportError:
         raise ValueError(
-            f"there is no model {name!r} here; {did_you_mean(name, known)} timm's need pip install nc_tools[timm]"
+            f"there is no model {name!r}; {did_you_mean(name, names)} For models of timm: pip install nc_tools[timm]"
         ) from None
-    if wanted not in timm.list_models():
-        raise ValueError(f"there is no model {name!r}; {did_you_mean(wanted, [*known, *timm.list_models()])}")
-    model: nn.Module = timm.create_model(wanted, pretrained=False, num_classes=0, in_chans=in_channels)
+    if timm_name not in timm.list_models():
+        raise ValueError(f"there is no model {name!r}; {did_you_mean(timm_name, [*names, *timm.list_models()])}")
+    model: nn.Module = timm.create_model(timm_name, pretrained=False, num_classes=0, in_chans=in_channels)
     return model
 
 
 def feature_width(backbone: nn.Module, *, in_channels: int, image_size: int) -> int:
-    """Return D, the width that a backbone's features really have, from one run on zeros.
+    """Return D, the width of a backbone's features, from one forward pass on zeros.
 
-    Attributes such as ``num_features`` are wrong for some models, so none is read.
+    Attributes such as ``num_features`` are not used, because they are wrong for some models.
 
     Raises:
-        ValueError: If the output is not (N, D), or the backbone cannot take images of this size.
+        ValueError: If the output is not (N, D), or the backbone does not accept images of this size.
 
     Example:
         >>> feature_width(ConvNet(1, 8), in_channels=1, image_size=8)
@@ -117,7 +117,7 @@ def feature_width(backbone: nn.Module, *, in_channels: int, image_size: int) -> 
         raise _wrong_size(type(backbone).__name__, in_channels, image_size, error) from error
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise ValueError(
-            f"a backbone must map images to features (N, D), but {type(backbone).__name__} gave "
+            f"a backbone must map images to features (N, D), but {type(backbone).__name__} returned "
             f"{tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__}"
         )
     return features.shape[1]
@@ -125,5 +125,5 @@ def feature_width(backbone: nn.Module, *, in_channels: int, image_size: int) -> 
 
 def _wrong_size(name: str, channels: int, size: int, error: Exception) -> ValueError:
     return ValueError(
-        f"{name} cannot take {channels} x {size} x {size} images ({error}): choose another --image-size or --model"
+        f"{name} does not accept {channels} x {size} x {size} images ({error}): choose another --image-size or --model"
     )

@@ -1,4 +1,4 @@
-"""The residual networks of the CIFAR experiments."""
+"""The residual networks of He et al. for CIFAR (ResNet-20, ResNet-32, ...)."""
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         short = x
         if self.added or self.stride > 1:
-            # Option A of the paper: subsample and pad with zero channels; nothing is learned on the shortcut.
+            # Option A of the paper: subsample and pad with zero channels, so that the shortcut has no parameters.
             half = self.added // 2
             short = pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, self.added - half))
         return torch.relu(self.body(x) + short)
@@ -30,7 +30,7 @@ class _Block(nn.Module):
 class CIFARResNet(nn.Module):
     """ResNet for 32 x 32 images: 16, 32 and 64 channels, parameter-free shortcuts; features (N, 64), non-negative.
 
-    The network of the long-tail literature (ResNet-32). Source: He et al. 2016, section 4.2. Convolutions are
+    ResNet-32 is the usual network of the long-tail literature. Source: He et al. 2016, section 4.2. Convolutions are
     initialized as there (Kaiming normal).
 
     Args:
@@ -50,7 +50,7 @@ class CIFARResNet(nn.Module):
     def __init__(self, depth: int = 32, in_channels: int = 3) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
-            raise ValueError(f"the depth of a CIFAR ResNet is 6 n + 2 (20, 32, 44, 56, ...), got {depth}")
+            raise ValueError(f"the depth of a CIFAR ResNet must be 6 n + 2 (20, 32, 44, 56, ...), got {depth}")
         blocks = (depth - 2) // 6
         layers: list[nn.Module] = [
             nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),

@@ -1,4 +1,4 @@
-"""A backbone and a head as one module."""
+"""A classifier: a backbone and a head in one module."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,7 @@ from nc_tools.records import Outputs
 
 
 class Classifier(nn.Module):
-    """A backbone that gives features (N, D) and a head that gives logits (N, K).
+    """A backbone, which maps inputs to features (N, D), and a head, which maps features to logits (N, K).
 
     Args:
         backbone: Inputs to features.
@@ -31,5 +31,5 @@ class Classifier(nn.Module):
         return logits
 
     def outputs(self, inputs: Tensor) -> Outputs:
-        """Return the record that losses and measures read."""
+        """Return the outputs that losses and measures use: features, class vectors and logits."""
         return self.head.outputs(self.backbone(inputs))

@@ -5,15 +5,15 @@ from torch import Tensor, nn
 
 
 class ConvNet(nn.Module):
-    """Three convolutions with batch normalization, then the mean over the map: features (N, 4 width), non-negative.
+    """Three convolutions with batch normalization and global average pooling: features (N, 4 width), non-negative.
 
-    Small enough for a CPU: at width 16 some 0.4 M multiply-adds for an 8 x 8 image and 0.7 M for a 32 x 32 one. Each
+    Small enough for a CPU: at width 16 about 0.4 M multiply-adds for an 8 x 8 image and 0.7 M for a 32 x 32 one. Each
     convolution halves the map until it is 4 pixels wide.
 
     Args:
         in_channels: Channels of the images.
-        image_size: Their side in pixels.
-        width: Channels of the first convolution; the others have two and four times as many.
+        image_size: Side of the images in pixels.
+        width: Channels of the first convolution; the second and third have two and four times as many.
 
     Example:
         >>> ConvNet(1, 8)(torch.zeros(2, 1, 8, 8)).shape

@@ -1,1 +1,1 @@
-"""Small pieces of SVG: marks, axes, and labels that do not overlap."""
+"""SVG marks, axes, label placement and the page sheet that all reports of nc_tools share."""

@@ -1,13 +1,13 @@
-"""Names beside points, kept off each other."""
+"""Placement of labels beside points so that they do not cover each other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_WIDTH_OF_A_LETTER, _LINE, _GAP = 6.0, 11.0, 3.0
-# Where a name may stand, best first: how far right and down of its point its anchor lies, and which end that is.
-_OFFERS = (
+_LETTER_WIDTH, _LINE_HEIGHT, _GAP = 6.0, 11.0, 3.0
+# Where a label can stand relative to its point, best first: shift right, shift down, text anchor.
+_OFFSETS = (
     (0.0, -9.0, "middle"),
     (0.0, 18.0, "middle"),
     (8.0, 4.0, "start"),
@@ -21,11 +21,11 @@ _OFFERS = (
     (0.0, -35.0, "middle"),
     (0.0, 44.0, "middle"),
 )
-_MARK = 4.0
+_MARK_RADIUS = 4.0
 
 
-class Place(NamedTuple):
-    """Where a text is written: its anchor, and which end of it that is."""
+class LabelPlace(NamedTuple):
+    """Where a label is written: a point, and which end of the text is there (an SVG text-anchor)."""
 
     x: float
     y: float
@@ -49,38 +49,38 @@ def place_labels(
     names: Sequence[str],
     marks: Sequence[tuple[float, float]],
     area: tuple[float, float, float, float],
-) -> list[Place]:
-    """Choose a place for each name, in turn the one that covers least of other names, of marks and of the border.
+) -> list[LabelPlace]:
+    """Choose a place for each label, one after another: the one that covers least of labels, marks and the border.
 
     Args:
-        points: What is named, in the picture's units.
+        points: The labeled points, in the picture's units.
         names: One for each.
-        marks: All marks that a name had better not cover.
-        area: Left, top, right and bottom of where names belong.
+        marks: All marks that a label should not cover.
+        area: Left, top, right and bottom of the area for labels.
 
     Example:
         >>> points = [(50.0, 50.0), (52.0, 50.0)]
         >>> [(place.x, place.y) for place in place_labels(points, ["a", "b"], points, (0, 0, 100, 100))]
         [(50.0, 41.0), (52.0, 68.0)]
     """
-    taken = [_Box(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in marks]
-    found = []
+    occupied = [_Box(x - _MARK_RADIUS, y - _MARK_RADIUS, x + _MARK_RADIUS, y + _MARK_RADIUS) for x, y in marks]
+    places = []
     for (x, y), name in zip(points, names, strict=True):
-        offers = [Place(x + dx, y + dy, anchor) for dx, dy, anchor in _OFFERS]
-        boxes = [_box(place, name) for place in offers]
-        costs = [sum(box.overlap(other) for other in taken) + _outside(box, _Box(*area)) for box in boxes]
+        candidates = [LabelPlace(x + dx, y + dy, anchor) for dx, dy, anchor in _OFFSETS]
+        boxes = [_box(place, name) for place in candidates]
+        costs = [sum(box.overlap(other) for other in occupied) + _outside(box, _Box(*area)) for box in boxes]
         best = costs.index(min(costs))
-        found.append(offers[best])
-        taken.append(boxes[best])
-    return found
+        places.append(candidates[best])
+        occupied.append(boxes[best])
+    return places
 
 
-def _box(place: Place, name: str) -> _Box:
-    length = _WIDTH_OF_A_LETTER * len(name)
+def _box(place: LabelPlace, name: str) -> _Box:
+    length = _LETTER_WIDTH * len(name)
     left = place.x - {"start": 0.0, "middle": length / 2, "end": length}[place.anchor]
-    return _Box(left - _GAP, place.y - _LINE + 2, left + length + _GAP, place.y + 2)
+    return _Box(left - _GAP, place.y - _LINE_HEIGHT + 2, left + length + _GAP, place.y + 2)
 
 
 def _outside(box: _Box, area: _Box) -> float:
-    """Return how much of a box lies outside the area, counted five times: cut letters cannot be read at all."""
+    """Return five times the area of a box that is outside, since letters that are cut off cannot be read."""
     return 5 * ((box.right - box.left) * (box.bottom - box.top) - box.overlap(area))

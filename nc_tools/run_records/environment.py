@@ -1,4 +1,4 @@
-"""What surrounds a run and may explain its numbers: commit, versions, hardware, command."""
+"""The environment of a run, which may explain its numbers: commit, versions, hardware, command line."""
 
 import os
 import platform
@@ -15,41 +15,41 @@ PACKAGES = ("nc_tools", "torch", "torchvision", "numpy", "scipy", "scikit-learn"
 
 @lru_cache(maxsize=1)
 def git_commit() -> str | None:
-    """Commit of the repository that holds the running script, else the working directory."""
+    """Return the commit of the repository of the running script, or else of the working directory; None if unknown."""
     script = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path()
     folder = script.resolve().parent if script.is_file() else Path.cwd()
     try:
-        answer = subprocess.run(
+        git = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() or None if answer.returncode == 0 else None
+    return git.stdout.strip() or None if git.returncode == 0 else None
 
 
 def command() -> tuple[str, ...]:
-    """The command line of this process, without credentials."""
+    """Return the command line of this process, without credentials."""
     return redact_command(sys.argv)
 
 
 @lru_cache(maxsize=1)
 def _versions() -> tuple[tuple[str, str], ...]:
-    found = [("python", platform.python_version())]
+    pairs = [("python", platform.python_version())]
     for name in PACKAGES:
         try:
-            found.append((name, metadata.version(name)))
+            pairs.append((name, metadata.version(name)))
         except metadata.PackageNotFoundError:
             continue
-    return tuple(found)
+    return tuple(pairs)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a result; none of them is imported for it."""
+    """Return the versions of Python and of the packages that can change a result, without importing them."""
     return dict(_versions())
 
 
 def hardware() -> str:
-    """One line on the machine: processor, cores that this process may use, accelerator if torch is loaded."""
+    """Return one line about the machine: processor, cores that this process may use, GPU if torch is imported."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     text = f"{_processor()}, {usable} cores"
     torch = sys.modules.get("torch")
@@ -60,6 +60,7 @@ def hardware() -> str:
 
 @lru_cache(maxsize=1)
 def _processor() -> str:
+    # Linux alone names the model there, and platform does not; elsewhere platform has a name.
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

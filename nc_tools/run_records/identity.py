@@ -1,4 +1,4 @@
-"""Who a run is: everything that is known before its first step and never changes afterwards."""
+"""What identifies a run: everything that is fixed before its first step."""
 
 import hashlib
 import json
@@ -21,22 +21,22 @@ class RunIdentity:
     """The contents of ``run.json``.
 
     Attributes:
-        kind: "final" runs are what a comparison reports; "holdout" and "tuning" runs serve to choose; "loop"
-            is a user's own training loop.
+        kind: "final" runs are those that a comparison reports; "holdout" and "tuning" runs choose settings; "loop" is a
+            user's own training loop.
         arm: Name of the method.
         seed: Seed of everything but the head's frame.
         draw: Number of the head's frame, for arms that have one.
-        experiment: The question: runs of one experiment lie side by side.
-        suite: Identifier of the comparison that the run belongs to.
-        config: Everything that was set, nested.
-        data: name, fingerprint, num_classes, class_counts, classes and whatever else describes the data.
-        config_hash: Hash of the config; equal hashes mean the same run.
-        group_hash: Hash of the config without seed and draw; equal hashes mean replicates.
-        git_commit: Commit of the code, where known.
-        versions: Package to version.
-        hardware: One line.
+        experiment: Name of the question that the runs answer; MLflow lists the runs of one experiment together.
+        suite: Identifier of the comparison to which the run belongs.
+        config: All settings, nested.
+        data: Name, fingerprint, num_classes, class_counts, classes and other facts about the data.
+        config_hash: Hash of arm, kind, config, seed and draw; equal hashes mean the same run.
+        group_hash: The same hash without seed and draw; equal hashes mean replicates.
+        git_commit: Commit of the code; None if unknown.
+        versions: Version of each package.
+        hardware: One line about the machine.
         command: Command line, without credentials.
-        created_ms: Milliseconds since the epoch.
+        created_ms: Time of creation, in milliseconds since the epoch.
     """
 
     kind: RunKind
@@ -56,21 +56,21 @@ class RunIdentity:
     created_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
     def __post_init__(self) -> None:
-        """Fill the hashes in where the caller leaves them to us, and clean the command."""
+        """Check kind and arm, compute the hashes that are not given, and remove credentials from the command."""
         if self.kind not in get_args(RunKind):
             raise ValueError(f"kind must be one of {', '.join(get_args(RunKind))}, got {self.kind!r}")
         if not self.arm:
-            raise ValueError("arm must be a name, got an empty one; it says which method the run belongs to")
-        whole = {"arm": self.arm, "kind": self.kind, "config": self.config}
+            raise ValueError("arm must not be empty: it names the method that the run belongs to")
+        identifying = {"arm": self.arm, "kind": self.kind, "config": self.config}
         if not self.group_hash:
-            object.__setattr__(self, "group_hash", hash_config(without_replicate(whole)))
+            object.__setattr__(self, "group_hash", hash_config(without_replicate(identifying)))
         if not self.config_hash:
-            object.__setattr__(self, "config_hash", hash_config({**whole, "seed": self.seed, "draw": self.draw}))
+            object.__setattr__(self, "config_hash", hash_config({**identifying, "seed": self.seed, "draw": self.draw}))
         object.__setattr__(self, "command", redact_command(self.command))
 
     @property
     def run_id(self) -> str:
-        """Name of the run's folder: readable, safe for a file system, and different for different configs.
+        """Name of the run's folder: readable, valid on every file system, and different for different configs.
 
         Example:
             >>> RunIdentity("final", "etf + la", seed=1, config={"lr": 0.1}).run_id
@@ -81,35 +81,35 @@ class RunIdentity:
 
     @property
     def label(self) -> str:
-        """How the run is called in a table or in MLflow's list."""
+        """Short name of the run, for tables and MLflow's list."""
         kind = f" ({self.kind})" if self.kind in ("tuning", "holdout") else ""
         return f"{self.arm} s{self.seed} d{self.draw}{kind}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``run.json`` holds."""
+        """Return the contents of ``run.json``."""
         return {"schema": SCHEMA, "run_id": self.run_id, **_without_credentials(finite_or_null(asdict(self)))}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RunIdentity":
-        """Read ``run.json``; fields of a newer version that this one does not know are left aside.
+        """Build an identity from the contents of ``run.json``; unknown fields, as of a newer version, are ignored.
 
         Raises:
             ValueError: If a field without a default is missing.
         """
         names = {item.name for item in fields(cls)}
-        # What an old record does not say is unknown; today's machine and commit are not the answer.
-        unknown: dict[str, Any] = {
+        # What an old record does not hold is unknown: the defaults of the class would be today's machine and commit.
+        absent: dict[str, Any] = {
             "git_commit": None,
             "versions": {},
             "hardware": "",
             "command": (),
             "created_ms": 0,
         }
-        known = {key: value for key, value in values.items() if key in names}
-        missing = sorted({"kind", "arm", "seed"} - set(known))
+        present = {key: value for key, value in values.items() if key in names}
+        missing = sorted({"kind", "arm", "seed"} - set(present))
         if missing:
-            raise ValueError(f"run.json must have the field {missing[0]!r}; it is not there")
-        return cls(**{**unknown, **known})
+            raise ValueError(f"run.json must have the field {missing[0]!r}, and it is missing")
+        return cls(**{**absent, **present})
 
 
 def _without_credentials(value: Any) -> Any:
@@ -121,7 +121,7 @@ def _without_credentials(value: Any) -> Any:
 
 
 def hash_config(config: object) -> str:
-    """Hash of a nested config (64 hexadecimal digits) that does not depend on the order of its keys.
+    """Return a hash of a nested config (64 hexadecimal digits) that does not depend on the order of its keys.
 
     Example:
         >>> hash_config({"a": 1, "b": 2}) == hash_config({"b": 2, "a": 1})
@@ -132,7 +132,7 @@ def hash_config(config: object) -> str:
 
 
 def without_replicate(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop ``seed`` and ``draw`` from the top level and from ``config``: what is left names the group."""
+    """Return a config without ``seed`` and ``draw``, at the top level and in ``config``: what all replicates share."""
     kept = {key: value for key, value in config.items() if key not in ("seed", "draw")}
     inner = kept.get("config")
     return {**kept, "config": without_replicate(inner)} if isinstance(inner, Mapping) else kept

@@ -1,79 +1,56 @@
-"""Which process writes a run, whether it still lives, and how a request to end reaches the code that runs."""
+"""Whether the process that writes a run is still alive."""
 
-import os
-import signal
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
 
-from nc_tools._support.signals import Killed
+import psutil
 
-# The start of a process is reckoned from the boot time, which the kernel derives anew after each clock correction.
+# The start of a process is computed from the boot time, which changes a little when the clock is corrected.
 START_TOLERANCE_S = 5.0
 
 
-@contextmanager
-def killed_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into a ``Killed`` exception within the block, so that ``finally`` and ``with`` still run.
-
-    Schedulers end jobs with SIGTERM, and Python's default answer is to die on the spot, with nothing written.
-    A handler that the user has set is left alone, and so are threads, where Python takes no handlers.
-    """
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def raise_killed(_number: int, _frame: FrameType | None) -> None:
-        raise Killed
-
-    signal.signal(signal.SIGTERM, raise_killed)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def host() -> str:
-    """Name of this machine, as records carry it."""
+    """Return the name of this machine, as it is written into records."""
     return socket.gethostname()
 
 
 def started_at(pid: int) -> float | None:
-    """When process ``pid`` began, in seconds since the epoch; None if it is gone or the system does not say.
+    """Return when process ``pid`` started, in seconds since the epoch; None if it has ended or may not be inspected.
 
-    Process numbers are reused: only number and start together name a process. A process that has ended but
-    was not yet waited for (a zombie) counts as gone.
+    The system reuses process numbers: a process is identified by its number together with its start. A process that
+    has ended but was not yet waited for (a zombie) counts as ended.
     """
     try:
-        # The command name, in parentheses, may itself hold spaces and parentheses: read what follows the last one.
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        boot = next(
-            line for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines() if line.startswith("btime ")
-        )
-    except (OSError, StopIteration):
+        return _running(pid).create_time()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
-    if fields[0] in "ZX":
-        return None
-    return float(boot.split()[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def is_alive(pid: int, started: float | None) -> bool:
-    """Whether the process that had this number and start still lives; if nobody can tell, it does."""
-    if Path("/proc/self/stat").exists():
-        now = started_at(pid)
-        if now is None:
-            return False
-        return started is None or abs(now - started) <= START_TOLERANCE_S
-    if os.name != "posix":  # there, signal 0 would end the process instead of asking after it
-        return True
+    """Return True if the process with this number and start is still running; True too if it may not be inspected.
+
+    Args:
+        pid: Process number.
+        started: Start in seconds since the epoch, as ``started_at`` returned it; None compares the number alone.
+    """
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        now = _running(pid).create_time()
+    except psutil.NoSuchProcess:
         return False
-    except OSError:
-        pass
-    return True
+    except psutil.AccessDenied:
+        return True
+    return started is None or abs(now - started) <= START_TOLERANCE_S
+
+
+def _running(pid: int) -> psutil.Process:
+    """Return a process.
+
+    Raises:
+        psutil.NoSuchProcess: If it has ended.
+        psutil.AccessDenied: If it exists and this user may not inspect it.
+    """
+    if pid < 0:  # only a damaged record holds such a number
+        raise psutil.NoSuchProcess(pid)
+    process = psutil.Process(pid)
+    if process.status() == psutil.STATUS_ZOMBIE:
+        raise psutil.NoSuchProcess(pid)
+    return process

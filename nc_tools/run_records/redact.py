@@ -1,16 +1,16 @@
-"""Taking credentials out of addresses before anything is written or printed."""
+"""Remove credentials from addresses before they are written or printed."""
 
 import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-# A password may itself hold an "@" or a "/": everything up to the last "@" before a space or quote is cut.
+# A password may itself contain an "@" or a "/": everything up to the last "@" before a space or quote is removed.
 _USERINFO = re.compile(r"(?<=://)[^\s'\"]*@")
 _QUERY = re.compile(r"([?&][^=&\s'\"]+=)[^&\s'\"]+")
 
 
 def redact(text: str) -> str:
-    """Hide user names, passwords and query values of every address in ``text``.
+    """Replace user names, passwords and query values of every address in ``text`` by ``***``.
 
     Example:
         >>> redact("https://ann:secret@host:5000/x failed")
@@ -18,7 +18,7 @@ def redact(text: str) -> str:
         >>> redact("sqlite:////data/mlflow.db")
         'sqlite:////data/mlflow.db'
     """
-    return re.sub(r"\w[\w+.-]*://[^\s'\"]+", lambda found: _redact_address(found.group()), text)
+    return re.sub(r"\w[\w+.-]*://[^\s'\"]+", lambda match: _redact_address(match.group()), text)
 
 
 def _redact_address(address: str) -> str:
@@ -26,17 +26,17 @@ def _redact_address(address: str) -> str:
 
 
 def redact_known(text: str, uri: str) -> str:
-    """As ``redact``, and hide the password of ``uri`` wherever else a library repeats it."""
-    hidden = redact(text.replace(uri, redact(uri)))
+    """Return ``redact(text)`` with the password of ``uri`` replaced too, in case a library repeats it alone."""
+    redacted = redact(text.replace(uri, redact(uri)))
     try:
         password = urlsplit(uri).password
     except ValueError:
         password = None
-    return hidden.replace(password, "***") if password and len(password) > 2 else hidden
+    return redacted.replace(password, "***") if password and len(password) > 2 else redacted
 
 
 def redact_command(command: Sequence[str]) -> tuple[str, ...]:
-    """Return a command line that may be kept in a record.
+    """Return a command line without credentials.
 
     Example:
         >>> redact_command(["train.py", "--tracking-uri=http://ann:secret@host:5000"])

@@ -1,9 +1,8 @@
-"""A run's own record on disk: the truth about the run, of which every tracking server shows only a view.
+"""Write the record of a run: identity, status, curves and final values, in files of one folder.
 
-A training process appends one line per epoch to a local file (some 50 microseconds) and never talks to a
-server, so a server that is slow, locked or dead can neither hold up a run nor lose one. The record says by
-itself how the run ended. What a reader finds under ``<root>/runs/<run_id>/`` is described in
-docs/architecture.md.
+The record is complete on disk; a tracking server only shows a copy. A training process appends one line per epoch to a
+local file (about 50 microseconds) and never waits for a server. The record also says how the run ended. The files under
+``<root>/runs/<run_id>/`` are listed in docs/architecture.md.
 """
 
 import json
@@ -17,7 +16,8 @@ from typing import Literal
 
 from nc_tools.run_records import liveness
 from nc_tools.run_records.identity import RunIdentity
-from nc_tools.run_records.json_files import as_number, finite_or_null, read_json, truncate_after_step, write_json
+from nc_tools.run_records.json_files import finite_or_null, metric_value, read_json, write_json
+from nc_tools.run_records.metrics_file import truncate_after_step
 from nc_tools.run_records.reader import StoredRun, read_run
 from nc_tools.run_records.redact import redact
 
@@ -26,12 +26,12 @@ MAX_ERROR = 500
 
 
 class RunRecord:
-    """One run being written: identity, status, curves, final values.
+    """Write one run: identity, status, curves, final values.
 
-    Used as a context manager it cannot be left RUNNING by anything that Python lives to see: an exception
-    makes it FAILED with that error; Ctrl-C, SystemExit and ``Killed`` make it KILLED; leaving the block
-    without ``finish`` makes it FAILED as well, since a run whose end nobody declared must not enter a
-    comparison. For a process that dies without unwinding (SIGKILL, out of memory), see ``mark_killed``.
+    As a context manager it sets the status when the block ends: an exception makes the run FAILED with that error;
+    Ctrl-C, SystemExit and ``Killed`` make it KILLED. A block that ends without ``finish`` makes it FAILED too, because
+    a run without final values must not enter a comparison. If the process ends without leaving the block (SIGKILL, out
+    of memory), the status stays RUNNING until ``mark_killed`` corrects it.
 
     Example:
         >>> import tempfile
@@ -53,13 +53,13 @@ class RunRecord:
 
     @classmethod
     def create(cls, root: Path | str, identity: RunIdentity) -> "RunRecord":
-        """Begin a run under ``root``; what a failed or killed run of the same config left there is replaced.
+        """Start a run under ``root``; a failed or killed run of the same config there is replaced.
 
-        The folder appears at once with identity and status inside, so that of two processes that begin the
-        same run one gets it and the other is refused.
+        The folder appears in one step, with identity and status inside. If two processes start the same run, one
+        succeeds and the other gets a FileExistsError.
 
         Raises:
-            FileExistsError: If this run is already finished, or a live process is writing it.
+            FileExistsError: If this run is already finished, or a running process is writing it.
             OSError: If the folder cannot be written.
         """
         path = Path(root).resolve() / "runs" / identity.run_id
@@ -75,29 +75,29 @@ class RunRecord:
             staged.rename(path)
         except OSError as error:
             shutil.rmtree(staged, ignore_errors=True)
-            raise FileExistsError(f"the run {path.name} was begun by another process a moment ago") from error
+            raise FileExistsError(f"the run {path.name} was started by another process at the same time") from error
         return record
 
     @classmethod
     def open(cls, path: Path | str, step: int) -> "RunRecord":
-        """Go on with a run from the state after ``step``: RUNNING again, and nothing logged beyond that step.
+        """Resume a run after ``step``: set its status to RUNNING and remove the lines logged beyond that step.
 
-        Lines beyond ``step`` will be written anew by the resumed run; they and a half-written last line are
-        cut, so that no step is there twice. A view that already has them is rebuilt by the next sync.
+        The resumed run writes those lines again. They and a half-written last line are removed, so that no step occurs
+        twice. If MLflow already has them, the next sync creates the run there again.
 
         Args:
             path: The run's folder.
             step: The last step that the checkpoint covers.
 
         Raises:
-            FileNotFoundError: If there is no run.
-            FileExistsError: If it is already finished, or a live process other than this one is writing it.
+            FileNotFoundError: If there is no run at ``path``.
+            FileExistsError: If it is already finished, or another running process is writing it.
         """
         path = Path(path).resolve()
         identity = RunIdentity.from_json(read_json(path / "run.json"))
         status = read_json(path / "status.json")
         _refuse_if_finished(path, status)
-        _refuse_if_written(path, status)
+        _refuse_if_being_written(path, status)
         kept = truncate_after_step(path / "metrics.jsonl", step)
         (path / "final.json").unlink(missing_ok=True)
         record = cls(path, identity, (*status.get("resumed_bytes", ()), kept))
@@ -108,21 +108,21 @@ class RunRecord:
 
     @property
     def figures(self) -> Path:
-        """Folder whose images go to the tracking server at the end."""
+        """Folder whose images are sent to MLflow at the end."""
         return self.path / "figures"
 
     @property
     def status(self) -> Status:
-        """How the run stands."""
+        """RUNNING, FINISHED, FAILED or KILLED."""
         return self._status
 
     def log(self, step: int, values: Mapping[str, object]) -> None:
-        """Append one step's values and hand them to the operating system; what is not finite becomes null.
+        """Append the values of one step to metrics.jsonl; a value that is not finite becomes null.
 
         Args:
             step: Epoch or step number.
-            values: Key ``split/group/name`` to one number (a float, or a NumPy or torch scalar; reading a GPU
-                scalar waits for the GPU, so pass numbers that were copied once per epoch).
+            values: Key ``split/group/name`` to one number: a float, or a NumPy or torch scalar. Reading a scalar from
+                a GPU waits for the GPU, so copy the numbers once per epoch and pass the copies.
 
         Raises:
             TypeError: If a value is not one number.
@@ -132,9 +132,9 @@ class RunRecord:
         line = {
             "step": int(step),
             "time_ms": _now_ms(),
-            "values": {str(key): as_number(str(key), value) for key, value in values.items()},
+            "values": {str(key): metric_value(str(key), value) for key, value in values.items()},
         }
-        # Opened anew each time: 20 microseconds, and nothing stays open in a run that is dropped.
+        # Opening it each time costs 20 microseconds and leaves no file open in a run that is given up.
         with (self.path / "metrics.jsonl").open("ab", buffering=0) as file:
             file.write(_one_line(line))
 
@@ -142,28 +142,28 @@ class RunRecord:
         """Write the final values, then the status FINISHED.
 
         Args:
-            final: Key to one number. A quantity that is not defined (few-shot accuracy where no class is that
-                small) has no key; one that is defined and came out non-finite is stored as null.
+            final: Key to one number. Leave out a quantity that is not defined (few-shot accuracy if no class is that
+                small). One that is defined but not finite is stored as null.
 
         Raises:
             TypeError: If a value is not one number.
             RuntimeError: If the run has ended already.
         """
         self._require_running()
-        write_json(self.path / "final.json", {str(key): as_number(str(key), value) for key, value in final.items()})
+        write_json(self.path / "final.json", {str(key): metric_value(str(key), value) for key, value in final.items()})
         self._end("FINISHED", None)
 
     def fail(self, error: BaseException | str) -> None:
-        """Write the status FAILED with the first line of ``error``; nothing if the run has ended."""
+        """Write the status FAILED with the first line of ``error``; do nothing if the run has ended."""
         text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
         self._end("FAILED", (text.strip().splitlines() or ["unknown error"])[0])
 
-    def kill(self, reason: str = "the run was asked to end") -> None:
-        """Write the status KILLED; nothing if the run has ended."""
+    def kill(self, reason: str = "the run was stopped") -> None:
+        """Write the status KILLED; do nothing if the run has ended."""
         self._end("KILLED", reason)
 
     def read(self) -> StoredRun:
-        """Read the record back as a comparison would."""
+        """Read the record from disk, as a comparison does."""
         return read_run(self.path)
 
     def __enter__(self) -> "RunRecord":
@@ -173,7 +173,7 @@ class RunRecord:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
-            self.fail("the run ended without final values: call finish(...) before leaving the block")
+            self.fail("the run ended without final values: call finish(...) before the block ends")
         elif isinstance(error, KeyboardInterrupt | SystemExit):
             self.kill(type(error).__name__)
         else:
@@ -181,7 +181,9 @@ class RunRecord:
 
     def _require_running(self) -> None:
         if self._status != "RUNNING":
-            raise RuntimeError(f"the run {self.path.name} must be running to take values; it is {self._status}")
+            raise RuntimeError(
+                f"cannot log values to the run {self.path.name}: its status is {self._status}, and it must be RUNNING"
+            )
 
     def _end(self, status: Status, error: str | None) -> None:
         if self._status != "RUNNING":
@@ -204,7 +206,7 @@ class RunRecord:
             "pid_started": liveness.started_at(os.getpid()),
             "host": liveness.host(),
             "error": redact(error)[:MAX_ERROR] if error else None,
-            # Sizes that metrics.jsonl was cut to: a view that had read further must be rebuilt.
+            # Sizes to which metrics.jsonl was truncated: a copy that has more lines must be created again.
             "resumed_bytes": list(self._resumed_bytes),
         }
 
@@ -218,7 +220,7 @@ def _one_line(value: object) -> bytes:
 
 
 def _clear_unfinished(path: Path) -> None:
-    """Remove what an unfinished run left at ``path``; refuse where a finished or living one is."""
+    """Remove an unfinished run at ``path``; raise FileExistsError if it is finished or being written."""
     if not path.exists():
         return
     try:
@@ -226,19 +228,21 @@ def _clear_unfinished(path: Path) -> None:
     except (OSError, ValueError):
         status = {}
     _refuse_if_finished(path, status)
-    _refuse_if_written(path, status)
-    # Renamed first: a reader finds the whole old folder or none, and two processes cannot both remove it.
-    doomed = path.with_name(f".{path.name}.old.{os.getpid()}")
-    path.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    _refuse_if_being_written(path, status)
+    # Renamed first, so that a reader sees the complete folder or none, and two processes cannot both remove it.
+    removed = path.with_name(f".{path.name}.old.{os.getpid()}")
+    path.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def _refuse_if_finished(path: Path, status: Mapping[str, object]) -> None:
     if status.get("status") == "FINISHED":
-        raise FileExistsError(f"the run {path.name} is already finished; read it, or remove its folder to repeat it")
+        raise FileExistsError(
+            f"the run {path.name} is already finished: read it, or delete the folder {path} to repeat it"
+        )
 
 
-def _refuse_if_written(path: Path, status: Mapping[str, object]) -> None:
+def _refuse_if_being_written(path: Path, status: Mapping[str, object]) -> None:
     pid, started = status.get("pid"), status.get("pid_started")
     if (
         status.get("status") == "RUNNING"
@@ -247,4 +251,4 @@ def _refuse_if_written(path: Path, status: Mapping[str, object]) -> None:
         and pid != os.getpid()
         and liveness.is_alive(pid, started if isinstance(started, float) else None)
     ):
-        raise FileExistsError(f"the run {path.name} is being written by process {pid}; end it or wait for it")
+        raise FileExistsError(f"the run {path.name} is being written by process {pid}: wait for it or stop it")

@@ -1,7 +1,6 @@
-"""The comparison as one more run in MLflow: report, table and a note that is readable on its page.
+"""Send a comparison to MLflow as one more run: report, table and a note on the run's page.
 
-What is to be sent is first staged beside the report. Like a run's record it survives a server that is down,
-and the next sync sends it.
+The content is first saved beside the report. If the server cannot be reached, the next sync sends it.
 """
 
 import json
@@ -24,7 +23,7 @@ MAX_METRICS = 500
 
 @dataclass(frozen=True)
 class Staged:
-    """A comparison that the store ``key`` does not have in its present form."""
+    """A saved comparison that the store ``key`` does not have in this version."""
 
     root: Path
     key: str
@@ -32,23 +31,23 @@ class Staged:
 
     @property
     def folder(self) -> Path:
-        """Where the notes about this comparison lie."""
+        """Folder with the saved content and the state of sending."""
         return self.root / "report"
 
-    def send(self, known: Experiments) -> bool:
-        """Create the comparison's run, or bring the one of the same suite up to date."""
+    def send(self, experiments: Experiments) -> bool:
+        """Create the run of the comparison, or update the run of the same suite."""
         from mlflow.entities import Metric, RunTag
 
-        client, content = known.client, self.content
+        client, content = experiments.client, self.content
         state = sent_state.load_sent(self.folder, self.key)
-        if state.run_id is None or known.stage(state.run_id) != "active":
-            state = sent_state.Sent(experiment_id=known.id_of(content["experiment"]))
+        if state.run_id is None or experiments.stage(state.run_id) != "active":
+            state = sent_state.Sent(experiment_id=experiments.id_of(content["experiment"]))
             record = f"comparison@{content['suite'] or self.root}"
             tags = {"mlflow.runName": "comparison", "nc.record": record, "nc.kind": "comparison"}
             if content["suite"]:
                 tags["nc.suite"] = content["suite"]
             assert state.experiment_id is not None  # noqa: S101
-            state.run_id = known.find(record) or known.learn(
+            state.run_id = experiments.find(record) or experiments.learn(
                 client.create_run(state.experiment_id, start_time=content["staged_ms"], tags=tags).info.run_id,
                 record,
             )
@@ -82,13 +81,13 @@ class Staged:
 
 
 def stage(root: Path, report_dir: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Note beside the report that this comparison is to be sent.
+    """Save a comparison beside its report, for the next sync to send.
 
     Args:
         root: Output folder.
-        report_dir: Where the report's files are.
-        summary: Anything nested; its numbers become metrics of the comparison's run.
-        rows: The table, one mapping of column to value a row.
+        report_dir: Folder with the files of the report.
+        summary: Nested mapping; its numbers become metrics of the comparison's run.
+        rows: The table, as one mapping of column to value for each row.
     """
     try:
         about = read_json(root / "experiment.json")
@@ -100,7 +99,7 @@ def stage(root: Path, report_dir: Path, summary: Mapping[str, Any], rows: Sequen
         root / "report" / STAGED,
         {
             "schema": 1,
-            # Relative where it can be, so that the output folder may be moved.
+            # Relative if possible, so that the output folder can be moved.
             "report_dir": str(report_dir.relative_to(root) if report_dir.is_relative_to(root) else report_dir),
             "experiment": str(summary.get("experiment") or about.get("name") or "nc_tools"),
             "suite": str(summary.get("suite") or about.get("suite") or ""),
@@ -112,39 +111,39 @@ def stage(root: Path, report_dir: Path, summary: Mapping[str, Any], rows: Sequen
 
 
 def staged(root: Path, key: str, experiment: str | None = None) -> Staged | None:
-    """Return the comparison under ``root`` if the store ``key`` lacks its present form."""
+    """Return the saved comparison under ``root`` if the store ``key`` does not have this version; otherwise None."""
     folder = root / "report"
     try:
         content = read_json(folder / STAGED)
     except FileNotFoundError:
         return None
     state = sent_state.load_sent(folder, key)
-    there = all(state.artifacts.get(name) == sent_state.signature(path) for name, path in _files(root, content))
-    if state.ended == ["FINISHED", content["staged_ms"]] and there:
+    all_sent = all(state.artifacts.get(name) == sent_state.signature(path) for name, path in _files(root, content))
+    if state.ended == ["FINISHED", content["staged_ms"]] and all_sent:
         return None
     return Staged(root, key, {**content, "experiment": experiment or content["experiment"]})
 
 
 def _files(root: Path, content: Mapping[str, Any]) -> list[tuple[str, Path]]:
     folder = root / content["report_dir"]
-    named = [(f"report/{name}", folder / name) for name in REPORT_FILES]
-    named += [(name, root / name) for name in ("experiment.json", "tuning.json")]
-    return [(name, path) for name, path in named if path.exists()]
+    files = [(f"report/{name}", folder / name) for name in REPORT_FILES]
+    files += [(name, root / name) for name in ("experiment.json", "tuning.json")]
+    return [(name, path) for name, path in files if path.exists()]
 
 
 def _numbers(summary: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Numbers of a nested summary as metrics; lists and text are in the report's own files."""
-    found: dict[str, float] = {}
+    """Return the numbers of a nested summary as metrics; lists and text are in the files of the report."""
+    metrics: dict[str, float] = {}
     for key, value in summary.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            found.update(_numbers(value, f"{name}/"))
+            metrics.update(_numbers(value, f"{name}/"))
         elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            found[mlflow_fields.safe_key(name)] = float(value)
-    return dict(list(found.items())[:MAX_METRICS])
+            metrics[mlflow_fields.safe_key(name)] = float(value)
+    return dict(list(metrics.items())[:MAX_METRICS])
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The form that MLflow's page draws as a table."""
+    """Return the table in the form that MLflow's page can show."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     return {"columns": columns, "data": [[row.get(column) for column in columns] for row in rows]}

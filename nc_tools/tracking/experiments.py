@@ -1,4 +1,4 @@
-"""Experiments of a store, and which of our runs are in them."""
+"""The experiments of a store, and which runs of this output folder they already hold."""
 
 import json
 import re
@@ -21,7 +21,7 @@ PAGE = 1000
 
 @dataclass
 class Experiments:
-    """A client and what was learned through it."""
+    """Look up and create experiments, and remember which records already have a run."""
 
     client: "MlflowClient"
     store: Store
@@ -31,7 +31,7 @@ class Experiments:
     _by_record: dict[str, str] = field(default_factory=dict)
 
     def remember(self, names: Iterable[str]) -> None:
-        """Read which runs these experiments hold, where the experiments exist."""
+        """Read the runs of these experiments; skip experiments that do not exist."""
         for name in dict.fromkeys(names):
             if self.client.get_experiment_by_name(name) is not None:
                 self._read_runs(self.id_of(name))
@@ -53,30 +53,30 @@ class Experiments:
                 return
 
     def stage(self, run_id: str) -> str | None:
-        """Return "active" or "deleted", None if the store has no such run."""
+        """Return "active" or "deleted"; None if the store has no such run."""
         return self._stages.get(run_id)
 
     def find(self, record_key: str) -> str | None:
-        """Return the active run that shows this record."""
+        """Return the id of the active run of this record; None if there is none."""
         return self._by_record.get(record_key)
 
     def learn(self, run_id: str, record_key: str) -> str:
-        """Note a run that was just created; return its id."""
+        """Remember a run that was just created; return its id."""
         self._stages[run_id] = "active"
         self._by_record[record_key] = run_id
         return run_id
 
     def forget(self, run_id: str, record_key: str) -> None:
-        """Note a run that was just deleted."""
+        """Remember that a run was just deleted."""
         self._stages[run_id] = "deleted"
         self._by_record.pop(record_key, None)
 
     def id_of(self, name: str) -> str:
-        """Return the number of the experiment, which is made if it is not there.
+        """Return the id of an experiment; create the experiment if it does not exist.
 
         Raises:
-            StoreError: If the experiment was deleted, or its artifacts lie where this folder lay before it
-                was moved.
+            StoreError: If the experiment was deleted, or if its artifacts are stored under the folder's path before a
+                move.
         """
         if name not in self._ids:
             experiment = self.client.get_experiment_by_name(name)
@@ -107,14 +107,14 @@ class Experiments:
         name = experiment.name
         if experiment.lifecycle_stage != "active":
             raise StoreError(
-                f"the experiment {name!r} was deleted in {self.store.label}; "
-                f"restore it (mlflow experiments restore -x {experiment.experiment_id}) or take another name"
+                f"the experiment {name!r} was deleted in {self.store.label}: restore it "
+                f"(mlflow experiments restore -x {experiment.experiment_id}) or choose another name"
             )
         ours = OURS in experiment.tags
         if ours and self.store.key == DEFAULT_KEY and experiment.artifact_location != self._location(name):
             raise StoreError(
-                f"the folder {self.root} was moved, and MLflow's store in it still points to the old place; "
-                "remove mlflow.db and artifacts/ there, they are built anew from the records"
+                f"the folder {self.root} was moved, and MLflow's store in it still contains the old path: delete "
+                "mlflow.db and artifacts/ in the folder; the next sync creates them again from the records"
             )
         question = self._question(name)
         if ours and question and experiment.tags.get(NOTE) != question:
@@ -122,7 +122,7 @@ class Experiments:
         return str(experiment.experiment_id)
 
     def _question(self, name: str) -> str | None:
-        """Return the question that experiment.json asks, if it is this experiment's."""
+        """Return the question in experiment.json, if that file is about this experiment."""
         try:
             about = read_json(self.root / "experiment.json")
         except (OSError, ValueError):

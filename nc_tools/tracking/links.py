@@ -1,4 +1,4 @@
-"""What to tell a person at the end: where to look."""
+"""Lines that say where to find the report and the runs in MLflow."""
 
 import shlex
 import shutil
@@ -11,12 +11,12 @@ from nc_tools.tracking.store import Store, resolve_store
 
 
 def direct_links(root: Path | str, tracking_uri: str | None = None, port: int = 5000) -> list[str]:
-    """Return lines that say where the report lies and how to see the runs in MLflow.
+    """Return lines that say where the report is and how to see the runs in MLflow.
 
     Args:
         root: Output folder.
-        tracking_uri: As given to ``MlflowSync``.
-        port: For the server that the printed command starts.
+        tracking_uri: MLflow store, as for ``MlflowSync``.
+        port: Port of the server that the printed command starts.
     """
     root = Path(root).resolve()
     store = resolve_store(root, tracking_uri)
@@ -49,9 +49,9 @@ def _pages(root: Path, store: Store, base: str) -> Iterable[str]:
 
 
 def _mlflow() -> list[str]:
-    """The command ``mlflow`` of this very environment, by name if the shell would find just that one."""
+    """Return the command ``mlflow`` of this environment; its bare name if the shell finds the same file."""
     beside = Path(sys.executable).with_name("mlflow")
-    found = shutil.which("mlflow")
-    if found is not None and Path(found) == beside:
+    on_path = shutil.which("mlflow")
+    if on_path is not None and Path(on_path) == beside:
         return ["mlflow"]
     return [str(beside)] if beside.exists() else [sys.executable, "-m", "mlflow"]

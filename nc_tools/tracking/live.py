@@ -1,4 +1,4 @@
-"""Keeping MLflow up to date while runs go on, from a process of its own."""
+"""Copy records to MLflow while runs go on, from a separate process."""
 
 import json
 import os
@@ -8,17 +8,15 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import IO, Protocol
 
+from nc_tools.tracking.store import Store
 from nc_tools.tracking.sync_report import SyncReport
 
-if TYPE_CHECKING:
-    from nc_tools.tracking.mlflow_sync import MlflowSync
-
-# How long the last push may go without any progress before it is given up: more than one request's time limit.
+# The last push is given up after this time without progress; it is longer than the time limit of one request.
 PATIENCE_SECONDS = 45.0
-SOURCE = "import sys; sys.path.append(sys.argv[1]); from nc_tools.tracking.sync_process import main; main()"
-# MLflow's own limits let one dead server hold a call for some four minutes. What the user has set is kept.
+SOURCE = "import sys; sys.path.append(sys.argv[1]); import nc_tools.tracking.sync_process as p; p.run_sync_process()"
+# With MLflow's own limits a call to a dead server takes about four minutes. Values that the user has set are kept.
 LIMITS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -26,32 +24,45 @@ LIMITS = {
 }
 
 
-class LiveSync:
-    """Mirrors the records into MLflow every few seconds while the block runs, and once more at its end.
-
-    The work is done by a process of its own, at low priority: training never waits for it, MLflow is not
-    imported here, no environment variable or MLflow setting of this process changes, and if this process is
-    killed the other notices, marks the dead runs as KILLED, sends them and ends. Between pushes it rests until
-    that work comes to at most 2 % of the machine's processor time.
-
-    A failure is remembered and told once, at the end, with the command that sends the rest. It is never raised.
-
-    Args:
-        sync: Which records go where.
-        every: Seconds between pushes, at least; None pushes once, at the end.
+class SyncSettings(Protocol):
+    """The part of an ``MlflowSync`` that ``LiveSync`` reads.
 
     Attributes:
-        report: How the last push went; None before the first.
+        root: Output folder with the records.
+        store: MLflow store to which they are copied.
+        experiment: Name of the experiment for all records; None for each record's own.
     """
 
-    def __init__(self, sync: "MlflowSync", every: float | None = 5.0) -> None:
+    root: Path
+    store: Store
+    experiment: str | None
+
+
+class LiveSync:
+    """Copy the records to MLflow every few seconds while the ``with`` block runs, and once more at its end.
+
+    A separate process at low priority does the work: training does not wait for it, and this process neither imports
+    MLflow nor changes an environment variable. If this process is killed, the other one marks its runs as KILLED, sends
+    them and ends. Between pushes it pauses, so that it uses at most 2 % of the machine's processor time.
+
+    A failure raises no exception. It is printed once, at the end, with the command that sends the rest.
+
+    Args:
+        sync: The records and the store.
+        every: Least number of seconds between pushes; None pushes once, at the end.
+
+    Attributes:
+        report: Result of the last push; None before the first.
+    """
+
+    def __init__(self, sync: SyncSettings, every: float | None = 5.0) -> None:
         self.sync = sync
         self.every = every
         self.report: SyncReport | None = None
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._owner = 0
-        self._heard = 0.0
+        self._last_answer = 0.0
 
     def __enter__(self) -> "LiveSync":
         self.start()
@@ -65,7 +76,7 @@ class LiveSync:
             print(f"nc_tools: {advice}", file=sys.stderr)
 
     def start(self) -> None:
-        """Start the sending process; what keeps it from starting is reported by ``stop``."""
+        """Start the sending process; if that fails, ``stop`` reports the reason."""
         task = {
             "root": str(self.sync.root),
             "tracking_uri": self.sync.store.uri,
@@ -76,54 +87,56 @@ class LiveSync:
         try:
             self.sync.root.mkdir(parents=True, exist_ok=True)
             self._process = _start(self.sync.root)
-            self._tell(json.dumps(task))
+            self._send(json.dumps(task))
         except OSError as error:
-            self.report = SyncReport(0, 0, f"the sending process did not start ({error})")
+            self.report = SyncReport(0, 0, f"the process that sends runs to MLflow could not be started ({error})")
             return
         self._reader = threading.Thread(target=self._read, daemon=True)
-        self._heard = time.monotonic()
+        self._last_answer = time.monotonic()
         self._reader.start()
 
     def stop(self) -> SyncReport:
-        """Have everything sent that is still missing, end the process, and return how it went."""
+        """Send everything that is still missing, end the process, and return the result."""
         if self._process is None or self._owner != os.getpid():
             return self.report or SyncReport(0, 0, None)
         self.report = None
-        self._tell("stop")
+        self._send("stop")
         try:
             self._wait(self._process)
-        finally:  # also when Ctrl-C ends the wait: nothing that we started stays behind
+        finally:  # also when Ctrl-C ends the wait: the process must not stay behind
             if self._process.poll() is None:
                 self._process.kill()
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 _close(pipe)
             self._process = None
-        self.report = self.report or SyncReport(0, 0, "the sending process ended or hung before it was done")
+        self.report = self.report or SyncReport(
+            0, 0, "the process that sends runs to MLflow ended or stopped responding"
+        )
         return self.report
 
     def _wait(self, process: "subprocess.Popen[str]") -> None:
         assert self._reader is not None  # noqa: S101
-        self._heard = time.monotonic()
-        while self._reader.is_alive() and time.monotonic() - self._heard < PATIENCE_SECONDS:
+        self._last_answer = time.monotonic()
+        while self._reader.is_alive() and time.monotonic() - self._last_answer < PATIENCE_SECONDS:
             self._reader.join(0.02 if process.poll() is None else 1.0)
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self._process is not None  # noqa: S101
         assert self._process.stdin is not None  # noqa: S101
         try:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
-        except OSError:  # it is gone; the reader has noticed
+        except OSError:  # the process has ended; the reader notices
             return
 
     def _read(self) -> None:
         assert self._process is not None  # noqa: S101
         assert self._process.stdout is not None  # noqa: S101
         for line in self._process.stdout:
-            self._heard = time.monotonic()
+            self._last_answer = time.monotonic()
             values = json.loads(line)
-            if values:  # an empty answer only says that there is progress
+            if values:  # an empty answer only shows that there is progress
                 self.report = SyncReport(**values)
 
 
@@ -131,7 +144,7 @@ def _start(root: Path) -> "subprocess.Popen[str]":
     package = Path(__file__).resolve().parents[2]
     environment = {**LIMITS, **os.environ, "PYTHONWARNINGS": "ignore"}
     return subprocess.Popen(
-        # -P: a file mlflow.py in the user's working directory must not be taken for MLflow.
+        # -P: a file mlflow.py in the user's working directory must not be imported as MLflow.
         [sys.executable, "-P", "-c", SOURCE, str(package)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -139,9 +152,9 @@ def _start(root: Path) -> "subprocess.Popen[str]":
         text=True,
         encoding="utf-8",
         env=environment,
-        # A fresh store notes a folder for MLflow's own "Default" experiment, relative to where it is opened.
+        # A new store records a folder for MLflow's own experiment "Default", relative to the working directory.
         cwd=root,
-        # Out of reach of a Ctrl-C in the terminal: that ends the training, and then the last push is wanted.
+        # Ctrl-C in the terminal must end the training only: the last push still has to run.
         start_new_session=True,
     )
 

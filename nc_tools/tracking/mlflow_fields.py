@@ -1,4 +1,4 @@
-"""What a record looks like in MLflow: names, tags, parameters and points within its limits."""
+"""Convert records to MLflow's tags, parameters and metrics, within the limits of MLflow."""
 
 import hashlib
 import json
@@ -30,14 +30,14 @@ class MetricPoint(NamedTuple):
 
 
 def safe_key(key: str) -> str:
-    """Return ``key`` as MLflow takes it: a refused character becomes its code, so keys stay different.
+    """Return ``key`` in a form that MLflow accepts; other characters become their codes, so that keys stay different.
 
     Example:
         >>> safe_key("test/gen/accuracy"), safe_key("top-5 acc (%)"), safe_key("a//b")
         ('test/gen/accuracy', 'top-5 acc _x28__x25__x29_', 'a/_/b')
     """
-    key = re.sub(r"[^\w.\- /]", lambda found: f"_x{ord(found.group()):x}_", key)
-    # MLflow also refuses whatever would not be a normal relative path.
+    key = re.sub(r"[^\w.\- /]", lambda match: f"_x{ord(match.group()):x}_", key)
+    # MLflow also rejects keys that are not normalized relative paths.
     key = "/".join(part if part.strip(".") else part.replace(".", "_x2e_") or "_" for part in key.split("/"))
     if len(key) > MAX_KEY:
         key = f"{key[: MAX_KEY - 9]}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
@@ -45,10 +45,10 @@ def safe_key(key: str) -> str:
 
 
 def flatten_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flatten a nested config to dotted names and text, cut to MLflow's length.
+    """Return a nested config as dotted names and text, cut to the length that MLflow accepts.
 
     Example:
-        >>> flatten({"head": {"name": "etf", "scale": None}, "counts": [5, 3]})
+        >>> flatten_params({"head": {"name": "etf", "scale": None}, "counts": [5, 3]})
         {'head.name': 'etf', 'head.scale': 'null', 'counts': '[5, 3]'}
     """
     flat: dict[str, str] = {}
@@ -62,14 +62,14 @@ def flatten_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str
 
 
 def cut(text: str, length: int) -> str:
-    """Cut ``text`` to ``length`` characters, with a mark that something is missing."""
+    """Cut ``text`` to ``length`` characters; " ..." at the end shows that something is missing."""
     return text if len(text) <= length else text[: length - 4] + " ..."
 
 
 def tags(run: StoredRun) -> dict[str, str]:
-    """Tags of a run: what to group and filter by."""
+    """Return the tags of a run, by which runs are grouped and filtered."""
     identity = run.identity
-    found = {
+    values = {
         "mlflow.runName": identity.label,
         "mlflow.source.name": identity.command[0] if identity.command else None,
         "mlflow.source.type": "LOCAL",
@@ -90,16 +90,16 @@ def tags(run: StoredRun) -> dict[str, str]:
         "nc.hardware": identity.hardware,
         "nc.versions": ", ".join(f"{name} {version}" for name, version in identity.versions.items()),
     }
-    return {key: cut(value, MAX_TAG) for key, value in found.items() if value}
+    return {key: cut(value, MAX_TAG) for key, value in values.items() if value}
 
 
 def record_key(run: StoredRun) -> str:
-    """What makes this record one and the same wherever its folder lies: its name and when it was made."""
+    """Return the folder's name and time of creation, which identify a record also after its folder was moved."""
     return f"{run.path.name}@{run.identity.created_ms}"
 
 
 def points(lines: Iterable[Mapping[str, Any]]) -> Iterator[MetricPoint]:
-    """Turn metric lines into points; null becomes nan, which MLflow keeps as a gap."""
+    """Yield the values of metric lines as points; null becomes nan, which MLflow shows as a gap."""
     for line in lines:
         for key, value in line["values"].items():
             number = math.nan if value is None else float(value)
@@ -107,7 +107,7 @@ def points(lines: Iterable[Mapping[str, Any]]) -> Iterator[MetricPoint]:
 
 
 def final_points(run: StoredRun) -> list[MetricPoint]:
-    """Final values at the run's last step; one that its curve already ends on is not sent twice."""
+    """Return the final values as points at the last step, without those that their curve already has there."""
     curves = run.curves()
     last = max((step for curve in curves.values() for step, _ in curve), default=0)
     time_ms = run.ended_ms or run.started_ms
@@ -119,7 +119,7 @@ def final_points(run: StoredRun) -> list[MetricPoint]:
 
 
 def dataset(data: Mapping[str, Any]) -> dict[str, str] | None:
-    """MLflow's description of a data set, the fingerprint as digest; None for an unnamed one."""
+    """Return MLflow's description of a data set, with the fingerprint as digest; None without name or fingerprint."""
     name, fingerprint = data.get("name"), data.get("fingerprint")
     if not name or not fingerprint:
         return None
@@ -134,7 +134,7 @@ def dataset(data: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Split into lists of at most ``size``.
+    """Yield the items in lists of at most ``size``.
 
     Example:
         >>> list(chunks([1, 2, 3], 2))

@@ -1,4 +1,4 @@
-"""MLflow as a view of the records: what goes where, and sending it now."""
+"""Copy the records of an output folder to an MLflow store."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,19 +11,20 @@ from nc_tools.tracking.sync_report import SyncReport
 
 
 class MlflowSync:
-    """Mirrors the records of an output folder into an MLflow store, as often as one likes.
+    """Copy the records of an output folder to an MLflow store.
 
-    Only what is missing is sent, nothing twice, and an unreachable store costs a report, not an exception.
-    Records become flat runs, one each: nested runs leave MLflow's chart page empty.
+    Each push sends only what is missing, so it can be repeated. If the store cannot be reached, the push returns a
+    report and raises no exception. Each record becomes one run that is not nested: MLflow's chart page does not show
+    nested runs.
 
     Args:
         root: Output folder with the records.
-        tracking_uri: Address of the store. Without one MLFLOW_TRACKING_URI is taken, and without that a
-            SQLite store in the output folder itself.
-        experiment: Name of the experiment for all records; without one each record's own.
+        tracking_uri: Address of the store. The default is MLFLOW_TRACKING_URI, and if that is not set, a SQLite file in
+            the output folder.
+        experiment: Name of the experiment for all records. The default is each record's own.
 
     Raises:
-        ValueError: If the address is a plain folder, which MLflow no longer writes to.
+        ValueError: If the address is a folder: MLflow no longer writes to folders.
     """
 
     def __init__(self, root: Path | str, tracking_uri: str | None = None, experiment: str | None = None) -> None:
@@ -32,13 +33,15 @@ class MlflowSync:
         self.experiment = experiment
 
     def push(self) -> SyncReport:
-        """Send what is missing, in a process of its own, and wait; a failure is reported, not raised.
+        """Send what is missing, in a separate process, and wait for it; the report says what failed.
 
         Raises:
-            FileNotFoundError: If the output folder is not there.
+            FileNotFoundError: If the output folder does not exist.
         """
         if not self.root.is_dir():
-            raise FileNotFoundError(f"the output folder must exist to be sent, and {self.root} does not")
+            raise FileNotFoundError(
+                f"the output folder {self.root} does not exist: give the folder that was --out of the runs"
+            )
         live = LiveSync(self, every=None)
         live.start()
         return live.stop()
@@ -46,18 +49,18 @@ class MlflowSync:
     def stage_comparison(
         self, report_dir: Path | str, summary: Mapping[str, Any], table_rows: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Have the next push send this comparison (such as the last one of a ``LiveSync`` around it).
+        """Save a comparison for the next push to send, for example the last push of a ``LiveSync`` around this call.
 
         Args:
-            report_dir: Folder with comparison.html, .md, .csv and .json; those that exist are sent.
-            summary: Nested; its numbers become metrics, "suite" and "experiment" say where it belongs.
-            table_rows: One mapping of column to value a row.
+            report_dir: Folder with comparison.html, .md, .csv and .json; the files that exist are sent.
+            summary: Nested mapping. Its numbers become metrics; "suite" and "experiment" name the run and experiment.
+            table_rows: One mapping of column to value for each row.
         """
         comparison_run.stage(self.root, Path(report_dir), summary, table_rows)
 
     def push_comparison(
         self, report_dir: Path | str, summary: Mapping[str, Any], table_rows: Sequence[Mapping[str, Any]]
     ) -> SyncReport:
-        """Send the comparison as one more run, in place of this suite's last; for Args see the stage."""
+        """Send a comparison as one run, which replaces the last one of its suite; Args as of ``stage_comparison``."""
         self.stage_comparison(report_dir, summary, table_rows)
         return self.push()

@@ -1,9 +1,9 @@
-"""One record as one flat MLflow run: created once, brought up to date by steps that can each be repeated."""
+"""Send one record to MLflow as one run: create it once, and update it in steps that can each be repeated."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nc_tools.run_records.json_files import read_lines
+from nc_tools.run_records.metrics_file import read_valid_metrics
 from nc_tools.run_records.reader import StoredRun
 from nc_tools.tracking import mlflow_fields, sent_state
 from nc_tools.tracking.experiments import Experiments
@@ -19,7 +19,7 @@ FILES = (
 
 
 def is_there(run: StoredRun, key: str) -> bool:
-    """Whether the store ``key`` has all of an ended run."""
+    """Return True if the store ``key`` has everything of a run that has ended."""
     state = sent_state.load_sent(run.path, key)
     return (
         state.run_id is not None
@@ -30,28 +30,28 @@ def is_there(run: StoredRun, key: str) -> bool:
 
 
 def artifacts(run: StoredRun) -> list[tuple[str, Path]]:
-    """Files of an ended run that MLflow gets: (path relative to the run, path)."""
+    """Return the files of an ended run that are sent, as (path relative to the run's folder, path)."""
     figures = sorted(path for path in (run.path / "figures").glob("[!.]*") if path.is_file())
     return [(name, run.path / name) for name in FILES if (run.path / name).exists()] + [
         (f"figures/{path.name}", path) for path in figures
     ]
 
 
-def send(run: StoredRun, experiment: str, known: Experiments) -> bool:
-    """Bring the MLflow run of one record up to date; return whether anything was sent.
+def send(run: StoredRun, experiment: str, experiments: Experiments) -> bool:
+    """Update the MLflow run of one record; return True if anything was sent.
 
-    What was sent is noted after each step. A crash between a step and its note repeats the step, which changes
-    nothing: MLflow keeps equal parameters, equal points and equal files once, and a run is looked up by its record
-    before it is created.
+    What was sent is saved after each step. If the process ends between a step and saving, the step is repeated, which
+    changes nothing: MLflow stores equal parameters, points and files once, and a run is looked up by its record before
+    it is created.
     """
-    key, client = known.store.key, known.client
-    state = _current(run, known)
+    key, client = experiments.store.key, experiments.client
+    state = _current(run, experiments)
     if state is None:
         return False
     created = state.run_id is None
     if state.run_id is None:
-        state.experiment_id = known.id_of(experiment)
-        state.run_id = known.find(mlflow_fields.record_key(run)) or _create(known, run, state.experiment_id)
+        state.experiment_id = experiments.id_of(experiment)
+        state.run_id = experiments.find(mlflow_fields.record_key(run)) or _create(experiments, run, state.experiment_id)
         sent_state.save_sent(run.path, key, state)
     changed = _values(client, run, state.run_id, state)
     if changed:
@@ -65,35 +65,35 @@ def send(run: StoredRun, experiment: str, known: Experiments) -> bool:
     return created or changed or ended
 
 
-def _current(run: StoredRun, known: Experiments) -> Sent | None:
-    """Return what the store really has of the run; None if a person has deleted it there."""
-    state = sent_state.load_sent(run.path, known.store.key)
-    stage = known.stage(state.run_id) if state.run_id else None
+def _current(run: StoredRun, experiments: Experiments) -> Sent | None:
+    """Return what the store has of the run; None if a user has deleted it there."""
+    state = sent_state.load_sent(run.path, experiments.store.key)
+    stage = experiments.stage(state.run_id) if state.run_id else None
     if stage is None:  # never sent, or the store was emptied or replaced
         return Sent(resumes=len(run.resumed_bytes))
     assert state.run_id is not None  # noqa: S101
     if any(size < state.offset for size in run.resumed_bytes[state.resumes :]):
-        # MLflow cannot take values back: what the resumed run repeats would be there twice.
+        # MLflow cannot remove values: the steps that the resumed run repeats would be there twice.
         if stage == "active":
-            known.client.delete_run(state.run_id)
-            known.forget(state.run_id, mlflow_fields.record_key(run))
+            experiments.client.delete_run(state.run_id)
+            experiments.forget(state.run_id, mlflow_fields.record_key(run))
         return Sent(resumes=len(run.resumed_bytes))
-    if stage == "deleted":  # by a person, in MLflow: a decision, not a gap
+    if stage == "deleted":  # by a user, in MLflow: do not send it again
         return None
     state.resumes = len(run.resumed_bytes)
     return state
 
 
-def _create(known: Experiments, run: StoredRun, experiment_id: str) -> str:
-    created = known.client.create_run(experiment_id, start_time=run.started_ms, tags=mlflow_fields.tags(run))
-    return known.learn(created.info.run_id, mlflow_fields.record_key(run))
+def _create(experiments: Experiments, run: StoredRun, experiment_id: str) -> str:
+    created = experiments.client.create_run(experiment_id, start_time=run.started_ms, tags=mlflow_fields.tags(run))
+    return experiments.learn(created.info.run_id, mlflow_fields.record_key(run))
 
 
 def _values(client: "MlflowClient", run: StoredRun, run_id: str, state: Sent) -> bool:
-    """Send parameters, new points and, at the end, final values and tags, in as few requests as may be."""
+    """Send parameters, new points and, at the end, final values and tags, in as few requests as possible."""
     from mlflow.entities import Metric, Param, RunTag
 
-    lines, offset = read_lines(run.path / "metrics.jsonl", state.offset)
+    lines, offset = read_valid_metrics(run.path / "metrics.jsonl", state.offset)
     points = list(mlflow_fields.points(lines))
     tags: dict[str, str] = {}
     if run.status != "RUNNING" and state.ended != [run.status, run.ended_ms]:
@@ -130,7 +130,7 @@ def _log_data(client: "MlflowClient", run: StoredRun, run_id: str) -> None:
 
 
 def _reopen(client: "MlflowClient", run_id: str, state: Sent) -> bool:
-    """Show a run that was resumed as running again."""
+    """Set the status of a resumed run to RUNNING again."""
     if state.ended is None:
         return False
     client.update_run(run_id, status="RUNNING")
@@ -149,7 +149,7 @@ def _upload(client: "MlflowClient", run: StoredRun, run_id: str, state: Sent) ->
 
 
 def _close(client: "MlflowClient", run: StoredRun, run_id: str, state: Sent) -> bool:
-    """Say how and when the run ended, last of all: what is shown as ended is complete."""
+    """Set status and end of the run; as the last step, so that a run that is shown as ended is complete."""
     if state.ended == [run.status, run.ended_ms]:
         return False
     client.set_terminated(run_id, run.status, run.ended_ms)

@@ -1,4 +1,4 @@
-"""What each store already has of a record, noted beside it, so that a sync goes on where it stopped."""
+"""Save beside a record what each store already has of it, so that the next sync continues there."""
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,16 +11,16 @@ FILE = "mlflow.json"
 
 @dataclass
 class Sent:
-    """How far one store has one record; saved after every step, and every step can be repeated without harm.
+    """What one store has of one record; saved after every step, and every step can be repeated.
 
     Attributes:
-        run_id: MLflow's name of the run; None before it is created.
-        experiment_id: MLflow's number of the experiment.
-        described: Whether parameters and data set are there.
-        offset: Bytes of metrics.jsonl that are there.
-        resumes: How many resumptions of the record are accounted for.
+        run_id: MLflow's id of the run; None before it is created.
+        experiment_id: MLflow's id of the experiment.
+        described: Whether parameters and data set were sent.
+        offset: Number of bytes of metrics.jsonl that were sent.
+        resumes: Number of resumptions of the record that were taken into account.
         ended: Status and end in milliseconds as sent; None while the run is open.
-        artifacts: Relative path to (size, time of change in ns) of each file that is there.
+        artifacts: Relative path to (size, modification time in ns) of each file that was sent.
     """
 
     run_id: str | None = None
@@ -33,14 +33,14 @@ class Sent:
 
 
 def load_sent(folder: Path, key: str) -> Sent:
-    """Read what the store ``key`` has of the record in ``folder``; nothing, if the note cannot be read."""
+    """Return what the store ``key`` has of the record in ``folder``; an empty state if none can be read."""
     values = _stores(folder).get(key, {})
     names = {item.name for item in fields(Sent)}
     return Sent(**{name: value for name, value in values.items() if name in names})
 
 
 def save_sent(folder: Path, key: str, sent: Sent) -> None:
-    """Note what the store ``key`` has."""
+    """Save what the store ``key`` has of the record in ``folder``."""
     write_json(folder / FILE, {"schema": 1, "stores": {**_stores(folder), key: asdict(sent)}})
 
 
@@ -53,6 +53,6 @@ def _stores(folder: Path) -> dict[str, Any]:
 
 
 def signature(path: Path) -> list[int]:
-    """Size and time of change of a file."""
+    """Return size and modification time of a file."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]

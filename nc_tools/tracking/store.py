@@ -1,4 +1,4 @@
-"""Where MLflow keeps its runs: the address, whether it answers, and how it is first opened."""
+"""The MLflow store: its address, whether it can be reached, and how it is opened."""
 
 import os
 import re
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PROBE_SECONDS = 2.0
-# Migrating a fresh database takes about 1.5 s; many processes may wait for it in turn.
+# Creating the tables of a new database takes about 1.5 s; many processes may wait for it in turn.
 OPEN_SECONDS = 60.0
 DEFAULT_KEY = "default"
 
 
 class StoreError(Exception):
-    """The store cannot be used as it is; the message says why and what to do."""
+    """Raised if the store cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Store:
     """One MLflow store.
 
     Attributes:
-        uri: Its tracking address, absolute. May hold credentials: what is shown is ``label``, never this.
-        key: Under which a record notes what this store has. The default store is noted as such and not by its
-            path, so that an output folder may be moved.
-        database: The file of a SQLite store.
-        artifacts: Folder for artifacts, where the store does not manage them itself.
+        uri: Absolute tracking address. It may contain credentials, so show ``label`` instead.
+        key: Name under which a record saves what this store has. The default store has a fixed name, not its path, so
+            that an output folder can be moved.
+        database: The file of a SQLite store; None for others.
+        artifacts: Folder for artifacts; None if the store manages them itself.
     """
 
     uri: str
@@ -48,27 +48,26 @@ class Store:
 
     @property
     def is_server(self) -> bool:
-        """Whether the store is reached over HTTP."""
+        """True if the store is reached over HTTP."""
         return self.uri.startswith(("http://", "https://"))
 
     def explain(self, error: BaseException) -> str:
-        """One line about ``error`` without credentials."""
+        """Return the first line of an error's message, without credentials."""
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return redact_known(lines[0], self.uri)[:300]
 
     def unreachable(self) -> str | None:
-        """Say in a sentence why nothing can be sent now; None if the store answers.
+        """Return the reason in one sentence if nothing can be sent now; None if the store answers.
 
-        Asked before MLflow is: left to itself MLflow tries a dead server for minutes and a locked database
-        for 20 s per call.
+        MLflow itself would try a dead server for minutes, and a locked database for 20 s in each call.
         """
         if self.is_server:
-            return self._server_is_silent()
+            return self._server_problem()
         if self.database is not None and self.database.exists():
-            return self._database_is_locked(self.database)
+            return self._database_problem(self.database)
         return None
 
-    def _server_is_silent(self) -> str | None:
+    def _server_problem(self) -> str | None:
         import requests
 
         address = urlsplit(self.uri)
@@ -76,40 +75,39 @@ class Store:
         try:
             requests.get(bare, timeout=PROBE_SECONDS, allow_redirects=False)
         except requests.exceptions.SSLError:
-            return None  # it answers; whether its certificate will do is for MLflow's own settings to say
+            return None  # it answers; MLflow's own settings decide on its certificate
         except requests.exceptions.RequestException as error:
             return f"the tracking server {self.label} does not answer ({type(error).__name__})"
         return None
 
-    def _database_is_locked(self, path: Path) -> str | None:
+    def _database_problem(self, path: Path) -> str | None:
         try:
             with closing(sqlite3.connect(path, timeout=PROBE_SECONDS, isolation_level=None)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            return f"the MLflow store {path} cannot be written now ({error})"
+            return f"the MLflow store {path} cannot be written to now ({error})"
         return None
 
 
 def resolve_store(root: Path, tracking_uri: str | None) -> Store:
-    """Choose the store: ``tracking_uri``, else MLFLOW_TRACKING_URI, else a SQLite file in the output folder.
+    """Return the store: ``tracking_uri``, or else MLFLOW_TRACKING_URI, or else a SQLite file in the output folder.
 
-    Nothing depends on the working directory later on: a relative SQLite path is taken against the present
-    one, once.
+    A relative SQLite path is made absolute here, so a later change of the working directory has no effect.
 
     Raises:
-        ValueError: If the address is a plain folder, which MLflow no longer writes to, or a SQLite file whose
-            path no address can express.
+        ValueError: If the address is a folder, which MLflow no longer writes to, or a SQLite file whose path contains
+            %, ? or #.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or ""
     default = root / "mlflow.db"
     path = _sqlite_path(uri) if uri else default
     if path is not None:
-        # Versions of SQLAlchemy disagree on whether "%20" in an address is a blank, and MLflow on both.
-        if odd := sorted(set(str(path)) & set("%?#")):
+        # Versions of SQLAlchemy disagree on whether "%20" in an address is a blank, and MLflow reads it both ways.
+        if forbidden := sorted(set(str(path)) & set("%?#")):
             raise ValueError(
-                f"the path of MLflow's SQLite file must be free of {' '.join(odd)}, got {path}; "
-                "choose another output folder, or give the tracking address of another store"
+                f"the path of MLflow's SQLite file must not contain {' or '.join(forbidden)}, got {path}: "
+                "choose another output folder, or give the address of another store with --tracking-uri"
             )
         key = DEFAULT_KEY if path == default else f"sqlite:///{path}"
         return Store(f"sqlite:///{path}", key, path, path.parent / "artifacts")
@@ -117,7 +115,7 @@ def resolve_store(root: Path, tracking_uri: str | None) -> Store:
     if scheme in ("", "file") and not uri.startswith("databricks"):
         instead = Path(uri.removeprefix("file:")) / "mlflow.db"
         raise ValueError(
-            f"the tracking address must be a server or a database, got the folder {redact(uri)}; "
+            f"the tracking address must be a server or a database, got the folder {redact(uri)}. "
             f"MLflow no longer writes to folders: give sqlite:///{instead}"
         )
     manages_artifacts = scheme in ("", "http", "https", "databricks", "uc")
@@ -125,14 +123,14 @@ def resolve_store(root: Path, tracking_uri: str | None) -> Store:
 
 
 def _sqlite_path(uri: str) -> Path | None:
-    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(\?.*)?", uri)
-    return Path(found.group(1)).expanduser().resolve() if found else None
+    match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(\?.*)?", uri)
+    return Path(match.group(1)).expanduser().resolve() if match else None
 
 
 def connect(store: Store) -> "MlflowClient":
-    """Open the store and return a client of it; MLflow's global settings stay as they are.
+    """Open the store and return a client of it, without a change of MLflow's global settings.
 
-    A fresh SQLite file is opened by one process at a time: MLflow's migrations crash when several run at once.
+    A lock file lets one process at a time open a SQLite file: MLflow fails if several create its tables at once.
 
     Raises:
         StoreError: If the store cannot be opened.
@@ -147,7 +145,9 @@ def connect(store: Store) -> "MlflowClient":
         with FileLock(f"{store.database}.lock", timeout=OPEN_SECONDS):
             return _opened(MlflowClient, store)
     except Timeout as error:
-        raise StoreError(f"another process has been opening {store.database} for {OPEN_SECONDS:.0f} s") from error
+        raise StoreError(
+            f"another process has held the lock of {store.database} for {OPEN_SECONDS:.0f} s: run nc-tools sync later"
+        ) from error
 
 
 def _opened(client_type: "type[MlflowClient]", store: Store) -> "MlflowClient":

@@ -1,7 +1,7 @@
-"""Sending records to MLflow: incremental, repeatable, and without an effect on what is already there.
+"""Send to MLflow what it does not have yet.
 
-Runs in a process of its own (see ``sender``), since importing MLflow takes over a second and 200 MB, and its
-waiting times can only be set for a whole process.
+This runs in a separate process (see ``sync_process``): importing MLflow takes over a second and 200 MB, and its time
+limits can only be set for a whole process.
 """
 
 import math
@@ -25,12 +25,12 @@ SHOWN_KINDS = ("final", "loop")
 
 @dataclass
 class Synchronizer:
-    """Mirrors the records under ``root`` into ``store``.
+    """Copy the records under ``root`` to ``store``.
 
     Attributes:
         root: Output folder.
-        store: Where to.
-        experiment: Name of the experiment; None takes each record's own.
+        store: The MLflow store.
+        experiment: Name of the experiment for all records; None for each record's own.
     """
 
     root: Path
@@ -41,11 +41,11 @@ class Synchronizer:
         self._experiments: Experiments | None = None
 
     def push(self, beat: Callable[[], None] = lambda: None, cpu_seconds: float = math.inf) -> SyncReport:
-        """Send what is missing; never raises.
+        """Send what is missing, and report errors instead of raising them.
 
         Args:
             beat: Called after each record, to show that there is progress.
-            cpu_seconds: Begin no further record once so much processor time is spent, opening the store aside.
+            cpu_seconds: Processor time after which no further record is started; opening the store does not count.
         """
         from filelock import FileLock, Timeout
 
@@ -56,48 +56,48 @@ class Synchronizer:
             return SyncReport(0, 0, f"another process is sending the runs of {self.root}")
         except StoreError as error:
             return SyncReport(0, len(self._missing()), str(error))
-        except Exception as error:  # noqa: BLE001 - a view must never bring the training down
+        except Exception as error:  # noqa: BLE001 - an error here must never stop the training
             return SyncReport(0, len(self._missing()), self.store.explain(error))
 
     def _missing(self) -> list[StoredRun]:
         return [run for run in _shown(scan(self.root).runs) if not send_run.is_there(run, self.store.key)]
 
     def _push(self, beat: Callable[[], None], cpu_seconds: float) -> SyncReport:
-        found = scan(self.root)
-        runs = [mark_run_killed(run) or run for run in _shown(found.runs)]
-        known = self._experiments
-        # The first push looks at everything: the store may have been emptied since the records were sent.
-        todo = runs if known is None else [run for run in runs if not send_run.is_there(run, self.store.key)]
+        scanned = scan(self.root)
+        runs = [mark_run_killed(run) or run for run in _shown(scanned.runs)]
+        experiments = self._experiments
+        # The first push checks everything: the store may have been emptied since the records were sent.
+        todo = runs if experiments is None else [run for run in runs if not send_run.is_there(run, self.store.key)]
         staged = comparison_run.staged(self.root, self.store.key, self.experiment)
-        broken = [f"the run {name} cannot be read: {reason}" for name, reason in found.broken.items()]
+        broken = [f"the run {name} cannot be read: {reason}" for name, reason in scanned.broken.items()]
         if not todo and staged is None:
             return SyncReport(0, 0, broken[0] if broken else None)
-        silent = self.store.unreachable()
-        if silent is not None:
-            return SyncReport(0, len(self._missing()), silent)
-        if known is None:
-            known = Experiments(connect(self.store), self.store, self.root)
+        problem = self.store.unreachable()
+        if problem is not None:
+            return SyncReport(0, len(self._missing()), problem)
+        if experiments is None:
+            experiments = Experiments(connect(self.store), self.store, self.root)
             names = [self._name(run) for run in runs]
-            known.remember([*names, staged.content["experiment"]] if staged is not None else names)
-            # Kept only now: one that knows half of the runs would create the other half again.
-            self._experiments = known
+            experiments.remember([*names, staged.content["experiment"]] if staged is not None else names)
+            # Assigned only now: with half of the runs read, a later push would create the other half again.
+            self._experiments = experiments
         failures = list(broken)
         count = 0
         end = time.process_time() + cpu_seconds
         jobs: list[tuple[str, Callable[[], bool]]] = [
-            (f"the run {run.path.name}", partial(send_run.send, run, self._name(run), known)) for run in todo
+            (f"the run {run.path.name}", partial(send_run.send, run, self._name(run), experiments)) for run in todo
         ]
         if staged is not None:
-            jobs.append(("the comparison", partial(staged.send, known)))
+            jobs.append(("the comparison", partial(staged.send, experiments)))
         for position, (name, job) in enumerate(jobs):
             if time.process_time() > end:
                 return SyncReport(count, len(jobs) - position, None)
             try:
-                count += self._twice(job)
+                count += self._with_retry(job)
             except StoreError as error:
                 return SyncReport(count, len(jobs) - position, str(error))
-            except Exception as error:  # noqa: BLE001 - one refused record must not hold up the others
-                failures.append(f"{name} was refused: {self.store.explain(error)}")
+            except Exception as error:  # noqa: BLE001 - one rejected record must not keep the others from being sent
+                failures.append(f"{name} could not be sent: {self.store.explain(error)}")
                 if len(failures) - len(broken) >= MAX_FAILURES:
                     return SyncReport(count, len(jobs) - position, failures[0])
             beat()
@@ -106,27 +106,28 @@ class Synchronizer:
     def _name(self, run: StoredRun) -> str:
         return self.experiment or run.identity.experiment
 
-    def _twice(self, job: Callable[[], bool]) -> bool:
-        """Run ``job``, once more if it fails while the store still answers."""
+    def _with_retry(self, job: Callable[[], bool]) -> bool:
+        """Run ``job``, and run it again if it fails while the store still answers."""
         try:
             return job()
         except Exception as error:
-            silent = self.store.unreachable()
-            if silent is not None:
-                raise StoreError(silent) from error
+            problem = self.store.unreachable()
+            if problem is not None:
+                raise StoreError(problem) from error
             time.sleep(RETRY_SECONDS)
         try:
             return job()
         except Exception as error:
-            silent = self.store.unreachable()
-            if silent is not None:
-                raise StoreError(silent) from error
+            problem = self.store.unreachable()
+            if problem is not None:
+                raise StoreError(problem) from error
             raise
 
 
 def _shown(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Runs that a person wants to see side by side; trials and hold-out runs only serve to choose.
+    """Return the runs that are sent: final runs and users' own loops.
 
-    What they gave is in tuning.json, which goes with the comparison, and in the final runs' hold-out curves.
+    The results of tuning and hold-out runs are in tuning.json, which is sent with the comparison, and in the hold-out
+    curves of the final runs.
     """
     return [run for run in runs if run.identity.kind in SHOWN_KINDS]

@@ -1,4 +1,4 @@
-"""How a sync went."""
+"""The result of a sync."""
 
 import shlex
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SyncReport:
-    """How a sync went.
+    """The result of a sync.
 
     Attributes:
-        sent: Runs of which something was sent.
-        pending: Runs of which something is still missing in the store.
-        error: One sentence on why, without credentials; None if all is there.
+        sent: Number of runs of which something was sent.
+        pending: Number of runs of which something is still missing in the store.
+        error: The reason in one sentence, without credentials; None if nothing is missing.
     """
 
     sent: int
@@ -19,11 +19,11 @@ class SyncReport:
     error: str | None
 
     def advice(self, root: object) -> str | None:
-        """What to tell a person once, at the end; None if all is there."""
+        """Return what is missing, why, and the command that sends it; None if nothing is missing."""
         if self.error is None:
             return None
-        what = (
+        missing = (
             f"{self.pending} run{'s are' if self.pending != 1 else ' is'} not in MLflow yet: " if self.pending else ""
         )
-        way_out = f"The records on disk are complete; send them later with: nc-tools sync {shlex.quote(str(root))}"
-        return f"{what}{self.error}. {way_out}"
+        advice = f"The records on disk are complete; send them later with: nc-tools sync {shlex.quote(str(root))}"
+        return f"{missing}{self.error}. {advice}"

@@ -1,4 +1,4 @@
-"""Tracking for a training loop of one's own."""
+"""Record the runs of a user's own training loop."""
 
 import atexit
 import sys
@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nc_tools._support.signals import killed_on_sigterm
 from nc_tools.run_records.identity import RunIdentity, hash_config
-from nc_tools.run_records.liveness import killed_on_sigterm
 from nc_tools.run_records.writer import RunRecord
 from nc_tools.tracking.live import LiveSync
 from nc_tools.tracking.mlflow_sync import MlflowSync
@@ -28,27 +28,27 @@ def track(
     name: str = "nc_tools",
     tracking_uri: str | None = None,
 ) -> Iterator[RunRecord]:
-    """Record a run of one's own training loop, to be compared with others and seen in MLflow.
+    """Record a run of your own training loop, for a comparison with other runs and for MLflow.
 
-    The record is complete on disk when the block ends, whatever ends it: an exception makes the run FAILED,
-    Ctrl-C and SIGTERM make it KILLED. One process beside this one shows all runs of this program in MLflow as
-    they go on, and has sent the last of them when the program ends.
+    The record on disk is complete when the block ends: an exception makes the run FAILED, Ctrl-C and SIGTERM make it
+    KILLED. A second process copies all runs of this program to MLflow while they go on, and finishes when the program
+    ends.
 
     Args:
-        root: Output folder, shared by all runs that are to be compared.
+        root: Output folder, the same for all runs that are compared.
         arm: Name of the method.
-        seed: Seed of the run; arms are paired by it.
-        config: Whatever was set; two runs with equal arm, seed, draw and config are one and the same.
+        seed: Seed of the run; arms are paired by seed.
+        config: All settings. Two runs with equal arm, seed, draw and config are the same run.
         class_counts: Training images per class (K,), for accuracy by class frequency.
-        draw: Number of the head's frame, if the arm draws one.
-        name: The experiment, which is the question asked.
+        draw: Number of the head's random frame, if the arm has one.
+        name: Name of the experiment: the question that the runs answer.
         tracking_uri: MLflow store; see ``MlflowSync``.
 
     Yields:
         The record, with ``log(step, values)`` and ``finish(final)``.
 
     Raises:
-        FileExistsError: If this run is already finished, or a live process is writing it.
+        FileExistsError: If this run is already finished, or a running process is writing it.
 
     Example::
 
@@ -78,7 +78,7 @@ def track(
 
 
 def _ensure_sender(sync: MlflowSync) -> None:
-    """Start the process that sends the runs of ``sync``, unless this program has one already."""
+    """Start the process that sends the runs of ``sync``, unless this program has already started it."""
     place = (sync.root, sync.store.uri)
     if place not in _senders:
         if not _senders:
@@ -88,7 +88,7 @@ def _ensure_sender(sync: MlflowSync) -> None:
 
 
 def close() -> None:
-    """Send the rest of all tracked runs and end the senders; called by itself when the program ends."""
+    """Send the rest of all tracked runs and end the sending processes; called automatically when the program ends."""
     while _senders:
         (root, _), sender = _senders.popitem()
         advice = sender.stop().advice(root)

@@ -1,6 +1,6 @@
-"""Transfer that looks inside a model or trains it further: layers, fine-tuning, target tasks.
+"""Transfer of a trained backbone to a target task: features of its layers, and fine-tuning.
 
-Readers of frozen features (probes, neighbors, class centers) are in ``nc_tools.metrics``.
+Measures of frozen features (probes, neighbors, class centers) are in ``nc_tools.metrics``.
 """
 
 from nc_tools.transfer.fine_tuning import FineTuned, FineTuning, fine_tune
@@ -8,11 +8,11 @@ from nc_tools.transfer.fine_tuning_methods import (
     FineTuningMethod,
     Full,
     ProbeThenFull,
-    SkipBackbone,
     SkipConnection,
     least_nc1_layer,
 )
-from nc_tools.transfer.layers import candidate_layers, layer_features
+from nc_tools.transfer.layer_features import layer_features
+from nc_tools.transfer.skip_backbone import SkipBackbone
 from nc_tools.transfer.target_task import Target, image_target
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "SkipBackbone",
     "SkipConnection",
     "Target",
-    "candidate_layers",
     "fine_tune",
     "image_target",
     "layer_features",

@@ -1,4 +1,4 @@
-"""Fine-tuning to a target task, with its rate chosen on a hold-out and its test part read once."""
+"""Fine-tuning to a target task: the learning rate is chosen on a hold-out, and the test images are read once."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ from nc_tools.transfer.target_task import Target
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """How a target task is fine-tuned to; the same for all models that are compared.
+    """How to fine-tune to a target task, the same for all models of a comparison.
 
     Attributes:
-        methods: Which ones, such as ``(Full(), ProbeThenFull())``.
+        methods: Methods to try, such as ``(Full(), ProbeThenFull())``.
         rates: Learning rates to choose from.
-        max_extensions: How often the rates go on, by the same step, beyond an end of theirs at which the best one lies.
-        holdout: Share of each class of the target's training part that the rate is chosen on.
+        max_extensions: How many rates may be added, by the same step, while the best rate lies at an end of the list.
+        holdout: Share of each class of the target's training images on which the rate is chosen.
         training: Length and arithmetic of each training.
         optim: Optimizer and schedule; its rate is the one chosen.
+
+    Raises:
+        TypeError: If a method is not a ``FineTuningMethod``.
+        ValueError: If rates or methods are empty or not distinct, or a number is out of its range.
     """
 
     methods: tuple[FineTuningMethod, ...] = (Full(), ProbeThenFull(), SkipConnection())
@@ -43,28 +47,28 @@ class FineTuning:
     def __post_init__(self) -> None:
         rising = list(self.rates) == sorted(set(self.rates))
         if not (self.rates and rising and all(0 < rate < float("inf") for rate in self.rates)):
-            raise ValueError(f"rates of fine-tuning must be positive and rising, all finite, got {self.rates}")
+            raise ValueError(f"rates of fine-tuning must be positive, finite and increasing, got {self.rates}")
         if self.max_extensions < 0:
             raise ValueError(f"max_extensions of fine-tuning must not be negative, got {self.max_extensions}")
         if not 0 < self.holdout < 1:
-            raise ValueError(f"the hold-out of fine-tuning is a share between 0 and 1, got {self.holdout}")
+            raise ValueError(f"holdout of fine-tuning is a share and must lie between 0 and 1, got {self.holdout}")
         if wrong := [method for method in self.methods if not isinstance(method, FineTuningMethod)]:
-            raise TypeError(f"methods of fine-tuning are records such as Full(), got {wrong[0]!r}")
+            raise TypeError(f"a method of fine-tuning must be an object such as Full(), got {wrong[0]!r}")
         if not self.methods:
-            raise ValueError("fine-tuning needs at least one method, got none: fine_tuning=None leaves it out")
+            raise ValueError("fine-tuning needs at least one method, got none: set fine_tuning=None to leave it out")
         keys = [method.key for method in self.methods]
         if len(set(keys)) < len(keys):
-            raise ValueError(f"methods of fine-tuning must be different ones, got {', '.join(keys)}")
+            raise ValueError(f"methods of fine-tuning must differ from each other, got {', '.join(keys)}")
 
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """What fine-tuning gave.
+    """The result of fine-tuning.
 
     Attributes:
-        model: Trained on the target's whole training part.
-        accuracy: On its test part.
-        lr: The rate that was chosen.
+        model: Trained on all training images of the target.
+        accuracy: On its test images.
+        lr: The learning rate that was chosen.
         holdout: Accuracy on the hold-out by rate; None where training diverged.
     """
 
@@ -78,65 +82,66 @@ def fine_tune(
     backbone: nn.Module,
     target: Target,
     method: FineTuningMethod,
-    how: FineTuning | None = None,
+    options: FineTuning | None = None,
     *,
     seed: int = 0,
     stop: StopSignal | None = None,
 ) -> FineTuned | None:
-    """Fine-tune a backbone to a target task by cross-entropy.
+    """Fine-tune a backbone to a target task with cross-entropy.
 
-    Each rate trains on the training part less a hold-out, and more rates are tried where the best lies at an end of
-    them. The best on the hold-out, the smaller one among equals, trains on all of it; its last epoch counts, and the
-    test part is read then and only then. Should that training diverge, the next best rate takes its place.
+    The backbone is trained with each rate on the training images without a hold-out. If the best rate lies at an end of
+    the list, further rates are tried. The rate with the best accuracy on the hold-out (of equal ones, the smaller) then
+    trains on all training images; its last epoch counts, and only then are the test images read. If that training
+    diverges, the next best rate is used.
 
     Args:
-        backbone: Trained on something else, on the device of the target's batches; left as it is.
+        backbone: Trained on another task, on the device of the target's batches; not changed.
         target: The task.
-        method: What is trained, from which start.
-        how: Rates, hold-out, length; the defaults if None. Its ``methods`` are not asked.
+        method: What is trained, and from which start.
+        options: Rates, hold-out and length; None for the defaults. Its ``methods`` are not used.
         seed: Of the hold-out and of a new head.
-        stop: Looked at between steps.
+        stop: Checked between steps.
 
     Returns:
-        What came of it; None if training diverged at every rate.
+        Model, accuracy and rate; None if training diverged at every rate.
 
     Raises:
-        Killed: If asked to stop.
+        Killed: If ``stop`` is requested.
 
     Example:
-        >>> from nc_tools.data import DataConfig, load
+        >>> from nc_tools.data import BatchOptions, DataConfig, load_data
         >>> from nc_tools.models import ConvNet
         >>> from nc_tools.transfer import image_target
-        >>> sources = load(DataConfig(held_out_classes=2))
-        >>> pair, facts = (sources.transfer_train, sources.transfer_test), {"mean": sources.mean, "std": sources.std}
-        >>> task = image_target(*pair, **facts, batch_size=32, augment=None, seed=0)
+        >>> sources = load_data(DataConfig(held_out_classes=2))
+        >>> batches = BatchOptions(batch_size=32, mean=sources.mean, std=sources.std)
+        >>> task = image_target(sources.transfer_train, sources.transfer_test, batches)
         >>> quick = FineTuning(rates=(0.1,), training=TrainConfig(epochs=1))
         >>> sorted(fine_tune(ConvNet(1, 8, width=4), task, Full(), quick).holdout)
         [0.1]
     """
-    how = how or FineTuning()
-    kept, held = split_holdout(target.labels, how.holdout, stream(seed, "transfer", 2))
+    options = options or FineTuning()
+    train, holdout = split_holdout(target.labels, options.holdout, stream(seed, "transfer", 2))
     scores: dict[float, float | None] = {}
 
     def score(rate: float) -> None:
-        model = _trained(backbone, target, method, how, rate, kept, seed, stop)
-        scores[rate] = None if model is None else _accuracy(model, target.plain_batches(held), how)
+        model = _trained(backbone, target, method, options, rate, train, seed, stop)
+        scores[rate] = None if model is None else _accuracy(model, target.plain_batches(holdout), options)
 
-    for rate in how.rates:
+    for rate in options.rates:
         score(rate)
-    for _ in range(how.max_extensions):
-        if (further := beyond(scores)) is None:
+    for _ in range(options.max_extensions):
+        if (further := next_rate(scores)) is None:
             break
         score(further)
     for rate in by_score(scores):
-        model = _trained(backbone, target, method, how, rate, torch.arange(len(target.labels)), seed, stop)
+        model = _trained(backbone, target, method, options, rate, torch.arange(len(target.labels)), seed, stop)
         if model is not None:
-            return FineTuned(model, _accuracy(model, target.test_batches(), how), rate, scores)
+            return FineTuned(model, _accuracy(model, target.test_batches(), options), rate, scores)
     return None
 
 
 def by_score(scores: dict[float, float | None]) -> Sequence[float]:
-    """Return the rates that have a score, the best first and the smaller first among equals.
+    """Return the rates that have a score, the best first; of equal ones, the smaller first.
 
     Example:
         >>> by_score({0.01: 0.5, 0.1: 0.9, 1.0: 0.9, 10.0: None})
@@ -147,13 +152,13 @@ def by_score(scores: dict[float, float | None]) -> Sequence[float]:
     )
 
 
-def beyond(scores: dict[float, float | None]) -> float | None:
-    """Return the rate to try next where the best one lies at an end of those tried, by the step that led there.
+def next_rate(scores: dict[float, float | None]) -> float | None:
+    """Return the next rate to try if the best one lies at an end of those tried, continuing their last step.
 
     Example:
-        >>> beyond({0.01: 0.5, 0.1: 0.9}), beyond({0.01: 0.5, 0.1: 0.4}), beyond({0.1: 0.5})
+        >>> next_rate({0.01: 0.5, 0.1: 0.9}), next_rate({0.01: 0.5, 0.1: 0.4}), next_rate({0.1: 0.5})
         (1.0, 0.001, None)
-        >>> beyond({0.01: 0.5, 0.1: 0.9, 1.0: None}) is None
+        >>> next_rate({0.01: 0.5, 0.1: 0.9, 1.0: None}) is None
         True
     """
     rates, best = sorted(scores), by_score(scores)[:1]
@@ -168,27 +173,26 @@ def _trained(
     backbone: nn.Module,
     target: Target,
     method: FineTuningMethod,
-    how: FineTuning,
+    options: FineTuning,
     rate: float,
     samples: Tensor,
     seed: int,
     stop: StopSignal | None,
 ) -> Classifier | None:
-    """Train on some samples; None where that diverges."""
+    """Train on some samples; return None if training diverges."""
     model = method.start(backbone, target, samples, seed)
     device = next(model.head.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # dropout
         try:
-            optim = replace(how.optim, lr=rate)
-            return fit(
-                model, CrossEntropyLoss(), target.training_batches(samples), how.training, optim, stop=stop
-            ).model
+            optim = replace(options.optim, lr=rate)
+            batches = target.training_batches(samples)
+            return fit(model, CrossEntropyLoss(), batches, options.training, optim, stop=stop).model
         except NonFiniteLossError:
             return None
 
 
-def _accuracy(model: Classifier, batches: Iterable[Batch], how: FineTuning) -> float:
+def _accuracy(model: Classifier, batches: Iterable[Batch], options: FineTuning) -> float:
     device = next(model.head.parameters()).device
-    found = collect(model, batches, dtype=how.training.dtype_on(device))
-    return float((found.logits.argmax(1) == found.labels).double().mean())
+    outputs = collect(model, batches, dtype=options.training.dtype_on(device))
+    return float((outputs.logits.argmax(1) == outputs.labels).double().mean())

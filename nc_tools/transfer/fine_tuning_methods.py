@@ -1,4 +1,4 @@
-"""What fine-tuning starts from, and what it may change: everything, everything after a probe, or one layer."""
+"""Methods of fine-tuning: what each one starts from, and which parameters it trains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nc_tools.heads import LinearHead
@@ -17,12 +16,13 @@ from nc_tools.metrics import Probe, fit_probe, rank_by_collapse
 from nc_tools.models.classifier import Classifier
 from nc_tools.seeds import stream
 from nc_tools.surgery.trace import eval_mode
-from nc_tools.transfer.layers import FEATURES, caught, check_layers, layer_features
+from nc_tools.transfer.layer_features import FEATURES, layer_features
+from nc_tools.transfer.skip_backbone import SkipBackbone
 from nc_tools.transfer.target_task import Target
 
 
 class FineTuningMethod(ABC):
-    """A way to fine-tune: makes the classifier that is then trained as any other.
+    """A method of fine-tuning: makes the classifier that is then trained like any other.
 
     Attributes:
         key: Its name in the keys of metrics.
@@ -32,19 +32,19 @@ class FineTuningMethod(ABC):
 
     @abstractmethod
     def start(self, backbone: nn.Module, target: Target, samples: Tensor, seed: int) -> Classifier:
-        """Return a new classifier whose trainable parameters have ``requires_grad``; the backbone is left as it is.
+        """Return a new classifier whose trainable parameters have ``requires_grad``; the backbone is not changed.
 
         Args:
-            backbone: Trained on something else, on its device.
+            backbone: Trained on another task, on its device.
             target: The task.
-            samples: The training samples (M,) that may be looked at: a hold-out is not among them.
+            samples: The training samples (M,) that the method may read. The hold-out is not among them.
             seed: Of a new head.
         """
 
 
 @dataclass(frozen=True)
 class Full(FineTuningMethod):
-    """Train everything from the trained backbone and a new linear head."""
+    """Train all parameters, from the trained backbone and a new linear head."""
 
     key: ClassVar[str] = "finetune"
 
@@ -56,21 +56,21 @@ class Full(FineTuningMethod):
 
 @dataclass(frozen=True)
 class ProbeThenFull(FineTuningMethod):
-    """LP-FT: fit a linear probe first, then train everything from there.
+    """LP-FT: fit a linear probe first, then train all parameters from there.
 
-    With a random head the first steps drag the features about before the head knows what it wants; a head that is
-    already the best for the features as they are leaves them their structure. Source: Kumar, Raghunathan, Jones, Ma and
-    Liang (2022). The probe is the logistic one, with its strength chosen on a hold-out inside the samples given.
+    With a random head, the first steps distort the features before the head is useful. A head that already fits the
+    features leaves them as they are. Source: Kumar, Raghunathan, Jones, Ma and Liang (2022). The probe is logistic
+    regression, with its regularization chosen on a hold-out inside the samples given.
     """
 
     key: ClassVar[str] = "lpft"
 
     def start(self, backbone: nn.Module, target: Target, samples: Tensor, seed: int) -> Classifier:
         """Return a copy of the backbone with the probe as its head."""
-        found = layer_features(backbone, target.plain_batches(samples), ())
-        probe = fit_probe(found[0][FEATURES], found[1], stream(seed, "transfer", 0))
+        features, labels = layer_features(backbone, target.plain_batches(samples), ())
+        probe = fit_probe(features[FEATURES], labels, stream(seed, "transfer", 0))
         head = _new_head(backbone, target, samples, seed)
-        _fill(head, probe)
+        _copy_probe(head, probe)
         return Classifier(copy.deepcopy(backbone).requires_grad_(), head)
 
 
@@ -78,92 +78,52 @@ class ProbeThenFull(FineTuningMethod):
 class SkipConnection(FineTuningMethod):
     """SCL-FT: train one layer and a new linear head, with that layer's features added to the last ones.
 
-    The layer is the one in which the target's training samples are most collapsed (least NC1): the more collapsed a
-    task is in a layer, the better it can be read there, and the skip connection carries what that layer learns straight
-    to the head. A few per cent of the parameters move, which is what a small target set can afford. All else stays as
-    it is, batch statistics too. Source: Li et al. (2022), section 4, where the layer is a block of the network chosen
-    by hand; there the narrower features are padded with zeros, as here.
+    The layer is the one with the least NC1 on the target's training samples: the more collapsed a task is in a layer,
+    the better a linear classifier reads it there. The skip connection passes what that layer learns directly to the
+    head. Only a few per cent of the parameters are trained, which suits a small target set. Everything else is frozen,
+    batch statistics included. Source: Li et al. (2022), section 4, where the layer is a block of the network chosen by
+    hand; there the narrower features are padded with zeros, as here.
 
     Attributes:
-        layers: Names to choose from; None for :func:`~nc_tools.transfer.candidate_layers`.
+        layers: Names to choose from. None: :func:`~nc_tools.surgery.backbone_blocks`.
     """
 
     key: ClassVar[str] = "scl"
     layers: tuple[str, ...] | None = None
 
     def start(self, backbone: nn.Module, target: Target, samples: Tensor, seed: int) -> Classifier:
-        """Return a copy of the backbone, all but one layer frozen, with a skip connection and a new head."""
+        """Return a frozen copy of the backbone with one trainable layer, a skip connection and a new head."""
         layer = least_nc1_layer(backbone, target, samples, self.layers)
         skipping = SkipBackbone(copy.deepcopy(backbone), layer)
         return Classifier(skipping, _new_head(skipping, target, samples, seed))
 
 
 def least_nc1_layer(backbone: nn.Module, target: Target, samples: Tensor, layers: Sequence[str] | None = None) -> str:
-    """Return the layer in which these training samples of the target have the least NC1; the later one wins ties.
+    """Return the layer with the least NC1 on these training samples of the target; of equal ones, the later.
 
     Raises:
-        ValueError: If there is no such layer, or none to choose from.
+        ValueError: If there is no such layer, or no layer to choose from.
     """
-    found, labels = layer_features(backbone, target.plain_batches(samples), layers)
-    found.pop(FEATURES)
-    if not found:
-        raise ValueError(f"{type(backbone).__name__} has no layer with weights to choose from: name some in layers")
-    # Ranking keeps the order of equals.
-    return rank_by_collapse(dict(reversed(found.items())), labels).rows[0].name
-
-
-class SkipBackbone(nn.Module):
-    """A frozen backbone of which one layer is trained, with that layer's pooled features added to its own.
-
-    features(x) + pool(layer(x)), the narrower of the two padded with zeros. The rest stays in eval mode, so that batch
-    statistics do not move either.
-
-    Args:
-        backbone: Changed in place: all but the layer stops asking for gradients.
-        layer: Its name.
-
-    Raises:
-        ValueError: If there is no such layer.
-
-    Example:
-        >>> from nc_tools.models import ConvNet
-        >>> SkipBackbone(ConvNet(1, 8), "layers.6")(torch.zeros(2, 1, 8, 8)).shape
-        torch.Size([2, 64])
-    """
-
-    def __init__(self, backbone: nn.Module, layer: str) -> None:
-        super().__init__()
-        check_layers(backbone, (layer,))
-        self.backbone = backbone.requires_grad_(False)
-        self.layer = layer
-        backbone.get_submodule(layer).requires_grad_()
-
-    def train(self, mode: bool = True) -> SkipBackbone:  # noqa: FBT001, FBT002 (PyTorch's own signature)
-        """Set the mode of the trained layer; all else stays in eval mode."""
-        super().train(False)
-        self.training = mode
-        self.backbone.get_submodule(self.layer).train(mode)
-        return self
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images to features (N, max(D, C))."""
-        with caught(self.backbone, (self.layer,)) as seen:
-            features: Tensor = self.backbone(images)
-        aside = seen[self.layer]
-        width = max(features.shape[1], aside.shape[1])
-        return F.pad(features, (0, width - features.shape[1])) + F.pad(aside, (0, width - aside.shape[1]))
+    features, labels = layer_features(backbone, target.plain_batches(samples), layers)
+    features.pop(FEATURES)
+    if not features:
+        raise ValueError(
+            f"{type(backbone).__name__} has no layers with weights to choose from: name layers in SkipConnection"
+        )
+    # rank_by_collapse keeps the order of equal values.
+    return rank_by_collapse(dict(reversed(features.items())), labels).rows[0].name
 
 
 def _new_head(backbone: nn.Module, target: Target, samples: Tensor, seed: int) -> LinearHead:
-    """Return a linear head for a backbone, drawn from the stream "head", where its batches are."""
+    """Return a linear head for a backbone, drawn from the stream "head", on the device of its batches."""
     batch = next(iter(target.plain_batches(samples[:2])))
     with eval_mode(backbone):
         width = backbone(batch.inputs).shape[1]
     return LinearHead(width, target.num_classes, generator=stream(seed, "head")).to(batch.inputs.device)
 
 
-def _fill(head: LinearHead, probe: Probe) -> None:
-    """Make a probe's classes the rows of a head; a class that the probe has not seen gets no weight and least bias."""
+def _copy_probe(head: LinearHead, probe: Probe) -> None:
+    """Copy a probe into a head; a class without training samples gets a zero weight and the smallest bias."""
     assert head.bias is not None  # noqa: S101 (a new head has one)
     with torch.no_grad():
         head.weight.zero_()

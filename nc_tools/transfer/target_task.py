@@ -1,15 +1,13 @@
-"""A target task to fine-tune to: batches of any part of its training images, and its test images."""
+"""A target task of fine-tuning: batches of any part of its training images, and its test images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from nc_tools.data import Augment, Images, evaluation_batches, make_loader
+from nc_tools.data import BatchOptions, Images, evaluation_batches, make_loader
 from nc_tools.data.mixing import Batches
 from nc_tools.records import Batch
 
@@ -23,9 +21,9 @@ class Target:
     Attributes:
         labels: Of its training samples (N,), int64, in [0, K).
         num_classes: K.
-        training_batches: Training samples (M,) to a loader of them, shuffled and augmented.
-        plain_batches: The same in the order given, not augmented.
-        test_batches: Called once, at the very end: the test samples.
+        training_batches: Returns a loader of some training samples (M,), shuffled and augmented.
+        plain_batches: Returns the batches of some training samples (M,) in the order given, not augmented.
+        test_batches: Returns the batches of the test samples. Called once, at the end.
 
     Raises:
         ValueError: If there are fewer than two classes, or one has no training sample.
@@ -44,63 +42,39 @@ class Target:
         if empty:
             raise ValueError(
                 f"a target task needs training samples of each of its {self.num_classes} classes, and {len(empty)} "
-                f"have none ({', '.join(map(str, empty[:5]))}): add some, or number the classes that are there from 0"
+                f"have none ({', '.join(map(str, empty[:5]))}): add samples, or number the classes without gaps from 0"
             )
 
 
-def image_target(
-    train: Images,
-    test: Images,
-    *,
-    mean: Tensor,
-    std: Tensor,
-    batch_size: int,
-    augment: Augment | None,
-    seed: int,
-    device: torch.device | str = "cpu",
-    channels_last: bool = False,
-) -> Target:
-    """Make a target task of two image sets.
+def image_target(train: Images, test: Images, options: BatchOptions) -> Target:
+    """Return the target task of two image sets.
 
     Args:
         train: Its training images.
         test: Its test images, of the same classes.
-        mean: (C,) that the backbone was trained with, in 0..1.
-        std: (C,) likewise.
-        batch_size: Of training.
-        augment: Crop and flip, or None.
-        seed: Of order and augmentation.
-        device: Where the batches go.
-        channels_last: Memory layout of the inputs.
+        options: How batches are made. Mean and std are those that the backbone was trained with.
 
     Raises:
         ValueError: If the two have different classes, there are fewer than two, or one has no training image.
 
     Example:
-        >>> from nc_tools.data import DataConfig, load
-        >>> sources = load(DataConfig(held_out_classes=3))
-        >>> pair = sources.transfer_train, sources.transfer_test
-        >>> task = image_target(*pair, mean=sources.mean, std=sources.std, batch_size=32, augment=None, seed=0)
+        >>> from nc_tools.data import DataConfig, load_data
+        >>> sources = load_data(DataConfig(held_out_classes=3))
+        >>> options = BatchOptions(batch_size=32, mean=sources.mean, std=sources.std)
+        >>> task = image_target(sources.transfer_train, sources.transfer_test, options)
         >>> task.num_classes, len(task.labels)
         (3, 266)
     """
     if train.classes != test.classes:
         raise ValueError(
-            f"training and test part of a target must have the same classes, got {len(train.classes)} and "
-            f"{len(test.classes)}, or in another order"
+            f"training and test images of a target task must have the same classes in the same order, got "
+            f"{len(train.classes)} and {len(test.classes)} classes"
         )
-    look = partial(evaluation_batches, mean=mean, std=std, device=device, channels_last=channels_last)
-
-    def training_batches(chosen: Tensor) -> Batches:
-        return make_loader(
-            train, chosen, batch_size, mean=mean, std=std, augment=augment, seed=seed, device=device,
-            channels_last=channels_last,
-        )  # fmt: skip
-
+    plain = replace(options, batch_size=_EVALUATION_BATCH)
     return Target(
         labels=train.labels,
         num_classes=train.num_classes,
-        training_batches=training_batches,
-        plain_batches=lambda chosen: look(train, chosen, _EVALUATION_BATCH),
-        test_batches=lambda: look(test, None, _EVALUATION_BATCH),
+        training_batches=lambda indices: make_loader(train, indices, options),
+        plain_batches=lambda indices: evaluation_batches(train, indices, plain),
+        test_batches=lambda: evaluation_batches(test, None, plain),
     )

@@ -1,4 +1,4 @@
-"""Writes an output folder as a finished comparison leaves it, with a planted truth to find again."""
+"""Writes the output folder of a finished comparison with known differences between its arms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RATES = [0.01, 0.0316, 0.1, 0.316, 1.0]
 
 @dataclass(frozen=True)
 class Truth:
-    """What an arm really is: gain over the baseline, lift of the rare classes, overconfidence, collapse."""
+    """The true properties of an arm: gain over the baseline, lift of the rare classes, overconfidence, collapse."""
 
     head: str
     loss: str
@@ -50,7 +50,7 @@ def write_output(
     arms: tuple[str, ...] = tuple(ARMS),
     broken: bool = True,
 ) -> Path:
-    """Write the whole folder; with ``broken`` one run failed, one was killed and one still runs."""
+    """Write the folder; with ``broken`` one run failed, one was killed and one is still running."""
     generator = np.random.default_rng(0)
     write_json(
         root / "experiment.json",
@@ -259,7 +259,7 @@ def _write_holdout(folder: Path, arm: str, seed: int, epochs: int, order: int) -
 
 
 def _break(root: Path, seeds: int) -> None:
-    """A failed run, a killed one with a cut last line, and one that still runs."""
+    """Add a failed run, a killed one with a truncated last line, and one that is still running."""
     last = seeds - 1
     for arm, seed, status, error in (
         ("frozen_random_la", last, "FAILED", "loss is not finite at step 812 (term LogitAdjusted)"),

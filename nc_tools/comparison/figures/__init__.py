@@ -1,1 +1,1 @@
-"""Figures of a comparison: forest plots, small multiples, everything over collapse."""
+"""Figures of a comparison: forest plots, one panel per arm, and metrics over measured collapse."""

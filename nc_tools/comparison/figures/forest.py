@@ -1,7 +1,6 @@
-"""Forest plots: one row per arm, its paired difference with its interval, every seed as a dot.
+"""Forest plots: one row per arm with its paired difference, its interval, and every seed as a dot.
 
-Places are percentages, so that a row stretches from a phone to a sheet of paper while marks and words keep
-their size.
+Positions are percentages, so that a row stretches with the page while marks and words keep their size.
 """
 
 from __future__ import annotations
@@ -11,11 +10,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from nc_tools.comparison.metric_info import MetricInfo, metric_info, p_text
+from nc_tools.comparison.metric_info import MetricInfo, metric_info
 from nc_tools.comparison.result import Comparison, Family, Verdict
 from nc_tools.comparison.statistics import PairedDifference
-from nc_tools.comparison.wording import difference_text
+from nc_tools.comparison.wording import difference_text, p_text
 from nc_tools.plots import svg
+from nc_tools.plots.axis import Axis, axis_over
 
 _HEIGHT = 46
 _MIDDLE = 18
@@ -24,7 +24,7 @@ _DOTS = 35
 
 @dataclass(frozen=True)
 class ForestRow:
-    """One row: names and numbers as text, the drawing between them."""
+    """One row: names and numbers as text, with the drawing between them."""
 
     arm: str
     against: str
@@ -36,9 +36,9 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class Forest:
-    """A whole plot: its measure, rows, the axis beneath, and the names of arms that have no difference."""
+    """A whole plot: its metric, its rows, the axis beneath, and the arms that have no difference."""
 
-    metric_info: MetricInfo
+    metric: MetricInfo
     rows: tuple[ForestRow, ...]
     axis: Markup
     absent: tuple[str, ...]
@@ -54,7 +54,7 @@ class _Entry:
 
 
 def family_forest(family: Family, *, name_reference: bool = False) -> Forest:
-    """Draw a family of tests; shape and word say the verdict, color only repeats it."""
+    """Draw a family of tests; the verdict is shown by shape and word, and repeated by color."""
     entries = [
         _Entry(
             test.arm,
@@ -70,21 +70,21 @@ def family_forest(family: Family, *, name_reference: bool = False) -> Forest:
     return _forest(metric_info(family.metric), entries, absent)
 
 
-def metric_forest(comparison: Comparison, metric: str) -> Forest | None:
-    """Draw a secondary metric: no verdicts, since nothing here is corrected; None where no arm has it."""
+def metric_forest(comparison: Comparison, key: str) -> Forest | None:
+    """Draw a secondary metric without verdicts, since its p values are not adjusted; None if no arm has it."""
     entries, absent = [], []
     for arm in comparison.arms:
-        row = comparison.row(arm, metric)
+        row = comparison.row(arm, key)
         if arm == comparison.baseline or row is None:
             continue
         if row.paired is None and arm in comparison.cells:
             absent.append(arm)
         elif row.paired is not None:
             entries.append(_Entry(arm, "", row.paired, "open", ""))
-    return _forest(metric_info(metric), entries, tuple(absent)) if entries else None
+    return _forest(metric_info(key), entries, tuple(absent)) if entries else None
 
 
-def _forest(shown: MetricInfo, entries: Sequence[_Entry], absent: tuple[str, ...]) -> Forest:
+def _forest(metric: MetricInfo, entries: Sequence[_Entry], absent: tuple[str, ...]) -> Forest:
     axis = _axis([entry.paired for entry in entries])
     ticks = axis.ticks()
     rows = tuple(
@@ -92,17 +92,17 @@ def _forest(shown: MetricInfo, entries: Sequence[_Entry], absent: tuple[str, ...
             entry.arm,
             entry.against,
             entry.verdict,
-            difference_text(entry.paired, shown),
+            difference_text(entry.paired, metric),
             entry.p,
-            _draw(entry, shown, axis, ticks),
+            _draw(entry, metric, axis, ticks),
         )
         for entry in entries
     )
-    return Forest(shown, rows, _axis_drawing(shown, axis, ticks), absent)
+    return Forest(metric, rows, _axis_drawing(metric, axis, ticks), absent)
 
 
-def _axis(pairs: Sequence[PairedDifference]) -> svg.Axis:
-    """Cover differences and intervals; one wild interval (two seeds) must not flatten all the others."""
+def _axis(pairs: Sequence[PairedDifference]) -> Axis:
+    """Cover differences and intervals, but clip an interval that is far wider than the others (two seeds)."""
     widths = sorted(pair.high - pair.low for pair in pairs if pair.high is not None and pair.low is not None)
     limit = 4 * widths[len(widths) // 2] if widths else 0.0
     values = [0.0]
@@ -111,31 +111,31 @@ def _axis(pairs: Sequence[PairedDifference]) -> svg.Axis:
         if pair.low is not None and pair.high is not None:
             half = min(pair.high - pair.low, limit) / 2
             values.extend((pair.mean - half, pair.mean + half))
-    return svg.axis_over(values, margin=0.08)
+    return axis_over(values, margin=0.08)
 
 
-def _draw(entry: _Entry, shown: MetricInfo, axis: svg.Axis, ticks: Sequence[float]) -> Markup:
+def _draw(entry: _Entry, metric: MetricInfo, axis: Axis, ticks: Sequence[float]) -> Markup:
     pair, zero = entry.paired, axis.place(0.0)
-    parts = [_better_half(shown, zero)]
+    parts = [_better_half(metric, zero)]
     parts += [svg.line(_x(axis, t), 0, _x(axis, t), "100%", "grid") for t in ticks]
     parts.append(svg.line(svg.percent(zero), 0, svg.percent(zero), "100%", "zero"))
     if pair.n > 1:
         parts += [
-            svg.circle(_x(axis, d), _DOTS, 2.2, "seed", f"one seed: {shown.difference(d)}") for d in pair.differences
+            svg.circle(_x(axis, d), _DOTS, 2.2, "seed", f"one seed: {metric.difference(d)}") for d in pair.differences
         ]
     if pair.low is not None and pair.high is not None:
         parts.append(svg.line(_x(axis, pair.low), _MIDDLE, _x(axis, pair.high), _MIDDLE, f"interval {entry.verdict}"))
         for end, sign in ((pair.low, -1), (pair.high, 1)):
             parts.append(_end(axis, end, sign, entry.verdict))
     parts.append(_mark(_x(axis, pair.mean), entry.verdict))
-    label = f"{entry.arm}: {difference_text(pair, shown)}"
+    label = f"{entry.arm}: {difference_text(pair, metric)}"
     return Markup('<svg class="row" height="{}" role="img" aria-label="{}">{}</svg>').format(
         _HEIGHT, label, svg.joined(parts)
     )
 
 
-def _end(axis: svg.Axis, end: float, sign: int, verdict: str) -> Markup:
-    """A cap where the interval ends, an arrow where it goes on beyond the figure."""
+def _end(axis: Axis, end: float, sign: int, verdict: str) -> Markup:
+    """Return a cap where the interval ends, or an arrow if it ends outside the figure."""
     beyond = end < axis.low or end > axis.high
     shape = f"M{-6 * sign},-4 L0,0 L{-6 * sign},4" if beyond else "M0,-4 L0,4"
     return _at(_x(axis, end), Markup('<path d="{}" class="interval {}"/>').format(shape, verdict))
@@ -154,18 +154,18 @@ def _at(x: str, shape: Markup) -> Markup:
     return Markup('<svg x="{}" y="{}" overflow="visible">{}</svg>').format(x, _MIDDLE, shape)
 
 
-def _better_half(shown: MetricInfo, zero: float) -> Markup:
-    if shown.direction == "neither":
+def _better_half(metric: MetricInfo, zero: float) -> Markup:
+    if metric.direction == "neither":
         return Markup("")
-    start, width = (zero, 1 - zero) if shown.direction == "higher" else (0.0, zero)
+    start, width = (zero, 1 - zero) if metric.direction == "higher" else (0.0, zero)
     return svg.rect(svg.percent(start), 0, svg.percent(width), "100%", "better-half")
 
 
-def _axis_drawing(shown: MetricInfo, axis: svg.Axis, ticks: Sequence[float]) -> Markup:
-    scale = 100.0 if shown.unit == "points" else 1.0
+def _axis_drawing(metric: MetricInfo, axis: Axis, ticks: Sequence[float]) -> Markup:
+    scale = 100.0 if metric.unit == "points" else 1.0
     parts = [svg.text(_x(axis, t), 14, _tick(scale * t), "tick") for t in ticks]
-    if shown.direction != "neither":
-        left, right = ("← worse", "better →") if shown.direction == "higher" else ("← better", "worse →")
+    if metric.direction != "neither":
+        left, right = ("← worse", "better →") if metric.direction == "higher" else ("← better", "worse →")
         parts += [svg.text(0, 32, left, "way", "start"), svg.text("100%", 32, right, "way", "end")]
     return Markup('<svg class="row" height="38" aria-hidden="true">{}</svg>').format(svg.joined(parts))
 
@@ -174,5 +174,5 @@ def _tick(value: float) -> str:
     return "0" if abs(value) < 1e-12 else f"{value:+.3g}".replace("-", "−")
 
 
-def _x(axis: svg.Axis, value: float) -> str:
+def _x(axis: Axis, value: float) -> str:
     return svg.percent(axis.place(value))

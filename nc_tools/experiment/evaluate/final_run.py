@@ -20,9 +20,9 @@ from nc_tools.experiment.weight_files import load_weights, save_tensors
 from nc_tools.metrics import fit_temperature, per_class
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Collected
+from nc_tools.run_records import RunRecord, read_run
 from nc_tools.run_records.json_files import write_json
 from nc_tools.seeds import stream
-from nc_tools.tracking import RunRecord, read_run
 
 BEST_WEIGHTS = "best.safetensors"
 """Weights of the epoch that the hold-out run found best; removed when they have been evaluated."""

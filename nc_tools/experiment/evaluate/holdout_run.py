@@ -13,7 +13,7 @@ from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
 from nc_tools.metrics import fit_temperature
 from nc_tools.models.classifier import Classifier
-from nc_tools.tracking import RunRecord, read_run
+from nc_tools.run_records import RunRecord, read_run
 
 HOLDOUT_SCORE = "holdout/gen/balanced_accuracy"
 """Key of the metric by which rates, tuned parameters and the best epoch are chosen."""

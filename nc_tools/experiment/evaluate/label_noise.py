@@ -20,7 +20,7 @@ from nc_tools.metrics import (
     transition_error,
 )
 from nc_tools.records import Collected
-from nc_tools.tracking import RunRecord, read_run
+from nc_tools.run_records import RunRecord, read_run
 
 TRANSITION = "transition.safetensors"
 _LISTED_SUSPECTS = 2000

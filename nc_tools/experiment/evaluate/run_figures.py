@@ -1,4 +1,4 @@
-"""Two figures of a single run, as SVG files that MLflow shows beside it."""
+"""Two figures of a single run, as SVG files that MLflow shows with it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from torch import Tensor
 
 from nc_tools.metrics import reliability_bins
 from nc_tools.plots import svg
+from nc_tools.plots.axis import Axis, axis_over
+from nc_tools.plots.frame import Curve, Frame, Margins, curve_key
+from nc_tools.plots.standalone import svg_document
 
-_STYLE = """text{font:11px system-ui,sans-serif;fill:#444}.title{font-weight:600;fill:#111}.grid{stroke:#ddd}
-.axis{stroke:#666}.ideal{stroke:#999;fill:none;stroke-dasharray:2 3}.one{stroke:#0068a8;fill:none;stroke-width:2}
-.two{stroke:#c04e00;fill:none;stroke-width:2;stroke-dasharray:5 3}.dot-one{fill:#0068a8}.dot-two{fill:#c04e00}"""
-_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 300, 240, 46, 30, 12, 36
-
-Curve = Sequence[tuple[float, float]]
+_WIDTH, _HEIGHT = 300.0, 240.0
+_MARGINS = Margins(46.0, 12.0, 34.0, 36.0)
 
 
 def reliability_figure(logits: Tensor, labels: Tensor, temperature: float | None) -> str:
-    """Draw accuracy against confidence over 15 equal bins, before and after temperature scaling.
+    """Draw accuracy over confidence in 15 equal bins, before and after temperature scaling.
 
     Args:
         logits: (N, K).
@@ -30,16 +29,16 @@ def reliability_figure(logits: Tensor, labels: Tensor, temperature: float | None
     curves: dict[str, Curve] = {"as trained": _bins(logits, labels)}
     if temperature is not None:
         curves[f"temperature {temperature:.2f}"] = _bins(logits / temperature, labels)
-    axes = (svg.Axis(0, 1), svg.Axis(0, 1))
-    ideal = svg.polyline([_point(axes, 0, 0), _point(axes, 1, 1)], "ideal")
-    return _document([_panel("accuracy against confidence", "confidence", axes, curves, [ideal])])
+    frame = Frame(Axis(0, 1), Axis(0, 1), _WIDTH, _HEIGHT, _MARGINS)
+    ideal = svg.polyline(frame.points([(0, 0), (1, 1)]), "ideal")
+    return _document("Reliability diagram", [_panel("accuracy over confidence", "confidence", frame, curves, [ideal])])
 
 
 def collapse_figure(curves: Mapping[str, Curve]) -> str:
     """Draw NC1, NC2 and NC3 over epochs on log scales, on the training images and on the hold-out.
 
     Args:
-        curves: Of the run's record, by key; what is missing is left out.
+        curves: Of the run's record, by key; missing ones are left out.
     """
     panels = []
     for title, name in (
@@ -47,13 +46,13 @@ def collapse_figure(curves: Mapping[str, Curve]) -> str:
         ("NC2 (equiangularity)", "nc2_equiangular"),
         ("NC3", "nc3_distance"),
     ):
-        found = {split: _positive(curves.get(f"{split}/nc/{name}", ())) for split in ("train", "holdout")}
-        shown = {split: curve for split, curve in found.items() if curve}
-        if shown:
-            points = [point for curve in shown.values() for point in curve]
-            axes = (svg.axis_over([x for x, _ in points], log=True), svg.axis_over([y for _, y in points], log=True))
-            panels.append(_panel(title, "epoch", axes, shown, []))
-    return _document(panels)
+        by_split = {split: _positive(curves.get(f"{split}/nc/{name}", ())) for split in ("train", "holdout")}
+        by_split = {split: curve for split, curve in by_split.items() if curve}
+        if by_split:
+            points = [point for curve in by_split.values() for point in curve]
+            x, y = (axis_over([point[i] for point in points], log=True) for i in (0, 1))
+            panels.append(_panel(title, "epoch", Frame(x, y, _WIDTH, _HEIGHT, _MARGINS), by_split, []))
+    return _document("Collapse over epochs", panels)
 
 
 def write_figures(
@@ -73,43 +72,23 @@ def _positive(curve: Curve) -> Curve:
     return [(x, y) for x, y in curve if y > 0]
 
 
-def _point(axes: tuple[svg.Axis, svg.Axis], x: float, y: float) -> tuple[float, float]:
-    across, up = axes[0].place(x), axes[1].place(y)
-    return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
-
-
 def _panel(
-    title: str, x_label: str, axes: tuple[svg.Axis, svg.Axis], curves: Mapping[str, Curve], behind: Sequence[Markup]
-) -> Markup:
-    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-    parts = [svg.text(_LEFT, 13, title, "title", "start")]
-    for tick in axes[1].ticks(4):
-        y = _point(axes, axes[0].low, tick)[1]
-        parts += [svg.line(_LEFT, y, right, y, "grid"), svg.text(_LEFT - 5, y + 4, svg.svg_number(tick), "tick", "end")]
-    for tick in axes[0].ticks(5):
-        x = _point(axes, tick, axes[1].low)[0]
-        parts += [svg.line(x, bottom, x, bottom + 3, "axis"), svg.text(x, bottom + 14, svg.svg_number(tick), "tick")]
-    parts += [
-        svg.line(_LEFT, bottom, right, bottom, "axis"),
-        svg.text(right, _HEIGHT - 6, x_label, "tick", "end"),
+    title: str, x_name: str, frame: Frame, curves: Mapping[str, Curve], behind: Sequence[Markup]
+) -> list[Markup]:
+    kinds = dict(zip(curves, ("one", "two"), strict=False))
+    parts = [
+        svg.text(_MARGINS.left, 13, title, "heading", "start"),
+        *curve_key([(kind, name) for name, kind in kinds.items()], _MARGINS.left, 23),
+        *frame.axes(x_name, ""),
         *behind,
     ]
-    for position, (kind, (name, curve)) in enumerate(zip(("one", "two"), curves.items(), strict=False)):
-        points = [_point(axes, x, y) for x, y in curve]
-        parts.append(svg.polyline(points, kind))
-        parts += [svg.circle(x, y, 2.5, f"dot-{kind}") for x, y in points]
-        start = _LEFT + 110 * position
-        parts += [svg.line(start, 22, start + 20, 22, kind), svg.text(start + 25, 26, name, "tick", "start")]
-    return svg.joined(parts)
+    for name, kind in kinds.items():
+        points = frame.points(curves[name])
+        parts.append(svg.polyline(points, f"curve {kind}"))
+        parts += [svg.circle(x, y, 2.5, f"dot {kind}") for x, y in points]
+    return parts
 
 
-def _document(panels: Sequence[Markup]) -> str:
-    width = _WIDTH * max(1, len(panels))
-    moved = [
-        Markup('<g transform="translate({},0)">{}</g>').format(_WIDTH * index, panel)
-        for index, panel in enumerate(panels)
-    ]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" width="{width}" height="{_HEIGHT}">'
-        f'<style>{_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>{svg.joined(moved)}</svg>\n'
-    )
+def _document(label: str, panels: Sequence[Sequence[Markup]]) -> str:
+    moved = [svg.group(_WIDTH * index, 0, panel) for index, panel in enumerate(panels)]
+    return svg_document(svg.picture(_WIDTH * max(1, len(panels)), _HEIGHT, label, moved))

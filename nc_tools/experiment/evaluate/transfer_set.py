@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nc_tools._support.atomic_write import atomic_write
 from nc_tools._support.signals import StopSignal
-from nc_tools.data import Sources, augment_for
+from nc_tools.data import BatchOptions, Sources, augment_for
 from nc_tools.data.image_set import Images
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
 from nc_tools.experiment.job import Job
@@ -18,8 +18,8 @@ from nc_tools.experiment.run_config import Protocol
 from nc_tools.experiment.run_data import RunData
 from nc_tools.metrics import CollapseRanking, rank_by_collapse, ridge_probe
 from nc_tools.metrics.transfer.transfer_report import TARGET_COLLAPSE
+from nc_tools.run_records import RunRecord
 from nc_tools.seeds import stream
-from nc_tools.tracking import RunRecord
 from nc_tools.transfer import fine_tune, image_target, layer_features
 
 LAYERS = "layers.csv"
@@ -97,17 +97,16 @@ def _fine_tune(
     config = job.protocol.fine_tuning
     if config is None:
         return {}
-    target = image_target(
-        train,
-        test,
+    options = BatchOptions(
+        batch_size=config.training.batch_size,
         mean=data.sources.mean,
         std=data.sources.std,
-        batch_size=config.training.batch_size,
         augment=augment_for(job.config.data, train.shape[1]),
         seed=job.seed,
         device=data.device,
         channels_last=config.training.layout_on(data.device) is torch.channels_last,
     )
+    target = image_target(train, test, options)
     values: dict[str, float] = {}
     for method in config.methods:
         result = fine_tune(backbone, target, method, config, seed=job.seed, stop=stop)

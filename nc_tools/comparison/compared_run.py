@@ -1,0 +1,151 @@
+"""One run of a comparison, in whatever state its record is: finished, failed, still running or half written.
+
+A run without a result keeps its status and the reason, so that the report can list it: without its failed runs
+a comparison would look better than it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nc_tools.run_records import recover_run, run_folders
+from nc_tools.run_records.json_files import as_float, read_json_or_problem
+
+SCORED_KINDS = ("final", "loop")
+
+
+@dataclass(frozen=True)
+class RecallByClass:
+    """Recall of each class and how many images it was trained on; all in the order of ``classes``."""
+
+    classes: tuple[str, ...]
+    train_counts: tuple[int, ...]
+    test_counts: tuple[int, ...]
+    recall: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One run of a comparison. Runs from elsewhere need only the first four fields and ``final``.
+
+    Attributes:
+        arm: The arm's name.
+        seed: Runs of two arms with the same seed are a pair.
+        draw: Which draw of the arm's random frame; 0 if it has only one.
+        status: ``"FINISHED"``, ``"FAILED"``, ``"KILLED"``, ``"RUNNING"``, ``"PLANNED"`` or ``"UNKNOWN"``.
+        final: Final values by metric key; nan for a number that is not finite.
+        curves: Values over epochs by metric key, as (step, value).
+        per_class: Recall by class, if recorded.
+        predictions: The safetensors file of test logits, if there is one.
+        config: The run's configuration, nested.
+        data: Name, fingerprint and class counts of its data.
+        kind: ``"final"`` and ``"loop"`` runs are compared; ``"holdout"`` gives curves; ``"tuning"`` is only listed.
+        run_id: Name of the run's folder.
+        error: The error that ended it, or "".
+        hardware: The machine in words.
+        versions: Library versions.
+        git_commit: The commit it ran from.
+        created_ms: When it was started, in milliseconds since 1970.
+        notes: What is missing or unreadable in its record.
+    """
+
+    arm: str
+    seed: int
+    draw: int
+    status: str
+    final: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    per_class: RecallByClass | None = None
+    predictions: Path | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "final"
+    run_id: str = ""
+    error: str = ""
+    hardware: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    git_commit: str = ""
+    created_ms: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run finished and has values to compare."""
+        return self.status == "FINISHED" and bool(self.final)
+
+    @property
+    def why_not(self) -> str:
+        """Why the run has no result, in a few words; "" if it has one."""
+        if self.finished:
+            return ""
+        if self.status == "FINISHED":
+            return "finished, but its final values are missing"
+        last = max((curve[-1][0] for curve in self.curves.values() if curve), default=None)
+        reached = "" if last is None else f" after step {last}"
+        return f"{self.status}{reached}" + (f": {self.error}" if self.error else "")
+
+
+def read_compared_runs(root: Path) -> list[ComparedRun]:
+    """Read every run folder under ``root/runs``, in the order in which they were started.
+
+    Args:
+        root: The output folder.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no ``runs`` in it.
+    """
+    if not (root / "runs").is_dir():
+        raise FileNotFoundError(
+            f"no runs to compare: {str(root)!r} has no folder runs/. "
+            "Give the folder that was the recipe's --out, or run a recipe first"
+        )
+    return sorted(map(read_compared_run, run_folders(root)), key=lambda run: (run.created_ms, run.run_id))
+
+
+def read_compared_run(folder: Path) -> ComparedRun:
+    """Read one run folder in any state; ``notes`` names the files that could not be read."""
+    recovered = recover_run(folder)
+    identity = recovered.identity
+    per_class, problems = _read_per_class(folder / "per_class.json")
+    predictions = folder / "predictions.safetensors"
+    return ComparedRun(
+        arm=identity["arm"],
+        seed=identity["seed"],
+        draw=identity["draw"],
+        status=recovered.status,
+        final=recovered.final,
+        curves={key: tuple(points) for key, points in recovered.curves.items()},
+        per_class=per_class,
+        predictions=predictions if predictions.is_file() else None,
+        config=identity["config"],
+        data=identity["data"],
+        kind=identity["kind"],
+        run_id=folder.name,
+        error=" ".join(recovered.error.split()),
+        hardware=identity["hardware"],
+        versions={name: str(version) for name, version in identity["versions"].items()},
+        git_commit=identity["git_commit"],
+        created_ms=identity["created_ms"],
+        notes=(*recovered.problems, *problems),
+    )
+
+
+def _read_per_class(path: Path) -> tuple[RecallByClass | None, list[str]]:
+    """Return recall by class, or None and the reason if the file is damaged."""
+    if not path.exists():
+        return None, []
+    content, problem = read_json_or_problem(path)
+    if problem:
+        return None, [problem]
+    try:
+        classes = tuple(str(name) for name in content["classes"])
+        trained, tested = (tuple(int(count) for count in content[key]) for key in ("train_counts", "test_counts"))
+        recall = tuple(as_float(value) for value in content["recall"])
+    except (KeyError, TypeError, ValueError):
+        return None, ["per_class.json is incomplete"]
+    if not len(classes) == len(trained) == len(tested) == len(recall):
+        return None, ["per_class.json has lists of different lengths"]
+    return RecallByClass(classes, trained, tested, recall), []

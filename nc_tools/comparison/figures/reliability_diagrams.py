@@ -1,0 +1,48 @@
+"""Accuracy over confidence before and after temperature scaling, one panel per arm."""
+
+from __future__ import annotations
+
+import math
+
+from markupsafe import Markup
+
+from nc_tools.comparison.figures.panel import Panel, make_panel
+from nc_tools.comparison.image_predictions import Reliability
+from nc_tools.comparison.metric_table import ECE, ECE_SCALED
+from nc_tools.comparison.result import Comparison
+from nc_tools.comparison.summary_table import mean_text
+from nc_tools.plots import svg
+from nc_tools.plots.axis import Axis
+from nc_tools.plots.frame import Frame
+
+
+def reliability_panels(comparison: Comparison) -> list[Panel]:
+    """Draw the reliability diagram of each arm with recorded predictions."""
+    frame = Frame(Axis(0.0, 1.0), Axis(0.0, 1.0))
+    panels = []
+    for arm in comparison.arms:
+        calibration = comparison.calibration.get(arm)
+        if calibration is None:
+            continue
+        parts = frame.axes("confidence, %", "accuracy, %", x_scale=100, y_scale=100)
+        parts.append(svg.polyline(frame.points([(0, 0), (1, 1)]), "ideal"))
+        parts += _diagram(frame, calibration.before, "two")
+        if calibration.after is not None:
+            parts += _diagram(frame, calibration.after, "one")
+        caption = f"ECE {mean_text(comparison, arm, ECE)} → {mean_text(comparison, arm, ECE_SCALED)} points"
+        panels.append(make_panel(arm, ": reliability diagram", caption, frame, parts))
+    return panels
+
+
+def _diagram(frame: Frame, bins: Reliability, kind: str) -> list[Markup]:
+    total = max(float(bins.count.sum()), 1.0)
+    points = [
+        (confidence / count, correct / count, count / total)
+        for count, confidence, correct in zip(bins.count, bins.confidence, bins.correct, strict=True)
+        if count > 0
+    ]
+    parts = [svg.polyline(frame.points([(x, y) for x, y, _ in points]), f"curve {kind}")]
+    for x, y, share in points:
+        title = f"{100 * share:.1f} % of the images: confidence {100 * x:.0f} %, accuracy {100 * y:.0f} %"
+        parts.append(svg.circle(*frame.point(x, y), 2 + 7 * math.sqrt(share), f"dot {kind}", title))
+    return parts

@@ -1,0 +1,54 @@
+"""Writes the report of a comparison as HTML, Markdown, CSV and JSON files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nc_tools._support.atomic_write import atomic_write
+from nc_tools.comparison.export import comparison_csv, comparison_json
+from nc_tools.comparison.figures.over_collapse import over_collapse_document
+from nc_tools.comparison.html_report import comparison_html
+from nc_tools.comparison.markdown import markdown_text
+from nc_tools.comparison.result import Comparison
+
+_FIGURE = "over_nc1.svg"
+
+
+def write_comparison(
+    comparison: Comparison, out: Path, *, formats: Sequence[str] = ("html", "md", "csv", "json")
+) -> dict[str, Path]:
+    """Write ``comparison.<format>`` files into a folder. A failed write leaves the old file as it was.
+
+    With the HTML page comes ``over_nc1.svg``, its plots of metrics over NC1 as one figure, if there are any.
+
+    Args:
+        comparison: The comparison.
+        out: The folder; it is created if it does not exist.
+        formats: Any of html, md, csv, json.
+
+    Returns:
+        The path of each file by its format.
+
+    Raises:
+        ValueError: If a format is unknown.
+    """
+    writers: dict[str, Callable[[Comparison], str]] = {
+        "html": comparison_html,
+        "md": markdown_text,
+        "csv": comparison_csv,
+        "json": comparison_json,
+    }
+    unknown = [name for name in formats if name not in writers]
+    if unknown:
+        raise ValueError(f"formats must be among {', '.join(writers)}, got {', '.join(unknown)}. Leave those out")
+    out.mkdir(parents=True, exist_ok=True)
+    if "html" in formats and (figure := over_collapse_document(comparison)):
+        _write(out / _FIGURE, figure)
+    return {name: _write(out / f"comparison.{name}", writers[name](comparison)) for name in formats}
+
+
+def _write(path: Path, text: str) -> Path:
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,81 @@
+"""Comparison of single trained models image by image, and reliability diagrams of each arm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nc_tools.comparison.image_predictions import Predictions, Reliability, read_predictions
+from nc_tools.comparison.pairing import Cells, first_draws
+from nc_tools.comparison.result import ArmReliability, Disagreement
+from nc_tools.comparison.statistics import mcnemar
+
+PredictionsByArm = Mapping[str, Mapping[int, Predictions]]
+"""arm -> seed -> predictions."""
+
+
+def read_first_draws(cells: Cells) -> tuple[PredictionsByArm, list[tuple[str, str]]]:
+    """Read the predictions of each arm's first draw at each seed.
+
+    Returns:
+        The predictions, and (run, problem) for each file that cannot be read.
+    """
+    by_arm: dict[str, dict[int, Predictions]] = {}
+    problems = []
+    for arm, of_arm in cells.items():
+        for seed, run in first_draws(of_arm).items():
+            if run.predictions is None:
+                continue
+            try:
+                by_arm.setdefault(arm, {})[seed] = read_predictions(run.predictions)
+            except ValueError as error:
+                problems.append((run.run_id or arm, str(error)))
+    return by_arm, problems
+
+
+def disagreement(arm: str, seed: int, predictions: Predictions, reference: Predictions) -> Disagreement:
+    """Compare two trained models image by image with McNemar's test.
+
+    Raises:
+        ValueError: If they were not tested on the same images in the same order.
+    """
+    if predictions.labels != reference.labels:
+        raise ValueError(f"{arm}, seed {seed}: tested on other images than the baseline, so images cannot be paired")
+    only_arm = int((predictions.correct & ~reference.correct).sum())
+    only_reference = int((reference.correct & ~predictions.correct).sum())
+    p = mcnemar(only_reference, only_arm)
+    return Disagreement(arm, seed, len(predictions.correct), only_reference, only_arm, p)
+
+
+def all_disagreements(
+    arms: Sequence[str], baseline: str, predictions: PredictionsByArm
+) -> tuple[tuple[Disagreement, ...], list[str]]:
+    """Compare each arm with the baseline at each common seed.
+
+    Returns:
+        The tests, and a sentence for each pair of models that were tested on different images.
+    """
+    tests, unpaired = [], []
+    reference = predictions.get(baseline, {})
+    for arm in arms:
+        for seed in sorted(predictions.get(arm, {}).keys() & reference.keys()):
+            if arm == baseline:
+                continue
+            try:
+                tests.append(disagreement(arm, seed, predictions[arm][seed], reference[seed]))
+            except ValueError as error:
+                unpaired.append(str(error))
+    return tuple(tests), unpaired
+
+
+def reliability_by_arm(predictions: PredictionsByArm) -> dict[str, ArmReliability]:
+    """Sum the reliability of each arm's runs over seeds."""
+    by_arm = {}
+    for arm, runs in predictions.items():
+        before = _sum([run.before for run in runs.values()])
+        scaled = [run.after for run in runs.values() if run.after is not None]
+        by_arm[arm] = ArmReliability(before, _sum(scaled) if len(scaled) == len(runs) else None, len(runs))
+    return by_arm
+
+
+def _sum(parts: Sequence[Reliability]) -> Reliability:
+    return sum(parts[1:], parts[0])

@@ -1,0 +1,52 @@
+"""The options of a loader, as one record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nc_tools.data.augment import Augment
+from nc_tools.data.sampling import Sampling
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchOptions:
+    """How batches are made from a set of images: size, pixels, order and device.
+
+    Training batches use all of them. Evaluation batches use the size, the pixels and the device.
+
+    Attributes:
+        batch_size: Samples in a batch.
+        mean: (C,) of the channels, in 0..1.
+        std: (C,) of the channels, in 0..1.
+        augment: Augmentation of the images, or None for none.
+        seed: The run's seed, from which order and augmentation are drawn.
+        views: Augmented views of each image in a batch: 1, or 2 with the second in ``Batch.second_view``. The first is
+            the same either way.
+        tags: Which classes are in each image of the whole set (N, K), bool, for images with several classes; or None.
+        sampling: How often each class is drawn, or None for each sample once an epoch. The epoch keeps its length.
+        epochs: Length of the training, which ``ProgressiveSampling`` needs.
+        device: Where the batches go.
+        channels_last: Use the channels-last memory layout for the inputs.
+        workers: Worker processes that decode files. None: one for each core, at most 8.
+
+    Example:
+        >>> BatchOptions(batch_size=64, mean=[0.5], std=[0.25]).device
+        'cpu'
+    """
+
+    batch_size: int
+    mean: Tensor | Sequence[float]
+    std: Tensor | Sequence[float]
+    augment: Augment | None = None
+    seed: int = 0
+    views: int = 1
+    tags: Tensor | None = None
+    sampling: Sampling | None = None
+    epochs: int | None = None
+    device: torch.device | str = "cpu"
+    channels_last: bool = False
+    workers: int | None = None

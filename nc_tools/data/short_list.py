@@ -1,0 +1,14 @@
+"""A list of names that fits into an error message."""
+
+from collections.abc import Sequence
+
+
+def short_list(names: Sequence[str], most: int = 5) -> str:
+    """Return names separated by commas: the first few, and how many more there are.
+
+    Example:
+        >>> short_list(["ape", "bat"]), short_list(list("abcdefg"))
+        ('ape, bat', 'a, b, c, d, e and 2 more')
+    """
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,31 @@
+"""Self-contained HTML pages: no script, no request, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def render_page(
+    package: str, template: str, values: Mapping[str, Any], filters: Mapping[str, Callable[[Any], object]] | None = None
+) -> str:
+    """Render a Jinja template of a package, with every value escaped.
+
+    Args:
+        package: The package whose ``templates`` folder holds the template. The template can include
+            ``page.css`` and ``figure.css`` and import ``marks.html.j2`` from this package.
+        template: File name of the template.
+        values: What the template reads. A name that is missing raises an error.
+        filters: Further filters by name.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("nc_tools.plots")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(filters or {})
+    return environment.get_template(template).render(**values)

@@ -1,0 +1,109 @@
+"""Read metrics.jsonl, to which a run appends one line of values for each step."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nc_tools.run_records.json_files import as_float
+
+
+@dataclass(frozen=True)
+class MetricLines:
+    """The lines of metrics.jsonl from some byte on.
+
+    Attributes:
+        lines: Each valid line: ``step`` and ``values``, and ``time_ms`` if it was written.
+        damaged: Line number to reason, for each complete line that is not valid.
+        end: Offset after the last complete line, valid or not.
+    """
+
+    lines: list[dict[str, Any]]
+    damaged: dict[int, str]
+    end: int
+
+
+def read_metrics(path: Path, start: int = 0) -> MetricLines:
+    """Read the complete lines of a metrics file from byte ``start`` on; no lines if the file does not exist.
+
+    A process that is killed while it writes leaves a line without its end. That line is neither returned nor reported
+    as damaged. Its bytes lie beyond ``end``, so a reader that follows a running process gets it when it is complete.
+
+    Raises:
+        OSError: If the file exists and cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            data = file.read()
+    except FileNotFoundError:
+        return MetricLines([], {}, start)
+    complete = data[: data.rfind(b"\n") + 1]
+    lines: list[dict[str, Any]] = []
+    damaged: dict[int, str] = {}
+    for number, text in enumerate(complete.splitlines(), start=1):
+        try:
+            lines.append(_metric_line(text))
+        except ValueError as error:
+            damaged[number] = str(error)
+    return MetricLines(lines, damaged, start + len(complete))
+
+
+def read_valid_metrics(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """Read the lines of a metrics file as ``read_metrics`` does, and raise an error if one is damaged.
+
+    Returns:
+        The lines, and the offset after the last complete one.
+
+    Raises:
+        ValueError: If a complete line is not valid.
+    """
+    metrics = read_metrics(path, start)
+    for number, reason in metrics.damaged.items():
+        raise ValueError(f"line {number} after byte {start} of {path} is not a valid line of metrics: {reason}")
+    return metrics.lines, metrics.end
+
+
+def _metric_line(text: bytes) -> dict[str, Any]:
+    """Parse one line; raise ValueError if it does not hold a step and numbers."""
+    line: dict[str, Any] = json.loads(text)
+    try:
+        int(line["step"])
+        for value in line["values"].values():
+            as_float(value)
+    except (AttributeError, KeyError, OverflowError, TypeError) as error:
+        raise ValueError(f"it must hold a step and its values ({type(error).__name__}: {error})") from error
+    return line
+
+
+def curves_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Return key -> [(step, value), ...], ordered by step; of values with the same step the last counts."""
+    curves: dict[str, dict[int, float]] = {}
+    for line in lines:
+        for key, value in line["values"].items():
+            curves.setdefault(key, {})[int(line["step"])] = as_float(value)
+    return {key: sorted(points.items()) for key, points in curves.items()}
+
+
+def truncate_after_step(path: Path, step: int) -> int:
+    """Truncate a metrics file before its first line beyond ``step``, or half-written line; return the new size."""
+    if not path.exists():
+        return 0
+    keep = 0
+    with path.open("r+b") as file:
+        for line in file:
+            if not line.endswith(b"\n") or _step_of(line) > step:
+                break
+            keep += len(line)
+        file.truncate(keep)
+    return keep
+
+
+def _step_of(line: bytes) -> float:
+    """Return the step of one line; inf for a line that is not valid, so that it is cut off."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -1,0 +1,52 @@
+"""Cautions: what makes a comparison unfair is named."""
+
+from dataclasses import replace
+
+import pytest
+from support.compared_runs import BETTER, LINEAR, runs
+from support.comparison_records import write_output
+
+from nc_tools.comparison import compare, compare_runs
+from nc_tools.comparison.headline import headline
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    return compare(write_output(tmp_path_factory.mktemp("out"), images=400, epochs=6))
+
+
+def test_unfair_things_are_named(complete):
+    named = {(caution.kind, caution.arm) for caution in complete.cautions}
+    assert ("confounded", "cosine_la") in named
+    assert ("tuning", "etf_dr") in named
+    assert ("uneven draws", "") in named
+    assert not any(caution.kind == "record" and "predictions" in caution.text for caution in complete.cautions)
+    confounded = next(caution for caution in complete.cautions if caution.kind == "confounded")
+    assert "epochs (30 against 40)" in confounded.text
+    assert "cosine_la differs in more than the method" in headline(complete)
+    # etf_dr trained with another rate: it was tuned, so it may.
+    assert ("confounded", "etf_dr") not in named
+
+
+def test_a_rate_that_differs_without_any_tuning_is_confounded():
+    one = [
+        replace(r, config={"optimizer": {"lr": 0.1 if r.arm == "etf" else 1.0}})
+        for r in runs(linear=LINEAR, etf=BETTER)
+    ]
+    comparison = compare_runs(one, "linear")
+    assert [caution.kind for caution in comparison.cautions] == ["confounded"]
+    assert "optimizer.lr" in comparison.cautions[0].text
+
+
+def test_other_images_at_one_seed_break_the_pair():
+    other = [
+        replace(r, data={"fingerprint": f"{r.arm if r.seed == 2 else ''}"}) for r in runs(linear=LINEAR, etf=BETTER)
+    ]
+    assert str(compare_runs(other, "linear").cautions[0]) == (
+        "not paired: etf was trained on other images than the baseline at seed 2"
+    )
+
+
+def test_two_pairs_are_called_few():
+    comparison = compare_runs(runs(linear=LINEAR[:2], etf=BETTER[:2]), "linear")
+    assert [caution.kind for caution in comparison.cautions] == ["few pairs"]

@@ -1,0 +1,43 @@
+"""Families of tests: adjusted together, with power at the family's own level."""
+
+import pytest
+from support.compared_runs import BETTER, LINEAR, PRIMARY, SAME, WORSE, runs
+
+from nc_tools.comparison import ComparedRun, compare_runs
+from nc_tools.comparison.power import detectable_difference, pairs_needed
+
+NOISY = {"linear": [0.7, 0.71, 0.69, 0.70], "up": [0.74, 0.70, 0.71, 0.73]}
+
+
+def test_the_family_is_corrected_together():
+    comparison = compare_runs(runs(linear=LINEAR, etf=BETTER, same=SAME, worse=WORSE), "linear")
+    raw = {test.arm: test.paired.p for test in comparison.family.tests}
+    assert comparison.family.size == 3
+    assert comparison.test("etf").p_holm == pytest.approx(3 * min(raw.values())) or raw["etf"] != min(raw.values())
+    assert comparison.test("same").p_holm == pytest.approx(raw["same"])
+    assert [comparison.family.verdict(test) for test in comparison.family.tests] == ["better", "open", "worse"]
+
+
+def test_all_runs_alike_are_handled():
+    comparison = compare_runs(runs(linear=LINEAR, copy=LINEAR, etf=BETTER), "linear")
+    assert comparison.test("copy").p_holm is None
+    assert comparison.family.size == 1
+    assert "identical" in comparison.test("copy").paired.note
+
+
+def test_power_is_at_the_level_of_the_family():
+    comparison = compare_runs(runs(linear=LINEAR[:3], up=BETTER[:3], down=WORSE[:3]), "linear")
+    test = comparison.test("up")
+    sd = test.paired.sd
+    assert test.power.detectable == detectable_difference(sd, 3, alpha=0.05)
+    assert test.power.detectable_adjusted == detectable_difference(sd, 3, alpha=0.025)
+    assert test.power.pairs_for_half == pairs_needed(test.paired.mean / 2, sd, alpha=0.05)
+    assert test.power.pairs_for_half_adjusted == pairs_needed(test.paired.mean / 2, sd, alpha=0.025)
+
+
+def test_half_of_the_difference_needs_more_pairs_than_all_of_it():
+    runs = [ComparedRun(arm, s, 0, "FINISHED", {PRIMARY: v}) for arm, vs in NOISY.items() for s, v in enumerate(vs)]
+    test = compare_runs(runs, "linear").test("up")
+    mean, sd = test.paired.mean, test.paired.sd
+    assert test.power.pairs_for_half == pairs_needed(mean / 2, sd) > pairs_needed(mean, sd)
+    assert test.power.pairs_for_half_adjusted == pairs_needed(mean / 2, sd)
