@@ -274,7 +274,7 @@ def test_suspects_of_a_folder_have_paths(pictures):
 WRONG = {
     "rate": (["--set", "data.noise.rate=40"], r"must lie in [0, 1), got 40: did you mean 0.4?"),
     "kind": (["--set", "data.noise=PairNois(0.3)"], "did you mean 'PairNoise'"),
-    "map": (["--set", "data.noise=AsymmetricNoise(0.3)"], "'truck' is none of them"),
+    "map": (["--set", "data.noise=AsymmetricNoise(0.3)"], "names the class 'truck', which the data do not have"),
     "matrix": (["--set", "data.noise=MatrixNoise(((0.9, 0.0), (0.0, 1.0)))"], "row 0 sums to 0.9"),
     "size": (["--set", "data.noise=MatrixNoise(((0.9, 0.1), (0.0, 1.0)))"], "must have the shape (10, 10)"),
 }
@@ -297,7 +297,7 @@ def test_wrong_noise_is_reported_in_one_line(argv, message, tmp_path, capsys):
 def test_a_label_file_with_unknown_classes_is_reported_in_one_line(pictures, capsys):
     argv = ["--data", f"imagefolder:{pictures / 'pictures'}", "--labels", f"{pictures / 'labels.csv'}:unknown"]
     error = refused_here(argv, pictures, capsys)
-    assert "(train/cat/1.png), has 'fox' in column 'unknown'" in error
+    assert "line 3: the label 'fox' of train/cat/1.png in column 'unknown'" in error
 
 
 def test_default_arms_run_unless_others_are_named(capsys):

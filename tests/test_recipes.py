@@ -201,7 +201,7 @@ WRONG = {
     "workers": (["--workers", "0"], "--workers must be at least 1, got 0"),
     "device": (["--device", "gpu"], "--device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
     "epochs": (["--epochs", "0"], "training.epochs must be positive, got 0"),
-    "labels of digits": (["--labels", "a.csv:label"], "need imagefolder:PATH"),
+    "labels of digits": (["--labels", "a.csv:label"], "need the source imagefolder:PATH, got digits"),
     "image size": (["--image-size", "0"], "image_size"),
     "missing folder": (["--data", "imagefolder:/nowhere/at/all"], "/nowhere/at/all"),
 }
@@ -249,7 +249,7 @@ def test_a_gpu_that_is_not_there_is_reported(tmp_path, capsys):
 def test_an_output_folder_that_cannot_be_written_is_reported(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     error = refused(["--out", str(tmp_path / "file" / "out")], capsys)
-    assert "cannot be written (Not a directory): choose another with --out" in error
+    assert f"{tmp_path / 'file' / 'out'}: Not a directory. Choose another folder with --out." in error
 
 
 def test_an_empty_folder_is_reported(tmp_path, capsys):
