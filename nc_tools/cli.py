@@ -134,13 +134,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> None:
     from rich.console import Console
 
-    from nc_tools.experiment.closing_report import report, say_where
+    from nc_tools.experiment.closing_report import print_links, report_comparison
     from nc_tools.tracking import MlflowSync
 
     console, sync = Console(), MlflowSync(folder, tracking_uri)
-    report(folder, console, sync, baseline=baseline)
+    report_comparison(folder, console, sync, baseline=baseline)
     _print_advice(sync.push().advice(folder))
-    say_where(folder, console, tracking_uri)
+    print_links(folder, console, tracking_uri)
 
 
 def _measure(args: argparse.Namespace) -> None:

@@ -1,12 +1,13 @@
-"""Balanced images: does inducing neural collapse help where every class has the same number of images?
+"""Balanced images: does inducing neural collapse help when every class has the same number of images?
 
-By default scikit-learn's digits, 7 classes seen and 3 held out for transfer; 5 arms, 3 seeds, 2 draws of each frame:
-some two minutes on 2 CPU cores. --arms all for the rest. Your own images: --data imagefolder:PATH. What we found:
-benchmarks/results/.
+The default data are scikit-learn's digits: 7 classes to train on and 3 held out to measure transfer. 5 arms with 3
+seeds and 2 draws of each fixed frame take about two minutes on 2 CPU cores; --arms all adds the others. For your own
+images give --data imagefolder:PATH. Results are in benchmarks/results/.
 
-A head can be given the geometry of collapse (etf, with cross-entropy or dot regression), a loss can pull towards it
-(linear_nc: features to their class center, class centers apart; linear_supcon: pairs of a class), or training can be
-left to find it (linear). The control says what a head owes to being frozen: its class vectors are random.
+Collapse can be built into the head (etf, with cross-entropy or dot regression), or a loss term can encourage it
+(linear_nc: features close to their class center, class centers apart; linear_supcon: features of a class close to each
+other), or it can come from training alone (linear). The control shows what a frozen head does by being frozen: its
+class vectors are random.
 """
 
 from dataclasses import replace
@@ -42,7 +43,7 @@ SCALE = TunedParameter(path="head.scale", values=(4.0, 16.0))
 ETF = replace(BASE, head=spec(ETFHead), tuned=SCALE)
 
 ARMS = {
-    "linear": BASE,  # the baseline: the others pair against it
+    "linear": BASE,  # the baseline, against which the others are compared
     "cosine": replace(BASE, head=spec(CosineHead)),
     "etf": ETF,
     "etf_dr": replace(BASE, head=spec(ETFHead), loss=spec(DotRegressionLoss)),
@@ -59,11 +60,11 @@ ARMS = {
     "etf_ntce": replace(
         BASE, head=spec(ETFHead), loss=spec(NTCELoss), tuned=TunedParameter(path="loss.temperature", values=(0.05, 0.2))
     ),
-    "random": replace(BASE, head=spec(FrozenRandomHead), tuned=SCALE),  # control: as frozen as etf, and no ETF
+    "random": replace(BASE, head=spec(FrozenRandomHead), tuned=SCALE),  # control: frozen as etf, but no ETF
 }
 DEFAULT = ("linear", "etf", "etf_dr", "linear_nc", "random")
 
-# A head with a loss of its own is fairly compared with the learned head with that loss.
+# The fair reference of a fixed head with another loss is the learned head with that loss.
 PROTOCOL = Protocol(
     seeds=(0, 1, 2),
     draws=2,

@@ -1,16 +1,18 @@
-"""Coarse to fine: trained on groups of classes, which features still tell the classes apart?
+"""Coarse to fine: after training on groups of classes, which features still separate the classes of a group?
 
-Full collapse to one point a group would lose what tells its classes apart. Five arms: cross-entropy with a linear
-and with a fixed ETF head, SupCon, and two that hold a group's images apart: Spread and a nearest-neighbor entropy
-term. What decides is a logistic probe that reads the fine classes of the test images from frozen features, fitted on
-the training images; rates and knobs are chosen by coarse accuracy on a hold-out.
+Full collapse to one point for each group would lose the difference between its classes. Five arms: cross-entropy with a
+linear head and with a fixed ETF head, SupCon, and two that keep the images of a group apart, Spread and a
+nearest-neighbor entropy term. A logistic probe decides, which reads the fine classes of the test images from frozen
+features and is fitted on the training images. Learning rates and tuned parameters are chosen by coarse accuracy on a
+hold-out.
 
-A contrastive loss alone leaves the head untrained, so SupCon, Spread and the entropy term are added to cross-entropy:
-every arm is a classifier of the coarse groups, tuned as such, and its features have both gradients.
+A contrastive loss alone does not train the head, so SupCon, Spread and the entropy term are added to cross-entropy:
+every arm is a classifier of the coarse groups, tuned as such, and both losses train its features.
 
-By default scikit-learn's digits as even and odd, 3 seeds, 2 draws of the frame: some two minutes on 2 CPU cores.
-Others: --data cifar10 --set data.coarse=cifar10-animals, or --data imagefolder:PATH --set data.coarse=FILE.csv with a
-row for each class and the columns class and coarse. What we found: benchmarks/results/.
+The default data are scikit-learn's digits as even and odd, with 3 seeds and 2 draws of the fixed frame: about two
+minutes on 2 CPU cores. For other data give --data cifar10 --set data.coarse=cifar10-animals, or --data imagefolder:PATH
+--set data.coarse=FILE.csv, a file with a row for each class and the columns class and coarse. Results are in
+benchmarks/results/.
 """
 
 from dataclasses import replace
@@ -33,7 +35,7 @@ BASE = RunConfig(
 CE = term(1.0, spec(CrossEntropyLoss))
 
 ARMS = {
-    "linear": BASE,  # the baseline: the others pair against it
+    "linear": BASE,  # the baseline, against which the others are compared
     "etf": replace(BASE, head=spec(ETFHead)),
     "supcon": replace(BASE, loss=spec(WeightedSumLoss, terms=(CE, term(1.0, spec(SupConLoss))))),
     "spread": replace(BASE, loss=spec(WeightedSumLoss, terms=(CE, term(1.0, spec(SpreadLoss))))),

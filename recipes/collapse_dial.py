@@ -1,13 +1,14 @@
-"""How much collapse is good? One dial from anti-collapse to strong collapse, and what it does to four goods at once.
+"""How much collapse is good for accuracy, calibration, detection of unknown classes, and transfer?
 
-The arms are one method at several strengths, each tuned like any other arm: cross-entropy with an entropy term that
-keeps features of a class apart (entropy_*, the number is its weight), with nothing (linear), or with terms that pull
-features to their class center and class centers apart (nc_*). The report draws accuracy, calibration, detection of
-unknown classes and transfer over the NC1 that was measured, on training and on test images: a weight is only a weight.
+The arms are one method at several strengths, each tuned like any other arm: cross-entropy with a term that keeps the
+features of a class apart (entropy_*, the number is its weight), cross-entropy alone (linear), or with terms that pull
+features to their class center and class centers apart (nc_*). The report draws the four outcomes over the measured NC1,
+on training and on test images, because a weight says little about how far the features have collapsed.
 
-By default scikit-learn's digits: 7 classes seen, 3 held out, which serve for transfer and as the unknown; 8 arms,
-3 seeds, 2 draws of a frame: some two minutes on 2 CPU cores. --arms all for a finer grid, each term alone, feature
-decay, and an ETF head. Your own images: --data imagefolder:PATH --transfer-data imagefolder:OTHER.
+The default data are scikit-learn's digits: 7 classes to train on and 3 held out, which serve for transfer and as
+unknown classes. 8 arms with 3 seeds and 2 draws of each fixed frame take about two minutes on 2 CPU cores. --arms all
+adds more weights, each term alone, feature decay and an ETF head. For your own images give --data imagefolder:PATH
+--transfer-data imagefolder:OTHER.
 """
 
 from dataclasses import replace
@@ -39,28 +40,28 @@ BASE = RunConfig(
 SCALE = TunedParameter(path="head.scale", values=(4.0, 16.0))
 
 
-def dial(weight: float, *terms: type[LossTerm]) -> RunConfig:
-    """Cross-entropy and these terms, each with this weight."""
+def with_terms(weight: float, *terms: type[LossTerm]) -> RunConfig:
+    """Return the arm with cross-entropy and these terms, each with this weight."""
     added = tuple(term(weight, spec(cls)) for cls in terms)
     return replace(BASE, loss=spec(WeightedSumLoss, terms=(term(1.0, spec(CrossEntropyLoss)), *added)))
 
 
-ENTROPY = {f"entropy_{w:g}": dial(w, FeatureEntropyLoss) for w in (4.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05)}
-COLLAPSE = {f"nc_{w:g}": dial(w, ClassCompactnessLoss, ClassSpreadLoss) for w in (0.01, 0.03, 0.1, 0.3, 1.0)}
+ENTROPY = {f"entropy_{w:g}": with_terms(w, FeatureEntropyLoss) for w in (4.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05)}
+COLLAPSE = {f"nc_{w:g}": with_terms(w, ClassCompactnessLoss, ClassSpreadLoss) for w in (0.01, 0.03, 0.1, 0.3, 1.0)}
 
 ARMS = {
-    "linear": BASE,  # the baseline, and the dial's zero
+    "linear": BASE,  # the baseline: no term for or against collapse
     **ENTROPY,
     **COLLAPSE,
-    "nc1_0.3": dial(0.3, ClassCompactnessLoss),
-    "nc2_0.3": dial(0.3, ClassSpreadLoss),
-    "decay_0.01": dial(0.01, FeatureDecayLoss),
+    "nc1_0.3": with_terms(0.3, ClassCompactnessLoss),
+    "nc2_0.3": with_terms(0.3, ClassSpreadLoss),
+    "decay_0.01": with_terms(0.01, FeatureDecayLoss),
     "etf": replace(BASE, head=spec(ETFHead), tuned=SCALE),
-    "random": replace(BASE, head=spec(FrozenRandomHead), tuned=SCALE),  # control: off the dial, frozen
+    "random": replace(BASE, head=spec(FrozenRandomHead), tuned=SCALE),  # control: frozen, none of the terms
 }
 DEFAULT = ("linear", "entropy_2", "entropy_0.5", "entropy_0.1", "nc_0.03", "nc_0.1", "nc_0.3", "random")
 
-# Every arm is cross-entropy and a term, so all are fairly compared with the baseline itself.
+# Every arm is cross-entropy plus terms, so the baseline is the fair reference of all.
 PROTOCOL = Protocol(seeds=(0, 1, 2), draws=2)
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Wrong labels: does a fixed ETF head memorize fewer of them, and does it add to losses that are made for noise?
+"""Wrong labels: does a fixed ETF head memorize fewer of them, and does it help losses that are made for label noise?
 
-By default scikit-learn's digits with 40 % of the training labels wrong and no crops, with which this small net would
-memorize little; 5 arms, 3 seeds, 2 draws of each frame: some two minutes on 2 CPU cores. --arms all for the rest.
-All is tuned on noisy labels, temperatures too (which makes every arm too modest on clean ones); the test set's labels
-are clean. Labels that look wrong are listed in each final run's suspects.csv.
+The default data are scikit-learn's digits with 40 % of the training labels wrong. There are no crops, because with
+crops this small network would memorize little. 5 arms with 3 seeds and 2 draws of each fixed frame take about two
+minutes on 2 CPU cores; --arms all adds the others.
 
-Other noise: --set "data.noise=PairNoise(0.3)", or InstanceNoise, AsymmetricNoise, MatrixNoise. Human noise:
---data imagefolder:CIFAR10 --labels cifar10n.csv:worse.
+Everything is tuned on noisy labels, temperatures too, so all arms are underconfident on the test set, whose labels are
+true. Each final run lists the training labels that are most likely wrong in its suspects.csv.
+
+For other noise give --set "data.noise=PairNoise(0.3)", or InstanceNoise, AsymmetricNoise or MatrixNoise. For human
+label noise give --data imagefolder:CIFAR10 --labels cifar10n.csv:worse.
 """
 
 from dataclasses import replace
@@ -38,7 +40,7 @@ AVERAGED = replace(BASE, training=replace(BASE.training, ema_decay=0.99))
 ETF = replace(BASE, head=spec(ETFHead), tuned=TunedParameter(path="head.scale", values=(4.0, 16.0)))
 
 ARMS = {
-    "linear": BASE,  # the baseline: the others pair against it
+    "linear": BASE,  # the baseline, against which the others are compared
     "linear_relaxation": replace(BASE, loss=spec(LabelRelaxationLoss)),
     "linear_gce": replace(BASE, loss=spec(GeneralizedCrossEntropyLoss)),
     "linear_sce": replace(BASE, loss=spec(SymmetricCrossEntropyLoss)),
@@ -52,12 +54,12 @@ ARMS = {
     "etf_nce_rce": replace(ETF, loss=spec(NCEAndRCELoss)),
     "etf_elr": replace(ETF, loss=spec(EarlyLearningLoss)),
     "etf_ema": replace(ETF, training=AVERAGED.training),
-    "random": replace(BASE, head=spec(FrozenRandomHead, projection=True, scale=LEARNED)),  # control: frozen, no ETF
-    "linear_forward": replace(BASE, loss=spec(ForwardCorrectionLoss)),  # two stages: the noise is estimated first
+    "random": replace(BASE, head=spec(FrozenRandomHead, projection=True, scale=LEARNED)),  # control: frozen, but no ETF
+    "linear_forward": replace(BASE, loss=spec(ForwardCorrectionLoss)),  # trains twice: the noise is estimated first
 }
 DEFAULT = ("linear", "linear_gce", "linear_elr", "etf", "etf_elr")
 
-# An ETF head with a robust loss is fairly compared with the linear head with that loss.
+# The fair reference of an ETF head with another loss is the linear head with that loss.
 PROTOCOL = Protocol(
     seeds=(0, 1, 2),
     draws=2,

@@ -1,10 +1,12 @@
 """Long-tailed images: does a fixed ETF head help the rare classes?
 
-Seven arms on one loop, paired by seed against a tuned linear head. By default scikit-learn's digits with the largest
-class 10 times the smallest, 7 classes seen and 3 held out for transfer, 5 seeds, 3 draws of each frame: some two
-minutes on 2 CPU cores. --arms all adds what the field has beside: margins, factors, regularizers, contrast, and a
-second stage that mends the classifier on frozen features. Your own images: --data imagefolder:PATH. What we found:
-benchmarks/results/.
+Seven arms, trained by the same loop, are compared seed by seed with a tuned linear head. The default data are
+scikit-learn's digits, where the largest class has 10 times the images of the smallest: 7 classes to train on and 3
+held out to measure transfer, with 5 seeds and 3 draws of each fixed frame. This takes about two minutes on 2 CPU cores.
+
+--arms all adds other methods for long tails: margins, scaled logits, terms that control collapse, a contrastive loss,
+and second stages that change the classifier on frozen features. For your own images give --data imagefolder:PATH.
+Results are in benchmarks/results/.
 """
 
 from dataclasses import replace
@@ -44,14 +46,14 @@ NC = spec(
 RATIO = TunedParameter(path="second_stage.lr_ratio", values=(0.3, 3.0))
 
 ARMS = {
-    "linear": BASE,  # the baseline: the others pair against it
+    "linear": BASE,  # the baseline, against which the others are compared
     "linear_la": replace(BASE, loss=PRIOR),
     "cosine_la": replace(BASE, head=spec(CosineHead), loss=PRIOR),
     "etf": replace(BASE, head=spec(ETFHead), tuned=TunedParameter(path="head.scale", values=(4.0, 16.0))),
     "etf_la": replace(BASE, head=spec(ETFHead, projection=True, scale=LEARNED), loss=PRIOR),
     "etf_dr": replace(BASE, head=spec(ETFHead), loss=spec(DotRegressionLoss)),
     "random_la": replace(BASE, head=spec(FrozenRandomHead, projection=True, scale=LEARNED), loss=PRIOR),  # control
-    # Other losses.
+    # Other losses for long tails.
     "linear_vs": replace(
         BASE, loss=spec(VectorScalingLoss), tuned=TunedParameter(path="loss.gamma", values=(0.1, 0.5))
     ),
@@ -72,7 +74,7 @@ ARMS = {
         loss=spec(NTCELoss),
         tuned=TunedParameter(path="loss.temperature", values=(0.05, 0.2)),
     ),
-    # A second stage on the baseline's features.
+    # Second stages: they change the classifier after training, on the baseline's features.
     "linear_crt": replace(BASE, second_stage=RetrainClassifier(share=0.2), tuned=RATIO),
     "linear_lws": replace(BASE, second_stage=LearnableWeightScaling(share=0.2), tuned=RATIO),
     "linear_tau": replace(
@@ -82,7 +84,7 @@ ARMS = {
 }
 DEFAULT = tuple(ARMS)[:7]
 
-# A head with a prior-adjusted loss is fairly compared with the linear head with that loss.
+# The fair reference of a head with another loss is the linear head with that loss.
 PROTOCOL = Protocol(
     references={
         **dict.fromkeys(("cosine_la", "etf_la", "random_la"), "linear_la"),

@@ -1,16 +1,19 @@
-"""Transfer: which way of training leaves features that serve classes which were not trained on?
+"""Transfer: which training method gives features that work for classes that were not trained on?
 
-Five arms: cross-entropy with a linear and with a fixed ETF head, which collapse classes to points; SupCon, which does
-so by other means; Spread and a nearest-neighbor entropy term, which hold against it. What decides is a logistic probe
-on the held-out classes; rates and knobs are chosen on the hold-out of the seen ones, and nothing is tuned by transfer.
+Five arms: cross-entropy with a linear head and with a fixed ETF head, which collapse each class to a point; SupCon,
+which does so by another loss; Spread and a nearest-neighbor entropy term, which work against collapse. A logistic probe
+on the held-out classes decides. Learning rates and tuned parameters are chosen on the hold-out of the trained classes;
+nothing is tuned by transfer.
 
-A contrastive loss alone leaves the head untrained, so SupCon, Spread and the entropy term are added to cross-entropy:
-every arm is a classifier, tuned as such, and its features have both gradients. Frozen features are read by probes,
-neighbors and class centers; the backbone is also fine-tuned, whole, after a probe, and one layer of it.
+A contrastive loss alone does not train the head, so SupCon, Spread and the entropy term are added to cross-entropy:
+every arm is a classifier, tuned as such, and both losses train its features. Frozen features are read by probes,
+nearest neighbors and class centers. The backbone is also fine-tuned: all of it, all of it after a probe, and one layer
+of it.
 
-By default scikit-learn's digits, 7 seen and 3 held out, 3 seeds, 2 draws of the frame: some two minutes on 2 CPU
-cores. Your own images: --data imagefolder:PATH --set data.held_out_classes=N, or --transfer-data imagefolder:OTHER.
---set protocol.fine_tuning=None leaves out the fine-tuning. What we found: benchmarks/results/.
+The default data are scikit-learn's digits, 7 classes to train on and 3 held out, with 3 seeds and 2 draws of the fixed
+frame: about two minutes on 2 CPU cores. For your own images give --data imagefolder:PATH --set data.held_out_classes=N,
+or --transfer-data imagefolder:OTHER. --set protocol.fine_tuning=None leaves out the fine-tuning. Results are in
+benchmarks/results/.
 """
 
 from dataclasses import replace
@@ -34,7 +37,7 @@ BASE = RunConfig(
 CE = term(1.0, spec(CrossEntropyLoss))
 
 ARMS = {
-    "linear": BASE,  # the baseline: the others pair against it
+    "linear": BASE,  # the baseline, against which the others are compared
     "etf": replace(BASE, head=spec(ETFHead)),
     "supcon": replace(BASE, loss=spec(WeightedSumLoss, terms=(CE, term(1.0, spec(SupConLoss))))),
     "spread": replace(BASE, loss=spec(WeightedSumLoss, terms=(CE, term(1.0, spec(SpreadLoss))))),

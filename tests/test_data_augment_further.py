@@ -102,8 +102,9 @@ def test_configurations_hold_them():
 
 
 def test_a_recipes_command_line_sets_them_for_all_arms(tmp_path):
-    from nc_tools.experiment.build import open_data
-    from nc_tools.experiment.recipe_cli import make_plan, recipe_parser
+    from nc_tools.experiment.recipe_cli import recipe_parser
+    from nc_tools.experiment.recipe_plan import make_plan
+    from nc_tools.experiment.run_data import open_data
 
     recipe = recipe_module(next(path for path in RECIPES if path.stem == "balanced"))
     settings = ["data.rand_augment=RandAugment(operations=1, magnitude=5)", "data.color_jitter=ColorJitter(0.2)",

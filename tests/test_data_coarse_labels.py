@@ -9,7 +9,7 @@ from support.recipe_commands import RECIPES, recipe_module
 
 from nc_tools.data import DataConfig, SymmetricNoise, load_data, make_subsets
 from nc_tools.data.coarse_labels import GROUPINGS, check_grouping, read_grouping
-from nc_tools.experiment.build import open_data
+from nc_tools.experiment.run_data import open_data
 from nc_tools.experiment.serialize import encode, run_hash
 
 DIGITS = tuple("0123456789")

@@ -1,12 +1,19 @@
-"""One pass over a set, and the measures made of it."""
+"""One pass over a set, and the evaluator whose metrics read what the pass gave."""
+
+import gc
+import weakref
 
 import pytest
 import torch
 from support.small_training import Batches, small
 from torch import nn
 
-from nc_tools.evaluation.evaluator import accuracy_metrics, collapse_metrics, collect, with_prefix
+from nc_tools.data import ImageSet
+from nc_tools.evaluation.collect import collect
+from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
 from nc_tools.heads import ETFHead, LinearHead
+from nc_tools.metrics import calibration, memorization, neural_collapse
+from nc_tools.records import Batch
 
 
 def test_a_set_is_collected_in_its_order_without_dropout_or_batch_statistics():
@@ -38,8 +45,8 @@ def test_the_model_is_put_back_when_a_batch_fails():
     assert all(module.training for module in model.modules())
 
 
-def test_nothing_to_evaluate_is_an_error():
-    with pytest.raises(ValueError, match="needs at least one sample"):
+def test_an_empty_set_is_an_error():
+    with pytest.raises(ValueError, match="cannot evaluate an empty set"):
         collect(small(), [])
 
 
@@ -51,31 +58,120 @@ def test_bfloat16_arithmetic_gives_float32_logits():
     torch.testing.assert_close(collected.features, plain.features, rtol=0.05, atol=0.05)
 
 
-def test_generalization_has_both_groups_under_its_prefix():
-    collected = collect(small(), Batches().epoch(0))
-    told = accuracy_metrics(collected, torch.tensor([8, 8, 8]), "test")
-    assert told["test/gen/accuracy"] == float((collected.logits.argmax(1) == collected.labels).double().mean())
-    assert {key.split("/")[1] for key in told} == {"gen", "cal"}
-
-
-def test_class_vectors_are_compared_with_features_only_where_they_live_together():
-    same, projected = small(LinearHead(6, 3)), small(ETFHead(6, 3, projection=4))
-    plain = collapse_metrics(same, collect(same, Batches().epoch(0)), "train")
-    assert "train/nc/nc3_cosine" in plain
-    assert not any(key.startswith("train/nc_embedded/") for key in plain)
-    told = collapse_metrics(projected, collect(projected, Batches().epoch(0)), "train")
-    assert "train/nc/nc3_cosine" not in told
-    assert "train/nc_embedded/nc3_cosine" in told
-    assert "train/nc/nc1_pinv" in told
-
-
-def test_prefixes_are_put_before_every_key():
-    assert with_prefix("a", {"b/c": 1.0}) == {"a/b/c": 1.0}
-
-
 def test_collecting_leaves_autograd_as_it_was():
     model = nn.Sequential()
     assert torch.is_grad_enabled()
     with pytest.raises(ValueError, match="at least one"):
         collect(small(), iter(model))
     assert torch.is_grad_enabled()
+
+
+# The evaluator
+
+
+class Passes:
+    """Batches of image sets, with a list of the sets that were passed through a model."""
+
+    def __init__(self):
+        self.made = []
+
+    def __call__(self, images, indices=None):
+        self.made.append((images, indices))
+        chosen = torch.arange(len(images)) if indices is None else indices
+        for part in chosen.split(10):
+            yield Batch(images.images[part].float() / 255, images.labels[part], part)
+
+
+def images_of(seed, count=24, noisy=False):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, 1, 3, 3), generator=generator, dtype=torch.uint8)
+    clean = torch.arange(count) % 3
+    labels = clean.clone()
+    if noisy:
+        labels[::4] = (labels[::4] + 1) % 3
+    return ImageSet(pixels, labels, ("a", "b", "c"), "set", clean_labels=clean if noisy else None)
+
+
+def evaluator_of(model=None, **more):
+    passes = Passes()
+    return Evaluator(model or small(), passes, class_counts=(8, 8, 8), dtype=torch.float32, **more), passes
+
+
+def test_metrics_of_a_set_share_one_pass():
+    evaluator, passes = evaluator_of()
+    test = EvaluationSet("test", images_of(0))
+    values = evaluator.accuracy(test) | evaluator.collapse(test) | evaluator.calibration(test, 2.0, "cal_ts")
+    assert len(passes.made) == 1
+    assert evaluator.outputs(test) is evaluator.outputs(EvaluationSet("same images", test.images))
+    evaluator.outputs(EvaluationSet("some", test.images, torch.arange(5)))
+    assert len(passes.made) == 2
+    assert {key.rpartition("/")[0] for key in values} == {"test/gen", "test/cal", "test/nc", "test/cal_ts"}
+
+
+def test_outputs_are_kept_until_they_are_released_and_those_needed_once_are_not():
+    evaluator, passes = evaluator_of()
+    test = EvaluationSet("test", images_of(0))
+    once = weakref.ref(evaluator.collect(test.images))
+    kept = weakref.ref(evaluator.outputs(test))
+    gc.collect()
+    assert once() is None
+    assert kept() is not None
+    evaluator.release()
+    gc.collect()
+    assert kept() is None
+    evaluator.outputs(test)
+    assert len(passes.made) == 3
+
+
+def test_two_sets_that_lived_one_after_the_other_are_not_confused():
+    evaluator, _ = evaluator_of()
+    for seed in range(20):  # an id of a set that is gone may be given to the next one
+        part = EvaluationSet("test", images_of(seed))
+        assert torch.equal(evaluator.outputs(part).logits, evaluator.collect(part.images).logits)
+
+
+def test_accuracy_and_calibration_have_the_sets_name():
+    evaluator, _ = evaluator_of()
+    test = EvaluationSet("test", images_of(0))
+    outputs, values = evaluator.outputs(test), evaluator.accuracy(test)
+    assert values["test/gen/accuracy"] == float((outputs.logits.argmax(1) == outputs.labels).double().mean())
+    assert {key.split("/")[1] for key in values} == {"gen", "cal"}
+    scaled = calibration(outputs.logits / 3.0, outputs.labels)
+    assert evaluator.calibration(test, 3.0, "cal_ts") == {f"test/cal_ts/{k}": v for k, v in scaled.items()}
+
+
+def test_class_vectors_are_compared_with_features_only_where_they_have_one_width():
+    train = EvaluationSet("train", images_of(0))
+    plain = evaluator_of(small(LinearHead(6, 3)))[0].collapse(train)
+    assert "train/nc/nc3_cosine" in plain
+    assert not any(key.startswith("train/nc_embedded/") for key in plain)
+    projected = evaluator_of(small(ETFHead(6, 3, projection=4)))[0].collapse(train)
+    assert "train/nc/nc3_cosine" not in projected
+    assert "train/nc_embedded/nc3_cosine" in projected
+    assert "train/nc/nc1_pinv" in projected
+
+
+def test_a_set_with_noisy_labels_is_measured_under_both():
+    evaluator, passes = evaluator_of()
+    part = EvaluationSet("train", images_of(1, noisy=True), torch.arange(20))
+    outputs, clean = evaluator.outputs(part), part.images.clean_labels[:20]
+    assert torch.equal(part.clean_labels, clean)
+    given, true = evaluator.accuracy(part) | evaluator.collapse(part), evaluator.clean_label_metrics(part)
+    expected = {key.replace("/", "_clean/", 2).replace("_clean/", "/", 1) for key in given}
+    assert true.keys() == expected
+    assert true["train/gen_clean/accuracy"] == float((outputs.logits.argmax(1) == clean).double().mean())
+    noise = evaluator.label_noise(part)
+    assert noise["train/noise/rate"] == 0.25
+    dilation = neural_collapse(outputs.features, clean, num_classes=3)["nc1_trace"]
+    assert noise["train/noise/dilation"] == dilation
+    moved = memorization(outputs.features, outputs.logits, outputs.labels, clean)
+    assert {f"train/noise/{key}": value for key, value in moved.items()}.items() <= noise.items()
+    assert len(passes.made) == 1
+
+
+def test_a_set_without_true_labels_has_no_metrics_of_noise():
+    evaluator, passes = evaluator_of()
+    part = EvaluationSet("train", images_of(0))
+    assert part.clean_labels is None
+    assert evaluator.label_noise(part) == evaluator.clean_label_metrics(part) == {}
+    assert passes.made == []

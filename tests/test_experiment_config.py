@@ -1,4 +1,4 @@
-"""Configurations: set from the command line, written down, read back, told apart."""
+"""Configurations: set from the command line, written as JSON, read back, hashed."""
 
 import importlib.util
 import json
@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from nc_tools.data import DataConfig
 from nc_tools.experiment import Protocol, RunConfig, TunedParameter
 from nc_tools.experiment.overrides import parse_setting, put, put_all
-from nc_tools.experiment.recipe_cli import parse_seeds
+from nc_tools.experiment.recipe_plan import parse_seeds
 from nc_tools.experiment.run_config import ModelConfig
 from nc_tools.experiment.serialize import decode, encode, path_of, run_hash, settings
-from nc_tools.experiment.type_check import check_kinds, fits
+from nc_tools.experiment.type_check import check_types, matches
 from nc_tools.heads import LEARNED, ETFHead, LinearHead
 from nc_tools.losses import CrossEntropyLoss, LogitAdjustedLoss
 from nc_tools.spec import spec
@@ -31,9 +31,9 @@ class OwnHead(LinearHead):
 
 
 def arms_of(path):
-    found = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    file_spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(file_spec)
+    file_spec.loader.exec_module(module)
     return module.ARMS
 
 
@@ -50,19 +50,19 @@ def test_every_arm_of_every_recipe_comes_back_from_json(config):
 
 def test_classes_of_other_people_come_back():
     config = replace(BASE, head=spec(OwnHead, bias=False), optim=OptimConfig(optimizer=spec(torch.optim.AdamW)))
-    told = encode(config)
-    assert told["head"] == {"class": f"{__name__}.OwnHead", "arguments": {"bias": False}}
-    assert decode(json.loads(json.dumps(told))) == config
+    encoded = encode(config)
+    assert encoded["head"] == {"class": f"{__name__}.OwnHead", "arguments": {"bias": False}}
+    assert decode(json.loads(json.dumps(encoded))) == config
 
 
 def test_a_class_that_is_gone_is_named():
-    told = encode(replace(BASE, head=spec(OwnHead)))
-    told["head"]["class"] = "somewhere_else.Gone"
-    with pytest.raises(ValueError, match=r"somewhere_else\.Gone, which cannot be imported here .* Python path"):
-        decode(told)
-    told["head"]["class"] = "math.pi"
-    with pytest.raises(ValueError, match=r"math\.pi, which is not a class"):
-        decode(told)
+    encoded = encode(replace(BASE, head=spec(OwnHead)))
+    encoded["head"]["class"] = "somewhere_else.Gone"
+    with pytest.raises(ValueError, match=r"cannot import somewhere_else\.Gone, .* Python path"):
+        decode(encoded)
+    encoded["head"]["class"] = "math.pi"
+    with pytest.raises(ValueError, match=r"math\.pi, which is no class"):
+        decode(encoded)
 
 
 def test_a_class_inside_a_function_is_refused():
@@ -75,17 +75,17 @@ def test_a_class_inside_a_function_is_refused():
 
 @pytest.mark.parametrize("value", [print, torch.ones(2), object()])
 def test_what_cannot_be_written_down_is_refused(value):
-    with pytest.raises(TypeError, match="so that it can be written down"):
+    with pytest.raises(TypeError, match="a configuration may hold numbers, strings, tuples, specs and dataclasses"):
         encode(spec(LinearHead, bias=value))
 
 
 def test_the_hash_does_not_change_by_itself(monkeypatch):
-    # Recorded runs are found again by it: a change here orphans every finished run.
-    monkeypatch.setattr("nc_tools.experiment.serialize.__version__", "0.1.0")
+    # Finished runs are recognized by it: after a change here, every finished run is repeated.
+    monkeypatch.setattr("nc_tools.experiment.serialize.__version__", "0.2.0")
     assert run_hash(BASE, "final", "fingerprint", 0, 0) == KNOWN_HASH
 
 
-def test_the_hash_tells_every_setting_but_the_knob():
+def test_the_hash_depends_on_every_setting_but_the_tuned_parameter():
     changed = [
         put(BASE, "optim.lr", 0.2),
         put(BASE, "optim.head_lr_ratio", 0.2),
@@ -127,24 +127,24 @@ def test_ill_formed_seeds_are_refused(text):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"seeds": ()}, "at least one"),
         ({"seeds": (1, 1)}, "different seeds"),
         ({"draws": 0}, "draws must be at least 1"),
-        ({"seeds": (0, 1000)}, r"must not be tuned on, but \[1000\]"),
-        ({"rates": ()}, "positive and rising"),
-        ({"rates": (0.1, 0.01)}, "positive and rising"),
-        ({"rates": (0.0, 0.1)}, "positive and rising"),
-        ({"rates": (0.1, 0.1)}, "positive and rising"),
-        ({"rates": (float("nan"),)}, "positive and rising, all finite"),
-        ({"seeds": (-1,)}, "a seed is a whole number from 0 on, got -1"),
+        ({"seeds": (0, 1000)}, r"must share no seed, got \[1000\]"),
+        ({"rates": ()}, "positive, finite and rising"),
+        ({"rates": (0.1, 0.01)}, "positive, finite and rising"),
+        ({"rates": (0.0, 0.1)}, "positive, finite and rising"),
+        ({"rates": (0.1, 0.1)}, "positive, finite and rising"),
+        ({"rates": (float("nan"),)}, "positive, finite and rising"),
+        ({"seeds": (-1,)}, "a seed must be a whole number of at least 0, got -1"),
         ({"tuning_seeds": ()}, "must hold at least one seed"),
-        ({"max_extensions": -1}, "max_extensions must not be negative, got -1"),
+        ({"max_extensions": -1}, "max_extensions must be at least 0, got -1"),
     ],
 )
-def test_the_protocol_is_checked_when_written(change, told):
-    with pytest.raises(ValueError, match=told):
+def test_the_protocol_is_checked_when_written(change, message):
+    with pytest.raises(ValueError, match=message):
         Protocol(**change)
 
 
@@ -165,37 +165,36 @@ def test_settings_are_literals_or_strings(text, expected):
 
 @pytest.mark.parametrize("text", ["optim.lr", "=3", " =3"])
 def test_a_setting_needs_a_name_and_a_value(text):
-    with pytest.raises(ValueError, match=r"reads a\.b=value"):
+    with pytest.raises(ValueError, match=r"must read a\.b=value"):
         parse_setting(text)
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "message"),
     [
         ("optm.lr", 0.1, r"no field 'optm' in RunConfig; did you mean 'optim'\?"),
         ("optim.l", 0.1, r"no field 'l' in OptimConfig; did you mean .*'lr'"),
-        ("optim.lr.x", 0.1, "one level too deep"),
-        ("head.bias.x", 0.1, "goes too deep"),
+        ("optim.lr.x", 0.1, "cannot set 'x': a value of type float has no fields"),
+        ("head.bias.x", 0.1, "cannot set 'bias.x': 'bias' is an argument of LinearHead"),
         ("optim.lr", "fast", "lr must be float, got 'fast'"),
         ("optim.lr", True, "lr must be float, got True"),
         ("training.epochs", 2.5, "epochs must be int, got 2.5"),
         ("training.epochs", True, "epochs must be int, got True"),
         ("training.compile", 1, "compile must be bool, got 1"),
         ("training.ema_decay", "no", "ema_decay must be float or None, got 'no'"),
-        ("training.precision", "float16", "precision must be .*float32"),
-        ("training.precision", "float16", "precision must be 'auto' or 'float32' or 'bfloat16', got 'float16'"),
+        ("training.precision", "float16", "precision must be 'auto', 'float32' or 'bfloat16', got 'float16'"),
         ("optim.milestones", ("a",), "milestones must be"),
         ("head.bias", "yes", "bias must be bool, got 'yes'"),
         ("loss.label_smoothing", "x", "label_smoothing must be float or ClassWiseSmoothing, got 'x'"),
         ("loss.label_smoothing", True, "label_smoothing must be float"),
         ("data.noise", "PairNoise(1, 2)", r"PairNoise takes rate, got 2 values in 'PairNoise\(1, 2\)'"),
-        ("data.noise", "PairNoise(rate=max)", "noise must be written with plain numbers"),
+        ("data.noise", "PairNoise(rate=max)", "noise may hold only numbers, text and tuples in its brackets"),
         ("head", 3, "head must be"),
         ("model.width", 0, "width must be positive"),
     ],
 )
-def test_a_setting_that_does_not_fit_says_why(path, value, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_setting_that_does_not_fit_says_why(path, value, message):
+    with pytest.raises(ValueError, match=message):
         put(BASE, path, value)
 
 
@@ -223,31 +222,31 @@ def test_lists_from_a_command_line_can_be_hashed():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"data": DataConfig(noise=0.3)}, "data.noise must be SymmetricNoise or .* or None, got 0.3"),
-        ({"training": TrainConfig(mixing="mixup")}, "training.mixing must be Mixup or CutMix or None, got 'mixup'"),
+        ({"data": DataConfig(noise=0.3)}, "data.noise must be SymmetricNoise, .* or None, got 0.3"),
+        ({"training": TrainConfig(mixing="mixup")}, "training.mixing must be Mixup, CutMix or None, got 'mixup'"),
         ({"training": TrainConfig(epochs=2.5)}, "training.epochs must be int, got 2.5"),
         ({"head": spec(LinearHead, bias=3)}, "head.bias must be bool, got 3"),
         ({"head": LinearHead}, "head must be Spec.*, got <class"),
     ],
 )
-def test_a_recipe_that_holds_the_wrong_kind_is_refused(change, told):
-    with pytest.raises(ValueError, match=told):
-        check_kinds(replace(BASE, **change))
+def test_a_recipe_with_a_value_of_the_wrong_type_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        check_types(replace(BASE, **change))
 
 
-def test_each_place_of_a_row_has_a_kind_of_its_own():
-    assert fits((3, 0.5), tuple[int, float])
-    assert fits((3, "a"), tuple[int, str])
-    assert not fits((0.5, 3), tuple[int, float])
-    assert not fits((3,), tuple[int, float])
-    assert fits((3, 0.5), tuple)
+def test_each_position_of_a_tuple_has_its_own_type():
+    assert matches((3, 0.5), tuple[int, float])
+    assert matches((3, "a"), tuple[int, str])
+    assert not matches((0.5, 3), tuple[int, float])
+    assert not matches((3,), tuple[int, float])
+    assert matches((3, 0.5), tuple)
 
 
-def test_kinds_that_are_right_pass():
-    check_kinds(BASE)
-    check_kinds(replace(BASE, head=spec(ETFHead, scale=8), data=DataConfig(imbalance=10)))
+def test_right_types_pass():
+    check_types(BASE)
+    check_types(replace(BASE, head=spec(ETFHead, scale=8), data=DataConfig(imbalance=10)))
 
 
 def test_only_heads_with_an_open_frame_have_draws():
@@ -271,4 +270,4 @@ def test_a_scripts_own_class_has_one_name_in_all_processes(monkeypatch):
     assert decode({"class": "my_recipe.Mine", "arguments": {}}).cls is main.Mine
 
 
-KNOWN_HASH = "896daff51a342006"
+KNOWN_HASH = "d8a6d6f6a64b8bd8"

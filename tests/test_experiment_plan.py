@@ -12,9 +12,10 @@ from nc_tools.data import DataConfig
 from nc_tools.experiment import Protocol, RunConfig
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.job import Job, JobResult
-from nc_tools.experiment.plan import Options, Plan, _Comparison
-from nc_tools.experiment.progress_display import Display
-from nc_tools.experiment.run import identify
+from nc_tools.experiment.plan import Plan, RunOptions
+from nc_tools.experiment.progress_display import ProgressDisplay
+from nc_tools.experiment.run_identity import identify
+from nc_tools.experiment.run_plan import _Stages
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import CrossEntropyLoss
 from nc_tools.spec import spec
@@ -25,7 +26,7 @@ ARMS = {"linear": LINEAR, "etf": replace(LINEAR, head=spec(ETFHead))}
 
 
 class Recording:
-    """Workers that note what they are asked for; hold-out runs named in ``lost`` do not end."""
+    """Workers that record their jobs; hold-out runs named in ``lost`` fail."""
 
     def __init__(self, lost: tuple[tuple[str, int], ...] = (), *, diverged: bool = False) -> None:
         self.lost, self.diverged, self.jobs = lost, diverged, []
@@ -46,9 +47,9 @@ class Recording:
 def made(tmp_path: Path, workers: Recording, **rules: int) -> list[dict]:
     protocol = Protocol(seeds=(0, 1), rates=(0.01, 0.1, 1.0), max_extensions=0, **rules)
     plan = Plan(name="p", question="q", arms=ARMS, protocol=protocol)
-    options = Options(out=tmp_path, device="cpu", workers=1, threads=1)
+    options = RunOptions(out=tmp_path, device="cpu", workers=1, threads=1)
     with StopSignal() as stop:
-        _Comparison(plan, options, FACTS, workers, Display(Console(quiet=True)), stop).make()
+        _Stages(plan, options, FACTS, workers, ProgressDisplay(Console(quiet=True)), stop).run()
     return json.loads((tmp_path / "experiment.json").read_text())["runs"]
 
 
@@ -77,7 +78,7 @@ def test_finals_of_a_lost_hold_out_run_are_listed_and_not_made(tmp_path):
     assert ("etf", 1) not in {(job.arm, job.seed) for job in workers.of("final")}
     killed = [row for row in rows if row["status"] == "KILLED"]
     assert [(row["arm"], row["seed"], row["draw"]) for row in killed] == [("etf", 1, 0), ("etf", 1, 1)]
-    assert killed[0]["error"] == "its hold-out run did not end: gone"
+    assert killed[0]["error"] == "its hold-out run did not finish: gone"
 
 
 def test_a_diverged_hold_out_run_leaves_its_finals_without_temperature(tmp_path):

@@ -2,20 +2,34 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.experiment_runs import EPOCHS, Reads, config_of, found, job_of, make, recipe
+from support.experiment_runs import EPOCHS, Reads, config_of, job_of, make, recipe
 
-from nc_tools._support.signals import StopSignal
+from nc_tools._support.signals import Killed, StopSignal
+from nc_tools.evaluation.collect import EVALUATION_BATCH
 from nc_tools.experiment import load_run
-from nc_tools.experiment.build import EVALUATION_BATCH, Data, build_model, facts_of, open_data
-from nc_tools.experiment.run import curve_epochs, run_job
+from nc_tools.experiment.build import build_model
+from nc_tools.experiment.evaluate import final_run
+from nc_tools.experiment.evaluate.epochs import curve_epochs
+from nc_tools.experiment.evaluate.holdout_run import HoldoutResult
+from nc_tools.experiment.run_data import RunData, facts_of, open_data
+from nc_tools.experiment.run_job import run_job
 from nc_tools.metrics import fit_temperature
 from nc_tools.run_records import read_run
 
-found.loader.exec_module(recipe)
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def data():
+    return open_data(config_of("etf"), seed=0, device=torch.device("cpu"), cache=Path("unused"))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +48,7 @@ def test_no_run_that_chooses_anything_sees_the_test_set_or_the_rest(tmp_path, mo
     make(job_of(tmp_path, kind, "etf"))
     assert reads.of("test") == []
     assert reads.of("transfer_test") == []
-    (trained,) = reads.of("train", "train")
+    (trained,) = reads.of("train", how="train")
     assert torch.equal(trained, data.subsets.fit)
     allowed = set(data.subsets.fit.tolist()) | set(data.subsets.holdout.tolist())
     assert all(set(indices.tolist()) <= allowed for indices in reads.of("train"))
@@ -51,7 +65,7 @@ def test_a_final_run_trains_on_the_whole_subset_and_reads_the_test_set_after_the
 
     run_job(job_of(tmp_path, "final", "etf", holdout_run=holdout), report, StopSignal())
     assert at == [(epoch, 0) for epoch in range(1, EPOCHS + 1)]
-    (trained,) = reads.of("train", "train")
+    (trained,) = reads.of("train", how="train")
     assert torch.equal(trained.sort().values, data.subsets.train.sort().values)
     # Once with the weights of the last epoch, once with those of the hold-out run's best.
     assert reads.of("test") == [None, None]
@@ -93,7 +107,7 @@ def test_the_oracle_temperature_comes_from_images_outside_the_subset(final, data
     assert read_run(final).final["cal/temperature_oracle"] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_run_gives_its_model_back_bit_for_bit(tmp_path, data, precision):
     config = config_of("etf_la", precision=precision, ema_decay=0.9)
     result, _ = make(job_of(tmp_path, "final", "etf_la", seed=0, draw=2, config=config))
@@ -109,43 +123,45 @@ def test_a_run_gives_its_model_back_bit_for_bit(tmp_path, data, precision):
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds run\.json"):
+    with pytest.raises(FileNotFoundError, match=r"has no run\.json"):
         load_run(tmp_path)
 
 
 def test_a_second_run_with_the_same_config_repeats_nothing(final, holdout, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in final.rglob("*")}
     reads = Reads(monkeypatch)
-    result, told = make(job_of(final.parents[1], "final", "etf", holdout_run=holdout))
-    assert (result.run, result.status, result.again) == (final, "FINISHED", True)
-    assert (told, reads.seen) == ([], [])
+    result, progress = make(job_of(final.parents[1], "final", "etf", holdout_run=holdout))
+    assert (result.run, result.status, result.earlier) == (final, "FINISHED", True)
+    assert (progress, reads.made) == ([], [])
     assert {p: p.stat().st_mtime_ns for p in final.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_changed_config_or_seed_or_draw_is_another_run(root, final, holdout):
     for job in (
         job_of(root, "final", "etf", draw=1, holdout_run=holdout),
         job_of(root, "final", "etf", config=config_of("etf", batch_size=33), holdout_run=holdout),
     ):
         result, _ = make(job)
-        assert not result.again
+        assert not result.earlier
         assert result.run != final
     one, other = (read_run(p).identity for p in sorted(root.glob("runs/etf-s0-d[01]-final-*")) if p == final or
                   "-d1-" in p.name)  # fmt: skip
     assert one.group_hash == other.group_hash  # draws are replicates
 
 
+@pytest.mark.slow
 def test_all_arms_of_a_seed_share_backbone_subset_order_and_augmentation(tmp_path, monkeypatch):
-    seen = {}
-    training = Data.training_batches
+    batches = {}
+    training = RunData.training_batches
 
     def training_batches(data, indices, *views, **drawn):
         loader = training(data, indices, *views, **drawn)
         # A second stage, which draws class by class, asks again.
-        seen.setdefault(current, [(b.index, b.inputs, b.labels) for epoch in (0, 1) for b in loader.epoch(epoch)])
+        batches.setdefault(current, [(b.index, b.inputs, b.labels) for epoch in (0, 1) for b in loader.epoch(epoch)])
         return loader
 
-    monkeypatch.setattr(Data, "training_batches", training_batches)
+    monkeypatch.setattr(RunData, "training_batches", training_batches)
     backbones, heads = {}, {}
     for current in recipe.ARMS:
         job = job_of(tmp_path, "tuning", current, seed=4)
@@ -155,14 +171,14 @@ def test_all_arms_of_a_seed_share_backbone_subset_order_and_augmentation(tmp_pat
         model = build_model(job.config, facts, seed=4, draw=0)
         backbones[current], heads[current] = model.backbone.state_dict(), model.head.state_dict()
     for arm in recipe.ARMS:
-        assert len(seen[arm]) == len(seen["linear"]) > 4
-        for one, other in zip(seen[arm], seen["linear"], strict=True):
+        assert len(batches[arm]) == len(batches["linear"]) > 4
+        for one, other in zip(batches[arm], batches["linear"], strict=True):
             assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
         assert backbones[arm].keys() == backbones["linear"].keys()
         assert all(torch.equal(v, backbones["linear"][k]) for k, v in backbones[arm].items())
     # Two arms with one kind of head start from the same head, too.
     assert all(torch.equal(v, heads["linear"][k]) for k, v in heads["linear_la"].items())
-    first, later = seen["linear"][0], seen["linear"][len(seen["linear"]) // 2]
+    first, later = batches["linear"][0], batches["linear"][len(batches["linear"]) // 2]
     assert not torch.equal(first[0], later[0])  # epochs differ
 
 
@@ -200,8 +216,8 @@ def test_a_final_run_leaves_what_the_record_promises(final):
     assert names >= {"predictions.safetensors", "weights.safetensors"}
     assert not names & {"checkpoint.pt", "best.safetensors"}
     assert not [n for n in names if n.startswith(".") or n.endswith(".part")]
-    told = json.loads((final / "per_class.json").read_text())
-    assert {len(told[key]) for key in ("classes", "train_counts", "test_counts", "recall", "group")} == {7}
+    table = json.loads((final / "per_class.json").read_text())
+    assert {len(table[key]) for key in ("classes", "train_counts", "test_counts", "recall", "group")} == {7}
     keys = read_run(final).final.keys()
     for group in ("test/gen", "test/cal", "test/cal_ts", "test/cal_oracle", "train/nc", "test/nc", "transfer", "perf"):
         assert any(key.startswith(f"{group}/") for key in keys), group
@@ -216,7 +232,7 @@ def test_a_diverging_run_fails_with_step_and_term_and_is_not_repeated(tmp_path):
     assert "CrossEntropy was not finite at step" in result.error
     assert read_run(result.run).status == "FAILED"
     again = run_job(job, lambda _: None, StopSignal())
-    assert again.again
+    assert again.earlier
     assert again.diverged
 
 
@@ -232,9 +248,9 @@ def test_a_stopped_run_is_killed_and_goes_on_to_the_same_numbers(tmp_path, final
         assert killed.status == read_run(killed.run).status == "KILLED"
         assert not killed.unexpected
         job = replace(job, resume=True)
-    told = []
-    result = run_job(job, told.append, StopSignal())
-    assert told == []  # nothing was left to train
+    progress = []
+    result = run_job(job, progress.append, StopSignal())
+    assert progress == []  # nothing was left to train
     ours, theirs = read_run(result.run), read_run(final)
     timed = {"perf/seconds", "perf/images_per_s"}
     assert {k: v for k, v in ours.final.items() if k not in timed} == {
@@ -243,6 +259,24 @@ def test_a_stopped_run_is_killed_and_goes_on_to_the_same_numbers(tmp_path, final
     assert ours.curves() == theirs.curves()
     both = [load_file(p / "weights.safetensors") for p in (result.run, final)]
     assert all(torch.equal(both[0][k], both[1][k]) for k in both[1])
+
+
+def test_a_run_stopped_while_it_fine_tunes_keeps_the_metrics_of_its_best_epoch(tmp_path, monkeypatch, holdout):
+    job = job_of(tmp_path, "final", "etf", config=config_of("etf", checkpoint_seconds=0.0), holdout_run=holdout)
+
+    def stopped(*_):
+        raise Killed("stopped while fine-tuning")
+
+    first_is_best = HoldoutResult(best_epoch=1)
+    monkeypatch.setattr(HoldoutResult, "read", lambda _: first_is_best)
+    with monkeypatch.context() as patch:
+        patch.setattr(final_run, "evaluate_transfer", stopped)
+        assert run_job(job, lambda _: None, StopSignal()).status == "KILLED"
+    result, progress = make(replace(job, resume=True))
+    assert [step.done for step in progress] == [EPOCHS]  # the first epoch is not made again
+    keys = read_run(result.run).final.keys()
+    assert {"best/epoch", "best/gen/accuracy", "transfer/probe/accuracy"} <= keys
+    assert not (result.run / "best.safetensors").exists()
 
 
 def test_curves_are_measured_at_rising_epochs_up_to_the_last():

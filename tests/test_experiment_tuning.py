@@ -1,4 +1,4 @@
-"""Choosing rates and knobs with a score that is known."""
+"""Choosing rates and tuned values by a score that is a formula."""
 
 import math
 from dataclasses import replace
@@ -22,7 +22,7 @@ def peak(at):
 
 
 class Runs:
-    """Scores trials with one function an arm, and keeps what was asked for, call by call."""
+    """Scores trials with one function for each arm, and keeps the settings of each call."""
 
     def __init__(self, **scores):
         self.scores, self.calls = scores, []
@@ -42,7 +42,7 @@ def test_every_arm_gets_the_same_rates_and_its_own_best():
     assert (tuned.configs["a"].optim.lr, tuned.configs["b"].optim.lr) == (0.0316, 0.316)
     assert sorted(runs.rates("a")[:5]) == sorted(runs.rates("b")[:5]) == list(RATES)
     assert tuned.notes == []
-    assert len(runs.calls) == 2  # rates, then knobs
+    assert len(runs.calls) == 2  # rates, then tuned values
 
 
 @pytest.mark.parametrize(("at", "new"), [(1.9, 3.16), (0.004, 0.00316)], ids=["upper", "lower"])
@@ -79,14 +79,14 @@ def test_budgets_are_equal_whatever_the_arms_do():
     assert counts == {"a": 9, "b": 9, "c": 9}
 
 
-def test_unequal_knobs_are_refused_before_any_trial():
+def test_unequal_budgets_are_refused_before_any_trial():
     runs = Runs(a=peak(0.1), b=peak(0.1))
     with pytest.raises(ValueError, match=r"budgets are equal, got a 2, b 1"):
         tune({"a": BASE, "b": replace(BASE, tuned=TunedParameter(values=(1e-3,)))}, Protocol(), runs)
     assert runs.calls == []
 
 
-def test_ties_go_to_the_middle_of_the_grid_and_to_the_configured_knob():
+def test_ties_go_to_the_middle_of_the_grid_and_to_the_configured_value():
     tuned = tune({"a": BASE}, Protocol(rates=RATES), Runs(a=lambda _: 0.5))
     assert tuned.configs["a"].optim.lr == 0.1
     assert tuned.configs["a"].optim.weight_decay == BASE.optim.weight_decay
@@ -98,21 +98,21 @@ def test_a_score_of_zero_is_a_score():
     assert tuned.configs["a"].optim.lr == 0.1
 
 
-def test_the_knob_is_tried_at_the_best_rate_and_wins_only_if_better():
+def test_the_tuned_parameter_is_tried_at_the_best_rate_and_wins_only_if_better():
     def score(config):
         scale = config.head.arguments.get("scale")
         return peak(0.316)(config) + {None: 0.0, 4.0: 0.05, 16.0: -0.05}[scale]
 
     runs = Runs(a=peak(0.1), b=score)
     tuned = tune({"a": BASE, "b": SCALED}, Protocol(rates=RATES), runs)
-    asked = [(arm, c.optim.lr, c.optim.weight_decay, c.head.arguments.get("scale")) for arm, c in runs.calls[-1]]
-    assert asked == [("a", 0.1, 5e-5, None), ("a", 0.1, 5e-3, None), ("b", 0.316, 5e-4, 4.0), ("b", 0.316, 5e-4, 16.0)]
+    tried = [(arm, c.optim.lr, c.optim.weight_decay, c.head.arguments.get("scale")) for arm, c in runs.calls[-1]]
+    assert tried == [("a", 0.1, 5e-5, None), ("a", 0.1, 5e-3, None), ("b", 0.316, 5e-4, 4.0), ("b", 0.316, 5e-4, 16.0)]
     assert tuned.configs["b"].head.arguments == {"scale": 4.0}
     assert tuned.configs["b"].optim.lr == 0.316
-    told = tuned.to_json()
-    assert told["chosen"]["b"] == {"lr": 0.316, "head.scale": 4.0}
-    assert told["chosen"]["a"] == {"lr": 0.1, "optim.weight_decay": 5e-4}
-    assert told["grid"] == list(RATES)
+    written = tuned.to_json()
+    assert written["chosen"]["b"] == {"lr": 0.316, "head.scale": 4.0}
+    assert written["chosen"]["a"] == {"lr": 0.1, "optim.weight_decay": 5e-4}
+    assert written["grid"] == list(RATES)
 
 
 def test_a_rate_at_which_training_diverged_is_no_edge():
@@ -133,7 +133,7 @@ def test_an_arm_without_any_score_drops_out_and_is_named():
     assert "b" not in [arm for arm, _ in runs.calls[-1]]
 
 
-def test_a_diverged_knob_does_not_win():
+def test_a_diverged_value_does_not_win():
     runs = Runs(a=lambda c: None if c.optim.weight_decay != 5e-4 else peak(0.1)(c))
     assert tune({"a": BASE}, Protocol(rates=RATES), runs).configs["a"].optim.weight_decay == 5e-4
 

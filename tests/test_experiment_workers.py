@@ -17,7 +17,8 @@ from support.experiment_runs import EPOCHS, config_of, job_of
 from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment import Protocol
-from nc_tools.experiment.plan import Options, Plan, run_plan
+from nc_tools.experiment.plan import Plan, RunOptions
+from nc_tools.experiment.run_plan import run_plan
 from nc_tools.experiment.workers import Workers
 from nc_tools.run_records import read_run, scan
 
@@ -25,7 +26,7 @@ TIMED = {"perf/seconds", "perf/images_per_s"}
 
 
 def options(out, **more):
-    return Options(out=out, device="cpu", workers=1, threads=1, **more)
+    return RunOptions(out=out, device="cpu", workers=1, threads=1, **more)
 
 
 def plan():
@@ -67,23 +68,24 @@ def when(condition, act):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished")
     console = quiet()
     run_plan(plan(), options(out), console)
     return out, console.file.getvalue()
 
 
-def test_a_comparison_names_its_runs_and_its_tuning(whole):
-    out, shown = whole
-    told = json.loads((out / "experiment.json").read_text())
-    assert (told["baseline"], told["arms"]) == ("linear", ["linear", "etf"])
-    assert {(r["arm"], r["seed"], r["draw"]) for r in told["runs"]} == {
+@pytest.mark.slow
+def test_a_comparison_names_its_runs_and_its_tuning(finished):
+    out, shown = finished
+    experiment = json.loads((out / "experiment.json").read_text())
+    assert (experiment["baseline"], experiment["arms"]) == ("linear", ["linear", "etf"])
+    assert {(r["arm"], r["seed"], r["draw"]) for r in experiment["runs"]} == {
         *(("linear", s, 0) for s in (0, 1)),
         *(("etf", s, d) for s in (0, 1) for d in (0, 1)),
     }
-    assert {r["status"] for r in told["runs"]} == {"FINISHED"}
-    assert {r["run_id"] for r in told["runs"]} == finals(out).keys()
+    assert {r["status"] for r in experiment["runs"]} == {"FINISHED"}
+    assert {r["run_id"] for r in experiment["runs"]} == finals(out).keys()
     tuning = json.loads((out / "tuning.json").read_text())
     counts = [sum(t["arm"] == arm for t in tuning["trials"]) for arm in ("linear", "etf")]
     assert counts == [3, 3]
@@ -92,20 +94,22 @@ def test_a_comparison_names_its_runs_and_its_tuning(whole):
     assert "digits: 258 training images of 7 classes (89 to 8 each), 631 test images, 1 x 8 x 8\n" in shown
 
 
-def test_finals_of_an_arm_use_what_was_chosen_for_it(whole):
-    out, _ = whole
+@pytest.mark.slow
+def test_finals_of_an_arm_use_what_was_chosen_for_it(finished):
+    out, _ = finished
     chosen = json.loads((out / "tuning.json").read_text())["chosen"]
     for run in scan(out).runs:
         if run.identity.kind in ("final", "holdout"):
-            config, asked = run.identity.config, chosen[run.identity.arm]
-            assert config["optim"]["lr"] == asked["lr"]
+            config, values = run.identity.config, chosen[run.identity.arm]
+            assert config["optim"]["lr"] == values["lr"]
             if run.identity.arm == "etf":
-                assert config["head"]["arguments"].get("scale") == asked["head.scale"]
+                assert config["head"]["arguments"].get("scale") == values["head.scale"]
             else:
-                assert config["optim"]["weight_decay"] == asked["optim.weight_decay"]
+                assert config["optim"]["weight_decay"] == values["optim.weight_decay"]
 
 
-def test_a_comparison_stopped_by_sigterm_goes_on_to_the_same_numbers(whole, tmp_path):
+@pytest.mark.slow
+def test_a_comparison_stopped_by_sigterm_goes_on_to_the_same_numbers(finished, tmp_path):
     def in_a_final_run():
         return any((p / "metrics.jsonl").exists() for p in tmp_path.glob("runs/etf-*-final-*"))
 
@@ -116,13 +120,14 @@ def test_a_comparison_stopped_by_sigterm_goes_on_to_the_same_numbers(whole, tmp_
         run_plan(plan(), options(tmp_path), quiet())
     assert {r.status for r in scan(tmp_path).runs} <= {"FINISHED", "KILLED"}
     assert len([r for r in scan(tmp_path).runs if r.identity.kind == "final"]) < 6
-    finished = [r.path for r in scan(tmp_path).runs if r.status == "FINISHED"]
-    before = {p: p.stat().st_mtime_ns for path in finished for p in path.iterdir()}
+    done = [r.path for r in scan(tmp_path).runs if r.status == "FINISHED"]
+    before = {p: p.stat().st_mtime_ns for path in done for p in path.iterdir()}
     run_plan(plan(), options(tmp_path, resume=True), quiet())
-    assert finals(tmp_path) == finals(whole[0])
+    assert finals(tmp_path) == finals(finished[0])
     assert {p: p.stat().st_mtime_ns for p in before} == before  # what was finished was not repeated
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_only_its_run(tmp_path):
     long = config_of("linear", checkpoint_seconds=0.0)
     long = replace(long, training=replace(long.training, epochs=5000))
@@ -157,7 +162,7 @@ def test_there_is_no_pool_without_workers():
 
 @pytest.fixture
 def small_files():
-    """Let no file grow beyond 20 kB, here and in new processes, until told: a model's weights do not fit."""
+    """Let no file grow beyond 20 kB, here and in new processes, until the fixture is called: no model fits."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
@@ -165,7 +170,8 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_takes_no_more_ends_the_comparison_at_once(whole, small_files, tmp_path):
+@pytest.mark.slow
+def test_a_full_disk_ends_the_comparison_at_once(finished, small_files, tmp_path):
     with pytest.raises(OSError, match="File too large") as caught:
         run_plan(plan(), options(tmp_path), quiet())
     assert is_disk_full(caught.value)
@@ -175,7 +181,7 @@ def test_a_disk_that_takes_no_more_ends_the_comparison_at_once(whole, small_file
     assert not list(tmp_path.rglob("*.part"))
     small_files()  # room was made
     run_plan(plan(), options(tmp_path), quiet())
-    assert finals(tmp_path) == finals(whole[0])
+    assert finals(tmp_path) == finals(finished[0])
 
 
 @pytest.mark.parametrize(
@@ -188,5 +194,5 @@ def test_a_disk_that_takes_no_more_ends_the_comparison_at_once(whole, small_file
         (RuntimeError("I/O error: Permission denied (os error 13)"), False),
     ],
 )
-def test_a_full_disk_is_told_from_other_troubles(error, full):
+def test_a_full_disk_is_told_apart_from_other_errors(error, full):
     assert is_disk_full(error) is full

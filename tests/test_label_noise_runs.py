@@ -1,4 +1,4 @@
-"""Runs on noisy labels: both labels told, only the given ones chosen by, suspects found, noise estimated."""
+"""Runs on noisy labels: metrics under both labels, choices by the given ones alone, suspects, noise estimated."""
 
 import csv
 import json
@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from support.experiment_runs import make
+from support.recipe_commands import run_in_process
 
 from nc_tools._support.signals import StopSignal
 from nc_tools.data import DataConfig, PairNoise, SymmetricNoise
-from nc_tools.experiment import ModelConfig, Protocol, RunConfig, build, load_run, run, run_recipe
-from nc_tools.experiment.build import open_data
+from nc_tools.evaluation.evaluator import EvaluationSet
+from nc_tools.experiment import ModelConfig, Protocol, RunConfig, load_run, run_data, run_job
 from nc_tools.experiment.job import Job
+from nc_tools.experiment.run_data import open_data
 from nc_tools.heads import LinearHead
 from nc_tools.losses import CrossEntropyLoss, EarlyLearningLoss, ForwardCorrectionLoss
 from nc_tools.metrics import fit_temperature
@@ -67,20 +69,20 @@ def final(root, holdout):
 
 
 def test_measures_under_given_and_under_true_labels_have_keys_of_their_own(final):
-    told = read_run(final).final
+    values = read_run(final).final
     for key in ("gen/accuracy", "gen/balanced_accuracy", "cal/nll", "cal/ece", "nc/nc1_pinv", "nc/nc4_disagreement"):
         group, name = key.split("/")
-        assert told[f"train/{group}/{name}"] != told[f"train/{group}_clean/{name}"]
-    assert not any("_clean" in key for key in told if key.startswith("test/"))
+        assert values[f"train/{group}/{name}"] != values[f"train/{group}_clean/{name}"]
+    assert not any("_clean" in key for key in values if key.startswith("test/"))
     # The model knows the truth better than its labels.
-    assert told["train/gen_clean/accuracy"] > told["train/gen/accuracy"]
+    assert values["train/gen_clean/accuracy"] > values["train/gen/accuracy"]
     data = opened()
     rate = float((data.sources.train.labels != data.sources.train.clean_labels).double().mean())
-    assert told["train/noise/rate"] == rate
-    shares = [told[f"train/noise/{name}"] for name in ("fitted", "recovered", "carried_over")]
+    assert values["train/noise/rate"] == rate
+    shares = [values[f"train/noise/{name}"] for name in ("fitted", "recovered", "carried_over")]
     assert all(0 <= share <= 1 for share in shares)
-    assert told["test/noise/dilation"] == pytest.approx(told["test/nc/nc1_trace"])
-    assert told["train/noise/dilation"] == pytest.approx(told["train/nc_clean/nc1_trace"])
+    assert values["test/noise/dilation"] == pytest.approx(values["test/nc/nc1_trace"])
+    assert values["train/noise/dilation"] == pytest.approx(values["train/nc_clean/nc1_trace"])
 
 
 def test_memorization_and_dilation_are_followed_along_training_on_train_and_holdout(final, holdout):
@@ -92,21 +94,22 @@ def test_memorization_and_dilation_are_followed_along_training_on_train_and_hold
     assert theirs["holdout/noise/dilation"] == curves["holdout/noise/dilation"]
 
 
-def test_runs_on_clean_labels_tell_nothing_of_noise(tmp_path):
+def test_runs_on_clean_labels_have_no_metrics_of_noise(tmp_path):
     config = replace(BASE, data=DataConfig(), training=TrainConfig(epochs=1))
     run = make(job_of(tmp_path, "final", config))[0].run
     assert not [key for key in read_run(run).final if "noise" in key or "_clean" in key or "suspects" in key]
     assert not (run / "suspects.csv").exists()
-    asked = replace(PROTOCOL, suspects=7)
-    run = make(job_of(tmp_path, "final", config, asked))[0].run
+    protocol = replace(PROTOCOL, suspects=7)
+    run = make(job_of(tmp_path, "final", config, protocol))[0].run
     rows = listed(run)
     assert len(rows) == 7
     assert "clean" not in rows[0]
 
 
+@pytest.mark.slow
 def test_permuting_the_true_labels_changes_no_choice(tmp_path, monkeypatch, final, holdout):
     """Scores, temperature, best epoch, subsets, weights and suspects come from given labels alone."""
-    drawn = build.with_noise
+    drawn = run_data.with_noise
 
     def permuted(images, noise, seed):
         noisy = drawn(images, noise, seed)
@@ -115,7 +118,7 @@ def test_permuting_the_true_labels_changes_no_choice(tmp_path, monkeypatch, fina
 
     score = make(job_of(tmp_path / "before", "tuning"))[0].score
     before = opened().subsets
-    monkeypatch.setattr(build, "with_noise", permuted)
+    monkeypatch.setattr(run_data, "with_noise", permuted)
     after = opened()
     assert all(
         torch.equal(getattr(before, n), getattr(after.subsets, n)) for n in ("train", "fit", "holdout", "counts")
@@ -145,8 +148,9 @@ def test_tuning_reads_no_true_label(tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError
 
-    monkeypatch.setattr(build.Data, "clean_labels", never)
-    assert make(job_of(tmp_path, "tuning"))[0].score > 0.2
+    monkeypatch.setattr(EvaluationSet, "clean_labels", property(never))
+    short = replace(BASE, training=replace(BASE.training, epochs=4))
+    assert make(job_of(tmp_path, "tuning", short))[0].score > 0.2
 
 
 def test_the_holdout_and_its_temperature_use_given_labels(holdout):
@@ -154,10 +158,10 @@ def test_the_holdout_and_its_temperature_use_given_labels(holdout):
     held = data.subsets.holdout
     logits = load_run(holdout).predict(data.sources.train.take(held))
     given, true = data.sources.train.labels[held], data.sources.train.clean_labels[held]
-    told = read_run(holdout).final
-    assert told["holdout/gen/accuracy"] == pytest.approx(float((logits.argmax(1) == given).double().mean()))
-    assert told["cal/temperature"] == pytest.approx(fit_temperature(logits, given), rel=1e-4)
-    assert told["cal/temperature"] != pytest.approx(fit_temperature(logits, true), rel=1e-2)
+    values = read_run(holdout).final
+    assert values["holdout/gen/accuracy"] == pytest.approx(float((logits.argmax(1) == given).double().mean()))
+    assert values["cal/temperature"] == pytest.approx(fit_temperature(logits, given), rel=1e-4)
+    assert values["cal/temperature"] != pytest.approx(fit_temperature(logits, true), rel=1e-2)
 
 
 def test_suspects_are_listed_and_mostly_wrong_where_the_task_is_easy(final):
@@ -174,10 +178,10 @@ def test_suspects_are_listed_and_mostly_wrong_where_the_task_is_easy(final):
     wrong = [row["given"] != row["clean"] for row in rows]
     assert sum(wrong[:100]) >= 95
     at_k = sum(wrong[: sum(wrong)]) / sum(wrong)
-    told = read_run(final).final
-    assert told["train/suspects/precision"] == pytest.approx(at_k)
+    values = read_run(final).final
+    assert values["train/suspects/precision"] == pytest.approx(at_k)
     assert at_k > 0.8
-    assert min(told["train/suspects/precision_loss"], told["train/suspects/precision_distance"]) > 0.75
+    assert min(values["train/suspects/precision_loss"], values["train/suspects/precision_distance"]) > 0.75
     right = sum(row["suggested"] == row["clean"] for row in rows[:100])
     assert right >= 80
 
@@ -189,43 +193,44 @@ def test_transition_matrices_are_kept_and_better_than_nothing(final, holdout):
     assert all(float((matrix.sum(1) - 1).abs().max()) < 1e-9 for matrix in matrices.values())
     counted = matrices["counted"]
     off = float((counted - torch.eye(10)).abs().sum(1).mean() / 2)
-    told = read_run(final).final
+    values = read_run(final).final
     for name in ("anchor", "confusion"):
         ours = float((matrices[name] - counted).abs().sum(1).mean() / 2)
         assert ours < off
         if name == "anchor":
-            assert told["noise/transition_error_anchor"] == pytest.approx(ours)
-    assert told["noise/transition_error_confusion"] < off
+            assert values["noise/transition_error_anchor"] == pytest.approx(ours)
+    assert values["noise/transition_error_confusion"] < off
 
 
+@pytest.mark.slow
 def test_forward_correction_estimates_the_noise_in_a_first_stage_and_resumes_with_it(tmp_path, monkeypatch):
-    seen = []
-    plain = run.build_loss
+    transitions = []
+    plain = run_job.build_loss
 
     def build_loss(config, facts, feature_dim, *, transition=None):
-        seen.append(transition)
+        transitions.append(transition)
         return plain(config, facts, feature_dim, transition=transition)
 
-    monkeypatch.setattr(run, "build_loss", build_loss)
+    monkeypatch.setattr(run_job, "build_loss", build_loss)
     config = replace(BASE, data=DataConfig(noise=PairNoise(0.4)), loss=spec(ForwardCorrectionLoss))
     job = job_of(tmp_path, "tuning", config)
-    whole = make(job)[0]
-    (estimate,) = seen
+    uninterrupted = make(job)[0]
+    (estimate,) = transitions
     assert (estimate.sum(1) - 1).abs().max() < 1e-9
     pairs = estimate[torch.arange(10), (torch.arange(10) + 1) % 10]
     assert float(pairs.mean()) > 0.2  # .4 in truth, 1/90 of the rest by chance
-    seconds = read_run(whole.run).final["perf/seconds"]
+    seconds = read_run(uninterrupted.run).final["perf/seconds"]
     stopped = replace(job, root=tmp_path / "again")
     stop = StopSignal()
 
     def ask(_progress):
         stop.requested = True
 
-    assert run.run_job(stopped, ask, stop).status == "KILLED"
+    assert run_job.run_job(stopped, ask, stop).status == "KILLED"
     resumed = make(replace(stopped, resume=True))[0]
-    assert all(torch.equal(transition, estimate) for transition in seen)
-    assert len(seen) == 3
-    assert resumed.score == whole.score
+    assert all(torch.equal(transition, estimate) for transition in transitions)
+    assert len(transitions) == 3
+    assert resumed.score == uninterrupted.score
     assert seconds > 0
 
 
@@ -244,15 +249,15 @@ def pictures(tmp_path):
             for i in range(count):
                 path = Path(split) / name / f"{i}.png"
                 Image.new("RGB", (8, 8), (30 * i, 9, 9 if name == "cat" else 200)).save(tmp_path / "pictures" / path)
-                said = "dog" if (split, name, i) == ("train", "cat", 0) else name
-                rows.append(f"{path},{said},{'fox' if i == 1 else said}")
+                label = "dog" if (split, name, i) == ("train", "cat", 0) else name
+                rows.append(f"{path},{label},{'fox' if i == 1 else label}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     return tmp_path
 
 
 def test_human_labels_take_the_place_of_the_noise_that_a_recipe_draws(pictures, capsys):
-    told = ["--data", f"imagefolder:{pictures / 'pictures'}", "--labels", f"{pictures / 'labels.csv'}:human"]
-    run_recipe({"a": BASE}, name="x", question="Why?", argv=["--print-config", *told])
+    flags = ["--data", f"imagefolder:{pictures / 'pictures'}", "--labels", f"{pictures / 'labels.csv'}:human"]
+    run_in_process({"a": BASE}, name="x", question="Why?", argv=["--print-config", *flags])
     assert json.loads(capsys.readouterr().out)["arms"]["a"]["data"].get("noise") is None
 
 
@@ -269,7 +274,7 @@ def test_suspects_of_a_folder_have_paths(pictures):
 WRONG = {
     "rate": (["--set", "data.noise.rate=40"], r"must lie in [0, 1), got 40: did you mean 0.4?"),
     "kind": (["--set", "data.noise=PairNois(0.3)"], "did you mean 'PairNoise'"),
-    "map": (["--set", "data.noise=AsymmetricNoise(0.3)"], "'truck' is none of them"),
+    "map": (["--set", "data.noise=AsymmetricNoise(0.3)"], "names the class 'truck', which the data do not have"),
     "matrix": (["--set", "data.noise=MatrixNoise(((0.9, 0.0), (0.0, 1.0)))"], "row 0 sums to 0.9"),
     "size": (["--set", "data.noise=MatrixNoise(((0.9, 0.1), (0.0, 1.0)))"], "must have the shape (10, 10)"),
 }
@@ -277,34 +282,34 @@ WRONG = {
 
 def refused_here(argv, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        run_recipe({"a": BASE}, name="x", question="Why?", argv=[*argv, "--out", str(tmp_path / "out")])
+        run_in_process({"a": BASE}, name="x", question="Why?", argv=[*argv, "--out", str(tmp_path / "out")])
     shown = capsys.readouterr().err
     assert end.value.code == 2
     assert shown.count("\n") == 1
     return shown
 
 
-@pytest.mark.parametrize(("argv", "told"), WRONG.values(), ids=WRONG)
-def test_wrong_noise_is_told_in_one_line(argv, told, tmp_path, capsys):
-    assert told in refused_here(argv, tmp_path, capsys)
+@pytest.mark.parametrize(("argv", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_noise_is_reported_in_one_line(argv, message, tmp_path, capsys):
+    assert message in refused_here(argv, tmp_path, capsys)
 
 
-def test_a_label_file_with_unknown_classes_is_told_in_one_line(pictures, capsys):
+def test_a_label_file_with_unknown_classes_is_reported_in_one_line(pictures, capsys):
     argv = ["--data", f"imagefolder:{pictures / 'pictures'}", "--labels", f"{pictures / 'labels.csv'}:unknown"]
-    told = refused_here(argv, pictures, capsys)
-    assert "(train/cat/1.png), has 'fox' in column 'unknown'" in told
+    error = refused_here(argv, pictures, capsys)
+    assert "line 3: the label 'fox' of train/cat/1.png in column 'unknown'" in error
 
 
 def test_default_arms_run_unless_others_are_named(capsys):
     arms = dict.fromkeys(("a", "b", "c"), BASE)
 
     def shown(*argv):
-        run_recipe(arms, name="x", question="Why?", default_arms=("a", "c"), argv=["--print-config", *argv])
+        run_in_process(arms, name="x", question="Why?", default_arms=("a", "c"), argv=["--print-config", *argv])
         return list(json.loads(capsys.readouterr().out)["arms"])
 
     assert shown() == ["a", "c"]
     assert shown("--arms", "all") == ["a", "b", "c"]
     assert shown("--arms", "b,a") == ["b", "a"]
     with pytest.raises(SystemExit):
-        run_recipe(arms, name="x", question="Why?", default_arms=("a", "c"), argv=["--help"])
-    assert "(default: a,c)" in " ".join(capsys.readouterr().out.split())
+        run_in_process(arms, name="x", question="Why?", default_arms=("a", "c"), argv=["--help"])
+    assert "(default: a, c)" in " ".join(capsys.readouterr().out.split())

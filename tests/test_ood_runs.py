@@ -18,12 +18,12 @@ from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.ood_tables import outlier_tables
 from nc_tools.data import DataConfig, ood_sets
 from nc_tools.data.load_data import load_data
-from nc_tools.evaluation.evaluator import class_vectors, collect
-from nc_tools.evaluation.evaluator import ood_metrics as measure_unknown
-from nc_tools.experiment.build import open_data
-from nc_tools.experiment.evaluate.ood import measure_ood
-from nc_tools.experiment.serialize import encode
-from nc_tools.ood import SCORES
+from nc_tools.evaluation.collect import collect
+from nc_tools.evaluation.evaluator import EvaluationSet, class_vectors
+from nc_tools.experiment.build import build_model
+from nc_tools.experiment.evaluate.ood import evaluate_ood
+from nc_tools.experiment.run_data import RunData, facts_of, open_data
+from nc_tools.ood import SCORES, ood_report
 from nc_tools.run_records import read_run
 
 NAMES = ("auroc", "aupr_in", "aupr_out", "fpr95")
@@ -35,9 +35,9 @@ LIST = Path(__file__).parents[1] / "recipes" / "tiny_imagenet_cifar10.csv"
 
 def test_a_set_with_a_test_part_gives_that_and_one_without_gives_all(tmp_path):
     own = pictures(tmp_path / "own", {"train": 4, "val": 2})
-    whole = pictures(tmp_path / "whole", {"test": 5})
+    test_only = pictures(tmp_path / "test_only", {"test": 5})
     loose = pictures(tmp_path / "loose", {".": 5})
-    sources = load_data(DataConfig(ood_near=own, ood_far=whole))
+    sources = load_data(DataConfig(ood_near=own, ood_far=test_only))
     assert (len(sources.ood["near"]), len(sources.ood["far"])) == (6, 15)
     assert sources.ood["near"].shape == sources.train.shape == (1, 8, 8)
     assert len(set(sources.ood["far"].paths)) == 15
@@ -55,10 +55,6 @@ def test_sets_change_the_fingerprint_and_only_they(tmp_path):
     held = load_data(DataConfig(held_out_classes=3))
     assert list(held.ood) == ["held_out"]
     assert held.ood["held_out"] is held.transfer_test
-
-
-def test_ood_sets_are_part_of_the_record():
-    assert encode(DataConfig(ood_far="scrambled"))["ood_far"] == "scrambled"
 
 
 def test_scrambled_images_keep_their_pixels_and_nothing_else():
@@ -92,7 +88,7 @@ def test_classes_are_left_out_by_a_file(tmp_path):
     assert some.shape == (3, 10, 10)
 
 
-def test_unreadable_images_are_left_out_when_told_and_named(tmp_path):
+def test_unreadable_images_are_left_out_on_request_and_named(tmp_path):
     near = pictures(tmp_path / "near", {"train": 3, "test": 2})
     (tmp_path / "near" / "test" / "cat" / "0.png").write_bytes(b"no image")
     sources = load_data(DataConfig(ood_near=near, skip_unreadable=True))
@@ -115,7 +111,7 @@ def test_a_config_that_cannot_be_meant_is_refused(arguments, message):
         DataConfig(**arguments)
 
 
-def test_wrong_lists_are_told(tmp_path):
+def test_wrong_lists_are_refused(tmp_path):
     near = pictures(tmp_path / "near", {"train": 3, "test": 2})
 
     def loaded(file):
@@ -140,8 +136,8 @@ def test_the_list_of_shared_classes_is_in_order():
         rows = list(csv.DictReader(handle))
     assert [row["wnid"] for row in rows] == sorted({row["wnid"] for row in rows})
     assert len(rows) == 24
-    known = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
-    assert {row["cifar10"] for row in rows} <= known
+    classes = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
+    assert {row["cifar10"] for row in rows} <= classes
     assert all(row["why"] and row["name"] for row in rows)
     assert ood_sets.read_classes(LIST) == tuple(row["wnid"] for row in rows)
 
@@ -157,55 +153,68 @@ def final(tmp_path_factory):
     return read_run(make(job)[0].run).final, config
 
 
-def test_a_final_run_tells_every_set_and_score(final):
-    told, _ = final
-    keys = {key for key in told if "/ood/" in key}
+def test_a_final_run_has_every_set_and_score(final):
+    values, _ = final
+    keys = {key for key in values if "/ood/" in key}
     expected = {f"test/ood/{s}/{c.name}/{n}" for s in ("held_out", "far") for c in SCORES for n in NAMES}
     assert keys == expected
-    assert all(0 <= told[key] <= 1 for key in keys)
+    assert all(0 <= values[key] <= 1 for key in keys)
 
 
 def test_scores_are_fitted_on_training_images_with_training_labels_and_measured_on_the_rest(final, monkeypatch):
     _, config = final
     data = open_data(config, seed=0, device=torch.device("cpu"), cache=Path("unused"))
+    facts = facts_of(data.sources, data.sources.train.labels)
+    model = build_model(config, facts, seed=0, draw=0)
+    train = EvaluationSet("train", data.sources.train, data.subsets.train)
+    test = EvaluationSet("test", data.sources.test)
     read = []
-    plain = type(data).plain_batches
+    plain = RunData.plain_batches
 
     def plain_batches(self, images, indices=None):
-        read.append(images)
+        read.append((id(images), indices))
         return plain(self, images, indices)
 
-    from nc_tools.experiment.build import build_model, facts_of
-
-    model = build_model(config, facts_of(data.sources, data.sources.train.labels), seed=0, draw=0)
-    train = collect(model, plain(data, data.sources.train, data.subsets.train))
-    test = collect(model, plain(data, data.sources.test))
-    monkeypatch.setattr(type(data), "plain_batches", plain_batches)
-    told = measure_ood(data, model, train, test, torch.float32)
-    assert [id(images) for images in read] == [id(images) for images in data.sources.ood.values()]
+    monkeypatch.setattr(RunData, "plain_batches", plain_batches)
+    values = evaluate_ood(data, data.evaluator(model, facts), train, test)
     monkeypatch.undo()
-    sets = {name: collect(model, plain(data, images)) for name, images in data.sources.ood.items()}
-    assert told == measure_unknown(model, train, test, sets, "test")
-    assert told != measure_unknown(model, replace(train, labels=train.labels.flip(0)), test, sets, "test")
-    assert measure_ood(replace(data, sources=replace(data.sources, ood={})), model, train, test, torch.float32) == {}
+    once = [(images, None) for images in data.sources.ood.values()] + [
+        (train.images, train.indices),
+        (test.images, None),
+    ]
+    assert read == [(id(images), indices) for images, indices in once]
+
+    def outputs(part):
+        return collect(model, plain(data, part.images, part.indices))
+
+    def expected(train):
+        sets = {name: collect(model, plain(data, images)) for name, images in data.sources.ood.items()}
+        report = ood_report(train, outputs(test), sets, *class_vectors(model.head))
+        return {f"test/ood/{key}": value for key, value in report.items()}
+
+    assert values == expected(outputs(train))
+    assert values != expected(replace(outputs(train), labels=outputs(train).labels.flip(0)))
+    without = replace(data, sources=replace(data.sources, ood={}))
+    assert evaluate_ood(without, without.evaluator(model, facts), train, test) == {}
 
 
 def test_large_sets_are_cut_to_the_same_images(final, monkeypatch):
     from nc_tools.experiment.evaluate import ood
 
-    monkeypatch.setattr(ood, "MOST", 20)
     images = load_data(final[1].data).ood["far"]
-    chosen = ood._some(images)
+    assert ood._sample(images) is None
+    monkeypatch.setattr(ood, "OOD_SAMPLES", 20)
+    chosen = ood._sample(images)
     assert len(chosen) == 20
-    assert torch.equal(chosen, ood._some(images))
+    assert torch.equal(chosen, ood._sample(images))
     assert len(set(chosen.tolist())) == 20
     assert int(chosen.max()) > 40
 
 
 def test_class_vectors_give_the_logits_of_every_affine_head():
     affine = 0
-    for wanted in VARIANTS:
-        head = build(wanted)
+    for variant in VARIANTS:
+        head = build(variant)
         features = torch.randn(5, head.feature_dim)
         weight, bias = class_vectors(head)
         if weight is None:
@@ -262,7 +271,7 @@ def test_every_output_shows_them(capsys):
     assert [line.split() for line in shown.splitlines() if "81.0" in line] == [["etf", "81.0", "90.0"]]
 
 
-def test_keys_are_told_in_words():
+def test_keys_have_labels():
     auroc, fpr = metric_info("test/ood/held_out/fdbd/auroc"), metric_info("test/ood/near/max_logit/fpr95")
     assert (auroc.label, auroc.direction, auroc.unit) == ("held-out classes, fDBD, AUROC", "higher", "points")
     assert (fpr.label, fpr.direction) == ("near outliers, MaxLogit, FPR at 95 % TPR", "lower")

@@ -8,7 +8,8 @@ from support.outlier_runs import EXPOSED, config_of, noise_pictures
 
 from nc_tools.data import BatchOptions, BlendedOutliers, DataConfig, Loader, WithOutliers, augment_for, load_data
 from nc_tools.data.outlier_batches import other_class
-from nc_tools.experiment.build import build_loss, facts_of, open_data
+from nc_tools.experiment.build import build_loss
+from nc_tools.experiment.run_data import facts_of, open_data
 from nc_tools.losses import CrossEntropyLoss, OrthogonalOutliersLoss, OutlierExposureLoss, WeightedSumLoss, term
 from nc_tools.seeds import stream_seed
 
@@ -93,15 +94,15 @@ def test_outliers_of_a_set_are_cut_as_training_images_are_in_an_order_of_their_o
 
 
 def test_a_loss_without_outliers_never_opens_a_loader_of_them(tmp_path, monkeypatch):
-    from nc_tools.experiment import build
+    from nc_tools.experiment import run_data
 
-    opened, make = [], build.make_loader
+    opened, make = [], run_data.make_loader
 
     def make_loader(images, indices, options):
         opened.append(images)
         return make(images, indices, options)
 
-    monkeypatch.setattr(build, "make_loader", make_loader)
+    monkeypatch.setattr(run_data, "make_loader", make_loader)
     outliers = noise_pictures(tmp_path / "noise")
     data, _ = batches_of(config_of("etf", outliers=outliers), tmp_path)
     assert [images is data.sources.train for images in opened] == [True]

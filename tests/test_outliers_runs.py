@@ -20,9 +20,11 @@ from nc_tools.comparison.html_report import comparison_html
 from nc_tools.comparison.markdown import markdown_text
 from nc_tools.data import DataConfig, load_data
 from nc_tools.experiment import load_run, run_recipe
-from nc_tools.experiment.build import facts_of
-from nc_tools.experiment.recipe_cli import make_options, make_plan, recipe_parser
-from nc_tools.experiment.run import identify, run_job
+from nc_tools.experiment.recipe_cli import make_options, recipe_parser
+from nc_tools.experiment.recipe_plan import make_plan
+from nc_tools.experiment.run_data import facts_of
+from nc_tools.experiment.run_identity import identify
+from nc_tools.experiment.run_job import run_job
 from nc_tools.losses import CrossEntropyLoss, WeightedSumLoss, term
 from nc_tools.run_records import read_run
 from nc_tools.spec import spec
@@ -106,7 +108,7 @@ def run_of(out, kind):
 def test_the_recipe_trains_reports_and_resumes(tmp_path):
     out, again = tmp_path / "out", tmp_path / "again"
     output = run_script(*flags(out))
-    assert "outliers (blended): trained against by linear_oe" in output
+    assert "outliers to train against (blended): used by linear_oe" in output
     assert "outliers: linear_oe trained with outlier images (blended)" in " ".join(output.split())
     assert "linear_oe trained with outlier images" in (out / "report" / "comparison.md").read_text()
     shutil.copytree(out, again)
@@ -146,15 +148,15 @@ def test_a_loss_without_its_outliers_raises_before_anything_is_trained(tmp_path,
 
 
 def test_outliers_that_no_loss_needs_are_reported(tmp_path, capsys, monkeypatch):
-    from nc_tools.experiment import plan
+    from nc_tools.experiment import run_plan
 
-    def make(comparison):
+    def run(stages):
         raise ValueError("as far as the check")
 
-    monkeypatch.setattr(plan._Comparison, "make", make)
+    monkeypatch.setattr(run_plan._Stages, "run", run)
     with pytest.raises(SystemExit):
         in_process(["--arms", "linear,etf"], tmp_path)
-    assert "outliers (blended): not used: no arm's loss trains against them" in capsys.readouterr().out
+    assert "outliers to train against (blended): not used: no arm's loss needs them" in capsys.readouterr().out
 
 
 def runs(exposed):

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from support.recipe_commands import ENVIRONMENT, RECIPES, arms_of, command, recipe_module, smoke
+from support.recipe_commands import ENVIRONMENT, RECIPES, arms_of, command, recipe_module, run_in_process, smoke
 
 from nc_tools.experiment.recipe_cli import recipe_parser, run_recipe
 from nc_tools.run_records import scan
 
 LONG_TAIL = next(path for path in RECIPES if path.stem == "long_tail")
 FLAGS = [
-    *("--data", "--labels", "--image-size", "--transfer-data", "--imbalance", "--model", "--arms", "--seeds"),
-    *("--epochs", "--device", "--out", "--tracking-uri", "--set", "--workers", "--resume", "--skip-unreadable"),
-    *("--smoke", "--print-config"),
+    *("--data", "--labels", "--image-size", "--imbalance", "--transfer-data", "--skip-unreadable"),
+    *("--arms", "--model", "--epochs", "--seeds", "--set"),
+    *("--out", "--device", "--workers", "--resume", "--tracking-uri", "--smoke", "--print-config"),
 ]
 
 
@@ -30,6 +30,7 @@ def finished(request, tmp_path_factory):
     return (request.param, *smoke(request.param, tmp_path_factory))
 
 
+@pytest.mark.slow
 def test_a_smoke_run_prints_the_table_and_says_what_to_do_next(finished):
     path, out, shown = finished
     arms = arms_of(path)
@@ -43,18 +44,20 @@ def test_a_smoke_run_prints_the_table_and_says_what_to_do_next(finished):
     assert shown[-3:] == [report, mlflow, then]
 
 
+@pytest.mark.slow
 def test_a_smoke_run_leaves_report_and_records(finished):
     path, out, _ = finished
     for ending in ("html", "md", "csv", "json"):
         assert (out / "report" / f"comparison.{ending}").stat().st_size > 200
     runs = scan(out).runs
     assert {r.status for r in runs} == {"FINISHED"}
-    told = json.loads((out / "experiment.json").read_text())
-    assert told["arms"] == arms_of(path)
-    assert {r["run_id"] for r in told["runs"]} == {r.path.name for r in runs if r.identity.kind == "final"}
+    experiment = json.loads((out / "experiment.json").read_text())
+    assert experiment["arms"] == arms_of(path)
+    assert {r["run_id"] for r in experiment["runs"]} == {r.path.name for r in runs if r.identity.kind == "final"}
     assert not [p for p in out.rglob("*") if p.name.endswith(".part") or p.name == "checkpoint.pt"]
 
 
+@pytest.mark.slow
 def test_a_smoke_run_is_in_mlflow(finished):
     from mlflow import MlflowClient
 
@@ -78,6 +81,7 @@ def test_a_smoke_run_is_in_mlflow(finished):
         }
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_recipe_with_130_and_everything_kept(tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -95,27 +99,28 @@ def test_ctrl_c_ends_a_recipe_with_130_and_everything_kept(tmp_path):
                 break
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to parent and workers alike
-        shown, errors = process.communicate(timeout=60)
+        printed, errors = process.communicate(timeout=60)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     assert process.returncode == 130, errors
     assert errors == ""
-    assert f"Stopped. What was finished is kept in {out}; the same command with --resume goes on." in shown
+    assert f"Stopped. Finished runs are kept in {out}. To continue, give the same command with --resume." in printed
     runs = scan(out).runs
     assert [r.status for r in runs] == ["KILLED"]
     assert (runs[0].path / "checkpoint.pt").exists()
 
 
 def test_the_flags_are_these():
-    known = [name for action in recipe_parser("x", "Why?", ["a"])._actions for name in action.option_strings]
-    assert known == ["-h", "--help", *FLAGS]
+    parser = recipe_parser("x", "Why?", ["a"])
+    assert [name for action in parser._actions for name in action.option_strings] == ["-h", "--help", *FLAGS]
+    assert all(action.help for action in parser._actions)
 
 
 def in_process(argv, path=LONG_TAIL):
     module = recipe_module(path)
-    run_recipe(
+    run_in_process(
         module.ARMS, name=path.stem, question=module.__doc__, protocol=module.PROTOCOL, default_arms=module.DEFAULT,
         argv=argv,
     )  # fmt: skip
@@ -125,19 +130,19 @@ def test_print_config_is_json_and_starts_nothing(tmp_path, capsys):
     out = tmp_path / "out"
     in_process(["--print-config", "--out", str(out), "--set", "model.width=3", "--set", "protocol.draws=1",
                 "--seeds", "0-2", "--arms", "etf,linear", "--epochs", "7"])  # fmt: skip
-    told = json.loads(capsys.readouterr().out)
-    assert list(told["arms"]) == ["etf", "linear"]
-    assert {arm["model"]["width"] for arm in told["arms"].values()} == {3}
-    assert {arm["training"]["epochs"] for arm in told["arms"].values()} == {7}
-    assert told["protocol"]["seeds"] == [0, 1, 2]
-    assert told["protocol"]["draws"] == 1
+    config = json.loads(capsys.readouterr().out)
+    assert list(config["arms"]) == ["etf", "linear"]
+    assert {arm["model"]["width"] for arm in config["arms"].values()} == {3}
+    assert {arm["training"]["epochs"] for arm in config["arms"].values()} == {7}
+    assert config["protocol"]["seeds"] == [0, 1, 2]
+    assert config["protocol"]["draws"] == 1
     assert not out.exists()
 
 
 def test_an_argument_of_a_head_is_set_where_a_head_has_it(capsys):
     in_process(["--print-config", "--set", "head.scale=5.0"])
-    told = json.loads(capsys.readouterr().out)["arms"]
-    having = {arm for arm, config in told.items() if config["head"]["arguments"].get("scale") == 5.0}
+    arms = json.loads(capsys.readouterr().out)["arms"]
+    having = {arm for arm, config in arms.items() if config["head"]["arguments"].get("scale") == 5.0}
     assert having == {"cosine_la", "etf", "etf_la", "etf_dr", "random_la"}
 
 
@@ -168,7 +173,7 @@ WRONG = {
     "inner field": (["--set", "training.epoch=1"], "did you mean 'epochs'?"),
     "protocol field": (["--set", "protocol.draw=1"], "did you mean 'draws'?"),
     "head argument": (["--set", "head.scal=1"], "no arm's head has an argument 'scal'; did you mean 'scale'?"),
-    "setting": (["--set", "optim.lr"], "a setting reads a.b=value"),
+    "setting": (["--set", "optim.lr"], "a setting must read a.b=value"),
     "kind of value": (["--set", "optim.weight_decay=much"], "weight_decay must be float, got 'much'"),
     "value": (["--set", "head.scale=-1"], "arm cosine_la: scale must be positive and finite, got -1"),
     "tuned rate": (["--set", "optim.lr=0.1"], "--set protocol.rates=0.1"),
@@ -181,7 +186,7 @@ WRONG = {
     "optimizer": (["--set", "optim.optimizer.momentum=x"], "momentum must be float, got 'x'"),
     "optimizer's own": (["--set", "optim.optimizer.momentum=-1"], "arm linear: Invalid momentum value: -1"),
     "class": (["--set", "head=ETFHead"], "as in head.argument=value"),
-    "below nothing": (["--set", "data.noise.rate=0.3"], "noise is None here and has no 'rate' to set"),
+    "below nothing": (["--set", "data.noise.rate=0.3"], "noise is None, so it has no 'rate'"),
     "record": (["--set", "data.noise=SymmetricNoise(rte=0.3)"], "SymmetricNoise has no argument 'rte'; did you mean"),
     "empty record": (["--set", "data.noise=SymmetricNoise()"], "SymmetricNoise needs rate, got"),
     "text in a record": (["--set", "data.noise=SymmetricNoise('a')"], "rate must be float, got 'a'"),
@@ -192,12 +197,12 @@ WRONG = {
     "imbalance": (["--imbalance", "0.01"], "did you mean 100?"),
     "narrow": (["--set", "model.width=1", "--arms", "linear,etf"], "arm etf: a simplex ETF of 7 classes needs"),
     "seeds": (["--seeds", "4-0"], "--seeds must read like 0-4 or 0,2,5, got '4-0'"),
-    "tuned seeds": (["--seeds", "1000"], "must not be tuned on"),
+    "tuned seeds": (["--seeds", "1000"], "must share no seed, got [1000] in both"),
     "workers": (["--workers", "0"], "--workers must be at least 1, got 0"),
     "device": (["--device", "gpu"], "--device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
     "epochs": (["--epochs", "0"], "training.epochs must be positive, got 0"),
-    "labels of digits": (["--labels", "a.csv:label"], "need imagefolder:PATH"),
-    "image size": (["--image-size", "0"], "image_size is a side in pixels"),
+    "labels of digits": (["--labels", "a.csv:label"], "need the source imagefolder:PATH, got digits"),
+    "image size": (["--image-size", "0"], "image_size"),
     "missing folder": (["--data", "imagefolder:/nowhere/at/all"], "/nowhere/at/all"),
 }
 
@@ -213,51 +218,63 @@ def refused(argv, capsys):
     return shown.err
 
 
-@pytest.mark.parametrize(("argv", "told"), WRONG.values(), ids=WRONG)
-def test_wrong_input_is_told_in_one_line_and_nothing_is_left(argv, told, tmp_path, capsys):
+@pytest.mark.parametrize(("argv", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_input_is_reported_in_one_line_and_nothing_is_left(argv, message, tmp_path, capsys):
     out = tmp_path / "out"
-    assert told in refused([*argv, "--out", str(out)], capsys)
+    assert message in refused([*argv, "--out", str(out)], capsys)
     assert not list(out.glob("runs/*"))
     assert not (out / "experiment.json").exists()
 
 
-def test_a_gpu_that_is_not_there_is_told(tmp_path, capsys):
+@pytest.mark.slow
+def test_an_error_is_one_line_beside_the_process_that_sends_runs_to_mlflow(tmp_path, capsys):
+    argv, message = WRONG["narrow"]
+    module = recipe_module(LONG_TAIL)
+    with pytest.raises(SystemExit) as end:
+        run_recipe(module.ARMS, name="x", question="Why?", argv=[*argv, "--out", str(tmp_path / "out")])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_gpu_that_is_not_there_is_reported(tmp_path, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
-    told = refused(["--device", "cuda", "--out", str(tmp_path / "out")], capsys)
-    assert "PyTorch sees no GPU here: use --device cpu" in told
+    error = refused(["--device", "cuda", "--out", str(tmp_path / "out")], capsys)
+    assert "PyTorch finds no GPU here; use --device cpu" in error
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_folder_that_cannot_be_written_is_told(tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_written_is_reported(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    told = refused(["--out", str(tmp_path / "file" / "out")], capsys)
-    assert "cannot be written (Not a directory): choose another with --out" in told
+    error = refused(["--out", str(tmp_path / "file" / "out")], capsys)
+    assert f"{tmp_path / 'file' / 'out'}: Not a directory. Choose another folder with --out." in error
 
 
-def test_an_empty_folder_is_told(tmp_path, capsys):
+def test_an_empty_folder_is_reported(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    told = refused(["--data", f"imagefolder:{tmp_path / 'empty'}", "--out", str(tmp_path / "out")], capsys)
-    assert str(tmp_path / "empty") in told
+    error = refused(["--data", f"imagefolder:{tmp_path / 'empty'}", "--out", str(tmp_path / "out")], capsys)
+    assert str(tmp_path / "empty") in error
 
 
-def test_a_missing_label_column_is_told(pictures, tmp_path, capsys):
-    told = refused(["--data", f"imagefolder:{pictures}", "--imbalance", "1", "--labels",
+def test_a_missing_label_column_is_reported(pictures, tmp_path, capsys):
+    error = refused(["--data", f"imagefolder:{pictures}", "--imbalance", "1", "--labels",
                     f"{tmp_path / 'labels.csv'}:lable", "--out", str(tmp_path / "out")], capsys)  # fmt: skip
-    assert "lable" in told
-    assert "label" in told.replace("lable", "")
+    assert "lable" in error
+    assert "label" in error.replace("lable", "")
 
 
 def test_an_unreadable_image_is_named(pictures, tmp_path, capsys):
     (pictures / "train" / "cat" / "0.png").write_bytes(b"no image")
-    told = refused(["--data", f"imagefolder:{pictures}", "--imbalance", "1", "--out", str(tmp_path / "out")], capsys)
-    assert "train/cat/0.png" in told
-    assert "--skip-unreadable" in told
+    error = refused(["--data", f"imagefolder:{pictures}", "--imbalance", "1", "--out", str(tmp_path / "out")], capsys)
+    assert "train/cat/0.png" in error
+    assert "--skip-unreadable" in error
 
 
-def test_a_class_without_a_sample_is_told(pictures, tmp_path, capsys):
-    told = refused(["--data", f"imagefolder:{pictures}", "--imbalance", "50", "--out", str(tmp_path / "out")], capsys)
-    assert "dog" in told
+def test_a_class_without_a_sample_is_reported(pictures, tmp_path, capsys):
+    error = refused(["--data", f"imagefolder:{pictures}", "--imbalance", "50", "--out", str(tmp_path / "out")], capsys)
+    assert "dog" in error
 
 
 def test_a_flag_that_does_not_exist_ends_with_2(tmp_path):

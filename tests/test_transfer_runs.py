@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from support.recipe_commands import RECIPES, recipe_module
+from support.recipe_commands import RECIPES, recipe_module, run_in_process
 
 from nc_tools._support.signals import StopSignal
 from nc_tools.comparison import ComparedRun, Experiment
@@ -16,12 +16,12 @@ from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.summary_table import summary_columns
 from nc_tools.data import DataConfig, load_data
 from nc_tools.experiment import Protocol
-from nc_tools.experiment.build import facts_of
-from nc_tools.experiment.evaluate.transfer_ranking import RANKING, tell_ranking
+from nc_tools.experiment.evaluate.transfer_ranking import RANKING, report_ranking
 from nc_tools.experiment.evaluate.transfer_set import check_transfer
 from nc_tools.experiment.job import Job
-from nc_tools.experiment.recipe_cli import run_recipe
-from nc_tools.experiment.run import identify, run_job
+from nc_tools.experiment.run_data import facts_of
+from nc_tools.experiment.run_identity import identify
+from nc_tools.experiment.run_job import run_job
 from nc_tools.experiment.serialize import encode
 from nc_tools.run_records import read_run
 from nc_tools.training import TrainConfig
@@ -77,9 +77,9 @@ def test_held_out_classes_are_read_and_fine_tuned_to(tmp_path):
 def test_coarse_labels_are_trained_on_and_the_fine_ones_read(tmp_path):
     _, final = final_of(job_of(tmp_path, "coarse_to_fine", protocol=replace(PROTOCOL, fine_tuning=None)))
     assert set(accuracies(final)) == READERS
-    told = json.loads(next(tmp_path.glob("runs/*/run.json")).read_text())
-    assert told["data"]["classes"] == ["even", "odd"]
-    assert told["config"]["data"]["coarse"] == "digits-parity"
+    record = json.loads(next(tmp_path.glob("runs/*/run.json")).read_text())
+    assert record["data"]["classes"] == ["even", "odd"]
+    assert record["config"]["data"]["coarse"] == "digits-parity"
 
 
 def test_another_data_set_is_read_and_fine_tuned_to(tmp_path):
@@ -107,7 +107,7 @@ def test_tuning_and_hold_out_runs_never_look_at_the_transfer_set(tmp_path, monke
         raise AssertionError("the transfer set was looked at")
 
     for kind in ("tuning", "holdout"):
-        monkeypatch.setattr("nc_tools.experiment.evaluate.test_set.measure_transfer", refuse)
+        monkeypatch.setattr("nc_tools.experiment.evaluate.final_run.evaluate_transfer", refuse)
         protocol = replace(PROTOCOL, primary="transfer/probe/accuracy")
         result = run_job(job_of(tmp_path, kind=kind, protocol=protocol), lambda _: None, StopSignal())
         final = read_run(result.run).final
@@ -132,28 +132,30 @@ def test_what_is_measured_besides_is_part_of_a_final_run_alone(tmp_path):
     assert name("final", fine_tuning=other) != name("final", fine_tuning=SHORT)
 
 
-def test_rules_that_were_recorded_before_keep_their_hash():
-    assert not {"primary", "fine_tuning", "rank_layers"} & set(encode(Protocol()))
-    told = encode(Protocol(fine_tuning=FineTuning(methods=(Full(), SkipConnection(("a",))))))
-    assert [m["dataclass"].rpartition(".")[2] for m in told["fine_tuning"]["methods"]] == ["Full", "SkipConnection"]
+def test_methods_of_fine_tuning_are_written_with_their_class():
+    encoded = encode(Protocol(fine_tuning=FineTuning(methods=(Full(), SkipConnection(("a",))))))
+    assert [m["dataclass"].rpartition(".")[2] for m in encoded["fine_tuning"]["methods"]] == ["Full", "SkipConnection"]
     assert {m.key for m in (Full(), ProbeThenFull(), SkipConnection())} == TUNED
 
 
 def test_a_primary_metric_must_be_a_final_value():
-    with pytest.raises(ValueError, match="of the test set or of transfer, such as test/gen/balanced_accuracy"):
+    with pytest.raises(
+        ValueError,
+        match="of the test set or of transfer, such as test/gen/balanced_accuracy, got 'holdout/gen/accuracy'",
+    ):
         Protocol(primary="holdout/gen/accuracy")
 
 
 @pytest.mark.parametrize(
-    ("rules", "told"),
+    ("rules", "message"),
     [
         ({"primary": "transfer/probe/accuracy"}, "protocol.primary=transfer/probe/accuracy needs a transfer set"),
         ({"fine_tuning": SHORT}, "protocol.fine_tuning needs a transfer set"),
         ({"rank_layers": True}, "protocol.rank_layers needs a transfer set"),
     ],
 )
-def test_a_comparison_by_transfer_without_a_transfer_set_is_refused(rules, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_comparison_by_transfer_without_a_transfer_set_is_refused(rules, message):
+    with pytest.raises(ValueError, match=message):
         check_transfer(Protocol(**rules), load_data(DataConfig()))
     check_transfer(Protocol(**rules), load_data(DataConfig(coarse="digits-parity")))
 
@@ -161,12 +163,12 @@ def test_a_comparison_by_transfer_without_a_transfer_set_is_refused(rules, told)
 def refused(recipe, argv, capsys):
     module = recipe_module(RECIPE[recipe])
     with pytest.raises(SystemExit) as end:
-        run_recipe(module.ARMS, name=recipe, question=module.__doc__, protocol=module.PROTOCOL, argv=argv)
+        run_in_process(module.ARMS, name=recipe, question=module.__doc__, protocol=module.PROTOCOL, argv=argv)
     assert end.value.code == 2
     return capsys.readouterr().err
 
 
-def test_wrong_command_lines_say_the_way_out(tmp_path, capsys):
+def test_errors_of_wrong_command_lines_suggest_a_fix(tmp_path, capsys):
     for name in ("cat", "dog"):
         (tmp_path / "images" / name).mkdir(parents=True)
         for i in range(6):
@@ -174,10 +176,10 @@ def test_wrong_command_lines_say_the_way_out(tmp_path, capsys):
     data = ["--data", f"imagefolder:{tmp_path / 'images'}", "--out", str(tmp_path / "out")]
     assert "--set data.held_out_classes=N" in refused("transfer", data, capsys)
     assert "which the data do not have" in refused("coarse_to_fine", data, capsys)
-    told = refused("coarse_to_fine", ["--set", "data.coarse=digit-parity", *data[2:]], capsys)
-    assert "did you mean 'digits-parity'?" in told
-    told = refused("coarse_to_fine", ["--set", "data.coarse=groups.csv", *data[2:]], capsys)
-    assert "groups.csv does not exist: check the path" in told
+    error = refused("coarse_to_fine", ["--set", "data.coarse=digit-parity", *data[2:]], capsys)
+    assert "did you mean 'digits-parity'?" in error
+    error = refused("coarse_to_fine", ["--set", "data.coarse=groups.csv", *data[2:]], capsys)
+    assert "groups.csv does not exist: check the path" in error
 
 
 def test_settings_reach_the_fine_tuning_and_smoke_shortens_it(capsys):
@@ -186,14 +188,14 @@ def test_settings_reach_the_fine_tuning_and_smoke_shortens_it(capsys):
         (["--set", "protocol.fine_tuning.training.epochs=3"], 3, 3),
         (["--smoke"], 2, 1),
     ):
-        run_recipe(module.ARMS, name="x", question="y", protocol=module.PROTOCOL, argv=["--print-config", *argv])
-        told = json.loads(capsys.readouterr().out)["protocol"]["fine_tuning"]
-        assert (told["training"]["epochs"], len(told["rates"])) == (epochs, rates)
-    run_recipe(
+        run_in_process(module.ARMS, name="x", question="y", protocol=module.PROTOCOL, argv=["--print-config", *argv])
+        fine_tuning = json.loads(capsys.readouterr().out)["protocol"]["fine_tuning"]
+        assert (fine_tuning["training"]["epochs"], len(fine_tuning["rates"])) == (epochs, rates)
+    run_in_process(
         module.ARMS, name="x", question="y", protocol=module.PROTOCOL,
         argv=["--print-config", "--set", "protocol.fine_tuning=None"],
     )  # fmt: skip
-    assert "fine_tuning" not in json.loads(capsys.readouterr().out)["protocol"]
+    assert json.loads(capsys.readouterr().out)["protocol"]["fine_tuning"] is None
 
 
 @pytest.mark.parametrize("name", ["transfer", "coarse_to_fine"])
@@ -205,7 +207,7 @@ def test_the_recipes_are_decided_by_transfer_and_add_what_is_contrastive_to_cros
     check_transfer(module.PROTOCOL, load_data(module.BASE.data))
     for arm in ("supcon", "spread", "entropy"):
         names = [part.name for part in module.ARMS[arm].loss.arguments["terms"]]
-        assert names[0] == "CrossEntropyLoss"
+        assert names[0] == "CrossEntropy"
 
 
 # What the report says
@@ -241,9 +243,9 @@ def test_the_table_shows_source_accuracy_beside_what_decides():
 
 def test_the_ranking_is_printed_with_its_n_and_written(tmp_path):
     console = Console(record=True, width=200)
-    tell_ranking(compared(), tmp_path, console)
+    report_ranking(compared(), tmp_path, console)
     shown = console.export_text()
-    assert "Collapse of the target's training part against transfer, linear probe" in shown
+    assert "Collapse on the transfer training images against transfer, linear probe" in shown
     assert (
         "NC1: runs Spearman -1.00, Kendall -1.00 (n = 9); means of arms Spearman -1.00, Kendall -1.00 (n = 3)" in shown
     )

@@ -172,7 +172,7 @@ def _records(notes: Sequence[tuple[str, str]]) -> list[Caution]:
 
 
 def _tuned_fields(experiment: Experiment) -> set[str]:
-    fields = {str(trial["knob"]) for trial in experiment.trials if trial.get("knob")}
+    fields = {str(trial["parameter"]) for trial in experiment.trials if trial.get("parameter")}
     listed = experiment.protocol.get("tuned")
     if isinstance(listed, Sequence) and not isinstance(listed, str):
         fields |= {str(name) for name in listed}

@@ -10,6 +10,7 @@ from typing import Any
 from nc_tools.comparison.compared_run import ComparedRun
 from nc_tools.comparison.metric_table import DEFAULT_PRIMARY
 from nc_tools.run_records.json_files import read_json_or_problem
+from nc_tools.run_records.renames import current_tuning
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def read_experiment(root: Path) -> Experiment:
         primary=_text(plan.get("primary")) or DEFAULT_PRIMARY,
         suite=_text(plan.get("suite")),
         protocol=rules,
-        tuning=tuning,
+        tuning=current_tuning(tuning),
         runs=tuple(run for run in plan.get("runs") or () if isinstance(run, Mapping)),
     )
 

@@ -1,1 +1,1 @@
-"""From a trained model to numbers: one pass over a set, then measures of its features and logits."""
+"""Evaluate a trained model: one pass over each set, then metrics of its features and logits."""

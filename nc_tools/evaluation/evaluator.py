@@ -1,152 +1,199 @@
-"""From a trained model to numbers: one pass over each set, then measures of what was collected."""
+"""The evaluator of a run: each set passes through the model once, and every metric reads what was kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
+from nc_tools.data.image_set import Images
+from nc_tools.evaluation.collect import collect
 from nc_tools.heads.head import Head
-from nc_tools.metrics import calibration, classification, memorization, neural_collapse
+from nc_tools.metrics import calibration, classification, memorization, neural_collapse, transfer_report
 from nc_tools.models.classifier import Classifier
 from nc_tools.ood import ood_report
 from nc_tools.records import Batch, Collected
-from nc_tools.training.loop import autocast
+
+PlainBatches = Callable[[Images, Tensor | None], Iterable[Batch]]
+"""Returns the batches of images, or of those at some indices, in order and without augmentation."""
 
 
-@torch.no_grad()
-def collect(model: Classifier, batches: Iterable[Batch], *, dtype: torch.dtype = torch.float32) -> Collected:
-    """Run a model in eval mode over a whole set, once, and keep features, embedded features, logits and labels.
+@dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """Images to evaluate on, and the name of the set.
 
-    Augmentation, dropout and batch statistics have no place in a measure: give batches that are not augmented; the
-    model's mode is put back afterwards.
+    Attributes:
+        name: First part of the keys of its metrics, such as "train" or "test".
+        images: The images that the set is taken from.
+        indices: Positions of the set's images (M,), int64; None for all of them.
+    """
+
+    name: str
+    images: Images
+    indices: Tensor | None = None
+
+    @property
+    def clean_labels(self) -> Tensor | None:
+        """True labels (M,) where the set's labels are noisy and the true ones are known, else None.
+
+        Report with them; choose nothing by them.
+        """
+        clean = self.images.clean_labels
+        return clean if clean is None or self.indices is None else clean[self.indices]
+
+
+class Evaluator:
+    """Measures one model, whose weights must stay as they are while the evaluator is used.
+
+    The metrics of a set read the outputs of one pass over it, which is made when they are first needed and kept until
+    :meth:`release`. Every method returns ``<set>/<group>/<metric>``: "test/gen/accuracy", "train/nc/nc1_pinv".
 
     Args:
-        model: The classifier.
-        batches: The set, in its own order.
+        model: The classifier, on its device.
+        plain_batches: Returns the batches of a set, on the same device.
+        class_counts: Training samples of each class (K,), which decide the frequency groups.
         dtype: Arithmetic of the backbone, as in training.
-
-    Returns:
-        Everything in float32, on the model's device.
-
-    Raises:
-        ValueError: If there is no batch.
     """
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    rows: list[tuple[torch.Tensor, ...]] = []
-    try:
-        for batch in batches:
-            with autocast(batch.inputs.device, dtype):
-                features = model.backbone(batch.inputs)
-            outputs = model.head.outputs(features)
-            rows.append((features.float(), outputs.embedded.float(), outputs.logits.float(), batch.labels))
-    finally:
-        for module, was in training:
-            module.training = was
-    if not rows:
-        raise ValueError("a set to evaluate needs at least one sample, got none")
-    return Collected(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
+    def __init__(
+        self, model: Classifier, plain_batches: PlainBatches, *, class_counts: Sequence[int], dtype: torch.dtype
+    ) -> None:
+        self.model = model
+        self.plain_batches = plain_batches
+        self.class_counts = torch.tensor(class_counts)
+        self.dtype = dtype
+        self._kept: dict[tuple[int, int], tuple[EvaluationSet, Collected]] = {}
 
-def accuracy_metrics(collected: Collected, train_counts: torch.Tensor, prefix: str) -> dict[str, float]:
-    """Accuracy and its relatives under ``prefix/gen/`` and calibration under ``prefix/cal/``."""
-    values = {f"gen/{k}": v for k, v in classification(collected.logits, collected.labels, train_counts).items()}
-    values |= {f"cal/{k}": v for k, v in calibration(collected.logits, collected.labels).items()}
-    return with_prefix(prefix, values)
+    def collect(self, images: Images, indices: Tensor | None = None) -> Collected:
+        """Return the model's outputs on images that are needed only once; nothing is kept."""
+        return collect(self.model, self.plain_batches(images, indices), dtype=self.dtype)
 
+    def outputs(self, part: EvaluationSet) -> Collected:
+        """Return the model's outputs on a set; two sets of the same images share them."""
+        key = (id(part.images), id(part.indices))  # the set is kept with its outputs, so that no id is used again
+        if key not in self._kept:
+            self._kept[key] = (part, self.collect(part.images, part.indices))
+        return self._kept[key][1]
 
-def collapse_metrics(model: Classifier, collected: Collected, prefix: str) -> dict[str, float]:
-    """Collapse of a set: ``prefix/nc/`` on the backbone's features, ``prefix/nc_embedded/`` behind the head's own map.
+    def release(self) -> None:
+        """Free the memory of all outputs that are kept."""
+        self._kept.clear()
 
-    The first is comparable between heads. The second is where the head's class vectors live: NC3 against them is told
-    there, and with the first only where the head leaves the width as it is.
-    """
-    head = model.head
-    weight = head.weight.detach().float()
-    bias = None if head.bias is None else head.bias.detach().float()
-    same_width = weight.shape[1] == collected.features.shape[1]
-    values = neural_collapse(
-        collected.features,
-        collected.labels,
-        weight if same_width else None,
-        bias if same_width else None,
-        num_classes=head.num_classes,
-        logits=collected.logits,
-    )
-    found = {f"nc/{k}": v for k, v in values.items()}
-    if collected.embedded.shape != collected.features.shape or not torch.equal(collected.embedded, collected.features):
-        values = neural_collapse(
-            collected.embedded, collected.labels, weight, bias, num_classes=head.num_classes, logits=collected.logits
-        )
-        found |= {f"nc_embedded/{k}": v for k, v in values.items()}
-    return with_prefix(prefix, found)
+    def accuracy(self, part: EvaluationSet) -> dict[str, float]:
+        """Return accuracy metrics as ``<set>/gen/`` and calibration metrics as ``<set>/cal/``."""
+        return self._accuracy(part.name, self.outputs(part), "")
 
+    def calibration(self, part: EvaluationSet, temperature: float, group: str) -> dict[str, float]:
+        """Return calibration metrics of logits / temperature, as ``<set>/<group>/``."""
+        outputs = self.outputs(part)
+        values = calibration(outputs.logits / temperature, outputs.labels)
+        return {f"{part.name}/{group}/{key}": value for key, value in values.items()}
 
-def ood_metrics(
-    model: Classifier, train: Collected, test: Collected, outliers: Mapping[str, Collected], prefix: str
-) -> dict[str, float]:
-    """Tell outliers from the test set by every score, under ``prefix/ood/<set>/<score>/``; higher AUROC is better.
+    def collapse(self, part: EvaluationSet) -> dict[str, float]:
+        """Return neural-collapse metrics of the backbone's features and, where the head maps them, behind that map.
 
-    Scores are fitted on the training set and read the embedded features, in the space of the head's class vectors: of a
-    head with a projector, behind it. A head that is not affine there gives no class vectors, and the scores that
-    read them have no key.
+        ``<set>/nc/`` is about the backbone's features and can be compared between heads. ``<set>/nc_embedded/`` is
+        about the features that the head compares with its class vectors; it is left out where they are the same.
+        NC3 needs features and class vectors in one space: it is always among the second, and among the first if the
+        head keeps the width.
+        """
+        return self._collapse(part.name, self.outputs(part), "")
 
-    Args:
-        model: The classifier.
-        train: The training set, not augmented.
-        test: Images of the same classes that were not trained on.
-        outliers: Images of none of them, by name.
-        prefix: Such as "test".
-    """
-    weight, bias = class_vectors(model.head)
-    return with_prefix(f"{prefix}/ood", ood_report(train, test, outliers, weight, bias))
+    def clean_label_metrics(self, part: EvaluationSet) -> dict[str, float]:
+        """Return accuracy, calibration and collapse under the true labels: ``<set>/gen_clean/``, ``cal_clean/``, ...
+
+        Empty where no true labels are known.
+        """
+        if (clean := part.clean_labels) is None:
+            return {}
+        outputs = self.outputs(part)
+        outputs = replace(outputs, labels=clean.to(outputs.labels.device))
+        return self._accuracy(part.name, outputs, "_clean") | self._collapse(part.name, outputs, "_clean")
+
+    def label_noise(self, part: EvaluationSet) -> dict[str, float]:
+        """Return what wrong labels do to a set, as ``<set>/noise/``: their share, memorization, dilation.
+
+        Empty where no true labels are known.
+        """
+        if (clean := part.clean_labels) is None:
+            return {}
+        outputs = self.outputs(part)
+        clean = clean.to(outputs.labels.device)
+        values = {f"{part.name}/noise/rate": float((outputs.labels != clean).double().mean())}
+        values |= self.dilation(part, clean)
+        memorized = memorization(outputs.features, outputs.logits, outputs.labels, clean)
+        return values | {f"{part.name}/noise/{key}": value for key, value in memorized.items()}
+
+    def dilation(self, part: EvaluationSet, true_labels: Tensor) -> dict[str, float]:
+        """Return ``<set>/noise/dilation``, tr(S_W) / tr(S_B) under true labels (N,); empty where it is not defined.
+
+        It is how far the classes are spread, which memorizing wrong labels increases (Nguyen et al. 2023).
+        """
+        outputs = self.outputs(part)
+        values = neural_collapse(outputs.features, true_labels, num_classes=outputs.logits.shape[1])
+        return {f"{part.name}/noise/dilation": values["nc1_trace"]} if "nc1_trace" in values else {}
+
+    def ood(self, train: EvaluationSet, test: EvaluationSet, outliers: Mapping[str, EvaluationSet]) -> dict[str, float]:
+        """Return how well every score separates outliers from the test set, as ``<test>/ood/<outliers>/<score>/``.
+
+        Scores are fitted on the training set. They read the embedded features, which lie in the space of the head's
+        class vectors; for a head that is not affine there, scores that need class vectors are left out.
+
+        Args:
+            train: The training set.
+            test: Images of the same classes that were not trained on.
+            outliers: Images of other classes, by name.
+        """
+        weight, bias = class_vectors(self.model.head)
+        collected = {name: self.outputs(part) for name, part in outliers.items()}
+        values = ood_report(self.outputs(train), self.outputs(test), collected, weight, bias)
+        return {f"{test.name}/ood/{key}": value for key, value in values.items()}
+
+    def transfer(self, train: EvaluationSet, test: EvaluationSet, seed: int) -> dict[str, float]:
+        """Return what readers of the frozen features reach on a transfer set, as ``transfer/``.
+
+        Args:
+            train: Images of the transfer classes to fit the readers on.
+            test: Images of the same classes to score them on.
+            seed: Of the readers' random choices.
+        """
+        fitted, scored = self.outputs(train), self.outputs(test)
+        values = transfer_report(fitted.features, fitted.labels, scored.features, scored.labels, seed)
+        return {f"transfer/{key}": value for key, value in values.items()}
+
+    def _accuracy(self, name: str, outputs: Collected, suffix: str) -> dict[str, float]:
+        shares = classification(outputs.logits, outputs.labels, self.class_counts)
+        errors = calibration(outputs.logits, outputs.labels)
+        values = {f"{name}/gen{suffix}/{key}": value for key, value in shares.items()}
+        return values | {f"{name}/cal{suffix}/{key}": value for key, value in errors.items()}
+
+    def _collapse(self, name: str, outputs: Collected, suffix: str) -> dict[str, float]:
+        head, features, embedded = self.model.head, outputs.features, outputs.embedded
+        weight = head.weight.detach().float()
+        bias = None if head.bias is None else head.bias.detach().float()
+        same_width = weight.shape[1] == features.shape[1]
+        spaces = {"nc": (features, weight if same_width else None, bias if same_width else None)}
+        if embedded.shape != features.shape or not torch.equal(embedded, features):
+            spaces["nc_embedded"] = (embedded, weight, bias)
+        return {
+            f"{name}/{space}{suffix}/{key}": value
+            for space, (points, rows, offsets) in spaces.items()
+            for key, value in neural_collapse(
+                points, outputs.labels, rows, offsets, head.num_classes, logits=outputs.logits
+            ).items()
+        }
 
 
 @torch.no_grad()
-def class_vectors(head: Head) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Return weight (K, D') with the scale in it, and bias, such that logits = embedded @ weight.T + bias.
+def class_vectors(head: Head) -> tuple[Tensor | None, Tensor | None]:
+    """Return weight (K, D') with the head's scale in it, and bias, so that logits = embedded @ weight.T + bias.
 
-    None twice for a head of which that does not hold.
+    Both are None for a head whose logits are not of this form.
     """
     if not head.affine:
         return None, None
     scale = torch.as_tensor(head.scale, dtype=torch.float32, device=head.weight.device)
     weight = head.weight.detach().float() * (scale[:, None] if scale.ndim == 1 else scale)
     return weight, None if head.bias is None else head.bias.detach().float()
-
-
-def on_clean_labels(
-    model: Classifier, collected: Collected, clean: torch.Tensor, train_counts: torch.Tensor, prefix: str
-) -> dict[str, float]:
-    """Recognition, calibration and collapse under true labels (N,), as ``prefix/gen_clean/``, ``prefix/nc_clean/``...
-
-    To report beside the same under the given labels. Nothing may be chosen by it.
-    """
-    truly = replace(collected, labels=clean)
-    values = accuracy_metrics(truly, train_counts, prefix) | collapse_metrics(model, truly, prefix)
-    return {f"{key.rpartition('/')[0]}_clean/{key.rpartition('/')[2]}": value for key, value in values.items()}
-
-
-def label_noise_metrics(collected: Collected, clean: torch.Tensor, prefix: str) -> dict[str, float]:
-    """Measure what the wrong labels of a set do, under ``prefix/noise/``: memorization, dilation, their share.
-
-    Dilation is tr(S_W) / tr(S_B) under the true labels (Nguyen et al. 2023): how far the classes are spread, which
-    memorizing wrong labels increases; on images that were not trained on it says what that costs.
-
-    Args:
-        collected: The set, under its given labels.
-        clean: Its true labels (N,).
-        prefix: Such as "train".
-    """
-    spread = neural_collapse(collected.features, clean, num_classes=collected.logits.shape[1])
-    values = {"rate": float((collected.labels != clean).double().mean())}
-    values |= {"dilation": spread["nc1_trace"]} if "nc1_trace" in spread else {}
-    values |= memorization(collected.features, collected.logits, collected.labels, clean)
-    return with_prefix(f"{prefix}/noise", values)
-
-
-def with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
-    """Put ``prefix/`` before each key."""
-    return {f"{prefix}/{key}": value for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""One run of one arm: what a worker is asked to do, and what it answers."""
+"""One run of one arm: the job that a worker gets, the progress that it sends, and the result that it returns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from nc_tools.experiment.run_config import Protocol, RunConfig
 
-Kind = Literal["tuning", "holdout", "final"]
+JobKind = Literal["tuning", "holdout", "final"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,22 +16,22 @@ class Job:
     """A run to make.
 
     Attributes:
-        kind: "tuning" trains without the hold-out and scores it at the end; "holdout" measures it after every epoch,
-            for the temperature and the best epoch; "final" trains on the whole subset and then reads the test set.
+        kind: "tuning" trains without the hold-out and scores it at the end; "holdout" also measures it after every
+            epoch, for the temperature and the best epoch; "final" trains on the whole subset, then reads the test set.
         arm: The arm's name.
-        config: The arm, with the rate and the knob that this run uses.
-        seed: Subset, hold-out, initial weights, order, augmentation.
+        config: The arm, with the learning rate and the tuned parameter's value that this run uses.
+        seed: Of subset, hold-out, initial weights, order and augmentation.
         draw: Of the head's frame.
         root: The output folder.
         experiment: Name of the comparison.
-        suite: Its hash.
+        suite: Hash of the comparison.
         protocol: The rules that all arms share.
         device: Such as "cpu" or "cuda:0".
-        resume: Go on from a checkpoint where an unfinished run left one.
-        holdout_run: For "final": the folder of the hold-out run that gives temperature and best epoch.
+        resume: Continue from a checkpoint where an unfinished run left one.
+        holdout_run: For "final": folder of the hold-out run that gives temperature and best epoch.
     """
 
-    kind: Kind
+    kind: JobKind
     arm: str
     config: RunConfig
     seed: int
@@ -46,7 +46,7 @@ class Job:
 
     @property
     def label(self) -> str:
-        """How progress calls it."""
+        """Name of the run in progress lines."""
         return f"{self.arm} s{self.seed} d{self.draw}"
 
 
@@ -58,29 +58,29 @@ class JobResult:
         run: Its folder; None if it never began.
         status: FINISHED, FAILED or KILLED.
         score: Balanced accuracy on the hold-out at the last epoch, for kinds that have one.
-        error: One line on why it failed.
-        again: Whether the run was there already, finished or (a trial) diverged, and was not repeated.
-        diverged: Whether the loss stopped being a number: an outcome of the arm, unlike every other failure.
-        no_room: Whether a file of it could not be written for want of room: so it would be for all that come after.
+        error: One line that says why it did not finish.
+        earlier: Whether the result is that of an earlier run (finished, or a diverged trial), which was not repeated.
+        diverged: Whether the loss became infinite or NaN, which says something about the arm; other failures do not.
+        disk_full: Whether a file could not be written because the disk is full.
     """
 
     run: Path | None
     status: str
     score: float | None = None
     error: str | None = None
-    again: bool = False
+    earlier: bool = False
     diverged: bool = False
-    no_room: bool = False
+    disk_full: bool = False
 
     @property
     def unexpected(self) -> bool:
-        """Whether it ended in a way that says nothing of the arm and that nobody asked for."""
+        """Whether the run ended because of an error or a lost worker, not by divergence or a user's interrupt."""
         return (self.status == "FAILED" and not self.diverged) or (self.status == "KILLED" and self.run is None)
 
 
 @dataclass(frozen=True)
-class Progress:
-    """A sign of life from a run: ``done`` of ``total`` epochs."""
+class RunProgress:
+    """Progress of a run: ``done`` of ``total`` epochs."""
 
     label: str
     done: int

@@ -1,4 +1,4 @@
-"""The first of two stages: learn the noisy labels as they are, and estimate from that how noisy they are."""
+"""Estimate the label noise of a run's training set, for losses that need a transition matrix."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.signals import StopSignal
-from nc_tools.evaluation.evaluator import collect
-from nc_tools.experiment.build import Data, DataFacts, build_model
+from nc_tools.experiment.build import DataFacts, build_model
 from nc_tools.experiment.job import Job
+from nc_tools.experiment.run_data import RunData
 from nc_tools.losses import CrossEntropyLoss
 from nc_tools.metrics import anchor_transition
 from nc_tools.training import fit
 
 
 @dataclass(frozen=True)
-class FirstStage:
-    """What the first stage gave: a transition matrix (K, K) or None, and the seconds and epochs that it took."""
+class NoiseEstimate:
+    """A transition matrix (K, K), or None if the loss needs none, with the seconds and epochs that it took."""
 
     transition: Tensor | None = None
     seconds: float = 0.0
     epochs: int = 0
 
 
-def first_stage(
-    job: Job, data: Data, facts: DataFacts, indices: Tensor, checkpoint: Path, stop: StopSignal
-) -> FirstStage:
-    """Train the arm's model with cross-entropy on the same samples, and estimate the transition matrix from it.
+def estimate_noise(
+    job: Job, data: RunData, facts: DataFacts, indices: Tensor, checkpoint: Path, stop: StopSignal
+) -> NoiseEstimate:
+    """Train the arm's model with cross-entropy and estimate the transition matrix from its predictions.
 
-    The same start, batches, rate and length as the second stage, so an arm with two stages costs twice the training;
-    its time says so. The estimate looks at given labels alone. Nothing is done where the loss asks for none.
+    This stage comes before the run's own training and has the same initial weights, samples, rate and length: an arm
+    whose loss needs a transition matrix takes twice the training time. Only the noisy labels are used. Nothing is done
+    for other losses.
     """
     if not job.config.loss.leaves_open("transition"):
-        return FirstStage()
+        return NoiseEstimate()
     model = build_model(job.config, facts, seed=job.seed, draw=job.draw)
     training, device = job.config.training, data.device
     training.place(model, device)
@@ -54,5 +55,5 @@ def first_stage(
             stop=stop,
             keep_last=True,
         )
-    seen = collect(fitted.model, data.plain_batches(data.sources.train, indices), dtype=training.dtype_on(device))
-    return FirstStage(anchor_transition(seen.logits), fitted.seconds, training.epochs)
+    outputs = data.evaluator(fitted.model, facts).collect(data.sources.train, indices)
+    return NoiseEstimate(anchor_transition(outputs.logits), fitted.seconds, training.epochs)

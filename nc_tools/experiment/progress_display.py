@@ -1,4 +1,4 @@
-"""What a person sees while a comparison runs: bars on a terminal, a line now and then elsewhere."""
+"""Progress of a comparison: bars on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from nc_tools.experiment.job import Job, JobResult
-from nc_tools.experiment.job import Progress as Sign
+from nc_tools.experiment.job import Job, JobResult, RunProgress
 
 
-class Display:
-    """Shows stages, runs and notes; a context manager.
+class ProgressDisplay:
+    """Shows stages, runs and notes; used as a context manager.
 
     Args:
-        console: Where to.
-        every: Off a terminal, seconds between two lines.
+        console: Where to print.
+        every: Seconds between two lines, where the console is no terminal.
     """
 
     def __init__(self, console: Console, every: float = 5.0) -> None:
         self.console = console
         self._every = every
-        self._started = self._told = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._stage = ""
         self._done = self._total = 0
         self._bars = Progress(
@@ -36,7 +35,7 @@ class Display:
         )
         self._bar: TaskID | None = None
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> ProgressDisplay:
         self._bars.start()
         return self
 
@@ -44,42 +43,42 @@ class Display:
         self._bars.stop()
 
     def stage(self, name: str, total: int) -> None:
-        """Begin a stage of so many runs."""
+        """Start a stage of ``total`` runs."""
         self._stage, self._done, self._total = name, 0, total
         self._bar = self._bars.add_task(f"{name:<22}", total=total, doing="")
         self._line(f"{name}: {total} runs")
 
     def reading(self, done: int, total: int) -> None:
-        """Show how far the images are read, before the first stage."""
+        """Show how many image files have been read, before the first stage."""
         if self._bar is None:
             self._bar = self._bars.add_task(f"{'reading images':<22}", total=total, doing="")
         self._bars.update(self._bar, completed=done)
-        if time.monotonic() - self._told > self._every:
+        if time.monotonic() - self._last_line > self._every:
             self._line(f"reading images: {done:,} of {total:,}")
 
-    def progress(self, sign: Sign) -> None:
-        """Show a run's sign of life."""
-        doing = f"{sign.label}: epoch {sign.done}/{sign.total}"
+    def progress(self, progress: RunProgress) -> None:
+        """Show the progress of a run."""
+        doing = f"{progress.label}: epoch {progress.done}/{progress.total}"
         if self._bar is not None:
             self._bars.update(self._bar, doing=doing)
-        if time.monotonic() - self._told > self._every:
+        if time.monotonic() - self._last_line > self._every:
             self._line(f"{self._stage} {self._done}/{self._total}, {doing}")
 
     def result(self, job: Job, result: JobResult) -> None:
-        """Count a run that ended; say why one did not finish."""
+        """Count a run that ended; print why if it failed."""
         self._done += 1
         if self._bar is not None:
             self._bars.update(self._bar, advance=1, doing=f"{job.label}: {result.status.lower()}")
         if result.unexpected:
             self.note(f"{job.label} ({job.kind}) {result.status.lower()}: {result.error}")
-        elif self._done == self._total or time.monotonic() - self._told > self._every:
+        elif self._done == self._total or time.monotonic() - self._last_line > self._every:
             self._line(f"{self._stage} {self._done}/{self._total}")
 
     def note(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line that stays above the bars."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _line(self, text: str) -> None:
-        self._told = time.monotonic()
+        self._last_line = time.monotonic()
         if not self.console.is_terminal:
-            self.note(f"[{self._told - self._started:6.1f} s] {text}")
+            self.note(f"[{self._last_line - self._started:6.1f} s] {text}")

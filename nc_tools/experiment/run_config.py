@@ -1,4 +1,4 @@
-"""What a run is, and how runs are compared."""
+"""The configuration of a run, and the protocol by which runs are compared."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nc_tools.comparison.metric_table import DEFAULT_PRIMARY
 from nc_tools.data import DataConfig
 from nc_tools.heads.head import Head
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.spec import Spec
 from nc_tools.training import OptimConfig, SecondStage, TrainConfig
 from nc_tools.transfer import FineTuning
-
-PRIMARY = "test/gen/balanced_accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +34,11 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TunedParameter:
-    """One thing beside the learning rate that an arm may tune, out of the same budget as every other arm.
+    """The one parameter that an arm tunes in addition to its learning rate, with as many values as every other arm.
 
     Attributes:
-        path: What it sets, such as "optim.weight_decay", "head.scale" or "second_stage.tau".
-        values: Alternatives to the value in the arm's own configuration.
+        path: The parameter, such as "optim.weight_decay", "head.scale" or "second_stage.tau".
+        values: Values to try besides the one in the arm's configuration.
     """
 
     path: str = "optim.weight_decay"
@@ -48,7 +47,7 @@ class TunedParameter:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One arm, whole: everything that decides its result but the seed and the draw of the frame.
+    """One arm: everything that decides its result except the seed and the draw of the head's frame.
 
     Attributes:
         head: The head, as ``spec(ETFHead, ...)``.
@@ -57,7 +56,7 @@ class RunConfig:
         model: The backbone.
         optim: Optimizer and schedule.
         training: Length and arithmetic.
-        tuned: What the arm tunes beside its learning rate; weight decay unless it has a better use for the trials.
+        tuned: What the arm tunes in addition to its learning rate; weight decay unless another choice serves it better.
         second_stage: What is done to the classifier after training, with the backbone frozen; None for nothing.
     """
 
@@ -68,17 +67,17 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
     tuned: TunedParameter = field(default_factory=TunedParameter)
-    second_stage: SecondStage | None = field(default=None, metadata={"later": True})
+    second_stage: SecondStage | None = None
 
     @property
     def epochs(self) -> int:
-        """Epochs that a run of this arm records, those of a second stage included."""
+        """Epochs that a run of this arm records, including those of a second stage."""
         first = self.training.epochs
         return first + (0 if self.second_stage is None else self.second_stage.epochs(first))
 
     @property
     def has_draws(self) -> bool:
-        """Whether the head holds a frame that is drawn, so that several draws tell its luck from its merit."""
+        """Whether the head has a frame drawn at random, so that several draws show how much depends on it."""
         return self.head.leaves_open("frame_seed")
 
 
@@ -87,23 +86,24 @@ class Protocol:
     """The rules that all arms of a comparison share.
 
     Attributes:
-        seeds: Seeds of the final runs: subset, hold-out, initial weights, order, augmentation.
-        draws: Frames drawn for each seed by arms whose head holds one; the same frames at every seed.
-        holdout_draws: For how many of the draws hold-out runs are made; further draws take temperature and best epoch
-            from the last of them, which can only cost arms with a frame.
+        seeds: Seeds of the final runs: they set subset, hold-out, initial weights, order and augmentation.
+        draws: Number of frames drawn for each seed by arms whose head has one; the same frames at every seed.
+        holdout_draws: How many of the draws get a hold-out run. Further draws take temperature and best epoch from the
+            last of them, which can only be a disadvantage for arms with a frame.
         rates: Learning rates that every arm tries, half a decade apart.
-        tuning_seeds: Seeds of the trials, apart from those of the final runs; a trial's score is the mean over them.
-        max_extensions: How often the grid may grow, for all arms, when an arm's best rate lies at its edge.
-        references: For an arm, the arm with the standard head and the same loss: what it is fairly compared with.
-        curve_points: How many epochs collapse is measured at along training.
-        curve_samples: Largest number of training images it is measured on there (at the end it is all of them).
-        transfer_samples: Largest number of images of a transfer set, train and test each.
-        primary: Key of the one metric that decides: of the test set, or of transfer. Rates and knobs are chosen by
-            balanced accuracy on the hold-out of the training set, whatever it is: nothing is tuned by transfer.
-        fine_tuning: Fine-tune each final model to the transfer set in these ways; None, as it costs trainings.
-        rank_layers: Measure the transfer set's collapse layer by layer, with what a ridge probe reads from each.
-        suspects: Rows of suspects.csv, the training labels that look wrong, in a final run; 0 for none. None: 2000
-            where the data hold noisy labels (drawn, or from a CSV), none elsewhere.
+        tuning_seeds: Seeds of the tuning trials, different from those of the final runs. A trial's score is the mean
+            over them.
+        max_extensions: How often the grid of rates may grow, for all arms, when an arm's best rate is at its edge.
+        references: For an arm, the arm with the standard head and the same loss, which is its fair reference.
+        curve_points: Number of epochs at which collapse is measured during training.
+        curve_samples: Largest number of training images used for that (at the end of training all are used).
+        transfer_samples: Largest number of images of a transfer set, for its training and test part each.
+        primary: Key of the metric that decides the comparison: one of the test set or of transfer. Rates and tuned
+            parameters are always chosen by balanced accuracy on the hold-out of the training set, never by transfer.
+        fine_tuning: How each final model is fine-tuned to the transfer set; None for no fine-tuning, which saves time.
+        rank_layers: Measure the transfer set's collapse, and what a ridge probe reads, in every layer.
+        suspects: Rows of suspects.csv, the labels that are most likely wrong, in a final run; 0 for no file. None means
+            2000 where the data hold noisy labels (synthetic, or from a CSV) and 0 elsewhere.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -116,38 +116,37 @@ class Protocol:
     curve_points: int = 10
     curve_samples: int = 4096
     transfer_samples: int = 4000
-    suspects: int | None = field(default=None, metadata={"later": True})
-    primary: str = field(default=PRIMARY, metadata={"later": True})
-    fine_tuning: FineTuning | None = field(default=None, metadata={"later": True})
-    rank_layers: bool = field(default=False, metadata={"later": True})
+    suspects: int | None = None
+    primary: str = DEFAULT_PRIMARY
+    fine_tuning: FineTuning | None = None
+    rank_layers: bool = False
 
     def __post_init__(self) -> None:
         self._check_seeds()
         if self.max_extensions < 0:
-            raise ValueError(f"protocol.max_extensions must not be negative, got {self.max_extensions}: 0 is no growth")
+            raise ValueError(f"protocol.max_extensions must be at least 0, got {self.max_extensions}: 0 for no growth")
         for name in ("draws", "holdout_draws", "curve_points", "curve_samples", "transfer_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"protocol.{name} must be at least 1, got {getattr(self, name)}")
         if self.suspects is not None and self.suspects < 0:
-            raise ValueError(f"protocol.suspects must not be negative, got {self.suspects}")
+            raise ValueError(f"protocol.suspects must be at least 0, got {self.suspects}: 0 for no list")
         if not self.primary.startswith(("test/", "transfer/")):
             raise ValueError(
-                f"protocol.primary must be the key of a final value of the test set or of transfer, such as {PRIMARY}, "
-                f"got {self.primary!r}"
+                f"protocol.primary must be a metric of the test set or of transfer, such as {DEFAULT_PRIMARY}, got "
+                f"{self.primary!r}"
             )
         rising = list(self.rates) == sorted(set(self.rates))
         if not (self.rates and rising and all(0 < rate < float("inf") for rate in self.rates)):
-            raise ValueError(f"protocol.rates must be positive and rising, all finite, got {self.rates}")
+            raise ValueError(f"protocol.rates must be positive, finite and rising, got {self.rates}")
 
     def _check_seeds(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"protocol.seeds must be different seeds, at least one, got {self.seeds}")
         if not self.tuning_seeds:
-            raise ValueError("protocol.tuning_seeds must hold at least one seed to try rates with, got none")
+            raise ValueError("protocol.tuning_seeds must hold at least one seed, got none")
         if negative := [seed for seed in (*self.seeds, *self.tuning_seeds) if seed < 0]:
-            raise ValueError(f"a seed is a whole number from 0 on, got {negative[0]}")
-        if set(self.seeds) & set(self.tuning_seeds):
+            raise ValueError(f"a seed must be a whole number of at least 0, got {negative[0]}")
+        if shared := sorted(set(self.seeds) & set(self.tuning_seeds)):
             raise ValueError(
-                f"seeds of the final runs must not be tuned on, but {sorted(set(self.seeds) & set(self.tuning_seeds))} "
-                f"are among protocol.tuning_seeds: choose others"
+                f"protocol.seeds and protocol.tuning_seeds must share no seed, got {shared} in both: change one of them"
             )

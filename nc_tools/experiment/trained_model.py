@@ -1,4 +1,4 @@
-"""A finished run's model, back from its record."""
+"""The trained model of a finished run, loaded from its record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from nc_tools.data.augment import Normalize
-from nc_tools.experiment.build import EVALUATION_BATCH, DataFacts, build_model
+from nc_tools.evaluation.collect import EVALUATION_BATCH
+from nc_tools.experiment.build import DataFacts, build_model
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.serialize import decode
 from nc_tools.experiment.weight_files import load_weights
@@ -21,10 +22,10 @@ from nc_tools.training.loop import autocast
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained classifier with what it must know of its data.
+    """A trained classifier with what it needs to know of its data.
 
     Attributes:
-        model: The classifier, in eval mode; it takes normalized images.
+        model: The classifier, in eval mode; its inputs are normalized images.
         facts: Classes, their training counts, image size, mean and standard deviation.
         config: The arm.
     """
@@ -35,7 +36,7 @@ class TrainedModel:
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Return logits (N, K) of uint8 images (N, C, H, W), as the run's own evaluation computes them."""
+        """Return logits (N, K) of uint8 images (N, C, H, W), equal to those of the run's own evaluation."""
         shape = (self.facts.in_channels, self.facts.image_size, self.facts.image_size)
         if images.dtype != torch.uint8 or images.shape[1:] != shape:
             raise ValueError(
@@ -55,7 +56,7 @@ class TrainedModel:
 
 
 def load_run(run: Path | str, *, device: torch.device | str = "cpu") -> TrainedModel:
-    """Give the trained model of a run back.
+    """Load the trained model of a finished run.
 
     Args:
         run: The run's folder, such as ``outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d``.
@@ -63,20 +64,20 @@ def load_run(run: Path | str, *, device: torch.device | str = "cpu") -> TrainedM
 
     Raises:
         FileNotFoundError: If there is no such run, or it has no weights.
-        ValueError: If a class that it was made with cannot be imported here.
+        ValueError: If a class that the run was made with cannot be imported.
     """
     path = Path(run)
-    for needed in ("run.json", "weights.safetensors"):
-        if not (path / needed).exists():
+    for name in ("run.json", "weights.safetensors"):
+        if not (path / name).exists():
             raise FileNotFoundError(
-                f"a finished run's folder holds {needed}, but {path} does not: give the folder of a final run, below "
-                f"runs/ in the output folder"
+                f"{path} has no {name}, which a finished run's folder holds: give the folder of a final run, in runs/ "
+                f"of the output folder"
             )
-    told = json.loads((path / "run.json").read_text())
-    config: RunConfig = decode(told["config"])
+    record = json.loads((path / "run.json").read_text())
+    config: RunConfig = decode(record["config"])
     names = {f.name for f in dataclasses.fields(DataFacts)}
-    facts = DataFacts(**{k: decode(v) for k, v in told["data"].items() if k in names})
-    model = build_model(config, facts, seed=told["seed"], draw=told["draw"])
+    facts = DataFacts(**{k: decode(v) for k, v in record["data"].items() if k in names})
+    model = build_model(config, facts, seed=record["seed"], draw=record["draw"])
     load_weights(model, path / "weights.safetensors")
     config.training.place(model, torch.device(device))
     return TrainedModel(model.eval(), facts, config)

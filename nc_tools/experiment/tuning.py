@@ -1,4 +1,4 @@
-"""Choosing rates and knobs: the same number of trials for every arm, scored on a hold-out of the training subset."""
+"""Tuning: every arm tries the same number of settings, scored on a hold-out of the training subset."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ RunTrials = Callable[[Sequence[tuple[str, RunConfig]]], list[Score]]
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of one arm, scored.
+    """One setting of one arm, with its score.
 
     Attributes:
         arm: The arm.
         lr: Learning rate.
-        knob: Path of the arm's knob.
+        parameter: Path of the arm's tuned parameter.
         value: Its value.
-        score: Mean balanced accuracy on the hold-outs; None where training diverged or its run was lost.
+        score: Mean balanced accuracy on the hold-outs; None if training diverged or a run was lost.
     """
 
     arm: str
     lr: float
-    knob: str
+    parameter: str
     value: Any
     score: Score
 
     def to_json(self) -> dict[str, Any]:
-        """Return the trial as plain values."""
+        """Return the trial as JSON values."""
         status = "FINISHED" if self.score is not None else "FAILED"
         return {**dataclasses.asdict(self), "status": status}
 
 
 @dataclass
-class Tuned:
-    """What tuning gave.
+class TuningResult:
+    """What tuning chose, and all that it tried.
 
     Attributes:
-        configs: Arms with the rate and knob that won; an arm without a trial that gave a score is not among them.
-        trials: Every trial.
+        configs: Arms with the rate and parameter value that won; an arm without any score is left out.
+        trials: All trials.
         grid: The rates that all arms tried.
-        notes: What a reader must know, such as a winner at the grid's edge.
+        notes: What a reader of the report must know, such as a best rate at the edge of the grid.
     """
 
     configs: dict[str, RunConfig] = field(default_factory=dict)
@@ -57,16 +57,16 @@ class Tuned:
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it all as plain values, as tuning.json holds it."""
+        """Return the contents of tuning.json."""
         chosen = {
-            arm: {"lr": config.optim.lr, config.tuned.path: knob_value(config)} for arm, config in self.configs.items()
+            arm: {"lr": config.optim.lr, config.tuned.path: tuned_value(config)} for arm, config in self.configs.items()
         }
         trials = [trial.to_json() for trial in self.trials]
         return {"trials": trials, "chosen": chosen, "notes": self.notes, "grid": self.grid}
 
 
-def knob_value(config: RunConfig) -> Any:
-    """Return the value that an arm's knob has in its configuration; None where the arm leaves it at its default."""
+def tuned_value(config: RunConfig) -> Any:
+    """Return the value of an arm's tuned parameter in its configuration; None if a spec leaves it at its default."""
     section, _, name = config.tuned.path.partition(".")
     if section in ("head", "loss"):
         return getattr(config, section).arguments.get(name)
@@ -76,72 +76,74 @@ def knob_value(config: RunConfig) -> Any:
     return value
 
 
-def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrials) -> Tuned:
-    """Choose each arm's learning rate, then its knob at that rate.
+def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrials) -> TuningResult:
+    """Choose each arm's learning rate, then the value of its tuned parameter at that rate.
 
-    Every arm tries the same rates. When an arm's best lies at the edge of the grid, the grid grows by half a decade on
-    that side *for all arms*, at most ``max_extensions`` times; what still lies at the edge then is noted. Then every
-    arm tries as many values of its one knob as every other. Ties go to the rate nearest to the middle of the grid, and
-    to the knob's configured value.
+    Every arm tries the same rates. If an arm's best rate is at the edge of the grid, the grid grows by half a decade on
+    that side *for all arms*, at most ``max_extensions`` times; a best rate that is still at the edge is noted. Then
+    every arm tries the same number of values of its tuned parameter. Ties go to the rate nearest to the middle of the
+    grid, and to the configured value.
 
     Args:
         arms: Arms by name.
-        protocol: Rates and how far they may grow.
-        run_trials: Runs (arm, configuration) pairs and returns a score for each, None where there is none.
+        protocol: Rates, and how often the grid may grow.
+        run_trials: Runs (arm, configuration) pairs and returns a score for each, or None.
 
     Raises:
-        ValueError: If arms differ in the number of their knob's values, which would make their budgets unequal.
+        ValueError: If arms have different numbers of values to try, so that budgets would differ.
     """
-    budgets = {len(config.tuned.values) for config in arms.values()}
-    if len(budgets) > 1:
-        told = ", ".join(f"{arm} {len(config.tuned.values)}" for arm, config in arms.items())
-        raise ValueError(f"every arm must have the same number of knob values, so that budgets are equal, got {told}")
-    tuned = Tuned()
-    _rates(arms, protocol.rates, tuned, run_trials)
+    budgets = {arm: len(config.tuned.values) for arm, config in arms.items()}
+    if len(set(budgets.values())) > 1:
+        counts = ", ".join(f"{arm} {number}" for arm, number in budgets.items())
+        raise ValueError(f"all arms must have the same number of tuned values, so that budgets are equal, got {counts}")
+    result = TuningResult()
+    _try_rates(arms, protocol.rates, result, run_trials)
     for _ in range(protocol.max_extensions):
-        sides = {side for arm in arms if (side := _edge(tuned, arm)) is not None}
+        sides = {side for arm in arms if (side := _edge(result, arm)) is not None}
         if not sides:
             break
-        _rates(arms, [_beyond(tuned.grid, side) for side in sorted(sides)], tuned, run_trials)
+        _try_rates(arms, [_beyond(result.grid, side) for side in sorted(sides)], result, run_trials)
     for arm in arms:
-        if (side := _edge(tuned, arm)) is not None:
-            tuned.notes.append(f"{arm}: its best rate {_best_rate(tuned, arm)} is still the {side} of the grid")
-    at_best = {a: put(c, "optim.lr", lr) for a, c in arms.items() if (lr := _best_rate(tuned, a)) is not None}
-    tuned.notes += [f"{arm}: no trial gave a score" for arm in arms if arm not in at_best]
+        if (side := _edge(result, arm)) is not None:
+            result.notes.append(f"{arm}: its best rate {_best_rate(result, arm)} is still the {side} of the grid")
+    at_best = {a: put(c, "optim.lr", lr) for a, c in arms.items() if (lr := _best_rate(result, a)) is not None}
+    result.notes += [f"{arm}: no trial gave a score" for arm in arms if arm not in at_best]
     settings = [(a, put(c, c.tuned.path, v)) for a, c in at_best.items() for v in c.tuned.values]
-    _note(tuned, settings, run_trials(settings))
+    _add_trials(result, settings, run_trials(settings))
     for arm, config in at_best.items():
-        # The first among equals is the trial of the rate round, with the configured value.
-        own = [t for t in tuned.trials if t.arm == arm and t.lr == config.optim.lr and t.score is not None]
-        best = max(own, key=lambda t: t.score or 0.0)
-        tuned.configs[arm] = config if best is own[0] else put(config, config.tuned.path, best.value)
-    return tuned
+        # The first of them, which wins ties, has the configured value: it was a trial of the rates.
+        scored = [t for t in result.trials if t.arm == arm and t.lr == config.optim.lr and t.score is not None]
+        best = max(scored, key=lambda t: t.score or 0.0)
+        result.configs[arm] = config if best is scored[0] else put(config, config.tuned.path, best.value)
+    return result
 
 
-def _rates(arms: Mapping[str, RunConfig], rates: Sequence[float], tuned: Tuned, run_trials: RunTrials) -> None:
+def _try_rates(
+    arms: Mapping[str, RunConfig], rates: Sequence[float], result: TuningResult, run_trials: RunTrials
+) -> None:
     settings = [(arm, put(config, "optim.lr", lr)) for arm, config in arms.items() for lr in rates]
-    _note(tuned, settings, run_trials(settings))
-    tuned.grid = sorted({*tuned.grid, *rates})
+    _add_trials(result, settings, run_trials(settings))
+    result.grid = sorted({*result.grid, *rates})
 
 
-def _note(tuned: Tuned, settings: Sequence[tuple[str, RunConfig]], scores: Sequence[Score]) -> None:
+def _add_trials(result: TuningResult, settings: Sequence[tuple[str, RunConfig]], scores: Sequence[Score]) -> None:
     for (arm, config), score in zip(settings, scores, strict=True):
-        tuned.trials.append(Trial(arm, config.optim.lr, config.tuned.path, knob_value(config), score))
+        result.trials.append(Trial(arm, config.optim.lr, config.tuned.path, tuned_value(config), score))
 
 
-def _best_rate(tuned: Tuned, arm: str) -> float | None:
-    scored = [(t.score, t.lr) for t in tuned.trials if t.arm == arm and t.score is not None]
+def _best_rate(result: TuningResult, arm: str) -> float | None:
+    scored = [(t.score, t.lr) for t in result.trials if t.arm == arm and t.score is not None]
     if not scored:
         return None
-    middle = fmean(math.log(lr) for lr in tuned.grid)
+    middle = fmean(math.log(lr) for lr in result.grid)
     return max(scored, key=lambda pair: (pair[0], -abs(math.log(pair[1]) - middle)))[1]
 
 
-def _edge(tuned: Tuned, arm: str) -> str | None:
-    best = _best_rate(tuned, arm)
-    if best is None or len(tuned.grid) < 2:
+def _edge(result: TuningResult, arm: str) -> str | None:
+    best = _best_rate(result, arm)
+    if best is None or len(result.grid) < 2:
         return None
-    return {tuned.grid[0]: "lower edge", tuned.grid[-1]: "upper edge"}.get(best)
+    return {result.grid[0]: "lower edge", result.grid[-1]: "upper edge"}.get(best)
 
 
 def _beyond(grid: Sequence[float], side: str) -> float:
@@ -150,7 +152,7 @@ def _beyond(grid: Sequence[float], side: str) -> float:
 
 
 def mean_over_seeds(scores: Sequence[Score], seeds: int) -> list[Score]:
-    """Average consecutive groups of ``seeds`` scores; a group with a diverged run has none.
+    """Return the means of consecutive groups of ``seeds`` scores; None for a group with a missing score.
 
     Example:
         >>> mean_over_seeds([0.25, 0.75, 0.9, None], 2)

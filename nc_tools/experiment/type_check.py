@@ -1,4 +1,4 @@
-"""Whether a value is of the kind that a field or an argument asks for, said in its own words where it is not."""
+"""Check the values of a configuration against the type hints of its fields and of the classes that it names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from nc_tools.spec import Spec
 
-_ROWS = (tuple, list, collections.abc.Sequence, collections.abc.Iterable)
+_SEQUENCES = (tuple, list, collections.abc.Sequence, collections.abc.Iterable)
 
 
 def hints_of(cls: type[Any]) -> Mapping[str, Any]:
-    """Return the kinds of a record's fields or of a class's arguments; of what names none that can be found, nothing.
+    """Return the type hints of a dataclass's fields or of a class's arguments; empty if they cannot be resolved.
 
     Example:
         >>> hints_of(Spec)["arguments"]
@@ -23,100 +23,99 @@ def hints_of(cls: type[Any]) -> Mapping[str, Any]:
     """
     try:
         return typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
-    except (NameError, TypeError, AttributeError):  # names that exist for a type checker alone
+    except (NameError, TypeError, AttributeError):  # names that are imported for a type checker only
         return {}
 
 
-def options(hint: Any) -> tuple[Any, ...]:
-    """Return what a union is made of, or the hint alone."""
+def options_of(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the hint itself."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return typing.get_args(hint)
     return (hint,)
 
 
-def fits(value: Any, hint: Any) -> bool:
-    """Tell whether a value is of a kind; where a kind cannot be looked at, it is.
+def matches(value: Any, hint: Any) -> bool:
+    """Return True if a value matches a type hint; a hint that cannot be checked at run time always matches.
 
-    A truth value is no number, a whole number serves as any other, text is no sequence, and a spec serves as what it
+    A bool is not a number, an int matches float, a string is not a sequence, and a spec matches the class that it
     builds.
 
     Example:
-        >>> fits((1, 2.5), tuple[float, ...]), fits("ab", tuple[str, ...]), fits(True, int | None)
+        >>> matches((1, 2.5), tuple[float, ...]), matches("ab", tuple[str, ...]), matches(True, int | None)
         (True, False, False)
     """
-    return any(_fits_one(value, option) for option in options(hint))
+    return any(_matches_one(value, option) for option in options_of(hint))
 
 
-def _fits_one(value: Any, option: Any) -> bool:
-    kind, inner = typing.get_origin(option) or option, typing.get_args(option)
+def _matches_one(value: Any, option: Any) -> bool:
+    cls, inner = typing.get_origin(option) or option, typing.get_args(option)
     if option is None or option is type(None):
         return value is None
-    if kind is typing.Any:
+    if cls is typing.Any:
         return True
-    if kind is typing.Literal:
+    if cls is typing.Literal:
         return any(value == choice and type(value) is type(choice) for choice in inner)
-    if kind in _ROWS:
-        as_is = isinstance(value, collections.abc.Iterable) if kind not in (tuple, list) else isinstance(value, kind)
-        if not as_is or isinstance(value, str):
+    if cls in _SEQUENCES:
+        is_sequence = isinstance(value, cls if cls in (tuple, list) else collections.abc.Iterable)
+        if not is_sequence or isinstance(value, str):
             return False
-        if kind is tuple and inner and Ellipsis not in inner:  # a kind for each place
-            return len(value) == len(inner) and all(fits(*pair) for pair in zip(value, inner, strict=True))
-        return not inner or all(fits(item, inner[0]) for item in value)
-    if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+        if cls is tuple and inner and Ellipsis not in inner:  # a hint for each position
+            return len(value) == len(inner) and all(matches(*pair) for pair in zip(value, inner, strict=True))
+        return not inner or all(matches(item, inner[0]) for item in value)
+    if not isinstance(cls, type) or getattr(cls, "_is_protocol", False):
         return True
-    if isinstance(value, Spec) and kind is not Spec:
-        return issubclass(value.cls, kind)
-    if kind in (int, float) and isinstance(value, bool):
+    if isinstance(value, Spec) and cls is not Spec:
+        return issubclass(value.cls, cls)
+    if cls in (int, float) and isinstance(value, bool):
         return False
-    return isinstance(value, kind) or (kind is float and isinstance(value, int))
+    return isinstance(value, cls) or (cls is float and isinstance(value, int))
 
 
-def type_name(hint: Any) -> str:
-    """Write a kind for people.
+def hint_text(hint: Any) -> str:
+    """Return a type hint as it stands in a message.
 
     Example:
-        >>> told(tuple[float, ...] | None), told(typing.Literal["a", "b"])
-        ('tuple[float, ...] or None', "'a' or 'b'")
+        >>> hint_text(tuple[float, ...] | None), hint_text(typing.Literal["a", "b", "c"])
+        ('tuple[float, ...] or None', "'a', 'b' or 'c'")
     """
-    return " or ".join(_told_one(option) for option in options(hint))
+    names = [name for option in options_of(hint) for name in _names(option)]
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _told_one(option: Any) -> str:
+def _names(option: Any) -> list[str]:
     if option is None or option is type(None):
-        return "None"
+        return ["None"]
     inner = typing.get_args(option)
     if typing.get_origin(option) is typing.Literal:
-        return " or ".join(repr(choice) for choice in inner)
-    if option is Ellipsis:
-        return "..."
+        return [repr(choice) for choice in inner]
     name = getattr(typing.get_origin(option) or option, "__name__", str(option))
-    return f"{name}[{', '.join(_told_one(i) for i in inner)}]" if inner else name
+    texts = ["..." if item is Ellipsis else hint_text(item) for item in inner]
+    return [f"{name}[{', '.join(texts)}]" if inner else name]
 
 
-def check_kinds(config: Any, path: str = "") -> None:
-    """Refuse a record that holds a value of the wrong kind, in a record or a spec inside it too.
+def check_types(config: Any, path: str = "") -> None:
+    """Raise a ValueError, with its path, for the first value in a configuration that does not match its type hint.
 
-    Raises:
-        ValueError: With the path of the first one.
+    Dataclasses, specs and sequences inside are checked too.
 
     Example:
         >>> from nc_tools.training import TrainConfig
-        >>> check_kinds(TrainConfig(mixing=0.4), "training")
+        >>> check_types(TrainConfig(mixing=0.4), "training")
         Traceback (most recent call last):
         ...
-        ValueError: training.mixing must be Mixup or CutMix or None, got 0.4
+        ValueError: training.mixing must be Mixup, CutMix or None, got 0.4
     """
     if isinstance(config, Spec):
-        hints, held = hints_of(config.cls), dict(config.arguments)
+        hints, values = hints_of(config.cls), dict(config.arguments)
     elif dataclasses.is_dataclass(config) and not isinstance(config, type):
         hints = hints_of(type(config))
-        held = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+        values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     elif isinstance(config, tuple | list):
-        hints, held = {}, {str(place): item for place, item in enumerate(config)}
+        hints, values = {}, {str(position): item for position, item in enumerate(config)}
     else:
         return
-    for name, value in held.items():
+    for name, value in values.items():
         where = f"{path}.{name}" if path else name
-        if name in hints and not fits(value, hints[name]):
-            raise ValueError(f"{where} must be {type_name(hints[name])}, got {value!r}")
-        check_kinds(value, where)
+        if name in hints and not matches(value, hints[name]):
+            raise ValueError(f"{where} must be {hint_text(hints[name])}, got {value!r}")
+        check_types(value, where)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nc_tools._support.signals import StopSignal
 from nc_tools.data import split_holdout
-from nc_tools.evaluation.evaluator import collect
+from nc_tools.evaluation.collect import collect
 from nc_tools.losses import CrossEntropyLoss
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch

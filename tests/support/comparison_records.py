@@ -104,7 +104,7 @@ def _tuning(arms: tuple[str, ...], generator: np.random.Generator) -> dict[str, 
                 {
                     "arm": arm,
                     "lr": lr,
-                    "knob": knob[0],
+                    "parameter": knob[0],
                     "value": knob[1],
                     "score": score,
                     "status": "FINISHED",

@@ -1,26 +1,16 @@
-"""Small jobs on the digits, and a count of what a run reads."""
+"""Small runs of the long-tail recipe on the digits, and a record of what a run reads."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
-import torch
 
 from nc_tools._support.signals import StopSignal
 from nc_tools.experiment import Protocol
-from nc_tools.experiment.build import Data, open_data
 from nc_tools.experiment.job import Job
-from nc_tools.experiment.run import run_job
+from nc_tools.experiment.run_data import RunData
+from nc_tools.experiment.run_job import run_job
+from support.recipe_commands import RECIPES, recipe_module
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "long_tail.py"
-
-found = importlib.util.spec_from_file_location("long_tail", RECIPE)
-
-recipe = importlib.util.module_from_spec(found)
-
+recipe = recipe_module(next(path for path in RECIPES if path.stem == "long_tail"))
 PROTOCOL = Protocol(curve_points=2)
-
 EPOCHS = 3
 
 
@@ -46,40 +36,31 @@ def job_of(root, kind, arm="linear", seed=0, draw=0, config=None, **more):
 
 
 def make(job):
-    told = []
-    result = run_job(job, told.append, StopSignal())
+    """Make a run that must not fail; return its result and the progress that it reported."""
+    progress = []
+    result = run_job(job, progress.append, StopSignal())
     assert result.error is None, result.error
-    return result, told
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture
-def data():
-    return open_data(config_of("etf"), seed=0, device=torch.device("cpu"), cache=Path("unused"))
+    return result, progress
 
 
 class Reads:
-    """Which images of which set are read, by a patch of the sets themselves."""
+    """Which images of which set are read, and how, by a patch of the run's data."""
 
     def __init__(self, monkeypatch):
-        self.seen = []
-        plain, training = Data.plain_batches, Data.training_batches
+        self.made = []
+        plain, training = RunData.plain_batches, RunData.training_batches
 
         def plain_batches(data, images, indices=None):
             (name,) = (n for n, value in vars(data.sources).items() if value is images)
-            self.seen.append(("read", name, indices))
+            self.made.append(("read", name, indices))
             return plain(data, images, indices)
 
         def training_batches(data, indices, *views, **drawn):
-            self.seen.append(("train", "train", indices))
+            self.made.append(("train", "train", indices))
             return training(data, indices, *views, **drawn)
 
-        monkeypatch.setattr(Data, "plain_batches", plain_batches)
-        monkeypatch.setattr(Data, "training_batches", training_batches)
+        monkeypatch.setattr(RunData, "plain_batches", plain_batches)
+        monkeypatch.setattr(RunData, "training_batches", training_batches)
 
-    def of(self, name, what="read"):
-        return [indices for kind, seen, indices in self.seen if (kind, seen) == (what, name)]
+    def of(self, name, how="read"):
+        return [indices for *read, indices in self.made if read == [how, name]]

@@ -1,1 +1,1 @@
-"""What a final run measures: the test set, noisy labels, out-of-distribution sets, the transfer set."""
+"""What a run measures: along training, at its end on the hold-out, and at the end of a final run on the test set."""

@@ -1,4 +1,4 @@
-"""How well a final run tells images of no class from its test set."""
+"""How well a final run separates out-of-distribution images from its test set."""
 
 from __future__ import annotations
 
@@ -6,32 +6,25 @@ import torch
 from torch import Tensor
 
 from nc_tools.data.image_set import Images
-from nc_tools.evaluation.evaluator import collect, ood_metrics
-from nc_tools.experiment.build import Data
-from nc_tools.models.classifier import Classifier
-from nc_tools.records import Collected
+from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
+from nc_tools.experiment.run_data import RunData
 from nc_tools.seeds import stream
 
-MOST = 10_000
-"""Images of a set of outliers, the same for every run where there are more."""
+OOD_SAMPLES = 10_000
+"""Largest number of images of an out-of-distribution set; of a larger set, every run uses the same ones."""
 
 
-def measure_ood(
-    data: Data, model: Classifier, train: Collected, test: Collected, dtype: torch.dtype
-) -> dict[str, float]:
-    """Measure every out-of-distribution set of a run; no values where it has none.
+def evaluate_ood(data: RunData, evaluator: Evaluator, train: EvaluationSet, test: EvaluationSet) -> dict[str, float]:
+    """Return the detection metrics of every out-of-distribution set of a run; empty where it has none.
 
-    Scores are fitted on the training subset with the labels that training sees. No image of the sets was trained on or
-    tuned with.
+    Scores are fitted on the training subset with the labels that training uses. No image of these sets was trained on
+    or tuned with.
     """
-    sets = data.sources.ood
-    if not sets:
-        return {}
-    collected = {name: collect(model, data.plain_batches(s, _some(s)), dtype=dtype) for name, s in sets.items()}
-    return ood_metrics(model, train, test, collected, "test")
+    sets = {name: EvaluationSet(name, images, _sample(images)) for name, images in data.sources.ood.items()}
+    return evaluator.ood(train, test, sets) if sets else {}
 
 
-def _some(images: Images) -> Tensor:
-    if len(images) <= MOST:
-        return torch.arange(len(images))
-    return torch.randperm(len(images), generator=stream(0, "subsample"))[:MOST].sort().values
+def _sample(images: Images) -> Tensor | None:
+    if len(images) <= OOD_SAMPLES:
+        return None
+    return torch.randperm(len(images), generator=stream(0, "subsample"))[:OOD_SAMPLES].sort().values

@@ -1,4 +1,4 @@
-"""suspects.csv: the training labels that look most wrong, for a person to go through."""
+"""suspects.csv: the training labels that are most likely wrong, for a person to check."""
 
 from __future__ import annotations
 
@@ -7,43 +7,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from nc_tools._support.atomic_write import atomic_write
-from nc_tools.data.image_set import Images
+from nc_tools.evaluation.evaluator import EvaluationSet
 from nc_tools.metrics import Suspects
 
 COLUMNS = ("rank", "index", "path", "given", "suggested", "loss", "distance", "rank_by_loss", "rank_by_distance")
 
 
-def write_suspects(
-    path: Path, told: Suspects, images: Images, indices: Tensor, clean: Tensor | None, rows: int
-) -> None:
-    """Write one row a label, the most suspect first.
+def write_suspects(path: Path, suspects: Suspects, train: EvaluationSet, rows: int) -> None:
+    """Write one row for each of the most suspect labels, the most suspect first.
 
-    ``index`` is the sample's place in the whole training set, ``path`` its file where it has one; ``suggested`` is what
-    the model would call it. Where true labels are known a last column, ``clean``, has them; the ranking has not seen
-    them.
+    ``index`` is the sample's position in the whole training set, ``path`` its file where it has one; ``suggested`` is
+    the class that the model predicts. Where true labels are known, they are a last column, ``clean``; the ranking does
+    not use them.
 
     Args:
-        path: The CSV file; written at once.
-        told: The ranking of the samples at ``indices``.
-        images: The whole training set.
-        indices: (M,), int64.
-        clean: True labels of the same samples (M,), or None.
-        rows: How many labels to list at most.
+        path: The CSV file, written atomically.
+        suspects: The ranking of the set's samples.
+        train: The samples trained on.
+        rows: Largest number of rows.
     """
     with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS if clean is None else (*COLUMNS, "clean"))
-        writer.writerows(_lines(told, images, indices, clean, rows))
+        writer.writerow(COLUMNS if train.clean_labels is None else (*COLUMNS, "clean"))
+        writer.writerows(_rows(suspects, train, rows))
 
 
-def _lines(told: Suspects, images: Images, indices: Tensor, clean: Tensor | None, rows: int) -> Iterator[list[Any]]:
+def _rows(suspects: Suspects, train: EvaluationSet, rows: int) -> Iterator[list[Any]]:
+    images, clean = train.images, train.clean_labels
     names, paths = images.classes, images.paths
-    for rank, i in enumerate(told.order[:rows].tolist(), start=1):
-        index = int(indices[i])
-        line: list[Any] = [rank, index, "" if paths is None else paths[index], names[int(images.labels[index])]]
-        line += [names[int(told.suggested[i])], f"{float(told.loss[i]):.4f}", f"{float(told.distance[i]):.4f}"]
-        line += [int(told.loss_rank[i]), int(told.distance_rank[i])]
-        yield line if clean is None else [*line, names[int(clean[i])]]
+    for rank, i in enumerate(suspects.order[:rows].tolist(), start=1):
+        index = i if train.indices is None else int(train.indices[i])
+        row: list[Any] = [rank, index, "" if paths is None else paths[index], names[int(images.labels[index])]]
+        row += [names[int(suspects.suggested[i])], f"{float(suspects.loss[i]):.4f}"]
+        row += [f"{float(suspects.distance[i]):.4f}", int(suspects.loss_rank[i]), int(suspects.distance_rank[i])]
+        yield row if clean is None else [*row, names[int(clean[i])]]

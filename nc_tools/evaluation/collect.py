@@ -1,0 +1,48 @@
+"""One pass of a model over a set: features, logits and labels of all its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from nc_tools.models.classifier import Classifier
+from nc_tools.records import Batch, Collected
+from nc_tools.training.loop import autocast
+
+EVALUATION_BATCH = 512
+"""Images in a batch that is only evaluated."""
+
+
+@torch.no_grad()
+def collect(model: Classifier, batches: Iterable[Batch], *, dtype: torch.dtype = torch.float32) -> Collected:
+    """Run a model in eval mode over a set and return features, embedded features, logits and labels.
+
+    The modes of all modules (train or eval) are restored afterwards, also after an error.
+
+    Args:
+        model: The classifier.
+        batches: The set in its own order, without augmentation.
+        dtype: Arithmetic of the backbone, as in training.
+
+    Returns:
+        Everything in float32, on the model's device.
+
+    Raises:
+        ValueError: If there is no batch.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    rows: list[tuple[torch.Tensor, ...]] = []
+    try:
+        for batch in batches:
+            with autocast(batch.inputs.device, dtype):
+                features = model.backbone(batch.inputs)
+            outputs = model.head.outputs(features)
+            rows.append((features.float(), outputs.embedded.float(), outputs.logits.float(), batch.labels))
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not rows:
+        raise ValueError("cannot evaluate an empty set: give at least one batch")
+    return Collected(*(torch.cat(column) for column in zip(*rows, strict=True)))

@@ -1,0 +1,86 @@
+"""Check a comparison before anything trains: read its data, and build every arm once."""
+
+from __future__ import annotations
+
+import torch
+
+from nc_tools._support.signals import Killed, StopSignal
+from nc_tools.comparison.metric_info import check_metric_key
+from nc_tools.experiment.build import DataFacts, build_loss, build_model, check_outliers
+from nc_tools.experiment.evaluate.transfer_set import check_transfer
+from nc_tools.experiment.overrides import put
+from nc_tools.experiment.plan import Plan, RunOptions
+from nc_tools.experiment.progress_display import ProgressDisplay
+from nc_tools.experiment.run_config import RunConfig
+from nc_tools.experiment.run_data import RunData, facts_of, open_data
+from nc_tools.experiment.type_check import check_types
+from nc_tools.losses.loss_term import LossTerm
+from nc_tools.training.mixed_loss import check_mixing
+from nc_tools.training.optimizers import make_optimizer
+
+
+def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: StopSignal) -> DataFacts:
+    """Read the data, build every arm, and return the facts of the data.
+
+    Raises:
+        ValueError: If the arms differ in their data, or an arm cannot be built; the message names it.
+        TypeError: Likewise.
+        Killed: If ``stop`` is set while images are read.
+    """
+
+    def progress(done: int, total: int) -> None:
+        if stop.requested:
+            raise Killed
+        display.reading(done, total)
+
+    check_metric_key(plan.protocol.primary)
+    if len({config.data for config in plan.arms.values()}) != 1:
+        raise ValueError("all arms of a comparison must have the same data, but these arms differ: compare them apart")
+    baseline = plan.arms[plan.baseline]
+    cpu = torch.device("cpu")
+    data = open_data(baseline, seed=plan.protocol.seeds[0], device=cpu, cache=options.out / "cache", progress=progress)
+    check_transfer(plan.protocol, data.sources)
+    facts = facts_of(data.sources, data.sources.train.labels[data.subsets.train])
+    _print_data(data, facts, display)
+    against_outliers = []
+    for name, config in plan.arms.items():
+        try:
+            check_types(config)
+            losses = _build_variants(config, facts)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"arm {name}: {error}") from error
+        against_outliers += [name] if any(loss.needs_outliers for loss in losses) else []
+    if baseline.data.outliers is not None:
+        used = f"used by {', '.join(against_outliers)}" if against_outliers else "not used: no arm's loss needs them"
+        display.note(f"outliers to train against ({baseline.data.outliers}): {used}")
+    return facts
+
+
+def _print_data(data: RunData, facts: DataFacts, display: ProgressDisplay) -> None:
+    skipped = data.sources.skipped
+    if skipped:
+        display.note(f"{len(skipped)} unreadable images left out: {', '.join(skipped[:5])}")
+    display.note(
+        f"{data.config.data.source}: {len(data.subsets.train)} training images of {facts.num_classes} classes "
+        f"({max(facts.class_counts)} to {min(facts.class_counts)} each), {len(data.sources.test)} test images, "
+        f"{facts.in_channels} x {facts.image_size} x {facts.image_size}"
+    )
+
+
+def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
+    """Build an arm as configured and with every value of its tuned parameter; return the losses."""
+    variants = [put(config, config.tuned.path, value) for value in config.tuned.values]
+    builds_differ = config.tuned.path.partition(".")[0] in ("head", "loss", "model")
+    losses = []
+    for variant in [config, *variants] if builds_differ else [config]:
+        model = build_model(variant, facts, seed=0, draw=0)
+        loss = build_loss(variant, facts, model.head.feature_dim)
+        check_outliers(variant, loss)
+        check_mixing(variant.training.mixing, loss, model.head)
+        make_optimizer(model, variant.optim, loss)
+        if variant.optim.sam is not None:
+            variant.optim.sam.ascent_loss(loss, facts.class_counts)
+        if variant.second_stage is not None:
+            variant.second_stage.check(model.head)
+        losses.append(loss)
+    return losses

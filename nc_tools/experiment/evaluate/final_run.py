@@ -1,0 +1,124 @@
+"""What a final run measures after its last step: the test set, read here and nowhere else, and all other sets."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from nc_tools._support.signals import StopSignal
+from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
+from nc_tools.experiment.build import DataFacts
+from nc_tools.experiment.evaluate.label_noise import evaluate_label_noise
+from nc_tools.experiment.evaluate.ood import evaluate_ood
+from nc_tools.experiment.evaluate.run_figures import write_figures
+from nc_tools.experiment.evaluate.transfer_set import evaluate_transfer
+from nc_tools.experiment.job import Job
+from nc_tools.experiment.run_data import RunData
+from nc_tools.experiment.weight_files import load_weights, save_tensors
+from nc_tools.metrics import fit_temperature, per_class
+from nc_tools.models.classifier import Classifier
+from nc_tools.records import Collected
+from nc_tools.run_records import RunRecord, read_run
+from nc_tools.run_records.json_files import write_json
+from nc_tools.seeds import stream
+
+BEST_WEIGHTS = "best.safetensors"
+"""Weights of the epoch that the hold-out run found best; removed when they have been evaluated."""
+_ORACLE_SAMPLES = 2000
+
+
+def evaluate_final(
+    job: Job,
+    data: RunData,
+    facts: DataFacts,
+    model: Classifier,
+    indices: Tensor,
+    record: RunRecord,
+    stop: StopSignal | None = None,
+) -> dict[str, float]:
+    """Return the final values of a final run; write predictions, figures and tables into its folder.
+
+    Temperature and best epoch come from the hold-out run. The oracle temperature, fitted on images outside the training
+    subset, has keys of its own.
+
+    Args:
+        job: The run.
+        data: Its images.
+        facts: Facts of the samples trained on.
+        model: The trained model.
+        indices: The samples trained on (M,), int64.
+        record: Where files go.
+        stop: Ends fine-tuning between two steps when it is set.
+    """
+    evaluator = data.evaluator(model, facts)
+    train = EvaluationSet("train", data.sources.train, indices)
+    test = EvaluationSet("test", data.sources.test)
+    values = evaluator.accuracy(test) | evaluator.collapse(test) | evaluator.collapse(train)
+    values["train/gen/accuracy"] = _share_correct(evaluator.outputs(train))
+    temperatures = _temperatures(job, data, evaluator)
+    for name, temperature in temperatures.items():
+        values[f"cal/{name}"] = temperature
+        values |= evaluator.calibration(test, temperature, "cal_ts" if name == "temperature" else "cal_oracle")
+    values |= evaluate_label_noise(job, data, evaluator, train, test, record)
+    values |= evaluate_ood(data, evaluator, train, test)
+    _write_predictions(record, evaluator.outputs(test), facts, temperatures)
+    values |= _best_epoch(job, data, facts, model, test, record)
+    values |= evaluate_transfer(job, data, evaluator, record, stop)
+    (record.path / BEST_WEIGHTS).unlink(missing_ok=True)
+    return values
+
+
+def _share_correct(outputs: Collected) -> float:
+    return float((outputs.logits.argmax(1) == outputs.labels).double().mean())
+
+
+def _temperatures(job: Job, data: RunData, evaluator: Evaluator) -> dict[str, float]:
+    """Return the temperature of the hold-out run, and the one that images outside the subset would give."""
+    temperatures: dict[str, float] = {}
+    if job.holdout_run is not None:
+        temperatures["temperature"] = read_run(job.holdout_run).final["cal/temperature"]
+    indices = data.subsets.outside
+    if len(indices):
+        if len(indices) > _ORACLE_SAMPLES:
+            chosen = torch.randperm(len(indices), generator=stream(job.seed, "subsample"))[:_ORACLE_SAMPLES]
+            indices = indices[chosen]
+        outside = EvaluationSet("outside", data.sources.train, indices)
+        outputs = evaluator.collect(outside.images, outside.indices)
+        # An oracle may use true labels: it is reported separately, and nothing is chosen by it.
+        clean = outside.clean_labels
+        labels = outputs.labels if clean is None else clean.to(outputs.labels.device)
+        temperatures["temperature_oracle"] = fit_temperature(outputs.logits, labels)
+    return temperatures
+
+
+def _best_epoch(
+    job: Job, data: RunData, facts: DataFacts, model: Classifier, test: EvaluationSet, record: RunRecord
+) -> dict[str, float]:
+    """Return the test metrics of the epoch that the hold-out run found best, as ``best/``."""
+    path = record.path / BEST_WEIGHTS
+    if not path.exists() or job.holdout_run is None:
+        return {}
+    best = copy.deepcopy(model)
+    load_weights(best, path)
+    values = data.evaluator(best, facts).accuracy(EvaluationSet("best", test.images))
+    return values | {"best/epoch": read_run(job.holdout_run).final["best/epoch"]}
+
+
+def _write_predictions(record: RunRecord, outputs: Collected, facts: DataFacts, temperatures: dict[str, float]) -> None:
+    """Write logits and labels of the test set, recall by class, and the run's figures."""
+    recall = per_class(outputs.logits, outputs.labels, torch.tensor(facts.class_counts))
+    table = {
+        "classes": list(facts.classes),
+        "train_counts": list(facts.class_counts),
+        "test_counts": recall.test_counts,
+        "recall": recall.recall,
+        "group": recall.group,
+    }
+    write_json(record.path / "per_class.json", table)
+    tensors = {"test_logits": outputs.logits, "test_labels": outputs.labels}
+    tensors |= {name: torch.tensor([value]) for name, value in temperatures.items()}
+    save_tensors(tensors, record.path / "predictions.safetensors")
+    curves = record.read().curves()
+    write_figures(record.figures, outputs.logits, outputs.labels, temperatures.get("temperature"), curves)

@@ -1,0 +1,151 @@
+"""Apply the flags of the command line to a recipe's arms and protocol."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from nc_tools._support.suggestions import did_you_mean
+from nc_tools.experiment.overrides import parse_setting, put, put_all
+from nc_tools.experiment.plan import Plan
+from nc_tools.experiment.run_config import Protocol, RunConfig
+from nc_tools.spec import Spec
+
+SMOKE_EPOCHS = 2
+
+
+def make_plan(
+    arms: Mapping[str, RunConfig], *, name: str, question: str, protocol: Protocol, args: argparse.Namespace
+) -> Plan:
+    """Return the comparison that the flags ask for.
+
+    Args:
+        arms: All arms of the recipe, by name.
+        name: Name of the recipe.
+        question: Its docstring, of which the first paragraph is the comparison's question.
+        protocol: The recipe's protocol.
+        args: Parsed flags.
+
+    Raises:
+        ValueError: If an arm, field or seed is unknown or malformed.
+    """
+    settings = [parse_setting(text) for text in args.set]
+    chosen = {arm: _with_flags(config, args) for arm, config in _choose_arms(arms, args.arms).items()}
+    if args.smoke:
+        protocol = _smoke_protocol(protocol)
+    if args.seeds is not None:
+        protocol = dataclasses.replace(protocol, seeds=parse_seeds(args.seeds))
+    protocol = dataclasses.replace(protocol, references=_references(protocol, arms, chosen))
+    for path, value in settings:
+        section, _, rest = path.partition(".")
+        if section == "protocol":
+            protocol = put(protocol, rest, value)
+        elif path == "optim.lr":
+            raise ValueError(
+                f"optim.lr cannot be set, because the learning rate is tuned for every arm: for a single rate write "
+                f"--set protocol.rates={value} --set protocol.max_extensions=0"
+            )
+        else:
+            chosen = _put_in_arms(chosen, path, value)
+    first_paragraph = question.strip().split("\n\n")[0]  # the others say how to run the recipe
+    if args.smoke:
+        first_paragraph = f"SMOKE RUN, to check that everything works: its numbers mean nothing. {first_paragraph}"
+    return Plan(name=name, question=first_paragraph, arms=chosen, protocol=protocol)
+
+
+def _smoke_protocol(protocol: Protocol) -> Protocol:
+    protocol = dataclasses.replace(
+        protocol, seeds=(0, 1), draws=2, rates=(0.0316, 0.1), max_extensions=0, curve_points=2
+    )
+    if protocol.fine_tuning is not None:
+        short = put(protocol.fine_tuning, "training.epochs", SMOKE_EPOCHS)
+        protocol = dataclasses.replace(protocol, fine_tuning=dataclasses.replace(short, rates=short.rates[:1]))
+    return protocol
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of text such as "0-4", "0,2,5" or a mixture.
+
+    Example:
+        >>> parse_seeds("0-2,7")
+        (0, 1, 2, 7)
+
+    Raises:
+        ValueError: If the text is none of these.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise ValueError(f"--seeds must read like 0-4 or 0,2,5, got {text!r}")
+        seeds += range(int(first), int(last if dash else first) + 1)
+    return tuple(dict.fromkeys(seeds))
+
+
+def _references(protocol: Protocol, arms: Iterable[str], chosen: Collection[str]) -> dict[str, str]:
+    """Return the pairs of arm and reference of which both arms were chosen."""
+    for arm in (name for pair in protocol.references.items() for name in pair):
+        if arm not in arms:
+            raise ValueError(f"protocol.references names {arm!r}, but there is no such arm; {did_you_mean(arm, arms)}")
+    return {a: b for a, b in protocol.references.items() if a in chosen and b in chosen}
+
+
+def _choose_arms(arms: Mapping[str, RunConfig], text: str | None) -> dict[str, RunConfig]:
+    if text is None or text == "all":
+        return dict(arms)
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in arms:
+            raise ValueError(f"there is no arm {name!r}; {did_you_mean(name, arms)}")
+    if len(set(names)) < 2:
+        other = next((arm for arm in arms if arm not in names), "other")
+        raise ValueError(
+            f"a comparison needs at least two arms, the baseline and another, got only {names[0]!r}: name both, as in "
+            f"--arms {names[0]},{other}"
+        )
+    return {name: arms[name] for name in names}
+
+
+def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
+    """Apply the flags that set a field of every arm."""
+    fields: list[tuple[str, Any]] = [
+        ("data.labels", args.labels),
+        ("data.image_size", args.image_size),
+        ("data.imbalance", args.imbalance),
+        ("model.name", args.model),
+        ("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs),
+    ]
+    data = config.data
+    if args.data is not None and args.data != data.source:
+        # The number of held-out classes and the crop belong to the recipe's own data set, not to another one.
+        data = dataclasses.replace(data, source=args.data, held_out_classes=0, crop_padding=None)
+    if args.labels is not None:
+        # Labels from a file take the place of the noise that a recipe would draw.
+        data = dataclasses.replace(data, noise=None)
+    if args.transfer_data is not None:
+        data = dataclasses.replace(data, transfer_data=args.transfer_data, held_out_classes=0)
+    if args.skip_unreadable:
+        data = dataclasses.replace(data, skip_unreadable=True)
+    return put_all(dataclasses.replace(config, data=data), [(p, v) for p, v in fields if v is not None])
+
+
+def _put_in_arms(arms: Mapping[str, RunConfig], path: str, value: Any) -> dict[str, RunConfig]:
+    """Set a field in all arms; an argument of a head, loss or second stage in those arms whose class has it."""
+    section, _, rest = path.partition(".")
+    if section not in ("head", "loss", "second_stage") or not rest:
+        return {name: put(config, path, value) for name, config in arms.items()}
+    arguments = {name: _argument_names(getattr(config, section)) for name, config in arms.items()}
+    matching = [name for name, names in arguments.items() if rest in names]
+    if not matching:
+        every = {argument for names in arguments.values() for argument in names}
+        raise ValueError(f"no arm's {section} has an argument {rest!r}; {did_you_mean(rest, every)}")
+    return {name: put(config, path, value) if name in matching else config for name, config in arms.items()}
+
+
+def _argument_names(part: Any) -> list[str]:
+    """Return what can be set in a spec or a second stage; nothing in a second stage that is None."""
+    if part is None:
+        return []
+    return part.parameter_names if isinstance(part, Spec) else [f.name for f in dataclasses.fields(part)]

@@ -1,0 +1,149 @@
+"""The data of one run: its image sets and subsets on a device, as batches to train on and as sets to evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nc_tools.data import (
+    BatchLoader,
+    BatchOptions,
+    BlendedOutliers,
+    DataConfig,
+    Sources,
+    Subsets,
+    WithOutliers,
+    augment_for,
+    class_counts,
+    load_data,
+    make_loader,
+    make_subsets,
+    with_noise,
+)
+from nc_tools.data.image_set import Images
+from nc_tools.data.loader import evaluation_batches
+from nc_tools.data.mixing import Batches
+from nc_tools.data.sampling import Sampling
+from nc_tools.evaluation.collect import EVALUATION_BATCH
+from nc_tools.evaluation.evaluator import Evaluator
+from nc_tools.experiment.build import DataFacts, check_outliers
+from nc_tools.experiment.run_config import RunConfig
+from nc_tools.losses.loss_term import LossTerm
+from nc_tools.models.classifier import Classifier
+from nc_tools.records import Batch
+from nc_tools.seeds import stream_seed
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The image sets of one run. Training labels are those that training uses, with their noise."""
+
+    sources: Sources
+    subsets: Subsets
+    config: RunConfig
+    seed: int
+    device: torch.device
+
+    def training_batches(self, indices: Tensor, views: int = 1, *, sampling: Sampling | None = None) -> BatchLoader:
+        """Return shuffled, augmented batches of the training samples at these indices.
+
+        Args:
+            indices: (M,), int64.
+            views: 1 or 2 augmented views of each sample, as the loss needs.
+            sampling: Replaces the sampling of the arm's configuration.
+        """
+        options = replace(self._batch_options(), views=views, sampling=sampling or self.config.data.sampling)
+        return make_loader(self.sources.train, indices, options)
+
+    def batches_for(self, loss: LossTerm, indices: Tensor) -> Batches:
+        """Return :meth:`training_batches` with what the loss needs: a second view, outliers.
+
+        Outliers are augmented and normalized as training images are, and there are as many of them in a batch. Their
+        order is drawn from the random stream "outliers".
+
+        Raises:
+            ValueError: If the loss needs outliers and the data have none.
+        """
+        batches = self.training_batches(indices, loss.views)
+        if not loss.needs_outliers:
+            return batches
+        check_outliers(self.config, loss)
+        outliers = self.sources.outliers
+        if outliers is None:
+            return BlendedOutliers(batches)
+        options = replace(self._batch_options(), seed=stream_seed(self.seed, "outliers"))
+        return WithOutliers(batches, make_loader(outliers, torch.arange(len(outliers)), options))
+
+    def plain_batches(self, images: Images, indices: Tensor | None = None) -> Iterator[Batch]:
+        """Yield batches of a set, or of its samples at these indices, in order and without augmentation."""
+        return evaluation_batches(images, indices, replace(self._batch_options(), batch_size=EVALUATION_BATCH))
+
+    def evaluator(self, model: Classifier, facts: DataFacts) -> Evaluator:
+        """Return an evaluator of a model on this run's images, in the run's arithmetic."""
+        dtype = self.config.training.dtype_on(self.device)
+        return Evaluator(model, self.plain_batches, class_counts=facts.class_counts, dtype=dtype)
+
+    def _batch_options(self) -> BatchOptions:
+        """Return how all batches of this run are made: training images and outliers alike."""
+        training = self.config.training
+        return BatchOptions(
+            batch_size=training.batch_size,
+            mean=self.sources.mean,
+            std=self.sources.std,
+            augment=augment_for(self.config.data, self.sources.train.shape[1]),
+            seed=self.seed,
+            epochs=training.epochs,
+            device=self.device,
+            channels_last=training.layout_on(self.device) is torch.channels_last,
+        )
+
+
+def open_data(
+    config: RunConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    cache: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> RunData:
+    """Load the images of a configuration, draw the label noise of a seed, and draw its subsets.
+
+    Args:
+        config: The arm.
+        seed: Of the run.
+        device: Where batches go.
+        cache: Folder for decoded image folders.
+        progress: Called as ``progress(done, total)`` while image files are decoded.
+    """
+    sources = _load_once(config.data, cache, progress)
+    true_labels = sources.train.labels  # a long tail is cut by them, before labels are made wrong
+    if config.data.noise is not None:
+        sources = replace(sources, train=with_noise(sources.train, config.data.noise, seed))
+    return RunData(sources, make_subsets(sources, config.data, seed, true_labels), config, seed, device)
+
+
+@lru_cache(maxsize=1)
+def _load_once(config: DataConfig, cache: Path, progress: Callable[[int, int], None] | None) -> Sources:
+    """Load a run's images; a worker that makes several runs of one comparison loads them once."""
+    return load_data(config, cache, progress)
+
+
+def facts_of(sources: Sources, labels: Tensor) -> DataFacts:
+    """Return the facts of data when training samples with these labels are trained on."""
+    channels, size, _ = sources.train.shape
+    return DataFacts(
+        in_channels=channels,
+        image_size=size,
+        num_classes=sources.num_classes,
+        class_counts=tuple(class_counts(labels, sources.num_classes).tolist()),
+        classes=tuple(sources.train.classes),
+        mean=tuple(sources.mean.tolist()),
+        std=tuple(sources.std.tolist()),
+        fingerprint=sources.fingerprint,
+        num_samples=len(sources.train),
+    )

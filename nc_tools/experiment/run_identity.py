@@ -1,0 +1,44 @@
+"""The identity of a run: what is written into run.json, and the hash that names the run's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from nc_tools.experiment.build import DataFacts
+from nc_tools.experiment.job import Job
+from nc_tools.experiment.run_config import RunConfig
+from nc_tools.experiment.serialize import encode, run_hash, settings
+from nc_tools.losses.loss_term import LossTerm
+from nc_tools.run_records import RunIdentity
+
+
+def identify(job: Job, facts: DataFacts) -> RunIdentity:
+    """Return the identity of a run; two jobs with equal hashes would give the same numbers."""
+    protocol = job.protocol
+    decisive: list[object] = [job.kind, facts.fingerprint, str(job.config.training.dtype_on(torch.device(job.device)))]
+    if job.kind != "tuning":
+        decisive += [protocol.curve_points, protocol.curve_samples, protocol.transfer_samples]
+        decisive += [] if protocol.suspects is None else [protocol.suspects]
+    if job.kind == "final":
+        decisive += [] if protocol.fine_tuning is None else [encode(protocol.fine_tuning)]
+        decisive += ["rank_layers"] if protocol.rank_layers else []
+    return RunIdentity(
+        kind=job.kind,
+        arm=job.arm,
+        seed=job.seed,
+        draw=job.draw,
+        experiment=job.experiment,
+        suite=job.suite,
+        config=settings(job.config),
+        data={"name": job.config.data.source, **dataclasses.asdict(facts), **_outliers(job.config)},
+        config_hash=run_hash(job.config, *decisive, job.seed, job.draw),
+        group_hash=run_hash(job.config, *decisive),
+    )
+
+
+def _outliers(config: RunConfig) -> dict[str, str]:
+    """Return the outliers that the run trains against; other arms of the same data may train without them."""
+    needed = any(issubclass(cls, LossTerm) and cls.needs_outliers for cls in config.loss.classes())
+    return {"outliers": config.data.outliers} if needed and config.data.outliers is not None else {}

@@ -1,0 +1,175 @@
+"""Make one run: train a model, evaluate it, and write its record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nc_tools._support.signals import Killed, StopSignal
+from nc_tools.experiment.build import DataFacts, build_loss, build_model
+from nc_tools.experiment.decoupled_stage import run_second_stage
+from nc_tools.experiment.evaluate.epochs import EpochEvaluation
+from nc_tools.experiment.evaluate.final_run import BEST_WEIGHTS, evaluate_final
+from nc_tools.experiment.evaluate.holdout_run import HOLDOUT_SCORE, HoldoutResult, evaluate_holdout
+from nc_tools.experiment.job import Job, JobResult, RunProgress
+from nc_tools.experiment.noise_estimation import NoiseEstimate, estimate_noise
+from nc_tools.experiment.run_data import RunData, facts_of, open_data
+from nc_tools.experiment.run_identity import identify
+from nc_tools.experiment.stage_checkpoints import StageCheckpoints
+from nc_tools.experiment.weight_files import save_weights
+from nc_tools.models.classifier import Classifier
+from nc_tools.run_records import RunIdentity, RunRecord, read_run
+from nc_tools.training import NonFiniteLossError, fit
+
+OnProgress = Callable[[RunProgress], None]
+
+
+def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> JobResult:
+    """Make a run, unless its folder shows that it was made before.
+
+    Args:
+        job: The run.
+        on_progress: Called after each epoch.
+        stop: When set, the run ends between two steps as KILLED, with a checkpoint.
+
+    Returns:
+        How the run ended: finished, stopped, or with a loss that diverged. Any other error is raised, and written into
+        the run's record if the record exists by then.
+    """
+    data = open_data(job.config, seed=job.seed, device=torch.device(job.device), cache=job.root / "cache")
+    indices = data.subsets.train if job.kind == "final" else data.subsets.fit
+    facts = facts_of(data.sources, data.sources.train.labels[indices])
+    identity = identify(job, facts)
+    path = job.root / "runs" / identity.run_id
+    if (earlier := _earlier_result(path, job)) is not None:
+        return earlier
+    try:
+        with _open_record(job, identity, path) as record:
+            return _Run(job, data, facts, record, on_progress, stop).make(indices)
+    except Killed as error:
+        return JobResult(path, "KILLED", error=error.reason)
+    except NonFiniteLossError as error:
+        return JobResult(path, "FAILED", error=str(error), diverged=True)
+
+
+def _earlier_result(path: Path, job: Job) -> JobResult | None:
+    """Return the result of a run that was made before: finished, or a tuning trial whose loss diverged."""
+    if not path.exists():
+        return None
+    try:
+        run = read_run(path)
+    except (OSError, ValueError):
+        return None
+    if run.status == "FINISHED":
+        return JobResult(path, "FINISHED", run.final.get(HOLDOUT_SCORE), earlier=True)
+    if job.kind == "tuning" and run.status == "FAILED" and "NonFiniteLossError" in (run.error or ""):
+        return JobResult(path, "FAILED", error=run.error, earlier=True, diverged=True)
+    return None
+
+
+def _open_record(job: Job, identity: RunIdentity, path: Path) -> RunRecord:
+    checkpoints = StageCheckpoints(path)
+    if job.resume and checkpoints.exist:
+        return RunRecord.open(path, step=checkpoints.epochs_done())
+    return RunRecord.create(job.root, identity)
+
+
+class _Run:
+    """One run in progress: what its epochs and its end have in common."""
+
+    def __init__(
+        self, job: Job, data: RunData, facts: DataFacts, record: RunRecord, on_progress: OnProgress, stop: StopSignal
+    ) -> None:
+        self.job = job
+        self.data = data
+        self.facts = facts
+        self.record = record
+        self.on_progress = on_progress
+        self.stop = stop
+        self.training = job.config.training
+        self.epochs = job.config.epochs
+        self.holdout = HoldoutResult.read(job.holdout_run)
+
+    def make(self, indices: Tensor) -> JobResult:
+        """Train on the samples at these indices, evaluate, and finish the record."""
+        job, device = self.job, self.data.device
+        # Both settings belong to the process, which may have made a run of another arm before.
+        torch.use_deterministic_algorithms(self.training.deterministic)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        model = build_model(job.config, self.facts, seed=job.seed, draw=job.draw)
+        self.training.place(model, device)
+        checkpoints = StageCheckpoints(self.record.path)
+        noise = estimate_noise(job, self.data, self.facts, indices, checkpoints.first, self.stop)
+        trained, seconds = self._train(model, indices, noise.transition, checkpoints)
+        final = self._evaluate(trained, indices)
+        final |= self._cost(model, noise, seconds, len(indices))
+        if job.kind != "tuning":
+            save_weights(trained, self.record.path / "weights.safetensors")
+        self.record.finish(final)
+        checkpoints.remove()
+        return JobResult(self.record.path, "FINISHED", final.get(HOLDOUT_SCORE))
+
+    def _train(
+        self, model: Classifier, indices: Tensor, transition: Tensor | None, checkpoints: StageCheckpoints
+    ) -> tuple[Classifier, float]:
+        """Train the model, with the second stage where the arm has one; return it and the seconds that took."""
+        job, device = self.job, self.data.device
+        loss = build_loss(job.config, self.facts, model.head.feature_dim, transition=transition).to(device)
+        self.evaluate_epoch = EpochEvaluation(job, self.data, self.facts, indices)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(job.seed)  # for dropout, which alone draws from the global generator
+            fitted = fit(
+                model,
+                loss,
+                self.data.batches_for(loss, indices),
+                self.training,
+                job.config.optim,
+                seed=job.seed,
+                class_counts=self.facts.class_counts,
+                epoch_end=self._epoch_end,
+                checkpoint=checkpoints.main,
+                resume=job.resume,
+                stop=self.stop,
+                keep_last=job.config.second_stage is not None,
+            )
+            seconds = run_second_stage(
+                job,
+                self.data,
+                self.facts,
+                fitted.model,
+                indices,
+                epoch_end=self._epoch_end,
+                checkpoint=checkpoints.second,
+                stop=self.stop,
+            )
+        return fitted.model, fitted.seconds + seconds
+
+    def _epoch_end(self, epoch: int, values: dict[str, float], model: Classifier) -> None:
+        """Evaluate and record an epoch; called by the training loop."""
+        values = values | self.evaluate_epoch(epoch, model) | self.holdout.curves.get(epoch, {})
+        if epoch == self.holdout.best_epoch:
+            save_weights(model, self.record.path / BEST_WEIGHTS)
+        self.record.log(epoch, values)
+        self.on_progress(RunProgress(self.job.label, epoch, self.epochs))
+
+    def _evaluate(self, model: Classifier, indices: Tensor) -> dict[str, float]:
+        if self.job.kind == "final":
+            return evaluate_final(self.job, self.data, self.facts, model, indices, self.record, self.stop)
+        return evaluate_holdout(self.job, self.data, self.facts, model, self.record)
+
+    def _cost(self, model: Classifier, noise: NoiseEstimate, seconds: float, samples: int) -> dict[str, float]:
+        """Return training time, throughput, parameters and, on a GPU, peak memory."""
+        seconds += noise.seconds
+        values = {
+            "perf/seconds": seconds,
+            "perf/images_per_s": samples * (noise.epochs + self.epochs) / seconds,
+            "perf/parameters": float(sum(p.numel() for p in model.parameters())),
+            "perf/head_parameters": float(sum(p.numel() for p in model.head.parameters())),
+        }
+        if self.data.device.type == "cuda":
+            values["perf/max_memory_mb"] = torch.cuda.max_memory_allocated(self.data.device) / 2**20
+        return values

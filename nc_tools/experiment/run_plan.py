@@ -1,0 +1,200 @@
+"""Run a comparison: tuning trials, hold-out runs, final runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from nc_tools._support.signals import Killed, StopSignal
+from nc_tools.experiment.build import DataFacts
+from nc_tools.experiment.check_plan import check_plan
+from nc_tools.experiment.job import Job, JobKind, JobResult
+from nc_tools.experiment.plan import Plan, RunOptions
+from nc_tools.experiment.progress_display import ProgressDisplay
+from nc_tools.experiment.run_config import RunConfig
+from nc_tools.experiment.run_identity import identify
+from nc_tools.experiment.serialize import encode
+from nc_tools.experiment.tuning import Score, TuningResult, mean_over_seeds, tune
+from nc_tools.experiment.workers import Workers
+from nc_tools.run_records import mark_killed
+from nc_tools.run_records.json_files import write_json
+
+
+def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:
+    """Make every run of a comparison that is not finished yet; the runs' records are the result.
+
+    Args:
+        plan: What to compare.
+        options: Where and how.
+        console: Where progress is shown.
+
+    Raises:
+        ValueError: If arms differ in their data, an arm cannot be built, no trial of the baseline gave a score, or
+            another comparison is writing to the folder.
+        Killed: After Ctrl-C or SIGTERM, once every run in progress has written its checkpoint.
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    with _locked(options.out), StopSignal() as stop, ProgressDisplay(console) as display:
+        mark_killed(options.out)
+        facts = check_plan(plan, options, display, stop)
+        _write_experiment(plan, options.out, [])
+        with Workers(options.workers, options.threads) as workers:
+            _Stages(plan, options, facts, workers, display, stop).run()
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Lock the output folder; the lock is released when the process ends, however it ends."""
+    lock = FileLock(out / ".comparison.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"cannot write to {out}: another comparison is writing to it; wait for it, or give another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _Stages:
+    """The stages of a comparison, which share the workers."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        options: RunOptions,
+        facts: DataFacts,
+        workers: Workers,
+        display: ProgressDisplay,
+        stop: StopSignal,
+    ) -> None:
+        self.plan = plan
+        self.options = options
+        self.facts = facts
+        self.workers = workers
+        self.display = display
+        self.stop = stop
+        self.lost_trials: list[str] = []
+        self.rounds = 0
+
+    def run(self) -> None:
+        """Tune, then make the hold-out runs, then the final runs."""
+        protocol = self.plan.protocol
+        tuned = self._tune()
+        finals = self._jobs("final", tuned, protocol.draws)
+        holdouts = self._jobs("holdout", tuned, min(protocol.holdout_draws, protocol.draws))
+        results = self._make("hold-out runs", holdouts)
+        by_run = {(job.arm, job.seed, job.draw): result for job, result in zip(holdouts, results, strict=True)}
+        self._make_finals(finals, by_run)
+
+    def _tune(self) -> TuningResult:
+        tuned = tune(self.plan.arms, self.plan.protocol, self._run_trials)
+        tuned.notes += self.lost_trials
+        write_json(self.options.out / "tuning.json", tuned.to_json())
+        for note in tuned.notes:
+            self.display.note(f"tuning: {note}")
+        if self.plan.baseline not in tuned.configs:
+            reason = (
+                self.lost_trials[0]
+                if self.lost_trials
+                else "training diverged in all of them; try lower rates with --set protocol.rates=..."
+            )
+            raise ValueError(
+                f"no trial of the baseline {self.plan.baseline} gave a score at the rates {tuned.grid}: {reason}"
+            )
+        return tuned
+
+    def _run_trials(self, settings: Sequence[tuple[str, RunConfig]]) -> list[Score]:
+        seeds = self.plan.protocol.tuning_seeds
+        jobs = [self._job("tuning", arm, config, seed, 0) for arm, config in settings for seed in seeds]
+        self.rounds += 1
+        results = self._make(f"tuning, round {self.rounds}", jobs)
+        # A trial that ended in an error has no score, as a diverged one: the report must say that the arm lost it.
+        self.lost_trials += [
+            f"{job.arm}: a trial at rate {job.config.optim.lr} was lost ({result.error})"
+            for job, result in zip(jobs, results, strict=True)
+            if result.unexpected
+        ]
+        return mean_over_seeds([r.score if r.status == "FINISHED" else None for r in results], len(seeds))
+
+    def _make_finals(self, jobs: Sequence[Job], holdouts: Mapping[tuple[str, int, int], JobResult]) -> None:
+        """Make the final runs; those whose hold-out run ended in an error are listed, and made by the next try."""
+        rows: list[dict[str, Any]] = []
+        ready: list[tuple[Job, dict[str, Any]]] = []
+        for job in jobs:
+            draw = max(d for arm, seed, d in holdouts if (arm, seed) == (job.arm, job.seed) and d <= job.draw)
+            holdout = holdouts[job.arm, job.seed, draw]
+            row = self._row(job)
+            rows.append(row)
+            if holdout.status == "FINISHED" or holdout.diverged:
+                run = holdout.run if holdout.status == "FINISHED" else None
+                ready.append((replace(job, holdout_run=run), row))
+            else:
+                row |= {"status": "KILLED", "error": f"its hold-out run did not finish: {holdout.error}"}
+        _write_experiment(self.plan, self.options.out, rows)
+        results = self._make("final runs", [job for job, _ in ready])
+        for (_, row), result in zip(ready, results, strict=True):
+            row |= {"status": result.status, "error": result.error}
+        _write_experiment(self.plan, self.options.out, rows)
+
+    def _row(self, job: Job) -> dict[str, Any]:
+        run_id = identify(job, self.facts).run_id
+        planned = {"status": "PLANNED", "error": None}
+        return {"arm": job.arm, "seed": job.seed, "draw": job.draw, "run_id": run_id, **planned}
+
+    def _make(self, stage: str, jobs: Sequence[Job]) -> list[JobResult]:
+        self.display.stage(stage, len(jobs))
+        results = self.workers.run(
+            jobs, stop=self.stop, on_progress=self.display.progress, on_result=self.display.result
+        )
+        if self.stop.requested:
+            raise Killed("stopped")
+        return results
+
+    def _jobs(self, kind: JobKind, tuned: TuningResult, draws: int) -> list[Job]:
+        """Return the runs of a stage seed by seed, so that complete seeds exist if time runs out."""
+        return [
+            self._job(kind, arm, config, seed, draw)
+            for seed in self.plan.protocol.seeds
+            for arm, config in tuned.configs.items()
+            for draw in range(draws if config.has_draws else 1)
+        ]
+
+    def _job(self, kind: JobKind, arm: str, config: RunConfig, seed: int, draw: int) -> Job:
+        return Job(
+            kind=kind,
+            arm=arm,
+            config=config,
+            seed=seed,
+            draw=draw,
+            root=self.options.out.resolve(),
+            experiment=self.plan.name,
+            suite=self.plan.suite,
+            protocol=self.plan.protocol,
+            device=self.options.device,
+            resume=self.options.resume,
+        )
+
+
+def _write_experiment(plan: Plan, out: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Write experiment.json: the comparison, and its runs; the folder may hold runs of other comparisons."""
+    experiment = {
+        "schema": 1,
+        "name": plan.name,
+        "question": plan.question,
+        "baseline": plan.baseline,
+        "arms": list(plan.arms),
+        "primary": plan.protocol.primary,
+        "suite": plan.suite,
+        "protocol": {k: v for k, v in encode(plan.protocol).items() if k != "dataclass"},
+        "runs": list(runs),
+    }
+    write_json(out / "experiment.json", experiment)
