@@ -32,7 +32,7 @@ from .metrics import expected_calibration_error as expected_calibration_error
 from .metrics import neural_collapse as neural_collapse
 from .records import Batch as Batch
 from .records import Outputs as Outputs
-from .spec import spec as spec
+from .specs import spec as spec
 from .surgery import find_head as find_head
 from .surgery import split_head as split_head
 from .surgery import swap_head as swap_head

@@ -30,6 +30,12 @@ class Batch:
             None if the batch is not mixed.
         share: For a mixed batch: the share of each input that belongs to ``labels``, at least 1/2. The rest belongs to
             the partner's labels.
+
+    Example:
+        >>> import torch
+        >>> images, labels = torch.zeros(2, 3, 8, 8), torch.tensor([0, 2])
+        >>> Batch(images, labels, index=torch.arange(2)).labels
+        tensor([0, 2])
     """
 
     inputs: Tensor
@@ -78,6 +84,13 @@ class Outputs:
         second_view: The outputs for the batch's second view, if it has one.
         outliers: The outputs for the batch's outliers, if it has some.
         computed_logits: The logits if they have been computed already, else None.
+
+    Example:
+        >>> import torch
+        >>> from nc_tools.heads import LinearHead
+        >>> outputs = LinearHead(4, 3).outputs(torch.ones(2, 4))
+        >>> outputs.features.shape, outputs.logits.shape, outputs.weight.shape
+        (torch.Size([2, 4]), torch.Size([2, 3]), torch.Size([3, 4]))
     """
 
     features: Tensor

@@ -22,7 +22,7 @@ from nc_tools.data import DataConfig
 from nc_tools.experiment import ModelConfig, Protocol, RunConfig, run_recipe
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import CrossEntropyLoss, FeatureEntropyLoss, SpreadLoss, SupConLoss, WeightedSumLoss, term
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.training import TrainConfig
 
 BASE = RunConfig(

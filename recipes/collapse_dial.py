@@ -27,7 +27,7 @@ from nc_tools.losses import (
     term,
 )
 from nc_tools.losses.loss_term import LossTerm
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.training import TrainConfig
 
 BASE = RunConfig(

@@ -26,7 +26,7 @@ from nc_tools.losses import (
     NCEAndRCELoss,
     SymmetricCrossEntropyLoss,
 )
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.training import TrainConfig
 
 BASE = RunConfig(

@@ -28,7 +28,7 @@ from nc_tools.losses import (
     WeightedSumLoss,
     term,
 )
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.training import LearnableWeightScaling, NearestClassMean, RetrainClassifier, TauNormalize, TrainConfig
 
 BASE = RunConfig(

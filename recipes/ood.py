@@ -37,7 +37,7 @@ from nc_tools.losses import (
     WeightedSumLoss,
     term,
 )
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.training import TrainConfig
 
 BASE = RunConfig(

@@ -30,7 +30,7 @@ from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.serialize import decode, encode
 from nc_tools.heads import LinearHead
 from nc_tools.losses import CrossEntropyLoss
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 EXAMPLES = (SymmetricNoise(0.4), PairNoise(0.3), InstanceNoise(0.3), MatrixNoise(((0.9, 0.1), (0.3, 0.7))))

@@ -19,7 +19,7 @@ from nc_tools.experiment.serialize import decode, encode, path_of, run_hash, set
 from nc_tools.experiment.type_check import check_types, matches
 from nc_tools.heads import LEARNED, ETFHead, LinearHead
 from nc_tools.losses import CrossEntropyLoss, LogitAdjustedLoss
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.training import OptimConfig, TrainConfig
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.py"))

@@ -18,7 +18,7 @@ from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.run_plan import _Stages
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import CrossEntropyLoss
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 
 FACTS = DataFacts(1, 8, 3, (5, 3, 2), ("a", "b", "c"), (0.5,), (0.5,), "fingerprint")
 LINEAR = RunConfig(data=DataConfig(), head=spec(LinearHead), loss=spec(CrossEntropyLoss))

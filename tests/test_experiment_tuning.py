@@ -9,7 +9,7 @@ from nc_tools.experiment import Protocol, RunConfig, TunedParameter
 from nc_tools.experiment.tuning import mean_over_seeds, tune
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import CrossEntropyLoss
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 
 BASE = RunConfig(head=spec(LinearHead), loss=spec(CrossEntropyLoss))
 SCALED = replace(BASE, head=spec(ETFHead), tuned=TunedParameter(path="head.scale", values=(4.0, 16.0)))

@@ -15,7 +15,7 @@ from nc_tools.heads import (
     Head,
     LinearHead,
 )
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 
 every_head = pytest.mark.parametrize("variant", VARIANTS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
 

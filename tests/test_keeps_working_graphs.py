@@ -28,7 +28,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.checkpoint import checkpoint
 
 from nc_tools.heads import LEARNED, CosineHead, ETFHead, FixedFrameHead, Head
-from nc_tools.spec import Spec, spec
+from nc_tools.specs import Spec, spec
 from nc_tools.surgery import swap_head, to_linear
 
 

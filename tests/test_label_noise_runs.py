@@ -22,7 +22,7 @@ from nc_tools.heads import LinearHead
 from nc_tools.losses import CrossEntropyLoss, EarlyLearningLoss, ForwardCorrectionLoss
 from nc_tools.metrics import fit_temperature
 from nc_tools.run_records import read_run
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.training import OptimConfig, TrainConfig
 
 PROTOCOL = Protocol(curve_points=2)

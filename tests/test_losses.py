@@ -26,7 +26,7 @@ from nc_tools.losses import (
     PerSampleLoss,
 )
 from nc_tools.records import Batch
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 
 
 @every_loss

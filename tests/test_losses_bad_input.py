@@ -39,7 +39,7 @@ from nc_tools.losses import (
     term,
 )
 from nc_tools.records import Batch
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 
 LABELS = torch.arange(N) % K
 

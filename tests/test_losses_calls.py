@@ -41,7 +41,7 @@ from nc_tools.losses import (
     WeightedSumLoss,
     term,
 )
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 
 LABELS = torch.arange(N) % K
 SENTENCE = (

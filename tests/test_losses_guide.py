@@ -12,7 +12,7 @@ from support.loss_variants import K, N, build
 
 import nc_tools.losses
 from nc_tools.losses import LossTerm, WeightedSumLoss
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 
 GUIDE = Path(__file__).parent.parent / "docs" / "losses.md"
 ROW = re.compile(r"^\| `(\w+Loss)` \| ([\w ]+) \| [^|]+ \| [^|]* ?\|$", re.MULTILINE)

@@ -20,7 +20,7 @@ from nc_tools.losses import (
     weighted_mean,
 )
 from nc_tools.records import Batch, Outputs
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 
 COUNTS = [500, 40, 7, 1]
 K = len(COUNTS)

@@ -33,7 +33,7 @@ from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Outputs
 from nc_tools.run_records import read_run
 from nc_tools.schedules import ConstantSchedule, CosineSchedule, LinearSchedule, StepSchedule
-from nc_tools.spec import Spec, spec
+from nc_tools.specs import Spec, spec
 from nc_tools.training import OptimConfig, TrainConfig, fit
 
 K, D, COUNTS = 3, 4, [6, 3, 1]

@@ -27,7 +27,7 @@ from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.run_job import run_job
 from nc_tools.losses import CrossEntropyLoss, WeightedSumLoss, term
 from nc_tools.run_records import read_run
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 
 
 class StopAfter(StopSignal):

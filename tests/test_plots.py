@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from nc_tools.plots import svg
 from nc_tools.plots.axis import Axis, axis_over
-from nc_tools.plots.frame import Frame, curve_key
 from nc_tools.plots.html_page import render_page
 from nc_tools.plots.label_placement import place_labels
+from nc_tools.plots.panel_frame import Frame, curve_key
 from nc_tools.plots.standalone import svg_document
 
 

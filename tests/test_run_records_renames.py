@@ -21,7 +21,7 @@ from nc_tools.losses import ClassCompactnessLoss, CrossEntropyLoss, FocalLoss, W
 from nc_tools.run_records.reader import scan
 from nc_tools.run_records.renames import CLASSES, FIELDS, TRIAL, current_names, current_tuning
 from nc_tools.schedules import CosineSchedule
-from nc_tools.spec import Spec, spec
+from nc_tools.specs import Spec, spec
 from nc_tools.training import OptimConfig, SharpnessAware, TauNormalize, TrainConfig
 
 FOLDER = Path(__file__).parent / "data" / "records_0_1"

@@ -24,7 +24,7 @@ from nc_tools.experiment.tuning import tune
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import CrossEntropyLoss, ForwardCorrectionLoss
 from nc_tools.run_records import read_run
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.training import (
     LearnableWeightScaling,
     NearestClassMean,

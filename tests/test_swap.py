@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from nc_tools.geometry import simplex_etf
 from nc_tools.heads import LEARNED, CosineHead, ETFHead, Head, LinearHead
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.surgery import find_head, split_head, swap_head
 
 

@@ -10,7 +10,7 @@ from support.torchvision_models import CONVOLUTIONAL, NAMES, WITH_AUXILIARY, K, 
 from torch import nn
 
 from nc_tools.heads import ETFHead
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.surgery import split_head, swap_head
 
 # The smallest of each family; the variants share its code.

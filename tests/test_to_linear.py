@@ -132,7 +132,7 @@ def test_heads_that_are_not_affine_or_compute_something_else_raise() -> None:
 
 
 def test_a_swapped_model_is_served_with_plain_layers() -> None:
-    from nc_tools.spec import spec
+    from nc_tools.specs import spec
     from nc_tools.surgery import swap_head
 
     model = nn.Sequential(nn.Linear(5, D), nn.ReLU(), nn.Linear(D, K))

@@ -6,7 +6,7 @@ from support.small_training import Batches, small
 
 from nc_tools.heads import LEARNED, CosineHead, ETFHead
 from nc_tools.losses import BinaryCrossEntropyLoss, CrossEntropyLoss
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.training import OptimConfig, TrainConfig, fit
 from nc_tools.training.learning_rate import rate_factor
 from nc_tools.training.optimizers import make_optimizer

@@ -18,7 +18,7 @@ from nc_tools.losses import (
     term,
 )
 from nc_tools.losses.per_sample import PerSampleLoss
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.training import (
     AsymmetricSharpnessAware,
     OptimConfig,

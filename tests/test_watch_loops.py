@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nc_tools.heads import LEARNED, ETFHead, LinearHead
 from nc_tools.losses import CrossEntropyLoss, DotRegressionLoss
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.surgery import swap_head, watch
 
 

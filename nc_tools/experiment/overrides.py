@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.experiment.type_check import hint_text, hints_of, matches, options_of
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 
 C = TypeVar("C")
 

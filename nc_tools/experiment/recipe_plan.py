@@ -11,7 +11,7 @@ from nc_tools._support.suggestions import did_you_mean
 from nc_tools.experiment.overrides import parse_setting, put, put_all
 from nc_tools.experiment.plan import Plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 
 SMOKE_EPOCHS = 2
 

@@ -10,7 +10,7 @@ from nc_tools.comparison.metric_table import DEFAULT_PRIMARY
 from nc_tools.data import DataConfig
 from nc_tools.heads.head import Head
 from nc_tools.losses.loss_term import LossTerm
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 from nc_tools.training import OptimConfig, SecondStage, TrainConfig
 from nc_tools.transfer import FineTuning
 

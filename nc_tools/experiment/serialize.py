@@ -14,7 +14,7 @@ from typing import Any
 from nc_tools import __version__
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.run_records.renames import current_names
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 
 
 def encode(value: Any) -> Any:

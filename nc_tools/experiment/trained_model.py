@@ -65,6 +65,11 @@ def load_run(run: Path | str, *, device: torch.device | str = "cpu") -> TrainedM
     Raises:
         FileNotFoundError: If there is no such run, or it has no weights.
         ValueError: If a class that the run was made with cannot be imported.
+
+    Example::
+
+        trained = nc_tools.load_run("outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d")
+        logits = trained.predict(images)  # uint8 (N, C, H, W)
     """
     path = Path(run)
     for name in ("run.json", "weights.safetensors"):

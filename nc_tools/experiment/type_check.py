@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 
 _SEQUENCES = (tuple, list, collections.abc.Sequence, collections.abc.Iterable)
 

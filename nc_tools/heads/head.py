@@ -32,6 +32,17 @@ class Head(nn.Module, ABC):
 
     Raises:
         ValueError: If K < 2 or D < 1.
+
+    Example:
+        >>> class BinaryHead(Head):
+        ...     "Class vectors of plus and minus one: the sign of the sum of the features decides."
+        ...     scale, bias = 1.0, None
+        ...     @property
+        ...     def weight(self):
+        ...         return torch.tensor([[1.0], [-1.0]]).expand(2, self.feature_dim)
+        ...
+        >>> BinaryHead(feature_dim=3, num_classes=2)(torch.ones(1, 3))
+        tensor([[ 3., -3.]])
     """
 
     affine: ClassVar[bool] = True

@@ -49,7 +49,7 @@ class LDAMLoss(ClassAffineCrossEntropyLoss):
         ValueError: If the largest margin is negative or a class has no sample.
 
     Example:
-        >>> from nc_tools.spec import spec
+        >>> from nc_tools.specs import spec
         >>> spec(LDAMLoss, max_margin=0.4).build({"class_counts": [90, 10]})
         LDAMLoss(max_margin=0.4)
     """

@@ -13,7 +13,7 @@ from nc_tools.losses.loss_term import LossTerm
 from nc_tools.losses.per_sample import PerSampleLoss, weighted_mean
 from nc_tools.records import Batch, Outputs
 from nc_tools.schedules import check_progress
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 
 
 class ClassBalancedLoss(LossTerm):

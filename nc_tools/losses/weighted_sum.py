@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 from nc_tools.schedules import ConstantSchedule, Schedule, check_progress
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def term(weight: float | Schedule, loss: LossTerm | Spec[LossTerm], name: str | 
     Example:
         >>> from nc_tools.losses import ClassCompactnessLoss
         >>> from nc_tools.schedules import LinearSchedule
-        >>> from nc_tools.spec import spec
+        >>> from nc_tools.specs import spec
         >>> term(LinearSchedule(0.0, 0.1), spec(ClassCompactnessLoss)).name
         'ClassCompactness'
     """

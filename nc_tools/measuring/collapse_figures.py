@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nc_tools.plots import svg
 from nc_tools.plots.axis import Axis, axis_over
-from nc_tools.plots.frame import Frame, Margins
+from nc_tools.plots.panel_frame import Frame, Margins
 
 # With more classes, the closest pairs and the widest classes are shown.
 _MAX_HEAT_CLASSES, _MAX_BAR_CLASSES = 40, 30

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from nc_tools.heads.head import Head
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 from nc_tools.surgery.example_inputs import Example
 from nc_tools.surgery.find_head import find
 from nc_tools.surgery.head_layers import input_width, output_width
@@ -73,7 +73,7 @@ def swap_head(
 
     Example:
         >>> from nc_tools.heads import ETFHead
-        >>> from nc_tools.spec import spec
+        >>> from nc_tools.specs import spec
         >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 3))
         >>> _ = swap_head(model, spec(ETFHead, scale=8.0))
         >>> nn.functional.cross_entropy(model(torch.randn(2, 8)), torch.tensor([0, 2])).shape

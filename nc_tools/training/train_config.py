@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nc_tools.data.mixing import CutMix, Mixup
-from nc_tools.spec import Spec, spec
+from nc_tools.specs import Spec, spec
 from nc_tools.training.sam import AsymmetricSharpnessAware, SharpnessAware
 
 

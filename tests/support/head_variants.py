@@ -26,7 +26,7 @@ from nc_tools.heads import (
     StructuredETFHead,
     TwoSpaceHead,
 )
-from nc_tools.spec import Spec, spec
+from nc_tools.specs import Spec, spec
 from support.package_heads import head_classes
 
 D, K, N = 24, 7, 11

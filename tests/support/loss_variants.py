@@ -29,7 +29,7 @@ from nc_tools.losses import (
 )
 from nc_tools.records import Batch, Outputs
 from nc_tools.schedules import LinearSchedule
-from nc_tools.spec import Spec, spec
+from nc_tools.specs import Spec, spec
 
 COUNTS = [50, 20, 5, 2]
 

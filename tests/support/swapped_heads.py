@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from nc_tools.heads import Head
 from nc_tools.models import ConvNet
-from nc_tools.spec import Spec
+from nc_tools.specs import Spec
 from nc_tools.surgery import swap_head
 from support.package_heads import head_classes
 

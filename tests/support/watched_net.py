@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nc_tools.heads import ETFHead
 from nc_tools.losses import DotRegressionLoss
 from nc_tools.records import Batch
-from nc_tools.spec import spec
+from nc_tools.specs import spec
 from nc_tools.surgery import WatchedHead, swap_head
 
 N, K = 8, 5

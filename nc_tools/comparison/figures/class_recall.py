@@ -10,7 +10,7 @@ from nc_tools.comparison.figures.panel import Panel, make_panel
 from nc_tools.comparison.result import Comparison
 from nc_tools.plots import svg
 from nc_tools.plots.axis import Axis, axis_over
-from nc_tools.plots.frame import Curve, Frame
+from nc_tools.plots.panel_frame import Curve, Frame
 
 _GROUPS = 12
 

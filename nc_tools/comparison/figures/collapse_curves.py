@@ -12,7 +12,7 @@ from nc_tools.comparison.metric_table import HOLDOUT_NC1, NC1
 from nc_tools.comparison.result import Comparison
 from nc_tools.plots import svg
 from nc_tools.plots.axis import axis_over
-from nc_tools.plots.frame import Curve, Frame
+from nc_tools.plots.panel_frame import Curve, Frame
 
 
 def collapse_panels(comparison: Comparison) -> list[Panel]:

@@ -24,8 +24,8 @@ from nc_tools.comparison.figures.panel import Panel, make_panel
 from nc_tools.comparison.result import Comparison
 from nc_tools.plots import svg
 from nc_tools.plots.axis import Axis, axis_over
-from nc_tools.plots.frame import Frame, curve_key
 from nc_tools.plots.label_placement import place_labels
+from nc_tools.plots.panel_frame import Frame, curve_key
 from nc_tools.plots.standalone import svg_document
 
 _SPLITS = {"train": "training", "test": "test"}

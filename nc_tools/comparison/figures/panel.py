@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from nc_tools.plots import svg
-from nc_tools.plots.frame import Frame
+from nc_tools.plots.panel_frame import Frame
 
 
 @dataclass(frozen=True)

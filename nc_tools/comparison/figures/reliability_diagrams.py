@@ -13,7 +13,7 @@ from nc_tools.comparison.result import Comparison
 from nc_tools.comparison.summary_table import mean_text
 from nc_tools.plots import svg
 from nc_tools.plots.axis import Axis
-from nc_tools.plots.frame import Frame
+from nc_tools.plots.panel_frame import Frame
 
 
 def reliability_panels(comparison: Comparison) -> list[Panel]:

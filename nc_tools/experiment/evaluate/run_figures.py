@@ -11,7 +11,7 @@ from torch import Tensor
 from nc_tools.metrics import reliability_bins
 from nc_tools.plots import svg
 from nc_tools.plots.axis import Axis, axis_over
-from nc_tools.plots.frame import Curve, Frame, Margins, curve_key
+from nc_tools.plots.panel_frame import Curve, Frame, Margins, curve_key
 from nc_tools.plots.standalone import svg_document
 
 _WIDTH, _HEIGHT = 300.0, 240.0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import LabelRelaxationLoss, LogitAdjustedLoss
-from nc_tools.spec import Spec, spec
+from nc_tools.specs import Spec, spec
 
 
 class Example:
