@@ -1,4 +1,4 @@
-"""docs/losses.md: its blocks run, and it has every loss."""
+"""docs/losses.md has every loss of the package, and says what each one takes."""
 
 import importlib
 import inspect
@@ -45,15 +45,6 @@ def what_is_missing(losses: list[type[LossTerm]], exported: list[str], documente
         for cls in losses
         if cls.__name__ not in documented
     ]
-
-
-def test_every_block_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 6
-    torch.manual_seed(0)
-    names: dict[str, object] = {"__name__": "guide"}
-    for block in blocks:
-        exec(compile(block, str(GUIDE), "exec"), names)
 
 
 def test_every_loss_is_exported_and_in_the_guide() -> None:
