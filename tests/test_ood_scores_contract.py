@@ -137,7 +137,7 @@ BAD = {
     "inf in logits": (lambda f: {"logits": f["logits"].index_fill(0, torch.tensor([1]), math.inf)},
                       "logits must be finite, but 1 of 90 training samples"),
     "labels out of range": (lambda f: {"labels": f["labels"] + 1}, r"labels must lie in \[0, 4\), but \d+ of 90"),
-    "width of weight": (lambda f: {"weight": f["weight"][:, 1:]}, r"weight must have the shape .* \(embedded\)"),
+    "width of weight": (lambda f: {"weight": f["weight"][:, 1:]}, r"weight must have the shape .* multiplies by its weight"),
     "rows of weight": (lambda f: {"weight": f["weight"][1:]}, r"weight must have the shape \(K, D\) = \(4, 7\)"),
     "size of bias": (lambda f: {"bias": f["bias"][1:]}, r"bias must have the shape \(K,\) = \(4,\), got \(3,\)"),
     "bias without weight": (lambda _: {"weight": None}, "bias needs a weight"),
@@ -216,7 +216,7 @@ UNDEFINED = {
     "no class vectors, NCI": (NCI(), {"weight": None, "bias": None}, "NCI needs the class vectors"),
     "no class vectors, fDBD": (FDBD(), {"weight": None, "bias": None}, "fDBD needs the class vectors"),
     "one class, GROOD": (GROOD(), {"labels": torch.zeros(90, dtype=torch.int64)}, "of at least two classes, got 1"),
-    "one class, NECO": (NECO(), {"labels": torch.zeros(90, dtype=torch.int64)}, "dims=0 of 1 classes"),
+    "one class, NECO": (NECO(), {"labels": torch.zeros(90, dtype=torch.int64)}, "dims=0 \\(1 classes\\)"),
     "nothing right": (GROOD(), {"logits": torch.eye(4).double()[torch.full((90,), 2)]}, "correctly, got none"),
 }  # fmt: skip
 
