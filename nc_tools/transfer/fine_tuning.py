@@ -162,6 +162,8 @@ def by_score(scores: dict[float, float | None]) -> Sequence[float]:
 def next_rate(scores: dict[float, float | None]) -> float | None:
     """Return the next learning rate to try if the best one is the smallest or the largest of those tried.
 
+    It continues their last step.
+
     Example:
         >>> next_rate({0.01: 0.5, 0.1: 0.9}), next_rate({0.01: 0.5, 0.1: 0.4}), next_rate({0.1: 0.5})
         (1.0, 0.001, None)
