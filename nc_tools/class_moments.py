@@ -86,7 +86,10 @@ class ClassMoments:
         if class_counts is not None:
             self._expected = torch.as_tensor(class_counts, dtype=torch.int64).to(self.device)
             if self._expected.shape != (num_classes,):
-                raise ValueError(f"class_counts must hold {num_classes} numbers, got {tuple(self._expected.shape)}")
+                raise ValueError(
+                    f"class_counts must hold one number for each of the {num_classes} classes, got the shape "
+                    f"{tuple(self._expected.shape)}"
+                )
         copies = (1 if self._expected is None else 2) if scatter else 0
         self._scatter = torch.zeros(copies, feature_dim, feature_dim, dtype=torch.float64, device=self.device)
         self._rows: Tensor | None = None
@@ -94,7 +97,7 @@ class ClassMoments:
         self._block_rows = 0
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add a batch, without waiting for the device.
+        """Add a batch of features and labels, without waiting for the device.
 
         Args:
             features: (N, D), any floating type.
@@ -105,7 +108,7 @@ class ClassMoments:
         """
         check_features_and_labels(features, labels)
         if features.shape[1] != self.feature_dim:
-            raise ValueError(f"features must be {self.feature_dim} wide, got {features.shape[1]}")
+            raise ValueError(f"features must have the width feature_dim={self.feature_dim}, got {features.shape[1]}")
         if len(features) == 0:
             return
         with _persistent_sums(self.device):
@@ -167,7 +170,7 @@ class ClassMoments:
         return self._squares + (sizes * shift.square()).sum(dim=1), scatter
 
     def merge(self, other: ClassMoments) -> None:
-        """Add the samples of ``other``, which does not change.
+        """Add the samples of another ClassMoments, ``other``, which stays unchanged.
 
         Raises:
             TypeError: If ``other`` is not a ClassMoments.
@@ -184,7 +187,10 @@ class ClassMoments:
             same = same and torch.equal(self._expected, other._expected.to(self.device))
         same = same and (self._expected is None) == (other._expected is None)
         if not same:
-            raise ValueError("merged moments must have the same num_classes, feature_dim, class_counts and scatter")
+            raise ValueError(
+                "ClassMoments can be merged only if they have the same num_classes, feature_dim, class_counts and "
+                "scatter"
+            )
         with _persistent_sums(self.device):
             total = self._counts + other._counts.to(self.device)
             sums = (other._counts[:, None] * other._means).to(self.device)
@@ -197,7 +203,7 @@ class ClassMoments:
             self._counts, self._means = total, means
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
-        """Replace the moments of every process by those of the samples of all processes.
+        """Combine the moments of all processes, so that each process holds those of all samples.
 
         Args:
             group: The process group; by default all processes.
@@ -217,7 +223,10 @@ class ClassMoments:
         if labels:
             raise ValueError(f"labels must lie in [0, {self.num_classes}), but {labels} of them do not")
         if samples:
-            raise ValueError(f"features must be finite, but {samples} samples hold NaN or inf: drop or repair them")
+            raise ValueError(
+                f"features must be finite, but {samples} samples hold NaN or inf: remove these samples, or check the "
+                "model that produced them"
+            )
 
     @property
     def counts(self) -> Tensor:
@@ -227,7 +236,7 @@ class ClassMoments:
 
     @property
     def means(self) -> Tensor:
-        """Class means (K, D), float64. Ignore the rows, which are zero, of classes whose count is 0."""
+        """Class means (K, D), float64. Rows of classes without samples are zero: ignore them."""
         self._check()
         return self._means
 
@@ -239,19 +248,19 @@ class ClassMoments:
 
     @property
     def has_pooled(self) -> bool:
-        """Whether ``within_pooled`` is available."""
+        """Whether ``within_pooled`` can be computed."""
         return len(self._scatter) > 0
 
     @property
     def has_class_averaged(self) -> bool:
-        """Whether ``within_class_averaged`` is available."""
+        """Whether ``within_class_averaged`` can be computed."""
         if self._expected is not None:
             return self.has_pooled and torch.equal(self._expected, self._counts)
         present = self._counts[self._counts > 0]
         return self.has_pooled and len(present) > 0 and bool((present == present[0]).all())
 
     def within_pooled(self) -> Tensor:
-        """Return the covariance about the class means with equal weight for every sample (D, D).
+        """Return the covariance (D, D) about the class means, with equal weight for every sample.
 
         That is (1/N) sum_i (x_i - mu_y)(x_i - mu_y)^T.
 
@@ -261,7 +270,7 @@ class ClassMoments:
         return self._symmetric(0) / self.counts.sum().clamp(min=1)
 
     def within_class_averaged(self) -> Tensor:
-        """Return the covariance about the class means with equal weight for every class (D, D).
+        """Return the covariance (D, D) about the class means, with equal weight for every class.
 
         That is mean_k Cov_k over the classes with samples.
 
@@ -285,6 +294,9 @@ class ClassMoments:
 
     def _symmetric(self, which: int) -> Tensor:
         if len(self._scatter) == 0:
-            raise ValueError("these moments hold variances only: build them with scatter=True")
+            raise ValueError(
+                "a covariance needs the scatter of features, but this ClassMoments holds variances only: build it with "
+                "scatter=True"
+            )
         self._flush()
         return (self._scatter[which] + self._scatter[which].T) / 2

@@ -227,13 +227,13 @@ def test_wrong_input_raises_an_error_when_a_result_is_read():
     moments.update(torch.zeros(4, 2), torch.tensor([0, 3, -1, 0]))
     with pytest.raises(ValueError, match=r"\[0, 3\), but 2"):
         _ = moments.means
-    with pytest.raises(ValueError, match="must be 2 wide, got 5"):
+    with pytest.raises(ValueError, match="feature_dim=2, got 5"):
         moments.update(torch.zeros(4, 5), torch.tensor([0, 1, 1, 0]))
     with pytest.raises(TypeError, match="integer"):
         moments.update(torch.zeros(4, 2), torch.zeros(4))
     with pytest.raises(ValueError, match=r"shape \(4,\)"):
         moments.update(torch.zeros(4, 2), torch.tensor([0]))
-    with pytest.raises(ValueError, match="3 numbers"):
+    with pytest.raises(ValueError, match="each of the 3 classes"):
         ClassMoments(3, 2, class_counts=[1, 2])
     with pytest.raises(ValueError, match="at least 1"):
         ClassMoments(0, 2)

@@ -91,7 +91,7 @@ def test_bad_arguments_raise():
         augment(noise(3, 1, 4, 4), torch.zeros(2).long(), Augment(1, flip=True))
     with pytest.raises(ValueError, match="positive in every channel"):
         Normalize([0.5], [0.0])
-    with pytest.raises(ValueError, match="must both be"):
+    with pytest.raises(ValueError, match="must both have"):
         Normalize([0.5, 0.5], [0.5])
 
 

@@ -69,7 +69,7 @@ def test_two_views_may_differ_by_any_operation():
         batch = next(loader(augmentation, views=2).epoch(0))
         assert not torch.equal(batch.inputs, batch.second_view)
         check_views(2, augmentation)
-    with pytest.raises(ValueError, match="two views of an image differ by random augmentation"):
+    with pytest.raises(ValueError, match="two views of an image need random augmentation"):
         check_views(2, Augment(**fixed))
 
 

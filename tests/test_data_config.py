@@ -25,9 +25,9 @@ def test_labels_without_file_or_column_raise(text):
     [
         ({"source": "digit"}, "did you mean 'digits'"),
         ({"source": "/data/birds"}, "imagefolder:PATH"),
-        ({"source": "imagefolder:"}, "needs its path, as in imagefolder:PATH, got 'imagefolder:'"),
+        ({"source": "imagefolder:"}, "needs its path, as in 'imagefolder:PATH', got 'imagefolder:'"),
         ({"source": "imagefolder"}, "needs its path"),
-        ({"source": "digits:here"}, "the source digits has no path, got 'digits:here'"),
+        ({"source": "digits:here"}, "the source 'digits' takes no path, got 'digits:here'"),
         ({"transfer_data": "cifar1"}, "did you mean 'cifar10"),
         ({"imbalance": 0.01}, "did you mean 100"),
         ({"imbalance": 0.0}, "at least 1"),

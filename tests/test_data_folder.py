@@ -195,7 +195,7 @@ def test_bad_folders_raise(tree, tmp_path):
     with pytest.raises(ValueError, match="one folder of images for each class, but no images were found"):
         list_folder(tmp_path / "empty")
     save(tmp_path / "loose" / "0.png")
-    with pytest.raises(ValueError, match="but the images are not in class folders"):
+    with pytest.raises(ValueError, match="but its images are in no class folder"):
         list_folder(tmp_path / "loose")
     save(tmp_path / "single" / "a" / "0.png")
     with pytest.raises(ValueError, match=r"the test part of .*single has none of a"):

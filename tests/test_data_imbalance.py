@@ -121,7 +121,7 @@ def test_a_class_without_a_sample_is_named():
 def test_bad_arguments_raise():
     with pytest.raises(ValueError, match="at least 1"):
         long_tailed_counts(torch.tensor([10, 10]), 0.5)
-    with pytest.raises(ValueError, match="exponential, step or pareto"):
+    with pytest.raises(ValueError, match="'exponential', 'step' or 'pareto'"):
         long_tailed_counts(torch.tensor([10, 10]), 2, "linear")
     with pytest.raises(ValueError, match="generator"):
         long_tailed(torch.tensor([0, 0, 1, 1]), 2, 2)

@@ -85,7 +85,7 @@ def test_progressive_goes_from_the_data_to_balance():
     assert abs(counts[1][2] - 40 * (0.5 / 40 + 0.5 / 3)) <= 1
     assert all(abs(n - 40 / 3) < 1 for n in counts[2])
     assert EpochSampler(LABELS, ProgressiveSampling(), 0, 11).draw(30).shape == (40,)  # beyond the end: balanced
-    with pytest.raises(ValueError, match="ProgressiveSampling needs the length of the training, got epochs=None"):
+    with pytest.raises(ValueError, match="ProgressiveSampling needs the number of training epochs, got epochs=None"):
         EpochSampler(LABELS, ProgressiveSampling(), 0, None)
 
 

@@ -38,8 +38,8 @@ WRONG: dict[str, tuple[type[Exception], Callable[[], object], str]] = {
     "only -1": (ValueError, lambda: neural_collapse(X, Y * 0 - 1), "class indices from 0 on"),
     "bins": (ValueError, lambda: expected_calibration_error(LOGITS, Y, num_bins=0), "at least 1, got 0"),
     "half a bin": (ValueError, lambda: expected_calibration_error(LOGITS, Y, num_bins=2.5), "whole number"),  # type: ignore[arg-type]
-    "counts": (ValueError, lambda: classification(LOGITS, Y, [-1, 2, 3]), "numbers of samples, none negative"),
-    "no counts": (ValueError, lambda: per_class(LOGITS, Y, torch.tensor([math.nan, 2, 3])), "none negative, got .nan"),
+    "counts": (ValueError, lambda: classification(LOGITS, Y, [-1, 2, 3]), "numbers of training samples from 0 up"),
+    "no counts": (ValueError, lambda: per_class(LOGITS, Y, torch.tensor([math.nan, 2, 3])), "from 0 up, got .nan"),
     "suspects": (ValueError, lambda: rank_suspects(BROKEN, LOGITS, Y), "2 of 12 rows hold NaN or inf"),
     "memory": (
         ValueError,

@@ -79,7 +79,7 @@ def test_gradients_and_inputs_are_left_alone():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": torch.zeros(20, dtype=torch.long)}, "at least 2, got 1"),
+        ({"labels": torch.zeros(20, dtype=torch.long)}, "at least 2 classes, got 1"),
         ({"labels": torch.arange(20) - 1}, "but 1 of them"),
         ({"labels": torch.arange(19)}, r"\(20,\)"),
         ({"features": torch.full((20, 4), math.nan)}, "20 of 20 samples hold NaN"),
@@ -88,7 +88,7 @@ def test_gradients_and_inputs_are_left_alone():
         ({"logits": torch.full((20, 5), math.nan)}, "logits must be finite, but 20 of 20 rows"),
         ({"weight": torch.zeros(5, 7)}, "the features that the head multiplies by its weight"),
         ({"weight": torch.zeros(5, 4), "bias": torch.zeros(4)}, "one number for each"),
-        ({"bias": torch.zeros(5)}, "come with a weight"),
+        ({"bias": torch.zeros(5)}, "bias needs a weight"),
         ({"weight": torch.zeros(5, 4), "num_classes": 6}, "num_classes 6, weight 5"),
         ({"logits": torch.zeros(3, 5)}, r"\(20, K\)"),
         ({"weight": torch.zeros(3, 4)}, r"\[0, 3\), but 8"),

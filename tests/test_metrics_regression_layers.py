@@ -184,7 +184,7 @@ class TestGeometricComplexity:
             geometric_complexity(self.net, numbers(0, 5))
         with pytest.raises(ValueError, match=r"outputs of shape \(2, K\)"):
             geometric_complexity(lambda x: x.sum(), numbers(2, 5))
-        with pytest.raises(TypeError, match="differentiated"):
+        with pytest.raises(TypeError, match="floating-point for gradients"):
             geometric_complexity(self.net, torch.ones(2, 5, dtype=torch.uint8))
         with pytest.raises(ValueError, match="1 of 2 samples hold NaN"):
             geometric_complexity(torch.sqrt, torch.tensor([[0.0], [1.0]]))

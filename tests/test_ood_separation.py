@@ -59,7 +59,7 @@ def test_close_float32_scores_are_distinguished_and_only_the_order_matters():
 def test_scores_of_a_report_are_built_scores():
     part = Collected(torch.eye(2), torch.eye(2), torch.eye(2), torch.arange(2))
     for wrong in ("knn", KNN):
-        with pytest.raises(TypeError, match=r"built scores, such as KNN\(k=50\), got"):
+        with pytest.raises(TypeError, match=r"scores must hold objects such as KNN\(k=50\), got"):
             ood_report(part, part, {"near": part}, scores=[wrong])
 
 
@@ -108,7 +108,7 @@ def test_wrong_types_and_confidences_are_rejected():
         separation(torch.zeros(2), torch.zeros(2).long())
     with pytest.raises(ValueError, match="between 0 and 1, got 95"):
         auroc_interval(torch.zeros(3), torch.zeros(3), 95)
-    with pytest.raises(ValueError, match="at least two samples of each set, got 1 and 3"):
+    with pytest.raises(ValueError, match="at least two scores of each set, got 1 and 3"):
         auroc_interval(torch.zeros(1), torch.zeros(3))
 
 
@@ -152,7 +152,7 @@ def test_reports_without_outliers_are_rejected():
         ood_report(blobs(), blobs(), {})
     with pytest.raises(ValueError, match="'near' needs at least one sample, got none"):
         ood_report(blobs(), blobs(), {"near": blobs(0)})
-    with pytest.raises(ValueError, match="two scores of a report share the name 'knn'"):
+    with pytest.raises(ValueError, match="two scores of a report have the name 'knn'"):
         ood_report(blobs(), blobs(), {"x": blobs()}, scores=[KNN(1), KNN(2)])
     bad = blobs()
     bad.embedded[4] = torch.nan

@@ -16,11 +16,14 @@ from nc_tools.experiment.serialize import encode
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"outliers": "blnded"}, "must be a data source or blended, got 'blnded'"),
-        ({"outliers": "scrambled"}, "must be a data source or blended, got 'scrambled'"),
+        ({"outliers": "blnded"}, "must be a data source or 'blended', got 'blnded'"),
+        ({"outliers": "scrambled"}, "must be a data source or 'blended', got 'scrambled'"),
         ({"outliers": "digit"}, "did you mean 'digits'"),
         ({"outliers": "imagefolder:"}, "needs its path"),
-        ({"outliers": "digits"}, "another set than source, .* but both are digits: name another source, or blended"),
+        (
+            {"outliers": "digits"},
+            "another set than source, .* but both are digits: set outliers to another source, or to 'blended'",
+        ),
         ({"outliers": "imagefolder:a", "ood_near": "imagefolder:b/../a"}, "another set than ood_near"),
         ({"outliers": "imagefolder:a", "ood_far": "imagefolder:a"}, "another set than ood_far"),
         ({"outliers": "cifar10:a", "transfer_data": "cifar10:b"}, "another set than transfer_data"),
@@ -77,7 +80,7 @@ def test_classes_and_unreadable_files_are_left_out(tmp_path):
     with pytest.raises(ValueError, match=r"the class 'dgo' to leave out is not in .*; did you mean 'dog'"):
         load_data(replace(config, outliers_exclude=left_out(tmp_path, "dgo")))
     source = pictures(tmp_path / "in", {"train": 2, "test": 1})
-    with pytest.raises(ValueError, match="outliers=digits has no images left: exclude fewer classes"):
+    with pytest.raises(ValueError, match="outliers=digits has no images left: list fewer classes in outliers_exclude"):
         load_data(DataConfig(source, outliers="digits", outliers_exclude=left_out(tmp_path, *"0123456789")))
 
 

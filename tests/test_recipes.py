@@ -201,7 +201,7 @@ WRONG = {
     "workers": (["--workers", "0"], "--workers must be at least 1, got 0"),
     "device": (["--device", "gpu"], "--device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
     "epochs": (["--epochs", "0"], "training.epochs must be positive, got 0"),
-    "labels of digits": (["--labels", "a.csv:label"], "need the source imagefolder:PATH, got digits"),
+    "labels of digits": (["--labels", "a.csv:label"], "which source digits lacks: remove labels"),
     "image size": (["--image-size", "0"], "image_size"),
     "missing folder": (["--data", "imagefolder:/nowhere/at/all"], "/nowhere/at/all"),
 }

@@ -182,7 +182,7 @@ def test_the_report_has_intervals_of_random_draws():
 @pytest.mark.parametrize(
     ("labels", "broken", "message"),
     [
-        ([5, 5, 5, 5], None, "4 samples of 1"),
+        ([5, 5, 5, 5], None, "got 1 in 4 samples"),
         ([5, 9, 5, 9], math.nan, "1 training samples hold NaN"),
         ([5, 9, 5, 9], math.inf, "1 training samples hold NaN or inf"),
     ],
@@ -198,16 +198,16 @@ def test_a_probe_rejects_wrong_training_sets(labels, broken, message):
 
 def test_every_classifier_rejects_one_sample_and_unseen_labels():
     x, y = torch.randn(4, 2, generator=seeded()), torch.tensor([1, 2, 1, 2])
-    with pytest.raises(ValueError, match="1 samples of 1"):
+    with pytest.raises(ValueError, match="got 1 in 1 samples"):
         fit_ridge_probe(x[:1], y[:1])
     for classifier in (
         lambda *sets: ridge_probe(*sets),
         lambda *sets: imprint_accuracy(*sets, 1, 1, seeded()),
         lambda *sets: transfer_report(*sets, seed=0),
     ):
-        with pytest.raises(ValueError, match=r"1 are not \(7\)"):
+        with pytest.raises(ValueError, match=r"1 do not \(7\)"):
             classifier(x, y, x, torch.tensor([1, 2, 7, 2]))
-        with pytest.raises(ValueError, match="a test sample, got none"):
+        with pytest.raises(ValueError, match="at least one test sample, got none"):
             classifier(x, y, x[:0], y[:0])
     with pytest.raises(ValueError, match="at least 1"):
         imprint_accuracy(x, y, x, y, 1, 0, seeded())
@@ -266,9 +266,9 @@ def test_the_most_collapsed_comes_first():
 
 def test_wrong_rankings_are_rejected():
     x, y = torch.randn(8, 2, generator=seeded()), torch.arange(8) % 2
-    with pytest.raises(ValueError, match="at least one candidate"):
+    with pytest.raises(ValueError, match="at least one checkpoint or layer"):
         rank_by_collapse({}, y)
-    with pytest.raises(ValueError, match="'b' does not"):
+    with pytest.raises(ValueError, match="'b' is none of a: rename or remove it"):
         rank_by_collapse({"a": x}, y, {"b": 1.0})
     with pytest.raises(ValueError, match="by must be one of nc1_pinv, nc1_trace, cdnv, got 'nc1'"):
         rank_by_collapse({"a": x}, y, by="nc1")

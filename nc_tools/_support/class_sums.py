@@ -1,4 +1,4 @@
-"""Sums of features over classes.
+"""The sum of the features of each class.
 
 Three rules hold. There is no loop over classes. A class without a sample has no mean: it never enters an average as a
 zero vector. float32 features are multiplied in float32 and summed in float64, so that 50,000 samples far from the
@@ -54,7 +54,7 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tens
 
 
 def group_classes(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Number the classes that occur in a batch consecutively, so that a batch costs O(N D) for any number of classes.
+    """Number the classes of a batch from 0 without gaps, so that a batch costs O(N D) for any number of classes.
 
     Returns the group of every sample (N,), and the class of every group. With more classes than samples there are N
     groups; groups without a sample have class 0. So no size depends on the data, and the device need not synchronize.

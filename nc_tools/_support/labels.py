@@ -1,4 +1,4 @@
-"""The checks of labels and features that losses and measures share.
+"""The checks of labels and features that losses and metrics share.
 
 They look at types, dtypes and shapes. They read no value, so nothing waits for the device.
 """

@@ -1,4 +1,4 @@
-"""The arithmetic of heads, losses and measures: at least float32, without autocast."""
+"""The arithmetic of heads, losses and metrics: at least float32, without autocast."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def autocast_off(device_type: str) -> AbstractContextManager[object]:
 
 @contextmanager
 def measuring_precision(device: torch.device) -> Iterator[None]:
-    """Run without gradients, autocast, TF32 or bfloat16 products, whatever the training loop has switched on.
+    """Run a block in full precision: without gradients, autocast, TF32 or bfloat16 products.
 
     Measures of collapse look at a within-class variance of 1e-4 of the between-class variance, which half precision
     would lose.

@@ -1,4 +1,4 @@
-"""Image data of a run: sources, long tails, label noise, hold-outs, augmentation and loaders."""
+"""Image data of a training run: sources, long tails, label noise, hold-out sets, augmentation and loaders."""
 
 from nc_tools.data.augment import Augment, Normalize, augment, augment_for
 from nc_tools.data.batch_options import BatchOptions

@@ -66,7 +66,7 @@ class Augment:
         return self.shifts**2 * (2 if self.flip else 1)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw a view number for each of ``count`` samples (count,), int64, on the generator's device."""
+        """Draw a random view (crop and flip) for each of ``count`` samples, as a number: (count,), int64."""
         return torch.randint(self.views, (count,), generator=generator, device=generator.device)
 
     @property
@@ -75,7 +75,7 @@ class Augment:
         return self.views > 1 or any(True for _ in self._further())
 
     def draw_further(self, count: int, seed: int, epoch: int, view: int) -> dict[str, Tensor]:
-        """Draw the operations after crop and flip for each of ``count`` samples, by the name of the operation.
+        """Draw the random numbers of the operations after crop and flip for ``count`` samples, by operation name.
 
         Each operation draws from its own part of the stream "augment", so that adding one does not change the others.
         """
@@ -101,7 +101,7 @@ class Augment:
 
 
 def augment_for(config: DataConfig, image_size: int) -> Augment:
-    """Return the augmentation of a configuration, at this image side.
+    """Return the augmentation that a DataConfig describes, for images of a given side.
 
     If the configuration leaves them open, the padding is an eighth of the side (4 at 32 pixels, 1 at 8), and images are
     flipped unless they are digits: a mirrored digit is not a digit.
@@ -196,7 +196,9 @@ class Normalize:
     ) -> None:
         center, spread = torch.as_tensor(mean, dtype=torch.float64), torch.as_tensor(std, dtype=torch.float64)
         if center.shape != spread.shape or center.dim() != 1:
-            raise ValueError(f"mean and std must both be (C,), got {tuple(center.shape)} and {tuple(spread.shape)}")
+            raise ValueError(
+                f"mean and std must both have the shape (C,), got {tuple(center.shape)} and {tuple(spread.shape)}"
+            )
         if not bool((spread > 0).all()):
             raise ValueError(f"std must be positive in every channel, got {spread.tolist()}")
         self._scale = (1 / (255 * spread)).float().view(-1, 1, 1).to(device)

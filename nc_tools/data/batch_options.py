@@ -1,4 +1,4 @@
-"""The options of a loader, as one record."""
+"""The options of a batch loader."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def _load_digits() -> tuple[ImageSet, ImageSet]:
 
 
 def fit_shape(images: ImageSet, image_size: int | None, channels: int | None) -> ImageSet:
-    """Resize a set in memory (bilinear, antialiased) and convert its channels; None leaves either as it is."""
+    """Resize the images of a set (bilinear, antialiased) and convert their channels; None changes nothing."""
     pixels = images.images
     if image_size is not None and image_size != pixels.shape[-1]:
         pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear", antialias=True)

@@ -11,7 +11,7 @@ from nc_tools.data.image_set import ImageSet
 
 
 def load_cifar(kind: str, root: Path | None) -> tuple[ImageSet, ImageSet]:
-    """Load the training and the test set, downloading them if they are not on disk.
+    """Load the training and the test set of CIFAR-10 or CIFAR-100, downloading them if they are not on disk.
 
     Args:
         kind: ``cifar10`` or ``cifar100``.
@@ -48,5 +48,5 @@ def load_cifar(kind: str, root: Path | None) -> tuple[ImageSet, ImageSet]:
 
 
 def default_root() -> Path:
-    """Return the folder of downloads, which does not depend on the working directory."""
+    """Return the default folder of downloaded data sets, which does not depend on the working directory."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nc_tools"

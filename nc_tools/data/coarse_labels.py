@@ -23,7 +23,7 @@ GROUPINGS: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def check_grouping(text: str) -> None:
-    """Raise an error if this is neither the name of a grouping nor a CSV file, before any data is read.
+    """Check that a text names a built-in grouping of classes or a CSV file, before any data is read.
 
     Raises:
         ValueError: With the most similar name.
@@ -44,7 +44,7 @@ class,coarse, got 'digits-party'; did you mean 'digits-parity'?
 
 
 def read_grouping(text: str, classes: Sequence[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the names of the groups, and the group of each class.
+    """Read a grouping of classes: the names of the groups, and the group of each class.
 
     Groups are numbered in the order of their first class.
 
@@ -74,10 +74,12 @@ def read_grouping(text: str, classes: Sequence[str]) -> tuple[tuple[str, ...], t
         if group_by_class.setdefault(name, group) != group:
             raise ValueError(
                 f"the grouping {text} puts the class {name!r} into two groups, {group_by_class[name]!r} and {group!r}: "
-                "keep one of the two"
+                "list it in only one of them"
             )
     if missing := [name for name in classes if name not in group_by_class]:
-        raise ValueError(f"the grouping {text} has no group for {short_list(missing)}: add a row for each class")
+        raise ValueError(
+            f"the grouping {text} has no group for {short_list(missing)}: add a row for each of these classes"
+        )
     groups = tuple(dict.fromkeys(group_by_class[name] for name in classes))
     if not 2 <= len(groups) < len(classes):
         raise ValueError(

@@ -17,7 +17,7 @@ _LUMA = (0.2989, 0.587, 0.114)
 
 
 def luma(pixels: Tensor) -> Tensor:
-    """Return the luma (N, 1, H, W) of RGB images, and the mean over channels of all others."""
+    """Return the luma of RGB images, or the mean over the channels of other images: (N, 1, H, W)."""
     if pixels.shape[1] != 3:
         return pixels.mean(1, keepdim=True)
     red, green, blue = pixels.unbind(1)
@@ -25,7 +25,7 @@ def luma(pixels: Tensor) -> Tensor:
 
 
 def blend(base: Tensor, pixels: Tensor, strength: Tensor) -> Tensor:
-    """Return base + strength (pixels - base), clipped to 0..255: strength 0 gives the base, 1 the pixels."""
+    """Return base + strength * (pixels - base), clipped to 0..255: strength 0 gives the base, 1 the pixels."""
     share = per_image(strength)
     return (pixels * share + base * (1 - share)).clamp_(0, 255)
 
@@ -36,7 +36,7 @@ def per_image(values: Tensor) -> Tensor:
 
 
 def brightness(pixels: Tensor, strength: Tensor) -> Tensor:
-    """Blend with black.
+    """Change the brightness of each image by blending it with black.
 
     Example:
         >>> brightness(torch.full((1, 1, 1, 1), 100.0), torch.tensor([1.5])).item()
@@ -46,17 +46,17 @@ def brightness(pixels: Tensor, strength: Tensor) -> Tensor:
 
 
 def contrast(pixels: Tensor, strength: Tensor) -> Tensor:
-    """Blend with the mean luma of the image."""
+    """Change the contrast of each image by blending it with its mean luma."""
     return blend(luma(pixels).mean((1, 2, 3), keepdim=True), pixels, strength)
 
 
 def saturation(pixels: Tensor, strength: Tensor) -> Tensor:
-    """Blend with the luma; images that are not RGB are returned as they are."""
+    """Change the saturation of RGB images by blending them with their luma; other images stay as they are."""
     return pixels if pixels.shape[1] != 3 else blend(luma(pixels), pixels, strength)
 
 
 def hue(pixels: Tensor, turn: Tensor) -> Tensor:
-    """Rotate the hue by a fraction of the color circle, in [-1/2, 1/2]; images that are not RGB stay as they are."""
+    """Rotate the hue of RGB images by a fraction of the color circle, in [-1/2, 1/2]; others stay as they are."""
     if pixels.shape[1] != 3:
         return pixels
     value, brightest = pixels.max(1)
@@ -115,7 +115,7 @@ class ColorJitter:
             )
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw three strengths and a rotation for each of ``count`` images (count, 4), float32."""
+        """Draw three random strengths and a hue rotation for each of ``count`` images: (count, 4), float32."""
         spread = [self.brightness, self.contrast, self.saturation]
         low = torch.tensor([*(max(0.0, 1 - s) for s in spread), -self.hue])
         high = torch.tensor([*(1 + s for s in spread), self.hue])

@@ -37,7 +37,7 @@ def open_csv(file: Path) -> Iterator[TextIO]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not text in UTF-8 (at byte {error.start}): save it as CSV UTF-8") from None
     except csv.Error as error:
-        raise ValueError(f"{file} is not a readable CSV file ({error}): check that it is one") from None
+        raise ValueError(f"{file} is not a readable CSV file ({error}): save it again as CSV UTF-8") from None
 
 
 def read_columns(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

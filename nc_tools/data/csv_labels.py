@@ -53,7 +53,7 @@ def read_labels(
         if labels[i] not in (-1, label):
             raise ValueError(
                 f"{file}, line {line}: {path} has the label {text!r} here and {classes[labels[i]]!r} in an earlier "
-                f"line: keep one of the two"
+                f"line: keep only one of these lines"
             )
         labels[i] = label
     missing = [path for path, label in zip(paths, labels, strict=True) if label < 0]

@@ -38,11 +38,11 @@ class Cutout:
             )
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw a center (y, x) in [0, 1) for each of ``count`` images (count, 2), float32."""
+        """Draw the center of the square, (y, x) in [0, 1), for each of ``count`` images: (count, 2), float32."""
         return torch.rand(count, 2, generator=generator)
 
     def apply(self, inputs: Tensor, draws: Tensor) -> Tensor:
-        """Return the inputs with a square of zeros in each.
+        """Return the images with a square of zeros in each.
 
         Args:
             inputs: Normalized (N, C, H, W).

@@ -1,4 +1,4 @@
-"""The configuration of a run's data: one frozen record that is hashed and logged."""
+"""The configuration of a training run's data: one frozen dataclass that is hashed and logged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SubsetProtocol = Literal["seeded", "ldam"]
 
 
 def check_own_counts(class_counts: Sequence[int]) -> None:
-    """Raise an error for class counts that no training set can have.
+    """Check class counts that the user has chosen: whole numbers of at least 1, for at least two classes.
 
     Raises:
         ValueError: If there are fewer than two, or one of them is not a positive whole number.
@@ -43,7 +43,7 @@ def check_own_counts(class_counts: Sequence[int]) -> None:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Source, long tail, label noise, augmentation, hold-out and further sets of a run.
+    """The data of a training run: source, long tail, label noise, augmentation, hold-out, transfer and outlier sets.
 
     Attributes:
         source: ``digits``, ``imagefolder:PATH``, ``cifar10[:ROOT]`` or ``cifar100[:ROOT]``.
@@ -144,14 +144,14 @@ class DataConfig:
         if self.ood_near_exclude is not None and self.ood_near in (None, SCRAMBLED):
             raise ValueError(
                 f"ood_near_exclude leaves classes out of ood_near, which must then be a source of images, got "
-                f"{self.ood_near}: set ood_near to a source, or remove ood_near_exclude"
+                f"{self.ood_near}: set ood_near to 'imagefolder:PATH', or remove ood_near_exclude"
             )
 
     def _check_outliers(self) -> None:
         if self.outliers_exclude is not None and self.outliers in (None, BLENDED):
             raise ValueError(
                 f"outliers_exclude leaves classes out of outliers, which must then be a source of images, got "
-                f"{self.outliers}: set outliers to a source, or remove outliers_exclude"
+                f"{self.outliers}: set outliers to 'imagefolder:PATH', or remove outliers_exclude"
             )
         if self.outliers is None:
             return
@@ -161,13 +161,16 @@ class DataConfig:
             if other is not None and same_images(own, parse_ood_source(other)):
                 raise ValueError(
                     f"outliers must be another set than {name}, because they are trained on, but both are {other}: "
-                    f"name another source, or {BLENDED}"
+                    f"set outliers to another source, or to {BLENDED!r}"
                 )
 
     def _check_subset(self) -> None:
         if not self.imbalance >= 1 or self.imbalance == float("inf"):
             hint = f": did you mean {1 / self.imbalance:g}?" if 0 < self.imbalance < 1 else ""
-            raise ValueError(f"imbalance is n_max / n_min and must be at least 1, got {self.imbalance:g}{hint}")
+            raise ValueError(
+                f"imbalance, the size of the largest class divided by that of the smallest, must be at least 1, got "
+                f"{self.imbalance:g}{hint}"
+            )
         for name, value, choices in (
             ("profile", self.profile, get_args(Profile)),
             ("protocol", self.protocol, get_args(SubsetProtocol)),
@@ -184,7 +187,9 @@ class DataConfig:
                 )
             check_own_counts(self.class_counts)
         if not 0 < self.holdout < 1:
-            raise ValueError(f"holdout is a share and must lie between 0 and 1, got {self.holdout:g}")
+            raise ValueError(
+                f"holdout is a share of the training set and must lie between 0 and 1, got {self.holdout:g}"
+            )
 
     def _check_images(self) -> None:
         if self.image_size is not None and self.image_size < 1:
@@ -213,7 +218,8 @@ class DataConfig:
         if self.held_out_classes or self.transfer_data is not None:
             raise ValueError(
                 f"with coarse labels the transfer set is made of the fine classes, so held_out_classes must be 0 and "
-                f"transfer_data None, got {self.held_out_classes} and {self.transfer_data}: remove them, or coarse"
+                f"transfer_data None, got {self.held_out_classes} and {self.transfer_data}: remove both, or "
+                "remove coarse"
             )
 
     def _check_labels(self) -> None:
@@ -222,7 +228,7 @@ class DataConfig:
         if self.coarse is not None:
             raise ValueError(
                 f"coarse groups the classes of the folders, which labels replaces, got coarse {self.coarse} and labels "
-                f"{self.labels}: remove one of the two"
+                f"{self.labels}: remove coarse, or remove labels"
             )
         parse_labels(self.labels)
         if self.noise is not None:
@@ -232,10 +238,11 @@ class DataConfig:
             )
         if (kind := parse_source(self.source).kind) != "imagefolder":
             raise ValueError(
-                f"labels from a CSV file are matched to images by path and need the source imagefolder:PATH, got {kind}"
+                f"labels from a CSV file are matched to images by path, which source {kind} lacks: remove labels, or "
+                "set source to 'imagefolder:PATH'"
             )
         if self.held_out_classes:
             raise ValueError(
                 f"labels from a CSV file may name a class that is held out, got held_out_classes "
-                f"{self.held_out_classes}: use transfer_data instead"
+                f"{self.held_out_classes}: set held_out_classes=0, and use transfer_data instead"
             )

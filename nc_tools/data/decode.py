@@ -43,7 +43,7 @@ class UnreadableImageError(ValueError):
 
 
 class Chunk(NamedTuple):
-    """Some consecutive files of a list, decoded. Unreadable ones are black, with the reason by name."""
+    """Consecutive image files of a list, decoded; unreadable ones are black, with the reason by file name."""
 
     start: int
     images: Tensor
@@ -51,7 +51,7 @@ class Chunk(NamedTuple):
 
 
 def decode_image(path: Path, image_size: int, channels: int) -> np.ndarray:
-    """Decode one image file by the rule of this module.
+    """Decode one image file to a square uint8 image.
 
     Args:
         path: Image file.
@@ -87,7 +87,9 @@ def _as_mode(file: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and file.format == "PNG"):
         image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError(f"a 32-bit image (mode {image.mode}) has no defined range of values")
+        raise ValueError(
+            f"a 32-bit image (mode {image.mode}) has no defined range of values: convert it to 8 or 16 bits"
+        )
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -176,7 +178,8 @@ def default_size(root: Path, paths: Sequence[str]) -> int:
             continue
     if not sides:
         raise UnreadableImageError(
-            f"none of the files under {root} can be read as an image: check that they are images"
+            f"none of the files under {root} can be read as an image: open one in an image viewer, or "
+            "choose another folder"
         )
     return min(224, sorted(sides)[len(sides) // 2])
 

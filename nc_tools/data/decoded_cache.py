@@ -33,7 +33,7 @@ def files_key(root: Path, paths: Sequence[str], image_size: int, channels: int) 
 
 
 def cache_file(folder: Path, root: Path, split: str, image_size: int, channels: int, form: str) -> Path:
-    """Return the path of the cache file of a split of a folder at this image size.
+    """Return the path of the cache file for one split of an image folder at one image size.
 
     It does not depend on the state of the files, so that a new cache file replaces an old one. ``form`` is "pixels", or
     "scan" for statistics without pixels.

@@ -18,7 +18,7 @@ from nc_tools.seeds import stream
 
 
 class EpochPlan(NamedTuple):
-    """The random numbers of an epoch.
+    """The random numbers of a training epoch: the order of the samples, and their augmentation.
 
     Attributes:
         order: The samples in their order (N,), int64.
@@ -43,7 +43,9 @@ def plan_epoch(
     views: int = 1,
     sampler: EpochSampler | None = None,
 ) -> EpochPlan:
-    """Draw the random numbers of an epoch of ``count`` samples, from the streams "order" and "augment".
+    """Draw the random numbers of a training epoch: the order of ``count`` samples, and their augmentation.
+
+    They come from the streams "order" and "augment".
 
     A second view has its own part of the stream "augment", so that order and first views are the same with and without
     it. Without a sampler the epoch has each sample once. With one it has as many samples, those that the sampler draws,
@@ -89,7 +91,7 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if count < 1:
-        raise ValueError("a loader needs at least one sample, but its indices are empty")
+        raise ValueError("a loader needs at least one sample, got empty indices")
     steps = -(-count // batch_size)
     if batch_size > 1:
         steps = min(steps, max(1, count // 2))  # a sample on its own has no batch variance
@@ -97,7 +99,7 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def check_views(views: int, augment: Augment | None) -> None:
-    """Raise an error for a number of views that a batch cannot have.
+    """Check that a batch can have this number of views of each image: 1, or 2 with random augmentation.
 
     Raises:
         ValueError: If it is not 1 or 2, or two views are requested without random augmentation.
@@ -106,12 +108,12 @@ def check_views(views: int, augment: Augment | None) -> None:
         raise ValueError(f"a batch holds 1 or 2 views of each image, got views={views}")
     if views == 2 and (augment is None or not augment.random):
         raise ValueError(
-            f"two views of an image differ by random augmentation, got augment={augment}: set a crop padding or flip"
+            f"two views of an image need random augmentation, got augment={augment}: set its padding or flip"
         )
 
 
 def check_start(start: int, steps: int) -> None:
-    """Raise an error for a first step outside the epoch; ``start == steps`` is an epoch that is already complete.
+    """Check that the first step lies in the epoch; ``start == steps`` is an epoch that is already complete.
 
     Raises:
         ValueError: If start is negative or greater than the number of steps.

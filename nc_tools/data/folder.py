@@ -28,14 +28,14 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The files of one split: paths relative to the root, sorted, with their class."""
+    """The image files of one split of a folder: paths relative to the root, sorted, with their class."""
 
     split: str
     paths: tuple[str, ...]
     labels: Tensor
 
     def where(self, mask: Tensor) -> Listing:
-        """Return the files for which ``mask`` (N,) is true."""
+        """Return the listing of the files for which ``mask`` (N,) is true."""
         kept = tuple(path for path, keep in zip(self.paths, mask.tolist(), strict=True) if keep)
         return replace(self, paths=kept, labels=self.labels[mask])
 
@@ -140,7 +140,7 @@ def _list_split(root: Path, split: str) -> tuple[tuple[str, ...], Listing]:
     }
     if not any(files.values()):
         loose = any(path.suffix.lower() in suffixes for path in top.iterdir())
-        problem = "the images are not in class folders" if loose else "no images were found"
+        problem = "its images are in no class folder" if loose else "no images were found"
         raise ValueError(f"{top} must hold one folder of images for each class, but {problem}")
     empty = [name for name, paths in files.items() if not paths]
     if empty:
@@ -168,14 +168,14 @@ def _ignored(name: str) -> bool:
 
 
 def choose_size(tree: FolderTree) -> int:
-    """Return the default image side of a folder."""
+    """Return the default image side of a folder, in pixels."""
     return default_size(tree.root, tree.train.paths)
 
 
 def read_listing(
     tree: FolderTree, listing: Listing, options: ReadOptions, *, image_size: int, channels: int, in_memory: bool
 ) -> tuple[Images, tuple[str, ...]]:
-    """Decode one split, or read it from the cache.
+    """Decode the images of one split of a folder, or read them from the cache.
 
     Args:
         tree: The folder.

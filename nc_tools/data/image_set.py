@@ -19,7 +19,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """An image set in memory.
+    """An image set with its pixels in memory.
 
     Attributes:
         images: (N, C, H, W), uint8.
@@ -53,12 +53,12 @@ class ImageSet:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return len(self.classes)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
+        """Shape (C, H, W) of every image."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
@@ -77,7 +77,7 @@ class ImageSet:
         )
 
     def pixel_sums(self) -> Tensor:
-        """Return sum and sum of squares of the pixels per image and channel (N, C, 2), int64 and so exact."""
+        """Return the exact sum and sum of squares of the pixels of each image and channel: (N, C, 2), int64."""
         return torch.cat([pixel_sums(chunk) for chunk in torch.split(self.images, 1024)])
 
     def digests(self) -> Tensor:
@@ -123,12 +123,12 @@ class ImageFiles:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return len(self.classes)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
+        """Shape (C, H, W) of every image."""
         return self.channels, self.image_size, self.image_size
 
     def take(self, index: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class ImageFiles:
         )
 
     def pixel_sums(self) -> Tensor:
-        """Return sum and sum of squares of the pixels per image and channel (N, C, 2), int64."""
+        """Return the exact sum and sum of squares of the pixels of each image and channel: (N, C, 2), int64."""
         return self.sums
 
     def digests(self) -> Tensor:
@@ -166,7 +166,7 @@ Images: TypeAlias = ImageSet | ImageFiles
 
 
 def with_labels(images: Images, labels: Tensor) -> Images:
-    """Return the same images with other labels (N,), and the former ones as ``clean_labels``."""
+    """Return the same images with other labels (N,), and the former labels as ``clean_labels``."""
     return replace(images, labels=labels, clean_labels=images.labels)
 
 

@@ -80,7 +80,9 @@ def long_tailed_counts(
         [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
     """
     if not 1 <= factor < math.inf:
-        raise ValueError(f"the imbalance factor is n_max / n_min and must be at least 1, got {factor:g}")
+        raise ValueError(
+            f"factor, the size of the largest class divided by that of the smallest, must be at least 1, got {factor:g}"
+        )
     available = [int(count) for count in counts]
     share = _shares(len(available), factor, profile, pareto_alpha)
     largest = min(math.ceil((n + 1) / s) - 1 for n, s in zip(available, share, strict=True))
@@ -111,7 +113,7 @@ def _shares(num_classes: int, factor: float, profile: Profile, pareto_alpha: flo
         tail = [((k + 0.5) / last) ** (-1 / pareto_alpha) - 1 for k in range(num_classes)]
         shares = [x / tail[0] if tail[0] > 0 else 1.0 for x in tail]
         return [share + ratio * (1 - share) for share in shares]  # exactly 1 and the ratio at the ends
-    raise ValueError(f"profile must be exponential, step or pareto, got {profile!r}")
+    raise ValueError(f"profile must be 'exponential', 'step' or 'pareto', got {profile!r}")
 
 
 def own_counts(available: Tensor, class_counts: Sequence[int], classes: Sequence[str] | None = None) -> Tensor:
@@ -223,7 +225,7 @@ def subset_of_counts(
             parts.append(torch.from_numpy(members[:count]))
         return torch.cat(parts)
     if generator is None:
-        raise ValueError("the protocol seeded needs a generator, got None: pass stream(seed, 'subset')")
+        raise ValueError("the protocol 'seeded' needs a generator, got None: pass generator=stream(seed, 'subset')")
     order, rank = _shuffled_by_class(labels, len(kept), generator)
     return order[rank < kept[labels[order]]]
 

@@ -57,7 +57,7 @@ class InstanceNoise:
             )
 
     def draw(self, images: Images, generator: torch.Generator) -> Tensor:
-        """Return new labels (N,). The images are read in blocks, class by class.
+        """Draw a noisy label for each image (N,), reading the images in blocks, class by class.
 
         Args:
             images: The training set under its true labels.

@@ -26,7 +26,7 @@ from nc_tools.data.source_names import SourceName, parse_labels, parse_source
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """All image sets of a run.
+    """All image sets of a training run.
 
     Attributes:
         train: All training images, before any subset is drawn.
@@ -56,7 +56,7 @@ class Sources:
 
     @property
     def num_classes(self) -> int:
-        """K of the classes that are trained on."""
+        """Number of classes that are trained on, K."""
         return self.train.num_classes
 
 
@@ -68,7 +68,7 @@ class _Pair:
 
 
 def load_data(config: DataConfig, cache: Path | None = None, progress: Progress | None = None) -> Sources:
-    """Load the image sets that a configuration names.
+    """Load the image sets that a DataConfig names.
 
     Args:
         config: What to load.
@@ -133,7 +133,7 @@ def _all_sets(pair: _Pair, transfer: _Pair | None, ood: Mapping[str, Images]) ->
 
 
 def fingerprint(*sets: Images) -> str:
-    """Return 32 hexadecimal digits that depend on class names, labels, sizes and pixels of the sets."""
+    """Return a hash of class names, labels, sizes and pixels of the image sets: 32 hexadecimal digits."""
     digest = hashlib.sha256()
     for images in sets:
         digest.update(json.dumps([images.classes, images.shape, len(images)]).encode())

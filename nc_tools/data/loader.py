@@ -81,7 +81,7 @@ def _fits(images: ImageSet, count: int, device: torch.device) -> bool:
 
 
 def evaluation_batches(images: Images, indices: Tensor | None, options: BatchOptions) -> Iterator[Batch]:
-    """Yield samples in their order, without augmentation.
+    """Yield batches for evaluation: the samples in their order, without augmentation.
 
     Args:
         images: Any set, in memory or not.

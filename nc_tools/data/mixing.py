@@ -16,7 +16,7 @@ from nc_tools.seeds import stream_seed
 
 
 class MixingDraw(NamedTuple):
-    """The random numbers of one batch: the share of the first image, and a point of the image, (y, x) in [0, 1)."""
+    """The random numbers that mix one batch: the share of the first image, and a point (y, x) in [0, 1)."""
 
     share: float
     center: tuple[float, float]
@@ -24,7 +24,7 @@ class MixingDraw(NamedTuple):
 
 @dataclass(frozen=True)
 class Mixup:
-    """Mixup: train on weighted means of two images, x = lam x_i + (1 - lam) x_j, lam from Beta(alpha, alpha).
+    """Mixup: train on weighted means of two images, x = lam * x_i + (1 - lam) * x_j, lam from Beta(alpha, alpha).
 
     Smooths the decision boundaries and improves calibration. Source: Zhang et al. 2018, eq. 1 and algorithm 1, with one
     lam for each batch as in their code. With :class:`~nc_tools.losses.DeferredReweightingLoss` it is the mixup-DRW of
@@ -102,7 +102,7 @@ BatchMixing: TypeAlias = Mixup | CutMix
 
 
 class Batches(Protocol):
-    """A loader whose batches depend on the epoch alone."""
+    """A loader of training batches that depend on the epoch number alone."""
 
     def __len__(self) -> int:
         """Return the number of steps in an epoch."""
@@ -112,7 +112,7 @@ class Batches(Protocol):
 
 
 class MixedBatches:
-    """Training batches, each mixed with itself shifted by one sample.
+    """Training batches, each mixed by Mixup or CutMix with itself shifted by one sample.
 
     Batches are shuffled, so that the neighbor of a sample is a random partner. Each sample is once the first and once
     the second, so that class counts within the batch, and the class weights of losses, are the same on both sides.
@@ -162,7 +162,9 @@ class MixedBatches:
 
 
 def draw_mixing(alpha: float, steps: int, seed: int, epoch: int) -> list[MixingDraw]:
-    """Draw the shares and points of an epoch from the stream ("mix", epoch).
+    """Draw the random numbers that mix the batches of an epoch.
+
+    They come from the stream ("mix", epoch).
 
     numpy's legacy generator is used because torch's Beta distribution cannot draw from a given generator, and because
     numpy guarantees that its numbers never change.
@@ -175,7 +177,7 @@ def draw_mixing(alpha: float, steps: int, seed: int, epoch: int) -> list[MixingD
 
 
 def mix(batch: Batch, mixing: BatchMixing, draw: MixingDraw) -> Batch:
-    """Mix a batch with itself shifted by one sample.
+    """Mix a batch by Mixup or CutMix with itself shifted by one sample.
 
     Args:
         batch: With one view.
@@ -189,7 +191,10 @@ def mix(batch: Batch, mixing: BatchMixing, draw: MixingDraw) -> Batch:
         ValueError: If the batch has two views.
     """
     if batch.second_view is not None:
-        raise ValueError("a batch with two views cannot be mixed, because each view must show one image: use views=1")
+        raise ValueError(
+            "a batch with two views cannot be mixed, because each view must show one image: build the loader "
+            "with views=1"
+        )
     rolled = replace(
         batch,
         inputs=batch.inputs.roll(1, 0),

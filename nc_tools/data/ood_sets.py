@@ -22,7 +22,7 @@ MOST_SCRAMBLED = 10_000
 
 
 def load_ood(config: DataConfig, test: Images, options: ReadOptions) -> tuple[dict[str, Images], tuple[str, ...]]:
-    """Load the near and the far set of a configuration, at the size and channels of the test set.
+    """Load the near and far out-of-distribution sets of a DataConfig, at the size and channels of the test set.
 
     Of a source with its own test part that part is used, and of any other source all images.
 
@@ -58,7 +58,7 @@ def load_ood(config: DataConfig, test: Images, options: ReadOptions) -> tuple[di
 def read_unlabeled(
     source: SourceName, part: Literal["train", "test"], exclude: str | None, like: Images, options: ReadOptions
 ) -> tuple[Images, tuple[str, ...]]:
-    """Read the images of a source regardless of their classes, without the classes that a file excludes.
+    """Read the images of a source regardless of their classes, without the classes that a CSV file lists.
 
     Args:
         source: A data source.
@@ -142,7 +142,7 @@ def _read_folder(
         some = listing.where(_kept(tree.classes, excluded, root)[listing.labels])
         listing = replace(some, split=f"{listing.split}-part")
     if not listing.paths:
-        raise ValueError(f"all classes of {root} are excluded: exclude fewer classes")
+        raise ValueError(f"all classes of {root} are excluded: list fewer classes in the CSV file of excluded classes")
     in_memory = len(listing.paths) * channels * size * size <= options.memory_limit
     return read_listing(tree, listing, options, image_size=size, channels=channels, in_memory=in_memory)
 

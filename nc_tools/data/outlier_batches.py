@@ -39,7 +39,7 @@ class WithOutliers:
         self._outliers = outliers
 
     def __len__(self) -> int:
-        """Return the number of steps in an epoch of the classes."""
+        """Return the number of steps in an epoch of the training images."""
         return len(self._batches)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:

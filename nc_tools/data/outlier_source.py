@@ -12,7 +12,7 @@ from nc_tools.data.source_names import BLENDED, parse_outlier_source
 
 
 def load_outliers(config: DataConfig, like: Images, options: ReadOptions) -> tuple[Images | None, tuple[str, ...]]:
-    """Load the outliers of a configuration, at the size and channels of the training set.
+    """Load the outliers that a DataConfig names, at the size and channels of the training set.
 
     Of a source with its own training part that part is used, and of any other source all images.
 
@@ -34,7 +34,7 @@ def load_outliers(config: DataConfig, like: Images, options: ReadOptions) -> tup
     source = parse_outlier_source(config.outliers)
     images, skipped = read_unlabeled(source, "train", config.outliers_exclude, like, options)
     if len(images) == 0:
-        raise ValueError(f"outliers={config.outliers} has no images left: exclude fewer classes")
+        raise ValueError(f"outliers={config.outliers} has no images left: list fewer classes in outliers_exclude")
     return images, skipped
 
 
@@ -59,5 +59,5 @@ def check_apart(outliers: Images, sets: Mapping[str, Images]) -> None:
             raise ValueError(
                 f"{len(shared)} of {len(outliers)} outliers are {name} images too{example}. Outliers are trained on "
                 f"and must be in no other set: remove these images, leave their classes out with outliers_exclude, or "
-                f"name another source"
+                f"set outliers to another source"
             )

@@ -74,7 +74,7 @@ class RandAugment:
             )
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw operations and signs for ``count`` images (count, operations), int64: 2 number + (sign > 0)."""
+        """Draw the operations and signs of ``count`` images (count, operations): 2 * operation + (sign > 0)."""
         return torch.randint(2 * len(OPERATIONS), (count, self.operations), generator=generator)
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:

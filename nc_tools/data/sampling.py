@@ -35,7 +35,7 @@ class SquareRootSampling:
 
 @dataclass(frozen=True)
 class ProgressiveSampling:
-    """Progressively balanced sampling: p_k(t) = (1 - t) n_k / n + t / K (Kang et al. 2020, eq. 2).
+    """Progressively balanced sampling: p_k(t) = (1 - t) * n_k / n + t / K (Kang et al. 2020, eq. 2).
 
     t increases from 0 in the first epoch, with the shares of the data, to 1 in the last, with balanced ones.
     """
@@ -49,7 +49,7 @@ Sampling: TypeAlias = BalancedSampling | SquareRootSampling | ProgressiveSamplin
 
 
 def power_shares(counts: Tensor, power: float) -> Tensor:
-    """Return n_k^q / sum_j n_j^q over the classes that have samples (K,), float64.
+    """Return the share of each class, n_k^q / sum_j n_j^q; 0 for a class without samples: (K,), float64.
 
     Example:
         >>> power_shares(torch.tensor([9, 1, 0]), 0.5).tolist()
@@ -95,7 +95,9 @@ def draw_positions(labels: Tensor, shares: Tensor, generator: torch.Generator) -
 
 
 class EpochSampler:
-    """Draws the samples of each epoch, from the stream ("sampling", epoch).
+    """Draws the samples of each training epoch by a class sampling, from the seed and the epoch number.
+
+    They come from the stream ("sampling", epoch).
 
     An epoch has as many samples as the training subset, so that all arms make the same number of steps.
 
@@ -111,7 +113,7 @@ class EpochSampler:
 
     def __init__(self, labels: Tensor, sampling: Sampling, seed: int, epochs: int | None) -> None:
         if isinstance(sampling, ProgressiveSampling) and epochs is None:
-            raise ValueError("ProgressiveSampling needs the length of the training, got epochs=None: set epochs")
+            raise ValueError("ProgressiveSampling needs the number of training epochs, got epochs=None: pass epochs")
         self._labels = labels.cpu()
         self._sampling = sampling
         self._seed = seed

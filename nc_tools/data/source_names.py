@@ -40,20 +40,20 @@ def parse_source(text: str) -> SourceName:
     kind, colon, path = text.partition(":")
     if kind not in SOURCE_KINDS:
         raise ValueError(
-            f"a data source must be digits, imagefolder:PATH, cifar10[:ROOT] or cifar100[:ROOT], got {text!r}"
+            f"a data source must be 'digits', 'imagefolder:PATH', 'cifar10[:ROOT]' or 'cifar100[:ROOT]', got {text!r}"
             f"{_hint(kind)}"
         )
     if kind == "imagefolder" and not path:
-        raise ValueError(f"an image folder needs its path, as in imagefolder:PATH, got {text!r}")
+        raise ValueError(f"an image folder needs its path, as in 'imagefolder:PATH', got {text!r}")
     if kind == "digits" and colon:
-        raise ValueError(f"the source digits has no path, got {text!r}: write digits")
+        raise ValueError(f"the source 'digits' takes no path, got {text!r}: write 'digits'")
     return SourceName(kind, Path(path).expanduser() if path else None)
 
 
 def _hint(kind: str) -> str:
     if difflib.get_close_matches(kind, SOURCE_KINDS, n=1):
         return f"; {did_you_mean(kind, SOURCE_KINDS)}"
-    return "; write imagefolder:PATH for a folder of images"
+    return "; write 'imagefolder:PATH' for a folder of images"
 
 
 def parse_ood_source(text: str) -> SourceName:
@@ -87,7 +87,7 @@ def _parse_or(generated: str, text: str, what: str) -> SourceName:
     if text == generated:
         return SourceName(generated, None)
     if difflib.get_close_matches(text, [SCRAMBLED, BLENDED], n=1):
-        raise ValueError(f"{what} must be a data source or {generated}, got {text!r}")
+        raise ValueError(f"{what} must be a data source or {generated!r}, got {text!r}")
     return parse_source(text)
 
 
@@ -114,5 +114,5 @@ def parse_labels(text: str) -> tuple[Path, str]:
     """
     file, _, column = text.rpartition(":")
     if not file or not column or "/" in column or "\\" in column:
-        raise ValueError(f"labels must be written as FILE:COLUMN, as in labels.csv:worse, got {text!r}")
+        raise ValueError(f"labels must be written as 'FILE:COLUMN', such as 'labels.csv:worse', got {text!r}")
     return Path(file).expanduser(), column

@@ -15,7 +15,7 @@ from nc_tools.seeds import stream
 
 @dataclass(frozen=True, eq=False)
 class Subsets:
-    """Index tensors into ``sources.train``, int64.
+    """The training subset, the hold-out and other subsets of a run, as int64 indices into ``sources.train``.
 
     Attributes:
         train: The long-tailed training subset.
@@ -33,7 +33,7 @@ class Subsets:
 
 
 def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: Tensor | None = None) -> Subsets:
-    """Draw the subsets of one seed.
+    """Draw the training subset and the hold-out for one seed.
 
     They are drawn from the streams "subset" and "holdout" and depend on the labels used in training, so that every arm
     of a comparison gets the same ones. With synthetic noise the long tail is cut by the labels before the noise. Long-

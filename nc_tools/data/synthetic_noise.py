@@ -1,4 +1,4 @@
-"""Synthetic label noise: frozen records that draw noisy labels for a training set.
+"""Synthetic label noise: frozen dataclasses that draw noisy labels for a training set.
 
 Papers define the noise rate in different ways. Here ``rate`` is always the probability that the label of a sample of an
 affected class *changes*.
@@ -56,7 +56,7 @@ class SymmetricNoise:
         check_rate(self.rate)
 
     def transition(self, classes: Sequence[str]) -> Tensor:
-        """Return T (K, K), float64."""
+        """Return the transition matrix T (K, K), float64."""
         number = len(classes)
         if number < 2:
             raise ValueError(f"symmetric noise needs at least two classes, got {number}: set noise=None")
@@ -64,7 +64,7 @@ class SymmetricNoise:
         return matrix.fill_diagonal_(1 - self.rate)
 
     def draw(self, images: Images, generator: torch.Generator) -> Tensor:
-        """Return new labels (N,)."""
+        """Draw a noisy label for each sample (N,)."""
         return relabel(images.labels, self.transition(images.classes), generator)
 
 
@@ -89,12 +89,12 @@ class PairNoise:
         check_rate(self.rate)
 
     def transition(self, classes: Sequence[str]) -> Tensor:
-        """Return T (K, K), float64."""
+        """Return the transition matrix T (K, K), float64."""
         eye = torch.eye(len(classes), dtype=torch.float64)
         return (1 - self.rate) * eye + self.rate * eye.roll(1, dims=1)
 
     def draw(self, images: Images, generator: torch.Generator) -> Tensor:
-        """Return new labels (N,)."""
+        """Draw a noisy label for each sample (N,)."""
         return relabel(images.labels, self.transition(images.classes), generator)
 
 
@@ -123,13 +123,14 @@ class AsymmetricNoise:
         pairs = len(kinds) == len(self.to) and all(kind == (str, str) for kind in kinds)
         if not pairs or not self.to or any(pair[0] == pair[1] for pair in self.to):
             raise ValueError(
-                f"to of AsymmetricNoise must hold at least one pair (class, another class), both as text, got {self.to}"
+                f"AsymmetricNoise(to=...) must hold at least one pair (class, another class), both as text, got "
+                f"{self.to}"
             )
         sources = [pair[0] for pair in self.to]
         if len(set(sources)) != len(sources):
             raise ValueError(
-                f"to of AsymmetricNoise must have each true class once, got {', '.join(sources)}: use MatrixNoise for "
-                f"several wrong classes"
+                f"AsymmetricNoise(to=...) must have each true class once, got {', '.join(sources)}: use MatrixNoise "
+                f"for several wrong classes"
             )
 
     def transition(self, classes: Sequence[str]) -> Tensor:
@@ -145,7 +146,7 @@ class AsymmetricNoise:
         return matrix
 
     def draw(self, images: Images, generator: torch.Generator) -> Tensor:
-        """Return new labels (N,)."""
+        """Draw a noisy label for each sample (N,)."""
         return relabel(images.labels, self.transition(images.classes), generator)
 
 
@@ -180,7 +181,7 @@ class MatrixNoise:
         return checked_transition(self.matrix, len(classes))
 
     def draw(self, images: Images, generator: torch.Generator) -> Tensor:
-        """Return new labels (N,)."""
+        """Draw a noisy label for each sample (N,)."""
         return relabel(images.labels, self.transition(images.classes), generator)
 
 

@@ -1,4 +1,4 @@
-"""Training batches of an epoch, whatever the pixels are read from."""
+"""Training batches of an epoch, the same for pixels in memory and in files."""
 
 from __future__ import annotations
 

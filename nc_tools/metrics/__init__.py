@@ -1,4 +1,4 @@
-"""Measures of neural collapse, recognition, calibration, transfer and label noise: pure functions of tensors.
+"""Metrics of neural collapse, accuracy, calibration, transfer and label noise: pure functions of tensors.
 
 Functions take logits, never probabilities, and return Python floats. A quantity that the input does not define has no
 key in the result. docs/measures.md says what each measure means and when not to use it.

@@ -1,4 +1,4 @@
-"""Accuracy over samples, over classes, and over groups of classes by training frequency."""
+"""Accuracy over all samples, averaged over classes, and in groups of frequent and rare classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MANY_ABOVE, FEW_BELOW = 100, 20
 
 @dataclass(frozen=True)
 class PerClass:
-    """Recall, precision and sizes of every class, in the order of the classes.
+    """Recall, precision and number of samples of every class, in the order of the class indices.
 
     Attributes:
         recall: Share of the class's test samples that were classified correctly; None for a class without a test
@@ -38,7 +38,7 @@ class PerClass:
 
 
 def classification(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequence[int]) -> dict[str, float]:
-    """Return accuracy over samples, over classes, and over groups of classes by training frequency.
+    """Return accuracy over all samples, averaged over classes, and in groups of frequent and rare classes.
 
         accuracy            share of samples whose largest logit is that of their class
         balanced_accuracy   mean recall over classes: the number to compare on long-tailed data
@@ -93,7 +93,7 @@ def classification(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequen
 
 
 def per_class(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequence[int]) -> PerClass:
-    """Return recall, precision and sizes of every class, ready for a table or a JSON file.
+    """Return recall, precision and number of samples of every class, ready for a table or a JSON file.
 
     Args:
         logits: (N, K), N >= 1.
@@ -126,7 +126,7 @@ def per_class(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequence[in
 
 
 def class_groups(train_counts: Tensor | Sequence[int], scores: Tensor) -> dict[str, Tensor]:
-    """Return the groups many, medium, few and head, middle, tail as masks over classes (K,), on the scores' device."""
+    """Return a mask over the classes (K,) for each of the groups many, medium, few and head, middle, tail."""
     frequencies = _train_counts(train_counts, scores)
     return _by_threshold(frequencies) | _thirds(frequencies)
 
@@ -145,7 +145,7 @@ def _train_counts(train_counts: Tensor | Sequence[int], scores: Tensor) -> Tenso
             f"{tuple(counts.shape)}"
         )
     if not bool((counts >= 0).all()):  # also false for NaN
-        raise ValueError(f"train_counts must be numbers of samples, none negative, got {counts.tolist()}")
+        raise ValueError(f"train_counts must hold numbers of training samples from 0 up, got {counts.tolist()}")
     return counts
 
 

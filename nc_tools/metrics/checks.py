@@ -1,4 +1,4 @@
-"""Checks of the inputs of metrics."""
+"""Check the tensors that metrics take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nc_tools._support.precision import at_least_float32
 
 
 def checked_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Check logits and labels, and return them as float32 or float64 (N, K) and int64 (N,) on one device.
+    """Check logits and labels, and return them on one device: logits in float32 or float64, labels in int64.
 
     Args:
         logits: (N, K), any floating type. They are read as scores before the softmax, never as probabilities.
@@ -36,12 +36,15 @@ def checked_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if outside_count:
         raise ValueError(f"labels must lie in [0, {scores.shape[1]}), but {outside_count} of them do not")
     if non_finite_count:
-        raise ValueError(f"logits must be finite, but {non_finite_count} of {len(scores)} samples hold NaN or inf")
+        raise ValueError(
+            f"logits must be finite, but {non_finite_count} of {len(scores)} samples hold NaN or inf: remove these "
+            "samples, or check the model that produced them"
+        )
     return scores, target
 
 
 def checked_bins(num_bins: int) -> int:
-    """Return the number of bins if it is an integer of at least 1.
+    """Check that a number of bins is an integer of at least 1, and return it.
 
     Raises:
         ValueError: If it is not.
@@ -52,21 +55,24 @@ def checked_bins(num_bins: int) -> int:
 
 
 def check_finite(name: str, values: Tensor) -> None:
-    """Check that all values are finite.
+    """Check that a floating-point tensor holds no NaN or inf.
 
     Raises:
         TypeError: If the values are not floating-point.
         ValueError: If a row holds NaN or inf.
     """
     if not values.is_floating_point():
-        raise TypeError(f"{name} must be floating-point, got {values.dtype}")
+        raise TypeError(f"{name} must be floating-point, got {values.dtype}: convert them with .float()")
     bad_rows = int((~values.isfinite().flatten(1).all(dim=1)).sum())
     if bad_rows:
-        raise ValueError(f"{name} must be finite, but {bad_rows} of {len(values)} rows hold NaN or inf")
+        raise ValueError(
+            f"{name} must be finite, but {bad_rows} of {len(values)} rows hold NaN or inf: remove these rows, or check "
+            "the model that produced them"
+        )
 
 
 def checked_bank(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Check the samples that a probe is fitted to, and number their classes from 0.
+    """Check the training features and labels of a probe, and renumber their classes from 0.
 
     Args:
         features: (N, D).
@@ -87,7 +93,7 @@ def checked_bank(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tens
     classes = ordered[ordered.diff(prepend=ordered[:1] - 1) != 0]
     if len(classes) < 2:
         raise ValueError(
-            f"a transfer set needs samples of at least two classes, got {len(values)} samples of {len(classes)}"
+            f"a transfer set needs samples of at least two classes, got {len(classes)} in {len(values)} samples"
         )
     _check_finite("training", bank)
     return bank, torch.searchsorted(classes, values), classes
@@ -96,7 +102,7 @@ def checked_bank(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tens
 def checked_sets(
     train_features: Tensor, train_labels: Tensor, test_features: Tensor, test_labels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """Check a training and a test set, number the classes from 0, and bring all to one device and type.
+    """Check features and labels of a training and a test set, and renumber their classes from 0.
 
     Args:
         train_features: (N, D).
@@ -137,7 +143,7 @@ def checked_sets(
 
 
 def checked_features(features: Tensor, labels: Tensor, num_classes: int | None) -> tuple[Tensor, Tensor, int]:
-    """Check features and labels, and return them as float32 or float64 (N, D) and int64 (N,), with K.
+    """Check features and labels, and return them in the types that metrics use, with the number of classes.
 
     Args:
         features: (N, D), any floating type.
@@ -158,11 +164,17 @@ def checked_features(features: Tensor, labels: Tensor, num_classes: int | None) 
     if outside:
         raise ValueError(f"labels must lie in [0, {k}), but {outside} of them do not")
     if non_finite:
-        raise ValueError(f"features must be finite, but {non_finite} of {len(x)} samples hold NaN or inf")
+        raise ValueError(
+            f"features must be finite, but {non_finite} of {len(x)} samples hold NaN or inf: remove these samples, or "
+            "check the model that produced them"
+        )
     return x, y, k
 
 
 def _check_finite(part: str, features: Tensor) -> None:
     bad_rows = int((~features.isfinite().all(dim=1)).sum())
     if bad_rows:
-        raise ValueError(f"features must be finite, but {bad_rows} {part} samples hold NaN or inf")
+        raise ValueError(
+            f"features must be finite, but {bad_rows} {part} samples hold NaN or inf: remove these samples, or check "
+            "the model that produced them"
+        )

@@ -32,7 +32,9 @@ class _GrayToColor(nn.Module):
 
 
 def build_backbone(name: str, *, in_channels: int, image_size: int, width: int = 16, seed: int = 0) -> nn.Module:
-    """Build a backbone that maps images to features (N, D), with initial weights from the seed's stream "init".
+    """Build a backbone, which maps images to features (N, D), with initial weights drawn from the seed.
+
+    The weights come from the seed's stream "init".
 
     The global random state is not changed, so that a head that draws more numbers does not change the backbone. The
     backbone is built on the CPU, whatever the default device, so that a seed gives the same weights everywhere.
@@ -99,7 +101,7 @@ def _timm_backbone(name: str, in_channels: int) -> nn.Module:
 
 
 def feature_width(backbone: nn.Module, *, in_channels: int, image_size: int) -> int:
-    """Return D, the width of a backbone's features, from one forward pass on zeros.
+    """Return the width of a backbone's features, found by one forward pass on zeros.
 
     Attributes such as ``num_features`` are not used, because they are wrong for some models.
 

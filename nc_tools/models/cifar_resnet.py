@@ -50,7 +50,7 @@ class CIFARResNet(nn.Module):
     def __init__(self, depth: int = 32, in_channels: int = 3) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
-            raise ValueError(f"the depth of a CIFAR ResNet must be 6 n + 2 (20, 32, 44, 56, ...), got {depth}")
+            raise ValueError(f"the depth of a CIFAR ResNet must be 6 * n + 2 (20, 32, 44, 56, ...), got {depth}")
         blocks = (depth - 2) // 6
         layers: list[nn.Module] = [
             nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),

@@ -31,5 +31,5 @@ class Classifier(nn.Module):
         return logits
 
     def outputs(self, inputs: Tensor) -> Outputs:
-        """Return the outputs that losses and measures use: features, class vectors and logits."""
+        """Return the outputs that losses and metrics use: features, class vectors and logits."""
         return self.head.outputs(self.backbone(inputs))

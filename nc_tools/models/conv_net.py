@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class ConvNet(nn.Module):
-    """Three convolutions with batch normalization and global average pooling: features (N, 4 width), non-negative.
+    """Three convolutions with batch normalization and global average pooling: non-negative features (N, 4 * width).
 
     Small enough for a CPU: at width 16 about 0.4 M multiply-adds for an 8 x 8 image and 0.7 M for a 32 x 32 one. Each
     convolution halves the map until it is 4 pixels wide.
@@ -36,5 +36,5 @@ class ConvNet(nn.Module):
         self.num_features = before
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, C, H, W) to features (N, 4 width)."""
+        """Map images (N, C, H, W) to features (N, 4 * width)."""
         return torch.mean(self.layers(images), dim=(2, 3))

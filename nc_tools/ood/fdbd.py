@@ -37,7 +37,9 @@ class FDBD(OODScore):
     def _fit(self, train: TrainingSet) -> None:
         weight = require_weight(train, "fDBD")
         if len(weight) < 2:
-            raise UndefinedScoreError("fDBD measures boundaries between classes and needs at least two, got one")
+            raise UndefinedScoreError(
+                "fDBD measures distances to boundaries between classes and needs two classes, got one"
+            )
         # Differences do not depend on the origin; about the mean, the products below cancel least.
         self._weight = weight.double() - weight.double().mean(dim=0)
         self._squares = self._weight.square().sum(dim=1)

@@ -1,4 +1,4 @@
-"""GROOD: the gradient that a feature gives to a prototype of outliers."""
+"""GROOD: compare the gradients that samples and training samples give to a prototype of outliers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nc_tools.ood.training_set import TrainingSet
 
 
 class GROOD(OODScore):
-    """Score by minus the distance, in the space of gradients, to the nearest training sample.
+    """Score by minus the distance to the nearest training sample, between gradients instead of features.
 
     Samples are classified by the distance to the class means mu_k and to one more prototype o for outliers:
     p = softmax(-||h - mu_1||, ..., -||h - mu_K||, -||h - o||). The gradient of the cross-entropy of the predicted class
@@ -83,10 +83,13 @@ class GROOD(OODScore):
         if outliers.ndim != 2 or len(outliers) == 0 or outliers.shape[1] != train.features.shape[1]:
             raise ValueError(
                 f"outliers must be features (M, {train.features.shape[1]}) of at least one image, got "
-                f"{tuple(outliers.shape)}: take them from the same model"
+                f"{tuple(outliers.shape)}: compute them with the model of the training features"
             )
         if bad := int((~outliers.isfinite().all(dim=1)).sum()):
-            raise ValueError(f"outliers must be finite, but {bad} of {len(outliers)} samples hold NaN or inf")
+            raise ValueError(
+                f"outliers must be finite, but {bad} of {len(outliers)} samples hold NaN or inf: remove these samples, "
+                "or check the model that produced them"
+            )
         return outliers.double().mean(dim=0).to(train.features)
 
     def _gradient(self, features: Tensor) -> Tensor:

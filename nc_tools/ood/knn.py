@@ -10,7 +10,7 @@ from nc_tools.ood.training_set import TrainingSet
 
 
 class KNN(OODScore):
-    """Score by minus the distance to the k-th nearest training feature, all at unit length: -||u - u_(k)||.
+    """Score by minus the distance to the k-th nearest training feature, with all features scaled to unit length.
 
     It assumes nothing about the shape of the classes and needs no head. With fewer than k training samples the farthest
     one is taken. A feature of length 0 stays 0. Distances are computed from products: below 3e-4 they are rounding in

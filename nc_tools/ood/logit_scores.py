@@ -59,7 +59,7 @@ class MaxLogit(_LogitScore):
 
 
 class Energy(_LogitScore):
-    """Score by the negative free energy: T log sum_k exp(z_k / T).
+    """Score by the negative free energy: T * log(sum_k exp(z_k / T)).
 
     A smooth maximum of the logits. The scale of a cosine head decides how smooth: for unscaled cosines it is nearly the
     same for all samples. Fits on nothing. Source: Liu et al. (2020, equation 4, with the opposite sign).
@@ -88,7 +88,7 @@ class Energy(_LogitScore):
 
 
 class GEN(_LogitScore):
-    """Score by the negative generalized entropy of the M largest probabilities: - sum of p^g (1 - p)^g.
+    """Score by the negative generalized entropy of the M largest probabilities: -sum_k p_k^g * (1 - p_k)^g.
 
     Small exponents make small deviations from a confident prediction visible, but only if 1 - p is accurate where p is
     nearly 1. Here it is the sum over the other classes, in logarithms. Computed as 1 minus a float32 probability it is

@@ -1,4 +1,4 @@
-"""Mahalanobis distance to the nearest class mean, alone or relative to that to the whole training set."""
+"""Mahalanobis distance to the nearest class mean, alone or minus the distance to the whole training set."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Mahalanobis(OODScore):
 
 
 class RMDS(OODScore):
-    """Score by the relative Mahalanobis distance: that to the nearest class minus that to the whole training set.
+    """Score by minus the relative Mahalanobis distance: to the nearest class, minus that to the whole training set.
 
         -min_k [MD_k(h) - MD_0(h)],    MD_0(h) = (h - mu)^T S_T^+ (h - mu),
 
@@ -93,8 +93,8 @@ class _MahalanobisDistances:
         whitener = whitening(covariance, train.features.dtype)
         if whitener.shape[1] == 0:
             raise UndefinedScoreError(
-                f"{name} divides by the spread of the training features about their class means, and it is zero: the "
-                "features are constant, or every class has one sample"
+                f"{name} divides by the spread of the training features about their class means, and it is zero: use "
+                "another score, because the features are constant, or every class has one sample"
             )
         # Distances do not depend on the origin; about the mean, the products below cancel least.
         self._origin = train.mean.to(train.features)

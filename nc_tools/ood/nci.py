@@ -59,6 +59,6 @@ class NCI(OODScore):
 
 
 def distance_floor(train: TrainingSet) -> float:
-    """Return the distance to the mean below which a feature counts as equal to it: the rounding of the features."""
+    """Return the distance to the mean below which a feature counts as equal to the mean: the rounding error."""
     dtype = torch.finfo(train.features.dtype)
     return max(float(dtype.eps) * train.spread, math.sqrt(dtype.tiny))

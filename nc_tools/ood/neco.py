@@ -58,8 +58,8 @@ class NECO(OODScore):
         deviation = torch.where(variances.sqrt() > rounding, variances.sqrt(), torch.ones_like(variances))
         if not 1 <= dims < width or float(variances.sum()) == 0:
             raise UndefinedScoreError(
-                f"NECO needs features that vary and dims between 1 and {width - 1}, got dims={dims} of {num_classes} "
-                "classes, or constant features: give dims, or use another score"
+                f"NECO needs features that differ and dims from 1 to {width - 1}, got constant features or dims={dims} "
+                f"({num_classes} classes): set dims, or use another score"
             )
         vectors = principal_directions(train.total / torch.outer(deviation, deviation))[1]
         self._mean, self._inverse = train.mean.to(train.features), deviation.reciprocal().to(train.features)

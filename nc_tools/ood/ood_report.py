@@ -58,7 +58,7 @@ def ood_report(
         (1.0, 0.0)
     """
     if not outliers:
-        raise ValueError('a report needs at least one set of outliers, got none: give {"near": ...}')
+        raise ValueError('a report needs at least one set of outliers, got none: pass outliers={"near": ...}')
     for name, part in outliers.items():
         if len(part.features) == 0:
             raise ValueError(f"the set of outliers {name!r} needs at least one sample, got none")
@@ -84,8 +84,8 @@ def _checked_scores(scores: Sequence[OODScore] | None) -> list[OODScore]:
     chosen = [cls() for cls in package_scores()] if scores is None else list(scores)
     for score in chosen:
         if not isinstance(score, OODScore):
-            raise TypeError(f"scores must be built scores, such as KNN(k=50), got {score!r}: see nc_tools.ood.SCORES")
+            raise TypeError(f"scores must hold objects such as KNN(k=50), got {score!r}: see nc_tools.ood.SCORES")
     names = [score.name for score in chosen]
     if repeated := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"two scores of a report share the name {repeated.pop()!r}: make two reports")
+        raise ValueError(f"two scores of a report have the name {repeated.pop()!r}: put them into separate reports")
     return chosen

@@ -18,7 +18,7 @@ _ENTRIES = 1 << 25
 
 
 class UndefinedScoreError(ValueError):
-    """The training set or the head does not define this score; reports leave the score out."""
+    """Raised if a score is not defined for the training set or the head; reports leave such a score out."""
 
 
 class OODScore(ABC):
@@ -53,7 +53,7 @@ class OODScore(ABC):
         weight: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> Self:
-        """Fit the score on a training set.
+        """Fit the score on the features, logits and labels of a training set.
 
         Args:
             features: (N, D), as the head multiplies them by its weight.
@@ -74,7 +74,7 @@ class OODScore(ABC):
         return self.fit_training_set(TrainingSet.checked(features, logits, labels, weight, bias))
 
     def fit_training_set(self, train: TrainingSet) -> Self:
-        """Fit the score on a training set that several scores share, whose moments are then computed once."""
+        """Fit the score on a training set that several scores share, so that its moments are computed only once."""
         with measuring_precision(train.features.device):
             self._fit(train)
         self._sizes, self._like = (train.features.shape[1], train.logits.shape[1]), train.features[:0]
@@ -116,7 +116,7 @@ class OODScore(ABC):
 
 
 def package_scores() -> tuple[type[OODScore], ...]:
-    """Return the scores that ``nc_tools.ood`` defines, in the order of its imports, which is that of reports.
+    """Return the score classes of ``nc_tools.ood``, in the order of its imports, in which reports list them.
 
     Subclasses of your own are not among them: give them to :func:`ood_report` as ``scores=``.
     """
@@ -132,20 +132,20 @@ def _concrete_subclasses(parent: type[Any]) -> Iterator[type[OODScore]]:
 
 
 def require_weight(train: TrainingSet, name: str) -> Tensor:
-    """Return the class vectors (K, D).
+    """Return the class vectors (K, D) of a training set's head, or raise an error if it has none.
 
     Raises:
         UndefinedScoreError: If the head has none.
     """
     if train.weight is None:
         raise UndefinedScoreError(
-            f"{name} needs the class vectors of an affine head, got weight=None: give head.weight times its scale, or "
+            f"{name} needs the class vectors of an affine head, got weight=None: pass head.weight times its scale, or "
             "use a score that reads features or logits alone"
         )
     return train.weight
 
 
 def norms_at_least(rows: Tensor, floor: float) -> Tensor:
-    """Return the norms of rows (N, D) as (N,), raised to ``floor`` where smaller, so that they can divide."""
+    """Return the norms (N,) of rows (N, D), raised to ``floor`` where smaller, so that one can divide by them."""
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return norms.clamp(min=floor)

@@ -87,7 +87,7 @@ def auroc_interval(inside: Tensor, outside: Tensor, confidence: float = 0.95) ->
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
     a, b = _checked(inside, outside)
     if min(len(a), len(b)) < 2:
-        raise ValueError(f"an interval needs at least two samples of each set, got {len(a)} and {len(b)}")
+        raise ValueError(f"a confidence interval needs at least two scores of each set, got {len(a)} and {len(b)}")
     over, under = _shares_below(a, b), 1 - _shares_below(b, a)
     value = float(over.mean())
     variance = float(over.var() / len(a) + under.var() / len(b))
@@ -117,6 +117,9 @@ def _checked(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
                 f"the {name} set must have scores of shape (N,) with N >= 1, got the shape {tuple(part.shape)}"
             )
         if bad := int(part.isnan().sum()):
-            raise ValueError(f"scores must not be NaN, but {bad} of {len(part)} of the {name} set are")
+            raise ValueError(
+                f"scores must not be NaN, but {bad} of {len(part)} of the {name} set are: remove these samples, or "
+                "check the model that produced them"
+            )
     # On the CPU: sorting a list of scores is cheap, and not every device has float64 or a fixed order of sums.
     return inside.detach().cpu().double(), outside.detach().cpu().double()

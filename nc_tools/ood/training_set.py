@@ -18,7 +18,7 @@ _ROWS = 8192
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """A checked training set. Build it with :meth:`checked`; its moments are computed when they are first read.
+    """A checked training set, built with :meth:`checked`; its moments are computed when they are first read.
 
     Attributes:
         features: (N, D), float32 or float64.
@@ -38,7 +38,7 @@ class TrainingSet:
     def checked(
         cls, features: Tensor, logits: Tensor, labels: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> TrainingSet:
-        """Check a training set and bring it to one device and type.
+        """Check features, logits and labels of a training set, and bring them to one device and type.
 
         Raises:
             TypeError: If features or logits are not floating-point, or labels not integers.
@@ -54,11 +54,11 @@ class TrainingSet:
             raise ValueError(f"labels must lie in [0, {num_classes}), but {outside} of {len(y)} do not")
         _check_finite(x, z, "training ")
         if weight is None and bias is not None:
-            raise ValueError("a bias needs class vectors, but weight is None: give both, or neither")
+            raise ValueError("bias needs a weight, but weight is None: pass both weight and bias, or neither")
         if weight is not None and weight.shape != (num_classes, width):
             raise ValueError(
                 f"weight must have the shape (K, D) = ({num_classes}, {width}) to fit logits and features, got "
-                f"{tuple(weight.shape)}: give the features that the head multiplies by its weight (embedded)"
+                f"{tuple(weight.shape)}: pass the features that the head multiplies by its weight"
             )
         if bias is not None and bias.shape != (num_classes,):
             raise ValueError(f"bias must have the shape (K,) = ({num_classes},), got {tuple(bias.shape)}")
@@ -74,7 +74,7 @@ class TrainingSet:
 
     @cached_property
     def present(self) -> Tensor:
-        """Classes that have samples (K',), in order."""
+        """Indices (K',) of the classes that have samples, in ascending order."""
         return (self._moments.counts > 0).nonzero().flatten()
 
     @cached_property
@@ -84,7 +84,7 @@ class TrainingSet:
 
     @cached_property
     def shares(self) -> Tensor:
-        """Shares of the samples that these classes hold (K',), float64."""
+        """Share of all samples in each class that has samples (K',), float64."""
         counts = self._moments.counts[self.present].double()
         return counts / counts.sum()
 
@@ -110,13 +110,13 @@ class TrainingSet:
 
 
 def between(means: Tensor, center: Tensor, shares: Tensor) -> Tensor:
-    """Return sum_k share_k (mu_k - c)(mu_k - c)^T (D, D) of means (K, D)."""
+    """Return the covariance (D, D) of class means about a center c: sum_k share_k * (mu_k - c)(mu_k - c)^T."""
     shifted = means - center
     return (shifted * shares[:, None]).T @ shifted
 
 
 def checked_samples(features: Tensor, logits: Tensor, width: int, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Check samples to score against D and K, and bring them to one type.
+    """Check that samples to score have the sizes of the training set, and bring them to one type.
 
     Raises:
         TypeError: If they are not floating-point.
@@ -126,7 +126,7 @@ def checked_samples(features: Tensor, logits: Tensor, width: int, num_classes: i
     if x.shape[1] != width or z.shape[1] != num_classes:
         raise ValueError(
             f"the score was fitted on {width} features and {num_classes} classes, got features {tuple(x.shape)} and "
-            f"logits {tuple(z.shape)}: take both from the same model"
+            f"logits {tuple(z.shape)}: compute them with the model that the score was fitted on"
         )
     if len(x) == 0:
         raise ValueError("a set to score needs at least one sample, got none")
@@ -152,6 +152,6 @@ def _check_finite(features: Tensor, logits: Tensor, kind: str) -> None:
     for name, count in zip(parts, counts, strict=True):
         if count:
             raise ValueError(
-                f"{name} must be finite, but {count} of {len(features)} {kind}samples hold NaN or inf: the model may "
-                "have diverged, and cannot be scored"
+                f"{name} must be finite, but {count} of {len(features)} {kind}samples hold NaN or inf: remove these "
+                "samples, or check the model that produced them"
             )

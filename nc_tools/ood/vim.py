@@ -13,7 +13,7 @@ from nc_tools.ood.whitening import principal_directions
 
 
 class ViM(OODScore):
-    """Score by the energy minus the scaled norm of the feature's residual: log sum_k exp(z_k) - a ||R^T (h - u)||.
+    """Score by the energy minus the scaled norm of the feature's residual: log(sum_k exp(z_k)) - a * ||R^T (h - u)||.
 
     R spans all directions but the first d principal ones of the training features about u, the point at which an
     affine head gives zero logits (u = -W^+ b; 0 without a bias), and a makes the mean residual of the training set as
@@ -51,8 +51,8 @@ class ViM(OODScore):
         dims = default_dims(width) if self.dims is None else self.dims
         if dims >= width:
             raise UndefinedScoreError(
-                f"ViM measures what lies outside the first dims directions, but dims={dims} leaves none of {width} "
-                f"features: give at most dims={width - 1}"
+                f"ViM measures what lies outside the first dims directions, but dims={dims} leaves none of the "
+                f"{width} directions: set dims to at most {width - 1}"
             )
         origin = torch.zeros_like(train.mean)
         if train.weight is not None and train.bias is not None:
@@ -71,7 +71,7 @@ class ViM(OODScore):
         if float(residual) <= torch.finfo(train.features.dtype).eps * scale or float(largest) <= 0:
             raise UndefinedScoreError(
                 f"ViM scales the residual of the training features ({float(residual):.3g}) to their largest logit "
-                f"({float(largest):.3g}), and both must be positive: give fewer dims, or use another score"
+                f"({float(largest):.3g}), and both must be positive: set dims to a smaller number, or use another score"
             )
         self._scale = float(largest / residual)
 

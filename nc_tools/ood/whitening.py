@@ -7,7 +7,9 @@ from torch import Tensor
 
 
 def whitening(covariance: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return A (D, r) with A A^T the pseudo-inverse of a covariance, so that ||A^T x||^2 = x^T cov^+ x.
+    """Return a whitening matrix A (D, r) of a covariance: A A^T is the pseudo-inverse of the covariance.
+
+    So ||A^T x||^2 = x^T cov^+ x.
 
     Eigenvalues below D eps times the largest are left out, with eps the rounding of the features' type: they are
     rounding errors of the products, and their inverse would decide every score. Toolkits that invert in float32 cut at
@@ -30,7 +32,7 @@ def whitening(covariance: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def principal_directions(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the eigenvalues (D,) of a covariance, the largest first and none negative, and the eigenvectors (D, D).
+    """Return the eigenvalues of a covariance, the largest first and none negative, and its eigenvectors (D, D).
 
     Eigenvectors are columns.
     """

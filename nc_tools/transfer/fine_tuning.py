@@ -1,4 +1,4 @@
-"""Fine-tuning to a target task: the learning rate is chosen on a hold-out, and the test images are read once."""
+"""Fine-tuning to a target task: the learning rate is chosen on a hold-out part, and test images are read once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nc_tools.transfer.target_task import Target
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """How to fine-tune to a target task, the same for all models of a comparison.
+    """The settings of fine-tuning to a target task, the same for all compared models.
 
     Attributes:
         methods: Methods to try, such as ``(Full(), ProbeThenFull())``.
@@ -47,23 +47,30 @@ class FineTuning:
     def __post_init__(self) -> None:
         rising = list(self.rates) == sorted(set(self.rates))
         if not (self.rates and rising and all(0 < rate < float("inf") for rate in self.rates)):
-            raise ValueError(f"rates of fine-tuning must be positive, finite and increasing, got {self.rates}")
+            raise ValueError(
+                f"learning rates of fine-tuning (rates) must be positive, finite and increasing, got {self.rates}"
+            )
         if self.max_extensions < 0:
             raise ValueError(f"max_extensions of fine-tuning must not be negative, got {self.max_extensions}")
         if not 0 < self.holdout < 1:
-            raise ValueError(f"holdout of fine-tuning is a share and must lie between 0 and 1, got {self.holdout}")
+            raise ValueError(
+                f"holdout of fine-tuning is a share of the training images and must lie between 0 and 1, got "
+                f"{self.holdout}"
+            )
         if wrong := [method for method in self.methods if not isinstance(method, FineTuningMethod)]:
             raise TypeError(f"a method of fine-tuning must be an object such as Full(), got {wrong[0]!r}")
         if not self.methods:
             raise ValueError("fine-tuning needs at least one method, got none: set fine_tuning=None to leave it out")
         keys = [method.key for method in self.methods]
         if len(set(keys)) < len(keys):
-            raise ValueError(f"methods of fine-tuning must differ from each other, got {', '.join(keys)}")
+            raise ValueError(
+                f"methods of fine-tuning must differ from each other, got {', '.join(keys)}: list each once"
+            )
 
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """The result of fine-tuning.
+    """The result of fine-tuning a backbone to a target task.
 
     Attributes:
         model: Trained on all training images of the target.
@@ -141,7 +148,7 @@ def fine_tune(
 
 
 def by_score(scores: dict[float, float | None]) -> Sequence[float]:
-    """Return the rates that have a score, the best first; of equal ones, the smaller first.
+    """Return the learning rates that have a score, the best first; of equally good ones, the smaller first.
 
     Example:
         >>> by_score({0.01: 0.5, 0.1: 0.9, 1.0: 0.9, 10.0: None})
@@ -153,7 +160,9 @@ def by_score(scores: dict[float, float | None]) -> Sequence[float]:
 
 
 def next_rate(scores: dict[float, float | None]) -> float | None:
-    """Return the next rate to try if the best one lies at an end of those tried, continuing their last step.
+    """Return the next learning rate to try if the best one is the smallest or the largest of those tried.
+
+    It continues their last step.
 
     Example:
         >>> next_rate({0.01: 0.5, 0.1: 0.9}), next_rate({0.01: 0.5, 0.1: 0.4}), next_rate({0.1: 0.5})

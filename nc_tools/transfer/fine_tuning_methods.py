@@ -22,7 +22,7 @@ from nc_tools.transfer.target_task import Target
 
 
 class FineTuningMethod(ABC):
-    """A method of fine-tuning: makes the classifier that is then trained like any other.
+    """A method of fine-tuning: makes a classifier from a trained backbone, which is then trained like any other.
 
     Attributes:
         key: Its name in the keys of metrics.
@@ -99,7 +99,7 @@ class SkipConnection(FineTuningMethod):
 
 
 def least_nc1_layer(backbone: nn.Module, target: Target, samples: Tensor, layers: Sequence[str] | None = None) -> str:
-    """Return the layer with the least NC1 on these training samples of the target; of equal ones, the later.
+    """Return the name of the layer in which a target task is most collapsed (least NC1); of equal ones, the later.
 
     Raises:
         ValueError: If there is no such layer, or no layer to choose from.
@@ -108,7 +108,7 @@ def least_nc1_layer(backbone: nn.Module, target: Target, samples: Tensor, layers
     features.pop(FEATURES)
     if not features:
         raise ValueError(
-            f"{type(backbone).__name__} has no layers with weights to choose from: name layers in SkipConnection"
+            f"{type(backbone).__name__} has no layers with weights to choose from: pass SkipConnection(layers=...)"
         )
     # rank_by_collapse keeps the order of equal values.
     return rank_by_collapse(dict(reversed(features.items())), labels).rows[0].name

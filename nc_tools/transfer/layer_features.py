@@ -24,7 +24,7 @@ def layer_features(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the features of several layers of a backbone over a set, from one pass in eval mode.
+    """Return the features of several layers of a backbone over a data set, from one pass in eval mode.
 
     Outputs are averaged over their positions, see :func:`~nc_tools.surgery.layers.pooled`. If a layer runs several
     times in a pass, its last output counts.
@@ -64,5 +64,5 @@ def layer_features(
             parts[FEATURES].append(features.float())
             labels.append(batch.labels)
     if not labels:
-        raise ValueError("features need at least one sample, and the set is empty")
+        raise ValueError("layer features need at least one sample, got an empty data set")
     return {name: torch.cat(values) for name, values in parts.items()}, torch.cat(labels)

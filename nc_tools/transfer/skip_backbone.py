@@ -37,7 +37,7 @@ class SkipBackbone(nn.Module):
         backbone.get_submodule(layer).requires_grad_()
 
     def train(self, mode: bool = True) -> SkipBackbone:  # noqa: FBT001, FBT002 (PyTorch's own signature)
-        """Set the mode of the trainable layer; everything else stays in eval mode."""
+        """Set the trainable layer to training or eval mode; everything else stays in eval mode."""
         super().train(False)
         self.training = mode
         self.backbone.get_submodule(self.layer).train(mode)

@@ -16,7 +16,7 @@ _EVALUATION_BATCH = 512
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A target task.
+    """A target task of fine-tuning: its training images, in any part and order, and its test images.
 
     Attributes:
         labels: Of its training samples (N,), int64, in [0, K).
@@ -47,7 +47,7 @@ class Target:
 
 
 def image_target(train: Images, test: Images, options: BatchOptions) -> Target:
-    """Return the target task of two image sets.
+    """Return the target task of a training and a test image set.
 
     Args:
         train: Its training images.

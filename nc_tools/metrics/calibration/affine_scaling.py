@@ -16,7 +16,7 @@ _MAX_ITERATIONS = 500
 
 @dataclass(frozen=True)
 class AffineScaling:
-    """A fitted scaling; calling it on logits z returns log_softmax(z) @ weight.T + bias.
+    """A fitted vector or Dirichlet scaling; calling it on logits z returns log_softmax(z) @ weight.T + bias.
 
     Attributes:
         weight: (K, K), float64; diagonal for vector scaling.
@@ -39,7 +39,7 @@ class AffineScaling:
 
 
 def fit_vector_scaling(logits: Tensor, labels: Tensor, strength: float = 1e-2) -> AffineScaling:
-    """Fit one factor and one shift per class on a hold-out set: z'_k = a_k log p_k + b_k.
+    """Fit vector scaling, a factor and a shift for each class, on a hold-out set: z'_k = a_k * log(p_k) + b_k.
 
     Use it for calibration errors that differ between classes, as after training on a long tail. Unlike a temperature it
     can change the predicted class. Minimizes NLL + strength [mean_k (a_k - 1)^2 + mean_k b_k^2] by L-BFGS in float64.
@@ -79,7 +79,7 @@ def fit_vector_scaling(logits: Tensor, labels: Tensor, strength: float = 1e-2) -
 
 
 def fit_dirichlet_scaling(logits: Tensor, labels: Tensor, strength: float = 1e-2) -> AffineScaling:
-    """Fit a full linear map of the log-probabilities on a hold-out set: z' = W log p + b.
+    """Fit Dirichlet scaling, a linear map of the log-probabilities, on a hold-out set: z' = W @ log(p) + b.
 
     The most general of the three scalings (K^2 + K parameters) and the most likely to overfit: use a hold-out set of
     many times K samples. Minimizes NLL + strength [mean over i != j of W_ij^2 + mean_k b_k^2] (off-diagonal and
@@ -121,7 +121,8 @@ def fit_dirichlet_scaling(logits: Tensor, labels: Tensor, strength: float = 1e-2
 def _prepared(logits: Tensor, labels: Tensor, strength: float) -> tuple[Tensor, Tensor]:
     if not strength > 0:
         raise ValueError(
-            f"strength must be positive, got {strength}: else classes missing from the hold-out set get probability 0"
+            f"strength must be positive, got {strength}: without a penalty, classes without hold-out samples would get "
+            "probability 0"
         )
     scores, target = checked_scores(logits, labels)
     return scores.double().log_softmax(dim=1), target

@@ -1,4 +1,4 @@
-"""Calibration errors by class: of every class's probability, and of the confidence given the predicted class."""
+"""Calibration errors by class: of each class's probability, and of the confidence within each predicted class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from nc_tools.metrics.checks import checked_bins, checked_scores
 
 
 def classwise_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 15) -> float:
-    """Return the classwise ECE: the mean over classes of sum_b (n_bk / N) |frequency_bk - probability_bk|.
+    """Return the classwise ECE: the calibration error of each class's probability, averaged over the classes.
+
+    The error of class k is sum_b (n_bk / N) * |frequency_bk - probability_bk|.
 
     The probability of each class over *all* samples is binned in B bins of equal width and compared with the frequency
     of that class. This shows errors that the top label hides, such as a tail class whose probability is always too
@@ -45,7 +47,7 @@ def classwise_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 
 
 
 def top_label_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 15) -> float:
-    """Return the strict top-label ECE, which compares confidence with accuracy *given the predicted class*.
+    """Return the strict top-label ECE, which compares confidence with accuracy within each predicted class.
 
     sum_{k, b} (n_kb / N) |accuracy_kb - confidence_kb| over the samples predicted as k with confidence in bin b. In the
     usual ECE, overconfidence in one class can cancel underconfidence in another; here it cannot, so the value is never

@@ -12,7 +12,7 @@ from nc_tools.metrics.checks import checked_bins, checked_scores
 
 @dataclass(frozen=True)
 class DebiasedError:
-    """A debiased calibration error with a 95 % interval.
+    """A debiased calibration error with its 95 % confidence interval.
 
     Attributes:
         value: The root of the debiased mean squared gap, 0 where that is negative.
@@ -28,7 +28,7 @@ class DebiasedError:
 def debiased_calibration_error(
     logits: Tensor, labels: Tensor, num_bins: int = 15, *, resamples: int = 1000, seed: int = 0
 ) -> DebiasedError:
-    """Return the debiased top-label l2 calibration error, with a 95 % interval.
+    """Return the debiased top-label l2 calibration error, with a 95 % confidence interval.
 
     The root of sum_b (n_b / N) [(accuracy_b - confidence_b)^2 - s_b^2 / (n_b - 1)] where that is positive, else 0. The
     squared gap of a bin is, in expectation, larger than the true one by the variance of its mean. Subtracting that
@@ -60,7 +60,7 @@ def debiased_calibration_error(
     """
     scores, target = checked_scores(logits, labels)
     if len(target) < 2:
-        raise ValueError(f"a debiased error needs at least 2 samples for a variance, got {len(target)}")
+        raise ValueError(f"the debiased calibration error needs at least 2 samples, got {len(target)}")
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
     bins = min(checked_bins(num_bins), len(target) // 2)

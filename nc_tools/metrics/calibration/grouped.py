@@ -1,4 +1,4 @@
-"""Calibration of groups of classes by training frequency: over all classes, frequent ones decide the value."""
+"""Calibration in groups of frequent and rare classes; over all classes, the frequent ones decide the value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nc_tools.metrics.checks import checked_scores
 
 
 def grouped_calibration(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequence[int]) -> dict[str, float]:
-    """Return ``calibration`` of the test samples of each group of classes, by training frequency.
+    """Return the calibration errors of the test samples in each group of frequent or rare classes.
 
     A long-tailed model is usually overconfident on the tail and underconfident on the head, and the two cancel in the
     ECE over all samples. Groups are those of ``classification``: many, medium, few, and head, middle, tail. A sample's

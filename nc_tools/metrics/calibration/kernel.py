@@ -42,12 +42,12 @@ def kernel_calibration_error(logits: Tensor, labels: Tensor, bandwidth: float | 
     scores, target = checked_scores(logits, labels)
     count = len(target)
     if count < 2:
-        raise ValueError(f"the kernel calibration error compares pairs and needs at least 2 samples, got {count}")
+        raise ValueError(f"the kernel calibration error compares pairs of samples and needs at least 2, got {count}")
     p = scores.double().softmax(dim=1)
     if bandwidth is None:
         bandwidth = _median_distance(p)
     elif not bandwidth > 0:
-        raise ValueError(f"bandwidth must be positive, got {bandwidth}: leave it out for the median distance")
+        raise ValueError(f"bandwidth must be positive, got {bandwidth}: leave it out to use the median distance")
     error = -p.scatter_add(1, target[:, None], torch.full_like(p[:, :1], -1.0))
     total = torch.zeros((), dtype=torch.float64, device=p.device)
     for rows, row_errors in zip(torch.split(p, _ROWS), torch.split(error, _ROWS), strict=True):

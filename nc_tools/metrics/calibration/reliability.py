@@ -16,7 +16,7 @@ from nc_tools.metrics.checks import checked_bins, checked_scores
 
 @dataclass(frozen=True)
 class ReliabilityBins:
-    """The bins of a reliability diagram; an empty bin has count 0 and no confidence and accuracy (None).
+    """The bins of a reliability diagram; an empty bin has count 0, and None for confidence and accuracy.
 
     Attributes:
         edges: The num_bins + 1 edges of the bins; a bin includes its upper edge.
@@ -71,7 +71,7 @@ def calibration(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 15) -> float:
-    """Return the top-label ECE over bins of equal width: sum_b (n_b / N) |accuracy_b - confidence_b|.
+    """Return the top-label ECE over bins of equal width: sum_b (n_b / N) * |accuracy_b - confidence_b|.
 
     Bin b holds confidences in ((b - 1)/B, b/B] (Guo, Pleiss, Sun and Weinberger, 2017). Biased upwards on
     small sets: compare only at equal N. For confident models nearly all samples share the last bin; the equal-mass
@@ -124,7 +124,7 @@ def equal_mass_calibration_error(logits: Tensor, labels: Tensor, num_bins: int =
 
 
 def reliability_bins(logits: Tensor, labels: Tensor, num_bins: int = 15) -> ReliabilityBins:
-    """Return the equal-width bins of a reliability diagram, those of ``expected_calibration_error``.
+    """Return the equal-width bins of a reliability diagram, as ``expected_calibration_error`` uses them.
 
     Args:
         logits: (N, K), N >= 1.

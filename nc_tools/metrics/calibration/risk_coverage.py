@@ -12,7 +12,7 @@ from nc_tools.metrics.checks import checked_scores
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """The risk-coverage curve and its areas.
+    """The risk-coverage curve and the areas under it.
 
     Attributes:
         coverage: Shares of samples that get a prediction (N,), 1/N to 1, the most confident samples first.
@@ -57,7 +57,10 @@ def risk_coverage(logits: Tensor, labels: Tensor, confidence: Tensor | None = No
     if ranking.shape != wrong.shape:
         raise ValueError(f"confidence must hold one number for each sample ({len(wrong)},), got {tuple(ranking.shape)}")
     if not bool(ranking.isfinite().all()):
-        raise ValueError("confidence must be finite, but it holds NaN or inf")
+        raise ValueError(
+            "confidence must be finite, but it holds NaN or inf: remove these samples, or check the model that "
+            "produced them"
+        )
     ordered, order = ranking.to(wrong.device).sort(descending=True)
     tie = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(0)
     sums = torch.zeros(len(wrong), 2, dtype=torch.float64, device=wrong.device)

@@ -1,4 +1,4 @@
-"""Collapse in angles alone: mean cosines between samples of one class and of different classes."""
+"""Collapse measured by angles alone: mean cosines between samples of one class and of different classes."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def cosine_collapse(features: Tensor, labels: Tensor, num_classes: int | None = 
 
 
 def direction_sums(features: Tensor, labels: Tensor, center: Tensor, num_classes: int) -> Tensor:
-    """Return the sum over each class (K, D), in float64, of the unit vectors from a center (D,) to features (N, D)."""
+    """Return the sum of the unit vectors from a center to the features of each class: (K, D), float64."""
     shifted = at_least_float32(features) - center.to(features.device, at_least_float32(features).dtype)
     units = shifted / torch.linalg.vector_norm(shifted, dim=1, keepdim=True)
     return class_sums(units, labels, num_classes)[1]
 
 
 def cosines_from_sums(counts: Tensor, sums: Tensor) -> dict[str, Tensor]:
-    """Return the two mean cosines from the number of unit vectors of each class (K,) and their sums (K, D)."""
+    """Return the mean cosines within and between classes, from the count and sum of each class's unit vectors."""
     present = counts > 0
     sizes, mean = counts[present].double(), sums[present] / counts[present, None]
     squares = mean.square().sum(dim=1)

@@ -59,11 +59,11 @@ def geometric_complexity(
         9.0
     """
     if not inputs.is_floating_point():
-        raise TypeError(f"inputs must be floating-point to be differentiated, got {inputs.dtype}")
+        raise TypeError(f"inputs must be floating-point for gradients, got {inputs.dtype}: convert them with .float()")
     if len(inputs) == 0:
         raise ValueError("geometric complexity needs at least one sample, got none")
     if probes is not None and probes < 1:
-        raise ValueError(f"probes must be at least 1, got {probes}: leave it out for the exact value")
+        raise ValueError(f"probes must be at least 1, got {probes}: leave it out to compute the exact value")
     modules = list(function.modules()) if isinstance(function, nn.Module) else []
     modes = [(module, module.training) for module in modules]
     for module in modules:
@@ -76,7 +76,10 @@ def geometric_complexity(
             module.training = training
     if not bool(squares.isfinite().all()):
         bad = int((~squares.isfinite()).sum())
-        raise ValueError(f"gradients must be finite, but those of {bad} of {len(inputs)} samples hold NaN or inf")
+        raise ValueError(
+            f"gradients must be finite, but those of {bad} of {len(inputs)} samples hold NaN or inf: remove these "
+            "samples, or check the model"
+        )
     error = float(squares.std() / len(squares) ** 0.5) if len(squares) > 1 else None
     return GeometricComplexity(float(squares.mean()), error, exact=probes is None)
 

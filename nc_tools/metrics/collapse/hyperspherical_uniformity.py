@@ -1,4 +1,4 @@
-"""How evenly class means are spread over a sphere: NC2 for any number of classes, also K > D + 1."""
+"""How evenly class means are spread over a sphere: NC2 for any number of classes K, also K > D + 1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nc_tools.metrics.collapse.mean_geometry import finite_values, gram_blocks, 
 
 
 def hyperspherical_uniformity(means: Tensor, counts: Tensor | None = None) -> dict[str, float]:
-    """Measure how equal the distances between class directions are (GNC2), for any K, also K > D + 1.
+    """Measure how equal the distances between the directions of class means are (GNC2), for any number of classes.
 
     For K > D + 1 no simplex frame exists and ``nc2_equiangular`` cannot reach 0, but classes can still spread evenly.
     With u_k the centered class means at unit length and e_ij = log(1 / ||u_i - u_j||),

@@ -19,7 +19,7 @@ _GRAM_ENTRIES = 1 << 23
 
 
 def whitened_directions(centered: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the whitened directions in which class means differ: a factor of the pseudo-inverse of S_B.
+    """Return the whitened directions in which class means differ, a factor of the pseudo-inverse of S_B.
 
     With the thin SVD of the centered means C = U S V^T, cut at rank min(K - 1, D), the columns are V / S, so
     that S_B^+ = (C^T C / K)^+ = K (V/S)(V/S)^T. Singular values below S_max * max(K, D) * 1.2e-7, the
@@ -70,7 +70,7 @@ class ClassMeans:
 
     @staticmethod
     def from_means(index: Tensor, counts: Tensor, means: Tensor) -> ClassMeans:
-        """Center and whiten class means (K, D), K >= 2.
+        """Center and whiten the means of at least two classes.
 
         The sample-pooled S_B = sum_k (n_k/N)(mu_k - mu_G)(mu_k - mu_G)^T, mu_G the mean of all samples, spans the same
         directions as the class-averaged S_B, those of the differences of means. So its pseudo-inverse needs the inverse
@@ -94,7 +94,7 @@ class ClassMeans:
 
 
 def present_means(means: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the indices of the classes that have samples (K',) and their centered means (K', D), in float64.
+    """Return the indices of the classes that have samples, and their centered means (K', D), float64.
 
     Args:
         means: (all classes, D).
@@ -109,16 +109,17 @@ def present_means(means: Tensor, counts: Tensor | None = None) -> tuple[Tensor, 
     if means.ndim != 2:
         raise ValueError(f"class means must have the shape (K, D), got {tuple(means.shape)}")
     if counts is not None and counts.shape != means.shape[:1]:
-        raise ValueError(f"counts must hold {len(means)} numbers to fit the means, got {tuple(counts.shape)}")
+        raise ValueError(f"counts must have the shape ({len(means)},) to fit the means, got {tuple(counts.shape)}")
     sizes = torch.ones(len(means), device=means.device) if counts is None else counts.to(means.device)
     index = (sizes > 0).nonzero().flatten()
     if len(index) < 2:
-        raise ValueError(f"collapse compares classes and needs the means of at least 2, got {len(index)}")
+        raise ValueError(f"neural collapse needs the means of at least 2 classes with samples, got {len(index)}")
     present = means.detach().double()[index]
     bad = int((~present.isfinite().all(dim=1)).sum())
     if bad:
         raise ValueError(
-            f"class means must be finite, but {bad} of {len(present)} hold NaN or inf: repair the features"
+            f"class means must be finite, but {bad} of {len(present)} hold NaN or inf: remove the samples whose "
+            "features do, or check the model that produced them"
         )
     centered = present - present.mean(dim=0)
     rounding = torch.linalg.matrix_norm(present) * _EPS
@@ -126,7 +127,7 @@ def present_means(means: Tensor, counts: Tensor | None = None) -> tuple[Tensor, 
 
 
 def present_rows(weight: Tensor, means: Tensor, index: Tensor) -> Tensor:
-    """Return the rows of a head (all classes, D) of the classes at ``index`` (K,), in float64.
+    """Return the rows of a head's weight for the classes at ``index``, in float64.
 
     Raises:
         ValueError: If the weight does not have the shape of the means.
@@ -140,7 +141,7 @@ def present_rows(weight: Tensor, means: Tensor, index: Tensor) -> Tensor:
 
 
 def finite_values(values: dict[str, Tensor]) -> dict[str, float]:
-    """Return named scalars as floats, copied from the device at once, without those that are not finite."""
+    """Return named scalar tensors as floats, copied from the device at once; NaN and inf are left out."""
     numbers = torch.stack([value.double() for value in values.values()]).tolist() if values else []
     return {key: value for key, value in zip(values, numbers, strict=True) if math.isfinite(value)}
 
@@ -199,7 +200,7 @@ def mean_geometry(centered: Tensor, variances: Tensor) -> dict[str, Tensor]:
 
 
 def self_duality(centered: Tensor, weight: Tensor) -> dict[str, Tensor]:
-    """Return NC3: how far the rows of a head are from the centered means of their classes.
+    """Return NC3: how far the rows of a head's weight are from the centered means of their classes.
 
         nc3_distance  || W/||W||_F - C/||C||_F ||_F
         nc3_cosine    mean_k (1 - cos(w_k, c_k))

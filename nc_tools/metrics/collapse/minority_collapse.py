@@ -1,4 +1,4 @@
-"""Minority collapse: the class vectors of rare classes become equal."""
+"""Minority collapse: the class vectors (rows of the head's weight) of rare classes become equal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nc_tools.metrics.collapse.mean_geometry import finite_values, gram_blocks
 def minority_collapse(
     weight: Tensor, class_counts: Tensor | Sequence[int], num_minority: int | None = None
 ) -> dict[str, float]:
-    """Measure how close to each other, and how short, the rows of the head are for the rarest classes.
+    """Measure minority collapse: how close to each other, and how short, the rarest classes' rows of the head are.
 
     Under strong imbalance, cross-entropy lets the rows of rare classes become equal, so that the head cannot
     distinguish these classes, however good the features are. Over the rows of the rarest classes, and of the others

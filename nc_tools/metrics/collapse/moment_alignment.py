@@ -1,4 +1,4 @@
-"""Alignment of the second moments of features, gradients and weights before and after a linear layer."""
+"""How well the second moments of features, gradients and weights are aligned at a linear layer."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def moment_alignment(inputs: Tensor, gradients: Tensor, weight: Tensor) -> dict[
 def layer_alignment(
     model: nn.Module, inputs: Tensor | Mapping[str, Any], labels: Tensor, layers: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Return ``moment_alignment`` of the linear layers of a classifier on one batch, for the cross-entropy loss.
+    """Measure the moment alignment of a classifier's linear layers on one batch, with the cross-entropy loss.
 
     One forward and one backward pass in eval mode; the gradients of parameters do not change. For a layer that runs on
     every token, each token counts as a sample.
@@ -133,7 +133,10 @@ def layer_alignment(
             not_once = [name for name in measured if layers is not None and name not in ran]
             if not_once:
                 name = not_once[0]
-                raise ValueError(f"a layer must run once in a forward pass, but {name!r} ran {len(passes[name])} times")
+                raise ValueError(
+                    f"a layer must run once in a forward pass, but {name!r} ran {len(passes[name])} times: leave it "
+                    "out of layers"
+                )
             gradients = torch.autograd.grad(loss, [passes[name][0][1] for name in ran], allow_unused=True)
     finally:
         for handle in handles:

@@ -23,7 +23,7 @@ def neural_collapse(
     *,
     logits: Tensor | None = None,
 ) -> dict[str, float]:
-    """Measure how far features and head have collapsed to an equiangular frame of class means.
+    """Measure neural collapse: how close features and head are to equally long, equiangular class means.
 
     Use it on training features to see whether an intervention caused collapse, and on test features to see
     whether it generalizes. Every class has the same weight, so values do not depend on the class frequencies;
@@ -92,7 +92,7 @@ def neural_collapse(
         if not finite:
             raise ValueError(_not_finite(x))
         if present < 2:
-            raise ValueError(f"neural collapse compares classes and needs samples of at least 2, got {present}")
+            raise ValueError(f"neural collapse needs samples of at least 2 classes, got {present}")
         index = torch.arange(num_classes, device=x.device) if present == num_classes else counts.nonzero().flatten()
         place = torch.empty_like(counts).scatter_(0, index, torch.arange(present, device=x.device))
         means = ClassMeans.from_means(index, counts[index], sums[index] / counts[index, None])
@@ -104,7 +104,7 @@ def neural_collapse(
 
 
 def collapse_from_moments(moments: ClassMoments, weight: Tensor | None = None) -> dict[str, float]:
-    """Return the quantities of ``neural_collapse`` except NC4, from moments that were collected batch by batch.
+    """Measure neural collapse, except NC4, from class moments that were collected batch by batch.
 
     ``nc1_pinv`` has no key if the moments do not define it: without scatter, or with classes of different size whose
     counts were not given.
@@ -128,7 +128,7 @@ def collapse_from_moments(moments: ClassMoments, weight: Tensor | None = None) -
     with measuring_precision(moments.device):
         index = moments.counts.nonzero().flatten()
         if len(index) < 2:
-            raise ValueError(f"neural collapse compares classes and needs samples of at least 2, got {len(index)}")
+            raise ValueError(f"neural collapse needs samples of at least 2 classes, got {len(index)}")
         if weight is not None and weight.shape != moments.means.shape:
             raise ValueError(f"weight must have the shape {tuple(moments.means.shape)}, got {tuple(weight.shape)}")
         means = ClassMeans.from_means(index, moments.counts[index], moments.means[index])
@@ -150,7 +150,7 @@ def collapse_quantities(
     weight: Tensor | None = None,
     disagreement: Tensor | None = None,
 ) -> dict[str, float]:
-    """Return all quantities from their parts, without those that are not defined.
+    """Return the metrics of neural collapse that are defined, from class means and within-class spread.
 
     Args:
         means: Of the K classes that have samples.
@@ -195,7 +195,10 @@ def _with_spread(values: dict[str, Tensor], samples: int, classes: int) -> dict[
 def _not_finite(features: Tensor) -> str:
     bad = int((~features.isfinite().all(dim=1)).sum())
     if bad:
-        return f"features must be finite, but {bad} of {len(features)} samples hold NaN or inf: repair them"
+        return (
+            f"features must be finite, but {bad} of {len(features)} samples hold NaN or inf: remove these samples, or "
+            "check the model that produced them"
+        )
     return "features are too large for sums in float32: rescale them or pass float64"
 
 
@@ -221,7 +224,7 @@ def _check_head(features: Tensor, weight: Tensor | None, bias: Tensor | None, lo
     if weight is not None:
         check_finite("weight", weight)
     if bias is not None and (weight is None or bias.shape != weight.shape[:1]):
-        raise ValueError("bias must come with a weight and hold one number for each of its rows")
+        raise ValueError("bias needs a weight, and must hold one number for each row of the weight")
     if logits is not None and (logits.ndim != 2 or len(logits) != len(features)):
         raise ValueError(f"logits must have the shape ({len(features)}, K), got {tuple(logits.shape)}")
     if logits is not None and not bool(logits.sum().isfinite()):  # the sum first: checking each row costs a mask

@@ -40,14 +40,17 @@ def outlier_orthogonality(means: Tensor, outliers: Tensor, counts: Tensor | None
     index, _ = present_means(means, counts)
     if outliers.ndim != 2 or outliers.shape[1] != means.shape[1] or len(outliers) == 0:
         raise ValueError(
-            f"outliers must have the shape (M, {means.shape[1]}) with M >= 1, got {tuple(outliers.shape)}: pass their "
-            "features from the same layer"
+            f"outliers must have the shape (M, {means.shape[1]}) with M >= 1, got {tuple(outliers.shape)}: pass the "
+            "features of outliers from the layer of the class means"
         )
     with measuring_precision(means.device):
         mean_outlier = at_least_float32(outliers.detach()).to(means.device).mean(dim=0, dtype=torch.float64)
         if not bool(mean_outlier.isfinite().all()):
             bad = int((~outliers.isfinite().all(dim=1)).sum())
-            raise ValueError(f"outliers must be finite, but {bad} of {len(outliers)} hold NaN or inf: repair them")
+            raise ValueError(
+                f"outliers must be finite, but {bad} of {len(outliers)} samples hold NaN or inf: remove these samples, "
+                "or check the model that produced them"
+            )
         own = means.detach().double()[index]
         norms = torch.linalg.vector_norm(own, dim=1) * torch.linalg.vector_norm(mean_outlier)
         return finite_values({"nc5": ((own @ mean_outlier) / norms).abs().mean()})

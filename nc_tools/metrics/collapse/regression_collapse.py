@@ -51,7 +51,10 @@ def regression_collapse(features: Tensor, targets: Tensor, weight: Tensor) -> di
         for name, part in (("features", x), ("targets", y), ("weight", rows)):
             bad = int((~part.isfinite().all(dim=1)).sum())
             if bad:
-                raise ValueError(f"{name} must be finite, but {bad} of {len(part)} rows hold NaN or inf: repair them")
+                raise ValueError(
+                    f"{name} must be finite, but {bad} of {len(part)} rows hold NaN or inf: remove these rows, or "
+                    "check the model and data that produced them"
+                )
         centered = x - x.mean(dim=0)
         norms = torch.linalg.vector_norm(centered, dim=1, keepdim=True)
         off_mean = (norms > torch.linalg.vector_norm(x, dim=1, keepdim=True) * 1e-7).flatten()

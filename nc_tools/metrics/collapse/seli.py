@@ -1,4 +1,4 @@
-"""SELI: the geometry of imbalanced cross-entropy in the limit of vanishing regularization, and the distance to it."""
+"""SELI: the geometry that cross-entropy approaches on imbalanced classes, and the distance to it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SELIGeometry:
 
 
 def seli_geometry(class_counts: Tensor | Sequence[int]) -> SELIGeometry:
-    """Return the geometry that cross-entropy approaches for these class counts when regularization vanishes.
+    """Return the SELI geometry, which cross-entropy approaches for given class counts as regularization vanishes.
 
     With Z the K x N matrix of columns e_y - 1/K (the encoded labels) and Z = V L U^T, the head is W = V L^{1/2} and the
     features H = L^{1/2} U^T, up to scale and rotation. Since Z Z^T = C diag(n) C with C = I - 11^T/K,
@@ -66,7 +66,7 @@ def seli_geometry(class_counts: Tensor | Sequence[int]) -> SELIGeometry:
 def seli_distance(
     class_counts: Tensor | Sequence[int], *, weight: Tensor | None = None, means: Tensor | None = None
 ) -> dict[str, float]:
-    """Measure how far a head and class means are from SELI, and from the simplex frame.
+    """Measure how far a head and class means are from the SELI geometry, and from a simplex (equiangular) frame.
 
     The two distances show which of the two geometries a run approaches:
 

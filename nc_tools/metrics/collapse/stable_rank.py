@@ -9,7 +9,7 @@ from nc_tools._support.precision import measuring_precision
 
 
 def stable_rank(matrix: Tensor) -> float:
-    """Return the stable rank ||A||_F^2 / ||A||_2^2: from 1 (one direction) to the rank (all equally strong).
+    """Return a matrix's stable rank ||A||_F^2 / ||A||_2^2: 1 for one direction, the rank for equally strong ones.
 
     Unlike the rank it does not jump when a singular value passes a threshold. Under weight decay, in the layers after
     the one where classes have collapsed, it falls towards K - 1. Source: Rudelson and Vershynin (2007).
@@ -26,7 +26,7 @@ def stable_rank(matrix: Tensor) -> float:
         1.25
     """
     if not matrix.is_floating_point():
-        raise TypeError(f"a stable rank needs floating-point numbers, got {matrix.dtype}")
+        raise TypeError(f"a stable rank needs floating-point numbers, got {matrix.dtype}: convert them with .float()")
     if matrix.ndim != 2:
         raise ValueError(f"a stable rank needs a matrix, got the shape {tuple(matrix.shape)}")
     with measuring_precision(matrix.device):
@@ -40,7 +40,7 @@ def stable_rank(matrix: Tensor) -> float:
 
 
 def stable_ranks(model: nn.Module) -> dict[str, float]:
-    """Return the stable rank of every layer with a weight matrix, by its dotted name, in the order of the model.
+    """Return the stable rank of every layer of a model that has a weight matrix, by the layer's dotted name.
 
     A convolution's kernel (out, in, height, width) is read as the matrix (out, in x height x width): the map from a
     patch to the channels, not the whole convolution. For heads of this package it reads the class vectors. Embeddings

@@ -1,4 +1,4 @@
-"""Multi-label collapse: whether features of several tags point along the sum of the single tags' means."""
+"""Multi-label collapse: do features of images with several tags point along the sum of the single tags' means?"""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def tagwise_average(features: Tensor, tags: Tensor) -> dict[str, float]:
         )
     bad = int((~x.isfinite().all(dim=1)).sum())
     if bad:
-        raise ValueError(f"features must be finite, but {bad} of {len(x)} samples hold NaN or inf: repair them")
+        raise ValueError(
+            f"features must be finite, but {bad} of {len(x)} samples hold NaN or inf: remove these samples, or check "
+            "the model that produced them"
+        )
     has_tag = tags.to(x.device)
     tagged = has_tag.any(dim=1)
     x, has_tag = x[tagged], has_tag[tagged]
@@ -62,7 +65,10 @@ def tagwise_average(features: Tensor, tags: Tensor) -> dict[str, float]:
         means, sizes = sums / counts[:, None], sets.sum(dim=1)
         single, own = sizes == 1, sets[sizes == 1].double()
         if len(own) < 2:
-            raise ValueError(f"at least two tags must have samples with that tag alone, got {len(own)}")
+            raise ValueError(
+                f"at least two tags must occur alone in some sample, but only {len(own)} do: add samples that have a "
+                "single tag"
+            )
         center = means[single].mean(dim=0)
         by_tag = own.T @ (means[single] - center)
         complete = (sets & ~own.bool().any(dim=0)).sum(dim=1) == 0

@@ -61,7 +61,7 @@ def variability_collapse_index(features: Tensor, labels: Tensor, num_classes: in
 
 
 def variability_index(within: Tensor, centered: Tensor) -> Tensor:
-    """Return the index from S_W (D, D) and the centered class means (K, D), both float64; NaN if it is not defined."""
+    """Return the variability collapse index from the within-class covariance and the centered class means, or NaN."""
     num_classes, width = centered.shape
     total = (within + within.T) / 2 + centered.T @ centered / num_classes
     values, vectors = torch.linalg.eigh(total)

@@ -1,4 +1,4 @@
-"""The spread of samples about their class means, in all directions and along the means, in one pass over blocks."""
+"""The spread of samples about their class means, in all directions and along the means, in one pass."""
 
 from __future__ import annotations
 
@@ -85,9 +85,10 @@ class WithinClassSpread:
 def within_class_spread(
     features: Tensor, place: Tensor, class_means: ClassMeans, head: LinearReadout | None, decisions: Tensor | None
 ) -> WithinClassSpread:
-    """Measure the residuals r = x - mu_y along the class means, with two matrix products per block.
+    """Measure the spread of samples about their class means, in all directions and along the means.
 
-    The first is r [H, W^T] with H the whitened directions (D, r): its first columns q = H^T r have
+    Two matrix products for each block of residuals r = x - mu_y. The first is
+    r [H, W^T] with H the whitened directions (D, r): its first columns q = H^T r have
     tr(S_W S_B^+)/K = mean ||q||^2, its last ones are the head's logits minus those of the class mean. The
     second is q [P, A^T], in the whitened space: P turns the class-averaged S_B^+ into the sample-pooled one,
     and A holds the class means, so that q A^T + c_y . c_k are the scores of the nearest class mean (the means

@@ -1,1 +1,1 @@
-"""Measures for noisy labels: memorization, dilation, suspect labels and transition matrices."""
+"""Metrics for noisy labels: memorization, dilation, suspect labels and transition matrices."""

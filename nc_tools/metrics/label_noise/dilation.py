@@ -1,4 +1,4 @@
-"""Dilation: how much memorizing wrong labels spreads the classes of test features."""
+"""Dilation: how much the classes of test features spread because a model memorized wrong labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nc_tools.metrics.collapse.neural_collapse import neural_collapse
 def dilation(
     features: Tensor, true_labels: Tensor, num_classes: int | None = None, *, reference: Tensor | None = None
 ) -> dict[str, float]:
-    """Measure how much the classes of test features are spread, under their true labels.
+    """Measure dilation: how much the test features of each true class are spread.
 
     A network that memorizes wrong labels must spread the samples of a training class, and test features spread with
     them. With S_W and S_B class-averaged as in ``neural_collapse``,

@@ -91,7 +91,7 @@ def rank_suspects(features: Tensor, logits: Tensor, labels: Tensor) -> Suspects:
 
 
 def precision_at(order: Tensor, wrong: Tensor, k: int | None = None) -> float | None:
-    """Return the share of wrong labels among the first k of a ranking.
+    """Return the share of wrong labels among the k most suspect samples of a ranking.
 
     Args:
         order: (N,), samples from the most suspect on.

@@ -14,7 +14,7 @@ _ROUNDING = 1e-5
 
 
 def checked_transition(matrix: Tensor | Sequence[Sequence[float]], num_classes: int | None = None) -> Tensor:
-    """Check a transition matrix and return it in float64, each row scaled to sum to exactly one.
+    """Check a transition matrix of label noise, and return it in float64 with rows that sum to exactly one.
 
     Args:
         matrix: (K, K), rows are true classes.
@@ -47,13 +47,14 @@ def checked_transition(matrix: Tensor | Sequence[Sequence[float]], num_classes: 
     row = int((sums - 1).abs().argmax())
     if not abs(float(sums[row]) - 1) <= _ROUNDING:
         raise ValueError(
-            f"each row of a transition matrix must sum to 1, and row {row} sums to {sums[row]:g}: rows are true classes"
+            f"each row of a transition matrix must sum to 1, but row {row} sums to {sums[row]:g}: rows are true "
+            "classes (transpose the matrix if its columns are)"
         )
     return entries / sums[:, None]
 
 
 def counted_transition(true_labels: Tensor, given_labels: Tensor, num_classes: int) -> Tensor:
-    """Return the transition matrix of known true labels: the share of each given label in each true class.
+    """Count the transition matrix of known true labels: the share of each given label in each true class.
 
     Args:
         true_labels: (N,), int64.
@@ -151,7 +152,7 @@ def confusion_transition(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def transition_error(estimate: Tensor, true: Tensor) -> float:
-    """Return the mean over classes of the total variation distance of rows: mean_i sum_j |A_ij - B_ij| / 2, in [0, 1].
+    """Return the distance of two transition matrices: mean_i sum_j |A_ij - B_ij| / 2, from 0 to 1.
 
     Example:
         >>> transition_error(torch.eye(2), torch.tensor([[0.5, 0.5], [0.0, 1.0]]))

@@ -1,4 +1,4 @@
-"""Checkpoints or layers ranked by the collapse of a target set in them, and how well that predicts the outcome."""
+"""Rank checkpoints or layers by how collapsed a target set is in their features, and compare with an outcome."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RankCorrelation:
     n: int
 
     def __str__(self) -> str:
-        """Return both correlations and n in words."""
+        """Return both correlations and the number of pairs as text."""
         if self.spearman is None or self.kendall is None:
             return f"not defined (n = {self.n})"
         return f"Spearman {self.spearman:+.2f}, Kendall {self.kendall:+.2f} (n = {self.n})"
@@ -36,7 +36,7 @@ class RankCorrelation:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A candidate of a ranking: a checkpoint or a layer.
+    """A candidate in a ranking by collapse: a checkpoint or a layer.
 
     Attributes:
         name: Name of the candidate.
@@ -51,7 +51,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class CollapseRanking:
-    """Candidates, the most collapsed first, and the rank correlation of each measure with the outcome.
+    """Checkpoints or layers, the most collapsed first, and the rank correlation of each metric with the outcome.
 
     A correlation below 0 means that candidates in which the target set is more collapsed have better outcomes.
     """
@@ -63,7 +63,7 @@ class CollapseRanking:
 def rank_by_collapse(
     features: Mapping[str, Tensor], labels: Tensor, outcomes: Mapping[str, float] | None = None, by: str = "nc1_pinv"
 ) -> CollapseRanking:
-    """Rank candidates by the collapse of the *training* part of a target set in their features; nothing is fitted.
+    """Rank checkpoints or layers by how collapsed the *training* part of a target set is in their features.
 
     The more collapsed the classes of a target task are in the features of a frozen model, the better the model tends to
     transfer to that task; the same holds for the layers of one model. With outcomes (such as accuracies of a probe),
@@ -90,13 +90,14 @@ def rank_by_collapse(
         ['early', 'late']
     """
     if not features:
-        raise ValueError("a ranking needs at least one candidate, got none")
+        raise ValueError("a ranking needs features of at least one checkpoint or layer, got none")
     if by not in TARGET_COLLAPSE:
         raise ValueError(f"by must be one of {', '.join(TARGET_COLLAPSE)}, got {by!r}")
     outcome_of = dict(outcomes or {})
     if unknown := [name for name in outcome_of if name not in features]:
         raise ValueError(
-            f"every outcome must belong to a candidate, but {unknown[0]!r} does not: give {', '.join(features)}"
+            f"every outcome must belong to a candidate, but {unknown[0]!r} is none of {', '.join(features)}: rename or "
+            "remove it"
         )
     rows = []
     for name, values in features.items():
@@ -109,7 +110,7 @@ def rank_by_collapse(
 
 
 def correlations(rows: Sequence[Ranked]) -> dict[str, RankCorrelation]:
-    """Return the rank correlation of each measure with the outcome, over the rows that have both."""
+    """Return the rank correlation of each collapse metric with the outcome, over the candidates that have both."""
     return {
         key: rank_correlation(*zip(*pairs, strict=True)) if pairs else RankCorrelation(None, None, 0)
         for key in TARGET_COLLAPSE
@@ -118,7 +119,7 @@ def correlations(rows: Sequence[Ranked]) -> dict[str, RankCorrelation]:
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCorrelation:
-    """Return Spearman's rho and Kendall's tau-b of paired values, without pairs that are not finite.
+    """Return Spearman's rho and Kendall's tau-b of paired values; pairs with NaN or inf are left out.
 
     Args:
         first: n values.

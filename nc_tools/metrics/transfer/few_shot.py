@@ -22,7 +22,7 @@ def nearest_class_mean(
     draws: int,
     generator: torch.Generator,
 ) -> tuple[float, float]:
-    """Return the accuracy of the nearest mean of ``shots`` samples per class, averaged over random draws of the shots.
+    """Return the accuracy of the nearest class mean of ``shots`` random samples per class, averaged over draws.
 
     Few-shot accuracy without parameters to tune. The interval is over the draws, with the test set fixed. The distance
     is Euclidean, on features as they are.
@@ -74,7 +74,7 @@ def imprint_accuracy(
     draws: int,
     generator: torch.Generator,
 ) -> tuple[float, float]:
-    """Return the accuracy of weights imprinted from ``shots`` samples per class, averaged over random draws.
+    """Return the accuracy of a head imprinted from ``shots`` random samples per class, averaged over draws.
 
     The nearest class mean by cosine: the classifier of :func:`~nc_tools.heads.imprint` with one proxy, whose class
     vectors are the means of unit features. If this is higher than :func:`nearest_class_mean`, feature norms hurt the

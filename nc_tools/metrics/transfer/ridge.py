@@ -27,7 +27,7 @@ class Ridge:
 
 
 def fit_ridge(x: Tensor, targets: Tensor, strengths: Sequence[float]) -> Ridge:
-    """Fit a ridge regression with the penalty strength of the smallest leave-one-out error.
+    """Fit a ridge regression with the penalty strength that has the smallest leave-one-out error.
 
     Minimizes ||Y - X W^T - 1 b^T||^2 + lambda ||W||^2 with lambda = N s, for every s in ``strengths``. The prediction
     is linear in the targets, H Y. So, if sample i is left out and the model is fitted again, its residual is exactly

@@ -27,7 +27,7 @@ def transfer_report(
     test_labels: Tensor,
     seed: int,
 ) -> dict[str, float]:
-    """Return the accuracies of all classifiers on one target set, and how collapsed its training part is.
+    """Return the accuracies of simple classifiers on the frozen features of a target set, and their collapse.
 
     Args:
         train_features: Frozen features of the target's training part (N, D).
