@@ -66,7 +66,7 @@ class HeadLike(Protocol):
         """Return the logits (N, K) of embedded features (N, D')."""
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the product of each sample's embedded features and the class vector of its label (N,)."""
+        """Return the dot product of each sample's embedded features and the class vector of its label (N,)."""
 
 
 @dataclass
@@ -144,7 +144,7 @@ class Outputs:
         return self.computed_logits
 
     def label_scores(self, labels: Tensor) -> Tensor:
-        """Return the product of each sample's embedded features and its label's class vector (N,), unscaled."""
+        """Return the dot product of each sample's embedded features and its label's class vector (N,), unscaled."""
         with autocast_off(self.features.device.type):
             return self.head.label_scores(self.upcast_features, labels)
 

@@ -245,7 +245,7 @@ class FixedFrameHead(FixedHead):
         self._follow(order)
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the product of each sample's embedded features and its own class vector (N,), in little memory."""
+        """Return the dot product of each sample's embedded features and its own class vector (N,)."""
         if not self.normalize:
             return super().label_scores(features, labels)
         return dot_normalized(self._project(features), self.frame.index_select(0, labels).to(features.dtype))

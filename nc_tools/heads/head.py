@@ -106,7 +106,7 @@ class Head(nn.Module, ABC):
         """
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the product of each sample's embedded features and the class vector of its label (N,)."""
+        """Return the dot product of each sample's embedded features and the class vector of its label (N,)."""
         # index_select is several times faster than weight[labels] on a CPU.
         own = self.weight.index_select(0, labels).to(features.dtype)
         return (own * self.embed(features)).sum(-1)

@@ -84,7 +84,7 @@ class PrototypeHead(ETFHead):
         return self._rows(self.frame, self.class_means.means, self.class_means.has_mean)
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the product of each sample's embedded features and its own class vector (N,)."""
+        """Return the dot product of each sample's embedded features and its own class vector (N,)."""
         parts = (self.frame, self.class_means.means, self.class_means.has_mean)
         own = self._rows(*(part.index_select(0, labels) for part in parts))
         return (own.to(features.dtype) * self.embed(features)).sum(-1)

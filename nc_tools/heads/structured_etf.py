@@ -120,7 +120,7 @@ class StructuredETFHead(FixedHead):
         return (self.scale * self._length()) * self._centered(embedded)
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the product of each sample's embedded features and the class vector of its label (N,).
+        """Return the dot product of each sample's embedded features and the class vector of its label (N,).
 
         It comes from the products of all classes, which cost less than one class vector.
         """

@@ -67,7 +67,7 @@ def of_nll(
 
 
 def _stepwise(z: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: Reduction, arity: int) -> Tensor:
-    """Return the same through autograd."""
+    """Return what :func:`of_nll` does, through autograd."""
     nll = nn.functional.cross_entropy(z, labels, reduction="none").unsqueeze(1)
     if arity == 2:
         value: Tensor = formula(nll, z.gather(1, labels.unsqueeze(1)) - z.mean(1, keepdim=True))[0]

@@ -36,7 +36,7 @@ class RetrainClassifier(RetrainingStage):
             )
 
     def head_to_train(self, head: Head, fresh: Head) -> Head:  # noqa: ARG002
-        """Return a copy of the head with new initial weights."""
+        """Return the head with new initial weights, ``fresh``."""
         return fresh
 
     @torch.no_grad()
