@@ -1,4 +1,4 @@
-"""The records that loader, model, loss and metrics exchange.
+"""The dataclasses that loader, model, loss and metrics exchange: a batch, and what a head computed from it.
 
 Every loss and every head takes the same records, so that the training loop does not depend on which loss or head it
 runs.
@@ -60,18 +60,18 @@ class HeadLike(Protocol):
     scale: Tensor | float
 
     def embed(self, features: Tensor) -> Tensor:
-        """Project and normalize features."""
+        """Project and normalize features (N, D), which gives (N, D')."""
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
-        """Return the logits of embedded features."""
+        """Return the logits (N, K) of embedded features (N, D')."""
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return w_y . embed(features) for each sample's label (N,)."""
+        """Return the dot product of each sample's embedded features and the class vector of its label (N,)."""
 
 
 @dataclass
 class Outputs:
-    """The outputs of a head for a batch of features: what a loss reads. Each part is computed when it is first read.
+    """What a head computes from a batch of features, and a loss reads. Each part is computed when it is first read.
 
     The training loop, and ``watch(model).outputs`` in your own loop, give you one. A loss that needs only the class
     vector of each sample's label, such as dot regression, calls :meth:`label_scores`. No logits are computed then, and
@@ -144,14 +144,14 @@ class Outputs:
         return self.computed_logits
 
     def label_scores(self, labels: Tensor) -> Tensor:
-        """Return w_y . embedded for each sample's label (N,), without scale and bias."""
+        """Return the dot product of each sample's embedded features and its label's class vector (N,), unscaled."""
         with autocast_off(self.features.device.type):
             return self.head.label_scores(self.upcast_features, labels)
 
 
 @dataclass(frozen=True)
 class Collected:
-    """A data set after one pass through a model in eval mode, in the order of the set.
+    """Features, logits and labels of a data set, in its order, from one pass through a model in eval mode.
 
     Attributes:
         features: The backbone's output (N, D).

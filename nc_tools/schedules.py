@@ -1,4 +1,4 @@
-"""Schedules of loss weights: functions of training's progress that run records can store."""
+"""Schedules of loss weights, as functions of the share of training that is done."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ Schedule: TypeAlias = Callable[[float], float]
 
 
 def check_progress(progress: float) -> float:
-    """Return the progress if it lies in [0, 1].
+    """Return ``progress`` if it is a share of training, in [0, 1]; otherwise raise ValueError.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If it is not.
     """
     if not 0 <= progress <= 1:
-        raise ValueError(f"progress must lie in [0, 1], the share of training that is done, got {progress}")
+        raise ValueError(
+            f"progress must lie in [0, 1], the share of training that is done, got {progress}: pass step / steps"
+        )
     return progress
 
 
@@ -31,7 +33,7 @@ def _check_shares(owner: str, **shares: float) -> None:
 
 @dataclass(frozen=True)
 class ConstantSchedule:
-    """The same weight during all of training.
+    """A loss weight that stays the same during all of training.
 
     Example:
         >>> ConstantSchedule(0.1)(0.5)
@@ -41,14 +43,14 @@ class ConstantSchedule:
     value: float
 
     def __call__(self, progress: float) -> float:
-        """Return the weight."""
+        """Return the loss weight, the same for every share of training."""
         check_progress(progress)
         return self.value
 
 
 @dataclass(frozen=True)
 class LinearSchedule:
-    """From one weight to another in a straight line.
+    """A loss weight that goes from one value to another in a straight line.
 
     Attributes:
         start: Weight at the beginning.
@@ -77,14 +79,14 @@ class LinearSchedule:
             )
 
     def __call__(self, progress: float) -> float:
-        """Return the weight at this share of training."""
+        """Return the loss weight at a share of training (``progress``)."""
         done = (check_progress(progress) - self.since) / (self.until - self.since)
         return self.start + (self.end - self.start) * min(max(done, 0.0), 1.0)
 
 
 @dataclass(frozen=True)
 class StepSchedule:
-    """One weight before a share of training, and another from there on.
+    """A loss weight with one value before a share of training, and another from there on.
 
     Raises:
         ValueError: If ``at`` lies outside [0, 1].
@@ -102,13 +104,13 @@ class StepSchedule:
         _check_shares("StepSchedule", at=self.at)
 
     def __call__(self, progress: float) -> float:
-        """Return the weight at this share of training."""
+        """Return the loss weight at a share of training (``progress``)."""
         return self.before if check_progress(progress) < self.at else self.after
 
 
 @dataclass(frozen=True)
 class CosineSchedule:
-    """From one weight to another along half a cosine, which changes slowly at both ends.
+    """A loss weight that goes from one value to another along half a cosine, slowly at both ends.
 
     Example:
         >>> CosineSchedule(1.0, 0.0)(0.5)
@@ -119,5 +121,5 @@ class CosineSchedule:
     end: float
 
     def __call__(self, progress: float) -> float:
-        """Return the weight at this share of training."""
+        """Return the loss weight at a share of training (``progress``)."""
         return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * check_progress(progress)))

@@ -17,7 +17,7 @@ StreamName = Literal[
 
 
 def stream_seed(seed: int, name: StreamName, *keys: int) -> int:
-    """Return the seed of a named stream, a 63-bit integer.
+    """Return the seed of a named random stream, a 63-bit integer.
 
     Args:
         seed: The run's seed.
@@ -40,7 +40,7 @@ def stream_seed(seed: int, name: StreamName, *keys: int) -> int:
 
 
 def stream(seed: int, name: StreamName, *keys: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a new generator at the start of a named stream.
+    """Return a new random generator at the start of a named random stream.
 
     Args:
         seed: The run's seed.

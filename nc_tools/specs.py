@@ -31,11 +31,11 @@ class Spec(Generic[T]):
         return list(_parameters(self.cls))
 
     def leaves_open(self, name: str) -> bool:
-        """Return True if the class has an argument of this name and the spec does not set it."""
+        """Return True if the class has an argument ``name`` and the spec does not set it."""
         return name in self.parameter_names and name not in self.arguments
 
     def classes(self) -> Iterator[type]:
-        """Yield the class, and the classes of all specs among its arguments.
+        """Yield the class of the spec, and the classes of all specs among its arguments.
 
         Example:
             >>> [cls.__name__ for cls in Spec(dict, {"parts": (Spec(int), {"more": Spec(str)})}).classes()]
@@ -46,7 +46,7 @@ class Spec(Generic[T]):
             yield from inner.classes()
 
     def with_arguments(self, arguments: Mapping[str, Any]) -> Spec[T]:
-        """Return a copy with some arguments set or replaced.
+        """Return a copy of the spec with some arguments set or replaced.
 
         Raises:
             TypeError: If the class has no such argument.
@@ -54,7 +54,7 @@ class Spec(Generic[T]):
         return _checked_spec(self.cls, {**self.arguments, **arguments})
 
     def build(self, facts: Mapping[str, Any]) -> T:
-        """Build the object.
+        """Build the object that the spec describes.
 
         Arguments that the spec does not set are taken from ``facts`` if the class has an argument of that name. Specs
         among the arguments, also inside tuples, lists, mappings and dataclasses, are built from the same facts.
@@ -72,7 +72,7 @@ class Spec(Generic[T]):
         if missing:
             raise TypeError(
                 f"{self.cls.__name__} needs {', '.join(missing)}, which neither the spec nor the run sets. "
-                f"Write spec({self.cls.__name__}, {missing[0]}=...)"
+                f"Write spec({self.cls.__name__}, {', '.join(f'{name}=...' for name in missing)})"
             )
         return self.cls(**{name: _built(value, facts) for name, value in filled.items()})
 

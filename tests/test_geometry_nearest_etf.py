@@ -150,7 +150,7 @@ def test_no_gradient_flows_through_the_means():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((torch.zeros(5, 3),), "needs feature_dim >= 4, got 3: use projection=4"),
+        ((torch.zeros(5, 3),), "needs feature_dim >= 4, got 3: give the head projection=4"),
         ((torch.zeros(1, 3),), "at least 2 classes"),
         ((torch.zeros(3, 3), torch.zeros(3, 4)), r"previous must have the shape of means, \(3, 3\)"),
         ((torch.zeros(3, 3), torch.zeros(3, 3), -0.1), "delta must be finite and at least 0, got -0.1"),

@@ -89,11 +89,11 @@ def test_an_aligned_frame_predicts_as_the_trained_classifier() -> None:
 
 def test_bad_arguments_raise() -> None:
     weight = torch.randn(K, D)
-    with pytest.raises(TypeError, match="align_to needs a head with a fixed frame, got CosineHead"):
+    with pytest.raises(TypeError, match="align_to needs a head with fixed class vectors, got CosineHead"):
         align_to(CosineHead(D, K), weight)  # type: ignore[type-var]
     with pytest.raises(ValueError, match="needs a head without a projection, got ETFHead"):
         align_to(ETFHead(D, K, projection=D), weight)
-    with pytest.raises(ValueError, match=r"shape of the frame, \(4, 12\), got \(4, 11\)"):
+    with pytest.raises(ValueError, match=r"shape of the head's class vectors, \(4, 12\), got \(4, 11\)"):
         align_to(ETFHead(D, K), weight[:, 1:])
     with pytest.raises(ValueError, match="weight must be finite"):
         align_to(ETFHead(D, K), weight / 0)

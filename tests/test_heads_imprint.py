@@ -182,7 +182,7 @@ def test_proxies_separate_classes_of_two_clusters_where_one_mean_cannot() -> Non
     ("features", "labels", "classes", "proxies", "message"),
     [
         (torch.ones(3, 2), torch.tensor([0, 0, 2]), 4, 1, r"got none for 2 of 4 classes \(1, 3\): add samples"),
-        (torch.ones(3, 2), torch.tensor([0, 1, 2]), 2, 1, r"labels must lie in \[0, 2\), got 1 outside"),
+        (torch.ones(3, 2), torch.tensor([0, 1, 2]), 2, 1, r"labels must lie in \[0, 2\), got other labels in 1 sample"),
         (
             torch.full((2, 2), math.nan),
             torch.tensor([0, 1]),

@@ -291,7 +291,7 @@ def test_two_processes_agree_with_each_other_and_with_one(tmp_path):
         ({"delta": math.nan}, "delta must be at least 0"),
         ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
         ({"momentum": -0.1}, r"momentum must lie in \[0, 1\)"),
-        ({"feature_dim": K - 2}, "needs feature_dim >= 4, got 3: use projection=4"),
+        ({"feature_dim": K - 2}, "needs feature_dim >= 4, got 3: give the head projection=4"),
         ({"projection": K - 2}, "needs feature_dim >= 4, got 3"),
     ],
 )

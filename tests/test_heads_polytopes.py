@@ -100,7 +100,7 @@ def test_radius_is_the_papers_form() -> None:
     assert head.projection is not None
     expected = 0.1 * (h @ head.projection.weight.T) @ head.weight.T
     assert torch.allclose(head(h), expected, atol=1e-6)
-    with pytest.raises(ValueError, match=r"got radius=0\.1 and scale=3\.0: pass one"):
+    with pytest.raises(ValueError, match=r"only one of radius and scale, got radius=0\.1 and scale=3\.0"):
         SimplexHead(D, K, radius=0.1, scale=3.0)
     with pytest.raises(ValueError, match="scale must be positive and finite, got -1"):
         SimplexHead(D, K, radius=-1.0)

@@ -56,9 +56,9 @@ def test_growth_has_bounds():
     head.grow(5)
     with pytest.raises(ValueError, match="capacity must be at least num_classes=5, got 4"):
         PreallocatedHead(D, 5, capacity=4)
-    with pytest.raises(ValueError, match="needs feature_dim >= 19, got 16: use projection=19"):
+    with pytest.raises(ValueError, match="needs feature_dim >= 19, got 16: give the head projection=19"):
         PreallocatedHead(D, 5, capacity=20)
-    with pytest.raises(ValueError, match=r"checkpoint's frame is for 6 classes, this head's for 5: .* capacity=6"):
+    with pytest.raises(ValueError, match=r"has capacity=5: build the head with capacity=6"):
         head.load_state_dict(PreallocatedHead(D, 3, capacity=6).state_dict(), strict=False)
 
 

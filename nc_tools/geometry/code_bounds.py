@@ -60,7 +60,7 @@ def minimal_angle_bounds(num_classes: int, feature_dim: int) -> AngleBounds:
 
 
 def check_sizes(num_classes: int, feature_dim: int) -> None:
-    """Raise ValueError for K < 2, for D < 1, and for more than two vectors on a line."""
+    """Raise ValueError if K < 2 or D < 1, or if more than two vectors would lie on a line."""
     if num_classes < 2:
         raise ValueError(f"a spherical code needs at least 2 classes, got {num_classes}")
     if feature_dim < (1 if num_classes == 2 else 2):
@@ -98,7 +98,7 @@ def fejes_toth_angle(num_classes: int) -> float:
 
 
 def levenshtein_cosine(num_classes: int, feature_dim: int) -> float:
-    """Return s such that every code of K vectors in D >= 3 dimensions has a pair with w_i . w_j >= s.
+    """Return a lower bound s on the largest inner product of two among K unit vectors in D >= 3 dimensions.
 
     Levenshtein's functions L_t(D, s) bound the number of vectors whose products are at most s. L_t is valid on an
     interval of s; at its ends L_t equals R_t and R_(t+1), the smallest sizes of spherical designs of strength t and

@@ -21,7 +21,7 @@ def power_of_two(number: int) -> int:
 
 
 def hadamard(order: int) -> Tensor:
-    """Return Sylvester's Hadamard matrix: entries +-1, rows orthogonal, symmetric, the first row all ones.
+    """Return Sylvester's Hadamard matrix: symmetric, entries +1 and -1, orthogonal rows, the first of ones.
 
     H_1 = [1], H_2n = [[H_n, H_n], [H_n, -H_n]] (Sylvester 1867). Its upper left n x n block is H_n.
 

@@ -15,7 +15,7 @@ _MIN_DELTA, _MIN_DELTA_FLOAT32 = 1e-9, 1e-6
 
 
 def nearest_simplex_etf(means: Tensor, previous: Tensor | None = None, delta: float = 0.0) -> Tensor:
-    """Return the simplex ETF nearest to class means, in closed form.
+    """Return the simplex ETF (K unit vectors at equal angles) nearest to class means, in closed form.
 
     With class vectors near the current class means, the backbone does not have to rotate its features to an arbitrary
     frame. With Y the centered means scaled to ||Y||_F = 1 and W' the previous frame, it minimizes over all simplex
@@ -82,13 +82,15 @@ def _check(means: Tensor, previous: Tensor | None, delta: float) -> None:
     if feature_dim < num_classes - 1:
         raise ValueError(
             f"a simplex ETF of {num_classes} classes needs feature_dim >= {num_classes - 1}, got {feature_dim}: "
-            f"use projection={num_classes - 1} (or more) to learn a linear map before it"
+            f"give the head projection={num_classes - 1} (or more), a learned linear map to that many dimensions"
         )
     if not (math.isfinite(delta) and delta >= 0):
         raise ValueError(f"delta must be finite and at least 0, got {delta}")
     if previous is None and delta > 0:
-        raise ValueError(f"delta={delta} needs a previous ETF, got previous=None: pass previous=, or delta=0")
+        raise ValueError(
+            f"delta={delta} needs a previous ETF, got previous=None: pass the ETF of the last call, or delta=0"
+        )
     if previous is not None and previous.shape != means.shape:
         raise ValueError(f"previous must have the shape of means, {tuple(means.shape)}, got {tuple(previous.shape)}")
     if not bool(torch.isfinite(means).all()):
-        raise ValueError("means must be finite, got NaN or inf: remove the samples that are not finite")
+        raise ValueError("means must be finite, got NaN or inf: remove samples with such features")

@@ -1,4 +1,4 @@
-"""Random orthonormal frames as fast products: a signed permutation and a Hadamard transform, no stored matrix."""
+"""Fast products with random matrices that have orthonormal columns, from Hadamard transforms, none stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS = 64
 
 
 def draw_signed_permutation(dim: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Draw the parts of a random Hadamard frame: an order of the coordinates and two signs for each.
+    """Draw the random parts of :func:`project`: an order of the coordinates and two signs for each.
 
     Args:
         dim: D.
@@ -29,7 +29,9 @@ def draw_signed_permutation(dim: int, *, generator: torch.Generator | None = Non
 
 
 def project(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
-    """Return P^T x for a random frame P with orthonormal columns, in O(D + M log M) per row instead of O(K D).
+    """Return P^T x for a random matrix P with orthonormal columns, without storing P.
+
+    The cost is O(D + M log M) per row instead of O(K D).
 
     M is the smallest power of two that is at least K. The steps: give the coordinates random signs and a random order;
     distribute them over M buckets, as evenly as D / M allows; sum each bucket and divide by the square root of its
@@ -63,7 +65,7 @@ def project(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tenso
 
 
 def lift(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
-    """Return P y, for the frame of :func:`project`: (..., K) to (..., D).
+    """Return P y (..., D), the transpose of :func:`project`, for y (..., K).
 
     Args:
         y: (..., K).
@@ -121,9 +123,9 @@ def check_structured(num_classes: int, width: int) -> None:
         raise ValueError(f"a class geometry needs at least 2 classes, got {num_classes}")
     if width < num_classes:
         raise ValueError(
-            f"a structured simplex ETF of {num_classes} classes needs feature_dim >= {num_classes}, got {width}: use "
-            f"projection={num_classes} (or more) to learn a linear map before it, ETFHead (from {num_classes - 1} "
-            f"dimensions), or SphericalCodeHead"
+            f"a structured simplex ETF of {num_classes} classes needs feature_dim >= {num_classes}, got {width}: give "
+            f"the head projection={num_classes} (or more), a learned linear map to that many dimensions, or use "
+            f"ETFHead (from {num_classes - 1} dimensions) or SphericalCodeHead"
         )
 
 

@@ -1,4 +1,4 @@
-"""Random rotations: Haar-distributed orthonormal frames."""
+"""Random rotations: matrices with orthonormal columns, uniformly distributed (Haar)."""
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ def haar_frame(dim: int, columns: int, *, generator: torch.Generator | None = No
         True
     """
     if not 1 <= columns <= dim:
-        raise ValueError(f"an orthonormal frame in {dim} dimensions has 1 to {dim} columns, got columns={columns}")
+        raise ValueError(f"columns must be 1 to {dim} for orthonormal columns in {dim} dimensions, got {columns}")
     # On the CPU whatever the default device is, because a CPU generator draws only there. Column j uses its entries
     # from row j on: they are the vector that reflection j maps to axis j.
     drawn = torch.randn(dim, columns, dtype=torch.float64, generator=generator, device="cpu").tril_()

@@ -65,7 +65,8 @@ def simplex_etf(num_classes: int, feature_dim: int, *, generator: torch.Generato
     if feature_dim < num_classes - 1:
         raise ValueError(
             f"a simplex ETF of {num_classes} classes needs feature_dim >= {num_classes - 1}, got {feature_dim}: "
-            f"use projection={num_classes - 1} (or more) to learn a linear map before it, or SphericalCodeHead"
+            f"give the head projection={num_classes - 1} (or more), a learned linear map to that many dimensions, or "
+            f"use SphericalCodeHead"
         )
     scale = math.sqrt(num_classes / (num_classes - 1))
     if generator is None:

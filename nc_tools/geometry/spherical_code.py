@@ -17,7 +17,7 @@ SOLVER_LIMIT = 2000  # class vectors; with more, one step of the solver takes se
 
 
 def spherical_code(num_classes: int, feature_dim: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Return K unit vectors in D dimensions with a small largest inner product max_{i != j} w_i . w_j.
+    """Return K unit vectors in D dimensions, spread so that the largest inner product of two is small.
 
     Use it when there are more classes than dimensions: a simplex ETF exists only for K <= D + 1. The inner product is
     signed, so opposite vectors are good (the Tammes problem, not that of line packings).
@@ -90,7 +90,7 @@ def code_angle(num_classes: int, feature_dim: int) -> float:
 
 
 def minimal_angle(weight: Tensor, *, rows: Tensor | None = None) -> float:
-    """Return the smallest angle between two rows, in degrees.
+    """Return the smallest angle between two rows of a matrix, in degrees.
 
     min_{i != j} arccos(w_i . w_j / (||w_i|| ||w_j||)). For the nearest pair it is computed from the sum and the
     difference of the unit vectors, so small angles are accurate. Works in blocks: no K x K matrix is stored.

@@ -16,7 +16,7 @@ FINALISTS = 6  # restarts that run to the last exponent
 
 
 class Effort(NamedTuple):
-    """The work of a solve: restarts, steps at the first exponent, steps at each later one, and the last exponent."""
+    """How hard :func:`solve_tammes` searches: restarts, steps at the first and later exponents, last exponent."""
 
     restarts: int
     first_steps: int
@@ -25,7 +25,7 @@ class Effort(NamedTuple):
 
 
 def effort(num_points: int) -> Effort:
-    """Return the effort for K points: many restarts and six digits for small problems, one restart for large ones."""
+    """Return how hard to search for K points: many restarts for few points, one restart for many points."""
     if num_points <= 300:
         return Effort(max(2, min(48, 150_000 // num_points**2)), 600, 40, 2.0**20)
     return Effort(1, 60, 20, 2.0**13)

@@ -47,7 +47,9 @@ def assign_by_means(frame: Tensor, means: Tensor) -> Tensor:
 
 
 def assign_by_similarity(frame: Tensor, similarity: Tensor) -> Tensor:
-    """Match similar classes to near vertices, by a local search for a large sum_ij s_ij w_p(i) . w_p(j).
+    """Match similar classes to near vertices, by a local search.
+
+    The search is for a large sum over pairs of classes of similarity * inner product: sum_ij s_ij w_p(i) . w_p(j).
 
     For frames whose vertices are not all equally far apart: orthoplex, cube, spherical codes, random rows. This is the
     quadratic assignment problem, which cannot be solved exactly at such sizes. The relaxation of Vogelstein et al.
@@ -82,7 +84,7 @@ def assign_by_similarity(frame: Tensor, similarity: Tensor) -> Tensor:
     if np.ptp(near[~np.eye(classes, dtype=bool)]) < 1e-4:
         raise ValueError(
             "all vertices of this frame are equally far apart, so no assignment is better than another: use "
-            "assign_by_means, or another geometry"
+            "assign_by_means, or a frame of another geometry"
         )
     similar = similarity.detach().to("cpu", torch.float64).numpy()
     similar = (similar + similar.T) / 2

@@ -1,4 +1,4 @@
-"""Rotate a fixed frame to match the class vectors of a trained classifier (orthogonal Procrustes)."""
+"""Rotate the fixed class vectors of a head to match those of a trained classifier (orthogonal Procrustes)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ H = TypeVar("H", bound=FixedFrameHead)
 
 
 def align_to(head: H, weight: Tensor) -> H:
-    """Rotate a head's frame, in place, as near as possible to the class vectors of a trained classifier.
+    """Rotate a head's fixed class vectors, in place, as near as possible to those of a trained classifier.
 
     For a network that is already trained. With a random frame, fine-tuning would first have to rotate the features for
     no benefit. With an aligned frame it only has to change the geometry. Among all rotations and reflections R this
@@ -48,19 +48,22 @@ def align_to(head: H, weight: Tensor) -> H:
     """
     if not isinstance(head, FixedFrameHead):
         raise TypeError(
-            f"align_to needs a head with a fixed frame, got {type(head).__name__}: use ETFHead or another "
+            f"align_to needs a head with fixed class vectors, got {type(head).__name__}: use ETFHead or another "
             f"FixedFrameHead"
         )
     if head.projection is not None:
         raise ValueError(
-            f"align_to needs a head without a projection, got {type(head).__name__} with one, which can learn any "
-            f"rotation by itself: build the head with projection=False"
+            f"align_to needs a head without a projection, got {type(head).__name__} with a projection, which learns "
+            f"the rotation by itself: build the head with projection=False"
         )
     if weight.shape != head.frame.shape:
         shape = tuple(head.frame.shape)
-        raise ValueError(f"weight must have the shape of the frame, {shape}, got {tuple(weight.shape)}")
+        raise ValueError(
+            f"weight must have the shape of the head's class vectors, {shape}, got {tuple(weight.shape)}: pass the "
+            f"weight of a classifier with the same classes and features"
+        )
     if not bool(weight.isfinite().all()):
-        raise ValueError("weight must be finite, got NaN or inf")
+        raise ValueError("weight must be finite, got NaN or inf: check the classifier that it comes from")
     with torch.no_grad():
         core = _etf_core(head.num_classes).to(head.frame.device) if isinstance(head, ETFHead) else _core(head.frame)
         head.frame.copy_(core @ _polar(weight.to(core).T @ core).T)

@@ -20,7 +20,7 @@ _ENDS = (1e-6, 1 - 1e-6)
 
 
 class BalancedCalibrationHead(Head):
-    """A linear head and a fixed ETF head on the same features, mixed: z = a (W h + b) + (1 - a) s M u.
+    """A linear head and a fixed ETF head on the same features, mixed: z = a * (W h + b) + (1 - a) * s * M u.
 
     The linear head can grow its norm, and with it its confidence. The ETF head on unit features u cannot: its scores
     never exceed s. The mixture lies between them, and :meth:`balance` chooses a so that on held-out data the mean
@@ -90,31 +90,31 @@ class BalancedCalibrationHead(Head):
 
     @property
     def mix(self) -> Tensor:
-        """The share a of the linear head, a scalar tensor."""
+        """The share a of the linear head in the mixed logits, a scalar tensor."""
         return self.raw_mix.sigmoid()
 
     @property
     def weight(self) -> Tensor:
-        """[a W, (1 - a) s M], (K, D + D')."""
+        """The class vectors of both heads side by side, [a * W, (1 - a) * s * M], of shape (K, D + D')."""
         share = self.mix
         return torch.cat([share * self.linear.weight, (1 - share) * self.etf.scale * self.etf.weight], dim=1)
 
     @property
     def bias(self) -> Tensor:  # type: ignore[override]
-        """The linear head's bias, a b (K,)."""
+        """The bias (K,) of the linear head times its share, a * b."""
         return self.mix * cast(Tensor, self.linear.bias)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Return [h, u], the features and the ETF head's unit features (N, D + D')."""
+        """Return the features and the ETF head's unit features side by side, [h, u], of shape (N, D + D')."""
         return torch.cat([features, self.etf.embed(features)], dim=-1)
 
     def parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of the linear head and of the ETF head, each (N, K), for a loss on each as published."""
+        """Return the logits (N, K) of the linear head and those of the ETF head, for a loss on each as published."""
         return self.linear(features), self.etf(features)
 
     @torch.no_grad()
     def balance(self, features: Tensor, labels: Tensor) -> float:
-        """Set a by bisection so that mean confidence equals accuracy on these samples, and return a.
+        """Set the linear head's share so that mean confidence equals accuracy on held-out samples; return the share.
 
         Use samples that the model was not trained on. If both parts are overconfident, or both underconfident, a goes
         to the part whose confidence is nearer to its accuracy. Waits for the device.

@@ -53,16 +53,19 @@ linear map before it, or SphericalCodeHead
 
     @staticmethod
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:
-        """Return a Haar-rotated simplex ETF (K, D')."""
+        """Return a simplex ETF in a uniformly random rotation, of shape (K, D')."""
         return simplex_etf(num_classes, width, generator=generator)
 
     def frame_error(self, frame: Tensor) -> float:
-        """Return how far W W^T is from an ETF's Gram matrix."""
+        """Return how far class vectors W are from a simplex ETF: the relative error of their Gram matrix W W^T."""
         return simplex_error(frame)
 
 
 def simplex_error(frame: Tensor) -> float:
-    """Return the relative error of W W^T v against (K v - sum(v)) / (K - 1) for one random v, in O(K D')."""
+    """Return how far class vectors W are from a simplex ETF, tested with one random vector v in O(K D').
+
+    The value is the relative error of W W^T v, which for an ETF is (K v - sum(v)) / (K - 1).
+    """
     w = frame.detach().to(torch.float64)
     v = probe(w)
     expected = (w.shape[0] * v - v.sum()) / (w.shape[0] - 1)

@@ -17,9 +17,11 @@ from nc_tools.seeds import stream
 
 
 class FixedHead(Head):
-    """Base class of heads with fixed unit class vectors, stored in any form: z_k = s w_k . u.
+    """Base class of heads with fixed unit class vectors, stored as a matrix or in any other form.
 
-    u is the projected and normalized feature. The state dict contains a description of the geometry beside the vectors.
+    The logits are z_k = s * (w_k . u), u the projected and normalized feature.
+
+    The state dict contains a description of the geometry beside the vectors.
     Loading a checkpoint of another geometry, or one with a learned layer, raises an error, with ``strict=False`` too.
 
     Subclasses store the vectors and define ``geometry`` and :meth:`check_state`.
@@ -83,16 +85,16 @@ class FixedHead(Head):
 
     @property
     def scale(self) -> Tensor | float:  # type: ignore[override]
-        """The scale s."""
+        """The factor s of the logits: it multiplies the products of features and class vectors."""
         return self.scale_of.value()
 
     @property
     def assignment(self) -> tuple[int, ...] | None:
-        """The vertex of each class in the frame that ``frame_seed`` draws (K,); None if class k has vertex k."""
+        """The number of the vertex (fixed class vector) that each class has; None if class k has vertex k."""
         return self._assignment
 
     def embed(self, features: Tensor) -> Tensor:
-        """Project and normalize: (N, D) to (N, D')."""
+        """Project features (N, D) and normalize them, which gives (N, D')."""
         projected = self._project(features)
         return normalize(projected) if self.normalize else projected
 
@@ -107,21 +109,21 @@ class FixedHead(Head):
         self._assignment = tuple(int(p) if current is None else current[p] for p in permutation.tolist())
 
     def description(self) -> dict[str, Any]:
-        """Return what a checkpoint stores about the vectors, as JSON values."""
+        """Return what a checkpoint stores about the class vectors, as JSON-serializable values."""
         values: dict[str, Any] = {"geometry": self.geometry, "frame_seed": self.frame_seed}
         return values if self._assignment is None else values | {"assignment": self._assignment}
 
     def get_extra_state(self) -> Tensor:
-        """Return :meth:`description` as the bytes of its JSON in a tensor, which safetensors can store."""
+        """Return :meth:`description` for a checkpoint: its JSON text as a tensor of bytes, for safetensors too."""
         return torch.frombuffer(bytearray(json.dumps(self.description()).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the frame seed and assignment of a checkpoint; raise ValueError if its geometry differs."""
+        """Load ``frame_seed`` and ``assignment`` from a checkpoint; raise ValueError if its geometry differs."""
         values = read_description(state)
         if values["geometry"] != self.geometry:
             raise ValueError(
                 f"the checkpoint has a {values['geometry']} frame, but {type(self).__name__} has a {self.geometry} "
-                f"frame: build the head that the checkpoint was saved from"
+                f"frame: load it into the head class that it was saved from"
             )
         self.frame_seed = int(values["frame_seed"])
         self._assignment = tuple(values["assignment"]) if "assignment" in values else None
@@ -207,11 +209,11 @@ class FixedFrameHead(FixedHead):
     @staticmethod
     @abstractmethod
     def draw_frame(num_classes: int, width: int, generator: torch.Generator, /) -> Tensor:
-        """Return the class vectors (K, D'), float64, unit rows."""
+        """Return the class vectors as the unit rows of a float64 matrix (K, D')."""
 
     @abstractmethod
     def frame_error(self, frame: Tensor) -> float:
-        """Return how far a (K, D') matrix, in the order of the vertices, is from this geometry; 0 if it is exact."""
+        """Return how far class vectors (K, D') are from this head's geometry, 0 if exact; row k is vertex k."""
 
     @property
     def weight(self) -> Tensor:
@@ -220,7 +222,9 @@ class FixedFrameHead(FixedHead):
 
     @torch.no_grad()
     def assign(self, permutation: Assignment) -> None:
-        """Give class k the vector that class ``permutation[k]`` has now; checkpoints contain the order.
+        """Permute the class vectors: class k gets the one that class ``permutation[k]`` has now.
+
+        Checkpoints contain the order.
 
         Args:
             permutation: (K,), such as :func:`~nc_tools.geometry.assign_by_means` and
@@ -241,13 +245,13 @@ class FixedFrameHead(FixedHead):
         self._follow(order)
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return w_y . embed(features) for each sample's own class (N,), without storing the unit features."""
+        """Return the dot product of each sample's embedded features and its own class vector (N,)."""
         if not self.normalize:
             return super().label_scores(features, labels)
         return dot_normalized(self._project(features), self.frame.index_select(0, labels).to(features.dtype))
 
     def check_state(self, state: dict[str, Tensor], assignment: Tensor | None) -> str | None:
-        """Return a message if the checkpoint's frame does not have this geometry, else None."""
+        """Return an error message if a checkpoint's class vectors do not have this head's geometry, else None."""
         frame = state.get("frame")
         if frame is None or frame.shape != self.frame.shape:  # torch reports both
             return None
@@ -258,12 +262,12 @@ class FixedFrameHead(FixedHead):
             return None
         return (
             f"frame must be a {self.geometry} frame, but the checkpoint's is off by {error:.2g}: the checkpoint is "
-            f"damaged or from another head"
+            f"damaged or from another head. Load one that was saved from {type(self).__name__}"
         )
 
 
 def probe(frame: Tensor) -> Tensor:
-    """Return one random vector (K,), always the same: a product with it tests a Gram matrix without storing it."""
+    """Return a random vector (K,), always the same: a product with it tests a Gram matrix without storing it."""
     drawn = torch.randn(len(frame), dtype=frame.dtype, generator=stream(0, "frame", 1), device="cpu")
     return drawn.to(frame.device)
 

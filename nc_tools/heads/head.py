@@ -80,7 +80,7 @@ class Head(nn.Module, ABC):
         return self.outputs(features).logits
 
     def outputs(self, features: Tensor) -> Outputs:
-        """Return the record that losses read. Its parts are computed when they are first read.
+        """Return what losses read (features, logits and more), each part computed when it is first read.
 
         Raises:
             ValueError: If the features do not have width D.
@@ -88,13 +88,13 @@ class Head(nn.Module, ABC):
         if features.shape[-1] != self.feature_dim:
             raise ValueError(
                 f"{type(self).__name__} needs features of width {self.feature_dim}, got shape "
-                f"{tuple(features.shape)}. Build it with feature_dim={features.shape[-1]}"
+                f"{tuple(features.shape)}. Build the head with feature_dim={features.shape[-1]}"
             )
         dtype = torch.promote_types(features.dtype, getattr(self, self._dtype_source).dtype)
         return Outputs(features, features.to(torch.promote_types(dtype, torch.float32)), self)
 
     def observe(self, outputs: Outputs, labels: Tensor, progress: float) -> None:
-        """Update state that is not learned by gradients, such as class means or a frame. By default there is none.
+        """Update state that is not learned by gradients, such as running class means. By default, do nothing.
 
         The training loop calls it, without gradients, after each step on unmixed samples. Do the same in your own loop.
         Do not call it on evaluation data.
@@ -106,13 +106,13 @@ class Head(nn.Module, ABC):
         """
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return w_y . embed(features) for each sample's label (N,), in O(N D) for any K."""
+        """Return the dot product of each sample's embedded features and the class vector of its label (N,)."""
         # index_select is several times faster than weight[labels] on a CPU.
         own = self.weight.index_select(0, labels).to(features.dtype)
         return (own * self.embed(features)).sum(-1)
 
     def extra_repr(self) -> str:
-        """Show the sizes in the model's printout."""
+        """Return the sizes for ``print(model)``."""
         return f"feature_dim={self.feature_dim}, num_classes={self.num_classes}"
 
 

@@ -78,7 +78,10 @@ def imprint(
 def _check_values(features: Tensor, labels: Tensor, num_classes: int) -> None:
     outside = int(((labels < 0) | (labels >= num_classes)).sum())
     if outside:
-        raise ValueError(f"labels must lie in [0, {num_classes}), got {outside} outside: check num_classes and labels")
+        raise ValueError(
+            f"labels must lie in [0, {num_classes}), got other labels in {outside} samples: correct them, or pass a "
+            f"larger num_classes"
+        )
     not_finite = int((~features.isfinite().all(1)).sum())
     if not_finite:
         raise ValueError(f"features must be finite, got NaN or inf in {not_finite} samples: remove these samples")

@@ -45,7 +45,7 @@ class LinearHead(Head):
 
 
 class CosineHead(Head):
-    """Cosine classifier: z_k = s cos(h, w_k), with learned directions w_k.
+    """Cosine classifier: z_k = s * cos(h, w_k), with learned directions w_k.
 
     It removes the norms of the class vectors, which encode the class prior on imbalanced data. With features and class
     vectors on spheres, all global minima of cross-entropy are ETFs (Yaras et al. 2022, theorem 3.1). Source: NormFace
@@ -86,7 +86,7 @@ class CosineHead(Head):
 
     @property
     def scale(self) -> Tensor | float:  # type: ignore[override]
-        """The scale s."""
+        """The factor s of the cosines."""
         return self.scale_of.value()
 
     def embed(self, features: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from nc_tools.records import Outputs
 
 
 class NearestETFHead(ETFHead):
-    """Simplex-ETF head that rotates its frame to the class means, so that no class has to move to a random vertex.
+    """Simplex-ETF head that rotates its class vectors to the class means, so that no class has to move far.
 
     At every step the geometry is that of :class:`ETFHead`; only its rotation changes. From the first step on, every
     ``every`` steps, the frame W becomes :func:`~nc_tools.geometry.nearest_simplex_etf` of the running class means, and
@@ -85,9 +85,11 @@ class NearestETFHead(ETFHead):
             generator=generator,
         )  # fmt: skip
         if every < 1:
-            raise ValueError(f"every must be at least 1 step, got {every}: use ETFHead for a frame that never moves")
+            raise ValueError(
+                f"every must be at least 1 step, got {every}: use ETFHead for class vectors that never move"
+            )
         if not delta >= 0:
-            raise ValueError(f"delta must be at least 0, got {delta}: use 0 to ignore the previous frame")
+            raise ValueError(f"delta must be at least 0, got {delta}: use 0 to ignore the previous class vectors")
         self.every = every
         self.delta = delta
         self.steps = 0
@@ -95,12 +97,12 @@ class NearestETFHead(ETFHead):
 
     @property
     def bias(self) -> Tensor:  # type: ignore[override]
-        """The bias -s W mu_G (K,), from the running class means; zero before the first step."""
+        """The bias (K,): -s * W mu_G, mu_G the mean of the running class means; zero before the first step."""
         return self.scale * -torch.mv(self.frame, self.class_means.overall())
 
     @torch.no_grad()
     def observe(self, outputs: Outputs, labels: Tensor, progress: float) -> None:  # noqa: ARG002
-        """Update the class means with a training step, and every ``every`` steps the frame."""
+        """Update the running class means after a training step; rotate the class vectors every ``every`` steps."""
         self.class_means.update(outputs.embedded, labels)
         if self.steps % self.every == 0:
             self.refresh()
@@ -108,7 +110,7 @@ class NearestETFHead(ETFHead):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Rotate the frame to the class means now.
+        """Rotate the class vectors to the running class means now, whatever ``every`` is.
 
         The vector of a class without samples stays as near to its old direction as the other classes allow. If the
         means are not finite, because training diverged, the frame does not change. Waits for the device.
@@ -119,14 +121,14 @@ class NearestETFHead(ETFHead):
         broadcast_from_first(self.frame)
 
     def description(self) -> dict[str, Any]:
-        """Return what a checkpoint stores about the frame, with the number of steps."""
+        """Return what a checkpoint stores about the class vectors, and the number of training steps."""
         return super().description() | {"steps": self.steps}
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the frame seed, assignment and number of steps of a checkpoint; raise if its geometry differs."""
+        """Load seed, assignment and number of steps from a checkpoint; raise ValueError if its geometry differs."""
         super().set_extra_state(state)
         self.steps = int(read_description(state)["steps"])
 
     def extra_repr(self) -> str:
-        """Return the refresh settings for ``print(model)``."""
+        """Return the settings of the rotation for ``print(model)``."""
         return f"{super().extra_repr()}, every={self.every}, delta={self.delta:g}"

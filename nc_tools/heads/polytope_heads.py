@@ -17,7 +17,7 @@ from nc_tools.seeds import stream
 
 
 class PolytopeHead(FixedFrameHead):
-    """Base class of heads with polytope vertices after a learned projection to the polytope's width D'.
+    """Base class of heads whose class vectors are vertices of a polytope, after a learned projection to its width.
 
     Source: Pernici et al. (2021, "Regular polytope networks"). They change the width of the backbone's last layer; here
     a projection without bias or nonlinearity does the same for any backbone. The frame needs no rotation, because the
@@ -72,11 +72,11 @@ class PolytopeHead(FixedFrameHead):
     @staticmethod
     @abstractmethod
     def own_width(num_classes: int) -> int:
-        """Return D', the smallest width that holds K vertices."""
+        """Return the width D' of the polytope: the fewest dimensions in which it has K vertices."""
 
     @classmethod
     def check_width(cls, num_classes: int, width: int) -> None:
-        """Check that the width is that of the polytope.
+        """Check that the width of the features is that of the polytope.
 
         Raises:
             ValueError: If it is not D'.
@@ -88,7 +88,7 @@ class PolytopeHead(FixedFrameHead):
             )
 
     def frame_error(self, frame: Tensor) -> float:
-        """Return the relative error of the Gram matrix, tested on one random vector."""
+        """Return the relative error of the class vectors' Gram matrix, tested on one random vector."""
         w = frame.detach().to(torch.float64)
         vertices = self.draw_frame(w.shape[0], w.shape[1], stream(0, "frame")).to(w.device)
         v = probe(w)
@@ -144,7 +144,7 @@ class SimplexHead(PolytopeHead):
         generator: torch.Generator | None = None,
     ) -> None:
         if radius is not None and scale is not None:
-            raise ValueError(f"radius and scale exclude each other, got radius={radius} and scale={scale}: pass one")
+            raise ValueError(f"pass only one of radius and scale, got radius={radius} and scale={scale}")
         super().__init__(
             feature_dim,
             num_classes,
@@ -158,21 +158,21 @@ class SimplexHead(PolytopeHead):
 
     @staticmethod
     def own_width(num_classes: int) -> int:
-        """Return K - 1."""
+        """Return K - 1, the fewest dimensions of a simplex with K vertices."""
         return num_classes - 1
 
     @staticmethod
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:  # noqa: ARG004
-        """Return the simplex along the axes (K, K - 1)."""
+        """Return the simplex ETF without a rotation, of shape (K, K - 1)."""
         return simplex_etf(num_classes, width)
 
     def frame_error(self, frame: Tensor) -> float:
-        """Return how far W W^T is from a simplex's Gram matrix."""
+        """Return how far class vectors W are from a simplex ETF: the relative error of their Gram matrix W W^T."""
         return simplex_error(frame)
 
 
 class OrthoplexHead(PolytopeHead):
-    """Cross-polytope head: class vectors +-e_i, D' = ceil(K / 2).
+    """Cross-polytope head: two opposite class vectors on each axis, D' = ceil(K / 2).
 
     Half the width of a simplex with nearly its angles: no two vectors are closer than 90 degrees, against 90 + O(1 / K)
     in the simplex, and the two classes of an axis are opposite. By default classes 0 and 1, 2 and 3, and so on share an
@@ -191,17 +191,17 @@ class OrthoplexHead(PolytopeHead):
 
     @staticmethod
     def own_width(num_classes: int) -> int:
-        """Return ceil(K / 2)."""
+        """Return ceil(K / 2), the fewest dimensions of a cross-polytope with K vertices."""
         return (num_classes + 1) // 2
 
     @staticmethod
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:  # noqa: ARG004
-        """Return the first K vertices (K, ceil(K / 2))."""
+        """Return the first K vertices of the cross-polytope, of shape (K, ceil(K / 2))."""
         return orthoplex(num_classes)
 
 
 class CubeHead(PolytopeHead):
-    """Hypercube head: class vectors {+1, -1}^D' / sqrt(D'), D' = ceil(log2 K).
+    """Hypercube head: class vectors at the corners of a cube, with entries +-1 / sqrt(D'), D' = ceil(log2 K).
 
     The narrowest of these heads: a thousand classes in ten dimensions, each class a binary code. Two classes that
     differ in one sign have cosine 1 - 2 / D', so it matters which classes are neighbors: choose with ``assignment``.
@@ -218,12 +218,12 @@ class CubeHead(PolytopeHead):
 
     @staticmethod
     def own_width(num_classes: int) -> int:
-        """Return ceil(log2 K)."""
+        """Return ceil(log2 K), the fewest dimensions of a cube with K corners."""
         return (num_classes - 1).bit_length()
 
     @staticmethod
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:  # noqa: ARG004
-        """Return the first K vertices (K, ceil(log2 K))."""
+        """Return the first K corners of the cube, of shape (K, ceil(log2 K))."""
         return cube(num_classes)
 
 
@@ -253,7 +253,7 @@ class HadamardHead(PolytopeHead):
 
     @classmethod
     def check_width(cls, num_classes: int, width: int) -> None:
-        """Check that the width is a power of two and at least K.
+        """Check that the width of the features is a power of two and at least K.
 
         Raises:
             ValueError: If it is not.
@@ -267,7 +267,7 @@ class HadamardHead(PolytopeHead):
 
     @staticmethod
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:  # noqa: ARG004
-        """Return the first K rows (K, D')."""
+        """Return the first K rows of the Hadamard matrix, scaled to unit length, of shape (K, D')."""
         block = power_of_two(num_classes)  # the first rows of a larger matrix repeat those of this one
         rows = hadamard(block)[:num_classes].repeat(1, width // block)
         return rows.mul_(width**-0.5)

@@ -13,7 +13,9 @@ from nc_tools.heads.scale import LearnedScale
 
 
 class PreallocatedHead(ETFHead):
-    """Simplex-ETF head with C vertices, of which the first K are in use; adding classes moves no class vector.
+    """Simplex-ETF head with class vectors reserved for later classes; adding classes moves no class vector.
+
+    The ETF has C vertices, of which the first K are in use.
 
     An ETF of more classes is another ETF. A head that is rebuilt for more classes moves every old vector, and stored or
     indexed features no longer match. Here the frame is drawn once for C classes. :meth:`grow` only puts more of its
@@ -82,7 +84,7 @@ class PreallocatedHead(ETFHead):
 
     @property
     def capacity(self) -> int:
-        """C, the number of vertices of the frame."""
+        """The largest number of classes that the head can have: C, the number of class vectors drawn."""
         return len(self.frame)
 
     @property
@@ -91,7 +93,7 @@ class PreallocatedHead(ETFHead):
         return self.frame[: self.num_classes]
 
     def grow(self, num_classes: int) -> None:
-        """Put more classes into use; no class vector moves, and the optimizer needs no change.
+        """Add classes, up to the capacity; no class vector moves, and the optimizer needs no change.
 
         Args:
             num_classes: The new K.
@@ -102,7 +104,7 @@ class PreallocatedHead(ETFHead):
         if num_classes > self.capacity:
             raise ValueError(
                 f"this head has at most {self.capacity} classes, cannot grow to {num_classes}: build a head with "
-                f"capacity={num_classes} and train it anew, because all its class vectors differ"
+                f"capacity={num_classes} and train it from the start, because all its class vectors differ"
             )
         if num_classes < self.num_classes:
             raise ValueError(
@@ -112,17 +114,17 @@ class PreallocatedHead(ETFHead):
         self.num_classes = num_classes
 
     def description(self) -> dict[str, Any]:
-        """Return what a checkpoint stores about the frame, with the capacity and the number of classes in use."""
+        """Return what a checkpoint stores: class vectors' seed and order, capacity, number of classes in use."""
         return super().description() | {"capacity": self.capacity, "num_classes": self.num_classes}
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the frame seed and assignment of a checkpoint, and grow if it has more classes."""
+        """Load ``frame_seed`` and ``assignment`` from a checkpoint, and add classes if it has more."""
         super().set_extra_state(state)
         values = read_description(state)
         if values["capacity"] != self.capacity:
             raise ValueError(
-                f"the checkpoint's frame is for {values['capacity']} classes, this head's for {self.capacity}: build "
-                f"the head with capacity={values['capacity']}"
+                f"the checkpoint is of a head with capacity={values['capacity']}, but this head has "
+                f"capacity={self.capacity}: build the head with capacity={values['capacity']}"
             )
         self.num_classes = max(self.num_classes, int(values["num_classes"]))
 

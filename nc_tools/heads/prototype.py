@@ -13,7 +13,7 @@ from nc_tools.records import Outputs
 
 
 class PrototypeHead(ETFHead):
-    """Simplex-ETF head whose class vectors start at the class prototypes and end at the vertices.
+    """Simplex-ETF head whose class vectors start at the class prototypes and end at the vertices of the ETF.
 
         w_k = norm((1 - t) p_k + t m_k),    z = s W embed(h),
 
@@ -84,7 +84,7 @@ class PrototypeHead(ETFHead):
         return self._rows(self.frame, self.class_means.means, self.class_means.has_mean)
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return w_y . embed(features) for each sample's own class (N,), from the rows of these classes only."""
+        """Return the dot product of each sample's embedded features and its own class vector (N,)."""
         parts = (self.frame, self.class_means.means, self.class_means.has_mean)
         own = self._rows(*(part.index_select(0, labels) for part in parts))
         return (own.to(features.dtype) * self.embed(features)).sum(-1)
@@ -96,6 +96,6 @@ class PrototypeHead(ETFHead):
 
     @torch.no_grad()
     def observe(self, outputs: Outputs, labels: Tensor, progress: float) -> None:
-        """Update the class means with a training step, and move the class vectors to ``progress``."""
+        """Update the running class means after a training step, and move the class vectors towards the ETF."""
         self.class_means.update(outputs.embedded, labels)
         self.progress.fill_(progress)

@@ -11,7 +11,7 @@ from nc_tools.heads.scale import LEARNED, LearnedScale, Scale
 
 
 class ProxyHead(Head):
-    """Cosine classifier with several proxies per class: z_k = s max_m cos(h, w_km).
+    """Cosine classifier with several proxies per class: z_k = s * max_m cos(h, w_km).
 
     For classes that consist of several clusters: features that have not collapsed, coarse labels, or a frozen backbone
     that was not trained on these classes. Built by :func:`~nc_tools.heads.imprint` it is a few-shot classifier without
@@ -64,7 +64,7 @@ class ProxyHead(Head):
 
     @property
     def scale(self) -> Tensor | float:  # type: ignore[override]
-        """The scale s."""
+        """The factor s of the cosines."""
         return self.scale_of.value()
 
     def embed(self, features: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class ProxyHead(Head):
         return normalize(features)
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
-        """Return the scaled cosine with the nearest proxy of each class: (N, D) to (N, K)."""
+        """Return the logits (N, K): for each class, the scaled cosine of a feature with the nearest proxy."""
         rows = normalize(self.proxies).flatten(0, 1).to(embedded.dtype)
         cosines = nn.functional.linear(embedded, rows)
         return self.scale * cosines.view(*cosines.shape[:-1], self.num_classes, self.num_proxies).amax(-1)

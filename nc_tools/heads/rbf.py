@@ -12,7 +12,9 @@ from nc_tools.heads.scale import Scale, default_scale
 
 
 class RBFHead(ETFHead):
-    """Radial-basis head with fixed ETF centers r m_k: confident only near a center.
+    """Radial-basis head with one fixed center per class, on a simplex ETF: confident only near a center.
+
+    The center of class k is r m_k, m_k an ETF vertex.
 
     A linear head becomes more confident the longer a feature is. Here a constant background competes with the classes,
 
@@ -98,7 +100,7 @@ class RBFHead(ETFHead):
         self.scale_of = Scale(2 * self.gamma * self.radius, num_classes)
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
-        """Return log-odds against the background (N, K)."""
+        """Return the log-odds (N, K) of each class against the background class."""
         # Expanded square; gamma r^2 and beta are added first, because they are large and cancel by default.
         product = nn.functional.linear(embedded, self.weight.to(embedded.dtype))
         square = embedded.square().sum(dim=-1, keepdim=True)
@@ -106,7 +108,7 @@ class RBFHead(ETFHead):
 
     @staticmethod
     def with_background(logits: Tensor) -> Tensor:
-        """Append the background's logit, 0: (N, K) to (N, K + 1); their softmax is p."""
+        """Append the background class's logit, 0, to logits (N, K), for a softmax over K + 1 classes."""
         return nn.functional.pad(logits, (0, 1))
 
     def extra_repr(self) -> str:

@@ -40,14 +40,16 @@ class RunningClassMeans(nn.Module):
     def __init__(self, num_classes: int, width: int, momentum: float) -> None:
         super().__init__()
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), got {momentum}: 0.9 averages over about ten steps")
+            raise ValueError(
+                f"momentum must lie in [0, 1), got {momentum}: try 0.9, which averages over about ten steps"
+            )
         self.momentum = momentum
         self.register_buffer("means", torch.zeros(num_classes, width))
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.int64))
 
     @property
     def has_mean(self) -> Tensor:
-        """Which classes have had samples, and so have a mean (K,), bool."""
+        """A bool tensor (K,): True for each class that has had samples, and so has a mean."""
         return self.counts > 0
 
     @torch.no_grad()
@@ -71,7 +73,7 @@ class RunningClassMeans(nn.Module):
         self.counts.index_add_(0, classes, counts)
 
     def overall(self) -> Tensor:
-        """Return the mean of the class means (D'), with equal weights for all classes that have one."""
+        """Return the mean (D',) of the class means, with equal weights for all classes that have one."""
         # A class without samples has a row of zeros.
         return self.means.sum(dim=0) / self.has_mean.sum().clamp(min=1)
 

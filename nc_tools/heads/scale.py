@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def default_scale(num_classes: int, confidence: float = 0.999) -> float:
-    """Return the scale for which a feature at the ETF vertex of its class has the softmax probability ``confidence``.
+    """Return the scale at which a feature equal to its class vector (ETF) has softmax probability ``confidence``.
 
     s = ((K - 1) / K) ln((K - 1) p / (1 - p)): the logit of the own class is s, that of every other class -s / (K - 1).
     Without a scale the largest possible probability is .25 at K = 10 and .0027 at K = 1000, so cross-entropy stays
@@ -37,7 +37,7 @@ def default_scale(num_classes: int, confidence: float = 0.999) -> float:
 
 @dataclass(frozen=True)
 class LearnedScale:
-    """Setting for a learned scale: softplus of a parameter, which is trained without weight decay by default.
+    """Setting for a learned scale of the logits: the softplus of a parameter, by default without weight decay.
 
     Weight decay on a scale would be an unwanted temperature schedule. Softplus rather than exp, because with exp a step
     is proportional to the scale: with SGD at learning rates that suit the other weights, the scale fell to zero within
@@ -60,7 +60,7 @@ LEARNED_PER_CLASS = LearnedScale(per_class=True)
 
 
 class Scale(nn.Module):
-    """A positive scale, fixed or learned.
+    """A positive factor of the logits, fixed or learned.
 
     Args:
         scale: A positive number, ``LEARNED``, ``LEARNED_PER_CLASS`` or None for :func:`default_scale`.
@@ -91,11 +91,11 @@ class Scale(nn.Module):
             self.raw = nn.Parameter(torch.full((num_classes,) if scale.per_class else (), raw))
 
     def value(self) -> Tensor | float:
-        """Return the scale: a number, or a tensor () or (K,)."""
+        """Return the scale: a number, a scalar tensor, or a tensor (K,) with one scale per class."""
         return nn.functional.softplus(self.raw) if self.fixed is None else self.fixed
 
     def extra_repr(self) -> str:
-        """Return the value for ``print(model)``."""
+        """Return the scale for ``print(model)``."""
         if self.fixed is not None:
             return f"{self.fixed:.4g}"
         return "learned per class" if self.raw.ndim else "learned"

@@ -60,18 +60,18 @@ class SphericalCodeHead(FixedFrameHead):
 
     @staticmethod
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:
-        """Return a Haar-rotated spherical code (K, D')."""
+        """Return a spherical code in a uniformly random rotation, of shape (K, D')."""
         return spherical_code(num_classes, width, generator=generator)
 
     @property
     def minimal_angle(self) -> float:
-        """The smallest angle between two class vectors, degrees; after loading, the one stored in the checkpoint."""
+        """The smallest angle between two class vectors in degrees; after loading, that of the checkpoint."""
         if self._saved_angle is None:
             return code_angle(self.num_classes, self.frame.shape[1])
         return self._saved_angle
 
     def frame_error(self, frame: Tensor) -> float:
-        """Return the larger of the largest error of a row's norm and the missing minimal angle in radians.
+        """Return the larger of two errors: that of a row's norm, and what the minimal angle lacks, in radians.
 
         For a frame of more than 2,000 rows, the angles of 256 random rows are checked.
         """
@@ -83,11 +83,11 @@ class SphericalCodeHead(FixedFrameHead):
         return max(norm_error, math.radians(self.minimal_angle - angle))
 
     def description(self) -> dict[str, Any]:
-        """Return what a checkpoint stores about the frame, with the minimal angle."""
+        """Return what a checkpoint stores about the class vectors, including their minimal angle."""
         return super().description() | {"minimal_angle": self.minimal_angle}
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the frame seed, assignment and minimal angle of a checkpoint; raise if its geometry differs."""
+        """Load seed, assignment and minimal angle from a checkpoint; raise ValueError if its geometry differs."""
         super().set_extra_state(state)
         self._saved_angle = float(read_description(state)["minimal_angle"])
 

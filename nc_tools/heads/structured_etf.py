@@ -120,12 +120,17 @@ class StructuredETFHead(FixedHead):
         return (self.scale * self._length()) * self._centered(embedded)
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return w_y . embed(features) (N,) from the products of all classes, which cost less than one class vector."""
+        """Return the dot product of each sample's embedded features and the class vector of its label (N,).
+
+        It comes from the products of all classes, which cost less than one class vector.
+        """
         all_classes = self._centered(self.embed(features))
         return self._length() * all_classes.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
     def assign(self, permutation: Assignment) -> None:
-        """Give class k the vertex that class ``permutation[k]`` has now; checkpoints contain the order.
+        """Permute the class vectors: class k gets the one that class ``permutation[k]`` has now.
+
+        Checkpoints contain the order.
 
         Args:
             permutation: (K,), such as :func:`~nc_tools.geometry.assign_by_means` returns, or ``RANDOM``.
@@ -154,11 +159,11 @@ class StructuredETFHead(FixedHead):
         self.register_buffer("classes", order, persistent=False)
 
     def description(self) -> dict[str, Any]:
-        """Return what a checkpoint stores about the ETF, with whether it is rotated."""
+        """Return what a checkpoint stores about the ETF, including whether it is rotated."""
         return super().description() | {"rotated": self.rotated}
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the frame seed and assignment of a checkpoint; raise ValueError if its geometry differs."""
+        """Load ``frame_seed`` and ``assignment`` from a checkpoint; raise ValueError if its geometry differs."""
         super().set_extra_state(state)
         if (rotated := read_description(state)["rotated"]) != self.rotated:
             raise ValueError(
@@ -168,12 +173,12 @@ class StructuredETFHead(FixedHead):
         self._place_classes()
 
     def check_state(self, state: dict[str, Tensor], assignment: Tensor | None) -> str | None:  # noqa: ARG002
-        """Return what is wrong with a checkpoint's signed permutation, or None."""
+        """Return what is wrong with the rotation that a checkpoint stores, or None if nothing is."""
         order, signs = state.get("order"), state.get("signs")
         if not self.rotated:
-            return None if order is None else "order is that of a rotated ETF: build this head with rotated=True"
+            return None if order is None else "the checkpoint has a rotated ETF: build this head with rotated=True"
         if order is not None and not torch.equal(order.sort().values.cpu(), torch.arange(len(order), device="cpu")):
-            return f"order must be a permutation of {self.width} coordinates: the checkpoint is damaged"
+            return f"order must be a permutation of {self.width} coordinates: the checkpoint is damaged, load another"
         if signs is not None and not bool((signs.abs() == 1).all()):
-            return "signs must be +1 or -1: the checkpoint is damaged"
+            return "signs must be +1 or -1: the checkpoint is damaged, load another"
         return None

@@ -1,4 +1,4 @@
-"""Tau-normalization: reduce the norms, and with them the class prior, of a trained linear classifier."""
+"""Tau-normalization: make the class vectors of a trained linear classifier more equal in norm, for rare classes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def tau_normalize(head_or_weight: Tensor | LinearHead | nn.Linear, tau: float) -
     if not isinstance(head_or_weight, LinearHead | nn.Linear):
         raise TypeError(
             f"tau_normalize needs a LinearHead, an nn.Linear or a weight (K, D), got {type(head_or_weight).__name__}: "
-            f"pass its weight if the norms of its rows are learned"
+            f"pass the head's weight if the norms of its rows are learned"
         )
     weight = _normalized(head_or_weight.weight.detach(), tau)
     unused = torch.Generator()  # for the initial weights, which are overwritten

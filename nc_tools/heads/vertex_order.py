@@ -13,7 +13,7 @@ from nc_tools.seeds import stream
 
 @dataclass(frozen=True)
 class RandomAssignment:
-    """Setting for a random order of the vertices, drawn from its own random stream.
+    """Setting of ``assignment``: the classes take the vertices in a random order, with a seed of its own.
 
     Frames of one geometry differ by their rotation and by the vertex of each class. If not all vertices are equally far
     apart (orthoplex, cube), the order decides which classes are neighbors. It is drawn separately from the rotation, so
@@ -26,7 +26,7 @@ class RandomAssignment:
     seed: int | None = None
 
     def draw(self, num_vertices: int, frame_seed: int) -> Tensor:
-        """Return a random permutation (K,)."""
+        """Return a random permutation of the vertices (K,)."""
         seed = frame_seed if self.seed is None else self.seed
         return torch.randperm(num_vertices, generator=stream(seed, "frame", 2), device="cpu")
 
@@ -37,7 +37,7 @@ Assignment = Sequence[int] | Tensor | RandomAssignment
 
 
 def as_permutation(assignment: Assignment, num_vertices: int, frame_seed: int) -> Tensor:
-    """Return an assignment as a permutation (K,), int64, on the CPU.
+    """Return an assignment of classes to vertices as a permutation (K,), int64, on the CPU.
 
     Raises:
         ValueError: If it is not a permutation of 0 to K - 1.

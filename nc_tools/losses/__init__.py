@@ -1,4 +1,4 @@
-"""Losses, and the free functions that compute them.
+"""Losses as modules, and as functions that compute the same.
 
 A loss that needs only logits is called as ``loss(logits, labels)``, as in PyTorch. All losses are called as
 ``loss(outputs, batch)`` by the training loop; in a loop of your own ``nc_tools.watch(model)`` gives the outputs.

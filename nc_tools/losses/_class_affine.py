@@ -20,7 +20,9 @@ def affine_logits(
     shift: Tensor | None = None,
     margin: Tensor | None = None,
 ) -> Tensor:
-    """Return a_k z_k + b_k, minus m_y for the label's class. See :class:`ClassAffineCrossEntropyLoss`.
+    """Return logits with a factor, a shift and a margin for each class. See :class:`ClassAffineCrossEntropyLoss`.
+
+    The result is a_k z_k + b_k, minus m_y for the label's class.
 
     One pass over (N, K) for factor and shift, and one for the margin. The backward pass has one for the factor alone.
 
@@ -88,7 +90,9 @@ def affine_cross_entropy(
 
 
 class ClassAffineCrossEntropyLoss(PerSampleLoss):
-    """Cross-entropy of adjusted logits: z'_k = a_k z_k + b_k - s m_k [k = y].
+    """Cross-entropy of logits with a factor, a shift and a margin for each class.
+
+    The adjusted logits are z'_k = a_k z_k + b_k - s m_k [k = y].
 
     The losses for class imbalance that change the logits are all of this form. They differ in how the three vectors
     follow from the class counts: a shift by the prior is :class:`~nc_tools.losses.LogitAdjustedLoss` (and balanced
@@ -135,15 +139,15 @@ class ClassAffineCrossEntropyLoss(PerSampleLoss):
         return self._of_outputs(outputs, batch.labels, "none")
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         return self._of_outputs(outputs, batch.labels, "mean")
 
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy of the adjusted logits (N,), where there is no margin."""
+        """Return the cross-entropy of the adjusted logits (N,), from logits alone; not possible with a margin."""
         return self._of_logits(logits, labels, "none")
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean over the batch, where there is no margin."""
+        """Return the mean loss of the batch, from logits alone; not possible with a margin."""
         return self._of_logits(logits, labels, "mean")
 
     def _of_outputs(self, outputs: Outputs, labels: Tensor, reduction: Reduction) -> Tensor:

@@ -9,7 +9,9 @@ from nc_tools.losses._processes import sum_over_processes
 
 
 class ClassCenters(nn.Module):
-    """Class centers as exponential moving averages: c_k <- m c_k + (1 - m) mean of the batch's features of class k.
+    """Class centers: exponential moving averages of the class means of batches.
+
+    c_k <- m * c_k + (1 - m) * mean of the batch's features of class k.
 
     A class that is not in the batch keeps its center. A class that occurs for the first time takes the batch's mean. A
     class that has not occurred has no center. Gradients reach the features through the batch's share, 1 - m, of its
@@ -44,7 +46,7 @@ class ClassCenters(nn.Module):
         self.register_buffer("initialized", torch.zeros(num_classes, dtype=torch.bool))
 
     def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Update the centers with a batch, and return them.
+        """Update the class centers with the features of a batch, and return the centers.
 
         Args:
             features: (N, D).
@@ -78,5 +80,5 @@ class ClassCenters(nn.Module):
         return centers, initialized, counts
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"num_classes={len(self.means)}, feature_dim={self.means.shape[1]}, momentum={self.momentum}"

@@ -32,11 +32,12 @@ def checked_counts(class_counts: Tensor | Sequence[int]) -> Tensor:
             f"class_counts must hold one number for each of K >= 2 classes, got the shape {tuple(counts.shape)}"
         )
     if not bool(counts.isfinite().all()):
-        raise ValueError(f"class_counts must be finite, got {counts.tolist()}")
+        raise ValueError(f"class_counts must be finite, got {counts.tolist()}: pass training samples per class")
     empty = (counts <= 0).nonzero().flatten().tolist()
     if empty:
         raise ValueError(
-            f"every class needs at least one training sample, but classes {empty} have none. Remove these classes."
+            f"every class needs at least one training sample, but classes {empty} have none. Remove these classes, and "
+            f"number the others from 0."
         )
     return counts
 

@@ -1,4 +1,4 @@
-"""Losses of each sample's -log p_y: one softmax gives the value and the gradient."""
+"""Losses that depend only on p_y, the probability of the label: one softmax gives value and gradient."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ Reduction = Literal["none", "mean"]
 
 
 class OneSoftmaxLoss(LogitLoss):
-    """The base of losses f(-log p_y), p the softmax of the logits."""
+    """The base of losses f(-log p_y) that depend only on p_y, the softmax probability of the label."""
 
     @abstractmethod
     def formula(self, nll: Tensor) -> tuple[Tensor, Tensor]:
-        """Return f and f' at the negative log-likelihoods (N, 1): see :func:`of_nll`."""
+        """Return the loss f and its derivative for each negative log-likelihood (N, 1): see :func:`of_nll`."""
 
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of each sample (N,)."""
         return of_nll(logits, labels, self.formula)
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         return of_nll(logits, labels, self.formula, "mean")
 
 
 def of_nll(
     logits: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: Reduction = "none", *, arity: int = 1
 ) -> Tensor:
-    """Return f of each sample's negative log-likelihood -log p_y, p = softmax(z), or the mean of f.
+    """Return a function f of each sample's negative log-likelihood -log p_y, or the mean of f.
 
     The gradient is f'(-log p_y) (p - e_y): one softmax gives value and gradient, where autograd would go back through
     every small step of f and through a second softmax.
@@ -67,7 +67,7 @@ def of_nll(
 
 
 def _stepwise(z: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: Reduction, arity: int) -> Tensor:
-    """Return the same through autograd."""
+    """Return what :func:`of_nll` does, through autograd."""
     nll = nn.functional.cross_entropy(z, labels, reduction="none").unsqueeze(1)
     if arity == 2:
         value: Tensor = formula(nll, z.gather(1, labels.unsqueeze(1)) - z.mean(1, keepdim=True))[0]

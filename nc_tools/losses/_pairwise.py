@@ -18,7 +18,7 @@ _NONE = -1e30
 
 
 def two_views(outputs: Outputs, loss: str) -> tuple[Tensor, Tensor]:
-    """Return the embedded features of both views, each (N, D'), at least float32.
+    """Return the embedded features (N, D') of both views of the images, in at least float32.
 
     Raises:
         ValueError: If there is one view only, or the two are not of the same images.
@@ -31,13 +31,13 @@ def two_views(outputs: Outputs, loss: str) -> tuple[Tensor, Tensor]:
     if outputs.second_view.features.shape != outputs.features.shape:
         raise ValueError(
             f"{loss} needs two views of the same images, got features {tuple(outputs.features.shape)} and "
-            f"{tuple(outputs.second_view.features.shape)}"
+            f"{tuple(outputs.second_view.features.shape)}: pass the images in the same order in both views"
         )
     return at_least_float32(outputs.embedded), at_least_float32(outputs.second_view.embedded)
 
 
 def by_rows(per_anchor: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, keys: int) -> Tensor:
-    """Compute a value for each anchor from its similarities to all keys, without keeping (N, M) similarities.
+    """Compute a value for each anchor (N) from its similarities to all keys (M), without an N x M matrix.
 
     Blocks of rows are computed one after the other, and again for the gradient (activation checkpointing). Memory is
     O(N D) and some blocks, for any batch size.
@@ -62,7 +62,7 @@ def by_rows(per_anchor: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, key
 
 
 def log_sum_exp(scores: Tensor, keep: Tensor) -> Tensor:
-    """Return log sum_{j kept} exp(s_ij) (B,); -1e30, without a gradient, for a row that keeps nothing.
+    """Return log(sum(exp(s))) of the kept values of each row (B,); -1e30 for a row that keeps nothing.
 
     Args:
         scores: (B, M).

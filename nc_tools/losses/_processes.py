@@ -23,7 +23,7 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The gradient of a sum over processes is the sum of their gradients."""
+    """The sum over processes; its gradient is the sum of the processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004

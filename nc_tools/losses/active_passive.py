@@ -58,7 +58,7 @@ def mean_absolute_error(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class ActivePassiveLoss(LogitLoss):
-    """A robust loss that raises p_y plus one that lowers the other probabilities: alpha active + beta passive.
+    """An active loss (raises p_y) plus a passive one (lowers other probabilities), for label noise.
 
     Normalized losses are robust but underfit. A passive loss, which also acts on the probabilities of the other
     classes, corrects that. Source: Ma et al. 2020, eq. 11. :class:`NCEAndRCELoss` and :class:`NCEAndMAELoss` are the
@@ -97,7 +97,7 @@ class ActivePassiveLoss(LogitLoss):
         return self.alpha * self.active(logits, labels) + self.beta * self.passive(logits, labels)
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"alpha={self.alpha}, beta={self.beta}"
 
 
@@ -111,7 +111,7 @@ class _NormalizedAndReverse(ActivePassiveLoss):
         return self._from_one_softmax(logits, labels, "none")
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         return self._from_one_softmax(logits, labels, "mean")
 
     def _from_one_softmax(self, logits: Tensor, labels: Tensor, reduction: Reduction) -> Tensor:
@@ -125,7 +125,7 @@ class _NormalizedAndReverse(ActivePassiveLoss):
 
 
 class NCEAndRCELoss(_NormalizedAndReverse):
-    """Normalized plus reverse cross-entropy: alpha log p_y / sum_j log p_j - beta A (1 - p_y).
+    """Normalized plus reverse cross-entropy: alpha * log p_y / sum_j log p_j - beta * A * (1 - p_y).
 
     Source: Ma et al. 2020, table 2. A = -4 as in Wang et al. 2019; the released code has log 1e-4 = -9.21.
 
@@ -148,12 +148,12 @@ class NCEAndRCELoss(_NormalizedAndReverse):
         self.log_zero = log_zero
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"{super().extra_repr()}, log_zero={self.log_zero}"
 
 
 class NCEAndMAELoss(_NormalizedAndReverse):
-    """Normalized cross-entropy plus mean absolute error: alpha log p_y / sum_j log p_j + beta (1 - p_y).
+    """Normalized cross-entropy plus mean absolute error: alpha * log p_y / sum_j log p_j + beta * (1 - p_y).
 
     Source: Ma et al. 2020, table 2. Their text has 2 (1 - p_y), the full L1 distance. Their released code has 1 - p_y,
     to which their weights belong, and so has this class.

@@ -29,5 +29,5 @@ class BackgroundCrossEntropyLoss(LogitLoss):
         return nn.functional.cross_entropy(nn.functional.pad(logits, (0, 1)), labels, reduction="none")
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         return nn.functional.cross_entropy(nn.functional.pad(logits, (0, 1)), labels)

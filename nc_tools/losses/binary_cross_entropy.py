@@ -39,7 +39,9 @@ def _one_against_rest(x: Tensor, labels: Tensor, thresholds: Tensor | None) -> T
 
 
 class BinaryCrossEntropyLoss(LogitLoss):
-    """One binary question for each class: softplus(-(z_y - b_y)) + sum_{j != y} softplus(z_j - b_j), b learned.
+    """Binary cross-entropy "is it this class?", summed over all classes, with a learned threshold for each.
+
+    softplus(-(z_y - b_y)) + sum_{j != y} softplus(z_j - b_j), with learned thresholds b.
 
     Cross-entropy depends on the differences between a sample's logits. This loss depends on the logits themselves: it
     raises the logit of the label's class above thresholds that all samples share, and lowers the others below them. See
@@ -77,9 +79,9 @@ class BinaryCrossEntropyLoss(LogitLoss):
         self.thresholds = nn.Parameter(torch.full((num_classes,), float(initial_threshold)))
 
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the sum over classes for each sample (N,)."""
+        """Return the sum of the binary losses over classes, for each sample (N,)."""
         return _one_against_rest(logits, labels, self.thresholds)
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"num_classes={len(self.thresholds)}"

@@ -13,7 +13,7 @@ from nc_tools.records import Batch, Outputs
 
 
 def class_alignment(weight: Tensor, centers: Tensor, has_center: Tensor) -> Tensor:
-    """Return the mean over classes of 1 - cos(w_k, c_k - c_bar). See :class:`ClassAlignmentLoss`.
+    """Return the mean of 1 - cos(class vector, centered class center) over classes. See :class:`ClassAlignmentLoss`.
 
     Args:
         weight: (K, D').
@@ -34,7 +34,7 @@ def class_alignment(weight: Tensor, centers: Tensor, has_center: Tensor) -> Tens
 
 
 class ClassAlignmentLoss(LossTerm):
-    """Self-duality (NC3) as a loss: mean_k (1 - cos(w_k, c_k - c_bar)), c_k moving class centers.
+    """Self-duality (NC3) as a loss: the mean of 1 - cos(w_k, c_k - c_bar) over classes, c_k class centers.
 
     It turns class vectors and class centers toward each other by gradient. With a fixed frame the features alone move,
     toward a chosen geometry. Unlike in dot regression their class means move, so samples stay free to spread. It is a
@@ -62,6 +62,6 @@ class ClassAlignmentLoss(LossTerm):
         self.centers = ClassCenters(num_classes, feature_dim, momentum)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the classes that have a center."""
+        """Return the mean loss over the classes that have a center."""
         centers, has_center, _ = self.centers(outputs.upcast_features, batch.labels)
         return class_alignment(outputs.weight.to(centers.dtype), outputs.head.embed(centers), has_center)

@@ -38,7 +38,9 @@ def class_compactness(features: Tensor, labels: Tensor, centers: Tensor, counts:
 
 
 class ClassCompactnessLoss(LossTerm):
-    """Within-class variability (NC1) as a loss: (1 / K) sum_k mean_{i in k} ||h_i - c_k||^2, c_k moving class centers.
+    """Within-class variability (NC1) as a loss: the squared distance of features to their class center.
+
+    (1 / K) sum_k mean_{i in k} ||h_i - c_k||^2, c_k moving class centers.
 
     Every class has the same weight, whatever its share of the data: under a long tail cross-entropy compacts the large
     classes and hardly the small ones. Source: Liu et al. 2023 (inducing neural collapse in deep long-tailed learning),
@@ -67,7 +69,7 @@ class ClassCompactnessLoss(LossTerm):
         self.centers = ClassCenters(num_classes, feature_dim, momentum)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over all K classes; those without a sample in the batch give 0."""
+        """Return the mean loss over all K classes; classes without a sample in the batch count as 0."""
         features = at_least_float32(outputs.features)
         centers, _, counts = self.centers(features, batch.labels)
         # Each process divides its own samples by the counts of all, and gradients are averaged over processes.

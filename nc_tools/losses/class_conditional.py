@@ -1,4 +1,4 @@
-"""InfoNCE among the samples of a class."""
+"""InfoNCE (pick an image's second view) among the samples of a class, which keeps them apart."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def class_conditional_info_nce(first: Tensor, second: Tensor, labels: Tensor, te
 
 
 class ClassConditionalInfoNCELoss(LossTerm):
-    """Class-conditional InfoNCE: -s_ii + log sum_{j: y_j = y_i} exp(s_ij), s_ij = u_i . v_j / tau.
+    """Class-conditional InfoNCE: tell each image apart from the others of its class.
+
+    -s_ii + log sum_{j: y_j = y_i} exp(s_ij), s_ij = u_i . v_j / tau.
 
     It separates the samples of a class and does not act between classes. Added to SupCon or cross-entropy it keeps
     classes from collapsing to a point, which helps later tasks with finer classes. u and v are the embedded features of
@@ -69,10 +71,10 @@ class ClassConditionalInfoNCELoss(LossTerm):
         self.temperature = temperature
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         first, second = two_views(outputs, type(self).__name__)
         return class_conditional_info_nce(first, second, batch.labels, self.temperature).mean()
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"temperature={self.temperature}"

@@ -16,7 +16,7 @@ _GUARD = 1e-6
 
 
 def centered(centers: Tensor, has_center: Tensor) -> Tensor:
-    """Return the centers minus their mean (K, D), and 0 for classes without a center."""
+    """Return the class centers minus their mean (K, D); rows of classes without a center are 0."""
     mask = has_center[:, None].to(centers.dtype)
     mean = (centers * mask).sum(0) / mask.sum().clamp(min=1)
     return (centers - mean) * mask
@@ -44,7 +44,9 @@ def class_spread(centers: Tensor, has_center: Tensor) -> Tensor:
 
 
 class ClassSpreadLoss(LossTerm):
-    """Equal angles (NC2) as a loss: -mean_k min_{j != k} angle(c_k - c_bar, c_j - c_bar), c_k moving class centers.
+    """Equal angles (NC2) as a loss: minus the mean angle of a class center to the nearest other one.
+
+    -mean_k min_{j != k} angle(c_k - c_bar, c_j - c_bar), c_k moving class centers.
 
     c_bar is the mean of the centers. The optimum is the simplex, where all angles have their largest common value, also
     for small classes, which cross-entropy lets merge. Source: Liu et al. 2023, with a weight of .1 beside cross-entropy

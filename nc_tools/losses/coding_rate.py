@@ -14,7 +14,7 @@ from nc_tools.records import Batch, Outputs
 
 
 def coding_rate_gain(features: Tensor, labels: Tensor, squared_distortion: float = 0.5) -> Tensor:
-    """Return how many nats less it takes to code features class by class than all together.
+    """Return how many nats fewer it takes to code features class by class than all together.
 
     See :class:`CodingRateLoss`.
 
@@ -53,7 +53,7 @@ def _log_diagonal(matrix: Tensor) -> Tensor:
 
 
 class CodingRateLoss(LossTerm):
-    """Maximal coding rate reduction (MCR2): minus the gain of coding the batch class by class.
+    """Maximal coding rate reduction (MCR2): minus the nats gained by coding the batch class by class.
 
     gain = 1/2 logdet(I + D/(N e^2) Z^T Z) - sum_k n_k/(2N) logdet(I + D/(n_k e^2) Z_k^T Z_k).
 
@@ -82,9 +82,9 @@ class CodingRateLoss(LossTerm):
         self.squared_distortion = squared_distortion
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return minus the gain of the batch."""
+        """Return minus the coding-rate gain of the batch."""
         return -coding_rate_gain(outputs.features, batch.labels, self.squared_distortion)
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"squared_distortion={self.squared_distortion}"

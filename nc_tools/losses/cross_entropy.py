@@ -50,7 +50,7 @@ class ClassWiseSmoothing:
             raise ValueError(f"shape must be 'linear', 'concave' or 'convex', got {self.shape!r}")
 
     def strengths(self, class_counts: Tensor | Sequence[int]) -> Tensor:
-        """Return eps_k, float32 (K,)."""
+        """Return the smoothing of each class, float32 (K,)."""
         # Plus one, because an empty class may be among the counts: there is no label of it to smooth.
         counts = checked_counts(torch.as_tensor(class_counts).clamp(min=0) + 1)
         spread = counts.max() - counts.min()
@@ -134,7 +134,9 @@ class CrossEntropyLoss(LogitLoss):
         strengths = None
         if isinstance(label_smoothing, ClassWiseSmoothing):
             if class_counts is None:
-                raise ValueError("class-wise smoothing needs class_counts (K,), the training samples of each class")
+                raise ValueError(
+                    "class-wise smoothing needs class_counts, got None: pass the training samples of each class"
+                )
             strengths = label_smoothing.strengths(class_counts)
         elif not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
@@ -145,7 +147,7 @@ class CrossEntropyLoss(LogitLoss):
         return self._cross_entropy(logits, labels, "none")
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         if self.label_smoothing == 0:  # saves a call in most training steps
             return nn.functional.cross_entropy(logits, labels)
         return self._cross_entropy(logits, labels, "mean")
@@ -159,5 +161,5 @@ class CrossEntropyLoss(LogitLoss):
         return _smoothed(logits, labels, smoothing, reduction)
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"label_smoothing={self.label_smoothing}"

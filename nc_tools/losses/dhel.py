@@ -47,7 +47,9 @@ def _energy(z: Tensor, temperature: float) -> Tensor:
 
 
 class DHELLoss(LossTerm):
-    """Decoupled hyperspherical energy loss: -u_i . v_i / tau + LSE_{j != i} u_i . u_j / tau + the same of v.
+    """Decoupled hyperspherical energy loss (DHEL): align the two views of an image, and spread each view.
+
+    -u_i . v_i / tau + LSE_{j != i} u_i . u_j / tau + the same of v.
 
     It is InfoNCE whose negatives come from the anchor's own view. No term both pulls a pair together and pushes samples
     apart, so the optimum does not depend on the batch size, and small batches are enough. It uses no labels: beside a
@@ -76,9 +78,9 @@ class DHELLoss(LossTerm):
         self.temperature = temperature
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG002
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         return decoupled_info_nce(*two_views(outputs, type(self).__name__), self.temperature).mean()
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"temperature={self.temperature}"

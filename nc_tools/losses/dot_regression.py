@@ -13,7 +13,7 @@ from nc_tools.records import Batch, Outputs
 
 
 def dot_regression(own_score: Tensor, weight_norm: float = 1.0, feature_norm: float = 1.0) -> Tensor:
-    """Return the squared distance of w_y . h from its largest value, for each sample. See :class:`DotRegressionLoss`.
+    """Return how far w_y . h is from its largest value, squared, for each sample. See :class:`DotRegressionLoss`.
 
     Args:
         own_score: w_y . h (N,).
@@ -79,17 +79,17 @@ class DotRegressionLoss(PerSampleLoss):
         self.mean_over = mean_over
 
     def compute_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the squared distance of each sample (N,)."""
+        """Return the loss of each sample (N,)."""
         own_score = at_least_float32(outputs.label_scores(batch.labels))
         return dot_regression(own_score, self.weight_norm, self.feature_norm)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch's samples, or over its classes."""
+        """Return the mean loss over the batch's samples, or over its classes."""
         values = self.compute_per_sample(outputs, batch)
         if self.mean_over == "samples":
             return values.mean()
         return class_mean(values, batch.labels, outputs.weight.shape[0])
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"weight_norm={self.weight_norm}, feature_norm={self.feature_norm}, mean_over={self.mean_over!r}"

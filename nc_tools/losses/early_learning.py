@@ -19,7 +19,9 @@ _LEAST = 1e-4
 
 
 class EarlyLearningLoss(LossTerm):
-    """Cross-entropy plus lambda mean_i log(1 - <t_i, p_i>), t_i a running mean of the sample's own predictions.
+    """Early-learning regularization (ELR): cross-entropy plus a term that keeps earlier predictions.
+
+    The term is lambda * mean_i log(1 - <t_i, p_i>), t_i a running mean of the sample's own predictions.
 
     A network learns the clean labels first and memorizes the wrong ones later. The second term, which is negative,
     rewards agreement with the sample's earlier predictions, and so cancels the gradient of labels that contradict them.
@@ -55,18 +57,19 @@ class EarlyLearningLoss(LossTerm):
         super().__init__()
         if num_samples < 1 or num_classes < 2:
             raise ValueError(
-                f"EarlyLearningLoss needs num_samples >= 1 and num_classes >= 2, got {num_samples} and {num_classes}"
+                f"EarlyLearningLoss needs num_samples >= 1 and num_classes >= 2, got num_samples={num_samples} "
+                f"and num_classes={num_classes}"
             )
         if not (0 <= strength < math.inf and 0 <= momentum < 1):
             raise ValueError(
-                f"strength must be finite and not negative, and momentum must lie in [0, 1), got {strength} and "
-                f"{momentum}"
+                f"strength must be finite and not negative, and momentum must lie in [0, 1), got "
+                f"strength={strength} and momentum={momentum}"
             )
         self.strength, self.momentum = strength, momentum
         self.register_buffer("targets", torch.zeros(num_samples, num_classes))
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch. In training mode, first update the targets of its samples."""
+        """Return the mean loss of the batch. In training mode, first update the targets of its samples."""
         logits = at_least_float32(outputs.logits, "logits")
         p = logits.detach().softmax(1)
         if self.training:
@@ -85,7 +88,7 @@ class EarlyLearningLoss(LossTerm):
             table.index_copy_(0, index, moved)
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         samples, classes = self.targets.shape
         return f"{samples}, {classes}, strength={self.strength}, momentum={self.momentum}"
 

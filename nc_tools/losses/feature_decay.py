@@ -36,5 +36,5 @@ class FeatureDecayLoss(LossTerm):
     """
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG002
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         return feature_decay(outputs.features).mean()

@@ -71,9 +71,9 @@ class FeatureEntropyLoss(LossTerm):
         self.eps = eps
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG002
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         return feature_entropy(outputs.features, self.eps).mean()
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"eps={self.eps}"

@@ -65,9 +65,9 @@ class FocalLoss(OneSoftmaxLoss):
         self.gamma = gamma
 
     def formula(self, nll: Tensor) -> tuple[Tensor, Tensor]:
-        """Return value and slope at the negative log-likelihoods."""
+        """Return the loss and its derivative for each negative log-likelihood."""
         return _focal(nll, self.gamma)
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"gamma={self.gamma}"

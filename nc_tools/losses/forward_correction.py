@@ -15,7 +15,7 @@ from nc_tools.metrics.label_noise.transition import checked_transition
 
 
 def forward_corrected(logits: Tensor, labels: Tensor, log_columns: Tensor) -> Tensor:
-    """Return -log sum_i T_iy p_i for each sample. See :class:`ForwardCorrectionLoss`.
+    """Return the cross-entropy of the predicted noisy label for each sample. See :class:`ForwardCorrectionLoss`.
 
     Args:
         logits: (N, K).
@@ -97,14 +97,14 @@ class ForwardCorrectionLoss(LogitLoss):
         if never:
             raise ValueError(
                 f"every class must be the label of some sample, but columns {never} of the transition matrix are zero. "
-                f"A sample with such a label would have an infinite loss."
+                f"A sample with such a label would have an infinite loss: correct the matrix."
             )
         # Persistent, so that a resumed run need not estimate it again.
         self.register_buffer("log_columns", matrix.T.log().float().contiguous())
 
     @property
     def transition(self) -> Tensor:
-        """T (K, K), float32: row i holds P(label j | true class i)."""
+        """The transition matrix (K, K), float32: row i holds the probability of each label for true class i."""
         return self.log_columns.exp().T
 
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -112,5 +112,5 @@ class ForwardCorrectionLoss(LogitLoss):
         return _corrected(logits, self.log_columns.index_select(0, labels))
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"{len(self.log_columns)}"

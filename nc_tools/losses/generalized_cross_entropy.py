@@ -63,9 +63,9 @@ class GeneralizedCrossEntropyLoss(OneSoftmaxLoss):
         self.q = q
 
     def formula(self, nll: Tensor) -> tuple[Tensor, Tensor]:
-        """Return value and slope at the negative log-likelihoods."""
+        """Return the loss and its derivative for each negative log-likelihood."""
         return _generalized(nll, self.q)
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"q={self.q}"

@@ -1,4 +1,4 @@
-"""Label relaxation."""
+"""Label relaxation: no loss for predictions that are sure enough of the label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nc_tools.losses._one_softmax import OneSoftmaxLoss, Reduction, of_nll
 
 
 def label_relaxation(logits: Tensor, labels: Tensor, alpha: float = 0.1, reduction: Reduction = "none") -> Tensor:
-    """Return the divergence from the nearest distribution that gives the label's class at least 1 - alpha.
+    """Return the KL divergence from a relaxed label, 0 where the label's class has at least 1 - alpha.
 
     See :class:`LabelRelaxationLoss`.
 
@@ -70,9 +70,9 @@ class LabelRelaxationLoss(OneSoftmaxLoss):
         self.alpha = alpha
 
     def formula(self, nll: Tensor) -> tuple[Tensor, Tensor]:
-        """Return value and slope at the negative log-likelihoods."""
+        """Return the loss and its derivative for each negative log-likelihood."""
         return _relaxed(nll, self.alpha)
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"alpha={self.alpha}"

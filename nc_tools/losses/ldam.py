@@ -59,5 +59,5 @@ class LDAMLoss(ClassAffineCrossEntropyLoss):
         self.max_margin = max_margin
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"max_margin={self.max_margin}"

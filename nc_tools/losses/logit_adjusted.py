@@ -14,7 +14,7 @@ from nc_tools.losses._class_counts import check_width, checked_counts
 
 
 def log_prior(class_counts: Tensor | Sequence[int]) -> Tensor:
-    """Return log(n_k / n), float32 (K,).
+    """Return the logarithm of each class's share of the training samples, log(n_k / n), float32 (K,).
 
     Raises:
         ValueError: If a class has no sample: its log prior would be minus infinity.
@@ -30,7 +30,7 @@ def log_prior(class_counts: Tensor | Sequence[int]) -> Tensor:
 def logit_adjusted_cross_entropy(
     logits: Tensor, labels: Tensor, class_counts: Tensor | Sequence[int], tau: float = 1.0
 ) -> Tensor:
-    """Return the mean cross-entropy of z + tau log(pi), pi the training prior. See :class:`LogitAdjustedLoss`.
+    """Return the mean cross-entropy of logits plus tau * log(class shares). See :class:`LogitAdjustedLoss`.
 
     Args:
         logits: (N, K).
@@ -48,7 +48,7 @@ def logit_adjusted_cross_entropy(
 
 
 def adjust_logits(logits: Tensor, class_counts: Tensor | Sequence[int], tau: float = 1.0) -> Tensor:
-    """Return post-hoc adjusted logits z - tau log(pi), for a model that was trained with plain cross-entropy.
+    """Return logits minus tau * log(class shares), for a model that was trained with plain cross-entropy.
 
     The sign is opposite to that of the training loss. In training the shift makes the model learn logits without the
     prior. Here the model has learned the prior, and the shift removes it (Menon et al. 2021, eq. 9).
@@ -78,7 +78,7 @@ def _shift(class_counts: Tensor | Sequence[int], tau: float) -> Tensor:
 
 
 class LogitAdjustedLoss(ClassAffineCrossEntropyLoss):
-    """Logit-adjusted cross-entropy: -log softmax(z + tau log pi)_y, pi_k = n_k / n.
+    """Logit-adjusted cross-entropy: -log softmax(z + tau * log pi)_y, pi_k = n_k / n the class shares.
 
     Consistent for the balanced error: the shift accounts for the training prior, so the logits z do not contain it
     (Menon et al. 2021, eq. 10). With tau = 1 it is :class:`BalancedSoftmaxLoss`.
@@ -101,7 +101,7 @@ class LogitAdjustedLoss(ClassAffineCrossEntropyLoss):
         self.tau = tau
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"tau={self.tau}"
 
 

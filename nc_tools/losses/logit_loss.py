@@ -45,7 +45,7 @@ class LogitLoss(PerSampleLoss):
         return self.per_sample_from_logits(at_least_float32(outputs.logits, "logits"), batch.labels)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         logits = outputs.logits
         if logits.dtype != torch.float32:  # saves a call in most training steps
             logits = at_least_float32(logits, "logits")

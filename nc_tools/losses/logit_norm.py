@@ -70,9 +70,9 @@ class LogitNormLoss(LogitLoss):
         return _of_directions(logits, labels, self.temperature, "none")
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         return _of_directions(logits, labels, self.temperature, "mean")
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"temperature={self.temperature}"

@@ -1,4 +1,4 @@
-"""The contract of every loss."""
+"""The base class of all losses: what a loss is called with, and what it returns."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ class LossTerm(nn.Module, ABC):
         raise self.needs_records()
 
     def needs_records(self) -> TypeError:
-        """Return the error for a call with tensors of a loss that needs more than logits."""
+        """Return the error for a call with (logits, labels) of a loss that needs more than logits."""
         return TypeError(
             f"{type(self).__name__} needs more than logits, but was called with logits and labels: write watched = "
             f"nc_tools.watch(model) once, and then loss(watched.outputs, Batch(inputs, labels, index))"
         )
 
     def set_progress(self, progress: float) -> None:
-        """Set the share of training that is done, in [0, 1]. The loop calls this before each step.
+        """Set the share of training that is done, in [0, 1]. The training loop calls this before each step.
 
         Override it for schedules. It calls the same method of all parts that are losses.
         """
@@ -87,7 +87,7 @@ class LossTerm(nn.Module, ABC):
                 part.set_progress(progress)
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms whose sum is the loss, by name: one here, several for a weighted sum."""
+        """Return the named terms whose sum is the loss: one here, several for a weighted sum of losses."""
         return {type(self).__name__.removesuffix("Loss"): self(outputs, batch)}
 
     @overload
@@ -121,7 +121,7 @@ class LossTerm(nn.Module, ABC):
             samples: Tensor = outputs
         elif isinstance(batch, Tensor):
             raise TypeError(
-                "a loss takes (outputs, batch), got outputs and a tensor. Pass Batch(inputs, labels, index)."
+                "a loss takes (outputs, batch), got outputs and a tensor. Pass Batch(inputs, labels, index) second."
             )
         else:
             samples = outputs.features
@@ -138,7 +138,7 @@ class LossTerm(nn.Module, ABC):
 
 
 def outliers_of(loss: LossTerm, outputs: Outputs) -> Outputs:
-    """Return what the model computed from the batch's outliers.
+    """Return what the model computed from the batch's outliers (images of no class).
 
     Raises:
         ValueError: If there are none.

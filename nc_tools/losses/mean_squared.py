@@ -21,7 +21,7 @@ def mean_squared(logits: Tensor, labels: Tensor, kappa: float = 1.0, target: flo
         target: M, the target of the label's logit.
 
     Returns:
-        (N,): (1 / K) [sum_{k != y} z_k^2 + kappa (z_y - M)^2].
+        (N,): (1 / K) * [sum_{k != y} z_k^2 + kappa * (z_y - M)^2].
 
     Example:
         >>> mean_squared(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
@@ -41,7 +41,7 @@ def _squared(z: Tensor, labels: Tensor, kappa: float, target: float) -> Tensor:
 
 
 class MeanSquaredLoss(LogitLoss):
-    """Rescaled squared error: (1 / K) [sum_{k != y} z_k^2 + kappa (z_y - M)^2].
+    """Rescaled squared error: (1 / K) * [sum_{k != y} z_k^2 + kappa * (z_y - M)^2].
 
     It trains classifiers about as well as cross-entropy, and neural collapse can be derived for it in closed form. For
     small K use kappa = M = 1. With many classes the label's class needs more weight and a larger target, because the
@@ -74,5 +74,5 @@ class MeanSquaredLoss(LogitLoss):
         return _squared(logits, labels, self.kappa, self.target)
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"kappa={self.kappa}, target={self.target}"

@@ -14,7 +14,7 @@ from nc_tools.records import Batch, Outputs
 
 
 def ntce(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
-    """Return how hard it is to pick each sample out of its batch by its class vector. See :class:`NTCELoss`.
+    """Return how hard each sample is to pick out of its batch by its class vector. See :class:`NTCELoss`.
 
     Args:
         features: (N, D).
@@ -35,7 +35,7 @@ def ntce(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 
 
 
 def nonl(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
-    """Return the same with the samples of other classes alone in the denominator. See :class:`NONLLoss`.
+    """Return how hard each sample is to tell from samples of other classes by its class vector. See :class:`NONLLoss`.
 
     Args:
         features: (N, D).
@@ -130,7 +130,7 @@ class NTCELoss(PerSampleLoss):
         return _ntce(outputs.embedded, outputs.weight, batch.labels, self.temperature)
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"temperature={self.temperature}"
 
 
@@ -164,5 +164,5 @@ class NONLLoss(PerSampleLoss):
         return _nonl(outputs.embedded, outputs.weight, batch.labels, self.temperature)
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"temperature={self.temperature}"

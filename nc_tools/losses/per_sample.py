@@ -27,7 +27,7 @@ class PerSampleLoss(LossTerm):
         """
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         return self.compute_per_sample(outputs, batch).mean()
 
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
@@ -52,7 +52,7 @@ class PerSampleLoss(LossTerm):
 
 
 def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
-    """Return the mean over samples weighted by class: sum_i w_{y_i} v_i / sum_i w_{y_i}.
+    """Return the mean of values v with class weights w: sum_i w_{y_i} v_i / sum_i w_{y_i}.
 
     The sum in the denominator is over the batch, as in ``torch.nn.functional.cross_entropy(weight=...)``, so that the
     weights change the shares of the classes and not the learning rate.
@@ -71,7 +71,7 @@ def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor) -> Tens
 
 
 def class_mean(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return the mean over the classes of a batch of the mean over each class's samples.
+    """Return the mean of values over each class's samples, then over the classes of the batch.
 
     A class without a sample in the batch does not count.
 

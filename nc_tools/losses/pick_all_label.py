@@ -39,7 +39,7 @@ def pick_all_label(logits: Tensor, tags: Tensor) -> Tensor:
 
 
 class PickAllLabelLoss(LossTerm):
-    """Pick-all-label loss for multi-label images: sum_{k in tags_i} -log p_k + decay ||h_i||^2.
+    """Pick-all-label loss for multi-label images: sum_{k in tags_i} -log p_k + decay * ||h_i||^2.
 
     Each label in turn counts as the only one. The optimum is a collapse too: features of images with one label go to a
     simplex, and those with several to scaled averages of it. Source: Li et al. 2023, whose model has the decay of
@@ -66,7 +66,7 @@ class PickAllLabelLoss(LossTerm):
         self.decay = decay
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         logits = outputs.logits
         if batch.tags is None:
             loss = nn.functional.cross_entropy(at_least_float32(logits, "logits"), batch.labels)
@@ -76,5 +76,5 @@ class PickAllLabelLoss(LossTerm):
         return loss + 2 * self.decay * feature_decay(outputs.features).mean() if self.decay else loss
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"decay={self.decay}"

@@ -59,18 +59,18 @@ class ClassBalancedLoss(LossTerm):
         if not isinstance(self.loss, PerSampleLoss):
             raise TypeError(
                 f"class weights need a loss with a value for each sample, got {type(self.loss).__name__}. Derive it "
-                f"from PerSampleLoss."
+                f"from PerSampleLoss, or pass another loss."
             )
         self.beta = beta
         self.register_buffer("weight", weights, persistent=False)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the weighted mean over the batch."""
+        """Return the class-weighted mean loss of the batch."""
         weight = self._weight_for(outputs.num_classes)
         return weighted_mean(self.loss.compute_per_sample(outputs, batch), batch.labels, weight)
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the weighted mean over the batch."""
+        """Return the class-weighted mean loss of the batch."""
         weight = self._weight_for(logits.shape[1])
         return weighted_mean(self.loss.per_sample_from_logits(logits, labels), labels, weight)
 
@@ -84,7 +84,7 @@ class ClassBalancedLoss(LossTerm):
         return weight
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"beta={self.beta}"
 
 
@@ -131,14 +131,14 @@ class DeferredReweightingLoss(ClassBalancedLoss):
         start: float = 0.8,
     ) -> None:
         if not 0 <= start <= 1:
-            raise ValueError(f"start must lie in [0, 1], a share of training, got {start}")
+            raise ValueError(f"start must lie in [0, 1], a share of training, got {start}. Write epoch / epochs.")
         super().__init__(class_counts, loss=loss, beta=beta)
         self.start = start
         self.register_buffer("late", self.weight.clone(), persistent=False)
         self.set_progress(0.0)
 
     def set_progress(self, progress: float) -> None:
-        """Set the weights for this share of training."""
+        """Set the class weights for this share of training (0 to 1)."""
         super().set_progress(check_progress(progress))
         with torch.no_grad():
             if progress >= self.start:
@@ -147,5 +147,5 @@ class DeferredReweightingLoss(ClassBalancedLoss):
                 self.weight.fill_(1.0)
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"beta={self.beta}, start={self.start}"

@@ -43,7 +43,9 @@ def class_attraction(first: Tensor, second: Tensor, labels: Tensor, temperature:
 
 
 class SpreadLoss(LossTerm):
-    """Spread loss: (a L_attract + b L_cc) / (a + b).
+    """Spread loss: gather the samples of a class against the other classes, but keep them apart from each other.
+
+    (a * L_attract + b * L_cc) / (a + b).
 
     L_attract = mean_{p: y_p = y_i} -log[exp(s_ip) / (exp(s_ip) + sum_{n: y_n != y_i} exp(s_in))] gathers a class
     against the others, and L_cc is the class-conditional InfoNCE, which separates its samples. The ratio of their
@@ -83,12 +85,12 @@ class SpreadLoss(LossTerm):
         self.temperature = temperature
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch."""
+        """Return the mean loss of the batch."""
         first, second = two_views(outputs, type(self).__name__)
         pull = class_attraction(first, second, batch.labels, self.temperature).mean()
         push = class_conditional_info_nce(first, second, batch.labels, self.temperature).mean()
         return (self.attract * pull + self.separate * push) / (self.attract + self.separate)
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"attract={self.attract}, separate={self.separate}, temperature={self.temperature}"

@@ -14,7 +14,7 @@ from nc_tools.records import Batch, Outputs
 
 
 def supervised_contrastive(embedded: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
-    """Return the supervised contrastive loss of each row among all others. See :class:`SupConLoss`.
+    """Return the supervised contrastive loss of each row of features among all others. See :class:`SupConLoss`.
 
     Memory is O(M D) and a few blocks of similarities, never (M, M).
 
@@ -77,7 +77,9 @@ def balanced_supervised_contrastive(
 
 
 class SupConLoss(LossTerm):
-    """Supervised contrastive loss: -mean_{p in P(i)} log[exp(s_ip) / sum_{a != i} exp(s_ia)], s_ij = z_i . z_j / tau.
+    """Supervised contrastive loss (SupCon): pick the samples of the same class out of the batch.
+
+    -mean_{p in P(i)} log[exp(s_ip) / sum_{a != i} exp(s_ia)], s_ij = z_i . z_j / tau.
 
     It pulls the views of a class together and pushes all others apart, without class vectors. On balanced classes its
     optimum is a simplex as well. Both views are anchors and keys; P(i) are the other rows of the anchor's class.
@@ -108,12 +110,12 @@ class SupConLoss(LossTerm):
         self.temperature = temperature
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over both views of the batch."""
+        """Return the mean loss over both views of the batch."""
         both = torch.cat(two_views(outputs, type(self).__name__))
         return supervised_contrastive(both, batch.labels.repeat(2), self.temperature).mean()
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"temperature={self.temperature}"
 
 
@@ -148,11 +150,11 @@ class BalancedSupConLoss(LossTerm):
         self.temperature = temperature
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over both views of the batch."""
+        """Return the mean loss over both views of the batch."""
         both = torch.cat(two_views(outputs, type(self).__name__))
         labels = batch.labels.repeat(2)
         return balanced_supervised_contrastive(both, labels, outputs.weight, self.temperature).mean()
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"temperature={self.temperature}"

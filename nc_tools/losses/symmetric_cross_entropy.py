@@ -11,7 +11,7 @@ from nc_tools.losses._one_softmax import OneSoftmaxLoss, of_nll
 
 
 def reverse_cross_entropy(logits: Tensor, labels: Tensor, log_zero: float = -4.0) -> Tensor:
-    """Return the cross-entropy with label and prediction exchanged: -sum_k p_k log t_k = -A (1 - p_y).
+    """Return the cross-entropy with label and prediction exchanged: -sum_k p_k log t_k = -A * (1 - p_y).
 
     The label t is one-hot, so log t_k is 0 for the label's class and log 0, replaced by A, for the others. The value is
     at most -A, which makes it robust to wrong labels. Source: Wang et al. 2019, eq. 5.
@@ -32,13 +32,13 @@ def reverse_cross_entropy(logits: Tensor, labels: Tensor, log_zero: float = -4.0
 
 
 def reverse_of(nll: Tensor, log_zero: float) -> tuple[Tensor, Tensor]:
-    """Return the reverse cross-entropy -A (1 - e^-nll) and its slope -A e^-nll."""
+    """Return the reverse cross-entropy and its derivative, from the negative log-likelihood."""
     value = log_zero * torch.expm1(-nll)
     return value, -log_zero - value
 
 
 class SymmetricCrossEntropyLoss(OneSoftmaxLoss):
-    """Cross-entropy plus its bounded reverse: alpha CE + beta RCE, RCE = -A (1 - p_y).
+    """Cross-entropy plus its bounded reverse: alpha * CE + beta * RCE, RCE = -A * (1 - p_y).
 
     Cross-entropy learns fast and memorizes wrong labels. The reverse term tolerates them and learns slowly. Source:
     Wang et al. 2019, eq. 7, with alpha = .1, beta = 1 and A = -4 for CIFAR-10. Most public code clamps the one-hot
@@ -65,10 +65,10 @@ class SymmetricCrossEntropyLoss(OneSoftmaxLoss):
         self.alpha, self.beta, self.log_zero = alpha, beta, log_zero
 
     def formula(self, nll: Tensor) -> tuple[Tensor, Tensor]:
-        """Return value and slope at the negative log-likelihoods."""
+        """Return the loss and its derivative for each negative log-likelihood."""
         value, slope = reverse_of(nll, self.log_zero)
         return self.alpha * nll + self.beta * value, self.alpha + self.beta * slope
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"alpha={self.alpha}, beta={self.beta}, log_zero={self.log_zero}"

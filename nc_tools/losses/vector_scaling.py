@@ -28,7 +28,7 @@ def scaling_factors(class_counts: Tensor | Sequence[int], gamma: float) -> Tenso
 
 
 class VectorScalingLoss(ClassAffineCrossEntropyLoss):
-    """Vector-scaling loss: -log softmax(a z + tau log pi)_y, a_k = (n_k / n_max)^gamma, pi_k = n_k / n.
+    """Vector-scaling loss: -log softmax(a * z + tau * log pi)_y, a_k = (n_k / n_max)^gamma, pi_k = n_k / n.
 
     A shift alone acts early in training and loses its effect once the training data are fitted. A factor below one on
     the rare classes' logits makes the network enlarge them, and acts until the end (Kini et al. 2021). With gamma = 0
@@ -57,5 +57,5 @@ class VectorScalingLoss(ClassAffineCrossEntropyLoss):
         self.tau = tau
 
     def extra_repr(self) -> str:
-        """Show the arguments in the loss's printout."""
+        """Return the arguments for ``print(loss)``."""
         return f"gamma={self.gamma}, tau={self.tau}"

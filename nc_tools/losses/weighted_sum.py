@@ -77,13 +77,13 @@ def _weight_at(weight: Schedule, progress: float, name: str) -> float:
     if not (value >= 0 and math.isfinite(value)):
         raise ValueError(
             f"the weight of {name} must be finite and not negative, got {value} at progress {progress}. For the "
-            f"opposite sign write a loss class of your own."
+            f"opposite sign, write a loss class of your own."
         )
     return value
 
 
 class WeightedSumLoss(LossTerm):
-    """A sum of losses with weights that may change during training: sum_t weight_t(progress) loss_t.
+    """A sum of losses with weights that may change during training: sum_t weight_t(progress) * loss_t.
 
     In a recipe, write
     ``spec(WeightedSumLoss, terms=(term(1.0, spec(CrossEntropyLoss)), term(schedule, spec(ClassSpreadLoss))))``. A run
@@ -126,7 +126,7 @@ class WeightedSumLoss(LossTerm):
         self.register_buffer("weights", torch.tensor(self._current), persistent=False)
 
     def set_progress(self, progress: float) -> None:
-        """Set the weights for this share of training, in place, so that a compiled step reads the new ones.
+        """Set the weights of the losses for this share of training, in place, so that a compiled step reads them.
 
         Raises:
             ValueError: If the progress lies outside [0, 1], or a weight is negative or not finite there.
@@ -150,16 +150,16 @@ class WeightedSumLoss(LossTerm):
         return weighted
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the weighted sum."""
+        """Return the weighted sum of the losses."""
         return reduce(add, self.terms(outputs, batch).values())
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the weighted sum, where all terms need only logits."""
+        """Return the weighted sum of the losses, if all of them need only logits."""
         pairs = zip(self.losses, self.weights.unbind(), strict=True)
         return reduce(add, [weight * loss.from_logits(logits, labels) for loss, weight in pairs])
 
     def extra_repr(self) -> str:
-        """Show names and schedules in the loss's printout."""
+        """Return names and weights of the losses for ``print(loss)``."""
         return ", ".join(f"{name}: {weight}" for name, weight in zip(self.names, self._schedules, strict=True))
 
 
@@ -177,4 +177,4 @@ def _check_terms(terms: Sequence[WeightedTerm]) -> None:
             f"terms=...), or build the losses first."
         )
     if repeated := [name for name, count in Counter(part.name for part in terms).items() if count > 1]:
-        raise ValueError(f"terms need different names, got {repeated[0]!r} twice. Write term(..., name=...).")
+        raise ValueError(f"terms need different names, got {repeated[0]!r} twice. Write term(weight, loss, name=...).")

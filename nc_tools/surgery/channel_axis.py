@@ -63,7 +63,7 @@ class ChannelTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation, then note the channel axis of its results."""
+        """Run a PyTorch operation, then note the channel axis of its results."""
         del types
         results = func(*args, **(kwargs or {}))
         inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]

@@ -12,7 +12,7 @@ from nc_tools.surgery.trace import Trace
 
 
 def wrapped_model(modules: Iterable[nn.Module]) -> ValueError | None:
-    """Return an error if a module is wrapped by DDP or compiled: its parameters are taken, or hooks do not run."""
+    """Return an error if a module is wrapped by DDP or compiled, after which its head cannot be replaced."""
     for module in modules:
         if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
             state, action = "wrapped", "wrap"
@@ -22,13 +22,13 @@ def wrapped_model(modules: Iterable[nn.Module]) -> ValueError | None:
             continue
         return ValueError(
             f"cannot find or replace the head of a {state} model, got a {type(module).__name__}: call swap_head on the "
-            f"plain model, then {action} it"
+            f"model first, then {action} it"
         )
     return None
 
 
 def zero_classes(model: nn.Module, output: Tensor | None) -> ValueError | None:
-    """Return an error if the model was built to return features: its last layer, if any, is no head."""
+    """Return an error if the model was built for 0 classes: it returns features and has no head."""
     if getattr(model, "num_classes", None) == 0:
         fix = "put a head after it, as in nn.Sequential(model, ETFHead(D, num_classes))"
         if output is not None and output.ndim == 2:

@@ -1,4 +1,4 @@
-"""Example inputs of zeros, to run a model whose input is not known."""
+"""Example inputs made of zeros, to run a model once when the shape of its input is not known."""
 
 from __future__ import annotations
 

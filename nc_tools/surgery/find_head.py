@@ -16,7 +16,7 @@ from nc_tools.surgery.trace import Call, trace, trace_with_example_input
 
 @dataclass(frozen=True)
 class FoundHead:
-    """The head of a model: its dotted path, the layer, and the input used to find it (None if given by name)."""
+    """A model's head: its dotted path, the layer, and the example input that found it (None if given by name)."""
 
     name: str
     module: nn.Module
@@ -46,7 +46,7 @@ def find_head(model: nn.Module, *, example: Example | None = None, name: str | N
 
 
 def find(model: nn.Module, example: Example | None, name: str | None) -> FoundHead:
-    """Return the head of a model with its layer; arguments and errors as for :func:`find_head`."""
+    """Return path and layer of a model's head; arguments and errors are those of :func:`find_head`."""
     if (error := errors.wrapped_model(model.modules() if name is None else [model])) is not None:
         raise error
     if name is not None:

@@ -13,14 +13,14 @@ def could_be_head(module: nn.Module) -> bool:
 
 
 def output_width(module: nn.Module) -> int:
-    """Return the number of scores that such a module returns."""
+    """Return the number of scores that a layer which could be a head returns for each sample."""
     if isinstance(module, nn.Linear):
         return module.out_features
     return module.num_classes if isinstance(module, Head) else int(module.out_channels)  # type: ignore[arg-type]
 
 
 def input_width(module: nn.Module) -> int:
-    """Return the width of the features that such a module takes."""
+    """Return the width of the features that a layer which could be a head takes."""
     if isinstance(module, nn.Linear):
         return module.in_features
     return module.feature_dim if isinstance(module, Head) else int(module.in_channels)  # type: ignore[arg-type]

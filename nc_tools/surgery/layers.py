@@ -40,7 +40,10 @@ def pooled(output: Tensor, channel_axis: int | None = None) -> Tensor:
         torch.Size([2, 3])
     """
     if output.ndim < 2:
-        raise ValueError(f"a layer's output must have at least two dimensions (N, C, ...), got {tuple(output.shape)}")
+        raise ValueError(
+            f"a layer's output must have at least two dimensions (N, C, ...), got {tuple(output.shape)}: "
+            f"name another layer"
+        )
     if output.ndim == 2:
         return output
     axis = usual_channel_axis(output) if channel_axis is None else channel_axis
@@ -101,7 +104,7 @@ def channel_axes(model: nn.Module, example: Example, layers: Iterable[str]) -> d
 
 
 def layer_pools(model: nn.Module, example: Example, layers: Sequence[str], pool: Pool | None = None) -> dict[str, Pool]:
-    """Return for each layer the function that turns its output into features (N, C).
+    """Return a pooling function for each layer, which turns its output into features (N, C).
 
     Args:
         model: Any model.
@@ -123,7 +126,7 @@ def layer_pools(model: nn.Module, example: Example, layers: Sequence[str], pool:
 def captured_features(
     model: nn.Module, pools: Mapping[str, Pool], head: str | None = None
 ) -> Iterator[dict[str, list[Any]]]:
-    """Collect the features of layers, one entry for each call, while the model runs inside the ``with`` block.
+    """Collect the features that layers return, one entry for each call, while the model runs inside the ``with`` block.
 
     Pooling happens at once, because the next layer may overwrite the output, as ``nn.ReLU(inplace=True)`` does. An
     output that cannot be pooled is collected as it is; :func:`features_of` reports it.
@@ -155,7 +158,7 @@ def captured_features(
 
 
 def features_of(name: str, calls: list[Any], number: int) -> Tensor:
-    """Return the features (N, C) of a layer from one pass.
+    """Return the features (N, C) that a layer returned in a forward pass; raise ValueError unless it ran once.
 
     Args:
         name: The layer.
@@ -174,8 +177,8 @@ def features_of(name: str, calls: list[Any], number: int) -> Tensor:
     if not (isinstance(features, Tensor) and _usable(features, number) and features.ndim == 2):
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(
-            f"layer {name!r} must give features ({number}, C) after pooling, got {shape}: name another layer or pass "
-            "another pool"
+            f"layer {name!r} must give features ({number}, C) after pooling, got {shape}: name another layer, or pass "
+            "another pooling function"
         )
     return features
 

@@ -1,4 +1,4 @@
-"""The number of classes that a model stores outside its head."""
+"""Update the number of classes that a model stores outside its head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAMES = ("num_classes", "num_labels")
 
 
 def set_num_classes(model: nn.Module, name: str, old: int, new: int) -> Callable[[], None]:
-    """Set the number of classes in the modules that contain the head; return a function that undoes it.
+    """Set ``num_classes`` and the like in the modules that contain the head; return a function that undoes it.
 
     Changes timm's ``num_classes`` and Hugging Face's ``num_labels`` and ``config.num_labels`` (which its losses and
     saved models use) if they are equal to ``old``. A configuration for regression becomes one for classification.

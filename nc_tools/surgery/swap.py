@@ -112,5 +112,6 @@ def _check_in_place(model: nn.Module, new: Head, name: str, example: Example) ->
     if not any(call.module is new for call in trace(model, example).heads()):
         raise ValueError(
             f"the logits must be the output of the head, but the model does not return the output of the new head at "
-            f"{name!r}; perhaps it reads the weight of the old layer: call the layer in forward, or pass name="
+            f"{name!r}. Perhaps it reads the weight of the old layer: call the layer in forward, or pass name='...' "
+            f"with another layer"
         )

@@ -21,7 +21,7 @@ _ROWS = 16  # random features on which the head and the layers are compared
 
 
 def to_linear(head: Head, *, embed: nn.Module | None = None) -> nn.Module:
-    """Return plain PyTorch layers that compute the same logits as a trained affine head.
+    """Return plain PyTorch layers that compute the same logits as a trained head (affine heads only).
 
     For serving: the result contains no class of nc_tools, so it loads, scripts and exports with PyTorch alone. Use it
     in place of the head: ``model.fc = to_linear(model.fc)``. An affine head computes
@@ -133,11 +133,12 @@ def _compare(head: Head, plain: nn.Module, name: str) -> None:
     if logits.shape != expected.shape:
         raise ValueError(
             f"the layers must return logits of shape {tuple(expected.shape)}, as {name} does, got "
-            f"{tuple(logits.shape)}: correct embed="
+            f"{tuple(logits.shape)}: correct the layers passed as embed"
         )
     error = float((logits - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
     if not error < 1e-3:
         raise ValueError(
             f"{name} must compute scale * embed(features) @ weight.T + bias, but on random features its logits differ "
-            f"from that by {error:.2g} of their size: set affine = False in the class, or correct embed="
+            f"from that by {error:.2g} of their size: set affine = False in the class, or correct the layers passed as "
+            f"embed"
         )

@@ -24,11 +24,11 @@ class Call:
     version: int
 
     def returned(self, logits: Tensor | None) -> bool:
-        """Return True if the call returned ``logits``: the same tensor, not written to since."""
+        """Return True if the call returned ``logits``: the same tensor, not modified in place since."""
         return logits is self.output and self.is_unmodified()
 
     def returned_for_one_token(self, logits: Tensor | None) -> bool:
-        """Return True if ``logits`` (N, K) are those of one token in the scores (N, T, K) that the call returned.
+        """Return True if the call scored all tokens (N, T, K), and ``logits`` (N, K) are the scores of one token.
 
         So do language models that classify by their last token. The values decide: exactly one token of each sample
         must match, so a mean over equal tokens does not count. On the meta device the answer is always False.
@@ -54,7 +54,7 @@ def _version(tensor: Tensor) -> int:
 
 
 def logits_of(output: Any) -> Tensor | None:
-    """Return the logits in a model's output: the tensor itself, ``logits`` of a record, or the first of a tuple."""
+    """Return the logits in a model's output: the tensor itself, the item ``logits``, or the first of a tuple."""
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
     if isinstance(logits, tuple | list) and logits:
         logits = logits[0]
@@ -63,7 +63,7 @@ def logits_of(output: Any) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Trace:
-    """A forward pass: its input, the calls of modules that could be heads, in order, and the logits.
+    """One forward pass of a model: its input, the calls of layers that could be the head, and the logits.
 
     ``returns_tensor`` is False if the logits were inside a tuple or a record.
     """
@@ -74,7 +74,7 @@ class Trace:
     returns_tensor: bool
 
     def heads(self) -> list[Call]:
-        """Return the calls whose output is the logits, or, if there is none, contains them for one token."""
+        """Return the calls whose output is the logits; if none, those that scored tokens, one of them the logits."""
         direct = [call for call in self.calls if call.returned(self.logits)]
         return direct or [call for call in self.calls if call.returned_for_one_token(self.logits)]
 

@@ -112,11 +112,11 @@ class WatchedHead:
         return first
 
     def clear(self) -> None:
-        """Delete the record of the last pass and free its graph."""
+        """Delete the outputs of the last forward pass, which frees its graph and memory."""
         self._record.clear()
 
     def close(self) -> None:
-        """Remove the hooks from the model and clear the record, for example before ``torch.export``."""
+        """Stop watching: remove the hooks and delete the last outputs, for example before ``torch.export``."""
         for handle in self._handles:
             handle.remove()
         self.clear()
@@ -138,13 +138,13 @@ class WatchedHead:
         if torch.is_grad_enabled() and not with_gradients:
             raise RuntimeError(
                 "the last forward pass ran without gradients, so a loss on its outputs cannot train the model: read "
-                "outputs right after the training pass, before any evaluation. With checkpoint(), pass "
-                "use_reentrant=False, or leave the head outside"
+                "outputs right after the training pass, before any evaluation. With torch.utils.checkpoint, "
+                "pass use_reentrant=False, or leave the head outside"
             )
         if features.ndim != 2:
             raise ValueError(
                 f"a loss needs features (N, D), but the head ran on features {tuple(features.shape)}, one row per "
-                f"token: put a head on pooled features instead"
+                f"token: pool the tokens to one row per sample before the head"
             )
         return features, logits
 

@@ -1,4 +1,4 @@
-"""The training loop, its settings, and second stages that may follow it."""
+"""The training loop, its settings, and second stages, which retrain or adjust the classifier afterwards."""
 
 from nc_tools.training.decoupled.post_hoc import NearestClassMean, TauNormalize
 from nc_tools.training.decoupled.retrain import LearnableWeightScaling, RetrainClassifier

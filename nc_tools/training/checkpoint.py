@@ -12,7 +12,7 @@ from nc_tools._support.atomic_write import atomic_write
 
 
 def save_checkpoint(path: Path | None, state: dict[str, Any]) -> None:
-    """Write a state to a file atomically: a crash leaves either the old file or the new one.
+    """Write a checkpoint to a file atomically: a crash leaves either the old file or the new one.
 
     Args:
         path: The file. None: nothing is written.

@@ -43,7 +43,7 @@ class WeightEMA:
 
     @torch.no_grad()
     def update(self, model: Classifier, step: int) -> None:
-        """Add the weights after a step, counted from 0."""
+        """Add the model's weights after a training step, counted from 0, to the average."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
         pairs = list(zip(_tensors(self.model), _tensors(model), self._averaged, strict=True))
         average = [(a, b) for a, b, averaged in pairs if averaged]

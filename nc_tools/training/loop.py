@@ -1,4 +1,4 @@
-"""The training loop, the same for every arm."""
+"""The training loop, the same for every compared method."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Forward = Callable[[Batch], Outputs]
 
 @dataclass(frozen=True)
 class Fitted:
-    """The result of training.
+    """The result of training: the model to evaluate, and the training time.
 
     Attributes:
         model: The model to evaluate: the weight average if there is one, else the trained model.
@@ -60,7 +60,7 @@ def fit(
     stop: StopSignal | None = None,
     keep_last: bool = False,
 ) -> Fitted:
-    """Train a classifier.
+    """Train a classifier: a backbone and a head.
 
     Args:
         model: The classifier, on its device. It is trained in place.

@@ -16,7 +16,7 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class Meter:
-    """Loss terms and correct predictions of one epoch.
+    """Sums of the loss terms and correct predictions of one training epoch.
 
     Values stay on the device and nothing waits for them until :meth:`read`, which is called once per epoch. It computes
     the means and finds the first step at which a term was not finite.
@@ -35,7 +35,7 @@ class Meter:
 
     @torch.no_grad()
     def update(self, step: int, terms: Mapping[str, Tensor], outputs: Outputs, batch: Batch) -> None:
-        """Add a step. Correct predictions are counted only if the loss has computed logits."""
+        """Add a training step. Correct predictions are counted only if the loss has computed logits."""
         size = len(batch.labels)
         self._steps.append(step)
         self._sizes.append(size)
@@ -47,7 +47,7 @@ class Meter:
             self._scored += size
 
     def read(self) -> dict[str, float]:
-        """Return the means over the epoch so far. This waits for the device.
+        """Return mean loss terms and accuracy of the epoch so far. This waits for the device.
 
         Raises:
             NonFiniteLossError: If a term was infinite or not a number at some step.
@@ -76,7 +76,7 @@ class Meter:
         return values
 
     def state(self) -> dict[str, Any]:
-        """Return the state for a checkpoint within an epoch."""
+        """Return the meter's state for a checkpoint within an epoch."""
         return {
             "steps": list(self._steps),
             "sizes": list(self._sizes),
@@ -86,7 +86,7 @@ class Meter:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Set the state to what :meth:`state` returned."""
+        """Set the meter to a state that :meth:`state` returned."""
         self._steps, self._sizes = list(state["steps"]), list(state["sizes"])
         self._terms = {name: list(values.to(self._device)) for name, values in state["terms"].items()}
         self._hits = state["hits"].to(self._device)

@@ -1,4 +1,4 @@
-"""The loss of a batch, mixed or not, and the losses and heads that mixing does not work with."""
+"""The loss of a batch, also of one with mixed images (Mixup, CutMix), and a check that mixing is possible."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nc_tools.records import Batch, Outputs
 
 
 def batch_terms(loss: LossTerm, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    """Return the named terms of a batch's loss.
+    """Return the named terms of a batch's loss; the batch may have mixed images.
 
     For a mixed batch each term is share * term(labels) + (1 - share) * term(partner's labels). The two losses are
     interpolated, not the labels. For cross-entropy that is the same; for losses whose target is a class vector or a
@@ -58,7 +58,7 @@ def frozen_loss_state(loss: nn.Module) -> Iterator[None]:
 
 
 def check_mixing(how: BatchMixing | None, loss: LossTerm, head: Head) -> None:
-    """Check that a loss and a head can be trained on mixed batches.
+    """Check that a loss and a head can be trained on batches of mixed images.
 
     Raises:
         ValueError: If the loss compares two views, or if the head learns class means from unmixed samples and every
@@ -79,5 +79,5 @@ def check_mixing(how: BatchMixing | None, loss: LossTerm, head: Head) -> None:
 
 
 def learns_from_steps(head: Head) -> bool:
-    """Return True if the head learns from the steps that it observes."""
+    """Return True if the head updates itself after training steps, by a method ``observe`` of its own."""
     return type(head).observe is not Head.observe

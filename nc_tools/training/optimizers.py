@@ -40,7 +40,10 @@ def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | Non
             if parameters:
                 groups.append({"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay})
     if not groups:
-        raise ValueError("no parameter of the model can be trained: all have requires_grad=False. Unfreeze some")
+        raise ValueError(
+            "no parameter of the model can be trained: all have requires_grad=False. "
+            "Set requires_grad=True for the parameters to train"
+        )
     if loss is not None:
         of_model = set(model.parameters())
         own = [p for p in loss.parameters() if p.requires_grad and p not in of_model]

@@ -106,7 +106,7 @@ class SAM(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Do the second half of a step, or, with a closure, a full step from the present gradients.
+        """Do the second half of a SAM step, or, with a closure, a full step from the present gradients.
 
         Args:
             closure: Computes the loss and its gradients. It is called once, at the perturbed weights. None: as
@@ -138,7 +138,7 @@ class SAM(torch.optim.Optimizer):
         return self.base.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of the wrapped optimizer."""
+        """Load a state of the wrapped optimizer."""
         self.base.load_state_dict(state_dict)
         self._share_groups()
 
@@ -180,7 +180,7 @@ class AsymmetricSharpnessAware:
     def __post_init__(self) -> None:
         _check_rho(self.rho)
         if not 0 <= self.beta <= 1:
-            raise ValueError(f"beta must be in [0, 1], got {self.beta}. 1 means inverse class frequencies")
+            raise ValueError(f"beta must be in [0, 1], got {self.beta}. Use 1 for inverse class frequencies")
 
     def ascent_loss(self, loss: LossTerm, class_counts: Sequence[int] | None) -> LossTerm:
         """Return the loss whose gradient perturbs the weights.
@@ -190,7 +190,7 @@ class AsymmetricSharpnessAware:
             TypeError: If the loss is not a mean of one value per sample.
         """
         if class_counts is None:
-            raise ValueError("SAM-A needs class counts, got None. Pass class_counts to fit()")
+            raise ValueError("SAM-A needs class counts, got None. Pass fit(..., class_counts=[...])")
         return ClassBalancedLoss(class_counts, loss=loss, beta=self.beta)  # type: ignore[arg-type]
 
 
@@ -228,4 +228,4 @@ def _norm(tensors: Sequence[Tensor]) -> Tensor:
 
 def _check_rho(rho: float) -> None:
     if not (math.isfinite(rho) and rho > 0):
-        raise ValueError(f"rho, the size of SAM's perturbation, must be positive and finite, got {rho}. 0.05 is usual")
+        raise ValueError(f"rho, the size of SAM's perturbation, must be positive and finite, got {rho}. Try 0.05")

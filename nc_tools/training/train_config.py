@@ -21,7 +21,7 @@ def _check_positive(owner: str, **values: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Optimizer and learning-rate schedule.
+    """Settings of the optimizer and of the learning-rate schedule.
 
     Attributes:
         optimizer: Spec of a ``torch.optim`` class. Learning rate and weight decay are filled in from the fields below.
@@ -67,7 +67,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Length of training, batch size and arithmetic.
+    """Settings of the training: epochs, batch size, precision.
 
     Attributes:
         epochs: Number of passes over the training subset.
@@ -104,7 +104,7 @@ class TrainConfig:
             raise ValueError(f"training.ema_decay must be in (0, 1), got {self.ema_decay}")
 
     def dtype_on(self, device: torch.device) -> torch.dtype:
-        """Return the dtype of the backbone's arithmetic on a device."""
+        """Return the dtype in which the backbone computes on a device."""
         if self.precision == "auto":
             return torch.bfloat16 if device.type == "cuda" else torch.float32
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32

@@ -15,7 +15,7 @@ from nc_tools.training.meter import Meter
 
 
 class TrainingState:
-    """Model, loss, optimizer, weight average, meter, number of steps done and seconds spent.
+    """What training changes: model, loss, optimizer, weight average, meter, steps done and seconds spent.
 
     Data order and augmentation are not part of it: they are functions of (seed, epoch, step).
 
@@ -44,24 +44,24 @@ class TrainingState:
 
     @property
     def evaluated(self) -> Classifier:
-        """The model to evaluate: the weight average if there is one."""
+        """The model to evaluate: with averaged weights if there is a weight average."""
         return self.model if self.ema is None else self.ema.model
 
     @property
     def seconds(self) -> float:
-        """Seconds of training so far, without evaluation."""
+        """Seconds of training so far, without the time for evaluation."""
         return self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
     def resume_clock(self) -> None:
-        """Start to count seconds."""
+        """Start to count seconds of training."""
         self._since = time.perf_counter()
 
     def pause_clock(self) -> None:
-        """Stop counting seconds."""
+        """Stop counting seconds of training, as before an evaluation."""
         self._seconds, self._since = self.seconds, None
 
     def stored(self) -> dict[str, Any]:
-        """Return the state as tensors and plain values."""
+        """Return the training state for a checkpoint, as tensors and plain values."""
         return {
             "step": self.step,
             "epochs_done": self.epochs_done,
@@ -76,7 +76,7 @@ class TrainingState:
         }
 
     def restore(self, stored: Mapping[str, Any]) -> None:
-        """Set the state to what :meth:`stored` returned."""
+        """Set the training to a state that :meth:`stored` returned."""
         self.model.load_state_dict(stored["model"])
         self.loss.load_state_dict(stored["loss"])
         self.optimizer.load_state_dict(stored["optimizer"])

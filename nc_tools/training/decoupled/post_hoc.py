@@ -32,10 +32,10 @@ class TauNormalize(PostHocStage):
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.tau) and self.tau >= 0):
-            raise ValueError(f"TauNormalize.tau must be at least 0 and finite, got {self.tau}. Usually it is in [0, 1]")
+            raise ValueError(f"TauNormalize.tau must be at least 0 and finite, got {self.tau}. Use a number in [0, 1]")
 
     def check(self, head: Head) -> None:
-        """Check that the norms of the head's class vectors are learned.
+        """Check that the norms of the head's class vectors are learned; otherwise raise ValueError.
 
         Raises:
             ValueError: If it is not a ``LinearHead``.
@@ -48,7 +48,7 @@ class TauNormalize(PostHocStage):
 
     @torch.no_grad()
     def apply(self, head: Head, collect: Callable[[], Collected]) -> None:  # noqa: ARG002
-        """Normalize the class vectors and set the bias to zero."""
+        """Divide the head's class vectors by a power of their norms, and set its bias to zero."""
         head.weight.copy_(tau_normalize(head.weight.detach(), self.tau))
         if head.bias is not None:
             head.bias.zero_()
@@ -66,7 +66,7 @@ class NearestClassMean(PostHocStage):
     """
 
     def check(self, head: Head) -> None:
-        """Check that the head's class vectors can be replaced by feature means.
+        """Check that the head's class vectors can be replaced by feature means; otherwise raise ValueError.
 
         Raises:
             ValueError: If it is neither a ``LinearHead`` nor a ``CosineHead``.
@@ -79,7 +79,7 @@ class NearestClassMean(PostHocStage):
 
     @torch.no_grad()
     def apply(self, head: Head, collect: Callable[[], Collected]) -> None:
-        """Replace the class vectors and set the bias to zero."""
+        """Replace the head's class vectors by feature means, and set its bias to zero."""
         collected = collect()
         means = imprint(collected.features, collected.labels, head.num_classes, scale=1.0).weight
         rows = head.direction if isinstance(head, CosineHead) else head.weight

@@ -24,7 +24,7 @@ class RetrainClassifier(RetrainingStage):
     """
 
     def check(self, head: Head) -> None:
-        """Check that the head has learned weights.
+        """Check that the head has learned weights; otherwise raise ValueError.
 
         Raises:
             ValueError: If it has none.
@@ -36,12 +36,12 @@ class RetrainClassifier(RetrainingStage):
             )
 
     def head_to_train(self, head: Head, fresh: Head) -> Head:  # noqa: ARG002
-        """Return the head with new initial weights."""
+        """Return the head with new initial weights, ``fresh``."""
         return fresh
 
     @torch.no_grad()
     def fold(self, trained: Head, head: Head) -> None:
-        """Copy everything that was learned."""
+        """Copy the retrained weights into the model's head."""
         head.load_state_dict(trained.state_dict())
 
 
@@ -58,7 +58,7 @@ class LearnableWeightScaling(RetrainingStage):
     """
 
     def check(self, head: Head) -> None:
-        """Check that each class vector of the head can have a norm of its own.
+        """Check that each class vector can have a norm of its own; otherwise raise ValueError.
 
         Raises:
             ValueError: If it is neither a ``LinearHead`` nor a head with one learned scale per class.
@@ -70,11 +70,11 @@ class LearnableWeightScaling(RetrainingStage):
             )
 
     def optim(self, first: OptimConfig) -> OptimConfig:
-        """Return the optimizer without weight decay, which on a factor would be a temperature schedule."""
+        """Return the optimizer settings without weight decay, which would shrink all factors."""
         return replace(super().optim(first), decay_norm_and_bias=False)
 
     def head_to_train(self, head: Head, fresh: Head) -> Head:  # noqa: ARG002
-        """Return the head with a factor per row, or a copy in which only the scales are learned."""
+        """Return a head to train in which only one factor per class is learned."""
         if isinstance(head, LinearHead):
             return _ScaledRows(head)
         copied = copy.deepcopy(head).requires_grad_(requires_grad=False)
@@ -85,7 +85,7 @@ class LearnableWeightScaling(RetrainingStage):
 
     @torch.no_grad()
     def fold(self, trained: Head, head: Head) -> None:
-        """Multiply class vectors and biases by their factors, or copy the scales."""
+        """Multiply the head's class vectors and biases by the learned factors, or copy the learned scales."""
         if not isinstance(trained, _ScaledRows):
             head.load_state_dict(trained.state_dict())
             return
@@ -121,10 +121,10 @@ class _ScaledRows(Head):
 
     @property
     def weight(self) -> Tensor:
-        """Scaled class vectors (K, D)."""
+        """Class vectors times their learned factors (K, D)."""
         return self.factor[:, None] * self.rows
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
-        """Return the logits of the constant rows times the factors: z_k = f_k (w_k . h + b_k)."""
+        """Return the logits of the constant rows times the factors: z_k = f_k * (w_k . h + b_k)."""
         bias = None if self.bias_rows is None else self.bias_rows.to(embedded.dtype)
         return self.factor * nn.functional.linear(embedded, self.rows.to(embedded.dtype), bias)

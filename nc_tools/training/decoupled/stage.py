@@ -34,7 +34,7 @@ class SecondStage(ABC):
 
     @abstractmethod
     def check(self, head: Head) -> None:
-        """Check that this stage can change a head. Called before anything is trained.
+        """Check that this second stage can change a head. Called before anything is trained.
 
         Raises:
             ValueError: If it cannot; the message says which head to use.
@@ -42,7 +42,7 @@ class SecondStage(ABC):
 
     @abstractmethod
     def epochs(self, first: int) -> int:
-        """Return how many epochs this stage adds, given the number of epochs of the first stage."""
+        """Return how many epochs the second stage adds, given the number of epochs of the first stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class PostHocStage(SecondStage):
 
     @abstractmethod
     def apply(self, head: Head, collect: Callable[[], Collected]) -> None:
-        """Change the head in place.
+        """Change a trained head in place.
 
         Args:
             head: The trained head.
@@ -84,11 +84,11 @@ class RetrainingStage(SecondStage):
                 raise ValueError(f"{type(self).__name__}.{name} must be positive and finite, got {value}")
 
     def epochs(self, first: int) -> int:
-        """Return the share of the first stage's epochs, at least 1."""
+        """Return how many epochs the second stage adds: a share of the first stage's epochs, at least 1."""
         return max(1, round(self.share * first))
 
     def optim(self, first: OptimConfig) -> OptimConfig:
-        """Return the optimizer settings of this stage, given those of the first."""
+        """Return the optimizer settings of the second stage, given those of the first."""
         return replace(first, lr=first.lr * self.lr_ratio)
 
     @abstractmethod
@@ -126,19 +126,19 @@ class FrozenBackbone(nn.Module):
         self.backbone = backbone.requires_grad_(requires_grad=False).eval()
 
     def train(self, mode: bool = True) -> FrozenBackbone:  # noqa: ARG002, FBT001, FBT002
-        """Stay in eval mode."""
+        """Keep the backbone in eval mode, whatever ``mode`` is."""
         super().train(mode=False)
         return self
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return features (N, D)."""
+        """Return the backbone's features (N, D), without gradients."""
         features: Tensor = self.backbone(inputs)
         return features
 
 
 class EpochsAfter:
-    """A loader that starts ``first`` epochs later, so that sample orders and crops are not repeated.
+    """A loader whose epochs are counted from ``first``, so that sample orders and crops are not repeated.
 
     Args:
         batches: The loader.
@@ -154,7 +154,7 @@ class EpochsAfter:
         return len(self._batches)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Return the batches of an epoch from step ``start`` on."""
+        """Return the batches of an epoch, from step ``start`` on."""
         return self._batches.epoch(self._first + epoch, start)
 
 
