@@ -85,5 +85,5 @@ def test_rows_that_are_not_finite():
 
 
 def test_a_model_that_is_not_a_module():
-    with pytest.raises(TypeError, match="must be a torch.nn.Module, got .resnet18."):
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got .resnet18"):
         nc_tools.measure("resnet18", [])

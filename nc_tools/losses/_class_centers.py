@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nc_tools.losses._processes import sum_over_processes
+from nc_tools.losses._distributed import sum_over_processes
 
 
 class ClassCenters(nn.Module):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from nc_tools._support.precision import at_least_float32
 from nc_tools.losses._class_centers import ClassCenters
-from nc_tools.losses._processes import process_count
+from nc_tools.losses._distributed import process_count
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 

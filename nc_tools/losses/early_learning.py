@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nc_tools._support.precision import at_least_float32
 from nc_tools._support.tracing import traced
-from nc_tools.losses._processes import gather_rows
+from nc_tools.losses._distributed import gather_rows
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
