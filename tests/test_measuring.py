@@ -264,7 +264,7 @@ class TestBadInput:
             nc_tools.measure(network(), [torch.zeros(2, 3, 6, 6)])
         with pytest.raises(TypeError, match=r"integer class indices .*, got torch.float32 of shape \(2, 3\): for soft"):
             nc_tools.measure(network(), [(torch.zeros(2, 3, 6, 6), torch.ones(2, 3) / 3)])
-        with pytest.raises(ValueError, match="gone through twice"):
+        with pytest.raises(ValueError, match="iterated twice"):
             nc_tools.measure(network(), iter(batches(*images())), keep_gb=0.0)
 
     def test_an_iterator_is_enough_where_features_fit(self):
