@@ -54,7 +54,7 @@ def test_a_winner_at_the_edge_extends_the_grid_for_all_arms_on_that_side(at, new
     assert tuned.configs["a"].optim.lr == 0.1
     assert tuned.configs["b"].optim.lr == new
     edge = "upper" if new > 1 else "lower"
-    assert tuned.notes == [f"b: its best rate {new} is still the {edge} edge of the grid"]
+    assert tuned.notes == [f"b: its best learning rate {new} is still the {edge} edge of the grid"]
 
 
 def test_an_extension_that_loses_takes_the_winner_off_the_edge():
@@ -129,7 +129,7 @@ def test_an_arm_without_any_score_drops_out_and_is_named():
     runs = Runs(a=peak(0.1), b=lambda _: None)
     tuned = tune({"a": BASE, "b": BASE}, Protocol(rates=RATES), runs)
     assert list(tuned.configs) == ["a"]
-    assert tuned.notes == ["b: no trial gave a score"]
+    assert tuned.notes == ["b: no tuning trial gave a score"]
     assert "b" not in [arm for arm, _ in runs.calls[-1]]
 
 
