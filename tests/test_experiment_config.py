@@ -130,7 +130,7 @@ def test_ill_formed_seeds_are_refused(text):
     ("change", "message"),
     [
         ({"seeds": ()}, "at least one"),
-        ({"seeds": (1, 1)}, "different seeds"),
+        ({"seeds": (1, 1)}, "each seed only once"),
         ({"draws": 0}, "draws must be at least 1"),
         ({"seeds": (0, 1000)}, r"must share no seed, got \[1000\]"),
         ({"rates": ()}, "at least one learning rate, all positive, finite and rising"),

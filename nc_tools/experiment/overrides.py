@@ -93,7 +93,7 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
     if any((typing.get_origin(option) or option) is Spec for option in options):
         raise ValueError(
             f"{name} must be a spec, as in spec(CLASS, ...), got {value!r}: write the spec in the recipe's file, or "
-            f"set one of its arguments, as in --set {name}.ARGUMENT=VALUE"
+            f"set one of its arguments, as in {name}.ARGUMENT=VALUE"
         )
     raise ValueError(f"{name} must be {hint_text(hint)}, got {value!r}")
 

@@ -32,7 +32,7 @@ def recipe_parser(
     parser = argparse.ArgumentParser(
         prog=f"recipes/{name}.py",
         description=question,
-        epilog=textwrap.fill(f"arms of this recipe: {', '.join(arms)}", width=100),
+        epilog=textwrap.fill(f"arms (compared methods) of this recipe: {', '.join(arms)}", width=100),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument_group("data").add_argument
@@ -42,11 +42,11 @@ def recipe_parser(
     add("--image-size", type=int, metavar="PIXELS", help="resize images to this width and height")
     add("--imbalance", type=float, metavar="RATIO", help="make the training set long-tailed: the largest class has "
         "RATIO times the images of the smallest")  # fmt: skip
-    add("--transfer-data", metavar="DATA", help="measure transfer to these images, given as for --data")
+    add("--transfer-data", metavar="DATA", help="measure transfer of the features to these images, given as for --data")
     add("--skip-unreadable", action="store_true", help="leave out image files that cannot be read, instead of stopping")
     add = parser.add_argument_group("what is compared").add_argument
     default = ", ".join(default_arms) if default_arms else "all"
-    add("--arms", metavar="A,B,...", help=f"arms to compare, the baseline first, or all (default: {default})")
+    add("--arms", metavar="A,B,...", help=f"arms to compare, the baseline first, or 'all' (default: {default})")
     add("--model", metavar="NAME", help="backbone: conv, resnet20, resnet32, or a torchvision or timm model")
     add("--epochs", type=int, metavar="N", help="epochs of each run")
     add("--seeds", help="seeds of the final runs, such as 0-4 or 0,2,5")

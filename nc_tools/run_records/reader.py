@@ -113,7 +113,7 @@ def scan(root: Path | str) -> Scan:
     """
     root = Path(root).resolve()
     if not root.is_dir():
-        raise FileNotFoundError(f"the output folder {root} does not exist: give the folder that was --out of the runs")
+        raise FileNotFoundError(f"the output folder {root} does not exist: give the folder that was the recipe's --out")
     runs, broken = [], {}
     for path in run_folders(root):
         try:
