@@ -81,7 +81,7 @@ def test_budgets_are_equal_whatever_the_arms_do():
 
 def test_unequal_budgets_are_refused_before_any_trial():
     runs = Runs(a=peak(0.1), b=peak(0.1))
-    with pytest.raises(ValueError, match=r"budgets are equal, got a 2, b 1"):
+    with pytest.raises(ValueError, match=r"same number of trials, got a 2, b 1"):
         tune({"a": BASE, "b": replace(BASE, tuned=TunedParameter(values=(1e-3,)))}, Protocol(), runs)
     assert runs.calls == []
 
