@@ -87,7 +87,11 @@ def _add_measure_options(measure: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="imagefolder:PATH, digits or cifar10[:FOLDER] (default: the data that the run was trained on)",
     )
-    add("--weights", metavar="FILE", help="safetensors file with the model's weights, or 'random' for none")
+    add(
+        "--weights",
+        metavar="FILE",
+        help="safetensors file with the model's weights, or 'random' for an untrained model",
+    )
     add(
         "--labels",
         metavar="FILE:COLUMN",
