@@ -1,4 +1,4 @@
-"""The command nc-tools. Heavy imports wait until a subcommand needs them, so that --help answers at once."""
+"""The command-line program nc-tools; slow imports wait until a subcommand needs them, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ EXAMPLES = """examples:
 
 `nc-tools COMMAND --help` lists the options of a command.
 """
-COMPARE = """Compare the arms of an output folder: print a table and write a report to FOLDER/report.
+COMPARE = """Compare the methods (arms) in an output folder: print a table and write a report to FOLDER/report.
 
-Each arm is paired with the baseline, run by run with the same seed. Damaged and failed runs are listed too.
+Each arm is compared with the baseline in pairs of runs with the same seed. Damaged and failed runs are listed too.
 """
 MEASURE = """Measure the neural collapse of a trained model: print a table and write a report.
 
 The model can be one that nc_tools trained or any PyTorch classifier.
 """
-SYNC = """Send the runs of an output folder to MLflow, as far as MLflow does not have them yet.
+SYNC = """Upload the runs of an output folder to MLflow, unless MLflow already has them.
 
-Recipes and `nc_tools.tracking.track` send runs by themselves. Use this command after they could not reach the server.
+Recipes and `nc_tools.tracking.track` upload runs by themselves. Use this command if they could not reach the server.
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the command-line parser of nc-tools."""
     p = argparse.ArgumentParser(
         prog="nc-tools",
         description="Compare and measure classifiers trained with neural-collapse methods.",
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--version", action="version", version=f"nc_tools {__version__}")
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    compare = _command(commands, "compare", "compare the arms of an output folder; write a report", COMPARE)
+    compare = _command(commands, "compare", "compare the methods (arms) in an output folder; write a report", COMPARE)
     _add_output_folder(compare)
     compare.add_argument(
         "--baseline", metavar="ARM", help="arm that the other arms are compared with (default: the experiment's own)"
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
     _add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE))
 
-    _add_output_folder(_command(commands, "sync", "send runs to MLflow that it does not have yet", SYNC))
+    _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC))
     return p
 
 
@@ -65,7 +65,7 @@ def _command(
 
 def _add_output_folder(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="output folder of a recipe or of your own training loop, with runs/"
+        "folder", type=Path, metavar="FOLDER", help="output folder of a recipe or of your own training loop"
     )
     command.add_argument(
         "--tracking-uri",
@@ -87,21 +87,33 @@ def _add_measure_options(measure: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="imagefolder:PATH, digits or cifar10[:FOLDER] (default: the data that the run was trained on)",
     )
-    add("--weights", metavar="FILE", help="safetensors file with the model's weights, or the word random")
+    add(
+        "--weights",
+        metavar="FILE",
+        help="safetensors file with the model's weights, or 'random' for an untrained model",
+    )
     add(
         "--labels",
         metavar="FILE:COLUMN",
-        help="CSV column with the noisy labels of training; the labels of --data count as the true ones",
+        help="CSV file and column with the noisy training labels; the labels of --data count as the true ones",
     )
-    add("--layers", metavar="A,B", help="layers to measure, or the word none (default: the model's stages)")
+    add("--layers", metavar="A,B", help="layers to measure, or 'none' (default: the model's stages)")
     add("--head", metavar="LAYER", help="dotted name of the classifier layer (default: found automatically)")
-    add("--only", choices=("train", "test"), help="measure only one of the two sets")
+    add("--only", choices=("train", "test"), help="measure only the training or only the test images")
     add("--per-class", type=int, metavar="N", help="use at most N images of each class in each set")
     add(
-        "--image-size", type=int, metavar="PIXELS", help="side of the images (default: the model's, or else the data's)"
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="width and height of the images (default: the model's, or else the data's)",
     )
-    add("--mean", type=_channel_values, metavar="R,G,B", help="mean of each channel in training, in 0..1")
-    add("--std", type=_channel_values, metavar="R,G,B", help="standard deviation of each channel in training, in 0..1")
+    add("--mean", type=_channel_values, metavar="R,G,B", help="mean of each image channel in training, from 0 to 1")
+    add(
+        "--std",
+        type=_channel_values,
+        metavar="R,G,B",
+        help="standard deviation of each image channel in training, from 0 to 1",
+    )
     add("--batch-size", type=int, default=256, metavar="N", help="images in a batch (default: 256)")
     add("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     add("--skip-unreadable", action="store_true", help="leave out images that cannot be read instead of stopping")
@@ -112,11 +124,11 @@ def _channel_values(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be numbers separated by commas, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be numbers such as 0.5,0.4,0.4, got {text!r}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command; exit with status 1 if runs could not be sent, and with 2 on wrong input or a full disk."""
+    """Run the program nc-tools; exit with status 1 if an upload failed, with 2 after wrong input or on a full disk."""
     args = parser().parse_args(argv)
     try:
         if args.command == "compare":
@@ -159,9 +171,9 @@ def _sync(folder: Path, tracking_uri: str | None) -> None:
     from nc_tools.tracking import MlflowSync, direct_links
 
     if not (folder / "runs").is_dir():
-        raise FileNotFoundError(f"{folder} has no folder runs/: give the folder that was --out of a recipe")
+        raise FileNotFoundError(f"{folder} has no folder runs/: give the folder that was a recipe's --out")
     report = MlflowSync(folder, tracking_uri).push()
-    print(f"{report.sent} runs sent, {report.pending} pending")
+    print(f"{report.sent} runs uploaded, {report.pending} not yet uploaded")
     advice = report.advice(folder)
     _print_advice(advice)
     if advice is not None:

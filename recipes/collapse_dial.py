@@ -1,4 +1,4 @@
-"""How much collapse is good for accuracy, calibration, detection of unknown classes, and transfer?
+"""How much neural collapse is good for accuracy, calibration, detection of unknown classes, and transfer?
 
 The arms are one method at several strengths, each tuned like any other arm: cross-entropy with a term that keeps the
 features of a class apart (entropy_*, the number is its weight), cross-entropy alone (linear), or with terms that pull
@@ -41,7 +41,7 @@ SCALE = TunedParameter(path="head.scale", values=(4.0, 16.0))
 
 
 def with_terms(weight: float, *terms: type[LossTerm]) -> RunConfig:
-    """Return the arm with cross-entropy and these terms, each with this weight."""
+    """Return an arm, a configuration trained with cross-entropy and these loss terms, each with the given weight."""
     added = tuple(term(weight, spec(cls)) for cls in terms)
     return replace(BASE, loss=spec(WeightedSumLoss, terms=(term(1.0, spec(CrossEntropyLoss)), *added)))
 

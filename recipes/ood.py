@@ -1,4 +1,4 @@
-"""Out-of-distribution images: does a fixed ETF head, or a separate space for it, detect them better than LogitNorm?
+"""Out-of-distribution images: does a fixed ETF head, or a separate space for detection, beat LogitNorm?
 
 Nine arms, trained by the same loop, are compared seed by seed with a tuned linear head. 12 detection scores are fitted
 on training features; none is tuned on outliers. The default data are scikit-learn's digits with 7 classes to train on.

@@ -57,7 +57,7 @@ def test_a_mean_that_is_not_numbers_is_an_error(capsys):
     with pytest.raises(SystemExit) as end:
         main(["measure", "--model", "m", "--mean", "0.5,x"])
     assert end.value.code == 2
-    assert "argument --mean: must be numbers separated by commas, got '0.5,x'" in capsys.readouterr().err
+    assert "argument --mean: must be numbers such as 0.5,0.4,0.4, got '0.5,x'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_compare_takes_another_baseline(out, capsys):
 def test_sync_of_a_finished_folder_has_nothing_left_to_send(out, capsys):
     main(["sync", str(out)])
     output = capsys.readouterr().out
-    assert output.splitlines()[0].endswith("0 pending")
+    assert output.splitlines()[0].endswith("0 not yet uploaded")
     assert "Report: file://" in output
 
 

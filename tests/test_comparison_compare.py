@@ -106,7 +106,7 @@ def test_no_finished_run_says_what_is_there():
 
 
 def test_a_baseline_that_did_not_finish_is_refused():
-    with pytest.raises(ValueError, match="choose a baseline among etf"):
+    with pytest.raises(ValueError, match="choose another baseline: etf"):
         compare_runs([*runs(etf=BETTER), run("linear", 0, 0.5, status="FAILED")], "linear")
 
 

@@ -46,7 +46,7 @@ def test_the_model_is_put_back_when_a_batch_fails():
 
 
 def test_an_empty_set_is_an_error():
-    with pytest.raises(ValueError, match="cannot evaluate an empty set"):
+    with pytest.raises(ValueError, match="cannot evaluate an empty data set"):
         collect(small(), [])
 
 

@@ -118,7 +118,7 @@ def test_a_run_gives_its_model_back_bit_for_bit(tmp_path, data, precision):
     assert torch.equal(data.sources.test.labels, stored["test_labels"])
     assert trained.config == replace(config, tuned=trained.config.tuned)
     assert trained.facts.num_classes == 7
-    with pytest.raises(ValueError, match=r"images must be uint8 \(N, 1, 8, 8\), got torch.float32"):
+    with pytest.raises(ValueError, match=r"images must be uint8 of shape \(N, 1, 8, 8\), got torch.float32"):
         trained.predict(torch.zeros(1, 1, 8, 8))
 
 

@@ -54,7 +54,7 @@ def test_a_winner_at_the_edge_extends_the_grid_for_all_arms_on_that_side(at, new
     assert tuned.configs["a"].optim.lr == 0.1
     assert tuned.configs["b"].optim.lr == new
     edge = "upper" if new > 1 else "lower"
-    assert tuned.notes == [f"b: its best rate {new} is still the {edge} edge of the grid"]
+    assert tuned.notes == [f"b: its best learning rate {new} is still the {edge} edge of the grid"]
 
 
 def test_an_extension_that_loses_takes_the_winner_off_the_edge():
@@ -81,7 +81,7 @@ def test_budgets_are_equal_whatever_the_arms_do():
 
 def test_unequal_budgets_are_refused_before_any_trial():
     runs = Runs(a=peak(0.1), b=peak(0.1))
-    with pytest.raises(ValueError, match=r"budgets are equal, got a 2, b 1"):
+    with pytest.raises(ValueError, match=r"same number of trials, got a 2, b 1"):
         tune({"a": BASE, "b": replace(BASE, tuned=TunedParameter(values=(1e-3,)))}, Protocol(), runs)
     assert runs.calls == []
 
@@ -129,7 +129,7 @@ def test_an_arm_without_any_score_drops_out_and_is_named():
     runs = Runs(a=peak(0.1), b=lambda _: None)
     tuned = tune({"a": BASE, "b": BASE}, Protocol(rates=RATES), runs)
     assert list(tuned.configs) == ["a"]
-    assert tuned.notes == ["b: no trial gave a score"]
+    assert tuned.notes == ["b: no tuning trial gave a score"]
     assert "b" not in [arm for arm, _ in runs.calls[-1]]
 
 

@@ -185,7 +185,7 @@ WRONG = {
     "text for a head": (["--set", "head.scale=much"], "scale must be"),
     "optimizer": (["--set", "optim.optimizer.momentum=x"], "momentum must be float, got 'x'"),
     "optimizer's own": (["--set", "optim.optimizer.momentum=-1"], "arm linear: Invalid momentum value: -1"),
-    "class": (["--set", "head=ETFHead"], "as in head.argument=value"),
+    "class": (["--set", "head=ETFHead"], "as in head.ARGUMENT=VALUE"),
     "below nothing": (["--set", "data.noise.rate=0.3"], "noise is None, so it has no 'rate'"),
     "record": (["--set", "data.noise=SymmetricNoise(rte=0.3)"], "SymmetricNoise has no argument 'rte'; did you mean"),
     "empty record": (["--set", "data.noise=SymmetricNoise()"], "SymmetricNoise needs rate, got"),

@@ -1,4 +1,4 @@
-"""Fair, paired comparison of arms over seeds: reads run records, tests differences, writes a report."""
+"""Fair comparison of methods (arms), paired by seed: reads the runs' files, tests differences, writes a report."""
 
 from nc_tools.comparison.compare import compare, compare_runs
 from nc_tools.comparison.compared_run import ComparedRun, RecallByClass, read_compared_runs

@@ -1,4 +1,4 @@
-"""Compares the runs of several arms: paired differences, tests and cautions."""
+"""Compares the runs of several methods (arms): paired differences, statistical tests, and cautions."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def compare(
 def compare_runs(
     runs: Sequence[ComparedRun], baseline: str | None = None, *, experiment: Experiment | None = None
 ) -> Comparison:
-    """Compare runs from anywhere. Each run needs an arm, a seed, a status and final values.
+    """Compare runs that were made by any program; each needs an arm, a seed, a status and final values.
 
     Args:
         runs: All runs, also those that failed: they are listed.
@@ -145,18 +145,21 @@ def compare_runs(
 def _check_baseline(name: str, arms: Sequence[str], cells: Cells, runs: Sequence[ComparedRun]) -> str:
     if not cells:
         listed = "; ".join(f"{run.arm} seed {run.seed} {run.why_not}" for run in runs[:5]) or "no run at all"
-        raise ValueError(f"a comparison needs finished runs, got none ({listed}). Finish them with --resume")
+        raise ValueError(
+            f"a comparison needs finished runs, got none ({listed}). Finish them: give the recipe's command again "
+            "with --resume"
+        )
     if name not in arms:
         near = difflib.get_close_matches(name, arms, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(arms)}"
         raise ValueError(f"the baseline must be one of the arms, got {name!r}: {hint}")
     if name not in cells:
         raise ValueError(
-            f"the baseline {name!r} has no finished run. Finish it with --resume, "
-            f"or choose a baseline among {', '.join(cells)}"
+            f"the baseline {name!r} has no finished run. Finish one: give the recipe's command again with --resume, "
+            f"or choose another baseline: {', '.join(cells)}"
         )
     if len(arms) < 2:
-        raise ValueError(f"a comparison needs at least two arms, got only {name!r}. Run a second arm")
+        raise ValueError(f"a comparison needs at least two arms, got only {name!r}. Make the runs of a second arm")
     return name
 
 
@@ -166,7 +169,7 @@ def _check_primary(primary: str, metrics: Sequence[str], cells: Cells, baseline:
     near = difflib.get_close_matches(primary, metrics[1:], n=3)
     raise ValueError(
         f"no run of the baseline {baseline!r} has the primary metric {primary!r}. "
-        f"Name one that was recorded{', such as ' + ', '.join(near) if near else ''}"
+        f"Choose a metric that was recorded{', such as ' + ', '.join(near) if near else ''}"
     )
 
 
@@ -176,7 +179,7 @@ def _check_pairs(family: Family, cells: Cells, baseline: str) -> None:
     seeds = name_seeds(sorted({seed for seed, _ in cells[baseline]}))
     raise ValueError(
         f"no arm shares a seed with the baseline {baseline!r} (its seeds: {seeds}). "
-        "Run the other arms with the same seeds"
+        "Make runs of the other arms with these seeds"
     )
 
 

@@ -1,4 +1,4 @@
-"""One run of a comparison, in whatever state its record is: finished, failed, still running or half written.
+"""One run of a comparison, read from its folder whether it finished, failed, is still running or is damaged.
 
 A run without a result keeps its status and the reason, so that the report can list it: without its failed runs
 a comparison would look better than it is.
@@ -19,7 +19,7 @@ SCORED_KINDS = ("final", "loop")
 
 @dataclass(frozen=True)
 class RecallByClass:
-    """Recall of each class and how many images it was trained on; all in the order of ``classes``."""
+    """Recall, training count and test count of each class, all in the order of ``classes``."""
 
     classes: tuple[str, ...]
     train_counts: tuple[int, ...]
@@ -29,7 +29,7 @@ class RecallByClass:
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One run of a comparison. Runs from elsewhere need only the first four fields and ``final``.
+    """One run of a comparison; a run made by another program needs only the first four fields and ``final``.
 
     Attributes:
         arm: The arm's name.
@@ -78,7 +78,7 @@ class ComparedRun:
 
     @property
     def why_not(self) -> str:
-        """Why the run has no result, in a few words; "" if it has one."""
+        """The reason why the run has no result, in a few words; an empty string if it has one."""
         if self.finished:
             return ""
         if self.status == "FINISHED":
@@ -89,7 +89,7 @@ class ComparedRun:
 
 
 def read_compared_runs(root: Path) -> list[ComparedRun]:
-    """Read every run folder under ``root/runs``, in the order in which they were started.
+    """Read every run folder in ``root/runs``; return the runs in the order in which they started.
 
     Args:
         root: The output folder.
@@ -106,7 +106,7 @@ def read_compared_runs(root: Path) -> list[ComparedRun]:
 
 
 def read_compared_run(folder: Path) -> ComparedRun:
-    """Read one run folder in any state; ``notes`` names the files that could not be read."""
+    """Read the folder of one run, complete or not; ``notes`` of the result names files that could not be read."""
     recovered = recover_run(folder)
     identity = recovered.identity
     per_class, problems = _read_per_class(folder / "per_class.json")
@@ -134,7 +134,7 @@ def read_compared_run(folder: Path) -> ComparedRun:
 
 
 def _read_per_class(path: Path) -> tuple[RecallByClass | None, list[str]]:
-    """Return recall by class, or None and the reason if the file is damaged."""
+    """Return the recall of each class from per_class.json, or None and the reason if the file is damaged."""
     if not path.exists():
         return None, []
     content, problem = read_json_or_problem(path)

@@ -11,7 +11,7 @@ from nc_tools.comparison.summary_table import mean_text
 
 @dataclass(frozen=True)
 class CostBar:
-    """One arm's cost: the length of its bar as a percentage of the longest, its ratio to the baseline, all numbers."""
+    """The cost of one arm, as a bar: its length in percent of the longest, its ratio to the baseline, all numbers."""
 
     arm: str
     length: float
@@ -20,12 +20,12 @@ class CostBar:
 
 
 def cost_keys(comparison: Comparison) -> list[str]:
-    """Return the keys of the cost metrics that any run has."""
+    """Return the keys of the cost metrics, such as training time, that at least one run has."""
     return [entry.key for entry in METRICS if entry.cost and entry.key in comparison.metrics]
 
 
 def cost_bars(comparison: Comparison) -> list[CostBar]:
-    """Return one bar per arm for the first cost metric that any run has, which is the training time."""
+    """Return one bar per arm for the first cost metric that at least one run has, usually the training time."""
     keys = cost_keys(comparison)
     if not keys:
         return []

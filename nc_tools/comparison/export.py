@@ -1,4 +1,4 @@
-"""The comparison as data: CSV with one line per arm and metric, JSON with everything."""
+"""Export a comparison as data: CSV with one line per arm and metric, or JSON with everything."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ CSV_COLUMNS = (
 
 
 def long_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return one mapping per arm and metric, in the metric's own unit; None for a value that does not exist."""
+    """Return a comparison as one dictionary per arm and metric; None for a value that does not exist."""
     return [dict(zip(CSV_COLUMNS, _fields(comparison, row), strict=True)) for row in comparison.rows]
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """Return one CSV line per arm and metric, in the metric's own unit; empty for a value that does not exist."""
+    """Return a comparison as CSV, one line per arm and metric; empty for a value that does not exist."""
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""Checks for what makes a comparison unfair: arms that differ in other settings, truncated searches, missing draws."""
+"""Find what makes a comparison unfair, such as different settings, best rates at a grid's edge, or missing runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEARNING_RATES = {"lr", "learning_rate"}
 def find_cautions(
     cells: Cells, baseline: str, experiment: Experiment, family: Family, record_notes: Sequence[tuple[str, str]]
 ) -> tuple[Caution, ...]:
-    """Return every reason to read a comparison with care.
+    """Return the cautions of a comparison: every reason why it may be unfair or incomplete.
 
     Args:
         cells: The runs of each arm.
@@ -40,7 +40,7 @@ def find_cautions(
 
 
 def flatten_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flatten a nested configuration to dotted names and JSON text.
+    """Flatten a nested configuration to a dictionary from dotted names to values as JSON text.
 
     Example:
         >>> flatten_settings({"head": {"scale": 8.0}, "epochs": 3})
@@ -57,7 +57,7 @@ def flatten_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, s
 
 
 def _few_pairs(family: Family) -> list[Caution]:
-    """Two pairs have an interval, but they cannot show whether the differences are normal, as it assumes."""
+    """Caution against arms with only two pairs, which cannot show whether the differences are normally distributed."""
     arms = [test.arm for test in family.tests if test.paired is not None and test.paired.n == 2]
     text = (
         f"only two seeds for {', '.join(arms)}: interval and p depend entirely on the assumption that differences are "
@@ -67,7 +67,7 @@ def _few_pairs(family: Family) -> list[Caution]:
 
 
 def _confounded(cells: Cells, baseline: str, experiment: Experiment) -> list[Caution]:
-    """Name the settings in which an arm differs from the baseline beyond head, loss and tuned values.
+    """Caution against arms that differ from the baseline in more than head, loss and tuned values.
 
     Any other setting that differs is another possible cause of the difference. The tuned values are those of the
     recorded trials and, if there are trials, the learning rate.
@@ -111,7 +111,7 @@ def _mixed_configurations(cells: Cells) -> list[Caution]:
 
 
 def _tuning(experiment: Experiment) -> list[Caution]:
-    """Name chosen rates at the edge of their grid, and arms with different numbers of trials."""
+    """Caution against learning rates chosen at the edge of their grid, and different numbers of tuning trials."""
     trials = experiment.trials
     notes = [str(note) for note in experiment.tuning.get("notes") or ()]
     cautions = [Caution("tuning", "", note) for note in notes]
@@ -122,14 +122,14 @@ def _tuning(experiment: Experiment) -> list[Caution]:
         noted = any(arm in note.replace(":", " ").split() and "edge" in note for note in notes)
         if rate is not None and len(rates) > 1 and float(rate) in (rates[0], rates[-1]) and not noted:
             side = "lowest" if float(rate) == rates[0] else "highest"
-            text = f"the chosen rate of {arm} is the {side} of its grid (lr {rate:g}): a rate beyond it may be better"
+            text = f"the chosen learning rate {rate:g} of {arm} is the {side} of its grid: one beyond it may be better"
             cautions.append(Caution("tuning", arm, text))
     counts: dict[str, int] = {}
     for trial in trials:
         counts[str(trial.get("arm"))] = counts.get(str(trial.get("arm")), 0) + 1
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{arm} {count}" for arm, count in counts.items())
-        cautions.append(Caution("tuning", "", f"arms have different numbers of trials ({listed})"))
+        cautions.append(Caution("tuning", "", f"arms have different numbers of tuning trials ({listed})"))
     return cautions
 
 
@@ -140,12 +140,13 @@ def _uneven_draws(cells: Cells) -> list[Caution]:
         seeds = [seed for seed in sorted({s for s, _ in of_arm}) if any((seed, d) not in of_arm for d in draws)]
         if seeds:
             incomplete.append(f"{arm} at seed {name_seeds(seeds)}")
-    text = f"the mean is over fewer draws than at other seeds: {'; '.join(incomplete)}"
+    listed = "; ".join(incomplete)
+    text = f"the mean is over fewer draws of the random class vectors than at other seeds: {listed}"
     return [Caution("uneven draws", "", text)] if incomplete else []
 
 
 def _outliers(cells: Cells) -> list[Caution]:
-    """Name the arms that trained with outlier images if others did not: they had more information."""
+    """Caution against arms that trained with outlier images, which is more information, if other arms did not."""
     sources: dict[str, str] = {}
     for arm, of_arm in cells.items():
         names = {str(run.data["outliers"]) for run in of_arm.values() if run.data.get("outliers")}
@@ -161,7 +162,7 @@ def _outliers(cells: Cells) -> list[Caution]:
 
 
 def _records(notes: Sequence[tuple[str, str]]) -> list[Caution]:
-    """Name each problem of the records once, with the first run that has it."""
+    """Return one caution for each different problem in the runs' files, with the first run that has it."""
     by_problem: dict[str, list[str]] = {}
     for run, problem in notes:
         by_problem.setdefault(problem, []).append(run)
@@ -188,7 +189,7 @@ def _belongs_to_arm(name: str, tuned: Iterable[str]) -> bool:
 def _other_data(
     arm: str, runs: Mapping[int, ComparedRun], reference: Mapping[int, ComparedRun], common: Sequence[int]
 ) -> list[Caution]:
-    """A pair must share its images: fingerprints that differ at one seed break it."""
+    """Caution against an arm trained on other images than the baseline with the same seed."""
     broken = []
     for seed in common:
         fingerprints = {run.data.get("fingerprint") for run in (runs[seed], reference[seed])} - {None}

@@ -1,4 +1,4 @@
-"""Families of paired tests: each arm against its reference, with p values adjusted together and power estimated."""
+"""Make families of tests: each arm against its reference arm, p values adjusted together, power estimated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nc_tools.comparison.statistics import holm, paired_difference, sign_flip
 
 
 def make_family(name: str, cells: Cells, metric: str, references: Mapping[str, str]) -> Family:
-    """Test arms against their references on one metric.
+    """Test each arm against its reference arm on one metric, and adjust the p values together.
 
     Args:
         name: What the family compares, in words.

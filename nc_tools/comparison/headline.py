@@ -12,12 +12,12 @@ _LEVEL = f"(Holm-adjusted p < {f'{ALPHA:g}'.removeprefix('0')})"
 
 
 def headline(comparison: Comparison) -> str:
-    """Return the result in a few sentences."""
+    """Return the result of a comparison in a few sentences."""
     return " ".join(result_sentences(comparison))
 
 
 def result_sentences(comparison: Comparison) -> list[str]:
-    """Return the sentences of the headline: the result first, then its qualifications."""
+    """Return the sentences of a comparison's headline: the result first, then its limitations."""
     family, baseline, label = comparison.family, _baseline(comparison), comparison.primary.label
     tests = [test for test in family.tests if test.paired is not None]
     if all(test.p_holm is None for test in tests):
@@ -46,7 +46,7 @@ def result_sentences(comparison: Comparison) -> list[str]:
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Join names for a sentence.
+    """Join names with commas and "and", for a sentence.
 
     Example:
         >>> join_names(["a", "b", "c"])
@@ -81,7 +81,7 @@ def _controls(comparison: Comparison, better: Sequence[ArmTest]) -> list[str]:
 
 
 def _doubts(comparison: Comparison, tests: Sequence[ArmTest]) -> list[str]:
-    """Name the arms whose result another difference explains as well."""
+    """Name the arms whose difference from the baseline may have another cause than the method."""
     arms = {c.arm for c in comparison.cautions if c.kind in {"confounded", "not paired"}}
     names = [test.arm for test in tests if test.arm in arms]
     if not names:

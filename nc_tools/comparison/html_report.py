@@ -21,7 +21,7 @@ from nc_tools.plots.html_page import render_page
 
 
 def comparison_html(comparison: Comparison) -> str:
-    """Return the page."""
+    """Return the HTML page of a comparison."""
     values = {
         "c": comparison,
         "s": wording,
@@ -87,12 +87,12 @@ def _data(data: Mapping[str, Any]) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Begin with a capital letter."""
+    """Capitalize the first letter of a text."""
     return text[:1].upper() + text[1:]
 
 
 def _minus(text: object) -> str:
-    """Write a minus sign instead of a hyphen before numbers."""
+    """Replace each hyphen before a number by a minus sign."""
     words = str(text)
     return "".join(
         "−" if char == "-" and index + 1 < len(words) and words[index + 1].isdigit()

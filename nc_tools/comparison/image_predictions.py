@@ -1,4 +1,4 @@
-"""The test predictions of one run: which images it gets right, and the sums of its reliability diagram."""
+"""Read the test predictions of one run: which images are right, and the sums of a reliability diagram."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SLICE_ROWS = 65_536
 
 @dataclass(frozen=True)
 class Reliability:
-    """Sums over equal-width confidence bins (BINS,), so that runs can be added.
+    """Sums over the images in each equal-width confidence bin, so that runs can be added; each is an array (BINS,).
 
     Attributes:
         count: Images whose highest probability is in the bin.
@@ -34,13 +34,13 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error of the summed bins: sum of |correct - confidence|, divided by the images."""
+        """Expected calibration error of the bins: the sum of |correct - confidence|, divided by the image count."""
         return float(np.abs(self.correct - self.confidence).sum() / max(self.count.sum(), 1.0))
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """A summary of one run's test predictions.
+    """Summary of one run's test predictions.
 
     Attributes:
         correct: Whether the largest logit is that of the label (N,), in the test set's order.
@@ -56,7 +56,7 @@ class Predictions:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read a run's test predictions, in slices to save memory.
+    """Read a run's predictions.safetensors and summarize it, part by part to save memory.
 
     Args:
         path: A safetensors file with ``test_logits`` (N, K), ``test_labels`` (N,) and, optionally,
@@ -82,7 +82,9 @@ def read_predictions(path: Path) -> Predictions:
 
 def _slices(logits: Any, num_images: int) -> Iterator[NDArray[np.float32]]:
     if logits.get_shape()[0] != num_images:
-        raise ValueError(f"test_logits must have one row per label, got {logits.get_shape()[0]} and {num_images}")
+        raise ValueError(
+            f"test_logits must have one row per label, got {logits.get_shape()[0]} rows and {num_images} labels"
+        )
     for start in range(0, num_images, _SLICE_ROWS):
         # A slice must end inside the tensor.
         yield logits[start : min(start + _SLICE_ROWS, num_images)]
@@ -106,7 +108,7 @@ def _summarize(
 
 
 def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], temperature: float = 1.0) -> Reliability:
-    """Sum confidence and correctness in equal-width bins of the highest softmax probability.
+    """Sum confidences and right predictions in equal-width bins of confidence, the highest softmax probability.
 
     Source: the diagram and its error after Guo et al. (2017), "On calibration of modern neural networks",
     with bins (i / BINS, (i + 1) / BINS].

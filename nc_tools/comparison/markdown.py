@@ -1,4 +1,4 @@
-"""The comparison as Markdown, for a pull request, a README or a tracker's note."""
+"""Write a comparison as Markdown, for a pull request, a README or a note in MLflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MARKS = {"better": "▲ ", "worse": "▼ "}
 
 
 def markdown_text(comparison: Comparison) -> str:
-    """Return the headline, the summary table and all sections as Markdown."""
+    """Return a comparison as Markdown: headline, summary table and all sections."""
     columns = summary_columns(comparison)
     rows = [(f"{_MARKS.get(row.verdict, '')}{row.arm}", *row.cells) for row in summary_rows(comparison)]
     parts = [
@@ -100,5 +100,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _inline(text: str) -> str:
-    """Escape markup, so that names from files stay names."""
+    """Escape Markdown and HTML markup in a text, such as the name of an arm."""
     return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))

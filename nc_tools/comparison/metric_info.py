@@ -1,4 +1,4 @@
-"""How a metric key is named, judged and written in reports."""
+"""Name, direction and number format of each metric in reports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nc_tools.comparison.metric_table import (
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """The name, direction and number format of one metric.
+    """Name, direction (whether higher is better) and number format of one metric.
 
     Attributes:
         key: The metric's key in the records, ``split/group/name``.
@@ -41,12 +41,12 @@ class MetricInfo:
 
     @property
     def arrow(self) -> str:
-        """An upward arrow if higher is better, a downward arrow if lower is better, or nothing."""
+        """An upward arrow if higher is better, a downward arrow if lower is better, otherwise an empty string."""
         return {"higher": "↑", "lower": "↓", "neither": ""}[self.direction]
 
     @property
     def reading(self) -> str:
-        """The direction in words."""
+        """The direction in words, such as "higher is better"."""
         return {
             "higher": "higher is better",
             "lower": "lower is better",
@@ -54,18 +54,18 @@ class MetricInfo:
         }[self.direction]
 
     def value(self, number: float | None) -> str:
-        """Write a value (fractions in per cent), or a dash if there is none."""
+        """Return a value of the metric as text, fractions in percent; a dash if it is None."""
         return "–" if number is None or not math.isfinite(number) else self._write(number)
 
     def difference(self, number: float | None) -> str:
-        """Write a difference with its sign, or a dash if there is none."""
+        """Return a difference of the metric as text with its sign; a dash if it is None."""
         if number is None or not math.isfinite(number):
             return "–"
         text = self._write(number)
         return text if text.startswith("-") else f"+{text}"
 
     def mean_and_sd(self, mean: float | None, sd: float | None) -> str:
-        """Write a mean and its standard deviation, both to the mean's last digit."""
+        """Return a mean and its standard deviation as text, both with the same number of decimals."""
         text = self.value(mean)
         if mean is None or sd is None or not math.isfinite(mean + sd):
             return text
@@ -74,7 +74,7 @@ class MetricInfo:
         return f"{text} ± {self.value(sd) if digits is None else f'{scale * sd:,.{digits}f}'}"
 
     def improvement(self, number: float) -> Literal["better", "worse", "neither"]:
-        """Return whether a difference of this sign is better or worse."""
+        """Return "better", "worse" or "neither" for a difference of the metric with this sign."""
         if self.direction == "neither" or number == 0 or not math.isfinite(number):
             return "neither"
         return "better" if (number > 0) == (self.direction == "higher") else "worse"
@@ -92,7 +92,7 @@ class MetricInfo:
 
 @cache
 def metric_info(key: str) -> MetricInfo:
-    """Describe a metric key by its entry in `nc_tools.comparison.metric_table`.
+    """Return name, direction and number format of the metric with this key.
 
     A key without an entry keeps its key as its label and is not judged.
 
@@ -113,7 +113,7 @@ def metric_info(key: str) -> MetricInfo:
 
 
 def check_metric_key(key: str) -> None:
-    """Raise an error for a key of the test set that no run records.
+    """Raise a ValueError for the key of a test metric that no run records.
 
     Raises:
         ValueError: If the key is unknown; the message suggests the nearest ones.

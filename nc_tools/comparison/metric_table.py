@@ -1,4 +1,4 @@
-"""The table of metrics: for each key its name in words, direction, unit, format and place in the report.
+"""The table of all metrics: the name, direction, unit, format and place in the report of each metric key.
 
 A key that has an entry here is written in words everywhere. The options of its entry put it into the summary table,
 the forest plots or the cost table. A key without an entry is shown in the full tables under its own name.
@@ -52,7 +52,7 @@ TRANSFER_METHODS = {
 
 @dataclass(frozen=True)
 class MetricEntry:
-    """One entry of the table.
+    """One entry of the table of metrics.
 
     Attributes:
         pattern: The metric's key in the records, ``split/group/name``; ``*`` matches any one part.
@@ -85,7 +85,7 @@ class MetricEntry:
 
     @property
     def key(self) -> str:
-        """The key that the summary table, the forest plots and the cost table show."""
+        """The metric key that summary table, forest plots and cost table show for this entry."""
         return self.pattern.replace("*", self.split, 1)
 
 
@@ -94,7 +94,7 @@ def _score(name: str, label: str, column: str = "", meaning: str = "", instead_o
 
 
 def _scaled(entry: MetricEntry, *, forest: bool) -> tuple[MetricEntry, ...]:
-    """Return a calibration metric as trained, after temperature scaling, and after that with an oracle temperature."""
+    """Return three entries of a calibration metric: as trained, after temperature scaling, with oracle temperature."""
     name = entry.pattern.removeprefix("*/cal/")
     plain = replace(entry, column="", meaning="", then="", forest=False)
     return (

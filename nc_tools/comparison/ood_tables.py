@@ -16,7 +16,7 @@ _MEANING = (
 
 @dataclass(frozen=True)
 class OutlierTable:
-    """The table of one set of outliers.
+    """Out-of-distribution detection on one set of outlier images: AUROC of each arm and score.
 
     Attributes:
         heading: The set, in words.
@@ -30,12 +30,12 @@ class OutlierTable:
 
 
 def outlier_tables_text(comparison: Comparison) -> str:
-    """Explain the numbers, and name the arms that trained with outlier images if others did not."""
+    """Return the explanation of the tables, which names the arms that trained with outlier images if not all did."""
     return ". ".join([_MEANING, *(caution.text for caution in comparison.cautions if caution.kind == "outliers")])
 
 
 def outlier_tables(comparison: Comparison) -> tuple[OutlierTable, ...]:
-    """Return a table for every set of outliers that any run was measured with."""
+    """Return one table for each set of outlier images on which at least one run was evaluated."""
     scores_of: dict[str, list[str]] = {}
     for key in comparison.metrics:
         parts = key.split("/")

@@ -1,4 +1,4 @@
-"""Selects the runs of each arm and pairs the values of two arms by seed."""
+"""Select the runs of each arm, and pair the values of two arms by seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Cells = Mapping[str, Mapping[tuple[int, int], ComparedRun]]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Values of two arms at the seeds that both have.
+    """The values of two arms at their common seeds.
 
     Attributes:
         seeds: The common seeds, ascending.
@@ -28,7 +28,7 @@ class Pairs:
 
 
 def choose_runs(runs: Iterable[ComparedRun]) -> tuple[Cells, tuple[str, ...]]:
-    """Keep one finished run per (arm, seed, draw): the newest.
+    """Select the newest finished run for each arm, seed and draw (number of the random class vectors).
 
     Returns:
         arm -> (seed, draw) -> run, and a sentence for each arm with older runs that were left out.
@@ -50,7 +50,7 @@ def choose_runs(runs: Iterable[ComparedRun]) -> tuple[Cells, tuple[str, ...]]:
 
 
 def seed_means(cells: Mapping[tuple[int, int], ComparedRun], metric: str) -> dict[int, float]:
-    """Return one value per seed: the mean over its draws. Values that are not finite are left out."""
+    """Return one value per seed, the mean over the draws; values that are not finite are left out."""
     values: dict[int, list[float]] = {}
     for (seed, _), run in cells.items():
         value = run.final.get(metric, math.nan)
@@ -60,7 +60,7 @@ def seed_means(cells: Mapping[tuple[int, int], ComparedRun], metric: str) -> dic
 
 
 def pair_by_seed(arm: Mapping[int, float], reference: Mapping[int, float]) -> Pairs:
-    """Pair two arms at the seeds that both have.
+    """Pair the values of two arms at their common seeds.
 
     Example:
         >>> pair_by_seed({0: 0.7, 1: 0.8}, {1: 0.6, 2: 0.5})
@@ -71,14 +71,14 @@ def pair_by_seed(arm: Mapping[int, float], reference: Mapping[int, float]) -> Pa
 
 
 def draws_of(cells: Mapping[tuple[int, int], ComparedRun]) -> tuple[int, ...]:
-    """Return the draws that an arm has at any seed, ascending."""
+    """Return the sorted draw numbers of an arm's runs, over all seeds."""
     return tuple(sorted({draw for _, draw in cells}))
 
 
 def complete_table(
     cells: Mapping[tuple[int, int], ComparedRun], metric: str
 ) -> tuple[tuple[int, ...], list[list[float]]]:
-    """Return the seeds that have every draw of the arm, and their values as a seeds x draws table."""
+    """Return the seeds at which an arm has all its draws, and the values as an array of shape (seeds, draws)."""
     draws = draws_of(cells)
     seeds, table = [], []
     for seed in sorted({seed for seed, _ in cells}):
@@ -90,7 +90,7 @@ def complete_table(
 
 
 def first_draws(cells: Mapping[tuple[int, int], ComparedRun]) -> dict[int, ComparedRun]:
-    """Return the run of the lowest draw at each seed, for comparisons of single models."""
+    """Return one run per seed, that with the lowest draw, for comparisons of single models."""
     first: dict[int, ComparedRun] = {}
     for (seed, _), run in sorted(cells.items()):
         first.setdefault(seed, run)
@@ -98,7 +98,7 @@ def first_draws(cells: Mapping[tuple[int, int], ComparedRun]) -> dict[int, Compa
 
 
 def name_seeds(seeds: Sequence[int]) -> str:
-    """Write seeds for a sentence.
+    """Return seeds as text, such as "0-4" or "0, 2".
 
     Example:
         >>> name_seeds([0, 1, 2, 5])

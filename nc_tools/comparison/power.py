@@ -1,4 +1,4 @@
-"""The power of the paired t test: which differences can be detected, and how many pairs that needs."""
+"""The power of the paired t test: which true differences it can detect, and how many pairs that takes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _power(noncentrality: float, n: int, alpha: float) -> float:
 
 
 def detectable_difference(sd: float, n: int, *, alpha: float = 0.05, target: float = 0.8) -> float | None:
-    """Return the smallest true mean difference that n pairs detect with the target power.
+    """Return the smallest true mean difference that a paired t test of n pairs detects with the target power.
 
     "No difference found" means little if this number is larger than the differences that matter. Solves
     power(difference) = target for the difference. The sd is the observed one and itself uncertain.
@@ -61,7 +61,7 @@ def detectable_difference(sd: float, n: int, *, alpha: float = 0.05, target: flo
 
 
 def pairs_needed(difference: float, sd: float, *, alpha: float = 0.05, target: float = 0.8) -> int | None:
-    """Return the number of pairs that detect a true mean difference with the target power.
+    """Return the number of pairs at which a paired t test detects a true mean difference with the target power.
 
     Returns:
         The smallest n, or None if the difference or the sd is zero or 100,000 pairs are not enough.

@@ -1,4 +1,4 @@
-"""The plan of a comparison, as experiment.json and tuning.json state it."""
+"""Read the plan of a comparison from the files experiment.json and tuning.json."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Experiment:
 
     @property
     def references(self) -> dict[str, str]:
-        """The arm that each arm is also tested against, beside the baseline."""
+        """For each arm that has one, the reference arm against which it is tested besides the baseline."""
         references = self.protocol.get("references")
         if not isinstance(references, Mapping):
             return {}
@@ -55,7 +55,7 @@ class Experiment:
 
 
 def read_experiment(root: Path) -> Experiment:
-    """Read experiment.json and tuning.json of an output folder; what is missing keeps its default.
+    """Read experiment.json and tuning.json of an output folder; a missing field keeps its default.
 
     Args:
         root: The output folder.
@@ -80,7 +80,7 @@ def read_experiment(root: Path) -> Experiment:
 
 
 def runs_of_experiment(runs: Sequence[ComparedRun], experiment: Experiment) -> list[ComparedRun]:
-    """Return the runs that the experiment lists; a listed run without a folder gets the status of its list entry.
+    """Return the runs that experiment.json lists; one without a folder has the status that the list gives.
 
     Without a list, all runs belong to the experiment.
     """

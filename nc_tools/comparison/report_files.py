@@ -1,4 +1,4 @@
-"""Writes the report of a comparison as HTML, Markdown, CSV and JSON files."""
+"""Write the report of a comparison as HTML, Markdown, CSV and JSON files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIGURE = "over_nc1.svg"
 def write_comparison(
     comparison: Comparison, out: Path, *, formats: Sequence[str] = ("html", "md", "csv", "json")
 ) -> dict[str, Path]:
-    """Write ``comparison.<format>`` files into a folder. A failed write leaves the old file as it was.
+    """Write a comparison to files ``comparison.<format>`` in a folder; a failed write keeps the old file.
 
     With the HTML page comes ``over_nc1.svg``, its plots of metrics over NC1 as one figure, if there are any.
 
@@ -41,7 +41,7 @@ def write_comparison(
     }
     unknown = [name for name in formats if name not in writers]
     if unknown:
-        raise ValueError(f"formats must be among {', '.join(writers)}, got {', '.join(unknown)}. Leave those out")
+        raise ValueError(f"formats must be among {', '.join(writers)}, got {', '.join(unknown)}. Remove these names")
     out.mkdir(parents=True, exist_ok=True)
     if "html" in formats and (figure := over_collapse_document(comparison)):
         _write(out / _FIGURE, figure)

@@ -1,4 +1,4 @@
-"""The result of a comparison as plain records. Every report is written from these records alone."""
+"""The result of a comparison as plain dataclasses, from which every report is written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Verdict = Literal["better", "worse", "open"]
 
 @dataclass(frozen=True)
 class ArmMetric:
-    """One arm on one metric.
+    """The values of one arm in one metric, with its difference from the baseline.
 
     Attributes:
         arm: The arm.
@@ -46,7 +46,7 @@ class ArmMetric:
 
 @dataclass(frozen=True)
 class PowerEstimate:
-    """What the pairs can detect with power .8, given the observed spread of the differences.
+    """The smallest difference that a paired t test can detect with power .8, given the observed spread.
 
     Attributes:
         detectable: Smallest difference that can be detected at alpha.
@@ -63,7 +63,7 @@ class PowerEstimate:
 
 @dataclass(frozen=True)
 class ArmTest:
-    """The test of one arm against its reference on the primary metric.
+    """The paired test of one arm against its reference arm on the primary metric.
 
     Attributes:
         arm: The arm.
@@ -86,7 +86,7 @@ class ArmTest:
 
 @dataclass(frozen=True)
 class Family:
-    """Tests whose p values are adjusted together."""
+    """A family of tests: those whose p values are adjusted together."""
 
     name: str
     metric: str
@@ -94,11 +94,11 @@ class Family:
 
     @property
     def size(self) -> int:
-        """The number of tests, m in Holm's method."""
+        """The number of tests in the family, m in Holm's method."""
         return sum(test.p_holm is not None for test in self.tests)
 
     def verdict(self, test: ArmTest) -> Verdict:
-        """Return whether a test's arm is significantly better or worse than its reference; otherwise ``"open"``."""
+        """Return ``"better"`` or ``"worse"`` if a test of the family is significant, otherwise ``"open"``."""
         if test.p_holm is None or test.p_holm >= ALPHA or test.paired is None:
             return "open"
         change = metric_info(self.metric).improvement(test.paired.mean)
@@ -117,7 +117,7 @@ class ArmState:
 
     @property
     def label(self) -> str:
-        """Seeds x draws, as the tables show it."""
+        """The numbers of finished seeds and draws as text, such as "5×3"."""
         return f"{len(self.seeds)}×{max(len(self.draws), 1)}" if self.seeds else "0"
 
 
@@ -143,7 +143,7 @@ class Caution:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """McNemar's test of two trained models at one seed.
+    """McNemar's test of an arm's and the baseline's trained model at one seed.
 
     Attributes:
         arm: The arm.
@@ -164,7 +164,7 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class ArmReliability:
-    """Reliability of an arm: its runs of the first draw, summed over seeds.
+    """The reliability diagram of an arm, summed over its seeds (first draw only).
 
     Attributes:
         before: As trained.
@@ -179,7 +179,7 @@ class ArmReliability:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A whole comparison.
+    """The result of a comparison.
 
     Attributes:
         experiment: The plan: arms, primary metric, protocol.
@@ -215,20 +215,20 @@ class Comparison:
 
     @property
     def primary(self) -> MetricInfo:
-        """The metric that the verdicts are about."""
+        """Key of the primary metric, which the significance tests are about."""
         return metric_info(self.experiment.primary)
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """All arms, in order."""
+        """The names of all arms, in the order of the tables."""
         return tuple(state.arm for state in self.states)
 
     def row(self, arm: str, metric: str) -> ArmMetric | None:
-        """Return one arm on one metric."""
+        """Return the values of one arm in one metric."""
         return next((row for row in self.rows if row.arm == arm and row.metric == metric), None)
 
     def state(self, arm: str) -> ArmState:
-        """Return how complete an arm is."""
+        """Return how complete an arm's runs are."""
         return next(state for state in self.states if state.arm == arm)
 
     def test(self, arm: str) -> ArmTest | None:

@@ -1,4 +1,4 @@
-"""Comparison of single trained models image by image, and reliability diagrams of each arm."""
+"""Compare single trained models image by image, and make the reliability diagram of each arm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PredictionsByArm = Mapping[str, Mapping[int, Predictions]]
 
 
 def read_first_draws(cells: Cells) -> tuple[PredictionsByArm, list[tuple[str, str]]]:
-    """Read the predictions of each arm's first draw at each seed.
+    """Read the test predictions of one run per arm and seed, that of the first draw.
 
     Returns:
         The predictions, and (run, problem) for each file that cannot be read.
@@ -33,7 +33,7 @@ def read_first_draws(cells: Cells) -> tuple[PredictionsByArm, list[tuple[str, st
 
 
 def disagreement(arm: str, seed: int, predictions: Predictions, reference: Predictions) -> Disagreement:
-    """Compare two trained models image by image with McNemar's test.
+    """Compare an arm's and the baseline's trained model image by image with McNemar's test.
 
     Raises:
         ValueError: If they were not tested on the same images in the same order.
@@ -49,7 +49,7 @@ def disagreement(arm: str, seed: int, predictions: Predictions, reference: Predi
 def all_disagreements(
     arms: Sequence[str], baseline: str, predictions: PredictionsByArm
 ) -> tuple[tuple[Disagreement, ...], list[str]]:
-    """Compare each arm with the baseline at each common seed.
+    """Compare the models of each arm and the baseline, at each common seed, with McNemar's test.
 
     Returns:
         The tests, and a sentence for each pair of models that were tested on different images.
@@ -68,7 +68,7 @@ def all_disagreements(
 
 
 def reliability_by_arm(predictions: PredictionsByArm) -> dict[str, ArmReliability]:
-    """Sum the reliability of each arm's runs over seeds."""
+    """Return the reliability diagram of each arm, summed over its seeds."""
     by_arm = {}
     for arm, runs in predictions.items():
         before = _sum([run.before for run in runs.values()])

@@ -1,4 +1,4 @@
-"""The tests of a paired comparison, as functions of plain numbers.
+"""The statistical tests of a paired comparison, as functions of plain numbers.
 
 Recipes are compared over seeds, so the pairs are the unit, not the test images (Bouthillier et al. 2021, "Accounting
 for variance in machine learning benchmarks"; Dror et al. 2018, "The hitchhiker's guide to testing statistical
@@ -20,7 +20,7 @@ _MIN_FLIPS, _MAX_FLIPS = 6, 20
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The difference of an arm to its reference over pairs.
+    """The mean difference between an arm and its reference over pairs, with interval and p value.
 
     Attributes:
         n: Number of pairs.
@@ -44,7 +44,7 @@ class PairedDifference:
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean and the sample standard deviation, which is None for one value.
+    """Return the mean and the sample standard deviation of values; the latter is None for a single value.
 
     Example:
         >>> mean_and_sd([1.0, 2.0, 3.0])
@@ -157,7 +157,7 @@ def sign_flip(differences: Sequence[float]) -> float | None:
 
 
 def _signed_sums(values: np.ndarray) -> np.ndarray:
-    """Return all sums of +-values, (2^len,)."""
+    """Return the sums of the values for all combinations of signs, an array (2^len,)."""
     signs = np.asarray(list(itertools.product((-1.0, 1.0), repeat=len(values))))
     return np.asarray(signs @ values)
 
@@ -182,7 +182,7 @@ def mcnemar(only_reference: int, only_arm: int) -> float:
         1.0
     """
     if min(only_reference, only_arm) < 0:
-        raise ValueError(f"counts of images must not be negative, got {only_reference} and {only_arm}")
+        raise ValueError(f"counts of images must be at least 0, got {only_reference} and {only_arm}")
     from scipy.stats import binomtest  # here, since its import takes a second
 
     images = only_reference + only_arm

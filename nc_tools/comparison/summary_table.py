@@ -1,4 +1,4 @@
-"""The summary table, one row per arm, as text for the terminal, Markdown and HTML."""
+"""The summary table of a comparison, one row per arm, as text for terminal, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nc_tools.comparison.wording import difference_text, p_text
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its short heading, and what it shows."""
+    """One column of the summary table: its short heading, and what it shows."""
 
     heading: str
     meaning: str
@@ -20,7 +20,7 @@ class Column:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One arm of the summary.
+    """One row of the summary table: the results of one arm.
 
     Attributes:
         arm: The arm.
@@ -36,7 +36,7 @@ class TableRow:
 
 
 def summary_columns(comparison: Comparison) -> tuple[Column, ...]:
-    """Return the columns after the arm's name: four of the test on the primary metric, then one per further metric."""
+    """Return the columns after the arm's name: four for the primary metric, then one per other metric."""
     primary = comparison.primary
     heading = "bal. acc." if primary.key.endswith("/balanced_accuracy") else primary.label
     return (
@@ -49,12 +49,12 @@ def summary_columns(comparison: Comparison) -> tuple[Column, ...]:
 
 
 def summary_rows(comparison: Comparison) -> tuple[TableRow, ...]:
-    """Return one row per arm, in order, also for arms without a result."""
+    """Return the rows of the summary table, one per arm, including arms without a result."""
     return tuple(_row(comparison, arm) for arm in comparison.arms)
 
 
 def mean_text(comparison: Comparison, arm: str, metric: str) -> str:
-    """Write an arm's mean of one metric."""
+    """Return an arm's mean of one metric as text."""
     row = comparison.row(arm, metric)
     return metric_info(metric).value(row.mean if row else None)
 

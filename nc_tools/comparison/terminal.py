@@ -1,4 +1,4 @@
-"""The comparison on the terminal: one table at 100 columns, two on narrower terminals, plain text in a pipe."""
+"""Print a comparison on the terminal: one table at 100 columns, two tables if narrower, plain text in a pipe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ASCII = str.maketrans({"▲": "+", "▼": "-", "↑": "^", "↓": "v", "→": "
 
 
 def render_terminal(comparison: Comparison, console: Console | None = None) -> None:
-    """Print the headline, the summary table and all sections.
+    """Print a comparison: the headline, the summary table and all sections.
 
     Args:
         comparison: The comparison.
@@ -80,7 +80,7 @@ def _print_sections(comparison: Comparison, out: _Printer) -> None:
 
 
 class _Printer:
-    """Prints text that rich never reads as markup, since it holds names from files."""
+    """Prints text without interpreting rich's markup, since names of arms may look like it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -102,7 +102,7 @@ class _Printer:
             self.text(text, style=style, indent="  ")
 
     def table(self, columns: tuple[Column, ...], rows: tuple[TableRow, ...]) -> None:
-        """Print one table if it fits, without gaps if needed; otherwise one of the test and one of other metrics."""
+        """Print the summary as one table if it fits, otherwise as two: one for the test, one for other metrics."""
         unbounded = self._console.options.update(width=1000)
         for gap in (1, 0):
             table = self._table(columns, rows, slice(None), gap)

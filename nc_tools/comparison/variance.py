@@ -1,4 +1,4 @@
-"""The variance of an arm's runs, split into the variance between seeds, between frame draws, and the rest."""
+"""Split the variance of an arm's runs into the parts of seeds, of draws (random class vectors), and the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class VarianceShares:
-    """Variance components of one metric over seeds crossed with draws.
+    """Variance of one metric between seeds, between draws (random class vectors), and the rest.
 
     Attributes:
         num_seeds: Rows of the complete table.
@@ -36,12 +36,12 @@ class VarianceShares:
         return self.seed + self.draw + self.rest
 
     def share(self, component: float) -> float | None:
-        """Return a component's part of the total, None if nothing varies."""
+        """Return a component's share of the total variance; None if nothing varies."""
         return component / self.total if self.total > 0 else None
 
     @property
     def draw_error(self) -> float:
-        """Standard error that the choice of these draws adds to the arm's mean, sqrt(draw / num_draws).
+        """Standard error that the choice of draws adds to the arm's mean: sqrt(draw / num_draws).
 
         The t interval over seeds holds for these draws. For the mean over all possible draws, add this standard error
         in quadrature.
@@ -50,7 +50,7 @@ class VarianceShares:
 
 
 def variance_shares(values: Sequence[Sequence[float]] | np.ndarray[Any, Any]) -> VarianceShares:
-    """Split the variance of a seeds x draws table into seeds, draws and the rest.
+    """Split the variance of values, an array (seeds, draws), into the parts of seeds, draws and the rest.
 
     The model is y_sd = mu + seed_s + draw_d + rest_sd with independent random effects. With the mean squares
     of the two-way table without replication, rest = MS_rest, seed = (MS_seed - MS_rest) / num_draws and

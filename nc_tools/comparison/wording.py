@@ -1,4 +1,4 @@
-"""The sentences of the report's sections. Terminal, Markdown and HTML take them from here."""
+"""The sentences of a comparison's report, which terminal, Markdown and HTML share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGES_HEADING = (
 
 
 def p_text(p: float | None) -> str:
-    """Write a p value with two or three digits.
+    """Return a p value as text with two or three digits.
 
     Example:
         >>> p_text(0.0312), p_text(0.00004), p_text(1.0), p_text(None)
@@ -38,7 +38,7 @@ def p_text(p: float | None) -> str:
 
 
 def difference_text(paired: PairedDifference | None, primary: MetricInfo, unit: str = "") -> str:
-    """Write a difference with its interval.
+    """Return a paired difference with its interval as text.
 
     Example:
         >>> from nc_tools.comparison.statistics import paired_difference
@@ -67,7 +67,7 @@ def unfinished_texts(comparison: Comparison) -> list[str]:
 
 
 def family_text(family: Family) -> str:
-    """Describe a family of tests and the adjustment of its p values."""
+    """Return a description of a family of tests and of the adjustment of its p values."""
     metric = metric_info(family.metric)
     return (
         f"{family.name}, in {metric.label} ({metric.reading}): {family.size} two-sided paired t "
@@ -76,7 +76,7 @@ def family_text(family: Family) -> str:
 
 
 def power_heading(comparison: Comparison) -> str:
-    """Define the detectable difference."""
+    """Return the definition of the detectable difference as text."""
     return (
         "smallest true difference that these pairs detect with power .8 at alpha .05, given the observed spread "
         f"(adjusted: at .05 / {max(comparison.family.size, 1)}, the strictest step of Holm's method)"
@@ -84,7 +84,7 @@ def power_heading(comparison: Comparison) -> str:
 
 
 def power_texts(comparison: Comparison) -> list[str]:
-    """Return the detectable difference of each arm."""
+    """Return one text per arm with the smallest difference that its pairs can detect."""
     primary = comparison.primary
     unit = f" {primary.unit}" if primary.unit else ""
     texts = []
@@ -101,12 +101,12 @@ def power_texts(comparison: Comparison) -> list[str]:
 
 
 def _size(metric: MetricInfo, size: float) -> str:
-    """Write a detectable difference; shares cannot differ by more than 100 points."""
+    """Return a detectable difference as text, at most 100 points for fractions."""
     return "over 100" if metric.unit == "points" and size > 1 else metric.value(size)
 
 
 def share_texts(comparison: Comparison) -> list[str]:
-    """Return each arm's shares of variance between seeds, between draws, and the rest."""
+    """Return one text per arm with its shares of variance between seeds, between draws, and the rest."""
     primary = comparison.primary
     texts = []
     for arm, shares in comparison.shares.items():
@@ -127,7 +127,7 @@ def share_texts(comparison: Comparison) -> list[str]:
 
 
 def sign_flip_text(comparison: Comparison) -> str:
-    """Return the p values of the sign-flip test, or why there are none."""
+    """Return a text with the p values of the sign-flip test, or with the reason why there are none."""
     pairs = max((test.paired.n for test in comparison.family.tests if test.paired is not None), default=0)
     lowest = f"{2.0 ** (1 - pairs):.4g}".removeprefix("0")
     floor = f"with {pairs} pair{'s' * (pairs != 1)} a sign-flip or rank test cannot give p below {lowest}"
@@ -140,7 +140,7 @@ def sign_flip_text(comparison: Comparison) -> str:
 
 
 def image_texts(comparison: Comparison) -> list[str]:
-    """Return McNemar's p of every arm, one per seed."""
+    """Return one text per arm with the p values of McNemar's test at each seed."""
     by_arm: dict[str, list[str]] = {}
     for test in comparison.disagreements:
         mark = "+" if test.only_arm > test.only_reference else "-" if test.only_arm < test.only_reference else "="
@@ -149,7 +149,7 @@ def image_texts(comparison: Comparison) -> list[str]:
 
 
 def status_text(comparison: Comparison) -> str:
-    """Count the runs by status."""
+    """Return the numbers of runs by status as text."""
     counts: dict[str, int] = {}
     scored = [run for run in comparison.runs if run.kind in SCORED_KINDS]
     for run in scored:
@@ -158,5 +158,5 @@ def status_text(comparison: Comparison) -> str:
 
 
 def seeds_text(comparison: Comparison) -> str:
-    """Name the seeds of the baseline."""
+    """Return the seeds of the baseline as text."""
     return name_seeds(comparison.state(comparison.baseline).seeds)

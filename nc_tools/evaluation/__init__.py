@@ -1,1 +1,1 @@
-"""Evaluate a trained model: one pass over each set, then metrics of its features and logits."""
+"""Evaluate a trained model: pass each image set through it once, then compute metrics of features and logits."""

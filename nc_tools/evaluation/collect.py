@@ -1,4 +1,4 @@
-"""One pass of a model over a set: features, logits and labels of all its samples."""
+"""Pass a data set through a model, and collect features, logits and labels of all samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVALUATION_BATCH = 512
 
 @torch.no_grad()
 def collect(model: Classifier, batches: Iterable[Batch], *, dtype: torch.dtype = torch.float32) -> Collected:
-    """Run a model in eval mode over a set and return features, embedded features, logits and labels.
+    """Pass a data set through a model in eval mode, and return features, embedded features, logits and labels.
 
     The modes of all modules (train or eval) are restored afterwards, also after an error.
 
@@ -44,5 +44,5 @@ def collect(model: Classifier, batches: Iterable[Batch], *, dtype: torch.dtype =
         for module, training in modes:
             module.training = training
     if not rows:
-        raise ValueError("cannot evaluate an empty set: give at least one batch")
+        raise ValueError("cannot evaluate an empty data set: give at least one batch")
     return Collected(*(torch.cat(column) for column in zip(*rows, strict=True)))

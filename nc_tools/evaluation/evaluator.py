@@ -1,4 +1,4 @@
-"""The evaluator of a run: each set passes through the model once, and every metric reads what was kept."""
+"""The evaluator of a trained model: it passes each image set through the model once, for all metrics together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PlainBatches = Callable[[Images, Tensor | None], Iterable[Batch]]
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """Images to evaluate on, and the name of the set.
+    """A named set of images on which a model is evaluated.
 
     Attributes:
         name: First part of the keys of its metrics, such as "train" or "test".
@@ -36,7 +36,7 @@ class EvaluationSet:
 
     @property
     def clean_labels(self) -> Tensor | None:
-        """True labels (M,) where the set's labels are noisy and the true ones are known, else None.
+        """True labels (M,) if the set's labels are noisy and its true labels are known; otherwise None.
 
         Report with them; choose nothing by them.
         """
@@ -45,7 +45,7 @@ class EvaluationSet:
 
 
 class Evaluator:
-    """Measures one model, whose weights must stay as they are while the evaluator is used.
+    """Computes the metrics of one model, whose weights must not change while the evaluator is used.
 
     The metrics of a set read the outputs of one pass over it, which is made when they are first needed and kept until
     :meth:`release`. Every method returns ``<set>/<group>/<metric>``: "test/gen/accuracy", "train/nc/nc1_pinv".
@@ -67,18 +67,18 @@ class Evaluator:
         self._kept: dict[tuple[int, int], tuple[EvaluationSet, Collected]] = {}
 
     def collect(self, images: Images, indices: Tensor | None = None) -> Collected:
-        """Return the model's outputs on images that are needed only once; nothing is kept."""
+        """Return the model's outputs on images, without keeping them for other metrics."""
         return collect(self.model, self.plain_batches(images, indices), dtype=self.dtype)
 
     def outputs(self, part: EvaluationSet) -> Collected:
-        """Return the model's outputs on a set; two sets of the same images share them."""
+        """Return the model's outputs on a set, and keep them; two sets of the same images share them."""
         key = (id(part.images), id(part.indices))  # the set is kept with its outputs, so that no id is used again
         if key not in self._kept:
             self._kept[key] = (part, self.collect(part.images, part.indices))
         return self._kept[key][1]
 
     def release(self) -> None:
-        """Free the memory of all outputs that are kept."""
+        """Delete all kept model outputs to free memory."""
         self._kept.clear()
 
     def accuracy(self, part: EvaluationSet) -> dict[str, float]:
@@ -86,13 +86,13 @@ class Evaluator:
         return self._accuracy(part.name, self.outputs(part), "")
 
     def calibration(self, part: EvaluationSet, temperature: float, group: str) -> dict[str, float]:
-        """Return calibration metrics of logits / temperature, as ``<set>/<group>/``."""
+        """Return the calibration metrics of ``logits / temperature``, as ``<set>/<group>/``."""
         outputs = self.outputs(part)
         values = calibration(outputs.logits / temperature, outputs.labels)
         return {f"{part.name}/{group}/{key}": value for key, value in values.items()}
 
     def collapse(self, part: EvaluationSet) -> dict[str, float]:
-        """Return neural-collapse metrics of the backbone's features and, where the head maps them, behind that map.
+        """Return neural-collapse metrics of the backbone's features and, if the head maps features, of mapped ones.
 
         ``<set>/nc/`` is about the backbone's features and can be compared between heads. ``<set>/nc_embedded/`` is
         about the features that the head compares with its class vectors; it is left out where they are the same.
@@ -113,7 +113,7 @@ class Evaluator:
         return self._accuracy(part.name, outputs, "_clean") | self._collapse(part.name, outputs, "_clean")
 
     def label_noise(self, part: EvaluationSet) -> dict[str, float]:
-        """Return what wrong labels do to a set, as ``<set>/noise/``: their share, memorization, dilation.
+        """Return metrics of wrong labels in a set, as ``<set>/noise/``: their share, memorization, dilation.
 
         Empty where no true labels are known.
         """
@@ -127,7 +127,7 @@ class Evaluator:
         return values | {f"{part.name}/noise/{key}": value for key, value in memorized.items()}
 
     def dilation(self, part: EvaluationSet, true_labels: Tensor) -> dict[str, float]:
-        """Return ``<set>/noise/dilation``, tr(S_W) / tr(S_B) under true labels (N,); empty where it is not defined.
+        """Return ``<set>/noise/dilation``, the ratio tr(S_W) / tr(S_B) for true labels (N,); empty if undefined.
 
         It is how far the classes are spread, which memorizing wrong labels increases (Nguyen et al. 2023).
         """
@@ -136,7 +136,7 @@ class Evaluator:
         return {f"{part.name}/noise/dilation": values["nc1_trace"]} if "nc1_trace" in values else {}
 
     def ood(self, train: EvaluationSet, test: EvaluationSet, outliers: Mapping[str, EvaluationSet]) -> dict[str, float]:
-        """Return how well every score separates outliers from the test set, as ``<test>/ood/<outliers>/<score>/``.
+        """Return how well each score separates outliers from test images, as ``<test>/ood/<outliers>/<score>/``.
 
         Scores are fitted on the training set. They read the embedded features, which lie in the space of the head's
         class vectors; for a head that is not affine there, scores that need class vectors are left out.
@@ -152,7 +152,7 @@ class Evaluator:
         return {f"{test.name}/ood/{key}": value for key, value in values.items()}
 
     def transfer(self, train: EvaluationSet, test: EvaluationSet, seed: int) -> dict[str, float]:
-        """Return what readers of the frozen features reach on a transfer set, as ``transfer/``.
+        """Return the accuracy of simple classifiers on frozen features of a transfer set, as ``transfer/``.
 
         Args:
             train: Images of the transfer classes to fit the readers on.
@@ -188,7 +188,7 @@ class Evaluator:
 
 @torch.no_grad()
 def class_vectors(head: Head) -> tuple[Tensor | None, Tensor | None]:
-    """Return weight (K, D') with the head's scale in it, and bias, so that logits = embedded @ weight.T + bias.
+    """Return the head's weight (K, D'), multiplied by its scale, and its bias: logits = embedded @ weight.T + bias.
 
     Both are None for a head whose logits are not of this form.
     """

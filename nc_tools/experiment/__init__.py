@@ -1,4 +1,4 @@
-"""Comparisons of training methods: arms, the protocol that they share, and the runs that follow from both."""
+"""Comparisons of training methods: the methods (arms), the rules that they share (protocol), and all training runs."""
 
 from nc_tools.experiment.recipe_cli import run_recipe
 from nc_tools.experiment.run_config import ModelConfig, Protocol, RunConfig, TunedParameter

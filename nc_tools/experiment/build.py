@@ -1,4 +1,4 @@
-"""Build the model and the loss of a run from its configuration and the facts of its data."""
+"""Build the model and the loss of a training run from its configuration and the shape of its data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nc_tools.seeds import stream
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What building a model needs to know of its data; with it a model is built again without the data."""
+    """Facts about a data set, such as image size and class counts, that suffice to build its model without the data."""
 
     in_channels: int
     image_size: int
@@ -32,9 +32,10 @@ class DataFacts:
 
 
 def build_model(config: RunConfig, facts: DataFacts, *, seed: int, draw: int) -> Classifier:
-    """Return an arm's classifier: the backbone from the random stream "init", the head's weights from "head".
+    """Return the untrained classifier of a configuration; its random weights are decided by seed and draw.
 
-    The streams are separate, so all arms of a seed start from the same backbone, whatever their heads draw.
+    The backbone reads the random stream "init", the head the stream "head". The streams are separate, so all arms of a
+    seed start from the same backbone, whatever their heads draw.
     """
     shape = {"in_channels": facts.in_channels, "image_size": facts.image_size}
     backbone = build_backbone(config.model.name, width=config.model.width, seed=seed, **shape)
@@ -43,7 +44,7 @@ def build_model(config: RunConfig, facts: DataFacts, *, seed: int, draw: int) ->
 
 
 def build_head(config: RunConfig, facts: DataFacts, feature_dim: int, *, generator: torch.Generator, draw: int) -> Head:
-    """Return an arm's head: its learned weights from the generator, its fixed frame from the draw."""
+    """Return the head of a configuration; the generator decides its learned weights, ``draw`` its fixed vectors."""
     values: dict[str, Any] = {
         "feature_dim": feature_dim,
         "num_classes": facts.num_classes,
@@ -56,7 +57,7 @@ def build_head(config: RunConfig, facts: DataFacts, feature_dim: int, *, generat
 
 
 def build_loss(config: RunConfig, facts: DataFacts, feature_dim: int, *, transition: Tensor | None = None) -> LossTerm:
-    """Return an arm's loss.
+    """Return the loss function of a configuration.
 
     Args:
         config: The arm.
@@ -77,9 +78,9 @@ def build_loss(config: RunConfig, facts: DataFacts, feature_dim: int, *, transit
 
 
 def check_outliers(config: RunConfig, loss: LossTerm) -> None:
-    """Raise a ValueError if the loss trains against outliers and the data have none."""
+    """Raise a ValueError if the loss needs outlier images but the configuration names none."""
     if loss.needs_outliers and config.data.outliers is None:
         raise ValueError(
-            f"{type(loss).__name__} trains against outliers, but data.outliers is None: set data.outliers to a source "
-            f"such as imagefolder:PATH, or to blended for averages of training images"
+            f"{type(loss).__name__} trains against outlier images, but data.outliers is None: set data.outliers to "
+            f"'imagefolder:PATH', or to 'blended' for averages of training images"
         )

@@ -1,4 +1,4 @@
-"""Check a comparison before anything trains: read its data, and build every arm once."""
+"""Check a comparison before anything trains: read its data, and build the model and loss of every arm once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nc_tools.training.optimizers import make_optimizer
 
 
 def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: StopSignal) -> DataFacts:
-    """Read the data, build every arm, and return the facts of the data.
+    """Read a comparison's data, build every arm's model and loss once, and return facts such as the class counts.
 
     Raises:
         ValueError: If the arms differ in their data, or an arm cannot be built; the message names it.
@@ -35,7 +35,10 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
 
     check_metric_key(plan.protocol.primary)
     if len({config.data for config in plan.arms.values()}) != 1:
-        raise ValueError("all arms of a comparison must have the same data, but these arms differ: compare them apart")
+        raise ValueError(
+            "all arms of a comparison must have the same data settings (data=DataConfig(...)), but these arms differ: "
+            "give them the same settings, or compare them in separate recipes"
+        )
     baseline = plan.arms[plan.baseline]
     cpu = torch.device("cpu")
     data = open_data(baseline, seed=plan.protocol.seeds[0], device=cpu, cache=options.out / "cache", progress=progress)
@@ -51,8 +54,8 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
             raise type(error)(f"arm {name}: {error}") from error
         against_outliers += [name] if any(loss.needs_outliers for loss in losses) else []
     if baseline.data.outliers is not None:
-        used = f"used by {', '.join(against_outliers)}" if against_outliers else "not used: no arm's loss needs them"
-        display.note(f"outliers to train against ({baseline.data.outliers}): {used}")
+        used = f"used by {', '.join(against_outliers)}" if against_outliers else "not used, because no loss needs them"
+        display.note(f"outlier images for training ({baseline.data.outliers}): {used}")
     return facts
 
 
@@ -68,7 +71,7 @@ def _print_data(data: RunData, facts: DataFacts, display: ProgressDisplay) -> No
 
 
 def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
-    """Build an arm as configured and with every value of its tuned parameter; return the losses."""
+    """Build an arm's model as configured and with every value of its tuned parameter; return the loss functions."""
     variants = [put(config, config.tuned.path, value) for value in config.tuned.values]
     builds_differ = config.tuned.path.partition(".")[0] in ("head", "loss", "model")
     losses = []

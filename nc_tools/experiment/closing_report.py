@@ -1,4 +1,4 @@
-"""The end of a comparison: print the table, write the report, and say where to find both."""
+"""The end of a comparison: print the results table, write the report, and print where both are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nc_tools.tracking import MlflowSync, direct_links
 
 
 def report_comparison(out: Path, console: Console, sync: MlflowSync, *, baseline: str | None = None) -> None:
-    """Compare the runs of an output folder, print the table, and write the report.
+    """Compare the runs of an output folder, print the results table, and write the report files.
 
     Args:
         out: The output folder.
@@ -40,7 +40,7 @@ def report_comparison(out: Path, console: Console, sync: MlflowSync, *, baseline
 
 
 def print_links(out: Path, console: Console, tracking_uri: str | None) -> None:
-    """Print the report's address and how to open MLflow on the runs."""
+    """Print the address of the report and the command that shows the runs in MLflow."""
     console.print()
     for line in direct_links(out, tracking_uri):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

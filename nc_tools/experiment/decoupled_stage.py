@@ -30,7 +30,7 @@ def run_second_stage(
     checkpoint: Path,
     stop: StopSignal,
 ) -> float:
-    """Run the second stage of an arm on the samples it was trained on; return its seconds without evaluation.
+    """Change or retrain the classifier of a trained model; return the seconds that took, without evaluation.
 
     Epochs are counted on from training: the first epoch of this stage follows the last one of training, and can be the
     best epoch like any other. An arm without a second stage takes 0 seconds and nothing is done.

@@ -1,4 +1,4 @@
-"""One run of one arm: the job that a worker gets, the progress that it sends, and the result that it returns."""
+"""Messages about one training run: the job that a worker process gets, the progress it sends, the result it returns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ JobKind = Literal["tuning", "holdout", "final"]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A run to make.
+    """A training run to make: its configuration, seed, device and output folder.
 
     Attributes:
         kind: "tuning" trains without the hold-out and scores it at the end; "holdout" also measures it after every
@@ -46,13 +46,13 @@ class Job:
 
     @property
     def label(self) -> str:
-        """Name of the run in progress lines."""
+        """Name of the run in progress lines, such as "etf s0 d1" for seed 0 and draw 1."""
         return f"{self.arm} s{self.seed} d{self.draw}"
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a run ended.
+    """How a training run ended: its status, score and error.
 
     Attributes:
         run: Its folder; None if it never began.

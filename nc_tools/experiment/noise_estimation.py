@@ -19,7 +19,7 @@ from nc_tools.training import fit
 
 @dataclass(frozen=True)
 class NoiseEstimate:
-    """A transition matrix (K, K), or None if the loss needs none, with the seconds and epochs that it took."""
+    """The estimated label noise, a transition matrix (K, K) or None, with the seconds and epochs that it took."""
 
     transition: Tensor | None = None
     seconds: float = 0.0
@@ -29,7 +29,7 @@ class NoiseEstimate:
 def estimate_noise(
     job: Job, data: RunData, facts: DataFacts, indices: Tensor, checkpoint: Path, stop: StopSignal
 ) -> NoiseEstimate:
-    """Train the arm's model with cross-entropy and estimate the transition matrix from its predictions.
+    """Train a model with cross-entropy and estimate the label noise, a transition matrix, from its predictions.
 
     This stage comes before the run's own training and has the same initial weights, samples, rate and length: an arm
     whose loss needs a transition matrix takes twice the training time. Only the noisy labels are used. Nothing is done

@@ -1,4 +1,4 @@
-"""Settings from the command line, such as ``optim.weight_decay=1e-4``."""
+"""Settings given on the command line, such as ``--set optim.weight_decay=1e-4``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ C = TypeVar("C")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Split ``a.b=value``; the value is a Python literal if it reads as one, else a string.
+    """Split a setting ``a.b=value`` into its path and value; a value that is not a Python literal stays a string.
 
     Example:
         >>> parse_setting("optim.lr=0.1"), parse_setting("model.name=resnet32")
@@ -52,7 +52,8 @@ def put(config: C, path: str, value: Any) -> C:
     if isinstance(config, Spec):
         if rest:
             raise ValueError(
-                f"cannot set {path!r}: {first!r} is an argument of {config.cls.__name__} and has no fields"
+                f"cannot set {path!r}: {first!r} is an argument of {config.cls.__name__} and has no fields; set "
+                f"{first!r} itself"
             )
         config.with_arguments({first: value})  # raises if there is no such argument
         hint = hints_of(config.cls).get(first, Any)
@@ -72,14 +73,14 @@ def put(config: C, path: str, value: Any) -> C:
 
 
 def put_all(config: C, settings: Iterable[tuple[str, Any]]) -> C:
-    """Return a copy with several settings applied in order."""
+    """Return a copy of a configuration with several settings, pairs of path and value, applied in order."""
     for path, value in settings:
         config = put(config, path, value)
     return config
 
 
 def _converted(value: Any, hint: Any, name: str) -> Any:
-    """Return a value from the command line as the type hint needs it."""
+    """Convert a value from the command line to the type that the field's type hint asks for."""
     value, options = _as_tuples(value), options_of(hint)
     if isinstance(value, str):
         value = _dataclass_from_text(value, options, name)
@@ -91,19 +92,19 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
         return _converted((value,), hint, name)
     if any((typing.get_origin(option) or option) is Spec for option in options):
         raise ValueError(
-            f"{name} must be a spec, got {value!r}: a spec is written in the recipe's file; the command line can set "
-            f"one of its arguments, as in {name}.argument=value"
+            f"{name} must be a spec, as in spec(CLASS, ...), got {value!r}: write the spec in the recipe's file, or "
+            f"set one of its arguments, as in {name}.ARGUMENT=VALUE"
         )
     raise ValueError(f"{name} must be {hint_text(hint)}, got {value!r}")
 
 
 def _as_tuples(value: Any) -> Any:
-    """Turn lists into tuples, nested ones too, so that a configuration can be hashed."""
+    """Turn lists into tuples at every depth, so that a configuration can be hashed."""
     return tuple(_as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def _dataclass_from_text(text: str, options: Iterable[Any], name: str) -> Any:
-    """Build a dataclass among a hint's options from a call such as "PairNoise(rate=0.3)"; other text is returned."""
+    """Build the dataclass that text such as "PairNoise(rate=0.3)" describes; return any other text unchanged."""
     bases = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
     classes = {cls.__name__: cls for base in bases for cls in _concrete_classes(base)}
     try:
@@ -122,9 +123,14 @@ def _dataclass_from_text(text: str, options: Iterable[Any], name: str) -> Any:
         positional = [_as_tuples(ast.literal_eval(a)) for a in call.args]
         named = {str(k.arg): _as_tuples(ast.literal_eval(k.value)) for k in call.keywords}
     except ValueError:
-        raise ValueError(f"{name} may hold only numbers, text and tuples in its brackets, got {text!r}") from None
+        raise ValueError(
+            f"the arguments of {name} must be numbers, quoted text or tuples, got {text!r}: write them out"
+        ) from None
     if len(positional) > len(fields):
-        raise ValueError(f"{cls.__name__} takes {', '.join(fields)}, got {len(positional)} values in {text!r}")
+        raise ValueError(
+            f"{cls.__name__} takes only {', '.join(fields)}, got {len(positional)} values in {text!r}: remove the "
+            f"surplus values"
+        )
     arguments = dict(zip(fields, positional, strict=False)) | named
     for field in arguments:
         if field not in fields:
@@ -134,12 +140,13 @@ def _dataclass_from_text(text: str, options: Iterable[Any], name: str) -> Any:
         if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }  # fmt: skip
     if missing := sorted(required - set(arguments)):
-        raise ValueError(f"{cls.__name__} needs {', '.join(missing)}, got {text!r}: write {missing[0]}=...")
+        wanted = ", ".join(f"{field}=..." for field in missing)
+        raise ValueError(f"{cls.__name__} needs {', '.join(missing)}, got {text!r}: write {cls.__name__}({wanted})")
     hints = hints_of(cls)
     return cls(**{field: _converted(v, hints.get(field, Any), field) for field, v in arguments.items()})
 
 
 def _concrete_classes(cls: type[Any]) -> list[type[Any]]:
-    """Return a class and the classes derived from it, without abstract ones."""
+    """Return a class and all its subclasses, without abstract ones."""
     derived = [concrete for sub in cls.__subclasses__() for concrete in _concrete_classes(sub)]
     return derived if inspect.isabstract(cls) else [cls, *derived]

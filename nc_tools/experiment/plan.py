@@ -1,4 +1,4 @@
-"""What a comparison compares, and where and how its runs are made."""
+"""The plan of a comparison (its arms and their common rules), and the options by which its runs are made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nc_tools.experiment.serialize import encode
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is compared.
+    """The plan of a comparison: its question, its arms (the compared methods), and the rules that they share.
 
     Attributes:
         name: Of the comparison, and of its MLflow experiment.
@@ -30,19 +30,19 @@ class Plan:
 
     @property
     def baseline(self) -> str:
-        """The arm that the others are paired against."""
+        """Name of the arm that the other arms are compared with, which is the first."""
         return next(iter(self.arms))
 
     @property
     def suite(self) -> str:
-        """Hash of name, arms and protocol, which differs between comparisons in one output folder."""
+        """Hash of name, arms and protocol, which tells apart the comparisons in one output folder."""
         text = json.dumps([self.name, encode(dict(self.arms)), encode(self.protocol)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Where and how runs are made; numbers depend on it only through rounding and precision.
+    """Options such as output folder and device; they change the results only by rounding and precision.
 
     Attributes:
         out: The output folder.

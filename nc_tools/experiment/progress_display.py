@@ -11,7 +11,7 @@ from nc_tools.experiment.job import Job, JobResult, RunProgress
 
 
 class ProgressDisplay:
-    """Shows stages, runs and notes; used as a context manager.
+    """Shows the progress of a comparison's stages and runs; used as a context manager.
 
     Args:
         console: Where to print.
@@ -43,7 +43,7 @@ class ProgressDisplay:
         self._bars.stop()
 
     def stage(self, name: str, total: int) -> None:
-        """Start a stage of ``total`` runs."""
+        """Start to count a new stage, in which ``total`` runs are made."""
         self._stage, self._done, self._total = name, 0, total
         self._bar = self._bars.add_task(f"{name:<22}", total=total, doing="")
         self._line(f"{name}: {total} runs")
@@ -57,7 +57,7 @@ class ProgressDisplay:
             self._line(f"reading images: {done:,} of {total:,}")
 
     def progress(self, progress: RunProgress) -> None:
-        """Show the progress of a run."""
+        """Show how many epochs of a run are done."""
         doing = f"{progress.label}: epoch {progress.done}/{progress.total}"
         if self._bar is not None:
             self._bars.update(self._bar, doing=doing)
@@ -65,7 +65,7 @@ class ProgressDisplay:
             self._line(f"{self._stage} {self._done}/{self._total}, {doing}")
 
     def result(self, job: Job, result: JobResult) -> None:
-        """Count a run that ended; print why if it failed."""
+        """Count a run that ended; if it failed, print the reason."""
         self._done += 1
         if self._bar is not None:
             self._bars.update(self._bar, advance=1, doing=f"{job.label}: {result.status.lower()}")
@@ -75,7 +75,7 @@ class ProgressDisplay:
             self._line(f"{self._stage} {self._done}/{self._total}")
 
     def note(self, text: str) -> None:
-        """Print a line that stays above the bars."""
+        """Print a line that stays visible above the progress bars."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _line(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line of a recipe: its flags, and what happens when it runs."""
+"""The command line of a recipe (a script that compares methods): its flags, and what happens when it runs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from nc_tools.tracking import LiveSync, MlflowSync
 def recipe_parser(
     name: str, question: str, arms: Sequence[str], default_arms: Sequence[str] = ()
 ) -> argparse.ArgumentParser:
-    """Return the parser of a recipe's flags, which are the same for every recipe."""
+    """Return the command-line parser of a recipe; every recipe has the same flags."""
     parser = argparse.ArgumentParser(
         prog=f"recipes/{name}.py",
         description=question,
-        epilog=textwrap.fill(f"arms of this recipe: {', '.join(arms)}", width=100),
+        epilog=textwrap.fill(f"arms (compared methods) of this recipe: {', '.join(arms)}", width=100),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument_group("data").add_argument
@@ -42,11 +42,11 @@ def recipe_parser(
     add("--image-size", type=int, metavar="PIXELS", help="resize images to this width and height")
     add("--imbalance", type=float, metavar="RATIO", help="make the training set long-tailed: the largest class has "
         "RATIO times the images of the smallest")  # fmt: skip
-    add("--transfer-data", metavar="DATA", help="measure transfer to these images, given as for --data")
+    add("--transfer-data", metavar="DATA", help="measure transfer of the features to these images, given as for --data")
     add("--skip-unreadable", action="store_true", help="leave out image files that cannot be read, instead of stopping")
     add = parser.add_argument_group("what is compared").add_argument
     default = ", ".join(default_arms) if default_arms else "all"
-    add("--arms", metavar="A,B,...", help=f"arms to compare, the baseline first, or all (default: {default})")
+    add("--arms", metavar="A,B,...", help=f"arms to compare, the baseline first, or 'all' (default: {default})")
     add("--model", metavar="NAME", help="backbone: conv, resnet20, resnet32, or a torchvision or timm model")
     add("--epochs", type=int, metavar="N", help="epochs of each run")
     add("--seeds", help="seeds of the final runs, such as 0-4 or 0,2,5")
@@ -74,7 +74,7 @@ def run_recipe(
     default_arms: Sequence[str] = (),
     argv: Sequence[str] | None = None,
 ) -> None:
-    """Run a recipe from its command line; an error ends the process with status 2, a user's interrupt with 130.
+    """Run a recipe with its command line; the process exits with status 2 after an error, 130 after Ctrl-C.
 
     Args:
         arms: Arms by name; the first is the baseline.
@@ -108,7 +108,7 @@ def run_recipe(
 
 
 def make_options(args: argparse.Namespace) -> RunOptions:
-    """Return where and how to run, from the flags of the command line.
+    """Return the options that the flags of the command line set, such as output folder and device.
 
     Raises:
         ValueError: If there is no such device or the number of workers is not positive.
@@ -132,7 +132,7 @@ def make_options(args: argparse.Namespace) -> RunOptions:
 
 
 def _device(name: str) -> str:
-    """Return a device that PyTorch can use.
+    """Return the PyTorch device that ``--device`` names; "auto" is a GPU if there is one.
 
     Raises:
         ValueError: If the name is no device, or there is no such GPU.
@@ -148,12 +148,16 @@ def _device(name: str) -> str:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"cannot use --device {name}: PyTorch finds no GPU here; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"cannot use --device {name}: PyTorch finds {torch.cuda.device_count()} GPUs, counted from 0")
+        count = torch.cuda.device_count()
+        raise ValueError(
+            f"cannot use --device {name}: PyTorch finds {count} GPU{'s' * (count != 1)}, counted from 0; use --device "
+            f"cuda:{count - 1}"
+        )
     return name
 
 
 def _disk_full_error(out: Path, error: BaseException) -> OSError:
-    """Return an error that names the output folder: one from a write does not name its file."""
+    """Return an error for a full disk that names the output folder, which the original error does not."""
     reason = getattr(error, "strerror", None) or error
     return OSError(
         f"cannot write to {out}: {reason}. Free disk space and give the same command again; finished runs are not "
@@ -162,6 +166,6 @@ def _disk_full_error(out: Path, error: BaseException) -> OSError:
 
 
 def _print_error(error: BaseException) -> None:
-    """Print an error as one line, whatever its message holds."""
+    """Print an error in one line, with the line breaks of its message removed."""
     text = " ".join(str(error).split())
     Console(stderr=True).print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Apply the flags of the command line to a recipe's arms and protocol."""
+"""Apply command-line flags to a recipe's arms (the compared methods) and protocol (the rules that they share)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMOKE_EPOCHS = 2
 def make_plan(
     arms: Mapping[str, RunConfig], *, name: str, question: str, protocol: Protocol, args: argparse.Namespace
 ) -> Plan:
-    """Return the comparison that the flags ask for.
+    """Return the plan of the comparison that a recipe's command-line flags ask for.
 
     Args:
         arms: All arms of the recipe, by name.
@@ -66,14 +66,14 @@ def _smoke_protocol(protocol: Protocol) -> Protocol:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Return the seeds of text such as "0-4", "0,2,5" or a mixture.
+    """Return the seeds that text such as "0-4" or "0,2,5" lists; both forms can be mixed.
 
     Example:
         >>> parse_seeds("0-2,7")
         (0, 1, 2, 7)
 
     Raises:
-        ValueError: If the text is none of these.
+        ValueError: If the text has neither form.
     """
     seeds: list[int] = []
     for part in text.split(","):
@@ -85,10 +85,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def _references(protocol: Protocol, arms: Iterable[str], chosen: Collection[str]) -> dict[str, str]:
-    """Return the pairs of arm and reference of which both arms were chosen."""
+    """Return each chosen arm's reference, the arm it is also tested against, if that one was chosen too."""
     for arm in (name for pair in protocol.references.items() for name in pair):
         if arm not in arms:
-            raise ValueError(f"protocol.references names {arm!r}, but there is no such arm; {did_you_mean(arm, arms)}")
+            raise ValueError(f"protocol.references names {arm!r}, which is not an arm; {did_you_mean(arm, arms)}")
     return {a: b for a, b in protocol.references.items() if a in chosen and b in chosen}
 
 
@@ -109,7 +109,7 @@ def _choose_arms(arms: Mapping[str, RunConfig], text: str | None) -> dict[str, R
 
 
 def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
-    """Apply the flags that set a field of every arm."""
+    """Apply to an arm's configuration the flags that set one of its fields, such as ``--epochs``."""
     fields: list[tuple[str, Any]] = [
         ("data.labels", args.labels),
         ("data.image_size", args.image_size),
@@ -132,7 +132,7 @@ def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
 
 
 def _put_in_arms(arms: Mapping[str, RunConfig], path: str, value: Any) -> dict[str, RunConfig]:
-    """Set a field in all arms; an argument of a head, loss or second stage in those arms whose class has it."""
+    """Set a field in all arms; set an argument of a head, loss or second stage only in arms whose class has it."""
     section, _, rest = path.partition(".")
     if section not in ("head", "loss", "second_stage") or not rest:
         return {name: put(config, path, value) for name, config in arms.items()}
@@ -145,7 +145,7 @@ def _put_in_arms(arms: Mapping[str, RunConfig], path: str, value: Any) -> dict[s
 
 
 def _argument_names(part: Any) -> list[str]:
-    """Return what can be set in a spec or a second stage; nothing in a second stage that is None."""
+    """Return the names of the arguments of a spec or second stage; none if there is no second stage."""
     if part is None:
         return []
     return part.parameter_names if isinstance(part, Spec) else [f.name for f in dataclasses.fields(part)]

@@ -1,4 +1,4 @@
-"""The configuration of a run, and the protocol by which runs are compared."""
+"""The configuration of a training run, and the rules by which runs are compared (the protocol)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nc_tools.transfer import FineTuning
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The backbone.
+    """Configuration of the backbone, the network below the classifier head.
 
     Attributes:
         name: As for :func:`nc_tools.models.build_backbone`.
@@ -34,7 +34,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TunedParameter:
-    """The one parameter that an arm tunes in addition to its learning rate, with as many values as every other arm.
+    """The parameter that an arm tunes besides its learning rate; every arm must try the same number of values.
 
     Attributes:
         path: The parameter, such as "optim.weight_decay", "head.scale" or "second_stage.tau".
@@ -47,7 +47,9 @@ class TunedParameter:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One arm: everything that decides its result except the seed and the draw of the head's frame.
+    """Configuration of an arm (a compared method): everything that decides its result except seed and draw.
+
+    The draw is the number of the head's frame, its fixed random class vectors.
 
     Attributes:
         head: The head, as ``spec(ETFHead, ...)``.
@@ -71,19 +73,19 @@ class RunConfig:
 
     @property
     def epochs(self) -> int:
-        """Epochs that a run of this arm records, including those of a second stage."""
+        """Number of epochs in a run with this configuration, including those of a second stage."""
         first = self.training.epochs
         return first + (0 if self.second_stage is None else self.second_stage.epochs(first))
 
     @property
     def has_draws(self) -> bool:
-        """Whether the head has a frame drawn at random, so that several draws show how much depends on it."""
+        """Whether the head has fixed class vectors drawn at random, so that several draws show their influence."""
         return self.head.leaves_open("frame_seed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """The rules that all arms of a comparison share.
+    """The rules that all arms (compared methods) of a comparison share, such as seeds and learning rates.
 
     Attributes:
         seeds: Seeds of the final runs: they set subset, hold-out, initial weights, order and augmentation.
@@ -124,29 +126,38 @@ class Protocol:
     def __post_init__(self) -> None:
         self._check_seeds()
         if self.max_extensions < 0:
-            raise ValueError(f"protocol.max_extensions must be at least 0, got {self.max_extensions}: 0 for no growth")
+            raise ValueError(
+                f"protocol.max_extensions must be at least 0, got {self.max_extensions}: set it to 0 to keep the grid "
+                f"of rates as it is"
+            )
         for name in ("draws", "holdout_draws", "curve_points", "curve_samples", "transfer_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"protocol.{name} must be at least 1, got {getattr(self, name)}")
         if self.suspects is not None and self.suspects < 0:
-            raise ValueError(f"protocol.suspects must be at least 0, got {self.suspects}: 0 for no list")
+            raise ValueError(
+                f"protocol.suspects must be at least 0, got {self.suspects}: set it to 0 to write no suspects.csv"
+            )
         if not self.primary.startswith(("test/", "transfer/")):
             raise ValueError(
-                f"protocol.primary must be a metric of the test set or of transfer, such as {DEFAULT_PRIMARY}, got "
-                f"{self.primary!r}"
+                f"protocol.primary must be a metric that begins with 'test/' or 'transfer/', such as "
+                f"{DEFAULT_PRIMARY!r}, got {self.primary!r}"
             )
         rising = list(self.rates) == sorted(set(self.rates))
         if not (self.rates and rising and all(0 < rate < float("inf") for rate in self.rates)):
-            raise ValueError(f"protocol.rates must be positive, finite and rising, got {self.rates}")
+            raise ValueError(
+                f"protocol.rates must hold at least one learning rate, all positive, finite and rising, got "
+                f"{self.rates}"
+            )
 
     def _check_seeds(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"protocol.seeds must be different seeds, at least one, got {self.seeds}")
+            raise ValueError(f"protocol.seeds must hold at least one seed, and each seed only once, got {self.seeds}")
         if not self.tuning_seeds:
             raise ValueError("protocol.tuning_seeds must hold at least one seed, got none")
         if negative := [seed for seed in (*self.seeds, *self.tuning_seeds) if seed < 0]:
             raise ValueError(f"a seed must be a whole number of at least 0, got {negative[0]}")
         if shared := sorted(set(self.seeds) & set(self.tuning_seeds)):
             raise ValueError(
-                f"protocol.seeds and protocol.tuning_seeds must share no seed, got {shared} in both: change one of them"
+                f"protocol.seeds and protocol.tuning_seeds must share no seed, got {shared} in both: list each seed "
+                f"in only one of them"
             )

@@ -1,4 +1,4 @@
-"""The data of one run: its image sets and subsets on a device, as batches to train on and as sets to evaluate."""
+"""The data of one training run: its image sets, and batches of them for training and evaluation."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from nc_tools.seeds import stream_seed
 
 @dataclass(frozen=True)
 class RunData:
-    """The image sets of one run. Training labels are those that training uses, with their noise."""
+    """The image sets of one run; its training labels include the label noise."""
 
     sources: Sources
     subsets: Subsets
@@ -50,7 +50,7 @@ class RunData:
     device: torch.device
 
     def training_batches(self, indices: Tensor, views: int = 1, *, sampling: Sampling | None = None) -> BatchLoader:
-        """Return shuffled, augmented batches of the training samples at these indices.
+        """Return shuffled, augmented batches of the training images at the given indices.
 
         Args:
             indices: (M,), int64.
@@ -61,13 +61,13 @@ class RunData:
         return make_loader(self.sources.train, indices, options)
 
     def batches_for(self, loss: LossTerm, indices: Tensor) -> Batches:
-        """Return :meth:`training_batches` with what the loss needs: a second view, outliers.
+        """Return training batches with what the loss needs: a second augmented view of each image, or outlier images.
 
         Outliers are augmented and normalized as training images are, and there are as many of them in a batch. Their
         order is drawn from the random stream "outliers".
 
         Raises:
-            ValueError: If the loss needs outliers and the data have none.
+            ValueError: If the loss needs outlier images but the configuration names none.
         """
         batches = self.training_batches(indices, loss.views)
         if not loss.needs_outliers:
@@ -80,16 +80,16 @@ class RunData:
         return WithOutliers(batches, make_loader(outliers, torch.arange(len(outliers)), options))
 
     def plain_batches(self, images: Images, indices: Tensor | None = None) -> Iterator[Batch]:
-        """Yield batches of a set, or of its samples at these indices, in order and without augmentation."""
+        """Yield batches of a set, or of its images at the given indices, in order and without augmentation."""
         return evaluation_batches(images, indices, replace(self._batch_options(), batch_size=EVALUATION_BATCH))
 
     def evaluator(self, model: Classifier, facts: DataFacts) -> Evaluator:
-        """Return an evaluator of a model on this run's images, in the run's arithmetic."""
+        """Return an evaluator of a model on this run's images, with the run's number format, such as bfloat16."""
         dtype = self.config.training.dtype_on(self.device)
         return Evaluator(model, self.plain_batches, class_counts=facts.class_counts, dtype=dtype)
 
     def _batch_options(self) -> BatchOptions:
-        """Return how all batches of this run are made: training images and outliers alike."""
+        """Return the options of all batches of this run, of training images and of outlier images."""
         training = self.config.training
         return BatchOptions(
             batch_size=training.batch_size,
@@ -111,7 +111,7 @@ def open_data(
     cache: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> RunData:
-    """Load the images of a configuration, draw the label noise of a seed, and draw its subsets.
+    """Load the images of a configuration, and apply the label noise and the subsets of a seed.
 
     Args:
         config: The arm.
@@ -134,7 +134,7 @@ def _load_once(config: DataConfig, cache: Path, progress: Callable[[int, int], N
 
 
 def facts_of(sources: Sources, labels: Tensor) -> DataFacts:
-    """Return the facts of data when training samples with these labels are trained on."""
+    """Return facts about loaded data, such as the image size, and the class counts of these training labels."""
     channels, size, _ = sources.train.shape
     return DataFacts(
         in_channels=channels,

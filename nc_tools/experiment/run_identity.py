@@ -15,7 +15,7 @@ from nc_tools.run_records import RunIdentity
 
 
 def identify(job: Job, facts: DataFacts) -> RunIdentity:
-    """Return the identity of a run; two jobs with equal hashes would give the same numbers."""
+    """Return the identity of a run, the contents of run.json; runs with equal hashes would give equal results."""
     protocol = job.protocol
     decisive: list[object] = [job.kind, facts.fingerprint, str(job.config.training.dtype_on(torch.device(job.device)))]
     if job.kind != "tuning":
@@ -39,6 +39,6 @@ def identify(job: Job, facts: DataFacts) -> RunIdentity:
 
 
 def _outliers(config: RunConfig) -> dict[str, str]:
-    """Return the outliers that the run trains against; other arms of the same data may train without them."""
+    """Return the source of the outlier images that a run trains against; an empty mapping if its loss uses none."""
     needed = any(issubclass(cls, LossTerm) and cls.needs_outliers for cls in config.loss.classes())
     return {"outliers": config.data.outliers} if needed and config.data.outliers is not None else {}

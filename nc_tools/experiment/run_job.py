@@ -1,4 +1,4 @@
-"""Make one run: train a model, evaluate it, and write its record."""
+"""Make one training run: train a model, evaluate it, and write the run's files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OnProgress = Callable[[RunProgress], None]
 
 
 def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> JobResult:
-    """Make a run, unless its folder shows that it was made before.
+    """Make a training run, unless its folder shows that it was made before.
 
     Args:
         job: The run.
@@ -56,7 +56,7 @@ def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> JobResult:
 
 
 def _earlier_result(path: Path, job: Job) -> JobResult | None:
-    """Return the result of a run that was made before: finished, or a tuning trial whose loss diverged."""
+    """Return the earlier result of a run if it need not be repeated: finished, or a diverged tuning trial."""
     if not path.exists():
         return None
     try:
@@ -78,7 +78,7 @@ def _open_record(job: Job, identity: RunIdentity, path: Path) -> RunRecord:
 
 
 class _Run:
-    """One run in progress: what its epochs and its end have in common."""
+    """One training run in progress."""
 
     def __init__(
         self, job: Job, data: RunData, facts: DataFacts, record: RunRecord, on_progress: OnProgress, stop: StopSignal
@@ -94,7 +94,7 @@ class _Run:
         self.holdout = HoldoutResult.read(job.holdout_run)
 
     def make(self, indices: Tensor) -> JobResult:
-        """Train on the samples at these indices, evaluate, and finish the record."""
+        """Train on the samples at the given indices, evaluate the model, and write the final results."""
         job, device = self.job, self.data.device
         # Both settings belong to the process, which may have made a run of another arm before.
         torch.use_deterministic_algorithms(self.training.deterministic)
@@ -116,7 +116,7 @@ class _Run:
     def _train(
         self, model: Classifier, indices: Tensor, transition: Tensor | None, checkpoints: StageCheckpoints
     ) -> tuple[Classifier, float]:
-        """Train the model, with the second stage where the arm has one; return it and the seconds that took."""
+        """Train the model, including a second stage if there is one; return the model and the seconds of training."""
         job, device = self.job, self.data.device
         loss = build_loss(job.config, self.facts, model.head.feature_dim, transition=transition).to(device)
         self.evaluate_epoch = EpochEvaluation(job, self.data, self.facts, indices)
@@ -149,7 +149,7 @@ class _Run:
         return fitted.model, fitted.seconds + seconds
 
     def _epoch_end(self, epoch: int, values: dict[str, float], model: Classifier) -> None:
-        """Evaluate and record an epoch; called by the training loop."""
+        """Evaluate the model after an epoch and record the results; called by the training loop."""
         values = values | self.evaluate_epoch(epoch, model) | self.holdout.curves.get(epoch, {})
         if epoch == self.holdout.best_epoch:
             save_weights(model, self.record.path / BEST_WEIGHTS)

@@ -1,4 +1,4 @@
-"""Run a comparison: tuning trials, hold-out runs, final runs."""
+"""Make the runs of a comparison: tuning trials, runs evaluated on held-out training images, and final runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nc_tools.run_records.json_files import write_json
 
 
 def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:
-    """Make every run of a comparison that is not finished yet; the runs' records are the result.
+    """Make every run of a comparison that is not finished yet; the results are in the runs' folders.
 
     Args:
         plan: What to compare.
@@ -56,7 +56,7 @@ def _locked(out: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ValueError(
-            f"cannot write to {out}: another comparison is writing to it; wait for it, or give another --out"
+            f"cannot write to {out}: another comparison is writing to it; wait until it ends, or give another --out"
         ) from error
     try:
         yield
@@ -65,7 +65,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 class _Stages:
-    """The stages of a comparison, which share the workers."""
+    """The stages of a comparison (tuning, hold-out runs, final runs), made by the same worker processes."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class _Stages:
         self.rounds = 0
 
     def run(self) -> None:
-        """Tune, then make the hold-out runs, then the final runs."""
+        """Make the tuning trials, then the hold-out runs, then the final runs."""
         protocol = self.plan.protocol
         tuned = self._tune()
         finals = self._jobs("final", tuned, protocol.draws)
@@ -105,10 +105,11 @@ class _Stages:
             reason = (
                 self.lost_trials[0]
                 if self.lost_trials
-                else "training diverged in all of them; try lower rates with --set protocol.rates=..."
+                else "the loss diverged in all of them; try lower rates, such as --set protocol.rates=0.0001,0.001"
             )
             raise ValueError(
-                f"no trial of the baseline {self.plan.baseline} gave a score at the rates {tuned.grid}: {reason}"
+                f"no tuning trial of the baseline {self.plan.baseline!r} gave a score at the learning rates "
+                f"{tuned.grid}: {reason}"
             )
         return tuned
 
@@ -119,14 +120,14 @@ class _Stages:
         results = self._make(f"tuning, round {self.rounds}", jobs)
         # A trial that ended in an error has no score, as a diverged one: the report must say that the arm lost it.
         self.lost_trials += [
-            f"{job.arm}: a trial at rate {job.config.optim.lr} was lost ({result.error})"
+            f"{job.arm}: a trial at learning rate {job.config.optim.lr} failed and has no score ({result.error})"
             for job, result in zip(jobs, results, strict=True)
             if result.unexpected
         ]
         return mean_over_seeds([r.score if r.status == "FINISHED" else None for r in results], len(seeds))
 
     def _make_finals(self, jobs: Sequence[Job], holdouts: Mapping[tuple[str, int, int], JobResult]) -> None:
-        """Make the final runs; those whose hold-out run ended in an error are listed, and made by the next try."""
+        """Make the final runs; one whose hold-out run failed is only listed, and made at the next start."""
         rows: list[dict[str, Any]] = []
         ready: list[tuple[Job, dict[str, Any]]] = []
         for job in jobs:
@@ -160,7 +161,7 @@ class _Stages:
         return results
 
     def _jobs(self, kind: JobKind, tuned: TuningResult, draws: int) -> list[Job]:
-        """Return the runs of a stage seed by seed, so that complete seeds exist if time runs out."""
+        """Return the jobs of a stage ordered by seed, so that an interrupted comparison has some complete seeds."""
         return [
             self._job(kind, arm, config, seed, draw)
             for seed in self.plan.protocol.seeds
@@ -185,7 +186,7 @@ class _Stages:
 
 
 def _write_experiment(plan: Plan, out: Path, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Write experiment.json: the comparison, and its runs; the folder may hold runs of other comparisons."""
+    """Write experiment.json: the plan of the comparison and the list of its runs."""
     experiment = {
         "schema": 1,
         "name": plan.name,

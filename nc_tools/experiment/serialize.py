@@ -1,4 +1,4 @@
-"""Configurations as plain JSON and back, and the hash that names a run."""
+"""Convert configurations to JSON and back, and compute the hash in a run's name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nc_tools.specs import Spec
 
 
 def encode(value: Any) -> Any:
-    """Return a configuration as JSON values; dataclasses and specs carry the dotted path of their class.
+    """Return a configuration as JSON values; a dataclass or spec becomes a dictionary with the path of its class.
 
     Example:
         >>> from nc_tools.training import OptimConfig
@@ -48,7 +48,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """Return the objects that :func:`encode` wrote; lists become tuples.
+    """Rebuild a configuration from the JSON values that :func:`encode` returned; lists become tuples.
 
     Names of earlier versions are replaced by today's first, see :mod:`nc_tools.run_records.renames`.
 
@@ -71,7 +71,7 @@ def _decode(value: Any) -> Any:
 
 
 def path_of(cls: type[Any]) -> str:
-    """Return the dotted path of a class, the same in every process.
+    """Return the dotted import path of a class, which is the same in every process.
 
     A class of the script itself is in ``__main__``, and in a worker in ``__mp_main__``: its path is the one under which
     the script can be imported.
@@ -102,15 +102,19 @@ def _import_class(path: str) -> type[Any]:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"cannot import {path}, with which the run was made ({error}): put its module on the Python path"
+            f"cannot import {path}, with which the run was made ({error}): install its package, or add the folder of "
+            f"its module to PYTHONPATH"
         ) from error
     if not isinstance(cls, type):
-        raise ValueError(f"the run was made with {path}, which is no class here: install the version it was made with")
+        raise ValueError(
+            f"the run was made with {path}, which is not a class in the installed version: install the version that "
+            f"made the run"
+        )
     return cls
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
-    """Return what decides a run's result, as JSON values.
+    """Return the part of a configuration that decides a run's result, as JSON values.
 
     The field ``tuned`` is left out: it says which values an arm tries, not what a run gives.
     """
@@ -118,7 +122,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 
 def run_hash(config: RunConfig, *facts: object) -> str:
-    """Return 16 hex digits that differ between configurations and between versions of this package.
+    """Return a hash of 16 hex digits, which differs between configurations and between versions of nc_tools.
 
     Args:
         config: The run's configuration.

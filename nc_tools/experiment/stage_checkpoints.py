@@ -1,4 +1,4 @@
-"""The checkpoint files of a run, one for each stage of its training."""
+"""The checkpoint files of a training run, one for each of its stages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nc_tools.training.checkpoint import load_checkpoint
 
 @dataclass(frozen=True)
 class StageCheckpoints:
-    """One checkpoint file for each stage, in a run's folder.
+    """The checkpoint files in a run's folder, one for each stage of its training.
 
     A finished stage keeps the state of its last step while another stage follows. A resumed run loads that state and
     has the stage's model and seconds without training it again.
@@ -20,26 +20,26 @@ class StageCheckpoints:
 
     @property
     def first(self) -> Path:
-        """Checkpoint of the stage that estimates label noise."""
+        """Path of the checkpoint of the stage that estimates label noise."""
         return self.folder / "checkpoint-first.pt"
 
     @property
     def main(self) -> Path:
-        """Checkpoint of the training that every arm has."""
+        """Path of the checkpoint of the main training."""
         return self.folder / "checkpoint.pt"
 
     @property
     def second(self) -> Path:
-        """Checkpoint of the stage that trains the classifier again."""
+        """Path of the checkpoint of the second stage, which retrains the classifier."""
         return self.folder / "checkpoint-second.pt"
 
     @property
     def exist(self) -> bool:
-        """Whether there is a checkpoint to resume from."""
+        """Whether there is a checkpoint from which training can resume."""
         return self.first.exists() or self.main.exists()
 
     def epochs_done(self) -> int:
-        """Return the number of recorded epochs that the checkpoints cover; noise estimation records none."""
+        """Return how many recorded epochs the checkpoints cover; epochs of noise estimation do not count."""
         recorded = [path for path in (self.main, self.second) if path.exists()]
         return sum(int(load_checkpoint(path)["epochs_done"]) for path in recorded)
 

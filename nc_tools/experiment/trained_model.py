@@ -1,4 +1,4 @@
-"""The trained model of a finished run, loaded from its record."""
+"""The trained model of a finished run, loaded from the run's folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nc_tools.training.loop import autocast
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained classifier with what it needs to know of its data.
+    """A trained classifier with the facts about its data, such as class names and normalization.
 
     Attributes:
         model: The classifier, in eval mode; its inputs are normalized images.
@@ -36,11 +36,12 @@ class TrainedModel:
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Return logits (N, K) of uint8 images (N, C, H, W), equal to those of the run's own evaluation."""
+        """Return the logits (N, K) of images, uint8 (N, C, H, W); they equal those of the run's own evaluation."""
         shape = (self.facts.in_channels, self.facts.image_size, self.facts.image_size)
         if images.dtype != torch.uint8 or images.shape[1:] != shape:
             raise ValueError(
-                f"images must be uint8 (N, {', '.join(map(str, shape))}), got {images.dtype} {tuple(images.shape)}"
+                f"images must be uint8 of shape (N, {', '.join(map(str, shape))}), got {images.dtype} of shape "
+                f"{tuple(images.shape)}: resize or convert them"
             )
         device, training = next(self.model.parameters()).device, self.config.training
         layout = training.layout_on(device)
@@ -75,8 +76,8 @@ def load_run(run: Path | str, *, device: torch.device | str = "cpu") -> TrainedM
     for name in ("run.json", "weights.safetensors"):
         if not (path / name).exists():
             raise FileNotFoundError(
-                f"{path} has no {name}, which a finished run's folder holds: give the folder of a final run, in runs/ "
-                f"of the output folder"
+                f"{path} is not the folder of a finished run, because it has no {name}: give the folder of a final "
+                f"run, such as outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d"
             )
     record = json.loads((path / "run.json").read_text())
     config: RunConfig = decode(record["config"])

@@ -1,4 +1,4 @@
-"""Tuning: every arm tries the same number of settings, scored on a hold-out of the training subset."""
+"""Tuning: every arm tries the same number of settings, scored on training images that are held out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RunTrials = Callable[[Sequence[tuple[str, RunConfig]]], list[Score]]
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of one arm, with its score.
+    """A tuning trial: one setting of one arm (a compared method), with its score.
 
     Attributes:
         arm: The arm.
@@ -35,14 +35,14 @@ class Trial:
     score: Score
 
     def to_json(self) -> dict[str, Any]:
-        """Return the trial as JSON values."""
+        """Return the trial as JSON-serializable values."""
         status = "FINISHED" if self.score is not None else "FAILED"
         return {**dataclasses.asdict(self), "status": status}
 
 
 @dataclass
 class TuningResult:
-    """What tuning chose, and all that it tried.
+    """The settings that tuning chose for each arm, and all trials.
 
     Attributes:
         configs: Arms with the rate and parameter value that won; an arm without any score is left out.
@@ -57,7 +57,7 @@ class TuningResult:
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the contents of tuning.json."""
+        """Return the contents of tuning.json as JSON-serializable values."""
         chosen = {
             arm: {"lr": config.optim.lr, config.tuned.path: tuned_value(config)} for arm, config in self.configs.items()
         }
@@ -66,7 +66,7 @@ class TuningResult:
 
 
 def tuned_value(config: RunConfig) -> Any:
-    """Return the value of an arm's tuned parameter in its configuration; None if a spec leaves it at its default."""
+    """Return the configured value of an arm's tuned parameter; None if it is left at its default."""
     section, _, name = config.tuned.path.partition(".")
     if section in ("head", "loss"):
         return getattr(config, section).arguments.get(name)
@@ -95,7 +95,10 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
     budgets = {arm: len(config.tuned.values) for arm, config in arms.items()}
     if len(set(budgets.values())) > 1:
         counts = ", ".join(f"{arm} {number}" for arm, number in budgets.items())
-        raise ValueError(f"all arms must have the same number of tuned values, so that budgets are equal, got {counts}")
+        raise ValueError(
+            f"all arms must have the same number of values in tuned=TunedParameter(values=...), so that each gets the "
+            f"same number of trials, got {counts}"
+        )
     result = TuningResult()
     _try_rates(arms, protocol.rates, result, run_trials)
     for _ in range(protocol.max_extensions):
@@ -105,9 +108,10 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
         _try_rates(arms, [_beyond(result.grid, side) for side in sorted(sides)], result, run_trials)
     for arm in arms:
         if (side := _edge(result, arm)) is not None:
-            result.notes.append(f"{arm}: its best rate {_best_rate(result, arm)} is still the {side} of the grid")
+            rate = _best_rate(result, arm)
+            result.notes.append(f"{arm}: its best learning rate {rate} is still the {side} of the grid")
     at_best = {a: put(c, "optim.lr", lr) for a, c in arms.items() if (lr := _best_rate(result, a)) is not None}
-    result.notes += [f"{arm}: no trial gave a score" for arm in arms if arm not in at_best]
+    result.notes += [f"{arm}: no tuning trial gave a score" for arm in arms if arm not in at_best]
     settings = [(a, put(c, c.tuned.path, v)) for a, c in at_best.items() for v in c.tuned.values]
     _add_trials(result, settings, run_trials(settings))
     for arm, config in at_best.items():
@@ -152,7 +156,7 @@ def _beyond(grid: Sequence[float], side: str) -> float:
 
 
 def mean_over_seeds(scores: Sequence[Score], seeds: int) -> list[Score]:
-    """Return the means of consecutive groups of ``seeds`` scores; None for a group with a missing score.
+    """Return the mean of each group of ``seeds`` consecutive scores; None for a group with a missing score.
 
     Example:
         >>> mean_over_seeds([0.25, 0.75, 0.9, None], 2)

@@ -1,4 +1,4 @@
-"""Check the values of a configuration against the type hints of its fields and of the classes that it names."""
+"""Check the values of a configuration against the type hints of their fields and arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SEQUENCES = (tuple, list, collections.abc.Sequence, collections.abc.Iterable)
 
 
 def hints_of(cls: type[Any]) -> Mapping[str, Any]:
-    """Return the type hints of a dataclass's fields or of a class's arguments; empty if they cannot be resolved.
+    """Return the type hints of a dataclass's fields or a class's arguments; an empty mapping if unresolvable.
 
     Example:
         >>> hints_of(Spec)["arguments"]
@@ -28,14 +28,14 @@ def hints_of(cls: type[Any]) -> Mapping[str, Any]:
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the hint itself."""
+    """Return the member types of a union type hint, or the hint itself if it is no union."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return typing.get_args(hint)
     return (hint,)
 
 
 def matches(value: Any, hint: Any) -> bool:
-    """Return True if a value matches a type hint; a hint that cannot be checked at run time always matches.
+    """Return True if a value matches a type hint, or if the hint cannot be checked at run time.
 
     A bool is not a number, an int matches float, a string is not a sequence, and a spec matches the class that it
     builds.
@@ -72,7 +72,7 @@ def _matches_one(value: Any, option: Any) -> bool:
 
 
 def hint_text(hint: Any) -> str:
-    """Return a type hint as it stands in a message.
+    """Return a type hint as readable text for an error message.
 
     Example:
         >>> hint_text(tuple[float, ...] | None), hint_text(typing.Literal["a", "b", "c"])
@@ -94,7 +94,7 @@ def _names(option: Any) -> list[str]:
 
 
 def check_types(config: Any, path: str = "") -> None:
-    """Raise a ValueError, with its path, for the first value in a configuration that does not match its type hint.
+    """Raise a ValueError that names the first value of a configuration that does not match its type hint.
 
     Dataclasses, specs and sequences inside are checked too.
 

@@ -1,4 +1,4 @@
-"""Model weights and predictions as safetensors files."""
+"""Save and load model weights and predictions as safetensors files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from nc_tools._support.atomic_write import atomic_write
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write a model's state atomically: after a crash there is the old file or the new one."""
+    """Save a model's weights to a file; after a crash the file is the complete old one or the complete new one."""
     save_tensors(model.state_dict(), path)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write named tensors atomically: after a crash there is the old file or the new one."""
+    """Save named tensors to a file; after a crash the file is the complete old one or the complete new one."""
     state = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     with atomic_write(path) as part:
         save_file(state, part)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a model's state from a file of :func:`save_weights`; names and shapes must match exactly."""
+    """Load weights that :func:`save_weights` saved into a model; names and shapes must match exactly."""
     model.load_state_dict(load_file(path))

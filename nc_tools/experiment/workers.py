@@ -1,4 +1,4 @@
-"""Worker processes that make runs in parallel; each worker loads the data once."""
+"""Worker processes that make training runs in parallel; each process loads the data once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 
 def _serve(connection: Connection, threads: int) -> None:
-    """Make runs until the parent closes the connection; this is what a worker process executes."""
+    """Main function of a worker process: make runs until the parent process closes the connection."""
     import torch
 
     from nc_tools.experiment.run_job import run_job
@@ -60,7 +60,7 @@ def _serve(connection: Connection, threads: int) -> None:
 
 @contextlib.contextmanager
 def _library_threads(threads: int) -> Iterator[None]:
-    """Limit the threads of NumPy's and scikit-learn's libraries in processes that are started inside.
+    """Limit the threads of NumPy and scikit-learn in processes that are started inside the ``with`` block.
 
     The libraries read these variables when they are loaded, so setting them inside the worker is too late. Without a
     limit, the libraries of every worker use all cores and slow each other down. A limit that the user set is kept.
@@ -94,7 +94,7 @@ class _Worker:
 
 
 class Workers:
-    """A fixed number of processes that make runs; used as a context manager.
+    """A fixed number of worker processes that make training runs; used as a context manager.
 
     If a worker dies (out of memory, SIGKILL), its run is reported as KILLED, another worker replaces it, and the other
     runs continue.
@@ -132,7 +132,7 @@ class Workers:
         on_progress: Callable[[RunProgress], None],
         on_result: Callable[[Job, JobResult], None],
     ) -> list[JobResult]:
-        """Make all runs and return their results in the order of the jobs.
+        """Make the run of every job, and return the results in the order of the jobs.
 
         When ``stop`` is set, runs in progress end as KILLED with a checkpoint, and runs that have not begun are
         reported as KILLED. The same happens when a run finds the disk full, since all others would fail too.

@@ -1,4 +1,4 @@
-"""Measures neural collapse of any trained model, layer by layer, and reports it."""
+"""Measure the neural collapse of any trained model, layer by layer, and write a report."""
 
 from nc_tools.measuring.measure import CollapseMeasurement, measure, measure_in_detail
 from nc_tools.surgery.layer_choice import default_layers

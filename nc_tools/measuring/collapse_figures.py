@@ -1,4 +1,4 @@
-"""Figures of a collapse report: angles between classes, collapse over layers, spread of each class."""
+"""Plots of a collapse report: angles between classes, collapse over layers, spread of each class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_NAME_LENGTH = 18
 
 
 def heat_map(cosines: Tensor, classes: Sequence[str], chosen: Sequence[int], label: str) -> Markup:
-    """Draw the cosine of each pair of class means relative to a simplex: closer is blue, farther is orange.
+    """Plot the cosine of each pair of class means: blue if closer than in a simplex, orange if farther.
 
     Args:
         cosines: Of the centered class means (K, K).
@@ -55,7 +55,7 @@ def heat_map(cosines: Tensor, classes: Sequence[str], chosen: Sequence[int], lab
 
 
 def closest_classes(cosines: Tensor, most: int = _MAX_HEAT_CLASSES) -> list[int]:
-    """Return the classes to show: all, or ``most`` in the closest pairs, in ascending order."""
+    """Return the classes that the heat map shows, sorted: all, or at most ``most`` from the closest pairs."""
     present = (~cosines.diagonal().isnan()).nonzero().flatten().tolist()
     if len(present) <= most:
         return list(present)
@@ -64,7 +64,7 @@ def closest_classes(cosines: Tensor, most: int = _MAX_HEAT_CLASSES) -> list[int]
 
 
 def layer_curves(curves: Mapping[str, Sequence[float | None]], title: str, *, log: bool, label: str) -> Markup:
-    """Draw one measure from the first layer to the head, for each set.
+    """Plot one metric from the first layer to the head, one curve for each image set.
 
     Args:
         curves: Values in the order of the layers, by the set's name; None for a layer without a value.
@@ -88,7 +88,7 @@ def layer_curves(curves: Mapping[str, Sequence[float | None]], title: str, *, lo
 
 
 def widest_classes(spread: Mapping[str, Tensor], most: int = _MAX_BAR_CLASSES) -> list[int]:
-    """Return the classes to show: all, or the ``most`` with the largest spread, largest first."""
+    """Return the classes that the spread plot shows: all, or the ``most`` with the largest spread, largest first."""
     first = next(iter(spread.values()))
     present = (~first.isnan()).nonzero().flatten().tolist()
     if len(present) <= most:
@@ -103,7 +103,7 @@ def spread_bars(
     chosen: Sequence[int],
     label: str,
 ) -> Markup:
-    """Draw the variance of each class over the mean squared length of centered class means, one bar per set.
+    """Plot the relative variance within each class, one bar per image set.
 
     Args:
         spread: (K,) by the set's name.

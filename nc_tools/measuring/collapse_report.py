@@ -1,4 +1,4 @@
-"""The collapse report as files: a self-contained HTML page, JSON, and each figure as an SVG file."""
+"""Write the collapse report as files: a self-contained HTML page, JSON, and each plot as an SVG file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAX_JSON_CLASSES = 200
 
 
 def write_collapse_report(report: CollapseReport, out: Path) -> dict[str, Path]:
-    """Write ``collapse.html``, ``collapse.json`` and ``figures/*.svg``. A failed write leaves the old file as it was.
+    """Write a report to ``collapse.html``, ``collapse.json`` and ``figures/*.svg``; a failed write keeps the old file.
 
     Returns:
         The path of each file by its name.
@@ -48,7 +48,7 @@ def write_collapse_report(report: CollapseReport, out: Path) -> dict[str, Path]:
 
 
 def collapse_json(report: CollapseReport) -> str:
-    """Return everything as JSON; numbers that are not finite become null."""
+    """Return a collapse report as JSON text; numbers that are not finite become null."""
     with_cosines = len(report.classes) <= _MAX_JSON_CLASSES
     sets = {
         name: {
@@ -70,7 +70,7 @@ def collapse_json(report: CollapseReport) -> str:
 
 
 def collapse_html(report: CollapseReport) -> str:
-    """Return the HTML page."""
+    """Return the HTML page of a collapse report."""
     drawings = _drawings(report)
     train, test = (report.sets[name].values if name in report.sets else None for name in ("train", "test"))
     heat_classes, bar_classes = _heat_classes(report), _bar_classes(report)
@@ -109,7 +109,7 @@ def _drawings(report: CollapseReport) -> dict[str, Markup]:
 
 
 def _layer_values(measurement: CollapseMeasurement, key: str) -> list[float | None]:
-    """Return one measure from the first layer to the features at the head."""
+    """Return the values of one metric from the first layer to the features that reach the head."""
     of_layers = [values.get(key) for values in _given_label_layers(measurement).values()]
     return [*of_layers, measurement.values.get(f"nc/{key}")]
 

@@ -1,4 +1,4 @@
-"""What a collapse report contains, and its tables of numbers."""
+"""The contents of a collapse report, and its tables of numbers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CollapseReport:
 
 @dataclass(frozen=True)
 class CollapseRow:
-    """One row of a table."""
+    """One row of a collapse report's table."""
 
     label: str
     cells: tuple[str, ...]
@@ -50,7 +50,7 @@ class CollapseRow:
 
 @dataclass(frozen=True)
 class CollapseTable:
-    """A table of measures, with a column for each set and labeling."""
+    """A table of a collapse report, with a column for each image set and kind of labels."""
 
     title: str
     lead: str
@@ -59,7 +59,7 @@ class CollapseTable:
 
 
 def collapse_tables(report: CollapseReport) -> list[CollapseTable]:
-    """Return the tables that are not empty: at the head, after the head's own map, and of the head's rows."""
+    """Return a report's non-empty tables: features at the head, features after its own map, and the head's rows."""
     tables = [
         _feature_table(report, "nc", "At the head", "Features as they reach the head, comparable between heads."),
         _feature_table(
@@ -74,7 +74,7 @@ def collapse_tables(report: CollapseReport) -> list[CollapseTable]:
 
 
 def format_number(value: float | None) -> str:
-    """Write a number with three digits, or a dash if there is none."""
+    """Return a number as text with three digits; a dash if it is None."""
     if value is None or not math.isfinite(value):
         return "–"
     if value != 0 and not 1e-3 <= abs(value) < 1e4:

@@ -1,4 +1,4 @@
-"""The value of each collapse measure in words, one line per measure."""
+"""Explain the value of each collapse metric in words, one line per metric."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MeasureReading:
-    """How one measure is named and read.
+    """The name of one collapse metric and the explanation of its values.
 
     Attributes:
         key: Of the measure.
@@ -24,7 +24,7 @@ class MeasureReading:
 
 
 def steps(first: float, near: str, second: float, middle: str, far: str) -> Callable[[float], str]:
-    """Return a function from a number to words: ``near`` below ``first``, ``middle`` below ``second``, else ``far``."""
+    """Return a function from numbers to words: ``near`` below ``first``, ``middle`` below ``second``, else ``far``."""
     return lambda value: near if value < first else middle if value < second else far
 
 
@@ -102,7 +102,7 @@ HEAD_READINGS = {
 
 
 def reading(measure: MeasureReading, train: float | None, test: float | None) -> str:
-    """Return the training value in words and how the test value compares; the test value if there is no other."""
+    """Return a metric's training value in words, compared with its test value; either value may be missing."""
     value = train if train is not None else test
     if value is None:
         return ""
@@ -116,7 +116,7 @@ def reading(measure: MeasureReading, train: float | None, test: float | None) ->
 
 
 def collapse_headline(train: Mapping[str, float] | None, test: Mapping[str, float] | None) -> str:
-    """Return the report's first sentence, about NC1."""
+    """Return the first sentence of a collapse report, about the metric NC1."""
     value = (train or test or {}).get("nc/nc1_pinv")
     if value is None:
         return "NC1 is not defined for these images: it needs a class with two images, and class means that differ."

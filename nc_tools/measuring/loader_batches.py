@@ -1,4 +1,4 @@
-"""Inputs and labels from the batches of any loader."""
+"""Get inputs and labels from the batches of any data loader."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nc_tools.surgery.example_inputs import Example
 
 
 class LoaderBatch(NamedTuple):
-    """One batch.
+    """One batch of any data loader: inputs, labels and, if known, positions.
 
     Attributes:
         inputs: Arguments for the model.
@@ -27,7 +27,7 @@ class LoaderBatch(NamedTuple):
 
 
 def unpack(batch: Any) -> LoaderBatch:
-    """Split a batch into inputs and labels.
+    """Split a batch of any data loader into inputs and labels.
 
     Args:
         batch: A :class:`~nc_tools.records.Batch`, (inputs, labels, ...), or a mapping with ``labels``.
@@ -47,12 +47,12 @@ def unpack(batch: Any) -> LoaderBatch:
         return LoaderBatch(inputs, batch[1], None)
     raise TypeError(
         f"a loader must yield (inputs, labels), a mapping with 'labels' or a Batch, got {type(batch).__name__}. "
-        "Convert its batches"
+        "Wrap the loader in a class whose __iter__ yields (inputs, labels)"
     )
 
 
 def to_device(inputs: Example, device: torch.device) -> Example:
-    """Return inputs with every tensor moved to a device."""
+    """Return a model's inputs, possibly nested, with every tensor moved to a device."""
     if isinstance(inputs, Tensor):
         return inputs.to(device, non_blocking=True)
     if isinstance(inputs, Mapping):
@@ -61,7 +61,7 @@ def to_device(inputs: Example, device: torch.device) -> Example:
 
 
 def first_two(inputs: Example) -> Example:
-    """Return the first two samples, which are enough to trace a model."""
+    """Return the first two samples of a batch's inputs, for a trial call of the model."""
     if isinstance(inputs, Tensor):
         return inputs[:2]
     if isinstance(inputs, Mapping):

@@ -1,4 +1,4 @@
-"""Measures neural collapse of any classifier over any loader."""
+"""Measure the neural collapse of any classifier over any data loader."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_CLASSES_OF_COSINES = 2000
 
 @dataclass(frozen=True, eq=False)
 class CollapseMeasurement:
-    """Collapse of one set, with the data of the report's figures.
+    """The measured collapse of one data set, with the data for the report's plots.
 
     Attributes:
         values: Every measure by its key.
@@ -54,7 +54,7 @@ def measure(
     pool: Pool | None = None,
     keep_gb: float = 2.0,
 ) -> dict[str, float]:
-    """Measure the collapse of any classifier over a set: ``nc_tools.measure(model, loader)``.
+    """Measure the neural collapse of any classifier on a data set: ``nc_tools.measure(model, loader)``.
 
     The model runs over the set in eval mode: once if its features fit into ``keep_gb``, otherwise twice, with the same
     result. Afterwards the model is in its former mode. The head is found by its logits. Keys:
@@ -116,7 +116,7 @@ def measure_in_detail(
     keep_gb: float = 2.0,
     progress: Callable[[int], None] | None = None,
 ) -> CollapseMeasurement:
-    """Return the measures of :func:`measure` with the data for figures; arguments and errors are the same.
+    """Return the results of :func:`measure` with the data for plots; arguments and errors are the same.
 
     Args:
         model: As for :func:`measure`.
@@ -130,7 +130,7 @@ def measure_in_detail(
         progress: Called with the number of samples after each batch of each of the two passes.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"the model must be a torch.nn.Module, got {model!r}. Build it first")
+        raise TypeError(f"the model must be a torch.nn.Module, got {model!r}. Pass the model object")
     model_pass = ModelPass(model, loader, tuple(layers), clean, head, pool)
     report = progress or (lambda _number: None)
     first = _first_pass(model_pass, keep_gb * 1e9, report)
@@ -144,7 +144,7 @@ def measure_in_detail(
 
 
 class _FirstPass(NamedTuple):
-    """Result of the first pass: statistics by (layer, labeling), right predictions, N, and the kept features."""
+    """Result of the first pass over the data: statistics by layer and labels, right predictions, N, kept features."""
 
     stats: dict[tuple[str, str], TwoPassStats]
     right: dict[str, Tensor]
@@ -173,7 +173,7 @@ def _first_pass(model_pass: ModelPass, free_bytes: float, report: Callable[[int]
             kept.append(batch)
         report(len(batch.decisions))
     if not samples:
-        raise ValueError("the set must have at least one sample, got none. Check the loader")
+        raise ValueError("the loader must yield at least one sample, got none. Check its data set")
     return _FirstPass(stats, right, samples, kept)
 
 

@@ -1,4 +1,4 @@
-"""The arguments of ``nc-tools measure`` and their checks."""
+"""The command-line arguments of ``nc-tools measure``, and their checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @dataclass(frozen=True)
 class MeasureArguments:
-    """The arguments of the command.
+    """The command-line arguments of ``nc-tools measure``.
 
     Attributes:
         model: A run's folder, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:function``.
@@ -49,7 +49,7 @@ class MeasureArguments:
 
 
 def parse_device(name: str | None) -> torch.device:
-    """Return the device of ``--device``; by default a CUDA device if there is one, else the CPU.
+    """Return the PyTorch device that ``--device`` names; by default a CUDA device if there is one, else the CPU.
 
     Raises:
         ValueError: If the name is unknown or there is no such device.
@@ -74,7 +74,7 @@ def parse_device(name: str | None) -> torch.device:
 
 
 def per_channel(flag: str, values: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
-    """Return one number per channel; a single number is repeated.
+    """Return one number per image channel from a flag's numbers; a single number is repeated.
 
     Raises:
         ValueError: If the number of values is wrong or one is not finite.

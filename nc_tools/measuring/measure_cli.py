@@ -1,4 +1,4 @@
-"""Runs ``nc-tools measure``: loads a model and its images, measures the collapse, prints and writes the report."""
+"""Run ``nc-tools measure``: load a model and its images, measure the collapse, print and write the report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FEW_IMAGES = 10
 
 
 def run_measure(arguments: MeasureArguments, console: Console) -> CollapseReport:
-    """Measure a model, print the tables and write the report.
+    """Run ``nc-tools measure``: measure a model, print the tables and write the report.
 
     Raises:
         FileNotFoundError: If a model, a weights file or a folder is missing.
@@ -68,7 +68,7 @@ def run_measure(arguments: MeasureArguments, console: Console) -> CollapseReport
 
 
 def print_tables(report: CollapseReport, console: Console) -> None:
-    """Print the tables of a report."""
+    """Print the tables of a collapse report."""
     ascii_only = not console.encoding.lower().startswith("utf")
     for table in collapse_tables(report):
         console.print()
@@ -100,7 +100,7 @@ class _MeasuringJob:
 
 
 def _data_config(arguments: MeasureArguments, named: NamedModel) -> DataConfig:
-    """Return the data to load: that of ``--data``, or a run's own with its held-out classes and noisy labels."""
+    """Return the data to load: that of ``--data``, or a run's own data with its held-out classes and label noise."""
     size = named.image_size if arguments.image_size is None else arguments.image_size
     if arguments.data is not None:
         return DataConfig(
@@ -116,11 +116,12 @@ def _data_config(arguments: MeasureArguments, named: NamedModel) -> DataConfig:
 
 
 def _example(named: NamedModel, sets: MeasuredSets, device: torch.device) -> torch.Tensor:
-    """Return a zero batch of the data's shape, after checking that the model accepts it and has the data's classes."""
+    """Return a batch of zeros for the model, after checking that the model and the data fit together."""
     channels, height, width = next(iter(sets.sets.values()))[0].shape
     if named.in_channels not in (None, channels):
         raise ValueError(
-            f"{named.name} needs images with {named.in_channels} channels, but those of {sets.name} have {channels}"
+            f"{named.name} needs images with {named.in_channels} channels, but those of {sets.name} have {channels}. "
+            "Choose other images with --data"
         )
     parameter = next((part for part in named.model.parameters() if part.is_floating_point()), torch.zeros(()))
     example = torch.zeros(2, channels, height, width, device=device, dtype=parameter.dtype)
@@ -133,7 +134,9 @@ def _example(named: NamedModel, sets: MeasuredSets, device: torch.device) -> tor
         ) from error
     shape = None if logits is None else tuple(logits.shape)
     if shape is None or len(shape) != 2:
-        raise ValueError(f"{named.name} must return logits (N, K), got {shape}. Measure a classifier")
+        raise ValueError(
+            f"{named.name} must return logits of shape (N, K), got {shape}. Choose a model that classifies images"
+        )
     if shape[1] != len(sets.classes):
         raise ValueError(
             f"the model and the data must have the same classes, but {named.name} scores {shape[1]} and {sets.name} "
@@ -143,7 +146,7 @@ def _example(named: NamedModel, sets: MeasuredSets, device: torch.device) -> tor
         only_one = sorted(set(named.classes) ^ set(sets.classes))[:5]
         raise ValueError(
             f"the model and the data must have the same classes, but {named.name} and {sets.name} differ in "
-            f"{', '.join(only_one) or 'their order'}"
+            f"{', '.join(only_one) or 'their order'}. Choose the images that it was trained on with --data"
         )
     return example
 

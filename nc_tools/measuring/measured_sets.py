@@ -1,4 +1,4 @@
-"""The training and test images that a collapse report measures, and batches of each."""
+"""Load the training and test images on which collapse is measured, and make batches of them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TrainedSubset:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredSets:
-    """The measured images.
+    """The image sets on which collapse is measured.
 
     Attributes:
         sets: The parts of each set by its name, "train" before "test". A set has one part; a folder without a split has
@@ -70,7 +70,7 @@ def load_sets(
     per_class: int | None = None,
     progress: Progress | None = None,
 ) -> MeasuredSets:
-    """Load the images of a source.
+    """Load the image sets on which collapse is measured.
 
     Args:
         config: The source with image size and labels.
@@ -113,7 +113,7 @@ def load_sets(
 
 
 class SetBatches:
-    """Batches of one set, which can be iterated several times."""
+    """Batches of one image set, which can be iterated several times."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class SetBatches:
 
 
 def count_classes(source: str) -> int:
-    """Return the number of classes of a source without reading its images."""
+    """Return the number of classes of a data source, such as "imagefolder:PATH", without reading its images."""
     kind, path = parse_source(source)
     if kind == "imagefolder" and path is not None:
         return len(list_folder(path).classes)

@@ -1,4 +1,4 @@
-"""One pass of a model over a loader: the features that reach its head and leave its layers, batch by batch."""
+"""Run a model over a data loader, and get the features at its head and its layers batch by batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nc_tools.surgery.trace import eval_mode, logits_of
 
 
 class BatchFeatures(NamedTuple):
-    """One batch after the model: features by layer, predicted classes (N,), and labels by labeling."""
+    """The model's results for one batch: features by layer, predicted classes (N,), and the labels of each kind."""
 
     features: dict[str, Tensor]
     decisions: Tensor
@@ -25,7 +25,7 @@ class BatchFeatures(NamedTuple):
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the plain model inside DDP, DataParallel or ``torch.compile``, whose modules can have hooks."""
+    """Return the original model inside DDP, DataParallel or ``torch.compile``, so that its layers can have hooks."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
@@ -36,7 +36,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 class ModelPass:
-    """Runs a model over its loader, as often as needed, and yields the features of each batch.
+    """Runs a model over a data loader, as often as needed, and yields the features of each batch.
 
     Args:
         model: Inputs to logits (N, K).
@@ -61,30 +61,30 @@ class ModelPass:
 
     @property
     def weight(self) -> Tensor | None:
-        """The head's class vectors (K, D'), or None if it has no such matrix."""
+        """The class vectors of the head, a matrix (K, D'), or None if the head has no such matrix."""
         weight = getattr(self.head, "weight", None)
         return weight.detach() if isinstance(weight, Tensor) and weight.ndim == 2 else None
 
     def weight_for(self, width: int) -> Tensor | None:
-        """Return the head's class vectors if they act on features of this width."""
+        """Return the class vectors of the head if they apply to features of this width, otherwise None."""
         return self.weight if self.weight is not None and self.weight.shape[1] == width else None
 
     def new_stats(self, name: str, width: int) -> TwoPassStats:
-        """Return empty statistics for the features of a layer, or of the head ("nc", "nc_embedded")."""
+        """Return empty statistics for the features of a layer, or for those at the head ("nc", "nc_embedded")."""
         of_layer = name in self.layers
         title = f"layer {name!r}" if of_layer else f"the features at the head {self._path!r}"
         return TwoPassStats(title, self.num_classes, width, self.device, index=not of_layer)
 
     def check_reiterable(self) -> None:
-        """Raise an error if the loader can be iterated only once."""
+        """Raise a ValueError if the data loader can be iterated only once."""
         if iter(self.loader) is self.loader:
             raise ValueError(
-                "the features do not fit into keep_gb, so the loader must be gone through twice, but it is an "
-                "iterator. Pass the DataLoader itself, or raise keep_gb"
+                "the features do not fit into keep_gb, so the loader must be iterated twice, but it is an iterator. "
+                "Pass the DataLoader itself instead of iter(loader), or raise keep_gb"
             )
 
     def run(self) -> Iterator[BatchFeatures]:
-        """Go through the loader once."""
+        """Iterate over the data loader once, and yield the model's results for each batch."""
         start = 0
         for batch in self.loader:
             inputs, labels, positions = unpack(batch)
@@ -98,8 +98,8 @@ class ModelPass:
                 where = torch.arange(start, start + len(labels)) if positions is None else positions.cpu()
                 if len(where) and int(where.max()) >= len(self.clean):
                     raise ValueError(
-                        f"clean must hold a label for every sample, got too few: {len(self.clean)} labels and a sample "
-                        f"at position {int(where.max())}"
+                        f"clean must hold the true label of every sample, got {len(self.clean)} labels and a sample at "
+                        f"position {int(where.max())}. Pass the labels of the whole data set"
                     )
                 result.labels["_clean"] = self.clean[where].to(self.device)
             start += len(labels)
@@ -111,7 +111,8 @@ class ModelPass:
             if logits is None or logits.ndim != 2 or len(logits) != len(labels):
                 shape = None if logits is None else tuple(logits.shape)
                 raise ValueError(
-                    f"the model must return logits ({len(labels)}, K) for a batch, got {shape}. Measure a classifier"
+                    f"the model must return logits of shape ({len(labels)}, K) for a batch, got {shape}. Pass a model "
+                    "that classifies"
                 )
             if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
                 raise TypeError(
@@ -122,8 +123,8 @@ class ModelPass:
             head_input = calls[""][0] if len(calls[""]) == 1 else None
             if head_input is None or head_input.ndim != 2:
                 raise ValueError(
-                    f"the head {self._path!r} must score one feature vector (N, D) per sample, once in a forward pass. "
-                    "Pass head= with the path of the layer that does"
+                    f"the head {self._path!r} must be called once in a forward pass, with one feature vector per "
+                    "sample (N, D). Pass the name of the classifier layer, as in head='fc'"
                 )
             features = {"nc": head_input}
             if isinstance(self.head, Head):

@@ -1,4 +1,4 @@
-"""Loads a model by its name on the command line: a run's folder, torchvision:NAME, timm:NAME or module:function."""
+"""Load a model by its name on the command line: a run's folder, torchvision:NAME, timm:NAME or module:function."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RANDOM_WEIGHTS = "random"
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model and the images that it expects.
+    """A loaded model, its name, and the size and normalization of the images that it expects.
 
     Attributes:
         model: In eval mode, on the CPU.
@@ -53,7 +53,7 @@ class NamedModel:
 
 
 def load_model(name: str, weights: str | None, *, data: str | None) -> NamedModel:
-    """Load a model.
+    """Load the model that ``--model`` names.
 
     Args:
         name: The folder of a finished run, ``torchvision:NAME``, ``timm:NAME``, or ``package.module:function`` for a
@@ -75,8 +75,8 @@ def load_model(name: str, weights: str | None, *, data: str | None) -> NamedMode
         return _function_model(kind, rest, weights)
     if colon or "/" in name or Path(name).exists():
         raise FileNotFoundError(
-            f"{name} is not the folder of a finished run: it holds no run.json. Give a folder below runs/ in an output "
-            "folder, torchvision:NAME, timm:NAME or package.module:function"
+            f"{name} is not the folder of a finished run: it holds no run.json. Give a folder in OUTPUT_FOLDER/runs/, "
+            "or torchvision:NAME, timm:NAME or package.module:function"
         )
     raise ValueError(
         f"a model must be a run's folder, torchvision:NAME, timm:NAME or package.module:function, got {name!r}: did "
@@ -85,7 +85,7 @@ def load_model(name: str, weights: str | None, *, data: str | None) -> NamedMode
 
 
 def missing_data(name: str) -> ValueError:
-    """Return the error for a model that comes without its images."""
+    """Return the error for a model that needs ``--data``, because its images are unknown."""
     return ValueError(f"{name} does not define its images. Add --data, such as imagefolder:PATH")
 
 
@@ -127,7 +127,7 @@ def _library_model(kind: str, name: str, weights: str | None, data: str | None) 
 
 
 def _with_weights(full_name: str, build: Callable[[int | None], nn.Module], weights: str) -> nn.Module:
-    """Build a library's model with as many classes as the weights have, and load them."""
+    """Build a model of torchvision or timm with as many classes as the weights have, and load the weights."""
     state = read_weights(Path(weights))
     head = find_head(build(None))
     num_classes = next((len(part) for key, part in state.items() if key == f"{head}.weight"), None)
@@ -184,7 +184,7 @@ def _function_model(module_name: str, function: str, weights: str | None) -> Nam
 
 
 def _find_function(module_name: str, function: str) -> Callable[[], object]:
-    """Import a function that can be called without arguments."""
+    """Import a function by its name, and check that it can be called without arguments."""
     if "" not in sys.path:
         sys.path.insert(0, "")  # so that modules of the current folder are found, as with python -m
     try:
@@ -203,10 +203,11 @@ def _find_function(module_name: str, function: str) -> Callable[[], object]:
     except TypeError as error:
         raise ValueError(
             f"{module_name}:{function} must be a function without arguments that returns the model, but {error}. "
-            "Wrap it in one"
+            "Write a function that calls it with its arguments"
         ) from None
     except ValueError:  # a builtin without a signature
         raise ValueError(
-            f"{module_name}:{function} must be a function that returns a model, but it is a builtin. Wrap it in one"
+            f"{module_name}:{function} must be a function that returns a model, but it is a builtin. Write a function "
+            "that calls it"
         ) from None
     return make

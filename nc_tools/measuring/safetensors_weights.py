@@ -1,4 +1,4 @@
-"""Weights of a model from a safetensors file."""
+"""Load the weights of a model from a safetensors file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".bin")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a model's state from a safetensors file.
+    """Read the weights of a model from a safetensors file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -36,12 +36,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return dict(load_file(path))
     except SafetensorError as error:
         raise ValueError(
-            f"{path} cannot be read as safetensors ({error}). It is damaged or has another format"
+            f"{path} cannot be read as safetensors ({error}), because it is damaged or has another format. Save the "
+            "weights again with safetensors.torch.save_file"
         ) from error
 
 
 def load_weights_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load a state into a model; every name and shape must match.
+    """Load weights into a model; the name and shape of every tensor must match.
 
     Args:
         model: The model.
@@ -61,13 +62,13 @@ def load_weights_into(model: nn.Module, state: Mapping[str, Tensor], source: str
             if keys
         ]
         raise ValueError(
-            f"{source} does not hold the state of {type(model).__name__}: {', '.join(parts)}. "
-            "Use weights that were saved from the same model"
+            f"{source} does not hold the weights of {type(model).__name__}: {', '.join(parts)}. "
+            "Use a file that was saved from the same model"
         )
     for key, part in state.items():
         if part.shape != own[key].shape:
             raise ValueError(
-                f"{source} does not hold the state of {type(model).__name__}: {key!r} has the shape "
-                f"{tuple(part.shape)} instead of {tuple(own[key].shape)}"
+                f"{source} does not hold the weights of {type(model).__name__}: {key!r} has the shape "
+                f"{tuple(part.shape)} instead of {tuple(own[key].shape)}. Use a file that was saved from the same model"
             )
     model.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""All collapse measures of one layer's features, accumulated batch by batch in two passes."""
+"""Compute all collapse metrics of one layer's features, batch by batch in two passes over the data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TOLERANCE = 1e-3
 
 
 class TwoPassStats:
-    """Statistics of one layer's features under one labeling.
+    """Statistics of one layer's features for one kind of labels (given or true), from two passes over the data.
 
     The first pass computes class counts, means and variances, which give NC0, NC2, NC3, CDNV and the trace ratio. The
     second pass uses the means to compute NC1 by the pseudo-inverse, NC4, cosines between samples and the variability
@@ -42,7 +42,7 @@ class TwoPassStats:
         self._second: _SecondPass | None = None
 
     def update_first_pass(self, features: Tensor, labels: Tensor) -> None:
-        """Add a batch to the first pass."""
+        """Add a batch to the statistics of the first pass."""
         self._moments.update(features, labels)
 
     @property
@@ -57,7 +57,7 @@ class TwoPassStats:
 
     @property
     def variances(self) -> Tensor:
-        """Total variance of each class, Tr Cov_k (K,)."""
+        """Total variance of each class (K,), the trace of its covariance."""
         return self._read().variances
 
     def _read(self) -> ClassMoments:
@@ -68,7 +68,7 @@ class TwoPassStats:
         return self._moments
 
     def start_second_pass(self) -> None:
-        """End the first pass and start the second.
+        """End the first pass over the data and start the second.
 
         Raises:
             ValueError: If fewer than two classes have samples, a feature is not finite or a label is out of range.
@@ -77,8 +77,8 @@ class TwoPassStats:
         present = moments.counts.nonzero().flatten()
         if len(present) < 2:
             raise ValueError(
-                f"{self.name}: neural collapse compares classes and needs samples of at least 2, got {len(present)}. "
-                "Measure more images"
+                f"{self.name}: neural collapse needs samples of at least 2 classes, got {len(present)}. Measure images "
+                "of more classes"
             )
         with measuring_precision(moments.device):
             frame = ClassMeans.from_means(present, moments.counts[present], moments.means[present])
@@ -95,7 +95,7 @@ class TwoPassStats:
             )
 
     def update_second_pass(self, features: Tensor, labels: Tensor, decisions: Tensor) -> None:
-        """Add a batch to the second pass, with the class that the model predicts for each sample (N,)."""
+        """Add a batch to the statistics of the second pass, with the predicted class of each sample (N,)."""
         second = self._second
         assert second is not None  # noqa: S101 (start_second_pass comes first)
         frame = second.frame
@@ -119,7 +119,7 @@ class TwoPassStats:
                 second.scatter += (residual * weights[:, None]).T @ residual
 
     def compute(self, weight: Tensor | None) -> dict[str, float]:
-        """Return all measures, with those of the head if its weight (K, D) acts on these features.
+        """Return all collapse metrics, including those of the head if its weight (K, D) applies to these features.
 
         Raises:
             ValueError: If the features of the second pass are not those of the first.
@@ -134,8 +134,8 @@ class TwoPassStats:
         floor = (frame.centered.square().sum() * 1e-6 + frame.means.square().sum() * 1e-10) * total
         if bool((squares - first).abs() > _TOLERANCE * first + floor):
             raise ValueError(
-                f"{self.name}: the loader must yield the same samples in every pass, but the second pass yielded other "
-                "ones. Switch off augmentation and random subsets"
+                f"{self.name}: the loader must yield the same samples whenever it is iterated, but the second pass "
+                "yielded other samples. Switch off augmentation and random subsets"
             )
         with measuring_precision(moments.device):
             parts = {"nc1_pinv": pinv, "nc1_pinv_pooled": pooled / total}
@@ -154,7 +154,7 @@ class TwoPassStats:
 
 @dataclass
 class _SecondPass:
-    """Constants and sums of the second pass."""
+    """Constants and sums of the second pass over the data."""
 
     frame: ClassMeans
     place: Tensor

@@ -1,1 +1,1 @@
-"""SVG marks, axes, label placement and the page sheet that all reports of nc_tools share."""
+"""Building blocks of the plots in reports: SVG shapes, axes, placement of labels, and the HTML page's style."""

@@ -1,4 +1,4 @@
-"""Linear and logarithmic axes with round ticks."""
+"""Linear and logarithmic axes of a plot, with ticks at round values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Axis:
-    """A scale that maps data values to [0, 1].
+    """An axis of a plot: a linear or logarithmic map from data values to [0, 1].
 
     Attributes:
         low: Data value at 0.
@@ -22,14 +22,14 @@ class Axis:
     log: bool = False
 
     def place(self, value: float) -> float:
-        """Map a value to [0, 1]; values beyond an end are clipped to it."""
+        """Map a data value to [0, 1]; values beyond an end of the axis are clipped."""
         low, high = self.low, self.high
         if self.log:
             low, high, value = math.log(low), math.log(high), math.log(max(value, self.low))
         return min(max((value - low) / (high - low), 0.0), 1.0)
 
     def ticks(self, most: int = 5) -> list[float]:
-        """Return about ``most`` round values inside the axis."""
+        """Return about ``most`` round values on the axis for its ticks."""
         return self._log_ticks(most) if self.log else self._linear_ticks(most)
 
     def _linear_ticks(self, most: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: no script, no request, light and dark."""
+"""Self-contained HTML pages without scripts or requests, with light and dark colors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 def render_page(
     package: str, template: str, values: Mapping[str, Any], filters: Mapping[str, Callable[[Any], object]] | None = None
 ) -> str:
-    """Render a Jinja template of a package, with every value escaped.
+    """Return the HTML page made from a Jinja template in a package, with every value escaped.
 
     Args:
         package: The package whose ``templates`` folder holds the template. The template can include

@@ -25,7 +25,7 @@ _MARK_RADIUS = 4.0
 
 
 class LabelPlace(NamedTuple):
-    """Where a label is written: a point, and which end of the text is there (an SVG text-anchor)."""
+    """The place of a label: a point, and which end of the text is there (the SVG text-anchor)."""
 
     x: float
     y: float
@@ -50,7 +50,7 @@ def place_labels(
     marks: Sequence[tuple[float, float]],
     area: tuple[float, float, float, float],
 ) -> list[LabelPlace]:
-    """Choose a place for each label, one after another: the one that covers least of labels, marks and the border.
+    """Choose a place for each label, in turn, that covers as little as possible of other labels, marks and border.
 
     Args:
         points: The labeled points, in the picture's units.
@@ -82,5 +82,5 @@ def _box(place: LabelPlace, name: str) -> _Box:
 
 
 def _outside(box: _Box, area: _Box) -> float:
-    """Return five times the area of a box that is outside, since letters that are cut off cannot be read."""
+    """Return the penalty of a label box that is partly outside: five times the area outside."""
     return 5 * ((box.right - box.left) * (box.bottom - box.top) - box.overlap(area))

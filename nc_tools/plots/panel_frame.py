@@ -1,4 +1,4 @@
-"""A pair of axes drawn in a rectangle: grid, ticks, axis names, and the key of its curves."""
+"""The frame of a plot: a pair of axes with grid, ticks and names, and the key (legend) of the curves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Curve = Sequence[tuple[float, float]]
 
 
 class Margins(NamedTuple):
-    """Space around the plotting area, in the picture's units."""
+    """Widths of the margins around the plotting area, in the picture's units."""
 
     left: float = 34.0
     right: float = 12.0
@@ -29,7 +29,7 @@ DEFAULT_MARGINS = Margins()
 
 @dataclass(frozen=True)
 class Frame:
-    """A pair of axes in a picture.
+    """The frame of a plot: a pair of axes in a picture.
 
     Attributes:
         x: Horizontal axis.
@@ -47,16 +47,16 @@ class Frame:
 
     @property
     def right(self) -> float:
-        """The right end of the plotting area."""
+        """Horizontal position of the right end of the plotting area."""
         return self.width - self.margins.right
 
     @property
     def bottom(self) -> float:
-        """The lower end of the plotting area."""
+        """Vertical position of the lower end of the plotting area."""
         return self.height - self.margins.bottom
 
     def point(self, x: float, y: float) -> tuple[float, float]:
-        """Return the position of a pair of values in the picture."""
+        """Return the position in the picture of a pair of data values."""
         left, _, top, _ = self.margins
         return (
             left + self.x.place(x) * (self.right - left),
@@ -64,14 +64,14 @@ class Frame:
         )
 
     def points(self, curve: Curve) -> list[tuple[float, float]]:
-        """Return the positions of the points of a curve in the picture."""
+        """Return the positions in the picture of the points of a curve."""
         return [self.point(x, y) for x, y in curve]
 
     def axes(
         self, x_name: str, y_name: str, *, x_scale: float = 1.0, y_scale: float = 1.0,
         x_ticks: Sequence[float] | None = None,
     ) -> list[Markup]:  # fmt: skip
-        """Return grid, ticks and the names of the axes.
+        """Return the SVG of grid, ticks and names of the axes.
 
         Args:
             x_name: Written below the right end of the horizontal axis.
@@ -101,7 +101,7 @@ class Frame:
 
 
 def curve_key(entries: Sequence[tuple[str, str]], left: float = 34.0, y: float = 9.0) -> list[Markup]:
-    """Return the key of curves in one row: a piece of each line, with a dot, before its name.
+    """Return the SVG of a key (legend) of curves in one row: a piece of each line, then its name.
 
     Args:
         entries: Class ("one" or "two") and name of each curve.

@@ -1,4 +1,4 @@
-"""SVG files that can be opened on their own, in the light colors of the report pages."""
+"""Make SVG files that can be opened on their own, with the light colors of the report pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VIEW_BOX = re.compile(r'<svg viewBox="0 0 ([\d.]+) ([\d.]+)"')
 
 
 def svg_document(drawing: Markup) -> str:
-    """Turn a `svg.picture` into a whole SVG file with a style sheet of its own, on white."""
+    """Turn the result of `svg.picture` into a complete SVG file, with its own style sheet and a white background."""
     width, height = _VIEW_BOX.match(drawing).groups()  # type: ignore[union-attr]
     opening, marks = str(drawing).removeprefix("<svg ").split(">", 1)
     return (
@@ -24,7 +24,7 @@ def svg_document(drawing: Markup) -> str:
 
 @cache
 def _style() -> str:
-    """Return figure.css with the page's light colors in place of its variables, which many SVG viewers do not know."""
+    """Return figure.css with light colors in place of its variables, which many SVG viewers do not support."""
     folder = files("nc_tools.plots") / "templates"
     light_colors = (folder / "page.css").read_text(encoding="utf-8").split("}", 1)[0]
     colors = dict(_COLOR.findall(light_colors))

@@ -1,4 +1,4 @@
-"""SVG marks as text: lines, dots, rectangles, words.
+"""Return SVG shapes as text: lines, dots, rectangles, words.
 
 A drawing library needs seconds for a page of small figures, and it fixes colors that a dark page cannot change. These
 strings take milliseconds, and the page's style sheet colors them. Every text is escaped.
@@ -12,12 +12,12 @@ from markupsafe import Markup
 
 
 def svg_number(value: float) -> str:
-    """Write a coordinate or tick without trailing zeros."""
+    """Return a coordinate or tick as text without trailing zeros."""
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
 def line(x1: str | float, y1: str | float, x2: str | float, y2: str | float, kind: str) -> Markup:
-    """Return a straight line; coordinates are numbers or percentages."""
+    """Return the SVG of a straight line; coordinates are numbers or percentages."""
     return Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(*map(_at, (x1, y1, x2, y2)), kind)
 
 
@@ -25,7 +25,7 @@ def rect(
     x: str | float, y: str | float, width: str | float, height: str | float, kind: str, *,
     title: str = "", opacity: float | None = None,
 ) -> Markup:  # fmt: skip
-    """Return a filled rectangle, with a title that shows on hover."""
+    """Return the SVG of a filled rectangle, with a title that shows on hover."""
     opacity_part = Markup("") if opacity is None else Markup(' fill-opacity="{:.3f}"').format(opacity)
     return Markup('<rect x="{}" y="{}" width="{}" height="{}" class="{}"{}>{}</rect>').format(
         *map(_at, (x, y, width, height)), kind, opacity_part, _title(title)
@@ -33,48 +33,48 @@ def rect(
 
 
 def circle(x: str | float, y: str | float, radius: float, kind: str, title: str = "") -> Markup:
-    """Return a dot, with a title that shows on hover."""
+    """Return the SVG of a dot, with a title that shows on hover."""
     return Markup('<circle cx="{}" cy="{}" r="{}" class="{}">{}</circle>').format(
         _at(x), _at(y), svg_number(radius), kind, _title(title)
     )
 
 
 def text(x: str | float, y: str | float, words: str, kind: str, anchor: str = "middle") -> Markup:
-    """Return words at a point."""
+    """Return the SVG of a text at a point."""
     return Markup('<text x="{}" y="{}" class="{}" text-anchor="{}">{}</text>').format(
         _at(x), _at(y), kind, anchor, words
     )
 
 
 def polyline(points: Sequence[tuple[float, float]], kind: str) -> Markup:
-    """Return a line through points."""
+    """Return the SVG of a line through points."""
     return Markup('<polyline points="{}" class="{}"/>').format(_points(points), kind)
 
 
 def polygon(points: Sequence[tuple[float, float]], kind: str) -> Markup:
-    """Return a filled shape."""
+    """Return the SVG of a filled polygon."""
     return Markup('<polygon points="{}" class="{}"/>').format(_points(points), kind)
 
 
 def group(x: float, y: float, parts: Sequence[Markup]) -> Markup:
-    """Return marks moved by (x, y)."""
+    """Return the SVG of a group of shapes moved by (x, y)."""
     return Markup('<g transform="translate({},{})">{}</g>').format(svg_number(x), svg_number(y), joined(parts))
 
 
 def picture(width: float, height: float, label: str, parts: Sequence[Markup]) -> Markup:
-    """Return a picture that scales with its container; ``label`` describes it to screen readers."""
+    """Return the SVG of a picture that scales with its container; ``label`` describes it to screen readers."""
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         svg_number(width), svg_number(height), label, joined(parts)
     )
 
 
 def joined(parts: Sequence[Markup]) -> Markup:
-    """Concatenate marks."""
+    """Concatenate the SVG of several shapes."""
     return Markup("").join(parts)
 
 
 def percent(share: float) -> str:
-    """Write a place in [0, 1] as a percentage, so that a figure can stretch while its text does not."""
+    """Return a position in [0, 1] as a percentage, so that a plot can stretch while its text does not."""
     return f"{100 * share:.3f}%"
 
 

@@ -1,4 +1,4 @@
-"""Records of runs on disk: written while a run goes on, and read for comparisons and for MLflow."""
+"""The files of each training run (its record): written while it runs, read for comparisons and for MLflow."""
 
 from nc_tools._support.signals import Killed, killed_on_sigterm
 from nc_tools.run_records.identity import RunIdentity, RunKind, hash_config

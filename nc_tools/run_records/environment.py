@@ -15,7 +15,7 @@ PACKAGES = ("nc_tools", "torch", "torchvision", "numpy", "scipy", "scikit-learn"
 
 @lru_cache(maxsize=1)
 def git_commit() -> str | None:
-    """Return the commit of the repository of the running script, or else of the working directory; None if unknown."""
+    """Return the Git commit of the running script, or else of the working directory; None if unknown."""
     script = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path()
     folder = script.resolve().parent if script.is_file() else Path.cwd()
     try:

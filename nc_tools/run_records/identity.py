@@ -1,4 +1,4 @@
-"""What identifies a run: everything that is fixed before its first step."""
+"""The identity of a training run: everything that is fixed before its first step."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ RunKind = Literal["final", "holdout", "tuning", "loop"]
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """The contents of ``run.json``.
+    """The identity of a training run, which is the contents of its ``run.json``.
 
     Attributes:
         kind: "final" runs are those that a comparison reports; "holdout" and "tuning" runs choose settings; "loop" is a
@@ -56,7 +56,7 @@ class RunIdentity:
     created_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
     def __post_init__(self) -> None:
-        """Check kind and arm, compute the hashes that are not given, and remove credentials from the command."""
+        """Check the fields kind and arm, compute missing hashes, and remove credentials from the command."""
         if self.kind not in get_args(RunKind):
             raise ValueError(f"kind must be one of {', '.join(get_args(RunKind))}, got {self.kind!r}")
         if not self.arm:
@@ -70,7 +70,7 @@ class RunIdentity:
 
     @property
     def run_id(self) -> str:
-        """Name of the run's folder: readable, valid on every file system, and different for different configs.
+        """Name of the run's folder, which is valid on every file system and differs between configurations.
 
         Example:
             >>> RunIdentity("final", "etf + la", seed=1, config={"lr": 0.1}).run_id
@@ -81,7 +81,7 @@ class RunIdentity:
 
     @property
     def label(self) -> str:
-        """Short name of the run, for tables and MLflow's list."""
+        """Short name of the run for tables and for MLflow, such as "etf s0 d1" for seed 0 and draw 1."""
         kind = f" ({self.kind})" if self.kind in ("tuning", "holdout") else ""
         return f"{self.arm} s{self.seed} d{self.draw}{kind}"
 
@@ -91,7 +91,7 @@ class RunIdentity:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RunIdentity":
-        """Build an identity from the contents of ``run.json``; unknown fields, as of a newer version, are ignored.
+        """Build an identity from the contents of ``run.json``; unknown fields (of a newer version) are ignored.
 
         Raises:
             ValueError: If a field without a default is missing.
@@ -108,7 +108,7 @@ class RunIdentity:
         present = {key: value for key, value in values.items() if key in names}
         missing = sorted({"kind", "arm", "seed"} - set(present))
         if missing:
-            raise ValueError(f"run.json must have the field {missing[0]!r}, and it is missing")
+            raise ValueError(f"run.json must have the fields kind, arm and seed, but lacks {', '.join(missing)}")
         return cls(**{**absent, **present})
 
 
@@ -121,7 +121,7 @@ def _without_credentials(value: Any) -> Any:
 
 
 def hash_config(config: object) -> str:
-    """Return a hash of a nested config (64 hexadecimal digits) that does not depend on the order of its keys.
+    """Return a hash (64 hexadecimal digits) of a nested configuration, whatever the order of its keys.
 
     Example:
         >>> hash_config({"a": 1, "b": 2}) == hash_config({"b": 2, "a": 1})
@@ -132,7 +132,7 @@ def hash_config(config: object) -> str:
 
 
 def without_replicate(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config without ``seed`` and ``draw``, at the top level and in ``config``: what all replicates share."""
+    """Return a configuration without ``seed`` and ``draw``, which is the same for all repetitions of a run."""
     kept = {key: value for key, value in config.items() if key not in ("seed", "draw")}
     inner = kept.get("config")
     return {**kept, "config": without_replicate(inner)} if isinstance(inner, Mapping) else kept

@@ -1,4 +1,4 @@
-"""Read and write the JSON files of a run: never half of a file, and never nan or inf, which JSON does not have."""
+"""Read and write the JSON files of a run, without half-written files and without nan or inf."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from nc_tools._support.atomic_write import atomic_write
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write ``value`` as JSON in one step: a reader sees the old file or the new one, never a part.
+    """Write ``value`` to a JSON file in one step: a reader sees the old file or the new one, never a part.
 
     nan and inf, which JSON does not have, become null at any depth.
     """
@@ -20,7 +20,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object.
+    """Read a file that holds one JSON object.
 
     Raises:
         ValueError: If the file does not hold a JSON object.
@@ -36,7 +36,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_json_or_problem(path: Path) -> tuple[dict[str, Any], str]:
-    """Return the JSON object of a file and ""; if it cannot be read, return an empty object and the reason."""
+    """Read a JSON object; return it and an empty text, or an empty object and the reason why it cannot be read."""
     try:
         return read_json(path), ""
     except FileNotFoundError:
@@ -48,7 +48,7 @@ def read_json_or_problem(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def finite_or_null(value: object) -> object:
-    """Replace nan and inf by None, at any depth; tuples and sets become lists, other objects their text.
+    """Make a value JSON-serializable: nan and inf become None, tuples and sets lists, other objects text.
 
     Example:
         >>> finite_or_null({"loss": float("nan"), "lr": (0.1, float("inf"))})
@@ -66,7 +66,7 @@ def finite_or_null(value: object) -> object:
 
 
 def _scalar_or_text(value: object) -> object:
-    """Return NumPy and torch values, which have ``tolist``, as Python numbers, and everything else as its text."""
+    """Return a NumPy or torch value as Python numbers, and any other object as its text."""
     tolist = getattr(value, "tolist", None)
     if callable(tolist):
         return finite_or_null(tolist())
@@ -89,7 +89,7 @@ def metric_value(key: str, value: object) -> float | None:
 
 
 def as_float(value: object) -> float:
-    """Return a number of a record as a float; None, which stands for a number that is not finite, becomes nan.
+    """Return a number from a run's file as a float; None, which stands for a number that is not finite, becomes nan.
 
     Raises:
         TypeError: If ``value`` is neither a number nor null.
@@ -101,5 +101,5 @@ def as_float(value: object) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"a value in a record must be a number or null, got {value!r}")
+        raise TypeError(f"a metric in a run's file must be a number or null, got {value!r}")
     return float(value)

@@ -1,4 +1,4 @@
-"""Whether the process that writes a run is still alive."""
+"""Check whether the process that writes a run is still alive."""
 
 import socket
 
@@ -9,12 +9,12 @@ START_TOLERANCE_S = 5.0
 
 
 def host() -> str:
-    """Return the name of this machine, as it is written into records."""
+    """Return the name of this machine, as written into a run's status.json."""
     return socket.gethostname()
 
 
 def started_at(pid: int) -> float | None:
-    """Return when process ``pid`` started, in seconds since the epoch; None if it has ended or may not be inspected.
+    """Return the start time of process ``pid`` (Unix time); None if it has ended or may not be inspected.
 
     The system reuses process numbers: a process is identified by its number together with its start. A process that
     has ended but was not yet waited for (a zombie) counts as ended.
@@ -26,7 +26,7 @@ def started_at(pid: int) -> float | None:
 
 
 def is_alive(pid: int, started: float | None) -> bool:
-    """Return True if the process with this number and start is still running; True too if it may not be inspected.
+    """Return True if the process with this number and start time is running, or if it may not be inspected.
 
     Args:
         pid: Process number.
@@ -42,7 +42,7 @@ def is_alive(pid: int, started: float | None) -> bool:
 
 
 def _running(pid: int) -> psutil.Process:
-    """Return a process.
+    """Return the running process with this number.
 
     Raises:
         psutil.NoSuchProcess: If it has ended.

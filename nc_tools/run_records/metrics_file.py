@@ -1,4 +1,4 @@
-"""Read metrics.jsonl, to which a run appends one line of values for each step."""
+"""Read metrics.jsonl, the file to which a run appends one line of metrics per step."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from nc_tools.run_records.json_files import as_float
 
 @dataclass(frozen=True)
 class MetricLines:
-    """The lines of metrics.jsonl from some byte on.
+    """Lines of metrics.jsonl, read from a given byte on.
 
     Attributes:
         lines: Each valid line: ``step`` and ``values``, and ``time_ms`` if it was written.
@@ -52,7 +52,7 @@ def read_metrics(path: Path, start: int = 0) -> MetricLines:
 
 
 def read_valid_metrics(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Read the lines of a metrics file as ``read_metrics`` does, and raise an error if one is damaged.
+    """Read the complete lines of a metrics file from byte ``start`` on; raise a ValueError if one is damaged.
 
     Returns:
         The lines, and the offset after the last complete one.
@@ -67,7 +67,7 @@ def read_valid_metrics(path: Path, start: int = 0) -> tuple[list[dict[str, Any]]
 
 
 def _metric_line(text: bytes) -> dict[str, Any]:
-    """Parse one line; raise ValueError if it does not hold a step and numbers."""
+    """Parse one line of a metrics file; raise a ValueError if it does not hold a step and numbers."""
     line: dict[str, Any] = json.loads(text)
     try:
         int(line["step"])
@@ -79,7 +79,7 @@ def _metric_line(text: bytes) -> dict[str, Any]:
 
 
 def curves_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    """Return key -> [(step, value), ...], ordered by step; of values with the same step the last counts."""
+    """Return the curve of each metric key, [(step, value), ...] sorted by step; the last value of a step counts."""
     curves: dict[str, dict[int, float]] = {}
     for line in lines:
         for key, value in line["values"].items():
@@ -88,7 +88,7 @@ def curves_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, f
 
 
 def truncate_after_step(path: Path, step: int) -> int:
-    """Truncate a metrics file before its first line beyond ``step``, or half-written line; return the new size."""
+    """Cut off a metrics file at its first line that is beyond ``step`` or half-written; return the new size."""
     if not path.exists():
         return 0
     keep = 0
@@ -102,7 +102,7 @@ def truncate_after_step(path: Path, step: int) -> int:
 
 
 def _step_of(line: bytes) -> float:
-    """Return the step of one line; inf for a line that is not valid, so that it is cut off."""
+    """Return the step of one line of a metrics file; inf for an invalid line, so that it is cut off."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

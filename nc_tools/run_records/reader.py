@@ -1,4 +1,4 @@
-"""Read the records of runs under an output folder, and mark runs whose process has ended."""
+"""Read the runs in an output folder, and mark those whose process has ended as KILLED."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from nc_tools.run_records.metrics_file import curves_of, read_valid_metrics
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One run, read from its folder.
+    """One training run, read from its folder.
 
     Attributes:
         path: The run's folder.
@@ -48,7 +48,7 @@ class StoredRun:
         return read_valid_metrics(self.path / "metrics.jsonl")[0]
 
     def curves(self) -> dict[str, list[tuple[int, float]]]:
-        """Return key -> [(step, value), ...], ordered by step; nan for a value that was not finite.
+        """Return the curve of each metric key, [(step, value), ...] sorted by step; nan for a value not finite.
 
         If a step was logged twice, the later value counts.
 
@@ -60,7 +60,7 @@ class StoredRun:
 
 @dataclass(frozen=True)
 class Scan:
-    """All runs under an output folder.
+    """All runs in an output folder.
 
     Attributes:
         runs: The runs that can be read, oldest first.
@@ -72,7 +72,7 @@ class Scan:
 
 
 def read_run(path: Path | str) -> StoredRun:
-    """Read one run's folder.
+    """Read one training run from its folder.
 
     Raises:
         FileNotFoundError: If run.json or status.json is missing.
@@ -97,23 +97,23 @@ def read_run(path: Path | str) -> StoredRun:
             resumed_bytes=tuple(status.get("resumed_bytes", ())),
         )
     except (KeyError, OverflowError, TypeError) as error:
-        raise ValueError(f"the record of run {path.name} is incomplete: {error}") from error
+        raise ValueError(f"the files of run {path.name} are incomplete: {error}") from error
 
 
 def run_folders(root: Path | str) -> list[Path]:
-    """Return the run folders under an output folder, sorted by name; hidden ones are being created or removed."""
+    """Return the folders of all runs in an output folder, sorted by name, without hidden folders."""
     return sorted(path for path in Path(root).glob("runs/[!.]*") if path.is_dir())
 
 
 def scan(root: Path | str) -> Scan:
-    """Read every run under ``root`` (an output folder), oldest first.
+    """Read every run in the output folder ``root``, oldest first.
 
     Raises:
         FileNotFoundError: If ``root`` does not exist.
     """
     root = Path(root).resolve()
     if not root.is_dir():
-        raise FileNotFoundError(f"the output folder {root} does not exist: give the folder that was --out of the runs")
+        raise FileNotFoundError(f"the output folder {root} does not exist: give the folder that was the recipe's --out")
     runs, broken = [], {}
     for path in run_folders(root):
         try:
@@ -124,7 +124,7 @@ def scan(root: Path | str) -> Scan:
 
 
 def read_runs(root: Path | str, kinds: Sequence[str] = ("final",)) -> list[StoredRun]:
-    """Read the runs of the given kinds, oldest first; warn about each folder that cannot be read.
+    """Read the runs of the given kinds in an output folder, oldest first; warn about each that cannot be read.
 
     Args:
         root: Output folder.
@@ -143,7 +143,7 @@ def read_runs(root: Path | str, kinds: Sequence[str] = ("final",)) -> list[Store
 
 
 def mark_killed(root: Path | str) -> list[StoredRun]:
-    """Mark as KILLED every run whose status is RUNNING although its process has ended; return these runs.
+    """Set the status of every RUNNING run whose process has ended to KILLED; return these runs.
 
     A process that ends by SIGKILL, for lack of memory or by a power failure cannot write its own status. Runs of other
     machines stay as they are: whether their processes are alive cannot be checked from here.
@@ -155,7 +155,7 @@ def mark_killed(root: Path | str) -> list[StoredRun]:
 
 
 def mark_run_killed(run: StoredRun) -> StoredRun | None:
-    """Mark one run as KILLED if its process has ended, and return the run as it is then; otherwise return None."""
+    """Set the status of a RUNNING run to KILLED if its process has ended, and return it; otherwise return None."""
     if run.status != "RUNNING" or run.host != liveness.host() or liveness.is_alive(run.pid, run.pid_started):
         return None
     status = read_json(run.path / "status.json")
@@ -168,7 +168,7 @@ def mark_run_killed(run: StoredRun) -> StoredRun | None:
 
 
 def _last_written_ms(run: StoredRun) -> int:
-    """Return when the run last wrote anything: the best estimate of its end."""
+    """Return the time at which the run last wrote a file, the best estimate of its end."""
     times = [
         int((run.path / name).stat().st_mtime * 1000)
         for name in ("status.json", "metrics.jsonl")

@@ -1,4 +1,4 @@
-"""Read as much as possible of a run's record that may be damaged."""
+"""Read as much as possible from a run's folder that may be damaged."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ RUN_ID = re.compile(r"(?P<arm>.+)-s(?P<seed>\d+)-d(?P<draw>\d+)-(?P<kind>\w+)-\w
 
 @dataclass(frozen=True)
 class RecoveredRun:
-    """What can be read from a run's folder, whatever its state, and what is missing or damaged.
+    """The readable contents of a run's folder, and a list of what is missing or damaged.
 
     Attributes:
         identity: Fields of ``RunIdentity`` by name: "arm", "seed", "draw", "kind", "config", "data", "versions",
@@ -37,7 +37,7 @@ class RecoveredRun:
 
 
 def recover_run(path: Path | str) -> RecoveredRun:
-    """Read whatever can be read from one run's folder, damaged or not; raise no error.
+    """Read as much as possible from one run's folder, damaged or not; raise no error.
 
     A comparison must name every run: an arm whose damaged runs were left out could look better than it is. The fields
     that only a sync needs (process, host, times) may be missing.
@@ -74,7 +74,7 @@ def recover_run(path: Path | str) -> RecoveredRun:
 
 
 def _recovered_identity(run_json: Mapping[str, Any], name: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the valid fields of run.json, completed by the folder's name and empty defaults, and the problems."""
+    """Return the identity from the valid fields of run.json, with defaults for the others, and the problems."""
     match = RUN_ID.fullmatch(name)
     defaults: dict[str, Any] = {"arm": name, "seed": -1, "draw": 0, "kind": "final"}
     if match is not None:

@@ -1,4 +1,4 @@
-"""Remove credentials from addresses before they are written or printed."""
+"""Remove credentials from addresses (URLs) and command lines before they are written or printed."""
 
 import re
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def _redact_address(address: str) -> str:
 
 
 def redact_known(text: str, uri: str) -> str:
-    """Return ``redact(text)`` with the password of ``uri`` replaced too, in case a library repeats it alone."""
+    """Return ``text`` without credentials and without the password of ``uri``, even where it stands alone."""
     redacted = redact(text.replace(uri, redact(uri)))
     try:
         password = urlsplit(uri).password

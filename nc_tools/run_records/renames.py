@@ -1,4 +1,4 @@
-"""Names in records of earlier versions, and the names that replaced them.
+"""Names in the run files of earlier versions, and the names that replaced them.
 
 A run's record names the classes of its configuration by their dotted path, with their fields and arguments. When a
 class, field or argument that a record can hold is renamed or moved, add the old name here: records stay readable.
@@ -134,7 +134,7 @@ TRIAL = {"knob": "parameter"}
 
 
 def current_names(value: Any) -> Any:
-    """Return a recorded configuration, as JSON values, with today's class paths, fields and arguments.
+    """Return a run's saved configuration (JSON values) with old names of classes, fields and arguments replaced.
 
     Example:
         >>> current_names({"class": "nc_tools.heads.etf.ETFHead", "arguments": {"normalise": False}})
@@ -155,7 +155,7 @@ def current_names(value: Any) -> Any:
 
 
 def current_tuning(tuning: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of a tuning.json with today's keys in its trials.
+    """Return the contents of a tuning.json with old keys in its trials replaced.
 
     Example:
         >>> current_tuning({"trials": [{"arm": "etf", "knob": "head.scale"}]})

@@ -1,4 +1,4 @@
-"""Write the record of a run: identity, status, curves and final values, in files of one folder.
+"""Write a training run to files in one folder: identity, status, curves and final values.
 
 The record is complete on disk; a tracking server only shows a copy. A training process appends one line per epoch to a
 local file (about 50 microseconds) and never waits for a server. The record also says how the run ended. The files under
@@ -26,7 +26,7 @@ MAX_ERROR = 500
 
 
 class RunRecord:
-    """Write one run: identity, status, curves, final values.
+    """Writes one training run to a folder (its record): identity, status, curves, final values.
 
     As a context manager it sets the status when the block ends: an exception makes the run FAILED with that error;
     Ctrl-C, SystemExit and ``Killed`` make it KILLED. A block that ends without ``finish`` makes it FAILED too, because
@@ -44,7 +44,7 @@ class RunRecord:
     """
 
     def __init__(self, path: Path, identity: RunIdentity, resumed_bytes: tuple[int, ...] = ()) -> None:
-        """Use ``create`` or ``open``; this neither reads nor writes."""
+        """Store the folder and the identity, without reading or writing; use ``create`` or ``open`` instead."""
         self.path = path
         self.identity = identity
         self._resumed_bytes = resumed_bytes
@@ -53,7 +53,7 @@ class RunRecord:
 
     @classmethod
     def create(cls, root: Path | str, identity: RunIdentity) -> "RunRecord":
-        """Start a run under ``root``; a failed or killed run of the same config there is replaced.
+        """Start a new run in the output folder ``root``; it replaces a failed or killed run of the same config.
 
         The folder appears in one step, with identity and status inside. If two processes start the same run, one
         succeeds and the other gets a FileExistsError.
@@ -75,12 +75,14 @@ class RunRecord:
             staged.rename(path)
         except OSError as error:
             shutil.rmtree(staged, ignore_errors=True)
-            raise FileExistsError(f"the run {path.name} was started by another process at the same time") from error
+            raise FileExistsError(
+                f"the run {path.name} was started by another process at the same time: wait until that process ends"
+            ) from error
         return record
 
     @classmethod
     def open(cls, path: Path | str, step: int) -> "RunRecord":
-        """Resume a run after ``step``: set its status to RUNNING and remove the lines logged beyond that step.
+        """Resume a run after ``step``: set its status to RUNNING and remove the metrics logged beyond that step.
 
         The resumed run writes those lines again. They and a half-written last line are removed, so that no step occurs
         twice. If MLflow already has them, the next sync creates the run there again.
@@ -108,16 +110,16 @@ class RunRecord:
 
     @property
     def figures(self) -> Path:
-        """Folder whose images are sent to MLflow at the end."""
+        """Path of the folder whose images are uploaded to MLflow at the end of the run."""
         return self.path / "figures"
 
     @property
     def status(self) -> Status:
-        """RUNNING, FINISHED, FAILED or KILLED."""
+        """Status of the run: RUNNING, FINISHED, FAILED or KILLED."""
         return self._status
 
     def log(self, step: int, values: Mapping[str, object]) -> None:
-        """Append the values of one step to metrics.jsonl; a value that is not finite becomes null.
+        """Append the metrics of one step to metrics.jsonl; a value that is not finite becomes null.
 
         Args:
             step: Epoch or step number.
@@ -139,7 +141,7 @@ class RunRecord:
             file.write(_one_line(line))
 
     def finish(self, final: Mapping[str, object]) -> None:
-        """Write the final values, then the status FINISHED.
+        """Write the final values of the run, and set its status to FINISHED.
 
         Args:
             final: Key to one number. Leave out a quantity that is not defined (few-shot accuracy if no class is that
@@ -154,16 +156,16 @@ class RunRecord:
         self._end("FINISHED", None)
 
     def fail(self, error: BaseException | str) -> None:
-        """Write the status FAILED with the first line of ``error``; do nothing if the run has ended."""
+        """Set the status to FAILED, with the first line of ``error``; do nothing if the run has ended already."""
         text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
         self._end("FAILED", (text.strip().splitlines() or ["unknown error"])[0])
 
     def kill(self, reason: str = "the run was stopped") -> None:
-        """Write the status KILLED; do nothing if the run has ended."""
+        """Set the status to KILLED; do nothing if the run has ended already."""
         self._end("KILLED", reason)
 
     def read(self) -> StoredRun:
-        """Read the record from disk, as a comparison does."""
+        """Return this run as read from its files, such as its status, curves and final values."""
         return read_run(self.path)
 
     def __enter__(self) -> "RunRecord":
@@ -182,7 +184,8 @@ class RunRecord:
     def _require_running(self) -> None:
         if self._status != "RUNNING":
             raise RuntimeError(
-                f"cannot log values to the run {self.path.name}: its status is {self._status}, and it must be RUNNING"
+                f"the run {self.path.name} has ended with the status {self._status}: call log(...) and finish(...) "
+                f"only before that"
             )
 
     def _end(self, status: Status, error: str | None) -> None:
@@ -238,7 +241,7 @@ def _clear_unfinished(path: Path) -> None:
 def _refuse_if_finished(path: Path, status: Mapping[str, object]) -> None:
     if status.get("status") == "FINISHED":
         raise FileExistsError(
-            f"the run {path.name} is already finished: read it, or delete the folder {path} to repeat it"
+            f"the run {path.name} is already finished: use its results, or delete the folder {path} to repeat it"
         )
 
 
@@ -251,4 +254,6 @@ def _refuse_if_being_written(path: Path, status: Mapping[str, object]) -> None:
         and pid != os.getpid()
         and liveness.is_alive(pid, started if isinstance(started, float) else None)
     ):
-        raise FileExistsError(f"the run {path.name} is being written by process {pid}: wait for it or stop it")
+        raise FileExistsError(
+            f"the run {path.name} is being written by process {pid}: wait until that process ends, or stop it"
+        )

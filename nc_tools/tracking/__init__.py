@@ -1,4 +1,4 @@
-"""Track training loops: records on disk, and a copy of them in MLflow.
+"""Track the runs of training loops in files on disk (their records), and copy the runs to MLflow.
 
 The record on disk is complete by itself; the process that trains neither waits for a server nor imports MLflow.
 ``MlflowSync`` and ``LiveSync`` copy records to MLflow from a separate process. Both can be repeated at any time.

@@ -1,4 +1,4 @@
-"""Send a comparison to MLflow as one more run: report, table and a note on the run's page.
+"""Upload a comparison to MLflow as a run of its own, with report, table and a note on the run's page.
 
 The content is first saved beside the report. If the server cannot be reached, the next sync sends it.
 """
@@ -23,7 +23,7 @@ MAX_METRICS = 500
 
 @dataclass(frozen=True)
 class Staged:
-    """A saved comparison that the store ``key`` does not have in this version."""
+    """A saved comparison that is not in the MLflow store ``key`` yet, or only in an older version."""
 
     root: Path
     key: str
@@ -31,11 +31,11 @@ class Staged:
 
     @property
     def folder(self) -> Path:
-        """Folder with the saved content and the state of sending."""
+        """Path of the folder that holds the saved comparison and the state of its upload."""
         return self.root / "report"
 
     def send(self, experiments: Experiments) -> bool:
-        """Create the run of the comparison, or update the run of the same suite."""
+        """Create or update the MLflow run of the comparison; a run of the same suite is updated."""
         from mlflow.entities import Metric, RunTag
 
         client, content = experiments.client, self.content
@@ -81,7 +81,7 @@ class Staged:
 
 
 def stage(root: Path, report_dir: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Save a comparison beside its report, for the next sync to send.
+    """Save a comparison in the output folder, so that the next sync uploads it to MLflow.
 
     Args:
         root: Output folder.
@@ -111,7 +111,7 @@ def stage(root: Path, report_dir: Path, summary: Mapping[str, Any], rows: Sequen
 
 
 def staged(root: Path, key: str, experiment: str | None = None) -> Staged | None:
-    """Return the saved comparison under ``root`` if the store ``key`` does not have this version; otherwise None."""
+    """Return the comparison saved in ``root`` if the MLflow store ``key`` lacks this version; otherwise None."""
     folder = root / "report"
     try:
         content = read_json(folder / STAGED)
@@ -132,7 +132,7 @@ def _files(root: Path, content: Mapping[str, Any]) -> list[tuple[str, Path]]:
 
 
 def _numbers(summary: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Return the numbers of a nested summary as metrics; lists and text are in the files of the report."""
+    """Return the numbers of a comparison's nested summary as metrics, without its lists and texts."""
     metrics: dict[str, float] = {}
     for key, value in summary.items():
         name = f"{prefix}{key}"
@@ -144,6 +144,6 @@ def _numbers(summary: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the table in the form that MLflow's page can show."""
+    """Return a comparison's table in the form that MLflow's page can show."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     return {"columns": columns, "data": [[row.get(column) for column in columns] for row in rows]}

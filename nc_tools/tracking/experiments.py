@@ -1,4 +1,4 @@
-"""The experiments of a store, and which runs of this output folder they already hold."""
+"""The experiments of an MLflow store, and the runs of this output folder that they already hold."""
 
 import json
 import re
@@ -21,7 +21,7 @@ PAGE = 1000
 
 @dataclass
 class Experiments:
-    """Look up and create experiments, and remember which records already have a run."""
+    """Finds and creates the experiments of an MLflow store, and remembers which runs they already hold."""
 
     client: "MlflowClient"
     store: Store
@@ -31,7 +31,7 @@ class Experiments:
     _by_record: dict[str, str] = field(default_factory=dict)
 
     def remember(self, names: Iterable[str]) -> None:
-        """Read the runs of these experiments; skip experiments that do not exist."""
+        """Read which runs the experiments with these names hold; skip experiments that do not exist."""
         for name in dict.fromkeys(names):
             if self.client.get_experiment_by_name(name) is not None:
                 self._read_runs(self.id_of(name))
@@ -53,26 +53,26 @@ class Experiments:
                 return
 
     def stage(self, run_id: str) -> str | None:
-        """Return "active" or "deleted"; None if the store has no such run."""
+        """Return whether an MLflow run is "active" or "deleted"; None if the store has no such run."""
         return self._stages.get(run_id)
 
     def find(self, record_key: str) -> str | None:
-        """Return the id of the active run of this record; None if there is none."""
+        """Return the id of the active MLflow run with this record key; None if there is none."""
         return self._by_record.get(record_key)
 
     def learn(self, run_id: str, record_key: str) -> str:
-        """Remember a run that was just created; return its id."""
+        """Remember an MLflow run that was just created; return its id."""
         self._stages[run_id] = "active"
         self._by_record[record_key] = run_id
         return run_id
 
     def forget(self, run_id: str, record_key: str) -> None:
-        """Remember that a run was just deleted."""
+        """Remember that an MLflow run was just deleted."""
         self._stages[run_id] = "deleted"
         self._by_record.pop(record_key, None)
 
     def id_of(self, name: str) -> str:
-        """Return the id of an experiment; create the experiment if it does not exist.
+        """Return the id of the MLflow experiment with this name; create it if it does not exist.
 
         Raises:
             StoreError: If the experiment was deleted, or if its artifacts are stored under the folder's path before a
@@ -108,13 +108,13 @@ class Experiments:
         if experiment.lifecycle_stage != "active":
             raise StoreError(
                 f"the experiment {name!r} was deleted in {self.store.label}: restore it "
-                f"(mlflow experiments restore -x {experiment.experiment_id}) or choose another name"
+                f"with mlflow experiments restore -x {experiment.experiment_id}, or give the comparison another name"
             )
         ours = OURS in experiment.tags
         if ours and self.store.key == DEFAULT_KEY and experiment.artifact_location != self._location(name):
             raise StoreError(
                 f"the folder {self.root} was moved, and MLflow's store in it still contains the old path: delete "
-                "mlflow.db and artifacts/ in the folder; the next sync creates them again from the records"
+                "mlflow.db and artifacts/ in the folder; the next sync creates them again from the runs' files"
             )
         question = self._question(name)
         if ours and question and experiment.tags.get(NOTE) != question:
@@ -122,7 +122,7 @@ class Experiments:
         return str(experiment.experiment_id)
 
     def _question(self, name: str) -> str | None:
-        """Return the question in experiment.json, if that file is about this experiment."""
+        """Return the question in experiment.json if that file is about the experiment with this name."""
         try:
             about = read_json(self.root / "experiment.json")
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Lines that say where to find the report and the runs in MLflow."""
+"""Tell the user where the report is and how to see the runs in MLflow."""
 
 import shlex
 import shutil
@@ -11,7 +11,7 @@ from nc_tools.tracking.store import Store, resolve_store
 
 
 def direct_links(root: Path | str, tracking_uri: str | None = None, port: int = 5000) -> list[str]:
-    """Return lines that say where the report is and how to see the runs in MLflow.
+    """Return lines to print that say where the report is and how to see the runs in MLflow.
 
     Args:
         root: Output folder.
@@ -49,7 +49,7 @@ def _pages(root: Path, store: Store, base: str) -> Iterable[str]:
 
 
 def _mlflow() -> list[str]:
-    """Return the command ``mlflow`` of this environment; its bare name if the shell finds the same file."""
+    """Return the command that starts MLflow from this Python environment, as short as possible."""
     beside = Path(sys.executable).with_name("mlflow")
     on_path = shutil.which("mlflow")
     if on_path is not None and Path(on_path) == beside:

@@ -1,4 +1,4 @@
-"""Copy records to MLflow while runs go on, from a separate process."""
+"""Copy runs to MLflow while they go on, from a separate process."""
 
 import json
 import os
@@ -25,7 +25,7 @@ LIMITS = {
 
 
 class SyncSettings(Protocol):
-    """The part of an ``MlflowSync`` that ``LiveSync`` reads.
+    """The attributes of an ``MlflowSync`` that ``LiveSync`` reads.
 
     Attributes:
         root: Output folder with the records.
@@ -39,7 +39,7 @@ class SyncSettings(Protocol):
 
 
 class LiveSync:
-    """Copy the records to MLflow every few seconds while the ``with`` block runs, and once more at its end.
+    """Copies runs to MLflow every few seconds while the ``with`` block runs, and once more at its end.
 
     A separate process at low priority does the work: training does not wait for it, and this process neither imports
     MLflow nor changes an environment variable. If this process is killed, the other one marks its runs as KILLED, sends
@@ -76,7 +76,7 @@ class LiveSync:
             print(f"nc_tools: {advice}", file=sys.stderr)
 
     def start(self) -> None:
-        """Start the sending process; if that fails, ``stop`` reports the reason."""
+        """Start the process that uploads runs; if that fails, ``stop`` reports the reason."""
         task = {
             "root": str(self.sync.root),
             "tracking_uri": self.sync.store.uri,
@@ -89,14 +89,14 @@ class LiveSync:
             self._process = _start(self.sync.root)
             self._send(json.dumps(task))
         except OSError as error:
-            self.report = SyncReport(0, 0, f"the process that sends runs to MLflow could not be started ({error})")
+            self.report = SyncReport(0, 0, f"the process that uploads runs to MLflow could not be started ({error})")
             return
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._last_answer = time.monotonic()
         self._reader.start()
 
     def stop(self) -> SyncReport:
-        """Send everything that is still missing, end the process, and return the result."""
+        """Upload everything that is still missing in MLflow, end the process, and return the result."""
         if self._process is None or self._owner != os.getpid():
             return self.report or SyncReport(0, 0, None)
         self.report = None
@@ -111,7 +111,7 @@ class LiveSync:
                 _close(pipe)
             self._process = None
         self.report = self.report or SyncReport(
-            0, 0, "the process that sends runs to MLflow ended or stopped responding"
+            0, 0, "the process that uploads runs to MLflow ended or stopped responding"
         )
         return self.report
 

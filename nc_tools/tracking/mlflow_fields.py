@@ -1,4 +1,4 @@
-"""Convert records to MLflow's tags, parameters and metrics, within the limits of MLflow."""
+"""Convert runs to MLflow's tags, parameters and metrics, within MLflow's limits."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class MetricPoint(NamedTuple):
-    """One value of one metric."""
+    """One value of one metric, as MLflow needs it."""
 
     key: str
     value: float
@@ -30,7 +30,7 @@ class MetricPoint(NamedTuple):
 
 
 def safe_key(key: str) -> str:
-    """Return ``key`` in a form that MLflow accepts; other characters become their codes, so that keys stay different.
+    """Return a metric key in a form that MLflow accepts; characters that it refuses become their codes.
 
     Example:
         >>> safe_key("test/gen/accuracy"), safe_key("top-5 acc (%)"), safe_key("a//b")
@@ -45,7 +45,7 @@ def safe_key(key: str) -> str:
 
 
 def flatten_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return a nested config as dotted names and text, cut to the length that MLflow accepts.
+    """Return a nested configuration as dotted names and texts, cut to the length that MLflow accepts.
 
     Example:
         >>> flatten_params({"head": {"name": "etf", "scale": None}, "counts": [5, 3]})
@@ -62,12 +62,12 @@ def flatten_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str
 
 
 def cut(text: str, length: int) -> str:
-    """Cut ``text`` to ``length`` characters; " ..." at the end shows that something is missing."""
+    """Cut ``text`` to ``length`` characters, with " ..." at the end if something is missing."""
     return text if len(text) <= length else text[: length - 4] + " ..."
 
 
 def tags(run: StoredRun) -> dict[str, str]:
-    """Return the tags of a run, by which runs are grouped and filtered."""
+    """Return the MLflow tags of a run, by which runs are grouped and filtered."""
     identity = run.identity
     values = {
         "mlflow.runName": identity.label,
@@ -94,12 +94,12 @@ def tags(run: StoredRun) -> dict[str, str]:
 
 
 def record_key(run: StoredRun) -> str:
-    """Return the folder's name and time of creation, which identify a record also after its folder was moved."""
+    """Return a key that identifies a run even after its folder was moved: the folder's name and creation time."""
     return f"{run.path.name}@{run.identity.created_ms}"
 
 
 def points(lines: Iterable[Mapping[str, Any]]) -> Iterator[MetricPoint]:
-    """Yield the values of metric lines as points; null becomes nan, which MLflow shows as a gap."""
+    """Yield the values of lines of metrics.jsonl as MLflow points; null becomes nan, which MLflow shows as a gap."""
     for line in lines:
         for key, value in line["values"].items():
             number = math.nan if value is None else float(value)
@@ -107,7 +107,7 @@ def points(lines: Iterable[Mapping[str, Any]]) -> Iterator[MetricPoint]:
 
 
 def final_points(run: StoredRun) -> list[MetricPoint]:
-    """Return the final values as points at the last step, without those that their curve already has there."""
+    """Return a run's final values as MLflow points at its last step, unless the metric's curve already has them."""
     curves = run.curves()
     last = max((step for curve in curves.values() for step, _ in curve), default=0)
     time_ms = run.ended_ms or run.started_ms
@@ -119,7 +119,7 @@ def final_points(run: StoredRun) -> list[MetricPoint]:
 
 
 def dataset(data: Mapping[str, Any]) -> dict[str, str] | None:
-    """Return MLflow's description of a data set, with the fingerprint as digest; None without name or fingerprint."""
+    """Return MLflow's description of a run's data set; None if its name or fingerprint is unknown."""
     name, fingerprint = data.get("name"), data.get("fingerprint")
     if not name or not fingerprint:
         return None
@@ -134,7 +134,7 @@ def dataset(data: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in lists of at most ``size``.
+    """Yield the items in lists of at most ``size`` items.
 
     Example:
         >>> list(chunks([1, 2, 3], 2))

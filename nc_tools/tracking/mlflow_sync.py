@@ -1,4 +1,4 @@
-"""Copy the records of an output folder to an MLflow store."""
+"""Copy the runs of an output folder to an MLflow store."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from nc_tools.tracking.sync_report import SyncReport
 
 
 class MlflowSync:
-    """Copy the records of an output folder to an MLflow store.
+    """Copies the runs of an output folder to an MLflow store, which is a server or a database.
 
     Each push sends only what is missing, so it can be repeated. If the store cannot be reached, the push returns a
     report and raises no exception. Each record becomes one run that is not nested: MLflow's chart page does not show
@@ -33,14 +33,14 @@ class MlflowSync:
         self.experiment = experiment
 
     def push(self) -> SyncReport:
-        """Send what is missing, in a separate process, and wait for it; the report says what failed.
+        """Upload what MLflow lacks, in a separate process, and wait for it; the report says what failed.
 
         Raises:
             FileNotFoundError: If the output folder does not exist.
         """
         if not self.root.is_dir():
             raise FileNotFoundError(
-                f"the output folder {self.root} does not exist: give the folder that was --out of the runs"
+                f"the output folder {self.root} does not exist: give the folder that was the recipe's --out"
             )
         live = LiveSync(self, every=None)
         live.start()
@@ -49,7 +49,7 @@ class MlflowSync:
     def stage_comparison(
         self, report_dir: Path | str, summary: Mapping[str, Any], table_rows: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Save a comparison for the next push to send, for example the last push of a ``LiveSync`` around this call.
+        """Save a comparison, so that the next push uploads it, such as the last push of an enclosing ``LiveSync``.
 
         Args:
             report_dir: Folder with comparison.html, .md, .csv and .json; the files that exist are sent.
@@ -61,6 +61,6 @@ class MlflowSync:
     def push_comparison(
         self, report_dir: Path | str, summary: Mapping[str, Any], table_rows: Sequence[Mapping[str, Any]]
     ) -> SyncReport:
-        """Send a comparison as one run, which replaces the last one of its suite; Args as of ``stage_comparison``."""
+        """Upload a comparison as an MLflow run, with the arguments of ``stage_comparison``; update an earlier one."""
         self.stage_comparison(report_dir, summary, table_rows)
         return self.push()

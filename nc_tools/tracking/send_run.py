@@ -1,4 +1,4 @@
-"""Send one record to MLflow as one run: create it once, and update it in steps that can each be repeated."""
+"""Upload one run to MLflow: create it there once, and update it in steps that can each be repeated."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ FILES = (
 
 
 def is_there(run: StoredRun, key: str) -> bool:
-    """Return True if the store ``key`` has everything of a run that has ended."""
+    """Return True if a run has ended and the MLflow store ``key`` has all of it."""
     state = sent_state.load_sent(run.path, key)
     return (
         state.run_id is not None
@@ -30,7 +30,7 @@ def is_there(run: StoredRun, key: str) -> bool:
 
 
 def artifacts(run: StoredRun) -> list[tuple[str, Path]]:
-    """Return the files of an ended run that are sent, as (path relative to the run's folder, path)."""
+    """Return the files of an ended run that are uploaded, as (path relative to the run's folder, path)."""
     figures = sorted(path for path in (run.path / "figures").glob("[!.]*") if path.is_file())
     return [(name, run.path / name) for name in FILES if (run.path / name).exists()] + [
         (f"figures/{path.name}", path) for path in figures
@@ -38,7 +38,7 @@ def artifacts(run: StoredRun) -> list[tuple[str, Path]]:
 
 
 def send(run: StoredRun, experiment: str, experiments: Experiments) -> bool:
-    """Update the MLflow run of one record; return True if anything was sent.
+    """Create or update one run in MLflow; return True if anything was uploaded.
 
     What was sent is saved after each step. If the process ends between a step and saving, the step is repeated, which
     changes nothing: MLflow stores equal parameters, points and files once, and a run is looked up by its record before
@@ -66,7 +66,7 @@ def send(run: StoredRun, experiment: str, experiments: Experiments) -> bool:
 
 
 def _current(run: StoredRun, experiments: Experiments) -> Sent | None:
-    """Return what the store has of the run; None if a user has deleted it there."""
+    """Return what the MLflow store already has of the run; None if a user has deleted it there."""
     state = sent_state.load_sent(run.path, experiments.store.key)
     stage = experiments.stage(state.run_id) if state.run_id else None
     if stage is None:  # never sent, or the store was emptied or replaced
@@ -90,7 +90,7 @@ def _create(experiments: Experiments, run: StoredRun, experiment_id: str) -> str
 
 
 def _values(client: "MlflowClient", run: StoredRun, run_id: str, state: Sent) -> bool:
-    """Send parameters, new points and, at the end, final values and tags, in as few requests as possible."""
+    """Upload parameters, new metric values and, at the end, final values and tags, in as few requests as possible."""
     from mlflow.entities import Metric, Param, RunTag
 
     lines, offset = read_valid_metrics(run.path / "metrics.jsonl", state.offset)
@@ -130,7 +130,7 @@ def _log_data(client: "MlflowClient", run: StoredRun, run_id: str) -> None:
 
 
 def _reopen(client: "MlflowClient", run_id: str, state: Sent) -> bool:
-    """Set the status of a resumed run to RUNNING again."""
+    """Set the MLflow status of a resumed run to RUNNING again."""
     if state.ended is None:
         return False
     client.update_run(run_id, status="RUNNING")
@@ -149,7 +149,7 @@ def _upload(client: "MlflowClient", run: StoredRun, run_id: str, state: Sent) ->
 
 
 def _close(client: "MlflowClient", run: StoredRun, run_id: str, state: Sent) -> bool:
-    """Set status and end of the run; as the last step, so that a run that is shown as ended is complete."""
+    """Set status and end time of the MLflow run, as the last step, so that a run shown as ended is complete."""
     if state.ended == [run.status, run.ended_ms]:
         return False
     client.set_terminated(run_id, run.status, run.ended_ms)

@@ -1,4 +1,4 @@
-"""Save beside a record what each store already has of it, so that the next sync continues there."""
+"""Save in a run's folder what each MLflow store already has of it, so that the next sync continues there."""
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,7 +11,7 @@ FILE = "mlflow.json"
 
 @dataclass
 class Sent:
-    """What one store has of one record; saved after every step, and every step can be repeated.
+    """What one MLflow store already has of one run; saved after each step of the upload.
 
     Attributes:
         run_id: MLflow's id of the run; None before it is created.
@@ -33,14 +33,14 @@ class Sent:
 
 
 def load_sent(folder: Path, key: str) -> Sent:
-    """Return what the store ``key`` has of the record in ``folder``; an empty state if none can be read."""
+    """Read what the MLflow store ``key`` already has of the run in ``folder``; an empty state if unreadable."""
     values = _stores(folder).get(key, {})
     names = {item.name for item in fields(Sent)}
     return Sent(**{name: value for name, value in values.items() if name in names})
 
 
 def save_sent(folder: Path, key: str, sent: Sent) -> None:
-    """Save what the store ``key`` has of the record in ``folder``."""
+    """Save what the MLflow store ``key`` already has of the run in ``folder``."""
     write_json(folder / FILE, {"schema": 1, "stores": {**_stores(folder), key: asdict(sent)}})
 
 
@@ -53,6 +53,6 @@ def _stores(folder: Path) -> dict[str, Any]:
 
 
 def signature(path: Path) -> list[int]:
-    """Return size and modification time of a file."""
+    """Return size and modification time of a file, by which a changed file is noticed."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]

@@ -21,12 +21,12 @@ DEFAULT_KEY = "default"
 
 
 class StoreError(Exception):
-    """Raised if the store cannot be used; the message says why and what to do."""
+    """Raised if the MLflow store cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """One MLflow store.
+    """An MLflow store: the server or database that holds experiments and runs.
 
     Attributes:
         uri: Absolute tracking address. It may contain credentials, so show ``label`` instead.
@@ -43,7 +43,7 @@ class Store:
 
     @property
     def label(self) -> str:
-        """The address without credentials."""
+        """The store's address without credentials."""
         return redact(self.uri)
 
     @property
@@ -57,7 +57,7 @@ class Store:
         return redact_known(lines[0], self.uri)[:300]
 
     def unreachable(self) -> str | None:
-        """Return the reason in one sentence if nothing can be sent now; None if the store answers.
+        """Return the reason why the store cannot be reached, in one sentence; None if it answers.
 
         MLflow itself would try a dead server for minutes, and a locked database for 20 s in each call.
         """
@@ -77,7 +77,10 @@ class Store:
         except requests.exceptions.SSLError:
             return None  # it answers; MLflow's own settings decide on its certificate
         except requests.exceptions.RequestException as error:
-            return f"the tracking server {self.label} does not answer ({type(error).__name__})"
+            return (
+                f"the MLflow server {self.label} does not answer ({type(error).__name__}): start it, or check its "
+                f"address"
+            )
         return None
 
     def _database_problem(self, path: Path) -> str | None:
@@ -91,7 +94,7 @@ class Store:
 
 
 def resolve_store(root: Path, tracking_uri: str | None) -> Store:
-    """Return the store: ``tracking_uri``, or else MLFLOW_TRACKING_URI, or else a SQLite file in the output folder.
+    """Return the MLflow store at ``tracking_uri``, or else MLFLOW_TRACKING_URI, or else a file in the output folder.
 
     A relative SQLite path is made absolute here, so a later change of the working directory has no effect.
 
@@ -115,7 +118,7 @@ def resolve_store(root: Path, tracking_uri: str | None) -> Store:
     if scheme in ("", "file") and not uri.startswith("databricks"):
         instead = Path(uri.removeprefix("file:")) / "mlflow.db"
         raise ValueError(
-            f"the tracking address must be a server or a database, got the folder {redact(uri)}. "
+            f"the address of the MLflow store must be a server or a database, got the folder {redact(uri)}. "
             f"MLflow no longer writes to folders: give sqlite:///{instead}"
         )
     manages_artifacts = scheme in ("", "http", "https", "databricks", "uc")
@@ -128,7 +131,7 @@ def _sqlite_path(uri: str) -> Path | None:
 
 
 def connect(store: Store) -> "MlflowClient":
-    """Open the store and return a client of it, without a change of MLflow's global settings.
+    """Open an MLflow store and return its client, without a change of MLflow's global settings.
 
     A lock file lets one process at a time open a SQLite file: MLflow fails if several create its tables at once.
 

@@ -1,4 +1,4 @@
-"""Send to MLflow what it does not have yet.
+"""Upload to MLflow the runs and values that it does not have yet.
 
 This runs in a separate process (see ``sync_process``): importing MLflow takes over a second and 200 MB, and its time
 limits can only be set for a whole process.
@@ -25,7 +25,7 @@ SHOWN_KINDS = ("final", "loop")
 
 @dataclass
 class Synchronizer:
-    """Copy the records under ``root`` to ``store``.
+    """Copies the runs in the output folder ``root`` to the MLflow store ``store``.
 
     Attributes:
         root: Output folder.
@@ -41,7 +41,7 @@ class Synchronizer:
         self._experiments: Experiments | None = None
 
     def push(self, beat: Callable[[], None] = lambda: None, cpu_seconds: float = math.inf) -> SyncReport:
-        """Send what is missing, and report errors instead of raising them.
+        """Upload what MLflow lacks, and return a report of errors instead of raising them.
 
         Args:
             beat: Called after each record, to show that there is progress.
@@ -53,7 +53,7 @@ class Synchronizer:
             with FileLock(self.root / ".sync.lock", timeout=LOCK_SECONDS):
                 return self._push(beat, cpu_seconds)
         except Timeout:
-            return SyncReport(0, 0, f"another process is sending the runs of {self.root}")
+            return SyncReport(0, 0, f"another process is uploading the runs of {self.root} to MLflow")
         except StoreError as error:
             return SyncReport(0, len(self._missing()), str(error))
         except Exception as error:  # noqa: BLE001 - an error here must never stop the training
@@ -97,7 +97,7 @@ class Synchronizer:
             except StoreError as error:
                 return SyncReport(count, len(jobs) - position, str(error))
             except Exception as error:  # noqa: BLE001 - one rejected record must not keep the others from being sent
-                failures.append(f"{name} could not be sent: {self.store.explain(error)}")
+                failures.append(f"{name} could not be uploaded: {self.store.explain(error)}")
                 if len(failures) - len(broken) >= MAX_FAILURES:
                     return SyncReport(count, len(jobs) - position, failures[0])
             beat()
@@ -107,7 +107,7 @@ class Synchronizer:
         return self.experiment or run.identity.experiment
 
     def _with_retry(self, job: Callable[[], bool]) -> bool:
-        """Run ``job``, and run it again if it fails while the store still answers."""
+        """Run ``job``, an upload, and run it once more if it fails although the store still answers."""
         try:
             return job()
         except Exception as error:
@@ -125,7 +125,7 @@ class Synchronizer:
 
 
 def _shown(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Return the runs that are sent: final runs and users' own loops.
+    """Return the runs that are uploaded to MLflow: final runs and those of users' own training loops.
 
     The results of tuning and hold-out runs are in tuning.json, which is sent with the comparison, and in the hold-out
     curves of the final runs.

@@ -1,4 +1,4 @@
-"""The process that copies records to MLflow beside the training, at low priority.
+"""The low-priority process that copies runs to MLflow during training.
 
 It reads its task as one JSON line from standard input, because a command line with credentials would be visible in the
 list of processes. It pushes at intervals, and a last time after a second line on standard input or the end of its
@@ -29,7 +29,7 @@ NICENESS = 10
 
 
 def run_sync_process() -> None:
-    """Push at intervals until the parent ends the work."""
+    """Upload new values at intervals until the parent process asks for the end."""
     answers = _take_over_output()
     if hasattr(os, "nice"):
         os.nice(NICENESS)
@@ -62,7 +62,7 @@ def run_sync_process() -> None:
 
 
 def _import_mlflow(module: str) -> None:
-    """Import MLflow without its optional packages; if that fails, leave it to a later import with them."""
+    """Import MLflow without its optional packages, to save time; if that fails, import nothing."""
     for name in NOT_NEEDED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     try:
@@ -77,7 +77,7 @@ def _import_mlflow(module: str) -> None:
 
 
 def _rest(stop: threading.Event, seconds: float, parent: int) -> None:
-    """Wait until the time is over, ``stop`` is set or the parent has ended."""
+    """Wait until the time is over, ``stop`` is set, or the parent process has ended."""
     end = time.monotonic() + seconds
     while not stop.is_set() and (left := end - time.monotonic()) > 0:
         stop.wait(min(left, WATCH_SECONDS))
@@ -92,7 +92,7 @@ def _wait_for_stop(stop: threading.Event) -> None:
 
 
 def _take_over_output() -> IO[str]:
-    """Return a file for answers on standard output, and send what MLflow prints there to standard error."""
+    """Return standard output as a file for answers, and redirect what MLflow prints to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers

@@ -1,4 +1,4 @@
-"""The result of a sync."""
+"""The result of uploading runs to MLflow."""
 
 import shlex
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SyncReport:
-    """The result of a sync.
+    """The result of uploading runs to MLflow: how many were sent, how many are missing, and why.
 
     Attributes:
         sent: Number of runs of which something was sent.
@@ -19,11 +19,11 @@ class SyncReport:
     error: str | None
 
     def advice(self, root: object) -> str | None:
-        """Return what is missing, why, and the command that sends it; None if nothing is missing."""
+        """Return a message with what MLflow lacks, why, and the command that uploads it; None if nothing is missing."""
         if self.error is None:
             return None
         missing = (
             f"{self.pending} run{'s are' if self.pending != 1 else ' is'} not in MLflow yet: " if self.pending else ""
         )
-        advice = f"The records on disk are complete; send them later with: nc-tools sync {shlex.quote(str(root))}"
+        advice = f"All runs are saved on disk; upload them later with: nc-tools sync {shlex.quote(str(root))}"
         return f"{missing}{self.error}. {advice}"

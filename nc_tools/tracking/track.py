@@ -1,4 +1,4 @@
-"""Record the runs of a user's own training loop."""
+"""Record the runs of your own training loop, for comparisons and for MLflow."""
 
 import atexit
 import sys
@@ -78,7 +78,7 @@ def track(
 
 
 def _ensure_sender(sync: MlflowSync) -> None:
-    """Start the process that sends the runs of ``sync``, unless this program has already started it."""
+    """Start the process that uploads the runs of ``sync`` to MLflow, unless it is already running."""
     place = (sync.root, sync.store.uri)
     if place not in _senders:
         if not _senders:
@@ -88,7 +88,7 @@ def _ensure_sender(sync: MlflowSync) -> None:
 
 
 def close() -> None:
-    """Send the rest of all tracked runs and end the sending processes; called automatically when the program ends."""
+    """Upload the rest of all tracked runs to MLflow; called automatically when the program ends."""
     while _senders:
         (root, _), sender = _senders.popitem()
         advice = sender.stop().advice(root)
