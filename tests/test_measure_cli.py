@@ -195,7 +195,7 @@ class TestRefusals:
             (("--mean", "nan,0,0"), "--mean must hold finite numbers"),
             (("--device", "meta"), "--device must be cpu, cuda, cuda:N or mps, got 'meta'"),
             (("--device", "cuda:99"), "--device cuda:99 needs a CUDA device"),
-            (("--out", "my_net.py"), "the output folder my_net.py cannot be written (File exists): choose another"),
+            (("--out", "my_net.py"), "Cannot write to the output folder my_net.py: File exists. Choose another"),
         ],
     )
     @pytest.mark.usefixtures("home")
@@ -240,7 +240,7 @@ class TestRefusals:
         assert "3 channels" in refused(capsys, *flags, "--mean", ".5,.5")
         assert "--device must be" in refused(capsys, *flags, "--device", "quantum")
         assert "another --image-size" in refused(capsys, *flags, "--image-size", "2")
-        assert "must exist" in refused(capsys, *flags[:2], "--data", "imagefolder:gone")
+        assert "does not exist" in refused(capsys, *flags[:2], "--data", "imagefolder:gone")
         assert "cannot take 1 x 8 x 8 images" in refused(capsys, *flags[:2], "--data", "digits")
         assert not (home / "outputs").exists()
 
