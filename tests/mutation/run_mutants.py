@@ -111,14 +111,13 @@ def in_fork(limit: float, work: Callable[..., int], *args: object) -> int | None
 
 def verdict(mutant: Mutant, lines: Mapping[int, Collection[str]], seconds: Mapping[str, float]) -> str:
     """Return "killed", "timeout" or "survived"."""
-    touching = {test for tests in lines.values() for test in tests} & {*seconds}
-    files = {test.partition("::")[0] for test in touching}
-    # No test runs the lines that run at import: all tests of the module are tried. A fixture or a cache is computed in
-    # one test and used in others: if the tests of the line do not fail, all tests of their files are tried.
-    for chosen in (
-        {*lines.get(mutant.line, ())} & {*seconds} or touching,
-        {test for test in seconds if test.partition("::")[0] in files},
-    ):
+    of_line = {*lines.get(mutant.line, ())} & {*seconds}
+    of_module = {test for tests in lines.values() for test in tests} & {*seconds}
+    files = {test.partition("::")[0] for test in of_module}
+    of_files = {test for test in seconds if test.partition("::")[0] in files}
+    # A fixture or a cache is computed in one test and used in others, so after the tests of the line come all tests of
+    # their files. Lines that run at import belong to no test: there all tests follow those of the module.
+    for chosen in (of_line, of_files) if of_line else (of_module, {*seconds}):
         args = [*OPTIONS, "-x", *sorted({test.partition("::")[0] for test in chosen})]
         limit = 30 + 5 * sum(seconds[test] for test in chosen)
         status = in_fork(limit, pytest.main, args, [Trial(mutant, chosen, seconds)]) if chosen else 0
