@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import math
 import multiprocessing
 import os
 import pickle
@@ -110,14 +111,15 @@ def in_fork(limit: float, work: Callable[..., int], *args: object) -> int | None
 
 
 def verdict(mutant: Mutant, lines: Mapping[int, Collection[str]], seconds: Mapping[str, float]) -> str:
-    """Return "killed", "timeout" or "survived"."""
-    of_line = {*lines.get(mutant.line, ())} & {*seconds}
-    of_module = {test for tests in lines.values() for test in tests} & {*seconds}
+    """Return "killed", "timeout" or "survived". A test that fails without a mutant has infinite ``seconds``."""
+    passing = {test for test in seconds if seconds[test] < math.inf}
+    of_line = passing.intersection(lines.get(mutant.line, ()))
+    of_module = {test for tests in lines.values() for test in tests} & passing
     files = {test.partition("::")[0] for test in of_module}
-    of_files = {test for test in seconds if test.partition("::")[0] in files}
+    of_files = {test for test in passing if test.partition("::")[0] in files}
     # A fixture or a cache is computed in one test and used in others, so after the tests of the line come all tests of
     # their files. Lines that run at import belong to no test: there all tests follow those of the module.
-    for chosen in (of_line, of_files) if of_line else (of_module, {*seconds}):
+    for chosen in (of_line, of_files) if of_line else (of_module, passing):
         args = [*OPTIONS, "-x", *sorted({test.partition("::")[0] for test in chosen})]
         limit = 30 + 5 * sum(seconds[test] for test in chosen)
         status = in_fork(limit, pytest.main, args, [Trial(mutant, chosen, seconds)]) if chosen else 0
@@ -142,7 +144,7 @@ def run_package(name: str, sample: int, seed: int) -> Counter[str]:
         lines, seconds, failed = pickle.loads(Path(file.name).read_bytes())
     for test in failed:
         print(f"fails without a mutant: {test}")
-        del seconds[test]
+        seconds[test] = math.inf
     mutants = [mutant for module in modules for mutant in mutants_of(module, CONFIG["operators"])]
     for item in LISTED:
         if Path(item["module"]) in modules and not any(mutant.is_listed(item) for mutant in mutants):
