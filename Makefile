@@ -5,11 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OLDEST ?= .venv-oldest
 ARGS ?=
+MUTANTS ?=
 JOBS ?= 2
 # Each test process uses one core; without this, JOBS processes would start JOBS x cores threads.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(JOBS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile
 
-.PHONY: demo lint check test test-oldest clean
+.PHONY: demo lint check test test-oldest mutants clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python recipes/long_tail.py $(ARGS)
@@ -27,7 +28,11 @@ test: lint
 
 # The lowest versions that pyproject.toml allows, in an environment of its own.
 test-oldest: $(OLDEST)/.installed-dev
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses=$(JOBS) $(ARGS)
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses=$(JOBS) --dist=loadfile $(ARGS)
+
+# Breaks formulas one at a time, which takes a night; MUTANTS="--sample 300 --modules geometry" takes part of them.
+mutants: $(VENV)/.installed-mutants
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation/run_mutants.py $(MUTANTS)
 
 $(OLDEST)/.installed-dev: pyproject.toml tests/support/oldest_versions.py
 	$(PYTHON) -m venv $(OLDEST)
@@ -49,6 +54,10 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing nc_tools with PyTorch and the development tools into $(VENV): about 6 GB and a few minutes, once."
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-mutants: pyproject.toml | $(VENV)/bin/python
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[dev,mutants]'
+	@touch $(VENV)/.installed $(VENV)/.installed-dev $@
 
 clean:
 	rm -rf $(VENV) $(OLDEST) outputs

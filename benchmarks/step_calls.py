@@ -21,13 +21,14 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import nc_tools
 from nc_tools import heads, losses
 from nc_tools.data import Augment, BatchOptions, ImageSet, Loader, evaluation_batches
+from nc_tools.data.image_set import Images
 from nc_tools.data.mixing import Batches
-from nc_tools.evaluation.evaluator import accuracy_metrics, collapse_metrics, collect
+from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch
 from nc_tools.training import OptimConfig, TrainConfig, fit
@@ -130,11 +131,17 @@ def evaluation(head: heads.Head, _loss: losses.LossTerm) -> tuple[list[tuple[str
     model, data = model_of(head), images()
     recorder = CallRecorder()
     marks: list[int] = []
+
+    def batches(images: Images, indices: Tensor | None) -> Iterator[Batch]:
+        return recorder.marked(evaluation_batches(images, indices, OPTIONS), marks)
+
+    evaluator = Evaluator(model, batches, class_counts=[BATCH_SIZE * STEPS // CLASSES] * CLASSES, dtype=torch.float32)
+    test = EvaluationSet("test", data)
     with recorder:
-        collected = collect(model, recorder.marked(evaluation_batches(data, None, OPTIONS), marks))
+        evaluator.outputs(test)
         end = len(recorder.calls)
-        accuracy_metrics(collected, collected.labels.bincount(), "test")
-        collapse_metrics(model, collected, "test")
+        evaluator.accuracy(test)
+        evaluator.collapse(test)
     middle = STEPS // 2
     return recorder.calls[marks[middle] : marks[middle + 1]], recorder.calls[end:]
 

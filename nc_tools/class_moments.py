@@ -27,9 +27,8 @@ def _persistent_sums(device: torch.device) -> Iterator[None]:
 class ClassMoments:
     """Class counts, means, variances and within-class scatter of features that arrive in batches.
 
-    Use it for features that do not fit in memory, arrive batch by batch, or are distributed over processes: any
-    batches and any order of merging give the same result up to rounding. If all features fit in memory,
-    ``metrics.neural_collapse`` is faster, because it only needs the scatter along the class means.
+    Use it for features that do not fit in memory or are distributed over processes: any batches and any order of
+    merging give the same result up to rounding. If all features fit in memory, ``metrics.neural_collapse`` is faster.
 
     With m new samples x_i of a class that had n, batch mean b and old mean a, the mean moves by m/(n + m) (b - a) and
 
@@ -41,9 +40,8 @@ class ClassMoments:
     float32 (float64 for float64 features) and summed in float64.
 
     The class-averaged covariance S_W = mean_k Cov_k divides each sample by the size of its class, which a single pass
-    does not know in advance: give ``class_counts``. Without them only the sample-pooled scatter is kept, and the
-    class-averaged one is available only if all classes have equally many samples. The traces of both are always
-    available.
+    does not know in advance: give ``class_counts``. Without them the class-averaged scatter is available only if all
+    classes have equally many samples; the sample-pooled one, and the traces of both, always are.
 
     Memory: one K x D and at most three D x D matrices of float64, and one batch.
 

@@ -199,7 +199,7 @@ def test_noise_is_set_from_the_command_line():
     assert put(data, "noise", "PairNoise(0.3)").noise == PairNoise(0.3)
     assert put(data, "noise", "AsymmetricNoise(0.3, to=(('3', '8'),))").noise == AsymmetricNoise(0.3, (("3", "8"),))
     assert put(data, "noise", None).noise is None
-    with pytest.raises(ValueError, match="there is no 'PairNois' here; did you mean 'PairNoise'"):
+    with pytest.raises(ValueError, match="there is no 'PairNois'; did you mean 'PairNoise'"):
         put(data, "noise", "PairNois(0.3)")
     with pytest.raises(ValueError, match="noise must be"):
         put(data, "noise", "lots")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from support.feature_batches import D, K, Rows, batch_of, linear_head, rows_and_labels
 from support.scalar_math import dot, unit
 
-from nc_tools.data import DataConfig, ImageSet, Loader, WithOutliers, load_data
+from nc_tools.data import BatchOptions, DataConfig, ImageSet, Loader, WithOutliers, load_data
 from nc_tools.heads import LinearHead
 from nc_tools.losses import (
     CrossEntropyLoss,
@@ -73,7 +73,7 @@ def test_outliers_come_with_every_batch_and_resume_where_they_were() -> None:
 
     def loader() -> WithOutliers:
         inside, outside = (
-            Loader(images, of, 4, mean=[0.0], std=[1.0], augment=None, seed=0)
+            Loader(images, of, BatchOptions(batch_size=4, mean=[0.0], std=[1.0]))
             for of in (torch.arange(20), torch.arange(20, 32))
         )
         return WithOutliers(inside, outside)
@@ -95,9 +95,9 @@ def test_outliers_come_with_every_batch_and_resume_where_they_were() -> None:
 def test_training_with_outliers_makes_them_orthogonal() -> None:
     digits = load_data(DataConfig(held_out_classes=5))
     assert digits.transfer_train is not None
-    stats = {"mean": digits.mean, "std": digits.std}
-    inside = Loader(digits.train, torch.arange(len(digits.train)), 64, **stats, augment=None, seed=0)
-    outside = Loader(digits.transfer_train, torch.arange(len(digits.transfer_train)), 64, **stats, augment=None, seed=0)
+    options = BatchOptions(batch_size=64, mean=digits.mean, std=digits.std)
+    inside = Loader(digits.train, torch.arange(len(digits.train)), options)
+    outside = Loader(digits.transfer_train, torch.arange(len(digits.transfer_train)), options)
     result = {}
     for weight in (0.0, 1.0):
         torch.manual_seed(0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.feature_batches import K, Rows, linear_head, rows_and_labels, value_of
 from support.scalar_math import norm
 
-from nc_tools.data import DataConfig, Loader, load_data, side_by_side
+from nc_tools.data import BatchOptions, DataConfig, Loader, load_data, side_by_side
 from nc_tools.heads import LinearHead
 from nc_tools.losses import (
     CrossEntropyLoss,
@@ -53,7 +53,7 @@ def test_pairs_of_digits_are_learned() -> None:
     assert [label_of[image.numpy().tobytes()] for image in left] == pairs.labels.tolist()
     right = [label_of[image.contiguous().numpy().tobytes()] for image in pairs.images[:, :, 4:12, 8:]]
     assert bool(tags[torch.arange(600), torch.tensor(right)].all())
-    loader = Loader(pairs, torch.arange(0, 600, 2), 50, mean=[0.3], std=[0.4], augment=None, seed=0, tags=tags)
+    loader = Loader(pairs, torch.arange(0, 600, 2), BatchOptions(batch_size=50, mean=[0.3], std=[0.4], tags=tags))
     for batch in loader.epoch(0):
         assert batch.tags is not None
         assert torch.equal(batch.tags, tags[batch.index])
@@ -68,6 +68,6 @@ def test_pairs_of_digits_are_learned() -> None:
         hits += batch.tags.gather(1, model(batch.inputs).topk(2).indices)[both].all(1).tolist()
     assert sum(hits) / len(hits) > 0.9
     with pytest.raises(ValueError, match=r"tags must be bool with a row for each of the 600 images, got .*int64"):
-        Loader(pairs, torch.arange(6), 2, mean=[0.3], std=[0.4], augment=None, seed=0, tags=tags.long())
-    with pytest.raises(ValueError, match="count must be at least 1"):
+        Loader(pairs, torch.arange(6), BatchOptions(batch_size=2, mean=[0.3], std=[0.4], tags=tags.long()))
+    with pytest.raises(ValueError, match="count, the number of pairs, must be at least 1, got 0"):
         side_by_side(digits, 0, torch.Generator())

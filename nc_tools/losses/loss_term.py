@@ -125,9 +125,7 @@ class LossTerm(nn.Module, ABC):
             )
         else:
             samples = outputs.features
-            labels = batch.labels
-            if labels.dtype != torch.int64 or labels.shape != samples.shape[:1]:
-                check_labels(labels, samples.shape[0], int64=True)
+            check_labels(batch.labels, samples.shape[0], int64=True)
         if samples.shape[0] == 0:
             raise ValueError(f"{type(self).__name__} needs at least one sample, got an empty batch")
         device = samples.device.type

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.labels import check_labels
 from nc_tools.heads.head import Head
 from nc_tools.measuring.loader_batches import first_two, to_device, unpack
 from nc_tools.measuring.two_pass_stats import TwoPassStats
@@ -114,11 +115,7 @@ class ModelPass:
                     f"the model must return logits of shape ({len(labels)}, K) for a batch, got {shape}. Pass a model "
                     "that classifies"
                 )
-            if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-                raise TypeError(
-                    f"labels must be integer class indices (N,), got {labels.dtype} of shape {tuple(labels.shape)}: "
-                    f"for soft labels pass labels.argmax(1)"
-                )
+            check_labels(labels, len(logits))
             self.num_classes = logits.shape[1]
             head_input = calls[""][0] if len(calls[""]) == 1 else None
             if head_input is None or head_input.ndim != 2:
