@@ -113,7 +113,10 @@ def test_an_unknown_grouping_raises(tmp_path):
     [
         ({"held_out_classes": 3}, "held_out_classes must be 0 and transfer_data None, got 3 and None"),
         ({"transfer_data": "cifar10"}, "transfer_data None, got 0 and cifar10"),
-        ({"source": "imagefolder:x", "labels": "a.csv:b"}, "got coarse digits-parity and labels a.csv:b: remove one"),
+        (
+            {"source": "imagefolder:x", "labels": "a.csv:b"},
+            "got coarse digits-parity and labels a.csv:b: remove coarse",
+        ),
     ],
 )
 def test_coarse_labels_contradict_other_transfer_sets_and_labels(options, message):

@@ -51,7 +51,7 @@ def test_depths_that_do_not_exist(depth: int) -> None:
     if depth == 8:
         CIFARResNet(8)
         return
-    with pytest.raises(ValueError, match=rf"must be 6 n \+ 2 \(20, 32, 44, 56, ...\), got {depth}"):
+    with pytest.raises(ValueError, match=rf"must be 6 \* n \+ 2 \(20, 32, 44, 56, ...\), got {depth}"):
         CIFARResNet(depth)
 
 

@@ -100,7 +100,7 @@ def test_unreadable_images_are_left_out_on_request_and_named(tmp_path):
     ("arguments", "message"),
     [
         ({"ood_near": "digit"}, "did you mean 'digits'"),
-        ({"ood_far": "scrambld"}, "a data source or scrambled, got 'scrambld'"),
+        ({"ood_far": "scrambld"}, "a data source or 'scrambled', got 'scrambld'"),
         ({"ood_far": "imagefolder:"}, "needs its path"),
         ({"ood_near_exclude": "a.csv"}, "leaves classes out of ood_near, .* got None"),
         ({"ood_near_exclude": "a.csv", "ood_near": "scrambled"}, "leaves classes out of ood_near, .* got scrambled"),

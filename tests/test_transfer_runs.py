@@ -141,7 +141,7 @@ def test_methods_of_fine_tuning_are_written_with_their_class():
 def test_a_primary_metric_must_be_a_final_value():
     with pytest.raises(
         ValueError,
-        match="of the test set or of transfer, such as test/gen/balanced_accuracy, got 'holdout/gen/accuracy'",
+        match="such as 'test/gen/balanced_accuracy', got 'holdout/gen/accuracy'",
     ):
         Protocol(primary="holdout/gen/accuracy")
 

@@ -96,7 +96,8 @@ class DataConfig:
         >>> DataConfig(imbalance=0.01)
         Traceback (most recent call last):
             ...
-        ValueError: imbalance is n_max / n_min and must be at least 1, got 0.01: did you mean 100?
+        ValueError: imbalance, the size of the largest class divided by that of the smallest, must be at least 1, \
+got 0.01: did you mean 100?
     """
 
     source: str = "digits"

@@ -164,7 +164,8 @@ class MatrixNoise:
         >>> MatrixNoise(((0.9, 0.1), (0.5, 0.4)))
         Traceback (most recent call last):
             ...
-        ValueError: each row of a transition matrix must sum to 1, and row 1 sums to 0.9: rows are true classes
+        ValueError: each row of a transition matrix must sum to 1, but row 1 sums to 0.9: rows are true classes \
+(transpose the matrix if its columns are)
     """
 
     matrix: tuple[tuple[float, ...], ...]

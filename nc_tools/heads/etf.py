@@ -45,8 +45,8 @@ class ETFHead(FixedFrameHead):
         >>> ETFHead(8, 10)
         Traceback (most recent call last):
         ...
-        ValueError: a simplex ETF of 10 classes needs feature_dim >= 9, got 8: use projection=9 (or more) to learn a \
-linear map before it, or SphericalCodeHead
+        ValueError: a simplex ETF of 10 classes needs feature_dim >= 9, got 8: give the head projection=9 (or more), \
+a learned linear map to that many dimensions, or use SphericalCodeHead
     """
 
     geometry = "simplex ETF"

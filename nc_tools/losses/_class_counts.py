@@ -21,7 +21,8 @@ def checked_counts(class_counts: Tensor | Sequence[int]) -> Tensor:
         >>> checked_counts([3, 0])
         Traceback (most recent call last):
         ...
-        ValueError: every class needs at least one training sample, but classes [1] have none. Remove these classes.
+        ValueError: every class needs at least one training sample, but classes [1] have none. Remove these \
+classes, and number the others from 0.
     """
     try:
         counts = torch.as_tensor(class_counts, dtype=torch.float64)

@@ -27,7 +27,8 @@ def checked_transition(matrix: Tensor | Sequence[Sequence[float]], num_classes: 
         >>> checked_transition([[0.9, 0.1], [0.3, 0.6]])
         Traceback (most recent call last):
             ...
-        ValueError: each row of a transition matrix must sum to 1, and row 1 sums to 0.9: rows are true classes
+        ValueError: each row of a transition matrix must sum to 1, but row 1 sums to 0.9: rows are true classes \
+(transpose the matrix if its columns are)
     """
     widths = {len(row) for row in matrix}
     if len(widths) != 1 or widths != {len(matrix)}:
