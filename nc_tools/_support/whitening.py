@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Eigenvalues of a covariance up to this share of the largest, for features scaled to unit variance, are rounding: that of
-# float32 features of up to ten times their deviation, and that of the covariance in float64.
+# Eigenvalues of a covariance up to this share of the largest, for features scaled to unit variance, are rounding: that
+# of float32 features of up to ten times their deviation, and that of the covariance in float64.
 _ROUNDING = 1e-12
 # A float32 feature that is not constant has a deviation of at least 6e-8 / sqrt(N) of its size. Sums of a constant in
 # float64 err by less than 1e-12 of it.
@@ -49,12 +49,13 @@ def whitening(covariance: Tensor, means: Tensor) -> Tensor:
     values, vectors = principal_directions(scaled)
     kept = values > max(_ROUNDING, len(values) * torch.finfo(torch.float64).eps) * values[0]
     vectors, values = vectors[:, kept] * varies[:, None], values[kept]
-    inverse = vectors * values.rsqrt() / scale[:, None]
+    inverse: Tensor = vectors * values.rsqrt() / scale[:, None]
     if len(values) == int(varies.sum()):
         return inverse
     # A A^T is an inverse on the range of the covariance; the projection on that range makes it the pseudo-inverse.
     basis = torch.linalg.qr(vectors * scale[:, None]).Q
-    return basis @ (basis.T @ inverse)
+    pseudo_inverse: Tensor = basis @ (basis.T @ inverse)
+    return pseudo_inverse
 
 
 def principal_directions(covariance: Tensor) -> tuple[Tensor, Tensor]:

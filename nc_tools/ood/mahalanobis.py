@@ -113,10 +113,12 @@ class _WhitenedClasses:
 
     def whitened(self, features: Tensor) -> Tensor:
         """Return samples (N, D) in the coordinates of ``centers`` (N, r)."""
-        return (features - self._origin) @ self._whitener
+        whitened: Tensor = (features - self._origin) @ self._whitener
+        return whitened
 
     def nearest(self, x: Tensor) -> Tensor:
         """Return the squared distance of whitened samples (N, r) to the nearest class mean (N,)."""
         nearest = torch.addmm(self._halves, x, self.centers.T, beta=-1).argmax(dim=1)
         # The product finds the nearest mean; the distance needs the difference, for the product cancels there.
-        return (x - self.centers[nearest]).square().sum(dim=1)
+        distances: Tensor = (x - self.centers[nearest]).square().sum(dim=1)
+        return distances
