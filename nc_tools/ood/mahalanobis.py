@@ -80,7 +80,7 @@ class RMDS(OODScore):
 
     def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG002
         x = self._classes.whitened(features)
-        whitened_by_all = x + (x @ self._between * self._change) @ self._between.T
+        whitened_by_all: Tensor = x + (x @ self._between * self._change) @ self._between.T
         return whitened_by_all.square().sum(dim=1) - self._classes.nearest(x)
 
     def _values_per_sample(self) -> int:
