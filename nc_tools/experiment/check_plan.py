@@ -76,7 +76,7 @@ def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
     builds_differ = config.tuned.path.partition(".")[0] in ("head", "loss", "model")
     losses = []
     for variant in [config, *variants] if builds_differ else [config]:
-        model = build_model(variant, facts, seed=0, draw=0)
+        model = build_model(variant, facts, seed=0, frame_seed=0)
         loss = build_loss(variant, facts, model.head.feature_dim)
         check_outliers(variant, loss)
         check_mixing(variant.training.mixing, loss, model.head)

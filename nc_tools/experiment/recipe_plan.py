@@ -52,7 +52,7 @@ def make_plan(
     first_paragraph = question.strip().split("\n\n")[0]  # the others say how to run the recipe
     if args.smoke:
         first_paragraph = f"SMOKE RUN, to check that everything works: its numbers mean nothing. {first_paragraph}"
-    return Plan(name=name, question=first_paragraph, arms=chosen, protocol=protocol)
+    return Plan(name=name, question=first_paragraph, arms=chosen, protocol=protocol, smoke=args.smoke)
 
 
 def _smoke_protocol(protocol: Protocol) -> Protocol:

@@ -195,6 +195,7 @@ def _write_experiment(plan: Plan, out: Path, runs: Sequence[Mapping[str, Any]]) 
         "arms": list(plan.arms),
         "primary": plan.protocol.primary,
         "suite": plan.suite,
+        "smoke": plan.smoke,
         "protocol": {k: v for k, v in encode(plan.protocol).items() if k != "dataclass"},
         "runs": list(runs),
     }

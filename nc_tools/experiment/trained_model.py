@@ -83,7 +83,9 @@ def load_run(run: Path | str, *, device: torch.device | str = "cpu") -> TrainedM
     config: RunConfig = decode(record["config"])
     names = {f.name for f in dataclasses.fields(DataFacts)}
     facts = DataFacts(**{k: decode(v) for k, v in record["data"].items() if k in names})
-    model = build_model(config, facts, seed=record["seed"], draw=record["draw"])
+    # Records of version 0.1 hold no frame_seed: there the number of the draw was the seed of the frame.
+    frame_seed = record.get("frame_seed", record["draw"])
+    model = build_model(config, facts, seed=record["seed"], frame_seed=frame_seed)
     load_weights(model, path / "weights.safetensors")
     config.training.place(model, torch.device(device))
     return TrainedModel(model.eval(), facts, config)
