@@ -12,7 +12,7 @@ from nc_tools.experiment.overrides import put
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_config import RunConfig
-from nc_tools.experiment.run_data import RunData, facts_of, open_data
+from nc_tools.experiment.run_data import facts_of, open_data
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.training.mixed_loss import check_mixing
 from nc_tools.training.optimizers import make_optimizer
@@ -44,7 +44,8 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
     data = open_data(baseline, seed=plan.protocol.seeds[0], device=cpu, cache=options.out / "cache", progress=progress)
     check_transfer(plan.protocol, data.sources)
     facts = facts_of(data.sources, data.sources.train.labels[data.subsets.train])
-    _print_data(data, facts, display)
+    for line in data.first_lines():
+        display.note(line)
     against_outliers = []
     for name, config in plan.arms.items():
         try:
@@ -57,17 +58,6 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
         used = f"used by {', '.join(against_outliers)}" if against_outliers else "not used, because no loss needs them"
         display.note(f"outlier images for training ({baseline.data.outliers}): {used}")
     return facts
-
-
-def _print_data(data: RunData, facts: DataFacts, display: ProgressDisplay) -> None:
-    skipped = data.sources.skipped
-    if skipped:
-        display.note(f"{len(skipped)} unreadable images left out: {', '.join(skipped[:5])}")
-    display.note(
-        f"{data.config.data.source}: {len(data.subsets.train)} training images of {facts.num_classes} classes "
-        f"({max(facts.class_counts)} to {min(facts.class_counts)} each), {len(data.sources.test)} test images, "
-        f"{facts.in_channels} x {facts.image_size} x {facts.image_size}"
-    )
 
 
 def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
