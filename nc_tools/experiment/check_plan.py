@@ -13,10 +13,10 @@ from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.run_data import RunData, facts_of, open_data
-from nc_tools.experiment.type_check import check_types
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.training.mixed_loss import check_mixing
 from nc_tools.training.optimizers import make_optimizer
+from nc_tools.type_check import check_types
 
 
 def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: StopSignal) -> DataFacts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -45,7 +45,7 @@ class OptimConfig:
         sam: Sharpness-aware minimization, such as ``SharpnessAware(0.05)``, with two passes per step. None: off.
     """
 
-    optimizer: Spec[Any] = field(default_factory=lambda: spec(torch.optim.SGD, momentum=0.9))
+    optimizer: Spec[torch.optim.Optimizer] = field(default_factory=lambda: spec(torch.optim.SGD, momentum=0.9))
     lr: float = 0.1
     head_lr_ratio: float = 1.0
     layer_decay: float = 1.0
