@@ -11,8 +11,9 @@ from torch import Tensor
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.heads.head import Head
 from nc_tools.losses.loss_term import LossTerm
-from nc_tools.models.backbones import build_backbone, feature_width
+from nc_tools.models.backbones import build_backbone
 from nc_tools.models.classifier import Classifier
+from nc_tools.models.feature_width import feature_width
 from nc_tools.seeds import stream
 
 
@@ -37,9 +38,11 @@ def build_model(config: RunConfig, facts: DataFacts, *, seed: int, draw: int) ->
     The backbone reads the random stream "init", the head the stream "head". The streams are separate, so all arms of a
     seed start from the same backbone, whatever their heads draw.
     """
-    shape = {"in_channels": facts.in_channels, "image_size": facts.image_size}
-    backbone = build_backbone(config.model.name, width=config.model.width, seed=seed, **shape)
-    width = feature_width(backbone, **shape)
+    channels, size = facts.in_channels, facts.image_size
+    backbone = build_backbone(
+        config.model.name, in_channels=channels, image_size=size, width=config.model.width, seed=seed
+    )
+    width = feature_width(backbone, in_channels=channels, image_size=size)
     return Classifier(backbone, build_head(config, facts, width, generator=stream(seed, "head"), draw=draw))
 
 
