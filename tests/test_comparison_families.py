@@ -29,8 +29,8 @@ def test_power_is_at_the_level_of_the_family():
     comparison = compare_runs(runs(linear=LINEAR[:3], up=BETTER[:3], down=WORSE[:3]), "linear")
     test = comparison.test("up")
     sd = test.paired.sd
-    assert test.power.detectable == detectable_difference(sd, 3, alpha=0.05)
-    assert test.power.detectable_adjusted == detectable_difference(sd, 3, alpha=0.025)
+    assert test.power.detectable == pytest.approx(detectable_difference(sd / 3**0.5, 2, alpha=0.05))
+    assert test.power.detectable_adjusted == pytest.approx(detectable_difference(sd / 3**0.5, 2, alpha=0.025))
     assert test.power.pairs_for_half == pairs_needed(test.paired.mean / 2, sd, alpha=0.05)
     assert test.power.pairs_for_half_adjusted == pairs_needed(test.paired.mean / 2, sd, alpha=0.025)
 

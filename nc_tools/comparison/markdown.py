@@ -35,7 +35,7 @@ def markdown_text(comparison: Comparison) -> str:
         _controls(comparison),
         _section("Detectable difference", [wording.power_heading(comparison), *wording.power_texts(comparison)]),
         _section(
-            "Variance between seeds and draws",
+            "Variance between seeds and frames",
             [wording.SHARES_HEADING, *wording.share_texts(comparison)] if comparison.shares else [],
         ),
         _section("Sign-flip test", [wording.sign_flip_text(comparison)]),
