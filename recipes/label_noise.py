@@ -61,6 +61,7 @@ DEFAULT = ("linear", "linear_gce", "linear_elr", "etf", "etf_elr")
 
 # The fair reference of an ETF head with another loss is the linear head with that loss.
 PROTOCOL = Protocol(
+    suspects=2000,
     references={arm: arm.replace("etf", "linear") for arm in ARMS if arm.startswith("etf_")},
 )
 
