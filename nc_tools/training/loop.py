@@ -84,7 +84,7 @@ def fit(
         NonFiniteLossError: At the end of an epoch in which the loss was infinite or not a number.
         Killed: If ``stop`` was set.
     """
-    device = next(model.backbone.parameters()).device
+    device = next(model.parameters()).device  # the head's, if the backbone has no parameters
     optimizer = make_optimizer(model, optim, loss)
     check_mixing(training.mixing, loss, model.head)
     ascent_loss = loss if optim.sam is None else optim.sam.ascent_loss(loss, class_counts).to(device)

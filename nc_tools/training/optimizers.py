@@ -13,9 +13,25 @@ from nc_tools.training.train_config import OptimConfig
 
 
 def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | None = None) -> torch.optim.Optimizer:
-    """Return an optimizer over the parameters of a model and its loss.
+    """Return an optimizer over the parameters of a model and its loss, with the groups of :func:`parameter_groups`.
 
-    It has up to five groups: backbone with and without weight decay, head with and without, and the loss. Empty groups
+    Args:
+        model: The classifier.
+        config: Learning rate and weight decay. If ``config.sam`` is set, the optimizer is wrapped in :class:`SAM`.
+        loss: The loss, whose parameters are trained too.
+
+    Raises:
+        ValueError: If no parameter of the model is trainable.
+    """
+    groups = parameter_groups(model, config, loss)
+    optimizer: torch.optim.Optimizer = config.optimizer.build({"params": groups, "lr": config.lr, "weight_decay": 0.0})
+    return optimizer if config.sam is None else SAM(optimizer, config.sam.rho)
+
+
+def parameter_groups(model: Classifier, config: OptimConfig, loss: nn.Module | None = None) -> list[dict[str, Any]]:
+    """Return the parameter groups of a model and its loss for an optimizer.
+
+    There are up to five: backbone with and without weight decay, head with and without, and the loss. Empty groups
     are left out. Each group keeps its peak learning rate under "peak_lr".
 
     - Parameters with two or more dimensions decay.
@@ -25,7 +41,7 @@ def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | Non
 
     Args:
         model: The classifier.
-        config: Learning rate and weight decay. If ``config.sam`` is set, the optimizer is wrapped in :class:`SAM`.
+        config: Learning rate and weight decay.
         loss: The loss, whose parameters are trained too.
 
     Raises:
@@ -49,8 +65,7 @@ def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | Non
         own = [p for p in loss.parameters() if p.requires_grad and p not in of_model]
         if own:
             groups.append({"params": own, "lr": config.lr, "peak_lr": config.lr, "weight_decay": 0.0})
-    optimizer: torch.optim.Optimizer = config.optimizer.build({"params": groups, "lr": config.lr, "weight_decay": 0.0})
-    return optimizer if config.sam is None else SAM(optimizer, config.sam.rho)
+    return groups
 
 
 def _decays(parameter: nn.Parameter, config: OptimConfig) -> bool:
