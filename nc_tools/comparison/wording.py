@@ -179,10 +179,9 @@ def power_texts(comparison: Comparison) -> list[str]:
         else:
             plain, adjusted = (_size(primary, size) for size in (power.detectable, power.detectable_adjusted))
             seeds = power.pairs_for_half_width
-            halved = (
-                "more seeds alone do not halve the interval" if seeds is None else f"{seeds} seeds halve the interval"
-            )
-            texts.append(f"{test.arm}: {plain}{unit} ({adjusted} adjusted), n = {test.paired.n}; {halved}")
+            needs = "cannot be had by more seeds alone" if seeds is None else f"takes {seeds} seeds"
+            width = f"an interval of ± {_size(primary, power.half_width)}{unit} {needs}"
+            texts.append(f"{test.arm}: {plain}{unit} ({adjusted} adjusted), n = {test.paired.n}; {width}")
     return texts
 
 
