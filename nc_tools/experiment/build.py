@@ -32,8 +32,8 @@ class DataFacts:
     num_samples: int = 0
 
 
-def build_model(config: RunConfig, facts: DataFacts, *, seed: int, draw: int) -> Classifier:
-    """Return the untrained classifier of a configuration; its random weights are decided by seed and draw.
+def build_model(config: RunConfig, facts: DataFacts, *, seed: int, frame_seed: int | None) -> Classifier:
+    """Return the untrained classifier of a configuration; the two seeds decide its random weights.
 
     The backbone reads the random stream "init", the head the stream "head". The streams are separate, so all arms of a
     seed start from the same backbone, whatever their heads draw.
@@ -43,17 +43,22 @@ def build_model(config: RunConfig, facts: DataFacts, *, seed: int, draw: int) ->
         config.model.name, in_channels=channels, image_size=size, width=config.model.width, seed=seed
     )
     width = feature_width(backbone, in_channels=channels, image_size=size)
-    return Classifier(backbone, build_head(config, facts, width, generator=stream(seed, "head"), draw=draw))
+    return Classifier(backbone, build_head(config, facts, width, generator=stream(seed, "head"), frame_seed=frame_seed))
 
 
-def build_head(config: RunConfig, facts: DataFacts, feature_dim: int, *, generator: torch.Generator, draw: int) -> Head:
-    """Return the head of a configuration; the generator decides its learned weights, ``draw`` its fixed vectors."""
+def build_head(
+    config: RunConfig, facts: DataFacts, feature_dim: int, *, generator: torch.Generator, frame_seed: int | None
+) -> Head:
+    """Return the head of a configuration; the generator decides its learned weights, ``frame_seed`` its fixed vectors.
+
+    A head without fixed vectors has no argument ``frame_seed`` and ignores it.
+    """
     values: dict[str, Any] = {
         "feature_dim": feature_dim,
         "num_classes": facts.num_classes,
         "class_counts": facts.class_counts,
         "generator": generator,
-        "frame_seed": draw,
+        "frame_seed": 0 if frame_seed is None else frame_seed,
     }
     head: Head = config.head.build(values)
     return head

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nc_tools.data.folder import TEST_SHARE
 from nc_tools.data.imbalance import class_counts, split_holdout
+from nc_tools.data.listing import TEST_SHARE
 from nc_tools.data.short_list import short_list
 from nc_tools.features.embedding_columns import Columns, read_embedding_columns
 from nc_tools.features.embedding_labels import indices_and_classes
