@@ -116,6 +116,7 @@ def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
         ("data.labels", args.labels),
         ("data.image_size", args.image_size),
         ("data.imbalance", args.imbalance),
+        ("data.resplit", args.resplit),
         ("model.name", args.model),
         ("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs),
     ]
