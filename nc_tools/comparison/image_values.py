@@ -75,7 +75,10 @@ def image_values(
     """
     function, by_class, needs_temperature = _METRICS[metric]
     if needs_temperature and temperature is None:
-        raise ValueError(f"{metric} needs the temperature of the run, got none")
+        raise ValueError(
+            f"{metric} is computed with the temperature of the calibration, which this run did not record: compare "
+            "another metric"
+        )
     divisor = temperature if needs_temperature and temperature is not None else 1.0
     numbers = np.asarray(labels, dtype=np.int64)
     parts, start = [], 0

@@ -56,7 +56,7 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
         against_outliers += [name] if any(loss.needs_outliers for loss in losses) else []
     if baseline.data.outliers is not None:
         used = f"used by {', '.join(against_outliers)}" if against_outliers else "not used, because no loss needs them"
-        display.note(f"outlier images for training ({baseline.data.outliers}): {used}")
+        display.note(f"training against outlier images from {baseline.data.outliers}: {used}")
     return facts
 
 
