@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.regular_file import check_regular
 from nc_tools.data.decode import DECODE_RULE
 from nc_tools.data.image_set import digests
+from nc_tools.type_check import matches
 
 
 def files_key(root: Path, paths: Sequence[str], image_size: int, channels: int) -> str:
@@ -48,17 +50,17 @@ def read_cache(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str]]
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("key") != key:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         unreadable: dict[str, str] = json.loads(header["unreadable"])
-    except (OSError, SafetensorError, ValueError, KeyError):
+        intact = "images" not in tensors or torch.equal(digests(tensors["images"]), tensors["hashes"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, RecursionError):
         return None
-    if "images" in tensors and not torch.equal(digests(tensors["images"]), tensors["hashes"]):
-        return None
-    return tensors, unreadable
+    return (tensors, unreadable) if intact and matches(unreadable, Mapping[str, str]) else None
 
 
 def write_cache(path: Path, key: str, tensors: Mapping[str, Tensor], unreadable: Mapping[str, str]) -> None:
