@@ -93,6 +93,11 @@ def _add_measure_options(measure: argparse.ArgumentParser) -> None:
         help="safetensors file with the model's weights, or 'random' for an untrained model",
     )
     add(
+        "--modules",
+        metavar="A,B",
+        help="modules of your own heads and losses, if the run was made with some; they are imported",
+    )
+    add(
         "--labels",
         metavar="FILE:COLUMN",
         help="CSV file and column with the noisy training labels; the labels of --data count as the true ones",

@@ -11,8 +11,9 @@ from torch import Tensor
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.heads.head import Head
 from nc_tools.losses.loss_term import LossTerm
-from nc_tools.models.backbones import build_backbone, feature_width
+from nc_tools.models.backbones import build_backbone
 from nc_tools.models.classifier import Classifier
+from nc_tools.models.feature_width import feature_width
 from nc_tools.seeds import stream
 
 
@@ -31,26 +32,33 @@ class DataFacts:
     num_samples: int = 0
 
 
-def build_model(config: RunConfig, facts: DataFacts, *, seed: int, draw: int) -> Classifier:
-    """Return the untrained classifier of a configuration; its random weights are decided by seed and draw.
+def build_model(config: RunConfig, facts: DataFacts, *, seed: int, frame_seed: int | None) -> Classifier:
+    """Return the untrained classifier of a configuration; the two seeds decide its random weights.
 
     The backbone reads the random stream "init", the head the stream "head". The streams are separate, so all arms of a
     seed start from the same backbone, whatever their heads draw.
     """
-    shape = {"in_channels": facts.in_channels, "image_size": facts.image_size}
-    backbone = build_backbone(config.model.name, width=config.model.width, seed=seed, **shape)
-    width = feature_width(backbone, **shape)
-    return Classifier(backbone, build_head(config, facts, width, generator=stream(seed, "head"), draw=draw))
+    channels, size = facts.in_channels, facts.image_size
+    backbone = build_backbone(
+        config.model.name, in_channels=channels, image_size=size, width=config.model.width, seed=seed
+    )
+    width = feature_width(backbone, in_channels=channels, image_size=size)
+    return Classifier(backbone, build_head(config, facts, width, generator=stream(seed, "head"), frame_seed=frame_seed))
 
 
-def build_head(config: RunConfig, facts: DataFacts, feature_dim: int, *, generator: torch.Generator, draw: int) -> Head:
-    """Return the head of a configuration; the generator decides its learned weights, ``draw`` its fixed vectors."""
+def build_head(
+    config: RunConfig, facts: DataFacts, feature_dim: int, *, generator: torch.Generator, frame_seed: int | None
+) -> Head:
+    """Return the head of a configuration; the generator decides its learned weights, ``frame_seed`` its fixed vectors.
+
+    A head without fixed vectors has no argument ``frame_seed`` and ignores it.
+    """
     values: dict[str, Any] = {
         "feature_dim": feature_dim,
         "num_classes": facts.num_classes,
         "class_counts": facts.class_counts,
         "generator": generator,
-        "frame_seed": draw,
+        "frame_seed": 0 if frame_seed is None else frame_seed,
     }
     head: Head = config.head.build(values)
     return head

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from nc_tools._support.suggestions import did_you_mean
-from nc_tools.experiment.type_check import hint_text, hints_of, matches, options_of
 from nc_tools.specs import Spec
+from nc_tools.type_check import hint_text, hints_of, matches, options_of
 
 C = TypeVar("C")
 

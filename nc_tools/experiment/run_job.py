@@ -101,7 +101,7 @@ class _Run:
         torch.use_deterministic_algorithms(self.training.deterministic)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        model = build_model(job.config, self.facts, seed=job.seed, draw=job.draw)
+        model = build_model(job.config, self.facts, seed=job.seed, frame_seed=job.frame_seed)
         self.training.place(model, device)
         checkpoints = StageCheckpoints(self.record.path)
         noise = estimate_noise(job, self.data, self.facts, indices, checkpoints.first, self.stop)

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.models.cifar_resnet import CIFARResNet
 from nc_tools.models.conv_net import ConvNet
+from nc_tools.models.feature_width import wrong_size
+from nc_tools.models.torchvision_backbone import torchvision_model, torchvision_names
 from nc_tools.seeds import stream_seed
 from nc_tools.surgery.swap import split_head
-from nc_tools.surgery.trace import FAILS_ON_A_WRONG_INPUT, eval_mode
 
 _CIFAR_DEPTHS = (20, 32, 44, 56, 110)
 _CIFAR_RESNET = re.compile(rf"(?:cifar_)?resnet({'|'.join(map(str, _CIFAR_DEPTHS))})")
@@ -60,34 +61,23 @@ def build_backbone(name: str, *, in_channels: int, image_size: int, width: int =
             return ConvNet(in_channels, image_size, width)
         if match := _CIFAR_RESNET.fullmatch(name):
             return CIFARResNet(int(match[1]), in_channels)
-        if name in _torchvision_names():
+        if name in torchvision_names():
             return _torchvision_backbone(name, in_channels, image_size)
         return _timm_backbone(name, in_channels)
 
 
-def _torchvision_names() -> list[str]:
-    import torchvision
-
-    names: list[str] = torchvision.models.list_models(module=torchvision.models)
-    return names
-
-
 def _torchvision_backbone(name: str, in_channels: int, image_size: int) -> nn.Module:
-    from torchvision.models import get_model
-
-    # These two have auxiliary heads by default.
-    options = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    model = get_model(name, weights=None, **options)
+    model = torchvision_model(name)
     try:
         backbone, _ = split_head(model, example=torch.zeros(2, 3, image_size, image_size))
     except (RuntimeError, AssertionError) as error:
-        raise _wrong_size(name, 3, image_size, error) from error
+        raise wrong_size(name, 3, image_size, error) from error
     return _GrayToColor(backbone) if in_channels == 1 else backbone
 
 
 def _timm_backbone(name: str, in_channels: int) -> nn.Module:
     timm_name = name.removeprefix("timm:")
-    names = [*_OWN_NAMES, *_torchvision_names()]
+    names = [*_OWN_NAMES, *torchvision_names()]
     try:
         import timm
     except ImportError:
@@ -98,34 +88,3 @@ def _timm_backbone(name: str, in_channels: int) -> nn.Module:
         raise ValueError(f"there is no model {name!r}; {did_you_mean(timm_name, [*names, *timm.list_models()])}")
     model: nn.Module = timm.create_model(timm_name, pretrained=False, num_classes=0, in_chans=in_channels)
     return model
-
-
-def feature_width(backbone: nn.Module, *, in_channels: int, image_size: int) -> int:
-    """Return the width of a backbone's features, found by one forward pass on zeros.
-
-    Attributes such as ``num_features`` are not used, because they are wrong for some models.
-
-    Raises:
-        ValueError: If the output is not (N, D), or the backbone does not accept images of this size.
-
-    Example:
-        >>> feature_width(ConvNet(1, 8), in_channels=1, image_size=8)
-        64
-    """
-    try:
-        with eval_mode(backbone):
-            features = backbone(torch.zeros(2, in_channels, image_size, image_size))
-    except FAILS_ON_A_WRONG_INPUT as error:
-        raise _wrong_size(type(backbone).__name__, in_channels, image_size, error) from error
-    if not isinstance(features, Tensor) or features.ndim != 2:
-        raise ValueError(
-            f"a backbone must map images to features (N, D), but {type(backbone).__name__} returned "
-            f"{tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__}"
-        )
-    return features.shape[1]
-
-
-def _wrong_size(name: str, channels: int, size: int, error: Exception) -> ValueError:
-    return ValueError(
-        f"{name} does not accept {channels} x {size} x {size} images ({error}): choose another --image-size or --model"
-    )

@@ -8,6 +8,7 @@ from nc_tools.training.meter import NonFiniteLossError
 from nc_tools.training.mixed_loss import batch_terms
 from nc_tools.training.sam import SAM, AsymmetricSharpnessAware, SharpnessAware, frozen_statistics
 from nc_tools.training.train_config import OptimConfig, TrainConfig
+from nc_tools.training.trained_part import PartlyTrained, TrainedPart, lora_targets, train_part
 
 __all__ = [
     "SAM",
@@ -17,6 +18,7 @@ __all__ = [
     "NearestClassMean",
     "NonFiniteLossError",
     "OptimConfig",
+    "PartlyTrained",
     "PostHocStage",
     "RetrainClassifier",
     "RetrainingStage",
@@ -24,8 +26,11 @@ __all__ = [
     "SharpnessAware",
     "TauNormalize",
     "TrainConfig",
+    "TrainedPart",
     "batch_terms",
     "fit",
     "frozen_statistics",
+    "lora_targets",
     "retrain",
+    "train_part",
 ]
