@@ -6,19 +6,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nc_tools.comparison import compare, long_rows, render_terminal, write_comparison
-from nc_tools.comparison.headline import headline
+from nc_tools.comparison import compare, render_terminal, write_comparison
 from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
-from nc_tools.tracking import MlflowSync, direct_links
+from nc_tools.tracking import direct_links
 
 
-def report_comparison(out: Path, console: Console, sync: MlflowSync, *, baseline: str | None = None) -> None:
+def report_comparison(out: Path, console: Console, *, baseline: str | None = None) -> None:
     """Compare the runs of an output folder, print the results table, and write the report files.
 
     Args:
         out: The output folder.
         console: Where to print.
-        sync: Sends the report to MLflow with its next push.
         baseline: The arm to pair against; None for the experiment's own.
 
     Raises:
@@ -31,12 +29,6 @@ def report_comparison(out: Path, console: Console, sync: MlflowSync, *, baseline
     write_comparison(comparison, out / "report")
     if comparison.primary.key.startswith("transfer/"):
         report_ranking(comparison, out / "report", console)
-    summary = {
-        "suite": comparison.experiment.suite,
-        "experiment": comparison.experiment.name,
-        "headline": headline(comparison),
-    }
-    sync.stage_comparison(out / "report", summary, long_rows(comparison))
 
 
 def print_links(out: Path, console: Console, tracking_uri: str | None) -> None:
