@@ -10,6 +10,7 @@ from torch import Tensor
 from nc_tools._support.signals import StopSignal
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
 from nc_tools.experiment.build import DataFacts
+from nc_tools.experiment.evaluate.held_out_head import fitted_scalars, take_held_out
 from nc_tools.experiment.evaluate.holdout_record import holdout_value
 from nc_tools.experiment.evaluate.label_noise import evaluate_label_noise
 from nc_tools.experiment.evaluate.ood import evaluate_ood
@@ -40,8 +41,8 @@ def evaluate_final(
 ) -> dict[str, float]:
     """Return the final values of a final run; write predictions, figures and tables into its folder.
 
-    Temperature and best epoch come from the hold-out run. The oracle temperature, fitted on images outside the training
-    subset, has keys of its own.
+    Temperature, best epoch and what the head fits on held-out samples come from the hold-out run. The oracle
+    temperature, fitted on images outside the training subset, has keys of its own.
 
     Args:
         job: The run.
@@ -52,10 +53,14 @@ def evaluate_final(
         record: Where files go.
         stop: Ends fine-tuning between two steps when it is set.
     """
+    if job.holdout_run is not None:
+        take_held_out(model.head, job.holdout_run / "weights.safetensors")
     evaluator = data.evaluator(model, facts)
     train = EvaluationSet("train", data.sources.train, indices)
     test = EvaluationSet("test", data.sources.test)
-    values = evaluator.accuracy(test) | evaluator.collapse(test) | evaluator.collapse(train)
+    values = (
+        fitted_scalars(model.head) | evaluator.accuracy(test) | evaluator.collapse(test) | evaluator.collapse(train)
+    )
     values["train/gen/accuracy"] = _share_correct(evaluator.outputs(train))
     temperatures = _temperatures(job, data, evaluator)
     for name, temperature in temperatures.items():
@@ -99,6 +104,7 @@ def _best_epoch(
         return {}
     best = copy.deepcopy(model)
     load_weights(best, StageCheckpoints(record.path).best)
+    take_held_out(best.head, job.holdout_run / "weights.safetensors")
     values = data.evaluator(best, facts).accuracy(EvaluationSet("best", test.images))
     return values | {"best/epoch": holdout_value(job.holdout_run, "best/epoch")}
 
