@@ -8,12 +8,16 @@ from rich.console import Console
 
 from nc_tools.comparison import compare, long_rows, render_terminal, write_comparison
 from nc_tools.comparison.headline import headline
+from nc_tools.comparison.read_experiment import read_experiment
 from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
+from nc_tools.experiment.single_arm import print_single_arm
 from nc_tools.tracking import MlflowSync, direct_links
 
 
 def report_comparison(out: Path, console: Console, sync: MlflowSync, *, baseline: str | None = None) -> None:
     """Compare the runs of an output folder, print the results table, and write the report files.
+
+    The results of an experiment with a single arm are only printed.
 
     Args:
         out: The output folder.
@@ -25,6 +29,10 @@ def report_comparison(out: Path, console: Console, sync: MlflowSync, *, baseline
         ValueError: If there is nothing to compare.
         FileNotFoundError: If the folder holds no runs.
     """
+    experiment = read_experiment(out)
+    if len(experiment.arms) == 1 and baseline is None:
+        print_single_arm(out, experiment, console)
+        return
     comparison = compare(out, baseline=baseline)
     console.print()
     render_terminal(comparison, console)
