@@ -7,12 +7,16 @@ from pathlib import Path
 from rich.console import Console
 
 from nc_tools.comparison import compare, render_terminal, write_comparison
+from nc_tools.comparison.read_experiment import read_experiment
 from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
+from nc_tools.experiment.single_arm import print_single_arm
 from nc_tools.tracking import direct_links
 
 
 def report_comparison(out: Path, console: Console, *, baseline: str | None = None) -> None:
     """Compare the runs of an output folder, print the results table, and write the report files.
+
+    The results of an experiment with a single arm are only printed.
 
     Args:
         out: The output folder.
@@ -23,6 +27,10 @@ def report_comparison(out: Path, console: Console, *, baseline: str | None = Non
         ValueError: If there is nothing to compare.
         FileNotFoundError: If the folder holds no runs.
     """
+    experiment = read_experiment(out)
+    if len(experiment.arms) == 1 and baseline is None:
+        print_single_arm(out, experiment, console)
+        return
     comparison = compare(out, baseline=baseline)
     console.print()
     render_terminal(comparison, console)

@@ -8,28 +8,12 @@ from typing import Any
 
 from nc_tools.comparison.metric_table import DEFAULT_PRIMARY
 from nc_tools.data import DataConfig
+from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.heads.head import Head
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.specs import Spec
 from nc_tools.training import OptimConfig, SecondStage, TrainConfig
 from nc_tools.transfer import FineTuning
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Configuration of the backbone, the network below the classifier head.
-
-    Attributes:
-        name: As for :func:`nc_tools.models.build_backbone`.
-        width: First width of "conv".
-    """
-
-    name: str = "conv"
-    width: int = 16
-
-    def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ValueError(f"model.width must be positive, got {self.width}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +39,7 @@ class RunConfig:
         head: The head, as ``spec(ETFHead, ...)``.
         loss: The loss, as ``spec(CrossEntropyLoss, ...)``.
         data: What is trained on.
-        model: The backbone.
+        model: The backbone, its weights, and which part of it is trained.
         optim: Optimizer and schedule.
         training: Length and arithmetic.
         tuned: What the arm tunes in addition to its learning rate; weight decay unless another choice serves it better.
@@ -70,6 +54,13 @@ class RunConfig:
     training: TrainConfig = field(default_factory=TrainConfig)
     tuned: TunedParameter = field(default_factory=TunedParameter)
     second_stage: SecondStage | None = None
+
+    def __post_init__(self) -> None:
+        if self.training.patience is not None and self.second_stage is not None:
+            raise ValueError(
+                f"training.patience ends the training at its best epoch, which a second stage would change again, got "
+                f"patience {self.training.patience} and {type(self.second_stage).__name__}: set one of them to None"
+            )
 
     @property
     def epochs(self) -> int:
