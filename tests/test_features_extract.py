@@ -17,13 +17,14 @@ from PIL import Image
 from torch import nn
 
 from nc_tools.data import DataConfig
-from nc_tools.data.decode import UnreadableImageError
+from nc_tools.data.decode import UnreadableImageError, decode_image
 from nc_tools.data.image_set import ImageSet
 from nc_tools.data.load_data import load_data
 from nc_tools.features import extract_features
 from nc_tools.features.feature_cache import FeatureCache
 from nc_tools.models import BackboneIdentity, ImagePreprocessing, PretrainedBackbone
 
+SIDE = 12
 TINY = ImagePreprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2), size=8, resize_size=10, interpolation="bicubic")
 
 
@@ -61,12 +62,12 @@ def folder(root, sizes=((12, 9), (9, 12), (8, 8), (20, 30)), classes=("ape", "be
 
 
 def sources(root):
-    return load_data(DataConfig(f"imagefolder:{root}", memory_gb=0))
+    return load_data(DataConfig(f"imagefolder:{root}", image_size=SIDE, memory_gb=0))
 
 
 def by_hand(model, path):
-    """The features of one file, by Pillow, the preprocessing and the module, without batches or cache."""
-    pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None]
+    """The features of one file, by the decoder, the preprocessing and the module, without batches or cache."""
+    pixels = torch.from_numpy(decode_image(path, SIDE, 3).copy())[None]
     with torch.no_grad():
         return model.module.eval()(model.preprocessing(pixels))[0]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.precision import autocast_off
-from nc_tools.data.decode import DECODE_RULE, Progress
+from nc_tools.data.decode import Progress
 from nc_tools.data.image_set import Images
 from nc_tools.features.feature_cache import FeatureCache
 from nc_tools.features.feature_set import FeatureSet
@@ -53,10 +53,10 @@ def extract_features(
 ) -> Extraction:
     """Return the features of images: those in the cache, and the rest computed by the backbone and added to it.
 
-    An image is decoded at its own size, resized and cropped by the backbone's preprocessing, and passed through the
-    backbone in eval mode, without augmentation. Rows are found by the content of the image (the bytes of its file), the
-    hash of the backbone's tensors and the preprocessing. So an image that changed is computed again, and one that was
-    renamed or is in several sets is not. Rows are float16, or float32 if a feature is too large for that. Before cached
+    An image is resized and cropped by the backbone's preprocessing, and passed through the backbone in eval mode,
+    without augmentation. Rows are found by the content of the image (its pixels), the hash of the backbone's tensors
+    and the preprocessing. So an image that changed is computed again, and one that was renamed or is in several sets is
+    not. Rows are float16, or float32 if a feature is too large for that. Before cached
     rows are used, a few are computed again: if they differ (by more than 1.5 %), all are discarded.
 
     A process that is killed, or a full disk, loses the chunk of images in progress only.
@@ -83,13 +83,12 @@ def extract_features(
 
 
 def cache_key(backbone: PretrainedBackbone) -> dict[str, Any]:
-    """Return what decides the features of an image: weights, architecture, preprocessing, the rule of decoding."""
+    """Return what decides the features of an image: weights, architecture and preprocessing."""
     return {
         "weights": backbone.identity.sha256,
         "model": backbone.identity.name,
         "module": type(backbone.module).__qualname__,
         "preprocessing": dataclasses.asdict(backbone.preprocessing),
-        "decode_rule": DECODE_RULE,
     }
 
 
