@@ -117,8 +117,9 @@ def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
         ("data.image_size", args.image_size),
         ("data.imbalance", args.imbalance),
         ("model.name", args.model),
-        ("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs),
     ]
+    if not config.is_closed_form:  # a head that is computed stays one
+        fields.append(("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs))
     data = config.data
     if args.data is not None and args.data != data.source:
         data = _other_source(data, args.data)
