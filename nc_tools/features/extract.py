@@ -15,7 +15,7 @@ from torch import Tensor
 from nc_tools._support.precision import autocast_off
 from nc_tools.data.decode import Progress
 from nc_tools.data.image_set import Images
-from nc_tools.features.feature_cache import FeatureCache
+from nc_tools.features.feature_cache import FeatureCache, RowsFile
 from nc_tools.features.feature_set import FeatureSet
 from nc_tools.features.image_content import ImageContent
 from nc_tools.models.pretrained import PretrainedBackbone
@@ -35,11 +35,13 @@ class Extraction:
     Attributes:
         features: The set with features in place of images.
         computed: Images that went through the backbone.
+        file: The memory-mapped file that holds the rows.
         notes: What the user should know, such as that cached rows were not used.
     """
 
     features: FeatureSet
     computed: int
+    file: RowsFile
     notes: tuple[str, ...] = ()
 
 
@@ -121,12 +123,11 @@ def _extract(
             done += len(index)
             if progress is not None:
                 progress(done, len(missing))
-        features = _pick(cache.features(), cache.rows_of(content.digests))
-    return Extraction(
-        FeatureSet(features, images.labels, images.classes, images.name, images.clean_labels, images.paths),
-        len(missing),
-        tuple(notes),
+        pool, rows = cache.features(), cache.rows_of(content.digests)
+    features = FeatureSet(
+        pool, images.labels, images.classes, images.name, images.clean_labels, images.paths, rows=rows
     )
+    return Extraction(features, len(missing), cache.rows_file, tuple(notes))
 
 
 class _FeaturePass:
@@ -169,14 +170,6 @@ def _first_of_each(index: Tensor, digests: Tensor) -> Tensor:
     for i in index.tolist():
         first.setdefault(digests[i].numpy().tobytes(), i)
     return torch.tensor(list(first.values()), dtype=torch.int64)
-
-
-def _pick(features: Tensor, rows: Tensor) -> Tensor:
-    """Return the rows (N, D): a view of the memory-mapped file where they are consecutive, else a copy."""
-    first = int(rows[0]) if len(rows) else 0
-    if torch.equal(rows, torch.arange(first, first + len(rows))):
-        return features[first : first + len(rows)]
-    return features.index_select(0, rows)
 
 
 def _how(backbone: PretrainedBackbone, device: torch.device) -> dict[str, Any]:
