@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from support.compared_runs import BETTER, LINEAR, run, runs
 
-from nc_tools.comparison import compare_runs, long_rows
+from nc_tools.comparison import Experiment, compare_runs, long_rows
 from nc_tools.comparison.wording import coverage_text, seed_sources_text
 
 
@@ -21,6 +21,17 @@ def test_seeds_of_a_set_that_is_used_whole_do_not_change_the_images(samples, noi
     ]
     comparison = compare_runs(made, "linear")
     assert bool(seed_sources_text(comparison)) == says
+
+
+def test_repeated_splits_widen_the_interval_as_nadeau_and_bengio_do():
+    made = runs(linear=LINEAR, etf=BETTER)
+    plain = compare_runs(made, "linear").test("etf").paired
+    comparison = compare_runs(made, "linear", experiment=Experiment(protocol={"test_per_train": 0.25}))
+    wide = comparison.test("etf").paired
+    assert wide.error**2 == pytest.approx((1 / 5 + 0.25) * plain.sd**2)
+    assert wide.df == 4
+    assert "another split into training and test images" in coverage_text(comparison.family)
+    assert "on these test images" not in coverage_text(comparison.family)
 
 
 def test_the_rows_say_what_their_interval_covers():

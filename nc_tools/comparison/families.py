@@ -62,7 +62,7 @@ def make_family(name: str, data: FamilyData, references: Mapping[str, str]) -> F
         else:
             power = _power(test.paired, len(p_values), data.half_width or abs(test.paired.mean))
             complete.append(replace(test, p_holm=next(adjusted), power=power))
-    return Family(name, data.metric, tuple(complete), covers_images, data.withheld)
+    return Family(name, data.metric, tuple(complete), covers_images, data.withheld, data.test_per_train > 0)
 
 
 def paired_cells(data: FamilyData, arm: str, reference: str) -> tuple[FrameDifferences, dict[str, ArmCells]]:

@@ -112,6 +112,7 @@ class Family:
         tests: One per arm.
         covers_images: Whether intervals and p values cover new test images.
         withheld: Why no verdict is given, or "".
+        resplit: Whether each seed has its own test images.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Family:
     tests: tuple[ArmTest, ...]
     covers_images: bool = False
     withheld: str = ""
+    resplit: bool = False
 
     @property
     def size(self) -> int:

@@ -94,10 +94,12 @@ def coverage_text(family: Family) -> str:
     covered = ["training with another seed"]
     if any(test.frames in ("own", "crossed") for test in tests):
         covered.append("another frame")
-    if family.covers_images:
+    if family.resplit:
+        covered.append("another split into training and test images")
+    elif family.covers_images:
         covered.append("other test images like these")
     text = f"The intervals cover {join_names(covered)}"
-    if not family.covers_images:
+    if not family.covers_images and not family.resplit:
         text += ", on these test images"
     for design, words in (("fixed", "the one frame that all seeds share"), ("shared", "these frames")):
         arms = [test.arm for test in tests if test.frames == design]

@@ -42,6 +42,8 @@ def recipe_parser(
     add("--image-size", type=int, metavar="PIXELS", help="resize images to this width and height")
     add("--imbalance", type=float, metavar="RATIO", help="cut a long tail: the largest class keeps RATIO times the "
         "images of the smallest, by class size (default: own images are used as they are, all of them)")  # fmt: skip
+    add("--resplit", type=float, metavar="SHARE", help="each seed draws its own test set, this share of all images, "
+        "which helps if there are few")  # fmt: skip
     add("--transfer-data", metavar="DATA", help="measure transfer of the features to these images, given as for --data")
     add("--skip-unreadable", action="store_true", help="leave out image files that cannot be read, instead of stopping")
     add = parser.add_argument_group("what is compared").add_argument

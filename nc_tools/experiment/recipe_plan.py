@@ -116,6 +116,7 @@ def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
         ("data.labels", args.labels),
         ("data.image_size", args.image_size),
         ("data.imbalance", args.imbalance),
+        ("data.resplit", args.resplit),
         ("model.name", args.model),
     ]
     if not config.is_closed_form:  # a head that is computed stays one

@@ -29,6 +29,7 @@ from nc_tools.data.first_lines import first_lines
 from nc_tools.data.image_set import Images
 from nc_tools.data.loader import evaluation_batches
 from nc_tools.data.mixing import Batches
+from nc_tools.data.resplit import resplit
 from nc_tools.data.sampling import Sampling
 from nc_tools.evaluation.collect import EVALUATION_BATCH
 from nc_tools.evaluation.evaluator import Evaluator
@@ -127,6 +128,8 @@ def open_data(
         progress: Called as ``progress(done, total)`` while image files are decoded.
     """
     sources = _load_once(config.data, cache, progress)
+    if config.data.resplit is not None:
+        sources = resplit(sources, config.data.resplit, seed)
     given = sources.train.labels  # a long tail is cut by them, before labels are made wrong
     if config.data.noise is not None:
         sources = replace(sources, train=with_noise(sources.train, config.data.noise, seed))
