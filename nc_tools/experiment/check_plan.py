@@ -79,5 +79,7 @@ def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
             variant.optim.sam.ascent_loss(loss, facts.class_counts)
         if variant.second_stage is not None:
             variant.second_stage.check(model.head)
+        if variant.start is not None:
+            variant.start.check(model.head)
         losses.append(loss)
     return losses
