@@ -111,6 +111,16 @@ def test_frames_that_differ_and_return_at_several_seeds_are_not_paired():
     assert comparison.test("b").paired is not None  # linear has no frames
 
 
+def test_an_incomplete_crossed_table_loses_the_seed_or_the_frame_that_costs_less():
+    whole = [[0.5 + 0.01 * s + 0.02 * f for f in range(3)] for s in range(5)]
+    missing_one = [run_ for run_ in framed("a", whole, [[0, 1, 2]] * 5) if (run_.seed, run_.draw) != (4, 2)]
+    differences = frame_differences(cells(*missing_one), cells(*runs(linear=LINEAR)), PRIMARY)
+    assert (len(differences.table), len(differences.table[0]), differences.design) == (4, 3, "crossed")
+    third_rare = [run_ for run_ in framed("a", whole, [[0, 1, 2]] * 5) if run_.draw < 2 or run_.seed == 0]
+    differences = frame_differences(cells(*third_rare), cells(*runs(linear=LINEAR)), PRIMARY)
+    assert (len(differences.table), len(differences.table[0])) == (5, 2)
+
+
 def test_own_frames_need_not_be_the_same_in_two_arms():
     first = framed("a", [[0.5 + 0.01 * s] for s in range(3)], [[0], [1], [2]])
     second = framed("b", [[0.7 + 0.02 * s] for s in range(3)], [[10], [11], [12]])

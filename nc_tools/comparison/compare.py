@@ -119,6 +119,8 @@ def compare_runs(
     predictions, images, unread = read_all_predictions(cells, primary)
     lost = lost_runs(scored, cells, primary)
     data = FamilyData(cells, primary, images, lost, experiment.test_per_train, experiment.withheld)
+    # An interval as wide as the margin decides; without a margin one point of accuracy is what most people ask about.
+    data = replace(data, half_width=experiment.margin or (0.01 if metric_info(primary).unit == "points" else 0.0))
     family = make_family(f"every arm against {baseline}", data, against_baseline)
     _check_pairs(family, cells, baseline)
     references = {arm: other for arm, other in experiment.references.items() if arm in arms and arm != other}

@@ -29,6 +29,7 @@ CSV_COLUMNS = (
     "draws",
     "baseline",
     "direction",
+    "covers",
 )
 
 
@@ -104,7 +105,18 @@ def _fields(comparison: Comparison, row: ArmMetric) -> list[Any]:
         row.draws,
         comparison.baseline,
         metric_info(row.metric).direction,
+        _covers(comparison, row) if paired and paired.low is not None else None,
     ]
+
+
+def _covers(comparison: Comparison, row: ArmMetric) -> str:
+    """Return for what the interval of a row holds, such as "seeds, frames, images"."""
+    test = comparison.test(row.arm)
+    primary = row.metric == comparison.primary.key
+    parts = ["seeds"]
+    if test is not None and test.frames in ("own", "crossed"):
+        parts.append("frames")
+    return ", ".join([*parts, "images"] if primary and comparison.family.covers_images else parts)
 
 
 def _family(family: Family) -> dict[str, Any]:

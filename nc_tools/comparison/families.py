@@ -1,4 +1,4 @@
-"""Make families of tests: each arm against its reference arm, p values adjusted together, power estimated."""
+"""Test each arm (compared method) against its reference arm, adjust the p values together, and estimate the power."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class FamilyData:
         lost: arm -> runs that ended without a value of the metric.
         test_per_train: As for `nc_tools.comparison.statistics.mean_difference`.
         withheld: Why no verdict is given at all, or "".
+        half_width: Half of the width that an interval should have; 0 for the size of the observed difference.
     """
 
     cells: Cells
@@ -32,6 +33,7 @@ class FamilyData:
     lost: Mapping[str, tuple[Lost, ...]] = field(default_factory=dict)
     test_per_train: float = 0.0
     withheld: str = ""
+    half_width: float = 0.0
 
 
 def make_family(name: str, data: FamilyData, references: Mapping[str, str]) -> Family:
@@ -58,9 +60,9 @@ def make_family(name: str, data: FamilyData, references: Mapping[str, str]) -> F
         if test.paired is None or test.paired.p is None:
             complete.append(test)
         else:
-            power = _power(test.paired, test.same_images, len(p_values))
+            power = _power(test.paired, len(p_values), data.half_width or abs(test.paired.mean))
             complete.append(replace(test, p_holm=next(adjusted), power=power))
-    return Family(name, data.metric, tuple(complete), covers_images, data.withheld)
+    return Family(name, data.metric, tuple(complete), covers_images, data.withheld, data.test_per_train > 0)
 
 
 def paired_cells(data: FamilyData, arm: str, reference: str) -> tuple[FrameDifferences, dict[str, ArmCells]]:
@@ -98,16 +100,16 @@ def _with_images(test: ArmTest, data: FamilyData) -> PairedDifference | None:
     return image_interval(test.paired, differences, arm, reference)
 
 
-def _power(paired: PairedDifference, same_images: PairedDifference | None, family_size: int) -> PowerEstimate:
+def _power(paired: PairedDifference, family_size: int, half_width: float) -> PowerEstimate:
     strictest = ALPHA / family_size
     error, df, sd = paired.error or 0.0, paired.df or 1.0, paired.sd or 0.0
-    seeds = same_images.error if same_images is not None and same_images.error is not None else 0.0
-    fixed = max(error**2 - seeds**2, 0.0)
-    half_width = (paired.high - paired.low) / 2 if paired.high is not None and paired.low is not None else 0.0
+    # What more seeds do not reduce: the variance of the test images, and that of frames which are crossed with seeds.
+    fixed = max(error**2 - sd**2 / paired.n, 0.0)
     return PowerEstimate(
         detectable_difference(error, df, alpha=ALPHA),
         detectable_difference(error, df, alpha=strictest),
         pairs_needed(paired.mean / 2, sd, alpha=ALPHA),
         pairs_needed(paired.mean / 2, sd, alpha=strictest),
-        pairs_for_width(half_width / 2, sd, fixed=fixed),
+        half_width,
+        pairs_for_width(half_width, sd, fixed=fixed),
     )

@@ -161,12 +161,22 @@ def _row(
 
 
 def _complete(table: FrameTable) -> FrameTable:
-    """Return a crossed table without the frames that some seeds lack, if at least two frames are left."""
-    if len(table) < 2 or design_of(_frames(table)) != "shared":
+    """Return an incomplete crossed table without the seeds, or without the frames, that make it incomplete.
+
+    Of the two complete tables the one with more values is returned; the table itself if neither has two seeds and two
+    frames.
+    """
+    frames = _frames(table)
+    if len(table) < 2 or design_of(frames) != "shared":
         return table
-    common = frozenset.intersection(*_frames(table).values())
-    if len(common) < 2:
+    every, common = frozenset().union(*frames.values()), frozenset.intersection(*frames.values())
+    seeds = [seed for seed, row in frames.items() if row == every]
+    fewer_seeds = len(seeds) * len(every) if len(seeds) > 1 else 0
+    fewer_frames = len(table) * len(common) if len(common) > 1 else 0
+    if fewer_seeds == fewer_frames == 0:
         return table
+    if fewer_seeds > fewer_frames:
+        return {seed: table[seed] for seed in seeds}
     return {seed: {frame: value for frame, value in row.items() if frame in common} for seed, row in table.items()}
 
 

@@ -55,7 +55,8 @@ class PowerEstimate:
         detectable_adjusted: The same at alpha / m, the strictest step of Holm's method.
         pairs_for_half: Pairs that would detect half of the observed difference at alpha.
         pairs_for_half_adjusted: The same at alpha / m.
-        pairs_for_half_width: Pairs that would halve the interval; None if no number of pairs does, as when most of the
+        half_width: Half of the width that an interval should have.
+        pairs_for_half_width: Pairs that would give it that width; None if no number of pairs does, as when most of the
             variance is that of the test images.
     """
 
@@ -63,6 +64,7 @@ class PowerEstimate:
     detectable_adjusted: float | None
     pairs_for_half: int | None
     pairs_for_half_adjusted: int | None
+    half_width: float = 0.0
     pairs_for_half_width: int | None = None
 
 
@@ -110,6 +112,7 @@ class Family:
         tests: One per arm.
         covers_images: Whether intervals and p values cover new test images.
         withheld: Why no verdict is given, or "".
+        resplit: Whether each seed has its own test images.
     """
 
     name: str
@@ -117,6 +120,7 @@ class Family:
     tests: tuple[ArmTest, ...]
     covers_images: bool = False
     withheld: str = ""
+    resplit: bool = False
 
     @property
     def size(self) -> int:

@@ -58,7 +58,7 @@ def render_terminal(comparison: Comparison, console: Console | None = None) -> N
 
 
 def _print_sections(comparison: Comparison, out: _Printer) -> None:
-    out.section("Tests", [wording.family_text(comparison.family)])
+    out.section("Tests", wording.test_texts(comparison))
     if comparison.controls is not None:
         controls = comparison.controls
         texts = [wording.family_text(controls)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nc_tools.comparison.compared_run import SCORED_KINDS
 from nc_tools.comparison.metric_info import MetricInfo, metric_info
@@ -78,6 +78,11 @@ def family_text(family: Family) -> str:
     )
 
 
+def test_texts(comparison: Comparison) -> list[str]:
+    """Return what is tested, and what seeds do not change."""
+    return [text for text in (family_text(comparison.family), seed_sources_text(comparison)) if text]
+
+
 def coverage_text(family: Family) -> str:
     """Return a sentence that says for what the intervals of a family hold: new seeds, frames and test images.
 
@@ -89,16 +94,35 @@ def coverage_text(family: Family) -> str:
     covered = ["training with another seed"]
     if any(test.frames in ("own", "crossed") for test in tests):
         covered.append("another frame")
-    if family.covers_images:
+    if family.resplit:
+        covered.append("another split into training and test images")
+    elif family.covers_images:
         covered.append("other test images like these")
     text = f"The intervals cover {join_names(covered)}"
-    if not family.covers_images:
+    if not family.covers_images and not family.resplit:
         text += ", on these test images"
     for design, words in (("fixed", "the one frame that all seeds share"), ("shared", "these frames")):
         arms = [test.arm for test in tests if test.frames == design]
         if arms:
             text += f"; those of {join_names(arms)} hold for {words} only"
     return text
+
+
+def seed_sources_text(comparison: Comparison) -> str:
+    """Return what seeds do not change, if the records say so: the training images of a data set that is used whole."""
+    runs = comparison.cells[comparison.baseline].values()
+    whole = all(
+        run.data.get("num_samples") and sum(run.data.get("class_counts") or ()) == run.data["num_samples"]
+        for run in runs
+    )
+    same = len({run.data.get("fingerprint") for run in runs}) == 1
+    noise = any(isinstance(run.config.get("data"), Mapping) and run.config["data"].get("noise") for run in runs)
+    if not whole or not same or noise:
+        return ""
+    return (
+        "All seeds train on the same images: seeds differ in initial weights, order and augmentation, and the "
+        "intervals do not cover other training images"
+    )
 
 
 def margin_texts(comparison: Comparison) -> list[str]:
@@ -157,10 +181,9 @@ def power_texts(comparison: Comparison) -> list[str]:
         else:
             plain, adjusted = (_size(primary, size) for size in (power.detectable, power.detectable_adjusted))
             seeds = power.pairs_for_half_width
-            halved = (
-                "more seeds alone do not halve the interval" if seeds is None else f"{seeds} seeds halve the interval"
-            )
-            texts.append(f"{test.arm}: {plain}{unit} ({adjusted} adjusted), n = {test.paired.n}; {halved}")
+            needs = "cannot be had by more seeds alone" if seeds is None else f"takes {seeds} seeds"
+            width = f"an interval of ± {_size(primary, power.half_width)}{unit} {needs}"
+            texts.append(f"{test.arm}: {plain}{unit} ({adjusted} adjusted), n = {test.paired.n}; {width}")
     return texts
 
 

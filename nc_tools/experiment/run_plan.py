@@ -194,6 +194,12 @@ def _rows_before(plan: Plan, out: Path) -> list[Mapping[str, Any]]:
     return rows if isinstance(rows, list) else []
 
 
+def _split(plan: Plan) -> dict[str, float]:
+    """Return the test images per training image if every seed splits the images anew."""
+    share = plan.arms[plan.baseline].data.resplit
+    return {} if share is None else {"test_per_train": share / (1 - share)}
+
+
 def _write_experiment(plan: Plan, out: Path, runs: Sequence[Mapping[str, Any]]) -> None:
     """Write experiment.json: the plan of the comparison and the list of its runs."""
     experiment = {
@@ -205,7 +211,7 @@ def _write_experiment(plan: Plan, out: Path, runs: Sequence[Mapping[str, Any]]) 
         "primary": plan.protocol.primary,
         "suite": plan.suite,
         "smoke": plan.smoke,
-        "protocol": {k: v for k, v in encode(plan.protocol).items() if k != "dataclass"},
+        "protocol": {k: v for k, v in encode(plan.protocol).items() if k != "dataclass"} | _split(plan),
         "runs": list(runs),
     }
     write_json(out / "experiment.json", experiment)

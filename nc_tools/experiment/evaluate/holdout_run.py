@@ -9,6 +9,7 @@ from pathlib import Path
 from nc_tools.evaluation.evaluator import EvaluationSet
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.evaluate.held_out_head import fit_held_out
+from nc_tools.experiment.evaluate.holdout_record import holdout_value
 from nc_tools.experiment.evaluate.label_noise import save_held_out_estimates
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
@@ -67,4 +68,4 @@ class HoldoutResult:
             if key in _CURVES or key.startswith(("holdout/nc/", "holdout/noise/")):
                 for epoch, value in points:
                     by_epoch.setdefault(epoch, {})[key] = value
-        return cls(int(run.final["best/epoch"]), by_epoch)
+        return cls(int(holdout_value(path, "best/epoch")), by_epoch)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
+from nc_tools.experiment.evaluate.holdout_record import TRANSITION, holdout_transitions, holdout_value
 from nc_tools.experiment.evaluate.suspects_csv import write_suspects
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
@@ -21,9 +21,8 @@ from nc_tools.metrics import (
     transition_error,
 )
 from nc_tools.records import Collected
-from nc_tools.run_records import RunRecord, read_run
+from nc_tools.run_records import RunRecord
 
-TRANSITION = "transition.safetensors"
 HELD_OUT_ESTIMATES = {"confusion": confusion_transition, "confident": confident_transition}
 """Estimates of the transition matrix from held-out samples, by name."""
 _LISTED_SUSPECTS = 2000
@@ -63,8 +62,8 @@ def evaluate_label_noise(
 def _estimated_transitions(job: Job, outputs: Collected) -> dict[str, Tensor]:
     """Return the estimates of the transition matrix: from this run's anchors, and from the hold-out run's counts."""
     matrices = {"anchor": anchor_transition(outputs.logits)}
-    if job.holdout_run is not None and (path := job.holdout_run / TRANSITION).exists():
-        matrices |= load_file(path)
+    if job.holdout_run is not None:
+        matrices |= holdout_transitions(job.holdout_run, tuple(HELD_OUT_ESTIMATES), outputs.logits.shape[1])
     return matrices
 
 
@@ -72,8 +71,7 @@ def _transition_errors(job: Job, anchor: Tensor, counted: Tensor) -> dict[str, f
     """Return how far the estimated transition matrices are from the counted one."""
     values = {"noise/transition_error_anchor": transition_error(anchor, counted)}
     if job.holdout_run is not None:
-        final = read_run(job.holdout_run).final
-        values |= {key: final[key] for key in map(_error_key, HELD_OUT_ESTIMATES) if key in final}
+        values |= {key: holdout_value(job.holdout_run, key) for key in map(_error_key, HELD_OUT_ESTIMATES)}
     return values
 
 
