@@ -21,7 +21,7 @@ from support.hostile_records import (
 
 from nc_tools import cli
 from nc_tools._support.damaged_file import DamagedFileError
-from nc_tools.data.decoded_cache import read_cache, write_cache
+from nc_tools.data.decoded_cache import CachedImages, read_cache, write_cache
 from nc_tools.experiment import load_run
 from nc_tools.experiment.evaluate.holdout_record import holdout_confusion, holdout_value
 from nc_tools.experiment.stage_checkpoints import StageCheckpoints
@@ -169,7 +169,7 @@ def test_what_a_final_run_needs_of_its_holdout_run_is_named_if_it_is_not_there(t
 def test_a_damaged_cache_of_decoded_images_is_no_cache(tmp_path, name):
     damage = next(c.damage for c in ALL if c.name == f"weights.safetensors is {name}")
     path = tmp_path / "cache.safetensors"
-    write_cache(path, "key", {"sums": torch.zeros(3)}, {})
+    write_cache(path, "key", CachedImages({"sums": torch.zeros(3)}, {}, {}))
     assert read_cache(path, "key") is not None
     damage(path)
     assert read_cache(path, "key") is None
