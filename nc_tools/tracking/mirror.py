@@ -14,12 +14,12 @@ from mlflow import MlflowClient
 from nc_tools.run_records.reader import mark_run_killed, read_run, run_folders
 from nc_tools.tracking.connection import connect
 from nc_tools.tracking.run_items import COMPARISON, RunItem, comparison_item, files_hash, run_files, run_item
-from nc_tools.tracking.runs_in_store import claim, experiment_id, link_to_comparison, read_runs
+from nc_tools.tracking.runs_in_store import claim, experiment_id, link_to_comparison, runs_of_folder
 from nc_tools.tracking.send_item import send_item
 from nc_tools.tracking.store import Store, remember
 from nc_tools.tracking.sync_report import OPENING, UNFINISHED, SyncReport
 
-LOCK_SECONDS = 30.0
+FOLDER_LOCK_SECONDS = 30.0
 RETRY_SECONDS = 2.0
 SHOWN_KINDS = ("final", "loop")
 
@@ -57,7 +57,7 @@ class Mirror:
         self._report = SyncReport(0, 0, None)
         for left in reversed(range(tries)):
             try:
-                with FileLock(self.root / ".sync.lock", timeout=LOCK_SECONDS):
+                with FileLock(self.root / ".sync.lock", timeout=FOLDER_LOCK_SECONDS):
                     problems = self._push(say)
             except Timeout:
                 problems = [f"another process is uploading the runs of {self.root} to MLflow"]
@@ -83,7 +83,7 @@ class Mirror:
         ids = {name: experiment_id(client, self.store, self.root, name) for name in names}
         remember(self.root, self.store, ids.values())
         say(self._report)
-        runs = {name: read_runs(client, folder, ids[name]) for name in names}
+        runs = {name: runs_of_folder(client, folder, ids[name]) for name in names}
         for item, state in todo:
             try:
                 run = claim(client, item, ids[item.experiment], folder, runs[item.experiment])
