@@ -69,6 +69,7 @@ DEFAULT = ("linear", "linear_gce", "linear_elr", "etf", "etf_elr")
 
 # The fair reference of an ETF head with another loss is the linear head with that loss.
 PROTOCOL = Protocol(
+    suspects=2000,
     references={a: "linear_" + a[4:] for a in ARMS if a.startswith("etf_") and "linear_" + a[4:] in ARMS},
 )
 

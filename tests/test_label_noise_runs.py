@@ -188,18 +188,38 @@ def test_suspects_are_listed_and_mostly_wrong_where_the_task_is_easy(final):
 
 def test_transition_matrices_are_kept_and_better_than_nothing(final, holdout):
     matrices = load_file(final / "transition.safetensors")
-    assert set(matrices) == {"counted", "anchor", "confusion"}
-    assert torch.equal(matrices["confusion"], load_file(holdout / "transition.safetensors")["confusion"])
+    assert set(matrices) == {"counted", "anchor", "confusion", "confident"}
+    held_out = load_file(holdout / "transition.safetensors")
+    assert all(torch.equal(matrices[name], held_out[name]) for name in ("confusion", "confident"))
     assert all(float((matrix.sum(1) - 1).abs().max()) < 1e-9 for matrix in matrices.values())
     counted = matrices["counted"]
     off = float((counted - torch.eye(10)).abs().sum(1).mean() / 2)
     values = read_run(final).final
-    for name in ("anchor", "confusion"):
+    for name in ("anchor", "confusion", "confident"):
         ours = float((matrices[name] - counted).abs().sum(1).mean() / 2)
         assert ours < off
         if name == "anchor":
             assert values["noise/transition_error_anchor"] == pytest.approx(ours)
     assert values["noise/transition_error_confusion"] < off
+    assert values["noise/transition_error_confident"] < off
+
+
+def test_suspects_and_matrices_need_no_true_label(tmp_path):
+    config = replace(BASE, data=DataConfig(), training=TrainConfig(epochs=2))
+    protocol = replace(PROTOCOL, suspects=9)
+    holdout = make(job_of(tmp_path, "holdout", config, protocol))[0].run
+    run = make(job_of(tmp_path, "final", config, protocol, holdout_run=holdout))[0].run
+    assert set(load_file(run / "transition.safetensors")) == {"anchor", "confusion", "confident"}
+    assert len(listed(run)) == 9
+    assert not [key for key in read_run(run).final if "noise" in key or "_clean" in key]
+
+
+def test_an_arm_whose_noise_cannot_be_estimated_is_refused_with_the_reason(tmp_path):
+    config = replace(BASE, loss=spec(ForwardCorrectionLoss), training=TrainConfig(epochs=1), optim=OptimConfig(lr=1e-6))
+    with pytest.raises(
+        ValueError, match=r"cannot be estimated, because the model assigns fewer than 20 samples to \d+ of"
+    ):
+        run_job.run_job(job_of(tmp_path, "tuning", config), lambda _: None, StopSignal())
 
 
 @pytest.mark.slow
