@@ -270,4 +270,4 @@ def test_a_scripts_own_class_has_one_name_in_all_processes(monkeypatch):
     assert decode({"class": "my_recipe.Mine", "arguments": {}}).cls is main.Mine
 
 
-KNOWN_HASH = "f5413448e4b53a40"
+KNOWN_HASH = "47dd141d0adfc5ed"

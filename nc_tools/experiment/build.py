@@ -29,6 +29,8 @@ class DataFacts:
     std: tuple[float, ...]
     fingerprint: str
     num_samples: int = 0
+    images_fingerprint: str = ""
+    reading: tuple[tuple[str, str], ...] = ()
 
 
 def build_model(config: RunConfig, facts: DataFacts, *, seed: int, draw: int) -> Classifier:
