@@ -1,14 +1,16 @@
 """Wrong labels: does a fixed ETF head memorize fewer of them, and does it help losses that are made for label noise?
 
-The default data are scikit-learn's digits with 40 % of the training labels wrong. There are no crops, because with
-crops this small network would memorize little. 5 arms with 5 seeds, each with a fixed frame of its own, take about two
-minutes on 2 CPU cores; --arms all adds the others.
+The default data are scikit-learn's digits; 40 % of the training labels are drawn to be wrong. There are no crops,
+because with crops this small network would memorize little. 5 arms with 5 seeds, each with a fixed frame of its own,
+take about two minutes on 2 CPU cores; --arms all adds the others.
 
 Everything is tuned on noisy labels, temperatures too, so all arms are underconfident on the test set, whose labels are
 true. Each final run lists the training labels that are most likely wrong in its suspects.csv.
 
-For other noise give --set "data.noise=PairNoise(0.3)", or InstanceNoise, AsymmetricNoise or MatrixNoise. For human
-label noise give --data imagefolder:CIFAR10 --labels cifar10n.csv:worse.
+For other noise give --noise pair:.3, instance:.4 or asymmetric:.4, or --set "data.noise=MatrixNoise(...)". No noise is
+drawn onto your own images (--data imagefolder:PATH or table:FILE) unless you ask for it. For human label noise give
+--data imagefolder:CIFAR10 --labels cifar10n.csv:worse --clean data: the folders have the true labels, which are for
+measures only. For labels that you have corrected add --corrections decisions.csv.
 """
 
 from dataclasses import replace

@@ -12,6 +12,8 @@ BUILTIN_KINDS = ("digits", "cifar10", "cifar100")
 """Benchmarks that are read without files of the user's own."""
 SOURCE_KINDS = (*BUILTIN_KINDS, "imagefolder", "table", "cub", "pets", "tiny-imagenet")
 SCRAMBLED = "scrambled"
+OWN_LABELS = "data"
+"""As ``clean``: the labels that the source itself has are the true ones."""
 BLENDED = "blended"
 
 

@@ -73,7 +73,7 @@ class _Stages:
         self,
         plan: Plan,
         options: RunOptions,
-        facts: DataFacts,
+        facts: Mapping[str, DataFacts],
         workers: Workers,
         display: ProgressDisplay,
         stop: StopSignal,
@@ -149,7 +149,7 @@ class _Stages:
         _write_experiment(self.plan, self.options.out, rows)
 
     def _row(self, job: Job) -> dict[str, Any]:
-        run_id = identify(job, self.facts).run_id
+        run_id = identify(job, self.facts[job.arm]).run_id
         planned = {"status": "PLANNED", "error": None}
         return {"arm": job.arm, "seed": job.seed, "draw": job.draw, "run_id": run_id, **planned}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nc_tools._support.atomic_write import atomic_write
 from nc_tools.data.image_set import Images
-from nc_tools.data.load_data import Sources, fingerprint
+from nc_tools.data.sources import Sources, fingerprint
 from nc_tools.features import Embeddings, FeatureSet, read_embeddings
 from nc_tools.features.feature_cache import RowsFile
 
