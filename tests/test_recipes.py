@@ -18,7 +18,7 @@ from nc_tools.run_records import scan
 
 LONG_TAIL = next(path for path in RECIPES if path.stem == "long_tail")
 FLAGS = [
-    *("--data", "--labels", "--image-size", "--imbalance", "--transfer-data", "--skip-unreadable"),
+    *("--data", "--labels", "--image-size", "--imbalance", "--resplit", "--transfer-data", "--skip-unreadable"),
     *("--arms", "--model", "--epochs", "--seeds", "--set"),
     *("--out", "--device", "--workers", "--resume", "--tracking-uri", "--smoke", "--print-config"),
 ]

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from nc_tools._support.suggestions import did_you_mean
 
+BUILTIN_KINDS = ("digits", "cifar10", "cifar100")
+"""Benchmarks that are read without files of the user's own."""
 SOURCE_KINDS = ("digits", "imagefolder", "cifar10", "cifar100")
 SCRAMBLED = "scrambled"
 BLENDED = "blended"

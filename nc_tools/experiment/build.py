@@ -46,9 +46,9 @@ class DataFacts:
 
 
 def build_model(
-    config: RunConfig, facts: DataFacts, *, seed: int, draw: int, restore: Path | None = None
+    config: RunConfig, facts: DataFacts, *, seed: int, frame_seed: int | None, restore: Path | None = None
 ) -> Classifier:
-    """Return the untrained classifier of a configuration; its random weights are decided by seed and draw.
+    """Return the untrained classifier of a configuration; the two seeds decide its random weights.
 
     The backbone reads the random stream "init", the head the stream "head". The streams are separate, so all arms of a
     seed start from the same backbone, whatever their heads draw.
@@ -57,7 +57,7 @@ def build_model(
         config: The arm.
         facts: About its data.
         seed: Of the random weights.
-        draw: Of the head's frame.
+        frame_seed: Of the head's fixed vectors; None for a head without.
         restore: The folder of a finished run, whose weights are to be loaded next: no pretrained weights are read.
     """
     channels, size = facts.in_channels, facts.image_size
@@ -72,17 +72,22 @@ def build_model(
         )
         channels, size, _ = facts.image_shape
     width = feature_width(backbone, in_channels=channels, image_size=size, name=model.name)
-    return Classifier(backbone, build_head(config, facts, width, generator=stream(seed, "head"), draw=draw))
+    return Classifier(backbone, build_head(config, facts, width, generator=stream(seed, "head"), frame_seed=frame_seed))
 
 
-def build_head(config: RunConfig, facts: DataFacts, feature_dim: int, *, generator: torch.Generator, draw: int) -> Head:
-    """Return the head of a configuration; the generator decides its learned weights, ``draw`` its fixed vectors."""
+def build_head(
+    config: RunConfig, facts: DataFacts, feature_dim: int, *, generator: torch.Generator, frame_seed: int | None
+) -> Head:
+    """Return the head of a configuration; the generator decides its learned weights, ``frame_seed`` its fixed vectors.
+
+    A head without fixed vectors has no argument ``frame_seed`` and ignores it.
+    """
     values: dict[str, Any] = {
         "feature_dim": feature_dim,
         "num_classes": facts.num_classes,
         "class_counts": facts.class_counts,
         "generator": generator,
-        "frame_seed": draw,
+        "frame_seed": 0 if frame_seed is None else frame_seed,
     }
     head: Head = config.head.build(values)
     return head

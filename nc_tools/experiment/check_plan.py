@@ -13,7 +13,7 @@ from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_backbone import describe_backbone
 from nc_tools.experiment.run_config import RunConfig
-from nc_tools.experiment.run_data import RunData, facts_of, open_data
+from nc_tools.experiment.run_data import facts_of, open_data
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.training.mixed_loss import check_mixing
 from nc_tools.training.optimizers import make_optimizer
@@ -45,10 +45,11 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
     data = open_data(baseline, seed=plan.protocol.seeds[0], device=cpu, cache=options.out / "cache", progress=progress)
     check_transfer(plan.protocol, data.sources)
     facts = facts_of(data.sources, data.sources.train.labels[data.subsets.train])
-    _print_data(data, facts, display)
-    for line in dict.fromkeys(describe_backbone(config.model) for config in plan.arms.values()):
-        if line is not None:
-            display.note(line)
+    for line in data.first_lines():
+        display.note(line)
+    for network in dict.fromkeys(describe_backbone(config.model) for config in plan.arms.values()):
+        if network is not None:
+            display.note(network)
     against_outliers = []
     for name, config in plan.arms.items():
         try:
@@ -63,24 +64,13 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
     return facts
 
 
-def _print_data(data: RunData, facts: DataFacts, display: ProgressDisplay) -> None:
-    skipped = data.sources.skipped
-    if skipped:
-        display.note(f"{len(skipped)} unreadable images left out: {', '.join(skipped[:5])}")
-    display.note(
-        f"{data.config.data.source}: {len(data.subsets.train)} training images of {facts.num_classes} classes "
-        f"({max(facts.class_counts)} to {min(facts.class_counts)} each), {len(data.sources.test)} test images, "
-        f"{facts.in_channels} x {facts.image_size} x {facts.image_size}"
-    )
-
-
 def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
     """Build an arm's model as configured and with every value of its tuned parameter; return the loss functions."""
     variants = [put(config, config.tuned.path, value) for value in config.tuned.values]
     builds_differ = config.tuned.path.partition(".")[0] in ("head", "loss", "model")
     losses = []
     for variant in [config, *variants] if builds_differ else [config]:
-        model = build_model(variant, facts, seed=0, draw=0)
+        model = build_model(variant, facts, seed=0, frame_seed=0)
         loss = build_loss(variant, facts, model.head.feature_dim)
         check_outliers(variant, loss)
         check_mixing(variant.training.mixing, loss, model.head)

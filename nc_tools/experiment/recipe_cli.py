@@ -42,8 +42,10 @@ def recipe_parser(
         "path names the image")  # fmt: skip
     add("--image-size", type=int, metavar="PIXELS", help="resize images to this width and height; for a pretrained "
         "network, the size that it gets (default: that of its weights)")  # fmt: skip
-    add("--imbalance", type=float, metavar="RATIO", help="make the training set long-tailed: the largest class has "
-        "RATIO times the images of the smallest")  # fmt: skip
+    add("--imbalance", type=float, metavar="RATIO", help="cut a long tail: the largest class keeps RATIO times the "
+        "images of the smallest, by class size (default: own images are used as they are, all of them)")  # fmt: skip
+    add("--resplit", type=float, metavar="SHARE", help="each seed draws its own test set, this share of all images, "
+        "which helps if there are few")  # fmt: skip
     add("--transfer-data", metavar="DATA", help="measure transfer of the features to these images, given as for --data")
     add("--skip-unreadable", action="store_true", help="leave out image files that cannot be read, instead of stopping")
     add = parser.add_argument_group("what is compared").add_argument

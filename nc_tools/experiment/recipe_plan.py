@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from nc_tools._support.suggestions import did_you_mean
+from nc_tools.data import DataConfig
+from nc_tools.data.source_names import BUILTIN_KINDS, parse_source
 from nc_tools.experiment.fine_tuning_defaults import fine_tuning_config, fine_tuning_rates
 from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.experiment.overrides import parse_setting, put, put_all
@@ -60,7 +62,7 @@ def make_plan(
     first_paragraph = question.strip().split("\n\n")[0]  # the others say how to run the recipe
     if args.smoke:
         first_paragraph = f"SMOKE RUN, to check that everything works: its numbers mean nothing. {first_paragraph}"
-    return Plan(name=name, question=first_paragraph, arms=chosen, protocol=protocol)
+    return Plan(name=name, question=first_paragraph, arms=chosen, protocol=protocol, smoke=args.smoke)
 
 
 def _smoke_protocol(protocol: Protocol) -> Protocol:
@@ -115,6 +117,7 @@ def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     fields: list[tuple[str, Any]] = [
         ("data.labels", args.labels),
         ("data.imbalance", args.imbalance),
+        ("data.resplit", args.resplit),
         ("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs),
     ]
     model = _model_with_flags(config.model, args)
@@ -125,8 +128,7 @@ def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
         fields.append(("data.image_size", args.image_size))
     data = config.data
     if args.data is not None and args.data != data.source:
-        # The number of held-out classes and the crop belong to the recipe's own data set, not to another one.
-        data = dataclasses.replace(data, source=args.data, held_out_classes=0, crop_padding=None)
+        data = _other_source(data, args.data)
     if args.labels is not None:
         # Labels from a file take the place of the noise that a recipe would draw.
         data = dataclasses.replace(data, noise=None)
@@ -144,6 +146,18 @@ def _model_with_flags(model: ModelConfig, args: argparse.Namespace) -> ModelConf
     if args.model is not None:
         changes["network"] = None
     return dataclasses.replace(model, **changes) if changes else model
+
+
+def _other_source(data: DataConfig, source: str) -> DataConfig:
+    """Return a recipe's settings for other data than its own.
+
+    The held-out classes and the crop belong to the recipe's own data set. The long tail and the label noise are those
+    of a benchmark: images of the user's own are taken as they are, all of them and with their labels.
+    """
+    data = dataclasses.replace(data, source=source, held_out_classes=0, crop_padding=None)
+    if parse_source(source).kind in BUILTIN_KINDS:
+        return data
+    return dataclasses.replace(data, imbalance=1.0, class_counts=None, tail_order="frequency", noise=None)
 
 
 def _put_in_arms(arms: Mapping[str, RunConfig], path: str, value: Any) -> dict[str, RunConfig]:

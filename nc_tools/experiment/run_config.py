@@ -80,7 +80,11 @@ class Protocol:
 
     Attributes:
         seeds: Seeds of the final runs: they set subset, hold-out, initial weights, order and augmentation.
-        draws: Number of frames drawn for each seed by arms whose head has one; the same frames at every seed.
+        draws: Number of frames for each seed, for arms whose head has a random frame. No two runs of an arm share a
+            frame. One is enough for an interval that covers other frames; two or more also show the frame's share of
+            the variance. More seeds narrow the interval more than more frames do.
+        frame_seed: One frame for all seeds, for example because it will be shipped; the results then hold for this
+            frame only, which the report says. None for frames of their own.
         holdout_draws: How many of the draws get a hold-out run. Further draws take temperature and best epoch from the
             last of them, which can only be a disadvantage for arms with a frame.
         rates: Learning rates that every arm tries, half a decade apart.
@@ -93,6 +97,9 @@ class Protocol:
         transfer_samples: Largest number of images of a transfer set, for its training and test part each.
         primary: Key of the metric that decides the comparison: one of the test set or of transfer. Rates and tuned
             parameters are always chosen by balanced accuracy on the hold-out of the training set, never by transfer.
+        margin: The smallest difference in the primary metric that matters, such as 0.005 for half a point of accuracy.
+            The report then also tests, for every arm, whether it is no worse than the baseline by more than this
+            margin, and whether it is within it in both directions. Fix it before the runs. None for no such tests.
         fine_tuning: How each final model is fine-tuned to the transfer set; None for no fine-tuning, which saves time.
         rank_layers: Measure the transfer set's collapse, and what a ridge probe reads, in every layer.
         suspects: Rows of suspects.csv, the labels that are most likely wrong, in a final run; 0 for no file. None means
@@ -100,7 +107,8 @@ class Protocol:
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    draws: int = 3
+    draws: int = 1
+    frame_seed: int | None = None
     holdout_draws: int = 1
     rates: tuple[float, ...] = (0.01, 0.0316, 0.1, 0.316, 1.0)
     tuning_seeds: tuple[int, ...] = (1000,)
@@ -111,6 +119,7 @@ class Protocol:
     transfer_samples: int = 4000
     suspects: int | None = None
     primary: str = DEFAULT_PRIMARY
+    margin: float | None = None
     fine_tuning: FineTuning | None = None
     rank_layers: bool = False
 
@@ -124,6 +133,11 @@ class Protocol:
         for name in ("draws", "holdout_draws", "curve_points", "curve_samples", "transfer_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"protocol.{name} must be at least 1, got {getattr(self, name)}")
+        if self.frame_seed is not None and (self.frame_seed < 0 or self.draws > 1):
+            raise ValueError(
+                f"protocol.frame_seed must be at least 0, and allows only one draw, got frame_seed={self.frame_seed} "
+                f"and draws={self.draws}: set protocol.draws=1, or leave protocol.frame_seed out"
+            )
         if self.suspects is not None and self.suspects < 0:
             raise ValueError(
                 f"protocol.suspects must be at least 0, got {self.suspects}: set it to 0 to write no suspects.csv"
@@ -132,6 +146,11 @@ class Protocol:
             raise ValueError(
                 f"protocol.primary must be a metric that begins with 'test/' or 'transfer/', such as "
                 f"{DEFAULT_PRIMARY!r}, got {self.primary!r}"
+            )
+        if self.margin is not None and not 0 < self.margin < float("inf"):
+            raise ValueError(
+                f"protocol.margin must be positive and finite, got {self.margin}: give the smallest difference in "
+                f"{self.primary} that matters, such as 0.005"
             )
         rising = list(self.rates) == sorted(set(self.rates))
         if not (self.rates and rising and all(0 < rate < float("inf") for rate in self.rates)):

@@ -25,9 +25,11 @@ from nc_tools.data import (
     make_subsets,
     with_noise,
 )
+from nc_tools.data.first_lines import first_lines
 from nc_tools.data.image_set import Images
 from nc_tools.data.loader import evaluation_batches
 from nc_tools.data.mixing import Batches
+from nc_tools.data.resplit import resplit
 from nc_tools.data.sampling import Sampling
 from nc_tools.evaluation.collect import evaluation_batch
 from nc_tools.evaluation.evaluator import Evaluator
@@ -43,10 +45,11 @@ from nc_tools.seeds import stream_seed
 
 @dataclass(frozen=True)
 class RunData:
-    """The image sets of one run; its training labels include the label noise."""
+    """The image sets of one run; its training labels include the label noise, ``given_labels`` are those without."""
 
     sources: Sources
     subsets: Subsets
+    given_labels: Tensor
     config: RunConfig
     seed: int
     device: torch.device
@@ -92,6 +95,10 @@ class RunData:
         dtype = self.config.training.dtype_on(self.device)
         return Evaluator(model, self.plain_batches, class_counts=facts.class_counts, dtype=dtype)
 
+    def first_lines(self) -> list[str]:
+        """Return what is to be said about the data before anything trains."""
+        return first_lines(self.sources, self.config.data, self.subsets, self.given_labels)
+
     @cached_property
     def preprocessing(self) -> ImagePreprocessing | None:
         """What the backbone expects of its images; None for images as the data have them."""
@@ -132,10 +139,12 @@ def open_data(
         progress: Called as ``progress(done, total)`` while image files are decoded.
     """
     sources = _load_once(config.data, cache, progress)
-    true_labels = sources.train.labels  # a long tail is cut by them, before labels are made wrong
+    if config.data.resplit is not None:
+        sources = resplit(sources, config.data.resplit, seed)
+    given = sources.train.labels  # a long tail is cut by them, before labels are made wrong
     if config.data.noise is not None:
         sources = replace(sources, train=with_noise(sources.train, config.data.noise, seed))
-    return RunData(sources, make_subsets(sources, config.data, seed, true_labels), config, seed, device)
+    return RunData(sources, make_subsets(sources, config.data, seed, given), given, config, seed, device)
 
 
 @lru_cache(maxsize=1)

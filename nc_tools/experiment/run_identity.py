@@ -27,16 +27,20 @@ def identify(job: Job, facts: DataFacts) -> RunIdentity:
     if job.kind == "final":
         decisive += [] if protocol.fine_tuning is None else [encode(protocol.fine_tuning)]
         decisive += ["rank_layers"] if protocol.rank_layers else []
+    if job.frame_seed is not None:
+        # The group is the same for all seeds: it holds the rule, and the run's own hash the frame.
+        decisive += ["a frame for every seed and draw" if job.protocol.frame_seed is None else job.protocol.frame_seed]
     return RunIdentity(
         kind=job.kind,
         arm=job.arm,
         seed=job.seed,
         draw=job.draw,
+        frame_seed=job.frame_seed,
         experiment=job.experiment,
         suite=job.suite,
         config=settings(job.config),
         data={"name": job.config.data.source, **dataclasses.asdict(facts), **_outliers(job.config), **backbone},
-        config_hash=run_hash(job.config, *decisive, job.seed, job.draw),
+        config_hash=run_hash(job.config, *decisive, job.seed, job.draw, job.frame_seed),
         group_hash=run_hash(job.config, *decisive),
     )
 

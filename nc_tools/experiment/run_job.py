@@ -13,7 +13,7 @@ from nc_tools.experiment.build import DataFacts, build_loss, build_model
 from nc_tools.experiment.decoupled_stage import run_second_stage
 from nc_tools.experiment.early_stopping import EarlyStopping
 from nc_tools.experiment.evaluate.epochs import EpochEvaluation
-from nc_tools.experiment.evaluate.final_run import BEST_WEIGHTS, evaluate_final
+from nc_tools.experiment.evaluate.final_run import evaluate_final
 from nc_tools.experiment.evaluate.holdout_run import HOLDOUT_SCORE, HoldoutResult, evaluate_holdout
 from nc_tools.experiment.job import Job, JobResult, RunProgress
 from nc_tools.experiment.noise_estimation import NoiseEstimate, estimate_noise
@@ -66,6 +66,7 @@ def _earlier_result(path: Path, job: Job) -> JobResult | None:
     except (OSError, ValueError):
         return None
     if run.status == "FINISHED":
+        StageCheckpoints(path).remove()  # in case the process was killed before it did
         return JobResult(path, "FINISHED", run.final.get(HOLDOUT_SCORE), earlier=True)
     if job.kind == "tuning" and run.status == "FAILED" and "NonFiniteLossError" in (run.error or ""):
         return JobResult(path, "FAILED", error=run.error, earlier=True, diverged=True)
@@ -74,7 +75,7 @@ def _earlier_result(path: Path, job: Job) -> JobResult | None:
 
 def _open_record(job: Job, identity: RunIdentity, path: Path) -> RunRecord:
     checkpoints = StageCheckpoints(path)
-    if job.resume and checkpoints.exist:
+    if job.resume and checkpoints.can_resume(HoldoutResult.read(job.holdout_run).best_epoch):
         return RunRecord.open(path, step=checkpoints.epochs_done())
     return RunRecord.create(job.root, identity)
 
@@ -105,7 +106,7 @@ class _Run:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         write_backbone_files(job.config.model, self.record.path)
-        model = build_model(job.config, self.facts, seed=job.seed, draw=job.draw)
+        model = build_model(job.config, self.facts, seed=job.seed, frame_seed=job.frame_seed)
         self.training.place(model, device)
         checkpoints = StageCheckpoints(self.record.path)
         noise = estimate_noise(job, self.data, self.facts, indices, checkpoints.first, self.stop)
@@ -140,7 +141,7 @@ class _Run:
                 checkpoint=checkpoints.main,
                 resume=job.resume,
                 stop=self.stop,
-                keep_last=job.config.second_stage is not None,
+                keep_last=job.kind == "final" or job.config.second_stage is not None,
             )
             self.stopping.restore_best(fitted.model)
             seconds = run_second_stage(
@@ -159,7 +160,7 @@ class _Run:
         """Evaluate the model after an epoch and record the results; return True to end the training here."""
         values = values | self.evaluate_epoch(epoch, model) | self.holdout.curves.get(epoch, {})
         if epoch == self.holdout.best_epoch:
-            save_weights(model, self.record.path / BEST_WEIGHTS)
+            save_weights(model, StageCheckpoints(self.record.path).best)
         self.record.log(epoch, values)
         self.on_progress(RunProgress(self.job.label, epoch, self.epochs))
         self.epochs_done = epoch

@@ -111,7 +111,9 @@ def load_run(
         facts = _facts(identity.data)
         _check_memory(config, facts)
         _check_own_network(config.model, modules)
-        model = build_model(config, facts, seed=identity.seed, draw=identity.draw, restore=path)
+        # Records of version 0.1 hold no frame_seed: there the number of the draw was the seed of the frame.
+        frame_seed = identity.draw if identity.frame_seed == "unknown" else identity.frame_seed
+        model = build_model(config, facts, seed=identity.seed, frame_seed=frame_seed, restore=path)
     except Exception as error:  # a network fails in many ways on settings that do not fit each other
         raise ValueError(f"the model of {path / 'run.json'} cannot be built: {error}") from error
     load_weights(model, path / "weights.safetensors")

@@ -30,8 +30,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object. The file may come from anybody, so its size and depth are bounded.
 
     Raises:
-        ValueError: If it is not a regular file, holds something else than a JSON object, has more than ``MAX_JSON_BYTES``
-            bytes, nests deeper than ``MAX_DEPTH``, or holds text that cannot be written as UTF-8.
+        ValueError: If it is not a regular file, holds something else than a JSON object, has more than
+            ``MAX_JSON_BYTES`` bytes, nests deeper than ``MAX_DEPTH``, or holds text that cannot be written as UTF-8.
         FileNotFoundError: If there is no such file.
     """
     with open_regular(path, max_bytes=MAX_JSON_BYTES) as file:

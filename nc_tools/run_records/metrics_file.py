@@ -41,7 +41,8 @@ def read_metrics(path: Path, start: int = 0) -> MetricLines:
 
     Raises:
         OSError: If the file exists and cannot be read.
-        ValueError: If it is not a regular file, larger than ``MAX_METRICS_BYTES``, or has a line longer than ``MAX_LINE_BYTES``.
+        ValueError: If it is not a regular file, larger than ``MAX_METRICS_BYTES``, or has a line longer than
+            ``MAX_LINE_BYTES``.
     """
     lines: list[dict[str, Any]] = []
     damaged: dict[int, str] = {}

@@ -15,10 +15,26 @@ from nc_tools.training.train_config import OptimConfig
 
 
 def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | None = None) -> torch.optim.Optimizer:
-    """Return an optimizer over the parameters of a model and its loss.
+    """Return an optimizer over the parameters of a model and its loss, with the groups of :func:`parameter_groups`.
 
-    It has groups with and without weight decay for the backbone (for each block of it, if rates differ by depth) and
-    for the head, and one for the loss. Empty groups are left out. Each group keeps its peak learning rate under
+    Args:
+        model: The classifier.
+        config: Learning rate and weight decay. If ``config.sam`` is set, the optimizer is wrapped in :class:`SAM`.
+        loss: The loss, whose parameters are trained too.
+
+    Raises:
+        ValueError: If no parameter of the model is trainable.
+    """
+    groups = parameter_groups(model, config, loss)
+    optimizer: torch.optim.Optimizer = config.optimizer.build({"params": groups, "lr": config.lr, "weight_decay": 0.0})
+    return optimizer if config.sam is None else SAM(optimizer, config.sam.rho)
+
+
+def parameter_groups(model: Classifier, config: OptimConfig, loss: nn.Module | None = None) -> list[dict[str, Any]]:
+    """Return the parameter groups of a model and its loss for an optimizer.
+
+    There are groups with and without weight decay for the backbone (for each block of it, if rates differ by depth)
+    and for the head, and one for the loss. Empty groups are left out. Each group keeps its peak learning rate under
     "peak_lr", and under "joint_lr" the one that it has after ``head_first``.
 
     - Parameters with two or more dimensions decay.
@@ -28,7 +44,7 @@ def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | Non
 
     Args:
         model: The classifier.
-        config: Learning rate and weight decay. If ``config.sam`` is set, the optimizer is wrapped in :class:`SAM`.
+        config: Learning rate and weight decay.
         loss: The loss, whose parameters are trained too.
 
     Raises:
@@ -57,8 +73,7 @@ def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | Non
         if own:
             rates = dict.fromkeys(("lr", "peak_lr", "joint_lr"), config.lr)
             groups.append({"params": own, **rates, "weight_decay": 0.0})
-    optimizer: torch.optim.Optimizer = config.optimizer.build({"params": groups, "lr": config.lr, "weight_decay": 0.0})
-    return optimizer if config.sam is None else SAM(optimizer, config.sam.rho)
+    return groups
 
 
 def _backbone_rates(backbone: nn.Module, config: OptimConfig) -> list[tuple[Iterable[nn.Parameter], float]]:

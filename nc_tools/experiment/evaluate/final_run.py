@@ -16,6 +16,7 @@ from nc_tools.experiment.evaluate.run_figures import write_figures
 from nc_tools.experiment.evaluate.transfer_set import evaluate_transfer
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
+from nc_tools.experiment.stage_checkpoints import StageCheckpoints
 from nc_tools.experiment.weight_files import load_weights, save_tensors
 from nc_tools.metrics import fit_temperature, per_class
 from nc_tools.models.classifier import Classifier
@@ -24,8 +25,6 @@ from nc_tools.run_records import RunRecord, read_run
 from nc_tools.run_records.json_files import write_json
 from nc_tools.seeds import stream
 
-BEST_WEIGHTS = "best.safetensors"
-"""Weights of the epoch that the hold-out run found best; removed when they have been evaluated."""
 _ORACLE_SAMPLES = 2000
 
 
@@ -65,9 +64,7 @@ def evaluate_final(
     values |= evaluate_ood(data, evaluator, train, test)
     _write_predictions(record, evaluator.outputs(test), facts, temperatures)
     values |= _best_epoch(job, data, facts, model, test, record)
-    values |= evaluate_transfer(job, data, evaluator, record, stop)
-    (record.path / BEST_WEIGHTS).unlink(missing_ok=True)
-    return values
+    return values | evaluate_transfer(job, data, evaluator, record, stop)
 
 
 def _share_correct(outputs: Collected) -> float:
@@ -97,11 +94,10 @@ def _best_epoch(
     job: Job, data: RunData, facts: DataFacts, model: Classifier, test: EvaluationSet, record: RunRecord
 ) -> dict[str, float]:
     """Return the test metrics of the epoch that the hold-out run found best, as ``best/``."""
-    path = record.path / BEST_WEIGHTS
-    if not path.exists() or job.holdout_run is None:
+    if job.holdout_run is None:
         return {}
     best = copy.deepcopy(model)
-    load_weights(best, path)
+    load_weights(best, StageCheckpoints(record.path).best)
     values = data.evaluator(best, facts).accuracy(EvaluationSet("best", test.images))
     return values | {"best/epoch": read_run(job.holdout_run).final["best/epoch"]}
 
