@@ -158,7 +158,8 @@ def _load_source(
         train, test = (fit_shape(images, image_size, channels) for images in load_builtin(source.kind, source.path))
         return _Pair(train, test)
     listed = list_source(source, config)
-    return _load_listed(listed, image_size or default_size(listed.root, listed.train.paths), channels or 3, options)
+    size = image_size or default_size(listed.root, listed.train.paths, config.size_limit)
+    return _load_listed(listed, size, channels or 3, options)
 
 
 def _load_listed(listed: ListedImages, image_size: int, channels: int, options: ReadOptions) -> _Pair:
