@@ -210,7 +210,7 @@ WRONG = {
     "tuned seeds": (["--seeds", "1000"], "must share no seed, got [1000] in both"),
     "workers": (["--workers", "0"], "--workers must be at least 1, got 0"),
     "device": (["--device", "gpu"], "--device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
-    "epochs": (["--epochs", "0"], "training.epochs must be positive, got 0"),
+    "epochs": (["--epochs", "0"], "training.epochs=0 trains nothing"),
     "labels of digits": (["--labels", "a.csv:label"], "which source digits lacks: remove labels"),
     "image size": (["--image-size", "0"], "image_size"),
     "missing folder": (["--data", "imagefolder:/nowhere/at/all"], "/nowhere/at/all"),

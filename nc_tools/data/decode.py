@@ -61,30 +61,6 @@ class Decoded(NamedTuple):
     converted: str
 
 
-def decode_whole(path: Path, channels: int, least_side: int = 0) -> np.ndarray:
-    """Decode one image file to uint8 by the rule above, but without resizing and cropping.
-
-    Args:
-        path: Image file.
-        channels: 3 for RGB or 1 for gray.
-        least_side: If positive, large JPEG files are decoded at a fraction of their size, at least this many pixels.
-
-    Returns:
-        (C, H, W), uint8.
-
-    Raises:
-        UnreadableImageError: If the file is damaged, or its format or range of values is unknown.
-    """
-    try:
-        with Image.open(path, formats=_formats(path.suffix.lower())) as file:
-            if least_side:
-                file.draft(None, (least_side, least_side))
-            pixels = np.array(_as_mode(file, "RGB" if channels == 3 else "L"))
-    except _DAMAGE as error:
-        raise UnreadableImageError(f"{path}: {str(error) or type(error).__name__}") from error
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
 def decode_image(path: Path, image_size: int, channels: int) -> np.ndarray:
     """Decode one image file to a square uint8 image: the pixels of :func:`decode_file`."""
     return decode_file(path, image_size, channels).pixels

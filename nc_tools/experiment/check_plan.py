@@ -47,9 +47,9 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
     facts = facts_of(data.sources, data.sources.train.labels[data.subsets.train])
     for line in data.first_lines():
         display.note(line)
-    for network in dict.fromkeys(describe_backbone(config.model) for config in plan.arms.values()):
-        if network is not None:
-            display.note(network)
+    for backbone in dict.fromkeys(describe_backbone(config.model) for config in plan.arms.values()):
+        if backbone is not None:
+            display.note(backbone)
     against_outliers = []
     for name, config in plan.arms.items():
         try:
@@ -60,7 +60,7 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
         against_outliers += [name] if any(loss.needs_outliers for loss in losses) else []
     if baseline.data.outliers is not None:
         used = f"used by {', '.join(against_outliers)}" if against_outliers else "not used, because no loss needs them"
-        display.note(f"outlier images for training ({baseline.data.outliers}): {used}")
+        display.note(f"training against outlier images from {baseline.data.outliers}: {used}")
     return facts
 
 
@@ -79,5 +79,7 @@ def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
             variant.optim.sam.ascent_loss(loss, facts.class_counts)
         if variant.second_stage is not None:
             variant.second_stage.check(model.head)
+        if variant.start is not None:
+            variant.start.check(model.head)
         losses.append(loss)
     return losses

@@ -23,7 +23,7 @@ from nc_tools.experiment.plan import RunOptions
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.run_plan import run_plan
-from nc_tools.tracking import LiveSync, MlflowSync
+from nc_tools.tracking import MlflowSync
 
 
 def recipe_parser(
@@ -109,10 +109,9 @@ def run_recipe(
             print(json.dumps(config_text(plan.arms, plan.protocol), indent=2))
             return
         options = make_options(args)
-        sync = MlflowSync(options.out, options.tracking_uri, plan.name)
-        with LiveSync(sync):
+        with MlflowSync(options.out, options.tracking_uri, plan.name):
             run_plan(plan, options, console)
-            report_comparison(options.out, console, sync)
+            report_comparison(options.out, console)
         print_links(options.out, console, options.tracking_uri)
     except (Killed, KeyboardInterrupt):
         text = f"\nStopped. Finished runs are kept in {args.out}. To continue, give the same command with --resume."

@@ -119,8 +119,9 @@ def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
         ("data.labels", args.labels),
         ("data.imbalance", args.imbalance),
         ("data.resplit", args.resplit),
-        ("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs),
     ]
+    if not config.is_closed_form:  # a head that is computed stays one
+        fields.append(("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs))
     model = _model_with_flags(config.model, args)
     takes_size = model.is_pretrained or model.is_own
     if args.image_size is not None and takes_size:

@@ -12,7 +12,7 @@ from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.heads.head import Head
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.specs import Spec
-from nc_tools.training import OptimConfig, SecondStage, TrainConfig
+from nc_tools.training import HeadStart, OptimConfig, SecondStage, TrainConfig
 from nc_tools.transfer import FineTuning
 
 
@@ -44,6 +44,12 @@ class RunConfig:
         training: Length and arithmetic.
         tuned: What the arm tunes in addition to its learning rate; weight decay unless another choice serves it better.
         second_stage: What is done to the classifier after training, with the backbone frozen; None for nothing.
+        start: What the head is computed from before training, such as ``LeastSquaresStart()``; None for random initial
+            weights. With ``training.epochs=0`` the start is the whole method, a head in closed form. Such an arm has no
+            learning rate: it tries as many values of its tuned parameter as the other arms try settings in all.
+
+    Raises:
+        ValueError: If an arm trains for no epoch and has no start, or has a second stage after no training.
     """
 
     head: Spec[Head]
@@ -54,6 +60,19 @@ class RunConfig:
     training: TrainConfig = field(default_factory=TrainConfig)
     tuned: TunedParameter = field(default_factory=TunedParameter)
     second_stage: SecondStage | None = None
+    start: HeadStart | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_closed_form and (self.start is None or self.second_stage is not None):
+            raise ValueError(
+                "training.epochs=0 trains nothing, so an arm with it needs a start that computes its head and can have "
+                "no second stage: set training.epochs, or start=LeastSquaresStart()"
+            )
+
+    @property
+    def is_closed_form(self) -> bool:
+        """Whether the head is computed and not trained."""
+        return self.training.epochs == 0
 
     def __post_init__(self) -> None:
         if self.training.patience is not None and self.second_stage is not None:
@@ -64,9 +83,9 @@ class RunConfig:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs in a run with this configuration, including those of a second stage."""
+        """Number of recorded epochs, including those of a second stage; a head in closed form is recorded as one."""
         first = self.training.epochs
-        return first + (0 if self.second_stage is None else self.second_stage.epochs(first))
+        return max(1, first + (0 if self.second_stage is None else self.second_stage.epochs(first)))
 
     @property
     def has_draws(self) -> bool:

@@ -129,7 +129,7 @@ def open_data(
     cache: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> RunData:
-    """Load the images of a configuration, and apply the label noise and the subsets of a seed.
+    """Load the images of a configuration, then draw the label noise and the subsets that a seed decides.
 
     Args:
         config: The arm.

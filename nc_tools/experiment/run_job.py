@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.build import DataFacts, build_loss, build_model
+from nc_tools.experiment.computed_start import compute_start
 from nc_tools.experiment.decoupled_stage import run_second_stage
 from nc_tools.experiment.early_stopping import EarlyStopping
 from nc_tools.experiment.evaluate.epochs import EpochEvaluation
@@ -129,6 +130,10 @@ class _Run:
         self.evaluate_epoch = EpochEvaluation(job, self.data, self.facts, indices)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(job.seed)  # for dropout, which alone draws from the global generator
+            seconds = compute_start(job, self.data, self.facts, model, indices)
+            if job.config.is_closed_form:
+                self._epoch_end(1, {}, model)
+                return model.eval(), seconds
             fitted = fit(
                 model,
                 loss,
@@ -144,7 +149,7 @@ class _Run:
                 keep_last=job.kind == "final" or job.config.second_stage is not None,
             )
             self.stopping.restore_best(fitted.model)
-            seconds = run_second_stage(
+            seconds += run_second_stage(
                 job,
                 self.data,
                 self.facts,
@@ -176,7 +181,7 @@ class _Run:
         seconds += noise.seconds
         values = {
             "perf/seconds": seconds,
-            "perf/images_per_s": samples * (noise.epochs + (self.epochs_done or self.epochs)) / seconds,
+            "perf/images_per_s": samples * (noise.epochs + (self.epochs_done or self.epochs)) / max(seconds, 1e-9),
             "perf/parameters": float(sum(p.numel() for p in model.parameters())),
             "perf/head_parameters": float(sum(p.numel() for p in model.head.parameters())),
         }

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.free_memory import available_memory
 from nc_tools.data.batch_options import BatchOptions
 from nc_tools.evaluation.collect import evaluation_batch
@@ -90,7 +91,7 @@ def load_run(
 
     Raises:
         FileNotFoundError: If there is no such run, or it has no weights.
-        ValueError: If a file of the run is damaged, or names a class that is not allowed.
+        DamagedFileError: If a file of the run is damaged, or names a class that is not allowed.
 
     Example::
 
@@ -115,7 +116,7 @@ def load_run(
         frame_seed = identity.draw if identity.frame_seed == "unknown" else identity.frame_seed
         model = build_model(config, facts, seed=identity.seed, frame_seed=frame_seed, restore=path)
     except Exception as error:  # a network fails in many ways on settings that do not fit each other
-        raise ValueError(f"the model of {path / 'run.json'} cannot be built: {error}") from error
+        raise DamagedFileError(f"the model of {path / 'run.json'} cannot be built: {error}") from error
     load_weights(model, path / "weights.safetensors")
     config.training.place(model, torch.device(device))
     return TrainedModel(model.eval(), facts, config, identity)
