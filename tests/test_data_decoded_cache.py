@@ -5,7 +5,7 @@ import torch
 from support.image_folders import add_damaged_files, config, make_tree, save
 
 from nc_tools.data import decoded_cache as cache_module
-from nc_tools.data import folder as folder_module
+from nc_tools.data import read_images
 from nc_tools.data.decode import UnreadableImageError
 from nc_tools.data.load_data import load_data
 
@@ -24,13 +24,13 @@ def damaged(tree):
 def decoded(monkeypatch):
     """Count how often files are really decoded."""
     calls = []
-    original = folder_module._decode
+    original = read_images._decode
 
     def counted(*args, **options):
         calls.append(1)
         return original(*args, **options)
 
-    monkeypatch.setattr(folder_module, "_decode", counted)
+    monkeypatch.setattr(read_images, "_decode", counted)
     return calls
 
 

@@ -184,8 +184,10 @@ def test_one_tree_is_split_by_class_in_the_same_way_each_time(tmp_path, below):
     assert sorted(first.train.paths + first.test.paths) == sorted(
         path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")
     )
-    assert first.test.labels.bincount().tolist() == [4, 1, 1]
-    assert load_data(config(tmp_path)).train.labels.bincount().tolist() == [16, 4, 1]
+    # c has 2 images: a class of up to 4 is trained on whole.
+    assert first.test.labels.bincount(minlength=3).tolist() == [4, 1, 0]
+    assert load_data(config(tmp_path)).train.labels.bincount().tolist() == [16, 4, 2]
+    assert "classes of up to 4 images are trained on whole: c (2)" in " ".join(first.reading.sentences)
 
 
 def test_bad_folders_raise(tree, tmp_path):
@@ -198,21 +200,39 @@ def test_bad_folders_raise(tree, tmp_path):
     with pytest.raises(ValueError, match="but its images are in no class folder"):
         list_folder(tmp_path / "loose")
     save(tmp_path / "single" / "a" / "0.png")
-    with pytest.raises(ValueError, match=r"the test part of .*single has none of a"):
+    with pytest.raises(ValueError, match=r"images of at least two classes, but .*single has only a: give a folder"):
         list_folder(tmp_path / "single")
+    for name in "abc":
+        save(tmp_path / "singles" / name / "0.png")
+    with pytest.raises(ValueError, match=r"test images, but .*singles has none to spare, because every class has only"):
+        list_folder(tmp_path / "singles")
+    assert len(list_folder(tmp_path / "singles", check=False).train.paths) == 3
+    save(tmp_path / "singles" / "b" / "1.png")
+    assert list_folder(tmp_path / "singles").test.labels.tolist() == [1]
     (tree / "train" / "lynx").mkdir()
     with pytest.raises(ValueError, match="there is none in lynx"):
         list_folder(tree)
+
+
+def test_a_class_without_test_images_is_trained_on_and_one_without_training_images_stops(tree):
     save(tree / "train" / "lynx" / "0.png")
-    with pytest.raises(ValueError, match=r"the same class folders, but only .*train has lynx: add or remove"):
+    listed = list_folder(tree)
+    assert listed.classes == ("crow", "lynx", "owl")
+    assert listed.test.labels.tolist() == [0, 0, 2, 2]
+    save(tree / "test" / "wolf" / "0.png")
+    with pytest.raises(ValueError, match=r"wolf of .* has test images only: .* with --skip-missing"):
         list_folder(tree)
+    listed = list_folder(tree, skip_missing=True)
+    assert listed.test.labels.tolist() == [0, 0, 2, 2]
+    assert "test images of wolf are left out: nothing is trained on them" in listed.reading.sentences
 
 
 @pytest.mark.parametrize("memory_gb", [None, 0])
 def test_damaged_files_are_all_reported_and_can_be_skipped(damaged, memory_gb):
     with pytest.raises(UnreadableImageError) as caught:
         load_data(config(damaged, memory_gb=memory_gb))
-    for part in ("2 of 8 images", "train/crow/note.jpg", "train/owl/cut.png", "--skip-unreadable"):
+    named = ("3 of 13 images", "train/crow/note.jpg (no image)", "train/owl/cut.png", "test/owl/empty.png")
+    for part in (*named, "--skip-unreadable"):  # of both parts, in one message
         assert part in str(caught.value)
     sources = load_data(config(damaged, memory_gb=memory_gb, skip_unreadable=True))
     assert sources.skipped == ("train/crow/note.jpg", "train/owl/cut.png", "test/owl/empty.png")

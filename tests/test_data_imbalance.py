@@ -5,16 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nc_tools.data.data_config import DataConfig
-from nc_tools.data.imbalance import (
-    class_counts,
-    long_tailed,
-    long_tailed_counts,
-    own_counts,
-    split_holdout,
-    subset_of_counts,
-)
+from nc_tools.data.imbalance import class_counts, long_tailed, split_holdout, subset_of_counts
 from nc_tools.data.load_data import load_data
 from nc_tools.data.subsets import make_subsets
+from nc_tools.data.tail_profile import limiting_class, long_tailed_counts, own_counts
 
 PUBLISHED = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
 TOTALS = {10: 20431, 50: 13996, 100: 12406, 200: 11203}
@@ -92,6 +86,7 @@ def test_factor_one_keeps_all_of_an_uneven_set():
     st.sampled_from(["exponential", "step"]),
 )
 def test_the_profile_holds_on_any_set_and_no_class_runs_out(available, factor, profile):
+    available = sorted(available, reverse=True)  # so that the rank of a class is its index
     try:
         kept = long_tailed_counts(torch.tensor(available), factor, profile).tolist()
     except ValueError:
@@ -109,12 +104,65 @@ def test_the_profile_holds_on_any_set_and_no_class_runs_out(available, factor, p
         assert any(int((largest + 1) * s + 1e-9) > n for s, n in zip(share, available, strict=True))
 
 
+@given(st.lists(st.integers(1, 400), min_size=2, max_size=12, unique=True), st.floats(1, 300), st.randoms())
+def test_the_order_of_the_classes_never_matters(available, factor, random):
+    order = list(range(len(available)))
+    random.shuffle(order)
+    try:
+        kept = long_tailed_counts(torch.tensor(available), factor).tolist()
+    except ValueError:
+        with pytest.raises(ValueError, match="none is left"):
+            long_tailed_counts(torch.tensor([available[k] for k in order]), factor)
+        return
+    assert long_tailed_counts(torch.tensor([available[k] for k in order]), factor).tolist() == [kept[k] for k in order]
+
+
+# Sizes of a real kind, 1,205 images; the profile by hand: 200 = 250 x 100^(-1/18) at most for the second largest class.
+NATURAL = (120, 45, 250, 80, 200, 30, 150, 60, 90, 220)
+
+
+def test_a_natural_set_keeps_its_large_and_its_small_classes():
+    kept = long_tailed_counts(torch.tensor(NATURAL), 100).tolist()
+    assert [kept[k] for k in (2, 9, 4, 6, 0, 8, 3, 7, 1, 5)] == [int(250 * 100 ** (-k / 9)) for k in range(10)]
+    rising = long_tailed_counts(torch.tensor(sorted(NATURAL)), 10).tolist()
+    assert rising == sorted(rising)
+    assert (rising[0], rising[-1]) == (25, 250)
+
+
+def test_the_order_of_the_classes_can_be_asked_for():
+    assert long_tailed_counts(torch.tensor([100, 200]), 10, order="class").tolist() == [100, 10]
+    assert long_tailed_counts(torch.tensor([100, 200]), 10).tolist() == [20, 200]
+    config = DataConfig(imbalance=10, tail_order="class")
+    assert make_subsets(load_data(config), config, seed=0).counts.tolist() == [89, 68, 53, 41, 31, 24, 19, 14, 11, 8]
+    with pytest.raises(ValueError, match="tail_order must be one of frequency, class, got 'size'"):
+        DataConfig(tail_order="size")
+    with pytest.raises(ValueError, match="order must be 'frequency' or 'class', got 'size'"):
+        long_tailed_counts(torch.tensor([100, 200]), 10, order="size")
+
+
+def test_the_class_that_limits_is_found():
+    assert limiting_class(torch.tensor(NATURAL), 100) == 2
+    assert limiting_class(torch.tensor([1000, 900, 3]), 10) == 2
+    more = [1000, 900, 4]
+    assert sum(long_tailed_counts(torch.tensor(more), 10)) > sum(long_tailed_counts(torch.tensor([1000, 900, 3]), 10))
+
+
+def test_a_class_without_a_sample_is_named_with_an_imbalance_that_works():
+    with pytest.raises(
+        ValueError, match="none is left of cow, because ape has only 50 images: lower the imbalance to 50,"
+    ):
+        long_tailed_counts(torch.tensor([50, 20]), 100, classes=("ape", "cow"))
+    assert long_tailed_counts(torch.tensor([50, 20]), 50).tolist() == [50, 1]
+    with pytest.raises(ValueError, match="none is left"):
+        long_tailed_counts(torch.tensor([50, 20]), 51)
+
+
 def test_a_class_without_a_sample_is_named():
     with pytest.raises(ValueError, match="none is left of lynx"):
         long_tailed_counts(torch.tensor([10, 10, 10]), 100, classes=("ape", "bat", "lynx"))
-    with pytest.raises(ValueError, match="none is left of 2:"):
+    with pytest.raises(ValueError, match="there is none of 2: add images"):
         long_tailed_counts(torch.tensor([10, 10, 0]), 2)
-    with pytest.raises(ValueError, match="none is left of 1"):
+    with pytest.raises(ValueError, match="there is none of 1"):
         long_tailed(torch.tensor([0, 0, 2]), 3, 1)
 
 

@@ -149,7 +149,7 @@ def test_a_run_is_measured_on_its_own_images_as_it_was_at_its_end(tmp_path_facto
 def test_a_folder_without_a_split_is_one_set_with_only_test(home, birds, capsys):
     flags = ("--model", "my_net:make", "--layers", "none", "--out", "r")
     message = refused(capsys, *flags, "--data", f"imagefolder:{birds / 'test'}")
-    assert "has no train/" in message
+    assert "has no folders train/ and test/" in message
     assert "--only test" in message
     run(capsys, *flags, "--data", f"imagefolder:{birds / 'test'}", "--only", "test")
     assert json.loads((home / "r" / "collapse.json").read_text())["sets"]["test"]["samples"] == 12

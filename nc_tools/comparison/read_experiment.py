@@ -27,6 +27,7 @@ class Experiment:
             the planned seeds.
         tuning: Trials, chosen values, grid and notes of the search.
         runs: The runs that belong to it. A folder can also hold runs of other comparisons.
+        smoke: Whether the runs only check that everything works.
     """
 
     name: str = ""
@@ -38,6 +39,24 @@ class Experiment:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     tuning: Mapping[str, Any] = field(default_factory=dict)
     runs: tuple[Mapping[str, Any], ...] = ()
+    smoke: bool = False
+
+    @property
+    def withheld(self) -> str:
+        """Why no verdict is given, or ""."""
+        return "this is a smoke run, and its numbers mean nothing" if self.smoke else ""
+
+    @property
+    def margin(self) -> float | None:
+        """The margin of non-inferiority and equivalence that the protocol fixes, in the unit of the primary metric."""
+        margin = self.protocol.get("margin")
+        return float(margin) if isinstance(margin, int | float) and 0 < margin < float("inf") else None
+
+    @property
+    def test_per_train(self) -> float:
+        """Test images per training image, if every seed splits the same images anew; 0 if all share one test set."""
+        ratio = self.protocol.get("test_per_train")
+        return float(ratio) if isinstance(ratio, int | float) and 0 < ratio < float("inf") else 0.0
 
     @property
     def references(self) -> dict[str, str]:
@@ -78,6 +97,7 @@ def read_experiment(root: str | Path) -> Experiment:
         protocol=rules,
         tuning=read_tuning(root),
         runs=tuple(run for run in plan.get("runs") or () if isinstance(run, Mapping)),
+        smoke=plan.get("smoke") is True,
     )
 
 

@@ -7,14 +7,7 @@ from nc_tools.data.cutout import Cutout
 from nc_tools.data.data_config import DataConfig
 from nc_tools.data.decode import UnreadableImageError
 from nc_tools.data.image_set import ImageFiles, Images, ImageSet
-from nc_tools.data.imbalance import (
-    class_counts,
-    long_tailed,
-    long_tailed_counts,
-    own_counts,
-    split_holdout,
-    subset_of_counts,
-)
+from nc_tools.data.imbalance import class_counts, long_tailed, split_holdout, subset_of_counts
 from nc_tools.data.instance_noise import InstanceNoise
 from nc_tools.data.load_data import Sources, load_data
 from nc_tools.data.loader import BatchLoader, Loader, evaluation_batches, make_loader
@@ -34,6 +27,7 @@ from nc_tools.data.synthetic_noise import (
     SymmetricNoise,
     with_noise,
 )
+from nc_tools.data.tail_profile import long_tailed_counts, own_counts
 
 __all__ = [
     "CIFAR10_CONFUSIONS",

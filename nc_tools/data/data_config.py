@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from nc_tools.data.class_folders import ClassFolder
 from nc_tools.data.coarse_labels import check_grouping
 from nc_tools.data.color_jitter import ColorJitter
 from nc_tools.data.cutout import Cutout
@@ -21,9 +22,11 @@ from nc_tools.data.source_names import (
     same_images,
 )
 from nc_tools.data.synthetic_noise import Noise
+from nc_tools.data.table_config import TableConfig
 
 Profile = Literal["exponential", "step", "pareto"]
 SubsetProtocol = Literal["seeded", "ldam"]
+TailOrder = Literal["frequency", "class"]
 
 
 def check_own_counts(class_counts: Sequence[int]) -> None:
@@ -53,8 +56,10 @@ class DataConfig:
             is split off after it, by the noisy labels.
         image_size: Side of the square images in pixels. None: the set's own; for a folder, the median of the
             shorter sides, at most 224.
-        imbalance: n_max / n_min of the training subset, 1 for all images.
-        profile: How the counts decrease from the first to the last class.
+        imbalance: n_max / n_min of the training subset. 1 uses all images as they are, whatever their imbalance.
+        profile: How the counts decrease from the largest to the smallest class.
+        tail_order: Which classes a profile makes rare: ``frequency``, those that have the fewest images; ``class``, the
+            last ones, as in benchmarks that are cut from a balanced set.
         pareto_alpha: Exponent of the profile "pareto"; 6 in ImageNet-LT and Places-LT.
         class_counts: Training samples of each class, in the data's own order, instead of a profile; or None.
         protocol: ``seeded`` draws the long-tailed subset anew for each seed; ``ldam`` is the fixed choice of
@@ -62,11 +67,18 @@ class DataConfig:
         sampling: How often each class is drawn in training, such as ``BalancedSampling()``. None: each sample once an
             epoch. The class counts that losses use stay those of the data.
         holdout: Share of the training subset that is kept for tuning, temperature and choice of epoch.
+        resplit: For small test sets: each seed draws its own test set, this share of all images, training and test
+            together. The spread over seeds then includes that of the test images. None: the same test set for all.
         held_out_classes: This many of the last classes are removed from training and test set and kept for transfer.
+        table: How a table of images is read, where that is not to be found by its values.
         transfer_data: Another source for transfer, in the same syntax.
         coarse: Train on groups of classes, and use the classes themselves, on the same images, for transfer: the name
             of a grouping (``digits-parity``, ``cifar10-animals``) or a CSV file with the columns ``class`` and
             ``coarse``.
+        class_folder: Which folder of an image's path names its class, where the names of the folders cannot decide it:
+            ``first``, the one below the training or test folder, or ``last``, the one that holds the image.
+        skip_missing: Leave out what has no counterpart, instead of stopping: rows of a table without an image, and test
+            images of classes without training images. They are counted.
         skip_unreadable: Leave out images that cannot be decoded, instead of stopping.
         crop_padding: Pixels of zeros around an image before the random crop. None: image_size // 8 and at
             least 1, so 4 at 32 pixels and 1 at 8.
@@ -107,12 +119,17 @@ got 0.01: did you mean 100?
     imbalance: float = 1.0
     profile: Profile = "exponential"
     pareto_alpha: float = 6.0
+    tail_order: TailOrder = "frequency"
     class_counts: tuple[int, ...] | None = None
     protocol: SubsetProtocol = "seeded"
     sampling: Sampling | None = None
     holdout: float = 0.2
+    resplit: float | None = None
     held_out_classes: int = 0
+    table: TableConfig = field(default_factory=TableConfig)
     transfer_data: str | None = None
+    class_folder: ClassFolder | None = None
+    skip_missing: bool = False
     skip_unreadable: bool = False
     crop_padding: int | None = None
     flip: bool | None = None
@@ -175,9 +192,11 @@ got 0.01: did you mean 100?
         for name, value, choices in (
             ("profile", self.profile, get_args(Profile)),
             ("protocol", self.protocol, get_args(SubsetProtocol)),
+            ("tail_order", self.tail_order, get_args(TailOrder)),
+            ("class_folder", self.class_folder, (None, *get_args(ClassFolder))),
         ):
             if value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+                raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
         if not 0 < self.pareto_alpha < float("inf"):
             raise ValueError(f"pareto_alpha must be positive and finite, got {self.pareto_alpha:g}: 6 is usual")
         if self.class_counts is not None:
@@ -190,6 +209,11 @@ got 0.01: did you mean 100?
         if not 0 < self.holdout < 1:
             raise ValueError(
                 f"holdout is a share of the training set and must lie between 0 and 1, got {self.holdout:g}"
+            )
+        if self.resplit is not None and (not 0 < self.resplit < 1 or self.labels is not None):
+            raise ValueError(
+                f"resplit is the share of all images to test on: it must lie between 0 and 1 and cannot be used with "
+                f"labels that may be wrong, got {self.resplit:g} and labels={self.labels}"
             )
 
     def _check_images(self) -> None:

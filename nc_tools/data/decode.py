@@ -11,22 +11,22 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called as ``progress(done, total)``."""
 
-DECODE_RULE = 1
+DECODE_RULE = 2
 """Increase this number when the rule above changes, so that cached pixels are decoded again."""
 
 CHUNK = 128
@@ -43,32 +43,49 @@ class UnreadableImageError(ValueError):
 
 
 class Chunk(NamedTuple):
-    """Consecutive image files of a list, decoded; unreadable ones are black, with the reason by file name."""
+    """Consecutive image files of a list, decoded; unreadable ones are black, with the reason by file name.
+
+    ``converted`` counts the images whose form was changed, by what they were, such as "gray".
+    """
 
     start: int
     images: Tensor
     unreadable: dict[str, str]
+    converted: Counter[str]
+
+
+class Decoded(NamedTuple):
+    """One decoded image (C, H, W), uint8, and what it was before: "" for an image of the form that was asked for."""
+
+    pixels: np.ndarray
+    converted: str
 
 
 def decode_image(path: Path, image_size: int, channels: int) -> np.ndarray:
+    """Decode one image file to a square uint8 image: the pixels of :func:`decode_file`."""
+    return decode_file(path, image_size, channels).pixels
+
+
+def decode_file(file: Path | BinaryIO, image_size: int, channels: int) -> Decoded:
     """Decode one image file to a square uint8 image.
 
     Args:
-        path: Image file.
+        file: Path of an image file, or the file itself, open for reading bytes.
         image_size: Side of the result in pixels.
         channels: 3 for RGB or 1 for gray.
 
     Returns:
-        (C, image_size, image_size), uint8.
+        (C, image_size, image_size), uint8, and what was converted.
 
     Raises:
         UnreadableImageError: If the file is damaged, or its format or range of values is unknown.
     """
+    suffix = file.suffix.lower() if isinstance(file, Path) else ""
     try:
-        with Image.open(path, formats=_formats(path.suffix.lower())) as file:
+        with Image.open(file, formats=_formats(suffix)) as opened:
             # Large JPEG files are decoded at a fraction of their size, at least twice the target.
-            file.draft(None, (2 * image_size, 2 * image_size))
-            image = _as_mode(file, "RGB" if channels == 3 else "L")
+            opened.draft(None, (2 * image_size, 2 * image_size))
+            image, converted = _as_mode(opened, "RGB" if channels == 3 else "L")
         side = min(image.size)
         if image.size != (image_size, image_size):
             # The same as resizing the image and cropping, without resizing the pixels that are cropped away.
@@ -77,24 +94,33 @@ def decode_image(path: Path, image_size: int, channels: int) -> np.ndarray:
                 (image_size, image_size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
             )
     except _DAMAGE as error:
-        raise UnreadableImageError(f"{path}: {str(error) or type(error).__name__}") from error
+        raise UnreadableImageError(f"{file}: {str(error) or type(error).__name__}") from error
     pixels = np.asarray(image)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+    return Decoded(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1), converted)
 
 
-def _as_mode(file: Image.Image, mode: str) -> Image.Image:
+_FORMS = {"1": "bilevel", "L": "gray", "P": "palette", "RGB": "color", "CMYK": "CMYK", "YCbCr": "YCbCr"}
+TRANSPARENT, DEEP, DARK = "transparent", "16-bit", "16-bit and nearly black"
+
+
+def _as_mode(file: Image.Image, mode: str) -> tuple[Image.Image, str]:
+    """Return the image in the mode that was asked for, and what it was if it was changed."""
     image = ImageOps.exif_transpose(file)
+    converted = "" if image.mode == mode else _FORMS.get(image.mode, image.mode)
     if image.mode.startswith("I;16") or (image.mode == "I" and file.format == "PNG"):
-        image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).astype(np.uint8))
+        values = np.asarray(image).astype(np.int64)
+        converted = DARK if int(values.max(initial=0)) < 2**13 else DEEP
+        image = Image.fromarray((values // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError(
             f"a 32-bit image (mode {image.mode}) has no defined range of values: convert it to 8 or 16 bits"
         )
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        converted = TRANSPARENT
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
-    return image if image.mode == mode else image.convert(mode)
+    return image if image.mode == mode else image.convert(mode), converted
 
 
 def decode_batch(root: Path, paths: Sequence[str], image_size: int, channels: int) -> Tensor:
@@ -122,13 +148,16 @@ def decode_chunks(
     def decode_chunk(start: int) -> Chunk:
         names = paths[start : start + CHUNK]
         images = torch.zeros(len(names), channels, image_size, image_size, dtype=torch.uint8)
-        unreadable = {}
+        unreadable: dict[str, str] = {}
+        converted: Counter[str] = Counter()
         for row, name in zip(images.numpy(), names, strict=True):
             try:
-                row[...] = decode_image(root / name, image_size, channels)
+                row[...], form = decode_file(root / name, image_size, channels)
+                converted[form] += 1
             except UnreadableImageError as error:
-                unreadable[name] = str(error.__cause__) or type(error.__cause__).__name__
-        return Chunk(start, images, unreadable)
+                unreadable[name] = damage_text(error.__cause__)
+        del converted[""]
+        return Chunk(start, images, unreadable, converted)
 
     workers = available_cores()
     pending: deque[Future[Chunk]] = deque()
@@ -145,6 +174,18 @@ def decode_chunks(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def damage_text(error: BaseException | None) -> str:
+    """Return in a few words why an image cannot be decoded, without the path that some messages repeat.
+
+    Example:
+        >>> damage_text(FileNotFoundError(2, "No such file or directory", "/a/b.png"))
+        'No such file or directory'
+    """
+    if isinstance(error, UnidentifiedImageError):
+        return "no image"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _report(chunk: Chunk, total: int, progress: Progress | None) -> Chunk:
@@ -184,6 +225,7 @@ def default_size(root: Path, paths: Sequence[str]) -> int:
     return min(224, sorted(sides)[len(sides) // 2])
 
 
+@cache
 def image_suffixes() -> frozenset[str]:
     """Return the file suffixes that Pillow can decode without other programs, in lower case and with their dot."""
     formats = _own_formats()

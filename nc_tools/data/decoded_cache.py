@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,11 +26,23 @@ from nc_tools.data.image_set import digests
 from nc_tools.type_check import matches
 
 
+class CachedImages(NamedTuple):
+    """Decoded images or their statistics, the reason for each unreadable file, and how many images were converted."""
+
+    tensors: dict[str, Tensor]
+    unreadable: dict[str, str]
+    converted: dict[str, int]
+
+
 def files_key(root: Path, paths: Sequence[str], image_size: int, channels: int) -> str:
     """Return a hash of the state of the files: their paths, sizes and times, and how they are decoded."""
     key = hashlib.sha256(json.dumps([DECODE_RULE, image_size, channels]).encode())
     for path in paths:
-        stat = os.stat(f"{root}/{path}")  # noqa: PTH116 (making a Path for each file costs more than the call)
+        try:
+            stat = os.stat(f"{root}/{path}")  # noqa: PTH116 (making a Path for each file costs more than the call)
+        except OSError:  # a link that leads nowhere: decoding says so
+            key.update(f"{path}\0broken\n".encode())
+            continue
         key.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return key.hexdigest()
 
@@ -45,8 +58,8 @@ def cache_file(folder: Path, root: Path, split: str, image_size: int, channels: 
     return folder / f"{name}-{split}-{image_size}x{channels}-{location}.{form}.safetensors"
 
 
-def read_cache(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """Return the cached tensors and the unreadable files, or None if there is no valid cache file."""
+def read_cache(path: Path, key: str) -> CachedImages | None:
+    """Return the contents of a cache file, or None if there is no valid one."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -57,13 +70,16 @@ def read_cache(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str]]
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         unreadable: dict[str, str] = json.loads(header["unreadable"])
+        converted: dict[str, int] = json.loads(header["converted"])
         intact = "images" not in tensors or torch.equal(digests(tensors["images"]), tensors["hashes"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, RecursionError):
         return None
-    return (tensors, unreadable) if intact and matches(unreadable, Mapping[str, str]) else None
+    if not intact or not matches(unreadable, Mapping[str, str]) or not matches(converted, Mapping[str, int]):
+        return None
+    return CachedImages(tensors, unreadable, converted)
 
 
-def write_cache(path: Path, key: str, tensors: Mapping[str, Tensor], unreadable: Mapping[str, str]) -> None:
+def write_cache(path: Path, key: str, decoded: CachedImages) -> None:
     """Write a cache file atomically; if that fails, warn and continue without a cache."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -71,7 +87,8 @@ def write_cache(path: Path, key: str, tensors: Mapping[str, Tensor], unreadable:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as part:
-            save_file(dict(tensors), part, metadata={"key": key, "unreadable": json.dumps(dict(unreadable))})
+            header = {name: json.dumps(getattr(decoded, name)) for name in ("unreadable", "converted")}
+            save_file(decoded.tensors, part, metadata={"key": key, **header})
     except (OSError, SafetensorError) as error:
         warnings.warn(
             f"cannot write decoded images to the cache folder {path.parent} ({error}): the next run decodes them again",

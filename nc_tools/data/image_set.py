@@ -26,9 +26,10 @@ class ImageSet:
         labels: (N,), int64, in [0, K).
         classes: K names.
         name: Name of the set in records.
-        clean_labels: The labels (N,) before a CSV file or noise replaced them, or None. For measures only: nothing may
-            be chosen by them.
+        clean_labels: The true labels (N,), where they are known and may differ from the labels; or None. For measures
+            only: nothing may be chosen by them.
         paths: Relative to the data root, with forward slashes; None if the set has no files.
+        groups: The number of each image's group (N,), int64, such as its patient; None without groups.
 
     Raises:
         ValueError: If shapes, types or labels do not match.
@@ -40,6 +41,7 @@ class ImageSet:
     name: str
     clean_labels: Tensor | None = None
     paths: tuple[str, ...] | None = None
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
@@ -74,6 +76,7 @@ class ImageSet:
             labels=self.labels[indices],
             clean_labels=None if self.clean_labels is None else self.clean_labels[indices],
             paths=_pick(self.paths, indices),
+            groups=None if self.groups is None else self.groups[indices],
         )
 
     def pixel_sums(self) -> Tensor:
@@ -99,7 +102,8 @@ class ImageFiles:
         image_size: Side in pixels after decoding.
         sums: (N, C, 2), as ``pixel_sums`` returns them.
         hashes: (N, 32), as ``digests`` returns them.
-        clean_labels: The labels before a CSV file or noise replaced them, or None.
+        clean_labels: The true labels, or None.
+        groups: The number of each image's group (N,), or None.
     """
 
     root: Path
@@ -112,6 +116,7 @@ class ImageFiles:
     sums: Tensor
     hashes: Tensor
     clean_labels: Tensor | None = None
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_labels(self.labels, len(self.paths), len(self.classes))
@@ -151,6 +156,7 @@ class ImageFiles:
             sums=self.sums[indices],
             hashes=self.hashes[indices],
             clean_labels=None if self.clean_labels is None else self.clean_labels[indices],
+            groups=None if self.groups is None else self.groups[indices],
         )
 
     def pixel_sums(self) -> Tensor:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nc_tools.data.data_config import Profile, SubsetProtocol, check_own_counts
-from nc_tools.data.short_list import short_list
+from nc_tools.data.data_config import Profile, SubsetProtocol, TailOrder
+from nc_tools.data.tail_profile import long_tailed_counts
 
 
 def class_counts(labels: Tensor, num_classes: int) -> Tensor:
@@ -38,117 +37,6 @@ def class_counts(labels: Tensor, num_classes: int) -> Tensor:
     return torch.bincount(labels, minlength=num_classes)
 
 
-def long_tailed_counts(
-    counts: Tensor,
-    factor: float,
-    profile: Profile = "exponential",
-    classes: Sequence[str] | None = None,
-    pareto_alpha: float = 6.0,
-) -> Tensor:
-    """Return the number of samples of each class in a long-tailed subset.
-
-    Class k keeps floor(n_max share_k) samples, with
-
-        exponential  share_k = factor^(-k / (K - 1))
-        step         share_k = 1 for the first K // 2 classes, 1 / factor for the others
-        pareto       share_k = r + (1 - r) x_k / x_0, r = 1 / factor, x_k = ((k + 1/2) / (K - 1/2))^(-1 / alpha) - 1
-
-    Source: Cui et al. 2019, section 5.1, and Cao et al. 2019, section 4.1, with their rounding. They start from
-    balanced sets. Here n_max is the largest size for which every class has enough samples, so that the factor holds on
-    any set. A factor of 1 keeps all samples, balanced or not.
-
-    The Pareto profile is that of ImageNet-LT and Places-LT (Liu et al. 2019, section 4.1: alpha = 6). Those are drawn
-    at random and published as lists. Here the quantiles of the same distribution are used in order, scaled to begin at
-    n_max and to end at n_max / factor. With 1280 images at most and a factor of 256, as in ImageNet-LT, 349 of 1000
-    classes have more than 100 images, where the published list has 385.
-
-    Args:
-        counts: (K,) available samples.
-        factor: n_max / n_min, at least 1.
-        profile: Shape of the tail.
-        classes: K names for the error message.
-        pareto_alpha: Exponent of the Pareto profile; smaller values give fewer and larger head classes.
-
-    Returns:
-        (K,) int64.
-
-    Raises:
-        ValueError: If the factor is below 1, alpha is not positive or a class would keep no sample.
-
-    Example:
-        >>> long_tailed_counts(torch.full((10,), 5000), 100).tolist()
-        [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
-    """
-    if not 1 <= factor < math.inf:
-        raise ValueError(
-            f"factor, the size of the largest class divided by that of the smallest, must be at least 1, got {factor:g}"
-        )
-    available = [int(count) for count in counts]
-    share = _shares(len(available), factor, profile, pareto_alpha)
-    largest = min(math.ceil((n + 1) / s) - 1 for n, s in zip(available, share, strict=True))
-    while any(int(largest * s) > n for n, s in zip(available, share, strict=True)):
-        largest -= 1  # the division above may round up in its last digit
-    kept = available if factor == 1 else [int(largest * s) for s in share]
-    # A class without any sample makes all counts small, so that it is the one to name.
-    missing = [k for k, n in enumerate(available) if n < 1] or [k for k, n in enumerate(kept) if n < 1]
-    if missing:
-        names = short_list([classes[k] if classes else str(k) for k in missing])
-        raise ValueError(
-            f"every class needs at least one training sample, but with imbalance {factor:g} none is left of {names}: "
-            "lower the imbalance or add images"
-        )
-    return torch.tensor(kept, dtype=torch.int64)
-
-
-def _shares(num_classes: int, factor: float, profile: Profile, pareto_alpha: float) -> list[float]:
-    ratio = 1 / factor
-    if profile == "step":
-        return [1.0 if k < num_classes // 2 else ratio for k in range(num_classes)]
-    if profile == "exponential":
-        return [ratio ** (k / max(1, num_classes - 1)) for k in range(num_classes)]
-    if profile == "pareto":
-        if not 0 < pareto_alpha < math.inf:
-            raise ValueError(f"pareto_alpha must be positive and finite, got {pareto_alpha:g}: 6 is usual")
-        last = num_classes - 0.5
-        tail = [((k + 0.5) / last) ** (-1 / pareto_alpha) - 1 for k in range(num_classes)]
-        shares = [x / tail[0] if tail[0] > 0 else 1.0 for x in tail]
-        return [share + ratio * (1 - share) for share in shares]  # exactly 1 and the ratio at the ends
-    raise ValueError(f"profile must be 'exponential', 'step' or 'pareto', got {profile!r}")
-
-
-def own_counts(available: Tensor, class_counts: Sequence[int], classes: Sequence[str] | None = None) -> Tensor:
-    """Check class counts that the user has chosen against the available samples.
-
-    Args:
-        available: (K,) available samples.
-        class_counts: K numbers of samples to keep.
-        classes: K names for the error message.
-
-    Returns:
-        ``class_counts`` as (K,) int64.
-
-    Raises:
-        ValueError: If their number is not K, one is not positive, or a class has fewer samples.
-
-    Example:
-        >>> own_counts(torch.tensor([5, 5]), (5, 1)).tolist()
-        [5, 1]
-    """
-    check_own_counts(class_counts)
-    if len(class_counts) != len(available):
-        raise ValueError(
-            f"class_counts must have one number for each of the {len(available)} classes, got {len(class_counts)}"
-        )
-    kept = torch.tensor([int(count) for count in class_counts], dtype=torch.int64)
-    if bool((kept > available).any()):
-        k = int((kept > available).nonzero()[0])
-        raise ValueError(
-            f"class_counts has {int(kept[k])} samples for the class {classes[k] if classes else k}, but only "
-            f"{int(available[k])} are available: lower that number"
-        )
-    return kept
-
-
 def long_tailed(
     labels: Tensor,
     num_classes: int,
@@ -158,6 +46,7 @@ def long_tailed(
     generator: torch.Generator | None = None,
     classes: Sequence[str] | None = None,
     pareto_alpha: float = 6.0,
+    order: TailOrder = "frequency",
 ) -> Tensor:
     """Return the samples of a long-tailed subset.
 
@@ -173,6 +62,7 @@ def long_tailed(
         generator: CPU generator for ``seeded``.
         classes: K names for the error message.
         pareto_alpha: Exponent of the Pareto profile.
+        order: How classes are ranked, see :func:`long_tailed_counts`.
 
     Returns:
         Indices into ``labels``, class by class and within a class in the order drawn, int64. With a factor of
@@ -187,7 +77,7 @@ def long_tailed(
         >>> class_counts(labels[subset], 10).tolist()
         [100, 77, 59, 46, 35, 27, 21, 16, 12, 10]
     """
-    kept = long_tailed_counts(class_counts(labels, num_classes), factor, profile, classes, pareto_alpha)
+    kept = long_tailed_counts(class_counts(labels, num_classes), factor, profile, classes, pareto_alpha, order)
     if factor == 1:
         return torch.arange(len(labels))
     return subset_of_counts(labels, kept, protocol, generator)

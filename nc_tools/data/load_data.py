@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from nc_tools._support.free_memory import available_memory
@@ -16,12 +16,14 @@ from nc_tools.data.builtin import fit_shape, load_builtin
 from nc_tools.data.coarse_labels import coarsened, read_grouping
 from nc_tools.data.csv_labels import read_labels
 from nc_tools.data.data_config import DataConfig
-from nc_tools.data.decode import Progress
-from nc_tools.data.folder import FolderTree, ReadOptions, check_classes, choose_size, list_folder, read_listing
+from nc_tools.data.decode import Progress, default_size
 from nc_tools.data.image_set import Images, mean_std, with_classes, with_labels
+from nc_tools.data.list_source import list_source
+from nc_tools.data.listing import ListedImages, Reading, check_classes
 from nc_tools.data.ood_sets import load_ood
 from nc_tools.data.outlier_source import check_apart, load_outliers
-from nc_tools.data.source_names import SourceName, parse_labels, parse_source
+from nc_tools.data.read_images import ReadOptions, conversion_sentence, read_listing
+from nc_tools.data.source_names import BUILTIN_KINDS, parse_labels, parse_source
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,7 @@ class Sources:
         skipped: Unreadable files that were left out.
         ood: Sets for out-of-distribution scores, by "near", "far" and "held_out".
         outliers: Images to train against, none of which is in another set; None if there are none or they are blended.
+        reading: How the source of ``train`` and ``test`` was read.
     """
 
     train: Images
@@ -53,6 +56,7 @@ class Sources:
     skipped: tuple[str, ...]
     ood: Mapping[str, Images] = field(default_factory=dict)
     outliers: Images | None = None
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def num_classes(self) -> int:
@@ -65,6 +69,7 @@ class _Pair:
     train: Images
     test: Images
     skipped: tuple[str, ...] = ()
+    reading: Reading = field(default_factory=Reading)
 
 
 def load_data(config: DataConfig, cache: Path | None = None, progress: Progress | None = None) -> Sources:
@@ -89,7 +94,7 @@ def load_data(config: DataConfig, cache: Path | None = None, progress: Progress 
     """
     limit = available_memory() / 2 if config.memory_gb is None else config.memory_gb * 1e9
     options = ReadOptions(limit, config.skip_unreadable, cache, progress)
-    pair = _load_source(parse_source(config.source), config.image_size, None, options)
+    pair = _load_source(config, config.source, config.image_size, None, options)
     if config.labels is not None:
         pair = _replace_labels(pair, config.labels)
     transfer: _Pair | None = None
@@ -99,7 +104,7 @@ def load_data(config: DataConfig, cache: Path | None = None, progress: Progress 
         pair, transfer = _coarsen(pair, config.coarse)
     elif config.transfer_data is not None:
         channels, size, _ = pair.train.shape
-        transfer = _load_source(parse_source(config.transfer_data), size, channels, options)
+        transfer = _load_source(config, config.transfer_data, size, channels, options)
     mean, std = mean_std(pair.train)
     ood, skipped_ood = load_ood(config, pair.test, options)
     hashed = [pair.train, pair.test, *((transfer.train, transfer.test) if transfer else ()), *ood.values()]
@@ -109,6 +114,7 @@ def load_data(config: DataConfig, cache: Path | None = None, progress: Progress 
     if outliers is not None:
         check_apart(outliers, _all_sets(pair, transfer, ood))
         hashed.append(outliers)
+    options.damage.check()
     skipped_transfer = transfer.skipped if transfer and config.transfer_data else ()
     return Sources(
         train=pair.train,
@@ -121,6 +127,7 @@ def load_data(config: DataConfig, cache: Path | None = None, progress: Progress 
         skipped=pair.skipped + skipped_transfer + skipped_ood + skipped_outliers,
         ood=ood,
         outliers=outliers,
+        reading=pair.reading,
     )
 
 
@@ -143,31 +150,32 @@ def fingerprint(*sets: Images) -> str:
     return digest.hexdigest()[:32]
 
 
-def _load_source(source: SourceName, image_size: int | None, channels: int | None, options: ReadOptions) -> _Pair:
-    if source.folder is not None:
-        tree = list_folder(source.folder)
-        return _load_folder(tree, image_size or choose_size(tree), channels or 3, options)
-    train, test = (fit_shape(images, image_size, channels) for images in load_builtin(source.kind, source.path))
-    return _Pair(train, test)
+def _load_source(
+    config: DataConfig, text: str, image_size: int | None, channels: int | None, options: ReadOptions
+) -> _Pair:
+    source = parse_source(text)
+    if source.kind in BUILTIN_KINDS:
+        train, test = (fit_shape(images, image_size, channels) for images in load_builtin(source.kind, source.path))
+        return _Pair(train, test)
+    listed = list_source(source, config)
+    return _load_listed(listed, image_size or default_size(listed.root, listed.train.paths), channels or 3, options)
 
 
-def _load_folder(tree: FolderTree, image_size: int, channels: int, options: ReadOptions) -> _Pair:
-    size = (len(tree.train.paths) + len(tree.test.paths)) * channels * image_size * image_size
-    in_memory = size <= options.memory_limit
-    (train, skipped_train), (test, skipped_test) = (
-        read_listing(tree, listing, options, image_size=image_size, channels=channels, in_memory=in_memory)
-        for listing in (tree.train, tree.test)
-    )
-    skipped = {*skipped_train, *skipped_test}
-    if skipped:
-        check_classes(
-            replace(
-                tree,
-                train=tree.train.where(torch.tensor([path not in skipped for path in tree.train.paths])),
-                test=tree.test.where(torch.tensor([path not in skipped for path in tree.test.paths])),
-            )
+def _load_listed(listed: ListedImages, image_size: int, channels: int, options: ReadOptions) -> _Pair:
+    size = len(listed.all_images.paths) * channels * image_size * image_size
+    parts = [
+        read_listing(
+            listed.root, listed.classes, listing, options,
+            image_size=image_size, channels=channels, in_memory=size <= options.memory_limit,
         )
-    return _Pair(train, test, skipped_train + skipped_test)
+        for listing in (listed.train, listed.test)
+    ]  # fmt: skip
+    train, test = parts
+    if options.skip_unreadable and (skipped := {*train.skipped, *test.skipped}):
+        check_classes(listed.without(skipped))
+    converted = sum((Counter(part.converted) for part in parts), Counter())
+    reading = listed.reading.adding(*conversion_sentence(converted))
+    return _Pair(train.images, test.images, train.skipped + test.skipped, reading)
 
 
 def _replace_labels(pair: _Pair, labels: str) -> _Pair:

@@ -14,8 +14,9 @@ from nc_tools._support.suggestions import did_you_mean
 from nc_tools.data.builtin import fit_shape, load_builtin
 from nc_tools.data.csv_files import open_csv
 from nc_tools.data.data_config import DataConfig
-from nc_tools.data.folder import FolderTree, Listing, ReadOptions, list_folder, read_listing
+from nc_tools.data.folder import list_folder
 from nc_tools.data.image_set import Images, ImageSet
+from nc_tools.data.read_images import ReadOptions, read_listing
 from nc_tools.data.source_names import SCRAMBLED, SourceName, parse_ood_source
 
 MOST_SCRAMBLED = 10_000
@@ -136,20 +137,13 @@ def _read_folder(
     root: Path, part: Literal["train", "test"], excluded: tuple[str, ...], like: Images, options: ReadOptions
 ) -> tuple[Images, tuple[str, ...]]:
     channels, size, _ = like.shape
-    tree = list_folder(root)
-    listing = _listing_of(tree, part)
+    tree = list_folder(root, check=False)
+    listing = (tree.train if part == "train" else tree.test) if tree.divided else tree.all_images
     if excluded:  # under another name, so that the cache file of the complete split stays
         some = listing.where(_kept(tree.classes, excluded, root)[listing.labels])
         listing = replace(some, split=f"{listing.split}-part")
     if not listing.paths:
         raise ValueError(f"all classes of {root} are excluded: list fewer classes in the CSV file of excluded classes")
     in_memory = len(listing.paths) * channels * size * size <= options.memory_limit
-    return read_listing(tree, listing, options, image_size=size, channels=channels, in_memory=in_memory)
-
-
-def _listing_of(tree: FolderTree, part: Literal["train", "test"]) -> Listing:
-    """Return a part of a folder, or all of its files if the folder has no split of its own."""
-    if (tree.root / tree.test.split).is_dir():
-        return tree.train if part == "train" else tree.test
-    paths, labels = tree.train.paths + tree.test.paths, torch.cat([tree.train.labels, tree.test.labels])
-    return Listing("all", paths, labels)
+    read = read_listing(root, tree.classes, listing, options, image_size=size, channels=channels, in_memory=in_memory)
+    return read.images, read.skipped

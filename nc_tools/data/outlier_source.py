@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nc_tools.data.data_config import DataConfig
-from nc_tools.data.folder import ReadOptions
 from nc_tools.data.image_set import Images
 from nc_tools.data.ood_sets import read_unlabeled
+from nc_tools.data.read_images import ReadOptions
 from nc_tools.data.source_names import BLENDED, parse_outlier_source
 
 

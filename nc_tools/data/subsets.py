@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from nc_tools.data.data_config import DataConfig
-from nc_tools.data.imbalance import class_counts, long_tailed, own_counts, split_holdout, subset_of_counts
+from nc_tools.data.group_split import split_by_group
+from nc_tools.data.imbalance import class_counts, long_tailed, split_holdout, subset_of_counts
 from nc_tools.data.load_data import Sources
+from nc_tools.data.tail_profile import own_counts
 from nc_tools.seeds import stream
 
 
@@ -56,7 +58,7 @@ def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: T
         >>> from nc_tools.data.load_data import load_data
         >>> config = DataConfig(imbalance=10)
         >>> make_subsets(load_data(config), config, seed=0).counts.tolist()
-        [89, 68, 53, 41, 31, 24, 19, 14, 11, 8]
+        [19, 91, 15, 70, 54, 42, 32, 11, 9, 25]
     """
     labels, classes = sources.train.labels, sources.train.classes
     tail_labels = labels if tail_labels is None else tail_labels
@@ -70,11 +72,16 @@ def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: T
             stream(seed, "subset"),
             classes,
             config.pareto_alpha,
+            config.tail_order,
         )
     else:
         kept = own_counts(class_counts(tail_labels, len(classes)), config.class_counts, classes)
         train = subset_of_counts(tail_labels, kept, config.protocol, stream(seed, "subset"))
-    fit, holdout = split_holdout(labels[train], config.holdout, stream(seed, "holdout"))
+    groups = sources.train.groups
+    if groups is None:
+        fit, holdout = split_holdout(labels[train], config.holdout, stream(seed, "holdout"))
+    else:
+        fit, holdout = split_by_group(labels[train], groups[train], config.holdout, stream(seed, "holdout"))
     inside = torch.zeros(len(labels), dtype=torch.bool).index_fill_(0, train, 1)
     return Subsets(
         train=train,

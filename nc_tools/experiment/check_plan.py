@@ -11,8 +11,9 @@ from nc_tools.experiment.evaluate.transfer_set import check_transfer
 from nc_tools.experiment.overrides import put
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
+from nc_tools.experiment.run_backbone import describe_backbone
 from nc_tools.experiment.run_config import RunConfig
-from nc_tools.experiment.run_data import RunData, facts_of, open_data
+from nc_tools.experiment.run_data import facts_of, open_data
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.training.mixed_loss import check_mixing
 from nc_tools.training.optimizers import make_optimizer
@@ -44,7 +45,11 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
     data = open_data(baseline, seed=plan.protocol.seeds[0], device=cpu, cache=options.out / "cache", progress=progress)
     check_transfer(plan.protocol, data.sources)
     facts = facts_of(data.sources, data.sources.train.labels[data.subsets.train])
-    _print_data(data, facts, display)
+    for line in data.first_lines():
+        display.note(line)
+    for backbone in dict.fromkeys(describe_backbone(config.model) for config in plan.arms.values()):
+        if backbone is not None:
+            display.note(backbone)
     against_outliers = []
     for name, config in plan.arms.items():
         try:
@@ -55,19 +60,8 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
         against_outliers += [name] if any(loss.needs_outliers for loss in losses) else []
     if baseline.data.outliers is not None:
         used = f"used by {', '.join(against_outliers)}" if against_outliers else "not used, because no loss needs them"
-        display.note(f"outlier images for training ({baseline.data.outliers}): {used}")
+        display.note(f"training against outlier images from {baseline.data.outliers}: {used}")
     return facts
-
-
-def _print_data(data: RunData, facts: DataFacts, display: ProgressDisplay) -> None:
-    skipped = data.sources.skipped
-    if skipped:
-        display.note(f"{len(skipped)} unreadable images left out: {', '.join(skipped[:5])}")
-    display.note(
-        f"{data.config.data.source}: {len(data.subsets.train)} training images of {facts.num_classes} classes "
-        f"({max(facts.class_counts)} to {min(facts.class_counts)} each), {len(data.sources.test)} test images, "
-        f"{facts.in_channels} x {facts.image_size} x {facts.image_size}"
-    )
 
 
 def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
@@ -76,7 +70,7 @@ def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
     builds_differ = config.tuned.path.partition(".")[0] in ("head", "loss", "model")
     losses = []
     for variant in [config, *variants] if builds_differ else [config]:
-        model = build_model(variant, facts, seed=0, draw=0)
+        model = build_model(variant, facts, seed=0, frame_seed=0)
         loss = build_loss(variant, facts, model.head.feature_dim)
         check_outliers(variant, loss)
         check_mixing(variant.training.mixing, loss, model.head)
@@ -85,5 +79,7 @@ def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
             variant.optim.sam.ascent_loss(loss, facts.class_counts)
         if variant.second_stage is not None:
             variant.second_stage.check(model.head)
+        if variant.start is not None:
+            variant.start.check(model.head)
         losses.append(loss)
     return losses

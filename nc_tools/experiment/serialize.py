@@ -13,6 +13,7 @@ from nc_tools import __version__
 from nc_tools.experiment.class_path import path_of
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.specs import Spec
+from nc_tools.training import TrainConfig
 
 
 def encode(value: Any) -> Any:
@@ -48,9 +49,11 @@ def encode(value: Any) -> Any:
 def settings(config: RunConfig) -> dict[str, Any]:
     """Return the part of a configuration that decides a run's result, as JSON values.
 
-    The field ``tuned`` is left out: it says which values an arm tries, not what a run gives.
+    The field ``tuned`` is left out: it says which values an arm tries, not what a run gives. ``start`` is left out for
+    arms without one, so that their hashes are those of before there were any.
     """
-    return {key: value for key, value in encode(config).items() if key != "tuned"}
+    values = encode(config)
+    return {k: v for k, v in values.items() if k != "tuned" and not (k == "start" and v is None)}
 
 
 def run_hash(config: RunConfig, *facts: object) -> str:
@@ -60,5 +63,7 @@ def run_hash(config: RunConfig, *facts: object) -> str:
         config: The run's configuration.
         facts: What else decides the result: seed, draw, kind, the data's fingerprint.
     """
-    text = json.dumps([settings(config), __version__, *facts], sort_keys=True)
+    # How often checkpoints are written decides nothing; the default stands for every value, so that hashes stay.
+    training = dataclasses.replace(config.training, checkpoint_seconds=TrainConfig.checkpoint_seconds)
+    text = json.dumps([settings(dataclasses.replace(config, training=training)), __version__, *facts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -84,12 +83,11 @@ def load_sets(
         ValueError: If both sets are requested of a folder without a split into training and test images.
     """
     kind, path = parse_source(config.source)
-    undivided = kind == "imagefolder" and path is not None and path.is_dir() and not _has_split(path)
+    undivided = kind == "imagefolder" and path is not None and not list_folder(path, config.class_folder).divided
     if undivided and only is None:
-        assert path is not None  # noqa: S101 (follows from undivided)
         raise ValueError(
-            f"a report compares training and test images, but {path} has no {_missing(path)}. Add that folder, or "
-            "measure all images as one set with --only test"
+            f"a report compares training and test images, but {path} has no folders train/ and test/ (or val/). Add "
+            "them, or measure all images as one set with --only test"
         )
     if per_class is not None and per_class < 2:
         raise ValueError(f"--per-class must be at least 2, since one image has no spread, got {per_class}")
@@ -146,14 +144,6 @@ def _trained_images(sources: Sources, config: DataConfig, trained_on: TrainedSub
         sources = replace(sources, train=with_noise(sources.train, config.noise, trained_on.seed))
     subsets = make_subsets(sources, config, trained_on.seed, tail_labels)
     return sources.train.subset(subsets.train if trained_on.with_holdout else subsets.fit)
-
-
-def _has_split(path: Path) -> bool:
-    return (path / "train").is_dir() and any((path / name).is_dir() for name in ("test", "val"))
-
-
-def _missing(path: Path) -> str:
-    return "train/" if not (path / "train").is_dir() else "test/ or val/"
 
 
 def _limit_per_class(images: Images, per_class: int | None) -> Images:

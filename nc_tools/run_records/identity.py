@@ -29,7 +29,9 @@ class RunIdentity:
             user's own training loop.
         arm: Name of the method.
         seed: Seed of everything but the head's frame.
-        draw: Number of the head's frame, for arms that have one.
+        draw: Number of the run among those of the same arm and seed, which differ in their head's frame.
+        frame_seed: Seed of the head's random frame; None for a head without one, "unknown" if it is not
+            known.
         experiment: Name of the question that the runs answer; MLflow lists the runs of one experiment together.
         suite: Identifier of the comparison to which the run belongs.
         config: All settings, nested.
@@ -47,6 +49,7 @@ class RunIdentity:
     arm: str
     seed: int
     draw: int = 0
+    frame_seed: int | Literal["unknown"] | None = None
     experiment: str = "nc_tools"
     suite: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -119,6 +122,7 @@ class RunIdentity:
         """
         # What an old record does not hold is unknown: the defaults of the class would be today's machine and commit.
         absent: dict[str, Any] = {
+            "frame_seed": "unknown",
             "git_commit": None,
             "versions": {},
             "hardware": "",

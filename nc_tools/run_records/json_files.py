@@ -110,8 +110,9 @@ def metric_value(key: str, value: object) -> float | None:
     Raises:
         TypeError: If ``value`` is not one number.
     """
+    detach = getattr(value, "detach", None)  # of a tensor that requires grad, which would warn
     try:
-        number = float(value)  # type: ignore[arg-type]
+        number = float(detach() if callable(detach) else value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"the value of {key!r} must be one number, got {type(value).__name__}; log each number under its own key"

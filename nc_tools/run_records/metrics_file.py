@@ -57,7 +57,7 @@ def read_metrics(path: Path, start: int = 0) -> MetricLines:
         for number, text in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
             if len(text) == MAX_LINE_BYTES:
                 raise DamagedFileError(
-                    f"line {number} after byte {start} of {path} has more than {MAX_LINE_BYTES:,} bytes"
+                    f"{path} is damaged: a line has more than {MAX_LINE_BYTES:,} bytes. Make that run again"
                 )
             if not text.endswith(b"\n"):
                 break
@@ -80,7 +80,7 @@ def read_valid_metrics(path: Path, start: int = 0) -> tuple[list[dict[str, Any]]
     """
     metrics = read_metrics(path, start)
     for number, reason in metrics.damaged.items():
-        raise DamagedFileError(f"line {number} after byte {start} of {path} is not a valid line of metrics: {reason}")
+        raise DamagedFileError(f"{path} is damaged in line {number} after byte {start}: {reason}. Make that run again")
     return metrics.lines, metrics.end
 
 

@@ -23,6 +23,7 @@ class TrainingState:
     Attributes:
         step: Number of steps done.
         epochs_done: Number of epochs that were trained and reported.
+        ended: Whether training was ended before its last epoch by what was reported.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class TrainingState:
         self.meter = meter
         self.step = 0
         self.epochs_done = 0
+        self.ended = False
         self._seconds = 0.0
         self._since: float | None = None
 
@@ -66,6 +68,7 @@ class TrainingState:
         return {
             "step": self.step,
             "epochs_done": self.epochs_done,
+            "ended": self.ended,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "loss": self.loss.state_dict(),
@@ -95,4 +98,5 @@ class TrainingState:
         if torch.cuda.is_available() and stored["cuda_rng"]:
             torch.cuda.set_rng_state_all(stored["cuda_rng"])
         self.step, self.epochs_done = stored["step"], stored["epochs_done"]
+        self.ended = bool(stored.get("ended", False))
         self._seconds = float(stored["seconds"])

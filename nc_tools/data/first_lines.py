@@ -1,0 +1,113 @@
+"""What a run says about its data before anything trains: classes with counts, split, what is left out, label noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from nc_tools.data.data_config import DataConfig
+from nc_tools.data.image_set import Images
+from nc_tools.data.imbalance import class_counts
+from nc_tools.data.load_data import Sources
+from nc_tools.data.short_list import short_list
+from nc_tools.data.subsets import Subsets
+from nc_tools.data.tail_profile import limiting_class
+
+_ALL_NAMED = 12
+_ENDS = 4
+_UNEVEN = 2
+
+
+def first_lines(sources: Sources, config: DataConfig, subsets: Subsets, given_labels: Tensor) -> list[str]:
+    """Return the lines that say what a run's data are, for any source.
+
+    Args:
+        sources: The loaded sets, with the label noise of the run.
+        config: Of the data.
+        subsets: The training subset and the hold-out of a seed.
+        given_labels: (N,) the training labels before noise was drawn onto them.
+    """
+    train, test = sources.train, sources.test
+    channels, height, width = train.shape
+    lines = [
+        f"data {config.source}: {len(train):,} training and {len(test):,} test images of {len(train.classes)} classes, "
+        f"{channels} x {height} x {width}",
+        *sources.reading.sentences,
+        f"training images of each class: {counts_text(train.classes, subsets.counts)}",
+    ]
+    lines += _left_out(train, config, subsets, given_labels)
+    share = len(subsets.holdout) / max(1, len(subsets.train))
+    lines.append(
+        f"hold-out for tuning: {len(subsets.holdout):,} of the training images ({share:.0%}), drawn anew for each seed"
+    )
+    lines += _test_set(test, subsets.counts)
+    if config.noise is not None:
+        wrong = int((train.labels != given_labels)[subsets.train].sum())
+        lines.append(
+            f"label noise: {config.noise}, drawn onto the training labels; {wrong:,} of {len(subsets.train):,} are "
+            "wrong at the first seed"
+        )
+    if sources.skipped:
+        lines.append(f"{len(sources.skipped)} unreadable images are left out: {short_list(sources.skipped)}")
+    return lines
+
+
+def counts_text(classes: Sequence[str], counts: Tensor) -> str:
+    """Return classes with their numbers of images, the largest first: all of them, or the largest and the smallest.
+
+    Example:
+        >>> import torch
+        >>> counts_text(["ape", "bat", "cow"], torch.tensor([5, 50, 20]))
+        'bat 50, cow 20, ape 5; median 20'
+    """
+    order = counts.argsort(descending=True, stable=True).tolist()
+    parts = [f"{classes[k]} {int(counts[k]):,}" for k in order]
+    median = int(counts.median())
+    if len(parts) <= _ALL_NAMED:
+        return f"{', '.join(parts)}; median {median:,}"
+    most, fewest = ", ".join(parts[:_ENDS]), ", ".join(parts[-_ENDS:])
+    return f"most {most}; median {median:,}; fewest {fewest}"
+
+
+def _left_out(train: Images, config: DataConfig, subsets: Subsets, given_labels: Tensor) -> list[str]:
+    """Say how many training images a long tail leaves out, and which class limits it."""
+    rest = len(train) - len(subsets.train)
+    if not rest:
+        return []
+    if config.class_counts is not None:
+        why = "class_counts"
+    else:
+        available = class_counts(given_labels, len(train.classes))
+        form = (config.profile, config.pareto_alpha, config.tail_order)
+        k = limiting_class(available, config.imbalance, *form)
+        order = "class size" if config.tail_order == "frequency" else "the order of the classes"
+        why = f"imbalance {config.imbalance:g}, {config.profile}, by {order}; {train.classes[k]} with "
+        why += f"{int(available[k]):,} images limits the others"
+    return [f"{rest:,} of {len(train):,} training images are left out ({why})"]
+
+
+def _test_set(test: Images, train_counts: Tensor) -> list[str]:
+    """Say which classes have no test image, and whether the test set is imbalanced, perhaps as the training set is."""
+    counts = class_counts(test.labels, len(test.classes))
+    lines = []
+    if missing := [name for name, count in zip(test.classes, counts.tolist(), strict=True) if not count]:
+        lines.append(
+            f"no test image of {len(missing)} classes: {short_list(missing)}; accuracies are over the other classes"
+        )
+    present = counts[counts > 0]
+    if int(present.max()) > _UNEVEN * int(present.min()):
+        same = _rank_correlation(counts.double(), train_counts.double()) > 0.5
+        lines.append(
+            f"the test set is imbalanced{' as the training set is' if same else ''} ({int(present.max()):,} to "
+            f"{int(present.min()):,} images a class): plain accuracy is mostly about the large classes, balanced "
+            "accuracy counts each class once"
+        )
+    return lines
+
+
+def _rank_correlation(x: Tensor, y: Tensor) -> float:
+    from scipy.stats import spearmanr
+
+    value = float(spearmanr(x.numpy(), y.numpy()).statistic) if len(set(y.tolist())) > 1 else 0.0
+    return value if value == value else 0.0

@@ -1,0 +1,196 @@
+"""The image files of a data source before any is decoded: their classes, their split, and how the source was read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nc_tools.data.group_split import split_by_group
+from nc_tools.data.imbalance import class_counts, split_holdout
+from nc_tools.data.short_list import short_list
+
+TEST_SHARE = 0.2
+"""Share of each class that is used for testing if a source has no split of its own; the same images for all seeds."""
+TINY = 4
+"""A class of at most this many images is not split: all of them are trained on, and none is tested."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a data source was taken for.
+
+    Attributes:
+        sentences: For people, shown before anything trains.
+        choices: What was chosen, such as the column of the labels. Part of the data's fingerprint, so nothing in it may
+            depend on the machine.
+    """
+
+    sentences: tuple[str, ...] = ()
+    choices: Mapping[str, str] = field(default_factory=dict)
+
+    def adding(self, *sentences: str, **choices: str) -> Reading:
+        """Return the reading with further sentences and choices."""
+        return Reading((*self.sentences, *sentences), {**self.choices, **choices})
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """The image files of one part of a source.
+
+    Attributes:
+        split: Name of the part in the cache of decoded images.
+        paths: Relative to the source's root, with forward slashes.
+        labels: (N,), int64.
+        groups: The name of each image's group (such as its patient), or None. A group never crosses a split.
+    """
+
+    split: str
+    paths: tuple[str, ...]
+    labels: Tensor
+    groups: tuple[str, ...] | None = None
+
+    def where(self, mask: Tensor) -> Listing:
+        """Return the listing of the files for which ``mask`` (N,) is true."""
+        keep = mask.tolist()
+        kept = tuple(path for path, yes in zip(self.paths, keep, strict=True) if yes)
+        groups = None if self.groups is None else tuple(g for g, yes in zip(self.groups, keep, strict=True) if yes)
+        return replace(self, paths=kept, labels=self.labels[mask], groups=groups)
+
+
+@dataclass(frozen=True, eq=False)
+class ListedImages:
+    """The classes and files of a data source.
+
+    Attributes:
+        root: Folder that the paths are relative to.
+        classes: K names.
+        train: The training images.
+        test: The test images.
+        reading: How the source was read.
+        divided: Whether the source has training and test images of its own; if not, they were split here.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    train: Listing
+    test: Listing
+    reading: Reading = field(default_factory=Reading)
+    divided: bool = True
+
+    @property
+    def all_images(self) -> Listing:
+        """The images of both parts as one listing."""
+        groups = None
+        if self.train.groups is not None and self.test.groups is not None:
+            groups = self.train.groups + self.test.groups
+        labels = torch.cat([self.train.labels, self.test.labels])
+        return Listing("all", self.train.paths + self.test.paths, labels, groups)
+
+    def without(self, paths: Collection[str]) -> ListedImages:
+        """Return the same source without some files."""
+        parts = [
+            part.where(torch.tensor([path not in paths for path in part.paths], dtype=torch.bool))
+            for part in (self.train, self.test)
+        ]
+        return replace(self, train=parts[0], test=parts[1])
+
+
+def split_listing(root: Path, classes: tuple[str, ...], listing: Listing, reading: Reading) -> ListedImages:
+    """Split the images of a source that has no test images: 80 / 20 by class, the same for every seed.
+
+    A class of at most 4 images is not split: all of them are trained on. If no class has more, each class of at least
+    two has one test image. Groups stay whole.
+    """
+    labels, counts = listing.labels, class_counts(listing.labels, len(classes))
+    generator = torch.Generator().manual_seed(0)
+    if listing.groups is None:
+        _, test = split_holdout(labels, TEST_SHARE, generator)
+    else:
+        _, test = split_by_group(labels, group_numbers(listing.groups), TEST_SHARE, generator)
+    in_test = torch.zeros(len(labels), dtype=torch.bool).index_fill_(0, test, 1)
+    whole = (counts <= TINY) & (listing.groups is None)
+    if whole.all():
+        whole = torch.zeros_like(whole)  # a test set of such classes is better than none
+    in_test &= ~whole[labels]
+    tiny = [f"{classes[k]} ({int(counts[k])})" for k in whole.nonzero().flatten().tolist()]
+    by = "class" if listing.groups is None else "class and group"
+    sentence = f"split: none in the data, so 80 / 20 by {by}, the same images for every seed"
+    if tiny:
+        sentence += f"; classes of up to {TINY} images are trained on whole: {short_list(tiny)}"
+    return ListedImages(
+        root,
+        classes,
+        replace(listing.where(~in_test), split=f"{listing.split}-train".lstrip(".-")),
+        replace(listing.where(in_test), split=f"{listing.split}-test".lstrip(".-")),
+        reading.adding(sentence, split="80/20"),
+        divided=False,
+    )
+
+
+def without_untrained(images: ListedImages, *, skip_missing: bool) -> ListedImages:
+    """Return the images without test images of classes that have no training image.
+
+    Raises:
+        ValueError: If there are such test images, and ``skip_missing`` is off.
+    """
+    counts = class_counts(images.train.labels, len(images.classes))
+    if bool((counts > 0).all()):
+        return images
+    unknown = [name for name, count in zip(images.classes, counts.tolist(), strict=True) if not count]
+    if not skip_missing:
+        raise ValueError(
+            f"every class needs at least one training image, but {short_list(unknown)} of {images.root} "
+            f"{'has' if len(unknown) == 1 else 'have'} test images only: add training images, or leave these test "
+            "images out with --skip-missing"
+        )
+    classes = tuple(name for name, count in zip(images.classes, counts.tolist(), strict=True) if count)
+    position = (counts > 0).cumsum(0) - 1
+    train = replace(images.train, labels=position[images.train.labels])
+    test = images.test.where(counts[images.test.labels] > 0)
+    sentence = f"test images of {short_list(unknown)} are left out: nothing is trained on them"
+    return replace(
+        images,
+        classes=classes,
+        train=train,
+        test=replace(test, labels=position[test.labels]),
+        reading=images.reading.adding(sentence),
+    )
+
+
+def group_numbers(groups: Sequence[str]) -> Tensor:
+    """Return the number of each sample's group (N,), int64; groups are numbered as they appear.
+
+    Example:
+        >>> group_numbers(["ann", "bob", "ann"]).tolist()
+        [0, 1, 0]
+    """
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(groups))}
+    return torch.tensor([numbers[name] for name in groups], dtype=torch.int64)
+
+
+def check_classes(images: ListedImages) -> None:
+    """Raise an error if there is one class only, a class has no training image, or there is no test image at all.
+
+    Raises:
+        ValueError: With the names of the classes.
+    """
+    if len(images.classes) < 2:
+        raise ValueError(
+            f"a classifier needs images of at least two classes, but {images.root} has only {images.classes[0]}: give "
+            f"a folder for each class, or a table of labels with --data table:FILE@{images.root}"
+        )
+    counts = class_counts(images.train.labels, len(images.classes)).tolist()
+    if empty := [name for name, count in zip(images.classes, counts, strict=True) if not count]:
+        raise ValueError(
+            f"every class needs at least one training image, but the {images.train.split} part of {images.root} has "
+            f"none of {short_list(empty)}: add training images of these classes, or remove their test images"
+        )
+    if not images.test.paths:
+        raise ValueError(
+            f"a comparison needs test images, but {images.root} has none to spare, because every class has only one "
+            f"image{'' if images.train.groups is None else ' or one group'}: add images, or test images of their own"
+        )
