@@ -62,7 +62,9 @@ class DataConfig:
             seed. The long tail is cut before the noise, by the true classes, as in the literature on both; the hold-out
             is split off after it, by the noisy labels.
         image_size: Side of the square images in pixels. None: the set's own; for a folder, the median of the
-            shorter sides, at most 224.
+            shorter sides, at most ``size_limit``.
+        size_limit: Largest side that is chosen for a folder. A recipe with a pretrained network sets it to the side
+            from which the network's input is cropped, such as 256.
         imbalance: n_max / n_min of the training subset. 1 uses all images as they are, whatever their imbalance.
         profile: How the counts decrease from the largest to the smallest class.
         tail_order: Which classes a profile makes rare: ``frequency``, those that have the fewest images; ``class``, the
@@ -127,6 +129,7 @@ got 0.01: did you mean 100?
     corrections: str | None = None
     noise: Noise | None = None
     image_size: int | None = None
+    size_limit: int = 224
     imbalance: float = 1.0
     profile: Profile = "exponential"
     pareto_alpha: float = 6.0
@@ -231,6 +234,8 @@ got 0.01: did you mean 100?
     def _check_images(self) -> None:
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size is a side in pixels and must be at least 1, got {self.image_size}")
+        if self.size_limit < 1:
+            raise ValueError(f"size_limit is a side in pixels and must be at least 1, got {self.size_limit}")
         if self.crop_padding is not None and self.crop_padding < 0:
             raise ValueError(f"crop_padding is a number of pixels and must not be negative, got {self.crop_padding}")
         if self.memory_gb is not None and not self.memory_gb >= 0:

@@ -124,7 +124,8 @@ def _load_source(
     # Settings of a table are those of the run's own source, and not those of a transfer set.
     table = config.table if text == config.source else TableConfig()
     listed = list_source(source, class_folder=config.class_folder, table=table, skip_missing=config.skip_missing)
-    return _load_listed(listed, image_size or default_size(listed.root, listed.train.paths), channels or 3, options)
+    size = image_size or default_size(listed.root, listed.train.paths, config.size_limit)
+    return _load_listed(listed, size, channels or 3, options)
 
 
 def _load_listed(listed: ListedImages, image_size: int, channels: int, options: ReadOptions) -> _Pair:

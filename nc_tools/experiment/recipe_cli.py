@@ -15,6 +15,7 @@ from rich.console import Console
 
 from nc_tools._support.check_writable import check_writable
 from nc_tools._support.disk_full import is_disk_full
+from nc_tools._support.printable import printable
 from nc_tools._support.signals import Killed
 from nc_tools.experiment.check_model import check_model
 from nc_tools.experiment.closing_report import print_links, report_comparison
@@ -104,8 +105,8 @@ def run_recipe(
             report_comparison(options.out, console)
         print_links(options.out, console, options.tracking_uri)
     except (Killed, KeyboardInterrupt):
-        text = f"\nStopped. Finished runs are kept in {args.out}. To continue, give the same command with --resume."
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        text = f"Stopped. Finished runs are kept in {args.out}. To continue, give the same command with --resume."
+        console.print(f"\n{printable(text)}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(130)
     except (ValueError, TypeError, OSError) as error:
         _print_error(_disk_full_error(args.out, error) if is_disk_full(error) else error)
@@ -172,5 +173,5 @@ def _disk_full_error(out: Path, error: BaseException) -> OSError:
 
 def _print_error(error: BaseException) -> None:
     """Print an error in one line, with the line breaks of its message removed."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     Console(stderr=True).print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)

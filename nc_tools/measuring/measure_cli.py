@@ -16,6 +16,7 @@ from rich.text import Text
 
 from nc_tools import __version__
 from nc_tools._support.check_writable import check_writable
+from nc_tools._support.printable import printable
 from nc_tools.data import DataConfig
 from nc_tools.data.source_names import OWN_LABELS
 from nc_tools.measuring.collapse_report import write_collapse_report
@@ -65,7 +66,7 @@ def run_measure(arguments: MeasureArguments, console: Console) -> CollapseReport
     print_tables(report, console)
     written = write_collapse_report(report, out)
     console.print(f"Report: {written['html'].resolve().as_uri()}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"JSON:   {written['json']}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"JSON:   {printable(str(written['json']))}", highlight=False, markup=False, soft_wrap=True)
     return report
 
 
@@ -85,7 +86,7 @@ def print_tables(report: CollapseReport, console: Console) -> None:
             printed.add_row(row.label, *cells, row.reading)
         console.print(printed)
     for note in report.notes:
-        console.print(Text(note, style="yellow"), soft_wrap=True)
+        console.print(Text(printable(note), style="yellow"), soft_wrap=True)
     console.print()
 
 
