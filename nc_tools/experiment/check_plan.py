@@ -39,6 +39,11 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
             "all arms of a comparison must have the same data settings (data=DataConfig(...)), but these arms differ: "
             "give them the same settings, or compare them in separate recipes"
         )
+    if plan.protocol.tune_each_seed:
+        raise ValueError(
+            "protocol.tune_each_seed is for runs on fixed features, which take seconds: use nc-tools choose, or set it "
+            "to false"
+        )
     baseline = plan.arms[plan.baseline]
     cpu = torch.device("cpu")
     data = open_data(baseline, seed=plan.protocol.seeds[0], device=cpu, cache=options.out / "cache", progress=progress)

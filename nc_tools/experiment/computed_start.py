@@ -30,12 +30,12 @@ def compute_start(job: Job, data: RunData, facts: DataFacts, model: Classifier, 
     if job.config.start is None:
         return 0.0
     started = time.perf_counter()
-    job.config.start.apply(model.head, start_samples(data, facts, model, indices, job.seed))
+    collected = data.evaluator(model, facts).collect(data.sources.train, indices)
+    samples = StartSamples(collected.features, collected.labels, facts.num_classes)
+    job.config.start.apply(model.head, samples, start_generator(job.seed))
     return time.perf_counter() - started
 
 
-def start_samples(data: RunData, facts: DataFacts, model: Classifier, indices: Tensor, seed: int) -> StartSamples:
-    """Return the features of the training samples, by the model's backbone, with their labels."""
-    collected = data.evaluator(model, facts).collect(data.sources.train, indices)
-    generator = stream(seed, "head", 2, device=torch.device("cpu"))
-    return StartSamples(collected.features, collected.labels, facts.num_classes, generator)
+def start_generator(seed: int) -> torch.Generator:
+    """Return the generator of a start's random choices."""
+    return stream(seed, "head", 2)

@@ -22,10 +22,13 @@ class ModelConfig:
     Attributes:
         name: As for :func:`nc_tools.models.build_backbone`.
         width: First width of "conv".
+        standardize: Shift and scale the backbone's features, so that each dimension has mean zero and variance one over
+            the training samples; the head follows. For backbones that are not trained.
     """
 
     name: str = "conv"
     width: int = 16
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -116,6 +119,9 @@ class Protocol:
         holdout_draws: How many of the draws get a hold-out run. Further draws take temperature and best epoch from the
             last of them, which can only be a disadvantage for arms with a frame.
         rates: Learning rates that every arm tries, half a decade apart.
+        tune_each_seed: Every seed tunes all arms anew, on its own hold-out, and the trial that wins is its hold-out
+            run. Intervals then also cover tuning. For runs on fixed features, which take seconds; other runs are tuned
+            once, with ``tuning_seeds``.
         tuning_seeds: Seeds of the tuning trials, different from those of the final runs. A trial's score is the mean
             over them.
         max_extensions: How often the grid of rates may grow, for all arms, when an arm's best rate is at its edge.
@@ -139,6 +145,7 @@ class Protocol:
     frame_seed: int | None = None
     holdout_draws: int = 1
     rates: tuple[float, ...] = (0.01, 0.0316, 0.1, 0.316, 1.0)
+    tune_each_seed: bool = False
     tuning_seeds: tuple[int, ...] = (1000,)
     max_extensions: int = 2
     references: Mapping[str, str] = field(default_factory=dict)
