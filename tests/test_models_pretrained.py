@@ -179,7 +179,7 @@ def test_a_pickle_that_holds_more_is_refused_and_the_way_out_works(tmp_path: Pat
         ("timm:resnet18.nope", "no weights 'nope' of resnet18; it must be one of a1_in1k"),
         ("torchvision:resnet18.V9", "no weights 'V9' of resnet18"),
         ("torchvision:resnet19", "no classifier 'resnet19'; did you mean 'resnet18'"),
-        ("resnet18", "did you mean timm:resnet18 or torchvision:resnet18"),
+        ("resnet18", "means two networks, such as timm:resnet18 and torchvision:resnet18"),
         ("no_such_package.nets:make", "needs the module 'no_such_package'"),
         ("json:nope", "json has no function 'nope'"),
     ],

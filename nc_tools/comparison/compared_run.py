@@ -124,7 +124,7 @@ def read_compared_run(folder: Path) -> ComparedRun:
         final=recovered.final,
         curves={key: tuple(points) for key, points in recovered.curves.items()},
         per_class=per_class,
-        predictions=predictions if predictions.is_file() else None,
+        predictions=predictions if predictions.exists() or predictions.is_symlink() else None,
         config=identity["config"],
         data=identity["data"],
         kind=identity["kind"],
@@ -141,7 +141,7 @@ def read_compared_run(folder: Path) -> ComparedRun:
 
 def _read_per_class(path: Path) -> tuple[RecallByClass | None, list[str]]:
     """Return the recall of each class from per_class.json, or None and the reason if the file is damaged."""
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return None, []
     content, problem = read_json_or_problem(path)
     if problem:

@@ -9,8 +9,7 @@ from typing import Any
 
 from nc_tools.comparison.compared_run import ComparedRun
 from nc_tools.comparison.metric_table import DEFAULT_PRIMARY
-from nc_tools.run_records.json_files import read_json_or_problem
-from nc_tools.run_records.renames import current_tuning
+from nc_tools.comparison.plan_files import read_plan, read_tuning
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,11 @@ def read_experiment(root: Path) -> Experiment:
 
     Args:
         root: The output folder.
+
+    Raises:
+        DamagedFileError: If experiment.json is damaged.
     """
-    plan, _ = read_json_or_problem(root / "experiment.json")
-    tuning, _ = read_json_or_problem(root / "tuning.json")
+    plan = read_plan(root)
     protocol, references = plan.get("protocol"), plan.get("references")
     rules = dict(protocol) if isinstance(protocol, Mapping) else {"statement": protocol} if protocol else {}
     if isinstance(references, Mapping):
@@ -98,7 +99,7 @@ def read_experiment(root: Path) -> Experiment:
         primary=_text(plan.get("primary")) or DEFAULT_PRIMARY,
         suite=_text(plan.get("suite")),
         protocol=rules,
-        tuning=current_tuning(tuning),
+        tuning=read_tuning(root),
         runs=tuple(run for run in plan.get("runs") or () if isinstance(run, Mapping)),
         smoke=plan.get("smoke") is True,
     )
@@ -116,8 +117,8 @@ def runs_of_experiment(runs: Sequence[ComparedRun], experiment: Experiment) -> l
     for entry in experiment.runs:
         missing = ComparedRun(
             arm=_text(entry.get("arm")),
-            seed=int(entry.get("seed", -1)),
-            draw=int(entry.get("draw", 0)),
+            seed=-1 if entry.get("seed") is None else entry["seed"],
+            draw=entry.get("draw") or 0,
             status=_text(entry.get("status")) or "PLANNED",
             run_id=_text(entry.get("run_id")),
             error=_text(entry.get("error")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from nc_tools.data.class_folders import ClassFolder
@@ -22,6 +22,7 @@ from nc_tools.data.source_names import (
     same_images,
 )
 from nc_tools.data.synthetic_noise import Noise
+from nc_tools.data.table_config import TableConfig
 
 Profile = Literal["exponential", "step", "pareto"]
 SubsetProtocol = Literal["seeded", "ldam"]
@@ -69,14 +70,15 @@ class DataConfig:
         resplit: For small test sets: each seed draws its own test set, this share of all images, training and test
             together. The spread over seeds then includes that of the test images. None: the same test set for all.
         held_out_classes: This many of the last classes are removed from training and test set and kept for transfer.
+        table: How a table of images is read, where that is not to be found by its values.
         transfer_data: Another source for transfer, in the same syntax.
         coarse: Train on groups of classes, and use the classes themselves, on the same images, for transfer: the name
             of a grouping (``digits-parity``, ``cifar10-animals``) or a CSV file with the columns ``class`` and
             ``coarse``.
         class_folder: Which folder of an image's path names its class, where the names of the folders cannot decide it:
             ``first``, the one below the training or test folder, or ``last``, the one that holds the image.
-        skip_missing: Leave out what has no counterpart, instead of stopping: test images of classes without training
-            images. They are counted.
+        skip_missing: Leave out what has no counterpart, instead of stopping: rows of a table without an image, and test
+            images of classes without training images. They are counted.
         skip_unreadable: Leave out images that cannot be decoded, instead of stopping.
         crop_padding: Pixels of zeros around an image before the random crop. None: image_size // 8 and at
             least 1, so 4 at 32 pixels and 1 at 8.
@@ -124,6 +126,7 @@ got 0.01: did you mean 100?
     holdout: float = 0.2
     resplit: float | None = None
     held_out_classes: int = 0
+    table: TableConfig = field(default_factory=TableConfig)
     transfer_data: str | None = None
     class_folder: ClassFolder | None = None
     skip_missing: bool = False

@@ -8,6 +8,8 @@ from nc_tools.data.data_config import DataConfig
 from nc_tools.data.folder import list_folder
 from nc_tools.data.listing import ListedImages
 from nc_tools.data.source_names import SourceName
+from nc_tools.data.table_name import parse_table_name
+from nc_tools.data.table_source import list_table
 
 
 def list_source(source: SourceName, config: DataConfig) -> ListedImages:
@@ -21,4 +23,7 @@ def list_source(source: SourceName, config: DataConfig) -> ListedImages:
         FileNotFoundError: If there is no such folder or file.
         ValueError: If it is not clear what the classes are.
     """
-    return list_folder(source.path or Path(), config.class_folder, skip_missing=config.skip_missing)
+    path = source.path or Path()
+    if source.kind == "table":
+        return list_table(parse_table_name(str(path)), config.table, skip_missing=config.skip_missing)
+    return list_folder(path, config.class_folder, skip_missing=config.skip_missing)

@@ -131,6 +131,36 @@ def split_listing(root: Path, classes: tuple[str, ...], listing: Listing, readin
     )
 
 
+def without_untrained(images: ListedImages, *, skip_missing: bool) -> ListedImages:
+    """Return the images without test images of classes that have no training image.
+
+    Raises:
+        ValueError: If there are such test images, and ``skip_missing`` is off.
+    """
+    counts = class_counts(images.train.labels, len(images.classes))
+    if bool((counts > 0).all()):
+        return images
+    unknown = [name for name, count in zip(images.classes, counts.tolist(), strict=True) if not count]
+    if not skip_missing:
+        raise ValueError(
+            f"every class needs at least one training image, but {short_list(unknown)} of {images.root} "
+            f"{'has' if len(unknown) == 1 else 'have'} test images only: add training images, or leave these test "
+            "images out with --skip-missing"
+        )
+    classes = tuple(name for name, count in zip(images.classes, counts.tolist(), strict=True) if count)
+    position = (counts > 0).cumsum(0) - 1
+    train = replace(images.train, labels=position[images.train.labels])
+    test = images.test.where(counts[images.test.labels] > 0)
+    sentence = f"test images of {short_list(unknown)} are left out: nothing is trained on them"
+    return replace(
+        images,
+        classes=classes,
+        train=train,
+        test=replace(test, labels=position[test.labels]),
+        reading=images.reading.adding(sentence),
+    )
+
+
 def group_numbers(groups: Sequence[str]) -> Tensor:
     """Return the number of each sample's group (N,), int64; groups are numbered as they appear.
 

@@ -10,7 +10,7 @@ from nc_tools._support.suggestions import did_you_mean
 
 BUILTIN_KINDS = ("digits", "cifar10", "cifar100")
 """Benchmarks that are read without files of the user's own."""
-SOURCE_KINDS = ("digits", "imagefolder", "cifar10", "cifar100")
+SOURCE_KINDS = (*BUILTIN_KINDS, "imagefolder", "table", "cub", "pets", "tiny-imagenet")
 SCRAMBLED = "scrambled"
 BLENDED = "blended"
 

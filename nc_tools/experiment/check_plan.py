@@ -11,6 +11,7 @@ from nc_tools.experiment.evaluate.transfer_set import check_transfer
 from nc_tools.experiment.overrides import put
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
+from nc_tools.experiment.run_backbone import describe_backbone
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.run_data import facts_of, open_data
 from nc_tools.losses.loss_term import LossTerm
@@ -51,6 +52,9 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
     facts = facts_of(data.sources, data.sources.train.labels[data.subsets.train])
     for line in data.first_lines():
         display.note(line)
+    for backbone in dict.fromkeys(describe_backbone(config.model) for config in plan.arms.values()):
+        if backbone is not None:
+            display.note(backbone)
     against_outliers = []
     for name, config in plan.arms.items():
         try:
@@ -61,7 +65,7 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
         against_outliers += [name] if any(loss.needs_outliers for loss in losses) else []
     if baseline.data.outliers is not None:
         used = f"used by {', '.join(against_outliers)}" if against_outliers else "not used, because no loss needs them"
-        display.note(f"outlier images for training ({baseline.data.outliers}): {used}")
+        display.note(f"training against outlier images from {baseline.data.outliers}: {used}")
     return facts
 
 

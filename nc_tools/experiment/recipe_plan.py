@@ -10,6 +10,8 @@ from typing import Any
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.data import DataConfig
 from nc_tools.data.source_names import BUILTIN_KINDS, parse_source
+from nc_tools.experiment.fine_tuning_defaults import fine_tuning_config, fine_tuning_rates
+from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.experiment.overrides import parse_setting, put, put_all
 from nc_tools.experiment.plan import Plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
@@ -34,7 +36,13 @@ def make_plan(
         ValueError: If an arm, field or seed is unknown or malformed.
     """
     settings = [parse_setting(text) for text in args.set]
+    # Weights decide which optimizer and rates suit, so they come first.
+    weights = [value for path, value in settings if path == "model.weights"]
+    if weights and args.weights is None:
+        args.weights = str(weights[-1])
     chosen = {arm: _with_flags(config, args) for arm, config in _choose_arms(arms, args.arms).items()}
+    protocol = fine_tuning_rates(protocol, next(iter(chosen.values())))
+    chosen = {arm: fine_tuning_config(config) for arm, config in chosen.items()}
     if args.smoke:
         protocol = _smoke_protocol(protocol)
     if args.seeds is not None:
@@ -59,7 +67,7 @@ def make_plan(
 
 def _smoke_protocol(protocol: Protocol) -> Protocol:
     protocol = dataclasses.replace(
-        protocol, seeds=(0, 1), draws=2, rates=(0.0316, 0.1), max_extensions=0, curve_points=2
+        protocol, seeds=(0, 1), draws=2, rates=protocol.rates[1:3], max_extensions=0, curve_points=2
     )
     if protocol.fine_tuning is not None:
         short = put(protocol.fine_tuning, "training.epochs", SMOKE_EPOCHS)
@@ -101,12 +109,6 @@ def _choose_arms(arms: Mapping[str, RunConfig], text: str | None) -> dict[str, R
     for name in names:
         if name not in arms:
             raise ValueError(f"there is no arm {name!r}; {did_you_mean(name, arms)}")
-    if len(set(names)) < 2:
-        other = next((arm for arm in arms if arm not in names), "other")
-        raise ValueError(
-            f"a comparison needs at least two arms, the baseline and another, got only {names[0]!r}: name both, as in "
-            f"--arms {names[0]},{other}"
-        )
     return {name: arms[name] for name in names}
 
 
@@ -114,13 +116,17 @@ def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     """Apply to an arm's configuration the flags that set one of its fields, such as ``--epochs``."""
     fields: list[tuple[str, Any]] = [
         ("data.labels", args.labels),
-        ("data.image_size", args.image_size),
         ("data.imbalance", args.imbalance),
         ("data.resplit", args.resplit),
-        ("model.name", args.model),
     ]
     if not config.is_closed_form:  # a head that is computed stays one
         fields.append(("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs))
+    model = _model_with_flags(config.model, args)
+    takes_size = model.is_pretrained or model.is_own
+    if args.image_size is not None and takes_size:
+        model = dataclasses.replace(model, image_size=args.image_size)
+    elif args.image_size is not None:
+        fields.append(("data.image_size", args.image_size))
     data = config.data
     if args.data is not None and args.data != data.source:
         data = _other_source(data, args.data)
@@ -131,7 +137,16 @@ def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
         data = dataclasses.replace(data, transfer_data=args.transfer_data, held_out_classes=0)
     if args.skip_unreadable:
         data = dataclasses.replace(data, skip_unreadable=True)
-    return put_all(dataclasses.replace(config, data=data), [(p, v) for p, v in fields if v is not None])
+    return put_all(dataclasses.replace(config, data=data, model=model), [(p, v) for p, v in fields if v is not None])
+
+
+def _model_with_flags(model: ModelConfig, args: argparse.Namespace) -> ModelConfig:
+    """Apply the flags of the network together, because each of them depends on the others."""
+    given = {"name": args.model, "weights": args.weights, "train": args.train}
+    changes = {field: value for field, value in given.items() if value is not None}
+    if args.model is not None:
+        changes["network"] = None
+    return dataclasses.replace(model, **changes) if changes else model
 
 
 def _other_source(data: DataConfig, source: str) -> DataConfig:

@@ -8,31 +8,12 @@ from typing import Any
 
 from nc_tools.comparison.metric_table import DEFAULT_PRIMARY
 from nc_tools.data import DataConfig
+from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.heads.head import Head
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.specs import Spec
 from nc_tools.training import HeadStart, OptimConfig, SecondStage, TrainConfig
 from nc_tools.transfer import FineTuning
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Configuration of the backbone, the network below the classifier head.
-
-    Attributes:
-        name: As for :func:`nc_tools.models.build_backbone`.
-        width: First width of "conv".
-        standardize: Shift and scale the backbone's features, so that each dimension has mean zero and variance one over
-            the training samples; the head follows. For backbones that are not trained.
-    """
-
-    name: str = "conv"
-    width: int = 16
-    standardize: bool = False
-
-    def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ValueError(f"model.width must be positive, got {self.width}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +39,7 @@ class RunConfig:
         head: The head, as ``spec(ETFHead, ...)``.
         loss: The loss, as ``spec(CrossEntropyLoss, ...)``.
         data: What is trained on.
-        model: The backbone.
+        model: The backbone, its weights, and which part of it is trained.
         optim: Optimizer and schedule.
         training: Length and arithmetic.
         tuned: What the arm tunes in addition to its learning rate; weight decay unless another choice serves it better.
@@ -92,6 +73,13 @@ class RunConfig:
     def is_closed_form(self) -> bool:
         """Whether the head is computed and not trained."""
         return self.training.epochs == 0
+
+    def __post_init__(self) -> None:
+        if self.training.patience is not None and self.second_stage is not None:
+            raise ValueError(
+                f"training.patience ends the training at its best epoch, which a second stage would change again, got "
+                f"patience {self.training.patience} and {type(self.second_stage).__name__}: set one of them to None"
+            )
 
     @property
     def epochs(self) -> int:

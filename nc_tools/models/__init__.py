@@ -4,6 +4,7 @@ from nc_tools.models.backbones import build_backbone
 from nc_tools.models.cifar_resnet import CIFARResNet
 from nc_tools.models.classifier import Classifier
 from nc_tools.models.conv_net import ConvNet
+from nc_tools.models.function_backbone import factory_name
 from nc_tools.models.image_preprocessing import ImagePreprocessing
 from nc_tools.models.pretrained import BackboneIdentity, PretrainedBackbone, load_backbone
 
@@ -15,5 +16,6 @@ __all__ = [
     "ImagePreprocessing",
     "PretrainedBackbone",
     "build_backbone",
+    "factory_name",
     "load_backbone",
 ]

@@ -12,7 +12,7 @@ from nc_tools._support.suggestions import did_you_mean
 from nc_tools.models.feature_width import wrong_size
 from nc_tools.models.image_preprocessing import ImagePreprocessing, Interpolation
 from nc_tools.models.named_backbone import NamedBackbone, no_download
-from nc_tools.models.state_dict_files import check_fit, read_state_dict
+from nc_tools.models.state_dict_files import load_into, read_state_dict
 from nc_tools.surgery.find_head import find_head
 from nc_tools.surgery.swap import split_head
 
@@ -47,7 +47,7 @@ def torchvision_backbone(
         image_size: As there. The positions of a vision transformer are interpolated.
     """
     architecture, _, tag = name.partition(".")
-    entry = _weights_entry(architecture, tag)
+    entry = weights_entry(architecture, tag)
     full_name = f"torchvision:{architecture}.{entry.name}"
     transform = entry.transforms()
     own_size = int(transform.crop_size[0])
@@ -79,7 +79,12 @@ def _interpolation(name: str) -> Interpolation:
     return known.get(name, "bicubic")
 
 
-def _weights_entry(architecture: str, tag: str) -> Any:
+def weights_entry(architecture: str, tag: str) -> Any:
+    """Return torchvision's entry of pretrained weights, the default one for an empty tag.
+
+    Raises:
+        ValueError: If there is no such classifier or no such tag; similar names are suggested.
+    """
     from torchvision.models import get_model_weights
 
     names = torchvision_names()
@@ -109,8 +114,7 @@ def _load(module: nn.Module, state: dict[str, Tensor], head: str, *, source: str
     if positions in own and positions in state and own[positions].shape != state[positions].shape:
         state[positions] = _resampled_positions(state[positions], own[positions].shape[1])
     auxiliary = [name for name in state if name.startswith(("aux1.", "aux2.", "AuxLogits."))]
-    check_fit(module, state, source, optional=auxiliary)
-    module.load_state_dict({name: value for name, value in state.items() if name not in auxiliary}, strict=False)
+    load_into(module, state, source, optional=auxiliary)
 
 
 def _resampled_positions(positions: Tensor, length: int) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.short_repr import short_repr
 from nc_tools.run_records import environment
 from nc_tools.run_records.json_files import finite_or_null, read_json
@@ -101,13 +102,13 @@ class RunIdentity:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is damaged; the message names it.
+            DamagedFileError: If it is damaged; the message names it.
         """
         values = read_json(file)
         try:
             return cls.from_json(values)
         except ValueError as error:
-            raise ValueError(f"{file} cannot be used: {error}") from error
+            raise DamagedFileError(f"{file} cannot be used: {error}") from error
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RunIdentity":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.regular_file import open_regular
 from nc_tools._support.short_repr import short_repr
 from nc_tools.run_records.json_files import as_float
@@ -41,7 +42,7 @@ def read_metrics(path: Path, start: int = 0) -> MetricLines:
 
     Raises:
         OSError: If the file exists and cannot be read.
-        ValueError: If it is not a regular file, larger than ``MAX_METRICS_BYTES``, or has a line longer than
+        DamagedFileError: If it is not a regular file, larger than ``MAX_METRICS_BYTES``, or has a line longer than
             ``MAX_LINE_BYTES``.
     """
     lines: list[dict[str, Any]] = []
@@ -55,7 +56,9 @@ def read_metrics(path: Path, start: int = 0) -> MetricLines:
         file.seek(start)
         for number, text in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
             if len(text) == MAX_LINE_BYTES:
-                raise ValueError(f"line {number} after byte {start} of {path} has more than {MAX_LINE_BYTES:,} bytes")
+                raise DamagedFileError(
+                    f"{path} is damaged: a line has more than {MAX_LINE_BYTES:,} bytes. Make that run again"
+                )
             if not text.endswith(b"\n"):
                 break
             end += len(text)
@@ -67,17 +70,17 @@ def read_metrics(path: Path, start: int = 0) -> MetricLines:
 
 
 def read_valid_metrics(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Read the complete lines of a metrics file from byte ``start`` on; raise a ValueError if one is damaged.
+    """Read the complete lines of a metrics file from byte ``start`` on; raise an error if one is damaged.
 
     Returns:
         The lines, and the offset after the last complete one.
 
     Raises:
-        ValueError: If a complete line is not valid.
+        DamagedFileError: If a complete line is not valid.
     """
     metrics = read_metrics(path, start)
     for number, reason in metrics.damaged.items():
-        raise ValueError(f"line {number} after byte {start} of {path} is not a valid line of metrics: {reason}")
+        raise DamagedFileError(f"{path} is damaged in line {number} after byte {start}: {reason}. Make that run again")
     return metrics.lines, metrics.end
 
 

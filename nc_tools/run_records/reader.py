@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.short_repr import short_repr
 from nc_tools.run_records import liveness
 from nc_tools.run_records.identity import RunIdentity
@@ -57,7 +58,7 @@ class StoredRun:
         If a step was logged twice, the later value counts.
 
         Raises:
-            ValueError: If a line of metrics.jsonl is damaged.
+            DamagedFileError: If a line of metrics.jsonl is damaged.
         """
         return curves_of(self._lines)
 
@@ -92,23 +93,26 @@ def read_run(path: Path | str) -> StoredRun:
 
     Raises:
         FileNotFoundError: If run.json or status.json is missing.
-        ValueError: If one of the files is damaged or incomplete.
+        DamagedFileError: If one of the files is damaged or incomplete.
     """
     path = Path(path).resolve()
     identity = RunIdentity.read(path / "run.json")
     status = read_json(path / "status.json")
     for key, hint in _STATUS.items():
         if key not in status and key in ("status", "started_ms", "pid", "host"):
-            raise ValueError(f"status.json of run {path.name} lacks {key!r}")
+            raise DamagedFileError(f"status.json of run {path.name} lacks {key!r}")
         if not matches(status.get(key), hint):
-            raise ValueError(
+            raise DamagedFileError(
                 f"{key} in status.json of run {path.name} must be {hint_text(hint)}, got {short_repr(status[key])}"
             )
-    final = read_json(path / "final.json") if (path / "final.json").exists() else {}
+    try:
+        final = read_json(path / "final.json")
+    except FileNotFoundError:
+        final = {}
     try:
         values = {key: as_float(value) for key, value in final.items()}
     except TypeError as error:
-        raise ValueError(f"the files of run {path.name} are incomplete: {error}") from error
+        raise DamagedFileError(f"final.json of run {path.name} cannot be used: {error}") from error
     return StoredRun(
         path=path,
         identity=identity,

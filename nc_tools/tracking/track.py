@@ -1,7 +1,6 @@
 """Record the runs of your own training loop, for comparisons and for MLflow."""
 
 import atexit
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 from nc_tools._support.signals import killed_on_sigterm
 from nc_tools.run_records.identity import RunIdentity, hash_config
 from nc_tools.run_records.writer import RunRecord
-from nc_tools.tracking.live import LiveSync
 from nc_tools.tracking.mlflow_sync import MlflowSync
 
-_senders: dict[tuple[Path, str], LiveSync] = {}
+_senders: dict[tuple[Path, str], MlflowSync] = {}
 
 
 @contextmanager
@@ -104,14 +102,11 @@ def _ensure_sender(sync: MlflowSync) -> None:
     if place not in _senders:
         if not _senders:
             atexit.register(close)
-        _senders[place] = LiveSync(sync)
-        _senders[place].start()
+        _senders[place] = sync
+        sync.start()
 
 
 def close() -> None:
     """Upload the rest of all tracked runs to MLflow; called automatically when the program ends."""
     while _senders:
-        (root, _), sender = _senders.popitem()
-        advice = sender.stop().advice(root)
-        if advice is not None:
-            print(f"nc_tools: {advice}", file=sys.stderr)
+        _senders.popitem()[1].finish()

@@ -14,18 +14,28 @@ from nc_tools.run_records import RunRecord
 CHANGES = ("replace", "rename", "unlink", "rmdir")
 
 
-def killed_before(number, action):
-    """Run an action in a forked process that is killed before a change of a file, counted from 0; say whether it was.
+def killed_before(number, action, counted=None):
+    """Run an action in a forked process that is killed before a change, counted from 0; return whether it was killed.
 
-    Changes are renamed, replaced and removed files, and lines of metrics.
+    Args:
+        number: Number of the change.
+        action: What the process does.
+        counted: Context manager that is given a function to call before each change. By default changes are renamed,
+            replaced and removed files, and lines of metrics.
     """
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
-        status = 1
+        left, status = [number], 1
+
+        def count():
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
         try:
             torch.set_num_threads(1)  # the threads of the parent do not exist here
-            with _counted(number):
+            with (counted or changes_of_files)(count):
                 action()
             status = 0
         except BaseException:  # noqa: BLE001 - the parent learns of it by the exit status
@@ -38,14 +48,10 @@ def killed_before(number, action):
 
 
 @contextmanager
-def _counted(number):
-    left = [number]
-
+def changes_of_files(count):
     def counting(change):
         def counted(*arguments, **more):
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
+            count()
             return change(*arguments, **more)
 
         return counted
