@@ -121,8 +121,9 @@ def seed_sources_text(comparison: Comparison) -> str:
     noise = any(isinstance(run.config.get("data"), Mapping) and run.config["data"].get("noise") for run in runs)
     if not whole or not same or noise:
         return ""
+    differ = "hold-out, tuning, " if comparison.experiment.tuned_each_seed else ""
     return (
-        "All seeds train on the same images: seeds differ in initial weights, order and augmentation, and the "
+        f"All seeds train on the same images: seeds differ in {differ}initial weights, order and augmentation, and the "
         "intervals do not cover other training images"
     )
 

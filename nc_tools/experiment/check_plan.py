@@ -40,11 +40,7 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
             "all arms of a comparison must have the same data settings (data=DataConfig(...)), but these arms differ: "
             "give them the same settings, or compare them in separate recipes"
         )
-    if plan.protocol.tune_each_seed:
-        raise ValueError(
-            "protocol.tune_each_seed is for runs on fixed features, which take seconds: use nc-tools choose, or set it "
-            "to false"
-        )
+    _check_tuning(plan)
     baseline = plan.arms[plan.baseline]
     cpu = torch.device("cpu")
     data = open_data(baseline, seed=plan.protocol.seeds[0], device=cpu, cache=options.out / "cache", progress=progress)
@@ -67,6 +63,14 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
         used = f"used by {', '.join(against_outliers)}" if against_outliers else "not used, because no loss needs them"
         display.note(f"training against outlier images from {baseline.data.outliers}: {used}")
     return facts
+
+
+def _check_tuning(plan: Plan) -> None:
+    if plan.protocol.tune_each_seed:
+        raise ValueError(
+            "protocol.tune_each_seed is for runs on fixed features, which take seconds: use nc-tools choose, or set it "
+            "to false"
+        )
 
 
 def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:

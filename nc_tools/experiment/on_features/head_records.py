@@ -17,7 +17,7 @@ from nc_tools.experiment.weight_files import save_tensors
 from nc_tools.run_records import RunRecord
 
 HEAD_WEIGHTS = "head.safetensors"
-"""What a run on fixed features has trained: the scaling of the features, and the head."""
+"""What a run on features of a pretrained backbone has trained: the scaling of the features, and the head."""
 
 
 def record_holdout(run: HeadRun, data: FeatureData) -> Path:
@@ -25,7 +25,7 @@ def record_holdout(run: HeadRun, data: FeatureData) -> Path:
 
     It was trained without the hold-out and scored on it after every epoch, as any hold-out run is.
     """
-    with RunRecord.create(run.job.root, identify(run.job, run.facts)) as record:
+    with RunRecord.create(run.job.root, identify(run.job, run.facts, data.features.backbone)) as record:
         for epoch, values in run.curves.items():
             record.log(epoch, values)
         final = evaluate_holdout(run.job, data, run.facts, run.model, record) | _cost(run)
@@ -43,7 +43,7 @@ def record_final(run: HeadRun, data: FeatureData, indices: Tensor) -> JobResult:
         indices: The samples trained on (M,), int64.
     """
     holdout = HoldoutResult.read(run.job.holdout_run)
-    record = RunRecord.create(run.job.root, identify(run.job, run.facts))
+    record = RunRecord.create(run.job.root, identify(run.job, run.facts, data.features.backbone))
     if run.error is not None:
         record.fail(run.error)
         return JobResult(record.path, "FAILED", error=str(run.error), diverged=True)
@@ -61,7 +61,18 @@ def record_final(run: HeadRun, data: FeatureData, indices: Tensor) -> JobResult:
 
 
 def _save(run: HeadRun, record: RunRecord) -> None:
-    save_tensors(run.model.state_dict(), record.path / HEAD_WEIGHTS)
+    """Save what was trained, under the names that it has in the whole model.
+
+    The model of embeddings is whole without a backbone; that of images needs the pretrained one, which is not saved
+    with every run.
+    """
+    model = run.job.config.model
+    names = {"backbone": "backbone.1" if model.standardize else "backbone", "head": "head"}
+    tensors = {}
+    for name, value in run.model.state_dict().items():
+        part, _, rest = name.partition(".")
+        tensors[f"{names[part]}.{rest}"] = value
+    save_tensors(tensors, record.path / (HEAD_WEIGHTS if model.is_pretrained else "weights.safetensors"))
 
 
 def _cost(run: HeadRun) -> dict[str, float]:

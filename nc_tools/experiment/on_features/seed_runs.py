@@ -136,7 +136,7 @@ class _SeedRuns:
             holdout = tuned.holdouts[arm]
             for draw in range(protocol.draws if config.has_draws else 1):
                 job = replace(self._job("final", arm, config, draw), holdout_run=holdout)
-                identity = identify(job, self.data.facts(indices))
+                identity = identify(job, self.data.facts(indices), self.data.features.backbone)
                 row = {"arm": arm, "seed": job.seed, "draw": draw, "run_id": identity.run_id}
                 rows.append(row | {"status": "FINISHED", "error": None})
                 if earlier_result(job.root / "runs" / identity.run_id, job) is None:
@@ -159,7 +159,7 @@ class _SeedRuns:
 
     def _recorded(self, job: Job, facts: DataFacts) -> Path | None:
         """Return the folder of a run that is recorded already, or None."""
-        path = job.root / "runs" / identify(job, facts).run_id
+        path = job.root / "runs" / identify(job, facts, self.data.features.backbone).run_id
         return path if earlier_result(path, job) is not None else None
 
     def _earlier_tuning(self) -> SeedTuning | None:
