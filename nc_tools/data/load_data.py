@@ -118,6 +118,8 @@ def _load_source(
     config: DataConfig, text: str, image_size: int | None, channels: int | None, options: ReadOptions
 ) -> _Pair:
     source = parse_source(text)
+    if source.kind == "embeddings":
+        raise ValueError(f"{text} holds features and no images: compare heads on them with nc-tools choose {text}")
     if source.kind in BUILTIN_KINDS:
         train, test = (fit_shape(images, image_size, channels) for images in load_builtin(source.kind, source.path))
         return _Pair(train, test)

@@ -40,6 +40,7 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
 
     check_metric_key(plan.protocol.primary)
     check_same_images([config.data for config in plan.arms.values()])
+    _check_tuning(plan)
     baseline = plan.arms[plan.baseline]
     cpu = torch.device("cpu")
     seed, cache = plan.protocol.seeds[0], options.out / "cache"
@@ -105,6 +106,14 @@ def _data_lines(plan: Plan, data: Mapping[str, RunData]) -> list[str]:
             known.add(plan.arms[name].data)
             lines += [f"arm {name}: {line}" for line in of.first_lines() if line not in lines]
     return lines
+
+
+def _check_tuning(plan: Plan) -> None:
+    if plan.protocol.tune_each_seed:
+        raise ValueError(
+            "protocol.tune_each_seed is for runs on fixed features, which take seconds: use nc-tools choose, or set it "
+            "to false"
+        )
 
 
 def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
