@@ -49,7 +49,8 @@ class RunConfig:
             learning rate: it tries as many values of its tuned parameter as the other arms try settings in all.
 
     Raises:
-        ValueError: If an arm trains for no epoch and has no start, or has a second stage after no training.
+        ValueError: If an arm trains for no epoch and has no start, or a second stage follows a training without a fixed
+            last epoch.
     """
 
     head: Spec[Head]
@@ -68,18 +69,16 @@ class RunConfig:
                 "training.epochs=0 trains nothing, so an arm with it needs a start that computes its head and can have "
                 "no second stage: set training.epochs, or start=LeastSquaresStart()"
             )
-
-    @property
-    def is_closed_form(self) -> bool:
-        """Whether the head is computed and not trained."""
-        return self.training.epochs == 0
-
-    def __post_init__(self) -> None:
         if self.training.patience is not None and self.second_stage is not None:
             raise ValueError(
                 f"training.patience ends the training at its best epoch, which a second stage would change again, got "
                 f"patience {self.training.patience} and {type(self.second_stage).__name__}: set one of them to None"
             )
+
+    @property
+    def is_closed_form(self) -> bool:
+        """Whether the head is computed and not trained."""
+        return self.training.epochs == 0
 
     @property
     def epochs(self) -> int:
