@@ -15,11 +15,19 @@ _FORMULA = tuple("=+-@＝＋－＠")
 def printable(text: str) -> str:
     r"""Return a text with all characters replaced by their code that would do something instead of being shown.
 
+    Bytes of a file name that are not UTF-8 are replaced too.
+
     Example:
-        >>> printable("cat\x1b[2J \u202egod")
-        'cat\\x1b[2J \\u202egod'
+        >>> import os
+        >>> printable("cat\x1b[2J \u202egod"), printable(os.fsdecode(b"caf\xe9.png"))
+        ('cat\\x1b[2J \\u202egod', 'caf\\xe9.png')
     """
-    return _OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+    return _OBEYED.sub(lambda match: _code(ord(match[0])), text)
+
+
+def _code(number: int) -> str:
+    number -= 0xDC00 if 0xDC80 <= number <= 0xDCFF else 0  # how Python stands for a byte that is not UTF-8
+    return chr(number).encode("unicode_escape").decode("ascii")
 
 
 def csv_row(cells: Iterable[object]) -> list[object]:
