@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nc_tools import __version__
 from nc_tools._support.disk_full import is_disk_full
+from nc_tools._support.printable import printable
 
 EXAMPLES = """examples:
   nc-tools compare outputs/long_tail                           print the table, write outputs/long_tail/report
@@ -171,7 +172,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             _sync(args.folder, args.tracking_uri)
     except (ValueError, TypeError, OSError) as error:
         full = f"cannot write to disk: {error}. Free disk space and rerun the same command."
-        print(f"error: {full if is_disk_full(error) else error}", file=sys.stderr)
+        message = full if is_disk_full(error) else " ".join(str(error).split())
+        print(f"error: {printable(message)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -218,12 +220,12 @@ def _sync(folder: Path, tracking_uri: str | None) -> None:
     _print_advice(advice)
     if advice is not None:
         sys.exit(1)
-    print("\n".join(direct_links(folder, tracking_uri)))
+    print("\n".join(map(printable, direct_links(folder, tracking_uri))))
 
 
 def _print_advice(advice: str | None) -> None:
     if advice is not None:
-        print(f"nc_tools: {advice}", file=sys.stderr)
+        print(f"nc_tools: {printable(advice)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

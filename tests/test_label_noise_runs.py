@@ -282,13 +282,22 @@ def test_human_labels_take_the_place_of_the_noise_that_a_recipe_draws(pictures, 
 
 
 def test_suspects_of_a_folder_have_paths(pictures):
-    data = DataConfig(f"imagefolder:{pictures / 'pictures'}", labels=f"{pictures / 'labels.csv'}:human", holdout=0.4)
+    human, source = f"{pictures / 'labels.csv'}:human", f"imagefolder:{pictures / 'pictures'}"
+    data = DataConfig(source, labels=human, clean="data", holdout=0.4)
     config = replace(BASE, data=data, training=TrainConfig(epochs=1, batch_size=4))
     run = make(job_of(pictures / "out", "final", config))[0].run
     rows = listed(run)
     assert len(rows) == 12
     assert {row["path"] for row in rows if row["given"] != row["clean"]} == {"train/cat/0.png"}
     assert read_run(run).final["train/noise/rate"] == pytest.approx(1 / 12)
+
+
+def test_labels_whose_truth_is_unknown_have_suspects_and_no_rate(pictures):
+    human, source = f"{pictures / 'labels.csv'}:human", f"imagefolder:{pictures / 'pictures'}"
+    config = replace(BASE, data=DataConfig(source, labels=human), training=TrainConfig(epochs=1, batch_size=4))
+    run = make(job_of(pictures / "out", "final", config))[0].run
+    assert "clean" not in listed(run)[0]
+    assert not [key for key in read_run(run).final if "noise" in key or "_clean" in key]
 
 
 WRONG = {
@@ -317,7 +326,7 @@ def test_wrong_noise_is_reported_in_one_line(argv, message, tmp_path, capsys):
 def test_a_label_file_with_unknown_classes_is_reported_in_one_line(pictures, capsys):
     argv = ["--data", f"imagefolder:{pictures / 'pictures'}", "--labels", f"{pictures / 'labels.csv'}:unknown"]
     error = refused_here(argv, pictures, capsys)
-    assert "line 3: the label 'fox' of train/cat/1.png in column 'unknown'" in error
+    assert "line 3, column 'unknown': the label 'fox' is neither a class name nor an index from 0 to 1" in error
 
 
 def test_default_arms_run_unless_others_are_named(capsys):

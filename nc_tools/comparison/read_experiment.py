@@ -53,6 +53,11 @@ class Experiment:
         return float(margin) if isinstance(margin, int | float) and 0 < margin < float("inf") else None
 
     @property
+    def tuned_each_seed(self) -> bool:
+        """Whether every seed drew its own hold-out and was tuned anew on it, so that settings differ by seed."""
+        return self.protocol.get("tune_each_seed") is True
+
+    @property
     def test_per_train(self) -> float:
         """Test images per training image, if every seed splits the same images anew; 0 if all share one test set."""
         ratio = self.protocol.get("test_per_train")
@@ -72,7 +77,7 @@ class Experiment:
         return [trial for trial in self.tuning.get("trials") or () if isinstance(trial, Mapping)]
 
 
-def read_experiment(root: Path) -> Experiment:
+def read_experiment(root: str | Path) -> Experiment:
     """Read experiment.json and tuning.json of an output folder; a missing field keeps its default.
 
     Args:
@@ -81,6 +86,7 @@ def read_experiment(root: Path) -> Experiment:
     Raises:
         DamagedFileError: If experiment.json is damaged.
     """
+    root = Path(root)
     plan = read_plan(root)
     protocol, references = plan.get("protocol"), plan.get("references")
     rules = dict(protocol) if isinstance(protocol, Mapping) else {"statement": protocol} if protocol else {}

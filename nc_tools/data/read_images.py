@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nc_tools._support.printable import printable
 from nc_tools.data.decode import DARK, DEEP, TRANSPARENT, Progress, UnreadableImageError, decode_chunks
 from nc_tools.data.decoded_cache import CachedImages, cache_file, files_key, read_cache, write_cache
-from nc_tools.data.folder_walk import has_utf8_name, printable
+from nc_tools.data.folder_walk import has_utf8_name
 from nc_tools.data.image_set import ImageFiles, Images, ImageSet, digests, pixel_sums
 from nc_tools.data.listing import Listing, group_numbers
 from nc_tools.data.short_list import short_list
@@ -115,7 +116,10 @@ def read_listing(
     name = root.resolve().name
     images: Images
     if in_memory:
-        images = ImageSet(decoded.tensors["images"], kept.labels, classes, name, paths=kept.paths, groups=groups)
+        images = ImageSet(
+            decoded.tensors["images"], kept.labels, classes, name,
+            paths=kept.paths, groups=groups, hashes=decoded.tensors["hashes"],
+        )  # fmt: skip
     else:
         images = ImageFiles(
             root, kept.paths, kept.labels, classes, name, channels, image_size,

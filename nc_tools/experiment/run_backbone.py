@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -11,13 +13,17 @@ import torch
 from torch import nn
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.regular_file import check_regular
 from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.experiment.serialize import encode
+from nc_tools.features import Standardize
 from nc_tools.models.backbones import build_backbone
+from nc_tools.models.feature_width import feature_width
 from nc_tools.models.function_backbone import call_function
 from nc_tools.models.image_preprocessing import ImagePreprocessing
 from nc_tools.models.pretrained import PretrainedBackbone, load_backbone
 from nc_tools.models.state_dict_files import load_into, read_state_dict, tensor_hash
+from nc_tools.run_records.json_files import MAX_JSON_BYTES
 from nc_tools.seeds import stream_seed
 from nc_tools.training.trained_part import TrainedPart, train_part
 
@@ -44,7 +50,8 @@ def new_backbone(model: ModelConfig, *, in_channels: int, image_size: int, num_s
         backbone = build_backbone(
             model.name, in_channels=in_channels, image_size=image_size, width=model.width, seed=seed
         )
-    return _partly_trained(backbone, model, num_samples, seed)
+    found = preprocessing_of(model, in_channels=in_channels, image_size=image_size)
+    return _standardized(_partly_trained(backbone, model, num_samples, seed), model, found, in_channels, image_size)
 
 
 def restored_backbone(
@@ -62,13 +69,35 @@ def restored_backbone(
         num_samples: As there.
     """
     if model.is_pretrained and preprocessing is not None:
-        name = f"hf:{run / BACKBONE_FOLDER}" if model.name.startswith("hf:") else model.name
-        backbone = load_backbone(name, image_size=preprocessing.size).module
+        name = model.name
+        if name.startswith("hf:"):
+            name = f"hf:{run / BACKBONE_FOLDER}"
+            for file in (run / BACKBONE_FOLDER).iterdir():
+                check_regular(file, max_bytes=MAX_JSON_BYTES)
+        with _offline():  # the settings of a network may name another repository
+            backbone = load_backbone(name, image_size=preprocessing.size).module
     elif model.is_own:
         backbone = _own_network(model, in_channels, image_size, 0, with_weights=False)
     else:
         backbone = build_backbone(model.name, in_channels=in_channels, image_size=image_size, width=model.width)
-    return _partly_trained(backbone, model, num_samples, 0)
+    trained = _partly_trained(backbone, model, num_samples, 0)
+    return _standardized(trained, model, preprocessing, in_channels, image_size)
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Keep huggingface_hub from the network within the block."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        yield
+        return
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def preprocessing_of(model: ModelConfig, *, in_channels: int, image_size: int) -> ImagePreprocessing | None:
@@ -169,6 +198,20 @@ def _own_network(
         )
     load_into(network, read_state_dict(source), str(source))
     return network
+
+
+def _standardized(
+    backbone: nn.Module, model: ModelConfig, found: ImagePreprocessing | None, in_channels: int, image_size: int
+) -> nn.Module:
+    """Return the backbone followed by the standardization of its features, if the configuration asks for it.
+
+    The standardization changes nothing until it is fitted to the training samples, or loaded.
+    """
+    if not model.standardize:
+        return backbone
+    channels, size = (in_channels, image_size) if found is None else (found.channels, found.size)
+    width = feature_width(backbone, in_channels=channels, image_size=size, name=model.name)
+    return nn.Sequential(backbone, Standardize(torch.zeros(width), torch.ones(width)))
 
 
 def _partly_trained(backbone: nn.Module, model: ModelConfig, num_samples: int, seed: int) -> nn.Module:

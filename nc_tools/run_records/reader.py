@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nc_tools._support.damaged_file import DamagedFileError
+from nc_tools._support.printable import printable
 from nc_tools._support.short_repr import short_repr
 from nc_tools.run_records import liveness
 from nc_tools.run_records.identity import RunIdentity
@@ -166,7 +167,9 @@ def read_runs(root: Path | str, kinds: Sequence[str] = ("final",)) -> list[Store
     """
     scanned = scan(root)
     for name, reason in scanned.broken.items():
-        warnings.warn(f"run {name} cannot be read and is left out: {reason}", UserWarning, stacklevel=2)
+        warnings.warn(
+            f"run {printable(name)} cannot be read and is left out: {printable(reason)}", UserWarning, stacklevel=2
+        )
     return [run for run in scanned.runs if run.identity.kind in kinds]
 
 

@@ -40,7 +40,8 @@ def evaluate_label_noise(
     clean = train.clean_labels
     rows = job.protocol.suspects
     if rows is None:
-        rows = 0 if clean is None else _LISTED_SUSPECTS
+        noisy = clean is not None or job.config.data.labels is not None
+        rows = _LISTED_SUSPECTS if noisy else 0
     if clean is None and not rows:
         return {}
     outputs = evaluator.outputs(train)
