@@ -162,7 +162,7 @@ def saved(tmp_path, monkeypatch):
     with (tmp_path / "people.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["path", "given", "ann", "bob"])
-        rows.writerows([ids[i], names[y[i]], names[true[i]], "" if i % 2 else true[i].item()] for i in range(300))
+        rows.writerows([ids[i], names[y[i]], names[true[i]], "" if i % 2 else names[true[i]]] for i in range(300))
     return tmp_path, y, true
 
 
@@ -222,7 +222,7 @@ WRONG = {
     "ids": (["plain.npz", "--labels", "people.csv:given"], "plain.npz has no ids: save it with ids="),
     "class": (
         ["pets.npz", "--labels", "wrong.csv:given,ann"],
-        "line 2: the label 'fox' of images/0.png in column 'ann'",
+        "wrong.csv, line 2: column 'ann': the label 'fox' is neither",
     ),
 }
 
