@@ -79,7 +79,7 @@ def test_a_full_disk_is_reported_and_leaves_the_old_report(out, tmp_path):
     before = {path.name: path.read_bytes() for path in report.iterdir()}
     ended = subprocess.run(
         [sys.executable, "-c", "from nc_tools.cli import main; main()", "compare", str(tmp_path / "out")],
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1"},  # no cut bytecode
         capture_output=True,
         text=True,
         check=False,
