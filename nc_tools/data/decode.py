@@ -201,8 +201,8 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def default_size(root: Path, paths: Sequence[str]) -> int:
-    """Return the default image side of a folder: the median of the shorter sides of its images, at most 224.
+def default_size(root: Path, paths: Sequence[str], limit: int) -> int:
+    """Return the default image side of a folder: the median of the shorter sides of its images, at most ``limit``.
 
     Only the headers of up to 1,000 evenly spaced files are read. Unreadable ones are skipped here; decoding reports
     them.
@@ -222,7 +222,7 @@ def default_size(root: Path, paths: Sequence[str]) -> int:
             f"none of the files under {root} can be read as an image: open one in an image viewer, or "
             "choose another folder"
         )
-    return min(224, sorted(sides)[len(sides) // 2])
+    return min(limit, sorted(sides)[len(sides) // 2])
 
 
 @cache

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 
 from nc_tools.experiment.run_config import Protocol, RunConfig, TunedParameter
+from nc_tools.models.pretrained import expected_preprocessing
 from nc_tools.specs import spec
 from nc_tools.training import OptimConfig
 from nc_tools.training.trained_part import TrainedPart
@@ -52,6 +54,26 @@ def fine_tuning_config(config: RunConfig) -> RunConfig:
     if tuned == TunedParameter():
         tuned = dataclasses.replace(tuned, values=(_WEIGHT_DECAY / 10, _WEIGHT_DECAY * 10))
     return dataclasses.replace(config, optim=optim, tuned=tuned)
+
+
+def with_size_limit(arms: Mapping[str, RunConfig]) -> dict[str, RunConfig]:
+    """Return arms whose data are read at the side that the largest pretrained network crops from, and not smaller.
+
+    All arms of a comparison need the same data, so the largest side holds for all.
+    """
+    sides = [
+        expected_preprocessing(
+            config.model.name, image_size=config.model.image_size, crop_fraction=config.model.crop_fraction
+        ).resize_size
+        for config in arms.values()
+        if config.model.is_pretrained
+    ]
+    if not sides:
+        return dict(arms)
+    return {
+        name: dataclasses.replace(config, data=dataclasses.replace(config.data, size_limit=max(sides)))
+        for name, config in arms.items()
+    }
 
 
 def fine_tuning_rates(protocol: Protocol, config: RunConfig) -> Protocol:

@@ -49,8 +49,8 @@ class RunConfig:
             learning rate: it tries as many values of its tuned parameter as the other arms try settings in all.
 
     Raises:
-        ValueError: If an arm trains for no epoch and has no start, or a second stage follows a training without a fixed
-            last epoch.
+        ValueError: If an arm trains for no epoch and has no start, or has a second stage after no training or after
+            early stopping.
     """
 
     head: Spec[Head]
@@ -106,6 +106,9 @@ class Protocol:
         holdout_draws: How many of the draws get a hold-out run. Further draws take temperature and best epoch from the
             last of them, which can only be a disadvantage for arms with a frame.
         rates: Learning rates that every arm tries, half a decade apart.
+        tune_each_seed: Every seed tunes all arms anew, on its own hold-out, and the trial that wins is its hold-out
+            run. Intervals then also cover tuning. For runs on fixed features, which take seconds; other runs are tuned
+            once, with ``tuning_seeds``.
         tuning_seeds: Seeds of the tuning trials, different from those of the final runs. A trial's score is the mean
             over them.
         max_extensions: How often the grid of rates may grow, for all arms, when an arm's best rate is at its edge.
@@ -129,6 +132,7 @@ class Protocol:
     frame_seed: int | None = None
     holdout_draws: int = 1
     rates: tuple[float, ...] = (0.01, 0.0316, 0.1, 0.316, 1.0)
+    tune_each_seed: bool = False
     tuning_seeds: tuple[int, ...] = (1000,)
     max_extensions: int = 2
     references: Mapping[str, str] = field(default_factory=dict)
