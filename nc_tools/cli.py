@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   nc-tools compare outputs/long_tail                           print the table, write outputs/long_tail/report
   nc-tools compare outputs/long_tail --baseline linear_la      the same, with another baseline
   nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
+  nc-tools suspects birds.npz                                  list the labels that are likely wrong
   nc-tools sync outputs/long_tail --tracking-uri http://127.0.0.1:5000
 
 `nc-tools COMMAND --help` lists the options of a command.
@@ -26,6 +27,12 @@ Each arm is compared with the baseline in pairs of runs with the same seed. Dama
 MEASURE = """Measure the neural collapse of a trained model: print a table and write a report.
 
 The model can be one that nc_tools trained or any PyTorch classifier.
+"""
+SUSPECTS = """List the labels of a data set that are likely wrong, from features of a pretrained network.
+
+FILE (.npz, .safetensors or .parquet) holds features (N, D) and labels (N,), and perhaps ids, split and classes. No
+trained model, no true label and no tuning is needed. Writes suspects.csv (the most suspect label first, with the class
+that is suggested), classes.csv (how many labels of each class may be wrong) and transition.csv.
 """
 SYNC = """Upload the runs of an output folder to MLflow, unless MLflow already has them.
 
@@ -51,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
     )
 
     _add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE))
+
+    _add_suspects_options(_command(commands, "suspects", "list the labels that are likely wrong", SUSPECTS))
 
     _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC))
     return p
@@ -126,6 +135,22 @@ def _add_measure_options(measure: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="FOLDER", help="folder of the report (default: outputs/measure/MODEL)")
 
 
+def _add_suspects_options(suspects: argparse.ArgumentParser) -> None:
+    add = suspects.add_argument
+    add("embeddings", type=Path, metavar="FILE", help="file with the features and labels")
+    add(
+        "--labels",
+        metavar="FILE:COLUMN[,COLUMN...]",
+        help="CSV file with a column 'path' (the ids) and the training labels to check; further columns are labels of "
+        "other annotators, whose disagreement counts too",
+    )
+    add("--part", choices=("train", "test"), default="train", help="which labels to check (default: train)")
+    add("--folds", type=int, default=5, metavar="N", help="folds of the model that judges the labels (default: 5)")
+    add("--seed", type=int, default=0, metavar="N", help="draws the folds (default: 0)")
+    add("--rows", type=int, metavar="N", help="largest number of rows in suspects.csv (default: all)")
+    add("--out", type=Path, metavar="FOLDER", help="folder of the files (default: outputs/suspects/NAME)")
+
+
 def _channel_values(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
@@ -141,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             _compare(args.folder, args.baseline, args.tracking_uri)
         elif args.command == "measure":
             _measure(args)
+        elif args.command == "suspects":
+            _suspects(args)
         else:
             _sync(args.folder, args.tracking_uri)
     except (ValueError, TypeError, OSError) as error:
@@ -173,6 +200,12 @@ def _measure(args: argparse.Namespace) -> None:
         MeasureArguments(**{name: value for name, value in vars(args).items() if name != "command"}),
         Console(highlight=False),
     )
+
+
+def _suspects(args: argparse.Namespace) -> None:
+    from nc_tools.suspects import SuspectsJob, run_suspects
+
+    run_suspects(SuspectsJob(**{name: value for name, value in vars(args).items() if name != "command"}), print)
 
 
 def _sync(folder: Path, tracking_uri: str | None) -> None:

@@ -20,7 +20,7 @@ FLOORS = [
     {"heads", "losses", "metrics", "models", "ood", "surgery"},
     {"data", "features"},
     {"training", "run_records"},
-    {"evaluation", "tracking", "transfer"},
+    {"evaluation", "suspects", "tracking", "transfer"},
     {"comparison", "experiment", "measuring"},
     {"cli"},
     {""},  # nc_tools itself, which shows what stands below; its version belongs to nobody
