@@ -13,9 +13,6 @@ from nc_tools._support.class_sums import class_sums, group_classes
 from nc_tools._support.labels import check_features_and_labels
 from nc_tools._support.precision import at_least_float32, measuring_precision
 
-# Number of rows whose outer products are summed in float32 before the sum is added in float64.
-_SCATTER_ROWS = 8192
-
 
 @contextmanager
 def _persistent_sums(device: torch.device) -> Iterator[None]:
@@ -36,14 +33,15 @@ class ClassMoments:
                  = sum_i (x_i - r)(x_i - r)^T,    r = b - sqrt(n/(n + m)) (b - a),
 
     which is exact (Welford, 1962, for one sample; Chan, Golub and LeVeque, 1979, for blocks; r includes the second
-    term in the same product), adds squares only, and costs one matrix product per batch. Products are computed in
-    float32 (float64 for float64 features) and summed in float64.
+    term in the same product), adds squares only, and costs one matrix product per batch. All of it is computed in
+    float64, so that float32 and float64 features of the same values give the same moments, also where features lie far
+    from the origin or some directions vary a million times less than others.
 
     The class-averaged covariance S_W = mean_k Cov_k divides each sample by the size of its class, which a single pass
     does not know in advance: give ``class_counts``. Without them the class-averaged scatter is available only if all
     classes have equally many samples; the sample-pooled one, and the traces of both, always are.
 
-    Memory: one K x D and at most three D x D matrices of float64, and one batch.
+    Memory: one K x D and at most three D x D matrices, and one batch, all of float64.
 
     Args:
         num_classes: K.
@@ -91,8 +89,6 @@ class ClassMoments:
         copies = (1 if self._expected is None else 2) if scatter else 0
         self._scatter = torch.zeros(copies, feature_dim, feature_dim, dtype=torch.float64, device=self.device)
         self._rows: Tensor | None = None
-        self._block: Tensor | None = None
-        self._block_rows = 0
 
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Add a batch of features and labels, without waiting for the device.
@@ -125,39 +121,27 @@ class ClassMoments:
             self._means.index_add_(0, classes, shift * share[:, None])
             reference = batch_mean.addcmul_(shift, (1 - share).sqrt_()[:, None], value=-1)
             rows = self._buffer(x)
-            torch.index_select(reference.to(x.dtype), 0, group, out=rows)
+            torch.index_select(reference, 0, group, out=rows)
             torch.sub(x, rows, out=rows)
-            self._squares.index_add_(0, safe, torch.linalg.vector_norm(rows, dim=1).double().square_())
+            self._squares.index_add_(0, safe, torch.linalg.vector_norm(rows, dim=1).square_())
             if len(self._scatter):
                 self._add_scatter(rows, safe)
 
     def _buffer(self, x: Tensor) -> Tensor:
-        """Return a buffer like the batch, which is used again: allocating memory costs more than the arithmetic."""
-        if self._rows is None or len(self._rows) < len(x) or self._rows.dtype != x.dtype:
-            self._rows = torch.empty_like(x)
+        """Return a float64 buffer like the batch, used again: allocating memory costs more than the arithmetic."""
+        if self._rows is None or len(self._rows) < len(x):
+            self._rows = torch.empty_like(x, dtype=torch.float64)
         return self._rows[: len(x)]
 
     def _add_scatter(self, rows: Tensor, labels: Tensor) -> None:
-        if self._block is None or self._block.dtype != rows.dtype:
-            self._flush()
-            self._block = torch.zeros_like(self._scatter, dtype=rows.dtype)
-        self._block[0].addmm_(rows.T, rows)
+        self._scatter[0].addmm_(rows.T, rows)
         if self._expected is not None:
-            weight = self._expected.clamp(min=1).to(rows.dtype).reciprocal()[labels]
-            self._block[1].addmm_((rows * weight[:, None]).T, rows)
-        self._block_rows += len(rows)
-        if self._block_rows >= _SCATTER_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._block is not None and self._block_rows:
-            self._scatter += self._block
-            self._block.zero_()
-        self._block_rows = 0
+            # With the roots on both sides the product is symmetric, and needs no copy of the rows.
+            rows.mul_(self._expected.clamp(min=1).double().rsqrt()[labels, None])
+            self._scatter[1].addmm_(rows.T, rows)
 
     def _about(self, means: Tensor) -> tuple[Tensor, Tensor]:
         """Return squares and scatter about ``means`` (K, D) instead of about the means of these samples."""
-        self._flush()
         shift = self._means - means
         sizes = self._counts.double()[:, None]
         weights = [sizes]
@@ -296,5 +280,4 @@ class ClassMoments:
                 "a covariance needs the scatter of features, but this ClassMoments holds variances only: build it with "
                 "scatter=True"
             )
-        self._flush()
         return (self._scatter[which] + self._scatter[which].T) / 2

@@ -93,6 +93,11 @@ def _add_measure_options(measure: argparse.ArgumentParser) -> None:
         help="safetensors file with the model's weights, or 'random' for an untrained model",
     )
     add(
+        "--modules",
+        metavar="A,B",
+        help="modules of your own heads and losses, if the run was made with some; they are imported",
+    )
+    add(
         "--labels",
         metavar="FILE:COLUMN",
         help="CSV file and column with the noisy training labels; the labels of --data count as the true ones",
@@ -150,8 +155,9 @@ def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> No
     from nc_tools.tracking import MlflowSync
 
     console, sync = Console(), MlflowSync(folder, tracking_uri)
-    report_comparison(folder, console, sync, baseline=baseline)
-    _print_advice(sync.push().advice(folder))
+    report_comparison(folder, console, baseline=baseline)
+    sync.push()
+    _print_advice(sync.advice())
     print_links(folder, console, tracking_uri)
 
 
@@ -172,9 +178,10 @@ def _sync(folder: Path, tracking_uri: str | None) -> None:
 
     if not (folder / "runs").is_dir():
         raise FileNotFoundError(f"{folder} has no folder runs/: give the folder that was a recipe's --out")
-    report = MlflowSync(folder, tracking_uri).push()
+    sync = MlflowSync(folder, tracking_uri)
+    report = sync.push()
     print(f"{report.sent} runs uploaded, {report.pending} not yet uploaded")
-    advice = report.advice(folder)
+    advice = sync.advice()
     _print_advice(advice)
     if advice is not None:
         sys.exit(1)

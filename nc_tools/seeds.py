@@ -12,7 +12,7 @@ import torch
 
 StreamName = Literal[
     "subset", "holdout", "init", "head", "frame", "order", "augment", "noise", "transfer", "subsample",
-    "sampling", "mix", "outliers",
+    "sampling", "mix", "outliers", "split",
 ]  # fmt: skip
 
 

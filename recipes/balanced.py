@@ -1,8 +1,8 @@
 """Balanced images: does inducing neural collapse help when every class has the same number of images?
 
-The default data are scikit-learn's digits: 7 classes to train on and 3 held out to measure transfer. 5 arms with 3
-seeds and 2 draws of each fixed frame take about two minutes on 2 CPU cores; --arms all adds the others. For your own
-images give --data imagefolder:PATH. Results are in benchmarks/results/.
+The default data are scikit-learn's digits: 7 classes to train on and 3 held out to measure transfer. 5 arms with 5
+seeds, each with a fixed frame of its own, take about two minutes on 2 CPU cores; --arms all adds the others. For your
+own images give --data imagefolder:PATH. Results are in benchmarks/results/.
 
 Collapse can be built into the head (etf, with cross-entropy or dot regression), or a loss term can encourage it
 (linear_nc: features close to their class center, class centers apart; linear_supcon: features of a class close to each
@@ -66,8 +66,6 @@ DEFAULT = ("linear", "etf", "etf_dr", "linear_nc", "random")
 
 # The fair reference of a fixed head with another loss is the learned head with that loss.
 PROTOCOL = Protocol(
-    seeds=(0, 1, 2),
-    draws=2,
     references={"etf_nc": "linear_nc", "etf_supcon": "linear_supcon", "etf_ntce": "cosine_ntce", "etf": "random"},
 )
 

@@ -69,7 +69,7 @@ ARMS = {
     "random": replace(BASE, head=spec(FrozenRandomHead, projection=True, scale=LEARNED)),  # control: frozen, but no ETF
 }
 DEFAULT = tuple(arm for arm in ARMS if arm != "random")
-PROTOCOL = Protocol(seeds=(0, 1, 2), draws=2, references={"etf_ortho": "linear_ortho"})
+PROTOCOL = Protocol(references={"etf_ortho": "linear_ortho"})
 
 if __name__ == "__main__":
     run_recipe(ARMS, name=Path(__file__).stem, question=__doc__, protocol=PROTOCOL, default_arms=DEFAULT)

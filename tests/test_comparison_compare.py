@@ -24,11 +24,15 @@ def test_arms_pair_by_seed_and_not_by_order():
 
 
 def test_an_arm_enters_each_seed_with_the_mean_over_its_draws():
-    drawn = [run("etf", seed, value + 0.01 * draw, draw) for seed, value in enumerate(LINEAR) for draw in range(3)]
+    drawn = [
+        run("etf", seed, value + 0.01 * draw, draw, frame_seed="unknown")
+        for seed, value in enumerate(LINEAR)
+        for draw in range(3)
+    ]
     comparison = compare_runs(runs(linear=LINEAR) + drawn, "linear")
     assert comparison.row("etf", PRIMARY).mean == pytest.approx(np.mean(LINEAR) + 0.01)
     assert comparison.row("etf", PRIMARY).draws == 3
-    assert comparison.shares["etf"].draw == pytest.approx(1e-4)
+    assert comparison.shares["etf"].frame == pytest.approx(1e-4)
     assert "linear" not in comparison.shares
 
 

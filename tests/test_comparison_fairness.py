@@ -42,9 +42,12 @@ def test_other_images_at_one_seed_break_the_pair():
     other = [
         replace(r, data={"fingerprint": f"{r.arm if r.seed == 2 else ''}"}) for r in runs(linear=LINEAR, etf=BETTER)
     ]
-    assert str(compare_runs(other, "linear").cautions[0]) == (
-        "not paired: etf was trained on other images than the baseline at seed 2"
+    comparison = compare_runs(other, "linear")
+    assert str(comparison.cautions[0]) == (
+        "not paired: etf has other images than the baseline at seed 2, which is left out"
     )
+    assert comparison.test("etf").seeds == (0, 1, 3, 4)
+    assert comparison.test("etf").paired.n == comparison.row("etf", "test/gen/balanced_accuracy").paired.n == 4
 
 
 def test_two_pairs_are_called_few():

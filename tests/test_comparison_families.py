@@ -1,6 +1,7 @@
 """Families of tests: adjusted together, with power at the family's own level."""
 
 import pytest
+from scipy.stats import t
 from support.compared_runs import BETTER, LINEAR, PRIMARY, SAME, WORSE, runs
 
 from nc_tools.comparison import ComparedRun, compare_runs
@@ -29,10 +30,18 @@ def test_power_is_at_the_level_of_the_family():
     comparison = compare_runs(runs(linear=LINEAR[:3], up=BETTER[:3], down=WORSE[:3]), "linear")
     test = comparison.test("up")
     sd = test.paired.sd
-    assert test.power.detectable == detectable_difference(sd, 3, alpha=0.05)
-    assert test.power.detectable_adjusted == detectable_difference(sd, 3, alpha=0.025)
+    assert test.power.detectable == pytest.approx(detectable_difference(sd / 3**0.5, 2, alpha=0.05))
+    assert test.power.detectable_adjusted == pytest.approx(detectable_difference(sd / 3**0.5, 2, alpha=0.025))
     assert test.power.pairs_for_half == pairs_needed(test.paired.mean / 2, sd, alpha=0.05)
     assert test.power.pairs_for_half_adjusted == pairs_needed(test.paired.mean / 2, sd, alpha=0.025)
+
+
+def test_seeds_for_a_wanted_width_keep_their_promise():
+    """With that many seeds of the same spread the interval has the width, and with one fewer it has not."""
+    test = compare_runs(runs(linear=LINEAR, etf=SAME), "linear").test("etf")
+    needed, sd = test.power.pairs_for_half_width, test.paired.sd
+    assert test.power.half_width == 0.01
+    assert t.ppf(0.975, needed - 1) * sd / needed**0.5 <= 0.01 < t.ppf(0.975, needed - 2) * sd / (needed - 1) ** 0.5
 
 
 def test_half_of_the_difference_needs_more_pairs_than_all_of_it():

@@ -85,7 +85,7 @@ def test_the_page_says_what_was_found(page):
         "loss is not finite at step 812",
         "every arm against linear, in balanced accuracy (higher is better): 6 two-sided paired t tests",
         "seeds for half",
-        "standard error of the draws",
+        "standard error of the frames",
         "cannot give p below .0625",
         "lower is better",
         "35 trials",

@@ -92,6 +92,12 @@ def test_holm_on_a_published_kind_of_example():
     assert holm([]) == []
 
 
+@pytest.mark.parametrize("bad", [math.nan, -0.1, 1.1, math.inf])
+def test_holm_refuses_what_is_no_p_value(bad):
+    with pytest.raises(ValueError, match=r"p values must be numbers in \[0, 1\], got"):
+        holm([bad, 0.01])
+
+
 def test_holm_keeps_the_family_error_when_nothing_is_true():
     generator = np.random.default_rng(5)
     shared = generator.normal(size=(4000, 1))
@@ -102,7 +108,7 @@ def test_holm_keeps_the_family_error_when_nothing_is_true():
 
 @pytest.mark.parametrize(("n", "alpha"), [(3, 0.05), (5, 0.05), (5, 0.05 / 6), (12, 0.05)])
 def test_power_matches_simulated_experiments(n, alpha):
-    difference = detectable_difference(2.0, n, alpha=alpha)
+    difference = detectable_difference(2.0 / math.sqrt(n), n - 1, alpha=alpha)
     generator = np.random.default_rng(n)
     draws = generator.normal(difference, 2.0, (100_000, n))
     t = draws.mean(1) / (draws.std(1, ddof=1) / math.sqrt(n))
@@ -116,16 +122,16 @@ def test_power_of_no_difference_is_alpha():
 
 
 def test_detectable_difference_scales_with_the_spread_and_falls_with_n():
-    assert detectable_difference(3.0, 5) == pytest.approx(3 * detectable_difference(1.0, 5))
-    result = [detectable_difference(1.0, n) for n in (2, 3, 5, 10, 100)]
+    assert detectable_difference(3.0, 4) == pytest.approx(3 * detectable_difference(1.0, 4))
+    result = [detectable_difference(1.0 / math.sqrt(n), n - 1) for n in (2, 3, 5, 10, 100)]
     assert result == sorted(result, reverse=True)
-    assert detectable_difference(1.0, 1) is None
-    assert detectable_difference(0.0, 5) is None
+    assert detectable_difference(1.0, 0) is None
+    assert detectable_difference(0.0, 4) is None
 
 
 def test_two_pairs_at_a_strict_level_still_have_an_answer():
     # df = 1 with a critical value near 76: the noncentrality runs into the hundreds.
-    result = detectable_difference(1.0, 2, alpha=0.05 / 6)
+    result = detectable_difference(1.0 / math.sqrt(2), 1, alpha=0.05 / 6)
     assert result is not None
     assert power(result, 1.0, 2, alpha=0.05 / 6) == pytest.approx(0.8, abs=1e-6)
 

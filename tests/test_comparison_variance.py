@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nc_tools.comparison.variance import variance_shares
+from nc_tools.comparison.variance import nested_shares, run_sd, variance_shares
 
 
 def slow(table):
@@ -32,7 +32,7 @@ tables = st.tuples(st.integers(2, 6), st.integers(2, 5), st.integers(0, 10_000))
 @settings(deadline=None)
 def test_shares_are_the_textbooks_mean_squares(table):
     shares = variance_shares(table)
-    assert (shares.seed, shares.draw, shares.rest) == pytest.approx(slow(table), abs=1e-9)
+    assert (shares.seed, shares.frame, shares.rest) == pytest.approx(slow(table), abs=1e-9)
     assert ("seed" in shares.clipped) == (shares.seed == 0)
 
 
@@ -40,8 +40,10 @@ def test_planted_components_are_found_again():
     generator = np.random.default_rng(1)
     seed, draw = generator.normal(0, 3, (300, 1)), generator.normal(0, 2, (1, 200))
     shares = variance_shares(seed + draw + generator.normal(0, 1, (300, 200)))
-    assert (shares.seed, shares.draw, shares.rest) == pytest.approx((seed.var(ddof=1), draw.var(ddof=1), 1.0), rel=0.03)
-    assert shares.share(shares.seed) + shares.share(shares.draw) + shares.share(shares.rest) == pytest.approx(1)
+    assert (shares.seed, shares.frame, shares.rest) == pytest.approx(
+        (seed.var(ddof=1), draw.var(ddof=1), 1.0), rel=0.03
+    )
+    assert shares.share(shares.seed) + shares.share(shares.frame) + shares.share(shares.rest) == pytest.approx(1)
 
 
 def test_the_estimate_is_unbiased_at_five_seeds_and_three_draws():
@@ -53,14 +55,14 @@ def test_the_estimate_is_unbiased_at_five_seeds_and_three_draws():
         for _ in range(3000)
     ]
     assert np.mean([one.seed for one in estimates]) == pytest.approx(4, rel=0.08)
-    assert np.mean([one.draw for one in estimates]) == pytest.approx(9, rel=0.08)
+    assert np.mean([one.frame for one in estimates]) == pytest.approx(9, rel=0.08)
     assert np.mean([one.rest for one in estimates]) == pytest.approx(0.04, rel=0.08)
 
 
 def test_a_negative_estimate_becomes_zero_and_is_named():
     shares = variance_shares([[1.0, -1.0], [-1.0, 1.0]])
-    assert (shares.seed, shares.draw) == (0.0, 0.0)
-    assert shares.clipped == ("seed", "draw")
+    assert (shares.seed, shares.frame) == (0.0, 0.0)
+    assert shares.clipped == ("seed", "frame")
 
 
 def test_nothing_varies():
@@ -69,12 +71,55 @@ def test_nothing_varies():
     assert shares.share(shares.seed) is None
 
 
-def test_the_draws_error_falls_with_their_number():
+def test_the_frames_error_falls_with_their_number():
     shares = variance_shares([[0.0, 2.0, 4.0], [0.0, 2.0, 4.0]])
-    assert shares.draw_error == pytest.approx(math.sqrt(4.0 / 3))
+    assert shares.frame_error == pytest.approx(math.sqrt(4.0 / 3))
 
 
 @pytest.mark.parametrize("table", [[[1.0, 2.0]], [[1.0], [2.0]], [[1.0, math.nan], [1.0, 2.0]]])
 def test_a_table_that_is_too_small_is_refused(table):
     with pytest.raises(ValueError, match="2 x 2"):
         variance_shares(table)
+
+
+def test_nested_shares_are_unbiased_for_frames_of_their_own():
+    """The values of statistics by a one-way table: seeds 1, frames 4, which crossed formulas would misread."""
+    generator = np.random.default_rng(3)
+    estimates = [
+        nested_shares((generator.normal(0, 1, (5, 1)) + generator.normal(0, 2, (5, 3))).tolist()) for _ in range(3000)
+    ]
+    assert np.mean([one.frame for one in estimates]) == pytest.approx(4, rel=0.05)
+    # The negative estimates are set to 0, so the mean is somewhat above 1.
+    assert 0.95 < np.mean([one.seed for one in estimates]) < 1.4
+    assert all(one.nested and one.rest == 0 for one in estimates)
+
+
+def test_nested_shares_with_unequal_numbers_match_scipys_one_way_table():
+    from scipy.stats import f_oneway
+
+    groups = [[1.0, 2.0, 4.0], [3.0, 7.0], [5.0, 5.5, 9.0, 2.0]]
+    shares = nested_shares(groups)
+    count, sizes = 9, [3, 2, 4]
+    k = (count - sum(n * n for n in sizes) / count) / 2
+    ratio = f_oneway(*groups).statistic  # MS_between / MS_within
+    assert shares.seed == pytest.approx(max((ratio - 1) * shares.frame / k, 0.0))
+
+
+@pytest.mark.parametrize("groups", [[[1.0, 2.0]], [[1.0], [2.0]], []])
+def test_groups_without_two_frames_are_refused(groups):
+    with pytest.raises(ValueError, match="two frames at one of them"):
+        nested_shares(groups)
+
+
+def test_the_sd_of_an_arm_is_that_of_single_runs_however_many_frames_it_has():
+    """An arm with three frames a seed must not look steadier than one with one, only because it was averaged."""
+    generator = np.random.default_rng(4)
+    single, triple = [], []
+    for _ in range(2000):
+        values = generator.normal(0, 1, (5, 1)) + generator.normal(0, 1, (5, 3))
+        frames = {seed: {10 * seed + f: float(v) for f, v in enumerate(row)} for seed, row in enumerate(values)}
+        triple.append(run_sd(frames) ** 2)
+        single.append(run_sd({seed: {10 * seed: row[10 * seed]} for seed, row in frames.items()}) ** 2)
+    assert np.mean(triple) == pytest.approx(2, rel=0.1)
+    assert np.mean(single) == pytest.approx(2, rel=0.1)
+    assert run_sd({0: {0: 1.0}}) is None

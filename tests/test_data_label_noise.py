@@ -25,9 +25,10 @@ from nc_tools.data import (
 )
 from nc_tools.data.instance_noise import truncated_normal
 from nc_tools.data.synthetic_noise import relabel
+from nc_tools.experiment.deserialize import decode
 from nc_tools.experiment.overrides import put
 from nc_tools.experiment.run_config import RunConfig
-from nc_tools.experiment.serialize import decode, encode
+from nc_tools.experiment.serialize import encode
 from nc_tools.heads import LinearHead
 from nc_tools.losses import CrossEntropyLoss
 from nc_tools.specs import spec
@@ -189,7 +190,7 @@ def test_the_long_tail_is_cut_by_true_labels_and_the_holdout_by_noisy_ones():
 def test_a_configuration_with_noise_is_hashable_and_can_be_encoded():
     for noise in (*EXAMPLES, AsymmetricNoise(0.2), AsymmetricNoise(0.2, (("3", "8"),))):
         config = RunConfig(head=spec(LinearHead), loss=spec(CrossEntropyLoss), data=DataConfig(noise=noise))
-        assert hash(config.data) == hash(decode(encode(config.data)))
+        assert hash(config.data) == hash(decode(encode(config.data), DataConfig))
         assert decode(encode(config)) == config
 
 

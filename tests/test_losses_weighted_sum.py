@@ -13,9 +13,10 @@ from torch._dynamo.testing import CompileCounter
 from nc_tools._support.signals import StopSignal
 from nc_tools.data import DataConfig
 from nc_tools.experiment import Protocol, RunConfig
+from nc_tools.experiment.deserialize import decode
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_job import run_job
-from nc_tools.experiment.serialize import decode, encode, run_hash
+from nc_tools.experiment.serialize import encode, run_hash
 from nc_tools.heads import LinearHead
 from nc_tools.losses import (
     ClassCompactnessLoss,
@@ -243,7 +244,7 @@ def test_a_run_draws_two_views_because_a_term_needs_them_and_writes_each_terms_c
     curves = read_run(result.run).curves()
     assert [len(curves[f"train/loss_{name}"]) for name in ("LogitAdjusted", "SupCon")] == [2, 2]
     recorded = json.loads((result.run / "run.json").read_text())["config"]["loss"]
-    assert decode(recorded) == loss
+    assert decode(recorded, Spec[LossTerm]) == loss
 
 
 def test_a_term_is_a_value() -> None:

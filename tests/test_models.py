@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nc_tools.heads import CosineHead, ETFHead
 from nc_tools.models import CIFARResNet, Classifier, ConvNet, build_backbone
-from nc_tools.models.backbones import feature_width
+from nc_tools.models.feature_width import feature_width
 from nc_tools.seeds import stream
 
 

@@ -165,7 +165,7 @@ def test_scores_are_fitted_on_training_images_with_training_labels_and_measured_
     _, config = final
     data = open_data(config, seed=0, device=torch.device("cpu"), cache=Path("unused"))
     facts = facts_of(data.sources, data.sources.train.labels)
-    model = build_model(config, facts, seed=0, draw=0)
+    model = build_model(config, facts, seed=0, frame_seed=None)
     train = EvaluationSet("train", data.sources.train, data.subsets.train)
     test = EvaluationSet("test", data.sources.test)
     read = []

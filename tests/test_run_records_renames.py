@@ -15,7 +15,7 @@ from nc_tools import cli
 from nc_tools.comparison import compare, write_comparison
 from nc_tools.data import ColorJitter, DataConfig, Mixup, load_data
 from nc_tools.experiment import ModelConfig, RunConfig, TunedParameter, load_run
-from nc_tools.experiment.serialize import decode
+from nc_tools.experiment.deserialize import decode
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import ClassCompactnessLoss, CrossEntropyLoss, FocalLoss, WeightedSumLoss, term
 from nc_tools.run_records.reader import scan
@@ -88,7 +88,8 @@ def test_names_of_other_packages_are_left_alone():
         "arguments": {"parts": [{"class": "nc_tools.losses.focal.Focal", "arguments": {}}]},
     }
     assert current_names(nested)["arguments"]["parts"][0]["class"] == "nc_tools.losses.FocalLoss"
-    assert decode({"class": "torch.optim.sgd.SGD", "arguments": {}}) == Spec(torch.optim.SGD, {})
+    sgd = {"class": "torch.optim.sgd.SGD", "arguments": {}}
+    assert decode(sgd, Spec[torch.optim.Optimizer]) == Spec(torch.optim.SGD, {})
 
 
 RUNS = sorted(path.parent.name for path in FOLDER.glob("runs/*/weights.safetensors"))

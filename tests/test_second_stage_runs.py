@@ -251,6 +251,12 @@ def test_every_setting_of_a_second_stage_is_in_the_hash():
     assert run_hash(with_stage("tau")) != run_hash(other)
 
 
+def test_how_often_checkpoints_are_written_makes_no_other_run():
+    rare = replace(BASE, training=replace(BASE.training, checkpoint_seconds=900.0))
+    assert run_hash(rare) == run_hash(BASE)
+    assert run_hash(rare) != run_hash(replace(rare, training=replace(rare.training, epochs=EPOCHS + 1)))
+
+
 def test_tau_is_paid_from_the_same_number_of_trials():
     tried = []
 

@@ -19,7 +19,7 @@ paths = st.tuples(st.integers(-(2**40), 2**40), names, st.lists(st.integers(-(2*
 def test_the_names_are_those_that_runs_were_recorded_with() -> None:
     assert set(NAMES) == {
         *("subset", "holdout", "init", "head", "frame", "order", "augment", "noise", "transfer", "subsample"),
-        *("sampling", "mix", "outliers"),
+        *("sampling", "mix", "outliers", "split"),
     }
 
 
@@ -66,5 +66,5 @@ def test_a_generator_is_on_the_given_device() -> None:
 
 
 def test_the_error_for_a_mistyped_stream_lists_all_names() -> None:
-    with pytest.raises(ValueError, match=r"must be one of subset, holdout, init, .* mix, outliers, got 'inti'"):
+    with pytest.raises(ValueError, match=r"must be one of subset, holdout, init, .* mix, outliers, split, got 'inti'"):
         stream(0, "inti")  # type: ignore[arg-type]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from nc_tools.tracking.store import resolve_store
+from nc_tools.tracking import direct_links
+from nc_tools.tracking.store import read_note, remember, resolve_store
 
 
 def test_the_store_does_not_depend_on_the_working_directory(tmp_path, monkeypatch):
@@ -12,11 +13,11 @@ def test_the_store_does_not_depend_on_the_working_directory(tmp_path, monkeypatc
     assert default.artifacts == tmp_path / "out" / "artifacts"
     monkeypatch.chdir(tmp_path)
     assert resolve_store(tmp_path / "out", "sqlite:///mine.db").uri == f"sqlite:///{tmp_path}/mine.db"
-    assert resolve_store(tmp_path, "sqlite:///mlflow.db").key == resolve_store(tmp_path, None).key == "default"
+    assert resolve_store(tmp_path, "sqlite:///mlflow.db") == resolve_store(tmp_path, None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:pw@host:5000")
     server = resolve_store(tmp_path / "out", None)
     assert server.uri == "http://ann:pw@host:5000"
-    assert (server.key, server.artifacts) == ("http://***@host:5000", None)
+    assert (server.address, server.artifacts) == ("http://host:5000", None)
     assert resolve_store(tmp_path, "sqlite:////given.db").uri == "sqlite:////given.db"
 
 
@@ -29,3 +30,39 @@ def test_a_folder_as_store_is_an_error(tmp_path, uri):
 def test_a_path_with_a_percent_sign_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"must not contain %, got .*50%"):
         resolve_store(tmp_path / "50%", None)
+
+
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])
+def test_a_database_in_memory_is_an_error(tmp_path, uri):
+    with pytest.raises(ValueError, match=r"must be a file, got the database in memory .*: give sqlite:///.*mlflow\.db"):
+        resolve_store(tmp_path, uri)
+
+
+def test_the_store_that_was_used_is_remembered_without_its_password(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = remember(tmp_path, resolve_store(tmp_path, "http://ann:p/w@host:5000/x"), ["3"])
+    assert resolve_store(tmp_path, None).uri == "http://host:5000/x"
+    assert "p/w" not in (tmp_path / "mlflow.json").read_text()
+    assert remember(tmp_path, resolve_store(tmp_path, None), ["1"]) == folder
+    assert read_note(tmp_path)["experiments"] == ["1", "3"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other")
+    assert resolve_store(tmp_path, None).uri == "http://other"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    default = f"sqlite:///{tmp_path}/mlflow.db"
+    assert remember(tmp_path, resolve_store(tmp_path, default)) == folder
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    assert resolve_store(moved, None).uri == f"sqlite:///{moved}/mlflow.db"
+    assert read_note(moved)["experiments"] == []
+
+
+def test_a_sign_in_the_path_is_no_password(tmp_path):
+    root = tmp_path / "a@b"
+    assert resolve_store(root, None).address == f"sqlite:///{root}/mlflow.db"
+    (line, *_) = direct_links(root)
+    assert f"--backend-store-uri sqlite:///{root}/mlflow.db" in line
+
+
+def test_a_password_is_not_in_the_printed_command(tmp_path):
+    (line,) = direct_links(tmp_path, "postgresql://ann:secret@host/db?sslmode=require")
+    assert "secret" not in line
+    assert "(set MLFLOW_BACKEND_STORE_URI to the address of the store first)" in line

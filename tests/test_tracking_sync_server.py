@@ -1,122 +1,153 @@
-"""Sending records to a real MLflow server that is down at first, ends in the middle and comes back."""
+"""Sending records to servers that are down, refuse, answer slowly, lose answers, or end in the middle."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
+import shlex
 import time
-from pathlib import Path
 
 import pytest
-import requests
 from mlflow import MlflowClient
+from support.faulty_servers import LossyProxy, MlflowServer, free_port, serving, too_many_requests, trickle
 from support.mlflow_store import fresh_store
 
+from nc_tools import cli
 from nc_tools.run_records import RunIdentity, RunRecord
-from nc_tools.tracking import direct_links
-from nc_tools.tracking.live import LIMITS
+from nc_tools.tracking import MlflowSync, direct_links, mlflow_sync
+from nc_tools.tracking.mirror import Mirror
 from nc_tools.tracking.store import resolve_store
-from nc_tools.tracking.sync_once import Synchronizer
+
+FILES = {"figures", "run.json", "final.json"}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Server:
-    """One MLflow server on the loopback interface, in a process group of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.folder = folder
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = ["-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
-        command += ["--artifacts-destination", str(self.folder / "served")]
-        command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        self.process = subprocess.Popen(
-            [sys.executable, *command],
-            env={
-                **os.environ,
-                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                "MLFLOW_DISABLE_TELEMETRY": "true",
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd=self.folder,
-        )
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                if requests.get(f"{self.uri}/health", timeout=1).ok:
-                    return
-            except requests.RequestException:
-                time.sleep(0.1)
-        self.kill()
-        pytest.fail("the MLflow server did not start")
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
-@pytest.fixture
-def server(tmp_path, tmp_path_factory):
-    fresh_store(tmp_path / "server.db", tmp_path_factory)
-    loopback = Server(tmp_path)
-    yield loopback
-    loopback.kill()
-
-
-@pytest.mark.slow
-def test_a_server_that_comes_back_receives_everything_once(tmp_path, server, monkeypatch):
-    for name, value in LIMITS.items():
-        monkeypatch.setenv(name, value)
-    root = tmp_path / "out"
-    for seed in range(3):
+def record_runs(root, seeds):
+    for seed in seeds:
         with RunRecord.create(root, RunIdentity("final", arm="etf", seed=seed, experiment="q")) as run:
             for step in range(3):
                 run.log(step, {"train/loss": float("nan") if step == 1 else step})
             (run.figures / "nc.png").write_bytes(b"png")
             run.finish({"test/gen/accuracy": 0.5})
-    address = server.uri.replace("http://", "http://ann:secret@")
-    sync = Synchronizer(root, resolve_store(root, address), None)
 
-    began = time.monotonic()
-    report = sync.push()
-    assert (report.sent, report.pending) == (0, 3)
-    assert "does not answer" in report.error
-    assert "secret" not in report.error
-    assert time.monotonic() - began < 5
 
-    server.start()
-    report = sync.push(beat=server.kill)
-    assert (report.sent, report.pending) == (1, 2)
-    assert "does not answer" in report.error
-
-    server.start()
-    assert sync.push().sent == 2
-    client = MlflowClient(tracking_uri=server.uri)
-    experiment = client.get_experiment_by_name("q")
-    shown = client.search_runs([experiment.experiment_id])
-    assert sorted(run.data.tags["nc.seed"] for run in shown) == ["0", "1", "2"]
+def assert_all_there(uri, seeds):
+    client = MlflowClient(tracking_uri=uri)
+    shown = client.search_runs([client.get_experiment_by_name("q").experiment_id])
+    assert sorted(run.data.tags["nc.seed"] for run in shown) == [str(seed) for seed in seeds]
     for run in shown:
         assert run.info.status == "FINISHED"
         assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [0, 1, 2]
-        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
-            "figures",
-            "run.json",
-            "final.json",
-        }
-    assert all("secret" not in path.read_text(errors="replace") for path in root.rglob("*") if path.is_file())
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == FILES
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name, value in mlflow_sync.SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    record_runs(tmp_path / "out", range(4))
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def server(tmp_path, tmp_path_factory):
+    fresh_store(tmp_path / "server.db", tmp_path_factory)
+    loopback = MlflowServer(tmp_path)
+    yield loopback
+    loopback.kill()
+
+
+def test_a_server_that_refuses_requests_misses_every_run(root):
+    with serving(too_many_requests) as uri:
+        sync = MlflowSync(root, uri)
+        report = sync.push()
+        assert (report.sent, report.pending) == (0, 4)
+        assert report.error == f"the MLflow server {uri} refuses requests now (too many 429 error responses)"
+        assert sync.advice().startswith("4 runs may be missing in MLflow: the MLflow server")
+
+
+def test_a_server_whose_answer_never_ends_misses_every_run(root, monkeypatch):
+    monkeypatch.setattr(mlflow_sync, "PATIENCE_SECONDS", 30.0)
+    monkeypatch.setattr(mlflow_sync, "OPENING_SECONDS", 3.0)
+    with serving(trickle) as uri:
+        report = MlflowSync(root, uri).push()
+        assert (report.sent, report.pending) == (0, 4)
+        assert report.error == "the MLflow store was not opened in time"
+
+
+def test_the_printed_command_goes_to_the_server_that_was_down(root, capsys, monkeypatch):
+    dead = f"http://127.0.0.1:{free_port()}"
+    sync = MlflowSync(root, dead)
+    report = sync.push()
+    assert (report.sent, report.pending) == (0, 4)
+    assert report.error == f"the MLflow server {dead} does not answer (ConnectionError): start it, or check its address"
+    command = shlex.split(sync.advice().partition("with: ")[2])
+    assert command == ["nc-tools", "sync", str(root)]
+    with pytest.raises(SystemExit):
+        cli.main(command[1:])
+    assert f"the MLflow server {dead} does not answer" in capsys.readouterr().err
+    assert not (root / "mlflow.db").exists()
+    # A variable in the environment comes before what is remembered, so the address is repeated.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert shlex.split(sync.advice().partition("with: ")[2]) == [*command, "--tracking-uri", dead]
+
+
+def test_a_password_is_neither_printed_nor_written(root):
+    sync = MlflowSync(root, f"http://ann:hunter2@127.0.0.1:{free_port()}")
+    report = sync.push()
+    assert report.pending == 4
+    assert "hunter2" not in sync.advice()
+    assert "with user name and password in the address" in sync.advice()
+    assert all("hunter2" not in path.read_text(errors="replace") for path in root.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+def test_a_server_that_comes_back_receives_everything_once(root, server):
+    address = server.uri.replace("http://", "http://ann:secret@")
+    mirror = Mirror(root, resolve_store(root, address), None)
+    began = time.monotonic()
+    report = mirror.push()
+    assert (report.sent, report.pending) == (0, 4)
+    assert time.monotonic() - began < 10
+
+    server.start()
+    said = []
+
+    def kill_after_one(report):
+        said.append(report)
+        if report.sent == 1:
+            server.kill()
+
+    report = mirror.push(kill_after_one)
+    assert (report.sent, report.pending) == (1, 3)
+    assert "does not answer" in report.error
+
+    server.start()
+    assert mirror.push().sent == 3
+    assert_all_there(server.uri, range(4))
     (page,) = direct_links(root, address)
-    assert page == f"MLflow: http://127.0.0.1:{server.port}/#/experiments/1/runs?compareRunsMode=CHART"
-    assert Synchronizer(root, resolve_store(root, address), None).push().sent == 0
+    query = "compareRunsMode=CHART&workflowType=machine_learning"
+    assert page == f"MLflow: {server.uri}/#/experiments/1/runs?{query}"
+    assert Mirror(root, resolve_store(root, address), None).push().sent == 0
+    assert all("secret" not in path.read_text(errors="replace") for path in root.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["every answer to runs/create", "a third of all answers", "a slow server"])
+def test_no_run_is_shown_twice_when_answers_are_lost(root, server, case):
+    server.start()
+    created = []
+
+    def lose(_, path, number):
+        if path.endswith("runs/create"):
+            created.append(number)
+        return case == "every answer to runs/create" and path.endswith("runs/create")
+
+    share = {"a third of all answers": 1 / 3}.get(case, 0.0)
+    proxy = LossyProxy(server.uri, share, seed=1, lose=lose, delay=0.5 * (case == "a slow server"))
+    with serving(proxy) as uri:
+        sync = MlflowSync(root, uri, every=0.2)
+        with sync:
+            record_runs(root, range(4, 6))
+        for _ in range(10):
+            if sync.push().error is None:
+                break
+        assert sync.report.error is None
+    assert proxy.lost > 0 or case == "a slow server"
+    assert_all_there(server.uri, range(6))

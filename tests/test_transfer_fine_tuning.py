@@ -73,8 +73,8 @@ def test_lp_ft_starts_from_the_probe_of_the_samples_given(target):
     features, labels = layer_features(trained, target.plain_batches(some), ())
     probe = fit_probe(features["features"], labels, stream(0, "transfer", 0))
     scores = model.head(features["features"])
-    expected = features["features"] @ probe.weight.T + probe.bias
-    torch.testing.assert_close(scores, expected)
+    expected = features["features"].double() @ probe.weight.T + probe.bias
+    torch.testing.assert_close(scores.double(), expected, rtol=1e-5, atol=1e-5)
     assert (scores.argmax(1) == labels).double().mean() > 0.6  # before any training
 
 

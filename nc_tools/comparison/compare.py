@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nc_tools.comparison.compared_run import SCORED_KINDS, ComparedRun, read_compared_runs
 from nc_tools.comparison.fairness import find_cautions
-from nc_tools.comparison.families import make_family
-from nc_tools.comparison.pairing import (
-    Cells,
-    choose_runs,
-    complete_table,
-    draws_of,
-    name_seeds,
-    pair_by_seed,
-    seed_means,
-)
+from nc_tools.comparison.families import FamilyData, make_family, paired_cells
+from nc_tools.comparison.frames import frame_table
+from nc_tools.comparison.intervals import seed_interval
+from nc_tools.comparison.margins import MarginTest, margin_tests
+from nc_tools.comparison.metric_info import metric_info
+from nc_tools.comparison.pairing import Cells, Lost, choose_runs, draws_of, lost_runs, name_seeds
 from nc_tools.comparison.read_experiment import Experiment, read_experiment, runs_of_experiment
 from nc_tools.comparison.result import ArmMetric, ArmState, Comparison, Family
-from nc_tools.comparison.single_models import all_disagreements, read_first_draws, reliability_by_arm
-from nc_tools.comparison.statistics import mean_and_sd, paired_difference
-from nc_tools.comparison.variance import VarianceShares, variance_shares
+from nc_tools.comparison.single_models import all_disagreements, read_all_predictions, reliability_by_arm
+from nc_tools.comparison.variance import VarianceShares, run_sd, shares_of
 
 
 def compare(
@@ -34,11 +31,14 @@ def compare(
 ) -> Comparison:
     """Compare the finished runs of an output folder, paired by seed: ``nc_tools.compare("outputs/long_tail")``.
 
-    Each arm is paired with the baseline at the seeds that both have. An arm with several draws of a random frame enters
-    each seed with the mean over its draws. On the primary metric every arm gets a paired t test, and the p values are
-    adjusted together by Holm's method; the other metrics get differences and intervals without a verdict. The folder
-    is that of a recipe (``--out``) or of runs recorded with `nc_tools.tracking.track`. Training can still be going on:
-    runs without a result are listed with the reason.
+    Each arm is paired with the baseline at the seeds that both have, and if both have random frames, at the frames that
+    both have. On the primary metric every arm gets a test, and the p values are adjusted together by Holm's method. Its
+    interval covers training again with another seed and another frame and, if the runs recorded their predictions,
+    other test images like these; the headline says which of them it covers. The other metrics get differences and
+    intervals over seeds and frames without a verdict.
+
+    The folder is that of a recipe (``--out``) or of runs recorded with `nc_tools.tracking.track`. Training can still be
+    going on: runs without a result are listed with the reason.
 
     Args:
         folder: The output folder, which holds ``runs/``.
@@ -116,23 +116,26 @@ def compare_runs(
     metrics = _metrics(cells, primary)
     _check_primary(primary, metrics, cells, baseline)
     against_baseline = {arm: baseline for arm in arms if arm != baseline}
-    family = make_family(f"every arm against {baseline}", cells, primary, against_baseline)
+    predictions, images, unread = read_all_predictions(cells, primary)
+    lost = lost_runs(scored, cells, primary)
+    data = FamilyData(cells, primary, images, lost, experiment.test_per_train, experiment.withheld)
+    # An interval as wide as the margin decides; without a margin one point of accuracy is what most people ask about.
+    data = replace(data, half_width=experiment.margin or (0.01 if metric_info(primary).unit == "points" else 0.0))
+    family = make_family(f"every arm against {baseline}", data, against_baseline)
     _check_pairs(family, cells, baseline)
     references = {arm: other for arm, other in experiment.references.items() if arm in arms and arm != other}
-    predictions, unread = read_first_draws(cells)
     disagreements, unpaired = all_disagreements(arms, baseline, predictions)
     record_notes = [*((run.run_id or run.arm, note) for run in runs for note in run.notes), *unread]
     return Comparison(
         experiment=experiment,
         baseline=baseline,
         metrics=metrics,
-        states=tuple(_state(arm, cells, scored, experiment) for arm in arms),
-        rows=_rows(arms, cells, metrics, baseline, family),
+        states=tuple(_state(arm, cells, scored, experiment, lost.get(arm, ())) for arm in arms),
+        rows=_rows(arms, data, metrics, baseline, family),
         family=family,
-        controls=make_family("arms against the reference with the same loss", cells, primary, references)
-        if references
-        else None,
-        shares=_shares(arms, cells, primary),
+        controls=make_family("arms against the reference with the same loss", data, references) if references else None,
+        shares=_shares(arms, data, baseline),
+        margins=_margins(family, experiment),
         disagreements=disagreements,
         calibration=reliability_by_arm(predictions),
         cautions=find_cautions(cells, baseline, experiment, family, record_notes),
@@ -189,46 +192,61 @@ def _metrics(cells: Cells, primary: str) -> tuple[str, ...]:
 
 
 def _rows(
-    arms: Sequence[str], cells: Cells, metrics: Sequence[str], baseline: str, family: Family
+    arms: Sequence[str], data: FamilyData, metrics: Sequence[str], baseline: str, family: Family
 ) -> tuple[ArmMetric, ...]:
-    adjusted = {test.arm: test.p_holm for test in family.tests}
+    tests = {test.arm: test for test in family.tests}
     rows = []
     for metric in metrics:
-        reference = seed_means(cells[baseline], metric)
+        of_metric = replace(data, metric=metric)
         for arm in arms:
-            values = seed_means(cells.get(arm, {}), metric)
-            mean, sd = mean_and_sd(tuple(values.values())) if values else (None, None)
-            pairs = pair_by_seed(values, reference)
-            paired = None
-            if arm != baseline and pairs.seeds:
-                paired = paired_difference(pairs.arm, pairs.reference)
-            draws = len(draws_of(cells.get(arm, {})))
-            p_holm = adjusted.get(arm) if metric == family.metric else None
-            rows.append(ArmMetric(arm, metric, tuple(values), draws, mean, sd, paired, p_holm))
+            table = frame_table(data.cells.get(arm, {}), metric)
+            means = [math.fsum(row.values()) / len(row) for row in table.values()]
+            mean = math.fsum(means) / len(means) if means else None
+            paired, p_holm = None, None
+            if metric == data.metric and arm in tests:
+                paired, p_holm = tests[arm].paired, tests[arm].p_holm
+            elif arm != baseline:
+                differences, _ = paired_cells(of_metric, arm, baseline)
+                paired = seed_interval(differences, test_per_train=data.test_per_train)
+            draws = max(map(len, table.values()), default=0)
+            rows.append(ArmMetric(arm, metric, tuple(table), draws, mean, run_sd(table), paired, p_holm))
     return tuple(rows)
 
 
-def _state(arm: str, cells: Cells, runs: Sequence[ComparedRun], experiment: Experiment) -> ArmState:
-    of_arm = cells.get(arm, {})
-    seeds = tuple(sorted({seed for seed, _ in of_arm}))
+def _state(
+    arm: str, cells: Cells, runs: Sequence[ComparedRun], experiment: Experiment, lost: Sequence[Lost]
+) -> ArmState:
+    seeds = tuple(frame_table(cells.get(arm, {}), experiment.primary))
     planned = experiment.protocol.get("seeds")
     if not isinstance(planned, list | tuple):
         planned = sorted({run.seed for run in runs})
-    unfinished = tuple(
-        f"seed {run.seed} draw {run.draw}: {run.why_not}"
-        for run in runs
-        if run.arm == arm and not run.finished and (run.seed, run.draw) not in of_arm
-    )
+    of_arm = cells.get(arm, {})
+    reasons = {(one.seed, one.draw): one.reason for one in lost}
+    for run in runs:
+        if run.arm == arm and not run.finished and (run.seed, run.draw) not in of_arm:
+            reasons.setdefault((run.seed, run.draw), run.why_not)
+    unfinished = tuple(f"seed {seed} draw {draw}: {reason}" for (seed, draw), reason in sorted(reasons.items()))
     if not unfinished and not seeds:
         unfinished = ("no run was started",)
     missing = tuple(int(seed) for seed in planned if int(seed) not in seeds)
     return ArmState(arm, seeds, missing, draws_of(of_arm), unfinished)
 
 
-def _shares(arms: Sequence[str], cells: Cells, metric: str) -> dict[str, VarianceShares]:
+def _shares(arms: Sequence[str], data: FamilyData, baseline: str) -> dict[str, VarianceShares]:
+    """Return the variance shares of each arm's difference to the baseline, if an arm has several frames at a seed."""
     shares = {}
     for arm in arms:
-        seeds, table = complete_table(cells.get(arm, {}), metric)
-        if len(seeds) > 1 and len(table[0]) > 1:
-            shares[arm] = variance_shares(table)
+        if arm != baseline:
+            differences, _ = paired_cells(data, arm, baseline)
+            if (share := shares_of(differences.table, differences.design)) is not None:
+                shares[arm] = share
     return shares
+
+
+def _margins(family: Family, experiment: Experiment) -> tuple[MarginTest, ...]:
+    """Return the tests with the margin that was fixed before the runs; none without a margin or a direction."""
+    direction = metric_info(family.metric).direction
+    if experiment.margin is None or direction == "neither" or family.withheld:
+        return ()
+    pairs = [(test.arm, test.reference, test.paired) for test in family.tests if test.paired is not None]
+    return margin_tests(pairs, experiment.margin, higher_is_better=direction == "higher")

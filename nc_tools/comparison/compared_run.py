@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from nc_tools.comparison.image_values import ImageValues
 from nc_tools.run_records import recover_run, run_folders
 from nc_tools.run_records.json_files import as_float, read_json_or_problem
 
@@ -34,7 +35,7 @@ class ComparedRun:
     Attributes:
         arm: The arm's name.
         seed: Runs of two arms with the same seed are a pair.
-        draw: Which draw of the arm's random frame; 0 if it has only one.
+        draw: Number of the run among those of its arm and seed, which differ in their random frame; 0 for only one.
         status: ``"FINISHED"``, ``"FAILED"``, ``"KILLED"``, ``"RUNNING"``, ``"PLANNED"`` or ``"UNKNOWN"``.
         final: Final values by metric key; nan for a number that is not finite.
         curves: Values over epochs by metric key, as (step, value).
@@ -50,6 +51,8 @@ class ComparedRun:
         git_commit: The commit it ran from.
         created_ms: When it was started, in milliseconds since 1970.
         notes: What is missing or unreadable in its record.
+        frame_seed: Seed of the head's random frame; None for a head without one, "unknown" if the record does not say.
+        images: The primary metric by test image, for a run without a file of predictions.
     """
 
     arm: str
@@ -70,6 +73,8 @@ class ComparedRun:
     git_commit: str = ""
     created_ms: int = 0
     notes: tuple[str, ...] = ()
+    frame_seed: int | Literal["unknown"] | None = None
+    images: ImageValues | None = None
 
     @property
     def finished(self) -> bool:
@@ -119,7 +124,7 @@ def read_compared_run(folder: Path) -> ComparedRun:
         final=recovered.final,
         curves={key: tuple(points) for key, points in recovered.curves.items()},
         per_class=per_class,
-        predictions=predictions if predictions.is_file() else None,
+        predictions=predictions if predictions.exists() or predictions.is_symlink() else None,
         config=identity["config"],
         data=identity["data"],
         kind=identity["kind"],
@@ -130,12 +135,13 @@ def read_compared_run(folder: Path) -> ComparedRun:
         git_commit=identity["git_commit"],
         created_ms=identity["created_ms"],
         notes=(*recovered.problems, *problems),
+        frame_seed=identity["frame_seed"],
     )
 
 
 def _read_per_class(path: Path) -> tuple[RecallByClass | None, list[str]]:
     """Return the recall of each class from per_class.json, or None and the reason if the file is damaged."""
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return None, []
     content, problem = read_json_or_problem(path)
     if problem:

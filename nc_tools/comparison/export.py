@@ -11,7 +11,7 @@ from typing import Any
 from nc_tools.comparison.headline import headline
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.result import ArmMetric, Comparison, Family
-from nc_tools.comparison.wording import unfinished_texts
+from nc_tools.comparison.wording import coverage_text, unfinished_texts
 from nc_tools.run_records.json_files import finite_or_null
 
 CSV_COLUMNS = (
@@ -29,6 +29,7 @@ CSV_COLUMNS = (
     "draws",
     "baseline",
     "direction",
+    "covers",
 )
 
 
@@ -60,8 +61,9 @@ def comparison_json(comparison: Comparison) -> str:
         "family": _family(comparison.family),
         "controls": _family(comparison.controls) if comparison.controls else None,
         "variance": {
-            arm: {**asdict(shares), "draw_error": shares.draw_error} for arm, shares in comparison.shares.items()
+            arm: {**asdict(shares), "frame_error": shares.frame_error} for arm, shares in comparison.shares.items()
         },
+        "margins": {"margin": comparison.experiment.margin, "tests": [asdict(test) for test in comparison.margins]},
         "mcnemar": [asdict(test) for test in comparison.disagreements],
         "unfinished": unfinished_texts(comparison),
         "cautions": [asdict(caution) for caution in comparison.cautions],
@@ -75,6 +77,7 @@ def comparison_json(comparison: Comparison) -> str:
                 "arm": run.arm,
                 "seed": run.seed,
                 "draw": run.draw,
+                "frame_seed": run.frame_seed,
                 "status": run.status,
                 "why_not": run.why_not,
                 "hardware": run.hardware,
@@ -102,9 +105,28 @@ def _fields(comparison: Comparison, row: ArmMetric) -> list[Any]:
         row.draws,
         comparison.baseline,
         metric_info(row.metric).direction,
+        _covers(comparison, row) if paired and paired.low is not None else None,
     ]
+
+
+def _covers(comparison: Comparison, row: ArmMetric) -> str:
+    """Return for what the interval of a row holds, such as "seeds, frames, images"."""
+    test = comparison.test(row.arm)
+    primary = row.metric == comparison.primary.key
+    parts = ["seeds"]
+    if test is not None and test.frames in ("own", "crossed"):
+        parts.append("frames")
+    return ", ".join([*parts, "images"] if primary and comparison.family.covers_images else parts)
 
 
 def _family(family: Family) -> dict[str, Any]:
     tests = [{**asdict(test), "verdict": family.verdict(test)} for test in family.tests]
-    return {"name": family.name, "metric": family.metric, "size": family.size, "tests": tests}
+    return {
+        "name": family.name,
+        "metric": family.metric,
+        "size": family.size,
+        "covers_images": family.covers_images,
+        "coverage": coverage_text(family),
+        "withheld": family.withheld,
+        "tests": tests,
+    }

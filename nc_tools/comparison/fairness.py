@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nc_tools.comparison.compared_run import ComparedRun
-from nc_tools.comparison.pairing import Cells, draws_of, first_draws, name_seeds
+from nc_tools.comparison.frames import frame_table
+from nc_tools.comparison.pairing import Cells, draws_of, first_draws, name_seeds, other_data_seeds
 from nc_tools.comparison.read_experiment import Experiment
 from nc_tools.comparison.result import Caution, Family
 
@@ -30,10 +30,12 @@ def find_cautions(
     """
     return (
         *_few_pairs(family),
+        *_lost_runs(family),
+        *_frames(family, cells, experiment),
         *_confounded(cells, baseline, experiment),
         *_mixed_configurations(cells),
         *_tuning(experiment),
-        *_uneven_draws(cells),
+        *_uneven_draws(cells, family.metric),
         *_outliers(cells),
         *_records(record_notes),
     )
@@ -66,6 +68,53 @@ def _few_pairs(family: Family) -> list[Caution]:
     return [Caution("few pairs", "", text)] if arms else []
 
 
+def _lost_runs(family: Family) -> list[Caution]:
+    """Caution against arms whose mean is over the runs that survived."""
+    lost = {test.arm: test.lost for test in family.tests}
+    lost |= {test.reference: test.reference_lost for test in family.tests}
+    return [
+        Caution(
+            "lost runs",
+            arm,
+            f"{arm} has no value at {', '.join(f'seed {one.seed} draw {one.draw}' for one in runs)} "
+            f"({runs[0].reason}), so its mean is over the runs that survived. It can get no verdict in its favor",
+        )
+        for arm, runs in lost.items()
+        if runs
+    ]
+
+
+def _frames(family: Family, cells: Cells, experiment: Experiment) -> list[Caution]:
+    """Caution against frames that several seeds share, that differ between two arms, or that are unknown."""
+    cautions = []
+    for test in family.tests:
+        if test.frames in ("fixed", "shared"):
+            frames = "all seeds have the same frame" if test.frames == "fixed" else "some seeds have the same frames"
+            text = f"{test.arm}: {frames}, so its interval holds for these frames only"
+            cautions.append(Caution("frames", "", text))
+        if test.unpaired:
+            text = (
+                f"{test.arm} and {test.reference} have no frame in common at seed {name_seeds(test.unpaired)}, which "
+                "is left out"
+            )
+            cautions.append(Caution("frames", test.arm, text))
+    draws = experiment.protocol.get("draws")
+    if isinstance(draws, int) and draws > 1:
+        return cautions  # a recipe of version 0.1: an arm with one draw has no frame
+    unknown = [
+        arm
+        for arm, of_arm in cells.items()
+        if of_arm and all(run.frame_seed == "unknown" for run in of_arm.values()) and len(draws_of(of_arm)) == 1
+    ]
+    if unknown:
+        text = (
+            f"the records of {', '.join(unknown)} do not say which random frame each run had. If a head has one, "
+            "and it is the same at all seeds, the interval holds for that frame only. Give track(..., model=model)"
+        )
+        cautions.append(Caution("frames", "", text))
+    return cautions
+
+
 def _confounded(cells: Cells, baseline: str, experiment: Experiment) -> list[Caution]:
     """Caution against arms that differ from the baseline in more than head, loss and tuned values.
 
@@ -89,7 +138,7 @@ def _confounded(cells: Cells, baseline: str, experiment: Experiment) -> list[Cau
         if differing and settings and expected:
             text = f"{arm} differs from {baseline} in more than head, loss and tuned values: {'; '.join(differing)}"
             cautions.append(Caution("confounded", arm, text))
-        cautions.extend(_other_data(arm, runs, reference, common))
+        cautions.extend(_other_data(arm, other_data_seeds(of_arm, cells[baseline])))
     return cautions
 
 
@@ -133,15 +182,17 @@ def _tuning(experiment: Experiment) -> list[Caution]:
     return cautions
 
 
-def _uneven_draws(cells: Cells) -> list[Caution]:
+def _uneven_draws(cells: Cells, metric: str) -> list[Caution]:
+    """Caution against seeds at which fewer frames have a finite value than at others."""
     incomplete = []
     for arm, of_arm in cells.items():
-        draws = draws_of(of_arm)
-        seeds = [seed for seed in sorted({s for s, _ in of_arm}) if any((seed, d) not in of_arm for d in draws)]
+        numbers = {seed: len(row) for seed, row in frame_table(of_arm, metric).items()}
+        most = max(numbers.values(), default=0)
+        seeds = [seed for seed, number in numbers.items() if number < most]
         if seeds:
             incomplete.append(f"{arm} at seed {name_seeds(seeds)}")
     listed = "; ".join(incomplete)
-    text = f"the mean is over fewer draws of the random class vectors than at other seeds: {listed}"
+    text = f"the mean is over fewer frames than at other seeds: {listed}"
     return [Caution("uneven draws", "", text)] if incomplete else []
 
 
@@ -186,18 +237,11 @@ def _belongs_to_arm(name: str, tuned: Iterable[str]) -> bool:
     return any(name == field or name.endswith(f".{field}") or field.endswith(f".{name}") for field in tuned)
 
 
-def _other_data(
-    arm: str, runs: Mapping[int, ComparedRun], reference: Mapping[int, ComparedRun], common: Sequence[int]
-) -> list[Caution]:
-    """Caution against an arm trained on other images than the baseline with the same seed."""
-    broken = []
-    for seed in common:
-        fingerprints = {run.data.get("fingerprint") for run in (runs[seed], reference[seed])} - {None}
-        if len(fingerprints) > 1:
-            broken.append(str(seed))
-    if not broken:
+def _other_data(arm: str, seeds: Sequence[int]) -> list[Caution]:
+    """Caution against an arm with other images than the baseline at the same seed, which is not paired there."""
+    if not seeds:
         return []
-    text = f"{arm} was trained on other images than the baseline at seed {', '.join(broken)}"
+    text = f"{arm} has other images than the baseline at seed {name_seeds(seeds)}, which is left out"
     return [Caution("not paired", arm, text)]
 
 

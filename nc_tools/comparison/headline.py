@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nc_tools.comparison.metric_info import MetricInfo
+from nc_tools.comparison.pairing import name_seeds
 from nc_tools.comparison.result import ALPHA, ArmTest, Comparison
-from nc_tools.comparison.wording import difference_text, p_text
+from nc_tools.comparison.wording import coverage_text, difference_text, join_names, margin_texts, p_text
 
 _LEVEL = f"(Holm-adjusted p < {f'{ALPHA:g}'.removeprefix('0')})"
 
@@ -20,6 +21,8 @@ def result_sentences(comparison: Comparison) -> list[str]:
     """Return the sentences of a comparison's headline: the result first, then its limitations."""
     family, baseline, label = comparison.family, _baseline(comparison), comparison.primary.label
     tests = [test for test in family.tests if test.paired is not None]
+    if family.withheld:
+        return [f"No verdict: {family.withheld}."]
     if all(test.p_holm is None for test in tests):
         reasons = sorted({test.paired.note for test in tests if test.paired is not None})
         return [f"No test of {label} is possible: {'; '.join(reasons)}.", *_doubts(comparison, tests)]
@@ -42,17 +45,46 @@ def result_sentences(comparison: Comparison) -> list[str]:
         sentences.append(f"The largest gain is {_clause(largest, comparison)}." if largest else "")
     if worse:
         sentences.append(f"Significantly worse: {join_names([test.arm for test in worse])}.")
-    return [*sentences, *_controls(comparison, better), *_doubts(comparison, tests)]
+    return [
+        *sentences,
+        f"{coverage_text(family)}.",
+        *_same_images(comparison, largest),
+        *margin_texts(comparison),
+        *_controls(comparison, better),
+        *_lost(comparison),
+        *_fewer_pairs(tests),
+        *_doubts(comparison, tests),
+    ]
 
 
-def join_names(names: Sequence[str]) -> str:
-    """Join names with commas and "and", for a sentence.
+def _same_images(comparison: Comparison, test: ArmTest | None) -> list[str]:
+    """Give the narrower statement, on the same test images, if the interval of the result covers new ones."""
+    if test is None or not comparison.family.covers_images or test.same_images is None:
+        return []
+    return [
+        f"{test.arm} trained again and read on these same test images: "
+        f"{difference_text(test.same_images, comparison.primary)}."
+    ]
 
-    Example:
-        >>> join_names(["a", "b", "c"])
-        'a, b and c'
-    """
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+def _lost(comparison: Comparison) -> list[str]:
+    """Name the arms whose mean is over the runs that survived."""
+    sentences = []
+    for test in comparison.family.tests:
+        withheld = comparison.family.unrestricted_verdict(test) != comparison.family.verdict(test)
+        for arm, lost in ((test.arm, test.lost), (test.reference, test.reference_lost)):
+            if lost and (arm == test.arm or withheld):
+                seeds = name_seeds(sorted({one.seed for one in lost}))
+                reason = f"{arm} has no value at seed {seeds} ({lost[0].reason})"
+                sentences.append(f"{reason}, so {test.arm} gets no verdict." if withheld else f"{reason}.")
+    return list(dict.fromkeys(sentences))
+
+
+def _fewer_pairs(tests: Sequence[ArmTest]) -> list[str]:
+    """Name the arms that are paired at fewer seeds than others."""
+    most = max((len(test.seeds) for test in tests), default=0)
+    fewer = [f"{test.arm} at {len(test.seeds)}" for test in tests if len(test.seeds) < most]
+    return [f"Not every arm is paired at all {most} seeds: {join_names(fewer)}."] if fewer else []
 
 
 def _controls(comparison: Comparison, better: Sequence[ArmTest]) -> list[str]:
@@ -82,7 +114,7 @@ def _controls(comparison: Comparison, better: Sequence[ArmTest]) -> list[str]:
 
 def _doubts(comparison: Comparison, tests: Sequence[ArmTest]) -> list[str]:
     """Name the arms whose difference from the baseline may have another cause than the method."""
-    arms = {c.arm for c in comparison.cautions if c.kind in {"confounded", "not paired"}}
+    arms = {c.arm for c in comparison.cautions if c.kind in {"confounded", "not paired", "frames"}}
     names = [test.arm for test in tests if test.arm in arms]
     if not names:
         return []

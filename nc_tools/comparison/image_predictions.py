@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nc_tools.comparison.check_predictions import check_predictions
+from nc_tools.comparison.image_values import ImageValues, has_image_values, image_values
+
 BINS = 15
-_SLICE_ROWS = 65_536
+_SLICE_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
@@ -47,20 +50,24 @@ class Predictions:
         labels: Hash of the labels. Two runs with the same hash were tested on the same images in the same order.
         before: Reliability of the softmax as trained.
         after: The same with the recorded temperature; None without one.
+        primary: Values of the primary metric by image; None if it is not a mean over images, or needs a temperature
+            that the run lacks.
     """
 
     correct: NDArray[np.bool_]
     labels: str
     before: Reliability
     after: Reliability | None
+    primary: ImageValues | None = None
 
 
-def read_predictions(path: Path) -> Predictions:
+def read_predictions(path: Path, metric: str = "") -> Predictions:
     """Read a run's predictions.safetensors and summarize it, part by part to save memory.
 
     Args:
         path: A safetensors file with ``test_logits`` (N, K), ``test_labels`` (N,) and, optionally,
             ``temperature`` (1,).
+        metric: The primary metric, whose values by image are read too if it is a mean over images.
 
     Raises:
         ValueError: If the file is damaged, lacks a tensor, or its shapes do not fit.
@@ -68,6 +75,7 @@ def read_predictions(path: Path) -> Predictions:
     # Imported here: most of a comparison needs no safetensors.
     from safetensors import SafetensorError, safe_open
 
+    check_predictions(path)
     try:
         with safe_open(path, framework="np") as file:
             names = set(file.keys())
@@ -75,7 +83,12 @@ def read_predictions(path: Path) -> Predictions:
                 raise ValueError(f"{path.name} must hold test_logits and test_labels, got {sorted(names)}")
             labels = file.get_tensor("test_labels")
             temperature = float(file.get_tensor("temperature").ravel()[0]) if "temperature" in names else None
-            return _summarize(_slices(file.get_slice("test_logits"), len(labels)), labels, temperature)
+            logits = file.get_slice("test_logits")
+            summary = _summarize(_slices(logits, len(labels)), labels, temperature)
+            if not has_image_values(metric) or (metric.startswith("test/cal_ts/") and temperature is None):
+                return summary
+            values = image_values(metric, _slices(logits, len(labels)), labels, temperature)
+            return replace(summary, primary=values)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path.name} cannot be read ({error}). Train that run again") from error
 
@@ -85,9 +98,13 @@ def _slices(logits: Any, num_images: int) -> Iterator[NDArray[np.float32]]:
         raise ValueError(
             f"test_logits must have one row per label, got {logits.get_shape()[0]} rows and {num_images} labels"
         )
-    for start in range(0, num_images, _SLICE_ROWS):
+    rows = max(1, _SLICE_NUMBERS // logits.get_shape()[1])
+    for start in range(0, num_images, rows):
         # A slice must end inside the tensor.
-        yield logits[start : min(start + _SLICE_ROWS, num_images)]
+        part = logits[start : min(start + rows, num_images)]
+        if not np.isfinite(part.max(axis=1)).all():
+            raise ValueError("test_logits in predictions.safetensors are not finite")
+        yield part
 
 
 def _summarize(

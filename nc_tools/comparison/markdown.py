@@ -31,11 +31,11 @@ def markdown_text(comparison: Comparison) -> str:
         + " ".join(f"{column.heading}: {column.meaning}." for column in columns),
         _section("Unfinished runs", wording.unfinished_texts(comparison)),
         _section("Cautions", [str(caution) for caution in comparison.cautions]),
-        _section("Tests", [wording.family_text(comparison.family)]),
+        _section("Tests", wording.test_texts(comparison)),
         _controls(comparison),
         _section("Detectable difference", [wording.power_heading(comparison), *wording.power_texts(comparison)]),
         _section(
-            "Variance between seeds and draws",
+            "Variance between seeds and frames",
             [wording.SHARES_HEADING, *wording.share_texts(comparison)] if comparison.shares else [],
         ),
         _section("Sign-flip test", [wording.sign_flip_text(comparison)]),

@@ -13,18 +13,18 @@ Cells = Mapping[str, Mapping[tuple[int, int], ComparedRun]]
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """The values of two arms at their common seeds.
+class Lost:
+    """A run that ended without a value of the primary metric, although a run of its seed and frame was made.
 
     Attributes:
-        seeds: The common seeds, ascending.
-        arm: One value per common seed, the mean over the arm's draws.
-        reference: The same of the reference.
+        seed: Its seed.
+        draw: Its draw.
+        reason: Why, in a few words.
     """
 
-    seeds: tuple[int, ...]
-    arm: tuple[float, ...]
-    reference: tuple[float, ...]
+    seed: int
+    draw: int
+    reason: str
 
 
 def choose_runs(runs: Iterable[ComparedRun]) -> tuple[Cells, tuple[str, ...]]:
@@ -49,44 +49,50 @@ def choose_runs(runs: Iterable[ComparedRun]) -> tuple[Cells, tuple[str, ...]]:
     return cells, notes
 
 
-def seed_means(cells: Mapping[tuple[int, int], ComparedRun], metric: str) -> dict[int, float]:
-    """Return one value per seed, the mean over the draws; values that are not finite are left out."""
-    values: dict[int, list[float]] = {}
-    for (seed, _), run in cells.items():
-        value = run.final.get(metric, math.nan)
-        if math.isfinite(value):
-            values.setdefault(seed, []).append(value)
-    return {seed: math.fsum(values[seed]) / len(values[seed]) for seed in sorted(values)}
+def lost_runs(runs: Iterable[ComparedRun], cells: Cells, metric: str) -> dict[str, tuple[Lost, ...]]:
+    """Return the runs of each arm that failed, or finished without a finite value of the metric.
 
-
-def pair_by_seed(arm: Mapping[int, float], reference: Mapping[int, float]) -> Pairs:
-    """Pair the values of two arms at their common seeds.
-
-    Example:
-        >>> pair_by_seed({0: 0.7, 1: 0.8}, {1: 0.6, 2: 0.5})
-        Pairs(seeds=(1,), arm=(0.8,), reference=(0.6,))
+    A run that another one of the same seed and draw replaces is not lost; nor is one that was stopped, is running or
+    was never started, since that says nothing about the method.
     """
-    common = tuple(sorted(arm.keys() & reference.keys()))
-    return Pairs(common, tuple(arm[seed] for seed in common), tuple(reference[seed] for seed in common))
+    lost: dict[str, dict[tuple[int, int], Lost]] = {}
+    for run in runs:
+        if run.kind not in SCORED_KINDS or run.status not in ("FINISHED", "FAILED"):
+            continue
+        chosen = cells.get(run.arm, {}).get((run.seed, run.draw))
+        value = math.nan if chosen is None else chosen.final.get(metric, math.nan)
+        if not math.isfinite(value):
+            finished = run.status == "FINISHED"
+            value_text = f"finished, but its {metric} is {run.final.get(metric, 'missing')}"
+            reason = value_text if finished else run.why_not
+            lost.setdefault(run.arm, {})[run.seed, run.draw] = Lost(run.seed, run.draw, reason)
+    return {arm: tuple(of_arm[key] for key in sorted(of_arm)) for arm, of_arm in lost.items()}
+
+
+def comparable_cells(
+    arm: Mapping[tuple[int, int], ComparedRun], reference: Mapping[tuple[int, int], ComparedRun]
+) -> tuple[dict[tuple[int, int], ComparedRun], dict[tuple[int, int], ComparedRun]]:
+    """Return the runs of two arms without the seeds at which their data differ, since those are no pairs."""
+    excluded = other_data_seeds(arm, reference)
+    return tuple({key: run for key, run in side.items() if key[0] not in excluded} for side in (arm, reference))  # type: ignore[return-value]
+
+
+def other_data_seeds(
+    arm: Mapping[tuple[int, int], ComparedRun], reference: Mapping[tuple[int, int], ComparedRun]
+) -> tuple[int, ...]:
+    """Return the seeds at which two arms have runs with different data, by the fingerprints in their records."""
+    fingerprints: dict[int, set[str]] = {}
+    for cells in (arm, reference):
+        for (seed, _), run in cells.items():
+            if run.data.get("fingerprint"):
+                fingerprints.setdefault(seed, set()).add(str(run.data["fingerprint"]))
+    common = {seed for seed, _ in arm} & {seed for seed, _ in reference}
+    return tuple(seed for seed in sorted(common) if len(fingerprints.get(seed, ())) > 1)
 
 
 def draws_of(cells: Mapping[tuple[int, int], ComparedRun]) -> tuple[int, ...]:
     """Return the sorted draw numbers of an arm's runs, over all seeds."""
     return tuple(sorted({draw for _, draw in cells}))
-
-
-def complete_table(
-    cells: Mapping[tuple[int, int], ComparedRun], metric: str
-) -> tuple[tuple[int, ...], list[list[float]]]:
-    """Return the seeds at which an arm has all its draws, and the values as an array of shape (seeds, draws)."""
-    draws = draws_of(cells)
-    seeds, table = [], []
-    for seed in sorted({seed for seed, _ in cells}):
-        row = [cells[seed, draw].final.get(metric, math.nan) for draw in draws if (seed, draw) in cells]
-        if len(row) == len(draws) and all(math.isfinite(value) for value in row):
-            seeds.append(seed)
-            table.append(row)
-    return tuple(seeds), table
 
 
 def first_draws(cells: Mapping[tuple[int, int], ComparedRun]) -> dict[int, ComparedRun]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from scipy.special import nctdtr, stdtrit
+from scipy.special import nctdtr
+
+from nc_tools.comparison.statistics import t_quantile
 
 _MOST_PAIRS = 100_000
 
@@ -20,44 +23,44 @@ def power(difference: float, sd: float, n: int, *, alpha: float = 0.05) -> float
         >>> round(power(1.0, 1.0, 10), 3)
         0.803
     """
-    return _power(abs(difference) * math.sqrt(n) / sd, n, alpha)
+    return _power(abs(difference) * math.sqrt(n) / sd, n - 1, alpha)
 
 
-def _power(noncentrality: float, n: int, alpha: float) -> float:
-    critical = float(stdtrit(n - 1, 1 - alpha / 2))
-    lower = float(nctdtr(n - 1, noncentrality, -critical))
+def _power(noncentrality: float, df: float, alpha: float) -> float:
+    critical = t_quantile(df, 1 - alpha / 2)
+    lower = float(nctdtr(df, noncentrality, -critical))
     # For a large noncentrality the far tail underflows to nan; it is zero there.
-    return 1.0 - float(nctdtr(n - 1, noncentrality, critical)) + (0.0 if math.isnan(lower) else lower)
+    return 1.0 - float(nctdtr(df, noncentrality, critical)) + (0.0 if math.isnan(lower) else lower)
 
 
-def detectable_difference(sd: float, n: int, *, alpha: float = 0.05, target: float = 0.8) -> float | None:
-    """Return the smallest true mean difference that a paired t test of n pairs detects with the target power.
+def detectable_difference(error: float, df: float, *, alpha: float = 0.05, target: float = 0.8) -> float | None:
+    """Return the smallest true mean difference that a t test with this standard error detects with the target power.
 
     "No difference found" means little if this number is larger than the differences that matter. Solves
-    power(difference) = target for the difference. The sd is the observed one and itself uncertain.
+    power(difference) = target for the difference. The standard error is the observed one and itself uncertain.
 
     Args:
-        sd: Standard deviation of the paired differences, in the metric's unit.
-        n: Number of pairs.
+        error: Standard error of the mean difference, in the metric's unit.
+        df: Its degrees of freedom; n - 1 for n pairs.
         alpha: Two-sided level of the test; the strictest step of Holm's method for m tests uses alpha / m.
         target: Power, in (alpha, 1).
 
     Returns:
-        The difference in the metric's unit, or None if n < 2 or sd = 0.
+        The difference in the metric's unit, or None if the error is zero.
 
     Example:
-        >>> round(detectable_difference(1.0, 5), 2)
+        >>> round(detectable_difference(1.0 / math.sqrt(5), 4), 2)
         1.68
     """
-    if n < 2 or sd <= 0:
+    if error <= 0 or df <= 0:
         return None
     low, high = 0.0, 4.0
-    while _power(high, n, alpha) < target:
+    while _power(high, df, alpha) < target:
         low, high = high, 2 * high
     while high - low > 1e-10 * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if _power(middle, n, alpha) < target else (low, middle)
-    return high * sd / math.sqrt(n)
+        low, high = (middle, high) if _power(middle, df, alpha) < target else (low, middle)
+    return high * error
 
 
 def pairs_needed(difference: float, sd: float, *, alpha: float = 0.05, target: float = 0.8) -> int | None:
@@ -70,12 +73,50 @@ def pairs_needed(difference: float, sd: float, *, alpha: float = 0.05, target: f
         >>> pairs_needed(1.0, 1.0)
         10
     """
-    if difference == 0 or sd <= 0 or power(difference, sd, _MOST_PAIRS, alpha=alpha) < target:
+    if difference == 0 or sd <= 0:
+        return None
+    return _smallest(lambda n: power(difference, sd, n, alpha=alpha) >= target)
+
+
+def pairs_for_width(half_width: float, sd: float, *, fixed: float = 0.0, confidence: float = 0.95) -> int | None:
+    """Return the number of pairs at which the interval of a mean difference reaches a half-width.
+
+    Solves t(1 - alpha/2; df) sqrt(sd^2 / n + fixed) <= half_width for n, with Satterthwaite's degrees of freedom.
+
+    Args:
+        half_width: Half of the wanted width, in the metric's unit.
+        sd: Standard deviation of the differences.
+        fixed: Variance of the mean that more pairs do not reduce, such as that of the test images.
+        confidence: Coverage of the interval, in (0, 1).
+
+    Returns:
+        The smallest n, or None if 100,000 pairs are not enough.
+
+    Example:
+        >>> pairs_for_width(0.5, 1.0), pairs_for_width(0.5, 1.0, fixed=0.1)
+        (18, None)
+    """
+    if half_width <= 0:
+        return None
+
+    def reached(n: int) -> bool:
+        seeds = sd**2 / n
+        if seeds + fixed <= 0:
+            return True
+        df = (seeds + fixed) ** 2 / (seeds**2 / (n - 1)) if seeds > 0 else math.inf
+        return t_quantile(df, 0.5 + confidence / 2) * math.sqrt(seeds + fixed) <= half_width
+
+    return _smallest(reached)
+
+
+def _smallest(reached: Callable[[int], bool]) -> int | None:
+    """Return the smallest number of pairs from 2 that reaches a goal which all larger ones reach too."""
+    if not reached(_MOST_PAIRS):
         return None
     low, high = 1, 2
-    while power(difference, sd, high, alpha=alpha) < target:
+    while not reached(high):
         low, high = high, min(2 * high, _MOST_PAIRS)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if power(difference, sd, middle, alpha=alpha) < target else (low, middle)
+        low, high = (low, middle) if reached(middle) else (middle, high)
     return high

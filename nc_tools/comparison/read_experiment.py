@@ -9,8 +9,7 @@ from typing import Any
 
 from nc_tools.comparison.compared_run import ComparedRun
 from nc_tools.comparison.metric_table import DEFAULT_PRIMARY
-from nc_tools.run_records.json_files import read_json_or_problem
-from nc_tools.run_records.renames import current_tuning
+from nc_tools.comparison.plan_files import read_plan, read_tuning
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class Experiment:
             the planned seeds.
         tuning: Trials, chosen values, grid and notes of the search.
         runs: The runs that belong to it. A folder can also hold runs of other comparisons.
+        smoke: Whether the runs only check that everything works.
     """
 
     name: str = ""
@@ -39,6 +39,24 @@ class Experiment:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     tuning: Mapping[str, Any] = field(default_factory=dict)
     runs: tuple[Mapping[str, Any], ...] = ()
+    smoke: bool = False
+
+    @property
+    def withheld(self) -> str:
+        """Why no verdict is given, or ""."""
+        return "this is a smoke run, and its numbers mean nothing" if self.smoke else ""
+
+    @property
+    def margin(self) -> float | None:
+        """The margin of non-inferiority and equivalence that the protocol fixes, in the unit of the primary metric."""
+        margin = self.protocol.get("margin")
+        return float(margin) if isinstance(margin, int | float) and 0 < margin < float("inf") else None
+
+    @property
+    def test_per_train(self) -> float:
+        """Test images per training image, if every seed splits the same images anew; 0 if all share one test set."""
+        ratio = self.protocol.get("test_per_train")
+        return float(ratio) if isinstance(ratio, int | float) and 0 < ratio < float("inf") else 0.0
 
     @property
     def references(self) -> dict[str, str]:
@@ -59,9 +77,11 @@ def read_experiment(root: Path) -> Experiment:
 
     Args:
         root: The output folder.
+
+    Raises:
+        DamagedFileError: If experiment.json is damaged.
     """
-    plan, _ = read_json_or_problem(root / "experiment.json")
-    tuning, _ = read_json_or_problem(root / "tuning.json")
+    plan = read_plan(root)
     protocol, references = plan.get("protocol"), plan.get("references")
     rules = dict(protocol) if isinstance(protocol, Mapping) else {"statement": protocol} if protocol else {}
     if isinstance(references, Mapping):
@@ -74,8 +94,9 @@ def read_experiment(root: Path) -> Experiment:
         primary=_text(plan.get("primary")) or DEFAULT_PRIMARY,
         suite=_text(plan.get("suite")),
         protocol=rules,
-        tuning=current_tuning(tuning),
+        tuning=read_tuning(root),
         runs=tuple(run for run in plan.get("runs") or () if isinstance(run, Mapping)),
+        smoke=plan.get("smoke") is True,
     )
 
 
@@ -91,8 +112,8 @@ def runs_of_experiment(runs: Sequence[ComparedRun], experiment: Experiment) -> l
     for entry in experiment.runs:
         missing = ComparedRun(
             arm=_text(entry.get("arm")),
-            seed=int(entry.get("seed", -1)),
-            draw=int(entry.get("draw", 0)),
+            seed=-1 if entry.get("seed") is None else entry["seed"],
+            draw=entry.get("draw") or 0,
             status=_text(entry.get("status")) or "PLANNED",
             run_id=_text(entry.get("run_id")),
             error=_text(entry.get("error")),

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nc_tools.comparison.compared_run import ComparedRun
+from nc_tools.comparison.frames import FrameDesign
 from nc_tools.comparison.image_predictions import Reliability
+from nc_tools.comparison.margins import MarginTest
 from nc_tools.comparison.metric_info import MetricInfo, metric_info
-from nc_tools.comparison.pairing import Cells
+from nc_tools.comparison.pairing import Cells, Lost
 from nc_tools.comparison.read_experiment import Experiment
 from nc_tools.comparison.statistics import PairedDifference
 from nc_tools.comparison.variance import VarianceShares
@@ -27,9 +29,9 @@ class ArmMetric:
         arm: The arm.
         metric: The metric's key.
         seeds: Seeds that have a value.
-        draws: Draws of the arm's frame in each seed's mean.
+        draws: Largest number of runs of one seed, which differ in their frame.
         mean: Mean over seeds; None if no run has the metric.
-        sd: Standard deviation over seeds, None for one seed.
+        sd: Standard deviation of single runs, None for one run.
         paired: Difference to the baseline; None for the baseline itself and if no seed is common.
         p_holm: Holm-adjusted p, on the primary metric only.
     """
@@ -46,19 +48,24 @@ class ArmMetric:
 
 @dataclass(frozen=True)
 class PowerEstimate:
-    """The smallest difference that a paired t test can detect with power .8, given the observed spread.
+    """The smallest difference that the test can detect with power .8, given the observed spread.
 
     Attributes:
         detectable: Smallest difference that can be detected at alpha.
         detectable_adjusted: The same at alpha / m, the strictest step of Holm's method.
         pairs_for_half: Pairs that would detect half of the observed difference at alpha.
         pairs_for_half_adjusted: The same at alpha / m.
+        half_width: Half of the width that an interval should have.
+        pairs_for_half_width: Pairs that would give it that width; None if no number of pairs does, as when most of the
+            variance is that of the test images.
     """
 
     detectable: float | None
     detectable_adjusted: float | None
     pairs_for_half: int | None
     pairs_for_half_adjusted: int | None
+    half_width: float = 0.0
+    pairs_for_half_width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,17 @@ class ArmTest:
     Attributes:
         arm: The arm.
         reference: The arm that it is paired against.
-        seeds: The common seeds.
-        paired: Difference, interval and p over the pairs; None if no seed is common.
+        seeds: The seeds that are paired.
+        paired: Difference, interval and p; they decide the verdict. None if no seed is common.
         p_holm: p adjusted over the family; None if there is no test.
         power: What could be detected; None for fewer than two pairs or no spread.
         sign_flip: p of the sign-flip test; None for fewer than six pairs.
+        same_images: The difference with its interval over seeds and frames, for these test images; the same as
+            ``paired`` unless that covers new test images.
+        frames: How the frames of the differences are spread over seeds.
+        unpaired: Common seeds that are left out, since the two arms have other frames there.
+        lost: Runs of the arm that ended without a value.
+        reference_lost: The same of the reference.
     """
 
     arm: str
@@ -82,15 +95,32 @@ class ArmTest:
     p_holm: float | None
     power: PowerEstimate | None
     sign_flip: float | None
+    same_images: PairedDifference | None = None
+    frames: FrameDesign = "none"
+    unpaired: tuple[int, ...] = ()
+    lost: tuple[Lost, ...] = ()
+    reference_lost: tuple[Lost, ...] = ()
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family of tests: those whose p values are adjusted together."""
+    """A family of tests: those whose p values are adjusted together.
+
+    Attributes:
+        name: What it compares, in words.
+        metric: The metric's key.
+        tests: One per arm.
+        covers_images: Whether intervals and p values cover new test images.
+        withheld: Why no verdict is given, or "".
+        resplit: Whether each seed has its own test images.
+    """
 
     name: str
     metric: str
     tests: tuple[ArmTest, ...]
+    covers_images: bool = False
+    withheld: str = ""
+    resplit: bool = False
 
     @property
     def size(self) -> int:
@@ -98,7 +128,17 @@ class Family:
         return sum(test.p_holm is not None for test in self.tests)
 
     def verdict(self, test: ArmTest) -> Verdict:
-        """Return ``"better"`` or ``"worse"`` if a test of the family is significant, otherwise ``"open"``."""
+        """Return ``"better"`` or ``"worse"`` if a test of the family is significant, otherwise ``"open"``.
+
+        An arm that lost runs is never better, and never worse than a reference that did: its mean is over the runs that
+        survived.
+        """
+        change = self.unrestricted_verdict(test)
+        survivors = test.lost if change == "better" else test.reference_lost if change == "worse" else ()
+        return "open" if self.withheld or survivors else change
+
+    def unrestricted_verdict(self, test: ArmTest) -> Verdict:
+        """Return the verdict of the p value alone, whatever else speaks against it."""
         if test.p_holm is None or test.p_holm >= ALPHA or test.paired is None:
             return "open"
         change = metric_info(self.metric).improvement(test.paired.mean)
@@ -107,7 +147,15 @@ class Family:
 
 @dataclass(frozen=True)
 class ArmState:
-    """How complete an arm is: finished seeds and draws, missing seeds, and the reason for each run without a result."""
+    """How complete an arm is: seeds with a value of the primary metric, and the reason for each run without one.
+
+    Attributes:
+        arm: The arm.
+        seeds: Seeds that have a value.
+        missing: Planned seeds that have none.
+        draws: Numbers of the runs of each seed.
+        unfinished: Why, for every run that has no value.
+    """
 
     arm: str
     seeds: tuple[int, ...]
@@ -117,8 +165,8 @@ class ArmState:
 
     @property
     def label(self) -> str:
-        """The numbers of finished seeds and draws as text, such as "5×3"."""
-        return f"{len(self.seeds)}×{max(len(self.draws), 1)}" if self.seeds else "0"
+        """The number of seeds with a value as text, such as "5", or "5×3" with three frames at each seed."""
+        return f"{len(self.seeds)}×{len(self.draws)}" if self.seeds and len(self.draws) > 1 else str(len(self.seeds))
 
 
 @dataclass(frozen=True)
@@ -132,7 +180,16 @@ class Caution:
     """
 
     kind: Literal[
-        "few pairs", "confounded", "not paired", "mixed configurations", "tuning", "uneven draws", "outliers", "record"
+        "few pairs",
+        "confounded",
+        "not paired",
+        "frames",
+        "lost runs",
+        "mixed configurations",
+        "tuning",
+        "uneven draws",
+        "outliers",
+        "record",
     ]
     arm: str
     text: str
@@ -189,7 +246,9 @@ class Comparison:
         rows: One entry per arm and metric, in order.
         family: The tests of all arms against the baseline on the primary metric.
         controls: The tests of arms against the reference with the same loss; None if the plan names no reference.
-        shares: Variance of seeds, draws and the rest, for arms with several draws.
+        shares: Variance of the difference to the baseline between seeds, frames and the rest, for arms with several
+            frames at a seed.
+        margins: Tests with the margin that the protocol fixes; empty without one.
         disagreements: McNemar's tests, one per arm and seed.
         calibration: Reliability by arm, for arms with recorded predictions.
         cautions: Reasons why the comparison may be unfair or incomplete.
@@ -206,6 +265,7 @@ class Comparison:
     family: Family
     controls: Family | None
     shares: Mapping[str, VarianceShares]
+    margins: tuple[MarginTest, ...]
     disagreements: tuple[Disagreement, ...]
     calibration: Mapping[str, ArmReliability]
     cautions: tuple[Caution, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nc_tools.comparison.image_predictions import Predictions, Reliability, read_predictions
+from nc_tools.comparison.image_values import ImageValues, has_image_values
 from nc_tools.comparison.pairing import Cells, first_draws
 from nc_tools.comparison.result import ArmReliability, Disagreement
 from nc_tools.comparison.statistics import mcnemar
@@ -13,23 +14,41 @@ PredictionsByArm = Mapping[str, Mapping[int, Predictions]]
 """arm -> seed -> predictions."""
 
 
-def read_first_draws(cells: Cells) -> tuple[PredictionsByArm, list[tuple[str, str]]]:
-    """Read the test predictions of one run per arm and seed, that of the first draw.
+def read_all_predictions(
+    cells: Cells, metric: str
+) -> tuple[PredictionsByArm, dict[str, dict[tuple[int, int], ImageValues]], list[tuple[str, str]]]:
+    """Read the test predictions of all runs.
+
+    Args:
+        cells: The runs of each arm.
+        metric: The primary metric, whose values by image are read.
 
     Returns:
-        The predictions, and (run, problem) for each file that cannot be read.
+        The predictions of one run per arm and seed, that of the first draw; the primary metric by image of every run,
+        arm -> (seed, draw) -> values, where it is a mean over images; and (run, problem) for each file that cannot be
+        read.
     """
     by_arm: dict[str, dict[int, Predictions]] = {}
+    images: dict[str, dict[tuple[int, int], ImageValues]] = {}
     problems = []
+    needs_all = has_image_values(metric)
     for arm, of_arm in cells.items():
-        for seed, run in first_draws(of_arm).items():
-            if run.predictions is None:
+        first = {id(run) for run in first_draws(of_arm).values()}
+        for key, run in of_arm.items():
+            if run.images is not None:
+                images.setdefault(arm, {})[key] = run.images
+            if run.predictions is None or not (needs_all or id(run) in first):
                 continue
             try:
-                by_arm.setdefault(arm, {})[seed] = read_predictions(run.predictions)
+                predictions = read_predictions(run.predictions, metric)
             except ValueError as error:
                 problems.append((run.run_id or arm, str(error)))
-    return by_arm, problems
+                continue
+            if predictions.primary is not None:
+                images.setdefault(arm, {})[key] = predictions.primary
+            if id(run) in first:
+                by_arm.setdefault(arm, {})[key[0]] = predictions
+    return by_arm, images, problems
 
 
 def disagreement(arm: str, seed: int, predictions: Predictions, reference: Predictions) -> Disagreement:

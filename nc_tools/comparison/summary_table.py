@@ -40,9 +40,9 @@ def summary_columns(comparison: Comparison) -> tuple[Column, ...]:
     primary = comparison.primary
     heading = "bal. acc." if primary.key.endswith("/balanced_accuracy") else primary.label
     return (
-        Column("n", "seeds × draws"),
-        Column(f"{heading}{primary.arrow}", f"{primary.label}, mean ± sd over seeds; {primary.reading}"),
-        Column("diff. [95 %]", f"paired difference to {comparison.baseline} with its 95 % t interval over seeds"),
+        Column("n", "seeds with a value, × frames of each seed if there are several"),
+        Column(f"{heading}{primary.arrow}", f"{primary.label}, mean ± sd of single runs; {primary.reading}"),
+        Column("diff. [95 %]", f"paired difference to {comparison.baseline} with its 95 % t interval"),
         Column("Holm p", "p of the paired t test, Holm-adjusted over all arms"),
         *(column for column, _ in _metric_columns(comparison)),
     )

@@ -58,7 +58,7 @@ def render_terminal(comparison: Comparison, console: Console | None = None) -> N
 
 
 def _print_sections(comparison: Comparison, out: _Printer) -> None:
-    out.section("Tests", [wording.family_text(comparison.family)])
+    out.section("Tests", wording.test_texts(comparison))
     if comparison.controls is not None:
         controls = comparison.controls
         texts = [wording.family_text(controls)]
@@ -69,7 +69,7 @@ def _print_sections(comparison: Comparison, out: _Printer) -> None:
         out.section("Tests against the reference with the same loss", texts)
     out.section("Detectable difference", [wording.power_heading(comparison), *wording.power_texts(comparison)])
     if comparison.shares:
-        out.section("Variance between seeds and draws", [wording.SHARES_HEADING, *wording.share_texts(comparison)])
+        out.section("Variance between seeds and frames", [wording.SHARES_HEADING, *wording.share_texts(comparison)])
     out.section("Sign-flip test", [wording.sign_flip_text(comparison)])
     if comparison.disagreements:
         out.section("Single models", [wording.IMAGES_HEADING, *wording.image_texts(comparison)])

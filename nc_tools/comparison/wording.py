@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 from nc_tools.comparison.compared_run import SCORED_KINDS
 from nc_tools.comparison.metric_info import MetricInfo, metric_info
@@ -11,8 +12,9 @@ from nc_tools.comparison.result import ALPHA, Comparison, Family
 from nc_tools.comparison.statistics import PairedDifference
 
 SHARES_HEADING = (
-    "variance of a single run by source (two-way random effects, method of moments). The intervals above are over "
-    "seeds, for these draws; for any draws, add the standard error of the draws in quadrature"
+    "variance of the difference to the baseline between single runs, by source (random effects, method of moments). "
+    "The intervals above include all of it. If every seed has frames of its own, the part of the frames also holds all "
+    "other randomness within a seed"
 )
 
 IMAGES_HEADING = (
@@ -60,7 +62,7 @@ def unfinished_texts(comparison: Comparison) -> list[str]:
     for state in comparison.states:
         if not state.missing and not state.unfinished:
             continue
-        missing = f"no result at seed {name_seeds(state.missing)}" if state.missing else "a draw is missing"
+        missing = f"no result at seed {name_seeds(state.missing)}" if state.missing else "a run is missing"
         reasons = f" ({'; '.join(state.unfinished)})" if state.unfinished else ""
         texts.append(f"{state.arm} did not finish: {missing}{reasons}")
     return texts
@@ -71,14 +73,96 @@ def family_text(family: Family) -> str:
     metric = metric_info(family.metric)
     return (
         f"{family.name}, in {metric.label} ({metric.reading}): {family.size} two-sided paired t "
-        f"test{'s' * (family.size != 1)} over seeds, p values Holm-adjusted together, alpha {ALPHA:g}"
+        f"test{'s' * (family.size != 1)}, p values Holm-adjusted together, alpha {ALPHA:g}. {coverage_text(family)}, "
+        "given the settings that tuning chose"
     )
+
+
+def test_texts(comparison: Comparison) -> list[str]:
+    """Return what is tested, and what seeds do not change."""
+    return [text for text in (family_text(comparison.family), seed_sources_text(comparison)) if text]
+
+
+def coverage_text(family: Family) -> str:
+    """Return a sentence that says for what the intervals of a family hold: new seeds, frames and test images.
+
+    Example:
+        >>> coverage_text(Family("", "test/gen/accuracy", ()))
+        'The intervals cover training with another seed, on these test images'
+    """
+    tests = [test for test in family.tests if test.paired is not None]
+    covered = ["training with another seed"]
+    if any(test.frames in ("own", "crossed") for test in tests):
+        covered.append("another frame")
+    if family.resplit:
+        covered.append("another split into training and test images")
+    elif family.covers_images:
+        covered.append("other test images like these")
+    text = f"The intervals cover {join_names(covered)}"
+    if not family.covers_images and not family.resplit:
+        text += ", on these test images"
+    for design, words in (("fixed", "the one frame that all seeds share"), ("shared", "these frames")):
+        arms = [test.arm for test in tests if test.frames == design]
+        if arms:
+            text += f"; those of {join_names(arms)} hold for {words} only"
+    return text
+
+
+def seed_sources_text(comparison: Comparison) -> str:
+    """Return what seeds do not change, if the records say so: the training images of a data set that is used whole."""
+    runs = comparison.cells[comparison.baseline].values()
+    whole = all(
+        run.data.get("num_samples") and sum(run.data.get("class_counts") or ()) == run.data["num_samples"]
+        for run in runs
+    )
+    same = len({run.data.get("fingerprint") for run in runs}) == 1
+    noise = any(isinstance(run.config.get("data"), Mapping) and run.config["data"].get("noise") for run in runs)
+    if not whole or not same or noise:
+        return ""
+    return (
+        "All seeds train on the same images: seeds differ in initial weights, order and augmentation, and the "
+        "intervals do not cover other training images"
+    )
+
+
+def margin_texts(comparison: Comparison) -> list[str]:
+    """Return the results of the tests with the margin that was fixed before the runs; none without a margin."""
+    margin, primary = comparison.experiment.margin, comparison.primary
+    if margin is None or not comparison.margins:
+        return []
+    size = f"{primary.value(margin)}{' ' + primary.unit if primary.unit else ''}"
+    equivalent = [test.arm for test in comparison.margins if test.p_equivalent < ALPHA]
+    noninferior = [test.arm for test in comparison.margins if test.p_noninferior < ALPHA and test.arm not in equivalent]
+    parts = [
+        f"{join_names(arms)} {'is' if len(arms) == 1 else 'are'} {words}"
+        for arms, words in (
+            (noninferior, f"no worse than {comparison.baseline} by more than {size}"),
+            (equivalent, f"within {size} of {comparison.baseline} in either direction"),
+        )
+        if arms
+    ]
+    if not parts:
+        return [
+            f"No arm is shown to be no worse than {comparison.baseline} by more than {size}, the margin fixed "
+            "before the runs."
+        ]
+    return [f"{join_names(parts)} (margin fixed before the runs, Holm-adjusted p < .05)."]
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Join names with commas and "and", for a sentence.
+
+    Example:
+        >>> join_names(["a", "b", "c"])
+        'a, b and c'
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def power_heading(comparison: Comparison) -> str:
     """Return the definition of the detectable difference as text."""
     return (
-        "smallest true difference that these pairs detect with power .8 at alpha .05, given the observed spread "
+        "smallest true difference that these runs detect with power .8 at alpha .05, given the observed spread "
         f"(adjusted: at .05 / {max(comparison.family.size, 1)}, the strictest step of Holm's method)"
     )
 
@@ -96,7 +180,10 @@ def power_texts(comparison: Comparison) -> list[str]:
             texts.append(f"{test.arm}: {test.paired.note}")
         else:
             plain, adjusted = (_size(primary, size) for size in (power.detectable, power.detectable_adjusted))
-            texts.append(f"{test.arm}: {plain}{unit} ({adjusted} adjusted), n = {test.paired.n}")
+            seeds = power.pairs_for_half_width
+            needs = "cannot be had by more seeds alone" if seeds is None else f"takes {seeds} seeds"
+            width = f"an interval of ± {_size(primary, power.half_width)}{unit} {needs}"
+            texts.append(f"{test.arm}: {plain}{unit} ({adjusted} adjusted), n = {test.paired.n}; {width}")
     return texts
 
 
@@ -111,16 +198,16 @@ def share_texts(comparison: Comparison) -> list[str]:
     texts = []
     for arm, shares in comparison.shares.items():
         if shares.total == 0:
-            texts.append(f"{arm}: no variance over {shares.num_seeds} seeds x {shares.num_draws} draws")
+            texts.append(f"{arm}: no variance over {shares.num_seeds} seeds x {shares.num_frames} frames")
             continue
-        parts = [
-            f"{name} {100 * part / shares.total:.0f} %"
-            for name, part in (("seeds", shares.seed), ("draws", shares.draw), ("rest", shares.rest))
-        ]
+        sources = [("seeds", shares.seed), ("frames", shares.frame), ("rest", shares.rest)]
+        if shares.nested:
+            sources = [("seeds", shares.seed), ("frames and rest", shares.frame)]
+        parts = [f"{name} {100 * part / shares.total:.0f} %" for name, part in sources]
         clipped = f" (negative estimate of {' and '.join(shares.clipped)} set to 0)" if shares.clipped else ""
         texts.append(
-            f"{arm}: {', '.join(parts)}{clipped}, {shares.num_seeds} seeds x {shares.num_draws} draws; "
-            f"standard error of the draws {primary.value(shares.draw_error)}"
+            f"{arm}: {', '.join(parts)}{clipped}, {shares.num_seeds} seeds x {shares.num_frames} "
+            f"{'own ' * shares.nested}frames; standard error that the frames add {primary.value(shares.frame_error)}"
             f"{' ' + primary.unit if primary.unit else ''}"
         )
     return texts

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from nc_tools.data.augment import Augment
+from nc_tools.data.augment import Augment, Normalize
 from nc_tools.data.sampling import Sampling
 
 
@@ -32,6 +32,9 @@ class BatchOptions:
         device: Where the batches go.
         channels_last: Use the channels-last memory layout for the inputs.
         workers: Worker processes that decode files. None: one for each core, at most 8.
+        geometry: Resizes and crops the augmented uint8 images (N, C, H, W) for the network, as
+            :meth:`nc_tools.models.ImagePreprocessing.geometry` does, so that the set can be kept at its own size. None:
+            the network gets the images as they are.
 
     Example:
         >>> BatchOptions(batch_size=64, mean=[0.5], std=[0.25]).device
@@ -50,3 +53,11 @@ class BatchOptions:
     device: torch.device | str = "cpu"
     channels_last: bool = False
     workers: int | None = None
+    geometry: Callable[[Tensor], Tensor] | None = None
+
+    def to_inputs(self) -> Callable[[Tensor], Tensor]:
+        """Return the conversion of uint8 images on the device to inputs of the network."""
+        normalize = Normalize(self.mean, self.std, device=self.device, channels_last=self.channels_last)
+        if (geometry := self.geometry) is None:
+            return normalize
+        return lambda images: normalize(geometry(images))

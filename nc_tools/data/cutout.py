@@ -17,7 +17,7 @@ class Cutout:
     set.
 
     Attributes:
-        size: Side of the square in pixels.
+        size: Side of the square in pixels of the network's input.
 
     Raises:
         ValueError: If the size is not a positive whole number.

@@ -74,6 +74,8 @@ class DataConfig:
         sampling: How often each class is drawn in training, such as ``BalancedSampling()``. None: each sample once an
             epoch. The class counts that losses use stay those of the data.
         holdout: Share of the training subset that is kept for tuning, temperature and choice of epoch.
+        resplit: For small test sets: each seed draws its own test set, this share of all images, training and test
+            together. The spread over seeds then includes that of the test images. None: the same test set for all.
         held_out_classes: This many of the last classes are removed from training and test set and kept for transfer.
         table: How a table of images is read, where that is not to be found by its values.
         transfer_data: Another source for transfer, in the same syntax.
@@ -133,6 +135,7 @@ got 0.01: did you mean 100?
     protocol: SubsetProtocol = "seeded"
     sampling: Sampling | None = None
     holdout: float = 0.2
+    resplit: float | None = None
     held_out_classes: int = 0
     table: TableConfig = field(default_factory=TableConfig)
     transfer_data: str | None = None
@@ -218,6 +221,11 @@ got 0.01: did you mean 100?
         if not 0 < self.holdout < 1:
             raise ValueError(
                 f"holdout is a share of the training set and must lie between 0 and 1, got {self.holdout:g}"
+            )
+        if self.resplit is not None and (not 0 < self.resplit < 1 or self.labels is not None):
+            raise ValueError(
+                f"resplit is the share of all images to test on: it must lie between 0 and 1 and cannot be used with "
+                f"labels that may be wrong, got {self.resplit:g} and labels={self.labels}"
             )
 
     def _check_images(self) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.regular_file import check_regular
 from nc_tools.data.decode import DECODE_RULE
 from nc_tools.data.image_set import digests
+from nc_tools.type_check import matches
 
 
 class CachedImages(NamedTuple):
@@ -61,6 +63,7 @@ def read_cache(path: Path, key: str) -> CachedImages | None:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("key") != key:
@@ -68,9 +71,10 @@ def read_cache(path: Path, key: str) -> CachedImages | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         unreadable: dict[str, str] = json.loads(header["unreadable"])
         converted: dict[str, int] = json.loads(header["converted"])
-    except (OSError, SafetensorError, ValueError, KeyError):
+        intact = "images" not in tensors or torch.equal(digests(tensors["images"]), tensors["hashes"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, RecursionError):
         return None
-    if "images" in tensors and not torch.equal(digests(tensors["images"]), tensors["hashes"]):
+    if not intact or not matches(unreadable, Mapping[str, str]) or not matches(converted, Mapping[str, int]):
         return None
     return CachedImages(tensors, unreadable, converted)
 

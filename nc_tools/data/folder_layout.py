@@ -1,4 +1,4 @@
-"""Find out how an image folder is laid out: which folders are parts of a split, which classes, which neither."""
+"""Find out what the folders of an image folder are: training or test parts, classes, or neither."""
 
 from __future__ import annotations
 

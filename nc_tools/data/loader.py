@@ -9,7 +9,6 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from nc_tools.data.augment import Normalize
 from nc_tools.data.batch_options import BatchOptions
 from nc_tools.data.image_set import Images, ImageSet
 from nc_tools.data.stream_loader import PixelStream, StreamLoader
@@ -98,7 +97,7 @@ def evaluation_batches(images: Images, indices: Tensor | None, options: BatchOpt
     device = torch.device(options.device)
     indices = torch.arange(len(images)) if indices is None else indices
     batches = list(torch.split(indices, options.batch_size)) if len(indices) else []
-    normalize = Normalize(options.mean, options.std, device=device, channels_last=options.channels_last)
+    to_inputs = options.to_inputs()
     pixels = PixelStream(images, device, options.workers)
     for index, raw in zip(batches, pixels.read(batches), strict=True):
-        yield Batch(normalize(raw), images.labels[index].to(device), index.to(device))
+        yield Batch(to_inputs(raw), images.labels[index].to(device), index.to(device))

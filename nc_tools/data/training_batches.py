@@ -9,7 +9,6 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from nc_tools.data.augment import Normalize
 from nc_tools.data.batch_options import BatchOptions
 from nc_tools.data.epoch_plan import batch_bounds, check_start, check_views, plan_epoch
 from nc_tools.data.image_set import Images
@@ -42,14 +41,14 @@ class TrainingBatches(ABC):
             )
         _check_indices(indices, len(images))
         channels = images.shape[0]
-        if len(torch.as_tensor(options.mean)) != channels:
+        if options.geometry is None and len(torch.as_tensor(options.mean)) != channels:
             raise ValueError(
                 f"mean and std must have one number for each of the {channels} channels, got {len(options.mean)}"
             )
         self._options = options
         self._device = torch.device(options.device)
         self._bounds = batch_bounds(len(indices), options.batch_size)
-        self._normalize = Normalize(options.mean, options.std, device=self._device, channels_last=options.channels_last)
+        self._to_inputs = options.to_inputs()
         self._indices = indices.to(home)
         labels = images.labels[indices]
         sampling = options.sampling
@@ -98,11 +97,11 @@ class TrainingBatches(ABC):
     def _inputs(self, pixels: Tensor, draws: _Draws | None, begin: int, end: int) -> Tensor:
         augment = self._options.augment
         if draws is None or augment is None:
-            return self._normalize(pixels)
+            return self._to_inputs(pixels)
         views, further = draws
         if further:
             further = {name: values[begin:end] for name, values in further.items()}
-        inputs = self._normalize(augment.pixels(pixels, views[begin:end], further))
+        inputs = self._to_inputs(augment.pixels(pixels, views[begin:end], further))
         return inputs if augment.cutout is None else augment.cutout.apply(inputs, further["cutout"])
 
 

@@ -15,12 +15,13 @@ from nc_tools.experiment.evaluate.transfer_set import check_transfer
 from nc_tools.experiment.overrides import put
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
+from nc_tools.experiment.run_backbone import describe_backbone
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.run_data import RunData, facts_of, open_data
-from nc_tools.experiment.type_check import check_types
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.training.mixed_loss import check_mixing
 from nc_tools.training.optimizers import make_optimizer
+from nc_tools.type_check import check_types
 
 
 def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: StopSignal) -> dict[str, DataFacts]:
@@ -51,6 +52,9 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
     facts = {name: by_data[config.data] for name, config in plan.arms.items()}
     for line in _data_lines(plan, {name: data[config.data] for name, config in plan.arms.items()}):
         display.note(line)
+    for backbone in dict.fromkeys(describe_backbone(config.model) for config in plan.arms.values()):
+        if backbone is not None:
+            display.note(backbone)
     against_outliers = []
     for name, config in plan.arms.items():
         try:
@@ -61,7 +65,7 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
         against_outliers += [name] if any(loss.needs_outliers for loss in losses) else []
     if baseline.data.outliers is not None:
         used = f"used by {', '.join(against_outliers)}" if against_outliers else "not used, because no loss needs them"
-        display.note(f"outlier images for training ({baseline.data.outliers}): {used}")
+        display.note(f"training against outlier images from {baseline.data.outliers}: {used}")
     return facts
 
 
@@ -109,7 +113,7 @@ def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
     builds_differ = config.tuned.path.partition(".")[0] in ("head", "loss", "model")
     losses = []
     for variant in [config, *variants] if builds_differ else [config]:
-        model = build_model(variant, facts, seed=0, draw=0)
+        model = build_model(variant, facts, seed=0, frame_seed=0)
         loss = build_loss(variant, facts, model.head.feature_dim)
         check_outliers(variant, loss)
         check_mixing(variant.training.mixing, loss, model.head)
@@ -118,5 +122,7 @@ def _build_variants(config: RunConfig, facts: DataFacts) -> list[LossTerm]:
             variant.optim.sam.ascent_loss(loss, facts.class_counts)
         if variant.second_stage is not None:
             variant.second_stage.check(model.head)
+        if variant.start is not None:
+            variant.start.check(model.head)
         losses.append(loss)
     return losses

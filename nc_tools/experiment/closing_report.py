@@ -6,37 +6,37 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nc_tools.comparison import compare, long_rows, render_terminal, write_comparison
-from nc_tools.comparison.headline import headline
+from nc_tools.comparison import compare, render_terminal, write_comparison
+from nc_tools.comparison.read_experiment import read_experiment
 from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
-from nc_tools.tracking import MlflowSync, direct_links
+from nc_tools.experiment.single_arm import print_single_arm
+from nc_tools.tracking import direct_links
 
 
-def report_comparison(out: Path, console: Console, sync: MlflowSync, *, baseline: str | None = None) -> None:
+def report_comparison(out: Path, console: Console, *, baseline: str | None = None) -> None:
     """Compare the runs of an output folder, print the results table, and write the report files.
+
+    The results of an experiment with a single arm are only printed.
 
     Args:
         out: The output folder.
         console: Where to print.
-        sync: Sends the report to MLflow with its next push.
         baseline: The arm to pair against; None for the experiment's own.
 
     Raises:
         ValueError: If there is nothing to compare.
         FileNotFoundError: If the folder holds no runs.
     """
+    experiment = read_experiment(out)
+    if len(experiment.arms) == 1 and baseline is None:
+        print_single_arm(out, experiment, console)
+        return
     comparison = compare(out, baseline=baseline)
     console.print()
     render_terminal(comparison, console)
     write_comparison(comparison, out / "report")
     if comparison.primary.key.startswith("transfer/"):
         report_ranking(comparison, out / "report", console)
-    summary = {
-        "suite": comparison.experiment.suite,
-        "experiment": comparison.experiment.name,
-        "headline": headline(comparison),
-    }
-    sync.stage_comparison(out / "report", summary, long_rows(comparison))
 
 
 def print_links(out: Path, console: Console, tracking_uri: str | None) -> None:

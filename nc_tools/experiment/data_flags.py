@@ -39,13 +39,25 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         help="draw wrong training labels, such as symmetric:.4, pair:.3, asymmetric:.4 or instance:.4, or none "
         "(default: none for own images)",
     )
-    add("--image-size", type=int, metavar="PIXELS", help="resize images to this width and height")
+    add(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="resize images to this width and height; for a pretrained network, the size that it gets (default: that "
+        "of its weights)",
+    )
     add(
         "--imbalance",
         type=float,
         metavar="RATIO",
         help="cut a long tail: the largest class keeps RATIO times the images of the smallest, by class size "
         "(default: own images are used as they are, all of them)",
+    )
+    add(
+        "--resplit",
+        type=float,
+        metavar="SHARE",
+        help="each seed draws its own test set, this share of all images, which helps if there are few",
     )
     add("--transfer-data", metavar="DATA", help="measure transfer of the features to these images, given as for --data")
     add_reading_flags(parser)
@@ -83,6 +95,8 @@ def data_from_flags(data: DataConfig, args: argparse.Namespace) -> DataConfig:
         data = replace(data, image_size=args.image_size)
     if args.imbalance is not None:
         data = replace(data, imbalance=args.imbalance)
+    if args.resplit is not None:
+        data = replace(data, resplit=args.resplit)
     data = with_reading_flags(data, args)
     return replace(
         data,

@@ -46,7 +46,10 @@ def run_second_stage(
     if not isinstance(stage, RetrainingStage):
         return 0.0
     generator = stream(job.seed, "head", 1)
-    new_head = build_head(config, facts, model.head.feature_dim, generator=generator, draw=job.draw).to(data.device)
+    # The frame is that of the first stage: its features were trained towards those class vectors.
+    new_head = build_head(config, facts, model.head.feature_dim, generator=generator, frame_seed=job.frame_seed).to(
+        data.device
+    )
     torch.manual_seed(job.seed)  # as before training, so that a resumed run draws the same numbers
     fitted = retrain(
         model,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from nc_tools.experiment.frame_seed import frame_seed_of
 from nc_tools.experiment.run_config import Protocol, RunConfig
 
 JobKind = Literal["tuning", "holdout", "final"]
@@ -21,7 +22,7 @@ class Job:
         arm: The arm's name.
         config: The arm, with the learning rate and the tuned parameter's value that this run uses.
         seed: Of subset, hold-out, initial weights, order and augmentation.
-        draw: Of the head's frame.
+        draw: Number of the head's frame within the seed.
         root: The output folder.
         experiment: Name of the comparison.
         suite: Hash of the comparison.
@@ -43,6 +44,11 @@ class Job:
     device: str
     resume: bool = False
     holdout_run: Path | None = None
+
+    @property
+    def frame_seed(self) -> int | None:
+        """Seed of the head's frame; None for a head without one."""
+        return frame_seed_of(self.config, seed=self.seed, draw=self.draw, fixed=self.protocol.frame_seed)
 
     @property
     def label(self) -> str:

@@ -37,7 +37,7 @@ def estimate_noise(
     """
     if not job.config.loss.leaves_open("transition"):
         return NoiseEstimate()
-    model = build_model(job.config, facts, seed=job.seed, draw=job.draw)
+    model = build_model(job.config, facts, seed=job.seed, frame_seed=job.frame_seed)
     training, device = job.config.training, data.device
     training.place(model, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

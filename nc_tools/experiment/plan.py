@@ -21,12 +21,14 @@ class Plan:
         question: What the comparison asks, in one sentence or more; shown above the report.
         arms: Arms by name; the first is the baseline.
         protocol: The rules that all arms share.
+        smoke: Whether the runs only check that everything works; the report then gives no verdict.
     """
 
     name: str
     question: str
     arms: Mapping[str, RunConfig]
     protocol: Protocol
+    smoke: bool = False
 
     @property
     def baseline(self) -> str:

@@ -16,14 +16,15 @@ from rich.console import Console
 from nc_tools._support.check_writable import check_writable
 from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.signals import Killed
+from nc_tools.experiment.check_model import check_model
 from nc_tools.experiment.closing_report import print_links, report_comparison
+from nc_tools.experiment.config_file import config_text, read_config
 from nc_tools.experiment.data_flags import add_data_flags
 from nc_tools.experiment.plan import RunOptions
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.run_plan import run_plan
-from nc_tools.experiment.serialize import encode
-from nc_tools.tracking import LiveSync, MlflowSync
+from nc_tools.tracking import MlflowSync
 
 
 def recipe_parser(
@@ -40,7 +41,12 @@ def recipe_parser(
     add = parser.add_argument_group("what is compared").add_argument
     default = ", ".join(default_arms) if default_arms else "all"
     add("--arms", metavar="A,B,...", help=f"arms to compare, the baseline first, or 'all' (default: {default})")
-    add("--model", metavar="NAME", help="backbone: conv, resnet20, resnet32, or a torchvision or timm model")
+    add("--model", metavar="NAME", help="backbone: conv, resnet20, resnet32, timm:NAME, torchvision:NAME, "
+        "hf:ID_OR_FOLDER, or package.module:function")  # fmt: skip
+    add("--weights", metavar="WEIGHTS", help="'pretrained' for the library's own download, or a .safetensors file or "
+        "state dict; AdamW and rates for fine-tuning then replace SGD's")  # fmt: skip
+    add("--train", metavar="PART", help="part of a pretrained network that is trained: all, head (only the head), "
+        "last:N (the last N blocks) or lora:R (rank R) (default: all)")  # fmt: skip
     add("--epochs", type=int, metavar="N", help="epochs of each run")
     add("--seeds", help="seeds of the final runs, such as 0-4 or 0,2,5")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="set any field that --print-config shows, "
@@ -55,6 +61,8 @@ def recipe_parser(
     add("--smoke", action="store_true", help="run everything for a few seconds to check that it works; the numbers "
         "mean nothing")  # fmt: skip
     add("--print-config", action="store_true", help="print the whole configuration as JSON and exit")
+    add("--config", type=Path, metavar="FILE", help="take arms and protocol from a file that --print-config has "
+        "printed; other flags are applied to them")  # fmt: skip
     return parser
 
 
@@ -78,18 +86,22 @@ def run_recipe(
         argv: Command-line arguments; None for those of the process.
     """
     args = recipe_parser(name, question, list(arms), default_arms).parse_args(argv)
-    args.arms = args.arms or ",".join(default_arms) or None
     console = Console(stderr=False)
     try:
+        if args.config is not None:
+            arms, protocol = read_config(args.config)
+        else:
+            args.arms = args.arms or ",".join(default_arms) or None
         plan = make_plan(arms, name=name, question=question, protocol=protocol or Protocol(), args=args)
+        for config in plan.arms.values():
+            check_model(config.model)
         if args.print_config:
-            print(json.dumps({"arms": encode(dict(plan.arms)), "protocol": encode(plan.protocol)}, indent=2))
+            print(json.dumps(config_text(plan.arms, plan.protocol), indent=2))
             return
         options = make_options(args)
-        sync = MlflowSync(options.out, options.tracking_uri, plan.name)
-        with LiveSync(sync):
+        with MlflowSync(options.out, options.tracking_uri, plan.name):
             run_plan(plan, options, console)
-            report_comparison(options.out, console, sync)
+            report_comparison(options.out, console)
         print_links(options.out, console, options.tracking_uri)
     except (Killed, KeyboardInterrupt):
         text = f"\nStopped. Finished runs are kept in {args.out}. To continue, give the same command with --resume."

@@ -8,28 +8,12 @@ from typing import Any
 
 from nc_tools.comparison.metric_table import DEFAULT_PRIMARY
 from nc_tools.data import DataConfig
+from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.heads.head import Head
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.specs import Spec
-from nc_tools.training import OptimConfig, SecondStage, TrainConfig
+from nc_tools.training import HeadStart, OptimConfig, SecondStage, TrainConfig
 from nc_tools.transfer import FineTuning
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Configuration of the backbone, the network below the classifier head.
-
-    Attributes:
-        name: As for :func:`nc_tools.models.build_backbone`.
-        width: First width of "conv".
-    """
-
-    name: str = "conv"
-    width: int = 16
-
-    def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ValueError(f"model.width must be positive, got {self.width}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +39,17 @@ class RunConfig:
         head: The head, as ``spec(ETFHead, ...)``.
         loss: The loss, as ``spec(CrossEntropyLoss, ...)``.
         data: What is trained on.
-        model: The backbone.
+        model: The backbone, its weights, and which part of it is trained.
         optim: Optimizer and schedule.
         training: Length and arithmetic.
         tuned: What the arm tunes in addition to its learning rate; weight decay unless another choice serves it better.
         second_stage: What is done to the classifier after training, with the backbone frozen; None for nothing.
+        start: What the head is computed from before training, such as ``LeastSquaresStart()``; None for random initial
+            weights. With ``training.epochs=0`` the start is the whole method, a head in closed form. Such an arm has no
+            learning rate: it tries as many values of its tuned parameter as the other arms try settings in all.
+
+    Raises:
+        ValueError: If an arm trains for no epoch and has no start, or has a second stage after no training.
     """
 
     head: Spec[Head]
@@ -70,12 +60,30 @@ class RunConfig:
     training: TrainConfig = field(default_factory=TrainConfig)
     tuned: TunedParameter = field(default_factory=TunedParameter)
     second_stage: SecondStage | None = None
+    start: HeadStart | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_closed_form and (self.start is None or self.second_stage is not None):
+            raise ValueError(
+                "training.epochs=0 trains nothing, so an arm with it needs a start that computes its head and can have "
+                "no second stage: set training.epochs, or start=LeastSquaresStart()"
+            )
+        if self.training.patience is not None and self.second_stage is not None:
+            raise ValueError(
+                f"training.patience ends the training at its best epoch, which a second stage would change again, got "
+                f"patience {self.training.patience} and {type(self.second_stage).__name__}: set one of them to None"
+            )
+
+    @property
+    def is_closed_form(self) -> bool:
+        """Whether the head is computed and not trained."""
+        return self.training.epochs == 0
 
     @property
     def epochs(self) -> int:
-        """Number of epochs in a run with this configuration, including those of a second stage."""
+        """Number of recorded epochs, including those of a second stage; a head in closed form is recorded as one."""
         first = self.training.epochs
-        return first + (0 if self.second_stage is None else self.second_stage.epochs(first))
+        return max(1, first + (0 if self.second_stage is None else self.second_stage.epochs(first)))
 
     @property
     def has_draws(self) -> bool:
@@ -89,7 +97,11 @@ class Protocol:
 
     Attributes:
         seeds: Seeds of the final runs: they set subset, hold-out, initial weights, order and augmentation.
-        draws: Number of frames drawn for each seed by arms whose head has one; the same frames at every seed.
+        draws: Number of frames for each seed, for arms whose head has a random frame. No two runs of an arm share a
+            frame. One is enough for an interval that covers other frames; two or more also show the frame's share of
+            the variance. More seeds narrow the interval more than more frames do.
+        frame_seed: One frame for all seeds, for example because it will be shipped; the results then hold for this
+            frame only, which the report says. None for frames of their own.
         holdout_draws: How many of the draws get a hold-out run. Further draws take temperature and best epoch from the
             last of them, which can only be a disadvantage for arms with a frame.
         rates: Learning rates that every arm tries, half a decade apart.
@@ -102,6 +114,9 @@ class Protocol:
         transfer_samples: Largest number of images of a transfer set, for its training and test part each.
         primary: Key of the metric that decides the comparison: one of the test set or of transfer. Rates and tuned
             parameters are always chosen by balanced accuracy on the hold-out of the training set, never by transfer.
+        margin: The smallest difference in the primary metric that matters, such as 0.005 for half a point of accuracy.
+            The report then also tests, for every arm, whether it is no worse than the baseline by more than this
+            margin, and whether it is within it in both directions. Fix it before the runs. None for no such tests.
         fine_tuning: How each final model is fine-tuned to the transfer set; None for no fine-tuning, which saves time.
         rank_layers: Measure the transfer set's collapse, and what a ridge probe reads, in every layer.
         suspects: Rows of suspects.csv, the labels that are most likely wrong, in a final run; 0 for no file. None means
@@ -109,7 +124,8 @@ class Protocol:
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    draws: int = 3
+    draws: int = 1
+    frame_seed: int | None = None
     holdout_draws: int = 1
     rates: tuple[float, ...] = (0.01, 0.0316, 0.1, 0.316, 1.0)
     tuning_seeds: tuple[int, ...] = (1000,)
@@ -120,6 +136,7 @@ class Protocol:
     transfer_samples: int = 4000
     suspects: int | None = None
     primary: str = DEFAULT_PRIMARY
+    margin: float | None = None
     fine_tuning: FineTuning | None = None
     rank_layers: bool = False
 
@@ -133,6 +150,11 @@ class Protocol:
         for name in ("draws", "holdout_draws", "curve_points", "curve_samples", "transfer_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"protocol.{name} must be at least 1, got {getattr(self, name)}")
+        if self.frame_seed is not None and (self.frame_seed < 0 or self.draws > 1):
+            raise ValueError(
+                f"protocol.frame_seed must be at least 0, and allows only one draw, got frame_seed={self.frame_seed} "
+                f"and draws={self.draws}: set protocol.draws=1, or leave protocol.frame_seed out"
+            )
         if self.suspects is not None and self.suspects < 0:
             raise ValueError(
                 f"protocol.suspects must be at least 0, got {self.suspects}: set it to 0 to write no suspects.csv"
@@ -141,6 +163,11 @@ class Protocol:
             raise ValueError(
                 f"protocol.primary must be a metric that begins with 'test/' or 'transfer/', such as "
                 f"{DEFAULT_PRIMARY!r}, got {self.primary!r}"
+            )
+        if self.margin is not None and not 0 < self.margin < float("inf"):
+            raise ValueError(
+                f"protocol.margin must be positive and finite, got {self.margin}: give the smallest difference in "
+                f"{self.primary} that matters, such as 0.005"
             )
         rising = list(self.rates) == sorted(set(self.rates))
         if not (self.rates and rising and all(0 < rate < float("inf") for rate in self.rates)):

@@ -8,6 +8,7 @@ import torch
 
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.job import Job
+from nc_tools.experiment.run_backbone import backbone_record
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.serialize import encode, run_hash, settings
 from nc_tools.losses.loss_term import LossTerm
@@ -17,23 +18,29 @@ from nc_tools.run_records import RunIdentity
 def identify(job: Job, facts: DataFacts) -> RunIdentity:
     """Return the identity of a run, the contents of run.json; runs with equal hashes would give equal results."""
     protocol = job.protocol
+    backbone = backbone_record(job.config.model, in_channels=facts.in_channels, image_size=facts.image_size)
     decisive: list[object] = [job.kind, facts.fingerprint, str(job.config.training.dtype_on(torch.device(job.device)))]
+    decisive += [backbone] if backbone else []
     if job.kind != "tuning":
         decisive += [protocol.curve_points, protocol.curve_samples, protocol.transfer_samples]
         decisive += [] if protocol.suspects is None else [protocol.suspects]
     if job.kind == "final":
         decisive += [] if protocol.fine_tuning is None else [encode(protocol.fine_tuning)]
         decisive += ["rank_layers"] if protocol.rank_layers else []
+    if job.frame_seed is not None:
+        # The group is the same for all seeds: it holds the rule, and the run's own hash the frame.
+        decisive += ["a frame for every seed and draw" if job.protocol.frame_seed is None else job.protocol.frame_seed]
     return RunIdentity(
         kind=job.kind,
         arm=job.arm,
         seed=job.seed,
         draw=job.draw,
+        frame_seed=job.frame_seed,
         experiment=job.experiment,
         suite=job.suite,
         config=settings(job.config),
-        data={"name": job.config.data.source, **dataclasses.asdict(facts), **_outliers(job.config)},
-        config_hash=run_hash(job.config, *decisive, job.seed, job.draw),
+        data={"name": job.config.data.source, **dataclasses.asdict(facts), **_outliers(job.config), **backbone},
+        config_hash=run_hash(job.config, *decisive, job.seed, job.draw, job.frame_seed),
         group_hash=run_hash(job.config, *decisive),
     )
 

@@ -15,6 +15,7 @@ from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.check_plan import check_plan
 from nc_tools.experiment.job import Job, JobKind, JobResult
+from nc_tools.experiment.partial_files import remove_partial_files
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_config import RunConfig
@@ -23,7 +24,7 @@ from nc_tools.experiment.serialize import encode
 from nc_tools.experiment.tuning import Score, TuningResult, mean_over_seeds, tune
 from nc_tools.experiment.workers import Workers
 from nc_tools.run_records import mark_killed
-from nc_tools.run_records.json_files import write_json
+from nc_tools.run_records.json_files import read_json_or_problem, write_json
 
 
 def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:
@@ -42,8 +43,9 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with _locked(options.out), StopSignal() as stop, ProgressDisplay(console) as display:
         mark_killed(options.out)
+        remove_partial_files(options.out)
         facts = check_plan(plan, options, display, stop)
-        _write_experiment(plan, options.out, [])
+        _write_experiment(plan, options.out, _rows_before(plan, options.out))
         with Workers(options.workers, options.threads) as workers:
             _Stages(plan, options, facts, workers, display, stop).run()
 
@@ -185,6 +187,19 @@ class _Stages:
         )
 
 
+def _rows_before(plan: Plan, out: Path) -> list[Mapping[str, Any]]:
+    """Return the list of runs of an earlier start of the same comparison, which stays until there is a new one."""
+    before, _ = read_json_or_problem(out / "experiment.json")
+    rows = before.get("runs") if before.get("suite") == plan.suite else None
+    return rows if isinstance(rows, list) else []
+
+
+def _split(plan: Plan) -> dict[str, float]:
+    """Return the test images per training image if every seed splits the images anew."""
+    share = plan.arms[plan.baseline].data.resplit
+    return {} if share is None else {"test_per_train": share / (1 - share)}
+
+
 def _write_experiment(plan: Plan, out: Path, runs: Sequence[Mapping[str, Any]]) -> None:
     """Write experiment.json: the plan of the comparison and the list of its runs."""
     experiment = {
@@ -195,7 +210,8 @@ def _write_experiment(plan: Plan, out: Path, runs: Sequence[Mapping[str, Any]]) 
         "arms": list(plan.arms),
         "primary": plan.protocol.primary,
         "suite": plan.suite,
-        "protocol": {k: v for k, v in encode(plan.protocol).items() if k != "dataclass"},
+        "smoke": plan.smoke,
+        "protocol": {k: v for k, v in encode(plan.protocol).items() if k != "dataclass"} | _split(plan),
         "runs": list(runs),
     }
     write_json(out / "experiment.json", experiment)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.signals import StopSignal
 from nc_tools.experiment.job import Job, JobResult, RunProgress
@@ -49,7 +50,8 @@ def _serve(connection: Connection, threads: int) -> None:
             try:
                 result = run_job(job, send_progress, stop)
             except Exception as error:  # noqa: BLE001  one run's error must not end the others
-                traceback.print_exc()
+                if not isinstance(error, DamagedFileError | FileExistsError):  # their message says all
+                    traceback.print_exc()
                 message = f"{type(error).__name__}: {error}".splitlines()[0]
                 result = JobResult(None, "FAILED", error=message, disk_full=is_disk_full(error))
             with contextlib.suppress(OSError):

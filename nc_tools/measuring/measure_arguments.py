@@ -17,6 +17,7 @@ class MeasureArguments:
         model: A run's folder, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:function``.
         data: A source of images; None for the images that a run was trained on.
         weights: A safetensors file, "random", or None.
+        modules: Names of modules with the user's own heads and losses, separated by commas, or None.
         labels: ``FILE:COLUMN`` of a CSV with other training labels, or None.
         layers: Dotted names of layers separated by commas, "none", or None for the model's stages.
         head: Dotted path of the head, or None to find it.
@@ -34,6 +35,7 @@ class MeasureArguments:
     model: str
     data: str | None = None
     weights: str | None = None
+    modules: str | None = None
     labels: str | None = None
     layers: str | None = None
     head: str | None = None

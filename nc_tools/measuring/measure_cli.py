@@ -45,7 +45,8 @@ def run_measure(arguments: MeasureArguments, console: Console) -> CollapseReport
     device = parse_device(arguments.device)
     if arguments.out is not None:
         check_writable(arguments.out)  # before minutes of measuring
-    named = load_model(arguments.model, arguments.weights, data=arguments.data)
+    modules = [name.strip() for name in (arguments.modules or "").split(",") if name.strip()]
+    named = load_model(arguments.model, arguments.weights, data=arguments.data, modules=modules)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading images", total=None)
         sets = load_sets(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from torch import nn
 
@@ -52,7 +52,7 @@ class NamedModel:
     trained_on: TrainedSubset | None = None
 
 
-def load_model(name: str, weights: str | None, *, data: str | None) -> NamedModel:
+def load_model(name: str, weights: str | None, *, data: str | None, modules: Sequence[str] = ()) -> NamedModel:
     """Load the model that ``--model`` names.
 
     Args:
@@ -60,6 +60,7 @@ def load_model(name: str, weights: str | None, *, data: str | None) -> NamedMode
             function without arguments that returns a module.
         weights: A safetensors file with the model's state, or "random" for an untrained network.
         data: The source of the images, which gives K for an untrained library model.
+        modules: Names of the user's modules whose heads and losses a run may name.
 
     Raises:
         FileNotFoundError: If a run or a weights file is missing.
@@ -70,7 +71,7 @@ def load_model(name: str, weights: str | None, *, data: str | None) -> NamedMode
     if colon and kind in ("torchvision", "timm"):
         return _library_model(kind, rest, weights, data)
     if (Path(name) / "run.json").exists():
-        return _run_model(Path(name), weights)
+        return _run_model(Path(name), weights, modules)
     if colon and "/" not in kind and "\\" not in kind:
         return _function_model(kind, rest, weights)
     if colon or "/" in name or Path(name).exists():
@@ -89,18 +90,17 @@ def missing_data(name: str) -> ValueError:
     return ValueError(f"{name} does not define its images. Add --data, such as imagefolder:PATH")
 
 
-def _run_model(folder: Path, weights: str | None) -> NamedModel:
+def _run_model(folder: Path, weights: str | None, modules: Sequence[str]) -> NamedModel:
     from nc_tools.experiment.trained_model import load_run
 
     if weights is not None:
         raise ValueError(f"a run's folder already holds its weights, but --weights is {weights}. Leave --weights out")
-    loaded = load_run(folder)
-    identity = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    facts = loaded.facts
+    loaded = load_run(folder, modules=[_import(name) for name in modules])
+    facts, identity = loaded.facts, loaded.identity
     return NamedModel(
         loaded.model, folder.resolve().name, facts.image_size, facts.in_channels, facts.mean, facts.std, facts.classes,
         facts.class_counts, loaded.config.data,
-        TrainedSubset(identity["seed"], with_holdout=identity["kind"] == "final"),
+        TrainedSubset(identity.seed, with_holdout=identity.kind == "final"),
     )  # fmt: skip
 
 
@@ -185,15 +185,7 @@ def _function_model(module_name: str, function: str, weights: str | None) -> Nam
 
 def _find_function(module_name: str, function: str) -> Callable[[], object]:
     """Import a function by its name, and check that it can be called without arguments."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # so that modules of the current folder are found, as with python -m
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"the model {module_name}:{function} needs the module {error.name!r}, which cannot be imported here. "
-            "Run the command in the folder that holds it"
-        ) from error
+    module = _import(module_name)
     make: Callable[[], object] | None = getattr(module, function, None)
     if not callable(make):
         functions = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
@@ -211,3 +203,16 @@ def _find_function(module_name: str, function: str) -> Callable[[], object]:
             "that calls it"
         ) from None
     return make
+
+
+def _import(name: str) -> ModuleType:
+    """Import a module that the user named on the command line."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # so that modules of the current folder are found, as with python -m
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the module {name} needs the module {error.name!r}, which cannot be imported here. Run the command in the "
+            "folder that holds it"
+        ) from error

@@ -14,7 +14,7 @@ from nc_tools.metrics.collapse.hyperspherical_uniformity import hyperspherical_u
 from nc_tools.metrics.collapse.mean_geometry import ClassMeans, finite_values
 from nc_tools.metrics.collapse.neural_collapse import collapse_quantities
 from nc_tools.metrics.collapse.uniform_duality import uniform_duality
-from nc_tools.metrics.collapse.variability_index import variability_index
+from nc_tools.metrics.collapse.variability_index import variability_index, within_scatter
 from nc_tools.metrics.collapse.within_class import within_class_spread
 
 # Relative difference of the squares of both passes that rounding explains; more means other features.
@@ -114,9 +114,8 @@ class TwoPassStats:
             )
             second.units += direction_sums(x, y, second.center, self.num_classes)
             if self.index:
-                residual = x - frame.means.to(x.dtype)[second.place[y]]
-                weights = (1 / (frame.counts.double() * len(frame.index))).to(x.dtype)[second.place[y]]
-                second.scatter += (residual * weights[:, None]).T @ residual
+                weights = 1 / (frame.counts * len(frame.index))
+                second.scatter += within_scatter(x, second.place[y], frame.means, weights)
 
     def compute(self, weight: Tensor | None) -> dict[str, float]:
         """Return all collapse metrics, including those of the head if its weight (K, D) applies to these features.
@@ -148,7 +147,7 @@ class TwoPassStats:
                 if weight is not None:
                     values |= uniform_duality(frame.means, weight.detach().to(frame.means)[frame.index])
                 if self.index and total > len(frame.index):
-                    values |= finite_values({"vci": variability_index(second.scatter, frame.centered)})
+                    values |= finite_values({"vci": variability_index(second.scatter, frame.means)})
         return values
 
 

@@ -28,7 +28,7 @@ class FDBD(OODScore):
         >>> fdbd = FDBD().fit(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.eye(2), torch.tensor([0, 1]),
         ...                   weight=torch.tensor([[-2.0, 0.0], [2.0, 0.0]]))
         >>> fdbd.score_samples(torch.tensor([[3.0, 0.0], [3.0, 4.0]]), torch.tensor([[-6.0, 6.0], [-6.0, 6.0]]))
-        tensor([1.0000, 0.6000])
+        tensor([1.0000, 0.6000], dtype=torch.float64)
     """
 
     name = "fdbd"
@@ -41,15 +41,15 @@ class FDBD(OODScore):
                 "fDBD measures distances to boundaries between classes and needs two classes, got one"
             )
         # Differences do not depend on the origin; about the mean, the products below cancel least.
-        self._weight = weight.double() - weight.double().mean(dim=0)
+        self._weight = weight - weight.mean(dim=0)
         self._squares = self._weight.square().sum(dim=1)
-        self._mean = train.mean.to(train.features)
+        self._mean = train.mean
         self._floor = distance_floor(train)
 
     def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:
         largest, decision = logits.max(dim=1, keepdim=True)
         classes, place = torch.unique(decision.flatten(), return_inverse=True)
-        to_boundaries = ((largest - logits) * self._inverse_gaps(classes).to(logits)[place]).sum(dim=1)
+        to_boundaries = ((largest - logits) * self._inverse_gaps(classes)[place]).sum(dim=1)
         return to_boundaries / (logits.shape[1] - 1) / norms_at_least(features - self._mean, self._floor)
 
     def _inverse_gaps(self, classes: Tensor) -> Tensor:

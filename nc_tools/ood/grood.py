@@ -43,7 +43,7 @@ class GROOD(OODScore):
         >>> x = torch.tensor([[-9.0, 0.0], [9.0, 0.0]])
         >>> grood = GROOD().fit(x, torch.eye(2), torch.tensor([0, 1]))
         >>> grood.score_samples(torch.tensor([[9.0, 0.0], [0.0, 0.5]]), torch.zeros(2, 2))
-        tensor([-0.0000, -0.9996])
+        tensor([-0.0000, -0.9996], dtype=torch.float64)
     """
 
     name = "grood"
@@ -63,12 +63,12 @@ class GROOD(OODScore):
         if len(right) == 0:
             raise UndefinedScoreError("GROOD needs training samples that the model classifies correctly, got none")
         # Distances do not depend on the origin; about the mean, the products below cancel least.
-        self._origin = train.mean.to(train.features)
-        self._means = (train.means - train.mean).to(train.features)
+        self._origin = train.mean
+        self._means = train.means - train.mean
         prototype = self._mean_mixture(train) if self.outliers is None else self._mean_outlier(train)
         self._outlier = prototype - self._origin
         kept = right[torch.arange(0, len(right), -(-len(right) // self.most), device=right.device)]
-        self._gradients = torch.cat([self._gradient(x) for x in torch.split(train.features[kept], 8192)])
+        self._gradients = torch.cat([self._gradient(x.double()) for x in torch.split(train.features[kept], 8192)])
         self._halves = self._gradients.square().sum(dim=1) / 2
 
     def _mean_mixture(self, train: TrainingSet) -> Tensor:
@@ -76,10 +76,10 @@ class GROOD(OODScore):
         logits = train.logits[:, train.present]
         second = logits.topk(2, dim=1).indices[:, 1]
         mean_partner = torch.bincount(second, minlength=len(train.present)).double() @ train.means / len(logits)
-        return ((train.mean + mean_partner) / 2).to(train.features)
+        return (train.mean + mean_partner) / 2
 
     def _mean_outlier(self, train: TrainingSet) -> Tensor:
-        outliers = at_least_float32(self.outliers.detach()) if self.outliers is not None else train.features
+        outliers = train.features if self.outliers is None else at_least_float32(self.outliers.detach())
         if outliers.ndim != 2 or len(outliers) == 0 or outliers.shape[1] != train.features.shape[1]:
             raise ValueError(
                 f"outliers must be features (M, {train.features.shape[1]}) of at least one image, got "
@@ -90,12 +90,12 @@ class GROOD(OODScore):
                 f"outliers must be finite, but {bad} of {len(outliers)} samples hold NaN or inf: remove these samples, "
                 "or check the model that produced them"
             )
-        return outliers.double().mean(dim=0).to(train.features)
+        return outliers.to(train.features.device).double().mean(dim=0)
 
     def _gradient(self, features: Tensor) -> Tensor:
         x = features - self._origin
         prototypes = torch.cat([self._means, self._outlier[None]])
-        distances = torch.cdist(x, prototypes)
+        distances = torch.cdist(x, prototypes, compute_mode="donot_use_mm_for_euclid_dist")
         share = F.softmax(-distances, dim=1)[:, -1:]
         return share * F.normalize(x - self._outlier, dim=1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,8 +14,8 @@ class KNN(OODScore):
     """Score by minus the distance to the k-th nearest training feature, with all features scaled to unit length.
 
     It assumes nothing about the shape of the classes and needs no head. With fewer than k training samples the farthest
-    one is taken. A feature of length 0 stays 0. Distances are computed from products: below 3e-4 they are rounding in
-    float32; give float64 features if they have collapsed that far.
+    one is taken. A feature of length 0 stays 0. Neighbors are found by products in float64, and the distance to the
+    k-th is that of the difference, so that collapsed features keep their order.
 
     Fits on the training features, without labels. Costs O(N D) per sample.
 
@@ -28,10 +29,9 @@ class KNN(OODScore):
         ValueError: If k is below 1.
 
     Example:
-        >>> import torch
         >>> knn = KNN(k=1).fit(torch.eye(2), torch.eye(2), torch.tensor([0, 1]))
         >>> knn.score_samples(torch.tensor([[3.0, 0.0], [-2.0, 0.0]]), torch.zeros(2, 2))
-        tensor([-0.0000, -1.4142])
+        tensor([-0.0000, -1.4142], dtype=torch.float64)
     """
 
     name = "knn"
@@ -43,12 +43,14 @@ class KNN(OODScore):
         self.k = k
 
     def _fit(self, train: TrainingSet) -> None:
-        self._unit = F.normalize(train.features, dim=1)
+        self._unit = torch.cat([F.normalize(x, dim=1) for x in train.blocks()])
 
     def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG002
-        cosine = F.normalize(features, dim=1) @ self._unit.T
-        kth = cosine.topk(min(self.k, len(self._unit)), dim=1, sorted=False).values.amin(dim=1)
-        return -(2 - 2 * kth).clamp(min=0).sqrt()
+        unit = F.normalize(features, dim=1)
+        nearest = (unit @ self._unit.T).topk(min(self.k, len(self._unit)), dim=1)
+        # The product orders the neighbors; the distance needs the difference, for the product cancels there.
+        distances: Tensor = torch.linalg.vector_norm(unit - self._unit[nearest.indices[:, -1]], dim=1)
+        return -distances
 
     def _values_per_sample(self) -> int:
         return len(self._unit)

@@ -23,14 +23,15 @@ class MSP(_LogitScore):
     """Score by the log-odds of the largest softmax probability: log(p / (1 - p)), p = max_k p_k. The usual baseline.
 
     Log-odds have the order of the probabilities, and so the same AUROC, but do not saturate: in float32 a gap of 17
-    between the two largest logits makes the probability exactly 1, so that all such samples tie. Fits on nothing.
+    between the two largest logits makes the probability exactly 1 (in float64 one of 37), so that all such samples tie.
+    Fits on nothing.
 
     Source: Hendrycks and Gimpel (2017); the released code compares the probability itself.
 
     Example:
         >>> msp = MSP().fit(torch.eye(2), torch.eye(2), torch.tensor([0, 1]))
         >>> msp.score_samples(torch.eye(2), torch.tensor([[0.0, 0.0], [1.0986123, 0.0]])).sigmoid()
-        tensor([0.5000, 0.7500])
+        tensor([0.5000, 0.7500], dtype=torch.float64)
     """
 
     name = "msp"
@@ -49,7 +50,7 @@ class MaxLogit(_LogitScore):
     Example:
         >>> max_logit = MaxLogit().fit(torch.eye(2), torch.eye(2), torch.tensor([0, 1]))
         >>> max_logit.score_samples(torch.eye(2), 3 * torch.eye(2))
-        tensor([3., 3.])
+        tensor([3., 3.], dtype=torch.float64)
     """
 
     name = "max_logit"
@@ -73,7 +74,7 @@ class Energy(_LogitScore):
     Example:
         >>> energy = Energy().fit(torch.eye(2), torch.eye(2), torch.tensor([0, 1]))
         >>> energy.score_samples(torch.eye(2), torch.tensor([[0.0, 0.0], [0.0, 1.0986123]])).exp()
-        tensor([2., 4.])
+        tensor([2.0000, 4.0000], dtype=torch.float64)
     """
 
     name = "energy"
@@ -105,7 +106,7 @@ class GEN(_LogitScore):
 
     Example:
         >>> GEN().fit(torch.eye(2), torch.eye(2), torch.tensor([0, 1])).score_samples(torch.eye(2), torch.zeros(2, 2))
-        tensor([-1.7411, -1.7411])
+        tensor([-1.7411, -1.7411], dtype=torch.float64)
     """
 
     name = "gen"

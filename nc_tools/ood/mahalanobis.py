@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nc_tools._support.whitening import whitening
 from nc_tools.ood.ood_score import OODScore, UndefinedScoreError
 from nc_tools.ood.training_set import TrainingSet
-from nc_tools.ood.whitening import whitening
 
 
 class Mahalanobis(OODScore):
@@ -15,10 +15,12 @@ class Mahalanobis(OODScore):
 
         -min_k (h - mu_k)^T S_W^+ (h - mu_k),    S_W = sum_i (h_i - mu_y)(h_i - mu_y)^T / N.
 
-    One Gaussian per class, all with the same covariance. Directions in which the training classes do not vary are
-    ignored (a pseudo-inverse, see :func:`~nc_tools.ood.whitening.whitening`): use ViM or KNN to detect samples outside
-    the span of the training features. Classes without a sample have no mean and are left out. The covariance is that of
-    all samples together, so frequent classes have more influence on it.
+    One Gaussian per class, all with the same covariance. Directions in which the training samples do not vary about
+    their class means are ignored (a pseudo-inverse): use ViM or KNN to detect samples outside the span of the training
+    features. Directions that vary little count in full, for outliers often differ there; a direction is left out only
+    if its deviation is below a millionth of the largest, for features scaled to unit variance: that is the rounding of
+    float32. Classes without a sample have no mean and are left out. The covariance is that of all samples together, so
+    frequent classes have more influence on it.
 
     Fits on training features and labels.
 
@@ -36,22 +38,27 @@ class Mahalanobis(OODScore):
     fits_on = ("features", "labels")
 
     def _fit(self, train: TrainingSet) -> None:
-        self._to_classes = _MahalanobisDistances(train, train.means, train.within, type(self).__name__)
+        self._classes = _WhitenedClasses(train, type(self).__name__)
 
     def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG002
-        return -self._to_classes.distances(features).amin(dim=1)
+        return -self._classes.nearest(self._classes.whitened(features))
 
     def _values_per_sample(self) -> int:
-        return self._to_classes.values_per_sample
+        return self._classes.values_per_sample
 
 
 class RMDS(OODScore):
     """Score by minus the relative Mahalanobis distance: to the nearest class, minus that to the whole training set.
 
-        -min_k [MD_k(h) - MD_0(h)],    MD_0(h) = (h - mu)^T S_T^+ (h - mu),
+        -min_k [MD_k(h) - MD_0(h)],    MD_0(h) = (h - mu)^T S_T^-1 (h - mu),
 
     mu and S_T the mean and covariance of all training samples. Directions in which all images vary alike cancel, which
-    helps with outliers that resemble the training images. Fits on training features and labels.
+    helps with outliers that resemble the training images. Both terms use the same directions, those in which samples
+    vary about their class means; with directions of its own, a term would have nothing to cancel with. Fits on training
+    features and labels.
+
+    Since S_T = S_W + S_B, the second term is computed from the first: with A A^T = S_W^+ and the means A^T (mu_k - mu),
+    weighted by the roots of their shares, = U diag(s) V^T, the covariance of A^T h is I + U diag(s^2) U^T.
 
     Source: Ren et al. (2021, equation 3).
 
@@ -59,52 +66,59 @@ class RMDS(OODScore):
         >>> x = torch.tensor([[-1.0], [1.0], [3.0], [5.0]])
         >>> rmds = RMDS().fit(x, torch.zeros(4, 2), torch.tensor([0, 0, 1, 1]))
         >>> rmds.score_samples(torch.tensor([[0.0], [2.0]]), torch.zeros(2, 2))  # -0 + 4/5, -4 + 0
-        tensor([ 0.8000, -4.0000])
+        tensor([ 0.8000, -4.0000], dtype=torch.float64)
     """
 
     name = "rmds"
     fits_on = ("features", "labels")
 
     def _fit(self, train: TrainingSet) -> None:
-        self._to_classes = _MahalanobisDistances(train, train.means, train.within, "RMDS")
-        self._to_all = _MahalanobisDistances(train, train.mean[None], train.total, "RMDS")
+        self._classes = _WhitenedClasses(train, "RMDS")
+        weighted = (self._classes.centers * train.shares.sqrt()[:, None]).T
+        self._between, sizes, _ = torch.linalg.svd(weighted, full_matrices=False)
+        self._change = (1 + sizes.square()).rsqrt() - 1
 
     def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG002
-        return self._to_all.distances(features)[:, 0] - self._to_classes.distances(features).amin(dim=1)
+        x = self._classes.whitened(features)
+        whitened_by_all: Tensor = x + (x @ self._between * self._change) @ self._between.T
+        return whitened_by_all.square().sum(dim=1) - self._classes.nearest(x)
 
     def _values_per_sample(self) -> int:
-        return self._to_classes.values_per_sample
+        return self._classes.values_per_sample
 
 
-class _MahalanobisDistances:
-    """Squared Mahalanobis distances to several centers with one covariance.
+class _WhitenedClasses:
+    """The class means and the samples in coordinates in which the within-class covariance is the identity.
 
     Args:
         train: The training set.
-        centers: (K', D), float64.
-        covariance: (D, D), float64.
         name: Name of the score, for the error message.
 
     Raises:
         UndefinedScoreError: If the covariance is zero.
     """
 
-    def __init__(self, train: TrainingSet, centers: Tensor, covariance: Tensor, name: str) -> None:
-        whitener = whitening(covariance, train.features.dtype)
-        if whitener.shape[1] == 0:
+    def __init__(self, train: TrainingSet, name: str) -> None:
+        self._whitener = whitening(train.within, train.means)
+        if self._whitener.shape[1] == 0:
             raise UndefinedScoreError(
-                f"{name} divides by the spread of the training features about their class means, and it is zero: use "
-                "another score, because the features are constant, or every class has one sample"
+                f"{name} cannot be fitted: the training features do not vary within their classes, because they are "
+                "constant or every class has one sample. Use another score"
             )
         # Distances do not depend on the origin; about the mean, the products below cancel least.
-        self._origin = train.mean.to(train.features)
-        self._whitener = whitener.to(train.features)
-        self._centers = ((centers - train.mean) @ whitener).to(train.features)
-        self._squares = self._centers.square().sum(dim=1)
-        self.values_per_sample = max(len(centers), len(whitener))
+        self._origin = train.mean
+        self.centers = (train.means - train.mean) @ self._whitener
+        self._halves = self.centers.square().sum(dim=1) / 2
+        self.values_per_sample = max(len(self.centers), len(self._whitener))
 
-    def distances(self, features: Tensor) -> Tensor:
-        """Return the squared distances of samples (N, D) to every center (N, K')."""
-        x = (features - self._origin) @ self._whitener
-        cross = torch.addmm(self._squares, x, self._centers.T, alpha=-2)
-        return cross.add_(x.square().sum(dim=1, keepdim=True)).clamp_(min=0)
+    def whitened(self, features: Tensor) -> Tensor:
+        """Return samples (N, D) in the coordinates of ``centers`` (N, r)."""
+        whitened: Tensor = (features - self._origin) @ self._whitener
+        return whitened
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """Return the squared distance of whitened samples (N, r) to the nearest class mean (N,)."""
+        nearest = torch.addmm(self._halves, x, self.centers.T, beta=-1).argmax(dim=1)
+        # The product finds the nearest mean; the distance needs the difference, for the product cancels there.
+        distances: Tensor = (x - self.centers[nearest]).square().sum(dim=1)
+        return distances

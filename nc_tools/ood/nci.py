@@ -35,7 +35,7 @@ class NCI(OODScore):
         >>> nci = NCI(alpha=0.0).fit(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.eye(2), torch.tensor([0, 1]),
         ...                          weight=torch.tensor([[-2.0, 0.0], [2.0, 0.0]]))
         >>> nci.score_samples(torch.tensor([[3.0, 0.0], [3.0, 4.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
-        tensor([2.0000, 1.2000])
+        tensor([2.0000, 1.2000], dtype=torch.float64)
     """
 
     name = "nci"
@@ -48,7 +48,7 @@ class NCI(OODScore):
 
     def _fit(self, train: TrainingSet) -> None:
         self._weight = require_weight(train, "NCI")
-        self._mean = train.mean.to(train.features)
+        self._mean = train.mean
         self._floor = distance_floor(train)
 
     def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:
@@ -60,5 +60,5 @@ class NCI(OODScore):
 
 def distance_floor(train: TrainingSet) -> float:
     """Return the distance to the mean below which a feature counts as equal to the mean: the rounding error."""
-    dtype = torch.finfo(train.features.dtype)
+    dtype = torch.finfo(torch.float64)
     return max(float(dtype.eps) * train.spread, math.sqrt(dtype.tiny))

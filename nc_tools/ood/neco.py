@@ -5,12 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nc_tools._support.whitening import constant_deviation, principal_directions
 from nc_tools.ood.ood_score import OODScore, UndefinedScoreError, norms_at_least
 from nc_tools.ood.training_set import TrainingSet
-from nc_tools.ood.whitening import principal_directions
-
-# A deviation below this many roundings of the mean is the rounding of the sums: the feature is constant.
-_SUM_ROUNDING = 128
 
 
 class NECO(OODScore):
@@ -53,18 +50,17 @@ class NECO(OODScore):
     def _fit(self, train: TrainingSet) -> None:
         width, num_classes = train.features.shape[1], len(train.present)
         dims = num_classes - 1 if self.dims is None else self.dims
-        variances = train.total.diagonal().clamp(min=0)
-        rounding = _SUM_ROUNDING * torch.finfo(train.features.dtype).eps * train.mean.abs()
-        deviation = torch.where(variances.sqrt() > rounding, variances.sqrt(), torch.ones_like(variances))
-        if not 1 <= dims < width or float(variances.sum()) == 0:
+        deviation = train.total.diagonal().clamp(min=0).sqrt()
+        varies = deviation > constant_deviation(train.means)
+        deviation = torch.where(varies, deviation, 1.0)
+        if not 1 <= dims < width or not bool(varies.any()):
             raise UndefinedScoreError(
                 f"NECO needs features that differ and dims from 1 to {width - 1}, got constant features or dims={dims} "
                 f"({num_classes} classes): set dims, or use another score"
             )
         vectors = principal_directions(train.total / torch.outer(deviation, deviation))[1]
-        self._mean, self._inverse = train.mean.to(train.features), deviation.reciprocal().to(train.features)
-        self._principal = vectors[:, :dims].to(train.features)
-        self._floor = torch.finfo(train.features.dtype).eps * width**0.5
+        self._mean, self._inverse, self._principal = train.mean, deviation.reciprocal(), vectors[:, :dims]
+        self._floor = torch.finfo(torch.float64).eps * width**0.5
 
     def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG002
         x = (features - self._mean) * self._inverse

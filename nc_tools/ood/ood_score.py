@@ -13,8 +13,8 @@ from torch import Tensor
 from nc_tools._support.precision import measuring_precision
 from nc_tools.ood.training_set import TrainingSet, checked_samples
 
-# Entries of the largest intermediate result of one block of samples: 128 MB in float32.
-_ENTRIES = 1 << 25
+# Entries of the largest intermediate result of one block of samples: 128 MB in float64.
+_ENTRIES = 1 << 24
 
 
 class UndefinedScoreError(ValueError):
@@ -28,6 +28,7 @@ class OODScore(ABC):
     :attr:`fits_on` lists what fitting reads; where it is empty, fitting only stores the sizes. Features are those that
     the head multiplies by its weight (``embedded`` for a head that projects or normalizes), taken in eval mode without
     augmentation. Heads without a bias work (``bias=None``), and so do class vectors that are frozen or a buffer.
+    All arithmetic is float64, so float32 and float64 features of the same values have the same scores.
 
     To add a score, write a subclass with a ``name`` and :meth:`_fit` and :meth:`_score_samples`. In this package, a new
     file and its import in ``nc_tools/ood/__init__.py`` are enough: reports then hold it.
@@ -35,15 +36,15 @@ class OODScore(ABC):
     Example:
         >>> from nc_tools.ood import Energy
         >>> train = torch.eye(2), torch.eye(2), torch.tensor([0, 1])
-        >>> Energy().fit(*train).score_samples(torch.eye(2), torch.tensor([[0.0, 0.0], [9.0, 0.0]])).tolist()
-        [0.6931471824645996, 9.000123023986816]
+        >>> Energy().fit(*train).score_samples(torch.eye(2), torch.tensor([[0.0, 0.0], [9.0, 0.0]]))
+        tensor([0.6931, 9.0001], dtype=torch.float64)
     """
 
     name: ClassVar[str]
     fits_on: ClassVar[tuple[str, ...]] = ()
 
     _sizes: tuple[int, int] | None = None
-    _like: Tensor
+    _device: torch.device
 
     def fit(
         self,
@@ -77,7 +78,7 @@ class OODScore(ABC):
         """Fit the score on a training set that several scores share, so that its moments are computed only once."""
         with measuring_precision(train.features.device):
             self._fit(train)
-        self._sizes, self._like = (train.features.shape[1], train.logits.shape[1]), train.features[:0]
+        self._sizes, self._device = (train.features.shape[1], train.logits.shape[1]), train.features.device
         return self
 
     def score_samples(self, features: Tensor, logits: Tensor) -> Tensor:
@@ -88,19 +89,18 @@ class OODScore(ABC):
             logits: (M, K).
 
         Returns:
-            (M,), higher means in-distribution, in the type (at least float32) and on the device of the training
-            features.
+            (M,), higher means in-distribution, float64, on the device of the training features.
 
         Raises:
             ValueError: If the score was not fitted, shapes do not fit, there is no sample, or values are not finite.
         """
         if self._sizes is None:
             raise ValueError(f"{type(self).__name__} must be fitted before it scores samples: call fit(...) first")
-        x, z = (part.to(self._like) for part in checked_samples(features, logits, *self._sizes))
+        x, z = (part.to(self._device) for part in checked_samples(features, logits, *self._sizes))
         with measuring_precision(x.device):
             rows = max(1, _ENTRIES // max(self._values_per_sample(), *self._sizes))
             blocks = zip(torch.split(x, rows), torch.split(z, rows), strict=True)
-            return torch.cat([self._score_samples(*block) for block in blocks])
+            return torch.cat([self._score_samples(block.double(), scores.double()) for block, scores in blocks])
 
     @abstractmethod
     def _fit(self, train: TrainingSet) -> None:
@@ -108,7 +108,7 @@ class OODScore(ABC):
 
     @abstractmethod
     def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Score one block of checked samples."""
+        """Score one block of checked samples, float64."""
 
     def _values_per_sample(self) -> int:
         """Return the number of values per sample in the largest intermediate result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,10 +23,10 @@ class TrainingSet:
 
     Attributes:
         features: (N, D), float32 or float64.
-        logits: (N, K), of the same type.
+        logits: (N, K), float32 or float64.
         labels: (N,), int64.
-        weight: (K, D) or None.
-        bias: (K,) or None.
+        weight: (K, D), float64, or None.
+        bias: (K,), float64, or None.
     """
 
     features: Tensor
@@ -38,14 +39,14 @@ class TrainingSet:
     def checked(
         cls, features: Tensor, logits: Tensor, labels: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> TrainingSet:
-        """Check features, logits and labels of a training set, and bring them to one device and type.
+        """Check features, logits and labels of a training set, and bring them to one device.
 
         Raises:
             TypeError: If features or logits are not floating-point, or labels not integers.
             ValueError: If shapes do not fit, there is no sample, or values are not finite.
         """
         check_features_and_labels(features, labels)
-        x, z = _same_type(features, logits)
+        x, z = _same_device(features, logits)
         if len(x) == 0:
             raise ValueError("cannot fit a score on a training set without samples: give at least one")
         width, num_classes = x.shape[1], z.shape[1]
@@ -62,7 +63,7 @@ class TrainingSet:
             )
         if bias is not None and bias.shape != (num_classes,):
             raise ValueError(f"bias must have the shape (K,) = ({num_classes},), got {tuple(bias.shape)}")
-        w, b = (None if part is None else part.detach().to(x) for part in (weight, bias))
+        w, b = (None if part is None else part.detach().to(x.device).double() for part in (weight, bias))
         return cls(x, z, y, w, b)
 
     @cached_property
@@ -103,6 +104,11 @@ class TrainingSet:
         """Covariance about the mean of all samples (D, D), float64."""
         return self.within + between(self.means, self.mean, self.shares)
 
+    def blocks(self) -> Iterator[Tensor]:
+        """Yield the features in float64, some rows at a time."""
+        for x in torch.split(self.features, _ROWS):
+            yield x.double()
+
     @cached_property
     def spread(self) -> float:
         """Root mean square distance of the samples to their mean."""
@@ -116,13 +122,13 @@ def between(means: Tensor, center: Tensor, shares: Tensor) -> Tensor:
 
 
 def checked_samples(features: Tensor, logits: Tensor, width: int, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Check that samples to score have the sizes of the training set, and bring them to one type.
+    """Check that samples to score have the sizes of the training set, and bring them to one device.
 
     Raises:
         TypeError: If they are not floating-point.
         ValueError: If shapes do not fit, there is no sample, or values are not finite.
     """
-    x, z = _same_type(features, logits)
+    x, z = _same_device(features, logits)
     if x.shape[1] != width or z.shape[1] != num_classes:
         raise ValueError(
             f"the score was fitted on {width} features and {num_classes} classes, got features {tuple(x.shape)} and "
@@ -134,7 +140,7 @@ def checked_samples(features: Tensor, logits: Tensor, width: int, num_classes: i
     return x, z
 
 
-def _same_type(features: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+def _same_device(features: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     if features.ndim != 2 or logits.ndim != 2 or len(features) != len(logits):
         raise ValueError(
             f"features must be (N, D) and logits (N, K) of the same samples, got {tuple(features.shape)} and "
@@ -143,7 +149,7 @@ def _same_type(features: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating-point scores before the softmax, got {logits.dtype}")
     x = at_least_float32(features.detach())
-    return x, logits.detach().to(x)
+    return x, at_least_float32(logits.detach(), "logits").to(x.device)
 
 
 def _check_finite(features: Tensor, logits: Tensor, kind: str) -> None:

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from nc_tools._support.whitening import principal_directions
 from nc_tools.ood.ood_score import OODScore, UndefinedScoreError
 from nc_tools.ood.training_set import TrainingSet
-from nc_tools.ood.whitening import principal_directions
 
 
 class ViM(OODScore):
@@ -35,7 +35,7 @@ class ViM(OODScore):
         >>> x = torch.tensor([[4.0, 1.0], [-4.0, 1.0]])
         >>> vim = ViM(dims=1).fit(x, torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]))
         >>> vim.score_samples(torch.tensor([[9.0, 0.0], [9.0, 3.0]]), torch.zeros(2, 2))  # log 2, log 2 - 2 x 3
-        tensor([ 0.6931, -5.3069])
+        tensor([ 0.6931, -5.3069], dtype=torch.float64)
     """
 
     name = "vim"
@@ -59,16 +59,15 @@ class ViM(OODScore):
             # Cross-entropy has no gradient along the sum of the class vectors, so after long training with weight decay
             # the sum is zero up to the rounding of float32, and the pseudo-inverse must not divide by it.
             rounding = max(train.weight.shape) * torch.finfo(torch.float32).eps
-            origin = -torch.linalg.pinv(train.weight.double(), rtol=rounding) @ train.bias.double()
+            origin = -torch.linalg.pinv(train.weight, rtol=rounding) @ train.bias
         shift = train.mean - origin
         vectors = principal_directions(train.total + torch.outer(shift, shift))[1]
-        self._origin = origin.to(train.features)
-        self._outside = vectors[:, dims:].to(train.features)
-        lengths = torch.cat([self._lengths(x) for x in torch.split(train.features, 8192)])
-        residual = lengths.double().mean()
+        self._origin, self._outside = origin, vectors[:, dims:]
+        residual = torch.cat([self._lengths(x) for x in train.blocks()]).mean()
         largest = train.logits.amax(dim=1).double().mean()
         scale = math.hypot(train.spread, float(shift.norm()))
-        if float(residual) <= torch.finfo(train.features.dtype).eps * scale or float(largest) <= 0:
+        # A residual as small as the rounding of float32 is that of the features, whatever type they are stored in.
+        if float(residual) <= torch.finfo(torch.float32).eps * scale or float(largest) <= 0:
             raise UndefinedScoreError(
                 f"ViM scales the residual of the training features ({float(residual):.3g}) to their largest logit "
                 f"({float(largest):.3g}), and both must be positive: set dims to a smaller number, or use another score"

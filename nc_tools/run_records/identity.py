@@ -5,12 +5,16 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+from nc_tools._support.damaged_file import DamagedFileError
+from nc_tools._support.short_repr import short_repr
 from nc_tools.run_records import environment
-from nc_tools.run_records.json_files import finite_or_null
+from nc_tools.run_records.json_files import finite_or_null, read_json
 from nc_tools.run_records.redact import redact, redact_command
+from nc_tools.type_check import hint_text, hints_of, matches
 
 SCHEMA = 1
 RunKind = Literal["final", "holdout", "tuning", "loop"]
@@ -25,7 +29,9 @@ class RunIdentity:
             user's own training loop.
         arm: Name of the method.
         seed: Seed of everything but the head's frame.
-        draw: Number of the head's frame, for arms that have one.
+        draw: Number of the run among those of the same arm and seed, which differ in their head's frame.
+        frame_seed: Seed of the head's random frame; None for a head without one, "unknown" if it is not
+            known.
         experiment: Name of the question that the runs answer; MLflow lists the runs of one experiment together.
         suite: Identifier of the comparison to which the run belongs.
         config: All settings, nested.
@@ -43,6 +49,7 @@ class RunIdentity:
     arm: str
     seed: int
     draw: int = 0
+    frame_seed: int | Literal["unknown"] | None = None
     experiment: str = "nc_tools"
     suite: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -90,26 +97,49 @@ class RunIdentity:
         return {"schema": SCHEMA, "run_id": self.run_id, **_without_credentials(finite_or_null(asdict(self)))}
 
     @classmethod
+    def read(cls, file: Path) -> "RunIdentity":
+        """Read an identity from a ``run.json``.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            DamagedFileError: If it is damaged; the message names it.
+        """
+        values = read_json(file)
+        try:
+            return cls.from_json(values)
+        except ValueError as error:
+            raise DamagedFileError(f"{file} cannot be used: {error}") from error
+
+    @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RunIdentity":
         """Build an identity from the contents of ``run.json``; unknown fields (of a newer version) are ignored.
 
         Raises:
-            ValueError: If a field without a default is missing.
+            ValueError: If a field without a default is missing, or a value has the wrong type.
         """
-        names = {item.name for item in fields(cls)}
         # What an old record does not hold is unknown: the defaults of the class would be today's machine and commit.
         absent: dict[str, Any] = {
+            "frame_seed": "unknown",
             "git_commit": None,
             "versions": {},
             "hardware": "",
             "command": (),
             "created_ms": 0,
         }
-        present = {key: value for key, value in values.items() if key in names}
+        present = {key: value for key, value in values.items() if key in FIELD_HINTS}
         missing = sorted({"kind", "arm", "seed"} - set(present))
         if missing:
             raise ValueError(f"run.json must have the fields kind, arm and seed, but lacks {', '.join(missing)}")
+        if isinstance(present.get("command"), list):
+            present["command"] = tuple(present["command"])
+        for key, value in present.items():
+            if not matches(value, FIELD_HINTS[key]):
+                raise ValueError(f"{key} in run.json must be {hint_text(FIELD_HINTS[key])}, got {short_repr(value)}")
         return cls(**{**absent, **present})
+
+
+FIELD_HINTS = hints_of(RunIdentity)
+"""The type hint of each field of run.json."""
 
 
 def _without_credentials(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Read and write the JSON files of a run, without half-written files and without nan or inf."""
+"""Read and write the JSON files of a run: never half a file, never nan or inf, never more than memory holds."""
 
 import json
 import math
@@ -7,6 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.damaged_file import DamagedFileError
+from nc_tools._support.regular_file import open_regular
+from nc_tools._support.short_repr import short_repr
+
+MAX_JSON_BYTES = 64 * 2**20
+"""Largest JSON file that is read; the run.json of 100,000 classes has 3 MB."""
+MAX_DEPTH = 100
+"""Deepest nesting of a JSON file that is read; configurations nest some ten levels."""
 
 
 def write_json(path: Path, value: object) -> None:
@@ -20,19 +28,42 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
+    """Read a file that holds one JSON object. The file may come from anybody, so its size and depth are bounded.
 
     Raises:
-        ValueError: If the file does not hold a JSON object.
+        DamagedFileError: If it is not a regular file, holds something else than a JSON object, has more than
+            ``MAX_JSON_BYTES`` bytes, nests deeper than ``MAX_DEPTH``, or holds text that cannot be written as UTF-8.
         FileNotFoundError: If there is no such file.
     """
+    with open_regular(path, max_bytes=MAX_JSON_BYTES) as file:
+        content = file.read()
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        value = json.loads(content.decode("utf-8"))
+        _check_contents(value)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
+        raise DamagedFileError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
+
+
+def _check_contents(value: object) -> None:
+    """Raise a ValueError if parsed JSON nests too deep, or holds half of a surrogate pair."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it nests deeper than {MAX_DEPTH} levels")
+        following: list[object] = []
+        for part in level:
+            if isinstance(part, dict):
+                following.extend(part)
+                following.extend(part.values())
+            elif isinstance(part, list):
+                following.extend(part)
+            elif isinstance(part, str) and not part.isascii():
+                part.encode("utf-8")
+        level = following
 
 
 def read_json_or_problem(path: Path) -> tuple[dict[str, Any], str]:
@@ -79,8 +110,9 @@ def metric_value(key: str, value: object) -> float | None:
     Raises:
         TypeError: If ``value`` is not one number.
     """
+    detach = getattr(value, "detach", None)  # of a tensor that requires grad, which would warn
     try:
-        number = float(value)  # type: ignore[arg-type]
+        number = float(detach() if callable(detach) else value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"the value of {key!r} must be one number, got {type(value).__name__}; log each number under its own key"
@@ -89,7 +121,7 @@ def metric_value(key: str, value: object) -> float | None:
 
 
 def as_float(value: object) -> float:
-    """Return a number from a run's file as a float; None, which stands for a number that is not finite, becomes nan.
+    """Return a number from a run's file as a float; null and a number that is not finite become nan.
 
     Raises:
         TypeError: If ``value`` is neither a number nor null.
@@ -101,5 +133,9 @@ def as_float(value: object) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"a metric in a run's file must be a number or null, got {value!r}")
-    return float(value)
+        raise TypeError(f"a metric in a run's file must be a number or null, got {short_repr(value)}")
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return math.nan
+    return number if math.isfinite(number) else math.nan

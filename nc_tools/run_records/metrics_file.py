@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nc_tools._support.damaged_file import DamagedFileError
+from nc_tools._support.regular_file import open_regular
+from nc_tools._support.short_repr import short_repr
 from nc_tools.run_records.json_files import as_float
+from nc_tools.type_check import matches
+
+MAX_METRICS_BYTES = 2**30
+"""Largest metrics file that is read: a million lines of a thousand bytes."""
+MAX_LINE_BYTES = 2**24
+"""Longest line that is read, in bytes: some 300,000 metrics."""
 
 
 @dataclass(frozen=True)
@@ -33,49 +42,59 @@ def read_metrics(path: Path, start: int = 0) -> MetricLines:
 
     Raises:
         OSError: If the file exists and cannot be read.
+        DamagedFileError: If it is not a regular file, larger than ``MAX_METRICS_BYTES``, or has a line longer than
+            ``MAX_LINE_BYTES``.
     """
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            data = file.read()
-    except FileNotFoundError:
-        return MetricLines([], {}, start)
-    complete = data[: data.rfind(b"\n") + 1]
     lines: list[dict[str, Any]] = []
     damaged: dict[int, str] = {}
-    for number, text in enumerate(complete.splitlines(), start=1):
-        try:
-            lines.append(_metric_line(text))
-        except ValueError as error:
-            damaged[number] = str(error)
-    return MetricLines(lines, damaged, start + len(complete))
+    end = start
+    try:
+        file = open_regular(path, max_bytes=MAX_METRICS_BYTES)
+    except FileNotFoundError:
+        return MetricLines(lines, damaged, start)
+    with file:
+        file.seek(start)
+        for number, text in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
+            if len(text) == MAX_LINE_BYTES:
+                raise DamagedFileError(
+                    f"{path} is damaged: a line has more than {MAX_LINE_BYTES:,} bytes. Make that run again"
+                )
+            if not text.endswith(b"\n"):
+                break
+            end += len(text)
+            try:
+                lines.append(_metric_line(text))
+            except (ValueError, RecursionError) as error:
+                damaged[number] = str(error)
+    return MetricLines(lines, damaged, end)
 
 
 def read_valid_metrics(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Read the complete lines of a metrics file from byte ``start`` on; raise a ValueError if one is damaged.
+    """Read the complete lines of a metrics file from byte ``start`` on; raise an error if one is damaged.
 
     Returns:
         The lines, and the offset after the last complete one.
 
     Raises:
-        ValueError: If a complete line is not valid.
+        DamagedFileError: If a complete line is not valid.
     """
     metrics = read_metrics(path, start)
     for number, reason in metrics.damaged.items():
-        raise ValueError(f"line {number} after byte {start} of {path} is not a valid line of metrics: {reason}")
+        raise DamagedFileError(f"{path} is damaged in line {number} after byte {start}: {reason}. Make that run again")
     return metrics.lines, metrics.end
 
 
 def _metric_line(text: bytes) -> dict[str, Any]:
     """Parse one line of a metrics file; raise a ValueError if it does not hold a step and numbers."""
-    line: dict[str, Any] = json.loads(text)
+    line = json.loads(text)
     try:
-        int(line["step"])
-        for value in line["values"].values():
-            as_float(value)
-    except (AttributeError, KeyError, OverflowError, TypeError) as error:
+        step, time_ms = line["step"], line.get("time_ms")
+        if not matches(step, int) or abs(step) >= 2**63 or not matches(time_ms, int | None):
+            raise TypeError(f"step and time_ms must be whole numbers, got {short_repr(step)} and {short_repr(time_ms)}")
+        values = {str(key): as_float(value) for key, value in line["values"].items()}
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"it must hold a step and its values ({type(error).__name__}: {error})") from error
-    return line
+    return {"step": step, "values": values} | ({} if time_ms is None else {"time_ms": time_ms})
 
 
 def curves_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
@@ -83,7 +102,7 @@ def curves_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, f
     curves: dict[str, dict[int, float]] = {}
     for line in lines:
         for key, value in line["values"].items():
-            curves.setdefault(key, {})[int(line["step"])] = as_float(value)
+            curves.setdefault(key, {})[line["step"]] = value
     return {key: sorted(points.items()) for key, points in curves.items()}
 
 
@@ -105,5 +124,5 @@ def _step_of(line: bytes) -> float:
     """Return the step of one line of a metrics file; inf for an invalid line, so that it is cut off."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf

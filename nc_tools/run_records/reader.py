@@ -5,12 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from nc_tools._support.damaged_file import DamagedFileError
+from nc_tools._support.short_repr import short_repr
 from nc_tools.run_records import liveness
 from nc_tools.run_records.identity import RunIdentity
 from nc_tools.run_records.json_files import as_float, read_json, write_json
 from nc_tools.run_records.metrics_file import curves_of, read_valid_metrics
+from nc_tools.type_check import hint_text, matches
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,21 @@ class StoredRun:
         If a step was logged twice, the later value counts.
 
         Raises:
-            ValueError: If a line of metrics.jsonl is damaged.
+            DamagedFileError: If a line of metrics.jsonl is damaged.
         """
         return curves_of(self._lines)
+
+
+_STATUS: dict[str, Any] = {
+    "status": Status,
+    "started_ms": int,
+    "pid": int,
+    "host": str,
+    "error": str | None,
+    "ended_ms": int | None,
+    "pid_started": float | None,
+    "resumed_bytes": list[int] | None,
+}
 
 
 @dataclass(frozen=True)
@@ -76,28 +93,39 @@ def read_run(path: Path | str) -> StoredRun:
 
     Raises:
         FileNotFoundError: If run.json or status.json is missing.
-        ValueError: If one of the files is damaged or incomplete.
+        DamagedFileError: If one of the files is damaged or incomplete.
     """
     path = Path(path).resolve()
+    identity = RunIdentity.read(path / "run.json")
+    status = read_json(path / "status.json")
+    for key, hint in _STATUS.items():
+        if key not in status and key in ("status", "started_ms", "pid", "host"):
+            raise DamagedFileError(f"status.json of run {path.name} lacks {key!r}")
+        if not matches(status.get(key), hint):
+            raise DamagedFileError(
+                f"{key} in status.json of run {path.name} must be {hint_text(hint)}, got {short_repr(status[key])}"
+            )
     try:
-        identity = RunIdentity.from_json(read_json(path / "run.json"))
-        status = read_json(path / "status.json")
-        final = read_json(path / "final.json") if (path / "final.json").exists() else {}
-        return StoredRun(
-            path=path,
-            identity=identity,
-            status=str(status["status"]),
-            final={key: as_float(value) for key, value in final.items()},
-            error=status.get("error"),
-            started_ms=int(status["started_ms"]),
-            ended_ms=status.get("ended_ms"),
-            pid=int(status["pid"]),
-            pid_started=status.get("pid_started"),
-            host=str(status["host"]),
-            resumed_bytes=tuple(status.get("resumed_bytes", ())),
-        )
-    except (KeyError, OverflowError, TypeError) as error:
-        raise ValueError(f"the files of run {path.name} are incomplete: {error}") from error
+        final = read_json(path / "final.json")
+    except FileNotFoundError:
+        final = {}
+    try:
+        values = {key: as_float(value) for key, value in final.items()}
+    except TypeError as error:
+        raise DamagedFileError(f"final.json of run {path.name} cannot be used: {error}") from error
+    return StoredRun(
+        path=path,
+        identity=identity,
+        status=status["status"],
+        final=values,
+        error=status.get("error"),
+        started_ms=status["started_ms"],
+        ended_ms=status.get("ended_ms"),
+        pid=status["pid"],
+        pid_started=status.get("pid_started"),
+        host=status["host"],
+        resumed_bytes=tuple(status.get("resumed_bytes") or ()),
+    )
 
 
 def run_folders(root: Path | str) -> list[Path]:

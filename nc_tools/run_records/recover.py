@@ -6,11 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nc_tools.run_records.identity import FIELD_HINTS
 from nc_tools.run_records.json_files import as_float, read_json_or_problem
 from nc_tools.run_records.metrics_file import curves_of, read_metrics
+from nc_tools.type_check import matches
 
 # The folder name that RunIdentity.run_id builds; the name of the arm may contain hyphens.
 RUN_ID = re.compile(r"(?P<arm>.+)-s(?P<seed>\d+)-d(?P<draw>\d+)-(?P<kind>\w+)-\w+", re.ASCII)
+
+# What a comparison reads of a run's data.
+_FACTS: dict[str, Any] = {
+    "name": str,
+    "fingerprint": str,
+    "num_classes": int,
+    "class_counts": list[int],
+    "classes": list[str],
+    "outliers": str,
+}
 
 
 @dataclass(frozen=True)
@@ -19,8 +31,9 @@ class RecoveredRun:
 
     Attributes:
         identity: Fields of ``RunIdentity`` by name: "arm", "seed", "draw", "kind", "config", "data", "versions",
-            "hardware", "git_commit" and "created_ms". If run.json does not hold arm, seed, draw or kind, they are taken
-            from the folder's name; the other fields are then empty.
+            "hardware", "git_commit", "created_ms" and "frame_seed" ("unknown" in records of version 0.1). If run.json
+            does not hold arm, seed, draw or kind, they are taken from the folder's name; the other fields are then
+            empty.
         status: RUNNING, FINISHED, FAILED or KILLED; UNKNOWN if it cannot be read.
         error: Why it failed or was killed; "" if no reason is recorded.
         final: Final values; nan for a value that is defined but not finite.
@@ -58,7 +71,7 @@ def recover_run(path: Path | str) -> RecoveredRun:
     lines: list[dict[str, Any]] = []
     try:
         metrics = read_metrics(path / "metrics.jsonl")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         problems.append(f"metrics.jsonl cannot be read ({type(error).__name__})")
     else:
         lines = metrics.lines
@@ -81,8 +94,16 @@ def _recovered_identity(run_json: Mapping[str, Any], name: str) -> tuple[dict[st
         defaults = {"arm": match["arm"], "seed": int(match["seed"]), "draw": int(match["draw"]), "kind": match["kind"]}
     defaults |= {"config": {}, "data": {}, "versions": {}, "hardware": "", "git_commit": "", "created_ms": 0}
     present = {key: value for key, value in run_json.items() if key in defaults and value not in (None, "")}
-    valid = {key: value for key, value in present.items() if isinstance(value, type(defaults[key]))}
-    return {**defaults, **valid}, [f"run.json holds no usable {key!r}" for key in present if key not in valid]
+    valid = {key: value for key, value in present.items() if matches(value, FIELD_HINTS[key])}
+    frame_seed = run_json.get("frame_seed", "unknown")
+    valid["frame_seed"] = frame_seed if frame_seed is None or type(frame_seed) is int else "unknown"
+    unusable = [key for key in present if key not in valid]
+    if "data" in valid:
+        facts = valid["data"]
+        wrong = [key for key, hint in _FACTS.items() if not matches(facts.get(key), hint | None)]
+        valid["data"] = {key: value for key, value in facts.items() if key not in wrong}
+        unusable += [f"data.{key}" for key in wrong]
+    return {**defaults, **valid}, [f"run.json holds no usable {key!r}" for key in unusable]
 
 
 def _recovered_numbers(values: Mapping[str, object]) -> tuple[dict[str, float], list[str]]:
@@ -91,6 +112,6 @@ def _recovered_numbers(values: Mapping[str, object]) -> tuple[dict[str, float], 
     for key, value in values.items():
         try:
             numbers[key] = as_float(value)
-        except (TypeError, OverflowError):
+        except TypeError:
             problems.append(f"final.json holds no number for {key!r}")
     return numbers, problems

@@ -12,16 +12,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 from nc_tools.run_records import liveness
 from nc_tools.run_records.identity import RunIdentity
 from nc_tools.run_records.json_files import finite_or_null, metric_value, read_json, write_json
 from nc_tools.run_records.metrics_file import truncate_after_step
-from nc_tools.run_records.reader import StoredRun, read_run
+from nc_tools.run_records.reader import Status, StoredRun, read_run
 from nc_tools.run_records.redact import redact
 
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 MAX_ERROR = 500
 
 
@@ -96,7 +94,7 @@ class RunRecord:
             FileExistsError: If it is already finished, or another running process is writing it.
         """
         path = Path(path).resolve()
-        identity = RunIdentity.from_json(read_json(path / "run.json"))
+        identity = RunIdentity.read(path / "run.json")
         status = read_json(path / "status.json")
         _refuse_if_finished(path, status)
         _refuse_if_being_written(path, status)

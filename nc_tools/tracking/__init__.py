@@ -1,13 +1,12 @@
 """Track the runs of training loops in files on disk (their records), and copy the runs to MLflow.
 
 The record on disk is complete by itself; the process that trains neither waits for a server nor imports MLflow.
-``MlflowSync`` and ``LiveSync`` copy records to MLflow from a separate process. Both can be repeated at any time.
+``MlflowSync`` copies records to MLflow from a separate process, and can be repeated at any time.
 """
 
 from nc_tools.tracking.links import direct_links
-from nc_tools.tracking.live import LiveSync
 from nc_tools.tracking.mlflow_sync import MlflowSync
 from nc_tools.tracking.sync_report import SyncReport
 from nc_tools.tracking.track import track
 
-__all__ = ["LiveSync", "MlflowSync", "SyncReport", "direct_links", "track"]
+__all__ = ["MlflowSync", "SyncReport", "direct_links", "track"]

@@ -3,11 +3,12 @@
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
-from nc_tools.tracking import sent_state
-from nc_tools.tracking.store import Store, resolve_store
+from nc_tools.tracking.store import read_note, resolve_store
+
+# The charts of an experiment, in MLflow's view for training runs and not in the one for language models.
+CHARTS = "compareRunsMode=CHART&workflowType=machine_learning"
 
 
 def direct_links(root: Path | str, tracking_uri: str | None = None, port: int = 5000) -> list[str]:
@@ -20,32 +21,16 @@ def direct_links(root: Path | str, tracking_uri: str | None = None, port: int = 
     """
     root = Path(root).resolve()
     store = resolve_store(root, tracking_uri)
-    lines = []
     report = root / "report" / "comparison.html"
-    if report.exists():
-        lines.append(f"Report: {report.as_uri()}")
-    base = store.label.replace("***@", "").rstrip("/") if store.is_server else f"http://127.0.0.1:{port}"
-    if not store.is_server:
-        command = [
-            *_mlflow(),
-            "ui",
-            "--backend-store-uri",
-            store.label,
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-        ]
-        lines.append(f"MLflow: {shlex.join(command)}")
-    lines += [f"  then {page}" if not store.is_server else f"MLflow: {page}" for page in _pages(root, store, base)]
-    return lines
-
-
-def _pages(root: Path, store: Store, base: str) -> Iterable[str]:
-    folders = [*sorted(root.glob("runs/[!.]*")), root / "report"]
-    states = [sent_state.load_sent(folder, store.key) for folder in folders if folder.is_dir()]
-    experiments = dict.fromkeys(state.experiment_id for state in states if state.experiment_id)
-    return [f"{base}/#/experiments/{number}/runs?compareRunsMode=CHART" for number in experiments]
+    lines = [f"Report: {report.as_uri()}"] if report.exists() else []
+    pages = [f"#/experiments/{number}/runs?{CHARTS}" for number in read_note(root).get("experiments", ())]
+    if store.is_server:
+        return [*lines, *(f"MLflow: {store.address.rstrip('/')}/{page}" for page in pages)]
+    # With MLFLOW_BACKEND_STORE_URI an address that holds a password need not be written here.
+    address = ["--backend-store-uri", store.uri] if store.address == store.uri else []
+    command = shlex.join([*_mlflow(), "ui", *address, "--host", "127.0.0.1", "--port", str(port)])
+    where = "" if address else " (set MLFLOW_BACKEND_STORE_URI to the address of the store first)"
+    return [*lines, f"MLflow: {command}{where}", *(f"  then http://127.0.0.1:{port}/{page}" for page in pages)]
 
 
 def _mlflow() -> list[str]:

@@ -4,9 +4,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from mlflow.entities import Metric
 
 from nc_tools.run_records.reader import StoredRun
 
@@ -18,15 +19,6 @@ MAX_PARAMS_PER_BATCH = 100
 MAX_DIGEST = 36
 
 T = TypeVar("T")
-
-
-class MetricPoint(NamedTuple):
-    """One value of one metric, as MLflow needs it."""
-
-    key: str
-    value: float
-    time_ms: int
-    step: int
 
 
 def safe_key(key: str) -> str:
@@ -75,47 +67,31 @@ def tags(run: StoredRun) -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": identity.git_commit,
         "mlflow.note.content": f"**{run.status}**: {run.error}" if run.error else None,
-        "nc.record": record_key(run),
         "nc.run_id": run.path.name,
-        "nc.arm": identity.arm,
-        "nc.seed": str(identity.seed),
-        "nc.draw": str(identity.draw),
-        "nc.kind": identity.kind,
-        "nc.suite": identity.suite,
-        "nc.config_hash": identity.config_hash,
-        "nc.group_hash": identity.group_hash,
-        "nc.pid": str(run.pid),
-        "nc.host": run.host,
-        "nc.path": str(run.path),
-        "nc.hardware": identity.hardware,
+        **{f"nc.{name}": getattr(identity, name) for name in ("arm", "seed", "draw", "kind", "suite", "hardware")},
+        **{f"nc.{name}": getattr(identity, name) for name in ("config_hash", "group_hash")},
+        **{f"nc.{name}": getattr(run, name) for name in ("pid", "host", "path")},
         "nc.versions": ", ".join(f"{name} {version}" for name, version in identity.versions.items()),
     }
-    return {key: cut(value, MAX_TAG) for key, value in values.items() if value}
+    return {key: cut(str(value), MAX_TAG) for key, value in values.items() if value not in (None, "")}
 
 
-def record_key(run: StoredRun) -> str:
-    """Return a key that identifies a run even after its folder was moved: the folder's name and creation time."""
-    return f"{run.path.name}@{run.identity.created_ms}"
+def metrics(lines: Iterable[Mapping[str, Any]]) -> list[Metric]:
+    """Return the values of lines of metrics.jsonl as MLflow metrics; null becomes nan, which MLflow shows as a gap."""
+    return [
+        Metric(safe_key(key), math.nan if value is None else float(value), int(line["time_ms"]), int(line["step"]))
+        for line in lines
+        for key, value in line["values"].items()
+    ]
 
 
-def points(lines: Iterable[Mapping[str, Any]]) -> Iterator[MetricPoint]:
-    """Yield the values of lines of metrics.jsonl as MLflow points; null becomes nan, which MLflow shows as a gap."""
-    for line in lines:
-        for key, value in line["values"].items():
-            number = math.nan if value is None else float(value)
-            yield MetricPoint(safe_key(key), number, int(line["time_ms"]), int(line["step"]))
-
-
-def final_points(run: StoredRun) -> list[MetricPoint]:
-    """Return a run's final values as MLflow points at its last step, unless the metric's curve already has them."""
+def final_metrics(run: StoredRun) -> list[Metric]:
+    """Return a run's final values as MLflow metrics at its last step, unless the metric's curve already has them."""
     curves = run.curves()
     last = max((step for curve in curves.values() for step, _ in curve), default=0)
     time_ms = run.ended_ms or run.started_ms
-    return [
-        MetricPoint(safe_key(key), value, time_ms, last)
-        for key, value in run.final.items()
-        if (last, value) not in curves.get(key, ())
-    ]
+    new = {key: value for key, value in run.final.items() if (last, value) not in curves.get(key, ())}
+    return [Metric(safe_key(key), value, time_ms, last) for key, value in new.items()]
 
 
 def dataset(data: Mapping[str, Any]) -> dict[str, str] | None:
@@ -124,22 +100,16 @@ def dataset(data: Mapping[str, Any]) -> dict[str, str] | None:
     if not name or not fingerprint:
         return None
     profile = {key: value for key, value in data.items() if key not in ("name", "fingerprint", "classes")}
-    return {
-        "name": cut(str(name), 500),
-        "digest": str(fingerprint)[:MAX_DIGEST],
-        "source_type": "local",
-        "source": json.dumps({"name": str(name)}),
-        "profile": json.dumps(profile),
-    }
+    source = json.dumps({"name": str(name)})
+    described = {"name": cut(str(name), 500), "digest": str(fingerprint)[:MAX_DIGEST], "source_type": "local"}
+    return {**described, "source": source, "profile": json.dumps(profile)}
 
 
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in lists of at most ``size`` items.
+def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Return the items in parts of at most ``size`` items.
 
     Example:
-        >>> list(chunks([1, 2, 3], 2))
+        >>> chunks([1, 2, 3], 2)
         [[1, 2], [3]]
     """
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,23 +1,18 @@
-"""The MLflow store: its address, whether it can be reached, and how it is opened."""
+"""The MLflow store of an output folder: its address, what is remembered of it, and why it cannot be used."""
 
 import os
 import re
-import sqlite3
-from contextlib import closing
+import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import urlsplit
 
+from nc_tools.run_records.json_files import read_json_or_problem, write_json
 from nc_tools.run_records.redact import redact, redact_known
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-PROBE_SECONDS = 2.0
-# Creating the tables of a new database takes about 1.5 s; many processes may wait for it in turn.
-OPEN_SECONDS = 60.0
-DEFAULT_KEY = "default"
+NOTE = "mlflow.json"
 
 
 class StoreError(Exception):
@@ -29,82 +24,90 @@ class Store:
     """An MLflow store: the server or database that holds experiments and runs.
 
     Attributes:
-        uri: Absolute tracking address. It may contain credentials, so show ``label`` instead.
-        key: Name under which a record saves what this store has. The default store has a fixed name, not its path, so
-            that an output folder can be moved.
+        uri: Absolute tracking address. It may contain credentials, so show ``address`` instead.
         database: The file of a SQLite store; None for others.
         artifacts: Folder for artifacts; None if the store manages them itself.
     """
 
     uri: str
-    key: str
     database: Path | None
     artifacts: Path | None
 
     @property
-    def label(self) -> str:
-        """The store's address without credentials."""
-        return redact(self.uri)
+    def address(self) -> str:
+        """The address without credentials."""
+        return self.uri if self.database else redact(self.uri).replace("***@", "").partition("?")[0]
 
     @property
     def is_server(self) -> bool:
         """True if the store is reached over HTTP."""
         return self.uri.startswith(("http://", "https://"))
 
+    def unavailable(self, error: BaseException) -> str | None:
+        """Return the reason in one sentence if an error says that the store does not answer now; otherwise None."""
+        from requests import exceptions
+
+        for cause in _causes(error):
+            if isinstance(cause, exceptions.RetryError):
+                codes = re.search(r"too many \d+ error responses", str(cause))
+                return f"the MLflow server {self.address} refuses requests now ({codes[0] if codes else cause})"
+            if isinstance(cause, exceptions.ConnectionError | exceptions.Timeout):
+                name = type(cause).__name__
+                return f"the MLflow server {self.address} does not answer ({name}): start it, or check its address"
+            if isinstance(cause, StoreError) or getattr(cause, "error_code", "") == "TEMPORARILY_UNAVAILABLE":
+                return self.explain(cause)
+        return None
+
     def explain(self, error: BaseException) -> str:
         """Return the first line of an error's message, without credentials."""
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        return redact_known(lines[0], self.uri)[:300]
+        return redact_known(lines[0], self.uri)[:400]
 
-    def unreachable(self) -> str | None:
-        """Return the reason why the store cannot be reached, in one sentence; None if it answers.
 
-        MLflow itself would try a dead server for minutes, and a locked database for 20 s in each call.
-        """
-        if self.is_server:
-            return self._server_problem()
-        if self.database is not None and self.database.exists():
-            return self._database_problem(self.database)
-        return None
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
-    def _server_problem(self) -> str | None:
-        import requests
 
-        address = urlsplit(self.uri)
-        bare = f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path.rstrip('/')}/health"
-        try:
-            requests.get(bare, timeout=PROBE_SECONDS, allow_redirects=False)
-        except requests.exceptions.SSLError:
-            return None  # it answers; MLflow's own settings decide on its certificate
-        except requests.exceptions.RequestException as error:
-            return (
-                f"the MLflow server {self.label} does not answer ({type(error).__name__}): start it, or check its "
-                f"address"
-            )
-        return None
+def default_database(root: Path) -> Path:
+    """Return the SQLite file that is the store of an output folder if no other is given."""
+    return root / "mlflow.db"
 
-    def _database_problem(self, path: Path) -> str | None:
-        try:
-            with closing(sqlite3.connect(path, timeout=PROBE_SECONDS, isolation_level=None)) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            return f"the MLflow store {path} cannot be written to now ({error})"
-        return None
+
+def read_note(root: Path) -> dict[str, Any]:
+    """Return what is remembered of the copy of an output folder in MLflow; an empty mapping for nothing."""
+    return read_json_or_problem(root / NOTE)[0]
+
+
+def remember(root: Path, store: Store, experiments: Iterable[str] = ()) -> str:
+    """Save in an output folder which store and experiments show it, and return the folder's name in MLflow.
+
+    The name is random and moves with the folder. It tells the runs apart from those of another folder.
+    """
+    before = read_note(root)
+    folder = str(before.get("folder") or uuid.uuid4().hex[:12])
+    address = "" if store.database == default_database(root) else store.address
+    known = before.get("experiments", ()) if before.get("address") == address else ()
+    note = {"schema": 1, "folder": folder, "address": address, "experiments": sorted({*known, *experiments})}
+    if note != before:
+        write_json(root / NOTE, note)
+    return folder
 
 
 def resolve_store(root: Path, tracking_uri: str | None) -> Store:
-    """Return the MLflow store at ``tracking_uri``, or else MLFLOW_TRACKING_URI, or else a file in the output folder.
+    """Return the MLflow store of an output folder.
 
-    A relative SQLite path is made absolute here, so a later change of the working directory has no effect.
+    It is the one at ``tracking_uri``, or else at MLFLOW_TRACKING_URI, or else the one that was used for this folder
+    before, or else a SQLite file in the folder. A relative SQLite path is made absolute here, so a later change of the
+    working directory has no effect.
 
     Raises:
-        ValueError: If the address is a folder, which MLflow no longer writes to, or a SQLite file whose path contains
-            %, ? or #.
+        ValueError: If the address is a folder, which MLflow no longer writes to, a database in memory, which ends with
+            its process, or a SQLite file whose path contains %, ? or #.
     """
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or ""
-    default = root / "mlflow.db"
-    path = _sqlite_path(uri) if uri else default
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or str(read_note(root).get("address") or "")
+    path = _sqlite_path(uri) if uri else default_database(root)
     if path is not None:
         # Versions of SQLAlchemy disagree on whether "%20" in an address is a blank, and MLflow reads it both ways.
         if forbidden := sorted(set(str(path)) & set("%?#")):
@@ -112,9 +115,12 @@ def resolve_store(root: Path, tracking_uri: str | None) -> Store:
                 f"the path of MLflow's SQLite file must not contain {' or '.join(forbidden)}, got {path}: "
                 "choose another output folder, or give the address of another store with --tracking-uri"
             )
-        key = DEFAULT_KEY if path == default else f"sqlite:///{path}"
-        return Store(f"sqlite:///{path}", key, path, path.parent / "artifacts")
+        return Store(f"sqlite:///{path}", path, path.parent / "artifacts")
     scheme = urlsplit(uri).scheme
+    if scheme.startswith("sqlite"):
+        raise ValueError(
+            f"the MLflow store must be a file, got the database in memory {uri}: give sqlite:///{default_database(root)}"
+        )
     if scheme in ("", "file") and not uri.startswith("databricks"):
         instead = Path(uri.removeprefix("file:")) / "mlflow.db"
         raise ValueError(
@@ -122,41 +128,9 @@ def resolve_store(root: Path, tracking_uri: str | None) -> Store:
             f"MLflow no longer writes to folders: give sqlite:///{instead}"
         )
     manages_artifacts = scheme in ("", "http", "https", "databricks", "uc")
-    return Store(uri, redact(uri), None, None if manages_artifacts else root / "artifacts")
+    return Store(uri, None, None if manages_artifacts else root / "artifacts")
 
 
 def _sqlite_path(uri: str) -> Path | None:
-    match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(\?.*)?", uri)
-    return Path(match.group(1)).expanduser().resolve() if match else None
-
-
-def connect(store: Store) -> "MlflowClient":
-    """Open an MLflow store and return its client, without a change of MLflow's global settings.
-
-    A lock file lets one process at a time open a SQLite file: MLflow fails if several create its tables at once.
-
-    Raises:
-        StoreError: If the store cannot be opened.
-    """
-    from filelock import FileLock, Timeout
-    from mlflow import MlflowClient
-
-    if store.database is None:
-        return _opened(MlflowClient, store)
-    store.database.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(f"{store.database}.lock", timeout=OPEN_SECONDS):
-            return _opened(MlflowClient, store)
-    except Timeout as error:
-        raise StoreError(
-            f"another process has held the lock of {store.database} for {OPEN_SECONDS:.0f} s: run nc-tools sync later"
-        ) from error
-
-
-def _opened(client_type: "type[MlflowClient]", store: Store) -> "MlflowClient":
-    try:
-        client = client_type(tracking_uri=store.uri)
-        client.search_experiments(max_results=1)
-    except Exception as error:  # MLflow, SQLAlchemy, alembic and requests each have errors of their own
-        raise StoreError(f"the MLflow store {store.label} cannot be opened: {store.explain(error)}") from error
-    return client
+    match = re.fullmatch(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)([^?]+)(\?.*)?", uri)
+    return Path(match[1]).expanduser().resolve() if match else None

@@ -1,7 +1,6 @@
 """Record the runs of your own training loop, for comparisons and for MLflow."""
 
 import atexit
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 from nc_tools._support.signals import killed_on_sigterm
 from nc_tools.run_records.identity import RunIdentity, hash_config
 from nc_tools.run_records.writer import RunRecord
-from nc_tools.tracking.live import LiveSync
 from nc_tools.tracking.mlflow_sync import MlflowSync
 
-_senders: dict[tuple[Path, str], LiveSync] = {}
+_senders: dict[tuple[Path, str], MlflowSync] = {}
 
 
 @contextmanager
@@ -25,6 +23,7 @@ def track(
     config: Mapping[str, Any] | None = None,
     class_counts: Sequence[int] | None = None,
     draw: int = 0,
+    model: Any = None,
     name: str = "nc_tools",
     tracking_uri: str | None = None,
 ) -> Iterator[RunRecord]:
@@ -40,7 +39,10 @@ def track(
         seed: Seed of the run; arms are paired by seed.
         config: All settings. Two runs with equal arm, seed, draw and config are the same run.
         class_counts: Training images per class (K,), for accuracy by class frequency.
-        draw: Number of the head's random frame, if the arm has one.
+        draw: Number of the run, if there are several of this arm and seed, with other frames of the head.
+        model: The model that is trained; its heads say which random frame they have. Give each seed a frame of its own,
+            as ``ETFHead(..., frame_seed=seed)`` does: the comparison warns if all seeds share one, since its interval
+            then holds for that frame only. None for unknown.
         name: Name of the experiment: the question that the runs answer.
         tracking_uri: MLflow store; see ``MlflowSync``.
 
@@ -66,6 +68,7 @@ def track(
         arm=arm,
         seed=seed,
         draw=draw,
+        frame_seed="unknown" if model is None else _frame_seed(model),
         experiment=name,
         suite=hash_config([name, str(Path(root).resolve())])[:12],
         config=dict(config or {}),
@@ -77,20 +80,33 @@ def track(
         yield record
 
 
+def _frame_seed(model: Any) -> int | None:
+    """Return the seed of the random frames in a model's heads; None if it has none.
+
+    Raises:
+        TypeError: If it is not a torch module.
+    """
+    if not callable(getattr(model, "modules", None)):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}: give the model that is trained")
+    seeds = {
+        int(module.frame_seed) for module in model.modules() if isinstance(getattr(module, "frame_seed", None), int)
+    }
+    if len(seeds) > 1:
+        return int(hash_config(sorted(seeds))[:13], 16)  # 52 bits: one number for this set of frames
+    return next(iter(seeds), None)
+
+
 def _ensure_sender(sync: MlflowSync) -> None:
     """Start the process that uploads the runs of ``sync`` to MLflow, unless it is already running."""
     place = (sync.root, sync.store.uri)
     if place not in _senders:
         if not _senders:
             atexit.register(close)
-        _senders[place] = LiveSync(sync)
-        _senders[place].start()
+        _senders[place] = sync
+        sync.start()
 
 
 def close() -> None:
     """Upload the rest of all tracked runs to MLflow; called automatically when the program ends."""
     while _senders:
-        (root, _), sender = _senders.popitem()
-        advice = sender.stop().advice(root)
-        if advice is not None:
-            print(f"nc_tools: {advice}", file=sys.stderr)
+        _senders.popitem()[1].finish()

@@ -9,7 +9,8 @@ def rate_factor(step: int, total: int, config: OptimConfig) -> float:
     """Return the learning rate at a step, as a factor of the peak rate.
 
     The rate rises linearly over the first ``warmup`` share of the steps and reaches the peak at the last of them. Then
-    it follows half a cosine to zero, or falls at the milestones.
+    it follows half a cosine to zero, or falls at the milestones. If the head is trained first (``head_first``), those
+    steps and the rest each have this schedule.
 
     Args:
         step: From 0 to total - 1.
@@ -26,6 +27,23 @@ def rate_factor(step: int, total: int, config: OptimConfig) -> float:
     """
     if not 0 <= step < total:
         raise ValueError(f"step must be from 0 to {total - 1} in a training of {total} steps, got {step}")
+    first = head_only_steps(total, config)
+    if step < first:
+        return _factor(step, first, config)
+    return _factor(step - first, total - first, config)
+
+
+def head_only_steps(total: int, config: OptimConfig) -> int:
+    """Return the number of steps at the start of a training in which only the head is trained.
+
+    Example:
+        >>> head_only_steps(100, OptimConfig(head_first=0.25))
+        25
+    """
+    return min(total - 1, round(config.head_first * total))
+
+
+def _factor(step: int, total: int, config: OptimConfig) -> float:
     warmup = round(config.warmup * total)
     if step < warmup:
         return (step + 1) / warmup

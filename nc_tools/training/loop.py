@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.data.mixing import Batches, MixedBatches
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Outputs
-from nc_tools.training.checkpoint import load_checkpoint, save_checkpoint
+from nc_tools.surgery.layers import device_of
+from nc_tools.training.checkpoint import damaged_checkpoint, load_checkpoint, save_checkpoint
 from nc_tools.training.ema import WeightEMA
-from nc_tools.training.learning_rate import rate_factor
+from nc_tools.training.learning_rate import head_only_steps, rate_factor
 from nc_tools.training.meter import Meter
 from nc_tools.training.mixed_loss import batch_terms, check_mixing, learns_from_steps
 from nc_tools.training.optimizers import make_optimizer
@@ -28,7 +30,7 @@ from nc_tools.training.sam import SAM, frozen_statistics
 from nc_tools.training.train_config import OptimConfig, TrainConfig
 from nc_tools.training.training_state import TrainingState
 
-EpochEnd = Callable[[int, dict[str, float], Classifier], None]
+EpochEnd = Callable[[int, dict[str, float], Classifier], bool | None]
 Forward = Callable[[Batch], Outputs]
 
 
@@ -71,7 +73,7 @@ def fit(
         seed: Seed for mixing; nothing else in the loop is random.
         class_counts: Number of training samples of each class (K,). Only SAM-A needs them.
         epoch_end: Called after each epoch with its number (from 1), its mean values and the model to evaluate. It may
-            switch the model to eval mode. Its time is not counted.
+            switch the model to eval mode. Its time is not counted. If it returns True, training ends (early stopping).
         checkpoint: File for the state to resume from. None: no checkpoint is written.
         resume: Continue from the checkpoint if it exists. On a CPU the weights are then bit-equal to those of a run
             that was not interrupted.
@@ -81,22 +83,30 @@ def fit(
 
     Raises:
         ValueError: If the loss or the head cannot be trained with these settings.
+        DamagedFileError: If the checkpoint is damaged or of another training.
         NonFiniteLossError: At the end of an epoch in which the loss was infinite or not a number.
         Killed: If ``stop`` was set.
     """
-    device = next(model.backbone.parameters()).device
+    device = device_of(model)
     optimizer = make_optimizer(model, optim, loss)
     check_mixing(training.mixing, loss, model.head)
+    _check_head_first(model, optim)
     ascent_loss = loss if optim.sam is None else optim.sam.ascent_loss(loss, class_counts).to(device)
     source = batches if training.mixing is None else MixedBatches(batches, training.mixing, seed, training.epochs)
     ema = WeightEMA(model, training.ema_decay) if training.ema_decay is not None else None
     forward = _forward_pass(model, training, device)
     state = TrainingState(model, loss, optimizer, ema, Meter(device))
     if resume and checkpoint is not None and checkpoint.exists():
-        state.restore(load_checkpoint(checkpoint))
+        stored = load_checkpoint(checkpoint)
+        try:
+            state.restore(stored)
+        except Exception as error:  # modules, optimizers and tensors each have errors of their own
+            raise damaged_checkpoint(checkpoint, error) from error
     steps, total = len(batches), len(batches) * training.epochs
     saved_at = time.monotonic()
     for epoch in range(state.step // steps, training.epochs):
+        if state.ended:
+            break
         state.resume_clock()
         _train_epoch(state, source.epoch(epoch, start=state.step % steps), forward, ascent_loss, optim, total, stop)
         if state.step % steps:  # stopped within the epoch
@@ -104,16 +114,23 @@ def fit(
         values = state.meter.read() | {"train/lr": optimizer.param_groups[0]["lr"]}
         state.pause_clock()
         state.meter = Meter(device)
-        if epoch_end is not None:
-            epoch_end(epoch + 1, values, state.evaluated)
+        state.ended = epoch_end is not None and bool(epoch_end(epoch + 1, values, state.evaluated))
         state.epochs_done = epoch + 1
         if stop is not None and stop.requested:
             _stop(state, total, checkpoint)
         due = time.monotonic() - saved_at >= training.checkpoint_seconds
-        if keep_last if state.step == total else due:
+        if keep_last if state.step == total or state.ended else due:
             save_checkpoint(checkpoint, state.stored())
             saved_at = time.monotonic()
     return Fitted(state.evaluated.eval(), state.seconds)
+
+
+def _check_head_first(model: Classifier, optim: OptimConfig) -> None:
+    if optim.head_first and not any(p.requires_grad for p in model.head.parameters()):
+        raise ValueError(
+            f"optim.head_first={optim.head_first} trains the head alone at first, but {type(model.head).__name__} has "
+            f"nothing to train: give it a projection or a learned scale, or set optim.head_first=0"
+        )
 
 
 def _train_epoch(
@@ -129,10 +146,15 @@ def _train_epoch(
     model, loss, optimizer = state.model.train(), state.loss, state.optimizer
     clipped = list(dict.fromkeys([*model.parameters(), *loss.parameters()]))
     observes = learns_from_steps(model.head)
+    head_only = head_only_steps(total, optim)
+    trained = [p for p in model.backbone.parameters() if p.requires_grad] if state.step < head_only else []
     for batch in batches:
         factor = rate_factor(state.step, total, optim)
+        peak = "peak_lr" if state.step < head_only else "joint_lr"
         for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
+            group["lr"] = group[peak] * factor
+        if trained:
+            _set_backbone_training(model.backbone, trained, on=state.step >= head_only)
         loss.set_progress(state.step / total)
         optimizer.zero_grad(set_to_none=True)
         outputs = forward(batch)
@@ -152,7 +174,16 @@ def _train_epoch(
         state.meter.update(state.step, terms, outputs, batch)
         state.step += 1
         if stop is not None and stop.requested:
-            return
+            break
+    if trained:
+        _set_backbone_training(model.backbone, trained, on=True)
+
+
+def _set_backbone_training(backbone: nn.Module, parameters: Sequence[nn.Parameter], *, on: bool) -> None:
+    """Switch training of a backbone on or off: gradients of these parameters, batch statistics and dropout."""
+    for parameter in parameters:
+        parameter.requires_grad_(on)
+    backbone.train(on)
 
 
 def _sam_gradients(

@@ -15,6 +15,14 @@ class NonFiniteLossError(ArithmeticError):
     """A loss term was infinite or not a number. The message names the term and the step."""
 
 
+def not_finite(term: str, step: int) -> NonFiniteLossError:
+    """Return the error of a loss term that was infinite or not a number at a step."""
+    return NonFiniteLossError(
+        f"the loss term {term} was not finite at step {step}. Lower the learning rate, or clip gradients with --set "
+        f"optim.clip_norm=1"
+    )
+
+
 class Meter:
     """Sums of the loss terms and correct predictions of one training epoch.
 
@@ -63,10 +71,7 @@ class Meter:
         failures = [(int(place), name) for place, name in zip(numbers, names, strict=False) if place >= 0]
         if failures:
             place, name = min(failures)
-            raise NonFiniteLossError(
-                f"the loss term {name} was not finite at step {self._steps[place]}. Lower the learning rate, or clip "
-                f"gradients with --set optim.clip_norm=1"
-            )
+            raise not_finite(name, self._steps[place])
         means = numbers[len(names) : 2 * len(names)]
         values = {"train/loss": sum(means)}
         if len(names) > 1:

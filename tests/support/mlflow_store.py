@@ -7,7 +7,8 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from nc_tools.run_records import RunIdentity, RunRecord
-from nc_tools.tracking.store import connect, resolve_store
+from nc_tools.tracking.connection import connect
+from nc_tools.tracking.store import resolve_store
 
 CURVE = [0.9, 0.5, float("nan"), 0.2]
 

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nc_tools.comparison.frames import means_by_seed
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.metric_table import ECE, ECE_SCALED, PROBE
-from nc_tools.comparison.pairing import seed_means
 from nc_tools.comparison.result import Comparison
 
 MIN_ARMS = 4
@@ -69,7 +69,9 @@ def panel_series(comparison: Comparison) -> list[tuple[str, list[Series]]]:
 def nc1_by_arm(comparison: Comparison, collapse: str) -> dict[str, dict[int, float]]:
     """Return the positive NC1 values of each arm by seed; {} if fewer than four arms have one."""
     values = {
-        arm: {seed: value for seed, value in seed_means(comparison.cells.get(arm, {}), collapse).items() if value > 0}
+        arm: {
+            seed: value for seed, value in means_by_seed(comparison.cells.get(arm, {}), collapse).items() if value > 0
+        }
         for arm in comparison.arms
     }
     values = {arm: seeds for arm, seeds in values.items() if seeds}
@@ -83,7 +85,7 @@ def curve_points(comparison: Comparison, nc1: Mapping[str, Mapping[int, float]],
     """
     points = []
     for arm, nc1_of in nc1.items():
-        values = seed_means(comparison.cells[arm], metric)
+        values = means_by_seed(comparison.cells[arm], metric)
         seeds = tuple((seed, nc1_of[seed], values[seed]) for seed in nc1_of if seed in values)
         if seeds:
             x = math.exp(math.fsum(math.log(x) for _, x, _ in seeds) / len(seeds))

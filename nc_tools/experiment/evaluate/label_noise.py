@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
+from nc_tools.experiment.evaluate.holdout_record import TRANSITION, holdout_confusion, holdout_value
 from nc_tools.experiment.evaluate.suspects_csv import write_suspects
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
@@ -20,9 +20,8 @@ from nc_tools.metrics import (
     transition_error,
 )
 from nc_tools.records import Collected
-from nc_tools.run_records import RunRecord, read_run
+from nc_tools.run_records import RunRecord
 
-TRANSITION = "transition.safetensors"
 _LISTED_SUSPECTS = 2000
 
 
@@ -62,9 +61,9 @@ def _transition_errors(
     tensors = {"counted": counted, "anchor": anchor}
     values = {"noise/transition_error_anchor": transition_error(anchor, counted)}
     if job.holdout_run is not None:
-        tensors["confusion"] = load_file(job.holdout_run / TRANSITION)["confusion"]
+        tensors["confusion"] = holdout_confusion(job.holdout_run, data.sources.num_classes)
         key = "noise/transition_error_confusion"
-        values[key] = read_run(job.holdout_run).final[key]
+        values[key] = holdout_value(job.holdout_run, key)
     save_tensors(tensors, record.path / TRANSITION)
     return values
 

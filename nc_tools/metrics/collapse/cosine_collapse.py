@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.class_sums import class_sums
-from nc_tools._support.precision import at_least_float32, measuring_precision
+from nc_tools._support.precision import measuring_precision
 from nc_tools.metrics.checks import checked_features
 from nc_tools.metrics.collapse.mean_geometry import finite_values, present_means
+
+# Rows of unit vectors at a time.
+_ROWS = 8192
 
 
 def cosine_collapse(features: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[str, float]:
@@ -54,9 +57,13 @@ def cosine_collapse(features: Tensor, labels: Tensor, num_classes: int | None = 
 
 def direction_sums(features: Tensor, labels: Tensor, center: Tensor, num_classes: int) -> Tensor:
     """Return the sum of the unit vectors from a center to the features of each class: (K, D), float64."""
-    shifted = at_least_float32(features) - center.to(features.device, at_least_float32(features).dtype)
-    units = shifted / torch.linalg.vector_norm(shifted, dim=1, keepdim=True)
-    return class_sums(units, labels, num_classes)[1]
+    origin = center.to(features.device).double()
+    sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
+    for rows, own in zip(torch.split(features, _ROWS), torch.split(labels, _ROWS), strict=True):
+        shifted = rows - origin
+        shifted /= torch.linalg.vector_norm(shifted, dim=1, keepdim=True)
+        sums += class_sums(shifted, own, num_classes)[1]
+    return sums
 
 
 def cosines_from_sums(counts: Tensor, sums: Tensor) -> dict[str, Tensor]:

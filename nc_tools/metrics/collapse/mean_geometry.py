@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# The rounding of float32 features: no measure of them can resolve less.
+# The rounding of float32 features, whatever type they are stored in now: no measure of them can resolve less.
 _EPS = torch.finfo(torch.float32).eps
 # Rows of the K x K Gram matrix at a time: 64 MB of float64, so that K = 50,000 fits anywhere.
 _GRAM_ENTRIES = 1 << 23
@@ -78,7 +78,7 @@ class ClassMeans:
         """
         counts = counts.double()
         centered = means - means.mean(dim=0)
-        rounding = torch.linalg.matrix_norm(means) * _EPS
+        rounding = rounding_of_means(means, counts)
         # Means that differ by rounding alone are one point: their angles would be noise.
         centered = torch.where(torch.linalg.matrix_norm(centered) > rounding, centered, 0.0)
         whitening, singular = whitened_directions(centered, rounding)
@@ -91,6 +91,15 @@ class ClassMeans:
         eye = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
         pooled = torch.linalg.solve_triangular(factor, eye, upper=False).T
         return ClassMeans(index, counts, means, centered, whitening, singular, pooled)
+
+
+def rounding_of_means(means: Tensor, counts: Tensor) -> Tensor:
+    """Return the norm of the error that float32 rounding of single features leaves in class means (K, D), a scalar.
+
+    The roundings of n samples are independent, so the error of their mean is 1/sqrt(n) of that of one.
+    """
+    rounding: Tensor = torch.linalg.matrix_norm(means / counts.sqrt()[:, None]) * _EPS
+    return rounding
 
 
 def present_means(means: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -122,7 +131,7 @@ def present_means(means: Tensor, counts: Tensor | None = None) -> tuple[Tensor, 
             "features do, or check the model that produced them"
         )
     centered = present - present.mean(dim=0)
-    rounding = torch.linalg.matrix_norm(present) * _EPS
+    rounding = rounding_of_means(present, sizes[index].double())
     return index, torch.where(torch.linalg.matrix_norm(centered) > rounding, centered, 0.0)
 
 

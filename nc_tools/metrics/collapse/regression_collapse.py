@@ -57,7 +57,7 @@ def regression_collapse(features: Tensor, targets: Tensor, weight: Tensor) -> di
                 )
         centered = x - x.mean(dim=0)
         norms = torch.linalg.vector_norm(centered, dim=1, keepdim=True)
-        off_mean = (norms > torch.linalg.vector_norm(x, dim=1, keepdim=True) * 1e-7).flatten()
+        off_mean = (norms > torch.linalg.vector_norm(x, dim=1, keepdim=True) * 1e-12).flatten()
         units = centered[off_mean] / norms[off_mean]  # a feature equal to the mean has no direction
         principal = torch.linalg.eigh(centered.T @ centered).eigenvectors[:, -min(rows.shape[0], x.shape[1]) :]
         values = {"nrc1": _outside(units, principal), "nrc2": _outside(units, _row_space(rows))}

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from nc_tools._support.class_sums import class_sums
 from nc_tools._support.precision import measuring_precision
+from nc_tools._support.whitening import whitening
 from nc_tools.metrics.checks import checked_features
 from nc_tools.metrics.collapse.mean_geometry import finite_values, present_means
 
 # Rows of residuals at a time.
-_ROWS = 4096
+_ROWS = 1024
 
 
 def variability_collapse_index(features: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[str, float]:
@@ -24,8 +25,9 @@ def variability_collapse_index(features: Tensor, labels: Tensor, num_classes: in
         vci   1 - tr(S_T^+ S_B) / min(D, K - 1)
 
     Source: Xu and Liu (2023), who divide by rank(S_B), the same unless class means are linearly dependent. S_T must be
-    of the weighting of S_B, else the value can leave [0, 1]. Costs O(N D^2). With fewer samples than dimensions
-    almost any classes can be separated, which makes the index small by itself: use N well above D.
+    of the weighting of S_B, else the value can leave [0, 1]. Computed in float64, which costs O(N D^2). With fewer
+    samples than dimensions almost any classes can be separated, which makes the index small by itself: use N well above
+    D.
 
     Args:
         features: (N, D).
@@ -50,23 +52,39 @@ def variability_collapse_index(features: Tensor, labels: Tensor, num_classes: in
         counts, sums = class_sums(x, y, num_classes)
         means = sums / counts.clamp(min=1)[:, None]
         index, centered = present_means(means, counts)
-        if len(x) <= len(index):
+        if len(x) <= len(index) or not bool(centered.any()):
             return {}
-        weights = 1 / (counts.clamp(min=1) * len(index)).to(x.dtype)
-        within = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
-        for rows, own in zip(torch.split(x, _ROWS), torch.split(y, _ROWS), strict=True):
-            residual = rows - means.to(x.dtype)[own]
-            within += (residual * weights[own, None]).T @ residual
-        return finite_values({"vci": variability_index(within, centered)})
+        within = within_scatter(x, y, means, 1 / (counts.clamp(min=1) * len(index)))
+        return finite_values({"vci": variability_index(within, means[index])})
 
 
-def variability_index(within: Tensor, centered: Tensor) -> Tensor:
-    """Return the variability collapse index from the within-class covariance and the centered class means, or NaN."""
-    num_classes, width = centered.shape
-    total = (within + within.T) / 2 + centered.T @ centered / num_classes
-    values, vectors = torch.linalg.eigh(total)
-    # Directions below the rounding of float32 features are rounding errors.
-    keep = values > values[-1] * width * torch.finfo(torch.float32).eps
-    inside = (centered @ vectors).square().sum(dim=0) / num_classes
-    between_share = torch.where(keep, inside / values, 0.0).sum()
+def within_scatter(features: Tensor, place: Tensor, means: Tensor, weights: Tensor) -> Tensor:
+    """Return sum_i a_i (h_i - m_i)(h_i - m_i)^T (D, D), float64: with weights 1/(K n_k), the class-averaged covariance.
+
+    Args:
+        features: (N, D), float32 or float64.
+        place: The row of ``means`` and ``weights`` that is the sample's class (N,).
+        means: (K, D), float64.
+        weights: The weight a of each sample of a class (K,).
+    """
+    scatter = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64, device=features.device)
+    roots = weights.double().sqrt()
+    for rows, own in zip(torch.split(features, _ROWS), torch.split(place, _ROWS), strict=True):
+        residual = torch.sub(rows, means[own]).mul_(roots[own, None])
+        scatter.addmm_(residual.T, residual)
+    return scatter
+
+
+def variability_index(within: Tensor, means: Tensor) -> Tensor:
+    """Return the variability collapse index, or NaN if all class means are equal.
+
+    Args:
+        within: Class-averaged within-class covariance (D, D), float64.
+        means: Means of the K classes that have samples (K, D), float64.
+    """
+    num_classes, width = means.shape
+    centered = means - means.mean(dim=0)
+    total = within + centered.T @ centered / num_classes
+    # tr(S_T^+ S_B) is the mean squared length of the class means in coordinates in which S_T is the identity.
+    between_share = (centered @ whitening(total, means)).square().sum() / num_classes
     return torch.where(centered.square().sum() > 0, 1 - between_share / min(width, num_classes - 1), torch.nan)

@@ -31,8 +31,9 @@ class LinearReadout:
 class _ScoresOfMeans:
     """The scores that the nearest-mean rule and the head give to the class means, by class.
 
-    A table holds them all. With many classes the K x K table would take more memory than everything else; then each
-    block computes its own rows.
+    A table holds them all, in float64 up to a shift of each row that leaves its largest entry 0, so that float32 keeps
+    the digits of the entries that decide. With many classes the K x K table would take more memory than everything
+    else; then each block computes its own rows.
     """
 
     def __init__(self, class_means: ClassMeans, head: LinearReadout | None, dtype: torch.dtype) -> None:
@@ -45,24 +46,27 @@ class _ScoresOfMeans:
         self._weight = class_means.centered[:0] if weight is None else weight
         self._half = class_means.centered.square().sum(dim=1) / 2
         if self._has_table:
-            self._nearest = (class_means.centered @ class_means.centered.T - self._half).to(dtype)
-            self._logits = self._add_bias(class_means.means @ self._weight.T).to(dtype)
-        else:
-            self._centered, self._means, self._weight, self._half = (
-                part.to(dtype) for part in (self._centered, self._means, self._weight, self._half)
-            )
-            self._bias = None if bias is None else bias.to(dtype)
+            self._nearest = self.nearest_rows(self._centered).to(dtype)
+            self._logits = self.logit_rows(self._means).to(dtype) if len(self._weight) else self._nearest
+        self._dtype = dtype
 
     def nearest(self, y: Tensor) -> Tensor:
-        """Return c_y . c_k - ||c_k||^2 / 2 (B, K)."""
-        return self._nearest[y] if self._has_table else self._centered[y] @ self._centered.T - self._half
+        """Return c_y . c_k - ||c_k||^2 / 2, less the largest of each row (B, K)."""
+        return self._nearest[y] if self._has_table else self.nearest_rows(self._centered[y]).to(self._dtype)
 
     def logits(self, y: Tensor) -> Tensor:
-        """Return the head's logits at the class means (B, all classes)."""
-        return self._logits[y] if self._has_table else self._add_bias(self._means[y] @ self._weight.T)
+        """Return the head's logits at the class means, less the largest of each row (B, all classes)."""
+        return self._logits[y] if self._has_table else self.logit_rows(self._means[y]).to(self._dtype)
 
-    def _add_bias(self, logits: Tensor) -> Tensor:
-        return logits if self._bias is None else logits + self._bias
+    def nearest_rows(self, centered: Tensor) -> Tensor:
+        scores = centered @ self._centered.T - self._half
+        return scores.sub_(scores.amax(dim=1, keepdim=True))
+
+    def logit_rows(self, means: Tensor) -> Tensor:
+        logits = means @ self._weight.T
+        if self._bias is not None:
+            logits += self._bias
+        return logits.sub_(logits.amax(dim=1, keepdim=True))
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ def within_class_spread(
     differ only along H).
 
     The residual is computed before the product: for collapsed classes the difference of two products would be only
-    rounding error.
+    rounding error. It is computed from the mean in two parts, its float32 value and the rest, so that float32 features
+    give the residual of float64 arithmetic, rounded once, however far the class lies from the origin.
 
     Args:
         features: (N, D), float32 or float64.
@@ -114,12 +119,13 @@ def within_class_spread(
     if head is not None:
         outer = torch.cat([outer, head.weight.detach().T.to(outer)], dim=1)
     means = class_means.means.to(dtype)
+    rests = (class_means.means - means).to(dtype)
     norms, whitened, pooled = torch.zeros(3, len(features), dtype=dtype, device=device)
     differ = torch.zeros(len(features), dtype=torch.bool, device=device)
     widest = max(features.shape[1], outer.shape[1], inner.shape[1])
     step = min(max(64, (_BLOCK_CPU if device.type == "cpu" else _BLOCK_DEVICE) // widest), len(features))
     # Buffers of one block, used again: allocating new memory costs more than the arithmetic.
-    residuals = features.new_empty(step, features.shape[1])
+    residuals, rest = features.new_empty(2, step, features.shape[1])
     products, whitened_products = features.new_empty(step, outer.shape[1]), features.new_empty(step, inner.shape[1])
     for start in range(0, len(features), step):
         block = slice(start, start + step)
@@ -127,6 +133,8 @@ def within_class_spread(
         residual, product, whitened_product = residuals[: len(y)], products[: len(y)], whitened_products[: len(y)]
         torch.index_select(means, 0, y, out=residual)
         torch.sub(features[block], residual, out=residual)
+        if dtype != class_means.means.dtype:
+            residual.sub_(torch.index_select(rests, 0, y, out=rest[: len(y)]))
         torch.mm(residual, outer, out=product)
         torch.mm(product[:, :rank], inner, out=whitened_product)
         norms[block] = torch.linalg.vector_norm(residual, dim=1)

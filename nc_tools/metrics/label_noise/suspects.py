@@ -20,8 +20,8 @@ class Suspects:
     """How suspect each label is, in the order of the samples. A larger score and a smaller rank mean more suspect.
 
     Attributes:
-        loss: -log p of the given label (N,).
-        distance: Distance to the mean of the given class minus the distance to the nearest other mean (N,).
+        loss: -log p of the given label (N,), float64.
+        distance: Distance to the mean of the given class minus the distance to the nearest other mean (N,), float64.
         loss_rank: Rank by loss (N,), from 1.
         distance_rank: Rank by distance (N,), from 1.
         order: Samples from the most to the least suspect by the sum of both ranks (N,).
@@ -83,6 +83,7 @@ def rank_suspects(features: Tensor, logits: Tensor, labels: Tensor) -> Suspects:
         without_self = (counts / (counts - 1).clamp(min=1)).double()
         nearest_other = distances.scatter(1, column, torch.inf).amin(1)
         distance = distances.gather(1, column).squeeze(1) * without_self[y] - nearest_other
+        scores = scores.double()
         loss = -scores.log_softmax(1).gather(1, column).squeeze(1)
         suggested = scores.scatter(1, column, -torch.inf).argmax(1)
     loss_rank, distance_rank = _ranks(loss), _ranks(distance)

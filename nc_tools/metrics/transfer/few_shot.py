@@ -54,7 +54,7 @@ def nearest_class_mean(
     x, y, queries, answers, num_classes = checked_sets(train_features, train_labels, test_features, test_labels)
     with measuring_precision(x.device):
         # A common origin changes no distance and keeps the products below from canceling.
-        origin = x.mean(dim=0)
+        origin = x.mean(dim=0, dtype=torch.float64)
         x, queries = x - origin, queries - origin
 
         def is_correct(rows: Tensor, weight: Tensor) -> Tensor:
@@ -105,6 +105,7 @@ def imprint_accuracy(
         (1.0, 0.0)
     """
     x, y, queries, answers, num_classes = checked_sets(train_features, train_labels, test_features, test_labels)
+    x, queries = x.double(), queries.double()
 
     def is_correct(rows: Tensor, weight: Tensor) -> Tensor:
         used = rows[weight > 0]

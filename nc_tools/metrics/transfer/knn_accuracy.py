@@ -8,7 +8,7 @@ from torch import Tensor
 from nc_tools._support.precision import measuring_precision
 from nc_tools.metrics.checks import checked_sets
 
-# Cosines between one block of test samples and all training samples: 64 MB.
+# Cosines between one block of test samples and all training samples: 128 MB.
 _KNN_ENTRIES = 1 << 24
 
 
@@ -22,7 +22,8 @@ def knn_accuracy(
 ) -> float:
     """Return the accuracy of the k nearest neighbors by cosine, each voting with weight exp(cos / T).
 
-    Nothing is fitted. With fewer than k training samples all of them vote.
+    Nothing is fitted. With fewer than k training samples all of them vote. Cosines are computed in float64: far from
+    the origin all features have nearly the same direction, and float32 would choose neighbors at random.
 
     Source: Wu, Xiong, Yu and Lin (2018), with k = 200; here 20, as in later self-supervised work.
 
@@ -52,10 +53,10 @@ def knn_accuracy(
     x, y, queries, answers, num_classes = checked_sets(train_features, train_labels, test_features, test_labels)
     correct = 0
     with measuring_precision(x.device):
-        x = F.normalize(x, dim=1)
+        x = F.normalize(x.double(), dim=1)
         step = max(1, _KNN_ENTRIES // len(x))
         for start in range(0, len(queries), step):
-            cosine = F.normalize(queries[start : start + step], dim=1) @ x.T
+            cosine = F.normalize(queries[start : start + step].double(), dim=1) @ x.T
             nearest, index = cosine.topk(min(k, len(x)), dim=1)
             votes = ((nearest - nearest[:, :1]) / temperature).exp()
             scores = votes.new_zeros(len(votes), num_classes).scatter_add_(1, y[index], votes)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.precision import measuring_precision
+from nc_tools._support.whitening import constant_deviation
 from nc_tools.metrics.checks import checked_bank, checked_sets
 from nc_tools.metrics.transfer.logistic import fit_logistic
 from nc_tools.metrics.transfer.ridge import fit_ridge
@@ -23,8 +24,8 @@ class Probe:
     """A linear classifier of frozen features: scores = features @ weight.T + bias.
 
     Attributes:
-        weight: (K, D); includes the standardization, so features are used as they are.
-        bias: (K,).
+        weight: (K, D), float64; includes the standardization, so features are used as they are.
+        bias: (K,), float64.
         classes: The label of each row (K,), in ascending order.
         strength: The chosen penalty: C of a logistic probe, lambda / N of a ridge probe.
     """
@@ -44,7 +45,8 @@ class Probe:
 def fit_probe(features: Tensor, labels: Tensor, generator: torch.Generator) -> Probe:
     """Fit a multinomial logistic regression to frozen features, with a penalty chosen on a hold-out part.
 
-    Features are standardized by their mean and standard deviation; a constant feature gets no weight. The inverse
+    Features are standardized by their mean and standard deviation in float64, and then fitted in float32; a constant
+    feature gets no weight. The inverse
     strength C of the penalty is chosen from ``PROBE_GRID`` by balanced accuracy on a quarter of each class (of two with
     the same accuracy, the stronger penalty), and the probe is then fitted to all samples. L-BFGS runs on the device of
     the features, for ascending C, each fit starting from the one before (see
@@ -70,6 +72,7 @@ def fit_probe(features: Tensor, labels: Tensor, generator: torch.Generator) -> P
     x, y, classes = checked_bank(features, labels)
     with measuring_precision(x.device):
         x, mean, scale = _standardized(x)
+        x = x.float()
         kept = _kept(y, generator)
         best, num_classes = 1.0, len(classes)
         if not bool(kept.all()):
@@ -111,9 +114,8 @@ def fit_ridge_probe(features: Tensor, labels: Tensor) -> Probe:
     x, y, classes = checked_bank(features, labels)
     with measuring_precision(x.device):
         x, mean, scale = _standardized(x)
-        targets = torch.nn.functional.one_hot(y, len(classes)).to(x.dtype)
-        fitted = fit_ridge(x, targets, RIDGE_GRID)
-        return _folded(fitted.weight.to(x.dtype), fitted.bias.to(x.dtype), mean, scale, classes, fitted.strength)
+        fitted = fit_ridge(x, torch.nn.functional.one_hot(y, len(classes)), RIDGE_GRID)
+        return _folded(fitted.weight, fitted.bias, mean, scale, classes, fitted.strength)
 
 
 def linear_probe(
@@ -174,15 +176,18 @@ def ridge_probe(train_features: Tensor, train_labels: Tensor, test_features: Ten
 
 
 def _standardized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    deviation, mean = torch.std_mean(x, dim=0, correction=0)
-    scale = torch.where(deviation > 0, 1 / deviation, 0.0)
-    return (x - mean) * scale, mean, scale
+    """Return the standardized features, their mean and the inverse of their deviation, float64."""
+    mean = x.mean(dim=0, dtype=torch.float64)
+    x = x - mean
+    deviation = x.square().mean(dim=0).sqrt()
+    scale = torch.where(deviation > constant_deviation(mean[None]), 1 / deviation, 0.0)
+    return x.mul_(scale), mean, scale
 
 
 def _folded(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor, classes: Tensor, strength: float) -> Probe:
     """Return a probe of features as they are, from a classifier of standardized features."""
-    weight = weight * scale
-    return Probe(weight, bias - weight @ mean, classes, strength)
+    weight = weight.double() * scale
+    return Probe(weight, bias.double() - weight @ mean, classes, strength)
 
 
 def _kept(labels: Tensor, generator: torch.Generator) -> Tensor:

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from nc_tools._support.short_repr import short_repr
 from nc_tools.specs import Spec
 
 _SEQUENCES = (tuple, list, collections.abc.Sequence, collections.abc.Iterable)
@@ -56,19 +57,26 @@ def _matches_one(value: Any, option: Any) -> bool:
     if cls is typing.Literal:
         return any(value == choice and type(value) is type(choice) for choice in inner)
     if cls in _SEQUENCES:
-        is_sequence = isinstance(value, cls if cls in (tuple, list) else collections.abc.Iterable)
-        if not is_sequence or isinstance(value, str):
-            return False
-        if cls is tuple and inner and Ellipsis not in inner:  # a hint for each position
-            return len(value) == len(inner) and all(matches(*pair) for pair in zip(value, inner, strict=True))
-        return not inner or all(matches(item, inner[0]) for item in value)
+        return _matches_sequence(value, cls, inner)
+    if cls is Mapping and inner and isinstance(value, Mapping):
+        return all(matches(key, inner[0]) and matches(item, inner[1]) for key, item in value.items())
     if not isinstance(cls, type) or getattr(cls, "_is_protocol", False):
         return True
-    if isinstance(value, Spec) and cls is not Spec:
-        return issubclass(value.cls, cls)
+    if isinstance(value, Spec):
+        built = inner[0] if cls is Spec and inner else cls
+        return built in (Spec, typing.Any) or not isinstance(built, type) or issubclass(value.cls, built)
     if cls in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, cls) or (cls is float and isinstance(value, int))
+
+
+def _matches_sequence(value: Any, cls: Any, inner: tuple[Any, ...]) -> bool:
+    is_sequence = isinstance(value, cls if cls in (tuple, list) else collections.abc.Iterable)
+    if not is_sequence or isinstance(value, str):
+        return False
+    if cls is tuple and inner and Ellipsis not in inner:  # a hint for each position
+        return len(value) == len(inner) and all(matches(*pair) for pair in zip(value, inner, strict=True))
+    return not inner or all(matches(item, inner[0]) for item in value)
 
 
 def hint_text(hint: Any) -> str:
@@ -117,5 +125,5 @@ def check_types(config: Any, path: str = "") -> None:
     for name, value in values.items():
         where = f"{path}.{name}" if path else name
         if name in hints and not matches(value, hints[name]):
-            raise ValueError(f"{where} must be {hint_text(hints[name])}, got {value!r}")
+            raise ValueError(f"{where} must be {hint_text(hints[name])}, got {short_repr(value)}")
         check_types(value, where)

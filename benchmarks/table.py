@@ -1,0 +1,87 @@
+"""Commit the table of a comparison: Markdown, CSV, and the records of its final runs without weights.
+
+    python benchmarks/table.py outputs/long_tail benchmarks/results/2026-11-27_long_tail_digits_cpu.md
+
+Whoever has the records can make the comparison again: ``tar xf NAME.tar.xz -C FOLDER; nc-tools compare FOLDER``. In the
+Markdown file the part below the marker is written anew each time; what a person wrote above it is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import nc_tools
+from nc_tools.comparison import Comparison
+from nc_tools.comparison.export import comparison_csv
+from nc_tools.comparison.markdown import markdown_text
+
+MARKER = "<!-- Below this line the file is made by benchmarks/table.py from the records beside it. -->"
+RUN_FILES = ("run.json", "status.json", "final.json", "per_class.json", "predictions.safetensors")
+MACHINE_FIELDS = ("host", "pid", "pid_started")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("out", type=Path, help="output folder of a recipe")
+    parser.add_argument("page", type=Path, help="Markdown file to write; .csv and .tar.xz are written beside it")
+    args = parser.parse_args()
+    comparison = nc_tools.compare(args.out)
+    written = args.page.read_text().partition(MARKER)[0] if args.page.exists() else f"# {args.page.stem}\n\n"
+    args.page.write_text(f"{written}{MARKER}\n\n{page_text(comparison)}")
+    args.page.with_suffix(".csv").write_text(comparison_csv(comparison))
+    pack(args.out, comparison, args.page.with_suffix(".tar.xz"))
+    print(f"{args.page}, {args.page.with_suffix('.tar.xz').stat().st_size / 1e3:,.0f} kB of records")
+
+
+def page_text(comparison: Comparison) -> str:
+    """Return what is made from the records: how the runs were made, and the comparison."""
+    return f"{facts(comparison)}\n\n{markdown_text(comparison).partition(chr(10))[2].lstrip()}"
+
+
+def facts(comparison: Comparison) -> str:
+    """Return command, data, budget, time and versions of the runs as a Markdown list."""
+    finals = [run for of_arm in comparison.cells.values() for run in of_arm.values()]
+    baseline = next(iter(comparison.cells[comparison.baseline].values()))
+    data, counts = baseline.data, baseline.data["class_counts"]
+    tested = sum(baseline.per_class.test_counts) if baseline.per_class else 0
+    trials = Counter(str(trial["arm"]) for trial in comparison.experiment.trials)
+    seconds = sum(run.final.get("perf/seconds", 0.0) for run in finals)
+    versions = ", ".join(f"{name} {version}" for name, version in baseline.versions.items())
+    return "\n".join(
+        [
+            f"- **Data**: {data['name']}, {len(counts)} classes, {sum(counts):,} training images ({max(counts):,} to "
+            f"{min(counts):,} a class), {tested:,} test images.",
+            f"- **Budget**: {max(trials.values(), default=0)} tuning trials an arm; {len(finals)} final runs, whose "
+            f"training took {seconds:,.0f} s in all.",
+            f"- **Machine**: {baseline.hardware}.",
+            f"- **Versions**: {versions}; commit {baseline.git_commit[:12] or 'unknown'}.",
+        ]
+    )
+
+
+def pack(out: Path, comparison: Comparison, archive: Path) -> None:
+    """Write the records of the compared runs into an archive that is the same whenever and wherever it is made."""
+    used = sorted(run.run_id for of_arm in comparison.cells.values() for run in of_arm.values())
+    files = [out / "experiment.json", out / "tuning.json"]
+    files += [out / "runs" / run / name for run in used for name in RUN_FILES]
+    with tarfile.open(archive, "w:xz", preset=9) as tar:
+        for file in files:
+            if file.exists():
+                content = _without_machine(file) if file.name == "status.json" else file.read_bytes()
+                info = tarfile.TarInfo(str(file.relative_to(out)))
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+def _without_machine(status: Path) -> bytes:
+    content = {k: v for k, v in json.loads(status.read_text()).items() if k not in MACHINE_FIELDS}
+    return json.dumps(content, indent=1).encode()
+
+
+if __name__ == "__main__":
+    main()

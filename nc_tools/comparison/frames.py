@@ -1,0 +1,188 @@
+"""Which random frames (fixed class vectors) the runs of an arm had, and what an interval over its seeds then covers.
+
+If every seed has frames of its own, the means of the seeds are independent and the t interval over seeds covers another
+seed and another frame. If the same frames return at several seeds, their luck is not in the spread over seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from nc_tools.comparison.compared_run import ComparedRun
+
+FrameDesign = Literal["none", "own", "crossed", "fixed", "shared", "unknown"]
+"""How frames are spread over seeds.
+
+"none": the heads have no random frame. "own": no frame is at two seeds. "crossed": the same two or more frames at every
+seed. "fixed": one frame at all seeds. "shared": some frames at some seeds. "unknown": the records do not say.
+"""
+
+FrameKey = int | str
+"""What identifies a frame: its seed, or a text that holds the number of the run if it has no frame or it is unknown."""
+
+FrameTable = dict[int, dict[FrameKey, float]]
+"""seed -> frame -> value."""
+
+
+@dataclass(frozen=True)
+class FrameDifferences:
+    """The differences between an arm and its reference, by seed and frame.
+
+    Attributes:
+        table: seed -> frame -> arm minus reference.
+        design: How the frames of the differences are spread over the seeds.
+        scale: Largest absolute value of the two arms.
+        unpaired: Seeds that both arms have but that cannot be paired, since their frames differ.
+    """
+
+    table: FrameTable
+    design: FrameDesign
+    scale: float = 1.0
+    unpaired: tuple[int, ...] = ()
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """Mean difference of each seed."""
+        return {seed: math.fsum(row.values()) / len(row) for seed, row in self.table.items()}
+
+
+def frame_of(run: ComparedRun, *, several: bool) -> FrameKey:
+    """Return what identifies the frame of a run.
+
+    Records of version 0.1 hold no frame seed. There the number of the draw was the seed of the frame, if the arm has
+    ``several`` draws.
+    """
+    if isinstance(run.frame_seed, int):
+        return run.frame_seed
+    if run.frame_seed is None:
+        return f"seed {run.seed}, draw {run.draw}"
+    return run.draw if several else "unknown"
+
+
+def frame_table(cells: Mapping[tuple[int, int], ComparedRun], metric: str) -> FrameTable:
+    """Return the finite values of an arm by seed and frame; runs of one seed with the same frame are averaged."""
+    several = any(draw > 0 for _, draw in cells)
+    values: dict[int, dict[FrameKey, list[float]]] = {}
+    for (seed, _), run in sorted(cells.items()):
+        value = run.final.get(metric, math.nan)
+        if math.isfinite(value):
+            values.setdefault(seed, {}).setdefault(frame_of(run, several=several), []).append(value)
+    return {seed: {frame: math.fsum(each) / len(each) for frame, each in row.items()} for seed, row in values.items()}
+
+
+def means_by_seed(cells: Mapping[tuple[int, int], ComparedRun], metric: str) -> dict[int, float]:
+    """Return one value per seed, the mean over its frames; values that are not finite are left out."""
+    return {seed: _mean(row) for seed, row in frame_table(cells, metric).items()}
+
+
+def has_frames(cells: Mapping[tuple[int, int], ComparedRun]) -> bool:
+    """Return True if the runs of an arm have random frames, as far as the records say."""
+    several = any(draw > 0 for _, draw in cells)
+    return any(isinstance(frame_of(run, several=several), int) for run in cells.values())
+
+
+def design_of(frames: Mapping[int, frozenset[FrameKey]]) -> FrameDesign:
+    """Return how frames are spread over seeds.
+
+    Args:
+        frames: seed -> its frames.
+
+    Example:
+        >>> design_of({0: frozenset({11}), 1: frozenset({12})}), design_of({0: frozenset({7}), 1: frozenset({7})})
+        ('own', 'fixed')
+        >>> design_of({0: frozenset({0, 1}), 1: frozenset({0, 1})})
+        'crossed'
+    """
+    sets = list(frames.values())
+    every = frozenset().union(*sets)
+    if "unknown" in every:
+        return "unknown"
+    if not any(isinstance(frame, int) for frame in every):
+        return "none"
+    if len(every) == sum(map(len, sets)):
+        return "own"
+    if len(every) == 1:
+        return "fixed"
+    return "crossed" if all(row == every for row in sets) else "shared"
+
+
+def frame_differences(
+    arm: Mapping[tuple[int, int], ComparedRun], reference: Mapping[tuple[int, int], ComparedRun], metric: str
+) -> FrameDifferences:
+    """Pair an arm with its reference at their common seeds and, if both have frames, at their common frames.
+
+    If only one of them has frames, each of its values is paired with the other's mean at the seed. If both have frames
+    but none in common at a seed, their means are paired only if no frame is at two seeds; otherwise the seed cannot be
+    paired, since the difference would be one of frames.
+    """
+    values, expected = frame_table(arm, metric), frame_table(reference, metric)
+    both = has_frames(arm) and has_frames(reference)
+    independent = "own" == design_of(_frames(values)) == design_of(_frames(expected)) if both else False
+    table: FrameTable = {}
+    unpaired = []
+    for seed in sorted(values.keys() & expected.keys()):
+        row = _row(values[seed], expected[seed], both=both, own=has_frames(arm), seed=seed, independent=independent)
+        if row:
+            table[seed] = row
+        else:
+            unpaired.append(seed)
+    table = _complete(table)
+    scale = max(
+        (abs(value) for side in (values, expected) for row in side.values() for value in row.values()), default=1
+    )
+    return FrameDifferences(table, design_of(_frames(table)) if table else "none", scale, tuple(unpaired))
+
+
+def _row(
+    values: Mapping[FrameKey, float],
+    expected: Mapping[FrameKey, float],
+    *,
+    both: bool,
+    own: bool,
+    seed: int,
+    independent: bool,
+) -> dict[FrameKey, float]:
+    """Return the differences of one seed by frame; none if its frames cannot be paired."""
+    if both:
+        common = [frame for frame in values if frame in expected]
+        if common:
+            return {frame: values[frame] - expected[frame] for frame in common}
+        if not independent:
+            return {}
+    elif own:
+        return {frame: value - _mean(expected) for frame, value in values.items()}
+    elif any(isinstance(frame, int) for frame in expected):
+        return {frame: _mean(values) - value for frame, value in expected.items()}
+    frame = "unknown" if "unknown" in values or "unknown" in expected else f"seed {seed}"
+    return {frame: _mean(values) - _mean(expected)}
+
+
+def _complete(table: FrameTable) -> FrameTable:
+    """Return an incomplete crossed table without the seeds, or without the frames, that make it incomplete.
+
+    Of the two complete tables the one with more values is returned; the table itself if neither has two seeds and two
+    frames.
+    """
+    frames = _frames(table)
+    if len(table) < 2 or design_of(frames) != "shared":
+        return table
+    every, common = frozenset().union(*frames.values()), frozenset.intersection(*frames.values())
+    seeds = [seed for seed, row in frames.items() if row == every]
+    fewer_seeds = len(seeds) * len(every) if len(seeds) > 1 else 0
+    fewer_frames = len(table) * len(common) if len(common) > 1 else 0
+    if fewer_seeds == fewer_frames == 0:
+        return table
+    if fewer_seeds > fewer_frames:
+        return {seed: table[seed] for seed in seeds}
+    return {seed: {frame: value for frame, value in row.items() if frame in common} for seed, row in table.items()}
+
+
+def _frames(table: FrameTable) -> dict[int, frozenset[FrameKey]]:
+    return {seed: frozenset(row) for seed, row in table.items()}
+
+
+def _mean(row: Mapping[FrameKey, float]) -> float:
+    return math.fsum(row.values()) / len(row)

@@ -1,0 +1,19 @@
+"""Features as data: embedding files, and features that a frozen backbone computes once and a cache keeps."""
+
+from nc_tools.features.embeddings import Embeddings, read_embeddings
+from nc_tools.features.extract import Extraction, extract_features
+from nc_tools.features.feature_loader import FeatureLoader, feature_batches
+from nc_tools.features.feature_set import FeatureSet
+from nc_tools.features.standardize import Standardize, fit_standardize
+
+__all__ = [
+    "Embeddings",
+    "Extraction",
+    "FeatureLoader",
+    "FeatureSet",
+    "Standardize",
+    "extract_features",
+    "feature_batches",
+    "fit_standardize",
+    "read_embeddings",
+]

@@ -1,0 +1,124 @@
+"""Copy an output folder to an MLflow store: send what the store does not have yet.
+
+This runs in a process of its own (see ``sync_process``): importing MLflow takes over a second and 200 MB.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from mlflow import MlflowClient
+
+from nc_tools.run_records.reader import mark_run_killed, read_run, run_folders
+from nc_tools.tracking.connection import connect
+from nc_tools.tracking.run_items import COMPARISON, RunItem, comparison_item, files_hash, run_files, run_item
+from nc_tools.tracking.runs_in_store import claim, experiment_id, link_to_comparison, read_runs
+from nc_tools.tracking.send_item import send_item
+from nc_tools.tracking.store import Store, remember
+from nc_tools.tracking.sync_report import OPENING, UNFINISHED, SyncReport
+
+LOCK_SECONDS = 30.0
+RETRY_SECONDS = 2.0
+SHOWN_KINDS = ("final", "loop")
+
+Say = Callable[[SyncReport], None]
+
+
+class Mirror:
+    """Copies an output folder to an MLflow store, each time what is new.
+
+    What the store has of a run is noted in the run there, and each push asks for it. So a push may end at any moment,
+    and several processes may send the same folder.
+
+    Args:
+        root: Output folder.
+        store: The MLflow store.
+        experiment: Name of the experiment for all runs; None for each run's own.
+    """
+
+    def __init__(self, root: Path, store: Store, experiment: str | None) -> None:
+        self.root = root
+        self.store = store
+        self.experiment = experiment
+        self._client: MlflowClient | None = None
+        self._complete: dict[str, str] = {}  # name of an item: hash of its files when the store had all of it
+        self._doubtful: set[str] = set()  # items of which a request failed, which may have had effects nevertheless
+        self._report = SyncReport(0, 0, None)
+
+    def push(self, say: Say = lambda _: None, *, tries: int = 1) -> SyncReport:
+        """Send what MLflow lacks; return a report of errors instead of raising them.
+
+        Args:
+            say: Called with the state of the push before the store is opened, and after each item.
+            tries: How often to try a store that was open and no longer answers.
+        """
+        self._report = SyncReport(0, 0, None)
+        for left in reversed(range(tries)):
+            try:
+                with FileLock(self.root / ".sync.lock", timeout=LOCK_SECONDS):
+                    problems = self._push(say)
+            except Timeout:
+                problems = [f"another process is uploading the runs of {self.root} to MLflow"]
+            except Exception as error:  # noqa: BLE001 - an error here must never stop the training
+                problems = [self.store.unavailable(error) or self.store.explain(error)]
+                if left and self._client is not None:
+                    time.sleep(RETRY_SECONDS)
+                    continue
+            break
+        return replace(self._report, error=problems[0] if problems else None)
+
+    def _push(self, say: Say) -> list[str]:
+        """Send what MLflow lacks; return why an item was not sent."""
+        folder = remember(self.root, self.store)
+        problems: list[str] = []
+        todo = list(self._new_items(problems))
+        if not todo:
+            return problems
+        self._report = SyncReport(self._report.sent, len(todo), UNFINISHED)
+        say(self._report if self._client is not None else replace(self._report, error=OPENING))
+        client = self._client = self._client or connect(self.store)
+        names = dict.fromkeys(item.experiment for item, _ in todo)
+        ids = {name: experiment_id(client, self.store, self.root, name) for name in names}
+        remember(self.root, self.store, ids.values())
+        say(self._report)
+        runs = {name: read_runs(client, folder, ids[name]) for name in names}
+        for item, state in todo:
+            try:
+                run = claim(client, item, ids[item.experiment], folder, runs[item.experiment])
+                sent = run is not None and send_item(client, run, item, folder, lambda: say(self._report))
+            except Exception as error:
+                self._doubtful.add(item.name)
+                if self.store.unavailable(error) is not None:
+                    raise
+                problems.append(f"{item.name} could not be uploaded: {self.store.explain(error)}")
+                continue
+            if item.status != "RUNNING" and item.name not in self._doubtful:
+                self._complete[item.name] = state
+            self._report = replace(self._report, sent=self._report.sent + sent, pending=self._report.pending - 1)
+            say(self._report)
+        for held in runs.values():
+            link_to_comparison(client, held)
+        return problems
+
+    def _new_items(self, problems: list[str]) -> Iterator[tuple[RunItem, str]]:
+        """Yield the items that the store may not have completely, each with a hash of its files."""
+        for path in run_folders(self.root):
+            written = {name: path / name for name in ("status.json", "metrics.jsonl")}
+            state = files_hash(written | run_files(path))
+            if self._complete.get(path.name) == state:
+                continue
+            try:
+                run = read_run(path)
+                run = mark_run_killed(run) or run
+            except (OSError, ValueError) as error:
+                problems.append(f"the run {path.name} cannot be read: {error}")
+                continue
+            if run.identity.kind in SHOWN_KINDS:
+                yield run_item(run, self.experiment), state
+            else:
+                self._complete[path.name] = state
+        comparison = comparison_item(self.root, self.experiment)
+        if comparison is not None and self._complete.get(COMPARISON) != (state := files_hash(comparison.files)):
+            yield comparison, state

@@ -1,0 +1,182 @@
+"""The training loop of a pack: as that of a single training, with one batched product for all heads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nc_tools._support.signals import Killed, StopSignal
+from nc_tools.training.learning_rate import rate_factor
+from nc_tools.training.meter import NonFiniteLossError
+from nc_tools.training.optimizers import parameter_groups
+from nc_tools.training.packed.pack import Pack, PackMember, why_not_packed
+from nc_tools.training.packed.pack_meter import PackMeter
+from nc_tools.training.packed.stacked_losses import StackedStep
+from nc_tools.training.train_config import TrainConfig
+
+_FOR_LOGITS = {"bias", "scale_of.raw"}
+"""Parameters of a head that only its logits depend on; embedded features and class vectors do not."""
+
+PackEpochEnd = Callable[[int, Pack, Sequence[Mapping[str, float]]], None]
+"""Called after each epoch with its number (from 1), the pack, and the mean values of each of its members."""
+
+
+@dataclass(frozen=True)
+class PackResult:
+    """How the training of one member ended.
+
+    Attributes:
+        seconds: Its share of the pack's training time, without evaluation.
+        error: The error of a loss that became infinite or not a number; None for a member that was trained to the end.
+    """
+
+    seconds: float
+    error: NonFiniteLossError | None = None
+
+
+def fit_pack(
+    members: Sequence[PackMember],
+    training: TrainConfig,
+    *,
+    epoch_end: PackEpochEnd | None = None,
+    stop: StopSignal | None = None,
+) -> list[PackResult]:
+    """Train the heads of several models side by side, in place. The numbers are those of separate trainings.
+
+    Every step computes the heads of all members in one batched product. Members differ in loss, rate, weight decay,
+    initial weights and, at a higher price, in seed and order of samples. A member whose loss is not finite leaves the
+    pack at the end of that epoch; the others are not changed by it.
+
+    A training that :func:`~nc_tools.training.fit` makes alone gives the same weights up to rounding. There are no
+    checkpoints: heads on fixed features train in seconds.
+
+    Args:
+        members: With the same :func:`~nc_tools.training.packed.pack.pack_key`.
+        training: Number of epochs; the batch size is that of the members' loaders.
+        epoch_end: See ``PackEpochEnd``. Its time is not counted.
+        stop: Checked after each step; if it is set, ``Killed`` is raised.
+
+    Returns:
+        One result for each member, in order.
+
+    Raises:
+        ValueError: If a member cannot be packed, or the members do not belong to one pack.
+        Killed: If ``stop`` was set.
+    """
+    for member in members:
+        if (reason := why_not_packed(member, training)) is not None:
+            raise ValueError(f"a member cannot be trained in a pack, because {reason}: train it with fit(...)")
+    run = _PackTraining(members, training, stop)
+    for epoch in range(training.epochs):
+        values = run.train_epoch(epoch)
+        if not run.present:
+            break
+        if epoch_end is not None:
+            epoch_end(epoch + 1, run.pack, values)
+    for i in run.present:
+        members[i].model.eval()
+    return [PackResult(spent, error) for spent, error in zip(run.seconds, run.errors, strict=True)]
+
+
+class _PackTraining:
+    """A pack in training: the members that are still present, and how the others ended."""
+
+    def __init__(self, members: Sequence[PackMember], training: TrainConfig, stop: StopSignal | None) -> None:
+        self.members = members
+        self.present = list(range(len(members)))
+        self.seconds = [0.0] * len(members)
+        self.errors: list[NonFiniteLossError | None] = [None] * len(members)
+        self.pack = Pack(members)
+        self._optimizer = _optimizer(members)
+        self._steps = len(members[0].batches)
+        self._total = self._steps * training.epochs
+        self._stop = stop
+
+    def train_epoch(self, epoch: int) -> list[dict[str, float]]:
+        """Train all present members for an epoch, and return the mean values of those that are still present."""
+        started = time.perf_counter()
+        for member in self.pack.members:
+            member.model.train()
+            member.loss.train()
+        values, errors = self._steps_of(epoch)
+        spent = (time.perf_counter() - started) / len(self.present)
+        for i, error in zip(self.present, errors, strict=True):
+            self.seconds[i] += spent
+            self.errors[i] = error
+        if not any(errors):
+            return values
+        kept = [i for i in self.present if self.errors[i] is None]
+        values = [own for own, error in zip(values, errors, strict=True) if error is None]
+        self.present = kept
+        if kept:
+            self.pack = Pack([self.members[i] for i in kept])
+            _drop(self._optimizer, self.pack)
+        return values
+
+    def _steps_of(self, epoch: int) -> tuple[list[dict[str, float]], list[NonFiniteLossError | None]]:
+        pack, optimizer, optim = self.pack, self._optimizer, self.members[0].optim
+        meter, first, factor = PackMeter(pack), epoch * self._steps, 1.0
+        for number, batches in enumerate(pack.epoch(epoch), start=first):
+            factor = rate_factor(number, self._total, optim)
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * factor
+            pack.losses.set_progress(number / self._total)
+            step, values = pack.step(batches)
+            _hand_out_gradients(pack, step, values)
+            if optim.clip_norm is not None:
+                for member in pack.members:
+                    own = [*member.model.parameters(), *member.loss.parameters()]
+                    torch.nn.utils.clip_grad_norm_(own, optim.clip_norm)
+            optimizer.step()
+            pack.observe(step, (number + 1) / self._total)
+            meter.update(step, values)
+            if self._stop is not None and self._stop.requested:
+                raise Killed(f"training was stopped after step {number + 1} of {self._total}")
+        return meter.read(first, factor)
+
+
+def _hand_out_gradients(pack: Pack, step: StackedStep, values: Tensor) -> None:
+    """Compute the gradients of all members at once, and give each parameter its own."""
+    head = pack.head
+    of_losses = [p for member in pack.members for p in member.loss.parameters()]
+    gradients = torch.autograd.grad(values.sum(), [*head.parameters.values(), *of_losses], allow_unused=True)
+    for (name, own), gradient in zip(head.of_members.items(), gradients, strict=False):
+        parts = [None] * len(own) if gradient is None else gradient.unbind()
+        for parameter, part in zip(own, parts, strict=True):
+            parameter.grad = part
+        if name in _FOR_LOGITS:  # without logits a training of its own gives these no gradient, which is not a zero one
+            for place in range(len(own)):
+                if place not in step.read_logits:
+                    own[place].grad = None
+    for parameter, gradient in zip(of_losses, gradients[len(head.parameters) :], strict=True):
+        parameter.grad = gradient
+
+
+def _optimizer(members: Sequence[PackMember]) -> torch.optim.Optimizer:
+    """Return one optimizer for all members; parameters with the same rate and weight decay are in one group."""
+    merged: dict[tuple[float, float], dict[str, Any]] = {}
+    for member in members:
+        for group in parameter_groups(member.model, member.optim, member.loss):
+            same = merged.setdefault((group["peak_lr"], group["weight_decay"]), {**group, "params": []})
+            same["params"] += group["params"]
+    spec = members[0].optim.optimizer
+    if spec.leaves_open("fused") and issubclass(spec.cls, torch.optim.SGD | torch.optim.Adam | torch.optim.AdamW):
+        spec = spec.with_arguments({"fused": True})  # one pass over the memory; three times as fast
+    groups = list(merged.values())
+    optimizer: torch.optim.Optimizer = spec.build({"params": groups, "lr": groups[0]["lr"], "weight_decay": 0.0})
+    return optimizer
+
+
+def _drop(optimizer: torch.optim.Optimizer, pack: Pack) -> None:
+    """Remove the parameters of members that have left the pack."""
+    kept = {id(p) for member in pack.members for p in (*member.model.parameters(), *member.loss.parameters())}
+    for group in optimizer.param_groups:
+        for parameter in (p for p in group["params"] if id(p) not in kept):
+            optimizer.state.pop(parameter, None)
+        group["params"] = [p for p in group["params"] if id(p) in kept]
+    optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]

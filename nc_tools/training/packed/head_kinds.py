@@ -1,0 +1,129 @@
+"""The kinds of heads that can be stacked: linear, cosine, and fixed frames with or without projection."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nc_tools.heads.frame import FixedFrameHead, FixedHead
+from nc_tools.heads.head import Head
+from nc_tools.heads.linear import CosineHead, LinearHead
+from nc_tools.heads.nearest_etf_head import NearestETFHead
+from nc_tools.heads.normalize import normalize
+from nc_tools.heads.scale import Scale
+from nc_tools.training.packed.stacked_head import Rows, StackedHead
+from nc_tools.training.packed.stream_product import SharedRows, stacked_product
+
+_METHODS = ("forward", "outputs", "embed", "compute_logits", "label_scores", "weight", "scale", "bias")
+
+
+def head_kind(head: Head) -> Hashable | None:
+    """Return what heads of one pack must have in common; None for a head that cannot be stacked.
+
+    A subclass that changes how features, logits or class vectors are computed is not stacked.
+
+    Example:
+        >>> head_kind(LinearHead(4, 3)) == head_kind(LinearHead(4, 3)), head_kind(LinearHead(4, 3, bias=False))[-1]
+        (True, False)
+    """
+    if not all(parameter.requires_grad for parameter in head.parameters()):
+        return None
+    shape = (head.feature_dim, head.num_classes, str(next(iter(head.state_dict().values())).dtype))
+    if isinstance(head, LinearHead) and _computes_as(head, LinearHead):
+        return "linear", *shape, head.bias is not None
+    if isinstance(head, CosineHead) and _computes_as(head, CosineHead):
+        return "cosine", *shape, _scale_kind(head.scale_of)
+    if isinstance(head, FixedFrameHead):
+        nearest = isinstance(head, NearestETFHead)
+        if _computes_as(head, NearestETFHead if nearest else FixedFrameHead):
+            projected = head.projection is not None
+            return "frame", *shape, nearest, projected, head.normalize, head.width, _scale_kind(head.scale_of)
+    return None
+
+
+def stack_heads(heads: Sequence[Head]) -> StackedHead:
+    """Stack heads of one kind; the parameters and buffers of each become views of the stacked tensors.
+
+    Raises:
+        ValueError: If they are of different kinds, or of a kind that cannot be stacked.
+    """
+    kinds = {head_kind(head) for head in heads}
+    if len(kinds) != 1 or None in kinds:
+        names = ", ".join(sorted({type(head).__name__ for head in heads}))
+        raise ValueError(f"heads of one pack must be of one kind and shape, got {names}: train them one by one")
+    if isinstance(heads[0], LinearHead):
+        return _Linear(heads)
+    return _Cosine(heads) if isinstance(heads[0], CosineHead) else _Frame(heads)
+
+
+class _Linear(StackedHead):
+    def weight(self) -> Tensor:
+        return self.parameters["weight"]
+
+    def bias(self) -> Tensor | None:
+        return self.parameters.get("bias")
+
+    def embed(self, rows: SharedRows) -> Rows:
+        return rows
+
+
+class _Scaled(StackedHead):
+    """Heads with a scale, learned or fixed."""
+
+    def __init__(self, heads: Sequence[Head]) -> None:
+        super().__init__(heads)
+        fixed = [_scale_of(head).fixed for head in heads]
+        self._fixed = None if None in fixed else torch.tensor(fixed, dtype=torch.float64).unsqueeze(1)
+
+    def scale(self) -> Tensor:
+        if self._fixed is not None:
+            return self._fixed.to(self.weight().device)
+        raw = self.parameters["scale_of.raw"]
+        return nn.functional.softplus(raw if raw.ndim == 2 else raw.unsqueeze(1))
+
+
+class _Cosine(_Scaled):
+    def weight(self) -> Tensor:
+        return normalize(self.parameters["direction"])
+
+    def embed(self, rows: SharedRows) -> Rows:
+        return SharedRows([normalize(part) for part in rows.parts], rows.sizes)
+
+
+class _Frame(_Scaled):
+    """Fixed frames, with a projection or without, and with the bias of the nearest ETF where the heads have it."""
+
+    def weight(self) -> Tensor:
+        return self.buffers["frame"]
+
+    def embed(self, rows: SharedRows) -> Rows:
+        normalized = isinstance(self.heads[0], FixedHead) and self.heads[0].normalize
+        projection = self.parameters.get("projection.weight")
+        if projection is None:
+            return SharedRows([normalize(part) for part in rows.parts], rows.sizes) if normalized else rows
+        projected = stacked_product(rows, projection.to(rows.parts[0].dtype))
+        return normalize(projected) if normalized else projected
+
+    def bias(self) -> Tensor | None:
+        if "class_means.means" not in self.buffers:
+            return None
+        means, counts = self.buffers["class_means.means"], self.buffers["class_means.counts"]
+        overall = means.sum(1) / (counts > 0).sum(1, keepdim=True).clamp(min=1)
+        return -self.scale().to(means.dtype) * torch.bmm(self.weight(), overall.unsqueeze(2)).squeeze(2)
+
+
+def _computes_as(head: Head, base: type[Head]) -> bool:
+    return all(getattr(type(head), name, None) is getattr(base, name, None) for name in _METHODS)
+
+
+def _scale_of(head: Head) -> Scale:
+    assert isinstance(head, CosineHead | FixedHead)  # noqa: S101 (stack_heads has ensured it)
+    return head.scale_of
+
+
+def _scale_kind(scale: Scale) -> str:
+    if scale.fixed is not None:
+        return "fixed"
+    return "learned per class" if scale.raw.ndim else "learned"

@@ -1,0 +1,50 @@
+"""Mean loss and accuracy of each member of a pack in an epoch, kept on the device and read once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nc_tools.training.meter import NonFiniteLossError, not_finite
+from nc_tools.training.packed.pack import Pack
+from nc_tools.training.packed.stacked_losses import StackedStep
+
+
+class PackMeter:
+    """Losses and correct predictions of each member in an epoch.
+
+    Args:
+        pack: Its members.
+    """
+
+    def __init__(self, pack: Pack) -> None:
+        self._pack = pack
+        self._losses: list[Tensor] = []
+        self._sizes: list[int] = []
+        self._hits: Tensor | int = 0
+        self._scored: set[int] = set()
+
+    def update(self, step: StackedStep, values: Tensor) -> None:
+        """Add a step and the loss of each member (M,). Predictions count for members whose losses read logits."""
+        self._losses.append(values.detach())
+        self._sizes.append(step.labels.shape[1])
+        if step.read_logits:
+            self._hits = self._hits + (step.logits.detach().argmax(2) == step.labels).sum(1)
+        self._scored |= step.read_logits
+
+    def read(self, first: int, factor: float) -> tuple[list[dict[str, float]], list[NonFiniteLossError | None]]:
+        """Return the mean values of each member in the order in which they were given, and the errors."""
+        pack, history = self._pack, torch.stack(self._losses).double()  # (steps, M)
+        weights = torch.tensor(self._sizes, dtype=torch.float64, device=history.device) / sum(self._sizes)
+        hits = torch.zeros_like(history[0]) + self._hits
+        columns = (weights @ history, hits / sum(self._sizes), (~history.isfinite()).long().argmax(0))
+        means, shares, bad = (pack.in_given_order(column).tolist() for column in columns)
+        finite = pack.in_given_order(history.isfinite().all(0)).tolist()
+        scored = pack.in_given_order(torch.tensor([i in self._scored for i in range(len(finite))])).tolist()
+        values, errors = [], []
+        for i, member in enumerate(pack.members):
+            own = {"train/loss": means[i], "train/lr": member.optim.lr * member.optim.head_lr_ratio * factor}
+            values.append(own | ({"train/accuracy": shares[i]} if scored[i] else {}))
+            term = type(member.loss).__name__.removesuffix("Loss")
+            errors.append(None if finite[i] else not_finite(term, first + bad[i]))
+        return values, errors

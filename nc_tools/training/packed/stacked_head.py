@@ -1,0 +1,84 @@
+"""Several heads of one kind as one: their parameters and buffers are views of stacked tensors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nc_tools.heads.head import Head
+from nc_tools.training.packed.stream_product import SharedRows, stacked_product
+
+Rows = SharedRows | Tensor
+"""Features or embedded features of all members (M, B, D)."""
+
+
+class StackedHead(ABC):
+    """The heads of M members, computed in one batched product.
+
+    The parameters and buffers of each head become views of the stacked tensors. So an optimizer that steps on the
+    parameters of a head, or a head that changes its own buffers, changes the stacked tensors, and every head can be
+    evaluated or saved at any time.
+
+    Args:
+        heads: Of one kind and shape, see :func:`~nc_tools.training.packed.head_kinds.head_kind`.
+
+    Attributes:
+        heads: The members' heads.
+        of_members: The parameters of the heads by name, one of each member; views of the stacked ones.
+        parameters: Stacked parameters (M, ...) by name, which gradients are computed for.
+        buffers: Stacked buffers (M, ...) by name.
+    """
+
+    def __init__(self, heads: Sequence[Head]) -> None:
+        self.heads = list(heads)
+        self.num_classes = heads[0].num_classes
+        self.of_members = {
+            name: [head.get_parameter(name) for head in heads] for name, _ in heads[0].named_parameters()
+        }
+        self.parameters = {name: _stack_in_place(own).requires_grad_() for name, own in self.of_members.items()}
+        self.buffers = {
+            name: _stack_in_place([head.get_buffer(name) for head in heads]) for name, _ in heads[0].named_buffers()
+        }
+
+    @abstractmethod
+    def weight(self) -> Tensor:
+        """Return the class vectors (M, K, D')."""
+
+    @abstractmethod
+    def embed(self, rows: SharedRows) -> Rows:
+        """Return the embedded features (M, B, D') of features (M, B, D)."""
+
+    def scale(self) -> Tensor | None:
+        """Return the factor of the products: (M, 1), or (M, K) with one scale per class; None for one."""
+        return None
+
+    def bias(self) -> Tensor | None:
+        """Return the bias of each class (M, K), or None."""
+        return None
+
+    def compute_logits(self, embedded: Rows) -> Tensor:
+        """Return the logits (M, B, K) of embedded features (M, B, D')."""
+        dtype = embedded.dtype if isinstance(embedded, Tensor) else embedded.parts[0].dtype
+        logits = stacked_product(embedded, self.weight().to(dtype))
+        scale, bias = self.scale(), self.bias()
+        if scale is not None:
+            logits = logits * scale.to(dtype).unsqueeze(1)
+        return logits if bias is None else logits + bias.to(dtype).unsqueeze(1)
+
+    def label_scores(self, embedded: Rows, labels: Tensor) -> Tensor:
+        """Return the dot product of each sample and the class vector of its label, for labels (M, B): (M, B)."""
+        rows = embedded if isinstance(embedded, Tensor) else embedded.stacked()
+        weight = self.weight().to(rows.dtype)
+        own = weight.gather(1, labels.unsqueeze(2).expand(-1, -1, weight.shape[2]))
+        return (own * rows).sum(-1)
+
+
+def _stack_in_place(own: Sequence[Tensor]) -> Tensor:
+    """Stack a parameter or buffer of all heads, and make each head's own a view of the stacked tensor."""
+    stacked = torch.stack([tensor.detach() for tensor in own])
+    for tensor, view in zip(own, stacked.unbind(), strict=True):
+        tensor.data = view
+    return stacked

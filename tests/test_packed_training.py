@@ -1,0 +1,231 @@
+"""Heads that train side by side get the same weights as in trainings of their own."""
+
+import copy
+import math
+
+import pytest
+import torch
+from support.packs import HEADS, LOSSES, D, K, features, make_member
+
+from nc_tools._support.signals import Killed, StopSignal
+from nc_tools.heads import LinearHead, RBFHead
+from nc_tools.losses import CrossEntropyLoss, LogitAdjustedLoss
+from nc_tools.models.classifier import Classifier
+from nc_tools.specs import spec
+from nc_tools.training import NonFiniteLossError, OptimConfig, SharpnessAware, TrainConfig, fit
+from nc_tools.training.packed import Pack, PackMember, fit_pack, pack_key, why_not_packed
+
+FOUR_EPOCHS = TrainConfig(epochs=4, batch_size=16)  # 24 steps of 15 samples
+ADAMW = spec(torch.optim.AdamW)
+
+
+def alone(members, training=FOUR_EPOCHS):
+    """Train copies of the members one by one; return their models and what was reported after each epoch."""
+    models, reports = [], []
+    for member in members:
+        model, loss = copy.deepcopy(member.model), copy.deepcopy(member.loss)
+        own = []
+        fit(model, loss, member.batches, training, member.optim, epoch_end=lambda _, v, __, own=own: own.append(v))
+        models.append(model)
+        reports.append(own)
+    return models, reports
+
+
+def together(members, training=FOUR_EPOCHS):
+    reports = [[] for _ in members]
+
+    def note(_, pack, values):
+        for member, own in zip(pack.members, values, strict=True):
+            reports[members.index(member)].append(own)
+
+    return fit_pack(members, training, epoch_end=note), reports
+
+
+def assert_same(members, models, tolerance=1e-10):
+    for member, model in zip(members, models, strict=True):
+        for (name, mine), theirs in zip(member.model.state_dict().items(), model.state_dict().values(), strict=True):
+            assert mine.shape == theirs.shape, name
+            assert (mine - theirs).abs().max() <= tolerance, (type(model.head).__name__, name)
+
+
+def assert_learned(members, models):
+    """The comparison would be empty if nothing had moved."""
+    for member, before in zip(members, models, strict=True):
+        moved = [not torch.equal(a, b) for a, b in zip(member.model.parameters(), before.parameters(), strict=True)]
+        assert any(moved), type(before.head).__name__
+
+
+OPTIMS = {
+    "sgd": OptimConfig(lr=0.05, weight_decay=5e-4),
+    "sgd, everything decays": OptimConfig(lr=0.05, weight_decay=5e-3, decay_norm_and_bias=True, warmup=0.3),
+    "nesterov": OptimConfig(lr=0.02, optimizer=spec(torch.optim.SGD, momentum=0.9, nesterov=True)),
+    "adamw": OptimConfig(lr=0.01, weight_decay=0.1, optimizer=ADAMW, head_lr_ratio=2.0),
+    "clipped": OptimConfig(lr=0.1, clip_norm=0.2, schedule="step"),
+    "no fused kernel": OptimConfig(lr=0.001, optimizer=spec(torch.optim.RMSprop)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_trains_as_alone(head):
+    """Members of different seeds, orders, rates, weight decays and losses, in float64, after 24 steps."""
+    loaders = {}
+    members = [
+        make_member(head, loss, seed=seed, loaders=loaders, optim=OptimConfig(lr=lr, weight_decay=wd))
+        for loss, seed, lr, wd in [("la", 0, 0.05, 5e-4), ("ce", 1, 0.02, 0.0), ("ce", 0, 0.2, 5e-3)]
+    ]
+    before = [copy.deepcopy(member.model) for member in members]
+    models, reports = alone(members)
+    results, mine = together(members)
+    assert [result.error for result in results] == [None] * 3
+    assert_same(members, models)
+    assert_learned(members, before)
+    for own, theirs in zip(mine, reports, strict=True):
+        for a, b in zip(own, theirs, strict=True):
+            assert a == pytest.approx(b, abs=1e-9)
+
+
+@pytest.mark.parametrize("head", ["etf, projection", "linear", "nearest etf"])
+def test_every_loss_trains_as_alone_beside_all_others(head):
+    losses = [name for name in LOSSES if not (head == "linear" and name.startswith("dot regression"))]
+    loaders = {}
+    members = [make_member(head, loss, seed=i % 2, loaders=loaders) for i, loss in enumerate(losses)]
+    before = [copy.deepcopy(member.model) for member in members]
+    models, _ = alone(members)
+    together(members)
+    assert_same(members, models)
+    assert_learned(members, before)
+    for member, loss in zip(members, losses, strict=True):
+        if loss == "elr":
+            assert member.loss.targets.abs().sum() > 0
+
+
+@pytest.mark.parametrize("optim", OPTIMS)
+def test_every_optimizer_option_gives_the_same(optim):
+    loaders = {}
+    members = [
+        make_member(head, loss, seed=seed, loaders=loaders, optim=OPTIMS[optim])
+        for head, loss, seed in [("etf, projection", "la", 0), ("etf, projection", "dot regression", 1)]
+    ]
+    models, _ = alone(members)
+    together(members)
+    assert_same(members, models)
+
+
+def test_float32_agrees_to_its_last_digits():
+    members = [make_member("linear", loss, double=False) for loss in ("ce", "la", "gce")]
+    models, _ = alone(members)
+    together(members)
+    assert_same(members, models, tolerance=1e-5)
+
+
+def test_half_precision_features_train_as_alone():
+    data = features(torch.float16)
+    members = [make_member("cosine", loss, data=data) for loss in ("ce", "la")]
+    models, _ = alone(members)
+    together(members)
+    assert_same(members, models)
+
+
+def test_a_member_that_diverges_leaves_without_hurting_the_others():
+    loaders = {}
+    wild = OptimConfig(lr=1e308, weight_decay=0.0)
+    members = [
+        make_member("linear", "ce", loaders=loaders),
+        make_member("linear", "ce", loaders=loaders, optim=wild),
+        make_member("linear", "la", seed=1, loaders=loaders),
+        make_member("linear", "gce", loaders=loaders),
+    ]
+    others = [members[0], members[2], members[3]]
+    models, _ = alone(others)
+    results, reports = together(members)
+    assert [result.error is None for result in results] == [True, False, True, True]
+    assert isinstance(results[1].error, NonFiniteLossError)
+    with pytest.raises(NonFiniteLossError) as error:
+        alone([make_member("linear", "ce", optim=wild)])
+    assert str(results[1].error) == str(error.value)
+    assert [len(own) for own in reports] == [4, 0, 4, 4]
+    assert_same(others, models)
+
+
+def test_a_pack_whose_members_all_diverge_ends():
+    wild = OptimConfig(lr=1e308)
+    results = fit_pack([make_member("linear", "ce", optim=wild) for _ in range(2)], FOUR_EPOCHS)
+    assert all(result.error is not None for result in results)
+
+
+def test_losses_with_other_class_counts_are_not_mixed_up():
+    loaders = {}
+    members = [make_member("linear", "la", loaders=loaders) for _ in range(3)]
+    members[1] = PackMember(
+        members[1].model, LogitAdjustedLoss([1, 2, 3, 4, 90]).double(), members[1].batches, members[1].optim
+    )
+    models, _ = alone(members)
+    together(members)
+    assert_same(members, models)
+    assert not torch.allclose(members[0].model.head.bias, members[1].model.head.bias)
+    assert torch.allclose(members[0].model.head.bias, members[2].model.head.bias, atol=1e-12)
+
+
+def test_the_logits_of_a_pack_are_those_of_its_members_in_the_given_order():
+    loaders = {}
+    members = [make_member("cosine", "ce", seed=seed, loaders=loaders) for seed in (0, 1, 0, 1, 2)]
+    pack = Pack(members)
+    inputs = {seed: torch.randn(7, D, generator=torch.Generator().manual_seed(seed)) for seed in range(3)}
+    logits = pack.logits([inputs[0], inputs[1], inputs[2]])
+    for seed, member, own in zip((0, 1, 0, 1, 2), members, logits, strict=True):
+        assert torch.allclose(own, member.model(inputs[seed].double()), atol=1e-12)
+
+
+def test_members_share_a_stream_only_if_data_and_scaling_are_the_same():
+    loaders = {}
+    assert len(Pack([make_member("linear", "ce", seed=s, loaders=loaders) for s in (0, 0, 1)]).streams) == 2
+
+
+def test_a_stop_signal_ends_the_pack():
+    stop = StopSignal()
+    stop.requested = True
+    with pytest.raises(Killed, match="after step 1 of 24"):
+        fit_pack([make_member("linear", "ce")], FOUR_EPOCHS, stop=stop)
+
+
+def test_what_cannot_be_packed_says_why():
+    member = make_member("linear", "ce")
+
+    def changed(model=member.model, loss=member.loss, optim=member.optim):
+        return PackMember(model, loss, member.batches, optim)
+
+    class Doubled(LinearHead):
+        def compute_logits(self, embedded):
+            return 2 * super().compute_logits(embedded)
+
+    frozen = LinearHead(D, K)
+    frozen.bias.requires_grad_(False)
+    trained = Classifier(torch.nn.Linear(D, D), LinearHead(D, K))
+    reasons = {
+        "its backbone is trained": (changed(model=trained), FOUR_EPOCHS),
+        "RBFHead cannot be stacked": (changed(model=Classifier(torch.nn.Identity(), RBFHead(D, K))), FOUR_EPOCHS),
+        "Doubled cannot be stacked": (changed(model=Classifier(torch.nn.Identity(), Doubled(D, K))), FOUR_EPOCHS),
+        "LinearHead cannot be stacked": (changed(model=Classifier(torch.nn.Identity(), frozen)), FOUR_EPOCHS),
+        "sharpness-aware": (changed(optim=OptimConfig(sam=SharpnessAware(0.05))), FOUR_EPOCHS),
+        "weight average": (member, TrainConfig(epochs=1, ema_decay=0.9)),
+    }
+    assert why_not_packed(member, FOUR_EPOCHS) is None
+    for reason, (other, training) in reasons.items():
+        assert reason in why_not_packed(other, training)
+        with pytest.raises(ValueError, match=reason):
+            fit_pack([other], training)
+
+
+def test_members_of_different_kinds_are_refused():
+    members = [make_member("linear", "ce"), make_member("cosine", "ce")]
+    assert pack_key(members[0]) != pack_key(members[1])
+    with pytest.raises(ValueError, match="one kind of head"):
+        Pack(members)
+
+
+def test_a_model_without_backbone_parameters_can_be_trained_alone():
+    member = make_member("linear", "ce", double=False)
+    fitted = fit(
+        Classifier(torch.nn.Identity(), LinearHead(D, K)), CrossEntropyLoss(), member.batches, FOUR_EPOCHS, member.optim
+    )
+    assert math.isfinite(float(fitted.model.head.weight.detach().sum()))
