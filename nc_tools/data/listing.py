@@ -36,6 +36,10 @@ class Reading:
         """Return the reading with further sentences and choices."""
         return Reading((*self.sentences, *sentences), {**self.choices, **choices})
 
+    def before(self, *sentences: str) -> Reading:
+        """Return the reading with sentences that come first."""
+        return Reading((*sentences, *self.sentences), self.choices)
+
 
 @dataclass(frozen=True, eq=False)
 class Listing:
