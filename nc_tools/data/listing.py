@@ -36,6 +36,10 @@ class Reading:
         """Return the reading with further sentences and choices."""
         return Reading((*self.sentences, *sentences), {**self.choices, **choices})
 
+    def before(self, *sentences: str) -> Reading:
+        """Return the reading with sentences that come first."""
+        return Reading((*sentences, *self.sentences), self.choices)
+
 
 @dataclass(frozen=True, eq=False)
 class Listing:
@@ -161,14 +165,18 @@ def without_untrained(images: ListedImages, *, skip_missing: bool) -> ListedImag
     )
 
 
-def group_numbers(groups: Sequence[str]) -> Tensor:
-    """Return the number of each sample's group (N,), int64; groups are numbered as they appear.
+def group_numbers(groups: Sequence[str], names: Sequence[str] | None = None) -> Tensor:
+    """Return the number of each sample's group (N,), int64.
+
+    Args:
+        groups: The group of each sample.
+        names: The groups in the order of their numbers, perhaps several times; None for the order in which they appear.
 
     Example:
         >>> group_numbers(["ann", "bob", "ann"]).tolist()
         [0, 1, 0]
     """
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(groups))}
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(groups if names is None else names))}
     return torch.tensor([numbers[name] for name in groups], dtype=torch.int64)
 
 

@@ -136,6 +136,7 @@ def _load_listed(listed: ListedImages, image_size: int, channels: int, options: 
         read_listing(
             listed.root, listed.classes, listing, options,
             image_size=image_size, channels=channels, in_memory=size <= options.memory_limit,
+            group_names=listed.all_images.groups,
         )
         for listing in (listed.train, listed.test)
     ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,6 +81,7 @@ def read_listing(
     image_size: int,
     channels: int,
     in_memory: bool,
+    group_names: Sequence[str] | None = None,
 ) -> ReadImages:
     """Decode the images of one part of a source, or read them from the cache.
 
@@ -95,6 +96,7 @@ def read_listing(
         image_size: Side in pixels.
         channels: 3 or 1.
         in_memory: Keep the pixels, or only the statistics of one pass over the files.
+        group_names: The groups of all parts of the source, which give their numbers; None for those of this part.
     """
     shape = (channels, image_size, image_size)
     readable = tuple(path for path in listing.paths if has_utf8_name(path))
@@ -112,7 +114,7 @@ def read_listing(
     if not options.skip_unreadable:
         options.damage.reasons |= {printable(path): reason for path, reason in unreadable.items()}
     kept = listing.where(torch.tensor([path not in unreadable for path in listing.paths], dtype=torch.bool))
-    groups = None if kept.groups is None else group_numbers(kept.groups)
+    groups = None if kept.groups is None else group_numbers(kept.groups, group_names)
     name = root.resolve().name
     images: Images
     if in_memory:

@@ -26,7 +26,7 @@ _TRUE, _FALSE = frozenset({"1", "true", "yes", "1.0"}), frozenset({"0", "false",
 
 
 @dataclass(frozen=True)
-class TableColumns:
+class ColumnRoles:
     """What the columns of a table mean.
 
     Attributes:
@@ -46,7 +46,7 @@ class TableColumns:
 
 def read_columns_of(
     table: Table, label_column: str | None, split_column: str | None = None, group_column: str | None = None
-) -> TableColumns:
+) -> ColumnRoles:
     """Return what the columns of a table mean, found by their names and values.
 
     Args:
@@ -69,7 +69,7 @@ def read_columns_of(
     if folds:
         sentences.append(f"not used: column {short_list(folds)} (numbers of folds)")
     labels = named or _labels(table, rest)
-    return TableColumns(labels, roles, split, group, tuple(sentences))
+    return ColumnRoles(labels, roles, split, group, tuple(sentences))
 
 
 def _named(table: Table, names: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nc_tools.data.table import Table, find_table
-from nc_tools.data.table_columns import TableColumns, read_columns_of
+from nc_tools.data.table_columns import ColumnRoles, read_columns_of
 from nc_tools.data.table_config import TableConfig
 from nc_tools.data.table_labels import merge_rows, row_labels
 from nc_tools.data.table_paths import ImageIndex
@@ -28,7 +28,7 @@ class TableRows:
     """
 
     table: Table
-    columns: TableColumns
+    columns: ColumnRoles
     rows: Sequence[int]
     images: Sequence[int]
     labels: Sequence[str]

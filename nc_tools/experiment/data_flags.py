@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 
 from nc_tools.data import DataConfig
+from nc_tools.data.guess_source import guess_source
 from nc_tools.data.noise_name import parse_noise
 from nc_tools.data.source_names import BUILTIN_KINDS, parse_source
 
@@ -16,7 +17,8 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--data",
         help="images to train on: imagefolder:PATH, table:FILE[:COLUMN][@FOLDER] for a list of images and labels, "
-        "digits, cifar10[:FOLDER], cifar100[:FOLDER], cub:PATH, pets:PATH or tiny-imagenet:PATH",
+        "parquet:FILE, hf-dataset:PATH, cub:PATH, pets:PATH, tiny-imagenet:PATH, digits, cifar10[:FOLDER] or "
+        "cifar100[:FOLDER]; a PATH alone is taken for a folder or a table",
     )
     add(
         "--labels",
@@ -83,18 +85,21 @@ def data_from_flags(data: DataConfig, args: argparse.Namespace) -> DataConfig:
     Raises:
         ValueError: If a value is wrong, or two contradict each other.
     """
-    if args.data is not None and args.data != data.source:
-        data = _other_source(data, args.data)
+    source = None if args.data is None else guess_source(args.data)
+    if source is not None and source != data.source:
+        data = _other_source(data, source)
     if args.labels is not None or args.corrections is not None:
         data = replace(data, noise=None)  # labels from a file take the place of the noise that a recipe would draw
     if args.transfer_data is not None:
-        data = replace(data, transfer_data=args.transfer_data, held_out_classes=0)
+        data = replace(data, transfer_data=guess_source(args.transfer_data), held_out_classes=0)
     if args.noise is not None:
         data = replace(data, noise=parse_noise(args.noise))
-    if args.resplit is not None:
-        data = replace(data, resplit=args.resplit)
+    if args.image_size is not None:
+        data = replace(data, image_size=args.image_size)
     if args.imbalance is not None:
         data = replace(data, imbalance=args.imbalance)
+    if args.resplit is not None:
+        data = replace(data, resplit=args.resplit)
     data = with_reading_flags(data, args)
     return replace(
         data,

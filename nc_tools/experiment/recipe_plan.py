@@ -118,12 +118,11 @@ def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     if not config.is_closed_form:  # a head that is computed stays one
         fields.append(("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs))
     model = _model_with_flags(config.model, args)
-    takes_size = model.is_pretrained or model.is_own
-    if args.image_size is not None and takes_size:
+    data = data_from_flags(config.data, args)
+    if args.image_size is not None and (model.is_pretrained or model.is_own):
         model = dataclasses.replace(model, image_size=args.image_size)
-    elif args.image_size is not None:
-        fields.append(("data.image_size", args.image_size))
-    config = dataclasses.replace(config, data=data_from_flags(config.data, args), model=model)
+        data = dataclasses.replace(data, image_size=config.data.image_size)
+    config = dataclasses.replace(config, data=data, model=model)
     return put_all(config, [(path, value) for path, value in fields if value is not None])
 
 
