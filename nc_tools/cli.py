@@ -15,6 +15,8 @@ EXAMPLES = """examples:
   nc-tools compare outputs/long_tail                           print the table, write outputs/long_tail/report
   nc-tools compare outputs/long_tail --baseline linear_la      the same, with another baseline
   nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
+  nc-tools predict outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d photos --out predictions.csv
+  nc-tools export outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d --to onnx --out exports/etf
   nc-tools sync outputs/long_tail --tracking-uri http://127.0.0.1:5000
 
 `nc-tools COMMAND --help` lists the options of a command.
@@ -26,6 +28,16 @@ Each arm is compared with the baseline in pairs of runs with the same seed. Dama
 MEASURE = """Measure the neural collapse of a trained model: print a table and write a report.
 
 The model can be one that nc_tools trained or any PyTorch classifier.
+"""
+PREDICT = """Predict the classes of all images in a folder with the model of a finished run, and write a CSV file.
+
+Probabilities are calibrated with the run's temperature. The column `unusual` is the share of the run's test images that
+look more like the training images: close to 1 for an image of none of the classes. Unreadable files are listed.
+"""
+EXPORT = """Export the model of a finished run, with a model card, its preprocessing and its class names.
+
+onnx and torch-export need no nc_tools to run. safetensors is for `nc-tools predict` and load_run. mlflow writes an
+MLflow model without pickles: `mlflow models serve -m FOLDER/model --env-manager local`.
 """
 SYNC = """Upload the runs of an output folder to MLflow, unless MLflow already has them.
 
@@ -51,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
     )
 
     _add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE))
+
+    _add_predict_options(_command(commands, "predict", "predict the classes of a folder of images", PREDICT))
+    _add_export_options(_command(commands, "export", "export a trained model with its model card", EXPORT))
 
     _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC))
     return p
@@ -126,6 +141,36 @@ def _add_measure_options(measure: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="FOLDER", help="folder of the report (default: outputs/measure/MODEL)")
 
 
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="folder of a final run, in OUTPUT_FOLDER/runs/")
+    command.add_argument(
+        "--modules",
+        metavar="A,B",
+        help="modules of your own heads and networks, if the run was made with some; they are imported",
+    )
+
+
+def _add_predict_options(predict: argparse.ArgumentParser) -> None:
+    _add_run(predict)
+    add = predict.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="folder of images, with its subfolders, or one image")
+    add("--out", type=Path, default=Path("predictions.csv"), metavar="FILE", help="CSV file (default: %(default)s)")
+    add("--top", type=int, default=3, metavar="K", help="number of classes to list for each image (default: 3)")
+    add("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+
+
+def _add_export_options(export: argparse.ArgumentParser) -> None:
+    _add_run(export)
+    add = export.add_argument
+    add("--to", required=True, choices=("onnx", "torch-export", "safetensors", "mlflow"), help="format")
+    add("--out", type=Path, metavar="FOLDER", help="new folder (default: exports/RUN-FORMAT)")
+    add("--data-licence", metavar="TEXT", help="licence of the training images, for the model card")
+    add("--intended-use", metavar="TEXT", help="what the model is for, for the model card")
+    add("--register", metavar="NAME", help="with --to mlflow: register the model under this name")
+    add("--tracking-uri", metavar="ADDRESS", help="MLflow server or database to register the model in (default: "
+        "MLFLOW_TRACKING_URI, or else mlflow.db in the folder)")  # fmt: skip
+
+
 def _channel_values(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
@@ -141,6 +186,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             _compare(args.folder, args.baseline, args.tracking_uri)
         elif args.command == "measure":
             _measure(args)
+        elif args.command in ("predict", "export"):
+            from nc_tools.deployment import commands
+
+            (commands.predict if args.command == "predict" else commands.export)(args)
         else:
             _sync(args.folder, args.tracking_uri)
     except (ValueError, TypeError, OSError) as error:
