@@ -20,8 +20,7 @@ TRUE = Counter({"ape": 15, "bat": 8, "cow": 7})
 
 
 def listed(source, *, skip_missing=False, **table):
-    config = DataConfig(str(source), table=TableConfig(**table), skip_missing=skip_missing)
-    return list_source(parse_source(config.source), config)
+    return list_source(parse_source(str(source)), table=TableConfig(**table), skip_missing=skip_missing)
 
 
 def counts(images, part=None):

@@ -34,13 +34,13 @@ def samples(num_classes=K, seed=0):
     labels = torch.arange(N) % num_classes
     centers = 2 * torch.randn(num_classes, D, generator=generator)
     features = centers[labels] + torch.randn(N, D, generator=generator)
-    return StartSamples(features, labels, num_classes, torch.Generator().manual_seed(1))
+    return StartSamples(features, labels, num_classes)
 
 
 @pytest.mark.parametrize("confident", [False, True])
 def test_least_squares_is_ridge_regression(confident):
     own, head = samples(), LinearHead(D, K)
-    LeastSquaresStart(ridge=0.3, confident=confident).apply(head, own)
+    LeastSquaresStart(ridge=0.3, confident=confident).apply(head, own, torch.Generator().manual_seed(1))
     target = default_scale(K) if confident else 1.0
     penalty = 0.3 * float(own.features.double().square().mean()) * N
     expected = Ridge(alpha=penalty).fit(own.features.double().numpy(), target * np.eye(K)[own.labels.numpy()])
@@ -52,9 +52,9 @@ def test_moments_are_computed_once_for_all_ridges():
     own = samples()
     heads = [LinearHead(D, K) for _ in range(2)]
     for head, ridge in zip(heads, (1e-3, 10.0), strict=True):
-        LeastSquaresStart(ridge=ridge).apply(head, own)
+        LeastSquaresStart(ridge=ridge).apply(head, own, torch.Generator().manual_seed(1))
     fresh = LinearHead(D, K)
-    LeastSquaresStart(ridge=10.0).apply(fresh, samples())
+    LeastSquaresStart(ridge=10.0).apply(fresh, samples(), torch.Generator().manual_seed(1))
     assert torch.allclose(heads[1].weight, fresh.weight, atol=1e-6)
     assert not torch.allclose(heads[0].weight, fresh.weight, atol=1e-2)
 
@@ -62,7 +62,7 @@ def test_moments_are_computed_once_for_all_ridges():
 @pytest.mark.parametrize("head", [LinearHead(D, K), CosineHead(D, K)])
 def test_class_means_predict_the_nearest_mean_of_unit_features(head):
     own = samples()
-    ClassMeanStart().apply(head, own)
+    ClassMeanStart().apply(head, own, torch.Generator().manual_seed(1))
     unit = torch.nn.functional.normalize(own.features).numpy()
     means = NearestCentroid().fit(unit, own.labels.numpy()).centroids_
     expected = (unit @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(1)
@@ -71,7 +71,7 @@ def test_class_means_predict_the_nearest_mean_of_unit_features(head):
 
 def test_k_means_centers_are_unit_means_of_the_samples_nearest_to_them():
     own, head = samples(), ProxyHead(D, K, num_proxies=2)
-    KMeansStart().apply(head, own)
+    KMeansStart().apply(head, own, torch.Generator().manual_seed(1))
     unit = torch.nn.functional.normalize(own.features)
     for k in range(K):
         mine = unit[own.labels == k]
@@ -84,15 +84,15 @@ def test_k_means_centers_are_unit_means_of_the_samples_nearest_to_them():
 def test_one_center_per_class_is_the_class_mean():
     own = samples()
     proxies, cosine = ProxyHead(D, K, num_proxies=1), CosineHead(D, K)
-    KMeansStart().apply(proxies, own)
-    ClassMeanStart().apply(cosine, own)
+    KMeansStart().apply(proxies, own, torch.Generator().manual_seed(1))
+    ClassMeanStart().apply(cosine, own, torch.Generator().manual_seed(1))
     assert torch.allclose(proxies(own.features), cosine(own.features), atol=1e-5)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_logistic_regression_is_at_the_minimum_of_its_objective(num_classes):
     own, head = samples(num_classes), LinearHead(D, num_classes).double()
-    LogisticStart(penalty=0.05, iterations=2000).apply(head, own)
+    LogisticStart(penalty=0.05, iterations=2000).apply(head, own, torch.Generator().manual_seed(1))
 
     def objective(weight):
         logits = own.features.double() @ weight.T + head.bias.detach()
@@ -109,7 +109,7 @@ def test_logistic_regression_is_at_the_minimum_of_its_objective(num_classes):
 def test_a_class_without_samples_never_wins():
     own = samples()
     head = LinearHead(D, K + 1)
-    LogisticStart().apply(head, replace(own, num_classes=K + 1))
+    LogisticStart().apply(head, replace(own, num_classes=K + 1), torch.Generator().manual_seed(1))
     assert int((head(own.features).argmax(1) == K).sum()) == 0
 
 

@@ -21,9 +21,9 @@ from support.hostile_records import (
 
 from nc_tools import cli
 from nc_tools._support.damaged_file import DamagedFileError
-from nc_tools.data.decoded_cache import read_cache, write_cache
+from nc_tools.data.decoded_cache import CachedImages, read_cache, write_cache
 from nc_tools.experiment import load_run
-from nc_tools.experiment.evaluate.holdout_record import holdout_confusion, holdout_value
+from nc_tools.experiment.evaluate.holdout_record import holdout_transitions, holdout_value
 from nc_tools.experiment.stage_checkpoints import StageCheckpoints
 from nc_tools.heads import ETFHead
 from nc_tools.training.checkpoint import load_checkpoint, save_checkpoint
@@ -159,17 +159,17 @@ def test_what_a_final_run_needs_of_its_holdout_run_is_named_if_it_is_not_there(t
         with pytest.raises(DamagedFileError, match=r"final\.json holds no number for 'best/epoch'.* Delete the folder"):
             holdout_value(folder, "best/epoch")
     with pytest.raises(FileNotFoundError):
-        holdout_confusion(folder, 3)
+        holdout_transitions(folder, ["confusion"], 3)
     (folder / "transition.safetensors").write_bytes(b"nothing")
     with pytest.raises(DamagedFileError, match=r"transition\.safetensors cannot be read"):
-        holdout_confusion(folder, 3)
+        holdout_transitions(folder, ["confusion"], 3)
 
 
 @pytest.mark.parametrize("name", ["empty", "half", "zeros", "a folder", "a pipe", "an endless device", "other bytes"])
 def test_a_damaged_cache_of_decoded_images_is_no_cache(tmp_path, name):
     damage = next(c.damage for c in ALL if c.name == f"weights.safetensors is {name}")
     path = tmp_path / "cache.safetensors"
-    write_cache(path, "key", {"sums": torch.zeros(3)}, {})
+    write_cache(path, "key", CachedImages({"sums": torch.zeros(3)}, {}, {}))
     assert read_cache(path, "key") is not None
     damage(path)
     assert read_cache(path, "key") is None

@@ -53,6 +53,11 @@ class Experiment:
         return float(margin) if isinstance(margin, int | float) and 0 < margin < float("inf") else None
 
     @property
+    def tuned_each_seed(self) -> bool:
+        """Whether every seed drew its own hold-out and was tuned anew on it, so that settings differ by seed."""
+        return self.protocol.get("tune_each_seed") is True
+
+    @property
     def test_per_train(self) -> float:
         """Test images per training image, if every seed splits the same images anew; 0 if all share one test set."""
         ratio = self.protocol.get("test_per_train")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from nc_tools.data.class_folders import ClassFolder
@@ -14,6 +14,8 @@ from nc_tools.data.rand_augment import RandAugment
 from nc_tools.data.sampling import Sampling
 from nc_tools.data.source_names import (
     BLENDED,
+    BUILTIN_KINDS,
+    OWN_LABELS,
     SCRAMBLED,
     parse_labels,
     parse_ood_source,
@@ -50,7 +52,12 @@ class DataConfig:
 
     Attributes:
         source: ``digits``, ``imagefolder:PATH``, ``cifar10[:ROOT]`` or ``cifar100[:ROOT]``.
-        labels: ``FILE:COLUMN`` of a CSV file that replaces the training labels, or None.
+        labels: ``FILE:COLUMN`` of a table with the given training labels, such as those of annotators, instead of those
+            of the source; or None. The test labels are always those of the source.
+        clean: ``FILE:COLUMN`` of a table with the true training labels, or ``data`` if those of the source are the true
+            ones; or None if they are unknown. For measures only: nothing is chosen by them.
+        corrections: A table of a person's decisions about the given labels: keep, relabel, exclude. Images without a
+            row keep their label. The arms of a comparison may differ in it.
         noise: Synthetic noise on the training labels, such as ``SymmetricNoise(0.4)``, or None. Drawn anew for each
             seed. The long tail is cut before the noise, by the true classes, as in the literature on both; the hold-out
             is split off after it, by the noisy labels.
@@ -82,6 +89,8 @@ class DataConfig:
         skip_missing: Leave out what has no counterpart, instead of stopping: rows of a table without an image, and test
             images of classes without training images. They are counted.
         skip_unreadable: Leave out images that cannot be decoded, instead of stopping.
+        drop_duplicates: Leave out training images that are test images too, by their pixels. They are counted in any
+            case.
         crop_padding: Pixels of zeros around an image before the random crop. None: image_size // 8 and at
             least 1, so 4 at 32 pixels and 1 at 8.
         flip: Mirror half of the training images. None: not for digits, but for all other sets.
@@ -116,6 +125,8 @@ got 0.01: did you mean 100?
 
     source: str = "digits"
     labels: str | None = None
+    clean: str | None = None
+    corrections: str | None = None
     noise: Noise | None = None
     image_size: int | None = None
     size_limit: int = 224
@@ -134,6 +145,7 @@ got 0.01: did you mean 100?
     class_folder: ClassFolder | None = None
     skip_missing: bool = False
     skip_unreadable: bool = False
+    drop_duplicates: bool = False
     crop_padding: int | None = None
     flip: bool | None = None
     rand_augment: RandAugment | None = None
@@ -252,27 +264,35 @@ got 0.01: did you mean 100?
                 "remove coarse"
             )
 
+    def without_labels(self) -> DataConfig:
+        """Return the configuration of the same images with the labels of their source: no files, no noise."""
+        return replace(self, labels=None, clean=None, corrections=None, noise=None)
+
     def _check_labels(self) -> None:
-        if self.labels is None:
+        files = {name: getattr(self, name) for name in ("labels", "clean", "corrections")}
+        if not any(files.values()):
             return
+        name, value = next((name, value) for name, value in files.items() if value is not None)
         if self.coarse is not None:
             raise ValueError(
-                f"coarse groups the classes of the folders, which labels replaces, got coarse {self.coarse} and labels "
-                f"{self.labels}: remove coarse, or remove labels"
+                f"coarse groups the classes of the data, which {name} replaces, got coarse {self.coarse} and {name} "
+                f"{value}: remove coarse, or remove {name}"
             )
-        parse_labels(self.labels)
+        for text in (self.labels, self.clean):
+            if text is not None and not (text == OWN_LABELS and text is self.clean):
+                parse_labels(text)
         if self.noise is not None:
             raise ValueError(
-                f"training labels come from a CSV file or from synthetic noise, got labels {self.labels} and noise "
-                f"{self.noise}: set noise=None, or remove labels"
+                f"training labels come from a file or from synthetic noise, got {name} {value} and noise "
+                f"{self.noise}: set noise=None, or remove {name}"
             )
-        if (kind := parse_source(self.source).kind) != "imagefolder":
+        if (kind := parse_source(self.source).kind) in BUILTIN_KINDS:
             raise ValueError(
-                f"labels from a CSV file are matched to images by path, which source {kind} lacks: remove labels, or "
+                f"labels from a file are matched to images by path, which source {kind} lacks: remove {name}, or "
                 "set source to 'imagefolder:PATH'"
             )
         if self.held_out_classes:
             raise ValueError(
-                f"labels from a CSV file may name a class that is held out, got held_out_classes "
+                f"labels from a file may name a class that is held out, got held_out_classes "
                 f"{self.held_out_classes}: set held_out_classes=0, and use transfer_data instead"
             )

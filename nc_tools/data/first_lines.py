@@ -9,8 +9,8 @@ from torch import Tensor
 from nc_tools.data.data_config import DataConfig
 from nc_tools.data.image_set import Images
 from nc_tools.data.imbalance import class_counts
-from nc_tools.data.load_data import Sources
 from nc_tools.data.short_list import short_list
+from nc_tools.data.sources import Sources
 from nc_tools.data.subsets import Subsets
 from nc_tools.data.tail_profile import limiting_class
 
@@ -33,6 +33,7 @@ def first_lines(sources: Sources, config: DataConfig, subsets: Subsets, given_la
     lines = [
         f"data {config.source}: {len(train):,} training and {len(test):,} test images of {len(train.classes)} classes, "
         f"{channels} x {height} x {width}",
+        *_noise(train, config, subsets, given_labels),
         *sources.reading.sentences,
         f"training images of each class: {counts_text(train.classes, subsets.counts)}",
     ]
@@ -42,15 +43,19 @@ def first_lines(sources: Sources, config: DataConfig, subsets: Subsets, given_la
         f"hold-out for tuning: {len(subsets.holdout):,} of the training images ({share:.0%}), drawn anew for each seed"
     )
     lines += _test_set(test, subsets.counts)
-    if config.noise is not None:
-        wrong = int((train.labels != given_labels)[subsets.train].sum())
-        lines.append(
-            f"label noise: {config.noise}, drawn onto the training labels; {wrong:,} of {len(subsets.train):,} are "
-            "wrong at the first seed"
-        )
     if sources.skipped:
         lines.append(f"{len(sources.skipped)} unreadable images are left out: {short_list(sources.skipped)}")
     return lines
+
+
+def _noise(train: Images, config: DataConfig, subsets: Subsets, given_labels: Tensor) -> list[str]:
+    if config.noise is None:
+        return []
+    wrong = int((train.labels != given_labels)[subsets.train].sum())
+    return [
+        f"label noise is drawn onto the training labels: {config.noise}; {wrong:,} of {len(subsets.train):,} are wrong "
+        "at the first seed"
+    ]
 
 
 def counts_text(classes: Sequence[str], counts: Tensor) -> str:

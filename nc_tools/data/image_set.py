@@ -30,6 +30,7 @@ class ImageSet:
             only: nothing may be chosen by them.
         paths: Relative to the data root, with forward slashes; None if the set has no files.
         groups: The number of each image's group (N,), int64, such as its patient; None without groups.
+        hashes: (N, 32), as :func:`digests` returns them, if they are known already; else they are computed when needed.
 
     Raises:
         ValueError: If shapes, types or labels do not match.
@@ -42,6 +43,7 @@ class ImageSet:
     clean_labels: Tensor | None = None
     paths: tuple[str, ...] | None = None
     groups: Tensor | None = None
+    hashes: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
@@ -77,6 +79,7 @@ class ImageSet:
             clean_labels=None if self.clean_labels is None else self.clean_labels[indices],
             paths=_pick(self.paths, indices),
             groups=None if self.groups is None else self.groups[indices],
+            hashes=None if self.hashes is None else self.hashes[indices],
         )
 
     def pixel_sums(self) -> Tensor:
@@ -85,7 +88,7 @@ class ImageSet:
 
     def digests(self) -> Tensor:
         """Return the SHA-256 of each image's pixels (N, 32), uint8."""
-        return digests(self.images)
+        return digests(self.images) if self.hashes is None else self.hashes
 
 
 @dataclass(frozen=True, eq=False)

@@ -115,7 +115,10 @@ def read_listing(
     name = root.resolve().name
     images: Images
     if in_memory:
-        images = ImageSet(decoded.tensors["images"], kept.labels, classes, name, paths=kept.paths, groups=groups)
+        images = ImageSet(
+            decoded.tensors["images"], kept.labels, classes, name,
+            paths=kept.paths, groups=groups, hashes=decoded.tensors["hashes"],
+        )  # fmt: skip
     else:
         images = ImageFiles(
             root, kept.paths, kept.labels, classes, name, channels, image_size,

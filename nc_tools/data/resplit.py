@@ -10,7 +10,7 @@ from torch import Tensor
 from nc_tools.data.group_split import split_by_group
 from nc_tools.data.image_set import ImageFiles, Images, ImageSet, mean_std
 from nc_tools.data.imbalance import split_holdout
-from nc_tools.data.load_data import Sources
+from nc_tools.data.sources import Sources
 from nc_tools.seeds import stream
 
 

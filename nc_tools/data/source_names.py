@@ -10,8 +10,10 @@ from nc_tools._support.suggestions import did_you_mean
 
 BUILTIN_KINDS = ("digits", "cifar10", "cifar100")
 """Benchmarks that are read without files of the user's own."""
-SOURCE_KINDS = (*BUILTIN_KINDS, "imagefolder", "table", "cub", "pets", "tiny-imagenet")
+SOURCE_KINDS = (*BUILTIN_KINDS, "imagefolder", "table", "cub", "pets", "tiny-imagenet", "embeddings")
 SCRAMBLED = "scrambled"
+OWN_LABELS = "data"
+"""As ``clean``: the labels that the source itself has are the true ones."""
 BLENDED = "blended"
 
 
@@ -45,8 +47,9 @@ def parse_source(text: str) -> SourceName:
             f"a data source must be 'digits', 'imagefolder:PATH', 'cifar10[:ROOT]' or 'cifar100[:ROOT]', got {text!r}"
             f"{_hint(kind)}"
         )
-    if kind == "imagefolder" and not path:
-        raise ValueError(f"an image folder needs its path, as in 'imagefolder:PATH', got {text!r}")
+    if kind in ("imagefolder", "embeddings") and not path:
+        what = "an image folder" if kind == "imagefolder" else "an embedding file"
+        raise ValueError(f"{what} needs its path, as in '{kind}:PATH', got {text!r}")
     if kind == "digits" and colon:
         raise ValueError(f"the source 'digits' takes no path, got {text!r}: write 'digits'")
     return SourceName(kind, Path(path).expanduser() if path else None)

@@ -19,7 +19,7 @@ from nc_tools.data.table_name import TableName
 from nc_tools.data.table_rows import TableRows, read_table_rows
 
 
-def list_table(name: TableName, config: TableConfig, *, skip_missing: bool) -> ListedImages:
+def list_table(name: TableName, config: TableConfig, *, skip_missing: bool, check: bool = True) -> ListedImages:
     """List the images that a table names, with their labels, their split and their groups.
 
     Images without a row are left out, and counted. The split is that of another table for the test images, or a column
@@ -29,6 +29,7 @@ def list_table(name: TableName, config: TableConfig, *, skip_missing: bool) -> L
         name: The table, its label column (None to find it), and the folder of the images (None: that of the table).
         config: Settings that overrule what is found.
         skip_missing: Leave out rows without an image, and test images of classes without training images.
+        check: Require what a comparison needs: two classes, and a test image.
 
     Raises:
         FileNotFoundError: If a file or folder does not exist.
@@ -55,7 +56,8 @@ def list_table(name: TableName, config: TableConfig, *, skip_missing: bool) -> L
     ]
     reading = Reading(tuple(sentences), _choices(parts, config))
     listed = without_untrained(_split(walk.root, classes, parts, listings, reading), skip_missing=skip_missing)
-    check_classes(listed)
+    if check:
+        check_classes(listed)
     return listed
 
 

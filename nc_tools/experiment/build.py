@@ -35,6 +35,8 @@ class DataFacts:
     std: tuple[float, ...]
     fingerprint: str
     num_samples: int = 0
+    images_fingerprint: str = ""
+    reading: tuple[tuple[str, str], ...] = ()
     preprocessing: ImagePreprocessing | None = None
 
     @property

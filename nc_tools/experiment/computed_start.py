@@ -10,15 +10,16 @@ from torch import Tensor
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
+from nc_tools.features import FeatureSet, Standardize, fit_standardize
 from nc_tools.models.classifier import Classifier
 from nc_tools.seeds import stream
 from nc_tools.training import StartSamples
 
 
 def compute_start(job: Job, data: RunData, facts: DataFacts, model: Classifier, indices: Tensor) -> float:
-    """Set the head of a new model to its arm's start; return the seconds that took.
+    """Fit the standardization of a new model's features, and compute its arm's start; return the seconds that took.
 
-    Nothing is done for an arm without a start.
+    Nothing is done for an arm without either.
 
     Args:
         job: The run.
@@ -27,15 +28,29 @@ def compute_start(job: Job, data: RunData, facts: DataFacts, model: Classifier, 
         model: Changed in place.
         indices: The samples trained on (M,), int64.
     """
-    if job.config.start is None:
+    start, standardize = job.config.start, job.config.model.standardize
+    if start is None and not standardize:
         return 0.0
     started = time.perf_counter()
-    job.config.start.apply(model.head, start_samples(data, facts, model, indices, job.seed))
+    collected = data.evaluator(model, facts).collect(data.sources.train, indices)
+    features = collected.features
+    if standardize:
+        labels = torch.zeros(len(features), dtype=torch.int64)
+        part = FeatureSet(features.cpu(), labels, ("any",), "features to standardize")
+        scaling = fit_standardize(part, torch.arange(len(features))).to(features.device)
+        standardization_of(model).copy_from(scaling)
+        features = scaling(features)
+    if start is not None:
+        samples = StartSamples(features, collected.labels, facts.num_classes)
+        start.apply(model.head, samples, start_generator(job.seed))
     return time.perf_counter() - started
 
 
-def start_samples(data: RunData, facts: DataFacts, model: Classifier, indices: Tensor, seed: int) -> StartSamples:
-    """Return the features of the training samples, by the model's backbone, with their labels."""
-    collected = data.evaluator(model, facts).collect(data.sources.train, indices)
-    generator = stream(seed, "head", 2, device=torch.device("cpu"))
-    return StartSamples(collected.features, collected.labels, facts.num_classes, generator)
+def standardization_of(model: Classifier) -> Standardize:
+    """Return the standardization of the features of a model that has one."""
+    return next(module for module in model.backbone.modules() if isinstance(module, Standardize))
+
+
+def start_generator(seed: int) -> torch.Generator:
+    """Return the generator of a start's random choices."""
+    return stream(seed, "head", 2)

@@ -37,6 +37,9 @@ class ModelConfig:
         freeze_norm: Keep the statistics of batch normalization as the weights have them. None: for pretrained weights
             on fewer than 20,000 training images.
         lora_layers: Names of the layers with additions, their last parts. Empty: the projections of attention.
+        standardize: Shift and scale the features of a backbone that is not trained, so that each dimension has mean
+            zero and variance one over the training samples. The same learning rates then suit all backbones, and heads
+            that normalize features as well as those that do not.
 
     Raises:
         ValueError: If values contradict each other.
@@ -51,6 +54,7 @@ class ModelConfig:
     train: str = "all"
     freeze_norm: bool | None = None
     lora_layers: tuple[str, ...] = ()
+    standardize: bool = False
 
     ADVICE: ClassVar[Mapping[str, str]] = {
         "pretrained": "write --weights pretrained, or model.weights=pretrained",
@@ -80,6 +84,12 @@ class ModelConfig:
             raise ValueError(
                 f"model.train={self.train} keeps layers as they are, but {self.name!r} has random weights: give "
                 f"model.weights (--weights pretrained, or --weights FILE.safetensors)"
+            )
+
+        if self.standardize and self.train != "head":
+            raise ValueError(
+                f"model.standardize is for a backbone that is not trained, whose features do not change, got "
+                f"model.train={self.train}: set model.train=head, or model.standardize=false"
             )
 
     @property

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from nc_tools._support.printable import printable
-from nc_tools.experiment.job import Job, JobResult, RunProgress
+from nc_tools.experiment.job import JobResult, RunProgress
+from nc_tools.experiment.workers import WorkerJob
 
 
 class ProgressDisplay:
@@ -65,7 +66,7 @@ class ProgressDisplay:
         if time.monotonic() - self._last_line > self._every:
             self._line(f"{self._stage} {self._done}/{self._total}, {doing}")
 
-    def result(self, job: Job, result: JobResult) -> None:
+    def result(self, job: WorkerJob, result: JobResult) -> None:
         """Count a run that ended; if it failed, print the reason."""
         self._done += 1
         if self._bar is not None:

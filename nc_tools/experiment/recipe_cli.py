@@ -20,6 +20,7 @@ from nc_tools._support.signals import Killed
 from nc_tools.experiment.check_model import check_model
 from nc_tools.experiment.closing_report import print_links, report_comparison
 from nc_tools.experiment.config_file import config_text, read_config
+from nc_tools.experiment.data_flags import add_data_flags
 from nc_tools.experiment.plan import RunOptions
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
@@ -37,18 +38,7 @@ def recipe_parser(
         epilog=textwrap.fill(f"arms (compared methods) of this recipe: {', '.join(arms)}", width=100),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument_group("data").add_argument
-    add("--data", help="images to train on: digits, imagefolder:PATH, cifar10[:FOLDER] or cifar100[:FOLDER]")
-    add("--labels", metavar="FILE:COLUMN", help="read the training labels from this column of a CSV file; its column "
-        "path names the image")  # fmt: skip
-    add("--image-size", type=int, metavar="PIXELS", help="resize images to this width and height; for a pretrained "
-        "network, the size that it gets (default: that of its weights)")  # fmt: skip
-    add("--imbalance", type=float, metavar="RATIO", help="cut a long tail: the largest class keeps RATIO times the "
-        "images of the smallest, by class size (default: own images are used as they are, all of them)")  # fmt: skip
-    add("--resplit", type=float, metavar="SHARE", help="each seed draws its own test set, this share of all images, "
-        "which helps if there are few")  # fmt: skip
-    add("--transfer-data", metavar="DATA", help="measure transfer of the features to these images, given as for --data")
-    add("--skip-unreadable", action="store_true", help="leave out image files that cannot be read, instead of stopping")
+    add_data_flags(parser)
     add = parser.add_argument_group("what is compared").add_argument
     default = ", ".join(default_arms) if default_arms else "all"
     add("--arms", metavar="A,B,...", help=f"arms to compare, the baseline first, or 'all' (default: {default})")

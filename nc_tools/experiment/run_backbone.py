@@ -13,7 +13,9 @@ from torch import nn
 from nc_tools._support.atomic_write import atomic_write
 from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.experiment.serialize import encode
+from nc_tools.features import Standardize
 from nc_tools.models.backbones import build_backbone
+from nc_tools.models.feature_width import feature_width
 from nc_tools.models.function_backbone import call_function
 from nc_tools.models.image_preprocessing import ImagePreprocessing
 from nc_tools.models.pretrained import PretrainedBackbone, load_backbone
@@ -44,7 +46,8 @@ def new_backbone(model: ModelConfig, *, in_channels: int, image_size: int, num_s
         backbone = build_backbone(
             model.name, in_channels=in_channels, image_size=image_size, width=model.width, seed=seed
         )
-    return _partly_trained(backbone, model, num_samples, seed)
+    found = preprocessing_of(model, in_channels=in_channels, image_size=image_size)
+    return _standardized(_partly_trained(backbone, model, num_samples, seed), model, found, in_channels, image_size)
 
 
 def restored_backbone(
@@ -68,7 +71,8 @@ def restored_backbone(
         backbone = _own_network(model, in_channels, image_size, 0, with_weights=False)
     else:
         backbone = build_backbone(model.name, in_channels=in_channels, image_size=image_size, width=model.width)
-    return _partly_trained(backbone, model, num_samples, 0)
+    trained = _partly_trained(backbone, model, num_samples, 0)
+    return _standardized(trained, model, preprocessing, in_channels, image_size)
 
 
 def preprocessing_of(model: ModelConfig, *, in_channels: int, image_size: int) -> ImagePreprocessing | None:
@@ -169,6 +173,20 @@ def _own_network(
         )
     load_into(network, read_state_dict(source), str(source))
     return network
+
+
+def _standardized(
+    backbone: nn.Module, model: ModelConfig, found: ImagePreprocessing | None, in_channels: int, image_size: int
+) -> nn.Module:
+    """Return the backbone followed by the standardization of its features, if the configuration asks for it.
+
+    The standardization changes nothing until it is fitted to the training samples, or loaded.
+    """
+    if not model.standardize:
+        return backbone
+    channels, size = (in_channels, image_size) if found is None else (found.channels, found.size)
+    width = feature_width(backbone, in_channels=channels, image_size=size, name=model.name)
+    return nn.Sequential(backbone, Standardize(torch.zeros(width), torch.ones(width)))
 
 
 def _partly_trained(backbone: nn.Module, model: ModelConfig, num_samples: int, seed: int) -> nn.Module:

@@ -69,7 +69,6 @@ class RunConfig:
                 "training.epochs=0 trains nothing, so an arm with it needs a start that computes its head and can have "
                 "no second stage: set training.epochs, or start=LeastSquaresStart()"
             )
-
         if self.training.patience is not None and self.second_stage is not None:
             raise ValueError(
                 f"training.patience ends the training at its best epoch, which a second stage would change again, got "
@@ -107,6 +106,9 @@ class Protocol:
         holdout_draws: How many of the draws get a hold-out run. Further draws take temperature and best epoch from the
             last of them, which can only be a disadvantage for arms with a frame.
         rates: Learning rates that every arm tries, half a decade apart.
+        tune_each_seed: Every seed tunes all arms anew, on its own hold-out, and the trial that wins is its hold-out
+            run. Intervals then also cover tuning. For runs on fixed features, which take seconds; other runs are tuned
+            once, with ``tuning_seeds``.
         tuning_seeds: Seeds of the tuning trials, different from those of the final runs. A trial's score is the mean
             over them.
         max_extensions: How often the grid of rates may grow, for all arms, when an arm's best rate is at its edge.
@@ -130,6 +132,7 @@ class Protocol:
     frame_seed: int | None = None
     holdout_draws: int = 1
     rates: tuple[float, ...] = (0.01, 0.0316, 0.1, 0.316, 1.0)
+    tune_each_seed: bool = False
     tuning_seeds: tuple[int, ...] = (1000,)
     max_extensions: int = 2
     references: Mapping[str, str] = field(default_factory=dict)

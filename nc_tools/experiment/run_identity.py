@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -15,10 +17,18 @@ from nc_tools.losses.loss_term import LossTerm
 from nc_tools.run_records import RunIdentity
 
 
-def identify(job: Job, facts: DataFacts) -> RunIdentity:
-    """Return the identity of a run, the contents of run.json; runs with equal hashes would give equal results."""
+def identify(job: Job, facts: DataFacts, backbone: Mapping[str, Any] | None = None) -> RunIdentity:
+    """Return the identity of a run, the contents of run.json; runs with equal hashes would give equal results.
+
+    Args:
+        job: The run.
+        facts: Facts of the samples trained on.
+        backbone: What :func:`~nc_tools.experiment.run_backbone.backbone_record` returns, if it is known already: a
+            process with features at hand need not load the backbone.
+    """
     protocol = job.protocol
-    backbone = backbone_record(job.config.model, in_channels=facts.in_channels, image_size=facts.image_size)
+    if backbone is None:
+        backbone = backbone_record(job.config.model, in_channels=facts.in_channels, image_size=facts.image_size)
     decisive: list[object] = [job.kind, facts.fingerprint, str(job.config.training.dtype_on(torch.device(job.device)))]
     decisive += [backbone] if backbone else []
     if job.kind != "tuning":

@@ -47,7 +47,7 @@ def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> JobResult:
     facts = facts_of(data.sources, data.sources.train.labels[indices])
     identity = identify(job, facts)
     path = job.root / "runs" / identity.run_id
-    if (earlier := _earlier_result(path, job)) is not None:
+    if (earlier := earlier_result(path, job)) is not None:
         return earlier
     try:
         with _open_record(job, identity, path) as record:
@@ -58,7 +58,7 @@ def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> JobResult:
         return JobResult(path, "FAILED", error=str(error), diverged=True)
 
 
-def _earlier_result(path: Path, job: Job) -> JobResult | None:
+def earlier_result(path: Path, job: Job) -> JobResult | None:
     """Return the earlier result of a run if it need not be repeated: finished, or a diverged tuning trial."""
     if not path.exists():
         return None

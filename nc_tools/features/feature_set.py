@@ -23,6 +23,7 @@ class FeatureSet:
         clean_labels: True labels (N,) where ``labels`` are known to be noisy, or None. For measures only: nothing may
             be chosen by them.
         paths: The id of each sample, such as the path of its image; None if samples have no ids.
+        groups: The number of each sample's group (N,), int64, such as its patient; None without groups.
         rows: (N,), int64: the row of ``features`` that belongs to each sample; None for row i of sample i.
 
     Raises:
@@ -40,6 +41,7 @@ class FeatureSet:
     name: str
     clean_labels: Tensor | None = None
     paths: tuple[str, ...] | None = None
+    groups: Tensor | None = None
     rows: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -78,6 +80,7 @@ class FeatureSet:
             rows=indices if self.rows is None else self.rows[indices],
             labels=self.labels[indices],
             clean_labels=None if self.clean_labels is None else self.clean_labels[indices],
+            groups=None if self.groups is None else self.groups[indices],
             paths=None if self.paths is None else tuple(self.paths[i] for i in indices.tolist()),
         )
 

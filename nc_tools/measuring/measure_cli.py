@@ -18,6 +18,7 @@ from nc_tools import __version__
 from nc_tools._support.check_writable import check_writable
 from nc_tools._support.printable import printable
 from nc_tools.data import DataConfig
+from nc_tools.data.source_names import OWN_LABELS
 from nc_tools.measuring.collapse_report import write_collapse_report
 from nc_tools.measuring.collapse_tables import CollapseReport, collapse_tables
 from nc_tools.measuring.measure import CollapseMeasurement, measure_in_detail
@@ -108,13 +109,15 @@ def _data_config(arguments: MeasureArguments, named: NamedModel) -> DataConfig:
         return DataConfig(
             source=arguments.data,
             labels=arguments.labels,
+            clean=OWN_LABELS if arguments.labels else None,
             image_size=size,
             skip_unreadable=arguments.skip_unreadable,
         )
     if named.data is None:
         raise missing_data(named.name)
     skip = arguments.skip_unreadable or named.data.skip_unreadable
-    return replace(named.data, image_size=size, labels=arguments.labels or named.data.labels, skip_unreadable=skip)
+    config = replace(named.data, image_size=size, skip_unreadable=skip)
+    return replace(config, labels=arguments.labels, clean=OWN_LABELS) if arguments.labels else config
 
 
 def _example(named: NamedModel, sets: MeasuredSets, device: torch.device) -> torch.Tensor:

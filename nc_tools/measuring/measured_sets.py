@@ -142,7 +142,7 @@ def count_classes(source: str) -> int:
 
 def _trained_images(sources: Sources, config: DataConfig, trained_on: TrainedSubset) -> Images:
     """Return the training images of a run: its long-tailed subset with its label noise, without its hold-out."""
-    tail_labels = sources.train.labels
+    tail_labels = sources.train.labels if sources.given_labels is None else sources.given_labels
     if config.noise is not None:
         sources = replace(sources, train=with_noise(sources.train, config.noise, trained_on.seed))
     subsets = make_subsets(sources, config, trained_on.seed, tail_labels)

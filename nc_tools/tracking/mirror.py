@@ -14,12 +14,12 @@ from mlflow import MlflowClient
 from nc_tools.run_records.reader import mark_run_killed, read_run, run_folders
 from nc_tools.tracking.connection import connect
 from nc_tools.tracking.run_items import COMPARISON, RunItem, comparison_item, files_hash, run_files, run_item
-from nc_tools.tracking.runs_in_store import claim, experiment_id, link_to_comparison, read_runs
+from nc_tools.tracking.runs_in_store import claim, experiment_id, link_to_comparison, runs_of_folder
 from nc_tools.tracking.send_item import send_item
-from nc_tools.tracking.store import Store, remember
+from nc_tools.tracking.store import Store, add_experiments, name_in_mlflow
 from nc_tools.tracking.sync_report import OPENING, UNFINISHED, SyncReport
 
-LOCK_SECONDS = 30.0
+FOLDER_LOCK_SECONDS = 30.0
 RETRY_SECONDS = 2.0
 SHOWN_KINDS = ("final", "loop")
 
@@ -57,7 +57,7 @@ class Mirror:
         self._report = SyncReport(0, 0, None)
         for left in reversed(range(tries)):
             try:
-                with FileLock(self.root / ".sync.lock", timeout=LOCK_SECONDS):
+                with FileLock(self.root / ".sync.lock", timeout=FOLDER_LOCK_SECONDS):
                     problems = self._push(say)
             except Timeout:
                 problems = [f"another process is uploading the runs of {self.root} to MLflow"]
@@ -71,7 +71,7 @@ class Mirror:
 
     def _push(self, say: Say) -> list[str]:
         """Send what MLflow lacks; return why an item was not sent."""
-        folder = remember(self.root, self.store)
+        folder = name_in_mlflow(self.root)
         problems: list[str] = []
         todo = list(self._new_items(problems))
         if not todo:
@@ -81,9 +81,9 @@ class Mirror:
         client = self._client = self._client or connect(self.store)
         names = dict.fromkeys(item.experiment for item, _ in todo)
         ids = {name: experiment_id(client, self.store, self.root, name) for name in names}
-        remember(self.root, self.store, ids.values())
+        add_experiments(self.root, self.store, ids.values())
         say(self._report)
-        runs = {name: read_runs(client, folder, ids[name]) for name in names}
+        runs = {name: runs_of_folder(client, folder, ids[name]) for name in names}
         for item, state in todo:
             try:
                 run = claim(client, item, ids[item.experiment], folder, runs[item.experiment])

@@ -40,8 +40,7 @@ class MlflowSync:
 
     Args:
         root: Output folder with the records.
-        tracking_uri: Address of the store. The default is MLFLOW_TRACKING_URI, or else the store that was used last for
-            this folder, or else a SQLite file in the folder.
+        tracking_uri: Address of the store. The default is MLFLOW_TRACKING_URI, or else a SQLite file in the folder.
         experiment: Name of the experiment for all records. The default is each record's own.
         every: Least number of seconds between two copies.
 

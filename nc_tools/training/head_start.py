@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -27,13 +27,11 @@ class StartSamples:
         features: (N, D), as the backbone gives them, without augmentation.
         labels: (N,), int64.
         num_classes: K.
-        generator: Draws random choices, such as the first centers of k-means.
     """
 
     features: Tensor
     labels: Tensor
     num_classes: int
-    generator: torch.Generator = field(default_factory=torch.Generator)
 
     @cached_property
     def moments(self) -> ClassMoments:
@@ -59,8 +57,14 @@ class HeadStart(ABC):
         """
 
     @abstractmethod
-    def apply(self, head: Head, samples: StartSamples) -> None:
-        """Set the values of a head in place."""
+    def apply(self, head: Head, samples: StartSamples, generator: torch.Generator) -> None:
+        """Set the values of a head in place.
+
+        Args:
+            head: The head.
+            samples: What it is computed from.
+            generator: Draws random choices, such as the first centers of k-means.
+        """
 
     def _refuse(self, head: Head, needed: str) -> None:
         raise ValueError(f"{type(self).__name__} sets the values of {needed}, got {type(head).__name__}: use {needed}")
@@ -92,7 +96,7 @@ class LeastSquaresStart(HeadStart):
         if not isinstance(head, LinearHead):
             self._refuse(head, "a LinearHead")
 
-    def apply(self, head: Head, samples: StartSamples) -> None:
+    def apply(self, head: Head, samples: StartSamples, generator: torch.Generator) -> None:  # noqa: ARG002
         """Set weight and bias to the solution."""
         assert isinstance(head, LinearHead)  # noqa: S101 (check() has ensured it)
         moments = samples.moments
@@ -118,7 +122,7 @@ class ClassMeanStart(HeadStart):
             self._refuse(head, "a LinearHead or a CosineHead")
 
     @torch.no_grad()
-    def apply(self, head: Head, samples: StartSamples) -> None:
+    def apply(self, head: Head, samples: StartSamples, generator: torch.Generator) -> None:  # noqa: ARG002
         """Set the class vectors to the class means, and the bias to zero."""
         assert isinstance(head, LinearHead | CosineHead)  # noqa: S101
         rows = head.direction if isinstance(head, CosineHead) else head.weight
@@ -144,12 +148,10 @@ class KMeansStart(HeadStart):
             self._refuse(head, "a ProxyHead")
 
     @torch.no_grad()
-    def apply(self, head: Head, samples: StartSamples) -> None:
+    def apply(self, head: Head, samples: StartSamples, generator: torch.Generator) -> None:
         """Set the proxies to the centers."""
         assert isinstance(head, ProxyHead)  # noqa: S101
-        made = imprint(
-            samples.features, samples.labels, samples.num_classes, head.num_proxies, generator=samples.generator
-        )
+        made = imprint(samples.features, samples.labels, samples.num_classes, head.num_proxies, generator=generator)
         centers = made.proxies if isinstance(made, ProxyHead) else made.weight.unsqueeze(1)
         head.proxies.copy_(centers)
 
@@ -186,7 +188,7 @@ class LogisticStart(HeadStart):
             self._refuse(head, "a LinearHead with bias=True")
 
     @torch.no_grad()
-    def apply(self, head: Head, samples: StartSamples) -> None:
+    def apply(self, head: Head, samples: StartSamples, generator: torch.Generator) -> None:  # noqa: ARG002
         """Set weight and bias to the solution; a class without samples keeps a score that never wins."""
         import warnings
 

@@ -54,7 +54,7 @@ def evaluate_final(
         stop: Ends fine-tuning between two steps when it is set.
     """
     if job.holdout_run is not None:
-        take_held_out(model.head, job.holdout_run / "weights.safetensors")
+        take_held_out(model.head, job.holdout_run)
     evaluator = data.evaluator(model, facts)
     train = EvaluationSet("train", data.sources.train, indices)
     test = EvaluationSet("test", data.sources.test)
@@ -104,7 +104,7 @@ def _best_epoch(
         return {}
     best = copy.deepcopy(model)
     load_weights(best, StageCheckpoints(record.path).best)
-    take_held_out(best.head, job.holdout_run / "weights.safetensors")
+    take_held_out(best.head, job.holdout_run)
     values = data.evaluator(best, facts).accuracy(EvaluationSet("best", test.images))
     return values | {"best/epoch": holdout_value(job.holdout_run, "best/epoch")}
 

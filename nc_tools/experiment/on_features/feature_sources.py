@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nc_tools._support.atomic_write import atomic_write
 from nc_tools.data.image_set import Images
-from nc_tools.data.load_data import Sources, fingerprint
+from nc_tools.data.sources import Sources, fingerprint
 from nc_tools.features import Embeddings, FeatureSet, read_embeddings
 from nc_tools.features.feature_cache import RowsFile
 
@@ -32,9 +32,10 @@ class FeatureSources:
         test: The test set.
         ood: Sets for out-of-distribution scores, by name.
         image_shape: Shape (C, H, W) of the images; (D, 1, 1) for embeddings, which have none.
-        mean: Of each channel of the images; empty for embeddings.
+        mean: Of each channel of the images; zeros for embeddings.
         std: Likewise.
         fingerprint: Of the images, or of the embeddings.
+        backbone: What a record says about the backbone.
     """
 
     train: FeatureSet
@@ -44,6 +45,7 @@ class FeatureSources:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     fingerprint: str = ""
+    backbone: Mapping[str, Any] = field(default_factory=dict)
 
     def as_sources(self) -> Sources:
         """Return the sets in the record that evaluations read; a feature set has the interface of an image set."""
@@ -62,12 +64,14 @@ class FeatureSources:
 
 def from_embeddings(read: Embeddings) -> FeatureSources:
     """Return the sets of an embedding file."""
-    sets = [read.train, read.test, *read.ood.values()]
+    sets, width = [read.train, read.test, *read.ood.values()], read.train.shape[0]
     return FeatureSources(
         train=read.train,
         test=read.test,
         ood=read.ood,
-        image_shape=(read.train.shape[0], 1, 1),
+        image_shape=(width, 1, 1),
+        mean=(0.0,) * width,
+        std=(1.0,) * width,
         fingerprint=fingerprint(*(cast(Images, part) for part in sets)),
     )
 
@@ -89,10 +93,12 @@ def write_feature_sources(sources: FeatureSources, files: Mapping[str, RowsFile]
         tensors |= {f"{name}.rows": rows, f"{name}.labels": part.labels}
         if part.clean_labels is not None:
             tensors[f"{name}.clean_labels"] = part.clean_labels
+        if part.groups is not None:
+            tensors[f"{name}.groups"] = part.groups
         parts[name] = {"name": part.name, "classes": part.classes, "paths": part.paths}
         parts[name]["file"] = dataclasses.asdict(files[name])
     header = {"parts": parts, "shape": sources.image_shape, "mean": sources.mean, "std": sources.std}
-    header["fingerprint"] = sources.fingerprint
+    header |= {"fingerprint": sources.fingerprint, "backbone": dict(sources.backbone)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part_file:
         save_file({k: v.contiguous() for k, v in tensors.items()}, part_file, metadata={"sets": json.dumps(header)})
@@ -119,7 +125,8 @@ def open_feature_sources(path: Path) -> FeatureSources:
             part["name"],
             tensors.get(f"{name}.clean_labels"),
             None if part["paths"] is None else tuple(part["paths"]),
-            rows=tensors[f"{name}.rows"],
+            tensors.get(f"{name}.groups"),
+            tensors[f"{name}.rows"],
         )
         for name, part in header["parts"].items()
     }
@@ -132,6 +139,7 @@ def open_feature_sources(path: Path) -> FeatureSources:
         mean=tuple(header["mean"]),
         std=tuple(header["std"]),
         fingerprint=header["fingerprint"],
+        backbone=header["backbone"],
     )
 
 
