@@ -16,6 +16,8 @@ EXAMPLES = """examples:
   nc-tools compare outputs/long_tail --baseline linear_la      the same, with another baseline
   nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
   nc-tools suspects birds.npz                                  list the labels that are likely wrong
+  nc-tools predict outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d photos --out predictions.csv
+  nc-tools export outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d --to onnx --out exports/etf
   nc-tools sync outputs/long_tail --tracking-uri http://127.0.0.1:5000
 
 `nc-tools COMMAND --help` lists the options of a command.
@@ -33,6 +35,16 @@ SUSPECTS = """List the labels of a data set that are likely wrong, from features
 FILE (.npz, .safetensors or .parquet) holds features (N, D) and labels (N,), and perhaps ids, split and classes. No
 trained model, no true label and no tuning is needed. Writes suspects.csv (the most suspect label first, with the class
 that is suggested), classes.csv (how many labels of each class may be wrong) and transition.csv.
+"""
+PREDICT = """Predict the classes of all images in a folder with the model of a finished run, and write a CSV file.
+
+Probabilities are calibrated with the run's temperature. The column `unusual` is the share of the run's test images that
+look more like the training images: close to 1 for an image of none of the classes. Unreadable files are listed.
+"""
+EXPORT = """Export the model of a finished run, with a model card, its preprocessing and its class names.
+
+onnx and torch-export need no nc_tools to run. safetensors is for `nc-tools predict` and load_run. mlflow writes an
+MLflow model without pickles: `mlflow models serve -m FOLDER/model --env-manager local`.
 """
 SYNC = """Upload the runs of an output folder to MLflow, unless MLflow already has them.
 
@@ -60,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     _add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE))
 
     _add_suspects_options(_command(commands, "suspects", "list the labels that are likely wrong", SUSPECTS))
+    _add_predict_options(_command(commands, "predict", "predict the classes of a folder of images", PREDICT))
+    _add_export_options(_command(commands, "export", "export a trained model with its model card", EXPORT))
 
     _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC))
     return p
@@ -151,6 +165,36 @@ def _add_suspects_options(suspects: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="FOLDER", help="folder of the files (default: outputs/suspects/NAME)")
 
 
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="folder of a final run, in OUTPUT_FOLDER/runs/")
+    command.add_argument(
+        "--modules",
+        metavar="A,B",
+        help="modules of your own heads and networks, if the run was made with some; they are imported",
+    )
+
+
+def _add_predict_options(predict: argparse.ArgumentParser) -> None:
+    _add_run(predict)
+    add = predict.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="folder of images, with its subfolders, or one image")
+    add("--out", type=Path, default=Path("predictions.csv"), metavar="FILE", help="CSV file (default: %(default)s)")
+    add("--top", type=int, default=3, metavar="K", help="number of classes to list for each image (default: 3)")
+    add("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+
+
+def _add_export_options(export: argparse.ArgumentParser) -> None:
+    _add_run(export)
+    add = export.add_argument
+    add("--to", required=True, choices=("onnx", "torch-export", "safetensors", "mlflow"), help="format")
+    add("--out", type=Path, metavar="FOLDER", help="new folder (default: exports/RUN-FORMAT)")
+    add("--data-licence", metavar="TEXT", help="licence of the training images, for the model card")
+    add("--intended-use", metavar="TEXT", help="what the model is for, for the model card")
+    add("--register", metavar="NAME", help="with --to mlflow: register the model under this name")
+    add("--tracking-uri", metavar="ADDRESS", help="MLflow server or database to register the model in (default: "
+        "MLFLOW_TRACKING_URI, or else mlflow.db in the folder)")  # fmt: skip
+
+
 def _channel_values(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
@@ -168,6 +212,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             _measure(args)
         elif args.command == "suspects":
             _suspects(args)
+        elif args.command in ("predict", "export"):
+            from nc_tools.deployment import commands
+
+            (commands.predict if args.command == "predict" else commands.export)(args)
         else:
             _sync(args.folder, args.tracking_uri)
     except (ValueError, TypeError, OSError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -121,9 +121,12 @@ class SetBatches:
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device,
+        geometry: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._parts = parts
-        self._options = BatchOptions(batch_size=batch_size, mean=list(mean), std=list(std), device=device)
+        self._options = BatchOptions(
+            batch_size=batch_size, mean=list(mean), std=list(std), device=device, geometry=geometry
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         for part in self._parts:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.data.csv_files import read_columns
-from nc_tools.data.csv_labels import read_labels
+from nc_tools.data.label_files import LabeledPaths, read_labels
 from nc_tools.features.embedding_columns import read_embedding_columns
 from nc_tools.features.embedding_labels import indices_and_classes
 
@@ -138,7 +138,8 @@ def _require_ids(ids: tuple[str, ...] | None, path: Path) -> None:
 def _relabeled(part: LabeledRows, labels: str, known: set[str]) -> LabeledRows:
     file, names = _file_and_columns(labels)
     ids = part.ids or ()
-    given = read_labels(file, names[0], ids, part.classes, known - set(ids))
+    images = LabeledPaths(file.parent, ids, tuple(known - set(ids)))
+    given = read_labels(file, names[0], images, part.classes).labels
     others = torch.stack([_annotator(file, name, ids, part.classes) for name in names[1:]], 1) if names[1:] else None
     return LabeledRows(part.features, given, part.classes, part.index, ids, others, tuple(names[1:]))
 
