@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nc_tools.data.csv_files import read_columns
-from nc_tools.data.label_files import LabeledPaths, read_labels
+from nc_tools.data.label_column import LabelError, labels_of
+from nc_tools.data.label_files import LabeledPaths, place, read_labels, rows_of_images
+from nc_tools.data.table_rows import read_table
 from nc_tools.features.embedding_columns import read_embedding_columns
 from nc_tools.features.embedding_labels import indices_and_classes
 
@@ -87,12 +88,10 @@ def read_labeled_rows(path: Path, labels: str | None = None) -> dict[str, Labele
         for name in ("train", "test")
         if (part_of == name).any()
     }
-    if labels is not None:
+    if labels is not None and "train" in parts:
         _require_ids(ids, path)
-        known = {name for part in parts.values() for name in part.ids or ()}
-        parts = {name: _relabeled(part, labels, known) for name, part in parts.items() if name == "train"} | {
-            name: part for name, part in parts.items() if name != "train"
-        }
+        others = parts["test"].ids or () if "test" in parts else ()
+        parts["train"] = _relabeled(parts["train"], labels, others, path.parent)
     return parts
 
 
@@ -135,13 +134,20 @@ def _require_ids(ids: tuple[str, ...] | None, path: Path) -> None:
         raise ValueError(f"ids of {path.name} must be unique, but {twice!r} is there more than once: remove one row")
 
 
-def _relabeled(part: LabeledRows, labels: str, known: set[str]) -> LabeledRows:
+def _relabeled(part: LabeledRows, labels: str, others: tuple[str, ...], root: Path) -> LabeledRows:
     file, names = _file_and_columns(labels)
-    ids = part.ids or ()
-    images = LabeledPaths(file.parent, ids, tuple(known - set(ids)))
-    given = read_labels(file, names[0], images, part.classes).labels
-    others = torch.stack([_annotator(file, name, ids, part.classes) for name in names[1:]], 1) if names[1:] else None
-    return LabeledRows(part.features, given, part.classes, part.index, ids, others, tuple(names[1:]))
+    samples = LabeledPaths(root, part.ids or (), others)
+    given = read_labels(file, names[0], samples, part.classes).labels
+    people = [_annotator(file, name, samples, part.classes) for name in names[1:]]
+    return LabeledRows(
+        part.features,
+        given,
+        part.classes,
+        part.index,
+        part.ids,
+        torch.stack(people, dim=1) if people else None,
+        tuple(names[1:]),
+    )
 
 
 def _file_and_columns(text: str) -> tuple[Path, list[str]]:
@@ -154,18 +160,18 @@ def _file_and_columns(text: str) -> tuple[Path, list[str]]:
     return Path(file), columns
 
 
-def _annotator(file: Path, column: str, ids: tuple[str, ...], classes: tuple[str, ...]) -> Tensor:
+def _annotator(file: Path, column: str, samples: LabeledPaths, classes: tuple[str, ...]) -> Tensor:
     """Return the labels of one annotator (N,), -1 where the cell is empty."""
-    position = {name: i for i, name in enumerate(ids)}
-    index = {str(k): k for k in range(len(classes))} | {name: k for k, name in enumerate(classes)}
-    found = torch.full((len(ids),), -1, dtype=torch.int64)
-    for line, (path, cell) in read_columns(file, ("path", column)):
-        if path not in position or not cell.strip():
-            continue
-        if cell.strip() not in index:
-            raise ValueError(
-                f"{file}, line {line}: the label {cell.strip()!r} of {path} in column {column!r} is neither a class "
-                f"name nor an index from 0 to {len(classes) - 1}"
-            )
-        found[position[path]] = index[cell.strip()]
+    table = read_table(file, (*samples.paths, *samples.others), samples.root)
+    cells = table.cells(table.position(column))
+    rows = [row for row in rows_of_images(table, samples, skip_missing=False) if cells[row]]
+    found = torch.full((len(samples.paths),), -1, dtype=torch.int64)
+    if not rows:
+        return found
+    try:
+        values, _ = labels_of([cells[row] for row in rows], classes)
+    except LabelError as error:
+        where = str(file) if error.row is None else place(table, rows[error.row])
+        raise ValueError(f"{where}: column {column!r}: {error}") from None
+    found[torch.tensor([table.match.images[row] for row in rows])] = values
     return found
