@@ -17,7 +17,7 @@ from nc_tools.measuring.evaluate import evaluate
 from nc_tools.run_records import RunRecord
 from nc_tools.tracking.track import track
 
-Loader = Iterable[Any]
+_Loader = Iterable[Any]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -51,10 +51,10 @@ class LoopRecorder:
     root: Path | str
     arm: str
     seed: int
-    train: Loader
-    test: Loader
-    holdout: Loader | None = None
-    outliers: Mapping[str, Loader] | None = None
+    train: _Loader
+    test: _Loader
+    holdout: _Loader | None = None
+    outliers: Mapping[str, _Loader] | None = None
     config: Mapping[str, Any] | None = None
     class_counts: Sequence[int] | None = None
     classes: Sequence[str] | None = None

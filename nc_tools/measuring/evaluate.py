@@ -29,17 +29,17 @@ from nc_tools.surgery.find_head import find
 from nc_tools.surgery.layers import call, captured_features, device_of
 from nc_tools.surgery.trace import eval_mode, logits_of
 
-Loader = Iterable[Any]
+_Loader = Iterable[Any]
 
 
 def evaluate(
     model: nn.Module,
-    train: Loader,
-    test: Loader,
+    train: _Loader,
+    test: _Loader,
     *,
-    holdout: Loader | None = None,
-    outliers: Mapping[str, Loader] | None = None,
-    transfer: tuple[Loader, Loader] | None = None,
+    holdout: _Loader | None = None,
+    outliers: Mapping[str, _Loader] | None = None,
+    transfer: tuple[_Loader, _Loader] | None = None,
     clean: Tensor | None = None,
     class_counts: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
@@ -132,11 +132,11 @@ def evaluate(
 class _LoadedSet:
     """The images of a loader, in place of an image set."""
 
-    loader: Loader
+    loader: _Loader
     clean_labels: Tensor | None = None
 
     @classmethod
-    def named(cls, name: str, loader: Loader, clean: Tensor | None = None) -> EvaluationSet:
+    def named(cls, name: str, loader: _Loader, clean: Tensor | None = None) -> EvaluationSet:
         return EvaluationSet(name, cls(loader, clean))  # type: ignore[arg-type]
 
 
