@@ -21,7 +21,7 @@ FLOORS = [
     {"data", "features"},
     {"training", "run_records"},
     {"evaluation", "tracking", "transfer"},
-    {"comparison", "experiment", "measuring"},
+    {"choosing", "comparison", "experiment", "measuring"},
     {"cli"},
     {""},  # nc_tools itself, which shows what stands below; its version belongs to nobody
 ]
