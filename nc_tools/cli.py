@@ -10,55 +10,16 @@ from pathlib import Path
 from nc_tools import __version__
 from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.printable import printable
-
-EXAMPLES = """examples:
-  nc-tools choose photos --model timm:resnet18 --weights pretrained    which head and loss, and the model to take home
-  nc-tools choose embeddings.npz                                       the same on features of your own
-  nc-tools compare outputs/long_tail                           print the table, write outputs/long_tail/report
-  nc-tools compare outputs/long_tail --baseline linear_la      the same, with another baseline
-  nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
-  nc-tools suspects birds.npz                                  list the labels that are likely wrong
-  nc-tools predict outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d photos --out predictions.csv
-  nc-tools export outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d --to onnx --out exports/etf
-  nc-tools sync outputs/long_tail --tracking-uri http://127.0.0.1:5000
-
-`nc-tools COMMAND --help` lists the options of a command.
-"""
-CHOOSE = """Choose the head and the loss for your images on a pretrained model that is not trained further.
-
-Features are extracted once and cached. All arms are tuned and trained on them side by side; the arm that is best on the
-hold-outs is confirmed on the test set, which is read once. The command ends with the arm to use, how sure that is, the
-classes that gain and lose, and the model, in OUT/model. DATA is a folder of images with one folder for each class, a
-file of embeddings (.npz, .safetensors, .parquet), or a data source as in the recipes, such as cifar10.
-"""
-COMPARE = """Compare the methods (arms) in an output folder: print a table and write a report to FOLDER/report.
-
-Each arm is compared with the baseline in pairs of runs with the same seed. Damaged and failed runs are listed too.
-"""
-MEASURE = """Measure the neural collapse of a trained model: print a table and write a report.
-
-The model can be one that nc_tools trained or any PyTorch classifier.
-"""
-SUSPECTS = """List the labels of a data set that are likely wrong, from features of a pretrained network.
-
-FILE (.npz, .safetensors or .parquet) holds features (N, D) and labels (N,), and perhaps ids, split and classes. No
-trained model, no true label and no tuning is needed. Writes suspects.csv (the most suspect label first, with the class
-that is suggested), classes.csv (how many labels of each class may be wrong) and transition.csv.
-"""
-PREDICT = """Predict the classes of all images in a folder with the model of a finished run, and write a CSV file.
-
-Probabilities are calibrated with the run's temperature. The column `unusual` is the share of the run's test images that
-look more like the training images: close to 1 for an image of none of the classes. Unreadable files are listed.
-"""
-EXPORT = """Export the model of a finished run, with a model card, its preprocessing and its class names.
-
-onnx and torch-export need no nc_tools to run. safetensors is for `nc-tools predict` and load_run. mlflow writes an
-MLflow model without pickles: `mlflow models serve -m FOLDER/model --env-manager local`.
-"""
-SYNC = """Upload the runs of an output folder to MLflow, unless MLflow already has them.
-
-Recipes and `nc_tools.tracking.track` upload runs by themselves. Use this command if they could not reach the server.
-"""
+from nc_tools.cli_texts import (
+    CHOOSE_TEXT,
+    COMPARE_TEXT,
+    EXAMPLES_TEXT,
+    EXPORT_TEXT,
+    MEASURE_TEXT,
+    PREDICT_TEXT,
+    SUSPECTS_TEXT,
+    SYNC_TEXT,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,27 +27,27 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="nc-tools",
         description="Compare and measure classifiers trained with neural-collapse methods.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES_TEXT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--version", action="version", version=f"nc_tools {__version__}")
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    _add_choose_options(_command(commands, "choose", "choose a head and a loss on a pretrained model", CHOOSE))
+    _add_choose_options(_command(commands, "choose", "choose a head and a loss on a pretrained model", CHOOSE_TEXT))
 
-    compare = _command(commands, "compare", "compare the methods (arms) in an output folder; write a report", COMPARE)
+    compare = _command(commands, "compare", "compare the arms of an output folder; write a report", COMPARE_TEXT)
     _add_output_folder(compare)
     compare.add_argument(
         "--baseline", metavar="ARM", help="arm that the other arms are compared with (default: the experiment's own)"
     )
 
-    _add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE))
+    _add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE_TEXT))
 
-    _add_suspects_options(_command(commands, "suspects", "list the labels that are likely wrong", SUSPECTS))
-    _add_predict_options(_command(commands, "predict", "predict the classes of a folder of images", PREDICT))
-    _add_export_options(_command(commands, "export", "export a trained model with its model card", EXPORT))
+    _add_suspects_options(_command(commands, "suspects", "list the labels that are likely wrong", SUSPECTS_TEXT))
+    _add_predict_options(_command(commands, "predict", "predict the classes of a folder of images", PREDICT_TEXT))
+    _add_export_options(_command(commands, "export", "export a trained model with its model card", EXPORT_TEXT))
 
-    _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC))
+    _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC_TEXT))
     return p
 
 
