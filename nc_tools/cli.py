@@ -9,10 +9,12 @@ from pathlib import Path
 
 from nc_tools import __version__
 from nc_tools._support.disk_full import is_disk_full
+from nc_tools._support.reading_flags import add_reading_flags
 
 EXAMPLES = """examples:
   nc-tools compare outputs/long_tail                           print the table, write outputs/long_tail/report
   nc-tools compare outputs/long_tail --baseline linear_la      the same, with another baseline
+  nc-tools data photos                                         say which classes and which split a folder has
   nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
   nc-tools sync outputs/long_tail --tracking-uri http://127.0.0.1:5000
 
@@ -25,6 +27,10 @@ Each arm is compared with the baseline in pairs of runs with the same seed. Dama
 MEASURE = """Measure the neural collapse of a trained model: print a table and write a report.
 
 The model can be one that nc_tools trained or any PyTorch classifier.
+"""
+DATA = """Say what a folder, a table or another source of images is taken for: classes, split, groups, what is left out.
+
+Nothing is trained. A recipe reads the same source in the same way with --data SOURCE.
 """
 SYNC = """Upload the runs of an output folder to MLflow, unless MLflow already has them.
 
@@ -49,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
         "--baseline", metavar="ARM", help="arm that the other arms are compared with (default: the experiment's own)"
     )
 
+    _add_data_options(_command(commands, "data", "say what a folder or table of images is taken for", DATA))
+
     _add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE))
 
     _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC))
@@ -72,6 +80,26 @@ def _add_output_folder(command: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="MLflow server or database (default: MLFLOW_TRACKING_URI, or else mlflow.db in FOLDER)",
     )
+
+
+def _add_data_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("source", metavar="SOURCE", help="a folder, a table, or a source as for --data of a recipe, such as table:FILE")
+    add("--read", action="store_true", help="open every image, which finds damaged files and copies")
+    add(
+        "--write",
+        type=Path,
+        metavar="FOLDER",
+        help="copy the images to FOLDER/train and FOLDER/test, one folder for each class, with a table of all of them",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="overrule what was found, such as data.table.group_column=patient or data.class_folder=last",
+    )
+    add_reading_flags(command)
 
 
 def _add_measure_options(measure: argparse.ArgumentParser) -> None:
@@ -138,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if args.command == "compare":
             _compare(args.folder, args.baseline, args.tracking_uri)
+        elif args.command == "data":
+            _data(args)
         elif args.command == "measure":
             _measure(args)
         else:
@@ -159,6 +189,12 @@ def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> No
     sync.push()
     _print_advice(sync.advice())
     print_links(folder, console, tracking_uri)
+
+
+def _data(args: argparse.Namespace) -> None:
+    from nc_tools.experiment.data_command import run_data
+
+    run_data(args, print)
 
 
 def _measure(args: argparse.Namespace) -> None:

@@ -32,7 +32,7 @@ def subparsers() -> dict[str, argparse.ArgumentParser]:
 
 
 def test_help_lists_the_commands(capsys):
-    assert set(subparsers()) == {"compare", "measure", "sync"}
+    assert set(subparsers()) == {"compare", "data", "measure", "sync"}
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0
