@@ -1,7 +1,10 @@
 """The command nc-tools data: it says what a source is, trains nothing, and writes the plain form."""
 
 import csv
+import re
+import shlex
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from support.image_folders import add_damaged_files, make_tree, save
@@ -138,6 +141,31 @@ def test_copies_of_one_picture_stay_together(tmp_path):
             save(tmp_path / "own" / part / name / f"{name}_jpg.rf.{part}.jpg", color=(9, 90, len(part)))
     said = list_source(parse_source(f"imagefolder:{tmp_path / 'own'}")).reading.sentences
     assert any(text.startswith("CAUTION: 2 groups have training and test images, such as crow_jpg") for text in said)
+
+
+def test_the_commands_of_the_page_about_data_run(tmp_path, monkeypatch, capsys):
+    """What docs/data.md says about its example is what the command says."""
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    kinds = [("nevus", "nevus", "keratosis", "melanoma")[i % 4] for i in range(160)]
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "images", [f"img_{i}.jpg" for i in range(160)])
+    lines(tmp_path / "lesions.csv", "image,diagnosis,patient", *(f"img_{i},{k},p{i // 3}" for i, k in enumerate(kinds)))
+    for part, count in (("train", 9), ("test", 3)):
+        pictures(tmp_path / "photos" / part, [f"{c}/{c}{i}.png" for c in CLASSES for i in range(count)])
+    for name, first, last in (("list.txt", 0, 120), ("test.txt", 120, 160)):
+        lines(tmp_path / name, *(f"img_{i}.jpg {kinds[i]}" for i in range(first, last)))
+    commands = [
+        shlex.split(line, comments=True)
+        for block in re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        for line in block.splitlines()
+    ]
+    assert len(commands) >= 7
+    printed = {}
+    for program, *words in commands:
+        assert (program, words[0]) == ("nc-tools", "data")
+        printed[" ".join(words)] = said(capsys, *words[1:])
+    (example,) = re.findall(r"^```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert printed["data lesions.csv@images"] == example.splitlines()
 
 
 def test_many_classes_are_told_by_their_ends():
