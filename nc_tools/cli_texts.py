@@ -5,6 +5,7 @@ EXAMPLES_TEXT = """examples:
   nc-tools choose embeddings.npz                                       the same on features of your own
   nc-tools compare outputs/long_tail                           print the table, write outputs/long_tail/report
   nc-tools compare outputs/long_tail --baseline linear_la      the same, with another baseline
+  nc-tools data photos                                         say which classes and which split a folder has
   nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
   nc-tools suspects birds.npz                                  list the labels that are likely wrong
   nc-tools predict outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d photos --out predictions.csv
@@ -23,6 +24,10 @@ file of embeddings (.npz, .safetensors, .parquet), or a data source as in the re
 COMPARE_TEXT = """Compare the methods (arms) in an output folder: print a table and write a report to FOLDER/report.
 
 Each arm is compared with the baseline in pairs of runs with the same seed. Damaged and failed runs are listed too.
+"""
+DATA_TEXT = """Say what a folder, table or other source of images is taken for: classes, split, groups, what is left out.
+
+Nothing is trained. A recipe reads the same source in the same way with --data SOURCE.
 """
 MEASURE_TEXT = """Measure the neural collapse of a trained model: print a table and write a report.
 
