@@ -12,6 +12,8 @@ from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.printable import printable
 
 EXAMPLES = """examples:
+  nc-tools choose photos --model timm:resnet18 --weights pretrained    which head and loss, and the model to take home
+  nc-tools choose embeddings.npz                                       the same on features of your own
   nc-tools compare outputs/long_tail                           print the table, write outputs/long_tail/report
   nc-tools compare outputs/long_tail --baseline linear_la      the same, with another baseline
   nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
@@ -21,6 +23,13 @@ EXAMPLES = """examples:
   nc-tools sync outputs/long_tail --tracking-uri http://127.0.0.1:5000
 
 `nc-tools COMMAND --help` lists the options of a command.
+"""
+CHOOSE = """Choose the head and the loss for your images on a pretrained model that is not trained further.
+
+Features are extracted once and cached. All arms are tuned and trained on them side by side; the arm that is best on the
+hold-outs is confirmed on the test set, which is read once. The command ends with the arm to use, how sure that is, the
+classes that gain and lose, and the model, in OUT/model. DATA is a folder of images with one folder for each class, a
+file of embeddings (.npz, .safetensors, .parquet), or a data source as in the recipes, such as cifar10.
 """
 COMPARE = """Compare the methods (arms) in an output folder: print a table and write a report to FOLDER/report.
 
@@ -63,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--version", action="version", version=f"nc_tools {__version__}")
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    _add_choose_options(_command(commands, "choose", "choose a head and a loss on a pretrained model", CHOOSE))
+
     compare = _command(commands, "compare", "compare the methods (arms) in an output folder; write a report", COMPARE)
     _add_output_folder(compare)
     compare.add_argument(
@@ -96,6 +107,37 @@ def _add_output_folder(command: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="MLflow server or database (default: MLFLOW_TRACKING_URI, or else mlflow.db in FOLDER)",
     )
+
+
+def _add_choose_options(choose: argparse.ArgumentParser) -> None:
+    choose.add_argument("data", metavar="DATA", help="folder of images, embedding file, or data source")
+    add = choose.add_argument_group("model").add_argument
+    add("--model", metavar="MODEL", help="timm:NAME, torchvision:NAME, hf:ID_OR_FOLDER, or package.module:function")
+    add("--weights", metavar="WEIGHTS", help="'pretrained', or a file of weights")
+    add("--image-size", type=int, metavar="PIXELS", help="width and height of the network's images (default: its own)")
+    add = choose.add_argument_group("data").add_argument
+    add("--labels", metavar="FILE:COLUMN", help="read the training labels from this column of a CSV file")
+    add("--noisy", action="store_true", help="some labels are wrong: compare losses for that too (implied by --labels)")
+    add("--imbalance", type=float, metavar="RATIO", help="cut the training set to a long tail: the largest class has "
+        "RATIO times the images of the smallest (default: use all images)")  # fmt: skip
+    add("--ood-near", metavar="DATA", help="images of other classes that are close to these, for detection scores")
+    add("--ood-far", metavar="DATA", help="images that are far from the classes, for detection scores")
+    add("--skip-unreadable", action="store_true", help="leave out image files that cannot be read, instead of stopping")
+    add = choose.add_argument_group("comparison").add_argument
+    add("--decide", choices=("balanced_accuracy", "accuracy"), default="balanced_accuracy", help="metric that decides "
+        "(default: %(default)s)")  # fmt: skip
+    add("--arms", metavar="A,B,...", help="arms to compare, or 'all' (default: those that suit the data)")
+    add("--seeds", default="0-9", help="seeds, such as 0-19 or 0,2,5 (default: %(default)s)")
+    add("--epochs", type=int, metavar="N", help="epochs of each head (default: 30, or more for at least 600 steps)")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="set any field of the arms or the protocol, "
+        "such as protocol.max_extensions=0; may be given several times")  # fmt: skip
+    add = choose.add_argument_group("how it runs").add_argument
+    add("--out", type=Path, default=Path("outputs/choose"), metavar="FOLDER", help="folder for runs, report and model "
+        "(default: %(default)s)")  # fmt: skip
+    add("--cache", type=Path, metavar="FOLDER", help="folder of the feature cache (default: OUT/cache)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (default: auto)")
+    add("--workers", type=int, metavar="N", help="seeds made in parallel (default: one for each CPU core; 1 on a GPU)")
+    add("--tracking-uri", metavar="ADDRESS", help="MLflow server or database (default: a store in the output folder)")
 
 
 def _add_measure_options(measure: argparse.ArgumentParser) -> None:
@@ -206,7 +248,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program nc-tools; exit with status 1 if an upload failed, with 2 after wrong input or on a full disk."""
     args = parser().parse_args(argv)
     try:
-        if args.command == "compare":
+        if args.command == "choose":
+            _choose(args)
+        elif args.command == "compare":
             _compare(args.folder, args.baseline, args.tracking_uri)
         elif args.command == "measure":
             _measure(args)
@@ -223,6 +267,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         message = full if is_disk_full(error) else " ".join(str(error).split())
         print(f"error: {printable(message)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _choose(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from nc_tools._support.signals import Killed
+    from nc_tools.choosing.choose import ChooseOptions, run_choose
+
+    given = {name: value for name, value in vars(args).items() if name not in ("command", "set")}
+    try:
+        run_choose(ChooseOptions(**given, settings=args.set), Console(highlight=False))
+    except (Killed, KeyboardInterrupt):
+        print(f"\nStopped. What is finished is kept in {args.out}. To continue, give the same command again.")
+        sys.exit(130)
 
 
 def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> None:

@@ -21,7 +21,7 @@ FLOORS = [
     {"data", "features"},
     {"training", "run_records"},
     {"evaluation", "suspects", "tracking", "transfer"},
-    {"comparison", "deployment", "experiment", "integrations", "measuring"},
+    {"choosing", "comparison", "deployment", "experiment", "integrations", "measuring"},
     {"cli"},
     {""},  # nc_tools itself, which shows what stands below; its version belongs to nobody
 ]
