@@ -14,6 +14,7 @@ from support.experiment_runs import config_of, job_of, make
 from torch import Tensor, nn
 
 from nc_tools._support.signals import StopSignal
+from nc_tools.cli import main
 from nc_tools.experiment import ModelConfig, RunConfig, load_run
 from nc_tools.experiment.run_data import RunData, open_data
 from nc_tools.experiment.run_job import run_job
@@ -234,6 +235,8 @@ def test_low_rank_additions_are_saved_and_restored(weights: Path, tmp_path: Path
     config = pretrained("etf_la", weights, train="lora:2")
     result, _ = make(job_of(tmp_path, "final", config=config))
     assert result.run is not None
+    named = json.loads((result.run / "run.json").read_text())["data"]["backbone"]["lora_layers"]
+    assert "layer1.0.conv1" in named
     stored = load_file(result.run / "weights.safetensors")
     assert any("lora_B" in name and float(value.abs().sum()) > 0 for name, value in stored.items())
     data = data_of(config)
@@ -262,3 +265,12 @@ def test_a_factory_inside_a_function_cannot_be_named() -> None:
     assert factory_name(make_color_net) == f"{__name__}:make_color_net"
     with pytest.raises(ValueError, match="must stand at the top level of a module"):
         factory_name(inner)
+
+
+def test_measure_gives_a_pretrained_network_the_images_that_the_run_gave_it(final: Path, tmp_path: Path) -> None:
+    main(["measure", "--model", str(final), "--layers", "none", "--device", "cpu", "--out", str(tmp_path)])
+    (report,) = tmp_path.glob("*.json")
+    measured, recorded = json.loads(report.read_text()), read_run(final).final
+    sets = {name: part["values"] for name, part in measured["sets"].items()}
+    assert sets["test"]["accuracy"] == pytest.approx(recorded["test/gen/accuracy"], abs=1e-6)
+    assert sets["train"]["nc/nc1_pinv"] == pytest.approx(recorded["train/nc/nc1_pinv"], rel=1e-3)

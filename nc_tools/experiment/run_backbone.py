@@ -26,7 +26,7 @@ from nc_tools.models.pretrained import BackboneIdentity, PretrainedBackbone, loa
 from nc_tools.models.state_dict_files import load_into, read_state_dict, tensor_hash
 from nc_tools.run_records.json_files import MAX_JSON_BYTES
 from nc_tools.seeds import stream_seed
-from nc_tools.training.trained_part import TrainedPart, train_part
+from nc_tools.training.trained_part import TrainedPart, lora_targets, train_part
 
 BACKBONE_FOLDER = "backbone"
 """Folder of a run with the settings of a Hugging Face network, from which it is built again."""
@@ -134,11 +134,15 @@ def backbone_record(model: ModelConfig, *, in_channels: int, image_size: int) ->
     if not (model.is_pretrained or model.is_own):
         return {}
     found = preprocessing_of(model, in_channels=in_channels, image_size=image_size)
+    part = TrainedPart.parse(model.train)
     if model.is_pretrained:
         identity = encode(pretrained_of(model).identity)
     else:
         # The tensors that seed 0 gives: they show whether a function, or the weights that it loads, have changed.
         identity = {"sha256": tensor_hash(_own_network(model, in_channels, image_size, 0).state_dict())}
+    if part.kind == "lora":
+        plain = _pretrained(model).module if model.is_pretrained else _own_network(model, in_channels, image_size, 0)
+        identity["lora_layers"] = lora_targets(plain, model.lora_layers)  # a library may rename its layers
     return {"preprocessing": encode(found), "backbone": identity}
 
 
