@@ -25,7 +25,7 @@ COMPARE_TEXT = """Compare the methods (arms) in an output folder: print a table 
 
 Each arm is compared with the baseline in pairs of runs with the same seed. Damaged and failed runs are listed too.
 """
-DATA_TEXT = """Say what a folder, table or other source of images is taken for: classes, split, groups, what is left out.
+DATA_TEXT = """Say what a folder, table or other source is taken for: classes, split, groups, what is left out.
 
 Nothing is trained. A recipe reads the same source in the same way with --data SOURCE.
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from nc_tools._support.printable import printable
 from nc_tools.data import DataConfig, load_images, make_subsets
 from nc_tools.data.first_lines import first_lines, listing_lines
-from nc_tools.data.folder_walk import printable
 from nc_tools.data.guess_source import guess_source
 from nc_tools.data.list_source import list_source
 from nc_tools.data.source_names import BUILTIN_KINDS, parse_source
