@@ -57,6 +57,11 @@ def line(name: str, suspicion: Tensor, wrong: Tensor, seconds: float) -> str:
     return f"  {name:<44} AUROC {auroc(suspicion, wrong):.3f}  precision at n_wrong {found:.3f}  {seconds:7.1f} s"
 
 
+def places(order: Tensor) -> Tensor:
+    """Return minus the place of each sample in an order."""
+    return -order.argsort().double()
+
+
 def theirs(features: Tensor, given: Tensor) -> tuple[np.ndarray, float]:
     """Return the out-of-fold probabilities of cleanlab's default model, and the seconds that they take."""
     from sklearn.linear_model import LogisticRegression
@@ -98,14 +103,13 @@ def one(features: Tensor, true: Tensor, name: str, given: Tensor, annotations: T
     start = CLOCK()
     found = find_suspects(features, given, classes)
     seconds = CLOCK() - start
-    ranks = found.suspects.loss_rank + found.suspects.distance_rank
-    print(line("ours, two ranks", -ranks.double(), wrong, seconds), flush=True)
+    print(line("ours, two ranks", places(found.order), wrong, seconds), flush=True)
     print(line("ours, loss alone", found.suspects.loss, wrong, seconds))
     print(line("ours, distance alone", found.suspects.distance, wrong, seconds))
     if annotations is not None:
         three = find_suspects(features, given, classes, annotations=annotations)
         assert three.disagreement_rank is not None
-        print(line("ours, three ranks", -(ranks + three.disagreement_rank), wrong, seconds))
+        print(line("ours, three ranks", places(three.order), wrong, seconds))
         print(line("disagreement alone", -three.disagreement_rank, wrong, 0.0))
     counted = counted_transition(true, given, classes)
     logits, strength = out_of_fold_logits(standardized(features), given, classes)

@@ -22,7 +22,7 @@ class FoundSuspects:
         disagreement: Share of the annotators who gave another label (N,), NaN where nobody gave one; None without
             annotators.
         disagreement_rank: Rank by disagreement (N,), equal values share the mean of their ranks; None likewise.
-        order: Samples from the most to the least suspect by the sum of all ranks (N,).
+        order: Samples from the most to the least suspect by the weighted sum of all ranks (N,).
         joint: Estimated joint distribution of true class and given label (K, K), rows are true classes.
         wrong_by_class: Estimated number of wrong labels among the samples given each label (K,): those that certainly
             are of another class, and for which the model predicts another one.
@@ -55,13 +55,17 @@ def find_suspects(
 ) -> FoundSuspects:
     """Rank the labels of a set by how likely they are wrong, from features and given labels alone.
 
-    Two ranks are added, or three if several people labeled the samples:
+    Two ranks are added, or three if several people labeled the samples, with weights 2, 1 and 3:
 
     - the loss of the given label under a logistic regression that was not trained on the sample
       (:func:`~nc_tools.suspects.out_of_fold_logits`);
     - the distance to the mean of the given class less that to the nearest other class
       (:func:`~nc_tools.metrics.rank_suspects`), which needs no training, so nothing can be memorized;
     - the share of annotators who gave another label.
+
+    The loss ranks light noise best, the distance heavy noise; the distance also flags fewer right labels of rare
+    classes. Several people together know more than both, so their disagreement has the weight of both. The weights were
+    chosen on 6,000 images of CIFAR-10N, where they matter little (``benchmarks/suspects.py``).
 
     The number of wrong labels in each class is estimated by confident learning
     (:func:`~nc_tools.metrics.confident_classes`), counting only samples for which the model predicts another class.
@@ -111,9 +115,9 @@ def find_suspects(
     suspects = rank_suspects(inputs, logits, y, reference=reference)
     disagreement = None if annotations is None else _disagreement(annotations.cpu(), y.cpu())
     disagreement_rank = None if disagreement is None else _shared_ranks(disagreement.nan_to_num(nan=0.0))
-    total = (suspects.loss_rank + suspects.distance_rank).double()
+    total = (2 * suspects.loss_rank + suspects.distance_rank).double()
     if disagreement_rank is not None:
-        total += disagreement_rank
+        total += 3 * disagreement_rank
     alone = (counts[y] < 2).cpu()
     order = torch.where(alone, torch.inf, total).argsort(stable=True)
     joint, wrong = _estimates(logits, y, counts < 2)
