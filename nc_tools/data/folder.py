@@ -15,6 +15,7 @@ from nc_tools.data.listing import (
     Reading,
     check_classes,
     crossing_sentences,
+    similar_classes,
     split_listing,
     with_name_groups,
     without_untrained,
@@ -55,7 +56,7 @@ def list_folder(
     train = _list_part(walk, layout.train, classes)
     test = None if layout.test is None else _list_part(walk, layout.test, classes)
     parts, named = with_name_groups([train] if test is None else [train, test])
-    reading = Reading(layout.sentences, layout.choices).adding(*walk.sentences(), *_similar(classes), *named)
+    reading = Reading(layout.sentences, layout.choices).adding(*walk.sentences(), *similar_classes(classes), *named)
     if len(parts) == 1:
         listed = split_listing(root, classes, parts[0], reading)
     else:
@@ -85,12 +86,3 @@ def _list_part(walk: FolderWalk, part: Part, classes: tuple[str, ...]) -> Listin
     sizes = torch.tensor([len(paths) for paths in files.values()])
     labels = torch.tensor([classes.index(name) for name in files], dtype=torch.int64).repeat_interleave(sizes)
     return Listing(part.name, tuple(path for paths in files.values() for path in paths), labels)
-
-
-def _similar(classes: tuple[str, ...]) -> list[str]:
-    """Return a sentence for classes whose names differ only in case or blanks."""
-    by_name: dict[str, list[str]] = {}
-    for name in classes:
-        by_name.setdefault(" ".join(name.lower().split()), []).append(name)
-    same = [" and ".join(repr(name) for name in names) for names in by_name.values() if len(names) > 1]
-    return [f"classes that differ only in case or blanks: {short_list(same)}"] if same else []

@@ -10,7 +10,7 @@ import torch
 
 from nc_tools.data.folder_walk import contents
 from nc_tools.data.listing import ListedImages, Listing, Reading, split_listing
-from nc_tools.data.short_list import short_list
+from nc_tools.data.short_list import quoted, short_list
 from nc_tools.data.split_words import Role
 from nc_tools.data.table_text import read_grids
 
@@ -74,7 +74,7 @@ def list_pets(root: Path, *, skip_missing: bool) -> ListedImages:
         for stem in _first_words(top / "annotations" / name):
             label, _, number = stem.rpartition("_")
             if not label or not number.isdecimal():
-                raise ValueError(f"{top / 'annotations' / name}: the name {stem!r} must read CLASS_NUMBER")
+                raise ValueError(f"{top / 'annotations' / name}: the name {quoted(stem)} must read CLASS_NUMBER")
             rows.append(_Row(f"images/{suffixes.get(stem, f'{stem}.jpg')}", label, role))
     classes = sorted({row.label for row in rows})
     return _listed(top, rows, classes, f"pets: annotations/{' and '.join(lists)}", skip_missing=skip_missing)
@@ -103,7 +103,9 @@ def list_tiny_imagenet(root: Path, *, skip_missing: bool) -> ListedImages:
     for line in _lines(top / "val" / "val_annotations.txt"):
         image, label, *_ = line.split("\t")
         if label not in classes:
-            raise ValueError(f"{top / 'val' / 'val_annotations.txt'}: the class {label!r} is not in train/: add it")
+            raise ValueError(
+                f"{top / 'val' / 'val_annotations.txt'}: the class {quoted(label)} is not in train/: add it"
+            )
         rows.append(_Row(f"val/images/{image}", label, "test"))
     return _listed(top, rows, classes, "tiny-imagenet: train/ and val_annotations.txt", skip_missing=skip_missing)
 

@@ -124,6 +124,15 @@ def with_name_groups(parts: Sequence[Listing]) -> tuple[list[Listing], list[str]
     return [replace(part, groups=of) for part, of in zip(parts, groups, strict=True)], [sentence]
 
 
+def similar_classes(classes: Sequence[str]) -> list[str]:
+    """Return a sentence about classes whose names differ only in case or blanks."""
+    by_name: dict[str, list[str]] = {}
+    for name in classes:
+        by_name.setdefault(" ".join(name.lower().split()), []).append(name)
+    same = [" and ".join(repr(name) for name in names) for names in by_name.values() if len(names) > 1]
+    return [f"classes that differ only in case or blanks: {short_list(same)}"] if same else []
+
+
 def crossing_sentences(train: Listing, test: Listing) -> list[str]:
     """Say how many groups the data's own split puts on both sides."""
     both = {*(train.groups or ())} & {*(test.groups or ())}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nc_tools.data.label_column import whole_number
-from nc_tools.data.short_list import short_list
+from nc_tools.data.short_list import quoted, short_list
 from nc_tools.data.table import Table
 from nc_tools.data.table_config import UnclearLabels
 from nc_tools.data.table_json import SEVERAL
@@ -70,7 +70,7 @@ def row_labels(
         row = next(iter(several))
         raise ValueError(
             f"{len(several)} of {len(cells)} rows of {table.file} have several labels in column {name!r}, such as "
-            f"{cells[row]!r} in line {table.lines[row]}: {_SKIP}, or train on one label against all others with "
+            f"{quoted(cells[row])} in line {table.lines[row]}: {_SKIP}, or train on one label against all others with "
             f"--set data.table.positive={several[row][0]}"
         )
     if empty and unclear == "refuse":
@@ -107,10 +107,10 @@ def merge_rows(
     disagree = {image: of for image, of in rows.items() if len({labels[row] for row in of}) > 1}
     if disagree and unclear == "refuse":
         first, *_, last = next(iter(disagree.values()))
+        texts = " and ".join(f"{quoted(str(labels[row]))} in line {table.lines[row]}" for row in (first, last))
         raise ValueError(
-            f"{len(disagree)} images have rows that disagree in {table.file}, such as lines {table.lines[first]} and "
-            f"{table.lines[last]} ({labels[first]!r}, {labels[last]!r}): leave them out with --set "
-            "data.table.unclear_labels=skip, or use the most frequent label with --set "
+            f"{len(disagree)} images have rows that disagree in {table.file}, such as {texts}: leave them out with "
+            "--set data.table.unclear_labels=skip, or use the most frequent label with --set "
             "data.table.unclear_labels=majority"
         )
     chosen = {image: of[0] for image, of in rows.items() if image not in disagree}

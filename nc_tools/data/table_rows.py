@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nc_tools.data.short_list import quoted
 from nc_tools.data.table import Table, find_table
 from nc_tools.data.table_columns import ColumnRoles, read_columns_of
 from nc_tools.data.table_config import TableConfig
@@ -92,7 +93,7 @@ def read_table(file: Path, files: Sequence[str], root: Path, path_column: str | 
     if table.match.several:
         value, one, other = table.match.several[0]
         raise ValueError(
-            f"{len(table.match.several):,} rows of {file} name more than one image, such as {value!r}: {one} and "
+            f"{len(table.match.several):,} rows of {file} name more than one image, such as {quoted(value)}: {one} and "
             f"{other}; write their paths, or give the folder of the right ones after @, as in table:FILE@FOLDER"
         )
     return table
@@ -109,6 +110,6 @@ def missing_sentence(table: Table, root: Path, *, skip_missing: bool) -> list[st
         cell, line = table.rows[missing[0]][table.path_column], table.lines[missing[0]]
         raise ValueError(
             f"{len(missing):,} of {len(table.rows):,} rows of {table.file} name no image below {root}, such as "
-            f"{cell!r} in line {line}: add the images, or leave these rows out with --skip-missing"
+            f"{quoted(cell)} in line {line}: add the images, or leave these rows out with --skip-missing"
         )
     return [f"{len(missing):,} rows of {table.file.name} name no image and are left out"] if missing else []

@@ -18,6 +18,7 @@ from nc_tools.data.listing import (
     Reading,
     check_classes,
     crossing_sentences,
+    similar_classes,
     split_listing,
     with_name_groups,
     without_untrained,
@@ -63,7 +64,7 @@ def list_table(name: TableName, config: TableConfig, *, skip_missing: bool, chec
         for part, of_part in zip(parts, labels, strict=True)
     ]
     listings, named = with_name_groups(listings)
-    reading = Reading((*sentences, *named), _choices(parts, config))
+    reading = Reading((*sentences, *similar_classes(classes), *named), _choices(parts, config))
     listed = without_untrained(_split(walk.root, classes, parts, listings, reading), skip_missing=skip_missing)
     if check:
         check_classes(listed)
