@@ -10,6 +10,7 @@ from nc_tools.data.class_folders import ClassFolder
 from nc_tools.data.coarse_labels import check_grouping
 from nc_tools.data.color_jitter import ColorJitter
 from nc_tools.data.cutout import Cutout
+from nc_tools.data.decode import FileInterpolation
 from nc_tools.data.rand_augment import RandAugment
 from nc_tools.data.sampling import Sampling
 from nc_tools.data.source_names import (
@@ -63,6 +64,8 @@ class DataConfig:
             is split off after it, by the noisy labels.
         image_size: Side of the square images in pixels. None: the set's own; for a folder, the median of the
             shorter sides, at most ``size_limit``.
+        interpolation: Of the resizing of image files, always antialiased: ``bilinear``, or ``bicubic``. A recipe with a
+            pretrained network sets that of its weights.
         size_limit: Largest side that is chosen for a folder. A recipe with a pretrained network sets it to the side
             from which the network's input is cropped, such as 256.
         imbalance: n_max / n_min of the training subset. 1 uses all images as they are, whatever their imbalance.
@@ -130,6 +133,7 @@ got 0.01: did you mean 100?
     noise: Noise | None = None
     image_size: int | None = None
     size_limit: int = 224
+    interpolation: FileInterpolation = "bilinear"
     imbalance: float = 1.0
     profile: Profile = "exponential"
     pareto_alpha: float = 6.0
@@ -208,6 +212,7 @@ got 0.01: did you mean 100?
             ("profile", self.profile, get_args(Profile)),
             ("protocol", self.protocol, get_args(SubsetProtocol)),
             ("tail_order", self.tail_order, get_args(TailOrder)),
+            ("interpolation", self.interpolation, get_args(FileInterpolation)),
             ("class_folder", self.class_folder, (None, *get_args(ClassFolder))),
         ):
             if value not in choices:

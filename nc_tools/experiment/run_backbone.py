@@ -141,7 +141,7 @@ def backbone_record(model: ModelConfig, *, in_channels: int, image_size: int) ->
         # The tensors that seed 0 gives: they show whether a function, or the weights that it loads, have changed.
         identity = {"sha256": tensor_hash(_own_network(model, in_channels, image_size, 0).state_dict())}
     if part.kind == "lora":
-        plain = _pretrained(model).module if model.is_pretrained else _own_network(model, in_channels, image_size, 0)
+        plain = pretrained_of(model).module if model.is_pretrained else _own_network(model, in_channels, image_size, 0)
         identity["lora_layers"] = lora_targets(plain, model.lora_layers)  # a library may rename its layers
     return {"preprocessing": encode(found), "backbone": identity}
 

@@ -12,8 +12,9 @@ from nc_tools.data import make_subsets
 from nc_tools.data.first_lines import counts_text, first_lines
 from nc_tools.data.image_set import Images
 from nc_tools.data.imbalance import class_counts
-from nc_tools.data.load_data import Sources, load_data
+from nc_tools.data.load_data import load_data
 from nc_tools.data.source_names import parse_source
+from nc_tools.data.sources import Sources
 from nc_tools.experiment.on_features.feature_sources import SETS_FILE, FeatureSources, write_feature_sources
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_backbone import backbone_record, describe_backbone, frozen_backbone
