@@ -110,7 +110,7 @@ def one(features: Tensor, true: Tensor, name: str, given: Tensor, annotations: T
     counted = counted_transition(true, given, classes)
     logits, strength = out_of_fold_logits(standardized(features), given, classes)
     error = transition_error(confident_transition(logits, given), counted)
-    share = 1 - float(found.joint.trace())
+    share = int(found.wrong_by_class.sum()) / len(true)
     print(f"  {'ours, matrix':<44} error {error:.3f}  share wrong {share:.3f}  (C = {strength:g})")
     checked = found.likely_wrong
     right = float((found.suspects.suggested == true)[checked & wrong].double().mean())

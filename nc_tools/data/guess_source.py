@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from nc_tools.data.source_names import SOURCE_KINDS
-from nc_tools.data.table_name import parse_table_name
 
 _TABLES = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".lst"})
 
 
 def guess_source(text: str) -> str:
-    """Return a data source as ``KIND:PATH``; text that names a kind, or no path that exists, is returned as it is.
+    """Return a data source as ``KIND:PATH``; text that names a kind, or nothing that can be guessed, stays as it is.
 
     Args:
         text: A source, or the path of a folder or a table, as on a command line.
@@ -32,8 +31,6 @@ def guess_source(text: str) -> str:
         return f"{kind}:{text}"
     if path.suffix.lower() == ".parquet" and path.is_file():
         return f"parquet:{text}"
-    try:
-        name = parse_table_name(text)
-    except FileNotFoundError:
-        return text
-    return f"table:{text}" if name.file.suffix.lower() in _TABLES else text
+    file = text.partition("@")[0]
+    suffixes = {Path(name).suffix.lower() for name in (file, file.rpartition(":")[0])}
+    return f"table:{text}" if suffixes & _TABLES else text

@@ -115,7 +115,7 @@ def classes_of(
 
     Example:
         >>> classes_of(["10", "9", "10.0"])
-        (('9', '10'), tensor([1, 0, 1]), 'labels are whole numbers, 9 to 10')
+        (('9', '10'), tensor([1, 0, 1]), 'whole numbers, 9 to 10')
     """
     distinct = set(values)
     numbers = {value: number for value in distinct if (number := whole_number(value)) is not None}
@@ -125,7 +125,7 @@ def classes_of(
         order = sorted(set(numbers.values()))
         index = {number: k for k, number in enumerate(order)}
         labels = torch.tensor([index[numbers[value]] for value in values], dtype=torch.int64)
-        return tuple(map(str, order)), labels, f"labels are whole numbers, {order[0]} to {order[-1]}"
+        return tuple(map(str, order)), labels, f"whole numbers, {order[0]} to {order[-1]}"
     if numbers and 2 * len(numbers) > len(distinct):
         odd = sorted(distinct - set(numbers))
         raise LabelError(
@@ -138,7 +138,7 @@ def classes_of(
         )
     classes = tuple(sorted(distinct))
     index_of = {name: k for k, name in enumerate(classes)}
-    return classes, torch.tensor([index_of[value] for value in values], dtype=torch.int64), "labels are names"
+    return classes, torch.tensor([index_of[value] for value in values], dtype=torch.int64), "names"
 
 
 def _mapped(
@@ -164,7 +164,7 @@ def _mapped(
     index = {name: k for k, name in enumerate(classes)}
     pairs = _pairs([(key, name) for key, name in class_map.items() if name in index])
     labels = torch.tensor([index[names[value]] for value in values], dtype=torch.int64)
-    return classes, labels, f"labels are named by the class map: {pairs}"
+    return classes, labels, f"named by the class map: {pairs}"
 
 
 def _pairs(pairs: Sequence[tuple[object, str]]) -> str:

@@ -103,6 +103,38 @@ class ListedImages:
         return replace(self, train=parts[0], test=parts[1])
 
 
+def with_name_groups(parts: Sequence[Listing]) -> tuple[list[Listing], list[str]]:
+    """Return the parts with the groups that Roboflow's names show, and a sentence; unchanged if they show none.
+
+    ``cat_jpg.rf.1a2b.jpg`` and ``cat_jpg.rf.3c4d.jpg`` are two augmented copies of one picture.
+
+    Args:
+        parts: The parts of one source.
+    """
+    names = [[path.rpartition("/")[2].partition(".rf.") for path in part.paths] for part in parts]
+    marked = [before for part in names for before, mark, _ in part if mark]
+    if any(part.groups is not None for part in parts) or len(set(marked)) == len(marked):
+        return list(parts), []
+    groups = [
+        tuple(before if mark else path for (before, mark, _), path in zip(of, part.paths, strict=True))
+        for of, part in zip(names, parts, strict=True)
+    ]
+    number = len({group for of in groups for group in of})
+    sentence = f"groups: {number:,} pictures, by the names before .rf. (copies that Roboflow made of one picture)"
+    return [replace(part, groups=of) for part, of in zip(parts, groups, strict=True)], [sentence]
+
+
+def crossing_sentences(train: Listing, test: Listing) -> list[str]:
+    """Say how many groups the data's own split puts on both sides."""
+    both = {*(train.groups or ())} & {*(test.groups or ())}
+    if not both:
+        return []
+    return [
+        f"CAUTION: {len(both):,} groups have training and test images, such as {short_list(sorted(both), 2)}: test "
+        "results are too good for new groups; a table can be split anew with --set data.table.split_column=-"
+    ]
+
+
 def split_listing(root: Path, classes: tuple[str, ...], listing: Listing, reading: Reading) -> ListedImages:
     """Split the images of a source that has no test images: 80 / 20 by class, the same for every seed.
 

@@ -128,7 +128,10 @@ def _group(table: Table, values: Mapping[int, Sequence[str]], named: str | None,
     if named is not None:
         return table.position(named)
     for j, cells in values.items():
-        if not GROUP_WORDS & set(_words(table.columns[j])):
+        words = _words(table.columns[j])
+        if words[0] == "group":
+            return j
+        if not GROUP_WORDS & set(words):
             continue
         counts = Counter(cell for cell in cells if cell)
         if not counts or len(counts) >= len(cells):

@@ -24,6 +24,7 @@ class TableRows:
         rows: Positions of the rows.
         images: For each of them the position of its image among the files.
         labels: For each of them its label as text.
+        label_source: Where the labels stand, for people.
         sentences: How the table was read, for people.
     """
 
@@ -32,6 +33,7 @@ class TableRows:
     rows: Sequence[int]
     images: Sequence[int]
     labels: Sequence[str]
+    label_source: str
     sentences: tuple[str, ...]
 
     @property
@@ -69,14 +71,12 @@ def read_table_rows(
         *missing_sentence(table, root, skip_missing=skip_missing),
     ]
     texts = row_labels(table, columns.labels, files, config.unclear_labels, config.positive)
-    if len(columns.labels) == 1:
-        sentences.append(f"labels: column {table.columns[columns.labels[0]]}")
     chosen, merged = merge_rows(table, texts.labels, config.unclear_labels)
     by_row = sorted((row, image) for image, row in chosen.items())
     labels = [label for row, _ in by_row if (label := texts.labels[row]) is not None]
     sentences += [*texts.sentences, *merged, *columns.sentences]
     rows, images = [row for row, _ in by_row], [image for _, image in by_row]
-    return TableRows(table, columns, rows, images, labels, tuple(sentences))
+    return TableRows(table, columns, rows, images, labels, texts.source, tuple(sentences))
 
 
 def read_table(file: Path, files: Sequence[str], root: Path, path_column: str | None = None) -> Table:

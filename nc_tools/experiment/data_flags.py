@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
+from nc_tools._support.reading_flags import add_reading_flags
 from nc_tools.data import DataConfig
 from nc_tools.data.guess_source import guess_source
 from nc_tools.data.noise_name import parse_noise
@@ -65,20 +66,6 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     add_reading_flags(parser)
 
 
-def add_reading_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say how a source is read and what may be left out of it."""
-    add = parser.add_argument_group("how the data are read").add_argument
-    add("--test-table", metavar="FILE", help="with --data table:FILE, another table with the test images")
-    add("--skip-unreadable", action="store_true", help="leave out image files that cannot be read, instead of stopping")
-    add(
-        "--skip-missing",
-        action="store_true",
-        help="leave out rows of a table without an image, images without a label, and test images of classes that are "
-        "not trained on, instead of stopping",
-    )
-    add("--drop-duplicates", action="store_true", help="leave out training images that are test images too")
-
-
 def data_from_flags(data: DataConfig, args: argparse.Namespace) -> DataConfig:
     """Return a recipe's data settings with those of the command line.
 
@@ -110,7 +97,7 @@ def data_from_flags(data: DataConfig, args: argparse.Namespace) -> DataConfig:
 
 
 def with_reading_flags(data: DataConfig, args: argparse.Namespace) -> DataConfig:
-    """Return data settings with the flags that :func:`add_reading_flags` adds."""
+    """Return data settings with the flags that say how a source is read."""
     test_table = data.table.test_table if args.test_table is None else args.test_table
     return replace(
         data,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nc_tools.metrics.checks import checked_features
 from nc_tools.metrics.label_noise.suspects import Suspects, rank_suspects
-from nc_tools.metrics.label_noise.transition_estimates import confident_joint
+from nc_tools.metrics.label_noise.transition_estimates import confident_classes, confident_joint
 from nc_tools.suspects.out_of_fold import held_out_logits, out_of_fold_logits, standardized
 
 
@@ -24,7 +24,8 @@ class FoundSuspects:
         disagreement_rank: Rank by disagreement (N,), equal values share the mean of their ranks; None likewise.
         order: Samples from the most to the least suspect by the sum of all ranks (N,).
         joint: Estimated joint distribution of true class and given label (K, K), rows are true classes.
-        wrong_by_class: Estimated number of wrong labels among the samples given each label (K,).
+        wrong_by_class: Estimated number of wrong labels among the samples given each label (K,): those that certainly
+            are of another class, and for which the model predicts another one.
         likely_wrong: Which samples to check (N,), bool: in each class as many of the most suspect as are estimated to
             be wrong.
         alone: Samples (N,), bool, whose class has one sample: nothing is known about them, and they are last.
@@ -63,7 +64,9 @@ def find_suspects(
     - the share of annotators who gave another label.
 
     The number of wrong labels in each class is estimated by confident learning
-    (:func:`~nc_tools.metrics.confident_joint`). A model that errs raises it, so read it as an upper estimate.
+    (:func:`~nc_tools.metrics.confident_classes`), counting only samples for which the model predicts another class.
+    With much noise it is too low, since not every sample is certain; the joint distribution is too high where the model
+    errs.
 
     Args:
         features: (N, D), of a pretrained network, not standardized.
@@ -113,24 +116,26 @@ def find_suspects(
         total += disagreement_rank
     alone = (counts[y] < 2).cpu()
     order = torch.where(alone, torch.inf, total).argsort(stable=True)
-    joint = _joint(logits, y, counts < 2)
-    wrong = ((joint.sum(0) - joint.diagonal()) * len(y)).round().long()
+    joint, wrong = _estimates(logits, y, counts < 2)
     likely = _first_of_each_class(order, y.cpu(), wrong) & ~alone
     return FoundSuspects(suspects, disagreement, disagreement_rank, order, joint, wrong, likely, alone, strength)
 
 
-def _joint(logits: Tensor, labels: Tensor, unknown: Tensor) -> Tensor:
-    """Return the joint distribution of true class and given label, without the classes (K,) of which nothing is known.
+def _estimates(logits: Tensor, labels: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the joint distribution of true class and given label (K, K), and the number of wrong labels by class (K,).
+
+    Classes (K,) of which nothing is known are left out.
 
     No model has learned such a class, so its threshold would be about 0, and every doubtful sample would pass it.
     """
     kept = ~unknown[labels]
     scores = logits.double()
     scores[:, unknown] = scores.min() - 100
+    given, certain = labels[kept].cpu(), confident_classes(scores[kept], labels[kept])
+    wrong = (certain >= 0) & (certain != given) & (scores[kept].argmax(1).cpu() != given)
     joint = confident_joint(scores[kept], labels[kept]) * (int(kept.sum()) / len(labels))
     missing = labels[~kept].bincount(minlength=len(unknown)).cpu() / len(labels)
-    whole: Tensor = joint + torch.diag(missing.double())
-    return whole
+    return joint + torch.diag(missing.double()), given[wrong].bincount(minlength=len(unknown))
 
 
 def _disagreement(annotations: Tensor, labels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from nc_tools._support.atomic_write import atomic_write
 from nc_tools.suspects.find_suspects import FoundSuspects
 from nc_tools.suspects.labeled_rows import LabeledRows
 
-SUSPECTS = "suspects.csv"
+SUSPECTS_FILE = "suspects.csv"
 """The most suspect labels, one in each row."""
 _RANKS = ("loss", "distance", "rank_by_loss", "rank_by_distance")
 _COLUMNS = ("rank", "index", "path", "given", "suggested", "check", *_RANKS)
@@ -32,7 +32,7 @@ def write_suspects_files(folder: Path, rows: LabeledRows, found: FoundSuspects, 
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {
-        SUSPECTS: _suspect_rows(rows, found, most),
+        SUSPECTS_FILE: _suspect_rows(rows, found, most),
         "classes.csv": _class_rows(rows, found),
         "transition.csv": _transition_rows(rows.classes, found.joint),
     }

@@ -12,7 +12,7 @@ import torch
 
 from nc_tools.suspects.find_suspects import FoundSuspects, find_suspects
 from nc_tools.suspects.labeled_rows import LabeledRows, read_labeled_rows
-from nc_tools.suspects.suspects_files import SUSPECTS, write_suspects_files
+from nc_tools.suspects.suspects_files import SUSPECTS_FILE, write_suspects_files
 
 _SHOWN_CLASSES = 5
 
@@ -77,7 +77,7 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
     files = write_suspects_files(folder, rows, found, job.rows)
     _tell(rows, found, tell)
     tell(f"{time.perf_counter() - start:.1f} s; wrote {', '.join(str(file) for file in files)}")
-    tell(f"Look at the rows of {SUSPECTS} with check = yes first, from the top: stop where most labels are right.")
+    tell(f"Look at the rows of {SUSPECTS_FILE} with check = yes first, from the top: stop where most labels are right.")
     return found
 
 
