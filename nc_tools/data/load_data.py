@@ -67,7 +67,7 @@ def load_images(config: DataConfig, cache: Path | None = None, progress: Progres
     The arguments are those of :func:`load_data`; ``labels``, ``clean``, ``corrections`` and ``noise`` are not used.
     """
     limit = available_memory() / 2 if config.memory_gb is None else config.memory_gb * 1e9
-    options = ReadOptions(limit, config.skip_unreadable, cache, progress)
+    options = ReadOptions(limit, config.skip_unreadable, cache, progress, interpolation=config.interpolation)
     pair = _load_source(config, config.source, config.image_size, None, options)
     pair = _without_duplicates(pair, dropped=config.drop_duplicates)
     transfer: _Pair | None = None

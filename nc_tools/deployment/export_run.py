@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nc_tools.deployment.image_rule import image_rule
+from nc_tools.deployment.image_rule import rule_of
 from nc_tools.deployment.model_card import CardTexts, model_card
 from nc_tools.deployment.predictor import PREDICTIONS, Predictor
 from nc_tools.deployment.served_network import PixelClassifier, PixelProbabilities
@@ -68,7 +68,7 @@ def export_run(
     out.mkdir(parents=True, exist_ok=True)
     (out / CARD).write_text(model_card(predictor, run, texts or CardTexts()), encoding="utf-8")
     _write_json(out / CLASSES, list(predictor.classes))
-    _write_json(out / PREPROCESSING, image_rule(predictor.trained.facts))
+    _write_json(out / PREPROCESSING, rule_of(predictor.trained))
     EXPORT_FORMATS[to](predictor, run, out)
     if register is not None:
         return _registered(predictor, out, register, tracking_uri)
@@ -96,7 +96,7 @@ def _to_onnx(predictor: Predictor, _run: Path, out: Path) -> None:
         dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False,
     )  # fmt: skip
     model = onnx.load(path)
-    rule = image_rule(predictor.trained.facts)
+    rule = rule_of(predictor.trained)
     for key, value in (("classes", list(predictor.classes)), ("preprocessing", rule)):
         entry = model.metadata_props.add()
         entry.key, entry.value = key, json.dumps(value)
@@ -106,8 +106,7 @@ def _to_onnx(predictor: Predictor, _run: Path, out: Path) -> None:
 def _to_torch_export(predictor: Predictor, _run: Path, out: Path) -> None:
     shapes = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(PixelClassifier.of(predictor), (example_images(predictor),), dynamic_shapes=shapes)
-    facts = predictor.trained.facts
-    extra = {CLASSES: json.dumps(list(predictor.classes)), PREPROCESSING: json.dumps(image_rule(facts))}
+    extra = {CLASSES: json.dumps(list(predictor.classes)), PREPROCESSING: json.dumps(rule_of(predictor.trained))}
     torch.export.save(program, out / "model.pt2", extra_files=extra)
 
 
@@ -140,7 +139,7 @@ def _served(predictor: Predictor, out: Path) -> ServedNetwork:
         PixelProbabilities(PixelClassifier.of(predictor)),
         example_images(predictor),
         files=tuple(out / name for name in (CARD, CLASSES, PREPROCESSING)),
-        metadata={"classes": list(predictor.classes), "preprocessing": image_rule(predictor.trained.facts)},
+        metadata={"classes": list(predictor.classes), "preprocessing": rule_of(predictor.trained)},
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from nc_tools._support.printable import printable
 from nc_tools.comparison.metric_info import metric_info
-from nc_tools.deployment.image_rule import image_rule
+from nc_tools.deployment.image_rule import rule_of
 from nc_tools.deployment.predictor import Predictor
 from nc_tools.run_records.json_files import read_json_or_problem
 
@@ -128,7 +128,7 @@ def _use_lines(predictor: Predictor, texts: CardTexts) -> list[str]:
 
 
 def _input_lines(predictor: Predictor) -> list[str]:
-    return ["```json", json.dumps(image_rule(predictor.trained.facts), indent=1), "```"]
+    return ["```json", json.dumps(rule_of(predictor.trained), indent=1), "```"]
 
 
 def _escaped(text: str) -> str:

@@ -58,12 +58,12 @@ def predict_folder(
     root, paths, notes = _images(folder)
     top = min(top, len(predictor.classes))
     summary = FolderSummary(notes=notes, unusual=None if predictor.reference is None else 0)
-    facts = predictor.trained.facts
+    facts, reading = predictor.trained.facts, predictor.trained.config.data.interpolation
     with atomic_write(out) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         ranks = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
         writer.writerow(["path", *ranks, "energy", "unusual", "error"])
-        for chunk in decode_chunks(root, paths, facts.image_size, facts.in_channels, progress):
+        for chunk in decode_chunks(root, paths, facts.image_size, facts.in_channels, progress, reading):
             for row in _rows(predictor, chunk, paths, top, summary):
                 writer.writerow(csv_row(row))
     return summary
