@@ -177,7 +177,7 @@ def split_listing(root: Path, classes: tuple[str, ...], listing: Listing, readin
 
 
 def without_untrained(images: ListedImages, *, skip_missing: bool) -> ListedImages:
-    """Return the images without test images of classes that have no training image.
+    """Remove the test images of classes that have no training image.
 
     Raises:
         ValueError: If there are such test images, and ``skip_missing`` is off.
