@@ -21,8 +21,8 @@ FLOORS = [
     {"data", "features"},
     {"training", "run_records"},
     {"evaluation", "suspects", "tracking", "transfer"},
-    {"comparison", "experiment", "measuring"},
-    {"cli"},
+    {"choosing", "comparison", "deployment", "experiment", "integrations", "measuring"},
+    {"cli", "cli_options", "cli_texts"},
     {""},  # nc_tools itself, which shows what stands below; its version belongs to nobody
 ]
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

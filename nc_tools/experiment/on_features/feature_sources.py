@@ -91,10 +91,9 @@ def write_feature_sources(sources: FeatureSources, files: Mapping[str, RowsFile]
     for name, part in _named(sources).items():
         rows = torch.arange(len(part)) if part.rows is None else part.rows
         tensors |= {f"{name}.rows": rows, f"{name}.labels": part.labels}
-        if part.clean_labels is not None:
-            tensors[f"{name}.clean_labels"] = part.clean_labels
-        if part.groups is not None:
-            tensors[f"{name}.groups"] = part.groups
+        for field_name in ("clean_labels", "groups"):
+            if (values := getattr(part, field_name)) is not None:
+                tensors[f"{name}.{field_name}"] = values
         parts[name] = {"name": part.name, "classes": part.classes, "paths": part.paths}
         parts[name]["file"] = dataclasses.asdict(files[name])
     header = {"parts": parts, "shape": sources.image_shape, "mean": sources.mean, "std": sources.std}
@@ -125,8 +124,8 @@ def open_feature_sources(path: Path) -> FeatureSources:
             part["name"],
             tensors.get(f"{name}.clean_labels"),
             None if part["paths"] is None else tuple(part["paths"]),
-            tensors.get(f"{name}.groups"),
-            tensors[f"{name}.rows"],
+            groups=tensors.get(f"{name}.groups"),
+            rows=tensors[f"{name}.rows"],
         )
         for name, part in header["parts"].items()
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,11 @@ from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.run_job import earlier_result
 from nc_tools.experiment.serialize import encode
-from nc_tools.experiment.tuning import Score, tune
+from nc_tools.experiment.tuning import Score, TuningResult, tune
 from nc_tools.run_records.json_files import read_json_or_problem, write_json
+
+TRIAL_SEEDS = 1_000_000
+"""Added to a seed, it is the seed of initial weights, order and frames of the seed's tuning trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +84,13 @@ class SeedTuning:
     Attributes:
         result: Contents for tuning.json.
         configs: Arms with the settings that won.
-        holdouts: Folder of each arm's hold-out run.
+        scores: Score of each arm's best trial on the hold-out.
+        holdouts: Folder of each arm's hold-out run, for arms that did not diverge there.
     """
 
     result: dict[str, Any]
     configs: dict[str, RunConfig]
+    scores: dict[str, float]
     holdouts: dict[str, Path]
 
 
@@ -107,25 +112,34 @@ class _SeedRuns:
         return JobResult(self.job.results, "FINISHED")
 
     def _tune(self) -> SeedTuning:
-        """Tune every arm on the hold-out, and record the trial that won as the arm's hold-out run."""
-        trials: dict[str, HeadRun] = {}
-        training = HeadTraining(self.data, self.data.subsets.fit, True, self.stop, self._progress("tuning"))
+        """Tune every arm on the seed's hold-out, and make the hold-out runs of the settings that won.
+
+        Trials have initial weights, order and frames of their own. A choice among arms by their scores is then not a
+        choice of lucky initial weights or frames, which would flatter the final runs of the arm that is chosen.
+        """
+        seed = self.job.seed + TRIAL_SEEDS
+        trial_data = replace(self.data, seed=seed)
+        training = HeadTraining(trial_data, self.data.subsets.fit, True, self.stop, self._progress("tuning"))
 
         def run_trials(settings: Sequence[tuple[str, RunConfig]]) -> list[Score]:
-            runs = [training.new_run(self._job("tuning", arm, config)) for arm, config in settings]
+            runs = [training.new_run(self._job("tuning", arm, config, seed)) for arm, config in settings]
             training.train(runs)
-            trials.update({_name(run.job): run for run in runs})
             return [self._score(run) for run in runs]
 
         result = tune(self.arms, self.job.plan.protocol, run_trials)
-        holdouts = {}
-        for arm, config in result.configs.items():
-            run = trials[_name(self._job("tuning", arm, config))]
-            run.job = replace(run.job, kind="holdout")
-            holdouts[arm] = self._recorded(run.job, run.facts) or record_holdout(run, self.data)
-        tuned = SeedTuning(result.to_json(), result.configs, holdouts)
+        tuned = SeedTuning(result.to_json(), result.configs, best_scores(result), self._holdouts(result.configs))
         self._write(tuned, [])
         return tuned
+
+    def _holdouts(self, configs: Mapping[str, RunConfig]) -> dict[str, Path]:
+        """Make the hold-out runs, which give temperature and best epoch, and return the folders of those that ended."""
+        training = HeadTraining(self.data, self.data.subsets.fit, True, self.stop, self._progress("hold-out runs"))
+        jobs = {arm: self._job("holdout", arm, config, self.job.seed) for arm, config in configs.items()}
+        facts = self.data.facts(self.data.subsets.fit)
+        folders = {arm: path for arm, job in jobs.items() if (path := self._recorded(job, facts)) is not None}
+        runs = {arm: training.new_run(job) for arm, job in jobs.items() if arm not in folders}
+        training.train(list(runs.values()))
+        return folders | {arm: record_holdout(run, self.data) for arm, run in runs.items() if run.error is None}
 
     def _finals(self, tuned: SeedTuning) -> list[dict[str, Any]]:
         """Train the chosen settings on all training samples, evaluate on the test set, and return the list of runs."""
@@ -133,9 +147,9 @@ class _SeedRuns:
         training = HeadTraining(self.data, indices, False, self.stop, self._progress("final runs"))
         rows, runs = [], []
         for arm, config in tuned.configs.items():
-            holdout = tuned.holdouts[arm]
+            holdout = tuned.holdouts.get(arm)
             for draw in range(protocol.draws if config.has_draws else 1):
-                job = replace(self._job("final", arm, config, draw), holdout_run=holdout)
+                job = replace(self._job("final", arm, config, self.job.seed, draw), holdout_run=holdout)
                 identity = identify(job, self.data.facts(indices), self.data.features.backbone)
                 row = {"arm": arm, "seed": job.seed, "draw": draw, "run_id": identity.run_id}
                 rows.append(row | {"status": "FINISHED", "error": None})
@@ -172,13 +186,14 @@ class _SeedRuns:
         holdouts = {arm: self.job.root / "runs" / name for arm, name in stored["holdouts"].items()}
         if not all((path / "final.json").exists() for path in holdouts.values()):
             return None
-        return SeedTuning(stored["tuning"], configs, holdouts)
+        return SeedTuning(stored["tuning"], configs, stored["scores"], holdouts)
 
     def _write(self, tuned: SeedTuning, rows: Sequence[dict[str, Any]]) -> None:
         stored = {
             "key": self._key(),
             "tuning": tuned.result,
             "configs": {arm: encode(config) for arm, config in tuned.configs.items()},
+            "scores": tuned.scores,
             "holdouts": {arm: path.name for arm, path in tuned.holdouts.items()},
             "runs": list(rows),
         }
@@ -191,13 +206,13 @@ class _SeedRuns:
         decisive = [plan.suite, self.data.features.fingerprint, self.job.seed, __version__]
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
-    def _job(self, kind: JobKind, arm: str, config: RunConfig, draw: int = 0) -> Job:
+    def _job(self, kind: JobKind, arm: str, config: RunConfig, seed: int, draw: int = 0) -> Job:
         plan = self.job.plan
         return Job(
             kind=kind,
             arm=arm,
             config=config,
-            seed=self.job.seed,
+            seed=seed,
             draw=draw,
             root=self.job.root,
             experiment=plan.name,
@@ -211,6 +226,10 @@ class _SeedRuns:
         return lambda done, total: self.on_progress(RunProgress(label, done, total))
 
 
-def _name(job: Job) -> str:
-    """Return a text that tells apart the trials of a seed."""
-    return json.dumps([job.arm, encode(job.config)], sort_keys=True)
+def best_scores(result: TuningResult) -> dict[str, float]:
+    """Return the score of each arm's best trial; an arm without a score is left out."""
+    scores: dict[str, float] = {}
+    for trial in result.trials:
+        if trial.score is not None:
+            scores[trial.arm] = max(scores.get(trial.arm, trial.score), trial.score)
+    return scores
