@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nc_tools.losses._rows import Rows
 from nc_tools.losses.class_weights import class_balanced_weights
 from nc_tools.losses.cross_entropy import CrossEntropyLoss
 from nc_tools.losses.loss_term import LossTerm
@@ -65,14 +66,19 @@ class ClassBalancedLoss(LossTerm):
         self.register_buffer("weight", weights, persistent=False)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the class-weighted mean loss of the batch."""
+        """Return the class-weighted mean loss of the samples that count."""
         weight = self._weight_for(outputs.num_classes)
-        return weighted_mean(self.loss.compute_per_sample(outputs, batch), batch.labels, weight)
+        return weighted_mean(self.loss.compute_per_sample(outputs, batch), batch.labels, weight, batch.kept)
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the class-weighted mean loss of the batch."""
-        weight = self._weight_for(logits.shape[1])
-        return weighted_mean(self.loss.per_sample_from_logits(logits, labels), labels, weight)
+        return self.of_rows(Rows(logits, labels, None, labels.shape))
+
+    def of_rows(self, rows: Rows) -> Tensor:
+        """Return the class-weighted mean loss of logits and labels that are checked."""
+        weight = self._weight_for(rows.logits.shape[1])
+        values = self.loss.per_sample_from_logits(rows.logits, rows.labels)
+        return weighted_mean(values, rows.labels, weight, rows.kept)
 
     def _weight_for(self, num_classes: int) -> Tensor:
         weight = self.weight
