@@ -24,7 +24,7 @@ RowReduction = Literal["none", "mean"]
 Reduction = Literal["none", "mean", "sum"]
 
 
-class Rows(NamedTuple):
+class LabeledRows(NamedTuple):
     """Logits and labels with one row for each sample, token or pixel.
 
     Attributes:
@@ -59,7 +59,7 @@ class Rows(NamedTuple):
         return values.sum() if reduction == "sum" else values.view(self.shape)
 
 
-def rows_of(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORED, soft: bool = False) -> Rows:
+def rows_of(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORED, soft: bool = False) -> LabeledRows:
     """Check logits and labels, and bring them into the form of one row for each sample.
 
     Args:
@@ -82,7 +82,7 @@ def rows_of(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORED, soft
     if soft and labels.shape == logits.shape and labels.is_floating_point():
         rows, targets = (_class_last(values) for values in (logits, labels))
         z = at_least_float32(rows, "logits")
-        return Rows(z, targets.to(z.dtype), None, _row_shape(logits))
+        return LabeledRows(z, targets.to(z.dtype), None, _row_shape(logits))
     z = logits if logits.ndim == 2 else _class_last(logits)
     if logits.ndim == 2:
         check_labels(labels, len(logits))
@@ -93,7 +93,7 @@ def rows_of(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORED, soft
     else:
         check_labels(labels.flatten(), len(z))
     valid, kept = valid_labels(labels.flatten(), z.shape[1], ignore_index)
-    return Rows(at_least_float32(z, "logits"), valid, kept, labels.shape)
+    return LabeledRows(at_least_float32(z, "logits"), valid, kept, labels.shape)
 
 
 def valid_labels(labels: Tensor, num_classes: int, ignore_index: int = IGNORED) -> tuple[Tensor, Tensor | None]:

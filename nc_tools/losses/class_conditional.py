@@ -21,7 +21,7 @@ def class_conditional_info_nce(
     Args:
         first: First view (N, D'); scaled to unit length here.
         second: Second view of the same samples (N, D').
-        labels: (N,). Rows with the label -100 do not count.
+        labels: (N,). LabeledRows with the label -100 do not count.
         temperature: tau.
         kept: Which rows count (N,), bool; None for all with a label.
 

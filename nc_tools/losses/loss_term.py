@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools._support.labels import check_labels
-from nc_tools.losses._rows import IGNORED, Rows, rows_of, valid_labels
+from nc_tools.losses._rows import IGNORED, LabeledRows, rows_of, valid_labels
 from nc_tools.records import Batch, Outputs
 
 
@@ -122,14 +122,14 @@ class LossTerm(nn.Module, ABC):
             outputs.features, self.compute, outputs, self.checked_batch(outputs, batch, ignore_index)
         )
 
-    def of_rows(self, rows: Rows) -> Tensor:
+    def of_rows(self, rows: LabeledRows) -> Tensor:
         """Return the loss, a scalar, of logits and labels that are checked. A loss of samples overrides this."""
         if rows.kept is None:
             return self.from_logits(rows.logits, rows.labels)
         # A loss of one's own, about which nothing is known: on a GPU the host waits for the number of samples.
         return self.from_logits(rows.logits[rows.kept], rows.labels[rows.kept])
 
-    def checked_rows(self, logits: Tensor, labels: Any, ignore_index: int = IGNORED) -> Rows:
+    def checked_rows(self, logits: Tensor, labels: Any, ignore_index: int = IGNORED) -> LabeledRows:
         """Check logits and labels, and return them as rows."""
         rows = rows_of(logits, labels, ignore_index=ignore_index)
         if len(rows.logits) == 0:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor
 
-from nc_tools.losses._rows import IGNORED, Reduction, Rows, check_reduction, kept_mean, rows_of
+from nc_tools.losses._rows import IGNORED, LabeledRows, Reduction, check_reduction, kept_mean, rows_of
 from nc_tools.losses.loss_term import LossTerm, outside_autocast
 from nc_tools.records import Batch, Outputs
 
@@ -69,20 +69,20 @@ class PerSampleLoss(LossTerm):
         """Return the mean of :meth:`per_sample_from_logits`."""
         return self.per_sample_from_logits(logits, labels).mean()
 
-    def checked_rows(self, logits: Tensor, labels: Any, ignore_index: int = IGNORED) -> Rows:
+    def checked_rows(self, logits: Tensor, labels: Any, ignore_index: int = IGNORED) -> LabeledRows:
         """Check logits and labels, which may be probabilities, and return them as rows."""
         rows = rows_of(logits, labels, ignore_index=ignore_index, soft=True)
         if len(rows.logits) == 0:
             raise self._no_sample()
         return rows
 
-    def of_rows(self, rows: Rows) -> Tensor:
+    def of_rows(self, rows: LabeledRows) -> Tensor:
         """Return the mean loss of logits and labels that are checked."""
         if rows.kept is None and not rows.are_soft:
             return self.from_logits(rows.logits, rows.labels)
         return kept_mean(self._values(rows), rows.kept)
 
-    def _values(self, rows: Rows) -> Tensor:
+    def _values(self, rows: LabeledRows) -> Tensor:
         one = self.per_sample_from_probabilities if rows.are_soft else self.per_sample_from_logits
         return one(rows.logits, rows.labels)
 
@@ -151,20 +151,20 @@ class PerSampleLoss(LossTerm):
         values, rows = self._each(outputs, batch, ignore_index)
         return values.view(rows.shape) if rows.kept is None else values[rows.kept]
 
-    def _each(self, outputs: Any, batch: Any, ignore_index: int) -> tuple[Tensor, Rows]:
+    def _each(self, outputs: Any, batch: Any, ignore_index: int) -> tuple[Tensor, LabeledRows]:
         """Return the loss of each row, 0 where it does not count, and the checked rows."""
         if isinstance(outputs, Tensor):
             rows = self.checked_rows(outputs, batch, ignore_index)
             values = outside_autocast(outputs, self._values, rows)
         else:
             checked = self.checked_batch(outputs, batch, ignore_index)
-            rows = Rows(outputs.features, checked.labels, checked.kept, checked.labels.shape)
+            rows = LabeledRows(outputs.features, checked.labels, checked.kept, checked.labels.shape)
             values = outside_autocast(outputs.features, self.compute_per_sample, outputs, checked)
         return values if rows.kept is None else torch.where(rows.kept, values, 0), rows
 
 
 def _weights(
-    rows: Rows, values: Tensor, sample_weight: Tensor | None, class_weight: Tensor | None, num_classes: int
+    rows: LabeledRows, values: Tensor, sample_weight: Tensor | None, class_weight: Tensor | None, num_classes: int
 ) -> Tensor:
     """Return the weight of each row (N,); 0 for a row that does not count."""
     weights = torch.ones_like(values)

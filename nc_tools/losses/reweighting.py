@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nc_tools.losses._rows import Rows
+from nc_tools.losses._rows import LabeledRows
 from nc_tools.losses.class_weights import class_balanced_weights
 from nc_tools.losses.cross_entropy import CrossEntropyLoss
 from nc_tools.losses.loss_term import LossTerm
@@ -72,9 +72,9 @@ class ClassBalancedLoss(LossTerm):
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the class-weighted mean loss of the batch."""
-        return self.of_rows(Rows(logits, labels, None, labels.shape))
+        return self.of_rows(LabeledRows(logits, labels, None, labels.shape))
 
-    def of_rows(self, rows: Rows) -> Tensor:
+    def of_rows(self, rows: LabeledRows) -> Tensor:
         """Return the class-weighted mean loss of logits and labels that are checked."""
         weight = self._weight_for(rows.logits.shape[1])
         values = self.loss.per_sample_from_logits(rows.logits, rows.labels)

@@ -23,7 +23,7 @@ def supervised_contrastive(
 
     Args:
         embedded: The views of all samples, one after the other (M, D'); scaled to unit length here.
-        labels: (M,). Rows with the label -100 do not count.
+        labels: (M,). LabeledRows with the label -100 do not count.
         temperature: tau.
         kept: Which rows count (M,), bool; None for all with a label.
 
@@ -56,7 +56,7 @@ def balanced_supervised_contrastive(
 
     Args:
         embedded: The views of all samples, one after the other (M, D').
-        labels: (M,). Rows with the label -100 do not count.
+        labels: (M,). LabeledRows with the label -100 do not count.
         centers: A vector for each class (K, D'); scaled to unit length here, as the features are.
         temperature: tau.
         kept: Which rows count (M,), bool; None for all with a label.
