@@ -312,6 +312,15 @@ def test_functions_have_the_reductions_of_pytorch() -> None:
         expected = F.cross_entropy(z, WITH_IGNORED, label_smoothing=0.1, reduction=reduction)
         assert torch.allclose(losses.smoothed_cross_entropy(z, WITH_IGNORED, 0.1, reduction), expected, atol=1e-6)
     assert torch.allclose(losses.focal_loss(z, WITH_IGNORED, 0.0, "mean"), F.cross_entropy(z, WITH_IGNORED))
+    shifted = F.cross_entropy(z + torch.tensor(COUNTS).log(), WITH_IGNORED)
+    assert torch.allclose(losses.logit_adjusted_cross_entropy(z, WITH_IGNORED.int(), COUNTS), shifted)
+
+
+@pytest.mark.usefixtures("device")
+def test_functions_of_a_whole_batch_follow_the_same_rule() -> None:
+    z, centers = torch.randn(N, D), torch.randn(K, D)
+    for function in (losses.coding_rate_gain, lambda h, y: losses.class_compactness(h, y, centers)):
+        assert torch.allclose(function(z, WITH_IGNORED), function(z[KEPT], LABELS[KEPT]), atol=1e-6)
 
 
 class OnlyLogits(LossTerm):

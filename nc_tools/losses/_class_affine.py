@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from nc_tools._support.precision import at_least_float32
 from nc_tools.losses._class_counts import check_width
-from nc_tools.losses._rows import Reduction, expected_loss, kept_mean, rows_of
+from nc_tools.losses._rows import Reduction, RowReduction, expected_loss, kept_mean, rows_of
 from nc_tools.losses.per_sample import PerSampleLoss
 from nc_tools.records import Batch, Outputs
 
@@ -73,11 +73,12 @@ def affine_cross_entropy(
     factor: Tensor | None = None,
     shift: Tensor | None = None,
     margin: Tensor | None = None,
+    reduction: Reduction = "none",
 ) -> Tensor:
     """Return the cross-entropy of :func:`affine_logits` for each sample. Takes the same arguments.
 
     Returns:
-        (N,): -log softmax(a z + b - m_y e_y)_y.
+        (N,): -log softmax(a z + b - m_y e_y)_y; or a scalar with ``reduction`` "mean" or "sum".
 
     Example:
         >>> import torch
@@ -86,10 +87,10 @@ def affine_cross_entropy(
         tensor([0.6931])
     """
 
-    def loss(z: Tensor, y: Tensor, reduction: Reduction) -> Tensor:
-        return nn.functional.cross_entropy(_affine(z, y, factor, shift, margin), y, reduction=reduction)
+    def loss(z: Tensor, y: Tensor, of_rows: RowReduction) -> Tensor:
+        return nn.functional.cross_entropy(_affine(z, y, factor, shift, margin), y, reduction=of_rows)
 
-    return rows_of(logits, labels).apply(loss, "none")
+    return rows_of(logits, labels).apply(loss, reduction)
 
 
 class ClassAffineCrossEntropyLoss(PerSampleLoss):

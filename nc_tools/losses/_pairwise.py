@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from nc_tools._support.precision import at_least_float32
-from nc_tools.losses._rows import IGNORED, may_read
 from nc_tools.records import Outputs
 
 # Similarities in a block: 4 MB of float32. A smaller batch is one block and costs no more than plain autograd.
@@ -60,13 +59,6 @@ def by_rows(per_anchor: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, key
         for part in zip(torch.split(anchors, rows), torch.split(positions, rows), strict=True)
     ]
     return torch.cat(parts)
-
-
-def labeled(labels: Tensor, kept: Tensor | None) -> Tensor | None:
-    """Return which rows count (N,), bool: those of ``kept``, or else those with a label; None for all."""
-    if kept is None and not (may_read(labels) and bool((labels != IGNORED).all())):
-        return labels != IGNORED
-    return kept
 
 
 def among(pairs: Tensor, kept: Tensor | None) -> Tensor:

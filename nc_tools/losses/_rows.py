@@ -135,6 +135,13 @@ def may_read(values: Tensor) -> bool:
     return values.device.type == "cpu" and not traced()
 
 
+def labeled(labels: Tensor, kept: Tensor | None) -> Tensor | None:
+    """Return which rows count (N,), bool: those of ``kept``, or else those with a label; None for all."""
+    if kept is None and not (may_read(labels) and bool((labels != IGNORED).all())):
+        return labels != IGNORED
+    return kept
+
+
 def kept_mean(values: Tensor, kept: Tensor | None) -> Tensor:
     """Return the mean of the values (N,) of the samples that count; 0, with a gradient of 0, if there are none.
 

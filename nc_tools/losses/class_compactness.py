@@ -8,6 +8,7 @@ from torch import Tensor
 from nc_tools._support.precision import at_least_float32
 from nc_tools.losses._class_centers import ClassCenters
 from nc_tools.losses._distributed import process_count
+from nc_tools.losses._rows import labeled
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
@@ -21,10 +22,10 @@ def class_compactness(
 
     Args:
         features: (N, D).
-        labels: (N,), int64.
+        labels: Class indices (N,). Samples with the label -100 do not count.
         centers: (K, D).
         counts: The number of samples by which each class's sum is divided (K,). None: those of the batch.
-        kept: Which samples count (N,), bool; None for all.
+        kept: Which samples count (N,), bool; None for all with a label.
 
     Returns:
         (1 / K) sum_k (1 / n_k) sum_{i: y_i = k} ||h_i - c_k||^2, a scalar; a class without a sample gives 0.
@@ -35,6 +36,8 @@ def class_compactness(
         >>> class_compactness(h, y, torch.tensor([[2.0], [4.0], [9.0], [9.0]])).item()
         0.5
     """
+    kept = labeled(labels, kept)
+    labels = labels.long() if kept is None else torch.where(kept, labels, 0).long()
     if counts is None:
         ones = features.new_ones(len(labels)) if kept is None else kept.to(features.dtype)
         counts = features.new_zeros(len(centers)).index_add(0, labels, ones)

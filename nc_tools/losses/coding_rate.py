@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
+from nc_tools.losses._rows import labeled
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
@@ -22,9 +23,9 @@ def coding_rate_gain(
 
     Args:
         features: (N, D); scaled to unit length here.
-        labels: (N,), int64.
+        labels: (N,). Samples with the label -100 do not count.
         squared_distortion: e^2.
-        kept: Which samples count (N,), bool; None for all.
+        kept: Which samples count (N,), bool; None for all with a label.
 
     Returns:
         A scalar, not negative; 0 in a batch of one class.
@@ -33,6 +34,7 @@ def coding_rate_gain(
         >>> round(coding_rate_gain(torch.eye(2), torch.tensor([0, 1])).item(), 4)
         0.2939
     """
+    kept = labeled(labels, kept)
     z = normalize(at_least_float32(features))
     count: int | Tensor
     count, width = z.shape

@@ -51,8 +51,7 @@ class ClassWiseSmoothing:
 
     def strengths(self, class_counts: Tensor | Sequence[int]) -> Tensor:
         """Return the smoothing of each class, float32 (K,)."""
-        # Plus one, because an empty class may be among the counts: there is no label of it to smooth.
-        counts = checked_counts(torch.as_tensor(class_counts).clamp(min=0) + 1)
+        counts = checked_counts(class_counts)
         spread = counts.max() - counts.min()
         x = torch.where(spread > 0, (counts - counts.min()) / spread.clamp(min=1), torch.ones_like(counts))
         quarter = math.pi / 2 * x

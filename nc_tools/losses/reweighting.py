@@ -34,7 +34,7 @@ class ClassBalancedLoss(LossTerm):
 
     Raises:
         TypeError: If the loss has no value for each sample.
-        ValueError: If beta is outside [0, 1] or a class has no sample.
+        ValueError: If beta is outside [0, 1], or a count is negative or all are 0.
 
     Example:
         >>> loss = ClassBalancedLoss([90, 10], beta=0.99)
@@ -85,7 +85,8 @@ class ClassBalancedLoss(LossTerm):
         if weight.shape[0] != num_classes:
             raise ValueError(
                 f"the class weights are of {weight.shape[0]} classes, but the logits have {num_classes}. Build "
-                f"{type(self).__name__} with the class_counts of the data that the head is trained on."
+                f"{type(self).__name__} with class_counts of all {num_classes} classes, 0 for a class without training "
+                f"samples."
             )
         return weight
 
@@ -114,7 +115,7 @@ class DeferredReweightingLoss(ClassBalancedLoss):
 
     Raises:
         TypeError: If the loss has no value for each sample.
-        ValueError: If start or beta is outside [0, 1], or a class has no sample.
+        ValueError: If start or beta is outside [0, 1], or a count is negative or all are 0.
 
     Example:
         >>> loss = DeferredReweightingLoss([90, 10])

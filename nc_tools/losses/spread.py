@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
 from nc_tools.losses._arguments import check_temperature
-from nc_tools.losses._pairwise import among, by_rows, labeled, log_sum_exp, mean_over, of_kept, two_views
-from nc_tools.losses._rows import kept_mean
+from nc_tools.losses._pairwise import among, by_rows, log_sum_exp, mean_over, of_kept, two_views
+from nc_tools.losses._rows import kept_mean, labeled
 from nc_tools.losses.class_conditional import class_conditional_info_nce
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
