@@ -46,7 +46,7 @@ def test_the_mean_by_image_is_the_metric_that_a_run_records(key):
 def test_a_metric_that_is_no_mean_over_images_has_none():
     assert not has_image_values("test/ood/far/knn/auroc")
     assert not has_image_values("test/gen/worst_class")
-    with pytest.raises(ValueError, match="needs the temperature"):
+    with pytest.raises(ValueError, match="did not record"):
         image_values("test/cal_ts/nll", [], np.zeros(0), None)
 
 

@@ -196,7 +196,7 @@ def test_the_nearest_class_mean_is_the_mean_of_unit_features_and_predicts_by_cos
 NOT_ACCEPTED = [
     (RetrainClassifier(), ETFHead(D, K), "this ETFHead has fixed class vectors and no projection.*Set projection=True"),
     (RetrainClassifier(), ETFHead(D, K, scale=LEARNED), "this ETFHead has fixed class vectors and no projection"),
-    (LearnableWeightScaling(), ETFHead(D, K), "those of ETFHead share one norm.*scale=LEARNED_PER_CLASS"),
+    (LearnableWeightScaling(), ETFHead(D, K), "class vectors of ETFHead all have one norm.*scale=LEARNED_PER_CLASS"),
     (LearnableWeightScaling(), CosineHead(D, K), "use a LinearHead"),
     (TauNormalize(), CosineHead(D, K), "those of CosineHead all have the same norm"),
     (NearestClassMean(), ETFHead(D, K), "Use a LinearHead or a CosineHead"),

@@ -151,7 +151,7 @@ def test_a_head_of_nc_tools_is_no_loss_and_a_loss_no_head():
 
 
 def test_unknown_and_missing_fields_are_named():
-    with pytest.raises(ValueError, match=r"config\.model has no 'widht'; did you mean 'width'\?"):
+    with pytest.raises(ValueError, match=r"config\.model has no 'widht'; did you mean 'width' or 'weights'\?"):
         decode(put_at(written(), ("model", "widht"), 3))
     with pytest.raises(ValueError, match=r"config\.head has no 'bais'; did you mean 'bias'\?"):
         decode(put_at(written(), ("head", "arguments", "bais"), False))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from support.experiment_runs import EPOCHS, Reads, config_of, job_of, make, recipe
 
 from nc_tools._support.signals import Killed, StopSignal
-from nc_tools.evaluation.collect import EVALUATION_BATCH
+from nc_tools.evaluation.collect import evaluation_batch
 from nc_tools.experiment import load_run
 from nc_tools.experiment.build import build_model
 from nc_tools.experiment.evaluate import final_run
@@ -112,7 +112,7 @@ def test_a_run_gives_its_model_back_bit_for_bit(tmp_path, data, precision):
     config = config_of("etf_la", precision=precision, ema_decay=0.9)
     result, _ = make(job_of(tmp_path, "final", "etf_la", seed=0, draw=2, config=config))
     stored = load_file(result.run / "predictions.safetensors")
-    assert len(data.sources.test) > EVALUATION_BATCH  # more than one batch
+    assert len(data.sources.test) > evaluation_batch(8)  # more than one batch
     trained = load_run(result.run)
     assert torch.equal(trained.predict(data.sources.test.images), stored["test_logits"])
     assert torch.equal(data.sources.test.labels, stored["test_labels"])

@@ -10,6 +10,7 @@ from nc_tools.experiment.tuning import mean_over_seeds, tune
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import CrossEntropyLoss
 from nc_tools.specs import spec
+from nc_tools.training import ClassMeanStart, LeastSquaresStart
 
 BASE = RunConfig(head=spec(LinearHead), loss=spec(CrossEntropyLoss))
 SCALED = replace(BASE, head=spec(ETFHead), tuned=TunedParameter(path="head.scale", values=(4.0, 16.0)))
@@ -147,3 +148,41 @@ def test_what_an_arm_was_configured_with_does_not_decide_its_rate():
 
 def test_a_mean_over_seeds_needs_all_of_them():
     assert mean_over_seeds([0.2, 0.4, 0.5, None, None, None], 2) == [pytest.approx(0.3), None, None]
+
+
+CLOSED = replace(
+    BASE,
+    start=LeastSquaresStart(ridge=0.1),
+    training=replace(BASE.training, epochs=0),
+    tuned=TunedParameter(path="start.ridge", values=(0.01, 1.0, 0.001, 10.0, 1e-4, 100.0, 1e-5, 1e3, 1e-6, 1e4)),
+)
+ONCE = replace(CLOSED, start=ClassMeanStart(), tuned=TunedParameter(values=()))
+
+
+def ridge_peak(at):
+    return lambda config: 1 - abs(math.log10(config.start.ridge / at)) / 10
+
+
+@pytest.mark.parametrize(("best_rate", "settings"), [(0.1, 7), (3.16, 9)], ids=["no extension", "two extensions"])
+def test_a_head_in_closed_form_tries_as_many_values_as_the_others_try_settings(best_rate, settings):
+    runs = Runs(linear=peak(best_rate), ls=ridge_peak(1.0), ncm=lambda _: 0.5)
+    arms = {"ls": CLOSED, "linear": BASE, "ncm": ONCE}
+    tuned = tune(arms, Protocol(rates=RATES), runs)
+    counts = {arm: len([t for t in tuned.trials if t.arm == arm]) for arm in arms}
+    assert counts == {"ls": settings, "linear": settings, "ncm": 1}
+    assert [t.lr for t in tuned.trials if t.arm != "linear"] == [None] * (settings + 1)
+    assert tuned.configs["ls"].start.ridge == 1.0
+    assert list(tuned.configs) == ["ls", "linear", "ncm"]
+    assert tuned.to_json()["chosen"]["ls"] == {"start.ridge": 1.0}
+    assert set(tuned.to_json()["chosen"]["linear"]) == {"lr", "optim.weight_decay"}
+
+
+def test_a_head_in_closed_form_at_the_edge_of_its_values_is_noted():
+    tuned = tune({"linear": BASE, "ls": CLOSED}, Protocol(rates=RATES), Runs(linear=peak(0.1), ls=ridge_peak(1e9)))
+    assert tuned.notes == ["ls: its best start.ridge 100.0 is the largest that was tried"]
+
+
+def test_heads_in_closed_form_alone_and_one_that_always_fails():
+    tuned = tune({"ls": CLOSED, "ncm": ONCE}, Protocol(rates=RATES), Runs(ls=ridge_peak(0.1), ncm=lambda _: None))
+    assert list(tuned.configs) == ["ls"]
+    assert tuned.notes == ["ncm: no tuning trial gave a score"]

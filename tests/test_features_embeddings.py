@@ -159,6 +159,24 @@ def test_an_id_twice_without_a_split_is_refused_because_it_could_fall_into_both_
         read_embeddings(write_npz(tmp_path, columns(ids=ids, split=None)))
 
 
+def test_groups_stay_on_one_side_of_a_drawn_split(tmp_path):
+    groups = np.asarray([f"patient{i // 4}" for i in range(40)])
+    read = read_embeddings(write_npz(tmp_path, columns(groups=groups, split=None)))
+    assert set(read.train.groups.tolist()) & set(read.test.groups.tolist()) == set()
+    assert len(read.test) == 8
+    pairs = zip(read.train.groups.tolist(), read.train.paths, strict=True)
+    named = {(number, groups[int(path[3:])]) for number, path in pairs}
+    assert len(named) == len({number for number, _ in named}) == 8
+    chosen = torch.tensor([5, 0])
+    assert torch.equal(read.train.subset(chosen).groups, read.train.groups[chosen])
+
+
+def test_a_group_in_both_parts_is_refused(tmp_path):
+    groups = np.asarray([i % 7 for i in range(40)])
+    with pytest.raises(ValueError, match=r"7 groups of embeddings.npz are in the training and in the test rows"):
+        read_embeddings(write_npz(tmp_path, columns(groups=groups)))
+
+
 def test_single_rows_of_every_class_cannot_be_split(tmp_path):
     with pytest.raises(ValueError, match="no class has two rows"):
         read_embeddings(write_npz(tmp_path, columns(rows=4, split=None)))

@@ -205,8 +205,8 @@ def test_outliers_for_grood_are_checked():
 
 
 UNDEFINED = {
-    "constant features, Mahalanobis": (Mahalanobis(), {"features": torch.ones(90, WIDTH)}, "constant, or every class"),
-    "constant features, RMDS": (RMDS(), {"features": torch.ones(90, WIDTH)}, "RMDS divides by the spread"),
+    "constant features, Mahalanobis": (Mahalanobis(), {"features": torch.ones(90, WIDTH)}, "constant or every class"),
+    "constant features, RMDS": (RMDS(), {"features": torch.ones(90, WIDTH)}, "RMDS cannot be fitted"),
     "constant features, NECO": (NECO(), {"features": torch.ones(90, WIDTH)}, "constant features"),
     "as many directions as features": (NECO(7), {}, "dims from 1 to 6, got constant features or dims=7"),
     "no direction left": (ViM(7), {}, "set dims to at most 6"),

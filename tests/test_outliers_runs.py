@@ -108,7 +108,7 @@ def run_of(out, kind):
 def test_the_recipe_trains_reports_and_resumes(tmp_path):
     out, again = tmp_path / "out", tmp_path / "again"
     output = run_script(*flags(out))
-    assert "outlier images for training (blended): used by linear_oe" in output
+    assert "training against outlier images from blended: used by linear_oe" in output
     assert "outliers: linear_oe trained with outlier images (blended)" in " ".join(output.split())
     assert "linear_oe trained with outlier images" in (out / "report" / "comparison.md").read_text()
     shutil.copytree(out, again)
@@ -156,7 +156,9 @@ def test_outliers_that_no_loss_needs_are_reported(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(run_plan._Stages, "run", run)
     with pytest.raises(SystemExit):
         in_process(["--arms", "linear,etf"], tmp_path)
-    assert "outlier images for training (blended): not used, because no loss needs them" in capsys.readouterr().out
+    assert (
+        "training against outlier images from blended: not used, because no loss needs them" in capsys.readouterr().out
+    )
 
 
 def runs(exposed):

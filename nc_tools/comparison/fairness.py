@@ -11,9 +11,11 @@ from nc_tools.comparison.pairing import Cells, draws_of, first_draws, name_seeds
 from nc_tools.comparison.read_experiment import Experiment
 from nc_tools.comparison.result import Caution, Family
 
-# An arm is a head, a loss, and what is done to the head afterwards; seed, draw and name identify the run.
-_ARM_FIELDS = {"head", "loss", "second_stage", "arm", "name", "seed", "draw"}
+# An arm is a head, a loss, and what is done to the head before and afterwards; seed, draw and name identify the run.
+_ARM_FIELDS = {"head", "loss", "second_stage", "start", "arm", "name", "seed", "draw"}
 _LEARNING_RATES = {"lr", "learning_rate"}
+# A head in closed form is not trained; that is the arm itself.
+_EPOCHS, _COMPUTED = "training.epochs", "0"
 
 
 def find_cautions(
@@ -33,7 +35,7 @@ def find_cautions(
         *_lost_runs(family),
         *_frames(family, cells, experiment),
         *_confounded(cells, baseline, experiment),
-        *_mixed_configurations(cells),
+        *_mixed_configurations(cells, experiment),
         *_tuning(experiment),
         *_uneven_draws(cells, family.metric),
         *_outliers(cells),
@@ -133,7 +135,9 @@ def _confounded(cells: Cells, baseline: str, experiment: Experiment) -> list[Cau
         differing = [
             f"{name} ({_short(settings.get(name))} against {_short(expected.get(name))})"
             for name in sorted(settings.keys() | expected.keys())
-            if settings.get(name) != expected.get(name) and not _belongs_to_arm(name, tuned)
+            if settings.get(name) != expected.get(name)
+            and not _belongs_to_arm(name, tuned)
+            and not (name == _EPOCHS and _COMPUTED in (settings.get(name), expected.get(name)))
         ]
         if differing and settings and expected:
             text = f"{arm} differs from {baseline} in more than head, loss and tuned values: {'; '.join(differing)}"
@@ -142,8 +146,9 @@ def _confounded(cells: Cells, baseline: str, experiment: Experiment) -> list[Cau
     return cautions
 
 
-def _mixed_configurations(cells: Cells) -> list[Caution]:
-    cautions = []
+def _mixed_configurations(cells: Cells, experiment: Experiment) -> list[Caution]:
+    """Caution against runs of one arm with different settings, but for settings that every seed has tuned anew."""
+    cautions, tuned = [], _tuned_fields(experiment) if experiment.tuned_each_seed else set()
     for arm, of_arm in cells.items():
         configs = [
             {name: text for name, text in flatten_settings(run.config).items() if name not in {"seed", "draw"}}
@@ -152,7 +157,7 @@ def _mixed_configurations(cells: Cells) -> list[Caution]:
         names = {name for config in configs for name in config}
         differing = sorted(name for name in names if len({config.get(name) for config in configs}) > 1)
         # A head's own seed follows the draw and must differ.
-        differing = [name for name in differing if not name.endswith((".seed", ".draw"))]
+        differing = [name for name in differing if not name.endswith((".seed", ".draw")) and not _is_tuned(name, tuned)]
         if differing:
             text = f"the runs of {arm} do not all have the same settings: they differ in {', '.join(differing)}"
             cautions.append(Caution("mixed configurations", arm, text))
@@ -174,8 +179,12 @@ def _tuning(experiment: Experiment) -> list[Caution]:
             text = f"the chosen learning rate {rate:g} of {arm} is the {side} of its grid: one beyond it may be better"
             cautions.append(Caution("tuning", arm, text))
     counts: dict[str, int] = {}
+    computed = {str(trial.get("arm")) for trial in trials if trial.get("lr", 0) is None}
     for trial in trials:
         counts[str(trial.get("arm"))] = counts.get(str(trial.get("arm")), 0) + 1
+    most = max((count for arm, count in counts.items() if arm not in computed), default=0)
+    # A head in closed form has no learning rate, and may have no setting to try at all.
+    counts = {arm: count for arm, count in counts.items() if arm not in computed or count > most}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{arm} {count}" for arm, count in counts.items())
         cautions.append(Caution("tuning", "", f"arms have different numbers of tuning trials ({listed})"))
@@ -232,8 +241,12 @@ def _tuned_fields(experiment: Experiment) -> set[str]:
 
 
 def _belongs_to_arm(name: str, tuned: Iterable[str]) -> bool:
-    if name.split(".")[0] in _ARM_FIELDS:
-        return True
+    return name.split(".")[0] in _ARM_FIELDS or _is_tuned(name, tuned)
+
+
+def _is_tuned(name: str, tuned: Iterable[str]) -> bool:
+    # The arguments of a spec are one level deeper in a record than in the path of a setting.
+    name = name.replace(".arguments.", ".")
     return any(name == field or name.endswith(f".{field}") or field.endswith(f".{name}") for field in tuned)
 
 

@@ -1,4 +1,4 @@
-"""Make families of tests: each arm against its reference arm, p values adjusted together, power estimated."""
+"""Test each arm (compared method) against its reference arm, adjust the p values together, and estimate the power."""
 
 from __future__ import annotations
 

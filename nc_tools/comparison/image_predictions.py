@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nc_tools.comparison.check_predictions import check_predictions
 from nc_tools.comparison.image_values import ImageValues, has_image_values, image_values
 
 BINS = 15
-_SLICE_ROWS = 65_536
+_SLICE_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def read_predictions(path: Path, metric: str = "") -> Predictions:
     # Imported here: most of a comparison needs no safetensors.
     from safetensors import SafetensorError, safe_open
 
+    check_predictions(path)
     try:
         with safe_open(path, framework="np") as file:
             names = set(file.keys())
@@ -96,9 +98,13 @@ def _slices(logits: Any, num_images: int) -> Iterator[NDArray[np.float32]]:
         raise ValueError(
             f"test_logits must have one row per label, got {logits.get_shape()[0]} rows and {num_images} labels"
         )
-    for start in range(0, num_images, _SLICE_ROWS):
+    rows = max(1, _SLICE_NUMBERS // logits.get_shape()[1])
+    for start in range(0, num_images, rows):
         # A slice must end inside the tensor.
-        yield logits[start : min(start + _SLICE_ROWS, num_images)]
+        part = logits[start : min(start + rows, num_images)]
+        if not np.isfinite(part.max(axis=1)).all():
+            raise ValueError("test_logits in predictions.safetensors are not finite")
+        yield part
 
 
 def _summarize(
@@ -119,7 +125,7 @@ def _summarize(
 
 
 def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], temperature: float = 1.0) -> Reliability:
-    """Sum confidences and right predictions in equal-width bins of confidence, the highest softmax probability.
+    """Sum confidences (highest softmax probabilities) and count right predictions in bins of equal width.
 
     Source: the diagram and its error after Guo et al. (2017), "On calibration of modern neural networks",
     with bins (i / BINS, (i + 1) / BINS].

@@ -75,11 +75,19 @@ def image_values(
     """
     function, by_class, needs_temperature = _METRICS[metric]
     if needs_temperature and temperature is None:
-        raise ValueError(f"{metric} needs the temperature of the run, got none")
+        raise ValueError(
+            f"{metric} is computed with the temperature of the calibration, which this run did not record: compare "
+            "another metric"
+        )
     divisor = temperature if needs_temperature and temperature is not None else 1.0
     numbers = np.asarray(labels, dtype=np.int64)
     parts, start = [], 0
     for part in slices:
+        classes = np.shape(part)[1]
+        if numbers.size and not 0 <= numbers.min() <= numbers.max() < classes:
+            raise ValueError(
+                f"test_labels must lie in 0..{classes - 1}, got {numbers.min()}..{numbers.max()}. Make that run again"
+            )
         parts.append(function(np.asarray(part, dtype=np.float64) / divisor, numbers[start : start + len(part)]))
         start += len(part)
     values = np.concatenate(parts) if parts else np.zeros(0)

@@ -122,12 +122,12 @@ def check_metric_key(key: str) -> None:
         >>> check_metric_key("test/gen/balanced_acuracy")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ValueError: no run records 'test/gen/balanced_acuracy'; did you mean 'test/gen/balanced_accuracy' or ...
+        ValueError: runs do not record 'test/gen/balanced_acuracy'; did you mean 'test/gen/balanced_accuracy' or ...
     """
     if key.startswith("test/") and metric_info(key).label == key:
         groups = ("test/gen/", "test/cal/", "test/cal_ts/", "test/cal_oracle/")
         keys = [entry.pattern.replace("*", "test", 1) for entry in METRICS]
-        raise ValueError(f"no run records {key!r}; {did_you_mean(key, [k for k in keys if k.startswith(groups)])}")
+        raise ValueError(f"runs do not record {key!r}; {did_you_mean(key, [k for k in keys if k.startswith(groups)])}")
 
 
 def _matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:

@@ -78,11 +78,12 @@ def combine(first: ErrorTerm, second: ErrorTerm, shared: ErrorTerm) -> ErrorTerm
 
 
 def combine_conservatively(first: ErrorTerm, second: ErrorTerm, shared: ErrorTerm) -> ErrorTerm:
-    """Return first + second - shared with degrees of freedom that keep the coverage when the first has very few.
+    """Return the variance of a mean over two crossed factors, for an interval that is rather too wide than too narrow.
 
-    Satterthwaite's degrees of freedom come from the estimated variances: with five seeds they are too many whenever the
-    seeds happen to lie close together, and the interval then covers 94 instead of 95 %. Here the critical value is the
-    mean of those of both factors, weighted by their variances; the degrees of freedom are those that give it.
+    The variance is first + second - shared, as in `combine`. Satterthwaite's degrees of freedom come from the estimated
+    variances: with five seeds they are too many whenever the seeds happen to lie close together, and the interval then
+    covers 94 instead of 95 %. Here the critical value is the mean of those of both factors, weighted by their
+    variances; the degrees of freedom are those that give it.
     Source: Cochran and Cox (1957), "Experimental designs", section 4.14.
 
     Args:

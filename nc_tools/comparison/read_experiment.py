@@ -9,8 +9,7 @@ from typing import Any
 
 from nc_tools.comparison.compared_run import ComparedRun
 from nc_tools.comparison.metric_table import DEFAULT_PRIMARY
-from nc_tools.run_records.json_files import read_json_or_problem
-from nc_tools.run_records.renames import current_tuning
+from nc_tools.comparison.plan_files import read_plan, read_tuning
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,11 @@ class Experiment:
         return float(margin) if isinstance(margin, int | float) and 0 < margin < float("inf") else None
 
     @property
+    def tuned_each_seed(self) -> bool:
+        """Whether every seed drew its own hold-out and was tuned anew on it, so that settings differ by seed."""
+        return self.protocol.get("tune_each_seed") is True
+
+    @property
     def test_per_train(self) -> float:
         """Test images per training image, if every seed splits the same images anew; 0 if all share one test set."""
         ratio = self.protocol.get("test_per_train")
@@ -73,14 +77,17 @@ class Experiment:
         return [trial for trial in self.tuning.get("trials") or () if isinstance(trial, Mapping)]
 
 
-def read_experiment(root: Path) -> Experiment:
+def read_experiment(root: str | Path) -> Experiment:
     """Read experiment.json and tuning.json of an output folder; a missing field keeps its default.
 
     Args:
         root: The output folder.
+
+    Raises:
+        DamagedFileError: If experiment.json is damaged.
     """
-    plan, _ = read_json_or_problem(root / "experiment.json")
-    tuning, _ = read_json_or_problem(root / "tuning.json")
+    root = Path(root)
+    plan = read_plan(root)
     protocol, references = plan.get("protocol"), plan.get("references")
     rules = dict(protocol) if isinstance(protocol, Mapping) else {"statement": protocol} if protocol else {}
     if isinstance(references, Mapping):
@@ -93,7 +100,7 @@ def read_experiment(root: Path) -> Experiment:
         primary=_text(plan.get("primary")) or DEFAULT_PRIMARY,
         suite=_text(plan.get("suite")),
         protocol=rules,
-        tuning=current_tuning(tuning),
+        tuning=read_tuning(root),
         runs=tuple(run for run in plan.get("runs") or () if isinstance(run, Mapping)),
         smoke=plan.get("smoke") is True,
     )
@@ -111,8 +118,8 @@ def runs_of_experiment(runs: Sequence[ComparedRun], experiment: Experiment) -> l
     for entry in experiment.runs:
         missing = ComparedRun(
             arm=_text(entry.get("arm")),
-            seed=int(entry.get("seed", -1)),
-            draw=int(entry.get("draw", 0)),
+            seed=-1 if entry.get("seed") is None else entry["seed"],
+            draw=entry.get("draw") or 0,
             status=_text(entry.get("status")) or "PLANNED",
             run_id=_text(entry.get("run_id")),
             error=_text(entry.get("error")),

@@ -68,19 +68,21 @@ def unfinished_texts(comparison: Comparison) -> list[str]:
     return texts
 
 
-def family_text(family: Family) -> str:
+def family_text(family: Family, *, tuned_each_seed: bool = False) -> str:
     """Return a description of a family of tests and of the adjustment of its p values."""
     metric = metric_info(family.metric)
+    tuning = "and tuning anew on another hold-out" if tuned_each_seed else "given the settings that tuning chose"
     return (
         f"{family.name}, in {metric.label} ({metric.reading}): {family.size} two-sided paired t "
         f"test{'s' * (family.size != 1)}, p values Holm-adjusted together, alpha {ALPHA:g}. {coverage_text(family)}, "
-        "given the settings that tuning chose"
+        f"{tuning}"
     )
 
 
 def test_texts(comparison: Comparison) -> list[str]:
     """Return what is tested, and what seeds do not change."""
-    return [text for text in (family_text(comparison.family), seed_sources_text(comparison)) if text]
+    family = family_text(comparison.family, tuned_each_seed=comparison.experiment.tuned_each_seed)
+    return [text for text in (family, seed_sources_text(comparison)) if text]
 
 
 def coverage_text(family: Family) -> str:
@@ -119,8 +121,9 @@ def seed_sources_text(comparison: Comparison) -> str:
     noise = any(isinstance(run.config.get("data"), Mapping) and run.config["data"].get("noise") for run in runs)
     if not whole or not same or noise:
         return ""
+    differ = "hold-out, tuning, " if comparison.experiment.tuned_each_seed else ""
     return (
-        "All seeds train on the same images: seeds differ in initial weights, order and augmentation, and the "
+        f"All seeds train on the same images: seeds differ in {differ}initial weights, order and augmentation, and the "
         "intervals do not cover other training images"
     )
 

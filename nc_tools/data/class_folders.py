@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nc_tools.data.folder_walk import SIDE_FOLDERS, contents, has_utf8_name, printable
+from nc_tools._support.printable import printable
+from nc_tools.data.folder_walk import SIDE_FOLDERS, contents, has_utf8_name
 from nc_tools.data.short_list import short_list
 from nc_tools.data.split_words import split_role
 

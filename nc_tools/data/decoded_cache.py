@@ -12,7 +12,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.regular_file import check_regular
 from nc_tools.data.decode import DECODE_RULE
 from nc_tools.data.image_set import digests
+from nc_tools.type_check import matches
 
 
 class CachedImages(NamedTuple):
@@ -32,9 +34,9 @@ class CachedImages(NamedTuple):
     converted: dict[str, int]
 
 
-def files_key(root: Path, paths: Sequence[str], image_size: int, channels: int) -> str:
+def files_key(root: Path, paths: Sequence[str], image_size: int, channels: int, interpolation: str = "bilinear") -> str:
     """Return a hash of the state of the files: their paths, sizes and times, and how they are decoded."""
-    key = hashlib.sha256(json.dumps([DECODE_RULE, image_size, channels]).encode())
+    key = hashlib.sha256(json.dumps([DECODE_RULE, image_size, channels, interpolation]).encode())
     for path in paths:
         try:
             stat = os.stat(f"{root}/{path}")  # noqa: PTH116 (making a Path for each file costs more than the call)
@@ -48,8 +50,8 @@ def files_key(root: Path, paths: Sequence[str], image_size: int, channels: int) 
 def cache_file(folder: Path, root: Path, split: str, image_size: int, channels: int, form: str) -> Path:
     """Return the path of the cache file for one split of an image folder at one image size.
 
-    It does not depend on the state of the files, so that a new cache file replaces an old one. ``form`` is "pixels", or
-    "scan" for statistics without pixels.
+    It does not depend on the state of the files, so that a new cache file replaces an old one. ``form`` ends in
+    "pixels", or in "scan" for statistics without pixels.
     """
     location = hashlib.sha256(f"{root.resolve()}\0{split}".encode()).hexdigest()[:12]
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", root.name)
@@ -61,6 +63,7 @@ def read_cache(path: Path, key: str) -> CachedImages | None:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("key") != key:
@@ -68,9 +71,10 @@ def read_cache(path: Path, key: str) -> CachedImages | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         unreadable: dict[str, str] = json.loads(header["unreadable"])
         converted: dict[str, int] = json.loads(header["converted"])
-    except (OSError, SafetensorError, ValueError, KeyError):
+        intact = "images" not in tensors or torch.equal(digests(tensors["images"]), tensors["hashes"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, RecursionError):
         return None
-    if "images" in tensors and not torch.equal(digests(tensors["images"]), tensors["hashes"]):
+    if not intact or not matches(unreadable, Mapping[str, str]) or not matches(converted, Mapping[str, int]):
         return None
     return CachedImages(tensors, unreadable, converted)
 

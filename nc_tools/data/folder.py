@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +9,17 @@ import torch
 from nc_tools.data.class_folders import ClassFolder, Part
 from nc_tools.data.folder_layout import find_layout
 from nc_tools.data.folder_walk import FolderWalk
-from nc_tools.data.listing import ListedImages, Listing, Reading, check_classes, split_listing
+from nc_tools.data.listing import (
+    ListedImages,
+    Listing,
+    Reading,
+    check_classes,
+    crossing_sentences,
+    similar_classes,
+    split_listing,
+    with_name_groups,
+    without_untrained,
+)
 from nc_tools.data.short_list import short_list
 
 
@@ -43,15 +52,17 @@ def list_folder(
     for part in (layout.train, layout.test):
         for folder in ("", *_folders_of(part)):
             walk.claim(folder)
-    reading = Reading(layout.sentences, layout.choices)
-    classes = tuple(layout.train.classes)
+    classes = tuple(sorted({*layout.train.classes, *(layout.test.classes if layout.test else ())}))
     train = _list_part(walk, layout.train, classes)
-    if layout.test is None:
-        listed = split_listing(root, classes, train, reading.adding(*walk.sentences(), *_similar(classes)))
+    test = None if layout.test is None else _list_part(walk, layout.test, classes)
+    parts, named = with_name_groups([train] if test is None else [train, test])
+    reading = Reading(layout.sentences, layout.choices).adding(*walk.sentences(), *similar_classes(classes), *named)
+    if len(parts) == 1:
+        listed = split_listing(root, classes, parts[0], reading)
     else:
-        known, more = _known_classes(root, layout.train, layout.test, skip_missing=skip_missing)
-        test = _list_part(walk, known, classes)
-        listed = ListedImages(root, classes, train, test, reading.adding(*walk.sentences(), *_similar(classes), *more))
+        train, test = parts
+        reading = reading.adding(*crossing_sentences(train, test))
+        listed = without_untrained(ListedImages(root, classes, train, test, reading), skip_missing=skip_missing)
     if check:
         check_classes(listed)
     return listed
@@ -75,35 +86,3 @@ def _list_part(walk: FolderWalk, part: Part, classes: tuple[str, ...]) -> Listin
     sizes = torch.tensor([len(paths) for paths in files.values()])
     labels = torch.tensor([classes.index(name) for name in files], dtype=torch.int64).repeat_interleave(sizes)
     return Listing(part.name, tuple(path for paths in files.values() for path in paths), labels)
-
-
-def _known_classes(root: Path, train: Part, test: Part, *, skip_missing: bool) -> tuple[Part, list[str]]:
-    """Return the test folders of classes that are trained on, and a sentence for the others.
-
-    Raises:
-        ValueError: If there are others and ``skip_missing`` is off.
-    """
-    unknown = sorted({*test.classes} - {*train.classes})
-    if not unknown:
-        return test, []
-    if not skip_missing:
-        raise ValueError(
-            f"every class needs at least one training image, but only {root / test.folder} and not "
-            f"{root / train.folder} has {short_list(unknown)}: add training images, or leave these test images "
-            "out with --skip-missing"
-        )
-    kept = {name: folders for name, folders in test.classes.items() if name in train.classes}
-    if not kept:
-        raise ValueError(f"{root / train.folder} and {root / test.folder} have no class in common: check their folders")
-    return replace(test, classes=kept), [
-        f"test images of {short_list(unknown)} are left out: nothing is trained on them"
-    ]
-
-
-def _similar(classes: tuple[str, ...]) -> list[str]:
-    """Return a sentence for classes whose names differ only in case or blanks."""
-    by_name: dict[str, list[str]] = {}
-    for name in classes:
-        by_name.setdefault(" ".join(name.lower().split()), []).append(name)
-    same = [" and ".join(repr(name) for name in names) for names in by_name.values() if len(names) > 1]
-    return [f"classes that differ only in case or blanks: {short_list(same)}"] if same else []

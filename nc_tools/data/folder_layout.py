@@ -1,4 +1,4 @@
-"""Find out how an image folder is laid out: which folders are parts of a split, which classes, which neither."""
+"""Find out what the folders of an image folder are: training or test parts, classes, or neither."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nc_tools._support.printable import printable
 from nc_tools.data.class_folders import ClassFolder, Part, class_part, has_images
-from nc_tools.data.folder_walk import SIDE_FOLDERS, contents, printable
+from nc_tools.data.folder_walk import SIDE_FOLDERS, contents
 from nc_tools.data.short_list import short_list
 from nc_tools.data.split_words import Role, split_role, split_role_and_rest
 

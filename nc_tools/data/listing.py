@@ -36,6 +36,10 @@ class Reading:
         """Return the reading with further sentences and choices."""
         return Reading((*self.sentences, *sentences), {**self.choices, **choices})
 
+    def before(self, *sentences: str) -> Reading:
+        """Return the reading with sentences that come first."""
+        return Reading((*sentences, *self.sentences), self.choices)
+
 
 @dataclass(frozen=True, eq=False)
 class Listing:
@@ -99,6 +103,47 @@ class ListedImages:
         return replace(self, train=parts[0], test=parts[1])
 
 
+def with_name_groups(parts: Sequence[Listing]) -> tuple[list[Listing], list[str]]:
+    """Return the parts with the groups that Roboflow's names show, and a sentence; unchanged if they show none.
+
+    ``cat_jpg.rf.1a2b.jpg`` and ``cat_jpg.rf.3c4d.jpg`` are two augmented copies of one picture.
+
+    Args:
+        parts: The parts of one source.
+    """
+    names = [[path.rpartition("/")[2].partition(".rf.") for path in part.paths] for part in parts]
+    marked = [before for part in names for before, mark, _ in part if mark]
+    if any(part.groups is not None for part in parts) or len(set(marked)) == len(marked):
+        return list(parts), []
+    groups = [
+        tuple(before if mark else path for (before, mark, _), path in zip(of, part.paths, strict=True))
+        for of, part in zip(names, parts, strict=True)
+    ]
+    number = len({group for of in groups for group in of})
+    sentence = f"groups: {number:,} pictures, by the names before .rf. (copies that Roboflow made of one picture)"
+    return [replace(part, groups=of) for part, of in zip(parts, groups, strict=True)], [sentence]
+
+
+def similar_classes(classes: Sequence[str]) -> list[str]:
+    """Return a sentence about classes whose names differ only in case or blanks."""
+    by_name: dict[str, list[str]] = {}
+    for name in classes:
+        by_name.setdefault(" ".join(name.lower().split()), []).append(name)
+    same = [" and ".join(repr(name) for name in names) for names in by_name.values() if len(names) > 1]
+    return [f"classes that differ only in case or blanks: {short_list(same)}"] if same else []
+
+
+def crossing_sentences(train: Listing, test: Listing) -> list[str]:
+    """Say how many groups the data's own split puts on both sides."""
+    both = {*(train.groups or ())} & {*(test.groups or ())}
+    if not both:
+        return []
+    return [
+        f"CAUTION: {len(both):,} groups have training and test images, such as {short_list(sorted(both), 2)}: test "
+        "results are too good for new groups; a table can be split anew with --set data.table.split_column=-"
+    ]
+
+
 def split_listing(root: Path, classes: tuple[str, ...], listing: Listing, reading: Reading) -> ListedImages:
     """Split the images of a source that has no test images: 80 / 20 by class, the same for every seed.
 
@@ -131,14 +176,48 @@ def split_listing(root: Path, classes: tuple[str, ...], listing: Listing, readin
     )
 
 
-def group_numbers(groups: Sequence[str]) -> Tensor:
-    """Return the number of each sample's group (N,), int64; groups are numbered as they appear.
+def without_untrained(images: ListedImages, *, skip_missing: bool) -> ListedImages:
+    """Remove the test images of classes that have no training image.
+
+    Raises:
+        ValueError: If there are such test images, and ``skip_missing`` is off.
+    """
+    counts = class_counts(images.train.labels, len(images.classes))
+    if bool((counts > 0).all()):
+        return images
+    unknown = [name for name, count in zip(images.classes, counts.tolist(), strict=True) if not count]
+    if not skip_missing:
+        raise ValueError(
+            f"every class needs at least one training image, but {short_list(unknown)} of {images.root} "
+            f"{'has' if len(unknown) == 1 else 'have'} test images only: add training images, or leave these test "
+            "images out with --skip-missing"
+        )
+    classes = tuple(name for name, count in zip(images.classes, counts.tolist(), strict=True) if count)
+    position = (counts > 0).cumsum(0) - 1
+    train = replace(images.train, labels=position[images.train.labels])
+    test = images.test.where(counts[images.test.labels] > 0)
+    sentence = f"test images of {short_list(unknown)} are left out: nothing is trained on them"
+    return replace(
+        images,
+        classes=classes,
+        train=train,
+        test=replace(test, labels=position[test.labels]),
+        reading=images.reading.adding(sentence),
+    )
+
+
+def group_numbers(groups: Sequence[str], names: Sequence[str] | None = None) -> Tensor:
+    """Return the number of each sample's group (N,), int64.
+
+    Args:
+        groups: The group of each sample.
+        names: The groups in the order of their numbers, perhaps several times; None for the order in which they appear.
 
     Example:
         >>> group_numbers(["ann", "bob", "ann"]).tolist()
         [0, 1, 0]
     """
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(groups))}
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(groups if names is None else names))}
     return torch.tensor([numbers[name] for name in groups], dtype=torch.int64)
 
 

@@ -70,7 +70,7 @@ class SymmetricNoise:
 
 @dataclass(frozen=True)
 class PairNoise:
-    """Pair noise: a label changes to the next class, cyclically, T_i,(i+1 mod K) = rate (Han et al. 2018).
+    """Pair noise: a label changes to the next class, the last one to the first, at this rate (Han et al. 2018).
 
     Attributes:
         rate: Probability that a label changes, in [0, 1); above .5 the wrong class is the more frequent one.

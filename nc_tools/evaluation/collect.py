@@ -10,8 +10,17 @@ from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Collected
 from nc_tools.training.loop import autocast
 
-EVALUATION_BATCH = 512
-"""Images in a batch that is only evaluated."""
+_LARGEST_BATCH, _PIXELS = 512, 64 * 64
+
+
+def evaluation_batch(image_size: int) -> int:
+    """Return the number of images in a batch that is only evaluated: 512 up to 64 pixels, fewer for larger images.
+
+    Example:
+        >>> evaluation_batch(32), evaluation_batch(224)
+        (512, 41)
+    """
+    return max(16, min(_LARGEST_BATCH, _LARGEST_BATCH * _PIXELS // image_size**2))
 
 
 @torch.no_grad()

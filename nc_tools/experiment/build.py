@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nc_tools.experiment.run_backbone import new_backbone, preprocessing_of, restored_backbone
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.heads.head import Head
 from nc_tools.losses.loss_term import LossTerm
-from nc_tools.models.backbones import build_backbone
 from nc_tools.models.classifier import Classifier
 from nc_tools.models.feature_width import feature_width
+from nc_tools.models.image_preprocessing import ImagePreprocessing
 from nc_tools.seeds import stream
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Facts about a data set, such as image size and class counts, that suffice to build its model without the data."""
+    """Facts about a data set, such as image size and class counts, that suffice to build its model without the data.
+
+    ``preprocessing`` is that of a pretrained backbone; None for images as the data have them.
+    """
 
     in_channels: int
     image_size: int
@@ -30,19 +35,45 @@ class DataFacts:
     std: tuple[float, ...]
     fingerprint: str
     num_samples: int = 0
+    preprocessing: ImagePreprocessing | None = None
+    images_fingerprint: str = ""
+    reading: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of the network's input: that of the preprocessing, or else that of the data."""
+        if self.preprocessing is None:
+            return self.in_channels, self.image_size, self.image_size
+        return self.preprocessing.channels, self.preprocessing.size, self.preprocessing.size
 
 
-def build_model(config: RunConfig, facts: DataFacts, *, seed: int, frame_seed: int | None) -> Classifier:
+def build_model(
+    config: RunConfig, facts: DataFacts, *, seed: int, frame_seed: int | None, restore: Path | None = None
+) -> Classifier:
     """Return the untrained classifier of a configuration; the two seeds decide its random weights.
 
     The backbone reads the random stream "init", the head the stream "head". The streams are separate, so all arms of a
     seed start from the same backbone, whatever their heads draw.
+
+    Args:
+        config: The arm.
+        facts: About its data.
+        seed: Of the random weights.
+        frame_seed: Of the head's random frame; None for a head without one.
+        restore: The folder of a finished run, whose weights are to be loaded next: no pretrained weights are read.
     """
     channels, size = facts.in_channels, facts.image_size
-    backbone = build_backbone(
-        config.model.name, in_channels=channels, image_size=size, width=config.model.width, seed=seed
-    )
-    width = feature_width(backbone, in_channels=channels, image_size=size)
+    model, samples = config.model, facts.num_samples
+    if restore is None:
+        backbone = new_backbone(model, in_channels=channels, image_size=size, num_samples=samples, seed=seed)
+        preprocessing = preprocessing_of(model, in_channels=channels, image_size=size)
+        channels, size, _ = replace(facts, preprocessing=preprocessing).image_shape
+    else:
+        backbone = restored_backbone(
+            model, facts.preprocessing, restore, in_channels=channels, image_size=size, num_samples=samples
+        )
+        channels, size, _ = facts.image_shape
+    width = feature_width(backbone, in_channels=channels, image_size=size, name=model.name)
     return Classifier(backbone, build_head(config, facts, width, generator=stream(seed, "head"), frame_seed=frame_seed))
 
 

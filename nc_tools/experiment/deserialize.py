@@ -39,8 +39,8 @@ def decode(value: Any, expected: Any = RunConfig, *, modules: Iterable[ModuleTyp
 
     Example:
         >>> from nc_tools.experiment import ModelConfig
-        >>> decode({"dataclass": "nc_tools.experiment.run_config.ModelConfig", "width": 8}, ModelConfig)
-        ModelConfig(name='conv', width=8)
+        >>> decode({"dataclass": "nc_tools.experiment.run_config.ModelConfig", "width": 8}, ModelConfig).width
+        8
         >>> decode({"dataclass": "torch.jit.load", "f": "model.pt"}, ModelConfig, name="model")
         Traceback (most recent call last):
         ...

@@ -62,7 +62,8 @@ def put(config: C, path: str, value: Any) -> C:
         raise ValueError(f"cannot set {path!r}: a value of type {type(config).__name__} has no fields")
     names = [f.name for f in dataclasses.fields(config)]
     if first not in names:
-        raise ValueError(f"there is no field {first!r} in {type(config).__name__}; {did_you_mean(first, names)}")
+        advice = getattr(config, "ADVICE", {}).get(first) or did_you_mean(first, names)
+        raise ValueError(f"there is no field {first!r} in {type(config).__name__}; {advice}")
     if rest and getattr(config, first) is None:
         raise ValueError(f"cannot set {path!r}: {first} is None, so it has no {rest!r}; set {first} itself")
     if rest:

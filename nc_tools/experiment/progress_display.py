@@ -7,7 +7,9 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from nc_tools.experiment.job import Job, JobResult, RunProgress
+from nc_tools._support.printable import printable
+from nc_tools.experiment.job import JobResult, RunProgress
+from nc_tools.experiment.workers import WorkerJob
 
 
 class ProgressDisplay:
@@ -29,7 +31,7 @@ class ProgressDisplay:
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[doing]}"),
+            TextColumn("{task.fields[doing]}", style="dim", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -56,19 +58,32 @@ class ProgressDisplay:
         if time.monotonic() - self._last_line > self._every:
             self._line(f"reading images: {done:,} of {total:,}")
 
+    def extracting(self, name: str) -> None:
+        """Start to count the images of a set that go through the backbone."""
+        self._stage = f"features of the {name} images"
+        self._bar = None
+
+    def extracted(self, done: int, total: int) -> None:
+        """Show how many images have gone through the backbone."""
+        if self._bar is None:
+            self._bar = self._bars.add_task(f"{self._stage:<22}", total=total, doing="")
+        self._bars.update(self._bar, completed=done)
+        if done == total or time.monotonic() - self._last_line > self._every:
+            self._line(f"{self._stage}: {done:,} of {total:,}")
+
     def progress(self, progress: RunProgress) -> None:
         """Show how many epochs of a run are done."""
         doing = f"{progress.label}: epoch {progress.done}/{progress.total}"
         if self._bar is not None:
-            self._bars.update(self._bar, doing=doing)
+            self._bars.update(self._bar, doing=printable(doing))
         if time.monotonic() - self._last_line > self._every:
             self._line(f"{self._stage} {self._done}/{self._total}, {doing}")
 
-    def result(self, job: Job, result: JobResult) -> None:
+    def result(self, job: WorkerJob, result: JobResult) -> None:
         """Count a run that ended; if it failed, print the reason."""
         self._done += 1
         if self._bar is not None:
-            self._bars.update(self._bar, advance=1, doing=f"{job.label}: {result.status.lower()}")
+            self._bars.update(self._bar, advance=1, doing=printable(f"{job.label}: {result.status.lower()}"))
         if result.unexpected:
             self.note(f"{job.label} ({job.kind}) {result.status.lower()}: {result.error}")
         elif self._done == self._total or time.monotonic() - self._last_line > self._every:
@@ -76,7 +91,7 @@ class ProgressDisplay:
 
     def note(self, text: str) -> None:
         """Print a line that stays visible above the progress bars."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def _line(self, text: str) -> None:
         self._last_line = time.monotonic()

@@ -15,13 +15,16 @@ from rich.console import Console
 
 from nc_tools._support.check_writable import check_writable
 from nc_tools._support.disk_full import is_disk_full
+from nc_tools._support.printable import printable
 from nc_tools._support.signals import Killed
+from nc_tools.experiment.check_model import check_model
 from nc_tools.experiment.closing_report import print_links, report_comparison
+from nc_tools.experiment.config_file import config_text, read_config
+from nc_tools.experiment.data_flags import add_data_flags
 from nc_tools.experiment.plan import RunOptions
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.run_plan import run_plan
-from nc_tools.experiment.serialize import encode
 from nc_tools.tracking import MlflowSync
 
 
@@ -35,21 +38,16 @@ def recipe_parser(
         epilog=textwrap.fill(f"arms (compared methods) of this recipe: {', '.join(arms)}", width=100),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument_group("data").add_argument
-    add("--data", help="images to train on: digits, imagefolder:PATH, cifar10[:FOLDER] or cifar100[:FOLDER]")
-    add("--labels", metavar="FILE:COLUMN", help="read the training labels from this column of a CSV file; its column "
-        "path names the image")  # fmt: skip
-    add("--image-size", type=int, metavar="PIXELS", help="resize images to this width and height")
-    add("--imbalance", type=float, metavar="RATIO", help="cut a long tail: the largest class keeps RATIO times the "
-        "images of the smallest, by class size (default: own images are used as they are, all of them)")  # fmt: skip
-    add("--resplit", type=float, metavar="SHARE", help="each seed draws its own test set, this share of all images, "
-        "which helps if there are few")  # fmt: skip
-    add("--transfer-data", metavar="DATA", help="measure transfer of the features to these images, given as for --data")
-    add("--skip-unreadable", action="store_true", help="leave out image files that cannot be read, instead of stopping")
+    add_data_flags(parser)
     add = parser.add_argument_group("what is compared").add_argument
     default = ", ".join(default_arms) if default_arms else "all"
     add("--arms", metavar="A,B,...", help=f"arms to compare, the baseline first, or 'all' (default: {default})")
-    add("--model", metavar="NAME", help="backbone: conv, resnet20, resnet32, or a torchvision or timm model")
+    add("--model", metavar="NAME", help="backbone: conv, resnet20, resnet32, timm:NAME, torchvision:NAME, "
+        "hf:ID_OR_FOLDER, or package.module:function")  # fmt: skip
+    add("--weights", metavar="WEIGHTS", help="'pretrained' for the library's own download, or a .safetensors file or "
+        "state dict; AdamW and rates for fine-tuning then replace SGD's")  # fmt: skip
+    add("--train", metavar="PART", help="part of a pretrained network that is trained: all, head (only the head), "
+        "last:N (the last N blocks) or lora:R (rank R) (default: all)")  # fmt: skip
     add("--epochs", type=int, metavar="N", help="epochs of each run")
     add("--seeds", help="seeds of the final runs, such as 0-4 or 0,2,5")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="set any field that --print-config shows, "
@@ -64,6 +62,8 @@ def recipe_parser(
     add("--smoke", action="store_true", help="run everything for a few seconds to check that it works; the numbers "
         "mean nothing")  # fmt: skip
     add("--print-config", action="store_true", help="print the whole configuration as JSON and exit")
+    add("--config", type=Path, metavar="FILE", help="take arms and protocol from a file that --print-config has "
+        "printed; other flags are applied to them")  # fmt: skip
     return parser
 
 
@@ -87,12 +87,17 @@ def run_recipe(
         argv: Command-line arguments; None for those of the process.
     """
     args = recipe_parser(name, question, list(arms), default_arms).parse_args(argv)
-    args.arms = args.arms or ",".join(default_arms) or None
     console = Console(stderr=False)
     try:
+        if args.config is not None:
+            arms, protocol = read_config(args.config)
+        else:
+            args.arms = args.arms or ",".join(default_arms) or None
         plan = make_plan(arms, name=name, question=question, protocol=protocol or Protocol(), args=args)
+        for config in plan.arms.values():
+            check_model(config.model)
         if args.print_config:
-            print(json.dumps({"arms": encode(dict(plan.arms)), "protocol": encode(plan.protocol)}, indent=2))
+            print(json.dumps(config_text(plan.arms, plan.protocol), indent=2))
             return
         options = make_options(args)
         with MlflowSync(options.out, options.tracking_uri, plan.name):
@@ -100,8 +105,8 @@ def run_recipe(
             report_comparison(options.out, console)
         print_links(options.out, console, options.tracking_uri)
     except (Killed, KeyboardInterrupt):
-        text = f"\nStopped. Finished runs are kept in {args.out}. To continue, give the same command with --resume."
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        text = f"Stopped. Finished runs are kept in {args.out}. To continue, give the same command with --resume."
+        console.print(f"\n{printable(text)}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(130)
     except (ValueError, TypeError, OSError) as error:
         _print_error(_disk_full_error(args.out, error) if is_disk_full(error) else error)
@@ -115,7 +120,7 @@ def make_options(args: argparse.Namespace) -> RunOptions:
         ValueError: If there is no such device or the number of workers is not positive.
         OSError: If the output folder cannot be written to.
     """
-    device = _device(args.device)
+    device = torch_device(args.device)
     on_cpu = torch.device(device).type == "cpu"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = args.workers if args.workers is not None else (cores if on_cpu else 1)
@@ -132,7 +137,7 @@ def make_options(args: argparse.Namespace) -> RunOptions:
     )
 
 
-def _device(name: str) -> str:
+def torch_device(name: str) -> str:
     """Return the PyTorch device that ``--device`` names; "auto" is a GPU if there is one.
 
     Raises:
@@ -168,5 +173,5 @@ def _disk_full_error(out: Path, error: BaseException) -> OSError:
 
 def _print_error(error: BaseException) -> None:
     """Print an error in one line, with the line breaks of its message removed."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     Console(stderr=True).print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)

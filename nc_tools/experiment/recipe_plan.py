@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from nc_tools._support.suggestions import did_you_mean
-from nc_tools.data import DataConfig
-from nc_tools.data.source_names import BUILTIN_KINDS, parse_source
+from nc_tools.experiment.data_flags import data_from_flags
+from nc_tools.experiment.fine_tuning_defaults import fine_tuning_config, fine_tuning_rates, with_files_read_for
+from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.experiment.overrides import parse_setting, put, put_all
 from nc_tools.experiment.plan import Plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
@@ -34,7 +35,14 @@ def make_plan(
         ValueError: If an arm, field or seed is unknown or malformed.
     """
     settings = [parse_setting(text) for text in args.set]
+    # Weights decide which optimizer and rates suit, so they come first.
+    weights = [value for path, value in settings if path == "model.weights"]
+    if weights and args.weights is None:
+        args.weights = str(weights[-1])
     chosen = {arm: _with_flags(config, args) for arm, config in _choose_arms(arms, args.arms).items()}
+    protocol = fine_tuning_rates(protocol, next(iter(chosen.values())))
+    chosen = {arm: fine_tuning_config(config) for arm, config in chosen.items()}
+    chosen = with_files_read_for(chosen)
     if args.smoke:
         protocol = _smoke_protocol(protocol)
     if args.seeds is not None:
@@ -59,7 +67,7 @@ def make_plan(
 
 def _smoke_protocol(protocol: Protocol) -> Protocol:
     protocol = dataclasses.replace(
-        protocol, seeds=(0, 1), draws=2, rates=(0.0316, 0.1), max_extensions=0, curve_points=2
+        protocol, seeds=(0, 1), draws=2, rates=protocol.rates[1:3], max_extensions=0, curve_points=2
     )
     if protocol.fine_tuning is not None:
         short = put(protocol.fine_tuning, "training.epochs", SMOKE_EPOCHS)
@@ -101,48 +109,30 @@ def _choose_arms(arms: Mapping[str, RunConfig], text: str | None) -> dict[str, R
     for name in names:
         if name not in arms:
             raise ValueError(f"there is no arm {name!r}; {did_you_mean(name, arms)}")
-    if len(set(names)) < 2:
-        other = next((arm for arm in arms if arm not in names), "other")
-        raise ValueError(
-            f"a comparison needs at least two arms, the baseline and another, got only {names[0]!r}: name both, as in "
-            f"--arms {names[0]},{other}"
-        )
     return {name: arms[name] for name in names}
 
 
 def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     """Apply to an arm's configuration the flags that set one of its fields, such as ``--epochs``."""
-    fields: list[tuple[str, Any]] = [
-        ("data.labels", args.labels),
-        ("data.image_size", args.image_size),
-        ("data.imbalance", args.imbalance),
-        ("data.resplit", args.resplit),
-        ("model.name", args.model),
-        ("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs),
-    ]
-    data = config.data
-    if args.data is not None and args.data != data.source:
-        data = _other_source(data, args.data)
-    if args.labels is not None:
-        # Labels from a file take the place of the noise that a recipe would draw.
-        data = dataclasses.replace(data, noise=None)
-    if args.transfer_data is not None:
-        data = dataclasses.replace(data, transfer_data=args.transfer_data, held_out_classes=0)
-    if args.skip_unreadable:
-        data = dataclasses.replace(data, skip_unreadable=True)
-    return put_all(dataclasses.replace(config, data=data), [(p, v) for p, v in fields if v is not None])
+    fields: list[tuple[str, Any]] = []
+    if not config.is_closed_form:  # a head that is computed stays one
+        fields.append(("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs))
+    model = _model_with_flags(config.model, args)
+    data = data_from_flags(config.data, args)
+    if args.image_size is not None and (model.is_pretrained or model.is_own):
+        model = dataclasses.replace(model, image_size=args.image_size)
+        data = dataclasses.replace(data, image_size=config.data.image_size)
+    config = dataclasses.replace(config, data=data, model=model)
+    return put_all(config, [(path, value) for path, value in fields if value is not None])
 
 
-def _other_source(data: DataConfig, source: str) -> DataConfig:
-    """Return a recipe's settings for other data than its own.
-
-    The held-out classes and the crop belong to the recipe's own data set. The long tail and the label noise are those
-    of a benchmark: images of the user's own are taken as they are, all of them and with their labels.
-    """
-    data = dataclasses.replace(data, source=source, held_out_classes=0, crop_padding=None)
-    if parse_source(source).kind in BUILTIN_KINDS:
-        return data
-    return dataclasses.replace(data, imbalance=1.0, class_counts=None, tail_order="frequency", noise=None)
+def _model_with_flags(model: ModelConfig, args: argparse.Namespace) -> ModelConfig:
+    """Apply the flags of the network together, because each of them depends on the others."""
+    given = {"name": args.model, "weights": args.weights, "train": args.train}
+    changes = {field: value for field, value in given.items() if value is not None}
+    if args.model is not None:
+        changes["network"] = None
+    return dataclasses.replace(model, **changes) if changes else model
 
 
 def _put_in_arms(arms: Mapping[str, RunConfig], path: str, value: Any) -> dict[str, RunConfig]:

@@ -8,28 +8,12 @@ from typing import Any
 
 from nc_tools.comparison.metric_table import DEFAULT_PRIMARY
 from nc_tools.data import DataConfig
+from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.heads.head import Head
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.specs import Spec
-from nc_tools.training import OptimConfig, SecondStage, TrainConfig
+from nc_tools.training import HeadStart, OptimConfig, SecondStage, TrainConfig
 from nc_tools.transfer import FineTuning
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Configuration of the backbone, the network below the classifier head.
-
-    Attributes:
-        name: As for :func:`nc_tools.models.build_backbone`.
-        width: First width of "conv".
-    """
-
-    name: str = "conv"
-    width: int = 16
-
-    def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ValueError(f"model.width must be positive, got {self.width}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +39,18 @@ class RunConfig:
         head: The head, as ``spec(ETFHead, ...)``.
         loss: The loss, as ``spec(CrossEntropyLoss, ...)``.
         data: What is trained on.
-        model: The backbone.
+        model: The backbone, its weights, and which part of it is trained.
         optim: Optimizer and schedule.
         training: Length and arithmetic.
         tuned: What the arm tunes in addition to its learning rate; weight decay unless another choice serves it better.
         second_stage: What is done to the classifier after training, with the backbone frozen; None for nothing.
+        start: What the head is computed from before training, such as ``LeastSquaresStart()``; None for random initial
+            weights. With ``training.epochs=0`` the start is the whole method, a head in closed form. Such an arm has no
+            learning rate: it tries as many values of its tuned parameter as the other arms try settings in all.
+
+    Raises:
+        ValueError: If an arm trains for no epoch and has no start, or has a second stage after no training or after
+            early stopping.
     """
 
     head: Spec[Head]
@@ -70,12 +61,30 @@ class RunConfig:
     training: TrainConfig = field(default_factory=TrainConfig)
     tuned: TunedParameter = field(default_factory=TunedParameter)
     second_stage: SecondStage | None = None
+    start: HeadStart | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_closed_form and (self.start is None or self.second_stage is not None):
+            raise ValueError(
+                "training.epochs=0 trains nothing, so an arm with it needs a start that computes its head and can have "
+                "no second stage: set training.epochs, or start=LeastSquaresStart()"
+            )
+        if self.training.patience is not None and self.second_stage is not None:
+            raise ValueError(
+                f"training.patience ends the training at its best epoch, which a second stage would change again, got "
+                f"patience {self.training.patience} and {type(self.second_stage).__name__}: set one of them to None"
+            )
+
+    @property
+    def is_closed_form(self) -> bool:
+        """Whether the head is computed and not trained."""
+        return self.training.epochs == 0
 
     @property
     def epochs(self) -> int:
-        """Number of epochs in a run with this configuration, including those of a second stage."""
+        """Number of recorded epochs, including those of a second stage; a head in closed form is recorded as one."""
         first = self.training.epochs
-        return first + (0 if self.second_stage is None else self.second_stage.epochs(first))
+        return max(1, first + (0 if self.second_stage is None else self.second_stage.epochs(first)))
 
     @property
     def has_draws(self) -> bool:
@@ -97,6 +106,9 @@ class Protocol:
         holdout_draws: How many of the draws get a hold-out run. Further draws take temperature and best epoch from the
             last of them, which can only be a disadvantage for arms with a frame.
         rates: Learning rates that every arm tries, half a decade apart.
+        tune_each_seed: Every seed tunes all arms anew, on its own hold-out, with trials whose initial weights, order
+            and frames are in no final run. Intervals then also cover tuning. For runs on fixed features, which take
+            seconds; other runs are tuned once, with ``tuning_seeds``.
         tuning_seeds: Seeds of the tuning trials, different from those of the final runs. A trial's score is the mean
             over them.
         max_extensions: How often the grid of rates may grow, for all arms, when an arm's best rate is at its edge.
@@ -120,6 +132,7 @@ class Protocol:
     frame_seed: int | None = None
     holdout_draws: int = 1
     rates: tuple[float, ...] = (0.01, 0.0316, 0.1, 0.316, 1.0)
+    tune_each_seed: bool = False
     tuning_seeds: tuple[int, ...] = (1000,)
     max_extensions: int = 2
     references: Mapping[str, str] = field(default_factory=dict)

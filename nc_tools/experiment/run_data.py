@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -20,30 +20,33 @@ from nc_tools.data import (
     WithOutliers,
     augment_for,
     class_counts,
-    load_data,
+    load_images,
     make_loader,
     make_subsets,
     with_noise,
 )
 from nc_tools.data.first_lines import first_lines
 from nc_tools.data.image_set import Images
+from nc_tools.data.label_layers import with_label_files
 from nc_tools.data.loader import evaluation_batches
 from nc_tools.data.mixing import Batches
 from nc_tools.data.resplit import resplit
 from nc_tools.data.sampling import Sampling
-from nc_tools.evaluation.collect import EVALUATION_BATCH
+from nc_tools.evaluation.collect import evaluation_batch
 from nc_tools.evaluation.evaluator import Evaluator
 from nc_tools.experiment.build import DataFacts, check_outliers
+from nc_tools.experiment.run_backbone import preprocessing_of
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.models.classifier import Classifier
+from nc_tools.models.image_preprocessing import ImagePreprocessing
 from nc_tools.records import Batch
 from nc_tools.seeds import stream_seed
 
 
 @dataclass(frozen=True)
 class RunData:
-    """The image sets of one run; its training labels include the label noise, ``given_labels`` are those without."""
+    """The image sets of one run; ``given_labels`` are the training labels before label noise or corrections."""
 
     sources: Sources
     subsets: Subsets
@@ -60,7 +63,7 @@ class RunData:
             views: 1 or 2 augmented views of each sample, as the loss needs.
             sampling: Replaces the sampling of the arm's configuration.
         """
-        options = replace(self._batch_options(), views=views, sampling=sampling or self.config.data.sampling)
+        options = replace(self.batch_options(), views=views, sampling=sampling or self.config.data.sampling)
         return make_loader(self.sources.train, indices, options)
 
     def batches_for(self, loss: LossTerm, indices: Tensor) -> Batches:
@@ -79,12 +82,14 @@ class RunData:
         outliers = self.sources.outliers
         if outliers is None:
             return BlendedOutliers(batches)
-        options = replace(self._batch_options(), seed=stream_seed(self.seed, "outliers"))
+        options = replace(self.batch_options(), seed=stream_seed(self.seed, "outliers"))
         return WithOutliers(batches, make_loader(outliers, torch.arange(len(outliers)), options))
 
     def plain_batches(self, images: Images, indices: Tensor | None = None) -> Iterator[Batch]:
         """Yield batches of a set, or of its images at the given indices, in order and without augmentation."""
-        return evaluation_batches(images, indices, replace(self._batch_options(), batch_size=EVALUATION_BATCH))
+        options = self.batch_options()
+        size = images.shape[1] if self.preprocessing is None else self.preprocessing.size
+        return evaluation_batches(images, indices, replace(options, batch_size=evaluation_batch(size)))
 
     def evaluator(self, model: Classifier, facts: DataFacts) -> Evaluator:
         """Return an evaluator of a model on this run's images, with the run's number format, such as bfloat16."""
@@ -95,13 +100,20 @@ class RunData:
         """Return what is to be said about the data before anything trains."""
         return first_lines(self.sources, self.config.data, self.subsets, self.given_labels)
 
-    def _batch_options(self) -> BatchOptions:
+    @cached_property
+    def preprocessing(self) -> ImagePreprocessing | None:
+        """What the backbone expects of its images; None for images as the data have them."""
+        channels, size, _ = self.sources.train.shape
+        return preprocessing_of(self.config.model, in_channels=channels, image_size=size)
+
+    def batch_options(self) -> BatchOptions:
         """Return the options of all batches of this run, of training images and of outlier images."""
-        training = self.config.training
+        training, expected = self.config.training, self.preprocessing
         return BatchOptions(
             batch_size=training.batch_size,
-            mean=self.sources.mean,
-            std=self.sources.std,
+            mean=self.sources.mean if expected is None else expected.mean,
+            std=self.sources.std if expected is None else expected.std,
+            geometry=None if expected is None else expected.geometry,
             augment=augment_for(self.config.data, self.sources.train.shape[1]),
             seed=self.seed,
             epochs=training.epochs,
@@ -118,7 +130,7 @@ def open_data(
     cache: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> RunData:
-    """Load the images of a configuration, and apply the label noise and the subsets of a seed.
+    """Load the images of a configuration, then draw the label noise and the subsets that a seed decides.
 
     Args:
         config: The arm.
@@ -127,10 +139,11 @@ def open_data(
         cache: Folder for decoded image folders.
         progress: Called as ``progress(done, total)`` while image files are decoded.
     """
-    sources = _load_once(config.data, cache, progress)
+    images = _load_once(config.data.without_labels(), cache, progress)
     if config.data.resplit is not None:
-        sources = resplit(sources, config.data.resplit, seed)
-    given = sources.train.labels  # a long tail is cut by them, before labels are made wrong
+        images = resplit(images, config.data.resplit, seed)
+    sources = with_label_files(images, config.data)
+    given = sources.train.labels if sources.given_labels is None else sources.given_labels
     if config.data.noise is not None:
         sources = replace(sources, train=with_noise(sources.train, config.data.noise, seed))
     return RunData(sources, make_subsets(sources, config.data, seed, given), given, config, seed, device)
@@ -138,8 +151,8 @@ def open_data(
 
 @lru_cache(maxsize=1)
 def _load_once(config: DataConfig, cache: Path, progress: Callable[[int, int], None] | None) -> Sources:
-    """Load a run's images; a worker that makes several runs of one comparison loads them once."""
-    return load_data(config, cache, progress)
+    """Load a run's images; a worker that makes several runs of one comparison loads them once, for any labels."""
+    return load_images(config, cache, progress)
 
 
 def facts_of(sources: Sources, labels: Tensor) -> DataFacts:
@@ -154,5 +167,7 @@ def facts_of(sources: Sources, labels: Tensor) -> DataFacts:
         mean=tuple(sources.mean.tolist()),
         std=tuple(sources.std.tolist()),
         fingerprint=sources.fingerprint,
+        images_fingerprint=sources.images_fingerprint,
+        reading=tuple(sorted(sources.reading.choices.items())),
         num_samples=len(sources.train),
     )

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.job import Job
+from nc_tools.experiment.run_backbone import backbone_record
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.serialize import encode, run_hash, settings
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.run_records import RunIdentity
 
 
-def identify(job: Job, facts: DataFacts) -> RunIdentity:
-    """Return the identity of a run, the contents of run.json; runs with equal hashes would give equal results."""
+def identify(job: Job, facts: DataFacts, backbone: Mapping[str, Any] | None = None) -> RunIdentity:
+    """Return the identity of a run, the contents of run.json; runs with equal hashes would give equal results.
+
+    Args:
+        job: The run.
+        facts: Facts of the samples trained on.
+        backbone: What :func:`~nc_tools.experiment.run_backbone.backbone_record` returns, if it is known already: a
+            process with features at hand need not load the backbone.
+    """
     protocol = job.protocol
+    if backbone is None:
+        backbone = backbone_record(job.config.model, in_channels=facts.in_channels, image_size=facts.image_size)
     decisive: list[object] = [job.kind, facts.fingerprint, str(job.config.training.dtype_on(torch.device(job.device)))]
+    decisive += [backbone] if backbone else []
     if job.kind != "tuning":
         decisive += [protocol.curve_points, protocol.curve_samples, protocol.transfer_samples]
         decisive += [] if protocol.suspects is None else [protocol.suspects]
@@ -36,7 +49,7 @@ def identify(job: Job, facts: DataFacts) -> RunIdentity:
         experiment=job.experiment,
         suite=job.suite,
         config=settings(job.config),
-        data={"name": job.config.data.source, **dataclasses.asdict(facts), **_outliers(job.config)},
+        data={"name": job.config.data.source, **dataclasses.asdict(facts), **_outliers(job.config), **backbone},
         config_hash=run_hash(job.config, *decisive, job.seed, job.draw, job.frame_seed),
         group_hash=run_hash(job.config, *decisive),
     )

@@ -10,12 +10,15 @@ from torch import Tensor
 
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.build import DataFacts, build_loss, build_model
+from nc_tools.experiment.computed_start import compute_start
 from nc_tools.experiment.decoupled_stage import run_second_stage
+from nc_tools.experiment.early_stopping import EarlyStopping
 from nc_tools.experiment.evaluate.epochs import EpochEvaluation
 from nc_tools.experiment.evaluate.final_run import evaluate_final
 from nc_tools.experiment.evaluate.holdout_run import HOLDOUT_SCORE, HoldoutResult, evaluate_holdout
 from nc_tools.experiment.job import Job, JobResult, RunProgress
 from nc_tools.experiment.noise_estimation import NoiseEstimate, estimate_noise
+from nc_tools.experiment.run_backbone import write_backbone_files
 from nc_tools.experiment.run_data import RunData, facts_of, open_data
 from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.stage_checkpoints import StageCheckpoints
@@ -44,7 +47,7 @@ def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> JobResult:
     facts = facts_of(data.sources, data.sources.train.labels[indices])
     identity = identify(job, facts)
     path = job.root / "runs" / identity.run_id
-    if (earlier := _earlier_result(path, job)) is not None:
+    if (earlier := earlier_result(path, job)) is not None:
         return earlier
     try:
         with _open_record(job, identity, path) as record:
@@ -55,7 +58,7 @@ def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> JobResult:
         return JobResult(path, "FAILED", error=str(error), diverged=True)
 
 
-def _earlier_result(path: Path, job: Job) -> JobResult | None:
+def earlier_result(path: Path, job: Job) -> JobResult | None:
     """Return the earlier result of a run if it need not be repeated: finished, or a diverged tuning trial."""
     if not path.exists():
         return None
@@ -92,7 +95,9 @@ class _Run:
         self.stop = stop
         self.training = job.config.training
         self.epochs = job.config.epochs
+        self.epochs_done = 0
         self.holdout = HoldoutResult.read(job.holdout_run)
+        self.stopping = EarlyStopping(job, record, self.holdout)
 
     def make(self, indices: Tensor) -> JobResult:
         """Train on the samples at the given indices, evaluate the model, and write the final results."""
@@ -101,6 +106,7 @@ class _Run:
         torch.use_deterministic_algorithms(self.training.deterministic)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        write_backbone_files(job.config.model, self.record.path)
         model = build_model(job.config, self.facts, seed=job.seed, frame_seed=job.frame_seed)
         self.training.place(model, device)
         checkpoints = StageCheckpoints(self.record.path)
@@ -112,6 +118,7 @@ class _Run:
             save_weights(trained, self.record.path / "weights.safetensors")
         self.record.finish(final)
         checkpoints.remove()
+        self.stopping.clean_up()
         return JobResult(self.record.path, "FINISHED", final.get(HOLDOUT_SCORE))
 
     def _train(
@@ -123,6 +130,10 @@ class _Run:
         self.evaluate_epoch = EpochEvaluation(job, self.data, self.facts, indices)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(job.seed)  # for dropout, which alone draws from the global generator
+            seconds = compute_start(job, self.data, self.facts, model, indices)
+            if job.config.is_closed_form:
+                self._epoch_end(1, {}, model)
+                return model.eval(), seconds
             fitted = fit(
                 model,
                 loss,
@@ -137,7 +148,8 @@ class _Run:
                 stop=self.stop,
                 keep_last=job.kind == "final" or job.config.second_stage is not None,
             )
-            seconds = run_second_stage(
+            self.stopping.restore_best(fitted.model)
+            seconds += run_second_stage(
                 job,
                 self.data,
                 self.facts,
@@ -149,13 +161,15 @@ class _Run:
             )
         return fitted.model, fitted.seconds + seconds
 
-    def _epoch_end(self, epoch: int, values: dict[str, float], model: Classifier) -> None:
-        """Evaluate the model after an epoch and record the results; called by the training loop."""
+    def _epoch_end(self, epoch: int, values: dict[str, float], model: Classifier) -> bool:
+        """Evaluate the model after an epoch and record the results; return True to end the training here."""
         values = values | self.evaluate_epoch(epoch, model) | self.holdout.curves.get(epoch, {})
         if epoch == self.holdout.best_epoch:
             save_weights(model, StageCheckpoints(self.record.path).best)
         self.record.log(epoch, values)
         self.on_progress(RunProgress(self.job.label, epoch, self.epochs))
+        self.epochs_done = epoch
+        return self.stopping.end(epoch, values, model)
 
     def _evaluate(self, model: Classifier, indices: Tensor) -> dict[str, float]:
         if self.job.kind == "final":
@@ -167,7 +181,7 @@ class _Run:
         seconds += noise.seconds
         values = {
             "perf/seconds": seconds,
-            "perf/images_per_s": samples * (noise.epochs + self.epochs) / seconds,
+            "perf/images_per_s": samples * (noise.epochs + (self.epochs_done or self.epochs)) / max(seconds, 1e-9),
             "perf/parameters": float(sum(p.numel() for p in model.parameters())),
             "perf/head_parameters": float(sum(p.numel() for p in model.head.parameters())),
         }

@@ -15,7 +15,6 @@ from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.check_plan import check_plan
 from nc_tools.experiment.job import Job, JobKind, JobResult
-from nc_tools.experiment.partial_files import remove_partial_files
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_config import RunConfig
@@ -25,6 +24,7 @@ from nc_tools.experiment.tuning import Score, TuningResult, mean_over_seeds, tun
 from nc_tools.experiment.workers import Workers
 from nc_tools.run_records import mark_killed
 from nc_tools.run_records.json_files import read_json_or_problem, write_json
+from nc_tools.run_records.partial_files import remove_partial_files
 
 
 def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:
@@ -41,17 +41,17 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:
         Killed: After Ctrl-C or SIGTERM, once every run in progress has written its checkpoint.
     """
     options.out.mkdir(parents=True, exist_ok=True)
-    with _locked(options.out), StopSignal() as stop, ProgressDisplay(console) as display:
+    with locked(options.out), StopSignal() as stop, ProgressDisplay(console) as display:
         mark_killed(options.out)
         remove_partial_files(options.out)
         facts = check_plan(plan, options, display, stop)
-        _write_experiment(plan, options.out, _rows_before(plan, options.out))
+        write_experiment(plan, options.out, rows_before(plan, options.out))
         with Workers(options.workers, options.threads) as workers:
             _Stages(plan, options, facts, workers, display, stop).run()
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
     """Lock the output folder; the lock is released when the process ends, however it ends."""
     lock = FileLock(out / ".comparison.lock")
     try:
@@ -73,7 +73,7 @@ class _Stages:
         self,
         plan: Plan,
         options: RunOptions,
-        facts: DataFacts,
+        facts: Mapping[str, DataFacts],
         workers: Workers,
         display: ProgressDisplay,
         stop: StopSignal,
@@ -142,14 +142,14 @@ class _Stages:
                 ready.append((replace(job, holdout_run=run), row))
             else:
                 row |= {"status": "KILLED", "error": f"its hold-out run did not finish: {holdout.error}"}
-        _write_experiment(self.plan, self.options.out, rows)
+        write_experiment(self.plan, self.options.out, rows)
         results = self._make("final runs", [job for job, _ in ready])
         for (_, row), result in zip(ready, results, strict=True):
             row |= {"status": result.status, "error": result.error}
-        _write_experiment(self.plan, self.options.out, rows)
+        write_experiment(self.plan, self.options.out, rows)
 
     def _row(self, job: Job) -> dict[str, Any]:
-        run_id = identify(job, self.facts).run_id
+        run_id = identify(job, self.facts[job.arm]).run_id
         planned = {"status": "PLANNED", "error": None}
         return {"arm": job.arm, "seed": job.seed, "draw": job.draw, "run_id": run_id, **planned}
 
@@ -187,7 +187,7 @@ class _Stages:
         )
 
 
-def _rows_before(plan: Plan, out: Path) -> list[Mapping[str, Any]]:
+def rows_before(plan: Plan, out: Path) -> list[Mapping[str, Any]]:
     """Return the list of runs of an earlier start of the same comparison, which stays until there is a new one."""
     before, _ = read_json_or_problem(out / "experiment.json")
     rows = before.get("runs") if before.get("suite") == plan.suite else None
@@ -200,7 +200,7 @@ def _split(plan: Plan) -> dict[str, float]:
     return {} if share is None else {"test_per_train": share / (1 - share)}
 
 
-def _write_experiment(plan: Plan, out: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+def write_experiment(plan: Plan, out: Path, runs: Sequence[Mapping[str, Any]]) -> None:
     """Write experiment.json: the plan of the comparison and the list of its runs."""
     experiment = {
         "schema": 1,

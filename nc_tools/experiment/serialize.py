@@ -49,9 +49,11 @@ def encode(value: Any) -> Any:
 def settings(config: RunConfig) -> dict[str, Any]:
     """Return the part of a configuration that decides a run's result, as JSON values.
 
-    The field ``tuned`` is left out: it says which values an arm tries, not what a run gives.
+    The field ``tuned`` is left out: it says which values an arm tries, not what a run gives. ``start`` is left out for
+    arms without one, so that their hashes are those of before there were any.
     """
-    return {key: value for key, value in encode(config).items() if key != "tuned"}
+    values = encode(config)
+    return {k: v for k, v in values.items() if k != "tuned" and not (k == "start" and v is None)}
 
 
 def run_hash(config: RunConfig, *facts: object) -> str:

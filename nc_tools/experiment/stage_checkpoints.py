@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nc_tools.training.checkpoint import load_checkpoint
+from nc_tools._support.short_repr import short_repr
+from nc_tools.training.checkpoint import damaged_checkpoint, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,21 @@ class StageCheckpoints:
         return best_epoch is None or self.epochs_done() < best_epoch or self.best.exists()
 
     def epochs_done(self) -> int:
-        """Return how many recorded epochs the checkpoints cover; epochs of noise estimation do not count."""
-        recorded = [path for path in (self.main, self.second) if path.exists()]
-        return sum(int(load_checkpoint(path)["epochs_done"]) for path in recorded)
+        """Return how many recorded epochs the checkpoints cover; epochs of noise estimation do not count.
+
+        Raises:
+            DamagedFileError: If a checkpoint is damaged.
+        """
+        return sum(_epochs_done(path) for path in (self.main, self.second) if path.exists())
 
     def remove(self) -> None:
         """Delete all these files; called when the run is FINISHED."""
         for path in (self.first, self.main, self.second, self.best):
             path.unlink(missing_ok=True)
+
+
+def _epochs_done(path: Path) -> int:
+    done = load_checkpoint(path).get("epochs_done")
+    if not isinstance(done, int) or done < 0:
+        raise damaged_checkpoint(path, ValueError(f"its number of epochs is {short_repr(done)}"))
+    return done

@@ -22,14 +22,14 @@ class Trial:
 
     Attributes:
         arm: The arm.
-        lr: Learning rate.
+        lr: Learning rate; None for a head in closed form.
         parameter: Path of the arm's tuned parameter.
         value: Its value.
         score: Mean balanced accuracy on the hold-outs; None if training diverged or a run was lost.
     """
 
     arm: str
-    lr: float
+    lr: float | None
     parameter: str
     value: Any
     score: Score
@@ -59,7 +59,8 @@ class TuningResult:
     def to_json(self) -> dict[str, Any]:
         """Return the contents of tuning.json as JSON-serializable values."""
         chosen = {
-            arm: {"lr": config.optim.lr, config.tuned.path: tuned_value(config)} for arm, config in self.configs.items()
+            arm: ({} if config.is_closed_form else {"lr": config.optim.lr}) | {config.tuned.path: tuned_value(config)}
+            for arm, config in self.configs.items()
         }
         trials = [trial.to_json() for trial in self.trials]
         return {"trials": trials, "chosen": chosen, "notes": self.notes, "grid": self.grid}
@@ -84,6 +85,10 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
     every arm tries the same number of values of its tuned parameter. Ties go to the rate nearest to the middle of the
     grid, and to the configured value.
 
+    A head in closed form has no learning rate. It tries as many values of its tuned parameter as the other arms try
+    settings in all (rates, extensions of the grid, values of the tuned parameter), or fewer if it lists fewer; the
+    first of its values come first. One without a parameter is computed once.
+
     Args:
         arms: Arms by name.
         protocol: Rates, and how often the grid may grow.
@@ -92,6 +97,9 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
     Raises:
         ValueError: If arms have different numbers of values to try, so that budgets would differ.
     """
+    order = list(arms)
+    computed = {arm: config for arm, config in arms.items() if config.is_closed_form}
+    arms = {arm: config for arm, config in arms.items() if not config.is_closed_form}
     budgets = {arm: len(config.tuned.values) for arm, config in arms.items()}
     if len(set(budgets.values())) > 1:
         counts = ", ".join(f"{arm} {number}" for arm, number in budgets.items())
@@ -112,19 +120,47 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
             result.notes.append(f"{arm}: its best learning rate {rate} is still the {side} of the grid")
     at_best = {a: put(c, "optim.lr", lr) for a, c in arms.items() if (lr := _best_rate(result, a)) is not None}
     result.notes += [f"{arm}: no tuning trial gave a score" for arm in arms if arm not in at_best]
-    settings = [(a, put(c, c.tuned.path, v)) for a, c in at_best.items() for v in c.tuned.values]
-    _add_trials(result, settings, run_trials(settings))
-    for arm, config in at_best.items():
+    variants = [(a, put(c, c.tuned.path, v)) for a, c in at_best.items() for v in c.tuned.values]
+    if variants:
+        _add_trials(result, variants, run_trials(variants))
+    settings = len(result.grid or protocol.rates) + max(budgets.values(), default=0)
+    _try_values(computed, settings, result, run_trials)
+    for arm, config in (at_best | computed).items():
         # The first of them, which wins ties, has the configured value: it was a trial of the rates.
-        scored = [t for t in result.trials if t.arm == arm and t.lr == config.optim.lr and t.score is not None]
+        lr = None if config.is_closed_form else config.optim.lr
+        scored = [t for t in result.trials if t.arm == arm and t.lr == lr and t.score is not None]
+        if not scored:
+            continue
         best = max(scored, key=lambda t: t.score or 0.0)
         result.configs[arm] = config if best is scored[0] else put(config, config.tuned.path, best.value)
+    result.configs = {arm: result.configs[arm] for arm in order if arm in result.configs}
     return result
+
+
+def _try_values(arms: Mapping[str, RunConfig], number: int, result: TuningResult, run_trials: RunTrials) -> None:
+    """Try at most ``number`` values of the tuned parameter of heads in closed form, their configured value first."""
+    settings = [
+        (arm, variant)
+        for arm, config in arms.items()
+        for variant in (config, *(put(config, config.tuned.path, value) for value in config.tuned.values))[:number]
+    ]
+    if settings:
+        _add_trials(result, settings, run_trials(settings))
+    for arm, config in arms.items():
+        own = [t for t in result.trials if t.arm == arm and t.score is not None]
+        tried = sorted(t.value for t in own if isinstance(t.value, int | float))
+        if not own:
+            result.notes.append(f"{arm}: no tuning trial gave a score")
+        elif len(tried) > 2 and (best := max(own, key=lambda t: t.score or 0.0).value) in (tried[0], tried[-1]):
+            side = "smallest" if best == tried[0] else "largest"
+            result.notes.append(f"{arm}: its best {config.tuned.path} {best} is the {side} that was tried")
 
 
 def _try_rates(
     arms: Mapping[str, RunConfig], rates: Sequence[float], result: TuningResult, run_trials: RunTrials
 ) -> None:
+    if not arms:
+        return
     settings = [(arm, put(config, "optim.lr", lr)) for arm, config in arms.items() for lr in rates]
     _add_trials(result, settings, run_trials(settings))
     result.grid = sorted({*result.grid, *rates})
@@ -132,11 +168,12 @@ def _try_rates(
 
 def _add_trials(result: TuningResult, settings: Sequence[tuple[str, RunConfig]], scores: Sequence[Score]) -> None:
     for (arm, config), score in zip(settings, scores, strict=True):
-        result.trials.append(Trial(arm, config.optim.lr, config.tuned.path, tuned_value(config), score))
+        lr = None if config.is_closed_form else config.optim.lr
+        result.trials.append(Trial(arm, lr, config.tuned.path, tuned_value(config), score))
 
 
 def _best_rate(result: TuningResult, arm: str) -> float | None:
-    scored = [(t.score, t.lr) for t in result.trials if t.arm == arm and t.score is not None]
+    scored = [(t.score, t.lr) for t in result.trials if t.arm == arm and t.score is not None and t.lr is not None]
     if not scored:
         return None
     middle = fmean(math.log(lr) for lr in result.grid)

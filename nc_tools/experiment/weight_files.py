@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.regular_file import check_regular
 
 # Numbers that a file may hold beyond those of the model, such as the notes that heads of earlier versions saved.
@@ -38,7 +39,7 @@ def load_tensors(path: Path, *, most: int | None = None) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged or holds more numbers.
+        DamagedFileError: If it is damaged or holds more numbers.
     """
     check_regular(path)
     try:
@@ -46,10 +47,10 @@ def load_tensors(path: Path, *, most: int | None = None) -> dict[str, Tensor]:
             names = list(file.keys())
             declared = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
             if most is not None and declared > most:
-                raise ValueError(f"{path} holds {declared:,} numbers, but at most {most:,} are expected")
+                raise DamagedFileError(f"{path} holds {declared:,} numbers, but at most {most:,} are expected")
             return {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors ({error}), because it is damaged") from error
+        raise DamagedFileError(f"{path} cannot be read as safetensors ({error}), because it is damaged") from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -57,7 +58,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or holds the weights of another model.
+        DamagedFileError: If it is damaged, or holds the weights of another model.
     """
     own = sum(value.numel() for value in model.state_dict().values() if isinstance(value, Tensor))
     state = load_tensors(path, most=own + _SLACK)
@@ -65,4 +66,4 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(state)
     except Exception as error:  # a head may refuse a damaged value with an error of its own
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} does not hold the weights of the model in run.json: {reason[:500]}") from error
+        raise DamagedFileError(f"{path} does not hold the weights of the model in run.json: {reason[:500]}") from error

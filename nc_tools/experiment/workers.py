@@ -15,19 +15,42 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import Any, Protocol, TypeVar
 
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.signals import StopSignal
-from nc_tools.experiment.job import Job, JobResult, RunProgress
+from nc_tools.experiment.job import JobResult, RunProgress
 
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
-def _serve(connection: Connection, threads: int) -> None:
+MakeRun = Callable[[Any, Callable[[RunProgress], None], StopSignal], JobResult]
+"""A function of a module that makes what a job describes, such as ``run_job``."""
+
+
+class WorkerJob(Protocol):
+    """What a worker process can make: one run, or all runs of a seed."""
+
+    @property
+    def label(self) -> str:
+        """Name of the job in progress lines."""
+
+    @property
+    def kind(self) -> str:
+        """What is made, in a word."""
+
+
+J = TypeVar("J", bound=WorkerJob)
+
+
+def _serve(connection: Connection, threads: int, make_run: MakeRun | None) -> None:
     """Main function of a worker process: make runs until the parent process closes the connection."""
     import torch
 
     from nc_tools.experiment.run_job import run_job
+
+    make_run = make_run or run_job
 
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it, for every arm alike
@@ -43,13 +66,14 @@ def _serve(connection: Connection, threads: int) -> None:
 
         while True:
             try:
-                job: Job = connection.recv()
+                job = connection.recv()
             except (EOFError, OSError):
                 return
             try:
-                result = run_job(job, send_progress, stop)
+                result = make_run(job, send_progress, stop)
             except Exception as error:  # noqa: BLE001  one run's error must not end the others
-                traceback.print_exc()
+                if not isinstance(error, DamagedFileError | FileExistsError):  # their message says all
+                    traceback.print_exc()
                 message = f"{type(error).__name__}: {error}".splitlines()[0]
                 result = JobResult(None, "FAILED", error=message, disk_full=is_disk_full(error))
             with contextlib.suppress(OSError):
@@ -102,13 +126,15 @@ class Workers:
     Args:
         count: Processes, at least 1.
         threads: CPU threads of each.
+        make_run: What each of them does with a job; None for ``run_job``.
     """
 
-    def __init__(self, count: int, threads: int) -> None:
+    def __init__(self, count: int, threads: int, make_run: MakeRun | None = None) -> None:
         if count < 1:
             raise ValueError(f"workers must be at least 1, got {count}")
         self._count = count
         self._threads = threads
+        self._make_run = make_run
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> Workers:
@@ -126,11 +152,11 @@ class Workers:
 
     def run(
         self,
-        jobs: Sequence[Job],
+        jobs: Sequence[J],
         *,
         stop: StopSignal,
         on_progress: Callable[[RunProgress], None],
-        on_result: Callable[[Job, JobResult], None],
+        on_result: Callable[[J, JobResult], None],
     ) -> list[JobResult]:
         """Make the run of every job, and return the results in the order of the jobs.
 
@@ -167,7 +193,7 @@ class Workers:
             raise OSError(errno.ENOSPC, full_disk)
         return [r if r is not None else JobResult(None, "KILLED", error="not begun") for r in results]
 
-    def _hand_out(self, jobs: Sequence[Job], waiting: deque[int]) -> None:
+    def _hand_out(self, jobs: Sequence[WorkerJob], waiting: deque[int]) -> None:
         while waiting:
             idle = next((w for w in self._workers if w.job is None), None)
             if idle is None and len(self._workers) < self._count:
@@ -183,7 +209,7 @@ class Workers:
 
     def _start(self) -> _Worker:
         connection, worker_end = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(target=_serve, args=(worker_end, self._threads), daemon=True)
+        process = _CONTEXT.Process(target=_serve, args=(worker_end, self._threads, self._make_run), daemon=True)
         # A terminal sends Ctrl-C to the whole process group. Only the parent handles it, and stops the workers with
         # SIGTERM. A new process inherits that the signal is ignored, before its first line of Python.
         with _sigint_ignored(), _library_threads(self._threads):

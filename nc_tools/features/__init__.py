@@ -4,6 +4,7 @@ from nc_tools.features.embeddings import Embeddings, read_embeddings
 from nc_tools.features.extract import Extraction, extract_features
 from nc_tools.features.feature_loader import FeatureLoader, feature_batches
 from nc_tools.features.feature_set import FeatureSet
+from nc_tools.features.given_features import GivenFeatures
 from nc_tools.features.standardize import Standardize, fit_standardize
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Extraction",
     "FeatureLoader",
     "FeatureSet",
+    "GivenFeatures",
     "Standardize",
     "extract_features",
     "feature_batches",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-EMBEDDING_COLUMNS = ("features", "labels", "ids", "split", "classes")
+EMBEDDING_COLUMNS = ("features", "labels", "ids", "split", "groups", "classes")
 """The names that an embedding file may hold; ``features`` and ``labels`` are required."""
 
 Columns = dict[str, np.ndarray]
@@ -20,7 +20,7 @@ def read_embedding_columns(path: Path) -> Columns:
     """Return the arrays of an embedding file by name.
 
     - ``.npz``: arrays as ``numpy.savez`` writes them. Object arrays are refused: they hold pickles, which run code.
-    - ``.safetensors``: tensors; texts (ids, split, classes) are JSON lists in the file's metadata.
+    - ``.safetensors``: tensors; texts (ids, split, groups, classes) are JSON lists in the file's metadata.
     - ``.parquet``: columns, of which ``features`` holds lists of equal length. Needs pyarrow.
 
     Raises:
@@ -77,7 +77,7 @@ def _read_safetensors(path: Path) -> Columns:
             header = file.metadata() or {}
     except (OSError, SafetensorError, TypeError) as error:
         raise _damaged(path, error) from error
-    for name in ("ids", "split", "classes", "labels"):
+    for name in ("ids", "split", "groups", "classes", "labels"):
         if name in header and name not in columns:
             columns[name] = _text_list(name, header[name], path)
     return columns

@@ -5,13 +5,16 @@ Text, sound and tables enter a comparison in this way, and images whose features
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nc_tools.data.group_split import split_by_group
 from nc_tools.data.imbalance import class_counts, split_holdout
 from nc_tools.data.listing import TEST_SHARE
 from nc_tools.data.short_list import short_list
@@ -45,7 +48,8 @@ def read_embeddings(path: Path | str) -> Embeddings:
 
     The file holds, for N samples: ``features`` (N, D), numbers; ``labels`` (N,), whole numbers or texts; and perhaps
     ``ids`` (N,), unique names of the samples; ``split`` (N,), "train", "test", "val", "ood_near" or "ood_far" for each;
-    ``classes``, the names of the classes 0 to K - 1. The formats are those of
+    ``groups`` (N,), such as the patient, whose samples stay on one side of every split; ``classes``, the names of the
+    classes 0 to K - 1. The formats are those of
     :func:`~nc_tools.features.embedding_columns.read_embedding_columns`.
 
     With "train" and "test", rows of "val" join the training rows, from which each seed draws its own hold-out. Without
@@ -72,7 +76,7 @@ def read_embeddings(path: Path | str) -> Embeddings:
     columns = read_embedding_columns(path)
     features = _checked_features(columns, path)
     rows = len(features)
-    for name in ("labels", "ids", "split"):
+    for name in ("labels", "ids", "split", "groups"):
         if name in columns and columns[name].shape != (rows,):
             raise ValueError(
                 f"{path.name} must have one of {name} for each of its {rows} feature rows, got the shape "
@@ -84,15 +88,18 @@ def read_embeddings(path: Path | str) -> Embeddings:
     labels, classes = indices_and_classes(columns, scored, path)
     if len(classes) < 2:
         raise ValueError(f"{path.name} must have samples of at least 2 classes, got only {classes[0]!r}")
-    train, test, notes = _parts(labels, split, path)
-    _check_leak(ids, train, test, split, path)
+    groups = _groups(columns)
+    train, test, notes = _parts(labels, split, groups, path)
+    _check_leak("ids", ids, train, test, split, path)
+    _check_leak("groups", None if groups is None else groups.tolist(), train, test, split, path)
     _check_classes(labels, classes, train, test, path)
     _check_apart(features, train, test, notes)
 
     def part(name: str, index: np.ndarray) -> FeatureSet:
         chosen = torch.from_numpy(index)
         own = tuple(ids[i] for i in index.tolist()) if ids is not None else None
-        return FeatureSet(features[chosen], labels[chosen].clamp(min=0), classes, name, paths=own)
+        of_groups = None if groups is None else groups[chosen]
+        return FeatureSet(features[chosen], labels[chosen], classes, name, paths=own, groups=of_groups)
 
     ood = {} if split is None else {name[4:]: np.flatnonzero(split == name) for name in ("ood_near", "ood_far")}
     return Embeddings(
@@ -128,6 +135,14 @@ def _ids(columns: Columns) -> list[str] | None:
     return [str(value) for value in columns["ids"].tolist()] if "ids" in columns else None
 
 
+def _groups(columns: Columns) -> Tensor | None:
+    """Return the number of each row's group, numbered from 0 in the order of their names."""
+    if "groups" not in columns:
+        return None
+    _, numbers = np.unique(columns["groups"].astype(str), return_inverse=True)
+    return torch.from_numpy(numbers.astype(np.int64))
+
+
 def _split_of(columns: Columns, path: Path) -> np.ndarray | None:
     """Return the part of each row: "train", "test", "val", "ood_near" or "ood_far"."""
     if "split" not in columns:
@@ -142,10 +157,16 @@ def _split_of(columns: Columns, path: Path) -> np.ndarray | None:
     return np.asarray([_SPLITS[name] for name in given.tolist()])
 
 
-def _parts(labels: Tensor, split: np.ndarray | None, path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _parts(
+    labels: Tensor, split: np.ndarray | None, groups: Tensor | None, path: Path
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return the rows for training and for testing, and what was decided."""
     if split is None:
-        train, test = split_holdout(labels, TEST_SHARE, torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        if groups is None:
+            train, test = split_holdout(labels, TEST_SHARE, generator)
+        else:
+            train, test = split_by_group(labels, groups, TEST_SHARE, generator)
         if not len(test):
             raise ValueError(
                 f"{path.name} has no split, and no class has two rows of which one could be for testing: add rows"
@@ -169,17 +190,17 @@ def _parts(labels: Tensor, split: np.ndarray | None, path: Path) -> tuple[np.nda
 
 
 def _check_leak(
-    ids: list[str] | None, train: np.ndarray, test: np.ndarray, split: np.ndarray | None, path: Path
+    what: str, values: Sequence[Any] | None, train: np.ndarray, test: np.ndarray, split: np.ndarray | None, path: Path
 ) -> None:
-    """Refuse an id that is in the training and in the test rows, or could have been drawn into both."""
-    if ids is None:
+    """Refuse an id or a group that is in the training and in the test rows."""
+    if values is None:
         return
-    trained = {ids[i] for i in train.tolist()}
-    both = sorted({ids[i] for i in test.tolist()} & trained)
+    trained = {values[i] for i in train.tolist()}
+    both = [str(value) for value in sorted({values[i] for i in test.tolist()} & trained)]
     if both:
         advice = "remove them from one part" if split is not None else "give the column split, or keep one row of each"
         raise ValueError(
-            f"{len(both)} ids of {path.name} are in the training and in the test rows ({short_list(both)}), which "
+            f"{len(both)} {what} of {path.name} are in the training and in the test rows ({short_list(both)}), which "
             f"would flatter every result: {advice}"
         )
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.precision import autocast_off
-from nc_tools.data.decode import DECODE_RULE, Progress
+from nc_tools.data.decode import Progress
 from nc_tools.data.image_set import Images
-from nc_tools.features.feature_cache import FeatureCache
+from nc_tools.features.feature_cache import FeatureCache, RowsFile
 from nc_tools.features.feature_set import FeatureSet
 from nc_tools.features.image_content import ImageContent
 from nc_tools.models.pretrained import PretrainedBackbone
@@ -35,11 +35,13 @@ class Extraction:
     Attributes:
         features: The set with features in place of images.
         computed: Images that went through the backbone.
+        file: The memory-mapped file that holds the rows.
         notes: What the user should know, such as that cached rows were not used.
     """
 
     features: FeatureSet
     computed: int
+    file: RowsFile
     notes: tuple[str, ...] = ()
 
 
@@ -53,10 +55,10 @@ def extract_features(
 ) -> Extraction:
     """Return the features of images: those in the cache, and the rest computed by the backbone and added to it.
 
-    An image is decoded at its own size, resized and cropped by the backbone's preprocessing, and passed through the
-    backbone in eval mode, without augmentation. Rows are found by the content of the image (the bytes of its file), the
-    hash of the backbone's tensors and the preprocessing. So an image that changed is computed again, and one that was
-    renamed or is in several sets is not. Rows are float16, or float32 if a feature is too large for that. Before cached
+    An image is resized and cropped by the backbone's preprocessing, and passed through the backbone in eval mode,
+    without augmentation. Rows are found by the content of the image (its pixels), the hash of the backbone's tensors
+    and the preprocessing. So an image that changed is computed again, and one that was renamed or is in several sets is
+    not. Rows are float16, or float32 if a feature is too large for that. Before cached
     rows are used, a few are computed again: if they differ (by more than 1.5 %), all are discarded.
 
     A process that is killed, or a full disk, loses the chunk of images in progress only.
@@ -83,13 +85,12 @@ def extract_features(
 
 
 def cache_key(backbone: PretrainedBackbone) -> dict[str, Any]:
-    """Return what decides the features of an image: weights, architecture, preprocessing, the rule of decoding."""
+    """Return what decides the features of an image: weights, architecture and preprocessing."""
     return {
         "weights": backbone.identity.sha256,
         "model": backbone.identity.name,
         "module": type(backbone.module).__qualname__,
         "preprocessing": dataclasses.asdict(backbone.preprocessing),
-        "decode_rule": DECODE_RULE,
     }
 
 
@@ -122,12 +123,18 @@ def _extract(
             done += len(index)
             if progress is not None:
                 progress(done, len(missing))
-        features = _pick(cache.features(), cache.rows_of(content.digests))
-    return Extraction(
-        FeatureSet(features, images.labels, images.classes, images.name, images.clean_labels, images.paths),
-        len(missing),
-        tuple(notes),
+        pool, rows = cache.features(), cache.rows_of(content.digests)
+    features = FeatureSet(
+        pool,
+        images.labels,
+        images.classes,
+        images.name,
+        images.clean_labels,
+        images.paths,
+        rows=rows,
+        groups=images.groups,
     )
+    return Extraction(features, len(missing), cache.rows_file, tuple(notes))
 
 
 class _FeaturePass:
@@ -170,14 +177,6 @@ def _first_of_each(index: Tensor, digests: Tensor) -> Tensor:
     for i in index.tolist():
         first.setdefault(digests[i].numpy().tobytes(), i)
     return torch.tensor(list(first.values()), dtype=torch.int64)
-
-
-def _pick(features: Tensor, rows: Tensor) -> Tensor:
-    """Return the rows (N, D): a view of the memory-mapped file where they are consecutive, else a copy."""
-    first = int(rows[0]) if len(rows) else 0
-    if torch.equal(rows, torch.arange(first, first + len(rows))):
-        return features[first : first + len(rows)]
-    return features.index_select(0, rows)
 
 
 def _how(backbone: PretrainedBackbone, device: torch.device) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +25,31 @@ from nc_tools._support.atomic_write import atomic_write
 
 _DIGEST = 32  # bytes of a SHA-256
 _DTYPES: dict[str, Any] = {"float16": np.dtype(np.float16), "float32": np.dtype(np.float32)}
+
+
+@dataclass(frozen=True)
+class RowsFile:
+    """A file of features, row by row.
+
+    Attributes:
+        path: The file.
+        dtype: "float16" or "float32".
+        width: D.
+        rows: Number of rows that are complete.
+    """
+
+    path: str
+    dtype: str
+    width: int
+    rows: int
+
+    def open(self) -> Tensor:
+        """Return the rows (N, D), memory-mapped: nothing is read until it is used, and processes share the memory."""
+        if not self.rows:
+            return torch.empty(0, self.width, dtype=getattr(torch, self.dtype))
+        # Copy on write: PyTorch has no read-only tensors.
+        mapped = np.memmap(self.path, _DTYPES[self.dtype], mode="c", shape=(self.rows, self.width))
+        return torch.from_numpy(mapped)
 
 
 class FeatureCache:
@@ -108,11 +134,12 @@ class FeatureCache:
 
     def features(self) -> Tensor:
         """Return all rows (N, D), a memory-mapped file that stays valid after the cache is closed."""
-        if not self._places:
-            return torch.empty(0, self.width, dtype=torch.float16 if self.dtype == np.float16 else torch.float32)
-        # Copy on write: PyTorch has no read-only tensors.
-        shape = (len(self._places), self.width)
-        return torch.from_numpy(np.memmap(self.folder / "rows.bin", self.dtype, mode="c", shape=shape))
+        return self.rows_file.open()
+
+    @property
+    def rows_file(self) -> RowsFile:
+        """The file of all rows, for another process."""
+        return RowsFile(str(self.folder / "rows.bin"), self.dtype.name, self.width, len(self))
 
     def describe(self, how: Mapping[str, Any]) -> None:
         """Write ``recipe.json``: the key, and how the rows were computed (versions, device), which does not name it."""

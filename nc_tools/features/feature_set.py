@@ -15,13 +15,16 @@ class FeatureSet:
     """Features (N, D) with labels, class names and ids. It is to features what ``ImageSet`` is to images.
 
     Attributes:
-        features: (N, D), float16 or float32, on the CPU. It may be a memory-mapped file.
+        features: (N, D), float16 or float32, on the CPU. It may be a memory-mapped file. With ``rows`` it holds the
+            features of more samples, or in another order.
         labels: (N,), int64, in [0, K).
         classes: K names.
         name: Name of the set in records.
         clean_labels: True labels (N,) where ``labels`` are known to be noisy, or None. For measures only: nothing may
             be chosen by them.
         paths: The id of each sample, such as the path of its image; None if samples have no ids.
+        rows: (N,), int64: the row of ``features`` that belongs to each sample; None for row i of sample i.
+        groups: The number of each sample's group (N,), int64, such as its patient; None without groups.
 
     Raises:
         ValueError: If shapes, types or labels do not match.
@@ -38,6 +41,8 @@ class FeatureSet:
     name: str
     clean_labels: Tensor | None = None
     paths: tuple[str, ...] | None = None
+    rows: Tensor | None = None
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.features.dtype not in (torch.float16, torch.float32):
@@ -47,12 +52,12 @@ class FeatureSet:
             )
         for labels in (self.labels, self.clean_labels):
             if labels is not None:
-                _check_labels(labels, len(self.features), len(self.classes))
-        if self.paths is not None and len(self.paths) != len(self.features):
-            raise ValueError(f"there must be one id for each of the {len(self.features)} rows, got {len(self.paths)}")
+                _check_labels(labels, len(self), len(self.classes))
+        if self.paths is not None and len(self.paths) != len(self):
+            raise ValueError(f"there must be one id for each of the {len(self)} rows, got {len(self.paths)}")
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.features) if self.rows is None else len(self.rows)
 
     @property
     def num_classes(self) -> int:
@@ -66,23 +71,25 @@ class FeatureSet:
 
     def take(self, index: Tensor) -> Tensor:
         """Return the features at ``index`` (B,), float32 (B, D)."""
-        return self.features.index_select(0, index).to(torch.float32)
+        return self.features.index_select(0, index if self.rows is None else self.rows[index]).to(torch.float32)
 
     def subset(self, indices: Tensor) -> FeatureSet:
-        """Return the set of the samples at ``indices`` (M,), in that order. Their features are copied."""
+        """Return the set of the samples at ``indices`` (M,), in that order. Features are not copied."""
         return replace(
             self,
-            features=self.features.index_select(0, indices),
+            rows=indices if self.rows is None else self.rows[indices],
             labels=self.labels[indices],
             clean_labels=None if self.clean_labels is None else self.clean_labels[indices],
+            groups=None if self.groups is None else self.groups[indices],
             paths=None if self.paths is None else tuple(self.paths[i] for i in indices.tolist()),
         )
 
     def digests(self) -> Tensor:
         """Return the SHA-256 of the features of each sample (N, 32), uint8."""
-        rows = self.features.contiguous().numpy()
-        hashes = b"".join(hashlib.sha256(row).digest() for row in rows)
-        return torch.from_numpy(np.frombuffer(bytearray(hashes), dtype=np.uint8).reshape(len(rows), 32))
+        pool = self.features.contiguous().numpy()
+        rows = range(len(self)) if self.rows is None else self.rows.tolist()
+        hashes = b"".join(hashlib.sha256(pool[row]).digest() for row in rows)
+        return torch.from_numpy(np.frombuffer(bytearray(hashes), dtype=np.uint8).reshape(len(self), 32))
 
 
 def _check_labels(labels: Tensor, count: int, num_classes: int) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from nc_tools.data.decode import available_cores, decode_whole
-from nc_tools.data.image_set import ImageFiles, Images
+from nc_tools.data.decode import available_cores
+from nc_tools.data.image_set import Images
 from nc_tools.models.image_preprocessing import ImagePreprocessing
+
+_AT_ONCE = 32  # images that one thread decodes and resizes
 
 
 class ImageContent:
@@ -24,25 +24,25 @@ class ImageContent:
         preprocessing: Of the backbone.
 
     Attributes:
-        digests: (N, 32), uint8: the SHA-256 of each image, of the bytes of its file or of its pixels in memory.
+        digests: (N, 32), uint8: the SHA-256 of the pixels of each image, as the data set gives them.
     """
 
     def __init__(self, images: Images, preprocessing: ImagePreprocessing) -> None:
         self._images = images
         self._preprocessing = preprocessing
-        self.digests = _file_digests(images) if isinstance(images, ImageFiles) else _pixel_digests(images.images)
+        self.digests = images.digests()
 
     def read_chunks(self, index: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (index, pixels) for chunks of the images at ``index`` (M,); pixels are uint8 (B, 3, side, side).
+        """Yield (index, pixels) for chunks of the images at ``index`` (M,); pixels are uint8 (B, C, side, side).
 
         The next chunks are decoded and resized in threads while one is used.
         """
         pending: deque[tuple[Tensor, list[Future[Tensor]]]] = deque()
-        workers = available_cores()
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(available_cores()) as pool:
             try:
-                for part in torch.split(index, size) if len(index) else ():
-                    pending.append((part, [pool.submit(self._prepared, i) for i in part.tolist()]))
+                for chunk in torch.split(index, size) if len(index) else ():
+                    parts = torch.split(chunk, _AT_ONCE)
+                    pending.append((chunk, [pool.submit(self._prepared, part) for part in parts]))
                     if len(pending) > 2:
                         yield _ready(*pending.popleft())
                 while pending:
@@ -52,33 +52,9 @@ class ImageContent:
                     for future in futures:
                         future.cancel()
 
-    def _prepared(self, i: int) -> Tensor:
-        images, preprocessing = self._images, self._preprocessing
-        if not isinstance(images, ImageFiles):
-            return preprocessing.geometry(images.images[i : i + 1])
-        pixels = decode_whole(images.root / images.paths[i], images.channels, 2 * preprocessing.resize_size)
-        return preprocessing.geometry(torch.from_numpy(np.ascontiguousarray(pixels))[None])
+    def _prepared(self, index: Tensor) -> Tensor:
+        return self._preprocessing.geometry(self._images.take(index))
 
 
 def _ready(index: Tensor, futures: list[Future[Tensor]]) -> tuple[Tensor, Tensor]:
     return index, torch.cat([future.result() for future in futures])
-
-
-def _file_digests(images: ImageFiles) -> Tensor:
-    def digest(path: str) -> bytes:
-        with (images.root / path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-
-    with ThreadPoolExecutor(available_cores()) as pool:
-        return _stacked(list(pool.map(digest, images.paths, chunksize=64)))
-
-
-def _pixel_digests(images: Tensor) -> Tensor:
-    # The shape is part of it: 2 x 8 pixels are another image than 4 x 4.
-    shape = str(tuple(images.shape[1:])).encode()
-    return _stacked([hashlib.sha256(shape + image.tobytes()).digest() for image in images.contiguous().numpy()])
-
-
-def _stacked(digests: list[bytes]) -> Tensor:
-    packed = bytearray(b"".join(digests))
-    return torch.frombuffer(packed, dtype=torch.uint8).view(-1, 32) if packed else torch.empty(0, 32, dtype=torch.uint8)

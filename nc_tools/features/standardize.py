@@ -35,6 +35,12 @@ class Standardize(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("spread", spread)
 
+    @torch.no_grad()
+    def copy_from(self, other: Standardize) -> None:
+        """Take the values of another one."""
+        self.mean.copy_(other.mean)
+        self.spread.copy_(other.spread)
+
     def forward(self, features: Tensor) -> Tensor:
         """Return standardized features (N, D)."""
         return (features - self.mean) / self.spread

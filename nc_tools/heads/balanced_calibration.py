@@ -39,8 +39,9 @@ class BalancedCalibrationHead(Head):
     Args:
         feature_dim: D; without a projection at least K - 1.
         num_classes: K, at least 2.
-        mix: a, the share of the linear head, strictly between 0 and 1. ``LEARNED`` trains it (from .8, or from
-            ``LearnedScale(initial)``), as the sigmoid of a 0-dimensional parameter without weight decay.
+        mix: a, the share of the linear head, strictly between 0 and 1. Training uses it as it is; a run then fits it on
+            its hold-out. ``LEARNED`` trains it (from .8, or from ``LearnedScale(initial)``), as the sigmoid of a
+            0-dimensional parameter without weight decay.
         scale: s of the ETF head: a positive number, ``LEARNED``, or None for
             :func:`~nc_tools.heads.default_scale`.
         projection: Learn a linear map before the ETF: True to K dimensions, or a number of dimensions >= K - 1.
@@ -111,6 +112,16 @@ class BalancedCalibrationHead(Head):
     def parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits (N, K) of the linear head and those of the ETF head, for a loss on each as published."""
         return self.linear(features), self.etf(features)
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The mix, unless it is learned: a run fits it on its hold-out by :meth:`balance`."""
+        return () if isinstance(self.raw_mix, nn.Parameter) else ("raw_mix",)
+
+    def fit_held_out(self, features: Tensor, labels: Tensor) -> None:
+        """Balance the mix on held-out samples, unless it is learned."""
+        if self.held_out:
+            self.balance(features, labels)
 
     @torch.no_grad()
     def balance(self, features: Tensor, labels: Tensor) -> float:

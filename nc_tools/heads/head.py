@@ -105,6 +105,22 @@ class Head(nn.Module, ABC):
             progress: Share of training that is done, in [0, 1].
         """
 
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """Names of the buffers that :meth:`fit_held_out` sets; by default there are none."""
+        return ()
+
+    def fit_held_out(self, features: Tensor, labels: Tensor) -> None:
+        """Fit what must be fitted on samples that were not trained on. By default, do nothing.
+
+        A run calls it with its hold-out after the last step, and takes the buffers over into the final run of the same
+        seed, as it does with the temperature.
+
+        Args:
+            features: (N, D), from the model in eval mode.
+            labels: (N,), int64.
+        """
+
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the dot product of each sample's embedded features and the class vector of its label (N,)."""
         # index_select is several times faster than weight[labels] on a CPU.

@@ -66,9 +66,33 @@ def least_squares_init(
     head = LinearHead(features.shape[1], num_classes, bias=bias, generator=unused).to(values)
     moments = ClassMoments(num_classes, features.shape[1], values.device)
     moments.update(values, labels)
-    with measuring_precision(values.device):
-        share = moments.counts.double() / len(values)
-        center = share @ moments.means if bias else torch.zeros_like(moments.means[0])
+    solve_least_squares(head, moments, ridge, target=target)
+    return head
+
+
+@torch.no_grad()
+def solve_least_squares(head: LinearHead, moments: ClassMoments, ridge: float, *, target: float = 1.0) -> None:
+    """Set the weights of a linear head to the solution of :func:`least_squares_init`, from moments of the features.
+
+    With the moments of the features at hand, solutions for many values of ridge cost no pass over the features.
+
+    Args:
+        head: Changed in place; its bias is fitted if it has one.
+        moments: Of the training features, with their scatter.
+        ridge: lambda > 0.
+        target: t.
+
+    Example:
+        >>> features, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+        >>> head, moments = LinearHead(2, 2, bias=False), ClassMoments(2, 2)
+        >>> moments.update(features, labels)
+        >>> solve_least_squares(head, moments, ridge=0.5)
+        >>> head.weight.tolist()
+        [[0.5, 0.0], [0.0, 0.5]]
+    """
+    with measuring_precision(moments.device):
+        share = moments.counts.double() / moments.counts.sum()
+        center = share @ moments.means if head.bias is not None else torch.zeros_like(moments.means[0])
         means = moments.means - center
         weighted = share[:, None] * means
         second_moment = moments.within_pooled() + means.T @ weighted
@@ -77,4 +101,3 @@ def least_squares_init(
         head.weight.copy_(weight)
         if head.bias is not None:
             head.bias.copy_(target * share - weight @ center)
-    return head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,11 @@ from nc_tools._support.suggestions import did_you_mean
 from nc_tools.models.cifar_resnet import CIFARResNet
 from nc_tools.models.conv_net import ConvNet
 from nc_tools.models.feature_width import wrong_size
-from nc_tools.models.torchvision_backbone import torchvision_model, torchvision_names
+from nc_tools.models.function_backbone import find_function
+from nc_tools.models.hf_backbone import check_hf_name
+from nc_tools.models.named_backbone import unclear_library
+from nc_tools.models.timm_backbone import pretrained_config, timm_module
+from nc_tools.models.torchvision_backbone import torchvision_model, torchvision_names, weights_entry
 from nc_tools.seeds import stream_seed
 from nc_tools.surgery.swap import split_head
 
@@ -42,7 +47,8 @@ def build_backbone(name: str, *, in_channels: int, image_size: int, width: int =
 
     Args:
         name: "conv"; "resnet20", "resnet32", ... (the CIFAR networks); any torchvision classifier with one linear
-            output layer; any timm model, written as "timm:NAME" if torchvision has a model of that name.
+            output layer ("torchvision:NAME"); any timm model ("timm:NAME"). A name without a library means torchvision,
+            or timm if torchvision has no such model.
         in_channels: 1 or 3. For a torchvision model, a gray channel is repeated three times.
         image_size: Side in pixels.
         width: First width of "conv"; not used for other models.
@@ -61,13 +67,41 @@ def build_backbone(name: str, *, in_channels: int, image_size: int, width: int =
             return ConvNet(in_channels, image_size, width)
         if match := _CIFAR_RESNET.fullmatch(name):
             return CIFARResNet(int(match[1]), in_channels)
-        if name in torchvision_names():
-            return _torchvision_backbone(name, in_channels, image_size)
+        if name.startswith("torchvision:") or name in torchvision_names():
+            return _torchvision_backbone(name.removeprefix("torchvision:"), in_channels, image_size)
         return _timm_backbone(name, in_channels)
 
 
+def check_name(name: str) -> None:
+    """Raise an error if there is no network of this name; nothing is built or downloaded.
+
+    Raises:
+        ValueError: With similar names.
+        FileNotFoundError: If the folder of a Hugging Face model does not exist.
+    """
+    library, colon, rest = name.partition(":")
+    if library == "timm" and colon:
+        pretrained_config(timm_module(name), rest)
+    elif library == "torchvision" and colon:
+        weights_entry(*rest.partition(".")[::2])
+    elif library == "hf" and colon:
+        check_hf_name(rest)
+    elif colon:
+        find_function(library, rest)
+    elif name not in _OWN_NAMES and not _CIFAR_RESNET.fullmatch(name) and name not in torchvision_names():
+        _check_timm_name(name)
+
+
+def check_takes_weights(name: str) -> None:
+    """Raise a ValueError unless the name of a network says which library its weights belong to."""
+    if ":" not in name:
+        raise unclear_library(name)
+
+
 def _torchvision_backbone(name: str, in_channels: int, image_size: int) -> nn.Module:
-    model = torchvision_model(name)
+    architecture, _, tag = name.partition(".")
+    weights_entry(architecture, tag)
+    model = torchvision_model(architecture)
     try:
         backbone, _ = split_head(model, example=torch.zeros(2, 3, image_size, image_size))
     except (RuntimeError, AssertionError) as error:
@@ -76,15 +110,22 @@ def _torchvision_backbone(name: str, in_channels: int, image_size: int) -> nn.Mo
 
 
 def _timm_backbone(name: str, in_channels: int) -> nn.Module:
-    timm_name = name.removeprefix("timm:")
+    timm = _check_timm_name(name)
+    options = {"pretrained": False, "num_classes": 0, "in_chans": in_channels}
+    model: nn.Module = timm.create_model(name.removeprefix("timm:"), **options)
+    return model
+
+
+def _check_timm_name(name: str) -> Any:
+    """Return the library timm if it has a model of this name, which no other library has."""
     names = [*_OWN_NAMES, *torchvision_names()]
     try:
         import timm
     except ImportError:
         raise ValueError(
-            f"there is no model {name!r}; {did_you_mean(name, names)} For models of timm: pip install nc_tools[timm]"
+            f"there is no model {name!r}; {did_you_mean(name, names)} For models of timm: pip install timm"
         ) from None
-    if timm_name not in timm.list_models():
+    timm_name = name.removeprefix("timm:")
+    if timm_name.partition(".")[0] not in timm.list_models():
         raise ValueError(f"there is no model {name!r}; {did_you_mean(timm_name, [*names, *timm.list_models()])}")
-    model: nn.Module = timm.create_model(timm_name, pretrained=False, num_classes=0, in_chans=in_channels)
-    return model
+    return timm

@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 from torch import nn
@@ -14,7 +15,7 @@ from torch import nn
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.models.image_preprocessing import ImagePreprocessing
 from nc_tools.models.named_backbone import NamedBackbone
-from nc_tools.models.state_dict_files import check_fit, read_state_dict
+from nc_tools.models.state_dict_files import load_into, read_state_dict
 
 # An own network that says nothing about its images gets them as ImageNet networks do.
 _DEFAULT = ImagePreprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, resize_size=256)
@@ -31,13 +32,9 @@ def function_backbone(module_name: str, function: str, weights: Path | Literal["
             f"{name} has no pretrained weights that nc_tools could download: load them in the function, or give "
             f"--weights FILE.safetensors"
         )
-    module = find_function(module_name, function)()
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"{name} must return a torch.nn.Module, got {type(module).__name__}")
+    module = call_function(module_name, function)
     if weights is not None:
-        state = read_state_dict(weights)
-        check_fit(module, state, str(weights))
-        module.load_state_dict(state, strict=False)
+        load_into(module, read_state_dict(weights), str(weights))
     preprocessing = getattr(module, "preprocessing", _DEFAULT)
     if not isinstance(preprocessing, ImagePreprocessing):
         raise TypeError(
@@ -46,21 +43,50 @@ def function_backbone(module_name: str, function: str, weights: Path | Literal["
     return NamedBackbone(module, name, preprocessing, name)
 
 
+def call_function(module_name: str, function: str) -> nn.Module:
+    """Return the module that a function of the user returns.
+
+    Raises:
+        ValueError: As :func:`find_function` does.
+        TypeError: If it returns something else.
+    """
+    module = find_function(module_name, function)()
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{module_name}:{function} must return a torch.nn.Module, got {type(module).__name__}")
+    return module
+
+
+def factory_name(make: Callable[[], nn.Module]) -> str:
+    """Return the name "package.module:function" of a function that makes a network, for ``ModelConfig(name=...)``.
+
+    Raises:
+        ValueError: If the function is defined inside another one, or has no name, so that no other process can import
+            it.
+
+    Example:
+        >>> factory_name(call_function)
+        'nc_tools.models.function_backbone:call_function'
+    """
+    name, module = getattr(make, "__qualname__", "<none>"), getattr(make, "__module__", "")
+    if "<" in name or "." in name:
+        raise ValueError(
+            f"a function that makes a network must stand at the top level of a module, got {name}: move it there, "
+            f"because worker processes import it by its name"
+        )
+    if module in ("__main__", "__mp_main__"):
+        main = sys.modules[module]
+        origin, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        module = origin.name if origin is not None else Path(file).stem if file is not None else module
+    return f"{module}:{name}"
+
+
 def find_function(module_name: str, function: str) -> Callable[[], object]:
     """Import a function by its name, and check that it can be called without arguments.
 
     Raises:
         ValueError: If the module cannot be imported, has no such function, or the function needs arguments.
     """
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # so that modules of the current folder are found, as with python -m
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"the model {module_name}:{function} needs the module {error.name!r}, which cannot be imported here. "
-            "Run the command in the folder that holds it"
-        ) from error
+    module = import_module(module_name)
     make: Callable[[], object] | None = getattr(module, function, None)
     if not callable(make):
         functions = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
@@ -78,3 +104,20 @@ def find_function(module_name: str, function: str) -> Callable[[], object]:
             "that calls it"
         ) from None
     return make
+
+
+def import_module(name: str) -> ModuleType:
+    """Import a module that the user has named, also from the current folder.
+
+    Raises:
+        ValueError: If it, or a module that it imports, cannot be found.
+    """
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # so that modules of the current folder are found, as with python -m
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the module {name} needs the module {error.name!r}, which cannot be imported here. Run the command in the "
+            "folder that holds it"
+        ) from error

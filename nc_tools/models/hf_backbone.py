@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,13 +53,9 @@ def hf_backbone(name: str, weights: Path | Literal["pretrained"] | None, image_s
         weights: As there.
         image_size: As there.
     """
-    try:
-        import transformers
-    except ImportError:
-        raise ValueError(f"hf:{name} needs transformers, which is not installed: pip install transformers") from None
+    transformers = _transformers(name)
+    check_hf_name(name)
     source, _, revision = name.partition("@")
-    if not Path(source).is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-        raise FileNotFoundError(f"hf:{name} is no folder: give a folder that save_pretrained wrote, or hf:OWNER/NAME")
     where: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
     with _quiet(transformers):
         config = _read(name, lambda: transformers.AutoConfig.from_pretrained(source, **where))
@@ -72,7 +69,7 @@ def hf_backbone(name: str, weights: Path | Literal["pretrained"] | None, image_s
             if weights is not None:
                 options |= {"state_dict": read_state_dict(weights), "ignore_mismatched_sizes": True}
                 model, info = type(model).from_pretrained(None, **options)
-        processor = _read(name, lambda: transformers.AutoImageProcessor.from_pretrained(source, **where))
+        processor = _processor(transformers, name)
     preprocessing = _preprocessing(processor, name)
     size = image_size or preprocessing.size
     head, module = _without_head(model, _own_size(config) or preprocessing.size, name)
@@ -82,7 +79,7 @@ def hf_backbone(name: str, weights: Path | Literal["pretrained"] | None, image_s
     backbone = HFBackbone(module)
     backbone.interpolate = not _runs(backbone, preprocessing.channels, size)
     licence = _licence(source) if weights == "pretrained" else None
-    return NamedBackbone(backbone, full_name, preprocessing, full_name, commit, licence)
+    return NamedBackbone(backbone, full_name, preprocessing, full_name, commit, licence, _files(config, processor))
 
 
 def _check_all_loaded(info: dict[str, Any], head: str, source: str, model: str) -> None:
@@ -110,6 +107,35 @@ def _runs(backbone: nn.Module, channels: int, size: int) -> bool:
     except FAILS_ON_A_WRONG_INPUT:
         return False
     return True
+
+
+def hf_preprocessing(name: str) -> ImagePreprocessing:
+    """Return the preprocessing of a Hugging Face model; only its settings are read, or downloaded."""
+    transformers = _transformers(name)
+    check_hf_name(name)
+    with _quiet(transformers):
+        return _preprocessing(_processor(transformers, name), name)
+
+
+def _transformers(name: str) -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise ValueError(f"hf:{name} needs transformers, which is not installed: pip install transformers") from None
+    return transformers
+
+
+def _processor(transformers: Any, name: str) -> Any:
+    source, _, revision = name.partition("@")
+    where: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
+    return _read(name, lambda: transformers.AutoImageProcessor.from_pretrained(source, **where))
+
+
+def check_hf_name(name: str) -> None:
+    """Raise a FileNotFoundError if a name, without "hf:", is written as a path and there is no such folder."""
+    source = name.partition("@")[0]
+    if not Path(source).is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise FileNotFoundError(f"hf:{name} is no folder: give a folder that save_pretrained wrote, or hf:OWNER/NAME")
 
 
 def _without_head(model: nn.Module, size: int, name: str) -> tuple[str, nn.Module]:
@@ -173,6 +199,16 @@ def _preprocessing(processor: Any, name: str) -> ImagePreprocessing:
         interpolation=_RESAMPLING.get(get("resample", 2), "bicubic"),
         squash=squash,
     )
+
+
+def _files(config: Any, processor: Any) -> dict[str, str]:
+    """Return the texts of config.json and preprocessor_config.json, without the path of this machine."""
+    settings = json.loads(config.to_json_string(use_diff=False))
+    settings.pop("_name_or_path", None)
+    return {
+        "config.json": json.dumps(settings, indent=2, sort_keys=True),
+        "preprocessor_config.json": processor.to_json_string(),
+    }
 
 
 def _licence(source: str) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -20,6 +21,8 @@ class NamedBackbone:
         preprocessing_of: The name, with tag, of the weights that the preprocessing belongs to.
         revision: Commit of the repository that the weights came from, or None.
         licence: Of the weights, or None if it is not known.
+        files: Settings by file name, from which the network can be built without a download, or nothing if its name
+            suffices.
     """
 
     module: nn.Module
@@ -28,6 +31,15 @@ class NamedBackbone:
     preprocessing_of: str
     revision: str | None = None
     licence: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def unclear_library(name: str) -> ValueError:
+    """Return the error for a network with weights whose name does not say which library it belongs to."""
+    return ValueError(
+        f"a network with weights must be timm:NAME, torchvision:NAME, hf:ID_OR_FOLDER or package.module:function, got "
+        f"{name!r}: a name in two libraries means two networks, such as timm:resnet18 and torchvision:resnet18"
+    )
 
 
 def no_download(name: str, error: BaseException) -> ValueError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,12 +12,12 @@ from torch import nn
 
 from nc_tools.models.feature_width import feature_width
 from nc_tools.models.function_backbone import function_backbone
-from nc_tools.models.hf_backbone import hf_backbone
+from nc_tools.models.hf_backbone import hf_backbone, hf_preprocessing
 from nc_tools.models.image_preprocessing import ImagePreprocessing
-from nc_tools.models.named_backbone import NamedBackbone
+from nc_tools.models.named_backbone import NamedBackbone, unclear_library
 from nc_tools.models.state_dict_files import tensor_hash
-from nc_tools.models.timm_backbone import timm_backbone
-from nc_tools.models.torchvision_backbone import torchvision_backbone
+from nc_tools.models.timm_backbone import timm_backbone, timm_preprocessing
+from nc_tools.models.torchvision_backbone import torchvision_backbone, torchvision_preprocessing
 from nc_tools.seeds import stream_seed
 
 Weights = Path | Literal["pretrained"] | None
@@ -54,12 +55,14 @@ class PretrainedBackbone:
         feature_dim: D.
         preprocessing: What the weights expect: uint8 images to normalized images.
         identity: Name with tag, revision, hash of the tensors, licence.
+        files: Settings by file name, from which a Hugging Face network can be built again; nothing for other libraries.
     """
 
     module: nn.Module
     feature_dim: int
     preprocessing: ImagePreprocessing
     identity: BackboneIdentity
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_backbone(
@@ -103,10 +106,7 @@ def load_backbone(
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(stream_seed(seed, "init"))
         if not colon:
-            raise ValueError(
-                f"a backbone to load must be timm:NAME, torchvision:NAME, hf:ID_OR_FOLDER or package.module:function, "
-                f"got {name!r}: did you mean timm:{name} or torchvision:{name}?"
-            )
+            raise unclear_library(name)
         found = _load(library, rest, weights, image_size)
     preprocessing = found.preprocessing
     if image_size is not None or crop_fraction is not None:
@@ -116,7 +116,32 @@ def load_backbone(
     used = "random" if weights is None else weights if isinstance(weights, str) else weights.name
     digest = tensor_hash(found.module.state_dict())
     identity = BackboneIdentity(found.name, used, found.revision, digest, found.licence, found.preprocessing_of)
-    return PretrainedBackbone(found.module, width, preprocessing, identity)
+    return PretrainedBackbone(found.module, width, preprocessing, identity, found.files)
+
+
+def expected_preprocessing(
+    name: str, *, image_size: int | None = None, crop_fraction: float | None = None
+) -> ImagePreprocessing:
+    """Return the preprocessing that the pretrained weights of a library expect, without building the network.
+
+    Arguments and errors are those of :func:`load_backbone`; a function of the user has no preprocessing here.
+
+    Example:
+        >>> expected_preprocessing("torchvision:resnet18").resize_size
+        256
+    """
+    library, _, rest = name.partition(":")
+    if library == "timm":
+        found = timm_preprocessing(rest)
+    elif library == "torchvision":
+        found = torchvision_preprocessing(rest)
+    elif library == "hf":
+        found = hf_preprocessing(rest)
+    else:
+        raise unclear_library(name)
+    if image_size is None and crop_fraction is None:
+        return found
+    return found.at_size(image_size or found.size, crop_fraction=crop_fraction)
 
 
 def _load(library: str, name: str, weights: Weights, image_size: int | None) -> NamedBackbone:

@@ -110,6 +110,13 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor], source: str, *, opt
     )
 
 
+def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str, *, optional: Iterable[str] = ()) -> None:
+    """Load tensors into a model; every one must fit, see :func:`check_fit`, whose arguments these are."""
+    optional = set(optional)
+    check_fit(model, state, source, optional=optional)
+    model.load_state_dict({name: value for name, value in state.items() if name not in optional}, strict=False)
+
+
 def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of named tensors: of their names, types, shapes and bytes, in the order of the names.
 

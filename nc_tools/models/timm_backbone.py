@@ -24,11 +24,8 @@ def timm_backbone(name: str, weights: Path | Literal["pretrained"] | None, image
         weights: As there.
         image_size: As there. A network with a fixed input size is built for it, and its positions are interpolated.
     """
-    try:
-        import timm
-    except ImportError:
-        raise ValueError(f"timm:{name} needs timm, which is not installed: pip install timm") from None
-    config = _pretrained_config(timm, name)
+    timm = timm_module(name)
+    config = pretrained_config(timm, name)
     full_name = f"timm:{config.architecture}.{config.tag}" if config.tag else f"timm:{name}"
     options: dict[str, Any] = {"num_classes": 0}
     if image_size is not None and config.fixed_input_size and image_size != config.input_size[1]:
@@ -51,7 +48,21 @@ def timm_backbone(name: str, weights: Path | Literal["pretrained"] | None, image
     return NamedBackbone(module, full_name, _preprocessing(config), full_name, revision, config.license)
 
 
-def _pretrained_config(timm: Any, name: str) -> Any:
+def timm_module(name: str) -> Any:
+    """Return the library timm, or raise a ValueError that says how to install it for this model."""
+    try:
+        import timm
+    except ImportError:
+        raise ValueError(f"timm:{name} needs timm, which is not installed: pip install timm") from None
+    return timm
+
+
+def pretrained_config(timm: Any, name: str) -> Any:
+    """Return timm's settings of the pretrained weights of a model, with or without a tag.
+
+    Raises:
+        ValueError: If there is no such model or no such tag; similar names are suggested.
+    """
     architecture, _, tag = name.partition(".")
     if architecture not in timm.list_models():
         raise ValueError(f"timm has no model {name!r}; {did_you_mean(architecture, timm.list_models())}")
@@ -62,6 +73,11 @@ def _pretrained_config(timm: Any, name: str) -> Any:
     from timm.models import PretrainedCfg
 
     return timm.get_pretrained_cfg(name) or PretrainedCfg(architecture=architecture)
+
+
+def timm_preprocessing(name: str) -> ImagePreprocessing:
+    """Return the preprocessing of the pretrained weights of a timm model, without building it."""
+    return _preprocessing(pretrained_config(timm_module(name), name))
 
 
 def _preprocessing(config: Any) -> ImagePreprocessing:

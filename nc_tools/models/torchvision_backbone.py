@@ -12,7 +12,7 @@ from nc_tools._support.suggestions import did_you_mean
 from nc_tools.models.feature_width import wrong_size
 from nc_tools.models.image_preprocessing import ImagePreprocessing, Interpolation
 from nc_tools.models.named_backbone import NamedBackbone, no_download
-from nc_tools.models.state_dict_files import check_fit, read_state_dict
+from nc_tools.models.state_dict_files import load_into, read_state_dict
 from nc_tools.surgery.find_head import find_head
 from nc_tools.surgery.swap import split_head
 
@@ -47,11 +47,10 @@ def torchvision_backbone(
         image_size: As there. The positions of a vision transformer are interpolated.
     """
     architecture, _, tag = name.partition(".")
-    entry = _weights_entry(architecture, tag)
+    entry = weights_entry(architecture, tag)
     full_name = f"torchvision:{architecture}.{entry.name}"
-    transform = entry.transforms()
-    own_size = int(transform.crop_size[0])
-    size = image_size or own_size
+    preprocessing = torchvision_preprocessing(name)
+    size = image_size or preprocessing.size
     options = {"image_size": size} if architecture.startswith("vit_") else {}
     example = torch.zeros(2, 3, size, size)
     try:
@@ -63,15 +62,21 @@ def torchvision_backbone(
     if weights is not None:
         state = _read(entry, full_name) if weights == "pretrained" else read_state_dict(weights)
         _load(module, state, head, source=full_name if weights == "pretrained" else str(weights))
-    preprocessing = ImagePreprocessing(
-        mean=tuple(transform.mean),
-        std=tuple(transform.std),
-        size=own_size,
-        resize_size=max(own_size, int(transform.resize_size[0])),
-        interpolation=_interpolation(transform.interpolation.value),
-    )
     shown = full_name if tag or weights == "pretrained" else f"torchvision:{architecture}"
     return NamedBackbone(module, shown, preprocessing, full_name)
+
+
+def torchvision_preprocessing(name: str) -> ImagePreprocessing:
+    """Return the preprocessing of the pretrained weights of a torchvision classifier, without building it."""
+    transform = weights_entry(*name.partition(".")[::2]).transforms()
+    size = int(transform.crop_size[0])
+    return ImagePreprocessing(
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+        size=size,
+        resize_size=max(size, int(transform.resize_size[0])),
+        interpolation=_interpolation(transform.interpolation.value),
+    )
 
 
 def _interpolation(name: str) -> Interpolation:
@@ -79,7 +84,12 @@ def _interpolation(name: str) -> Interpolation:
     return known.get(name, "bicubic")
 
 
-def _weights_entry(architecture: str, tag: str) -> Any:
+def weights_entry(architecture: str, tag: str) -> Any:
+    """Return torchvision's entry of pretrained weights, the default one for an empty tag.
+
+    Raises:
+        ValueError: If there is no such classifier or no such tag; similar names are suggested.
+    """
     from torchvision.models import get_model_weights
 
     names = torchvision_names()
@@ -109,8 +119,7 @@ def _load(module: nn.Module, state: dict[str, Tensor], head: str, *, source: str
     if positions in own and positions in state and own[positions].shape != state[positions].shape:
         state[positions] = _resampled_positions(state[positions], own[positions].shape[1])
     auxiliary = [name for name in state if name.startswith(("aux1.", "aux2.", "AuxLogits."))]
-    check_fit(module, state, source, optional=auxiliary)
-    module.load_state_dict({name: value for name, value in state.items() if name not in auxiliary}, strict=False)
+    load_into(module, state, source, optional=auxiliary)
 
 
 def _resampled_positions(positions: Tensor, length: int) -> Tensor:

@@ -102,8 +102,8 @@ class _WhitenedClasses:
         self._whitener = whitening(train.within, train.means)
         if self._whitener.shape[1] == 0:
             raise UndefinedScoreError(
-                f"{name} divides by the spread of the training features about their class means, and it is zero: use "
-                "another score, because the features are constant, or every class has one sample"
+                f"{name} cannot be fitted: the training features do not vary within their classes, because they are "
+                "constant or every class has one sample. Use another score"
             )
         # Distances do not depend on the origin; about the mean, the products below cancel least.
         self._origin = train.mean

@@ -7,6 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+# Share of its largest value that a part of DeLong's variance has for exponential scores near an AUROC of 1, and as how
+# many misordered samples it counts.
+_PRIOR_SHARE, _PRIOR_WEIGHT = 0.5, 2.0
+
 
 def separation(inside: Tensor, outside: Tensor) -> dict[str, float]:
     """Return AUROC, both average precisions, and the false positive rate at 95 % true positives.
@@ -59,12 +63,22 @@ def _average_precision(positives: Tensor, negatives: Tensor) -> Tensor:
 
 
 def auroc_interval(inside: Tensor, outside: Tensor, confidence: float = 0.95) -> tuple[float, float]:
-    """Return a confidence interval for the AUROC by DeLong's variance.
+    """Return a confidence interval for the AUROC: Wilson's, with the variance of DeLong.
 
-    The interval covers the sampling of the two sets with the model fixed, not the variation between trainings. It is
-    computed on the log-odds, so that it stays inside [0, 1].
+    The interval covers the sampling of the two sets with the model fixed, not the variation between trainings.
 
-    Source: DeLong, DeLong and Clarke-Pearson (1988).
+    DeLong's variance has a part for each set: v_in / N + v_out / M, with v_in the variance over inside samples of the
+    share of outside samples below each, and v_out likewise. Neither part can exceed A (1 - A), A the AUROC. With
+    r = v / (A (1 - A)) in [0, 1], N and M samples are worth n = 1 / (r_in / N + r_out / M) independent pairs, and the
+    ends are those of Wilson's score interval of a share A of n.
+
+    Near 1 only a few samples are misordered, which is too few to estimate a variance: at A = .98 with 30 samples
+    against 30, DeLong's own interval covers between 63 and 93 % instead of 95 %, and has no width without a misordered
+    sample. So each r is averaged with 1/2, its value for an exponential model, which counts as much as two misordered
+    samples. In simulations of normal, exponential and mixed scores with 10 to 300 samples and A from .5 to .99, 93 to
+    100 % of the intervals cover.
+
+    Sources: DeLong, DeLong and Clarke-Pearson (1988) for the variance; Wilson (1927); the average with 1/2 is ours.
 
     Args:
         inside: (N,), N >= 2.
@@ -72,32 +86,38 @@ def auroc_interval(inside: Tensor, outside: Tensor, confidence: float = 0.95) ->
         confidence: Between 0 and 1.
 
     Returns:
-        Both ends; the AUROC twice if it is 0 or 1, where it has no variance.
+        Both ends, within [0, 1].
 
     Raises:
         TypeError: If the scores are not floating-point.
         ValueError: If a set has fewer than two samples, a score is NaN, or the confidence is not between 0 and 1.
 
     Example:
-        >>> low, high = auroc_interval(torch.arange(20.0) + 5, torch.arange(20.0))
-        >>> low < separation(torch.arange(20.0) + 5, torch.arange(20.0))["auroc"] < high
-        True
+        >>> low, high = auroc_interval(torch.arange(30.0) + 30, torch.arange(30.0))  # no sample is misordered
+        >>> round(low, 3), high
+        (0.886, 1.0)
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
     a, b = _checked(inside, outside)
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a confidence interval needs at least two scores of each set, got {len(a)} and {len(b)}")
-    over, under = _shares_below(a, b), 1 - _shares_below(b, a)
-    value = float(over.mean())
-    variance = float(over.var() / len(a) + under.var() / len(b))
-    if variance == 0 or value in (0.0, 1.0):
-        return value, value
+    parts = _shares_below(a, b), 1 - _shares_below(b, a)
+    value = float(parts[0].mean())
+    largest = value * (1 - value)
+    pairs = 1 / sum(_share_of_largest(part, min(value, 1 - value), largest) / len(part) for part in parts)
     quantile = float(torch.special.ndtri(torch.tensor(0.5 + confidence / 2, dtype=torch.float64)))
-    log_odds = math.log(value / (1 - value))
-    half = quantile * math.sqrt(variance) / (value * (1 - value))
-    low, high = (1 / (1 + math.exp(-x)) for x in (log_odds - half, log_odds + half))
-    return low, high
+    added = quantile**2 / pairs
+    middle = (value + added / 2) / (1 + added)
+    half = quantile / (1 + added) * math.sqrt(largest / pairs + added / (4 * pairs))
+    return max(0.0, min(value, middle - half)), min(1.0, max(value, middle + half))
+
+
+def _share_of_largest(shares: Tensor, misordered: float, largest: float) -> float:
+    """Return a set's part of DeLong's variance as a share of its largest value, averaged with 1/2."""
+    weight = misordered * len(shares)
+    share = min(1.0, float(shares.var()) / largest) if weight > 0 else 0.0
+    return (weight * share + _PRIOR_WEIGHT * _PRIOR_SHARE) / (weight + _PRIOR_WEIGHT)
 
 
 def _shares_below(scores: Tensor, reference: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.regular_file import open_regular
 from nc_tools._support.short_repr import short_repr
 
@@ -30,7 +31,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object. The file may come from anybody, so its size and depth are bounded.
 
     Raises:
-        ValueError: If it is not a regular file, holds something else than a JSON object, has more than
+        DamagedFileError: If it is not a regular file, holds something else than a JSON object, has more than
             ``MAX_JSON_BYTES`` bytes, nests deeper than ``MAX_DEPTH``, or holds text that cannot be written as UTF-8.
         FileNotFoundError: If there is no such file.
     """
@@ -40,9 +41,9 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(content.decode("utf-8"))
         _check_contents(value)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        raise DamagedFileError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
+        raise DamagedFileError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
 
 

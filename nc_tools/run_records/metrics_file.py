@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.regular_file import open_regular
 from nc_tools._support.short_repr import short_repr
 from nc_tools.run_records.json_files import as_float
@@ -23,7 +24,7 @@ class MetricLines:
     """Lines of metrics.jsonl, read from a given byte on.
 
     Attributes:
-        lines: Each valid line: ``step`` and ``values``, and ``time_ms`` if it was written.
+        lines: Each valid line: ``step``, ``values``, and ``time_ms``, which is 0 if it was not written.
         damaged: Line number to reason, for each complete line that is not valid.
         end: Offset after the last complete line, valid or not.
     """
@@ -41,7 +42,7 @@ def read_metrics(path: Path, start: int = 0) -> MetricLines:
 
     Raises:
         OSError: If the file exists and cannot be read.
-        ValueError: If it is not a regular file, larger than ``MAX_METRICS_BYTES``, or has a line longer than
+        DamagedFileError: If it is not a regular file, larger than ``MAX_METRICS_BYTES``, or has a line longer than
             ``MAX_LINE_BYTES``.
     """
     lines: list[dict[str, Any]] = []
@@ -55,7 +56,9 @@ def read_metrics(path: Path, start: int = 0) -> MetricLines:
         file.seek(start)
         for number, text in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
             if len(text) == MAX_LINE_BYTES:
-                raise ValueError(f"line {number} after byte {start} of {path} has more than {MAX_LINE_BYTES:,} bytes")
+                raise DamagedFileError(
+                    f"{path} is damaged: a line has more than {MAX_LINE_BYTES:,} bytes. Make that run again"
+                )
             if not text.endswith(b"\n"):
                 break
             end += len(text)
@@ -67,17 +70,17 @@ def read_metrics(path: Path, start: int = 0) -> MetricLines:
 
 
 def read_valid_metrics(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Read the complete lines of a metrics file from byte ``start`` on; raise a ValueError if one is damaged.
+    """Read the complete lines of a metrics file from byte ``start`` on; raise an error if one is damaged.
 
     Returns:
         The lines, and the offset after the last complete one.
 
     Raises:
-        ValueError: If a complete line is not valid.
+        DamagedFileError: If a complete line is not valid.
     """
     metrics = read_metrics(path, start)
     for number, reason in metrics.damaged.items():
-        raise ValueError(f"line {number} after byte {start} of {path} is not a valid line of metrics: {reason}")
+        raise DamagedFileError(f"{path} is damaged in line {number} after byte {start}: {reason}. Make that run again")
     return metrics.lines, metrics.end
 
 
@@ -91,7 +94,7 @@ def _metric_line(text: bytes) -> dict[str, Any]:
         values = {str(key): as_float(value) for key, value in line["values"].items()}
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"it must hold a step and its values ({type(error).__name__}: {error})") from error
-    return {"step": step, "values": values} | ({} if time_ms is None else {"time_ms": time_ms})
+    return {"step": step, "values": values, "time_ms": time_ms or 0}
 
 
 def curves_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
@@ -101,6 +104,25 @@ def curves_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, f
         for key, value in line["values"].items():
             curves.setdefault(key, {})[line["step"]] = value
     return {key: sorted(points.items()) for key, points in curves.items()}
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append a line to a metrics file, as a whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written. On a full disk the part that was written is removed again.
+    """
+    # Opening it each time costs 20 microseconds and leaves no file open in a run that is given up.
+    with path.open("ab", buffering=0) as file:
+        start = file.tell()
+        try:
+            # The system may write only a part: what fits on the disk, or below a limit. The next call then says why.
+            done = 0
+            while done < len(line):
+                done += file.write(line[done:])
+        except BaseException:  # also Ctrl-C
+            file.truncate(start)
+            raise
 
 
 def truncate_after_step(path: Path, step: int) -> int:

@@ -14,6 +14,16 @@ from nc_tools.type_check import matches
 # The folder name that RunIdentity.run_id builds; the name of the arm may contain hyphens.
 RUN_ID = re.compile(r"(?P<arm>.+)-s(?P<seed>\d+)-d(?P<draw>\d+)-(?P<kind>\w+)-\w+", re.ASCII)
 
+# What a comparison reads of a run's data.
+_FACTS: dict[str, Any] = {
+    "name": str,
+    "fingerprint": str,
+    "num_classes": int,
+    "class_counts": list[int],
+    "classes": list[str],
+    "outliers": str,
+}
+
 
 @dataclass(frozen=True)
 class RecoveredRun:
@@ -87,7 +97,13 @@ def _recovered_identity(run_json: Mapping[str, Any], name: str) -> tuple[dict[st
     valid = {key: value for key, value in present.items() if matches(value, FIELD_HINTS[key])}
     frame_seed = run_json.get("frame_seed", "unknown")
     valid["frame_seed"] = frame_seed if frame_seed is None or type(frame_seed) is int else "unknown"
-    return {**defaults, **valid}, [f"run.json holds no usable {key!r}" for key in present if key not in valid]
+    unusable = [key for key in present if key not in valid]
+    if "data" in valid:
+        facts = valid["data"]
+        wrong = [key for key, hint in _FACTS.items() if not matches(facts.get(key), hint | None)]
+        valid["data"] = {key: value for key, value in facts.items() if key not in wrong}
+        unusable += [f"data.{key}" for key in wrong]
+    return {**defaults, **valid}, [f"run.json holds no usable {key!r}" for key in unusable]
 
 
 def _recovered_numbers(values: Mapping[str, object]) -> tuple[dict[str, float], list[str]]:

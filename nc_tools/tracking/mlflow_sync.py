@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Self
 
+from nc_tools._support.printable import printable
 from nc_tools.tracking.store import resolve_store
 from nc_tools.tracking.sync_report import OPENING, SyncReport
 
@@ -134,7 +135,7 @@ class MlflowSync:
         """Stop, and print what MLflow may lack."""
         self.stop()
         if (advice := self.advice()) is not None:
-            print(f"nc_tools: {advice}", file=sys.stderr)
+            print(f"nc_tools: {printable(advice)}", file=sys.stderr)
 
     def advice(self) -> str | None:
         """Return what MLflow may lack, why, and the command that uploads it; None if nothing is missing."""

@@ -3,6 +3,14 @@
 from nc_tools.training.decoupled.post_hoc import NearestClassMean, TauNormalize
 from nc_tools.training.decoupled.retrain import LearnableWeightScaling, RetrainClassifier
 from nc_tools.training.decoupled.stage import PostHocStage, RetrainingStage, SecondStage, retrain
+from nc_tools.training.head_start import (
+    ClassMeanStart,
+    HeadStart,
+    KMeansStart,
+    LeastSquaresStart,
+    LogisticStart,
+    StartSamples,
+)
 from nc_tools.training.loop import Fitted, fit
 from nc_tools.training.meter import NonFiniteLossError
 from nc_tools.training.mixed_loss import batch_terms
@@ -13,8 +21,13 @@ from nc_tools.training.trained_part import PartlyTrained, TrainedPart, lora_targ
 __all__ = [
     "SAM",
     "AsymmetricSharpnessAware",
+    "ClassMeanStart",
     "Fitted",
+    "HeadStart",
+    "KMeansStart",
     "LearnableWeightScaling",
+    "LeastSquaresStart",
+    "LogisticStart",
     "NearestClassMean",
     "NonFiniteLossError",
     "OptimConfig",
@@ -24,6 +37,7 @@ __all__ = [
     "RetrainingStage",
     "SecondStage",
     "SharpnessAware",
+    "StartSamples",
     "TauNormalize",
     "TrainConfig",
     "TrainedPart",

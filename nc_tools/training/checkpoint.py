@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.damaged_file import DamagedFileError
+from nc_tools._support.regular_file import check_regular
 
 
 def save_checkpoint(path: Path | None, state: dict[str, Any]) -> None:
@@ -31,10 +34,25 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint with ``weights_only=True``, so that no code in the file is executed.
 
     Raises:
-        ValueError: If the file is damaged.
+        DamagedFileError: If the file is damaged.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        check_regular(path)
+        with zipfile.ZipFile(path) as archive:  # a compressed file could unpack to any size
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("it is compressed, as torch.save never writes it")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}")
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(f"cannot read the checkpoint {path}: {error}. Delete it to train from the start") from error
+        raise damaged_checkpoint(path, error) from error
     return state
+
+
+def damaged_checkpoint(path: Path, error: Exception) -> DamagedFileError:
+    """Return the error for a checkpoint that cannot be used. Only the start of the reason: torch's advice is long."""
+    reason = " ".join(str(error).split()).partition(". ")[0][:200]
+    return DamagedFileError(
+        f"cannot resume from the checkpoint {path} ({type(error).__name__}: {reason}). Delete it to train from the "
+        "start"
+    )

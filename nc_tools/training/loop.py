@@ -20,7 +20,7 @@ from nc_tools.losses.loss_term import LossTerm
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Outputs
 from nc_tools.surgery.layers import device_of
-from nc_tools.training.checkpoint import load_checkpoint, save_checkpoint
+from nc_tools.training.checkpoint import damaged_checkpoint, load_checkpoint, save_checkpoint
 from nc_tools.training.ema import WeightEMA
 from nc_tools.training.learning_rate import head_only_steps, rate_factor
 from nc_tools.training.meter import Meter
@@ -83,6 +83,7 @@ def fit(
 
     Raises:
         ValueError: If the loss or the head cannot be trained with these settings.
+        DamagedFileError: If the checkpoint is damaged or of another training.
         NonFiniteLossError: At the end of an epoch in which the loss was infinite or not a number.
         Killed: If ``stop`` was set.
     """
@@ -96,7 +97,11 @@ def fit(
     forward = _forward_pass(model, training, device)
     state = TrainingState(model, loss, optimizer, ema, Meter(device))
     if resume and checkpoint is not None and checkpoint.exists():
-        state.restore(load_checkpoint(checkpoint))
+        stored = load_checkpoint(checkpoint)
+        try:
+            state.restore(stored)
+        except Exception as error:  # modules, optimizers and tensors each have errors of their own
+            raise damaged_checkpoint(checkpoint, error) from error
     steps, total = len(batches), len(batches) * training.epochs
     saved_at = time.monotonic()
     for epoch in range(state.step // steps, training.epochs):

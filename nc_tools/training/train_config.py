@@ -82,7 +82,7 @@ class TrainConfig:
     """Settings of the training: epochs, batch size, precision.
 
     Attributes:
-        epochs: Number of passes over the training subset.
+        epochs: Number of passes over the training subset. 0 trains nothing: for a head that its arm's start computes.
         batch_size: Samples per step.
         precision: "float32", "bfloat16" (autocast), or "auto": bfloat16 on a GPU and float32 on a CPU.
         channels_last: Whether images and convolutions have the channels-last memory layout. None: on a GPU or with
@@ -111,7 +111,8 @@ class TrainConfig:
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        _check_positive("training", epochs=self.epochs)
+        if self.epochs < 0:
+            raise ValueError(f"training.epochs must not be negative, got {self.epochs}")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"training.patience is a number of epochs and must be at least 1, got {self.patience}")
         if self.batch_size < 2:

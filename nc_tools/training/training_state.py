@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nc_tools._support.short_repr import short_repr
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.models.classifier import Classifier
 from nc_tools.training.ema import WeightEMA
@@ -79,7 +80,14 @@ class TrainingState:
         }
 
     def restore(self, stored: Mapping[str, Any]) -> None:
-        """Set the training to a state that :meth:`stored` returned."""
+        """Set the training to a state that :meth:`stored` returned.
+
+        Raises:
+            Exception: Of many kinds, if it is the state of another training.
+        """
+        for count in (stored["step"], stored["epochs_done"]):
+            if not isinstance(count, int) or count < 0:
+                raise ValueError(f"a number of steps or epochs is {short_repr(count)}")
         self.model.load_state_dict(stored["model"])
         self.loss.load_state_dict(stored["loss"])
         self.optimizer.load_state_dict(stored["optimizer"])
@@ -89,6 +97,6 @@ class TrainingState:
         torch.set_rng_state(stored["rng"])
         if torch.cuda.is_available() and stored["cuda_rng"]:
             torch.cuda.set_rng_state_all(stored["cuda_rng"])
-        self.step, self.epochs_done = int(stored["step"]), int(stored["epochs_done"])
+        self.step, self.epochs_done = stored["step"], stored["epochs_done"]
         self.ended = bool(stored.get("ended", False))
         self._seconds = float(stored["seconds"])

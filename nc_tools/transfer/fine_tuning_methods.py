@@ -22,7 +22,7 @@ from nc_tools.transfer.target_task import Target
 
 
 class FineTuningMethod(ABC):
-    """A method of fine-tuning: makes a classifier from a trained backbone, which is then trained like any other.
+    """A method of fine-tuning: it puts a trained backbone into a new classifier, and the training loop trains that.
 
     Attributes:
         key: Its name in the keys of metrics.

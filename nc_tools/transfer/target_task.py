@@ -1,4 +1,4 @@
-"""A target task of fine-tuning: batches of any part of its training images, and its test images."""
+"""A target task of fine-tuning: it gives batches of its training images, of all or a part, and of its test images."""
 
 from __future__ import annotations
 

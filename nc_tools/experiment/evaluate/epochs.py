@@ -16,7 +16,8 @@ from nc_tools.seeds import stream
 class EpochEvaluation:
     """Measures the model of an epoch, for the curves in a run's record.
 
-    Tuning trials are not measured at all, final runs on some training images, hold-out runs also on the hold-out.
+    Tuning trials are measured only if they stop early by the hold-out, final runs on some training images, hold-out
+    runs also on the hold-out.
 
     Args:
         job: The run.
@@ -37,7 +38,8 @@ class EpochEvaluation:
         """Return the metrics of an epoch, counted from 1."""
         evaluator = self.data.evaluator(model, self.facts)
         values: dict[str, float] = {}
-        if self.job.kind == "holdout":
+        stops_early = self.job.config.training.patience is not None and self.job.kind == "tuning"
+        if self.job.kind == "holdout" or stops_early:
             values |= evaluator.accuracy(self.holdout)
         if self.job.kind != "tuning" and epoch in self.curve_epochs:
             values |= self._collapse(evaluator)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from nc_tools.evaluation.evaluator import EvaluationSet
 from nc_tools.experiment.build import DataFacts
-from nc_tools.experiment.evaluate.label_noise import save_confusion_estimate
+from nc_tools.experiment.evaluate.held_out_head import fit_held_out
+from nc_tools.experiment.evaluate.holdout_record import holdout_value
+from nc_tools.experiment.evaluate.label_noise import save_held_out_estimates
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
 from nc_tools.metrics import fit_temperature
@@ -28,12 +30,12 @@ def evaluate_holdout(
     """Return the final values of a tuning or hold-out run: its metrics on the hold-out, and what is chosen by them."""
     evaluator = data.evaluator(model, facts)
     holdout = EvaluationSet("holdout", data.sources.train, data.subsets.holdout)
-    values = evaluator.accuracy(holdout)
+    values = fit_held_out(evaluator, holdout) | evaluator.accuracy(holdout)
     if job.kind == "holdout":
         outputs = evaluator.outputs(holdout)
         values["cal/temperature"] = fit_temperature(outputs.logits, outputs.labels)
         values["best/epoch"] = best_epoch(record)
-        values |= save_confusion_estimate(data, outputs, record)
+        values |= save_held_out_estimates(job, data, outputs, record)
     return values
 
 
@@ -66,4 +68,4 @@ class HoldoutResult:
             if key in _CURVES or key.startswith(("holdout/nc/", "holdout/noise/")):
                 for epoch, value in points:
                     by_epoch.setdefault(epoch, {})[key] = value
-        return cls(int(run.final["best/epoch"]), by_epoch)
+        return cls(int(holdout_value(path, "best/epoch")), by_epoch)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.printable import csv_row
 from nc_tools._support.signals import StopSignal
-from nc_tools.data import BatchOptions, Sources, augment_for
+from nc_tools.data import Sources
 from nc_tools.data.image_set import Images
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
 from nc_tools.experiment.job import Job
@@ -87,7 +89,7 @@ def _write_layers(path: Path, ranking: CollapseRanking, features: dict[str, Tens
         writer.writerow(["layer", "width", *TARGET_COLLAPSE, "ridge_accuracy"])
         for row in ranking.rows:
             measures = [f"{row.collapse[key]:.6g}" if key in row.collapse else "" for key in TARGET_COLLAPSE]
-            writer.writerow([row.name, features[row.name].shape[1], *measures, f"{row.outcome:.6f}"])
+            writer.writerow(csv_row([row.name, features[row.name].shape[1], *measures, f"{row.outcome:.6f}"]))
 
 
 def _fine_tune(
@@ -97,13 +99,9 @@ def _fine_tune(
     config = job.protocol.fine_tuning
     if config is None:
         return {}
-    options = BatchOptions(
+    options = replace(
+        data.batch_options(),
         batch_size=config.training.batch_size,
-        mean=data.sources.mean,
-        std=data.sources.std,
-        augment=augment_for(job.config.data, train.shape[1]),
-        seed=job.seed,
-        device=data.device,
         channels_last=config.training.layout_on(data.device) is torch.channels_last,
     )
     target = image_target(train, test, options)

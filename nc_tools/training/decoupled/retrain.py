@@ -65,8 +65,8 @@ class LearnableWeightScaling(RetrainingStage):
         """
         if not isinstance(head, LinearHead) and _class_scales(head) is None:
             raise ValueError(
-                f"weight scaling learns one factor per class vector, but those of {type(head).__name__} share one "
-                f"norm and one scale. Set scale=LEARNED_PER_CLASS, or use a LinearHead"
+                f"weight scaling learns one factor per class vector, but the class vectors of {type(head).__name__} "
+                f"all have one norm and one scale. Set scale=LEARNED_PER_CLASS, or use a LinearHead"
             )
 
     def optim(self, first: OptimConfig) -> OptimConfig:

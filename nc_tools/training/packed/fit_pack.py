@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from nc_tools.training.train_config import TrainConfig
 _FOR_LOGITS = {"bias", "scale_of.raw"}
 """Parameters of a head that only its logits depend on; embedded features and class vectors do not."""
 
-PackEpochEnd = Callable[[int, Pack, Sequence[Mapping[str, float]]], None]
+PackEpochEnd = Callable[[int, Pack, Sequence[dict[str, float]]], None]
 """Called after each epoch with its number (from 1), the pack, and the mean values of each of its members."""
 
 
@@ -70,7 +70,9 @@ def fit_pack(
     """
     for member in members:
         if (reason := why_not_packed(member, training)) is not None:
-            raise ValueError(f"a member cannot be trained in a pack, because {reason}: train it with fit(...)")
+            raise ValueError(
+                f"this head cannot be trained side by side with others, because {reason}: train it with fit(...)"
+            )
     run = _PackTraining(members, training, stop)
     for epoch in range(training.epochs):
         values = run.train_epoch(epoch)

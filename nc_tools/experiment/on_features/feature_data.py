@@ -1,0 +1,116 @@
+"""The data of runs on fixed features: what ``RunData`` is for images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from nc_tools.data import class_counts, make_subsets, with_noise
+from nc_tools.data.image_set import Images
+from nc_tools.data.mixing import Batches
+from nc_tools.data.sampling import Sampling
+from nc_tools.experiment.build import DataFacts
+from nc_tools.experiment.on_features.feature_sources import FeatureSources, open_feature_sources
+from nc_tools.experiment.run_config import RunConfig
+from nc_tools.experiment.run_data import RunData
+from nc_tools.features import FeatureLoader, FeatureSet, feature_batches, fit_standardize
+from nc_tools.losses.loss_term import LossTerm
+from nc_tools.records import Batch
+
+_EVALUATED_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class FeatureData(RunData):
+    """The feature sets of the runs of one seed; its training labels include the label noise.
+
+    Attributes:
+        features: The sets, with what their records say about the images.
+    """
+
+    features: FeatureSources
+
+    @property
+    def train(self) -> FeatureSet:
+        """The training set, with the labels that training uses."""
+        return cast(FeatureSet, self.sources.train)
+
+    def training_batches(self, indices: Tensor, views: int = 1, *, sampling: Sampling | None = None) -> Batches:  # type: ignore[override]
+        """Return shuffled batches of the training samples at the given indices.
+
+        Raises:
+            ValueError: If two views are requested: features have no augmentation.
+        """
+        if views != 1:
+            raise ValueError("features have one view of each sample, got views=2: use a loss that needs one")
+        training = self.config.training
+        return FeatureLoader(
+            self.train,
+            indices,
+            batch_size=training.batch_size,
+            seed=self.seed,
+            sampling=sampling or self.config.data.sampling,
+            epochs=training.epochs,
+            device=self.device,
+        )
+
+    def batches_for(self, loss: LossTerm, indices: Tensor) -> Batches:
+        """Return training batches with what the loss needs; features come without views and outliers.
+
+        Raises:
+            ValueError: If the loss needs outliers.
+        """
+        if loss.needs_outliers:
+            raise ValueError(f"{type(loss).__name__} trains against outlier images, which fixed features do not have")
+        return self.training_batches(indices, loss.views)
+
+    def plain_batches(self, images: Images, indices: Tensor | None = None) -> Iterator[Batch]:
+        """Yield batches of a set, or of its samples at the given indices, in order."""
+        return feature_batches(cast(FeatureSet, images), indices, _EVALUATED_AT_ONCE, self.device)
+
+    def first_lines(self) -> list[str]:
+        """Return what is to be said about the data before anything trains."""
+        return []  # said by what computed or read the features
+
+    def scaling(self, indices: Tensor, *, standardize: bool) -> nn.Module:
+        """Return what comes before the head: the standardization that the samples at ``indices`` define, or nothing."""
+        return (fit_standardize(self.train, indices) if standardize else nn.Identity()).to(self.device)
+
+    def facts(self, indices: Tensor) -> DataFacts:
+        """Return facts about the data, and the class counts of the samples at ``indices``."""
+        sources, train = self.features, self.train
+        channels, size, _ = sources.image_shape
+        return DataFacts(
+            in_channels=channels,
+            image_size=size,
+            num_classes=train.num_classes,
+            class_counts=tuple(class_counts(train.labels[indices], train.num_classes).tolist()),
+            classes=train.classes,
+            mean=sources.mean,
+            std=sources.std,
+            fingerprint=sources.fingerprint,
+            num_samples=len(train),
+        )
+
+
+def open_feature_data(config: RunConfig, path: Path, *, seed: int, device: torch.device) -> FeatureData:
+    """Open the features of a comparison, and apply the label noise and the subsets of a seed.
+
+    Args:
+        config: An arm; all arms of a comparison have the same data.
+        path: The file of the feature sets.
+        seed: Of the runs.
+        device: Where batches go.
+    """
+    features = open_feature_sources(path)
+    sources = features.as_sources()
+    given = sources.train.labels  # a long tail is cut by them, before labels are made wrong
+    if config.data.noise is not None:
+        sources = replace(sources, train=with_noise(sources.train, config.data.noise, seed))
+    subsets = make_subsets(sources, config.data, seed, given)
+    return FeatureData(sources, subsets, given, config, seed, device, features)

@@ -1,0 +1,87 @@
+"""Write the records of runs on fixed features: the same files as those of any other run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from nc_tools.experiment.evaluate.final_run import evaluate_final
+from nc_tools.experiment.evaluate.holdout_run import HoldoutResult, evaluate_holdout
+from nc_tools.experiment.job import JobResult
+from nc_tools.experiment.on_features.feature_data import FeatureData
+from nc_tools.experiment.on_features.head_run import HeadRun
+from nc_tools.experiment.run_identity import identify
+from nc_tools.experiment.stage_checkpoints import StageCheckpoints
+from nc_tools.experiment.weight_files import save_tensors
+from nc_tools.run_records import RunRecord
+
+HEAD_WEIGHTS = "head.safetensors"
+"""What a run on features of a pretrained backbone has trained: the scaling of the features, and the head."""
+
+
+def record_holdout(run: HeadRun, data: FeatureData) -> Path:
+    """Write the record of the trial that tuning has chosen, as the hold-out run of its arm and seed; return its folder.
+
+    It was trained without the hold-out and scored on it after every epoch, as any hold-out run is.
+    """
+    with RunRecord.create(run.job.root, identify(run.job, run.facts, data.features.backbone)) as record:
+        for epoch, values in run.curves.items():
+            record.log(epoch, values)
+        final = evaluate_holdout(run.job, data, run.facts, run.model, record) | _cost(run)
+        _save(run, record)
+        record.finish(final)
+    return record.path
+
+
+def record_final(run: HeadRun, data: FeatureData, indices: Tensor) -> JobResult:
+    """Evaluate a final run on the test set and write its record; a run that diverged is recorded as FAILED.
+
+    Args:
+        run: After training.
+        data: The feature sets of the seed.
+        indices: The samples trained on (M,), int64.
+    """
+    holdout = HoldoutResult.read(run.job.holdout_run)
+    record = RunRecord.create(run.job.root, identify(run.job, run.facts, data.features.backbone))
+    if run.error is not None:
+        record.fail(run.error)
+        return JobResult(record.path, "FAILED", error=str(run.error), diverged=True)
+    with record:
+        for epoch, values in run.curves.items():
+            record.log(epoch, values | holdout.curves.get(epoch, {}))
+        checkpoints = StageCheckpoints(record.path)
+        if run.kept is not None:
+            save_tensors(run.kept, checkpoints.best)
+        final = evaluate_final(run.job, data, run.facts, run.model, indices, record) | _cost(run)
+        _save(run, record)
+        record.finish(final)
+        checkpoints.remove()
+    return JobResult(record.path, "FINISHED")
+
+
+def _save(run: HeadRun, record: RunRecord) -> None:
+    """Save what was trained, under the names that it has in the whole model.
+
+    The model of embeddings is whole without a backbone; that of images needs the pretrained one, which is not saved
+    with every run.
+    """
+    model = run.job.config.model
+    names = {"backbone": "backbone.1" if model.standardize else "backbone", "head": "head"}
+    tensors = {}
+    for name, value in run.model.state_dict().items():
+        part, _, rest = name.partition(".")
+        tensors[f"{names[part]}.{rest}"] = value
+    save_tensors(tensors, record.path / (HEAD_WEIGHTS if model.is_pretrained else "weights.safetensors"))
+
+
+def _cost(run: HeadRun) -> dict[str, float]:
+    """Return training time (the run's share, where heads train side by side), throughput and parameters."""
+    seconds = max(run.seconds, 1e-9)
+    head = sum(p.numel() for p in run.model.head.parameters())
+    return {
+        "perf/seconds": run.seconds,
+        "perf/images_per_s": sum(run.facts.class_counts) * run.job.config.epochs / seconds,
+        "perf/parameters": float(head),
+        "perf/head_parameters": float(head),
+    }

@@ -1,0 +1,141 @@
+"""Make a comparison on fixed features: each worker process makes all runs of one seed after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from nc_tools._support.signals import Killed, StopSignal
+from nc_tools.experiment.build import build_head, build_loss
+from nc_tools.experiment.job import JobResult
+from nc_tools.experiment.on_features.feature_data import open_feature_data
+from nc_tools.experiment.on_features.seed_runs import SeedJob, run_seed
+from nc_tools.experiment.overrides import put
+from nc_tools.experiment.plan import Plan, RunOptions
+from nc_tools.experiment.progress_display import ProgressDisplay
+from nc_tools.experiment.run_plan import locked, rows_before, write_experiment
+from nc_tools.experiment.workers import Workers
+from nc_tools.run_records import mark_killed
+from nc_tools.run_records.json_files import read_json_or_problem, write_json
+from nc_tools.run_records.partial_files import remove_partial_files
+from nc_tools.training import PostHocStage
+
+
+def run_seeds(plan: Plan, options: RunOptions, features: Path, console: Console) -> None:
+    """Make every run of a comparison on fixed features that is not finished yet.
+
+    Args:
+        plan: What to compare; its protocol tunes each seed.
+        options: Where and how.
+        features: The file of the feature sets.
+        console: Where progress is shown.
+
+    Raises:
+        ValueError: If an arm cannot be built or differs in its data, no trial of the baseline gave a score, or another
+            comparison is writing to the folder.
+        Killed: After Ctrl-C or SIGTERM.
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    check_heads(plan, features)
+    with locked(options.out), StopSignal() as stop, ProgressDisplay(console) as display:
+        mark_killed(options.out)
+        remove_partial_files(options.out)
+        write_experiment(plan, options.out, rows_before(plan, options.out))
+        jobs = [
+            SeedJob(plan=plan, seed=seed, features=features, root=options.out.resolve(), device=options.device)
+            for seed in plan.protocol.seeds
+        ]
+        display.stage("seeds", len(jobs))
+        with Workers(min(options.workers, len(jobs)), options.threads, run_seed) as workers:
+            results = workers.run(jobs, stop=stop, on_progress=display.progress, on_result=display.result)
+        rows = [row for job, result in zip(jobs, results, strict=True) for row in _rows(job, result, plan.arms)]
+        tuning = merge_tuning({job.seed: read_json_or_problem(job.results)[0] for job in jobs})
+        write_json(options.out / "tuning.json", tuning)
+        write_experiment(plan, options.out, rows)
+        for note in tuning["notes"]:
+            display.note(f"tuning: {note}")
+        if stop.requested:
+            raise Killed("stopped")
+        _check_baseline(plan, tuning)
+
+
+def check_heads(plan: Plan, features: Path) -> None:
+    """Check that every arm can be built and trained on fixed features, with every value of its tuned parameter.
+
+    Raises:
+        ValueError: If not; the message names the arm.
+    """
+    baseline = plan.arms[plan.baseline]
+    data = open_feature_data(baseline, features, seed=plan.protocol.seeds[0], device=torch.device("cpu"))
+    facts, width = data.facts(data.subsets.fit), data.train.shape[0]
+    for name, config in plan.arms.items():
+        same = (config.data, config.model, config.training.batch_size)
+        if same != (baseline.data, baseline.model, baseline.training.batch_size):
+            raise ValueError(f"arm {name} has other data, features or batch size than {plan.baseline}: use the same")
+        if config.second_stage is not None and not isinstance(config.second_stage, PostHocStage):
+            raise ValueError(
+                f"arm {name}: {type(config.second_stage).__name__} trains a classifier again, which is of no use on "
+                f"fixed features: train the head with that loss or sampling at once"
+            )
+        for variant in (config, *(put(config, config.tuned.path, value) for value in config.tuned.values)):
+            try:
+                head = build_head(variant, facts, width, generator=torch.Generator(), frame_seed=0)
+                data.batches_for(build_loss(variant, facts, width), data.subsets.fit)
+                for part in (variant.start, variant.second_stage):
+                    if part is not None:
+                        part.check(head)
+            except (ValueError, TypeError) as error:
+                raise type(error)(f"arm {name}: {error}") from error
+
+
+def merge_tuning(seeds: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the contents of tuning.json for a comparison whose seeds were tuned one by one.
+
+    Trials have the number of their seed, and those that won are marked.
+
+    Args:
+        seeds: Seed -> what its process has written.
+    """
+    trials: list[dict[str, Any]] = []
+    chosen: dict[str, Any] = {}
+    grid: set[float] = set()
+    notes: dict[str, list[int]] = {}
+    for seed, stored in seeds.items():
+        tuning = stored.get("tuning") or {}
+        own = tuning.get("chosen") or {}
+        for_seed = tuning.get("trials") or ()
+        trials += [{**trial, "seed": seed, "chosen": _won(trial, own.get(trial["arm"]))} for trial in for_seed]
+        chosen[str(seed)] = own
+        grid |= set(tuning.get("grid") or ())
+        for note in tuning.get("notes") or ():
+            notes.setdefault(note, []).append(seed)
+    texts = [f"{note} (seed {', '.join(map(str, which))})" for note, which in notes.items()]
+    return {"trials": trials, "chosen_by_seed": chosen, "notes": texts, "grid": sorted(grid)}
+
+
+def _won(trial: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> bool:
+    settings = (trial["lr"], trial["value"])
+    return chosen is not None and (chosen.get("lr"), chosen.get(trial["parameter"])) == settings
+
+
+def _rows(job: SeedJob, result: JobResult, arms: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the list of a seed's final runs; an arm that has none is listed with the reason."""
+    finished = result.status == "FINISHED"
+    rows: list[dict[str, Any]] = read_json_or_problem(job.results)[0].get("runs") or [] if finished else []
+    status, error = ("FAILED", "no tuning trial gave a score") if finished else (result.status, result.error)
+    listed = {row["arm"] for row in rows}
+    absent = {"seed": job.seed, "draw": 0, "run_id": "", "status": status, "error": error}
+    return [*rows, *({"arm": arm, **absent} for arm in arms if arm not in listed)]
+
+
+def _check_baseline(plan: Plan, tuning: Mapping[str, Any]) -> None:
+    if any(plan.baseline in chosen for chosen in tuning["chosen_by_seed"].values()):
+        return
+    raise ValueError(
+        f"no tuning trial of {plan.baseline!r} gave a score at the learning rates {tuning['grid']}: its loss diverged, "
+        f"or the runs failed as printed above"
+    )
