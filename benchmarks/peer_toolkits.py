@@ -177,10 +177,13 @@ def torch_uncertainty(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) -> 
 
 
 def netcal(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) -> Values:  # noqa: ARG001
-    from netcal.metrics import ACE, ECE
+    from netcal.metrics import ECE
 
     p, labels = z.double().softmax(1).numpy(), y.numpy()
-    return {"ece": float(ECE(15).measure(p, labels)), "ece_equal_mass": float(ACE(15).measure(p, labels))}
+    return {
+        "ece": float(ECE(15).measure(p, labels)),
+        "ece_equal_mass": float(ECE(15, equal_intervals=False).measure(p, labels)),
+    }
 
 
 def openood_metrics(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) -> Values:  # noqa: ARG001

@@ -32,7 +32,7 @@ DIFFERENCES = {
     "aupr_in": "OpenOOD integrates the curve by trapezoids, which is too optimistic; average precision is a sum",
     "aupr_out": "as aupr_in",
     "fpr95": "OpenOOD and torch-uncertainty take outliers as positives; ours takes inside samples, as the first papers",
-    "ece_equal_mass": "netcal's ACE averages over bins and classes; ours is the top label's, in 15 bins",
+    "ece_equal_mass": "bins of equal mass are cut between other samples",
     "msp": "toolkits compare the probability itself, which saturates at 1 in float32: ties change AUROC and ranks",
     "gen": "1 - p is computed from a float32 p by toolkits, 0 where p is nearly 1",
     "mahalanobis": "a covariance inverted in float32 leaves out directions with little variance",
