@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 from functools import lru_cache
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 from nc_tools.run_records.redact import redact_command
@@ -36,6 +36,11 @@ def command() -> tuple[str, ...]:
 def _versions() -> tuple[tuple[str, str], ...]:
     pairs = [("python", platform.python_version())]
     for name in PACKAGES:
+        if name == "nc_tools":
+            pairs.append(
+                (name, str(import_module(name).__version__))
+            )  # an editable install keeps the metadata of the day it was made
+            continue
         try:
             pairs.append((name, metadata.version(name)))
         except metadata.PackageNotFoundError:
