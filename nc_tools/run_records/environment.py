@@ -37,9 +37,8 @@ def _versions() -> tuple[tuple[str, str], ...]:
     pairs = [("python", platform.python_version())]
     for name in PACKAGES:
         if name == "nc_tools":
-            pairs.append(
-                (name, str(import_module(name).__version__))
-            )  # an editable install keeps the metadata of the day it was made
+            # An editable install keeps the metadata of the day on which it was made.
+            pairs.append((name, str(import_module(name).__version__)))
             continue
         try:
             pairs.append((name, metadata.version(name)))
