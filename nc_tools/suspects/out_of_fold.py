@@ -11,8 +11,8 @@ from nc_tools.metrics.transfer.logistic import fit_logistic
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse penalty strengths C that are tried, in this order, for standardized features."""
-# Times 1/K, the largest entry of the gradient at the end of a fit. Seven times smaller ones change the AUROC of suspects
-# by less than .001.
+# Times 1/K, the largest entry of the gradient at the end of a fit. Seven times smaller ones change the AUROC of
+# suspects by less than .001.
 _TOLERANCE = 2e-2
 
 
