@@ -16,13 +16,15 @@ def add_choose_options(choose: argparse.ArgumentParser) -> None:
     add("--weights", metavar="WEIGHTS", help="'pretrained', or a file of weights")
     add("--image-size", type=int, metavar="PIXELS", help="width and height of the network's images (default: its own)")
     add = choose.add_argument_group("data").add_argument
-    add("--labels", metavar="FILE:COLUMN", help="read the training labels from this column of a CSV file")
+    add("--labels", metavar="FILE:COLUMN", help="take the training labels from this column of a table")
+    add("--clean", metavar="FILE:COLUMN", help="the true training labels, for measures only; 'data' for those of DATA")
+    add("--corrections", metavar="FILE", help="a table of decisions about some labels: keep, relabel or exclude")
     add("--noisy", action="store_true", help="some labels are wrong: compare losses for that too (implied by --labels)")
     add("--imbalance", type=float, metavar="RATIO", help="cut the training set to a long tail: the largest class has "
         "RATIO times the images of the smallest (default: use all images)")  # fmt: skip
     add("--ood-near", metavar="DATA", help="images of other classes that are close to these, for detection scores")
     add("--ood-far", metavar="DATA", help="images that are far from the classes, for detection scores")
-    add("--skip-unreadable", action="store_true", help="leave out image files that cannot be read, instead of stopping")
+    add_reading_flags(choose)
     add = choose.add_argument_group("comparison").add_argument
     add("--decide", choices=("balanced_accuracy", "accuracy"), default="balanced_accuracy", help="metric that decides "
         "(default: %(default)s)")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from nc_tools.data.data_config import DataConfig
@@ -38,7 +39,8 @@ def first_lines(sources: Sources, config: DataConfig, subsets: Subsets, given_la
         *sources.reading.sentences,
         f"training images of each class: {counts_text(train.classes, subsets.counts)}",
     ]
-    lines += _left_out(train, config, subsets, given_labels)
+    available = torch.ones(len(train), dtype=torch.bool) if sources.excluded is None else ~sources.excluded
+    lines += _left_out(train, available, config, subsets, given_labels)
     share = len(subsets.holdout) / max(1, len(subsets.train))
     lines.append(
         f"hold-out for tuning: {len(subsets.holdout):,} of the training images ({share:.0%}), drawn anew for each seed"
@@ -93,20 +95,22 @@ def counts_text(classes: Sequence[str], counts: Tensor) -> str:
     return f"most {most}; median {median:,}; fewest {fewest}"
 
 
-def _left_out(train: Images, config: DataConfig, subsets: Subsets, given_labels: Tensor) -> list[str]:
-    """Say how many training images a long tail leaves out, and which class limits it."""
-    rest = len(train) - len(subsets.train)
+def _left_out(
+    train: Images, available: Tensor, config: DataConfig, subsets: Subsets, given_labels: Tensor
+) -> list[str]:
+    """Say how many of the available training images (N,) a long tail leaves out, and which class limits it."""
+    rest = int(available.sum()) - len(subsets.train)
     if not rest:
         return []
     if config.class_counts is not None:
         why = "class_counts"
     else:
-        available = class_counts(given_labels, len(train.classes))
+        counts = class_counts(given_labels, len(train.classes))
         form = (config.profile, config.pareto_alpha, config.tail_order)
-        k = limiting_class(available, config.imbalance, *form)
+        k = limiting_class(counts, config.imbalance, *form)
         order = "class size" if config.tail_order == "frequency" else "the order of the classes"
         why = f"imbalance {config.imbalance:g}, {config.profile}, by {order}; {train.classes[k]} with "
-        why += f"{int(available[k]):,} images limits the others"
+        why += f"{int(counts[k]):,} images limits the others"
     return [f"{rest:,} of {len(train):,} training images are left out ({why})"]
 
 

@@ -21,6 +21,7 @@ from nc_tools.data.listing import (
     without_untrained,
 )
 from nc_tools.data.short_list import short_list
+from nc_tools.data.source_names import is_archive
 
 
 def list_folder(
@@ -46,7 +47,8 @@ def list_folder(
     if not root.exists():
         raise FileNotFoundError(f"the image folder {root} does not exist: check the path")
     if not root.is_dir():
-        raise ValueError(f"{root} is a file and no folder: for a list of images and labels write 'table:{root}'")
+        what = "unpack the archive" if is_archive(root) else f"for a list of images and labels write 'table:{root}'"
+        raise ValueError(f"{root} is a file and no folder: {what}")
     layout = find_layout(root, class_folder)
     walk = FolderWalk(root)
     for part in (layout.train, layout.test):

@@ -230,7 +230,7 @@ def check_classes(images: ListedImages) -> None:
     if len(images.classes) < 2:
         raise ValueError(
             f"a classifier needs images of at least two classes, but {images.root} has only {images.classes[0]}: give "
-            f"a folder for each class, or a table of labels with --data table:FILE@{images.root}"
+            f"a folder for each class, or a table of labels, table:FILE@{images.root}"
         )
     counts = class_counts(images.train.labels, len(images.classes)).tolist()
     if empty := [name for name, count in zip(images.classes, counts, strict=True) if not count]:

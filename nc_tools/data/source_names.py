@@ -51,7 +51,14 @@ def parse_source(text: str) -> SourceName:
     return SourceName(kind, Path(path).expanduser() if path else None)
 
 
+def is_archive(path: Path) -> bool:
+    """Return whether a file is an archive, which must be unpacked."""
+    return path.suffix.lower() in (".7z", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip")
+
+
 def _hint(kind: str) -> str:
+    if is_archive(Path(kind)):
+        return ": unpack the archive, and give its folder"
     if difflib.get_close_matches(kind, SOURCE_KINDS, n=1):
         return f"; {did_you_mean(kind, SOURCE_KINDS)}"
     return "; write 'imagefolder:PATH' for a folder of images"

@@ -68,7 +68,10 @@ def read_columns_of(
     split, roles = _split(table, values, split_column, named)
     rest = {j: cells for j, cells in values.items() if j != split and j not in named}
     group = _group(table, rest, group_column, sentences)
-    rest = {j: cells for j, cells in rest.items() if j != group and not _is_fold(table.columns[j])}
+    rest = {
+        j: cells for j, cells in rest.items()
+        if j != group and not _is_fold(table.columns[j]) and not _names_groups(table.columns[j])
+    }  # fmt: skip
     folds = [table.columns[j] for j in values if _is_fold(table.columns[j]) and j not in named]
     if folds:
         sentences.append(f"not used: column {short_list(folds)} (numbers of folds)")
@@ -80,6 +83,12 @@ def _named(table: Table, names: str) -> tuple[int, ...]:
     if names in table.columns:
         return (table.position(names),)
     return tuple(table.position(name.strip()) for name in names.split(","))
+
+
+def _names_groups(name: str) -> bool:
+    """Return whether a column is called like groups of images; the age of a patient is no patient."""
+    words = set(_words(name))
+    return bool(words & (GROUP_WORDS | {"group"})) and not words - GROUP_WORDS - _ID_WORDS - {"group"}
 
 
 def _words(name: str) -> list[str]:
@@ -132,11 +141,10 @@ def _group(table: Table, values: Mapping[int, Sequence[str]], named: str | None,
     if named is not None:
         return table.position(named)
     for j, cells in values.items():
-        words = _words(table.columns[j])
-        if words[0] == "group":
+        if _words(table.columns[j])[0] == "group":
             return j
-        if len(set(words) & GROUP_WORDS) != 1 or set(words) - GROUP_WORDS - _ID_WORDS:
-            continue  # the age of a patient is no patient
+        if not _names_groups(table.columns[j]):
+            continue
         counts = Counter(cell for cell in cells if cell)
         if not counts or len(counts) >= len(cells):
             continue

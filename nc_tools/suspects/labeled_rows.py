@@ -20,7 +20,7 @@ _PARTS |= {"test": "test", "testing": "test"}
 
 
 @dataclass(frozen=True, eq=False)
-class LabeledRows:
+class LabeledSamples:
     """Samples with features and labels.
 
     Attributes:
@@ -41,9 +41,9 @@ class LabeledRows:
     annotations: Tensor | None = None
     annotators: tuple[str, ...] = ()
 
-    def take(self, rows: Tensor) -> LabeledRows:
+    def take(self, rows: Tensor) -> LabeledSamples:
         """Return the samples at ``rows`` (M,)."""
-        return LabeledRows(
+        return LabeledSamples(
             self.features[rows],
             self.labels[rows],
             self.classes,
@@ -54,7 +54,7 @@ class LabeledRows:
         )
 
 
-def read_labeled_rows(path: Path, labels: str | None = None) -> dict[str, LabeledRows]:
+def read_labeled_rows(path: Path, labels: str | None = None) -> dict[str, LabeledSamples]:
     """Read the training rows and, where the file has a split, the test rows of an embedding file.
 
     The file is that of :func:`~nc_tools.features.read_embeddings`. Rows of "val" are training rows; rows of other
@@ -82,7 +82,7 @@ def read_labeled_rows(path: Path, labels: str | None = None) -> dict[str, Labele
             )
     own, classes = indices_and_classes(columns, used, path)
     ids = tuple(str(name) for name in columns["ids"].tolist()) if "ids" in columns else None
-    everything = LabeledRows(features, own, classes, torch.arange(len(features)), ids)
+    everything = LabeledSamples(features, own, classes, torch.arange(len(features)), ids)
     parts = {
         name: everything.take(torch.from_numpy(np.flatnonzero(part_of == name)))
         for name in ("train", "test")
@@ -134,12 +134,12 @@ def _require_ids(ids: tuple[str, ...] | None, path: Path) -> None:
         raise ValueError(f"ids of {path.name} must be unique, but {twice!r} is there more than once: remove one row")
 
 
-def _relabeled(part: LabeledRows, labels: str, others: tuple[str, ...], root: Path) -> LabeledRows:
+def _relabeled(part: LabeledSamples, labels: str, others: tuple[str, ...], root: Path) -> LabeledSamples:
     file, names = _file_and_columns(labels)
     samples = LabeledPaths(root, part.ids or (), others)
     given = read_labels(file, names[0], samples, part.classes).labels
     people = [_annotator(file, name, samples, part.classes) for name in names[1:]]
-    return LabeledRows(
+    return LabeledSamples(
         part.features,
         given,
         part.classes,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nc_tools._support.atomic_write import atomic_write
 from nc_tools.suspects.find_suspects import FoundSuspects
-from nc_tools.suspects.labeled_rows import LabeledRows
+from nc_tools.suspects.labeled_rows import LabeledSamples
 
 SUSPECTS_FILE = "suspects.csv"
 """The most suspect labels, one in each row."""
@@ -19,7 +19,7 @@ _RANKS = ("loss", "distance", "rank_by_loss", "rank_by_distance")
 _COLUMNS = ("rank", "index", "path", "given", "suggested", "check", *_RANKS)
 
 
-def write_suspects_files(folder: Path, rows: LabeledRows, found: FoundSuspects, most: int | None) -> list[Path]:
+def write_suspects_files(folder: Path, rows: LabeledSamples, found: FoundSuspects, most: int | None) -> list[Path]:
     """Write suspects.csv, classes.csv and transition.csv into a folder, and return their paths.
 
     Cells that a spreadsheet would read as a formula begin with an apostrophe.
@@ -47,7 +47,7 @@ def _neutral(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
-def _suspect_rows(rows: LabeledRows, found: FoundSuspects, most: int | None) -> Iterable[Sequence[Any]]:
+def _suspect_rows(rows: LabeledSamples, found: FoundSuspects, most: int | None) -> Iterable[Sequence[Any]]:
     with_people = found.disagreement is not None and found.disagreement_rank is not None
     yield (*_COLUMNS, "disagreement", "rank_by_disagreement") if with_people else _COLUMNS
     suspects = found.suspects
@@ -62,7 +62,7 @@ def _suspect_rows(rows: LabeledRows, found: FoundSuspects, most: int | None) -> 
         yield cells
 
 
-def _class_rows(rows: LabeledRows, found: FoundSuspects) -> Iterable[Sequence[Any]]:
+def _class_rows(rows: LabeledSamples, found: FoundSuspects) -> Iterable[Sequence[Any]]:
     yield "class", "samples", "estimated_wrong", "estimated_share_wrong", "most_often_truly"
     counts = rows.labels.bincount(minlength=len(rows.classes)).tolist()
     for k, name in enumerate(rows.classes):

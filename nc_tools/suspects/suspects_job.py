@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from nc_tools.suspects.find_suspects import FoundSuspects, find_suspects
-from nc_tools.suspects.labeled_rows import LabeledRows, read_labeled_rows
+from nc_tools.suspects.labeled_rows import LabeledSamples, read_labeled_rows
 from nc_tools.suspects.suspects_files import SUSPECTS_FILE, write_suspects_files
 
 _SHOWN_CLASSES = 5
@@ -81,7 +81,7 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
     return found
 
 
-def _tell(rows: LabeledRows, found: FoundSuspects, tell: Callable[[str], None]) -> None:
+def _tell(rows: LabeledSamples, found: FoundSuspects, tell: Callable[[str], None]) -> None:
     count, wrong = len(rows.labels), int(found.wrong_by_class.sum())
     tell(f"{count:,} labels of {len(rows.classes)} classes; about {wrong:,} ({wrong / count:.1%}) may be wrong.")
     counts = rows.labels.bincount(minlength=len(rows.classes))
