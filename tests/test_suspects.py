@@ -61,7 +61,7 @@ def test_the_logits_are_those_of_models_that_have_not_seen_the_sample():
         held = (fold == number).numpy()
         model = LogisticRegression(C=strength, tol=1e-8, max_iter=2000).fit(z.numpy()[~held], y.numpy()[~held])
         expected = torch.from_numpy(model.predict_proba(z.numpy()[held])).double()
-        torch.testing.assert_close(logits[fold == number].double().softmax(1), expected, atol=0.02, rtol=0)
+        torch.testing.assert_close(logits[fold == number].double().softmax(1), expected, atol=5e-3, rtol=0)
 
 
 def test_the_penalty_keeps_a_wide_model_from_fitting_noise():

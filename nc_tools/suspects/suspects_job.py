@@ -64,7 +64,7 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
         raise ValueError(f"{job.embeddings.name} has test rows only, but the model needs training rows: add some")
     rows, train = parts[job.part], parts["train"]
     training = None if job.part == "train" else (train.features, train.labels)
-    found = find_suspects(
+    ranking = find_suspects(
         rows.features,
         rows.labels,
         len(rows.classes),
@@ -74,28 +74,28 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
         seed=job.seed,
     )
     folder = job.out or Path("outputs") / "suspects" / job.embeddings.stem
-    files = write_suspects_files(folder, rows, found, job.rows)
-    _tell(rows, found, tell)
+    files = write_suspects_files(folder, rows, ranking, job.rows)
+    _tell(rows, ranking, tell)
     tell(f"{time.perf_counter() - start:.1f} s; wrote {', '.join(str(file) for file in files)}")
     tell(f"Look at the rows of {SUSPECTS_FILE} with check = yes first, from the top: stop where most labels are right.")
-    return found
+    return ranking
 
 
-def _tell(rows: LabeledSamples, found: FoundSuspects, tell: Callable[[str], None]) -> None:
-    count, wrong = len(rows.labels), int(found.wrong_by_class.sum())
+def _tell(rows: LabeledSamples, ranking: FoundSuspects, tell: Callable[[str], None]) -> None:
+    count, wrong = len(rows.labels), int(ranking.wrong_by_class.sum())
     tell(f"{count:,} labels of {len(rows.classes)} classes; about {wrong:,} ({wrong / count:.1%}) may be wrong.")
     counts = rows.labels.bincount(minlength=len(rows.classes))
-    worst = (found.wrong_by_class / counts.clamp(min=1)).argsort(descending=True, stable=True)[:_SHOWN_CLASSES]
+    worst = (ranking.wrong_by_class / counts.clamp(min=1)).argsort(descending=True, stable=True)[:_SHOWN_CLASSES]
     listed = [
-        f"{rows.classes[k]} {int(found.wrong_by_class[k])} of {int(counts[k])}"
+        f"{rows.classes[k]} {int(ranking.wrong_by_class[k])} of {int(counts[k])}"
         for k in worst.tolist()
-        if found.wrong_by_class[k] > 0
+        if ranking.wrong_by_class[k] > 0
     ]
     if listed:
         tell(f"Classes with the largest shares: {', '.join(listed)}.")
     if rows.annotators:
         tell(f"Disagreement with {', '.join(rows.annotators)} counts as a third rank.")
-    alone = int(found.alone.sum())
+    alone = int(ranking.alone.sum())
     if alone:
         tell(f"{alone} labels are the only one of their class: nothing is known about them, and they are listed last.")
     empty = [rows.classes[k] for k in torch.nonzero(counts == 0).flatten().tolist()]
