@@ -118,7 +118,7 @@ class Outputs:
 
     @property
     def scale(self) -> Tensor | float:
-        """The factor of the products of features and class vectors: a number, or a tensor that broadcasts to (K,)."""
+        """What each product of features and class vectors is multiplied by: a number, or a tensor (K,)."""
         return self.head.scale
 
     @property

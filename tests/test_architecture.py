@@ -20,9 +20,9 @@ FLOORS = [
     {"heads", "losses", "metrics", "models", "ood", "surgery"},
     {"data", "features"},
     {"training", "run_records"},
-    {"evaluation", "tracking", "transfer"},
-    {"comparison", "experiment", "measuring"},
-    {"cli"},
+    {"evaluation", "suspects", "tracking", "transfer"},
+    {"choosing", "comparison", "deployment", "experiment", "integrations", "measuring"},
+    {"cli", "cli_options", "cli_texts"},
     {""},  # nc_tools itself, which shows what stands below; its version belongs to nobody
 ]
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

@@ -32,7 +32,7 @@ def subparsers() -> dict[str, argparse.ArgumentParser]:
 
 
 def test_help_lists_the_commands(capsys):
-    assert set(subparsers()) == {"compare", "measure", "sync"}
+    assert set(subparsers()) == {"choose", "compare", "data", "export", "measure", "predict", "suspects", "sync"}
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0
@@ -40,7 +40,7 @@ def test_help_lists_the_commands(capsys):
     assert all(f"    {name} " in output for name in subparsers())
 
 
-@pytest.mark.parametrize("name", ["compare", "measure", "sync"])
+@pytest.mark.parametrize("name", ["choose", "compare", "measure", "sync"])
 def test_every_option_has_a_help_text(name):
     assert subparsers()[name].description
     assert [action.dest for action in subparsers()[name]._actions if not action.help] == []
@@ -97,7 +97,7 @@ def test_a_full_disk_is_reported_and_leaves_the_old_report(out, tmp_path):
 def test_compare_takes_another_baseline(out, capsys):
     baseline = arms_of(RECIPES[0])[-1]
     main(["compare", str(out), "--baseline", baseline])
-    assert f"tuned baseline {baseline}" in " ".join(capsys.readouterr().out.split())
+    assert f"significantly worse than {baseline}" in " ".join(capsys.readouterr().out.split())
     assert json.loads((out / "experiment.json").read_text())["baseline"] != baseline
 
 

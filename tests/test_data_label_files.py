@@ -187,7 +187,7 @@ def test_a_label_that_is_a_class_name_never_becomes_another_class(classes, value
 def test_natural_order_and_classes_of_a_column():
     assert is_natural_order(["a", "b", "c"])
     assert not is_natural_order(["10", "9"])
-    assert classes_of(["b", "a", "b"]) == (("a", "b"), pytest.approx([1, 0, 1]), "labels are names")
+    assert classes_of(["b", "a", "b"]) == (("a", "b"), pytest.approx([1, 0, 1]), "names")
     with pytest.raises(LabelError, match="holds whole numbers and also x: correct these, or leave their rows out"):
         classes_of(["1", "2", "3", "x"])
 

@@ -2,12 +2,14 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from support.packs import HEADS, LOSSES, D, K, features, make_member
 
 from nc_tools._support.signals import Killed, StopSignal
+from nc_tools.features import FeatureLoader
 from nc_tools.heads import LinearHead, RBFHead
 from nc_tools.losses import CrossEntropyLoss, LogitAdjustedLoss
 from nc_tools.models.classifier import Classifier
@@ -166,6 +168,18 @@ def test_losses_with_other_class_counts_are_not_mixed_up():
     assert torch.allclose(members[0].model.head.bias, members[2].model.head.bias, atol=1e-12)
 
 
+@pytest.mark.parametrize("head", ["linear", "etf, projection"])
+def test_features_to_which_the_backbone_was_applied_before_train_as_alone(head):
+    raw = [make_member(head, loss) for loss in ("la", "dot regression" if head != "linear" else "ce")]
+    models, _ = alone(raw)
+    data, scaling = features(), raw[0].model.backbone
+    scaled = replace(data, features=scaling(data.features.double()).float())
+    loader = FeatureLoader(scaled, raw[0].batches._indices, batch_size=16, seed=0)
+    members = [PackMember(m.model, m.loss, loader, m.optim, applied=True) for m in raw]
+    together(members)
+    assert_same(members, models, tolerance=1e-5)  # the scaled features are stored in float32
+
+
 def test_the_logits_of_a_pack_are_those_of_its_members_in_the_given_order():
     loaders = {}
     members = [make_member("cosine", "ce", seed=seed, loaders=loaders) for seed in (0, 1, 0, 1, 2)]
@@ -198,6 +212,10 @@ def test_what_cannot_be_packed_says_why():
         def compute_logits(self, embedded):
             return 2 * super().compute_logits(embedded)
 
+    class Watching(LinearHead):
+        def observe(self, *_):
+            self.steps = 1
+
     frozen = LinearHead(D, K)
     frozen.bias.requires_grad_(False)
     trained = Classifier(torch.nn.Linear(D, D), LinearHead(D, K))
@@ -205,6 +223,7 @@ def test_what_cannot_be_packed_says_why():
         "its backbone is trained": (changed(model=trained), FOUR_EPOCHS),
         "RBFHead cannot be stacked": (changed(model=Classifier(torch.nn.Identity(), RBFHead(D, K))), FOUR_EPOCHS),
         "Doubled cannot be stacked": (changed(model=Classifier(torch.nn.Identity(), Doubled(D, K))), FOUR_EPOCHS),
+        "Watching cannot be stacked": (changed(model=Classifier(torch.nn.Identity(), Watching(D, K))), FOUR_EPOCHS),
         "LinearHead cannot be stacked": (changed(model=Classifier(torch.nn.Identity(), frozen)), FOUR_EPOCHS),
         "sharpness-aware": (changed(optim=OptimConfig(sam=SharpnessAware(0.05))), FOUR_EPOCHS),
         "weight average": (member, TrainConfig(epochs=1, ema_decay=0.9)),

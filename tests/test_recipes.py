@@ -20,8 +20,8 @@ LONG_TAIL = next(path for path in RECIPES if path.stem == "long_tail")
 FLAGS = [
     *("--data", "--labels", "--clean", "--corrections", "--noise", "--image-size", "--imbalance", "--resplit"),
     *("--transfer-data", "--test-table", "--skip-unreadable", "--skip-missing", "--drop-duplicates"),
-    *("--arms", "--model", "--epochs", "--seeds", "--set"),
-    *("--out", "--device", "--workers", "--resume", "--tracking-uri", "--smoke", "--print-config"),
+    *("--arms", "--model", "--weights", "--train", "--epochs", "--seeds", "--set"),
+    *("--out", "--device", "--workers", "--resume", "--tracking-uri", "--smoke", "--print-config", "--config"),
 ]
 
 

@@ -62,13 +62,13 @@ def test_a_server_that_refuses_requests_misses_every_run(root):
         assert sync.advice().startswith("4 runs may be missing in MLflow: the MLflow server")
 
 
+@pytest.mark.slow
 def test_a_server_whose_answer_never_ends_misses_every_run(root, monkeypatch):
-    monkeypatch.setattr(mlflow_sync, "PATIENCE_SECONDS", 30.0)
-    monkeypatch.setattr(mlflow_sync, "OPENING_SECONDS", 3.0)
+    monkeypatch.setattr(mlflow_sync, "PATIENCE_SECONDS", 30.0)  # longer than the import of MLflow
     with serving(trickle) as uri:
         report = MlflowSync(root, uri).push()
         assert (report.sent, report.pending) == (0, 4)
-        assert report.error == "the MLflow store was not opened in time"
+        assert report.error == "the upload to MLflow did not end in time"
 
 
 def test_the_printed_command_goes_to_the_server_that_was_down(root, capsys, monkeypatch):

@@ -131,7 +131,7 @@ def _check_any_images(root: Path, folder: str, names: Sequence[str]) -> None:
             raise ValueError(f"{top} must hold one folder of images for each class, but no images were found")
         raise ValueError(
             f"{top} must hold one folder of images for each class, but its images are in no class folder: give their "
-            f"labels as a table, with --data table:FILE@{top}{_tables_near(root, top)}"
+            f"labels as a table, table:FILE@{top}{_tables_near(root, top)}"
         )
     if empty := [name for name in names if name not in filled]:
         raise ValueError(
@@ -164,6 +164,6 @@ def _check_names(top: Path, names: Sequence[str]) -> None:
     if what is not None:
         shown = short_list([printable(name) for name in names])
         raise ValueError(
-            f"the folders in {top} are {what} and no classes: {shown}. Give the labels as a table, with --data "
+            f"the folders in {top} are {what} and no classes: {shown}. Give the labels as a table, "
             f"table:FILE@{top}; if the folders are classes, rename them"
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.data.label_column import LabelError, labels_of
 from nc_tools.data.label_files import LabeledPaths, place, rows_of_images
+from nc_tools.data.short_list import quoted
 from nc_tools.data.table import Table
 from nc_tools.data.table_rows import read_table
 
@@ -106,7 +107,7 @@ def _decisions(table: Table, rows: Sequence[int]) -> dict[int, str]:
         text = cells[row].lower()
         if text and text not in _DECISIONS:
             raise ValueError(
-                f"{place(table, row)}: the decision {cells[row]!r} must be keep, relabel or exclude; "
+                f"{place(table, row)}: the decision {quoted(cells[row])} must be keep, relabel or exclude; "
                 f"{did_you_mean(text, _DECISIONS)}"
             )
         decisions[row] = _DECISIONS.get(text, "")
@@ -151,7 +152,7 @@ def _check_given(table: Table, rows: Sequence[int], classes: Sequence[str], give
     if other:
         image = table.match.images[other[0]] or 0
         raise ValueError(
-            f"{place(table, other[0])}: the decision is about the label {cells[other[0]]!r}, but the data give "
+            f"{place(table, other[0])}: the decision is about the label {quoted(cells[other[0]])}, but the data give "
             f"{classes[int(given[image])]!r} ({len(other):,} such rows): use the labels that were reviewed"
         )
 

@@ -10,6 +10,7 @@ from nc_tools.data.class_folders import ClassFolder
 from nc_tools.data.coarse_labels import check_grouping
 from nc_tools.data.color_jitter import ColorJitter
 from nc_tools.data.cutout import Cutout
+from nc_tools.data.decode import FileInterpolation
 from nc_tools.data.rand_augment import RandAugment
 from nc_tools.data.sampling import Sampling
 from nc_tools.data.source_names import (
@@ -63,8 +64,8 @@ class DataConfig:
             is split off after it, by the noisy labels.
         image_size: Side of the square images in pixels. None: the set's own; for a folder, the median of the
             shorter sides, at most ``size_limit``.
-        size_limit: Largest side that is chosen for a folder. A recipe with a pretrained network sets it to the side
-            from which the network's input is cropped, such as 256.
+        interpolation: Of image files when they are resized: ``bilinear`` or ``bicubic``, both antialiased.
+        size_limit: Largest side that is chosen for a folder. Recipes set both as a pretrained network expects.
         imbalance: n_max / n_min of the training subset. 1 uses all images as they are, whatever their imbalance.
         profile: How the counts decrease from the largest to the smallest class.
         tail_order: Which classes a profile makes rare: ``frequency``, those that have the fewest images; ``class``, the
@@ -130,6 +131,7 @@ got 0.01: did you mean 100?
     noise: Noise | None = None
     image_size: int | None = None
     size_limit: int = 224
+    interpolation: FileInterpolation = "bilinear"
     imbalance: float = 1.0
     profile: Profile = "exponential"
     pareto_alpha: float = 6.0
@@ -208,6 +210,7 @@ got 0.01: did you mean 100?
             ("profile", self.profile, get_args(Profile)),
             ("protocol", self.protocol, get_args(SubsetProtocol)),
             ("tail_order", self.tail_order, get_args(TailOrder)),
+            ("interpolation", self.interpolation, get_args(FileInterpolation)),
             ("class_folder", self.class_folder, (None, *get_args(ClassFolder))),
         ):
             if value not in choices:
@@ -232,10 +235,9 @@ got 0.01: did you mean 100?
             )
 
     def _check_images(self) -> None:
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"image_size is a side in pixels and must be at least 1, got {self.image_size}")
-        if self.size_limit < 1:
-            raise ValueError(f"size_limit is a side in pixels and must be at least 1, got {self.size_limit}")
+        for name, side in (("image_size", self.image_size), ("size_limit", self.size_limit)):
+            if side is not None and side < 1:
+                raise ValueError(f"{name} is a side in pixels and must be at least 1, got {side}")
         if self.crop_padding is not None and self.crop_padding < 0:
             raise ValueError(f"crop_padding is a number of pixels and must not be negative, got {self.crop_padding}")
         if self.memory_gb is not None and not self.memory_gb >= 0:

@@ -124,7 +124,7 @@ def _split_folders(root: Path, base: str) -> tuple[dict[Role, str], list[str]]:
     if not found and len(flat) > 1 and not others:
         raise ValueError(
             f"the folders in {root / base} are the parts of a split, {short_list(flat)}, and none holds class folders: "
-            f"give the labels as a table, with --data table:FILE@{root}"
+            f"give the labels as a table, table:FILE@{root}"
         )
     return {role: names[0] for role, names in found.items()}, flat
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -107,6 +107,7 @@ class ImageFiles:
         hashes: (N, 32), as ``digests`` returns them.
         clean_labels: The true labels, or None.
         groups: The number of each image's group (N,), or None.
+        interpolation: Of the resizing when a file is decoded.
     """
 
     root: Path
@@ -120,6 +121,7 @@ class ImageFiles:
     hashes: Tensor
     clean_labels: Tensor | None = None
     groups: Tensor | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self) -> None:
         _check_labels(self.labels, len(self.paths), len(self.classes))
@@ -148,7 +150,7 @@ class ImageFiles:
         from nc_tools.data.decode import decode_batch
 
         paths = [self.paths[i] for i in index.tolist()]
-        return decode_batch(self.root, paths, self.image_size, self.channels)
+        return decode_batch(self.root, paths, self.image_size, self.channels, self.interpolation)
 
     def subset(self, indices: Tensor) -> ImageFiles:
         """Return the set of the samples at ``indices`` (M,), in that order."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.data.label_column import LabelError, labels_of
-from nc_tools.data.short_list import short_list
+from nc_tools.data.short_list import quoted
 from nc_tools.data.table import Table
 from nc_tools.data.table_rows import read_table
 
@@ -79,8 +79,8 @@ def read_labels(
         assert image is not None  # noqa: S101 (rows_of_images returns rows with an image)
         if int(labels[image]) not in (-1, label):
             raise ValueError(
-                f"{place(table, row)}: {images.paths[image]} has the label {cells[row]!r} here and "
-                f"{cells[first[image]]!r} in line {table.lines[first[image]]}: keep only one of these lines"
+                f"{place(table, row)}: {images.paths[image]} has the label {quoted(cells[row])} here and "
+                f"{quoted(cells[first[image]])} in line {table.lines[first[image]]}: keep only one of these lines"
             )
         labels[image] = label
         first.setdefault(image, row)
@@ -108,9 +108,8 @@ def rows_of_images(table: Table, images: LabeledPaths, *, skip_missing: bool) ->
             cell = table.rows[row][table.path_column]
             number = sum(image is None for image in table.match.images)
             raise ValueError(
-                f"{place(table, row)}: there is no image {cell!r} in {images.root} ({number:,} such rows; images look "
-                f"like {short_list(images.paths, 1).partition(' and ')[0]}): correct the path, or leave such rows out "
-                "with --skip-missing"
+                f"{place(table, row)}: there is no image {quoted(cell)} in {images.root} ({number:,} such rows; images "
+                f"look like {images.paths[0]}): correct the path, or leave such rows out with --skip-missing"
             )
     return [row for row, i in enumerate(table.match.images) if i is not None and i < len(images.paths)]
 

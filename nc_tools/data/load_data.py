@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from nc_tools._support.free_memory import available_memory
-from nc_tools.data.builtin import fit_shape, load_builtin
+from nc_tools.data.builtin import BUILTIN_SPLITS, fit_shape, load_builtin
 from nc_tools.data.coarse_labels import coarsened, read_grouping
 from nc_tools.data.data_config import DataConfig
 from nc_tools.data.decode import Progress, default_size
@@ -67,7 +67,7 @@ def load_images(config: DataConfig, cache: Path | None = None, progress: Progres
     The arguments are those of :func:`load_data`; ``labels``, ``clean``, ``corrections`` and ``noise`` are not used.
     """
     limit = available_memory() / 2 if config.memory_gb is None else config.memory_gb * 1e9
-    options = ReadOptions(limit, config.skip_unreadable, cache, progress)
+    options = ReadOptions(limit, config.skip_unreadable, cache, progress, interpolation=config.interpolation)
     pair = _load_source(config, config.source, config.image_size, None, options)
     pair = _without_duplicates(pair, dropped=config.drop_duplicates)
     transfer: _Pair | None = None
@@ -122,7 +122,7 @@ def _load_source(
         raise ValueError(f"{text} holds features and no images: compare heads on them with nc-tools choose {text}")
     if source.kind in BUILTIN_KINDS:
         train, test = (fit_shape(images, image_size, channels) for images in load_builtin(source.kind, source.path))
-        return _Pair(train, test)
+        return _Pair(train, test, reading=Reading((f"split: {BUILTIN_SPLITS[source.kind]}",)))
     # Settings of a table are those of the run's own source, and not those of a transfer set.
     table = config.table if text == config.source else TableConfig()
     listed = list_source(source, class_folder=config.class_folder, table=table, skip_missing=config.skip_missing)
@@ -136,6 +136,7 @@ def _load_listed(listed: ListedImages, image_size: int, channels: int, options: 
         read_listing(
             listed.root, listed.classes, listing, options,
             image_size=image_size, channels=channels, in_memory=size <= options.memory_limit,
+            group_names=listed.all_images.groups,
         )
         for listing in (listed.train, listed.test)
     ]  # fmt: skip
@@ -143,7 +144,8 @@ def _load_listed(listed: ListedImages, image_size: int, channels: int, options: 
     if options.skip_unreadable and (skipped := {*train.skipped, *test.skipped}):
         check_classes(listed.without(skipped))
     converted = sum((Counter(part.converted) for part in parts), Counter())
-    reading = listed.reading.adding(*conversion_sentence(converted))
+    form = ", ".join(f"{count} {name}" for name, count in sorted(converted.items()))
+    reading = listed.reading.adding(*conversion_sentence(converted), **({"converted": form} if form else {}))
     return _Pair(train.images, test.images, train.skipped + test.skipped, reading, listed.root)
 
 

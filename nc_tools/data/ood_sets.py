@@ -52,6 +52,7 @@ def load_ood(config: DataConfig, test: Images, options: ReadOptions) -> tuple[di
             sets[name], unreadable = read_unlabeled(source, "test", exclude, test, options)
             skipped += unreadable
         if len(sets[name]) == 0:
+            options.damage.check()
             raise ValueError(f"ood_{name}={text} has no images left: exclude fewer classes")
     return sets, skipped
 

@@ -35,9 +35,9 @@ class DataFacts:
     std: tuple[float, ...]
     fingerprint: str
     num_samples: int = 0
+    preprocessing: ImagePreprocessing | None = None
     images_fingerprint: str = ""
     reading: tuple[tuple[str, str], ...] = ()
-    preprocessing: ImagePreprocessing | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

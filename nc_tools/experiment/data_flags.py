@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
+from nc_tools._support.reading_flags import add_reading_flags
 from nc_tools.data import DataConfig
+from nc_tools.data.guess_source import guess_source
 from nc_tools.data.noise_name import parse_noise
 from nc_tools.data.source_names import BUILTIN_KINDS, parse_source
 
@@ -16,7 +18,8 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--data",
         help="images to train on: imagefolder:PATH, table:FILE[:COLUMN][@FOLDER] for a list of images and labels, "
-        "digits, cifar10[:FOLDER], cifar100[:FOLDER], cub:PATH, pets:PATH or tiny-imagenet:PATH",
+        "parquet:FILE, hf-dataset:PATH, cub:PATH, pets:PATH, tiny-imagenet:PATH, digits, cifar10[:FOLDER] or "
+        "cifar100[:FOLDER]; a PATH alone is taken for a folder or a table",
     )
     add(
         "--labels",
@@ -63,38 +66,27 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     add_reading_flags(parser)
 
 
-def add_reading_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say how a source is read and what may be left out of it."""
-    add = parser.add_argument_group("how the data are read").add_argument
-    add("--test-table", metavar="FILE", help="with --data table:FILE, another table with the test images")
-    add("--skip-unreadable", action="store_true", help="leave out image files that cannot be read, instead of stopping")
-    add(
-        "--skip-missing",
-        action="store_true",
-        help="leave out rows of a table without an image, images without a label, and test images of classes that are "
-        "not trained on, instead of stopping",
-    )
-    add("--drop-duplicates", action="store_true", help="leave out training images that are test images too")
-
-
 def data_from_flags(data: DataConfig, args: argparse.Namespace) -> DataConfig:
     """Return a recipe's data settings with those of the command line.
 
     Raises:
         ValueError: If a value is wrong, or two contradict each other.
     """
-    if args.data is not None and args.data != data.source:
-        data = _other_source(data, args.data)
+    source = None if args.data is None else guess_source(args.data)
+    if source is not None and source != data.source:
+        data = _other_source(data, source)
     if args.labels is not None or args.corrections is not None:
         data = replace(data, noise=None)  # labels from a file take the place of the noise that a recipe would draw
     if args.transfer_data is not None:
-        data = replace(data, transfer_data=args.transfer_data, held_out_classes=0)
+        data = replace(data, transfer_data=guess_source(args.transfer_data), held_out_classes=0)
     if args.noise is not None:
         data = replace(data, noise=parse_noise(args.noise))
-    if args.resplit is not None:
-        data = replace(data, resplit=args.resplit)
+    if args.image_size is not None:
+        data = replace(data, image_size=args.image_size)
     if args.imbalance is not None:
         data = replace(data, imbalance=args.imbalance)
+    if args.resplit is not None:
+        data = replace(data, resplit=args.resplit)
     data = with_reading_flags(data, args)
     return replace(
         data,
@@ -105,7 +97,7 @@ def data_from_flags(data: DataConfig, args: argparse.Namespace) -> DataConfig:
 
 
 def with_reading_flags(data: DataConfig, args: argparse.Namespace) -> DataConfig:
-    """Return data settings with the flags that :func:`add_reading_flags` adds."""
+    """Return data settings with the flags that say how a source is read."""
     test_table = data.table.test_table if args.test_table is None else args.test_table
     return replace(
         data,

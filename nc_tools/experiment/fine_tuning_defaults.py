@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
+from nc_tools.data.decode import FileInterpolation
 from nc_tools.experiment.run_config import Protocol, RunConfig, TunedParameter
 from nc_tools.models.pretrained import expected_preprocessing
 from nc_tools.specs import spec
@@ -56,22 +57,27 @@ def fine_tuning_config(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, optim=optim, tuned=tuned)
 
 
-def with_size_limit(arms: Mapping[str, RunConfig]) -> dict[str, RunConfig]:
-    """Return arms whose data are read at the side that the largest pretrained network crops from, and not smaller.
+def with_files_read_for(arms: Mapping[str, RunConfig]) -> dict[str, RunConfig]:
+    """Return arms whose image files are read as pretrained networks expect: with what side, and what interpolation.
 
-    All arms of a comparison need the same data, so the largest side holds for all.
+    All arms of a comparison need the same data: the largest side from which a network crops, and the interpolation of
+    the first network.
     """
-    sides = [
+    expected = [
         expected_preprocessing(
             config.model.name, image_size=config.model.image_size, crop_fraction=config.model.crop_fraction
-        ).resize_size
+        )
         for config in arms.values()
         if config.model.is_pretrained
     ]
-    if not sides:
+    if not expected:
         return dict(arms)
+    side = max(preprocessing.resize_size for preprocessing in expected)
+    interpolation: FileInterpolation = "bicubic" if expected[0].interpolation == "bicubic" else "bilinear"
     return {
-        name: dataclasses.replace(config, data=dataclasses.replace(config.data, size_limit=max(sides)))
+        name: dataclasses.replace(
+            config, data=dataclasses.replace(config.data, size_limit=side, interpolation=interpolation)
+        )
         for name, config in arms.items()
     }
 

@@ -58,6 +58,19 @@ class ProgressDisplay:
         if time.monotonic() - self._last_line > self._every:
             self._line(f"reading images: {done:,} of {total:,}")
 
+    def extracting(self, name: str) -> None:
+        """Start to count the images of a set that go through the backbone."""
+        self._stage = f"features of the {name} images"
+        self._bar = None
+
+    def extracted(self, done: int, total: int) -> None:
+        """Show how many images have gone through the backbone."""
+        if self._bar is None:
+            self._bar = self._bars.add_task(f"{self._stage:<22}", total=total, doing="")
+        self._bars.update(self._bar, completed=done)
+        if done == total or time.monotonic() - self._last_line > self._every:
+            self._line(f"{self._stage}: {done:,} of {total:,}")
+
     def progress(self, progress: RunProgress) -> None:
         """Show how many epochs of a run are done."""
         doing = f"{progress.label}: epoch {progress.done}/{progress.total}"

@@ -120,7 +120,7 @@ def make_options(args: argparse.Namespace) -> RunOptions:
         ValueError: If there is no such device or the number of workers is not positive.
         OSError: If the output folder cannot be written to.
     """
-    device = _device(args.device)
+    device = torch_device(args.device)
     on_cpu = torch.device(device).type == "cpu"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = args.workers if args.workers is not None else (cores if on_cpu else 1)
@@ -137,7 +137,7 @@ def make_options(args: argparse.Namespace) -> RunOptions:
     )
 
 
-def _device(name: str) -> str:
+def torch_device(name: str) -> str:
     """Return the PyTorch device that ``--device`` names; "auto" is a GPU if there is one.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.experiment.data_flags import data_from_flags
-from nc_tools.experiment.fine_tuning_defaults import fine_tuning_config, fine_tuning_rates, with_size_limit
+from nc_tools.experiment.fine_tuning_defaults import fine_tuning_config, fine_tuning_rates, with_files_read_for
 from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.experiment.overrides import parse_setting, put, put_all
 from nc_tools.experiment.plan import Plan
@@ -42,7 +42,7 @@ def make_plan(
     chosen = {arm: _with_flags(config, args) for arm, config in _choose_arms(arms, args.arms).items()}
     protocol = fine_tuning_rates(protocol, next(iter(chosen.values())))
     chosen = {arm: fine_tuning_config(config) for arm, config in chosen.items()}
-    chosen = with_size_limit(chosen)
+    chosen = with_files_read_for(chosen)
     if args.smoke:
         protocol = _smoke_protocol(protocol)
     if args.seeds is not None:
@@ -118,12 +118,11 @@ def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     if not config.is_closed_form:  # a head that is computed stays one
         fields.append(("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs))
     model = _model_with_flags(config.model, args)
-    takes_size = model.is_pretrained or model.is_own
-    if args.image_size is not None and takes_size:
+    data = data_from_flags(config.data, args)
+    if args.image_size is not None and (model.is_pretrained or model.is_own):
         model = dataclasses.replace(model, image_size=args.image_size)
-    elif args.image_size is not None:
-        fields.append(("data.image_size", args.image_size))
-    config = dataclasses.replace(config, data=data_from_flags(config.data, args), model=model)
+        data = dataclasses.replace(data, image_size=config.data.image_size)
+    config = dataclasses.replace(config, data=data, model=model)
     return put_all(config, [(path, value) for path, value in fields if value is not None])
 
 

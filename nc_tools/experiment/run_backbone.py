@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -21,11 +22,11 @@ from nc_tools.models.backbones import build_backbone
 from nc_tools.models.feature_width import feature_width
 from nc_tools.models.function_backbone import call_function
 from nc_tools.models.image_preprocessing import ImagePreprocessing
-from nc_tools.models.pretrained import PretrainedBackbone, load_backbone
+from nc_tools.models.pretrained import BackboneIdentity, PretrainedBackbone, load_backbone
 from nc_tools.models.state_dict_files import load_into, read_state_dict, tensor_hash
 from nc_tools.run_records.json_files import MAX_JSON_BYTES
 from nc_tools.seeds import stream_seed
-from nc_tools.training.trained_part import TrainedPart, train_part
+from nc_tools.training.trained_part import TrainedPart, lora_targets, train_part
 
 BACKBONE_FOLDER = "backbone"
 """Folder of a run with the settings of a Hugging Face network, from which it is built again."""
@@ -45,7 +46,7 @@ def new_backbone(model: ModelConfig, *, in_channels: int, image_size: int, num_s
     if model.is_own:
         backbone = _own_network(model, in_channels, image_size, seed)
     elif model.is_pretrained:
-        backbone = copy.deepcopy(_pretrained(model).module)
+        backbone = copy.deepcopy(pretrained_of(model).module)
     else:
         backbone = build_backbone(
             model.name, in_channels=in_channels, image_size=image_size, width=model.width, seed=seed
@@ -109,7 +110,7 @@ def preprocessing_of(model: ModelConfig, *, in_channels: int, image_size: int) -
         image_size: Side of the data's images.
     """
     if model.is_pretrained:
-        return _pretrained(model).preprocessing
+        return pretrained_of(model).preprocessing
     if not model.is_own:
         return None
     found = getattr(_own_network(model, in_channels, image_size, 0), "preprocessing", None)
@@ -133,18 +134,22 @@ def backbone_record(model: ModelConfig, *, in_channels: int, image_size: int) ->
     if not (model.is_pretrained or model.is_own):
         return {}
     found = preprocessing_of(model, in_channels=in_channels, image_size=image_size)
+    part = TrainedPart.parse(model.train)
     if model.is_pretrained:
-        identity = encode(_pretrained(model).identity)
+        identity = encode(pretrained_of(model).identity)
     else:
         # The tensors that seed 0 gives: they show whether a function, or the weights that it loads, have changed.
         identity = {"sha256": tensor_hash(_own_network(model, in_channels, image_size, 0).state_dict())}
+    if part.kind == "lora":
+        plain = pretrained_of(model).module if model.is_pretrained else _own_network(model, in_channels, image_size, 0)
+        identity["lora_layers"] = lora_targets(plain, model.lora_layers)  # a library may rename its layers
     return {"preprocessing": encode(found), "backbone": identity}
 
 
 def write_backbone_files(model: ModelConfig, run: Path) -> None:
     """Write the settings of a Hugging Face network into a run's folder, so that it can be built without a download."""
     if model.is_pretrained:
-        for name, text in _pretrained(model).files.items():
+        for name, text in pretrained_of(model).files.items():
             (run / BACKBONE_FOLDER).mkdir(exist_ok=True)
             with atomic_write(run / BACKBONE_FOLDER / name) as part:
                 part.write_text(text, encoding="utf-8")
@@ -154,7 +159,7 @@ def describe_backbone(model: ModelConfig) -> str | None:
     """Return a line about a pretrained backbone, its preprocessing and licence; None for another network."""
     if not model.is_pretrained:
         return None
-    loaded = _pretrained(model)
+    loaded = pretrained_of(model)
     identity = loaded.identity
     licence = identity.licence or "not stated"
     weights = identity.weights if identity.weights in ("pretrained", "random") else f"weights of {identity.weights}"
@@ -164,7 +169,8 @@ def describe_backbone(model: ModelConfig) -> str | None:
     )
 
 
-def _pretrained(model: ModelConfig) -> PretrainedBackbone:
+def pretrained_of(model: ModelConfig) -> PretrainedBackbone:
+    """Return the pretrained backbone of a configuration; a process loads it once. Do not change its module."""
     source = model.weights_source
     stamp = source.stat().st_mtime_ns if isinstance(source, Path) and source.exists() else 0
     return _load(model.name, source, model.image_size, model.crop_fraction, stamp)
@@ -176,6 +182,37 @@ def _load(
 ) -> PretrainedBackbone:
     """Load a pretrained backbone; a worker that makes several runs of one comparison loads it once."""
     return load_backbone(name, weights=weights, image_size=image_size, crop_fraction=crop)
+
+
+def frozen_backbone(
+    model: ModelConfig, *, in_channels: int, image_size: int, mean: Sequence[float], std: Sequence[float]
+) -> PretrainedBackbone:
+    """Return the backbone whose features heads are trained on, with the preprocessing of its images.
+
+    Args:
+        model: The configuration: a pretrained network, or one of the user's own.
+        in_channels: Of the data's images.
+        image_size: Side of the data's images.
+        mean: Of each channel of the data, for an own network without a preprocessing.
+        std: Likewise.
+
+    Raises:
+        ValueError: If the network has random weights.
+    """
+    if model.is_pretrained:
+        return replace(pretrained_of(model), module=copy.deepcopy(pretrained_of(model).module))
+    if not model.is_own:
+        raise ValueError(
+            f"features come from a pretrained network, but {model.name!r} has random weights: give --model timm:NAME "
+            f"--weights pretrained, or --weights FILE.safetensors"
+        )
+    module = _own_network(model, in_channels, image_size, 0)
+    found = preprocessing_of(model, in_channels=in_channels, image_size=image_size)
+    if found is None:
+        found = ImagePreprocessing(mean=tuple(mean), std=tuple(std), size=image_size, resize_size=image_size)
+    width = feature_width(module, in_channels=found.channels, image_size=found.size, name=model.name)
+    digest = tensor_hash(module.state_dict())
+    return PretrainedBackbone(module, width, found, BackboneIdentity(model.name, "own", None, digest, None, ""))
 
 
 def _own_network(

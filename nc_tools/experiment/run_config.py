@@ -106,9 +106,9 @@ class Protocol:
         holdout_draws: How many of the draws get a hold-out run. Further draws take temperature and best epoch from the
             last of them, which can only be a disadvantage for arms with a frame.
         rates: Learning rates that every arm tries, half a decade apart.
-        tune_each_seed: Every seed tunes all arms anew, on its own hold-out, and the trial that wins is its hold-out
-            run. Intervals then also cover tuning. For runs on fixed features, which take seconds; other runs are tuned
-            once, with ``tuning_seeds``.
+        tune_each_seed: Every seed tunes all arms anew, on its own hold-out, with trials whose initial weights, order
+            and frames are in no final run. Intervals then also cover tuning. For runs on fixed features, which take
+            seconds; other runs are tuned once, with ``tuning_seeds``.
         tuning_seeds: Seeds of the tuning trials, different from those of the final runs. A trial's score is the mean
             over them.
         max_extensions: How often the grid of rates may grow, for all arms, when an arm's best rate is at its edge.

@@ -140,11 +140,10 @@ def open_data(
         progress: Called as ``progress(done, total)`` while image files are decoded.
     """
     images = _load_once(config.data.without_labels(), cache, progress)
+    if config.data.resplit is not None:
+        images = resplit(images, config.data.resplit, seed)
     sources = with_label_files(images, config.data)
     given = sources.train.labels if sources.given_labels is None else sources.given_labels
-    if config.data.resplit is not None:
-        sources = resplit(sources, config.data.resplit, seed)
-        given = sources.train.labels  # no label file takes part, so these are the given ones
     if config.data.noise is not None:
         sources = replace(sources, train=with_noise(sources.train, config.data.noise, seed))
     return RunData(sources, make_subsets(sources, config.data, seed, given), given, config, seed, device)

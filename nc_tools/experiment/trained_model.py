@@ -111,8 +111,7 @@ def load_run(
     identity = RunIdentity.read(path / "run.json")
     modules = tuple(modules)
     try:
-        config: RunConfig = decode(identity.config, RunConfig, modules=modules)
-        facts = _facts(identity.data)
+        config, facts = read_settings(identity, modules)
         _check_own_network(config.model, modules)
         # Records of version 0.1 hold no frame_seed: there the number of the draw was the seed of the frame.
         frame_seed = identity.draw if identity.frame_seed == "unknown" else identity.frame_seed
@@ -123,6 +122,20 @@ def load_run(
     load_weights(model, path / "weights.safetensors")
     config.training.place(model, torch.device(device))
     return TrainedModel(model.eval(), facts, config, identity)
+
+
+def read_settings(identity: RunIdentity, modules: Iterable[ModuleType] = ()) -> tuple[RunConfig, DataFacts]:
+    """Return the configuration of a run and the facts about its data, from its record.
+
+    Args:
+        identity: The contents of its run.json.
+        modules: As for :func:`load_run`.
+
+    Raises:
+        ValueError: If the record holds something that is not allowed there.
+    """
+    config: RunConfig = decode(identity.config, RunConfig, modules=modules)
+    return config, _facts(identity.data)
 
 
 def _check_own_network(model: ModelConfig, modules: Iterable[ModuleType]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -97,6 +97,26 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
     Raises:
         ValueError: If arms have different numbers of values to try, so that budgets would differ.
     """
+    rounds, scores = tuning_rounds(arms, protocol), None
+    while True:
+        try:
+            scores = run_trials(next(rounds) if scores is None else rounds.send(scores))
+        except StopIteration as end:
+            result: TuningResult = end.value
+            return result
+
+
+def tuning_rounds(
+    arms: Mapping[str, RunConfig], protocol: Protocol
+) -> Generator[list[tuple[str, RunConfig]], Sequence[Score], TuningResult]:
+    """Yield the settings to try, round by round, and receive their scores; return what :func:`tune` does.
+
+    Several tunings, such as those of several seeds, can so be run side by side.
+
+    Args:
+        arms: As for :func:`tune`.
+        protocol: As there.
+    """
     order = list(arms)
     computed = {arm: config for arm, config in arms.items() if config.is_closed_form}
     arms = {arm: config for arm, config in arms.items() if not config.is_closed_form}
@@ -108,12 +128,13 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
             f"same number of trials, got {counts}"
         )
     result = TuningResult()
-    _try_rates(arms, protocol.rates, result, run_trials)
+    if arms:
+        yield from _try_rates(arms, protocol.rates, result)
     for _ in range(protocol.max_extensions):
         sides = {side for arm in arms if (side := _edge(result, arm)) is not None}
         if not sides:
             break
-        _try_rates(arms, [_beyond(result.grid, side) for side in sorted(sides)], result, run_trials)
+        yield from _try_rates(arms, [_beyond(result.grid, side) for side in sorted(sides)], result)
     for arm in arms:
         if (side := _edge(result, arm)) is not None:
             rate = _best_rate(result, arm)
@@ -121,10 +142,11 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
     at_best = {a: put(c, "optim.lr", lr) for a, c in arms.items() if (lr := _best_rate(result, a)) is not None}
     result.notes += [f"{arm}: no tuning trial gave a score" for arm in arms if arm not in at_best]
     variants = [(a, put(c, c.tuned.path, v)) for a, c in at_best.items() for v in c.tuned.values]
+    number = len(result.grid or protocol.rates) + max(budgets.values(), default=0)
+    variants += [(a, variant) for a, c in computed.items() for variant in _values_of(c)[:number]]
     if variants:
-        _add_trials(result, variants, run_trials(variants))
-    settings = len(result.grid or protocol.rates) + max(budgets.values(), default=0)
-    _try_values(computed, settings, result, run_trials)
+        _add_trials(result, variants, (yield variants))
+    _note_closed_forms(computed, result)
     for arm, config in (at_best | computed).items():
         # The first of them, which wins ties, has the configured value: it was a trial of the rates.
         lr = None if config.is_closed_form else config.optim.lr
@@ -137,15 +159,13 @@ def tune(arms: Mapping[str, RunConfig], protocol: Protocol, run_trials: RunTrial
     return result
 
 
-def _try_values(arms: Mapping[str, RunConfig], number: int, result: TuningResult, run_trials: RunTrials) -> None:
-    """Try at most ``number`` values of the tuned parameter of heads in closed form, their configured value first."""
-    settings = [
-        (arm, variant)
-        for arm, config in arms.items()
-        for variant in (config, *(put(config, config.tuned.path, value) for value in config.tuned.values))[:number]
-    ]
-    if settings:
-        _add_trials(result, settings, run_trials(settings))
+def _values_of(config: RunConfig) -> list[RunConfig]:
+    """Return an arm with every value of its tuned parameter, the configured one first."""
+    return [config, *(put(config, config.tuned.path, value) for value in config.tuned.values)]
+
+
+def _note_closed_forms(arms: Mapping[str, RunConfig], result: TuningResult) -> None:
+    """Note the heads in closed form that have no score, or whose best value is the smallest or largest tried."""
     for arm, config in arms.items():
         own = [t for t in result.trials if t.arm == arm and t.score is not None]
         tried = sorted(t.value for t in own if isinstance(t.value, int | float))
@@ -157,12 +177,10 @@ def _try_values(arms: Mapping[str, RunConfig], number: int, result: TuningResult
 
 
 def _try_rates(
-    arms: Mapping[str, RunConfig], rates: Sequence[float], result: TuningResult, run_trials: RunTrials
-) -> None:
-    if not arms:
-        return
+    arms: Mapping[str, RunConfig], rates: Sequence[float], result: TuningResult
+) -> Generator[list[tuple[str, RunConfig]], Sequence[Score], None]:
     settings = [(arm, put(config, "optim.lr", lr)) for arm, config in arms.items() for lr in rates]
-    _add_trials(result, settings, run_trials(settings))
+    _add_trials(result, settings, (yield settings))
     result.grid = sorted({*result.grid, *rates})
 
 

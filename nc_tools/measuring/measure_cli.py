@@ -129,6 +129,8 @@ def _example(named: NamedModel, sets: MeasuredSets, device: torch.device) -> tor
             "Choose other images with --data"
         )
     parameter = next((part for part in named.model.parameters() if part.is_floating_point()), torch.zeros(()))
+    if (expected := named.preprocessing) is not None:
+        channels, height, width = expected.channels, expected.size, expected.size
     example = torch.zeros(2, channels, height, width, device=device, dtype=parameter.dtype)
     try:
         with eval_mode(named.model):
@@ -164,14 +166,15 @@ def _layers(argument: str | None, named: NamedModel, example: torch.Tensor, head
 
 def _measure_set(job: _MeasuringJob, name: str, bar: Progress) -> CollapseMeasurement:
     parts = job.sets.sets[name]
-    channels = parts[0].shape[0]
+    expected = job.named.preprocessing
+    channels, geometry = (parts[0].shape[0], None) if expected is None else (expected.channels, expected.geometry)
     mean = per_channel("--mean", job.arguments.mean, channels) or job.named.mean or tuple(job.sets.mean.tolist())
     std = per_channel("--std", job.arguments.std, channels) or job.named.std or tuple(job.sets.std.tolist())
     counts = job.named.class_counts or (None if job.sets.class_counts is None else job.sets.class_counts.tolist())
     task = bar.add_task(f"measuring {name} images", total=sum(map(len, parts)))
     measurement = measure_in_detail(
         job.named.model,
-        SetBatches(parts, job.arguments.batch_size, mean, std, job.device),
+        SetBatches(parts, job.arguments.batch_size, mean, std, job.device, geometry),
         layers=job.layers,
         clean=parts[0].clean_labels if len(parts) == 1 else None,
         class_counts=counts,

@@ -40,6 +40,7 @@ from nc_tools.metrics.label_noise.suspects import Suspects, precision_at, rank_s
 from nc_tools.metrics.label_noise.transition import checked_transition, counted_transition, transition_error
 from nc_tools.metrics.label_noise.transition_estimates import (
     anchor_transition,
+    confident_classes,
     confident_joint,
     confident_transition,
     confusion_transition,
@@ -78,6 +79,7 @@ __all__ = [
     "classification",
     "classwise_calibration_error",
     "collapse_from_moments",
+    "confident_classes",
     "confident_joint",
     "confident_transition",
     "confusion_transition",

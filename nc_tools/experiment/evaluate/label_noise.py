@@ -57,7 +57,7 @@ def evaluate_label_noise(
     counted = counted_transition(clean, outputs.labels.cpu(), data.sources.num_classes)
     save_tensors({"counted": counted, **matrices}, record.path / TRANSITION)
     values |= _transition_errors(job, matrices["anchor"], counted)
-    return values | _suspect_precision(suspects, outputs.labels.cpu() != clean)
+    return values | suspect_precision(suspects, outputs.labels.cpu() != clean)
 
 
 def _estimated_transitions(job: Job, outputs: Collected) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ def _error_key(name: str) -> str:
     return f"noise/transition_error_{name}"
 
 
-def _suspect_precision(suspects: Suspects, wrong: Tensor) -> dict[str, float]:
+def suspect_precision(suspects: Suspects, wrong: Tensor) -> dict[str, float]:
     """Return the share of wrong labels among the first suspects of each ranking, as many as labels are wrong."""
     rankings = {
         "precision": suspects.order,

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
 from nc_tools.experiment.evaluate.final_run import evaluate_final
 from nc_tools.experiment.evaluate.holdout_run import HoldoutResult, evaluate_holdout
 from nc_tools.experiment.job import JobResult
-from nc_tools.experiment.on_features.feature_data import FeatureData
 from nc_tools.experiment.on_features.head_run import HeadRun
 from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.stage_checkpoints import StageCheckpoints
@@ -20,30 +17,22 @@ HEAD_WEIGHTS = "head.safetensors"
 """What a run on features of a pretrained backbone has trained: the scaling of the features, and the head."""
 
 
-def record_holdout(run: HeadRun, data: FeatureData) -> Path:
-    """Write the record of the trial that tuning has chosen, as the hold-out run of its arm and seed; return its folder.
-
-    It was trained without the hold-out and scored on it after every epoch, as any hold-out run is.
-    """
-    with RunRecord.create(run.job.root, identify(run.job, run.facts, data.features.backbone)) as record:
+def record_holdout(run: HeadRun) -> Path:
+    """Write the record of a hold-out run; return its folder."""
+    data = run.samples.data
+    with RunRecord.create(run.job.root, identify(run.job, run.samples.facts, data.features.backbone)) as record:
         for epoch, values in run.curves.items():
             record.log(epoch, values)
-        final = evaluate_holdout(run.job, data, run.facts, run.model, record) | _cost(run)
+        final = evaluate_holdout(run.job, data, run.samples.facts, run.model, record) | _cost(run)
         _save(run, record)
         record.finish(final)
     return record.path
 
 
-def record_final(run: HeadRun, data: FeatureData, indices: Tensor) -> JobResult:
-    """Evaluate a final run on the test set and write its record; a run that diverged is recorded as FAILED.
-
-    Args:
-        run: After training.
-        data: The feature sets of the seed.
-        indices: The samples trained on (M,), int64.
-    """
-    holdout = HoldoutResult.read(run.job.holdout_run)
-    record = RunRecord.create(run.job.root, identify(run.job, run.facts, data.features.backbone))
+def record_final(run: HeadRun) -> JobResult:
+    """Evaluate a trained final run on the test set and write its record; one that diverged is recorded as FAILED."""
+    data, holdout = run.samples.data, HoldoutResult.read(run.job.holdout_run)
+    record = RunRecord.create(run.job.root, identify(run.job, run.samples.facts, data.features.backbone))
     if run.error is not None:
         record.fail(run.error)
         return JobResult(record.path, "FAILED", error=str(run.error), diverged=True)
@@ -53,7 +42,7 @@ def record_final(run: HeadRun, data: FeatureData, indices: Tensor) -> JobResult:
         checkpoints = StageCheckpoints(record.path)
         if run.kept is not None:
             save_tensors(run.kept, checkpoints.best)
-        final = evaluate_final(run.job, data, run.facts, run.model, indices, record) | _cost(run)
+        final = evaluate_final(run.job, data, run.samples.facts, run.model, run.samples.indices, record) | _cost(run)
         _save(run, record)
         record.finish(final)
         checkpoints.remove()
@@ -81,7 +70,7 @@ def _cost(run: HeadRun) -> dict[str, float]:
     head = sum(p.numel() for p in run.model.head.parameters())
     return {
         "perf/seconds": run.seconds,
-        "perf/images_per_s": sum(run.facts.class_counts) * run.job.config.epochs / seconds,
+        "perf/images_per_s": sum(run.samples.facts.class_counts) * run.job.config.epochs / seconds,
         "perf/parameters": float(head),
         "perf/head_parameters": float(head),
     }

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from nc_tools.experiment.build import DataFacts
+from nc_tools.experiment.build import build_head, build_loss
+from nc_tools.experiment.computed_start import start_generator
 from nc_tools.experiment.job import Job
+from nc_tools.experiment.on_features.head_samples import HeadSamples
 from nc_tools.models.classifier import Classifier
+from nc_tools.seeds import stream
 from nc_tools.training import NonFiniteLossError
+from nc_tools.training.packed import PackMember
 
 
 @dataclass(eq=False)
@@ -19,7 +24,7 @@ class HeadRun:
 
     Attributes:
         job: What to make.
-        facts: Facts of the samples trained on.
+        samples: What its head is trained and scored on.
         model: The scaling of the features, and the head. After training, the trained one.
         keep_epoch: The epoch of which the weights are kept; None for none.
         kept: Those weights.
@@ -29,13 +34,35 @@ class HeadRun:
     """
 
     job: Job
-    facts: DataFacts
+    samples: HeadSamples
     model: Classifier
     keep_epoch: int | None = None
     kept: dict[str, Tensor] | None = None
     curves: dict[int, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     error: NonFiniteLossError | None = None
+
+    @classmethod
+    def new(cls, job: Job, samples: HeadSamples, keep_epoch: int | None = None) -> HeadRun:
+        """Return a run with its new head, computed by the arm's start if it has one."""
+        config, device, started = job.config, samples.data.device, time.perf_counter()
+        head = build_head(
+            config, samples.facts, samples.data.train.shape[0], generator=stream(job.seed, "head"),
+            frame_seed=job.frame_seed,
+        ).to(device)  # fmt: skip
+        run = cls(job, samples, Classifier(samples.scaling, head), keep_epoch)
+        if config.start is not None:
+            config.start.apply(head, samples.start, start_generator(job.seed))
+            run.seconds = time.perf_counter() - started
+        return run
+
+    def member(self) -> PackMember:
+        """Return the run as a member of a pack."""
+        samples, config = self.samples, self.job.config
+        loss = build_loss(config, samples.facts, self.model.head.feature_dim).to(samples.data.device)
+        if loss.needs_outliers or loss.views != 1:
+            samples.data.batches_for(loss, samples.indices)  # raises: features have neither
+        return PackMember(self.model, loss, samples.batches, config.optim, applied=samples.scaled_before)
 
     def note(self, epoch: int, values: dict[str, float]) -> None:
         """Keep the metrics of an epoch, and the weights if they are wanted."""

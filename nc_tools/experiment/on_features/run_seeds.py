@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,21 @@ from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.build import build_head, build_loss
 from nc_tools.experiment.job import JobResult
 from nc_tools.experiment.on_features.feature_data import open_feature_data
-from nc_tools.experiment.on_features.seed_runs import SeedJob, run_seed
+from nc_tools.experiment.on_features.one_seed import seed_results
+from nc_tools.experiment.on_features.seed_runs import SeedsJob, run_seeds_job
 from nc_tools.experiment.overrides import put
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_plan import locked, rows_before, write_experiment
 from nc_tools.experiment.workers import Workers
+from nc_tools.models.classifier import Classifier
 from nc_tools.run_records import mark_killed
 from nc_tools.run_records.json_files import read_json_or_problem, write_json
 from nc_tools.run_records.partial_files import remove_partial_files
 from nc_tools.training import PostHocStage
+from nc_tools.training.optimizers import parameter_groups
+
+_SEEDS_AT_ONCE = 5
 
 
 def run_seeds(plan: Plan, options: RunOptions, features: Path, console: Console) -> None:
@@ -45,15 +52,21 @@ def run_seeds(plan: Plan, options: RunOptions, features: Path, console: Console)
         mark_killed(options.out)
         remove_partial_files(options.out)
         write_experiment(plan, options.out, rows_before(plan, options.out))
+        root, groups = options.out.resolve(), seed_groups(plan.protocol.seeds, options.workers)
         jobs = [
-            SeedJob(plan=plan, seed=seed, features=features, root=options.out.resolve(), device=options.device)
-            for seed in plan.protocol.seeds
+            SeedsJob(plan=plan, seeds=group, features=features, root=root, device=options.device) for group in groups
         ]
-        display.stage("seeds", len(jobs))
-        with Workers(min(options.workers, len(jobs)), options.threads, run_seed) as workers:
+        display.stage("groups of seeds", len(jobs))
+        with Workers(min(options.workers, len(jobs)), options.threads, run_seeds_job) as workers:
             results = workers.run(jobs, stop=stop, on_progress=display.progress, on_result=display.result)
-        rows = [row for job, result in zip(jobs, results, strict=True) for row in _rows(job, result, plan.arms)]
-        tuning = merge_tuning({job.seed: read_json_or_problem(job.results)[0] for job in jobs})
+        rows = [
+            row
+            for job, result in zip(jobs, results, strict=True)
+            for seed in job.seeds
+            for row in _rows(seed_results(root, seed), seed, result, plan.arms)
+        ]
+        seeds = plan.protocol.seeds
+        tuning = merge_tuning({seed: read_json_or_problem(seed_results(root, seed))[0] for seed in seeds})
         write_json(options.out / "tuning.json", tuning)
         write_experiment(plan, options.out, rows)
         for note in tuning["notes"]:
@@ -81,10 +94,19 @@ def check_heads(plan: Plan, features: Path) -> None:
                 f"arm {name}: {type(config.second_stage).__name__} trains a classifier again, which is of no use on "
                 f"fixed features: train the head with that loss or sampling at once"
             )
+        if config.loss.leaves_open("transition"):
+            loss_name = config.loss.cls.__name__
+            raise ValueError(
+                f"arm {name}: {loss_name} needs a transition matrix, and runs on fixed features estimate none: "
+                f"give it, as in spec({loss_name}, transition=...)"
+            )
         for variant in (config, *(put(config, config.tuned.path, value) for value in config.tuned.values)):
             try:
                 head = build_head(variant, facts, width, generator=torch.Generator(), frame_seed=0)
-                data.batches_for(build_loss(variant, facts, width), data.subsets.fit)
+                loss = build_loss(variant, facts, width)
+                data.batches_for(loss, data.subsets.fit)
+                if not variant.is_closed_form:
+                    parameter_groups(Classifier(torch.nn.Identity(), head), variant.optim, loss)
                 for part in (variant.start, variant.second_stage):
                     if part is not None:
                         part.check(head)
@@ -122,14 +144,26 @@ def _won(trial: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> bool:
     return chosen is not None and (chosen.get("lr"), chosen.get(trial["parameter"])) == settings
 
 
-def _rows(job: SeedJob, result: JobResult, arms: Iterable[str]) -> list[dict[str, Any]]:
+def _rows(path: Path, seed: int, result: JobResult, arms: Iterable[str]) -> list[dict[str, Any]]:
     """Return the list of a seed's final runs; an arm that has none is listed with the reason."""
     finished = result.status == "FINISHED"
-    rows: list[dict[str, Any]] = read_json_or_problem(job.results)[0].get("runs") or [] if finished else []
+    rows: list[dict[str, Any]] = read_json_or_problem(path)[0].get("runs") or [] if finished else []
     status, error = ("FAILED", "no tuning trial gave a score") if finished else (result.status, result.error)
     listed = {row["arm"] for row in rows}
-    absent = {"seed": job.seed, "draw": 0, "run_id": "", "status": status, "error": error}
+    absent = {"seed": seed, "draw": 0, "run_id": "", "status": status, "error": error}
     return [*rows, *({"arm": arm, **absent} for arm in arms if arm not in listed)]
+
+
+def seed_groups(seeds: Sequence[int], workers: int) -> list[tuple[int, ...]]:
+    """Divide seeds into groups, one for each process, or more of at most five seeds.
+
+    Example:
+        >>> seed_groups(range(5), 2), len(seed_groups(range(30), 2))
+        ([(0, 1), (2, 3, 4)], 6)
+    """
+    count = max(min(workers, len(seeds)), math.ceil(len(seeds) / _SEEDS_AT_ONCE))
+    bounds = [round(i * len(seeds) / count) for i in range(count + 1)]
+    return [tuple(seeds[a:b]) for a, b in itertools.pairwise(bounds)]
 
 
 def _check_baseline(plan: Plan, tuning: Mapping[str, Any]) -> None:

@@ -1,216 +1,98 @@
-"""All runs of one seed on fixed features: tuning on the seed's own hold-out, then the final runs of all arms."""
+"""All runs of some seeds on fixed features: each is tuned on its own hold-out, then all arms make their final runs.
+
+The seeds of one process go through the same rounds side by side, so that their heads train in the same packs.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from nc_tools import __version__
 from nc_tools._support.signals import Killed, StopSignal
-from nc_tools.experiment.build import DataFacts
-from nc_tools.experiment.deserialize import decode
-from nc_tools.experiment.evaluate.holdout_run import HOLDOUT_SCORE, HoldoutResult
-from nc_tools.experiment.job import Job, JobKind, JobResult, RunProgress
-from nc_tools.experiment.on_features.feature_data import FeatureData, open_feature_data
+from nc_tools.experiment.job import JobResult, RunProgress
 from nc_tools.experiment.on_features.head_records import record_final, record_holdout
 from nc_tools.experiment.on_features.head_run import HeadRun
-from nc_tools.experiment.on_features.train_heads import HeadTraining, OnEpoch
+from nc_tools.experiment.on_features.one_seed import OneSeed, seed_results
+from nc_tools.experiment.on_features.train_heads import train_heads
 from nc_tools.experiment.plan import Plan
-from nc_tools.experiment.run_config import RunConfig
-from nc_tools.experiment.run_identity import identify
-from nc_tools.experiment.run_job import earlier_result
-from nc_tools.experiment.serialize import encode
-from nc_tools.experiment.tuning import Score, tune
-from nc_tools.run_records.json_files import read_json_or_problem, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedJob:
-    """The runs of one seed, made by one process.
+class SeedsJob:
+    """The runs of some seeds, made by one process.
 
     Attributes:
         plan: The arms and their common rules.
-        seed: Of hold-out, initial weights, order and frames.
+        seeds: Of hold-out, initial weights, order and frames.
         features: The file of the feature sets.
         root: The output folder.
         device: Where heads train.
+        kind: What is made, in a word.
     """
 
     plan: Plan
-    seed: int
+    seeds: tuple[int, ...]
     features: Path
     root: Path
     device: str
-    kind: str = "seed"
+    kind: str = "seeds"
 
     @property
     def label(self) -> str:
         """Name of the job in progress lines."""
-        return f"seed {self.seed}"
-
-    @property
-    def results(self) -> Path:
-        """File of what the other stages need of this seed: its tuning, and the list of its final runs."""
-        return self.root / "seeds" / f"seed-{self.seed}.json"
+        return f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"
 
 
-def run_seed(job: SeedJob, on_progress: Callable[[RunProgress], None], stop: StopSignal) -> JobResult:
-    """Tune all arms on the hold-out of a seed, and make their final runs; finished ones are not repeated.
+def run_seeds_job(job: SeedsJob, on_progress: Callable[[RunProgress], None], stop: StopSignal) -> JobResult:
+    """Tune all arms on the hold-out of each seed, and make their final runs; finished ones are not repeated.
 
     Args:
-        job: The seed.
+        job: The seeds.
         on_progress: Called after every epoch.
-        stop: When set, the runs in progress end as KILLED.
+        stop: When set, the runs in progress are not recorded, and the job ends as KILLED.
     """
+    seeds = [OneSeed(job.plan, seed, job.features, job.root, job.device) for seed in job.seeds]
+
+    def train(runs: Sequence[HeadRun], stage: str) -> None:
+        label = f"{job.label}, {stage} ({len(runs)} heads)"
+        train_heads(runs, stop=stop, on_epoch=lambda done, total: on_progress(RunProgress(label, done, total)))
+
     try:
-        return _SeedRuns(job, on_progress, stop).make()
-    except Killed as error:
-        return JobResult(job.results, "KILLED", error=error.reason)
-
-
-@dataclass(frozen=True)
-class SeedTuning:
-    """The settings that a seed's tuning chose, and the hold-out runs that it left.
-
-    Attributes:
-        result: Contents for tuning.json.
-        configs: Arms with the settings that won.
-        holdouts: Folder of each arm's hold-out run.
-    """
-
-    result: dict[str, Any]
-    configs: dict[str, RunConfig]
-    holdouts: dict[str, Path]
-
-
-class _SeedRuns:
-    def __init__(self, job: SeedJob, on_progress: Callable[[RunProgress], None], stop: StopSignal) -> None:
-        self.job = job
-        self.on_progress = on_progress
-        self.stop = stop
-        self.arms = job.plan.arms
-        baseline = self.arms[job.plan.baseline]
-        device = torch.device(job.device)
-        self.data: FeatureData = open_feature_data(baseline, job.features, seed=job.seed, device=device)
-
-    def make(self) -> JobResult:
-        """Make the runs, and write the results of the seed."""
-        tuned = self._earlier_tuning() or self._tune()
-        rows = self._finals(tuned)
-        self._write(tuned, rows)
-        return JobResult(self.job.results, "FINISHED")
-
-    def _tune(self) -> SeedTuning:
-        """Tune every arm on the hold-out, and record the trial that won as the arm's hold-out run."""
-        trials: dict[str, HeadRun] = {}
-        training = HeadTraining(self.data, self.data.subsets.fit, True, self.stop, self._progress("tuning"))
-
-        def run_trials(settings: Sequence[tuple[str, RunConfig]]) -> list[Score]:
-            runs = [training.new_run(self._job("tuning", arm, config)) for arm, config in settings]
-            training.train(runs)
-            trials.update({_name(run.job): run for run in runs})
-            return [self._score(run) for run in runs]
-
-        result = tune(self.arms, self.job.plan.protocol, run_trials)
-        holdouts = {}
-        for arm, config in result.configs.items():
-            run = trials[_name(self._job("tuning", arm, config))]
-            run.job = replace(run.job, kind="holdout")
-            holdouts[arm] = self._recorded(run.job, run.facts) or record_holdout(run, self.data)
-        tuned = SeedTuning(result.to_json(), result.configs, holdouts)
-        self._write(tuned, [])
-        return tuned
-
-    def _finals(self, tuned: SeedTuning) -> list[dict[str, Any]]:
-        """Train the chosen settings on all training samples, evaluate on the test set, and return the list of runs."""
-        indices, protocol = self.data.subsets.train, self.job.plan.protocol
-        training = HeadTraining(self.data, indices, False, self.stop, self._progress("final runs"))
-        rows, runs = [], []
-        for arm, config in tuned.configs.items():
-            holdout = tuned.holdouts[arm]
-            for draw in range(protocol.draws if config.has_draws else 1):
-                job = replace(self._job("final", arm, config, draw), holdout_run=holdout)
-                identity = identify(job, self.data.facts(indices), self.data.features.backbone)
-                row = {"arm": arm, "seed": job.seed, "draw": draw, "run_id": identity.run_id}
-                rows.append(row | {"status": "FINISHED", "error": None})
-                if earlier_result(job.root / "runs" / identity.run_id, job) is None:
-                    runs.append((training.new_run(job, HoldoutResult.read(holdout).best_epoch), rows[-1]))
-        training.train([run for run, _ in runs])
-        for run, row in runs:
-            if self.stop.requested:
+        _tune([seed for seed in seeds if not seed.read_tuning()], train)
+        for seed in seeds:
+            seed.write([])
+        finals = [(seed, run, row) for seed in seeds for run, row in seed.new_finals()]
+        train([run for _, run, _ in finals], "final runs")
+        for _, run, row in finals:
+            if stop.requested:
                 raise Killed("stopped before all final runs were evaluated")
-            result = record_final(run, self.data, indices)
+            result = record_final(run)
             row |= {"status": result.status, "error": result.error}
-        return rows
-
-    def _score(self, run: HeadRun) -> Score:
-        """Return the value on the hold-out of the metric that decides, after the last epoch; None if it diverged."""
-        if run.error is not None:
-            return None
-        last = run.curves[max(run.curves)]
-        decides = self.job.plan.protocol.primary.replace("test/", "holdout/", 1)
-        return last.get(decides, last[HOLDOUT_SCORE])
-
-    def _recorded(self, job: Job, facts: DataFacts) -> Path | None:
-        """Return the folder of a run that is recorded already, or None."""
-        path = job.root / "runs" / identify(job, facts, self.data.features.backbone).run_id
-        return path if earlier_result(path, job) is not None else None
-
-    def _earlier_tuning(self) -> SeedTuning | None:
-        """Return the tuning of an earlier start with the same arms, rules and data; None if there is none."""
-        stored, _ = read_json_or_problem(self.job.results)
-        if stored.get("key") != self._key():
-            return None
-        configs = {arm: decode(value, name=f"seeds/{arm}") for arm, value in stored["configs"].items()}
-        configs = {arm: replace(config, tuned=self.arms[arm].tuned) for arm, config in configs.items()}
-        holdouts = {arm: self.job.root / "runs" / name for arm, name in stored["holdouts"].items()}
-        if not all((path / "final.json").exists() for path in holdouts.values()):
-            return None
-        return SeedTuning(stored["tuning"], configs, holdouts)
-
-    def _write(self, tuned: SeedTuning, rows: Sequence[dict[str, Any]]) -> None:
-        stored = {
-            "key": self._key(),
-            "tuning": tuned.result,
-            "configs": {arm: encode(config) for arm, config in tuned.configs.items()},
-            "holdouts": {arm: path.name for arm, path in tuned.holdouts.items()},
-            "runs": list(rows),
-        }
-        self.job.results.parent.mkdir(exist_ok=True)
-        write_json(self.job.results, stored)
-
-    def _key(self) -> str:
-        """Return a hash of what decides the tuning: arms, rules, data and the version."""
-        plan = self.job.plan
-        decisive = [plan.suite, self.data.features.fingerprint, self.job.seed, __version__]
-        return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
-
-    def _job(self, kind: JobKind, arm: str, config: RunConfig, draw: int = 0) -> Job:
-        plan = self.job.plan
-        return Job(
-            kind=kind,
-            arm=arm,
-            config=config,
-            seed=self.job.seed,
-            draw=draw,
-            root=self.job.root,
-            experiment=plan.name,
-            suite=plan.suite,
-            protocol=plan.protocol,
-            device=self.job.device,
-        )
-
-    def _progress(self, stage: str) -> OnEpoch:
-        label = f"{self.job.label}, {stage}"
-        return lambda done, total: self.on_progress(RunProgress(label, done, total))
+        for seed in seeds:
+            seed.write(seed.rows)
+    except Killed as error:
+        return JobResult(None, "KILLED", error=error.reason)
+    return JobResult(seed_results(job.root, job.seeds[0]), "FINISHED")
 
 
-def _name(job: Job) -> str:
-    """Return a text that tells apart the trials of a seed."""
-    return json.dumps([job.arm, encode(job.config)], sort_keys=True)
+def _tune(seeds: Sequence[OneSeed], train: Callable[[Sequence[HeadRun], str], None]) -> None:
+    """Tune seeds side by side, round by round, and make the hold-out runs of the settings that won."""
+    number = 0
+    while waiting := [(seed, settings) for seed in seeds if (settings := seed.next_settings()) is not None]:
+        number += 1
+        runs = [(seed, seed.new_trials(settings)) for seed, settings in waiting]
+        train([run for _, own in runs for run in own], f"tuning, round {number}")
+        for seed, own in runs:
+            seed.take_scores(own)
+    holdouts = list(_new_holdouts(seeds))
+    train([run for _, _, run in holdouts], "hold-out runs")
+    for seed, arm, run in holdouts:
+        if run.error is None:
+            seed.holdouts[arm] = record_holdout(run)
+
+
+def _new_holdouts(seeds: Sequence[OneSeed]) -> Iterator[tuple[OneSeed, str, HeadRun]]:
+    for seed in seeds:
+        for arm, run in seed.new_holdouts():
+            yield seed, arm, run

@@ -1,167 +1,135 @@
-"""Train the heads of several runs of one seed: side by side where that is possible, one after the other elsewhere."""
+"""Train the heads of several runs: side by side where that is possible, one after the other elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
 
 from nc_tools._support.signals import StopSignal
-from nc_tools.data.mixing import Batches
-from nc_tools.experiment.build import build_head, build_loss
-from nc_tools.experiment.computed_start import start_generator
-from nc_tools.experiment.job import Job
-from nc_tools.experiment.on_features.feature_data import FeatureData
 from nc_tools.experiment.on_features.head_run import HeadRun
-from nc_tools.experiment.on_features.holdout_scores import HoldoutScores
+from nc_tools.experiment.on_features.recall_counter import RecallCounter
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Collected
-from nc_tools.seeds import stream
-from nc_tools.training import NonFiniteLossError, PostHocStage, StartSamples, fit
+from nc_tools.training import NonFiniteLossError, PostHocStage, fit
 from nc_tools.training.packed import Pack, PackMember, fit_pack, pack_key, why_not_packed
 
 OnEpoch = Callable[[int, int], None]
 """Called after an epoch of a pack with the epochs done and all epochs."""
+_LOGITS_AT_ONCE = 2**24  # numbers in memory
 
 
-@dataclass(eq=False)
-class HeadTraining:
-    """The training of the heads of one seed on the same samples.
+def train_heads(runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch) -> None:
+    """Train the heads of new runs, in place; a run whose loss is not finite keeps the error.
 
-    Attributes:
-        data: The feature sets of the seed.
-        indices: The samples trained on (M,), int64.
-        score_holdout: Whether heads are scored on the hold-out after every epoch.
+    Runs whose heads are of one kind train side by side, whatever their seeds, losses and rates.
+
+    Args:
+        runs: Of any seeds and arms.
         stop: When set, training ends with ``Killed``.
         on_epoch: Called after every epoch.
     """
-
-    data: FeatureData
-    indices: Tensor
-    score_holdout: bool
-    stop: StopSignal
-    on_epoch: OnEpoch
-
-    def new_run(self, job: Job, keep_epoch: int | None = None) -> HeadRun:
-        """Return a run with its new head, computed by the arm's start if it has one.
-
-        Args:
-            job: What to make.
-            keep_epoch: The epoch of which the weights are kept beside the last ones; None for none.
-        """
-        data, config, started = self.data, job.config, time.perf_counter()
-        facts = data.facts(self.indices)
-        width, generator = data.train.shape[0], stream(job.seed, "head")
-        head = build_head(config, facts, width, generator=generator, frame_seed=job.frame_seed).to(data.device)
-        if config.start is None:
-            return HeadRun(job, facts, Classifier(self._scaling, head), keep_epoch)
-        config.start.apply(head, self._samples, start_generator(job.seed))
-        run = HeadRun(job, facts, Classifier(self._scaling, head), keep_epoch)
-        run.seconds = time.perf_counter() - started
-        return run
-
-    def train(self, runs: Sequence[HeadRun]) -> None:
-        """Train the heads of new runs; a run whose loss is not finite keeps the error."""
-        packs: dict[object, list[tuple[HeadRun, PackMember]]] = {}
-        for run in runs:
-            config = run.job.config
-            if config.is_closed_form:
-                run.note(1, self._holdout_of(run))
-                continue
-            member = self._member(run)
-            if why_not_packed(member, config.training) is None:
-                packs.setdefault((pack_key(member), repr(config.training)), []).append((run, member))
-            else:
-                self._train_alone(run, member)
-        for pack in packs.values():
-            self._train_pack([run for run, _ in pack], [member for _, member in pack])
-        for run in runs:
-            if run.error is None:
-                self._second_stage(run)
-                run.model.eval()
-
-    def _member(self, run: HeadRun) -> PackMember:
-        config = run.job.config
-        loss = build_loss(config, run.facts, run.model.head.feature_dim).to(self.data.device)
-        if loss.needs_outliers or loss.views != 1:
-            self.data.batches_for(loss, self.indices)  # raises: features have neither
-        return PackMember(run.model, loss, self._batches, config.optim)
-
-    def _train_pack(self, runs: list[HeadRun], members: list[PackMember]) -> None:
-        training = runs[0].job.config.training
-        by_model = {id(member.model): run for run, member in zip(runs, members, strict=True)}
-
-        def epoch_end(epoch: int, pack: Pack, values: Sequence[dict[str, float]]) -> None:
-            scores = self._holdout.of_pack(pack) if self.score_holdout else [{} for _ in values]
-            for member, own, score in zip(pack.members, values, scores, strict=True):
-                by_model[id(member.model)].note(epoch, {**own, **score})
-            self.on_epoch(epoch, training.epochs)
-
-        results = fit_pack(members, training, epoch_end=epoch_end, stop=self.stop)
-        for run, result in zip(runs, results, strict=True):
-            run.seconds += result.seconds
-            run.error = result.error
-
-    def _train_alone(self, run: HeadRun, member: PackMember) -> None:
+    packs: dict[object, list[tuple[HeadRun, PackMember]]] = {}
+    for run in runs:
         training = run.job.config.training
-
-        def epoch_end(epoch: int, values: dict[str, float], _: Classifier) -> None:
-            run.note(epoch, values | self._holdout_of(run))
-            self.on_epoch(epoch, training.epochs)
-
-        try:
-            fitted = fit(
-                run.model, member.loss, member.batches, training, member.optim, seed=run.job.seed,
-                class_counts=run.facts.class_counts, epoch_end=epoch_end, stop=self.stop,
-            )  # fmt: skip
-        except NonFiniteLossError as error:
-            run.error = error
+        if run.job.config.is_closed_form:
+            run.note(1, _holdout_scores([run])[0])
+            continue
+        member = run.member()
+        if why_not_packed(member, training) is None:
+            # One size of samples: the batches of all members of a pack are equally large at every step.
+            key = (pack_key(member), repr(training), len(run.samples.indices), run.samples.scored)
+            packs.setdefault(key, []).append((run, member))
         else:
-            run.model = fitted.model
-            run.seconds += fitted.seconds
+            _train_alone(run, member, stop, on_epoch)
+    for pack in packs.values():
+        _train_pack([run for run, _ in pack], [member for _, member in pack], stop, on_epoch)
+    for run in runs:
+        if run.error is None:
+            _second_stage(run)
+            run.model.eval()
 
-    def _second_stage(self, run: HeadRun) -> None:
-        """Change the trained head as the arm's second stage computes it; recorded as one more epoch."""
-        stage, started = run.job.config.second_stage, time.perf_counter()
-        if stage is None:
-            return
-        if not isinstance(stage, PostHocStage):
-            raise ValueError(
-                f"{type(stage).__name__} trains a classifier again, which runs on fixed features do not: the features "
-                f"are not trained, so train the head with that loss or sampling at once"
-            )
-        stage.apply(run.model.head, lambda: self._collected(run.model))
-        run.seconds += time.perf_counter() - started
-        run.note(run.job.config.epochs, self._holdout_of(run))
 
-    def _holdout_of(self, run: HeadRun) -> dict[str, float]:
-        return self._holdout.of_model(run.model) if self.score_holdout else {}
+def _train_pack(runs: list[HeadRun], members: list[PackMember], stop: StopSignal, on_epoch: OnEpoch) -> None:
+    training = runs[0].job.config.training
+    by_model = {id(member.model): run for run, member in zip(runs, members, strict=True)}
 
-    def _collected(self, model: Classifier) -> Collected:
-        samples = self._samples
-        outputs = model.head.outputs(samples.features)
-        return Collected(samples.features, outputs.embedded, outputs.logits, samples.labels)
+    def epoch_end(epoch: int, pack: Pack, values: Sequence[dict[str, float]]) -> None:
+        present = [by_model[id(member.model)] for member in pack.members]
+        for run, own, score in zip(present, values, _holdout_scores(present, pack), strict=True):
+            run.note(epoch, {**own, **score})
+        on_epoch(epoch, training.epochs)
 
-    @cached_property
-    def _scaling(self) -> nn.Module:
-        return self.data.scaling(self.indices, standardize=self.data.config.model.standardize)
+    results = fit_pack(members, training, epoch_end=epoch_end, stop=stop)
+    for run, result in zip(runs, results, strict=True):
+        run.seconds += result.seconds
+        run.error = result.error
 
-    @cached_property
-    def _batches(self) -> Batches:
-        """One loader for all runs: they read the same samples in the same order."""
-        return self.data.training_batches(self.indices)
 
-    @cached_property
-    @torch.no_grad()
-    def _samples(self) -> StartSamples:
-        batches = list(self.data.plain_batches(self.data.sources.train, self.indices))
-        features = torch.cat([self._scaling(batch.inputs) for batch in batches])
-        return StartSamples(features, torch.cat([batch.labels for batch in batches]), self.data.train.num_classes)
+def _train_alone(run: HeadRun, member: PackMember, stop: StopSignal, on_epoch: OnEpoch) -> None:
+    training = run.job.config.training
 
-    @cached_property
-    def _holdout(self) -> HoldoutScores:
-        return HoldoutScores(self.data)
+    def epoch_end(epoch: int, values: dict[str, float], _: Classifier) -> None:
+        run.note(epoch, values | _holdout_scores([run])[0])
+        on_epoch(epoch, training.epochs)
+
+    # The features of a loader that has scaled them need no scaling again.
+    model = Classifier(torch.nn.Identity(), run.model.head) if member.applied else run.model
+    try:
+        fitted = fit(
+            model, member.loss, member.batches, replace(training, patience=None), member.optim, seed=run.job.seed,
+            class_counts=run.samples.facts.class_counts, epoch_end=epoch_end, stop=stop,
+        )  # fmt: skip
+    except NonFiniteLossError as error:
+        run.error = error
+    else:
+        run.model = Classifier(run.samples.scaling, fitted.model.head)
+        run.seconds += fitted.seconds
+
+
+def _second_stage(run: HeadRun) -> None:
+    """Change the trained head as the arm's second stage computes it; recorded as one more epoch."""
+    stage, started = run.job.config.second_stage, time.perf_counter()
+    if not isinstance(stage, PostHocStage):
+        return  # check_heads refuses stages that train
+    stage.apply(run.model.head, lambda: _collected(run))
+    run.seconds += time.perf_counter() - started
+    run.note(run.job.config.epochs, _holdout_scores([run])[0])
+
+
+def _collected(run: HeadRun) -> Collected:
+    start = run.samples.start
+    outputs = run.model.head.outputs(start.features)
+    return Collected(start.features, outputs.embedded, outputs.logits, start.labels)
+
+
+@torch.no_grad()
+def _holdout_scores(runs: Sequence[HeadRun], pack: Pack | None = None) -> list[dict[str, float]]:
+    """Return the scores of runs on their hold-outs, of all at once with a pack; empty ones for runs without scores.
+
+    Args:
+        runs: All scored, or all not.
+        pack: The pack that they train in, if its heads can be computed at once.
+    """
+    if not runs[0].samples.scored:
+        return [{} for _ in runs]
+    data = runs[0].samples.data
+    if pack is None or len({len(run.samples.holdout[1]) for run in runs}) > 1:
+        if len(runs) > 1:
+            return [_holdout_scores([run])[0] for run in runs]
+        pack = None
+    size, classes = len(runs[0].samples.holdout[1]), data.train.num_classes
+    counter, at_once = RecallCounter(len(runs), classes, data.device), max(1, _LOGITS_AT_ONCE // (len(runs) * classes))
+    labels = torch.stack([run.samples.holdout[1] for run in runs])
+    streams = runs[:1] if pack is None else [_run_of(stream, runs) for stream in pack.streams]
+    for first in range(0, size, at_once):
+        inputs = [run.samples.holdout[0][first : first + at_once] for run in streams]
+        logits = runs[0].model(inputs[0]).unsqueeze(0) if pack is None else pack.logits(inputs)
+        counter.add(logits, labels[:, first : first + at_once])
+    return counter.metrics()
+
+
+def _run_of(member: PackMember, runs: Sequence[HeadRun]) -> HeadRun:
+    return next(run for run in runs if run.model is member.model)

@@ -78,15 +78,45 @@ def confusion_transition(logits: Tensor, labels: Tensor) -> Tensor:
     return counted_transition(scores.argmax(1), y, scores.shape[1]).cpu()
 
 
+def confident_classes(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the class that each sample counts as truly of by confident learning (N,), -1 where none is certain.
+
+    The threshold of class j is the mean p_j of the samples labeled j. A sample counts as truly of the class j with the
+    largest p_j among those with p_j at or above their threshold.
+
+    Source: Northcutt, Jiang and Chuang (2021, equations 1 and 2). cleanlab's code takes the largest p_j of all classes
+    if several pass their threshold.
+
+    Args:
+        logits: (N, K) of samples that the model was not trained on.
+        labels: Their given labels (N,).
+
+    Raises:
+        TypeError: If labels are not integers.
+        ValueError: If shapes do not fit, a label is out of range, or a logit is not finite.
+
+    Example:
+        >>> z = torch.tensor([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [0.0, 1.0]])
+        >>> confident_classes(z, torch.tensor([0, 0, 1, 1, 1])).tolist()
+        [0, 0, 0, 1, 1]
+    """
+    scores, y = checked_scores(logits, labels)
+    p, frequency = scores.double().softmax(1), y.bincount(minlength=scores.shape[1])
+    sums = torch.zeros_like(p[0]).index_add(0, y, p.gather(1, y[:, None]).squeeze(1))
+    # A class without a labeled sample has no threshold, and no sample can be counted as truly of it.
+    threshold = torch.where(frequency > 0, sums / frequency.clamp(min=1), torch.inf)
+    # A sample at its threshold passes, whatever the rounding of the mean.
+    best, true = p.where(p >= threshold - 1e-6, -torch.inf).max(dim=1)
+    return torch.where(best >= 0, true, -1).cpu()
+
+
 def confident_joint(logits: Tensor, labels: Tensor) -> Tensor:
     """Estimate the joint distribution of true class and given label by confident learning.
 
-    The threshold of class j is the mean p_j of the samples labeled j. A sample counts as truly of the class j with the
-    largest p_j among those with p_j at or above their threshold; samples below all thresholds do not count. Counts are
-    scaled so that each given label has its frequency in the data. Give held-out or out-of-fold logits.
+    It counts pairs of :func:`confident_classes` and given labels; samples of which no class is certain do not count.
+    Counts are scaled so that each given label has its frequency in the data. Give held-out or out-of-fold logits.
 
-    Source: Northcutt, Jiang and Chuang (2021, equations 1 to 3). cleanlab's code takes the largest p_j over all classes
-    if several pass their threshold.
+    Source: Northcutt, Jiang and Chuang (2021, equations 1 to 3).
 
     Args:
         logits: (N, K) of samples that the model was not trained on.
@@ -104,20 +134,12 @@ def confident_joint(logits: Tensor, labels: Tensor) -> Tensor:
         >>> confident_joint(z, torch.tensor([0, 0, 1, 1, 1])).round(decimals=1).tolist()
         [[0.4, 0.2], [0.0, 0.4]]
     """
-    scores, y = checked_scores(logits, labels)
-    p, count = scores.double().softmax(1), scores.shape[1]
-    frequency = y.bincount(minlength=count)
-    sums = torch.zeros_like(p[0]).index_add(0, y, p.gather(1, y[:, None]).squeeze(1))
-    # A class without a labeled sample has no threshold, and no sample can be counted as truly of it.
-    threshold = torch.where(frequency > 0, sums / frequency.clamp(min=1), torch.inf)
-    # A sample at its threshold passes, whatever the rounding of the mean.
-    passing = p.where(p >= threshold - 1e-6, -torch.inf)
-    best, true = passing.max(dim=1)
-    counted = best >= 0
+    true, y, count = confident_classes(logits, labels), labels.cpu().long(), logits.shape[1]
+    frequency, counted = y.bincount(minlength=count), true >= 0
     pairs = torch.bincount(true[counted] * count + y[counted], minlength=count**2).view(count, count).double()
-    # A label of which no sample passes counts as right: nothing is known about it.
+    # A label of which no sample is counted stands for itself: nothing else is known about it.
     pairs += torch.diag(((pairs.sum(0) == 0) & (frequency > 0)).double())
-    return (pairs * (frequency / pairs.sum(0).clamp(min=1)) / len(y)).cpu()
+    return pairs * (frequency / pairs.sum(0).clamp(min=1)) / len(y)
 
 
 def confident_transition(logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.class_sums import class_sums
 from nc_tools.heads.frame import FixedFrameHead, FixedHead
 from nc_tools.heads.head import Head
 from nc_tools.heads.linear import CosineHead, LinearHead
@@ -16,13 +17,13 @@ from nc_tools.heads.scale import Scale
 from nc_tools.training.packed.stacked_head import Rows, StackedHead
 from nc_tools.training.packed.stream_product import SharedRows, stacked_product
 
-_METHODS = ("forward", "outputs", "embed", "compute_logits", "label_scores", "weight", "scale", "bias")
+_METHODS = ("forward", "outputs", "embed", "compute_logits", "label_scores", "weight", "scale", "bias", "observe")
 
 
 def head_kind(head: Head) -> Hashable | None:
     """Return what heads of one pack must have in common; None for a head that cannot be stacked.
 
-    A subclass that changes how features, logits or class vectors are computed is not stacked.
+    A subclass that changes how features, logits or class vectors are computed, or learns from steps, is not stacked.
 
     Example:
         >>> head_kind(LinearHead(4, 3)) == head_kind(LinearHead(4, 3)), head_kind(LinearHead(4, 3, bias=False))[-1]
@@ -112,6 +113,52 @@ class _Frame(_Scaled):
         means, counts = self.buffers["class_means.means"], self.buffers["class_means.counts"]
         overall = means.sum(1) / (counts > 0).sum(1, keepdim=True).clamp(min=1)
         return -self.scale().to(means.dtype) * torch.bmm(self.weight(), overall.unsqueeze(2)).squeeze(2)
+
+    def observe(self, embedded: Rows, labels: Tensor, progress: float) -> None:  # noqa: ARG002
+        if "class_means.means" in self.buffers:
+            rows = embedded if isinstance(embedded, Tensor) else embedded.stacked()
+            update_means(
+                self.buffers["class_means.means"], self.buffers["class_means.counts"], self._momentum, rows, labels
+            )
+            for head in self.heads:
+                assert isinstance(head, NearestETFHead)  # noqa: S101
+                if head.steps % head.every == 0:
+                    head.refresh()
+                head.steps += 1
+
+    @property
+    def _momentum(self) -> Tensor:
+        momenta = [head.class_means.momentum for head in self.heads if isinstance(head, NearestETFHead)]
+        return torch.tensor(momenta, dtype=torch.float64).view(-1, 1)
+
+
+def update_means(means: Tensor, counts: Tensor, momentum: Tensor, rows: Tensor, labels: Tensor) -> None:
+    """Update the running class means of many members, as ``RunningClassMeans`` does for one.
+
+    Args:
+        means: (M, K, D'), changed in place.
+        counts: (M, K), int64, changed in place.
+        momentum: (M, 1).
+        rows: Embedded features (M, B, D').
+        labels: (M, B).
+
+    Example:
+        >>> means, counts = torch.zeros(1, 2, 1), torch.zeros(1, 2, dtype=torch.int64)
+        >>> for value in (4.0, 8.0):
+        ...     rows, labels = torch.tensor([[[value], [value + 2]]]), torch.tensor([[0, 0]])
+        ...     update_means(means, counts, torch.tensor([[0.75]]), rows, labels)
+        >>> means.flatten().tolist(), counts.tolist()
+        ([6.0, 0.0], [[4, 0]])
+    """
+    members, classes, _ = means.shape
+    group = (labels + classes * torch.arange(members, device=labels.device).unsqueeze(1)).flatten()
+    new, sums = class_sums(rows.flatten(0, 1), group, members * classes)
+    new = new.view_as(counts)
+    # In float32, as the numbers of RunningClassMeans are.
+    share = torch.where(counts > 0, (1 - momentum).to(means.device, torch.float32), 1.0) * (new > 0)
+    batch_means = sums.view_as(means) / new.clamp(min=1).unsqueeze(2)
+    means += (share.unsqueeze(2) * (batch_means - means)).to(means.dtype)
+    counts += new
 
 
 def _computes_as(head: Head, base: type[Head]) -> bool:

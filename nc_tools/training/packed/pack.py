@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,12 +11,12 @@ from torch import Tensor
 from nc_tools.data.mixing import Batches
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.models.classifier import Classifier
-from nc_tools.records import Batch, Outputs
+from nc_tools.records import Batch
 from nc_tools.specs import Spec
 from nc_tools.training.mixed_loss import learns_from_steps
 from nc_tools.training.packed.head_kinds import head_kind, stack_heads
-from nc_tools.training.packed.stacked_losses import StackedLosses, StackedStep, member_rows
-from nc_tools.training.packed.stream_product import SharedRows
+from nc_tools.training.packed.stacked_losses import StackedLosses, StackedStep
+from nc_tools.training.packed.stream_product import SharedRows, choose_rows
 from nc_tools.training.train_config import OptimConfig, TrainConfig
 
 
@@ -30,12 +30,14 @@ class PackMember:
         batches: Its samples. Members that share a loader and a backbone share their features too, which saves most of
             the time.
         optim: Its optimizer settings. Rate, weight decay and ``head_lr_ratio`` may differ in a pack.
+        applied: Whether the backbone has been applied to the inputs of ``batches`` already.
     """
 
     model: Classifier
     loss: LossTerm
     batches: Batches
     optim: OptimConfig
+    applied: bool = False
 
 
 def why_not_packed(member: PackMember, training: TrainConfig) -> str | None:
@@ -95,16 +97,20 @@ class Pack:
         self.losses = StackedLosses([member.loss for member in ordered])
         self._observing = learns_from_steps(members[0].model.head)
 
-    def epoch(self, epoch: int) -> list[Sequence[Batch]]:
-        """Return the steps of an epoch; each holds the batch of every stream."""
-        loaders = {id(first.batches): first.batches for first in self._firsts}
-        batches = {key: list(loader.epoch(epoch)) for key, loader in loaders.items()}
-        return list(zip(*(batches[id(first.batches)] for first in self._firsts), strict=True))
+    def epoch(self, epoch: int) -> Iterator[Sequence[Batch]]:
+        """Yield the steps of an epoch; each holds the batch of every stream."""
+        loaders = {id(first.batches): iter(first.batches.epoch(epoch)) for first in self._firsts}
+        for _ in range(len(self._firsts[0].batches)):
+            batches = {key: next(loader) for key, loader in loaders.items()}
+            yield [batches[id(first.batches)] for first in self._firsts]
 
     def step(self, batches: Sequence[Batch]) -> tuple[StackedStep, Tensor]:
         """Return a step on the batch of every stream, and the loss of each member (M,), in the pack's inner order."""
         with torch.no_grad():
-            features = [first.model.backbone(batch.inputs) for first, batch in zip(self._firsts, batches, strict=True)]
+            features = [
+                batch.inputs if first.applied else first.model.backbone(batch.inputs)
+                for first, batch in zip(self._firsts, batches, strict=True)
+            ]
         by_member = [b for b, size in zip(batches, self._sizes, strict=True) for _ in range(size)]
         step = StackedStep(self.head, self._rows(features), by_member)
         return step, self.losses(step)
@@ -124,12 +130,13 @@ class Pack:
         """Let heads that learn from steps see this one."""
         if not self._observing:
             return
-        for place, head in enumerate(self.head.heads):
-            rows = member_rows(step.rows, place)
-            outputs = Outputs(rows, rows, head)
-            if place in step.read_embedded:  # else they are computed after the step, as in a training of its own
-                outputs._embedded = member_rows(step.embedded, place).detach()
-            head.observe(outputs, step.batches[place].labels, progress)
+        embedded = step.embedded
+        if len(step.read_embedded) < len(self.members):
+            # Where a loss has not read them, a training of its own computes them after the step.
+            after = self.head.embed(step.rows)
+            read = torch.tensor([place in step.read_embedded for place in range(len(self.members))])
+            embedded = choose_rows(read.to(step.labels.device), embedded, after)
+        self.head.observe(embedded, step.labels, progress)
 
     def in_given_order(self, values: Tensor) -> Tensor:
         """Return values of the members (M, ...) in the order in which the members were given."""

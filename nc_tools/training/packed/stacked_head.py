@@ -59,6 +59,15 @@ class StackedHead(ABC):
         """Return the bias of each class (M, K), or None."""
         return None
 
+    def observe(self, embedded: Rows, labels: Tensor, progress: float) -> None:  # noqa: B027 (most heads learn nothing)
+        """Let every head update itself after a step, as :meth:`nc_tools.heads.head.Head.observe` does.
+
+        Args:
+            embedded: (M, B, D').
+            labels: (M, B).
+            progress: Share of training that is done.
+        """
+
     def compute_logits(self, embedded: Rows) -> Tensor:
         """Return the logits (M, B, K) of embedded features (M, B, D')."""
         dtype = embedded.dtype if isinstance(embedded, Tensor) else embedded.parts[0].dtype

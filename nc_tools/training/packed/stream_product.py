@@ -27,6 +27,13 @@ class SharedRows:
         return torch.cat([part.expand(size, *part.shape) for part, size in zip(self.parts, self.sizes, strict=True)])
 
 
+def choose_rows(first: Tensor, one: SharedRows | Tensor, other: SharedRows | Tensor) -> SharedRows | Tensor:
+    """Return the rows of ``one`` for the members where ``first`` (M,) is true, and those of ``other`` elsewhere."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.where(first.view(-1, 1, 1), one, other)
+    return one  # shared rows hold nothing that a step changes
+
+
 def stacked_product(rows: SharedRows | Tensor, weight: Tensor) -> Tensor:
     """Return the product of each member's rows with its own weight, x W^T.
 

@@ -1,0 +1,65 @@
+"""For which classes one arm is better than another, and which it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nc_tools.comparison import Comparison
+from nc_tools.comparison.compared_run import ComparedRun
+from nc_tools.comparison.statistics import holm, paired_difference
+
+
+@dataclass(frozen=True)
+class ClassEffect:
+    """The difference in recall between two arms for one class.
+
+    Attributes:
+        name: The class.
+        train_count: Its training samples.
+        difference: Mean over seeds of the arm's recall minus the reference's, on the test samples of the class.
+        sure: Whether it is different from zero over seeds, with p values adjusted over all classes (Holm).
+    """
+
+    name: str
+    train_count: int
+    difference: float
+    sure: bool
+
+
+def class_effects(comparison: Comparison, arm: str, reference: str) -> list[ClassEffect]:
+    """Return the effect of an arm on each class that has test samples, the largest gain first.
+
+    The intervals behind ``sure`` are over seeds, on these test samples. Empty if fewer than two seeds are common.
+    """
+    mine, theirs = (_first_draws(comparison.cells.get(name, {})) for name in (arm, reference))
+    seeds = [seed for seed in sorted(mine.keys() & theirs.keys()) if mine[seed].per_class and theirs[seed].per_class]
+    if len(seeds) < 2:
+        return []
+    recalls = [[_recalls(runs[seed]) for seed in seeds] for runs in (mine, theirs)]
+    names = [name for name in recalls[0][0] if all(name in recall for side in recalls for recall in side)]
+    tests = [paired_difference(*([recall[name] for recall in side] for side in recalls)) for name in names]
+    adjusted = iter(holm([test.p for test in tests if test.p is not None]))
+    counts = _train_counts(mine[seeds[0]])
+    effects = []
+    for name, test in zip(names, tests, strict=True):
+        # Without any spread over seeds there is no p: a difference that is the same at every seed is sure.
+        p = next(adjusted) if test.p is not None else (1.0 if test.mean == 0 else 0.0)
+        effects.append(ClassEffect(name, counts[name], test.mean, p < 0.05))
+    return sorted(effects, key=lambda effect: -effect.difference)
+
+
+def _first_draws(cells: Mapping[tuple[int, int], ComparedRun]) -> dict[int, ComparedRun]:
+    return {seed: run for (seed, draw), run in sorted(cells.items(), reverse=True) if draw == 0}
+
+
+def _recalls(run: ComparedRun) -> dict[str, float]:
+    table = run.per_class
+    assert table is not None  # noqa: S101 (the caller has ensured it)
+    return {name: r for name, r, n in zip(table.classes, table.recall, table.test_counts, strict=True) if n}
+
+
+def _train_counts(run: ComparedRun) -> dict[str, int]:
+    table = run.per_class
+    assert table is not None  # noqa: S101
+    return dict(zip(table.classes, table.train_counts, strict=True))

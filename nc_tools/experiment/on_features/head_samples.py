@@ -1,0 +1,77 @@
+"""The samples that the heads of one seed are trained and scored on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from nc_tools.data.image_set import Images
+from nc_tools.data.mixing import Batches
+from nc_tools.experiment.build import DataFacts
+from nc_tools.experiment.on_features.feature_data import FeatureData
+from nc_tools.features import FeatureSet
+from nc_tools.training import StartSamples
+
+_SCALED_AT_ONCE = 2**24
+"""Largest number of features that are scaled before training; of larger sets, every batch is scaled when it is read."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeadSamples:
+    """The samples that the heads of one seed are trained on, and those that they are scored on.
+
+    Attributes:
+        data: The feature sets of the seed.
+        indices: The samples trained on (M,), int64.
+        scored: Whether heads are scored on the hold-out after every epoch.
+    """
+
+    data: FeatureData
+    indices: Tensor
+    scored: bool
+
+    @cached_property
+    def facts(self) -> DataFacts:
+        """Facts about the data, with the class counts of the samples trained on."""
+        return self.data.facts(self.indices)
+
+    @cached_property
+    def scaling(self) -> nn.Module:
+        """What comes before the heads, fitted to the samples trained on."""
+        return self.data.scaling(self.indices, standardize=self.data.config.model.standardize)
+
+    @property
+    def scaled_before(self) -> bool:
+        """Whether the batches hold scaled features."""
+        train = self.data.train
+        return len(train) * train.shape[0] <= _SCALED_AT_ONCE
+
+    @cached_property
+    def batches(self) -> Batches:
+        """One loader for all heads: they read the same samples in the same order."""
+        if not self.scaled_before:
+            return self.data.training_batches(self.indices)
+        train = self.data.train
+        with torch.no_grad():
+            scaled = self.scaling(train.take(torch.arange(len(train))).to(self.data.device))
+        part = FeatureSet(scaled.cpu(), train.labels, train.classes, train.name)
+        sources = replace(self.data.sources, train=cast(Images, part))
+        return replace(self.data, sources=sources).training_batches(self.indices)
+
+    @cached_property
+    def start(self) -> StartSamples:
+        """The samples trained on as a whole, for heads that are computed."""
+        batches = list(self.data.plain_batches(self.data.sources.train, self.indices))
+        with torch.no_grad():
+            features = torch.cat([self.scaling(batch.inputs) for batch in batches])
+        return StartSamples(features, torch.cat([batch.labels for batch in batches]), self.data.train.num_classes)
+
+    @cached_property
+    def holdout(self) -> tuple[Tensor, Tensor]:
+        """Features (N, D) and labels (N,) of the hold-out."""
+        index, train = self.data.subsets.holdout, self.data.train
+        return train.take(index).to(self.data.device), train.labels[index].to(self.data.device)

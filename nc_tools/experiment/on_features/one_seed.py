@@ -1,0 +1,184 @@
+"""The runs of one seed on fixed features: which are to be made, and what they have given so far."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nc_tools import __version__
+from nc_tools.experiment.build import DataFacts
+from nc_tools.experiment.deserialize import decode
+from nc_tools.experiment.evaluate.holdout_run import HOLDOUT_SCORE, HoldoutResult
+from nc_tools.experiment.job import Job, JobKind
+from nc_tools.experiment.on_features.feature_data import open_feature_data
+from nc_tools.experiment.on_features.head_run import HeadRun
+from nc_tools.experiment.on_features.head_samples import HeadSamples
+from nc_tools.experiment.plan import Plan
+from nc_tools.experiment.run_config import RunConfig
+from nc_tools.experiment.run_identity import identify
+from nc_tools.experiment.run_job import earlier_result
+from nc_tools.experiment.serialize import encode
+from nc_tools.experiment.tuning import Score, TuningResult, tuning_rounds
+from nc_tools.run_records.json_files import read_json_or_problem, write_json
+
+TRIAL_SEEDS = 1_000_000
+"""Added to a seed, it is the seed of initial weights, order and frames of the seed's tuning trials."""
+
+Settings = list[tuple[str, RunConfig]]
+
+
+def seed_results(root: Path, seed: int) -> Path:
+    """Return the file of what other stages need of a seed: its tuning, and the list of its final runs."""
+    return root / "seeds" / f"seed-{seed}.json"
+
+
+class OneSeed:
+    """The runs of one seed.
+
+    Tuning trials have initial weights, orders and frames of their own. A choice among arms by their scores is then not
+    a choice of lucky initial weights or frames, which would flatter the final runs of the arm that is chosen.
+
+    Args:
+        plan: The arms and their common rules.
+        seed: Of hold-out, initial weights, order and frames.
+        features: The file of the feature sets.
+        root: The output folder.
+        device: Where heads train.
+
+    Attributes:
+        configs: Arms with the settings that tuning chose.
+        holdouts: Folder of each arm's hold-out run, for arms that did not diverge there.
+        rows: The list of final runs, as it stands in experiment.json.
+    """
+
+    def __init__(self, plan: Plan, seed: int, features: Path, root: Path, device: str) -> None:
+        self.plan = plan
+        self.seed = seed
+        self.root = root
+        self.device = device
+        baseline = plan.arms[plan.baseline]
+        self.data = open_feature_data(baseline, features, seed=seed, device=torch.device(device))
+        self.configs: dict[str, RunConfig] = {}
+        self.holdouts: dict[str, Path] = {}
+        self.rows: list[dict[str, Any]] = []
+        self._tuning: dict[str, Any] = {}
+        self._scores: dict[str, float] = {}
+        self._rounds = tuning_rounds(plan.arms, plan.protocol)
+        self._round_scores: list[Score] | None = None
+        subsets = self.data.subsets
+        self._trial_samples = HeadSamples(replace(self.data, seed=seed + TRIAL_SEEDS), subsets.fit, scored=True)
+        self._holdout_samples = HeadSamples(self.data, subsets.fit, scored=True)
+        self._final_samples = HeadSamples(self.data, subsets.train, scored=False)
+
+    def next_settings(self) -> Settings | None:
+        """Return the settings to try in the next round of tuning; None once the settings of all arms are chosen."""
+        if self._tuning:
+            return None
+        try:
+            scores = self._round_scores
+            return next(self._rounds) if scores is None else self._rounds.send(scores)
+        except StopIteration as end:
+            result: TuningResult = end.value
+            self._tuning, self.configs, self._scores = result.to_json(), result.configs, best_scores(result)
+            return None
+
+    def new_trials(self, settings: Settings) -> list[HeadRun]:
+        """Return a new run for every setting."""
+        seed = self.seed + TRIAL_SEEDS
+        return [HeadRun.new(self._job("tuning", arm, config, seed), self._trial_samples) for arm, config in settings]
+
+    def take_scores(self, runs: Sequence[HeadRun]) -> None:
+        """Take the scores of a round's trained runs."""
+        self._round_scores = [self._score(run) for run in runs]
+
+    def new_holdouts(self) -> Iterator[tuple[str, HeadRun]]:
+        """Yield a new hold-out run for every arm that has no recorded one."""
+        for arm, config in self.configs.items():
+            job = self._job("holdout", arm, config, self.seed)
+            path = self._recorded(job, self._holdout_samples.facts)
+            if path is not None:
+                self.holdouts[arm] = path
+            else:
+                yield arm, HeadRun.new(job, self._holdout_samples)
+
+    def new_finals(self) -> Iterator[tuple[HeadRun, dict[str, Any]]]:
+        """List the final runs, and yield a new run with its line for every one that is not finished."""
+        self.rows = []
+        for arm, config in self.configs.items():
+            holdout = self.holdouts.get(arm)
+            for draw in range(self.plan.protocol.draws if config.has_draws else 1):
+                job = replace(self._job("final", arm, config, self.seed, draw), holdout_run=holdout)
+                run_id = self._identity(job, self._final_samples.facts)
+                row = {"arm": arm, "seed": self.seed, "draw": draw, "run_id": run_id}
+                self.rows.append(row | {"status": "FINISHED", "error": None})
+                if self._recorded(job, self._final_samples.facts) is None:
+                    keep = HoldoutResult.read(holdout).best_epoch
+                    yield HeadRun.new(job, self._final_samples, keep), self.rows[-1]
+
+    def read_tuning(self) -> bool:
+        """Take over the tuning of an earlier start with the same arms, rules and data; return False without one."""
+        stored, _ = read_json_or_problem(seed_results(self.root, self.seed))
+        holdouts = {arm: self.root / "runs" / name for arm, name in (stored.get("holdouts") or {}).items()}
+        if stored.get("key") != self._key() or not all((path / "final.json").exists() for path in holdouts.values()):
+            return False
+        configs = {arm: decode(value, name=f"configs/{arm}") for arm, value in stored["configs"].items()}
+        self.configs = {arm: replace(config, tuned=self.plan.arms[arm].tuned) for arm, config in configs.items()}
+        self._tuning, self._scores, self.holdouts = stored["tuning"], stored["scores"], holdouts
+        return True
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write the results of the seed so far."""
+        stored = {
+            "key": self._key(),
+            "tuning": self._tuning,
+            "configs": {arm: encode(config) for arm, config in self.configs.items()},
+            "scores": self._scores,
+            "holdouts": {arm: path.name for arm, path in self.holdouts.items()},
+            "runs": list(rows),
+        }
+        path = seed_results(self.root, self.seed)
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, stored)
+
+    def _score(self, run: HeadRun) -> Score:
+        """Return the value on the hold-out of the metric that decides, after the last epoch; None if it diverged."""
+        if run.error is not None:
+            return None
+        last = run.curves[max(run.curves)]
+        decides = self.plan.protocol.primary.replace("test/", "holdout/", 1)
+        return last.get(decides, last[HOLDOUT_SCORE])
+
+    def _recorded(self, job: Job, facts: DataFacts) -> Path | None:
+        """Return the folder of a run that is finished already, or None."""
+        path = job.root / "runs" / self._identity(job, facts)
+        return path if earlier_result(path, job) is not None else None
+
+    def _identity(self, job: Job, facts: DataFacts) -> str:
+        return identify(job, facts, self.data.features.backbone).run_id
+
+    def _key(self) -> str:
+        """Return a hash of what decides the tuning: arms, rules, data and the version."""
+        decisive = [self.plan.suite, self.data.features.fingerprint, self.seed, __version__]
+        return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
+
+    def _job(self, kind: JobKind, arm: str, config: RunConfig, seed: int, draw: int = 0) -> Job:
+        plan = self.plan
+        return Job(
+            kind=kind, arm=arm, config=config, seed=seed, draw=draw, root=self.root, experiment=plan.name,
+            suite=plan.suite, protocol=plan.protocol, device=self.device,
+        )  # fmt: skip
+
+
+def best_scores(result: TuningResult) -> dict[str, float]:
+    """Return the score of each arm's best trial; an arm without a score is left out."""
+    scores: dict[str, float] = {}
+    for trial in result.trials:
+        if trial.score is not None:
+            scores[trial.arm] = max(scores.get(trial.arm, trial.score), trial.score)
+    return scores

@@ -1,0 +1,132 @@
+"""Get the features of a comparison: read an embedding file, or extract them from images with a frozen backbone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nc_tools.data import make_subsets, with_noise
+from nc_tools.data.first_lines import counts_text, first_lines
+from nc_tools.data.image_set import Images
+from nc_tools.data.imbalance import class_counts
+from nc_tools.data.load_data import load_data
+from nc_tools.data.source_names import parse_source
+from nc_tools.data.sources import Sources
+from nc_tools.experiment.on_features.feature_sources import SETS_FILE, FeatureSources, write_feature_sources
+from nc_tools.experiment.progress_display import ProgressDisplay
+from nc_tools.experiment.run_backbone import backbone_record, describe_backbone, frozen_backbone
+from nc_tools.experiment.run_config import RunConfig
+from nc_tools.features import Embeddings, extract_features, read_embeddings
+from nc_tools.models.pretrained import PretrainedBackbone
+
+
+@dataclass(frozen=True)
+class PreparedFeatures:
+    """The features of a comparison, ready for all its processes.
+
+    Attributes:
+        path: The file that :func:`~nc_tools.experiment.on_features.feature_sources.open_feature_sources` opens.
+        class_counts: Training samples of each class.
+        has_clean_labels: Whether the training labels are noisy and true ones are known.
+    """
+
+    path: Path
+    class_counts: tuple[int, ...]
+    has_clean_labels: bool
+
+
+def prepare_features(
+    config: RunConfig, out: Path, cache: Path, *, seed: int, device: str, display: ProgressDisplay
+) -> PreparedFeatures:
+    """Get the features of a comparison, and print what the data are.
+
+    Args:
+        config: Any arm: all have the same data and backbone.
+        out: The output folder.
+        cache: Folder of the feature cache, which other comparisons can share.
+        seed: For the lines about subsets, which differ by seed.
+        device: Where the backbone runs.
+        display: Shows progress and lines.
+
+    Raises:
+        FileNotFoundError: If data or weights are missing.
+        ValueError: If they cannot be used together; the message says what to do.
+    """
+    source = parse_source(config.data.source)
+    if source.kind == "embeddings" and source.path is not None:
+        return _read_embeddings(source.path, config, display)
+    return _extract(config, out, cache, seed, device, display)
+
+
+def _read_embeddings(path: Path, config: RunConfig, display: ProgressDisplay) -> PreparedFeatures:
+    read = read_embeddings(path)
+    train, counts = read.train, class_counts(read.train.labels, read.train.num_classes)
+    display.note(
+        f"data {config.data.source}: {len(train):,} training and {len(read.test):,} test samples of "
+        f"{train.num_classes} classes, {train.shape[0]} features"
+    )
+    for line in (f"training samples of each class: {counts_text(train.classes, counts)}", *read.notes, *_ood(read)):
+        display.note(line)
+    return PreparedFeatures(path.resolve(), tuple(counts.tolist()), has_clean_labels=False)
+
+
+def _ood(read: Embeddings) -> list[str]:
+    return [f"out-of-distribution samples ({name}): {len(part):,}" for name, part in read.ood.items()]
+
+
+def _extract(
+    config: RunConfig, out: Path, cache: Path, seed: int, device: str, display: ProgressDisplay
+) -> PreparedFeatures:
+    if config.data.resplit is not None:
+        raise ValueError("fixed features have one split of the images, so data.resplit must be None: leave it out")
+    sources = load_data(config.data, out / "cache", display.reading)
+    subsets = make_subsets(sources, config.data, seed)
+    given = sources.train.labels if sources.given_labels is None else sources.given_labels
+    noise = config.data.noise
+    shown = sources if noise is None else replace(sources, train=with_noise(sources.train, noise, seed))
+    for line in first_lines(shown, config.data, make_subsets(shown, config.data, seed, given), given):
+        display.note(line)
+    channels, size, _ = sources.train.shape
+    shape = {"in_channels": channels, "image_size": size}
+    mean, std = tuple(sources.mean.tolist()), tuple(sources.std.tolist())
+    backbone = frozen_backbone(config.model, **shape, mean=mean, std=std)
+    if (described := describe_backbone(config.model)) is not None:
+        display.note(described)
+    extracted = _all_sets(sources, backbone, cache, device, display)
+    features = FeatureSources(
+        train=extracted["train"].features,
+        test=extracted["test"].features,
+        ood={name: result.features for name, result in extracted.items() if name not in ("train", "test")},
+        image_shape=(channels, size, size),
+        mean=mean,
+        std=std,
+        fingerprint=sources.fingerprint,
+        backbone=backbone_record(config.model, **shape),
+        images_fingerprint=sources.images_fingerprint,
+        given_labels=sources.given_labels,
+        excluded=sources.excluded,
+    )
+    path = (out / "cache" / f"{SETS_FILE}.safetensors").resolve()
+    write_feature_sources(features, {name: result.file for name, result in extracted.items()}, path)
+    return PreparedFeatures(path, tuple(subsets.counts.tolist()), features.train.clean_labels is not None)
+
+
+def _all_sets(
+    sources: Sources, backbone: PretrainedBackbone, cache: Path, device: str, display: ProgressDisplay
+) -> dict[str, Any]:
+    """Extract the features of all sets, and say how many images went through the backbone."""
+    sets: dict[str, Images] = {"train": sources.train, "test": sources.test, **sources.ood}
+    results = {}
+    for name, images in sets.items():
+        display.extracting(name)
+        results[name] = extract_features(
+            images, backbone, cache, device=torch.device(device), progress=display.extracted
+        )
+        for note in results[name].notes:
+            display.note(f"features of the {name} images: {note}")
+    total, computed = sum(map(len, sets.values())), sum(result.computed for result in results.values())
+    display.note(f"features: {computed:,} of {total:,} images went through the backbone, the others were in {cache}")
+    return results
