@@ -34,7 +34,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from nc_tools.run_records import RunIdentity, RunRecord
-from nc_tools.tracking import LiveSync, MlflowSync
+from nc_tools.tracking import MlflowSync
 
 CURVES = {f"train/nc/value_{number}": 0.123456789 * number for number in range(10)}
 FINAL = {f"test/gen/value_{number}": 0.123456789 * number for number in range(40)}
@@ -78,7 +78,7 @@ def program_cost(address: str | None, runs: int, epochs: int, products: int) -> 
         root = Path(folder)
         used = children_cpu()
         began = time.perf_counter()
-        live = LiveSync(MlflowSync(root, address or f"sqlite:///{root}/mlflow.db")) if address != "off" else None
+        live = MlflowSync(root, address or f"sqlite:///{root}/mlflow.db") if address != "off" else None
         if live is not None:
             live.start()
         started = time.perf_counter() - began

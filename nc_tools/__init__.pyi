@@ -27,6 +27,7 @@ from .losses import SymmetricCrossEntropyLoss as SymmetricCrossEntropyLoss
 from .losses import VectorScalingLoss as VectorScalingLoss
 from .losses import WeightedSumLoss as WeightedSumLoss
 from .losses import term as term
+from .measuring import evaluate as evaluate
 from .measuring import measure as measure
 from .metrics import expected_calibration_error as expected_calibration_error
 from .metrics import neural_collapse as neural_collapse

@@ -9,36 +9,26 @@ from pathlib import Path
 
 from nc_tools import __version__
 from nc_tools._support.disk_full import is_disk_full
-
-EXAMPLES = """examples:
-  nc-tools choose photos --model timm:resnet18 --weights pretrained    which head and loss, and the model to take home
-  nc-tools choose embeddings.npz                                       the same on features of your own
-  nc-tools compare outputs/long_tail                           print the table, write outputs/long_tail/report
-  nc-tools compare outputs/long_tail --baseline linear_la      the same, with another baseline
-  nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
-  nc-tools sync outputs/long_tail --tracking-uri http://127.0.0.1:5000
-
-`nc-tools COMMAND --help` lists the options of a command.
-"""
-CHOOSE = """Choose the head and the loss for your images on a pretrained model that is not trained further.
-
-Features are extracted once and cached. All arms are tuned and trained on them side by side; the arm that is best on the
-hold-outs is confirmed on the test set, which is read once. The command ends with the arm to use, how sure that is, the
-classes that gain and lose, and the model, in OUT/model. DATA is a folder of images with one folder for each class, a
-file of embeddings (.npz, .safetensors, .parquet), or a data source as in the recipes, such as cifar10.
-"""
-COMPARE = """Compare the methods (arms) in an output folder: print a table and write a report to FOLDER/report.
-
-Each arm is compared with the baseline in pairs of runs with the same seed. Damaged and failed runs are listed too.
-"""
-MEASURE = """Measure the neural collapse of a trained model: print a table and write a report.
-
-The model can be one that nc_tools trained or any PyTorch classifier.
-"""
-SYNC = """Upload the runs of an output folder to MLflow, unless MLflow already has them.
-
-Recipes and `nc_tools.tracking.track` upload runs by themselves. Use this command if they could not reach the server.
-"""
+from nc_tools._support.printable import printable
+from nc_tools.cli_options import (
+    add_choose_options,
+    add_data_options,
+    add_export_options,
+    add_measure_options,
+    add_predict_options,
+    add_suspects_options,
+)
+from nc_tools.cli_texts import (
+    CHOOSE_TEXT,
+    COMPARE_TEXT,
+    DATA_TEXT,
+    EXAMPLES_TEXT,
+    EXPORT_TEXT,
+    MEASURE_TEXT,
+    PREDICT_TEXT,
+    SUSPECTS_TEXT,
+    SYNC_TEXT,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,23 +36,28 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="nc-tools",
         description="Compare and measure classifiers trained with neural-collapse methods.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES_TEXT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--version", action="version", version=f"nc_tools {__version__}")
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    _add_choose_options(_command(commands, "choose", "choose a head and a loss on a pretrained model", CHOOSE))
+    add_choose_options(_command(commands, "choose", "choose a head and a loss on a pretrained model", CHOOSE_TEXT))
 
-    compare = _command(commands, "compare", "compare the methods (arms) in an output folder; write a report", COMPARE)
+    compare = _command(commands, "compare", "compare the arms of an output folder; write a report", COMPARE_TEXT)
     _add_output_folder(compare)
     compare.add_argument(
         "--baseline", metavar="ARM", help="arm that the other arms are compared with (default: the experiment's own)"
     )
 
-    _add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE))
+    add_data_options(_command(commands, "data", "say what a folder or table of images is taken for", DATA_TEXT))
+    add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE_TEXT))
 
-    _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC))
+    add_suspects_options(_command(commands, "suspects", "list the labels that are likely wrong", SUSPECTS_TEXT))
+    add_predict_options(_command(commands, "predict", "predict the classes of a folder of images", PREDICT_TEXT))
+    add_export_options(_command(commands, "export", "export a trained model with its model card", EXPORT_TEXT))
+
+    _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC_TEXT))
     return p
 
 
@@ -85,95 +80,6 @@ def _add_output_folder(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_choose_options(choose: argparse.ArgumentParser) -> None:
-    choose.add_argument("data", metavar="DATA", help="folder of images, embedding file, or data source")
-    add = choose.add_argument_group("model").add_argument
-    add("--model", metavar="MODEL", help="timm:NAME, torchvision:NAME, hf:ID_OR_FOLDER, or package.module:function")
-    add("--weights", metavar="WEIGHTS", help="'pretrained', or a file of weights")
-    add("--image-size", type=int, metavar="PIXELS", help="width and height of the network's images (default: its own)")
-    add = choose.add_argument_group("data").add_argument
-    add("--labels", metavar="FILE:COLUMN", help="read the training labels from this column of a CSV file")
-    add("--noisy", action="store_true", help="some labels are wrong: compare losses for that too (implied by --labels)")
-    add("--imbalance", type=float, metavar="RATIO", help="cut the training set to a long tail: the largest class has "
-        "RATIO times the images of the smallest (default: use all images)")  # fmt: skip
-    add("--ood-near", metavar="DATA", help="images of other classes that are close to these, for detection scores")
-    add("--ood-far", metavar="DATA", help="images that are far from the classes, for detection scores")
-    add("--skip-unreadable", action="store_true", help="leave out image files that cannot be read, instead of stopping")
-    add = choose.add_argument_group("comparison").add_argument
-    add("--decide", choices=("balanced_accuracy", "accuracy"), default="balanced_accuracy", help="metric that decides "
-        "(default: %(default)s)")  # fmt: skip
-    add("--arms", metavar="A,B,...", help="arms to compare, or 'all' (default: those that suit the data)")
-    add("--seeds", default="0-9", help="seeds, such as 0-19 or 0,2,5 (default: %(default)s)")
-    add("--epochs", type=int, metavar="N", help="epochs of each head (default: 30, or more for at least 600 steps)")
-    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="set any field of the arms or the protocol, "
-        "such as protocol.max_extensions=0; may be given several times")  # fmt: skip
-    add = choose.add_argument_group("how it runs").add_argument
-    add("--out", type=Path, default=Path("outputs/choose"), metavar="FOLDER", help="folder for runs, report and model "
-        "(default: %(default)s)")  # fmt: skip
-    add("--cache", type=Path, metavar="FOLDER", help="folder of the feature cache (default: OUT/cache)")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (default: auto)")
-    add("--workers", type=int, metavar="N", help="seeds made in parallel (default: one for each CPU core; 1 on a GPU)")
-    add("--tracking-uri", metavar="ADDRESS", help="MLflow server or database (default: a store in the output folder)")
-
-
-def _add_measure_options(measure: argparse.ArgumentParser) -> None:
-    add = measure.add_argument
-    add(
-        "--model",
-        required=True,
-        metavar="MODEL",
-        help="the folder of a run, torchvision:NAME, timm:NAME, or package.module:function that returns a model",
-    )
-    add(
-        "--data",
-        metavar="DATA",
-        help="imagefolder:PATH, digits or cifar10[:FOLDER] (default: the data that the run was trained on)",
-    )
-    add(
-        "--weights",
-        metavar="FILE",
-        help="safetensors file with the model's weights, or 'random' for an untrained model",
-    )
-    add(
-        "--modules",
-        metavar="A,B",
-        help="modules of your own heads and losses, if the run was made with some; they are imported",
-    )
-    add(
-        "--labels",
-        metavar="FILE:COLUMN",
-        help="CSV file and column with the noisy training labels; the labels of --data count as the true ones",
-    )
-    add("--layers", metavar="A,B", help="layers to measure, or 'none' (default: the model's stages)")
-    add("--head", metavar="LAYER", help="dotted name of the classifier layer (default: found automatically)")
-    add("--only", choices=("train", "test"), help="measure only the training or only the test images")
-    add("--per-class", type=int, metavar="N", help="use at most N images of each class in each set")
-    add(
-        "--image-size",
-        type=int,
-        metavar="PIXELS",
-        help="width and height of the images (default: the model's, or else the data's)",
-    )
-    add("--mean", type=_channel_values, metavar="R,G,B", help="mean of each image channel in training, from 0 to 1")
-    add(
-        "--std",
-        type=_channel_values,
-        metavar="R,G,B",
-        help="standard deviation of each image channel in training, from 0 to 1",
-    )
-    add("--batch-size", type=int, default=256, metavar="N", help="images in a batch (default: 256)")
-    add("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    add("--skip-unreadable", action="store_true", help="leave out images that cannot be read instead of stopping")
-    add("--out", type=Path, metavar="FOLDER", help="folder of the report (default: outputs/measure/MODEL)")
-
-
-def _channel_values(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be numbers such as 0.5,0.4,0.4, got {text!r}") from None
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program nc-tools; exit with status 1 if an upload failed, with 2 after wrong input or on a full disk."""
     args = parser().parse_args(argv)
@@ -182,13 +88,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             _choose(args)
         elif args.command == "compare":
             _compare(args.folder, args.baseline, args.tracking_uri)
+        elif args.command == "data":
+            _data(args)
         elif args.command == "measure":
             _measure(args)
+        elif args.command == "suspects":
+            _suspects(args)
+        elif args.command in ("predict", "export"):
+            from nc_tools.deployment import commands
+
+            (commands.predict if args.command == "predict" else commands.export)(args)
         else:
             _sync(args.folder, args.tracking_uri)
     except (ValueError, TypeError, OSError) as error:
         full = f"cannot write to disk: {error}. Free disk space and rerun the same command."
-        print(f"error: {full if is_disk_full(error) else error}", file=sys.stderr)
+        message = full if is_disk_full(error) else " ".join(str(error).split())
+        print(f"error: {printable(message)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -219,6 +134,12 @@ def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> No
     print_links(folder, console, tracking_uri)
 
 
+def _data(args: argparse.Namespace) -> None:
+    from nc_tools.experiment.data_command import run_data
+
+    run_data(args, print)
+
+
 def _measure(args: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -229,6 +150,12 @@ def _measure(args: argparse.Namespace) -> None:
         MeasureArguments(**{name: value for name, value in vars(args).items() if name != "command"}),
         Console(highlight=False),
     )
+
+
+def _suspects(args: argparse.Namespace) -> None:
+    from nc_tools.suspects import SuspectsJob, run_suspects
+
+    run_suspects(SuspectsJob(**{name: value for name, value in vars(args).items() if name != "command"}), print)
 
 
 def _sync(folder: Path, tracking_uri: str | None) -> None:
@@ -243,12 +170,12 @@ def _sync(folder: Path, tracking_uri: str | None) -> None:
     _print_advice(advice)
     if advice is not None:
         sys.exit(1)
-    print("\n".join(direct_links(folder, tracking_uri)))
+    print("\n".join(map(printable, direct_links(folder, tracking_uri))))
 
 
 def _print_advice(advice: str | None) -> None:
     if advice is not None:
-        print(f"nc_tools: {advice}", file=sys.stderr)
+        print(f"nc_tools: {printable(advice)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ class Batch:
 
     Attributes:
         inputs: Normalized images (N, C, H, W), or any input whose first dimension is the batch.
-        labels: Class indices (N,), int64.
+        labels: Class indices (N,). A sample with the label -100 does not count in a loss.
         index: Position of each sample in the full training set (N,), int64. A loss that keeps state per sample uses it
             as the key: it does not change with shuffling, subsets or resuming.
         second_view: A second augmented view of the same samples, if the loader makes two.
@@ -30,6 +30,8 @@ class Batch:
             None if the batch is not mixed.
         share: For a mixed batch: the share of each input that belongs to ``labels``, at least 1/2. The rest belongs to
             the partner's labels.
+        kept: Which samples count in a loss (N,), bool; None for all. A loss sets it, with valid labels in place of
+            -100, before it computes.
 
     Example:
         >>> import torch
@@ -46,6 +48,7 @@ class Batch:
     outliers: Tensor | None = None
     partner: Batch | None = None
     share: float = 1.0
+    kept: Tensor | None = None
 
 
 class HeadLike(Protocol):
@@ -115,7 +118,7 @@ class Outputs:
 
     @property
     def scale(self) -> Tensor | float:
-        """The factor of the products of features and class vectors: a number, or a tensor that broadcasts to (K,)."""
+        """What each product of features and class vectors is multiplied by: a number, or a tensor (K,)."""
         return self.head.scale
 
     @property

@@ -1,14 +1,16 @@
 """Wrong labels: does a fixed ETF head memorize fewer of them, and does it help losses that are made for label noise?
 
-The default data are scikit-learn's digits with 40 % of the training labels wrong. There are no crops, because with
-crops this small network would memorize little. 5 arms with 5 seeds, each with a fixed frame of its own, take about two
-minutes on 2 CPU cores; --arms all adds the others.
+The default data are scikit-learn's digits; 40 % of the training labels are drawn to be wrong. There are no crops,
+because with crops this small network would memorize little. 5 arms with 5 seeds, each with a fixed frame of its own,
+take about two minutes on 2 CPU cores; --arms all adds the others.
 
 Everything is tuned on noisy labels, temperatures too, so all arms are underconfident on the test set, whose labels are
 true. Each final run lists the training labels that are most likely wrong in its suspects.csv.
 
-For other noise give --set "data.noise=PairNoise(0.3)", or InstanceNoise, AsymmetricNoise or MatrixNoise. For human
-label noise give --data imagefolder:CIFAR10 --labels cifar10n.csv:worse.
+For other noise give --noise pair:.3, instance:.4 or asymmetric:.4, or --set "data.noise=MatrixNoise(...)". No noise is
+drawn onto your own images (--data imagefolder:PATH or table:FILE) unless you ask for it. For human label noise give
+--data imagefolder:CIFAR10 --labels cifar10n.csv:worse --clean data: the folders have the true labels, which are for
+measures only. For labels that you have corrected add --corrections decisions.csv.
 """
 
 from dataclasses import replace
@@ -16,13 +18,14 @@ from pathlib import Path
 
 from nc_tools.data import DataConfig, SymmetricNoise
 from nc_tools.experiment import ModelConfig, Protocol, RunConfig, TunedParameter, run_recipe
-from nc_tools.heads import LEARNED, ETFHead, FrozenRandomHead, LinearHead
+from nc_tools.heads import LEARNED, CosineHead, ETFHead, FrozenRandomHead, LinearHead
 from nc_tools.losses import (
     CrossEntropyLoss,
     EarlyLearningLoss,
     ForwardCorrectionLoss,
     GeneralizedCrossEntropyLoss,
     LabelRelaxationLoss,
+    NCEAndMAELoss,
     NCEAndRCELoss,
     SymmetricCrossEntropyLoss,
 )
@@ -41,13 +44,20 @@ ETF = replace(BASE, head=spec(ETFHead), tuned=TunedParameter(path="head.scale", 
 
 ARMS = {
     "linear": BASE,  # the baseline, against which the others are compared
+    "linear_decay": replace(BASE, tuned=TunedParameter(path="optim.weight_decay", values=(5e-3, 5e-2))),  # control: L2
+    "linear_stop": replace(BASE, training=replace(BASE.training, patience=5)),  # ends at the best epoch on the hold-out
+    "linear_smoothing": replace(BASE, loss=spec(CrossEntropyLoss, label_smoothing=0.1)),
+    "cosine": replace(BASE, head=spec(CosineHead)),
+    "cosine_gce": replace(BASE, head=spec(CosineHead), loss=spec(GeneralizedCrossEntropyLoss)),
     "linear_relaxation": replace(BASE, loss=spec(LabelRelaxationLoss)),
     "linear_gce": replace(BASE, loss=spec(GeneralizedCrossEntropyLoss)),
     "linear_sce": replace(BASE, loss=spec(SymmetricCrossEntropyLoss)),
     "linear_nce_rce": replace(BASE, loss=spec(NCEAndRCELoss)),
+    "linear_nce_mae": replace(BASE, loss=spec(NCEAndMAELoss)),
     "linear_elr": replace(BASE, loss=spec(EarlyLearningLoss)),
     "linear_ema": AVERAGED,
     "etf": ETF,
+    "etf_unnormalized": replace(BASE, head=spec(ETFHead, normalize=False)),
     "etf_relaxation": replace(ETF, loss=spec(LabelRelaxationLoss)),
     "etf_gce": replace(ETF, loss=spec(GeneralizedCrossEntropyLoss)),
     "etf_sce": replace(ETF, loss=spec(SymmetricCrossEntropyLoss)),
@@ -61,7 +71,8 @@ DEFAULT = ("linear", "linear_gce", "linear_elr", "etf", "etf_elr")
 
 # The fair reference of an ETF head with another loss is the linear head with that loss.
 PROTOCOL = Protocol(
-    references={arm: arm.replace("etf", "linear") for arm in ARMS if arm.startswith("etf_")},
+    suspects=2000,
+    references={a: "linear_" + a[4:] for a in ARMS if a.startswith("etf_") and "linear_" + a[4:] in ARMS},
 )
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ FLOORS = [
     {"heads", "losses", "metrics", "models", "ood", "surgery"},
     {"data", "features"},
     {"training", "run_records"},
-    {"evaluation", "tracking", "transfer"},
-    {"choosing", "comparison", "experiment", "measuring"},
-    {"cli"},
+    {"evaluation", "suspects", "tracking", "transfer"},
+    {"choosing", "comparison", "deployment", "experiment", "integrations", "measuring"},
+    {"cli", "cli_options", "cli_texts"},
     {""},  # nc_tools itself, which shows what stands below; its version belongs to nobody
 ]
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
@@ -152,9 +152,23 @@ def test_mlflow_has_one_owner() -> None:
     assert {part_of(name) for name in found} == {"tracking"}
 
 
+# The modules that only the process that sends runs to MLflow imports.
+SENDER = {
+    f"nc_tools.tracking.{name}"
+    for name in ("connection", "mirror", "mlflow_fields", "run_items", "runs_in_store", "send_item")
+}
+
+
 @pytest.mark.parametrize("package", ["mlflow", "torchvision", "timm", "sklearn", "matplotlib", "pandas"])
 def test_heavy_packages_are_imported_inside_functions(package: str) -> None:
-    assert importers(package, when_imported=True) == set()
+    assert importers(package, when_imported=True) <= (SENDER if package == "mlflow" else set())
+
+
+def test_only_the_sending_process_imports_mlflow() -> None:
+    names = {dotted_name(file): imports(at_import_time(file)) for file in FILES}
+    importing = {name for name, wanted in names.items() if any(target.startswith(tuple(SENDER)) for target in wanted)}
+    assert importing - SENDER == {"nc_tools.tracking.sync_process"}
+    assert not any("sync_process" in target for wanted in names.values() for target in wanted)
 
 
 def test_only_the_two_loops_train() -> None:

@@ -17,49 +17,7 @@ from nc_tools.data import (
     make_loader,
 )
 from nc_tools.data.coarse_labels import read_grouping
-from nc_tools.data.csv_labels import read_labels
 from nc_tools.data.ood_sets import read_classes
-
-PATHS = ("train/a/1.png", "train/a/2.png", "train/b/3.png")
-GOOD = "path,worse\ntrain/a/1.png,a\ntrain/a/2.png,b\ntrain/b/3.png,1\n"
-FILES: dict[str, tuple[bytes, str]] = {
-    "utf-16": (GOOD.encode("utf-16"), r"labels\.csv is not text in UTF-8 \(at byte 0\): save it as CSV UTF-8"),
-    "latin-1": ((GOOD + "é").encode("latin-1"), r"labels\.csv is not text in UTF-8 \(at byte \d+\)"),
-    "binary": (bytes(range(256)) * 9, "is not text in UTF-8"),
-    "endless field": (b'path,worse\n"' + b"x" * 200_000, "is not a readable CSV file .*field larger than field limit"),
-    "two columns of one name": (
-        GOOD.replace("worse", "worse,worse").encode(),
-        r"labels\.csv has 2 columns 'worse': rename all but one",
-    ),
-    "empty": (b"", "labels.csv has no column 'path': it is empty"),
-    "other separator": (GOOD.replace(",", ";").encode(), "has no column 'path': its columns are path;worse"),
-    "unknown class": (
-        GOOD.replace(",b", ",bb").encode(),
-        "line 3: the label 'bb' of train/a/2.png in column 'worse' is neither .* did you mean 'b'",
-    ),
-    "missing rows": (
-        b"path,worse\ntrain/a/1.png,a\n",
-        "has no row for 2 of 3 training images, such as train/a/2.png: add the rows",
-    ),
-    "two labels": (
-        GOOD.encode() + b"train/a/1.png,b\n",
-        "line 5: train/a/1.png has the label 'b' here and 'a' in an earlier line",
-    ),
-}
-
-
-@pytest.mark.parametrize(("content", "message"), FILES.values(), ids=FILES)
-def test_label_files(content: bytes, message: str, tmp_path: Path) -> None:
-    file = tmp_path / "labels.csv"
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        read_labels(file, "worse", PATHS, ["a", "b"])
-
-
-@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
-def test_a_label_file_from_a_spreadsheet(before: bytes, tmp_path: Path) -> None:
-    (tmp_path / "labels.csv").write_bytes(before + GOOD.encode())
-    assert read_labels(tmp_path / "labels.csv", "worse", PATHS, ["a", "b"]).tolist() == [0, 1, 1]
 
 
 def test_a_grouping_that_is_not_utf_8(tmp_path: Path) -> None:

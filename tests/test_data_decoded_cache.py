@@ -89,11 +89,13 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tree, tmp_path):
 
 
 def test_the_key_depends_on_every_change(tree):
-    def key(size=8, channels=3, paths=("train/owl/0.png", "train/owl/1.png")):
-        return cache_module.files_key(tree, paths, size, channels)
+    def key(size=8, channels=3, paths=("train/owl/0.png", "train/owl/1.png"), interpolation="bilinear"):
+        return cache_module.files_key(tree, paths, size, channels, interpolation)
 
     first = key()
     assert first == key()
-    assert len({first, key(size=9), key(channels=1), key(paths=("train/owl/0.png",))}) == 4
+    assert (
+        len({first, key(size=9), key(channels=1), key(paths=("train/owl/0.png",)), key(interpolation="bicubic")}) == 5
+    )
     save(tree / "train" / "owl" / "1.png", size=(30, 30))
     assert key() != first

@@ -64,11 +64,20 @@ def test_a_cut_says_what_is_left_out_and_which_class_limits(animals, tmp_path):
     assert "849 of 899 training images are left out (class_counts)" in said
 
 
+def test_images_that_corrections_exclude_are_not_called_a_cut(animals, tmp_path):
+    file = tmp_path / "c.csv"
+    file.write_text("path,decision,label\nbat/00.png,exclude,\nbat/01.png,exclude,\nbat/02.png,exclude,\n")
+    said = lines(config(animals, corrections=str(file)), tmp_path / "cache")
+    assert not [line for line in said if "training images are left out" in line]
+    left = int(next(line for line in said if line.startswith("corrections")).split(" changed, ")[1].split()[0])
+    assert f"bat {24 - left}," in next(line for line in said if line.startswith("training images of each class"))
+
+
 def test_drawn_noise_is_told(tmp_path):
     data = DataConfig(noise=SymmetricNoise(0.4))
-    (said,) = [line for line in lines(data, tmp_path) if "noise" in line]
+    said = lines(data, tmp_path)[1]
     number = int(said.split("; ")[1].split()[0])
-    assert said.startswith("label noise: SymmetricNoise(rate=0.4), drawn onto the training labels; ")
+    assert said.startswith("label noise is drawn onto the training labels: SymmetricNoise(rate=0.4); ")
     assert 300 < number < 420
 
 

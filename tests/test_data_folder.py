@@ -273,3 +273,41 @@ def test_progress_is_reported(tree):
     calls = []
     load_data(config(tree), progress=lambda done, total: calls.append((done, total)))
     assert calls == [(6, 6), (4, 4)]
+
+
+def test_damaged_files_of_all_sets_are_in_one_message(tmp_path):
+    sets = [make_tree(tmp_path / name) for name in ("birds", "other", "near", "against")]
+    for i, (root, part) in enumerate(zip(sets, ("train", "train", "test", "train"), strict=True)):
+        for name in ("crow", "owl"):
+            for path in (root / part / name).glob("*.png"):
+                save(path, color=(60 * i, 90, len(path.name)), size=(8, 9 + i))
+        (root / part / "owl" / f"bad{i}.png").write_bytes(b"x")
+    birds, other, near, against = (f"imagefolder:{root}" for root in sets)
+    with pytest.raises(UnreadableImageError) as caught:
+        load_data(config(sets[0], transfer_data=other, ood_near=near, outliers=against))
+    assert all(f"bad{i}.png" in str(caught.value) for i in range(4))
+    assert birds != other
+
+
+def test_a_set_of_nothing_but_damaged_files_is_named_too(tree, tmp_path):
+    near = make_tree(tmp_path / "near")
+    for path in near.rglob("*.png"):
+        path.write_bytes(b"x")
+    with pytest.raises(UnreadableImageError, match="4 of 14 images cannot be read"):
+        load_data(config(tree, ood_near=f"imagefolder:{near}"))
+
+
+def test_what_was_converted_is_told_and_recorded(tree):
+    save(tree / "train" / "owl" / "gray.png", mode="L")
+    Image.new("RGBA", (8, 8), (9, 9, 9, 50)).save(tree / "train" / "owl" / "clear.png")
+    Image.fromarray(np.full((8, 8), 300, dtype=np.uint16)).save(tree / "test" / "owl" / "deep.png")
+    Image.fromarray(np.full((8, 8), 60000, dtype=np.uint16)).save(tree / "test" / "owl" / "bright.png")
+    reading = load_data(config(tree)).reading
+    told = (
+        "converted to the form of the others: 1 16-bit (divided by 257), 1 16-bit and nearly black (divided by 257; "
+        "give them their full range if they are not meant to be dark), 1 gray, 1 transparent (put on white)"
+    )
+    assert told in reading.sentences
+    assert reading.choices["converted"] == "1 16-bit, 1 16-bit and nearly black, 1 gray, 1 transparent"
+    cached = [load_data(config(tree), cache=tree.parent / "cache").reading for _ in range(2)]
+    assert cached[0] == cached[1] == reading

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from support.image_folders import config, save
 
+from nc_tools.data import DataConfig
 from nc_tools.data.decode import UnreadableImageError
 from nc_tools.data.folder import list_folder
 from nc_tools.data.load_data import load_data
@@ -106,7 +107,7 @@ NO_CLASSES = {
 @pytest.mark.parametrize("folders", NO_CLASSES.values(), ids=NO_CLASSES)
 def test_folders_that_are_no_classes_are_refused(tmp_path, folders):
     make(tmp_path, *folders, count=6)
-    with pytest.raises(ValueError, match="--data table:FILE@"):
+    with pytest.raises(ValueError, match="as a table, table:FILE@"):
         list_folder(tmp_path)
 
 
@@ -155,6 +156,11 @@ def test_a_table_near_flat_images_is_named(tmp_path):
 
 
 def test_a_file_instead_of_a_folder_is_called_one(tmp_path):
+    (tmp_path / "x.tar").write_text("")
+    with pytest.raises(ValueError, match=r"x\.tar is a file and no folder: unpack the archive"):
+        list_folder(tmp_path / "x.tar")
+    with pytest.raises(ValueError, match=r"got 'x\.zip': unpack the archive, and give its folder"):
+        DataConfig("x.zip")
     (tmp_path / "x.csv").write_text("")
     with pytest.raises(ValueError, match=r"x\.csv is a file and no folder: .* 'table:.*x\.csv'"):
         list_folder(tmp_path / "x.csv")

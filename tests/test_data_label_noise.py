@@ -233,7 +233,7 @@ def test_a_rate_outside_its_range_raises(kind, rate):
         (lambda: InstanceNoise(0.2, spread=0.0), "standard deviation"),
         (
             lambda: DataConfig("imagefolder:x", labels="a.csv:b", noise=PairNoise(0.1)),
-            "from a CSV file or from synthetic noise, got labels a.csv:b",
+            "from a file or from synthetic noise, got labels a.csv:b",
         ),
         (lambda: images_of([0, 1], names(2)).__class__(
             torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.tensor([0, 1]), names(2), "x", torch.tensor([0, 7])

@@ -35,15 +35,22 @@ def test_a_split_holds_every_image_once_and_differs_between_seeds(sources):
 
 def test_groups_stay_whole(sources):
     train = replace(sources.train, groups=torch.arange(len(sources.train)) // 5)
-    test = replace(sources.test, groups=torch.arange(len(sources.test)) // 5)
+    # The groups of both parts have one numbering, and some have images in both.
+    test = replace(sources.test, groups=torch.arange(len(sources.test)) // 5 + 100)
     split = resplit(replace(sources, train=train, test=test), 0.3, 0)
     assert not set(split.train.groups.tolist()) & set(split.test.groups.tolist())
+    assert set(split.train.groups.tolist()) | set(split.test.groups.tolist()) == set(
+        torch.cat([train.groups, test.groups]).tolist()
+    )
 
 
-def test_labels_that_may_be_wrong_are_not_tested_on(sources):
-    noisy = replace(sources, train=replace(sources.train, clean_labels=sources.train.labels))
-    with pytest.raises(ValueError, match=r"leave out data\.resplit"):
-        resplit(noisy, 0.3, 0)
+def test_digests_that_are_known_stay_those_of_the_images(sources):
+    train, test = (replace(part, hashes=part.digests()) for part in (sources.train, sources.test))
+    split = resplit(replace(sources, train=train, test=test), 0.3, 0)
+    assert torch.equal(split.test.digests(), replace(split.test, hashes=None).digests())
+
+
+def test_a_share_out_of_range_is_refused():
     with pytest.raises(ValueError, match="share of all images to test on"):
         DataConfig(resplit=1.5)
 

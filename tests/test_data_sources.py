@@ -1,4 +1,3 @@
-import csv
 import math
 import pickle
 import subprocess
@@ -11,7 +10,6 @@ from PIL import Image
 
 from nc_tools._support import free_memory
 from nc_tools.data.cifar import default_root
-from nc_tools.data.csv_labels import read_labels
 from nc_tools.data.data_config import DataConfig
 from nc_tools.data.imbalance import class_counts
 from nc_tools.data.load_data import load_data
@@ -94,77 +92,6 @@ def test_transfer_data_is_brought_to_size_and_channels_of_the_training_set(birds
     assert to_color.transfer_test.shape == to_color.train.shape == (3, 10, 10)
     assert to_color.transfer_test.num_classes == 10
     assert torch.equal(to_color.transfer_test.images[:, 0], to_color.transfer_test.images[:, 2])
-
-
-def write(path, rows, columns=("path", "clean", "worse")):
-    with path.open("w", newline="", encoding="utf-8") as handle:
-        csv.writer(handle).writerows([columns, *rows])
-    return path
-
-
-def rows(**changes):
-    paths = [f"train/{name}/{i}.png" for name in ("crow", "owl") for i in range(3)]
-    worse = {path: path.split("/")[1] for path in paths} | {"train/crow/1.png": "owl", "train/owl/2.png": "0"}
-    return [(path, path.split("/")[1], changes.get(path, worse[path])) for path in paths]
-
-
-def test_labels_from_a_csv_override_training_only_and_keep_the_clean_ones(birds, tmp_path):
-    file = write(tmp_path / "labels.csv", reversed(rows()))
-    sources = load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
-    assert sources.train.labels.tolist() == [0, 1, 0, 1, 1, 0]
-    assert sources.train.clean_labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert sources.test.labels.tolist() == [0, 0, 1, 1]
-    assert sources.test.clean_labels is None
-    assert sources.fingerprint != load_data(DataConfig(source=f"imagefolder:{birds}")).fingerprint
-
-
-def test_csv_details_that_do_not_matter(tmp_path):
-    file = tmp_path / "labels.csv"
-    file.write_bytes(b"\xef\xbb\xbfpath,label\r\n./train\\a\\0.png, b \r\ntest/a/9.png,a\r\n")
-    labels = read_labels(file, "label", ["train/a/0.png"], ["a", "b"], ignored_paths={"test/a/9.png"})
-    assert labels.tolist() == [1]
-
-
-def test_a_class_name_wins_over_an_index(tmp_path):
-    file = write(tmp_path / "l.csv", [("x", "1", "1")])
-    assert read_labels(file, "worse", ["x"], ["1", "0"]).tolist() == [0]
-
-
-@pytest.mark.parametrize(
-    ("table", "column", "message"),
-    [
-        (rows(), "wors", "did you mean 'worse'"),
-        (rows(), "xyz", "its columns are path, clean, worse"),
-        (rows(**{"train/crow/0.png": "2"}), "worse", r"line 2: the label '2' of train/crow/0\.png in column 'worse'"),
-        (rows(**{"train/crow/0.png": "-1"}), "worse", "neither a class name nor an index from 0 to 1"),
-        (rows(**{"train/owl/0.png": "crw"}), "worse", r"line 5: the label 'crw' .*did you mean 'crow'"),
-        (rows(**{"train/owl/0.png": ""}), "worse", "the label '' of train/owl/0.png"),
-        ([*rows(), ("train/owl/7.png", "owl", "owl")], "worse", "line 8: there is no training image 'train/owl/7.png'"),
-        ([*rows(), ("owl/1.png", "owl", "owl")], "worse", "did you mean train/owl/1.png"),
-        (
-            [*rows(), ("train/owl/1.png", "owl", "crow")],
-            "worse",
-            "has the label 'crow' here and 'owl' in an earlier line",
-        ),
-        (rows()[:-2], "worse", "no row for 2 of 6 training images, such as train/owl/1.png"),
-        ([("train/owl/1.png",)], "worse", "the label '' of train/owl/1.png"),
-    ],
-)
-def test_a_csv_that_does_not_match_raises_with_its_line(birds, tmp_path, table, column, message):
-    file = write(tmp_path / "labels.csv", table)
-    with pytest.raises(ValueError, match=message):
-        load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:{column}"))
-
-
-def test_a_csv_without_path_column_or_file_raises(birds, tmp_path):
-    file = write(tmp_path / "labels.csv", [("a", "b")], columns=("file", "worse"))
-    with pytest.raises(ValueError, match="has no column 'path'"):
-        load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
-    file.write_text("")
-    with pytest.raises(ValueError, match="has no column 'path': it is empty"):
-        load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{file}:worse"))
-    with pytest.raises(FileNotFoundError, match=r"missing\.csv does not exist: check the path"):
-        load_data(DataConfig(source=f"imagefolder:{birds}", labels=f"{tmp_path / 'missing.csv'}:worse"))
 
 
 @pytest.fixture

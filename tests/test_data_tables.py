@@ -20,8 +20,7 @@ TRUE = Counter({"ape": 15, "bat": 8, "cow": 7})
 
 
 def listed(source, *, skip_missing=False, **table):
-    config = DataConfig(str(source), table=TableConfig(**table), skip_missing=skip_missing)
-    return list_source(parse_source(config.source), config)
+    return list_source(parse_source(str(source)), table=TableConfig(**table), skip_missing=skip_missing)
 
 
 def counts(images, part=None):
@@ -139,12 +138,12 @@ def test_numbers_are_sorted_as_numbers_and_named_by_a_class_map(flat):
     images = listed(f"table:{flat / 't.csv'}")
     assert images.classes == ("1", "2", "10")
     right(images, [(n, str(codes[c])) for n, c in names()])
-    assert "labels are whole numbers, 1 to 10" in said(images)
+    assert "labels: column label (whole numbers, 1 to 10)" in said(images)
     as_json(flat / "map.json", {"1": "cow", "2": "bat", "10": "ape", "11": "dog"})
     images = listed(f"table:{flat / 't.csv'}", class_map=str(flat / "map.json"))
     assert images.classes == ("cow", "bat", "ape")
     right(images, names())
-    assert "labels are named by the class map: 1 is cow, 2 is bat, 10 is ape" in said(images)
+    assert "labels: column label (named by the class map: 1 is cow, 2 is bat, 10 is ape)" in said(images)
     as_json(flat / "map.json", {"1": "cow", "2": "bat"})
     with pytest.raises(ValueError, match=r"t\.csv holds the label '10\.0', which the class map does not have"):
         listed(f"table:{flat / 't.csv'}", class_map=str(flat / "map.json"))
@@ -398,7 +397,7 @@ def test_annotators_who_disagree(flat):
     lines(flat / "t.csv", "image,choice,annotator", *text)
     odd = [i for i, labels in enumerate(given) if len(set(labels)) > 1]
     with pytest.raises(
-        ValueError, match=rf"{len(odd)} images have rows that disagree .* lines 2 and 4 \('ape', 'bat'\)"
+        ValueError, match=rf"{len(odd)} images have rows that disagree .* 'ape' in line 2 and 'bat' in line 4"
     ):
         listed(f"table:{flat / 't.csv'}")
     images = listed(f"table:{flat / 't.csv'}", unclear_labels="skip")
@@ -425,6 +424,10 @@ def test_rows_without_an_image_stop_or_are_counted(flat):
 def test_a_table_of_a_much_larger_set(flat):
     lines(flat / "t.csv", "path,worse", *(f"train_images/{n}.png,{c}" for n, c in names(3000)))
     right(listed(f"table:{flat / 't.csv'}", skip_missing=True), names())
+    few = names(3000)[1000:] + names(3)
+    lines(flat / "t.csv", "path,worse", *(f"train_images/{n}.png,{c}" for n, c in few))
+    images = listed(f"table:{flat / 't.csv'}:worse", skip_missing=True)
+    assert len(images.all_images.paths) == 3
 
 
 def test_two_images_for_one_name_are_refused(tmp_path):
@@ -548,3 +551,62 @@ def test_the_choice_is_in_the_reading_and_decides_the_fingerprint(flat):
 def test_bad_settings():
     with pytest.raises(ValueError, match=r"table\.unclear_labels must be one of refuse, skip, majority, got 'no'"):
         TableConfig(unclear_labels="no")
+
+
+def test_shares_of_votes_are_refused_by_their_name(flat):
+    shares = [f"{0.5 + i / 100:.2f},{0.5 - i / 100:.2f}" for i in range(30)]
+    lines(flat / "t.csv", "image,ape,bat", *(f"{n},{s}" for (n, _), s in zip(names(), shares, strict=True)))
+    with pytest.raises(ValueError, match=r"columns ape, bat of .* hold shares of votes, which sum to 1 in each row"):
+        listed(f"table:{flat / 't.csv'}")
+
+
+def test_the_age_of_a_patient_is_no_group(flat):
+    rows = [f"{n},{c},{20 + i % 15},p{i // 2}" for i, (n, c) in enumerate(names())]
+    lines(flat / "t.csv", "image,label,patient_age,PatientID", *rows)
+    assert "groups: column PatientID, 15 groups" in said(listed(f"table:{flat / 't.csv'}"))
+
+
+def test_classes_that_differ_in_case_only_are_told(flat):
+    rows = [(n, "Ape" if i < 4 and c == "ape" else c) for i, (n, c) in enumerate(names())]
+    lines(flat / "t.csv", "image,label", *(f"{n},{c}" for n, c in rows))
+    assert "classes that differ only in case or blanks: 'Ape' and 'ape'" in said(listed(f"table:{flat / 't.csv'}"))
+
+
+def test_decimal_commas_are_whole_numbers(flat):
+    lines(flat / "t.csv", "image;label", *(f"{n};{CLASSES.index(c)},0" for n, c in names()))
+    assert listed(f"table:{flat / 't.csv'}").classes == ("0", "1", "2")
+
+
+def test_several_folders_of_images_and_labels_with_bars(tmp_path):
+    """The form of the NIH chest X-rays: 12 folders, findings joined by bars, a header with commas in brackets."""
+    found = [("Mass", "Nodule", "Mass|Nodule", "No Finding")[i % 4] for i in range(80)]
+    pictures(tmp_path, [f"images_{1 + i // 20:03d}/images/{i:08d}_000.png" for i in range(80)])
+    header = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,OriginalImage[Width,Height],"
+    lines(
+        tmp_path / "Data.csv",
+        header,
+        *(f"{i:08d}_000.png,{f},0,{i // 2},{30 + i % 40},8,8," for i, f in enumerate(found)),
+    )
+    with pytest.raises(ValueError, match=r"20 of 80 rows of .* have several labels .* 'Mass\|Nodule' in line 4"):
+        listed(f"table:{tmp_path / 'Data.csv'}")
+    images = listed(f"table:{tmp_path / 'Data.csv'}", positive="Mass")
+    assert counts(images) == {"Mass": 40, "not Mass": 40}
+    assert "groups: column Patient ID, 40 groups" in said(images)
+    assert counts(listed(f"table:{tmp_path / 'Data.csv'}", unclear_labels="skip"))["Nodule"] == 20
+
+
+def test_one_image_a_class_and_one_class_are_refused(flat):
+    pictures(flat / "few", [f"{c}.png" for c in CLASSES])
+    lines(flat / "few" / "t.csv", "image,label", *(f"{c}.png,{c}" for c in CLASSES))
+    with pytest.raises(ValueError, match="none to spare, because every class has only one image"):
+        listed(f"table:{flat / 'few' / 't.csv'}:label")
+    lines(flat / "t.csv", "image,label", *(f"{n},ape" for n, _ in names()))
+    with pytest.raises(ValueError, match=r"at least two classes, but .* has only ape"):
+        listed(f"table:{flat / 't.csv'}:label")
+
+
+def test_long_values_are_cut_in_messages(flat):
+    lines(flat / "t.csv", "image,label", *(f"{n},{c}" for n, c in names()), f"{'x' * 5000},ape")
+    with pytest.raises(ValueError, match="name no image") as caught:
+        listed(f"table:{flat / 't.csv'}")
+    assert len(str(caught.value)) < 700

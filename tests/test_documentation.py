@@ -90,6 +90,7 @@ def test_the_commands_of_the_readme_run(alone: Path) -> None:
         elif program == "python":
             assert "--data" in run([sys.executable, str(ROOT / words[0]), *words[1:]], alone)
         elif program == "nc-tools":
+            words += ["--seeds", "0-1", "--epochs", "3", "--image-size", "32"] if words[0] == "choose" else []
             run([sys.executable, "-m", "nc_tools.cli", *words], alone)
         else:
             assert [program, *words] == ["pip", "install", "."]

@@ -266,4 +266,4 @@ def test_a_scripts_own_class_has_one_name_in_all_processes(monkeypatch):
     assert decode({"class": "my_recipe.Mine", "arguments": {}}, Spec[Head]).cls is main.Mine
 
 
-KNOWN_HASH = "d9acf97dceb8e3a5"
+KNOWN_HASH = "03f8bac61f3bab54"

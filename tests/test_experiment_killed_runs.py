@@ -11,10 +11,10 @@ from support.killed_process import killed_before
 from nc_tools.data import DataConfig, SymmetricNoise
 from nc_tools.experiment import ModelConfig, Protocol, RunConfig
 from nc_tools.experiment.job import Job
-from nc_tools.experiment.partial_files import remove_partial_files
 from nc_tools.heads import LinearHead
 from nc_tools.losses import CrossEntropyLoss, ForwardCorrectionLoss
 from nc_tools.run_records import read_run
+from nc_tools.run_records.partial_files import remove_partial_files
 from nc_tools.specs import spec
 from nc_tools.training import OptimConfig, RetrainClassifier, TauNormalize, TrainConfig
 from nc_tools.transfer import FineTuning

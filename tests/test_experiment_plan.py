@@ -49,7 +49,7 @@ def made(tmp_path: Path, workers: Recording, **rules: int) -> list[dict]:
     plan = Plan(name="p", question="q", arms=ARMS, protocol=protocol)
     options = RunOptions(out=tmp_path, device="cpu", workers=1, threads=1)
     with StopSignal() as stop:
-        _Stages(plan, options, FACTS, workers, ProgressDisplay(Console(quiet=True)), stop).run()
+        _Stages(plan, options, dict.fromkeys(ARMS, FACTS), workers, ProgressDisplay(Console(quiet=True)), stop).run()
     return json.loads((tmp_path / "experiment.json").read_text())["runs"]
 
 

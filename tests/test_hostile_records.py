@@ -1,7 +1,11 @@
 """Damaged and hostile output folders: each is read, or refused in one sentence that names the file; none runs code."""
 
+import json
+import os
 import random
+import resource
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -21,11 +25,13 @@ from support.hostile_records import (
 
 from nc_tools import cli
 from nc_tools._support.damaged_file import DamagedFileError
-from nc_tools.data.decoded_cache import read_cache, write_cache
-from nc_tools.experiment import load_run
-from nc_tools.experiment.evaluate.holdout_record import holdout_confusion, holdout_value
+from nc_tools.data.decoded_cache import CachedImages, read_cache, write_cache
+from nc_tools.experiment import ModelConfig, load_run
+from nc_tools.experiment.evaluate.holdout_record import holdout_transitions, holdout_value
+from nc_tools.experiment.run_backbone import restored_backbone
 from nc_tools.experiment.stage_checkpoints import StageCheckpoints
 from nc_tools.heads import ETFHead
+from nc_tools.models.image_preprocessing import ImagePreprocessing
 from nc_tools.training.checkpoint import load_checkpoint, save_checkpoint
 
 ALL = hostile_records()
@@ -104,6 +110,56 @@ def test_own_classes_are_loaded_by_the_command_if_the_user_names_their_module(tm
     assert "no_such_module_x" in capsys.readouterr().err
 
 
+def with_values(root: Path, **values: int) -> Path:
+    """A run whose record names sizes; two underscores stand for a dot."""
+    shutil.copytree(RECORDS / RUN, root)
+    content = json.loads((root / "run.json").read_text())
+    for name, value in values.items():
+        section, key = name.split("__")
+        (content["data"] if section == "data" else content["config"][section])[key] = value
+    (root / "run.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"data__image_size": 30_000}, {"model__width": 20_000}, {"data__image_size": 10**9}, {"model__width": 10**12}],
+    ids=str,
+)
+def test_sizes_that_a_record_names_do_not_fill_the_memory(tmp_path, values):
+    run = with_values(tmp_path / "run", **values)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DamagedFileError, match=r"the model of .*run\.json cannot be built"):
+        load_run(run)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # in KiB on Linux
+    assert grown < 3 * 2**20
+
+
+def test_the_settings_of_a_hugging_face_network_reach_no_other_repository(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    pytest.importorskip("timm")
+    reached = []
+
+    def no_network(host, *_, **__):
+        reached.append(host)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    (tmp_path / "backbone").mkdir()
+    settings = {"model_type": "timm_wrapper", "architecture": "hf-hub:somebody/else", "num_classes": 3}
+    (tmp_path / "backbone" / "config.json").write_text(json.dumps(settings))
+    sizes = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+    (tmp_path / "backbone" / "preprocessor_config.json").write_text(json.dumps(sizes))
+    images = ImagePreprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, size=32, resize_size=32)
+    model = ModelConfig(name="hf:somebody/network", weights="pretrained")
+    with pytest.raises(ValueError, match="cannot be read"):
+        restored_backbone(model, images, tmp_path, in_channels=3, image_size=32, num_samples=10)
+    assert reached == []
+    os.mkfifo(tmp_path / "backbone" / "processor_config.json")
+    with pytest.raises(DamagedFileError, match="is a pipe"):
+        restored_backbone(model, images, tmp_path, in_channels=3, image_size=32, num_samples=10)
+
+
 CHECKPOINTS = {
     "empty": lambda path: path.write_bytes(b""),
     "half": lambda path: path.write_bytes(path.read_bytes()[:500]),
@@ -159,17 +215,17 @@ def test_what_a_final_run_needs_of_its_holdout_run_is_named_if_it_is_not_there(t
         with pytest.raises(DamagedFileError, match=r"final\.json holds no number for 'best/epoch'.* Delete the folder"):
             holdout_value(folder, "best/epoch")
     with pytest.raises(FileNotFoundError):
-        holdout_confusion(folder, 3)
+        holdout_transitions(folder, ["confusion"], 3)
     (folder / "transition.safetensors").write_bytes(b"nothing")
     with pytest.raises(DamagedFileError, match=r"transition\.safetensors cannot be read"):
-        holdout_confusion(folder, 3)
+        holdout_transitions(folder, ["confusion"], 3)
 
 
 @pytest.mark.parametrize("name", ["empty", "half", "zeros", "a folder", "a pipe", "an endless device", "other bytes"])
 def test_a_damaged_cache_of_decoded_images_is_no_cache(tmp_path, name):
     damage = next(c.damage for c in ALL if c.name == f"weights.safetensors is {name}")
     path = tmp_path / "cache.safetensors"
-    write_cache(path, "key", {"sums": torch.zeros(3)}, {})
+    write_cache(path, "key", CachedImages({"sums": torch.zeros(3)}, {}, {}))
     assert read_cache(path, "key") is not None
     damage(path)
     assert read_cache(path, "key") is None

@@ -1,22 +1,11 @@
-"""Memorization, suspects and transition matrices against slow references."""
+"""Memorization and suspects against slow references."""
 
 import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from nc_tools.metrics import (
-    anchor_transition,
-    checked_transition,
-    confusion_transition,
-    counted_transition,
-    memorization,
-    precision_at,
-    rank_suspects,
-    transition_error,
-)
+from nc_tools.metrics import memorization, precision_at, rank_suspects
 
 
 def mean_of(rows):
@@ -126,70 +115,3 @@ def test_precision_at_k():
     assert precision_at(order, wrong, 3) == pytest.approx(2 / 3)
     assert precision_at(order, wrong, 99) == 0.5
     assert precision_at(order, torch.zeros(4, dtype=torch.bool)) is None
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
-@settings(deadline=None)
-def test_counted_transition(pairs):
-    true, labels = (torch.tensor(column) for column in zip(*pairs, strict=True))
-    matrix = counted_transition(true, labels, 4)
-    assert (matrix.sum(1) - 1).abs().max() < 1e-12
-    for i in range(4):
-        row = [b for a, b in pairs if a == i]
-        for j in range(4):
-            assert float(matrix[i, j]) == pytest.approx(row.count(j) / len(row) if row else float(i == j))
-
-
-TRUE = torch.tensor([[0.7, 0.2, 0.1], [0.0, 0.8, 0.2], [0.3, 0.1, 0.6]], dtype=torch.float64)
-
-
-def noisy_posterior(count=600, sure=0.3):
-    """Logits of the noisy posterior of samples, of which a share surely belongs to one class."""
-    generator = torch.Generator().manual_seed(0)
-    clean = torch.rand(count, 3, generator=generator, dtype=torch.float64)
-    clean = clean / clean.sum(1, keepdim=True)
-    certain = int(sure * count)
-    clean[:certain] = torch.eye(3, dtype=torch.float64)[torch.arange(certain) % 3]
-    return (clean @ TRUE).clamp(min=1e-12).log(), clean
-
-
-def test_anchors_find_the_matrix_of_an_exact_posterior():
-    logits, _ = noisy_posterior()
-    for percentile in (0.97, 1.0):
-        estimate = anchor_transition(logits, percentile)
-        assert transition_error(estimate, TRUE) < 1e-6
-        assert (estimate.sum(1) - 1).abs().max() < 1e-9
-    assert transition_error(anchor_transition(logits, 0.2), TRUE) > 0.1  # no anchor lies there
-
-
-def test_the_percentile_passes_over_an_outlier():
-    logits, _ = noisy_posterior()
-    logits[-1] = torch.tensor([9.0, 0.0, 0.0])
-    assert transition_error(anchor_transition(logits, 1.0), TRUE) > 0.05
-    assert transition_error(anchor_transition(logits), TRUE) < 1e-6
-
-
-def test_the_confusion_of_a_model_that_knows_the_truth_is_the_noise():
-    generator = torch.Generator().manual_seed(0)
-    true = torch.arange(3).repeat(4000)
-    labels = torch.multinomial(TRUE[true], 1, generator=generator).squeeze(1)
-    assert transition_error(confusion_transition(torch.eye(3)[true], labels), TRUE) < 0.02
-    assert torch.equal(confusion_transition(torch.eye(3)[[0, 0]], torch.tensor([0, 1]))[1:], torch.eye(3).double()[1:])
-
-
-def test_transition_error_is_the_mean_total_variation():
-    other = torch.tensor([[0.6, 0.3, 0.1], [0.0, 0.8, 0.2], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    assert transition_error(other, TRUE) == pytest.approx((0.1 + 0.0 + 0.4) / 3)
-    assert transition_error(TRUE, TRUE) == 0
-
-
-def test_a_matrix_is_checked_and_its_rounding_corrected():
-    assert float(checked_transition([[0.333333, 0.666661], [0.0, 1.0]]).sum(1)[0]) == 1.0  # not .999994
-    with pytest.raises(ValueError, match=r"row 1 sums to 0\.9: rows are true classes"):
-        checked_transition(torch.tensor([[1.0, 0.0], [0.5, 0.4]]))
-    with pytest.raises(ValueError, match="got 2 rows of"):
-        checked_transition([[1.0], [1.0]])
-    with pytest.raises(ValueError, match="probabilities"):
-        checked_transition([[math.nan, 1.0], [0.0, 1.0]])
-    with pytest.raises(ValueError, match="percentile must lie"):
-        anchor_transition(torch.zeros(2, 2), 97)

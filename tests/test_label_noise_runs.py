@@ -188,18 +188,38 @@ def test_suspects_are_listed_and_mostly_wrong_where_the_task_is_easy(final):
 
 def test_transition_matrices_are_kept_and_better_than_nothing(final, holdout):
     matrices = load_file(final / "transition.safetensors")
-    assert set(matrices) == {"counted", "anchor", "confusion"}
-    assert torch.equal(matrices["confusion"], load_file(holdout / "transition.safetensors")["confusion"])
+    assert set(matrices) == {"counted", "anchor", "confusion", "confident"}
+    held_out = load_file(holdout / "transition.safetensors")
+    assert all(torch.equal(matrices[name], held_out[name]) for name in ("confusion", "confident"))
     assert all(float((matrix.sum(1) - 1).abs().max()) < 1e-9 for matrix in matrices.values())
     counted = matrices["counted"]
     off = float((counted - torch.eye(10)).abs().sum(1).mean() / 2)
     values = read_run(final).final
-    for name in ("anchor", "confusion"):
+    for name in ("anchor", "confusion", "confident"):
         ours = float((matrices[name] - counted).abs().sum(1).mean() / 2)
         assert ours < off
         if name == "anchor":
             assert values["noise/transition_error_anchor"] == pytest.approx(ours)
     assert values["noise/transition_error_confusion"] < off
+    assert values["noise/transition_error_confident"] < off
+
+
+def test_suspects_and_matrices_need_no_true_label(tmp_path):
+    config = replace(BASE, data=DataConfig(), training=TrainConfig(epochs=2))
+    protocol = replace(PROTOCOL, suspects=9)
+    holdout = make(job_of(tmp_path, "holdout", config, protocol))[0].run
+    run = make(job_of(tmp_path, "final", config, protocol, holdout_run=holdout))[0].run
+    assert set(load_file(run / "transition.safetensors")) == {"anchor", "confusion", "confident"}
+    assert len(listed(run)) == 9
+    assert not [key for key in read_run(run).final if "noise" in key or "_clean" in key]
+
+
+def test_an_arm_whose_noise_cannot_be_estimated_is_refused_with_the_reason(tmp_path):
+    config = replace(BASE, loss=spec(ForwardCorrectionLoss), training=TrainConfig(epochs=1), optim=OptimConfig(lr=1e-6))
+    with pytest.raises(
+        ValueError, match=r"cannot be estimated, because the model assigns fewer than 20 samples to \d+ of"
+    ):
+        run_job.run_job(job_of(tmp_path, "tuning", config), lambda _: None, StopSignal())
 
 
 @pytest.mark.slow
@@ -262,13 +282,22 @@ def test_human_labels_take_the_place_of_the_noise_that_a_recipe_draws(pictures, 
 
 
 def test_suspects_of_a_folder_have_paths(pictures):
-    data = DataConfig(f"imagefolder:{pictures / 'pictures'}", labels=f"{pictures / 'labels.csv'}:human", holdout=0.4)
+    human, source = f"{pictures / 'labels.csv'}:human", f"imagefolder:{pictures / 'pictures'}"
+    data = DataConfig(source, labels=human, clean="data", holdout=0.4)
     config = replace(BASE, data=data, training=TrainConfig(epochs=1, batch_size=4))
     run = make(job_of(pictures / "out", "final", config))[0].run
     rows = listed(run)
     assert len(rows) == 12
     assert {row["path"] for row in rows if row["given"] != row["clean"]} == {"train/cat/0.png"}
     assert read_run(run).final["train/noise/rate"] == pytest.approx(1 / 12)
+
+
+def test_labels_whose_truth_is_unknown_have_suspects_and_no_rate(pictures):
+    human, source = f"{pictures / 'labels.csv'}:human", f"imagefolder:{pictures / 'pictures'}"
+    config = replace(BASE, data=DataConfig(source, labels=human), training=TrainConfig(epochs=1, batch_size=4))
+    run = make(job_of(pictures / "out", "final", config))[0].run
+    assert "clean" not in listed(run)[0]
+    assert not [key for key in read_run(run).final if "noise" in key or "_clean" in key]
 
 
 WRONG = {
@@ -297,7 +326,7 @@ def test_wrong_noise_is_reported_in_one_line(argv, message, tmp_path, capsys):
 def test_a_label_file_with_unknown_classes_is_reported_in_one_line(pictures, capsys):
     argv = ["--data", f"imagefolder:{pictures / 'pictures'}", "--labels", f"{pictures / 'labels.csv'}:unknown"]
     error = refused_here(argv, pictures, capsys)
-    assert "line 3: the label 'fox' of train/cat/1.png in column 'unknown'" in error
+    assert "line 3, column 'unknown': the label 'fox' is neither a class name nor an index from 0 to 1" in error
 
 
 def test_default_arms_run_unless_others_are_named(capsys):

@@ -56,9 +56,8 @@ def run(loss: LossTerm, labels: Tensor, samples: int = N) -> Tensor:
         (torch.full((N, K), 1 / K), r"integer class indices \(N,\), got torch.float32 of shape \(9, 4\)"),
         (LABELS.float(), r"got torch.float32 of shape \(9,\)"),
         (LABELS > 1, "got torch.bool"),
-        (LABELS.int(), r"must be of type torch.int64, got torch.int32. Pass labels.long\(\)"),
     ],
-    ids=["soft", "float", "bool", "int32"],
+    ids=["soft", "float", "bool"],
 )
 def test_labels_that_are_not_class_indices(loss_spec: Spec[LossTerm], labels: Tensor, message: str) -> None:
     with pytest.raises(TypeError, match=message):
@@ -143,7 +142,7 @@ def test_tags_that_are_not_bool_for_each_class(tags: Tensor) -> None:
 
 
 def test_a_label_beyond_the_classes_is_not_taken_for_a_sample_without_tags() -> None:
-    with pytest.raises(IndexError):
+    with pytest.raises(ValueError, match="labels must be class indices from 0 to 3"):
         run(PickAllLabelLoss(), torch.full((N,), K))
 
 

@@ -24,7 +24,7 @@ from nc_tools.losses import (
     nonl,
     ntce,
 )
-from nc_tools.losses._logits import checked_logits
+from nc_tools.losses._rows import rows_of
 
 K, D, N = 4, 6, 9
 Row = list[float]
@@ -149,7 +149,7 @@ def test_labels_of_the_batch_losses_are_checked_too() -> None:
     with pytest.raises(TypeError, match="class indices"):
         ntce(torch.zeros(2, 3), torch.zeros(K, 3), torch.full((2, K), 1 / K))
     with pytest.raises(TypeError, match=r"torch\.bool"):
-        checked_logits(torch.zeros(2, 2), torch.ones(2, dtype=torch.bool))
+        rows_of(torch.zeros(2, 2), torch.ones(2, dtype=torch.bool))
 
 
 @given(st.floats(0.1, 5), st.floats(0.1, 5), st.floats(-30, 30))

@@ -1,6 +1,7 @@
 """Losses for class imbalance against scalar Python, and the identities between them."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from nc_tools.losses import (
     BalancedSoftmaxLoss,
     ClassAffineCrossEntropyLoss,
     ClassBalancedLoss,
+    ClassWiseSmoothing,
     CrossEntropyLoss,
     DeferredReweightingLoss,
     FocalLoss,
@@ -26,6 +28,7 @@ from nc_tools.losses import (
     adjust_logits,
     affine_cross_entropy,
     class_balanced_weights,
+    effective_number,
     ldam_margins,
     log_prior,
     scaling_factors,
@@ -182,13 +185,67 @@ def test_absent_classes_and_a_class_of_one_sample(loss: LossTerm) -> None:
         assert gradient.abs().sum() > 0
 
 
+WITH_EMPTY = [50, 20, 0, 2]
+REST = [0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        BalancedSoftmaxLoss,
+        LogitAdjustedLoss,
+        lambda n: LogitAdjustedLoss(n, tau=0.7),
+        VectorScalingLoss,
+        lambda n: VectorScalingLoss(n, gamma=0.0),
+    ],
+    ids=["BalancedSoftmax", "LogitAdjusted", "tau", "VectorScaling", "gamma 0"],
+)
+def test_a_class_without_samples_is_removed_by_its_shift(build: Callable[[list[int]], LossTerm]) -> None:
+    z, y = torch.randn(7, K, requires_grad=True), torch.tensor([0, 1, 3, 0, 0, 1, 3])
+    value = build(WITH_EMPTY)(z, y)
+    without = build([WITH_EMPTY[k] for k in REST])(z[:, REST], torch.tensor([0, 1, 2, 0, 0, 1, 2]))
+    assert torch.allclose(value, without)
+    gradient, expected = (torch.autograd.grad(loss, z)[0] for loss in (value, without))
+    assert torch.allclose(gradient, expected)
+    assert not gradient[:, 2].any()
+
+
+def test_without_a_shift_a_class_without_samples_stays() -> None:
+    z, y = torch.randn(7, K), torch.tensor([0, 1, 3, 0, 0, 1, 3])
+    assert torch.allclose(LogitAdjustedLoss(WITH_EMPTY, tau=0.0)(z, y), torch.nn.functional.cross_entropy(z, y))
+    factor = torch.tensor([(n / 50) ** 0.3 for n in WITH_EMPTY])
+    scaled = VectorScalingLoss(WITH_EMPTY, tau=0.0)(z, y)
+    assert torch.allclose(scaled, torch.nn.functional.cross_entropy(z * factor, y))
+
+
+def test_margins_weights_and_smoothing_of_a_class_without_samples() -> None:
+    assert ldam_margins(WITH_EMPTY)[REST].tolist() == pytest.approx(ldam_margins([50, 20, 2]).tolist())
+    assert float(ldam_margins(WITH_EMPTY)[2]) == 0.5
+    for beta in (0.0, 0.9, 0.9999, 1.0):
+        weights, rest = class_balanced_weights(WITH_EMPTY, beta), class_balanced_weights([50, 20, 2], beta)
+        assert weights[REST].tolist() == pytest.approx(rest.tolist())
+        assert float(weights[2]) == 0
+        assert effective_number(WITH_EMPTY, beta)[2] == 0
+    y = torch.tensor([0, 1, 3])
+    for loss in (LDAMLoss(WITH_EMPTY), ClassBalancedLoss(WITH_EMPTY), DeferredReweightingLoss(WITH_EMPTY, start=0.0)):
+        assert torch.isfinite(loss(outputs_of(torch.randn(3, K)), batch_of(y)))
+    assert torch.isfinite(CrossEntropyLoss(ClassWiseSmoothing(), WITH_EMPTY)(torch.randn(3, K), y))
+
+
+def test_the_way_out_for_a_class_that_is_missing_in_the_counts_works() -> None:
+    z, y = torch.randn(3, K), torch.tensor([0, 1, 3])
+    for cls in (LogitAdjustedLoss, VectorScalingLoss, ClassBalancedLoss):
+        with pytest.raises(ValueError, match="class_counts of all 4 classes, 0 for a class without training samples"):
+            cls([50, 20, 2])(z, y)
+        assert torch.isfinite(cls(WITH_EMPTY)(z, y))
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: LDAMLoss([5, 0, 2]), r"classes \[1\] have none"),
-        (lambda: BalancedSoftmaxLoss([5, 0, 0]), r"classes \[1, 2\] have none"),
-        (lambda: VectorScalingLoss([0, 4]), r"classes \[0\] have none"),
-        (lambda: class_balanced_weights([0, 4]), r"classes \[0\] have none"),
+        (lambda: LDAMLoss([5, -1, 2]), r"must be finite and not negative, got \[5.0, -1.0, 2.0\]"),
+        (lambda: BalancedSoftmaxLoss([0, 0, 0]), "are all 0, but a class needs training samples"),
+        (lambda: LogitAdjustedLoss([5, 0], tau=-1.0), "a shift with a negative tau is not defined"),
         (lambda: log_prior([[1, 2]]), r"one number for each of K >= 2 classes, got the shape \(1, 2\)"),  # type: ignore[list-item]
         (lambda: checked_counts([5]), "K >= 2"),
         (lambda: checked_counts(torch.tensor([1.0, torch.inf])), "must be finite"),
@@ -202,7 +259,7 @@ def test_absent_classes_and_a_class_of_one_sample(loss: LossTerm) -> None:
         ),
         (
             lambda: LDAMLoss(COUNTS)(*one([0.0] * 3, 0)),
-            "built for 4 classes, but the logits have 3. Build it with the class_counts",
+            "built for 4 classes, but the logits have 3. Build it with class_counts of all 3 classes, 0 for a class",
         ),
         (lambda: LogitAdjustedLoss(COUNTS)(*one([0.0] * 5, 0)), "built for 4 classes, but the logits have 5"),
         (lambda: ClassAffineCrossEntropyLoss(factor=torch.ones(1))(*one([0.0] * 3, 0)), "built for 1 classes"),

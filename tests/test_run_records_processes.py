@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,8 @@ import pytest
 from support.run_records import identity, only_run, run_python
 
 from nc_tools.run_records import RunIdentity, RunRecord, killed_on_sigterm, mark_killed
-from nc_tools.run_records.liveness import is_alive, started_at
+from nc_tools.run_records.liveness import ProcessStart, is_alive, start_of
+from nc_tools.tracking import track
 
 
 @pytest.mark.parametrize(
@@ -54,15 +56,16 @@ def test_a_reused_process_number_is_recognized_and_runs_of_other_machines_stay(t
     (run.path / "status.json").write_text(json.dumps({**status, "host": "elsewhere", "pid": 2**22 + 1}))
     assert mark_killed(tmp_path) == []
     # The number of this process, but of one that started an hour earlier.
-    (run.path / "status.json").write_text(json.dumps({**status, "pid_started": status["pid_started"] - 3600}))
+    earlier = {name: status[name] - 3600 for name in ("pid_started", "pid_since_boot")}
+    (run.path / "status.json").write_text(json.dumps({**status, **earlier}))
     assert [killed.path for killed in mark_killed(tmp_path)] == [run.path]
 
 
 def test_a_new_process_started_now():
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        assert abs(started_at(process.pid) - time.time()) < 3
+        assert abs(start_of(process.pid).time - time.time()) < 3
         process.communicate(b"\n")
-    assert started_at(process.pid) is None
+    assert start_of(process.pid) is None
 
 
 def test_a_run_that_another_process_writes_is_not_started_again(tmp_path):
@@ -108,9 +111,11 @@ def test_older_records_of_a_living_and_of_an_ended_process_are_judged_right(tmp_
     assert process.stdout.readline() == "ready\n"
     try:
         start = start_from_proc(process.pid)
-        assert start == pytest.approx(started_at(process.pid), abs=0.02)  # a clock tick is 0.01 s
+        assert start == pytest.approx(start_of(process.pid).time, abs=0.02)  # a clock tick is 0.01 s
         status_file = only_run(tmp_path).path / "status.json"
-        status_file.write_text(json.dumps({**json.loads(status_file.read_text()), "pid_started": start}))
+        status = json.loads(status_file.read_text())
+        older = {name: value for name, value in status.items() if name not in ("pid_since_boot", "boot_id")}
+        status_file.write_text(json.dumps({**older, "pid_started": start}))
         assert mark_killed(tmp_path) == []
         with pytest.raises(FileExistsError, match=f"process {process.pid}"):
             RunRecord.create(tmp_path, RunIdentity("final", arm="etf", seed=0))
@@ -131,8 +136,34 @@ def test_a_record_without_a_start_is_judged_by_its_process_number(tmp_path):
 
 
 @pytest.mark.parametrize(("difference", "alive"), [(4.9, True), (-4.9, True), (5.1, False), (-5.1, False)])
-def test_a_corrected_clock_moves_the_start_by_a_few_seconds_at_most(difference, alive):
-    assert is_alive(os.getpid(), started_at(os.getpid()) + difference) is alive
+def test_the_start_of_an_older_record_may_differ_by_a_few_seconds(difference, alive):
+    assert is_alive(os.getpid(), ProcessStart(start_of(os.getpid()).time + difference)) is alive
+
+
+LINUX = pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="only Linux identifies a start")
+
+
+@LINUX
+@pytest.mark.parametrize("moved", [3600.0, -3600.0, 3 * 365 * 86400.0])
+def test_a_living_run_is_not_killed_when_the_clock_is_set(tmp_path, monkeypatch, moved):
+    run = RunRecord.create(tmp_path, identity())
+    before = start_of(os.getpid())
+    # The system tells the time of its start by the clock: setting the clock moves all starts of processes.
+    true_boot = psutil._pslinux.boot_time  # which psutil.boot_time calls
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: true_boot() + moved)
+    after = start_of(os.getpid())
+    assert after.time == pytest.approx(before.time + moved, abs=2)
+    assert is_alive(os.getpid(), before)
+    assert mark_killed(tmp_path) == []
+    assert run.read().status == "RUNNING"
+
+
+@LINUX
+def test_a_process_of_an_earlier_start_of_the_system_has_ended():
+    start = start_of(os.getpid())
+    assert is_alive(os.getpid(), start)
+    assert not is_alive(os.getpid(), replace(start, boot_id="11111111-2222-3333-4444-555555555555"))
+    assert not is_alive(os.getpid(), replace(start, since_boot=start.since_boot + 60))
 
 
 def test_a_process_that_may_not_be_inspected_is_alive(monkeypatch):
@@ -140,11 +171,37 @@ def test_a_process_that_may_not_be_inspected_is_alive(monkeypatch):
         raise psutil.AccessDenied(pid)
 
     monkeypatch.setattr(psutil, "Process", denied)
-    assert is_alive(1, 0.0)
-    assert started_at(1) is None
+    assert is_alive(1, ProcessStart(0.0))
+    assert start_of(1) is None
 
 
-@pytest.mark.parametrize("pid", [-1, 2**22 + 1, 2**40])
+@pytest.mark.parametrize("pid", [-1, 2**22 + 1, 2**40, 10**30])
 def test_a_number_that_no_process_has_is_not_alive(pid):
     assert not is_alive(pid, None)
-    assert started_at(pid) is None
+    assert start_of(pid) is None
+
+
+def test_a_loop_removes_what_killed_processes_left_half_written(tmp_path, monkeypatch):
+    module = sys.modules["nc_tools.tracking.track"]
+    monkeypatch.setattr(module, "_senders", {})
+    monkeypatch.setattr(module.atexit, "register", lambda _: None)
+    monkeypatch.setattr(module.MlflowSync, "start", lambda _: None)
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    run = tmp_path / "runs" / "mine-s0-d0-loop-12345678"
+    run.mkdir(parents=True)
+    left = [
+        run / f".status.json.{ended.pid}.140.part",
+        tmp_path / f".experiment.json.{ended.pid}.7.part",
+        tmp_path / "runs" / f".mine-s1-d0-loop-12345678.{ended.pid}",
+        tmp_path / "runs" / f".mine-s1-d0-loop-12345678.old.{ended.pid}",
+    ]
+    kept = [run / f".status.json.{os.getpid()}.140.part", run / "metrics.jsonl", tmp_path / "runs" / ".keep"]
+    for path in left[:2] + kept:
+        path.write_text("half")
+    for folder in left[2:]:
+        (folder / "figures").mkdir(parents=True)
+    with track(tmp_path, "mine", seed=3) as record:
+        record.finish({"test/gen/accuracy": 0.5})
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in kept)

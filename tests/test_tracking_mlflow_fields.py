@@ -59,8 +59,8 @@ def values(metrics):
     return [(metric.key, metric.value, metric.timestamp, metric.step) for metric in metrics]
 
 
-def test_metrics_keep_step_and_time_and_show_null_as_nan():
-    (first, second) = values(mlflow_fields.metrics([{"step": 3, "time_ms": 7, "values": {"a": 1, "b": None}}]))
+def test_points_keep_step_and_time_and_show_null_as_nan():
+    (first, second) = values(mlflow_fields.points([{"step": 3, "time_ms": 7, "values": {"a": 1, "b": None}}]))
     assert first == ("a", 1.0, 7, 3)
     assert math.isnan(second[1])
 
@@ -72,4 +72,4 @@ def test_final_value_that_its_curve_ends_on_is_not_sent_twice():
         ended_ms=9,
         curves=lambda: {"a": [(1, 0.0), (2, 1.0)], "b": [(1, 2.0), (2, 5.0)]},
     )
-    assert values(mlflow_fields.final_metrics(run)) == [("b", 2.0, 9, 2), ("c", 3.0, 9, 2)]
+    assert values(mlflow_fields.final_points(run)) == [("b", 2.0, 9, 2), ("c", 3.0, 9, 2)]

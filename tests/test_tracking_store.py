@@ -3,7 +3,7 @@
 import pytest
 
 from nc_tools.tracking import direct_links
-from nc_tools.tracking.store import read_note, remember, resolve_store
+from nc_tools.tracking.store import add_experiments, name_in_mlflow, resolve_store, shown_experiments
 
 
 def test_the_store_does_not_depend_on_the_working_directory(tmp_path, monkeypatch):
@@ -38,21 +38,30 @@ def test_a_database_in_memory_is_an_error(tmp_path, uri):
         resolve_store(tmp_path, uri)
 
 
-def test_the_store_that_was_used_is_remembered_without_its_password(tmp_path, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    folder = remember(tmp_path, resolve_store(tmp_path, "http://ann:p/w@host:5000/x"), ["3"])
-    assert resolve_store(tmp_path, None).uri == "http://host:5000/x"
-    assert "p/w" not in (tmp_path / "mlflow.json").read_text()
-    assert remember(tmp_path, resolve_store(tmp_path, None), ["1"]) == folder
-    assert read_note(tmp_path)["experiments"] == ["1", "3"]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other")
-    assert resolve_store(tmp_path, None).uri == "http://other"
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    default = f"sqlite:///{tmp_path}/mlflow.db"
-    assert remember(tmp_path, resolve_store(tmp_path, default)) == folder
-    moved = tmp_path.rename(tmp_path.with_name("moved"))
-    assert resolve_store(moved, None).uri == f"sqlite:///{moved}/mlflow.db"
-    assert read_note(moved)["experiments"] == []
+def test_the_name_in_mlflow_and_the_pages_move_with_the_folder(tmp_path):
+    root = tmp_path / "out"
+    root.mkdir()
+    name = name_in_mlflow(root)
+    server = resolve_store(root, "http://ann:p/w@host:5000")
+    add_experiments(root, server, ["3"])
+    add_experiments(root, server, ["3", "1"])
+    assert "p/w" not in (root / "mlflow.json").read_text()
+    moved = root.rename(tmp_path / "moved")
+    assert name_in_mlflow(moved) == name
+    assert shown_experiments(moved, server) == ["3", "1"]
+    assert shown_experiments(moved, resolve_store(moved, None)) == []
+
+
+@pytest.mark.parametrize(
+    "note", ["no json", "{}", '{"folder": "a%", "experiments": {"": "12"}}', '{"experiments": [3]}']
+)
+def test_a_damaged_note_is_replaced(tmp_path, note):
+    (tmp_path / "mlflow.json").write_text(note)
+    store = resolve_store(tmp_path, None)
+    assert shown_experiments(tmp_path, store) == []
+    assert name_in_mlflow(tmp_path) == name_in_mlflow(tmp_path)
+    add_experiments(tmp_path, store, ["7"])
+    assert shown_experiments(tmp_path, store) == ["7"]
 
 
 def test_a_sign_in_the_path_is_no_password(tmp_path):

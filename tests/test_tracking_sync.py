@@ -93,7 +93,7 @@ def test_a_running_run_is_updated_and_ended(root):
 def test_a_dead_run_is_marked_and_sent_as_killed(root):
     run = begin(root)
     status = json.loads((run.path / "status.json").read_text())
-    (run.path / "status.json").write_text(json.dumps({**status, "pid_started": 1.0}))
+    (run.path / "status.json").write_text(json.dumps({**status, "pid_started": 1.0, "pid_since_boot": 1.0}))
     mirror_of(root).push()
     assert [shown.info.status for shown in runs(root)] == ["KILLED"]
 

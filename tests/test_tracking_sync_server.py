@@ -62,13 +62,13 @@ def test_a_server_that_refuses_requests_misses_every_run(root):
         assert sync.advice().startswith("4 runs may be missing in MLflow: the MLflow server")
 
 
+@pytest.mark.slow
 def test_a_server_whose_answer_never_ends_misses_every_run(root, monkeypatch):
-    monkeypatch.setattr(mlflow_sync, "PATIENCE_SECONDS", 30.0)
-    monkeypatch.setattr(mlflow_sync, "OPENING_SECONDS", 3.0)
+    monkeypatch.setattr(mlflow_sync, "PATIENCE_SECONDS", 30.0)  # longer than the import of MLflow
     with serving(trickle) as uri:
         report = MlflowSync(root, uri).push()
         assert (report.sent, report.pending) == (0, 4)
-        assert report.error == "the MLflow store was not opened in time"
+        assert report.error == "the upload to MLflow did not end in time"
 
 
 def test_the_printed_command_goes_to_the_server_that_was_down(root, capsys, monkeypatch):
@@ -78,14 +78,13 @@ def test_the_printed_command_goes_to_the_server_that_was_down(root, capsys, monk
     assert (report.sent, report.pending) == (0, 4)
     assert report.error == f"the MLflow server {dead} does not answer (ConnectionError): start it, or check its address"
     command = shlex.split(sync.advice().partition("with: ")[2])
-    assert command == ["nc-tools", "sync", str(root)]
+    assert command == ["nc-tools", "sync", str(root), "--tracking-uri", dead]
     with pytest.raises(SystemExit):
         cli.main(command[1:])
     assert f"the MLflow server {dead} does not answer" in capsys.readouterr().err
     assert not (root / "mlflow.db").exists()
-    # A variable in the environment comes before what is remembered, so the address is repeated.
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    assert shlex.split(sync.advice().partition("with: ")[2]) == [*command, "--tracking-uri", dead]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", dead)
+    assert shlex.split(sync.advice().partition("with: ")[2]) == ["nc-tools", "sync", str(root)]
 
 
 def test_a_password_is_neither_printed_nor_written(root):

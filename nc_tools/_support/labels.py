@@ -29,16 +29,15 @@ def _not_a_tensor(name: str, value: object) -> TypeError:
     return TypeError(f"{name} must be a tensor, got {type(value).__name__}. Convert it with torch.as_tensor().")
 
 
-def check_labels(labels: object, count: int, *, int64: bool = False) -> None:
+def check_labels(labels: object, count: int) -> None:
     """Check that the labels are one integer class index for each of ``count`` samples.
 
     Args:
         labels: (N,).
         count: N.
-        int64: Whether the labels must be int64. Otherwise any integer type is accepted.
 
     Raises:
-        TypeError: If the labels are not a tensor, or not of an accepted type.
+        TypeError: If the labels are not a tensor of integers.
         ValueError: If their shape is not (N,).
 
     Example:
@@ -51,19 +50,17 @@ labels pass labels.argmax(1).
     if not isinstance(labels, Tensor):
         raise _not_a_tensor("labels", labels)
     if labels.dtype != torch.int64:
-        _check_dtype(labels, int64=int64)
+        _check_dtype(labels)
     if labels.ndim != 1 or labels.shape[0] != count:
         raise ValueError(f"labels must have the shape ({count},), one for each sample, got {tuple(labels.shape)}")
 
 
-def _check_dtype(labels: Tensor, *, int64: bool) -> None:
+def _check_dtype(labels: Tensor) -> None:
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(
             f"labels must be integer class indices (N,), got {labels.dtype} of shape {tuple(labels.shape)}. "
             f"For one-hot or soft labels pass labels.argmax(1)."
         )
-    if int64:
-        raise TypeError(f"labels must be of type torch.int64, got {labels.dtype}. Pass labels.long().")
 
 
 def check_features_and_labels(features: Tensor, labels: Tensor) -> None:

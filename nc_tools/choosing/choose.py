@@ -18,14 +18,16 @@ from nc_tools.choosing.choice_text import choice_sentences
 from nc_tools.choosing.head_arms import RATES, ArmOptions, choose_arms, head_arms, is_imbalanced
 from nc_tools.comparison import Comparison, compare
 from nc_tools.data import DataConfig
+from nc_tools.data.guess_source import guess_source
 from nc_tools.data.source_names import BUILTIN_KINDS, parse_source
+from nc_tools.data.table_config import TableConfig
 from nc_tools.experiment import ModelConfig, Protocol, RunConfig
 from nc_tools.experiment.closing_report import print_links, report_comparison
 from nc_tools.experiment.on_features.feature_sources import EMBEDDINGS
 from nc_tools.experiment.on_features.prepare import PreparedFeatures, prepare_features
 from nc_tools.experiment.on_features.run_seeds import run_seeds
 from nc_tools.experiment.on_features.whole_model import write_whole_model
-from nc_tools.experiment.overrides import parse_setting, put
+from nc_tools.experiment.overrides import parse_setting, put, put_all
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.recipe_cli import torch_device
@@ -39,6 +41,7 @@ MODEL_FOLDER = "model"
 """Folder of the model to take home, in the output folder."""
 _FEWEST_STEPS = 600
 _EPOCHS = 30
+_DATA = "data."
 _EMBEDDING_FILES = (".npz", ".safetensors", ".parquet")
 
 
@@ -51,6 +54,8 @@ class ChooseOptions:
     weights: str | None = None
     image_size: int | None = None
     labels: str | None = None
+    clean: str | None = None
+    corrections: str | None = None
     noisy: bool = False
     imbalance: float | None = None
     decide: Literal["balanced_accuracy", "accuracy"] = "balanced_accuracy"
@@ -60,7 +65,10 @@ class ChooseOptions:
     batch_size: int = 256
     ood_near: str | None = None
     ood_far: str | None = None
+    test_table: str | None = None
     skip_unreadable: bool = False
+    skip_missing: bool = False
+    drop_duplicates: bool = False
     settings: Sequence[str] = ()
     out: Path = Path("outputs/choose")
     cache: Path | None = None
@@ -112,21 +120,27 @@ def _data_config(options: ChooseOptions) -> DataConfig:
     source = options.data
     if Path(source).is_file() and Path(source).suffix.lower() in _EMBEDDING_FILES:
         source = f"{EMBEDDINGS}{source}"
-    elif Path(source).is_dir():
-        source = f"imagefolder:{source}"
-    elif ":" not in source and source not in BUILTIN_KINDS:
+    source = guess_source(source)
+    if ":" not in source and source not in BUILTIN_KINDS:
         raise FileNotFoundError(f"{source} does not exist: give a folder of images, an embedding file, or KIND:PATH")
     parse_source(source)
-    return DataConfig(
+    config = DataConfig(
         source,
         labels=options.labels,
+        clean=options.clean,
+        corrections=options.corrections,
+        table=TableConfig(test_table=options.test_table),
         imbalance=1.0 if options.imbalance is None else options.imbalance,
         crop_padding=0,
         flip=False,
         ood_near=options.ood_near,
         ood_far=options.ood_far,
         skip_unreadable=options.skip_unreadable,
+        skip_missing=options.skip_missing,
+        drop_duplicates=options.drop_duplicates,
     )
+    settings = [parse_setting(text) for text in options.settings]  # before the data are read; the others wait for arms
+    return put_all(config, [(path[len(_DATA) :], value) for path, value in settings if path.startswith(_DATA)])
 
 
 def _model_config(options: ChooseOptions) -> ModelConfig:
@@ -167,6 +181,8 @@ def _plan(options: ChooseOptions, common: ArmOptions, features: PreparedFeatures
     for text in options.settings:
         path, value = parse_setting(text)
         section, _, rest = path.partition(".")
+        if path.startswith(_DATA):
+            continue
         if section == "protocol":
             protocol = put(protocol, rest, value)
         else:

@@ -27,7 +27,7 @@ def compare(
     *,
     baseline: str | None = None,
     out: str | Path | None = None,
-    formats: Sequence[str] = ("html", "md", "csv", "json"),
+    formats: str | Sequence[str] = ("html", "md", "csv", "json"),
 ) -> Comparison:
     """Compare the finished runs of an output folder, paired by seed: ``nc_tools.compare("outputs/long_tail")``.
 
@@ -45,7 +45,7 @@ def compare(
         baseline: The arm that the others are paired against; by default the one that experiment.json names, else the
             first arm.
         out: Folder for the report; by default none is written (see `write_comparison`).
-        formats: The files of the report, any of html, md, csv, json.
+        formats: The files of the report, one or more of html, md, csv, json.
 
     Returns:
         The comparison. ``render_terminal(comparison)`` prints it, ``write_comparison(comparison, folder)`` writes
@@ -81,7 +81,7 @@ def compare(
     if out is not None:
         from nc_tools.comparison.report_files import write_comparison
 
-        write_comparison(comparison, Path(out), formats=formats)
+        write_comparison(comparison, out, formats=formats)
     return comparison
 
 

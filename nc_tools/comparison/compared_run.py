@@ -93,7 +93,7 @@ class ComparedRun:
         return f"{self.status}{reached}" + (f": {self.error}" if self.error else "")
 
 
-def read_compared_runs(root: Path) -> list[ComparedRun]:
+def read_compared_runs(root: str | Path) -> list[ComparedRun]:
     """Read every run folder in ``root/runs``; return the runs in the order in which they started.
 
     Args:
@@ -102,7 +102,7 @@ def read_compared_runs(root: Path) -> list[ComparedRun]:
     Raises:
         FileNotFoundError: If there is no such folder, or no ``runs`` in it.
     """
-    if not (root / "runs").is_dir():
+    if not (Path(root) / "runs").is_dir():
         raise FileNotFoundError(
             f"no runs to compare: {str(root)!r} has no folder runs/. "
             "Give the folder that was the recipe's --out, or run a recipe first"
@@ -110,8 +110,9 @@ def read_compared_runs(root: Path) -> list[ComparedRun]:
     return sorted(map(read_compared_run, run_folders(root)), key=lambda run: (run.created_ms, run.run_id))
 
 
-def read_compared_run(folder: Path) -> ComparedRun:
+def read_compared_run(folder: str | Path) -> ComparedRun:
     """Read the folder of one run, complete or not; ``notes`` of the result names files that could not be read."""
+    folder = Path(folder)
     recovered = recover_run(folder)
     identity = recovered.identity
     per_class, problems = _read_per_class(folder / "per_class.json")

@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from nc_tools._support.printable import csv_row
 from nc_tools.comparison.headline import headline
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.result import ArmMetric, Comparison, Family
@@ -41,9 +42,9 @@ def long_rows(comparison: Comparison) -> list[dict[str, Any]]:
 def comparison_csv(comparison: Comparison) -> str:
     """Return a comparison as CSV, one line per arm and metric; empty for a value that does not exist."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(long_rows(comparison))
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    writer.writerows(csv_row(row.values()) for row in long_rows(comparison))
     return out.getvalue()
 
 
@@ -87,7 +88,7 @@ def comparison_json(comparison: Comparison) -> str:
             for run in comparison.runs
         ],
     }
-    return json.dumps(finite_or_null(content), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(finite_or_null(content), indent=1) + "\n"
 
 
 def _fields(comparison: Comparison, row: ArmMetric) -> list[Any]:

@@ -11,6 +11,7 @@ from nc_tools.comparison.cost_table import cost_bars, cost_keys
 from nc_tools.comparison.figures.class_recall import class_panels
 from nc_tools.comparison.figures.collapse_curves import collapse_panels
 from nc_tools.comparison.figures.forest import Forest, family_forest, metric_forest
+from nc_tools.comparison.figures.memorization_paths import memorization_panels
 from nc_tools.comparison.figures.over_collapse import over_collapse
 from nc_tools.comparison.figures.reliability_diagrams import reliability_panels
 from nc_tools.comparison.metric_info import metric_info
@@ -43,6 +44,7 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
         "secondary": [forest for forest in secondary if isinstance(forest, Forest)],
         "class_panels": class_panels(comparison),
         "reliability_panels": reliability_panels(comparison),
+        "memorization_panels": memorization_panels(comparison),
         "collapse_panels": collapse_panels(comparison),
         "outlier_tables": outlier_tables(comparison),
         "outlier_text": outlier_tables_text(comparison),

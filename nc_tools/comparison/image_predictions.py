@@ -125,7 +125,7 @@ def _summarize(
 
 
 def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], temperature: float = 1.0) -> Reliability:
-    """Sum confidences and right predictions in equal-width bins of confidence, the highest softmax probability.
+    """Sum confidences (highest softmax probabilities) and count right predictions in bins of equal width.
 
     Source: the diagram and its error after Guo et al. (2017), "On calibration of modern neural networks",
     with bins (i / BINS, (i + 1) / BINS].

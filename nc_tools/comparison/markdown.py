@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from nc_tools._support.printable import printable
 from nc_tools.comparison import wording
 from nc_tools.comparison.headline import headline
 from nc_tools.comparison.metric_info import metric_info
@@ -101,4 +102,4 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _inline(text: str) -> str:
     """Escape Markdown and HTML markup in a text, such as the name of an arm."""
-    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    return _MARKUP.sub(r"\\\g<0>", printable(" ".join(text.split())))

@@ -19,6 +19,8 @@ ECE_SCALED = "test/cal_ts/ece"
 NC1 = "train/nc/nc1_pinv"
 HOLDOUT_NC1 = "holdout/nc/nc1_pinv"
 PROBE = "transfer/probe/accuracy"
+FITTED = "train/noise/fitted"
+RECOVERED = "train/noise/recovered"
 
 SPLITS = {"test": "test", "train": "train", "holdout": "hold-out", "best": "best epoch"}
 OOD_SETS = {"near": "near outliers", "held_out": "held-out classes", "far": "far outliers"}
@@ -93,6 +95,14 @@ def _score(name: str, label: str, column: str = "", meaning: str = "", instead_o
     return MetricEntry(f"*/gen/{name}", label, "higher", "points", 1, column, meaning, instead_of=instead_of)
 
 
+_SCORES = (
+    ("balanced_accuracy", "balanced accuracy"),
+    ("accuracy", "accuracy"),
+    ("macro_f1", "macro F1"),
+    ("worst_class", "worst class"),
+)
+
+
 def _scaled(entry: MetricEntry, *, forest: bool) -> tuple[MetricEntry, ...]:
     """Return three entries of a calibration metric: as trained, after temperature scaling, with oracle temperature."""
     name = entry.pattern.removeprefix("*/cal/")
@@ -155,6 +165,22 @@ METRICS: tuple[MetricEntry, ...] = (
     _score("middle", "middle third"),
     _score("tail", "tail third", "tail", "tail third", instead_of="test/gen/few"),
     *_calibration(),
+    MetricEntry("*/noise/fitted", "wrong labels fitted", "lower", "points", 1, "wrong fitted",
+                "share of the wrong training labels that the model fits", split="train"),
+    MetricEntry("*/noise/recovered", "mislabeled images classified as their true class", "higher", "points", 1),
+    MetricEntry("*/noise/carried_over", "mislabeled images closer to the class of their label", "lower", "points", 1),
+    MetricEntry("*/noise/rate", "share of wrong labels", "neither", "points", 1),
+    MetricEntry("*/noise/distance_true", "distance of mislabeled images to their true class"),
+    MetricEntry("*/noise/distance_given", "distance of mislabeled images to the class of their label"),
+    MetricEntry("*/noise/dilation", "dilation of the classes"),
+    MetricEntry("noise/transition_error_anchor", "error of the transition matrix from anchors", "lower", "", 3),
+    MetricEntry("noise/transition_error_confusion", "error of the transition matrix from the hold-out", "lower", "", 3),
+    MetricEntry("*/suspects/precision", "wrong labels among the first suspects", "higher", "points", 1, "suspects",
+                "share of wrong labels among as many first suspects as labels are wrong", split="train"),
+    MetricEntry("*/suspects/precision_loss", "wrong labels among the first suspects by loss", "higher", "points", 1),
+    MetricEntry("*/suspects/precision_distance", "wrong labels among the first suspects by distance", "higher",
+                "points", 1),
+    *(replace(_score(name, f"{label} under true labels"), pattern=f"*/gen_clean/{name}") for name, label in _SCORES),
     *_collapse(),
     MetricEntry(PROBE, "transfer, linear probe", "higher", "points", 1, "probe",
                 "transfer: accuracy of a linear probe", forest=True),

@@ -80,12 +80,16 @@ def comparable_cells(
 def other_data_seeds(
     arm: Mapping[tuple[int, int], ComparedRun], reference: Mapping[tuple[int, int], ComparedRun]
 ) -> tuple[int, ...]:
-    """Return the seeds at which two arms have runs with different data, by the fingerprints in their records."""
+    """Return the seeds at which two arms have runs with different images, by the fingerprints in their records.
+
+    Arms may be trained with other labels on the same images, for example to see what corrected labels gain.
+    """
+    runs = [(seed, run) for cells in (arm, reference) for (seed, _), run in cells.items()]
+    key = "images_fingerprint" if all(run.data.get("images_fingerprint") for _, run in runs) else "fingerprint"
     fingerprints: dict[int, set[str]] = {}
-    for cells in (arm, reference):
-        for (seed, _), run in cells.items():
-            if run.data.get("fingerprint"):
-                fingerprints.setdefault(seed, set()).add(str(run.data["fingerprint"]))
+    for seed, run in runs:
+        if run.data.get(key):
+            fingerprints.setdefault(seed, set()).add(str(run.data[key]))
     common = {seed for seed, _ in arm} & {seed for seed, _ in reference}
     return tuple(seed for seed in sorted(common) if len(fingerprints.get(seed, ())) > 1)
 

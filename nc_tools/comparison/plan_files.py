@@ -50,7 +50,7 @@ def read_plan(root: Path) -> dict[str, Any]:
             _check(plan["protocol"], _PROTOCOL, "protocol.")
         for number, run in enumerate(plan.get("runs") or ()):
             _check(run, _RUN, f"runs[{number}].")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValueError as error:
         raise DamagedFileError(
@@ -73,7 +73,7 @@ def read_tuning(root: Path) -> dict[str, Any]:
             _check(trial, _TRIAL, f"trials[{number}].")
         for arm, values in (tuning.get("chosen") or {}).items():
             _check(values, _CHOSEN, f"chosen.{arm}.")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, OSError) as error:
         return {"notes": [f"the tuning trials are not known, because {file} is damaged: {error}"]}

@@ -77,7 +77,7 @@ class Experiment:
         return [trial for trial in self.tuning.get("trials") or () if isinstance(trial, Mapping)]
 
 
-def read_experiment(root: Path) -> Experiment:
+def read_experiment(root: str | Path) -> Experiment:
     """Read experiment.json and tuning.json of an output folder; a missing field keeps its default.
 
     Args:
@@ -86,6 +86,7 @@ def read_experiment(root: Path) -> Experiment:
     Raises:
         DamagedFileError: If experiment.json is damaged.
     """
+    root = Path(root)
     plan = read_plan(root)
     protocol, references = plan.get("protocol"), plan.get("references")
     rules = dict(protocol) if isinstance(protocol, Mapping) else {"statement": protocol} if protocol else {}

@@ -16,7 +16,7 @@ _FIGURE = "over_nc1.svg"
 
 
 def write_comparison(
-    comparison: Comparison, out: Path, *, formats: Sequence[str] = ("html", "md", "csv", "json")
+    comparison: Comparison, out: str | Path, *, formats: str | Sequence[str] = ("html", "md", "csv", "json")
 ) -> dict[str, Path]:
     """Write a comparison to files ``comparison.<format>`` in a folder; a failed write keeps the old file.
 
@@ -25,7 +25,7 @@ def write_comparison(
     Args:
         comparison: The comparison.
         out: The folder; it is created if it does not exist.
-        formats: Any of html, md, csv, json.
+        formats: One or more of html, md, csv, json.
 
     Returns:
         The path of each file by its format.
@@ -39,6 +39,7 @@ def write_comparison(
         "csv": comparison_csv,
         "json": comparison_json,
     }
+    out, formats = Path(out), [formats] if isinstance(formats, str) else formats
     unknown = [name for name in formats if name not in writers]
     if unknown:
         raise ValueError(f"formats must be among {', '.join(writers)}, got {', '.join(unknown)}. Remove these names")

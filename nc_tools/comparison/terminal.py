@@ -10,6 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from nc_tools._support.printable import printable
 from nc_tools.comparison import wording
 from nc_tools.comparison.headline import headline
 from nc_tools.comparison.ood_tables import outlier_tables
@@ -92,7 +93,7 @@ class _Printer:
     def text(self, text: str, *, style: str = "", indent: str = "") -> None:
         # Wrapped here, since the console leaves spaces at the ends of the lines that it wraps.
         width = max(self._console.width - len(indent), 20)
-        for line in textwrap.wrap(text, width, break_on_hyphens=False):
+        for line in textwrap.wrap(printable(" ".join(text.split())), width, break_on_hyphens=False):
             self._console.print(self._styled(indent + line, style), soft_wrap=True)
 
     def section(self, title: str, texts: list[str], *, style: str = "") -> None:
@@ -132,4 +133,5 @@ class _Printer:
         return table
 
     def _styled(self, text: str, style: str = "") -> Text:
+        text = printable(text)
         return Text(text if self._unicode else text.translate(_ASCII).encode("ascii", "replace").decode(), style=style)

@@ -9,13 +9,14 @@ from nc_tools.data.decode import UnreadableImageError
 from nc_tools.data.image_set import ImageFiles, Images, ImageSet
 from nc_tools.data.imbalance import class_counts, long_tailed, split_holdout, subset_of_counts
 from nc_tools.data.instance_noise import InstanceNoise
-from nc_tools.data.load_data import Sources, load_data
+from nc_tools.data.load_data import load_data, load_images
 from nc_tools.data.loader import BatchLoader, Loader, evaluation_batches, make_loader
 from nc_tools.data.mixing import CutMix, MixedBatches, Mixup
 from nc_tools.data.outlier_batches import BlendedOutliers, WithOutliers
 from nc_tools.data.rand_augment import RandAugment
 from nc_tools.data.sampling import BalancedSampling, ProgressiveSampling, SquareRootSampling
 from nc_tools.data.side_by_side import side_by_side
+from nc_tools.data.sources import Sources
 from nc_tools.data.stream_loader import StreamLoader
 from nc_tools.data.subsets import Subsets, make_subsets
 from nc_tools.data.synthetic_noise import (
@@ -66,6 +67,7 @@ __all__ = [
     "class_counts",
     "evaluation_batches",
     "load_data",
+    "load_images",
     "long_tailed",
     "long_tailed_counts",
     "make_loader",

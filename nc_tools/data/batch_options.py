@@ -56,7 +56,7 @@ class BatchOptions:
     geometry: Callable[[Tensor], Tensor] | None = None
 
     def to_inputs(self) -> Callable[[Tensor], Tensor]:
-        """Return the conversion of uint8 images on the device to inputs of the network."""
+        """Return the function that turns a batch of uint8 images into inputs of the network."""
         normalize = Normalize(self.mean, self.std, device=self.device, channels_last=self.channels_last)
         if (geometry := self.geometry) is None:
             return normalize

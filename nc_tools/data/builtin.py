@@ -11,6 +11,13 @@ import torch.nn.functional as F
 from nc_tools.data.image_set import ImageSet
 from nc_tools.data.imbalance import split_holdout
 
+BUILTIN_SPLITS = {
+    "digits": "half of each class is for training, the same images for every seed",
+    "cifar10": "that of the benchmark",
+    "cifar100": "that of the benchmark",
+}
+"""How each of these sets is split, for people."""
+
 
 def load_builtin(kind: str, path: Path | None) -> tuple[ImageSet, ImageSet]:
     """Load the training and the test set of ``digits``, ``cifar10`` or ``cifar100``.

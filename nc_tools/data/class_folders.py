@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nc_tools.data.folder_walk import SIDE_FOLDERS, contents, has_utf8_name, printable
+from nc_tools._support.printable import printable
+from nc_tools.data.folder_walk import SIDE_FOLDERS, contents, has_utf8_name
 from nc_tools.data.short_list import short_list
 from nc_tools.data.split_words import split_role
 
@@ -130,7 +131,7 @@ def _check_any_images(root: Path, folder: str, names: Sequence[str]) -> None:
             raise ValueError(f"{top} must hold one folder of images for each class, but no images were found")
         raise ValueError(
             f"{top} must hold one folder of images for each class, but its images are in no class folder: give their "
-            f"labels as a table, with --data table:FILE@{top}{_tables_near(root, top)}"
+            f"labels as a table, table:FILE@{top}{_tables_near(root, top)}"
         )
     if empty := [name for name in names if name not in filled]:
         raise ValueError(
@@ -163,6 +164,6 @@ def _check_names(top: Path, names: Sequence[str]) -> None:
     if what is not None:
         shown = short_list([printable(name) for name in names])
         raise ValueError(
-            f"the folders in {top} are {what} and no classes: {shown}. Give the labels as a table, with --data "
+            f"the folders in {top} are {what} and no classes: {shown}. Give the labels as a table, "
             f"table:FILE@{top}; if the folders are classes, rename them"
         )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from nc_tools.data.class_folders import ClassFolder
 from nc_tools.data.coarse_labels import check_grouping
 from nc_tools.data.color_jitter import ColorJitter
 from nc_tools.data.cutout import Cutout
+from nc_tools.data.decode import FileInterpolation
 from nc_tools.data.rand_augment import RandAugment
 from nc_tools.data.sampling import Sampling
 from nc_tools.data.source_names import (
     BLENDED,
+    BUILTIN_KINDS,
+    OWN_LABELS,
     SCRAMBLED,
     parse_labels,
     parse_ood_source,
@@ -50,12 +53,19 @@ class DataConfig:
 
     Attributes:
         source: ``digits``, ``imagefolder:PATH``, ``cifar10[:ROOT]`` or ``cifar100[:ROOT]``.
-        labels: ``FILE:COLUMN`` of a CSV file that replaces the training labels, or None.
+        labels: ``FILE:COLUMN`` of a table with the given training labels, such as those of annotators, instead of those
+            of the source; or None. The test labels are always those of the source.
+        clean: ``FILE:COLUMN`` of a table with the true training labels, or ``data`` if those of the source are the true
+            ones; or None if they are unknown. For measures only: nothing is chosen by them.
+        corrections: A table of a person's decisions about the given labels: keep, relabel, exclude. Images without a
+            row keep their label. The arms of a comparison may differ in it.
         noise: Synthetic noise on the training labels, such as ``SymmetricNoise(0.4)``, or None. Drawn anew for each
             seed. The long tail is cut before the noise, by the true classes, as in the literature on both; the hold-out
             is split off after it, by the noisy labels.
         image_size: Side of the square images in pixels. None: the set's own; for a folder, the median of the
-            shorter sides, at most 224.
+            shorter sides, at most ``size_limit``.
+        interpolation: Of image files when they are resized: ``bilinear`` or ``bicubic``, both antialiased.
+        size_limit: Largest side that is chosen for a folder. Recipes set both as a pretrained network expects.
         imbalance: n_max / n_min of the training subset. 1 uses all images as they are, whatever their imbalance.
         profile: How the counts decrease from the largest to the smallest class.
         tail_order: Which classes a profile makes rare: ``frequency``, those that have the fewest images; ``class``, the
@@ -80,6 +90,8 @@ class DataConfig:
         skip_missing: Leave out what has no counterpart, instead of stopping: rows of a table without an image, and test
             images of classes without training images. They are counted.
         skip_unreadable: Leave out images that cannot be decoded, instead of stopping.
+        drop_duplicates: Leave out training images that are test images too, by their pixels. They are counted in any
+            case.
         crop_padding: Pixels of zeros around an image before the random crop. None: image_size // 8 and at
             least 1, so 4 at 32 pixels and 1 at 8.
         flip: Mirror half of the training images. None: not for digits, but for all other sets.
@@ -114,8 +126,12 @@ got 0.01: did you mean 100?
 
     source: str = "digits"
     labels: str | None = None
+    clean: str | None = None
+    corrections: str | None = None
     noise: Noise | None = None
     image_size: int | None = None
+    size_limit: int = 224
+    interpolation: FileInterpolation = "bilinear"
     imbalance: float = 1.0
     profile: Profile = "exponential"
     pareto_alpha: float = 6.0
@@ -131,6 +147,7 @@ got 0.01: did you mean 100?
     class_folder: ClassFolder | None = None
     skip_missing: bool = False
     skip_unreadable: bool = False
+    drop_duplicates: bool = False
     crop_padding: int | None = None
     flip: bool | None = None
     rand_augment: RandAugment | None = None
@@ -193,6 +210,7 @@ got 0.01: did you mean 100?
             ("profile", self.profile, get_args(Profile)),
             ("protocol", self.protocol, get_args(SubsetProtocol)),
             ("tail_order", self.tail_order, get_args(TailOrder)),
+            ("interpolation", self.interpolation, get_args(FileInterpolation)),
             ("class_folder", self.class_folder, (None, *get_args(ClassFolder))),
         ):
             if value not in choices:
@@ -217,8 +235,9 @@ got 0.01: did you mean 100?
             )
 
     def _check_images(self) -> None:
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"image_size is a side in pixels and must be at least 1, got {self.image_size}")
+        for name, side in (("image_size", self.image_size), ("size_limit", self.size_limit)):
+            if side is not None and side < 1:
+                raise ValueError(f"{name} is a side in pixels and must be at least 1, got {side}")
         if self.crop_padding is not None and self.crop_padding < 0:
             raise ValueError(f"crop_padding is a number of pixels and must not be negative, got {self.crop_padding}")
         if self.memory_gb is not None and not self.memory_gb >= 0:
@@ -247,27 +266,35 @@ got 0.01: did you mean 100?
                 "remove coarse"
             )
 
+    def without_labels(self) -> DataConfig:
+        """Return the configuration of the same images with the labels of their source: no files, no noise."""
+        return replace(self, labels=None, clean=None, corrections=None, noise=None)
+
     def _check_labels(self) -> None:
-        if self.labels is None:
+        files = {name: getattr(self, name) for name in ("labels", "clean", "corrections")}
+        if not any(files.values()):
             return
+        name, value = next((name, value) for name, value in files.items() if value is not None)
         if self.coarse is not None:
             raise ValueError(
-                f"coarse groups the classes of the folders, which labels replaces, got coarse {self.coarse} and labels "
-                f"{self.labels}: remove coarse, or remove labels"
+                f"coarse groups the classes of the data, which {name} replaces, got coarse {self.coarse} and {name} "
+                f"{value}: remove coarse, or remove {name}"
             )
-        parse_labels(self.labels)
+        for text in (self.labels, self.clean):
+            if text is not None and not (text == OWN_LABELS and text is self.clean):
+                parse_labels(text)
         if self.noise is not None:
             raise ValueError(
-                f"training labels come from a CSV file or from synthetic noise, got labels {self.labels} and noise "
-                f"{self.noise}: set noise=None, or remove labels"
+                f"training labels come from a file or from synthetic noise, got {name} {value} and noise "
+                f"{self.noise}: set noise=None, or remove {name}"
             )
-        if (kind := parse_source(self.source).kind) != "imagefolder":
+        if (kind := parse_source(self.source).kind) in BUILTIN_KINDS:
             raise ValueError(
-                f"labels from a CSV file are matched to images by path, which source {kind} lacks: remove labels, or "
+                f"labels from a file are matched to images by path, which source {kind} lacks: remove {name}, or "
                 "set source to 'imagefolder:PATH'"
             )
         if self.held_out_classes:
             raise ValueError(
-                f"labels from a CSV file may name a class that is held out, got held_out_classes "
+                f"labels from a file may name a class that is held out, got held_out_classes "
                 f"{self.held_out_classes}: set held_out_classes=0, and use transfer_data instead"
             )

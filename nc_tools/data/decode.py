@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ DECODE_RULE = 2
 """Increase this number when the rule above changes, so that cached pixels are decoded again."""
 
 CHUNK = 128
+
+FileInterpolation: TypeAlias = Literal["bilinear", "bicubic"]
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 # What Pillow's decoders raise on damaged files.
 _DAMAGE = (
@@ -61,18 +64,23 @@ class Decoded(NamedTuple):
     converted: str
 
 
-def decode_image(path: Path, image_size: int, channels: int) -> np.ndarray:
+def decode_image(
+    path: Path, image_size: int, channels: int, interpolation: FileInterpolation = "bilinear"
+) -> np.ndarray:
     """Decode one image file to a square uint8 image: the pixels of :func:`decode_file`."""
-    return decode_file(path, image_size, channels).pixels
+    return decode_file(path, image_size, channels, interpolation).pixels
 
 
-def decode_file(file: Path | BinaryIO, image_size: int, channels: int) -> Decoded:
+def decode_file(
+    file: Path | BinaryIO, image_size: int, channels: int, interpolation: FileInterpolation = "bilinear"
+) -> Decoded:
     """Decode one image file to a square uint8 image.
 
     Args:
         file: Path of an image file, or the file itself, open for reading bytes.
         image_size: Side of the result in pixels.
         channels: 3 for RGB or 1 for gray.
+        interpolation: Of the resizing, which is antialiased either way.
 
     Returns:
         (C, image_size, image_size), uint8, and what was converted.
@@ -91,7 +99,7 @@ def decode_file(file: Path | BinaryIO, image_size: int, channels: int) -> Decode
             # The same as resizing the image and cropping, without resizing the pixels that are cropped away.
             left, top = (image.width - side) / 2, (image.height - side) / 2
             image = image.resize(
-                (image_size, image_size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+                (image_size, image_size), _RESAMPLING[interpolation], box=(left, top, left + side, top + side)
             )
     except _DAMAGE as error:
         raise UnreadableImageError(f"{file}: {str(error) or type(error).__name__}") from error
@@ -123,7 +131,9 @@ def _as_mode(file: Image.Image, mode: str) -> tuple[Image.Image, str]:
     return image if image.mode == mode else image.convert(mode), converted
 
 
-def decode_batch(root: Path, paths: Sequence[str], image_size: int, channels: int) -> Tensor:
+def decode_batch(
+    root: Path, paths: Sequence[str], image_size: int, channels: int, interpolation: FileInterpolation = "bilinear"
+) -> Tensor:
     """Decode files into one tensor (B, C, image_size, image_size), uint8.
 
     Raises:
@@ -131,13 +141,14 @@ def decode_batch(root: Path, paths: Sequence[str], image_size: int, channels: in
     """
     images = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
     for row, path in zip(images.numpy(), paths, strict=True):
-        row[...] = decode_image(root / path, image_size, channels)
+        row[...] = decode_image(root / path, image_size, channels, interpolation)
     return images
 
 
 def decode_chunks(
-    root: Path, paths: Sequence[str], image_size: int, channels: int, progress: Progress | None = None
-) -> Iterator[Chunk]:
+    root: Path, paths: Sequence[str], image_size: int, channels: int, progress: Progress | None = None,
+    interpolation: FileInterpolation = "bilinear",
+) -> Iterator[Chunk]:  # fmt: skip
     """Decode many files in order, with one thread for each core, and yield them in chunks.
 
     Threads suffice because Pillow releases the GIL while it decodes and resizes. Only a few chunks are in memory at a
@@ -152,7 +163,7 @@ def decode_chunks(
         converted: Counter[str] = Counter()
         for row, name in zip(images.numpy(), names, strict=True):
             try:
-                row[...], form = decode_file(root / name, image_size, channels)
+                row[...], form = decode_file(root / name, image_size, channels, interpolation)
                 converted[form] += 1
             except UnreadableImageError as error:
                 unreadable[name] = damage_text(error.__cause__)
@@ -201,8 +212,8 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def default_size(root: Path, paths: Sequence[str]) -> int:
-    """Return the default image side of a folder: the median of the shorter sides of its images, at most 224.
+def default_size(root: Path, paths: Sequence[str], limit: int) -> int:
+    """Return the default image side of a folder: the median of the shorter sides of its images, at most ``limit``.
 
     Only the headers of up to 1,000 evenly spaced files are read. Unreadable ones are skipped here; decoding reports
     them.
@@ -222,7 +233,7 @@ def default_size(root: Path, paths: Sequence[str]) -> int:
             f"none of the files under {root} can be read as an image: open one in an image viewer, or "
             "choose another folder"
         )
-    return min(224, sorted(sides)[len(sides) // 2])
+    return min(limit, sorted(sides)[len(sides) // 2])
 
 
 @cache

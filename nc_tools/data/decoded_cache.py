@@ -34,9 +34,9 @@ class CachedImages(NamedTuple):
     converted: dict[str, int]
 
 
-def files_key(root: Path, paths: Sequence[str], image_size: int, channels: int) -> str:
+def files_key(root: Path, paths: Sequence[str], image_size: int, channels: int, interpolation: str = "bilinear") -> str:
     """Return a hash of the state of the files: their paths, sizes and times, and how they are decoded."""
-    key = hashlib.sha256(json.dumps([DECODE_RULE, image_size, channels]).encode())
+    key = hashlib.sha256(json.dumps([DECODE_RULE, image_size, channels, interpolation]).encode())
     for path in paths:
         try:
             stat = os.stat(f"{root}/{path}")  # noqa: PTH116 (making a Path for each file costs more than the call)
@@ -50,8 +50,8 @@ def files_key(root: Path, paths: Sequence[str], image_size: int, channels: int) 
 def cache_file(folder: Path, root: Path, split: str, image_size: int, channels: int, form: str) -> Path:
     """Return the path of the cache file for one split of an image folder at one image size.
 
-    It does not depend on the state of the files, so that a new cache file replaces an old one. ``form`` is "pixels", or
-    "scan" for statistics without pixels.
+    It does not depend on the state of the files, so that a new cache file replaces an old one. ``form`` ends in
+    "pixels", or in "scan" for statistics without pixels.
     """
     location = hashlib.sha256(f"{root.resolve()}\0{split}".encode()).hexdigest()[:12]
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", root.name)

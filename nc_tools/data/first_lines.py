@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from nc_tools.data.data_config import DataConfig
 from nc_tools.data.image_set import Images
 from nc_tools.data.imbalance import class_counts
-from nc_tools.data.load_data import Sources
+from nc_tools.data.listing import ListedImages
 from nc_tools.data.short_list import short_list
+from nc_tools.data.sources import Sources
 from nc_tools.data.subsets import Subsets
 from nc_tools.data.tail_profile import limiting_class
 
@@ -33,24 +35,47 @@ def first_lines(sources: Sources, config: DataConfig, subsets: Subsets, given_la
     lines = [
         f"data {config.source}: {len(train):,} training and {len(test):,} test images of {len(train.classes)} classes, "
         f"{channels} x {height} x {width}",
+        *_noise(train, config, subsets, given_labels),
         *sources.reading.sentences,
         f"training images of each class: {counts_text(train.classes, subsets.counts)}",
     ]
-    lines += _left_out(train, config, subsets, given_labels)
+    available = torch.ones(len(train), dtype=torch.bool) if sources.excluded is None else ~sources.excluded
+    lines += _left_out(train, available, config, subsets, given_labels)
     share = len(subsets.holdout) / max(1, len(subsets.train))
     lines.append(
         f"hold-out for tuning: {len(subsets.holdout):,} of the training images ({share:.0%}), drawn anew for each seed"
     )
-    lines += _test_set(test, subsets.counts)
-    if config.noise is not None:
-        wrong = int((train.labels != given_labels)[subsets.train].sum())
-        lines.append(
-            f"label noise: {config.noise}, drawn onto the training labels; {wrong:,} of {len(subsets.train):,} are "
-            "wrong at the first seed"
-        )
+    lines += _test_set(test.classes, class_counts(test.labels, len(test.classes)), subsets.counts)
     if sources.skipped:
         lines.append(f"{len(sources.skipped)} unreadable images are left out: {short_list(sources.skipped)}")
     return lines
+
+
+def listing_lines(source: str, listed: ListedImages) -> list[str]:
+    """Return the lines that say what a source is, before any of its images is opened.
+
+    Args:
+        source: Its name, as it was given.
+        listed: Its files.
+    """
+    train, test = (class_counts(part.labels, len(listed.classes)) for part in (listed.train, listed.test))
+    return [
+        f"data {source}: {len(listed.train.paths):,} training and {len(listed.test.paths):,} test images of "
+        f"{len(listed.classes)} classes",
+        *listed.reading.sentences,
+        f"training images of each class: {counts_text(listed.classes, train)}",
+        *_test_set(listed.classes, test, train),
+    ]
+
+
+def _noise(train: Images, config: DataConfig, subsets: Subsets, given_labels: Tensor) -> list[str]:
+    if config.noise is None:
+        return []
+    wrong = int((train.labels != given_labels)[subsets.train].sum())
+    return [
+        f"label noise is drawn onto the training labels: {config.noise}; {wrong:,} of {len(subsets.train):,} are wrong "
+        "at the first seed"
+    ]
 
 
 def counts_text(classes: Sequence[str], counts: Tensor) -> str:
@@ -70,28 +95,29 @@ def counts_text(classes: Sequence[str], counts: Tensor) -> str:
     return f"most {most}; median {median:,}; fewest {fewest}"
 
 
-def _left_out(train: Images, config: DataConfig, subsets: Subsets, given_labels: Tensor) -> list[str]:
-    """Say how many training images a long tail leaves out, and which class limits it."""
-    rest = len(train) - len(subsets.train)
+def _left_out(
+    train: Images, available: Tensor, config: DataConfig, subsets: Subsets, given_labels: Tensor
+) -> list[str]:
+    """Say how many of the available training images (N,) a long tail leaves out, and which class limits it."""
+    rest = int(available.sum()) - len(subsets.train)
     if not rest:
         return []
     if config.class_counts is not None:
         why = "class_counts"
     else:
-        available = class_counts(given_labels, len(train.classes))
+        counts = class_counts(given_labels, len(train.classes))
         form = (config.profile, config.pareto_alpha, config.tail_order)
-        k = limiting_class(available, config.imbalance, *form)
+        k = limiting_class(counts, config.imbalance, *form)
         order = "class size" if config.tail_order == "frequency" else "the order of the classes"
         why = f"imbalance {config.imbalance:g}, {config.profile}, by {order}; {train.classes[k]} with "
-        why += f"{int(available[k]):,} images limits the others"
+        why += f"{int(counts[k]):,} images limits the others"
     return [f"{rest:,} of {len(train):,} training images are left out ({why})"]
 
 
-def _test_set(test: Images, train_counts: Tensor) -> list[str]:
+def _test_set(classes: Sequence[str], counts: Tensor, train_counts: Tensor) -> list[str]:
     """Say which classes have no test image, and whether the test set is imbalanced, perhaps as the training set is."""
-    counts = class_counts(test.labels, len(test.classes))
     lines = []
-    if missing := [name for name, count in zip(test.classes, counts.tolist(), strict=True) if not count]:
+    if missing := [name for name, count in zip(classes, counts.tolist(), strict=True) if not count]:
         lines.append(
             f"no test image of {len(missing)} classes: {short_list(missing)}; accuracies are over the other classes"
         )

@@ -9,8 +9,19 @@ import torch
 from nc_tools.data.class_folders import ClassFolder, Part
 from nc_tools.data.folder_layout import find_layout
 from nc_tools.data.folder_walk import FolderWalk
-from nc_tools.data.listing import ListedImages, Listing, Reading, check_classes, split_listing, without_untrained
+from nc_tools.data.listing import (
+    ListedImages,
+    Listing,
+    Reading,
+    check_classes,
+    crossing_sentences,
+    similar_classes,
+    split_listing,
+    with_name_groups,
+    without_untrained,
+)
 from nc_tools.data.short_list import short_list
+from nc_tools.data.source_names import is_archive
 
 
 def list_folder(
@@ -36,7 +47,8 @@ def list_folder(
     if not root.exists():
         raise FileNotFoundError(f"the image folder {root} does not exist: check the path")
     if not root.is_dir():
-        raise ValueError(f"{root} is a file and no folder: for a list of images and labels write 'table:{root}'")
+        what = "unpack the archive" if is_archive(root) else f"for a list of images and labels write 'table:{root}'"
+        raise ValueError(f"{root} is a file and no folder: {what}")
     layout = find_layout(root, class_folder)
     walk = FolderWalk(root)
     for part in (layout.train, layout.test):
@@ -45,10 +57,13 @@ def list_folder(
     classes = tuple(sorted({*layout.train.classes, *(layout.test.classes if layout.test else ())}))
     train = _list_part(walk, layout.train, classes)
     test = None if layout.test is None else _list_part(walk, layout.test, classes)
-    reading = Reading(layout.sentences, layout.choices).adding(*walk.sentences(), *_similar(classes))
-    if test is None:
-        listed = split_listing(root, classes, train, reading)
+    parts, named = with_name_groups([train] if test is None else [train, test])
+    reading = Reading(layout.sentences, layout.choices).adding(*walk.sentences(), *similar_classes(classes), *named)
+    if len(parts) == 1:
+        listed = split_listing(root, classes, parts[0], reading)
     else:
+        train, test = parts
+        reading = reading.adding(*crossing_sentences(train, test))
         listed = without_untrained(ListedImages(root, classes, train, test, reading), skip_missing=skip_missing)
     if check:
         check_classes(listed)
@@ -73,12 +88,3 @@ def _list_part(walk: FolderWalk, part: Part, classes: tuple[str, ...]) -> Listin
     sizes = torch.tensor([len(paths) for paths in files.values()])
     labels = torch.tensor([classes.index(name) for name in files], dtype=torch.int64).repeat_interleave(sizes)
     return Listing(part.name, tuple(path for paths in files.values() for path in paths), labels)
-
-
-def _similar(classes: tuple[str, ...]) -> list[str]:
-    """Return a sentence for classes whose names differ only in case or blanks."""
-    by_name: dict[str, list[str]] = {}
-    for name in classes:
-        by_name.setdefault(" ".join(name.lower().split()), []).append(name)
-    same = [" and ".join(repr(name) for name in names) for names in by_name.values() if len(names) > 1]
-    return [f"classes that differ only in case or blanks: {short_list(same)}"] if same else []

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nc_tools._support.printable import printable
 from nc_tools.data.class_folders import ClassFolder, Part, class_part, has_images
-from nc_tools.data.folder_walk import SIDE_FOLDERS, contents, printable
+from nc_tools.data.folder_walk import SIDE_FOLDERS, contents
 from nc_tools.data.short_list import short_list
 from nc_tools.data.split_words import Role, split_role, split_role_and_rest
 
@@ -123,7 +124,7 @@ def _split_folders(root: Path, base: str) -> tuple[dict[Role, str], list[str]]:
     if not found and len(flat) > 1 and not others:
         raise ValueError(
             f"the folders in {root / base} are the parts of a split, {short_list(flat)}, and none holds class folders: "
-            f"give the labels as a table, with --data table:FILE@{root}"
+            f"give the labels as a table, table:FILE@{root}"
         )
     return {role: names[0] for role, names in found.items()}, flat
 

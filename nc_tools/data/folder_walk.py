@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nc_tools._support.printable import printable
 from nc_tools.data.decode import image_suffixes
 from nc_tools.data.short_list import short_list
 
@@ -21,16 +22,6 @@ SIDE_FOLDERS = frozenset(
 def is_ignored(name: str) -> bool:
     """Return True for hidden files and folders, and for those that macOS adds to archives."""
     return name.startswith(".") or name == "__MACOSX"
-
-
-def printable(name: str) -> str:
-    r"""Return a file name as text that can be written anywhere: bytes that are not UTF-8 as ``\xNN``.
-
-    Example:
-        >>> printable(os.fsdecode(b"caf\xe9.png"))
-        'caf\\xe9.png'
-    """
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def has_utf8_name(name: str) -> bool:

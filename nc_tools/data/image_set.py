@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class ImageSet:
             only: nothing may be chosen by them.
         paths: Relative to the data root, with forward slashes; None if the set has no files.
         groups: The number of each image's group (N,), int64, such as its patient; None without groups.
+        hashes: (N, 32), as :func:`digests` returns them, if they are known already; else they are computed when needed.
 
     Raises:
         ValueError: If shapes, types or labels do not match.
@@ -42,6 +43,7 @@ class ImageSet:
     clean_labels: Tensor | None = None
     paths: tuple[str, ...] | None = None
     groups: Tensor | None = None
+    hashes: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
@@ -77,6 +79,7 @@ class ImageSet:
             clean_labels=None if self.clean_labels is None else self.clean_labels[indices],
             paths=_pick(self.paths, indices),
             groups=None if self.groups is None else self.groups[indices],
+            hashes=None if self.hashes is None else self.hashes[indices],
         )
 
     def pixel_sums(self) -> Tensor:
@@ -85,7 +88,7 @@ class ImageSet:
 
     def digests(self) -> Tensor:
         """Return the SHA-256 of each image's pixels (N, 32), uint8."""
-        return digests(self.images)
+        return digests(self.images) if self.hashes is None else self.hashes
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +107,7 @@ class ImageFiles:
         hashes: (N, 32), as ``digests`` returns them.
         clean_labels: The true labels, or None.
         groups: The number of each image's group (N,), or None.
+        interpolation: Of the resizing when a file is decoded.
     """
 
     root: Path
@@ -117,6 +121,7 @@ class ImageFiles:
     hashes: Tensor
     clean_labels: Tensor | None = None
     groups: Tensor | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self) -> None:
         _check_labels(self.labels, len(self.paths), len(self.classes))
@@ -145,7 +150,7 @@ class ImageFiles:
         from nc_tools.data.decode import decode_batch
 
         paths = [self.paths[i] for i in index.tolist()]
-        return decode_batch(self.root, paths, self.image_size, self.channels)
+        return decode_batch(self.root, paths, self.image_size, self.channels, self.interpolation)
 
     def subset(self, indices: Tensor) -> ImageFiles:
         """Return the set of the samples at ``indices`` (M,), in that order."""

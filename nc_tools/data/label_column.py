@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.suggestions import did_you_mean
-from nc_tools.data.short_list import short_list
+from nc_tools.data.short_list import quoted, short_list
 
-_WHOLE = re.compile(r"[+-]?\d+(\.0*)?$")
+_WHOLE = re.compile(r"[+-]?\d+([.,]0*)?$")
 
 
 class LabelError(ValueError):
@@ -23,13 +23,13 @@ class LabelError(ValueError):
 
 
 def whole_number(text: str) -> int | None:
-    """Return the whole number that a cell holds, also when it is written as ``3.0``; None for other text.
+    """Return the whole number that a cell holds, also when it is written as ``3.0`` or ``3,0``; None for other text.
 
     Example:
         >>> whole_number("3"), whole_number("3.0"), whole_number("1e3"), whole_number("")
         (3, 3, None, None)
     """
-    return int(text.partition(".")[0]) if _WHOLE.match(text) else None
+    return int(re.split("[.,]", text)[0]) if _WHOLE.match(text) else None
 
 
 def is_natural_order(classes: Sequence[str]) -> bool:
@@ -78,7 +78,7 @@ def labels_of(values: Sequence[str], classes: Sequence[str]) -> tuple[Tensor, st
     if unknown:
         row = next(i for i, value in enumerate(values) if value in unknown)
         raise LabelError(
-            f"the label {values[row]!r} is neither a class name nor an index from 0 to {len(classes) - 1}; "
+            f"the label {quoted(values[row])} is neither a class name nor an index from 0 to {len(classes) - 1}; "
             f"{did_you_mean(values[row], classes)}",
             row,
         )
@@ -115,7 +115,7 @@ def classes_of(
 
     Example:
         >>> classes_of(["10", "9", "10.0"])
-        (('9', '10'), tensor([1, 0, 1]), 'labels are whole numbers, 9 to 10')
+        (('9', '10'), tensor([1, 0, 1]), 'whole numbers, 9 to 10')
     """
     distinct = set(values)
     numbers = {value: number for value in distinct if (number := whole_number(value)) is not None}
@@ -125,7 +125,7 @@ def classes_of(
         order = sorted(set(numbers.values()))
         index = {number: k for k, number in enumerate(order)}
         labels = torch.tensor([index[numbers[value]] for value in values], dtype=torch.int64)
-        return tuple(map(str, order)), labels, f"labels are whole numbers, {order[0]} to {order[-1]}"
+        return tuple(map(str, order)), labels, f"whole numbers, {order[0]} to {order[-1]}"
     if numbers and 2 * len(numbers) > len(distinct):
         odd = sorted(distinct - set(numbers))
         raise LabelError(
@@ -138,7 +138,7 @@ def classes_of(
         )
     classes = tuple(sorted(distinct))
     index_of = {name: k for k, name in enumerate(classes)}
-    return classes, torch.tensor([index_of[value] for value in values], dtype=torch.int64), "labels are names"
+    return classes, torch.tensor([index_of[value] for value in values], dtype=torch.int64), "names"
 
 
 def _mapped(
@@ -156,7 +156,8 @@ def _mapped(
             name = value
         if name is None:
             raise LabelError(
-                f"holds the label {value!r}, which the class map does not have; {did_you_mean(value, class_map)}", row
+                f"holds the label {quoted(value)}, which the class map does not have; {did_you_mean(value, class_map)}",
+                row,
             )
         names[value] = name
     ranked = {name: k for k, name in enumerate(dict.fromkeys(class_map.values()))}
@@ -164,7 +165,7 @@ def _mapped(
     index = {name: k for k, name in enumerate(classes)}
     pairs = _pairs([(key, name) for key, name in class_map.items() if name in index])
     labels = torch.tensor([index[names[value]] for value in values], dtype=torch.int64)
-    return classes, labels, f"labels are named by the class map: {pairs}"
+    return classes, labels, f"named by the class map: {pairs}"
 
 
 def _pairs(pairs: Sequence[tuple[object, str]]) -> str:

@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from nc_tools.data.data_config import DataConfig
+from nc_tools.data.arrow_images import TABLE, unpack_hf_dataset, unpack_parquet
+from nc_tools.data.class_folders import ClassFolder
 from nc_tools.data.folder import list_folder
-from nc_tools.data.listing import ListedImages
+from nc_tools.data.joined_files import JOINS
+from nc_tools.data.listing import ListedImages, check_classes, without_untrained
 from nc_tools.data.source_names import SourceName
-from nc_tools.data.table_name import parse_table_name
+from nc_tools.data.table_config import TableConfig
+from nc_tools.data.table_name import TableName, parse_table_name
 from nc_tools.data.table_source import list_table
 
 
-def list_source(source: SourceName, config: DataConfig) -> ListedImages:
+def list_source(
+    source: SourceName,
+    *,
+    class_folder: ClassFolder | None = None,
+    table: TableConfig | None = None,
+    skip_missing: bool = False,
+    check: bool = True,
+) -> ListedImages:
     """List the files of a data source, with their classes and their split.
 
     Args:
         source: Where the images are; none of the sources that are read without files, such as "digits".
-        config: Its settings for reading sources are used, such as ``class_folder``.
+        class_folder: Which folder names the class, as for :func:`list_folder`.
+        table: How a table is read; None to find everything by its values.
+        skip_missing: Leave out what has no counterpart, instead of stopping.
+        check: Require what a comparison needs, such as a test image.
 
     Raises:
         FileNotFoundError: If there is no such folder or file.
         ValueError: If it is not clear what the classes are.
     """
     path = source.path or Path()
+    settings = table or TableConfig()
+    if source.kind == "imagefolder":
+        return list_folder(path, class_folder, skip_missing=skip_missing, check=check)
     if source.kind == "table":
-        return list_table(parse_table_name(str(path)), config.table, skip_missing=config.skip_missing)
-    return list_folder(path, config.class_folder, skip_missing=config.skip_missing)
+        return list_table(parse_table_name(str(path)), settings, skip_missing=skip_missing, check=check)
+    if source.kind in JOINS:
+        listed = without_untrained(JOINS[source.kind](path, skip_missing=skip_missing), skip_missing=skip_missing)
+        if check:
+            check_classes(listed)
+        return listed
+    return _list_unpacked(source, settings, skip_missing=skip_missing, check=check)
+
+
+def _list_unpacked(source: SourceName, settings: TableConfig, *, skip_missing: bool, check: bool) -> ListedImages:
+    """List the images inside Parquet files or a Hugging Face dataset, ``PATH`` or ``PATH:COLUMN``."""
+    path, column = source.path or Path(), None
+    if not path.exists():
+        before, colon, name = str(path).rpartition(":")
+        path, column = (Path(before), name) if colon and before else (path, None)
+    folder = (unpack_parquet if source.kind == "parquet" else unpack_hf_dataset)(path)
+    listed = list_table(TableName(folder / TABLE, column, folder), settings, skip_missing=skip_missing, check=check)
+    sentence = f"{source.kind} {path.name}: unpacked into {folder}"
+    choices = {name: text for name, text in listed.reading.choices.items() if name != "table form"}
+    return replace(listed, reading=replace(listed.reading.before(sentence), choices={**choices, "table": path.name}))

@@ -36,6 +36,10 @@ class Reading:
         """Return the reading with further sentences and choices."""
         return Reading((*self.sentences, *sentences), {**self.choices, **choices})
 
+    def before(self, *sentences: str) -> Reading:
+        """Return the reading with sentences that come first."""
+        return Reading((*sentences, *self.sentences), self.choices)
+
 
 @dataclass(frozen=True, eq=False)
 class Listing:
@@ -99,6 +103,47 @@ class ListedImages:
         return replace(self, train=parts[0], test=parts[1])
 
 
+def with_name_groups(parts: Sequence[Listing]) -> tuple[list[Listing], list[str]]:
+    """Return the parts with the groups that Roboflow's names show, and a sentence; unchanged if they show none.
+
+    ``cat_jpg.rf.1a2b.jpg`` and ``cat_jpg.rf.3c4d.jpg`` are two augmented copies of one picture.
+
+    Args:
+        parts: The parts of one source.
+    """
+    names = [[path.rpartition("/")[2].partition(".rf.") for path in part.paths] for part in parts]
+    marked = [before for part in names for before, mark, _ in part if mark]
+    if any(part.groups is not None for part in parts) or len(set(marked)) == len(marked):
+        return list(parts), []
+    groups = [
+        tuple(before if mark else path for (before, mark, _), path in zip(of, part.paths, strict=True))
+        for of, part in zip(names, parts, strict=True)
+    ]
+    number = len({group for of in groups for group in of})
+    sentence = f"groups: {number:,} pictures, by the names before .rf. (copies that Roboflow made of one picture)"
+    return [replace(part, groups=of) for part, of in zip(parts, groups, strict=True)], [sentence]
+
+
+def similar_classes(classes: Sequence[str]) -> list[str]:
+    """Return a sentence about classes whose names differ only in case or blanks."""
+    by_name: dict[str, list[str]] = {}
+    for name in classes:
+        by_name.setdefault(" ".join(name.lower().split()), []).append(name)
+    same = [" and ".join(repr(name) for name in names) for names in by_name.values() if len(names) > 1]
+    return [f"classes that differ only in case or blanks: {short_list(same)}"] if same else []
+
+
+def crossing_sentences(train: Listing, test: Listing) -> list[str]:
+    """Say how many groups the data's own split puts on both sides."""
+    both = {*(train.groups or ())} & {*(test.groups or ())}
+    if not both:
+        return []
+    return [
+        f"CAUTION: {len(both):,} groups have training and test images, such as {short_list(sorted(both), 2)}: test "
+        "results are too good for new groups; a table can be split anew with --set data.table.split_column=-"
+    ]
+
+
 def split_listing(root: Path, classes: tuple[str, ...], listing: Listing, reading: Reading) -> ListedImages:
     """Split the images of a source that has no test images: 80 / 20 by class, the same for every seed.
 
@@ -132,7 +177,7 @@ def split_listing(root: Path, classes: tuple[str, ...], listing: Listing, readin
 
 
 def without_untrained(images: ListedImages, *, skip_missing: bool) -> ListedImages:
-    """Return the images without test images of classes that have no training image.
+    """Remove the test images of classes that have no training image.
 
     Raises:
         ValueError: If there are such test images, and ``skip_missing`` is off.
@@ -161,14 +206,18 @@ def without_untrained(images: ListedImages, *, skip_missing: bool) -> ListedImag
     )
 
 
-def group_numbers(groups: Sequence[str]) -> Tensor:
-    """Return the number of each sample's group (N,), int64; groups are numbered as they appear.
+def group_numbers(groups: Sequence[str], names: Sequence[str] | None = None) -> Tensor:
+    """Return the number of each sample's group (N,), int64.
+
+    Args:
+        groups: The group of each sample.
+        names: The groups in the order of their numbers, perhaps several times; None for the order in which they appear.
 
     Example:
         >>> group_numbers(["ann", "bob", "ann"]).tolist()
         [0, 1, 0]
     """
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(groups))}
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(groups if names is None else names))}
     return torch.tensor([numbers[name] for name in groups], dtype=torch.int64)
 
 
@@ -181,7 +230,7 @@ def check_classes(images: ListedImages) -> None:
     if len(images.classes) < 2:
         raise ValueError(
             f"a classifier needs images of at least two classes, but {images.root} has only {images.classes[0]}: give "
-            f"a folder for each class, or a table of labels with --data table:FILE@{images.root}"
+            f"a folder for each class, or a table of labels, table:FILE@{images.root}"
         )
     counts = class_counts(images.train.labels, len(images.classes)).tolist()
     if empty := [name for name, count in zip(images.classes, counts, strict=True) if not count]:

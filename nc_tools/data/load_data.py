@@ -2,66 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from torch import Tensor
+import torch
 
 from nc_tools._support.free_memory import available_memory
-from nc_tools.data.builtin import fit_shape, load_builtin
+from nc_tools.data.builtin import BUILTIN_SPLITS, fit_shape, load_builtin
 from nc_tools.data.coarse_labels import coarsened, read_grouping
-from nc_tools.data.csv_labels import read_labels
 from nc_tools.data.data_config import DataConfig
 from nc_tools.data.decode import Progress, default_size
-from nc_tools.data.image_set import Images, mean_std, with_classes, with_labels
+from nc_tools.data.duplicates import duplicate_sentences, in_both
+from nc_tools.data.image_set import Images, mean_std, with_classes
+from nc_tools.data.imbalance import class_counts
+from nc_tools.data.label_layers import with_label_files
 from nc_tools.data.list_source import list_source
 from nc_tools.data.listing import ListedImages, Reading, check_classes
 from nc_tools.data.ood_sets import load_ood
 from nc_tools.data.outlier_source import check_apart, load_outliers
 from nc_tools.data.read_images import ReadOptions, conversion_sentence, read_listing
-from nc_tools.data.source_names import BUILTIN_KINDS, parse_labels, parse_source
-
-
-@dataclass(frozen=True, eq=False)
-class Sources:
-    """All image sets of a training run.
-
-    Attributes:
-        train: All training images, before any subset is drawn.
-        test: The test set.
-        transfer_train: Images of other classes, or the same images with finer classes, to fit transfer measures on; or
-            None.
-        transfer_test: Images of those classes to evaluate transfer measures on, or None.
-        mean: (C,), over all pixels of ``train``, in 0..1.
-        std: (C,), likewise.
-        fingerprint: 32 hexadecimal digits that depend on class names, labels and pixels of the sets. The same on
-            every machine, and whether or not the pixels fit into memory.
-        skipped: Unreadable files that were left out.
-        ood: Sets for out-of-distribution scores, by "near", "far" and "held_out".
-        outliers: Images to train against, none of which is in another set; None if there are none or they are blended.
-        reading: How the source of ``train`` and ``test`` was read.
-    """
-
-    train: Images
-    test: Images
-    transfer_train: Images | None
-    transfer_test: Images | None
-    mean: Tensor
-    std: Tensor
-    fingerprint: str
-    skipped: tuple[str, ...]
-    ood: Mapping[str, Images] = field(default_factory=dict)
-    outliers: Images | None = None
-    reading: Reading = field(default_factory=Reading)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes that are trained on, K."""
-        return self.train.num_classes
+from nc_tools.data.short_list import short_list
+from nc_tools.data.source_names import BUILTIN_KINDS, parse_source
+from nc_tools.data.sources import Sources, fingerprint
+from nc_tools.data.table_config import TableConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +35,11 @@ class _Pair:
     test: Images
     skipped: tuple[str, ...] = ()
     reading: Reading = field(default_factory=Reading)
+    root: Path | None = None
 
 
 def load_data(config: DataConfig, cache: Path | None = None, progress: Progress | None = None) -> Sources:
-    """Load the image sets that a DataConfig names.
+    """Load the image sets that a DataConfig names, with their labels.
 
     Args:
         config: What to load.
@@ -92,11 +58,18 @@ def load_data(config: DataConfig, cache: Path | None = None, progress: Progress 
         >>> len(sources.train), sources.train.shape, sources.num_classes, sources.transfer_train.num_classes
         (633, (1, 8, 8), 7, 3)
     """
+    return with_label_files(load_images(config, cache, progress), config)
+
+
+def load_images(config: DataConfig, cache: Path | None = None, progress: Progress | None = None) -> Sources:
+    """Load the image sets that a DataConfig names, with the labels that their source has.
+
+    The arguments are those of :func:`load_data`; ``labels``, ``clean``, ``corrections`` and ``noise`` are not used.
+    """
     limit = available_memory() / 2 if config.memory_gb is None else config.memory_gb * 1e9
-    options = ReadOptions(limit, config.skip_unreadable, cache, progress)
+    options = ReadOptions(limit, config.skip_unreadable, cache, progress, interpolation=config.interpolation)
     pair = _load_source(config, config.source, config.image_size, None, options)
-    if config.labels is not None:
-        pair = _replace_labels(pair, config.labels)
+    pair = _without_duplicates(pair, dropped=config.drop_duplicates)
     transfer: _Pair | None = None
     if config.held_out_classes:
         pair, transfer = _hold_out_classes(pair, config.held_out_classes)
@@ -123,11 +96,13 @@ def load_data(config: DataConfig, cache: Path | None = None, progress: Progress 
         transfer_test=transfer.test if transfer else None,
         mean=mean,
         std=std,
-        fingerprint=fingerprint(*hashed),
+        fingerprint=fingerprint(*hashed, choices=pair.reading.choices),
         skipped=pair.skipped + skipped_transfer + skipped_ood + skipped_outliers,
         ood=ood,
         outliers=outliers,
         reading=pair.reading,
+        root=pair.root,
+        images_fingerprint=fingerprint(replace(pair.train, labels=torch.zeros_like(pair.train.labels)), pair.test),
     )
 
 
@@ -139,17 +114,6 @@ def _all_sets(pair: _Pair, transfer: _Pair | None, ood: Mapping[str, Images]) ->
     return sets
 
 
-def fingerprint(*sets: Images) -> str:
-    """Return a hash of class names, labels, sizes and pixels of the image sets: 32 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for images in sets:
-        digest.update(json.dumps([images.classes, images.shape, len(images)]).encode())
-        for labels in (images.labels, images.clean_labels):
-            digest.update(b"" if labels is None else labels.numpy().astype("<i8").tobytes())
-        digest.update(images.digests().numpy().tobytes())
-    return digest.hexdigest()[:32]
-
-
 def _load_source(
     config: DataConfig, text: str, image_size: int | None, channels: int | None, options: ReadOptions
 ) -> _Pair:
@@ -158,9 +122,12 @@ def _load_source(
         raise ValueError(f"{text} holds features and no images: compare heads on them with nc-tools choose {text}")
     if source.kind in BUILTIN_KINDS:
         train, test = (fit_shape(images, image_size, channels) for images in load_builtin(source.kind, source.path))
-        return _Pair(train, test)
-    listed = list_source(source, config)
-    return _load_listed(listed, image_size or default_size(listed.root, listed.train.paths), channels or 3, options)
+        return _Pair(train, test, reading=Reading((f"split: {BUILTIN_SPLITS[source.kind]}",)))
+    # Settings of a table are those of the run's own source, and not those of a transfer set.
+    table = config.table if text == config.source else TableConfig()
+    listed = list_source(source, class_folder=config.class_folder, table=table, skip_missing=config.skip_missing)
+    size = image_size or default_size(listed.root, listed.train.paths, config.size_limit)
+    return _load_listed(listed, size, channels or 3, options)
 
 
 def _load_listed(listed: ListedImages, image_size: int, channels: int, options: ReadOptions) -> _Pair:
@@ -169,6 +136,7 @@ def _load_listed(listed: ListedImages, image_size: int, channels: int, options: 
         read_listing(
             listed.root, listed.classes, listing, options,
             image_size=image_size, channels=channels, in_memory=size <= options.memory_limit,
+            group_names=listed.all_images.groups,
         )
         for listing in (listed.train, listed.test)
     ]  # fmt: skip
@@ -176,17 +144,29 @@ def _load_listed(listed: ListedImages, image_size: int, channels: int, options: 
     if options.skip_unreadable and (skipped := {*train.skipped, *test.skipped}):
         check_classes(listed.without(skipped))
     converted = sum((Counter(part.converted) for part in parts), Counter())
-    reading = listed.reading.adding(*conversion_sentence(converted))
-    return _Pair(train.images, test.images, train.skipped + test.skipped, reading)
+    form = ", ".join(f"{count} {name}" for name, count in sorted(converted.items()))
+    reading = listed.reading.adding(*conversion_sentence(converted), **({"converted": form} if form else {}))
+    return _Pair(train.images, test.images, train.skipped + test.skipped, reading, listed.root)
 
 
-def _replace_labels(pair: _Pair, labels: str) -> _Pair:
-    file, column = parse_labels(labels)
-    train_paths, test_paths = pair.train.paths, pair.test.paths
-    assert train_paths is not None and test_paths is not None  # noqa: S101, PT018 (DataConfig requires a folder)
-    ignored = {*test_paths, *pair.skipped}
-    new = read_labels(file, column, train_paths, pair.train.classes, ignored)
-    return replace(pair, train=with_labels(pair.train, new))
+def _without_duplicates(pair: _Pair, *, dropped: bool) -> _Pair:
+    """Say which pictures occur twice, and leave out the training images that are test images too, if that is asked.
+
+    Raises:
+        ValueError: If no training image of a class is left.
+    """
+    sentences = duplicate_sentences(pair.train, pair.test, dropped=dropped)
+    pair = replace(pair, reading=pair.reading.adding(*sentences))
+    if not dropped:
+        return pair
+    train = pair.train.subset((~in_both(pair.train, pair.test)).nonzero().flatten())
+    counts = class_counts(train.labels, train.num_classes).tolist()
+    if empty := [name for name, count in zip(train.classes, counts, strict=True) if not count]:
+        raise ValueError(
+            f"every training image of {short_list(empty)} is a test image too, so that --drop-duplicates leaves none: "
+            "remove the copies from the test images"
+        )
+    return replace(pair, train=train)
 
 
 def _hold_out_classes(pair: _Pair, number: int) -> tuple[_Pair, _Pair]:

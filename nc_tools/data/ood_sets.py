@@ -14,10 +14,10 @@ from nc_tools._support.suggestions import did_you_mean
 from nc_tools.data.builtin import fit_shape, load_builtin
 from nc_tools.data.csv_files import open_csv
 from nc_tools.data.data_config import DataConfig
-from nc_tools.data.folder import list_folder
 from nc_tools.data.image_set import Images, ImageSet
+from nc_tools.data.list_source import list_source
 from nc_tools.data.read_images import ReadOptions, read_listing
-from nc_tools.data.source_names import SCRAMBLED, SourceName, parse_ood_source
+from nc_tools.data.source_names import BUILTIN_KINDS, SCRAMBLED, SourceName, parse_ood_source
 
 MOST_SCRAMBLED = 10_000
 
@@ -52,6 +52,7 @@ def load_ood(config: DataConfig, test: Images, options: ReadOptions) -> tuple[di
             sets[name], unreadable = read_unlabeled(source, "test", exclude, test, options)
             skipped += unreadable
         if len(sets[name]) == 0:
+            options.damage.check()
             raise ValueError(f"ood_{name}={text} has no images left: exclude fewer classes")
     return sets, skipped
 
@@ -76,9 +77,9 @@ def read_unlabeled(
         ValueError: If no class of a folder is left, or a class to leave out is not there.
     """
     excluded = () if exclude is None else read_classes(Path(exclude).expanduser())
-    if source.folder is None:
+    if source.kind in BUILTIN_KINDS:
         return _read_builtin(source, part, excluded, like), ()
-    return _read_folder(source.folder, part, excluded, like, options)
+    return _read_listed(source, part, excluded, like, options)
 
 
 def scrambled(images: Images) -> ImageSet:
@@ -133,11 +134,12 @@ def _read_builtin(
     return fit_shape(images.subset(kept[images.labels].nonzero().flatten()), size, channels)
 
 
-def _read_folder(
-    root: Path, part: Literal["train", "test"], excluded: tuple[str, ...], like: Images, options: ReadOptions
+def _read_listed(
+    source: SourceName, part: Literal["train", "test"], excluded: tuple[str, ...], like: Images, options: ReadOptions
 ) -> tuple[Images, tuple[str, ...]]:
     channels, size, _ = like.shape
-    tree = list_folder(root, check=False)
+    tree = list_source(source, check=False)
+    root = tree.root
     listing = (tree.train if part == "train" else tree.test) if tree.divided else tree.all_images
     if excluded:  # under another name, so that the cache file of the complete split stays
         some = listing.where(_kept(tree.classes, excluded, root)[listing.labels])

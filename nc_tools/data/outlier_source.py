@@ -34,6 +34,7 @@ def load_outliers(config: DataConfig, like: Images, options: ReadOptions) -> tup
     source = parse_outlier_source(config.outliers)
     images, skipped = read_unlabeled(source, "train", config.outliers_exclude, like, options)
     if len(images) == 0:
+        options.damage.check()
         raise ValueError(f"outliers={config.outliers} has no images left: list fewer classes in outliers_exclude")
     return images, skipped
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nc_tools.data.decode import DARK, DEEP, TRANSPARENT, Progress, UnreadableImageError, decode_chunks
+from nc_tools._support.printable import printable
+from nc_tools.data.decode import (
+    DARK,
+    DEEP,
+    TRANSPARENT,
+    FileInterpolation,
+    Progress,
+    UnreadableImageError,
+    decode_chunks,
+)
 from nc_tools.data.decoded_cache import CachedImages, cache_file, files_key, read_cache, write_cache
-from nc_tools.data.folder_walk import has_utf8_name, printable
+from nc_tools.data.folder_walk import has_utf8_name
 from nc_tools.data.image_set import ImageFiles, Images, ImageSet, digests, pixel_sums
 from nc_tools.data.listing import Listing, group_numbers
 from nc_tools.data.short_list import short_list
@@ -53,6 +62,7 @@ class ReadOptions:
         cache: Folder for decoded images, or None.
         progress: Called as ``progress(done, total)`` while files are decoded, or None.
         damage: Collects the files that cannot be read, so that all can be named together.
+        interpolation: Of the resizing.
     """
 
     memory_limit: float
@@ -60,6 +70,7 @@ class ReadOptions:
     cache: Path | None = None
     progress: Progress | None = None
     damage: Damage = field(default_factory=Damage)
+    interpolation: FileInterpolation = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ def read_listing(
     image_size: int,
     channels: int,
     in_memory: bool,
+    group_names: Sequence[str] | None = None,
 ) -> ReadImages:
     """Decode the images of one part of a source, or read them from the cache.
 
@@ -94,16 +106,17 @@ def read_listing(
         image_size: Side in pixels.
         channels: 3 or 1.
         in_memory: Keep the pixels, or only the statistics of one pass over the files.
+        group_names: The groups of all parts of the source, which give their numbers; None for those of this part.
     """
     shape = (channels, image_size, image_size)
     readable = tuple(path for path in listing.paths if has_utf8_name(path))
     location, key, cached = None, "", None
     if options.cache is not None:
-        form = "pixels" if in_memory else "scan"
+        form = f"{options.interpolation}-{'pixels' if in_memory else 'scan'}"
         location = cache_file(options.cache, root, listing.split, image_size, channels, form)
-        key = files_key(root, readable, image_size, channels)
+        key = files_key(root, readable, image_size, channels, options.interpolation)
         cached = read_cache(location, key)
-    decoded = cached or _decode(root, readable, shape, options.progress, in_memory=in_memory)
+    decoded = cached or _decode(root, readable, shape, options, in_memory=in_memory)
     if location is not None and cached is None:
         write_cache(location, key, decoded)
     unreadable = decoded.unreadable | {path: _BAD_NAME for path in listing.paths if not has_utf8_name(path)}
@@ -111,15 +124,19 @@ def read_listing(
     if not options.skip_unreadable:
         options.damage.reasons |= {printable(path): reason for path, reason in unreadable.items()}
     kept = listing.where(torch.tensor([path not in unreadable for path in listing.paths], dtype=torch.bool))
-    groups = None if kept.groups is None else group_numbers(kept.groups)
+    groups = None if kept.groups is None else group_numbers(kept.groups, group_names)
     name = root.resolve().name
     images: Images
     if in_memory:
-        images = ImageSet(decoded.tensors["images"], kept.labels, classes, name, paths=kept.paths, groups=groups)
+        images = ImageSet(
+            decoded.tensors["images"], kept.labels, classes, name,
+            paths=kept.paths, groups=groups, hashes=decoded.tensors["hashes"],
+        )  # fmt: skip
     else:
         images = ImageFiles(
             root, kept.paths, kept.labels, classes, name, channels, image_size,
             sums=decoded.tensors["sums"], hashes=decoded.tensors["hashes"], groups=groups,
+            interpolation=options.interpolation,
         )  # fmt: skip
     return ReadImages(images, tuple(printable(path) for path in unreadable), decoded.converted)
 
@@ -144,7 +161,7 @@ def conversion_sentence(converted: Mapping[str, int]) -> list[str]:
 
 
 def _decode(
-    root: Path, paths: tuple[str, ...], shape: tuple[int, int, int], progress: Progress | None, *, in_memory: bool
+    root: Path, paths: tuple[str, ...], shape: tuple[int, int, int], options: ReadOptions, *, in_memory: bool
 ) -> CachedImages:
     """Decode all files once; damaged ones leave no row."""
     channels, image_size, _ = shape
@@ -154,7 +171,7 @@ def _decode(
     unreadable: dict[str, str] = {}
     converted: Counter[str] = Counter()
     rows = 0
-    for chunk in decode_chunks(root, paths, image_size, channels, progress):
+    for chunk in decode_chunks(root, paths, image_size, channels, options.progress, options.interpolation):
         names = paths[chunk.start : chunk.start + len(chunk.images)]
         unreadable |= chunk.unreadable
         converted += chunk.converted

@@ -10,7 +10,7 @@ from torch import Tensor
 from nc_tools.data.group_split import split_by_group
 from nc_tools.data.image_set import ImageFiles, Images, ImageSet, mean_std
 from nc_tools.data.imbalance import split_holdout
-from nc_tools.data.load_data import Sources
+from nc_tools.data.sources import Sources
 from nc_tools.seeds import stream
 
 
@@ -26,9 +26,11 @@ def resplit(sources: Sources, share: float, seed: int) -> Sources:
         share: Share of all images that become test images, between 0 and 1.
         seed: Of the run; the split is drawn from the stream "split".
 
+    The labels are those of the source. Labels from files and label noise come after the split, so that images are
+    tested by the labels of the source in any case.
+
     Raises:
-        ValueError: If the true labels of training images may differ from their labels: those images cannot be tested
-            on.
+        ValueError: If one of the sets is in memory and the other is not.
 
     Example:
         >>> from nc_tools.data import DataConfig, load_data
@@ -39,11 +41,6 @@ def resplit(sources: Sources, share: float, seed: int) -> Sources:
         >>> one.test.labels.bincount().equal(other.test.labels.bincount())
         True
     """
-    if sources.train.clean_labels is not None:
-        raise ValueError(
-            "data.resplit would test on training images, but their labels were replaced and may be wrong: leave out "
-            "data.resplit, or the replaced labels"
-        )
     pool = _joined(sources.train, sources.test)
     generator = stream(seed, "split")
     if pool.groups is None:
@@ -61,8 +58,14 @@ def _joined(first: Images, second: Images) -> Images:
     groups = _joined_groups(first.groups, second.groups)
     if isinstance(first, ImageSet) and isinstance(second, ImageSet):
         paths = None if first.paths is None or second.paths is None else first.paths + second.paths
+        known = first.hashes is not None and second.hashes is not None
         return replace(
-            first, images=torch.cat([first.images, second.images]), labels=labels, paths=paths, groups=groups
+            first,
+            images=torch.cat([first.images, second.images]),
+            labels=labels,
+            paths=paths,
+            groups=groups,
+            hashes=torch.cat([first.digests(), second.digests()]) if known else None,
         )
     if isinstance(first, ImageFiles) and isinstance(second, ImageFiles):
         return replace(
@@ -80,7 +83,5 @@ def _joined(first: Images, second: Images) -> Images:
 
 
 def _joined_groups(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """Return the groups of both sets, numbered on from the first set's: no group is in both."""
-    if first is None or second is None:
-        return None
-    return torch.cat([first, second + int(first.max()) + 1])
+    """Return the groups of both sets, which have one numbering, so that a group may have images in both."""
+    return None if first is None or second is None else torch.cat([first, second])

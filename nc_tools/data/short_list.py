@@ -1,4 +1,4 @@
-"""A list of names that fits into an error message."""
+"""Names and values from files that fit into an error message."""
 
 from collections.abc import Sequence
 
@@ -12,3 +12,13 @@ def short_list(names: Sequence[str], most: int = 5) -> str:
     """
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def quoted(text: str, most: int = 60) -> str:
+    """Return text from a file in quotation marks, cut to some length.
+
+    Example:
+        >>> quoted("ape"), quoted("x" * 99, most=5)
+        ("'ape'", "'xxxxx'...")
+    """
+    return repr(text) if len(text) <= most else f"{text[:most]!r}..."

@@ -10,8 +10,12 @@ from nc_tools._support.suggestions import did_you_mean
 
 BUILTIN_KINDS = ("digits", "cifar10", "cifar100")
 """Benchmarks that are read without files of the user's own."""
-SOURCE_KINDS = (*BUILTIN_KINDS, "imagefolder", "table", "cub", "pets", "tiny-imagenet", "embeddings")
+SOURCE_KINDS = (
+    *BUILTIN_KINDS, "imagefolder", "table", "cub", "pets", "tiny-imagenet", "parquet", "hf-dataset", "embeddings"
+)  # fmt: skip
 SCRAMBLED = "scrambled"
+OWN_LABELS = "data"
+"""As ``clean``: the labels that the source itself has are the true ones."""
 BLENDED = "blended"
 
 
@@ -20,11 +24,6 @@ class SourceName(NamedTuple):
 
     kind: str
     path: Path | None
-
-    @property
-    def folder(self) -> Path | None:
-        """The path of an image folder; None for every other kind."""
-        return self.path if self.kind == "imagefolder" else None
 
 
 def parse_source(text: str) -> SourceName:
@@ -42,18 +41,24 @@ def parse_source(text: str) -> SourceName:
     kind, colon, path = text.partition(":")
     if kind not in SOURCE_KINDS:
         raise ValueError(
-            f"a data source must be 'digits', 'imagefolder:PATH', 'cifar10[:ROOT]' or 'cifar100[:ROOT]', got {text!r}"
-            f"{_hint(kind)}"
+            f"a data source must be 'imagefolder:PATH', 'table:FILE' or another of {', '.join(SOURCE_KINDS)}, got "
+            f"{text!r}{_hint(kind)}"
         )
-    if kind in ("imagefolder", "embeddings") and not path:
-        what = "an image folder" if kind == "imagefolder" else "an embedding file"
-        raise ValueError(f"{what} needs its path, as in '{kind}:PATH', got {text!r}")
+    if kind not in BUILTIN_KINDS and not path:
+        raise ValueError(f"the source {kind!r} needs its path, as in '{kind}:PATH', got {text!r}")
     if kind == "digits" and colon:
         raise ValueError(f"the source 'digits' takes no path, got {text!r}: write 'digits'")
     return SourceName(kind, Path(path).expanduser() if path else None)
 
 
+def is_archive(path: Path) -> bool:
+    """Return whether a file is an archive, which must be unpacked."""
+    return path.suffix.lower() in (".7z", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip")
+
+
 def _hint(kind: str) -> str:
+    if is_archive(Path(kind)):
+        return ": unpack the archive, and give its folder"
     if difflib.get_close_matches(kind, SOURCE_KINDS, n=1):
         return f"; {did_you_mean(kind, SOURCE_KINDS)}"
     return "; write 'imagefolder:PATH' for a folder of images"
@@ -95,14 +100,14 @@ def _parse_or(generated: str, text: str, what: str) -> SourceName:
 
 
 def same_images(one: SourceName, other: SourceName) -> bool:
-    """Return True if two sources name the same set: the same kind and, for folders, the same folder.
+    """Return True if two sources name the same set: the same kind and, if it has files, the same path.
 
     Example:
         >>> same_images(parse_source("imagefolder:birds"), parse_source("imagefolder:./cats/../birds"))
         True
     """
-    folders = [source.folder.resolve() if source.folder else None for source in (one, other)]
-    return one.kind == other.kind and folders[0] == folders[1]
+    paths = [None if source.path is None else source.path.resolve() for source in (one, other)]
+    return one.kind == other.kind and (one.kind in BUILTIN_KINDS or paths[0] == paths[1])
 
 
 def parse_labels(text: str) -> tuple[Path, str]:

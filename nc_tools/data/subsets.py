@@ -10,7 +10,7 @@ from torch import Tensor
 from nc_tools.data.data_config import DataConfig
 from nc_tools.data.group_split import split_by_group
 from nc_tools.data.imbalance import class_counts, long_tailed, split_holdout, subset_of_counts
-from nc_tools.data.load_data import Sources
+from nc_tools.data.sources import Sources
 from nc_tools.data.tail_profile import own_counts
 from nc_tools.seeds import stream
 
@@ -40,13 +40,14 @@ def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: T
     They are drawn from the streams "subset" and "holdout" and depend on the labels used in training, so that every arm
     of a comparison gets the same ones. With synthetic noise the long tail is cut by the labels before the noise. Long-
     tailed noisy benchmarks are made in that order (Wei et al. 2021, Lu et al. 2023); noise on the large classes then
-    adds samples to the small ones.
+    adds samples to the small ones. With corrections both are drawn by the labels before these, and images that the
+    corrections exclude are left out afterwards: arms with and without corrections share all other images.
 
     Args:
         sources: The loaded sets.
         config: Imbalance, profile, protocol and hold-out share.
         seed: The run's seed.
-        tail_labels: (N,) the labels by which the long tail is cut. None: those used in training.
+        tail_labels: (N,) the labels by which the long tail is cut. None: those used in training, before corrections.
 
     Returns:
         The subsets.
@@ -61,7 +62,8 @@ def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: T
         [19, 91, 15, 70, 54, 42, 32, 11, 9, 25]
     """
     labels, classes = sources.train.labels, sources.train.classes
-    tail_labels = labels if tail_labels is None else tail_labels
+    given = labels if sources.given_labels is None else sources.given_labels
+    tail_labels = given if tail_labels is None else tail_labels
     if config.class_counts is None:
         train = long_tailed(
             tail_labels,
@@ -79,14 +81,17 @@ def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: T
         train = subset_of_counts(tail_labels, kept, config.protocol, stream(seed, "subset"))
     groups = sources.train.groups
     if groups is None:
-        fit, holdout = split_holdout(labels[train], config.holdout, stream(seed, "holdout"))
+        fit, holdout = split_holdout(given[train], config.holdout, stream(seed, "holdout"))
     else:
-        fit, holdout = split_by_group(labels[train], groups[train], config.holdout, stream(seed, "holdout"))
+        fit, holdout = split_by_group(given[train], groups[train], config.holdout, stream(seed, "holdout"))
     inside = torch.zeros(len(labels), dtype=torch.bool).index_fill_(0, train, 1)
+    used = torch.ones(len(labels), dtype=torch.bool) if sources.excluded is None else ~sources.excluded
+    fit, holdout, outside = train[fit], train[holdout], (~inside).nonzero().flatten()
+    train = train[used[train]]
     return Subsets(
         train=train,
-        fit=train[fit],
-        holdout=train[holdout],
-        outside=(~inside).nonzero().flatten(),
+        fit=fit[used[fit]],
+        holdout=holdout[used[holdout]],
+        outside=outside[used[outside]],
         counts=class_counts(labels[train], len(classes)),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nc_tools._support.suggestions import did_you_mean
-from nc_tools.data.short_list import short_list
+from nc_tools.data.short_list import quoted, short_list
 from nc_tools.data.table_paths import ImageIndex, PathMatch
 from nc_tools.data.table_text import Grid, ragged_lines, read_grids
 
@@ -51,7 +51,7 @@ class Table:
         places = places or [i for i, column in enumerate(self.columns) if column.lower() == name.lower()]
         if len(places) == 1:
             return places[0]
-        shown = short_list([repr(column) for column in self.columns], 12)
+        shown = short_list([quoted(column) for column in self.columns], 12)
         if places:
             raise ValueError(f"{self.file} has {len(places)} columns {name!r}: rename all but one")
         hint = did_you_mean(name, self.columns)
@@ -127,11 +127,11 @@ def _names_an_image(index: ImageIndex, cell: str) -> bool:
 def _nothing_found(file: Path, grids: Sequence[Grid], index: ImageIndex, path_column: str | None) -> str:
     grid = grids[0]
     if path_column is not None:
-        shown = short_list([repr(cell[:_QUOTED]) for cell in grid.rows[0]], 12)
+        shown = short_list([quoted(cell, _QUOTED) for cell in grid.rows[0]], 12)
         if path_column.lower() not in (cell.lower() for cell in grid.rows[0]):
             return f"{file} has no column {path_column!r}: its first row is {shown}"
     second = min(1, len(grid.rows) - 1)
-    shown = short_list([repr(cell[:_QUOTED]) for cell in grid.rows[second]])
+    shown = short_list([quoted(cell, _QUOTED) for cell in grid.rows[second]])
     images = f"images look like {index.files[0]}" if index.files else "there are no images"
     ragged = ragged_lines(grid) if len(grid.rows[0]) == 1 else ""
     return (

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nc_tools.data.label_column import whole_number
-from nc_tools.data.short_list import short_list
+from nc_tools.data.short_list import quoted, short_list
 from nc_tools.data.split_words import Role, split_role
 from nc_tools.data.table import Table
 from nc_tools.data.table_config import NONE
@@ -21,12 +21,16 @@ GROUP_WORDS = frozenset(
     {"animal", "case", "individual", "lesion", "location", "participant", "patient", "person", "scene", "series",
      "session", "site", "slide", "study", "subject", "video"}
 )  # fmt: skip
+_ID_WORDS = frozenset(
+    {"code", "hash", "id", "ids", "index", "instance", "key", "name", "no", "nr", "num", "number", "uid", "uuid"}
+)
 _LARGEST_GROUP = 0.1
+_ROUNDING = 0.02
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "1.0"}), frozenset({"0", "false", "no", "0.0"})
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnRoles:
     """What the columns of a table mean.
 
     Attributes:
@@ -46,7 +50,7 @@ class Columns:
 
 def read_columns_of(
     table: Table, label_column: str | None, split_column: str | None = None, group_column: str | None = None
-) -> Columns:
+) -> ColumnRoles:
     """Return what the columns of a table mean, found by their names and values.
 
     Args:
@@ -64,18 +68,27 @@ def read_columns_of(
     split, roles = _split(table, values, split_column, named)
     rest = {j: cells for j, cells in values.items() if j != split and j not in named}
     group = _group(table, rest, group_column, sentences)
-    rest = {j: cells for j, cells in rest.items() if j != group and not _is_fold(table.columns[j])}
+    rest = {
+        j: cells for j, cells in rest.items()
+        if j != group and not _is_fold(table.columns[j]) and not _names_groups(table.columns[j])
+    }  # fmt: skip
     folds = [table.columns[j] for j in values if _is_fold(table.columns[j]) and j not in named]
     if folds:
         sentences.append(f"not used: column {short_list(folds)} (numbers of folds)")
     labels = named or _labels(table, rest)
-    return Columns(labels, roles, split, group, tuple(sentences))
+    return ColumnRoles(labels, roles, split, group, tuple(sentences))
 
 
 def _named(table: Table, names: str) -> tuple[int, ...]:
     if names in table.columns:
         return (table.position(names),)
     return tuple(table.position(name.strip()) for name in names.split(","))
+
+
+def _names_groups(name: str) -> bool:
+    """Return whether a column is called like groups of images; the age of a patient is no patient."""
+    words = set(_words(name))
+    return bool(words & (GROUP_WORDS | {"group"})) and not words - GROUP_WORDS - _ID_WORDS - {"group"}
 
 
 def _words(name: str) -> list[str]:
@@ -95,7 +108,7 @@ def _split(
     if named is not None:
         j = table.position(named)
         if (roles := _roles(table.columns[j], table.cells(j))) is None:
-            odd = short_list(sorted({repr(cell) for cell in table.cells(j) if split_role(cell) is None}))
+            odd = short_list(sorted({quoted(cell) for cell in table.cells(j) if split_role(cell) is None}))
             raise ValueError(
                 f"column {named!r} of {table.file} is no split: it holds {odd}, which is no word for training, "
                 "validation or test images"
@@ -128,7 +141,9 @@ def _group(table: Table, values: Mapping[int, Sequence[str]], named: str | None,
     if named is not None:
         return table.position(named)
     for j, cells in values.items():
-        if not GROUP_WORDS & set(_words(table.columns[j])):
+        if _words(table.columns[j])[0] == "group":
+            return j
+        if not _names_groups(table.columns[j]):
             continue
         counts = Counter(cell for cell in cells if cell)
         if not counts or len(counts) >= len(cells):
@@ -156,6 +171,11 @@ def _labels(table: Table, values: Mapping[int, Sequence[str]]) -> tuple[int, ...
         return (few[0],)
     if not values:
         return ()
+    if shares := _shares(table, values):
+        raise ValueError(
+            f"the columns {short_list(shares)} of {table.file} hold shares of votes, which sum to 1 in each row, and "
+            "labels are one class: write the most frequent one into a column, and name it after the file"
+        )
     shown = short_list([f"{table.columns[j]} ({len(set(cells))} values)" for j, cells in values.items()], 12)
     raise ValueError(
         f"it is not clear which column of {table.file} holds the labels: it has {shown}; name it after the file, as in "
@@ -193,6 +213,16 @@ def _one_hot(table: Table, values: Mapping[int, Sequence[str]]) -> tuple[int, ..
         return ()
     ones = [sum(whole_number(values[j][row]) == 1 for j in found) for row in range(len(table.rows))]
     return tuple(found) if ones.count(1) * 2 > len(ones) else ()
+
+
+def _shares(table: Table, values: Mapping[int, Sequence[str]]) -> list[str]:
+    """Return the columns whose numbers sum to 1 in every row, if there are several."""
+    columns = [
+        j for j, cells in values.items() if all(re.match(r"[01](\.\d*)?(e-\d+)?$|\.\d+$", cell) for cell in cells)
+    ]
+    sums = [sum(float(values[j][row]) for j in columns) for row in range(len(table.rows))]
+    one = len(columns) > 1 and all(abs(total - 1) < _ROUNDING for total in sums)
+    return [table.columns[j] for j in columns] if one else []
 
 
 def _is_measure(cells: Sequence[str]) -> bool:

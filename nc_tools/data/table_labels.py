@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nc_tools.data.label_column import whole_number
-from nc_tools.data.short_list import short_list
+from nc_tools.data.short_list import quoted, short_list
 from nc_tools.data.table import Table
 from nc_tools.data.table_config import UnclearLabels
 from nc_tools.data.table_json import SEVERAL
@@ -22,10 +22,12 @@ class RowLabels:
 
     Attributes:
         labels: For each row its label; None for a row that is left out.
+        source: Where the labels stand, for people.
         sentences: What was left out, for people.
     """
 
     labels: list[str | None]
+    source: str
     sentences: tuple[str, ...] = ()
 
 
@@ -46,7 +48,7 @@ def row_labels(
     """
     if not columns:
         folders = [None if i is None else _folder(files[i]) for i in table.match.images]
-        return RowLabels(folders, ("labels: the folder of each image",))
+        return RowLabels(folders, "the folder of each image")
     if len(columns) > 1:
         return _from_classes(table, columns, unclear, positive)
     cells = table.cells(columns[0])
@@ -68,7 +70,7 @@ def row_labels(
         row = next(iter(several))
         raise ValueError(
             f"{len(several)} of {len(cells)} rows of {table.file} have several labels in column {name!r}, such as "
-            f"{cells[row]!r} in line {table.lines[row]}: {_SKIP}, or train on one label against all others with "
+            f"{quoted(cells[row])} in line {table.lines[row]}: {_SKIP}, or train on one label against all others with "
             f"--set data.table.positive={several[row][0]}"
         )
     if empty and unclear == "refuse":
@@ -79,7 +81,7 @@ def row_labels(
     for row in (*empty, *several):
         labels[row] = None
     counted = [f"{len(rows)} {what}" for rows, what in ((empty, "without label"), (several, "with several")) if rows]
-    return RowLabels(labels, (f"rows left out: {', '.join(counted)}",) if counted else ())
+    return RowLabels(labels, f"column {name}", (f"rows left out: {', '.join(counted)}",) if counted else ())
 
 
 def merge_rows(
@@ -105,10 +107,10 @@ def merge_rows(
     disagree = {image: of for image, of in rows.items() if len({labels[row] for row in of}) > 1}
     if disagree and unclear == "refuse":
         first, *_, last = next(iter(disagree.values()))
+        texts = " and ".join(f"{quoted(str(labels[row]))} in line {table.lines[row]}" for row in (first, last))
         raise ValueError(
-            f"{len(disagree)} images have rows that disagree in {table.file}, such as lines {table.lines[first]} and "
-            f"{table.lines[last]} ({labels[first]!r}, {labels[last]!r}): leave them out with --set "
-            "data.table.unclear_labels=skip, or use the most frequent label with --set "
+            f"{len(disagree)} images have rows that disagree in {table.file}, such as {texts}: leave them out with "
+            "--set data.table.unclear_labels=skip, or use the most frequent label with --set "
             "data.table.unclear_labels=majority"
         )
     chosen = {image: of[0] for image, of in rows.items() if image not in disagree}
@@ -141,7 +143,8 @@ def _from_classes(table: Table, columns: Sequence[int], unclear: UnclearLabels, 
         if positive not in names:
             raise ValueError(f"{table.file} has no column of the class {positive!r}: it has {short_list(names, 12)}")
         j = columns[names.index(positive)]
-        return RowLabels([positive if whole_number(row[j]) == 1 else f"not {positive}" for row in table.rows])
+        texts = [positive if whole_number(row[j]) == 1 else f"not {positive}" for row in table.rows]
+        return RowLabels([*texts], f"column {positive}")
     labels: list[str | None] = []
     for row in table.rows:
         ones = [name for name, j in zip(names, columns, strict=True) if whole_number(row[j]) == 1]
@@ -153,8 +156,8 @@ def _from_classes(table: Table, columns: Sequence[int], unclear: UnclearLabels, 
             f"{short_list(names)}, such as line {table.lines[odd[0]]}: {_SKIP}, or train on one class against all "
             f"others with --set data.table.positive={names[0]}"
         )
-    shown = (f"labels: the column with 1 of {short_list(names, 12)}",)
-    return RowLabels(labels, (*shown, f"rows left out: {len(odd)} without exactly one 1") if odd else shown)
+    left_out = (f"rows left out: {len(odd)} without exactly one 1",) if odd else ()
+    return RowLabels(labels, f"the column with a 1 of {short_list(names, 12)}", left_out)
 
 
 def _rows_with_several(cells: Sequence[str]) -> dict[int, tuple[str, ...]]:

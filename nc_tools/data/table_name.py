@@ -30,8 +30,9 @@ def parse_table_name(text: str) -> TableName:
             return option
     if found:
         raise FileNotFoundError(f"the folder of images {found[0].root} does not exist: check the path after @")
+    shortest = min((option.file for option in options), key=lambda file: len(str(file)))
     raise FileNotFoundError(
-        f"there is no table {options[-1].file}: write table:FILE, table:FILE:COLUMN or table:FILE:COLUMN@FOLDER"
+        f"there is no table {shortest}: write table:FILE, table:FILE:COLUMN or table:FILE:COLUMN@FOLDER"
     )
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePosixPath
+from itertools import islice
 from urllib.parse import unquote
 
 from nc_tools.data.decode import image_suffixes
@@ -58,12 +58,15 @@ class ImageIndex:
         """Return which image each value names."""
         cleaned = [clean_path(value) for value in values]
         sample = cleaned[:: max(1, len(cleaned) // _SAMPLE)]
+        sample = [value for value in sample if self._has_name(value)] or list(
+            islice((value for value in cleaned if self._has_name(value)), _SAMPLE)
+        )
+        if not sample:
+            return PathMatch([None] * len(values), [], "names of files")  # no reading can find what no name does
         readings: list[tuple[str, int]] = [] if self.beside is None else [(f"{self.beside}/".lstrip("/."), 0)]
         deepest = max((file.count("/") + 1 for file in self.files), default=1)
         readings += [("", 0), *(("", depth) for depth in range(deepest, 0, -1))]
-        shares = [sum(bool(self._found(v, *reading)) for v in sample) for reading in readings]
-        best = max(shares)
-        prefix, depth = readings[next(i for i, share in enumerate(shares) if 2 * share >= best)]
+        prefix, depth = self._reading(sample, readings)
         images: list[int | None] = []
         several = []
         for value, cell in zip(cleaned, values, strict=True):
@@ -74,6 +77,18 @@ class ImageIndex:
             if len(found) > 1:
                 several.append((cell, self.files[found[0]], self.files[found[1]]))
         return PathMatch(images, several, _how(prefix, depth))
+
+    def _has_name(self, value: str) -> bool:
+        return bool(self._found(value.rpartition("/")[2], "", 1))
+
+    def _reading(self, sample: Sequence[str], readings: Sequence[tuple[str, int]]) -> tuple[str, int]:
+        """Return the first reading that finds at least half as many images as the best one."""
+        shares = []
+        for reading in readings:
+            shares.append(sum(bool(self._found(value, *reading)) for value in sample))
+            if shares[-1] == len(sample):
+                break
+        return readings[next(i for i, share in enumerate(shares) if 2 * share >= max(shares))]
 
     def _found(self, value: str, prefix: str, depth: int) -> list[int]:
         """Return the files that a value names under one reading; depth 0 compares the whole path."""
@@ -128,8 +143,8 @@ def clean_path(value: str) -> str:
 
 def _in_form(key: str, form: str) -> str:
     if "stem" in form:
-        suffix = PurePosixPath(key).suffix
-        key = key[: len(key) - len(suffix)] if suffix.lower() in image_suffixes() else key
+        stem, dot, suffix = key.rpartition(".")
+        key = stem if stem and f"{dot}{suffix}".lower() in image_suffixes() else key
     return key.casefold() if "case" in form else key
 
 

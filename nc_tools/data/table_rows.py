@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nc_tools.data.short_list import quoted
 from nc_tools.data.table import Table, find_table
-from nc_tools.data.table_columns import Columns, read_columns_of
+from nc_tools.data.table_columns import ColumnRoles, read_columns_of
 from nc_tools.data.table_config import TableConfig
 from nc_tools.data.table_labels import merge_rows, row_labels
 from nc_tools.data.table_paths import ImageIndex
@@ -24,14 +25,16 @@ class TableRows:
         rows: Positions of the rows.
         images: For each of them the position of its image among the files.
         labels: For each of them its label as text.
+        label_source: Where the labels stand, for people.
         sentences: How the table was read, for people.
     """
 
     table: Table
-    columns: Columns
+    columns: ColumnRoles
     rows: Sequence[int]
     images: Sequence[int]
     labels: Sequence[str]
+    label_source: str
     sentences: tuple[str, ...]
 
     @property
@@ -69,14 +72,12 @@ def read_table_rows(
         *missing_sentence(table, root, skip_missing=skip_missing),
     ]
     texts = row_labels(table, columns.labels, files, config.unclear_labels, config.positive)
-    if len(columns.labels) == 1:
-        sentences.append(f"labels: column {table.columns[columns.labels[0]]}")
     chosen, merged = merge_rows(table, texts.labels, config.unclear_labels)
     by_row = sorted((row, image) for image, row in chosen.items())
     labels = [label for row, _ in by_row if (label := texts.labels[row]) is not None]
     sentences += [*texts.sentences, *merged, *columns.sentences]
     rows, images = [row for row, _ in by_row], [image for _, image in by_row]
-    return TableRows(table, columns, rows, images, labels, tuple(sentences))
+    return TableRows(table, columns, rows, images, labels, texts.source, tuple(sentences))
 
 
 def read_table(file: Path, files: Sequence[str], root: Path, path_column: str | None = None) -> Table:
@@ -92,7 +93,7 @@ def read_table(file: Path, files: Sequence[str], root: Path, path_column: str | 
     if table.match.several:
         value, one, other = table.match.several[0]
         raise ValueError(
-            f"{len(table.match.several):,} rows of {file} name more than one image, such as {value!r}: {one} and "
+            f"{len(table.match.several):,} rows of {file} name more than one image, such as {quoted(value)}: {one} and "
             f"{other}; write their paths, or give the folder of the right ones after @, as in table:FILE@FOLDER"
         )
     return table
@@ -109,6 +110,6 @@ def missing_sentence(table: Table, root: Path, *, skip_missing: bool) -> list[st
         cell, line = table.rows[missing[0]][table.path_column], table.lines[missing[0]]
         raise ValueError(
             f"{len(missing):,} of {len(table.rows):,} rows of {table.file} name no image below {root}, such as "
-            f"{cell!r} in line {line}: add the images, or leave these rows out with --skip-missing"
+            f"{quoted(cell)} in line {line}: add the images, or leave these rows out with --skip-missing"
         )
     return [f"{len(missing):,} rows of {table.file.name} name no image and are left out"] if missing else []

@@ -12,14 +12,23 @@ from torch import Tensor
 from nc_tools.data.class_map import read_class_map
 from nc_tools.data.folder_walk import FolderWalk
 from nc_tools.data.label_column import LabelError, classes_of
-from nc_tools.data.listing import ListedImages, Listing, Reading, check_classes, split_listing, without_untrained
-from nc_tools.data.short_list import short_list
+from nc_tools.data.listing import (
+    ListedImages,
+    Listing,
+    Reading,
+    check_classes,
+    crossing_sentences,
+    similar_classes,
+    split_listing,
+    with_name_groups,
+    without_untrained,
+)
 from nc_tools.data.table_config import TableConfig
 from nc_tools.data.table_name import TableName
 from nc_tools.data.table_rows import TableRows, read_table_rows
 
 
-def list_table(name: TableName, config: TableConfig, *, skip_missing: bool) -> ListedImages:
+def list_table(name: TableName, config: TableConfig, *, skip_missing: bool, check: bool = True) -> ListedImages:
     """List the images that a table names, with their labels, their split and their groups.
 
     Images without a row are left out, and counted. The split is that of another table for the test images, or a column
@@ -29,6 +38,7 @@ def list_table(name: TableName, config: TableConfig, *, skip_missing: bool) -> L
         name: The table, its label column (None to find it), and the folder of the images (None: that of the table).
         config: Settings that overrule what is found.
         skip_missing: Leave out rows without an image, and test images of classes without training images.
+        check: Require what a comparison needs: two classes, and a test image.
 
     Raises:
         FileNotFoundError: If a file or folder does not exist.
@@ -46,16 +56,18 @@ def list_table(name: TableName, config: TableConfig, *, skip_missing: bool) -> L
         parts.append(read_table_rows(test_file, column, files, walk.root, config, skip_missing=skip_missing))
     classes, labels, how = _classes(parts, config, guessed=name.column is None)
     sentences = [sentence for part in parts for sentence in part.sentences]
-    sentences += [how, *_group_sentences(parts), *walk.sentences()]
+    sentences += [f"labels: {parts[0].label_source} ({how})", *_group_sentences(parts), *walk.sentences()]
     if unused := len(files) - len({image for part in parts for image in part.images}):
         sentences.append(f"{unused:,} of {len(files):,} images there have no row and are left out")
     listings = [
         Listing(f"table-{part.table.file.name}", tuple(files[i] for i in part.images), of_part, part.groups)
         for part, of_part in zip(parts, labels, strict=True)
     ]
-    reading = Reading(tuple(sentences), _choices(parts, config))
+    listings, named = with_name_groups(listings)
+    reading = Reading((*sentences, *similar_classes(classes), *named), _choices(parts, config))
     listed = without_untrained(_split(walk.root, classes, parts, listings, reading), skip_missing=skip_missing)
-    check_classes(listed)
+    if check:
+        check_classes(listed)
     return listed
 
 
@@ -95,7 +107,7 @@ def _split(
                 f"{len(both)} images are in both tables, such as {min(both)}: an image that is trained on must not be "
                 "tested"
             )
-        reading = reading.adding(sentence, *_crossing(train, test))
+        reading = reading.adding(sentence, *crossing_sentences(train, test))
         return ListedImages(root, classes, train, test, reading)
     (part,), (listing,) = parts, listings
     if part.columns.roles is None or part.columns.split is None:
@@ -121,18 +133,7 @@ def _split(
         replace(listing.where(torch.tensor([role == wanted for role in roles])), split=f"{listing.split}-{wanted}")
         for wanted in ("train", held)
     )
-    return ListedImages(root, classes, train, test, reading.adding(sentence, *_crossing(train, test)))
-
-
-def _crossing(train: Listing, test: Listing) -> list[str]:
-    """Say how many groups the data's own split puts on both sides."""
-    both = {*(train.groups or ())} & {*(test.groups or ())}
-    if not both:
-        return []
-    return [
-        f"CAUTION: {len(both):,} groups have training and test images, such as {short_list(sorted(both), 2)}: test "
-        "results are too good for new groups; split anew with --set data.table.split_column=-"
-    ]
+    return ListedImages(root, classes, train, test, reading.adding(sentence, *crossing_sentences(train, test)))
 
 
 def _group_sentences(parts: Sequence[TableRows]) -> list[str]:

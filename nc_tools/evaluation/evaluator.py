@@ -4,17 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from nc_tools.data.image_set import Images
 from nc_tools.evaluation.collect import collect
-from nc_tools.heads.head import Head
 from nc_tools.metrics import calibration, classification, memorization, neural_collapse, transfer_report
 from nc_tools.models.classifier import Classifier
 from nc_tools.ood import ood_report
 from nc_tools.records import Batch, Collected
+
+
+class HeadView(Protocol):
+    """What the metrics read of a head: a :class:`~nc_tools.heads.Head`, or a view of a linear layer."""
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Bias of each class (K,), or None."""
+
+    @property
+    def scale(self) -> Tensor | float:
+        """A number, or a tensor that broadcasts to (K,)."""
+
+    @property
+    def affine(self) -> bool:
+        """Whether the logits are scale * embedded @ weight.T + bias."""
+
+    @property
+    def weight(self) -> Tensor:
+        """Class vectors (K, D')."""
+
 
 PlainBatches = Callable[[Images, Tensor | None], Iterable[Batch]]
 """Returns the batches of images, or of those at some indices, in order and without augmentation."""
@@ -61,6 +86,7 @@ class Evaluator:
         self, model: Classifier, plain_batches: PlainBatches, *, class_counts: Sequence[int], dtype: torch.dtype
     ) -> None:
         self.model = model
+        self.head: HeadView = model.head
         self.plain_batches = plain_batches
         self.class_counts = torch.tensor(class_counts)
         self.dtype = dtype
@@ -146,7 +172,7 @@ class Evaluator:
             test: Images of the same classes that were not trained on.
             outliers: Images of other classes, by name.
         """
-        weight, bias = class_vectors(self.model.head)
+        weight, bias = class_vectors(self.head)
         collected = {name: self.outputs(part) for name, part in outliers.items()}
         values = ood_report(self.outputs(train), self.outputs(test), collected, weight, bias)
         return {f"{test.name}/ood/{key}": value for key, value in values.items()}
@@ -170,7 +196,7 @@ class Evaluator:
         return values | {f"{name}/cal{suffix}/{key}": value for key, value in errors.items()}
 
     def _collapse(self, name: str, outputs: Collected, suffix: str) -> dict[str, float]:
-        head, features, embedded = self.model.head, outputs.features, outputs.embedded
+        head, features, embedded = self.head, outputs.features, outputs.embedded
         weight = head.weight.detach().float()
         bias = None if head.bias is None else head.bias.detach().float()
         same_width = weight.shape[1] == features.shape[1]
@@ -187,7 +213,7 @@ class Evaluator:
 
 
 @torch.no_grad()
-def class_vectors(head: Head) -> tuple[Tensor | None, Tensor | None]:
+def class_vectors(head: HeadView) -> tuple[Tensor | None, Tensor | None]:
     """Return the head's weight (K, D'), multiplied by its scale, and its bias: logits = embedded @ weight.T + bias.
 
     Both are None for a head whose logits are not of this form.

@@ -36,6 +36,8 @@ class DataFacts:
     fingerprint: str
     num_samples: int = 0
     preprocessing: ImagePreprocessing | None = None
+    images_fingerprint: str = ""
+    reading: tuple[tuple[str, str], ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import torch
 
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.comparison.metric_info import check_metric_key
+from nc_tools.data import DataConfig
 from nc_tools.experiment.build import DataFacts, build_loss, build_model, check_outliers
 from nc_tools.experiment.evaluate.transfer_set import check_transfer
 from nc_tools.experiment.overrides import put
@@ -13,15 +17,15 @@ from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_backbone import describe_backbone
 from nc_tools.experiment.run_config import RunConfig
-from nc_tools.experiment.run_data import facts_of, open_data
+from nc_tools.experiment.run_data import RunData, facts_of, open_data
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.training.mixed_loss import check_mixing
 from nc_tools.training.optimizers import make_optimizer
 from nc_tools.type_check import check_types
 
 
-def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: StopSignal) -> DataFacts:
-    """Read a comparison's data, build every arm's model and loss once, and return facts such as the class counts.
+def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: StopSignal) -> dict[str, DataFacts]:
+    """Read a comparison's data, build every arm's model and loss once, and return each arm's facts about its data.
 
     Raises:
         ValueError: If the arms differ in their data, or an arm cannot be built; the message names it.
@@ -35,18 +39,19 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
         display.reading(done, total)
 
     check_metric_key(plan.protocol.primary)
-    if len({config.data for config in plan.arms.values()}) != 1:
-        raise ValueError(
-            "all arms of a comparison must have the same data settings (data=DataConfig(...)), but these arms differ: "
-            "give them the same settings, or compare them in separate recipes"
-        )
+    check_same_images([config.data for config in plan.arms.values()])
     _check_tuning(plan)
     baseline = plan.arms[plan.baseline]
     cpu = torch.device("cpu")
-    data = open_data(baseline, seed=plan.protocol.seeds[0], device=cpu, cache=options.out / "cache", progress=progress)
-    check_transfer(plan.protocol, data.sources)
-    facts = facts_of(data.sources, data.sources.train.labels[data.subsets.train])
-    for line in data.first_lines():
+    seed, cache = plan.protocol.seeds[0], options.out / "cache"
+    data = {
+        config.data: open_data(config, seed=seed, device=cpu, cache=cache, progress=progress)
+        for config in {config.data: config for config in plan.arms.values()}.values()
+    }
+    check_transfer(plan.protocol, data[baseline.data].sources)
+    by_data = {key: facts_of(of.sources, of.sources.train.labels[of.subsets.train]) for key, of in data.items()}
+    facts = {name: by_data[config.data] for name, config in plan.arms.items()}
+    for line in _data_lines(plan, {name: data[config.data] for name, config in plan.arms.items()}):
         display.note(line)
     for backbone in dict.fromkeys(describe_backbone(config.model) for config in plan.arms.values()):
         if backbone is not None:
@@ -55,7 +60,7 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
     for name, config in plan.arms.items():
         try:
             check_types(config)
-            losses = _build_variants(config, facts)
+            losses = _build_variants(config, facts[name])
         except (ValueError, TypeError) as error:
             raise type(error)(f"arm {name}: {error}") from error
         against_outliers += [name] if any(loss.needs_outliers for loss in losses) else []
@@ -63,6 +68,44 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
         used = f"used by {', '.join(against_outliers)}" if against_outliers else "not used, because no loss needs them"
         display.note(f"training against outlier images from {baseline.data.outliers}: {used}")
     return facts
+
+
+def check_same_images(configs: Sequence[DataConfig]) -> None:
+    """Check that the arms of a comparison have the same images and the same test: they may differ in training labels.
+
+    Raises:
+        ValueError: If they differ in another setting, or in given labels while a long tail is cut by these.
+    """
+    if len({replace(config, labels=None, corrections=None) for config in configs}) != 1:
+        raise ValueError(
+            "all arms of a comparison must have the same data settings (data=DataConfig(...)) but for labels and "
+            "corrections, and these arms differ: give them the same settings, or compare them in separate recipes"
+        )
+    first = configs[0]
+    if len({config.labels for config in configs}) > 1 and (first.imbalance != 1 or first.class_counts is not None):
+        raise ValueError(
+            f"arms with other labels would get other images of a long tail, which is cut by the labels, got imbalance "
+            f"{first.imbalance:g}: set imbalance=1 and class_counts=None"
+        )
+
+
+def _data_lines(plan: Plan, data: Mapping[str, RunData]) -> list[str]:
+    """Return what is said about the data first: of the baseline, and what differs in other arms.
+
+    Raises:
+        ValueError: If the arms' images or test labels are not the same.
+    """
+    lines = data[plan.baseline].first_lines()
+    known = {plan.arms[plan.baseline].data}
+    for name, of in data.items():
+        if of.sources.images_fingerprint != data[plan.baseline].sources.images_fingerprint:
+            raise ValueError(
+                f"the images of arm {name} are not those of {plan.baseline}: give all arms the same images"
+            )
+        if plan.arms[name].data not in known:
+            known.add(plan.arms[name].data)
+            lines += [f"arm {name}: {line}" for line in of.first_lines() if line not in lines]
+    return lines
 
 
 def _check_tuning(plan: Plan) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from nc_tools._support.printable import printable
 from nc_tools.comparison import compare, render_terminal, write_comparison
 from nc_tools.comparison.read_experiment import read_experiment
 from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
@@ -43,4 +44,4 @@ def print_links(out: Path, console: Console, tracking_uri: str | None) -> None:
     """Print the address of the report and the command that shows the runs in MLflow."""
     console.print()
     for line in direct_links(out, tracking_uri):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(line), highlight=False, markup=False, soft_wrap=True)

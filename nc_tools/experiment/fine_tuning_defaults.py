@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 
+from nc_tools.data.decode import FileInterpolation
 from nc_tools.experiment.run_config import Protocol, RunConfig, TunedParameter
+from nc_tools.models.pretrained import expected_preprocessing
 from nc_tools.specs import spec
 from nc_tools.training import OptimConfig
 from nc_tools.training.trained_part import TrainedPart
@@ -52,6 +55,31 @@ def fine_tuning_config(config: RunConfig) -> RunConfig:
     if tuned == TunedParameter():
         tuned = dataclasses.replace(tuned, values=(_WEIGHT_DECAY / 10, _WEIGHT_DECAY * 10))
     return dataclasses.replace(config, optim=optim, tuned=tuned)
+
+
+def with_files_read_for(arms: Mapping[str, RunConfig]) -> dict[str, RunConfig]:
+    """Return arms whose image files are read as pretrained networks expect: with what side, and what interpolation.
+
+    All arms of a comparison need the same data: the largest side from which a network crops, and the interpolation of
+    the first network.
+    """
+    expected = [
+        expected_preprocessing(
+            config.model.name, image_size=config.model.image_size, crop_fraction=config.model.crop_fraction
+        )
+        for config in arms.values()
+        if config.model.is_pretrained
+    ]
+    if not expected:
+        return dict(arms)
+    side = max(preprocessing.resize_size for preprocessing in expected)
+    interpolation: FileInterpolation = "bicubic" if expected[0].interpolation == "bicubic" else "bilinear"
+    return {
+        name: dataclasses.replace(
+            config, data=dataclasses.replace(config.data, size_limit=side, interpolation=interpolation)
+        )
+        for name, config in arms.items()
+    }
 
 
 def fine_tuning_rates(protocol: Protocol, config: RunConfig) -> Protocol:

@@ -13,7 +13,7 @@ from nc_tools.experiment.build import DataFacts, build_model
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
 from nc_tools.losses import CrossEntropyLoss
-from nc_tools.metrics import anchor_transition
+from nc_tools.metrics import anchor_transition, transition_problem
 from nc_tools.training import fit
 
 
@@ -31,9 +31,15 @@ def estimate_noise(
 ) -> NoiseEstimate:
     """Train a model with cross-entropy and estimate the label noise, a transition matrix, from its predictions.
 
+    The arm is refused if the estimate cannot be trusted (see :func:`~nc_tools.metrics.transition_problem`): corrected
+    by a wrong matrix, a loss is worse than the plain one.
+
     This stage comes before the run's own training and has the same initial weights, samples, rate and length: an arm
     whose loss needs a transition matrix takes twice the training time. Only the noisy labels are used. Nothing is done
     for other losses.
+
+    Raises:
+        ValueError: If a class has too few samples that the model assigns to it.
     """
     if not job.config.loss.leaves_open("transition"):
         return NoiseEstimate()
@@ -56,4 +62,11 @@ def estimate_noise(
             keep_last=True,
         )
     outputs = data.evaluator(fitted.model, facts).collect(data.sources.train, indices)
-    return NoiseEstimate(anchor_transition(outputs.logits), fitted.seconds, training.epochs)
+    transition = anchor_transition(outputs.logits)
+    decided = outputs.logits.argmax(1).bincount(minlength=len(transition)).cpu()
+    if problem := transition_problem(transition, decided):
+        raise ValueError(
+            f"the transition matrix of label noise cannot be estimated, because {problem}: give the loss a matrix "
+            "(transition=), train longer or on more images, or leave this arm out"
+        )
+    return NoiseEstimate(transition, fitted.seconds, training.epochs)

@@ -7,6 +7,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from nc_tools._support.printable import printable
 from nc_tools.experiment.job import JobResult, RunProgress
 from nc_tools.experiment.workers import WorkerJob
 
@@ -30,7 +31,7 @@ class ProgressDisplay:
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[doing]}"),
+            TextColumn("{task.fields[doing]}", style="dim", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -74,7 +75,7 @@ class ProgressDisplay:
         """Show how many epochs of a run are done."""
         doing = f"{progress.label}: epoch {progress.done}/{progress.total}"
         if self._bar is not None:
-            self._bars.update(self._bar, doing=doing)
+            self._bars.update(self._bar, doing=printable(doing))
         if time.monotonic() - self._last_line > self._every:
             self._line(f"{self._stage} {self._done}/{self._total}, {doing}")
 
@@ -82,7 +83,7 @@ class ProgressDisplay:
         """Count a run that ended; if it failed, print the reason."""
         self._done += 1
         if self._bar is not None:
-            self._bars.update(self._bar, advance=1, doing=f"{job.label}: {result.status.lower()}")
+            self._bars.update(self._bar, advance=1, doing=printable(f"{job.label}: {result.status.lower()}"))
         if result.unexpected:
             self.note(f"{job.label} ({job.kind}) {result.status.lower()}: {result.error}")
         elif self._done == self._total or time.monotonic() - self._last_line > self._every:
@@ -90,7 +91,7 @@ class ProgressDisplay:
 
     def note(self, text: str) -> None:
         """Print a line that stays visible above the progress bars."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def _line(self, text: str) -> None:
         self._last_line = time.monotonic()

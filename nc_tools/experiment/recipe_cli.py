@@ -15,10 +15,12 @@ from rich.console import Console
 
 from nc_tools._support.check_writable import check_writable
 from nc_tools._support.disk_full import is_disk_full
+from nc_tools._support.printable import printable
 from nc_tools._support.signals import Killed
 from nc_tools.experiment.check_model import check_model
 from nc_tools.experiment.closing_report import print_links, report_comparison
 from nc_tools.experiment.config_file import config_text, read_config
+from nc_tools.experiment.data_flags import add_data_flags
 from nc_tools.experiment.plan import RunOptions
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
@@ -36,18 +38,7 @@ def recipe_parser(
         epilog=textwrap.fill(f"arms (compared methods) of this recipe: {', '.join(arms)}", width=100),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument_group("data").add_argument
-    add("--data", help="images to train on: digits, imagefolder:PATH, cifar10[:FOLDER] or cifar100[:FOLDER]")
-    add("--labels", metavar="FILE:COLUMN", help="read the training labels from this column of a CSV file; its column "
-        "path names the image")  # fmt: skip
-    add("--image-size", type=int, metavar="PIXELS", help="resize images to this width and height; for a pretrained "
-        "network, the size that it gets (default: that of its weights)")  # fmt: skip
-    add("--imbalance", type=float, metavar="RATIO", help="cut a long tail: the largest class keeps RATIO times the "
-        "images of the smallest, by class size (default: own images are used as they are, all of them)")  # fmt: skip
-    add("--resplit", type=float, metavar="SHARE", help="each seed draws its own test set, this share of all images, "
-        "which helps if there are few")  # fmt: skip
-    add("--transfer-data", metavar="DATA", help="measure transfer of the features to these images, given as for --data")
-    add("--skip-unreadable", action="store_true", help="leave out image files that cannot be read, instead of stopping")
+    add_data_flags(parser)
     add = parser.add_argument_group("what is compared").add_argument
     default = ", ".join(default_arms) if default_arms else "all"
     add("--arms", metavar="A,B,...", help=f"arms to compare, the baseline first, or 'all' (default: {default})")
@@ -114,8 +105,8 @@ def run_recipe(
             report_comparison(options.out, console)
         print_links(options.out, console, options.tracking_uri)
     except (Killed, KeyboardInterrupt):
-        text = f"\nStopped. Finished runs are kept in {args.out}. To continue, give the same command with --resume."
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        text = f"Stopped. Finished runs are kept in {args.out}. To continue, give the same command with --resume."
+        console.print(f"\n{printable(text)}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(130)
     except (ValueError, TypeError, OSError) as error:
         _print_error(_disk_full_error(args.out, error) if is_disk_full(error) else error)
@@ -182,5 +173,5 @@ def _disk_full_error(out: Path, error: BaseException) -> OSError:
 
 def _print_error(error: BaseException) -> None:
     """Print an error in one line, with the line breaks of its message removed."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     Console(stderr=True).print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)

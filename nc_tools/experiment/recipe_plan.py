@@ -8,9 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from nc_tools._support.suggestions import did_you_mean
-from nc_tools.data import DataConfig
-from nc_tools.data.source_names import BUILTIN_KINDS, parse_source
-from nc_tools.experiment.fine_tuning_defaults import fine_tuning_config, fine_tuning_rates
+from nc_tools.experiment.data_flags import data_from_flags
+from nc_tools.experiment.fine_tuning_defaults import fine_tuning_config, fine_tuning_rates, with_files_read_for
 from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.experiment.overrides import parse_setting, put, put_all
 from nc_tools.experiment.plan import Plan
@@ -43,6 +42,7 @@ def make_plan(
     chosen = {arm: _with_flags(config, args) for arm, config in _choose_arms(arms, args.arms).items()}
     protocol = fine_tuning_rates(protocol, next(iter(chosen.values())))
     chosen = {arm: fine_tuning_config(config) for arm, config in chosen.items()}
+    chosen = with_files_read_for(chosen)
     if args.smoke:
         protocol = _smoke_protocol(protocol)
     if args.seeds is not None:
@@ -114,30 +114,16 @@ def _choose_arms(arms: Mapping[str, RunConfig], text: str | None) -> dict[str, R
 
 def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     """Apply to an arm's configuration the flags that set one of its fields, such as ``--epochs``."""
-    fields: list[tuple[str, Any]] = [
-        ("data.labels", args.labels),
-        ("data.imbalance", args.imbalance),
-        ("data.resplit", args.resplit),
-    ]
+    fields: list[tuple[str, Any]] = []
     if not config.is_closed_form:  # a head that is computed stays one
         fields.append(("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs))
     model = _model_with_flags(config.model, args)
-    takes_size = model.is_pretrained or model.is_own
-    if args.image_size is not None and takes_size:
+    data = data_from_flags(config.data, args)
+    if args.image_size is not None and (model.is_pretrained or model.is_own):
         model = dataclasses.replace(model, image_size=args.image_size)
-    elif args.image_size is not None:
-        fields.append(("data.image_size", args.image_size))
-    data = config.data
-    if args.data is not None and args.data != data.source:
-        data = _other_source(data, args.data)
-    if args.labels is not None:
-        # Labels from a file take the place of the noise that a recipe would draw.
-        data = dataclasses.replace(data, noise=None)
-    if args.transfer_data is not None:
-        data = dataclasses.replace(data, transfer_data=args.transfer_data, held_out_classes=0)
-    if args.skip_unreadable:
-        data = dataclasses.replace(data, skip_unreadable=True)
-    return put_all(dataclasses.replace(config, data=data, model=model), [(p, v) for p, v in fields if v is not None])
+        data = dataclasses.replace(data, image_size=config.data.image_size)
+    config = dataclasses.replace(config, data=data, model=model)
+    return put_all(config, [(path, value) for path, value in fields if value is not None])
 
 
 def _model_with_flags(model: ModelConfig, args: argparse.Namespace) -> ModelConfig:
@@ -147,18 +133,6 @@ def _model_with_flags(model: ModelConfig, args: argparse.Namespace) -> ModelConf
     if args.model is not None:
         changes["network"] = None
     return dataclasses.replace(model, **changes) if changes else model
-
-
-def _other_source(data: DataConfig, source: str) -> DataConfig:
-    """Return a recipe's settings for other data than its own.
-
-    The held-out classes and the crop belong to the recipe's own data set. The long tail and the label noise are those
-    of a benchmark: images of the user's own are taken as they are, all of them and with their labels.
-    """
-    data = dataclasses.replace(data, source=source, held_out_classes=0, crop_padding=None)
-    if parse_source(source).kind in BUILTIN_KINDS:
-        return data
-    return dataclasses.replace(data, imbalance=1.0, class_counts=None, tail_order="frequency", noise=None)
 
 
 def _put_in_arms(arms: Mapping[str, RunConfig], path: str, value: Any) -> dict[str, RunConfig]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.regular_file import check_regular
 from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.experiment.serialize import encode
 from nc_tools.features import Standardize
@@ -22,8 +24,9 @@ from nc_tools.models.function_backbone import call_function
 from nc_tools.models.image_preprocessing import ImagePreprocessing
 from nc_tools.models.pretrained import BackboneIdentity, PretrainedBackbone, load_backbone
 from nc_tools.models.state_dict_files import load_into, read_state_dict, tensor_hash
+from nc_tools.run_records.json_files import MAX_JSON_BYTES
 from nc_tools.seeds import stream_seed
-from nc_tools.training.trained_part import TrainedPart, train_part
+from nc_tools.training.trained_part import TrainedPart, lora_targets, train_part
 
 BACKBONE_FOLDER = "backbone"
 """Folder of a run with the settings of a Hugging Face network, from which it is built again."""
@@ -67,14 +70,35 @@ def restored_backbone(
         num_samples: As there.
     """
     if model.is_pretrained and preprocessing is not None:
-        name = f"hf:{run / BACKBONE_FOLDER}" if model.name.startswith("hf:") else model.name
-        backbone = load_backbone(name, image_size=preprocessing.size).module
+        name = model.name
+        if name.startswith("hf:"):
+            name = f"hf:{run / BACKBONE_FOLDER}"
+            for file in (run / BACKBONE_FOLDER).iterdir():
+                check_regular(file, max_bytes=MAX_JSON_BYTES)
+        with _offline():  # the settings of a network may name another repository
+            backbone = load_backbone(name, image_size=preprocessing.size).module
     elif model.is_own:
         backbone = _own_network(model, in_channels, image_size, 0, with_weights=False)
     else:
         backbone = build_backbone(model.name, in_channels=in_channels, image_size=image_size, width=model.width)
     trained = _partly_trained(backbone, model, num_samples, 0)
     return _standardized(trained, model, preprocessing, in_channels, image_size)
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Keep huggingface_hub from the network within the block."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        yield
+        return
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def preprocessing_of(model: ModelConfig, *, in_channels: int, image_size: int) -> ImagePreprocessing | None:
@@ -110,11 +134,15 @@ def backbone_record(model: ModelConfig, *, in_channels: int, image_size: int) ->
     if not (model.is_pretrained or model.is_own):
         return {}
     found = preprocessing_of(model, in_channels=in_channels, image_size=image_size)
+    part = TrainedPart.parse(model.train)
     if model.is_pretrained:
         identity = encode(pretrained_of(model).identity)
     else:
         # The tensors that seed 0 gives: they show whether a function, or the weights that it loads, have changed.
         identity = {"sha256": tensor_hash(_own_network(model, in_channels, image_size, 0).state_dict())}
+    if part.kind == "lora":
+        plain = pretrained_of(model).module if model.is_pretrained else _own_network(model, in_channels, image_size, 0)
+        identity["lora_layers"] = lora_targets(plain, model.lora_layers)  # a library may rename its layers
     return {"preprocessing": encode(found), "backbone": identity}
 
 

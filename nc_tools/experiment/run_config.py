@@ -49,7 +49,8 @@ class RunConfig:
             learning rate: it tries as many values of its tuned parameter as the other arms try settings in all.
 
     Raises:
-        ValueError: If an arm trains for no epoch and has no start, or has a second stage after no training.
+        ValueError: If an arm trains for no epoch and has no start, or has a second stage after no training or after
+            early stopping.
     """
 
     head: Spec[Head]

@@ -20,13 +20,14 @@ from nc_tools.data import (
     WithOutliers,
     augment_for,
     class_counts,
-    load_data,
+    load_images,
     make_loader,
     make_subsets,
     with_noise,
 )
 from nc_tools.data.first_lines import first_lines
 from nc_tools.data.image_set import Images
+from nc_tools.data.label_layers import with_label_files
 from nc_tools.data.loader import evaluation_batches
 from nc_tools.data.mixing import Batches
 from nc_tools.data.resplit import resplit
@@ -45,7 +46,7 @@ from nc_tools.seeds import stream_seed
 
 @dataclass(frozen=True)
 class RunData:
-    """The image sets of one run; its training labels include the label noise, ``given_labels`` are those without."""
+    """The image sets of one run; ``given_labels`` are the training labels before label noise or corrections."""
 
     sources: Sources
     subsets: Subsets
@@ -138,10 +139,11 @@ def open_data(
         cache: Folder for decoded image folders.
         progress: Called as ``progress(done, total)`` while image files are decoded.
     """
-    sources = _load_once(config.data, cache, progress)
+    images = _load_once(config.data.without_labels(), cache, progress)
     if config.data.resplit is not None:
-        sources = resplit(sources, config.data.resplit, seed)
-    given = sources.train.labels  # a long tail is cut by them, before labels are made wrong
+        images = resplit(images, config.data.resplit, seed)
+    sources = with_label_files(images, config.data)
+    given = sources.train.labels if sources.given_labels is None else sources.given_labels
     if config.data.noise is not None:
         sources = replace(sources, train=with_noise(sources.train, config.data.noise, seed))
     return RunData(sources, make_subsets(sources, config.data, seed, given), given, config, seed, device)
@@ -149,8 +151,8 @@ def open_data(
 
 @lru_cache(maxsize=1)
 def _load_once(config: DataConfig, cache: Path, progress: Callable[[int, int], None] | None) -> Sources:
-    """Load a run's images; a worker that makes several runs of one comparison loads them once."""
-    return load_data(config, cache, progress)
+    """Load a run's images; a worker that makes several runs of one comparison loads them once, for any labels."""
+    return load_images(config, cache, progress)
 
 
 def facts_of(sources: Sources, labels: Tensor) -> DataFacts:
@@ -165,5 +167,7 @@ def facts_of(sources: Sources, labels: Tensor) -> DataFacts:
         mean=tuple(sources.mean.tolist()),
         std=tuple(sources.std.tolist()),
         fingerprint=sources.fingerprint,
+        images_fingerprint=sources.images_fingerprint,
+        reading=tuple(sorted(sources.reading.choices.items())),
         num_samples=len(sources.train),
     )

@@ -15,7 +15,6 @@ from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.check_plan import check_plan
 from nc_tools.experiment.job import Job, JobKind, JobResult
-from nc_tools.experiment.partial_files import remove_partial_files
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_config import RunConfig
@@ -25,6 +24,7 @@ from nc_tools.experiment.tuning import Score, TuningResult, mean_over_seeds, tun
 from nc_tools.experiment.workers import Workers
 from nc_tools.run_records import mark_killed
 from nc_tools.run_records.json_files import read_json_or_problem, write_json
+from nc_tools.run_records.partial_files import remove_partial_files
 
 
 def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:
@@ -73,7 +73,7 @@ class _Stages:
         self,
         plan: Plan,
         options: RunOptions,
-        facts: DataFacts,
+        facts: Mapping[str, DataFacts],
         workers: Workers,
         display: ProgressDisplay,
         stop: StopSignal,
@@ -149,7 +149,7 @@ class _Stages:
         write_experiment(self.plan, self.options.out, rows)
 
     def _row(self, job: Job) -> dict[str, Any]:
-        run_id = identify(job, self.facts).run_id
+        run_id = identify(job, self.facts[job.arm]).run_id
         planned = {"status": "PLANNED", "error": None}
         return {"arm": job.arm, "seed": job.seed, "draw": job.draw, "run_id": run_id, **planned}
 

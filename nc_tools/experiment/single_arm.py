@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nc_tools._support.printable import printable
 from nc_tools.comparison.compared_run import SCORED_KINDS, read_compared_runs
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.read_experiment import Experiment, runs_of_experiment
@@ -31,12 +32,11 @@ def print_single_arm(out: Path, experiment: Experiment, console: Console) -> Non
     if not finished:
         errors = sorted({run.error for run in runs if run.error})
         raise ValueError(f"no run of {arm} in {out} has finished: {errors[0] if errors else 'give the command again'}")
-    console.print(
+    text = (
         f"{arm} is the only arm: nothing is compared. Add a baseline with --arms BASELINE,{arm} to learn whether it "
-        f"helps.",
-        markup=False,
-        highlight=False,
+        "helps."
     )
+    console.print(printable(text), markup=False, highlight=False)
     table = Table("metric", "mean ± standard deviation", box=box.SIMPLE, caption=_count(len(finished), len(runs)))
     for key in dict.fromkeys((experiment.primary, *_METRICS)):
         if values := [run.final[key] for run in finished if key in run.final]:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nc_tools._support.allocation_limit import AllocationLimit
 from nc_tools._support.damaged_file import DamagedFileError
-from nc_tools._support.free_memory import available_memory
 from nc_tools.data.batch_options import BatchOptions
 from nc_tools.evaluation.collect import evaluation_batch
 from nc_tools.experiment.build import DataFacts, build_model
@@ -27,6 +27,9 @@ from nc_tools.models.classifier import Classifier
 from nc_tools.run_records import RunIdentity
 from nc_tools.surgery.layers import device_of
 from nc_tools.training.loop import autocast
+
+# The largest tensor when a model is built: activations of two images may be larger than all weights.
+_MIN_BYTES, _TIMES_WEIGHTS = 2**30, 16
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,11 @@ def load_run(
     modules = tuple(modules)
     try:
         config, facts = read_settings(identity, modules)
-        _check_memory(config, facts)
         _check_own_network(config.model, modules)
         # Records of version 0.1 hold no frame_seed: there the number of the draw was the seed of the frame.
         frame_seed = identity.draw if identity.frame_seed == "unknown" else identity.frame_seed
-        model = build_model(config, facts, seed=identity.seed, frame_seed=frame_seed, restore=path)
+        with AllocationLimit(max(_MIN_BYTES, _TIMES_WEIGHTS * (path / "weights.safetensors").stat().st_size)):
+            model = build_model(config, facts, seed=identity.seed, frame_seed=frame_seed, restore=path)
     except Exception as error:  # a network fails in many ways on settings that do not fit each other
         raise DamagedFileError(f"the model of {path / 'run.json'} cannot be built: {error}") from error
     load_weights(model, path / "weights.safetensors")
@@ -167,16 +170,3 @@ def _facts(data: Mapping[str, Any]) -> DataFacts:
     if not all(math.isfinite(value) for value in (*facts.mean, *facts.std)) or min(facts.std) <= 0:
         raise ValueError(f"data.mean and data.std must be finite and std positive, got {facts.mean} and {facts.std}")
     return facts
-
-
-def _check_memory(config: RunConfig, facts: DataFacts) -> None:
-    """Raise a ValueError if sizes in a record would take more than the free memory: a few bytes can name any size."""
-    # The width of the features is found by a pass of two images; a first layer makes some 16 channels of each.
-    channels, size, _ = facts.image_shape
-    images = 2 * 16 * 4 * channels * size**2
-    network = 4 * 90 * config.model.width**2 if config.model.name == "conv" else 0
-    if (needed := images + network) > available_memory():
-        raise ValueError(
-            f"image_size {facts.image_size} and width {config.model.width} need some {needed / 2**30:,.1f} GiB, more "
-            "memory than is free"
-        )

@@ -125,7 +125,14 @@ def _extract(
                 progress(done, len(missing))
         pool, rows = cache.features(), cache.rows_of(content.digests)
     features = FeatureSet(
-        pool, images.labels, images.classes, images.name, images.clean_labels, images.paths, images.groups, rows
+        pool,
+        images.labels,
+        images.classes,
+        images.name,
+        images.clean_labels,
+        images.paths,
+        rows=rows,
+        groups=images.groups,
     )
     return Extraction(features, len(missing), cache.rows_file, tuple(notes))
 

@@ -23,8 +23,8 @@ class FeatureSet:
         clean_labels: True labels (N,) where ``labels`` are known to be noisy, or None. For measures only: nothing may
             be chosen by them.
         paths: The id of each sample, such as the path of its image; None if samples have no ids.
-        groups: The number of each sample's group (N,), int64, such as its patient; None without groups.
         rows: (N,), int64: the row of ``features`` that belongs to each sample; None for row i of sample i.
+        groups: The number of each sample's group (N,), int64, such as its patient; None without groups.
 
     Raises:
         ValueError: If shapes, types or labels do not match.
@@ -41,8 +41,8 @@ class FeatureSet:
     name: str
     clean_labels: Tensor | None = None
     paths: tuple[str, ...] | None = None
-    groups: Tensor | None = None
     rows: Tensor | None = None
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.features.dtype not in (torch.float16, torch.float32):

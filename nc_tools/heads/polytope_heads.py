@@ -1,4 +1,4 @@
-"""Heads whose class vectors are vertices of a regular polytope: simplex, orthoplex, cube and Hadamard rows."""
+"""Heads with fixed class vectors: vertices of a simplex, an orthoplex or a cube, or rows of a Hadamard matrix."""
 
 from __future__ import annotations
 

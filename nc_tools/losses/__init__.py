@@ -6,6 +6,7 @@ A loss that needs only logits is called as ``loss(logits, labels)``, as in PyTor
 
 from nc_tools.losses._class_affine import ClassAffineCrossEntropyLoss, affine_cross_entropy, affine_logits
 from nc_tools.losses._class_centers import ClassCenters
+from nc_tools.losses._rows import kept_mean
 from nc_tools.losses.active_passive import (
     ActivePassiveLoss,
     NCEAndMAELoss,
@@ -132,6 +133,7 @@ __all__ = [
     "focal_loss",
     "forward_corrected",
     "generalized_cross_entropy",
+    "kept_mean",
     "label_relaxation",
     "ldam_margins",
     "log_prior",

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from nc_tools._support.precision import at_least_float32
 from nc_tools.losses._class_counts import check_width
-from nc_tools.losses._logits import checked_logits
-from nc_tools.losses._one_softmax import Reduction
+from nc_tools.losses._rows import Reduction, RowReduction, expected_loss, kept_mean, rows_of
 from nc_tools.losses.per_sample import PerSampleLoss
 from nc_tools.records import Batch, Outputs
 
@@ -45,7 +44,8 @@ def affine_logits(
         >>> affine_logits(torch.tensor([[2.0, 1.0]]), torch.tensor([0]), margin=torch.tensor([0.5, 9.0]))
         tensor([[1.5000, 1.0000]])
     """
-    return _affine(checked_logits(logits, labels), labels, factor, shift, margin)
+    rows = rows_of(logits, labels)
+    return _affine(rows.logits, rows.labels, factor, shift, margin)
 
 
 def _affine(z: Tensor, labels: Tensor, factor: Tensor | None, shift: Tensor | None, margin: Tensor | None) -> Tensor:
@@ -73,11 +73,12 @@ def affine_cross_entropy(
     factor: Tensor | None = None,
     shift: Tensor | None = None,
     margin: Tensor | None = None,
+    reduction: Reduction = "none",
 ) -> Tensor:
     """Return the cross-entropy of :func:`affine_logits` for each sample. Takes the same arguments.
 
     Returns:
-        (N,): -log softmax(a z + b - m_y e_y)_y.
+        (N,): -log softmax(a z + b - m_y e_y)_y; or a scalar with ``reduction`` "mean" or "sum".
 
     Example:
         >>> import torch
@@ -85,8 +86,11 @@ def affine_cross_entropy(
         >>> affine_cross_entropy(z, y, margin=torch.tensor([2.0, 2.0]))  # log 2: z_0 - 2 equals z_1
         tensor([0.6931])
     """
-    z = affine_logits(logits, labels, factor=factor, shift=shift, margin=margin)
-    return nn.functional.cross_entropy(z, labels, reduction="none")
+
+    def loss(z: Tensor, y: Tensor, of_rows: RowReduction) -> Tensor:
+        return nn.functional.cross_entropy(_affine(z, y, factor, shift, margin), y, reduction=of_rows)
+
+    return rows_of(logits, labels).apply(loss, reduction)
 
 
 class ClassAffineCrossEntropyLoss(PerSampleLoss):
@@ -139,8 +143,10 @@ class ClassAffineCrossEntropyLoss(PerSampleLoss):
         return self._of_outputs(outputs, batch.labels, "none")
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean loss of the batch."""
-        return self._of_outputs(outputs, batch.labels, "mean")
+        """Return the mean loss of the samples that count."""
+        if batch.kept is None:
+            return self._of_outputs(outputs, batch.labels, "mean")
+        return kept_mean(self._of_outputs(outputs, batch.labels, "none"), batch.kept)
 
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of the adjusted logits (N,), from logits alone; not possible with a margin."""
@@ -149,6 +155,13 @@ class ClassAffineCrossEntropyLoss(PerSampleLoss):
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of the batch, from logits alone; not possible with a margin."""
         return self._of_logits(logits, labels, "mean")
+
+    def per_sample_from_probabilities(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of the adjusted logits (N,) to probabilities; not possible with a margin."""
+        if self.margin is not None:
+            raise self.needs_records()
+        z = _affine(logits, targets, self.factor, self.shift, None)
+        return expected_loss(z.log_softmax(1), targets)
 
     def _of_outputs(self, outputs: Outputs, labels: Tensor, reduction: Reduction) -> Tensor:
         margin = self.margin

@@ -45,12 +45,13 @@ class ClassCenters(nn.Module):
         self.register_buffer("means", torch.zeros(num_classes, feature_dim))
         self.register_buffer("initialized", torch.zeros(num_classes, dtype=torch.bool))
 
-    def forward(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, features: Tensor, labels: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Update the class centers with the features of a batch, and return the centers.
 
         Args:
             features: (N, D).
-            labels: (N,), int64.
+            labels: Class indices (N,), int64.
+            kept: Which samples count (N,), bool; None for all.
 
         Returns:
             The centers (K, D), with the batch's share in them; which classes have a center (K,), bool; and the samples
@@ -65,8 +66,10 @@ class ClassCenters(nn.Module):
                 f"it with feature_dim={features.shape[1]}."
             )
         num_classes = len(self.means)
+        ones = features.new_ones(len(labels)) if kept is None else kept.to(features.dtype)
+        if kept is not None:
+            features = torch.where(kept[:, None], features, 0)
         sums = sum_over_processes(features.new_zeros(num_classes, features.shape[1]).index_add(0, labels, features))
-        ones = features.new_ones(len(labels))
         counts = sum_over_processes(features.new_zeros(num_classes).index_add(0, labels, ones))
         present = counts > 0
         share = (1 - self.momentum * self.initialized.to(features.dtype)) * present

@@ -9,20 +9,19 @@ from torch import Tensor
 
 
 def checked_counts(class_counts: Tensor | Sequence[int]) -> Tensor:
-    """Check the numbers of training samples of the classes, and return them in float64 (K,).
+    """Check the numbers of training samples of the classes, and return them in float64 (K,). A class may have none.
 
     Raises:
         TypeError: If they are not numbers.
-        ValueError: If they are not a vector of K >= 2 finite numbers, or a class has no sample.
+        ValueError: If they are not a vector of K >= 2 finite numbers that are not negative, or all are 0.
 
     Example:
-        >>> checked_counts([3, 1]).tolist()
-        [3.0, 1.0]
-        >>> checked_counts([3, 0])
+        >>> checked_counts([3, 0]).tolist()
+        [3.0, 0.0]
+        >>> checked_counts([3, -1])
         Traceback (most recent call last):
         ...
-        ValueError: every class needs at least one training sample, but classes [1] have none. Remove these \
-classes, and number the others from 0.
+        ValueError: class_counts must be finite and not negative, got [3.0, -1.0]: pass training samples per class
     """
     try:
         counts = torch.as_tensor(class_counts, dtype=torch.float64)
@@ -32,13 +31,39 @@ classes, and number the others from 0.
         raise ValueError(
             f"class_counts must hold one number for each of K >= 2 classes, got the shape {tuple(counts.shape)}"
         )
-    if not bool(counts.isfinite().all()):
-        raise ValueError(f"class_counts must be finite, got {counts.tolist()}: pass training samples per class")
-    empty = (counts <= 0).nonzero().flatten().tolist()
+    if not bool((counts.isfinite() & (counts >= 0)).all()):
+        raise ValueError(
+            f"class_counts must be finite and not negative, got {counts.tolist()}: pass training samples per class"
+        )
+    if not bool(counts.any()):
+        raise ValueError("class_counts are all 0, but a class needs training samples: pass training samples per class")
+    return counts
+
+
+def without_empty(class_counts: Tensor | Sequence[int], what: str) -> Tensor:
+    """Check class counts like :func:`checked_counts`, for a result that a class without samples has none of.
+
+    Args:
+        class_counts: (K,).
+        what: The result, for the message.
+
+    Raises:
+        TypeError: As there.
+        ValueError: As there, or if a class has no sample.
+
+    Example:
+        >>> without_empty([3, 0], "this")
+        Traceback (most recent call last):
+        ...
+        ValueError: this is not defined for classes without a training sample, but classes [1] have none. Pass \
+torch.as_tensor(class_counts).clamp(min=1), which counts them as if they had one.
+    """
+    counts = checked_counts(class_counts)
+    empty = (counts == 0).nonzero().flatten().tolist()
     if empty:
         raise ValueError(
-            f"every class needs at least one training sample, but classes {empty} have none. Remove these classes, and "
-            f"number the others from 0."
+            f"{what} is not defined for classes without a training sample, but classes {empty} have none. Pass "
+            f"torch.as_tensor(class_counts).clamp(min=1), which counts them as if they had one."
         )
     return counts
 
@@ -52,5 +77,5 @@ def check_width(per_class: Tensor, logits: Tensor) -> None:
     if per_class.shape[-1] != logits.shape[-1]:
         raise ValueError(
             f"the loss was built for {per_class.shape[-1]} classes, but the logits have {logits.shape[-1]}. Build it "
-            f"with the class_counts of the data that the head is trained on."
+            f"with class_counts of all {logits.shape[-1]} classes, 0 for a class without training samples."
         )

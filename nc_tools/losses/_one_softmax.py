@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nc_tools._support.tracing import traced
+from nc_tools.losses._rows import RowReduction
 from nc_tools.losses.logit_loss import LogitLoss
-
-Reduction = Literal["none", "mean"]
 
 
 class OneSoftmaxLoss(LogitLoss):
@@ -32,7 +31,7 @@ class OneSoftmaxLoss(LogitLoss):
 
 
 def of_nll(
-    logits: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: Reduction = "none", *, arity: int = 1
+    logits: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: RowReduction = "none", *, arity: int = 1
 ) -> Tensor:
     """Return a function f of each sample's negative log-likelihood -log p_y, or the mean of f.
 
@@ -66,7 +65,7 @@ def of_nll(
     return value
 
 
-def _stepwise(z: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: Reduction, arity: int) -> Tensor:
+def _stepwise(z: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: RowReduction, arity: int) -> Tensor:
     """Return what :func:`of_nll` does, through autograd."""
     nll = nn.functional.cross_entropy(z, labels, reduction="none").unsqueeze(1)
     if arity == 2:
@@ -79,7 +78,7 @@ def _stepwise(z: Tensor, labels: Tensor, formula: Callable[..., Any], reduction:
 class _OneSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: Reduction, arity: int
+        ctx: Any, z: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: RowReduction, arity: int
     ) -> Tensor:
         p, own = z.softmax(1), labels.unsqueeze(1)
         own_logit = z.gather(1, own)

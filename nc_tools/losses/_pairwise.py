@@ -61,6 +61,16 @@ def by_rows(per_anchor: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, key
     return torch.cat(parts)
 
 
+def among(pairs: Tensor, kept: Tensor | None) -> Tensor:
+    """Return the pairs (B, M) whose key counts."""
+    return pairs if kept is None else pairs & kept
+
+
+def of_kept(values: Tensor, kept: Tensor | None) -> Tensor:
+    """Return values (N,) with 0 for the rows that do not count."""
+    return values if kept is None else torch.where(kept, values, 0)
+
+
 def log_sum_exp(scores: Tensor, keep: Tensor) -> Tensor:
     """Return log(sum(exp(s))) of the kept values of each row (B,); -1e30 for a row that keeps nothing.
 

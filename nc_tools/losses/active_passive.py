@@ -8,8 +8,8 @@ from functools import partial
 from torch import Tensor
 
 from nc_tools.losses._arguments import check_log_zero, check_weights
-from nc_tools.losses._logits import checked_logits
-from nc_tools.losses._one_softmax import Reduction, of_nll
+from nc_tools.losses._one_softmax import of_nll
+from nc_tools.losses._rows import RowReduction, rows_of
 from nc_tools.losses.logit_loss import LogitLoss
 from nc_tools.losses.symmetric_cross_entropy import reverse_cross_entropy, reverse_of
 
@@ -34,8 +34,9 @@ def normalized_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         >>> normalized_cross_entropy(torch.zeros(1, 4), torch.tensor([0])).tolist()
         [0.25]
     """
-    z = checked_logits(logits, labels)
-    return of_nll(z, labels, partial(_normalized, num_classes=z.shape[1]), arity=2)
+    rows = rows_of(logits, labels)
+    formula = partial(_normalized, num_classes=rows.logits.shape[1])
+    return rows.apply(lambda z, y, r: of_nll(z, y, formula, r, arity=2), "none")
 
 
 def _normalized(nll: Tensor, margin: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,7 +55,7 @@ def mean_absolute_error(logits: Tensor, labels: Tensor) -> Tensor:
         >>> mean_absolute_error(torch.zeros(1, 4), torch.tensor([0])).tolist()
         [0.75]
     """
-    return of_nll(checked_logits(logits, labels), labels, lambda nll: reverse_of(nll, -1.0))
+    return rows_of(logits, labels).apply(lambda z, y, r: of_nll(z, y, lambda nll: reverse_of(nll, -1.0), r), "none")
 
 
 class ActivePassiveLoss(LogitLoss):
@@ -114,7 +115,7 @@ class _NormalizedAndReverse(ActivePassiveLoss):
         """Return the mean loss of the batch."""
         return self._from_one_softmax(logits, labels, "mean")
 
-    def _from_one_softmax(self, logits: Tensor, labels: Tensor, reduction: Reduction) -> Tensor:
+    def _from_one_softmax(self, logits: Tensor, labels: Tensor, reduction: RowReduction) -> Tensor:
         return of_nll(logits, labels, partial(self._formula, logits.shape[1]), reduction, arity=2)
 
     def _formula(self, num_classes: int, nll: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nc_tools.losses._rows import expected_loss
 from nc_tools.losses.logit_loss import LogitLoss
 
 
@@ -27,6 +28,10 @@ class BackgroundCrossEntropyLoss(LogitLoss):
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each sample (N,)."""
         return nn.functional.cross_entropy(nn.functional.pad(logits, (0, 1)), labels, reduction="none")
+
+    def per_sample_from_probabilities(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of each sample (N,) to its probabilities, which leave none for the background."""
+        return expected_loss(nn.functional.pad(logits, (0, 1)).log_softmax(1)[:, :-1], targets)
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of the batch."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools.losses._class_counts import check_width
-from nc_tools.losses._logits import checked_logits
+from nc_tools.losses._rows import rows_of
 from nc_tools.losses.logit_loss import LogitLoss
 
 
@@ -27,15 +27,20 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, thresholds: Tensor | No
         >>> binary_cross_entropy(torch.zeros(1, 3), torch.tensor([0]))  # 3 log 2
         tensor([2.0794])
     """
-    return _one_against_rest(checked_logits(logits, labels), labels, thresholds)
+    return rows_of(logits, labels).apply(lambda z, y, _: _one_against_rest(z, y, thresholds), "none")
 
 
-def _one_against_rest(x: Tensor, labels: Tensor, thresholds: Tensor | None) -> Tensor:
-    if thresholds is not None:
-        check_width(thresholds, x)
-        x = x - thresholds.to(x.dtype)
+def _one_against_rest(z: Tensor, labels: Tensor, thresholds: Tensor | None) -> Tensor:
+    x = _above(z, thresholds)
     # softplus(-x) = softplus(x) - x: no mask of the label's class.
     return nn.functional.softplus(x).sum(dim=1) + nn.functional.nll_loss(x, labels, reduction="none")
+
+
+def _above(z: Tensor, thresholds: Tensor | None) -> Tensor:
+    if thresholds is None:
+        return z
+    check_width(thresholds, z)
+    return z - thresholds.to(z.dtype)
 
 
 class BinaryCrossEntropyLoss(LogitLoss):
@@ -81,6 +86,11 @@ class BinaryCrossEntropyLoss(LogitLoss):
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the sum of the binary losses over classes, for each sample (N,)."""
         return _one_against_rest(logits, labels, self.thresholds)
+
+    def per_sample_from_probabilities(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the sum of the binary losses (N,) for a probability of each class, which need not sum to one."""
+        x = _above(logits, self.thresholds)
+        return (nn.functional.softplus(x) - targets * x).sum(1)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""

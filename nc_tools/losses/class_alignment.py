@@ -63,5 +63,5 @@ class ClassAlignmentLoss(LossTerm):
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean loss over the classes that have a center."""
-        centers, has_center, _ = self.centers(outputs.upcast_features, batch.labels)
+        centers, has_center, _ = self.centers(outputs.upcast_features, batch.labels, batch.kept)
         return class_alignment(outputs.weight.to(centers.dtype), outputs.head.embed(centers), has_center)

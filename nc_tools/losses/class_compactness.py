@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from nc_tools._support.precision import at_least_float32
 from nc_tools.losses._class_centers import ClassCenters
 from nc_tools.losses._distributed import process_count
+from nc_tools.losses._rows import labeled
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
-def class_compactness(features: Tensor, labels: Tensor, centers: Tensor, counts: Tensor | None = None) -> Tensor:
+def class_compactness(
+    features: Tensor, labels: Tensor, centers: Tensor, counts: Tensor | None = None, kept: Tensor | None = None
+) -> Tensor:
     """Return the mean over classes of the mean squared distance to the class's center.
 
     See :class:`ClassCompactnessLoss`.
 
     Args:
         features: (N, D).
-        labels: (N,), int64.
+        labels: Class indices (N,). Samples with the label -100 do not count.
         centers: (K, D).
         counts: The number of samples by which each class's sum is divided (K,). None: those of the batch.
+        kept: Which samples count (N,), bool; None for all with a label.
 
     Returns:
         (1 / K) sum_k (1 / n_k) sum_{i: y_i = k} ||h_i - c_k||^2, a scalar; a class without a sample gives 0.
@@ -31,9 +36,14 @@ def class_compactness(features: Tensor, labels: Tensor, centers: Tensor, counts:
         >>> class_compactness(h, y, torch.tensor([[2.0], [4.0], [9.0], [9.0]])).item()
         0.5
     """
+    kept = labeled(labels, kept)
+    labels = labels.long() if kept is None else torch.where(kept, labels, 0).long()
     if counts is None:
-        counts = features.new_zeros(len(centers)).index_add(0, labels, features.new_ones(len(labels)))
+        ones = features.new_ones(len(labels)) if kept is None else kept.to(features.dtype)
+        counts = features.new_zeros(len(centers)).index_add(0, labels, ones)
     squares = (features - centers.index_select(0, labels)).square().sum(1)
+    if kept is not None:
+        squares, counts = torch.where(kept, squares, 0), counts.clamp(min=1)
     return (squares / counts.index_select(0, labels)).sum() / len(centers)
 
 
@@ -71,6 +81,6 @@ class ClassCompactnessLoss(LossTerm):
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean loss over all K classes; classes without a sample in the batch count as 0."""
         features = at_least_float32(outputs.features)
-        centers, _, counts = self.centers(features, batch.labels)
+        centers, _, counts = self.centers(features, batch.labels, batch.kept)
         # Each process divides its own samples by the counts of all, and gradients are averaged over processes.
-        return process_count() * class_compactness(features, batch.labels, centers, counts)
+        return process_count() * class_compactness(features, batch.labels, centers, counts, batch.kept)

@@ -7,19 +7,23 @@ from torch import Tensor
 from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
 from nc_tools.losses._arguments import check_temperature
-from nc_tools.losses._pairwise import by_rows, log_sum_exp, two_views
+from nc_tools.losses._pairwise import among, by_rows, log_sum_exp, of_kept, two_views
+from nc_tools.losses._rows import kept_mean, labeled
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
-def class_conditional_info_nce(first: Tensor, second: Tensor, labels: Tensor, temperature: float = 0.5) -> Tensor:
+def class_conditional_info_nce(
+    first: Tensor, second: Tensor, labels: Tensor, temperature: float = 0.5, kept: Tensor | None = None
+) -> Tensor:
     """Return InfoNCE among the samples of a class, for each sample. See :class:`ClassConditionalInfoNCELoss`.
 
     Args:
         first: First view (N, D'); scaled to unit length here.
         second: Second view of the same samples (N, D').
-        labels: (N,), int64.
+        labels: (N,). LabeledRows with the label -100 do not count.
         temperature: tau.
+        kept: Which rows count (N,), bool; None for all with a label.
 
     Returns:
         (N,); 0 for the only sample of a class.
@@ -30,13 +34,14 @@ def class_conditional_info_nce(first: Tensor, second: Tensor, labels: Tensor, te
         [0.0, 0.0]
     """
     check_temperature(temperature)
+    kept = labeled(labels, kept)
     u, v = normalize(at_least_float32(first)), normalize(at_least_float32(second))
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
-        same = labels[rows][:, None] == labels
+        same = among(labels[rows][:, None] == labels, kept)
         return log_sum_exp(anchors @ v.T / temperature, same)
 
-    return by_rows(per_anchor, u, len(v)) - (u * v).sum(1) / temperature
+    return of_kept(by_rows(per_anchor, u, len(v)) - (u * v).sum(1) / temperature, kept)
 
 
 class ClassConditionalInfoNCELoss(LossTerm):
@@ -71,9 +76,10 @@ class ClassConditionalInfoNCELoss(LossTerm):
         self.temperature = temperature
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean loss of the batch."""
+        """Return the mean loss of the samples that count."""
         first, second = two_views(outputs, type(self).__name__)
-        return class_conditional_info_nce(first, second, batch.labels, self.temperature).mean()
+        values = class_conditional_info_nce(first, second, batch.labels, self.temperature, batch.kept)
+        return kept_mean(values, batch.kept)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""

@@ -76,5 +76,5 @@ class ClassSpreadLoss(LossTerm):
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return minus the mean angle over the classes that have a center."""
-        centers, has_center, _ = self.centers(at_least_float32(outputs.features), batch.labels)
+        centers, has_center, _ = self.centers(at_least_float32(outputs.features), batch.labels, batch.kept)
         return class_spread(centers, has_center)

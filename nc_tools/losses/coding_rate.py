@@ -9,19 +9,23 @@ from torch import Tensor
 
 from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
+from nc_tools.losses._rows import labeled
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
-def coding_rate_gain(features: Tensor, labels: Tensor, squared_distortion: float = 0.5) -> Tensor:
+def coding_rate_gain(
+    features: Tensor, labels: Tensor, squared_distortion: float = 0.5, kept: Tensor | None = None
+) -> Tensor:
     """Return how many nats fewer it takes to code features class by class than all together.
 
     See :class:`CodingRateLoss`.
 
     Args:
         features: (N, D); scaled to unit length here.
-        labels: (N,), int64.
+        labels: (N,). Samples with the label -100 do not count.
         squared_distortion: e^2.
+        kept: Which samples count (N,), bool; None for all with a label.
 
     Returns:
         A scalar, not negative; 0 in a batch of one class.
@@ -30,17 +34,23 @@ def coding_rate_gain(features: Tensor, labels: Tensor, squared_distortion: float
         >>> round(coding_rate_gain(torch.eye(2), torch.tensor([0, 1])).item(), 4)
         0.2939
     """
+    kept = labeled(labels, kept)
     z = normalize(at_least_float32(features))
+    count: int | Tensor
     count, width = z.shape
-    scale = width / (count * squared_distortion)
     same = labels[:, None] == labels
+    smaller_is_gram = count <= width
+    if kept is not None:  # rows of zeros change no determinant
+        z, same = z * kept[:, None], same & kept & kept[:, None]
+        count = kept.sum().clamp(min=1)
+    scale = width / (count * squared_distortion)
     size = same.sum(1).to(z.dtype)
     gram = z @ z.T
-    smaller = gram if count <= width else z.T @ z
+    smaller = gram if smaller_is_gram else z.T @ z
     together = _log_diagonal(scale * smaller).sum()
     # All classes in one factorization: between classes the matrix is 0 and so is its factor, and the diagonal entries
     # of a class's samples give the determinant of that class, in any order.
-    inverse = (count / size).sqrt()
+    inverse = (count / size.clamp(min=1)).sqrt()
     apart = _log_diagonal(scale * (gram * inverse * inverse[:, None]).masked_fill(~same, 0))
     return together - (size * apart).sum() / count
 
@@ -83,7 +93,7 @@ class CodingRateLoss(LossTerm):
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return minus the coding-rate gain of the batch."""
-        return -coding_rate_gain(outputs.features, batch.labels, self.squared_distortion)
+        return -coding_rate_gain(outputs.features, batch.labels, self.squared_distortion, batch.kept)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools.losses._class_counts import check_width, checked_counts
-from nc_tools.losses._logits import checked_logits
-from nc_tools.losses._one_softmax import Reduction, of_nll
+from nc_tools.losses._one_softmax import of_nll
+from nc_tools.losses._rows import Reduction, RowReduction, expected_loss, rows_of
 from nc_tools.losses.logit_loss import LogitLoss
 
 
@@ -51,8 +51,7 @@ class ClassWiseSmoothing:
 
     def strengths(self, class_counts: Tensor | Sequence[int]) -> Tensor:
         """Return the smoothing of each class, float32 (K,)."""
-        # Plus one, because an empty class may be among the counts: there is no label of it to smooth.
-        counts = checked_counts(torch.as_tensor(class_counts).clamp(min=0) + 1)
+        counts = checked_counts(class_counts)
         spread = counts.max() - counts.min()
         x = torch.where(spread > 0, (counts - counts.min()) / spread.clamp(min=1), torch.ones_like(counts))
         quarter = math.pi / 2 * x
@@ -67,9 +66,9 @@ def smoothed_cross_entropy(
 
     Args:
         logits: (N, K).
-        labels: (N,), int64.
+        labels: Class indices (N,).
         smoothing: One strength for all classes, or one for each class (K,).
-        reduction: "none" or "mean".
+        reduction: "none", "mean" or "sum".
 
     Returns:
         (N,), or a scalar: -(1 - eps_y) log p_y - (eps_y / K) sum_k log p_k.
@@ -83,10 +82,10 @@ def smoothed_cross_entropy(
         >>> smoothed_cross_entropy(z, y, torch.full((4,), 0.1))
         tensor([1.3863])
     """
-    return _smoothed(checked_logits(logits, labels), labels, smoothing, reduction)
+    return rows_of(logits, labels).apply(lambda z, y, r: _smoothed(z, y, smoothing, r), reduction)
 
 
-def _smoothed(z: Tensor, labels: Tensor, smoothing: float | Tensor, reduction: Reduction) -> Tensor:
+def _smoothed(z: Tensor, labels: Tensor, smoothing: float | Tensor, reduction: RowReduction) -> Tensor:
     if isinstance(smoothing, Tensor):
         check_width(smoothing, z)
         strength: float | Tensor = smoothing.to(z.dtype).index_select(0, labels).unsqueeze(1)
@@ -152,7 +151,24 @@ class CrossEntropyLoss(LogitLoss):
             return nn.functional.cross_entropy(logits, labels)
         return self._cross_entropy(logits, labels, "mean")
 
-    def _cross_entropy(self, logits: Tensor, labels: Tensor, reduction: Reduction) -> Tensor:
+    def per_sample_from_probabilities(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of each sample (N,) to its probabilities, which are smoothed like labels.
+
+        With class-wise smoothing a sample has the mean strength of its classes.
+        """
+        smoothing = self.label_smoothing
+        log_p = logits.log_softmax(1)
+        fit = expected_loss(log_p, targets)
+        if smoothing == 0:
+            return fit
+        strength: float | Tensor
+        if isinstance(smoothing, ClassWiseSmoothing):
+            strength = targets @ cast(Tensor, self.strengths).to(targets.dtype)
+        else:
+            strength = smoothing
+        return (1 - strength) * fit - strength * log_p.mean(1)
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor, reduction: RowReduction) -> Tensor:
         smoothing = self.label_smoothing
         if isinstance(smoothing, ClassWiseSmoothing):
             return _smoothed(logits, labels, cast(Tensor, self.strengths), reduction)

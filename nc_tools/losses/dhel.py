@@ -8,18 +8,20 @@ from torch import Tensor
 from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
 from nc_tools.losses._arguments import check_temperature
-from nc_tools.losses._pairwise import by_rows, log_sum_exp, two_views
+from nc_tools.losses._pairwise import among, by_rows, log_sum_exp, of_kept, two_views
+from nc_tools.losses._rows import kept_mean
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
-def decoupled_info_nce(first: Tensor, second: Tensor, temperature: float = 0.3) -> Tensor:
+def decoupled_info_nce(first: Tensor, second: Tensor, temperature: float = 0.3, kept: Tensor | None = None) -> Tensor:
     """Return the decoupled hyperspherical energy loss of each sample. See :class:`DHELLoss`.
 
     Args:
         first: First view (N, D'); scaled to unit length here.
         second: Second view of the same samples (N, D').
         temperature: tau.
+        kept: Which rows count (N,), bool; None for all.
 
     Returns:
         (N,); for a single sample the alignment alone.
@@ -33,15 +35,17 @@ def decoupled_info_nce(first: Tensor, second: Tensor, temperature: float = 0.3) 
     aligned = (u * v).sum(1) / temperature
     if len(u) == 1:
         return -aligned
-    return _energy(u, temperature) + _energy(v, temperature) - aligned
+    return of_kept(_energy(u, temperature, kept) + _energy(v, temperature, kept) - aligned, kept)
 
 
-def _energy(z: Tensor, temperature: float) -> Tensor:
-    """Return log sum_{j != i} exp(z_i . z_j / tau) (N,)."""
+def _energy(z: Tensor, temperature: float, kept: Tensor | None) -> Tensor:
+    """Return log sum_{j != i} exp(z_i . z_j / tau) (N,) over the rows that count; 0 if there is no other."""
     positions = torch.arange(len(z), device=z.device)
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
-        return log_sum_exp(anchors @ z.T / temperature, rows[:, None] != positions)
+        others = among(rows[:, None] != positions, kept)
+        energy = log_sum_exp(anchors @ z.T / temperature, others)
+        return energy if kept is None else torch.where(others.any(1), energy, 0)
 
     return by_rows(per_anchor, z, len(z))
 
@@ -77,9 +81,10 @@ class DHELLoss(LossTerm):
         check_temperature(temperature)
         self.temperature = temperature
 
-    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG002
-        """Return the mean loss of the batch."""
-        return decoupled_info_nce(*two_views(outputs, type(self).__name__), self.temperature).mean()
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the mean loss of the samples that count."""
+        values = decoupled_info_nce(*two_views(outputs, type(self).__name__), self.temperature, batch.kept)
+        return kept_mean(values, batch.kept)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""

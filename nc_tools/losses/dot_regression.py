@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from nc_tools._support.precision import at_least_float32
+from nc_tools.losses._rows import kept_mean
 from nc_tools.losses.per_sample import PerSampleLoss, class_mean
 from nc_tools.records import Batch, Outputs
 
@@ -84,11 +85,11 @@ class DotRegressionLoss(PerSampleLoss):
         return dot_regression(own_score, self.weight_norm, self.feature_norm)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean loss over the batch's samples, or over its classes."""
+        """Return the mean loss over the samples that count, or over their classes."""
         values = self.compute_per_sample(outputs, batch)
         if self.mean_over == "samples":
-            return values.mean()
-        return class_mean(values, batch.labels, outputs.weight.shape[0])
+            return kept_mean(values, batch.kept)
+        return class_mean(values, batch.labels, outputs.weight.shape[0], batch.kept)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""

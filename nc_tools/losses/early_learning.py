@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nc_tools._support.precision import at_least_float32
 from nc_tools._support.tracing import traced
 from nc_tools.losses._distributed import gather_rows
+from nc_tools.losses._rows import kept_mean, may_read
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
@@ -31,8 +32,8 @@ class EarlyLearningLoss(LossTerm):
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads ``batch.index``, the sample's place in
     the full training set. Targets are stored by this index, so shuffling, subsets and resuming do not mix them up. They
-    change in training mode only. With several processes, indices and predictions are exchanged, so that all hold the
-    same targets; batches may differ in size, for which the host waits once a step.
+    change in training mode only, and not under ``torch.no_grad()``. With several processes, indices and predictions are
+    exchanged, so that all hold the same targets; batches may differ in size, for which the host waits once a step.
 
     Source: Liu et al. 2020, eq. 6 and 9 (ELR, not ELR+), with the clamp and the order of their code.
 
@@ -69,21 +70,35 @@ class EarlyLearningLoss(LossTerm):
         self.register_buffer("targets", torch.zeros(num_samples, num_classes))
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean loss of the batch. In training mode, first update the targets of its samples."""
-        logits = at_least_float32(outputs.logits, "logits")
+        """Return the mean loss of the samples that count. In training, first update their targets."""
+        logits, kept = at_least_float32(outputs.logits, "logits"), batch.kept
         p = logits.detach().softmax(1)
-        if self.training:
-            self._update_targets(p.clamp(_LEAST, 1 - _LEAST), batch.index)
+        self._check_places(batch.index)
+        if self.training and torch.is_grad_enabled():
+            self._update_targets(p.clamp(_LEAST, 1 - _LEAST), batch.index, kept)
         targets = self.targets.index_select(0, batch.index).to(logits.dtype)
         if traced():
-            return _stepwise(logits, batch.labels, targets, self.strength)
-        value: Tensor = _FitAndAgreement.apply(logits, batch.labels, targets, p, self.strength)
-        return value
+            values = _stepwise(logits, batch.labels, targets, self.strength)
+        else:
+            values = _FitAndAgreement.apply(logits, batch.labels, targets, p, self.strength)
+        return kept_mean(values, kept)
 
-    def _update_targets(self, p: Tensor, index: Tensor) -> None:
+    def _check_places(self, index: Tensor) -> None:
+        if not may_read(index):
+            return
+        low, high = index.aminmax()
+        if low.item() < 0 or high.item() >= len(self.targets):
+            raise ValueError(
+                f"batch.index must hold places in the {len(self.targets)} samples for which the loss was built, got "
+                f"{int(low)} to {int(high)}: build it with num_samples of the whole training set"
+            )
+
+    def _update_targets(self, p: Tensor, index: Tensor, kept: Tensor | None) -> None:
         with torch.no_grad():
-            index, predictions = gather_rows(index, p / p.sum(1, keepdim=True))
-            table = self.targets
+            table, p = self.targets, p / p.sum(1, keepdim=True)
+            if kept is not None:  # the target of a sample that does not count stays as it is
+                p = torch.where(kept[:, None], p, table.index_select(0, index).to(p.dtype))
+            index, predictions = gather_rows(index, p)
             moved = torch.lerp(table.index_select(0, index), predictions.to(table.dtype), 1 - self.momentum)
             table.index_copy_(0, index, moved)
 
@@ -95,11 +110,11 @@ class EarlyLearningLoss(LossTerm):
 
 def _stepwise(z: Tensor, labels: Tensor, targets: Tensor, strength: float) -> Tensor:
     agreement = (targets * z.softmax(1).clamp(_LEAST, 1 - _LEAST)).sum(1)
-    return nn.functional.cross_entropy(z, labels) + strength * torch.log1p(-agreement).mean()
+    return nn.functional.cross_entropy(z, labels, reduction="none") + strength * torch.log1p(-agreement)
 
 
 class _FitAndAgreement(torch.autograd.Function):
-    """mean -log p_y + lambda log(1 - a), a = <t, q>, q the clamped p; gradient in z: p (1 + w (h - <h, p>)) - e_y.
+    """-log p_y + lambda log(1 - a) (N,), a = <t, q>, q the clamped p; gradient in z: p (1 + w (h - <h, p>)) - e_y.
 
     With w = -lambda / (1 - a), and h = t where the clamp does not change p, 0 elsewhere.
     """
@@ -111,7 +126,7 @@ class _FitAndAgreement(torch.autograd.Function):
         agreement = torch.linalg.vecdot(targets, clamped).unsqueeze(1)
         ctx.save_for_backward(z, labels, targets, p, agreement)
         ctx.strength = strength
-        return (nll + strength * torch.log1p(-agreement)).mean()
+        return (nll + strength * torch.log1p(-agreement)).squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -119,7 +134,7 @@ class _FitAndAgreement(torch.autograd.Function):
         if torch.is_grad_enabled():  # for second derivatives: what is saved does not depend on z
             value = _stepwise(z, labels, targets, ctx.strength)
             return *torch.autograd.grad(value, z, grad, create_graph=True), None, None, None, None
-        share = (grad / len(p)).expand(len(p), 1)
+        share = grad.unsqueeze(1)
         pull = share * ctx.strength / (agreement - 1)
         # h in one pass: a mask of its own costs as much as the rest of the loss.
         unclamped = torch.ops.aten.hardtanh_backward(targets, p, _LEAST, 1 - _LEAST)

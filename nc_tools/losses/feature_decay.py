@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from nc_tools._support.precision import at_least_float32
+from nc_tools.losses._rows import kept_mean
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
@@ -35,6 +36,6 @@ class FeatureDecayLoss(LossTerm):
         FeatureDecayLoss()
     """
 
-    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG002
-        """Return the mean loss of the batch."""
-        return feature_decay(outputs.features).mean()
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the mean loss of the samples that count."""
+        return kept_mean(feature_decay(outputs.features), batch.kept)

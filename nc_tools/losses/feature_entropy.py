@@ -10,16 +10,18 @@ from torch import Tensor
 from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
 from nc_tools.losses._pairwise import by_rows
+from nc_tools.losses._rows import kept_mean
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
-def feature_entropy(features: Tensor, eps: float = 1e-8) -> Tensor:
+def feature_entropy(features: Tensor, eps: float = 1e-8, kept: Tensor | None = None) -> Tensor:
     """Return -log(distance to the nearest neighbor + eps) of each feature. See :class:`FeatureEntropyLoss`.
 
     Args:
         features: (N, D); scaled to unit length here.
         eps: Added to the distance.
+        kept: Which samples count (N,), bool; the others are nobody's neighbor. None: all.
 
     Returns:
         (N,); 0 for a single sample.
@@ -34,12 +36,14 @@ def feature_entropy(features: Tensor, eps: float = 1e-8) -> Tensor:
     positions = torch.arange(len(z), device=z.device)
 
     def nearest(anchors: Tensor, rows: Tensor) -> Tensor:
-        return (anchors @ z.T).masked_fill(rows[:, None] == positions, -torch.inf).argmax(1)
+        excluded = rows[:, None] == positions
+        return (anchors @ z.T).masked_fill(excluded if kept is None else excluded | ~kept, -torch.inf).argmax(1)
 
     with torch.no_grad():
         neighbor = by_rows(nearest, z, len(z))
     # The neighbor by dot products, the distance by a difference: dot products of near neighbors lose its digits.
-    return -torch.log(torch.linalg.vector_norm(z - z.index_select(0, neighbor), dim=1) + eps)
+    values = -torch.log(torch.linalg.vector_norm(z - z.index_select(0, neighbor), dim=1) + eps)
+    return values if kept is None else torch.where(kept & (kept.sum() > 1), values, 0)
 
 
 class FeatureEntropyLoss(LossTerm):
@@ -70,9 +74,9 @@ class FeatureEntropyLoss(LossTerm):
             raise ValueError(f"eps must be positive and finite, got {eps}. At 0 equal features have an infinite loss.")
         self.eps = eps
 
-    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:  # noqa: ARG002
-        """Return the mean loss of the batch."""
-        return feature_entropy(outputs.features, self.eps).mean()
+    def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the mean loss of the samples that count."""
+        return kept_mean(feature_entropy(outputs.features, self.eps, batch.kept), batch.kept)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""

@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from nc_tools.losses._logits import checked_logits
-from nc_tools.losses._one_softmax import OneSoftmaxLoss, Reduction, of_nll
+from nc_tools.losses._one_softmax import OneSoftmaxLoss, of_nll
+from nc_tools.losses._rows import Reduction, rows_of
 
 
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, reduction: Reduction = "none") -> Tensor:
@@ -28,7 +28,8 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, reduction: Re
         >>> focal_loss(torch.zeros(1, 2), torch.tensor([0]), gamma=1.0)  # log(2) / 2
         tensor([0.3466])
     """
-    return of_nll(checked_logits(logits, labels), labels, partial(_focal, gamma=gamma), reduction)
+    formula = partial(_focal, gamma=gamma)
+    return rows_of(logits, labels).apply(lambda z, y, r: of_nll(z, y, formula, r), reduction)
 
 
 def _focal(nll: Tensor, gamma: float) -> tuple[Tensor, Tensor]:

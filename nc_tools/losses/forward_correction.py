@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.tracing import traced
-from nc_tools.losses._logits import checked_logits
+from nc_tools.losses._rows import expected_loss, rows_of
 from nc_tools.losses.logit_loss import LogitLoss
 from nc_tools.metrics.label_noise.transition import checked_transition
 
@@ -25,7 +25,7 @@ def forward_corrected(logits: Tensor, labels: Tensor, log_columns: Tensor) -> Te
     Returns:
         (N,).
     """
-    return _corrected(checked_logits(logits, labels), log_columns.index_select(0, labels))
+    return rows_of(logits, labels).apply(lambda z, y, _: _corrected(z, log_columns.index_select(0, y)), "none")
 
 
 def _corrected(z: Tensor, columns: Tensor) -> Tensor:
@@ -110,6 +110,11 @@ class ForwardCorrectionLoss(LogitLoss):
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the corrected cross-entropy of each sample (N,)."""
         return _corrected(logits, self.log_columns.index_select(0, labels))
+
+    def per_sample_from_probabilities(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the corrected cross-entropy of each sample (N,) to probabilities of the noisy label."""
+        predicted = logits.softmax(1) @ self.log_columns.exp().T
+        return expected_loss(predicted.clamp(min=torch.finfo(predicted.dtype).tiny).log(), targets)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""

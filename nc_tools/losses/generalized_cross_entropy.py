@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from nc_tools.losses._logits import checked_logits
-from nc_tools.losses._one_softmax import OneSoftmaxLoss, Reduction, of_nll
+from nc_tools.losses._one_softmax import OneSoftmaxLoss, of_nll
+from nc_tools.losses._rows import Reduction, rows_of
 
 
 def generalized_cross_entropy(logits: Tensor, labels: Tensor, q: float = 0.7, reduction: Reduction = "none") -> Tensor:
@@ -28,7 +28,8 @@ def generalized_cross_entropy(logits: Tensor, labels: Tensor, q: float = 0.7, re
         >>> generalized_cross_entropy(z, y, q=1.0).tolist()
         [0.5]
     """
-    return of_nll(checked_logits(logits, labels), labels, partial(_generalized, q=q), reduction)
+    formula = partial(_generalized, q=q)
+    return rows_of(logits, labels).apply(lambda z, y, r: of_nll(z, y, formula, r), reduction)
 
 
 def _generalized(nll: Tensor, q: float) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from nc_tools.losses._logits import checked_logits
-from nc_tools.losses._one_softmax import OneSoftmaxLoss, Reduction, of_nll
+from nc_tools.losses._one_softmax import OneSoftmaxLoss, of_nll
+from nc_tools.losses._rows import Reduction, rows_of
 
 
 def label_relaxation(logits: Tensor, labels: Tensor, alpha: float = 0.1, reduction: Reduction = "none") -> Tensor:
@@ -30,7 +30,8 @@ def label_relaxation(logits: Tensor, labels: Tensor, alpha: float = 0.1, reducti
         >>> label_relaxation(torch.tensor([[5.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 0]))
         tensor([0.0000, 0.3681])
     """
-    return of_nll(checked_logits(logits, labels), labels, partial(_relaxed, alpha=alpha), reduction)
+    formula = partial(_relaxed, alpha=alpha)
+    return rows_of(logits, labels).apply(lambda z, y, r: of_nll(z, y, formula, r), reduction)
 
 
 def _relaxed(nll: Tensor, alpha: float) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,10 @@ from nc_tools.losses._class_counts import checked_counts
 def ldam_margins(class_counts: Tensor | Sequence[int], max_margin: float = 0.5) -> Tensor:
     """Return the margins m_k = max_margin n_k^(-1/4) / max_j n_j^(-1/4), float32 (K,), largest for the rarest class.
 
+    A class without samples has the largest margin too, which no sample ever needs.
+
     Raises:
-        ValueError: If the largest margin is negative or a class has no sample.
+        ValueError: If the largest margin is negative, a count is negative or all are 0.
 
     Example:
         >>> ldam_margins([16, 1]).tolist()
@@ -25,7 +27,8 @@ def ldam_margins(class_counts: Tensor | Sequence[int], max_margin: float = 0.5) 
     if not (math.isfinite(max_margin) and max_margin >= 0):
         raise ValueError(f"max_margin must be finite and not negative, got {max_margin}")
     counts = checked_counts(class_counts)
-    return (max_margin * (counts / counts.min()).pow(-0.25)).to(torch.float32)
+    rarest = counts[counts > 0].min()
+    return (max_margin * (counts / rarest).clamp(min=1).pow(-0.25)).to(torch.float32)
 
 
 class LDAMLoss(ClassAffineCrossEntropyLoss):
@@ -46,7 +49,7 @@ class LDAMLoss(ClassAffineCrossEntropyLoss):
         max_margin: The rarest class's margin. 0 is cross-entropy.
 
     Raises:
-        ValueError: If the largest margin is negative or a class has no sample.
+        ValueError: If the largest margin is negative, a count is negative or all are 0.
 
     Example:
         >>> from nc_tools.specs import spec

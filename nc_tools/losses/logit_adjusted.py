@@ -10,18 +10,20 @@ from torch import Tensor
 
 from nc_tools._support.precision import at_least_float32
 from nc_tools.losses._class_affine import ClassAffineCrossEntropyLoss, affine_cross_entropy
-from nc_tools.losses._class_counts import check_width, checked_counts
+from nc_tools.losses._class_counts import check_width, checked_counts, without_empty
 
 
 def log_prior(class_counts: Tensor | Sequence[int]) -> Tensor:
     """Return the logarithm of each class's share of the training samples, log(n_k / n), float32 (K,).
 
+    It is minus infinity for a class without samples.
+
     Raises:
-        ValueError: If a class has no sample: its log prior would be minus infinity.
+        ValueError: If a count is negative or all are 0.
 
     Example:
-        >>> log_prior([3, 1]).exp().tolist()
-        [0.75, 0.25]
+        >>> log_prior([3, 1, 0]).exp().tolist()
+        [0.75, 0.25, 0.0]
     """
     counts = checked_counts(class_counts)
     return (counts / counts.sum()).log().to(torch.float32)
@@ -43,8 +45,8 @@ def logit_adjusted_cross_entropy(
         >>> logit_adjusted_cross_entropy(z, y, [5, 5]).item() == torch.nn.functional.cross_entropy(z, y).item()
         True
     """
-    shift = _shift(class_counts, tau).to(logits.device)
-    return affine_cross_entropy(logits, labels, shift=shift).mean()
+    shift = prior_shift(class_counts, tau).to(logits.device)
+    return affine_cross_entropy(logits, labels, shift=shift, reduction="mean")
 
 
 def adjust_logits(logits: Tensor, class_counts: Tensor | Sequence[int], tau: float = 1.0) -> Tensor:
@@ -61,34 +63,48 @@ def adjust_logits(logits: Tensor, class_counts: Tensor | Sequence[int], tau: flo
     Returns:
         (N, K): logits for the balanced error.
 
+    Raises:
+        ValueError: If a class has no sample, which the model cannot have learned, or tau is not finite.
+
     Example:
         >>> adjust_logits(torch.zeros(1, 2), [9, 1]).argmax().item()
         1
     """
-    shift = _shift(class_counts, tau).to(logits.device)
+    without_empty(class_counts, "the adjustment of logits")
+    shift = prior_shift(class_counts, tau).to(logits.device)
     check_width(shift, logits)
     return at_least_float32(logits, "logits") - shift
 
 
-def _shift(class_counts: Tensor | Sequence[int], tau: float) -> Tensor:
-    """Return tau log(pi), float32 (K,)."""
+def prior_shift(class_counts: Tensor | Sequence[int], tau: float) -> Tensor:
+    """Return tau log(pi), float32 (K,); minus infinity, which removes the class, for a class without samples.
+
+    With tau = 0 nothing is removed.
+
+    Raises:
+        ValueError: If tau is not finite, or negative with a class without samples.
+    """
     if not math.isfinite(tau):
         raise ValueError(f"tau must be finite, got {tau}. The default is 1; 0 is plain cross-entropy.")
-    return tau * log_prior(class_counts)
+    prior = log_prior(class_counts)
+    if tau < 0:
+        without_empty(class_counts, "a shift with a negative tau")
+    return torch.zeros_like(prior) if tau == 0 else tau * prior
 
 
 class LogitAdjustedLoss(ClassAffineCrossEntropyLoss):
     """Logit-adjusted cross-entropy: -log softmax(z + tau * log pi)_y, pi_k = n_k / n the class shares.
 
     Consistent for the balanced error: the shift accounts for the training prior, so the logits z do not contain it
-    (Menon et al. 2021, eq. 10). With tau = 1 it is :class:`BalancedSoftmaxLoss`.
+    (Menon et al. 2021, eq. 10). With tau = 1 it is :class:`BalancedSoftmaxLoss`. A class without training samples gets
+    a shift of minus infinity, which removes it from the softmax.
 
     Args:
         class_counts: Training samples of each class (K,). A run fills it in.
         tau: Strength. 0 is plain cross-entropy.
 
     Raises:
-        ValueError: If a class has no sample or tau is not finite.
+        ValueError: If a count is negative or all are 0, or tau is not finite.
 
     Example:
         >>> loss = LogitAdjustedLoss([90, 10], tau=1.0)
@@ -97,7 +113,7 @@ class LogitAdjustedLoss(ClassAffineCrossEntropyLoss):
     """
 
     def __init__(self, class_counts: Tensor | Sequence[int], tau: float = 1.0) -> None:
-        super().__init__(shift=_shift(class_counts, tau))
+        super().__init__(shift=prior_shift(class_counts, tau))
         self.tau = tau
 
     def extra_repr(self) -> str:
@@ -117,7 +133,7 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
         class_counts: Training samples of each class (K,). A run fills it in.
 
     Raises:
-        ValueError: If a class has no sample.
+        ValueError: If a count is negative or all are 0.
 
     Example:
         >>> ARBLoss is BalancedSoftmaxLoss

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.precision import at_least_float32
+from nc_tools.losses._rows import kept_mean
 from nc_tools.losses.per_sample import PerSampleLoss
 from nc_tools.records import Batch, Outputs
 
@@ -37,7 +38,7 @@ class LogitLoss(PerSampleLoss):
 
         Args:
             logits: (N, K), float32 or float64.
-            labels: (N,), int64.
+            labels: Class indices (N,), int64.
         """
 
     def compute_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -45,8 +46,10 @@ class LogitLoss(PerSampleLoss):
         return self.per_sample_from_logits(at_least_float32(outputs.logits, "logits"), batch.labels)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean loss of the batch."""
+        """Return the mean loss of the samples that count."""
         logits = outputs.logits
         if logits.dtype != torch.float32:  # saves a call in most training steps
             logits = at_least_float32(logits, "logits")
-        return self.from_logits(logits, batch.labels)
+        if batch.kept is None:
+            return self.from_logits(logits, batch.labels)
+        return kept_mean(self.per_sample_from_logits(logits, batch.labels), batch.kept)

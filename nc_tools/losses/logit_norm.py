@@ -7,8 +7,8 @@ from torch import Tensor
 
 from nc_tools.heads.normalize import normalize
 from nc_tools.losses._arguments import check_temperature
-from nc_tools.losses._logits import checked_logits
-from nc_tools.losses._one_softmax import Reduction, of_nll
+from nc_tools.losses._one_softmax import of_nll
+from nc_tools.losses._rows import Reduction, RowReduction, expected_loss, rows_of
 from nc_tools.losses.logit_loss import LogitLoss
 
 
@@ -29,10 +29,10 @@ def logit_norm(logits: Tensor, labels: Tensor, temperature: float = 0.04, reduct
         >>> logit_norm(z, y, 1.0)  # the norm does not matter
         tensor([0.7981, 0.7981])
     """
-    return _of_directions(checked_logits(logits, labels), labels, temperature, reduction)
+    return rows_of(logits, labels).apply(lambda z, y, r: _of_directions(z, y, temperature, r), reduction)
 
 
-def _of_directions(z: Tensor, labels: Tensor, temperature: float, reduction: Reduction) -> Tensor:
+def _of_directions(z: Tensor, labels: Tensor, temperature: float, reduction: RowReduction) -> Tensor:
     return of_nll(normalize(z, 1 / temperature), labels, _nll_itself, reduction)
 
 
@@ -72,6 +72,10 @@ class LogitNormLoss(LogitLoss):
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of the batch."""
         return _of_directions(logits, labels, self.temperature, "mean")
+
+    def per_sample_from_probabilities(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of each sample (N,) to its probabilities."""
+        return expected_loss(normalize(logits, 1 / self.temperature).log_softmax(1), targets)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from nc_tools._support.labels import check_labels
-from nc_tools.losses._logits import checked_logits
+from nc_tools.losses._rows import IGNORED, LabeledRows, rows_of, valid_labels
 from nc_tools.records import Batch, Outputs
 
 
@@ -23,6 +24,9 @@ class LossTerm(nn.Module, ABC):
 
     A loss that needs only logits is also called as ``loss(logits, labels)``, as in PyTorch: see
     :class:`~nc_tools.losses.LogitLoss`.
+
+    A label is a class index of any integer type; a sample whose label is -100 (``ignore_index``) does not count, in any
+    loss.
 
     Losses compute in float32 or float64, also inside autocast, and never wait for the device. State, such as class
     centers, is kept in buffers, so that checkpoints hold it, and changes in training mode only.
@@ -49,17 +53,19 @@ class LossTerm(nn.Module, ABC):
     if TYPE_CHECKING:
 
         @overload
-        def __call__(self, outputs: Outputs, batch: Batch, /) -> Tensor: ...
+        def __call__(self, outputs: Outputs, batch: Batch, /, *, ignore_index: int = ...) -> Tensor: ...
         @overload
-        def __call__(self, logits: Tensor, labels: Tensor, /) -> Tensor: ...
-        def __call__(self, outputs: Any, batch: Any, /) -> Tensor:
+        def __call__(self, logits: Tensor, labels: Tensor, /, *, ignore_index: int = ...) -> Tensor: ...
+        def __call__(self, outputs: Any, batch: Any, /, *, ignore_index: int = IGNORED) -> Tensor:
             """Return the loss, a scalar: see :meth:`forward`."""
 
     @abstractmethod
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the loss, a scalar: the mean over the batch unless the class says otherwise.
 
-        Override this, and call the loss itself: that checks the labels first.
+        Override this, and call the loss itself: that checks the labels first, and replaces those of samples that do not
+        count by 0. If ``batch.kept`` is not None, leave out the samples where it is False;
+        :func:`~nc_tools.losses.kept_mean` is the mean over the others.
         """
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
@@ -91,48 +97,72 @@ class LossTerm(nn.Module, ABC):
         return {type(self).__name__.removesuffix("Loss"): self(outputs, batch)}
 
     @overload
-    def forward(self, outputs: Outputs, batch: Batch, /) -> Tensor: ...
+    def forward(self, outputs: Outputs, batch: Batch, /, *, ignore_index: int = ...) -> Tensor: ...
     @overload
-    def forward(self, logits: Tensor, labels: Tensor, /) -> Tensor: ...
-    def forward(self, outputs: Any, batch: Any, /) -> Tensor:
-        """Return the loss, a scalar.
+    def forward(self, logits: Tensor, labels: Tensor, /, *, ignore_index: int = ...) -> Tensor: ...
+    def forward(self, outputs: Any, batch: Any, /, *, ignore_index: int = IGNORED) -> Tensor:
+        """Return the loss, a scalar; 0, with gradients of 0, if no sample counts.
 
         Args:
-            outputs: What the head computed, or logits (N, K) for a loss that needs nothing else.
-            batch: What the loader returned, or labels (N,), int64, beside logits.
+            outputs: What the head computed, or logits (N, K) for a loss that needs nothing else; logits may also be
+                (N, T, K) for tokens and (N, K, H, W) for pixels.
+            batch: What the loader returned, or labels beside logits: class indices of any integer type (N,), (N, T) or
+                (N, H, W).
+            ignore_index: The label of samples that do not count.
 
         Raises:
-            TypeError: If the labels are not int64 class indices, or the loss needs more than the logits it was given.
-            ValueError: If outputs and labels are not of the same samples, or there is no sample.
+            TypeError: If the labels are not class indices, or the loss needs more than the logits it was given.
+            ValueError: If outputs and labels are not of the same samples, there is no sample, or a label is beyond the
+                classes (found on the CPU only).
         """
-        return self._checked_call(self.compute, self.from_logits, outputs, batch)
-
-    def _checked_call(
-        self,
-        compute: Callable[[Outputs, Batch], Tensor],
-        from_logits: Callable[[Tensor, Tensor], Tensor],
-        outputs: Any,
-        batch: Any,
-    ) -> Tensor:
-        """Compute the loss from records or from tensors, outside autocast, after one check of the labels."""
-        call: Callable[[Any, Any], Tensor] = compute
         if isinstance(outputs, Tensor):
-            call, outputs = from_logits, checked_logits(outputs, batch, int64=True)
-            samples: Tensor = outputs
-        elif isinstance(batch, Tensor):
+            rows = self.checked_rows(outputs, batch, ignore_index)
+            return outside_autocast(outputs, self.of_rows, rows)
+        return outside_autocast(
+            outputs.features, self.compute, outputs, self.checked_batch(outputs, batch, ignore_index)
+        )
+
+    def of_rows(self, rows: LabeledRows) -> Tensor:
+        """Return the loss, a scalar, of logits and labels that are checked. A loss of samples overrides this."""
+        if rows.kept is None:
+            return self.from_logits(rows.logits, rows.labels)
+        # A loss of one's own, about which nothing is known: on a GPU the host waits for the number of samples.
+        return self.from_logits(rows.logits[rows.kept], rows.labels[rows.kept])
+
+    def checked_rows(self, logits: Tensor, labels: Any, ignore_index: int = IGNORED) -> LabeledRows:
+        """Check logits and labels, and return them as rows."""
+        rows = rows_of(logits, labels, ignore_index=ignore_index)
+        if len(rows.logits) == 0:
+            raise self._no_sample()
+        return rows
+
+    def checked_batch(self, outputs: Outputs, batch: Any, ignore_index: int = IGNORED) -> Batch:
+        """Check the labels of a batch, and return it with valid labels and the mask of the samples that count."""
+        if isinstance(batch, Tensor):
             raise TypeError(
                 "a loss takes (outputs, batch), got outputs and a tensor. Pass Batch(inputs, labels, index) second."
             )
-        else:
-            samples = outputs.features
-            check_labels(batch.labels, samples.shape[0], int64=True)
-        if samples.shape[0] == 0:
-            raise ValueError(f"{type(self).__name__} needs at least one sample, got an empty batch")
-        device = samples.device.type
-        if not torch.is_autocast_enabled(device):  # entering a context costs as much as a small step of the loss
-            return call(outputs, batch)
-        with torch.autocast(device, enabled=False):
-            return call(outputs, batch)
+        count = outputs.features.shape[0]
+        check_labels(batch.labels, count)
+        if count == 0:
+            raise self._no_sample()
+        labels, kept = valid_labels(batch.labels, outputs.num_classes, ignore_index)
+        if batch.kept is not None:
+            kept = batch.kept if kept is None else kept & batch.kept
+        checked: Batch = batch
+        return checked if labels is batch.labels and kept is batch.kept else replace(batch, labels=labels, kept=kept)
+
+    def _no_sample(self) -> ValueError:
+        return ValueError(f"{type(self).__name__} needs at least one sample, got an empty batch")
+
+
+def outside_autocast(values: Tensor, call: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """Return ``call(*arguments)``, computed outside autocast on the device of ``values``."""
+    device = values.device.type
+    if not torch.is_autocast_enabled(device):  # entering a context costs as much as a small step of the loss
+        return call(*arguments)
+    with torch.autocast(device, enabled=False):
+        return call(*arguments)
 
 
 def outliers_of(loss: LossTerm, outputs: Outputs) -> Outputs:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nc_tools.losses._logits import checked_logits
+from nc_tools.losses._rows import rows_of
 from nc_tools.losses.logit_loss import LogitLoss
 
 
@@ -27,7 +27,7 @@ def mean_squared(logits: Tensor, labels: Tensor, kappa: float = 1.0, target: flo
         >>> mean_squared(torch.tensor([[1.0, 2.0]]), torch.tensor([0]))
         tensor([2.])
     """
-    return _squared(checked_logits(logits, labels), labels, kappa, target)
+    return rows_of(logits, labels).apply(lambda z, y, _: _squared(z, y, kappa, target), "none")
 
 
 def _squared(z: Tensor, labels: Tensor, kappa: float, target: float) -> Tensor:
@@ -72,6 +72,12 @@ class MeanSquaredLoss(LogitLoss):
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the squared error of each sample (N,)."""
         return _squared(logits, labels, self.kappa, self.target)
+
+    def per_sample_from_probabilities(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the squared error (N,) expected over probabilities t of the classes: sum_y t_y loss(z, y)."""
+        squares, mass = logits.square(), targets.sum(1, keepdim=True)
+        own = self.kappa * (logits - self.target).square() - squares
+        return (squares * mass + targets * own).sum(1) / logits.shape[1]
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""

@@ -9,6 +9,8 @@ from nc_tools._support.labels import check_features_and_labels
 from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
 from nc_tools.losses._arguments import check_temperature
+from nc_tools.losses._pairwise import of_kept
+from nc_tools.losses._rows import valid_labels
 from nc_tools.losses.per_sample import PerSampleLoss
 from nc_tools.records import Batch, Outputs
 
@@ -31,7 +33,8 @@ def ntce(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 
     """
     check_temperature(temperature)
     check_features_and_labels(features, labels)
-    return _ntce(features, weight, labels, temperature)
+    valid, kept = valid_labels(labels, len(weight))
+    return of_kept(_ntce(features, weight, valid, temperature, kept), kept)
 
 
 def nonl(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
@@ -55,17 +58,21 @@ def nonl(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 
     """
     check_temperature(temperature)
     check_features_and_labels(features, labels)
-    return _nonl(features, weight, labels, temperature)
+    valid, kept = valid_labels(labels, len(weight))
+    return of_kept(_nonl(features, weight, valid, temperature, kept), kept)
 
 
-def _ntce(features: Tensor, weight: Tensor, labels: Tensor, temperature: float) -> Tensor:
+def _ntce(features: Tensor, weight: Tensor, labels: Tensor, temperature: float, kept: Tensor | None) -> Tensor:
     scores, _, row = _scores(features, weight, labels, temperature)
-    return scores.logsumexp(dim=1).index_select(0, row) - _own(scores, row)
+    candidates = scores if kept is None else scores.masked_fill(~kept, torch.finfo(scores.dtype).min)
+    return candidates.logsumexp(dim=1).index_select(0, row) - _own(scores, row)
 
 
-def _nonl(features: Tensor, weight: Tensor, labels: Tensor, temperature: float) -> Tensor:
+def _nonl(features: Tensor, weight: Tensor, labels: Tensor, temperature: float, kept: Tensor | None) -> Tensor:
     scores, classes, row = _scores(features, weight, labels, temperature)
     same = classes.unsqueeze(1) == labels
+    if kept is not None:  # a sample that does not count is no negative
+        same = same | ~kept
     # The least finite number, not -inf: a row without a negative must not put NaN into the gradient.
     negatives = scores.masked_fill(same, torch.finfo(scores.dtype).min).logsumexp(dim=1)
     alone = same.all(dim=1).index_select(0, row)
@@ -127,7 +134,7 @@ class NTCELoss(PerSampleLoss):
 
     def compute_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the loss of each sample (N,)."""
-        return _ntce(outputs.embedded, outputs.weight, batch.labels, self.temperature)
+        return _ntce(outputs.embedded, outputs.weight, batch.labels, self.temperature, batch.kept)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""
@@ -161,7 +168,7 @@ class NONLLoss(PerSampleLoss):
 
     def compute_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the loss of each sample (N,)."""
-        return _nonl(outputs.embedded, outputs.weight, batch.labels, self.temperature)
+        return _nonl(outputs.embedded, outputs.weight, batch.labels, self.temperature, batch.kept)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""

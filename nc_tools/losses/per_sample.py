@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
 
-from nc_tools.losses.loss_term import LossTerm
+from nc_tools.losses._rows import IGNORED, LabeledRows, Reduction, check_reduction, kept_mean, rows_of
+from nc_tools.losses.loss_term import LossTerm, outside_autocast
 from nc_tools.records import Batch, Outputs
 
 
@@ -19,16 +20,31 @@ class PerSampleLoss(LossTerm):
     your own overrides :meth:`compute_per_sample`.
     """
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __call__(
+            self, outputs: Outputs, batch: Batch, /, *, ignore_index: int = ..., sample_weight: Tensor | None = ...,
+            class_weight: Tensor | None = ..., reduction: Reduction = ...,
+        ) -> Tensor: ...  # fmt: skip
+        @overload
+        def __call__(
+            self, logits: Tensor, labels: Tensor, /, *, ignore_index: int = ..., sample_weight: Tensor | None = ...,
+            class_weight: Tensor | None = ..., reduction: Reduction = ...,
+        ) -> Tensor: ...  # fmt: skip
+        def __call__(self, outputs: Any, batch: Any, /, **options: Any) -> Tensor:
+            """Return the loss: see :meth:`forward`."""
+
     @abstractmethod
     def compute_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the loss of each sample (N,).
+        """Return the loss of each sample (N,); of a sample that does not count, any finite number.
 
         Override this, and call :meth:`per_sample`: that checks the labels first.
         """
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean loss of the batch."""
-        return self.compute_per_sample(outputs, batch).mean()
+        """Return the mean loss of the samples that count."""
+        return kept_mean(self.compute_per_sample(outputs, batch), batch.kept)
 
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
         """Return the loss of each sample (N,) from logits and labels alone, where that is possible.
@@ -38,20 +54,141 @@ class PerSampleLoss(LossTerm):
         """
         raise self.needs_records()
 
+    def per_sample_from_probabilities(self, logits: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the loss of each sample (N,) for labels that are probabilities (N, K), where that is defined.
+
+        Raises:
+            TypeError: If the loss is defined for class indices only.
+        """
+        raise TypeError(
+            f"{type(self).__name__} is defined for class indices only, got probabilities of shape "
+            f"{tuple(targets.shape)}. Pass labels.argmax(-1), or use a loss such as CrossEntropyLoss."
+        )
+
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean of :meth:`per_sample_from_logits`."""
         return self.per_sample_from_logits(logits, labels).mean()
 
+    def checked_rows(self, logits: Tensor, labels: Any, ignore_index: int = IGNORED) -> LabeledRows:
+        """Check logits and labels, which may be probabilities, and return them as rows."""
+        rows = rows_of(logits, labels, ignore_index=ignore_index, soft=True)
+        if len(rows.logits) == 0:
+            raise self._no_sample()
+        return rows
+
+    def of_rows(self, rows: LabeledRows) -> Tensor:
+        """Return the mean loss of logits and labels that are checked."""
+        if rows.kept is None and not rows.are_soft:
+            return self.from_logits(rows.logits, rows.labels)
+        return kept_mean(self._values(rows), rows.kept)
+
+    def _values(self, rows: LabeledRows) -> Tensor:
+        one = self.per_sample_from_probabilities if rows.are_soft else self.per_sample_from_logits
+        return one(rows.logits, rows.labels)
+
     @overload
-    def per_sample(self, outputs: Outputs, batch: Batch, /) -> Tensor: ...
+    def forward(
+        self, outputs: Outputs, batch: Batch, /, *, ignore_index: int = ..., sample_weight: Tensor | None = ...,
+        class_weight: Tensor | None = ..., reduction: Reduction = ...,
+    ) -> Tensor: ...  # fmt: skip
     @overload
-    def per_sample(self, logits: Tensor, labels: Tensor, /) -> Tensor: ...
-    def per_sample(self, outputs: Any, batch: Any, /) -> Tensor:
-        """Return the loss of each sample (N,). Takes the same arguments, with the same checks, as the loss itself."""
-        return self._checked_call(self.compute_per_sample, self.per_sample_from_logits, outputs, batch)
+    def forward(
+        self, logits: Tensor, labels: Tensor, /, *, ignore_index: int = ..., sample_weight: Tensor | None = ...,
+        class_weight: Tensor | None = ..., reduction: Reduction = ...,
+    ) -> Tensor: ...  # fmt: skip
+    def forward(
+        self,
+        outputs: Any,
+        batch: Any,
+        /,
+        *,
+        ignore_index: int = IGNORED,
+        sample_weight: Tensor | None = None,
+        class_weight: Tensor | None = None,
+        reduction: Reduction = "mean",
+    ) -> Tensor:
+        """Return the loss: the mean of the samples that count; 0, with gradients of 0, if there are none.
+
+        The mean with weights w is sum_i w_i l_i / sum_i w_i, as in ``torch.nn.functional.cross_entropy(weight=...)``:
+        weights change the shares of the samples and not the learning rate.
+
+        Args:
+            outputs: As for any loss: what the head computed, or logits.
+            batch: As for any loss: what the loader returned, or labels. Beside logits labels may also be probabilities
+                of the classes, of the shape of the logits, for losses that are defined for them.
+            ignore_index: The label of samples that do not count.
+            sample_weight: Weight of each sample, of the shape of the labels.
+            class_weight: Weight of each class (K,).
+            reduction: "mean"; "sum" of the weighted losses; or "none" for the weighted loss of each sample, of the
+                shape of the labels and 0 for those that do not count.
+
+        Raises:
+            TypeError: As for any loss, and for probabilities if the loss is not defined for them.
+            ValueError: As for any loss, or if the weights have another shape.
+        """
+        if sample_weight is None and class_weight is None and reduction == "mean":
+            return super().forward(outputs, batch, ignore_index=ignore_index)
+        check_reduction(reduction)
+        values, rows = self._each(outputs, batch, ignore_index)
+        num_classes = rows.logits.shape[1] if isinstance(outputs, Tensor) else outputs.num_classes
+        weights = _weights(rows, values, sample_weight, class_weight, num_classes)
+        if reduction == "none":
+            return (weights * values).view(rows.shape)
+        total = torch.dot(weights, values)
+        return total if reduction == "sum" else total / _nonzero(weights.sum())
+
+    @overload
+    def per_sample(self, outputs: Outputs, batch: Batch, /, *, ignore_index: int = ...) -> Tensor: ...
+    @overload
+    def per_sample(self, logits: Tensor, labels: Tensor, /, *, ignore_index: int = ...) -> Tensor: ...
+    def per_sample(self, outputs: Any, batch: Any, /, *, ignore_index: int = IGNORED) -> Tensor:
+        """Return the loss of each sample that counts: its mean is the loss.
+
+        Takes the same arguments, with the same checks, as the loss itself. With labels of samples that do not count the
+        result is shorter than the batch, and on a GPU the host waits for its length; ``reduction="none"`` keeps the
+        places.
+        """
+        values, rows = self._each(outputs, batch, ignore_index)
+        return values.view(rows.shape) if rows.kept is None else values[rows.kept]
+
+    def _each(self, outputs: Any, batch: Any, ignore_index: int) -> tuple[Tensor, LabeledRows]:
+        """Return the loss of each row, 0 where it does not count, and the checked rows."""
+        if isinstance(outputs, Tensor):
+            rows = self.checked_rows(outputs, batch, ignore_index)
+            values = outside_autocast(outputs, self._values, rows)
+        else:
+            checked = self.checked_batch(outputs, batch, ignore_index)
+            rows = LabeledRows(outputs.features, checked.labels, checked.kept, checked.labels.shape)
+            values = outside_autocast(outputs.features, self.compute_per_sample, outputs, checked)
+        return values if rows.kept is None else torch.where(rows.kept, values, 0), rows
 
 
-def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
+def _weights(
+    rows: LabeledRows, values: Tensor, sample_weight: Tensor | None, class_weight: Tensor | None, num_classes: int
+) -> Tensor:
+    """Return the weight of each row (N,); 0 for a row that does not count."""
+    weights = torch.ones_like(values)
+    if class_weight is not None:
+        if class_weight.shape != (num_classes,):
+            raise ValueError(f"class_weight must have the shape ({num_classes},), got {tuple(class_weight.shape)}")
+        by_class = class_weight.to(values.dtype)
+        weights = rows.labels @ by_class if rows.are_soft else by_class.index_select(0, rows.labels)
+    if sample_weight is not None:
+        if sample_weight.shape != rows.shape:
+            raise ValueError(
+                f"sample_weight must have the shape of the labels, {tuple(rows.shape)}, got "
+                f"{tuple(sample_weight.shape)}"
+            )
+        weights = weights * sample_weight.to(values.dtype).flatten()
+    return weights if rows.kept is None else torch.where(rows.kept, weights, 0)
+
+
+def _nonzero(total: Tensor) -> Tensor:
+    """Return a sum of weights, or 1 if it is 0: no sample counts, and the sum of their losses is 0."""
+    return torch.where(total == 0, 1, total)
+
+
+def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor, kept: Tensor | None = None) -> Tensor:
     """Return the mean of values v with class weights w: sum_i w_{y_i} v_i / sum_i w_{y_i}.
 
     The sum in the denominator is over the batch, as in ``torch.nn.functional.cross_entropy(weight=...)``, so that the
@@ -59,31 +196,39 @@ def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor) -> Tens
 
     Args:
         values: (N,).
-        labels: (N,), int64.
+        labels: Class indices (N,), int64.
         class_weights: (K,), positive.
+        kept: Which samples count (N,), bool; None for all.
 
     Example:
         >>> weighted_mean(torch.tensor([1.0, 2.0]), torch.tensor([0, 1]), torch.tensor([1.0, 3.0]))
         tensor(1.7500)
     """
     weights = class_weights.to(values.dtype).index_select(0, labels)
-    return torch.dot(weights, values) / weights.sum()
+    if kept is None:
+        return torch.dot(weights, values) / weights.sum()
+    weights, values = (torch.where(kept, part, 0) for part in (weights, values))
+    return torch.dot(weights, values) / _nonzero(weights.sum())
 
 
-def class_mean(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+def class_mean(values: Tensor, labels: Tensor, num_classes: int, kept: Tensor | None = None) -> Tensor:
     """Return the mean of values over each class's samples, then over the classes of the batch.
 
     A class without a sample in the batch does not count.
 
     Args:
         values: (N,).
-        labels: (N,), int64.
+        labels: Class indices (N,), int64.
         num_classes: K.
+        kept: Which samples count (N,), bool; None for all.
 
     Example:
         >>> class_mean(torch.tensor([1.0, 3.0, 6.0]), torch.tensor([0, 0, 2]), 3)
         tensor(4.)
     """
-    counts = torch.zeros(num_classes, dtype=values.dtype, device=values.device)
-    counts = counts.index_add(0, labels, torch.ones_like(values.detach()))
-    return (values / counts.index_select(0, labels)).sum() / (counts > 0).sum()
+    ones = torch.ones_like(values.detach()) if kept is None else kept.to(values.dtype)
+    counts = torch.zeros(num_classes, dtype=values.dtype, device=values.device).index_add(0, labels, ones)
+    if kept is not None:
+        values, counts = torch.where(kept, values, 0), counts.clamp(min=0)
+    present = counts > 0
+    return (values / counts.clamp(min=1).index_select(0, labels)).sum() / present.sum().clamp(min=1)

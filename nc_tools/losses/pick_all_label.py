@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools._support.precision import at_least_float32
+from nc_tools.losses._rows import kept_mean
 from nc_tools.losses.feature_decay import feature_decay
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
@@ -66,14 +67,17 @@ class PickAllLabelLoss(LossTerm):
         self.decay = decay
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean loss of the batch."""
+        """Return the mean loss of the samples that count."""
         logits = outputs.logits
         if batch.tags is None:
-            loss = nn.functional.cross_entropy(at_least_float32(logits, "logits"), batch.labels)
+            z = at_least_float32(logits, "logits")
+            each = nn.functional.cross_entropy(z, batch.labels, reduction="none")
         else:
-            loss = pick_all_label(logits, batch.tags).mean()
+            each = pick_all_label(logits, batch.tags)
         # Left out at 0: a weight of zero would still pass on a feature that is not finite.
-        return loss + 2 * self.decay * feature_decay(outputs.features).mean() if self.decay else loss
+        if self.decay:
+            each = each + 2 * self.decay * feature_decay(outputs.features)
+        return kept_mean(each, batch.kept)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nc_tools.losses._rows import LabeledRows
 from nc_tools.losses.class_weights import class_balanced_weights
 from nc_tools.losses.cross_entropy import CrossEntropyLoss
 from nc_tools.losses.loss_term import LossTerm
@@ -33,7 +34,7 @@ class ClassBalancedLoss(LossTerm):
 
     Raises:
         TypeError: If the loss has no value for each sample.
-        ValueError: If beta is outside [0, 1] or a class has no sample.
+        ValueError: If beta is outside [0, 1], or a count is negative or all are 0.
 
     Example:
         >>> loss = ClassBalancedLoss([90, 10], beta=0.99)
@@ -65,21 +66,27 @@ class ClassBalancedLoss(LossTerm):
         self.register_buffer("weight", weights, persistent=False)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the class-weighted mean loss of the batch."""
+        """Return the class-weighted mean loss of the samples that count."""
         weight = self._weight_for(outputs.num_classes)
-        return weighted_mean(self.loss.compute_per_sample(outputs, batch), batch.labels, weight)
+        return weighted_mean(self.loss.compute_per_sample(outputs, batch), batch.labels, weight, batch.kept)
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the class-weighted mean loss of the batch."""
-        weight = self._weight_for(logits.shape[1])
-        return weighted_mean(self.loss.per_sample_from_logits(logits, labels), labels, weight)
+        return self.of_rows(LabeledRows(logits, labels, None, labels.shape))
+
+    def of_rows(self, rows: LabeledRows) -> Tensor:
+        """Return the class-weighted mean loss of logits and labels that are checked."""
+        weight = self._weight_for(rows.logits.shape[1])
+        values = self.loss.per_sample_from_logits(rows.logits, rows.labels)
+        return weighted_mean(values, rows.labels, weight, rows.kept)
 
     def _weight_for(self, num_classes: int) -> Tensor:
         weight = self.weight
         if weight.shape[0] != num_classes:
             raise ValueError(
                 f"the class weights are of {weight.shape[0]} classes, but the logits have {num_classes}. Build "
-                f"{type(self).__name__} with the class_counts of the data that the head is trained on."
+                f"{type(self).__name__} with class_counts of all {num_classes} classes, 0 for a class without training "
+                f"samples."
             )
         return weight
 
@@ -108,7 +115,7 @@ class DeferredReweightingLoss(ClassBalancedLoss):
 
     Raises:
         TypeError: If the loss has no value for each sample.
-        ValueError: If start or beta is outside [0, 1], or a class has no sample.
+        ValueError: If start or beta is outside [0, 1], or a count is negative or all are 0.
 
     Example:
         >>> loss = DeferredReweightingLoss([90, 10])

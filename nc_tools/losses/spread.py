@@ -9,13 +9,16 @@ from torch import Tensor, nn
 from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
 from nc_tools.losses._arguments import check_temperature
-from nc_tools.losses._pairwise import by_rows, log_sum_exp, mean_over, two_views
+from nc_tools.losses._pairwise import among, by_rows, log_sum_exp, mean_over, of_kept, two_views
+from nc_tools.losses._rows import kept_mean, labeled
 from nc_tools.losses.class_conditional import class_conditional_info_nce
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
-def class_attraction(first: Tensor, second: Tensor, labels: Tensor, temperature: float = 0.5) -> Tensor:
+def class_attraction(
+    first: Tensor, second: Tensor, labels: Tensor, temperature: float = 0.5, kept: Tensor | None = None
+) -> Tensor:
     """Return the attraction of each sample to each positive against the other classes, a part of :class:`SpreadLoss`.
 
     mean_{p: y_p = y_i} log[1 + sum_{n: y_n != y_i} exp(s_in - s_ip)]. Unlike in SupCon, positives do not compete with
@@ -24,22 +27,24 @@ def class_attraction(first: Tensor, second: Tensor, labels: Tensor, temperature:
     Args:
         first: First view (N, D'); scaled to unit length here.
         second: Second view of the same samples (N, D').
-        labels: (N,), int64.
+        labels: (N,). LabeledRows with the label -100 do not count.
         temperature: tau.
+        kept: Which rows count (N,), bool; None for all with a label.
 
     Returns:
         (N,); 0 in a batch of one class.
     """
     check_temperature(temperature)
+    kept = labeled(labels, kept)
     u, v = normalize(at_least_float32(first)), normalize(at_least_float32(second))
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
         scores = anchors @ v.T / temperature
         same = labels[rows][:, None] == labels
-        negatives = log_sum_exp(scores, ~same)
-        return mean_over(nn.functional.softplus(negatives[:, None] - scores), same)
+        negatives = log_sum_exp(scores, among(~same, kept))
+        return mean_over(nn.functional.softplus(negatives[:, None] - scores), among(same, kept))
 
-    return by_rows(per_anchor, u, len(v))
+    return of_kept(by_rows(per_anchor, u, len(v)), kept)
 
 
 class SpreadLoss(LossTerm):
@@ -85,11 +90,13 @@ class SpreadLoss(LossTerm):
         self.temperature = temperature
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean loss of the batch."""
+        """Return the mean loss of the samples that count."""
         first, second = two_views(outputs, type(self).__name__)
-        pull = class_attraction(first, second, batch.labels, self.temperature).mean()
-        push = class_conditional_info_nce(first, second, batch.labels, self.temperature).mean()
-        return (self.attract * pull + self.separate * push) / (self.attract + self.separate)
+        labels, kept = batch.labels, batch.kept
+        pull = class_attraction(first, second, labels, self.temperature, kept)
+        push = class_conditional_info_nce(first, second, labels, self.temperature, kept)
+        total = self.attract * kept_mean(pull, kept) + self.separate * kept_mean(push, kept)
+        return total / (self.attract + self.separate)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""

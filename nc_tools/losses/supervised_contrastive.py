@@ -8,20 +8,24 @@ from torch import Tensor
 from nc_tools._support.precision import at_least_float32
 from nc_tools.heads.normalize import normalize
 from nc_tools.losses._arguments import check_temperature
-from nc_tools.losses._pairwise import by_rows, log_sum_exp, mean_over, two_views
+from nc_tools.losses._pairwise import among, by_rows, log_sum_exp, mean_over, of_kept, two_views
+from nc_tools.losses._rows import kept_mean, labeled
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
 
-def supervised_contrastive(embedded: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
+def supervised_contrastive(
+    embedded: Tensor, labels: Tensor, temperature: float = 0.1, kept: Tensor | None = None
+) -> Tensor:
     """Return the supervised contrastive loss of each row of features among all others. See :class:`SupConLoss`.
 
     Memory is O(M D) and a few blocks of similarities, never (M, M).
 
     Args:
         embedded: The views of all samples, one after the other (M, D'); scaled to unit length here.
-        labels: (M,), int64.
+        labels: (M,). LabeledRows with the label -100 do not count.
         temperature: tau.
+        kept: Which rows count (M,), bool; None for all with a label.
 
     Returns:
         (M,); 0 for the only row of a class.
@@ -31,49 +35,59 @@ def supervised_contrastive(embedded: Tensor, labels: Tensor, temperature: float 
         [0.6931471824645996, 0.6931471824645996, 0.0]
     """
     check_temperature(temperature)
+    kept = labeled(labels, kept)
     z = normalize(at_least_float32(embedded))
     positions = torch.arange(len(z), device=z.device)
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
         scores = anchors @ z.T / temperature
-        not_self = rows[:, None] != positions
-        positive = not_self & (labels[rows][:, None] == labels)
-        loss = log_sum_exp(scores, not_self) - mean_over(scores, positive)
+        others = among(rows[:, None] != positions, kept)
+        positive = others & (labels[rows][:, None] == labels)
+        loss = log_sum_exp(scores, others) - mean_over(scores, positive)
         return torch.where(positive.any(1), loss, 0)
 
-    return by_rows(per_anchor, z, len(z))
+    return of_kept(by_rows(per_anchor, z, len(z)), kept)
 
 
 def balanced_supervised_contrastive(
-    embedded: Tensor, labels: Tensor, centers: Tensor, temperature: float = 0.1
+    embedded: Tensor, labels: Tensor, centers: Tensor, temperature: float = 0.1, kept: Tensor | None = None
 ) -> Tensor:
     """Return the class-balanced supervised contrastive loss of each row. See :class:`BalancedSupConLoss`.
 
     Args:
         embedded: The views of all samples, one after the other (M, D').
-        labels: (M,), int64.
+        labels: (M,). LabeledRows with the label -100 do not count.
         centers: A vector for each class (K, D'); scaled to unit length here, as the features are.
         temperature: tau.
+        kept: Which rows count (M,), bool; None for all with a label.
 
     Returns:
         (M,).
     """
     check_temperature(temperature)
+    kept = labeled(labels, kept)
     z, centers = normalize(at_least_float32(embedded)), normalize(at_least_float32(centers))
     classes = torch.arange(len(centers), device=z.device)
-    keys, key_labels = torch.cat([z, centers]), torch.cat([labels, classes])
+    valid, ones = labels.long(), torch.ones_like(labels, dtype=z.dtype)
+    are_keys = None
+    if kept is not None:
+        valid, ones = torch.where(kept, valid, 0), kept.to(z.dtype)
+        are_keys = torch.cat([kept, torch.ones_like(classes, dtype=torch.bool)])
+    keys, key_labels = torch.cat([z, centers]), torch.cat([valid, classes])
     positions = torch.arange(len(keys), device=z.device)
-    members = z.new_zeros(len(centers)).index_add(0, labels, torch.ones_like(labels, dtype=z.dtype))[key_labels]
+    members = z.new_zeros(len(centers)).index_add(0, valid, ones)[key_labels]
 
     def per_anchor(anchors: Tensor, rows: Tensor) -> Tensor:
         scores = anchors @ keys.T / temperature
-        not_self = rows[:, None] != positions
-        same = labels[rows][:, None] == key_labels
+        others = among(rows[:, None] != positions, are_keys)
+        same = valid[rows][:, None] == key_labels
         # The keys of a class are its center and its rows, without the anchor in its own class.
         size = torch.where(same, members, members + 1)
-        return log_sum_exp(scores - size.log(), not_self) - mean_over(scores, not_self & same)
+        if kept is not None:  # the class of an anchor that does not count may be empty
+            size = size.clamp(min=1)
+        return log_sum_exp(scores - size.log(), others) - mean_over(scores, others & same)
 
-    return by_rows(per_anchor, z, len(keys))
+    return of_kept(by_rows(per_anchor, z, len(keys)), kept)
 
 
 class SupConLoss(LossTerm):
@@ -110,9 +124,10 @@ class SupConLoss(LossTerm):
         self.temperature = temperature
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean loss over both views of the batch."""
+        """Return the mean loss over both views of the samples that count."""
         both = torch.cat(two_views(outputs, type(self).__name__))
-        return supervised_contrastive(both, batch.labels.repeat(2), self.temperature).mean()
+        kept = None if batch.kept is None else batch.kept.repeat(2)
+        return kept_mean(supervised_contrastive(both, batch.labels.repeat(2), self.temperature, kept), kept)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""
@@ -150,10 +165,11 @@ class BalancedSupConLoss(LossTerm):
         self.temperature = temperature
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean loss over both views of the batch."""
-        both = torch.cat(two_views(outputs, type(self).__name__))
-        labels = batch.labels.repeat(2)
-        return balanced_supervised_contrastive(both, labels, outputs.weight, self.temperature).mean()
+        """Return the mean loss over both views of the samples that count."""
+        both, labels = torch.cat(two_views(outputs, type(self).__name__)), batch.labels.repeat(2)
+        kept = None if batch.kept is None else batch.kept.repeat(2)
+        values = balanced_supervised_contrastive(both, labels, outputs.weight, self.temperature, kept)
+        return kept_mean(values, kept)
 
     def extra_repr(self) -> str:
         """Return the arguments for ``print(loss)``."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from nc_tools.losses._arguments import check_log_zero, check_weights
-from nc_tools.losses._logits import checked_logits
 from nc_tools.losses._one_softmax import OneSoftmaxLoss, of_nll
+from nc_tools.losses._rows import rows_of
 
 
 def reverse_cross_entropy(logits: Tensor, labels: Tensor, log_zero: float = -4.0) -> Tensor:
@@ -28,7 +28,7 @@ def reverse_cross_entropy(logits: Tensor, labels: Tensor, log_zero: float = -4.0
         >>> reverse_cross_entropy(torch.zeros(1, 2), torch.tensor([0])).tolist()
         [2.0]
     """
-    return of_nll(checked_logits(logits, labels), labels, lambda nll: reverse_of(nll, log_zero))
+    return rows_of(logits, labels).apply(lambda z, y, r: of_nll(z, y, lambda nll: reverse_of(nll, log_zero), r), "none")
 
 
 def reverse_of(nll: Tensor, log_zero: float) -> tuple[Tensor, Tensor]:

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from nc_tools.losses._class_affine import ClassAffineCrossEntropyLoss
 from nc_tools.losses._class_counts import checked_counts
-from nc_tools.losses.logit_adjusted import log_prior
+from nc_tools.losses.logit_adjusted import prior_shift
 
 
 def scaling_factors(class_counts: Tensor | Sequence[int], gamma: float) -> Tensor:
     """Return (n_k / n_max)^gamma, float32 (K,): 1 for the largest class, less for the others.
 
     Raises:
-        ValueError: If a class has no sample.
+        ValueError: If a count is negative or all are 0.
 
     Example:
         >>> scaling_factors([100, 25], 0.5).tolist()
@@ -32,7 +32,8 @@ class VectorScalingLoss(ClassAffineCrossEntropyLoss):
 
     A shift alone acts early in training and loses its effect once the training data are fitted. A factor below one on
     the rare classes' logits makes the network enlarge them, and acts until the end (Kini et al. 2021). With gamma = 0
-    it is :class:`~nc_tools.losses.LogitAdjustedLoss`. The public long-tail CIFAR runs use gamma = .15 and tau = 1.25.
+    it is :class:`~nc_tools.losses.LogitAdjustedLoss`. A class without training samples is removed from the softmax,
+    unless tau is 0. The public long-tail CIFAR runs use gamma = .15 and tau = 1.25.
 
     Args:
         class_counts: Training samples of each class (K,). A run fills it in.
@@ -40,7 +41,7 @@ class VectorScalingLoss(ClassAffineCrossEntropyLoss):
         tau: Strength of the shift.
 
     Raises:
-        ValueError: If gamma is negative, gamma or tau is not finite, or a class has no sample.
+        ValueError: If gamma is negative, gamma or tau is not finite, or a count is negative or all are 0.
 
     Example:
         >>> VectorScalingLoss([90, 10])
@@ -52,7 +53,7 @@ class VectorScalingLoss(ClassAffineCrossEntropyLoss):
             raise ValueError(f"gamma must be finite and not negative, got {gamma}")
         if not math.isfinite(tau):
             raise ValueError(f"tau must be finite, got {tau}. The default is 1; 0 is no shift.")
-        super().__init__(factor=scaling_factors(class_counts, gamma), shift=tau * log_prior(class_counts))
+        super().__init__(factor=scaling_factors(class_counts, gamma), shift=prior_shift(class_counts, tau))
         self.gamma = gamma
         self.tau = tau
 

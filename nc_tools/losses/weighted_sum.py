@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from nc_tools.losses._rows import LabeledRows
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 from nc_tools.schedules import ConstantSchedule, Schedule, check_progress
@@ -155,8 +156,12 @@ class WeightedSumLoss(LossTerm):
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the weighted sum of the losses, if all of them need only logits."""
+        return self.of_rows(LabeledRows(logits, labels, None, labels.shape))
+
+    def of_rows(self, rows: LabeledRows) -> Tensor:
+        """Return the weighted sum of the losses of logits and labels that are checked."""
         pairs = zip(self.losses, self.weights.unbind(), strict=True)
-        return reduce(add, [weight * loss.from_logits(logits, labels) for loss, weight in pairs])
+        return reduce(add, [weight * loss.of_rows(rows) for loss, weight in pairs])
 
     def extra_repr(self) -> str:
         """Return names and weights of the losses for ``print(loss)``."""

@@ -16,7 +16,9 @@ from rich.text import Text
 
 from nc_tools import __version__
 from nc_tools._support.check_writable import check_writable
+from nc_tools._support.printable import printable
 from nc_tools.data import DataConfig
+from nc_tools.data.source_names import OWN_LABELS
 from nc_tools.measuring.collapse_report import write_collapse_report
 from nc_tools.measuring.collapse_tables import CollapseReport, collapse_tables
 from nc_tools.measuring.measure import CollapseMeasurement, measure_in_detail
@@ -64,7 +66,7 @@ def run_measure(arguments: MeasureArguments, console: Console) -> CollapseReport
     print_tables(report, console)
     written = write_collapse_report(report, out)
     console.print(f"Report: {written['html'].resolve().as_uri()}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"JSON:   {written['json']}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"JSON:   {printable(str(written['json']))}", highlight=False, markup=False, soft_wrap=True)
     return report
 
 
@@ -84,7 +86,7 @@ def print_tables(report: CollapseReport, console: Console) -> None:
             printed.add_row(row.label, *cells, row.reading)
         console.print(printed)
     for note in report.notes:
-        console.print(Text(note, style="yellow"), soft_wrap=True)
+        console.print(Text(printable(note), style="yellow"), soft_wrap=True)
     console.print()
 
 
@@ -107,13 +109,15 @@ def _data_config(arguments: MeasureArguments, named: NamedModel) -> DataConfig:
         return DataConfig(
             source=arguments.data,
             labels=arguments.labels,
+            clean=OWN_LABELS if arguments.labels else None,
             image_size=size,
             skip_unreadable=arguments.skip_unreadable,
         )
     if named.data is None:
         raise missing_data(named.name)
     skip = arguments.skip_unreadable or named.data.skip_unreadable
-    return replace(named.data, image_size=size, labels=arguments.labels or named.data.labels, skip_unreadable=skip)
+    config = replace(named.data, image_size=size, skip_unreadable=skip)
+    return replace(config, labels=arguments.labels, clean=OWN_LABELS) if arguments.labels else config
 
 
 def _example(named: NamedModel, sets: MeasuredSets, device: torch.device) -> torch.Tensor:
@@ -125,6 +129,8 @@ def _example(named: NamedModel, sets: MeasuredSets, device: torch.device) -> tor
             "Choose other images with --data"
         )
     parameter = next((part for part in named.model.parameters() if part.is_floating_point()), torch.zeros(()))
+    if (expected := named.preprocessing) is not None:
+        channels, height, width = expected.channels, expected.size, expected.size
     example = torch.zeros(2, channels, height, width, device=device, dtype=parameter.dtype)
     try:
         with eval_mode(named.model):
@@ -160,14 +166,15 @@ def _layers(argument: str | None, named: NamedModel, example: torch.Tensor, head
 
 def _measure_set(job: _MeasuringJob, name: str, bar: Progress) -> CollapseMeasurement:
     parts = job.sets.sets[name]
-    channels = parts[0].shape[0]
+    expected = job.named.preprocessing
+    channels, geometry = (parts[0].shape[0], None) if expected is None else (expected.channels, expected.geometry)
     mean = per_channel("--mean", job.arguments.mean, channels) or job.named.mean or tuple(job.sets.mean.tolist())
     std = per_channel("--std", job.arguments.std, channels) or job.named.std or tuple(job.sets.std.tolist())
     counts = job.named.class_counts or (None if job.sets.class_counts is None else job.sets.class_counts.tolist())
     task = bar.add_task(f"measuring {name} images", total=sum(map(len, parts)))
     measurement = measure_in_detail(
         job.named.model,
-        SetBatches(parts, job.arguments.batch_size, mean, std, job.device),
+        SetBatches(parts, job.arguments.batch_size, mean, std, job.device, geometry),
         layers=job.layers,
         clean=parts[0].clean_labels if len(parts) == 1 else None,
         class_counts=counts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,8 +20,8 @@ from nc_tools.data import (
     with_noise,
 )
 from nc_tools.data.decode import Progress
-from nc_tools.data.folder import list_folder
-from nc_tools.data.source_names import parse_source
+from nc_tools.data.list_source import list_source
+from nc_tools.data.source_names import BUILTIN_KINDS, parse_source
 from nc_tools.records import Batch
 
 
@@ -82,8 +82,9 @@ def load_sets(
         FileNotFoundError: If the folder is missing.
         ValueError: If both sets are requested of a folder without a split into training and test images.
     """
-    kind, path = parse_source(config.source)
-    undivided = kind == "imagefolder" and path is not None and not list_folder(path, config.class_folder).divided
+    source = parse_source(config.source)
+    kind, path = source
+    undivided = kind not in BUILTIN_KINDS and not list_source(source, class_folder=config.class_folder).divided
     if undivided and only is None:
         raise ValueError(
             f"a report compares training and test images, but {path} has no folders train/ and test/ (or val/). Add "
@@ -120,9 +121,12 @@ class SetBatches:
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device,
+        geometry: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._parts = parts
-        self._options = BatchOptions(batch_size=batch_size, mean=list(mean), std=list(std), device=device)
+        self._options = BatchOptions(
+            batch_size=batch_size, mean=list(mean), std=list(std), device=device, geometry=geometry
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         for part in self._parts:
@@ -131,15 +135,15 @@ class SetBatches:
 
 def count_classes(source: str) -> int:
     """Return the number of classes of a data source, such as "imagefolder:PATH", without reading its images."""
-    kind, path = parse_source(source)
-    if kind == "imagefolder" and path is not None:
-        return len(list_folder(path).classes)
-    return {"digits": 10, "cifar10": 10, "cifar100": 100}[kind]
+    parsed = parse_source(source)
+    if parsed.kind in BUILTIN_KINDS:
+        return {"digits": 10, "cifar10": 10, "cifar100": 100}[parsed.kind]
+    return len(list_source(parsed).classes)
 
 
 def _trained_images(sources: Sources, config: DataConfig, trained_on: TrainedSubset) -> Images:
     """Return the training images of a run: its long-tailed subset with its label noise, without its hold-out."""
-    tail_labels = sources.train.labels
+    tail_labels = sources.train.labels if sources.given_labels is None else sources.given_labels
     if config.noise is not None:
         sources = replace(sources, train=with_noise(sources.train, config.noise, trained_on.seed))
     subsets = make_subsets(sources, config, trained_on.seed, tail_labels)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
-from torch import nn
+from torch import Tensor, nn
 
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.data import DataConfig
 from nc_tools.measuring.measured_sets import TrainedSubset, count_classes
 from nc_tools.measuring.safetensors_weights import load_weights_into, read_weights
+from nc_tools.models.backbones import check_name
+from nc_tools.models.function_backbone import call_function, import_module
+from nc_tools.models.image_preprocessing import ImagePreprocessing
+from nc_tools.models.timm_backbone import timm_module
+from nc_tools.models.torchvision_backbone import torchvision_model
 from nc_tools.surgery.find_head import find_head
 
 # Mean and standard deviation of torchvision's own weights.
@@ -38,6 +39,7 @@ class NamedModel:
         class_counts: Training samples of each class, or None.
         data: The data that it was trained on, or None.
         trained_on: The part of that data, or None.
+        preprocessing: Resizes and crops the images of the data for the network, or None.
     """
 
     model: nn.Module
@@ -50,6 +52,7 @@ class NamedModel:
     class_counts: tuple[int, ...] | None = None
     data: DataConfig | None = None
     trained_on: TrainedSubset | None = None
+    preprocessing: ImagePreprocessing | None = None
 
 
 def load_model(name: str, weights: str | None, *, data: str | None, modules: Sequence[str] = ()) -> NamedModel:
@@ -95,13 +98,18 @@ def _run_model(folder: Path, weights: str | None, modules: Sequence[str]) -> Nam
 
     if weights is not None:
         raise ValueError(f"a run's folder already holds its weights, but --weights is {weights}. Leave --weights out")
-    loaded = load_run(folder, modules=[_import(name) for name in modules])
+    loaded = load_run(folder, modules=[import_module(name) for name in modules])
     facts, identity = loaded.facts, loaded.identity
+    mean, std = (facts.mean, facts.std) if facts.preprocessing is None else _statistics(facts.preprocessing)
     return NamedModel(
-        loaded.model, folder.resolve().name, facts.image_size, facts.in_channels, facts.mean, facts.std, facts.classes,
+        loaded.model, folder.resolve().name, facts.image_size, facts.in_channels, mean, std, facts.classes,
         facts.class_counts, loaded.config.data,
-        TrainedSubset(identity.seed, with_holdout=identity.kind == "final"),
+        TrainedSubset(identity.seed, with_holdout=identity.kind == "final"), facts.preprocessing,
     )  # fmt: skip
+
+
+def _statistics(preprocessing: ImagePreprocessing) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return preprocessing.mean, preprocessing.std
 
 
 def _library_model(kind: str, name: str, weights: str | None, data: str | None) -> NamedModel:
@@ -132,39 +140,36 @@ def _with_weights(full_name: str, build: Callable[[int | None], nn.Module], weig
     head = find_head(build(None))
     num_classes = next((len(part) for key, part in state.items() if key == f"{head}.weight"), None)
     if num_classes is None:
-        raise ValueError(
-            f"{weights} does not hold the weights of {full_name}, whose head is {head!r}: it has no '{head}.weight'; "
-            f"{did_you_mean(f'{head}.weight', state)}"
-        )
+        raise _other_head(full_name, weights, head, state)
     model = build(num_classes)
     load_weights_into(model, state, weights)
     return model
 
 
+def _other_head(full_name: str, weights: str, head: str, state: Mapping[str, Tensor]) -> ValueError:
+    """Return the error for weights without the library's own head: those of another model, or of another head."""
+    own = sorted(key for key in state if key.startswith(f"{head}."))
+    if own:
+        return ValueError(
+            f"{weights} holds {', '.join(own[:3])} instead of '{head}.weight', so its head was replaced: write a "
+            f"function that builds {full_name} with that head, and give --model package.module:function"
+        )
+    return ValueError(
+        f"{weights} does not hold the weights of {full_name}, whose head is {head!r}: it has no '{head}.weight'; "
+        f"{did_you_mean(f'{head}.weight', state)}"
+    )
+
+
 def _torchvision_builder(name: str) -> Callable[[int | None], nn.Module]:
-    from torchvision import models
-
-    names = models.list_models(module=models)
-    if name not in names:
-        raise ValueError(f"torchvision has no classifier {name!r}; {did_you_mean(name, names)}")
-    # By default these two have auxiliary heads.
-    options = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-
-    def build(num_classes: int | None) -> nn.Module:
-        size = {} if num_classes is None else {"num_classes": num_classes}
-        model: nn.Module = models.get_model(name, weights=None, **options, **size)
-        return model
-
-    return build
+    check_name(f"torchvision:{name}")
+    return lambda num_classes: torchvision_model(
+        name.partition(".")[0], **({} if num_classes is None else {"num_classes": num_classes})
+    )
 
 
 def _timm_builder(name: str) -> Callable[[int | None], nn.Module]:
-    try:
-        import timm
-    except ImportError:
-        raise ValueError(f"timm:{name} needs timm, which is not installed. Run pip install nc_tools[timm]") from None
-    if name.split(".")[0] not in timm.list_models():
-        raise ValueError(f"timm has no model {name!r}; {did_you_mean(name, timm.list_models())}")
+    timm = timm_module(name)
+    check_name(f"timm:{name}")
 
     def build(num_classes: int | None) -> nn.Module:
         size = {} if num_classes is None else {"num_classes": num_classes}
@@ -175,44 +180,7 @@ def _timm_builder(name: str) -> Callable[[int | None], nn.Module]:
 
 
 def _function_model(module_name: str, function: str, weights: str | None) -> NamedModel:
-    model = _find_function(module_name, function)()
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{module_name}:{function} must return a torch.nn.Module, got {type(model).__name__}")
+    model = call_function(module_name, function)
     if weights is not None and weights != RANDOM_WEIGHTS:
         load_weights_into(model, read_weights(Path(weights)), weights)
     return NamedModel(model.cpu().eval(), f"{module_name}:{function}")
-
-
-def _find_function(module_name: str, function: str) -> Callable[[], object]:
-    """Import a function by its name, and check that it can be called without arguments."""
-    module = _import(module_name)
-    make: Callable[[], object] | None = getattr(module, function, None)
-    if not callable(make):
-        functions = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
-        raise ValueError(f"{module_name} has no function {function!r}; {did_you_mean(function, functions)}")
-    try:
-        inspect.signature(make).bind()
-    except TypeError as error:
-        raise ValueError(
-            f"{module_name}:{function} must be a function without arguments that returns the model, but {error}. "
-            "Write a function that calls it with its arguments"
-        ) from None
-    except ValueError:  # a builtin without a signature
-        raise ValueError(
-            f"{module_name}:{function} must be a function that returns a model, but it is a builtin. Write a function "
-            "that calls it"
-        ) from None
-    return make
-
-
-def _import(name: str) -> ModuleType:
-    """Import a module that the user named on the command line."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # so that modules of the current folder are found, as with python -m
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"the module {name} needs the module {error.name!r}, which cannot be imported here. Run the command in the "
-            "folder that holds it"
-        ) from error

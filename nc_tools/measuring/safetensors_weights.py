@@ -18,8 +18,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is a pickle, which is never loaded, or is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from nc_tools.experiment.weight_files import load_tensors
 
     if not path.is_file():
         raise FileNotFoundError(f"the weights file {path} does not exist. Check the path of the safetensors file")
@@ -33,12 +32,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "weights_only=True), 'model.safetensors')"
         )
     try:
-        return dict(load_file(path))
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} cannot be read as safetensors ({error}), because it is damaged or has another format. Save the "
-            "weights again with safetensors.torch.save_file"
-        ) from error
+        return load_tensors(path)
+    except ValueError as error:
+        raise ValueError(f"{error} or has another format. Save the weights with safetensors.torch.save_file") from error
 
 
 def load_weights_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -37,12 +37,14 @@ from nc_tools.metrics.collapse.variability_index import variability_collapse_ind
 from nc_tools.metrics.label_noise.dilation import dilation
 from nc_tools.metrics.label_noise.memorization import memorization
 from nc_tools.metrics.label_noise.suspects import Suspects, precision_at, rank_suspects
-from nc_tools.metrics.label_noise.transition import (
+from nc_tools.metrics.label_noise.transition import checked_transition, counted_transition, transition_error
+from nc_tools.metrics.label_noise.transition_estimates import (
     anchor_transition,
-    checked_transition,
+    confident_classes,
+    confident_joint,
+    confident_transition,
     confusion_transition,
-    counted_transition,
-    transition_error,
+    transition_problem,
 )
 from nc_tools.metrics.transfer.collapse_ranking import (
     CollapseRanking,
@@ -77,6 +79,9 @@ __all__ = [
     "classification",
     "classwise_calibration_error",
     "collapse_from_moments",
+    "confident_classes",
+    "confident_joint",
+    "confident_transition",
     "confusion_transition",
     "cosine_collapse",
     "counted_transition",
@@ -121,6 +126,7 @@ __all__ = [
     "top_label_calibration_error",
     "transfer_report",
     "transition_error",
+    "transition_problem",
     "uniform_accuracy",
     "uniform_duality",
     "variability_collapse_index",

@@ -6,7 +6,7 @@ from nc_tools.models.classifier import Classifier
 from nc_tools.models.conv_net import ConvNet
 from nc_tools.models.function_backbone import factory_name
 from nc_tools.models.image_preprocessing import ImagePreprocessing
-from nc_tools.models.pretrained import BackboneIdentity, PretrainedBackbone, load_backbone
+from nc_tools.models.pretrained import BackboneIdentity, PretrainedBackbone, expected_preprocessing, load_backbone
 
 __all__ = [
     "BackboneIdentity",
@@ -16,6 +16,7 @@ __all__ = [
     "ImagePreprocessing",
     "PretrainedBackbone",
     "build_backbone",
+    "expected_preprocessing",
     "factory_name",
     "load_backbone",
 ]

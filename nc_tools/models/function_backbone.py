@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 from torch import nn
@@ -85,15 +86,7 @@ def find_function(module_name: str, function: str) -> Callable[[], object]:
     Raises:
         ValueError: If the module cannot be imported, has no such function, or the function needs arguments.
     """
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # so that modules of the current folder are found, as with python -m
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"the model {module_name}:{function} needs the module {error.name!r}, which cannot be imported here. "
-            "Run the command in the folder that holds it"
-        ) from error
+    module = import_module(module_name)
     make: Callable[[], object] | None = getattr(module, function, None)
     if not callable(make):
         functions = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
@@ -111,3 +104,20 @@ def find_function(module_name: str, function: str) -> Callable[[], object]:
             "that calls it"
         ) from None
     return make
+
+
+def import_module(name: str) -> ModuleType:
+    """Import a module that the user has named, also from the current folder.
+
+    Raises:
+        ValueError: If it, or a module that it imports, cannot be found.
+    """
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # so that modules of the current folder are found, as with python -m
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the module {name} needs the module {error.name!r}, which cannot be imported here. Run the command in the "
+            "folder that holds it"
+        ) from error

@@ -53,10 +53,7 @@ def hf_backbone(name: str, weights: Path | Literal["pretrained"] | None, image_s
         weights: As there.
         image_size: As there.
     """
-    try:
-        import transformers
-    except ImportError:
-        raise ValueError(f"hf:{name} needs transformers, which is not installed: pip install transformers") from None
+    transformers = _transformers(name)
     check_hf_name(name)
     source, _, revision = name.partition("@")
     where: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
@@ -72,7 +69,7 @@ def hf_backbone(name: str, weights: Path | Literal["pretrained"] | None, image_s
             if weights is not None:
                 options |= {"state_dict": read_state_dict(weights), "ignore_mismatched_sizes": True}
                 model, info = type(model).from_pretrained(None, **options)
-        processor = _read(name, lambda: transformers.AutoImageProcessor.from_pretrained(source, **where))
+        processor = _processor(transformers, name)
     preprocessing = _preprocessing(processor, name)
     size = image_size or preprocessing.size
     head, module = _without_head(model, _own_size(config) or preprocessing.size, name)
@@ -110,6 +107,28 @@ def _runs(backbone: nn.Module, channels: int, size: int) -> bool:
     except FAILS_ON_A_WRONG_INPUT:
         return False
     return True
+
+
+def hf_preprocessing(name: str) -> ImagePreprocessing:
+    """Return the preprocessing of a Hugging Face model; only its settings are read, or downloaded."""
+    transformers = _transformers(name)
+    check_hf_name(name)
+    with _quiet(transformers):
+        return _preprocessing(_processor(transformers, name), name)
+
+
+def _transformers(name: str) -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise ValueError(f"hf:{name} needs transformers, which is not installed: pip install transformers") from None
+    return transformers
+
+
+def _processor(transformers: Any, name: str) -> Any:
+    source, _, revision = name.partition("@")
+    where: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
+    return _read(name, lambda: transformers.AutoImageProcessor.from_pretrained(source, **where))
 
 
 def check_hf_name(name: str) -> None:

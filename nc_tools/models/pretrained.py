@@ -12,12 +12,12 @@ from torch import nn
 
 from nc_tools.models.feature_width import feature_width
 from nc_tools.models.function_backbone import function_backbone
-from nc_tools.models.hf_backbone import hf_backbone
+from nc_tools.models.hf_backbone import hf_backbone, hf_preprocessing
 from nc_tools.models.image_preprocessing import ImagePreprocessing
 from nc_tools.models.named_backbone import NamedBackbone, unclear_library
 from nc_tools.models.state_dict_files import tensor_hash
-from nc_tools.models.timm_backbone import timm_backbone
-from nc_tools.models.torchvision_backbone import torchvision_backbone
+from nc_tools.models.timm_backbone import timm_backbone, timm_preprocessing
+from nc_tools.models.torchvision_backbone import torchvision_backbone, torchvision_preprocessing
 from nc_tools.seeds import stream_seed
 
 Weights = Path | Literal["pretrained"] | None
@@ -117,6 +117,31 @@ def load_backbone(
     digest = tensor_hash(found.module.state_dict())
     identity = BackboneIdentity(found.name, used, found.revision, digest, found.licence, found.preprocessing_of)
     return PretrainedBackbone(found.module, width, preprocessing, identity, found.files)
+
+
+def expected_preprocessing(
+    name: str, *, image_size: int | None = None, crop_fraction: float | None = None
+) -> ImagePreprocessing:
+    """Return the preprocessing that the pretrained weights of a library expect, without building the network.
+
+    Arguments and errors are those of :func:`load_backbone`; a function of the user has no preprocessing here.
+
+    Example:
+        >>> expected_preprocessing("torchvision:resnet18").resize_size
+        256
+    """
+    library, _, rest = name.partition(":")
+    if library == "timm":
+        found = timm_preprocessing(rest)
+    elif library == "torchvision":
+        found = torchvision_preprocessing(rest)
+    elif library == "hf":
+        found = hf_preprocessing(rest)
+    else:
+        raise unclear_library(name)
+    if image_size is None and crop_fraction is None:
+        return found
+    return found.at_size(image_size or found.size, crop_fraction=crop_fraction)
 
 
 def _load(library: str, name: str, weights: Weights, image_size: int | None) -> NamedBackbone:

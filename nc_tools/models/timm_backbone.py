@@ -75,6 +75,11 @@ def pretrained_config(timm: Any, name: str) -> Any:
     return timm.get_pretrained_cfg(name) or PretrainedCfg(architecture=architecture)
 
 
+def timm_preprocessing(name: str) -> ImagePreprocessing:
+    """Return the preprocessing of the pretrained weights of a timm model, without building it."""
+    return _preprocessing(pretrained_config(timm_module(name), name))
+
+
 def _preprocessing(config: Any) -> ImagePreprocessing:
     side = int(config.input_size[1])
     return ImagePreprocessing(

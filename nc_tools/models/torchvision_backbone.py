@@ -49,9 +49,8 @@ def torchvision_backbone(
     architecture, _, tag = name.partition(".")
     entry = weights_entry(architecture, tag)
     full_name = f"torchvision:{architecture}.{entry.name}"
-    transform = entry.transforms()
-    own_size = int(transform.crop_size[0])
-    size = image_size or own_size
+    preprocessing = torchvision_preprocessing(name)
+    size = image_size or preprocessing.size
     options = {"image_size": size} if architecture.startswith("vit_") else {}
     example = torch.zeros(2, 3, size, size)
     try:
@@ -63,15 +62,21 @@ def torchvision_backbone(
     if weights is not None:
         state = _read(entry, full_name) if weights == "pretrained" else read_state_dict(weights)
         _load(module, state, head, source=full_name if weights == "pretrained" else str(weights))
-    preprocessing = ImagePreprocessing(
-        mean=tuple(transform.mean),
-        std=tuple(transform.std),
-        size=own_size,
-        resize_size=max(own_size, int(transform.resize_size[0])),
-        interpolation=_interpolation(transform.interpolation.value),
-    )
     shown = full_name if tag or weights == "pretrained" else f"torchvision:{architecture}"
     return NamedBackbone(module, shown, preprocessing, full_name)
+
+
+def torchvision_preprocessing(name: str) -> ImagePreprocessing:
+    """Return the preprocessing of the pretrained weights of a torchvision classifier, without building it."""
+    transform = weights_entry(*name.partition(".")[::2]).transforms()
+    size = int(transform.crop_size[0])
+    return ImagePreprocessing(
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+        size=size,
+        resize_size=max(size, int(transform.resize_size[0])),
+        interpolation=_interpolation(transform.interpolation.value),
+    )
 
 
 def _interpolation(name: str) -> Interpolation:

@@ -83,7 +83,7 @@ class GROOD(OODScore):
         if outliers.ndim != 2 or len(outliers) == 0 or outliers.shape[1] != train.features.shape[1]:
             raise ValueError(
                 f"outliers must be features (M, {train.features.shape[1]}) of at least one image, got "
-                f"{tuple(outliers.shape)}: compute them with the model of the training features"
+                f"{tuple(outliers.shape)}: compute them with the model that gave the training features"
             )
         if bad := int((~outliers.isfinite().all(dim=1)).sum()):
             raise ValueError(

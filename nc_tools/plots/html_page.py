@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nc_tools._support.printable import printable
+
 
 def render_page(
     package: str, template: str, values: Mapping[str, Any], filters: Mapping[str, Callable[[Any], object]] | None = None
 ) -> str:
-    """Return the HTML page made from a Jinja template in a package, with every value escaped.
+    """Return the HTML page made from a Jinja template in a package, with every value escaped and printable.
 
     Args:
         package: The package whose ``templates`` folder holds the template. The template can include
@@ -28,4 +30,5 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters.update(filters or {})
-    return environment.get_template(template).render(**values)
+    page = environment.get_template(template).render(**values)
+    return "\n".join(map(printable, page.split("\n")))

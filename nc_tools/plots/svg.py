@@ -1,7 +1,8 @@
 """Return SVG shapes as text: lines, dots, rectangles, words.
 
 A drawing library needs seconds for a page of small figures, and it fixes colors that a dark page cannot change. These
-strings take milliseconds, and the page's style sheet colors them. Every text is escaped.
+strings take milliseconds, and the page's style sheet colors them. Every text is escaped, and so are the characters that
+XML does not allow.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from markupsafe import Markup
+
+from nc_tools._support.printable import printable
 
 
 def svg_number(value: float) -> str:
@@ -42,7 +45,7 @@ def circle(x: str | float, y: str | float, radius: float, kind: str, title: str 
 def text(x: str | float, y: str | float, words: str, kind: str, anchor: str = "middle") -> Markup:
     """Return the SVG of a text at a point."""
     return Markup('<text x="{}" y="{}" class="{}" text-anchor="{}">{}</text>').format(
-        _at(x), _at(y), kind, anchor, words
+        _at(x), _at(y), kind, anchor, printable(words)
     )
 
 
@@ -64,7 +67,7 @@ def group(x: float, y: float, parts: Sequence[Markup]) -> Markup:
 def picture(width: float, height: float, label: str, parts: Sequence[Markup]) -> Markup:
     """Return the SVG of a picture that scales with its container; ``label`` describes it to screen readers."""
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        svg_number(width), svg_number(height), label, joined(parts)
+        svg_number(width), svg_number(height), printable(label), joined(parts)
     )
 
 
@@ -79,7 +82,7 @@ def percent(share: float) -> str:
 
 
 def _title(words: str) -> Markup:
-    return Markup("<title>{}</title>").format(words) if words else Markup("")
+    return Markup("<title>{}</title>").format(printable(words)) if words else Markup("")
 
 
 def _at(value: str | float) -> str:

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 from functools import lru_cache
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 from nc_tools.run_records.redact import redact_command
@@ -36,6 +36,10 @@ def command() -> tuple[str, ...]:
 def _versions() -> tuple[tuple[str, str], ...]:
     pairs = [("python", platform.python_version())]
     for name in PACKAGES:
+        if name == "nc_tools":
+            # An editable install keeps the metadata of the day on which it was made.
+            pairs.append((name, str(import_module(name).__version__)))
+            continue
         try:
             pairs.append((name, metadata.version(name)))
         except metadata.PackageNotFoundError:

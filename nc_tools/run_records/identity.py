@@ -13,7 +13,7 @@ from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.short_repr import short_repr
 from nc_tools.run_records import environment
 from nc_tools.run_records.json_files import finite_or_null, read_json
-from nc_tools.run_records.redact import redact, redact_command
+from nc_tools.run_records.redact import redact_addresses, redact_command, redact_settings
 from nc_tools.type_check import hint_text, hints_of, matches
 
 SCHEMA = 1
@@ -94,7 +94,10 @@ class RunIdentity:
 
     def to_json(self) -> dict[str, Any]:
         """Return the contents of ``run.json``."""
-        return {"schema": SCHEMA, "run_id": self.run_id, **_without_credentials(finite_or_null(asdict(self)))}
+        values: Any = finite_or_null(asdict(self))
+        # Names of classes and of data are no settings: only addresses among them can hold a credential.
+        data = _redacted_addresses(values.pop("data"))
+        return {"schema": SCHEMA, "run_id": self.run_id, **redact_settings(values), "data": data}
 
     @classmethod
     def read(cls, file: Path) -> "RunIdentity":
@@ -142,12 +145,12 @@ FIELD_HINTS = hints_of(RunIdentity)
 """The type hint of each field of run.json."""
 
 
-def _without_credentials(value: Any) -> Any:
+def _redacted_addresses(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_credentials(item) for key, item in value.items()}
+        return {key: _redacted_addresses(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_credentials(item) for item in value]
-    return redact(value) if isinstance(value, str) else value
+        return [_redacted_addresses(item) for item in value]
+    return redact_addresses(value) if isinstance(value, str) else value
 
 
 def hash_config(config: object) -> str:

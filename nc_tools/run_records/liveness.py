@@ -1,11 +1,30 @@
-"""Check whether the process that writes a run is still alive."""
+"""Check whether the process that writes a run is still alive, whatever happens to the clock."""
 
 import socket
+from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
-# The start of a process is computed from the boot time, which changes a little when the clock is corrected.
+# The system gives the time of its start in whole seconds, and computes it anew each time.
 START_TOLERANCE_S = 5.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class ProcessStart:
+    """When a process started. The system reuses process numbers: number and start together identify a process.
+
+    Attributes:
+        time: Seconds since the epoch, by the clock at the time when it was read.
+        since_boot: Seconds from the start of the system, which do not change when the clock is set. None in records of
+            earlier versions.
+        boot_id: Identifies this start of the system. None where the system has none, which is everywhere but on Linux.
+    """
+
+    time: float
+    since_boot: float | None = None
+    boot_id: str | None = None
 
 
 def host() -> str:
@@ -13,32 +32,50 @@ def host() -> str:
     return socket.gethostname()
 
 
-def started_at(pid: int) -> float | None:
-    """Return the start time of process ``pid`` (Unix time); None if it has ended or may not be inspected.
+def start_of(pid: int) -> ProcessStart | None:
+    """Return the start of process ``pid``; None if it has ended or may not be inspected.
 
-    The system reuses process numbers: a process is identified by its number together with its start. A process that
-    has ended but was not yet waited for (a zombie) counts as ended.
+    A process that has ended but was not yet waited for (a zombie) counts as ended.
     """
     try:
-        return _running(pid).create_time()
+        return _start(_running(pid))
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
 
 
-def is_alive(pid: int, started: float | None) -> bool:
-    """Return True if the process with this number and start time is running, or if it may not be inspected.
+def is_alive(pid: int, start: ProcessStart | None) -> bool:
+    """Return True if the process with this number and start is running, or if it may not be inspected.
 
     Args:
         pid: Process number.
-        started: Start in seconds since the epoch, as ``started_at`` returned it; None compares the number alone.
+        start: As :func:`start_of` returned it; None compares the number alone.
     """
     try:
-        now = _running(pid).create_time()
+        now = _start(_running(pid))
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return True
-    return started is None or abs(now - started) <= START_TOLERANCE_S
+    if start is None:
+        return True
+    if start.since_boot is not None and now.since_boot is not None and start.boot_id == now.boot_id is not None:
+        return abs(now.since_boot - start.since_boot) <= START_TOLERANCE_S
+    if None not in (start.boot_id, now.boot_id):
+        return False  # the system has been started again
+    return abs(now.time - start.time) <= START_TOLERANCE_S
+
+
+def _start(process: psutil.Process) -> ProcessStart:
+    boot = psutil.boot_time()
+    created = process.create_time()
+    return ProcessStart(created, created - boot, _boot_id())
+
+
+def _boot_id() -> str | None:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip() or None
+    except OSError:
+        return None
 
 
 def _running(pid: int) -> psutil.Process:
@@ -48,7 +85,7 @@ def _running(pid: int) -> psutil.Process:
         psutil.NoSuchProcess: If it has ended.
         psutil.AccessDenied: If it exists and this user may not inspect it.
     """
-    if pid < 0:  # only a damaged record holds such a number
+    if not 0 <= pid < 2**31:  # only a damaged record holds such a number
         raise psutil.NoSuchProcess(pid)
     process = psutil.Process(pid)
     if process.status() == psutil.STATUS_ZOMBIE:

@@ -5,17 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nc_tools._support.damaged_file import DamagedFileError
-from nc_tools._support.short_repr import short_repr
+from nc_tools._support.printable import printable
 from nc_tools.run_records import liveness
 from nc_tools.run_records.identity import RunIdentity
-from nc_tools.run_records.json_files import as_float, read_json, write_json
+from nc_tools.run_records.json_files import as_float, read_json
 from nc_tools.run_records.metrics_file import curves_of, read_valid_metrics
-from nc_tools.type_check import hint_text, matches
-
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+from nc_tools.run_records.status_file import RunStatus
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class StoredRun:
         started_ms: Start, in milliseconds since the epoch.
         ended_ms: End, in milliseconds since the epoch; None while it runs.
         pid: Number of the process that writes or wrote it.
-        pid_started: Start of that process, in seconds since the epoch; None if unknown.
+        process: Start of that process; None if unknown.
         host: Machine of that process.
         resumed_bytes: Size to which metrics.jsonl was truncated at each resumption, in order.
     """
@@ -44,7 +42,7 @@ class StoredRun:
     started_ms: int
     ended_ms: int | None
     pid: int
-    pid_started: float | None
+    process: liveness.ProcessStart | None
     host: str
     resumed_bytes: tuple[int, ...]
 
@@ -61,18 +59,6 @@ class StoredRun:
             DamagedFileError: If a line of metrics.jsonl is damaged.
         """
         return curves_of(self._lines)
-
-
-_STATUS: dict[str, Any] = {
-    "status": Status,
-    "started_ms": int,
-    "pid": int,
-    "host": str,
-    "error": str | None,
-    "ended_ms": int | None,
-    "pid_started": float | None,
-    "resumed_bytes": list[int] | None,
-}
 
 
 @dataclass(frozen=True)
@@ -97,14 +83,7 @@ def read_run(path: Path | str) -> StoredRun:
     """
     path = Path(path).resolve()
     identity = RunIdentity.read(path / "run.json")
-    status = read_json(path / "status.json")
-    for key, hint in _STATUS.items():
-        if key not in status and key in ("status", "started_ms", "pid", "host"):
-            raise DamagedFileError(f"status.json of run {path.name} lacks {key!r}")
-        if not matches(status.get(key), hint):
-            raise DamagedFileError(
-                f"{key} in status.json of run {path.name} must be {hint_text(hint)}, got {short_repr(status[key])}"
-            )
+    status = RunStatus.read(path)
     try:
         final = read_json(path / "final.json")
     except FileNotFoundError:
@@ -116,15 +95,15 @@ def read_run(path: Path | str) -> StoredRun:
     return StoredRun(
         path=path,
         identity=identity,
-        status=status["status"],
+        status=status.status,
         final=values,
-        error=status.get("error"),
-        started_ms=status["started_ms"],
-        ended_ms=status.get("ended_ms"),
-        pid=status["pid"],
-        pid_started=status.get("pid_started"),
-        host=status["host"],
-        resumed_bytes=tuple(status.get("resumed_bytes") or ()),
+        error=status.error,
+        started_ms=status.started_ms,
+        ended_ms=status.ended_ms,
+        pid=status.pid,
+        process=status.process,
+        host=status.host,
+        resumed_bytes=status.resumed_bytes,
     )
 
 
@@ -166,7 +145,9 @@ def read_runs(root: Path | str, kinds: Sequence[str] = ("final",)) -> list[Store
     """
     scanned = scan(root)
     for name, reason in scanned.broken.items():
-        warnings.warn(f"run {name} cannot be read and is left out: {reason}", UserWarning, stacklevel=2)
+        warnings.warn(
+            f"run {printable(name)} cannot be read and is left out: {printable(reason)}", UserWarning, stacklevel=2
+        )
     return [run for run in scanned.runs if run.identity.kind in kinds]
 
 
@@ -184,14 +165,14 @@ def mark_killed(root: Path | str) -> list[StoredRun]:
 
 def mark_run_killed(run: StoredRun) -> StoredRun | None:
     """Set the status of a RUNNING run to KILLED if its process has ended, and return it; otherwise return None."""
-    if run.status != "RUNNING" or run.host != liveness.host() or liveness.is_alive(run.pid, run.pid_started):
+    if run.status != "RUNNING" or run.host != liveness.host() or liveness.is_alive(run.pid, run.process):
         return None
-    status = read_json(run.path / "status.json")
-    if (status.get("pid"), status.get("status")) != (run.pid, "RUNNING"):  # resumed or ended in the meantime
+    status = RunStatus.read(run.path)
+    if (status.pid, status.status) != (run.pid, "RUNNING"):  # resumed or ended in the meantime
         return None
     ended_ms = _last_written_ms(run)
     error = f"process {run.pid} ended without writing a status (killed, or out of memory)"
-    write_json(run.path / "status.json", {**status, "status": "KILLED", "ended_ms": ended_ms, "error": error})
+    replace(status, status="KILLED", ended_ms=ended_ms, error=error).write(run.path)
     return replace(run, status="KILLED", ended_ms=ended_ms, error=error)
 
 

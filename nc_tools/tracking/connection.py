@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from nc_tools.tracking.store import Store, StoreError
 
 # Creating the tables of a new database takes a few seconds; many processes may wait for it in turn.
-LOCK_SECONDS = 120.0
+STORE_LOCK_SECONDS = 120.0
 BUSY_SECONDS = 5.0
 HEALED = "Rename the file, and nc-tools sync makes a new one from the files of the runs"
 
@@ -28,13 +28,13 @@ def connect(store: Store) -> MlflowClient:
         return _open(store.uri)
     store.database.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(f"{store.database}.lock", timeout=LOCK_SECONDS):
+        with FileLock(f"{store.database}.lock", timeout=STORE_LOCK_SECONDS):
             current = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations")).get_current_head()
             if _first(store.database, "SELECT version_num FROM alembic_version") != current:
                 _make(store.database)
             return _open(store.uri)
     except Timeout as error:
-        raise StoreError(f"another process has held {store.database}.lock for {LOCK_SECONDS:.0f} s") from error
+        raise StoreError(f"another process has held {store.database}.lock for {STORE_LOCK_SECONDS:.0f} s") from error
 
 
 def _open(uri: str) -> MlflowClient:

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from nc_tools.tracking.store import read_note, resolve_store
+from nc_tools.tracking.store import resolve_store, shown_experiments
 
 # The charts of an experiment, in MLflow's view for training runs and not in the one for language models.
 CHARTS = "compareRunsMode=CHART&workflowType=machine_learning"
@@ -23,7 +23,7 @@ def direct_links(root: Path | str, tracking_uri: str | None = None, port: int = 
     store = resolve_store(root, tracking_uri)
     report = root / "report" / "comparison.html"
     lines = [f"Report: {report.as_uri()}"] if report.exists() else []
-    pages = [f"#/experiments/{number}/runs?{CHARTS}" for number in read_note(root).get("experiments", ())]
+    pages = [f"#/experiments/{number}/runs?{CHARTS}" for number in shown_experiments(root, store)]
     if store.is_server:
         return [*lines, *(f"MLflow: {store.address.rstrip('/')}/{page}" for page in pages)]
     # With MLFLOW_BACKEND_STORE_URI an address that holds a password need not be written here.

@@ -14,12 +14,12 @@ from mlflow import MlflowClient
 from nc_tools.run_records.reader import mark_run_killed, read_run, run_folders
 from nc_tools.tracking.connection import connect
 from nc_tools.tracking.run_items import COMPARISON, RunItem, comparison_item, files_hash, run_files, run_item
-from nc_tools.tracking.runs_in_store import claim, experiment_id, link_to_comparison, read_runs
+from nc_tools.tracking.runs_in_store import claim, experiment_id, link_to_comparison, runs_of_folder
 from nc_tools.tracking.send_item import send_item
-from nc_tools.tracking.store import Store, remember
+from nc_tools.tracking.store import Store, add_experiments, name_in_mlflow
 from nc_tools.tracking.sync_report import OPENING, UNFINISHED, SyncReport
 
-LOCK_SECONDS = 30.0
+FOLDER_LOCK_SECONDS = 30.0
 RETRY_SECONDS = 2.0
 SHOWN_KINDS = ("final", "loop")
 
@@ -36,6 +36,9 @@ class Mirror:
         root: Output folder.
         store: The MLflow store.
         experiment: Name of the experiment for all runs; None for each run's own.
+
+    Attributes:
+        report: State of the push in progress, or result of the last one.
     """
 
     def __init__(self, root: Path, store: Store, experiment: str | None) -> None:
@@ -45,7 +48,7 @@ class Mirror:
         self._client: MlflowClient | None = None
         self._complete: dict[str, str] = {}  # name of an item: hash of its files when the store had all of it
         self._doubtful: set[str] = set()  # items of which a request failed, which may have had effects nevertheless
-        self._report = SyncReport(0, 0, None)
+        self.report = SyncReport(0, 0, None)
 
     def push(self, say: Say = lambda _: None, *, tries: int = 1) -> SyncReport:
         """Send what MLflow lacks; return a report of errors instead of raising them.
@@ -54,10 +57,10 @@ class Mirror:
             say: Called with the state of the push before the store is opened, and after each item.
             tries: How often to try a store that was open and no longer answers.
         """
-        self._report = SyncReport(0, 0, None)
+        self.report = SyncReport(0, 0, None)
         for left in reversed(range(tries)):
             try:
-                with FileLock(self.root / ".sync.lock", timeout=LOCK_SECONDS):
+                with FileLock(self.root / ".sync.lock", timeout=FOLDER_LOCK_SECONDS):
                     problems = self._push(say)
             except Timeout:
                 problems = [f"another process is uploading the runs of {self.root} to MLflow"]
@@ -67,27 +70,33 @@ class Mirror:
                     time.sleep(RETRY_SECONDS)
                     continue
             break
-        return replace(self._report, error=problems[0] if problems else None)
+        self.report = replace(self.report, error=problems[0] if problems else None)
+        return self.report
+
+    def missing(self) -> int:
+        """Return the number of items of which it is not known that the store has all."""
+        return sum(1 for _ in self._new_items([]))
 
     def _push(self, say: Say) -> list[str]:
         """Send what MLflow lacks; return why an item was not sent."""
-        folder = remember(self.root, self.store)
+        folder = name_in_mlflow(self.root)
         problems: list[str] = []
         todo = list(self._new_items(problems))
         if not todo:
             return problems
-        self._report = SyncReport(self._report.sent, len(todo), UNFINISHED)
-        say(self._report if self._client is not None else replace(self._report, error=OPENING))
+        self.report = SyncReport(self.report.sent, len(todo), UNFINISHED)
+        making = self._client is None and self.store.database is not None
+        say(replace(self.report, error=OPENING) if making else self.report)
         client = self._client = self._client or connect(self.store)
         names = dict.fromkeys(item.experiment for item, _ in todo)
         ids = {name: experiment_id(client, self.store, self.root, name) for name in names}
-        remember(self.root, self.store, ids.values())
-        say(self._report)
-        runs = {name: read_runs(client, folder, ids[name]) for name in names}
+        add_experiments(self.root, self.store, ids.values())
+        say(self.report)
+        runs = {name: runs_of_folder(client, folder, ids[name]) for name in names}
         for item, state in todo:
             try:
                 run = claim(client, item, ids[item.experiment], folder, runs[item.experiment])
-                sent = run is not None and send_item(client, run, item, folder, lambda: say(self._report))
+                sent = run is not None and send_item(client, run, item, folder, lambda: say(self.report))
             except Exception as error:
                 self._doubtful.add(item.name)
                 if self.store.unavailable(error) is not None:
@@ -96,8 +105,8 @@ class Mirror:
                 continue
             if item.status != "RUNNING" and item.name not in self._doubtful:
                 self._complete[item.name] = state
-            self._report = replace(self._report, sent=self._report.sent + sent, pending=self._report.pending - 1)
-            say(self._report)
+            self.report = replace(self.report, sent=self.report.sent + sent, pending=self.report.pending - 1)
+            say(self.report)
         for held in runs.values():
             link_to_comparison(client, held)
         return problems

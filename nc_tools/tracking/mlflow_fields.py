@@ -76,7 +76,7 @@ def tags(run: StoredRun) -> dict[str, str]:
     return {key: cut(str(value), MAX_TAG) for key, value in values.items() if value not in (None, "")}
 
 
-def metrics(lines: Iterable[Mapping[str, Any]]) -> list[Metric]:
+def points(lines: Iterable[Mapping[str, Any]]) -> list[Metric]:
     """Return the values of lines of metrics.jsonl as MLflow metrics; null becomes nan, which MLflow shows as a gap."""
     return [
         Metric(safe_key(key), math.nan if value is None else float(value), int(line["time_ms"]), int(line["step"]))
@@ -85,7 +85,7 @@ def metrics(lines: Iterable[Mapping[str, Any]]) -> list[Metric]:
     ]
 
 
-def final_metrics(run: StoredRun) -> list[Metric]:
+def final_points(run: StoredRun) -> list[Metric]:
     """Return a run's final values as MLflow metrics at its last step, unless the metric's curve already has them."""
     curves = run.curves()
     last = max((step for curve in curves.values() for step, _ in curve), default=0)

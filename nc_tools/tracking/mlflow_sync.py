@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Self
 
+from nc_tools._support.printable import printable
 from nc_tools.tracking.store import resolve_store
 from nc_tools.tracking.sync_report import OPENING, SyncReport
 
@@ -40,8 +41,7 @@ class MlflowSync:
 
     Args:
         root: Output folder with the records.
-        tracking_uri: Address of the store. The default is MLFLOW_TRACKING_URI, or else the store that was used last for
-            this folder, or else a SQLite file in the folder.
+        tracking_uri: Address of the store. The default is MLFLOW_TRACKING_URI, or else a SQLite file in the folder.
         experiment: Name of the experiment for all records. The default is each record's own.
         every: Least number of seconds between two copies.
 
@@ -135,7 +135,7 @@ class MlflowSync:
         """Stop, and print what MLflow may lack."""
         self.stop()
         if (advice := self.advice()) is not None:
-            print(f"nc_tools: {advice}", file=sys.stderr)
+            print(f"nc_tools: {printable(advice)}", file=sys.stderr)
 
     def advice(self) -> str | None:
         """Return what MLflow may lack, why, and the command that uploads it; None if nothing is missing."""

@@ -75,7 +75,7 @@ def run_item(run: StoredRun, experiment: str | None) -> RunItem:
 
     def metrics(offset: int) -> tuple[list[Metric], int]:
         lines, size = read_valid_metrics(run.path / "metrics.jsonl", offset)
-        return fields.metrics(lines) + (fields.final_metrics(run) if ended else []), size
+        return fields.points(lines) + (fields.final_points(run) if ended else []), size
 
     config = {"arm": identity.arm, "seed": identity.seed, "draw": identity.draw, **identity.config}
     return RunItem(

@@ -50,7 +50,7 @@ def experiment_id(client: MlflowClient, store: Store, root: Path, name: str) -> 
     return str(experiment.experiment_id)
 
 
-def read_runs(client: MlflowClient, folder: str, experiment: str) -> Runs:
+def runs_of_folder(client: MlflowClient, folder: str, experiment: str) -> Runs:
     """Return the runs of an output folder that an experiment holds, by the name of their item.
 
     Args:

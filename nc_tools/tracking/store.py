@@ -1,4 +1,4 @@
-"""The MLflow store of an output folder: its address, what is remembered of it, and why it cannot be used."""
+"""The MLflow store of an output folder: its address, what it shows, and why it cannot be used."""
 
 import os
 import re
@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from nc_tools.run_records.json_files import read_json_or_problem, write_json
@@ -75,38 +74,48 @@ def default_database(root: Path) -> Path:
     return root / "mlflow.db"
 
 
-def read_note(root: Path) -> dict[str, Any]:
-    """Return what is remembered of the copy of an output folder in MLflow; an empty mapping for nothing."""
-    return read_json_or_problem(root / NOTE)[0]
+def name_in_mlflow(root: Path) -> str:
+    """Return the name of an output folder in MLflow, which is made once and saved in the folder.
 
-
-def remember(root: Path, store: Store, experiments: Iterable[str] = ()) -> str:
-    """Save in an output folder which store and experiments show it, and return the folder's name in MLflow.
-
-    The name is random and moves with the folder. It tells the runs apart from those of another folder.
+    It is random and moves with the folder. It tells its runs apart from those of another folder on the same server.
     """
-    before = read_note(root)
-    folder = str(before.get("folder") or uuid.uuid4().hex[:12])
-    address = "" if store.database == default_database(root) else store.address
-    known = before.get("experiments", ()) if before.get("address") == address else ()
-    note = {"schema": 1, "folder": folder, "address": address, "experiments": sorted({*known, *experiments})}
-    if note != before:
-        write_json(root / NOTE, note)
+    folder = read_json_or_problem(root / NOTE)[0].get("folder")
+    if not (isinstance(folder, str) and re.fullmatch("[0-9a-f]{12}", folder)):
+        folder = uuid.uuid4().hex[:12]
+        write_json(root / NOTE, {"schema": 1, "folder": folder, "experiments": {}})
     return folder
+
+
+def shown_experiments(root: Path, store: Store) -> list[str]:
+    """Return the ids of the experiments of a store that show runs of an output folder."""
+    stores = read_json_or_problem(root / NOTE)[0].get("experiments")
+    numbers = stores.get(_key(root, store)) if isinstance(stores, dict) else None
+    return [str(n) for n in numbers if str(n).isdecimal()] if isinstance(numbers, list) else []
+
+
+def add_experiments(root: Path, store: Store, numbers: Iterable[str]) -> None:
+    """Save the ids of experiments of a store that show runs of an output folder, beside those that are known."""
+    before = shown_experiments(root, store)
+    if new := [number for number in numbers if number not in before]:
+        note = read_json_or_problem(root / NOTE)[0]
+        write_json(root / NOTE, note | {"experiments": {_key(root, store): [*before, *new]}})
+
+
+def _key(root: Path, store: Store) -> str:
+    return "" if store.database == default_database(root) else store.address
 
 
 def resolve_store(root: Path, tracking_uri: str | None) -> Store:
     """Return the MLflow store of an output folder.
 
-    It is the one at ``tracking_uri``, or else at MLFLOW_TRACKING_URI, or else the one that was used for this folder
-    before, or else a SQLite file in the folder. A relative SQLite path is made absolute here, so a later change of the
-    working directory has no effect.
+    It is the one at ``tracking_uri``, or else at MLFLOW_TRACKING_URI, or else a SQLite file in the folder. A relative
+    SQLite path is made absolute here, so a later change of the working directory has no effect.
 
     Raises:
         ValueError: If the address is a folder, which MLflow no longer writes to, a database in memory, which ends with
             its process, or a SQLite file whose path contains %, ? or #.
     """
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or str(read_note(root).get("address") or "")
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or ""
     path = _sqlite_path(uri) if uri else default_database(root)
     if path is not None:
         # Versions of SQLAlchemy disagree on whether "%20" in an address is a blank, and MLflow reads it both ways.

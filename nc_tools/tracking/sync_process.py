@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nc_tools.tracking.mirror import Mirror
 from nc_tools.tracking.store import resolve_store
-from nc_tools.tracking.sync_report import SyncReport
+from nc_tools.tracking.sync_report import UNFINISHED, SyncReport
 
 # Of the time between two pushes, a push may take this share: training has the processor and the server for the rest.
 SHARE = 0.1
@@ -34,7 +34,8 @@ def run_sync_process() -> None:
     parent = os.getppid()
     task = json.loads(sys.stdin.readline())
     stop = threading.Event()
-    threading.Thread(target=_wait_for_stop, args=(stop,), daemon=True).start()
+    root = Path(task["root"])
+    mirror = Mirror(root, resolve_store(root, task["tracking_uri"]), task["experiment"])
 
     def say(report: SyncReport) -> None:
         # Nobody reads before the stop. The parent may have ended, and the records must still be sent.
@@ -42,8 +43,12 @@ def run_sync_process() -> None:
             if stop.is_set():
                 print(json.dumps(asdict(report)), file=answers, flush=True)
 
-    root = Path(task["root"])
-    mirror = Mirror(root, resolve_store(root, task["tracking_uri"]), task["experiment"])
+    def wait_for_stop() -> None:
+        sys.stdin.readline()
+        stop.set()
+        say(SyncReport(mirror.report.sent, mirror.missing(), UNFINISHED))  # a push in progress may never end
+
+    threading.Thread(target=wait_for_stop, daemon=True).start()
     every = task["every"]
     while every is not None and not stop.is_set():
         began = time.monotonic()
@@ -61,8 +66,3 @@ def _rest(stop: threading.Event, seconds: float, parent: int) -> None:
         # If the parent is killed, a forked child of it may keep the standard input open.
         if os.getppid() != parent:
             stop.set()
-
-
-def _wait_for_stop(stop: threading.Event) -> None:
-    sys.stdin.readline()
-    stop.set()

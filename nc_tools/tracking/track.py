@@ -8,6 +8,7 @@ from typing import Any
 
 from nc_tools._support.signals import killed_on_sigterm
 from nc_tools.run_records.identity import RunIdentity, hash_config
+from nc_tools.run_records.partial_files import remove_partial_files
 from nc_tools.run_records.writer import RunRecord
 from nc_tools.tracking.mlflow_sync import MlflowSync
 
@@ -97,11 +98,15 @@ def _frame_seed(model: Any) -> int | None:
 
 
 def _ensure_sender(sync: MlflowSync) -> None:
-    """Start the process that uploads the runs of ``sync`` to MLflow, unless it is already running."""
+    """Start the process that uploads the runs of ``sync`` to MLflow, unless it is already running.
+
+    What killed processes left half-written is removed first.
+    """
     place = (sync.root, sync.store.uri)
     if place not in _senders:
         if not _senders:
             atexit.register(close)
+        remove_partial_files(sync.root)
         _senders[place] = sync
         sync.start()
 

@@ -301,13 +301,13 @@ def read_comparison(root: Path) -> object:
 def read_for_sync(root: Path) -> object:
     """Read what the upload to MLflow reads."""
     from nc_tools.run_records import mark_killed, read_run, scan
-    from nc_tools.tracking import mlflow_fields
+    from nc_tools.tracking.run_items import comparison_item, run_item
 
     mark_killed(root)
     scanned = scan(root)
     for run in scanned.runs:
-        mlflow_fields.final_points(run), mlflow_fields.tags(run), mlflow_fields.dataset(run.identity.data)
-        mlflow_fields.flatten_params(dict(run.identity.config))
+        run_item(run, None).metrics(0)
+    comparison_item(root, None)
     read_run(root / RUN).curves()
     return " ".join(scanned.broken.values())
 

@@ -15,16 +15,16 @@ from nc_tools.experiment.evaluate.holdout_record import holdout_value
 from nc_tools.experiment.evaluate.label_noise import evaluate_label_noise
 from nc_tools.experiment.evaluate.ood import evaluate_ood
 from nc_tools.experiment.evaluate.run_figures import write_figures
+from nc_tools.experiment.evaluate.test_outputs import write_test_outputs
 from nc_tools.experiment.evaluate.transfer_set import evaluate_transfer
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
 from nc_tools.experiment.stage_checkpoints import StageCheckpoints
-from nc_tools.experiment.weight_files import load_weights, save_tensors
-from nc_tools.metrics import fit_temperature, per_class
+from nc_tools.experiment.weight_files import load_weights
+from nc_tools.metrics import fit_temperature
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Collected
 from nc_tools.run_records import RunRecord
-from nc_tools.run_records.json_files import write_json
 from nc_tools.seeds import stream
 
 _ORACLE_SAMPLES = 2000
@@ -54,14 +54,14 @@ def evaluate_final(
         stop: Ends fine-tuning between two steps when it is set.
     """
     if job.holdout_run is not None:
-        take_held_out(model.head, job.holdout_run / "weights.safetensors")
+        take_held_out(model.head, job.holdout_run)
     evaluator = data.evaluator(model, facts)
     train = EvaluationSet("train", data.sources.train, indices)
     test = EvaluationSet("test", data.sources.test)
     values = (
         fitted_scalars(model.head) | evaluator.accuracy(test) | evaluator.collapse(test) | evaluator.collapse(train)
     )
-    values["train/gen/accuracy"] = _share_correct(evaluator.outputs(train))
+    values["train/gen/accuracy"] = share_correct(evaluator.outputs(train))
     temperatures = _temperatures(job, data, evaluator)
     for name, temperature in temperatures.items():
         values[f"cal/{name}"] = temperature
@@ -73,7 +73,8 @@ def evaluate_final(
     return values | evaluate_transfer(job, data, evaluator, record, stop)
 
 
-def _share_correct(outputs: Collected) -> float:
+def share_correct(outputs: Collected) -> float:
+    """Return the share of samples whose largest logit is that of their label."""
     return float((outputs.logits.argmax(1) == outputs.labels).double().mean())
 
 
@@ -104,24 +105,15 @@ def _best_epoch(
         return {}
     best = copy.deepcopy(model)
     load_weights(best, StageCheckpoints(record.path).best)
-    take_held_out(best.head, job.holdout_run / "weights.safetensors")
+    take_held_out(best.head, job.holdout_run)
     values = data.evaluator(best, facts).accuracy(EvaluationSet("best", test.images))
     return values | {"best/epoch": holdout_value(job.holdout_run, "best/epoch")}
 
 
 def _write_predictions(record: RunRecord, outputs: Collected, facts: DataFacts, temperatures: dict[str, float]) -> None:
     """Write logits and labels of the test set, recall by class, and the run's figures."""
-    recall = per_class(outputs.logits, outputs.labels, torch.tensor(facts.class_counts))
-    table = {
-        "classes": list(facts.classes),
-        "train_counts": list(facts.class_counts),
-        "test_counts": recall.test_counts,
-        "recall": recall.recall,
-        "group": recall.group,
-    }
-    write_json(record.path / "per_class.json", table)
-    tensors = {"test_logits": outputs.logits, "test_labels": outputs.labels}
-    tensors |= {name: torch.tensor([value]) for name, value in temperatures.items()}
-    save_tensors(tensors, record.path / "predictions.safetensors")
+    write_test_outputs(
+        record.path, outputs, classes=facts.classes, counts=facts.class_counts, temperatures=temperatures
+    )
     curves = record.read().curves()
     write_figures(record.figures, outputs.logits, outputs.labels, temperatures.get("temperature"), curves)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
-
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
+from nc_tools.experiment.evaluate.holdout_record import copy_holdout_buffers
 from nc_tools.heads.head import Head
 
 
@@ -24,14 +22,9 @@ def fit_held_out(evaluator: Evaluator, holdout: EvaluationSet) -> dict[str, floa
     return fitted_scalars(head)
 
 
-@torch.no_grad()
-def take_held_out(head: Head, weights: Path) -> None:
-    """Copy what the head of a hold-out run fitted, from the file of its weights, into the head of a final run."""
-    if not head.held_out:
-        return
-    with safe_open(weights, framework="pt") as tensors:
-        for name in head.held_out:
-            head.get_buffer(name).copy_(tensors.get_tensor(f"head.{name}"))
+def take_held_out(head: Head, holdout_run: Path) -> None:
+    """Copy what the head of a hold-out run fitted into the head of a final run."""
+    copy_holdout_buffers(holdout_run, head, "head", head.held_out)
 
 
 def fitted_scalars(head: Head) -> dict[str, float]:

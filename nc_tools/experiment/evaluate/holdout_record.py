@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools.experiment.weight_files import load_tensors
 from nc_tools.run_records import read_run
 
 TRANSITION = "transition.safetensors"
-"""The estimated transition matrix of the label noise, in the folder of a hold-out run."""
+"""The estimated transition matrices of the label noise, in the folder of a run."""
 
 
 def holdout_value(folder: Path, key: str) -> float:
@@ -27,16 +29,35 @@ def holdout_value(folder: Path, key: str) -> float:
     return value
 
 
-def holdout_confusion(folder: Path, num_classes: int) -> Tensor:
-    """Return the transition matrix (K, K) that a hold-out run estimated from its confusions.
+def holdout_transitions(folder: Path, names: Sequence[str], num_classes: int) -> dict[str, Tensor]:
+    """Return the transition matrices (K, K) that a hold-out run estimated, by name.
 
     Raises:
         DamagedFileError: If the file is damaged or holds something else.
     """
-    matrix = load_tensors(folder / TRANSITION).get("confusion")
-    if matrix is None or matrix.shape != (num_classes, num_classes):
-        raise _damaged(folder, f"{folder / TRANSITION} holds no 'confusion' of shape ({num_classes}, {num_classes})")
-    return matrix
+    tensors = load_tensors(folder / TRANSITION)
+    for name in names:
+        if name not in tensors or tensors[name].shape != (num_classes, num_classes):
+            raise _damaged(folder, f"{folder / TRANSITION} holds no {name!r} of shape ({num_classes}, {num_classes})")
+    return {name: tensors[name] for name in names}
+
+
+def copy_holdout_buffers(folder: Path, module: nn.Module, prefix: str, names: Sequence[str]) -> None:
+    """Copy buffers from the weights of a hold-out run into a module of the same kind, such as the head of a final run.
+
+    Raises:
+        DamagedFileError: If the file is damaged or holds something else.
+    """
+    if not names:
+        return
+    path = folder / "weights.safetensors"
+    tensors = load_tensors(path)
+    for name in names:
+        buffer, key = module.get_buffer(name), f"{prefix}.{name}"
+        if key not in tensors or tensors[key].shape != buffer.shape:
+            raise _damaged(folder, f"{path} holds no {key!r} of shape {tuple(buffer.shape)}")
+        with torch.no_grad():
+            buffer.copy_(tensors[key])
 
 
 def _damaged(folder: Path, problem: str) -> DamagedFileError:

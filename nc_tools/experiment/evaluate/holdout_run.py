@@ -10,7 +10,7 @@ from nc_tools.evaluation.evaluator import EvaluationSet
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.evaluate.held_out_head import fit_held_out
 from nc_tools.experiment.evaluate.holdout_record import holdout_value
-from nc_tools.experiment.evaluate.label_noise import save_confusion_estimate
+from nc_tools.experiment.evaluate.label_noise import save_held_out_estimates
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
 from nc_tools.metrics import fit_temperature
@@ -35,7 +35,7 @@ def evaluate_holdout(
         outputs = evaluator.outputs(holdout)
         values["cal/temperature"] = fit_temperature(outputs.logits, outputs.labels)
         values["best/epoch"] = best_epoch(record)
-        values |= save_confusion_estimate(data, outputs, record)
+        values |= save_held_out_estimates(job, data, outputs, record)
     return values
 
 

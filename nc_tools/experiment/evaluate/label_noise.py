@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
-from nc_tools.experiment.evaluate.holdout_record import TRANSITION, holdout_confusion, holdout_value
+from nc_tools.experiment.evaluate.holdout_record import TRANSITION, holdout_transitions, holdout_value
 from nc_tools.experiment.evaluate.suspects_csv import write_suspects
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
@@ -13,6 +13,7 @@ from nc_tools.experiment.weight_files import save_tensors
 from nc_tools.metrics import (
     Suspects,
     anchor_transition,
+    confident_transition,
     confusion_transition,
     counted_transition,
     precision_at,
@@ -22,52 +23,64 @@ from nc_tools.metrics import (
 from nc_tools.records import Collected
 from nc_tools.run_records import RunRecord
 
+HELD_OUT_ESTIMATES = {"confusion": confusion_transition, "confident": confident_transition}
+"""Estimates of the transition matrix from held-out samples, by name."""
 _LISTED_SUSPECTS = 2000
 
 
 def evaluate_label_noise(
     job: Job, data: RunData, evaluator: Evaluator, train: EvaluationSet, test: EvaluationSet, record: RunRecord
 ) -> dict[str, float]:
-    """Return metrics of the training set under noisy and true labels, and write suspects.csv.
+    """Return metrics of the training set under noisy and true labels; write suspects.csv and transition matrices.
 
-    Empty where no true labels are known; suspects.csv is then written if the protocol asks for it. The test set has
-    true labels. Nothing that a run chooses depends on what is measured here.
+    Where no true labels are known there is nothing to return, and both files, which need no true label, are written if
+    the protocol asks for suspects. The test set has true labels. Nothing that a run chooses depends on what is measured
+    here.
     """
     clean = train.clean_labels
     rows = job.protocol.suspects
     if rows is None:
-        rows = 0 if clean is None else _LISTED_SUSPECTS
+        noisy = clean is not None or job.config.data.labels is not None
+        rows = _LISTED_SUSPECTS if noisy else 0
     if clean is None and not rows:
         return {}
     outputs = evaluator.outputs(train)
     suspects = rank_suspects(outputs.features, outputs.logits, outputs.labels)
     if rows:
         write_suspects(record.path / "suspects.csv", suspects, train, rows)
+    matrices = _estimated_transitions(job, outputs)
     if clean is None:
+        save_tensors(matrices, record.path / TRANSITION)
         return {}
     values = evaluator.accuracy(train) | evaluator.clean_label_metrics(train) | evaluator.label_noise(train)
     values |= evaluator.dilation(test, evaluator.outputs(test).labels)
-    values |= _transition_errors(job, data, outputs, clean, record)
-    return values | _suspect_precision(suspects, outputs.labels.cpu() != clean)
-
-
-def _transition_errors(
-    job: Job, data: RunData, outputs: Collected, clean: Tensor, record: RunRecord
-) -> dict[str, float]:
-    """Return how far the estimated transition matrices are from the counted one, and write them all."""
     counted = counted_transition(clean, outputs.labels.cpu(), data.sources.num_classes)
-    anchor = anchor_transition(outputs.logits)
-    tensors = {"counted": counted, "anchor": anchor}
+    save_tensors({"counted": counted, **matrices}, record.path / TRANSITION)
+    values |= _transition_errors(job, matrices["anchor"], counted)
+    return values | suspect_precision(suspects, outputs.labels.cpu() != clean)
+
+
+def _estimated_transitions(job: Job, outputs: Collected) -> dict[str, Tensor]:
+    """Return the estimates of the transition matrix: from this run's anchors, and from the hold-out run's counts."""
+    matrices = {"anchor": anchor_transition(outputs.logits)}
+    if job.holdout_run is not None:
+        matrices |= holdout_transitions(job.holdout_run, tuple(HELD_OUT_ESTIMATES), outputs.logits.shape[1])
+    return matrices
+
+
+def _transition_errors(job: Job, anchor: Tensor, counted: Tensor) -> dict[str, float]:
+    """Return how far the estimated transition matrices are from the counted one."""
     values = {"noise/transition_error_anchor": transition_error(anchor, counted)}
     if job.holdout_run is not None:
-        tensors["confusion"] = holdout_confusion(job.holdout_run, data.sources.num_classes)
-        key = "noise/transition_error_confusion"
-        values[key] = holdout_value(job.holdout_run, key)
-    save_tensors(tensors, record.path / TRANSITION)
+        values |= {key: holdout_value(job.holdout_run, key) for key in map(_error_key, HELD_OUT_ESTIMATES)}
     return values
 
 
-def _suspect_precision(suspects: Suspects, wrong: Tensor) -> dict[str, float]:
+def _error_key(name: str) -> str:
+    return f"noise/transition_error_{name}"
+
+
+def suspect_precision(suspects: Suspects, wrong: Tensor) -> dict[str, float]:
     """Return the share of wrong labels among the first suspects of each ranking, as many as labels are wrong."""
     rankings = {
         "precision": suspects.order,
@@ -78,16 +91,18 @@ def _suspect_precision(suspects: Suspects, wrong: Tensor) -> dict[str, float]:
     return {f"train/suspects/{name}": share for name, share in shares.items() if share is not None}
 
 
-def save_confusion_estimate(data: RunData, holdout: Collected, record: RunRecord) -> dict[str, float]:
-    """Estimate the transition matrix from the confusions on the hold-out, write it, and return its error.
+def save_held_out_estimates(job: Job, data: RunData, holdout: Collected, record: RunRecord) -> dict[str, float]:
+    """Estimate the transition matrix from the hold-out, write the estimates, and return their errors.
 
-    Empty where no true labels are known.
+    There are no errors where no true labels are known, and no estimates either unless the protocol asks for suspects.
     """
     given, true = data.sources.train.labels, data.sources.train.clean_labels
+    if true is None and not job.protocol.suspects:
+        return {}
+    estimates = {name: estimate(holdout.logits, holdout.labels) for name, estimate in HELD_OUT_ESTIMATES.items()}
+    save_tensors(estimates, record.path / TRANSITION)
     if true is None:
         return {}
-    estimate = confusion_transition(holdout.logits, holdout.labels)
-    save_tensors({"confusion": estimate}, record.path / TRANSITION)
     fit = data.subsets.fit
     counted = counted_transition(true[fit], given[fit], data.sources.num_classes)
-    return {"noise/transition_error_confusion": transition_error(estimate, counted)}
+    return {_error_key(name): transition_error(matrix, counted) for name, matrix in estimates.items()}

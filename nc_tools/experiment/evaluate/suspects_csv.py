@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.printable import csv_row
 from nc_tools.evaluation.evaluator import EvaluationSet
 from nc_tools.metrics import Suspects
 
@@ -30,7 +31,7 @@ def write_suspects(path: Path, suspects: Suspects, train: EvaluationSet, rows: i
     with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS if train.clean_labels is None else (*COLUMNS, "clean"))
-        writer.writerows(_rows(suspects, train, rows))
+        writer.writerows(map(csv_row, _rows(suspects, train, rows)))
 
 
 def _rows(suspects: Suspects, train: EvaluationSet, rows: int) -> Iterator[list[Any]]:

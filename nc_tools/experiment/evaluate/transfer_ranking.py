@@ -10,6 +10,7 @@ from statistics import fmean
 from rich.console import Console
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.printable import csv_row, printable
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.result import Comparison
 from nc_tools.metrics import Ranked
@@ -52,7 +53,7 @@ def report_ranking(comparison: Comparison, folder: Path, console: Console) -> No
         label = metric_info(f"test/nc/{key}").label.removeprefix("test ")
         lines.append(f"  {label}: runs {correlation}; means of arms {of_arms[key]}")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _mean(rows: Sequence[Ranked], arm: str) -> Ranked:
@@ -70,4 +71,4 @@ def _write(path: Path, rows: _Rows, primary: str) -> None:
         for (arm, seed, draw), row in rows:
             collapse = [f"{row.collapse[key]:.6g}" if key in row.collapse else "" for key in TARGET_COLLAPSE]
             outcome = "" if row.outcome is None else f"{row.outcome:.6f}"
-            writer.writerow([row.name, arm, seed, draw, *collapse, outcome])
+            writer.writerow(csv_row([row.name, arm, seed, draw, *collapse, outcome]))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.printable import csv_row
 from nc_tools._support.signals import StopSignal
 from nc_tools.data import Sources
 from nc_tools.data.image_set import Images
@@ -88,7 +89,7 @@ def _write_layers(path: Path, ranking: CollapseRanking, features: dict[str, Tens
         writer.writerow(["layer", "width", *TARGET_COLLAPSE, "ridge_accuracy"])
         for row in ranking.rows:
             measures = [f"{row.collapse[key]:.6g}" if key in row.collapse else "" for key in TARGET_COLLAPSE]
-            writer.writerow([row.name, features[row.name].shape[1], *measures, f"{row.outcome:.6f}"])
+            writer.writerow(csv_row([row.name, features[row.name].shape[1], *measures, f"{row.outcome:.6f}"]))
 
 
 def _fine_tune(

@@ -95,6 +95,7 @@ class FeatureData(RunData):
             std=sources.std,
             fingerprint=sources.fingerprint,
             num_samples=len(train),
+            images_fingerprint=sources.images_fingerprint,
         )
 
 
@@ -109,7 +110,8 @@ def open_feature_data(config: RunConfig, path: Path, *, seed: int, device: torch
     """
     features = open_feature_sources(path)
     sources = features.as_sources()
-    given = sources.train.labels  # a long tail is cut by them, before labels are made wrong
+    # A long tail is cut by these, before labels are corrected or made wrong.
+    given = sources.train.labels if sources.given_labels is None else sources.given_labels
     if config.data.noise is not None:
         sources = replace(sources, train=with_noise(sources.train, config.data.noise, seed))
     subsets = make_subsets(sources, config.data, seed, given)

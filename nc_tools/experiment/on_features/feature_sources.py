@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nc_tools._support.atomic_write import atomic_write
 from nc_tools.data.image_set import Images
-from nc_tools.data.load_data import Sources, fingerprint
+from nc_tools.data.sources import Sources, fingerprint
 from nc_tools.features import Embeddings, FeatureSet, read_embeddings
 from nc_tools.features.feature_cache import RowsFile
 
@@ -36,6 +36,9 @@ class FeatureSources:
         std: Likewise.
         fingerprint: Of the images, or of the embeddings.
         backbone: What a record says about the backbone.
+        images_fingerprint: As of :class:`~nc_tools.data.Sources`; "" for embeddings.
+        given_labels: (N,) the training labels before corrections, or None.
+        excluded: (N,) bool, the training samples that corrections leave out, or None.
     """
 
     train: FeatureSet
@@ -46,6 +49,9 @@ class FeatureSources:
     std: tuple[float, ...] = ()
     fingerprint: str = ""
     backbone: Mapping[str, Any] = field(default_factory=dict)
+    images_fingerprint: str = ""
+    given_labels: Tensor | None = None
+    excluded: Tensor | None = None
 
     def as_sources(self) -> Sources:
         """Return the sets in the record that evaluations read; a feature set has the interface of an image set."""
@@ -59,6 +65,9 @@ class FeatureSources:
             fingerprint=self.fingerprint,
             skipped=(),
             ood={name: cast(Images, part) for name, part in self.ood.items()},
+            images_fingerprint=self.images_fingerprint,
+            given_labels=self.given_labels,
+            excluded=self.excluded,
         )
 
 
@@ -91,14 +100,17 @@ def write_feature_sources(sources: FeatureSources, files: Mapping[str, RowsFile]
     for name, part in _named(sources).items():
         rows = torch.arange(len(part)) if part.rows is None else part.rows
         tensors |= {f"{name}.rows": rows, f"{name}.labels": part.labels}
-        if part.clean_labels is not None:
-            tensors[f"{name}.clean_labels"] = part.clean_labels
-        if part.groups is not None:
-            tensors[f"{name}.groups"] = part.groups
+        for field_name in ("clean_labels", "groups"):
+            if (values := getattr(part, field_name)) is not None:
+                tensors[f"{name}.{field_name}"] = values
         parts[name] = {"name": part.name, "classes": part.classes, "paths": part.paths}
         parts[name]["file"] = dataclasses.asdict(files[name])
+    for field_name in ("given_labels", "excluded"):
+        if (values := getattr(sources, field_name)) is not None:
+            tensors[field_name] = values
     header = {"parts": parts, "shape": sources.image_shape, "mean": sources.mean, "std": sources.std}
     header |= {"fingerprint": sources.fingerprint, "backbone": dict(sources.backbone)}
+    header |= {"images_fingerprint": sources.images_fingerprint}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part_file:
         save_file({k: v.contiguous() for k, v in tensors.items()}, part_file, metadata={"sets": json.dumps(header)})
@@ -125,8 +137,8 @@ def open_feature_sources(path: Path) -> FeatureSources:
             part["name"],
             tensors.get(f"{name}.clean_labels"),
             None if part["paths"] is None else tuple(part["paths"]),
-            tensors.get(f"{name}.groups"),
-            tensors[f"{name}.rows"],
+            groups=tensors.get(f"{name}.groups"),
+            rows=tensors[f"{name}.rows"],
         )
         for name, part in header["parts"].items()
     }
@@ -140,6 +152,9 @@ def open_feature_sources(path: Path) -> FeatureSources:
         std=tuple(header["std"]),
         fingerprint=header["fingerprint"],
         backbone=header["backbone"],
+        images_fingerprint=header["images_fingerprint"],
+        given_labels=tensors.get("given_labels"),
+        excluded=tensors.get("excluded"),
     )
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nc_tools.data import make_subsets
+from nc_tools.data import make_subsets, with_noise
 from nc_tools.data.first_lines import counts_text, first_lines
 from nc_tools.data.image_set import Images
 from nc_tools.data.imbalance import class_counts
-from nc_tools.data.load_data import Sources, load_data
+from nc_tools.data.load_data import load_data
 from nc_tools.data.source_names import parse_source
+from nc_tools.data.sources import Sources
 from nc_tools.experiment.on_features.feature_sources import SETS_FILE, FeatureSources, write_feature_sources
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_backbone import backbone_record, describe_backbone, frozen_backbone
@@ -79,9 +80,14 @@ def _ood(read: Embeddings) -> list[str]:
 def _extract(
     config: RunConfig, out: Path, cache: Path, seed: int, device: str, display: ProgressDisplay
 ) -> PreparedFeatures:
+    if config.data.resplit is not None:
+        raise ValueError("fixed features have one split of the images, so data.resplit must be None: leave it out")
     sources = load_data(config.data, out / "cache", display.reading)
     subsets = make_subsets(sources, config.data, seed)
-    for line in first_lines(sources, config.data, subsets, sources.train.labels):
+    given = sources.train.labels if sources.given_labels is None else sources.given_labels
+    noise = config.data.noise
+    shown = sources if noise is None else replace(sources, train=with_noise(sources.train, noise, seed))
+    for line in first_lines(shown, config.data, make_subsets(shown, config.data, seed, given), given):
         display.note(line)
     channels, size, _ = sources.train.shape
     shape = {"in_channels": channels, "image_size": size}
@@ -99,6 +105,9 @@ def _extract(
         std=std,
         fingerprint=sources.fingerprint,
         backbone=backbone_record(config.model, **shape),
+        images_fingerprint=sources.images_fingerprint,
+        given_labels=sources.given_labels,
+        excluded=sources.excluded,
     )
     path = (out / "cache" / f"{SETS_FILE}.safetensors").resolve()
     write_feature_sources(features, {name: result.file for name, result in extracted.items()}, path)

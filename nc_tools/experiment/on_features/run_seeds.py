@@ -18,7 +18,6 @@ from nc_tools.experiment.on_features.feature_data import open_feature_data
 from nc_tools.experiment.on_features.one_seed import seed_results
 from nc_tools.experiment.on_features.seed_runs import SeedsJob, run_seeds_job
 from nc_tools.experiment.overrides import put
-from nc_tools.experiment.partial_files import remove_partial_files
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_plan import locked, rows_before, write_experiment
@@ -26,6 +25,7 @@ from nc_tools.experiment.workers import Workers
 from nc_tools.models.classifier import Classifier
 from nc_tools.run_records import mark_killed
 from nc_tools.run_records.json_files import read_json_or_problem, write_json
+from nc_tools.run_records.partial_files import remove_partial_files
 from nc_tools.training import PostHocStage
 from nc_tools.training.optimizers import parameter_groups
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from nc_tools._support.class_sums import class_sums
 from nc_tools._support.labels import check_features_and_labels
 from nc_tools._support.precision import at_least_float32, measuring_precision
-from nc_tools.metrics.checks import check_finite, checked_scores
+from nc_tools.metrics.checks import check_finite, checked_features, checked_scores
 
 _BLOCK = 8192
 
@@ -36,7 +36,9 @@ class Suspects:
     suggested: Tensor
 
 
-def rank_suspects(features: Tensor, logits: Tensor, labels: Tensor) -> Suspects:
+def rank_suspects(
+    features: Tensor, logits: Tensor, labels: Tensor, *, reference: tuple[Tensor, Tensor] | None = None
+) -> Suspects:
     """Rank samples by how badly their labels fit the features and logits of a model.
 
     Two scores with different weaknesses: the loss of the given label, which is small if the model has memorized it, and
@@ -54,6 +56,8 @@ def rank_suspects(features: Tensor, logits: Tensor, labels: Tensor) -> Suspects:
         features: (N, D), without augmentation.
         logits: (N, K).
         labels: (N,), the given labels.
+        reference: Features (M, D) and labels (M,) of other samples, whose class means are used; for a test set those of
+            the training set. None: the means of the samples themselves.
 
     Returns:
         Scores, ranks and order, on the CPU.
@@ -74,21 +78,35 @@ def rank_suspects(features: Tensor, logits: Tensor, labels: Tensor) -> Suspects:
     column = y[:, None]
     with measuring_precision(features.device):
         x = at_least_float32(features.detach())
-        counts, sums = class_sums(x, y, scores.shape[1])
+        own_means = reference is None
+        others, other_labels = (x, y) if reference is None else _checked_reference(reference, x, scores.shape[1])
+        counts, sums = class_sums(others, other_labels, scores.shape[1])
         means = sums / counts[:, None]
         # About a common origin, so that products do not lose digits; in blocks, to save memory.
         origin = means[counts > 0].mean(0)
         blocks = [torch.cdist(block.double() - origin, means - origin) for block in torch.split(x, _BLOCK)]
         distances = torch.cat(blocks).nan_to_num(nan=torch.inf)
-        without_self = (counts / (counts - 1).clamp(min=1)).double()
         nearest_other = distances.scatter(1, column, torch.inf).amin(1)
-        distance = distances.gather(1, column).squeeze(1) * without_self[y] - nearest_other
+        to_own = distances.gather(1, column).squeeze(1)
+        if own_means:
+            to_own = to_own * (counts / (counts - 1).clamp(min=1)).double()[y]
+        distance = to_own - nearest_other
         scores = scores.double()
         loss = -scores.log_softmax(1).gather(1, column).squeeze(1)
         suggested = scores.scatter(1, column, -torch.inf).argmax(1)
     loss_rank, distance_rank = _ranks(loss), _ranks(distance)
     order = (loss_rank + distance_rank).argsort(stable=True)
     return Suspects(loss.cpu(), distance.cpu(), loss_rank, distance_rank, order, suggested.cpu())
+
+
+def _checked_reference(reference: tuple[Tensor, Tensor], features: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    others, labels, _ = checked_features(*reference, classes)
+    if others.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"the reference must have the width of the features, {features.shape[1]}, got {others.shape[1]}: compute "
+            "both with the same model"
+        )
+    return others.to(features.device), labels.to(features.device)
 
 
 def precision_at(order: Tensor, wrong: Tensor, k: int | None = None) -> float | None:

@@ -1,4 +1,4 @@
-"""The transition matrix of label noise, T_ij = P(given label j | true class i): checks, counts and estimates."""
+"""The transition matrix of label noise, T_ij = P(given label j | true class i): checks, counts and errors."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-from nc_tools.metrics.checks import checked_scores
 
 # Allowed deviation of a row's sum from one: entries with six digits pass.
 _ROUNDING = 1e-5
@@ -93,63 +91,6 @@ def counted_transition(true_labels: Tensor, given_labels: Tensor, num_classes: i
     totals = pairs.sum(1, keepdim=True)
     eye = torch.eye(num_classes, dtype=torch.float64, device=pairs.device)
     return torch.where(totals > 0, pairs / totals.clamp(min=1), eye)
-
-
-def anchor_transition(logits: Tensor, percentile: float = 0.97) -> Tensor:
-    """Estimate the transition matrix from a model trained on noisy labels, at one anchor sample of each class.
-
-    A sample that certainly belongs to class i has p(given j | x) = T_ij. The anchor of class i is the sample whose p_i
-    lies at this percentile of all samples: the largest p_i would be an outlier. Labels are not used. Source:
-    Patrini et al. 2017, section 4.2, eq. 12 and 13, with their percentile for CIFAR.
-
-    Args:
-        logits: (N, K) of a model trained with cross-entropy on the noisy labels, without augmentation.
-        percentile: In [0, 1]; 1 takes the sample with the largest p_i.
-
-    Returns:
-        (K, K), float64, rows summing to one.
-
-    Raises:
-        ValueError: If the percentile is outside [0, 1], or the logits have a wrong shape or are not finite.
-
-    Example:
-        >>> anchor_transition(torch.tensor([[4.0, 0.0], [0.0, 4.0]]), percentile=1.0).argmax(1).tolist()
-        [0, 1]
-    """
-    if not 0 <= percentile <= 1:
-        raise ValueError(f"percentile must lie in [0, 1], got {percentile}")
-    scores, _ = checked_scores(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
-    p = scores.double().softmax(1)
-    rank = round(percentile * (len(p) - 1))
-    anchors = p.argsort(dim=0)[rank]
-    return p[anchors].cpu()
-
-
-def confusion_transition(logits: Tensor, labels: Tensor) -> Tensor:
-    """Estimate the transition matrix by counting given labels among the samples that a model assigns to each class.
-
-    The predicted class replaces the true class: T_ij is the share of the given label j among the samples predicted as
-    i. Give held-out samples: on its training samples, a model that has memorized the labels shows no noise. The
-    estimate is good if the model errs much less often than the labels; its errors bias it towards more noise. It is the
-    confusion matrix of confident learning (Northcutt et al. 2021, section 3.1) without its thresholds.
-
-    Args:
-        logits: (N, K) of held-out samples.
-        labels: Their given labels (N,).
-
-    Returns:
-        (K, K), float64, rows summing to one; a class that was never predicted has the row of the identity matrix.
-
-    Raises:
-        TypeError: If labels are not integers.
-        ValueError: If shapes do not fit, a label is out of range, or a logit is not finite.
-
-    Example:
-        >>> confusion_transition(torch.eye(2)[[0, 0, 1]], torch.tensor([0, 1, 1])).tolist()
-        [[0.5, 0.5], [0.0, 1.0]]
-    """
-    scores, y = checked_scores(logits, labels)
-    return counted_transition(scores.argmax(1), y, scores.shape[1]).cpu()
 
 
 def transition_error(estimate: Tensor, true: Tensor) -> float:

@@ -7,18 +7,26 @@ from torch import Tensor
 
 # A fit ends after so many iterations, or when no entry of the gradient is larger than the tolerance.
 _STEPS = 200
-_TOLERANCE = 1e-5
 
 
-def fit_logistic(x: Tensor, labels: Tensor, num_classes: int, strength: float, start: Tensor | None = None) -> Tensor:
+def fit_logistic(
+    x: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    strength: float,
+    start: Tensor | None = None,
+    *,
+    tolerance: float = 1e-5,
+) -> Tensor:
     """Fit a multinomial logistic regression by L-BFGS.
 
     Minimizes mean_i -log softmax(W x_i + b)_{y_i} + ||W||^2 / (2 C N); the intercept is not penalized. The gradient,
     (softmax - one-hot)^T [x, 1] / N + W / (C N), is written out instead of traced, so that each iteration costs two
     matrix products, on the device of the features. A fit ends after 200 iterations, or when no entry of the gradient
-    exceeds 1e-5. With weak penalties, separable classes have no finite optimum, so the limit on iterations is part of
-    the definition. For more than two classes the result is that of scikit-learn's ``LogisticRegression(C)``. For two
-    classes, where scikit-learn has one vector w_1 - w_0 instead of two, it is that of ``LogisticRegression(2 C)``.
+    exceeds the tolerance. With weak penalties, separable classes have no finite optimum, so the limit on iterations is
+    part of the definition. For more than two classes the result is that of scikit-learn's ``LogisticRegression(C)``.
+    For two classes, where scikit-learn has one vector w_1 - w_0 instead of two, it is that of
+    ``LogisticRegression(2 C)``.
 
     Args:
         x: (N, D), float32 or float64.
@@ -26,6 +34,7 @@ def fit_logistic(x: Tensor, labels: Tensor, num_classes: int, strength: float, s
         num_classes: K.
         strength: C, the inverse strength of the penalty.
         start: Start of the iteration (K, D + 1), weights and intercept; None for zeros.
+        tolerance: Largest entry of the gradient at the end.
 
     Returns:
         Weights and intercept (K, D + 1), the intercept last.
@@ -40,7 +49,7 @@ def fit_logistic(x: Tensor, labels: Tensor, num_classes: int, strength: float, s
     fitted = torch.nn.Parameter(x.new_zeros(shape) if start is None else start.clone())
     decay = 1 / (strength * len(x))
     solver = torch.optim.LBFGS(
-        [fitted], max_iter=_STEPS, tolerance_grad=_TOLERANCE, tolerance_change=0.0, line_search_fn="strong_wolfe"
+        [fitted], max_iter=_STEPS, tolerance_grad=tolerance, tolerance_change=0.0, line_search_fn="strong_wolfe"
     )
 
     def loss_and_gradient() -> Tensor:

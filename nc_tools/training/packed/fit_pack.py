@@ -70,7 +70,9 @@ def fit_pack(
     """
     for member in members:
         if (reason := why_not_packed(member, training)) is not None:
-            raise ValueError(f"a member cannot be trained in a pack, because {reason}: train it with fit(...)")
+            raise ValueError(
+                f"this head cannot be trained side by side with others, because {reason}: train it with fit(...)"
+            )
     run = _PackTraining(members, training, stop)
     for epoch in range(training.epochs):
         values = run.train_epoch(epoch)

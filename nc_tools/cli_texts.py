@@ -1,0 +1,55 @@
+"""The texts that `nc-tools COMMAND --help` shows."""
+
+EXAMPLES_TEXT = """examples:
+  nc-tools choose photos --model timm:resnet18 --weights pretrained    which head and loss, and the model to take home
+  nc-tools choose embeddings.npz                                       the same on features of your own
+  nc-tools compare outputs/long_tail                           print the table, write outputs/long_tail/report
+  nc-tools compare outputs/long_tail --baseline linear_la      the same, with another baseline
+  nc-tools data photos                                         say which classes and which split a folder has
+  nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
+  nc-tools suspects birds.npz                                  list the labels that are likely wrong
+  nc-tools predict outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d photos --out predictions.csv
+  nc-tools export outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d --to onnx --out exports/etf
+  nc-tools sync outputs/long_tail --tracking-uri http://127.0.0.1:5000
+
+`nc-tools COMMAND --help` lists the options of a command.
+"""
+CHOOSE_TEXT = """Choose the head and the loss for your images on a pretrained model that is not trained further.
+
+Features are extracted once and cached. All arms are tuned and trained on them side by side; the arm that is best on the
+hold-outs is confirmed on the test set, which is read once. The command ends with the arm to use, how sure that is, the
+classes that gain and lose, and the model, in OUT/model. DATA is a folder of images with one folder for each class, a
+file of embeddings (.npz, .safetensors, .parquet), or a data source as in the recipes, such as cifar10.
+"""
+COMPARE_TEXT = """Compare the methods (arms) in an output folder: print a table and write a report to FOLDER/report.
+
+Each arm is compared with the baseline in pairs of runs with the same seed. Damaged and failed runs are listed too.
+"""
+DATA_TEXT = """Say what a folder, table or other source is taken for: classes, split, groups, what is left out.
+
+Nothing is trained. A recipe reads the same source in the same way with --data SOURCE.
+"""
+MEASURE_TEXT = """Measure the neural collapse of a trained model: print a table and write a report.
+
+The model can be one that nc_tools trained or any PyTorch classifier.
+"""
+SUSPECTS_TEXT = """List the labels of a data set that are likely wrong, from features of a pretrained network.
+
+FILE (.npz, .safetensors or .parquet) holds features (N, D) and labels (N,), and perhaps ids, split and classes. No
+trained model, no true label and no tuning is needed. Writes suspects.csv (the most suspect label first, with the class
+that is suggested), classes.csv (how many labels of each class may be wrong) and transition.csv.
+"""
+PREDICT_TEXT = """Predict the classes of all images in a folder with the model of a finished run, and write a CSV file.
+
+Probabilities are calibrated with the run's temperature. The column `unusual` is the share of the run's test images that
+look more like the training images: close to 1 for an image of none of the classes. Unreadable files are listed.
+"""
+EXPORT_TEXT = """Export the model of a finished run, with a model card, its preprocessing and its class names.
+
+onnx and torch-export need no nc_tools to run. safetensors is for `nc-tools predict` and load_run. mlflow writes an
+MLflow model without pickles: `mlflow models serve -m FOLDER/model --env-manager local`.
+"""
+SYNC_TEXT = """Upload the runs of an output folder to MLflow, unless MLflow already has them.
+
+Recipes and `nc_tools.tracking.track` upload runs by themselves. Use this command if they could not reach the server.
+"""

@@ -1,0 +1,71 @@
+"""Find the same picture twice, by its pixels: in training and test, or in training under two labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nc_tools.data.image_set import Images
+from nc_tools.data.short_list import short_list
+
+
+def in_both(train: Images, test: Images) -> Tensor:
+    """Return which training images (N,), bool, are test images too: the same pixels at the size that is trained on.
+
+    Example:
+        >>> from nc_tools.data import ImageSet
+        >>> pixels = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1)
+        >>> train, test = (ImageSet(p, torch.zeros(len(p)).long(), ("a",), "x") for p in (pixels, pixels[1:2]))
+        >>> in_both(train, test).tolist()
+        [False, True, False]
+    """
+    return torch.from_numpy(np.isin(_keys(train), _keys(test)))
+
+
+def duplicate_sentences(train: Images, test: Images, *, dropped: bool) -> list[str]:
+    """Return what is to be said about pictures that occur twice.
+
+    Args:
+        train: The training images, before any is left out.
+        test: The test images.
+        dropped: Whether the training images that are test images too are left out.
+    """
+    both = in_both(train, test)
+    sentences = []
+    if count := int(both.sum()):
+        shown = _example(train, both)
+        if dropped:
+            sentences.append(f"{count:,} training images that are test images too are left out{shown}")
+        else:
+            tested = int(torch.from_numpy(np.isin(_keys(test), _keys(train))).sum())
+            sentences.append(
+                f"CAUTION: {tested:,} of {len(test):,} test images are training images too{shown}, so test results are "
+                "too good: leave their training copies out with --drop-duplicates"
+            )
+    copies, others = _copies(train)
+    if int(copies.sum()):
+        sentences.append(
+            f"{int(copies.sum()):,} training images are copies of others{_example(train, copies)}; {others:,} of them "
+            "have another label than their copy"
+        )
+    return sentences
+
+
+def _copies(images: Images) -> tuple[Tensor, int]:
+    """Return which images are copies of an earlier one (N,), bool, and how many of these have another label than it."""
+    _, first, inverse = np.unique(_keys(images), return_index=True, return_inverse=True)
+    origin = torch.from_numpy(first[inverse])
+    copies = origin != torch.arange(len(images))
+    return copies, int((images.labels[origin] != images.labels)[copies].sum())
+
+
+def _keys(images: Images) -> np.ndarray:
+    """Return the digest of each image as one value."""
+    return np.ascontiguousarray(images.digests().numpy()).view("V32").ravel()
+
+
+def _example(images: Images, mask: Tensor) -> str:
+    if images.paths is None:
+        return ""
+    return f", such as {short_list([images.paths[i] for i in mask.nonzero().flatten()[:1].tolist()])}"

@@ -1,0 +1,36 @@
+"""Guess the kind of a data source from a path alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nc_tools.data.source_names import SOURCE_KINDS
+
+_TABLES = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".lst"})
+
+
+def guess_source(text: str) -> str:
+    """Return a data source as ``KIND:PATH``; text that names a kind, or nothing that can be guessed, stays as it is.
+
+    Args:
+        text: A source, or the path of a folder or a table, as on a command line.
+
+    Example:
+        >>> guess_source("digits"), guess_source("imagefolder:birds")
+        ('digits', 'imagefolder:birds')
+    """
+    if text.partition(":")[0] in SOURCE_KINDS:
+        return text
+    path = Path(text).expanduser()
+    if path.is_dir():
+        kind = (
+            "hf-dataset"
+            if any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+            else "imagefolder"
+        )
+        return f"{kind}:{text}"
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        return f"parquet:{text}"
+    file = text.partition("@")[0]
+    suffixes = {Path(name).suffix.lower() for name in (file, file.rpartition(":")[0])}
+    return f"table:{text}" if suffixes & _TABLES else text

@@ -1,0 +1,103 @@
+"""The command ``nc-tools suspects``: read features and labels, rank the labels, write the files, say what to check."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from nc_tools.suspects.find_suspects import FoundSuspects, find_suspects
+from nc_tools.suspects.labeled_rows import LabeledSamples, read_labeled_rows
+from nc_tools.suspects.suspects_files import SUSPECTS_FILE, write_suspects_files
+
+_SHOWN_CLASSES = 5
+
+
+@dataclass(frozen=True)
+class SuspectsJob:
+    """The arguments of ``nc-tools suspects``.
+
+    Attributes:
+        embeddings: The file with features and labels.
+        labels: ``FILE:COLUMN[,COLUMN...]`` of a CSV with other labels of the training rows, or None.
+        part: Which labels are ranked: those of the training or of the test rows.
+        folds: Number of folds.
+        seed: Draws the folds.
+        rows: Largest number of rows of suspects.csv; None for all samples.
+        out: Folder of the files, or None for one below ``outputs/suspects``.
+    """
+
+    embeddings: Path
+    labels: str | None = None
+    part: Literal["train", "test"] = "train"
+    folds: int = 5
+    seed: int = 0
+    rows: int | None = None
+    out: Path | None = None
+
+
+def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects:
+    """Rank the labels of a file, write suspects.csv, classes.csv and transition.csv, and tell what was found.
+
+    Args:
+        job: The arguments.
+        tell: Called with each line of text.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file is damaged or an argument does not fit it.
+    """
+    if job.rows is not None and job.rows < 1:
+        raise ValueError(f"--rows is a number of rows and must be at least 1, got {job.rows}")
+    start = time.perf_counter()
+    parts = read_labeled_rows(job.embeddings, job.labels)
+    if job.part not in parts:
+        raise ValueError(
+            f"{job.embeddings.name} has no {job.part} rows: give the file a split with rows of both kinds, or use "
+            f"--part {'train' if job.part == 'test' else 'test'}"
+        )
+    if "train" not in parts:
+        raise ValueError(f"{job.embeddings.name} has test rows only, but the model needs training rows: add some")
+    rows, train = parts[job.part], parts["train"]
+    training = None if job.part == "train" else (train.features, train.labels)
+    found = find_suspects(
+        rows.features,
+        rows.labels,
+        len(rows.classes),
+        annotations=rows.annotations,
+        training=training,
+        folds=job.folds,
+        seed=job.seed,
+    )
+    folder = job.out or Path("outputs") / "suspects" / job.embeddings.stem
+    files = write_suspects_files(folder, rows, found, job.rows)
+    _tell(rows, found, tell)
+    tell(f"{time.perf_counter() - start:.1f} s; wrote {', '.join(str(file) for file in files)}")
+    tell(f"Look at the rows of {SUSPECTS_FILE} with check = yes first, from the top: stop where most labels are right.")
+    return found
+
+
+def _tell(rows: LabeledSamples, found: FoundSuspects, tell: Callable[[str], None]) -> None:
+    count, wrong = len(rows.labels), int(found.wrong_by_class.sum())
+    tell(f"{count:,} labels of {len(rows.classes)} classes; about {wrong:,} ({wrong / count:.1%}) may be wrong.")
+    counts = rows.labels.bincount(minlength=len(rows.classes))
+    worst = (found.wrong_by_class / counts.clamp(min=1)).argsort(descending=True, stable=True)[:_SHOWN_CLASSES]
+    listed = [
+        f"{rows.classes[k]} {int(found.wrong_by_class[k])} of {int(counts[k])}"
+        for k in worst.tolist()
+        if found.wrong_by_class[k] > 0
+    ]
+    if listed:
+        tell(f"Classes with the largest shares: {', '.join(listed)}.")
+    if rows.annotators:
+        tell(f"Disagreement with {', '.join(rows.annotators)} counts as a third rank.")
+    alone = int(found.alone.sum())
+    if alone:
+        tell(f"{alone} labels are the only one of their class: nothing is known about them, and they are listed last.")
+    empty = [rows.classes[k] for k in torch.nonzero(counts == 0).flatten().tolist()]
+    if empty:
+        tell(f"{len(empty)} classes have no sample here, such as {empty[0]}.")

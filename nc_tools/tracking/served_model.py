@@ -1,0 +1,113 @@
+"""Save a network as an MLflow model that can be served, in the format without pickles, and register it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nc_tools.run_records import environment
+from nc_tools.tracking.store import StoreError, resolve_store
+
+
+@dataclass(frozen=True, eq=False)
+class ServedNetwork:
+    """A network to be served, and what is stored with it.
+
+    Attributes:
+        network: Returns one tensor; in eval mode.
+        example: Input for tracing and as example, at least two images: with one, the size of a batch would be fixed.
+        files: Stored beside the model.
+        metadata: Stored in the file MLmodel.
+    """
+
+    network: nn.Module
+    example: Tensor
+    files: tuple[Path, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_served_model(served: ServedNetwork, folder: Path) -> None:
+    """Save a network as an MLflow model in a new folder, for ``mlflow models serve -m FOLDER --env-manager local``.
+
+    The model is stored with ``torch.export``: no pickle is written, and no class of this package is needed to load it.
+    """
+    import mlflow
+
+    with _quiet():
+        mlflow.pytorch.save_model(served.network, str(folder), **_description(served))
+
+
+def register_served_model(served: ServedNetwork, *, name: str, out: Path, tracking_uri: str | None) -> str:
+    """Log a network as an MLflow model to a store, and register it under a name as a new version.
+
+    Args:
+        served: The network.
+        name: Of the registered model.
+        out: Folder of the default store, if there is no address.
+        tracking_uri: Address of the store; None for MLFLOW_TRACKING_URI, or else mlflow.db in ``out``.
+
+    Returns:
+        The address ``models:/NAME/VERSION``.
+
+    Raises:
+        ValueError: If the store cannot be used.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from nc_tools.tracking.connection import connect
+
+    store = resolve_store(out, tracking_uri)
+    try:
+        connect(store)
+    except (StoreError, MlflowException, OSError) as error:
+        raise ValueError(f"{name} cannot be registered: {store.unavailable(error) or store.explain(error)}") from error
+    before = mlflow.get_tracking_uri()
+    try:
+        with _quiet():
+            mlflow.set_tracking_uri(store.uri)
+            _use_experiment(mlflow, "exported models", store.artifacts)
+            logged = mlflow.pytorch.log_model(
+                served.network, name="model", registered_model_name=name, **_description(served)
+            )
+    finally:
+        mlflow.set_tracking_uri(before)
+    return f"models:/{name}/{logged.registered_model_version}"
+
+
+def _use_experiment(mlflow: Any, name: str, artifacts: Path | None) -> None:
+    """Make an experiment the active one; its artifacts lie beside the store, not in the current folder."""
+    if mlflow.get_experiment_by_name(name) is None:
+        mlflow.create_experiment(name, artifact_location=None if artifacts is None else artifacts.resolve().as_uri())
+    mlflow.set_experiment(name)
+
+
+def _description(served: ServedNetwork) -> dict[str, Any]:
+    from mlflow.models import infer_signature
+
+    example, installed = served.example.numpy(), environment.versions()
+    with torch.no_grad():
+        output = served.network(served.example).numpy()
+    return {
+        "serialization_format": "pt2",
+        "input_example": example,
+        "signature": infer_signature(example, output),
+        "pip_requirements": [f"{name}=={installed[name].split('+')[0]}" for name in ("torch", "mlflow", "numpy")],
+        "extra_files": [str(path) for path in served.files],
+        "metadata": dict(served.metadata),
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out warnings that are not about the model: of MLflow's store, and of types that JSON does not have."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
