@@ -33,6 +33,7 @@ NO_FEATURES = {
     "seli_geometry": "reads counts",
     "stable_ranks": "reads a model",
     "transition_error": "reads matrices",
+    "transition_problem": "reads a matrix",
 }
 MEASURES = [
     name
