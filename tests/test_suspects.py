@@ -192,6 +192,14 @@ def test_the_command_lists_the_suspects_of_the_training_rows(saved, capsys):
     assert sum(float(value) for value in list(matrix[0].values())[1:]) == pytest.approx(1, abs=1e-3)
 
 
+def test_a_model_that_knows_little_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    np.savez("noise.npz", features=generator.normal(size=(200, 5)), labels=np.arange(200) % 10)
+    main(["suspects", "noise.npz"])
+    assert "Caution: a linear model of these features predicts only" in capsys.readouterr().out
+
+
 def test_the_command_takes_the_test_rows_and_few_rows(saved, capsys):
     folder, *_ = saved
     main(["suspects", "pets.npz", "--part", "test", "--rows", "7", "--out", "found"])
