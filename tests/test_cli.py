@@ -40,7 +40,7 @@ def test_help_lists_the_commands(capsys):
     assert all(f"    {name} " in output for name in subparsers())
 
 
-@pytest.mark.parametrize("name", ["compare", "measure", "sync"])
+@pytest.mark.parametrize("name", ["choose", "compare", "measure", "sync"])
 def test_every_option_has_a_help_text(name):
     assert subparsers()[name].description
     assert [action.dest for action in subparsers()[name]._actions if not action.help] == []

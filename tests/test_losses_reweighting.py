@@ -77,15 +77,13 @@ def test_deferred_weights_come_at_their_time_and_go_when_training_starts_anew() 
     assert not torch.allclose(plain, weighted)
     where = loss.weight.data_ptr()
     for progress, expected in (
-        (None, plain),
         (0.0, plain),
         (0.599, plain),
         (0.6, weighted),
         (1.0, weighted),
         (0, plain),
     ):
-        if progress is not None:
-            loss.set_progress(progress)
+        loss.set_progress(progress)
         assert torch.allclose(loss(outputs_of(z), batch_of(y)), expected)
     assert loss.weight.data_ptr() == where  # in place: a compiled step keeps reading the same memory
 

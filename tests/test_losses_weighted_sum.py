@@ -187,6 +187,7 @@ def test_weights_change_in_place_and_compile_nothing_anew() -> None:
 
 def test_state_of_the_parts_is_state_of_the_sum_and_weights_are_not() -> None:
     total, again = SUM.build(FACTS), SUM.build(FACTS)
+    total.set_progress(0.0)
     total(outputs(), BATCH)
     assert {name.rpartition(".")[2] for name in total.state_dict()} == {"means", "initialized"}
     again.load_state_dict(total.state_dict())

@@ -13,10 +13,10 @@ import numpy as np
 EMBEDDING_COLUMNS = ("features", "labels", "ids", "split", "groups", "classes")
 """The names that an embedding file may hold; ``features`` and ``labels`` are required."""
 
-Columns = dict[str, np.ndarray]
+EmbeddingArrays = dict[str, np.ndarray]
 
 
-def read_embedding_columns(path: Path) -> Columns:
+def read_embedding_columns(path: Path) -> EmbeddingArrays:
     """Return the arrays of an embedding file by name.
 
     - ``.npz``: arrays as ``numpy.savez`` writes them. Object arrays are refused: they hold pickles, which run code.
@@ -47,7 +47,7 @@ def read_embedding_columns(path: Path) -> Columns:
     return {name: columns[name] for name in EMBEDDING_COLUMNS if name in columns}
 
 
-def _read_npz(path: Path) -> Columns:
+def _read_npz(path: Path) -> EmbeddingArrays:
     try:
         # np.load leaves a file open that it cannot read.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -68,12 +68,12 @@ def _npz_array(file: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndar
         ) from None
 
 
-def _read_safetensors(path: Path) -> Columns:
+def _read_safetensors(path: Path) -> EmbeddingArrays:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            columns: Columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            columns: EmbeddingArrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             header = file.metadata() or {}
     except (OSError, SafetensorError, TypeError) as error:
         raise _damaged(path, error) from error
@@ -93,7 +93,7 @@ def _text_list(name: str, text: str, path: Path) -> np.ndarray:
     return np.asarray([str(value) for value in values])
 
 
-def _read_parquet(path: Path) -> Columns:
+def _read_parquet(path: Path) -> EmbeddingArrays:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -106,7 +106,7 @@ def _read_parquet(path: Path) -> Columns:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise _damaged(path, error) from error
-    columns: Columns = {}
+    columns: EmbeddingArrays = {}
     for name in (name for name in EMBEDDING_COLUMNS if name in table.column_names):
         column = table.column(name).combine_chunks()
         if column.null_count:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from nc_tools.data.short_list import short_list
-from nc_tools.features.embedding_columns import Columns
+from nc_tools.features.embedding_columns import EmbeddingArrays
 
 
-def indices_and_classes(columns: Columns, scored: np.ndarray, path: Path) -> tuple[Tensor, tuple[str, ...]]:
+def indices_and_classes(columns: EmbeddingArrays, scored: np.ndarray, path: Path) -> tuple[Tensor, tuple[str, ...]]:
     """Return class indices (N,), int64, and the class names.
 
     With ``classes`` the labels are positions in it, or its names. Otherwise the classes are the labels that occur,

@@ -18,7 +18,7 @@ from nc_tools.data.group_split import split_by_group
 from nc_tools.data.imbalance import class_counts, split_holdout
 from nc_tools.data.listing import TEST_SHARE
 from nc_tools.data.short_list import short_list
-from nc_tools.features.embedding_columns import Columns, read_embedding_columns
+from nc_tools.features.embedding_columns import EmbeddingArrays, read_embedding_columns
 from nc_tools.features.embedding_labels import indices_and_classes
 from nc_tools.features.feature_set import FeatureSet
 
@@ -110,7 +110,7 @@ def read_embeddings(path: Path | str) -> Embeddings:
     )
 
 
-def _checked_features(columns: Columns, path: Path) -> Tensor:
+def _checked_features(columns: EmbeddingArrays, path: Path) -> Tensor:
     """Return the features, float16 or float32; refuse other shapes and values that are not finite."""
     values = columns["features"]
     if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "fiu":
@@ -131,11 +131,11 @@ def _checked_features(columns: Columns, path: Path) -> Tensor:
     return features
 
 
-def _ids(columns: Columns) -> list[str] | None:
+def _ids(columns: EmbeddingArrays) -> list[str] | None:
     return [str(value) for value in columns["ids"].tolist()] if "ids" in columns else None
 
 
-def _groups(columns: Columns) -> Tensor | None:
+def _groups(columns: EmbeddingArrays) -> Tensor | None:
     """Return the number of each row's group, numbered from 0 in the order of their names."""
     if "groups" not in columns:
         return None
@@ -143,7 +143,7 @@ def _groups(columns: Columns) -> Tensor | None:
     return torch.from_numpy(numbers.astype(np.int64))
 
 
-def _split_of(columns: Columns, path: Path) -> np.ndarray | None:
+def _split_of(columns: EmbeddingArrays, path: Path) -> np.ndarray | None:
     """Return the part of each row: "train", "test", "val", "ood_near" or "ood_far"."""
     if "split" not in columns:
         return None

@@ -15,8 +15,9 @@ class ClassCenters(nn.Module):
 
     A class that is not in the batch keeps its center. A class that occurs for the first time takes the batch's mean. A
     class that has not occurred has no center. Gradients reach the features through the batch's share, 1 - m, of its
-    class's center. The state changes in training mode only; in eval mode the same centers are computed and not kept.
-    With several processes the sums are over all of them, so that each holds the same state.
+    class's center. The state changes in training mode only, and not under ``torch.no_grad()``; otherwise the same
+    centers are computed and not kept. With several processes the sums are over all of them, so that each holds the same
+    state; under ``torch.no_grad()`` over its own batch, so that one process may evaluate alone.
 
     Args:
         num_classes: K.
@@ -76,7 +77,7 @@ class ClassCenters(nn.Module):
         previous = self.means.to(features.dtype)
         centers = previous + share[:, None] * (sums / counts.clamp(min=1)[:, None] - previous)
         initialized = self.initialized | present
-        if self.training:
+        if self.training and torch.is_grad_enabled():
             with torch.no_grad():
                 self.means.copy_(centers)
                 self.initialized.copy_(initialized)

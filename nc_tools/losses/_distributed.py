@@ -10,8 +10,13 @@ from torch import Tensor
 
 
 def process_count() -> int:
-    """Return how many processes train together; 1 outside distributed training."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """Return how many processes take this step together; 1 outside distributed training.
+
+    Without gradients it is 1 as well: that is an evaluation, which one process may do while the others do not, so that
+    waiting for them would never end.
+    """
+    together = dist.is_available() and dist.is_initialized() and torch.is_grad_enabled()
+    return dist.get_world_size() if together else 1
 
 
 def sum_over_processes(values: Tensor) -> Tensor:

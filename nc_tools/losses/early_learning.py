@@ -94,11 +94,11 @@ class EarlyLearningLoss(LossTerm):
             )
 
     def _update_targets(self, p: Tensor, index: Tensor, kept: Tensor | None) -> None:
+        table, p = self.targets, p / p.sum(1, keepdim=True)
+        if kept is not None:  # the target of a sample that does not count stays as it is
+            p = torch.where(kept[:, None], p, table.index_select(0, index).to(p.dtype))
+        index, predictions = gather_rows(index, p)
         with torch.no_grad():
-            table, p = self.targets, p / p.sum(1, keepdim=True)
-            if kept is not None:  # the target of a sample that does not count stays as it is
-                p = torch.where(kept[:, None], p, table.index_select(0, index).to(p.dtype))
-            index, predictions = gather_rows(index, p)
             moved = torch.lerp(table.index_select(0, index), predictions.to(table.dtype), 1 - self.momentum)
             table.index_copy_(0, index, moved)
 

@@ -36,6 +36,8 @@ class LossTerm(nn.Module, ABC):
             and what the model computes from it is ``outputs.second_view``.
         needs_outliers: Whether the loss needs outliers, images of no class. They are ``batch.outliers``, and what the
             model computes from them is ``outputs.outliers``. Only a loss that needs outliers is given any.
+        needs_progress: Whether the loss changes during training, so that :meth:`set_progress` must be called before it
+            is trained with.
 
     Example:
         >>> class NormLoss(LossTerm):
@@ -49,6 +51,8 @@ class LossTerm(nn.Module, ABC):
 
     views: int = 1
     needs_outliers: bool = False
+    needs_progress: bool = False
+    _knows_progress = False  # and not the progress itself, for each value of which a compiled step would be compiled
 
     if TYPE_CHECKING:
 
@@ -86,8 +90,10 @@ class LossTerm(nn.Module, ABC):
     def set_progress(self, progress: float) -> None:
         """Set the share of training that is done, in [0, 1]. The training loop calls this before each step.
 
-        Override it for schedules. It calls the same method of all parts that are losses.
+        Override it for schedules, call it there, and set ``needs_progress = True`` in the class. It calls the same
+        method of all parts that are losses.
         """
+        self._knows_progress = True
         for part in self.children():
             if isinstance(part, LossTerm):
                 part.set_progress(progress)
@@ -114,7 +120,10 @@ class LossTerm(nn.Module, ABC):
             TypeError: If the labels are not class indices, or the loss needs more than the logits it was given.
             ValueError: If outputs and labels are not of the same samples, there is no sample, or a label is beyond the
                 classes (found on the CPU only).
+            RuntimeError: If the loss changes during training, is trained with, and was not told its progress.
         """
+        if self.needs_progress:
+            self._check_progress()
         if isinstance(outputs, Tensor):
             rows = self.checked_rows(outputs, batch, ignore_index)
             return outside_autocast(outputs, self.of_rows, rows)
@@ -151,6 +160,13 @@ class LossTerm(nn.Module, ABC):
             kept = batch.kept if kept is None else kept & batch.kept
         checked: Batch = batch
         return checked if labels is batch.labels and kept is batch.kept else replace(batch, labels=labels, kept=kept)
+
+    def _check_progress(self) -> None:
+        if not self._knows_progress and self.training and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"{type(self).__name__} changes during training, but was not told its progress: call "
+                f"loss.set_progress(step / steps) before each step, or loss.set_progress(0.0) once to leave it as it is"
+            )
 
     def _no_sample(self) -> ValueError:
         return ValueError(f"{type(self).__name__} needs at least one sample, got an empty batch")

@@ -129,6 +129,8 @@ class PerSampleLoss(LossTerm):
         if sample_weight is None and class_weight is None and reduction == "mean":
             return super().forward(outputs, batch, ignore_index=ignore_index)
         check_reduction(reduction)
+        if self.needs_progress:
+            self._check_progress()
         values, rows = self._each(outputs, batch, ignore_index)
         num_classes = rows.logits.shape[1] if isinstance(outputs, Tensor) else outputs.num_classes
         weights = _weights(rows, values, sample_weight, class_weight, num_classes)

@@ -102,7 +102,9 @@ class DeferredReweightingLoss(ClassBalancedLoss):
     already good. Source: Cao et al. (2019, algorithm 1), who switch at epoch 160 of 200, where the learning rate falls
     too.
 
-    The weights are written into one buffer in place, so that a compiled step is not compiled again.
+    In a loop of your own call ``loss.set_progress(step / steps)`` before each step: without it the weights would never
+    come, and the loss refuses to train. They are written into one buffer in place, so that a compiled step is not
+    compiled again.
 
     Takes ``(logits, labels)`` if the weighted loss does, and always ``(outputs, batch)``, from
     ``nc_tools.watch(model)``.
@@ -141,12 +143,16 @@ class DeferredReweightingLoss(ClassBalancedLoss):
             raise ValueError(f"start must lie in [0, 1], a share of training, got {start}. Write epoch / epochs.")
         super().__init__(class_counts, loss=loss, beta=beta)
         self.start = start
+        self.needs_progress = start > 0
         self.register_buffer("late", self.weight.clone(), persistent=False)
-        self.set_progress(0.0)
+        self._set_weights(0.0)
 
     def set_progress(self, progress: float) -> None:
         """Set the class weights for this share of training (0 to 1)."""
         super().set_progress(check_progress(progress))
+        self._set_weights(progress)
+
+    def _set_weights(self, progress: float) -> None:
         with torch.no_grad():
             if progress >= self.start:
                 self.weight.copy_(self.late)

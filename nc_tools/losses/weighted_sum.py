@@ -90,7 +90,8 @@ class WeightedSumLoss(LossTerm):
     ``spec(WeightedSumLoss, terms=(term(1.0, spec(CrossEntropyLoss)), term(schedule, spec(ClassSpreadLoss))))``. A run
     fills class counts and sizes into the inner specs as into any other. Each term, multiplied by its weight, is a
     curve: ``train/loss_ClassSpread``. Terms of weight 0 are computed all the same, so that their state changes and
-    nothing is compiled again when the weight changes. Losses of one view read the first of two views.
+    nothing is compiled again when the weight changes. Losses of one view read the first of two views. With a schedule
+    call ``loss.set_progress(step / steps)`` before each step in a loop of your own; otherwise the sum refuses to train.
 
     Takes ``(logits, labels)`` if all terms do, and always ``(outputs, batch)``, from ``nc_tools.watch(model)``.
 
@@ -122,6 +123,9 @@ class WeightedSumLoss(LossTerm):
         self.views = max(loss.views for loss in self.losses)
         self.needs_outliers = any(loss.needs_outliers for loss in self.losses)
         self._schedules = tuple(part.weight for part in terms)
+        self.needs_progress = any(loss.needs_progress for loss in self.losses) or any(
+            not isinstance(schedule, ConstantSchedule) for schedule in self._schedules
+        )
         self._current = [_weight_at(part.weight, 0.0, part.name) for part in terms]
         # Not in checkpoints: they follow from progress, which the loop sets before each step.
         self.register_buffer("weights", torch.tensor(self._current), persistent=False)
@@ -133,6 +137,7 @@ class WeightedSumLoss(LossTerm):
             ValueError: If the progress lies outside [0, 1], or a weight is negative or not finite there.
         """
         check_progress(progress)
+        self._knows_progress = True
         for place, (schedule, name) in enumerate(zip(self._schedules, self.names, strict=True)):
             value = _weight_at(schedule, progress, name)
             if value != self._current[place]:
@@ -143,6 +148,8 @@ class WeightedSumLoss(LossTerm):
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms by name; those of a sum inside this one as ``name_inner``."""
+        if self.needs_progress:
+            self._check_progress()
         weighted: dict[str, Tensor] = {}
         for name, loss, weight in zip(self.names, self.losses, self.weights.unbind(), strict=True):
             inner = loss.terms(outputs, batch)

@@ -73,7 +73,7 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
         raise ValueError(f"{job.embeddings.name} has test rows only, but the model needs training rows: add some")
     rows, train = parts[job.part], parts["train"]
     training = None if job.part == "train" else (train.features, train.labels)
-    found = find_suspects(
+    ranking = find_suspects(
         rows.features,
         rows.labels,
         len(rows.classes),
@@ -83,39 +83,39 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
         seed=job.seed,
     )
     folder = job.out or Path("outputs") / "suspects" / job.embeddings.stem
-    files = write_suspects_files(folder, rows, found, job.rows)
+    files = write_suspects_files(folder, rows, ranking, job.rows)
     if job.images is not None:
-        shown = write_review(folder / REVIEW, rows, found, ReviewPage(job.images, job.review, seed=job.seed))
+        shown = write_review(folder / REVIEW, rows, ranking, ReviewPage(job.images, job.review, seed=job.seed))
         files.append(folder / REVIEW)
-    _tell(rows, found, tell)
+    _tell(rows, ranking, tell)
     tell(f"{time.perf_counter() - start:.1f} s; wrote {', '.join(str(file) for file in files)}")
     tell(f"Look at the rows of {SUSPECTS_FILE} with check = yes first, from the top: stop where most labels are right.")
     if job.images is not None:
         tell(f"Open {REVIEW} in a browser to decide about {shown} of them with the keyboard, and save decisions.csv.")
-    return found
+    return ranking
 
 
-def _tell(rows: LabeledSamples, found: FoundSuspects, tell: Callable[[str], None]) -> None:
-    count, wrong = len(rows.labels), int(found.wrong_by_class.sum())
+def _tell(rows: LabeledSamples, ranking: FoundSuspects, tell: Callable[[str], None]) -> None:
+    count, wrong = len(rows.labels), int(ranking.wrong_by_class.sum())
     tell(f"{count:,} labels of {len(rows.classes)} classes; about {wrong:,} ({wrong / count:.1%}) may be wrong.")
-    if found.agreement < _LITTLE_AGREEMENT:
+    if ranking.agreement < _LITTLE_AGREEMENT:
         tell(
-            f"Caution: a linear model of these features predicts only {found.agreement:.0%} of the given labels, and "
+            f"Caution: a linear model of these features predicts only {ranking.agreement:.0%} of the given labels, and "
             "the number above counts its errors as wrong labels. The order is still of use. Take features of a better "
             "network, or more samples of each class."
         )
     counts = rows.labels.bincount(minlength=len(rows.classes))
-    worst = (found.wrong_by_class / counts.clamp(min=1)).argsort(descending=True, stable=True)[:_SHOWN_CLASSES]
+    worst = (ranking.wrong_by_class / counts.clamp(min=1)).argsort(descending=True, stable=True)[:_SHOWN_CLASSES]
     listed = [
-        f"{rows.classes[k]} {int(found.wrong_by_class[k])} of {int(counts[k])}"
+        f"{rows.classes[k]} {int(ranking.wrong_by_class[k])} of {int(counts[k])}"
         for k in worst.tolist()
-        if found.wrong_by_class[k] > 0
+        if ranking.wrong_by_class[k] > 0
     ]
     if listed:
         tell(f"Classes with the largest shares: {', '.join(listed)}.")
     if rows.annotators:
         tell(f"Disagreement with {', '.join(rows.annotators)} counts as a third rank.")
-    alone = int(found.alone.sum())
+    alone = int(ranking.alone.sum())
     if alone:
         tell(f"{alone} labels are the only one of their class: nothing is known about them, and they are listed last.")
     empty = [rows.classes[k] for k in torch.nonzero(counts == 0).flatten().tolist()]

@@ -22,10 +22,12 @@ from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_plan import locked, rows_before, write_experiment
 from nc_tools.experiment.workers import Workers
+from nc_tools.models.classifier import Classifier
 from nc_tools.run_records import mark_killed
 from nc_tools.run_records.json_files import read_json_or_problem, write_json
 from nc_tools.run_records.partial_files import remove_partial_files
 from nc_tools.training import PostHocStage
+from nc_tools.training.optimizers import parameter_groups
 
 _SEEDS_AT_ONCE = 5
 
@@ -92,10 +94,19 @@ def check_heads(plan: Plan, features: Path) -> None:
                 f"arm {name}: {type(config.second_stage).__name__} trains a classifier again, which is of no use on "
                 f"fixed features: train the head with that loss or sampling at once"
             )
+        if config.loss.leaves_open("transition"):
+            loss_name = config.loss.cls.__name__
+            raise ValueError(
+                f"arm {name}: {loss_name} needs a transition matrix, and runs on fixed features estimate none: "
+                f"give it, as in spec({loss_name}, transition=...)"
+            )
         for variant in (config, *(put(config, config.tuned.path, value) for value in config.tuned.values)):
             try:
                 head = build_head(variant, facts, width, generator=torch.Generator(), frame_seed=0)
-                data.batches_for(build_loss(variant, facts, width), data.subsets.fit)
+                loss = build_loss(variant, facts, width)
+                data.batches_for(loss, data.subsets.fit)
+                if not variant.is_closed_form:
+                    parameter_groups(Classifier(torch.nn.Identity(), head), variant.optim, loss)
                 for part in (variant.start, variant.second_stage):
                     if part is not None:
                         part.check(head)

@@ -1,0 +1,120 @@
+"""The command nc-tools choose, from files to the model to take home."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from support.head_plans import embeddings
+
+from nc_tools.cli import main
+from nc_tools.data import DataConfig
+from nc_tools.data.load_data import load_data
+from nc_tools.experiment import load_run
+from nc_tools.run_records import read_run
+
+FAST = ["--workers", "1", "--epochs", "2", "--set", "protocol.max_extensions=0", "--set", "protocol.rates=0.003,0.03"]
+
+
+def choose(*words):
+    main(["choose", *map(str, words), *FAST])
+
+
+def photos(root, sizes=((40, 48), (36, 36), (60, 40)), counts=(("ape", 12), ("bee", 8), ("cow", 4))):
+    """Images of three classes that differ in color, of several sizes, and one gray, one palette, one transparent."""
+    random = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for k, (name, count) in enumerate(counts):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                height, width = sizes[i % len(sizes)]
+                pixels = random.integers(0, 120, (height, width, 3)) + 90 * np.eye(3, dtype=int)[k]
+                image = Image.fromarray(pixels.astype(np.uint8))
+                if i < 3:
+                    image = image.convert(("L", "P", "RGBA")[i])
+                image.save(root / part / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "test_resnet.safetensors"
+    save_file(timm.create_model("test_resnet", num_classes=5).state_dict(), path)
+    return path
+
+
+@pytest.mark.slow
+def test_embeddings_to_a_choice_and_its_model(tmp_path, capsys):
+    path = embeddings(tmp_path)
+    out = tmp_path / "out"
+    choose(path, "--seeds", "0-2", "--arms", "linear,cosine_la,etf_la,class_means", "--out", out)
+    printed = capsys.readouterr().out
+    assert "50 training and 26 test samples of 3 classes, 6 features" in printed
+    choice = json.loads((out / "choice.json").read_text())
+    assert f"Use {choice['arm']}:" in printed
+    assert choice["default"] == "linear_la"
+    assert set(choice["holdout"]) == {"linear_la", "linear", "cosine_la", "etf_la", "class_means"}
+    assert choice["candidate"] == max(choice["holdout"], key=choice["holdout"].get)
+    assert (out / "report" / "comparison.html").exists()
+    trained = load_run(out / "model")
+    run = next((out / "runs").glob(f"{choice['arm']}-s0-d0-final-*"))
+    with np.load(path) as file:
+        test = torch.from_numpy(file["features"][file["split"] == "test"])
+    with torch.no_grad():
+        logits = trained.model(test)
+    assert torch.allclose(logits, load_file(run / "predictions.safetensors")["test_logits"], atol=1e-5)
+    # The same command again makes nothing again, and says the same.
+    stamps = {file: file.stat().st_mtime_ns for file in (out / "runs").rglob("final.json")}
+    choose(path, "--seeds", "0-2", "--arms", "linear,cosine_la,etf_la,class_means", "--out", out)
+    assert {file: file.stat().st_mtime_ns for file in (out / "runs").rglob("final.json")} == stamps
+    assert json.loads((out / "choice.json").read_text()) == choice
+
+
+@pytest.mark.slow
+def test_images_to_a_model_that_predicts_from_images(tmp_path, weights, capsys):
+    root, out = photos(tmp_path / "photos"), tmp_path / "out"
+    words = ["--model", "timm:test_resnet", "--weights", weights, "--image-size", "32", "--seeds", "0,1"]
+    choose(root, *words, "--arms", "linear,etf_la", "--out", out)
+    printed = capsys.readouterr().out
+    assert "24 training and 24 test images of 3 classes" in printed
+    assert "timm:test_resnet" in printed
+    assert "48 of 48 images went through the backbone" in printed
+    arm = json.loads((out / "choice.json").read_text())["arm"]
+    run = next((out / "runs").glob(f"{arm}-s0-d0-final-*"))
+    assert not (run / "weights.safetensors").exists(), "the backbone is not saved with every run"
+    trained = load_run(out / "model")
+    images = load_data(DataConfig(f"imagefolder:{root}")).test.images
+    expected = load_file(run / "predictions.safetensors")["test_logits"]
+    assert torch.allclose(trained.predict(images), expected, atol=0.02)  # features are stored in float16
+    assert trained.facts.classes == ("ape", "bee", "cow")
+    assert read_run(run).identity.data["backbone"]["name"].startswith("timm:test_resnet")
+    capsys.readouterr()
+    choose(root, *words, "--arms", "linear,etf_la", "--out", tmp_path / "other", "--cache", out / "cache")
+    assert "0 of 48 images went through the backbone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["missing"], "missing does not exist: give a folder of images"),
+        (["{folder}"], "features of images come from a pretrained model: give one"),
+        (["{folder}", "--model", "conv"], "'conv' has random weights"),
+        (["{file}", "--model", "timm:test_resnet"], "leave out --model and --weights"),
+        (["{file}", "--arms", "eft"], "there is no arm 'eft'"),
+        (["{file}", "--seeds", "x"], "--seeds must read like"),
+        (["{file}", "--set", "optim.wd=1"], "there is no field 'wd'"),
+        (["{file}", "--device", "tpu"], "--device must be"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_sentence(tmp_path, capsys, words, message):
+    folder, file = photos(tmp_path / "photos"), embeddings(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        choose(*(word.format(folder=folder, file=file) for word in words), "--out", tmp_path / "out")
+    assert end.value.code == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert len(printed.strip().splitlines()) == 1
