@@ -145,7 +145,7 @@ def test_optimizer_settings_are_checked_when_created(change, message):
         OptimConfig(**change)
 
 
-@pytest.mark.parametrize("change", [{"epochs": 0}, {"batch_size": 1}, {"precision": "half"}, {"ema_decay": 1.0}])
+@pytest.mark.parametrize("change", [{"epochs": -1}, {"batch_size": 1}, {"precision": "half"}, {"ema_decay": 1.0}])
 def test_training_settings_are_checked_when_created(change):
     with pytest.raises(ValueError, match=f"training.{next(iter(change))}"):
         TrainConfig(**change)
