@@ -236,7 +236,7 @@ def main() -> None:
         "kills": lambda folder: count_kills(options.kills, seed, options.minutes, folder),
         "servers": lambda folder: servers(folder, seed),
         "stores": lambda folder: killed_makers(folder, seed),
-        "inputs": hostile_inputs,
+        "inputs": lambda folder: hostile_inputs(folder, seed),
     }
     for name, section in sections.items():
         if options.only in (None, name):

@@ -129,6 +129,13 @@ def add_suspects_options(suspects: argparse.ArgumentParser) -> None:
     add("--folds", type=int, default=5, metavar="N", help="folds of the model that judges the labels (default: 5)")
     add("--seed", type=int, default=0, metavar="N", help="draws the folds (default: 0)")
     add("--rows", type=int, metavar="N", help="largest number of rows in suspects.csv (default: all)")
+    add(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the images that the ids name: also writes review.html, a page to decide about the labels",
+    )
+    add("--review", type=int, default=400, metavar="N", help="suspect labels on that page (default: 400)")
     add("--out", type=Path, metavar="FOLDER", help="folder of the files (default: outputs/suspects/NAME)")
 
 

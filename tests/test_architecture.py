@@ -214,3 +214,16 @@ def test_help_takes_less_than_a_third_of_a_second() -> None:
         return usage.ru_utime + usage.ru_stime
 
     assert min(seconds() for _ in range(3)) < 0.3
+
+
+def test_variables_say_what_they_hold():
+    """A name such as `found` says that something was found and not what it is."""
+    vague = {"told", "known", "found", "said", "seen", "asked"}
+    places = []
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            stored = node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else ""
+            name = node.arg if isinstance(node, ast.arg) else stored
+            if name in vague:
+                places.append(f"{path.relative_to(ROOT)}:{node.lineno} {name}")
+    assert places == []

@@ -63,6 +63,20 @@ def test_reading_finds_every_damaged_file(tmp_path, capsys):
     assert shown[-1].startswith("3 unreadable images are left out: train/crow/note.jpg")
 
 
+def test_reading_names_even_many_damaged_files_in_lines(tmp_path, capsys):
+    tree = make_tree(tmp_path / "birds")
+    for i in range(60):
+        (tree / "train" / "owl" / f"bad{i}.png").write_bytes(b"x")
+    with pytest.raises(SystemExit):
+        main(["data", str(tree), "--read"])
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [
+        f"cannot be read: train/owl/bad{i}.png (no image)" for i in sorted(range(60), key=str)
+    ]
+    assert "60 of 70 images cannot be read: " in shown.err
+    assert "and 40 more" in shown.err
+
+
 def test_a_table_is_described_and_can_be_overruled(photos, capsys):
     shown = said(capsys, photos / "t.csv")
     assert "table t.csv (separated by comma, UTF-8): 40 rows; id names 40 of 40 images (names of files)" in shown

@@ -95,6 +95,21 @@ def test_own_images_are_used_whole_and_with_their_labels_in_every_recipe(path):
     assert planned(path, "--data", "imagefolder:mine", "--imbalance", "100").imbalance == 100
 
 
+def test_drawn_noise_stands_beside_the_question_of_the_report():
+    path = next(path for path in RECIPES if path.stem == "label_noise")
+    module = recipe_module(path)
+
+    def question(*flags):
+        args = recipe_parser(path.stem, "Why?", list(module.ARMS)).parse_args(flags)
+        return make_plan(module.ARMS, name="x", question="Why?\n\nHow.", protocol=Protocol(), args=args).question
+
+    told = "Why? Label noise is drawn onto the training labels: "
+    assert question() == f"{told}SymmetricNoise(rate=0.4)."
+    assert question("--noise", "pair:.3") == f"{told}PairNoise(rate=0.3)."
+    assert question("--noise", "none") == question("--data", "imagefolder:mine") == "Why?"
+    assert question("--data", "imagefolder:mine", "--noise", "pair:.3") == f"{told}PairNoise(rate=0.3)."
+
+
 def test_benchmarks_keep_the_tail_and_the_noise_of_their_recipe():
     by_name = {path.stem: path for path in RECIPES}
     assert planned(by_name["long_tail"], "--data", "cifar10:x").imbalance == 10

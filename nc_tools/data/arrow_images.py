@@ -150,8 +150,8 @@ def _split_record(record: Mapping[str, Any], part: _Part) -> tuple[bytes, dict[s
         if name in images or isinstance(value, dict | list | bytes) or name in (_IMAGE, _PART):
             continue
         names = part.class_names.get(name)
-        known = names is not None and isinstance(value, int) and 0 <= value < len(names)
-        cells[name] = names[value] if names is not None and known else "" if value is None else str(value)
+        named = names is not None and isinstance(value, int) and 0 <= value < len(names)
+        cells[name] = names[value] if names is not None and named else "" if value is None else str(value)
     return image if isinstance(image, bytes) else image["bytes"], cells
 
 

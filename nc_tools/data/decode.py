@@ -12,10 +12,11 @@ import os
 import struct
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -42,7 +43,13 @@ _DAMAGE = (
 
 
 class UnreadableImageError(ValueError):
-    """An image file cannot be decoded."""
+    """An image file, or several, cannot be decoded.
+
+    Attributes:
+        reasons: The reason by file, where there are several; the message names only the first ones.
+    """
+
+    reasons: Mapping[str, str] = MappingProxyType({})
 
 
 class Chunk(NamedTuple):

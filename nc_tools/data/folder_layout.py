@@ -92,7 +92,7 @@ def _split_folders(root: Path, base: str) -> tuple[dict[Role, str], list[str]]:
     Raises:
         ValueError: If two folders have the same role, or folders of a split are all that there is and none has classes.
     """
-    found: dict[Role, list[str]] = {}
+    by_role: dict[Role, list[str]] = {}
     flat: list[str] = []
     others = []
     folders = contents(root / base).folders
@@ -107,26 +107,26 @@ def _split_folders(root: Path, base: str) -> tuple[dict[Role, str], list[str]]:
         if split_role_and_rest(name) and (nested := _same_role_inside(root, below, role)):
             below = nested
         if any(has_images(root / below / inner) for inner in contents(root / below).folders):
-            found.setdefault(role, []).append(below)
+            by_role.setdefault(role, []).append(below)
         elif contents(root / below).images:
             flat.append(name)
-    if len(found) == 1 and others:
-        (only,) = next(iter(found.values()))
+    if len(by_role) == 1 and others:
+        (only,) = next(iter(by_role.values()))
         raise ValueError(
             f"in {root / base}, {only}/ looks like one part of a split, but there are images in {short_list(others)} "
             f"beside it too: give the folder to use, as in imagefolder:{root / only}, or move the others away"
         )
-    for role, names in found.items():
+    for role, names in by_role.items():
         if len(names) > 1:
             raise ValueError(
                 f"{root} has two folders of {role} images, {' and '.join(names)}: rename or remove all but one"
             )
-    if not found and len(flat) > 1 and not others:
+    if not by_role and len(flat) > 1 and not others:
         raise ValueError(
             f"the folders in {root / base} are the parts of a split, {short_list(flat)}, and none holds class folders: "
             f"give the labels as a table, table:FILE@{root}"
         )
-    return {role: names[0] for role, names in found.items()}, flat
+    return {role: names[0] for role, names in by_role.items()}, flat
 
 
 def _roles(folders: Sequence[str]) -> dict[str, Role]:

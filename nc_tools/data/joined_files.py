@@ -41,8 +41,8 @@ def list_cub(root: Path, *, skip_missing: bool) -> ListedImages:
     parts, names = _pairs(top / "train_test_split.txt"), _pairs(top / "classes.txt")
     rows = []
     for key, path in paths.items():
-        for file, found in (("image_class_labels.txt", labels), ("train_test_split.txt", parts)):
-            if key not in found:
+        for file, entry in (("image_class_labels.txt", labels), ("train_test_split.txt", parts)):
+            if key not in entry:
                 raise ValueError(f"{top / file} has no line for the image {key}, which images.txt has: add it")
         if labels[key] not in names:
             raise ValueError(f"{top / 'classes.txt'} has no name of the class {labels[key]!r}: add it")
@@ -151,8 +151,8 @@ def _folder_with(root: Path, name: str) -> Path:
         return root
     below = [folder for folder in contents(root).folders if (root / folder / name).exists()]
     if len(below) != 1:
-        known = short_list(sorted(path.name for path in root.iterdir()))
-        raise FileNotFoundError(f"{root} has no {name}; it holds {known}: check the path")
+        names = short_list(sorted(path.name for path in root.iterdir()))
+        raise FileNotFoundError(f"{root} has no {name}; it holds {names}: check the path")
     return root / below[0]
 
 

@@ -40,16 +40,16 @@ def with_label_files(sources: Sources, config: DataConfig) -> Sources:
         sentences.append("true labels, for measures only: those of the data")
     elif config.clean is not None:
         file, column = parse_labels(config.clean)
-        found = read_labels(file, column, _paths(sources), train.classes, skip_missing=config.skip_missing)
-        true = found.labels
-        sentences.append(f"true labels, for measures only: {'; '.join(found.sentences)}")
+        read = read_labels(file, column, _paths(sources), train.classes, skip_missing=config.skip_missing)
+        true = read.labels
+        sentences.append(f"true labels, for measures only: {'; '.join(read.sentences)}")
     has_row = torch.ones(len(train), dtype=torch.bool)
     if config.labels is not None:
         file, column = parse_labels(config.labels)
-        found = read_labels(file, column, _paths(sources), train.classes, skip_missing=config.skip_missing)
-        has_row = found.labels >= 0
-        train = replace(train, labels=torch.where(has_row, found.labels, own))
-        sentences += [f"given labels: {found.sentences[0]}", *found.sentences[1:]]
+        read = read_labels(file, column, _paths(sources), train.classes, skip_missing=config.skip_missing)
+        has_row = read.labels >= 0
+        train = replace(train, labels=torch.where(has_row, read.labels, own))
+        sentences += [f"given labels: {read.sentences[0]}", *read.sentences[1:]]
         sentences.append(_agreement(train, own, has_row))
     if true is not None and bool((true[has_row] < 0).any()):
         missing = int((true[has_row] < 0).sum())

@@ -46,10 +46,12 @@ class Damage:
         if not self.reasons:
             return
         reasons = [f"{path} ({reason})" for path, reason in self.reasons.items()]
-        raise UnreadableImageError(
+        error = UnreadableImageError(
             f"{len(self.reasons)} of {self.total} images cannot be read: {short_list(reasons, _NAMED)}. Repair or "
             "remove them, or leave them out with --skip-unreadable (skip_unreadable=True)"
         )
+        error.reasons = self.reasons
+        raise error
 
 
 @dataclass(frozen=True)

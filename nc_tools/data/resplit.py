@@ -58,14 +58,14 @@ def _joined(first: Images, second: Images) -> Images:
     groups = _joined_groups(first.groups, second.groups)
     if isinstance(first, ImageSet) and isinstance(second, ImageSet):
         paths = None if first.paths is None or second.paths is None else first.paths + second.paths
-        known = first.hashes is not None and second.hashes is not None
+        hashed = first.hashes is not None and second.hashes is not None
         return replace(
             first,
             images=torch.cat([first.images, second.images]),
             labels=labels,
             paths=paths,
             groups=groups,
-            hashes=torch.cat([first.digests(), second.digests()]) if known else None,
+            hashes=torch.cat([first.digests(), second.digests()]) if hashed else None,
         )
     if isinstance(first, ImageFiles) and isinstance(second, ImageFiles):
         return replace(

@@ -109,10 +109,10 @@ def _path_column(index: ImageIndex, rows: Sequence[Sequence[str]], candidates: S
     if len(candidates) == 1:
         return candidates[0]
     for part in (rows[:: max(1, len(rows) // _SAMPLE)], rows):
-        found = {j: _images_found(index.match([row[j] for row in part])) for j in candidates}
-        if any(found.values()):
+        matches = {j: _images_found(index.match([row[j] for row in part])) for j in candidates}
+        if any(matches.values()):
             break
-    return max(candidates, key=lambda j: found[j])
+    return max(candidates, key=lambda j: matches[j])
 
 
 def _images_found(match: PathMatch) -> int:

@@ -204,15 +204,15 @@ def _one_of(table: Table, columns: Sequence[int]) -> int:
 
 def _one_hot(table: Table, values: Mapping[int, Sequence[str]]) -> tuple[int, ...]:
     """Return the columns that each stand for a class: 0 and 1, both of them, and no weights."""
-    found = []
+    matches = []
     for j, cells in values.items():
         kinds = {whole_number(cell) for cell in set(cells)}
         if kinds == {0, 1} and "weight" not in table.columns[j].lower():
-            found.append(j)
-    if len(found) < 2:
+            matches.append(j)
+    if len(matches) < 2:
         return ()
-    ones = [sum(whole_number(values[j][row]) == 1 for j in found) for row in range(len(table.rows))]
-    return tuple(found) if ones.count(1) * 2 > len(ones) else ()
+    ones = [sum(whole_number(values[j][row]) == 1 for j in matches) for row in range(len(table.rows))]
+    return tuple(matches) if ones.count(1) * 2 > len(ones) else ()
 
 
 def _shares(table: Table, values: Mapping[int, Sequence[str]]) -> list[str]:

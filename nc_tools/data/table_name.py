@@ -24,12 +24,12 @@ def parse_table_name(text: str) -> TableName:
     options = [TableName(Path(text).expanduser(), None, None)]
     options += _with_column(before, Path(root).expanduser()) if at else []
     options += _with_column(text, None)
-    found = [option for option in options if option.file.is_file()]
-    for option in found:
+    existing = [option for option in options if option.file.is_file()]
+    for option in existing:
         if option.root is None or option.root.is_dir():
             return option
-    if found:
-        raise FileNotFoundError(f"the folder of images {found[0].root} does not exist: check the path after @")
+    if existing:
+        raise FileNotFoundError(f"the folder of images {existing[0].root} does not exist: check the path after @")
     shortest = min((option.file for option in options), key=lambda file: len(str(file)))
     raise FileNotFoundError(
         f"there is no table {shortest}: write table:FILE, table:FILE:COLUMN or table:FILE:COLUMN@FOLDER"

@@ -70,12 +70,12 @@ class ImageIndex:
         images: list[int | None] = []
         several = []
         for value, cell in zip(cleaned, values, strict=True):
-            found = self._found(value, prefix, depth)
-            if not found and "/" not in value:
-                found = self._found(value, "", 1)
-            images.append(found[0] if len(found) == 1 else None)
-            if len(found) > 1:
-                several.append((cell, self.files[found[0]], self.files[found[1]]))
+            matches = self._found(value, prefix, depth)
+            if not matches and "/" not in value:
+                matches = self._found(value, "", 1)
+            images.append(matches[0] if len(matches) == 1 else None)
+            if len(matches) > 1:
+                several.append((cell, self.files[matches[0]], self.files[matches[1]]))
         return PathMatch(images, several, _how(prefix, depth))
 
     def _has_name(self, value: str) -> bool:
@@ -98,8 +98,8 @@ class ImageIndex:
         key = prefix + value if not depth else "/".join(parts[-depth:])
         above = parts[-depth - 1] if 0 < depth < len(parts) else ""
         for form in ("exact", "stem", "case", "case and stem"):
-            if found := self._keys(depth, form).get(_in_form(key, form)):
-                return [i for i in found if self._may_lie_in(i, depth, above)]
+            if matches := self._keys(depth, form).get(_in_form(key, form)):
+                return [i for i in matches if self._may_lie_in(i, depth, above)]
         name = _UPLOAD_PREFIX.sub("", key)
         return self._keys(depth, "exact").get(name, []) if depth == 1 and name != key else []
 

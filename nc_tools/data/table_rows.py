@@ -65,10 +65,10 @@ def read_table_rows(
     """
     table = read_table(file, files, root, config.path_column)
     columns = read_columns_of(table, column, config.split_column, config.group_column)
-    found = len({image for image in table.match.images if image is not None})
+    matched = len({image for image in table.match.images if image is not None})
     sentences = [
         f"table {file.name} ({table.form}): {len(table.rows):,} rows; {table.columns[table.path_column]} names "
-        f"{found:,} of {len(files):,} images ({table.match.how})",
+        f"{matched:,} of {len(files):,} images ({table.match.how})",
         *missing_sentence(table, root, skip_missing=skip_missing),
     ]
     texts = row_labels(table, columns.labels, files, config.unclear_labels, config.positive)

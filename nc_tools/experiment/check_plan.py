@@ -96,14 +96,14 @@ def _data_lines(plan: Plan, data: Mapping[str, RunData]) -> list[str]:
         ValueError: If the arms' images or test labels are not the same.
     """
     lines = data[plan.baseline].first_lines()
-    known = {plan.arms[plan.baseline].data}
+    described = {plan.arms[plan.baseline].data}
     for name, of in data.items():
         if of.sources.images_fingerprint != data[plan.baseline].sources.images_fingerprint:
             raise ValueError(
                 f"the images of arm {name} are not those of {plan.baseline}: give all arms the same images"
             )
-        if plan.arms[name].data not in known:
-            known.add(plan.arms[name].data)
+        if plan.arms[name].data not in described:
+            described.add(plan.arms[name].data)
             lines += [f"arm {name}: {line}" for line in of.first_lines() if line not in lines]
     return lines
 

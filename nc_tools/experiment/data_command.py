@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from nc_tools._support.printable import printable
-from nc_tools.data import DataConfig, load_images, make_subsets
+from nc_tools.data import DataConfig, Sources, UnreadableImageError, load_images, make_subsets
 from nc_tools.data.first_lines import first_lines, listing_lines
 from nc_tools.data.guess_source import guess_source
 from nc_tools.data.list_source import list_source
@@ -33,7 +33,7 @@ def run_data(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     config = put_all(config, [parse_setting(text.removeprefix("data.")) for text in args.set])
     source = parse_source(config.source)
     if args.read or source.kind in BUILTIN_KINDS:
-        sources = load_images(config)
+        sources = _read_all(config, say)
         subsets = make_subsets(sources, config, seed=0)
         for line in first_lines(sources, config, subsets, sources.train.labels):
             say(printable(line))
@@ -50,3 +50,13 @@ def run_data(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     if args.write is not None:
         for line in write_plain(listed, args.write):
             say(line)
+
+
+def _read_all(config: DataConfig, say: Callable[[str], None]) -> Sources:
+    """Load the images of a source; if some cannot be read, say each of them in a line of its own."""
+    try:
+        return load_images(config)
+    except UnreadableImageError as error:
+        for path, reason in error.reasons.items():
+            say(f"cannot be read: {path} ({reason})")
+        raise

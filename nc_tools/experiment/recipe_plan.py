@@ -60,6 +60,8 @@ def make_plan(
         else:
             chosen = _put_in_arms(chosen, path, value)
     first_paragraph = question.strip().split("\n\n")[0]  # the others say how to run the recipe
+    for noise in {config.data.noise: None for config in chosen.values() if config.data.noise is not None}:
+        first_paragraph += f" Label noise is drawn onto the training labels: {noise}."
     if args.smoke:
         first_paragraph = f"SMOKE RUN, to check that everything works: its numbers mean nothing. {first_paragraph}"
     return Plan(name=name, question=first_paragraph, arms=chosen, protocol=protocol, smoke=args.smoke)

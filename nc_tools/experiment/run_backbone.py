@@ -51,8 +51,8 @@ def new_backbone(model: ModelConfig, *, in_channels: int, image_size: int, num_s
         backbone = build_backbone(
             model.name, in_channels=in_channels, image_size=image_size, width=model.width, seed=seed
         )
-    found = preprocessing_of(model, in_channels=in_channels, image_size=image_size)
-    return _standardized(_partly_trained(backbone, model, num_samples, seed), model, found, in_channels, image_size)
+    expected = preprocessing_of(model, in_channels=in_channels, image_size=image_size)
+    return _standardized(_partly_trained(backbone, model, num_samples, seed), model, expected, in_channels, image_size)
 
 
 def restored_backbone(
@@ -113,14 +113,15 @@ def preprocessing_of(model: ModelConfig, *, in_channels: int, image_size: int) -
         return pretrained_of(model).preprocessing
     if not model.is_own:
         return None
-    found = getattr(_own_network(model, in_channels, image_size, 0), "preprocessing", None)
-    if found is not None and not isinstance(found, ImagePreprocessing):
+    expected = getattr(_own_network(model, in_channels, image_size, 0), "preprocessing", None)
+    if expected is not None and not isinstance(expected, ImagePreprocessing):
         raise TypeError(
-            f"the attribute preprocessing of an own network must be an ImagePreprocessing, got {type(found).__name__}"
+            f"the attribute preprocessing of an own network must be an ImagePreprocessing, got "
+            f"{type(expected).__name__}"
         )
-    if found is None or (model.image_size is None and model.crop_fraction is None):
-        return found
-    return found.at_size(model.image_size or found.size, crop_fraction=model.crop_fraction)
+    if expected is None or (model.image_size is None and model.crop_fraction is None):
+        return expected
+    return expected.at_size(model.image_size or expected.size, crop_fraction=model.crop_fraction)
 
 
 def backbone_record(model: ModelConfig, *, in_channels: int, image_size: int) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def backbone_record(model: ModelConfig, *, in_channels: int, image_size: int) ->
     """
     if not (model.is_pretrained or model.is_own):
         return {}
-    found = preprocessing_of(model, in_channels=in_channels, image_size=image_size)
+    expected = preprocessing_of(model, in_channels=in_channels, image_size=image_size)
     part = TrainedPart.parse(model.train)
     if model.is_pretrained:
         identity = encode(pretrained_of(model).identity)
@@ -143,7 +144,7 @@ def backbone_record(model: ModelConfig, *, in_channels: int, image_size: int) ->
     if part.kind == "lora":
         plain = pretrained_of(model).module if model.is_pretrained else _own_network(model, in_channels, image_size, 0)
         identity["lora_layers"] = lora_targets(plain, model.lora_layers)  # a library may rename its layers
-    return {"preprocessing": encode(found), "backbone": identity}
+    return {"preprocessing": encode(expected), "backbone": identity}
 
 
 def write_backbone_files(model: ModelConfig, run: Path) -> None:
@@ -207,12 +208,12 @@ def frozen_backbone(
             f"--weights pretrained, or --weights FILE.safetensors"
         )
     module = _own_network(model, in_channels, image_size, 0)
-    found = preprocessing_of(model, in_channels=in_channels, image_size=image_size)
-    if found is None:
-        found = ImagePreprocessing(mean=tuple(mean), std=tuple(std), size=image_size, resize_size=image_size)
-    width = feature_width(module, in_channels=found.channels, image_size=found.size, name=model.name)
+    expected = preprocessing_of(model, in_channels=in_channels, image_size=image_size)
+    if expected is None:
+        expected = ImagePreprocessing(mean=tuple(mean), std=tuple(std), size=image_size, resize_size=image_size)
+    width = feature_width(module, in_channels=expected.channels, image_size=expected.size, name=model.name)
     digest = tensor_hash(module.state_dict())
-    return PretrainedBackbone(module, width, found, BackboneIdentity(model.name, "own", None, digest, None, ""))
+    return PretrainedBackbone(module, width, expected, BackboneIdentity(model.name, "own", None, digest, None, ""))
 
 
 def _own_network(
@@ -238,7 +239,7 @@ def _own_network(
 
 
 def _standardized(
-    backbone: nn.Module, model: ModelConfig, found: ImagePreprocessing | None, in_channels: int, image_size: int
+    backbone: nn.Module, model: ModelConfig, expected: ImagePreprocessing | None, in_channels: int, image_size: int
 ) -> nn.Module:
     """Return the backbone followed by the standardization of its features, if the configuration asks for it.
 
@@ -246,7 +247,7 @@ def _standardized(
     """
     if not model.standardize:
         return backbone
-    channels, size = (in_channels, image_size) if found is None else (found.channels, found.size)
+    channels, size = (in_channels, image_size) if expected is None else (expected.channels, expected.size)
     width = feature_width(backbone, in_channels=channels, image_size=size, name=model.name)
     return nn.Sequential(backbone, Standardize(torch.zeros(width), torch.ones(width)))
 

@@ -103,8 +103,8 @@ class FeatureCache:
     def rows_of(self, digests: Tensor) -> Tensor:
         """Return the row of each digest (N, 32), int64 (N,); -1 for an image that is not in the cache."""
         packed = digests.contiguous().numpy().tobytes()
-        found = [self._places.get(packed[at : at + _DIGEST], -1) for at in range(0, len(packed), _DIGEST)]
-        return torch.tensor(found, dtype=torch.int64)
+        positions = [self._places.get(packed[at : at + _DIGEST], -1) for at in range(0, len(packed), _DIGEST)]
+        return torch.tensor(positions, dtype=torch.int64)
 
     def append(self, digests: Tensor, features: Tensor) -> None:
         """Append a chunk: the features (B, D) of images that are not in the cache, with their digests (B, 32).

@@ -194,8 +194,8 @@ class _ModelEvaluator(Evaluator):
         return features.float(), embedded.float(), logits.float(), labels.to(logits.device)
 
     def _find_head(self, inputs: Any) -> None:
-        found = find(self._model, None if self._path else first_two(inputs), self._path)
-        self._path, layer = found.name, found.module
+        place = find(self._model, None if self._path else first_two(inputs), self._path)
+        self._path, layer = place.name, place.module
         self.head = _view(layer)
         self._found = True
 

@@ -48,7 +48,8 @@ def run_measure(arguments: MeasureArguments, console: Console) -> CollapseReport
         check_writable(arguments.out)  # before minutes of measuring
     modules = [name.strip() for name in (arguments.modules or "").split(",") if name.strip()]
     named = load_model(arguments.model, arguments.weights, data=arguments.data, modules=modules)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("reading images", total=None)
         sets = load_sets(
             _data_config(arguments, named), trained_on=named.trained_on if arguments.data is None else None,

@@ -107,16 +107,16 @@ def load_backbone(
         torch.default_generator.manual_seed(stream_seed(seed, "init"))
         if not colon:
             raise unclear_library(name)
-        found = _load(library, rest, weights, image_size)
-    preprocessing = found.preprocessing
+        loaded = _load(library, rest, weights, image_size)
+    preprocessing = loaded.preprocessing
     if image_size is not None or crop_fraction is not None:
         preprocessing = preprocessing.at_size(image_size or preprocessing.size, crop_fraction=crop_fraction)
     size, channels = preprocessing.size, preprocessing.channels
-    width = feature_width(found.module, in_channels=channels, image_size=size, name=found.name)
+    width = feature_width(loaded.module, in_channels=channels, image_size=size, name=loaded.name)
     used = "random" if weights is None else weights if isinstance(weights, str) else weights.name
-    digest = tensor_hash(found.module.state_dict())
-    identity = BackboneIdentity(found.name, used, found.revision, digest, found.licence, found.preprocessing_of)
-    return PretrainedBackbone(found.module, width, preprocessing, identity, found.files)
+    digest = tensor_hash(loaded.module.state_dict())
+    identity = BackboneIdentity(loaded.name, used, loaded.revision, digest, loaded.licence, loaded.preprocessing_of)
+    return PretrainedBackbone(loaded.module, width, preprocessing, identity, loaded.files)
 
 
 def expected_preprocessing(
@@ -132,16 +132,16 @@ def expected_preprocessing(
     """
     library, _, rest = name.partition(":")
     if library == "timm":
-        found = timm_preprocessing(rest)
+        loaded = timm_preprocessing(rest)
     elif library == "torchvision":
-        found = torchvision_preprocessing(rest)
+        loaded = torchvision_preprocessing(rest)
     elif library == "hf":
-        found = hf_preprocessing(rest)
+        loaded = hf_preprocessing(rest)
     else:
         raise unclear_library(name)
     if image_size is None and crop_fraction is None:
-        return found
-    return found.at_size(image_size or found.size, crop_fraction=crop_fraction)
+        return loaded
+    return loaded.at_size(image_size or loaded.size, crop_fraction=crop_fraction)
 
 
 def _load(library: str, name: str, weights: Weights, image_size: int | None) -> NamedBackbone:

@@ -80,8 +80,8 @@ def torchvision_preprocessing(name: str) -> ImagePreprocessing:
 
 
 def _interpolation(name: str) -> Interpolation:
-    known: dict[str, Interpolation] = {"bilinear": "bilinear", "nearest": "nearest"}
-    return known.get(name, "bicubic")
+    supported: dict[str, Interpolation] = {"bilinear": "bilinear", "nearest": "nearest"}
+    return supported.get(name, "bicubic")
 
 
 def weights_entry(architecture: str, tag: str) -> Any:

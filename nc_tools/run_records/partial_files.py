@@ -32,7 +32,7 @@ def remove_partial_files(root: Path) -> None:
     """
     for folder in _FOLDERS:
         for path in root.glob(f"{folder}/.*"):
-            match = next((found for pattern in _PARTIAL if (found := pattern.fullmatch(path.name))), None)
+            match = next((hit for pattern in _PARTIAL if (hit := pattern.fullmatch(path.name))), None)
             if match is None or psutil.pid_exists(int(match["pid"])):
                 continue
             if path.is_dir() and not path.is_symlink():

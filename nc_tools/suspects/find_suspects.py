@@ -30,6 +30,8 @@ class FoundSuspects:
             be wrong.
         alone: Samples (N,), bool, whose class has one sample: nothing is known about them, and they are last.
         strength: The inverse penalty strength of the linear model.
+        agreement: Share of the labels that the linear model predicts. If it is low, the estimates count its errors as
+            wrong labels.
     """
 
     suspects: Suspects
@@ -41,6 +43,7 @@ class FoundSuspects:
     likely_wrong: Tensor
     alone: Tensor
     strength: float
+    agreement: float
 
 
 def find_suspects(
@@ -122,7 +125,10 @@ def find_suspects(
     order = torch.where(alone, torch.inf, total).argsort(stable=True)
     joint, wrong = _estimates(logits, y, counts < 2)
     likely = _first_of_each_class(order, y.cpu(), wrong) & ~alone
-    return FoundSuspects(suspects, disagreement, disagreement_rank, order, joint, wrong, likely, alone, strength)
+    agreement = float((logits.argmax(1) == y).double().mean())
+    return FoundSuspects(
+        suspects, disagreement, disagreement_rank, order, joint, wrong, likely, alone, strength, agreement
+    )
 
 
 def _estimates(logits: Tensor, labels: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:

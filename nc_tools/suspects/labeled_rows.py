@@ -165,13 +165,13 @@ def _annotator(file: Path, column: str, samples: LabeledPaths, classes: tuple[st
     table = read_table(file, (*samples.paths, *samples.others), samples.root)
     cells = table.cells(table.position(column))
     rows = [row for row in rows_of_images(table, samples, skip_missing=False) if cells[row]]
-    found = torch.full((len(samples.paths),), -1, dtype=torch.int64)
+    given = torch.full((len(samples.paths),), -1, dtype=torch.int64)
     if not rows:
-        return found
+        return given
     try:
         values, _ = labels_of([cells[row] for row in rows], classes)
     except LabelError as error:
         where = str(file) if error.row is None else place(table, rows[error.row])
         raise ValueError(f"{where}: column {column!r}: {error}") from None
-    found[torch.tensor([table.match.images[row] for row in rows])] = values
-    return found
+    given[torch.tensor([table.match.images[row] for row in rows])] = values
+    return given

@@ -12,9 +12,12 @@ import torch
 
 from nc_tools.suspects.find_suspects import FoundSuspects, find_suspects
 from nc_tools.suspects.labeled_rows import LabeledSamples, read_labeled_rows
+from nc_tools.suspects.review_page import ReviewPage, write_review
 from nc_tools.suspects.suspects_files import SUSPECTS_FILE, write_suspects_files
 
-_SHOWN_CLASSES = 5
+REVIEW = "review.html"
+"""The page on which a person decides about the suspects."""
+_SHOWN_CLASSES, _LITTLE_AGREEMENT = 5, 0.4
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class SuspectsJob:
         seed: Draws the folds.
         rows: Largest number of rows of suspects.csv; None for all samples.
         out: Folder of the files, or None for one below ``outputs/suspects``.
+        images: Folder of the images that the ids name, for a page to decide about them; None for no page.
+        review: Number of suspects on that page.
     """
 
     embeddings: Path
@@ -38,10 +43,12 @@ class SuspectsJob:
     seed: int = 0
     rows: int | None = None
     out: Path | None = None
+    images: Path | None = None
+    review: int = 400
 
 
 def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects:
-    """Rank the labels of a file, write suspects.csv, classes.csv and transition.csv, and tell what was found.
+    """Rank the labels of a file, write suspects.csv, classes.csv and transition.csv, and tell what was ranking.
 
     Args:
         job: The arguments.
@@ -53,6 +60,8 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
     """
     if job.rows is not None and job.rows < 1:
         raise ValueError(f"--rows is a number of rows and must be at least 1, got {job.rows}")
+    if job.review < 1:
+        raise ValueError(f"--review is a number of labels and must be at least 1, got {job.review}")
     start = time.perf_counter()
     parts = read_labeled_rows(job.embeddings, job.labels)
     if job.part not in parts:
@@ -64,7 +73,7 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
         raise ValueError(f"{job.embeddings.name} has test rows only, but the model needs training rows: add some")
     rows, train = parts[job.part], parts["train"]
     training = None if job.part == "train" else (train.features, train.labels)
-    found = find_suspects(
+    ranking = find_suspects(
         rows.features,
         rows.labels,
         len(rows.classes),
@@ -74,28 +83,39 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
         seed=job.seed,
     )
     folder = job.out or Path("outputs") / "suspects" / job.embeddings.stem
-    files = write_suspects_files(folder, rows, found, job.rows)
-    _tell(rows, found, tell)
+    files = write_suspects_files(folder, rows, ranking, job.rows)
+    if job.images is not None:
+        shown = write_review(folder / REVIEW, rows, ranking, ReviewPage(job.images, job.review, seed=job.seed))
+        files.append(folder / REVIEW)
+    _tell(rows, ranking, tell)
     tell(f"{time.perf_counter() - start:.1f} s; wrote {', '.join(str(file) for file in files)}")
     tell(f"Look at the rows of {SUSPECTS_FILE} with check = yes first, from the top: stop where most labels are right.")
-    return found
+    if job.images is not None:
+        tell(f"Open {REVIEW} in a browser to decide about {shown} of them with the keyboard, and save decisions.csv.")
+    return ranking
 
 
-def _tell(rows: LabeledSamples, found: FoundSuspects, tell: Callable[[str], None]) -> None:
-    count, wrong = len(rows.labels), int(found.wrong_by_class.sum())
+def _tell(rows: LabeledSamples, ranking: FoundSuspects, tell: Callable[[str], None]) -> None:
+    count, wrong = len(rows.labels), int(ranking.wrong_by_class.sum())
     tell(f"{count:,} labels of {len(rows.classes)} classes; about {wrong:,} ({wrong / count:.1%}) may be wrong.")
+    if ranking.agreement < _LITTLE_AGREEMENT:
+        tell(
+            f"Caution: a linear model of these features predicts only {ranking.agreement:.0%} of the given labels, and "
+            "the number above counts its errors as wrong labels. The order is still of use. Take features of a better "
+            "network, or more samples of each class."
+        )
     counts = rows.labels.bincount(minlength=len(rows.classes))
-    worst = (found.wrong_by_class / counts.clamp(min=1)).argsort(descending=True, stable=True)[:_SHOWN_CLASSES]
+    worst = (ranking.wrong_by_class / counts.clamp(min=1)).argsort(descending=True, stable=True)[:_SHOWN_CLASSES]
     listed = [
-        f"{rows.classes[k]} {int(found.wrong_by_class[k])} of {int(counts[k])}"
+        f"{rows.classes[k]} {int(ranking.wrong_by_class[k])} of {int(counts[k])}"
         for k in worst.tolist()
-        if found.wrong_by_class[k] > 0
+        if ranking.wrong_by_class[k] > 0
     ]
     if listed:
         tell(f"Classes with the largest shares: {', '.join(listed)}.")
     if rows.annotators:
         tell(f"Disagreement with {', '.join(rows.annotators)} counts as a third rank.")
-    alone = int(found.alone.sum())
+    alone = int(ranking.alone.sum())
     if alone:
         tell(f"{alone} labels are the only one of their class: nothing is known about them, and they are listed last.")
     empty = [rows.classes[k] for k in torch.nonzero(counts == 0).flatten().tolist()]

@@ -86,11 +86,11 @@ def claim(client: MlflowClient, item: RunItem, experiment: str, folder: str, run
     Any other run of the item is deleted: one of an earlier attempt; one with steps that a resumed run makes again, as
     MLflow cannot remove values; one that MLflow has created although its answer was lost.
     """
-    found = runs[item.name] + runs.pop(f"{item.name}@{item.attempt}", [])
-    same = [run for run in found if _shows(run, item)]
+    candidates = runs[item.name] + runs.pop(f"{item.name}@{item.attempt}", [])
+    same = [run for run in candidates if _shows(run, item)]
     usable = [run for run in same if run.info.lifecycle_stage == "active"]
     chosen = max(usable, key=lambda run: sent_state(run).get("offset", -1), default=None)
-    for run in found:
+    for run in candidates:
         if run is not chosen and run.info.lifecycle_stage == "active":
             client.set_tag(run.info.run_id, REPLACED, "true")
             client.delete_run(run.info.run_id)
@@ -104,7 +104,9 @@ def claim(client: MlflowClient, item: RunItem, experiment: str, folder: str, run
 
 def link_to_comparison(client: MlflowClient, runs: Runs) -> None:
     """Tag each run with the id of the run of their comparison; MLflow's own tag would hide the runs from its charts."""
-    active = {name: run for name, found in runs.items() for run in found if run.info.lifecycle_stage == "active"}
+    active = {
+        name: run for name, candidates in runs.items() for run in candidates if run.info.lifecycle_stage == "active"
+    }
     comparison = active.pop(COMPARISON, None)
     for name, run in active.items():
         if comparison and "@" not in name and run.data.tags.get(PARENT) != comparison.info.run_id:

@@ -159,17 +159,17 @@ def lora_targets(backbone: nn.Module, layers: tuple[str, ...] = ()) -> list[str]
     """
     modules = [(n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Linear | nn.Conv2d) and n]
     if layers:
-        found = [n for n, _ in modules if n.rpartition(".")[2] in layers]
-        if not found:
+        matches = [n for n, _ in modules if n.rpartition(".")[2] in layers]
+        if not matches:
             ends = sorted({n.rpartition(".")[2] for n, _ in modules})
             raise ValueError(f"no layer is named {' or '.join(layers)}: choose from {', '.join(ends)}")
-        return found
+        return matches
     attention = [n for n, m in modules if isinstance(m, nn.Linear) and n.rpartition(".")[2] in _ATTENTION]
     fused = [n for n, m in backbone.named_modules() if isinstance(m, nn.MultiheadAttention)]
-    found = attention + fused or [n for n, m in modules if isinstance(m, nn.Conv2d) and m.groups == 1]
-    if not found:
+    matches = attention + fused or [n for n, m in modules if isinstance(m, nn.Conv2d) and m.groups == 1]
+    if not matches:
         raise ValueError(f"{type(backbone).__name__} has no layer for LoRA: name some in lora_layers, or use last:N")
-    return found
+    return matches
 
 
 def _add_lora(backbone: nn.Module, rank: int, layers: tuple[str, ...]) -> None:
