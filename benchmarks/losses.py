@@ -118,6 +118,7 @@ def outputs_of(loss: LossTerm, head: Head, x: Tensor) -> Outputs:
 
 def step_on_logits(loss: LossTerm, logits: Tensor, batch: Batch) -> Callable[[], object]:
     """Return a step through the loss alone: the outputs exist already, and their logits are a leaf."""
+    loss.set_progress(0.0)  # a loss that changes during training is timed at its start
     leaf = logits.clone().requires_grad_()
     outputs = outputs_of(loss, LogitsHead(logits.shape[1], logits.device), leaf)
     parameters = list(loss.parameters())
@@ -132,6 +133,7 @@ def step_on_logits(loss: LossTerm, logits: Tensor, batch: Batch) -> Callable[[],
 
 def step_on_features(loss: LossTerm, head: Head, x: Tensor, batch: Batch) -> Callable[[], object]:
     """Return a step through a head's outputs and the loss, with the features as a leaf."""
+    loss.set_progress(0.0)  # a loss that changes during training is timed at its start
     leaf = x.clone().requires_grad_()
     parameters = list(loss.parameters())
 

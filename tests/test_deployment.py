@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from support.experiment_runs import config_of, job_of, make
 from torch import Tensor
 
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools.cli import main
 from nc_tools.deployment import EXPORT_FORMATS, Predictor, export_run, predict_folder
 from nc_tools.deployment.model_card import CardTexts
@@ -88,6 +91,34 @@ def test_a_run_without_a_holdout_run_is_not_calibrated(scratch: Path) -> None:
         assert bare(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).unusual is None
     finally:
         (scratch / "gone").rename(scratch / "predictions.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"temperature": torch.ones(0)}, "must hold one positive number as temperature, got []"),
+        ({"temperature": torch.zeros(1)}, "must hold one positive number as temperature, got [0.0]"),
+        ({"temperature": torch.tensor([float("nan")])}, "must hold one positive number as temperature, got [nan]"),
+        ({"test_logits": torch.ones(3, 4, dtype=torch.int64)}, "must hold floating-point test_logits (N, "),
+        ({"test_logits": torch.ones(3, 99)}, "it belongs to another run"),
+    ],
+)
+def test_damaged_predictions_are_one_sentence(
+    tensors: dict[str, Tensor], message: str, scratch: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(scratch, tmp_path / "run"))
+    save_file(tensors, copy / "predictions.safetensors")
+    with pytest.raises(DamagedFileError, match=re.escape(message)) as raised:
+        Predictor.load(copy)
+    assert str(copy / "predictions.safetensors") in str(raised.value)
+
+
+def test_predictions_that_are_a_pipe_are_not_waited_for(scratch: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(scratch, tmp_path / "run"))
+    (copy / "predictions.safetensors").unlink()
+    os.mkfifo(copy / "predictions.safetensors")
+    with pytest.raises(DamagedFileError, match=r"predictions\.safetensors"):
+        Predictor.load(copy)
 
 
 @pytest.fixture

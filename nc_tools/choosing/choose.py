@@ -108,7 +108,7 @@ def run_choose(options: ChooseOptions, console: Console) -> Choice:
     comparison = compare(options.out)
     choice = make_choice(comparison, holdout_scores(options.out / "seeds" / f"seed-{seed}.json" for seed in seeds))
     sentences = choice_sentences(choice, comparison)
-    _write(choice, comparison, sentences, options.out)
+    _write(choice, comparison, sentences, options.out, plan.arms[choice.arm].model)
     print_links(options.out, console, options.tracking_uri)
     console.print()
     for sentence in (*sentences, f"The model to take home is in {options.out / MODEL_FOLDER}."):
@@ -210,11 +210,11 @@ def _run_options(options: ChooseOptions, device: str) -> RunOptions:
     )  # fmt: skip
 
 
-def _write(choice: Choice, comparison: Comparison, sentences: Sequence[str], out: Path) -> None:
+def _write(choice: Choice, comparison: Comparison, sentences: Sequence[str], out: Path, backbone: ModelConfig) -> None:
     """Write the choice as JSON and text, and the model of the first seed of the arm that was chosen."""
     runs = {seed: run for (seed, draw), run in comparison.cells[choice.arm].items() if draw == 0}
     first = min(runs)
-    write_whole_model(out / "runs" / runs[first].run_id, out / MODEL_FOLDER)
+    write_whole_model(out / "runs" / runs[first].run_id, out / MODEL_FOLDER, backbone)
     write_json(
         out / "choice.json",
         {

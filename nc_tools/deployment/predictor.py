@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools.experiment.trained_model import TrainedModel, load_run
+from nc_tools.experiment.weight_files import load_tensors
 from nc_tools.ood import Energy
 
 PREDICTIONS = "predictions.safetensors"
@@ -75,19 +78,20 @@ class Predictor:
         """
         trained = load_run(run, device=device, modules=modules)
         path = Path(run) / PREDICTIONS
-        if not path.is_file():
+        if not path.exists():
             return cls(trained)
-        tensors = _read(path)
-        temperature = tensors.get("temperature")
+        tensors = load_tensors(path)
         logits = tensors.get("test_logits")
-        if logits is not None and (logits.ndim != 2 or logits.shape[1] != trained.facts.num_classes):
-            raise ValueError(
-                f"{path} must hold test_logits (N, {trained.facts.num_classes}), got {tuple(logits.shape)}: it belongs "
-                f"to another run"
+        if logits is not None and (
+            logits.ndim != 2 or logits.shape[1] != trained.facts.num_classes or not logits.is_floating_point()
+        ):
+            raise DamagedFileError(
+                f"{path} must hold floating-point test_logits (N, {trained.facts.num_classes}), got {logits.dtype} of "
+                f"shape {tuple(logits.shape)}: it belongs to another run"
             )
         return cls(
             trained,
-            1.0 if temperature is None else float(temperature.reshape(-1)[0]),
+            _temperature(tensors, path),
             None if logits is None or not len(logits) else energies(logits).sort().values,
         )
 
@@ -122,11 +126,10 @@ def energies(logits: Tensor) -> Tensor:
     return Energy().fit(no_features, logits, torch.zeros(len(logits)).long()).score_samples(no_features, logits)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return dict(load_file(path))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it to predict without its temperature") from error
+def _temperature(tensors: Mapping[str, Tensor], path: Path) -> float:
+    found = tensors.get("temperature")
+    if found is None:
+        return 1.0
+    if found.numel() != 1 or not 0 < float(found) < math.inf:
+        raise DamagedFileError(f"{path} must hold one positive number as temperature, got {found.tolist()[:3]}")
+    return float(found)
