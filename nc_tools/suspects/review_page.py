@@ -43,7 +43,7 @@ class ReviewPage:
     seed: int = 0
 
 
-def write_review(path: Path, rows: LabeledSamples, found: FoundSuspects, page: ReviewPage) -> int:
+def write_review(path: Path, rows: LabeledSamples, ranking: FoundSuspects, page: ReviewPage) -> int:
     """Write a page that needs no other file and no network, and return the number of samples on it.
 
     Each sample is shown as a small picture, with three near samples of its given and of the suggested class. Decisions
@@ -57,17 +57,17 @@ def write_review(path: Path, rows: LabeledSamples, found: FoundSuspects, page: R
             "a review page needs images, which are found by id, but the file has no ids: save it with ids=, one path "
             "for each row"
         )
-    chosen = _chosen(found, page)
+    chosen = _chosen(ranking, page)
     inputs = standardized(rows.features)
-    near = {int(i): _near_samples(inputs, rows.labels, found, int(i)) for i in chosen}
+    near = {int(i): _near_samples(inputs, rows.labels, ranking, int(i)) for i in chosen}
     shown = {*near, *(j for both in near.values() for part in both for j in part)}
     pictures = {i: _picture(page.images, rows.ids[i]) for i in sorted(shown)}
-    likely = set(found.order[: page.most].tolist())
+    likely = set(ranking.order[: page.most].tolist())
     samples = [
         {
             "path": rows.ids[i],
             "given": int(rows.labels[i]),
-            "suggested": int(found.suspects.suggested[i]),
+            "suggested": int(ranking.suspects.suggested[i]),
             "suspect": i in likely,
             "picture": i,
             "near_given": near[i][0],
@@ -83,20 +83,20 @@ def write_review(path: Path, rows: LabeledSamples, found: FoundSuspects, page: R
     return len(samples)
 
 
-def _chosen(found: FoundSuspects, page: ReviewPage) -> Tensor:
+def _chosen(ranking: FoundSuspects, page: ReviewPage) -> Tensor:
     """Return the most suspect samples and some random others, in random order."""
     generator = torch.Generator().manual_seed(page.seed)
-    suspects, others = found.order[: page.most], found.order[page.most :]
+    suspects, others = ranking.order[: page.most], ranking.order[page.most :]
     drawn = others[torch.randperm(len(others), generator=generator)[: round(page.random_share * len(suspects))]]
     together = torch.cat([suspects, drawn])
     return together[torch.randperm(len(together), generator=generator)]
 
 
-def _near_samples(inputs: Tensor, labels: Tensor, found: FoundSuspects, index: int) -> tuple[list[int], list[int]]:
+def _near_samples(inputs: Tensor, labels: Tensor, ranking: FoundSuspects, index: int) -> tuple[list[int], list[int]]:
     """Return the nearest samples with the given and with the suggested label that are not suspect themselves."""
     both = []
-    for label in (int(labels[index]), int(found.suspects.suggested[index])):
-        candidates = ((labels == label) & ~found.likely_wrong).nonzero().flatten()
+    for label in (int(labels[index]), int(ranking.suspects.suggested[index])):
+        candidates = ((labels == label) & ~ranking.likely_wrong).nonzero().flatten()
         candidates = candidates[candidates != index]
         distances = torch.linalg.vector_norm(inputs[candidates] - inputs[index], dim=1)
         both.append(candidates[distances.argsort()[:_NEIGHBORS]].tolist())
