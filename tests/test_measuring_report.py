@@ -38,6 +38,15 @@ class TestReadings:
         assert "not defined" in collapse_headline({}, None)
 
 
+def test_equal_features_leave_a_page_without_angles():
+    x, y = torch.ones(6, 4), torch.arange(6) % 3
+    measurement = measure_in_detail(nn.Sequential(nn.Linear(4, 3)), [(x, y)])
+    report = CollapseReport("net", "data", "fc", 4, ("a", "b", "c"), {"train": measurement}, (), "0", "2", "cpu")
+    page = collapse_html(report)
+    assert page.startswith("<!doctype html>")
+    assert "angles-train" not in page
+
+
 def test_absent_classes_and_odd_names_leave_page_and_json_valid():
     torch.manual_seed(0)
     x, y = torch.randn(12, 4), torch.arange(12) % 3

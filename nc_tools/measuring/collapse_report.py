@@ -93,7 +93,7 @@ def _drawings(report: CollapseReport) -> dict[str, Markup]:
     drawings: dict[str, Markup] = {}
     heat_classes = _heat_classes(report)
     for name, measurement in report.sets.items():
-        if measurement.cosines is not None:
+        if measurement.cosines is not None and len(heat_classes) > 1:
             label = f"{name}: cosines of class means; {_angles_caption(report, name)}"
             drawings[f"angles-{name}"] = heat_map(measurement.cosines, report.classes, heat_classes, label)
     for key, title, log in _LAYER_CURVES:

@@ -48,7 +48,7 @@ class SuspectsJob:
 
 
 def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects:
-    """Rank the labels of a file, write suspects.csv, classes.csv and transition.csv, and tell what was found.
+    """Rank the labels of a file, write suspects.csv, classes.csv and transition.csv, and tell what was ranking.
 
     Args:
         job: The arguments.
