@@ -127,9 +127,9 @@ def energies(logits: Tensor) -> Tensor:
 
 
 def _temperature(tensors: Mapping[str, Tensor], path: Path) -> float:
-    found = tensors.get("temperature")
-    if found is None:
+    stored = tensors.get("temperature")
+    if stored is None:
         return 1.0
-    if found.numel() != 1 or not 0 < float(found) < math.inf:
-        raise DamagedFileError(f"{path} must hold one positive number as temperature, got {found.tolist()[:3]}")
-    return float(found)
+    if stored.numel() != 1 or not 0 < float(stored) < math.inf:
+        raise DamagedFileError(f"{path} must hold one positive number as temperature, got {stored.tolist()[:3]}")
+    return float(stored)
