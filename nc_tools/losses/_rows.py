@@ -112,27 +112,26 @@ def valid_labels(labels: Tensor, num_classes: int, ignore_index: int = IGNORED) 
     """
     if labels.dtype != torch.int64:
         labels = labels.long()
-    kept = None
-    if not may_read(labels) or 0 <= ignore_index < num_classes:
+    if not may_read(labels):
         kept = labels != ignore_index
-    if may_read(labels) and len(labels):
+        return torch.where(kept, labels, 0), kept
+    if labels.shape[0] and not 0 <= ignore_index < num_classes:  # nearly every batch: all labels are classes
         low, high = labels.aminmax()
-        if low.item() < 0 or high.item() >= num_classes:
-            kept = labels != ignore_index
-            wrong = labels[kept & ((labels < 0) | (labels >= num_classes))]
-            if len(wrong):
-                raise ValueError(
-                    f"labels must be class indices from 0 to {num_classes - 1}, or {ignore_index} for samples that do "
-                    f"not count, got {int(wrong[0])}"
-                )
-        if kept is not None and bool(kept.all()):
-            kept = None
-    return (labels, None) if kept is None else (torch.where(kept, labels, 0), kept)
+        if low.item() >= 0 and high.item() < num_classes:
+            return labels, None
+    kept = labels != ignore_index
+    wrong = labels[kept & ((labels < 0) | (labels >= num_classes))]
+    if len(wrong):
+        raise ValueError(
+            f"labels must be class indices from 0 to {num_classes - 1}, or {ignore_index} for samples that do not "
+            f"count, got {int(wrong[0])}"
+        )
+    return (labels, None) if bool(kept.all()) else (torch.where(kept, labels, 0), kept)
 
 
 def may_read(values: Tensor) -> bool:
     """Return whether values can be read without waiting for a device or breaking a traced graph."""
-    return values.device.type == "cpu" and not traced()
+    return values.is_cpu and not traced()
 
 
 def labeled(labels: Tensor, kept: Tensor | None) -> Tensor | None:

@@ -174,7 +174,7 @@ class LossTerm(nn.Module, ABC):
 
 def outside_autocast(values: Tensor, call: Callable[..., Tensor], *arguments: Any) -> Tensor:
     """Return ``call(*arguments)``, computed outside autocast on the device of ``values``."""
-    device = values.device.type
+    device = "cpu" if values.is_cpu else values.device.type
     if not torch.is_autocast_enabled(device):  # entering a context costs as much as a small step of the loss
         return call(*arguments)
     with torch.autocast(device, enabled=False):
