@@ -40,8 +40,8 @@ def pretrained(arm: str, weights: Path, **model: Any) -> RunConfig:
     return replace(config_of(arm), model=network)
 
 
-def data_of(config: RunConfig) -> RunData:
-    return open_data(config, seed=0, device=torch.device("cpu"), cache=Path("unused"))
+def data_of(config: RunConfig, cache: Path = Path("unused")) -> RunData:
+    return open_data(config, seed=0, device=torch.device("cpu"), cache=cache)
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +298,7 @@ def test_files_give_the_network_what_its_own_transform_gives(tmp_path: Path, wei
     plan = make_plan({"linear": config_of("linear")}, name="x", question="", protocol=Protocol(), args=args)
     config = plan.arms["linear"]
     assert (config.data.size_limit, config.data.interpolation) == (73, "bicubic")
-    data = data_of(config)
+    data = data_of(config, tmp_path / "cache")
     batch = next(iter(data.plain_batches(data.sources.test)))
     settings = resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg("resnet10t").to_dict())
     reference = create_transform(**settings | {"input_size": (3, 64, 64)}, is_training=False)

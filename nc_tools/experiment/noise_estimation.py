@@ -32,14 +32,14 @@ def estimate_noise(
     """Train a model with cross-entropy and estimate the label noise, a transition matrix, from its predictions.
 
     The arm is refused if the estimate cannot be trusted (see :func:`~nc_tools.metrics.transition_problem`): corrected
-    by a wrong matrix, a loss is worse than the plain one.
+    by a wrong matrix, a loss is worse than the plain one. ``check_transition`` of the protocol switches that off.
 
     This stage comes before the run's own training and has the same initial weights, samples, rate and length: an arm
     whose loss needs a transition matrix takes twice the training time. Only the noisy labels are used. Nothing is done
     for other losses.
 
     Raises:
-        ValueError: If a class has too few samples that the model assigns to it.
+        ValueError: If the estimate cannot be trusted, for example because the model assigns too few samples to a class.
     """
     if not job.config.loss.leaves_open("transition"):
         return NoiseEstimate()
@@ -64,7 +64,8 @@ def estimate_noise(
     outputs = data.evaluator(fitted.model, facts).collect(data.sources.train, indices)
     transition = anchor_transition(outputs.logits)
     decided = outputs.logits.argmax(1).bincount(minlength=len(transition)).cpu()
-    if problem := transition_problem(transition, decided):
+    problem = transition_problem(transition, decided) if job.protocol.check_transition else None
+    if problem:
         raise ValueError(
             f"the transition matrix of label noise cannot be estimated, because {problem}: give the loss a matrix "
             "(transition=), train longer or on more images, or leave this arm out"

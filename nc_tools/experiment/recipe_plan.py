@@ -69,7 +69,13 @@ def make_plan(
 
 def _smoke_protocol(protocol: Protocol) -> Protocol:
     protocol = dataclasses.replace(
-        protocol, seeds=(0, 1), draws=2, rates=protocol.rates[1:3], max_extensions=0, curve_points=2
+        protocol,
+        seeds=(0, 1),
+        draws=2,
+        rates=protocol.rates[1:3],
+        max_extensions=0,
+        curve_points=2,
+        check_transition=False,
     )
     if protocol.fine_tuning is not None:
         short = put(protocol.fine_tuning, "training.epochs", SMOKE_EPOCHS)
