@@ -143,9 +143,17 @@ def test_features_and_other_outputs_are_no_logits() -> None:
         def forward(self, x: Tensor) -> Any:
             return {"scores": super().forward(x)}
 
-    with pytest.raises(ValueError, match=r"must return logits \(N, num_classes\).*got none: wrap it"):
+    with pytest.raises(ValueError, match=r"item named logits.*outputs of 'out' \(2, 5\) too: pass name="):
         swap_head(Named(), ETFHead)
     assert swap_head(model := Named(), ETFHead, name="out") is model.out
+
+    class Silent(Small):
+        def forward(self, x: Tensor) -> Any:
+            self.last = super().forward(x)
+
+    with pytest.raises(ValueError, match=r"must return logits \(N, num_classes\).*got none: wrap it"):
+        swap_head(Silent(), ETFHead)
+    assert swap_head(model := Silent(), ETFHead, name="out") is model.out
 
 
 def test_compiled_and_wrapped_models_raise() -> None:

@@ -27,7 +27,8 @@ from nc_tools.metrics import (
 from nc_tools.records import Collected
 from nc_tools.surgery.find_head import find
 from nc_tools.surgery.layers import call, captured_features, device_of
-from nc_tools.surgery.trace import eval_mode, logits_of
+from nc_tools.surgery.trace import logits_of
+from nc_tools.surgery.untouched import eval_mode, untouched
 
 _Loader = Iterable[Any]
 
@@ -168,7 +169,8 @@ class _ModelEvaluator(Evaluator):
         self.class_counts = given
 
     def collect(self, images: Any, indices: Tensor | None = None) -> Collected:  # noqa: ARG002
-        rows = [self._rows(batch) for batch in images.loader]
+        with untouched(self._model):
+            rows = [self._rows(batch) for batch in images.loader]
         if not rows:
             raise ValueError("cannot evaluate an empty data set: give a loader with at least one batch")
         return Collected(*(torch.cat(column) for column in zip(*rows, strict=True)))

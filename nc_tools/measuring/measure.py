@@ -13,6 +13,7 @@ from nc_tools.measuring.model_pass import BatchFeatures, ModelPass
 from nc_tools.measuring.two_pass_stats import TwoPassStats
 from nc_tools.metrics import minority_collapse, seli_distance
 from nc_tools.surgery.layers import Pool
+from nc_tools.surgery.untouched import untouched
 
 # The measures of a layer other than the head's input.
 _LAYER_MEASURES = ("nc1_pinv", "nc1_trace", "cdnv", "nc2_equinorm", "nc2_equiangular", "nc4_disagreement",
@@ -57,7 +58,8 @@ def measure(
     """Measure the neural collapse of any classifier on a data set: ``nc_tools.measure(model, loader)``.
 
     The model runs over the set in eval mode: once if its features fit into ``keep_gb``, otherwise twice, with the same
-    result. Afterwards the model is in its former mode. The head is found by its logits. Keys:
+    result. Afterwards the model is as before, with its mode, buffers and attributes. The head is found by its logits.
+    Keys:
 
         accuracy            share of right predictions
         nc/...              of the features that reach the head: ``neural_collapse``, gnc2, nc3_uniform, vci, cosines
@@ -133,13 +135,14 @@ def measure_in_detail(
         raise TypeError(f"the model must be a torch.nn.Module, got {model!r}. Pass the model object")
     model_pass = ModelPass(model, loader, tuple(layers), clean, head, pool)
     report = progress or (lambda _number: None)
-    first = _first_pass(model_pass, keep_gb * 1e9, report)
-    for stats in first.stats.values():
-        stats.start_second_pass()
-    for batch in model_pass.run() if first.kept is None else first.kept:
-        for (name, labeling), stats in first.stats.items():
-            stats.update_second_pass(batch.features[name], batch.labels[labeling], batch.decisions)
-        report(len(batch.decisions))
+    with untouched(model_pass.model):
+        first = _first_pass(model_pass, keep_gb * 1e9, report)
+        for stats in first.stats.values():
+            stats.start_second_pass()
+        for batch in model_pass.run() if first.kept is None else first.kept:
+            for (name, labeling), stats in first.stats.items():
+                stats.update_second_pass(batch.features[name], batch.labels[labeling], batch.decisions)
+            report(len(batch.decisions))
     return _result(model_pass, first, class_counts)
 
 

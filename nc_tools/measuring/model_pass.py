@@ -14,7 +14,8 @@ from nc_tools.measuring.loader_batches import first_two, to_device, unpack
 from nc_tools.measuring.two_pass_stats import TwoPassStats
 from nc_tools.surgery.find_head import find
 from nc_tools.surgery.layers import Pool, call, captured_features, device_of, features_of, layer_pools
-from nc_tools.surgery.trace import eval_mode, logits_of
+from nc_tools.surgery.trace import logits_of
+from nc_tools.surgery.untouched import eval_mode
 
 
 class BatchFeatures(NamedTuple):

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from nc_tools.surgery.head_layers import could_be_head, output_width
-from nc_tools.surgery.trace import Trace
+from nc_tools.surgery.trace import Call, Trace
 
 
 def wrapped_model(modules: Iterable[nn.Module]) -> ValueError | None:
@@ -42,6 +43,44 @@ def zero_classes(model: nn.Module, output: Tensor | None) -> ValueError | None:
     return ValueError(f"{type(model).__name__} was built for 0 classes and returns features: {fix}")
 
 
+def lazy_layers(model: nn.Module, only: str | None = None) -> ValueError | None:
+    """Return an error if layers have no size before their first batch: a trial run would decide it.
+
+    Args:
+        model: The model.
+        only: The dotted path of one layer, if the others do not matter.
+    """
+    lazy = {name: module for name, module in model.named_modules() if only in (None, name) and _has_no_size(module)}
+    if not lazy:
+        return None
+    layers = ", ".join(f"{name!r} ({type(module).__name__})" for name, module in lazy.items())
+    return ValueError(
+        f"{type(model).__name__} has layers that get their size from the first batch: {layers}. Run the model once on "
+        f"a batch of your data, then call swap_head with it as example="
+    )
+
+
+def _has_no_size(module: nn.Module) -> bool:
+    return any(is_lazy(tensor) for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)])
+
+
+def several_outputs(model: nn.Module, trace: Trace) -> ValueError | None:
+    """Return an error if the model returns the outputs of several layers that could be its head."""
+    heads = trace.heads()
+    beside = [call for call in trace.returned_beside() if call.module is not heads[0].module]
+    if not beside:
+        return None
+    layers = _described([heads[0], *beside])
+    return ValueError(
+        f"{type(model).__name__} returns several tensors that could be the logits: the outputs of {layers}. Pass name= "
+        f"with the layer to replace"
+    )
+
+
+def _described(calls: list[Call]) -> str:
+    return ", ".join(f"{call.name!r} {tuple(call.output.shape)}" for call in calls)
+
+
 def not_run(model: nn.Module) -> ValueError:
     """Return the error for a model that accepts none of the example inputs."""
     names = [name for name, module in model.named_modules() if could_be_head(module)]
@@ -56,6 +95,11 @@ def no_head(model: nn.Module, trace: Trace) -> ValueError:
     """Return the error for a model whose logits are not the output of a layer."""
     problem = f"no layer of {type(model).__name__} returns the logits unchanged"
     logits = trace.logits
+    if beside := trace.returned_beside():
+        return ValueError(
+            f"{problem}, by which nc_tools means the first tensor of a tuple or an item named logits. It returns the "
+            f"outputs of {_described(beside)} too: pass name= with one of them if you train on it"
+        )
     if logits is None or logits.ndim < 2:
         return ValueError(
             f"{type(model).__name__} must return logits (N, num_classes), as a tensor, first in a tuple or as an item "

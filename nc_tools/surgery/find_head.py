@@ -51,6 +51,8 @@ def find(model: nn.Module, example: Example | None, name: str | None) -> FoundHe
         raise error
     if name is not None:
         return _named(model, name)
+    if (error := errors.lazy_layers(model)) is not None:
+        raise error
     forward = trace(model, example) if example is not None else trace_with_example_input(model)
     if (error := errors.zero_classes(model, forward.logits if forward else None)) is not None:
         raise error
@@ -59,6 +61,8 @@ def find(model: nn.Module, example: Example | None, name: str | None) -> FoundHe
     heads = forward.heads()
     if not heads:
         raise errors.no_head(model, forward)
+    if (error := errors.several_outputs(model, forward)) is not None:
+        raise error
     idle = _idle_heads(model, forward.calls, output_width(heads[0].module))
     if idle:
         raise errors.auxiliary_heads(model, heads[0].name, idle)
@@ -90,6 +94,8 @@ def _named(model: nn.Module, name: str) -> FoundHead:
             f"the head must be a linear layer, but {name!r} is a {type(module).__name__}: pass name= with "
             f"{' or '.join(map(repr, inside[:5])) or 'a linear layer'}"
         )
+    if (error := errors.lazy_layers(model, only=name)) is not None:
+        raise error
     return _replaceable(model, name, module, None)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
 from torch import nn
 
@@ -88,15 +90,13 @@ def swap_head(
     new = head_spec.build({"feature_dim": input_width(old.module), "num_classes": classes, "generator": generator})
     tensor = next(iter([*old.module.parameters(), *old.module.buffers()]))
     new.to(device=tensor.device, dtype=tensor.dtype).train(old.module.training)
-    _replace(model, old.module, new)
-    restore_num_classes = set_num_classes(model, old.name, old_classes, classes)
-    if old.example is not None:
-        try:
+    with ExitStack() as undo:
+        undo.callback(_replace, model, new, old.module)
+        _replace(model, old.module, new)
+        undo.callback(set_num_classes(model, old.name, old_classes, classes))
+        if old.example is not None:
             _check_in_place(model, new, old.name, old.example)
-        except BaseException:
-            restore_num_classes()
-            _replace(model, new, old.module)
-            raise
+        undo.pop_all()
     return new
 
 
