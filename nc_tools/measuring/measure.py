@@ -71,8 +71,10 @@ def measure(
     Measure both training and test images, without augmentation, and write the set's name into ``prefix``.
 
     Args:
-        model: Inputs to logits (N, K), on any device.
-        loader: Yields (inputs, labels), mappings with ``labels``, or :class:`~nc_tools.records.Batch`.
+        model: Inputs to logits (N, K), on any device; or to logits (N, T, K), for a measure over tokens.
+        loader: Yields (inputs, labels), mappings with ``labels``, or :class:`~nc_tools.records.Batch`. Labels of tokens
+            are (N, T), at the place of the logits that predict them; -100 leaves a token out. The K x D sums of a large
+            vocabulary are kept in float64; no matrix is K x K.
         layers: Dotted names of layers to measure besides the head's input.
         prefix: Put before each key, as "train" in ``train/nc/nc1_pinv``.
         clean: True labels of the whole set (N,), for a loader with noisy labels. They are matched by the batch's

@@ -25,8 +25,7 @@ from nc_tools.measuring.measure import CollapseMeasurement, measure_in_detail
 from nc_tools.measuring.measure_arguments import MeasureArguments, parse_device, per_channel
 from nc_tools.measuring.measured_sets import MeasuredSets, SetBatches, load_sets
 from nc_tools.measuring.named_models import NamedModel, load_model, missing_data
-from nc_tools.surgery.find_head import find
-from nc_tools.surgery.head_layers import input_width
+from nc_tools.surgery.find_head import find, locate
 from nc_tools.surgery.layer_choice import default_layers
 from nc_tools.surgery.trace import FAILS_ON_A_WRONG_INPUT, logits_of
 from nc_tools.surgery.untouched import trial_run
@@ -202,7 +201,7 @@ def _report(job: _MeasuringJob, measurements: dict[str, CollapseMeasurement]) ->
         model=job.named.name,
         data=job.sets.name,
         head=job.head,
-        feature_dim=input_width(job.named.model.get_submodule(job.head)),
+        feature_dim=locate(job.named.model, None, job.head).feature_dim,
         classes=job.sets.classes,
         sets=measurements,
         notes=tuple(notes),

@@ -19,6 +19,7 @@ class Call:
 
     name: str
     module: nn.Module
+    features: Any
     output: Tensor
     version: int
 
@@ -95,9 +96,9 @@ def trace(model: nn.Module, example: Example) -> Trace:
     calls: list[Call] = []
     names = {module: name for name, module in model.named_modules()}
 
-    def record(module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor):
-            calls.append(Call(names[module], module, output, _version(output)))
+            calls.append(Call(names[module], module, inputs[0] if inputs else None, output, _version(output)))
 
     handles = [m.register_forward_hook(record) for m in model.modules() if could_be_head(m)]
     try:
