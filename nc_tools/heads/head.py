@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.initial_tensors import InitialTensors
 from nc_tools.records import Outputs
 
 
-class Head(nn.Module, ABC):
+class Head(InitialTensors, ABC):
     """Base class of classifier heads: features (N, D) in, logits (N, K) out.
 
     An affine head computes ``logits = scale * embed(features) @ weight.T + bias``. A subclass that computes something
@@ -66,13 +67,27 @@ class Head(nn.Module, ABC):
         self.feature_dim = feature_dim
         self.num_classes = num_classes
 
+    @property
+    def in_features(self) -> int:
+        """D, as ``nn.Linear`` calls it."""
+        return self.feature_dim
+
+    @property
+    def out_features(self) -> int:
+        """K, as ``nn.Linear`` calls it."""
+        return self.num_classes
+
+    def class_vectors(self) -> Tensor:
+        """Return the class vectors (K, D') to compute with; a fixed frame itself, of which ``weight`` is a copy."""
+        return self.weight
+
     def embed(self, features: Tensor) -> Tensor:
         """Project and normalize features (N, D) to (N, D'), the space of the class vectors."""
         return features
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Return the logits (N, K) of embedded features (N, D')."""
-        logits = self.scale * nn.functional.linear(embedded, self.weight.to(embedded.dtype))
+        logits = self.scale * nn.functional.linear(embedded, self.class_vectors().to(embedded.dtype))
         return logits if self.bias is None else logits + self.bias
 
     def forward(self, features: Tensor) -> Tensor:
@@ -124,22 +139,9 @@ class Head(nn.Module, ABC):
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the dot product of each sample's embedded features and the class vector of its label (N,)."""
         # index_select is several times faster than weight[labels] on a CPU.
-        own = self.weight.index_select(0, labels).to(features.dtype)
+        own = self.class_vectors().index_select(0, labels).to(features.dtype)
         return (own * self.embed(features)).sum(-1)
 
     def extra_repr(self) -> str:
         """Return the sizes for ``print(model)``."""
         return f"feature_dim={self.feature_dim}, num_classes={self.num_classes}"
-
-
-def draw_linear(weight: Tensor, bias: Tensor | None, generator: torch.Generator | None) -> None:
-    """Initialize weight and bias in place as ``nn.Linear`` does, from the given generator.
-
-    The numbers are drawn on the generator's device: with a CPU generator the weights are the same on every device.
-    """
-    bound = weight.shape[1] ** -0.5
-    with torch.no_grad():
-        for part in (weight, bias):
-            if part is not None:
-                drawn = torch.empty_like(part, device=part.device if generator is None else generator.device)
-                part.copy_(drawn.uniform_(-bound, bound, generator=generator))
