@@ -48,7 +48,9 @@ def test_structured_etf_never_forms_its_matrix_in_training(monkeypatch: pytest.M
     h = features(5).requires_grad_()
     (cross_entropy(head(h), labels) + head.outputs(h).label_scores(labels).sum()).backward()
     assert h.grad is not None
-    assert sum(t.numel() for t in [*head.parameters(), *head.buffers()]) == 3 * D + 64 * 64 + 1  # and the scale
+    assert (
+        sum(t.numel() for t in [*head.parameters(), *head.buffers()]) == 3 * D + 64 * 64 + 2
+    )  # with the scale, and the order of classes that keep their vertices
 
 
 def test_structured_etf_seeds_draw_different_frames_and_the_slice_has_one() -> None:

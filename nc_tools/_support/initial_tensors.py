@@ -75,6 +75,18 @@ class InitialTensors(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         self._built_on_meta = False
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._make_unsaved_buffers()
+
+    def _make_unsaved_buffers(self) -> None:
+        """Make the buffers that no checkpoint holds, if one was loaded with assign=True into a module on meta."""
+        saved = [
+            t for name, t in self._buffers.items() if t is not None and name not in self._non_persistent_buffers_set
+        ]
+        devices = {tensor.device for tensor in saved if not tensor.is_meta}
+        for name in self._non_persistent_buffers_set if devices else ():
+            buffer = self._buffers[name]
+            if buffer is not None and buffer.is_meta:
+                self._buffers[name] = self.initial_buffers()[name].to(next(iter(devices)), buffer.dtype)
 
     @property
     def _is_hf_initialized(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC
 from typing import TYPE_CHECKING, ClassVar
 
@@ -49,6 +50,7 @@ class Head(InitialTensors, ABC):
     affine: ClassVar[bool] = True
     # The parameter or buffer that has the dtype of ``weight``, for a head that would have to compute ``weight``.
     _dtype_source: ClassVar[str] = "weight"
+    _training_checked = False
     bias: Tensor | None
     scale: Tensor | float
 
@@ -92,7 +94,26 @@ class Head(InitialTensors, ABC):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits (N, K) of features (N, D)."""
+        if self.training and not self._training_checked and not torch.compiler.is_compiling():
+            self._check_training(features)
         return self.outputs(features).logits
+
+    def _check_training(self, features: Tensor) -> None:
+        """Warn, once, if the features are trained but a learned part of the head is not, as PEFT leaves it."""
+        if not (isinstance(features, Tensor) and features.requires_grad):
+            return
+        self._training_checked = True
+        parts: dict[str, list[bool]] = {}
+        for name, parameter in self.named_parameters():
+            parts.setdefault(name.split(".")[0], []).append(parameter.requires_grad)
+        frozen = [name for name, trained in parts.items() if not any(trained)]
+        if frozen:
+            warnings.warn(
+                f"{type(self).__name__} does not learn ({', '.join(frozen)}: requires_grad=False), but its features "
+                f"do. PEFT freezes a head unless it is named in modules_to_save, as in "
+                f"LoraConfig(modules_to_save=['fc'])",
+                stacklevel=2,
+            )
 
     def outputs(self, features: Tensor) -> Outputs:
         """Return what losses read (features, logits and more), each part computed when it is first read.

@@ -101,8 +101,8 @@ class StructuredETFHead(FixedHead):
 
     def initial_buffers(self) -> dict[str, Tensor]:
         """Return the signed permutation that ``frame_seed`` draws, the order of the classes, and a constant."""
-        # Without an assignment the order is empty: classes that keep their vertices need no step of their own.
-        classes = torch.empty(0, dtype=torch.int64, device="cpu") if self._assignment is None else self._assignment
+        # Without an assignment the order has one entry: classes that keep their vertices need no step of their own.
+        classes = torch.zeros(1, dtype=torch.int64, device="cpu") if self._assignment is None else self._assignment
         buffers = {"classes": classes, "factor": hadamard(FACTOR)}
         if self.rotated:
             order, signs = draw_signed_permutation(self.width, generator=stream(self.frame_seed, "frame"))
@@ -120,7 +120,7 @@ class StructuredETFHead(FixedHead):
                 eye = torch.eye(self.num_classes, self.width, device=self.factor.device, dtype=dtype)
                 rows = self._length() * (eye - eye.mean(0))
         rows = rows.to(self.factor.dtype)
-        return rows.index_select(0, self.classes) if len(self.classes) else rows
+        return rows.index_select(0, self.classes) if self._reordered else rows
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Return the logits (N, K) of embedded features (N, D')."""
@@ -146,7 +146,7 @@ class StructuredETFHead(FixedHead):
             ValueError: If it is not a permutation of 0 to K - 1.
         """
         order = as_permutation(permutation, self.num_classes, self.frame_seed).to(self.classes.device)
-        self.classes = self.classes.index_select(0, order) if len(self.classes) else order
+        self.classes = self.classes.index_select(0, order) if self._reordered else order
 
     def _centered(self, embedded: Tensor) -> Tensor:
         if self.rotated:
@@ -155,7 +155,11 @@ class StructuredETFHead(FixedHead):
         else:
             u = embedded[..., : self.num_classes]
         centered = u - u.mean(-1, keepdim=True)
-        return permute(centered, self.classes) if len(self.classes) else centered
+        return permute(centered, self.classes) if self._reordered else centered
+
+    @property
+    def _reordered(self) -> bool:
+        return len(self.classes) > 1
 
     def _length(self) -> float:
         """Return the factor that gives the centered class vectors unit length."""
@@ -166,7 +170,7 @@ class StructuredETFHead(FixedHead):
         orders = {"order": self.width, "classes": self.num_classes} if self.rotated else {"classes": self.num_classes}
         for name, length in orders.items():
             order = state[name].cpu()
-            if len(order) in {length, 0} and torch.equal(
+            if len(order) in {length, 1} and torch.equal(
                 order.sort().values, torch.arange(len(order), device="cpu").to(order)
             ):
                 continue
@@ -182,11 +186,11 @@ class StructuredETFHead(FixedHead):
                 f"the checkpoint has an ETF with rotated={description['rotated']}, but this head has "
                 f"rotated={self.rotated}: build the head with rotated={description['rotated']}"
             )
-        return state | {"classes": torch.tensor(description.get("assignment", ()), dtype=torch.int64, device="cpu")}
+        return state | {"classes": torch.tensor(description.get("assignment", (0,)), dtype=torch.int64, device="cpu")}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         given = state_dict.get(prefix + "classes")
-        if given is not None and given.shape != self.classes.shape and len(given) in {0, self.num_classes}:
+        if given is not None and given.shape != self.classes.shape and len(given) in {1, self.num_classes}:
             # The order may be there or not: a checkpoint brings its own.
             self.classes = torch.empty(given.shape, dtype=torch.int64, device=self.classes.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
