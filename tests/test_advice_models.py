@@ -1,10 +1,12 @@
 """Every way out is taken that errors name about a model: of finding, replacing, watching, converting, measuring."""
 
 import copy
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from support.advice import Case, without_a_case
 from support.small_network import Small
 from torch import Tensor, nn
@@ -187,6 +189,39 @@ class TwoHeads(Small):
         super().__init__()
         self.mix = LinearHead(12, 12)  # type: ignore[assignment]
         self.out = LinearHead(12, 5)  # type: ignore[assignment]
+
+
+def vit(cls: Any = transformers.ViTForImageClassification) -> Any:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return cls(transformers.ViTConfig(**sizes, image_size=8, patch_size=4, num_labels=5))
+
+
+class OwnVit(transformers.ViTForImageClassification):  # type: ignore[misc, name-defined]
+    """The class that the message advises to write."""
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(vit().config if config is None else config)
+        swap_head(self, ETFHead, name="classifier")
+
+
+def saved(model: Any) -> None:
+    """Save as Hugging Face does, and load."""
+    if not isinstance(model, OwnVit):
+        swap_head(model, ETFHead)
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        again = type(model).from_pretrained(folder)
+    assert torch.equal(again.eval()(X).logits, model.eval()(X).logits)
+
+
+def saved_as_weights() -> None:
+    first, second = vit(), vit()
+    for model in (first, second):
+        swap_head(model, ETFHead)
+    with TemporaryDirectory() as folder:
+        torch.save(first.state_dict(), f"{folder}/weights.pt")
+        second.load_state_dict(torch.load(f"{folder}/weights.pt", weights_only=True))
+    assert torch.equal(second.eval()(X).logits, first.eval()(X).logits)
 
 
 IDS = torch.randint(0, 9, (2, 6), generator=torch.Generator().manual_seed(0))
@@ -452,6 +487,15 @@ SWAP = [
     ),
 ]
 
+SAVE = [
+    Case(
+        "save the weights with torch.save(model.state_dict(), path), or save a model whose class swaps the head itself",
+        lambda: saved(vit()),
+        lambda: saved_as_weights(),
+        lambda: saved(OwnVit()),
+    ),
+]
+
 CONVERT = [
     Case("pass a head of nc_tools, such as model.fc", lambda: to_linear(Small()), lambda: to_linear(plain().out)),  # type: ignore[arg-type]
     Case(
@@ -609,13 +653,14 @@ MEASURE = [
     ),
 ]
 
-CASES = [*SWAP, *CONVERT, *WATCH, *MEASURE]
+CASES = [*SWAP, *SAVE, *CONVERT, *WATCH, *MEASURE]
 PLACES = [
     "surgery",
     *(f"measuring/{name}.py" for name in ("measure", "model_pass", "evaluate", "loader_batches", "two_pass_stats")),
 ]
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:transformers")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.says[:60])
 def test_the_advice_works(case: Any) -> None:
     case.check()

@@ -14,6 +14,7 @@ from nc_tools.specs import Spec
 from nc_tools.surgery import errors
 from nc_tools.surgery.example_inputs import Example
 from nc_tools.surgery.find_head import find
+from nc_tools.surgery.hf_saving import guard_saving
 from nc_tools.surgery.num_classes import set_num_classes
 from nc_tools.surgery.trace import trace
 
@@ -62,6 +63,9 @@ def swap_head(
     A 1 x 1 convolution over a map, the head of a segmentation network, becomes a
     :class:`~nc_tools.heads.PixelHead` with the new head inside: every pixel is then a sample. The output layer of a
     language model that shares its weight with the embedding takes a ``LinearHead`` only, which keeps that weight.
+
+    ``save_pretrained`` of a Hugging Face model then raises an error, unless the model's class swaps the head itself:
+    ``from_pretrained`` of any other class would put a random linear layer in its place.
 
     Call it before you build the optimizer, and before DDP or ``torch.compile`` wraps the model. Logits are at least
     float32, in a bfloat16 model too.
@@ -112,6 +116,7 @@ def swap_head(
         if old.example is not None:
             _check_in_place(model, layer, old.name, old.example)
         undo.pop_all()
+    guard_saving(model, old.name)
     return new
 
 
