@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.advice import Case, without_a_case
+from torch import fx, nn
 
 from nc_tools.geometry import assign_by_means
 from nc_tools.heads import (
@@ -48,6 +49,10 @@ def loaded(saved: Head, into: Head) -> None:
 
 def scores(head: Head, features: torch.Tensor = X) -> None:
     assert head(features).shape == (len(features), head.num_classes)
+
+
+def scores_of(model: nn.Module) -> None:
+    assert model(X).shape == (12, K)
 
 
 def balanced() -> None:
@@ -114,6 +119,11 @@ CASES = [
         "remove weight and bias from the checkpoint to load only the backbone",
         lambda: ETFHead(D, K).load_state_dict(LinearHead(D, K).state_dict(), strict=False),
         lambda: ETFHead(D, K).load_state_dict({}, strict=False),
+    ),
+    Case(
+        "trace a model that contains it, as in torch.fx.symbolic_trace(nn.Sequential(head))",
+        lambda: fx.symbolic_trace(ETFHead(D, K)),
+        lambda: scores_of(fx.symbolic_trace(nn.Sequential(ETFHead(D, K)))),
     ),
     Case("Build the head with feature_dim=8", lambda: LinearHead(D + 1, K)(X), lambda: scores(LinearHead(8, K))),
     Case(

@@ -1,15 +1,20 @@
 """Every way out is taken that errors name about a model: of finding, replacing, watching, converting, measuring."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import transformers
 from support.advice import Case, without_a_case
 from support.small_network import Small
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from nc_tools import evaluate, measure
@@ -523,6 +528,8 @@ CONVERT = [
 WATCH = [
     Case("as in swap_head(model, LinearHead)", lambda: watch(Small()), lambda: trains(observed(plain()))),
     Case("remove static_graph=True", lambda: statically_wrapped(static=True), lambda: statically_wrapped(static=False)),
+    Case("use torch.distributed.fsdp.fully_shard", lambda: sharded_by_fsdp1(), lambda: sharded()),
+    Case("compile its blocks before fully_shard", lambda: sharded(whole=True), lambda: sharded(blocks=True)),
     Case(
         "call model(torch.cat([images, second]))",
         lambda: odd().halves(),
@@ -555,6 +562,31 @@ WATCH = [
         pooled_tokens,
     ),
 ]
+
+
+@contextmanager
+def process_group() -> Iterator[Any]:
+    """A process group of one, and its mesh."""
+    with TemporaryDirectory() as folder:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        try:
+            yield init_device_mesh("cpu", (1,))
+        finally:
+            dist.destroy_process_group()
+
+
+def sharded_by_fsdp1() -> None:
+    with process_group():
+        trains(observed(FullyShardedDataParallel(plain(), device_id=torch.device("cpu"))))
+
+
+def sharded(*, whole: bool = False, blocks: bool = False) -> None:
+    with process_group() as mesh:
+        model = plain()
+        if blocks:
+            model.mix.compile(backend="eager")
+        fully_shard(model, mesh=mesh)
+        trains(observed(model, torch.compile(model, backend="eager") if whole else None))
 
 
 def odd() -> Any:
@@ -660,11 +692,12 @@ PLACES = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:transformers")
+@pytest.mark.filterwarnings("ignore")  # of transformers and FSDP, about names that they will change
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.says[:60])
 def test_the_advice_works(case: Any) -> None:
     case.check()
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_every_advice_has_a_case() -> None:
     assert without_a_case(CASES, *PLACES) == []
