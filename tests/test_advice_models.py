@@ -529,7 +529,11 @@ WATCH = [
     Case("as in swap_head(model, LinearHead)", lambda: watch(Small()), lambda: trains(observed(plain()))),
     Case("remove static_graph=True", lambda: statically_wrapped(static=True), lambda: statically_wrapped(static=False)),
     Case("use torch.distributed.fsdp.fully_shard", lambda: sharded_by_fsdp1(), lambda: sharded()),
-    Case("compile its blocks before fully_shard", lambda: sharded(whole=True), lambda: sharded(blocks=True)),
+    Case(
+        "compile its blocks before fully_shard, as in block.compile()",
+        lambda: sharded(whole=True),
+        lambda: sharded(blocks=True),
+    ),
     Case(
         "call model(torch.cat([images, second]))",
         lambda: odd().halves(),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nc_tools._support.tracing import jit_traced
 from nc_tools.geometry.hadamard import FACTOR, hadamard, power_of_two, walsh_hadamard
 
 ROWS = 64
@@ -60,7 +61,8 @@ def project(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tenso
         >>> bool(torch.allclose(p.T @ p, torch.eye(3).double()))
         True
     """
-    projected: Tensor = _Project.apply(x, columns, order, signs, factor)
+    apply = _Project.forward if jit_traced() else _Project.apply
+    projected: Tensor = apply(x, columns, order, signs, factor)
     return projected
 
 
@@ -73,7 +75,8 @@ def lift(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
         signs: (2, D), as for :func:`project`.
         factor: As for :func:`project`.
     """
-    lifted: Tensor = _Lift.apply(y, order, signs, factor)
+    apply = _Lift.forward if jit_traced() else _Lift.apply
+    lifted: Tensor = apply(y, order, signs, factor)
     return lifted
 
 
@@ -136,7 +139,8 @@ def permute(x: Tensor, order: Tensor) -> Tensor:
         >>> permute(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([2, 0, 1]))
         tensor([[3., 1., 2.]])
     """
-    permuted: Tensor = _Permute.apply(x, order)
+    apply = _Permute.forward if jit_traced() else _Permute.apply
+    permuted: Tensor = apply(x, order)
     return permuted
 
 

@@ -142,8 +142,9 @@ class WatchedHead:
         if torch.is_grad_enabled() and is_sharded(self._model):
             if not self._record.results:
                 raise RuntimeError(
-                    "a watched model that fully_shard shards must not be compiled as a whole, because gradients of a "
-                    "loss on features would not be reduced: compile its blocks before fully_shard, as in block.compile()"
+                    "a watched model that fully_shard shards must not be compiled as a whole: gradients of a loss on "
+                    "features would not be reduced. Instead, compile its blocks before fully_shard, as in "
+                    "block.compile()"
                 )
             gather(self._model, head)
             features, logits = (tied(part, self._record.results) for part in (features, logits))

@@ -32,7 +32,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from nc_tools.heads import Head
 from nc_tools.surgery import swap_head, to_linear
-from support.swapped_heads import CLASSES, head_of, head_spec, images, labels, seeded, swapped
+from support.swapped_heads import CLASSES, D, K, backbone, head_of, head_spec, images, labels, seeded, swapped
 
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 Cells = dict[str, dict[str, str]]  # of each way, of each head
@@ -172,7 +172,8 @@ def load_dispatched(cls: type[Head], folder: Path) -> Tensor:
     import accelerate
 
     with accelerate.init_empty_weights():
-        model = swapped(cls, seed=3).eval()
+        values = {"feature_dim": D, "num_classes": K, "generator": seeded(3)}
+        model = nn.Sequential(backbone(3), head_spec(cls, 3).build(values)).eval()
     file = str(folder / "model.safetensors")
     loaded: Any = accelerate.load_checkpoint_and_dispatch(model, file, device_map={"": "cpu"})
     return loaded(images())  # type: ignore[no-any-return]
