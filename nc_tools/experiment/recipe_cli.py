@@ -8,6 +8,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.run_plan import run_plan
 from nc_tools.tracking import MlflowSync
+from nc_tools.tracking.no_mlflow import NO_MLFLOW
 
 
 def recipe_parser(
@@ -59,7 +61,8 @@ def recipe_parser(
     add("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (default: auto)")
     add("--workers", type=int, metavar="N", help="runs made in parallel (default: one for each CPU core; 1 on a GPU)")
     add("--resume", action="store_true", help="continue unfinished runs from their checkpoints")
-    add("--tracking-uri", metavar="URI", help="MLflow store or server (default: a store in the output folder)")
+    add("--tracking-uri", metavar="URI", help="MLflow store or server, or none to leave the runs on disk (default: "
+        "a store in the output folder)")  # fmt: skip
     add("--smoke", action="store_true", help="run everything for a few seconds to check that it works; the numbers "
         "mean nothing")  # fmt: skip
     add("--plan", action="store_true", help="print how many runs there are and how long they take here, measured on "
@@ -106,7 +109,8 @@ def run_recipe(
         if args.plan:
             print_plan(plan, options, console)
             return
-        with MlflowSync(options.out, options.tracking_uri, plan.name):
+        on_disk = options.tracking_uri == NO_MLFLOW
+        with nullcontext() if on_disk else MlflowSync(options.out, options.tracking_uri, plan.name):
             run_plan(plan, options, console)
             report_comparison(options.out, console)
         print_links(options.out, console, options.tracking_uri)
