@@ -126,11 +126,14 @@ def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> No
 
     from nc_tools.experiment.closing_report import print_links, report_comparison
     from nc_tools.tracking import MlflowSync
+    from nc_tools.tracking.no_mlflow import NO_MLFLOW
 
-    console, sync = Console(), MlflowSync(folder, tracking_uri)
+    console = Console()
     report_comparison(folder, console, baseline=baseline)
-    sync.push()
-    _print_advice(sync.advice())
+    if tracking_uri != NO_MLFLOW:
+        sync = MlflowSync(folder, tracking_uri)
+        sync.push()
+        _print_advice(sync.advice())
     print_links(folder, console, tracking_uri)
 
 

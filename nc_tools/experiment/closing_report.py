@@ -12,6 +12,7 @@ from nc_tools.comparison.read_experiment import read_experiment
 from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
 from nc_tools.experiment.single_arm import print_single_arm
 from nc_tools.tracking import direct_links
+from nc_tools.tracking.no_mlflow import NO_MLFLOW, links_without_mlflow
 
 
 def report_comparison(out: Path, console: Console, *, baseline: str | None = None) -> None:
@@ -43,5 +44,6 @@ def report_comparison(out: Path, console: Console, *, baseline: str | None = Non
 def print_links(out: Path, console: Console, tracking_uri: str | None) -> None:
     """Print the address of the report and the command that shows the runs in MLflow."""
     console.print()
-    for line in direct_links(out, tracking_uri):
+    lines = links_without_mlflow(out) if tracking_uri == NO_MLFLOW else direct_links(out, tracking_uri)
+    for line in lines:
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
