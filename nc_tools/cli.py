@@ -131,7 +131,7 @@ def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> No
     report_comparison(folder, console, baseline=baseline)
     sync.push()
     _print_advice(sync.advice())
-    print_links(folder, console, tracking_uri)
+    print_links(folder, console, sync)
 
 
 def _data(args: argparse.Namespace) -> None:
@@ -159,7 +159,10 @@ def _suspects(args: argparse.Namespace) -> None:
 
 
 def _sync(folder: Path, tracking_uri: str | None) -> None:
-    from nc_tools.tracking import MlflowSync, direct_links
+    from rich.console import Console
+
+    from nc_tools.experiment.closing_report import print_links
+    from nc_tools.tracking import MlflowSync
 
     if not (folder / "runs").is_dir():
         raise FileNotFoundError(f"{folder} has no folder runs/: give the folder that was a recipe's --out")
@@ -170,7 +173,7 @@ def _sync(folder: Path, tracking_uri: str | None) -> None:
     _print_advice(advice)
     if advice is not None:
         sys.exit(1)
-    print("\n".join(map(printable, direct_links(folder, tracking_uri))))
+    print_links(folder, Console(), sync)
 
 
 def _print_advice(advice: str | None) -> None:

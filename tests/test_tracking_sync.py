@@ -33,7 +33,7 @@ def root(tmp_path, tmp_path_factory, monkeypatch) -> Path:
 
 
 def mirror_of(root: Path, uri: str | None = None) -> Mirror:
-    return Mirror(root, resolve_store(root, uri), None)
+    return Mirror(root, resolve_store(root, uri))
 
 
 def test_a_finished_run_is_sent_completely(root):

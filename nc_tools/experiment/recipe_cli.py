@@ -100,10 +100,10 @@ def run_recipe(
             print(json.dumps(config_text(plan.arms, plan.protocol), indent=2))
             return
         options = make_options(args)
-        with MlflowSync(options.out, options.tracking_uri, plan.name):
+        with MlflowSync(options.out, options.tracking_uri) as sync:
             run_plan(plan, options, console)
             report_comparison(options.out, console)
-        print_links(options.out, console, options.tracking_uri)
+        print_links(options.out, console, sync)
     except (Killed, KeyboardInterrupt):
         text = f"Stopped. Finished runs are kept in {args.out}. To continue, give the same command with --resume."
         console.print(f"\n{printable(text)}", markup=False, highlight=False, soft_wrap=True)

@@ -4,8 +4,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from mlflow.entities import Metric
 
@@ -14,11 +14,7 @@ from nc_tools.run_records.reader import StoredRun
 MAX_KEY = 250
 MAX_PARAM = 6000
 MAX_TAG = 8000
-MAX_PER_BATCH = 1000
-MAX_PARAMS_PER_BATCH = 100
 MAX_DIGEST = 36
-
-T = TypeVar("T")
 
 
 def safe_key(key: str) -> str:
@@ -103,13 +99,3 @@ def dataset(data: Mapping[str, Any]) -> dict[str, str] | None:
     source = json.dumps({"name": str(name)})
     described = {"name": cut(str(name), 500), "digest": str(fingerprint)[:MAX_DIGEST], "source_type": "local"}
     return {**described, "source": source, "profile": json.dumps(profile)}
-
-
-def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    """Return the items in parts of at most ``size`` items.
-
-    Example:
-        >>> chunks([1, 2, 3], 2)
-        [[1, 2], [3]]
-    """
-    return [items[start : start + size] for start in range(0, len(items), size)]
