@@ -28,6 +28,7 @@ from nc_tools.cli_texts import (
     PREDICT_TEXT,
     SUSPECTS_TEXT,
     SYNC_TEXT,
+    UI_TEXT,
 )
 
 
@@ -58,6 +59,10 @@ def parser() -> argparse.ArgumentParser:
     add_export_options(_command(commands, "export", "export a trained model with its model card", EXPORT_TEXT))
 
     _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC_TEXT))
+    ui = _command(commands, "ui", "show the runs of an output folder in MLflow", UI_TEXT)
+    _add_output_folder(ui)
+    ui.add_argument("--port", type=_port, metavar="N", help="port of MLflow's server (default: 5000, or any free one)")
+    ui.add_argument("--no-browser", action="store_true", help="print the addresses only")
     return p
 
 
@@ -98,6 +103,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             from nc_tools.deployment import commands
 
             (commands.predict if args.command == "predict" else commands.export)(args)
+        elif args.command == "ui":
+            from nc_tools.tracking.show_store import show_store
+
+            show_store(args.folder, args.tracking_uri, port=args.port, browser=not args.no_browser, say=_say)
         else:
             _sync(args.folder, args.tracking_uri)
     except (ValueError, TypeError, OSError) as error:
@@ -174,6 +183,16 @@ def _sync(folder: Path, tracking_uri: str | None) -> None:
     if advice is not None:
         sys.exit(1)
     print_links(folder, Console(), sync)
+
+
+def _say(line: str) -> None:
+    print(printable(line), flush=True)
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535, got {text!r}")
+    return int(text)
 
 
 def _print_advice(advice: str | None) -> None:

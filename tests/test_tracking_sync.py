@@ -63,6 +63,9 @@ def test_a_finished_run_is_sent_completely(root):
         "mlflow.source.git.commit": "c0ffee",
     }.items():
         assert run.data.tags[key] == value
+    description = run.data.tags["mlflow.note.content"]
+    assert description.startswith("Arm **etf**, seed 0, draw 0 of digits-lt\n\n- data: digits\n- classes: 10\n")
+    assert "- training images: 90\n" in description
     assert math.isnan(run.data.metrics["test/cal/nll"])
     stored = record.read()
     assert (run.info.start_time, run.info.end_time) == (stored.started_ms, stored.ended_ms)

@@ -122,8 +122,8 @@ def test_a_server_that_comes_back_receives_everything_once(root, server):
     assert_all_there(server.uri, range(4))
     again = MlflowSync(root, address)
     assert again.push().sent == 0
-    query = "compareRunsMode=CHART&workflowType=machine_learning"
-    assert again.links() == [f"MLflow: {server.uri}/#/experiments/1/runs?{query}"]
+    query = "viewStateShareKey=nc_tools&compareRunsMode=CHART&workflowType=machine_learning"
+    assert again.links() == [f"MLflow, curves: {server.uri}/#/experiments/1/runs?{query}"]
     assert all("secret" not in path.read_text(errors="replace") for path in root.rglob("*") if path.is_file())
 
 

@@ -148,9 +148,8 @@ class MlflowSync:
         """Return lines that say how to see the runs in MLflow: the addresses of a server, or a command."""
         if not self.store.is_server:
             return [f"MLflow: {self._command('ui')}"]
-        return [
-            f"MLflow: {self.store.address.rstrip('/')}/{page}" for page in (self.report.pages if self.report else ())
-        ]
+        pages = self.report.pages if self.report is not None else ()
+        return [f"{what}: {self.store.address.rstrip('/')}/{page}" for what, page in pages]
 
     def _command(self, name: str) -> str:
         """Return a command of nc-tools for this folder and store."""

@@ -74,8 +74,8 @@ class FolderRuns:
             if run.data.tags.get(PARENT) != comparison:
                 self.client.set_tag(run.info.run_id, PARENT, comparison)
 
-    def pages(self) -> list[str]:
-        """Return MLflow's pages of these runs, relative to its address; none if there are no runs."""
+    def pages(self) -> list[tuple[str, str]]:
+        """Return MLflow's pages of these runs, as the function ``pages`` does; none if there are no runs."""
         shown = any(_is_active(run) for runs in self._runs.values() for run in runs)
         return pages(self.experiment, self._comparison()) if shown else []
 
@@ -134,7 +134,7 @@ def experiment_id(client: MlflowClient, store: Store, root: Path, name: str) -> 
             )
         about, _ = read_json_or_problem(root / "experiment.json")
         question = str(about.get("question") or "") if about.get("name") in (None, name) else ""
-        for key, value in (chart_view() | {"mlflow.note.content": question}).items():
+        for key, value in {**chart_view(), "mlflow.note.content": question}.items():
             if value and experiment.tags.get(key) != value:
                 client.set_experiment_tag(experiment.experiment_id, key, value)
     return str(experiment.experiment_id)

@@ -12,10 +12,10 @@ class SyncReport:
         sent: Number of runs of which something was sent.
         pending: Number of runs of which it is not known that the store has all.
         error: The reason in one sentence, without credentials; None if nothing is missing.
-        pages: Pages of MLflow that show the runs, relative to its address.
+        pages: What each page of MLflow shows that shows the runs, and its address relative to MLflow's.
     """
 
     sent: int
     pending: int
     error: str | None
-    pages: Sequence[str] = field(default=(), compare=False)
+    pages: Sequence[tuple[str, str]] = field(default=(), compare=False)
