@@ -135,11 +135,14 @@ def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> No
 
     from nc_tools.experiment.closing_report import print_links, report_comparison
     from nc_tools.tracking import MlflowSync
+    from nc_tools.tracking.no_mlflow import NO_MLFLOW
 
-    console, sync = Console(), MlflowSync(folder, tracking_uri)
+    console = Console()
     report_comparison(folder, console, baseline=baseline)
-    sync.push()
-    _print_advice(sync.advice())
+    sync = None if tracking_uri == NO_MLFLOW else MlflowSync(folder, tracking_uri)
+    if sync is not None:
+        sync.push()
+        _print_advice(sync.advice())
     print_links(folder, console, sync)
 
 

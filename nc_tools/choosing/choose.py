@@ -35,7 +35,7 @@ from nc_tools.experiment.recipe_plan import parse_seeds
 from nc_tools.features import GivenFeatures
 from nc_tools.run_records.json_files import write_json
 from nc_tools.specs import spec
-from nc_tools.tracking import MlflowSync
+from nc_tools.tracking.no_mlflow import sync_unless_off
 
 MODEL_FOLDER = "model"
 """Folder of the model to take home, in the output folder."""
@@ -102,7 +102,7 @@ def run_choose(options: ChooseOptions, console: Console) -> Choice:
         features = prepare_features(any_arm, options.out, cache, seed=seeds[0], device=device, display=display)
     plan = _plan(options, common, features, seeds)
     run_options = _run_options(options, device)
-    with MlflowSync(options.out, options.tracking_uri) as sync:
+    with sync_unless_off(options.out, options.tracking_uri) as sync:
         run_seeds(plan, run_options, features.path, console)
         report_comparison(options.out, console)
     comparison = compare(options.out)

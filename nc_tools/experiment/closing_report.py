@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -40,9 +41,11 @@ def report_comparison(out: Path, console: Console, *, baseline: str | None = Non
         report_ranking(comparison, out / "report", console)
 
 
-def print_links(out: Path, console: Console, sync: MlflowSync) -> None:
-    """Print the address of the report, and how to see the runs in MLflow."""
+def print_links(out: Path, console: Console, sync: MlflowSync | None) -> None:
+    """Print the address of the report, and how to see the runs in MLflow, or how they get there if it is off."""
     report = out / "report" / "comparison.html"
     console.print()
-    for line in [f"Report: {report.resolve().as_uri()}"] * report.exists() + sync.links():
+    unsent = f"The runs are not in MLflow. To send them: {shlex.join(['nc-tools', 'sync', str(out)])}"
+    links = [unsent] if sync is None else sync.links()
+    for line in [f"Report: {report.resolve().as_uri()}"] * report.exists() + links:
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)

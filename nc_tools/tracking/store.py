@@ -53,6 +53,11 @@ class Store:
             if isinstance(cause, exceptions.ConnectionError | exceptions.Timeout):
                 name = type(cause).__name__
                 return f"the MLflow server {self.address} does not answer ({name}): start it, or check its address"
+            if getattr(cause, "error_code", "") in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"):
+                return (
+                    f"the MLflow server {self.address} refuses the login: set MLFLOW_TRACKING_USERNAME and "
+                    "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+                )
             if isinstance(cause, StoreError) or getattr(cause, "error_code", "") == "TEMPORARILY_UNAVAILABLE":
                 return self._first_line(cause)
             cause = cause.__cause__ or cause.__context__
