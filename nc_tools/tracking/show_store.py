@@ -55,12 +55,11 @@ def show_store(root: Path, tracking_uri: str | None, *, port: int | None, browse
     if store.is_server:
         _show(store.address.rstrip("/"), pages, browser=browser, say=say)
         return
-    with killed_on_sigterm(), _server(store, _port(port)) as (process, address):
+    with suppress(KeyboardInterrupt), killed_on_sigterm(), _server(store, _port(port)) as (process, address):
         _show(address, pages, browser=browser, say=say)
         say("Ctrl-C ends MLflow.")
-        with suppress(KeyboardInterrupt):
-            process.wait()
-            raise ValueError(f"MLflow's server has ended with status {process.returncode}")
+        process.wait()
+        raise ValueError(f"MLflow's server has ended with status {process.returncode}")
 
 
 def _pages(store: Store, root: Path) -> Sequence[tuple[str, str]]:
