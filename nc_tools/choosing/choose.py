@@ -35,7 +35,7 @@ from nc_tools.experiment.recipe_plan import parse_seeds
 from nc_tools.features import GivenFeatures
 from nc_tools.run_records.json_files import write_json
 from nc_tools.specs import spec
-from nc_tools.tracking import MlflowSync
+from nc_tools.tracking.no_mlflow import sync_unless_off
 
 MODEL_FOLDER = "model"
 """Folder of the model to take home, in the output folder."""
@@ -102,14 +102,14 @@ def run_choose(options: ChooseOptions, console: Console) -> Choice:
         features = prepare_features(any_arm, options.out, cache, seed=seeds[0], device=device, display=display)
     plan = _plan(options, common, features, seeds)
     run_options = _run_options(options, device)
-    with MlflowSync(options.out, options.tracking_uri, plan.name):
+    with sync_unless_off(options.out, options.tracking_uri) as sync:
         run_seeds(plan, run_options, features.path, console)
         report_comparison(options.out, console)
     comparison = compare(options.out)
     choice = make_choice(comparison, holdout_scores(options.out / "seeds" / f"seed-{seed}.json" for seed in seeds))
     sentences = choice_sentences(choice, comparison)
     _write(choice, comparison, sentences, options.out, plan.arms[choice.arm].model)
-    print_links(options.out, console, options.tracking_uri)
+    print_links(options.out, console, sync)
     console.print()
     for sentence in (*sentences, f"The model to take home is in {options.out / MODEL_FOLDER}."):
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
