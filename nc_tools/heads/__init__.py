@@ -3,7 +3,8 @@
 from nc_tools.heads.align import align_to
 from nc_tools.heads.balanced_calibration import BalancedCalibrationHead
 from nc_tools.heads.etf import ETFHead
-from nc_tools.heads.frame import FixedFrameHead, FixedHead
+from nc_tools.heads.fixed_head import FixedHead
+from nc_tools.heads.frame import FixedFrameHead
 from nc_tools.heads.frozen_random import FrozenRandomHead
 from nc_tools.heads.head import Head
 from nc_tools.heads.imprint import imprint

@@ -10,6 +10,7 @@ from nc_tools.specs import Spec
 from nc_tools.surgery.example_inputs import Example
 from nc_tools.surgery.find_head import find
 from nc_tools.surgery.head_layers import input_width, output_width
+from nc_tools.surgery.hf_saving import guard_saving
 from nc_tools.surgery.num_classes import set_num_classes
 from nc_tools.surgery.trace import trace
 
@@ -55,6 +56,9 @@ def swap_head(
     If K changes, the model's own settings change too: ``num_classes`` in timm, ``num_labels`` and ``config.num_labels``
     in Hugging Face.
 
+    ``save_pretrained`` of a Hugging Face model then raises an error, unless the model's class swaps the head itself:
+    ``from_pretrained`` of any other class would put a random linear layer in its place.
+
     Call it before you build the optimizer, and before DDP or ``torch.compile`` wraps the model. Logits are at least
     float32, in a bfloat16 model too.
 
@@ -97,6 +101,7 @@ def swap_head(
             restore_num_classes()
             _replace(model, new, old.module)
             raise
+    guard_saving(model, old.name)
     return new
 
 
