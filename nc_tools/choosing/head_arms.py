@@ -29,6 +29,7 @@ from nc_tools.losses import (
     LabelRelaxationLoss,
     LogitAdjustedLoss,
     LossTerm,
+    NCEAndMAELoss,
     SymmetricCrossEntropyLoss,
 )
 from nc_tools.specs import spec
@@ -50,7 +51,9 @@ _ONCE = TunedParameter(path="optim.weight_decay", values=())
 _FEWEST_STEPS, _EPOCHS = 600, 30
 _IMBALANCED = 1.5
 """Largest class divided by smallest from which on losses for imbalance are compared."""
-NOISE_ARMS = ("linear_gce", "linear_sce", "linear_elr", "linear_relaxation")
+NOISE_ARMS = (
+    "linear_gce", "linear_sce", "linear_nce_mae", "linear_elr", "linear_relaxation", "linear_smoothing", "cosine_gce"
+)  # fmt: skip
 OUTSIDE_ARMS = ("logistic",)
 
 
@@ -151,8 +154,11 @@ def head_arms(options: ArmOptions, *, imbalanced: bool) -> dict[str, RunConfig]:
         "linear_sce": SymmetricCrossEntropyLoss,
         "linear_elr": EarlyLearningLoss,
         "linear_relaxation": LabelRelaxationLoss,
+        "linear_nce_mae": NCEAndMAELoss,
     }
     arms |= {name: replace(base, loss=spec(cls)) for name, cls in robust.items()}
+    arms["linear_smoothing"] = replace(base, loss=spec(CrossEntropyLoss, label_smoothing=0.1))
+    arms["cosine_gce"] = replace(base, head=cosine, loss=spec(GeneralizedCrossEntropyLoss))
     penalties = TunedParameter(path="start.penalty", values=(1e-4, 1e-2, 1e-5, 1e-1, 1e-6, 3e-4, 3e-3, 3e-5, 3e-2, 1.0))
     arms["logistic"] = replace(base, start=LogisticStart(penalty=1e-3), training=untrained, tuned=penalties)
     return arms
