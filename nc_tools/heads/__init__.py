@@ -12,6 +12,7 @@ from nc_tools.heads.least_squares import least_squares_init
 from nc_tools.heads.linear import CosineHead, LinearHead
 from nc_tools.heads.nearest_etf_head import NearestETFHead
 from nc_tools.heads.normalize import normalize
+from nc_tools.heads.pixel_head import PixelHead
 from nc_tools.heads.polytope_heads import CubeHead, HadamardHead, OrthoplexHead, SimplexHead
 from nc_tools.heads.preallocated import PreallocatedHead
 from nc_tools.heads.prototype import PrototypeHead
@@ -41,6 +42,7 @@ __all__ = [
     "LinearHead",
     "NearestETFHead",
     "OrthoplexHead",
+    "PixelHead",
     "PreallocatedHead",
     "PrototypeHead",
     "ProxyHead",

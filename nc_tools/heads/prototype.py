@@ -21,8 +21,9 @@ class PrototypeHead(ETFHead):
         w_k = norm((1 - t) p_k + t m_k),    z = s W embed(h),
 
     with t the fraction of training that is done, p_k the running mean of the class's embedded features, scaled to unit
-    length, and m_k the vertex. Early in training the head is a nearest-mean classifier of the current features: new
-    classes can be added without a change of the old ones. After the last step it is an exact :class:`ETFHead`.
+    length, and m_k the vertex. Early in training the head is a nearest-mean classifier of the current features; after
+    the last step it is an exact :class:`ETFHead`. The number of classes is fixed: for classes that are added later see
+    :class:`~nc_tools.heads.PreallocatedHead`.
 
     Source: this schedule is new. It interpolates between two targets of class-incremental learning, the prototype
     (Rebuffi et al. 2017, iCaRL) and the fixed vertex (Yang et al. 2023, "Neural collapse inspired feature-classifier
