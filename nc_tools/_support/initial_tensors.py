@@ -77,6 +77,8 @@ class InitialTensors(nn.Module):
         before = dict(self._buffers)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._make_buffers([name for name, old in before.items() if _is_lost(old, self._buffers[name])])
+        tensors = [*self._parameters.values(), *self._buffers.values()]
+        self._built_on_meta |= any(tensor is not None and tensor.is_meta for tensor in tensors)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
