@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
@@ -19,15 +20,24 @@ class InitialTensors(nn.Module):
     transformers builds a model on the meta device too, loads a checkpoint, and gives memory to what the checkpoint
     lacks. It then asks each module whether it is initialized. At that question the missing tensors are made.
 
-    A subclass defines :meth:`initial_buffers`, and :meth:`draw_parameters` if it has parameters of its own.
+    A subclass registers small buffers by :meth:`keep_buffer`, or defines :meth:`initial_buffers`; and it defines
+    :meth:`draw_parameters` if it has parameters of its own.
     """
 
+    _kept: Mapping[str, Tensor] = MappingProxyType({})
     _asked_by_transformers = False
     _built_on_meta = False
 
     def initial_buffers(self) -> Mapping[str, Tensor]:
         """Return the initial values of the module's own buffers by name, on any device but meta."""
-        return {}
+        return self._kept
+
+    def keep_buffer(self, name: str, value: Tensor | None, *, persistent: bool = True) -> None:
+        """Register a buffer, on the default device, and keep its initial values on the CPU."""
+        if value is not None and not value.is_meta:
+            self._kept = {**self._kept, name: value.detach().to("cpu", copy=True)}
+        placed = value if value is None or not value.is_cpu else value.to(torch.get_default_device())
+        self.register_buffer(name, placed, persistent)
 
     def draw_parameters(self, generator: torch.Generator | None) -> None:
         """Draw the module's own parameters anew, in place."""
@@ -42,10 +52,7 @@ class InitialTensors(nn.Module):
         self._make_buffers(self._buffers)
         self.draw_parameters(generator)
         for child in self.children():
-            if isinstance(child, InitialTensors):
-                child.reset_parameters(generator)
-            elif callable(reset := getattr(child, "reset_parameters", None)):
-                reset()
+            _reset(child, generator)
 
     @torch.no_grad()
     def _make_buffers(self, names: Iterable[str]) -> None:
@@ -70,6 +77,8 @@ class InitialTensors(nn.Module):
         before = dict(self._buffers)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._make_buffers([name for name, old in before.items() if _is_lost(old, self._buffers[name])])
+        tensors = [*self._parameters.values(), *self._buffers.values()]
+        self._built_on_meta |= any(tensor is not None and tensor.is_meta for tensor in tensors)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -112,6 +121,16 @@ class InitialTensors(nn.Module):
             self.draw_parameters(None)
             for name, value in loaded.items():
                 tensors[name].copy_(value)
+
+
+def _reset(module: nn.Module, generator: torch.Generator | None) -> None:
+    if isinstance(module, InitialTensors):
+        module.reset_parameters(generator)
+    elif callable(reset := getattr(module, "reset_parameters", None)):
+        reset()
+    else:
+        for child in module.children():
+            _reset(child, generator)
 
 
 def _set(buffers: dict[str, Tensor | None], name: str, value: Tensor) -> None:
