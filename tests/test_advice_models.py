@@ -1,19 +1,16 @@
 """Every way out is taken that errors name about a model: of finding, replacing, watching, converting, measuring."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 import transformers
 from support.advice import Case, without_a_case
+from support.process_group import process_group
 from support.small_network import Small
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.utils.checkpoint import checkpoint
 
@@ -566,17 +563,6 @@ WATCH = [
         pooled_tokens,
     ),
 ]
-
-
-@contextmanager
-def process_group() -> Iterator[Any]:
-    """A process group of one, and its mesh."""
-    with TemporaryDirectory() as folder:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
-        try:
-            yield init_device_mesh("cpu", (1,))
-        finally:
-            dist.destroy_process_group()
 
 
 def sharded_by_fsdp1() -> None:

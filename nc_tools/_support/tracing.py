@@ -21,4 +21,4 @@ def traced() -> bool:
 
 def jit_traced() -> bool:
     """Return True inside ``torch.jit.trace``."""
-    return bool(torch._C._is_tracing())
+    return not torch.compiler.is_compiling() and bool(torch._C._is_tracing())
