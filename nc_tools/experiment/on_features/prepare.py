@@ -81,7 +81,10 @@ def _extract(
     config: RunConfig, out: Path, cache: Path, seed: int, device: str, display: ProgressDisplay
 ) -> PreparedFeatures:
     if config.data.resplit is not None:
-        raise ValueError("fixed features have one split of the images, so data.resplit must be None: leave it out")
+        raise ValueError(
+            "the arm is chosen on the hold-outs of all seeds and confirmed on test images that none saw, so all "
+            "seeds have the same test images: leave out data.resplit"
+        )
     sources = load_data(config.data, out / "cache", display.reading)
     subsets = make_subsets(sources, config.data, seed)
     given = sources.train.labels if sources.given_labels is None else sources.given_labels
