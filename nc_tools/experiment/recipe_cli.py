@@ -22,6 +22,7 @@ from nc_tools.experiment.closing_report import print_links, report_comparison
 from nc_tools.experiment.config_file import config_text, read_config
 from nc_tools.experiment.data_flags import add_data_flags
 from nc_tools.experiment.plan import RunOptions
+from nc_tools.experiment.plan_cost import print_plan
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.run_plan import run_plan
@@ -61,6 +62,8 @@ def recipe_parser(
     add("--tracking-uri", metavar="URI", help="MLflow store or server (default: a store in the output folder)")
     add("--smoke", action="store_true", help="run everything for a few seconds to check that it works; the numbers "
         "mean nothing")  # fmt: skip
+    add("--plan", action="store_true", help="print how many runs there are and how long they take here, measured on "
+        "a few steps, and exit")  # fmt: skip
     add("--print-config", action="store_true", help="print the whole configuration as JSON and exit")
     add("--config", type=Path, metavar="FILE", help="take arms and protocol from a file that --print-config has "
         "printed; other flags are applied to them")  # fmt: skip
@@ -100,6 +103,9 @@ def run_recipe(
             print(json.dumps(config_text(plan.arms, plan.protocol), indent=2))
             return
         options = make_options(args)
+        if args.plan:
+            print_plan(plan, options, console)
+            return
         with MlflowSync(options.out, options.tracking_uri, plan.name):
             run_plan(plan, options, console)
             report_comparison(options.out, console)
