@@ -24,7 +24,7 @@ from nc_tools.data.table_config import TableConfig
 from nc_tools.experiment import ModelConfig, Protocol, RunConfig
 from nc_tools.experiment.closing_report import print_links, report_comparison
 from nc_tools.experiment.on_features.feature_sources import EMBEDDINGS
-from nc_tools.experiment.on_features.prepare import PreparedFeatures, prepare_features
+from nc_tools.experiment.on_features.prepare import prepare_features
 from nc_tools.experiment.on_features.run_seeds import run_seeds
 from nc_tools.experiment.on_features.whole_model import write_whole_model
 from nc_tools.experiment.overrides import parse_setting, put, put_all
@@ -95,13 +95,16 @@ def run_choose(options: ChooseOptions, console: Console) -> Choice:
     check_writable(options.out)
     data, model = _data_config(options), _model_config(options)
     device, seeds = torch_device(options.device), parse_seeds(options.seeds)
+    run_options = _run_options(options, device)
     common = ArmOptions(data=data, model=model, batch_size=options.batch_size)
     any_arm = next(iter(head_arms(common, imbalanced=False).values()))
     cache = options.cache or options.out / "cache"
     with ProgressDisplay(console) as display:
-        features = prepare_features(any_arm, options.out, cache, seed=seeds[0], device=device, display=display)
-    plan = _plan(options, common, features, seeds)
-    run_options = _run_options(options, device)
+        features = prepare_features(
+            any_arm, options.out, cache, seed=seeds[0], device=device, display=display,
+            check=lambda counts, noisy: _plan(options, common, seeds, counts, has_clean_labels=noisy),
+        )  # fmt: skip
+    plan = _plan(options, common, seeds, features.class_counts, has_clean_labels=features.has_clean_labels)
     with MlflowSync(options.out, options.tracking_uri, plan.name):
         run_seeds(plan, run_options, features.path, console)
         report_comparison(options.out, console)
@@ -162,13 +165,20 @@ def _is_embeddings(data: str) -> bool:
     return data.startswith(EMBEDDINGS) or Path(data).suffix.lower() in _EMBEDDING_FILES
 
 
-def _plan(options: ChooseOptions, common: ArmOptions, features: PreparedFeatures, seeds: tuple[int, ...]) -> Plan:
+def _plan(
+    options: ChooseOptions,
+    common: ArmOptions,
+    seeds: tuple[int, ...],
+    class_counts: tuple[int, ...],
+    *,
+    has_clean_labels: bool,
+) -> Plan:
     """Return the comparison: arms that suit the data, and the rules."""
-    imbalanced = is_imbalanced(features.class_counts) and options.decide == "balanced_accuracy"
-    fitted = math.ceil(sum(features.class_counts) * (1 - common.data.holdout))
+    imbalanced = is_imbalanced(class_counts) and options.decide == "balanced_accuracy"
+    fitted = math.ceil(sum(class_counts) * (1 - common.data.holdout))
     steps = math.ceil(fitted / common.batch_size)
     epochs = options.epochs or max(_EPOCHS, math.ceil(_FEWEST_STEPS / steps))
-    noisy = options.noisy or options.labels is not None or features.has_clean_labels
+    noisy = options.noisy or options.labels is not None or has_clean_labels
     arms = choose_arms(head_arms(replace(common, epochs=epochs), imbalanced=imbalanced), options.arms, noisy=noisy)
     protocol = Protocol(
         seeds=seeds,
