@@ -14,6 +14,7 @@ from nc_tools.cli_options import (
     add_choose_options,
     add_data_options,
     add_export_options,
+    add_gain_options,
     add_measure_options,
     add_predict_options,
     add_suspects_options,
@@ -24,6 +25,7 @@ from nc_tools.cli_texts import (
     DATA_TEXT,
     EXAMPLES_TEXT,
     EXPORT_TEXT,
+    GAIN_TEXT,
     MEASURE_TEXT,
     PREDICT_TEXT,
     SUSPECTS_TEXT,
@@ -55,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE_TEXT))
 
     add_suspects_options(_command(commands, "suspects", "list the labels that are likely wrong", SUSPECTS_TEXT))
+    add_gain_options(_command(commands, "gain", "measure what correcting labels gains", GAIN_TEXT))
     add_predict_options(_command(commands, "predict", "predict the classes of a folder of images", PREDICT_TEXT))
     add_export_options(_command(commands, "export", "export a trained model with its model card", EXPORT_TEXT))
 
@@ -89,8 +92,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program nc-tools; exit with status 1 if an upload failed, with 2 after wrong input or on a full disk."""
     args = parser().parse_args(argv)
     try:
-        if args.command == "choose":
-            _choose(args)
+        if args.command in ("choose", "gain"):
+            _compare_heads(args)
         elif args.command == "compare":
             _compare(args.folder, args.baseline, args.tracking_uri)
         elif args.command == "data":
@@ -116,15 +119,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-def _choose(args: argparse.Namespace) -> None:
+def _compare_heads(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from nc_tools._support.signals import Killed
     from nc_tools.choosing.choose import ChooseOptions, run_choose
+    from nc_tools.suspects.gain import GainOptions, run_gain
 
     given = {name: value for name, value in vars(args).items() if name not in ("command", "set")}
     try:
-        run_choose(ChooseOptions(**given, settings=args.set), Console(highlight=False))
+        if args.command == "choose":
+            run_choose(ChooseOptions(**given, settings=args.set), Console(highlight=False))
+        else:
+            run_gain(GainOptions(**given, settings=args.set), Console(highlight=False))
     except (Killed, KeyboardInterrupt):
         print(f"\nStopped. What is finished is kept in {args.out}. To continue, give the same command again.")
         sys.exit(130)

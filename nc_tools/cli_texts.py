@@ -8,6 +8,7 @@ EXAMPLES_TEXT = """examples:
   nc-tools data photos                                         say which classes and which split a folder has
   nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
   nc-tools suspects birds.npz                                  list the labels that are likely wrong
+  nc-tools gain photos --model timm:resnet18 --weights pretrained --corrections decisions.csv
   nc-tools predict outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d photos --out predictions.csv
   nc-tools export outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d --to onnx --out exports/etf
   nc-tools ui outputs/long_tail                                show its runs in MLflow
@@ -39,6 +40,13 @@ SUSPECTS_TEXT = """List the labels of a data set that are likely wrong, from fea
 FILE (.npz, .safetensors or .parquet) holds features (N, D) and labels (N,), and perhaps ids, split and classes. No
 trained model, no true label and no tuning is needed. Writes suspects.csv (the most suspect label first, with the class
 that is suggested), classes.csv (how many labels of each class may be wrong) and transition.csv.
+"""
+GAIN_TEXT = """Measure what correcting labels gains, on fixed features and the same test set.
+
+One method is tuned and trained on the given labels, on those that your decisions correct, with as many random changes,
+and with the suspects left out; each is compared with the given labels in pairs of seeds. Without --corrections only
+leaving out is compared. With --clean the random arm is what checking as many random images would correct; without true
+labels it makes the same changes to random other images. The decisions that were compared are in OUT/decisions.
 """
 PREDICT_TEXT = """Predict the classes of all images in a folder with the model of a finished run, and write a CSV file.
 
