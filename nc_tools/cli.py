@@ -30,6 +30,7 @@ from nc_tools.cli_texts import (
     PREDICT_TEXT,
     SUSPECTS_TEXT,
     SYNC_TEXT,
+    UI_TEXT,
 )
 
 
@@ -61,6 +62,10 @@ def parser() -> argparse.ArgumentParser:
     add_export_options(_command(commands, "export", "export a trained model with its model card", EXPORT_TEXT))
 
     _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC_TEXT))
+    ui = _command(commands, "ui", "show the runs of an output folder in MLflow", UI_TEXT)
+    _add_output_folder(ui)
+    ui.add_argument("--port", type=_port, metavar="N", help="port of MLflow's server (default: 5000, or any free one)")
+    ui.add_argument("--no-browser", action="store_true", help="print the addresses only")
     return p
 
 
@@ -101,6 +106,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             from nc_tools.deployment import commands
 
             (commands.predict if args.command == "predict" else commands.export)(args)
+        elif args.command == "ui":
+            from nc_tools.tracking.show_store import show_store
+
+            show_store(args.folder, args.tracking_uri, port=args.port, browser=not args.no_browser, say=_say)
         else:
             _sync(args.folder, args.tracking_uri)
     except (ValueError, TypeError, OSError) as error:
@@ -133,12 +142,15 @@ def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> No
 
     from nc_tools.experiment.closing_report import print_links, report_comparison
     from nc_tools.tracking import MlflowSync
+    from nc_tools.tracking.no_mlflow import NO_MLFLOW
 
-    console, sync = Console(), MlflowSync(folder, tracking_uri)
+    console = Console()
     report_comparison(folder, console, baseline=baseline)
-    sync.push()
-    _print_advice(sync.advice())
-    print_links(folder, console, tracking_uri)
+    sync = None if tracking_uri == NO_MLFLOW else MlflowSync(folder, tracking_uri)
+    if sync is not None:
+        sync.push()
+        _print_advice(sync.advice())
+    print_links(folder, console, sync)
 
 
 def _data(args: argparse.Namespace) -> None:
@@ -166,7 +178,10 @@ def _suspects(args: argparse.Namespace) -> None:
 
 
 def _sync(folder: Path, tracking_uri: str | None) -> None:
-    from nc_tools.tracking import MlflowSync, direct_links
+    from rich.console import Console
+
+    from nc_tools.experiment.closing_report import print_links
+    from nc_tools.tracking import MlflowSync
 
     if not (folder / "runs").is_dir():
         raise FileNotFoundError(f"{folder} has no folder runs/: give the folder that was a recipe's --out")
@@ -177,7 +192,17 @@ def _sync(folder: Path, tracking_uri: str | None) -> None:
     _print_advice(advice)
     if advice is not None:
         sys.exit(1)
-    print("\n".join(map(printable, direct_links(folder, tracking_uri))))
+    print_links(folder, Console(), sync)
+
+
+def _say(line: str) -> None:
+    print(printable(line), flush=True)
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535, got {text!r}")
+    return int(text)
 
 
 def _print_advice(advice: str | None) -> None:

@@ -36,7 +36,8 @@ def _add_runs(command: argparse.ArgumentParser, out: str) -> None:
     add("--cache", type=Path, metavar="FOLDER", help="folder of the feature cache (default: OUT/cache)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (default: auto)")
     add("--workers", type=int, metavar="N", help="seeds made in parallel (default: one for each CPU core; 1 on a GPU)")
-    add("--tracking-uri", metavar="ADDRESS", help="MLflow server or database (default: a store in the output folder)")
+    add("--tracking-uri", metavar="ADDRESS", help="MLflow server or database, or none to leave the runs on disk "
+        "(default: a store in the output folder)")  # fmt: skip
 
 
 def _add_comparison(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:

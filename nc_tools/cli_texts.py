@@ -12,6 +12,7 @@ EXAMPLES_TEXT = """examples:
   nc-tools gain photos --model timm:resnet18 --weights pretrained --corrections decisions.csv
   nc-tools predict outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d photos --out predictions.csv
   nc-tools export outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d --to onnx --out exports/etf
+  nc-tools ui outputs/long_tail                                show its runs in MLflow
   nc-tools sync outputs/long_tail --tracking-uri http://127.0.0.1:5000
 
 `nc-tools COMMAND --help` lists the options of a command.
@@ -62,4 +63,9 @@ MLflow model without pickles: `mlflow models serve -m FOLDER/model --env-manager
 SYNC_TEXT = """Upload the runs of an output folder to MLflow, unless MLflow already has them.
 
 Recipes and `nc_tools.tracking.track` upload runs by themselves. Use this command if they could not reach the server.
+"""
+UI_TEXT = """Show the runs of an output folder, and their comparison, in MLflow: print the addresses and open a browser.
+
+MLflow is started on the store of the folder, for this machine only; Ctrl-C ends it. With the address of an MLflow
+server, only the pages there are shown.
 """

@@ -42,6 +42,7 @@ def test_help_lists_the_commands(capsys):
         "predict",
         "suspects",
         "sync",
+        "ui",
     }
     with pytest.raises(SystemExit) as end:
         main(["--help"])

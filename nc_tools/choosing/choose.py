@@ -23,7 +23,7 @@ from nc_tools.experiment.on_features.feature_options import (
     model_config,
     run_options,
 )
-from nc_tools.experiment.on_features.prepare import PreparedFeatures, prepare_features
+from nc_tools.experiment.on_features.prepare import prepare_features
 from nc_tools.experiment.on_features.run_seeds import run_seeds
 from nc_tools.experiment.on_features.whole_model import write_whole_model
 from nc_tools.experiment.overrides import parse_setting, put
@@ -32,7 +32,7 @@ from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.recipe_cli import torch_device
 from nc_tools.experiment.recipe_plan import parse_seeds
 from nc_tools.run_records.json_files import write_json
-from nc_tools.tracking import MlflowSync
+from nc_tools.tracking.no_mlflow import sync_unless_off
 
 MODEL_FOLDER = "model"
 """Folder of the model to take home, in the output folder."""
@@ -79,31 +79,42 @@ def run_choose(options: ChooseOptions, console: Console) -> Choice:
     )
     model = model_config(options)
     device, seeds = torch_device(options.device), parse_seeds(options.seeds)
+    how = run_options(options, device)
     common = ArmOptions(data=data, model=model, batch_size=options.batch_size)
     any_arm = next(iter(head_arms(common, imbalanced=False).values()))
     cache = options.cache or options.out / "cache"
     with ProgressDisplay(console) as display:
-        features = prepare_features(any_arm, options.out, cache, seed=seeds[0], device=device, display=display)
-    plan = _plan(options, common, features, seeds)
-    with MlflowSync(options.out, options.tracking_uri, plan.name):
-        run_seeds(plan, run_options(options, device), features.path, console)
+        features = prepare_features(
+            any_arm, options.out, cache, seed=seeds[0], device=device, display=display,
+            check=lambda counts, noisy: _plan(options, common, seeds, counts, has_clean_labels=noisy),
+        )  # fmt: skip
+    plan = _plan(options, common, seeds, features.class_counts, has_clean_labels=features.has_clean_labels)
+    with sync_unless_off(options.out, options.tracking_uri) as sync:
+        run_seeds(plan, how, features.path, console)
         report_comparison(options.out, console)
     comparison = compare(options.out)
     choice = make_choice(comparison, holdout_scores(options.out / "seeds" / f"seed-{seed}.json" for seed in seeds))
     sentences = choice_sentences(choice, comparison)
     _write(choice, comparison, sentences, options.out, plan.arms[choice.arm].model)
-    print_links(options.out, console, options.tracking_uri)
+    print_links(options.out, console, sync)
     console.print()
     for sentence in (*sentences, f"The model to take home is in {options.out / MODEL_FOLDER}."):
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     return choice
 
 
-def _plan(options: ChooseOptions, common: ArmOptions, features: PreparedFeatures, seeds: tuple[int, ...]) -> Plan:
+def _plan(
+    options: ChooseOptions,
+    common: ArmOptions,
+    seeds: tuple[int, ...],
+    class_counts: tuple[int, ...],
+    *,
+    has_clean_labels: bool,
+) -> Plan:
     """Return the comparison: arms that suit the data, and the rules."""
-    imbalanced = is_imbalanced(features.class_counts) and options.decide == "balanced_accuracy"
-    epochs = options.epochs or enough_epochs(sum(features.class_counts), common)
-    noisy = options.noisy or options.labels is not None or features.has_clean_labels
+    imbalanced = is_imbalanced(class_counts) and options.decide == "balanced_accuracy"
+    epochs = options.epochs or enough_epochs(sum(class_counts), common)
+    noisy = options.noisy or options.labels is not None or has_clean_labels
     arms = choose_arms(head_arms(replace(common, epochs=epochs), imbalanced=imbalanced), options.arms, noisy=noisy)
     protocol = Protocol(
         seeds=seeds,

@@ -31,7 +31,7 @@ from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.recipe_cli import torch_device
 from nc_tools.experiment.recipe_plan import parse_seeds
 from nc_tools.suspects.label_arms import LabelArm, label_arms
-from nc_tools.tracking import MlflowSync
+from nc_tools.tracking.no_mlflow import sync_unless_off
 
 GIVEN = "given"
 """The arm with the labels as they were given, the baseline."""
@@ -68,15 +68,18 @@ def run_gain(options: GainOptions, console: Console) -> Comparison:
     any_arm = next(iter(head_arms(common, imbalanced=False).values()))
     cache = options.cache or options.out / "cache"
     with ProgressDisplay(console) as display:
-        features = prepare_features(any_arm, options.out, cache, seed=seeds[0], device=device, display=display)
+        features = prepare_features(
+            any_arm, options.out, cache, seed=seeds[0], device=device, display=display,
+            check=lambda _counts, _noisy: None,  # the arms come from the ids in the features
+        )  # fmt: skip
         arms = label_arms(features.path, data, options.out / "decisions")
         for name, arm in arms.items():
             display.note(f"arm {name}: {arm.words} ({arm.file})")
     plan = _plan(options, common, features, arms, seeds)
-    with MlflowSync(options.out, options.tracking_uri, plan.name):
+    with sync_unless_off(options.out, options.tracking_uri) as sync:
         run_seeds(plan, run_options(options, device), features.path, console)
         report_comparison(options.out, console)
-    print_links(options.out, console, options.tracking_uri)
+    print_links(options.out, console, sync)
     comparison = compare(options.out)
     console.print()
     for sentence in gain_sentences(comparison, arms):

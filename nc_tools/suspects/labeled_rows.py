@@ -118,7 +118,7 @@ def with_labels_of(parts: Mapping[str, LabeledSamples], labels: str, root: Path)
     return result
 
 
-def joined(parts: Mapping[str, LabeledSamples]) -> LabeledSamples:
+def all_samples(parts: Mapping[str, LabeledSamples]) -> LabeledSamples:
     """Return the samples of all parts as one; labels of other annotators are kept if every part has them."""
     first, *rest = parts.values()
     if not rest:

@@ -14,7 +14,7 @@ from torch import Tensor
 from nc_tools.experiment.on_features.feature_options import SourceOptions, embedding_file, model_config
 from nc_tools.suspects.find_suspects import FoundSuspects, find_suspects
 from nc_tools.suspects.labeled_images import read_labeled_images
-from nc_tools.suspects.labeled_rows import LabeledSamples, joined, read_labeled_rows
+from nc_tools.suspects.labeled_rows import LabeledSamples, all_samples, read_labeled_rows
 from nc_tools.suspects.review_page import ReviewPage, write_review
 from nc_tools.suspects.suspects_files import SUSPECTS_FILE, write_suspects_files
 
@@ -104,7 +104,7 @@ def _chosen(
         ValueError: If there are no such samples.
     """
     if job.part == "all":
-        return joined(parts), None
+        return all_samples(parts), None
     if job.part not in parts:
         raise ValueError(
             f"{Path(job.data).name} has no {job.part} rows: give the file a split with rows of both kinds, or use "

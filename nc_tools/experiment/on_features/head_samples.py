@@ -51,8 +51,7 @@ class HeadSamples:
     @property
     def scaled_before(self) -> bool:
         """Whether the batches hold scaled features."""
-        train = self.data.train
-        return len(train) * train.shape[0] <= _SCALED_AT_ONCE
+        return len(self.indices) * self.data.train.shape[0] <= _SCALED_AT_ONCE
 
     @cached_property
     def batches(self) -> Batches:
@@ -61,8 +60,10 @@ class HeadSamples:
             return self.data.training_batches(self.indices)
         train = self.data.train
         with torch.no_grad():
-            scaled = self.scaling(train.take(torch.arange(len(train))).to(self.data.device))
-        part = FeatureSet(scaled.cpu(), train.labels, train.classes, train.name)
+            scaled = self.scaling(train.take(self.indices).to(self.data.device))
+        rows = torch.zeros(len(train), dtype=torch.int64)  # those of the other samples are not read
+        rows[self.indices] = torch.arange(len(self.indices))
+        part = FeatureSet(scaled.cpu(), train.labels, train.classes, train.name, rows=rows)
         sources = replace(self.data.sources, train=cast(Images, part))
         return replace(self.data, sources=sources).training_batches(self.indices)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ from nc_tools.experiment.run_config import RunConfig
 from nc_tools.features import Embeddings, extract_features, read_embeddings
 from nc_tools.models.pretrained import PretrainedBackbone
 
+CheckPlan = Callable[[tuple[int, ...], bool], object]
+"""Raises an error if something cannot be made of data with these training samples of each class, where true labels are
+known or not."""
+
 
 @dataclass(frozen=True)
 class PreparedFeatures:
@@ -41,7 +46,7 @@ class PreparedFeatures:
 
 
 def prepare_features(
-    config: RunConfig, out: Path, cache: Path, *, seed: int, device: str, display: ProgressDisplay
+    config: RunConfig, out: Path, cache: Path, *, seed: int, device: str, display: ProgressDisplay, check: CheckPlan
 ) -> PreparedFeatures:
     """Get the features of a comparison, and print what the data are.
 
@@ -52,6 +57,7 @@ def prepare_features(
         seed: For the lines about subsets, which differ by seed.
         device: Where the backbone runs.
         display: Shows progress and lines.
+        check: Called once the data are read and before features are computed, which may take an hour.
 
     Raises:
         FileNotFoundError: If data or weights are missing.
@@ -59,11 +65,11 @@ def prepare_features(
     """
     source = parse_source(config.data.source)
     if source.kind == "embeddings" and source.path is not None:
-        return _read_embeddings(source.path, config, display)
-    return _extract(config, out, cache, seed, device, display)
+        return _read_embeddings(source.path, config, display, check)
+    return _extract(config, out, cache, seed, device, display, check)
 
 
-def _read_embeddings(path: Path, config: RunConfig, display: ProgressDisplay) -> PreparedFeatures:
+def _read_embeddings(path: Path, config: RunConfig, display: ProgressDisplay, check: CheckPlan) -> PreparedFeatures:
     read = read_embeddings(path)
     labeled = labeled_sources(path.resolve(), config.data)
     train = labeled.train if labeled.excluded is None else labeled.train.subset((~labeled.excluded).nonzero().flatten())
@@ -75,6 +81,7 @@ def _read_embeddings(path: Path, config: RunConfig, display: ProgressDisplay) ->
     lines = [f"training samples of each class: {counts_text(train.classes, counts)}", *labeled.reading.sentences]
     for line in (*lines, *read.notes, *_ood(read)):
         display.note(line)
+    check(tuple(counts.tolist()), train.clean_labels is not None)
     return PreparedFeatures(path.resolve(), tuple(counts.tolist()), train.clean_labels is not None)
 
 
@@ -83,10 +90,13 @@ def _ood(read: Embeddings) -> list[str]:
 
 
 def _extract(
-    config: RunConfig, out: Path, cache: Path, seed: int, device: str, display: ProgressDisplay
+    config: RunConfig, out: Path, cache: Path, seed: int, device: str, display: ProgressDisplay, check: CheckPlan
 ) -> PreparedFeatures:
     if config.data.resplit is not None:
-        raise ValueError("fixed features have one split of the images, so data.resplit must be None: leave it out")
+        raise ValueError(
+            "the arm is chosen on the hold-outs of all seeds and confirmed on test images that none saw, so all "
+            "seeds have the same test images: leave out data.resplit"
+        )
     images = load_images(config.data, out / "cache", display.reading)
     sources = with_label_files(images, config.data)
     subsets = make_subsets(sources, config.data, seed)
@@ -95,6 +105,8 @@ def _extract(
     shown = sources if noise is None else replace(sources, train=with_noise(sources.train, noise, seed))
     for line in first_lines(shown, config.data, make_subsets(shown, config.data, seed, given), given):
         display.note(line)
+    counts, has_clean_labels = tuple(subsets.counts.tolist()), shown.train.clean_labels is not None
+    check(counts, has_clean_labels)
     channels, size, _ = sources.train.shape
     shape = {"in_channels": channels, "image_size": size}
     mean, std = tuple(sources.mean.tolist()), tuple(sources.std.tolist())
@@ -117,7 +129,7 @@ def _extract(
     )
     path = (out / "cache" / f"{SETS_FILE}.safetensors").resolve()
     write_feature_sources(features, {name: result.file for name, result in extracted.items()}, path)
-    return PreparedFeatures(path, tuple(subsets.counts.tolist()), sources.train.clean_labels is not None)
+    return PreparedFeatures(path, counts, has_clean_labels)
 
 
 def _all_sets(
