@@ -75,6 +75,21 @@ def test_suspects_of_a_folder_of_images(photos, capsys):
     assert (top["path"], json.loads(top["disagreement"])) == ("test/ape/test3.png", 1.0)
 
 
+@pytest.mark.slow
+def test_what_a_decision_about_a_folder_of_images_gains(photos, capsys):
+    lines(photos / "decisions.csv", "path,given,decision,label", "train/ape/train3.png,ape,relabel,bee")
+    model = ["--model", "timm:test_resnet", "--weights", "weights.safetensors", "--image-size", "32"]
+    fast = ["--seeds", "0,1", "--epochs", "2", "--workers", "1", "--set", "protocol.max_extensions=0"]
+    main(["gain", "photos", *model, "--corrections", "decisions.csv", *fast, "--out", "out"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "54 of 54 images went through the backbone" in printed
+    assert "corrected, 1 training labels changed, 0 images left out, 0 labels confirmed: " in printed
+    assert "random, the same changes of 1 random other images: " in printed
+    (row,) = rows_of(photos / "out" / "decisions" / "random_changes.csv")
+    assert row["given"] == "ape"
+    assert row["path"] != "train/ape/train3.png"
+
+
 WRONG = {
     "model": (["photos"], "features of images come from a pretrained model: give one"),
     "folder": (["nothing"], "nothing does not exist: give a folder of images"),
