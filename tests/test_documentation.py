@@ -16,6 +16,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TUTORIAL = "tutorial.md"  # its blocks of both languages run in order, in test_tutorial.py
 CLASSES = {"cat": 24, "dog": 8, "owl": 6}
 
 
@@ -36,7 +37,9 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python") and page.name != TUTORIAL], ids=lambda page: page.name
+)
 def test_python_blocks_run(page: Path, alone: Path) -> None:
     names: dict[str, object] = {}
     for block in blocks(page, "python"):
