@@ -82,6 +82,13 @@ class ComparedRun:
         return self.status == "FINISHED" and bool(self.final)
 
     @property
+    def learning_rate(self) -> str:
+        """The recorded learning rate as text; "" if the record has none."""
+        optim = self.config.get("optim")
+        rate = optim.get("lr") if isinstance(optim, Mapping) else None
+        return f"{rate:g}" if isinstance(rate, int | float) else ""
+
+    @property
     def why_not(self) -> str:
         """The reason why the run has no result, in a few words; an empty string if it has one."""
         if self.finished:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nc_tools.comparison.metric_table import OOD_SCORES, OOD_SETS
+from nc_tools.comparison.metric_entry import OOD_SCORES, OOD_SETS
 from nc_tools.comparison.result import Comparison
 from nc_tools.comparison.summary_table import mean_text
 

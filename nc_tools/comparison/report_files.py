@@ -1,4 +1,4 @@
-"""Write the report of a comparison as HTML, Markdown, CSV and JSON files."""
+"""Write the report of a comparison as HTML, Markdown, CSV, JSON and LaTeX files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from nc_tools._support.atomic_write import atomic_write
 from nc_tools.comparison.export import comparison_csv, comparison_json
 from nc_tools.comparison.figures.over_collapse import over_collapse_document
 from nc_tools.comparison.html_report import comparison_html
+from nc_tools.comparison.latex import latex_table
 from nc_tools.comparison.markdown import markdown_text
 from nc_tools.comparison.result import Comparison
 
@@ -16,7 +17,7 @@ _FIGURE = "over_nc1.svg"
 
 
 def write_comparison(
-    comparison: Comparison, out: str | Path, *, formats: str | Sequence[str] = ("html", "md", "csv", "json")
+    comparison: Comparison, out: str | Path, *, formats: str | Sequence[str] = ("html", "md", "csv", "json", "tex")
 ) -> dict[str, Path]:
     """Write a comparison to files ``comparison.<format>`` in a folder; a failed write keeps the old file.
 
@@ -25,7 +26,7 @@ def write_comparison(
     Args:
         comparison: The comparison.
         out: The folder; it is created if it does not exist.
-        formats: One or more of html, md, csv, json.
+        formats: One or more of html, md, csv, json, tex (a table for a paper).
 
     Returns:
         The path of each file by its format.
@@ -38,6 +39,7 @@ def write_comparison(
         "md": markdown_text,
         "csv": comparison_csv,
         "json": comparison_json,
+        "tex": latex_table,
     }
     out, formats = Path(out), [formats] if isinstance(formats, str) else formats
     unknown = [name for name in formats if name not in writers]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from nc_tools.comparison.frames import means_by_seed
 from nc_tools.comparison.metric_info import metric_info
-from nc_tools.comparison.metric_table import ECE, ECE_SCALED, PROBE
+from nc_tools.comparison.metric_table import PROBE
+from nc_tools.comparison.prediction_entries import ECE, ECE_SCALED
 from nc_tools.comparison.result import Comparison
 
 MIN_ARMS = 4
