@@ -22,6 +22,9 @@ from nc_tools.comparison import (
     write_comparison,
 )
 from nc_tools.comparison.html_report import comparison_html
+from nc_tools.comparison.next_steps import next_steps
+from nc_tools.comparison.report_files import report_folder
+from nc_tools.experiment.closing_report import report_comparison
 
 PRIMARY = "test/gen/balanced_accuracy"
 VOID = {"meta", "br", "line", "rect", "circle", "path", "polyline", "polygon"}
@@ -64,10 +67,10 @@ def read(page):
     return parser, " ".join(" ".join(parser.text).split())
 
 
-def print_at(comparison, width, encoding="utf-8"):
+def print_at(comparison, width, encoding="utf-8", details=True):
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
-    render_terminal(comparison, Console(file=stream, width=width, highlight=False))
+    render_terminal(comparison, Console(file=stream, width=width, highlight=False), details=details)
     return raw.getvalue().decode(encoding)
 
 
@@ -222,3 +225,42 @@ def test_a_thousand_classes_and_twelve_arms_make_a_page_that_opens_at_once(tmp_p
             runs.append(ComparedRun(f"arm_{arm}", seed, 0, "FINISHED", final, curves, per_class))
     write_comparison(compare_runs(runs, "arm_0"), tmp_path)
     assert (tmp_path / "comparison.html").stat().st_size < 2_000_000
+
+
+def test_the_terminal_shows_the_verdict_and_the_table_and_the_rest_on_request(complete):
+    short, whole = (print_at(complete, 100, details=details) for details in (False, True))
+    assert "Detectable difference" not in short
+    assert "Detectable difference" in whole
+    assert "did not finish" in short
+    assert "more, in the report" in short
+    assert len(short.splitlines()) < 45
+
+
+def test_what_to_do_next_follows_from_the_result(complete, tmp_path):
+    def steps(values, **changes):
+        runs = [ComparedRun(arm, seed, 0, "FINISHED", {PRIMARY: value}, run_id=f"{arm}-s{seed}")
+                for arm, of_arm in values.items() for seed, value in enumerate(of_arm)]  # fmt: skip
+        return next_steps(compare_runs(runs, "linear", experiment=Experiment(**changes)), tmp_path / "my runs")
+
+    linear = [0.50, 0.51, 0.49]
+    better = steps({"linear": linear, "etf": [0.60, 0.612, 0.591], "other": linear})
+    assert better[0] == f"use etf: nc-tools export '{tmp_path}/my runs'/runs/etf-s0 --to onnx --out exports/model"
+    assert better[1].endswith(f"nc-tools compare '{tmp_path}/my runs' --baseline etf")
+    assert better[2].endswith("--details")
+    unsure = steps({"linear": linear, "etf": [0.53, 0.50, 0.51]})
+    assert re.search(r"(\d+) seeds would show half of the gain of etf \(\+0.7\): .* --seeds 0-\d+", unsure[0])
+    assert "--smoke" in steps({"linear": linear, "etf": linear}, smoke=True)[0]
+    assert "--resume" in next_steps(complete, tmp_path)[0]
+
+
+def test_a_report_against_another_arm_stands_beside_the_first(tmp_path):
+    out = write_output(tmp_path, images=200, epochs=3, broken=False)
+    console = Console(file=io.StringIO(), width=100)
+    for baseline in (None, "linear_la", "linear"):
+        report_comparison(out, console, baseline=baseline)
+    first, second = ((out / "report" / name / "comparison.json").read_text() for name in ("", "against-linear_la"))
+    assert json.loads(first)["baseline"] == "linear"
+    assert json.loads(second)["baseline"] == "linear_la"
+    assert sorted(path.name for path in (out / "report").iterdir() if path.is_dir()) == ["against-linear_la"]
+    strange = replace(compare(out), baseline="../a b")
+    assert report_folder(out, strange).parent == out / "report"

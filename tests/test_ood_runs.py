@@ -261,7 +261,7 @@ def test_tables_hold_auroc_by_score_and_set():
 def test_every_output_shows_them(capsys):
     comparison = compare_runs(runs(), "linear")
     markdown, page = markdown_text(comparison), comparison_html(comparison)
-    render_terminal(comparison, Console(width=100, highlight=False))
+    render_terminal(comparison, Console(width=100, highlight=False), details=True)
     shown = capsys.readouterr().out
     assert "| etf | 81.0 | 90.0 |" in markdown
     assert "### far outliers" in markdown

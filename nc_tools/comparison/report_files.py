@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +16,25 @@ from nc_tools.comparison.markdown import markdown_text
 from nc_tools.comparison.result import Comparison
 
 _FIGURE = "over_nc1.svg"
+
+
+def report_folder(out: Path, comparison: Comparison) -> Path:
+    """Return the folder of a comparison's report in an output folder, another one for each baseline.
+
+    ``report`` is that of the experiment's own baseline; a report against another arm stands beside it, in
+    ``report/against-<arm>``.
+
+    Args:
+        out: The output folder.
+        comparison: The comparison.
+    """
+    own = comparison.experiment.baseline or comparison.arms[0]
+    if comparison.baseline == own:
+        return out / "report"
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", comparison.baseline).strip("-.")[:60]
+    if name != comparison.baseline:  # two arms must not share a folder
+        name = f"{name}-{hashlib.sha256(comparison.baseline.encode('utf-8', 'replace')).hexdigest()[:6]}"
+    return out / "report" / f"against-{name}"
 
 
 def write_comparison(

@@ -1,4 +1,4 @@
-"""The end of a comparison: print the results table, write the report, and print where both are."""
+"""The end of a comparison: print the results table, write the report, and print where both are and what to do next."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from pathlib import Path
 from rich.console import Console
 
 from nc_tools._support.printable import printable
-from nc_tools.comparison import compare, render_terminal, write_comparison
+from nc_tools.comparison import Comparison, compare, render_terminal, report_folder, write_comparison
+from nc_tools.comparison.next_steps import next_steps
 from nc_tools.comparison.read_experiment import read_experiment
 from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
 from nc_tools.experiment.single_arm import print_single_arm
 from nc_tools.tracking import direct_links
 
 
-def report_comparison(out: Path, console: Console, *, baseline: str | None = None) -> None:
+def report_comparison(
+    out: Path, console: Console, *, baseline: str | None = None, details: bool = False
+) -> Comparison | None:
     """Compare the runs of an output folder, print the results table, and write the report files.
 
     The results of an experiment with a single arm are only printed.
@@ -23,6 +26,10 @@ def report_comparison(out: Path, console: Console, *, baseline: str | None = Non
         out: The output folder.
         console: Where to print.
         baseline: The arm to pair against; None for the experiment's own.
+        details: Print tests, power and variances too.
+
+    Returns:
+        The comparison; None for a single arm.
 
     Raises:
         ValueError: If there is nothing to compare.
@@ -31,17 +38,40 @@ def report_comparison(out: Path, console: Console, *, baseline: str | None = Non
     experiment = read_experiment(out)
     if len(experiment.arms) == 1 and baseline is None:
         print_single_arm(out, experiment, console)
-        return
+        return None
     comparison = compare(out, baseline=baseline)
     console.print()
-    render_terminal(comparison, console)
-    write_comparison(comparison, out / "report")
+    render_terminal(comparison, console, details=details)
+    folder = report_folder(out, comparison)
+    write_comparison(comparison, folder)
     if comparison.primary.key.startswith("transfer/"):
-        report_ranking(comparison, out / "report", console)
+        report_ranking(comparison, folder, console)
+    return comparison
 
 
-def print_links(out: Path, console: Console, tracking_uri: str | None) -> None:
-    """Print the address of the report and the command that shows the runs in MLflow."""
+def print_links(
+    out: Path,
+    console: Console,
+    tracking_uri: str | None,
+    *,
+    comparison: Comparison | None = None,
+    details: bool = False,
+) -> None:
+    """Print what to do next, the address of the report, and the command that shows the runs in MLflow.
+
+    Args:
+        out: The output folder.
+        console: Where to print.
+        tracking_uri: MLflow store or server.
+        comparison: What was printed; None for no advice.
+        details: Whether its details were printed.
+    """
+    report = None
+    if comparison is not None:
+        report = report_folder(out, comparison) / "comparison.html"
+        console.print()
+        for line in ("Next:", *(f"  {step}" for step in next_steps(comparison, out, details=details))):
+            console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
     console.print()
-    for line in direct_links(out, tracking_uri):
+    for line in direct_links(out, tracking_uri, report=report):
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)

@@ -11,17 +11,20 @@ from nc_tools.tracking.store import resolve_store, shown_experiments
 CHARTS = "compareRunsMode=CHART&workflowType=machine_learning"
 
 
-def direct_links(root: Path | str, tracking_uri: str | None = None, port: int = 5000) -> list[str]:
+def direct_links(
+    root: Path | str, tracking_uri: str | None = None, port: int = 5000, *, report: Path | None = None
+) -> list[str]:
     """Return lines to print that say where the report is and how to see the runs in MLflow.
 
     Args:
         root: Output folder.
         tracking_uri: MLflow store, as for ``MlflowSync``.
         port: Port of the server that the printed command starts.
+        report: The page to name; None for that of the experiment's own baseline.
     """
     root = Path(root).resolve()
     store = resolve_store(root, tracking_uri)
-    report = root / "report" / "comparison.html"
+    report = (report or root / "report" / "comparison.html").resolve()
     lines = [f"Report: {report.as_uri()}"] if report.exists() else []
     pages = [f"#/experiments/{number}/runs?{CHARTS}" for number in shown_experiments(root, store)]
     if store.is_server:
