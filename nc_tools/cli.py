@@ -131,12 +131,15 @@ def _compare(args: argparse.Namespace) -> None:
 
     from nc_tools.experiment.closing_report import print_links, report_comparison
     from nc_tools.tracking import MlflowSync
+    from nc_tools.tracking.no_mlflow import NO_MLFLOW
 
     folder, tracking_uri, details = args.folder, args.tracking_uri, args.details
-    console, sync = Console(), MlflowSync(folder, tracking_uri)
+    console = Console()
     comparison = report_comparison(folder, console, baseline=args.baseline, details=details)
-    sync.push()
-    _print_advice(sync.advice())
+    if tracking_uri != NO_MLFLOW:
+        sync = MlflowSync(folder, tracking_uri)
+        sync.push()
+        _print_advice(sync.advice())
     print_links(folder, console, tracking_uri, comparison=comparison, details=details)
 
 

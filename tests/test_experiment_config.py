@@ -214,6 +214,26 @@ def test_settings_land_where_they_belong_and_nowhere_else():
     assert BASE.optim.lr == 0.1
 
 
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("training.compile=true", True),
+        ("training.compile=FALSE", False),
+        ("training.ema_decay=none", None),
+        ("training.epochs=1e2", 100),
+        ("optim.weight_decay=1e-4", 1e-4),
+        ("model.weights=none", None),
+        ("data.sampling=none", None),
+    ],
+)
+def test_settings_are_read_as_people_write_them(setting, expected):
+    path, value = parse_setting(setting)
+    changed = put(BASE, path, value)
+    for part in path.split("."):
+        changed = getattr(changed, part)
+    assert (changed, type(changed)) == (expected, type(expected))
+
+
 def test_lists_from_a_command_line_can_be_hashed():
     noisy = put(BASE, "data.noise", "MatrixNoise([[0.9, 0.1], [0, 1]])").data
     assert noisy.noise.matrix == ((0.9, 0.1), (0, 1))

@@ -13,6 +13,7 @@ from nc_tools.comparison.read_experiment import read_experiment
 from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
 from nc_tools.experiment.single_arm import print_single_arm
 from nc_tools.tracking import direct_links
+from nc_tools.tracking.no_mlflow import NO_MLFLOW, links_without_mlflow
 
 
 def report_comparison(
@@ -73,5 +74,7 @@ def print_links(
         for line in ("Next:", *(f"  {step}" for step in next_steps(comparison, out, details=details))):
             console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
     console.print()
-    for line in direct_links(out, tracking_uri, report=report):
+    without = tracking_uri == NO_MLFLOW
+    lines = links_without_mlflow(out, report) if without else direct_links(out, tracking_uri, report=report)
+    for line in lines:
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)

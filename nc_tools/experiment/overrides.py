@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import inspect
 import typing
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
 from nc_tools._support.suggestions import did_you_mean
@@ -41,8 +41,9 @@ def put(config: C, path: str, value: Any) -> C:
     Args:
         config: A dataclass or a spec.
         path: Dotted, such as "optim.lr" or "head.scale".
-        value: Must match the type of the field or argument. An int becomes a float where a float is needed, and text
-            such as "PairNoise(rate=0.3)" becomes that dataclass.
+        value: Must match the type of the field or argument. An int becomes a float where a float is needed, a float
+            such as 1e4 an int where an int is, "true", "false" and "none" the constants of Python, and text such as
+            "PairNoise(rate=0.3)" that dataclass.
 
     Raises:
         TypeError: If the class of a spec has no such argument; the message suggests similar names.
@@ -84,7 +85,11 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
     """Convert a value from the command line to the type that the field's type hint asks for."""
     value, options = _as_tuples(value), options_of(hint)
     if isinstance(value, str):
+        value = _constant_from_text(value, options)
+    if isinstance(value, str):
         value = _dataclass_from_text(value, options, name)
+    if isinstance(value, float) and value.is_integer() and int in options and float not in options:
+        return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
         return float(value)
     if matches(value, hint):
@@ -97,6 +102,16 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
             f"set one of its arguments, as in {name}.ARGUMENT=VALUE"
         )
     raise ValueError(f"{name} must be {hint_text(hint)}, got {value!r}")
+
+
+def _constant_from_text(text: str, options: Collection[Any]) -> Any:
+    """Return True, False or None for text that says so, in any case, where the field takes it; else the text."""
+    word = text.lower()
+    if word in ("none", "null") and type(None) in options:
+        return None
+    if word in ("true", "false") and bool in options:
+        return word == "true"
+    return text
 
 
 def _as_tuples(value: Any) -> Any:

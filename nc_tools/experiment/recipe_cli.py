@@ -8,6 +8,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -22,10 +23,12 @@ from nc_tools.experiment.closing_report import print_links, report_comparison
 from nc_tools.experiment.config_file import config_text, read_config
 from nc_tools.experiment.data_flags import add_data_flags
 from nc_tools.experiment.plan import RunOptions
+from nc_tools.experiment.plan_cost import print_plan
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.run_plan import run_plan
 from nc_tools.tracking import MlflowSync
+from nc_tools.tracking.no_mlflow import NO_MLFLOW
 
 
 def recipe_parser(
@@ -60,9 +63,12 @@ def recipe_parser(
     add("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (default: auto)")
     add("--workers", type=int, metavar="N", help="runs made in parallel (default: one for each CPU core; 1 on a GPU)")
     add("--resume", action="store_true", help="continue unfinished runs from their checkpoints")
-    add("--tracking-uri", metavar="URI", help="MLflow store or server (default: a store in the output folder)")
+    add("--tracking-uri", metavar="URI", help="MLflow store or server, or none to leave the runs on disk (default: "
+        "a store in the output folder)")  # fmt: skip
     add("--smoke", action="store_true", help="run everything for a few seconds to check that it works; the numbers "
         "mean nothing")  # fmt: skip
+    add("--plan", action="store_true", help="print how many runs there are and how long they take here, measured on "
+        "a few steps, and exit")  # fmt: skip
     add("--print-config", action="store_true", help="print the whole configuration as JSON and exit")
     add("--config", type=Path, metavar="FILE", help="take arms and protocol from a file that --print-config has "
         "printed; other flags are applied to them")  # fmt: skip
@@ -102,7 +108,11 @@ def run_recipe(
             print(json.dumps(config_text(plan.arms, plan.protocol), indent=2))
             return
         options = make_options(args)
-        with MlflowSync(options.out, options.tracking_uri, plan.name):
+        if args.plan:
+            print_plan(plan, options, console)
+            return
+        on_disk = options.tracking_uri == NO_MLFLOW
+        with nullcontext() if on_disk else MlflowSync(options.out, options.tracking_uri, plan.name):
             run_plan(plan, options, console)
             comparison = report_comparison(options.out, console)
         print_links(options.out, console, options.tracking_uri, comparison=comparison)
