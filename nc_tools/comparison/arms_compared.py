@@ -82,6 +82,7 @@ def _in_words(comparison: Comparison, arm: str, run: ComparedRun | None, expecte
         parameters=_parameter_words(comparison, arm),
         settings=_settings_words(comparison, arm, config),
         differs="" if arm == comparison.baseline else _difference_words(config, expected),
+        about=() if run is None else tuple(run.about.items()),
     )
 
 

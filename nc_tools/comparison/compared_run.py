@@ -52,6 +52,7 @@ class ComparedRun:
         created_ms: When it was started, in milliseconds since 1970.
         notes: What is missing or unreadable in its record.
         frame_seed: Seed of the head's random frame; None for a head without one, "unknown" if the record does not say.
+        about: What its head and its loss are, in a sentence each, by name.
         images: The primary metric by test image, for a run without a file of predictions.
     """
 
@@ -74,6 +75,7 @@ class ComparedRun:
     created_ms: int = 0
     notes: tuple[str, ...] = ()
     frame_seed: int | Literal["unknown"] | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
     images: ImageValues | None = None
 
     @property
@@ -144,6 +146,7 @@ def read_compared_run(folder: str | Path) -> ComparedRun:
         created_ms=identity["created_ms"],
         notes=(*recovered.problems, *problems),
         frame_seed=identity["frame_seed"],
+        about=identity["about"],
     )
 
 

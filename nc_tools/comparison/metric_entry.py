@@ -10,7 +10,12 @@ Direction = Literal["higher", "lower", "neither"]
 Unit = Literal["", "points"]
 
 SPLITS = {"test": "test", "train": "train", "holdout": "hold-out", "best": "best epoch"}
-OOD_SETS = {"near": "near outliers", "held_out": "held-out classes", "far": "far outliers"}
+OOD_SETS = {
+    "mean": "mean over the sets",
+    "near": "near outliers",
+    "held_out": "held-out classes",
+    "far": "far outliers",
+}
 OOD_SCORES = {
     "msp": "MSP",
     "max_logit": "MaxLogit",

@@ -54,6 +54,8 @@ _OUTLIERS = (
     fraction("*/ood/*/*/fpr95", "{1}, {2}, FPR at 95 % TPR", "lower",
            "Outliers taken for known classes where 95 % of the test images are."),
     MetricEntry("*/ood/*/*/*", "{1}, {2}, {3}"),
+    MetricEntry("*/ood/mean/*/auroc", "{1}, mean over the outlier sets, AUROC", "higher", "points", 1,
+                help="Mean of the AUROC over the sets of outliers, so that no set decides alone."),
     MetricEntry("*/ood/*/nc5", "{1}, NC5",
                 help="Mean |cosine| of the class means and the outliers' mean: 0 if outliers are orthogonal."),
 )  # fmt: skip

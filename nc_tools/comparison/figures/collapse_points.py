@@ -54,6 +54,7 @@ def panel_series(comparison: Comparison) -> list[tuple[str, list[Series]]]:
     primary = comparison.primary
     panels = [(primary.label, [Series("one", "", primary.key)]), (metric_info(ECE).label, ece)]
     sets = dict.fromkeys(k.split("/")[2] for k in comparison.metrics if k.startswith(_OOD) and k.endswith("/auroc"))
+    sets.pop("mean", None)
     for name in sets:
         recorded = [
             Series(kind, _SCORE_NAMES[score], key)
