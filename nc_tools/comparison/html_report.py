@@ -31,6 +31,7 @@ from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.metric_table import METRICS
 from nc_tools.comparison.ood_tables import outlier_tables, outlier_tables_text
 from nc_tools.comparison.result import Comparison
+from nc_tools.comparison.uncertainty_tables import selective_table, set_tables
 from nc_tools.plots.html_page import render_page
 
 _HOLDOUT = "holdout/gen/balanced_accuracy"
@@ -69,6 +70,8 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
         "secondary": [forest for forest in secondary if isinstance(forest, Forest)],
         "reliability_panels": reliability_panels(comparison),
         "calibration_tables": calibration_tables(comparison),
+        "set_tables": set_tables(comparison),
+        "selective": selective_table(comparison),
         "memorization_panels": memorization_panels(comparison),
         "learning_figures": learning_curves(comparison),
         "collapse_figures": collapse_curves(comparison),

@@ -51,6 +51,15 @@ CLASS_GROUPS = {
     "tail": "tail third",
 }
 
+CONFORMAL_WORDS = {
+    "thr": "THR sets",
+    "aps": "APS sets",
+    "raps": "RAPS sets",
+    "class_conditional": "class-conditional sets",
+    "clustered": "clustered sets",
+    "prevalence_adjusted": "prevalence-adjusted sets",
+}
+
 
 @dataclass(frozen=True)
 class MetricEntry:

@@ -11,6 +11,7 @@ from typing import Literal
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.comparison.metric_entry import (
     CLASS_GROUPS,
+    CONFORMAL_WORDS,
     OOD_SCORES,
     OOD_SETS,
     SPLITS,
@@ -144,7 +145,11 @@ def _matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
 def _label(entry: MetricEntry, parts: Sequence[str]) -> str:
     matched = [part for p, part in zip(entry.pattern.split("/"), parts, strict=True) if p == "*"]
     if "{" in entry.label:
-        words = TRANSFER_METHODS if parts[0] == "transfer" else SPLITS | OOD_SETS | OOD_SCORES | CLASS_GROUPS
+        words = (
+            TRANSFER_METHODS
+            if parts[0] == "transfer"
+            else SPLITS | OOD_SETS | OOD_SCORES | CLASS_GROUPS | CONFORMAL_WORDS
+        )
         return entry.label.format(*(words.get(part, part) for part in matched))
     if not matched or matched[0] == "test":
         return entry.label

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nc_tools.comparison.metric_entry import MetricEntry, fraction, in_group
+from nc_tools.comparison.metric_entry import CLASS_GROUPS, MetricEntry, fraction, in_group
 
 DEFAULT_PRIMARY = "test/gen/balanced_accuracy"
 NLL = "test/cal/nll"
@@ -106,6 +106,31 @@ def _by_group() -> tuple[MetricEntry, ...]:
     )  # fmt: skip
 
 
+_SETS = (
+    ("coverage", "coverage", "Share of the sets that hold the true class; they were built to hold 90 %."),
+    ("coverage_balanced", "coverage, mean of classes", "Every class counts the same."),
+    ("coverage_worst", "coverage of the worst class", "Of the class that is covered least."),
+)
+
+
+def _sets() -> tuple[MetricEntry, ...]:
+    """Return the entries of prediction sets and of the surest predictions, also by group of classes."""
+    entries = [fraction(f"*/conformal/*/{name}", f"{{1}}, {label}", "higher", text) for name, label, text in _SETS]
+    entries.append(fraction("*/conformal/*/classes_low", "{1}, classes covered below 80 %", "lower", "Of all classes."))
+    entries.append(MetricEntry("*/conformal/*/size", "{1}, size", "lower", decimals=2, help="Mean number of classes."))
+    entries.append(fraction("*/selective/accuracy", "surest 80 %, accuracy", "higher",
+                            "Accuracy of the 80 % of the predictions with the largest probability."))  # fmt: skip
+    for group, words in CLASS_GROUPS.items():
+        entries += [
+            fraction(f"*/conformal/*/coverage_{group}", f"{{1}}, coverage, {words}", "higher", ""),
+            MetricEntry(f"*/conformal/*/size_{group}", f"{{1}}, size, {words}", "lower", decimals=2),
+            fraction(f"*/selective/accuracy_{group}", f"surest 80 %, accuracy, {words}", "higher", ""),
+            fraction(f"*/selective/kept_{group}", f"surest 80 %, share kept, {words}", "neither",
+                     "How many predictions of the group are among the surest 80 %."),
+        ]  # fmt: skip
+    return tuple(entries)
+
+
 PREDICTION_ENTRIES: tuple[MetricEntry, ...] = (
     *in_group("Accuracy", _scores()),
     *in_group("Training", (
@@ -120,6 +145,7 @@ PREDICTION_ENTRIES: tuple[MetricEntry, ...] = (
         MetricEntry("cal/temperature_oracle", "oracle temperature",
                     help="Fitted on images outside the training subset, which a user would not have."),
     )),
+    *in_group("Prediction sets and surest predictions", _sets()),
     *in_group("Accuracy under true labels", (
         fraction(f"*/gen_clean/{name}", f"{label} under true labels", "higher", text) for name, label, text in _SCORES
     )),

@@ -13,6 +13,7 @@ from nc_tools.plots.panel_frame import Frame, Margins
 
 _SECONDS = "perf/seconds"
 _MOST_NAMES = 14
+_LONGEST_NAME = 24
 
 
 def cost_figure(comparison: Comparison) -> DataFigure | None:
@@ -33,10 +34,14 @@ def cost_figure(comparison: Comparison) -> DataFigure | None:
     scale = 100.0 if primary.unit == "points" else 1.0
     parts = frame.axes("training seconds of a run", "", y_scale=scale)
     places = {arm: frame.point(*point) for arm, point in points.items()}
-    names = [arm for arm in places if styles[arm].shown][:_MOST_NAMES]
+    shown = [arm for arm in places if styles[arm].shown][:_MOST_NAMES]
+    names = [arm if len(arm) <= _LONGEST_NAME else f"{arm[: _LONGEST_NAME - 1]}…" for arm in shown]
     area = (frame.margins.left, 0.0, frame.width, frame.bottom)
-    labels = place_labels([places[arm] for arm in names], names, list(places.values()), area)
-    written = {arm: svg.text(x, y, arm, "name", anchor) for arm, (x, y, anchor) in zip(names, labels, strict=True)}
+    labels = place_labels([places[arm] for arm in shown], names, list(places.values()), area)
+    written = {
+        arm: svg.text(x, y, name, "name", anchor)
+        for arm, name, (x, y, anchor) in zip(shown, names, labels, strict=True)
+    }
     for arm, (x, y) in points.items():
         about = f"{arm}: {primary.value(y)} at {metric_info(_SECONDS).value(x)} seconds"
         marks = [svg.circle(*places[arm], 4.5, f"dot {styles[arm].kind}", about)]

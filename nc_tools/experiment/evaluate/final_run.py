@@ -14,6 +14,7 @@ from nc_tools.experiment.evaluate.held_out_head import fitted_scalars, take_held
 from nc_tools.experiment.evaluate.holdout_record import holdout_value
 from nc_tools.experiment.evaluate.label_noise import evaluate_label_noise
 from nc_tools.experiment.evaluate.ood import evaluate_ood
+from nc_tools.experiment.evaluate.prediction_sets import set_coverage, surest_predictions
 from nc_tools.experiment.evaluate.run_figures import write_figures
 from nc_tools.experiment.evaluate.scalings import scaled_measures
 from nc_tools.experiment.evaluate.test_outputs import write_test_outputs
@@ -70,6 +71,8 @@ def evaluate_final(
         values |= evaluator.calibration(test, temperature, "cal_ts" if name == "temperature" else "cal_oracle")
     if job.holdout_run is not None:
         values |= scaled_measures(evaluator, test, job.holdout_run)
+        values |= set_coverage(evaluator, test, job.holdout_run)
+    values |= surest_predictions(evaluator, test)
     values |= evaluate_label_noise(job, data, evaluator, train, test, record)
     values |= evaluate_ood(data, evaluator, train, test)
     _write_predictions(record, evaluator.outputs(test), facts, temperatures)
