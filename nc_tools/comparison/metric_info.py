@@ -35,6 +35,7 @@ class MetricInfo:
         decimals: Digits after the point; None writes three significant digits.
         group: Heading under which a table of all metrics lists it.
         help: What it measures and how to read it, in a sentence; "" if the label says it.
+        column: Its heading in a narrow table; "" if the label is short enough.
     """
 
     key: str
@@ -44,6 +45,7 @@ class MetricInfo:
     decimals: int | None = None
     group: str = "Other values"
     help: str = ""
+    column: str = ""
 
     @property
     def arrow(self) -> str:
@@ -117,7 +119,8 @@ def metric_info(key: str) -> MetricInfo:
     entry = min(entries, key=lambda entry: entry.pattern.count("*"))  # the most specific one
     # The best epoch's values repeat those of the last epoch, and would stand between them.
     group = "Best epoch on the hold-out" if parts[0] == "best" else entry.group
-    return MetricInfo(key, _label(entry, parts), entry.direction, entry.unit, entry.decimals, group, entry.help)
+    label = _label(entry, parts)
+    return MetricInfo(key, label, entry.direction, entry.unit, entry.decimals, group, entry.help, entry.column)
 
 
 def check_metric_key(key: str) -> None:
