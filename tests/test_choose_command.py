@@ -105,6 +105,8 @@ def test_images_to_a_model_that_predicts_from_images(tmp_path, weights, capsys):
         (["{folder}", "--model", "conv"], "'conv' has random weights"),
         (["{file}", "--model", "timm:test_resnet"], "leave out --model and --weights"),
         (["{file}", "--arms", "eft"], "there is no arm 'eft'"),
+        # Before the weights are read and the features computed, which may take an hour:
+        (["{folder}", "--model", "timm:test_resnet", "--weights", "none.pt", "--arms", "eft"], "there is no arm 'eft'"),
         (["{file}", "--seeds", "x"], "--seeds must read like"),
         (["{file}", "--set", "optim.wd=1"], "there is no field 'wd'"),
         (["{file}", "--device", "tpu"], "--device must be"),

@@ -42,6 +42,9 @@ def test_test_images_that_are_trained_on_are_told_and_dropped(birds, memory_gb):
     assert len(dropped.test) == 6
     assert "3 training images that are test images too are left out, such as train/crow/again.png" in said(dropped)
     assert dropped.fingerprint != sources.fingerprint
+    again = said(load_data(config(birds, memory_gb=memory_gb, resplit=0.3)))
+    assert "3 training images are test images too, such as train/crow/again.png: in every split, copies" in again
+    assert "CAUTION" not in again
 
 
 def test_a_picture_with_two_labels_is_told(birds):

@@ -211,6 +211,18 @@ def test_a_path_alone_is_a_folder_or_a_table(tmp_path):
         assert guess_source(text) == text
 
 
+def test_a_folder_with_the_name_of_a_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert guess_source("digits") == "digits"
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "pets").mkdir()
+    assert guess_source("pets") == "imagefolder:pets"
+    with pytest.raises(
+        ValueError, match="'digits' is the name of a built-in data set, and of a folder here: write image"
+    ):
+        guess_source("digits")
+
+
 def test_the_same_files_are_the_same_source():
     assert same_images(parse_source("table:a/b.csv"), parse_source("table:a/../a/b.csv"))
     assert not same_images(parse_source("table:a.csv"), parse_source("parquet:a.csv"))

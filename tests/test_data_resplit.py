@@ -44,6 +44,23 @@ def test_groups_stay_whole(sources):
     )
 
 
+def test_copies_of_a_picture_stay_on_one_side_and_join_their_groups(sources):
+    count = len(sources.test)
+    twice = replace(
+        sources, train=sources.train.subset(torch.arange(count)), test=sources.train.subset(torch.arange(count))
+    )
+    split = resplit(twice, 0.3, 0)
+    assert len(split.train) + len(split.test) == 2 * count
+    assert not digests(split.train) & digests(split.test)
+    # Groups of two in one part and of three in the other: a chain of copies joins six images at a time.
+    train = replace(twice.train, groups=torch.arange(count) // 2)
+    test = replace(twice.test, groups=torch.arange(count) // 3 + count)
+    split = resplit(replace(twice, train=train, test=test), 0.3, 0)
+    assert not digests(split.train) & digests(split.test)
+    assert not set(split.train.groups.tolist()) & set(split.test.groups.tolist())
+    assert 0.2 * 2 * count < len(split.test) < 0.4 * 2 * count
+
+
 def test_digests_that_are_known_stay_those_of_the_images(sources):
     train, test = (replace(part, hashes=part.digests()) for part in (sources.train, sources.test))
     split = resplit(replace(sources, train=train, test=test), 0.3, 0)

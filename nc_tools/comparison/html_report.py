@@ -26,6 +26,7 @@ from nc_tools.comparison.figures.learning_curves import collapse_curves, learnin
 from nc_tools.comparison.figures.memorization_paths import memorization_panels
 from nc_tools.comparison.figures.over_collapse import over_collapse
 from nc_tools.comparison.figures.reliability_diagrams import reliability_panels
+from nc_tools.comparison.label_text import labels_caption
 from nc_tools.comparison.metric_groups import metric_groups, transfer_keys
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.metric_table import METRICS
@@ -46,6 +47,7 @@ def comparison_html(comparison: Comparison) -> str:
         "s": wording,
         "sentences": headline.result_sentences(comparison),
         "t": summary_table,
+        "labels": labels_caption(comparison),
         "metric_info": metric_info,
         "script": Markup(script),  # noqa: S704 (our own file)
         # The page may load nothing, and run no script but this one, whatever the names in it hold.

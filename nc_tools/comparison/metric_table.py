@@ -13,6 +13,7 @@ from nc_tools.comparison.prediction_entries import PREDICTION_ENTRIES
 NC1 = "train/nc/nc1_pinv"
 PROBE = "transfer/probe/accuracy"
 FITTED = "train/noise/fitted"
+WRONG_SHARE = "train/noise/rate"
 RECOVERED = "train/noise/recovered"
 
 _NOISE = (

@@ -23,17 +23,53 @@ def in_both(train: Images, test: Images) -> Tensor:
     return torch.from_numpy(np.isin(_keys(train), _keys(test)))
 
 
-def duplicate_sentences(train: Images, test: Images, *, dropped: bool) -> list[str]:
+def with_copies(images: Images) -> Tensor | None:
+    """Return groups that never cross a split: those of the images, joined where a picture is in several of them.
+
+    Returns:
+        The number of each image's group (N,), int64; None if there are no groups and no copies.
+
+    Example:
+        >>> from nc_tools.data import ImageSet
+        >>> pixels = torch.tensor([7, 8, 7], dtype=torch.uint8).view(3, 1, 1, 1)
+        >>> groups = with_copies(ImageSet(pixels, torch.zeros(3).long(), ("a",), "x"))
+        >>> bool(groups[0] == groups[2]), bool(groups[0] == groups[1])
+        (True, False)
+    """
+    _, inverse = np.unique(_keys(images), return_inverse=True)
+    pictures = int(inverse.max(initial=-1)) + 1
+    if pictures == len(images):
+        return images.groups
+    if images.groups is None:
+        return torch.from_numpy(inverse.astype(np.int64))
+    from scipy.sparse import coo_array  # here, because the import takes a tenth of a second
+    from scipy.sparse.csgraph import connected_components
+
+    # Groups and pictures are the nodes of a graph, and each image is an edge between its group and its picture.
+    first = int(images.groups.max()) + 1
+    edges = coo_array((np.ones(len(images)), (images.groups.numpy(), first + inverse)), [first + pictures] * 2)
+    _, joined = connected_components(edges, directed=False)
+    return torch.from_numpy(joined.astype(np.int64))[images.groups]
+
+
+def duplicate_sentences(train: Images, test: Images, *, dropped: bool, resplit: bool = False) -> list[str]:
     """Return what is to be said about pictures that occur twice.
 
     Args:
         train: The training images, before any is left out.
         test: The test images.
         dropped: Whether the training images that are test images too are left out.
+        resplit: Whether both sets are joined and split anew for each seed.
     """
     both = in_both(train, test)
     sentences = []
-    if count := int(both.sum()):
+    count = int(both.sum())
+    if count and resplit and not dropped:
+        sentences.append(
+            f"{count:,} training images are test images too{_example(train, both)}: in every split, copies of a "
+            "picture stay on one side"
+        )
+    elif count:
         shown = _example(train, both)
         if dropped:
             sentences.append(f"{count:,} training images that are test images too are left out{shown}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nc_tools.data.source_names import SOURCE_KINDS
+from nc_tools.data.source_names import BUILTIN_KINDS, SOURCE_KINDS
 
 _TABLES = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".lst"})
 
@@ -15,13 +15,22 @@ def guess_source(text: str) -> str:
     Args:
         text: A source, or the path of a folder or a table, as on a command line.
 
+    Raises:
+        ValueError: If the name is that of a built-in data set and also that of a folder.
+
     Example:
         >>> guess_source("digits"), guess_source("imagefolder:birds")
         ('digits', 'imagefolder:birds')
     """
-    if text.partition(":")[0] in SOURCE_KINDS:
-        return text
     path = Path(text).expanduser()
+    if text in BUILTIN_KINDS and path.is_dir():
+        raise ValueError(
+            f"{text!r} is the name of a built-in data set, and of a folder here: write imagefolder:{text} for the "
+            "images in the folder, or start the command elsewhere for the built-in set"
+        )
+    kind, colon, _ = text.partition(":")
+    if text in BUILTIN_KINDS or (colon and kind in SOURCE_KINDS):
+        return text
     if path.is_dir():
         kind = (
             "hf-dataset"

@@ -69,7 +69,7 @@ def load_images(config: DataConfig, cache: Path | None = None, progress: Progres
     limit = available_memory() / 2 if config.memory_gb is None else config.memory_gb * 1e9
     options = ReadOptions(limit, config.skip_unreadable, cache, progress, interpolation=config.interpolation)
     pair = _load_source(config, config.source, config.image_size, None, options)
-    pair = _without_duplicates(pair, dropped=config.drop_duplicates)
+    pair = _without_duplicates(pair, dropped=config.drop_duplicates, resplit=config.resplit is not None)
     transfer: _Pair | None = None
     if config.held_out_classes:
         pair, transfer = _hold_out_classes(pair, config.held_out_classes)
@@ -149,13 +149,13 @@ def _load_listed(listed: ListedImages, image_size: int, channels: int, options: 
     return _Pair(train.images, test.images, train.skipped + test.skipped, reading, listed.root)
 
 
-def _without_duplicates(pair: _Pair, *, dropped: bool) -> _Pair:
+def _without_duplicates(pair: _Pair, *, dropped: bool, resplit: bool) -> _Pair:
     """Say which pictures occur twice, and leave out the training images that are test images too, if that is asked.
 
     Raises:
         ValueError: If no training image of a class is left.
     """
-    sentences = duplicate_sentences(pair.train, pair.test, dropped=dropped)
+    sentences = duplicate_sentences(pair.train, pair.test, dropped=dropped, resplit=resplit)
     pair = replace(pair, reading=pair.reading.adding(*sentences))
     if not dropped:
         return pair

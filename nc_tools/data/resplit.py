@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from nc_tools.data.duplicates import with_copies
 from nc_tools.data.group_split import split_by_group
 from nc_tools.data.image_set import ImageFiles, Images, ImageSet, mean_std
 from nc_tools.data.imbalance import split_holdout
@@ -17,9 +18,9 @@ from nc_tools.seeds import stream
 def resplit(sources: Sources, share: float, seed: int) -> Sources:
     """Return the sources with their training and test images pooled and split anew for one seed.
 
-    The split is stratified by class; groups stay whole. A few hundred test images say little about other images, and
-    all seeds read the same ones; with repeated splits the spread over seeds includes that of the test images. The
-    seeds then share images, which `nc_tools.comparison` corrects for.
+    The split is stratified by class; groups stay whole, and copies of a picture stay on one side. A few hundred test
+    images say little about other images, and all seeds read the same ones; with repeated splits the spread over seeds
+    includes that of the test images. The seeds then share images, which `nc_tools.comparison` corrects for.
 
     Args:
         sources: The loaded sets.
@@ -43,10 +44,10 @@ def resplit(sources: Sources, share: float, seed: int) -> Sources:
     """
     pool = _joined(sources.train, sources.test)
     generator = stream(seed, "split")
-    if pool.groups is None:
+    if (groups := with_copies(pool)) is None:
         train, test = split_holdout(pool.labels, share, generator)
     else:
-        train, test = split_by_group(pool.labels, pool.groups, share, generator)
+        train, test = split_by_group(pool.labels, groups, share, generator)
     trained = pool.subset(train)
     mean, std = mean_std(trained)
     return replace(sources, train=trained, test=pool.subset(test), mean=mean, std=std)

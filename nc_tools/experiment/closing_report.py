@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -12,8 +13,7 @@ from nc_tools.comparison.next_steps import next_steps
 from nc_tools.comparison.read_experiment import read_experiment
 from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
 from nc_tools.experiment.single_arm import print_single_arm
-from nc_tools.tracking import direct_links
-from nc_tools.tracking.no_mlflow import NO_MLFLOW, links_without_mlflow
+from nc_tools.tracking import MlflowSync
 
 
 def report_comparison(
@@ -53,28 +53,29 @@ def report_comparison(
 def print_links(
     out: Path,
     console: Console,
-    tracking_uri: str | None,
+    sync: MlflowSync | None,
     *,
     comparison: Comparison | None = None,
     details: bool = False,
 ) -> None:
-    """Print what to do next, the address of the report, and the command that shows the runs in MLflow.
+    """Print what to do next, the address of the report, and how to see the runs in MLflow.
 
     Args:
         out: The output folder.
         console: Where to print.
-        tracking_uri: MLflow store or server.
+        sync: What sends the runs; None if MLflow is off, and it is said how they get there.
         comparison: What was printed; None for no advice.
         details: Whether its details were printed.
     """
-    report = None
+    folder = out / "report"
     if comparison is not None:
-        report = report_folder(out, comparison) / "comparison.html"
+        folder = report_folder(out, comparison)
         console.print()
         for line in ("Next:", *(f"  {step}" for step in next_steps(comparison, out, details=details))):
             console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+    report = folder / "comparison.html"
     console.print()
-    without = tracking_uri == NO_MLFLOW
-    lines = links_without_mlflow(out, report) if without else direct_links(out, tracking_uri, report=report)
-    for line in lines:
+    unsent = f"The runs are not in MLflow. To send them: {shlex.join(['nc-tools', 'sync', str(out)])}"
+    links = [unsent] if sync is None else sync.links()
+    for line in [f"Report: {report.resolve().as_uri()}"] * report.exists() + links:
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)

@@ -8,7 +8,6 @@ import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -27,8 +26,7 @@ from nc_tools.experiment.plan_cost import print_plan
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.run_plan import run_plan
-from nc_tools.tracking import MlflowSync
-from nc_tools.tracking.no_mlflow import NO_MLFLOW
+from nc_tools.tracking.no_mlflow import sync_unless_off
 
 
 def recipe_parser(
@@ -111,11 +109,10 @@ def run_recipe(
         if args.plan:
             print_plan(plan, options, console)
             return
-        on_disk = options.tracking_uri == NO_MLFLOW
-        with nullcontext() if on_disk else MlflowSync(options.out, options.tracking_uri, plan.name):
+        with sync_unless_off(options.out, options.tracking_uri) as sync:
             run_plan(plan, options, console)
             comparison = report_comparison(options.out, console)
-        print_links(options.out, console, options.tracking_uri, comparison=comparison)
+        print_links(options.out, console, sync, comparison=comparison)
     except (Killed, KeyboardInterrupt):
         text = f"Stopped. Finished runs are kept in {args.out}. To continue, give the same command with --resume."
         console.print(f"\n{printable(text)}", markup=False, highlight=False, soft_wrap=True)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+
+from nc_tools.tracking.mlflow_sync import MlflowSync
 
 NO_MLFLOW = "none"
 """The tracking URI that switches MLflow off."""
 
 
-def links_without_mlflow(root: Path | str, report: Path | None = None) -> list[str]:
-    """Return lines to print that say where the report is and how the runs get to MLflow later.
-
-    Args:
-        root: Output folder.
-        report: The page to name; None for that of the experiment's own baseline.
-    """
-    root = Path(root).resolve()
-    report = (report or root / "report" / "comparison.html").resolve()
-    lines = [f"Report: {report.as_uri()}"] if report.exists() else []
-    return [*lines, f"The runs are not in MLflow. To send them: {shlex.join(['nc-tools', 'sync', str(root)])}"]
+def sync_unless_off(root: Path | str, tracking_uri: str | None) -> AbstractContextManager[MlflowSync | None]:
+    """Return a block in which the runs of an output folder are sent to MLflow, unless the tracking URI is "none"."""
+    return nullcontext() if tracking_uri == NO_MLFLOW else MlflowSync(root, tracking_uri)

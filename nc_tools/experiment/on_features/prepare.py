@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,21 @@ from nc_tools.data import make_subsets, with_noise
 from nc_tools.data.first_lines import counts_text, first_lines
 from nc_tools.data.image_set import Images
 from nc_tools.data.imbalance import class_counts
-from nc_tools.data.load_data import load_data
+from nc_tools.data.label_layers import with_label_files
+from nc_tools.data.load_data import load_images
 from nc_tools.data.source_names import parse_source
 from nc_tools.data.sources import Sources
+from nc_tools.experiment.on_features.feature_data import labeled_sources
 from nc_tools.experiment.on_features.feature_sources import SETS_FILE, FeatureSources, write_feature_sources
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_backbone import backbone_record, describe_backbone, frozen_backbone
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.features import Embeddings, extract_features, read_embeddings
 from nc_tools.models.pretrained import PretrainedBackbone
+
+CheckPlan = Callable[[tuple[int, ...], bool], object]
+"""Raises an error if something cannot be made of data with these training samples of each class, where true labels are
+known or not."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class PreparedFeatures:
 
 
 def prepare_features(
-    config: RunConfig, out: Path, cache: Path, *, seed: int, device: str, display: ProgressDisplay
+    config: RunConfig, out: Path, cache: Path, *, seed: int, device: str, display: ProgressDisplay, check: CheckPlan
 ) -> PreparedFeatures:
     """Get the features of a comparison, and print what the data are.
 
@@ -50,6 +57,7 @@ def prepare_features(
         seed: For the lines about subsets, which differ by seed.
         device: Where the backbone runs.
         display: Shows progress and lines.
+        check: Called once the data are read and before features are computed, which may take an hour.
 
     Raises:
         FileNotFoundError: If data or weights are missing.
@@ -57,20 +65,24 @@ def prepare_features(
     """
     source = parse_source(config.data.source)
     if source.kind == "embeddings" and source.path is not None:
-        return _read_embeddings(source.path, config, display)
-    return _extract(config, out, cache, seed, device, display)
+        return _read_embeddings(source.path, config, display, check)
+    return _extract(config, out, cache, seed, device, display, check)
 
 
-def _read_embeddings(path: Path, config: RunConfig, display: ProgressDisplay) -> PreparedFeatures:
+def _read_embeddings(path: Path, config: RunConfig, display: ProgressDisplay, check: CheckPlan) -> PreparedFeatures:
     read = read_embeddings(path)
-    train, counts = read.train, class_counts(read.train.labels, read.train.num_classes)
+    labeled = labeled_sources(path.resolve(), config.data)
+    train = labeled.train if labeled.excluded is None else labeled.train.subset((~labeled.excluded).nonzero().flatten())
+    counts = class_counts(train.labels, train.num_classes)
     display.note(
         f"data {config.data.source}: {len(train):,} training and {len(read.test):,} test samples of "
         f"{train.num_classes} classes, {train.shape[0]} features"
     )
-    for line in (f"training samples of each class: {counts_text(train.classes, counts)}", *read.notes, *_ood(read)):
+    lines = [f"training samples of each class: {counts_text(train.classes, counts)}", *labeled.reading.sentences]
+    for line in (*lines, *read.notes, *_ood(read)):
         display.note(line)
-    return PreparedFeatures(path.resolve(), tuple(counts.tolist()), has_clean_labels=False)
+    check(tuple(counts.tolist()), train.clean_labels is not None)
+    return PreparedFeatures(path.resolve(), tuple(counts.tolist()), train.clean_labels is not None)
 
 
 def _ood(read: Embeddings) -> list[str]:
@@ -78,24 +90,30 @@ def _ood(read: Embeddings) -> list[str]:
 
 
 def _extract(
-    config: RunConfig, out: Path, cache: Path, seed: int, device: str, display: ProgressDisplay
+    config: RunConfig, out: Path, cache: Path, seed: int, device: str, display: ProgressDisplay, check: CheckPlan
 ) -> PreparedFeatures:
     if config.data.resplit is not None:
-        raise ValueError("fixed features have one split of the images, so data.resplit must be None: leave it out")
-    sources = load_data(config.data, out / "cache", display.reading)
+        raise ValueError(
+            "the arm is chosen on the hold-outs of all seeds and confirmed on test images that none saw, so all "
+            "seeds have the same test images: leave out data.resplit"
+        )
+    images = load_images(config.data, out / "cache", display.reading)
+    sources = with_label_files(images, config.data)
     subsets = make_subsets(sources, config.data, seed)
     given = sources.train.labels if sources.given_labels is None else sources.given_labels
     noise = config.data.noise
     shown = sources if noise is None else replace(sources, train=with_noise(sources.train, noise, seed))
     for line in first_lines(shown, config.data, make_subsets(shown, config.data, seed, given), given):
         display.note(line)
+    counts, has_clean_labels = tuple(subsets.counts.tolist()), shown.train.clean_labels is not None
+    check(counts, has_clean_labels)
     channels, size, _ = sources.train.shape
     shape = {"in_channels": channels, "image_size": size}
     mean, std = tuple(sources.mean.tolist()), tuple(sources.std.tolist())
     backbone = frozen_backbone(config.model, **shape, mean=mean, std=std)
     if (described := describe_backbone(config.model)) is not None:
         display.note(described)
-    extracted = _all_sets(sources, backbone, cache, device, display)
+    extracted = _all_sets(images, backbone, cache, device, display)
     features = FeatureSources(
         train=extracted["train"].features,
         test=extracted["test"].features,
@@ -103,15 +121,15 @@ def _extract(
         image_shape=(channels, size, size),
         mean=mean,
         std=std,
-        fingerprint=sources.fingerprint,
+        fingerprint=images.fingerprint,
         backbone=backbone_record(config.model, **shape),
-        images_fingerprint=sources.images_fingerprint,
-        given_labels=sources.given_labels,
-        excluded=sources.excluded,
+        images_fingerprint=images.images_fingerprint,
+        root=images.root,
+        skipped=images.skipped,
     )
     path = (out / "cache" / f"{SETS_FILE}.safetensors").resolve()
     write_feature_sources(features, {name: result.file for name, result in extracted.items()}, path)
-    return PreparedFeatures(path, tuple(subsets.counts.tolist()), features.train.clean_labels is not None)
+    return PreparedFeatures(path, counts, has_clean_labels)
 
 
 def _all_sets(

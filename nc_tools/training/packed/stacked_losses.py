@@ -72,6 +72,7 @@ class StackedLosses:
 
     def __init__(self, losses: Sequence[LossTerm]) -> None:
         self.losses = list(losses)
+        self._with_schedule = [loss for loss in losses if not _is_by_sample(loss)]
         groups: list[list[int]] = []
         for member, loss in enumerate(losses):
             group = next((members for members in groups if _same_by_sample(losses[members[0]], loss)), None)
@@ -94,7 +95,7 @@ class StackedLosses:
 
     def set_progress(self, progress: float) -> None:
         """Set the share of training that is done, for losses with a schedule."""
-        for loss in self.losses:
+        for loss in self._with_schedule:
             loss.set_progress(progress)
 
 
@@ -102,6 +103,7 @@ class _FlatHead:
     """The members of a group, their samples one after the other, as one head: (M, B, K) becomes (M B, K)."""
 
     weight: Any = None
+    class_vectors: Any = None
     bias: Any = None
     scale: Any = 1.0
 
@@ -141,6 +143,9 @@ class _MemberHead:
     @property
     def weight(self) -> Tensor:
         return self._step.head.weight()[self._member]
+
+    def class_vectors(self) -> Tensor:
+        return self.weight
 
     def embed(self, features: Tensor) -> Tensor:  # noqa: ARG002
         self._step.read_embedded.add(self._member)

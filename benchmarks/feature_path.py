@@ -1,0 +1,165 @@
+"""Time of a whole comparison on fixed features beside the floor of its matrix products.
+
+    python benchmarks/feature_path.py small                 5,000 x 384, 20 classes, 5 seeds, 30 epochs
+    python benchmarks/feature_path.py large                 50,000 x 768, 100 classes, 2 seeds, 10 epochs
+    python benchmarks/feature_path.py large --seeds 0-4 --epochs 30
+
+Ten trained arms, batch 256, tuned by the protocol, two processes. The seconds are those of ``nc-tools choose`` from
+start to end: imports, reading the file, tuning, hold-out and final runs, their evaluation, report and model. Processor
+seconds say the same on a shared machine.
+
+The floor is the time of the matrix products alone: for each sample of each training step the product of the features
+with the class vectors (or the projection, and its product with the frame), and the products that the gradients need;
+for each sample of a hold-out after every epoch, and of the training and test set of every final run, the forward ones.
+They are counted from the records of the runs, and divided by the speed that torch.mm reaches in this run: features
+(256, D) times the vectors of as many heads as it does best with, forward and gradient, in two processes at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nc_tools.experiment.recipe_plan import parse_seeds
+
+LINEAR = ("linear_la", "linear", "linear_balanced_softmax", "cosine", "cosine_la")
+PROJECTED = ("etf_la", "etf_dr", "nearest_etf_la", "simplex_la", "random_la")
+BATCH, PROCESSES, HOLDOUT = 256, 2, 0.2
+HEADS = (5, 15, 25)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Features of a comparison.
+
+    Attributes:
+        train: Training samples.
+        test: Test samples.
+        width: Features of a sample.
+        classes: Number of classes.
+        seeds: As ``nc-tools choose --seeds``.
+        epochs: Of every head.
+    """
+
+    train: int
+    test: int
+    width: int
+    classes: int
+    seeds: str
+    epochs: int
+
+
+CASES = {"small": Case(5000, 2000, 384, 20, "0-4", 30), "large": Case(50_000, 10_000, 768, 100, "0-1", 10)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("--seeds")
+    parser.add_argument("--epochs", type=int)
+    args = parser.parse_args()
+    case = CASES[args.case]
+    seeds, epochs = args.seeds or case.seeds, args.epochs or case.epochs
+    print(f"{args.case}: {case}, with {seeds=} {epochs=}; torch {torch.__version__}, {platform.machine()}")
+    print(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory() as folder:
+        file, out = Path(folder) / "features.npz", Path(folder) / "out"
+        write_features(case, file)
+        words = [file, "--arms", ",".join(LINEAR + PROJECTED), "--seeds", seeds, "--epochs", epochs, "--out", out]
+        wall, processor = timed([sys.executable, "-m", "nc_tools.cli", "choose", *map(str, words)])
+        trained = Counter(trial["arm"] for trial in json.loads((out / "tuning.json").read_text())["trials"])
+    count = len(parse_seeds(seeds))
+    products = sum(flops(case, arm, trained[arm], count, epochs) for arm in LINEAR + PROJECTED)
+    speed = best_speed(case)
+    floor = products / speed
+    print(f"load after: {os.getloadavg()[0]:.1f}; {sum(trained.values())} trials, {20 * count} hold-out and final runs")
+    print(f"{'nc-tools choose':<34} {wall:8.1f} s {processor:8.1f} processor seconds")
+    print(f"{'floor: its matrix products':<34} {floor / PROCESSES:8.1f} s {floor:8.1f} processor seconds", end="")
+    print(f"   ({products / 1e12:.1f} TFLOP at {speed / 1e9:.0f} GFLOP/s a core)")
+    print(f"{'ratio of processor seconds':<34} {processor / floor:8.2f}")
+
+
+def write_features(case: Case, path: Path) -> None:
+    """Write normal features around class means, with a long tail of 10 in the training set."""
+    random = np.random.default_rng(0)
+    shares = 10.0 ** -np.linspace(0, 1, case.classes)
+    counts = np.maximum(np.round(case.train * shares / shares.sum()).astype(int), 10)
+    labels = np.concatenate([np.repeat(np.arange(case.classes), counts), np.arange(case.test) % case.classes])
+    means = random.normal(size=(case.classes, case.width)).astype("float32")
+    features = means[labels] + 4 * random.normal(size=(len(labels), case.width)).astype("float32")
+    split = np.array(["train"] * int(counts.sum()) + ["test"] * case.test)
+    np.savez(path, features=features, labels=labels, split=split)
+
+
+def timed(command: list[str]) -> tuple[float, float]:
+    """Return the wall time and the processor time of a command and its processes."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def flops(case: Case, arm: str, trials: int, seeds: int, epochs: int) -> float:
+    """Return the floating-point operations of the matrix products of an arm's runs."""
+    fitted, held_out = case.train * (1 - HOLDOUT), case.train * HOLDOUT
+    to_classes = 2.0 * case.width * case.classes
+    frame = 2.0 * case.classes**2 if arm in PROJECTED else 0.0  # projected to as many dimensions as classes
+    forward, step = to_classes + frame, 2 * (to_classes + frame)
+    with_holdout = epochs * (fitted * step + held_out * forward)
+    final = epochs * case.train * step + (case.train + case.test) * forward
+    return (trials + seeds) * with_holdout + seeds * final
+
+
+def best_speed(case: Case) -> float:
+    """Return the operations in a second of one core, while as many cores as processes compute."""
+    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+        speeds = pool.starmap(product_speed, [(case.width, case.classes)] * PROCESSES)
+    return sum(speeds) / PROCESSES
+
+
+def product_speed(width: int, classes: int) -> float:
+    """Return the most operations in a processor second of the forward and the gradient product of several heads."""
+    torch.set_num_threads(1)
+    speeds = []
+    for heads in HEADS:
+        rows, vectors, gradient = (
+            torch.randn(shape) for shape in ((BATCH, width), (heads * classes, width), (heads * classes, BATCH))
+        )
+
+        def step(rows: torch.Tensor = rows, vectors: torch.Tensor = vectors, grad: torch.Tensor = gradient) -> None:
+            torch.mm(rows, vectors.T)
+            torch.mm(grad, rows)
+
+        speeds.append(4.0 * BATCH * width * heads * classes / least_seconds(step))
+    return max(speeds)
+
+
+def least_seconds(step: Callable[[], None]) -> float:
+    """Return the least processor time of a step in several turns."""
+    times = []
+    for _ in range(40):
+        started = time.process_time()
+        for _ in range(5):
+            step()
+        times.append((time.process_time() - started) / 5)
+    return min(times)
+
+
+if __name__ == "__main__":
+    main()
