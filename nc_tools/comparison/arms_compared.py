@@ -45,10 +45,15 @@ class ArmInWords:
     @property
     def short(self) -> str:
         """Head, loss and whatever else differs in one line, such as "ETF head, dot regression loss"."""
-        name, bracket, arguments = self.head.partition(" (")
-        loss = self.loss if " + " in self.loss or not self.loss else f"{self.loss} loss"
-        parts = [f"{name} head{bracket}{arguments}" if self.head else "", loss, self.differs]
+        loss = self.loss if " + " in self.loss else _with_kind(self.loss, "loss")
+        parts = [_with_kind(self.head, "head"), loss, self.differs]
         return ", ".join(part for part in parts if part)
+
+
+def _with_kind(words: str, kind: str) -> str:
+    """Return words such as "ETF (scale 8)" with what they name: "ETF head (scale 8)"."""
+    name, bracket, arguments = words.partition(" (")
+    return f"{name} {kind}{bracket}{arguments}" if words else ""
 
 
 def arms_in_words(comparison: Comparison) -> tuple[ArmInWords, ...]:
