@@ -41,7 +41,7 @@ from nc_tools.specs import spec
 from nc_tools.training import RetrainClassifier, TauNormalize, TrainConfig
 from nc_tools.transfer import FineTuning
 
-TIMED = ("perf/seconds", "perf/images_per_s")
+TIMED = ("perf/seconds", "perf/images_per_s", "perf/evaluation_seconds")
 MOST_KILLS_IN_A_FOLDER = 6
 # A comparison is killed at most this share of its length after it has begun or resumed, or after its first final run
 # has: six kills lie all over it.

@@ -23,6 +23,7 @@ FLAGS = [
     *("--arms", "--model", "--weights", "--train", "--epochs", "--seeds", "--set"),
     *(
         "--out",
+        "--name",
         "--device",
         "--workers",
         "--resume",
