@@ -7,6 +7,7 @@ a fault. ``PYTHONPATH=.:tests python -m support.compatibility`` writes docs/comp
 
 import copy
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -279,7 +280,8 @@ def saved(folder: Path) -> Cells:
             cells[way][cls.__name__] = cell(attempt)
     todo = [(way, cls.__name__) for way in cells for cls in CLASSES if cells[way][cls.__name__] == WORKS]
     (folder / "todo.json").write_text(json.dumps(todo))
-    subprocess.run([sys.executable, "-W", "ignore", "-m", "support.compatibility", "load", str(folder)], check=True)
+    command = [sys.executable, "-W", "ignore", "-m", "support.compatibility", "load", str(folder)]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
     logits = load_file(folder / "logits.safetensors")
     for way, name in todo:
         key = f"{way}/{name}"
@@ -518,11 +520,12 @@ def page(cells: Cells) -> str:
     notes = """
 - The stock class of a Hugging Face model would build a random `nn.Linear` in place of the head, so `save_pretrained`
   refuses. A class that calls `swap_head` in its `__init__` gets its head back: see [in-your-loop.md](in-your-loop.md).
-- `to_linear` refuses heads whose logits are not affine in their features.
+- `to_linear` refuses heads whose logits are not affine in their features, or that have an `embed` of their own.
 - DDP refuses a model without parameters that need a gradient; a head alone can be one.
 - In models that `fully_shard` shards, losses on features through `watch` have the gradients of one process.
   `FullyShardedDataParallel` works with losses on the returned logits; `watch` refuses it.
-- Quantization changes `nn.Linear` layers, so the projections inside heads; heads without one stay as they are.
+- Quantization changes `nn.Linear` layers, so the projections inside heads; heads without one stay as they are. In this
+  column *works* means that the quantized model's logits are near those before.
 """
     return "\n".join(lines) + "\n" + notes
 
