@@ -103,6 +103,10 @@ def test_images_to_a_model_that_predicts_from_images(tmp_path, weights, capsys):
         (["missing"], "missing does not exist: give a folder of images"),
         (["{folder}"], "features of images come from a pretrained model: give one"),
         (["{folder}", "--model", "conv"], "'conv' has random weights"),
+        (
+            ["{folder}/../single", "--model", "timm:test_resnet", "--weights", "none.pt"],
+            "none of the 2 training images can",
+        ),
         (["{file}", "--model", "timm:test_resnet"], "leave out --model and --weights"),
         (["{file}", "--arms", "eft"], "there is no arm 'eft'"),
         # Before the weights are read and the features computed, which may take an hour:
@@ -114,6 +118,7 @@ def test_images_to_a_model_that_predicts_from_images(tmp_path, weights, capsys):
 )
 def test_what_cannot_work_is_said_in_one_sentence(tmp_path, capsys, words, message):
     folder, file = photos(tmp_path / "photos"), embeddings(tmp_path)
+    photos(tmp_path / "single", counts=(("ape", 1), ("bee", 1)))
     with pytest.raises(SystemExit) as end:
         choose(*(word.format(folder=folder, file=file) for word in words), "--out", tmp_path / "out")
     assert end.value.code == 2

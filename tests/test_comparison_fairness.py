@@ -8,6 +8,7 @@ from support.comparison_records import write_output
 
 from nc_tools.comparison import compare, compare_runs
 from nc_tools.comparison.headline import headline
+from nc_tools.comparison.read_experiment import Experiment
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,17 @@ def test_a_rate_that_differs_without_any_tuning_is_confounded():
     comparison = compare_runs(one, "linear")
     assert [caution.kind for caution in comparison.cautions] == ["confounded"]
     assert "optimizer.lr" in comparison.cautions[0].text
+
+
+def test_settings_that_each_seed_tuned_for_itself_may_differ():
+    arguments = {0: {}, 1: {"tau": 0.5}, 2: {"tau": 1.5}, 3: {}, 4: {}}
+    tuned = [replace(r, config={"loss": {"arguments": arguments[r.seed]}}) for r in runs(linear=LINEAR, etf=BETTER)]
+    trial = {"arm": "etf", "lr": 0.1, "parameter": "loss.tau", "value": 0.5, "score": 0.5, "status": "FINISHED"}
+    of_seeds = Experiment(protocol={"tune_each_seed": True}, tuning={"trials": [trial]})
+    assert not [c for c in compare_runs(tuned, "linear", experiment=of_seeds).cautions if c.kind.startswith("mixed")]
+    common = Experiment(tuning={"trials": [trial]})
+    cautions = compare_runs(tuned, "linear", experiment=common).cautions
+    assert ["loss.arguments.tau" in c.text for c in cautions if c.kind == "mixed configurations"] == [True, True]
 
 
 def test_other_images_at_one_seed_break_the_pair():

@@ -186,4 +186,4 @@ def test_many_classes_are_told_by_their_ends():
     import torch
 
     text = counts_text([f"c{k}" for k in range(200)], torch.arange(200) + 3)
-    assert text == "most c199 202, c198 201, c197 200, c196 199; median 102; fewest c3 6, c2 5, c1 4, c0 3"
+    assert text == "most c199 202, c198 201, c197 200, c196 199; median 102.5; fewest c3 6, c2 5, c1 4, c0 3"

@@ -45,7 +45,7 @@ def test_a_folder_is_told_whole(animals, tmp_path):
     assert said[1:] == [
         "split: none in the data, so 80 / 20 by class, the same images for every seed; classes of up to 4 images are "
         "trained on whole: cow (3)",
-        "training images of each class: bat 24, dog 16, ape 8, cow 3; median 8",
+        "training images of each class: bat 24, dog 16, ape 8, cow 3; median 12",
         "hold-out for tuning: 11 of the training images (22%), drawn anew for each seed",
         "no test image of 1 classes: cow; accuracies are over the other classes",
         "the test set is imbalanced as the training set is (6 to 2 images a class): plain accuracy is mostly about the "
@@ -55,7 +55,7 @@ def test_a_folder_is_told_whole(animals, tmp_path):
 
 def test_a_cut_says_what_is_left_out_and_which_class_limits(animals, tmp_path):
     said = lines(config(animals, imbalance=8), tmp_path / "cache")
-    assert "training images of each class: bat 24, dog 12, ape 6, cow 3; median 6" in said
+    assert "training images of each class: bat 24, dog 12, ape 6, cow 3; median 9" in said
     assert (
         "6 of 51 training images are left out (imbalance 8, exponential, by class size; bat with 24 images limits "
         "the others)" in said

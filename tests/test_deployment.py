@@ -222,7 +222,7 @@ def test_wrong_input_is_one_line(arguments: list[str], message: str, run: Path, 
     assert error.count("\n") == 1
 
 
-def test_every_export_carries_its_card_classes_and_preprocessing(run: Path, tmp_path: Path) -> None:
+def test_every_export_carries_its_card_classes_and_preprocessing(run: Path, pixels: Tensor, tmp_path: Path) -> None:
     texts = CardTexts(data_licence="CC BY 4.0", intended_use="sorting digits")
     export_run(run, "torch-export", tmp_path / "e", texts=texts)
     card = (tmp_path / "e" / "README.md").read_text()
@@ -240,7 +240,17 @@ def test_every_export_carries_its_card_classes_and_preprocessing(run: Path, tmp_
     assert json.loads((tmp_path / "e" / "classes.json").read_text()) == table["classes"]
     rule = json.loads((tmp_path / "e" / "preprocessing.json").read_text())
     assert rule["input"]["shape"] == ["batch", 3, 24, 24]
-    assert rule["steps"][-1] == {"step": "crop", "to": 24, "where": "center"}
+    # With Pillow alone, the steps give the pixels that the run's own preprocessing gives, up to rounding.
+    image = Image.fromarray(pixels[0, 0].numpy()).convert("RGB")
+    for step in rule["steps"]:
+        if step["step"] == "resize":
+            image = image.resize((step["to"], step["to"]), Image.Resampling[step["interpolation"].upper()])
+        elif step["step"] == "crop":
+            image = image.crop(step["box"])
+    expected = Predictor.load(run).trained.facts.preprocessing
+    assert expected is not None
+    own = expected.geometry(pixels[:1]).expand(-1, 3, -1, -1)[0].permute(1, 2, 0)
+    assert abs(np.asarray(image).astype(int) - own.numpy().astype(int)).max() <= 2
 
 
 def test_markdown_in_names_stays_text(run: Path, tmp_path: Path) -> None:

@@ -159,8 +159,10 @@ def _mixed_configurations(cells: Cells, experiment: Experiment) -> list[Caution]
         ]
         names = {name for config in configs for name in config}
         differing = sorted(name for name in names if len({config.get(name) for config in configs}) > 1)
-        # A head's own seed follows the draw and must differ.
-        differing = [name for name in differing if not name.endswith((".seed", ".draw")) and not _is_tuned(name, tuned)]
+        # A head's own seed follows the draw and must differ. No arguments at all stand in a record as an empty setting;
+        # the arguments of the other runs have names of their own.
+        own = (".seed", ".draw", ".arguments")
+        differing = [name for name in differing if not name.endswith(own) and not _is_tuned(name, tuned)]
         if differing:
             text = f"the runs of {arm} do not all have the same settings: they differ in {', '.join(differing)}"
             cautions.append(Caution("mixed configurations", arm, text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 import torch
@@ -88,11 +89,11 @@ def counts_text(classes: Sequence[str], counts: Tensor) -> str:
     """
     order = counts.argsort(descending=True, stable=True).tolist()
     parts = [f"{classes[k]} {int(counts[k]):,}" for k in order]
-    median = int(counts.median())
+    median = f"{statistics.median(counts.tolist()):,.1f}".removesuffix(".0")
     if len(parts) <= _ALL_NAMED:
-        return f"{', '.join(parts)}; median {median:,}"
+        return f"{', '.join(parts)}; median {median}"
     most, fewest = ", ".join(parts[:_ENDS]), ", ".join(parts[-_ENDS:])
-    return f"most {most}; median {median:,}; fewest {fewest}"
+    return f"most {most}; median {median}; fewest {fewest}"
 
 
 def _left_out(

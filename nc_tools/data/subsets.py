@@ -33,6 +33,18 @@ class Subsets:
     outside: Tensor
     counts: Tensor
 
+    def check_holdout(self) -> None:
+        """Raise an error if no image can be held out, which tuning and temperatures need.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if not len(self.holdout):
+            raise ValueError(
+                f"none of the {len(self.train):,} training images can be held out for tuning, because that would leave "
+                "their class without any: add images, so that some class has two (of two groups, if there are groups)"
+            )
+
 
 def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: Tensor | None = None) -> Subsets:
     """Draw the training subset and the hold-out for one seed.

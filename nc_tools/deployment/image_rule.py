@@ -11,6 +11,8 @@ from nc_tools.experiment.trained_model import TrainedModel
 def image_rule(facts: DataFacts, interpolation: str = "bilinear") -> dict[str, Any]:
     """Return how an image file becomes the uint8 input of an exported network, step by step, as JSON values.
 
+    The box of a crop is (left, top, right, bottom) in pixels, as Pillow takes it.
+
     Args:
         facts: About the data and the network's preprocessing.
         interpolation: With which image files are read.
@@ -29,9 +31,10 @@ def image_rule(facts: DataFacts, interpolation: str = "bilinear") -> dict[str, A
     ]
     expected = facts.preprocessing
     if expected is not None and (expected.resize_size, expected.size) != (facts.image_size, facts.image_size):
+        edge = round((expected.resize_size - expected.size) / 2)
         steps += [
             {"step": "resize", "to": expected.resize_size, "interpolation": expected.interpolation, "antialias": True},
-            {"step": "crop", "to": expected.size, "where": "center"},
+            {"step": "crop", "box": [edge, edge, edge + expected.size, edge + expected.size]},
         ]
     mean, std = (facts.mean, facts.std) if expected is None else (expected.mean, expected.std)
     return {

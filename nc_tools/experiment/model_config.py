@@ -76,8 +76,8 @@ class ModelConfig:
                     f"model.{field} is for pretrained networks, got {getattr(self, field)} for {self.name!r} without "
                     f"weights: set data.image_size, or give model.weights"
                 )
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"model.image_size is a side in pixels and must be at least 1, got {self.image_size}")
+        if self.image_size is not None and self.image_size < 2:
+            raise ValueError(f"model.image_size is a side in pixels and must be at least 2, got {self.image_size}")
         if self.crop_fraction is not None and not 0 < self.crop_fraction <= 1:
             raise ValueError(f"model.crop_fraction must be above 0 and at most 1, got {self.crop_fraction}")
         if self.train != "all" and not (self.is_pretrained or self.is_own):

@@ -146,7 +146,9 @@ def open_data(
     given = sources.train.labels if sources.given_labels is None else sources.given_labels
     if config.data.noise is not None:
         sources = replace(sources, train=with_noise(sources.train, config.data.noise, seed))
-    return RunData(sources, make_subsets(sources, config.data, seed, given), given, config, seed, device)
+    subsets = make_subsets(sources, config.data, seed, given)
+    subsets.check_holdout()
+    return RunData(sources, subsets, given, config, seed, device)
 
 
 @lru_cache(maxsize=1)

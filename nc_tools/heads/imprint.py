@@ -13,6 +13,9 @@ from nc_tools.heads.normalize import normalize
 from nc_tools.heads.proxy import ProxyHead
 from nc_tools.heads.scale import LEARNED, LearnedScale
 
+_FEW_CLASSES = 64
+"""Up to these, a product with the centers of all classes is faster than an elementwise one with those of its own."""
+_ROWS = 8192
 _STEPS = 100  # the largest number of Lloyd iterations; on the features of a network about twenty are enough
 
 
@@ -134,6 +137,15 @@ def spherical_kmeans(
 
 def _nearest(directions: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
     """Return the index of the center of its class that each sample is nearest to (N,)."""
+    num_classes, num_proxies, _ = centers.shape
+    if num_classes <= _FEW_CLASSES:
+        flat, own = centers.flatten(0, 1).T, labels.view(-1, 1, 1).expand(-1, 1, num_proxies)
+        return torch.cat(
+            [
+                (rows @ flat).view(-1, num_classes, num_proxies).gather(1, of_rows).argmax(2).flatten()
+                for rows, of_rows in zip(torch.split(directions, _ROWS), torch.split(own, _ROWS), strict=True)
+            ]
+        )
     # One center at a time: all at once would take N m D numbers.
     cosines = [(directions * centers[:, j].index_select(0, labels)).sum(1) for j in range(centers.shape[1])]
     return torch.stack(cosines).argmax(0)

@@ -139,4 +139,5 @@ def open_feature_data(config: RunConfig, path: Path, *, seed: int, device: torch
     if config.data.noise is not None:
         sources = replace(sources, train=with_noise(sources.train, config.data.noise, seed))
     subsets = make_subsets(sources, config.data, seed, given)
+    subsets.check_holdout()
     return FeatureData(sources, subsets, given, config, seed, device, features)

@@ -100,6 +100,7 @@ def _extract(
     images = load_images(config.data, out / "cache", display.reading)
     sources = with_label_files(images, config.data)
     subsets = make_subsets(sources, config.data, seed)
+    subsets.check_holdout()
     given = sources.train.labels if sources.given_labels is None else sources.given_labels
     noise = config.data.noise
     shown = sources if noise is None else replace(sources, train=with_noise(sources.train, noise, seed))
