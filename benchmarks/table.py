@@ -72,14 +72,17 @@ def pack(out: Path, comparison: Comparison, archive: Path) -> None:
     with tarfile.open(archive, "w:xz", preset=9) as tar:
         for file in files:
             if file.exists():
-                content = _without_machine(file) if file.name == "status.json" else file.read_bytes()
+                content = _without_machine(file) if file.name in ("status.json", "run.json") else file.read_bytes()
                 info = tarfile.TarInfo(str(file.relative_to(out)))
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
 
 
-def _without_machine(status: Path) -> bytes:
-    content = {k: v for k, v in json.loads(status.read_text()).items() if k not in MACHINE_FIELDS}
+def _without_machine(file: Path) -> bytes:
+    """Return a record without the machine's name, and without the folders of paths in the recorded command."""
+    content = {k: v for k, v in json.loads(file.read_text()).items() if k not in MACHINE_FIELDS}
+    if isinstance(content.get("command"), list):
+        content["command"] = [Path(word).name if word.startswith("/") else word for word in content["command"]]
     return json.dumps(content, indent=1).encode()
 
 
