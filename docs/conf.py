@@ -105,13 +105,15 @@ def _write(path: Path, text: str) -> None:
 
 
 def name_files_of_the_repository(_app: Sphinx, _page: str, source: list[str]) -> None:
-    """Show links to files outside docs/, which are no part of the site, as their paths."""
+    """Show links to files that are no part of the site, such as notebooks, as their paths in the repository."""
 
     def path_of(match: re.Match[str]) -> str:
-        text, path = match["text"], match["path"]
-        return f"`{path}`" if text.strip("`") in (path, Path(path).name) else f"{text} (`{path}`)"
+        text, target = match["text"], match["path"]
+        path = target.removeprefix("../") if target.startswith("../") else f"docs/{target}"
+        return f"`{path}`" if text.strip("`") in (path, target, Path(path).name) else f"{text} (`{path}`)"
 
-    source[0] = re.sub(r"(?<!!)\[(?P<text>[^\]]+)\]\(\.\./(?P<path>[^)#]+)(#[^)]*)?\)", path_of, source[0])
+    outside = r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<path>\.\./[^)#]+|[^):#]+\.(?:ipynb|py))(#[^)]*)?\)"
+    source[0] = re.sub(outside, path_of, source[0])
 
 
 def mark_formulas(_app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
