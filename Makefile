@@ -10,7 +10,7 @@ JOBS ?= 2
 # Each test process uses one core; without this, JOBS processes would start JOBS x cores threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile
 
-.PHONY: demo lint check test test-oldest mutants clean
+.PHONY: demo lint check test test-oldest mutants docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python recipes/long_tail.py $(ARGS)
@@ -25,6 +25,11 @@ check: lint
 
 test: lint
 	$(PYTEST) $(ARGS)
+
+# The documentation site; a warning is an error.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+	@echo "docs/_build/index.html"
 
 # The lowest versions that pyproject.toml allows, in an environment of its own.
 test-oldest: $(OLDEST)/.installed-dev
@@ -60,4 +65,4 @@ $(VENV)/.installed-mutants: pyproject.toml | $(VENV)/bin/python
 	@touch $(VENV)/.installed $(VENV)/.installed-dev $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) outputs
+	rm -rf $(VENV) $(OLDEST) outputs docs/_build docs/api

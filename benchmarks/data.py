@@ -131,6 +131,8 @@ def main() -> None:
     added = ("cutout", "color", "hue", "rand_augment")
     parser.add_argument("--with", dest="added", nargs="*", default=(), choices=added, help="each on top of crop + flip")
     arguments = parser.parse_args()
+    if arguments.limit < 3 * arguments.batch_size:
+        parser.error(f"--limit must be at least three batches, {3 * arguments.batch_size}, got {arguments.limit}")
     threads, workers, clock = arguments.threads, 2, time.perf_counter
     if arguments.processor_time:
         threads, workers, clock = 1, 0, time.process_time
@@ -162,6 +164,7 @@ def main() -> None:
         theirs = DataLoader(
             OneByOne(few, transform), arguments.batch_size, shuffle=True, num_workers=workers, drop_last=True,
             persistent_workers=workers > 0, pin_memory=device.type == "cuda",
+            multiprocessing_context="forkserver" if workers else None,  # a fork of a process that uses CUDA hangs
         )  # fmt: skip
         our_rates, their_rates = [], []
         for turn in range(arguments.turns):

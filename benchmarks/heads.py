@@ -212,6 +212,8 @@ def show(result: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the CPU, and the GPU if there is one")
+    parser.add_argument("--size", type=int, nargs=3, metavar=("N", "D", "K"), help="this size alone, no constructions")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -224,15 +226,20 @@ def main() -> None:
         return
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
     turns = 3 if args.quick else args.turns
-    devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+    found = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices = [torch.device(name) for name in ([args.device] if args.device else found)]
+    sizes_of_steps = [tuple(args.size)] if args.size else [*SIZES, *([] if args.quick else [WIDE])]
     where = f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}"
     print(f"{where}; medians of {turns} interleaved turns, {args.clock} time on the CPU, events on the GPU")
     results: dict[str, Any] = {"where": where, "turns": turns, "clock": args.clock, "steps": [], "constructions": []}
     for device in devices:
-        for size in (*SIZES, *([] if args.quick else [WIDE])):
+        for size in sizes_of_steps:
             result = compare(size, device, turns, clock, 20 if args.quick else 200)
             results["steps"].append(result)
             show(result)
+    if args.size:
+        write(args.json, results)
+        return
     print("\nbytes of parameters, buffers, gradients and optimizer state at D, K = 2048, 1000")
     results["memory"] = memory((8, 2048, 1000))
     for name, held in results["memory"].items():
@@ -252,8 +259,13 @@ def main() -> None:
         results["constructions"].append(result)
         cost = f"{result['wall_s']:8.2f} s wall, {result['cpu_s']:8.2f} s CPU, peak {result['peak_gb']:.2f} GB"
         print(f"{f'{name}, {k} x {d}':<52}{cost}", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write(args.json, results)
+
+
+def write(path: Path | None, results: dict[str, Any]) -> None:
+    """Write the figures as JSON, if there is a file to write to."""
+    if path is not None:
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

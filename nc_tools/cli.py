@@ -14,6 +14,7 @@ from nc_tools.cli_options import (
     add_choose_options,
     add_data_options,
     add_export_options,
+    add_gain_options,
     add_measure_options,
     add_predict_options,
     add_suspects_options,
@@ -24,10 +25,12 @@ from nc_tools.cli_texts import (
     DATA_TEXT,
     EXAMPLES_TEXT,
     EXPORT_TEXT,
+    GAIN_TEXT,
     MEASURE_TEXT,
     PREDICT_TEXT,
     SUSPECTS_TEXT,
     SYNC_TEXT,
+    UI_TEXT,
 )
 
 
@@ -54,10 +57,15 @@ def parser() -> argparse.ArgumentParser:
     add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE_TEXT))
 
     add_suspects_options(_command(commands, "suspects", "list the labels that are likely wrong", SUSPECTS_TEXT))
+    add_gain_options(_command(commands, "gain", "measure what correcting labels gains", GAIN_TEXT))
     add_predict_options(_command(commands, "predict", "predict the classes of a folder of images", PREDICT_TEXT))
     add_export_options(_command(commands, "export", "export a trained model with its model card", EXPORT_TEXT))
 
     _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC_TEXT))
+    ui = _command(commands, "ui", "show the runs of an output folder in MLflow", UI_TEXT)
+    _add_output_folder(ui)
+    ui.add_argument("--port", type=_port, metavar="N", help="port of MLflow's server (default: 5000, or any free one)")
+    ui.add_argument("--no-browser", action="store_true", help="print the addresses only")
     return p
 
 
@@ -84,8 +92,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program nc-tools; exit with status 1 if an upload failed, with 2 after wrong input or on a full disk."""
     args = parser().parse_args(argv)
     try:
-        if args.command == "choose":
-            _choose(args)
+        if args.command in ("choose", "gain"):
+            _compare_heads(args)
         elif args.command == "compare":
             _compare(args.folder, args.baseline, args.tracking_uri)
         elif args.command == "data":
@@ -98,6 +106,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             from nc_tools.deployment import commands
 
             (commands.predict if args.command == "predict" else commands.export)(args)
+        elif args.command == "ui":
+            from nc_tools.tracking.show_store import show_store
+
+            show_store(args.folder, args.tracking_uri, port=args.port, browser=not args.no_browser, say=_say)
         else:
             _sync(args.folder, args.tracking_uri)
     except (ValueError, TypeError, OSError) as error:
@@ -107,15 +119,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-def _choose(args: argparse.Namespace) -> None:
+def _compare_heads(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from nc_tools._support.signals import Killed
     from nc_tools.choosing.choose import ChooseOptions, run_choose
+    from nc_tools.suspects.gain import GainOptions, run_gain
 
     given = {name: value for name, value in vars(args).items() if name not in ("command", "set")}
     try:
-        run_choose(ChooseOptions(**given, settings=args.set), Console(highlight=False))
+        if args.command == "choose":
+            run_choose(ChooseOptions(**given, settings=args.set), Console(highlight=False))
+        else:
+            run_gain(GainOptions(**given, settings=args.set), Console(highlight=False))
     except (Killed, KeyboardInterrupt):
         print(f"\nStopped. What is finished is kept in {args.out}. To continue, give the same command again.")
         sys.exit(130)
@@ -126,12 +142,15 @@ def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> No
 
     from nc_tools.experiment.closing_report import print_links, report_comparison
     from nc_tools.tracking import MlflowSync
+    from nc_tools.tracking.no_mlflow import NO_MLFLOW
 
-    console, sync = Console(), MlflowSync(folder, tracking_uri)
+    console = Console()
     report_comparison(folder, console, baseline=baseline)
-    sync.push()
-    _print_advice(sync.advice())
-    print_links(folder, console, tracking_uri)
+    sync = None if tracking_uri == NO_MLFLOW else MlflowSync(folder, tracking_uri)
+    if sync is not None:
+        sync.push()
+        _print_advice(sync.advice())
+    print_links(folder, console, sync)
 
 
 def _data(args: argparse.Namespace) -> None:
@@ -159,7 +178,10 @@ def _suspects(args: argparse.Namespace) -> None:
 
 
 def _sync(folder: Path, tracking_uri: str | None) -> None:
-    from nc_tools.tracking import MlflowSync, direct_links
+    from rich.console import Console
+
+    from nc_tools.experiment.closing_report import print_links
+    from nc_tools.tracking import MlflowSync
 
     if not (folder / "runs").is_dir():
         raise FileNotFoundError(f"{folder} has no folder runs/: give the folder that was a recipe's --out")
@@ -170,7 +192,17 @@ def _sync(folder: Path, tracking_uri: str | None) -> None:
     _print_advice(advice)
     if advice is not None:
         sys.exit(1)
-    print("\n".join(map(printable, direct_links(folder, tracking_uri))))
+    print_links(folder, Console(), sync)
+
+
+def _say(line: str) -> None:
+    print(printable(line), flush=True)
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535, got {text!r}")
+    return int(text)
 
 
 def _print_advice(advice: str | None) -> None:

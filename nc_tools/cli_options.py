@@ -8,38 +8,77 @@ from pathlib import Path
 from nc_tools._support.reading_flags import add_reading_flags
 
 
-def add_choose_options(choose: argparse.ArgumentParser) -> None:
-    """Add the options of `nc-tools choose`."""
-    choose.add_argument("data", metavar="DATA", help="folder of images, embedding file, or data source")
-    add = choose.add_argument_group("model").add_argument
+def _add_model(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("model").add_argument
     add("--model", metavar="MODEL", help="timm:NAME, torchvision:NAME, hf:ID_OR_FOLDER, or package.module:function")
     add("--weights", metavar="WEIGHTS", help="'pretrained', or a file of weights")
     add("--image-size", type=int, metavar="PIXELS", help="width and height of the network's images (default: its own)")
-    add = choose.add_argument_group("data").add_argument
+
+
+def _add_labels(command: argparse.ArgumentParser, *, corrections: str) -> argparse._ArgumentGroup:
+    group = command.add_argument_group("data")
+    add = group.add_argument
     add("--labels", metavar="FILE:COLUMN", help="take the training labels from this column of a table")
     add("--clean", metavar="FILE:COLUMN", help="the true training labels, for measures only; 'data' for those of DATA")
-    add("--corrections", metavar="FILE", help="a table of decisions about some labels: keep, relabel or exclude")
+    add("--corrections", metavar="FILE", help=corrections)
+    return group
+
+
+def _add_runs(command: argparse.ArgumentParser, out: str) -> None:
+    add = command.add_argument_group("how it runs").add_argument
+    add(
+        "--out",
+        type=Path,
+        default=Path(out),
+        metavar="FOLDER",
+        help="folder for runs and report (default: %(default)s)",
+    )
+    add("--cache", type=Path, metavar="FOLDER", help="folder of the feature cache (default: OUT/cache)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (default: auto)")
+    add("--workers", type=int, metavar="N", help="seeds made in parallel (default: one for each CPU core; 1 on a GPU)")
+    add("--tracking-uri", metavar="ADDRESS", help="MLflow server or database, or none to leave the runs on disk "
+        "(default: a store in the output folder)")  # fmt: skip
+
+
+def _add_comparison(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    group = command.add_argument_group("comparison")
+    add = group.add_argument
+    add("--decide", choices=("balanced_accuracy", "accuracy"), default="balanced_accuracy", help="metric that decides "
+        "(default: %(default)s)")  # fmt: skip
+    add("--seeds", default="0-9", help="seeds, such as 0-19 or 0,2,5 (default: %(default)s)")
+    add("--epochs", type=int, metavar="N", help="epochs of each head (default: 30, or more for at least 600 steps)")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="set any field of the arms or the protocol, "
+        "such as protocol.max_extensions=0; may be given several times")  # fmt: skip
+    return group
+
+
+def add_choose_options(choose: argparse.ArgumentParser) -> None:
+    """Add the options of `nc-tools choose`."""
+    choose.add_argument("data", metavar="DATA", help="folder of images, embedding file, or data source")
+    _add_model(choose)
+    decisions = "a table of decisions about some labels: keep, relabel or exclude"
+    add = _add_labels(choose, corrections=decisions).add_argument
     add("--noisy", action="store_true", help="some labels are wrong: compare losses for that too (implied by --labels)")
     add("--imbalance", type=float, metavar="RATIO", help="cut the training set to a long tail: the largest class has "
         "RATIO times the images of the smallest (default: use all images)")  # fmt: skip
     add("--ood-near", metavar="DATA", help="images of other classes that are close to these, for detection scores")
     add("--ood-far", metavar="DATA", help="images that are far from the classes, for detection scores")
     add_reading_flags(choose)
-    add = choose.add_argument_group("comparison").add_argument
-    add("--decide", choices=("balanced_accuracy", "accuracy"), default="balanced_accuracy", help="metric that decides "
-        "(default: %(default)s)")  # fmt: skip
+    add = _add_comparison(choose).add_argument
     add("--arms", metavar="A,B,...", help="arms to compare, or 'all' (default: those that suit the data)")
-    add("--seeds", default="0-9", help="seeds, such as 0-19 or 0,2,5 (default: %(default)s)")
-    add("--epochs", type=int, metavar="N", help="epochs of each head (default: 30, or more for at least 600 steps)")
-    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="set any field of the arms or the protocol, "
-        "such as protocol.max_extensions=0; may be given several times")  # fmt: skip
-    add = choose.add_argument_group("how it runs").add_argument
-    add("--out", type=Path, default=Path("outputs/choose"), metavar="FOLDER", help="folder for runs, report and model "
-        "(default: %(default)s)")  # fmt: skip
-    add("--cache", type=Path, metavar="FOLDER", help="folder of the feature cache (default: OUT/cache)")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (default: auto)")
-    add("--workers", type=int, metavar="N", help="seeds made in parallel (default: one for each CPU core; 1 on a GPU)")
-    add("--tracking-uri", metavar="ADDRESS", help="MLflow server or database (default: a store in the output folder)")
+    _add_runs(choose, "outputs/choose")
+
+
+def add_gain_options(gain: argparse.ArgumentParser) -> None:
+    """Add the options of `nc-tools gain`."""
+    gain.add_argument("data", metavar="DATA", help="folder of images, embedding file with ids, or data source")
+    _add_model(gain)
+    decisions = "your decisions about some labels (decisions.csv of the review page): keep, relabel or exclude"
+    _add_labels(gain, corrections=decisions)
+    add_reading_flags(gain)
+    method = "method to train, one of the arms of nc-tools choose (default: a linear head)"
+    _add_comparison(gain).add_argument("--arm", metavar="ARM", help=method)
+    _add_runs(gain, "outputs/gain")
 
 
 def add_data_options(command: argparse.ArgumentParser) -> None:

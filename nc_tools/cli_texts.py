@@ -8,8 +8,10 @@ EXAMPLES_TEXT = """examples:
   nc-tools data photos                                         say which classes and which split a folder has
   nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
   nc-tools suspects birds.npz                                  list the labels that are likely wrong
+  nc-tools gain photos --model timm:resnet18 --weights pretrained --corrections decisions.csv
   nc-tools predict outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d photos --out predictions.csv
   nc-tools export outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d --to onnx --out exports/etf
+  nc-tools ui outputs/long_tail                                show its runs in MLflow
   nc-tools sync outputs/long_tail --tracking-uri http://127.0.0.1:5000
 
 `nc-tools COMMAND --help` lists the options of a command.
@@ -39,6 +41,13 @@ FILE (.npz, .safetensors or .parquet) holds features (N, D) and labels (N,), and
 trained model, no true label and no tuning is needed. Writes suspects.csv (the most suspect label first, with the class
 that is suggested), classes.csv (how many labels of each class may be wrong) and transition.csv.
 """
+GAIN_TEXT = """Measure what correcting labels gains, on fixed features and the same test set.
+
+One method is tuned and trained on the given labels, on those that your decisions correct, with as many random changes,
+and with the suspects left out; each is compared with the given labels in pairs of seeds. Without --corrections only
+leaving out is compared. With --clean the random arm is what checking as many random images would correct; without true
+labels it makes the same changes to random other images. The decisions that were compared are in OUT/decisions.
+"""
 PREDICT_TEXT = """Predict the classes of all images in a folder with the model of a finished run, and write a CSV file.
 
 Probabilities are calibrated with the run's temperature. The column `unusual` is the share of the run's test images that
@@ -52,4 +61,9 @@ MLflow model without pickles: `mlflow models serve -m FOLDER/model --env-manager
 SYNC_TEXT = """Upload the runs of an output folder to MLflow, unless MLflow already has them.
 
 Recipes and `nc_tools.tracking.track` upload runs by themselves. Use this command if they could not reach the server.
+"""
+UI_TEXT = """Show the runs of an output folder, and their comparison, in MLflow: print the addresses and open a browser.
+
+MLflow is started on the store of the folder, for this machine only; Ctrl-C ends it. With the address of an MLflow
+server, only the pages there are shown.
 """

@@ -58,6 +58,9 @@ class HeadLike(Protocol):
     def weight(self) -> Tensor:
         """Class vectors (K, D')."""
 
+    def class_vectors(self) -> Tensor:
+        """Return the class vectors (K, D') to compute with."""
+
     num_classes: int
     bias: Tensor | None
     scale: Tensor | float
@@ -125,7 +128,7 @@ class Outputs:
     def weight(self) -> Tensor:
         """Class vectors (K, D')."""
         if self._weight is None:
-            self._weight = self.head.weight
+            self._weight = self.head.class_vectors()
         return self._weight
 
     @property

@@ -42,19 +42,29 @@ BASE = RunConfig(
 AVERAGED = replace(BASE, training=replace(BASE.training, ema_decay=0.99))
 ETF = replace(BASE, head=spec(ETFHead), tuned=TunedParameter(path="head.scale", values=(4.0, 16.0)))
 
+# Every linear arm tries two more values of one setting: weight decay, or the weight inside a loss. Published weights
+# differ with the number of classes: SCE .1 (CIFAR-10) and 60 (CIFAR-100: 6 against .1), NCE + MAE and NCE + RCE 1 and
+# 10 to 100, ELR 3 and 7.
+WEIGHTS = {
+    "gce": TunedParameter(path="loss.q", values=(0.4, 0.9)),
+    "sce": TunedParameter(path="loss.alpha", values=(1.0, 60.0)),
+    "nce": TunedParameter(path="loss.alpha", values=(10.0, 100.0)),
+    "elr": TunedParameter(path="loss.strength", values=(1.0, 7.0)),
+}
+
 ARMS = {
     "linear": BASE,  # the baseline, against which the others are compared
     "linear_decay": replace(BASE, tuned=TunedParameter(path="optim.weight_decay", values=(5e-3, 5e-2))),  # control: L2
     "linear_stop": replace(BASE, training=replace(BASE.training, patience=5)),  # ends at the best epoch on the hold-out
     "linear_smoothing": replace(BASE, loss=spec(CrossEntropyLoss, label_smoothing=0.1)),
     "cosine": replace(BASE, head=spec(CosineHead)),
-    "cosine_gce": replace(BASE, head=spec(CosineHead), loss=spec(GeneralizedCrossEntropyLoss)),
+    "cosine_gce": replace(BASE, head=spec(CosineHead), loss=spec(GeneralizedCrossEntropyLoss), tuned=WEIGHTS["gce"]),
     "linear_relaxation": replace(BASE, loss=spec(LabelRelaxationLoss)),
-    "linear_gce": replace(BASE, loss=spec(GeneralizedCrossEntropyLoss)),
-    "linear_sce": replace(BASE, loss=spec(SymmetricCrossEntropyLoss)),
-    "linear_nce_rce": replace(BASE, loss=spec(NCEAndRCELoss)),
-    "linear_nce_mae": replace(BASE, loss=spec(NCEAndMAELoss)),
-    "linear_elr": replace(BASE, loss=spec(EarlyLearningLoss)),
+    "linear_gce": replace(BASE, loss=spec(GeneralizedCrossEntropyLoss), tuned=WEIGHTS["gce"]),
+    "linear_sce": replace(BASE, loss=spec(SymmetricCrossEntropyLoss), tuned=WEIGHTS["sce"]),
+    "linear_nce_rce": replace(BASE, loss=spec(NCEAndRCELoss), tuned=WEIGHTS["nce"]),
+    "linear_nce_mae": replace(BASE, loss=spec(NCEAndMAELoss), tuned=WEIGHTS["nce"]),
+    "linear_elr": replace(BASE, loss=spec(EarlyLearningLoss), tuned=WEIGHTS["elr"]),
     "linear_ema": AVERAGED,
     "etf": ETF,
     "etf_unnormalized": replace(BASE, head=spec(ETFHead, normalize=False)),

@@ -20,8 +20,8 @@ FLOORS = [
     {"heads", "losses", "metrics", "models", "ood", "surgery"},
     {"data", "features"},
     {"training", "run_records"},
-    {"evaluation", "suspects", "tracking", "transfer"},
-    {"choosing", "comparison", "deployment", "experiment", "integrations", "measuring"},
+    {"evaluation", "tracking", "transfer"},
+    {"choosing", "comparison", "deployment", "experiment", "integrations", "measuring", "suspects"},
     {"cli", "cli_options", "cli_texts"},
     {""},  # nc_tools itself, which shows what stands below; its version belongs to nobody
 ]

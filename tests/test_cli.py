@@ -32,7 +32,7 @@ def subparsers() -> dict[str, argparse.ArgumentParser]:
 
 
 def test_help_lists_the_commands(capsys):
-    assert set(subparsers()) == {"choose", "compare", "data", "export", "measure", "predict", "suspects", "sync"}
+    assert set(subparsers()) == {"choose", "compare", "data", "export", "measure", "predict", "suspects", "sync", "ui"}
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0

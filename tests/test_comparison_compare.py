@@ -62,6 +62,18 @@ def test_a_value_that_is_not_finite_is_no_value():
     assert comparison.test("etf").seeds == (0, 1, 2, 3)
 
 
+@pytest.mark.parametrize("value", [1e308, -1.7e308, 1e200])
+def test_a_value_whose_square_overflows_is_no_value(value):
+    comparison = compare_runs(runs(linear=LINEAR, etf=[*BETTER[:4], value]), "linear")
+    assert comparison.test("etf").seeds == (0, 1, 2, 3)
+    assert comparison.row("etf", PRIMARY).mean == pytest.approx(np.mean(BETTER[:4]))
+
+
+def test_differences_whose_squares_vanish_give_no_test():
+    comparison = compare_runs(runs(linear=[0.0, 0.0, 0.0], etf=[1e-308, 2e-308, 5e-324]), "linear")
+    assert comparison.test("etf").paired.p is None
+
+
 def test_arms_without_a_result_stay_in_the_list(complete):
     assert complete.arms[-1] == "etf_wide"
     assert complete.state("etf_wide").label == "0"

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from support.image_folders import add_damaged_files, config, make_tree, save
 
 from nc_tools.data import decoded_cache as cache_module
@@ -69,6 +71,19 @@ def test_a_damaged_cache_file_is_not_used(tree, tmp_path, decoded, damage):
     assert torch.equal(first.train.images, second.train.images)
     load_data(config(tree), cache=tmp_path / "cache")
     assert len(decoded) == 4
+
+
+@pytest.mark.parametrize(("memory_gb", "missing"), [(None, "images"), (0, "sums"), (0, "hashes")])
+def test_a_cache_file_without_one_of_its_tensors_is_not_used(tree, tmp_path, decoded, memory_gb, missing):
+    first = load_data(config(tree, memory_gb=memory_gb), cache=tmp_path / "cache")
+    for path in (tmp_path / "cache").iterdir():
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata()
+        kept = {name: tensor for name, tensor in load_file(path).items() if name != missing}
+        save_file(kept, path, metadata=header)
+    second = load_data(config(tree, memory_gb=memory_gb), cache=tmp_path / "cache")
+    assert len(decoded) == 4
+    assert first.fingerprint == second.fingerprint
 
 
 def test_the_cache_remembers_damaged_images(damaged, tmp_path, decoded):

@@ -4,8 +4,10 @@ import functools
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
+from support.faulty_servers import answers, free_port
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,7 +53,7 @@ def test_blocks_name_their_language() -> None:
     """A block without a language, or with one that no test runs, is not run."""
     for page in PAGES:
         fences = re.findall(r"^```(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-        assert set(fences[::2]) <= {"python", "bash", "text"}, page.name
+        assert set(fences[::2]) <= {"python", "bash", "text", "{toctree}", "{include} ../CHANGELOG.md"}, page.name
         assert set(fences[1::2]) <= {""}, page.name
 
 
@@ -97,6 +100,51 @@ def test_the_commands_of_the_readme_run(alone: Path) -> None:
             run([sys.executable, "-m", "nc_tools.cli", *words], alone)
         else:
             assert [program, *words] == ["pip", "install", "."]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_tracking_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, in one folder; MLflow's servers run until the next ones have been used, and end with Ctrl-C."""
+    page, port = ROOT / "docs" / "tracking.md", str(free_port())
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    (tmp_path / "loop.py").write_text("".join(blocks(page, "python")))
+    (tmp_path / "password.txt").write_text("hunter2")
+
+    def start(words: list[str], address: str) -> subprocess.Popen[bytes]:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([sys.executable, *words], cwd=tmp_path, start_new_session=True, **quiet)
+        while not answers(address):
+            assert process.poll() is None, shlex.join(words)
+            time.sleep(0.2)
+        return process
+
+    subprocess.run([sys.executable, "loop.py"], cwd=tmp_path, check=True)
+    server = None
+    try:
+        for line in "".join(blocks(page, "bash")).splitlines():
+            program, *words = shlex.split(line.replace("5000", port))
+            if program == "export":
+                monkeypatch.setenv(*words[0].replace("$(cat password.txt)", "hunter2").split("=", 1))
+            elif program == "mlflow":
+                server = start(["-m", "mlflow", *words], f"http://127.0.0.1:{port}")
+            elif words == ["ui", "out"]:
+                local = str(free_port())
+                words += ["--port", local, "--no-browser"]
+                process = start(["-m", "nc_tools.cli", *words], f"http://127.0.0.1:{local}")
+                process.send_signal(signal.SIGINT)
+                assert process.wait(timeout=60) == 0
+            else:
+                done = subprocess.run(
+                    [sys.executable, "-m", "nc_tools.cli", *words], cwd=tmp_path, capture_output=True, text=True
+                )
+                assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        assert f"MLflow, report: http://127.0.0.1:{port}/#/experiments/1/runs/" in done.stdout
+    finally:
+        if server is not None:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 def test_the_install_line_installs_the_package(tmp_path: Path) -> None:

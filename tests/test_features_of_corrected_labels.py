@@ -6,13 +6,11 @@ import torch
 from support.image_folders import config, save
 from support.tables import lines
 
-from nc_tools.data import load_data, make_subsets
-from nc_tools.experiment.on_features.feature_sources import (
-    SETS_FILE,
-    FeatureSources,
-    open_feature_sources,
-    write_feature_sources,
-)
+from nc_tools.data import make_subsets
+from nc_tools.data.label_layers import with_label_files
+from nc_tools.data.load_data import load_images
+from nc_tools.experiment.on_features.feature_data import labeled_sources
+from nc_tools.experiment.on_features.feature_sources import SETS_FILE, FeatureSources, write_feature_sources
 from nc_tools.features import FeatureSet
 from nc_tools.features.feature_cache import RowsFile
 
@@ -25,27 +23,23 @@ def test_features_on_disk_have_the_subsets_of_their_images(tmp_path):
     rows = ["crow/train0.png,relabel,owl", "crow/train1.png,exclude,", "owl/train2.png,exclude,"]
     file = lines(tmp_path / "c.csv", "path,decision,label", *(f"train/{row}" for row in rows))
     data = config(tmp_path / "birds", corrections=str(file), holdout=0.4)
-    sources = load_data(data)
-    groups = torch.arange(len(sources.train)) // 2
-    sources = replace(sources, train=replace(sources.train, groups=groups))
+    images, groups = load_images(data), torch.arange(20) // 2
+    images = replace(images, train=replace(images.train, groups=groups))
+    sources = with_label_files(images, data)
 
     def features(images, name):
         values = torch.rand(len(images), 4)
         values.numpy().tofile(tmp_path / f"{name}.bin")
         file = RowsFile(str(tmp_path / f"{name}.bin"), "float32", 4, len(images))
-        part = FeatureSet(
-            values, images.labels, images.classes, name, images.clean_labels, images.paths, groups=images.groups
-        )
+        part = FeatureSet(values, images.labels, images.classes, name, paths=images.paths, groups=images.groups)
         return part, file
 
-    (train, train_file), (test, test_file) = features(sources.train, "train"), features(sources.test, "test")
-    made = FeatureSources(
-        train, test, fingerprint="f", images_fingerprint=sources.images_fingerprint,
-        given_labels=sources.given_labels, excluded=sources.excluded,
-    )  # fmt: skip
+    (train, train_file), (test, test_file) = features(images.train, "train"), features(images.test, "test")
+    made = FeatureSources(train, test, images_fingerprint=images.images_fingerprint, root=images.root)
     path = tmp_path / f"{SETS_FILE}.safetensors"
     write_feature_sources(made, {"train": train_file, "test": test_file}, path)
-    opened = open_feature_sources(path).as_sources()
+    opened = labeled_sources(path, data)
+    assert torch.equal(opened.train.labels, sources.train.labels)
     assert opened.images_fingerprint == sources.images_fingerprint
     for seed in range(3):
         ours, theirs = make_subsets(sources, data, seed), make_subsets(opened, data, seed)

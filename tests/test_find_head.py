@@ -13,11 +13,6 @@ from nc_tools.heads import ETFHead
 from nc_tools.surgery import find_head, split_head, swap_head
 
 
-def test_a_convolution_whose_map_is_the_output_raises() -> None:
-    with pytest.raises(ValueError, match="'0' is a 1 x 1 convolution over a map"):
-        split_head(nn.Sequential(nn.Conv2d(3, 4, 1)))
-
-
 @dataclass
 class Record:
     logits: Tensor
@@ -143,9 +138,17 @@ def test_features_and_other_outputs_are_no_logits() -> None:
         def forward(self, x: Tensor) -> Any:
             return {"scores": super().forward(x)}
 
-    with pytest.raises(ValueError, match=r"must return logits \(N, num_classes\).*got none: wrap it"):
+    with pytest.raises(ValueError, match=r"item named logits.*outputs of 'out' \(2, 5\) too: pass name="):
         swap_head(Named(), ETFHead)
     assert swap_head(model := Named(), ETFHead, name="out") is model.out
+
+    class Silent(Small):
+        def forward(self, x: Tensor) -> Any:
+            self.last = super().forward(x)
+
+    with pytest.raises(ValueError, match=r"must return logits \(N, num_classes\).*got none: pass name=.*'mix', 'out'"):
+        swap_head(Silent(), ETFHead)
+    assert swap_head(model := Silent(), ETFHead, name="out") is model.out
 
 
 def test_compiled_and_wrapped_models_raise() -> None:

@@ -12,12 +12,11 @@ from nc_tools.heads import (
 )
 
 
-def test_fixed_frames_are_buffers_called_frame_and_never_trained() -> None:
-    for cls in (ETFHead, FrozenRandomHead):
+def test_fixed_frames_are_buffers_and_never_trained() -> None:
+    for cls, name in ((ETFHead, "frame"), (FrozenRandomHead, "random_frame")):
         head = cls(D, K)
         assert list(head.parameters()) == []
-        assert [name for name, _ in head.named_buffers()] == ["frame"]
-        assert set(head.state_dict()) == {"frame", "_extra_state"}
+        assert set(head.state_dict()) == {name, "scale_of.fixed"}
 
 
 def test_only_frame_seed_decides_the_frame() -> None:
@@ -56,11 +55,11 @@ def test_the_backbone_of_an_old_checkpoint_still_loads() -> None:
     model.load_state_dict({f"0.{k}": v for k, v in nn.Linear(D, D).state_dict().items()}, strict=False)
 
 
-def test_a_loaded_head_keeps_the_checkpoints_seed_and_frame() -> None:
-    saved, head = ETFHead(D, K, frame_seed=4), ETFHead(D, K, frame_seed=0)
+def test_a_loaded_head_has_the_checkpoints_frame_and_scale() -> None:
+    saved, head = ETFHead(D, K, frame_seed=4, scale=3.0), ETFHead(D, K, frame_seed=0)
     head.load_state_dict(saved.state_dict())
-    assert head.frame_seed == 4
     assert torch.equal(head.frame, saved.frame)
+    assert float(head.scale) == 3.0
 
 
 def test_every_direction_of_normalized_features_gets_a_gradient() -> None:

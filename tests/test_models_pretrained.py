@@ -2,6 +2,7 @@
 
 import os
 import urllib.error
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -319,3 +320,19 @@ def test_features_of_efficientnet_lite0_are_those_of_its_original_package(tmp_pa
     if "NC_TOOLS_TEST_WEIGHTS" in os.environ:
         kept = load_file(os.environ["NC_TOOLS_TEST_WEIGHTS"])
         assert all(torch.equal(kept[k], renamed[k].to(kept[k].dtype)) for k in names)
+
+
+def test_a_weights_file_that_would_fill_the_memory_is_not_read(tmp_path):
+    sparse = tmp_path / "huge.pt"
+    with sparse.open("wb") as file:
+        file.truncate(2**42)  # takes no place on the disk
+    with pytest.raises(ValueError, match=r"huge\.pt has 4,398,046,511,104 bytes, more than the .* bytes of memory"):
+        read_state_dict(sparse)
+    packed = tmp_path / "packed.pt"
+    torch.save({"weight": torch.zeros(1000)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in plain.namelist():
+            archive.writestr(name, plain.read(name))
+    with pytest.raises(ValueError, match=r"packed\.pt cannot be read as a file of torch\.save \(it is compressed"):
+        read_state_dict(packed)
+    assert read_state_dict(tmp_path / "plain.pt")["weight"].shape == (1000,)

@@ -14,7 +14,7 @@ from nc_tools.data import SymmetricNoise
 from nc_tools.experiment import load_run
 from nc_tools.experiment.build import build_head, build_loss
 from nc_tools.experiment.on_features.feature_data import open_feature_data
-from nc_tools.experiment.on_features.one_seed import TRIAL_SEEDS
+from nc_tools.experiment.on_features.head_samples import TRIAL_SEEDS
 from nc_tools.experiment.on_features.recall_counter import RecallCounter
 from nc_tools.experiment.on_features.run_seeds import check_heads, merge_tuning
 from nc_tools.experiment.tuning import TuningResult
@@ -238,7 +238,8 @@ def test_recall_counts_are_those_of_the_metric():
         ({"loss": spec(SupConLoss)}, "features have one view of each sample"),
         ({"head": spec(ETFHead)}, "no parameter of the model can be trained"),
         ({"head": spec(CosineHead), "second_stage": TauNormalize()}, "tau-normalization changes the norms"),
-        ({"data": None}, "has other data, features or batch size"),
+        ({"data": None}, "must have the same data settings"),
+        ({"training": None}, "has other features or batch size"),
         ({"loss": spec(ForwardCorrectionLoss)}, "needs a transition matrix"),
     ],
 )
@@ -247,6 +248,8 @@ def test_arms_that_cannot_run_are_refused_before_anything_trains(tmp_path, chang
     base = base_of(path)
     if "data" in change:
         change = {"data": replace(base.data, holdout=0.3)}
+    if "training" in change:
+        change = {"training": replace(base.training, batch_size=7)}
     plan = plan_of({"linear": base, "other": replace(base, **change)})
     with pytest.raises((ValueError, TypeError), match=message) as error:
         check_heads(plan, path)

@@ -21,7 +21,17 @@ FLAGS = [
     *("--data", "--labels", "--clean", "--corrections", "--noise", "--image-size", "--imbalance", "--resplit"),
     *("--transfer-data", "--test-table", "--skip-unreadable", "--skip-missing", "--drop-duplicates"),
     *("--arms", "--model", "--weights", "--train", "--epochs", "--seeds", "--set"),
-    *("--out", "--device", "--workers", "--resume", "--tracking-uri", "--smoke", "--plan", "--print-config", "--config"),
+    *(
+        "--out",
+        "--device",
+        "--workers",
+        "--resume",
+        "--tracking-uri",
+        "--smoke",
+        "--plan",
+        "--print-config",
+        "--config",
+    ),
 ]
 
 

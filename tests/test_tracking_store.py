@@ -1,9 +1,11 @@
 """The address of the MLflow store."""
 
+import re
+
 import pytest
 
-from nc_tools.tracking import direct_links
-from nc_tools.tracking.store import add_experiments, name_in_mlflow, resolve_store, shown_experiments
+from nc_tools.tracking import MlflowSync
+from nc_tools.tracking.store import name_in_mlflow, resolve_store
 
 
 def test_the_store_does_not_depend_on_the_working_directory(tmp_path, monkeypatch):
@@ -38,40 +40,37 @@ def test_a_database_in_memory_is_an_error(tmp_path, uri):
         resolve_store(tmp_path, uri)
 
 
-def test_the_name_in_mlflow_and_the_pages_move_with_the_folder(tmp_path):
+def test_the_name_in_mlflow_moves_with_the_folder(tmp_path):
     root = tmp_path / "out"
     root.mkdir()
     name = name_in_mlflow(root)
-    server = resolve_store(root, "http://ann:p/w@host:5000")
-    add_experiments(root, server, ["3"])
-    add_experiments(root, server, ["3", "1"])
-    assert "p/w" not in (root / "mlflow.json").read_text()
-    moved = root.rename(tmp_path / "moved")
-    assert name_in_mlflow(moved) == name
-    assert shown_experiments(moved, server) == ["3", "1"]
-    assert shown_experiments(moved, resolve_store(moved, None)) == []
+    assert name_in_mlflow(root.rename(tmp_path / "moved")) == name
 
 
-@pytest.mark.parametrize(
-    "note", ["no json", "{}", '{"folder": "a%", "experiments": {"": "12"}}', '{"experiments": [3]}']
-)
+@pytest.mark.parametrize("note", ["no json", "{}", '{"folder": "a%"}', '{"folder": 3}'])
 def test_a_damaged_note_is_replaced(tmp_path, note):
     (tmp_path / "mlflow.json").write_text(note)
-    store = resolve_store(tmp_path, None)
-    assert shown_experiments(tmp_path, store) == []
-    assert name_in_mlflow(tmp_path) == name_in_mlflow(tmp_path)
-    add_experiments(tmp_path, store, ["7"])
-    assert shown_experiments(tmp_path, store) == ["7"]
+    name = name_in_mlflow(tmp_path)
+    assert re.fullmatch("[0-9a-f]{12}", name)
+    assert name_in_mlflow(tmp_path) == name
 
 
 def test_a_sign_in_the_path_is_no_password(tmp_path):
     root = tmp_path / "a@b"
     assert resolve_store(root, None).address == f"sqlite:///{root}/mlflow.db"
-    (line, *_) = direct_links(root)
-    assert f"--backend-store-uri sqlite:///{root}/mlflow.db" in line
+    assert MlflowSync(root).links() == [f"MLflow: nc-tools ui {root}"]
 
 
-def test_a_password_is_not_in_the_printed_command(tmp_path):
-    (line,) = direct_links(tmp_path, "postgresql://ann:secret@host/db?sslmode=require")
-    assert "secret" not in line
-    assert "(set MLFLOW_BACKEND_STORE_URI to the address of the store first)" in line
+def test_the_printed_commands_name_the_store_without_a_password(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    address = "postgresql://ann:secret@host/db"
+    (line,) = MlflowSync("out", f"{address}?sslmode=require").links()
+    login = " (with user name and password in the address)"
+    assert line == f"MLflow: nc-tools ui out --tracking-uri postgresql://host/db{login}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    sync = MlflowSync("out")
+    assert sync.links() == ["MLflow: nc-tools ui out"]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert sync.links() == [f"MLflow: nc-tools ui {tmp_path / 'out'}"]

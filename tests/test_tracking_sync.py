@@ -33,7 +33,7 @@ def root(tmp_path, tmp_path_factory, monkeypatch) -> Path:
 
 
 def mirror_of(root: Path, uri: str | None = None) -> Mirror:
-    return Mirror(root, resolve_store(root, uri), None)
+    return Mirror(root, resolve_store(root, uri))
 
 
 def test_a_finished_run_is_sent_completely(root):
@@ -63,6 +63,9 @@ def test_a_finished_run_is_sent_completely(root):
         "mlflow.source.git.commit": "c0ffee",
     }.items():
         assert run.data.tags[key] == value
+    description = run.data.tags["mlflow.note.content"]
+    assert description.startswith("Arm **etf**, seed 0, draw 0 of digits-lt\n\n- data: digits\n- classes: 10\n")
+    assert "- training images: 90\n" in description
     assert math.isnan(run.data.metrics["test/cal/nll"])
     stored = record.read()
     assert (run.info.start_time, run.info.end_time) == (stored.started_ms, stored.ended_ms)

@@ -10,7 +10,7 @@ from support.mlflow_store import fresh_store
 
 from nc_tools import cli
 from nc_tools.run_records import RunIdentity, RunRecord
-from nc_tools.tracking import MlflowSync, direct_links, mlflow_sync
+from nc_tools.tracking import MlflowSync, mlflow_sync
 from nc_tools.tracking.mirror import Mirror
 from nc_tools.tracking.store import resolve_store
 
@@ -99,7 +99,7 @@ def test_a_password_is_neither_printed_nor_written(root):
 @pytest.mark.slow
 def test_a_server_that_comes_back_receives_everything_once(root, server):
     address = server.uri.replace("http://", "http://ann:secret@")
-    mirror = Mirror(root, resolve_store(root, address), None)
+    mirror = Mirror(root, resolve_store(root, address))
     began = time.monotonic()
     report = mirror.push()
     assert (report.sent, report.pending) == (0, 4)
@@ -120,10 +120,10 @@ def test_a_server_that_comes_back_receives_everything_once(root, server):
     server.start()
     assert mirror.push().sent == 3
     assert_all_there(server.uri, range(4))
-    (page,) = direct_links(root, address)
-    query = "compareRunsMode=CHART&workflowType=machine_learning"
-    assert page == f"MLflow: {server.uri}/#/experiments/1/runs?{query}"
-    assert Mirror(root, resolve_store(root, address), None).push().sent == 0
+    again = MlflowSync(root, address)
+    assert again.push().sent == 0
+    query = "viewStateShareKey=nc_tools&compareRunsMode=CHART&workflowType=machine_learning"
+    assert again.links() == [f"MLflow, curves: {server.uri}/#/experiments/1/runs?{query}"]
     assert all("secret" not in path.read_text(errors="replace") for path in root.rglob("*") if path.is_file())
 
 

@@ -1,5 +1,7 @@
 """The epoch's means and the detection of losses that are not finite, and when the device is read."""
 
+import warnings
+
 import pytest
 import torch
 from support.small_training import Batches, DeviceReads, ReadsPerBatch, small
@@ -102,7 +104,9 @@ def test_no_step_waits_for_the_gpu():
     class Ready(Batches):
         def epoch(self, epoch, start=0):  # noqa: ARG002
             yield from ready[start : start + 1]
-            torch.cuda.set_sync_debug_mode("error")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch says that this mode is a prototype
+                torch.cuda.set_sync_debug_mode("error")
             try:
                 yield from ready[start + 1 :]
             finally:

@@ -44,9 +44,9 @@ def test_only_weights_decay_unless_the_configuration_says_otherwise(decay_norm_a
     config = OptimConfig(weight_decay=0.01, decay_norm_and_bias=decay_norm_and_bias)
     optimizer = make_optimizer(model, config)
     decayed = set().union(*(ids(g["params"]) for g in optimizer.param_groups if g["weight_decay"] == 0.01))
-    expected = {id(p) for p in model.parameters() if p.ndim >= 2 or (p.ndim == 1 and decay_norm_and_bias)}
+    expected = {id(p) for p in model.parameters() if p.ndim >= 2 or (p.numel() > 1 and decay_norm_and_bias)}
     assert decayed == expected
-    assert any(p.ndim == 0 for p in model.head.parameters())  # the scale exists and is never among them
+    assert any(p.numel() == 1 for p in model.head.parameters())  # the scale exists and is never among them
     everything = [id(p) for g in optimizer.param_groups for p in g["params"]]
     assert sorted(everything) == sorted(ids(model.parameters()))
 

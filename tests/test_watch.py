@@ -188,8 +188,13 @@ def test_models_that_cannot_be_watched() -> None:
         watch(Net())
     model = swapped()
     model.mix = LinearHead(8, 8)  # type: ignore[assignment]
-    with pytest.raises(ValueError, match=r"one head, got Net with 'mix', 'fc'.*watch\(model.mix\)"):
-        watch(model)
+    watched = watch(model)
+    model(X)
+    with pytest.raises(RuntimeError, match=r"but 'mix' and 'fc' ran: watch one of them.*get_submodule\('mix'\)\)"):
+        watched.outputs  # noqa: B018
+    one = watch(model.get_submodule("mix"))
+    model(X)
+    assert one.outputs.head is model.mix
 
     class Tokens(nn.Module):
         def __init__(self) -> None:
@@ -202,5 +207,5 @@ def test_models_that_cannot_be_watched() -> None:
     tokens = Tokens()
     watched = watch(tokens)
     tokens(torch.randn(2, 4, 6))
-    with pytest.raises(ValueError, match=r"a loss needs features \(N, D\), but the head ran on features \(2, 4, 6\)"):
+    with pytest.raises(ValueError, match=r"each sample, but the head ran on features \(2, 4, 6\): use watched"):
         watched.outputs  # noqa: B018

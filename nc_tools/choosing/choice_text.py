@@ -34,6 +34,9 @@ WORDS = {
     "linear_gce": "the linear head with generalized cross-entropy",
     "linear_sce": "the linear head with symmetric cross-entropy",
     "linear_elr": "the linear head with early-learning regularization",
+    "linear_nce_mae": "the linear head with normalized cross-entropy and mean absolute error",
+    "linear_smoothing": "the linear head with label smoothing",
+    "cosine_gce": "the cosine head with generalized cross-entropy",
     "linear_relaxation": "the linear head with label relaxation",
     "logistic": "scikit-learn's logistic regression",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,6 +29,7 @@ from nc_tools.losses import (
     LabelRelaxationLoss,
     LogitAdjustedLoss,
     LossTerm,
+    NCEAndMAELoss,
     SymmetricCrossEntropyLoss,
 )
 from nc_tools.specs import spec
@@ -46,9 +48,12 @@ RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 _WEIGHT_DECAY = 1e-2
 _DECAYS = TunedParameter(path="optim.weight_decay", values=(1e-3, 1.0))
 _ONCE = TunedParameter(path="optim.weight_decay", values=())
+_FEWEST_STEPS, _EPOCHS = 600, 30
 _IMBALANCED = 1.5
 """Largest class divided by smallest from which on losses for imbalance are compared."""
-NOISE_ARMS = ("linear_gce", "linear_sce", "linear_elr", "linear_relaxation")
+NOISE_ARMS = (
+    "linear_gce", "linear_sce", "linear_nce_mae", "linear_elr", "linear_relaxation", "linear_smoothing", "cosine_gce"
+)  # fmt: skip
 OUTSIDE_ARMS = ("logistic",)
 
 
@@ -77,6 +82,21 @@ def is_imbalanced(class_counts: tuple[int, ...]) -> bool:
         (False, True)
     """
     return max(class_counts) >= _IMBALANCED * max(1, min(class_counts))
+
+
+def enough_epochs(samples: int, options: ArmOptions) -> int:
+    """Return 30 epochs, or so many more that a head makes at least 600 steps.
+
+    Args:
+        samples: Training samples, those of the hold-out included.
+        options: Hold-out and batch size.
+
+    Example:
+        >>> enough_epochs(50_000, ArmOptions(data=DataConfig(), model=ModelConfig()))
+        30
+    """
+    steps = math.ceil(math.ceil(samples * (1 - options.data.holdout)) / options.batch_size)
+    return max(_EPOCHS, math.ceil(_FEWEST_STEPS / steps))
 
 
 def head_arms(options: ArmOptions, *, imbalanced: bool) -> dict[str, RunConfig]:
@@ -134,8 +154,11 @@ def head_arms(options: ArmOptions, *, imbalanced: bool) -> dict[str, RunConfig]:
         "linear_sce": SymmetricCrossEntropyLoss,
         "linear_elr": EarlyLearningLoss,
         "linear_relaxation": LabelRelaxationLoss,
+        "linear_nce_mae": NCEAndMAELoss,
     }
     arms |= {name: replace(base, loss=spec(cls)) for name, cls in robust.items()}
+    arms["linear_smoothing"] = replace(base, loss=spec(CrossEntropyLoss, label_smoothing=0.1))
+    arms["cosine_gce"] = replace(base, head=cosine, loss=spec(GeneralizedCrossEntropyLoss))
     penalties = TunedParameter(path="start.penalty", values=(1e-4, 1e-2, 1e-5, 1e-1, 1e-6, 3e-4, 3e-3, 3e-5, 3e-2, 1.0))
     arms["logistic"] = replace(base, start=LogisticStart(penalty=1e-3), training=untrained, tuned=penalties)
     return arms

@@ -6,6 +6,7 @@ a comparison would look better than it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from nc_tools.run_records import recover_run, run_folders
 from nc_tools.run_records.json_files import as_float, read_json_or_problem
 
 SCORED_KINDS = ("final", "loop")
+# Squares and sums of larger values overflow. No measure gives such a value; training that diverges may.
+LARGEST_VALUE = 1e150
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class ComparedRun:
         seed: Runs of two arms with the same seed are a pair.
         draw: Number of the run among those of its arm and seed, which differ in their random frame; 0 for only one.
         status: ``"FINISHED"``, ``"FAILED"``, ``"KILLED"``, ``"RUNNING"``, ``"PLANNED"`` or ``"UNKNOWN"``.
-        final: Final values by metric key; nan for a number that is not finite.
+        final: Final values by metric key; one that is not finite, or beyond 1e150, becomes nan.
         curves: Values over epochs by metric key, as (step, value).
         per_class: Recall by class, if recorded.
         predictions: The safetensors file of test logits, if there is one.
@@ -75,6 +78,11 @@ class ComparedRun:
     notes: tuple[str, ...] = ()
     frame_seed: int | Literal["unknown"] | None = None
     images: ImageValues | None = None
+
+    def __post_init__(self) -> None:
+        """Replace values of which no variance can be computed."""
+        kept = {key: value if abs(value) <= LARGEST_VALUE else math.nan for key, value in self.final.items()}
+        object.__setattr__(self, "final", kept)
 
     @property
     def finished(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from nc_tools._support.printable import csv_row
 from nc_tools.comparison.headline import headline
+from nc_tools.comparison.label_text import arm_labels
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.result import ArmMetric, Comparison, Family
 from nc_tools.comparison.wording import coverage_text, unfinished_texts
@@ -31,12 +32,15 @@ CSV_COLUMNS = (
     "baseline",
     "direction",
     "covers",
+    "labels",
 )
 
 
 def long_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """Return a comparison as one dictionary per arm and metric; None for a value that does not exist."""
-    return [dict(zip(CSV_COLUMNS, _fields(comparison, row), strict=True)) for row in comparison.rows]
+    labels = arm_labels(comparison)
+    fields = [[*_fields(comparison, row), labels[row.arm]] for row in comparison.rows]
+    return [dict(zip(CSV_COLUMNS, values, strict=True)) for values in fields]
 
 
 def comparison_csv(comparison: Comparison) -> str:
@@ -57,6 +61,7 @@ def comparison_json(comparison: Comparison) -> str:
         "headline": headline(comparison),
         "baseline": comparison.baseline,
         "primary": comparison.primary.key,
+        "labels": arm_labels(comparison),
         "arms": [asdict(state) for state in comparison.states],
         "rows": long_rows(comparison),
         "family": _family(comparison.family),

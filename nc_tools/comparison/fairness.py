@@ -15,6 +15,7 @@ from nc_tools.comparison.result import Caution, Family
 _ARM_FIELDS = {"head", "loss", "second_stage", "start", "arm", "name", "seed", "draw"}
 _LEARNING_RATES = {"lr", "learning_rate"}
 # A head in closed form is not trained; that is the arm itself.
+_LABEL_FIELDS = {"data.labels", "data.corrections"}
 _EPOCHS, _COMPUTED = "training.epochs", "0"
 
 
@@ -121,7 +122,8 @@ def _confounded(cells: Cells, baseline: str, experiment: Experiment) -> list[Cau
     """Caution against arms that differ from the baseline in more than head, loss and tuned values.
 
     Any other setting that differs is another possible cause of the difference. The tuned values are those of the
-    recorded trials and, if there are trials, the learning rate.
+    recorded trials and, if there are trials, the learning rate. Arms that differ in their training labels and in
+    nothing else compare these labels.
     """
     tuned = _tuned_fields(experiment)
     reference = first_draws(cells[baseline])
@@ -132,14 +134,15 @@ def _confounded(cells: Cells, baseline: str, experiment: Experiment) -> list[Cau
         if arm == baseline or not common:
             continue
         settings, expected = (flatten_settings(side[common[0]].config) for side in (runs, reference))
+        unequal = [n for n in sorted(settings.keys() | expected.keys()) if settings.get(n) != expected.get(n)]
         differing = [
             f"{name} ({_short(settings.get(name))} against {_short(expected.get(name))})"
-            for name in sorted(settings.keys() | expected.keys())
-            if settings.get(name) != expected.get(name)
-            and not _belongs_to_arm(name, tuned)
+            for name in unequal
+            if not _belongs_to_arm(name, tuned)
             and not (name == _EPOCHS and _COMPUTED in (settings.get(name), expected.get(name)))
         ]
-        if differing and settings and expected:
+        only_labels = all(name in _LABEL_FIELDS or _is_tuned(name, tuned) for name in unequal)
+        if differing and settings and expected and not only_labels:
             text = f"{arm} differs from {baseline} in more than head, loss and tuned values: {'; '.join(differing)}"
             cautions.append(Caution("confounded", arm, text))
         cautions.extend(_other_data(arm, other_data_seeds(of_arm, cells[baseline])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nc_tools.comparison.label_text import labels_clause
 from nc_tools.comparison.metric_info import MetricInfo
 from nc_tools.comparison.pairing import name_seeds
 from nc_tools.comparison.result import ALPHA, ArmTest, Comparison
@@ -18,7 +19,21 @@ def headline(comparison: Comparison) -> str:
 
 
 def result_sentences(comparison: Comparison) -> list[str]:
-    """Return the sentences of a comparison's headline: the result first, then its limitations."""
+    """Return the sentences of a comparison's headline: the result first, then its limitations.
+
+    The first sentence also tells which labels the arms were trained on, if those are not the data's own.
+    """
+    first, *others = _sentences(comparison)
+    clause = labels_clause(comparison)
+    return [f"{clause}{_after_colon(first, comparison) if clause else first}", *others]
+
+
+def _after_colon(sentence: str, comparison: Comparison) -> str:
+    """Return a sentence with a small first letter, unless it begins with the name of an arm."""
+    return sentence if sentence.startswith(comparison.arms) else sentence[:1].lower() + sentence[1:]
+
+
+def _sentences(comparison: Comparison) -> list[str]:
     family, baseline, label = comparison.family, _baseline(comparison), comparison.primary.label
     tests = [test for test in family.tests if test.paired is not None]
     if family.withheld:

@@ -14,6 +14,7 @@ from nc_tools.comparison.figures.forest import Forest, family_forest, metric_for
 from nc_tools.comparison.figures.memorization_paths import memorization_panels
 from nc_tools.comparison.figures.over_collapse import over_collapse
 from nc_tools.comparison.figures.reliability_diagrams import reliability_panels
+from nc_tools.comparison.label_text import labels_caption
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.metric_table import METRICS
 from nc_tools.comparison.ood_tables import outlier_tables, outlier_tables_text
@@ -28,6 +29,7 @@ def comparison_html(comparison: Comparison) -> str:
         "s": wording,
         "sentences": headline.result_sentences(comparison),
         "t": summary_table,
+        "labels": labels_caption(comparison),
         "metric_info": metric_info,
         **_figures(comparison),
         **_facts(comparison),

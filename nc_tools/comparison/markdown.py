@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from nc_tools._support.printable import printable
 from nc_tools.comparison import wording
 from nc_tools.comparison.headline import headline
+from nc_tools.comparison.label_text import labels_caption
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.ood_tables import outlier_tables, outlier_tables_text
 from nc_tools.comparison.result import Comparison
@@ -28,6 +29,7 @@ def markdown_text(comparison: Comparison) -> str:
         _inline(comparison.experiment.question),
         f"**{_inline(headline(comparison))}**",
         _table(["arm", *(column.heading for column in columns)], rows),
+        _inline(labels_caption(comparison)),
         f"▲ significantly better, ▼ significantly worse than {_inline(comparison.baseline)} (Holm-adjusted p < .05). "
         + " ".join(f"{column.heading}: {column.meaning}." for column in columns),
         _section("Unfinished runs", wording.unfinished_texts(comparison)),
@@ -87,7 +89,8 @@ def _all_metrics(comparison: Comparison) -> str:
         metric = metric_info(key)
         cells = (mean_text(comparison, arm, key) for arm in comparison.arms)
         rows.append((f"{metric.label} {metric.arrow}".strip(), *cells))
-    return _table(["metric", *comparison.arms], rows)
+    caption = labels_caption(comparison)
+    return _table(["metric", *comparison.arms], rows) + (f"\n\n{_inline(caption)}" if caption else "")
 
 
 def _section(title: str, texts: Iterable[str]) -> str:

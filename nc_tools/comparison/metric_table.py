@@ -20,6 +20,7 @@ NC1 = "train/nc/nc1_pinv"
 HOLDOUT_NC1 = "holdout/nc/nc1_pinv"
 PROBE = "transfer/probe/accuracy"
 FITTED = "train/noise/fitted"
+WRONG_SHARE = "train/noise/rate"
 RECOVERED = "train/noise/recovered"
 
 SPLITS = {"test": "test", "train": "train", "holdout": "hold-out", "best": "best epoch"}

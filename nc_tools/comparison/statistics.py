@@ -118,8 +118,9 @@ def mean_difference(
     mean, sd = mean_and_sd(values)
     if sd is None:
         return PairedDifference(1, mean, None, None, None, None, values, "only one pair: no interval and no test")
-    # Differences of equal numbers differ in the last bit; 1e-12 of their size is far below any real spread.
-    if np.ptp(each) <= 1e-12 * max(scale, 1e-300):
+    # Differences of equal numbers differ in the last bit; 1e-12 of their size is far below any real spread. The square
+    # of a spread below 1e-152 is zero.
+    if np.ptp(each) <= 1e-12 * max(scale, 1e-140):
         note = f"all {n} differences are identical: no interval and no test"
         return PairedDifference(n, mean, 0.0, None, None, None, values, note)
     unbounded = PairedDifference(n, mean, sd, None, None, None, values)

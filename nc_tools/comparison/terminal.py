@@ -13,6 +13,7 @@ from rich.text import Text
 from nc_tools._support.printable import printable
 from nc_tools.comparison import wording
 from nc_tools.comparison.headline import headline
+from nc_tools.comparison.label_text import labels_caption
 from nc_tools.comparison.ood_tables import outlier_tables
 from nc_tools.comparison.result import Comparison
 from nc_tools.comparison.summary_table import Column, TableRow, summary_columns, summary_rows
@@ -48,6 +49,7 @@ def render_terminal(comparison: Comparison, console: Console | None = None) -> N
         f"↑ higher is better, ↓ lower is better{unit}; seeds of the baseline: {wording.seeds_text(comparison)}",
         style="dim",
     )
+    out.text(labels_caption(comparison))
     unfinished = wording.unfinished_texts(comparison)
     if unfinished:
         out.section("Unfinished runs", unfinished, style="yellow")

@@ -31,11 +31,13 @@ class Corrections:
     Attributes:
         labels: (N,) int64, the given labels with the corrections.
         excluded: (N,) bool, the images that are left out.
+        decided: (N,) bool, the images that a row decides about.
         sentences: What was decided, for people.
     """
 
     labels: Tensor
     excluded: Tensor
+    decided: Tensor
     sentences: tuple[str, ...]
 
 
@@ -93,7 +95,9 @@ def read_corrections(
     ]
     sentences += [f"{undecided:,} of its rows decide nothing"] if undecided else []
     sentences += [f"{others:,} of its rows are about test images and are not applied"] if others else []
-    return Corrections(labels, excluded, tuple(sentences))
+    about = torch.zeros(len(given), dtype=torch.bool)
+    about[list(decided)] = True
+    return Corrections(labels, excluded, about, tuple(sentences))
 
 
 def _decisions(table: Table, rows: Sequence[int]) -> dict[int, str]:

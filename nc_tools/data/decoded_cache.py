@@ -58,8 +58,8 @@ def cache_file(folder: Path, root: Path, split: str, image_size: int, channels: 
     return folder / f"{name}-{split}-{image_size}x{channels}-{location}.{form}.safetensors"
 
 
-def read_cache(path: Path, key: str) -> CachedImages | None:
-    """Return the contents of a cache file, or None if there is no valid one."""
+def read_cache(path: Path, key: str, *, pixels: bool = True) -> CachedImages | None:
+    """Return the contents of a cache file with images, or with their sums only; None if there is no valid one."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -68,15 +68,15 @@ def read_cache(path: Path, key: str) -> CachedImages | None:
             header = file.metadata() or {}
             if header.get("key") != key:
                 return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            content, hashes = (file.get_tensor(name) for name in ("images" if pixels else "sums", "hashes"))
         unreadable: dict[str, str] = json.loads(header["unreadable"])
         converted: dict[str, int] = json.loads(header["converted"])
-        intact = "images" not in tensors or torch.equal(digests(tensors["images"]), tensors["hashes"])
+        intact = torch.equal(digests(content), hashes) if pixels else len(content) == len(hashes)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, RecursionError):
         return None
     if not intact or not matches(unreadable, Mapping[str, str]) or not matches(converted, Mapping[str, int]):
         return None
-    return CachedImages(tensors, unreadable, converted)
+    return CachedImages({"images" if pixels else "sums": content, "hashes": hashes}, unreadable, converted)
 
 
 def write_cache(path: Path, key: str, decoded: CachedImages) -> None:

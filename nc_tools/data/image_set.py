@@ -174,6 +174,7 @@ class ImageFiles:
 
 
 Images: TypeAlias = ImageSet | ImageFiles
+"""A set of labeled images: in memory, or files that are decoded when they are needed."""
 
 
 def with_labels(images: Images, labels: Tensor) -> Images:

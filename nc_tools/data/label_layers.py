@@ -65,6 +65,8 @@ def with_label_files(sources: Sources, config: DataConfig) -> Sources:
         keep = has_row.nonzero().flatten()
         train, given = train.subset(keep), given[keep]
         excluded = None if excluded is None else excluded[keep]
+        digest = hashlib.sha256(sources.images_fingerprint.encode() + keep.numpy().astype("<i8").tobytes())
+        sources = replace(sources, images_fingerprint=digest.hexdigest()[:32])
     return replace(
         sources,
         train=train,

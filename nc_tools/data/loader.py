@@ -16,6 +16,7 @@ from nc_tools.data.training_batches import TrainingBatches
 from nc_tools.records import Batch
 
 BatchLoader: TypeAlias = "Loader | StreamLoader"
+"""A loader of training batches: of images in memory, or of files that are decoded during training."""
 
 
 class Loader(TrainingBatches):

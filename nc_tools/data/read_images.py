@@ -117,7 +117,7 @@ def read_listing(
         form = f"{options.interpolation}-{'pixels' if in_memory else 'scan'}"
         location = cache_file(options.cache, root, listing.split, image_size, channels, form)
         key = files_key(root, readable, image_size, channels, options.interpolation)
-        cached = read_cache(location, key)
+        cached = read_cache(location, key, pixels=in_memory)
     decoded = cached or _decode(root, readable, shape, options, in_memory=in_memory)
     if location is not None and cached is None:
         write_cache(location, key, decoded)

@@ -20,8 +20,6 @@ from nc_tools.data.noise_rate import check_rate
 from nc_tools.metrics.label_noise.transition import checked_transition
 from nc_tools.seeds import stream
 
-# Cat and dog are confused with each other, truck with automobile, bird with airplane, deer with horse: Patrini et al.
-# 2017, section 5.
 CIFAR10_CONFUSIONS = (
     ("truck", "automobile"),
     ("bird", "airplane"),
@@ -29,6 +27,8 @@ CIFAR10_CONFUSIONS = (
     ("cat", "dog"),
     ("dog", "cat"),
 )
+"""The confused classes of CIFAR-10, as pairs (from, to). Source: Patrini et al. 2017, section 5."""
+
 # Rows of cumulative probabilities computed at once.
 _ROWS = 8192
 
@@ -187,6 +187,7 @@ class MatrixNoise:
 
 
 Noise: TypeAlias = SymmetricNoise | PairNoise | AsymmetricNoise | MatrixNoise | InstanceNoise
+"""Label noise that can be drawn onto training labels."""
 
 
 def with_noise(images: Images, noise: Noise, seed: int) -> Images:

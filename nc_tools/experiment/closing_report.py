@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from nc_tools.comparison import compare, render_terminal, write_comparison
 from nc_tools.comparison.read_experiment import read_experiment
 from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
 from nc_tools.experiment.single_arm import print_single_arm
-from nc_tools.tracking import direct_links
+from nc_tools.tracking import MlflowSync
 
 
 def report_comparison(out: Path, console: Console, *, baseline: str | None = None) -> None:
@@ -40,8 +41,11 @@ def report_comparison(out: Path, console: Console, *, baseline: str | None = Non
         report_ranking(comparison, out / "report", console)
 
 
-def print_links(out: Path, console: Console, tracking_uri: str | None) -> None:
-    """Print the address of the report and the command that shows the runs in MLflow."""
+def print_links(out: Path, console: Console, sync: MlflowSync | None) -> None:
+    """Print the address of the report, and how to see the runs in MLflow, or how they get there if it is off."""
+    report = out / "report" / "comparison.html"
     console.print()
-    for line in direct_links(out, tracking_uri):
+    unsent = f"The runs are not in MLflow. To send them: {shlex.join(['nc-tools', 'sync', str(out)])}"
+    links = [unsent] if sync is None else sync.links()
+    for line in [f"Report: {report.resolve().as_uri()}"] * report.exists() + links:
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)

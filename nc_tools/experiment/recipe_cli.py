@@ -26,7 +26,7 @@ from nc_tools.experiment.plan_cost import print_plan
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.run_plan import run_plan
-from nc_tools.tracking import MlflowSync
+from nc_tools.tracking.no_mlflow import sync_unless_off
 
 
 def recipe_parser(
@@ -59,7 +59,8 @@ def recipe_parser(
     add("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (default: auto)")
     add("--workers", type=int, metavar="N", help="runs made in parallel (default: one for each CPU core; 1 on a GPU)")
     add("--resume", action="store_true", help="continue unfinished runs from their checkpoints")
-    add("--tracking-uri", metavar="URI", help="MLflow store or server (default: a store in the output folder)")
+    add("--tracking-uri", metavar="URI", help="MLflow store or server, or none to leave the runs on disk (default: "
+        "a store in the output folder)")  # fmt: skip
     add("--smoke", action="store_true", help="run everything for a few seconds to check that it works; the numbers "
         "mean nothing")  # fmt: skip
     add("--plan", action="store_true", help="print how many runs there are and how long they take here, measured on "
@@ -106,10 +107,10 @@ def run_recipe(
         if args.plan:
             print_plan(plan, options, console)
             return
-        with MlflowSync(options.out, options.tracking_uri, plan.name):
+        with sync_unless_off(options.out, options.tracking_uri) as sync:
             run_plan(plan, options, console)
             report_comparison(options.out, console)
-        print_links(options.out, console, options.tracking_uri)
+        print_links(options.out, console, sync)
     except (Killed, KeyboardInterrupt):
         text = f"Stopped. Finished runs are kept in {args.out}. To continue, give the same command with --resume."
         console.print(f"\n{printable(text)}", markup=False, highlight=False, soft_wrap=True)

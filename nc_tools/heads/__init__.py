@@ -3,7 +3,8 @@
 from nc_tools.heads.align import align_to
 from nc_tools.heads.balanced_calibration import BalancedCalibrationHead
 from nc_tools.heads.etf import ETFHead
-from nc_tools.heads.frame import FixedFrameHead, FixedHead
+from nc_tools.heads.fixed_head import FixedHead
+from nc_tools.heads.frame import FixedFrameHead
 from nc_tools.heads.frozen_random import FrozenRandomHead
 from nc_tools.heads.head import Head
 from nc_tools.heads.imprint import imprint
@@ -11,6 +12,7 @@ from nc_tools.heads.least_squares import least_squares_init
 from nc_tools.heads.linear import CosineHead, LinearHead
 from nc_tools.heads.nearest_etf_head import NearestETFHead
 from nc_tools.heads.normalize import normalize
+from nc_tools.heads.pixel_head import PixelHead
 from nc_tools.heads.polytope_heads import CubeHead, HadamardHead, OrthoplexHead, SimplexHead
 from nc_tools.heads.preallocated import PreallocatedHead
 from nc_tools.heads.prototype import PrototypeHead
@@ -40,6 +42,7 @@ __all__ = [
     "LinearHead",
     "NearestETFHead",
     "OrthoplexHead",
+    "PixelHead",
     "PreallocatedHead",
     "PrototypeHead",
     "ProxyHead",

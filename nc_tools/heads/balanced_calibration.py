@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ class BalancedCalibrationHead(Head):
         num_classes: K, at least 2.
         mix: a, the share of the linear head, strictly between 0 and 1. Training uses it as it is; a run then fits it on
             its hold-out. ``LEARNED`` trains it (from .8, or from ``LearnedScale(initial)``), as the sigmoid of a
-            0-dimensional parameter without weight decay.
+            parameter (1,) without weight decay.
         scale: s of the ETF head: a positive number, ``LEARNED``, or None for
             :func:`~nc_tools.heads.default_scale`.
         projection: Learn a linear map before the ETF: True to K dimensions, or a number of dimensions >= K - 1.
@@ -83,15 +83,26 @@ class BalancedCalibrationHead(Head):
             feature_dim, num_classes, scale=scale, projection=projection, frame_seed=frame_seed, generator=generator
         )
         # Stored as its logit whether learned or fixed, so that every checkpoint has the same key and meaning.
-        raw = torch.tensor(initial).logit()
+        self._initial_raw = math.log(initial / (1 - initial))
+        raw = torch.full((1,), self._initial_raw)
         if isinstance(mix, LearnedScale):
             self.raw_mix: Tensor = nn.Parameter(raw)
         else:
             self.register_buffer("raw_mix", raw)
 
+    def initial_buffers(self) -> dict[str, Tensor]:
+        """Return the mix that the head was built with, unless it is learned."""
+        return {"raw_mix": torch.full((1,), self._initial_raw, device="cpu")}
+
+    def draw_parameters(self, generator: torch.Generator | None) -> None:  # noqa: ARG002
+        """Set a learned mix to its initial value."""
+        if isinstance(self.raw_mix, nn.Parameter):
+            with torch.no_grad():
+                self.raw_mix.fill_(self._initial_raw)
+
     @property
     def mix(self) -> Tensor:
-        """The share a of the linear head in the mixed logits, a scalar tensor."""
+        """The share a of the linear head in the mixed logits (1,)."""
         return self.raw_mix.sigmoid()
 
     @property
@@ -108,6 +119,19 @@ class BalancedCalibrationHead(Head):
     def embed(self, features: Tensor) -> Tensor:
         """Return the features and the ETF head's unit features side by side, [h, u], of shape (N, D + D')."""
         return torch.cat([features, self.etf.embed(features)], dim=-1)
+
+    def compute_logits(self, embedded: Tensor) -> Tensor:
+        """Return the logits (N, K) of embedded features (N, D + D')."""
+        features, unit = embedded.tensor_split([self.feature_dim], dim=-1)
+        share = self.mix
+        linear: Tensor = self.linear(features)
+        return share * linear + (1 - share) * self.etf.compute_logits(unit)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        raw = state_dict.get(prefix + "raw_mix")
+        if raw is not None and raw.ndim == 0:  # checkpoints of version 0.2
+            state_dict[prefix + "raw_mix"] = raw.reshape(1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits (N, K) of the linear head and those of the ETF head, for a loss on each as published."""

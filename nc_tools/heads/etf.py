@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from nc_tools.geometry import simplex_etf
-from nc_tools.heads.frame import FixedFrameHead, probe
+from nc_tools.heads.frame import FixedFrameHead
+from nc_tools.heads.frame_errors import simplex_error
 
 
 class ETFHead(FixedFrameHead):
@@ -59,14 +60,3 @@ a learned linear map to that many dimensions, or use SphericalCodeHead
     def frame_error(self, frame: Tensor) -> float:
         """Return how far class vectors W are from a simplex ETF: the relative error of their Gram matrix W W^T."""
         return simplex_error(frame)
-
-
-def simplex_error(frame: Tensor) -> float:
-    """Return how far class vectors W are from a simplex ETF, tested with one random vector v in O(K D').
-
-    The value is the relative error of W W^T v, which for an ETF is (K v - sum(v)) / (K - 1).
-    """
-    w = frame.detach().to(torch.float64)
-    v = probe(w)
-    expected = (w.shape[0] * v - v.sum()) / (w.shape[0] - 1)
-    return float(torch.linalg.vector_norm(w @ (w.T @ v) - expected) / torch.linalg.vector_norm(expected))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -33,6 +36,18 @@ class FrozenRandomHead(FixedFrameHead):
     """
 
     geometry = "random"
+    # Rows of an ETF are unit rows too. Under a name of its own, the control never takes the frame that it controls for.
+    _stored_as = "random_frame"
+    random_frame: Tensor
+
+    @property
+    def frame(self) -> Tensor:  # type: ignore[override]
+        """The class vectors (K, D')."""
+        return self.random_frame
+
+    def from_former(self, state: dict[str, Tensor], description: Mapping[str, Any]) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return the tensors of a checkpoint of version 0.2, in which the frame had the name of the other heads."""
+        return {self._stored_as if key == "frame" else key: tensor for key, tensor in state.items()}
 
     @staticmethod
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:

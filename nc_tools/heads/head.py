@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.initial_tensors import InitialTensors
 from nc_tools.records import Outputs
 
 
-class Head(nn.Module, ABC):
+class Head(InitialTensors, ABC):
     """Base class of classifier heads: features (N, D) in, logits (N, K) out.
 
     An affine head computes ``logits = scale * embed(features) @ weight.T + bias``. A subclass that computes something
@@ -48,6 +50,7 @@ class Head(nn.Module, ABC):
     affine: ClassVar[bool] = True
     # The parameter or buffer that has the dtype of ``weight``, for a head that would have to compute ``weight``.
     _dtype_source: ClassVar[str] = "weight"
+    _training_checked = False
     bias: Tensor | None
     scale: Tensor | float
 
@@ -66,18 +69,51 @@ class Head(nn.Module, ABC):
         self.feature_dim = feature_dim
         self.num_classes = num_classes
 
+    @property
+    def in_features(self) -> int:
+        """D, as ``nn.Linear`` calls it."""
+        return self.feature_dim
+
+    @property
+    def out_features(self) -> int:
+        """K, as ``nn.Linear`` calls it."""
+        return self.num_classes
+
+    def class_vectors(self) -> Tensor:
+        """Return the class vectors (K, D') to compute with; a fixed frame itself, of which ``weight`` is a copy."""
+        return self.weight
+
     def embed(self, features: Tensor) -> Tensor:
         """Project and normalize features (N, D) to (N, D'), the space of the class vectors."""
         return features
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Return the logits (N, K) of embedded features (N, D')."""
-        logits = self.scale * nn.functional.linear(embedded, self.weight.to(embedded.dtype))
+        logits = self.scale * nn.functional.linear(embedded, self.class_vectors().to(embedded.dtype))
         return logits if self.bias is None else logits + self.bias
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits (N, K) of features (N, D)."""
+        if self.training and not self._training_checked and not torch.compiler.is_compiling():
+            self._check_training(features)
         return self.outputs(features).logits
+
+    def _check_training(self, features: Tensor) -> None:
+        """Warn, once, if the features are trained but a learned part of the head is not, as PEFT leaves it."""
+        if not (isinstance(features, Tensor) and features.requires_grad):
+            return
+        self._training_checked = True
+        parts: dict[str, list[bool]] = {}
+        for name, parameter in self.named_parameters():
+            parts.setdefault(name.split(".")[0], []).append(parameter.requires_grad)
+        frozen = [name for name, trained in parts.items() if not any(trained)]
+        if frozen:
+            warnings.warn(
+                f"{type(self).__name__} does not learn ({', '.join(frozen)}: requires_grad=False), but its features "
+                f"do. PEFT freezes a head unless it is named in modules_to_save, as in "
+                f"LoraConfig(modules_to_save=['fc'])",
+                stacklevel=2,
+            )
 
     def outputs(self, features: Tensor) -> Outputs:
         """Return what losses read (features, logits and more), each part computed when it is first read.
@@ -124,22 +160,9 @@ class Head(nn.Module, ABC):
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the dot product of each sample's embedded features and the class vector of its label (N,)."""
         # index_select is several times faster than weight[labels] on a CPU.
-        own = self.weight.index_select(0, labels).to(features.dtype)
+        own = self.class_vectors().index_select(0, labels).to(features.dtype)
         return (own * self.embed(features)).sum(-1)
 
     def extra_repr(self) -> str:
         """Return the sizes for ``print(model)``."""
         return f"feature_dim={self.feature_dim}, num_classes={self.num_classes}"
-
-
-def draw_linear(weight: Tensor, bias: Tensor | None, generator: torch.Generator | None) -> None:
-    """Initialize weight and bias in place as ``nn.Linear`` does, from the given generator.
-
-    The numbers are drawn on the generator's device: with a CPU generator the weights are the same on every device.
-    """
-    bound = weight.shape[1] ** -0.5
-    with torch.no_grad():
-        for part in (weight, bias):
-            if part is not None:
-                drawn = torch.empty_like(part, device=part.device if generator is None else generator.device)
-                part.copy_(drawn.uniform_(-bound, bound, generator=generator))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nc_tools.heads.head import Head, draw_linear
+from nc_tools.heads.head import Head
 from nc_tools.heads.normalize import normalize
+from nc_tools.heads.projection import draw_linear
 from nc_tools.heads.scale import LEARNED, LearnedScale, Scale
 
 
@@ -36,6 +37,10 @@ class LinearHead(Head):
         super().__init__(feature_dim, num_classes)
         self.weight = nn.Parameter(torch.empty(num_classes, feature_dim))
         self.bias = nn.Parameter(torch.empty(num_classes)) if bias else None
+        self.draw_parameters(generator)
+
+    def draw_parameters(self, generator: torch.Generator | None) -> None:
+        """Draw weight and bias as ``nn.Linear`` does."""
         draw_linear(self.weight, self.bias, generator)
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
@@ -76,8 +81,12 @@ class CosineHead(Head):
     ) -> None:
         super().__init__(feature_dim, num_classes)
         self.direction = nn.Parameter(torch.empty(num_classes, feature_dim))
-        draw_linear(self.direction, None, generator)
+        self.draw_parameters(generator)
         self.scale_of = Scale(scale, num_classes)
+
+    def draw_parameters(self, generator: torch.Generator | None) -> None:
+        """Draw the directions as ``nn.Linear`` draws its weight."""
+        draw_linear(self.direction, None, generator)
 
     @property
     def weight(self) -> Tensor:
@@ -85,9 +94,10 @@ class CosineHead(Head):
         return normalize(self.direction)
 
     @property
-    def scale(self) -> Tensor | float:  # type: ignore[override]
-        """The factor s of the cosines."""
-        return self.scale_of.value()
+    def scale(self) -> Tensor:  # type: ignore[override]
+        """The factor s of the cosines (1,)."""
+        scale: Tensor = self.scale_of()
+        return scale
 
     def embed(self, features: Tensor) -> Tensor:
         """Scale features to unit length."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,8 +10,7 @@ from torch import Tensor
 
 from nc_tools.geometry.nearest_etf import nearest_simplex_etf
 from nc_tools.heads.etf import ETFHead
-from nc_tools.heads.frame import read_description
-from nc_tools.heads.running_means import RunningClassMeans, broadcast_from_first
+from nc_tools.heads.running_means import RunningClassMeans, broadcast_from_first, from_former_means
 from nc_tools.heads.scale import LearnedScale
 from nc_tools.records import Outputs
 
@@ -36,8 +36,8 @@ class NearestETFHead(ETFHead):
         head.observe(outputs, labels, progress)    # outputs = head.outputs(features)
 
     With several processes, every process must call it: class sums are added over all of them, and all use the frame of
-    the first. The running means, their counts and the frame are buffers. The number of steps is an attribute on the
-    host, so that a step without a refresh does not wait for the device; checkpoints contain it.
+    the first. The running means, the frame and the number of steps since the last refresh are buffers. That number is
+    an attribute too, so that a step without a refresh does not wait for the device.
 
     Args:
         feature_dim: D; without a projection at least K - 1.
@@ -65,6 +65,7 @@ class NearestETFHead(ETFHead):
     """
 
     geometry = "nearest simplex ETF"
+    since_refresh: Tensor
 
     def __init__(
         self,
@@ -92,7 +93,8 @@ class NearestETFHead(ETFHead):
             raise ValueError(f"delta must be at least 0, got {delta}: use 0 to ignore the previous class vectors")
         self.every = every
         self.delta = delta
-        self.steps = 0
+        self._since = 0  # steps since the last refresh, as in the buffer
+        self.register_buffer("since_refresh", torch.zeros(1))
         self.class_means = RunningClassMeans(num_classes, self.frame.shape[1], momentum)
 
     @property
@@ -104,9 +106,15 @@ class NearestETFHead(ETFHead):
     def observe(self, outputs: Outputs, labels: Tensor, progress: float) -> None:  # noqa: ARG002
         """Update the running class means after a training step; rotate the class vectors every ``every`` steps."""
         self.class_means.update(outputs.embedded, labels)
-        if self.steps % self.every == 0:
+        self.count_step()
+
+    @torch.no_grad()
+    def count_step(self) -> None:
+        """Count a training step, after the class means were updated with it; refresh at every ``every``-th."""
+        if self._since == 0:
             self.refresh()
-        self.steps += 1
+        self._since = (self._since + 1) % self.every
+        self.since_refresh.fill_(self._since)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -120,14 +128,23 @@ class NearestETFHead(ETFHead):
             self.frame.copy_(nearest_simplex_etf(means, self.frame, self.delta))
         broadcast_from_first(self.frame)
 
-    def description(self) -> dict[str, Any]:
-        """Return what a checkpoint stores about the class vectors, and the number of training steps."""
-        return super().description() | {"steps": self.steps}
+    def initial_buffers(self) -> dict[str, Tensor]:
+        """Return the frame that ``frame_seed`` draws, and no steps."""
+        return super().initial_buffers() | {"since_refresh": torch.zeros(1, device="cpu")}
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Load seed, assignment and number of steps from a checkpoint; raise ValueError if its geometry differs."""
-        super().set_extra_state(state)
-        self.steps = int(read_description(state)["steps"])
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Make the head again as it was built."""
+        super().reset_parameters(generator)
+        self._since = 0
+
+    def from_former(self, state: dict[str, Tensor], description: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint of version 0.2, which stored the number of steps beside them."""
+        return from_former_means(state) | {"since_refresh": torch.tensor([float(description["steps"] % self.every)])}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if not self.since_refresh.is_meta:
+            self._since = round(self.since_refresh.item()) % self.every
 
     def extra_repr(self) -> str:
         """Return the settings of the rotation for ``print(model)``."""

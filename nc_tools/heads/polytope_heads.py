@@ -9,8 +9,8 @@ from torch import Tensor
 
 from nc_tools.geometry import cube, haar_frame, hadamard, orthoplex, simplex_etf
 from nc_tools.geometry.hadamard import power_of_two
-from nc_tools.heads.etf import simplex_error
-from nc_tools.heads.frame import FixedFrameHead, probe
+from nc_tools.heads.frame import FixedFrameHead
+from nc_tools.heads.frame_errors import error_of_cosines, probe, simplex_error
 from nc_tools.heads.scale import LearnedScale
 from nc_tools.heads.vertex_order import Assignment
 from nc_tools.seeds import stream
@@ -65,9 +65,13 @@ class PolytopeHead(FixedFrameHead):
             frame_seed=frame_seed,
             generator=generator,
         )
-        if not projection:
-            rotation = haar_frame(width, width, generator=stream(frame_seed, "frame"))
-            self.frame.copy_(self.frame.to(rotation) @ rotation.T)
+
+    def new_frame(self) -> Tensor:
+        """Return the vertices (K, D') in the order of the assignment; rotated if there is no projection."""
+        vertices = super().new_frame()
+        if self.projection is not None:
+            return vertices
+        return vertices @ haar_frame(self.width, self.width, generator=stream(self.frame_seed, "frame")).T
 
     @staticmethod
     @abstractmethod
@@ -87,13 +91,9 @@ class PolytopeHead(FixedFrameHead):
                 f"projection=True for a learned map to {own}, or ETFHead or SphericalCodeHead for other widths"
             )
 
+    @abstractmethod
     def frame_error(self, frame: Tensor) -> float:
-        """Return the relative error of the class vectors' Gram matrix, tested on one random vector."""
-        w = frame.detach().to(torch.float64)
-        vertices = self.draw_frame(w.shape[0], w.shape[1], stream(0, "frame")).to(w.device)
-        v = probe(w)
-        expected = vertices @ (vertices.T @ v)
-        return float(torch.linalg.vector_norm(w @ (w.T @ v) - expected) / torch.linalg.vector_norm(expected))
+        """Return how far class vectors (K, D') are from the vertices, in any order and rotation."""
 
 
 class SimplexHead(PolytopeHead):
@@ -199,6 +199,13 @@ class OrthoplexHead(PolytopeHead):
         """Return the first K vertices of the cross-polytope, of shape (K, ceil(K / 2))."""
         return orthoplex(num_classes)
 
+    def frame_error(self, frame: Tensor) -> float:
+        """Return how far the cosines of the class vectors are from 0 and -1.
+
+        K unit vectors with these cosines in ceil(K / 2) dimensions are on that many axes, so they are the vertices.
+        """
+        return error_of_cosines(frame, torch.tensor([-1.0, 0.0]))
+
 
 class CubeHead(PolytopeHead):
     """Hypercube head: class vectors at the corners of a cube, with entries +-1 / sqrt(D'), D' = ceil(log2 K).
@@ -225,6 +232,20 @@ class CubeHead(PolytopeHead):
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:  # noqa: ARG004
         """Return the first K corners of the cube, of shape (K, ceil(log2 K))."""
         return cube(num_classes)
+
+    def frame_error(self, frame: Tensor) -> float:
+        """Return how far the class vectors are from the corners, in any order and rotation.
+
+        The larger of two errors: that of the cosines, which are 1 - 2 h / D', h = 1..D', and that of the eigenvalues of
+        W^T W, which tell the K corners from other points with such cosines.
+        """
+        classes, width = frame.shape
+        w = frame.detach().to(torch.float64)
+        error = error_of_cosines(w, 1 - 2 * torch.arange(width, 0, -1) / width)
+        if not error < 1:  # NaN has no eigenvalues
+            return error
+        given, expected = (torch.linalg.eigvalsh(rows.T @ rows) for rows in (w, cube(classes).to(w)))
+        return max(error, float((given - expected).abs().max()) * width / classes)
 
 
 class HadamardHead(PolytopeHead):
@@ -271,3 +292,9 @@ class HadamardHead(PolytopeHead):
         block = power_of_two(num_classes)  # the first rows of a larger matrix repeat those of this one
         rows = hadamard(block)[:num_classes].repeat(1, width // block)
         return rows.mul_(width**-0.5)
+
+    def frame_error(self, frame: Tensor) -> float:
+        """Return the relative error of the Gram matrix of the class vectors, which is I, tested on one vector."""
+        w = frame.detach().to(torch.float64)
+        v = probe(w)
+        return float(torch.linalg.vector_norm(w @ (w.T @ v) - v) / torch.linalg.vector_norm(v))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nc_tools.heads.etf import ETFHead
-from nc_tools.heads.frame import read_description
 from nc_tools.heads.scale import LearnedScale
 
 
@@ -53,6 +53,7 @@ class PreallocatedHead(ETFHead):
     """
 
     geometry = "pre-allocated simplex ETF"
+    in_use: Tensor
 
     def __init__(
         self,
@@ -81,16 +82,21 @@ class PreallocatedHead(ETFHead):
             generator=generator,
         )  # fmt: skip
         self.num_classes = num_classes
+        # 1 for a class in use: checkpoints say how many there are. Not a number, which half precision would round.
+        self.register_buffer("in_use", (torch.arange(capacity) < num_classes).to(torch.get_default_dtype()))
 
     @property
     def capacity(self) -> int:
         """The largest number of classes that the head can have: C, the number of class vectors drawn."""
         return len(self.frame)
 
-    @property
-    def weight(self) -> Tensor:
-        """Class vectors of the classes in use (K, D')."""
+    def class_vectors(self) -> Tensor:
+        """Return the class vectors of the classes in use (K, D')."""
         return self.frame[: self.num_classes]
+
+    def initial_buffers(self) -> dict[str, Tensor]:
+        """Return the frame that ``frame_seed`` draws, and which of its rows are in use."""
+        return super().initial_buffers() | {"in_use": torch.arange(self.capacity, device="cpu") < self.num_classes}
 
     def grow(self, num_classes: int) -> None:
         """Add classes, up to the capacity; no class vector moves, and the optimizer needs no change.
@@ -112,21 +118,30 @@ class PreallocatedHead(ETFHead):
                 f"{num_classes} columns of the logits"
             )
         self.num_classes = num_classes
+        with torch.no_grad():
+            self.in_use[:num_classes] = 1
 
-    def description(self) -> dict[str, Any]:
-        """Return what a checkpoint stores: class vectors' seed and order, capacity, number of classes in use."""
-        return super().description() | {"capacity": self.capacity, "num_classes": self.num_classes}
+    def from_former(self, state: dict[str, Tensor], description: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint of version 0.2, which stored the number of classes beside them."""
+        in_use = torch.arange(description["capacity"], device="cpu") < description["num_classes"]
+        return state | {"in_use": in_use.to(self.in_use.dtype)}
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Load ``frame_seed`` and ``assignment`` from a checkpoint, and add classes if it has more."""
-        super().set_extra_state(state)
-        values = read_description(state)
-        if values["capacity"] != self.capacity:
-            raise ValueError(
-                f"the checkpoint is of a head with capacity={values['capacity']}, but this head has "
-                f"capacity={self.capacity}: build the head with capacity={values['capacity']}"
+    def check_state(self, state: Mapping[str, Tensor]) -> str | None:
+        """Return what is wrong with the class vectors of a checkpoint, or None if they are valid."""
+        if (capacity := len(state["in_use"])) != self.capacity:
+            return (
+                f"in_use is of a head with capacity={capacity}, but this head has capacity={self.capacity}: build the "
+                f"head with capacity={capacity}"
             )
-        self.num_classes = max(self.num_classes, int(values["num_classes"]))
+        return super().check_state(state)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        own = self.num_classes
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if not self.in_use.is_meta:
+            self.num_classes = max(own, int((self.in_use > 0).sum()))
+            with torch.no_grad():
+                self.in_use[: self.num_classes] = 1
 
     def extra_repr(self) -> str:
         """Return the capacity for ``print(model)``."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from nc_tools.heads.etf import ETFHead
 from nc_tools.heads.normalize import normalize
-from nc_tools.heads.running_means import RunningClassMeans
+from nc_tools.heads.running_means import RunningClassMeans, from_former_means
 from nc_tools.heads.scale import LearnedScale
 from nc_tools.records import Outputs
 
@@ -18,8 +21,9 @@ class PrototypeHead(ETFHead):
         w_k = norm((1 - t) p_k + t m_k),    z = s W embed(h),
 
     with t the fraction of training that is done, p_k the running mean of the class's embedded features, scaled to unit
-    length, and m_k the vertex. Early in training the head is a nearest-mean classifier of the current features: new
-    classes can be added without a change of the old ones. After the last step it is an exact :class:`ETFHead`.
+    length, and m_k the vertex. Early in training the head is a nearest-mean classifier of the current features; after
+    the last step it is an exact :class:`ETFHead`. The number of classes is fixed: for classes that are added later see
+    :class:`~nc_tools.heads.PreallocatedHead`.
 
     Source: this schedule is new. It interpolates between two targets of class-incremental learning, the prototype
     (Rebuffi et al. 2017, iCaRL) and the fixed vertex (Yang et al. 2023, "Neural collapse inspired feature-classifier
@@ -78,9 +82,16 @@ class PrototypeHead(ETFHead):
         self.class_means = RunningClassMeans(num_classes, self.frame.shape[1], momentum)
         self.register_buffer("progress", torch.zeros(()))
 
-    @property
-    def weight(self) -> Tensor:
-        """Unit class vectors (K, D')."""
+    def initial_buffers(self) -> dict[str, Tensor]:
+        """Return the vertices that ``frame_seed`` draws, and the start of training."""
+        return super().initial_buffers() | {"progress": torch.zeros((), device="cpu")}
+
+    def from_former(self, state: dict[str, Tensor], description: Mapping[str, Any]) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return the tensors of a checkpoint of version 0.2, which counted the samples of each class."""
+        return from_former_means(state)
+
+    def class_vectors(self) -> Tensor:
+        """Return the unit class vectors (K, D')."""
         return self._rows(self.frame, self.class_means.means, self.class_means.has_mean)
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nc_tools.heads.head import Head, draw_linear
+from nc_tools.heads.head import Head
 from nc_tools.heads.normalize import normalize
+from nc_tools.heads.projection import draw_linear
 from nc_tools.heads.scale import LEARNED, LearnedScale, Scale
 
 
@@ -54,8 +55,12 @@ class ProxyHead(Head):
             raise ValueError(f"ProxyHead needs at least 1 proxy per class, got num_proxies={num_proxies}")
         self.num_proxies = num_proxies
         self.proxies = nn.Parameter(torch.empty(num_classes, num_proxies, feature_dim))
-        draw_linear(self.proxies.data.flatten(0, 1), None, generator)
+        self.draw_parameters(generator)
         self.scale_of = Scale(scale, num_classes)
+
+    def draw_parameters(self, generator: torch.Generator | None) -> None:
+        """Draw the proxies as ``nn.Linear`` draws its weight."""
+        draw_linear(self.proxies.data.flatten(0, 1), None, generator)
 
     @property
     def weight(self) -> Tensor:
@@ -63,9 +68,10 @@ class ProxyHead(Head):
         return normalize(normalize(self.proxies).mean(1))
 
     @property
-    def scale(self) -> Tensor | float:  # type: ignore[override]
-        """The factor s of the cosines."""
-        return self.scale_of.value()
+    def scale(self) -> Tensor:  # type: ignore[override]
+        """The factor s of the cosines (1,)."""
+        scale: Tensor = self.scale_of()
+        return scale
 
     def embed(self, features: Tensor) -> Tensor:
         """Scale features to unit length."""

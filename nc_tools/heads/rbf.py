@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +74,8 @@ class RBFHead(ETFHead):
 
     geometry = "simplex ETF of centers"
     affine = False
+    radius: Tensor
+    background: Tensor
 
     def __init__(
         self,
@@ -89,22 +93,37 @@ class RBFHead(ETFHead):
             feature_dim, num_classes, projection=projection, normalize=False, frame_seed=frame_seed,
             generator=generator,
         )  # fmt: skip
-        self.radius = math.sqrt(self.frame.shape[1]) if radius is None else radius
-        _check_positive("radius", self.radius)
-        self.gamma = default_scale(num_classes) / (2 * self.radius**2) if gamma is None else gamma
-        _check_positive("gamma", self.gamma)
-        self.background = -self.gamma * self.radius**2 if background is None else background
-        if not math.isfinite(self.background):
+        radius = math.sqrt(self.width) if radius is None else float(radius)
+        _check_positive("radius", radius)
+        gamma = default_scale(num_classes) / (2 * radius**2) if gamma is None else float(gamma)
+        _check_positive("gamma", gamma)
+        background = -gamma * radius**2 if background is None else float(background)
+        if not math.isfinite(background):
             raise ValueError(f"background must be finite, got {background}: omit it to use the default, -gamma r^2")
         # The factor of the product with the class vectors, as in the equivalent linear head.
-        self.scale_of = Scale(2 * self.gamma * self.radius, num_classes)
+        self.scale_of = Scale(2 * gamma * radius, num_classes)
+        self._numbers = {"radius": radius, "background": background}
+        for name, number in self._numbers.items():
+            self.register_buffer(name, torch.full((1,), number))
+
+    @property
+    def gamma(self) -> Tensor:
+        """The inverse squared width of the bumps (1,)."""
+        return self.scale / (2 * self.radius)
+
+    def initial_buffers(self) -> dict[str, Tensor]:
+        """Return the vertices that ``frame_seed`` draws, and radius and background that the head was built with."""
+        numbers = {name: torch.full((1,), number, device="cpu") for name, number in self._numbers.items()}
+        return super().initial_buffers() | numbers
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Return the log-odds (N, K) of each class against the background class."""
         # Expanded square; gamma r^2 and beta are added first, because they are large and cancel by default.
-        product = nn.functional.linear(embedded, self.weight.to(embedded.dtype))
+        product = nn.functional.linear(embedded, self.class_vectors().to(embedded.dtype))
         square = embedded.square().sum(dim=-1, keepdim=True)
-        return self.scale * product - self.gamma * square - (self.gamma * self.radius**2 + self.background)
+        scale = self.scale
+        gamma = scale / (2 * self.radius)
+        return scale * product - gamma * square - (gamma * self.radius**2 + self.background)
 
     @staticmethod
     def with_background(logits: Tensor) -> Tensor:
@@ -113,8 +132,14 @@ class RBFHead(ETFHead):
 
     def extra_repr(self) -> str:
         """Return the settings for ``print(model)``."""
-        settings = f"gamma={self.gamma:.4g}, radius={self.radius:.4g}, background={self.background:.4g}"
-        return f"{super().extra_repr()}, {settings}"
+        if self.radius.is_meta:
+            return super().extra_repr()
+        numbers = (("gamma", self.gamma), ("radius", self.radius), ("background", self.background))
+        return ", ".join([super().extra_repr(), *(f"{name}={float(number):.4g}" for name, number in numbers)])
+
+    def from_former(self, state: dict[str, Tensor], description: Mapping[str, Any]) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return the tensors of a checkpoint of version 0.2, which had no radius and background."""
+        return state | {name: getattr(self, name) for name in self._numbers}
 
 
 def _check_positive(name: str, value: float) -> None:

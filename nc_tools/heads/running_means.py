@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from nc_tools._support.class_sums import class_sums, group_classes
+from nc_tools._support.initial_tensors import InitialTensors
 
 
-class RunningClassMeans(nn.Module):
+class RunningClassMeans(InitialTensors):
     """Exponential moving averages of the class means of embedded features, from training steps only.
 
         m_k <- momentum m_k + (1 - momentum) mean of the step's samples of class k
@@ -30,12 +31,12 @@ class RunningClassMeans(nn.Module):
         >>> running = RunningClassMeans(3, 1, momentum=0.75)
         >>> for value in (4.0, 8.0):
         ...     running.update(torch.tensor([[value], [value + 2]]), torch.tensor([0, 0]))
-        >>> running.means.flatten().tolist(), running.counts.tolist()
-        ([6.0, 0.0, 0.0], [4, 0, 0])
+        >>> running.means.flatten().tolist(), running.observed.tolist()
+        ([6.0, 0.0, 0.0], [1.0, 0.0, 0.0])
     """
 
     means: Tensor
-    counts: Tensor
+    observed: Tensor
 
     def __init__(self, num_classes: int, width: int, momentum: float) -> None:
         super().__init__()
@@ -45,12 +46,13 @@ class RunningClassMeans(nn.Module):
             )
         self.momentum = momentum
         self.register_buffer("means", torch.zeros(num_classes, width))
-        self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.int64))
+        # 1 for a class that has a mean. Not a bool or a count, so that weights can be averaged and converted alike.
+        self.register_buffer("observed", torch.zeros(num_classes))
 
     @property
     def has_mean(self) -> Tensor:
         """A bool tensor (K,): True for each class that has had samples, and so has a mean."""
-        return self.counts > 0
+        return self.observed > 0
 
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor) -> None:
@@ -67,10 +69,11 @@ class RunningClassMeans(nn.Module):
             group, classes = group_classes(labels, len(self.means))
             counts, sums = class_sums(wide, group, len(classes))
         # group_classes() pads with classes that have no sample; their weight is zero.
-        share = torch.where(self.counts[classes] > 0, 1 - self.momentum, 1.0) * (counts > 0)
+        old, present = self.observed[classes] > 0, counts > 0
+        share = torch.where(old, 1 - self.momentum, 1.0) * present
         move = sums / counts.clamp(min=1).unsqueeze(1) - self.means[classes]
         self.means.index_add_(0, classes, (share.unsqueeze(1) * move).to(self.means.dtype))
-        self.counts.index_add_(0, classes, counts)
+        self.observed.index_add_(0, classes, (present & ~old).to(self.observed.dtype))
 
     def overall(self) -> Tensor:
         """Return the mean (D',) of the class means, with equal weights for all classes that have one."""
@@ -86,9 +89,21 @@ class RunningClassMeans(nn.Module):
         overall = means.sum(dim=0) / self.has_mean.sum().clamp(min=1)
         return torch.where(self.has_mean.unsqueeze(1), means, overall)
 
+    def initial_buffers(self) -> dict[str, Tensor]:
+        """Return zeros: no class has a mean."""
+        return {name: torch.zeros(buffer.shape, device="cpu") for name, buffer in self.named_buffers()}
+
     def extra_repr(self) -> str:
         """Return the momentum for ``print(model)``."""
         return f"momentum={self.momentum}"
+
+
+def from_former_means(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a head's part of a checkpoint of version 0.2, which counted the samples of each class, as it is now."""
+    state = dict(state)
+    if (counts := state.pop("class_means.counts", None)) is not None:
+        state["class_means.observed"] = (counts > 0).to(state["class_means.means"].dtype)
+    return state
 
 
 def _several_processes() -> bool:

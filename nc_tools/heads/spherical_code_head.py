@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from nc_tools.geometry.code_bounds import minimal_angle_bounds
 from nc_tools.geometry.spherical_code import SOLVER_LIMIT, code_angle, minimal_angle, spherical_code
-from nc_tools.heads.frame import FixedFrameHead, read_description
+from nc_tools.heads.frame import FixedFrameHead
+from nc_tools.heads.scale import LearnedScale
+from nc_tools.heads.vertex_order import Assignment
 from nc_tools.seeds import stream
 
 ROWS_CHECKED = 256  # checking so many rows of a loaded frame of 50,000 rows takes a second or two
@@ -56,7 +59,31 @@ class SphericalCodeHead(FixedFrameHead):
     """
 
     geometry = "spherical code"
-    _saved_angle: float | None = None
+    angle: Tensor
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_classes: int,
+        *,
+        scale: float | LearnedScale | None = None,
+        projection: bool | int = False,
+        normalize: bool = True,
+        assignment: Assignment | None = None,
+        frame_seed: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(
+            feature_dim, num_classes, scale=scale, projection=projection, normalize=normalize, assignment=assignment,
+            frame_seed=frame_seed, generator=generator,
+        )  # fmt: skip
+        # In checkpoints: the solver of another version may find another angle, against which the frame is not checked.
+        self.register_buffer("angle", torch.full((1,), code_angle(num_classes, self.width)))
+
+    def initial_buffers(self) -> dict[str, Tensor]:
+        """Return the code that ``frame_seed`` draws, and its minimal angle in degrees."""
+        angle = torch.full((1,), code_angle(self.num_classes, self.width), device="cpu")
+        return super().initial_buffers() | {"angle": angle}
 
     @staticmethod
     def draw_frame(num_classes: int, width: int, generator: torch.Generator) -> Tensor:
@@ -66,39 +93,39 @@ class SphericalCodeHead(FixedFrameHead):
     @property
     def minimal_angle(self) -> float:
         """The smallest angle between two class vectors in degrees; after loading, that of the checkpoint."""
-        if self._saved_angle is None:
-            return code_angle(self.num_classes, self.frame.shape[1])
-        return self._saved_angle
+        return code_angle(self.num_classes, self.width) if self.angle.is_meta else float(self.angle)
 
     def frame_error(self, frame: Tensor) -> float:
         """Return the larger of two errors: that of a row's norm, and what the minimal angle lacks, in radians.
 
         For a frame of more than 2,000 rows, the angles of 256 random rows are checked.
         """
-        norm_error = float((torch.linalg.vector_norm(frame.detach().to(torch.float64), dim=1) - 1).abs().max())
-        if not norm_error < 1:  # a zero row has no angle
-            return norm_error
-        rows = torch.randperm(len(frame), generator=stream(0, "frame", 1), device="cpu")[:ROWS_CHECKED]
-        angle = minimal_angle(frame, rows=rows if len(frame) > SOLVER_LIMIT else None)
-        return max(norm_error, math.radians(self.minimal_angle - angle))
+        return _code_error(frame, self.minimal_angle)
 
-    def description(self) -> dict[str, Any]:
-        """Return what a checkpoint stores about the class vectors, including their minimal angle."""
-        return super().description() | {"minimal_angle": self.minimal_angle}
+    def check_state(self, state: Mapping[str, Tensor]) -> str | None:
+        """Return an error if a checkpoint's class vectors do not have the minimal angle that it says they have."""
+        frame, angle = state["frame"], float(state["angle"])
+        if frame.shape != self.frame.shape or (error := _code_error(frame, angle)) < 1e-2:
+            return None
+        return (
+            f"frame must be a spherical code frame, but the checkpoint's is off by {error:.2g}: the checkpoint is "
+            f"damaged or from another head. Load one that was saved from {type(self).__name__}"
+        )
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Load seed, assignment and minimal angle from a checkpoint; raise ValueError if its geometry differs."""
-        super().set_extra_state(state)
-        self._saved_angle = float(read_description(state)["minimal_angle"])
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Check the frame against the angle it was saved with: the solver of another version can give another code.
-        state = state_dict.get(prefix + "_extra_state")
-        if state is not None and (values := read_description(state))["geometry"] == self.geometry:
-            self._saved_angle = float(values["minimal_angle"])
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def from_former(self, state: dict[str, Tensor], description: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint of version 0.2, which stored the minimal angle beside them."""
+        return state | {"angle": torch.tensor([float(description["minimal_angle"])])}
 
     def extra_repr(self) -> str:
         """Return the minimal angle for ``print(model)``."""
         upper = minimal_angle_bounds(self.num_classes, self.frame.shape[1]).upper
         return f"{super().extra_repr()}, minimal_angle={self.minimal_angle:.2f} deg (at most {upper:.2f})"
+
+
+def _code_error(frame: Tensor, degrees: float) -> float:
+    norm_error = float((torch.linalg.vector_norm(frame.detach().to(torch.float64), dim=1) - 1).abs().max())
+    if not norm_error < 1:  # a zero row has no angle
+        return norm_error
+    rows = torch.randperm(len(frame), generator=stream(0, "frame", 1), device="cpu")[:ROWS_CHECKED]
+    angle = minimal_angle(frame, rows=rows if len(frame) > SOLVER_LIMIT else None)
+    return max(norm_error, math.radians(degrees - angle))

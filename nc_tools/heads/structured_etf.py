@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from nc_tools.geometry.random_hadamard import (
     permute,
     project,
 )
-from nc_tools.heads.frame import FixedHead, read_description
+from nc_tools.heads.fixed_head import FixedHead
 from nc_tools.heads.scale import LearnedScale
 from nc_tools.heads.vertex_order import Assignment, as_permutation
 from nc_tools.seeds import stream
@@ -56,7 +57,7 @@ class StructuredETFHead(FixedHead):
     Example:
         >>> head = StructuredETFHead(64, 10)
         >>> head(torch.randn(2, 64)).shape, list(head.state_dict())
-        (torch.Size([2, 10]), ['order', 'signs', '_extra_state'])
+        (torch.Size([2, 10]), ['classes', 'order', 'signs', 'scale_of.fixed'])
         >>> [round(float(v), 3) for v in (head.weight @ head.weight.T)[0, :2]]
         [1.0, -0.111]
     """
@@ -66,7 +67,7 @@ class StructuredETFHead(FixedHead):
     order: Tensor
     signs: Tensor
     factor: Tensor
-    classes: Tensor | None
+    classes: Tensor
 
     def __init__(
         self,
@@ -92,15 +93,21 @@ class StructuredETFHead(FixedHead):
         )
         check_structured(num_classes, self.width)
         self.rotated = rotated
+        self._assignment = None if assignment is None else as_permutation(assignment, num_classes, frame_seed)
         device, dtype = torch.get_default_device(), torch.get_default_dtype()
-        if rotated:
-            order, signs = draw_signed_permutation(self.width, generator=stream(frame_seed, "frame"))
-            self.register_buffer("order", order.to(device))
-            self.register_buffer("signs", signs.to(device, dtype))
-        self.register_buffer("factor", hadamard(FACTOR).to(device, dtype), persistent=False)
-        self.register_buffer("classes", None, persistent=False)
-        if assignment is not None:
-            self.assign(assignment)
+        for name, tensor in self.initial_buffers().items():
+            placed = tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+            self.register_buffer(name, placed, persistent=name != "factor")
+
+    def initial_buffers(self) -> dict[str, Tensor]:
+        """Return the signed permutation that ``frame_seed`` draws, the order of the classes, and a constant."""
+        # Without an assignment the order has one entry: classes that keep their vertices need no step of their own.
+        classes = torch.zeros(1, dtype=torch.int64, device="cpu") if self._assignment is None else self._assignment
+        buffers = {"classes": classes, "factor": hadamard(FACTOR)}
+        if self.rotated:
+            order, signs = draw_signed_permutation(self.width, generator=stream(self.frame_seed, "frame"))
+            buffers |= {"order": order, "signs": signs}
+        return buffers
 
     @property
     def weight(self) -> Tensor:
@@ -113,7 +120,7 @@ class StructuredETFHead(FixedHead):
                 eye = torch.eye(self.num_classes, self.width, device=self.factor.device, dtype=dtype)
                 rows = self._length() * (eye - eye.mean(0))
         rows = rows.to(self.factor.dtype)
-        return rows if self.classes is None else rows.index_select(0, self.classes)
+        return rows.index_select(0, self.classes) if self._reordered else rows
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Return the logits (N, K) of embedded features (N, D')."""
@@ -138,8 +145,8 @@ class StructuredETFHead(FixedHead):
         Raises:
             ValueError: If it is not a permutation of 0 to K - 1.
         """
-        self._follow(as_permutation(permutation, self.num_classes, self.frame_seed))
-        self._place_classes()
+        order = as_permutation(permutation, self.num_classes, self.frame_seed).to(self.classes.device)
+        self.classes = self.classes.index_select(0, order) if self._reordered else order
 
     def _centered(self, embedded: Tensor) -> Tensor:
         if self.rotated:
@@ -148,37 +155,42 @@ class StructuredETFHead(FixedHead):
         else:
             u = embedded[..., : self.num_classes]
         centered = u - u.mean(-1, keepdim=True)
-        return centered if self.classes is None else permute(centered, self.classes)
+        return permute(centered, self.classes) if self._reordered else centered
+
+    @property
+    def _reordered(self) -> bool:
+        return len(self.classes) > 1
 
     def _length(self) -> float:
         """Return the factor that gives the centered class vectors unit length."""
         return math.sqrt(self.num_classes / (self.num_classes - 1))
 
-    def _place_classes(self) -> None:
-        order = None if self.assignment is None else torch.tensor(self.assignment, device=self.factor.device)
-        self.register_buffer("classes", order, persistent=False)
-
-    def description(self) -> dict[str, Any]:
-        """Return what a checkpoint stores about the ETF, including whether it is rotated."""
-        return super().description() | {"rotated": self.rotated}
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Load ``frame_seed`` and ``assignment`` from a checkpoint; raise ValueError if its geometry differs."""
-        super().set_extra_state(state)
-        if (rotated := read_description(state)["rotated"]) != self.rotated:
-            raise ValueError(
-                f"the checkpoint has an ETF with rotated={rotated}, but this head has rotated={self.rotated}: build "
-                f"the head with rotated={rotated}"
-            )
-        self._place_classes()
-
-    def check_state(self, state: dict[str, Tensor], assignment: Tensor | None) -> str | None:  # noqa: ARG002
-        """Return what is wrong with the rotation that a checkpoint stores, or None if nothing is."""
-        order, signs = state.get("order"), state.get("signs")
-        if not self.rotated:
-            return None if order is None else "the checkpoint has a rotated ETF: build this head with rotated=True"
-        if order is not None and not torch.equal(order.sort().values.cpu(), torch.arange(len(order), device="cpu")):
-            return f"order must be a permutation of {self.width} coordinates: the checkpoint is damaged, load another"
-        if signs is not None and not bool((signs.abs() == 1).all()):
+    def check_state(self, state: Mapping[str, Tensor]) -> str | None:
+        """Return what is wrong with the rotation and the order that a checkpoint stores, or None if nothing is."""
+        orders = {"order": self.width, "classes": self.num_classes} if self.rotated else {"classes": self.num_classes}
+        for name, length in orders.items():
+            order = state[name].cpu()
+            if len(order) in {length, 1} and torch.equal(
+                order.sort().values, torch.arange(len(order), device="cpu").to(order)
+            ):
+                continue
+            return f"{name} must be a permutation of 0 to {length - 1}: the checkpoint is damaged, load another"
+        if self.rotated and not bool((state["signs"].abs() == 1).all()):
             return "signs must be +1 or -1: the checkpoint is damaged, load another"
         return None
+
+    def from_former(self, state: dict[str, Tensor], description: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint of version 0.2, which stored the order of the classes beside them."""
+        if description["rotated"] != self.rotated:
+            raise ValueError(
+                f"the checkpoint has an ETF with rotated={description['rotated']}, but this head has "
+                f"rotated={self.rotated}: build the head with rotated={description['rotated']}"
+            )
+        return state | {"classes": torch.tensor(description.get("assignment", (0,)), dtype=torch.int64, device="cpu")}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        given = state_dict.get(prefix + "classes")
+        if given is not None and given.shape != self.classes.shape and len(given) in {1, self.num_classes}:
+            # The order may be there or not: a checkpoint brings its own.
+            self.classes = torch.empty(given.shape, dtype=torch.int64, device=self.classes.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)

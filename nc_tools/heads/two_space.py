@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nc_tools.heads.etf import ETFHead
+from nc_tools.heads.fixed_map import FixedMap
+from nc_tools.heads.projection import Projection
 from nc_tools.heads.scale import LearnedScale
 from nc_tools.seeds import stream
 
@@ -49,8 +55,8 @@ class TwoSpaceHead(ETFHead):
     """
 
     geometry = "simplex ETF behind a projector"
-    up: Tensor
-    down: Tensor
+    up: FixedMap | LearnedMap
+    down: FixedMap | LearnedMap
 
     def __init__(
         self,
@@ -76,18 +82,49 @@ class TwoSpaceHead(ETFHead):
             )
         super().__init__(narrow, num_classes, scale=scale, frame_seed=frame_seed)
         self.feature_dim = feature_dim
-        up = (wide / feature_dim) ** 0.5 * _centered_frame(wide, feature_dim, stream(frame_seed, "frame", 1))
-        down = _centered_frame(wide, narrow, stream(frame_seed, "frame", 2)).T
-        for name, layer in (("up", up), ("down", down)):
-            tensor = layer.to(torch.get_default_device(), torch.get_default_dtype()).contiguous()
-            if learned:
-                self.register_parameter(name, nn.Parameter(tensor))
-            else:
-                self.register_buffer(name, tensor)
+        draws = {"up": partial(_up, wide, feature_dim, frame_seed), "down": partial(_down, wide, narrow, frame_seed)}
+        sizes = {"up": (feature_dim, wide), "down": (wide, narrow)}
+        for name, draw in draws.items():
+            self.add_module(name, LearnedMap(*sizes[name], draw) if learned else FixedMap(draw))
 
     def _project(self, features: Tensor) -> Tensor:
-        hidden = nn.functional.linear(features, self.up.to(features.dtype)).relu()
-        return nn.functional.linear(hidden, self.down.to(features.dtype))
+        projected: Tensor = self.down(self.up(features).relu())
+        return projected
+
+    def from_former(self, state: dict[str, Tensor], description: Mapping[str, Any]) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return the tensors of a checkpoint of version 0.2, in which the two matrices had no modules of their own."""
+        part = "rows" if isinstance(self.up, FixedMap) else "weight"
+        return {f"{key}.{part}" if key in {"up", "down"} else key: tensor for key, tensor in state.items()}
+
+
+class LearnedMap(Projection):
+    """A linear map that is learned from given initial values.
+
+    Args:
+        in_features: D.
+        out_features: D'.
+        draw: Returns the initial matrix (D', D); must be picklable.
+    """
+
+    def __init__(self, in_features: int, out_features: int, draw: Callable[[], Tensor]) -> None:
+        self._draw = draw
+        super().__init__(in_features, out_features, None)
+
+    def draw_parameters(self, generator: torch.Generator | None) -> None:  # noqa: ARG002
+        """Set the weight to its initial values."""
+        if not self.weight.is_meta:
+            with torch.no_grad():
+                self.weight.copy_(self._draw())
+
+
+def _up(hidden: int, feature_dim: int, frame_seed: int) -> Tensor:
+    rows: Tensor = (hidden / feature_dim) ** 0.5 * _centered_frame(hidden, feature_dim, stream(frame_seed, "frame", 1))
+    return rows
+
+
+def _down(hidden: int, width: int, frame_seed: int) -> Tensor:
+    rows: Tensor = _centered_frame(hidden, width, stream(frame_seed, "frame", 2)).T
+    return rows
 
 
 def _centered_frame(dim: int, columns: int, generator: torch.Generator) -> Tensor:

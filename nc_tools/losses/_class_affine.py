@@ -134,9 +134,9 @@ class ClassAffineCrossEntropyLoss(PerSampleLoss):
                 raise TypeError(
                     f"{name} must be a tensor (K,), got {value!r}. For one number write torch.full((K,), {value!r})."
                 )
-        self.register_buffer("factor", factor, persistent=False)
-        self.register_buffer("shift", shift, persistent=False)
-        self.register_buffer("margin", margin, persistent=False)
+        self.keep_buffer("factor", factor, persistent=False)
+        self.keep_buffer("shift", shift, persistent=False)
+        self.keep_buffer("margin", margin, persistent=False)
 
     def compute_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the cross-entropy of the adjusted logits (N,)."""

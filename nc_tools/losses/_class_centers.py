@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from nc_tools._support.initial_tensors import InitialTensors
 from nc_tools.losses._distributed import sum_over_processes
 
 
-class ClassCenters(nn.Module):
+class ClassCenters(InitialTensors):
     """Class centers: exponential moving averages of the class means of batches.
 
     c_k <- m * c_k + (1 - m) * mean of the batch's features of class k.
@@ -45,6 +46,10 @@ class ClassCenters(nn.Module):
         self.momentum = momentum
         self.register_buffer("means", torch.zeros(num_classes, feature_dim))
         self.register_buffer("initialized", torch.zeros(num_classes, dtype=torch.bool))
+
+    def initial_buffers(self) -> dict[str, Tensor]:
+        """Return zeros: no class has a center."""
+        return {name: torch.zeros(b.shape, dtype=b.dtype, device="cpu") for name, b in self.named_buffers()}
 
     def forward(self, features: Tensor, labels: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Update the class centers with the features of a batch, and return the centers.

@@ -24,7 +24,9 @@ def checked_counts(class_counts: Tensor | Sequence[int]) -> Tensor:
         ValueError: class_counts must be finite and not negative, got [3.0, -1.0]: pass training samples per class
     """
     try:
-        counts = torch.as_tensor(class_counts, dtype=torch.float64)
+        # Not the default device, which may be meta, where there are no numbers.
+        device = class_counts.device if isinstance(class_counts, Tensor) else "cpu"
+        counts = torch.as_tensor(class_counts, dtype=torch.float64, device=device)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"class_counts must hold one number for each of K >= 2 classes, got {class_counts!r}") from None
     if counts.ndim != 1 or len(counts) < 2:

@@ -25,8 +25,8 @@ def two_views(outputs: Outputs, loss: str) -> tuple[Tensor, Tensor]:
     """
     if outputs.second_view is None:
         raise ValueError(
-            f"{loss} needs two views of each image, but outputs.second_view is None. Build the loader with views=2, or "
-            f"set outputs.second_view to what the head computes from the second view."
+            f"{loss} needs two views of each image, but outputs.second_view is None. Build the loader with "
+            f"BatchOptions(views=2), or set outputs.second_view to what the head computes from the second view."
         )
     if outputs.second_view.features.shape != outputs.features.shape:
         raise ValueError(

@@ -81,7 +81,13 @@ class BinaryCrossEntropyLoss(LogitLoss):
             raise ValueError(
                 f"initial_threshold must be finite, got {initial_threshold}. Use 0, or log(K - 1) for large K."
             )
-        self.thresholds = nn.Parameter(torch.full((num_classes,), float(initial_threshold)))
+        self.initial_threshold = float(initial_threshold)
+        self.thresholds = nn.Parameter(torch.full((num_classes,), self.initial_threshold))
+
+    def draw_parameters(self, generator: torch.Generator | None) -> None:  # noqa: ARG002
+        """Set all thresholds to the initial one."""
+        with torch.no_grad():
+            self.thresholds.fill_(self.initial_threshold)
 
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the sum of the binary losses over classes, for each sample (N,)."""

@@ -139,7 +139,7 @@ class CrossEntropyLoss(LogitLoss):
             strengths = label_smoothing.strengths(class_counts)
         elif not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
-        self.register_buffer("strengths", strengths, persistent=False)
+        self.keep_buffer("strengths", strengths, persistent=False)
 
     def per_sample_from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each sample (N,)."""

@@ -69,6 +69,10 @@ class EarlyLearningLoss(LossTerm):
         self.strength, self.momentum = strength, momentum
         self.register_buffer("targets", torch.zeros(num_samples, num_classes))
 
+    def initial_buffers(self) -> dict[str, Tensor]:
+        """Return targets of 0, those of samples that have not been trained on."""
+        return {"targets": torch.zeros(self.targets.shape, device="cpu")}
+
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean loss of the samples that count. In training, first update their targets."""
         logits, kept = at_least_float32(outputs.logits, "logits"), batch.kept

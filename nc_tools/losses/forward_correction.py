@@ -90,7 +90,7 @@ class ForwardCorrectionLoss(LogitLoss):
     def __init__(self, num_classes: int, transition: Tensor | Sequence[Sequence[float]] | None = None) -> None:
         super().__init__()
         if transition is None:
-            matrix = torch.eye(num_classes, dtype=torch.float64)
+            matrix = torch.eye(num_classes, dtype=torch.float64, device="cpu")
         else:
             matrix = checked_transition(transition, num_classes)
         never = (matrix.sum(0) <= 0).nonzero().flatten().tolist()
@@ -100,7 +100,7 @@ class ForwardCorrectionLoss(LogitLoss):
                 f"A sample with such a label would have an infinite loss: correct the matrix."
             )
         # Persistent, so that a resumed run need not estimate it again.
-        self.register_buffer("log_columns", matrix.T.log().float().contiguous())
+        self.keep_buffer("log_columns", matrix.T.log().float().contiguous())
 
     @property
     def transition(self) -> Tensor:

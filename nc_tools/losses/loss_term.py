@@ -8,14 +8,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from nc_tools._support.initial_tensors import InitialTensors
 from nc_tools._support.labels import check_labels
 from nc_tools.losses._rows import IGNORED, LabeledRows, rows_of, valid_labels
 from nc_tools.records import Batch, Outputs
 
 
-class LossTerm(nn.Module, ABC):
+class LossTerm(InitialTensors, ABC):
     """The base of all losses: ``loss(outputs, batch)`` returns a scalar.
 
     The outputs are what the head computed (:class:`~nc_tools.records.Outputs`), and the batch is what the loader

@@ -63,7 +63,7 @@ class ClassBalancedLoss(LossTerm):
                 f"from PerSampleLoss, or pass another loss."
             )
         self.beta = beta
-        self.register_buffer("weight", weights, persistent=False)
+        self.keep_buffer("weight", weights, persistent=False)
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the class-weighted mean loss of the samples that count."""
@@ -144,8 +144,9 @@ class DeferredReweightingLoss(ClassBalancedLoss):
         super().__init__(class_counts, loss=loss, beta=beta)
         self.start = start
         self.needs_progress = start > 0
-        self.register_buffer("late", self.weight.clone(), persistent=False)
-        self._set_weights(0.0)
+        self.keep_buffer("late", self.initial_buffers()["weight"], persistent=False)
+        if start > 0:
+            self.keep_buffer("weight", torch.ones(len(self.late), device="cpu"), persistent=False)
 
     def set_progress(self, progress: float) -> None:
         """Set the class weights for this share of training (0 to 1)."""

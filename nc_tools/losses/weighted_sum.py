@@ -130,6 +130,10 @@ class WeightedSumLoss(LossTerm):
         # Not in checkpoints: they follow from progress, which the loop sets before each step.
         self.register_buffer("weights", torch.tensor(self._current), persistent=False)
 
+    def initial_buffers(self) -> dict[str, Tensor]:
+        """Return the weights at the progress that was set last, or at the start."""
+        return {"weights": torch.tensor(self._current, device="cpu")}
+
     def set_progress(self, progress: float) -> None:
         """Set the weights of the losses for this share of training, in place, so that a compiled step reads them.
 

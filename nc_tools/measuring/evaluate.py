@@ -25,9 +25,10 @@ from nc_tools.metrics import (
     transition_error,
 )
 from nc_tools.records import Collected
-from nc_tools.surgery.find_head import find
+from nc_tools.surgery.find_head import FoundHead, locate
 from nc_tools.surgery.layers import call, captured_features, device_of
-from nc_tools.surgery.trace import eval_mode, logits_of
+from nc_tools.surgery.trace import logits_of
+from nc_tools.surgery.untouched import eval_mode, untouched
 
 _Loader = Iterable[Any]
 
@@ -168,7 +169,8 @@ class _ModelEvaluator(Evaluator):
         self.class_counts = given
 
     def collect(self, images: Any, indices: Tensor | None = None) -> Collected:  # noqa: ARG002
-        rows = [self._rows(batch) for batch in images.loader]
+        with untouched(self._model):
+            rows = [self._rows(batch) for batch in images.loader]
         if not rows:
             raise ValueError("cannot evaluate an empty data set: give a loader with at least one batch")
         return Collected(*(torch.cat(column) for column in zip(*rows, strict=True)))
@@ -181,10 +183,15 @@ class _ModelEvaluator(Evaluator):
         with captured_features(self._model, {}, self._path) as calls, eval_mode(self._model):
             logits = logits_of(call(self._model, inputs))
             features = calls[""][0] if len(calls[""]) == 1 else None
-            if logits is None or logits.ndim != 2 or features is None or features.ndim != 2:
+            if logits is None or logits.ndim != 2:
                 raise ValueError(
-                    f"the model must give logits (N, K), and its head {self._path!r} must run once on features (N, D): "
-                    f"pass the name of the classifier layer, as in head='fc'"
+                    f"evaluate needs a model that returns logits (N, K), got "
+                    f"{None if logits is None else tuple(logits.shape)}: for tokens use nc_tools.measure"
+                )
+            if features is None or features.ndim != 2:
+                raise ValueError(
+                    f"the head {self._path!r} must run once on features (N, D): pass the name of the classifier layer, "
+                    f"as in head='fc'"
                 )
             if len(labels) != len(logits) or labels.ndim != 1 or labels.is_floating_point():
                 raise ValueError(f"a batch of {len(logits)} needs as many labels, integers, got {tuple(labels.shape)}")
@@ -194,18 +201,19 @@ class _ModelEvaluator(Evaluator):
         return features.float(), embedded.float(), logits.float(), labels.to(logits.device)
 
     def _find_head(self, inputs: Any) -> None:
-        place = find(self._model, None if self._path else first_two(inputs), self._path)
-        self._path, layer = place.name, place.module
-        self.head = _view(layer)
+        place = locate(self._model, first_two(inputs), self._path)
+        self._path, self.head = place.name, _view(place)
         self._found = True
 
 
-def _view(layer: nn.Module) -> HeadView:
+def _view(place: FoundHead) -> HeadView:
+    layer, weight = place.module, place.class_vectors
     if isinstance(layer, Head):
         return layer
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor))  # noqa: S101, PT018
-    return _LinearView(weight.detach(), bias, len(weight))
+    if weight is None:
+        raise ValueError(f"evaluate reads the class vectors of a head, but {place.name!r} has no matrix (K, D)")
+    bias = getattr(layer, "bias", None)
+    return _LinearView(weight, bias, len(weight), affine=isinstance(layer, nn.Linear))
 
 
 def _label_noise(

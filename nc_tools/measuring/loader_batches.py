@@ -17,7 +17,7 @@ class LoaderBatch(NamedTuple):
 
     Attributes:
         inputs: Arguments for the model.
-        labels: (N,).
+        labels: (N,), or (N, T) for tokens.
         positions: Position of each sample in the set (N,), or None if the batch does not hold it.
     """
 
@@ -64,6 +64,9 @@ def first_two(inputs: Example) -> Example:
     """Return the first two samples of a batch's inputs, for a trial call of the model."""
     if isinstance(inputs, Tensor):
         return inputs[:2]
+    parts = list(inputs.values() if isinstance(inputs, Mapping) else inputs)
+    if len({len(part) for part in parts if isinstance(part, Tensor)}) > 1:
+        return inputs  # packed sequences: a tensor of another length says where each begins
     if isinstance(inputs, Mapping):
         return {key: value[:2] if isinstance(value, Tensor) else value for key, value in inputs.items()}
     return tuple(value[:2] if isinstance(value, Tensor) else value for value in inputs)

@@ -13,6 +13,7 @@ from nc_tools.measuring.model_pass import BatchFeatures, ModelPass
 from nc_tools.measuring.two_pass_stats import TwoPassStats
 from nc_tools.metrics import minority_collapse, seli_distance
 from nc_tools.surgery.layers import Pool
+from nc_tools.surgery.untouched import untouched
 
 # The measures of a layer other than the head's input.
 _LAYER_MEASURES = ("nc1_pinv", "nc1_trace", "cdnv", "nc2_equinorm", "nc2_equiangular", "nc4_disagreement",
@@ -57,7 +58,8 @@ def measure(
     """Measure the neural collapse of any classifier on a data set: ``nc_tools.measure(model, loader)``.
 
     The model runs over the set in eval mode: once if its features fit into ``keep_gb``, otherwise twice, with the same
-    result. Afterwards the model is in its former mode. The head is found by its logits. Keys:
+    result. Afterwards the model is as before, with its mode, buffers and attributes. The head is found by its logits.
+    Keys:
 
         accuracy            share of right predictions
         nc/...              of the features that reach the head: ``neural_collapse``, gnc2, nc3_uniform, vci, cosines
@@ -69,8 +71,10 @@ def measure(
     Measure both training and test images, without augmentation, and write the set's name into ``prefix``.
 
     Args:
-        model: Inputs to logits (N, K), on any device.
-        loader: Yields (inputs, labels), mappings with ``labels``, or :class:`~nc_tools.records.Batch`.
+        model: Inputs to logits (N, K), on any device; or to logits (N, T, K), for a measure over tokens.
+        loader: Yields (inputs, labels), mappings with ``labels``, or :class:`~nc_tools.records.Batch`. Labels of tokens
+            are (N, T), at the place of the logits that predict them; -100 leaves a token out. The K x D sums of a large
+            vocabulary are kept in float64; no matrix is K x K.
         layers: Dotted names of layers to measure besides the head's input.
         prefix: Put before each key, as "train" in ``train/nc/nc1_pinv``.
         clean: True labels of the whole set (N,), for a loader with noisy labels. They are matched by the batch's
@@ -133,13 +137,14 @@ def measure_in_detail(
         raise TypeError(f"the model must be a torch.nn.Module, got {model!r}. Pass the model object")
     model_pass = ModelPass(model, loader, tuple(layers), clean, head, pool)
     report = progress or (lambda _number: None)
-    first = _first_pass(model_pass, keep_gb * 1e9, report)
-    for stats in first.stats.values():
-        stats.start_second_pass()
-    for batch in model_pass.run() if first.kept is None else first.kept:
-        for (name, labeling), stats in first.stats.items():
-            stats.update_second_pass(batch.features[name], batch.labels[labeling], batch.decisions)
-        report(len(batch.decisions))
+    with untouched(model_pass.model):
+        first = _first_pass(model_pass, keep_gb * 1e9, report)
+        for stats in first.stats.values():
+            stats.start_second_pass()
+        for batch in model_pass.run() if first.kept is None else first.kept:
+            for (name, labeling), stats in first.stats.items():
+                stats.update_second_pass(batch.features[name], batch.labels[labeling], batch.decisions)
+            report(len(batch.decisions))
     return _result(model_pass, first, class_counts)
 
 

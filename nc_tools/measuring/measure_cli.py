@@ -25,10 +25,10 @@ from nc_tools.measuring.measure import CollapseMeasurement, measure_in_detail
 from nc_tools.measuring.measure_arguments import MeasureArguments, parse_device, per_channel
 from nc_tools.measuring.measured_sets import MeasuredSets, SetBatches, load_sets
 from nc_tools.measuring.named_models import NamedModel, load_model, missing_data
-from nc_tools.surgery.find_head import find
-from nc_tools.surgery.head_layers import input_width
+from nc_tools.surgery.find_head import find, locate
 from nc_tools.surgery.layer_choice import default_layers
-from nc_tools.surgery.trace import FAILS_ON_A_WRONG_INPUT, eval_mode, logits_of
+from nc_tools.surgery.trace import FAILS_ON_A_WRONG_INPUT, logits_of
+from nc_tools.surgery.untouched import trial_run
 
 _NO_LAYERS = "none"
 _FEW_IMAGES = 10
@@ -134,7 +134,7 @@ def _example(named: NamedModel, sets: MeasuredSets, device: torch.device) -> tor
         channels, height, width = expected.channels, expected.size, expected.size
     example = torch.zeros(2, channels, height, width, device=device, dtype=parameter.dtype)
     try:
-        with eval_mode(named.model):
+        with trial_run(named.model):
             logits = logits_of(named.model(example))
     except FAILS_ON_A_WRONG_INPUT as error:
         raise ValueError(
@@ -201,7 +201,7 @@ def _report(job: _MeasuringJob, measurements: dict[str, CollapseMeasurement]) ->
         model=job.named.name,
         data=job.sets.name,
         head=job.head,
-        feature_dim=input_width(job.named.model.get_submodule(job.head)),
+        feature_dim=locate(job.named.model, None, job.head).feature_dim,
         classes=job.sets.classes,
         sets=measurements,
         notes=tuple(notes),

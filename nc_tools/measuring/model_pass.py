@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -12,13 +12,20 @@ from nc_tools._support.labels import check_labels
 from nc_tools.heads.head import Head
 from nc_tools.measuring.loader_batches import first_two, to_device, unpack
 from nc_tools.measuring.two_pass_stats import TwoPassStats
-from nc_tools.surgery.find_head import find
+from nc_tools.surgery.example_inputs import Example
+from nc_tools.surgery.find_head import FoundHead, locate
 from nc_tools.surgery.layers import Pool, call, captured_features, device_of, features_of, layer_pools
-from nc_tools.surgery.trace import eval_mode, logits_of
+from nc_tools.surgery.trace import logits_of
+from nc_tools.surgery.untouched import eval_mode
+
+_NO_LABEL = -100  # the label of a token that does not count, as in PyTorch
 
 
 class BatchFeatures(NamedTuple):
-    """The model's results for one batch: features by layer, predicted classes (N,), and the labels of each kind."""
+    """The model's results for one batch: features by layer, predicted classes (N,), and the labels of each kind.
+
+    For tokens, N is the number of tokens with a label.
+    """
 
     features: dict[str, Tensor]
     decisions: Tensor
@@ -40,7 +47,7 @@ class ModelPass:
     """Runs a model over a data loader, as often as needed, and yields the features of each batch.
 
     Args:
-        model: Inputs to logits (N, K).
+        model: Inputs to logits (N, K), or (N, T, K) for tokens.
         loader: Yields inputs and labels; see `nc_tools.measuring.loader_batches.unpack`.
         layers: Dotted names of layers to measure besides the head's input.
         clean: True labels of the whole set (N,), or None.
@@ -57,14 +64,14 @@ class ModelPass:
         self.device = device_of(self.model)
         self._requested_head = head
         self.head: nn.Module | None = None
+        self._found: FoundHead | None = None
         self._path, self.num_classes = "", 0
         self._pools: dict[str, Pool] = {}
 
     @property
     def weight(self) -> Tensor | None:
         """The class vectors of the head, a matrix (K, D'), or None if the head has no such matrix."""
-        weight = getattr(self.head, "weight", None)
-        return weight.detach() if isinstance(weight, Tensor) and weight.ndim == 2 else None
+        return None if self._found is None else self._found.class_vectors
 
     def weight_for(self, width: int) -> Tensor | None:
         """Return the class vectors of the head if they apply to features of this width, otherwise None."""
@@ -91,9 +98,7 @@ class ModelPass:
             inputs, labels, positions = unpack(batch)
             inputs = to_device(inputs, self.device)
             if self.head is None:
-                head = find(self.model, None if self._requested_head else first_two(inputs), self._requested_head)
-                self.head, self._path = head.module, head.name
-                self._pools = layer_pools(self.model, first_two(inputs), self.layers, self.pool)
+                self._find_head(first_two(inputs), tokens=labels.ndim == 2)
             result = self._forward(inputs, labels.to(self.device))
             if self.clean is not None:
                 where = torch.arange(start, start + len(labels)) if positions is None else positions.cpu()
@@ -102,32 +107,73 @@ class ModelPass:
                         f"clean must hold the true label of every sample, got {len(self.clean)} labels and a sample at "
                         f"position {int(where.max())}. Pass the labels of the whole data set"
                     )
-                result.labels["_clean"] = self.clean[where].to(self.device)
+                clean = self.clean[where].to(self.device)
+                result.labels["_clean"] = clean[labels.to(self.device) != _NO_LABEL] if labels.ndim == 2 else clean
             start += len(labels)
             yield result
+
+    def _find_head(self, example: Example, *, tokens: bool) -> None:
+        head = locate(self.model, example, self._requested_head)
+        self._found, self.head, self._path = head, head.module, head.name
+        pool = _rows_of_tokens if tokens and self.pool is None else self.pool
+        self._pools = layer_pools(self.model, example, self.layers, pool)
 
     def _forward(self, inputs: Any, labels: Tensor) -> BatchFeatures:
         with captured_features(self.model, self._pools, self._path) as calls, eval_mode(self.model):
             logits = logits_of(call(self.model, inputs))
-            if logits is None or logits.ndim != 2 or len(logits) != len(labels):
-                shape = None if logits is None else tuple(logits.shape)
-                raise ValueError(
-                    f"the model must return logits of shape ({len(labels)}, K) for a batch, got {shape}. Pass a model "
-                    "that classifies"
-                )
-            check_labels(labels, len(logits))
-            self.num_classes = logits.shape[1]
+            if logits is not None and logits.ndim == 2:
+                check_labels(labels, len(logits))
+            if logits is None or logits.ndim not in (2, 3) or logits.shape[:-1] != labels.shape:
+                raise ValueError(_wrong_shapes(logits, labels))
             head_input = calls[""][0] if len(calls[""]) == 1 else None
-            if head_input is None or head_input.ndim != 2:
+            if head_input is None or head_input.shape[:-1] != labels.shape:
                 raise ValueError(
                     f"the head {self._path!r} must be called once in a forward pass, with one feature vector per "
-                    "sample (N, D). Pass the name of the classifier layer, as in head='fc'"
+                    "sample (N, D) or token (N, T, D). Pass the name of the classifier layer, as in head='fc'"
                 )
-            features = {"nc": head_input}
+            kept = _counted(inputs, labels)
+            features = {"nc": head_input if kept is None else head_input[kept]}
+            decisions, labels = logits.argmax(dim=-1), labels.long()
+            if kept is not None:
+                decisions, labels = decisions[kept], labels[kept]
+            check_labels(labels, len(decisions))
+            self.num_classes = logits.shape[-1]
             if isinstance(self.head, Head):
-                embedded = self.head.outputs(head_input).embedded
-                if embedded.shape != head_input.shape or not torch.equal(embedded, head_input.to(embedded)):
+                embedded = self.head.outputs(features["nc"]).embedded
+                if embedded.shape != features["nc"].shape or not torch.equal(embedded, features["nc"].to(embedded)):
                     features["nc_embedded"] = embedded
             for name in self.layers:
-                features[name] = features_of(name, calls[name], len(labels))
-        return BatchFeatures(features, logits.argmax(dim=1), {"": labels})
+                of_layer = features_of(name, calls[name], logits[..., 0].numel())
+                features[name] = of_layer if kept is None else of_layer[kept.flatten()]
+        return BatchFeatures(features, decisions, {"": labels})
+
+
+def _rows_of_tokens(output: Tensor) -> Tensor:
+    """Return a layer's output on tokens (N, T, C) with a row for each token."""
+    return output.flatten(0, 1) if output.ndim == 3 else output
+
+
+def _counted(inputs: Any, labels: Tensor) -> Tensor | None:
+    """Return which tokens have a label (N, T), bool; None for labels of samples (N,).
+
+    Raises:
+        ValueError: If the labels of tokens are the tokens themselves, as for a language model that shifts them.
+    """
+    if labels.ndim == 1:
+        return None
+    kept = labels != _NO_LABEL
+    ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else inputs
+    if isinstance(ids, Tensor) and ids.shape == labels.shape and bool(kept.any() and (ids == labels)[kept].all()):
+        raise ValueError(
+            "the label of a token is the class that its logits must predict, but these labels are the tokens "
+            "themselves. For next tokens pass labels = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=-100)"
+        )
+    return kept
+
+
+def _wrong_shapes(logits: Tensor | None, labels: Tensor) -> str:
+    shape = None if logits is None else tuple(logits.shape)
+    return (
+        f"the model must return logits of shape ({len(labels)}, K) for a batch, or ({len(labels)}, T, K) with labels "
+        f"({len(labels)}, T) for tokens, got {shape} for labels {tuple(labels.shape)}. Pass a model that classifies"
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nc_tools.surgery.trace import FAILS_ON_A_WRONG_INPUT, eval_mode
+from nc_tools.surgery.trace import FAILS_ON_A_WRONG_INPUT
+from nc_tools.surgery.untouched import trial_run
 
 
 def feature_width(backbone: nn.Module, *, in_channels: int, image_size: int, name: str | None = None) -> int:
@@ -30,7 +31,7 @@ def feature_width(backbone: nn.Module, *, in_channels: int, image_size: int, nam
     parameter = next(backbone.parameters(), None)
     device = None if parameter is None else parameter.device
     try:
-        with eval_mode(backbone):
+        with trial_run(backbone):
             features = backbone(torch.zeros(2, in_channels, image_size, image_size, device=device))
     except FAILS_ON_A_WRONG_INPUT as error:
         raise wrong_size(name, in_channels, image_size, error) from error

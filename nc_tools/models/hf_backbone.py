@@ -17,7 +17,8 @@ from nc_tools.models.named_backbone import NamedBackbone, no_download
 from nc_tools.models.state_dict_files import read_state_dict
 from nc_tools.surgery.find_head import find_head
 from nc_tools.surgery.swap import split_head
-from nc_tools.surgery.trace import FAILS_ON_A_WRONG_INPUT, eval_mode
+from nc_tools.surgery.trace import FAILS_ON_A_WRONG_INPUT
+from nc_tools.surgery.untouched import trial_run
 
 # Pillow's numbers for resampling, as processors store them. Lanczos (1) exists for files, not for tensors.
 _RESAMPLING: dict[int, Interpolation] = {0: "nearest", 1: "bicubic", 2: "bilinear", 3: "bicubic"}
@@ -102,7 +103,7 @@ def _own_size(config: Any) -> int | None:
 
 def _runs(backbone: nn.Module, channels: int, size: int) -> bool:
     try:
-        with eval_mode(backbone):
+        with trial_run(backbone):
             backbone(torch.zeros(1, channels, size, size))
     except FAILS_ON_A_WRONG_INPUT:
         return False

@@ -6,9 +6,13 @@ import hashlib
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import torch
 from torch import Tensor, nn
+
+from nc_tools._support.free_memory import available_memory
+from nc_tools._support.stored_archive import check_stored
 
 # Names under which training scripts store the weights, beside optimizer and epoch.
 _NESTED = ("state_dict", "model_state_dict", "model", "model_state")
@@ -23,10 +27,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, or holds more than tensors.
+        ValueError: If the file is damaged, holds more than tensors, or does not fit into the free memory.
     """
     if not path.is_file():
         raise FileNotFoundError(f"the weights file {path} does not exist: check its path")
+    size, free = path.stat().st_size, available_memory()
+    if size > free:
+        raise ValueError(f"{path} has {size:,} bytes, more than the {free:,.0f} bytes of memory that are free")
     state = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
@@ -47,6 +54,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 def _torch_file(path: Path) -> dict[str, Tensor]:
     try:
+        check_stored(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -56,7 +64,7 @@ def _torch_file(path: Path) -> dict[str, Tensor]:
             f"m.get('state_dict', m); save_file({{k: v.clone().contiguous() for k, v in s.items()}}, "
             f"'{path.with_suffix('.safetensors')}')\""
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, BadZipFile) as error:
         raise ValueError(
             f"{path} cannot be read as a file of torch.save ({_first_line(error)}): give a .safetensors file, or the "
             f"file of torch.save(model.state_dict(), FILE)"

@@ -18,6 +18,7 @@ from nc_tools.type_check import hint_text, hints_of, matches
 
 SCHEMA = 1
 RunKind = Literal["final", "holdout", "tuning", "loop"]
+"""What a run is for: a result, its hold-out run, a tuning trial, or a run of one's own loop."""
 
 
 @dataclass(frozen=True)

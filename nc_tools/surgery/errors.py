@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from nc_tools.surgery.head_layers import could_be_head, output_width
-from nc_tools.surgery.trace import Trace
+from nc_tools.surgery.trace import Call, Trace
 
 
 def wrapped_model(modules: Iterable[nn.Module]) -> ValueError | None:
@@ -42,6 +43,44 @@ def zero_classes(model: nn.Module, output: Tensor | None) -> ValueError | None:
     return ValueError(f"{type(model).__name__} was built for 0 classes and returns features: {fix}")
 
 
+def lazy_layers(model: nn.Module, only: str | None = None) -> ValueError | None:
+    """Return an error if layers have no size before their first batch: a trial run would decide it.
+
+    Args:
+        model: The model.
+        only: The dotted path of one layer, if the others do not matter.
+    """
+    lazy = {name: module for name, module in model.named_modules() if only in (None, name) and _has_no_size(module)}
+    if not lazy:
+        return None
+    layers = ", ".join(f"{name!r} ({type(module).__name__})" for name, module in lazy.items())
+    return ValueError(
+        f"{type(model).__name__} has layers that get their size from the first batch: {layers}. Run the model once on "
+        f"a batch of your data, then call swap_head with it as example="
+    )
+
+
+def _has_no_size(module: nn.Module) -> bool:
+    return any(is_lazy(tensor) for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)])
+
+
+def several_outputs(model: nn.Module, trace: Trace) -> ValueError | None:
+    """Return an error if the model returns the outputs of several layers that could be its head."""
+    heads = trace.heads()
+    beside = [call for call in trace.returned_beside() if call.module is not heads[0].module]
+    if not beside:
+        return None
+    layers = _described([heads[0], *beside])
+    return ValueError(
+        f"{type(model).__name__} returns several tensors that could be the logits: the outputs of {layers}. Pass name= "
+        f"with the layer to replace"
+    )
+
+
+def _described(calls: list[Call]) -> str:
+    return ", ".join(f"{call.name!r} {tuple(call.output.shape)}" for call in calls)
+
+
 def not_run(model: nn.Module) -> ValueError:
     """Return the error for a model that accepts none of the example inputs."""
     names = [name for name, module in model.named_modules() if could_be_head(module)]
@@ -56,13 +95,19 @@ def no_head(model: nn.Module, trace: Trace) -> ValueError:
     """Return the error for a model whose logits are not the output of a layer."""
     problem = f"no layer of {type(model).__name__} returns the logits unchanged"
     logits = trace.logits
+    if beside := trace.returned_beside():
+        return ValueError(
+            f"{problem}, by which nc_tools means the first tensor of a tuple or an item named logits. It returns the "
+            f"outputs of {_described(beside)} too: pass name= with one of them if you train on it"
+        )
     if logits is None or logits.ndim < 2:
+        ran = {call.name: call.module for call in trace.calls}
         return ValueError(
             f"{type(model).__name__} must return logits (N, num_classes), as a tensor, first in a tuple or as an item "
-            f"named logits, got {'none' if logits is None else f'shape {tuple(logits.shape)}'}: wrap it in a module "
-            f"that returns them, or pass name= with the layer that computes them"
+            f"named logits, got {'none' if logits is None else f'shape {tuple(logits.shape)}'}: pass name= with the "
+            f"layer that computes them. Layers that ran, the last ones: {_quoted(dict(list(ran.items())[-4:]))}"
         )
-    width = logits.shape[1]
+    width = logits.shape[-1 if logits.ndim == 3 else 1]  # (N, K), tokens (N, T, K) or pixels (N, K, H, W)
     same_width = {n: m for n, m in model.named_modules() if could_be_head(m) and output_width(m) == width}
     if callable(getattr(model, "reset_classifier", None)):
         return _timm_model(model, problem, width, same_width)
@@ -72,7 +117,7 @@ def no_head(model: nn.Module, trace: Trace) -> ValueError:
             f"{problem}: {on_tokens[0]!r} scores every token, and this input does not show whether the model picks one "
             f"token or combines them. Pass name={on_tokens[0]!r} if it picks one"
         )
-    if len(same_width) == 1 and isinstance(conv := next(iter(same_width.values())), nn.Conv2d):
+    if logits.ndim == 2 and len(same_width) == 1 and isinstance(conv := next(iter(same_width.values())), nn.Conv2d):
         return ValueError(f"{problem}: {convolution_message(next(iter(same_width)), conv)}")
     if softmax := _softmax_message(logits):
         return ValueError(f"{problem}: {softmax}. Layers as wide as the logits: {_quoted(same_width)}")
@@ -117,7 +162,7 @@ def _softmax_message(logits: Tensor) -> str | None:
     if logits.is_meta or not logits.is_floating_point() or logits.shape[1] < 2:
         return None
     scores = logits.float()
-    one = torch.ones(len(scores), device=scores.device)
+    one = torch.ones_like(scores[:, 0])
     if bool((scores >= 0).all()) and torch.allclose(scores.sum(1), one, atol=1e-2):
         return "it returns probabilities. Remove the softmax at the end of the model and train on the logits"
     if bool((scores <= 0).all()) and torch.allclose(scores.exp().sum(1), one, atol=1e-2):
@@ -134,11 +179,11 @@ def auxiliary_heads(model: nn.Module, head: str, idle: list[str]) -> ValueError:
 
 
 def convolution_message(name: str, conv: nn.Conv2d) -> str:
-    """Return the message for a head that is a convolution over a map."""
+    """Return the message for a head that is a convolution over a map, in a model that returns scores (N, K)."""
     return (
-        f"the head must be a linear layer, but {name!r} is a 1 x 1 convolution over a map. Replace it and the pooling "
-        f"after it with nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), "
-        f"nn.Linear({conv.in_channels}, {conv.out_channels}))"
+        f"{name!r} is a 1 x 1 convolution over a map, which is pooled after it. For a head that sees the pooled "
+        f"features, replace it and the pooling with nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), "
+        f"nn.Linear({conv.in_channels}, {conv.out_channels})); for a head that sees every pixel, pass name={name!r}"
     )
 
 
@@ -153,7 +198,7 @@ def tied_weights(model: nn.Module, name: str, module: nn.Module) -> ValueError |
             if parameter is not None and id(parameter) in own:
                 return ValueError(
                     f"the head must not share parameters, but {name!r} shares one with '{other_name}.{key}' (tied "
-                    f"weights of a language model): build the model untied (tie_word_embeddings=False in Hugging "
-                    f"Face), or put a head on its hidden states"
+                    f"weights of a language model). LinearHead keeps the shared weight, for as many classes; for "
+                    f"another head build the model untied (tie_word_embeddings=False in Hugging Face)"
                 )
     return None

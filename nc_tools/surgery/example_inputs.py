@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools.heads.head import Head
-from nc_tools.surgery.head_layers import input_width
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
@@ -65,5 +64,5 @@ def _guessed_shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
             break
     for module in model.modules():
         if isinstance(module, nn.Linear | Head):
-            yield 2, input_width(module)
+            yield 2, module.in_features if isinstance(module, nn.Linear) else module.feature_dim
             break

@@ -14,7 +14,8 @@ from torch.utils.hooks import RemovableHandle
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.surgery.channel_axis import ChannelTracker, usual_channel_axis
 from nc_tools.surgery.example_inputs import Example
-from nc_tools.surgery.trace import eval_mode, logits_of
+from nc_tools.surgery.trace import logits_of
+from nc_tools.surgery.untouched import trial_run
 
 Pool = Callable[[Tensor], Tensor]
 
@@ -66,7 +67,7 @@ def candidate_layers(model: nn.Module, example: Example) -> dict[str, int]:
         calls.setdefault(name, []).append(size)
 
     names = [name for name, _ in model.named_modules() if name]
-    with ChannelTracker() as tracker, _outputs_passed_to(note, model, names), eval_mode(model):
+    with ChannelTracker() as tracker, _outputs_passed_to(note, model, names), trial_run(model):
         logits = logits_of(call(model, example))
     number = None if logits is None else len(logits)
     return {
@@ -98,7 +99,7 @@ def channel_axes(model: nn.Module, example: Example, layers: Iterable[str]) -> d
         if isinstance(output, Tensor):
             axes[name] = tracker.axis(output)
 
-    with ChannelTracker() as tracker, _outputs_passed_to(note, model, layers), eval_mode(model):
+    with ChannelTracker() as tracker, _outputs_passed_to(note, model, layers), trial_run(model):
         call(model, example)
     return axes
 

@@ -26,28 +26,33 @@ def set_num_classes(model: nn.Module, name: str, old: int, new: int) -> Callable
         return lambda: None
     changes: list[tuple[Any, str, Any]] = []  # owner, attribute, old value
 
-    def change(owner: Any, attribute: str, value: Any) -> None:
-        changes.append((owner, attribute, getattr(owner, attribute)))
-        setattr(owner, attribute, value)
-
-    for module in _ancestors(model, name):
-        for attribute in _NAMES:
-            if getattr(module, attribute, None) == old:
-                change(module, attribute, new)
-        config = getattr(module, "config", None)
-        if getattr(config, "num_labels", None) == old:
-            # Setting num_labels also replaces the label names, which setting it back would not restore.
-            label_names = [key for key in ("id2label", "label2id") if hasattr(config, key)]
-            changes += [(config, key, getattr(config, key)) for key in label_names]
-            change(config, "num_labels", new)
-            if old == 1 and getattr(config, "problem_type", None) == "regression":
-                change(config, "problem_type", None)
-
     def undo() -> None:
         for owner, attribute, value in reversed(changes):
             setattr(owner, attribute, value)
 
+    try:
+        for owner, attribute, value in _settings(model, name, old, new):
+            before = getattr(owner, attribute)
+            setattr(owner, attribute, value)
+            changes.append((owner, attribute, before))
+    except BaseException:
+        undo()
+        raise
     return undo
+
+
+def _settings(model: nn.Module, name: str, old: int, new: int) -> Iterator[tuple[Any, str, Any]]:
+    """Yield owner, attribute and new value of each setting that holds the number of classes, in the order to set."""
+    for module in _ancestors(model, name):
+        yield from ((module, attribute, new) for attribute in _NAMES if getattr(module, attribute, None) == old)
+        config = getattr(module, "config", None)
+        if getattr(config, "num_labels", None) == old:
+            # Setting num_labels also replaces the label names: set to what they are, they are restored with the rest.
+            names = [key for key in ("id2label", "label2id") if hasattr(config, key)]
+            yield from ((config, key, getattr(config, key)) for key in names)
+            yield config, "num_labels", new
+            if old == 1 and getattr(config, "problem_type", None) == "regression":
+                yield config, "problem_type", None
 
 
 def _ancestors(model: nn.Module, name: str) -> Iterator[nn.Module]:

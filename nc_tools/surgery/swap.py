@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
 from torch import nn
 
 from nc_tools.heads.head import Head
+from nc_tools.heads.linear import LinearHead
+from nc_tools.heads.pixel_head import PixelHead
 from nc_tools.specs import Spec
+from nc_tools.surgery import errors
 from nc_tools.surgery.example_inputs import Example
 from nc_tools.surgery.find_head import find
-from nc_tools.surgery.head_layers import input_width, output_width
+from nc_tools.surgery.hf_saving import guard_saving
 from nc_tools.surgery.num_classes import set_num_classes
 from nc_tools.surgery.trace import trace
 
@@ -55,11 +60,19 @@ def swap_head(
     If K changes, the model's own settings change too: ``num_classes`` in timm, ``num_labels`` and ``config.num_labels``
     in Hugging Face.
 
+    A 1 x 1 convolution over a map, the head of a segmentation network, becomes a
+    :class:`~nc_tools.heads.PixelHead` with the new head inside: every pixel is then a sample. The output layer of a
+    language model that shares its weight with the embedding takes a ``LinearHead`` only, which keeps that weight.
+
+    ``save_pretrained`` of a Hugging Face model then raises an error, unless the model's class swaps the head itself:
+    ``from_pretrained`` of any other class would put a random linear layer in its place.
+
     Call it before you build the optimizer, and before DDP or ``torch.compile`` wraps the model. Logits are at least
     float32, in a bfloat16 model too.
 
     Args:
-        model: Any classifier with one linear output layer; changed in place.
+        model: Any classifier; its head is a linear layer, a 1 x 1 convolution, a head of nc_tools, or a layer of your
+            own with a matrix, such as a cosine layer. Changed in place.
         head: A head class, or a spec with arguments: ``ETFHead``, or ``spec(ETFHead, scale=8.0)``.
         num_classes: K; None keeps that of the old head.
         example: As for :func:`~nc_tools.surgery.find_head`.
@@ -67,8 +80,8 @@ def swap_head(
         generator: Draws the initial weights of the new head; the global one if None.
 
     Raises:
-        ValueError: If the head cannot be found, is a convolution or shares its weight with an embedding; if the
-            geometry does not exist for these sizes; or if the model is wrapped or compiled.
+        ValueError: If the head cannot be found, or shares its weight with an embedding that the new one cannot keep; if
+            the geometry does not exist for these sizes; or if the model is wrapped or compiled.
         TypeError: If ``head`` is neither a head class nor a spec of one.
 
     Example:
@@ -83,21 +96,35 @@ def swap_head(
     if not (isinstance(head_spec.cls, type) and issubclass(head_spec.cls, Head)):
         raise TypeError(f"swap_head needs a Head class or a spec of one, got {head!r}: use swap_head(model, ETFHead)")
     old = find(model, example, name)
-    old_classes = output_width(old.module)
-    classes = old_classes if num_classes is None else num_classes
-    new = head_spec.build({"feature_dim": input_width(old.module), "num_classes": classes, "generator": generator})
+    classes = old.num_classes if num_classes is None else num_classes
+    tied = errors.tied_weights(model, old.name, old.module)
+    if tied is not None and not (head_spec.cls is LinearHead and classes == old.num_classes):
+        raise tied
+    facts = {"feature_dim": old.feature_dim, "num_classes": classes, "generator": generator}
+    new = head_spec.build(facts if tied is None else facts | {"bias": getattr(old.module, "bias", None) is not None})
     tensor = next(iter([*old.module.parameters(), *old.module.buffers()]))
     new.to(device=tensor.device, dtype=tensor.dtype).train(old.module.training)
-    _replace(model, old.module, new)
-    restore_num_classes = set_num_classes(model, old.name, old_classes, classes)
-    if old.example is not None:
-        try:
-            _check_in_place(model, new, old.name, old.example)
-        except BaseException:
-            restore_num_classes()
-            _replace(model, new, old.module)
-            raise
+    if tied is not None:
+        _keep_tie(old.module, new)
+    # A convolution has maps for features: the new head then sees every pixel as a sample.
+    layer = PixelHead(new) if isinstance(old.module, nn.Conv2d | PixelHead) else new
+    layer.train(old.module.training)
+    with ExitStack() as undo:
+        undo.callback(_replace, model, layer, old.module)
+        _replace(model, old.module, layer)
+        undo.callback(set_num_classes(model, old.name, old.num_classes, classes))
+        if old.example is not None:
+            _check_in_place(model, layer, old.name, old.example)
+        undo.pop_all()
+    guard_saving(model, old.name)
     return new
+
+
+def _keep_tie(old: nn.Module, new: Head) -> None:
+    """Let a LinearHead use the parameters of the layer that it replaces, so that an embedding still shares them."""
+    for name, parameter in new.named_parameters(recurse=False):
+        if (shared := getattr(old, name, None)) is not None and shared.shape == parameter.shape:
+            setattr(new, name, shared)
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
@@ -108,7 +135,7 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
                 setattr(parent, name, new)
 
 
-def _check_in_place(model: nn.Module, new: Head, name: str, example: Example) -> None:
+def _check_in_place(model: nn.Module, new: nn.Module, name: str, example: Example) -> None:
     if not any(call.module is new for call in trace(model, example).heads()):
         raise ValueError(
             f"the logits must be the output of the head, but the model does not return the output of the new head at "

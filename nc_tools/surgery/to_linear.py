@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools._support.precision import autocast_off
-from nc_tools.heads.frame import FixedHead
+from nc_tools.heads.fixed_head import FixedHead
 from nc_tools.heads.head import Head
 from nc_tools.heads.linear import CosineHead
 from nc_tools.heads.two_space import TwoSpaceHead
-from nc_tools.surgery.trace import eval_mode
+from nc_tools.surgery.untouched import eval_mode
 
 _ROWS = 16  # random features on which the head and the layers are compared
 
@@ -94,11 +94,11 @@ def _embed_layers(head: Head) -> OrderedDict[str, nn.Module]:
     if embed is FixedHead.embed:
         fixed = cast(FixedHead, head)
         if isinstance(head, TwoSpaceHead):
-            layers["widen"] = _linear(head.up.detach().clone(), None)
+            layers["widen"] = _matrix_of(head.up, head.feature_dim, head)
             layers["relu"] = nn.ReLU()
-            layers["narrow"] = _linear(head.down.detach().clone(), None)
+            layers["narrow"] = _matrix_of(head.down, len(layers["widen"].get_parameter("weight")), head)
         if fixed.projection is not None:
-            layers["projection"] = _linear(fixed.projection.weight.detach().clone(), None)
+            layers["projection"] = _matrix_of(fixed.projection, head.feature_dim, head)
         if fixed.normalize:
             layers["normalize"] = _normalization(head.weight.shape[1])
         return layers
@@ -109,6 +109,13 @@ def _embed_layers(head: Head) -> OrderedDict[str, nn.Module]:
         f"{type(head).__name__} has its own embed method, which to_linear cannot convert: pass layers that compute the "
         f"same, as in to_linear(head, embed=nn.Sequential(...)); they are checked against the head"
     )
+
+
+def _matrix_of(layer: nn.Module, width: int, head: Head) -> nn.Linear:
+    """Return a linear layer that computes what a layer of the head computes, be it wrapped by LoRA or weight norm."""
+    weight = head.weight
+    rows: Tensor = layer(torch.eye(width, device=weight.device, dtype=torch.promote_types(weight.dtype, torch.float32)))
+    return _linear(rows.detach().T.to(weight.dtype), None)
 
 
 def _normalization(width: int) -> nn.RMSNorm:

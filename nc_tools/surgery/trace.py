@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nc_tools.surgery.example_inputs import Example, example_inputs
 from nc_tools.surgery.head_layers import could_be_head
+from nc_tools.surgery.untouched import trial_run
 
 
 @dataclass(frozen=True)
@@ -20,6 +19,7 @@ class Call:
 
     name: str
     module: nn.Module
+    features: Any
     output: Tensor
     version: int
 
@@ -65,32 +65,30 @@ def logits_of(output: Any) -> Tensor | None:
 class Trace:
     """One forward pass of a model: its input, the calls of layers that could be the head, and the logits.
 
-    ``returns_tensor`` is False if the logits were inside a tuple or a record.
+    Attributes:
+        example: The input.
+        calls: The calls of layers that could be the head.
+        logits: What :func:`logits_of` takes for the logits.
+        returns_tensor: False if the logits were inside a tuple or a record.
+        others: The other tensors that the model returned, if nothing says which are the logits: all but the first of a
+            tuple, or all items of a mapping or record without an item ``logits``.
     """
 
     example: Example
     calls: list[Call]
     logits: Tensor | None
     returns_tensor: bool
+    others: tuple[Tensor, ...] = ()
 
     def heads(self) -> list[Call]:
         """Return the calls whose output is the logits; if none, those that scored tokens, one of them the logits."""
         direct = [call for call in self.calls if call.returned(self.logits)]
         return direct or [call for call in self.calls if call.returned_for_one_token(self.logits)]
 
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Run a block in eval mode without gradients, then restore each module's mode and the random generators."""
-    modes = [(module, module.training) for module in model.modules()]
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    def returned_beside(self) -> list[Call]:
+        """Return the calls whose output is another of the tensors that the model returned, one call of each layer."""
+        calls = {call.module: call for call in self.calls if any(call.returned(other) for other in self.others)}
+        return list(calls.values())
 
 
 def trace(model: nn.Module, example: Example) -> Trace:
@@ -98,13 +96,13 @@ def trace(model: nn.Module, example: Example) -> Trace:
     calls: list[Call] = []
     names = {module: name for name, module in model.named_modules()}
 
-    def record(module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor):
-            calls.append(Call(names[module], module, output, _version(output)))
+            calls.append(Call(names[module], module, inputs[0] if inputs else None, output, _version(output)))
 
     handles = [m.register_forward_hook(record) for m in model.modules() if could_be_head(m)]
     try:
-        with eval_mode(model):
+        with trial_run(model):
             if isinstance(example, Mapping):
                 output = model(**example)
             else:
@@ -112,7 +110,22 @@ def trace(model: nn.Module, example: Example) -> Trace:
     finally:
         for handle in handles:
             handle.remove()
-    return Trace(example, calls, logits_of(output), isinstance(output, Tensor))
+    logits = logits_of(output)
+    named = isinstance(output, Tensor) or not (isinstance(output, tuple | list) or logits is None)
+    others = () if named else tuple(t for t in _tensors_in(output) if t is not logits)
+    return Trace(example, calls, logits, isinstance(output, Tensor), others)
+
+
+def _tensors_in(output: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a model's output: in tuples, mappings and records, one inside the other."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        yield from (tensor for part in output.values() for tensor in _tensors_in(part))
+    elif isinstance(output, tuple | list):
+        yield from (tensor for part in output for tensor in _tensors_in(part))
+    elif is_dataclass(output):
+        yield from (tensor for part in vars(output).values() for tensor in _tensors_in(part))
 
 
 # The errors that models raise for an input of the wrong kind or shape.

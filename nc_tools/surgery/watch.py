@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +26,13 @@ def watch(model: nn.Module) -> WatchedHead:
     Call it before ``torch.compile`` runs the model for the first time: a compiled model does not run new hooks.
 
     Args:
-        model: A model with one :class:`~nc_tools.heads.Head` (see :func:`~nc_tools.surgery.swap_head`), wrapped or not.
-            Pass the head itself if the model has several, or if you call parts of the model separately.
+        model: A model with a :class:`~nc_tools.heads.Head` (see :func:`~nc_tools.surgery.swap_head`), wrapped or not.
+            Heads that do not run, such as the original that PEFT keeps beside the one it trains, do not matter. Pass
+            the head itself if several run, or if you call parts of the model separately.
 
     Raises:
-        ValueError: If the model has no head of nc_tools, or several, or is wrapped by DDP with ``static_graph=True``,
-            which reduces only gradients of losses on the returned logits.
+        ValueError: If the model has no head of nc_tools, or is wrapped by DDP with ``static_graph=True``, which reduces
+            only gradients of losses on the returned logits.
 
     Example:
         >>> from nc_tools.heads import ETFHead
@@ -48,12 +50,7 @@ def watch(model: nn.Module) -> WatchedHead:
             f"watch needs a model with a head of nc_tools, got {type(model).__name__} without one: replace its head "
             f"first, as in swap_head(model, LinearHead), which loads the checkpoints of nn.Linear"
         )
-    if len(heads) > 1:
-        raise ValueError(
-            f"watch needs a model with one head, got {type(model).__name__} with "
-            f"{', '.join(map(repr, heads.values()))}: watch one head, as in watch(model.{next(iter(heads.values()))})"
-        )
-    return WatchedHead(_unwrapped(model), next(iter(heads)))
+    return WatchedHead(_unwrapped(model), heads)
 
 
 class WatchedHead:
@@ -64,13 +61,10 @@ class WatchedHead:
     of the model (an EMA, ``deepcopy``) and saved and loaded models are not watched: call :func:`watch` for them.
     """
 
-    def __init__(self, model: nn.Module, head: Head) -> None:
-        self._head = head
+    def __init__(self, model: nn.Module, heads: Mapping[Head, str]) -> None:
         self._record = record = _Record()
-        self._handles = [
-            model.register_forward_pre_hook(_StartOfPass(record)),
-            head.register_forward_hook(_RecordCall(record)),
-        ]
+        self._handles = [model.register_forward_pre_hook(_StartOfPass(record))]
+        self._handles += [head.register_forward_hook(_RecordCall(record, name)) for head, name in heads.items()]
 
     @property
     def outputs(self) -> Outputs:
@@ -81,12 +75,31 @@ class WatchedHead:
         Raises:
             RuntimeError: If there was no forward pass, if the head ran more than once in it, or if it ran without
                 gradients and gradients are enabled now.
-            ValueError: If the head ran on tokens rather than samples.
+            ValueError: If the head ran on tokens rather than samples: see :meth:`rows`.
         """
-        features, logits = self._last_call()
+        call = self._last_call()
+        if call.features.ndim != 2:
+            raise ValueError(
+                f"outputs have a row for each sample, but the head ran on features {tuple(call.features.shape)}: use "
+                f"watched.rows() with labels.flatten() for a row for each token, or pool the tokens before the head"
+            )
         if self._record.outputs is None:
-            self._record.outputs = _outputs(self._head, features, logits)
+            self._record.outputs = _outputs(call.head, call.features, call.logits)
         return self._record.outputs
+
+    def rows(self) -> Outputs:
+        """Return :attr:`outputs` with a row for each token, for a head that ran on tokens (N, T, D).
+
+        The rows are in the order of ``labels.flatten()`` for labels (N, T), where -100 leaves a token out::
+
+            targets = labels.flatten()
+            loss = term(watched.rows(), Batch(ids.flatten(), targets, torch.arange(len(targets))))
+
+        Raises:
+            RuntimeError: As for :attr:`outputs`.
+        """
+        call = self._last_call()
+        return _outputs(call.head, call.features.flatten(0, -2), call.logits.flatten(0, -2))
 
     def halves(self) -> Outputs:
         """Return the outputs of the first half of the batch, with those of the second half as their ``second_view``.
@@ -105,7 +118,7 @@ class WatchedHead:
             )
         logits = outputs.computed_logits
         first, second = (
-            _outputs(self._head, half, None if logits is None else logits.chunk(2)[i])
+            _outputs(self._last_call().head, half, None if logits is None else logits.chunk(2)[i])
             for i, half in enumerate(outputs.features.chunk(2))
         )
         first.second_view = second
@@ -121,12 +134,23 @@ class WatchedHead:
             handle.remove()
         self.clear()
 
-    def _last_call(self) -> tuple[Tensor, Tensor]:
+    def _last_call(self) -> _Call:
         calls = self._record.calls
+        if not self._record.enabled:
+            raise RuntimeError(
+                "this is a copy of what watch() returned (by deepcopy, or sent to another process), which records "
+                "nothing: call watch(model) for the copy of the model, in the process that runs it"
+            )
         if not calls:
             raise RuntimeError(
                 "there are no outputs, because the head has not run since watch() or clear(): call the model first, "
-                "and call watch(model) before torch.compile runs it"
+                "and call watch(model) before torch.compile runs it. A copy of the model needs a watch of its own"
+            )
+        if len(calls) > 1 and calls[0].head is not calls[1].head:
+            first, second = calls[0].name, calls[1].name
+            raise RuntimeError(
+                f"one head must run in a forward pass, but {first!r} and {second!r} ran: watch one of them, as in "
+                f"watch(model.get_submodule({first!r}))"
             )
         if len(calls) > 1:
             raise RuntimeError(
@@ -134,19 +158,13 @@ class WatchedHead:
                 "parts of the model were called separately): watch the head itself, watch(head), and read outputs "
                 "after each call"
             )
-        features, logits, with_gradients = calls[0]
-        if torch.is_grad_enabled() and not with_gradients:
+        if torch.is_grad_enabled() and not calls[0].with_gradients:
             raise RuntimeError(
                 "the last forward pass ran without gradients, so a loss on its outputs cannot train the model: read "
                 "outputs right after the training pass, before any evaluation. With torch.utils.checkpoint, "
                 "pass use_reentrant=False, or leave the head outside"
             )
-        if features.ndim != 2:
-            raise ValueError(
-                f"a loss needs features (N, D), but the head ran on features {tuple(features.shape)}, one row per "
-                f"token: pool the tokens to one row per sample before the head"
-            )
-        return features, logits
+        return calls[0]
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -175,11 +193,21 @@ def _outputs(head: Head, features: Tensor, logits: Tensor | None) -> Outputs:
     return outputs
 
 
+class _Call(NamedTuple):
+    """One run of a head."""
+
+    head: Head
+    name: str
+    features: Tensor
+    logits: Tensor
+    with_gradients: bool
+
+
 class _Record:
     """What the two hooks record. A separate object, so that copies of the model do not share or keep it."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[Tensor, Tensor, bool]] = []
+        self.calls: list[_Call] = []
         self.outputs: Outputs | None = None
         self.enabled = True
 
@@ -214,15 +242,16 @@ class _StartOfPass:
 class _RecordCall:
     """Hook on the head: record its features and logits."""
 
-    def __init__(self, record: _Record) -> None:
-        self.record = record
+    def __init__(self, record: _Record, name: str) -> None:
+        self.record, self.name = record, name
 
-    def __call__(self, _head: nn.Module, inputs: tuple[Any, ...], logits: Tensor) -> None:
+    def __call__(self, head: Head, inputs: tuple[Any, ...], logits: Tensor) -> None:
         if self.record.enabled and not _in_backward():
             if not torch.compiler.is_compiling():
                 _check_ddp(getattr(nn.parallel.DistributedDataParallel, "_active_ddp_module", None))
             # Two calls are enough to know that the head ran more than once.
-            self.record.calls = [*self.record.calls[:1], (inputs[0], logits, torch.is_grad_enabled())]
+            call = _Call(head, self.name, inputs[0], logits, torch.is_grad_enabled())
+            self.record.calls = [*self.record.calls[:1], call]
             self.record.outputs = None
 
 

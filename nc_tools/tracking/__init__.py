@@ -4,9 +4,8 @@ The record on disk is complete by itself; the process that trains neither waits 
 ``MlflowSync`` copies records to MLflow from a separate process, and can be repeated at any time.
 """
 
-from nc_tools.tracking.links import direct_links
 from nc_tools.tracking.mlflow_sync import MlflowSync
 from nc_tools.tracking.sync_report import SyncReport
 from nc_tools.tracking.track import track
 
-__all__ = ["MlflowSync", "SyncReport", "direct_links", "track"]
+__all__ = ["MlflowSync", "SyncReport", "track"]

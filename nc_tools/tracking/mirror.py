@@ -3,7 +3,6 @@
 This runs in a process of its own (see ``sync_process``): importing MLflow takes over a second and 200 MB.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +13,14 @@ from mlflow import MlflowClient
 from nc_tools.run_records.reader import mark_run_killed, read_run, run_folders
 from nc_tools.tracking.connection import connect
 from nc_tools.tracking.run_items import COMPARISON, RunItem, comparison_item, files_hash, run_files, run_item
-from nc_tools.tracking.runs_in_store import claim, experiment_id, link_to_comparison, runs_of_folder
+from nc_tools.tracking.runs_in_store import FolderRuns, experiment_id
 from nc_tools.tracking.send_item import send_item
-from nc_tools.tracking.store import Store, add_experiments, name_in_mlflow
-from nc_tools.tracking.sync_report import OPENING, UNFINISHED, SyncReport
+from nc_tools.tracking.store import Store, name_in_mlflow
+from nc_tools.tracking.sync_report import SyncReport
 
 FOLDER_LOCK_SECONDS = 30.0
-RETRY_SECONDS = 2.0
 SHOWN_KINDS = ("final", "loop")
-
-Say = Callable[[SyncReport], None]
+UNFINISHED = "the upload to MLflow did not end in time"
 
 
 class Mirror:
@@ -35,68 +32,57 @@ class Mirror:
     Args:
         root: Output folder.
         store: The MLflow store.
-        experiment: Name of the experiment for all runs; None for each run's own.
 
     Attributes:
         report: State of the push in progress, or result of the last one.
     """
 
-    def __init__(self, root: Path, store: Store, experiment: str | None) -> None:
+    def __init__(self, root: Path, store: Store) -> None:
         self.root = root
         self.store = store
-        self.experiment = experiment
+        self.report = SyncReport(0, 0, None)
         self._client: MlflowClient | None = None
         self._complete: dict[str, str] = {}  # name of an item: hash of its files when the store had all of it
-        self._doubtful: set[str] = set()  # items of which a request failed, which may have had effects nevertheless
-        self.report = SyncReport(0, 0, None)
+        self._doubtful: set[str] = set()  # items of which a request failed, which may have an effect later
 
-    def push(self, say: Say = lambda _: None, *, tries: int = 1) -> SyncReport:
+    def push(self, say: Callable[[SyncReport], None] = lambda _: None) -> SyncReport:
         """Send what MLflow lacks; return a report of errors instead of raising them.
 
         Args:
-            say: Called with the state of the push before the store is opened, and after each item.
-            tries: How often to try a store that was open and no longer answers.
+            say: Called with the state of the push, to show that there is progress.
         """
-        self.report = SyncReport(0, 0, None)
-        for left in reversed(range(tries)):
-            try:
-                with FileLock(self.root / ".sync.lock", timeout=FOLDER_LOCK_SECONDS):
-                    problems = self._push(say)
-            except Timeout:
-                problems = [f"another process is uploading the runs of {self.root} to MLflow"]
-            except Exception as error:  # noqa: BLE001 - an error here must never stop the training
-                problems = [self.store.unavailable(error) or self.store.explain(error)]
-                if left and self._client is not None:
-                    time.sleep(RETRY_SECONDS)
-                    continue
-            break
+        self.report = SyncReport(0, 0, None, self.report.pages)
+        try:
+            with FileLock(self.root / ".sync.lock", timeout=FOLDER_LOCK_SECONDS):
+                problems = self._push(say)
+        except Timeout:
+            problems = [f"another process is uploading the runs of {self.root} to MLflow"]
+        except Exception as error:  # noqa: BLE001 - an error here must never stop the training
+            problems = [self.store.explain(error)]
         self.report = replace(self.report, error=problems[0] if problems else None)
         return self.report
 
-    def missing(self) -> int:
-        """Return the number of items of which it is not known that the store has all."""
-        return sum(1 for _ in self._new_items([]))
+    def state(self) -> SyncReport:
+        """Return a report of the push in progress, in which all counts as missing that may be missing."""
+        return SyncReport(self.report.sent, sum(1 for _ in self._new_items([])), UNFINISHED)
 
-    def _push(self, say: Say) -> list[str]:
+    def _push(self, say: Callable[[SyncReport], None]) -> list[str]:
         """Send what MLflow lacks; return why an item was not sent."""
-        folder = name_in_mlflow(self.root)
         problems: list[str] = []
         todo = list(self._new_items(problems))
+        self.report = replace(self.report, pending=len(todo), error=UNFINISHED)
+        say(self.report)
         if not todo:
             return problems
-        self.report = SyncReport(self.report.sent, len(todo), UNFINISHED)
-        making = self._client is None and self.store.database is not None
-        say(replace(self.report, error=OPENING) if making else self.report)
         client = self._client = self._client or connect(self.store)
         names = dict.fromkeys(item.experiment for item, _ in todo)
         ids = {name: experiment_id(client, self.store, self.root, name) for name in names}
-        add_experiments(self.root, self.store, ids.values())
-        say(self.report)
-        runs = {name: runs_of_folder(client, folder, ids[name]) for name in names}
+        shown = {name: FolderRuns(client, ids[name], name_in_mlflow(self.root)) for name in names}
         for item, state in todo:
+            say(self.report)
             try:
-                run = claim(client, item, ids[item.experiment], folder, runs[item.experiment])
-                sent = run is not None and send_item(client, run, item, folder, lambda: say(self.report))
+                run = shown[item.experiment].claim(item)
+                sent = run is not None and send_item(client, run, item, lambda: say(self.report))
             except Exception as error:
                 self._doubtful.add(item.name)
                 if self.store.unavailable(error) is not None:
@@ -106,9 +92,9 @@ class Mirror:
             if item.status != "RUNNING" and item.name not in self._doubtful:
                 self._complete[item.name] = state
             self.report = replace(self.report, sent=self.report.sent + sent, pending=self.report.pending - 1)
-            say(self.report)
-        for held in runs.values():
-            link_to_comparison(client, held)
+        for runs in shown.values():
+            runs.link_to_comparison()
+            self.report = replace(self.report, pages=list(dict.fromkeys([*self.report.pages, *runs.pages()])))
         return problems
 
     def _new_items(self, problems: list[str]) -> Iterator[tuple[RunItem, str]]:
@@ -125,9 +111,9 @@ class Mirror:
                 problems.append(f"the run {path.name} cannot be read: {error}")
                 continue
             if run.identity.kind in SHOWN_KINDS:
-                yield run_item(run, self.experiment), state
+                yield run_item(run), state
             else:
                 self._complete[path.name] = state
-        comparison = comparison_item(self.root, self.experiment)
+        comparison = comparison_item(self.root)
         if comparison is not None and self._complete.get(COMPARISON) != (state := files_hash(comparison.files)):
             yield comparison, state

@@ -4,8 +4,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from mlflow.entities import Metric
 
@@ -14,11 +14,7 @@ from nc_tools.run_records.reader import StoredRun
 MAX_KEY = 250
 MAX_PARAM = 6000
 MAX_TAG = 8000
-MAX_PER_BATCH = 1000
-MAX_PARAMS_PER_BATCH = 100
 MAX_DIGEST = 36
-
-T = TypeVar("T")
 
 
 def safe_key(key: str) -> str:
@@ -66,7 +62,7 @@ def tags(run: StoredRun) -> dict[str, str]:
         "mlflow.source.name": identity.command[0] if identity.command else None,
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": identity.git_commit,
-        "mlflow.note.content": f"**{run.status}**: {run.error}" if run.error else None,
+        "mlflow.note.content": _description(run),
         "nc.run_id": run.path.name,
         **{f"nc.{name}": getattr(identity, name) for name in ("arm", "seed", "draw", "kind", "suite", "hardware")},
         **{f"nc.{name}": getattr(identity, name) for name in ("config_hash", "group_hash")},
@@ -74,6 +70,30 @@ def tags(run: StoredRun) -> dict[str, str]:
         "nc.versions": ", ".join(f"{name} {version}" for name, version in identity.versions.items()),
     }
     return {key: cut(str(value), MAX_TAG) for key, value in values.items() if value not in (None, "")}
+
+
+def _description(run: StoredRun) -> str:
+    """Return what a run is, as Markdown: what is trained on what, and why it failed."""
+    identity, config, data = run.identity, run.identity.config, run.identity.data
+    model, counts = config.get("model"), data.get("class_counts")
+    facts = {
+        "head": _class_name(config.get("head")),
+        "loss": _class_name(config.get("loss")),
+        "network": model.get("name") if isinstance(model, Mapping) else None,
+        "data": data.get("name"),
+        "classes": data.get("num_classes"),
+        "training images": sum(counts) if isinstance(counts, list) and all(type(n) is int for n in counts) else None,
+        "hardware": identity.hardware,
+    }
+    lines = [f"- {name}: {str(value).strip()}" for name, value in facts.items() if value not in (None, "")]
+    title = f"Arm **{identity.arm}**, seed {identity.seed}, draw {identity.draw} of {identity.experiment}"
+    return "\n".join([title, *([f"\n**{run.status}**: {run.error}"] if run.error else []), "", *lines])
+
+
+def _class_name(settings: Any) -> str | None:
+    """Return the name of the class in the settings of a head or a loss; None for settings of another form."""
+    path = settings.get("class") if isinstance(settings, Mapping) else None
+    return path.rpartition(".")[2] if isinstance(path, str) else None
 
 
 def points(lines: Iterable[Mapping[str, Any]]) -> list[Metric]:
@@ -103,13 +123,3 @@ def dataset(data: Mapping[str, Any]) -> dict[str, str] | None:
     source = json.dumps({"name": str(name)})
     described = {"name": cut(str(name), 500), "digest": str(fingerprint)[:MAX_DIGEST], "source_type": "local"}
     return {**described, "source": source, "profile": json.dumps(profile)}
-
-
-def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    """Return the items in parts of at most ``size`` items.
-
-    Example:
-        >>> chunks([1, 2, 3], 2)
-        [[1, 2], [3]]
-    """
-    return [items[start : start + size] for start in range(0, len(items), size)]

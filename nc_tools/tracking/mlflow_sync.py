@@ -7,17 +7,17 @@ import shlex
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Self
 
 from nc_tools._support.printable import printable
 from nc_tools.tracking.store import resolve_store
-from nc_tools.tracking.sync_report import OPENING, SyncReport
+from nc_tools.tracking.sync_report import SyncReport
 
-# The last push is given up after this time without progress; it is longer than the time limit of one request.
+# The last push is given up after this time without progress. It is longer than the time limit of one request to a
+# server, and than MLflow takes to make or upgrade a SQLite file.
 PATIENCE_SECONDS = 45.0
-OPENING_SECONDS = 300.0
+SQLITE_PATIENCE_SECONDS = 300.0
 SOURCE = "import sys; sys.path.append(sys.argv[1]); import nc_tools.tracking.sync_process as p; p.run_sync_process()"
 PACKAGE = Path(__file__).resolve().parents[2]
 # With MLflow's own limits a call to a dead server takes about four minutes. Values that the user has set are kept.
@@ -42,7 +42,6 @@ class MlflowSync:
     Args:
         root: Output folder with the records.
         tracking_uri: Address of the store. The default is MLFLOW_TRACKING_URI, or else a SQLite file in the folder.
-        experiment: Name of the experiment for all records. The default is each record's own.
         every: Least number of seconds between two copies.
 
     Attributes:
@@ -52,17 +51,14 @@ class MlflowSync:
         ValueError: If the address is a folder or a database in memory.
     """
 
-    def __init__(
-        self, root: Path | str, tracking_uri: str | None = None, experiment: str | None = None, *, every: float = 5.0
-    ) -> None:
-        self.root = Path(root).resolve()
+    def __init__(self, root: Path | str, tracking_uri: str | None = None, *, every: float = 5.0) -> None:
+        self._given = Path(root)
+        self.root = self._given.resolve()
         self.store = resolve_store(self.root, tracking_uri)
-        self.experiment = experiment
         self.every = every
         self.report: SyncReport | None = None
         self._process: subprocess.Popen[str] | None = None
         self._owner = 0
-        self._last_answer = 0.0
 
     def __enter__(self) -> Self:
         self.start()
@@ -94,8 +90,8 @@ class MlflowSync:
             self.report = SyncReport(0, 0, f"the process that uploads runs to MLflow could not be started ({error})")
             return
         # Not in the command line, which other users can see: the address may hold a password.
-        task = {"root": str(self.root), "tracking_uri": self.store.uri, "experiment": self.experiment}
-        _write(self._process, json.dumps({**task, "every": None if once else self.every}))
+        task = {"root": str(self.root), "tracking_uri": self.store.uri, "every": None if once else self.every}
+        _write(self._process, json.dumps(task))
 
     def push(self) -> SyncReport:
         """Copy once what MLflow lacks, wait for the end, and return the result.
@@ -117,16 +113,19 @@ class MlflowSync:
             return self.report or SyncReport(0, 0, None)
         self._process = None
         self.report = SyncReport(0, 0, "the process that uploads runs to MLflow ended or stopped responding")
-        self._last_answer = time.monotonic()
-        reader = threading.Thread(target=self._read, args=(process,), daemon=True)
-        reader.start()
+        patience = PATIENCE_SECONDS if self.store.database is None else SQLITE_PATIENCE_SECONDS
         _write(process, "stop")
+        silence = threading.Timer(patience, process.kill)
         try:
-            while reader.is_alive() and time.monotonic() - self._last_answer < self._patience():
-                reader.join(0.02 if process.poll() is None else 1.0)
+            silence.start()
+            for line in process.stdout or ():
+                silence.cancel()
+                self.report = SyncReport(**json.loads(line))
+                silence = threading.Timer(patience, process.kill)
+                silence.start()
         finally:  # also when Ctrl-C ends the wait: the process must not stay behind
+            silence.cancel()
             process.kill()
-            reader.join()
             with contextlib.suppress(BrokenPipeError), process:  # closes its pipes and waits
                 pass
         return self.report
@@ -142,22 +141,24 @@ class MlflowSync:
         report = self.report
         if report is None or report.error is None:
             return None
-        command = ["nc-tools", "sync", str(self.root)]
-        if resolve_store(self.root, None).address != self.store.address:
-            command += ["--tracking-uri", self.store.address]
         missing = f"{report.pending} run{'s' * (report.pending != 1)} may be missing in MLflow: " * (report.pending > 0)
+        return f"{missing}{report.error}. All runs are saved on disk; upload them later with: {self._command('sync')}"
+
+    def links(self) -> list[str]:
+        """Return lines that say how to see the runs in MLflow: the addresses of a server, or a command."""
+        if not self.store.is_server:
+            return [f"MLflow: {self._command('ui')}"]
+        pages = self.report.pages if self.report is not None else ()
+        return [f"{what}: {self.store.address.rstrip('/')}/{page}" for what, page in pages]
+
+    def _command(self, name: str) -> str:
+        """Return a command of nc-tools for this folder and store."""
+        here = self._given.resolve() == self.root  # unless the working directory has changed
+        command = ["nc-tools", name, str(self._given if here else self.root)]
+        if resolve_store(self.root, None).address == self.store.address:
+            return shlex.join(command)
         login = " (with user name and password in the address)" * (self.store.address != self.store.uri)
-        return (
-            f"{missing}{report.error}. All runs are saved on disk; upload them later with: {shlex.join(command)}{login}"
-        )
-
-    def _patience(self) -> float:
-        return OPENING_SECONDS if self.report is not None and self.report.error == OPENING else PATIENCE_SECONDS
-
-    def _read(self, process: "subprocess.Popen[str]") -> None:
-        for line in process.stdout or ():
-            self._last_answer = time.monotonic()
-            self.report = SyncReport(**json.loads(line))
+        return shlex.join([*command, "--tracking-uri", self.store.address]) + login
 
 
 def _write(process: "subprocess.Popen[str]", line: str) -> None:

@@ -69,8 +69,8 @@ def run_files(path: Path) -> dict[str, Path]:
     return named | {f"figures/{file.name}": file for file in figures}
 
 
-def run_item(run: StoredRun, experiment: str | None) -> RunItem:
-    """Return a training run as an item of the given experiment, or else of its own."""
+def run_item(run: StoredRun) -> RunItem:
+    """Return a training run as an item."""
     identity, ended = run.identity, run.status != "RUNNING"
 
     def metrics(offset: int) -> tuple[list[Metric], int]:
@@ -80,7 +80,7 @@ def run_item(run: StoredRun, experiment: str | None) -> RunItem:
     config = {"arm": identity.arm, "seed": identity.seed, "draw": identity.draw, **identity.config}
     return RunItem(
         name=run.path.name,
-        experiment=experiment or identity.experiment,
+        experiment=identity.experiment,
         attempt=str(identity.created_ms),
         status=run.status,
         started_ms=run.started_ms,
@@ -94,7 +94,7 @@ def run_item(run: StoredRun, experiment: str | None) -> RunItem:
     )
 
 
-def comparison_item(root: Path, experiment: str | None) -> RunItem | None:
+def comparison_item(root: Path) -> RunItem | None:
     """Return the comparison in the folder ``report`` of an output folder; None if there is none."""
     source = root / REPORT / "comparison.json"
     content, problem = read_json_or_problem(source)
@@ -112,7 +112,7 @@ def comparison_item(root: Path, experiment: str | None) -> RunItem | None:
     values = _primary_values(content)
     return RunItem(
         name=COMPARISON,
-        experiment=experiment or str(about.get("name") or _experiment_of_runs(root)),
+        experiment=str(about.get("name") or _experiment_of_runs(root)),
         attempt="",
         status="FINISHED",
         started_ms=time_ms,

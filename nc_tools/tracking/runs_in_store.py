@@ -1,11 +1,9 @@
-"""Find, create and replace the runs of an output folder in MLflow."""
+"""Find, create and replace the runs of an output folder in an experiment of MLflow."""
 
 import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +11,106 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from nc_tools.run_records.json_files import read_json_or_problem
+from nc_tools.tracking.pages import chart_view, pages
 from nc_tools.tracking.run_items import COMPARISON, RunItem
 from nc_tools.tracking.store import Store, StoreError, default_database
 
 RECORD, ATTEMPT, SENT, REPLACED, PARENT = "nc.record", "nc.attempt", "nc.sent", "nc.replaced", "nc.comparison"
 OURS = "nc.made_by"
-QUESTION = "mlflow.note.content"
-PAGE = 1000
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
-Runs = dict[str, list[Run]]
+
+class FolderRuns:
+    """The runs of one output folder in an experiment.
+
+    Args:
+        client: MLflow's client.
+        experiment: Id of the experiment.
+        folder: The folder's name in MLflow.
+    """
+
+    def __init__(self, client: MlflowClient, experiment: str, folder: str) -> None:
+        self.client = client
+        self.experiment = experiment
+        self.folder = folder
+        self._runs: dict[str, list[Run]] = defaultdict(list)  # by the name of their item
+        for pattern in (f"{folder}/%", "%@%"):  # earlier versions named a run by its record and that one's creation
+            token: str | None = None
+            while token != "":
+                query = f"tags.`{RECORD}` LIKE '{pattern}'"
+                page = client.search_runs([experiment], query, ViewType.ALL, page_token=token)
+                for run in page:
+                    self._runs[run.data.tags[RECORD].removeprefix(f"{folder}/")].append(run)
+                token = page.token or ""
+
+    def claim(self, item: RunItem) -> Run | None:
+        """Return the one run that shows an item, created if there is none; None if a user has deleted it.
+
+        Any other run of the item is deleted: one of an earlier attempt; one with steps that a resumed run makes again,
+        as MLflow cannot remove values; one that MLflow has created although its answer was lost.
+        """
+        names = {RECORD: f"{self.folder}/{item.name}", ATTEMPT: item.attempt}
+        for run in self._runs.pop(f"{item.name}@{item.attempt}", ()):  # named by an earlier version
+            for key, value in names.items():
+                self.client.set_tag(run.info.run_id, key, value)
+            run.data.tags.update(names)
+            self._runs[item.name].append(run)
+        same = [run for run in self._runs[item.name] if _shows(run, item)]
+        chosen = max(filter(_is_active, same), key=lambda run: sent_state(run).get("offset", -1), default=None)
+        for run in self._runs[item.name]:
+            if run is not chosen and _is_active(run):
+                self.client.set_tag(run.info.run_id, REPLACED, "true")
+                self.client.delete_run(run.info.run_id)
+        if not same:
+            chosen = self._create(item, names)
+        self._runs[item.name] = [chosen] if chosen else []
+        return chosen
+
+    def link_to_comparison(self) -> None:
+        """Tag each run with the id of the comparison's run; MLflow's own tag would hide the runs from its charts."""
+        comparison = self._comparison()
+        others = [name for name in self._runs if comparison and name != COMPARISON and "@" not in name]
+        for run in (run for name in others for run in filter(_is_active, self._runs[name])):
+            if run.data.tags.get(PARENT) != comparison:
+                self.client.set_tag(run.info.run_id, PARENT, comparison)
+
+    def pages(self) -> list[tuple[str, str]]:
+        """Return MLflow's pages of these runs, as the function ``pages`` does; none if there are no runs."""
+        shown = any(_is_active(run) for runs in self._runs.values() for run in runs)
+        return pages(self.experiment, self._comparison()) if shown else []
+
+    def _comparison(self) -> str | None:
+        return next((run.info.run_id for run in self._runs.get(COMPARISON, ()) if _is_active(run)), None)
+
+    def _create(self, item: RunItem, names: dict[str, str]) -> Run:
+        # MLflow would repeat a request whose answer is lost, and so create a second run.
+        before = os.environ.get(RETRIES)
+        os.environ[RETRIES] = "0"
+        try:
+            return self.client.create_run(self.experiment, start_time=item.started_ms, tags={**item.tags, **names})
+        finally:
+            os.environ.pop(RETRIES)
+            os.environ.update({RETRIES: before} if before is not None else {})
+
+
+def sent_state(run: Run) -> dict[str, Any]:
+    """Return what a run in MLflow already has of its item, which is noted in a tag of the run; {} for nothing."""
+    try:
+        state = json.loads(run.data.tags[SENT])
+        return state if isinstance(state["offset"], int) and isinstance(state["resumes"], int) else {}
+    except (KeyError, TypeError, ValueError):  # not sent yet, or the tag was edited
+        return {}
+
+
+def _is_active(run: Run) -> bool:
+    return bool(run.info.lifecycle_stage == "active")
+
+
+def _shows(run: Run, item: RunItem) -> bool:
+    """Return True if a run is of the same attempt and holds no value that the record has taken back."""
+    state = sent_state(run)
+    repeated = any(size < state["offset"] for size in item.resumed[state["resumes"] :]) if state else False
+    return run.data.tags.get(ATTEMPT) == item.attempt and REPLACED not in run.data.tags and not repeated
 
 
 def experiment_id(client: MlflowClient, store: Store, root: Path, name: str) -> str:
@@ -44,91 +133,8 @@ def experiment_id(client: MlflowClient, store: Store, root: Path, name: str) -> 
                 "and artifacts/ in the folder; the next sync creates them again from the runs' files"
             )
         about, _ = read_json_or_problem(root / "experiment.json")
-        question = str(about.get("question") or "")
-        if question and about.get("name") in (None, name) and experiment.tags.get(QUESTION) != question:
-            client.set_experiment_tag(experiment.experiment_id, QUESTION, question)
+        question = str(about.get("question") or "") if about.get("name") in (None, name) else ""
+        for key, value in {**chart_view(), "mlflow.note.content": question}.items():
+            if value and experiment.tags.get(key) != value:
+                client.set_experiment_tag(experiment.experiment_id, key, value)
     return str(experiment.experiment_id)
-
-
-def runs_of_folder(client: MlflowClient, folder: str, experiment: str) -> Runs:
-    """Return the runs of an output folder that an experiment holds, by the name of their item.
-
-    Args:
-        client: MLflow's client.
-        folder: The folder's name in MLflow.
-        experiment: Id of the experiment.
-    """
-    runs: Runs = defaultdict(list)
-    # Earlier versions named a run by its record and the creation time of that.
-    for pattern in (f"{folder}/%", "%@%"):
-        token: str | None = None
-        while token != "":
-            query = f"tags.`{RECORD}` LIKE '{pattern}'"
-            page = client.search_runs([experiment], query, ViewType.ALL, PAGE, page_token=token)
-            for run in page:
-                runs[run.data.tags[RECORD].removeprefix(f"{folder}/")].append(run)
-            token = page.token or ""
-    return runs
-
-
-def sent_state(run: Run) -> dict[str, Any]:
-    """Return what a run in MLflow already has of its item, which is noted in a tag of the run; {} for nothing."""
-    try:
-        state = json.loads(run.data.tags[SENT])
-        return state if isinstance(state["offset"], int) and isinstance(state["resumes"], int) else {}
-    except (KeyError, TypeError, ValueError):  # not sent yet, or the tag was edited
-        return {}
-
-
-def claim(client: MlflowClient, item: RunItem, experiment: str, folder: str, runs: Runs) -> Run | None:
-    """Return the one run in MLflow that shows an item, created if there is none; None if a user has deleted it.
-
-    Any other run of the item is deleted: one of an earlier attempt; one with steps that a resumed run makes again, as
-    MLflow cannot remove values; one that MLflow has created although its answer was lost.
-    """
-    candidates = runs[item.name] + runs.pop(f"{item.name}@{item.attempt}", [])
-    same = [run for run in candidates if _shows(run, item)]
-    usable = [run for run in same if run.info.lifecycle_stage == "active"]
-    chosen = max(usable, key=lambda run: sent_state(run).get("offset", -1), default=None)
-    for run in candidates:
-        if run is not chosen and run.info.lifecycle_stage == "active":
-            client.set_tag(run.info.run_id, REPLACED, "true")
-            client.delete_run(run.info.run_id)
-    if chosen is None and not same:
-        tags = {**item.tags, RECORD: f"{folder}/{item.name}", ATTEMPT: item.attempt}
-        with _one_attempt():
-            chosen = client.create_run(experiment, start_time=item.started_ms, tags=tags)
-    runs[item.name] = [chosen] if chosen else []
-    return chosen
-
-
-def link_to_comparison(client: MlflowClient, runs: Runs) -> None:
-    """Tag each run with the id of the run of their comparison; MLflow's own tag would hide the runs from its charts."""
-    active = {
-        name: run for name, candidates in runs.items() for run in candidates if run.info.lifecycle_stage == "active"
-    }
-    comparison = active.pop(COMPARISON, None)
-    for name, run in active.items():
-        if comparison and "@" not in name and run.data.tags.get(PARENT) != comparison.info.run_id:
-            client.set_tag(run.info.run_id, PARENT, comparison.info.run_id)
-
-
-def _shows(run: Run, item: RunItem) -> bool:
-    """Return True if a run is of the same attempt and holds no value that the record has taken back."""
-    tags, state = run.data.tags, sent_state(run)
-    attempt = tags.get(ATTEMPT, tags[RECORD].partition("@")[2])
-    repeated = any(size < state["offset"] for size in item.resumed[state["resumes"] :]) if state else False
-    return attempt == item.attempt and REPLACED not in tags and not repeated
-
-
-@contextmanager
-def _one_attempt() -> Iterator[None]:
-    """Let MLflow send a request once. It would repeat one whose answer is lost, and so create a second run."""
-    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-    before = os.environ.get(name)
-    os.environ[name] = "0"
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        os.environ.update({name: before} if before is not None else {})

@@ -68,7 +68,7 @@ def register_served_model(served: ServedNetwork, *, name: str, out: Path, tracki
     try:
         connect(store)
     except (StoreError, MlflowException, OSError) as error:
-        raise ValueError(f"{name} cannot be registered: {store.unavailable(error) or store.explain(error)}") from error
+        raise ValueError(f"{name} cannot be registered: {store.explain(error)}") from error
     before = mlflow.get_tracking_uri()
     try:
         with _quiet():

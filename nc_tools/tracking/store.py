@@ -1,9 +1,8 @@
-"""The MLflow store of an output folder: its address, what it shows, and why it cannot be used."""
+"""The MLflow store of an output folder: its address, and why it cannot be used."""
 
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,27 +45,31 @@ class Store:
         """Return the reason in one sentence if an error says that the store does not answer now; otherwise None."""
         from requests import exceptions
 
-        for cause in _causes(error):
+        cause: BaseException | None = error
+        while cause is not None:
             if isinstance(cause, exceptions.RetryError):
                 codes = re.search(r"too many \d+ error responses", str(cause))
                 return f"the MLflow server {self.address} refuses requests now ({codes[0] if codes else cause})"
             if isinstance(cause, exceptions.ConnectionError | exceptions.Timeout):
                 name = type(cause).__name__
                 return f"the MLflow server {self.address} does not answer ({name}): start it, or check its address"
+            if getattr(cause, "error_code", "") in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"):
+                return (
+                    f"the MLflow server {self.address} refuses the login: set MLFLOW_TRACKING_USERNAME and "
+                    "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+                )
             if isinstance(cause, StoreError) or getattr(cause, "error_code", "") == "TEMPORARILY_UNAVAILABLE":
-                return self.explain(cause)
+                return self._first_line(cause)
+            cause = cause.__cause__ or cause.__context__
         return None
 
     def explain(self, error: BaseException) -> str:
-        """Return the first line of an error's message, without credentials."""
+        """Return the reason in one sentence why the store could not be used, without credentials."""
+        return self.unavailable(error) or self._first_line(error)
+
+    def _first_line(self, error: BaseException) -> str:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return redact_known(lines[0], self.uri)[:400]
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def default_database(root: Path) -> Path:
@@ -82,27 +85,8 @@ def name_in_mlflow(root: Path) -> str:
     folder = read_json_or_problem(root / NOTE)[0].get("folder")
     if not (isinstance(folder, str) and re.fullmatch("[0-9a-f]{12}", folder)):
         folder = uuid.uuid4().hex[:12]
-        write_json(root / NOTE, {"schema": 1, "folder": folder, "experiments": {}})
+        write_json(root / NOTE, {"schema": 1, "folder": folder})
     return folder
-
-
-def shown_experiments(root: Path, store: Store) -> list[str]:
-    """Return the ids of the experiments of a store that show runs of an output folder."""
-    stores = read_json_or_problem(root / NOTE)[0].get("experiments")
-    numbers = stores.get(_key(root, store)) if isinstance(stores, dict) else None
-    return [str(n) for n in numbers if str(n).isdecimal()] if isinstance(numbers, list) else []
-
-
-def add_experiments(root: Path, store: Store, numbers: Iterable[str]) -> None:
-    """Save the ids of experiments of a store that show runs of an output folder, beside those that are known."""
-    before = shown_experiments(root, store)
-    if new := [number for number in numbers if number not in before]:
-        note = read_json_or_problem(root / NOTE)[0]
-        write_json(root / NOTE, note | {"experiments": {_key(root, store): [*before, *new]}})
-
-
-def _key(root: Path, store: Store) -> str:
-    return "" if store.database == default_database(root) else store.address
 
 
 def resolve_store(root: Path, tracking_uri: str | None) -> Store:

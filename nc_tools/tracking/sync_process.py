@@ -2,7 +2,7 @@
 
 It reads its task as one JSON line from standard input, because a command line with credentials would be visible in the
 list of processes. It pushes when files have changed, and a last time after a second line on standard input or the end
-of its parent. It writes the state of the last push as JSON lines to standard output.
+of its parent. From then on it writes the state of the last push as JSON lines to standard output.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nc_tools.tracking.mirror import Mirror
 from nc_tools.tracking.store import resolve_store
-from nc_tools.tracking.sync_report import UNFINISHED, SyncReport
+from nc_tools.tracking.sync_report import SyncReport
 
 # Of the time between two pushes, a push may take this share: training has the processor and the server for the rest.
 SHARE = 0.1
@@ -31,31 +31,28 @@ def run_sync_process() -> None:
     os.dup2(2, 1)  # what MLflow prints is no answer
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    parent = os.getppid()
+    parent, stop = os.getppid(), threading.Event()
     task = json.loads(sys.stdin.readline())
-    stop = threading.Event()
     root = Path(task["root"])
-    mirror = Mirror(root, resolve_store(root, task["tracking_uri"]), task["experiment"])
+    mirror = Mirror(root, resolve_store(root, task["tracking_uri"]))
 
     def say(report: SyncReport) -> None:
-        # Nobody reads before the stop. The parent may have ended, and the records must still be sent.
-        with contextlib.suppress(OSError):
-            if stop.is_set():
-                print(json.dumps(asdict(report)), file=answers, flush=True)
+        with contextlib.suppress(OSError):  # the parent may have ended, and the records must still be sent
+            print(json.dumps(asdict(report)), file=answers, flush=True)
 
     def wait_for_stop() -> None:
         sys.stdin.readline()
+        say(mirror.state())  # the push in progress may never end
         stop.set()
-        say(SyncReport(mirror.report.sent, mirror.missing(), UNFINISHED))  # a push in progress may never end
 
     threading.Thread(target=wait_for_stop, daemon=True).start()
     every = task["every"]
     while every is not None and not stop.is_set():
         began = time.monotonic()
-        mirror.push(say)
+        mirror.push(lambda report: say(report) if stop.is_set() else None)  # before the stop nobody reads
         _rest(stop, max(every, (time.monotonic() - began) / SHARE), parent)
     _rest(stop, math.inf, parent)
-    say(mirror.push(say, tries=3))
+    say(mirror.push(say))
 
 
 def _rest(stop: threading.Event, seconds: float, parent: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from nc_tools._support.atomic_write import atomic_write
 from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.regular_file import check_regular
+from nc_tools._support.stored_archive import check_stored
 
 
 def save_checkpoint(path: Path | None, state: dict[str, Any]) -> None:
@@ -38,9 +38,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         check_regular(path)
-        with zipfile.ZipFile(path) as archive:  # a compressed file could unpack to any size
-            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-                raise ValueError("it is compressed, as torch.save never writes it")
+        check_stored(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise TypeError(f"it holds a {type(state).__name__}")

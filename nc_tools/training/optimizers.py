@@ -39,7 +39,7 @@ def parameter_groups(model: Classifier, config: OptimConfig, loss: nn.Module | N
 
     - Parameters with two or more dimensions decay.
     - Parameters with one dimension (biases, normalization gains) decay if ``config.decay_norm_and_bias`` is set.
-    - Scalars never decay: decay on a scale would be a temperature schedule.
+    - Single numbers never decay: decay on a scale would be a temperature schedule.
     - Parameters of the loss have the backbone's learning rate and never decay.
 
     Args:
@@ -88,4 +88,4 @@ def _backbone_rates(backbone: nn.Module, config: OptimConfig) -> list[tuple[Iter
 
 
 def _decays(parameter: nn.Parameter, config: OptimConfig) -> bool:
-    return parameter.ndim >= 2 or (parameter.ndim == 1 and config.decay_norm_and_bias)
+    return parameter.ndim >= 2 or (parameter.numel() > 1 and config.decay_norm_and_bias)

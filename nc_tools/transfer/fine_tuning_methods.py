@@ -15,7 +15,7 @@ from nc_tools.heads import LinearHead
 from nc_tools.metrics import Probe, fit_probe, rank_by_collapse
 from nc_tools.models.classifier import Classifier
 from nc_tools.seeds import stream
-from nc_tools.surgery.trace import eval_mode
+from nc_tools.surgery.untouched import trial_run
 from nc_tools.transfer.layer_features import FEATURES, layer_features
 from nc_tools.transfer.skip_backbone import SkipBackbone
 from nc_tools.transfer.target_task import Target
@@ -117,7 +117,7 @@ def least_nc1_layer(backbone: nn.Module, target: Target, samples: Tensor, layers
 def _new_head(backbone: nn.Module, target: Target, samples: Tensor, seed: int) -> LinearHead:
     """Return a linear head for a backbone, drawn from the stream "head", on the device of its batches."""
     batch = next(iter(target.plain_batches(samples[:2])))
-    with eval_mode(backbone):
+    with trial_run(backbone):
         width = backbone(batch.inputs).shape[1]
     return LinearHead(width, target.num_classes, generator=stream(seed, "head")).to(batch.inputs.device)
 

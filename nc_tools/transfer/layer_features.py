@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nc_tools.records import Batch
 from nc_tools.surgery.layer_choice import backbone_blocks
 from nc_tools.surgery.layers import Pool, captured_features, features_of, layer_pools
-from nc_tools.surgery.trace import eval_mode
+from nc_tools.surgery.untouched import eval_mode
 from nc_tools.training.loop import autocast
 
 FEATURES = "features"

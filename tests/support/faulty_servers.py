@@ -104,6 +104,13 @@ class LossyProxy:
         handler.wfile.write(answer.content)
 
 
+def answers(uri):
+    """Return whether an MLflow server is ready."""
+    with contextlib.suppress(requests.RequestException):
+        return requests.get(f"{uri}/health", timeout=1).ok
+    return False
+
+
 class MlflowServer:
     """A real MLflow server in a process group of its own.
 
@@ -133,9 +140,8 @@ class MlflowServer:
         )
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            with contextlib.suppress(requests.RequestException):
-                if requests.get(f"{self.uri}/health", timeout=1).ok:
-                    return
+            if answers(self.uri):
+                return
             time.sleep(0.1)
         self.kill()
         raise RuntimeError("the MLflow server did not start")

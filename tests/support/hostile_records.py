@@ -306,8 +306,8 @@ def read_for_sync(root: Path) -> object:
     mark_killed(root)
     scanned = scan(root)
     for run in scanned.runs:
-        run_item(run, None).metrics(0)
-    comparison_item(root, None)
+        run_item(run).metrics(0)
+    comparison_item(root)
     read_run(root / RUN).curves()
     return " ".join(scanned.broken.values())
 

@@ -30,4 +30,4 @@ def take_held_out(head: Head, holdout_run: Path) -> None:
 def fitted_scalars(head: Head) -> dict[str, float]:
     """Return the scalars among what a head fitted, by key of a run's record."""
     buffers = {name: head.get_buffer(name) for name in head.held_out}
-    return {f"head/{name}": float(value) for name, value in buffers.items() if value.ndim == 0}
+    return {f"head/{name}": float(value) for name, value in buffers.items() if value.numel() == 1}

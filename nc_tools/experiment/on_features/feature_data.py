@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from nc_tools.data import class_counts, make_subsets, with_noise
+from nc_tools.data import DataConfig, class_counts, make_subsets, with_noise
 from nc_tools.data.image_set import Images
+from nc_tools.data.label_layers import with_label_files
 from nc_tools.data.mixing import Batches
 from nc_tools.data.sampling import Sampling
+from nc_tools.data.sources import Sources
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.on_features.feature_sources import FeatureSources, open_feature_sources
 from nc_tools.experiment.run_config import RunConfig
@@ -93,23 +96,44 @@ class FeatureData(RunData):
             classes=train.classes,
             mean=sources.mean,
             std=sources.std,
-            fingerprint=sources.fingerprint,
+            fingerprint=self.sources.fingerprint,
             num_samples=len(train),
             images_fingerprint=sources.images_fingerprint,
         )
 
 
-def open_feature_data(config: RunConfig, path: Path, *, seed: int, device: torch.device) -> FeatureData:
-    """Open the features of a comparison, and apply the label noise and the subsets of a seed.
+@lru_cache(maxsize=8)
+def labeled_sources(path: Path, config: DataConfig) -> Sources:
+    """Return the feature sets of a comparison with the labels and corrections of a configuration.
 
     Args:
-        config: An arm; all arms of a comparison have the same data.
+        path: The file of the feature sets.
+        config: Of the data. The seeds of a process share what it gives.
+
+    Raises:
+        FileNotFoundError: If a file of labels is missing.
+        ValueError: If it does not fit the samples.
+    """
+    sources = open_feature_sources(path).as_sources()
+    if sources.train.paths is None and any((config.labels, config.clean, config.corrections)):
+        raise ValueError(
+            f"labels of another file are matched by id, but {path.name} has no ids: save it with ids=, one for each "
+            "row, equal to the column of the label file that names the samples"
+        )
+    return with_label_files(sources, config)
+
+
+def open_feature_data(config: RunConfig, path: Path, *, seed: int, device: torch.device) -> FeatureData:
+    """Open the features of a comparison, with an arm's labels, and apply the label noise and the subsets of a seed.
+
+    Args:
+        config: The arm.
         path: The file of the feature sets.
         seed: Of the runs.
         device: Where batches go.
     """
     features = open_feature_sources(path)
-    sources = features.as_sources()
+    sources = labeled_sources(path, config.data)
     # A long tail is cut by these, before labels are corrected or made wrong.
     given = sources.train.labels if sources.given_labels is None else sources.given_labels
     if config.data.noise is not None:

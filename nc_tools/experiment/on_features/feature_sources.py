@@ -27,6 +27,8 @@ EMBEDDINGS = "embeddings:"
 class FeatureSources:
     """All feature sets of a comparison, and what a record says about the images that they were computed from.
 
+    Training labels are those of the source: each arm has its own files of labels and corrections.
+
     Attributes:
         train: All training samples, before any subset is drawn.
         test: The test set.
@@ -36,9 +38,9 @@ class FeatureSources:
         std: Likewise.
         fingerprint: Of the images, or of the embeddings.
         backbone: What a record says about the backbone.
-        images_fingerprint: As of :class:`~nc_tools.data.Sources`; "" for embeddings.
-        given_labels: (N,) the training labels before corrections, or None.
-        excluded: (N,) bool, the training samples that corrections leave out, or None.
+        images_fingerprint: As of :class:`~nc_tools.data.Sources`.
+        root: The folder that paths of samples are relative to.
+        skipped: Unreadable images that were left out.
     """
 
     train: FeatureSet
@@ -50,8 +52,8 @@ class FeatureSources:
     fingerprint: str = ""
     backbone: Mapping[str, Any] = field(default_factory=dict)
     images_fingerprint: str = ""
-    given_labels: Tensor | None = None
-    excluded: Tensor | None = None
+    root: Path | None = None
+    skipped: tuple[str, ...] = ()
 
     def as_sources(self) -> Sources:
         """Return the sets in the record that evaluations read; a feature set has the interface of an image set."""
@@ -63,17 +65,17 @@ class FeatureSources:
             mean=torch.tensor(self.mean, dtype=torch.float64),
             std=torch.tensor(self.std, dtype=torch.float64),
             fingerprint=self.fingerprint,
-            skipped=(),
+            skipped=self.skipped,
             ood={name: cast(Images, part) for name, part in self.ood.items()},
             images_fingerprint=self.images_fingerprint,
-            given_labels=self.given_labels,
-            excluded=self.excluded,
+            root=self.root,
         )
 
 
-def from_embeddings(read: Embeddings) -> FeatureSources:
-    """Return the sets of an embedding file."""
+def from_embeddings(read: Embeddings, root: Path | None = None) -> FeatureSources:
+    """Return the sets of an embedding file, in the folder that its ids are relative to."""
     sets, width = [read.train, read.test, *read.ood.values()], read.train.shape[0]
+    unlabeled = dataclasses.replace(read.train, labels=torch.zeros_like(read.train.labels))
     return FeatureSources(
         train=read.train,
         test=read.test,
@@ -82,6 +84,8 @@ def from_embeddings(read: Embeddings) -> FeatureSources:
         mean=(0.0,) * width,
         std=(1.0,) * width,
         fingerprint=fingerprint(*(cast(Images, part) for part in sets)),
+        images_fingerprint=fingerprint(*(cast(Images, part) for part in (unlabeled, read.test))),
+        root=root,
     )
 
 
@@ -100,17 +104,14 @@ def write_feature_sources(sources: FeatureSources, files: Mapping[str, RowsFile]
     for name, part in _named(sources).items():
         rows = torch.arange(len(part)) if part.rows is None else part.rows
         tensors |= {f"{name}.rows": rows, f"{name}.labels": part.labels}
-        for field_name in ("clean_labels", "groups"):
-            if (values := getattr(part, field_name)) is not None:
-                tensors[f"{name}.{field_name}"] = values
+        if part.groups is not None:
+            tensors[f"{name}.groups"] = part.groups
         parts[name] = {"name": part.name, "classes": part.classes, "paths": part.paths}
         parts[name]["file"] = dataclasses.asdict(files[name])
-    for field_name in ("given_labels", "excluded"):
-        if (values := getattr(sources, field_name)) is not None:
-            tensors[field_name] = values
-    header = {"parts": parts, "shape": sources.image_shape, "mean": sources.mean, "std": sources.std}
+    header: dict[str, Any] = {"parts": parts, "shape": sources.image_shape, "mean": sources.mean, "std": sources.std}
     header |= {"fingerprint": sources.fingerprint, "backbone": dict(sources.backbone)}
-    header |= {"images_fingerprint": sources.images_fingerprint}
+    header |= {"images_fingerprint": sources.images_fingerprint, "skipped": sources.skipped}
+    header["root"] = None if sources.root is None else str(sources.root)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part_file:
         save_file({k: v.contiguous() for k, v in tensors.items()}, part_file, metadata={"sets": json.dumps(header)})
@@ -125,7 +126,7 @@ def open_feature_sources(path: Path) -> FeatureSources:
     from safetensors import safe_open
 
     if not path.name.startswith(SETS_FILE):
-        return from_embeddings(read_embeddings(path))
+        return from_embeddings(read_embeddings(path), path.parent)
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["sets"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -135,8 +136,7 @@ def open_feature_sources(path: Path) -> FeatureSources:
             tensors[f"{name}.labels"],
             tuple(part["classes"]),
             part["name"],
-            tensors.get(f"{name}.clean_labels"),
-            None if part["paths"] is None else tuple(part["paths"]),
+            paths=None if part["paths"] is None else tuple(part["paths"]),
             groups=tensors.get(f"{name}.groups"),
             rows=tensors[f"{name}.rows"],
         )
@@ -153,8 +153,8 @@ def open_feature_sources(path: Path) -> FeatureSources:
         fingerprint=header["fingerprint"],
         backbone=header["backbone"],
         images_fingerprint=header["images_fingerprint"],
-        given_labels=tensors.get("given_labels"),
-        excluded=tensors.get("excluded"),
+        root=None if header["root"] is None else Path(header["root"]),
+        skipped=tuple(header["skipped"]),
     )
 
 

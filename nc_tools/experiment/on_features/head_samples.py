@@ -20,6 +20,10 @@ _SCALED_AT_ONCE = 2**24
 """Largest number of features that are scaled before training; of larger sets, every batch is scaled when it is read."""
 
 
+TRIAL_SEEDS = 1_000_000
+"""Added to a seed, it is the seed of initial weights, order and frames of the seed's tuning trials."""
+
+
 @dataclass(frozen=True, eq=False)
 class HeadSamples:
     """The samples that the heads of one seed are trained on, and those that they are scored on.
@@ -76,3 +80,22 @@ class HeadSamples:
         """Features (N, D) and labels (N,) of the hold-out."""
         index, train = self.data.subsets.holdout, self.data.train
         return train.take(index).to(self.data.device), train.labels[index].to(self.data.device)
+
+
+class SeedSamples:
+    """The samples of one seed with the labels of one arm: of the kinds of runs that a seed has.
+
+    Args:
+        data: The feature sets of the seed.
+
+    Attributes:
+        trials: Of tuning trials, which have orders of their own.
+        holdouts: Of hold-out runs.
+        finals: Of final runs.
+    """
+
+    def __init__(self, data: FeatureData) -> None:
+        own_order = replace(data, seed=data.seed + TRIAL_SEEDS)
+        self.trials = HeadSamples(own_order, data.subsets.fit, scored=True)
+        self.holdouts = HeadSamples(data, data.subsets.fit, scored=True)
+        self.finals = HeadSamples(data, data.subsets.train, scored=False)

@@ -18,7 +18,7 @@ from nc_tools.experiment.evaluate.holdout_run import HOLDOUT_SCORE, HoldoutResul
 from nc_tools.experiment.job import Job, JobKind
 from nc_tools.experiment.on_features.feature_data import open_feature_data
 from nc_tools.experiment.on_features.head_run import HeadRun
-from nc_tools.experiment.on_features.head_samples import HeadSamples
+from nc_tools.experiment.on_features.head_samples import TRIAL_SEEDS, SeedSamples
 from nc_tools.experiment.plan import Plan
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.run_identity import identify
@@ -26,9 +26,6 @@ from nc_tools.experiment.run_job import earlier_result
 from nc_tools.experiment.serialize import encode
 from nc_tools.experiment.tuning import Score, TuningResult, tuning_rounds
 from nc_tools.run_records.json_files import read_json_or_problem, write_json
-
-TRIAL_SEEDS = 1_000_000
-"""Added to a seed, it is the seed of initial weights, order and frames of the seed's tuning trials."""
 
 Settings = list[tuple[str, RunConfig]]
 
@@ -62,8 +59,11 @@ class OneSeed:
         self.seed = seed
         self.root = root
         self.device = device
-        baseline = plan.arms[plan.baseline]
-        self.data = open_feature_data(baseline, features, seed=seed, device=torch.device(device))
+        by_data = {
+            config.data: SeedSamples(open_feature_data(config, features, seed=seed, device=torch.device(device)))
+            for config in plan.arms.values()
+        }
+        self._samples = {arm: by_data[config.data] for arm, config in plan.arms.items()}
         self.configs: dict[str, RunConfig] = {}
         self.holdouts: dict[str, Path] = {}
         self.rows: list[dict[str, Any]] = []
@@ -71,10 +71,6 @@ class OneSeed:
         self._scores: dict[str, float] = {}
         self._rounds = tuning_rounds(plan.arms, plan.protocol)
         self._round_scores: list[Score] | None = None
-        subsets = self.data.subsets
-        self._trial_samples = HeadSamples(replace(self.data, seed=seed + TRIAL_SEEDS), subsets.fit, scored=True)
-        self._holdout_samples = HeadSamples(self.data, subsets.fit, scored=True)
-        self._final_samples = HeadSamples(self.data, subsets.train, scored=False)
 
     def next_settings(self) -> Settings | None:
         """Return the settings to try in the next round of tuning; None once the settings of all arms are chosen."""
@@ -91,7 +87,9 @@ class OneSeed:
     def new_trials(self, settings: Settings) -> list[HeadRun]:
         """Return a new run for every setting."""
         seed = self.seed + TRIAL_SEEDS
-        return [HeadRun.new(self._job("tuning", arm, config, seed), self._trial_samples) for arm, config in settings]
+        return [
+            HeadRun.new(self._job("tuning", arm, config, seed), self._samples[arm].trials) for arm, config in settings
+        ]
 
     def take_scores(self, runs: Sequence[HeadRun]) -> None:
         """Take the scores of a round's trained runs."""
@@ -101,25 +99,26 @@ class OneSeed:
         """Yield a new hold-out run for every arm that has no recorded one."""
         for arm, config in self.configs.items():
             job = self._job("holdout", arm, config, self.seed)
-            path = self._recorded(job, self._holdout_samples.facts)
+            samples = self._samples[arm].holdouts
+            path = self._recorded(job, samples.facts)
             if path is not None:
                 self.holdouts[arm] = path
             else:
-                yield arm, HeadRun.new(job, self._holdout_samples)
+                yield arm, HeadRun.new(job, samples)
 
     def new_finals(self) -> Iterator[tuple[HeadRun, dict[str, Any]]]:
         """List the final runs, and yield a new run with its line for every one that is not finished."""
         self.rows = []
         for arm, config in self.configs.items():
-            holdout = self.holdouts.get(arm)
+            holdout, samples = self.holdouts.get(arm), self._samples[arm].finals
             for draw in range(self.plan.protocol.draws if config.has_draws else 1):
                 job = replace(self._job("final", arm, config, self.seed, draw), holdout_run=holdout)
-                run_id = self._identity(job, self._final_samples.facts)
+                run_id = self._identity(job, samples.facts)
                 row = {"arm": arm, "seed": self.seed, "draw": draw, "run_id": run_id}
                 self.rows.append(row | {"status": "FINISHED", "error": None})
-                if self._recorded(job, self._final_samples.facts) is None:
+                if self._recorded(job, samples.facts) is None:
                     keep = HoldoutResult.read(holdout).best_epoch
-                    yield HeadRun.new(job, self._final_samples, keep), self.rows[-1]
+                    yield HeadRun.new(job, samples, keep), self.rows[-1]
 
     def read_tuning(self) -> bool:
         """Take over the tuning of an earlier start with the same arms, rules and data; return False without one."""
@@ -160,11 +159,12 @@ class OneSeed:
         return path if earlier_result(path, job) is not None else None
 
     def _identity(self, job: Job, facts: DataFacts) -> str:
-        return identify(job, facts, self.data.features.backbone).run_id
+        return identify(job, facts, self._samples[job.arm].finals.data.features.backbone).run_id
 
     def _key(self) -> str:
         """Return a hash of what decides the tuning: arms, rules, data and the version."""
-        decisive = [self.plan.suite, self.data.features.fingerprint, self.seed, __version__]
+        fingerprints = [samples.finals.facts.fingerprint for samples in self._samples.values()]
+        decisive = [self.plan.suite, fingerprints, self.seed, __version__]
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
     def _job(self, kind: JobKind, arm: str, config: RunConfig, seed: int, draw: int = 0) -> Job:

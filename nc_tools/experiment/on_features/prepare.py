@@ -13,9 +13,11 @@ from nc_tools.data import make_subsets, with_noise
 from nc_tools.data.first_lines import counts_text, first_lines
 from nc_tools.data.image_set import Images
 from nc_tools.data.imbalance import class_counts
-from nc_tools.data.load_data import load_data
+from nc_tools.data.label_layers import with_label_files
+from nc_tools.data.load_data import load_images
 from nc_tools.data.source_names import parse_source
 from nc_tools.data.sources import Sources
+from nc_tools.experiment.on_features.feature_data import labeled_sources
 from nc_tools.experiment.on_features.feature_sources import SETS_FILE, FeatureSources, write_feature_sources
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_backbone import backbone_record, describe_backbone, frozen_backbone
@@ -69,15 +71,18 @@ def prepare_features(
 
 def _read_embeddings(path: Path, config: RunConfig, display: ProgressDisplay, check: CheckPlan) -> PreparedFeatures:
     read = read_embeddings(path)
-    train, counts = read.train, class_counts(read.train.labels, read.train.num_classes)
+    labeled = labeled_sources(path.resolve(), config.data)
+    train = labeled.train if labeled.excluded is None else labeled.train.subset((~labeled.excluded).nonzero().flatten())
+    counts = class_counts(train.labels, train.num_classes)
     display.note(
         f"data {config.data.source}: {len(train):,} training and {len(read.test):,} test samples of "
         f"{train.num_classes} classes, {train.shape[0]} features"
     )
-    for line in (f"training samples of each class: {counts_text(train.classes, counts)}", *read.notes, *_ood(read)):
+    lines = [f"training samples of each class: {counts_text(train.classes, counts)}", *labeled.reading.sentences]
+    for line in (*lines, *read.notes, *_ood(read)):
         display.note(line)
-    check(tuple(counts.tolist()), False)
-    return PreparedFeatures(path.resolve(), tuple(counts.tolist()), has_clean_labels=False)
+    check(tuple(counts.tolist()), train.clean_labels is not None)
+    return PreparedFeatures(path.resolve(), tuple(counts.tolist()), train.clean_labels is not None)
 
 
 def _ood(read: Embeddings) -> list[str]:
@@ -92,7 +97,8 @@ def _extract(
             "the arm is chosen on the hold-outs of all seeds and confirmed on test images that none saw, so all "
             "seeds have the same test images: leave out data.resplit"
         )
-    sources = load_data(config.data, out / "cache", display.reading)
+    images = load_images(config.data, out / "cache", display.reading)
+    sources = with_label_files(images, config.data)
     subsets = make_subsets(sources, config.data, seed)
     subsets.check_holdout()
     given = sources.train.labels if sources.given_labels is None else sources.given_labels
@@ -108,7 +114,7 @@ def _extract(
     backbone = frozen_backbone(config.model, **shape, mean=mean, std=std)
     if (described := describe_backbone(config.model)) is not None:
         display.note(described)
-    extracted = _all_sets(sources, backbone, cache, device, display)
+    extracted = _all_sets(images, backbone, cache, device, display)
     features = FeatureSources(
         train=extracted["train"].features,
         test=extracted["test"].features,
@@ -116,11 +122,11 @@ def _extract(
         image_shape=(channels, size, size),
         mean=mean,
         std=std,
-        fingerprint=sources.fingerprint,
+        fingerprint=images.fingerprint,
         backbone=backbone_record(config.model, **shape),
-        images_fingerprint=sources.images_fingerprint,
-        given_labels=sources.given_labels,
-        excluded=sources.excluded,
+        images_fingerprint=images.images_fingerprint,
+        root=images.root,
+        skipped=images.skipped,
     )
     path = (out / "cache" / f"{SETS_FILE}.safetensors").resolve()
     write_feature_sources(features, {name: result.file for name, result in extracted.items()}, path)

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.build import build_head, build_loss
+from nc_tools.experiment.check_plan import check_same_images
 from nc_tools.experiment.job import JobResult
-from nc_tools.experiment.on_features.feature_data import open_feature_data
+from nc_tools.experiment.on_features.feature_data import FeatureData, open_feature_data
 from nc_tools.experiment.on_features.one_seed import seed_results
 from nc_tools.experiment.on_features.seed_runs import SeedsJob, run_seeds_job
 from nc_tools.experiment.overrides import put
@@ -42,8 +43,8 @@ def run_seeds(plan: Plan, options: RunOptions, features: Path, console: Console)
         console: Where progress is shown.
 
     Raises:
-        ValueError: If an arm cannot be built or differs in its data, no trial of the baseline gave a score, or another
-            comparison is writing to the folder.
+        ValueError: If an arm cannot be built or differs in its images, no trial of the baseline gave a score, or
+            another comparison is writing to the folder.
         Killed: After Ctrl-C or SIGTERM.
     """
     options.out.mkdir(parents=True, exist_ok=True)
@@ -82,13 +83,7 @@ def check_heads(plan: Plan, features: Path) -> None:
     Raises:
         ValueError: If not; the message names the arm.
     """
-    baseline = plan.arms[plan.baseline]
-    data = open_feature_data(baseline, features, seed=plan.protocol.seeds[0], device=torch.device("cpu"))
-    facts, width = data.facts(data.subsets.fit), data.train.shape[0]
     for name, config in plan.arms.items():
-        same = (config.data, config.model, config.training.batch_size)
-        if same != (baseline.data, baseline.model, baseline.training.batch_size):
-            raise ValueError(f"arm {name} has other data, features or batch size than {plan.baseline}: use the same")
         if config.second_stage is not None and not isinstance(config.second_stage, PostHocStage):
             raise ValueError(
                 f"arm {name}: {type(config.second_stage).__name__} trains a classifier again, which is of no use on "
@@ -100,6 +95,8 @@ def check_heads(plan: Plan, features: Path) -> None:
                 f"arm {name}: {loss_name} needs a transition matrix, and runs on fixed features estimate none: "
                 f"give it, as in spec({loss_name}, transition=...)"
             )
+        data = _data_of(plan, name, features)
+        facts, width = data.facts(data.subsets.fit), data.train.shape[0]
         for variant in (config, *(put(config, config.tuned.path, value) for value in config.tuned.values)):
             try:
                 head = build_head(variant, facts, width, generator=torch.Generator(), frame_seed=0)
@@ -112,6 +109,22 @@ def check_heads(plan: Plan, features: Path) -> None:
                         part.check(head)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"arm {name}: {error}") from error
+
+
+def _data_of(plan: Plan, name: str, features: Path) -> FeatureData:
+    """Return the data of an arm, which differ from those of the baseline in training labels only.
+
+    Raises:
+        ValueError: If they differ in more, or the files of labels do not fit.
+    """
+    config, baseline = plan.arms[name], plan.arms[plan.baseline]
+    if (config.model, config.training.batch_size) != (baseline.model, baseline.training.batch_size):
+        raise ValueError(f"arm {name} has other features or batch size than {plan.baseline}: use the same")
+    try:
+        check_same_images([baseline.data, config.data])
+        return open_feature_data(config, features, seed=plan.protocol.seeds[0], device=torch.device("cpu"))
+    except ValueError as error:
+        raise ValueError(f"arm {name}: {error}") from error
 
 
 def merge_tuning(seeds: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def _assembled(run: Path, identity: RunIdentity, config: RunConfig, facts: DataF
     frame_seed = None if identity.frame_seed == "unknown" else identity.frame_seed
     model = build_model(config, facts, seed=identity.seed, frame_seed=frame_seed)
     missing, unexpected = model.load_state_dict(load_tensors(run / HEAD_WEIGHTS), strict=False)
-    lost = [name for name in missing if name.startswith("head.") and not name.endswith("_extra_state")]
+    lost = [name for name in missing if name.startswith("head.")]
     if unexpected or lost:
         raise ValueError(f"{run / HEAD_WEIGHTS} does not fit its run: {', '.join([*unexpected, *lost][:5])}")
     return model

@@ -97,7 +97,7 @@ class LearnableWeightScaling(RetrainingStage):
 def _class_scales(head: Head) -> nn.Parameter | None:
     """Return the scales (K,) of a head that learns one per class, else None."""
     owner = getattr(head, "scale_of", None)
-    learned = isinstance(owner, Scale) and owner.fixed is None and owner.raw.ndim == 1
+    learned = isinstance(owner, Scale) and owner.per_class
     return owner.raw if learned and isinstance(owner, Scale) else None
 
 

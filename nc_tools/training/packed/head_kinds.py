@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools._support.class_sums import class_sums
-from nc_tools.heads.frame import FixedFrameHead, FixedHead
+from nc_tools.heads.fixed_head import FixedHead
+from nc_tools.heads.frame import FixedFrameHead
 from nc_tools.heads.head import Head
 from nc_tools.heads.linear import CosineHead, LinearHead
 from nc_tools.heads.nearest_etf_head import NearestETFHead
 from nc_tools.heads.normalize import normalize
+from nc_tools.heads.projection import Projection
 from nc_tools.heads.scale import Scale
 from nc_tools.training.packed.stacked_head import Rows, StackedHead
 from nc_tools.training.packed.stream_product import SharedRows, stacked_product
@@ -39,6 +41,8 @@ def head_kind(head: Head) -> Hashable | None:
     if isinstance(head, FixedFrameHead):
         nearest = isinstance(head, NearestETFHead)
         if _computes_as(head, NearestETFHead if nearest else FixedFrameHead):
+            if type(head.projection) not in (type(None), Projection):  # a layer of LoRA, say
+                return None
             projected = head.projection is not None
             return "frame", *shape, nearest, projected, head.normalize, head.width, _scale_kind(head.scale_of)
     return None
@@ -73,16 +77,9 @@ class _Linear(StackedHead):
 class _Scaled(StackedHead):
     """Heads with a scale, learned or fixed."""
 
-    def __init__(self, heads: Sequence[Head]) -> None:
-        super().__init__(heads)
-        fixed = [_scale_of(head).fixed for head in heads]
-        self._fixed = None if None in fixed else torch.tensor(fixed, dtype=torch.float64).unsqueeze(1)
-
     def scale(self) -> Tensor:
-        if self._fixed is not None:
-            return self._fixed.to(self.weight().device)
-        raw = self.parameters["scale_of.raw"]
-        return nn.functional.softplus(raw if raw.ndim == 2 else raw.unsqueeze(1))
+        raw = self.parameters.get("scale_of.raw")
+        return self.buffers["scale_of.fixed"] if raw is None else nn.functional.softplus(raw)
 
 
 class _Cosine(_Scaled):
@@ -97,7 +94,9 @@ class _Frame(_Scaled):
     """Fixed frames, with a projection or without, and with the bias of the nearest ETF where the heads have it."""
 
     def weight(self) -> Tensor:
-        return self.buffers["frame"]
+        head = self.heads[0]
+        assert isinstance(head, FixedFrameHead)  # noqa: S101 (stack_heads has ensured it)
+        return self.buffers[head._stored_as]
 
     def embed(self, rows: SharedRows) -> Rows:
         normalized = isinstance(self.heads[0], FixedHead) and self.heads[0].normalize
@@ -110,21 +109,19 @@ class _Frame(_Scaled):
     def bias(self) -> Tensor | None:
         if "class_means.means" not in self.buffers:
             return None
-        means, counts = self.buffers["class_means.means"], self.buffers["class_means.counts"]
-        overall = means.sum(1) / (counts > 0).sum(1, keepdim=True).clamp(min=1)
+        means, observed = self.buffers["class_means.means"], self.buffers["class_means.observed"]
+        overall = means.sum(1) / (observed > 0).sum(1, keepdim=True).clamp(min=1)
         return -self.scale().to(means.dtype) * torch.bmm(self.weight(), overall.unsqueeze(2)).squeeze(2)
 
     def observe(self, embedded: Rows, labels: Tensor, progress: float) -> None:  # noqa: ARG002
         if "class_means.means" in self.buffers:
             rows = embedded if isinstance(embedded, Tensor) else embedded.stacked()
             update_means(
-                self.buffers["class_means.means"], self.buffers["class_means.counts"], self._momentum, rows, labels
+                self.buffers["class_means.means"], self.buffers["class_means.observed"], self._momentum, rows, labels
             )
             for head in self.heads:
                 assert isinstance(head, NearestETFHead)  # noqa: S101
-                if head.steps % head.every == 0:
-                    head.refresh()
-                head.steps += 1
+                head.count_step()
 
     @property
     def _momentum(self) -> Tensor:
@@ -132,45 +129,40 @@ class _Frame(_Scaled):
         return torch.tensor(momenta, dtype=torch.float64).view(-1, 1)
 
 
-def update_means(means: Tensor, counts: Tensor, momentum: Tensor, rows: Tensor, labels: Tensor) -> None:
+def update_means(means: Tensor, observed: Tensor, momentum: Tensor, rows: Tensor, labels: Tensor) -> None:
     """Update the running class means of many members, as ``RunningClassMeans`` does for one.
 
     Args:
         means: (M, K, D'), changed in place.
-        counts: (M, K), int64, changed in place.
+        observed: 1 for a class that has a mean, else 0 (M, K), changed in place.
         momentum: (M, 1).
         rows: Embedded features (M, B, D').
         labels: (M, B).
 
     Example:
-        >>> means, counts = torch.zeros(1, 2, 1), torch.zeros(1, 2, dtype=torch.int64)
+        >>> means, observed = torch.zeros(1, 2, 1), torch.zeros(1, 2)
         >>> for value in (4.0, 8.0):
         ...     rows, labels = torch.tensor([[[value], [value + 2]]]), torch.tensor([[0, 0]])
-        ...     update_means(means, counts, torch.tensor([[0.75]]), rows, labels)
-        >>> means.flatten().tolist(), counts.tolist()
-        ([6.0, 0.0], [[4, 0]])
+        ...     update_means(means, observed, torch.tensor([[0.75]]), rows, labels)
+        >>> means.flatten().tolist(), observed.tolist()
+        ([6.0, 0.0], [[1.0, 0.0]])
     """
     members, classes, _ = means.shape
     group = (labels + classes * torch.arange(members, device=labels.device).unsqueeze(1)).flatten()
     new, sums = class_sums(rows.flatten(0, 1), group, members * classes)
-    new = new.view_as(counts)
+    present = new.view_as(observed)
     # In float32, as the numbers of RunningClassMeans are.
-    share = torch.where(counts > 0, (1 - momentum).to(means.device, torch.float32), 1.0) * (new > 0)
-    batch_means = sums.view_as(means) / new.clamp(min=1).unsqueeze(2)
+    share = torch.where(observed > 0, (1 - momentum).to(means.device, torch.float32), 1.0) * (present > 0)
+    batch_means = sums.view_as(means) / present.clamp(min=1).unsqueeze(2)
     means += (share.unsqueeze(2) * (batch_means - means)).to(means.dtype)
-    counts += new
+    observed.copy_((observed > 0) | (present > 0))
 
 
 def _computes_as(head: Head, base: type[Head]) -> bool:
     return all(getattr(type(head), name, None) is getattr(base, name, None) for name in _METHODS)
 
 
-def _scale_of(head: Head) -> Scale:
-    assert isinstance(head, CosineHead | FixedHead)  # noqa: S101 (stack_heads has ensured it)
-    return head.scale_of
-
-
 def _scale_kind(scale: Scale) -> str:
-    if scale.fixed is not None:
+    if not scale.learned:
         return "fixed"
-    return "learned per class" if scale.raw.ndim else "learned"
+    return "learned per class" if scale.per_class else "learned"

@@ -103,6 +103,7 @@ class _FlatHead:
     """The members of a group, their samples one after the other, as one head: (M, B, K) becomes (M B, K)."""
 
     weight: Any = None
+    class_vectors: Any = None
     bias: Any = None
     scale: Any = 1.0
 
@@ -142,6 +143,9 @@ class _MemberHead:
     @property
     def weight(self) -> Tensor:
         return self._step.head.weight()[self._member]
+
+    def class_vectors(self) -> Tensor:
+        return self.weight
 
     def embed(self, features: Tensor) -> Tensor:  # noqa: ARG002
         self._step.read_embedded.add(self._member)

@@ -1,0 +1,116 @@
+"""The options of commands that work on fixed features: images with a pretrained model, or embeddings, and labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nc_tools.data import DataConfig
+from nc_tools.data.guess_source import guess_source
+from nc_tools.data.source_names import BUILTIN_KINDS, parse_source
+from nc_tools.data.table_config import TableConfig
+from nc_tools.experiment.model_config import ModelConfig
+from nc_tools.experiment.on_features.feature_sources import EMBEDDINGS
+from nc_tools.experiment.overrides import parse_setting, put_all
+from nc_tools.experiment.plan import RunOptions
+from nc_tools.features import GivenFeatures
+from nc_tools.specs import spec
+
+DATA_FIELDS = "data."
+"""Beginning of the settings that are about the data."""
+_EMBEDDING_FILES = (".npz", ".safetensors", ".parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions:
+    """The options that all commands on fixed features have, see the help of ``nc-tools choose``."""
+
+    data: str
+    model: str | None = None
+    weights: str | None = None
+    image_size: int | None = None
+    labels: str | None = None
+    clean: str | None = None
+    corrections: str | None = None
+    test_table: str | None = None
+    skip_unreadable: bool = False
+    skip_missing: bool = False
+    drop_duplicates: bool = False
+    settings: Sequence[str] = ()
+    out: Path
+    cache: Path | None = None
+    device: str = "auto"
+    workers: int | None = None
+    tracking_uri: str | None = None
+
+
+def data_config(options: FeatureOptions) -> DataConfig:
+    """Return the data that the options name, without augmentation and with the settings ``data.FIELD=VALUE``.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If the source cannot be read so.
+    """
+    source = options.data
+    if Path(source).is_file() and Path(source).suffix.lower() in _EMBEDDING_FILES:
+        source = f"{EMBEDDINGS}{source}"
+    source = guess_source(source)
+    if ":" not in source and source not in BUILTIN_KINDS:
+        raise FileNotFoundError(f"{source} does not exist: give a folder of images, an embedding file, or KIND:PATH")
+    parse_source(source)
+    config = DataConfig(
+        source,
+        labels=options.labels,
+        clean=options.clean,
+        corrections=options.corrections,
+        table=TableConfig(test_table=options.test_table),
+        crop_padding=0,
+        flip=False,
+        skip_unreadable=options.skip_unreadable,
+        skip_missing=options.skip_missing,
+        drop_duplicates=options.drop_duplicates,
+    )
+    settings = [parse_setting(text) for text in options.settings]  # before the data are read; the others wait for arms
+    start = len(DATA_FIELDS)
+    return put_all(config, [(path[start:], value) for path, value in settings if path.startswith(DATA_FIELDS)])
+
+
+def model_config(options: FeatureOptions) -> ModelConfig:
+    """Return the backbone that computes the features, which are standardized before the head.
+
+    Raises:
+        ValueError: If images come without a model, or embeddings with one.
+    """
+    if options.data.startswith(EMBEDDINGS) or Path(options.data).suffix.lower() in _EMBEDDING_FILES:
+        if options.model is not None or options.weights is not None:
+            raise ValueError("embeddings are the features of a model already: leave out --model and --weights")
+        return ModelConfig(network=spec(GivenFeatures), train="head", standardize=True)
+    if options.model is None:
+        raise ValueError(
+            "features of images come from a pretrained model: give one, such as --model timm:resnet18 --weights "
+            "pretrained, or an embedding file (.npz, .safetensors, .parquet) in place of the images"
+        )
+    return ModelConfig(
+        name=options.model, weights=options.weights, image_size=options.image_size, train="head", standardize=True
+    )
+
+
+def run_options(options: FeatureOptions, device: str) -> RunOptions:
+    """Return where and by how many processes the runs are made.
+
+    Raises:
+        ValueError: If there is less than one worker.
+    """
+    on_cpu = torch.device(device).type == "cpu"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = options.workers if options.workers is not None else (cores if on_cpu else 1)
+    if workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {workers}")
+    return RunOptions(
+        out=options.out, device=device, workers=workers, threads=max(1, cores // workers),
+        tracking_uri=options.tracking_uri,
+    )  # fmt: skip
