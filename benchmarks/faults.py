@@ -41,9 +41,10 @@ from nc_tools.specs import spec
 from nc_tools.training import RetrainClassifier, TauNormalize, TrainConfig
 from nc_tools.transfer import FineTuning
 
-TIMED = ("perf/seconds", "perf/images_per_s")
+TIMED = ("perf/seconds", "perf/images_per_s", "perf/evaluation_seconds")
 MOST_KILLS_IN_A_FOLDER = 6
-# A comparison is killed at most this share of its length after it has begun or resumed: six kills lie all over it.
+# A comparison is killed at most this share of its length after it has begun or resumed, or after its first final run
+# has: six kills lie all over it.
 SHARE = 1 / 3
 BASE = RunConfig(
     data=DataConfig("digits", held_out_classes=3, ood_far="scrambled", noise=SymmetricNoise(0.3)),
@@ -97,10 +98,10 @@ def kill(process: subprocess.Popen[bytes], out: Path, *, sender: bool) -> str:
     return stage
 
 
-def wait_for_work(process: subprocess.Popen[bytes], out: Path) -> None:
-    """Wait until a run is in progress, or the process has ended."""
+def wait_for_work(process: subprocess.Popen[bytes], out: Path, kind: str = "") -> None:
+    """Wait until a run (of a kind) is in progress, or the process has ended."""
     while process.poll() is None:
-        for path in run_folders(out) if out.exists() else []:
+        for path in (path for path in run_folders(out) if f"-{kind}" in path.name) if out.exists() else []:
             status = read_json_or_problem(path / "status.json")[0]
             if status.get("status") == "RUNNING" and psutil.pid_exists(status["pid"]):
                 return
@@ -191,9 +192,9 @@ def count_kills(kills: int, seed: int, minutes: float, folder: Path) -> None:
     while done < kills and time.monotonic() < end:
         out, here, number = folder / f"killed-{number}", 0, number + 1
         while here < MOST_KILLS_IN_A_FOLDER and done + here < kills:
-            process, sender, from_start = start(out), rng.random() < 0.5, rng.random() < 0.1
-            if not from_start:
-                wait_for_work(process, out)
+            process, sender, moment = start(out), rng.random() < 0.5, rng.random()
+            if moment > 0.1:  # most of the time until then is that of imports
+                wait_for_work(process, out, "final-" if moment > 0.4 else "")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(rng.uniform(0, seconds * SHARE))
             if process.poll() is not None:

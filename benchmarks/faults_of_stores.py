@@ -187,19 +187,26 @@ def postgres(folder: Path) -> Iterator[str]:
 def killed_makers(folder: Path, seed: int, tries: int = 8) -> None:
     """Kill nc-tools sync with its sender while it makes a SQLite store; print how often the next one has all runs."""
     rng, counts = random.Random(seed), Counter[str]()
-    seconds = 0.0
+    seconds = making = 0.0
     for number in range(tries + 1):
         out = folder / str(number)
         with RunRecord.create(out, RunIdentity("final", arm="a", seed=0, experiment="q")) as run:
             run.finish({"test/value": 1.0})
         if number == 0:  # undisturbed, to know how long it takes
             began = time.monotonic()
-            assert sync(out).wait() == 0
-            seconds = time.monotonic() - began
+            process = sync(out)
+            wait_for_making(process, out)
+            seconds, making = time.monotonic() - began, time.monotonic()
+            while not (out / "mlflow.db").exists():
+                time.sleep(0.01)
+            making = time.monotonic() - making
+            assert process.wait() == 0
             continue
         process = sync(out)
+        if number % 4:  # otherwise in the imports before
+            wait_for_making(process, out)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0.2, 1.0) * seconds)
+            process.wait(rng.uniform(0.0, 1.3 * making if number % 4 else seconds))
         if process.poll() is None:
             for child in [*psutil.Process(process.pid).children(recursive=True), process]:
                 child.kill()
@@ -211,6 +218,12 @@ def killed_makers(folder: Path, seed: int, tries: int = 8) -> None:
         shown = client.search_runs([client.get_experiment_by_name("q").experiment_id]) if healed else []
         counts["the next nc-tools sync has the run, once"] += len(shown) == 1
     print("\n".join(f"- {name}: {count} of {tries}" for name, count in counts.items()))
+
+
+def wait_for_making(process: subprocess.Popen[bytes], out: Path) -> None:
+    """Wait until a process begins to make a SQLite store."""
+    while process.poll() is None and not list(out.glob("mlflow.db.new-*")):
+        time.sleep(0.01)
 
 
 def sync(out: Path) -> subprocess.Popen[bytes]:

@@ -50,8 +50,13 @@ def parser() -> argparse.ArgumentParser:
     compare = _command(commands, "compare", "compare the arms of an output folder; write a report", COMPARE_TEXT)
     _add_output_folder(compare)
     compare.add_argument(
-        "--baseline", metavar="ARM", help="arm that the other arms are compared with (default: the experiment's own)"
-    )
+        "--baseline", metavar="ARM", help="arm that the other arms are compared with (default: the experiment's own); "
+        "its report stands beside the other one, in report/against-ARM"
+    )  # fmt: skip
+    compare.add_argument(
+        "--details", action="store_true", help="print tests, detectable differences and variances too, which the "
+        "report holds in any case"
+    )  # fmt: skip
 
     add_data_options(_command(commands, "data", "say what a folder or table of images is taken for", DATA_TEXT))
     add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE_TEXT))
@@ -95,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.command in ("choose", "gain"):
             _compare_heads(args)
         elif args.command == "compare":
-            _compare(args.folder, args.baseline, args.tracking_uri)
+            _compare(args)
         elif args.command == "data":
             _data(args)
         elif args.command == "measure":
@@ -137,20 +142,21 @@ def _compare_heads(args: argparse.Namespace) -> None:
         sys.exit(130)
 
 
-def _compare(folder: Path, baseline: str | None, tracking_uri: str | None) -> None:
+def _compare(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from nc_tools.experiment.closing_report import print_links, report_comparison
     from nc_tools.tracking import MlflowSync
     from nc_tools.tracking.no_mlflow import NO_MLFLOW
 
+    folder, tracking_uri, details = args.folder, args.tracking_uri, args.details
     console = Console()
-    report_comparison(folder, console, baseline=baseline)
+    comparison = report_comparison(folder, console, baseline=args.baseline, details=details)
     sync = None if tracking_uri == NO_MLFLOW else MlflowSync(folder, tracking_uri)
     if sync is not None:
         sync.push()
         _print_advice(sync.advice())
-    print_links(folder, console, sync)
+    print_links(folder, console, sync, comparison=comparison, details=details)
 
 
 def _data(args: argparse.Namespace) -> None:

@@ -157,14 +157,16 @@ def add_measure_options(measure: argparse.ArgumentParser) -> None:
 def add_suspects_options(suspects: argparse.ArgumentParser) -> None:
     """Add the options of `nc-tools suspects`."""
     add = suspects.add_argument
-    add("embeddings", type=Path, metavar="FILE", help="file with the features and labels")
+    add("data", metavar="DATA", help="file of embeddings, folder of images, or data source")
+    _add_model(suspects)
+    add_reading_flags(suspects)
     add(
         "--labels",
         metavar="FILE:COLUMN[,COLUMN...]",
-        help="CSV file with a column 'path' (the ids) and the training labels to check; further columns are labels of "
-        "other annotators, whose disagreement counts too",
+        help="table with a column of paths (the ids) and the labels to check; further columns are labels of other "
+        "annotators, whose disagreement counts too",
     )
-    add("--part", choices=("train", "test"), default="train", help="which labels to check (default: train)")
+    add("--part", choices=("train", "test", "all"), default="train", help="which labels to check (default: train)")
     add("--folds", type=int, default=5, metavar="N", help="folds of the model that judges the labels (default: 5)")
     add("--seed", type=int, default=0, metavar="N", help="draws the folds (default: 0)")
     add("--rows", type=int, metavar="N", help="largest number of rows in suspects.csv (default: all)")
@@ -172,10 +174,13 @@ def add_suspects_options(suspects: argparse.ArgumentParser) -> None:
         "--images",
         type=Path,
         metavar="FOLDER",
-        help="folder of the images that the ids name: also writes review.html, a page to decide about the labels",
+        help="folder of the images that the ids of an embedding file name: also writes review.html, a page to decide "
+        "about the labels (written without it if DATA are images)",
     )
     add("--review", type=int, default=400, metavar="N", help="suspect labels on that page (default: 400)")
     add("--out", type=Path, metavar="FOLDER", help="folder of the files (default: outputs/suspects/NAME)")
+    add("--cache", type=Path, metavar="FOLDER", help="folder of the feature cache of images (default: OUT/cache)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (default: auto)")
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ EXAMPLES_TEXT = """examples:
   nc-tools data photos                                         say which classes and which split a folder has
   nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
   nc-tools suspects birds.npz                                  list the labels that are likely wrong
+  nc-tools suspects photos --model timm:resnet18 --weights pretrained --part all
   nc-tools gain photos --model timm:resnet18 --weights pretrained --corrections decisions.csv
   nc-tools predict outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d photos --out predictions.csv
   nc-tools export outputs/long_tail/runs/etf-s0-d0-final-1a2b3c4d --to onnx --out exports/etf
@@ -37,9 +38,10 @@ The model can be one that nc_tools trained or any PyTorch classifier.
 """
 SUSPECTS_TEXT = """List the labels of a data set that are likely wrong, from features of a pretrained network.
 
-FILE (.npz, .safetensors or .parquet) holds features (N, D) and labels (N,), and perhaps ids, split and classes. No
-trained model, no true label and no tuning is needed. Writes suspects.csv (the most suspect label first, with the class
-that is suggested), classes.csv (how many labels of each class may be wrong) and transition.csv.
+DATA is a file of embeddings (.npz, .safetensors or .parquet with features (N, D) and labels (N,), and perhaps ids,
+split and classes), or images with --model and --weights, whose features are extracted once and cached. No trained
+model, no true label and no tuning is needed. Writes suspects.csv (the most suspect label first, with the class that is
+suggested), classes.csv (how many labels of each class may be wrong), transition.csv, and for images review.html.
 """
 GAIN_TEXT = """Measure what correcting labels gains, on fixed features and the same test set.
 

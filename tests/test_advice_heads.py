@@ -7,6 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.advice import Case, without_a_case
+from support.process_group import process_group
+from torch import fx, nn
+from torch.distributed.tensor import Replicate
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
 from nc_tools.geometry import assign_by_means
 from nc_tools.heads import (
@@ -30,6 +34,7 @@ from nc_tools.heads import (
     imprint,
     tau_normalize,
 )
+from nc_tools.heads.class_parallel import ClassParallel
 
 D, K = 8, 4
 FORMER = load_file(Path(__file__).parent / "data/former_heads.safetensors")  # weights that version 0.2 wrote
@@ -48,6 +53,18 @@ def loaded(saved: Head, into: Head) -> None:
 
 def scores(head: Head, features: torch.Tensor = X) -> None:
     assert head(features).shape == (len(features), head.num_classes)
+
+
+COLUMNS = {"0.projection": ColwiseParallel(output_layouts=Replicate())}
+
+
+def spread(head: Head, plan: dict[str, Any]) -> None:
+    with process_group() as mesh:
+        scores_of(parallelize_module(nn.Sequential(head), mesh, plan))
+
+
+def scores_of(model: nn.Module) -> None:
+    assert model(X).shape == (12, K)
 
 
 def balanced() -> None:
@@ -114,6 +131,16 @@ CASES = [
         "remove weight and bias from the checkpoint to load only the backbone",
         lambda: ETFHead(D, K).load_state_dict(LinearHead(D, K).state_dict(), strict=False),
         lambda: ETFHead(D, K).load_state_dict({}, strict=False),
+    ),
+    Case(
+        "trace a model that contains it, as in torch.fx.symbolic_trace(nn.Sequential(head))",
+        lambda: fx.symbolic_trace(ETFHead(D, K)),
+        lambda: scores_of(fx.symbolic_trace(nn.Sequential(ETFHead(D, K)))),
+    ),
+    Case(
+        "for many classes use StructuredETFHead, which stores none, and shard its projection with ColwiseParallel",
+        lambda: spread(ETFHead(D, K), {"0": ClassParallel()}),
+        lambda: spread(StructuredETFHead(D, K, projection=True), COLUMNS),
     ),
     Case("Build the head with feature_dim=8", lambda: LinearHead(D + 1, K)(X), lambda: scores(LinearHead(8, K))),
     Case(

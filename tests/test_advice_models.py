@@ -8,8 +8,10 @@ import pytest
 import torch
 import transformers
 from support.advice import Case, without_a_case
+from support.process_group import process_group
 from support.small_network import Small
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from nc_tools import evaluate, measure
@@ -523,6 +525,12 @@ CONVERT = [
 WATCH = [
     Case("as in swap_head(model, LinearHead)", lambda: watch(Small()), lambda: trains(observed(plain()))),
     Case("remove static_graph=True", lambda: statically_wrapped(static=True), lambda: statically_wrapped(static=False)),
+    Case("use torch.distributed.fsdp.fully_shard", lambda: sharded_by_fsdp1(), lambda: sharded()),
+    Case(
+        "compile its blocks before fully_shard, as in block.compile()",
+        lambda: sharded(whole=True),
+        lambda: sharded(blocks=True),
+    ),
     Case(
         "call model(torch.cat([images, second]))",
         lambda: odd().halves(),
@@ -555,6 +563,20 @@ WATCH = [
         pooled_tokens,
     ),
 ]
+
+
+def sharded_by_fsdp1() -> None:
+    with process_group():
+        trains(observed(FullyShardedDataParallel(plain(), device_id=torch.device("cpu"))))
+
+
+def sharded(*, whole: bool = False, blocks: bool = False) -> None:
+    with process_group() as mesh:
+        model = plain()
+        if blocks:
+            model.mix.compile(backend="eager")
+        fully_shard(model, mesh=mesh)
+        trains(observed(model, torch.compile(model, backend="eager") if whole else None))
 
 
 def odd() -> Any:
@@ -660,11 +682,12 @@ PLACES = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:transformers")
+@pytest.mark.filterwarnings("ignore")  # of transformers and FSDP, about names that they will change
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.says[:60])
 def test_the_advice_works(case: Any) -> None:
     case.check()
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_every_advice_has_a_case() -> None:
     assert without_a_case(CASES, *PLACES) == []

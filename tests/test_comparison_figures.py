@@ -1,19 +1,25 @@
 """Figures of a comparison: forest plots and panels per arm show the right values in the right places."""
 
+import csv
+import html
+import io
 import math
 import re
 from dataclasses import replace
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 
 from nc_tools.comparison import ComparedRun, Experiment, RecallByClass, compare_runs
-from nc_tools.comparison.figures.class_recall import class_panels
-from nc_tools.comparison.figures.collapse_curves import collapse_panels
+from nc_tools.comparison.arm_models import ArmReliability
+from nc_tools.comparison.figures.arm_styles import arm_styles
+from nc_tools.comparison.figures.class_recall import class_figure
+from nc_tools.comparison.figures.cost_gain import cost_figure
 from nc_tools.comparison.figures.forest import family_forest, metric_forest
+from nc_tools.comparison.figures.learning_curves import collapse_curves, learning_curves
 from nc_tools.comparison.figures.reliability_diagrams import reliability_panels
 from nc_tools.comparison.image_predictions import BINS, Reliability
-from nc_tools.comparison.result import ArmReliability
 
 PRIMARY = "test/gen/balanced_accuracy"
 NLL = "test/cal/nll"
@@ -74,13 +80,16 @@ def test_every_seed_is_a_dot():
 
 def test_recall_rises_upwards_and_rare_classes_lie_left():
     recall = RecallByClass(("rare", "common", "absent"), (10, 1000, 5), (50, 50, 0), (0.2, 0.9, math.nan))
-    panel = class_panels(compared(per_class=recall))[0]
-    places = [tuple(map(float, place)) for place in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', panel.drawing)]
-    assert len(places) == 2
-    (left, low), (right, high) = places
-    assert left < right
-    assert low > high
-    assert panel.caption == "rarest 20 %, most frequent 90 %"
+    figure = class_figure(compared(per_class=recall))
+    marks = of_arm(figure.drawing, "up")
+    dots = {name: tuple(map(float, place)) for *place, name in re.findall(
+        r'cx="([\d.]+)" cy="([\d.]+)"[^>]*><title>up, class (\w+)', marks)}  # fmt: skip
+    assert dots.keys() == {"rare", "common"}
+    assert dots["rare"][0] < dots["common"][0]
+    assert dots["rare"][1] > dots["common"][1]
+    assert "up: rarest 20 %, most frequent 90 %" in figure.drawing
+    assert saved(figure) == [["class", "training images", "linear", "up", "down"],
+                             ["common", "1000", *["0.9"] * 3], ["rare", "10", *["0.2"] * 3]]  # fmt: skip
 
 
 def test_a_diagram_has_confidence_across_and_accuracy_upwards():
@@ -103,5 +112,64 @@ def test_curves_of_unfinished_runs_are_not_averaged_in():
     curves = {"train/nc/nc1_pinv": ((1, 4.0), (2, 1.0))}
     comparison = compared(curves=curves)
     killed = ComparedRun("up", 9, 0, "KILLED", {}, {"holdout/nc/nc1_pinv": ((1, 100.0),)}, kind="holdout")
-    panels = collapse_panels(replace(comparison, runs=(*comparison.runs, killed)))
-    assert [panel.caption for panel in panels] == ["last epoch: train 1"] * 3
+    (figure,) = collapse_curves(replace(comparison, runs=(*comparison.runs, killed)))
+    assert figure.title == "Train NC1"
+    assert {tuple(row) for row in saved(figure)[1:]} == {
+        (arm, step, *[value] * 3, "3") for arm in ARMS for step, value in (("1", "4"), ("2", "1"))
+    }
+
+
+def test_a_curve_is_the_mean_of_the_steps_that_all_runs_have_and_can_be_read_back():
+    curves = [((1, 0.5), (2, 1.0), (3, 2.0)), ((1, 0.5), (3, 4.0)), ((1, 0.5), (3, math.nan), (4, 9.0))]
+    runs = [ComparedRun(arm, seed, 0, "FINISHED", {PRIMARY: 0.7 + 0.01 * seed}, {"train/loss": curves[seed]})
+            for arm in ("linear", "up") for seed in range(2)]  # fmt: skip
+    (figure,) = learning_curves(compare_runs(runs, "linear"))
+    assert saved(figure)[1:3] == [["linear", "1", "0.5", "0.5", "0.5", "2"],
+                                  ["linear", "3", f"{8 ** 0.5:.6g}", "2", "4", "2"]]  # fmt: skip
+    # The script of the page reads values from places: the scales in the picture turn the last point into the value.
+    left, top, right, bottom = map(float, re.search(r'data-area="(.*?)"', figure.drawing)[1].split())
+    scales = [list(map(float, re.search(rf'data-{axis}="(.*?)"', figure.drawing)[1].split())) for axis in "xy"]
+    x, y = map(float, re.search(r'polyline points="[^"]* ([\d.]+),([\d.]+)"', of_arm(figure.drawing, "up")).groups())
+    shares = (x - left) / (right - left), (bottom - y) / (bottom - top)
+    read = [low * (high / low) ** share if log else low + share * (high - low)
+            for (low, high, log), share in zip(scales, shares, strict=True)]  # fmt: skip
+    assert read == pytest.approx([3, 8**0.5], rel=0.01)
+    assert learning_curves(compare_runs([replace(run, curves={}) for run in runs], "linear")) == []
+
+
+def test_cost_is_across_and_the_primary_metric_upwards():
+    figure = cost_figure(compared_with({"perf/seconds": {"linear": 10.0, "up": 30.0, "down": 20.0}}))
+    places = {arm: tuple(map(float, re.search(r'cx="([\d.]+)" cy="([\d.]+)"', of_arm(figure.drawing, arm)).groups()))
+              for arm in ARMS}  # fmt: skip
+    assert places["linear"][0] < places["down"][0] < places["up"][0]
+    assert places["up"][1] < places["linear"][1] < places["down"][1]
+    assert cost_figure(compared()) is None
+
+
+def test_of_many_arms_the_baseline_and_the_best_are_shown_at_first():
+    runs = [ComparedRun(f"arm_{i}", seed, 0, "FINISHED", {PRIMARY: i / 100 + seed / 1000})
+            for i in range(40) for seed in range(2)]  # fmt: skip
+    styles = arm_styles(compare_runs(runs, "arm_0"))
+    assert {arm for arm, style in styles.items() if style.shown} == {"arm_0", *(f"arm_{i}" for i in range(33, 40))}
+    kinds = [style.kind for style in styles.values()]
+    assert len(set(kinds[:25])) == 25
+
+
+def of_arm(drawing, arm):
+    """The marks of one arm."""
+    return re.search(rf'<g data-arm="\d+" data-name="{arm}">(.*?)</g>', drawing, re.DOTALL)[1]
+
+
+def saved(figure):
+    """The rows of the CSV file behind a figure's link."""
+    content = unquote(html.unescape(re.search(r'href="data:text/csv;charset=utf-8,(.*?)"', figure.data)[1]))
+    return list(csv.reader(io.StringIO(content)))
+
+
+def compared_with(values):
+    runs = [
+        ComparedRun(arm, seed, 0, "FINISHED", {PRIMARY: value, **{key: of[arm] for key, of in values.items()}})
+        for arm, each in ARMS.items()
+        for seed, value in enumerate(each)
+    ]
+    return compare_runs(runs, "linear")

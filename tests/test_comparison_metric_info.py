@@ -9,7 +9,8 @@ from support.compared_runs import BETTER, LINEAR, PRIMARY
 from nc_tools.comparison import ComparedRun, compare_runs, cost_table, html_report, metric_info, summary_table
 from nc_tools.comparison.html_report import comparison_html
 from nc_tools.comparison.markdown import markdown_text
-from nc_tools.comparison.metric_table import METRICS, MetricEntry
+from nc_tools.comparison.metric_entry import MetricEntry
+from nc_tools.comparison.metric_table import METRICS
 from nc_tools.comparison.terminal import render_terminal
 
 
@@ -46,7 +47,10 @@ def test_each_metric_has_its_direction_and_unit(key, direction, text):
         ("test/ood/far/knn/auroc", "far outliers, KNN, AUROC"),
         ("cal/temperature", "temperature"),
         ("perf/seconds", "training seconds"),
-        ("train/nc_embedded/nc1_pinv", "train/nc_embedded/nc1_pinv"),
+        ("train/nc_embedded/nc1_pinv", "train NC1 after the head's projection"),
+        ("test/cal_groups/few/ece", "ECE, few-shot classes"),
+        ("test/ood/held_out/nc5", "held-out classes, NC5"),
+        ("layer/1/nc1_pinv", "layer/1/nc1_pinv"),
     ],
 )
 def test_a_key_is_written_in_words(key, label):
@@ -65,6 +69,7 @@ def test_the_table_names_each_pattern_once_and_refers_to_its_own_keys():
     keys = {entry.key for entry in METRICS}
     assert {key for entry in METRICS for key in (entry.then, entry.instead_of) if key} <= keys
     assert all(bool(entry.column) == bool(entry.meaning) for entry in METRICS)
+    assert all(entry.help == entry.help.strip() and not entry.help.endswith("..") for entry in METRICS)
 
 
 def test_one_entry_puts_a_metric_into_every_part_of_the_report(monkeypatch):
@@ -89,5 +94,5 @@ def test_one_entry_puts_a_metric_into_every_part_of_the_report(monkeypatch):
     assert "top 5↑: top-5 accuracy of the test set; higher is better." in markdown
     assert "| top-5 accuracy ↑ | 80.4 | 85.4 |" in markdown
     assert "<h3>top-5 accuracy ↑</h3>" in page  # its forest plot
-    assert page.count("<th>top-5 accuracy</th>") == 1  # the cost table
+    assert page.count('<th scope="col">top-5 accuracy</th>') == 1  # the cost table
     assert "<td>80.4</td>" in page

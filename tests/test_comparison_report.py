@@ -1,4 +1,6 @@
+import base64
 import csv
+import hashlib
 import io
 import json
 import re
@@ -20,6 +22,9 @@ from nc_tools.comparison import (
     write_comparison,
 )
 from nc_tools.comparison.html_report import comparison_html
+from nc_tools.comparison.next_steps import next_steps
+from nc_tools.comparison.report_files import report_folder
+from nc_tools.experiment.closing_report import report_comparison
 
 PRIMARY = "test/gen/balanced_accuracy"
 VOID = {"meta", "br", "line", "rect", "circle", "path", "polyline", "polygon"}
@@ -62,17 +67,28 @@ def read(page):
     return parser, " ".join(" ".join(parser.text).split())
 
 
-def print_at(comparison, width, encoding="utf-8"):
+def print_at(comparison, width, encoding="utf-8", details=True):
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
-    render_terminal(comparison, Console(file=stream, width=width, highlight=False))
+    render_terminal(comparison, Console(file=stream, width=width, highlight=False), details=details)
     return raw.getvalue().decode(encoding)
 
 
 def test_the_page_is_whole_and_asks_nothing_of_the_network(page):
     parser, _ = read(page)
-    assert "script" not in parser.tags
-    assert not re.search(r"https?:|src=|href=|url\(|@import", page)
+    assert parser.tags.count("script") == 1
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)[1]
+    assert not re.search(r"fetch|XMLHttp|import|innerHTML|eval|\bsrc\b", script)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.search(r'Policy" content="(.*?)"', page)[1].replace("&#39;", "'")
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    rest = page.replace(script, "")
+    assert not re.search(r"https?:|src=|url\(|@import", rest.replace("font-src=", ""))
+    targets = set(re.findall(r'href="(#|data:text/csv)?', rest))
+    assert targets == {"#", "data:text/csv"}
+    anchors = re.findall(r'href="#([\w-]+)"', rest)
+    assert all(f'id="{anchor}"' in rest for anchor in anchors)
     assert page.startswith("<!doctype html>")
 
 
@@ -83,7 +99,7 @@ def test_the_page_says_what_was_found(page):
         "Against the reference with the same loss",
         "No difference for etf_wide",
         "loss is not finite at step 812",
-        "every arm against linear, in balanced accuracy (higher is better): 6 two-sided paired t tests",
+        "Every arm against linear, in balanced accuracy (higher is better): 6 two-sided paired t tests",
         "seeds for half",
         "standard error of the frames",
         "cannot give p below .0625",
@@ -107,7 +123,7 @@ def test_names_from_files_never_become_markup(complete):
     comparison = compare_runs(runs, "linear", experiment=experiment)
     text = comparison_html(comparison)
     parser, _ = read(text)
-    assert "script" not in parser.tags
+    assert parser.tags.count("script") == 1
     assert "&lt;script&gt;" in text
     assert "[red]" in print_at(replace(comparison, notes=("[red]",)), 100)
 
@@ -115,7 +131,7 @@ def test_names_from_files_never_become_markup(complete):
 def test_all_files_are_written_whole(complete, tmp_path):
     paths = write_comparison(complete, tmp_path / "report")
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
-        "comparison.csv", "comparison.html", "comparison.json", "comparison.md", "over_nc1.svg",
+        "comparison.csv", "comparison.html", "comparison.json", "comparison.md", "comparison.tex", "over_nc1.svg",
     ]  # fmt: skip
     assert json.loads(paths["json"].read_text())["family"]["size"] == 6
     assert write_comparison(complete, tmp_path / "one", formats=["csv"]).keys() == {"csv"}
@@ -209,3 +225,42 @@ def test_a_thousand_classes_and_twelve_arms_make_a_page_that_opens_at_once(tmp_p
             runs.append(ComparedRun(f"arm_{arm}", seed, 0, "FINISHED", final, curves, per_class))
     write_comparison(compare_runs(runs, "arm_0"), tmp_path)
     assert (tmp_path / "comparison.html").stat().st_size < 2_000_000
+
+
+def test_the_terminal_shows_the_verdict_and_the_table_and_the_rest_on_request(complete):
+    short, whole = (print_at(complete, 100, details=details) for details in (False, True))
+    assert "Detectable difference" not in short
+    assert "Detectable difference" in whole
+    assert "did not finish" in short
+    assert "more, in the report" in short
+    assert len(short.splitlines()) < 45
+
+
+def test_what_to_do_next_follows_from_the_result(complete, tmp_path):
+    def steps(values, **changes):
+        runs = [ComparedRun(arm, seed, 0, "FINISHED", {PRIMARY: value}, run_id=f"{arm}-s{seed}")
+                for arm, of_arm in values.items() for seed, value in enumerate(of_arm)]  # fmt: skip
+        return next_steps(compare_runs(runs, "linear", experiment=Experiment(**changes)), tmp_path / "my runs")
+
+    linear = [0.50, 0.51, 0.49]
+    better = steps({"linear": linear, "etf": [0.60, 0.612, 0.591], "other": linear})
+    assert better[0] == f"use etf: nc-tools export '{tmp_path}/my runs'/runs/etf-s0 --to onnx --out exports/model"
+    assert better[1].endswith(f"nc-tools compare '{tmp_path}/my runs' --baseline etf")
+    assert better[2].endswith("--details")
+    unsure = steps({"linear": linear, "etf": [0.53, 0.50, 0.51]})
+    assert re.search(r"(\d+) seeds would show half of the gain of etf \(\+0.7\): .* --seeds 0-\d+", unsure[0])
+    assert "--smoke" in steps({"linear": linear, "etf": linear}, smoke=True)[0]
+    assert "--resume" in next_steps(complete, tmp_path)[0]
+
+
+def test_a_report_against_another_arm_stands_beside_the_first(tmp_path):
+    out = write_output(tmp_path, images=200, epochs=3, broken=False)
+    console = Console(file=io.StringIO(), width=100)
+    for baseline in (None, "linear_la", "linear"):
+        report_comparison(out, console, baseline=baseline)
+    first, second = ((out / "report" / name / "comparison.json").read_text() for name in ("", "against-linear_la"))
+    assert json.loads(first)["baseline"] == "linear"
+    assert json.loads(second)["baseline"] == "linear_la"
+    assert sorted(path.name for path in (out / "report").iterdir() if path.is_dir()) == ["against-linear_la"]
+    strange = replace(compare(out), baseline="../a b")
+    assert report_folder(out, strange).parent == out / "report"

@@ -39,6 +39,9 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     dist.destroy_process_group()
 
 
+# Of transformers, peft and Lightning, about names that they will change, and about their own loaders and loggers.
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:lightning", "ignore::UserWarning:peft")
+@pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python") and page.name != TUTORIAL], ids=lambda page: page.name

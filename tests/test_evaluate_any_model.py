@@ -23,7 +23,7 @@ from nc_tools.records import Batch
 from nc_tools.run_records import read_run
 
 # What only the run itself knows: its cost, its best epoch, images outside a long-tailed subset.
-OWN = ("perf/", "best/", "cal/temperature_oracle", "test/cal_oracle/", "head/")
+OWN = ("perf/", "best/", "cal/temperature_oracle", "test/cal_oracle/", "test/cal_vs/", "test/gen_vs/", "test/cal_ds/")
 
 
 class Batches:

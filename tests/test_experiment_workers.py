@@ -22,7 +22,7 @@ from nc_tools.experiment.run_plan import run_plan
 from nc_tools.experiment.workers import Workers
 from nc_tools.run_records import read_run, scan
 
-TIMED = {"perf/seconds", "perf/images_per_s"}
+TIMED = {"perf/seconds", "perf/images_per_s", "perf/evaluation_seconds"}
 
 
 def options(out, **more):

@@ -169,7 +169,14 @@ def test_what_cannot_be_compared_is_said_in_one_sentence(tmp_path, capsys):
     with np.load(file) as read:
         places = np.unique(read["labels"], return_inverse=True)[1]
         np.savez(clean, **{**{name: read[name] for name in read.files}, "features": 50 * np.eye(3)[places]})
+    train = [i for i in range(450) if i % 3]
+    lines(tmp_path / "yak.csv", "path,true", *(f"{i:03}.png,{'yak' if i == 1 else 'ape'}" for i in train))
+    lines(tmp_path / "none_left.csv", "path,decision", *(f"{i:03}.png,exclude" for i in train if i >= 300))
+    np.savez(tmp_path / "equal.npz", features=np.eye(9), labels=["ape"] * 9, ids=[f"{i}.png" for i in range(9)])
     for words, message in (
+        ([file, "--clean", f"{tmp_path / 'yak.csv'}:true"], "the label 'yak' is neither a class name nor"),
+        ([file, "--corrections", tmp_path / "none_left.csv"], "no training image of cow is left: keep at least one"),
+        ([tmp_path / "equal.npz"], "must have samples of at least 2 classes, got only 'ape'"),
         ([tmp_path / "nameless.npz"], "decisions are about samples with ids"),
         ([tmp_path / "nameless.npz", "--labels", "x.csv:y"], "nameless.npz has no ids"),
         ([clean], "there is nothing to compare: no label is suspect, and no decisions are given"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from support.head_variants import VARIANTS, D, K, NegatedHead, build, features
-from torch import nn
+from torch import Tensor, nn
 
 from nc_tools.heads import ETFHead, FixedFrameHead, Head, PreallocatedHead, StructuredETFHead
 from nc_tools.specs import Spec
@@ -81,3 +81,36 @@ def test_reset_of_every_module_as_sharding_tools_do_it() -> None:
     assert torch.equal(head.frame, ETFHead(D, K, projection=True).frame)
     assert torch.isfinite(head(features())).all()
     assert float(head.projection.weight.detach().std()) > 0  # type: ignore[union-attr]
+
+
+class OwnHead(NegatedHead):
+    """A head of a user with a buffer, which says how its tensors are made."""
+
+    def __init__(self, feature_dim: int, num_classes: int) -> None:
+        super().__init__(feature_dim, num_classes)
+        self.register_buffer("offset", torch.full((num_classes,), 2.0))
+
+    def initial_buffers(self) -> dict[str, Tensor]:
+        return {"offset": torch.full((self.num_classes,), 2.0, device="cpu")}
+
+    def draw_parameters(self, generator: torch.Generator | None) -> None:
+        for parameter in (self.rows, self.bias):
+            parameter.data.normal_(generator=generator)
+
+
+def test_a_head_of_a_user_says_how_its_tensors_are_made_or_is_refused() -> None:
+    with pytest.raises(
+        NotImplementedError, match=r"NegatedHead cannot draw its parameters rows, bias again: define dr"
+    ):
+        NegatedHead(D, K).reset_parameters()
+    forgetful = NegatedHead(D, K)
+    forgetful.register_buffer("offset", torch.zeros(K))
+    with pytest.raises(
+        NotImplementedError, match=r"cannot make its buffers offset again: return them from initial_buf"
+    ):
+        forgetful.reset_parameters()
+    with torch.device("meta"):
+        head = OwnHead(D, K)
+    head.to_empty(device="cpu").reset_parameters(torch.Generator().manual_seed(0))  # type: ignore[operator]
+    assert head.get_buffer("offset").tolist() == [2.0] * K
+    assert float(head.rows.detach().std()) > 0.5

@@ -97,7 +97,7 @@ def check_csv(text):
 def test_html_shows_them_and_holds_no_markup_of_theirs(report):
     page = report["html"].read_text(encoding="utf-8")
     assert not CONTROL.search(page)
-    assert "<script" not in page
+    assert page.count("<script") == 1
     assert "<img" not in page
     assert "{{ 7 * 7 }}" in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page

@@ -20,8 +20,9 @@ from nc_tools.data import DataConfig, ood_sets
 from nc_tools.data.load_data import load_data
 from nc_tools.evaluation.collect import collect
 from nc_tools.evaluation.evaluator import EvaluationSet, class_vectors
+from nc_tools.experiment import Protocol
 from nc_tools.experiment.build import build_model
-from nc_tools.experiment.evaluate.ood import evaluate_ood
+from nc_tools.experiment.evaluate.ood import check_outlier_sets, evaluate_ood
 from nc_tools.experiment.run_data import RunData, facts_of, open_data
 from nc_tools.ood import SCORES, ood_report
 from nc_tools.run_records import read_run
@@ -157,8 +158,12 @@ def test_a_final_run_has_every_set_and_score(final):
     values, _ = final
     keys = {key for key in values if "/ood/" in key}
     expected = {f"test/ood/{s}/{c.name}/{n}" for s in ("held_out", "far") for c in SCORES for n in NAMES}
+    expected |= {f"test/ood/{s}/nc5" for s in ("held_out", "far")}
+    expected |= {f"test/ood/mean/{c.name}/auroc" for c in SCORES}
     assert keys == expected
     assert all(0 <= values[key] <= 1 for key in keys)
+    sets = [values[f"test/ood/{s}/msp/auroc"] for s in ("held_out", "far")]
+    assert values["test/ood/mean/msp/auroc"] == pytest.approx(sum(sets) / 2)
 
 
 def test_scores_are_fitted_on_training_images_with_training_labels_and_measured_on_the_rest(final, monkeypatch):
@@ -192,6 +197,7 @@ def test_scores_are_fitted_on_training_images_with_training_labels_and_measured_
         report = ood_report(train, outputs(test), sets, *class_vectors(model.head))
         return {f"test/ood/{key}": value for key, value in report.items()}
 
+    values = {key: value for key, value in values.items() if "/mean/" not in key and not key.endswith("/nc5")}
     assert values == expected(outputs(train))
     assert values != expected(replace(outputs(train), labels=outputs(train).labels.flip(0)))
     without = replace(data, sources=replace(data.sources, ood={}))
@@ -258,10 +264,21 @@ def test_tables_hold_auroc_by_score_and_set():
     assert "Out-of-distribution detection" not in comparison_html(compare_runs(plain, "linear"))
 
 
+def test_a_comparison_that_outliers_decide_needs_some():
+    mean, near = (Protocol(primary=f"test/ood/{name}/msp/auroc") for name in ("mean", "near"))
+    with pytest.raises(ValueError, match=r"data have none: hold classes out with --set data.held_out_classes=N"):
+        check_outlier_sets(mean, load_data(DataConfig()))
+    held_out = load_data(DataConfig(held_out_classes=3))
+    check_outlier_sets(mean, held_out)
+    with pytest.raises(ValueError, match="data have only held_out"):
+        check_outlier_sets(near, held_out)
+    check_outlier_sets(Protocol(), load_data(DataConfig()))
+
+
 def test_every_output_shows_them(capsys):
     comparison = compare_runs(runs(), "linear")
     markdown, page = markdown_text(comparison), comparison_html(comparison)
-    render_terminal(comparison, Console(width=100, highlight=False))
+    render_terminal(comparison, Console(width=100, highlight=False), details=True)
     shown = capsys.readouterr().out
     assert "| etf | 81.0 | 90.0 |" in markdown
     assert "### far outliers" in markdown

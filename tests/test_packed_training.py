@@ -10,12 +10,22 @@ from support.packs import HEADS, LOSSES, D, K, features, make_member
 
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.features import FeatureLoader
-from nc_tools.heads import LinearHead, RBFHead
+from nc_tools.heads import (
+    ETFHead,
+    FrozenRandomHead,
+    LinearHead,
+    NearestETFHead,
+    PreallocatedHead,
+    RBFHead,
+    SphericalCodeHead,
+    TwoSpaceHead,
+)
 from nc_tools.losses import CrossEntropyLoss, LogitAdjustedLoss
 from nc_tools.models.classifier import Classifier
 from nc_tools.specs import spec
 from nc_tools.training import NonFiniteLossError, OptimConfig, SharpnessAware, TrainConfig, fit
 from nc_tools.training.packed import Pack, PackMember, fit_pack, pack_key, why_not_packed
+from nc_tools.training.packed.head_kinds import head_kind
 
 FOUR_EPOCHS = TrainConfig(epochs=4, batch_size=16)  # 24 steps of 15 samples
 ADAMW = spec(torch.optim.AdamW)
@@ -248,3 +258,12 @@ def test_a_model_without_backbone_parameters_can_be_trained_alone():
         Classifier(torch.nn.Identity(), LinearHead(D, K)), CrossEntropyLoss(), member.batches, FOUR_EPOCHS, member.optim
     )
     assert math.isfinite(float(fitted.model.head.weight.detach().sum()))
+
+
+def test_heads_whose_buffers_or_features_differ_are_not_of_one_kind():
+    kinds = [head_kind(cls(12, 5)) for cls in (ETFHead, FrozenRandomHead, SphericalCodeHead, NearestETFHead)]
+    assert None not in kinds
+    assert len(set(kinds)) == 4
+    assert head_kind(ETFHead(12, 5, frame_seed=2)) == kinds[0]
+    assert head_kind(TwoSpaceHead(12, 5)) is None
+    assert head_kind(PreallocatedHead(12, 5)) is None

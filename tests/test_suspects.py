@@ -220,6 +220,26 @@ def test_the_command_takes_the_columns_of_several_people(saved, capsys):
         assert float(row["disagreement"]) == float(y[i] != true[i])
 
 
+def test_people_may_have_labeled_the_test_rows_only(saved, capsys):
+    folder, y, true = saved
+    rows = [f"images/{i}.png,{('cat', 'dog', '=1+1')[y[i]]},{('cat', 'dog', '=1+1')[true[i]]}" for i in range(240, 300)]
+    (folder / "testers.csv").write_text("\n".join(["path,given,ann", *rows]))
+    main(["suspects", "pets.npz", "--part", "test", "--labels", "testers.csv:given,ann", "--out", "found"])
+    assert "Disagreement with ann counts as a third rank." in capsys.readouterr().out
+    for row in table(folder / "found/suspects.csv")[:10]:
+        i = int(row["index"])
+        assert float(row["disagreement"]) == float(y[i] != true[i])
+
+
+def test_training_and_test_rows_are_ranked_together(saved):
+    folder, y, true = saved
+    main(["suspects", "pets.npz", "--part", "all", "--out", "found"])
+    rows = table(folder / "found/suspects.csv")
+    assert sorted(int(row["index"]) for row in rows) == list(range(300))
+    wrong = [bool(y[int(row["index"])] != true[int(row["index"])]) for row in rows]
+    assert sum(wrong[:30]) >= 28
+
+
 WRONG = {
     "no file": (["nothing.npz"], "the embedding file nothing.npz does not exist"),
     "column": (["pets.npz", "--labels", "people.csv:anne"], "has no column 'anne'"),

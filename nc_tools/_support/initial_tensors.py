@@ -40,7 +40,17 @@ class InitialTensors(nn.Module):
         self.register_buffer(name, placed, persistent)
 
     def draw_parameters(self, generator: torch.Generator | None) -> None:
-        """Draw the module's own parameters anew, in place."""
+        """Draw the module's own parameters anew, in place.
+
+        Raises:
+            NotImplementedError: If it has some, and its class does not say how.
+        """
+        del generator
+        if names := [name for name, parameter in self._parameters.items() if parameter is not None]:
+            raise NotImplementedError(
+                f"{type(self).__name__} cannot draw its parameters {', '.join(names)} again: define "
+                f"draw_parameters(generator) in the class"
+            )
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -59,9 +69,13 @@ class InitialTensors(nn.Module):
         chosen = [name for name in names if (buffer := self._buffers[name]) is not None and not buffer.is_meta]
         if chosen:
             initial = self.initial_buffers()
+            if unknown := [name for name in chosen if name not in initial]:
+                raise NotImplementedError(
+                    f"{type(self).__name__} cannot make its buffers {', '.join(unknown)} again: return them from "
+                    f"initial_buffers() in the class, or register them with keep_buffer"
+                )
             for name in chosen:
-                if name in initial:
-                    _set(self._buffers, name, initial[name])
+                _set(self._buffers, name, initial[name])
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:  # noqa: FBT001, FBT002 (PyTorch's signature)
         """Register a buffer, as in PyTorch."""
@@ -77,6 +91,8 @@ class InitialTensors(nn.Module):
         before = dict(self._buffers)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._make_buffers([name for name, old in before.items() if _is_lost(old, self._buffers[name])])
+        tensors = [*self._parameters.values(), *self._buffers.values()]
+        self._built_on_meta |= any(tensor is not None and tensor.is_meta for tensor in tensors)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -6,14 +6,19 @@ import torch
 
 
 def traced() -> bool:
-    """Return True inside a compiler's trace or a ``torch.func`` transform.
+    """Return True inside a compiler's trace, ``torch.jit.trace`` or a ``torch.func`` transform.
 
     There, formulas are computed step by step instead of by an autograd Function with a closed-form gradient: a compiler
-    fuses the steps itself, and ``torch.func`` does not accept an autograd Function that fills its context in
-    ``forward``.
+    fuses the steps itself, a graph of ``torch.jit`` that holds such a Function cannot be saved, and ``torch.func`` does
+    not accept one that fills its context in ``forward``.
 
     Example:
         >>> traced()
         False
     """
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or jit_traced()
+
+
+def jit_traced() -> bool:
+    """Return True inside ``torch.jit.trace``."""
+    return not torch.compiler.is_compiling() and bool(torch._C._is_tracing())

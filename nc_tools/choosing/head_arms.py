@@ -11,7 +11,6 @@ from nc_tools._support.suggestions import did_you_mean
 from nc_tools.data import DataConfig
 from nc_tools.experiment import ModelConfig, RunConfig, TunedParameter
 from nc_tools.heads import (
-    LEARNED,
     CosineHead,
     ETFHead,
     FrozenRandomHead,
@@ -47,6 +46,9 @@ RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Learning rates that every trained arm tries, half a decade apart, for AdamW on standardized features."""
 _WEIGHT_DECAY = 1e-2
 _DECAYS = TunedParameter(path="optim.weight_decay", values=(1e-3, 1.0))
+_SCALE, _SCALES = 4.0, TunedParameter(path="head.scale", values=(1.0, 16.0))
+# A learned scale starts near 9, where a head behind a projection memorizes wrong labels:
+# benchmarks/results/2026-11-27_projection_memorization.md.
 _ONCE = TunedParameter(path="optim.weight_decay", values=())
 _FEWEST_STEPS, _EPOCHS = 600, 30
 _IMBALANCED = 1.5
@@ -121,7 +123,8 @@ def head_arms(options: ArmOptions, *, imbalanced: bool) -> dict[str, RunConfig]:
     )
     loss = spec(LogitAdjustedLoss) if imbalanced else base.loss
     end = "_la" if imbalanced else ""
-    cosine, projected = spec(CosineHead), {"projection": True, "scale": LEARNED}
+    cosine, fixed = spec(CosineHead), replace(base, loss=loss, tuned=_SCALES)
+    projected = {"projection": True, "scale": _SCALE}
     untrained = replace(base.training, epochs=0)
     arms = {"linear": base}
     if imbalanced:
@@ -131,11 +134,11 @@ def head_arms(options: ArmOptions, *, imbalanced: bool) -> dict[str, RunConfig]:
         arms["cosine"] = replace(base, head=cosine)
     arms |= {
         f"cosine{end}": replace(base, head=cosine, loss=loss),
-        f"etf{end}": replace(base, head=spec(ETFHead, **projected), loss=loss),
-        "etf_dr": replace(base, head=spec(ETFHead, **projected), loss=spec(DotRegressionLoss)),
-        f"nearest_etf{end}": replace(base, head=spec(NearestETFHead, **projected), loss=loss),
-        f"simplex{end}": replace(base, head=spec(SimplexHead, **projected), loss=loss),
-        f"random{end}": replace(base, head=spec(FrozenRandomHead, **projected), loss=loss),  # control
+        f"etf{end}": replace(fixed, head=spec(ETFHead, **projected)),
+        "etf_dr": replace(base, head=spec(ETFHead, **projected), loss=spec(DotRegressionLoss)),  # reads no scale
+        f"nearest_etf{end}": replace(fixed, head=spec(NearestETFHead, **projected)),
+        f"simplex{end}": replace(fixed, head=spec(SimplexHead, **projected)),
+        f"random{end}": replace(fixed, head=spec(FrozenRandomHead, **projected)),  # control
         f"least_squares_start{end}": replace(base, loss=loss, start=LeastSquaresStart(ridge=0.1, confident=True)),
         "linear_tau": replace(
             base, second_stage=TauNormalize(tau=0.7), tuned=TunedParameter(path="second_stage.tau", values=(0.4, 1.0))

@@ -4,7 +4,7 @@ from nc_tools.comparison.compare import compare, compare_runs
 from nc_tools.comparison.compared_run import ComparedRun, RecallByClass, read_compared_runs
 from nc_tools.comparison.export import long_rows
 from nc_tools.comparison.read_experiment import Experiment, read_experiment
-from nc_tools.comparison.report_files import write_comparison
+from nc_tools.comparison.report_files import report_folder, write_comparison
 from nc_tools.comparison.result import Comparison
 from nc_tools.comparison.terminal import render_terminal
 
@@ -19,5 +19,6 @@ __all__ = [
     "read_compared_runs",
     "read_experiment",
     "render_terminal",
+    "report_folder",
     "write_comparison",
 ]

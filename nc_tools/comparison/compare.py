@@ -18,7 +18,12 @@ from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.pairing import Cells, Lost, choose_runs, draws_of, lost_runs, name_seeds
 from nc_tools.comparison.read_experiment import Experiment, read_experiment, runs_of_experiment
 from nc_tools.comparison.result import ArmMetric, ArmState, Comparison, Family
-from nc_tools.comparison.single_models import all_disagreements, read_all_predictions, reliability_by_arm
+from nc_tools.comparison.single_models import (
+    all_disagreements,
+    confusion_by_arm,
+    read_all_predictions,
+    reliability_by_arm,
+)
 from nc_tools.comparison.variance import VarianceShares, run_sd, shares_of
 
 
@@ -27,7 +32,7 @@ def compare(
     *,
     baseline: str | None = None,
     out: str | Path | None = None,
-    formats: str | Sequence[str] = ("html", "md", "csv", "json"),
+    formats: str | Sequence[str] = ("html", "md", "csv", "json", "tex"),
 ) -> Comparison:
     """Compare the finished runs of an output folder, paired by seed: ``nc_tools.compare("outputs/long_tail")``.
 
@@ -45,7 +50,7 @@ def compare(
         baseline: The arm that the others are paired against; by default the one that experiment.json names, else the
             first arm.
         out: Folder for the report; by default none is written (see `write_comparison`).
-        formats: The files of the report, one or more of html, md, csv, json.
+        formats: The files of the report, one or more of html, md, csv, json, tex.
 
     Returns:
         The comparison. ``render_terminal(comparison)`` prints it, ``write_comparison(comparison, folder)`` writes
@@ -76,7 +81,12 @@ def compare(
     """
     root = Path(folder)
     experiment = read_experiment(root)
-    runs = runs_of_experiment(read_compared_runs(root), experiment)
+    everything = read_compared_runs(root)
+    runs = runs_of_experiment(everything, experiment)
+    # Tuning trials and hold-out runs have no result of their own: they are listed, so that a reader sees every run.
+    listed = {run.run_id for run in runs}
+    arms = {*experiment.arms, *(run.arm for run in runs)}
+    runs += [r for r in everything if r.kind not in SCORED_KINDS and r.run_id not in listed and r.arm in arms]
     comparison = compare_runs(runs, baseline, experiment=experiment)
     if out is not None:
         from nc_tools.comparison.report_files import write_comparison
@@ -126,7 +136,7 @@ def compare_runs(
     references = {arm: other for arm, other in experiment.references.items() if arm in arms and arm != other}
     disagreements, unpaired = all_disagreements(arms, baseline, predictions)
     record_notes = [*((run.run_id or run.arm, note) for run in runs for note in run.notes), *unread]
-    return Comparison(
+    comparison = Comparison(
         experiment=experiment,
         baseline=baseline,
         metrics=metrics,
@@ -138,11 +148,13 @@ def compare_runs(
         margins=_margins(family, experiment),
         disagreements=disagreements,
         calibration=reliability_by_arm(predictions),
+        confusion={},
         cautions=find_cautions(cells, baseline, experiment, family, record_notes),
         notes=(*notes, *unpaired),
         cells=cells,
         runs=tuple(runs),
     )
+    return replace(comparison, confusion=confusion_by_arm(predictions, [baseline, *comparison.ranked[:1]]))
 
 
 def _check_baseline(name: str, arms: Sequence[str], cells: Cells, runs: Sequence[ComparedRun]) -> str:

@@ -55,6 +55,7 @@ class ComparedRun:
         created_ms: When it was started, in milliseconds since 1970.
         notes: What is missing or unreadable in its record.
         frame_seed: Seed of the head's random frame; None for a head without one, "unknown" if the record does not say.
+        about: What its head and its loss are, in a sentence each, by name.
         images: The primary metric by test image, for a run without a file of predictions.
     """
 
@@ -77,6 +78,7 @@ class ComparedRun:
     created_ms: int = 0
     notes: tuple[str, ...] = ()
     frame_seed: int | Literal["unknown"] | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
     images: ImageValues | None = None
 
     def __post_init__(self) -> None:
@@ -88,6 +90,13 @@ class ComparedRun:
     def finished(self) -> bool:
         """Whether the run finished and has values to compare."""
         return self.status == "FINISHED" and bool(self.final)
+
+    @property
+    def learning_rate(self) -> str:
+        """The recorded learning rate as text; "" if the record has none."""
+        optim = self.config.get("optim")
+        rate = optim.get("lr") if isinstance(optim, Mapping) else None
+        return f"{rate:g}" if isinstance(rate, int | float) else ""
 
     @property
     def why_not(self) -> str:
@@ -145,6 +154,7 @@ def read_compared_run(folder: str | Path) -> ComparedRun:
         created_ms=identity["created_ms"],
         notes=(*recovered.problems, *problems),
         frame_seed=identity["frame_seed"],
+        about=identity["about"],
     )
 
 

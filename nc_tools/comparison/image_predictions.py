@@ -47,6 +47,9 @@ class Predictions:
 
     Attributes:
         correct: Whether the largest logit is that of the label (N,), in the test set's order.
+        guesses: The class of the largest logit (N,).
+        truth: The labels (N,).
+        num_classes: K.
         labels: Hash of the labels. Two runs with the same hash were tested on the same images in the same order.
         before: Reliability of the softmax as trained.
         after: The same with the recorded temperature; None without one.
@@ -55,6 +58,9 @@ class Predictions:
     """
 
     correct: NDArray[np.bool_]
+    guesses: NDArray[np.int32]
+    truth: NDArray[np.int32]
+    num_classes: int
     labels: str
     before: Reliability
     after: Reliability | None
@@ -110,18 +116,24 @@ def _slices(logits: Any, num_images: int) -> Iterator[NDArray[np.float32]]:
 def _summarize(
     slices: Iterator[NDArray[np.float32]], labels: NDArray[np.int64], temperature: float | None
 ) -> Predictions:
+    guesses = np.zeros(len(labels), dtype=np.int32)
     correct = np.zeros(len(labels), dtype=np.bool_)
+    num_classes = 0
     before = after = Reliability(np.zeros(BINS), np.zeros(BINS), np.zeros(BINS))
     start = 0
     for logits in slices:
-        right = logits.argmax(axis=1) == labels[start : start + len(logits)]
+        guess = logits.argmax(axis=1)
+        right = guess == labels[start : start + len(logits)]
+        guesses[start : start + len(logits)] = guess
+        num_classes = logits.shape[1]
         correct[start : start + len(logits)] = right
         before += reliability(logits, right)
         if temperature is not None:
             after += reliability(logits, right, temperature)
         start += len(logits)
     digest = hashlib.sha256(np.ascontiguousarray(labels, dtype=np.int64).tobytes()).hexdigest()
-    return Predictions(correct, digest, before, after if temperature is not None else None)
+    after_scaling = after if temperature is not None else None
+    return Predictions(correct, guesses, labels.astype(np.int32), num_classes, digest, before, after_scaling)
 
 
 def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], temperature: float = 1.0) -> Reliability:

@@ -9,8 +9,9 @@ from functools import cache
 from typing import Literal
 
 from nc_tools._support.suggestions import did_you_mean
-from nc_tools.comparison.metric_table import (
-    METRICS,
+from nc_tools.comparison.metric_entry import (
+    CLASS_GROUPS,
+    CONFORMAL_WORDS,
     OOD_SCORES,
     OOD_SETS,
     SPLITS,
@@ -19,6 +20,7 @@ from nc_tools.comparison.metric_table import (
     MetricEntry,
     Unit,
 )
+from nc_tools.comparison.metric_table import METRICS
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class MetricInfo:
         direction: Which way is better; ``"neither"`` for metrics that only describe.
         unit: ``"points"`` for fractions, which are shown in per cent with differences in percentage points.
         decimals: Digits after the point; None writes three significant digits.
+        group: Heading under which a table of all metrics lists it.
+        help: What it measures and how to read it, in a sentence; "" if the label says it.
+        column: Its heading in a narrow table; "" if the label is short enough.
     """
 
     key: str
@@ -38,6 +43,9 @@ class MetricInfo:
     direction: Direction = "neither"
     unit: Unit = ""
     decimals: int | None = None
+    group: str = "Other values"
+    help: str = ""
+    column: str = ""
 
     @property
     def arrow(self) -> str:
@@ -109,7 +117,10 @@ def metric_info(key: str) -> MetricInfo:
     if not entries:
         return MetricInfo(key, key)
     entry = min(entries, key=lambda entry: entry.pattern.count("*"))  # the most specific one
-    return MetricInfo(key, _label(entry, parts), entry.direction, entry.unit, entry.decimals)
+    # The best epoch's values repeat those of the last epoch, and would stand between them.
+    group = "Best epoch on the hold-out" if parts[0] == "best" else entry.group
+    label = _label(entry, parts)
+    return MetricInfo(key, label, entry.direction, entry.unit, entry.decimals, group, entry.help, entry.column)
 
 
 def check_metric_key(key: str) -> None:
@@ -137,7 +148,11 @@ def _matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
 def _label(entry: MetricEntry, parts: Sequence[str]) -> str:
     matched = [part for p, part in zip(entry.pattern.split("/"), parts, strict=True) if p == "*"]
     if "{" in entry.label:
-        words = TRANSFER_METHODS if parts[0] == "transfer" else SPLITS | OOD_SETS | OOD_SCORES
+        words = (
+            TRANSFER_METHODS
+            if parts[0] == "transfer"
+            else SPLITS | OOD_SETS | OOD_SCORES | CLASS_GROUPS | CONFORMAL_WORDS
+        )
         return entry.label.format(*(words.get(part, part) for part in matched))
     if not matched or matched[0] == "test":
         return entry.label

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nc_tools.comparison.metric_table import OOD_SCORES, OOD_SETS
+from nc_tools.comparison.metric_entry import OOD_SCORES, OOD_SETS
 from nc_tools.comparison.result import Comparison
 from nc_tools.comparison.summary_table import mean_text
 
@@ -41,6 +41,8 @@ def outlier_tables(comparison: Comparison) -> tuple[OutlierTable, ...]:
         parts = key.split("/")
         if parts[:2] == ["test", "ood"] and len(parts) == 5 and parts[4] == "auroc":
             scores_of.setdefault(parts[2], []).append(parts[3])
+    if len(scores_of) == 2:  # the mean over the only set
+        scores_of.pop("mean", None)
     order = [*(name for name in OOD_SETS if name in scores_of), *sorted(scores_of.keys() - OOD_SETS.keys())]
     return tuple(_table(comparison, name, scores_of[name]) for name in order)
 

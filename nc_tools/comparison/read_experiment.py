@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nc_tools.comparison.compared_run import ComparedRun
-from nc_tools.comparison.metric_table import DEFAULT_PRIMARY
 from nc_tools.comparison.plan_files import read_plan, read_tuning
+from nc_tools.comparison.prediction_entries import DEFAULT_PRIMARY
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
-"""Write the report of a comparison as HTML, Markdown, CSV and JSON files."""
+"""Write the report of a comparison as HTML, Markdown, CSV, JSON and LaTeX files."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,14 +11,34 @@ from nc_tools._support.atomic_write import atomic_write
 from nc_tools.comparison.export import comparison_csv, comparison_json
 from nc_tools.comparison.figures.over_collapse import over_collapse_document
 from nc_tools.comparison.html_report import comparison_html
+from nc_tools.comparison.latex import latex_table
 from nc_tools.comparison.markdown import markdown_text
 from nc_tools.comparison.result import Comparison
 
 _FIGURE = "over_nc1.svg"
 
 
+def report_folder(out: Path, comparison: Comparison) -> Path:
+    """Return the folder of a comparison's report in an output folder, another one for each baseline.
+
+    ``report`` is that of the experiment's own baseline; a report against another arm stands beside it, in
+    ``report/against-<arm>``.
+
+    Args:
+        out: The output folder.
+        comparison: The comparison.
+    """
+    own = comparison.experiment.baseline or comparison.arms[0]
+    if comparison.baseline == own:
+        return out / "report"
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", comparison.baseline).strip("-.")[:60]
+    if name != comparison.baseline:  # two arms must not share a folder
+        name = f"{name}-{hashlib.sha256(comparison.baseline.encode('utf-8', 'replace')).hexdigest()[:6]}"
+    return out / "report" / f"against-{name}"
+
+
 def write_comparison(
-    comparison: Comparison, out: str | Path, *, formats: str | Sequence[str] = ("html", "md", "csv", "json")
+    comparison: Comparison, out: str | Path, *, formats: str | Sequence[str] = ("html", "md", "csv", "json", "tex")
 ) -> dict[str, Path]:
     """Write a comparison to files ``comparison.<format>`` in a folder; a failed write keeps the old file.
 
@@ -25,7 +47,7 @@ def write_comparison(
     Args:
         comparison: The comparison.
         out: The folder; it is created if it does not exist.
-        formats: One or more of html, md, csv, json.
+        formats: One or more of html, md, csv, json, tex (a table for a paper).
 
     Returns:
         The path of each file by its format.
@@ -38,6 +60,7 @@ def write_comparison(
         "md": markdown_text,
         "csv": comparison_csv,
         "json": comparison_json,
+        "tex": latex_table,
     }
     out, formats = Path(out), [formats] if isinstance(formats, str) else formats
     unknown = [name for name in formats if name not in writers]

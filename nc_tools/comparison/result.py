@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nc_tools.comparison.arm_models import ArmReliability, Disagreement
 from nc_tools.comparison.compared_run import ComparedRun
 from nc_tools.comparison.frames import FrameDesign
-from nc_tools.comparison.image_predictions import Reliability
 from nc_tools.comparison.margins import MarginTest
 from nc_tools.comparison.metric_info import MetricInfo, metric_info
 from nc_tools.comparison.pairing import Cells, Lost
@@ -199,42 +203,6 @@ class Caution:
 
 
 @dataclass(frozen=True)
-class Disagreement:
-    """McNemar's test of an arm's and the baseline's trained model at one seed.
-
-    Attributes:
-        arm: The arm.
-        seed: The seed at which both were trained.
-        images: Test images.
-        only_reference: Images that only the reference gets right.
-        only_arm: Images that only the arm gets right.
-        p: Exact two-sided p, unadjusted.
-    """
-
-    arm: str
-    seed: int
-    images: int
-    only_reference: int
-    only_arm: int
-    p: float
-
-
-@dataclass(frozen=True)
-class ArmReliability:
-    """The reliability diagram of an arm, summed over its seeds (first draw only).
-
-    Attributes:
-        before: As trained.
-        after: After temperature scaling; None unless every run has a temperature.
-        runs: Number of runs.
-    """
-
-    before: Reliability
-    after: Reliability | None
-    runs: int
-
-
-@dataclass(frozen=True)
 class Comparison:
     """The result of a comparison.
 
@@ -251,10 +219,12 @@ class Comparison:
         margins: Tests with the margin that the protocol fixes; empty without one.
         disagreements: McNemar's tests, one per arm and seed.
         calibration: Reliability by arm, for arms with recorded predictions.
+        confusion: How often each class is predicted for each true class, (K, K), summed over seeds; for the baseline
+            and the arm with the best mean.
         cautions: Reasons why the comparison may be unfair or incomplete.
         notes: Remarks on how it was made.
         cells: The runs that are compared, arm -> (seed, draw) -> run.
-        runs: Every run of the comparison.
+        runs: Every run of the comparison, also tuning trials and hold-out runs, which are only listed.
     """
 
     experiment: Experiment
@@ -268,6 +238,7 @@ class Comparison:
     margins: tuple[MarginTest, ...]
     disagreements: tuple[Disagreement, ...]
     calibration: Mapping[str, ArmReliability]
+    confusion: Mapping[str, NDArray[np.int64]]
     cautions: tuple[Caution, ...]
     notes: tuple[str, ...]
     cells: Cells
@@ -285,7 +256,18 @@ class Comparison:
 
     def row(self, arm: str, metric: str) -> ArmMetric | None:
         """Return the values of one arm in one metric."""
-        return next((row for row in self.rows if row.arm == arm and row.metric == metric), None)
+        return self._rows_by_place.get((arm, metric))
+
+    @cached_property
+    def _rows_by_place(self) -> Mapping[tuple[str, str], ArmMetric]:
+        return {(row.arm, row.metric): row for row in self.rows}
+
+    @property
+    def ranked(self) -> list[str]:
+        """The arms with a result, without the baseline, the best mean of the primary metric first."""
+        sign = 1.0 if self.primary.direction == "lower" else -1.0
+        means = {row.arm: row.mean for row in self.rows if row.metric == self.primary.key and row.mean is not None}
+        return sorted((arm for arm in means if arm != self.baseline), key=lambda arm: sign * means[arm])
 
     def state(self, arm: str) -> ArmState:
         """Return how complete an arm's runs are."""

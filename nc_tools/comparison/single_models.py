@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nc_tools.comparison.arm_models import ArmReliability, Disagreement
 from nc_tools.comparison.image_predictions import Predictions, Reliability, read_predictions
 from nc_tools.comparison.image_values import ImageValues, has_image_values
 from nc_tools.comparison.pairing import Cells, first_draws
-from nc_tools.comparison.result import ArmReliability, Disagreement
 from nc_tools.comparison.statistics import mcnemar
+
+_MOST_CONFUSED_CLASSES = 2000
 
 PredictionsByArm = Mapping[str, Mapping[int, Predictions]]
 """arm -> seed -> predictions."""
@@ -30,6 +36,7 @@ def read_all_predictions(
     """
     by_arm: dict[str, dict[int, Predictions]] = {}
     images: dict[str, dict[tuple[int, int], ImageValues]] = {}
+    truths: dict[str, NDArray[np.int32]] = {}
     problems = []
     needs_all = has_image_values(metric)
     for arm, of_arm in cells.items():
@@ -47,7 +54,9 @@ def read_all_predictions(
             if predictions.primary is not None:
                 images.setdefault(arm, {})[key] = predictions.primary
             if id(run) in first:
-                by_arm.setdefault(arm, {})[key[0]] = predictions
+                # All runs of a seed have the same labels: one copy is enough.
+                truth = truths.setdefault(predictions.labels, predictions.truth)
+                by_arm.setdefault(arm, {})[key[0]] = replace(predictions, truth=truth)
     return by_arm, images, problems
 
 
@@ -93,6 +102,25 @@ def reliability_by_arm(predictions: PredictionsByArm) -> dict[str, ArmReliabilit
         before = _sum([run.before for run in runs.values()])
         scaled = [run.after for run in runs.values() if run.after is not None]
         by_arm[arm] = ArmReliability(before, _sum(scaled) if len(scaled) == len(runs) else None, len(runs))
+    return by_arm
+
+
+def confusion_by_arm(predictions: PredictionsByArm, arms: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    """Return how often each arm predicts each class, summed over its seeds: (K, K), rows are true classes.
+
+    Arms without predictions are left out, and so are more classes than a reader could use.
+    """
+    by_arm = {}
+    for arm in arms:
+        runs = list(predictions.get(arm, {}).values())
+        sizes = {run.num_classes for run in runs}
+        if len(sizes) != 1 or (size := sizes.pop()) > _MOST_CONFUSED_CLASSES:
+            continue
+        counts = np.zeros(size * size, dtype=np.int64)
+        for run in runs:
+            inside = (run.truth >= 0) & (run.truth < size)
+            counts += np.bincount(run.truth[inside] * size + run.guesses[inside], minlength=size * size)
+        by_arm[arm] = counts.reshape(size, size)
     return by_arm
 
 

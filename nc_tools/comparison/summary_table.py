@@ -38,7 +38,7 @@ class TableRow:
 def summary_columns(comparison: Comparison) -> tuple[Column, ...]:
     """Return the columns after the arm's name: four for the primary metric, then one per other metric."""
     primary = comparison.primary
-    heading = "bal. acc." if primary.key.endswith("/balanced_accuracy") else primary.label
+    heading = primary.column or primary.label
     return (
         Column("n", "seeds with a value, × frames of each seed if there are several"),
         Column(f"{heading}{primary.arrow}", f"{primary.label}, mean ± sd of single runs; {primary.reading}"),

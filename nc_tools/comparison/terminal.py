@@ -20,16 +20,18 @@ from nc_tools.comparison.summary_table import Column, TableRow, summary_columns,
 
 _TEST_COLUMNS = 4
 _LONGEST_ARM = 20
+_MOST_CAUTIONS = 3
 _MARKS = {"better": "▲", "worse": "▼", "open": " ", "baseline": " ", "none": " "}
 _STYLES = {"better": "bold green", "worse": "bold red", "open": "", "baseline": "bold", "none": "dim"}
 _ASCII = str.maketrans({"▲": "+", "▼": "-", "↑": "^", "↓": "v", "→": ">", "×": "x", "±": "~", "–": "-"})
 
 
-def render_terminal(comparison: Comparison, console: Console | None = None) -> None:
-    """Print a comparison: the headline, the summary table and all sections.
+def render_terminal(comparison: Comparison, console: Console | None = None, *, details: bool = False) -> None:
+    """Print a comparison: the headline, the summary table, and what is missing or doubtful.
 
     Args:
         comparison: The comparison.
+        details: Also print the tests, what they could detect, variances, single models and outlier detection.
         console: The rich console to print to; standard output by default. Colors are used on a terminal only; the
             marks ▲ and ▼ carry the verdict everywhere. An output without Unicode gets ASCII.
     """
@@ -53,14 +55,20 @@ def render_terminal(comparison: Comparison, console: Console | None = None) -> N
     unfinished = wording.unfinished_texts(comparison)
     if unfinished:
         out.section("Unfinished runs", unfinished, style="yellow")
+    if comparison.cautions:
+        texts = [str(caution) for caution in comparison.cautions]
+        kept = texts if details else texts[:_MOST_CAUTIONS]
+        more = len(texts) - len(kept)
+        out.section("Cautions", [*kept, *([f"and {more} more, in the report"] if more else [])], style="yellow")
+    if details:
+        _print_details(comparison, out)
+
+
+def _print_details(comparison: Comparison, out: _Printer) -> None:
     for table in outlier_tables(comparison):
         out.section(f"Out-of-distribution, AUROC: {table.heading}", [])
         columns = tuple(Column(score, "") for score in table.scores)
         out.table(columns, tuple(TableRow(arm, cells, "open") for arm, cells in table.rows))
-    _print_sections(comparison, out)
-
-
-def _print_sections(comparison: Comparison, out: _Printer) -> None:
     out.section("Tests", wording.test_texts(comparison))
     if comparison.controls is not None:
         controls = comparison.controls
@@ -76,8 +84,6 @@ def _print_sections(comparison: Comparison, out: _Printer) -> None:
     out.section("Sign-flip test", [wording.sign_flip_text(comparison)])
     if comparison.disagreements:
         out.section("Single models", [wording.IMAGES_HEADING, *wording.image_texts(comparison)])
-    if comparison.cautions:
-        out.section("Cautions", [str(caution) for caution in comparison.cautions], style="yellow")
     if comparison.notes:
         out.section("Notes", list(comparison.notes))
 

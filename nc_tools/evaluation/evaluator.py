@@ -9,9 +9,24 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from nc_tools._support.class_sums import class_sums
 from nc_tools.data.image_set import Images
 from nc_tools.evaluation.collect import collect
-from nc_tools.metrics import calibration, classification, memorization, neural_collapse, transfer_report
+from nc_tools.evaluation.further_measures import (
+    class_vector_geometry,
+    further_calibration,
+    further_collapse,
+    mean_stable_rank,
+    means_by_frequency,
+)
+from nc_tools.metrics import (
+    calibration,
+    classification,
+    memorization,
+    neural_collapse,
+    outlier_orthogonality,
+    transfer_report,
+)
 from nc_tools.models.classifier import Classifier
 from nc_tools.ood import ood_report
 from nc_tools.records import Batch, Collected
@@ -127,6 +142,37 @@ class Evaluator:
         """
         return self._collapse(part.name, self.outputs(part), "")
 
+    def further_measures(self, train: EvaluationSet, test: EvaluationSet) -> dict[str, float]:
+        """Return what only a final model is measured for: calibration in detail, more of collapse, class vectors.
+
+        ``<test>/cal/``, ``<test>/cal_groups/<group>/``, ``<set>/nc/``, ``<set>/nc_embedded/``, ``head/`` and
+        ``backbone/``.
+        """
+        outputs = self.outputs(test)
+        values = {
+            f"{test.name}/{key}": value
+            for key, value in further_calibration(outputs.logits, outputs.labels, self.class_counts).items()
+        }
+        for part in (train, test):
+            outputs = self.outputs(part)
+            for space, (points, rows, _) in self._spaces(outputs).items():
+                measures = further_collapse(points, outputs.labels, rows, self.head.num_classes)
+                values |= {f"{part.name}/{space}/{key}": value for key, value in measures.items()}
+        return values | self.by_frequency(train) | {f"backbone/{k}": v for k, v in self._backbone_ranks().items()}
+
+    def by_frequency(self, part: EvaluationSet) -> dict[str, float]:
+        """Return the geometry of rare and frequent classes: of the means as ``<set>/nc/``, of the head as ``head/``.
+
+        The means are of the backbone's features.
+        """
+        outputs = self.outputs(part)
+        counts = self.class_counts.to(outputs.labels.device)
+        means = means_by_frequency(outputs.features, outputs.labels, counts)
+        vectors = class_vector_geometry(self.head.weight.detach().float(), counts)
+        return {f"{part.name}/nc/{key}": value for key, value in means.items()} | {
+            f"head/{key}": value for key, value in vectors.items()
+        }
+
     def clean_label_metrics(self, part: EvaluationSet) -> dict[str, float]:
         """Return accuracy, calibration and collapse under the true labels: ``<set>/gen_clean/``, ``cal_clean/``, ...
 
@@ -164,6 +210,9 @@ class Evaluator:
     def ood(self, train: EvaluationSet, test: EvaluationSet, outliers: Mapping[str, EvaluationSet]) -> dict[str, float]:
         """Return how well each score separates outliers from test images, as ``<test>/ood/<outliers>/<score>/``.
 
+        ``mean`` in place of the outliers is the mean AUROC over the sets; ``nc5`` in place of a score is how far the
+        outliers are from being orthogonal to the class means.
+
         Scores are fitted on the training set. They read the embedded features, which lie in the space of the head's
         class vectors; for a head that is not affine there, scores that need class vectors are left out.
 
@@ -174,7 +223,13 @@ class Evaluator:
         """
         weight, bias = class_vectors(self.head)
         collected = {name: self.outputs(part) for name, part in outliers.items()}
-        values = ood_report(self.outputs(train), self.outputs(test), collected, weight, bias)
+        fitted = self.outputs(train)
+        values = ood_report(fitted, self.outputs(test), collected, weight, bias)
+        values |= self._orthogonality(fitted, collected)
+        scores = {key.partition("/")[2] for key in values if key.endswith("/auroc")}
+        for score in sorted(scores):
+            of_sets = [values[key] for name in collected if (key := f"{name}/{score}") in values]
+            values[f"mean/{score}"] = sum(of_sets) / len(of_sets)
         return {f"{test.name}/ood/{key}": value for key, value in values.items()}
 
     def transfer(self, train: EvaluationSet, test: EvaluationSet, seed: int) -> dict[str, float]:
@@ -196,6 +251,16 @@ class Evaluator:
         return values | {f"{name}/cal{suffix}/{key}": value for key, value in errors.items()}
 
     def _collapse(self, name: str, outputs: Collected, suffix: str) -> dict[str, float]:
+        return {
+            f"{name}/{space}{suffix}/{key}": value
+            for space, (points, rows, offsets) in self._spaces(outputs).items()
+            for key, value in neural_collapse(
+                points, outputs.labels, rows, offsets, self.head.num_classes, logits=outputs.logits
+            ).items()
+        }
+
+    def _spaces(self, outputs: Collected) -> dict[str, tuple[Tensor, Tensor | None, Tensor | None]]:
+        """Return the features, class vectors and biases of the backbone's space and, if it differs, of the head's."""
         head, features, embedded = self.head, outputs.features, outputs.embedded
         weight = head.weight.detach().float()
         bias = None if head.bias is None else head.bias.detach().float()
@@ -203,12 +268,18 @@ class Evaluator:
         spaces = {"nc": (features, weight if same_width else None, bias if same_width else None)}
         if embedded.shape != features.shape or not torch.equal(embedded, features):
             spaces["nc_embedded"] = (embedded, weight, bias)
+        return spaces
+
+    def _backbone_ranks(self) -> dict[str, float]:
+        return mean_stable_rank(self.model.backbone)
+
+    def _orthogonality(self, fitted: Collected, outliers: Mapping[str, Collected]) -> dict[str, float]:
+        counts, sums = class_sums(fitted.features, fitted.labels, self.head.num_classes)
+        means = sums / counts.clamp(min=1)[:, None]
         return {
-            f"{name}/{space}{suffix}/{key}": value
-            for space, (points, rows, offsets) in spaces.items()
-            for key, value in neural_collapse(
-                points, outputs.labels, rows, offsets, head.num_classes, logits=outputs.logits
-            ).items()
+            f"{name}/{key}": value
+            for name, part in outliers.items()
+            for key, value in outlier_orthogonality(means, part.features, counts).items()
         }
 
 

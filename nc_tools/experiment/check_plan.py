@@ -11,6 +11,7 @@ from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.comparison.metric_info import check_metric_key
 from nc_tools.data import DataConfig
 from nc_tools.experiment.build import DataFacts, build_loss, build_model, check_outliers
+from nc_tools.experiment.evaluate.ood import check_outlier_sets
 from nc_tools.experiment.evaluate.transfer_set import check_transfer
 from nc_tools.experiment.overrides import put
 from nc_tools.experiment.plan import Plan, RunOptions
@@ -49,6 +50,7 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
         for config in {config.data: config for config in plan.arms.values()}.values()
     }
     check_transfer(plan.protocol, data[baseline.data].sources)
+    check_outlier_sets(plan.protocol, data[baseline.data].sources)
     by_data = {key: facts_of(of.sources, of.sources.train.labels[of.subsets.train]) for key, of in data.items()}
     facts = {name: by_data[config.data] for name, config in plan.arms.items()}
     for line in _data_lines(plan, {name: data[config.data] for name, config in plan.arms.items()}):

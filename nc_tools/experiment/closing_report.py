@@ -1,4 +1,4 @@
-"""The end of a comparison: print the results table, write the report, and print where both are."""
+"""The end of a comparison: print the results table, write the report, and print where both are and what to do next."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 from rich.console import Console
 
 from nc_tools._support.printable import printable
-from nc_tools.comparison import compare, render_terminal, write_comparison
+from nc_tools.comparison import Comparison, compare, render_terminal, report_folder, write_comparison
+from nc_tools.comparison.next_steps import next_steps
 from nc_tools.comparison.read_experiment import read_experiment
 from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
 from nc_tools.experiment.single_arm import print_single_arm
 from nc_tools.tracking import MlflowSync
 
 
-def report_comparison(out: Path, console: Console, *, baseline: str | None = None) -> None:
+def report_comparison(
+    out: Path, console: Console, *, baseline: str | None = None, details: bool = False
+) -> Comparison | None:
     """Compare the runs of an output folder, print the results table, and write the report files.
 
     The results of an experiment with a single arm are only printed.
@@ -24,6 +27,10 @@ def report_comparison(out: Path, console: Console, *, baseline: str | None = Non
         out: The output folder.
         console: Where to print.
         baseline: The arm to pair against; None for the experiment's own.
+        details: Print tests, power and variances too.
+
+    Returns:
+        The comparison; None for a single arm.
 
     Raises:
         ValueError: If there is nothing to compare.
@@ -32,18 +39,41 @@ def report_comparison(out: Path, console: Console, *, baseline: str | None = Non
     experiment = read_experiment(out)
     if len(experiment.arms) == 1 and baseline is None:
         print_single_arm(out, experiment, console)
-        return
+        return None
     comparison = compare(out, baseline=baseline)
     console.print()
-    render_terminal(comparison, console)
-    write_comparison(comparison, out / "report")
+    render_terminal(comparison, console, details=details)
+    folder = report_folder(out, comparison)
+    write_comparison(comparison, folder)
     if comparison.primary.key.startswith("transfer/"):
-        report_ranking(comparison, out / "report", console)
+        report_ranking(comparison, folder, console)
+    return comparison
 
 
-def print_links(out: Path, console: Console, sync: MlflowSync | None) -> None:
-    """Print the address of the report, and how to see the runs in MLflow, or how they get there if it is off."""
-    report = out / "report" / "comparison.html"
+def print_links(
+    out: Path,
+    console: Console,
+    sync: MlflowSync | None,
+    *,
+    comparison: Comparison | None = None,
+    details: bool = False,
+) -> None:
+    """Print what to do next, the address of the report, and how to see the runs in MLflow.
+
+    Args:
+        out: The output folder.
+        console: Where to print.
+        sync: What sends the runs; None if MLflow is off, and it is said how they get there.
+        comparison: What was printed; None for no advice.
+        details: Whether its details were printed.
+    """
+    folder = out / "report"
+    if comparison is not None:
+        folder = report_folder(out, comparison)
+        console.print()
+        for line in ("Next:", *(f"  {step}" for step in next_steps(comparison, out, details=details))):
+            console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+    report = folder / "comparison.html"
     console.print()
     unsent = f"The runs are not in MLflow. To send them: {shlex.join(['nc-tools', 'sync', str(out)])}"
     links = [unsent] if sync is None else sync.links()

@@ -56,6 +56,8 @@ def recipe_parser(
     add = parser.add_argument_group("how it runs").add_argument
     add("--out", type=Path, default=Path("outputs") / name, metavar="FOLDER", help="folder for the runs and the report "
         "(default: %(default)s)")  # fmt: skip
+    add("--name", metavar="NAME", help="name of the comparison in the report and in MLflow; give two data sets two "
+        f"names (default: {name})")  # fmt: skip
     add("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (default: auto)")
     add("--workers", type=int, metavar="N", help="runs made in parallel (default: one for each CPU core; 1 on a GPU)")
     add("--resume", action="store_true", help="continue unfinished runs from their checkpoints")
@@ -97,7 +99,7 @@ def run_recipe(
             arms, protocol = read_config(args.config)
         else:
             args.arms = args.arms or ",".join(default_arms) or None
-        plan = make_plan(arms, name=name, question=question, protocol=protocol or Protocol(), args=args)
+        plan = make_plan(arms, name=args.name or name, question=question, protocol=protocol or Protocol(), args=args)
         for config in plan.arms.values():
             check_model(config.model)
         if args.print_config:
@@ -109,8 +111,8 @@ def run_recipe(
             return
         with sync_unless_off(options.out, options.tracking_uri) as sync:
             run_plan(plan, options, console)
-            report_comparison(options.out, console)
-        print_links(options.out, console, sync)
+            comparison = report_comparison(options.out, console)
+        print_links(options.out, console, sync, comparison=comparison)
     except (Killed, KeyboardInterrupt):
         text = f"Stopped. Finished runs are kept in {args.out}. To continue, give the same command with --resume."
         console.print(f"\n{printable(text)}", markup=False, highlight=False, soft_wrap=True)

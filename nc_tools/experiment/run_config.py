@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nc_tools.comparison.metric_table import DEFAULT_PRIMARY
+from nc_tools.comparison.prediction_entries import DEFAULT_PRIMARY
 from nc_tools.data import DataConfig
 from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.heads.head import Head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.serialize import encode, run_hash, settings
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.run_records import RunIdentity
+
+_LONGEST_ABOUT = 300
 
 
 def identify(job: Job, facts: DataFacts, backbone: Mapping[str, Any] | None = None) -> RunIdentity:
@@ -49,10 +52,23 @@ def identify(job: Job, facts: DataFacts, backbone: Mapping[str, Any] | None = No
         experiment=job.experiment,
         suite=job.suite,
         config=settings(job.config),
+        about={cls.__name__: text for cls in _methods(job.config) if (text := _first_sentence(cls))},
         data={"name": job.config.data.source, **dataclasses.asdict(facts), **_outliers(job.config), **backbone},
         config_hash=run_hash(job.config, *decisive, job.seed, job.draw, job.frame_seed),
         group_hash=run_hash(job.config, *decisive),
     )
+
+
+def _methods(config: RunConfig) -> dict[type, None]:
+    """Return the classes of an arm's head and loss, including those inside a sum of losses."""
+    return dict.fromkeys((*config.head.classes(), *config.loss.classes()))
+
+
+def _first_sentence(cls: type) -> str:
+    """Return the first paragraph of a class's docstring, with which a report explains it; "" without one."""
+    text = " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split()).replace("``", "")
+    generated = text.startswith(f"{cls.__name__}(")  # a dataclass without a docstring lists its fields
+    return "" if generated else text[:_LONGEST_ABOUT]
 
 
 def _outliers(config: RunConfig) -> dict[str, str]:

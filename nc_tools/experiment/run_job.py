@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,7 +113,9 @@ class _Run:
         checkpoints = StageCheckpoints(self.record.path)
         noise = estimate_noise(job, self.data, self.facts, indices, checkpoints.first, self.stop)
         trained, seconds = self._train(model, indices, noise.transition, checkpoints)
+        started = time.perf_counter()
         final = self._evaluate(trained, indices)
+        final["perf/evaluation_seconds"] = time.perf_counter() - started
         final |= self._cost(model, noise, seconds, len(indices))
         if job.kind != "tuning":
             save_weights(trained, self.record.path / "weights.safetensors")
@@ -183,6 +186,7 @@ class _Run:
             "perf/seconds": seconds,
             "perf/images_per_s": samples * (noise.epochs + (self.epochs_done or self.epochs)) / max(seconds, 1e-9),
             "perf/parameters": float(sum(p.numel() for p in model.parameters())),
+            "perf/trained_parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
             "perf/head_parameters": float(sum(p.numel() for p in model.head.parameters())),
         }
         if self.data.device.type == "cuda":

@@ -66,7 +66,7 @@ def walsh_hadamard(x: Tensor, factor: Tensor) -> Tensor:
         >>> walsh_hadamard(torch.tensor([3.0, 1.0]), hadamard(FACTOR).float())
         tensor([2.8284, 1.4142])
     """
-    order = x.shape[-1]
+    order = int(x.shape[-1])
     _check(order)
     exponent = order.bit_length() - 1
     parts = max(1, math.ceil(exponent / (FACTOR.bit_length() - 1)))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nc_tools._support.tracing import jit_traced
 from nc_tools.geometry.hadamard import FACTOR, hadamard, power_of_two, walsh_hadamard
 
 ROWS = 64
@@ -60,7 +61,8 @@ def project(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tenso
         >>> bool(torch.allclose(p.T @ p, torch.eye(3).double()))
         True
     """
-    projected: Tensor = _Project.apply(x, columns, order, signs, factor)
+    apply = _Project.forward if jit_traced() else _Project.apply
+    projected: Tensor = apply(x, columns, order, signs, factor)
     return projected
 
 
@@ -73,7 +75,8 @@ def lift(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
         signs: (2, D), as for :func:`project`.
         factor: As for :func:`project`.
     """
-    lifted: Tensor = _Lift.apply(y, order, signs, factor)
+    apply = _Lift.forward if jit_traced() else _Lift.apply
+    lifted: Tensor = apply(y, order, signs, factor)
     return lifted
 
 
@@ -136,7 +139,8 @@ def permute(x: Tensor, order: Tensor) -> Tensor:
         >>> permute(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([2, 0, 1]))
         tensor([[3., 1., 2.]])
     """
-    permuted: Tensor = _Permute.apply(x, order)
+    apply = _Permute.forward if jit_traced() else _Permute.apply
+    permuted: Tensor = apply(x, order)
     return permuted
 
 
@@ -196,7 +200,7 @@ class _Lift(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
-        buckets = _buckets(len(order), y.shape[-1])
+        buckets = _buckets(len(order), int(y.shape[-1]))
         padded = torch.nn.functional.pad(y, (0, buckets - y.shape[-1]))
         position = inverse(order)
         weights = _weights(signs[0], buckets).index_select(0, position)
@@ -204,7 +208,7 @@ class _Lift(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        ctx.columns = inputs[0].shape[-1]
+        ctx.columns = int(inputs[0].shape[-1])
         ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
@@ -229,7 +233,7 @@ def _weights(signs: Tensor, buckets: int) -> Tensor:
 
 def _fold(x: Tensor, buckets: int) -> Tensor:
     """Sum coordinate i into bucket i mod M."""
-    per_bucket, left_over = divmod(x.shape[-1], buckets)
+    per_bucket, left_over = divmod(int(x.shape[-1]), buckets)  # torch.jit.trace makes sizes tensors
     if per_bucket == 1 and not left_over:
         return x
     even = per_bucket * buckets
@@ -245,7 +249,7 @@ def _mix(x: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
     A width that is no power of two takes two transforms with signs between them: of the first 2^p entries, then of the
     last 2^p, which come first in the result.
     """
-    width = x.shape[-1]
+    width = int(x.shape[-1])
     if width == power_of_two(width):
         return walsh_hadamard(x, factor)
     part = power_of_two(width) // 2
@@ -255,7 +259,7 @@ def _mix(x: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
 
 def _unmix(y: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
     """Apply the transpose of :func:`_mix`."""
-    width = y.shape[-1]
+    width = int(y.shape[-1])
     if width == power_of_two(width):
         return walsh_hadamard(y, factor)
     part = power_of_two(width) // 2

@@ -59,6 +59,7 @@ class BalancedCalibrationHead(Head):
         True
     """
 
+    _dtype_source = "raw_mix"
     scale = 1.0
 
     def __init__(

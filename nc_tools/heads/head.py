@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from nc_tools._support.initial_tensors import InitialTensors
 from nc_tools.records import Outputs
@@ -94,9 +94,22 @@ class Head(InitialTensors, ABC):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits (N, K) of features (N, D)."""
+        if _is_proxy(features):
+            return self._as_leaf(features)
         if self.training and not self._training_checked and not torch.compiler.is_compiling():
             self._check_training(features)
         return self.outputs(features).logits
+
+    def _as_leaf(self, features: Any) -> Tensor:
+        """Return the call of this head as one node of a graph of ``torch.fx``, as it has one for an ``nn.Linear``."""
+        name = features.tracer.path_of_module(self)
+        if not name:
+            raise ValueError(
+                f"torch.fx looks into the module that it traces, which {type(self).__name__} does not support: trace a "
+                f"model that contains it, as in torch.fx.symbolic_trace(nn.Sequential(head))"
+            )
+        node: Tensor = features.tracer.create_proxy("call_module", name, (features,), {})
+        return node
 
     def _check_training(self, features: Tensor) -> None:
         """Warn, once, if the features are trained but a learned part of the head is not, as PEFT leaves it."""
@@ -166,3 +179,8 @@ class Head(InitialTensors, ABC):
     def extra_repr(self) -> str:
         """Return the sizes for ``print(model)``."""
         return f"feature_dim={self.feature_dim}, num_classes={self.num_classes}"
+
+
+def _is_proxy(features: object) -> bool:
+    """Return True while ``torch.fx`` traces the model."""
+    return isinstance(features, fx.Proxy)

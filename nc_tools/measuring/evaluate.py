@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator, HeadView
+from nc_tools.evaluation.further_measures import mean_stable_rank
 from nc_tools.experiment.evaluate.final_run import share_correct
 from nc_tools.experiment.evaluate.label_noise import suspect_precision
 from nc_tools.experiment.evaluate.test_outputs import write_test_outputs
@@ -61,6 +62,7 @@ def evaluate(
 
         test/gen/, test/cal/             accuracy (also by frequency of the class) and calibration
         test/nc/, train/nc/              neural collapse at the head; nc_embedded/ after the head's own projection
+        head/, backbone/                 class vectors of rare and frequent classes; stable ranks
         train/gen/accuracy               on the training images
         cal/temperature, test/cal_ts/    temperature of the hold-out, and calibration with it
         test/ood/NAME/SCORE/             for each set of outliers
@@ -107,6 +109,7 @@ def evaluate(
         )
     values = evaluator.accuracy(test_set) | evaluator.collapse(test_set) | evaluator.collapse(train_set)
     values["train/gen/accuracy"] = share_correct(fitted)
+    values |= evaluator.further_measures(train_set, test_set)
     temperatures: dict[str, float] = {}
     if holdout is not None:
         held_out = evaluator.outputs(_LoadedSet.named("holdout", holdout))
@@ -161,6 +164,9 @@ class _ModelEvaluator(Evaluator):
         self._found = False
         self._kept = {}
         self.class_counts = torch.zeros(0)
+
+    def _backbone_ranks(self) -> dict[str, float]:
+        return mean_stable_rank(self._model, without=self._model.get_submodule(self._path or ""))
 
     def set_counts(self, counts: Sequence[int] | None, labels: Tensor, num_classes: int) -> None:
         given = labels.bincount(minlength=num_classes).cpu() if counts is None else torch.as_tensor(list(counts))

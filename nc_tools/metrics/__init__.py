@@ -8,6 +8,14 @@ from nc_tools.metrics.accuracy import PerClass, classification, per_class
 from nc_tools.metrics.calibration.affine_scaling import AffineScaling, fit_dirichlet_scaling, fit_vector_scaling
 from nc_tools.metrics.calibration.brier import brier_decomposition
 from nc_tools.metrics.calibration.classwise import classwise_calibration_error, top_label_calibration_error
+from nc_tools.metrics.calibration.conformal import (
+    CONFORMAL_METHODS,
+    ConformalMethod,
+    conformal_scores,
+    conformal_sets,
+    fit_conformal,
+)
+from nc_tools.metrics.calibration.coverage import selective_accuracy, set_measures
 from nc_tools.metrics.calibration.debiased import DebiasedError, debiased_calibration_error
 from nc_tools.metrics.calibration.grouped import grouped_calibration
 from nc_tools.metrics.calibration.kernel import kernel_calibration_error
@@ -60,8 +68,10 @@ from nc_tools.metrics.transfer.transfer_report import transfer_report
 from nc_tools.metrics.uniform_accuracy import uniform_accuracy
 
 __all__ = [
+    "CONFORMAL_METHODS",
     "AffineScaling",
     "CollapseRanking",
+    "ConformalMethod",
     "DebiasedError",
     "GeometricComplexity",
     "PerClass",
@@ -82,6 +92,8 @@ __all__ = [
     "confident_classes",
     "confident_joint",
     "confident_transition",
+    "conformal_scores",
+    "conformal_sets",
     "confusion_transition",
     "cosine_collapse",
     "counted_transition",
@@ -89,6 +101,7 @@ __all__ = [
     "dilation",
     "equal_mass_calibration_error",
     "expected_calibration_error",
+    "fit_conformal",
     "fit_dirichlet_scaling",
     "fit_probe",
     "fit_ridge_probe",
@@ -117,8 +130,10 @@ __all__ = [
     "reliability_bins",
     "ridge_probe",
     "risk_coverage",
+    "selective_accuracy",
     "seli_distance",
     "seli_geometry",
+    "set_measures",
     "stable_rank",
     "stable_ranks",
     "subgroup_collapse",

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages without scripts or requests, with light and dark colors."""
+"""Self-contained HTML pages without requests, with light and dark colors."""
 
 from __future__ import annotations
 

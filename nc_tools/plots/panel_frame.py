@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from nc_tools._support.printable import printable
 from nc_tools.plots import svg
 from nc_tools.plots.axis import Axis
 
@@ -98,6 +99,27 @@ class Frame:
         parts.append(svg.text(self.right, self.height - 4, x_name, "label", "end"))
         parts.append(svg.text(0, 11, y_name, "label", "start"))
         return parts
+
+    def hover_picture(self, label: str, parts: Sequence[Markup], *, unit: str = "", y_scale: float = 1.0) -> Markup:
+        """Return the SVG of a plot whose page can show the values of its curves under the pointer.
+
+        Args:
+            label: Describes it to screen readers.
+            parts: Its marks; the curves are polylines in groups of `svg.arm_group`.
+            unit: Written after each value.
+            y_scale: Factor of the values, as of the ticks.
+        """
+        left, top = self.margins.left, self.margins.top
+        return Markup(
+            '<svg viewBox="0 0 {} {}" role="img" aria-label="{}" data-area="{} {} {} {}" data-x="{} {} {}" '
+            'data-y="{} {} {}" data-unit="{}">{}</svg>'
+        ).format(
+            *map(svg.svg_number, (self.width, self.height)), printable(label),
+            *map(svg.svg_number, (left, top, self.right, self.bottom)),
+            self.x.low, self.x.high, int(self.x.log),
+            y_scale * self.y.low, y_scale * self.y.high, int(self.y.log),
+            unit, svg.joined(parts),
+        )  # fmt: skip
 
 
 def curve_key(entries: Sequence[tuple[str, str]], left: float = 34.0, y: float = 9.0) -> list[Markup]:

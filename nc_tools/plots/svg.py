@@ -42,10 +42,13 @@ def circle(x: str | float, y: str | float, radius: float, kind: str, title: str 
     )
 
 
-def text(x: str | float, y: str | float, words: str, kind: str, anchor: str = "middle") -> Markup:
-    """Return the SVG of a text at a point."""
-    return Markup('<text x="{}" y="{}" class="{}" text-anchor="{}">{}</text>').format(
-        _at(x), _at(y), kind, anchor, printable(words)
+def text(
+    x: str | float, y: str | float, words: str, kind: str, anchor: str = "middle", *, turned: bool = False
+) -> Markup:
+    """Return the SVG of a text at a point, with ``turned`` reading upwards."""
+    turn = Markup(' transform="rotate(-90 {} {})"').format(_at(x), _at(y)) if turned else Markup("")
+    return Markup('<text x="{}" y="{}" class="{}" text-anchor="{}"{}>{}</text>').format(
+        _at(x), _at(y), kind, anchor, turn, printable(words)
     )
 
 
@@ -69,6 +72,11 @@ def picture(width: float, height: float, label: str, parts: Sequence[Markup]) ->
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         svg_number(width), svg_number(height), printable(label), joined(parts)
     )
+
+
+def arm_group(number: int, name: str, parts: Sequence[Markup]) -> Markup:
+    """Return the SVG of all marks of one arm, which a page can switch off and whose name it can show."""
+    return Markup('<g data-arm="{}" data-name="{}">{}</g>').format(number, printable(name), joined(parts))
 
 
 def joined(parts: Sequence[Markup]) -> Markup:

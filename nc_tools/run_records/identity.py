@@ -42,6 +42,7 @@ class RunIdentity:
         git_commit: Commit of the code; None if unknown.
         versions: Version of each package.
         hardware: One line about the machine.
+        about: What the head and the loss are, in a sentence each, by their names.
         command: Command line, without credentials.
         created_ms: Time of creation, in milliseconds since the epoch.
     """
@@ -60,6 +61,7 @@ class RunIdentity:
     git_commit: str | None = field(default_factory=environment.git_commit)
     versions: Mapping[str, str] = field(default_factory=environment.versions)
     hardware: str = field(default_factory=environment.hardware)
+    about: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = field(default_factory=environment.command)
     created_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
@@ -127,6 +129,7 @@ class RunIdentity:
             "git_commit": None,
             "versions": {},
             "hardware": "",
+            "about": {},
             "command": (),
             "created_ms": 0,
         }

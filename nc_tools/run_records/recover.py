@@ -31,9 +31,9 @@ class RecoveredRun:
 
     Attributes:
         identity: Fields of ``RunIdentity`` by name: "arm", "seed", "draw", "kind", "config", "data", "versions",
-            "hardware", "git_commit", "created_ms" and "frame_seed" ("unknown" in records of version 0.1). If run.json
-            does not hold arm, seed, draw or kind, they are taken from the folder's name; the other fields are then
-            empty.
+            "hardware", "git_commit", "created_ms", "about" and "frame_seed" ("unknown" in records of version 0.1). If
+            run.json does not hold arm, seed, draw or kind, they are taken from the folder's name; the other fields
+            are then empty.
         status: RUNNING, FINISHED, FAILED or KILLED; UNKNOWN if it cannot be read.
         error: Why it failed or was killed; "" if no reason is recorded.
         final: Final values; nan for a value that is defined but not finite.
@@ -92,7 +92,15 @@ def _recovered_identity(run_json: Mapping[str, Any], name: str) -> tuple[dict[st
     defaults: dict[str, Any] = {"arm": name, "seed": -1, "draw": 0, "kind": "final"}
     if match is not None:
         defaults = {"arm": match["arm"], "seed": int(match["seed"]), "draw": int(match["draw"]), "kind": match["kind"]}
-    defaults |= {"config": {}, "data": {}, "versions": {}, "hardware": "", "git_commit": "", "created_ms": 0}
+    defaults |= {
+        "config": {},
+        "data": {},
+        "versions": {},
+        "hardware": "",
+        "git_commit": "",
+        "created_ms": 0,
+        "about": {},
+    }
     present = {key: value for key, value in run_json.items() if key in defaults and value not in (None, "")}
     valid = {key: value for key, value in present.items() if matches(value, FIELD_HINTS[key])}
     frame_seed = run_json.get("frame_seed", "unknown")

@@ -22,7 +22,7 @@ def is_own_layer(module: nn.Module) -> bool:
     return (
         not type(module).__module__.startswith("torch.")
         and not isinstance(module, Head | nn.Linear)
-        and not any(module.children())
+        and not list(module.children())
         and any(parameter is not None and parameter.ndim == 2 for parameter in module._parameters.values())
     )
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nc_tools.heads.head import Head
 from nc_tools.records import Outputs
+from nc_tools.surgery.sharded import gather, is_sharded, tied
 
 
 def watch(model: nn.Module) -> WatchedHead:
@@ -31,8 +32,8 @@ def watch(model: nn.Module) -> WatchedHead:
             the head itself if several run, or if you call parts of the model separately.
 
     Raises:
-        ValueError: If the model has no head of nc_tools, or is wrapped by DDP with ``static_graph=True``, which reduces
-            only gradients of losses on the returned logits.
+        ValueError: If the model has no head of nc_tools, or is wrapped by FullyShardedDataParallel or by DDP with
+            ``static_graph=True``, which reduce only gradients of losses on the returned logits.
 
     Example:
         >>> from nc_tools.heads import ETFHead
@@ -62,9 +63,12 @@ class WatchedHead:
     """
 
     def __init__(self, model: nn.Module, heads: Mapping[Head, str]) -> None:
+        self._model = model
         self._record = record = _Record()
-        self._handles = [model.register_forward_pre_hook(_StartOfPass(record))]
-        self._handles += [head.register_forward_hook(_RecordCall(record, name)) for head, name in heads.items()]
+        self._handles = [head.register_forward_hook(_RecordCall(record, name)) for head, name in heads.items()]
+        end = model.register_forward_hook(_EndOfPass(record))
+        self._handles += [model.register_forward_pre_hook(_StartOfPass(record, end.id)), end]
+        is_sharded(model)  # refuses at once what it can
 
     @property
     def outputs(self) -> Outputs:
@@ -84,7 +88,7 @@ class WatchedHead:
                 f"watched.rows() with labels.flatten() for a row for each token, or pool the tokens before the head"
             )
         if self._record.outputs is None:
-            self._record.outputs = _outputs(call.head, call.features, call.logits)
+            self._record.outputs = self._outputs(call.head, call.features, call.logits)
         return self._record.outputs
 
     def rows(self) -> Outputs:
@@ -99,7 +103,7 @@ class WatchedHead:
             RuntimeError: As for :attr:`outputs`.
         """
         call = self._last_call()
-        return _outputs(call.head, call.features.flatten(0, -2), call.logits.flatten(0, -2))
+        return self._outputs(call.head, call.features.flatten(0, -2), call.logits.flatten(0, -2))
 
     def halves(self) -> Outputs:
         """Return the outputs of the first half of the batch, with those of the second half as their ``second_view``.
@@ -133,6 +137,18 @@ class WatchedHead:
         for handle in self._handles:
             handle.remove()
         self.clear()
+
+    def _outputs(self, head: Head, features: Tensor, logits: Tensor) -> Outputs:
+        if torch.is_grad_enabled() and is_sharded(self._model):
+            if not self._record.results:
+                raise RuntimeError(
+                    "a watched model that fully_shard shards must not be compiled as a whole: gradients of a loss on "
+                    "features would not be reduced. Instead, compile its blocks before fully_shard, as in "
+                    "block.compile()"
+                )
+            gather(self._model, head)
+            features, logits = (tied(part, self._record.results) for part in (features, logits))
+        return _outputs(head, features, logits)
 
     def _last_call(self) -> _Call:
         calls = self._record.calls
@@ -209,11 +225,12 @@ class _Record:
     def __init__(self) -> None:
         self.calls: list[_Call] = []
         self.outputs: Outputs | None = None
+        self.results: list[Any] = []
         self.enabled = True
 
     def clear(self) -> None:
         self.calls = []
-        self.outputs = None
+        self.outputs, self.results = None, []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Record:
         return _disabled()
@@ -231,12 +248,28 @@ def _disabled() -> _Record:
 class _StartOfPass:
     """Hook on the model: clear the record when a forward pass starts."""
 
+    def __init__(self, record: _Record, end: int) -> None:
+        self.record, self.end = record, end
+
+    def __call__(self, model: nn.Module, _inputs: tuple[Any, ...]) -> None:
+        if self.record.enabled and not _in_backward():
+            self.record.clear()
+            if not torch.compiler.is_compiling():
+                # After a hook of FSDP, which may have been added later and may return other tensors.
+                hooks = model._forward_hooks
+                hooks[self.end] = hooks.pop(self.end)
+
+
+class _EndOfPass:
+    """Hook on the model: record what it returns."""
+
     def __init__(self, record: _Record) -> None:
         self.record = record
 
-    def __call__(self, _model: nn.Module, _inputs: tuple[Any, ...]) -> None:
-        if self.record.enabled and not _in_backward():
-            self.record.clear()
+    def __call__(self, _model: nn.Module, _inputs: tuple[Any, ...], outputs: Any) -> None:
+        # Not in a compiled graph: only models that are sharded need it, and the compiler warns of a non-leaf tensor.
+        if not torch.compiler.is_compiling() and self.record.enabled and not _in_backward():
+            self.record.results = [outputs]
 
 
 class _RecordCall:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def read_labeled_rows(path: Path, labels: str | None = None) -> dict[str, Labele
         path: The file, ``.npz``, ``.safetensors`` or ``.parquet``.
         labels: ``FILE:COLUMN`` or ``FILE:COLUMN,COLUMN,...`` of a CSV with a ``path`` column that holds the ids. The
             first column takes the place of the file's own labels; the others are those of further annotators, and may
-            be empty.
+            be empty. If it names only training or only test rows, the others keep their labels.
 
     Raises:
         FileNotFoundError: If a file does not exist.
@@ -88,11 +89,53 @@ def read_labeled_rows(path: Path, labels: str | None = None) -> dict[str, Labele
         for name in ("train", "test")
         if (part_of == name).any()
     }
-    if labels is not None and "train" in parts:
-        _require_ids(ids, path)
-        others = parts["test"].ids or () if "test" in parts else ()
-        parts["train"] = _relabeled(parts["train"], labels, others, path.parent)
-    return parts
+    if labels is None:
+        return parts
+    _require_ids(ids, path)
+    return with_labels_of(parts, labels, path.parent)
+
+
+def with_labels_of(parts: Mapping[str, LabeledSamples], labels: str, root: Path) -> dict[str, LabeledSamples]:
+    """Return training and test samples with the labels of a table; a part that the table does not name keeps its own.
+
+    Args:
+        parts: Samples with ids, by "train" and "test".
+        labels: ``FILE:COLUMN`` or ``FILE:COLUMN,COLUMN,...``, see :func:`read_labeled_rows`.
+        root: The folder that ids are relative to.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it does not fit.
+    """
+    file, _ = _file_and_columns(labels)
+    result = {}
+    for name, part in parts.items():
+        own = part.ids or ()
+        others = tuple(i for other, samples in parts.items() if other != name for i in samples.ids or ())
+        images = read_table(file, (*own, *others), root).match.images
+        named = any(image is not None and image < len(own) for image in images)
+        result[name] = _relabeled(part, labels, others, root) if named or len(parts) == 1 else part
+    return result
+
+
+def all_samples(parts: Mapping[str, LabeledSamples]) -> LabeledSamples:
+    """Return the samples of all parts as one; labels of other annotators are kept if every part has them."""
+    first, *rest = parts.values()
+    if not rest:
+        return first
+    every = [first, *rest]
+    ids = [part.ids for part in every]
+    annotations = [part.annotations for part in every]
+    people = {part.annotators for part in every}
+    return LabeledSamples(
+        torch.cat([part.features for part in every]),
+        torch.cat([part.labels for part in every]),
+        first.classes,
+        torch.cat([part.index for part in every]),
+        None if None in ids else tuple(name for names in ids for name in names or ()),
+        torch.cat([a for a in annotations if a is not None]) if len(people) == 1 and first.annotators else None,
+        first.annotators if len(people) == 1 else (),
+    )
 
 
 def _features(values: np.ndarray, path: Path) -> Tensor:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
+from nc_tools.experiment.on_features.feature_options import SourceOptions, embedding_file, model_config
 from nc_tools.suspects.find_suspects import FoundSuspects, find_suspects
-from nc_tools.suspects.labeled_rows import LabeledSamples, read_labeled_rows
+from nc_tools.suspects.labeled_images import read_labeled_images
+from nc_tools.suspects.labeled_rows import LabeledSamples, all_samples, read_labeled_rows
 from nc_tools.suspects.review_page import ReviewPage, write_review
 from nc_tools.suspects.suspects_files import SUSPECTS_FILE, write_suspects_files
 
@@ -20,25 +23,24 @@ REVIEW = "review.html"
 _SHOWN_CLASSES, _LITTLE_AGREEMENT = 5, 0.4
 
 
-@dataclass(frozen=True)
-class SuspectsJob:
-    """The arguments of ``nc-tools suspects``.
+@dataclass(frozen=True, kw_only=True)
+class SuspectsJob(SourceOptions):
+    """The arguments of ``nc-tools suspects``, besides those that say where the features come from.
 
     Attributes:
-        embeddings: The file with features and labels.
-        labels: ``FILE:COLUMN[,COLUMN...]`` of a CSV with other labels of the training rows, or None.
-        part: Which labels are ranked: those of the training or of the test rows.
+        labels: ``FILE:COLUMN[,COLUMN...]`` of a table with the labels to check, or None for those of the data.
+        part: Which labels are ranked: those of the training samples, of the test samples, or of both together.
         folds: Number of folds.
         seed: Draws the folds.
         rows: Largest number of rows of suspects.csv; None for all samples.
         out: Folder of the files, or None for one below ``outputs/suspects``.
-        images: Folder of the images that the ids name, for a page to decide about them; None for no page.
+        images: Folder of the images that the ids name, for a page to decide about them. None for that of the data; for
+            embeddings, no page.
         review: Number of suspects on that page.
     """
 
-    embeddings: Path
     labels: str | None = None
-    part: Literal["train", "test"] = "train"
+    part: Literal["train", "test", "all"] = "train"
     folds: int = 5
     seed: int = 0
     rows: int | None = None
@@ -48,7 +50,7 @@ class SuspectsJob:
 
 
 def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects:
-    """Rank the labels of a file, write suspects.csv, classes.csv and transition.csv, and tell what was ranking.
+    """Rank the labels of a data set, write suspects.csv, classes.csv and transition.csv, and tell what was ranked.
 
     Args:
         job: The arguments.
@@ -63,16 +65,15 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
     if job.review < 1:
         raise ValueError(f"--review is a number of labels and must be at least 1, got {job.review}")
     start = time.perf_counter()
-    parts = read_labeled_rows(job.embeddings, job.labels)
-    if job.part not in parts:
-        raise ValueError(
-            f"{job.embeddings.name} has no {job.part} rows: give the file a split with rows of both kinds, or use "
-            f"--part {'train' if job.part == 'test' else 'test'}"
-        )
-    if "train" not in parts:
-        raise ValueError(f"{job.embeddings.name} has test rows only, but the model needs training rows: add some")
-    rows, train = parts[job.part], parts["train"]
-    training = None if job.part == "train" else (train.features, train.labels)
+    file = embedding_file(job)
+    folder = job.out or Path("outputs") / "suspects" / (file or Path(job.data)).stem.rpartition(":")[2]
+    if file is not None:
+        model_config(job)  # refuses a model for embeddings
+        parts, images = read_labeled_rows(file, job.labels), job.images
+    else:
+        parts, root = read_labeled_images(job, job.labels, folder)
+        images = job.images or root
+    rows, training = _chosen(job, parts)
     ranking = find_suspects(
         rows.features,
         rows.labels,
@@ -82,17 +83,37 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
         folds=job.folds,
         seed=job.seed,
     )
-    folder = job.out or Path("outputs") / "suspects" / job.embeddings.stem
     files = write_suspects_files(folder, rows, ranking, job.rows)
-    if job.images is not None:
-        shown = write_review(folder / REVIEW, rows, ranking, ReviewPage(job.images, job.review, seed=job.seed))
+    if images is not None:
+        shown = write_review(folder / REVIEW, rows, ranking, ReviewPage(images, job.review, seed=job.seed))
         files.append(folder / REVIEW)
     _tell(rows, ranking, tell)
     tell(f"{time.perf_counter() - start:.1f} s; wrote {', '.join(str(file) for file in files)}")
     tell(f"Look at the rows of {SUSPECTS_FILE} with check = yes first, from the top: stop where most labels are right.")
-    if job.images is not None:
+    if images is not None:
         tell(f"Open {REVIEW} in a browser to decide about {shown} of them with the keyboard, and save decisions.csv.")
     return ranking
+
+
+def _chosen(
+    job: SuspectsJob, parts: Mapping[str, LabeledSamples]
+) -> tuple[LabeledSamples, tuple[Tensor, Tensor] | None]:
+    """Return the samples whose labels are ranked, and features and labels of a training set if they are test samples.
+
+    Raises:
+        ValueError: If there are no such samples.
+    """
+    if job.part == "all":
+        return all_samples(parts), None
+    if job.part not in parts:
+        raise ValueError(
+            f"{Path(job.data).name} has no {job.part} rows: give the file a split with rows of both kinds, or use "
+            f"--part {'train' if job.part == 'test' else 'test'}"
+        )
+    if "train" not in parts:
+        raise ValueError(f"{Path(job.data).name} has test rows only, but the model needs training rows: add some")
+    train = parts["train"]
+    return parts[job.part], None if job.part == "train" else (train.features, train.labels)
 
 
 def _tell(rows: LabeledSamples, ranking: FoundSuspects, tell: Callable[[str], None]) -> None:

@@ -20,7 +20,10 @@ RUN_FILES = (
 )
 COMPARISON = "comparison"
 REPORT = "report"
-REPORT_FILES = ("comparison.html", "comparison.md", "comparison.csv", "comparison.json", "over_nc1.svg")
+REPORT_FILES = (
+    *("comparison.html", "comparison.md", "comparison.csv", "comparison.json", "comparison.tex"),
+    "over_nc1.svg",
+)
 
 
 @dataclass(frozen=True)

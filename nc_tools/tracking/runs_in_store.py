@@ -126,6 +126,7 @@ def experiment_id(client: MlflowClient, store: Store, root: Path, name: str) -> 
         client.create_experiment(name, artifact_location=location, tags={OURS: "nc_tools"})
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None  # noqa: S101
+    tags = chart_view()
     if OURS in experiment.tags:
         if store.database == default_database(root) and experiment.artifact_location != location:
             raise StoreError(
@@ -133,8 +134,9 @@ def experiment_id(client: MlflowClient, store: Store, root: Path, name: str) -> 
                 "and artifacts/ in the folder; the next sync creates them again from the runs' files"
             )
         about, _ = read_json_or_problem(root / "experiment.json")
-        question = str(about.get("question") or "") if about.get("name") in (None, name) else ""
-        for key, value in {**chart_view(), "mlflow.note.content": question}.items():
-            if value and experiment.tags.get(key) != value:
-                client.set_experiment_tag(experiment.experiment_id, key, value)
+        if about.get("question") and about.get("name") in (None, name):
+            tags["mlflow.note.content"] = str(about["question"])
+    for key, value in tags.items():
+        if experiment.tags.get(key) != value:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
     return str(experiment.experiment_id)

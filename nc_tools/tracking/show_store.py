@@ -71,16 +71,16 @@ def _pages(store: Store, root: Path) -> Sequence[tuple[str, str]]:
     from sqlalchemy.exc import SQLAlchemyError
 
     from nc_tools.tracking.connection import connect
-    from nc_tools.tracking.runs_in_store import FolderRuns
+    from nc_tools.tracking.runs_in_store import FolderRuns, experiment_id
 
     names = dict.fromkeys(run.identity.experiment for run in read_runs(root, ("final", "loop")))
     pages: list[tuple[str, str]] = []
     try:
         client = connect(store)
         for name in names if (root / NOTE).exists() else ():
-            experiment = client.get_experiment_by_name(name)
-            if experiment is not None:
-                pages += FolderRuns(client, experiment.experiment_id, name_in_mlflow(root)).pages()
+            if client.get_experiment_by_name(name) is not None:
+                number = experiment_id(client, store, root.resolve(), name)
+                pages += FolderRuns(client, number, name_in_mlflow(root)).pages()
     except (StoreError, MlflowException, SQLAlchemyError, OSError) as error:
         raise ValueError(store.explain(error)) from error
     if not pages:

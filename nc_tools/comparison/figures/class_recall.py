@@ -1,54 +1,72 @@
-"""Recall of each class over its number of training images, one panel per arm."""
+"""Recall over the number of training images of a class, one line for each arm."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from nc_tools.comparison.compared_run import ComparedRun
-from nc_tools.comparison.figures.panel import Panel, make_panel
+from markupsafe import Markup
+
+from nc_tools.comparison.class_accuracy import ClassRow, class_rows
+from nc_tools.comparison.figures.arm_styles import arm_styles
+from nc_tools.comparison.figures.figure_data import DataFigure, csv_link
 from nc_tools.comparison.result import Comparison
 from nc_tools.plots import svg
 from nc_tools.plots.axis import Axis, axis_over
-from nc_tools.plots.panel_frame import Curve, Frame
+from nc_tools.plots.panel_frame import Curve, Frame, Margins
 
 _GROUPS = 12
+_MOST_DOTS = 1500
 
 
-def class_panels(comparison: Comparison) -> list[Panel]:
-    """Draw recall over the number of training images, each arm with the baseline behind it."""
-    recalls = {arm: _recall(list(comparison.cells.get(arm, {}).values())) for arm in comparison.arms}
-    recalls = {arm: points for arm, points in recalls.items() if points}
-    if not recalls:
-        return []
-    counts = [count for points in recalls.values() for count, _ in points]
-    imbalanced = max(counts) > 1.5 * min(counts)
-    frame = Frame(axis_over(counts, log=imbalanced), Axis(0.0, 1.0))
-    reference = _group_means(recalls.get(comparison.baseline, []))
-    panels = []
-    for arm, points in recalls.items():
-        parts = frame.axes("training images of the class", "recall, %", y_scale=100)
-        if arm != comparison.baseline and reference:
-            parts.append(svg.polyline(frame.points(reference), "curve reference"))
-        parts += [svg.circle(*frame.point(count, value), 2.6, "dot one") for count, value in points]
-        groups = _group_means(points)
-        parts.append(svg.polyline(frame.points(groups), "curve one"))
-        caption = f"rarest {100 * groups[0][1]:.0f} %, most frequent {100 * groups[-1][1]:.0f} %"
-        panels.append(make_panel(arm, ": recall by training images of the class", caption, frame, parts))
-    return panels
+def class_figure(comparison: Comparison) -> DataFigure | None:
+    """Draw recall over the number of training images: a dot for each class and a line of means of neighboring classes.
+
+    None without recall by class. On many classes there are lines only.
+    """
+    rows = class_rows(comparison)
+    if not rows:
+        return None
+    counts = [max(row.train_count, 1.0) for row in rows]
+    values = [value for row in rows for value in row.recall.values()]
+    low = max(0.0, min(values) - 0.05)
+    across = axis_over(counts, log=max(counts) > 1.5 * min(counts))
+    frame = Frame(across, Axis(low, max(1.0, low + 0.1)), 480.0, 270.0, Margins(40.0, 12.0, 12.0, 34.0))
+    styles = arm_styles(comparison)
+    parts = frame.axes("training images of the class, log scale" if frame.x.log else "training images of the class", "",
+                       y_scale=100)  # fmt: skip
+    ends = []
+    with_dots = len(rows) * len(comparison.arms) <= _MOST_DOTS
+    for arm in sorted(comparison.arms, key=lambda arm: arm == comparison.baseline):  # the baseline on top
+        points = sorted((max(row.train_count, 1.0), row.recall[arm]) for row in rows if arm in row.recall)
+        if not points:
+            continue
+        style, groups = styles[arm], _group_means(points)
+        marks = [svg.polyline(frame.points(groups), f"curve {style.kind}")]
+        if with_dots:
+            marks += [_dot(frame, arm, row, style.kind) for row in rows if arm in row.recall]
+        parts.append(svg.arm_group(style.number, arm, marks))
+        ends.append(f"{arm}: rarest {100 * groups[0][1]:.0f} %, most frequent {100 * groups[-1][1]:.0f} %")
+    label = f"Accuracy by frequency of the class; {'; '.join(ends)}"
+    drawing = frame.hover_picture(label, parts, unit=" %", y_scale=100)
+    return DataFigure("Accuracy by frequency of the class", drawing, "accuracy in per cent; rare classes on the left",
+                      csv_link("classes.csv", class_table_rows(comparison, rows)))  # fmt: skip
 
 
-def _recall(runs: Sequence[ComparedRun]) -> list[tuple[float, float]]:
-    """Return (training images, mean recall over runs) of each class, rarest first, without absent classes."""
-    values: dict[str, list[tuple[float, float]]] = {}
-    for run in runs:
-        if run.per_class is not None:
-            recall = run.per_class
-            for name, count, value in zip(recall.classes, recall.train_counts, recall.recall, strict=True):
-                if math.isfinite(value):
-                    values.setdefault(name, []).append((max(float(count), 1.0), value))
-    means = [(sum(c for c, _ in v) / len(v), sum(r for _, r in v) / len(v)) for v in values.values()]
-    return sorted(means)
+def class_table_rows(comparison: Comparison, rows: Sequence[ClassRow]) -> list[tuple[object, ...]]:
+    """Return the table of recall by class, the header first; an empty cell for an arm without a value."""
+    arms = [arm for arm in comparison.arms if any(arm in row.recall for row in rows)]
+    table: list[tuple[object, ...]] = [("class", "training images", *arms)]
+    for row in rows:
+        cells = (f"{row.recall[arm]:.4g}" if arm in row.recall else "" for arm in arms)
+        table.append((row.name, f"{row.train_count:g}", *cells))
+    return table
+
+
+def _dot(frame: Frame, arm: str, row: ClassRow, kind: str) -> Markup:
+    value = row.recall[arm]
+    about = f"{arm}, class {row.name}: {100 * value:.1f} %"
+    return svg.circle(*frame.point(max(row.train_count, 1.0), value), 2.4, f"dot {kind}", about)
 
 
 def _group_means(points: Curve) -> list[tuple[float, float]]:

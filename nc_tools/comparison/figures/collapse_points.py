@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from nc_tools.comparison.frames import means_by_seed
 from nc_tools.comparison.metric_info import metric_info
-from nc_tools.comparison.metric_table import ECE, ECE_SCALED, PROBE
+from nc_tools.comparison.metric_table import PROBE
+from nc_tools.comparison.prediction_entries import ECE, ECE_SCALED
 from nc_tools.comparison.result import Comparison
 
 MIN_ARMS = 4
@@ -53,6 +54,7 @@ def panel_series(comparison: Comparison) -> list[tuple[str, list[Series]]]:
     primary = comparison.primary
     panels = [(primary.label, [Series("one", "", primary.key)]), (metric_info(ECE).label, ece)]
     sets = dict.fromkeys(k.split("/")[2] for k in comparison.metrics if k.startswith(_OOD) and k.endswith("/auroc"))
+    sets.pop("mean", None)
     for name in sets:
         recorded = [
             Series(kind, _SCORE_NAMES[score], key)

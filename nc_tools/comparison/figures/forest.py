@@ -70,6 +70,17 @@ def family_forest(family: Family, *, name_reference: bool = False) -> Forest:
     return _forest(metric_info(family.metric), entries, absent)
 
 
+def forest_rows(family: Family) -> list[tuple[object, ...]]:
+    """Return a family's differences as a table, the header first: an interval's ends are empty where there is none."""
+    table: list[tuple[object, ...]] = [("arm", "reference", "difference", "low", "high", "p_holm", "verdict", "pairs")]
+    for test in family.tests:
+        if test.paired is not None:
+            numbers = (test.paired.mean, test.paired.low, test.paired.high, test.p_holm)
+            texts = ("" if number is None else f"{number:.6g}" for number in numbers)
+            table.append((test.arm, test.reference, *texts, family.verdict(test), test.paired.n))
+    return table
+
+
 def metric_forest(comparison: Comparison, key: str) -> Forest | None:
     """Draw a secondary metric without verdicts, since its p values are not adjusted; None if no arm has it."""
     entries, absent = [], []

@@ -30,6 +30,7 @@ from nc_tools.plots.standalone import svg_document
 
 _SPLITS = {"train": "training", "test": "test"}
 _WIDTH, _HEIGHT = 360.0, 260.0
+_LONGEST_NAME = 24
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def _labels(
 ) -> list[Markup]:
     """Write each arm's name beside its mean, clear of the other names and means."""
     marks = [frame.point(p.x, p.y) for p in all_points]
-    names = [f"{p.arm} (baseline)" if p.arm == baseline else p.arm for p in labeled]
+    names = [p.arm if len(p.arm) <= _LONGEST_NAME else f"{p.arm[: _LONGEST_NAME - 1]}…" for p in labeled]
+    names = [f"{name} (baseline)" if p.arm == baseline else name for name, p in zip(names, labeled, strict=True)]
     top, bottom = frame.point(frame.x.low, frame.y.high)[1], frame.point(frame.x.low, frame.y.low)[1]
     places = place_labels([frame.point(p.x, p.y) for p in labeled], names, marks, (0.0, top, frame.width, bottom))
     return [svg.text(x, y, name, "name", anchor) for name, (x, y, anchor) in zip(names, places, strict=True)]

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from nc_tools.comparison.figures.panel import Panel, make_panel
 from nc_tools.comparison.image_predictions import Reliability
-from nc_tools.comparison.metric_table import ECE, ECE_SCALED
+from nc_tools.comparison.prediction_entries import ECE, ECE_SCALED
 from nc_tools.comparison.result import Comparison
 from nc_tools.comparison.summary_table import mean_text
 from nc_tools.plots import svg
@@ -29,7 +29,8 @@ def reliability_panels(comparison: Comparison) -> list[Panel]:
         parts += _diagram(frame, calibration.before, "two")
         if calibration.after is not None:
             parts += _diagram(frame, calibration.after, "one")
-        caption = f"ECE {mean_text(comparison, arm, ECE)} → {mean_text(comparison, arm, ECE_SCALED)} points"
+        errors = [mean_text(comparison, arm, key) for key in (ECE, ECE_SCALED) if key in comparison.metrics]
+        caption = f"ECE {' → '.join(errors)} points" if errors else ""
         panels.append(make_panel(arm, ": reliability diagram", caption, frame, parts))
     return panels
 

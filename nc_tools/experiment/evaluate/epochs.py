@@ -49,8 +49,10 @@ class EpochEvaluation:
         parts = [self.train, self.holdout] if self.job.kind == "holdout" else [self.train]
         noise = {key: value for part in parts for key, value in evaluator.label_noise(part).items()}
         values = {key: value for part in parts for key, value in evaluator.collapse(part).items()}
+        values |= evaluator.by_frequency(self.train)
         # The other metrics are measured at the end of a run: as curves they would double what MLflow has to store.
-        return noise | {k: value for k, value in values.items() if "/nc/" in k and not k.endswith("_pooled")}
+        kept = {k: value for k, value in values.items() if "/nc/" in k and not k.endswith("_pooled")}
+        return noise | kept | {k: value for k, value in values.items() if k.startswith("head/")}
 
     def _sample(self, indices: Tensor) -> Tensor:
         """Return at most ``protocol.curve_samples`` of the indices, the same at every epoch."""

@@ -14,7 +14,9 @@ from nc_tools.experiment.evaluate.held_out_head import fitted_scalars, take_held
 from nc_tools.experiment.evaluate.holdout_record import holdout_value
 from nc_tools.experiment.evaluate.label_noise import evaluate_label_noise
 from nc_tools.experiment.evaluate.ood import evaluate_ood
+from nc_tools.experiment.evaluate.prediction_sets import set_coverage, surest_predictions
 from nc_tools.experiment.evaluate.run_figures import write_figures
+from nc_tools.experiment.evaluate.scalings import scaled_measures
 from nc_tools.experiment.evaluate.test_outputs import write_test_outputs
 from nc_tools.experiment.evaluate.transfer_set import evaluate_transfer
 from nc_tools.experiment.job import Job
@@ -62,10 +64,15 @@ def evaluate_final(
         fitted_scalars(model.head) | evaluator.accuracy(test) | evaluator.collapse(test) | evaluator.collapse(train)
     )
     values["train/gen/accuracy"] = share_correct(evaluator.outputs(train))
+    values |= evaluator.further_measures(train, test)
     temperatures = _temperatures(job, data, evaluator)
     for name, temperature in temperatures.items():
         values[f"cal/{name}"] = temperature
         values |= evaluator.calibration(test, temperature, "cal_ts" if name == "temperature" else "cal_oracle")
+    if job.holdout_run is not None:
+        values |= scaled_measures(evaluator, test, job.holdout_run)
+        values |= set_coverage(evaluator, test, job.holdout_run)
+    values |= surest_predictions(evaluator, test)
     values |= evaluate_label_noise(job, data, evaluator, train, test, record)
     values |= evaluate_ood(data, evaluator, train, test)
     _write_predictions(record, evaluator.outputs(test), facts, temperatures)

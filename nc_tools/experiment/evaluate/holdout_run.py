@@ -11,6 +11,8 @@ from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.evaluate.held_out_head import fit_held_out
 from nc_tools.experiment.evaluate.holdout_record import holdout_value
 from nc_tools.experiment.evaluate.label_noise import save_held_out_estimates
+from nc_tools.experiment.evaluate.prediction_sets import save_thresholds
+from nc_tools.experiment.evaluate.scalings import save_scalings
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
 from nc_tools.metrics import fit_temperature
@@ -35,6 +37,8 @@ def evaluate_holdout(
         outputs = evaluator.outputs(holdout)
         values["cal/temperature"] = fit_temperature(outputs.logits, outputs.labels)
         values["best/epoch"] = best_epoch(record)
+        save_scalings(outputs, record.path)
+        save_thresholds(outputs, evaluator.class_counts, record.path)
         values |= save_held_out_estimates(job, data, outputs, record)
     return values
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,30 +26,51 @@ _EMBEDDING_FILES = (".npz", ".safetensors", ".parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureOptions:
-    """The options that all commands on fixed features have, see the help of ``nc-tools choose``."""
+class SourceOptions:
+    """The options that say where features come from, see the help of ``nc-tools choose``."""
 
     data: str
     model: str | None = None
     weights: str | None = None
     image_size: int | None = None
-    labels: str | None = None
-    clean: str | None = None
-    corrections: str | None = None
     test_table: str | None = None
     skip_unreadable: bool = False
     skip_missing: bool = False
     drop_duplicates: bool = False
-    settings: Sequence[str] = ()
-    out: Path
     cache: Path | None = None
     device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions(SourceOptions):
+    """The options that all comparisons on fixed features have, see the help of ``nc-tools choose``."""
+
+    labels: str | None = None
+    clean: str | None = None
+    corrections: str | None = None
+    settings: Sequence[str] = ()
+    out: Path
     workers: int | None = None
     tracking_uri: str | None = None
 
 
 def data_config(options: FeatureOptions) -> DataConfig:
-    """Return the data that the options name, without augmentation and with the settings ``data.FIELD=VALUE``.
+    """Return the data that the options name, with their labels and the settings ``data.FIELD=VALUE``.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If the source cannot be read so.
+    """
+    config = replace(
+        source_config(options), labels=options.labels, clean=options.clean, corrections=options.corrections
+    )
+    settings = [parse_setting(text) for text in options.settings]  # before the data are read; the others wait for arms
+    start = len(DATA_FIELDS)
+    return put_all(config, [(path[start:], value) for path, value in settings if path.startswith(DATA_FIELDS)])
+
+
+def source_config(options: SourceOptions) -> DataConfig:
+    """Return the data that the options name, with the labels of their source and without augmentation.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
@@ -62,11 +83,8 @@ def data_config(options: FeatureOptions) -> DataConfig:
     if ":" not in source and source not in BUILTIN_KINDS:
         raise FileNotFoundError(f"{source} does not exist: give a folder of images, an embedding file, or KIND:PATH")
     parse_source(source)
-    config = DataConfig(
+    return DataConfig(
         source,
-        labels=options.labels,
-        clean=options.clean,
-        corrections=options.corrections,
         table=TableConfig(test_table=options.test_table),
         crop_padding=0,
         flip=False,
@@ -74,18 +92,15 @@ def data_config(options: FeatureOptions) -> DataConfig:
         skip_missing=options.skip_missing,
         drop_duplicates=options.drop_duplicates,
     )
-    settings = [parse_setting(text) for text in options.settings]  # before the data are read; the others wait for arms
-    start = len(DATA_FIELDS)
-    return put_all(config, [(path[start:], value) for path, value in settings if path.startswith(DATA_FIELDS)])
 
 
-def model_config(options: FeatureOptions) -> ModelConfig:
+def model_config(options: SourceOptions) -> ModelConfig:
     """Return the backbone that computes the features, which are standardized before the head.
 
     Raises:
         ValueError: If images come without a model, or embeddings with one.
     """
-    if options.data.startswith(EMBEDDINGS) or Path(options.data).suffix.lower() in _EMBEDDING_FILES:
+    if embedding_file(options) is not None:
         if options.model is not None or options.weights is not None:
             raise ValueError("embeddings are the features of a model already: leave out --model and --weights")
         return ModelConfig(network=spec(GivenFeatures), train="head", standardize=True)
@@ -97,6 +112,12 @@ def model_config(options: FeatureOptions) -> ModelConfig:
     return ModelConfig(
         name=options.model, weights=options.weights, image_size=options.image_size, train="head", standardize=True
     )
+
+
+def embedding_file(options: SourceOptions) -> Path | None:
+    """Return the embedding file that the data are; None for images."""
+    path = Path(options.data.removeprefix(EMBEDDINGS)).expanduser()
+    return path if options.data.startswith(EMBEDDINGS) or path.suffix.lower() in _EMBEDDING_FILES else None
 
 
 def run_options(options: FeatureOptions, device: str) -> RunOptions:

@@ -19,7 +19,10 @@ from nc_tools.heads.scale import Scale
 from nc_tools.training.packed.stacked_head import Rows, StackedHead
 from nc_tools.training.packed.stream_product import SharedRows, stacked_product
 
-_METHODS = ("forward", "outputs", "embed", "compute_logits", "label_scores", "weight", "scale", "bias", "observe")
+_METHODS = (
+    "forward", "outputs", "embed", "_project", "compute_logits", "label_scores", "class_vectors", "weight", "scale",
+    "bias", "observe",
+)  # fmt: skip
 
 
 def head_kind(head: Head) -> Hashable | None:
@@ -44,7 +47,9 @@ def head_kind(head: Head) -> Hashable | None:
             if type(head.projection) not in (type(None), Projection):  # a layer of LoRA, say
                 return None
             projected = head.projection is not None
-            return "frame", *shape, nearest, projected, head.normalize, head.width, _scale_kind(head.scale_of)
+            buffers = tuple(name for name, _ in head.named_buffers())  # that of a control has another name
+            scale = _scale_kind(head.scale_of)
+            return "frame", *shape, nearest, projected, head.normalize, head.width, scale, buffers
     return None
 
 

@@ -1,0 +1,75 @@
+"""What to do after a comparison, in at most three lines with commands as they can be given."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from nc_tools.comparison.pairing import name_seeds
+from nc_tools.comparison.result import ArmTest, Comparison
+
+_MOST_SEEDS = 1000
+
+
+def next_steps(comparison: Comparison, out: Path, *, details: bool = False) -> list[str]:
+    """Return what to do next: finish or add runs, or take the best arm; another baseline; the tests in detail.
+
+    Args:
+        comparison: The comparison.
+        out: Its output folder.
+        details: Whether the details were printed already.
+    """
+    folder = shlex.quote(str(out))
+    steps = [_first_step(comparison, folder)]
+    references = comparison.experiment.references
+    other = next((arm for arm in dict.fromkeys(references.values()) if arm in comparison.cells), None)
+    other = other or next(iter(comparison.ranked), None)
+    if other is not None and other != comparison.baseline and len(comparison.cells) > 2:
+        command = f"nc-tools compare {folder} --baseline {shlex.quote(other)}"
+        steps.append(f"a report against another arm, beside this one: {command}")
+    if not details:
+        steps.append(f"tests, what they could detect, and variances: nc-tools compare {folder} --details")
+    return [step for step in steps if step]
+
+
+def _first_step(comparison: Comparison, folder: str) -> str:
+    family = comparison.family
+    if family.withheld:
+        return "give the same command without --smoke and with another --out for numbers that count"
+    if any(state.missing or state.unfinished for state in comparison.states):
+        return "finish the missing runs: give the recipe's command again with --resume"
+    better = [test for test in family.tests if family.verdict(test) == "better" and test.paired is not None]
+    if better:
+        best = max(better, key=_gain(comparison))
+        run = next(iter(comparison.cells[best.arm].values()))
+        if run.kind == "final" and run.run_id:
+            command = f"nc-tools export {folder}/runs/{shlex.quote(run.run_id)} --to onnx --out exports/model"
+            return f"use {best.arm}: {command}"
+        return f"use {best.arm}"
+    return _more_seeds(comparison, [test for test in family.tests if test.paired is not None])
+
+
+def _more_seeds(comparison: Comparison, tests: list[ArmTest]) -> str:
+    """Say how many seeds would show half of the largest gain that was observed."""
+    ahead = [test for test in tests if _gain(comparison)(test) > 0 and test.power is not None]
+    seeds = comparison.state(comparison.baseline).seeds
+    if not ahead or not seeds:
+        return ""
+    best = max(ahead, key=_gain(comparison))
+    pairs = best.power.pairs_for_half_adjusted if best.power is not None else None
+    if pairs is None or pairs > _MOST_SEEDS or best.paired is None or pairs <= best.paired.n:
+        return ""
+    half = comparison.primary.difference(best.paired.mean / 2)
+    wanted = name_seeds(range(seeds[0], seeds[0] + pairs))
+    return (
+        f"{pairs} seeds would show half of the gain of {best.arm} ({half}): the recipe's command again with "
+        f"--seeds {wanted}"
+    )
+
+
+def _gain(comparison: Comparison) -> Callable[[ArmTest], float]:
+    """Return a function from a test to its gain, which is positive if the arm's mean is better."""
+    sign = -1.0 if comparison.primary.direction == "lower" else 1.0
+    return lambda test: sign * test.paired.mean if test.paired is not None else -math.inf

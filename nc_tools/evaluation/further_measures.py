@@ -1,0 +1,146 @@
+"""Measures of a final model beyond accuracy and NC0 to NC4, each left out where it would cost more than it says."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nc_tools._support.class_sums import class_sums
+from nc_tools.metrics import (
+    brier_decomposition,
+    classwise_calibration_error,
+    cosine_collapse,
+    debiased_calibration_error,
+    grouped_calibration,
+    hyperspherical_uniformity,
+    minority_collapse,
+    risk_coverage,
+    seli_distance,
+    stable_rank,
+    top_label_calibration_error,
+    uniform_accuracy,
+    uniform_duality,
+    variability_collapse_index,
+)
+
+# Numbers of float64 that the decomposition of the Brier score may hold, about 1 GB.
+_MOST_PROBABILITIES = 3e7
+# Products of the covariance of all features, about ten seconds on a CPU core.
+_MOST_PRODUCTS = 2e11
+# Classes of a K x K eigenvalue problem, about ten seconds.
+_MOST_CLASSES = 2000
+_LARGEST_SIDE = 1024
+_COSINES = {
+    "minority_cosine": "cosine_rare",
+    "majority_cosine": "cosine_frequent",
+    "cross_cosine": "cosine_cross",
+}
+
+
+def further_calibration(logits: Tensor, labels: Tensor, class_counts: Tensor) -> dict[str, float]:
+    """Return calibration by class and by group of classes, Brier's parts, and how errors are ranked by confidence.
+
+    Args:
+        logits: (N, K).
+        labels: (N,).
+        class_counts: Training samples of each class (K,).
+
+    Returns:
+        "cal/ece_classwise", "cal_groups/few/ece", "gen/uniform_accuracy", and so on.
+    """
+    curve = risk_coverage(logits, labels)
+    values = {
+        "cal/ece_classwise": classwise_calibration_error(logits, labels),
+        "cal/ece_top_label": top_label_calibration_error(logits, labels),
+        "cal/aurc": curve.aurc,
+        "cal/aurc_excess": curve.excess_aurc,
+        "gen/uniform_accuracy": uniform_accuracy(logits, labels)["uniform_accuracy"],
+    }
+    if len(labels) > 1:
+        values["cal/ece_debiased"] = debiased_calibration_error(logits, labels, resamples=1).value
+    if logits.numel() <= _MOST_PROBABILITIES:
+        parts = brier_decomposition(logits, labels)
+        values |= {f"cal/brier_{name}": part for name, part in parts.items() if name != "brier"}
+    groups = grouped_calibration(logits, labels, class_counts)
+    return values | {f"cal_groups/{key}": value for key, value in groups.items()}
+
+
+def further_collapse(features: Tensor, labels: Tensor, weight: Tensor | None, num_classes: int) -> dict[str, float]:
+    """Return GNC2, cosines within and between classes, uniform duality, and the variability collapse index.
+
+    Args:
+        features: (N, D).
+        labels: (N,), of at least two classes.
+        weight: Class vectors (K, D) of the same space, or None.
+        num_classes: K.
+    """
+    counts, sums = class_sums(features, labels, num_classes)
+    means = sums / counts.clamp(min=1)[:, None]
+    values = hyperspherical_uniformity(means, counts) | cosine_collapse(features, labels, num_classes)
+    if weight is not None:
+        values |= uniform_duality(means, weight, counts)
+    if len(features) * features.shape[1] ** 2 <= _MOST_PRODUCTS:
+        values |= variability_collapse_index(features, labels, num_classes)
+    return values
+
+
+def means_by_frequency(features: Tensor, labels: Tensor, class_counts: Tensor) -> dict[str, float]:
+    """Return the cosines of rare and of frequent class means, and their distance to SELI and to a simplex.
+
+    Args:
+        features: (N, D).
+        labels: (N,).
+        class_counts: Training samples of each class (K,).
+
+    Returns:
+        The quantities by name; none if all classes are equally frequent or a class has no sample here.
+    """
+    num_classes = len(class_counts)
+    counts, sums = class_sums(features, labels, num_classes)
+    if not _uneven(class_counts) or bool((counts == 0).any()):
+        return {}
+    means = sums / counts[:, None]
+    cosines = minority_collapse(means - means.mean(dim=0), class_counts)
+    values = {name: cosines[key] for key, name in _COSINES.items() if key in cosines}
+    return values | (seli_distance(class_counts, means=means) if num_classes <= _MOST_CLASSES else {})
+
+
+def class_vector_geometry(weight: Tensor, class_counts: Tensor) -> dict[str, float]:
+    """Return minority collapse, the distances to SELI and to a simplex, and the stable rank of the class vectors.
+
+    Args:
+        weight: (K, D).
+        class_counts: Training samples of each class (K,); equally frequent classes leave the stable rank alone.
+    """
+    if not bool(weight.isfinite().all()) or not bool(weight.any()):
+        return {}
+    values = {"stable_rank": stable_rank(weight)}
+    if not _uneven(class_counts):
+        return values
+    values |= minority_collapse(weight, class_counts)
+    return values | (seli_distance(class_counts, weight=weight) if len(weight) <= _MOST_CLASSES else {})
+
+
+def mean_stable_rank(model: nn.Module, without: nn.Module | None = None) -> dict[str, float]:
+    """Return the mean stable rank of the layers whose weight matrix is not too large, as ``stable_rank``.
+
+    Args:
+        model: The layers.
+        without: A part of the model that is left out, such as its head.
+    """
+    ranks = []
+    left_out = set() if without is None else set(without.modules())
+    for module in model.modules():
+        if module in left_out:
+            continue
+        weight = None if isinstance(module, nn.Embedding | nn.EmbeddingBag) else getattr(module, "weight", None)
+        if not isinstance(weight, Tensor) or weight.ndim < 2 or not weight.is_floating_point():
+            continue
+        matrix = weight.detach().flatten(1)
+        if min(matrix.shape) <= _LARGEST_SIDE and bool(matrix.isfinite().all()) and bool(matrix.any()):
+            ranks.append(stable_rank(matrix.float()))
+    return {"stable_rank": sum(ranks) / len(ranks)} if ranks else {}
+
+
+def _uneven(class_counts: Tensor) -> bool:
+    """Whether some classes with samples are rarer than others, so that one can speak of rare classes."""
+    return len(class_counts) > 2 and bool(class_counts.min() < class_counts.max()) and int((class_counts > 0).sum()) > 2
