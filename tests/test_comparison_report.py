@@ -251,6 +251,7 @@ def test_what_to_do_next_follows_from_the_result(complete, tmp_path):
     assert re.search(r"(\d+) seeds would show half of the gain of etf \(\+0.7\): .* --seeds 0-\d+", unsure[0])
     assert "--smoke" in steps({"linear": linear, "etf": linear}, smoke=True)[0]
     assert "--resume" in next_steps(complete, tmp_path)[0]
+    assert next_steps(replace(complete, baseline="etf_la"), tmp_path)[-1].endswith("--baseline etf_la --details")
 
 
 def test_a_report_against_another_arm_stands_beside_the_first(tmp_path):

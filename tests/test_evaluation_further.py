@@ -111,7 +111,7 @@ def test_a_final_run_records_them_with_a_name_for_each(tmp_path):
     holdout = make(job_of(tmp_path, "holdout"))[0].run
     run = read_run(make(job_of(tmp_path, "final", holdout_run=holdout))[0].run)
     for key in (
-        "test/cal/ece_debiased", "test/cal_groups/few/ece", "test/cal_vs/nll", "test/cal_ds/nll", "test/gen_vs/tail",
+        "test/cal/ece_debiased", "test/cal_groups/few/ece", "test/cal_vs/nll", "test/gen_vs/tail",
         "test/gen/uniform_accuracy", "train/nc/vci", "train/nc/gnc2", "train/nc/nc3_uniform", "train/nc/cosine_rare",
         "head/minority_cosine", "head/seli_weight", "head/stable_rank", "backbone/stable_rank",
         "test/ood/held_out/nc5", "test/ood/mean/msp/auroc", "perf/trained_parameters", "perf/evaluation_seconds",

@@ -30,7 +30,9 @@ def next_steps(comparison: Comparison, out: Path, *, details: bool = False) -> l
         command = f"nc-tools compare {folder} --baseline {shlex.quote(other)}"
         steps.append(f"a report against another arm, beside this one: {command}")
     if not details:
-        steps.append(f"tests, what they could detect, and variances: nc-tools compare {folder} --details")
+        own = comparison.baseline == (comparison.experiment.baseline or comparison.arms[0])
+        same = "" if own else f" --baseline {shlex.quote(comparison.baseline)}"
+        steps.append(f"tests, what they could detect, and variances: nc-tools compare {folder}{same} --details")
     return [step for step in steps if step]
 
 

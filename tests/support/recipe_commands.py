@@ -38,7 +38,7 @@ def command(path, out):
 
 def run_in_process(*arguments, **more):
     """Run a recipe here, without the process that sends runs to MLflow, which takes seconds to start."""
-    with mock.patch("nc_tools.experiment.recipe_cli.MlflowSync", return_value=contextlib.nullcontext()):
+    with mock.patch("nc_tools.experiment.recipe_cli.sync_unless_off", return_value=contextlib.nullcontext()):
         run_recipe(*arguments, **more)
 
 

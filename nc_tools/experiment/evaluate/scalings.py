@@ -19,7 +19,7 @@ _MOST_SAMPLES = 5000
 _MOST_CLASSES = 1000
 # Dirichlet scaling has K^2 parameters, which need many times K samples.
 _MOST_DIRICHLET_CLASSES = 100
-_SAMPLES_PER_CLASS = 5
+_SAMPLES_PER_CLASS = 20
 
 
 def save_scalings(outputs: Collected, folder: Path) -> None:
