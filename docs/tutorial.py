@@ -77,7 +77,8 @@ def run_cells(cells: list[Cell], folder: Path, change: Callable[[str], str] = st
             outputs.append(printed.getvalue())
         elif cell.kind == "bash":
             outputs.append(_run_command(change(cell.source), folder))
-    return outputs
+    # The place of the folder, which is a new one each time, is written as a reader's could be.
+    return [output.replace(str(folder.resolve()), "/home/me").replace(str(folder), "/home/me") for output in outputs]
 
 
 def _run_command(source: str, folder: Path) -> str:

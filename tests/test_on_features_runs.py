@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from support.head_plans import COUNTS, D, K, arms_of, base_of, embeddings, plan_of, run_plan_of
 
+from nc_tools._support.signals import StopSignal
 from nc_tools.data import SymmetricNoise
 from nc_tools.experiment import load_run
 from nc_tools.experiment.build import build_head, build_loss
@@ -17,6 +18,7 @@ from nc_tools.experiment.on_features.feature_data import open_feature_data
 from nc_tools.experiment.on_features.head_samples import TRIAL_SEEDS
 from nc_tools.experiment.on_features.recall_counter import RecallCounter
 from nc_tools.experiment.on_features.run_seeds import check_heads, merge_tuning
+from nc_tools.experiment.on_features.seed_runs import SeedsJob, run_seeds_job
 from nc_tools.experiment.tuning import TuningResult
 from nc_tools.heads import CosineHead, ETFHead
 from nc_tools.losses import ForwardCorrectionLoss, SupConLoss
@@ -25,7 +27,7 @@ from nc_tools.models.classifier import Classifier
 from nc_tools.run_records import read_run, read_runs
 from nc_tools.seeds import stream
 from nc_tools.specs import spec
-from nc_tools.training import RetrainClassifier, TauNormalize, fit
+from nc_tools.training import ClassMeanStart, RetrainClassifier, TauNormalize, fit
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +267,21 @@ def test_the_tuning_of_all_seeds_is_one_file():
     assert [(t["seed"], t["chosen"]) for t in merged["trials"]] == [(0, True), (1, True)]
     assert merged["notes"] == ["a: at the edge (seed 0, 1)"]
     assert merged["grid"] == [0.1]
+
+
+def test_a_stop_while_heads_are_computed_ends_the_job_before_the_next_one(tmp_path, monkeypatch):
+    path = embeddings(tmp_path)
+    stop, computed = StopSignal(), []
+    apply = ClassMeanStart.apply
+
+    def stopped_meanwhile(*arguments):
+        computed.append(apply(*arguments))
+        stop.requested = True
+
+    monkeypatch.setattr(ClassMeanStart, "apply", stopped_meanwhile)
+    arm = replace(base_of(path), head=spec(CosineHead), start=ClassMeanStart())
+    arm = replace(arm, training=replace(arm.training, epochs=0))
+    plan = plan_of({"linear": base_of(path), "means": arm})
+    job = SeedsJob(plan=plan, seeds=(0, 1), features=path, root=tmp_path, device="cpu")
+    assert run_seeds_job(job, print, stop).status == "KILLED"
+    assert len(computed) == 1

@@ -84,12 +84,11 @@ class OneSeed:
             self._tuning, self.configs, self._scores = result.to_json(), result.configs, best_scores(result)
             return None
 
-    def new_trials(self, settings: Settings) -> list[HeadRun]:
-        """Return a new run for every setting."""
+    def new_trials(self, settings: Settings) -> Iterator[HeadRun]:
+        """Yield a new run for every setting."""
         seed = self.seed + TRIAL_SEEDS
-        return [
-            HeadRun.new(self._job("tuning", arm, config, seed), self._samples[arm].trials) for arm, config in settings
-        ]
+        for arm, config in settings:
+            yield HeadRun.new(self._job("tuning", arm, config, seed), self._samples[arm].trials)
 
     def take_scores(self, runs: Sequence[HeadRun]) -> None:
         """Take the scores of a round's trained runs."""

@@ -5,9 +5,10 @@ The seeds of one process go through the same rounds side by side, so that their 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.job import JobResult, RunProgress
@@ -16,6 +17,8 @@ from nc_tools.experiment.on_features.head_run import HeadRun
 from nc_tools.experiment.on_features.one_seed import OneSeed, seed_results
 from nc_tools.experiment.on_features.train_heads import train_heads
 from nc_tools.experiment.plan import Plan
+
+_Run = TypeVar("_Run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +62,10 @@ def run_seeds_job(job: SeedsJob, on_progress: Callable[[RunProgress], None], sto
         train_heads(runs, stop=stop, on_epoch=lambda done, total: on_progress(RunProgress(label, done, total)))
 
     try:
-        _tune([seed for seed in seeds if not seed.read_tuning()], train)
+        _tune([seed for seed in seeds if not seed.read_tuning()], train, stop)
         for seed in seeds:
             seed.write([])
-        finals = [(seed, run, row) for seed in seeds for run, row in seed.new_finals()]
+        finals = [(seed, run, row) for seed in seeds for run, row in _until_stopped(seed.new_finals(), stop)]
         train([run for _, run, _ in finals], "final runs")
         for _, run, row in finals:
             if stop.requested:
@@ -76,16 +79,16 @@ def run_seeds_job(job: SeedsJob, on_progress: Callable[[RunProgress], None], sto
     return JobResult(seed_results(job.root, job.seeds[0]), "FINISHED")
 
 
-def _tune(seeds: Sequence[OneSeed], train: Callable[[Sequence[HeadRun], str], None]) -> None:
+def _tune(seeds: Sequence[OneSeed], train: Callable[[Sequence[HeadRun], str], None], stop: StopSignal) -> None:
     """Tune seeds side by side, round by round, and make the hold-out runs of the settings that won."""
     number = 0
     while waiting := [(seed, settings) for seed in seeds if (settings := seed.next_settings()) is not None]:
         number += 1
-        runs = [(seed, seed.new_trials(settings)) for seed, settings in waiting]
+        runs = [(seed, _until_stopped(seed.new_trials(settings), stop)) for seed, settings in waiting]
         train([run for _, own in runs for run in own], f"tuning, round {number}")
         for seed, own in runs:
             seed.take_scores(own)
-    holdouts = list(_new_holdouts(seeds))
+    holdouts = _until_stopped(_new_holdouts(seeds), stop)
     train([run for _, _, run in holdouts], "hold-out runs")
     for seed, arm, run in holdouts:
         if run.error is None:
@@ -96,3 +99,13 @@ def _new_holdouts(seeds: Sequence[OneSeed]) -> Iterator[tuple[OneSeed, str, Head
     for seed in seeds:
         for arm, run in seed.new_holdouts():
             yield seed, arm, run
+
+
+def _until_stopped(runs: Iterable[_Run], stop: StopSignal) -> list[_Run]:
+    """Return new runs as a list. Heads in closed form are computed meanwhile, which may take minutes."""
+    made = []
+    for run in runs:
+        if stop.requested:
+            raise Killed("stopped while heads were computed")
+        made.append(run)
+    return made
