@@ -18,6 +18,7 @@ from nc_tools.evaluation.collect import collect
 from nc_tools.experiment import load_run
 from nc_tools.experiment.run_data import RunData, open_data
 from nc_tools.heads import CosineHead
+from nc_tools.metrics import conformal_sets, fit_conformal, fit_vector_scaling
 from nc_tools.models import Classifier
 from nc_tools.records import Batch
 from nc_tools.run_records import read_run
@@ -59,7 +60,7 @@ def test_values_are_those_of_a_run(arm: str, tmp_path: Path) -> None:
     held_out = {"cal/temperature", "noise/transition_error_confusion", "noise/transition_error_confident"}
     wanted = {
         key for key in expected
-        if not key.startswith((*OWN, "test/cal_ts/")) and key not in held_out
+        if not key.startswith((*OWN, "test/cal_ts/", "test/conformal/")) and key not in held_out
     }  # fmt: skip
     assert set(values) == wanted
     for key in wanted:
@@ -79,6 +80,23 @@ def test_the_temperature_is_that_of_the_holdout() -> None:
     tested = torch.cat([model(x) for x, _ in test]).detach().double() / values["cal/temperature"]
     nll = float(nn.functional.cross_entropy(tested, torch.cat([y for _, y in test])))
     assert values["test/cal_ts/nll"] == pytest.approx(nll, rel=1e-5)
+
+
+def test_scalings_and_prediction_sets_are_those_of_the_holdout() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    train, test, holdout = (rows(80, seed) for seed in (0, 1, 2))
+    values = nc_tools.evaluate(model, train, test, holdout=holdout)
+    (fit_logits, fit_labels), (logits, labels) = (
+        (torch.cat([model(x) for x, _ in part]).detach(), torch.cat([y for _, y in part])) for part in (holdout, test)
+    )
+    scaled = fit_vector_scaling(fit_logits, fit_labels)(logits)
+    assert values["test/cal_vs/nll"] == pytest.approx(float(nn.functional.cross_entropy(scaled, labels)), rel=1e-4)
+    counts = torch.tensor([27, 27, 26])
+    sets = conformal_sets(logits, "thr", fit_conformal(fit_logits, fit_labels, "thr", counts), counts)
+    covered = float(sets[torch.arange(len(labels)), labels].double().mean())
+    assert values["test/conformal/thr/coverage"] == pytest.approx(covered)
+    assert "test/cal_vs/nll" not in nc_tools.evaluate(model, train, test)
 
 
 def rows(count: int, seed: int, batch: int = 16) -> DataLoader[Any]:
@@ -129,7 +147,9 @@ def test_an_own_loop_and_a_recipe_stand_in_one_table(tmp_path: Path) -> None:
     assert comparison.test("mine").paired.n == 2
     shared = set(read_run(next((tmp_path / "runs").glob("mine*"))).final)
     recipe = set(read_run(next((tmp_path / "runs").glob("linear*"))).final)
-    missing = {key for key in recipe - shared if not key.startswith((*OWN, "transfer/", "test/ood/"))}
+    missing = {
+        key for key in recipe - shared if not key.startswith((*OWN, "transfer/", "test/ood/", "test/conformal/"))
+    }
     assert missing == set()
     assert (tmp_path / "report" / "comparison.html").exists()
 

@@ -14,7 +14,8 @@ from nc_tools.evaluation.further_measures import (
     mean_stable_rank,
     means_by_frequency,
 )
-from nc_tools.experiment.evaluate.scalings import SCALINGS, save_scalings, scaled_measures
+from nc_tools.experiment.evaluate.scalings import SCALINGS, fit_scalings, scaled_measures
+from nc_tools.experiment.weight_files import load_tensors, save_tensors
 from nc_tools.metrics import calibration, fit_vector_scaling, seli_geometry
 from nc_tools.records import Collected
 from nc_tools.run_records import read_run
@@ -95,9 +96,9 @@ def test_scalings_of_a_holdout_run_are_applied_as_they_were_fitted(tmp_path):
         name = "test"
 
     held_out, test = (Collected(l, l, l, y) for l, y in (predictions(), predictions(seed=1)))  # noqa: E741
-    assert scaled_measures(StubbedOutputs(test), Part, tmp_path) == {}
-    save_scalings(held_out, tmp_path)
-    values = scaled_measures(StubbedOutputs(test), Part, tmp_path)
+    assert scaled_measures(StubbedOutputs(test), Part, {}) == {}
+    save_tensors(fit_scalings(held_out), tmp_path / SCALINGS)
+    values = scaled_measures(StubbedOutputs(test), Part, load_tensors(tmp_path / SCALINGS))
     expected = calibration(fit_vector_scaling(held_out.logits, held_out.labels)(test.logits), test.labels)
     assert values["test/cal_vs/nll"] == pytest.approx(expected["nll"], rel=1e-6)
     assert values["test/cal_vs/nll"] < calibration(test.logits, test.labels)["nll"]

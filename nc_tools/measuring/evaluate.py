@@ -14,6 +14,8 @@ from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator, HeadView
 from nc_tools.evaluation.further_measures import mean_stable_rank
 from nc_tools.experiment.evaluate.final_run import share_correct
 from nc_tools.experiment.evaluate.label_noise import suspect_precision
+from nc_tools.experiment.evaluate.prediction_sets import fit_thresholds, set_coverage, surest_predictions
+from nc_tools.experiment.evaluate.scalings import fit_scalings, scaled_measures
 from nc_tools.experiment.evaluate.test_outputs import write_test_outputs
 from nc_tools.heads.head import Head
 from nc_tools.measuring.loader_batches import first_two, to_device, unpack
@@ -65,6 +67,8 @@ def evaluate(
         head/, backbone/                 class vectors of rare and frequent classes; stable ranks
         train/gen/accuracy               on the training images
         cal/temperature, test/cal_ts/    temperature of the hold-out, and calibration with it
+        test/cal_vs/, gen_vs/, cal_ds/   after vector and Dirichlet scaling, fitted on the hold-out
+        test/conformal/, selective/      prediction sets of the hold-out's thresholds; the surest predictions
         test/ood/NAME/SCORE/             for each set of outliers
         transfer/                        probes on the frozen features of other classes
         train/noise/, train/gen_clean/, noise/, ...   with ``clean``: label noise
@@ -74,7 +78,7 @@ def evaluate(
         train: The training images. Yields (inputs, labels), mappings with ``labels``, or
             :class:`~nc_tools.records.Batch`.
         test: Images of the same classes that were not trained on.
-        holdout: Training images that were held out, for the temperature. Not the test images.
+        holdout: Training images that were held out, for temperature, scalings and prediction sets. Not the test images.
         outliers: Images of none of the classes, by name; "near", "far" and "held_out" have their place in reports.
         transfer: Training and test images of other classes, for probes on the features.
         clean: True labels of the training images (N,), in the order of the loader, if its labels are noisy.
@@ -115,6 +119,9 @@ def evaluate(
         held_out = evaluator.outputs(_LoadedSet.named("holdout", holdout))
         temperatures["temperature"] = values["cal/temperature"] = fit_temperature(held_out.logits, held_out.labels)
         values |= evaluator.calibration(test_set, temperatures["temperature"], "cal_ts")
+        values |= scaled_measures(evaluator, test_set, fit_scalings(held_out))
+        values |= set_coverage(evaluator, test_set, fit_thresholds(held_out, evaluator.class_counts))
+    values |= surest_predictions(evaluator, test_set)
     if clean is not None:
         values |= _label_noise(evaluator, train_set, test_set, clean)
     if outliers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,15 +15,15 @@ from nc_tools.experiment.evaluate.held_out_head import fitted_scalars, take_held
 from nc_tools.experiment.evaluate.holdout_record import holdout_value
 from nc_tools.experiment.evaluate.label_noise import evaluate_label_noise
 from nc_tools.experiment.evaluate.ood import evaluate_ood
-from nc_tools.experiment.evaluate.prediction_sets import set_coverage, surest_predictions
+from nc_tools.experiment.evaluate.prediction_sets import CONFORMAL, set_coverage, surest_predictions
 from nc_tools.experiment.evaluate.run_figures import write_figures
-from nc_tools.experiment.evaluate.scalings import scaled_measures
+from nc_tools.experiment.evaluate.scalings import SCALINGS, scaled_measures
 from nc_tools.experiment.evaluate.test_outputs import write_test_outputs
 from nc_tools.experiment.evaluate.transfer_set import evaluate_transfer
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
 from nc_tools.experiment.stage_checkpoints import StageCheckpoints
-from nc_tools.experiment.weight_files import load_weights
+from nc_tools.experiment.weight_files import load_tensors, load_weights
 from nc_tools.metrics import fit_temperature
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Collected
@@ -70,8 +71,8 @@ def evaluate_final(
         values[f"cal/{name}"] = temperature
         values |= evaluator.calibration(test, temperature, "cal_ts" if name == "temperature" else "cal_oracle")
     if job.holdout_run is not None:
-        values |= scaled_measures(evaluator, test, job.holdout_run)
-        values |= set_coverage(evaluator, test, job.holdout_run)
+        values |= scaled_measures(evaluator, test, _held_out_tensors(job.holdout_run / SCALINGS))
+        values |= set_coverage(evaluator, test, _held_out_tensors(job.holdout_run / CONFORMAL))
     values |= surest_predictions(evaluator, test)
     values |= evaluate_label_noise(job, data, evaluator, train, test, record)
     values |= evaluate_ood(data, evaluator, train, test)
@@ -83,6 +84,11 @@ def evaluate_final(
 def share_correct(outputs: Collected) -> float:
     """Return the share of samples whose largest logit is that of their label."""
     return float((outputs.logits.argmax(1) == outputs.labels).double().mean())
+
+
+def _held_out_tensors(path: Path) -> dict[str, Tensor]:
+    """Return what a hold-out run fitted; empty for one of an earlier version, which fitted less."""
+    return load_tensors(path) if path.exists() else {}
 
 
 def _temperatures(job: Job, data: RunData, evaluator: Evaluator) -> dict[str, float]:

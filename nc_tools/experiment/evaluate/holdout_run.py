@@ -11,10 +11,11 @@ from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.evaluate.held_out_head import fit_held_out
 from nc_tools.experiment.evaluate.holdout_record import holdout_value
 from nc_tools.experiment.evaluate.label_noise import save_held_out_estimates
-from nc_tools.experiment.evaluate.prediction_sets import save_thresholds
-from nc_tools.experiment.evaluate.scalings import save_scalings
+from nc_tools.experiment.evaluate.prediction_sets import CONFORMAL, fit_thresholds
+from nc_tools.experiment.evaluate.scalings import SCALINGS, fit_scalings
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import RunData
+from nc_tools.experiment.weight_files import save_tensors
 from nc_tools.metrics import fit_temperature
 from nc_tools.models.classifier import Classifier
 from nc_tools.run_records import RunRecord, read_run
@@ -37,8 +38,9 @@ def evaluate_holdout(
         outputs = evaluator.outputs(holdout)
         values["cal/temperature"] = fit_temperature(outputs.logits, outputs.labels)
         values["best/epoch"] = best_epoch(record)
-        save_scalings(outputs, record.path)
-        save_thresholds(outputs, evaluator.class_counts, record.path)
+        if scalings := fit_scalings(outputs):
+            save_tensors(scalings, record.path / SCALINGS)
+        save_tensors(fit_thresholds(outputs, evaluator.class_counts), record.path / CONFORMAL)
         values |= save_held_out_estimates(job, data, outputs, record)
     return values
 

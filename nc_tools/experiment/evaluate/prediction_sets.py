@@ -1,13 +1,12 @@
-"""Conformal sets of a final run, with the thresholds that the hold-out run of its seed fitted."""
+"""Conformal sets with thresholds of held-out samples: for a final run those of the hold-out run of its seed."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
-from nc_tools.experiment.weight_files import load_tensors, save_tensors
 from nc_tools.metrics import CONFORMAL_METHODS, conformal_sets, fit_conformal, selective_accuracy, set_measures
 from nc_tools.records import Collected
 
@@ -19,30 +18,26 @@ _MOST_SAMPLES = 20_000
 _MOST_SCORES = 1e8
 
 
-def save_thresholds(outputs: Collected, class_counts: Tensor, folder: Path) -> None:
-    """Fit the thresholds of every method on the outputs of a hold-out, and save them."""
+def fit_thresholds(outputs: Collected, class_counts: Tensor) -> dict[str, Tensor]:
+    """Fit the thresholds of every method (K,) on the outputs of a hold-out; return them by the method's name."""
     logits, labels = outputs.logits[:_MOST_SAMPLES], outputs.labels[:_MOST_SAMPLES]
-    thresholds: dict[str, Tensor] = {
-        method: fit_conformal(logits, labels, method, class_counts) for method in CONFORMAL_METHODS
-    }
-    save_tensors(thresholds, folder / CONFORMAL)
+    return {method: fit_conformal(logits, labels, method, class_counts) for method in CONFORMAL_METHODS}
 
 
-def set_coverage(evaluator: Evaluator, test: EvaluationSet, folder: Path) -> dict[str, float]:
+def set_coverage(evaluator: Evaluator, test: EvaluationSet, tensors: Mapping[str, Tensor]) -> dict[str, float]:
     """Return coverage and size of each method's sets, as ``<test>/conformal/<method>/``.
 
-    Empty for a hold-out run that saved no thresholds, as those of earlier versions. As with the temperature, they were
-    fitted for the model of the hold-out run, which saw fewer images.
+    As with the temperature, the thresholds of a final run were fitted for the model of its hold-out run, which saw
+    fewer images.
 
     Args:
-        evaluator: Of the final model.
+        evaluator: Of the model.
         test: The test set.
-        folder: Of the hold-out run.
+        tensors: The thresholds, as :func:`fit_thresholds` returns them; methods without any are left out.
     """
-    outputs = evaluator.outputs(test)
-    if not (folder / CONFORMAL).exists() or outputs.logits.numel() > _MOST_SCORES:
+    outputs, counts = evaluator.outputs(test), evaluator.class_counts
+    if outputs.logits.numel() > _MOST_SCORES:
         return {}
-    tensors, counts = load_tensors(folder / CONFORMAL), evaluator.class_counts
     values: dict[str, float] = {}
     for method in CONFORMAL_METHODS:
         thresholds = tensors.get(method)

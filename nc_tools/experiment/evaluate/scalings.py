@@ -1,13 +1,13 @@
-"""Vector and Dirichlet scaling of a final run's logits, fitted by the hold-out run of its seed."""
+"""Vector and Dirichlet scaling of logits, fitted on held-out samples; for a final run by its hold-out run."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
-from nc_tools.experiment.weight_files import load_tensors, save_tensors
 from nc_tools.metrics import AffineScaling, calibration, classification, fit_dirichlet_scaling, fit_vector_scaling
 from nc_tools.records import Collected
 
@@ -22,8 +22,8 @@ _MOST_DIRICHLET_CLASSES = 100
 _SAMPLES_PER_CLASS = 20
 
 
-def save_scalings(outputs: Collected, folder: Path) -> None:
-    """Fit both scalings on the outputs of a hold-out, as far as its size allows, and save them."""
+def fit_scalings(outputs: Collected) -> dict[str, Tensor]:
+    """Fit both scalings on the outputs of a hold-out, as far as its size allows; return their tensors by name."""
     logits, labels = outputs.logits[:_MOST_SAMPLES], outputs.labels[:_MOST_SAMPLES]
     num_classes = logits.shape[1]
     fitted: dict[str, AffineScaling] = {}
@@ -36,23 +36,18 @@ def save_scalings(outputs: Collected, folder: Path) -> None:
         # The matrix of vector scaling is diagonal: K numbers are enough.
         tensors[f"{group}.weight"] = scaling.weight.diagonal().clone() if group == "cal_vs" else scaling.weight
         tensors[f"{group}.bias"] = scaling.bias
-    if tensors:
-        save_tensors(tensors, folder / SCALINGS)
+    return tensors
 
 
-def scaled_measures(evaluator: Evaluator, test: EvaluationSet, folder: Path) -> dict[str, float]:
-    """Return calibration and accuracy after each scaling that a hold-out run fitted, as ``<test>/cal_vs/``, ...
-
-    Empty for a hold-out run that saved none, as those of earlier versions.
+def scaled_measures(evaluator: Evaluator, test: EvaluationSet, tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return calibration and accuracy after each scaling, as ``<test>/cal_vs/``, ``gen_vs/``, ``cal_ds/``.
 
     Args:
-        evaluator: Of the final model.
+        evaluator: Of the model.
         test: The test set.
-        folder: Of the hold-out run.
+        tensors: The scalings, as :func:`fit_scalings` returns them; those that are missing are left out.
     """
-    if not (folder / SCALINGS).exists():
-        return {}
-    outputs, tensors = evaluator.outputs(test), load_tensors(folder / SCALINGS)
+    outputs = evaluator.outputs(test)
     values: dict[str, float] = {}
     for group in ("cal_vs", "cal_ds"):
         weight, bias = tensors.get(f"{group}.weight"), tensors.get(f"{group}.bias")
