@@ -10,6 +10,7 @@ from support.head_plans import COUNTS
 
 from nc_tools.choosing.choice import holdout_scores, make_choice
 from nc_tools.choosing.choice_text import WORDS, choice_sentences
+from nc_tools.choosing.choose import ChooseOptions
 from nc_tools.choosing.class_effects import class_effects
 from nc_tools.choosing.head_arms import ArmOptions, choose_arms, head_arms, is_imbalanced
 from nc_tools.comparison.compare import compare_runs
@@ -17,6 +18,7 @@ from nc_tools.comparison.compared_run import ComparedRun, RecallByClass
 from nc_tools.comparison.read_experiment import Experiment
 from nc_tools.data import DataConfig
 from nc_tools.experiment import ModelConfig
+from nc_tools.experiment.on_features.feature_options import data_config
 from nc_tools.features import GivenFeatures
 from nc_tools.losses import CrossEntropyLoss, LogitAdjustedLoss
 from nc_tools.specs import spec
@@ -190,3 +192,12 @@ def test_torch_is_seeded_by_runs_alone():
     before = torch.get_rng_state()
     head_arms(OPTIONS, imbalanced=True)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_settings_can_refine_what_a_flag_names():
+    """The near set is a flag's; the classes to leave out of it are a setting."""
+    options = ChooseOptions(
+        data="digits", ood_near="imagefolder:near", settings=["data.ood_near_exclude=names.csv", "data.imbalance=5"]
+    )
+    config = data_config(options, {"ood_near": options.ood_near, "imbalance": 9.0})
+    assert (config.ood_near, config.ood_near_exclude, config.imbalance) == ("imagefolder:near", "names.csv", 5)

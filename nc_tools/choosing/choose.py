@@ -70,13 +70,8 @@ def run_choose(options: ChooseOptions, console: Console) -> Choice:
         Killed: After Ctrl-C.
     """
     check_writable(options.out)
-    data = data_config(options)
-    data = replace(
-        data,
-        imbalance=data.imbalance if options.imbalance is None else options.imbalance,
-        ood_near=options.ood_near or data.ood_near,
-        ood_far=options.ood_far or data.ood_far,
-    )
+    flags = {"imbalance": options.imbalance, "ood_near": options.ood_near, "ood_far": options.ood_far}
+    data = data_config(options, {name: value for name, value in flags.items() if value is not None})
     model = model_config(options)
     device, seeds = torch_device(options.device), parse_seeds(options.seeds)
     how = run_options(options, device)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,16 +55,21 @@ class FeatureOptions(SourceOptions):
     tracking_uri: str | None = None
 
 
-def data_config(options: FeatureOptions) -> DataConfig:
+def data_config(options: FeatureOptions, flags: Mapping[str, Any] | None = None) -> DataConfig:
     """Return the data that the options name, with their labels and the settings ``data.FIELD=VALUE``.
+
+    Args:
+        options: Of the command line.
+        flags: Fields that flags of one command set; the settings come after them.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
         ValueError: If the source cannot be read so.
     """
     config = replace(
-        source_config(options), labels=options.labels, clean=options.clean, corrections=options.corrections
-    )
+        source_config(options), labels=options.labels, clean=options.clean, corrections=options.corrections,
+        **(flags or {}),
+    )  # fmt: skip
     settings = [parse_setting(text) for text in options.settings]  # before the data are read; the others wait for arms
     start = len(DATA_FIELDS)
     return put_all(config, [(path[start:], value) for path, value in settings if path.startswith(DATA_FIELDS)])
