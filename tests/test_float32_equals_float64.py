@@ -30,6 +30,7 @@ NO_FEATURES = {
     "precision_at": "reads an order",
     "rank_by_collapse": "takes a mapping of features; its numbers are those of neural_collapse",
     "rank_correlation": "reads numbers",
+    "set_measures": "reads sets of classes",
     "seli_geometry": "reads counts",
     "stable_ranks": "reads a model",
     "transition_error": "reads matrices",
@@ -79,6 +80,8 @@ def arguments(name: str, sample: Sample, dtype: torch.dtype) -> dict[str, Any]:
         "seed": 0,
         "shots": 1,
         "draws": 3,
+        "method": "aps",
+        "thresholds": torch.full((k,), 0.9, dtype=torch.float64),
     }
     if name == "moment_alignment":
         supply["weight"] = sample.weight.to(dtype)

@@ -44,6 +44,7 @@ def test_both_readers_agree_on_a_valid_record(tmp_path):
         "draw": 2,
         "seed": 0,
         "frame_seed": None,
+        "about": {},
     }
     assert (recovered.status, recovered.error, recovered.final) == (stored.status, "", stored.final)
     assert recovered.curves == stored.curves() == {"train/loss": [(1, 0.5)]}

@@ -142,7 +142,7 @@ def test_trials_of_both_versions_have_todays_keys():
 @pytest.mark.slow
 def test_the_command_reads_an_old_folder(tmp_path, capsys):
     shutil.copytree(FOLDER, tmp_path / "records")
-    cli.main(["compare", str(tmp_path / "records")])
+    cli.main(["compare", str(tmp_path / "records"), "--details"])
     shown = capsys.readouterr()
     assert shown.err == ""
     assert "every arm against linear" in shown.out

@@ -125,7 +125,7 @@ class SimplexHead(PolytopeHead):
     Example:
         >>> head = SimplexHead(64, 10, radius=0.1)
         >>> head.weight.shape, head.scale
-        (torch.Size([10, 9]), 0.1)
+        (torch.Size([10, 9]), tensor([0.1000]))
     """
 
     geometry = "minimal simplex"

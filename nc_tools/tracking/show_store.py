@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
@@ -55,6 +57,9 @@ def show_store(root: Path, tracking_uri: str | None, *, port: int | None, browse
     if store.is_server:
         _show(store.address.rstrip("/"), pages, browser=browser, say=say)
         return
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        # A command that a script starts in the background ignores SIGINT: `kill -INT` must end it all the same.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt), killed_on_sigterm(), _server(store, _port(port)) as (process, address):
         _show(address, pages, browser=browser, say=say)
         say("Ctrl-C ends MLflow.")
