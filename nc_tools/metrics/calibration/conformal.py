@@ -18,6 +18,7 @@ ConformalMethod = Literal["thr", "aps", "raps", "class_conditional", "clustered"
 """How sets are built: three scores with one threshold, and three ways to treat rare classes fairly."""
 
 CONFORMAL_METHODS: tuple[ConformalMethod, ...] = get_args(ConformalMethod)
+"""The names of all methods."""
 
 # Regularization of RAPS: this much for each class beyond these ranks, as in its paper.
 _PENALTY, _FREE_RANKS = 0.01, 5
