@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Heads on features of EfficientNet-Lite0 (ImageNet), and three arms fine-tuned: the runs behind the tables of
-# benchmarks/results with "choose" or "fine_tuning" in their name. On two CPU cores about an hour and a half, of which
-# the features of CIFAR-10 take 13 minutes, once. A run that was stopped goes on where it was.
+# Heads on features of EfficientNet-Lite0 (ImageNet), and three arms fine-tuned: runs for tables of benchmarks/results,
+# which were not made yet. The features of CIFAR-10 take 13 minutes on one CPU core, once; the rest takes hours. A run
+# that was stopped goes on where it was.
 #
 #   benchmarks/pretrained.sh CIFAR10 TINY_IMAGENET WEIGHTS OUT
 #   for name in cifar10_if100 cifar10 tiny_imagenet_lt; do
