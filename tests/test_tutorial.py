@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import socket
 import sys
@@ -44,8 +45,10 @@ def test_outputs_show_nothing_of_the_machine(tutorial):
 
 
 @pytest.mark.slow
-def test_every_block_runs_one_after_the_other(tutorial, cells, tmp_path):
+def test_every_block_runs_one_after_the_other(tutorial, cells, tmp_path, monkeypatch):
     """With random weights of a smaller network, fewer seeds and fewer epochs."""
+    # As in an activated environment: `mlflow models serve` starts a program that it looks up.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     torch.manual_seed(0)
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "w.safetensors")
     with socket.socket() as taken:
