@@ -17,9 +17,19 @@
 #   PYTHON   interpreter (default: python3); it needs torch, torchvision and pytest. MLflow is not needed: the runs stay
 #            in OUT/table, and `nc-tools sync OUT/table` sends them later from another machine.
 set -uo pipefail
-out=${1:?folder for the figures}
-minutes=${2:?minutes that it may take, 0 for the rehearsal alone}
+if [[ $# -lt 2 || ! $2 =~ ^[0-9]+$ ]]; then
+  echo "usage: benchmarks/gpu.sh OUT MINUTES [STAGE ...], with whole MINUTES, 0 for the rehearsal alone; got: $*" >&2
+  exit 2
+fi
+out=$1
+minutes=$2
 shift 2
+for folder in ${DATA:+"$DATA"} ${PEER:+"$PEER"}; do
+  if [[ ! -d $folder ]]; then
+    echo "there is no folder $folder: check DATA and PEER" >&2
+    exit 2
+  fi
+done
 stages=("$@")
 [[ ${#stages[@]} -gt 0 ]] || stages=(tests step heads losses measures evaluation data table)
 device=${DEVICE:-cuda}

@@ -12,7 +12,7 @@ import nc_tools
 
 _ROOT = Path(nc_tools.__file__).parent
 _ERRORS = {"ValueError", "TypeError", "RuntimeError", "IndexError"}
-# What an engineer is told to do: a verb in the imperative after the statement of what is wrong.
+# Advice in a message: a verb in the imperative after the statement of what is wrong.
 _ADVICE = re.compile(
     r"(?:^|[:;.,] |\bor |\band )(add|build|call|choose|convert|correct|derive|export|flatten|give|increase|load|"
     r"measure|name|number|omit|pass|pool|put|raise|read|remove|replace|run|set|switch|train|try|use|watch|wrap|write)\b",
