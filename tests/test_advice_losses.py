@@ -33,6 +33,7 @@ from nc_tools.losses import (
     PickAllLabelLoss,
     SupConLoss,
     WeightedSumLoss,
+    affine_cross_entropy,
     term,
 )
 from nc_tools.models import Classifier
@@ -121,6 +122,11 @@ class OppositeLoss(PlainLoss):
 PROBABILITIES = torch.full((N, K), 1 / K)
 
 CASES = [
+    Case(
+        "must be tensors with a number for each class",
+        lambda: affine_cross_entropy(LOGITS, Y, factor=2.0),  # type: ignore[arg-type]
+        lambda: affine_cross_entropy(LOGITS, Y, factor=torch.full((4,), 2.0)),
+    ),
     Case(
         "Build it with feature_dim=8",
         lambda: ClassCompactnessLoss(3, K)(outputs(), BATCH),

@@ -136,6 +136,12 @@ def test_no_common_seed_is_refused():
         compare_runs([*runs(linear=LINEAR), run("etf", 17, 0.5)], "linear")
 
 
+def test_arms_without_a_finite_primary_value_are_named_and_seeds_are_not_blamed():
+    broken = [run("etf", seed, float("nan")) for seed in range(5)]
+    with pytest.raises(ValueError, match="no arm has a finite value of 'test/gen/balanced_accuracy' at a seed where"):
+        compare_runs([*runs(linear=LINEAR), *broken], "linear")
+
+
 def test_a_primary_metric_that_nobody_recorded_is_refused():
     experiment = Experiment(primary="test/gen/balanced_acuracy")
     with pytest.raises(ValueError, match=r"such as test/gen/balanced_accuracy"):

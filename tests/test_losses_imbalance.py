@@ -274,3 +274,10 @@ def test_bad_input(build: object, message: str) -> None:
 def test_soft_labels_are_refused() -> None:
     with pytest.raises(TypeError, match="labels must be integer class indices"):
         affine_cross_entropy(torch.zeros(2, K), torch.full((2, K), 1 / K))
+
+
+@pytest.mark.parametrize("name", ["factor", "shift", "margin"])
+def test_a_number_in_place_of_a_vector_over_classes_is_named(name):
+    advice = r"must be tensors with a number for each class, got 2\.0: give torch\.full\(\(3,\), 2\.0\)"
+    with pytest.raises(TypeError, match=advice):
+        affine_cross_entropy(torch.zeros(2, 3), torch.tensor([0, 1]), **{name: 2.0})

@@ -132,7 +132,7 @@ def compare_runs(
     # An interval as wide as the margin decides; without a margin one point of accuracy is what most people ask about.
     data = replace(data, half_width=experiment.margin or (0.01 if metric_info(primary).unit == "points" else 0.0))
     family = make_family(f"every arm against {baseline}", data, against_baseline)
-    _check_pairs(family, cells, baseline)
+    _check_pairs(family, cells, baseline, primary)
     references = {arm: other for arm, other in experiment.references.items() if arm in arms and arm != other}
     disagreements, unpaired = all_disagreements(arms, baseline, predictions)
     record_notes = [*((run.run_id or run.arm, note) for run in runs for note in run.notes), *unread]
@@ -188,10 +188,16 @@ def _check_primary(primary: str, metrics: Sequence[str], cells: Cells, baseline:
     )
 
 
-def _check_pairs(family: Family, cells: Cells, baseline: str) -> None:
+def _check_pairs(family: Family, cells: Cells, baseline: str, primary: str) -> None:
     if any(test.paired for test in family.tests):
         return
-    seeds = name_seeds(sorted({seed for seed, _ in cells[baseline]}))
+    own = {seed for seed, _ in cells[baseline]}
+    if any(seed in own for arm, runs in cells.items() if arm != baseline for seed, _ in runs):
+        raise ValueError(
+            f"no arm has a finite value of {primary!r} at a seed where the baseline {baseline!r} has one: lower the "
+            "learning rates, or choose another metric"
+        )
+    seeds = name_seeds(sorted(own))
     raise ValueError(
         f"no arm shares a seed with the baseline {baseline!r} (its seeds: {seeds}). "
         "Make runs of the other arms with these seeds"

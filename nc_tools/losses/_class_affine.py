@@ -62,6 +62,11 @@ def _affine(z: Tensor, labels: Tensor, factor: Tensor | None, shift: Tensor | No
 
 def _matching(vector: Tensor, z: Tensor) -> Tensor:
     """Return a vector over classes in the logits' precision."""
+    if not isinstance(vector, Tensor):
+        raise TypeError(
+            f"factor, shift and margin must be tensors with a number for each class, got {vector!r}: give "
+            f"torch.full(({z.shape[1]},), {vector!r})"
+        )
     check_width(vector, z)
     return vector if vector.dtype == z.dtype else vector.to(z.dtype)
 
