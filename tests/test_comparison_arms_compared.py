@@ -19,7 +19,7 @@ from nc_tools.experiment.serialize import settings
 from nc_tools.heads import LEARNED, ETFHead, LinearHead
 from nc_tools.losses import ClassSpreadLoss, CrossEntropyLoss, DotRegressionLoss, WeightedSumLoss, term
 from nc_tools.specs import spec
-from nc_tools.training import RetrainClassifier, TrainConfig
+from nc_tools.training import OptimConfig, RetrainClassifier, TrainConfig
 
 PRIMARY = "test/gen/balanced_accuracy"
 BASE = RunConfig(
@@ -70,6 +70,18 @@ def test_an_arm_is_described_by_what_its_record_holds():
     assert facts["Training"] == "50 epochs, batches of 32, SGD (momentum 0.9), cosine schedule"
     page = comparison_html(comparison)
     assert "ETF head (projection, learned scale), dot regression loss" in page
+
+
+def test_values_that_each_seed_tuned_for_itself_are_a_range_and_not_those_of_one_seed():
+    def tuned(lr, scale):
+        return replaced(head=spec(ETFHead, projection=True, scale=scale), optim=OptimConfig(lr=lr))
+
+    etf = [run_of("etf", tuned(*values), seed) for seed, values in enumerate([(0.01, 4.0), (0.1, 1.0), (0.03, 1.0)])]
+    runs = [*(run_of("linear", settings(BASE), seed) for seed in range(3)), *etf]
+    words = {arm.arm: arm for arm in arms_in_words(compare_runs(runs, "linear"))}
+    assert words["etf"].short == "ETF head (projection), cross entropy loss"
+    assert words["etf"].settings == "weight decay 0.0005, learning rate 0.01 to 0.1 by seed, head scale 1 to 4 by seed"
+    assert "by seed" not in words["linear"].settings
 
 
 @pytest.mark.parametrize("config", [{}, {"head": "mine", "model": 3, "loss": [1, None]}, {"optim": {"lr": None}}])

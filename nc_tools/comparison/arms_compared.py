@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,17 +78,39 @@ def common_facts(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _in_words(comparison: Comparison, arm: str, run: ComparedRun | None, expected: Mapping[str, str]) -> ArmInWords:
-    config: Mapping[str, Any] = {} if run is None else run.config
+    config, varying = _shared([run.config for run in comparison.cells.get(arm, {}).values()] or [{}])
     return ArmInWords(
         arm,
         head=_part(config, "head"),
         loss=_part(config, "loss"),
         trains=_trained_words(run),
         parameters=_parameter_words(comparison, arm),
-        settings=_settings_words(comparison, arm, config),
+        settings=_settings_words(comparison, arm, config, varying),
         differs="" if arm == comparison.baseline else _difference_words(config, expected),
         about=() if run is None else tuple(run.about.items()),
     )
+
+
+def _shared(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Return an arm's configuration without what differs between its runs, and the values of that.
+
+    Where every seed tunes anew, its runs differ in rate and tuned values: no single one of them is the arm's.
+    """
+    config: dict[str, Any] = dict(configs[0])
+    varying: dict[str, list[Any]] = {}
+    for name in ("optim", "head", "loss", "second_stage", "start"):
+        parts = [part for part in (of_run.get(name) for of_run in configs) if isinstance(part, Mapping)]
+        if len(parts) < len(configs):
+            continue
+        inner = all(isinstance(part.get("arguments"), Mapping) for part in parts)
+        fields: list[Mapping[str, Any]] = [part["arguments"] if inner else part for part in parts]
+        for key in dict.fromkeys(key for field in fields for key in field):
+            values = [field.get(key) for field in fields]
+            if any(value != values[0] for value in values):
+                varying[f"{name}.{key}"] = values
+        kept = {key: value for key, value in fields[0].items() if f"{name}.{key}" not in varying}
+        config[name] = {**parts[0], "arguments": kept} if inner else kept
+    return config, varying
 
 
 def _part(config: Mapping[str, Any], name: str) -> str:
@@ -117,8 +139,13 @@ def _parameter_words(comparison: Comparison, arm: str) -> str:
     return text if head is None or head.mean is None else f"{text}, head {head.mean:,.0f}"
 
 
-def _settings_words(comparison: Comparison, arm: str, config: Mapping[str, Any]) -> str:
-    """Return the values that tuning chose, or else the recorded learning rate and weight decay."""
+def _settings_words(
+    comparison: Comparison, arm: str, config: Mapping[str, Any], varying: Mapping[str, Sequence[Any]]
+) -> str:
+    """Return the values that tuning chose, or else the recorded learning rate and weight decay.
+
+    Values that differ between the runs of the arm are given as a range.
+    """
     optim = config.get("optim")
     values = {f"optim.{key}": optim.get(key) for key in ("lr", "weight_decay")} if isinstance(optim, Mapping) else {}
     chosen = comparison.experiment.tuning.get("chosen")
@@ -129,9 +156,19 @@ def _settings_words(comparison: Comparison, arm: str, config: Mapping[str, Any])
     texts = [
         f"{names.get(key) or key.replace('.', ' ').replace('_', ' ')} {value_words(value)}"
         for key, value in values.items()
-        if value is not None
+        if value is not None and key not in varying
+    ]
+    texts += [
+        f"{names.get(key) or key.replace('.', ' ').replace('_', ' ')} {_range_words(values)} by seed"
+        for key, values in varying.items()
     ]
     return ", ".join(texts)
+
+
+def _range_words(values: Sequence[Any]) -> str:
+    if all(isinstance(value, int | float) for value in values):
+        return f"{value_words(min(values))} to {value_words(max(values))}"
+    return " or ".join(dict.fromkeys(value_words(value) for value in values))
 
 
 def _difference_words(config: Mapping[str, Any], expected: Mapping[str, str]) -> str:
