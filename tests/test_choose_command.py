@@ -107,7 +107,20 @@ def test_images_to_a_model_that_predicts_from_images(tmp_path, weights, capsys):
             ["{folder}/../single", "--model", "timm:test_resnet", "--weights", "none.pt"],
             "none of the 2 training images can",
         ),
-        (["{file}", "--model", "timm:test_resnet"], "leave out --model and --weights"),
+        (["{file}", "--model", "timm:test_resnet"], "leave out --model, --weights and"),
+        (["{file}", "--image-size", "64"], "leave out --model, --weights and --image-size"),
+        (["{file}", "--ood-near", "imagefolder:{folder}"], "give such rows of the file the split 'ood_near'"),
+        (["{file}", "--skip-missing"], "data.skip_missing is about image files, and an embedding file has none"),
+        (["{file}", "--test-table", "x.csv"], "data.table is about image files"),
+        (["{file}", "--set", "data.flip=true"], "data.flip changes images at every epoch"),
+        (
+            ["{folder}", "--model", "timm:test_resnet", "--weights", "none.pt", "--set", "data.crop_padding=2"],
+            "data.crop_padding changes images at every",
+        ),
+        (
+            ["{folder}", "--model", "timm:test_resnet", "--weights", "none.pt", "--set", "data.outliers=blended"],
+            "data.outliers is not used by runs on",
+        ),
         (["{file}", "--arms", "eft"], "there is no arm 'eft'"),
         # Before the weights are read and the features computed, which may take an hour:
         (["{folder}", "--model", "timm:test_resnet", "--weights", "none.pt", "--arms", "eft"], "there is no arm 'eft'"),

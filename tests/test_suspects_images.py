@@ -94,7 +94,7 @@ WRONG = {
     "model": (["photos"], "features of images come from a pretrained model: give one"),
     "folder": (["nothing"], "nothing does not exist: give a folder of images"),
     "weights": (["photos", "--model", "timm:test_resnet", "--weights", "none.safetensors"], "none.safetensors"),
-    "embeddings": (["pets.npz", "--model", "timm:test_resnet"], "leave out --model and --weights"),
+    "embeddings": (["pets.npz", "--model", "timm:test_resnet"], "leave out --model, --weights and"),
     "labels": (
         ["digits", "--model", "timm:test_resnet", "--labels", "a.csv:b"],
         "which source digits lacks: remove labels",

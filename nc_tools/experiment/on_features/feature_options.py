@@ -15,6 +15,7 @@ from nc_tools.data.guess_source import guess_source
 from nc_tools.data.source_names import BUILTIN_KINDS, parse_source
 from nc_tools.data.table_config import TableConfig
 from nc_tools.experiment.model_config import ModelConfig
+from nc_tools.experiment.on_features.data_settings import plain_data
 from nc_tools.experiment.on_features.feature_sources import EMBEDDINGS
 from nc_tools.experiment.overrides import parse_setting, put_all
 from nc_tools.experiment.plan import RunOptions
@@ -89,11 +90,9 @@ def source_config(options: SourceOptions) -> DataConfig:
     if ":" not in source and source not in BUILTIN_KINDS:
         raise FileNotFoundError(f"{source} does not exist: give a folder of images, an embedding file, or KIND:PATH")
     parse_source(source)
-    return DataConfig(
-        source,
+    return replace(
+        plain_data(source),
         table=TableConfig(test_table=options.test_table),
-        crop_padding=0,
-        flip=False,
         skip_unreadable=options.skip_unreadable,
         skip_missing=options.skip_missing,
         drop_duplicates=options.drop_duplicates,
@@ -107,8 +106,10 @@ def model_config(options: SourceOptions) -> ModelConfig:
         ValueError: If images come without a model, or embeddings with one.
     """
     if embedding_file(options) is not None:
-        if options.model is not None or options.weights is not None:
-            raise ValueError("embeddings are the features of a model already: leave out --model and --weights")
+        if (options.model, options.weights, options.image_size) != (None, None, None):
+            raise ValueError(
+                "embeddings are the features of a model already: leave out --model, --weights and --image-size"
+            )
         return ModelConfig(network=spec(GivenFeatures), train="head", standardize=True)
     if options.model is None:
         raise ValueError(

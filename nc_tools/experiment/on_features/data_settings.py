@@ -1,0 +1,48 @@
+"""Refuse settings of the data that would change nothing where a comparison runs on fixed features."""
+
+from __future__ import annotations
+
+from nc_tools.data import DataConfig
+
+_AUGMENTATION = ("crop_padding", "flip", "rand_augment", "color_jitter", "cutout")
+_NOT_READ = ("outliers", "outliers_exclude", "transfer_data")
+_OF_FILES = ("image_size", "size_limit", "interpolation", "table", "class_folder", "skip_missing", "skip_unreadable")
+_OF_FILES += ("drop_duplicates", "memory_gb", "coarse", "held_out_classes", "resplit")
+_OUTLIERS = ("ood_near", "ood_near_exclude", "ood_far")
+
+
+def plain_data(source: str) -> DataConfig:
+    """Return a data source as fixed features are made of it: every image once, without augmentation."""
+    return DataConfig(source, crop_padding=0, flip=False)
+
+
+def check_settings_count(data: DataConfig, *, embeddings: bool) -> None:
+    """Check that every setting of the data has an effect on runs on fixed features.
+
+    Args:
+        data: The configuration that all arms share.
+        embeddings: Whether the features come from a file instead of images.
+
+    Raises:
+        ValueError: If one would change nothing; the message names it and says what to do.
+    """
+    plain = plain_data(data.source)
+    changed = [name for name in vars(plain) if getattr(data, name) != getattr(plain, name)]
+    if embeddings and (names := [name for name in changed if name in _OUTLIERS]):
+        raise ValueError(
+            f"an embedding file holds its own out-of-distribution rows, so {_settings(names)} would not be read: leave "
+            f"it out, and give such rows of the file the split 'ood_near' or 'ood_far'"
+        )
+    if embeddings and (names := [name for name in changed if name in _OF_FILES]):
+        raise ValueError(f"{_settings(names)} is about image files, and an embedding file has none: leave it out")
+    if names := [name for name in changed if name in _AUGMENTATION]:
+        raise ValueError(
+            f"{_settings(names)} changes images at every epoch, and fixed features are computed once: leave it out, "
+            f"or train the network too, with a recipe such as recipes/long_tail.py and --train last:1"
+        )
+    if names := [name for name in changed if name in _NOT_READ]:
+        raise ValueError(f"{_settings(names)} is not used by runs on fixed features: leave it out, or use a recipe")
+
+
+def _settings(names: list[str]) -> str:
+    return ", ".join(f"data.{name}" for name in names)
