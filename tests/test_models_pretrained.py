@@ -1,10 +1,12 @@
 """Pretrained backbones: features of the library's own model, its preprocessing, and refusals that say what to do."""
 
 import os
+import socket
 import urllib.error
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -232,6 +234,38 @@ def test_torchvision_reads_its_own_download_and_says_when_there_is_none(
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(loaded.module.eval()(images), model(images))
+
+
+@pytest.mark.parametrize("name", ["timm:resnet10t.c3_in1k", "hf:some/network"])
+def test_without_a_network_the_error_comes_at_once_and_names_the_server(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import constants
+
+    def unknown(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    for variable in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.upper(), raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    message = f"weights of {name} are not on this machine .*{urlsplit(constants.ENDPOINT).hostname} cannot be reached"
+    with pytest.raises(ValueError, match=message):
+        load_backbone(name, weights="pretrained")
+    assert "Retrying" not in "".join(capfd.readouterr())
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_a_damaged_folder_is_not_taken_for_a_lost_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    (tmp_path / "config.json").write_text('{"model_type": "resnet", "num_channels": 3}')
+    with pytest.raises(ValueError, match=r"has no weights in safetensors format|cannot be read"):
+        load_backbone(f"hf:{tmp_path}", weights="pretrained")
 
 
 def test_timm_reads_the_cache_of_the_hub_and_records_the_commit(

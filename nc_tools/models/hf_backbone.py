@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nc_tools.models.feature_width import wrong_size
+from nc_tools.models.hub_access import hub_access
 from nc_tools.models.image_preprocessing import ImagePreprocessing, Interpolation
 from nc_tools.models.named_backbone import NamedBackbone, no_download
 from nc_tools.models.state_dict_files import read_state_dict
@@ -152,7 +153,8 @@ def _without_head(model: nn.Module, size: int, name: str) -> tuple[str, nn.Modul
 def _read(name: str, load: Any) -> Any:
     """Call a loader of transformers; turn its errors into one sentence."""
     try:
-        return load()
+        with hub_access():
+            return load()
     except OSError as error:
         if "safetensors" in str(error):
             raise ValueError(

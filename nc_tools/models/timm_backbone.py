@@ -9,6 +9,7 @@ from torch import nn
 
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.models.feature_width import wrong_size
+from nc_tools.models.hub_access import hub_access
 from nc_tools.models.image_preprocessing import ImagePreprocessing, Interpolation
 from nc_tools.models.named_backbone import NamedBackbone, no_download
 from nc_tools.models.state_dict_files import check_fit, read_state_dict
@@ -114,7 +115,8 @@ def _downloaded(timm: Any, name: str, full_name: str, options: dict[str, Any], c
             f"timm has no pretrained weights of {name}: choose a model of timm.list_pretrained(), or give a file"
         )
     try:
-        model: nn.Module = timm.create_model(name, pretrained=True, **options)
+        with hub_access():
+            model: nn.Module = timm.create_model(name, pretrained=True, **options)
     except OSError as error:
         raise no_download(full_name, error) from error
     return model
