@@ -17,16 +17,15 @@ from nc_tools.comparison import Comparison, compare
 from nc_tools.experiment import ModelConfig, Protocol, RunConfig
 from nc_tools.experiment.closing_report import print_links, report_comparison
 from nc_tools.experiment.on_features.feature_options import (
-    DATA_FIELDS,
     FeatureOptions,
     data_config,
     model_config,
     run_options,
+    with_settings,
 )
 from nc_tools.experiment.on_features.prepare import prepare_features
 from nc_tools.experiment.on_features.run_seeds import run_seeds
 from nc_tools.experiment.on_features.whole_model import write_whole_model
-from nc_tools.experiment.overrides import parse_setting, put
 from nc_tools.experiment.plan import Plan
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.recipe_cli import torch_device
@@ -119,15 +118,7 @@ def _plan(
         primary=f"test/gen/{options.decide}",
         references=_references(arms, imbalanced=imbalanced),
     )
-    for text in options.settings:
-        path, value = parse_setting(text)
-        section, _, rest = path.partition(".")
-        if path.startswith(DATA_FIELDS):
-            continue
-        if section == "protocol":
-            protocol = put(protocol, rest, value)
-        else:
-            arms = {name: put(arm, path, value) for name, arm in arms.items()}
+    arms, protocol = with_settings(arms, protocol, options.settings)
     question = f"Which head and loss suit {options.data} on fixed features? {options.decide.replace('_', ' ')} decides."
     return Plan(name="choose", question=question, arms=arms, protocol=protocol)
 

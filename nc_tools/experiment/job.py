@@ -86,8 +86,16 @@ class JobResult:
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Progress of a run: ``done`` of ``total`` epochs."""
+    """Progress of a run, or of a group of them.
+
+    Attributes:
+        label: What is done.
+        done: How many are done.
+        total: How many there are in all.
+        unit: What is counted, in the singular.
+    """
 
     label: str
     done: int
     total: int
+    unit: str = "epoch"

@@ -72,8 +72,8 @@ class ProgressDisplay:
             self._line(f"{self._stage}: {done:,} of {total:,}")
 
     def progress(self, progress: RunProgress) -> None:
-        """Show how many epochs of a run are done."""
-        doing = f"{progress.label}: epoch {progress.done}/{progress.total}"
+        """Show how many epochs of a run, or runs of a group, are done."""
+        doing = f"{progress.label}: {progress.unit} {progress.done}/{progress.total}"
         if self._bar is not None:
             self._bars.update(self._bar, doing=printable(doing))
         if time.monotonic() - self._last_line > self._every:

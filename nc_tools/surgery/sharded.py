@@ -7,12 +7,13 @@ stay on their process, not reduced. And the class vectors of the head are shards
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from nc_tools.surgery.trace import tensors_in
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -50,16 +51,7 @@ def gather(model: nn.Module, head: nn.Module) -> None:
 
 def tied(tensor: Tensor, outputs: Any) -> Tensor:
     """Return a tensor with its values, whose gradient passes through the model's outputs too, as a gradient of 0."""
-    for output in _tensors(outputs):
+    for output in tensors_in(outputs):
         if output.requires_grad:
             tensor = tensor + output.flatten()[:0].sum().to(tensor)
     return tensor
-
-
-def _tensors(outputs: Any) -> Iterator[Tensor]:
-    if isinstance(outputs, Tensor):
-        yield outputs
-    elif isinstance(outputs, Mapping):
-        yield from (tensor for part in outputs.values() for tensor in _tensors(part))
-    elif isinstance(outputs, tuple | list):
-        yield from (tensor for part in outputs for tensor in _tensors(part))

@@ -112,20 +112,20 @@ def trace(model: nn.Module, example: Example) -> Trace:
             handle.remove()
     logits = logits_of(output)
     named = isinstance(output, Tensor) or not (isinstance(output, tuple | list) or logits is None)
-    others = () if named else tuple(t for t in _tensors_in(output) if t is not logits)
+    others = () if named else tuple(t for t in tensors_in(output) if t is not logits)
     return Trace(example, calls, logits, isinstance(output, Tensor), others)
 
 
-def _tensors_in(output: Any) -> Iterator[Tensor]:
+def tensors_in(output: Any) -> Iterator[Tensor]:
     """Yield the tensors in a model's output: in tuples, mappings and records, one inside the other."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, Mapping):
-        yield from (tensor for part in output.values() for tensor in _tensors_in(part))
+        yield from (tensor for part in output.values() for tensor in tensors_in(part))
     elif isinstance(output, tuple | list):
-        yield from (tensor for part in output for tensor in _tensors_in(part))
+        yield from (tensor for part in output for tensor in tensors_in(part))
     elif is_dataclass(output):
-        yield from (tensor for part in vars(output).values() for tensor in _tensors_in(part))
+        yield from (tensor for part in vars(output).values() for tensor in tensors_in(part))
 
 
 # The errors that models raise for an input of the wrong kind or shape.

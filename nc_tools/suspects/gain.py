@@ -17,15 +17,14 @@ from nc_tools.comparison.wording import difference_text
 from nc_tools.experiment import Protocol, RunConfig
 from nc_tools.experiment.closing_report import print_links, report_comparison
 from nc_tools.experiment.on_features.feature_options import (
-    DATA_FIELDS,
     FeatureOptions,
     data_config,
     model_config,
     run_options,
+    with_settings,
 )
 from nc_tools.experiment.on_features.prepare import PreparedFeatures, prepare_features
 from nc_tools.experiment.on_features.run_seeds import run_seeds
-from nc_tools.experiment.overrides import parse_setting, put
 from nc_tools.experiment.plan import Plan
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.recipe_cli import torch_device
@@ -126,11 +125,6 @@ def _plan(
     arms |= {name: replace(base, data=replace(base.data, corrections=str(arm.file))) for name, arm in labels.items()}
     primary = f"test/gen/{options.decide}"
     protocol = Protocol(seeds=seeds, rates=RATES, tune_each_seed=True, curve_points=1, primary=primary)
-    for path, value in map(parse_setting, options.settings):
-        section, _, rest = path.partition(".")
-        if section == "protocol":
-            protocol = put(protocol, rest, value)
-        elif not path.startswith(DATA_FIELDS):
-            arms = {name: put(arm, path, value) for name, arm in arms.items()}
+    arms, protocol = with_settings(arms, protocol, options.settings)
     question = f"What does correcting labels of {options.data} gain? Method: {method}, the same for all labels."
     return Plan(name="gain", question=question, arms=arms, protocol=protocol)

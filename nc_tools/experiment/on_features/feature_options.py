@@ -17,8 +17,9 @@ from nc_tools.data.table_config import TableConfig
 from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.experiment.on_features.data_settings import plain_data
 from nc_tools.experiment.on_features.feature_sources import EMBEDDINGS
-from nc_tools.experiment.overrides import parse_setting, put_all
+from nc_tools.experiment.overrides import parse_setting, put, put_all
 from nc_tools.experiment.plan import RunOptions
+from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.features import GivenFeatures
 from nc_tools.specs import spec
 
@@ -74,6 +75,24 @@ def data_config(options: FeatureOptions, flags: Mapping[str, Any] | None = None)
     settings = [parse_setting(text) for text in options.settings]  # before the data are read; the others wait for arms
     start = len(DATA_FIELDS)
     return put_all(config, [(path[start:], value) for path, value in settings if path.startswith(DATA_FIELDS)])
+
+
+def with_settings(
+    arms: Mapping[str, RunConfig], protocol: Protocol, settings: Sequence[str]
+) -> tuple[dict[str, RunConfig], Protocol]:
+    """Return arms and protocol with the settings ``FIELD=VALUE`` of the command line; those of the data are left out.
+
+    Raises:
+        ValueError: If there is no such field, or it cannot have this value.
+    """
+    changed = dict(arms)
+    for path, value in map(parse_setting, settings):
+        section, _, rest = path.partition(".")
+        if section == "protocol":
+            protocol = put(protocol, rest, value)
+        elif not path.startswith(DATA_FIELDS):
+            changed = {name: put(arm, path, value) for name, arm in changed.items()}
+    return changed, protocol
 
 
 def source_config(options: SourceOptions) -> DataConfig:

@@ -61,15 +61,19 @@ def run_seeds_job(job: SeedsJob, on_progress: Callable[[RunProgress], None], sto
         label = f"{job.label}, {stage} ({len(runs)} heads)"
         train_heads(runs, stop=stop, on_epoch=lambda done, total: on_progress(RunProgress(label, done, total)))
 
+    def evaluated(stage: str, done: int, runs: int) -> None:
+        on_progress(RunProgress(f"{job.label}, evaluating {stage}", done, runs, unit="run"))
+
     try:
-        _tune([seed for seed in seeds if not seed.read_tuning()], train, stop)
+        _tune([seed for seed in seeds if not seed.read_tuning()], train, evaluated, stop)
         for seed in seeds:
             seed.write([])
         finals = [(seed, run, row) for seed in seeds for run, row in _until_stopped(seed.new_finals(), stop)]
         train([run for _, run, _ in finals], "final runs")
-        for _, run, row in finals:
+        for number, (_, run, row) in enumerate(finals, start=1):
             if stop.requested:
                 raise Killed("stopped before all final runs were evaluated")
+            evaluated("final runs", number, len(finals))
             result = record_final(run)
             row |= {"status": result.status, "error": result.error}
         for seed in seeds:
@@ -79,7 +83,12 @@ def run_seeds_job(job: SeedsJob, on_progress: Callable[[RunProgress], None], sto
     return JobResult(seed_results(job.root, job.seeds[0]), "FINISHED")
 
 
-def _tune(seeds: Sequence[OneSeed], train: Callable[[Sequence[HeadRun], str], None], stop: StopSignal) -> None:
+def _tune(
+    seeds: Sequence[OneSeed],
+    train: Callable[[Sequence[HeadRun], str], None],
+    evaluated: Callable[[str, int, int], None],
+    stop: StopSignal,
+) -> None:
     """Tune seeds side by side, round by round, and make the hold-out runs of the settings that won."""
     number = 0
     while waiting := [(seed, settings) for seed in seeds if (settings := seed.next_settings()) is not None]:
@@ -90,7 +99,8 @@ def _tune(seeds: Sequence[OneSeed], train: Callable[[Sequence[HeadRun], str], No
             seed.take_scores(own)
     holdouts = _until_stopped(_new_holdouts(seeds), stop)
     train([run for _, _, run in holdouts], "hold-out runs")
-    for seed, arm, run in holdouts:
+    for number, (seed, arm, run) in enumerate(holdouts, start=1):
+        evaluated("hold-out runs", number, len(holdouts))
         if run.error is None:
             seed.holdouts[arm] = record_holdout(run)
 
