@@ -97,6 +97,7 @@ def press(page: Path, *keys: str) -> tuple[str, list[list[str]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_decisions_by_keys_in_a_browser(page):
     samples = data_of(page)["samples"]
@@ -117,6 +118,7 @@ def test_decisions_by_keys_in_a_browser(page):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_decisions_are_read_as_corrections(page):
     from nc_tools.data.corrections import read_corrections
@@ -137,3 +139,30 @@ def test_decisions_are_read_as_corrections(page):
     assert int(corrections.labels[place[samples[1]["path"]]]) == samples[1]["suggested"]
     assert bool(corrections.excluded[place[samples[2]["path"]]])
     assert int(corrections.excluded.sum()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_thousand_classes_are_decided_about_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    classes = [f"species {k:03d}" for k in range(1000)]
+    true = np.arange(3000) % 1000
+    features = 4 * generator.normal(size=(1000, 32))[true] + generator.normal(size=(3000, 32))
+    labels = np.where(generator.random(3000) < 0.1, generator.integers(0, 1000, 3000), true)
+    (tmp_path / "images").mkdir()
+    ids = [f"images/{i}.png" for i in range(3000)]
+    for i, name in enumerate(ids):
+        Image.new("RGB", (16, 16), (i % 256, i // 256, 9)).save(tmp_path / name)
+    np.savez("species.npz", features=features, labels=labels, ids=ids, classes=classes)
+    main(["suspects", "species.npz", "--images", ".", "--review", "200", "--out", "out"])
+    page = tmp_path / "out" / "review.html"
+    assert page.stat().st_size < 2**21, "200 images with six neighbors each"
+    samples = data_of(page)["samples"]
+    text, rows = press(page, "/", "type:species 99", "Enter", "Escape", "/", "type:species 997", "Enter", " ")
+    assert "no such class" not in text
+    assert rows[1][0] == samples[0]["path"]
+    assert rows[1][3] == "species 997"
+    assert rows[2][3] == classes[samples[1]["suggested"]]
+    assert len(rows) == 3
