@@ -129,15 +129,21 @@ def test_changed_and_new_images_are_computed_and_renamed_ones_are_not(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other",
-    [backbone(seed=1), backbone(preprocessing=dataclasses.replace(TINY, interpolation="bilinear"))],
+    ("other", "changed"),
+    [
+        (backbone(seed=1), "weights"),
+        (backbone(preprocessing=dataclasses.replace(TINY, interpolation="bilinear")), "preprocessing"),
+    ],
     ids=["other weights", "other preprocessing"],
 )
-def test_another_model_or_preprocessing_has_a_cache_of_its_own(tmp_path, other):
+def test_another_model_or_preprocessing_has_a_cache_of_its_own(tmp_path, other, changed):
     images = sources(folder(tmp_path / "photos")).train
     first = extract_features(images, backbone(), tmp_path / "cache")
     second = extract_features(images, other, tmp_path / "cache")
     assert second.computed == 8
+    assert second.notes == (
+        f"the cached features of these images were computed with other {changed}: they are not used",
+    )
     assert not torch.allclose(rows_of(second), rows_of(first))
     assert extract_features(images, backbone(), tmp_path / "cache").computed == 0
 

@@ -141,6 +141,26 @@ class FeatureCache:
         """The file of all rows, for another process."""
         return RowsFile(str(self.folder / "rows.bin"), self.dtype.name, self.width, len(self))
 
+    def differences(self, digest: Tensor) -> list[list[str]]:
+        """Return, for each other cache that holds an image, the names of what differs in its key, such as "weights".
+
+        Args:
+            digest: Of the image (32,).
+        """
+        packed, found = digest.contiguous().numpy().tobytes(), []
+        own = json.loads(json.dumps(self._key))  # tuples become lists, as in the file
+        for path in sorted(self.folder.parent.glob("*/recipe.json")):
+            if path.parent == self.folder or not _holds(path.parent / "digests.bin", packed):
+                continue
+            try:
+                other = json.loads(path.read_bytes())["key"]
+                names = [name for name in own if other.get(name) != own[name]]
+            except (ValueError, KeyError, AttributeError):
+                continue  # written by something else
+            if names:  # else the rows are of another type of numbers
+                found.append(names)
+        return found
+
     def describe(self, how: Mapping[str, Any]) -> None:
         """Write ``recipe.json``: the key, and how the rows were computed (versions, device), which does not name it."""
         recipe = {"key": self._key, "width": self.width, "dtype": self.dtype.name, "computed": dict(how)}
@@ -193,6 +213,11 @@ def _parsed(line: bytes) -> tuple[int, str]:
         return int(values["rows"]), str(values["sha256"])
     except (ValueError, KeyError, TypeError):
         return 0, ""
+
+
+def _holds(path: Path, digest: bytes) -> bool:
+    hashes = _read(path)
+    return any(hashes[at : at + _DIGEST] == digest for at in range(0, len(hashes), _DIGEST))
 
 
 def _read(path: Path) -> bytes:
