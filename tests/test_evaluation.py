@@ -8,11 +8,13 @@ import torch
 from support.small_training import Batches, small
 from torch import nn
 
+from nc_tools._support.by_content import ByContent
 from nc_tools.data import ImageSet
 from nc_tools.evaluation.collect import collect
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.metrics import calibration, memorization, neural_collapse
+from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch
 
 
@@ -106,6 +108,32 @@ def test_metrics_of_a_set_share_one_pass():
     evaluator.outputs(EvaluationSet("some", test.images, torch.arange(5)))
     assert len(passes.made) == 2
     assert {key.rpartition("/")[0] for key in values} == {"test/gen", "test/cal", "test/nc", "test/cal_ts"}
+
+
+def test_models_with_the_same_features_share_measures_of_them(monkeypatch):
+    import nc_tools.evaluation.evaluator as module
+
+    computed = []
+    plain = module.further_collapse
+    monkeypatch.setattr(module, "further_collapse", lambda *args: computed.append(1) or plain(*args))
+    parts = EvaluationSet("train", images_of(0)), EvaluationSet("test", images_of(1))
+    far = {"far": EvaluationSet("far", images_of(2))}
+    kept, values, expected = ByContent(), [], []
+    for seed in (0, 1, 2):
+        torch.manual_seed(7)
+        backbone = nn.Sequential(nn.Flatten(), nn.Linear(9, 4))  # the same for all
+        if seed == 2:
+            backbone[1].weight.data[0] *= 2
+        torch.manual_seed(seed)
+        model = Classifier(backbone, LinearHead(4, 3)).eval()
+        for results, options in ((values, {"kept_results": kept}), (expected, {})):
+            evaluator, _ = evaluator_of(model, **options)
+            results.append(evaluator.further_measures(*parts) | evaluator.ood(*parts, far))
+    assert values == expected
+    assert values[0]["test/nc/vci"] == values[1]["test/nc/vci"] != values[2]["test/nc/vci"]
+    assert values[0]["test/ood/far/knn/auroc"] == values[1]["test/ood/far/knn/auroc"]
+    assert values[0]["test/nc/nc3_uniform"] != values[1]["test/nc/nc3_uniform"]
+    assert len(computed) == 3 * 2 + 2 * 2, "without sharing for three models, with it for two of them"
 
 
 def test_outputs_are_kept_until_they_are_released_and_those_needed_once_are_not():

@@ -9,6 +9,7 @@ from support.experiment_runs import job_of, make
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.evaluation.further_measures import (
     class_vector_geometry,
+    duality_with,
     further_calibration,
     further_collapse,
     mean_stable_rank,
@@ -78,7 +79,8 @@ def test_class_vectors_at_seli_are_at_no_distance_from_it():
 
 def test_collapsed_features_are_collapsed_by_every_measure():
     labels = torch.arange(3).repeat(4)
-    values = further_collapse(torch.eye(3)[labels], labels, torch.eye(3), 3)
+    features = torch.eye(3)[labels]
+    values = further_collapse(features, labels, 3) | duality_with(torch.eye(3), features, labels)
     assert [values[key] for key in ("gnc2", "nc3_uniform", "vci")] == pytest.approx([0, 0, 0], abs=1e-6)
     assert (values["cosine_within"], values["cosine_between"]) == pytest.approx((1, -0.5))
 

@@ -19,7 +19,8 @@ from nc_tools.comparison.ood_tables import outlier_tables
 from nc_tools.data import DataConfig, ood_sets
 from nc_tools.data.load_data import load_data
 from nc_tools.evaluation.collect import collect
-from nc_tools.evaluation.evaluator import EvaluationSet, class_vectors
+from nc_tools.evaluation.evaluator import EvaluationSet
+from nc_tools.evaluation.head_view import class_vectors
 from nc_tools.experiment import Protocol
 from nc_tools.experiment.build import build_model
 from nc_tools.experiment.evaluate.ood import check_outlier_sets, evaluate_ood

@@ -50,6 +50,18 @@ def test_more_like_the_training_set_is_higher(cls):
 
 
 @pytest.mark.parametrize("cls", SCORES, ids=lambda cls: cls.name)
+def test_scores_of_features_alone_say_so(cls):
+    features, logits, labels, weight, bias = collapsed(200, 0)
+    x, z = collapsed(50, 1)[:2]
+    other = torch.randn(logits.shape, generator=generator(3)), torch.randn(z.shape, generator=generator(4))
+    alone = torch.equal(
+        cls().fit(features, logits, labels, weight, bias).score_samples(x, z),
+        cls().fit(features, other[0], labels, 2 + weight.flip(0), bias).score_samples(x, other[1]),
+    )
+    assert alone == cls.reads_features_alone
+
+
+@pytest.mark.parametrize("cls", SCORES, ids=lambda cls: cls.name)
 def test_blocks_and_types_do_not_matter(cls, monkeypatch):
     score = fitted(cls())
     x, z = queries()

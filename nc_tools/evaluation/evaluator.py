@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from nc_tools._support.by_content import ByContent
 from nc_tools._support.class_sums import class_sums
 from nc_tools.data.image_set import Images
 from nc_tools.evaluation.collect import collect
 from nc_tools.evaluation.further_measures import (
     class_vector_geometry,
+    duality_with,
     further_calibration,
     further_collapse,
     mean_stable_rank,
     means_by_frequency,
 )
+from nc_tools.evaluation.head_view import HeadView, class_vectors
+from nc_tools.evaluation.ood_values import ood_values
 from nc_tools.metrics import (
     calibration,
     classification,
@@ -28,33 +31,7 @@ from nc_tools.metrics import (
     transfer_report,
 )
 from nc_tools.models.classifier import Classifier
-from nc_tools.ood import ood_report
 from nc_tools.records import Batch, Collected
-
-
-class HeadView(Protocol):
-    """What the metrics read of a head: a :class:`~nc_tools.heads.Head`, or a view of a linear layer."""
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-
-    @property
-    def bias(self) -> Tensor | None:
-        """Bias of each class (K,), or None."""
-
-    @property
-    def scale(self) -> Tensor | float:
-        """A number, or a tensor that broadcasts to (K,)."""
-
-    @property
-    def affine(self) -> bool:
-        """Whether the logits are scale * embedded @ weight.T + bias."""
-
-    @property
-    def weight(self) -> Tensor:
-        """Class vectors (K, D')."""
-
 
 PlainBatches = Callable[[Images, Tensor | None], Iterable[Batch]]
 """Returns the batches of images, or of those at some indices, in order and without augmentation."""
@@ -95,16 +72,25 @@ class Evaluator:
         plain_batches: Returns the batches of a set, on the same device.
         class_counts: Training samples of each class (K,), which decide the frequency groups.
         dtype: Arithmetic of the backbone, as in training.
+        kept_results: What the evaluators of several models keep for each other, where their features may be the same,
+            as those of heads on a frozen backbone; None for a model of its own.
     """
 
     def __init__(
-        self, model: Classifier, plain_batches: PlainBatches, *, class_counts: Sequence[int], dtype: torch.dtype
+        self,
+        model: Classifier,
+        plain_batches: PlainBatches,
+        *,
+        class_counts: Sequence[int],
+        dtype: torch.dtype,
+        kept_results: ByContent | None = None,
     ) -> None:
         self.model = model
         self.head: HeadView = model.head
         self.plain_batches = plain_batches
         self.class_counts = torch.tensor(class_counts)
         self.dtype = dtype
+        self._kept_results = kept_results
         self._kept: dict[tuple[int, int], tuple[EvaluationSet, Collected]] = {}
 
     def collect(self, images: Images, indices: Tensor | None = None) -> Collected:
@@ -156,7 +142,9 @@ class Evaluator:
         for part in (train, test):
             outputs = self.outputs(part)
             for space, (points, rows, _) in self._spaces(outputs).items():
-                measures = further_collapse(points, outputs.labels, rows, self.head.num_classes)
+                measures = self._collapse_of_features(points, outputs.labels)
+                if rows is not None:
+                    measures |= duality_with(rows, points, outputs.labels)
                 values |= {f"{part.name}/{space}/{key}": value for key, value in measures.items()}
         return values | self.by_frequency(train) | {f"backbone/{k}": v for k, v in self._backbone_ranks().items()}
 
@@ -224,7 +212,7 @@ class Evaluator:
         weight, bias = class_vectors(self.head)
         collected = {name: self.outputs(part) for name, part in outliers.items()}
         fitted = self.outputs(train)
-        values = ood_report(fitted, self.outputs(test), collected, weight, bias)
+        values = ood_values(fitted, self.outputs(test), collected, weight, bias, self._kept_results)
         values |= self._orthogonality(fitted, collected)
         scores = {key.partition("/")[2] for key in values if key.endswith("/auroc")}
         for score in sorted(scores):
@@ -243,6 +231,16 @@ class Evaluator:
         fitted, scored = self.outputs(train), self.outputs(test)
         values = transfer_report(fitted.features, fitted.labels, scored.features, scored.labels, seed)
         return {f"transfer/{key}": value for key, value in values.items()}
+
+    def _collapse_of_features(self, points: Tensor, labels: Tensor) -> dict[str, float]:
+        classes = self.head.num_classes
+
+        def compute() -> dict[str, float]:
+            return further_collapse(points, labels, classes)
+
+        return dict(
+            compute() if self._kept_results is None else self._kept_results(f"{classes}", [points, labels], compute)
+        )
 
     def _accuracy(self, name: str, outputs: Collected, suffix: str) -> dict[str, float]:
         shares = classification(outputs.logits, outputs.labels, self.class_counts)
@@ -281,16 +279,3 @@ class Evaluator:
             for name, part in outliers.items()
             for key, value in outlier_orthogonality(means, part.features, counts).items()
         }
-
-
-@torch.no_grad()
-def class_vectors(head: HeadView) -> tuple[Tensor | None, Tensor | None]:
-    """Return the head's weight (K, D'), multiplied by its scale, and its bias: logits = embedded @ weight.T + bias.
-
-    Both are None for a head whose logits are not of this form.
-    """
-    if not head.affine:
-        return None, None
-    scale = torch.as_tensor(head.scale, dtype=torch.float32, device=head.weight.device)
-    weight = head.weight.detach().float() * (scale[:, None] if scale.ndim == 1 else scale)
-    return weight, None if head.bias is None else head.bias.detach().float()

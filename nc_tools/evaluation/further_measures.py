@@ -64,23 +64,36 @@ def further_calibration(logits: Tensor, labels: Tensor, class_counts: Tensor) ->
     return values | {f"cal_groups/{key}": value for key, value in groups.items()}
 
 
-def further_collapse(features: Tensor, labels: Tensor, weight: Tensor | None, num_classes: int) -> dict[str, float]:
-    """Return GNC2, cosines within and between classes, uniform duality, and the variability collapse index.
+def further_collapse(features: Tensor, labels: Tensor, num_classes: int) -> dict[str, float]:
+    """Return GNC2, cosines within and between classes, and the variability collapse index of features.
 
     Args:
         features: (N, D).
         labels: (N,), of at least two classes.
-        weight: Class vectors (K, D) of the same space, or None.
         num_classes: K.
     """
-    counts, sums = class_sums(features, labels, num_classes)
-    means = sums / counts.clamp(min=1)[:, None]
+    counts, means = _class_means(features, labels, num_classes)
     values = hyperspherical_uniformity(means, counts) | cosine_collapse(features, labels, num_classes)
-    if weight is not None:
-        values |= uniform_duality(means, weight, counts)
     if len(features) * features.shape[1] ** 2 <= _MOST_PRODUCTS:
         values |= variability_collapse_index(features, labels, num_classes)
     return values
+
+
+def duality_with(weight: Tensor, features: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return the uniform duality of class vectors and class means.
+
+    Args:
+        weight: (K, D).
+        features: (N, D).
+        labels: (N,), of at least two classes.
+    """
+    counts, means = _class_means(features, labels, len(weight))
+    return uniform_duality(means, weight, counts)
+
+
+def _class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    counts, sums = class_sums(features, labels, num_classes)
+    return counts, sums / counts.clamp(min=1)[:, None]
 
 
 def means_by_frequency(features: Tensor, labels: Tensor, class_counts: Tensor) -> dict[str, float]:

@@ -147,7 +147,7 @@ class FeatureCache:
         Args:
             digest: Of the image (32,).
         """
-        packed, found = digest.contiguous().numpy().tobytes(), []
+        packed, differences = digest.contiguous().numpy().tobytes(), []
         own = json.loads(json.dumps(self._key))  # tuples become lists, as in the file
         for path in sorted(self.folder.parent.glob("*/recipe.json")):
             if path.parent == self.folder or not _holds(path.parent / "digests.bin", packed):
@@ -158,8 +158,8 @@ class FeatureCache:
             except (ValueError, KeyError, AttributeError):
                 continue  # written by something else
             if names:  # else the rows are of another type of numbers
-                found.append(names)
-        return found
+                differences.append(names)
+        return differences
 
     def describe(self, how: Mapping[str, Any]) -> None:
         """Write ``recipe.json``: the key, and how the rows were computed (versions, device), which does not name it."""

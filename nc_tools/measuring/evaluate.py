@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator, HeadView
+from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
 from nc_tools.evaluation.further_measures import mean_stable_rank
+from nc_tools.evaluation.head_view import HeadView
 from nc_tools.experiment.evaluate.final_run import share_correct
 from nc_tools.experiment.evaluate.label_noise import suspect_precision
 from nc_tools.experiment.evaluate.prediction_sets import fit_thresholds, set_coverage, surest_predictions
@@ -169,7 +170,7 @@ class _ModelEvaluator(Evaluator):
         self._model = unwrap(model)
         self._path = head
         self._found = False
-        self._kept = {}
+        self._kept, self._kept_results = {}, None
         self.class_counts = torch.zeros(0)
 
     def _backbone_ranks(self) -> dict[str, float]:

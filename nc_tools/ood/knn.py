@@ -36,6 +36,7 @@ class KNN(OODScore):
 
     name = "knn"
     fits_on = ("features",)
+    reads_features_alone = True
 
     def __init__(self, k: int = 50) -> None:
         if k < 1:

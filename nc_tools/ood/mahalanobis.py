@@ -36,6 +36,7 @@ class Mahalanobis(OODScore):
 
     name = "mahalanobis"
     fits_on = ("features", "labels")
+    reads_features_alone = True
 
     def _fit(self, train: TrainingSet) -> None:
         self._classes = _WhitenedClasses(train, type(self).__name__)
@@ -71,6 +72,7 @@ class RMDS(OODScore):
 
     name = "rmds"
     fits_on = ("features", "labels")
+    reads_features_alone = True
 
     def _fit(self, train: TrainingSet) -> None:
         self._classes = _WhitenedClasses(train, "RMDS")

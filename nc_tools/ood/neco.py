@@ -41,6 +41,7 @@ class NECO(OODScore):
 
     name = "neco"
     fits_on = ("features", "labels")
+    reads_features_alone = True
 
     def __init__(self, dims: int | None = None) -> None:
         if dims is not None and dims < 1:

@@ -42,6 +42,8 @@ class OODScore(ABC):
 
     name: ClassVar[str]
     fits_on: ClassVar[tuple[str, ...]] = ()
+    reads_features_alone: ClassVar[bool] = False
+    """Whether neither fitting nor scoring reads logits or class vectors: heads on the same features share the score."""
 
     _sizes: tuple[int, int] | None = None
     _device: torch.device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -11,18 +11,21 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.by_content import ByContent
 from nc_tools.data import DataConfig, class_counts, make_subsets, with_noise
 from nc_tools.data.image_set import Images
 from nc_tools.data.label_layers import with_label_files
 from nc_tools.data.mixing import Batches
 from nc_tools.data.sampling import Sampling
 from nc_tools.data.sources import Sources
+from nc_tools.evaluation.evaluator import Evaluator
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.on_features.feature_sources import FeatureSources, open_feature_sources
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.run_data import RunData
 from nc_tools.features import FeatureLoader, FeatureSet, feature_batches, fit_standardize
 from nc_tools.losses.loss_term import LossTerm
+from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch
 
 _EVALUATED_AT_ONCE = 8192
@@ -34,9 +37,21 @@ class FeatureData(RunData):
 
     Attributes:
         features: The sets, with what their records say about the images.
+        kept_results: What the evaluations of the seed's runs share, since their features are the same.
     """
 
     features: FeatureSources
+    kept_results: ByContent = field(default_factory=ByContent, compare=False, repr=False)
+
+    def evaluator(self, model: Classifier, facts: DataFacts) -> Evaluator:
+        """Return an evaluator of a model; measures of the features alone are computed once for the runs of a seed."""
+        return Evaluator(
+            model,
+            self.plain_batches,
+            class_counts=facts.class_counts,
+            dtype=self.config.training.dtype_on(self.device),
+            kept_results=self.kept_results,
+        )
 
     @property
     def train(self) -> FeatureSet:
