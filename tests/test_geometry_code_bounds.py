@@ -1,7 +1,9 @@
 """Bounds on the minimal angle: sharp codes, closed forms and tables."""
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,53 @@ def test_the_smaller_of_two_upper_bounds_is_given() -> None:
     both = [(fejes_toth_angle(k), math.degrees(math.acos(levenshtein_cosine(k, 3)))) for k in (13, 40)]
     assert [minimal_angle_bounds(k, 3).upper for k in (13, 40)] == [min(pair) for pair in both]
     assert both[1][0] < both[1][1]
+
+
+def roots(dim: int) -> np.ndarray:
+    """The roots of D_n, the vectors +-e_i +-e_j (2 n (n - 1), n)."""
+    pairs = itertools.combinations(range(dim), 2)
+    signs = list(itertools.product((1.0, -1.0), repeat=2))
+    return np.array([[a if k == i else b if k == j else 0.0 for k in range(dim)] for i, j in pairs for a, b in signs])
+
+
+def roots_of_e8() -> np.ndarray:
+    """The 240 roots of E8: those of D8, and (+-1/2, ..., +-1/2) with an even number of minus signs."""
+    halves = np.array([x for x in itertools.product((0.5, -0.5), repeat=8) if sum(v < 0 for v in x) % 2 == 0])
+    return np.concatenate([roots(8), halves])
+
+
+def orthogonal(code: np.ndarray, *vectors: np.ndarray) -> np.ndarray:
+    return code[(np.abs(code @ np.array(vectors).T) < 1e-9).all(1)]
+
+
+def derived(code: np.ndarray) -> np.ndarray:
+    """The nearest neighbors of a point, in the space orthogonal to it."""
+    products = code @ code[0]
+    near = code[np.isclose(products, np.sort(products)[-1 - int((products == products.max()).sum())])]
+    return near - np.outer(near @ code[0], code[0])
+
+
+def angle_and_size(code: np.ndarray) -> tuple[float, tuple[int, int]]:
+    unit = code / np.linalg.norm(code, axis=1, keepdims=True)
+    cosines = unit @ unit.T - 2 * np.eye(len(unit))
+    return math.degrees(math.acos(cosines.max())), (len(unit), int(np.linalg.matrix_rank(unit)))
+
+
+def test_codes_of_root_systems_have_the_tabulated_angles() -> None:
+    e8 = roots_of_e8() / math.sqrt(2)
+    second = e8[np.isclose(e8 @ e8[0], -0.5)][0]  # spans A2 with the first
+    codes = [roots(4), roots(5), orthogonal(e8, e8[0], second), orthogonal(e8, e8[0]), e8]
+    code = e8
+    for _ in range(4):  # 56 in 7 dimensions, 27 in 6, 16 in 5 and 10 in 4
+        code = derived(code)
+        code = code / np.linalg.norm(code, axis=1, keepdims=True)
+        codes.append(code)
+    sizes = []
+    for code in codes:
+        angle, size = angle_and_size(code)
+        sizes.append(size)
+        assert BEST_KNOWN[size] == pytest.approx(angle, abs=1e-6)
+    assert sizes == [(24, 4), (40, 5), (72, 6), (126, 7), (240, 8), (56, 7), (27, 6), (16, 5), (10, 4)]
 
 
 def test_no_tabulated_code_beats_a_bound() -> None:
