@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nc_tools.geometry import (
-    minimal_angle_bounds,
-)
+from nc_tools.geometry import code_angle, minimal_angle_bounds
 from nc_tools.geometry.code_bounds import closed_form_angle, fejes_toth_angle, levenshtein_cosine
 from nc_tools.geometry.known_codes import BEST_KNOWN
 
@@ -91,6 +89,14 @@ def test_codes_of_root_systems_have_the_tabulated_angles() -> None:
         sizes.append(size)
         assert BEST_KNOWN[size] == pytest.approx(angle, abs=1e-6)
     assert sizes == [(24, 4), (40, 5), (72, 6), (126, 7), (240, 8), (56, 7), (27, 6), (16, 5), (10, 4)]
+
+
+@pytest.mark.slow
+def test_the_solver_comes_near_the_table_of_the_sphere_and_never_beats_it() -> None:
+    sizes = sorted(num for num, dim in BEST_KNOWN if dim == 3)
+    assert sizes == list(range(7, 41))
+    ratios = {num: code_angle(num, 3) / BEST_KNOWN[num, 3] for num in sizes}
+    assert all(0.999 < ratio < 1 + 1e-7 for ratio in ratios.values()), ratios
 
 
 def test_no_tabulated_code_beats_a_bound() -> None:

@@ -48,8 +48,10 @@ def test_random_hadamard_frames_are_orthonormal_for_every_size(size: tuple[int, 
     assert p.shape == (dim, columns)
     assert float((p.T @ p - torch.eye(columns)).abs().max()) < 1e-12
     assert float((p != 0).double().mean()) > 0.45  # every class vector lies on half of the coordinates at least
-    y = torch.randn(3, columns, dtype=torch.float64)
-    assert torch.allclose(lift(y, order, signs, hadamard(FACTOR)), y @ p.T, atol=1e-12)
+    y = torch.randn(2, 3, columns, dtype=torch.float64)
+    lifted = lift(y, order, signs, hadamard(FACTOR))
+    assert torch.allclose(lifted, y @ p.T, atol=1e-12)
+    assert torch.allclose(project(lifted, columns, order, signs, hadamard(FACTOR)), y, atol=1e-12)
 
 
 @pytest.mark.parametrize(("columns", "dim"), [(4, 10), (6, 6), (5, 8)])
