@@ -3,7 +3,8 @@
     python benchmarks/table.py outputs/long_tail benchmarks/results/2026-11-27_long_tail_digits_cpu.md
 
 Whoever has the records can make the comparison again: ``tar xf NAME.tar.xz -C FOLDER; nc-tools compare FOLDER``. In the
-Markdown file the part below the marker is written anew each time; what a person wrote above it is kept.
+Markdown file the part below the marker is written anew each time; what a person wrote above it is kept. Where a run has
+many test logits, the archive holds the predicted classes and their probabilities instead.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import load_file, save
+
 import nc_tools
 from nc_tools.comparison import Comparison
 from nc_tools.comparison.export import comparison_csv
+from nc_tools.comparison.image_predictions import confidences
 from nc_tools.comparison.markdown import markdown_text
 
 MARKER = "<!-- Below this line the file is made by benchmarks/table.py from the records beside it. -->"
 RUN_FILES = ("run.json", "status.json", "final.json", "per_class.json", "predictions.safetensors")
+MOST_LOGITS = 30_000  # of a run; those of more would make archives of tens of megabytes
 MACHINE_FIELDS = ("host", "pid", "pid_started")
 
 
@@ -72,10 +78,35 @@ def pack(out: Path, comparison: Comparison, archive: Path) -> None:
     with tarfile.open(archive, "w:xz", preset=9) as tar:
         for file in files:
             if file.exists():
-                content = _without_machine(file) if file.name in ("status.json", "run.json") else file.read_bytes()
+                content = packed(file)
                 info = tarfile.TarInfo(str(file.relative_to(out)))
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
+
+
+def packed(file: Path) -> bytes:
+    """Return what the archive holds of a record: nothing about the machine, and no more logits than MOST_LOGITS."""
+    if file.name in ("status.json", "run.json"):
+        return _without_machine(file)
+    if file.suffix == ".safetensors":
+        tensors = load_file(file)
+        if tensors["test_logits"].size > MOST_LOGITS:
+            return save(without_logits(tensors))
+    return file.read_bytes()
+
+
+def without_logits(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return predicted classes and their probabilities, rounded to float16, in place of the logits (N, K)."""
+    logits = tensors["test_logits"]
+    short = {name: tensor for name, tensor in tensors.items() if name != "test_logits"}
+    short["test_labels"] = tensors["test_labels"].astype(np.int16)
+    short["test_guesses"] = logits.argmax(axis=1).astype(np.int16)
+    short["num_classes"] = np.array([logits.shape[1]], dtype=np.int32)
+    short["test_confidences"] = confidences(logits).astype(np.float16)
+    if "temperature" in tensors:
+        scaled = confidences(logits, float(tensors["temperature"][0]))
+        short["test_scaled_confidences"] = scaled.astype(np.float16)
+    return short
 
 
 def _without_machine(file: Path) -> bytes:

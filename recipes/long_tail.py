@@ -86,12 +86,7 @@ ARMS = {
 DEFAULT = tuple(ARMS)[:7]
 
 # The fair reference of a head with another loss is the linear head with that loss.
-PROTOCOL = Protocol(
-    references={
-        **dict.fromkeys(("cosine_la", "etf_la", "random_la"), "linear_la"),
-        "cosine_ldam_drw": "linear_drw",
-    }
-)
+PROTOCOL = Protocol(references=dict.fromkeys(("cosine_la", "etf_la", "random_la"), "linear_la"))
 
 if __name__ == "__main__":
     run_recipe(ARMS, name=Path(__file__).stem, question=__doc__, protocol=PROTOCOL, default_arms=DEFAULT)

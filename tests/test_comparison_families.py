@@ -6,6 +6,7 @@ from support.compared_runs import BETTER, LINEAR, PRIMARY, SAME, WORSE, runs
 
 from nc_tools.comparison import ComparedRun, compare_runs
 from nc_tools.comparison.power import detectable_difference, pairs_needed
+from nc_tools.comparison.read_experiment import Experiment
 
 NOISY = {"linear": [0.7, 0.71, 0.69, 0.70], "up": [0.74, 0.70, 0.71, 0.73]}
 
@@ -50,3 +51,19 @@ def test_half_of_the_difference_needs_more_pairs_than_all_of_it():
     mean, sd = test.paired.mean, test.paired.sd
     assert test.power.pairs_for_half == pairs_needed(mean / 2, sd) > pairs_needed(mean, sd)
     assert test.power.pairs_for_half_adjusted == pairs_needed(mean / 2, sd)
+
+
+def test_a_reference_with_another_loss_is_not_tested():
+    def loss(name, **arguments):
+        return {"loss": {"class": f"nc_tools.losses.{name}", "arguments": arguments}}
+
+    configs = {"linear_la": loss("LA", tau=1.0), "etf_la": loss("LA", tau=0.5), "etf_dr": loss("DR"), "random_la": {}}
+    runs = [
+        ComparedRun(arm, seed, 0, "FINISHED", {"test/gen/balanced_accuracy": 0.7 + 0.01 * seed}, config=config)
+        for arm, config in configs.items()
+        for seed in range(3)
+    ]
+    references = dict.fromkeys(("etf_la", "etf_dr", "random_la"), "linear_la")
+    comparison = compare_runs(runs, "linear_la", experiment=Experiment(protocol={"references": references}))
+    assert [test.arm for test in comparison.controls.tests] == ["etf_la", "random_la"]  # numbers may differ
+    assert "etf_dr is not tested against its reference linear_la: their losses differ" in comparison.notes

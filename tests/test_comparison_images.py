@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from nc_tools.comparison.image_predictions import BINS, read_predictions, reliability
+from nc_tools.comparison.image_predictions import BINS, confidences, read_predictions, reliability
 from nc_tools.comparison.single_models import disagreement
 
 
@@ -71,3 +71,33 @@ def test_a_file_without_its_tensors_is_refused(tmp_path):
     save_file({"test_labels": np.array([1])}, tmp_path / "x")
     with pytest.raises(ValueError, match="must hold test_logits"):
         read_predictions(tmp_path / "x")
+
+
+def test_predictions_without_logits_give_the_same_accuracy_and_reliability(tmp_path):
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 2, (300, 7)).astype(np.float32)
+    labels, temperature = generator.integers(0, 7, 300), np.array([1.5], np.float32)
+    whole = tmp_path / "whole.safetensors"
+    save_file({"test_logits": logits, "test_labels": labels, "temperature": temperature}, whole)
+    short = {
+        "test_labels": labels.astype(np.int16),
+        "test_guesses": logits.argmax(1).astype(np.int16),
+        "num_classes": np.array([7], np.int32),
+        "test_confidences": confidences(logits).astype(np.float32),
+        "test_scaled_confidences": confidences(logits, 1.5).astype(np.float32),
+    }
+    save_file(short | {"temperature": temperature}, tmp_path / "short.safetensors")
+    for metric in ("test/gen/balanced_accuracy", "test/gen/accuracy"):
+        expected, read = read_predictions(whole, metric), read_predictions(tmp_path / "short.safetensors", metric)
+        assert (read.labels, read.num_classes) == (expected.labels, 7)
+        assert read.guesses.tolist() == expected.guesses.tolist()
+        assert read.primary.metric == expected.primary.metric
+        assert read.primary.by_class == expected.primary.by_class
+        for name in ("before", "after"):
+            assert getattr(read, name).count.tolist() == getattr(expected, name).count.tolist()
+            assert getattr(read, name).ece == pytest.approx(getattr(expected, name).ece, abs=1e-6)
+    # Other metrics by image need the logits: the interval then holds for these test images, and says so.
+    assert read_predictions(tmp_path / "short.safetensors", "test/cal/nll").primary is None
+    save_file(short | {"test_guesses": np.zeros(3, np.int16)}, tmp_path / "damaged.safetensors")
+    with pytest.raises(ValueError, match="one of test_guesses for each of its 300 labels"):
+        read_predictions(tmp_path / "damaged.safetensors")

@@ -17,7 +17,7 @@ from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.run_plan import _Stages
 from nc_tools.heads import ETFHead, LinearHead
-from nc_tools.losses import CrossEntropyLoss
+from nc_tools.losses import CrossEntropyLoss, FocalLoss
 from nc_tools.specs import spec
 
 FACTS = DataFacts(1, 8, 3, (5, 3, 2), ("a", "b", "c"), (0.5,), (0.5,), "fingerprint")
@@ -100,3 +100,11 @@ def test_a_runs_name_tells_all_that_decides_its_numbers():
     names = [name(), name(curve_points=4), name(curve_samples=9), name(transfer_samples=9), name(config=bfloat16)]
     assert len(set(names)) == len(names)
     assert name("tuning", curve_points=4) == name("tuning")
+
+
+def test_a_reference_has_the_loss_of_its_arm():
+    base = RunConfig(head=spec(LinearHead), loss=spec(CrossEntropyLoss))
+    arms = {"linear": base, "etf": replace(base, head=spec(ETFHead)), "focal": replace(base, loss=spec(FocalLoss))}
+    Plan(name="p", question="q", arms=arms, protocol=Protocol(references={"etf": "linear", "absent": "linear"}))
+    with pytest.raises(ValueError, match=r"got focal with FocalLoss and linear with CrossEntropyLoss in protocol"):
+        Plan(name="p", question="q", arms=arms, protocol=Protocol(references={"focal": "linear"}))

@@ -127,7 +127,9 @@ def _references(arms: dict[str, RunConfig], *, imbalanced: bool) -> dict[str, st
     """Return the fair reference of each fixed geometry: random class vectors with the same loss."""
     control = "random_la" if imbalanced else "random"
     fixed = [name for name in arms if name.startswith(("etf", "nearest_etf", "simplex"))]
-    return dict.fromkeys(fixed, control) if control in arms else {}
+    if control not in arms:
+        return {}
+    return {name: control for name in fixed if arms[name].loss.cls is arms[control].loss.cls}
 
 
 def _write(choice: Choice, comparison: Comparison, sentences: Sequence[str], out: Path, backbone: ModelConfig) -> None:

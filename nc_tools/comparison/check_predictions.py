@@ -11,6 +11,12 @@ from nc_tools._support.regular_file import check_regular
 
 _LOGITS, _LABELS = ("F16", "F32", "F64"), ("I64", "I32", "I16", "I8", "U8", "U16", "U32", "U64")
 
+SHORT = {"test_guesses", "test_confidences", "test_labels", "num_classes"}
+"""Tensors of a file without logits: predicted classes (N,), their probabilities (N,), labels (N,), and K (1,)."""
+SCALED_CONFIDENCES = "test_scaled_confidences"
+"""In such a file, the probabilities of the predicted classes with the temperature (N,)."""
+_SHORT_TYPES = {"test_guesses": _LABELS, "test_confidences": _LOGITS, SCALED_CONFIDENCES: _LOGITS}
+
 
 def check_predictions(path: Path) -> None:
     """Check names, types and shapes of the tensors in a run's predictions.safetensors.
@@ -25,10 +31,13 @@ def check_predictions(path: Path) -> None:
         check_regular(path)
         with safe_open(path, framework="np") as file:
             names = set(file.keys())
-            if not {"test_logits", "test_labels"} <= names:
+            if not ({"test_logits", "test_labels"} <= names or names >= SHORT):
                 raise DamagedFileError(f"{path.name} must hold test_logits and test_labels, got {sorted(names)}")
-            rows, classes = _shape(path, file, "test_logits", _LOGITS, 2)
             (labels,) = _shape(path, file, "test_labels", _LABELS, 1)
+            rows, classes = _shape(path, file, "test_logits", _LOGITS, 2) if "test_logits" in names else (labels, 1)
+            for name, dtypes in _SHORT_TYPES.items() if "test_logits" not in names else ():
+                if name in names and _shape(path, file, name, dtypes, 1) != [labels]:
+                    raise DamagedFileError(f"{path.name} must hold one of {name} for each of its {labels} labels")
             if rows != labels or rows < 1 or classes < 1:
                 raise DamagedFileError(
                     f"{path.name} must hold one row of test_logits for each of at least one label, got "

@@ -17,6 +17,7 @@ from nc_tools.comparison.margins import MarginTest, margin_tests
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.pairing import Cells, Lost, choose_runs, draws_of, lost_runs, name_seeds
 from nc_tools.comparison.read_experiment import Experiment, read_experiment, runs_of_experiment
+from nc_tools.comparison.references import valid_references
 from nc_tools.comparison.result import ArmMetric, ArmState, Comparison, Family
 from nc_tools.comparison.single_models import (
     all_disagreements,
@@ -133,7 +134,8 @@ def compare_runs(
     data = replace(data, half_width=experiment.margin or (0.01 if metric_info(primary).unit == "points" else 0.0))
     family = make_family(f"every arm against {baseline}", data, against_baseline)
     _check_pairs(family, cells, baseline, primary)
-    references = {arm: other for arm, other in experiment.references.items() if arm in arms and arm != other}
+    planned = {arm: other for arm, other in experiment.references.items() if arm in arms and arm != other}
+    references, reference_notes = valid_references(planned, cells)
     disagreements, unpaired = all_disagreements(arms, baseline, predictions)
     record_notes = [*((run.run_id or run.arm, note) for run in runs for note in run.notes), *unread]
     comparison = Comparison(
@@ -150,7 +152,7 @@ def compare_runs(
         calibration=reliability_by_arm(predictions),
         confusion={},
         cautions=find_cautions(cells, baseline, experiment, family, record_notes),
-        notes=(*notes, *unpaired),
+        notes=(*notes, *reference_notes, *unpaired),
         cells=cells,
         runs=tuple(runs),
     )

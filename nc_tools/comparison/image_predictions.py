@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nc_tools.comparison.check_predictions import check_predictions
-from nc_tools.comparison.image_values import ImageValues, has_image_values, image_values
+from nc_tools.comparison.check_predictions import SCALED_CONFIDENCES, check_predictions
+from nc_tools.comparison.image_values import ImageValues, accuracy_values, has_image_values, image_values
 
 BINS = 15
 _SLICE_NUMBERS = 2**24
@@ -72,7 +72,9 @@ def read_predictions(path: Path, metric: str = "") -> Predictions:
 
     Args:
         path: A safetensors file with ``test_logits`` (N, K), ``test_labels`` (N,) and, optionally,
-            ``temperature`` (1,).
+            ``temperature`` (1,). Without logits it holds ``test_guesses``, ``test_confidences`` and, where there is a
+            temperature, ``test_scaled_confidences``, each (N,), and ``num_classes`` (1,): the records beside a
+            published table, which are a tenth of the size or less.
         metric: The primary metric, whose values by image are read too if it is a mean over images.
 
     Raises:
@@ -85,9 +87,10 @@ def read_predictions(path: Path, metric: str = "") -> Predictions:
     try:
         with safe_open(path, framework="np") as file:
             names = set(file.keys())
-            if not {"test_logits", "test_labels"} <= names:
-                raise ValueError(f"{path.name} must hold test_logits and test_labels, got {sorted(names)}")
             labels = file.get_tensor("test_labels")
+            if "test_logits" not in names:
+                summary = _without_logits({name: file.get_tensor(name) for name in names})
+                return replace(summary, primary=accuracy_values(metric, summary.correct, labels))
             temperature = float(file.get_tensor("temperature").ravel()[0]) if "temperature" in names else None
             logits = file.get_slice("test_logits")
             summary = _summarize(_slices(logits, len(labels)), labels, temperature)
@@ -136,6 +139,21 @@ def _summarize(
     return Predictions(correct, guesses, labels.astype(np.int32), num_classes, digest, before, after_scaling)
 
 
+def _without_logits(tensors: dict[str, NDArray[Any]]) -> Predictions:
+    """Return the summary of a file without logits, with the confidences as they were rounded."""
+    labels, guesses = tensors["test_labels"].astype(np.int64), tensors["test_guesses"].astype(np.int32)
+    right, scaled = guesses == labels, tensors.get(SCALED_CONFIDENCES)
+    return Predictions(
+        right,
+        guesses,
+        labels.astype(np.int32),
+        int(tensors["num_classes"].ravel()[0]),
+        hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest(),
+        _binned(tensors["test_confidences"].astype(np.float64), right),
+        None if scaled is None else _binned(scaled.astype(np.float64), right),
+    )
+
+
 def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], temperature: float = 1.0) -> Reliability:
     """Sum confidences (highest softmax probabilities) and count right predictions in bins of equal width.
 
@@ -147,9 +165,17 @@ def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], tempera
         correct: Whether each prediction is right (N,).
         temperature: The logits are divided by it.
     """
+    return _binned(confidences(logits, temperature), correct)
+
+
+def confidences(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Return the highest softmax probability of each row of logits (N, K), divided by a temperature: (N,)."""
     scaled = logits.astype(np.float64) / temperature
     # The highest probability is 1 / sum exp(z - max z): no overflow, no second pass.
-    confidence = 1.0 / np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1)
+    return np.asarray(1.0 / np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1))
+
+
+def _binned(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> Reliability:
     index = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
     return Reliability(
         np.bincount(index, minlength=BINS).astype(np.float64),

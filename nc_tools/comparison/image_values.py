@@ -96,6 +96,18 @@ def image_values(
     return ImageValues(values.astype(np.float32), numbers, by_class)
 
 
+def accuracy_values(metric: str, correct: NDArray[np.bool_], labels: NDArray[Any]) -> ImageValues | None:
+    """Return the values by image where only the predicted classes are known; None if they do not give the metric.
+
+    Args:
+        metric: Key of the metric.
+        correct: Whether each prediction is right (N,).
+        labels: (N,).
+    """
+    function, by_class, _ = _METRICS.get(metric, (None, False, False))
+    return ImageValues(correct.astype(np.float32), labels.astype(np.int64), by_class) if function is _correct else None
+
+
 def image_error(
     runs: Sequence[NDArray[Any]], labels: NDArray[np.int64], *, by_class: bool
 ) -> tuple[ErrorTerm, ErrorTerm]:

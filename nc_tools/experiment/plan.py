@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nc_tools.comparison.references import loss_kind
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.serialize import encode
 
@@ -22,6 +23,9 @@ class Plan:
         arms: Arms by name; the first is the baseline.
         protocol: The rules that all arms share.
         smoke: Whether the runs only check that everything works; the report then gives no verdict.
+
+    Raises:
+        ValueError: If an arm and its reference in ``protocol.references`` have different losses.
     """
 
     name: str
@@ -29,6 +33,21 @@ class Plan:
     arms: Mapping[str, RunConfig]
     protocol: Protocol
     smoke: bool = False
+
+    def __post_init__(self) -> None:
+        for pair in self.protocol.references.items():
+            if not all(name in self.arms for name in pair):
+                continue  # tested only where both were chosen
+            losses = [self.arms[name].loss for name in pair]
+            if loss_kind(encode(losses[0])) != loss_kind(encode(losses[1])):
+                names = " and ".join(
+                    f"{name} with {loss.cls.__name__}" for name, loss in zip(pair, losses, strict=True)
+                )
+                raise ValueError(
+                    f"an arm and its reference must have the same loss, so that their difference is that of the heads, "
+                    f"got {names} in protocol.references: leave this pair out, and compare the arms with nc-tools "
+                    f"compare OUT --baseline {pair[1]}"
+                )
 
     @property
     def baseline(self) -> str:

@@ -1,0 +1,48 @@
+"""Which arms are also tested against a reference: the arm with the standard head and the same loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nc_tools.comparison.compared_run import ComparedRun
+
+
+def valid_references(
+    references: Mapping[str, str], cells: Mapping[str, Mapping[Any, ComparedRun]]
+) -> tuple[dict[str, str], list[str]]:
+    """Return the references that have the loss of their arm, and a note about each of the others.
+
+    A test against a reference says what the head does beside the loss, so the losses must be the same but for their
+    numbers. Where the records do not say what the losses are, the plan is believed.
+
+    Args:
+        references: Arm -> its reference.
+        cells: Runs by arm.
+    """
+    valid, notes = {}, []
+    for arm, reference in references.items():
+        own, other = (_loss(cells.get(name, {}).values()) for name in (arm, reference))
+        if own and other and loss_kind(own) != loss_kind(other):
+            notes.append(f"{arm} is not tested against its reference {reference}: their losses differ")
+        else:
+            valid[arm] = reference
+    return valid, notes
+
+
+def loss_kind(recorded: object) -> object:
+    """Return the classes of a recorded loss, without its numbers.
+
+    Example:
+        >>> loss_kind({"class": "FocalLoss", "arguments": {"gamma": 2.0}})
+        ('FocalLoss', ())
+    """
+    if not isinstance(recorded, Mapping) or "class" not in recorded:
+        return [loss_kind(part) for part in recorded] if isinstance(recorded, list | tuple) else None
+    arguments = recorded.get("arguments") or {}
+    parts = sorted((name, kind) for name, value in arguments.items() if (kind := loss_kind(value)))
+    return str(recorded["class"]), tuple(parts)
+
+
+def _loss(runs: Iterable[ComparedRun]) -> object:
+    return next((run.config.get("loss") for run in runs if isinstance(run.config, Mapping)), None)
