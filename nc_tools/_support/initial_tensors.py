@@ -88,6 +88,7 @@ class InitialTensors(nn.Module):
         self._built_on_meta |= param is not None and param.is_meta
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 (likewise)
+        self._make_unsaved_buffers()
         before = dict(self._buffers)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._make_buffers([name for name, old in before.items() if _is_lost(old, self._buffers[name])])
@@ -101,7 +102,10 @@ class InitialTensors(nn.Module):
         self._make_unsaved_buffers()
 
     def _make_unsaved_buffers(self) -> None:
-        """Make the buffers that no checkpoint holds, if one was loaded with assign=True into a module on meta."""
+        """Make the buffers that no checkpoint holds, if the others of a module on meta were replaced by those of one.
+
+        ``load_state_dict(assign=True)`` does it, and accelerate's dispatch.
+        """
         saved = [
             t for name, t in self._buffers.items() if t is not None and name not in self._non_persistent_buffers_set
         ]
