@@ -151,15 +151,29 @@ def test_timms_average_follows(assigned: bool) -> None:
                 assert torch.allclose(a, b), (head, name)
 
 
-def test_accelerate_dispatches_and_restores_a_state(tmp_path: Path) -> None:
+@pytest.mark.parametrize("buffers", [False, True])
+def test_accelerate_dispatches_a_model_that_was_built_without_memory(buffers: bool, tmp_path: Path) -> None:
     accelerate = pytest.importorskip("accelerate", reason="needs accelerate")
     save_file(MODEL.state_dict(), tmp_path / "model.safetensors")
-    with accelerate.init_empty_weights():
+    with accelerate.init_empty_weights(include_buffers=buffers):
         other = ManyHeads(3)
     dispatched = accelerate.load_checkpoint_and_dispatch(
         other, str(tmp_path / "model.safetensors"), device_map={"": "cpu"}
     )
     same(dispatched, 1e-6)  # memory that is aligned otherwise is multiplied in another order
+    save_file(MODEL.body.state_dict(prefix="body."), tmp_path / "body.safetensors")
+    with accelerate.init_empty_weights(include_buffers=buffers):
+        other = ManyHeads(3)
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        accelerate.load_checkpoint_and_dispatch(other, str(tmp_path / "body.safetensors"), device_map={"": "cpu"})
+    assert not any(
+        any(head.load_state_dict(MODEL.heads[i].state_dict(), assign=True)) for i, head in enumerate(other.heads)
+    )
+    same(accelerate.dispatch_model(other, device_map={"": "cpu"}), 1e-6)
+
+
+def test_accelerate_restores_a_state(tmp_path: Path) -> None:
+    accelerate = pytest.importorskip("accelerate", reason="needs accelerate")
     accelerator = accelerate.Accelerator(cpu=True)
     accelerator.prepare(copy.deepcopy(MODEL))
     accelerator.save_state(str(tmp_path / "state"))
