@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 
 class InitialTensors(nn.Module):
@@ -56,11 +57,22 @@ class InitialTensors(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Make the module again as it was built: draw its parameters, and compute everything else from its arguments.
 
+        A parameter with a parametrization (``torch.nn.utils.parametrize``) is drawn, and then parametrized.
+
         Args:
             generator: Draws the parameters; the global one if None.
+
+        Raises:
+            RuntimeError: If a hook computes a parameter before each call, as pruning does: what is drawn would be lost.
         """
+        _check_hooks(self)
         self._make_buffers(self._buffers)
-        self.draw_parameters(generator)
+        parametrized = tuple(getattr(self, "parametrizations", ()))
+        with parametrize.cached():  # so that what is drawn into a tensor is kept until it is set
+            self.draw_parameters(generator)
+            drawn = {name: getattr(self, name) for name in parametrized}
+        for name, value in drawn.items():
+            setattr(self, name, value)
         for child in self.children():
             _reset(child, generator)
 
@@ -149,6 +161,16 @@ def _reset(module: nn.Module, generator: torch.Generator | None) -> None:
     else:
         for child in module.children():
             _reset(child, generator)
+
+
+def _check_hooks(module: nn.Module) -> None:
+    """Raise RuntimeError if pruning, or weight norm of PyTorch's older kind, computes a tensor before each call."""
+    for hook in module._forward_pre_hooks.values():
+        if type(hook).__module__.startswith("torch.nn.utils."):
+            raise RuntimeError(
+                f"{type(module).__name__} cannot draw its parameters while {type(hook).__name__} computes one before "
+                f"each call: remove it first, with prune.remove or remove_weight_norm of torch.nn.utils"
+            )
 
 
 def _set(buffers: dict[str, Tensor | None], name: str, value: Tensor) -> None:
