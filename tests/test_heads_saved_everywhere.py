@@ -14,7 +14,7 @@ from support.many_heads import ManyHeads
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nc_tools.heads import RANDOM, RandomAssignment, StructuredETFHead
+from nc_tools.heads import RANDOM, BalancedCalibrationHead, RandomAssignment, StructuredETFHead
 
 State = dict[str, Tensor]
 
@@ -170,6 +170,20 @@ def test_accelerate_dispatches_a_model_that_was_built_without_memory(buffers: bo
         any(head.load_state_dict(MODEL.heads[i].state_dict(), assign=True)) for i, head in enumerate(other.heads)
     )
     same(accelerate.dispatch_model(other, device_map={"": "cpu"}), 1e-6)
+
+
+@pytest.mark.parametrize("buffers", [False, True])
+def test_accelerate_offloads_parameters_and_buffers(buffers: bool) -> None:
+    accelerate = pytest.importorskip("accelerate", reason="needs accelerate")
+    for head in MODEL.heads:
+        alone = nn.Sequential(copy.deepcopy(head))
+        expected = alone(features())
+        offloaded = accelerate.cpu_offload(alone, execution_device=torch.device("cpu"), offload_buffers=buffers)
+        if buffers and isinstance(head, BalancedCalibrationHead):  # it computes with the frame of a head inside
+            with pytest.raises(RuntimeError, match=r"offloaded, keep the buffers in memory \(offload_buffers=False\)"):
+                offloaded(features())
+        else:
+            assert torch.allclose(offloaded(features()), expected, atol=1e-6), head
 
 
 def test_accelerate_restores_a_state(tmp_path: Path) -> None:

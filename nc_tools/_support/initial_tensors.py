@@ -163,6 +163,20 @@ def _reset(module: nn.Module, generator: torch.Generator | None) -> None:
             _reset(child, generator)
 
 
+def check_memory(tensor: Tensor, features: Tensor, module: nn.Module) -> None:
+    """Check that a module's tensor has numbers, where its input has some: PyTorch may return whatever memory holds.
+
+    Raises:
+        RuntimeError: If it is on the meta device.
+    """
+    if tensor.is_meta and not features.is_meta:
+        raise RuntimeError(
+            f"{type(module).__name__} has no numbers, because it is on the meta device: load a checkpoint with "
+            f"load_state_dict(state, assign=True), or call to_empty(device='cpu') and reset_parameters(). If its "
+            f"tensors were offloaded, keep the buffers in memory (offload_buffers=False)"
+        )
+
+
 def _check_hooks(module: nn.Module) -> None:
     """Raise RuntimeError if pruning, or weight norm of PyTorch's older kind, computes a tensor before each call."""
     for hook in module._forward_pre_hooks.values():
