@@ -100,6 +100,10 @@ def test_permute_centered_and_its_derivatives() -> None:
     assert torch.equal(inverse(order), order.argsort())
     assert torch.autograd.gradcheck(lambda v: permute_centered(v, order), x)
     assert torch.autograd.gradgradcheck(lambda v: permute_centered(v, order) ** 2, x)
+    wide = torch.randn(3, 9, dtype=torch.float64, requires_grad=True)
+    assert torch.equal(permute_centered(wide, order), permute_centered(wide[:, :6], order))
+    assert torch.autograd.gradcheck(lambda v: permute_centered(v, order), wide)
+    assert torch.autograd.gradgradcheck(lambda v: permute_centered(v, order) ** 2, wide)
     first = torch.func.grad(lambda row: (permute_centered(row, order)[0] * 3).sum())
     expected = 3 * torch.nn.functional.one_hot(order[0], 6).double() - 0.5
     assert torch.allclose(torch.func.vmap(first)(x.detach()), expected.expand(3, 6), atol=1e-15)

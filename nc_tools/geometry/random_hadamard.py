@@ -136,8 +136,11 @@ def permute_centered(x: Tensor, order: Tensor) -> Tensor:
     """Return ``x[..., order]`` minus its mean over the last dimension, in two passes over memory, as is its gradient.
 
     Args:
-        x: (..., K).
+        x: (..., D), D at least K; entries after the first K are not read.
         order: (K,), int64, a permutation.
+
+    Returns:
+        (..., K).
 
     Example:
         >>> permute_centered(torch.tensor([[1.0, 2.0, 6.0]]), torch.tensor([2, 0, 1]))
@@ -169,13 +172,15 @@ class _PermuteCentered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:
         ctx.save_for_backward(order)
+        ctx.unread = x.shape[-1] - len(order)
         permuted = x.index_select(-1, order)
         return permuted.sub_(permuted.mean(-1, keepdim=True))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (order,) = ctx.saved_tensors
-        return permute_centered(grad, inverse(order)), None
+        back = permute_centered(grad, inverse(order))
+        return torch.nn.functional.pad(back, (0, ctx.unread)) if ctx.unread else back, None
 
 
 class _Project(torch.autograd.Function):

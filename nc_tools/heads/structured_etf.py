@@ -151,10 +151,8 @@ class StructuredETFHead(FixedHead):
     def _centered(self, embedded: Tensor) -> Tensor:
         if self.rotated:
             dtype = embedded.dtype
-            u = project(embedded, self.num_classes, self.order, self.signs.to(dtype), self.factor.to(dtype))
-        else:
-            u = embedded[..., : self.num_classes]
-        return permute_centered(u, self.classes)
+            embedded = project(embedded, self.num_classes, self.order, self.signs.to(dtype), self.factor.to(dtype))
+        return permute_centered(embedded, self.classes)
 
     def _length(self) -> float:
         """Return the factor that gives the centered class vectors unit length."""
