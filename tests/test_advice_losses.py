@@ -204,6 +204,14 @@ CASES = [
         lambda: of_a_schedule(DeferredReweightingLoss([5, 3, 2, 1]), progress=0.0),
     ),
     Case(
+        "Call the sum without them, or leave out this term",
+        lambda: WeightedSumLoss([term(1.0, CrossEntropyLoss()), term(1.0, PlainLoss())])(
+            outputs(), BATCH, sample_weight=torch.ones(N)
+        ),
+        lambda: finite(WeightedSumLoss([term(1.0, CrossEntropyLoss()), term(1.0, PlainLoss())]), outputs(), BATCH),
+        lambda: WeightedSumLoss([term(1.0, CrossEntropyLoss())])(LOGITS, Y, sample_weight=torch.ones(N)),
+    ),
+    Case(
         "Pass labels.argmax(-1), or use a loss such as CrossEntropyLoss",
         lambda: LabelRelaxationLoss()(LOGITS, PROBABILITIES),
         lambda: finite(LabelRelaxationLoss(), LOGITS, PROBABILITIES.argmax(-1)),

@@ -611,6 +611,15 @@ def statically_wrapped(*, static: bool) -> None:
     trains(observed(Static(plain(), static_graph=static)))
 
 
+def segmented(labels: Tensor | None = None, **options: Any) -> None:
+    """Measure a network with a head on maps, its layer "3", and perhaps one on vectors after it, "6"."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(2), nn.Unflatten(2, (4, 5)), nn.Conv2d(4, 3, 1))
+    pixels = torch.arange(40).reshape(2, 4, 5) % 3
+    if options.get("head") == "6":
+        model = nn.Sequential(*model, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+    assert "accuracy" in measure(model, [(torch.randn(2, 3, 4, 5), pixels if labels is None else labels)], **options)
+
+
 MEASURE = [
     Case("Pass the model object", lambda: measure("resnet", LOADER), again),  # type: ignore[arg-type]
     Case(
@@ -664,9 +673,22 @@ MEASURE = [
         lambda: evaluate(Small(), LOADER, LOADER, head="out"),
     ),
     Case(
-        "for tokens use nc_tools.measure",
+        "for tokens and pixels use nc_tools.measure",
         lambda: evaluate(Language(), [(IDS, IDS.flip(1))], [(IDS, IDS.flip(1))]),
         lambda: measure(Language(), [(IDS, IDS.flip(1))]),
+        lambda: segmented(),
+    ),
+    Case(
+        "Pass the path of the last 1 x 1 convolution, as in head='classifier.4', or labels (2,) of the images",
+        lambda: segmented(head="6"),
+        lambda: segmented(head="3"),
+        lambda: segmented(torch.arange(2), head="6"),
+    ),
+    Case(
+        "name another layer, or pass a pooling function that gives a row for each pixel of the head's map",
+        lambda: segmented(layers=["1"]),
+        lambda: segmented(layers=["0"]),
+        lambda: segmented(layers=["1"], pool=lambda maps: maps.flatten(2).transpose(1, 2).flatten(0, 1)),
     ),
     Case(
         "pass labels = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=-100)",
@@ -678,7 +700,10 @@ MEASURE = [
 CASES = [*SWAP, *SAVE, *CONVERT, *WATCH, *MEASURE]
 PLACES = [
     "surgery",
-    *(f"measuring/{name}.py" for name in ("measure", "model_pass", "evaluate", "loader_batches", "two_pass_stats")),
+    *(
+        f"measuring/{name}.py"
+        for name in ("measure", "model_pass", "pixel_maps", "evaluate", "loader_batches", "two_pass_stats")
+    ),
 ]
 
 

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from nc_tools.geometry import hadamard, walsh_hadamard
 from nc_tools.geometry.hadamard import FACTOR, power_of_two
-from nc_tools.geometry.random_hadamard import draw_signed_permutation, hadamard_etf, inverse, lift, permute, project
+from nc_tools.geometry.random_hadamard import (
+    draw_signed_permutation,
+    hadamard_etf,
+    inverse,
+    lift,
+    permute_centered,
+    project,
+)
 
 
 def draw(dim: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,15 +93,20 @@ def test_signs_and_order_of_random_hadamard_frames_are_fair() -> None:
     assert float((orders.double().mean(0) - 15.5).abs().max()) < 5 * math.sqrt((32**2 - 1) / 12 / 800)
 
 
-def test_permute_and_its_derivatives() -> None:
+def test_permute_centered_and_its_derivatives() -> None:
     order = torch.randperm(6, generator=torch.Generator().manual_seed(2))
     x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.equal(permute(x, order), x[:, order])
+    assert torch.allclose(permute_centered(x, order), x[:, order] - x.mean(1, keepdim=True), atol=1e-15)
     assert torch.equal(inverse(order), order.argsort())
-    assert torch.autograd.gradcheck(lambda v: permute(v, order), x)
-    assert torch.autograd.gradgradcheck(lambda v: permute(v, order) ** 2, x)
-    by_row = torch.func.vmap(lambda row: torch.func.grad(lambda r: (permute(r, order)[0] * 3).sum())(row))(x.detach())
-    assert torch.equal(by_row, 3 * torch.nn.functional.one_hot(order[0], 6).double().expand(3, 6))
+    assert torch.autograd.gradcheck(lambda v: permute_centered(v, order), x)
+    assert torch.autograd.gradgradcheck(lambda v: permute_centered(v, order) ** 2, x)
+    wide = torch.randn(3, 9, dtype=torch.float64, requires_grad=True)
+    assert torch.equal(permute_centered(wide, order), permute_centered(wide[:, :6], order))
+    assert torch.autograd.gradcheck(lambda v: permute_centered(v, order), wide)
+    assert torch.autograd.gradgradcheck(lambda v: permute_centered(v, order) ** 2, wide)
+    first = torch.func.grad(lambda row: (permute_centered(row, order)[0] * 3).sum())
+    expected = 3 * torch.nn.functional.one_hot(order[0], 6).double() - 0.5
+    assert torch.allclose(torch.func.vmap(first)(x.detach()), expected.expand(3, 6), atol=1e-15)
 
 
 @given(st.integers(1, 5000))

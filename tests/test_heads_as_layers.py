@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrizations, prune
 
-from nc_tools.heads import LEARNED, CosineHead, ETFHead, FixedHead, Head, TwoSpaceHead
+from nc_tools.heads import LEARNED, CosineHead, ETFHead, FixedHead, Head, LinearHead, ProxyHead, TwoSpaceHead
 from nc_tools.specs import Spec, spec
 from nc_tools.surgery import swap_head, to_linear
 
@@ -56,6 +56,77 @@ def test_weight_norm_prune_and_their_plain_layers() -> None:
     assert int((weight != 0).sum()) == round(0.1 * weight.numel())  # type: ignore[arg-type, operator]
     assert not torch.allclose(pruned(features()), expected, atol=0.1)
     assert torch.allclose(to_linear(pruned)(features()), pruned(features()), atol=1e-4)
+
+
+LEARNED_VECTORS = {
+    "weight": Spec(LinearHead), "direction": Spec(CosineHead), "proxies": Spec(ProxyHead),
+    "projection.weight": WITH_PROJECTION, "up.weight": spec(TwoSpaceHead, learned=True),
+}  # fmt: skip
+learned_vectors = pytest.mark.parametrize(("path", "variant"), LEARNED_VECTORS.items(), ids=LEARNED_VECTORS)
+
+
+def of_path(head: Head, path: str) -> tuple[nn.Module, str]:
+    module, _, name = path.rpartition(".")
+    return head.get_submodule(module), name
+
+
+@learned_vectors
+def test_reset_draws_a_tensor_with_weight_norm_and_then_norms_it(path: str, variant: Spec[Head]) -> None:
+    head, expected = build(variant), build(variant)
+    for each in (head, expected):
+        parametrizations.weight_norm(*of_path(each, path))
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.mul_(1.3).add_(0.1)
+    assert not torch.allclose(head(features()), expected(features()), atol=0.01)
+    head.reset_parameters(seeded(0))
+    assert torch.allclose(head(features()), expected(features()), atol=1e-5)
+    cross_entropy(head(features()), torch.arange(11) % K).backward()
+    trained = dict(of_path(head, path)[0].named_parameters())
+    originals = [p for name, p in trained.items() if name.startswith("parametrizations")]
+    assert len(originals) == 2
+    assert all(p.grad is not None and p.grad.any() for p in originals)
+
+
+def test_reset_draws_a_tensor_with_spectral_norm_or_orthogonal_columns() -> None:
+    head, drawn = build(Spec(LinearHead)), build(Spec(LinearHead)).weight.detach()
+    parametrizations.spectral_norm(head, "weight", n_power_iterations=100)
+    for _ in range(2):
+        with torch.no_grad():
+            head.parametrizations.weight.original.mul_(2).add_(1)  # type: ignore[union-attr, operator]
+        head.reset_parameters(seeded(0))
+        assert torch.allclose(head.weight, drawn / torch.linalg.matrix_norm(drawn, 2), atol=1e-5)
+    head = build(Spec(LinearHead))
+    parametrizations.orthogonal(head, "weight")
+    before = head.weight.detach().clone()
+    head.reset_parameters(seeded(1))
+    assert torch.allclose(head.weight @ head.weight.T, torch.eye(K), atol=1e-5)
+    assert not torch.allclose(head.weight, before, atol=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+@learned_vectors
+@pytest.mark.parametrize("norm", [False, True])
+def test_reset_of_a_pruned_head_is_refused_until_the_mask_is_removed(
+    path: str, variant: Spec[Head], norm: bool
+) -> None:
+    head = build(variant)
+    module, name = of_path(head, path)
+    if norm:
+        nn.utils.weight_norm(module, name)
+    else:
+        prune.l1_unstructured(module, name, amount=0.5)
+    head(features())
+    with pytest.raises(
+        RuntimeError, match=r"cannot draw its parameters while .*: remove it first, with prune\.remove or"
+    ):
+        head.reset_parameters(seeded(0))
+    if norm:
+        nn.utils.remove_weight_norm(module, name)
+    else:
+        prune.remove(module, name)
+    head.reset_parameters(seeded(0))
+    assert torch.allclose(head(features()), build(variant)(features()), atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")  # of PyTorch, about quantized tensors

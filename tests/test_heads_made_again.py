@@ -39,6 +39,18 @@ def test_memory_for_a_head_of_the_meta_device_holds_its_frame(variant: Spec[Head
 
 
 @every_head
+def test_a_head_of_the_meta_device_does_not_compute_with_what_memory_holds(variant: Spec[Head]) -> None:
+    """PyTorch does for a linear layer without bias."""
+    with torch.device("meta"):
+        head = build(variant).eval()
+        assert head(torch.zeros(2, D)).is_meta
+    with pytest.raises(RuntimeError, match=r"(has no numbers, because it is on the meta|not on the expected) device"):
+        head(features())
+    head.to_empty(device="cpu").reset_parameters(torch.Generator().manual_seed(0))  # type: ignore[operator]
+    assert torch.equal(head(features()), build(variant).eval()(features()))
+
+
+@every_head
 def test_new_memory_for_a_head_that_had_some_holds_its_frame(variant: Spec[Head]) -> None:
     model, expected = nn.Sequential(build(variant)), build(variant)
     fill_free_memory()

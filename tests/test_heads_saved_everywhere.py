@@ -14,6 +14,8 @@ from support.many_heads import ManyHeads
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from nc_tools.heads import RANDOM, BalancedCalibrationHead, RandomAssignment, StructuredETFHead
+
 State = dict[str, Tensor]
 
 
@@ -42,23 +44,23 @@ def same(loaded: ManyHeads, atol: float = 0.0) -> None:
         assert torch.allclose(a, b, atol=atol * float(b.abs().max()), rtol=0), head
 
 
-def through_torch(state: State, tmp_path: Path) -> State:
+def through_torch(state: State, tmp_path: Path, _: nn.Module | None = None) -> State:
     torch.save(state, tmp_path / "w.pt")
     loaded: State = torch.load(tmp_path / "w.pt", weights_only=True)
     return loaded
 
 
-def through_safetensors(state: State, tmp_path: Path) -> State:
+def through_safetensors(state: State, tmp_path: Path, _: nn.Module | None = None) -> State:
     save_file(state, tmp_path / "w.safetensors")
     return load_file(tmp_path / "w.safetensors")
 
 
-def through_distributed(state: State, tmp_path: Path) -> State:
+def through_distributed(state: State, tmp_path: Path, other: nn.Module | None = None) -> State:
     """Save for any number of processes, and load into the tensors of another model."""
     dcp.save(state, checkpoint_id=str(tmp_path / "dcp"), no_dist=True)
-    other = ManyHeads(3).state_dict()
-    dcp.load(other, checkpoint_id=str(tmp_path / "dcp"), no_dist=True)
-    return other
+    loaded = (other or ManyHeads(3)).state_dict()
+    dcp.load(loaded, checkpoint_id=str(tmp_path / "dcp"), no_dist=True)
+    return loaded
 
 
 def half(state: State, _: Path) -> State:
@@ -90,6 +92,28 @@ def test_a_state_dict_gives_the_logits_back(
     assert not torch.allclose(other(features()), MODEL(features()), atol=0.1)
     assert not any(other.load_state_dict(way(MODEL.state_dict(), tmp_path), strict=strict))
     same(other, atol)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+@pytest.mark.parametrize(("saved", "own"), [(None, RANDOM), (RANDOM, None)], ids=["none", "random"])
+@pytest.mark.parametrize("way", [through_torch, through_safetensors, through_distributed])
+def test_a_head_takes_the_order_of_the_classes_from_a_checkpoint(
+    way: Callable[..., State], saved: RandomAssignment | None, own: RandomAssignment | None, tmp_path: Path
+) -> None:
+    """Of a head with an assignment into one without, and the reverse."""
+    head = StructuredETFHead(24, K, assignment=saved)
+    other = StructuredETFHead(24, K, assignment=own, frame_seed=3)
+    other.load_state_dict(way(head.state_dict(), tmp_path, other))
+    assert torch.equal(other(features()), head(features()))
+
+
+def test_an_average_follows_a_model_that_took_another_order() -> None:
+    """AveragedModel copies into the buffers that it has, which would broadcast a shorter order."""
+    model = nn.Sequential(StructuredETFHead(24, K, assignment=RANDOM))
+    average = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+    model.load_state_dict(nn.Sequential(StructuredETFHead(24, K, frame_seed=3)).state_dict())
+    average.update_parameters(model)
+    assert torch.equal(average(features()), model(features()))
 
 
 def test_checkpoints_are_tensors_of_the_models_type_and_orders() -> None:
@@ -127,15 +151,43 @@ def test_timms_average_follows(assigned: bool) -> None:
                 assert torch.allclose(a, b), (head, name)
 
 
-def test_accelerate_dispatches_and_restores_a_state(tmp_path: Path) -> None:
+@pytest.mark.parametrize("buffers", [False, True])
+def test_accelerate_dispatches_a_model_that_was_built_without_memory(buffers: bool, tmp_path: Path) -> None:
     accelerate = pytest.importorskip("accelerate", reason="needs accelerate")
     save_file(MODEL.state_dict(), tmp_path / "model.safetensors")
-    with accelerate.init_empty_weights():
+    with accelerate.init_empty_weights(include_buffers=buffers):
         other = ManyHeads(3)
     dispatched = accelerate.load_checkpoint_and_dispatch(
         other, str(tmp_path / "model.safetensors"), device_map={"": "cpu"}
     )
     same(dispatched, 1e-6)  # memory that is aligned otherwise is multiplied in another order
+    save_file(MODEL.body.state_dict(prefix="body."), tmp_path / "body.safetensors")
+    with accelerate.init_empty_weights(include_buffers=buffers):
+        other = ManyHeads(3)
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        accelerate.load_checkpoint_and_dispatch(other, str(tmp_path / "body.safetensors"), device_map={"": "cpu"})
+    assert not any(
+        any(head.load_state_dict(MODEL.heads[i].state_dict(), assign=True)) for i, head in enumerate(other.heads)
+    )
+    same(accelerate.dispatch_model(other, device_map={"": "cpu"}), 1e-6)
+
+
+@pytest.mark.parametrize("buffers", [False, True])
+def test_accelerate_offloads_parameters_and_buffers(buffers: bool) -> None:
+    accelerate = pytest.importorskip("accelerate", reason="needs accelerate")
+    for head in MODEL.heads:
+        alone = nn.Sequential(copy.deepcopy(head))
+        expected = alone(features())
+        offloaded = accelerate.cpu_offload(alone, execution_device=torch.device("cpu"), offload_buffers=buffers)
+        if buffers and isinstance(head, BalancedCalibrationHead):  # it computes with the frame of a head inside
+            with pytest.raises(RuntimeError, match=r"offloaded, keep the buffers in memory \(offload_buffers=False\)"):
+                offloaded(features())
+        else:
+            assert torch.allclose(offloaded(features()), expected, atol=1e-6), head
+
+
+def test_accelerate_restores_a_state(tmp_path: Path) -> None:
+    accelerate = pytest.importorskip("accelerate", reason="needs accelerate")
     accelerator = accelerate.Accelerator(cpu=True)
     accelerator.prepare(copy.deepcopy(MODEL))
     accelerator.save_state(str(tmp_path / "state"))

@@ -49,8 +49,8 @@ def test_structured_etf_never_forms_its_matrix_in_training(monkeypatch: pytest.M
     (cross_entropy(head(h), labels) + head.outputs(h).label_scores(labels).sum()).backward()
     assert h.grad is not None
     assert (
-        sum(t.numel() for t in [*head.parameters(), *head.buffers()]) == 3 * D + 64 * 64 + 2
-    )  # with the scale, and the order of classes that keep their vertices
+        sum(t.numel() for t in [*head.parameters(), *head.buffers()]) == 3 * D + 64 * 64 + K + 1
+    )  # with the order of the classes and the scale
 
 
 def test_structured_etf_seeds_draw_different_frames_and_the_slice_has_one() -> None:

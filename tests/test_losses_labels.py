@@ -165,6 +165,56 @@ def test_weights_of_samples_and_classes(loss_spec: Spec[LossTerm]) -> None:
     assert float(loss(outputs, batch, sample_weight=torch.zeros(N))) == 0
 
 
+@pytest.mark.parametrize("labels", [WITH_IGNORED, torch.rand(N, K).softmax(1)], ids=["classes", "probabilities"])
+def test_sums_and_class_weighted_losses_take_weights_reductions_and_probabilities(labels: Tensor) -> None:
+    z, of_sample, of_class = torch.randn(N, K), torch.rand(N) + 0.1, torch.tensor([0.5, 2.0, 0.0, 1.0])
+    parts = (losses.LogitAdjustedLoss(COUNTS), losses.MeanSquaredLoss())
+    inner = losses.WeightedSumLoss([losses.term(0.25, parts[1])])
+    total = losses.WeightedSumLoss([losses.term(2.0, parts[0]), losses.term(1.0, inner)])
+    balanced = losses.ClassBalancedLoss(COUNTS, loss=parts[0])
+    late = losses.DeferredReweightingLoss(COUNTS, loss=parts[0])
+    late.set_progress(0.9)
+    for options in (
+        {}, {"sample_weight": of_sample}, {"class_weight": of_class}, {"reduction": "none"}, {"reduction": "sum"},
+        {"sample_weight": of_sample, "class_weight": of_class, "reduction": "none"},
+    ):  # fmt: skip
+        expected = 2 * parts[0](z, labels, **options) + 0.25 * parts[1](z, labels, **options)
+        assert torch.allclose(total(z, labels, **options), expected, atol=1e-6)
+        weights = balanced.weight * options.get("class_weight", 1)
+        expected = parts[0](z, labels, **{**options, "class_weight": weights})
+        assert torch.allclose(balanced(z, labels, **options), expected, atol=1e-6)
+        assert torch.allclose(late(z, labels, **options), expected, atol=1e-6)
+        if labels.ndim == 1:
+            outputs = outputs_for(total, LinearHead(K, K), z)
+            batch = batch_of(labels)
+            assert torch.allclose(total(outputs, batch, **options), total(outputs.logits, labels, **options), atol=1e-6)
+            given = balanced(outputs, batch, **options)
+            assert torch.allclose(given, balanced(outputs.logits, labels, **options), atol=1e-6)
+
+
+def test_sums_and_class_weighted_losses_say_what_a_part_does_not_take() -> None:
+    z, soft = torch.randn(N, K), torch.rand(N, K).softmax(1)
+    mixed = losses.WeightedSumLoss([losses.term(1.0, losses.CrossEntropyLoss()), losses.term(1.0, OnlyLogits())])
+    with pytest.raises(
+        TypeError, match=r"need a value for each sample, got OnlyLogits\. Call the sum without them, or"
+    ):
+        mixed(z, LABELS, sample_weight=torch.ones(N))
+    assert torch.isfinite(mixed(z, LABELS))
+    with pytest.raises(TypeError, match="OnlyLogits is defined for class indices only, got probabilities of shape"):
+        mixed(z, soft)
+    assert torch.isfinite(mixed(z, soft.argmax(-1)))
+    with pytest.raises(TypeError, match="FocalLoss is defined for class indices only"):
+        losses.ClassBalancedLoss(COUNTS, loss=losses.FocalLoss())(z, soft)
+    for options, message in (
+        ({"class_weight": torch.ones(3)}, r"class_weight must have the shape \(4,\), got \(3,\)"),
+        ({"sample_weight": torch.ones(3)}, r"sample_weight must have the shape of the labels, \(12,\), got \(3,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            losses.ClassBalancedLoss(COUNTS)(z, LABELS, **options)
+    with pytest.raises(ValueError, match="the class weights are of 4 classes, but the logits have 3"):
+        losses.ClassBalancedLoss(COUNTS)(z[:, :3], LABELS % 3, reduction="none")
+
+
 def test_weights_and_reductions_are_those_of_pytorch() -> None:
     z, weight = torch.randn(N, K), torch.tensor([0.5, 2.0, 0.1, 1.0])
     for smoothing in (0.0, 0.2):

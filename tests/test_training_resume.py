@@ -67,6 +67,24 @@ def test_a_checkpoint_at_the_end_of_an_epoch_resumes_bit_equal(tmp_path):
     assert same_state(straight, resumed)
 
 
+def test_a_state_with_the_scale_of_version_0_2_is_refused(tmp_path):
+    """There it has no dimension. The head takes it over, but the optimizer's state of it would not fit."""
+    stop, path = StopSignal(), tmp_path / "checkpoint.pt"
+    with pytest.raises(Killed):
+        train(StopAt(stop, 5), {}, checkpoint=path, stop=stop)
+    stored = load_checkpoint(path)
+    names = list(stored["model"])
+    scale = next(name for name in names if name.endswith("scale_of.raw"))
+    stored["model"][scale] = stored["model"][scale].reshape(())
+    for state in stored["optimizer"]["state"].values():
+        state.update({key: value.reshape(()) for key, value in state.items() if value.shape == (1,)})
+    save_checkpoint(path, stored)
+    with pytest.raises(
+        ValueError, match=r"an earlier version .* in which head\.scale_of\.raw has the shape \(\) and not"
+    ):
+        train(Batches(), {}, checkpoint=path, resume=True)
+
+
 def test_parameters_of_a_loss_are_in_the_checkpoint(tmp_path):
     def trained(batches, **options):
         torch.manual_seed(5)

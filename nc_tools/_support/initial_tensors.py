@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 
 class InitialTensors(nn.Module):
@@ -56,11 +57,22 @@ class InitialTensors(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Make the module again as it was built: draw its parameters, and compute everything else from its arguments.
 
+        A parameter with a parametrization (``torch.nn.utils.parametrize``) is drawn, and then parametrized.
+
         Args:
             generator: Draws the parameters; the global one if None.
+
+        Raises:
+            RuntimeError: If a hook computes a parameter before each call, as pruning does: what is drawn would be lost.
         """
+        _check_hooks(self)
         self._make_buffers(self._buffers)
-        self.draw_parameters(generator)
+        parametrized = tuple(getattr(self, "parametrizations", ()))
+        with parametrize.cached():  # so that what is drawn into a tensor is kept until it is set
+            self.draw_parameters(generator)
+            drawn = {name: getattr(self, name) for name in parametrized}
+        for name, value in drawn.items():
+            setattr(self, name, value)
         for child in self.children():
             _reset(child, generator)
 
@@ -88,6 +100,7 @@ class InitialTensors(nn.Module):
         self._built_on_meta |= param is not None and param.is_meta
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 (likewise)
+        self._make_unsaved_buffers()
         before = dict(self._buffers)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._make_buffers([name for name, old in before.items() if _is_lost(old, self._buffers[name])])
@@ -101,7 +114,10 @@ class InitialTensors(nn.Module):
         self._make_unsaved_buffers()
 
     def _make_unsaved_buffers(self) -> None:
-        """Make the buffers that no checkpoint holds, if one was loaded with assign=True into a module on meta."""
+        """Make the buffers that no checkpoint holds, if the others of a module on meta were replaced by those of one.
+
+        ``load_state_dict(assign=True)`` does it, and accelerate's dispatch.
+        """
         saved = [
             t for name, t in self._buffers.items() if t is not None and name not in self._non_persistent_buffers_set
         ]
@@ -145,6 +161,30 @@ def _reset(module: nn.Module, generator: torch.Generator | None) -> None:
     else:
         for child in module.children():
             _reset(child, generator)
+
+
+def check_memory(tensor: Tensor, features: Tensor, module: nn.Module) -> None:
+    """Check that a module's tensor has numbers, where its input has some: PyTorch may return whatever memory holds.
+
+    Raises:
+        RuntimeError: If it is on the meta device.
+    """
+    if tensor.is_meta and not features.is_meta:
+        raise RuntimeError(
+            f"{type(module).__name__} has no numbers, because it is on the meta device: load a checkpoint with "
+            f"load_state_dict(state, assign=True), or call to_empty(device='cpu') and reset_parameters(). If its "
+            f"tensors were offloaded, keep the buffers in memory (offload_buffers=False)"
+        )
+
+
+def _check_hooks(module: nn.Module) -> None:
+    """Raise RuntimeError if pruning, or weight norm of PyTorch's older kind, computes a tensor before each call."""
+    for hook in module._forward_pre_hooks.values():
+        if type(hook).__module__.startswith("torch.nn.utils."):
+            raise RuntimeError(
+                f"{type(module).__name__} cannot draw its parameters while {type(hook).__name__} computes one before "
+                f"each call: remove it first, with prune.remove or remove_weight_norm of torch.nn.utils"
+            )
 
 
 def _set(buffers: dict[str, Tensor | None], name: str, value: Tensor) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nc_tools._support.tracing import jit_traced
+from nc_tools._support.tracing import jit_traced, traced
 from nc_tools.geometry.hadamard import FACTOR, hadamard, power_of_two, walsh_hadamard
 
 ROWS = 64
@@ -132,16 +132,25 @@ def check_structured(num_classes: int, width: int) -> None:
         )
 
 
-def permute(x: Tensor, order: Tensor) -> Tensor:
-    """Return ``x[..., order]`` for a permutation, with a gradient that is an ``index_select`` too.
+def permute_centered(x: Tensor, order: Tensor) -> Tensor:
+    """Return ``x[..., order]`` minus its mean over the last dimension, in two passes over memory, as is its gradient.
+
+    Args:
+        x: (..., D), D at least K; entries after the first K are not read.
+        order: (K,), int64, a permutation.
+
+    Returns:
+        (..., K).
 
     Example:
-        >>> permute(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([2, 0, 1]))
-        tensor([[3., 1., 2.]])
+        >>> permute_centered(torch.tensor([[1.0, 2.0, 6.0]]), torch.tensor([2, 0, 1]))
+        tensor([[ 3., -2., -1.]])
     """
-    apply = _Permute.forward if jit_traced() else _Permute.apply
-    permuted: Tensor = apply(x, order)
-    return permuted
+    if traced():
+        permuted = x.index_select(-1, order)
+        return permuted - permuted.mean(-1, keepdim=True)
+    centered: Tensor = _PermuteCentered.apply(x, order)
+    return centered
 
 
 def inverse(order: Tensor) -> Tensor:
@@ -154,23 +163,24 @@ def inverse(order: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 
 
-class _Permute(torch.autograd.Function):
-    """index_select with index_select as its gradient. Autograd would add at indices, because they could repeat."""
+class _PermuteCentered(torch.autograd.Function):
+    """A permutation and the subtraction of the mean, in either order: the transpose is the same with the inverse order.
 
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, order: Tensor) -> Tensor:
-        return x.index_select(-1, order)
+    Autograd would add the gradient at indices, because they could repeat.
+    """
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
-        ctx.save_for_backward(inputs[1])
+    def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:
+        ctx.save_for_backward(order)
+        ctx.unread = x.shape[-1] - len(order)
+        permuted = x.index_select(-1, order)
+        return permuted.sub_(permuted.mean(-1, keepdim=True))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (order,) = ctx.saved_tensors
-        return permute(grad, inverse(order)), None
+        back = permute_centered(grad, inverse(order))
+        return torch.nn.functional.pad(back, (0, ctx.unread)) if ctx.unread else back, None
 
 
 class _Project(torch.autograd.Function):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from nc_tools._support.initial_tensors import InitialTensors
+from nc_tools._support.initial_tensors import InitialTensors, check_memory
 
 
 class FixedMap(InitialTensors):
@@ -35,4 +35,5 @@ class FixedMap(InitialTensors):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the map of features (N, D), which is (N, D'), in their dtype."""
+        check_memory(self.rows, features, self)
         return nn.functional.linear(features, self.rows.to(features.dtype))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from nc_tools._support.initial_tensors import InitialTensors
+from nc_tools._support.initial_tensors import InitialTensors, check_memory
 from nc_tools.records import Outputs
 
 
@@ -89,7 +89,9 @@ class Head(InitialTensors, ABC):
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Return the logits (N, K) of embedded features (N, D')."""
-        logits = self.scale * nn.functional.linear(embedded, self.class_vectors().to(embedded.dtype))
+        vectors = self.class_vectors()
+        check_memory(vectors, embedded, self)
+        logits = self.scale * nn.functional.linear(embedded, vectors.to(embedded.dtype))
         return logits if self.bias is None else logits + self.bias
 
     def forward(self, features: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.initial_tensors import check_memory
 from nc_tools.heads.head import Head
 from nc_tools.heads.normalize import normalize
 from nc_tools.heads.projection import draw_linear
@@ -45,6 +46,7 @@ class LinearHead(Head):
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Return logits as ``nn.Linear`` does, without a multiplication by the scale of one."""
+        check_memory(self.weight, embedded, self)
         bias = None if self.bias is None else self.bias.to(embedded.dtype)
         return nn.functional.linear(embedded, self.weight.to(embedded.dtype), bias)
 

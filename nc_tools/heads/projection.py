@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nc_tools._support.initial_tensors import InitialTensors
+from nc_tools._support.initial_tensors import InitialTensors, check_memory
 
 
 class Projection(InitialTensors, nn.Linear):
@@ -38,6 +38,7 @@ class Projection(InitialTensors, nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the map of features (N, D), which is (N, D')."""
+        check_memory(self.weight, features, self)
         return nn.functional.linear(features, self.weight.to(features.dtype))
 
 

@@ -92,11 +92,11 @@ class PrototypeHead(ETFHead):
 
     def class_vectors(self) -> Tensor:
         """Return the unit class vectors (K, D')."""
-        return self._rows(self.frame, self.class_means.means, self.class_means.has_mean)
+        return self._rows(self.frame, *self.class_means())
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the dot product of each sample's embedded features and its own class vector (N,)."""
-        parts = (self.frame, self.class_means.means, self.class_means.has_mean)
+        parts = (self.frame, *self.class_means())
         own = self._rows(*(part.index_select(0, labels) for part in parts))
         return (own.to(features.dtype) * self.embed(features)).sum(-1)
 

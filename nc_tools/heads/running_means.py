@@ -54,6 +54,13 @@ class RunningClassMeans(InitialTensors):
         """A bool tensor (K,): True for each class that has had samples, and so has a mean."""
         return self.observed > 0
 
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return the means (K, D') and which classes have one (K,), bool.
+
+        Logits read the means through this call, so that hooks of offloading give the buffers memory first.
+        """
+        return self.means, self.has_mean
+
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Update the means with the embedded features (N, D') of a step and their labels (N,)."""
@@ -77,8 +84,10 @@ class RunningClassMeans(InitialTensors):
 
     def overall(self) -> Tensor:
         """Return the mean (D',) of the class means, with equal weights for all classes that have one."""
+        means, has_mean = self()
         # A class without samples has a row of zeros.
-        return self.means.sum(dim=0) / self.has_mean.sum().clamp(min=1)
+        overall: Tensor = means.sum(dim=0) / has_mean.sum().clamp(min=1)
+        return overall
 
     def completed(self) -> Tensor:
         """Return the class means (K, D'), with the overall mean for classes without samples.

@@ -15,7 +15,7 @@ from nc_tools.geometry.random_hadamard import (
     check_structured,
     draw_signed_permutation,
     hadamard_etf,
-    permute,
+    permute_centered,
     project,
 )
 from nc_tools.heads.fixed_head import FixedHead
@@ -30,7 +30,7 @@ class StructuredETFHead(FixedHead):
     W = sqrt(K / (K - 1)) (I - 11^T / K) P^T with P^T P = I. So the logits are the coordinates u = P^T h minus their
     mean: z_k = s sqrt(K / (K - 1)) (u_k - mean(u)). P is a random signed permutation and a Hadamard transform
     (:func:`~nc_tools.geometry.random_hadamard.project`): O(D + K log K) per sample instead of O(K D), and memory for
-    3 D numbers. Every draw is an exact ETF.
+    3 D + K numbers. Every draw is an exact ETF.
 
     It draws from fewer rotations than the Haar rotations of :class:`~nc_tools.heads.ETFHead`: before centering, all
     entries of a class vector have the same size and random signs. This is enough for features after a ReLU. To compare
@@ -101,8 +101,9 @@ class StructuredETFHead(FixedHead):
 
     def initial_buffers(self) -> dict[str, Tensor]:
         """Return the signed permutation that ``frame_seed`` draws, the order of the classes, and a constant."""
-        # Without an assignment the order has one entry: classes that keep their vertices need no step of their own.
-        classes = torch.zeros(1, dtype=torch.int64, device="cpu") if self._assignment is None else self._assignment
+        # Also without an assignment: weight averages and distributed checkpoints fill the buffers that are there.
+        in_order = torch.arange(self.num_classes, device="cpu")
+        classes = in_order if self._assignment is None else self._assignment
         buffers = {"classes": classes, "factor": hadamard(FACTOR)}
         if self.rotated:
             order, signs = draw_signed_permutation(self.width, generator=stream(self.frame_seed, "frame"))
@@ -119,8 +120,7 @@ class StructuredETFHead(FixedHead):
             else:
                 eye = torch.eye(self.num_classes, self.width, device=self.factor.device, dtype=dtype)
                 rows = self._length() * (eye - eye.mean(0))
-        rows = rows.to(self.factor.dtype)
-        return rows.index_select(0, self.classes) if self._reordered else rows
+        return rows.to(self.factor.dtype).index_select(0, self.classes)
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Return the logits (N, K) of embedded features (N, D')."""
@@ -145,21 +145,14 @@ class StructuredETFHead(FixedHead):
         Raises:
             ValueError: If it is not a permutation of 0 to K - 1.
         """
-        order = as_permutation(permutation, self.num_classes, self.frame_seed).to(self.classes.device)
-        self.classes = self.classes.index_select(0, order) if self._reordered else order
+        order = as_permutation(permutation, self.num_classes, self.frame_seed)
+        self.classes = self.classes.index_select(0, order.to(self.classes.device))
 
     def _centered(self, embedded: Tensor) -> Tensor:
         if self.rotated:
             dtype = embedded.dtype
-            u = project(embedded, self.num_classes, self.order, self.signs.to(dtype), self.factor.to(dtype))
-        else:
-            u = embedded[..., : self.num_classes]
-        centered = u - u.mean(-1, keepdim=True)
-        return permute(centered, self.classes) if self._reordered else centered
-
-    @property
-    def _reordered(self) -> bool:
-        return len(self.classes) > 1
+            embedded = project(embedded, self.num_classes, self.order, self.signs.to(dtype), self.factor.to(dtype))
+        return permute_centered(embedded, self.classes)
 
     def _length(self) -> float:
         """Return the factor that gives the centered class vectors unit length."""
@@ -170,9 +163,7 @@ class StructuredETFHead(FixedHead):
         orders = {"order": self.width, "classes": self.num_classes} if self.rotated else {"classes": self.num_classes}
         for name, length in orders.items():
             order = state[name].cpu()
-            if len(order) in {length, 1} and torch.equal(
-                order.sort().values, torch.arange(len(order), device="cpu").to(order)
-            ):
+            if torch.equal(order.sort().values, torch.arange(length, device="cpu").to(order)):
                 continue
             return f"{name} must be a permutation of 0 to {length - 1}: the checkpoint is damaged, load another"
         if self.rotated and not bool((state["signs"].abs() == 1).all()):
@@ -186,11 +177,5 @@ class StructuredETFHead(FixedHead):
                 f"the checkpoint has an ETF with rotated={description['rotated']}, but this head has "
                 f"rotated={self.rotated}: build the head with rotated={description['rotated']}"
             )
-        return state | {"classes": torch.tensor(description.get("assignment", (0,)), dtype=torch.int64, device="cpu")}
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        given = state_dict.get(prefix + "classes")
-        if given is not None and given.shape != self.classes.shape and len(given) in {1, self.num_classes}:
-            # The order may be there or not: a checkpoint brings its own.
-            self.classes = torch.empty(given.shape, dtype=torch.int64, device=self.classes.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        order = description.get("assignment", range(self.num_classes))
+        return state | {"classes": torch.tensor(order, dtype=torch.int64, device="cpu")}

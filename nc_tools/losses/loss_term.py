@@ -88,6 +88,13 @@ class LossTerm(InitialTensors, ABC):
             f"nc_tools.watch(model) once, and then loss(watched.outputs, Batch(inputs, labels, index))"
         )
 
+    def needs_class_indices(self, targets: Tensor) -> TypeError:
+        """Return the error for probabilities of the classes in place of class indices."""
+        return TypeError(
+            f"{type(self).__name__} is defined for class indices only, got probabilities of shape "
+            f"{tuple(targets.shape)}. Pass labels.argmax(-1), or use a loss such as CrossEntropyLoss."
+        )
+
     def set_progress(self, progress: float) -> None:
         """Set the share of training that is done, in [0, 1]. The training loop calls this before each step.
 
@@ -134,6 +141,8 @@ class LossTerm(InitialTensors, ABC):
 
     def of_rows(self, rows: LabeledRows) -> Tensor:
         """Return the loss, a scalar, of logits and labels that are checked. A loss of samples overrides this."""
+        if rows.are_soft:  # in a sum of losses
+            raise self.needs_class_indices(rows.labels)
         if rows.kept is None:
             return self.from_logits(rows.logits, rows.labels)
         # A loss of one's own, about which nothing is known: on a GPU the host waits for the number of samples.

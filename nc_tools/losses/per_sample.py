@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from nc_tools.losses._rows import IGNORED, LabeledRows, Reduction, check_reduction, kept_mean, rows_of
-from nc_tools.losses.loss_term import LossTerm, outside_autocast
+from nc_tools.losses._rows import IGNORED, LabeledRows, Reduction, kept_mean
+from nc_tools.losses._weightable import WeightableLoss
+from nc_tools.losses.loss_term import outside_autocast
 from nc_tools.records import Batch, Outputs
 
 
-class PerSampleLoss(LossTerm):
+class PerSampleLoss(WeightableLoss):
     """The base of losses with one value for each sample. The loss of a batch is their mean.
 
     Losses that weight samples accept any of these, such as :class:`~nc_tools.losses.DeferredReweightingLoss`. A loss of
     your own overrides :meth:`compute_per_sample`.
     """
-
-    if TYPE_CHECKING:
-
-        @overload
-        def __call__(
-            self, outputs: Outputs, batch: Batch, /, *, ignore_index: int = ..., sample_weight: Tensor | None = ...,
-            class_weight: Tensor | None = ..., reduction: Reduction = ...,
-        ) -> Tensor: ...  # fmt: skip
-        @overload
-        def __call__(
-            self, logits: Tensor, labels: Tensor, /, *, ignore_index: int = ..., sample_weight: Tensor | None = ...,
-            class_weight: Tensor | None = ..., reduction: Reduction = ...,
-        ) -> Tensor: ...  # fmt: skip
-        def __call__(self, outputs: Any, batch: Any, /, **options: Any) -> Tensor:
-            """Return the loss: see :meth:`forward`."""
 
     @abstractmethod
     def compute_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -60,77 +46,33 @@ class PerSampleLoss(LossTerm):
         Raises:
             TypeError: If the loss is defined for class indices only.
         """
-        raise TypeError(
-            f"{type(self).__name__} is defined for class indices only, got probabilities of shape "
-            f"{tuple(targets.shape)}. Pass labels.argmax(-1), or use a loss such as CrossEntropyLoss."
-        )
+        raise self.needs_class_indices(targets)
 
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean of :meth:`per_sample_from_logits`."""
         return self.per_sample_from_logits(logits, labels).mean()
 
-    def checked_rows(self, logits: Tensor, labels: Any, ignore_index: int = IGNORED) -> LabeledRows:
-        """Check logits and labels, which may be probabilities, and return them as rows."""
-        rows = rows_of(logits, labels, ignore_index=ignore_index, soft=True)
-        if len(rows.logits) == 0:
-            raise self._no_sample()
-        return rows
-
     def of_rows(self, rows: LabeledRows) -> Tensor:
         """Return the mean loss of logits and labels that are checked."""
         if rows.kept is None and not rows.are_soft:
             return self.from_logits(rows.logits, rows.labels)
-        return kept_mean(self._values(rows), rows.kept)
+        return kept_mean(self.values_of(rows), rows.kept)
 
-    def _values(self, rows: LabeledRows) -> Tensor:
+    def values_of(self, rows: LabeledRows) -> Tensor:
+        """Return the loss of each row (N,); of a row that does not count, any finite number."""
         one = self.per_sample_from_probabilities if rows.are_soft else self.per_sample_from_logits
         return one(rows.logits, rows.labels)
 
-    @overload
-    def forward(
-        self, outputs: Outputs, batch: Batch, /, *, ignore_index: int = ..., sample_weight: Tensor | None = ...,
-        class_weight: Tensor | None = ..., reduction: Reduction = ...,
-    ) -> Tensor: ...  # fmt: skip
-    @overload
-    def forward(
-        self, logits: Tensor, labels: Tensor, /, *, ignore_index: int = ..., sample_weight: Tensor | None = ...,
-        class_weight: Tensor | None = ..., reduction: Reduction = ...,
-    ) -> Tensor: ...  # fmt: skip
-    def forward(
+    def weighted(
         self,
         outputs: Any,
         batch: Any,
-        /,
-        *,
-        ignore_index: int = IGNORED,
-        sample_weight: Tensor | None = None,
-        class_weight: Tensor | None = None,
-        reduction: Reduction = "mean",
+        ignore_index: int,
+        sample_weight: Tensor | None,
+        class_weight: Tensor | None,
+        reduction: Reduction,
     ) -> Tensor:
-        """Return the loss: the mean of the samples that count; 0, with gradients of 0, if there are none.
-
-        The mean with weights w is sum_i w_i l_i / sum_i w_i, as in ``torch.nn.functional.cross_entropy(weight=...)``:
-        weights change the shares of the samples and not the learning rate.
-
-        Args:
-            outputs: As for any loss: what the head computed, or logits.
-            batch: As for any loss: what the loader returned, or labels. Beside logits labels may also be probabilities
-                of the classes, of the shape of the logits, for losses that are defined for them.
-            ignore_index: The label of samples that do not count.
-            sample_weight: Weight of each sample, of the shape of the labels.
-            class_weight: Weight of each class (K,).
-            reduction: "mean"; "sum" of the weighted losses; or "none" for the weighted loss of each sample, of the
-                shape of the labels and 0 for those that do not count.
-
-        Raises:
-            TypeError: As for any loss, and for probabilities if the loss is not defined for them.
-            ValueError: As for any loss, or if the weights have another shape.
-        """
-        if sample_weight is None and class_weight is None and reduction == "mean":
-            return super().forward(outputs, batch, ignore_index=ignore_index)
-        check_reduction(reduction)
-        if self.needs_progress:
-            self._check_progress()
+        """Return the loss with weights, or with another reduction than the mean."""
         values, rows = self._each(outputs, batch, ignore_index)
         num_classes = rows.logits.shape[1] if isinstance(outputs, Tensor) else outputs.num_classes
         weights = _weights(rows, values, sample_weight, class_weight, num_classes)
@@ -157,7 +99,7 @@ class PerSampleLoss(LossTerm):
         """Return the loss of each row, 0 where it does not count, and the checked rows."""
         if isinstance(outputs, Tensor):
             rows = self.checked_rows(outputs, batch, ignore_index)
-            values = outside_autocast(outputs, self._values, rows)
+            values = outside_autocast(outputs, self.values_of, rows)
         else:
             checked = self.checked_batch(outputs, batch, ignore_index)
             rows = LabeledRows(outputs.features, checked.labels, checked.kept, checked.labels.shape)
@@ -171,10 +113,8 @@ def _weights(
     """Return the weight of each row (N,); 0 for a row that does not count."""
     weights = torch.ones_like(values)
     if class_weight is not None:
-        if class_weight.shape != (num_classes,):
-            raise ValueError(f"class_weight must have the shape ({num_classes},), got {tuple(class_weight.shape)}")
-        by_class = class_weight.to(values.dtype)
-        weights = rows.labels @ by_class if rows.are_soft else by_class.index_select(0, rows.labels)
+        check_class_weight(class_weight, num_classes)
+        weights = _of_classes(class_weight.to(values.dtype), rows.labels)
     if sample_weight is not None:
         if sample_weight.shape != rows.shape:
             raise ValueError(
@@ -183,6 +123,21 @@ def _weights(
             )
         weights = weights * sample_weight.to(values.dtype).flatten()
     return weights if rows.kept is None else torch.where(rows.kept, weights, 0)
+
+
+def check_class_weight(class_weight: Tensor, num_classes: int) -> None:
+    """Check that class weights have the shape (K,).
+
+    Raises:
+        ValueError: If they have another.
+    """
+    if class_weight.shape != (num_classes,):
+        raise ValueError(f"class_weight must have the shape ({num_classes},), got {tuple(class_weight.shape)}")
+
+
+def _of_classes(class_weights: Tensor, labels: Tensor) -> Tensor:
+    """Return the weight of each row (N,): that of its class, or the mean over its probabilities of the classes."""
+    return labels @ class_weights if labels.ndim == 2 else class_weights.index_select(0, labels)
 
 
 def _nonzero(total: Tensor) -> Tensor:
@@ -198,7 +153,7 @@ def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor, kept: T
 
     Args:
         values: (N,).
-        labels: Class indices (N,), int64.
+        labels: Class indices (N,), int64; or probabilities of the classes (N, K).
         class_weights: (K,), positive.
         kept: Which samples count (N,), bool; None for all.
 
@@ -206,7 +161,7 @@ def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor, kept: T
         >>> weighted_mean(torch.tensor([1.0, 2.0]), torch.tensor([0, 1]), torch.tensor([1.0, 3.0]))
         tensor(1.7500)
     """
-    weights = class_weights.to(values.dtype).index_select(0, labels)
+    weights = _of_classes(class_weights.to(values.dtype), labels)
     if kept is None:
         return torch.dot(weights, values) / weights.sum()
     weights, values = (torch.where(kept, part, 0) for part in (weights, values))

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nc_tools.losses._rows import LabeledRows
+from nc_tools.losses._rows import LabeledRows, Reduction
+from nc_tools.losses._weightable import WeightableLoss
 from nc_tools.losses.class_weights import class_balanced_weights
 from nc_tools.losses.cross_entropy import CrossEntropyLoss
-from nc_tools.losses.loss_term import LossTerm
-from nc_tools.losses.per_sample import PerSampleLoss, weighted_mean
+from nc_tools.losses.per_sample import PerSampleLoss, check_class_weight, weighted_mean
 from nc_tools.records import Batch, Outputs
 from nc_tools.schedules import check_progress
 from nc_tools.specs import Spec
 
 
-class ClassBalancedLoss(LossTerm):
+class ClassBalancedLoss(WeightableLoss):
     """The mean of any per-sample loss with class weights: sum_i w_{y_i} l_i / sum_i w_{y_i}.
 
     The weights are those of :func:`~nc_tools.losses.class_balanced_weights`, from equal ones to inverse frequencies.
@@ -76,9 +77,27 @@ class ClassBalancedLoss(LossTerm):
 
     def of_rows(self, rows: LabeledRows) -> Tensor:
         """Return the class-weighted mean loss of logits and labels that are checked."""
-        weight = self._weight_for(rows.logits.shape[1])
-        values = self.loss.per_sample_from_logits(rows.logits, rows.labels)
+        weight, values = self._weight_for(rows.logits.shape[1]), self.loss.values_of(rows)
         return weighted_mean(values, rows.labels, weight, rows.kept)
+
+    def weighted(
+        self,
+        outputs: Any,
+        batch: Any,
+        ignore_index: int,
+        sample_weight: Tensor | None,
+        class_weight: Tensor | None,
+        reduction: Reduction,
+    ) -> Tensor:
+        """Return the loss with further weights, or with another reduction than the mean."""
+        num_classes = (
+            outputs.num_classes if isinstance(outputs, Outputs) else outputs.shape[1 if outputs.ndim == 4 else -1]
+        )
+        own = self._weight_for(num_classes)
+        if class_weight is not None:
+            check_class_weight(class_weight, num_classes)
+            own = own * class_weight
+        return self.loss.weighted(outputs, batch, ignore_index, sample_weight, own, reduction)
 
     def _weight_for(self, num_classes: int) -> Tensor:
         weight = self.weight

@@ -13,7 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from nc_tools.losses._rows import LabeledRows
+from nc_tools.losses._rows import LabeledRows, Reduction
+from nc_tools.losses._weightable import WeightableLoss
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 from nc_tools.schedules import ConstantSchedule, Schedule, check_progress
@@ -83,7 +84,7 @@ def _weight_at(weight: Schedule, progress: float, name: str) -> float:
     return value
 
 
-class WeightedSumLoss(LossTerm):
+class WeightedSumLoss(WeightableLoss):
     """A sum of losses with weights that may change during training: sum_t weight_t(progress) * loss_t.
 
     In a recipe, write
@@ -173,6 +174,26 @@ class WeightedSumLoss(LossTerm):
         """Return the weighted sum of the losses of logits and labels that are checked."""
         pairs = zip(self.losses, self.weights.unbind(), strict=True)
         return reduce(add, [weight * loss.of_rows(rows) for loss, weight in pairs])
+
+    def weighted(
+        self,
+        outputs: Any,
+        batch: Any,
+        ignore_index: int,
+        sample_weight: Tensor | None,
+        class_weight: Tensor | None,
+        reduction: Reduction,
+    ) -> Tensor:
+        """Return the weighted sum of the losses with these weights and reduction, if all of them take them."""
+        values = []
+        for loss, weight in zip(self.losses, self.weights.unbind(), strict=True):
+            if not isinstance(loss, WeightableLoss):
+                raise TypeError(
+                    f"all terms of a sum with sample_weight, class_weight or a reduction need a value for each sample, "
+                    f"got {type(loss).__name__}. Call the sum without them, or leave out this term."
+                )
+            values.append(weight * loss.weighted(outputs, batch, ignore_index, sample_weight, class_weight, reduction))
+        return reduce(add, values)
 
     def extra_repr(self) -> str:
         """Return names and weights of the losses for ``print(loss)``."""

@@ -20,7 +20,7 @@ from nc_tools.experiment.evaluate.scalings import fit_scalings, scaled_measures
 from nc_tools.experiment.evaluate.test_outputs import write_test_outputs
 from nc_tools.heads.head import Head
 from nc_tools.measuring.loader_batches import first_two, to_device, unpack
-from nc_tools.measuring.model_pass import unwrap
+from nc_tools.measuring.model_pass import locate_to_measure, unwrap
 from nc_tools.metrics import (
     anchor_transition,
     counted_transition,
@@ -29,7 +29,7 @@ from nc_tools.metrics import (
     transition_error,
 )
 from nc_tools.records import Collected
-from nc_tools.surgery.find_head import FoundHead, locate
+from nc_tools.surgery.find_head import FoundHead
 from nc_tools.surgery.layers import call, captured_features, device_of
 from nc_tools.surgery.trace import logits_of
 from nc_tools.surgery.untouched import eval_mode, untouched
@@ -200,7 +200,7 @@ class _ModelEvaluator(Evaluator):
             if logits is None or logits.ndim != 2:
                 raise ValueError(
                     f"evaluate needs a model that returns logits (N, K), got "
-                    f"{None if logits is None else tuple(logits.shape)}: for tokens use nc_tools.measure"
+                    f"{None if logits is None else tuple(logits.shape)}: for tokens and pixels use nc_tools.measure"
                 )
             if features is None or features.ndim != 2:
                 raise ValueError(
@@ -215,7 +215,7 @@ class _ModelEvaluator(Evaluator):
         return features.float(), embedded.float(), logits.float(), labels.to(logits.device)
 
     def _find_head(self, inputs: Any) -> None:
-        place = locate(self._model, first_two(inputs), self._path)
+        place = locate_to_measure(self._model, first_two(inputs), self._path)
         self._path, self.head = place.name, _view(place)
         self._found = True
 

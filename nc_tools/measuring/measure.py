@@ -53,6 +53,7 @@ def measure(
     class_counts: Tensor | Sequence[int] | None = None,
     head: str | None = None,
     pool: Pool | None = None,
+    ignore_index: int = -100,
     keep_gb: float = 2.0,
 ) -> dict[str, float]:
     """Measure the neural collapse of any classifier on a data set: ``nc_tools.measure(model, loader)``.
@@ -71,10 +72,12 @@ def measure(
     Measure both training and test images, without augmentation, and write the set's name into ``prefix``.
 
     Args:
-        model: Inputs to logits (N, K), on any device; or to logits (N, T, K), for a measure over tokens.
+        model: Inputs to logits (N, K), on any device; or to logits (N, T, K), for a measure over tokens; or a network
+            whose head runs on maps (N, D, H, W), such as a 1 x 1 convolution, for a measure over pixels.
         loader: Yields (inputs, labels), mappings with ``labels``, or :class:`~nc_tools.records.Batch`. Labels of tokens
-            are (N, T), at the place of the logits that predict them; -100 leaves a token out. The K x D sums of a large
-            vocabulary are kept in float64; no matrix is K x K.
+            are (N, T), at the place of the logits that predict them. The K x D sums of a large vocabulary are kept in
+            float64; no matrix is K x K. Labels of pixels are (N, H, W): a pixel of the map at the head takes the label
+            at its center, where the map is smaller.
         layers: Dotted names of layers to measure besides the head's input.
         prefix: Put before each key, as "train" in ``train/nc/nc1_pinv``.
         clean: True labels of the whole set (N,), for a loader with noisy labels. They are matched by the batch's
@@ -82,7 +85,9 @@ def measure(
         class_counts: Training samples of each class (K,).
         head: Dotted path of the head, if it cannot be found.
         pool: Turns a layer's output into features (N, D). None: the mean over all positions, at the channel axis that
-            :func:`~nc_tools.surgery.channel_axes` finds for the layer.
+            :func:`~nc_tools.surgery.channel_axes` finds for the layer; with labels of tokens or pixels, each of them in
+            the layer's output.
+        ignore_index: The label of samples, tokens and pixels that are left out.
         keep_gb: Memory for features that are kept for a second pass, in 10^9 bytes.
 
     Returns:
@@ -102,8 +107,9 @@ def measure(
         (True, True)
     """
     result = measure_in_detail(
-        model, loader, layers=layers, clean=clean, class_counts=class_counts, head=head, pool=pool, keep_gb=keep_gb
-    )
+        model, loader, layers=layers, clean=clean, class_counts=class_counts, head=head, pool=pool,
+        ignore_index=ignore_index, keep_gb=keep_gb,
+    )  # fmt: skip
     of_layers = {f"layer/{name}/{key}": v for name, values in result.layers.items() for key, v in values.items()}
     return {f"{prefix}/{key}" if prefix else key: value for key, value in (result.values | of_layers).items()}
 
@@ -117,6 +123,7 @@ def measure_in_detail(
     class_counts: Tensor | Sequence[int] | None = None,
     head: str | None = None,
     pool: Pool | None = None,
+    ignore_index: int = -100,
     keep_gb: float = 2.0,
     progress: Callable[[int], None] | None = None,
 ) -> CollapseMeasurement:
@@ -130,12 +137,13 @@ def measure_in_detail(
         class_counts: As for :func:`measure`.
         head: As for :func:`measure`.
         pool: As for :func:`measure`.
+        ignore_index: As for :func:`measure`.
         keep_gb: As for :func:`measure`.
         progress: Called with the number of samples after each batch of each of the two passes.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, got {model!r}. Pass the model object")
-    model_pass = ModelPass(model, loader, tuple(layers), clean, head, pool)
+    model_pass = ModelPass(model, loader, tuple(layers), clean, head, pool, ignore_index)
     report = progress or (lambda _number: None)
     with untouched(model_pass.model):
         first = _first_pass(model_pass, keep_gb * 1e9, report)
@@ -143,8 +151,9 @@ def measure_in_detail(
             stats.start_second_pass()
         for batch in model_pass.run() if first.kept is None else first.kept:
             for (name, labeling), stats in first.stats.items():
-                stats.update_second_pass(batch.features[name], batch.labels[labeling], batch.decisions)
-            report(len(batch.decisions))
+                if name in batch.features:
+                    stats.update_second_pass(batch.features[name], batch.labels[labeling], batch.decisions)
+            report(batch.samples)
     return _result(model_pass, first, class_counts)
 
 
@@ -164,19 +173,20 @@ def _first_pass(model_pass: ModelPass, free_bytes: float, report: Callable[[int]
     samples = 0
     for batch in model_pass.run():
         for labeling, labels in batch.labels.items():
-            right[labeling] += (batch.decisions == labels).sum()
+            if batch.samples:
+                right[labeling] += (batch.decisions == labels).sum()
             for name, features in batch.features.items():
                 if (name, labeling) not in stats:
                     stats[name, labeling] = model_pass.new_stats(name, features.shape[1])
                 stats[name, labeling].update_first_pass(features, labels)
-        samples += len(batch.decisions)
+        samples += batch.samples
         free_bytes -= sum(part.numel() * part.element_size() for part in batch.features.values())
         if free_bytes < 0:
             kept = None
             model_pass.check_reiterable()
         if kept is not None:
             kept.append(batch)
-        report(len(batch.decisions))
+        report(batch.samples)
     if not samples:
         raise ValueError("the loader must yield at least one sample, got none. Check its data set")
     return _FirstPass(stats, right, samples, kept)

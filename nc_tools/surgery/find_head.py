@@ -36,7 +36,10 @@ class FoundHead:
     @property
     def class_vectors(self) -> Tensor | None:
         """The matrix of the layer with a row for each class (K, D'); None if it has no such matrix."""
-        weight = getattr(self.module, "weight", None)
+        module = self.module.head if isinstance(self.module, PixelHead) else self.module
+        weight = getattr(module, "weight", None)
+        if isinstance(module, nn.Conv2d):  # 1 x 1
+            weight = module.weight.flatten(1)
         if is_own_layer(self.module):
             matrices = [part for part in self.module.parameters() if part.ndim == 2]
             weight = matrices[0] if len(matrices) == 1 else None

@@ -88,6 +88,7 @@ class TrainingState:
         for count in (stored["step"], stored["epochs_done"]):
             if not isinstance(count, int) or count < 0:
                 raise ValueError(f"a number of steps or epochs is {short_repr(count)}")
+        _check_shapes(self.model, stored["model"])
         self.model.load_state_dict(stored["model"])
         self.loss.load_state_dict(stored["loss"])
         self.optimizer.load_state_dict(stored["optimizer"])
@@ -100,3 +101,13 @@ class TrainingState:
         self.step, self.epochs_done = stored["step"], stored["epochs_done"]
         self.ended = bool(stored.get("ended", False))
         self._seconds = float(stored["seconds"])
+
+
+def _check_shapes(model: Classifier, stored: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError if parameters were stored in other shapes: modules may translate them, optimizers do not."""
+    for name, parameter in model.named_parameters():
+        if name in stored and stored[name].shape != parameter.shape:
+            raise ValueError(
+                f"an earlier version or another model wrote it, in which {name} has the shape "
+                f"{tuple(stored[name].shape)} and not {tuple(parameter.shape)}"
+            )
