@@ -6,8 +6,10 @@ from nc_tools.data import DataConfig
 
 _AUGMENTATION = ("crop_padding", "flip", "rand_augment", "color_jitter", "cutout")
 _NOT_READ = ("outliers", "outliers_exclude", "transfer_data")
-_OF_FILES = ("image_size", "size_limit", "interpolation", "table", "class_folder", "skip_missing", "skip_unreadable")
-_OF_FILES += ("drop_duplicates", "memory_gb", "coarse", "held_out_classes", "resplit")
+_OF_FILES = (
+    "image_size", "size_limit", "interpolation", "table", "class_folder", "skip_missing", "skip_unreadable",
+    "drop_duplicates", "memory_gb", "coarse", "held_out_classes", "resplit",
+)  # fmt: skip
 _OUTLIERS = ("ood_near", "ood_near_exclude", "ood_far")
 
 
