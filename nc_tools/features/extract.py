@@ -116,7 +116,8 @@ def _extract(
         if cached and len(missing):
             notes.append(f"{cached} of {len(images)} images have cached features; the others are new or have changed")
         if not cached and not notes and (others := cache.differences(content.digests[0])):
-            changed = " and ".join(min(others, key=lambda names: len(names)))
+            nearest = min(others, key=len)
+            changed = " and ".join(nearest)
             notes.append(f"the cached features of these images were computed with other {changed}: they are not used")
         if len(missing):
             cache.describe(_how(backbone, device))
