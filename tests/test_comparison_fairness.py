@@ -6,7 +6,7 @@ import pytest
 from support.compared_runs import BETTER, LINEAR, runs
 from support.comparison_records import write_output
 
-from nc_tools.comparison import compare, compare_runs
+from nc_tools.comparison import ComparedRun, compare, compare_runs
 from nc_tools.comparison.headline import headline
 from nc_tools.comparison.read_experiment import Experiment
 
@@ -65,3 +65,15 @@ def test_other_images_at_one_seed_break_the_pair():
 def test_two_pairs_are_called_few():
     comparison = compare_runs(runs(linear=LINEAR[:2], etf=BETTER[:2]), "linear")
     assert [caution.kind for caution in comparison.cautions] == ["few pairs"]
+
+
+def test_groups_of_classes_that_differ_by_arm_are_named():
+    def run(arm, seed, counts):
+        final = {"test/gen/balanced_accuracy": 0.7 + 0.01 * seed}
+        return ComparedRun(arm, seed, 0, "FINISHED", final, data={"class_counts": counts})
+
+    same = [run(arm, seed, [9, 5 + seed, 2]) for arm in ("given", "corrected") for seed in range(3)]
+    assert not [c for c in compare_runs(same, "given").cautions if c.kind == "frequency groups"]
+    changed = [*same[:-1], run("corrected", 2, [6, 9, 3])]
+    (caution,) = [c for c in compare_runs(changed, "given").cautions if c.kind == "frequency groups"]
+    assert "about other classes in each arm" in caution.text

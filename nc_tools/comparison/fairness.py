@@ -40,6 +40,7 @@ def find_cautions(
         *_tuning(experiment),
         *_uneven_draws(cells, family.metric),
         *_outliers(cells),
+        *_frequency_groups(cells),
         *_records(record_notes),
     )
 
@@ -224,6 +225,22 @@ def _outliers(cells: Cells) -> list[Caution]:
         "arms did not. Only a comparison among these arms separates the effect of a method from that of the outliers"
     )
     return [Caution("outliers", "", text)]
+
+
+def _frequency_groups(cells: Cells) -> list[Caution]:
+    """Caution against values by group of classes where arms have other labels, and so other frequent classes."""
+    counts: dict[int, set[tuple[int, ...]]] = {}
+    for of_arm in cells.values():
+        for run in of_arm.values():
+            if isinstance(own := run.data.get("class_counts"), list | tuple):
+                counts.setdefault(run.seed, set()).add(tuple(own))
+    if not any(len(different) > 1 for different in counts.values()):
+        return []
+    text = (
+        "the labels of the arms make other classes rare or frequent: values of many, medium and few or of the head, "
+        "middle and tail third are about other classes in each arm, so do not compare them"
+    )
+    return [Caution("frequency groups", "", text)]
 
 
 def _records(notes: Sequence[tuple[str, str]]) -> list[Caution]:

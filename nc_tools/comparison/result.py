@@ -187,6 +187,7 @@ class Caution:
         "few pairs",
         "confounded",
         "not paired",
+        "frequency groups",
         "frames",
         "lost runs",
         "mixed configurations",
