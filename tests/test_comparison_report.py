@@ -92,6 +92,17 @@ def test_the_page_is_whole_and_asks_nothing_of_the_network(page):
     assert page.startswith("<!doctype html>")
 
 
+def test_every_figure_offers_its_data_without_script(page):
+    figures = re.findall(r'<figure.*?</figure>|<div class="forest".*?<p class="saves">.*?</p>', page, re.DOTALL)
+    assert len(figures) > 20
+    for figure in figures:
+        assert 'data-figure="' in figure, figure[:200]
+        assert re.search(r'class="saves">.*download="[a-z0-9_]+\.csv".*href="data:text/csv', figure, re.DOTALL)
+    assert page.count('role="img"') <= sum(figure.count('role="img"') for figure in figures)
+    links = re.findall(r'download="(.*?)" aria-label="(.*?)"', page)
+    assert len(set(links)) == len(links) == len(figures)
+
+
 def test_the_page_says_what_was_found(page):
     _, text = read(page)
     for words in (

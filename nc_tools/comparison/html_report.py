@@ -20,8 +20,7 @@ from nc_tools.comparison.figures.arm_styles import arm_styles
 from nc_tools.comparison.figures.class_recall import class_figure
 from nc_tools.comparison.figures.confusion_maps import confusion_figures
 from nc_tools.comparison.figures.cost_gain import cost_figure
-from nc_tools.comparison.figures.figure_data import csv_link
-from nc_tools.comparison.figures.forest import Forest, family_forest, forest_rows, metric_forest
+from nc_tools.comparison.figures.forest import Forest, family_forest, metric_forest
 from nc_tools.comparison.figures.learning_curves import collapse_curves, learning_curves
 from nc_tools.comparison.figures.memorization_paths import memorization_panels
 from nc_tools.comparison.figures.over_collapse import over_collapse
@@ -67,7 +66,6 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
     secondary = [metric_forest(comparison, entry.key) for entry in METRICS if entry.forest]
     return {
         "forest": family_forest(comparison.family),
-        "forest_data": csv_link("differences.csv", forest_rows(comparison.family)),
         "control_forest": family_forest(comparison.controls, name_reference=True) if comparison.controls else None,
         "secondary": [forest for forest in secondary if isinstance(forest, Forest)],
         "reliability_panels": reliability_panels(comparison),

@@ -50,7 +50,7 @@ def class_figure(comparison: Comparison) -> DataFigure | None:
     label = f"Accuracy by frequency of the class; {'; '.join(ends)}"
     drawing = frame.hover_picture(label, parts, unit=" %", y_scale=100)
     return DataFigure("Accuracy by frequency of the class", drawing, "accuracy in per cent; rare classes on the left",
-                      csv_link("classes.csv", class_table_rows(comparison, rows)))  # fmt: skip
+                      csv_link("accuracy by class", class_table_rows(comparison, rows)))  # fmt: skip
 
 
 def class_table_rows(comparison: Comparison, rows: Sequence[ClassRow]) -> list[tuple[object, ...]]:
