@@ -1,5 +1,6 @@
 """Figures of a comparison: forest plots and panels per arm show the right values in the right places."""
 
+import inspect
 import math
 import re
 from dataclasses import replace
@@ -11,12 +12,14 @@ from support.saved_figures import saved_rows
 from nc_tools.comparison import ComparedRun, Experiment, RecallByClass, compare_runs
 from nc_tools.comparison.arm_models import ArmReliability
 from nc_tools.comparison.figures.arm_styles import arm_styles
-from nc_tools.comparison.figures.class_recall import class_figure
+from nc_tools.comparison.figures.class_recall import class_figure, coverage_figures
 from nc_tools.comparison.figures.cost_gain import cost_figure
 from nc_tools.comparison.figures.forest import family_forest, metric_forest
 from nc_tools.comparison.figures.learning_curves import collapse_curves, learning_curves
 from nc_tools.comparison.figures.reliability_diagrams import reliability_panels
 from nc_tools.comparison.image_predictions import BINS, Reliability
+from nc_tools.comparison.metric_entry import COVERAGE
+from nc_tools.metrics import fit_conformal
 
 PRIMARY = "test/gen/balanced_accuracy"
 NLL = "test/cal/nll"
@@ -103,6 +106,22 @@ def test_recall_rises_upwards_and_rare_classes_lie_left():
     assert "up: rarest 20 %, most frequent 90 %" in figure.drawing
     assert saved_rows(figure) == [["class", "training images", "linear", "up", "down"],
                              ["common", "1000", *["0.9"] * 3], ["rare", "10", *["0.2"] * 3]]  # fmt: skip
+
+
+def test_the_coverage_of_each_class_is_drawn_for_each_method_beside_the_share_it_was_built_for():
+    recall = RecallByClass(
+        ("rare", "common"), (10, 1000), (50, 50), (0.2, 0.9), {"aps": (0.6, 0.95), "thr": (0.5, 1.0)}
+    )
+    thr, aps = coverage_figures(compared(per_class=recall))
+    assert (thr.title, aps.title[:8]) == ("THR sets: coverage by frequency of the class", "APS sets")
+    assert saved_rows(aps)[1:] == [["common", "1000", *["0.95"] * 3], ["rare", "10", *["0.6"] * 3]]
+    assert "up: rarest 60 %, most frequent 95 %" in aps.drawing
+    line = [float(y) for y in re.findall(r",([\d.]+)", re.search(r'points="([^"]*)" class="ideal"', aps.drawing)[1])]
+    dots = sorted(float(y) for y in re.findall(r'cy="([\d.]+)"', of_arm(aps.drawing, "up")))
+    assert line[0] == line[1]
+    assert (dots[1] - line[0]) / (dots[1] - dots[0]) == pytest.approx((0.9 - 0.6) / (0.95 - 0.6), abs=0.01)
+    assert inspect.signature(fit_conformal).parameters["miscoverage"].default == pytest.approx(1 - COVERAGE)
+    assert coverage_figures(compared()) == []
 
 
 def test_a_diagram_has_confidence_across_and_accuracy_upwards():

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nc_tools.comparison.arm_mistakes import mistakes_by_arm
 from nc_tools.comparison.compared_run import SCORED_KINDS, ComparedRun, read_compared_runs
-from nc_tools.comparison.fairness import find_cautions
+from nc_tools.comparison.fairness import find_cautions, record_cautions
 from nc_tools.comparison.families import FamilyData, make_family, paired_cells
 from nc_tools.comparison.frames import frame_table
 from nc_tools.comparison.intervals import seed_interval
@@ -149,12 +150,20 @@ def compare_runs(
         disagreements=disagreements,
         calibration=reliability_by_arm(predictions),
         confusion={},
+        mistakes={},
         cautions=find_cautions(cells, baseline, experiment, family, record_notes),
         notes=(*notes, *unpaired),
         cells=cells,
         runs=tuple(runs),
     )
-    return replace(comparison, confusion=confusion_by_arm(predictions, [baseline, *comparison.ranked[:1]]))
+    shown = [baseline, *comparison.ranked[:1]]
+    mistakes, damaged = mistakes_by_arm(comparison, predictions, shown)
+    return replace(
+        comparison,
+        confusion=confusion_by_arm(predictions, shown),
+        mistakes=mistakes,
+        cautions=(*comparison.cautions, *record_cautions(damaged)),
+    )
 
 
 def _check_baseline(name: str, arms: Sequence[str], cells: Cells, runs: Sequence[ComparedRun]) -> str:

@@ -40,7 +40,7 @@ def find_cautions(
         *_tuning(experiment),
         *_uneven_draws(cells, family.metric),
         *_outliers(cells),
-        *_records(record_notes),
+        *record_cautions(record_notes),
     )
 
 
@@ -226,7 +226,7 @@ def _outliers(cells: Cells) -> list[Caution]:
     return [Caution("outliers", "", text)]
 
 
-def _records(notes: Sequence[tuple[str, str]]) -> list[Caution]:
+def record_cautions(notes: Sequence[tuple[str, str]]) -> list[Caution]:
     """Return one caution for each different problem in the runs' files, with the first run that has it."""
     by_problem: dict[str, list[str]] = {}
     for run, problem in notes:

@@ -203,6 +203,33 @@ class Caution:
 
 
 @dataclass(frozen=True)
+class Mistake:
+    """A test image that an arm takes for a wrong class with much confidence.
+
+    Attributes:
+        name: Its path, or its place in the test set in words.
+        true: Name of its class.
+        predicted: Name of the class that it is taken for.
+        confidence: The probability of that class, as trained.
+        seed: The seed at which it is highest.
+        wrong: How many of the arm's seeds take it for a wrong class.
+        seeds: How many of them were tested on it.
+        others: By other arm, how many of its seeds are right, and how many were tested on it.
+        picture: (C, H, W), uint8; None if the run kept none.
+    """
+
+    name: str
+    true: str
+    predicted: str
+    confidence: float
+    seed: int
+    wrong: int
+    seeds: int
+    others: Mapping[str, tuple[int, int]]
+    picture: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The result of a comparison.
 
@@ -221,6 +248,7 @@ class Comparison:
         calibration: Reliability by arm, for arms with recorded predictions.
         confusion: How often each class is predicted for each true class, (K, K), summed over seeds; for the baseline
             and the arm with the best mean.
+        mistakes: The images that these two arms take for a wrong class with most confidence, by arm.
         cautions: Reasons why the comparison may be unfair or incomplete.
         notes: Remarks on how it was made.
         cells: The runs that are compared, arm -> (seed, draw) -> run.
@@ -239,6 +267,7 @@ class Comparison:
     disagreements: tuple[Disagreement, ...]
     calibration: Mapping[str, ArmReliability]
     confusion: Mapping[str, NDArray[np.int64]]
+    mistakes: Mapping[str, tuple[Mistake, ...]]
     cautions: tuple[Caution, ...]
     notes: tuple[str, ...]
     cells: Cells
