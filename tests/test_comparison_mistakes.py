@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import os
 import re
 
 import numpy as np
@@ -132,6 +133,10 @@ def test_images_of_other_test_sets_are_not_the_same_images(tmp_path):
     ("damage", "message"),
     [
         (lambda path: path.write_bytes(b"no"), "cannot be read"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "cannot be read"),
+        (lambda path: (path.unlink(), path.symlink_to(path.name)), "cannot be read"),
+        (lambda path: os.truncate(path, 2**34), "cannot be read"),
         (lambda path: save_file({"index": np.array([0.5])}, path), "index in mistakes.safetensors must be int64"),
         (lambda path: save_file({"images": picture(0)[None]}, path), "cannot be read"),
         (lambda path: save_file({"index": np.array([5]), "images": picture(0)}, path), "images in mistakes"),

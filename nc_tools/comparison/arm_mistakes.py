@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nc_tools.comparison.arm_models import Mistake
 from nc_tools.comparison.class_accuracy import class_names
 from nc_tools.comparison.compared_run import ComparedRun
 from nc_tools.comparison.image_predictions import Predictions
 from nc_tools.comparison.pairing import first_draws
-from nc_tools.comparison.result import Comparison, Mistake
+from nc_tools.comparison.result import Comparison
 from nc_tools.comparison.single_models import PredictionsByArm
 from nc_tools.comparison.surest_mistakes import MOST_MISTAKES
 from nc_tools.run_records.mistake_pictures import MistakePictures, read_mistake_pictures
@@ -33,15 +34,15 @@ def mistakes_by_arm(
     Returns:
         By arm the mistakes, the surest first; and (run, problem) for each file of pictures that cannot be read.
     """
-    found, problems = {}, []
+    by_arm, problems = {}, []
     for arm in arms:
         of_arm = predictions.get(arm, {})
         runs = first_draws(comparison.cells.get(arm, {}))
         pictures = _Pictures(runs)
         others = {other: predictions[other] for other in arms if other != arm and other in predictions}
-        found[arm] = tuple(_mistake(comparison, of_arm, others, pictures, place) for place in surest_places(of_arm))
+        by_arm[arm] = tuple(_mistake(comparison, of_arm, others, pictures, place) for place in surest_places(of_arm))
         problems += pictures.problems
-    return {arm: mistakes for arm, mistakes in found.items() if mistakes}, problems
+    return {arm: mistakes for arm, mistakes in by_arm.items() if mistakes}, problems
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from nc_tools.comparison.arm_models import Mistake
 from nc_tools.comparison.figures.figure_data import csv_link
-from nc_tools.comparison.result import Comparison, Mistake
+from nc_tools.comparison.result import Comparison
 from nc_tools.plots.picture_url import picture_url
 
 _TINY = 32

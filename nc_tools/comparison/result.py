@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nc_tools.comparison.arm_models import ArmReliability, Disagreement
+from nc_tools.comparison.arm_models import ArmReliability, Disagreement, Mistake
 from nc_tools.comparison.compared_run import ComparedRun
 from nc_tools.comparison.frames import FrameDesign
 from nc_tools.comparison.margins import MarginTest
@@ -200,33 +200,6 @@ class Caution:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}"
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A test image that an arm takes for a wrong class with much confidence.
-
-    Attributes:
-        name: Its path, or its place in the test set in words.
-        true: Name of its class.
-        predicted: Name of the class that it is taken for.
-        confidence: The probability of that class, as trained.
-        seed: The seed at which it is highest.
-        wrong: How many of the arm's seeds take it for a wrong class.
-        seeds: How many of them were tested on it.
-        others: By other arm, how many of its seeds are right, and how many were tested on it.
-        picture: (C, H, W), uint8; None if the run kept none.
-    """
-
-    name: str
-    true: str
-    predicted: str
-    confidence: float
-    seed: int
-    wrong: int
-    seeds: int
-    others: Mapping[str, tuple[int, int]]
-    picture: NDArray[np.uint8] | None
 
 
 @dataclass(frozen=True)
