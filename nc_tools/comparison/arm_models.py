@@ -1,4 +1,4 @@
-"""What is known of an arm's single trained models: where two of them differ, how well their confidence fits, mistakes."""
+"""What is known of an arm's single trained models: differences, calibration, and their surest mistakes."""
 
 from __future__ import annotations
 
