@@ -21,11 +21,11 @@ from nc_tools.comparison import (
     render_terminal,
     write_comparison,
 )
+from nc_tools.comparison.closing_report import report_comparison
 from nc_tools.comparison.html_report import comparison_html
 from nc_tools.comparison.metric_entry import CONFORMAL_WORDS
 from nc_tools.comparison.next_steps import next_steps
 from nc_tools.comparison.report_files import report_folder
-from nc_tools.experiment.closing_report import report_comparison
 
 PRIMARY = "test/gen/balanced_accuracy"
 VOID = {"meta", "br", "line", "rect", "circle", "path", "polyline", "polygon"}

@@ -153,9 +153,13 @@ def _mixed_configurations(cells: Cells, experiment: Experiment) -> list[Caution]
     """Caution against runs of one arm with different settings, but for settings that every seed has tuned anew."""
     cautions, tuned = [], _tuned_fields(experiment) if experiment.tuned_each_seed else set()
     for arm, of_arm in cells.items():
+        different: list[Mapping[str, Any]] = []
+        for run in of_arm.values():
+            if run.config not in different:
+                different.append(run.config)
         configs = [
-            {name: text for name, text in flatten_settings(run.config).items() if name not in {"seed", "draw"}}
-            for run in of_arm.values()
+            {name: text for name, text in flatten_settings(config).items() if name not in {"seed", "draw"}}
+            for config in different
         ]
         names = {name for config in configs for name in config}
         differing = sorted(name for name in names if len({config.get(name) for config in configs}) > 1)

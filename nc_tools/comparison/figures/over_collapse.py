@@ -31,6 +31,8 @@ from nc_tools.plots.standalone import svg_document
 _SPLITS = {"train": "training", "test": "test"}
 _WIDTH, _HEIGHT = 360.0, 260.0
 _LONGEST_NAME = 24
+# More dots than these hide the means; the data of the figure hold all of them.
+_MOST_SEEDS = 400
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,13 @@ def _panel(
     values = [y for points in curves.values() for point in points for _, _, y in point.seeds]
     frame = Frame(axis, axis_over(values, margin=0.12), _WIDTH, _HEIGHT)
     parts = frame.axes("NC1, log scale; more collapsed to the left", "", y_scale=scale)
+    with_seeds = len(values) <= _MOST_SEEDS
     for series, points in curves.items():
         parts += [
             svg.circle(*frame.point(x, y), 2.2, f"dot {series.kind} faint", _seed_title(point.arm, seed, x, y, series))
             for point in points
             for seed, x, y in point.seeds
+            if with_seeds
         ]
         parts += [
             svg.polyline(frame.points([(p.x, p.y) for p in group]), f"curve {series.kind}")
