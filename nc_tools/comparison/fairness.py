@@ -17,6 +17,7 @@ _LEARNING_RATES = {"lr", "learning_rate"}
 # A head in closed form is not trained; that is the arm itself.
 _LABEL_FIELDS = {"data.labels", "data.corrections"}
 _EPOCHS, _COMPUTED = "training.epochs", "0"
+_TRAINING_PACKAGES = ("torch", "torchvision", "nc_tools")
 
 
 def find_cautions(
@@ -36,6 +37,7 @@ def find_cautions(
         *_lost_runs(family),
         *_frames(family, cells, experiment),
         *_confounded(cells, baseline, experiment),
+        *_versions(cells, baseline),
         *_mixed_configurations(cells, experiment),
         *_tuning(experiment),
         *_uneven_draws(cells, family.metric),
@@ -146,6 +148,29 @@ def _confounded(cells: Cells, baseline: str, experiment: Experiment) -> list[Cau
             text = f"{arm} differs from {baseline} in more than head, loss and tuned values: {'; '.join(differing)}"
             cautions.append(Caution("confounded", arm, text))
         cautions.extend(_other_data(arm, other_data_seeds(of_arm, cells[baseline])))
+    return cautions
+
+
+def _versions(cells: Cells, baseline: str) -> list[Caution]:
+    """Caution against pairs of runs that were made by different versions of a package that trains."""
+    reference = first_draws(cells[baseline])
+    cautions = []
+    for arm, of_arm in cells.items():
+        for package in _TRAINING_PACKAGES:
+            seeds: dict[tuple[str, str], list[int]] = {}
+            for seed, run in first_draws(of_arm).items():
+                both = run.versions.get(package), reference[seed].versions.get(package) if seed in reference else None
+                if None not in both and both[0] != both[1]:
+                    seeds.setdefault((str(both[0]), str(both[1])), []).append(seed)
+            cautions += [
+                Caution(
+                    "versions",
+                    arm,
+                    f"{arm} was made with {package} {own} and {baseline} with {package} {other} at seed "
+                    f"{name_seeds(at)}, so their difference may be one of versions. Run one of them again",
+                )
+                for (own, other), at in seeds.items()
+            ]
     return cautions
 
 

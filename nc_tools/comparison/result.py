@@ -190,6 +190,7 @@ class Caution:
         "frames",
         "lost runs",
         "mixed configurations",
+        "versions",
         "tuning",
         "uneven draws",
         "outliers",
