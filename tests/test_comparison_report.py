@@ -85,7 +85,8 @@ def test_the_page_is_whole_and_asks_nothing_of_the_network(page):
     assert f"script-src 'sha256-{digest}'" in policy
     assert "default-src 'none'" in policy
     rest = page.replace(script, "")
-    assert not re.search(r"https?:|src=|url\(|@import", rest.replace("font-src=", ""))
+    assert set(re.findall(r"src=\"([^,]*)", rest)) == {"data:image/jpeg;base64"}
+    assert not re.search(r"https?:|url\(|@import", rest.replace("font-src=", ""))
     targets = set(re.findall(r'href="(#|data:text/csv)?', rest))
     assert targets == {"#", "data:text/csv"}
     anchors = re.findall(r'href="#([\w-]+)"', rest)
