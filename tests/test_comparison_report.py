@@ -28,7 +28,7 @@ from nc_tools.comparison.next_steps import next_steps
 from nc_tools.comparison.report_files import report_folder
 
 PRIMARY = "test/gen/balanced_accuracy"
-VOID = {"meta", "br", "line", "rect", "circle", "path", "polyline", "polygon"}
+VOID = {"meta", "br", "img", "line", "rect", "circle", "path", "polyline", "polygon"}
 
 
 @pytest.fixture(scope="module")
