@@ -29,6 +29,7 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
 }
 html_sidebars = {"index": [], "architecture": [], "changelog": []}
+html_context = {"default_mode": "auto"}  # without it the theme logs an error at the first visit
 html_show_sourcelink = False
 myst_heading_anchors = 3
 autodoc_typehints = "description"

@@ -145,7 +145,7 @@ def _compare_heads(args: argparse.Namespace) -> None:
 def _compare(args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from nc_tools.experiment.closing_report import print_links, report_comparison
+    from nc_tools.comparison.closing_report import print_links, report_comparison
     from nc_tools.tracking import MlflowSync
     from nc_tools.tracking.no_mlflow import NO_MLFLOW
 
@@ -186,7 +186,7 @@ def _suspects(args: argparse.Namespace) -> None:
 def _sync(folder: Path, tracking_uri: str | None) -> None:
     from rich.console import Console
 
-    from nc_tools.experiment.closing_report import print_links
+    from nc_tools.comparison.closing_report import print_links
     from nc_tools.tracking import MlflowSync
 
     if not (folder / "runs").is_dir():

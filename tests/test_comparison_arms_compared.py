@@ -109,7 +109,7 @@ def test_classes_keep_their_names_and_the_best_arms_fit_a_table():
     comparison = compare_runs(runs, "arm_3")
     rows = class_rows(comparison)
     assert [row.name for row in rows] == list(names)
-    assert rows[0].recall["arm_6"] == pytest.approx(0.5)
+    assert rows[0].by_arm["arm_6"] == pytest.approx(0.5)
     assert table_arms(comparison, rows) == ["arm_3", "arm_11", "arm_10", "arm_9", "arm_8"]
     assert class_names(comparison, 600)[599] == "class 599"
     assert class_names(comparison, 3) == ["0", "1", "2"]

@@ -123,6 +123,15 @@ def test_tables_are_sorted_and_searched(page):
     assert f"{len(rows)} of" in count
 
 
+def test_every_figure_can_be_saved_as_data_and_as_a_picture(page):
+    offers = tried(page, """
+      const places = [...document.querySelectorAll('[data-figure]')];
+      return places.map((place) => [...place.querySelectorAll('.saves > *')].map((one) => one.ariaLabel));
+    """)  # fmt: skip
+    assert len(offers) > 20
+    assert all(data.replace("CSV", "SVG") == picture for data, picture in offers)
+
+
 @pytest.mark.parametrize("kind", ["plot", "forest"])
 def test_a_saved_figure_is_a_picture_of_its_own(page, kind):
     text = tried(page, f"""

@@ -1,5 +1,7 @@
 """Comparing runs: pairing, means over draws, verdicts on planted differences, and errors."""
 
+import time
+import timeit
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from support.compared_runs import BETTER, LINEAR, PRIMARY, run, runs
 from support.comparison_records import write_output
 
-from nc_tools.comparison import Experiment, compare, compare_runs
+from nc_tools.comparison import ComparedRun, Experiment, compare, compare_runs
 from nc_tools.comparison.pairing import name_seeds
 from nc_tools.comparison.wording import unfinished_texts
 
@@ -151,3 +153,18 @@ def test_a_primary_metric_that_nobody_recorded_is_refused():
 def test_names_of_seeds_are_short():
     assert name_seeds([0, 1, 2, 4, 7, 8]) == "0-2, 4, 7, 8"
     assert name_seeds([]) == ""
+
+
+def test_the_time_grows_with_the_number_of_runs_and_no_faster():
+    """A thousand runs are compared in seconds; a pass over all seeds for each seed would take minutes."""
+
+    def seconds(seeds):
+        final = {f"own/metric_{i}": 0.1 * i for i in range(60)}
+        made = [
+            ComparedRun(arm, seed, 0, "FINISHED", {PRIMARY: 0.5 + 0.001 * (seed % 7), **final})
+            for arm in ("linear", "etf", "cosine")
+            for seed in range(seeds)
+        ]
+        return min(timeit.repeat(lambda: compare_runs(made, "linear"), timer=time.process_time, number=1, repeat=3))
+
+    assert seconds(800) < 10 * seconds(200)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from support.compared_runs import BETTER, LINEAR, runs
+from support.compared_runs import BETTER, LINEAR, run, runs
 from support.comparison_records import write_output
 
 from nc_tools.comparison import ComparedRun, compare, compare_runs
@@ -77,3 +77,20 @@ def test_groups_of_classes_that_differ_by_arm_are_named():
     changed = [*same[:-1], run("corrected", 2, [6, 9, 3])]
     (caution,) = [c for c in compare_runs(changed, "given").cautions if c.kind == "frequency groups"]
     assert "about other classes in each arm" in caution.text
+
+
+def test_arms_made_by_different_versions_of_torch_are_named():
+    def made(arm, seed, value, torch, **more):
+        return run(arm, seed, value, versions={"torch": torch, "numpy": "2.4"} | more)
+
+    made_runs = [made("linear", seed, 0.7 + 0.01 * seed, "2.14.1") for seed in range(3)]
+    made_runs += [
+        made("etf", seed, 0.72 + 0.02 * seed, "2.15.0" if seed else "2.14.1", numpy="2.5") for seed in range(3)
+    ]
+    made_runs += [run("loop", seed, 0.7 + 0.03 * seed) for seed in range(3)]  # its records do not say
+    (caution,) = [one for one in compare_runs(made_runs, "linear").cautions if one.kind == "versions"]
+    assert caution.arm == "etf"
+    assert caution.text == (
+        "etf was made with torch 2.15.0 and linear with torch 2.14.1 at seed 1, 2, so their difference may be one of "
+        "versions. Run one of them again"
+    )

@@ -1,25 +1,25 @@
 """Figures of a comparison: forest plots and panels per arm show the right values in the right places."""
 
-import csv
-import html
-import io
+import inspect
 import math
 import re
 from dataclasses import replace
-from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from support.saved_figures import saved_rows
 
 from nc_tools.comparison import ComparedRun, Experiment, RecallByClass, compare_runs
 from nc_tools.comparison.arm_models import ArmReliability
 from nc_tools.comparison.figures.arm_styles import arm_styles
-from nc_tools.comparison.figures.class_recall import class_figure
+from nc_tools.comparison.figures.class_recall import class_figure, coverage_figures
 from nc_tools.comparison.figures.cost_gain import cost_figure
 from nc_tools.comparison.figures.forest import family_forest, metric_forest
 from nc_tools.comparison.figures.learning_curves import collapse_curves, learning_curves
 from nc_tools.comparison.figures.reliability_diagrams import reliability_panels
 from nc_tools.comparison.image_predictions import BINS, Reliability
+from nc_tools.comparison.metric_entry import COVERAGE
+from nc_tools.metrics import fit_conformal
 
 PRIMARY = "test/gen/balanced_accuracy"
 NLL = "test/cal/nll"
@@ -73,6 +73,22 @@ def test_a_forest_of_a_measure_that_does_not_judge_names_no_side():
     assert "better" not in plot.axis + "".join(row.drawing for row in plot.rows)
 
 
+def test_the_data_of_a_forest_are_its_differences():
+    comparison = compared_with({NLL: {"linear": 1.0, "up": 0.5, "down": 2.0}})
+    header, up, down = saved_rows(family_forest(comparison.family))
+    assert header == ["arm", "reference", "difference", "low", "high", "p_holm", "verdict", "pairs"]
+    test = comparison.test("up")
+    assert up[:3] == ["up", "linear", "0.051"]
+    assert [float(text) for text in up[3:6]] == pytest.approx([test.paired.low, test.paired.high, test.p_holm], 1e-5)
+    assert up[6:] == ["better", "3"]
+    assert down[6] == "worse"
+    # Without verdicts, since the p values of other metrics are not adjusted.
+    rows = saved_rows(metric_forest(comparison, NLL))
+    assert [(*row[:3], row[-1]) for row in rows[1:]] == [
+        ("up", "linear", "-0.5", "3"), ("down", "linear", "1", "3"),
+    ]  # fmt: skip
+
+
 def test_every_seed_is_a_dot():
     row = family_forest(compared().family).rows[0]
     assert re.findall(r"one seed: ([+\d.]+)", row.drawing) == ["+5.0", "+5.2", "+5.1"]
@@ -88,8 +104,24 @@ def test_recall_rises_upwards_and_rare_classes_lie_left():
     assert dots["rare"][0] < dots["common"][0]
     assert dots["rare"][1] > dots["common"][1]
     assert "up: rarest 20 %, most frequent 90 %" in figure.drawing
-    assert saved(figure) == [["class", "training images", "linear", "up", "down"],
+    assert saved_rows(figure) == [["class", "training images", "linear", "up", "down"],
                              ["common", "1000", *["0.9"] * 3], ["rare", "10", *["0.2"] * 3]]  # fmt: skip
+
+
+def test_the_coverage_of_each_class_is_drawn_for_each_method_beside_the_share_it_was_built_for():
+    recall = RecallByClass(
+        ("rare", "common"), (10, 1000), (50, 50), (0.2, 0.9), {"aps": (0.6, 0.95), "thr": (0.5, 1.0)}
+    )
+    thr, aps = coverage_figures(compared(per_class=recall))
+    assert (thr.title, aps.title[:8]) == ("THR sets: coverage by frequency of the class", "APS sets")
+    assert saved_rows(aps)[1:] == [["common", "1000", *["0.95"] * 3], ["rare", "10", *["0.6"] * 3]]
+    assert "up: rarest 60 %, most frequent 95 %" in aps.drawing
+    line = [float(y) for y in re.findall(r",([\d.]+)", re.search(r'points="([^"]*)" class="ideal"', aps.drawing)[1])]
+    dots = sorted(float(y) for y in re.findall(r'cy="([\d.]+)"', of_arm(aps.drawing, "up")))
+    assert line[0] == line[1]
+    assert (dots[1] - line[0]) / (dots[1] - dots[0]) == pytest.approx((0.9 - 0.6) / (0.95 - 0.6), abs=0.01)
+    assert inspect.signature(fit_conformal).parameters["miscoverage"].default == pytest.approx(1 - COVERAGE)
+    assert coverage_figures(compared()) == []
 
 
 def test_a_diagram_has_confidence_across_and_accuracy_upwards():
@@ -106,6 +138,8 @@ def test_a_diagram_has_confidence_across_and_accuracy_upwards():
     left, bottom, right, top = map(float, ends.groups())
     assert (x - left) / (right - left) == pytest.approx(0.9, abs=0.01)
     assert (bottom - y) / (bottom - top) == pytest.approx(0.3, abs=0.01)
+    assert saved_rows(panel) == [["arm", "scaling", "images", "mean confidence", "accuracy"],
+                            ["up", "as trained", "10", "0.9", "0.3"]]  # fmt: skip
 
 
 def test_curves_of_unfinished_runs_are_not_averaged_in():
@@ -114,7 +148,7 @@ def test_curves_of_unfinished_runs_are_not_averaged_in():
     killed = ComparedRun("up", 9, 0, "KILLED", {}, {"holdout/nc/nc1_pinv": ((1, 100.0),)}, kind="holdout")
     (figure,) = collapse_curves(replace(comparison, runs=(*comparison.runs, killed)))
     assert figure.title == "Train NC1"
-    assert {tuple(row) for row in saved(figure)[1:]} == {
+    assert {tuple(row) for row in saved_rows(figure)[1:]} == {
         (arm, step, *[value] * 3, "3") for arm in ARMS for step, value in (("1", "4"), ("2", "1"))
     }
 
@@ -124,7 +158,7 @@ def test_a_curve_is_the_mean_of_the_steps_that_all_runs_have_and_can_be_read_bac
     runs = [ComparedRun(arm, seed, 0, "FINISHED", {PRIMARY: 0.7 + 0.01 * seed}, {"train/loss": curves[seed]})
             for arm in ("linear", "up") for seed in range(2)]  # fmt: skip
     (figure,) = learning_curves(compare_runs(runs, "linear"))
-    assert saved(figure)[1:3] == [["linear", "1", "0.5", "0.5", "0.5", "2"],
+    assert saved_rows(figure)[1:3] == [["linear", "1", "0.5", "0.5", "0.5", "2"],
                                   ["linear", "3", f"{8 ** 0.5:.6g}", "2", "4", "2"]]  # fmt: skip
     # The script of the page reads values from places: the scales in the picture turn the last point into the value.
     left, top, right, bottom = map(float, re.search(r'data-area="(.*?)"', figure.drawing)[1].split())
@@ -158,12 +192,6 @@ def test_of_many_arms_the_baseline_and_the_best_are_shown_at_first():
 def of_arm(drawing, arm):
     """The marks of one arm."""
     return re.search(rf'<g data-arm="\d+" data-name="{arm}">(.*?)</g>', drawing, re.DOTALL)[1]
-
-
-def saved(figure):
-    """The rows of the CSV file behind a figure's link."""
-    content = unquote(html.unescape(re.search(r'href="data:text/csv;charset=utf-8,(.*?)"', figure.data)[1]))
-    return list(csv.reader(io.StringIO(content)))
 
 
 def compared_with(values):

@@ -7,7 +7,7 @@ import pytest
 from support.compared_runs import LINEAR, PRIMARY, run, runs
 
 from nc_tools.comparison import compare_runs
-from nc_tools.comparison.frames import design_of, frame_differences
+from nc_tools.comparison.frames import FramedRuns, design_of, frame_differences
 from nc_tools.comparison.headline import headline
 from nc_tools.comparison.random_effects import crossed_error
 from nc_tools.comparison.statistics import paired_difference
@@ -15,6 +15,10 @@ from nc_tools.comparison.statistics import paired_difference
 
 def cells(*made):
     return {(one.seed, one.draw): one for one in made}
+
+
+def of(*made):
+    return FramedRuns.of(cells(*made)).values(PRIMARY)
 
 
 def framed(arm, table, frames):
@@ -104,7 +108,7 @@ def test_two_framed_arms_are_paired_at_the_frames_that_both_have():
 def test_frames_that_differ_and_return_at_several_seeds_are_not_paired():
     first = framed("a", [[0.5 + 0.01 * s, 0.6] for s in range(3)], [[0, 1]] * 3)
     second = framed("b", [[0.7 + 0.01 * s, 0.8] for s in range(3)], [[2, 3]] * 3)
-    differences = frame_differences(cells(*first), cells(*second), PRIMARY)
+    differences = frame_differences(of(*first), of(*second))
     assert differences.table == {}
     assert differences.unpaired == (0, 1, 2)
     comparison = compare_runs([*runs(linear=LINEAR[:3]), *first, *second], "linear")
@@ -114,17 +118,17 @@ def test_frames_that_differ_and_return_at_several_seeds_are_not_paired():
 def test_an_incomplete_crossed_table_loses_the_seed_or_the_frame_that_costs_less():
     whole = [[0.5 + 0.01 * s + 0.02 * f for f in range(3)] for s in range(5)]
     missing_one = [run_ for run_ in framed("a", whole, [[0, 1, 2]] * 5) if (run_.seed, run_.draw) != (4, 2)]
-    differences = frame_differences(cells(*missing_one), cells(*runs(linear=LINEAR)), PRIMARY)
+    differences = frame_differences(of(*missing_one), of(*runs(linear=LINEAR)))
     assert (len(differences.table), len(differences.table[0]), differences.design) == (4, 3, "crossed")
     third_rare = [run_ for run_ in framed("a", whole, [[0, 1, 2]] * 5) if run_.draw < 2 or run_.seed == 0]
-    differences = frame_differences(cells(*third_rare), cells(*runs(linear=LINEAR)), PRIMARY)
+    differences = frame_differences(of(*third_rare), of(*runs(linear=LINEAR)))
     assert (len(differences.table), len(differences.table[0])) == (5, 2)
 
 
 def test_own_frames_need_not_be_the_same_in_two_arms():
     first = framed("a", [[0.5 + 0.01 * s] for s in range(3)], [[0], [1], [2]])
     second = framed("b", [[0.7 + 0.02 * s] for s in range(3)], [[10], [11], [12]])
-    differences = frame_differences(cells(*second), cells(*first), PRIMARY)
+    differences = frame_differences(of(*second), of(*first))
     assert list(differences.by_seed.values()) == pytest.approx([0.2, 0.21, 0.22])
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from support.compared_runs import BETTER, LINEAR, runs
+from support.saved_figures import saved_rows
 
 from nc_tools.comparison import compare_runs
 from nc_tools.comparison.figures.memorization_paths import memorization_panels
@@ -32,6 +33,10 @@ def test_every_arm_has_a_path_that_ends_at_the_last_epoch():
     assert panels[1].caption == "at the end 80 % fitted, 22 % correct; balanced accuracy 75.4"
     assert "curve reference" in panels[1].drawing
     assert "curve reference" not in panels[0].drawing
+    header, *rows = saved_rows(panels[1])
+    assert header == ["arm", "step", "wrong labels fitted", "classified correctly"]
+    assert [row[1] for row in rows] == ["1", "5", "9"]
+    assert rows[-1] == ["etf", "9", "0.8", "0.22"]
 
 
 def test_it_is_the_first_figure_of_the_page_and_its_number_is_in_the_table():

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
+from support.saved_figures import saved_rows
 
 from nc_tools.comparison import ComparedRun, compare_runs, write_comparison
 from nc_tools.comparison.figures.over_collapse import over_collapse, over_collapse_document
@@ -58,6 +59,10 @@ def test_there_is_one_dot_for_a_seed_and_one_mean_for_an_arm_joined_from_least_n
     (panel,) = over_collapse(compared())[0].panels
     seeds, means = dots(panel.drawing, "one", "2.2"), dots(panel.drawing, "one", "4")
     assert (len(seeds), len(means)) == (8, 4)
+    header, *rows = saved_rows(panel)
+    assert header == ["metric", "arm", "seed", "nc1", "value"]
+    assert len(rows) == 8
+    assert [PRIMARY, "open_b", "1", "0.8", "0.74"] in rows
     assert [x for x, _ in means] == sorted(x for x, _ in means)
     line = re.search(r'<polyline points="([^"]+)" class="curve one"', panel.drawing).group(1)
     joined = [tuple(map(float, pair.split(","))) for pair in line.split()]

@@ -18,7 +18,7 @@ from nc_tools.experiment.evaluate.epochs import curve_epochs
 from nc_tools.experiment.evaluate.holdout_run import HoldoutResult
 from nc_tools.experiment.run_data import RunData, facts_of, open_data
 from nc_tools.experiment.run_job import run_job
-from nc_tools.metrics import fit_temperature
+from nc_tools.metrics import CONFORMAL_METHODS, fit_temperature
 from nc_tools.run_records import read_run
 
 
@@ -218,6 +218,12 @@ def test_a_final_run_leaves_what_the_record_promises(final):
     assert not [n for n in names if n.startswith(".") or n.endswith(".part")]
     table = json.loads((final / "per_class.json").read_text())
     assert {len(table[key]) for key in ("classes", "train_counts", "test_counts", "recall", "group")} == {7}
+    assert {len(values) for values in table["coverage"].values()} == {7}
+    assert table["coverage"].keys() == set(CONFORMAL_METHODS)
+    final_values = read_run(final).final
+    for method, values in table["coverage"].items():
+        assert min(values) == pytest.approx(final_values[f"test/conformal/{method}/coverage_worst"])
+        assert sum(values) / 7 == pytest.approx(final_values[f"test/conformal/{method}/coverage_balanced"])
     keys = read_run(final).final.keys()
     for group in ("test/gen", "test/cal", "test/cal_ts", "test/cal_oracle", "train/nc", "test/nc", "transfer", "perf"):
         assert any(key.startswith(f"{group}/") for key in keys), group

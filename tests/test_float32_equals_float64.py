@@ -30,6 +30,7 @@ NO_FEATURES = {
     "precision_at": "reads an order",
     "rank_by_collapse": "takes a mapping of features; its numbers are those of neural_collapse",
     "rank_correlation": "reads numbers",
+    "class_coverage": "reads sets of classes",
     "set_measures": "reads sets of classes",
     "seli_geometry": "reads counts",
     "stable_ranks": "reads a model",

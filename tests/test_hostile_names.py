@@ -14,10 +14,10 @@ from support.experiment_runs import job_of
 from nc_tools import cli
 from nc_tools._support.printable import csv_row, printable
 from nc_tools.comparison import ComparedRun, Experiment, RecallByClass, compare_runs, render_terminal, write_comparison
+from nc_tools.comparison.transfer_ranking import report_ranking
 from nc_tools.data import ImageSet
 from nc_tools.evaluation.evaluator import EvaluationSet
 from nc_tools.experiment.evaluate.suspects_csv import write_suspects
-from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
 from nc_tools.experiment.job import JobResult, RunProgress
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.measuring import measure_in_detail

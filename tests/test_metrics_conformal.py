@@ -7,6 +7,7 @@ import torch
 
 from nc_tools.metrics import (
     CONFORMAL_METHODS,
+    class_coverage,
     conformal_scores,
     conformal_sets,
     fit_conformal,
@@ -79,6 +80,17 @@ def test_clusters_give_easy_and_hard_classes_thresholds_of_their_own():
     logits[torch.arange(1200), labels] += torch.where(labels < 10, 6.0, 1.0)
     thresholds = fit_conformal(logits, labels, "clustered", [60] * 20, 0.1)
     assert float(thresholds[:10].max()) < float(thresholds[10:].min())
+
+
+def test_the_coverage_of_a_class_is_that_of_a_loop_over_its_samples():
+    generator = torch.Generator().manual_seed(3)
+    sets = torch.rand(200, 7, generator=generator) < 0.6
+    labels = torch.randint(6, (200,), generator=generator)  # no sample of the last class
+    found = class_coverage(sets, labels).tolist()
+    for k in range(6):
+        own = [bool(sets[i, k]) for i in range(200) if labels[i] == k]
+        assert found[k] == pytest.approx(sum(own) / len(own))
+    assert math.isnan(found[6])
 
 
 def test_groups_of_sets_and_of_the_surest_predictions():

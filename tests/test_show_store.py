@@ -19,7 +19,7 @@ from support.mlflow_store import client, complete, fresh_store, runs
 
 import nc_tools
 from nc_tools.cli import main
-from nc_tools.experiment.closing_report import print_links
+from nc_tools.comparison.closing_report import print_links
 from nc_tools.tracking import MlflowSync, mlflow_sync
 from nc_tools.tracking.mirror import Mirror
 from nc_tools.tracking.no_mlflow import NO_MLFLOW, sync_unless_off

@@ -14,9 +14,9 @@ from nc_tools._support.signals import StopSignal
 from nc_tools.comparison import ComparedRun, Experiment
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.summary_table import summary_columns
+from nc_tools.comparison.transfer_ranking import RANKING, report_ranking
 from nc_tools.data import DataConfig, load_data
 from nc_tools.experiment import Protocol
-from nc_tools.experiment.evaluate.transfer_ranking import RANKING, report_ranking
 from nc_tools.experiment.evaluate.transfer_set import check_transfer
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.run_data import facts_of

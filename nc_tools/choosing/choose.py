@@ -14,8 +14,8 @@ from nc_tools.choosing.choice import Choice, holdout_scores, make_choice
 from nc_tools.choosing.choice_text import choice_sentences
 from nc_tools.choosing.head_arms import RATES, ArmOptions, choose_arms, enough_epochs, head_arms, is_imbalanced
 from nc_tools.comparison import Comparison, compare
+from nc_tools.comparison.closing_report import print_links, report_comparison
 from nc_tools.experiment import ModelConfig, Protocol, RunConfig
-from nc_tools.experiment.closing_report import print_links, report_comparison
 from nc_tools.experiment.on_features.feature_options import (
     FeatureOptions,
     data_config,

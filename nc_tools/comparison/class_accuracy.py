@@ -17,11 +17,11 @@ _MOST_PAIRS = 12
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class: its name, its mean number of training images, and the mean recall of each arm that has one."""
+    """One class: its name, its mean number of training images, and the mean value of each arm that has one."""
 
     name: str
     train_count: float
-    recall: Mapping[str, float]
+    by_arm: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,24 @@ class ConfusedPair:
     arm: float
 
 
-def class_rows(comparison: Comparison) -> list[ClassRow]:
-    """Return the classes with a recall, the most frequent first; equally frequent ones keep their order."""
+def class_rows(comparison: Comparison, method: str = "") -> list[ClassRow]:
+    """Return the classes with their recall, the most frequent first; equally frequent ones keep their order.
+
+    Args:
+        comparison: The comparison.
+        method: A method of prediction sets, whose coverage is returned in place of the recall.
+    """
     counts: dict[str, list[float]] = {}
     values: dict[str, dict[str, list[float]]] = {}
     for arm, cells in comparison.cells.items():
         for run in cells.values():
             if run.per_class is None:
                 continue
-            recall = run.per_class
-            for name, count, value in zip(recall.classes, recall.train_counts, recall.recall, strict=True):
+            table = run.per_class
+            shares = table.coverage.get(method, ()) if method else table.recall
+            if not shares:
+                continue
+            for name, count, value in zip(table.classes, table.train_counts, shares, strict=True):
                 if math.isfinite(value):
                     counts.setdefault(name, []).append(count)
                     values.setdefault(name, {}).setdefault(arm, []).append(value)
@@ -59,7 +67,7 @@ def table_arms(comparison: Comparison, rows: list[ClassRow]) -> list[str]:
 
     The baseline comes first.
     """
-    arms = [arm for arm in comparison.arms if arm != comparison.baseline and any(arm in row.recall for row in rows)]
+    arms = [arm for arm in comparison.arms if arm != comparison.baseline and any(arm in row.by_arm for row in rows)]
     most = max(2, _MOST_CELLS // max(len(rows), 1))
     if len(arms) >= most:
         arms = [arm for arm in comparison.ranked if arm in arms][: most - 1]

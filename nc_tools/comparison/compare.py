@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nc_tools.comparison.arm_mistakes import mistakes_by_arm
 from nc_tools.comparison.compared_run import SCORED_KINDS, ComparedRun, read_compared_runs
-from nc_tools.comparison.fairness import find_cautions
+from nc_tools.comparison.fairness import find_cautions, record_cautions
 from nc_tools.comparison.families import FamilyData, make_family, paired_cells
 from nc_tools.comparison.frames import frame_table
-from nc_tools.comparison.intervals import seed_interval
 from nc_tools.comparison.margins import MarginTest, margin_tests
 from nc_tools.comparison.metric_info import metric_info
-from nc_tools.comparison.pairing import Cells, Lost, choose_runs, draws_of, lost_runs, name_seeds
+from nc_tools.comparison.metric_rows import metric_rows
+from nc_tools.comparison.pairing import (
+    Cells,
+    Lost,
+    choose_runs,
+    draws_of,
+    lost_runs,
+    name_seeds,
+)
 from nc_tools.comparison.read_experiment import Experiment, read_experiment, runs_of_experiment
 from nc_tools.comparison.references import valid_references
-from nc_tools.comparison.result import ArmMetric, ArmState, Comparison, Family
+from nc_tools.comparison.result import ArmState, Comparison, Family
 from nc_tools.comparison.single_models import (
     all_disagreements,
     confusion_by_arm,
     read_all_predictions,
     reliability_by_arm,
 )
-from nc_tools.comparison.variance import VarianceShares, run_sd, shares_of
+from nc_tools.comparison.variance import VarianceShares, shares_of
 
 
 def compare(
@@ -143,7 +150,7 @@ def compare_runs(
         baseline=baseline,
         metrics=metrics,
         states=tuple(_state(arm, cells, scored, experiment, lost.get(arm, ())) for arm in arms),
-        rows=_rows(arms, data, metrics, baseline, family),
+        rows=metric_rows(arms, data, metrics, baseline, family),
         family=family,
         controls=make_family("arms against the reference with the same loss", data, references) if references else None,
         shares=_shares(arms, data, baseline),
@@ -151,12 +158,20 @@ def compare_runs(
         disagreements=disagreements,
         calibration=reliability_by_arm(predictions),
         confusion={},
+        mistakes={},
         cautions=find_cautions(cells, baseline, experiment, family, record_notes),
         notes=(*notes, *reference_notes, *unpaired),
         cells=cells,
         runs=tuple(runs),
     )
-    return replace(comparison, confusion=confusion_by_arm(predictions, [baseline, *comparison.ranked[:1]]))
+    shown = [baseline, *comparison.ranked[:1]]
+    mistakes, damaged = mistakes_by_arm(comparison, predictions, shown)
+    return replace(
+        comparison,
+        confusion=confusion_by_arm(predictions, shown),
+        mistakes=mistakes,
+        cautions=(*comparison.cautions, *record_cautions(damaged)),
+    )
 
 
 def _check_baseline(name: str, arms: Sequence[str], cells: Cells, runs: Sequence[ComparedRun]) -> str:
@@ -209,28 +224,6 @@ def _check_pairs(family: Family, cells: Cells, baseline: str, primary: str) -> N
 def _metrics(cells: Cells, primary: str) -> tuple[str, ...]:
     keys = dict.fromkeys(key for of_arm in cells.values() for run in of_arm.values() for key in run.final)
     return (primary, *(key for key in keys if key != primary))
-
-
-def _rows(
-    arms: Sequence[str], data: FamilyData, metrics: Sequence[str], baseline: str, family: Family
-) -> tuple[ArmMetric, ...]:
-    tests = {test.arm: test for test in family.tests}
-    rows = []
-    for metric in metrics:
-        of_metric = replace(data, metric=metric)
-        for arm in arms:
-            table = frame_table(data.cells.get(arm, {}), metric)
-            means = [math.fsum(row.values()) / len(row) for row in table.values()]
-            mean = math.fsum(means) / len(means) if means else None
-            paired, p_holm = None, None
-            if metric == data.metric and arm in tests:
-                paired, p_holm = tests[arm].paired, tests[arm].p_holm
-            elif arm != baseline:
-                differences, _ = paired_cells(of_metric, arm, baseline)
-                paired = seed_interval(differences, test_per_train=data.test_per_train)
-            draws = max(map(len, table.values()), default=0)
-            rows.append(ArmMetric(arm, metric, tuple(table), draws, mean, run_sd(table), paired, p_holm))
-    return tuple(rows)
 
 
 def _state(

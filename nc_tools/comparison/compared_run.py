@@ -23,12 +23,16 @@ LARGEST_VALUE = 1e150
 
 @dataclass(frozen=True)
 class RecallByClass:
-    """Recall, training count and test count of each class, all in the order of ``classes``."""
+    """Recall, training count and test count of each class, all in the order of ``classes``.
+
+    ``coverage`` says how often the prediction sets of each method hold the class; nan where there is no test image.
+    """
 
     classes: tuple[str, ...]
     train_counts: tuple[int, ...]
     test_counts: tuple[int, ...]
     recall: tuple[float, ...]
+    coverage: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -169,8 +173,12 @@ def _read_per_class(path: Path) -> tuple[RecallByClass | None, list[str]]:
         classes = tuple(str(name) for name in content["classes"])
         trained, tested = (tuple(int(count) for count in content[key]) for key in ("train_counts", "test_counts"))
         recall = tuple(as_float(value) for value in content["recall"])
+        coverage = {
+            str(method): tuple(as_float(value) for value in values)
+            for method, values in dict(content.get("coverage") or {}).items()
+        }
     except (KeyError, TypeError, ValueError):
         return None, ["per_class.json is incomplete"]
-    if not len(classes) == len(trained) == len(tested) == len(recall):
+    if {len(part) for part in (trained, tested, recall, *coverage.values())} != {len(classes)}:
         return None, ["per_class.json has lists of different lengths"]
-    return RecallByClass(classes, trained, tested, recall), []
+    return RecallByClass(classes, trained, tested, recall, coverage), []

@@ -17,6 +17,7 @@ _LEARNING_RATES = {"lr", "learning_rate"}
 # A head in closed form is not trained; that is the arm itself.
 _LABEL_FIELDS = {"data.labels", "data.corrections"}
 _EPOCHS, _COMPUTED = "training.epochs", "0"
+_TRAINING_PACKAGES = ("torch", "torchvision", "nc_tools")
 
 
 def find_cautions(
@@ -36,12 +37,13 @@ def find_cautions(
         *_lost_runs(family),
         *_frames(family, cells, experiment),
         *_confounded(cells, baseline, experiment),
+        *_versions(cells, baseline),
         *_mixed_configurations(cells, experiment),
         *_tuning(experiment),
         *_uneven_draws(cells, family.metric),
         *_outliers(cells),
         *_frequency_groups(cells),
-        *_records(record_notes),
+        *record_cautions(record_notes),
     )
 
 
@@ -150,13 +152,40 @@ def _confounded(cells: Cells, baseline: str, experiment: Experiment) -> list[Cau
     return cautions
 
 
+def _versions(cells: Cells, baseline: str) -> list[Caution]:
+    """Caution against pairs of runs that were made by different versions of a package that trains."""
+    reference = first_draws(cells[baseline])
+    cautions = []
+    for arm, of_arm in cells.items():
+        for package in _TRAINING_PACKAGES:
+            seeds: dict[tuple[str, str], list[int]] = {}
+            for seed, run in first_draws(of_arm).items():
+                both = run.versions.get(package), reference[seed].versions.get(package) if seed in reference else None
+                if None not in both and both[0] != both[1]:
+                    seeds.setdefault((str(both[0]), str(both[1])), []).append(seed)
+            cautions += [
+                Caution(
+                    "versions",
+                    arm,
+                    f"{arm} was made with {package} {own} and {baseline} with {package} {other} at seed "
+                    f"{name_seeds(at)}, so their difference may be one of versions. Run one of them again",
+                )
+                for (own, other), at in seeds.items()
+            ]
+    return cautions
+
+
 def _mixed_configurations(cells: Cells, experiment: Experiment) -> list[Caution]:
     """Caution against runs of one arm with different settings, but for settings that every seed has tuned anew."""
     cautions, tuned = [], _tuned_fields(experiment) if experiment.tuned_each_seed else set()
     for arm, of_arm in cells.items():
+        different: list[Mapping[str, Any]] = []
+        for run in of_arm.values():
+            if run.config not in different:
+                different.append(run.config)
         configs = [
-            {name: text for name, text in flatten_settings(run.config).items() if name not in {"seed", "draw"}}
-            for run in of_arm.values()
+            {name: text for name, text in flatten_settings(config).items() if name not in {"seed", "draw"}}
+            for config in different
         ]
         names = {name for config in configs for name in config}
         differing = sorted(name for name in names if len({config.get(name) for config in configs}) > 1)
@@ -243,7 +272,7 @@ def _frequency_groups(cells: Cells) -> list[Caution]:
     return [Caution("frequency groups", "", text)]
 
 
-def _records(notes: Sequence[tuple[str, str]]) -> list[Caution]:
+def record_cautions(notes: Sequence[tuple[str, str]]) -> list[Caution]:
     """Return one caution for each different problem in the runs' files, with the first run that has it."""
     by_problem: dict[str, list[str]] = {}
     for run, problem in notes:

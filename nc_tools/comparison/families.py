@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from nc_tools.comparison.frames import FrameDifferences, frame_differences
+from nc_tools.comparison.frames import FrameDifferences, FramedRuns, frame_differences
 from nc_tools.comparison.intervals import ArmCells, ArmImages, image_interval, seed_interval
 from nc_tools.comparison.pairing import Cells, Lost, comparable_cells
 from nc_tools.comparison.power import detectable_difference, pairs_for_width, pairs_needed
@@ -68,7 +68,9 @@ def make_family(name: str, data: FamilyData, references: Mapping[str, str]) -> F
 def paired_cells(data: FamilyData, arm: str, reference: str) -> tuple[FrameDifferences, dict[str, ArmCells]]:
     """Return the differences of two arms, and the runs from which they are made."""
     first, second = comparable_cells(data.cells.get(arm, {}), data.cells.get(reference, {}))
-    return frame_differences(first, second, data.metric), {arm: first, reference: second}
+    values = (FramedRuns.of(side).values(data.metric) for side in (first, second))
+    differences = frame_differences(*values)
+    return differences, {arm: first, reference: second}
 
 
 def _test(arm: str, reference: str, data: FamilyData) -> ArmTest:

@@ -62,26 +62,52 @@ def frame_of(run: ComparedRun, *, several: bool) -> FrameKey:
     return run.draw if several else "unknown"
 
 
+@dataclass(frozen=True)
+class FrameValues:
+    """The values of an arm in one metric: by seed and frame, and whether its runs have random frames."""
+
+    table: FrameTable
+    have_frames: bool
+
+
+@dataclass(frozen=True)
+class FramedRuns:
+    """The runs of an arm, each with what identifies its frame, from which hundreds of metrics are read.
+
+    Attributes:
+        runs: (seed, frame, run), sorted by seed and draw.
+        have_frames: Whether they have random frames, as far as the records say.
+    """
+
+    runs: tuple[tuple[int, FrameKey, ComparedRun], ...]
+    have_frames: bool
+
+    @classmethod
+    def of(cls, cells: Mapping[tuple[int, int], ComparedRun]) -> FramedRuns:
+        """Return the runs of an arm, which are given by seed and draw."""
+        several = any(draw > 0 for _, draw in cells)
+        runs = tuple((seed, frame_of(run, several=several), run) for (seed, _), run in sorted(cells.items()))
+        return cls(runs, any(isinstance(frame, int) for _, frame, _ in runs))
+
+    def values(self, metric: str) -> FrameValues:
+        """Return the finite values by seed and frame; runs of one seed with the same frame are averaged."""
+        rows: dict[int, dict[FrameKey, list[float]]] = {}
+        for seed, frame, run in self.runs:
+            value = run.final.get(metric, math.nan)
+            if math.isfinite(value):
+                rows.setdefault(seed, {}).setdefault(frame, []).append(value)
+        table = {seed: {frame: math.fsum(v) / len(v) for frame, v in row.items()} for seed, row in rows.items()}
+        return FrameValues(table, self.have_frames)
+
+
 def frame_table(cells: Mapping[tuple[int, int], ComparedRun], metric: str) -> FrameTable:
     """Return the finite values of an arm by seed and frame; runs of one seed with the same frame are averaged."""
-    several = any(draw > 0 for _, draw in cells)
-    values: dict[int, dict[FrameKey, list[float]]] = {}
-    for (seed, _), run in sorted(cells.items()):
-        value = run.final.get(metric, math.nan)
-        if math.isfinite(value):
-            values.setdefault(seed, {}).setdefault(frame_of(run, several=several), []).append(value)
-    return {seed: {frame: math.fsum(each) / len(each) for frame, each in row.items()} for seed, row in values.items()}
+    return FramedRuns.of(cells).values(metric).table
 
 
 def means_by_seed(cells: Mapping[tuple[int, int], ComparedRun], metric: str) -> dict[int, float]:
     """Return one value per seed, the mean over its frames; values that are not finite are left out."""
     return {seed: _mean(row) for seed, row in frame_table(cells, metric).items()}
-
-
-def has_frames(cells: Mapping[tuple[int, int], ComparedRun]) -> bool:
-    """Return True if the runs of an arm have random frames, as far as the records say."""
-    several = any(draw > 0 for _, draw in cells)
-    return any(isinstance(frame_of(run, several=several), int) for run in cells.values())
 
 
 def design_of(frames: Mapping[int, frozenset[FrameKey]]) -> FrameDesign:
@@ -109,22 +135,20 @@ def design_of(frames: Mapping[int, frozenset[FrameKey]]) -> FrameDesign:
     return "crossed" if all(row == every for row in sets) else "shared"
 
 
-def frame_differences(
-    arm: Mapping[tuple[int, int], ComparedRun], reference: Mapping[tuple[int, int], ComparedRun], metric: str
-) -> FrameDifferences:
+def frame_differences(arm: FrameValues, reference: FrameValues) -> FrameDifferences:
     """Pair an arm with its reference at their common seeds and, if both have frames, at their common frames.
 
     If only one of them has frames, each of its values is paired with the other's mean at the seed. If both have frames
     but none in common at a seed, their means are paired only if no frame is at two seeds; otherwise the seed cannot be
     paired, since the difference would be one of frames.
     """
-    values, expected = frame_table(arm, metric), frame_table(reference, metric)
-    both = has_frames(arm) and has_frames(reference)
+    values, expected = arm.table, reference.table
+    both = arm.have_frames and reference.have_frames
     independent = "own" == design_of(_frames(values)) == design_of(_frames(expected)) if both else False
     table: FrameTable = {}
     unpaired = []
     for seed in sorted(values.keys() & expected.keys()):
-        row = _row(values[seed], expected[seed], both=both, own=has_frames(arm), seed=seed, independent=independent)
+        row = _row(values[seed], expected[seed], both=both, own=arm.have_frames, seed=seed, independent=independent)
         if row:
             table[seed] = row
         else:

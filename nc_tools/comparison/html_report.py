@@ -17,11 +17,10 @@ from nc_tools.comparison.class_accuracy import class_rows, confused_pairs, table
 from nc_tools.comparison.compared_run import ComparedRun
 from nc_tools.comparison.cost_table import cost_bars, cost_keys
 from nc_tools.comparison.figures.arm_styles import arm_styles
-from nc_tools.comparison.figures.class_recall import class_figure
+from nc_tools.comparison.figures.class_recall import class_figure, coverage_figures
 from nc_tools.comparison.figures.confusion_maps import confusion_figures
 from nc_tools.comparison.figures.cost_gain import cost_figure
-from nc_tools.comparison.figures.figure_data import csv_link
-from nc_tools.comparison.figures.forest import Forest, family_forest, forest_rows, metric_forest
+from nc_tools.comparison.figures.forest import Forest, family_forest, metric_forest
 from nc_tools.comparison.figures.learning_curves import collapse_curves, learning_curves
 from nc_tools.comparison.figures.memorization_paths import memorization_panels
 from nc_tools.comparison.figures.over_collapse import over_collapse
@@ -30,6 +29,7 @@ from nc_tools.comparison.label_text import labels_caption
 from nc_tools.comparison.metric_groups import metric_groups, transfer_keys
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.metric_table import METRICS
+from nc_tools.comparison.mistake_cards import mistake_groups, mistakes_link
 from nc_tools.comparison.ood_tables import outlier_tables, outlier_tables_text
 from nc_tools.comparison.result import Comparison
 from nc_tools.comparison.uncertainty_tables import selective_table, set_tables
@@ -67,12 +67,12 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
     secondary = [metric_forest(comparison, entry.key) for entry in METRICS if entry.forest]
     return {
         "forest": family_forest(comparison.family),
-        "forest_data": csv_link("differences.csv", forest_rows(comparison.family)),
         "control_forest": family_forest(comparison.controls, name_reference=True) if comparison.controls else None,
         "secondary": [forest for forest in secondary if isinstance(forest, Forest)],
         "reliability_panels": reliability_panels(comparison),
         "calibration_tables": calibration_tables(comparison),
         "set_tables": set_tables(comparison),
+        "coverage_figures": coverage_figures(comparison),
         "selective": selective_table(comparison),
         "memorization_panels": memorization_panels(comparison),
         "learning_figures": learning_curves(comparison),
@@ -95,6 +95,8 @@ def _classes(comparison: Comparison) -> dict[str, Any]:
         "class_arms": table_arms(comparison, rows),
         "confusion_figures": confusion_figures(comparison),
         "confused_pairs": confused_pairs(comparison),
+        "mistake_groups": mistake_groups(comparison),
+        "mistakes_link": mistakes_link(comparison),
         "confused_arm": next((arm for arm in comparison.confusion if arm != comparison.baseline), ""),
     }
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nc_tools.comparison.check_predictions import SCALED_CONFIDENCES, check_predictions
 from nc_tools.comparison.image_values import ImageValues, accuracy_values, has_image_values, image_values
+from nc_tools.comparison.surest_mistakes import NO_MISTAKES, SurestMistakes, surest_mistakes
 
 BINS = 15
 _SLICE_NUMBERS = 2**24
@@ -53,6 +54,7 @@ class Predictions:
         labels: Hash of the labels. Two runs with the same hash were tested on the same images in the same order.
         before: Reliability of the softmax as trained.
         after: The same with the recorded temperature; None without one.
+        mistakes: The wrong predictions with the highest confidence.
         primary: Values of the primary metric by image; None if it is not a mean over images, or needs a temperature
             that the run lacks.
     """
@@ -64,6 +66,7 @@ class Predictions:
     labels: str
     before: Reliability
     after: Reliability | None
+    mistakes: SurestMistakes = NO_MISTAKES
     primary: ImageValues | None = None
 
 
@@ -121,22 +124,24 @@ def _summarize(
 ) -> Predictions:
     guesses = np.zeros(len(labels), dtype=np.int32)
     correct = np.zeros(len(labels), dtype=np.bool_)
-    num_classes = 0
+    num_classes, mistakes = 0, NO_MISTAKES
     before = after = Reliability(np.zeros(BINS), np.zeros(BINS), np.zeros(BINS))
     start = 0
     for logits in slices:
         guess = logits.argmax(axis=1)
-        right = guess == labels[start : start + len(logits)]
+        truth = labels[start : start + len(logits)]
+        right = guess == truth
         guesses[start : start + len(logits)] = guess
         num_classes = logits.shape[1]
         correct[start : start + len(logits)] = right
+        mistakes = mistakes.joined(surest_mistakes(logits, truth, start))
         before += reliability(logits, right)
         if temperature is not None:
             after += reliability(logits, right, temperature)
         start += len(logits)
     digest = hashlib.sha256(np.ascontiguousarray(labels, dtype=np.int64).tobytes()).hexdigest()
     after_scaling = after if temperature is not None else None
-    return Predictions(correct, guesses, labels.astype(np.int32), num_classes, digest, before, after_scaling)
+    return Predictions(correct, guesses, labels.astype(np.int32), num_classes, digest, before, after_scaling, mistakes)
 
 
 def _without_logits(tensors: dict[str, NDArray[Any]]) -> Predictions:

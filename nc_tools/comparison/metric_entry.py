@@ -60,6 +60,9 @@ CONFORMAL_WORDS = {
     "prevalence_adjusted": "prevalence-adjusted sets",
 }
 
+COVERAGE = 0.9
+"""Share of images whose class the prediction sets of a run are built to hold."""
+
 
 @dataclass(frozen=True)
 class MetricEntry:

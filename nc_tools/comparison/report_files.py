@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nc_tools._support.atomic_write import atomic_write
+from nc_tools._support.disk_full import is_disk_full
 from nc_tools.comparison.export import comparison_csv, comparison_json
 from nc_tools.comparison.figures.over_collapse import over_collapse_document
 from nc_tools.comparison.html_report import comparison_html
@@ -54,6 +55,7 @@ def write_comparison(
 
     Raises:
         ValueError: If a format is unknown.
+        OSError: If the folder cannot be written; the message names it.
     """
     writers: dict[str, Callable[[Comparison], str]] = {
         "html": comparison_html,
@@ -66,13 +68,23 @@ def write_comparison(
     unknown = [name for name in formats if name not in writers]
     if unknown:
         raise ValueError(f"formats must be among {', '.join(writers)}, got {', '.join(unknown)}. Remove these names")
-    out.mkdir(parents=True, exist_ok=True)
+    texts = {f"comparison.{name}": writers[name](comparison) for name in formats}
     if "html" in formats and (figure := over_collapse_document(comparison)):
-        _write(out / _FIGURE, figure)
-    return {name: _write(out / f"comparison.{name}", writers[name](comparison)) for name in formats}
+        texts[_FIGURE] = figure
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            _write(out / name, text)
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise OSError(
+            f"the report cannot be written to {out} ({error.strerror or error}): make that folder writable, or write "
+            "the report to another one with nc_tools.compare(FOLDER, out=OTHER)"
+        ) from error
+    return {name: out / f"comparison.{name}" for name in formats}
 
 
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, text: str) -> None:
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
-    return path

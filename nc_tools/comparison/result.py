@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nc_tools.comparison.arm_models import ArmReliability, Disagreement
+from nc_tools.comparison.arm_models import ArmReliability, Disagreement, Mistake
 from nc_tools.comparison.compared_run import ComparedRun
 from nc_tools.comparison.frames import FrameDesign
 from nc_tools.comparison.margins import MarginTest
@@ -191,6 +191,7 @@ class Caution:
         "frames",
         "lost runs",
         "mixed configurations",
+        "versions",
         "tuning",
         "uneven draws",
         "outliers",
@@ -222,6 +223,7 @@ class Comparison:
         calibration: Reliability by arm, for arms with recorded predictions.
         confusion: How often each class is predicted for each true class, (K, K), summed over seeds; for the baseline
             and the arm with the best mean.
+        mistakes: The images that these two arms take for a wrong class with most confidence, by arm.
         cautions: Reasons why the comparison may be unfair or incomplete.
         notes: Remarks on how it was made.
         cells: The runs that are compared, arm -> (seed, draw) -> run.
@@ -240,6 +242,7 @@ class Comparison:
     disagreements: tuple[Disagreement, ...]
     calibration: Mapping[str, ArmReliability]
     confusion: Mapping[str, NDArray[np.int64]]
+    mistakes: Mapping[str, tuple[Mistake, ...]]
     cautions: tuple[Caution, ...]
     notes: tuple[str, ...]
     cells: Cells

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
+from scipy.special import bdtr, ndtr, ndtri, stdtr, stdtrit
 
 _MIN_FLIPS, _MAX_FLIPS = 6, 20
 
@@ -251,7 +251,6 @@ def mcnemar(only_reference: int, only_arm: int) -> float:
     """
     if min(only_reference, only_arm) < 0:
         raise ValueError(f"counts of images must be at least 0, got {only_reference} and {only_arm}")
-    from scipy.stats import binomtest  # here, since its import takes a second
-
-    images = only_reference + only_arm
-    return float(binomtest(only_arm, images).pvalue) if images else 1.0
+    images, fewer = only_reference + only_arm, min(only_reference, only_arm)
+    # Equal to scipy.stats.binomtest, which takes a second to import and 3 ms a call.
+    return min(1.0, 2 * float(bdtr(fewer, images, 0.5)))

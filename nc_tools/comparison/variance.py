@@ -140,5 +140,7 @@ def run_sd(table: FrameTable) -> float | None:
     values = [value for row in table.values() for value in row.values()]
     if len(values) < 2:
         return None
+    if all(len(row) == 1 for row in table.values()):
+        return float(np.std(values, ddof=1))
     shares = shares_of(table, design_of({seed: frozenset(row) for seed, row in table.items()}))
     return float(np.std(values, ddof=1)) if shares is None else math.sqrt(shares.total)

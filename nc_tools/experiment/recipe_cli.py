@@ -17,8 +17,8 @@ from nc_tools._support.check_writable import check_writable
 from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.printable import printable
 from nc_tools._support.signals import Killed
+from nc_tools.comparison.closing_report import print_links, report_comparison
 from nc_tools.experiment.check_model import check_model
-from nc_tools.experiment.closing_report import print_links, report_comparison
 from nc_tools.experiment.config_file import config_text, read_config
 from nc_tools.experiment.data_flags import add_data_flags
 from nc_tools.experiment.plan import RunOptions

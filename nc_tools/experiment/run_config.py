@@ -125,6 +125,8 @@ class Protocol:
         rank_layers: Measure the transfer set's collapse, and what a ridge probe reads, in every layer.
         suspects: Rows of suspects.csv, the labels that are most likely wrong, in a final run; 0 for no file. None means
             2000 where the data hold noisy labels (synthetic, or from a CSV) and 0 elsewhere.
+        keep_mistakes: Keep small pictures of the test images that a final run takes for a wrong class with most
+            confidence; the report shows them. Switch it off for images that must not be in a report.
         check_transition: Refuse a run whose estimated transition matrix of label noise cannot be trusted. Smoke runs
             switch it off: a network that was trained for seconds decides too few classes.
     """
@@ -142,6 +144,7 @@ class Protocol:
     curve_samples: int = 4096
     transfer_samples: int = 4000
     suspects: int | None = None
+    keep_mistakes: bool = True
     check_transition: bool = True
     primary: str = DEFAULT_PRIMARY
     margin: float | None = None

@@ -15,7 +15,7 @@ from nc_tools.evaluation.further_measures import mean_stable_rank
 from nc_tools.evaluation.head_view import HeadView
 from nc_tools.experiment.evaluate.final_run import share_correct
 from nc_tools.experiment.evaluate.label_noise import suspect_precision
-from nc_tools.experiment.evaluate.prediction_sets import fit_thresholds, set_coverage, surest_predictions
+from nc_tools.experiment.evaluate.prediction_sets import SetCoverage, fit_thresholds, set_coverage, surest_predictions
 from nc_tools.experiment.evaluate.scalings import fit_scalings, scaled_measures
 from nc_tools.experiment.evaluate.test_outputs import write_test_outputs
 from nc_tools.heads.head import Head
@@ -116,12 +116,14 @@ def evaluate(
     values["train/gen/accuracy"] = share_correct(fitted)
     values |= evaluator.further_measures(train_set, test_set)
     temperatures: dict[str, float] = {}
+    coverage = SetCoverage()
     if holdout is not None:
         held_out = evaluator.outputs(_LoadedSet.named("holdout", holdout))
         temperatures["temperature"] = values["cal/temperature"] = fit_temperature(held_out.logits, held_out.labels)
         values |= evaluator.calibration(test_set, temperatures["temperature"], "cal_ts")
         values |= scaled_measures(evaluator, test_set, fit_scalings(held_out))
-        values |= set_coverage(evaluator, test_set, fit_thresholds(held_out, evaluator.class_counts))
+        coverage = set_coverage(evaluator, test_set, fit_thresholds(held_out, evaluator.class_counts))
+        values |= coverage.values
     values |= surest_predictions(evaluator, test_set)
     if clean is not None:
         values |= _label_noise(evaluator, train_set, test_set, clean)
@@ -136,7 +138,9 @@ def evaluate(
             raise ValueError(f"classes must hold a name for each of the {num_classes} classes, got {len(names)}")
         counts = evaluator.class_counts.tolist()
         outputs = evaluator.outputs(test_set)
-        write_test_outputs(Path(record), outputs, classes=names, counts=counts, temperatures=temperatures)
+        write_test_outputs(
+            Path(record), outputs, classes=names, counts=counts, temperatures=temperatures, coverage=coverage.by_class
+        )
     return values
 
 

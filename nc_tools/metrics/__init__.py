@@ -15,7 +15,7 @@ from nc_tools.metrics.calibration.conformal import (
     conformal_sets,
     fit_conformal,
 )
-from nc_tools.metrics.calibration.coverage import selective_accuracy, set_measures
+from nc_tools.metrics.calibration.coverage import class_coverage, selective_accuracy, set_measures
 from nc_tools.metrics.calibration.debiased import DebiasedError, debiased_calibration_error
 from nc_tools.metrics.calibration.grouped import grouped_calibration
 from nc_tools.metrics.calibration.kernel import kernel_calibration_error
@@ -86,6 +86,7 @@ __all__ = [
     "brier_decomposition",
     "calibration",
     "checked_transition",
+    "class_coverage",
     "classification",
     "classwise_calibration_error",
     "collapse_from_moments",

@@ -13,9 +13,9 @@ from nc_tools._support.check_writable import check_writable
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.choosing.head_arms import RATES, ArmOptions, enough_epochs, head_arms, is_imbalanced
 from nc_tools.comparison import Comparison, compare
+from nc_tools.comparison.closing_report import print_links, report_comparison
 from nc_tools.comparison.wording import difference_text
 from nc_tools.experiment import Protocol, RunConfig
-from nc_tools.experiment.closing_report import print_links, report_comparison
 from nc_tools.experiment.on_features.feature_options import (
     FeatureOptions,
     data_config,

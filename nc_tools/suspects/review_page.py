@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from nc_tools._support.atomic_write import atomic_write
 from nc_tools.data.decode import UnreadableImageError, decode_file
 from nc_tools.plots.html_page import render_page
+from nc_tools.plots.picture_url import picture_url
 from nc_tools.suspects.find_suspects import FoundSuspects
 from nc_tools.suspects.labeled_rows import LabeledSamples
 from nc_tools.suspects.out_of_fold import standardized
@@ -113,6 +111,4 @@ def _picture(folder: Path, name: str) -> str:
         pixels = decode_file(folder / name, _SIDE, 3).pixels
     except UnreadableImageError as error:
         raise ValueError(f"an image of the review page cannot be read: {error}") from None
-    file = io.BytesIO()
-    Image.fromarray(pixels.transpose(1, 2, 0)).save(file, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return picture_url(pixels)

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from nc_tools.comparison.surest_mistakes import surest_mistakes
+from nc_tools.run_records.mistake_pictures import MistakePictures, write_mistake_pictures
+
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 COUNTS = tuple(int(2000 * 0.01 ** (k / 9)) for k in range(10))
 RATES = [0.01, 0.0316, 0.1, 0.316, 1.0]
@@ -238,8 +241,12 @@ def _write_run(
             "test_counts": [images // 10] * 10,
             "recall": recall.tolist(),
             "group": groups,
+            "coverage": {"thr": np.clip(recall + 0.25, 0, 1).tolist(), "aps": [0.9] * 10},
         },
     )
+    index = surest_mistakes(logits, labels).index
+    shades = np.random.default_rng([9, seed]).integers(0, 256, (len(index), 3, 8, 8), dtype=np.uint8)
+    write_mistake_pictures(folder, MistakePictures(index, tuple(f"test/{place}.png" for place in index), shades))
     rates = generator.normal(0, 0.05, epochs)
     with (folder / "metrics.jsonl").open("w") as file:
         for epoch in range(1, epochs + 1):

@@ -26,7 +26,7 @@ def confusion_figures(comparison: Comparison) -> list[DataFigure]:
         names = class_names(comparison, len(counts))
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         title = f"{arm} (baseline)" if arm == comparison.baseline else f"{arm} (best mean)"
-        data = csv_link(f"confusion_{len(figures)}.csv", _rows(counts, names))
+        data = csv_link(f"confusion {arm}", _rows(counts, names))
         figures.append(DataFigure(title, _map(share, names, title), _caption(share, names), data))
     return figures
 

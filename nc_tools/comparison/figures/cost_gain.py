@@ -49,4 +49,4 @@ def cost_figure(comparison: Comparison) -> DataFigure | None:
     title = f"{primary.label[:1].upper()}{primary.label[1:]} over training time"
     rows = [("arm", "seconds", primary.key), *((arm, f"{x:.6g}", f"{y:.6g}") for arm, (x, y) in points.items())]
     drawing = svg.picture(frame.width, frame.height, title, parts)
-    return DataFigure(title, drawing, primary.reading, csv_link("cost.csv", rows))
+    return DataFigure(title, drawing, primary.reading, csv_link("cost", rows))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from nc_tools.comparison.figures.figure_data import csv_link
 from nc_tools.comparison.metric_info import MetricInfo, metric_info
 from nc_tools.comparison.result import Comparison, Family, Verdict
 from nc_tools.comparison.statistics import PairedDifference
@@ -36,12 +37,13 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class Forest:
-    """A whole plot: its metric, its rows, the axis beneath, and the arms that have no difference."""
+    """A whole plot: its metric, its rows, the axis beneath, the arms without a difference, and the data as CSV."""
 
     metric: MetricInfo
     rows: tuple[ForestRow, ...]
     axis: Markup
     absent: tuple[str, ...]
+    data: Markup
 
 
 @dataclass(frozen=True)
@@ -67,23 +69,25 @@ def family_forest(family: Family, *, name_reference: bool = False) -> Forest:
         if test.paired is not None
     ]
     absent = tuple(test.arm for test in family.tests if test.paired is None)
-    return _forest(metric_info(family.metric), entries, absent)
+    name = "differences to the reference" if name_reference else "differences"
+    return _forest(metric_info(family.metric), entries, absent, csv_link(name, _family_rows(family)))
 
 
-def forest_rows(family: Family) -> list[tuple[object, ...]]:
+def _family_rows(family: Family) -> list[tuple[object, ...]]:
     """Return a family's differences as a table, the header first: an interval's ends are empty where there is none."""
     table: list[tuple[object, ...]] = [("arm", "reference", "difference", "low", "high", "p_holm", "verdict", "pairs")]
     for test in family.tests:
         if test.paired is not None:
-            numbers = (test.paired.mean, test.paired.low, test.paired.high, test.p_holm)
-            texts = ("" if number is None else f"{number:.6g}" for number in numbers)
-            table.append((test.arm, test.reference, *texts, family.verdict(test), test.paired.n))
+            p = "" if test.p_holm is None else f"{test.p_holm:.6g}"
+            numbers = (*_interval_texts(test.paired), p)
+            table.append((test.arm, test.reference, *numbers, family.verdict(test), test.paired.n))
     return table
 
 
 def metric_forest(comparison: Comparison, key: str) -> Forest | None:
     """Draw a secondary metric without verdicts, since its p values are not adjusted; None if no arm has it."""
     entries, absent = [], []
+    table: list[tuple[object, ...]] = [("arm", "reference", "difference", "low", "high", "pairs")]
     for arm in comparison.arms:
         row = comparison.row(arm, key)
         if arm == comparison.baseline or row is None:
@@ -92,10 +96,19 @@ def metric_forest(comparison: Comparison, key: str) -> Forest | None:
             absent.append(arm)
         elif row.paired is not None:
             entries.append(_Entry(arm, "", row.paired, "open", ""))
-    return _forest(metric_info(key), entries, tuple(absent)) if entries else None
+            table.append((arm, comparison.baseline, *_interval_texts(row.paired), row.paired.n))
+    if not entries:
+        return None
+    return _forest(metric_info(key), entries, tuple(absent), csv_link(f"differences {key}", table))
 
 
-def _forest(metric: MetricInfo, entries: Sequence[_Entry], absent: tuple[str, ...]) -> Forest:
+def _interval_texts(pair: PairedDifference) -> tuple[str, str, str]:
+    """Return mean and ends of an interval as text; "" for an end that does not exist."""
+    mean, low, high = ("" if number is None else f"{number:.6g}" for number in (pair.mean, pair.low, pair.high))
+    return mean, low, high
+
+
+def _forest(metric: MetricInfo, entries: Sequence[_Entry], absent: tuple[str, ...], data: Markup) -> Forest:
     axis = _axis([entry.paired for entry in entries])
     ticks = axis.ticks()
     rows = tuple(
@@ -109,7 +122,7 @@ def _forest(metric: MetricInfo, entries: Sequence[_Entry], absent: tuple[str, ..
         )
         for entry in entries
     )
-    return Forest(metric, rows, _axis_drawing(metric, axis, ticks), absent)
+    return Forest(metric, rows, _axis_drawing(metric, axis, ticks), absent, data)
 
 
 def _axis(pairs: Sequence[PairedDifference]) -> Axis:

@@ -66,7 +66,7 @@ def line_figure(
     label = f"{metric.label} over epochs; at the end {last}"
     drawing = frame.hover_picture(label, parts, unit=" %" if metric.unit == "points" else "", y_scale=scale)
     title = metric.label[:1].upper() + metric.label[1:]
-    return DataFigure(title, drawing, caption, csv_link(f"{metric.key.replace('/', '_')}.csv", _rows(lines)))
+    return DataFigure(title, drawing, caption, csv_link(f"{metric.key} over epochs", _rows(lines)))
 
 
 def _line(arm: str, runs: Sequence[ComparedRun], key: str, *, log: bool) -> _Line | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from nc_tools.comparison.compared_run import ComparedRun
-from nc_tools.comparison.figures.panel import Panel, make_panel
+from nc_tools.comparison.figures.figure_data import DataFigure, csv_link, small_figure
 from nc_tools.comparison.metric_table import FITTED, RECOVERED
 from nc_tools.comparison.result import Comparison
 from nc_tools.comparison.summary_table import mean_text
@@ -15,10 +15,11 @@ from nc_tools.plots import svg
 from nc_tools.plots.axis import axis_over
 from nc_tools.plots.panel_frame import Frame
 
-Path = list[tuple[float, float]]
+Path = list[tuple[int, float, float]]
+"""(step, share fitted, share classified correctly) at each step."""
 
 
-def memorization_panels(comparison: Comparison) -> list[Panel]:
+def memorization_panels(comparison: Comparison) -> list[DataFigure]:
     """Draw the path of each arm through training, with the baseline's path behind it; none without known wrong labels.
 
     A path starts at the first measured epoch and ends with a dot at the last. It goes up while the model classifies
@@ -26,7 +27,7 @@ def memorization_panels(comparison: Comparison) -> list[Panel]:
     wrong labels (memorization), as in figure 1 of Liu et al. (2020).
     """
     paths = {arm: _path(list(of_arm.values())) for arm, of_arm in comparison.cells.items()}
-    points = [point for path in paths.values() for point in path]
+    points = [(x, y) for path in paths.values() for _, x, y in path]
     if not points:
         return []
     frame = Frame(
@@ -39,17 +40,18 @@ def memorization_panels(comparison: Comparison) -> list[Panel]:
             continue
         parts = frame.axes("wrong labels fitted, %", "their images classified correctly, %", x_scale=100, y_scale=100)
         if arm != comparison.baseline and reference:
-            parts.append(svg.polyline(frame.points(reference), "curve reference"))
-        parts.append(svg.polyline(frame.points(path), "curve one"))
-        parts.append(svg.circle(*frame.point(*path[-1]), 4, "dot one"))
-        end = f"at the end {100 * path[-1][0]:.0f} % fitted, {100 * path[-1][1]:.0f} % correct"
+            parts.append(svg.polyline(frame.points(_places(reference)), "curve reference"))
+        parts.append(svg.polyline(frame.points(_places(path)), "curve one"))
+        parts.append(svg.circle(*frame.point(*path[-1][1:]), 4, "dot one"))
+        end = f"at the end {100 * path[-1][1]:.0f} % fitted, {100 * path[-1][2]:.0f} % correct"
         score = f"{comparison.primary.label} {mean_text(comparison, arm, comparison.primary.key)}"
-        panels.append(make_panel(arm, ": wrong labels over training", f"{end}; {score}", frame, parts))
+        data = csv_link(f"wrong labels {arm}", _rows(arm, path))
+        panels.append(small_figure(arm, ": wrong labels over training", f"{end}; {score}", frame, parts, data))
     return panels
 
 
 def _path(runs: Sequence[ComparedRun]) -> Path:
-    """Return the mean over runs of (fitted, recovered) at each step that all of them measured."""
+    """Return the mean over runs at each step that all of them measured."""
     by_run = []
     for run in runs:
         fitted, recovered = dict(run.curves.get(FITTED, ())), dict(run.curves.get(RECOVERED, ()))
@@ -60,4 +62,13 @@ def _path(runs: Sequence[ComparedRun]) -> Path:
     if not by_run:
         return []
     steps = sorted(set.intersection(*(set(run) for run in by_run)))
-    return [(fmean(run[step][0] for run in by_run), fmean(run[step][1] for run in by_run)) for step in steps]
+    return [(step, fmean(run[step][0] for run in by_run), fmean(run[step][1] for run in by_run)) for step in steps]
+
+
+def _places(path: Path) -> list[tuple[float, float]]:
+    return [(fitted, recovered) for _, fitted, recovered in path]
+
+
+def _rows(arm: str, path: Path) -> list[tuple[object, ...]]:
+    table: list[tuple[object, ...]] = [("arm", "step", "wrong labels fitted", "classified correctly")]
+    return table + [(arm, step, f"{fitted:.6g}", f"{recovered:.6g}") for step, fitted, recovered in path]

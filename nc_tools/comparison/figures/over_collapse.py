@@ -20,7 +20,7 @@ from nc_tools.comparison.figures.collapse_points import (
     nc1_by_arm,
     panel_series,
 )
-from nc_tools.comparison.figures.panel import Panel, make_panel
+from nc_tools.comparison.figures.figure_data import DataFigure, csv_link, small_figure
 from nc_tools.comparison.result import Comparison
 from nc_tools.plots import svg
 from nc_tools.plots.axis import Axis, axis_over
@@ -31,6 +31,8 @@ from nc_tools.plots.standalone import svg_document
 _SPLITS = {"train": "training", "test": "test"}
 _WIDTH, _HEIGHT = 360.0, 260.0
 _LONGEST_NAME = 24
+# More dots than these hide the means; the data of the figure hold all of them.
+_MOST_SEEDS = 400
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class PanelRow:
     """The panels over NC1 of one split's images."""
 
     split: str
-    panels: tuple[Panel, ...]
+    panels: tuple[DataFigure, ...]
 
 
 def over_collapse(comparison: Comparison) -> tuple[PanelRow, ...]:
@@ -71,7 +73,7 @@ def over_collapse_document(comparison: Comparison) -> str:
     return svg_document(svg.picture(width, len(rows) * down, "Metrics over measured NC1", parts))
 
 
-def _panels(comparison: Comparison, collapse: str) -> list[tuple[list[Markup], Panel]]:
+def _panels(comparison: Comparison, collapse: str) -> list[tuple[list[Markup], DataFigure]]:
     """Draw the panels over one NC1 key, each with its marks, which the standalone file draws again."""
     nc1 = nc1_by_arm(comparison, collapse)
     if not nc1:
@@ -82,22 +84,25 @@ def _panels(comparison: Comparison, collapse: str) -> list[tuple[list[Markup], P
         curves = {series: curve_points(comparison, nc1, series.metric) for series in all_series}
         curves = {series: points for series, points in curves.items() if len(points) >= MIN_ARMS}
         if curves:
-            panels.append(_panel(title, axis, curves, comparison.baseline))
+            data = csv_link(f"{next(iter(curves)).metric} over {collapse}", _rows(curves))
+            panels.append(_panel(title, axis, curves, comparison.baseline, data))
     return panels
 
 
 def _panel(
-    title: str, axis: Axis, curves: Mapping[Series, Sequence[CurvePoint]], baseline: str
-) -> tuple[list[Markup], Panel]:
+    title: str, axis: Axis, curves: Mapping[Series, Sequence[CurvePoint]], baseline: str, data: Markup
+) -> tuple[list[Markup], DataFigure]:
     scale = next(iter(curves)).scale
     values = [y for points in curves.values() for point in points for _, _, y in point.seeds]
     frame = Frame(axis, axis_over(values, margin=0.12), _WIDTH, _HEIGHT)
     parts = frame.axes("NC1, log scale; more collapsed to the left", "", y_scale=scale)
+    with_seeds = len(values) <= _MOST_SEEDS
     for series, points in curves.items():
         parts += [
             svg.circle(*frame.point(x, y), 2.2, f"dot {series.kind} faint", _seed_title(point.arm, seed, x, y, series))
             for point in points
             for seed, x, y in point.seeds
+            if with_seeds
         ]
         parts += [
             svg.polyline(frame.points([(p.x, p.y) for p in group]), f"curve {series.kind}")
@@ -108,7 +113,15 @@ def _panel(
     labeled = list(curves.values())[-1]  # the filled dots, drawn on top
     parts += _labels(frame, labeled, [p for points in curves.values() for p in points], baseline)
     caption = f"most collapsed: {_value(labeled[0], scale)}; least: {_value(labeled[-1], scale)}"
-    return parts, make_panel(title, " over NC1", caption, frame, parts)
+    return parts, small_figure(title, " over NC1", caption, frame, parts, data)
+
+
+def _rows(curves: Mapping[Series, Sequence[CurvePoint]]) -> list[tuple[object, ...]]:
+    table: list[tuple[object, ...]] = [("metric", "arm", "seed", "nc1", "value")]
+    for series, points in curves.items():
+        for point in points:
+            table += [(series.metric, point.arm, seed, f"{x:.6g}", f"{y:.6g}") for seed, x, y in point.seeds]
+    return table
 
 
 def _labels(

@@ -250,9 +250,10 @@
   for (const figure of all("[data-figure]")) {
     const place = figure.querySelector(".saves");
     if (!place) continue;
-    const name = (figure.querySelector("h3, h4")?.textContent ?? "differences").toLowerCase().replace(/[^a-z0-9]+/g, "_").slice(0, 60);
+    const link = place.querySelector("a[download]");
+    const name = link.download.replace(/\.csv$/, "");
     const button = made("button", "SVG", { type: "button" });
-    button.setAttribute("aria-label", `Save ${name.replace(/_/g, " ")} as SVG`);
+    button.setAttribute("aria-label", link.getAttribute("aria-label").replace(/^CSV/, "SVG"));
     button.addEventListener("click", () => save(new Blob([drawing(figure)], { type: "image/svg+xml" }), `${name}.svg`));
     place.append(button);
   }

@@ -14,8 +14,9 @@ from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.evaluate.held_out_head import fitted_scalars, take_held_out
 from nc_tools.experiment.evaluate.holdout_record import holdout_value
 from nc_tools.experiment.evaluate.label_noise import evaluate_label_noise
+from nc_tools.experiment.evaluate.mistake_images import keep_mistakes
 from nc_tools.experiment.evaluate.ood import evaluate_ood
-from nc_tools.experiment.evaluate.prediction_sets import CONFORMAL, set_coverage, surest_predictions
+from nc_tools.experiment.evaluate.prediction_sets import CONFORMAL, SetCoverage, set_coverage, surest_predictions
 from nc_tools.experiment.evaluate.run_figures import write_figures
 from nc_tools.experiment.evaluate.scalings import SCALINGS, scaled_measures
 from nc_tools.experiment.evaluate.test_outputs import write_test_outputs
@@ -70,13 +71,17 @@ def evaluate_final(
     for name, temperature in temperatures.items():
         values[f"cal/{name}"] = temperature
         values |= evaluator.calibration(test, temperature, "cal_ts" if name == "temperature" else "cal_oracle")
+    coverage = SetCoverage()
     if job.holdout_run is not None:
         values |= scaled_measures(evaluator, test, _held_out_tensors(job.holdout_run / SCALINGS))
-        values |= set_coverage(evaluator, test, _held_out_tensors(job.holdout_run / CONFORMAL))
+        coverage = set_coverage(evaluator, test, _held_out_tensors(job.holdout_run / CONFORMAL))
+        values |= coverage.values
     values |= surest_predictions(evaluator, test)
     values |= evaluate_label_noise(job, data, evaluator, train, test, record)
     values |= evaluate_ood(data, evaluator, train, test)
-    _write_predictions(record, evaluator.outputs(test), facts, temperatures)
+    if job.protocol.keep_mistakes:
+        keep_mistakes(record.path, evaluator.outputs(test), data.sources)
+    _write_predictions(record, evaluator.outputs(test), facts, temperatures, coverage)
     values |= _best_epoch(job, data, facts, model, test, record)
     return values | evaluate_transfer(job, data, evaluator, record, stop)
 
@@ -123,10 +128,17 @@ def _best_epoch(
     return values | {"best/epoch": holdout_value(job.holdout_run, "best/epoch")}
 
 
-def _write_predictions(record: RunRecord, outputs: Collected, facts: DataFacts, temperatures: dict[str, float]) -> None:
-    """Write logits and labels of the test set, recall by class, and the run's figures."""
+def _write_predictions(
+    record: RunRecord, outputs: Collected, facts: DataFacts, temperatures: dict[str, float], coverage: SetCoverage
+) -> None:
+    """Write logits and labels of the test set, recall and coverage by class, and the run's figures."""
     write_test_outputs(
-        record.path, outputs, classes=facts.classes, counts=facts.class_counts, temperatures=temperatures
+        record.path,
+        outputs,
+        classes=facts.classes,
+        counts=facts.class_counts,
+        temperatures=temperatures,
+        coverage=coverage.by_class,
     )
     curves = record.read().curves()
     write_figures(record.figures, outputs.logits, outputs.labels, temperatures.get("temperature"), curves)

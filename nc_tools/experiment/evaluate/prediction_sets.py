@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
-from nc_tools.metrics import CONFORMAL_METHODS, conformal_sets, fit_conformal, selective_accuracy, set_measures
+from nc_tools.metrics import (
+    CONFORMAL_METHODS,
+    class_coverage,
+    conformal_sets,
+    fit_conformal,
+    selective_accuracy,
+    set_measures,
+)
 from nc_tools.records import Collected
 
 CONFORMAL = "conformal.safetensors"
@@ -24,8 +32,21 @@ def fit_thresholds(outputs: Collected, class_counts: Tensor) -> dict[str, Tensor
     return {method: fit_conformal(logits, labels, method, class_counts) for method in CONFORMAL_METHODS}
 
 
-def set_coverage(evaluator: Evaluator, test: EvaluationSet, tensors: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return coverage and size of each method's sets, as ``<test>/conformal/<method>/``.
+@dataclass(frozen=True)
+class SetCoverage:
+    """What the prediction sets of a run hold.
+
+    Attributes:
+        values: Coverage and size of each method's sets, as ``<test>/conformal/<method>/``.
+        by_class: The coverage of each class (K,), by method; nan for a class without test samples.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    by_class: dict[str, list[float]] = field(default_factory=dict)
+
+
+def set_coverage(evaluator: Evaluator, test: EvaluationSet, tensors: Mapping[str, Tensor]) -> SetCoverage:
+    """Return coverage and size of each method's sets.
 
     As with the temperature, the thresholds of a final run were fitted for the model of its hold-out run, which saw
     fewer images.
@@ -37,16 +58,17 @@ def set_coverage(evaluator: Evaluator, test: EvaluationSet, tensors: Mapping[str
     """
     outputs, counts = evaluator.outputs(test), evaluator.class_counts
     if outputs.logits.numel() > _MOST_SCORES:
-        return {}
-    values: dict[str, float] = {}
+        return SetCoverage()
+    result = SetCoverage()
     for method in CONFORMAL_METHODS:
         thresholds = tensors.get(method)
         if thresholds is None or thresholds.shape != outputs.logits.shape[1:]:
             continue
         sets = conformal_sets(outputs.logits, method, thresholds, counts)
         measures = set_measures(sets, outputs.labels, counts)
-        values |= {f"{test.name}/conformal/{method}/{key}": value for key, value in measures.items()}
-    return values
+        result.values.update({f"{test.name}/conformal/{method}/{key}": value for key, value in measures.items()})
+        result.by_class[method] = class_coverage(sets, outputs.labels).tolist()
+    return result
 
 
 def surest_predictions(evaluator: Evaluator, test: EvaluationSet) -> dict[str, float]:

@@ -14,7 +14,13 @@ from nc_tools.run_records.json_files import write_json
 
 
 def write_test_outputs(
-    run: Path, outputs: Collected, *, classes: Sequence[str], counts: Sequence[int], temperatures: Mapping[str, float]
+    run: Path,
+    outputs: Collected,
+    *,
+    classes: Sequence[str],
+    counts: Sequence[int],
+    temperatures: Mapping[str, float],
+    coverage: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
     """Write per_class.json and predictions.safetensors into a run's folder.
 
@@ -24,6 +30,7 @@ def write_test_outputs(
         classes: K names.
         counts: Training samples of each class (K,).
         temperatures: By name, such as "temperature".
+        coverage: How often the prediction sets hold each class (K,), by method; None if there are no sets.
     """
     recall = per_class(outputs.logits, outputs.labels, torch.tensor(list(counts)))
     table = {
@@ -33,6 +40,8 @@ def write_test_outputs(
         "recall": recall.recall,
         "group": recall.group,
     }
+    if coverage:
+        table["coverage"] = dict(coverage)
     write_json(run / "per_class.json", table)
     tensors = {"test_logits": outputs.logits, "test_labels": outputs.labels}
     tensors |= {name: torch.tensor([value]) for name, value in temperatures.items()}

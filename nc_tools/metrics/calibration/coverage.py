@@ -13,6 +13,26 @@ from nc_tools.metrics.checks import checked_scores
 _LOW_COVERAGE = 0.8
 
 
+def class_coverage(sets: Tensor, labels: Tensor) -> Tensor:
+    """Return the coverage of each class, the share of its samples whose set holds the label: (K,), float64.
+
+    nan for a class without samples.
+
+    Args:
+        sets: Which classes each set holds, a mask (N, K).
+        labels: (N,).
+
+    Example:
+        >>> class_coverage(torch.tensor([[True, True], [True, False]]), torch.tensor([0, 0])).tolist()
+        [1.0, nan]
+    """
+    target = labels.to(sets.device).long()
+    covered = sets.gather(1, target[:, None]).squeeze(1).double()
+    of_class = torch.zeros(2, sets.shape[1], dtype=torch.float64, device=sets.device)
+    of_class.index_add_(1, target, torch.stack([covered, torch.ones_like(covered)]))
+    return of_class[0] / of_class[1]
+
+
 def set_measures(sets: Tensor, labels: Tensor, class_counts: Tensor | Sequence[int]) -> dict[str, float]:
     """Return coverage and mean size of prediction sets, over all samples and in each group of classes.
 
@@ -35,9 +55,8 @@ def set_measures(sets: Tensor, labels: Tensor, class_counts: Tensor | Sequence[i
     target = labels.to(sets.device).long()
     covered = sets.gather(1, target[:, None]).squeeze(1).double()
     size = sets.sum(dim=1).double()
-    of_class = torch.zeros(2, sets.shape[1], dtype=torch.float64, device=sets.device)
-    of_class.index_add_(1, target, torch.stack([covered, torch.ones_like(covered)]))
-    coverage = (of_class[0] / of_class[1])[of_class[1] > 0]
+    of_class = class_coverage(sets, labels)
+    coverage = of_class[of_class.isfinite()]
     values = {
         "coverage": covered.mean(),
         "size": size.mean(),

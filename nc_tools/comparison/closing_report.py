@@ -8,11 +8,13 @@ from pathlib import Path
 from rich.console import Console
 
 from nc_tools._support.printable import printable
-from nc_tools.comparison import Comparison, compare, render_terminal, report_folder, write_comparison
+from nc_tools.comparison.compare import compare
 from nc_tools.comparison.next_steps import next_steps
 from nc_tools.comparison.read_experiment import read_experiment
-from nc_tools.experiment.evaluate.transfer_ranking import report_ranking
-from nc_tools.experiment.single_arm import print_single_arm
+from nc_tools.comparison.report_files import report_folder, write_comparison
+from nc_tools.comparison.result import Comparison
+from nc_tools.comparison.single_arm import print_single_arm
+from nc_tools.comparison.terminal import render_terminal
 from nc_tools.tracking import MlflowSync
 
 
@@ -46,6 +48,8 @@ def report_comparison(
     folder = report_folder(out, comparison)
     write_comparison(comparison, folder)
     if comparison.primary.key.startswith("transfer/"):
+        from nc_tools.comparison.transfer_ranking import report_ranking  # its correlations load torch
+
         report_ranking(comparison, folder, console)
     return comparison
 
