@@ -249,6 +249,11 @@ WRONG = {
     "folds": (["pets.npz", "--folds", "1"], "1 folds need at least 2 folds"),
     "part": (["plain.npz", "--part", "test"], "plain.npz has no test rows: give the file a split"),
     "ids": (["plain.npz", "--labels", "people.csv:given"], "plain.npz has no ids: save it with ids="),
+    "table": (["pets.npz", "--test-table", "x.csv"], "data.table is about image files, and an embedding file has none"),
+    "duplicates": (["pets.npz", "--drop-duplicates"], "data.drop_duplicates is about image files"),
+    "review": (["pets.npz", "--review", "9"], "leave --review out"),
+    "cache": (["pets.npz", "--cache", "x"], "leave out --cache"),
+    "device": (["pets.npz", "--device", "cuda"], "--device is where a network computes features"),
     "class": (
         ["pets.npz", "--labels", "wrong.csv:given,ann"],
         "wrong.csv, line 2: column 'ann': the label 'fox' is neither",
