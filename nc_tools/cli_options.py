@@ -177,7 +177,7 @@ def add_suspects_options(suspects: argparse.ArgumentParser) -> None:
         help="folder of the images that the ids of an embedding file name: also writes review.html, a page to decide "
         "about the labels (written without it if DATA are images)",
     )
-    add("--review", type=int, default=400, metavar="N", help="suspect labels on that page (default: 400)")
+    add("--review", type=int, metavar="N", help="suspect labels on that page (default: 400)")
     add("--out", type=Path, metavar="FOLDER", help="folder of the files (default: outputs/suspects/NAME)")
     add("--cache", type=Path, metavar="FOLDER", help="folder of the feature cache of images (default: OUT/cache)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (default: auto)")

@@ -67,6 +67,11 @@ def test_embeddings_to_a_choice_and_its_model(tmp_path, capsys):
     with torch.no_grad():
         logits = trained.model(test)
     assert torch.allclose(logits, load_file(run / "predictions.safetensors")["test_logits"], atol=1e-5)
+    # What takes images refuses a model that takes features.
+    for command in (["predict", out / "model", tmp_path], ["export", out / "model", "--to", "onnx"]):
+        with pytest.raises(SystemExit):
+            main([*map(str, command), "--out", str(tmp_path / "x")])
+        assert "was trained on features of 6 dimensions and not on images" in capsys.readouterr().err
     # The same command again makes nothing again, and says the same.
     stamps = {file: file.stat().st_mtime_ns for file in (out / "runs").rglob("final.json")}
     choose(path, "--seeds", "0-2", "--arms", "linear,cosine_la,etf_la,class_means", "--out", out)

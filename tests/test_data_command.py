@@ -137,6 +137,45 @@ def test_what_is_no_source_is_one_sentence(tmp_path, capsys):
     assert "there is no table" in refused(capsys, "table:none.csv")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--drop-duplicates"], "data.drop_duplicates has an effect only if the images are opened: add --read"),
+        (["--skip-unreadable"], "data.skip_unreadable has an effect only"),
+        (["--set", "data.imbalance=4", "--set", "data.labels=t.csv:kind"], "data.labels, data.imbalance has an effect"),
+        (["--write", "x", "--skip-unreadable"], "data.skip_unreadable has an effect only"),
+        (["--write", "x", "--read", "--set", "data.imbalance=4"], "where data.imbalance would change nothing"),
+        (["--read", "--set", "data.flip=false"], "data.flip is about training"),
+        (["--test-table", "t.csv"], "table.test_table says how a table is read, and the source imagefolder:"),
+        (["--set", "data.table.group_column=id"], "table.group_column says how a table is read"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(tmp_path, capsys, words, message):
+    assert message in refused(capsys, make_tree(tmp_path / "birds"), *words)
+
+
+def test_other_things_that_would_change_nothing(photos, tmp_path, capsys):
+    words = ("--set", "data.class_folder=last")
+    assert "no source here is a folder" in refused(capsys, f"{photos / 't.csv'}@{photos / 'photos'}", *words)
+    (tmp_path / "e.npz").write_bytes(b"")
+    assert "a file of features, not of images: nc-tools choose" in refused(capsys, tmp_path / "e.npz")
+
+
+def test_given_labels_and_corrections_are_read_as_a_recipe_reads_them(tmp_path, capsys):
+    tree = make_tree(tmp_path / "birds")
+    file = lines(tmp_path / "decisions.csv", "path,decision,label", "train/crow/0.png,relabel,owl")
+    shown = said(capsys, tree, "--read", "--set", f"data.corrections={file}")
+    assert "training images of each class: owl 4, crow 2; median 3" in shown
+
+
+def test_the_plain_form_leaves_out_what_the_flags_leave_out(tmp_path, capsys):
+    tree = add_damaged_files(make_tree(tmp_path / "birds"))  # images 0 and 1 of each class are in both parts
+    said(capsys, tree, "--read", "--write", tmp_path / "p", "--skip-unreadable", "--drop-duplicates")
+    written = sorted(path.relative_to(tmp_path / "p").as_posix() for path in (tmp_path / "p").rglob("*.*g"))
+    test = [f"test/{name}/{i}.png" for name in ("crow", "owl") for i in range(2)]
+    assert written == [*test, "train/crow/2.png", "train/owl/2.png"]
+
+
 def test_copies_of_one_picture_stay_together(tmp_path):
     """Roboflow's names: what stands before .rf. is the picture that copies were made of."""
     for name in ("crow", "owl"):

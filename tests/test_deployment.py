@@ -208,6 +208,10 @@ def test_the_commands(run: Path, folder: Path, tmp_path: Path, capsys: Any) -> N
             ["export", "RUN", "--to", "onnx", "--out", "new", "--register", "x"],
             "only an MLflow model can be registered",
         ),
+        (
+            ["export", "RUN", "--to", "mlflow", "--out", "new", "--tracking-uri", "sqlite:///x.db"],
+            "add --register NAME",
+        ),
         (["predict", "RUN", "EMPTY", "--modules", "no_such_module"], "no_such_module"),
     ],
 )

@@ -133,6 +133,12 @@ def with_login(server):
     return answer
 
 
+def test_a_port_for_a_server_that_runs_already_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["ui", str(tmp_path), "--tracking-uri", "http://127.0.0.1:9", "--port", "5001"])
+    assert "http://127.0.0.1:9 runs already: leave it out" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_server_with_a_password_takes_it_from_the_environment_and_it_is_written_nowhere(
     out, tmp_path, tmp_path_factory, monkeypatch, capsys

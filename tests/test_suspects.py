@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def test_wrong_labels_come_first_and_their_number_is_known():
 def test_clean_labels_have_no_suspect():
     x, y, _ = classes_with_wrong_labels(rate=0.0)
     assert int(find_suspects(x * 5, y).likely_wrong.sum()) <= 4
+
+
+def test_classes_exchanged_as_a_whole_have_no_suspect_and_the_page_says_so():
+    x, y, _ = classes_with_wrong_labels(rate=0.0)
+    exchanged = torch.tensor([1, 0, 2, 3])[y]
+    assert int(find_suspects(x * 5, exchanged).likely_wrong.sum()) <= 4
+    page = (Path(__file__).parents[1] / "docs" / "measures.md").read_text(encoding="utf-8")
+    assert "names are exchanged as a whole have no suspect" in page
 
 
 def test_the_logits_are_those_of_models_that_have_not_seen_the_sample(monkeypatch):
@@ -249,6 +258,11 @@ WRONG = {
     "folds": (["pets.npz", "--folds", "1"], "1 folds need at least 2 folds"),
     "part": (["plain.npz", "--part", "test"], "plain.npz has no test rows: give the file a split"),
     "ids": (["plain.npz", "--labels", "people.csv:given"], "plain.npz has no ids: save it with ids="),
+    "table": (["pets.npz", "--test-table", "x.csv"], "data.table is about image files, and an embedding file has none"),
+    "duplicates": (["pets.npz", "--drop-duplicates"], "data.drop_duplicates is about image files"),
+    "review": (["pets.npz", "--review", "9"], "leave --review out"),
+    "cache": (["pets.npz", "--cache", "x"], "leave out --cache"),
+    "device": (["pets.npz", "--device", "cuda"], "--device is where a network computes features"),
     "class": (
         ["pets.npz", "--labels", "wrong.csv:given,ann"],
         "wrong.csv, line 2: column 'ann': the label 'fox' is neither",

@@ -107,7 +107,7 @@ def _plan(
 ) -> Plan:
     """Return the comparison: arms that suit the data, and the rules."""
     imbalanced = is_imbalanced(class_counts) and options.decide == "balanced_accuracy"
-    epochs = options.epochs or enough_epochs(sum(class_counts), common)
+    epochs = enough_epochs(sum(class_counts), common, options.epochs)
     noisy = options.noisy or options.labels is not None or has_clean_labels
     arms = choose_arms(head_arms(replace(common, epochs=epochs), imbalanced=imbalanced), options.arms, noisy=noisy)
     protocol = Protocol(

@@ -86,17 +86,25 @@ def is_imbalanced(class_counts: tuple[int, ...]) -> bool:
     return max(class_counts) >= _IMBALANCED * max(1, min(class_counts))
 
 
-def enough_epochs(samples: int, options: ArmOptions) -> int:
-    """Return 30 epochs, or so many more that a head makes at least 600 steps.
+def enough_epochs(samples: int, options: ArmOptions, epochs: int | None = None) -> int:
+    """Return 30 epochs, or so many more that a head makes at least 600 steps; or the number that is given.
 
     Args:
         samples: Training samples, those of the hold-out included.
         options: Hold-out and batch size.
+        epochs: The number of ``--epochs``, or None.
+
+    Raises:
+        ValueError: If it is less than 1.
 
     Example:
         >>> enough_epochs(50_000, ArmOptions(data=DataConfig(), model=ModelConfig()))
         30
     """
+    if epochs is not None:
+        if epochs < 1:
+            raise ValueError(f"--epochs must be at least 1, got {epochs}: heads in closed form train for none anyway")
+        return epochs
     steps = math.ceil(math.ceil(samples * (1 - options.data.holdout)) / options.batch_size)
     return max(_EPOCHS, math.ceil(_FEWEST_STEPS / steps))
 

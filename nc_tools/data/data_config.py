@@ -12,6 +12,7 @@ from nc_tools.data.color_jitter import ColorJitter
 from nc_tools.data.cutout import Cutout
 from nc_tools.data.decode import FileInterpolation
 from nc_tools.data.rand_augment import RandAugment
+from nc_tools.data.reading_settings import check_reading_settings
 from nc_tools.data.sampling import Sampling
 from nc_tools.data.source_names import (
     BLENDED,
@@ -52,7 +53,7 @@ class DataConfig:
     """The data of a training run: source, long tail, label noise, augmentation, hold-out, transfer and outlier sets.
 
     Attributes:
-        source: ``digits``, ``imagefolder:PATH``, ``cifar10[:ROOT]`` or ``cifar100[:ROOT]``.
+        source: ``digits``, ``cifar10[:ROOT]``, ``imagefolder:PATH``, ``table:FILE`` or another of docs/data.md.
         labels: ``FILE:COLUMN`` of a table with the given training labels, such as those of annotators, instead of those
             of the source; or None. The test labels are always those of the source.
         clean: ``FILE:COLUMN`` of a table with the true training labels, or ``data`` if those of the source are the true
@@ -70,7 +71,7 @@ class DataConfig:
         profile: How the counts decrease from the largest to the smallest class.
         tail_order: Which classes a profile makes rare: ``frequency``, those that have the fewest images; ``class``, the
             last ones, as in benchmarks that are cut from a balanced set.
-        pareto_alpha: Exponent of the profile "pareto"; 6 in ImageNet-LT and Places-LT.
+        pareto_alpha: Exponent of the profile "pareto"; 6 in ImageNet-LT.
         class_counts: Training samples of each class, in the data's own order, instead of a profile; or None.
         protocol: ``seeded`` draws the long-tailed subset anew for each seed; ``ldam`` is the fixed choice of
             the LDAM-DRW code, the same for all seeds.
@@ -90,16 +91,13 @@ class DataConfig:
         skip_missing: Leave out what has no counterpart, instead of stopping: rows of a table without an image, and test
             images of classes without training images. They are counted.
         skip_unreadable: Leave out images that cannot be decoded, instead of stopping.
-        drop_duplicates: Leave out training images that are test images too, by their pixels. They are counted in any
-            case.
-        crop_padding: Pixels of zeros around an image before the random crop. None: image_size // 8 and at
-            least 1, so 4 at 32 pixels and 1 at 8.
+        drop_duplicates: Leave out training images that are test images too, by their pixels; counted in any case.
+        crop_padding: Pixels of zeros around an image before the random crop. None: image_size // 8, at least 1.
         flip: Mirror half of the training images. None: not for digits, but for all other sets.
         rand_augment: Random operations on each training image, such as ``RandAugment(2, 9)``, or None.
         color_jitter: Random colors of each training image, such as ``ColorJitter(0.4)``, or None.
         cutout: A square of each training image that is set to zero, such as ``Cutout(16)``, or None.
-        memory_gb: Sets larger than this are decoded during training instead of once. None: half of the free
-            memory.
+        memory_gb: Sets larger than this are decoded during training instead of once. None: half of the free memory.
         ood_near: Images that belong to none of the classes but are close to them, for out-of-distribution scores: a
             source in the same syntax, or ``scrambled``, the test images with their pixels in random order. Held-out
             classes are always used as a further near set.
@@ -165,6 +163,8 @@ got 0.01: did you mean 100?
         parse_source(self.source)
         if self.transfer_data is not None:
             parse_source(self.transfer_data)
+        others = (self.transfer_data, self.ood_near, self.ood_far, self.outliers)
+        check_reading_settings(self.table, self.class_folder, self.source, others)
         self._check_ood()
         self._check_outliers()
         self._check_subset()

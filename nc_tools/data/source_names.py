@@ -13,6 +13,8 @@ BUILTIN_KINDS = ("digits", "cifar10", "cifar100")
 SOURCE_KINDS = (
     *BUILTIN_KINDS, "imagefolder", "table", "cub", "pets", "tiny-imagenet", "parquet", "hf-dataset", "embeddings"
 )  # fmt: skip
+TABLE_KINDS = ("table", "parquet", "hf-dataset")
+"""Sources with a table of images and labels, which is read by its values and the settings of a table."""
 SCRAMBLED = "scrambled"
 OWN_LABELS = "data"
 """As ``clean``: the labels that the source itself has are the true ones."""

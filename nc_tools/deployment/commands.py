@@ -27,6 +27,7 @@ def predict(args: argparse.Namespace) -> None:
         ValueError: If the run is damaged or the folder holds no image.
     """
     predictor = Predictor.load(args.run, device=parse_device(args.device), modules=_modules(args.modules))
+    predictor.check_takes_images()
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("images", total=None)

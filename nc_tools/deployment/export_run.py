@@ -60,11 +60,18 @@ def export_run(
     """
     if to not in EXPORT_FORMATS:
         raise ValueError(f"the format must be one of {', '.join(EXPORT_FORMATS)}, got {to!r}")
+    if tracking_uri is not None and register is None:
+        raise ValueError(
+            "a tracking URI says where a model is registered, and none is to be registered: add --register NAME, or "
+            "leave --tracking-uri out"
+        )
     if register is not None and to != "mlflow":
         raise ValueError(f"only an MLflow model can be registered, got the format {to!r}: choose mlflow")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not an empty folder: give another --out")
     predictor = Predictor.load(run, modules=modules)
+    if to != "safetensors":
+        predictor.check_takes_images()
     out.mkdir(parents=True, exist_ok=True)
     (out / CARD).write_text(model_card(predictor, run, texts or CardTexts()), encoding="utf-8")
     _write_json(out / CLASSES, list(predictor.classes))

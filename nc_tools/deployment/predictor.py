@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.damaged_file import DamagedFileError
+from nc_tools.data.source_names import parse_source
 from nc_tools.experiment.trained_model import TrainedModel, load_run
 from nc_tools.experiment.weight_files import load_tensors
 from nc_tools.ood import Energy
@@ -104,6 +105,20 @@ class Predictor:
     def is_calibrated(self) -> bool:
         """Whether the run had a hold-out to fit the temperature on."""
         return self.temperature != 1.0
+
+    def check_takes_images(self) -> None:
+        """Raise an error if the model was trained on features of a file and not on images.
+
+        Raises:
+            ValueError: If so; the message says how such a model is used.
+        """
+        if parse_source(self.trained.config.data.source).kind == "embeddings":
+            width = self.trained.facts.image_shape[0]
+            raise ValueError(
+                f"this model was trained on features of {width} dimensions and not on images: compute the features in "
+                f"the same way, and give them to nc_tools.load_run(FOLDER).model, which takes (N, {width}); the format "
+                f"safetensors takes it to another machine"
+            )
 
     def __call__(self, images: Tensor) -> Predicted:
         """Predict for uint8 images (N, C, H, W).

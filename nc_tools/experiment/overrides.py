@@ -16,6 +16,18 @@ from nc_tools.type_check import hint_text, hints_of, matches, options_of
 C = TypeVar("C")
 
 
+TUNED_RATE = "optim.lr"
+"""The setting that every comparison tunes, so that no value of it can be set."""
+
+
+def rate_is_tuned(value: object) -> ValueError:
+    """Return the error for a learning rate that was set although it is tuned."""
+    return ValueError(
+        f"{TUNED_RATE} cannot be set, because the learning rate is tuned for every arm: for a single rate write "
+        f"--set protocol.rates={value} --set protocol.max_extensions=0"
+    )
+
+
 def parse_setting(text: str) -> tuple[str, Any]:
     """Split a setting ``a.b=value`` into its path and value; a value that is not a Python literal stays a string.
 

@@ -11,7 +11,7 @@ from nc_tools._support.suggestions import did_you_mean
 from nc_tools.experiment.data_flags import data_from_flags
 from nc_tools.experiment.fine_tuning_defaults import fine_tuning_config, fine_tuning_rates, with_files_read_for
 from nc_tools.experiment.model_config import ModelConfig
-from nc_tools.experiment.overrides import parse_setting, put, put_all
+from nc_tools.experiment.overrides import TUNED_RATE, parse_setting, put, put_all, rate_is_tuned
 from nc_tools.experiment.plan import Plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.specs import Spec
@@ -52,11 +52,8 @@ def make_plan(
         section, _, rest = path.partition(".")
         if section == "protocol":
             protocol = put(protocol, rest, value)
-        elif path == "optim.lr":
-            raise ValueError(
-                f"optim.lr cannot be set, because the learning rate is tuned for every arm: for a single rate write "
-                f"--set protocol.rates={value} --set protocol.max_extensions=0"
-            )
+        elif path == TUNED_RATE:
+            raise rate_is_tuned(value)
         else:
             chosen = _put_in_arms(chosen, path, value)
     first_paragraph = question.strip().split("\n\n")[0]  # the others say how to run the recipe

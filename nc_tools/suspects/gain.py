@@ -23,7 +23,7 @@ from nc_tools.experiment.on_features.feature_options import (
     run_options,
     with_settings,
 )
-from nc_tools.experiment.on_features.prepare import PreparedFeatures, prepare_features
+from nc_tools.experiment.on_features.prepare import prepare_features
 from nc_tools.experiment.on_features.run_seeds import run_seeds
 from nc_tools.experiment.plan import Plan
 from nc_tools.experiment.progress_display import ProgressDisplay
@@ -69,12 +69,12 @@ def run_gain(options: GainOptions, console: Console) -> Comparison:
     with ProgressDisplay(console) as display:
         features = prepare_features(
             any_arm, options.out, cache, seed=seeds[0], device=device, display=display,
-            check=lambda _counts, _noisy: None,  # the arms come from the ids in the features
+            check=lambda counts, _: _plan(options, common, counts, {}, seeds),  # other arms need the features' ids
         )  # fmt: skip
         arms = label_arms(features.path, data, options.out / "decisions")
         for name, arm in arms.items():
             display.note(f"arm {name}: {arm.words} ({arm.file})")
-    plan = _plan(options, common, features, arms, seeds)
+    plan = _plan(options, common, features.class_counts, arms, seeds)
     with sync_unless_off(options.out, options.tracking_uri) as sync:
         run_seeds(plan, run_options(options, device), features.path, console)
         report_comparison(options.out, console)
@@ -109,13 +109,13 @@ def gain_sentences(comparison: Comparison, arms: Mapping[str, LabelArm]) -> list
 def _plan(
     options: GainOptions,
     common: ArmOptions,
-    features: PreparedFeatures,
+    class_counts: tuple[int, ...],
     labels: Mapping[str, LabelArm],
     seeds: tuple[int, ...],
 ) -> Plan:
     """Return the comparison: one method, with the given labels and with every change of them."""
-    imbalanced = is_imbalanced(features.class_counts) and options.decide == "balanced_accuracy"
-    epochs = options.epochs or enough_epochs(sum(features.class_counts), common)
+    imbalanced = is_imbalanced(class_counts) and options.decide == "balanced_accuracy"
+    epochs = enough_epochs(sum(class_counts), common, options.epochs)
     methods = head_arms(replace(common, epochs=epochs), imbalanced=imbalanced)
     method = options.arm or next(iter(methods))
     if method not in methods:

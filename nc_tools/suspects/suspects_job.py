@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from nc_tools.experiment.on_features.feature_options import SourceOptions, embedding_file, model_config
+from nc_tools.experiment.on_features.data_settings import check_settings_count
+from nc_tools.experiment.on_features.feature_options import (
+    SourceOptions,
+    embedding_file,
+    model_config,
+    source_config,
+)
+from nc_tools.experiment.on_features.feature_sources import EMBEDDINGS
 from nc_tools.suspects.find_suspects import FoundSuspects, find_suspects
 from nc_tools.suspects.labeled_images import read_labeled_images
 from nc_tools.suspects.labeled_rows import LabeledSamples, all_samples, read_labeled_rows
@@ -20,7 +27,7 @@ from nc_tools.suspects.suspects_files import SUSPECTS_FILE, write_suspects_files
 
 REVIEW = "review.html"
 """The page on which a person decides about the suspects."""
-_SHOWN_CLASSES, _LITTLE_AGREEMENT = 5, 0.4
+_SHOWN_CLASSES, _LITTLE_AGREEMENT, _REVIEWED = 5, 0.4, 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +43,7 @@ class SuspectsJob(SourceOptions):
         out: Folder of the files, or None for one below ``outputs/suspects``.
         images: Folder of the images that the ids name, for a page to decide about them. None for that of the data; for
             embeddings, no page.
-        review: Number of suspects on that page.
+        review: Number of suspects on that page; None for 400.
     """
 
     labels: str | None = None
@@ -46,7 +53,7 @@ class SuspectsJob(SourceOptions):
     rows: int | None = None
     out: Path | None = None
     images: Path | None = None
-    review: int = 400
+    review: int | None = None
 
 
 def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects:
@@ -62,17 +69,22 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
     """
     if job.rows is not None and job.rows < 1:
         raise ValueError(f"--rows is a number of rows and must be at least 1, got {job.rows}")
-    if job.review < 1:
+    if job.review is not None and job.review < 1:
         raise ValueError(f"--review is a number of labels and must be at least 1, got {job.review}")
     start = time.perf_counter()
     file = embedding_file(job)
     folder = job.out or Path("outputs") / "suspects" / (file or Path(job.data)).stem.rpartition(":")[2]
     if file is not None:
-        model_config(job)  # refuses a model for embeddings
+        _check_embeddings_only(job, file)
         parts, images = read_labeled_rows(file, job.labels), job.images
     else:
         parts, root = read_labeled_images(job, job.labels, folder)
         images = job.images or root
+    if job.review is not None and images is None:
+        raise ValueError(
+            "--review is a number of labels on a page with their images, of which there are no files here: give the "
+            "folder that the ids are relative to with --images, or leave --review out"
+        )
     rows, training = _chosen(job, parts)
     ranking = find_suspects(
         rows.features,
@@ -85,7 +97,7 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
     )
     files = write_suspects_files(folder, rows, ranking, job.rows)
     if images is not None:
-        shown = write_review(folder / REVIEW, rows, ranking, ReviewPage(images, job.review, seed=job.seed))
+        shown = write_review(folder / REVIEW, rows, ranking, ReviewPage(images, job.review or _REVIEWED, seed=job.seed))
         files.append(folder / REVIEW)
     _tell(rows, ranking, tell)
     tell(f"{time.perf_counter() - start:.1f} s; wrote {', '.join(str(file) for file in files)}")
@@ -93,6 +105,20 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
     if images is not None:
         tell(f"Open {REVIEW} in a browser to decide about {shown} of them with the keyboard, and save decisions.csv.")
     return ranking
+
+
+def _check_embeddings_only(job: SuspectsJob, file: Path) -> None:
+    """Refuse the arguments that would change nothing where the features come from a file.
+
+    Raises:
+        ValueError: If there is one; the message names it.
+    """
+    model_config(job)
+    check_settings_count(source_config(replace(job, data=f"{EMBEDDINGS}{file}")), embeddings=True)
+    if job.device not in ("auto", "cpu"):
+        raise ValueError(
+            f"--device is where a network computes features, and embeddings have theirs, got {job.device}: leave it out"
+        )
 
 
 def _chosen(

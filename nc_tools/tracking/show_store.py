@@ -53,6 +53,10 @@ def show_store(root: Path, tracking_uri: str | None, *, port: int | None, browse
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     store = resolve_store(root.resolve(), tracking_uri)
+    if store.is_server and port is not None:
+        raise ValueError(
+            f"--port is of the server that is started here, and {store.address} runs already: leave it out"
+        )
     pages = _pages(store, root)
     if store.is_server:
         _show(store.address.rstrip("/"), pages, browser=browser, say=say)

@@ -17,7 +17,8 @@ from nc_tools.data.table_config import TableConfig
 from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.experiment.on_features.data_settings import plain_data
 from nc_tools.experiment.on_features.feature_sources import EMBEDDINGS
-from nc_tools.experiment.overrides import parse_setting, put, put_all
+from nc_tools.experiment.on_features.head_settings import check_head_settings, check_protocol_settings
+from nc_tools.experiment.overrides import TUNED_RATE, parse_setting, put, put_all, rate_is_tuned
 from nc_tools.experiment.plan import RunOptions
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.features import GivenFeatures
@@ -83,15 +84,20 @@ def with_settings(
     """Return arms and protocol with the settings ``FIELD=VALUE`` of the command line; those of the data are left out.
 
     Raises:
-        ValueError: If there is no such field, or it cannot have this value.
+        ValueError: If there is no such field, it cannot have this value, or it would change nothing.
     """
     changed = dict(arms)
     for path, value in map(parse_setting, settings):
         section, _, rest = path.partition(".")
         if section == "protocol":
             protocol = put(protocol, rest, value)
+        elif path == TUNED_RATE:
+            raise rate_is_tuned(value)
         elif not path.startswith(DATA_FIELDS):
             changed = {name: put(arm, path, value) for name, arm in changed.items()}
+    check_protocol_settings(protocol)
+    for name, arm in changed.items():
+        check_head_settings(name, arm)
     return changed, protocol
 
 
@@ -122,12 +128,16 @@ def model_config(options: SourceOptions) -> ModelConfig:
     """Return the backbone that computes the features, which are standardized before the head.
 
     Raises:
-        ValueError: If images come without a model, or embeddings with one.
+        ValueError: If images come without a model, or embeddings with one or with a cache.
     """
     if embedding_file(options) is not None:
         if (options.model, options.weights, options.image_size) != (None, None, None):
             raise ValueError(
                 "embeddings are the features of a model already: leave out --model, --weights and --image-size"
+            )
+        if options.cache is not None:
+            raise ValueError(
+                "embeddings are read from their own file, and nothing of them is cached: leave out --cache"
             )
         return ModelConfig(network=spec(GivenFeatures), train="head", standardize=True)
     if options.model is None:

@@ -149,5 +149,6 @@ def _all_sets(
         for note in results[name].notes:
             display.note(f"features of the {name} images: {note}")
     total, computed = sum(map(len, sets.values())), sum(result.computed for result in results.values())
-    display.note(f"features: {computed:,} of {total:,} images went through the backbone, the others were in {cache}")
+    kept = f", the others were in {cache}" if computed < total else f" and are kept in {cache}"
+    display.note(f"features: {computed:,} of {total:,} images went through the backbone{kept}")
     return results
