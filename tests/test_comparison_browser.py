@@ -5,24 +5,19 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from support.browser import CHROMIUM, NEEDS_CHROMIUM
 from support.comparison_records import write_output
 
 from nc_tools.comparison import ComparedRun, Experiment, RecallByClass, compare, compare_runs, write_comparison
 
 PRIMARY = "test/gen/balanced_accuracy"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, NEEDS_CHROMIUM]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.browser import CHROMIUM, NEEDS_CHROMIUM
 
 from nc_tools.cli import main
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CLASSES = ["cat", "cow", "<b>dog</b>", 'x"ray', "unicorn"]
 
 
@@ -98,7 +97,7 @@ def press(page: Path, *keys: str) -> tuple[str, list[list[str]]]:
 
 @pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@NEEDS_CHROMIUM
 def test_decisions_by_keys_in_a_browser(page):
     samples = data_of(page)["samples"]
     text, rows = press(page, "Enter", " ", "x", "u", "x", "/", "type:unic", "Enter")
@@ -119,7 +118,7 @@ def test_decisions_by_keys_in_a_browser(page):
 
 @pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@NEEDS_CHROMIUM
 def test_decisions_are_read_as_corrections(page):
     from nc_tools.data.corrections import read_corrections
     from nc_tools.data.label_files import LabeledPaths
@@ -143,7 +142,7 @@ def test_decisions_are_read_as_corrections(page):
 
 @pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@NEEDS_CHROMIUM
 def test_a_thousand_classes_are_decided_about_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     generator = np.random.default_rng(0)
