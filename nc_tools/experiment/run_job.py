@@ -27,12 +27,16 @@ from nc_tools.experiment.weight_files import save_weights
 from nc_tools.models.classifier import Classifier
 from nc_tools.run_records import RunIdentity, RunRecord, read_run
 from nc_tools.training import NonFiniteLossError, fit
+from nc_tools.training.in_steps import Steps, in_steps
 
 OnProgress = Callable[[RunProgress], None]
 
 
-def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> JobResult:
+@in_steps
+def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> Steps[JobResult]:
     """Make a training run, unless its folder shows that it was made before.
+
+    ``run_job.steps(...)`` is a generator that stops at each pass through the backbone, for runs side by side.
 
     Args:
         job: The run.
@@ -52,7 +56,7 @@ def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> JobResult:
         return earlier
     try:
         with _open_record(job, identity, path) as record:
-            return _Run(job, data, facts, record, on_progress, stop).make(indices)
+            return (yield from _Run(job, data, facts, record, on_progress, stop).make(indices))
     except Killed as error:
         return JobResult(path, "KILLED", error=error.reason)
     except NonFiniteLossError as error:
@@ -100,7 +104,7 @@ class _Run:
         self.holdout = HoldoutResult.read(job.holdout_run)
         self.stopping = EarlyStopping(job, record, self.holdout)
 
-    def make(self, indices: Tensor) -> JobResult:
+    def make(self, indices: Tensor) -> Steps[JobResult]:
         """Train on the samples at the given indices, evaluate the model, and write the final results."""
         job, device = self.job, self.data.device
         # Both settings belong to the process, which may have made a run of another arm before.
@@ -111,8 +115,8 @@ class _Run:
         model = build_model(job.config, self.facts, seed=job.seed, frame_seed=job.frame_seed)
         self.training.place(model, device)
         checkpoints = StageCheckpoints(self.record.path)
-        noise = estimate_noise(job, self.data, self.facts, indices, checkpoints.first, self.stop)
-        trained, seconds = self._train(model, indices, noise.transition, checkpoints)
+        noise = yield from estimate_noise.steps(job, self.data, self.facts, indices, checkpoints.first, self.stop)
+        trained, seconds = yield from self._train(model, indices, noise.transition, checkpoints)
         started = time.perf_counter()
         final = self._evaluate(trained, indices)
         final["perf/evaluation_seconds"] = time.perf_counter() - started
@@ -126,7 +130,7 @@ class _Run:
 
     def _train(
         self, model: Classifier, indices: Tensor, transition: Tensor | None, checkpoints: StageCheckpoints
-    ) -> tuple[Classifier, float]:
+    ) -> Steps[tuple[Classifier, float]]:
         """Train the model, including a second stage if there is one; return the model and the seconds of training."""
         job, device = self.job, self.data.device
         loss = build_loss(job.config, self.facts, model.head.feature_dim, transition=transition).to(device)
@@ -137,7 +141,7 @@ class _Run:
             if job.config.is_closed_form:
                 self._epoch_end(1, {}, model)
                 return model.eval(), seconds
-            fitted = fit(
+            fitted = yield from fit.steps(
                 model,
                 loss,
                 self.data.batches_for(loss, indices),
@@ -152,7 +156,7 @@ class _Run:
                 keep_last=job.kind == "final" or job.config.second_stage is not None,
             )
             self.stopping.restore_best(fitted.model)
-            seconds += run_second_stage(
+            seconds += yield from run_second_stage.steps(
                 job,
                 self.data,
                 self.facts,
