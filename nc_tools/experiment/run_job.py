@@ -33,7 +33,7 @@ OnProgress = Callable[[RunProgress], None]
 
 
 @in_steps
-def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> Steps[JobResult]:
+def run_job(job: Job, on_progress: OnProgress, stop: StopSignal, *, alone: bool = True) -> Steps[JobResult]:
     """Make a training run, unless its folder shows that it was made before.
 
     ``run_job.steps(...)`` is a generator that stops at each pass through the backbone, for runs side by side.
@@ -42,6 +42,7 @@ def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> Steps[JobRes
         job: The run.
         on_progress: Called after each epoch.
         stop: When set, the run ends between two steps as KILLED, with a checkpoint.
+        alone: Whether the process makes no other run meanwhile. Only then is the run's memory on a GPU known.
 
     Returns:
         How the run ended: finished, stopped, or with a loss that diverged. Any other error is raised, and written into
@@ -56,7 +57,7 @@ def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> Steps[JobRes
         return earlier
     try:
         with _open_record(job, identity, path) as record:
-            return (yield from _Run(job, data, facts, record, on_progress, stop).make(indices))
+            return (yield from _Run(job, data, facts, record, on_progress, stop, alone=alone).make(indices))
     except Killed as error:
         return JobResult(path, "KILLED", error=error.reason)
     except NonFiniteLossError as error:
@@ -90,7 +91,15 @@ class _Run:
     """One training run in progress."""
 
     def __init__(
-        self, job: Job, data: RunData, facts: DataFacts, record: RunRecord, on_progress: OnProgress, stop: StopSignal
+        self,
+        job: Job,
+        data: RunData,
+        facts: DataFacts,
+        record: RunRecord,
+        on_progress: OnProgress,
+        stop: StopSignal,
+        *,
+        alone: bool,
     ) -> None:
         self.job = job
         self.data = data
@@ -98,6 +107,7 @@ class _Run:
         self.record = record
         self.on_progress = on_progress
         self.stop = stop
+        self.alone = alone
         self.training = job.config.training
         self.epochs = job.config.epochs
         self.epochs_done = 0
@@ -184,7 +194,7 @@ class _Run:
         return evaluate_holdout(self.job, self.data, self.facts, model, self.record)
 
     def _cost(self, model: Classifier, noise: NoiseEstimate, seconds: float, samples: int) -> dict[str, float]:
-        """Return training time, throughput, parameters and, on a GPU, peak memory."""
+        """Return training time, throughput, parameters and, on a GPU, the peak memory of a run alone."""
         seconds += noise.seconds
         values = {
             "perf/seconds": seconds,
@@ -193,6 +203,6 @@ class _Run:
             "perf/trained_parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
             "perf/head_parameters": float(sum(p.numel() for p in model.head.parameters())),
         }
-        if self.data.device.type == "cuda":
+        if self.data.device.type == "cuda" and self.alone:
             values["perf/max_memory_mb"] = torch.cuda.max_memory_allocated(self.data.device) / 2**20
         return values
