@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.experiment_runs import EPOCHS, config_of, job_of, make, recipe
+from support.experiment_runs import EPOCHS, Reads, config_of, job_of, make, recipe
 
 from nc_tools._support.signals import StopSignal
+from nc_tools.data.shared_batches import SharedBatches
 from nc_tools.experiment import ModelConfig
 from nc_tools.experiment.job import JobResult, Note, RunProgress
 from nc_tools.experiment.packing import CPU_LIMIT, CPU_PACK, Packing, batch_cost, make_packs, packing_of
@@ -16,7 +17,10 @@ from nc_tools.experiment.recipe_cli import parse_pack
 from nc_tools.experiment.run_config import Protocol
 from nc_tools.experiment.run_data import facts_of, open_data
 from nc_tools.experiment.run_pack import PackJob, PackResult, results_of, run_pack
+from nc_tools.losses import SupConLoss
+from nc_tools.records import Batch
 from nc_tools.run_records import read_run
+from nc_tools.specs import spec
 from nc_tools.training import SharpnessAware
 from nc_tools.training.backbone_stack import BackboneStack
 
@@ -68,6 +72,41 @@ def test_tuning_hold_out_and_final_runs_of_a_pack_are_those_made_one_by_one(tmp_
     lone = [replace(job, root=tmp_path / "alone") for job in first]
     for mine, job in zip(mixed, lone, strict=False):
         assert_same_run(mine, make(job)[0])
+
+
+def test_runs_of_one_seed_share_their_batches(tmp_path, monkeypatch):
+    reads = Reads(monkeypatch)
+    jobs = [job_of(tmp_path, "tuning", arm, seed=seed) for arm in ("linear", "etf_la") for seed in (4, 5)]
+    contrastive = replace(config_of("linear"), loss=spec(SupConLoss))
+    pack_of([*jobs, job_of(tmp_path, "tuning", config=contrastive, seed=4)])
+    assert len(reads.of("train", how="train")) == 3  # two seeds, and two views of one of them
+
+
+def test_trainings_out_of_step_get_batches_of_their_own():
+    class Numbers:
+        def __len__(self):
+            return 4
+
+        def epoch(self, epoch, start=0):
+            made.append((epoch, start))
+            return (Batch(torch.tensor([epoch, step]), None, None) for step in range(start, 4))
+
+    made = []
+    shared = SharedBatches(Numbers())
+    one, other = shared.epoch(0), shared.epoch(0)
+    for step in range(4):
+        first, second = next(one), next(other)
+        assert first is second
+        assert first.inputs.tolist() == [0, step]
+    ahead = shared.epoch(1)
+    assert [next(ahead).inputs.tolist() for _ in range(2)] == [[1, 0], [1, 1]]
+    late, resumed = shared.epoch(1), shared.epoch(0, start=2)
+    for step in range(4):
+        assert next(late).inputs.tolist() == [1, step]
+    assert [batch.inputs.tolist() for batch in resumed] == [[0, 2], [0, 3]]
+    assert [batch.inputs.tolist() for batch in ahead] == [[1, 2], [1, 3]]
+    assert made == [(0, 0), (1, 0), (1, 0), (0, 2)]
+    assert len(shared) == 4
 
 
 def test_a_run_that_diverges_or_fails_does_not_hurt_the_others(tmp_path, capsys):

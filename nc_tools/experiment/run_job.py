@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.signals import Killed, StopSignal
+from nc_tools.data.mixing import Batches
 from nc_tools.experiment.build import DataFacts, build_loss, build_model
 from nc_tools.experiment.computed_start import compute_start
 from nc_tools.experiment.decoupled_stage import run_second_stage
@@ -19,11 +20,13 @@ from nc_tools.experiment.evaluate.final_run import evaluate_final
 from nc_tools.experiment.evaluate.holdout_run import HOLDOUT_SCORE, HoldoutResult, evaluate_holdout
 from nc_tools.experiment.job import Job, JobResult, RunProgress
 from nc_tools.experiment.noise_estimation import NoiseEstimate, estimate_noise
+from nc_tools.experiment.pack_loaders import PackLoaders
 from nc_tools.experiment.run_backbone import write_backbone_files
 from nc_tools.experiment.run_data import RunData, facts_of, open_data
 from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.stage_checkpoints import StageCheckpoints
 from nc_tools.experiment.weight_files import save_weights
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.models.classifier import Classifier
 from nc_tools.run_records import RunIdentity, RunRecord, read_run
 from nc_tools.training import NonFiniteLossError, fit
@@ -33,7 +36,9 @@ OnProgress = Callable[[RunProgress], None]
 
 
 @in_steps
-def run_job(job: Job, on_progress: OnProgress, stop: StopSignal, *, alone: bool = True) -> Steps[JobResult]:
+def run_job(
+    job: Job, on_progress: OnProgress, stop: StopSignal, *, loaders: PackLoaders | None = None
+) -> Steps[JobResult]:
     """Make a training run, unless its folder shows that it was made before.
 
     ``run_job.steps(...)`` is a generator that stops at each pass through the backbone, for runs side by side.
@@ -42,7 +47,7 @@ def run_job(job: Job, on_progress: OnProgress, stop: StopSignal, *, alone: bool 
         job: The run.
         on_progress: Called after each epoch.
         stop: When set, the run ends between two steps as KILLED, with a checkpoint.
-        alone: Whether the process makes no other run meanwhile. Only then is the run's memory on a GPU known.
+        loaders: Those of the runs that the process makes at the same time; None if it makes no other.
 
     Returns:
         How the run ended: finished, stopped, or with a loss that diverged. Any other error is raised, and written into
@@ -57,7 +62,7 @@ def run_job(job: Job, on_progress: OnProgress, stop: StopSignal, *, alone: bool 
         return earlier
     try:
         with _open_record(job, identity, path) as record:
-            return (yield from _Run(job, data, facts, record, on_progress, stop, alone=alone).make(indices))
+            return (yield from _Run(job, data, facts, record, on_progress, stop, loaders).make(indices))
     except Killed as error:
         return JobResult(path, "KILLED", error=error.reason)
     except NonFiniteLossError as error:
@@ -98,8 +103,7 @@ class _Run:
         record: RunRecord,
         on_progress: OnProgress,
         stop: StopSignal,
-        *,
-        alone: bool,
+        loaders: PackLoaders | None,
     ) -> None:
         self.job = job
         self.data = data
@@ -107,7 +111,7 @@ class _Run:
         self.record = record
         self.on_progress = on_progress
         self.stop = stop
-        self.alone = alone
+        self.loaders = loaders
         self.training = job.config.training
         self.epochs = job.config.epochs
         self.epochs_done = 0
@@ -154,7 +158,7 @@ class _Run:
             fitted = yield from fit.steps(
                 model,
                 loss,
-                self.data.batches_for(loss, indices),
+                self._batches(loss, indices),
                 self.training,
                 job.config.optim,
                 seed=job.seed,
@@ -177,6 +181,12 @@ class _Run:
                 stop=self.stop,
             )
         return fitted.model, fitted.seconds + seconds
+
+    def _batches(self, loss: LossTerm, indices: Tensor) -> Batches:
+        """Return training batches; runs that are made at the same time share those of one seed."""
+        if self.loaders is None:
+            return self.data.batches_for(loss, indices)
+        return self.loaders.batches_for(self.data, loss, indices)
 
     def _epoch_end(self, epoch: int, values: dict[str, float], model: Classifier) -> bool:
         """Evaluate the model after an epoch and record the results; return True to end the training here."""
@@ -203,6 +213,6 @@ class _Run:
             "perf/trained_parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
             "perf/head_parameters": float(sum(p.numel() for p in model.head.parameters())),
         }
-        if self.data.device.type == "cuda" and self.alone:
+        if self.data.device.type == "cuda" and self.loaders is None:
             values["perf/max_memory_mb"] = torch.cuda.max_memory_allocated(self.data.device) / 2**20
         return values

@@ -10,6 +10,7 @@ from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.job import Job, JobResult, Note, RunProgress
+from nc_tools.experiment.pack_loaders import PackLoaders
 from nc_tools.experiment.run_job import run_job
 from nc_tools.training.run_side_by_side import run_side_by_side
 
@@ -62,7 +63,8 @@ def run_pack(pack: PackJob, on_progress: Callable[[RunProgress | Note], None], s
         on_progress: Called after each epoch of a run, and with the reasons why runs cannot share their passes.
         stop: When set, every run ends between two steps as KILLED, with a checkpoint.
     """
-    steps = [run_job.steps(job, on_progress, stop, alone=len(pack.jobs) == 1) for job in pack.jobs]
+    loaders = PackLoaders() if len(pack.jobs) > 1 else None
+    steps = [run_job.steps(job, on_progress, stop, loaders=loaders) for job in pack.jobs]
 
     def note(reason: str) -> None:
         if len(pack.jobs) > 1:
