@@ -16,7 +16,7 @@ from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.recipe_cli import parse_pack
 from nc_tools.experiment.run_config import Protocol
 from nc_tools.experiment.run_data import facts_of, open_data
-from nc_tools.experiment.run_pack import PackJob, PackResult, results_of, run_pack
+from nc_tools.experiment.run_pack import PackJob, RunPackResult, results_of, run_pack
 from nc_tools.losses import SupConLoss
 from nc_tools.records import Batch
 from nc_tools.run_records import read_run
@@ -157,7 +157,7 @@ def test_the_reason_to_train_alone_is_a_note(tmp_path):
 def test_a_pack_whose_process_died_lost_all_its_runs(tmp_path):
     pack, died = PackJob(tuple(jobs_of(tmp_path, "tuning"))), JobResult(None, "KILLED", error="its process died")
     assert results_of(pack, died) == [died] * len(ARMS)
-    full = PackResult(None, "FAILED", error="no space", disk_full=True, of_runs=(died,) * len(ARMS))
+    full = RunPackResult(None, "FAILED", error="no space", disk_full=True, of_runs=(died,) * len(ARMS))
     assert list(results_of(pack, full)) == [died] * len(ARMS)
     assert (pack.kind, pack.label) == ("tuning", "linear s0 d0 and 4 more")
     assert PackJob(pack.jobs[:1]).label == "linear s0 d0"

@@ -38,7 +38,7 @@ class PackJob:
 
 
 @dataclass(frozen=True)
-class PackResult(JobResult):
+class RunPackResult(JobResult):
     """How a pack ended.
 
     Attributes:
@@ -50,12 +50,12 @@ class PackResult(JobResult):
 
 def results_of(pack: PackJob, result: JobResult) -> Sequence[JobResult]:
     """Return the result of each run of a pack: that of the pack for all of them if its process died."""
-    if isinstance(result, PackResult) and result.of_runs:
+    if isinstance(result, RunPackResult) and result.of_runs:
         return result.of_runs
     return [result] * len(pack.jobs)
 
 
-def run_pack(pack: PackJob, on_progress: Callable[[RunProgress | Note], None], stop: StopSignal) -> PackResult:
+def run_pack(pack: PackJob, on_progress: Callable[[RunProgress | Note], None], stop: StopSignal) -> RunPackResult:
     """Make the runs of a pack, and return how each of them ended. Their numbers are those of runs made one by one.
 
     Args:
@@ -74,8 +74,8 @@ def run_pack(pack: PackJob, on_progress: Callable[[RunProgress | Note], None], s
     results = tuple(end.value if end.value is not None else error_result(end.error) for end in ended)
     full = next((result for result in results if result.disk_full), None)
     if full is not None:
-        return PackResult(None, "FAILED", error=full.error, disk_full=True, of_runs=results)
-    return PackResult(None, "FINISHED", of_runs=results)
+        return RunPackResult(None, "FAILED", error=full.error, disk_full=True, of_runs=results)
+    return RunPackResult(None, "FINISHED", of_runs=results)
 
 
 def error_result(error: BaseException | None) -> JobResult:
