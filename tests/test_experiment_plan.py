@@ -12,9 +12,11 @@ from nc_tools.data import DataConfig
 from nc_tools.experiment import Protocol, RunConfig
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.job import Job, JobResult
+from nc_tools.experiment.packing import Packing
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_identity import identify
+from nc_tools.experiment.run_pack import RunPackResult
 from nc_tools.experiment.run_plan import _Stages
 from nc_tools.heads import ETFHead, LinearHead
 from nc_tools.losses import CrossEntropyLoss, FocalLoss
@@ -31,9 +33,9 @@ class Recording:
     def __init__(self, lost: tuple[tuple[str, int], ...] = (), *, diverged: bool = False) -> None:
         self.lost, self.diverged, self.jobs = lost, diverged, []
 
-    def run(self, jobs, **_):
-        self.jobs += jobs
-        return [self.result(job) for job in jobs]
+    def run(self, packs, **_):
+        self.jobs += [job for pack in packs for job in pack.jobs]
+        return [RunPackResult(None, "FINISHED", of_runs=tuple(map(self.result, pack.jobs))) for pack in packs]
 
     def result(self, job: Job) -> JobResult:
         if job.kind == "holdout" and (job.arm, job.seed) in self.lost:
@@ -48,8 +50,9 @@ def made(tmp_path: Path, workers: Recording, **rules: int) -> list[dict]:
     protocol = Protocol(seeds=(0, 1), rates=(0.01, 0.1, 1.0), max_extensions=0, **rules)
     plan = Plan(name="p", question="q", arms=ARMS, protocol=protocol)
     options = RunOptions(out=tmp_path, device="cpu", workers=1, threads=1)
+    packing, display = Packing(dict.fromkeys(ARMS, 3)), ProgressDisplay(Console(quiet=True))
     with StopSignal() as stop:
-        _Stages(plan, options, dict.fromkeys(ARMS, FACTS), workers, ProgressDisplay(Console(quiet=True)), stop).run()
+        _Stages(plan, options, dict.fromkeys(ARMS, FACTS), packing, workers, display, stop).run()
     return json.loads((tmp_path / "experiment.json").read_text())["runs"]
 
 

@@ -18,6 +18,7 @@ from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment import Protocol
 from nc_tools.experiment.plan import Plan, RunOptions
+from nc_tools.experiment.run_pack import PackJob
 from nc_tools.experiment.run_plan import run_plan
 from nc_tools.experiment.workers import Workers
 from nc_tools.run_records import read_run, scan
@@ -132,7 +133,8 @@ def test_a_comparison_stopped_by_sigterm_goes_on_to_the_same_numbers(finished, t
 def test_a_worker_that_is_killed_costs_only_its_run(tmp_path):
     long = config_of("linear", checkpoint_seconds=0.0)
     long = replace(long, training=replace(long.training, epochs=5000))
-    jobs = [job_of(tmp_path, "tuning", seed=s, config=long if s == 2 else config_of("linear")) for s in (1, 2, 3)]
+    configs = {1: config_of("linear"), 2: long, 3: config_of("linear")}
+    jobs = [PackJob((job_of(tmp_path, "tuning", seed=s, config=configs[s]),)) for s in configs]
     ended = []
     with Workers(1, 1) as workers:
 
@@ -141,19 +143,20 @@ def test_a_worker_that_is_killed_costs_only_its_run(tmp_path):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(workers._workers[0].process.pid, signal.SIGKILL)
 
-        results = workers.run(
-            jobs, stop=StopSignal(), on_progress=kill, on_result=lambda job, r: ended.append((job.seed, r.status))
-        )
+        def note(pack, result):
+            ended.append((pack.jobs[0].seed, result.status))
+
+        results = workers.run(jobs, stop=StopSignal(), on_progress=kill, on_result=note)
         workers._workers[0].process.kill()  # with nothing to do: nobody notices until the next job
         workers._workers[0].process.join()
-        (later,) = workers.run([job_of(tmp_path, "tuning", seed=4)], stop=StopSignal(), on_progress=lambda _: None,
-                               on_result=lambda *_: None)  # fmt: skip
+        last = [PackJob((job_of(tmp_path, "tuning", seed=4),))]
+        (later,) = workers.run(last, stop=StopSignal(), on_progress=lambda _: None, on_result=lambda *_: None)
     assert later.status == "FINISHED"
     assert [r.status for r in results] == ["FINISHED", "KILLED", "FINISHED"]
     assert ended == [(1, "FINISHED"), (2, "KILLED"), (3, "FINISHED")]
     assert results[1].unexpected
     assert "exit code -9" in results[1].error
-    assert read_run(results[2].run).curves()["train/loss"][-1][0] == EPOCHS
+    assert read_run(results[2].of_runs[0].run).curves()["train/loss"][-1][0] == EPOCHS
 
 
 def test_there_is_no_pool_without_workers():

@@ -26,6 +26,7 @@ FLAGS = [
         "--name",
         "--device",
         "--workers",
+        "--pack",
         "--resume",
         "--tracking-uri",
         "--smoke",
@@ -117,8 +118,9 @@ def test_ctrl_c_ends_a_recipe_with_130_and_everything_kept(tmp_path):
     assert errors == ""
     assert f"Stopped. Finished runs are kept in {out}. To continue, give the same command with --resume." in printed
     runs = scan(out).runs
-    assert [r.status for r in runs] == ["KILLED"]
-    assert (runs[0].path / "checkpoint.pt").exists()
+    assert {r.status for r in runs} == {"KILLED"}
+    assert len(runs) > 1  # a pack
+    assert all((r.path / "checkpoint.pt").exists() for r in runs)
 
 
 def test_the_flags_are_these():
@@ -218,6 +220,7 @@ WRONG = {
     "seeds": (["--seeds", "4-0"], "--seeds must read like 0-4 or 0,2,5, got '4-0'"),
     "tuned seeds": (["--seeds", "1000"], "must share no seed, got [1000] in both"),
     "workers": (["--workers", "0"], "--workers must be at least 1, got 0"),
+    "pack": (["--pack", "few"], "--pack must be auto or a number of runs of at least 1, got 'few'"),
     "device": (["--device", "gpu"], "--device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
     "epochs": (["--epochs", "0"], "training.epochs=0 trains nothing"),
     "labels of digits": (["--labels", "a.csv:label"], "which source digits lacks: remove labels"),

@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,13 +103,13 @@ def test_a_stage_changes_the_classifier_and_nothing_else(tmp_path, plain, name):
 def test_the_second_stage_counts_in_the_time(tmp_path, monkeypatch):
     from nc_tools.experiment import run_job as module
 
-    plain, took = module.run_second_stage, []
+    plain, took = module.run_second_stage.steps, []
 
-    def run_second_stage(*arguments, **more):
-        took.append(plain(*arguments, **more))
+    def steps(*arguments, **more):
+        took.append((yield from plain(*arguments, **more)))
         return 1000.0 + took[0]
 
-    monkeypatch.setattr(module, "run_second_stage", run_second_stage)
+    monkeypatch.setattr(module.run_second_stage, "steps", steps)
     monkeypatch.setattr(TauNormalize, "apply", lambda *_: time.sleep(0.2))
     run = make(job_of(tmp_path, "tuning", with_stage("tau")))[0].run
     assert 0.2 <= took[0] < 100
@@ -119,13 +120,13 @@ def test_the_second_stage_counts_in_the_time(tmp_path, monkeypatch):
 def test_the_second_stage_counts_every_class_the_same(tmp_path, monkeypatch, first):
     from nc_tools.experiment import decoupled_stage as module
 
-    plain, labels = module.retrain, []
+    plain, labels = module.retrain.steps, []
 
-    def retrain(model, stage, fresh, batches, *arguments, **more):
+    def steps(model, stage, fresh, batches, *arguments, **more):
         labels.extend(batch.labels for epoch in range(5) for batch in batches.epoch(epoch))
         return plain(model, stage, fresh, batches, *arguments, **more)
 
-    monkeypatch.setattr(module, "retrain", retrain)
+    monkeypatch.setattr(module.retrain, "steps", steps)
     config = replace(with_stage("crt"), data=DataConfig(imbalance=10, sampling=first))
     run = make(job_of(tmp_path, "tuning", config))[0].run
     trained = read_run(run).identity.data["class_counts"]
@@ -199,16 +200,17 @@ def test_a_run_stopped_while_it_estimates_the_noise_goes_on_there(tmp_path, monk
     job, stop, fit = job_of(tmp_path / "again", "tuning", config), StopSignal(), module.fit
 
     def fit_a_little(*arguments, **more):
-        return fit(*arguments, **more, epoch_end=lambda epoch, *_: setattr(stop, "requested", epoch == 2))
+        return fit.steps(*arguments, **more, epoch_end=lambda epoch, *_: setattr(stop, "requested", epoch == 2))
 
-    monkeypatch.setattr(module, "fit", fit_a_little)
+    monkeypatch.setattr(module, "fit", SimpleNamespace(steps=fit_a_little))
     ended = run_job(job, lambda _: None, stop)
     assert ended.status == "KILLED"
     assert int(torch.load(ended.run / "checkpoint-first.pt", weights_only=True)["epochs_done"]) == 2
     assert StageCheckpoints(ended.run).epochs_done() == 0  # nothing of it is in the record
     went_on = []
     note = lambda epoch, *_: went_on.append(epoch)  # noqa: E731
-    monkeypatch.setattr(module, "fit", lambda *arguments, **more: fit(*arguments, **more, epoch_end=note))
+    noted = SimpleNamespace(steps=lambda *arguments, **more: fit.steps(*arguments, **more, epoch_end=note))
+    monkeypatch.setattr(module, "fit", noted)
     resumed = make(replace(job, resume=True))[0]
     assert resumed.run == ended.run
     assert went_on == [3, 4]

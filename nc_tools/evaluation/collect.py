@@ -8,7 +8,7 @@ import torch
 
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Collected
-from nc_tools.training.loop import autocast
+from nc_tools.training.in_steps import autocast
 
 _LARGEST_BATCH, _PIXELS = 512, 64 * 64
 

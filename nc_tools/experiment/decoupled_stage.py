@@ -16,9 +16,11 @@ from nc_tools.experiment.run_data import RunData
 from nc_tools.models.classifier import Classifier
 from nc_tools.seeds import stream
 from nc_tools.training import PostHocStage, RetrainingStage, retrain
+from nc_tools.training.in_steps import Steps, in_steps
 from nc_tools.training.loop import EpochEnd
 
 
+@in_steps
 def run_second_stage(
     job: Job,
     data: RunData,
@@ -29,7 +31,7 @@ def run_second_stage(
     epoch_end: EpochEnd,
     checkpoint: Path,
     stop: StopSignal,
-) -> float:
+) -> Steps[float]:
     """Change or retrain the classifier of a trained model; return the seconds that took, without evaluation.
 
     Epochs are counted on from training: the first epoch of this stage follows the last one of training, and can be the
@@ -51,7 +53,7 @@ def run_second_stage(
         data.device
     )
     torch.manual_seed(job.seed)  # as before training, so that a resumed run draws the same numbers
-    fitted = retrain(
+    fitted = yield from retrain.steps(
         model,
         stage,
         new_head,

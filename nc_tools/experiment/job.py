@@ -99,3 +99,10 @@ class RunProgress:
     done: int
     total: int
     unit: str = "epoch"
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something about a run or a pack in progress that people should read."""
+
+    text: str

@@ -15,6 +15,7 @@ from nc_tools.experiment.run_data import RunData
 from nc_tools.losses import CrossEntropyLoss
 from nc_tools.metrics import anchor_transition, transition_problem
 from nc_tools.training import fit
+from nc_tools.training.in_steps import Steps, in_steps
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ class NoiseEstimate:
     epochs: int = 0
 
 
+@in_steps
 def estimate_noise(
     job: Job, data: RunData, facts: DataFacts, indices: Tensor, checkpoint: Path, stop: StopSignal
-) -> NoiseEstimate:
+) -> Steps[NoiseEstimate]:
     """Train a model with cross-entropy and estimate the label noise, a transition matrix, from its predictions.
 
     The arm is refused if the estimate cannot be trusted (see :func:`~nc_tools.metrics.transition_problem`): corrected
@@ -48,7 +50,7 @@ def estimate_noise(
     training.place(model, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(job.seed)
-        fitted = fit(
+        fitted = yield from fit.steps(
             model,
             CrossEntropyLoss(),
             data.training_batches(indices),

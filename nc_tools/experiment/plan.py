@@ -70,6 +70,7 @@ class RunOptions:
         device: Such as "cpu" or "cuda:0".
         workers: Number of runs made in parallel.
         threads: CPU threads of each worker.
+        pack: Number of runs that train side by side in a worker; None to choose it by the network and the device.
         resume: Continue unfinished runs from their checkpoints.
         tracking_uri: MLflow store or server to send runs to; None for a store in the output folder.
     """
@@ -78,5 +79,6 @@ class RunOptions:
     device: str
     workers: int
     threads: int
+    pack: int | None = None
     resume: bool = False
     tracking_uri: str | None = None

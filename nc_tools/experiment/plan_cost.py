@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from nc_tools._support.printable import printable
 from nc_tools._support.signals import StopSignal
@@ -18,6 +19,8 @@ from nc_tools.experiment.check_plan import check_plan
 from nc_tools.experiment.evaluate.epochs import EpochEvaluation, curve_epochs
 from nc_tools.experiment.evaluate.final_run import evaluate_final
 from nc_tools.experiment.job import Job, JobKind
+from nc_tools.experiment.pack_loaders import PackLoaders
+from nc_tools.experiment.packing import packing_of
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_config import RunConfig
@@ -25,10 +28,14 @@ from nc_tools.experiment.run_data import RunData, facts_of, open_data
 from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.tuning import tuning_rounds
 from nc_tools.run_records import RunRecord
-from nc_tools.training import fit
+from nc_tools.training import Fitted, fit
+from nc_tools.training.in_steps import Steps
+from nc_tools.training.run_side_by_side import Ended, run_side_by_side
 
 STEPS = 20
 """Training steps that are timed for each arm, after three that warm up."""
+RUNS_MEASURED = 8
+"""Largest number of trainings that are timed side by side; more of them take hardly less time each."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def plan_cost(plan: Plan, options: RunOptions, stop: StopSignal) -> PlanCost:
     try:
         with tempfile.TemporaryDirectory() as folder:
             measured = _Measurement(plan, options, Path(folder), stop)
-            rates = {arm: measured.image_seconds(arm, config) for arm, config in plan.arms.items()}
+            rates = {arm: measured.image_seconds(arm) for arm in plan.arms}
             curve, final = measured.evaluations()
     finally:
         torch.set_num_threads(threads)
@@ -161,27 +168,33 @@ class _Measurement:
         config, seed = self.plan.arms[arm], self.plan.protocol.seeds[0]
         return open_data(config, seed=seed, device=self.device, cache=self.options.out.resolve() / "cache")
 
-    def image_seconds(self, arm: str, config: RunConfig) -> float:
-        """Return the seconds of training for one image of an arm; 0 for a head in closed form."""
+    def image_seconds(self, arm: str) -> float:
+        """Return the seconds of training for one image of an arm; 0 for a head in closed form.
+
+        If runs of the arm train side by side, it is the share of one of them, measured with a few.
+        """
+        config = self.plan.arms[arm]
         if config.is_closed_form:
             return 0.0
         data = self.data(arm)
         size = config.training.batch_size * STEPS
         few = data.subsets.train.repeat(math.ceil(size / len(data.subsets.train)))[:size]
         facts = facts_of(data.sources, data.sources.train.labels[data.subsets.train])
-        model = build_model(config, facts, seed=0, frame_seed=0)
-        config.training.place(model, self.device)
-        transition = torch.eye(facts.num_classes) if config.loss.leaves_open("transition") else None
-        loss = build_loss(config, facts, model.head.feature_dim, transition=transition).to(self.device)
-        once, counts = replace(config.training, epochs=1, patience=None), facts.class_counts
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            for indices in (few[: config.training.batch_size * 3], few):  # the first time warms up
-                seconds = fit(
-                    model, loss, data.batches_for(loss, indices), once, config.optim, class_counts=counts,
-                    stop=self.stop,
-                ).seconds  # fmt: skip
-                model.train()
-        return seconds / len(few)
+        packing = packing_of(self.plan, self.options, dict.fromkeys(self.plan.arms, facts))
+        count, loaders = min(packing.sizes[arm], RUNS_MEASURED), PackLoaders()
+
+        def steps(indices: Tensor) -> Steps[Fitted]:
+            model = build_model(config, facts, seed=0, frame_seed=0)
+            config.training.place(model, self.device)
+            transition = torch.eye(facts.num_classes) if config.loss.leaves_open("transition") else None
+            loss = build_loss(config, facts, model.head.feature_dim, transition=transition).to(self.device)
+            once, counts = replace(config.training, epochs=1, patience=None), facts.class_counts
+            batches = loaders.batches_for(data, loss, indices)
+            return fit.steps(model, loss, batches, once, config.optim, class_counts=counts, stop=self.stop)
+
+        for indices in (few[: config.training.batch_size * 3], few):  # the first time warms up
+            ended = run_side_by_side([steps(indices) for _ in range(count)])
+        return sum(_fitted(end).seconds for end in ended) / (count * len(few))
 
     def evaluations(self) -> tuple[float, float]:
         """Return the seconds of the baseline's evaluation for a point of its curves and at the end of a final run."""
@@ -211,6 +224,14 @@ class _Measurement:
             kind=kind, arm=arm, config=config, seed=protocol.seeds[0], draw=0, root=self.folder, protocol=protocol,
             experiment=self.plan.name, suite=self.plan.suite, device=self.options.device,
         )  # fmt: skip
+
+
+def _fitted(ended: Ended[Fitted]) -> Fitted:
+    """Return the result of a training; its error is raised."""
+    if ended.error is not None:
+        raise ended.error
+    assert ended.value is not None  # noqa: S101 (without an error there is a value)
+    return ended.value
 
 
 def _trials(plan: Plan) -> dict[str, int]:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from nc_tools._support.printable import printable
-from nc_tools.experiment.job import JobResult, RunProgress
+from nc_tools.experiment.job import JobResult, Note, RunProgress
 from nc_tools.experiment.workers import WorkerJob
 
 
@@ -26,6 +26,7 @@ class ProgressDisplay:
         self._started = self._last_line = time.monotonic()
         self._stage = ""
         self._done = self._total = 0
+        self._notes: set[Note] = set()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -71,8 +72,13 @@ class ProgressDisplay:
         if done == total or time.monotonic() - self._last_line > self._every:
             self._line(f"{self._stage}: {done:,} of {total:,}")
 
-    def progress(self, progress: RunProgress) -> None:
-        """Show how many epochs of a run, or runs of a group, are done."""
+    def progress(self, progress: RunProgress | Note) -> None:
+        """Show how many epochs of a run, or runs of a group, are done; or print a note that was not printed yet."""
+        if isinstance(progress, Note):
+            if progress not in self._notes:
+                self._notes.add(progress)
+                self.note(progress.text)
+            return
         doing = f"{progress.label}: {progress.unit} {progress.done}/{progress.total}"
         if self._bar is not None:
             self._bars.update(self._bar, doing=printable(doing))

@@ -21,6 +21,7 @@ from nc_tools.comparison.closing_report import print_links, report_comparison
 from nc_tools.experiment.check_model import check_model
 from nc_tools.experiment.config_file import config_text, read_config
 from nc_tools.experiment.data_flags import add_data_flags
+from nc_tools.experiment.packing import CPU_PACK
 from nc_tools.experiment.plan import RunOptions
 from nc_tools.experiment.plan_cost import print_plan
 from nc_tools.experiment.recipe_plan import make_plan
@@ -60,6 +61,8 @@ def recipe_parser(
         f"names (default: {name})")  # fmt: skip
     add("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (default: auto)")
     add("--workers", type=int, metavar="N", help="runs made in parallel (default: one for each CPU core; 1 on a GPU)")
+    add("--pack", default="auto", metavar="N", help="runs that train side by side in each process: a number, or auto: "
+        f"up to {CPU_PACK} for small networks on a CPU, else 1 (default: auto)")  # fmt: skip
     add("--resume", action="store_true", help="continue unfinished runs from their checkpoints")
     add("--tracking-uri", metavar="URI", help="MLflow store or server, or none to leave the runs on disk (default: "
         "a store in the output folder)")  # fmt: skip
@@ -141,9 +144,27 @@ def make_options(args: argparse.Namespace) -> RunOptions:
         device=device,
         workers=workers,
         threads=max(1, cores // workers),
+        pack=parse_pack(args.pack),
         resume=args.resume,
         tracking_uri=args.tracking_uri,
     )
+
+
+def parse_pack(text: str) -> int | None:
+    """Return the number of runs that ``--pack`` asks for; None for "auto".
+
+    Raises:
+        ValueError: If the text is neither "auto" nor a number of at least 1.
+
+    Example:
+        >>> parse_pack("8"), parse_pack("auto")
+        (8, None)
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"--pack must be auto or a number of runs of at least 1, got {text!r}")
+    return int(text)
 
 
 def torch_device(name: str) -> str:

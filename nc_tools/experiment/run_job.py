@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.signals import Killed, StopSignal
+from nc_tools.data.mixing import Batches
 from nc_tools.experiment.build import DataFacts, build_loss, build_model
 from nc_tools.experiment.computed_start import compute_start
 from nc_tools.experiment.decoupled_stage import run_second_stage
@@ -19,25 +20,34 @@ from nc_tools.experiment.evaluate.final_run import evaluate_final
 from nc_tools.experiment.evaluate.holdout_run import HOLDOUT_SCORE, HoldoutResult, evaluate_holdout
 from nc_tools.experiment.job import Job, JobResult, RunProgress
 from nc_tools.experiment.noise_estimation import NoiseEstimate, estimate_noise
+from nc_tools.experiment.pack_loaders import PackLoaders
 from nc_tools.experiment.run_backbone import write_backbone_files
 from nc_tools.experiment.run_data import RunData, facts_of, open_data
 from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.stage_checkpoints import StageCheckpoints
 from nc_tools.experiment.weight_files import save_weights
+from nc_tools.losses.loss_term import LossTerm
 from nc_tools.models.classifier import Classifier
 from nc_tools.run_records import RunIdentity, RunRecord, read_run
 from nc_tools.training import NonFiniteLossError, fit
+from nc_tools.training.in_steps import Steps, in_steps
 
 OnProgress = Callable[[RunProgress], None]
 
 
-def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> JobResult:
+@in_steps
+def run_job(
+    job: Job, on_progress: OnProgress, stop: StopSignal, *, loaders: PackLoaders | None = None
+) -> Steps[JobResult]:
     """Make a training run, unless its folder shows that it was made before.
+
+    ``run_job.steps(...)`` is a generator that stops at each pass through the backbone, for runs side by side.
 
     Args:
         job: The run.
         on_progress: Called after each epoch.
         stop: When set, the run ends between two steps as KILLED, with a checkpoint.
+        loaders: Those of the runs that the process makes at the same time; None if it makes no other.
 
     Returns:
         How the run ended: finished, stopped, or with a loss that diverged. Any other error is raised, and written into
@@ -52,7 +62,7 @@ def run_job(job: Job, on_progress: OnProgress, stop: StopSignal) -> JobResult:
         return earlier
     try:
         with _open_record(job, identity, path) as record:
-            return _Run(job, data, facts, record, on_progress, stop).make(indices)
+            return (yield from _Run(job, data, facts, record, on_progress, stop, loaders).make(indices))
     except Killed as error:
         return JobResult(path, "KILLED", error=error.reason)
     except NonFiniteLossError as error:
@@ -86,7 +96,14 @@ class _Run:
     """One training run in progress."""
 
     def __init__(
-        self, job: Job, data: RunData, facts: DataFacts, record: RunRecord, on_progress: OnProgress, stop: StopSignal
+        self,
+        job: Job,
+        data: RunData,
+        facts: DataFacts,
+        record: RunRecord,
+        on_progress: OnProgress,
+        stop: StopSignal,
+        loaders: PackLoaders | None,
     ) -> None:
         self.job = job
         self.data = data
@@ -94,13 +111,14 @@ class _Run:
         self.record = record
         self.on_progress = on_progress
         self.stop = stop
+        self.loaders = loaders
         self.training = job.config.training
         self.epochs = job.config.epochs
         self.epochs_done = 0
         self.holdout = HoldoutResult.read(job.holdout_run)
         self.stopping = EarlyStopping(job, record, self.holdout)
 
-    def make(self, indices: Tensor) -> JobResult:
+    def make(self, indices: Tensor) -> Steps[JobResult]:
         """Train on the samples at the given indices, evaluate the model, and write the final results."""
         job, device = self.job, self.data.device
         # Both settings belong to the process, which may have made a run of another arm before.
@@ -111,8 +129,8 @@ class _Run:
         model = build_model(job.config, self.facts, seed=job.seed, frame_seed=job.frame_seed)
         self.training.place(model, device)
         checkpoints = StageCheckpoints(self.record.path)
-        noise = estimate_noise(job, self.data, self.facts, indices, checkpoints.first, self.stop)
-        trained, seconds = self._train(model, indices, noise.transition, checkpoints)
+        noise = yield from estimate_noise.steps(job, self.data, self.facts, indices, checkpoints.first, self.stop)
+        trained, seconds = yield from self._train(model, indices, noise.transition, checkpoints)
         started = time.perf_counter()
         final = self._evaluate(trained, indices)
         final["perf/evaluation_seconds"] = time.perf_counter() - started
@@ -126,7 +144,7 @@ class _Run:
 
     def _train(
         self, model: Classifier, indices: Tensor, transition: Tensor | None, checkpoints: StageCheckpoints
-    ) -> tuple[Classifier, float]:
+    ) -> Steps[tuple[Classifier, float]]:
         """Train the model, including a second stage if there is one; return the model and the seconds of training."""
         job, device = self.job, self.data.device
         loss = build_loss(job.config, self.facts, model.head.feature_dim, transition=transition).to(device)
@@ -137,10 +155,10 @@ class _Run:
             if job.config.is_closed_form:
                 self._epoch_end(1, {}, model)
                 return model.eval(), seconds
-            fitted = fit(
+            fitted = yield from fit.steps(
                 model,
                 loss,
-                self.data.batches_for(loss, indices),
+                self._batches(loss, indices),
                 self.training,
                 job.config.optim,
                 seed=job.seed,
@@ -152,7 +170,7 @@ class _Run:
                 keep_last=job.kind == "final" or job.config.second_stage is not None,
             )
             self.stopping.restore_best(fitted.model)
-            seconds += run_second_stage(
+            seconds += yield from run_second_stage.steps(
                 job,
                 self.data,
                 self.facts,
@@ -163,6 +181,12 @@ class _Run:
                 stop=self.stop,
             )
         return fitted.model, fitted.seconds + seconds
+
+    def _batches(self, loss: LossTerm, indices: Tensor) -> Batches:
+        """Return training batches; runs that are made at the same time share those of one seed."""
+        if self.loaders is None:
+            return self.data.batches_for(loss, indices)
+        return self.loaders.batches_for(self.data, loss, indices)
 
     def _epoch_end(self, epoch: int, values: dict[str, float], model: Classifier) -> bool:
         """Evaluate the model after an epoch and record the results; return True to end the training here."""
@@ -180,7 +204,7 @@ class _Run:
         return evaluate_holdout(self.job, self.data, self.facts, model, self.record)
 
     def _cost(self, model: Classifier, noise: NoiseEstimate, seconds: float, samples: int) -> dict[str, float]:
-        """Return training time, throughput, parameters and, on a GPU, peak memory."""
+        """Return training time, throughput, parameters and, on a GPU, the peak memory of a run alone."""
         seconds += noise.seconds
         values = {
             "perf/seconds": seconds,
@@ -189,6 +213,6 @@ class _Run:
             "perf/trained_parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
             "perf/head_parameters": float(sum(p.numel() for p in model.head.parameters())),
         }
-        if self.data.device.type == "cuda":
+        if self.data.device.type == "cuda" and self.loaders is None:
             values["perf/max_memory_mb"] = torch.cuda.max_memory_allocated(self.data.device) / 2**20
         return values

@@ -15,10 +15,12 @@ from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.check_plan import check_plan
 from nc_tools.experiment.job import Job, JobKind, JobResult
+from nc_tools.experiment.packing import Packing, make_packs, packing_of
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.run_identity import identify
+from nc_tools.experiment.run_pack import PackJob, results_of
 from nc_tools.experiment.serialize import encode
 from nc_tools.experiment.tuning import Score, TuningResult, mean_over_seeds, tune
 from nc_tools.experiment.workers import Workers
@@ -46,8 +48,11 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:
         remove_partial_files(options.out)
         facts = check_plan(plan, options, display, stop)
         write_experiment(plan, options.out, rows_before(plan, options.out))
+        packing = packing_of(plan, options, facts)
+        for line in packing.notes:
+            display.note(line)
         with Workers(options.workers, options.threads) as workers:
-            _Stages(plan, options, facts, workers, display, stop).run()
+            _Stages(plan, options, facts, packing, workers, display, stop).run()
 
 
 @contextmanager
@@ -74,6 +79,7 @@ class _Stages:
         plan: Plan,
         options: RunOptions,
         facts: Mapping[str, DataFacts],
+        packing: Packing,
         workers: Workers,
         display: ProgressDisplay,
         stop: StopSignal,
@@ -81,6 +87,7 @@ class _Stages:
         self.plan = plan
         self.options = options
         self.facts = facts
+        self.packing = packing
         self.workers = workers
         self.display = display
         self.stop = stop
@@ -155,12 +162,21 @@ class _Stages:
 
     def _make(self, stage: str, jobs: Sequence[Job]) -> list[JobResult]:
         self.display.stage(stage, len(jobs))
-        results = self.workers.run(
-            jobs, stop=self.stop, on_progress=self.display.progress, on_result=self.display.result
-        )
+        packs = make_packs(jobs, self.packing, self.options.workers)
+
+        def show(pack: PackJob, result: JobResult) -> None:
+            for job, own in zip(pack.jobs, results_of(pack, result), strict=True):
+                self.display.result(job, own)
+
+        ended = self.workers.run(packs, stop=self.stop, on_progress=self.display.progress, on_result=show)
         if self.stop.requested:
             raise Killed("stopped")
-        return results
+        results = {
+            id(job): own
+            for pack, result in zip(packs, ended, strict=True)
+            for job, own in zip(pack.jobs, results_of(pack, result), strict=True)
+        }
+        return [results[id(job)] for job in jobs]
 
     def _jobs(self, kind: JobKind, tuned: TuningResult, draws: int) -> list[Job]:
         """Return the jobs of a stage ordered by seed, so that an interrupted comparison has some complete seeds."""

@@ -26,7 +26,7 @@ from nc_tools.experiment.weight_files import load_weights
 from nc_tools.models.classifier import Classifier
 from nc_tools.run_records import RunIdentity
 from nc_tools.surgery.layers import device_of
-from nc_tools.training.loop import autocast
+from nc_tools.training.in_steps import autocast
 
 # The largest tensor when a model is built: activations of two images may be larger than all weights.
 _MIN_BYTES, _TIMES_WEIGHTS = 2**30, 16

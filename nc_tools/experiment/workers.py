@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,20 +16,18 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Protocol, TypeVar
 
-from nc_tools._support.damaged_file import DamagedFileError
-from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.signals import StopSignal
-from nc_tools.experiment.job import JobResult, RunProgress
+from nc_tools.experiment.job import JobResult, Note, RunProgress
 
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
-MakeRun = Callable[[Any, Callable[[RunProgress], None], StopSignal], JobResult]
-"""A function of a module that makes what a job describes, such as ``run_job``."""
+MakeRun = Callable[[Any, Callable[[RunProgress | Note], None], StopSignal], JobResult]
+"""A function of a module that makes what a job describes, such as ``run_pack``."""
 
 
 class WorkerJob(Protocol):
-    """What a worker process can make: one run, or all runs of a seed."""
+    """What a worker process can make: a pack of runs, or all runs of a seed."""
 
     @property
     def label(self) -> str:
@@ -48,9 +45,9 @@ def _serve(connection: Connection, threads: int, make_run: MakeRun | None) -> No
     """Main function of a worker process: make runs until the parent process closes the connection."""
     import torch
 
-    from nc_tools.experiment.run_job import run_job
+    from nc_tools.experiment.run_pack import error_result, run_pack
 
-    make_run = make_run or run_job
+    make_run = make_run or run_pack
 
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it, for every arm alike
@@ -58,7 +55,7 @@ def _serve(connection: Connection, threads: int, make_run: MakeRun | None) -> No
     # the writing of a checkpoint. A worker that takes too long is ended by the parent, with SIGKILL.
     with StopSignal(signals=(signal.SIGTERM,), patience=math.inf) as stop:
 
-        def send_progress(progress: RunProgress) -> None:
+        def send_progress(progress: RunProgress | Note) -> None:
             try:
                 connection.send(progress)
             except OSError:  # the parent has ended: stop the run with a checkpoint
@@ -72,10 +69,7 @@ def _serve(connection: Connection, threads: int, make_run: MakeRun | None) -> No
             try:
                 result = make_run(job, send_progress, stop)
             except Exception as error:  # noqa: BLE001  one run's error must not end the others
-                if not isinstance(error, DamagedFileError | FileExistsError):  # their message says all
-                    traceback.print_exc()
-                message = f"{type(error).__name__}: {error}".splitlines()[0]
-                result = JobResult(None, "FAILED", error=message, disk_full=is_disk_full(error))
+                result = error_result(error)
             with contextlib.suppress(OSError):
                 connection.send(result)
             if stop.requested:
@@ -126,7 +120,7 @@ class Workers:
     Args:
         count: Processes, at least 1.
         threads: CPU threads of each.
-        make_run: What each of them does with a job; None for ``run_job``.
+        make_run: What each of them does with a job; None for ``run_pack``.
     """
 
     def __init__(self, count: int, threads: int, make_run: MakeRun | None = None) -> None:
@@ -155,7 +149,7 @@ class Workers:
         jobs: Sequence[J],
         *,
         stop: StopSignal,
-        on_progress: Callable[[RunProgress], None],
+        on_progress: Callable[[RunProgress | Note], None],
         on_result: Callable[[J, JobResult], None],
     ) -> list[JobResult]:
         """Make the run of every job, and return the results in the order of the jobs.
@@ -183,7 +177,7 @@ class Workers:
             for worker in (worker for worker in busy if worker.connection in ready):
                 index = worker.job
                 message = self._receive(worker)
-                if isinstance(message, RunProgress):
+                if isinstance(message, RunProgress | Note):
                     on_progress(message)
                 elif index is not None:
                     results[index] = message
@@ -219,9 +213,9 @@ class Workers:
         self._workers.append(worker)
         return worker
 
-    def _receive(self, worker: _Worker) -> RunProgress | JobResult:
+    def _receive(self, worker: _Worker) -> RunProgress | Note | JobResult:
         try:
-            message: RunProgress | JobResult = worker.connection.recv()
+            message: RunProgress | Note | JobResult = worker.connection.recv()
         except (EOFError, OSError):
             worker.process.join(10)
             self._workers.remove(worker)

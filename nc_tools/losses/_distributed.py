@@ -27,6 +27,11 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return total
 
 
+def mean_over_processes(values: Tensor) -> Tensor:
+    """Return the mean of a tensor over all processes, with its gradient. With one process, return the tensor itself."""
+    return values if process_count() == 1 else sum_over_processes(values) / process_count()
+
+
 class _SumOverProcesses(torch.autograd.Function):
     """The sum over processes; its gradient is the sum of the processes' gradients."""
 

@@ -68,6 +68,8 @@ class ClassConditionalInfoNCELoss(LossTerm):
         ClassConditionalInfoNCELoss(temperature=0.5)
     """
 
+    over_batch = True
+
     views = 2
 
     def __init__(self, temperature: float = 0.5) -> None:

@@ -85,6 +85,8 @@ class CodingRateLoss(LossTerm):
         CodingRateLoss(squared_distortion=0.5)
     """
 
+    over_batch = True
+
     def __init__(self, squared_distortion: float = 0.5) -> None:
         super().__init__()
         if not 0 < squared_distortion < math.inf:

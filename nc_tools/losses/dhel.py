@@ -74,6 +74,8 @@ class DHELLoss(LossTerm):
         DHELLoss(temperature=0.3)
     """
 
+    over_batch = True
+
     views = 2
 
     def __init__(self, temperature: float = 0.3) -> None:

@@ -68,6 +68,8 @@ class FeatureEntropyLoss(LossTerm):
         FeatureEntropyLoss(eps=1e-08)
     """
 
+    over_batch = True
+
     def __init__(self, eps: float = 1e-8) -> None:
         super().__init__()
         if not 0 < eps < math.inf:

@@ -13,6 +13,7 @@ from torch import Tensor
 from nc_tools._support.initial_tensors import InitialTensors
 from nc_tools._support.labels import check_labels
 from nc_tools.losses._rows import IGNORED, LabeledRows, rows_of, valid_labels
+from nc_tools.losses._whole_batch import whole_batch
 from nc_tools.records import Batch, Outputs
 
 
@@ -39,6 +40,8 @@ class LossTerm(InitialTensors, ABC):
             model computes from them is ``outputs.outliers``. Only a loss that needs outliers is given any.
         needs_progress: Whether the loss changes during training, so that :meth:`set_progress` must be called before it
             is trained with.
+        over_batch: Whether a sample's loss depends on the other samples of the batch, as in contrastive losses. In
+            distributed training the loss is then that of the samples of all processes, each of which must call it.
 
     Example:
         >>> class NormLoss(LossTerm):
@@ -53,6 +56,7 @@ class LossTerm(InitialTensors, ABC):
     views: int = 1
     needs_outliers: bool = False
     needs_progress: bool = False
+    over_batch: bool = False
     _knows_progress = False  # and not the progress itself, for each value of which a compiled step would be compiled
 
     if TYPE_CHECKING:
@@ -135,9 +139,10 @@ class LossTerm(InitialTensors, ABC):
         if isinstance(outputs, Tensor):
             rows = self.checked_rows(outputs, batch, ignore_index)
             return outside_autocast(outputs, self.of_rows, rows)
-        return outside_autocast(
-            outputs.features, self.compute, outputs, self.checked_batch(outputs, batch, ignore_index)
-        )
+        checked = self.checked_batch(outputs, batch, ignore_index)
+        if self.over_batch:
+            outputs, checked = whole_batch(outputs, checked)
+        return outside_autocast(outputs.features, self.compute, outputs, checked)
 
     def of_rows(self, rows: LabeledRows) -> Tensor:
         """Return the loss, a scalar, of logits and labels that are checked. A loss of samples overrides this."""

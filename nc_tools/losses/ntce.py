@@ -127,6 +127,8 @@ class NTCELoss(PerSampleLoss):
         NTCELoss(temperature=0.1)
     """
 
+    over_batch = True
+
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()
         check_temperature(temperature)
@@ -160,6 +162,8 @@ class NONLLoss(PerSampleLoss):
         >>> NONLLoss(temperature=0.2)
         NONLLoss(temperature=0.2)
     """
+
+    over_batch = True
 
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from nc_tools.losses._distributed import mean_over_processes, process_count, sum_over_processes
 from nc_tools.losses._rows import IGNORED, LabeledRows, Reduction, kept_mean
 from nc_tools.losses._weightable import WeightableLoss
 from nc_tools.losses.loss_term import outside_autocast
@@ -79,7 +80,7 @@ class PerSampleLoss(WeightableLoss):
         if reduction == "none":
             return (weights * values).view(rows.shape)
         total = torch.dot(weights, values)
-        return total if reduction == "sum" else total / _nonzero(weights.sum())
+        return total if reduction == "sum" else total / _nonzero(mean_over_processes(weights.sum()))
 
     @overload
     def per_sample(self, outputs: Outputs, batch: Batch, /, *, ignore_index: int = ...) -> Tensor: ...
@@ -149,7 +150,8 @@ def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor, kept: T
     """Return the mean of values v with class weights w: sum_i w_{y_i} v_i / sum_i w_{y_i}.
 
     The sum in the denominator is over the batch, as in ``torch.nn.functional.cross_entropy(weight=...)``, so that the
-    weights change the shares of the classes and not the learning rate.
+    weights change the shares of the classes and not the learning rate. In distributed training it is the mean of the
+    processes' sums, so that the mean over processes is that of one process with all samples.
 
     Args:
         values: (N,).
@@ -163,15 +165,16 @@ def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor, kept: T
     """
     weights = _of_classes(class_weights.to(values.dtype), labels)
     if kept is None:
-        return torch.dot(weights, values) / weights.sum()
+        return torch.dot(weights, values) / mean_over_processes(weights.sum())
     weights, values = (torch.where(kept, part, 0) for part in (weights, values))
-    return torch.dot(weights, values) / _nonzero(weights.sum())
+    return torch.dot(weights, values) / _nonzero(mean_over_processes(weights.sum()))
 
 
 def class_mean(values: Tensor, labels: Tensor, num_classes: int, kept: Tensor | None = None) -> Tensor:
     """Return the mean of values over each class's samples, then over the classes of the batch.
 
-    A class without a sample in the batch does not count.
+    A class without a sample in the batch does not count. In distributed training the classes are counted over all
+    processes, and the mean over processes is that of one process with all samples.
 
     Args:
         values: (N,).
@@ -187,5 +190,7 @@ def class_mean(values: Tensor, labels: Tensor, num_classes: int, kept: Tensor | 
     counts = torch.zeros(num_classes, dtype=values.dtype, device=values.device).index_add(0, labels, ones)
     if kept is not None:
         values, counts = torch.where(kept, values, 0), counts.clamp(min=0)
+    counts = sum_over_processes(counts)
     present = counts > 0
-    return (values / counts.clamp(min=1).index_select(0, labels)).sum() / present.sum().clamp(min=1)
+    mean = (values / counts.clamp(min=1).index_select(0, labels)).sum() / present.sum().clamp(min=1)
+    return mean * process_count() if process_count() > 1 else mean

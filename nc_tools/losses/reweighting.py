@@ -63,6 +63,7 @@ class ClassBalancedLoss(WeightableLoss):
                 f"class weights need a loss with a value for each sample, got {type(self.loss).__name__}. Derive it "
                 f"from PerSampleLoss, or pass another loss."
             )
+        self.over_batch = self.loss.over_batch
         self.beta = beta
         self.keep_buffer("weight", weights, persistent=False)
 

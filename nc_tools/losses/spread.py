@@ -75,6 +75,8 @@ class SpreadLoss(LossTerm):
         SpreadLoss(attract=1.0, separate=0.5, temperature=0.5)
     """
 
+    over_batch = True
+
     views = 2
 
     def __init__(self, attract: float = 1.0, separate: float = 1.0, temperature: float = 0.5) -> None:

@@ -116,6 +116,8 @@ class SupConLoss(LossTerm):
         SupConLoss(temperature=0.1)
     """
 
+    over_batch = True
+
     views = 2
 
     def __init__(self, temperature: float = 0.1) -> None:
@@ -156,6 +158,8 @@ class BalancedSupConLoss(LossTerm):
         >>> BalancedSupConLoss(temperature=0.2).views
         2
     """
+
+    over_batch = True
 
     views = 2
 

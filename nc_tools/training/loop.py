@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -22,6 +21,7 @@ from nc_tools.records import Batch, Outputs
 from nc_tools.surgery.layers import device_of
 from nc_tools.training.checkpoint import damaged_checkpoint, load_checkpoint, save_checkpoint
 from nc_tools.training.ema import WeightEMA
+from nc_tools.training.in_steps import BackbonePass, Steps, in_steps
 from nc_tools.training.learning_rate import head_only_steps, rate_factor
 from nc_tools.training.meter import Meter
 from nc_tools.training.mixed_loss import batch_terms, check_mixing, learns_from_steps
@@ -31,7 +31,6 @@ from nc_tools.training.train_config import OptimConfig, TrainConfig
 from nc_tools.training.training_state import TrainingState
 
 EpochEnd = Callable[[int, dict[str, float], Classifier], bool | None]
-Forward = Callable[[Batch], Outputs]
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class Fitted:
     seconds: float
 
 
+@in_steps
 def fit(
     model: Classifier,
     loss: LossTerm,
@@ -61,8 +61,11 @@ def fit(
     resume: bool = False,
     stop: StopSignal | None = None,
     keep_last: bool = False,
-) -> Fitted:
+) -> Steps[Fitted]:
     """Train a classifier: a backbone and a head.
+
+    ``fit.steps(...)``, with the same arguments, is a generator that stops at each pass through the backbone. It is for
+    :func:`~nc_tools.training.run_side_by_side.run_side_by_side`, which computes the passes of many trainings together.
 
     Args:
         model: The classifier, on its device. It is trained in place.
@@ -94,7 +97,7 @@ def fit(
     ascent_loss = loss if optim.sam is None else optim.sam.ascent_loss(loss, class_counts).to(device)
     source = batches if training.mixing is None else MixedBatches(batches, training.mixing, seed, training.epochs)
     ema = WeightEMA(model, training.ema_decay) if training.ema_decay is not None else None
-    forward = _forward_pass(model, training, device)
+    forward = _Forward(model, training, optim, device)
     state = TrainingState(model, loss, optimizer, ema, Meter(device))
     if resume and checkpoint is not None and checkpoint.exists():
         stored = load_checkpoint(checkpoint)
@@ -108,7 +111,8 @@ def fit(
         if state.ended:
             break
         state.resume_clock()
-        _train_epoch(state, source.epoch(epoch, start=state.step % steps), forward, ascent_loss, optim, total, stop)
+        todo = source.epoch(epoch, start=state.step % steps)
+        yield from _train_epoch(state, todo, forward, ascent_loss, optim, total, stop)
         if state.step % steps:  # stopped within the epoch
             _stop(state, total, checkpoint)
         values = state.meter.read() | {"train/lr": optimizer.param_groups[0]["lr"]}
@@ -136,12 +140,12 @@ def _check_head_first(model: Classifier, optim: OptimConfig) -> None:
 def _train_epoch(
     state: TrainingState,
     batches: Iterator[Batch],
-    forward: Forward,
+    forward: _Forward,
     ascent_loss: LossTerm,
     optim: OptimConfig,
     total: int,
     stop: StopSignal | None,
-) -> None:
+) -> Steps[None]:
     """Train on the batches; end early if ``stop`` is set."""
     model, loss, optimizer = state.model.train(), state.loss, state.optimizer
     clipped = list(dict.fromkeys([*model.parameters(), *loss.parameters()]))
@@ -157,12 +161,15 @@ def _train_epoch(
             _set_backbone_training(model.backbone, trained, on=state.step >= head_only)
         loss.set_progress(state.step / total)
         optimizer.zero_grad(set_to_none=True)
-        outputs = forward(batch)
+        request = forward.request(batch)
+        yield from _wait_for_features(state, request)
+        outputs = forward.outputs(batch, request)
         terms = loss.terms(outputs, batch) if batch.partner is None else batch_terms(loss, outputs, batch)
         if isinstance(optimizer, SAM):
             _sam_gradients(state, optimizer, forward, ascent_loss, outputs, terms, batch)
         else:
             torch.autograd.backward(reduce(add, terms.values()))
+        yield from _wait(state, request)  # for the gradients of a backbone that others computed
         if optim.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(clipped, optim.clip_norm)
         optimizer.step()
@@ -189,7 +196,7 @@ def _set_backbone_training(backbone: nn.Module, parameters: Sequence[nn.Paramete
 def _sam_gradients(
     state: TrainingState,
     optimizer: SAM,
-    forward: Forward,
+    forward: _Forward,
     ascent_loss: LossTerm,
     outputs: Outputs,
     terms: dict[str, torch.Tensor],
@@ -214,27 +221,59 @@ def _stop(state: TrainingState, total: int, checkpoint: Path | None) -> NoReturn
     raise Killed(f"training was stopped after step {state.step} of {total}")
 
 
-def _forward_pass(model: Classifier, training: TrainConfig, device: torch.device) -> Forward:
-    precision = autocast(device, training.dtype_on(device))
-    backbone = torch.compile(model.backbone) if training.compile else model.backbone
+class _Forward:
+    """The forward pass of a batch: what is requested of the backbone, and what the head makes of its features."""
 
-    def forward(batch: Batch) -> Outputs:
-        if batch.second_view is None and batch.outliers is None:
-            with precision:
-                features = backbone(batch.inputs)
-            return model.head.outputs(features)
-        # One pass for all that comes with a batch, so that batch normalization uses the statistics of all of it.
-        parts = [part for part in (batch.inputs, batch.second_view, batch.outliers) if part is not None]
-        with precision:
-            features = backbone(torch.cat(parts))
-        outputs, *extra = [model.head.outputs(rows) for rows in features.split([len(part) for part in parts])]
+    def __init__(self, model: Classifier, training: TrainConfig, optim: OptimConfig, device: torch.device) -> None:
+        self._model = model
+        compiled: Any = torch.compile(model.backbone) if training.compile else model.backbone
+        self._backbone: nn.Module = compiled
+        self._dtype = training.dtype_on(device)
+        self._alone = why_alone(training, optim)
+
+    def request(self, batch: Batch) -> BackbonePass:
+        """Return the pass for all that comes with a batch: one, so that batch statistics are those of all of it."""
+        parts = _parts(batch)
+        return BackbonePass(self._backbone, parts[0] if len(parts) == 1 else torch.cat(parts), self._dtype, self._alone)
+
+    def outputs(self, batch: Batch, request: BackbonePass) -> Outputs:
+        """Return the outputs for the features of a batch."""
+        head, features, parts = self._model.head, request.features, _parts(batch)
+        assert features is not None  # noqa: S101 (whoever runs the training has computed them)
+        if len(parts) == 1:
+            return head.outputs(features)
+        outputs, *extra = [head.outputs(rows) for rows in torch.split(features, [len(part) for part in parts])]
         outputs.second_view = None if batch.second_view is None else extra[0]
         outputs.outliers = None if batch.outliers is None else extra[-1]
         return outputs
 
-    return forward
+    def __call__(self, batch: Batch) -> Outputs:
+        """Return the outputs for a batch, computed at once and alone."""
+        request = self.request(batch)
+        request.compute()
+        return self.outputs(batch, request)
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
-    """Return a context with autocast to ``dtype`` on the device; for float32 it changes nothing. It can be reused."""
-    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+def why_alone(training: TrainConfig, optim: OptimConfig) -> str | None:
+    """Return why a training's passes cannot be computed together with those of others; None if they can."""
+    if optim.sam is not None:
+        return "sharpness-aware steps (optim.sam) go through the backbone twice"
+    return "its backbone is compiled (training.compile)" if training.compile else None
+
+
+def _parts(batch: Batch) -> list[torch.Tensor]:
+    return [part for part in (batch.inputs, batch.second_view, batch.outliers) if part is not None]
+
+
+def _wait_for_features(state: TrainingState, request: BackbonePass) -> Generator[BackbonePass, None, None]:
+    """Wait for the features, and compute them if nobody did."""
+    yield from _wait(state, request)
+    if request.features is None:
+        request.compute()
+
+
+def _wait(state: TrainingState, request: BackbonePass) -> Generator[BackbonePass, None, None]:
+    """Wait; of that time only this training's share of a common pass is counted."""
+    state.pause_clock()
+    yield request
+    state.resume_clock(request.take_seconds())

@@ -55,8 +55,9 @@ class TrainingState:
         """Seconds of training so far, without the time for evaluation."""
         return self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
-    def resume_clock(self) -> None:
-        """Start to count seconds of training."""
+    def resume_clock(self, more: float = 0.0) -> None:
+        """Start to count seconds of training, and add those that were spent for it elsewhere."""
+        self._seconds += more
         self._since = time.perf_counter()
 
     def pause_clock(self) -> None:
@@ -70,10 +71,10 @@ class TrainingState:
             "epochs_done": self.epochs_done,
             "ended": self.ended,
             "seconds": self.seconds,
-            "model": self.model.state_dict(),
+            "model": _own_memory(self.model.state_dict()),
             "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "ema": None if self.ema is None else self.ema.model.state_dict(),
+            "ema": None if self.ema is None else _own_memory(self.ema.model.state_dict()),
             "meter": self.meter.state(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -111,3 +112,12 @@ def _check_shapes(model: Classifier, stored: Mapping[str, torch.Tensor]) -> None
                 f"an earlier version or another model wrote it, in which {name} has the shape "
                 f"{tuple(stored[name].shape)} and not {tuple(parameter.shape)}"
             )
+
+
+def _own_memory(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state whose tensors are no views: ``torch.save`` writes all of the memory that a view is a part of."""
+    return {name: value.clone() if _is_view(value) else value for name, value in state.items()}
+
+
+def _is_view(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes

@@ -11,7 +11,7 @@ from nc_tools.records import Batch
 from nc_tools.surgery.layer_choice import backbone_blocks
 from nc_tools.surgery.layers import Pool, captured_features, features_of, layer_pools
 from nc_tools.surgery.untouched import eval_mode
-from nc_tools.training.loop import autocast
+from nc_tools.training.in_steps import autocast
 
 FEATURES = "features"
 """The name under which the backbone's own output is returned."""

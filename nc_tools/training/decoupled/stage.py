@@ -16,6 +16,7 @@ from nc_tools.heads.head import Head
 from nc_tools.losses.cross_entropy import CrossEntropyLoss
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Collected
+from nc_tools.training.in_steps import Steps, in_steps
 from nc_tools.training.loop import EpochEnd, Fitted, fit
 from nc_tools.training.train_config import OptimConfig, TrainConfig
 
@@ -158,6 +159,7 @@ class EpochsAfter:
         return self._batches.epoch(self._first + epoch, start)
 
 
+@in_steps
 def retrain(
     model: Classifier,
     stage: RetrainingStage,
@@ -170,7 +172,7 @@ def retrain(
     checkpoint: Path | None = None,
     resume: bool = False,
     stop: StopSignal | None = None,
-) -> Fitted:
+) -> Steps[Fitted]:
     """Train a model's classifier again, on a frozen backbone, with the same loop as the first stage.
 
     Mixing and sharpness-aware steps of the first stage are switched off: they are for the backbone.
@@ -204,7 +206,7 @@ def retrain(
         if epoch_end is not None:
             epoch_end(epoch, values, model)
 
-    fitted = fit(
+    fitted = yield from fit.steps(
         inner,
         CrossEntropyLoss(),
         EpochsAfter(batches, training.epochs),

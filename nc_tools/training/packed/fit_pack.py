@@ -13,7 +13,7 @@ from torch import Tensor
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.training.learning_rate import rate_factor
 from nc_tools.training.meter import NonFiniteLossError
-from nc_tools.training.optimizers import parameter_groups
+from nc_tools.training.optimizers import fused, parameter_groups
 from nc_tools.training.packed.pack import Pack, PackMember, why_not_packed
 from nc_tools.training.packed.pack_meter import PackMeter
 from nc_tools.training.packed.stacked_losses import StackedStep
@@ -166,9 +166,7 @@ def _optimizer(members: Sequence[PackMember]) -> torch.optim.Optimizer:
         for group in parameter_groups(member.model, member.optim, member.loss):
             same = merged.setdefault((group["peak_lr"], group["weight_decay"]), {**group, "params": []})
             same["params"] += group["params"]
-    spec = members[0].optim.optimizer
-    if spec.leaves_open("fused") and issubclass(spec.cls, torch.optim.SGD | torch.optim.Adam | torch.optim.AdamW):
-        spec = spec.with_arguments({"fused": True})  # one pass over the memory; three times as fast
+    spec = fused(members[0].optim.optimizer)
     groups = list(merged.values())
     optimizer: torch.optim.Optimizer = spec.build({"params": groups, "lr": groups[0]["lr"], "weight_decay": 0.0})
     return optimizer

@@ -1,0 +1,88 @@
+"""Make several runs of a comparison side by side in one process."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nc_tools._support.damaged_file import DamagedFileError
+from nc_tools._support.disk_full import is_disk_full
+from nc_tools._support.signals import Killed, StopSignal
+from nc_tools.experiment.job import Job, JobResult, Note, RunProgress
+from nc_tools.experiment.pack_loaders import PackLoaders
+from nc_tools.experiment.run_job import run_job
+from nc_tools.training.run_side_by_side import run_side_by_side
+
+
+@dataclass(frozen=True)
+class PackJob:
+    """Runs that one process makes at once; a single run is a pack of one.
+
+    Attributes:
+        jobs: The runs, of one kind.
+    """
+
+    jobs: tuple[Job, ...]
+
+    @property
+    def kind(self) -> str:
+        """The kind of its runs."""
+        return self.jobs[0].kind
+
+    @property
+    def label(self) -> str:
+        """Name in progress lines: that of the run, or how many there are."""
+        first = self.jobs[0].label
+        return first if len(self.jobs) == 1 else f"{first} and {len(self.jobs) - 1} more"
+
+
+@dataclass(frozen=True)
+class RunPackResult(JobResult):
+    """How a pack ended.
+
+    Attributes:
+        of_runs: The result of each run, in order; empty if the process died.
+    """
+
+    of_runs: tuple[JobResult, ...] = ()
+
+
+def results_of(pack: PackJob, result: JobResult) -> Sequence[JobResult]:
+    """Return the result of each run of a pack: that of the pack for all of them if its process died."""
+    if isinstance(result, RunPackResult) and result.of_runs:
+        return result.of_runs
+    return [result] * len(pack.jobs)
+
+
+def run_pack(pack: PackJob, on_progress: Callable[[RunProgress | Note], None], stop: StopSignal) -> RunPackResult:
+    """Make the runs of a pack, and return how each of them ended. Their numbers are those of runs made one by one.
+
+    Args:
+        pack: The runs. Those that were made before are not made again.
+        on_progress: Called after each epoch of a run, and with the reasons why runs cannot share their passes.
+        stop: When set, every run ends between two steps as KILLED, with a checkpoint.
+    """
+    loaders = PackLoaders() if len(pack.jobs) > 1 else None
+    steps = [run_job.steps(job, on_progress, stop, loaders=loaders) for job in pack.jobs]
+
+    def note(reason: str) -> None:
+        if len(pack.jobs) > 1:
+            on_progress(Note(f"some runs of a pack train alone, because {reason}"))
+
+    ended = run_side_by_side(steps, on_alone=note)
+    results = tuple(end.value if end.value is not None else error_result(end.error) for end in ended)
+    full = next((result for result in results if result.disk_full), None)
+    if full is not None:
+        return RunPackResult(None, "FAILED", error=full.error, disk_full=True, of_runs=results)
+    return RunPackResult(None, "FINISHED", of_runs=results)
+
+
+def error_result(error: BaseException | None) -> JobResult:
+    """Return the result of a run that raised an error, and print where it was raised."""
+    if isinstance(error, Killed):
+        return JobResult(None, "KILLED", error=error.reason)
+    if error is not None and not isinstance(error, DamagedFileError | FileExistsError):  # their message says all
+        traceback.print_exception(error)
+    message = f"{type(error).__name__}: {error}".splitlines()[0]
+    return JobResult(None, "FAILED", error=message, disk_full=error is not None and is_disk_full(error))
