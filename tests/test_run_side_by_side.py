@@ -114,6 +114,49 @@ def test_a_residual_network_gives_the_same():
     assert assert_same([Run(seed=s, backbone=net) for s in (0, 1)], tolerance=1e-9) == []
 
 
+@pytest.mark.parametrize("optim", ["sgd", "adamw", "rmsprop"])
+def test_gradients_of_another_memory_layout_give_the_same(optim):
+    """Fused kernels read the numbers of a gradient in the order of memory, whatever its strides say."""
+
+    class Transposed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(36, 12) / 6)
+
+        def forward(self, x):
+            return x.flatten(1) @ self.weight
+
+    def channels_last():
+        return ConvNet(1, 6, width=3).to(memory_format=torch.channels_last)
+
+    for backbone in (Transposed, channels_last):
+        assert assert_same([Run(seed=s, backbone=backbone, optim=OPTIMS[optim]) for s in (0, 1)]) == []
+
+
+def test_a_backbone_keeps_its_memory_layout_and_its_momentum_when_it_is_stacked(tmp_path):
+    """A run that was stopped alone goes on in a pack with the optimizer's state of before."""
+
+    def channels_last():
+        return ConvNet(1, 6, width=3).to(memory_format=torch.channels_last)
+
+    runs = [Run(seed=seed, backbone=channels_last) for seed in (0, 1)]
+    alone, _, _ = both_ways(runs)
+    stop, paths = StopSignal(), [tmp_path / f"{run.seed}.pt" for run in runs]
+    plain = Run.note
+    for run, path in zip(runs, paths, strict=True):
+        stop.requested = False
+        run.note = lambda epoch, _v, _m: setattr(stop, "requested", epoch == 2)
+        run_side_by_side([run.steps(checkpoint=path, stop=stop)])
+        run.note = plain.__get__(run)
+    steps = [run.steps(checkpoint=path, resume=True) for run, path in zip(runs, paths, strict=True)]
+    run_side_by_side(steps)
+    for run, (_, state, _) in zip(runs, alone, strict=True):
+        assert largest_difference(run.state(), state) <= 1e-10
+        weight = run.model.backbone.layers[3].weight
+        assert not weight.is_contiguous()
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_two_views_give_the_same():
     class TwoViews(Images):
         def epoch(self, epoch, start=0):

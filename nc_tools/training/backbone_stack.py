@@ -95,7 +95,8 @@ class BackboneStack:
         for name, gradient in zip(learned, gradients, strict=True):
             if gradient is None:
                 continue
-            for parameter, own, of in zip(self._of_members[name], gradient.unbind(), of_features, strict=True):
+            laid_out = _laid_out_as(self._parameters[name], gradient)
+            for parameter, own, of in zip(self._of_members[name], laid_out.unbind(), of_features, strict=True):
                 if of is not None:  # else its loss did not use the features, which is not a gradient of zero
                     parameter.grad = own if parameter.grad is None else parameter.grad + own
         _share_seconds(passes, started)
@@ -156,11 +157,30 @@ def _is_setting(value: Any) -> bool:
 
 
 def stack_in_place(own: Sequence[Tensor]) -> Tensor:
-    """Stack a parameter or buffer of all members, and make each member's own a view of the stacked tensor."""
+    """Stack a parameter or buffer of all members, and make each member's own a view of the stacked tensor.
+
+    The memory layout stays, such as channels-last: an optimizer's state of before has it too.
+    """
+    first = own[0].detach()
     stacked = torch.stack([tensor.detach() for tensor in own])
+    if first.ndim == 4 and not first.is_contiguous() and first.is_contiguous(memory_format=torch.channels_last):
+        stacked = _with_strides(stacked, (first.numel(), *first.stride()))
     for tensor, view in zip(own, stacked.unbind(), strict=True):
         tensor.data = view
     return stacked
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Return a gradient in the memory layout of its parameter.
+
+    Autograd ensures that for gradients that it accumulates itself. PyTorch's fused optimizers rely on it: with another
+    layout they take each number for the gradient of another parameter, without an error.
+    """
+    return gradient if gradient.stride() == parameter.stride() else _with_strides(gradient, parameter.stride())
+
+
+def _with_strides(values: Tensor, strides: tuple[int, ...]) -> Tensor:
+    return values.new_empty_strided(values.shape, strides).copy_(values)
 
 
 def _is_same(one: object, other: object) -> bool:

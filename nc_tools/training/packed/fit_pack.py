@@ -148,7 +148,8 @@ def _hand_out_gradients(pack: Pack, step: StackedStep, values: Tensor) -> None:
     of_losses = [p for member in pack.members for p in member.loss.parameters()]
     gradients = torch.autograd.grad(values.sum(), [*head.parameters.values(), *of_losses], allow_unused=True)
     for (name, own), gradient in zip(head.of_members.items(), gradients, strict=False):
-        parts = [None] * len(own) if gradient is None else gradient.unbind()
+        # Contiguous, as the parameters are: PyTorch's fused optimizers ignore strides, without an error.
+        parts = [None] * len(own) if gradient is None else gradient.contiguous().unbind()
         for parameter, part in zip(own, parts, strict=True):
             parameter.grad = part
         if name in _FOR_LOGITS:  # without logits a training of its own gives these no gradient, which is not a zero one
