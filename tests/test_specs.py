@@ -83,7 +83,7 @@ def test_specs_are_values() -> None:
 @given(st.text(max_size=8), st.lists(st.text(min_size=1, max_size=8), max_size=40, unique=True))
 def test_suggestions_always_name_something_that_exists(name: str, names: list[str]) -> None:
     suggestion = did_you_mean(name, names)
-    assert any(n in suggestion for n in names) if names else suggestion == "none is known"
+    assert any(n in suggestion or repr(n) in suggestion for n in names) if names else suggestion == "none is known"
     assert not names or name not in names or repr(name) in suggestion
 
 

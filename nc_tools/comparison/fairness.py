@@ -10,6 +10,7 @@ from nc_tools.comparison.frames import frame_table
 from nc_tools.comparison.pairing import Cells, draws_of, first_draws, name_seeds, other_data_seeds
 from nc_tools.comparison.read_experiment import Experiment
 from nc_tools.comparison.result import Caution, Family
+from nc_tools.comparison.unequal_data import group_cautions, outlier_cautions
 
 # An arm is a head, a loss, and what is done to the head before and afterwards; seed, draw and name identify the run.
 _ARM_FIELDS = {"head", "loss", "second_stage", "start", "arm", "name", "seed", "draw"}
@@ -41,8 +42,8 @@ def find_cautions(
         *_mixed_configurations(cells, experiment),
         *_tuning(experiment),
         *_uneven_draws(cells, family.metric),
-        *_outliers(cells),
-        *_frequency_groups(cells),
+        *outlier_cautions(cells),
+        *group_cautions(cells),
         *record_cautions(record_notes),
     )
 
@@ -238,38 +239,6 @@ def _uneven_draws(cells: Cells, metric: str) -> list[Caution]:
     listed = "; ".join(incomplete)
     text = f"the mean is over fewer frames than at other seeds: {listed}"
     return [Caution("uneven draws", "", text)] if incomplete else []
-
-
-def _outliers(cells: Cells) -> list[Caution]:
-    """Caution against arms that trained with outlier images, which is more information, if other arms did not."""
-    sources: dict[str, str] = {}
-    for arm, of_arm in cells.items():
-        names = {str(run.data["outliers"]) for run in of_arm.values() if run.data.get("outliers")}
-        if names:
-            sources[arm] = ", ".join(sorted(names))
-    if not sources or len(sources) == len(cells):
-        return []
-    text = (
-        f"{', '.join(sources)} trained with outlier images ({', '.join(dict.fromkeys(sources.values()))}), the other "
-        "arms did not. Only a comparison among these arms separates the effect of a method from that of the outliers"
-    )
-    return [Caution("outliers", "", text)]
-
-
-def _frequency_groups(cells: Cells) -> list[Caution]:
-    """Caution against values by group of classes where arms have other labels, and so other frequent classes."""
-    counts: dict[int, set[tuple[int, ...]]] = {}
-    for of_arm in cells.values():
-        for run in of_arm.values():
-            if isinstance(own := run.data.get("class_counts"), list | tuple):
-                counts.setdefault(run.seed, set()).add(tuple(own))
-    if not any(len(different) > 1 for different in counts.values()):
-        return []
-    text = (
-        "the labels of the arms make other classes rare or frequent: values of many, medium and few or of the head, "
-        "middle and tail third are about other classes in each arm, so do not compare them"
-    )
-    return [Caution("frequency groups", "", text)]
 
 
 def record_cautions(notes: Sequence[tuple[str, str]]) -> list[Caution]:
