@@ -133,7 +133,9 @@ def test_benchmarks_are_described_and_have_no_files(tmp_path, capsys):
 
 
 def test_what_is_no_source_is_one_sentence(tmp_path, capsys):
-    assert "a data source must be 'imagefolder:PATH', 'table:FILE' or another of" in refused(capsys, tmp_path / "none")
+    assert "must be an existing folder or table, or 'imagefolder:PATH', 'table:FILE' or another of" in refused(
+        capsys, tmp_path / "none"
+    )
     assert "there is no table" in refused(capsys, "table:none.csv")
 
 

@@ -43,8 +43,8 @@ def parse_source(text: str) -> SourceName:
     kind, colon, path = text.partition(":")
     if kind not in SOURCE_KINDS:
         raise ValueError(
-            f"a data source must be 'imagefolder:PATH', 'table:FILE' or another of {', '.join(SOURCE_KINDS)}, got "
-            f"{text!r}{_hint(kind)}"
+            f"a data source must be an existing folder or table, or 'imagefolder:PATH', 'table:FILE' or another of "
+            f"{', '.join(SOURCE_KINDS)}, got {text!r}{_hint(kind)}"
         )
     if kind not in BUILTIN_KINDS and not path:
         raise ValueError(f"the source {kind!r} needs its path, as in '{kind}:PATH', got {text!r}")

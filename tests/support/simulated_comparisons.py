@@ -28,6 +28,7 @@ class World:
     rule: str = "own"  # or "crossed": the same frames at every seed; or "fixed": one frame
     missing: float = 0.0  # chance that a run was stopped
     heavy: bool = False  # effects from a t distribution with 3 degrees of freedom instead of the normal one
+    skewed: bool = False  # effects of frames from a log-normal distribution with mean 0
 
 
 def simulate(world, arms, generator):
@@ -35,6 +36,10 @@ def simulate(world, arms, generator):
 
     def draw(sd, shape=()):
         return sd * (generator.standard_t(3, shape) if world.heavy else generator.normal(size=shape))
+
+    def skewed_frame():
+        spread = np.sqrt((np.e - 1) * np.e)  # the standard deviation of exp of a standard normal variable
+        return world.frame * float((np.exp(generator.normal()) - np.exp(0.5)) / spread)
 
     labels = np.arange(world.images) % 10
     shared = draw(3.0, world.seeds)
@@ -46,7 +51,7 @@ def simulate(world, arms, generator):
         common = draw(world.frame, world.draws)
         for seed in range(world.seeds):
             for number in range(world.draws if framed else 1):
-                frame = draw(world.frame) if world.rule == "own" else common[number]
+                frame = skewed_frame() if world.skewed else draw(world.frame) if world.rule == "own" else common[number]
                 value = float(shared[seed] + by_seed[seed] + framed * frame + draw(world.rest))
                 frame_seed = 1000 * seed + number if world.rule == "own" else number
                 images = None

@@ -12,7 +12,7 @@ import torch
 
 from nc_tools.data import DataConfig
 from nc_tools.data.guess_source import guess_source
-from nc_tools.data.source_names import BUILTIN_KINDS, parse_source
+from nc_tools.data.source_names import BUILTIN_KINDS, OWN_LABELS, parse_source
 from nc_tools.data.table_config import TableConfig
 from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.experiment.on_features.data_settings import plain_data
@@ -69,6 +69,11 @@ def data_config(options: FeatureOptions, flags: Mapping[str, Any] | None = None)
         FileNotFoundError: If there is no such file or folder.
         ValueError: If the source cannot be read so.
     """
+    if options.clean == OWN_LABELS and options.labels is None and options.corrections is None:
+        raise ValueError(
+            "--clean data says that the labels of DATA are the true ones, but they are trained on too: give the labels "
+            "to train on with --labels FILE:COLUMN, or leave --clean out"
+        )
     config = replace(
         source_config(options), labels=options.labels, clean=options.clean, corrections=options.corrections,
         **(flags or {}),
