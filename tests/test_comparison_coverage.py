@@ -19,6 +19,7 @@ NORMAL = {
     "10 seeds, a frame each": World(10, frame=1.0),
     "5 seeds, three frames each": World(5, frame=1.0, draws=3),
     "5 seeds, no frames": World(5),
+    "3 seeds, a frame each, runs missing": World(3, frame=1.0, missing=0.1),
     "5 seeds, a frame each, runs missing": World(5, frame=1.0, missing=0.1),
     "10 seeds, a frame each, runs missing": World(10, frame=1.0, missing=0.1),
     "3 seeds and images": World(3, seed=0.3, frame=0.2, image=10.0),
@@ -51,7 +52,7 @@ def rates(world, repetitions=REPETITIONS):
 @pytest.mark.parametrize("name", NORMAL)
 def test_intervals_cover_and_verdicts_are_false_no_more_often_than_they_say(name):
     coverage, verdicts = rates(NORMAL[name])
-    assert 0.93 <= coverage <= 0.975, coverage
+    assert 0.93 <= coverage <= 0.972, coverage  # .971 with images at three seeds, at most .964 elsewhere
     # At most nominal: more than this many of 1000 happen with chance 1e-3 if the true rate is .05.
     assert verdicts <= binom.ppf(0.999, REPETITIONS, 0.05), verdicts
 
@@ -77,7 +78,7 @@ def test_skewed_frames_are_covered_as_the_documentation_states(seeds, stated):
 @pytest.mark.slow
 def test_crossed_frames_of_old_records_are_covered_too():
     coverage, verdicts = rates(World(5, frame=1.0, draws=3, rule="crossed"))
-    assert 0.93 <= coverage <= 0.985, coverage
+    assert 0.93 <= coverage <= 0.97, coverage
     assert verdicts <= binom.ppf(0.999, REPETITIONS, 0.05), verdicts
 
 

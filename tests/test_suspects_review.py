@@ -78,7 +78,8 @@ def press(page: Path, *keys: str) -> tuple[str, list[list[str]]]:
       }}
       document.title = JSON.stringify([document.body.innerText, csv()]);
     </script>"""
-    copy = page.with_name("pressed.html")
+    copy = page.parent.parent / "elsewhere" / "pressed.html"  # the page needs nothing beside it
+    copy.parent.mkdir(exist_ok=True)
     copy.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{script}</body>"), encoding="utf-8")
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
