@@ -37,7 +37,7 @@ ARM: RunConfig = replace(
 )
 FILES = {
     "final.json", "metrics.jsonl", "per_class.json", "predictions.safetensors", "run.json", "status.json",
-    "weights.safetensors",
+    "weights.safetensors", "mistakes.safetensors",
 }  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def test_ctrl_c_ends_a_recipe_with_130_and_everything_kept(tmp_path):
         start_new_session=True,
     )
     try:
-        for _ in range(1200):
+        for _ in range(2400):
             if list(out.glob("runs/*/metrics.jsonl")) or process.poll() is not None:
                 break
             time.sleep(0.05)
