@@ -108,21 +108,46 @@ def test_a_server_answers_with_the_runs_probabilities(run: Path, model: Path, tm
     assert np.allclose(reply["predictions"], expected, atol=1e-5)
 
 
-def test_a_model_is_registered_on_request(run: Path, tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize("address", [None, "sqlite:///elsewhere.db"])
+def test_a_model_is_registered_and_mlflow_left_as_it_was(
+    address: str | None, run: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
-    before = mlflow.get_tracking_uri()
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(address)
+    for variable in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(variable, raising=False)
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    assert before == address
     arguments = ["export", str(run), "--to", "mlflow", "--register", "digits-etf"]
     store = f"sqlite:///{tmp_path / 'store.db'}"
     for number in (1, 2):
         main([*arguments, "--out", str(tmp_path / f"e{number}"), "--tracking-uri", store])
         assert f"exported: models:/digits-etf/{number}" in capsys.readouterr().out
-    assert mlflow.get_tracking_uri() == before
+    # Not even the address that MLflow uses where nobody gives one: later runs would go to the current folder.
+    assert os.environ.get("MLFLOW_TRACKING_URI") == before
+    mlflow.set_tracking_uri(None)
+    assert not {"MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"} & set(os.environ)
+    assert mlflow.active_run() is None
     client = mlflow.MlflowClient(tracking_uri=store, registry_uri=store)
     version = client.get_model_version("digits-etf", "2")
     source = client.get_model_version_download_uri("digits-etf", "2")
     assert str(tmp_path) in source or version.source.startswith("models:/")
-    assert not (Path.cwd() / "mlruns").exists()
+    assert client.search_experiments(filter_string="name = 'exported models'")
+    assert not any((tmp_path / name).exists() for name in ("mlruns", "mlflow.db", "artifacts/exported models"))
+
+
+def test_a_model_is_not_registered_into_a_run_of_somebody_else(run: Path, tmp_path: Path, capsys: Any) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'own.db'}")
+    try:
+        with mlflow.start_run(run_name="mine"), pytest.raises(SystemExit):
+            main(["export", str(run), "--to", "mlflow", "--register", "x", "--out", str(tmp_path / "e")])
+        assert "while the MLflow run 'mine' is active" in capsys.readouterr().err
+    finally:
+        mlflow.set_tracking_uri(None)
 
 
 def test_a_store_that_does_not_answer_is_one_sentence(run: Path, tmp_path: Path, capsys: Any) -> None:

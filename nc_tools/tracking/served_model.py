@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,36 +58,54 @@ def register_served_model(served: ServedNetwork, *, name: str, out: Path, tracki
         The address ``models:/NAME/VERSION``.
 
     Raises:
-        ValueError: If the store cannot be used.
+        ValueError: If the store cannot be used, or a run of MLflow is active here, which would get the model.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
     from nc_tools.tracking.connection import connect
 
+    if (active := mlflow.active_run()) is not None:
+        raise ValueError(
+            f"{name} cannot be registered while the MLflow run {active.info.run_name!r} is active, because the model "
+            f"would be logged to it: call mlflow.end_run() first"
+        )
     store = resolve_store(out, tracking_uri)
     try:
         connect(store)
     except (StoreError, MlflowException, OSError) as error:
         raise ValueError(f"{name} cannot be registered: {store.explain(error)}") from error
-    before = mlflow.get_tracking_uri()
-    try:
-        with _quiet():
-            mlflow.set_tracking_uri(store.uri)
-            _use_experiment(mlflow, "exported models", store.artifacts)
+    with _quiet(), _tracked_at(mlflow, store.uri):
+        experiment = _experiment(mlflow, "exported models", store.artifacts)
+        with mlflow.start_run(experiment_id=experiment, run_name=name):
             logged = mlflow.pytorch.log_model(
                 served.network, name="model", registered_model_name=name, **_description(served)
             )
-    finally:
-        mlflow.set_tracking_uri(before)
     return f"models:/{name}/{logged.registered_model_version}"
 
 
-def _use_experiment(mlflow: Any, name: str, artifacts: Path | None) -> None:
-    """Make an experiment the active one; its artifacts lie beside the store, not in the current folder."""
-    if mlflow.get_experiment_by_name(name) is None:
-        mlflow.create_experiment(name, artifact_location=None if artifacts is None else artifacts.resolve().as_uri())
-    mlflow.set_experiment(name)
+@contextmanager
+def _tracked_at(mlflow: Any, uri: str) -> Iterator[None]:
+    """Let MLflow use a store for a while.
+
+    MLflow writes the address into MLFLOW_TRACKING_URI, for child processes. Where nobody had set it, it must not stay:
+    everything that this process does later would go to that store, or to one in the current folder.
+    """
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def _experiment(mlflow: Any, name: str, artifacts: Path | None) -> str:
+    """Return the id of an experiment whose artifacts lie beside the store, not in the current folder."""
+    experiment = mlflow.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    location = None if artifacts is None else artifacts.resolve().as_uri()
+    return str(mlflow.create_experiment(name, artifact_location=location))
 
 
 def _description(served: ServedNetwork) -> dict[str, Any]:
