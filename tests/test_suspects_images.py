@@ -49,6 +49,7 @@ def test_suspects_of_a_folder_of_images(photos, capsys):
     suspects("--out", "found")
     printed = capsys.readouterr().out
     assert "features: 54 of 54 images went through the backbone" in printed
+    assert "hold-out" not in printed, "nothing is tuned"
     rows = rows_of(photos / "found" / "suspects.csv")
     assert len(rows) == 36
     assert (rows[0]["path"], rows[0]["suggested"]) == ("train/ape/train3.png", "bee")

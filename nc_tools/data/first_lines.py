@@ -22,7 +22,9 @@ _ENDS = 4
 _UNEVEN = 2
 
 
-def first_lines(sources: Sources, config: DataConfig, subsets: Subsets, given_labels: Tensor) -> list[str]:
+def first_lines(
+    sources: Sources, config: DataConfig, subsets: Subsets, given_labels: Tensor, *, tuned: bool = True
+) -> list[str]:
     """Return the lines that say what a run's data are, for any source.
 
     Args:
@@ -30,6 +32,7 @@ def first_lines(sources: Sources, config: DataConfig, subsets: Subsets, given_la
         config: Of the data.
         subsets: The training subset and the hold-out of a seed.
         given_labels: (N,) the training labels before noise was drawn onto them.
+        tuned: Whether something is tuned on the hold-out, which is named only then.
     """
     train, test = sources.train, sources.test
     channels, height, width = train.shape
@@ -43,9 +46,11 @@ def first_lines(sources: Sources, config: DataConfig, subsets: Subsets, given_la
     available = torch.ones(len(train), dtype=torch.bool) if sources.excluded is None else ~sources.excluded
     lines += _left_out(train, available, config, subsets, given_labels)
     share = len(subsets.holdout) / max(1, len(subsets.train))
-    lines.append(
-        f"hold-out for tuning: {len(subsets.holdout):,} of the training images ({share:.0%}), drawn anew for each seed"
-    )
+    if tuned:
+        lines.append(
+            f"hold-out for tuning: {len(subsets.holdout):,} of the training images ({share:.0%}), drawn anew for each "
+            f"seed"
+        )
     lines += _test_set(test.classes, class_counts(test.labels, len(test.classes)), subsets.counts)
     if sources.skipped:
         lines.append(f"{len(sources.skipped)} unreadable images are left out: {short_list(sources.skipped)}")

@@ -41,7 +41,7 @@ def read_labeled_images(
     with ProgressDisplay(Console(highlight=False)) as display:
         prepared = prepare_features(
             arm, out, options.cache or out / "cache", seed=0, device=torch_device(options.device), display=display,
-            check=lambda _counts, _noisy: None,  # nothing is compared
+            check=lambda _counts, _noisy: None, tuned=False,  # nothing is compared
         )  # fmt: skip
     sources = open_feature_sources(prepared.path)
     parts = {"train": _samples(sources.train, 0), "test": _samples(sources.test, len(sources.train))}

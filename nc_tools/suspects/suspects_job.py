@@ -164,7 +164,7 @@ def _tell(rows: LabeledSamples, ranking: FoundSuspects, tell: Callable[[str], No
         tell(f"Disagreement with {', '.join(rows.annotators)} counts as a third rank.")
     alone = int(ranking.alone.sum())
     if alone:
-        tell(f"{alone} labels are the only one of their class: nothing is known about them, and they are listed last.")
+        tell(f"Labels that are alone in their class: {alone}. Nothing is known about them, and they are listed last.")
     empty = [rows.classes[k] for k in torch.nonzero(counts == 0).flatten().tolist()]
     if empty:
         tell(f"{len(empty)} classes have no sample here, such as {empty[0]}.")

@@ -47,8 +47,9 @@ class PreparedFeatures:
 
 
 def prepare_features(
-    config: RunConfig, out: Path, cache: Path, *, seed: int, device: str, display: ProgressDisplay, check: CheckPlan
-) -> PreparedFeatures:
+    config: RunConfig, out: Path, cache: Path, *, seed: int, device: str, display: ProgressDisplay, check: CheckPlan,
+    tuned: bool = True,
+) -> PreparedFeatures:  # fmt: skip
     """Get the features of a comparison, and print what the data are.
 
     Args:
@@ -59,6 +60,7 @@ def prepare_features(
         device: Where the backbone runs.
         display: Shows progress and lines.
         check: Called once the data are read and before features are computed, which may take an hour.
+        tuned: Whether heads are tuned on a hold-out, for which some class then needs two images.
 
     Raises:
         FileNotFoundError: If data or weights are missing.
@@ -68,7 +70,7 @@ def prepare_features(
     check_settings_count(config.data, embeddings=source.kind == "embeddings")
     if source.kind == "embeddings" and source.path is not None:
         return _read_embeddings(source.path, config, display, check)
-    return _extract(config, out, cache, seed, device, display, check)
+    return _extract(config, out, cache, seed, device, display, check, tuned=tuned)
 
 
 def _read_embeddings(path: Path, config: RunConfig, display: ProgressDisplay, check: CheckPlan) -> PreparedFeatures:
@@ -92,8 +94,9 @@ def _ood(read: Embeddings) -> list[str]:
 
 
 def _extract(
-    config: RunConfig, out: Path, cache: Path, seed: int, device: str, display: ProgressDisplay, check: CheckPlan
-) -> PreparedFeatures:
+    config: RunConfig, out: Path, cache: Path, seed: int, device: str, display: ProgressDisplay, check: CheckPlan,
+    *, tuned: bool,
+) -> PreparedFeatures:  # fmt: skip
     if config.data.resplit is not None:
         raise ValueError(
             "the arm is chosen on the hold-outs of all seeds and confirmed on test images that none saw, so all "
@@ -102,11 +105,12 @@ def _extract(
     images = load_images(config.data, out / "cache", display.reading)
     sources = with_label_files(images, config.data)
     subsets = make_subsets(sources, config.data, seed)
-    subsets.check_holdout()
+    if tuned:
+        subsets.check_holdout()
     given = sources.train.labels if sources.given_labels is None else sources.given_labels
     noise = config.data.noise
     shown = sources if noise is None else replace(sources, train=with_noise(sources.train, noise, seed))
-    for line in first_lines(shown, config.data, make_subsets(shown, config.data, seed, given), given):
+    for line in first_lines(shown, config.data, make_subsets(shown, config.data, seed, given), given, tuned=tuned):
         display.note(line)
     counts, has_clean_labels = tuple(subsets.counts.tolist()), shown.train.clean_labels is not None
     check(counts, has_clean_labels)
