@@ -20,7 +20,9 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 import nc_tools
+from nc_tools._support.atomic_write import atomic_write
 from nc_tools.comparison import Comparison
+from nc_tools.comparison.check_predictions import check_predictions
 from nc_tools.comparison.export import comparison_csv
 from nc_tools.comparison.image_predictions import confidences
 from nc_tools.comparison.markdown import markdown_text
@@ -36,12 +38,29 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="output folder of a recipe")
     parser.add_argument("page", type=Path, help="Markdown file to write; .csv and .tar.xz are written beside it")
     args = parser.parse_args()
-    comparison = nc_tools.compare(args.out)
-    written = args.page.read_text().partition(MARKER)[0] if args.page.exists() else f"# {args.page.stem}\n\n"
-    args.page.write_text(f"{written}{MARKER}\n\n{page_text(comparison)}")
-    args.page.with_suffix(".csv").write_text(comparison_csv(comparison))
-    pack(args.out, comparison, args.page.with_suffix(".tar.xz"))
-    print(f"{args.page}, {args.page.with_suffix('.tar.xz').stat().st_size / 1e3:,.0f} kB of records")
+    try:
+        size = write_table(args.out, args.page)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print(f"{args.page}, {size / 1e3:,.0f} kB of records")
+
+
+def write_table(out: Path, page: Path) -> int:
+    """Write the page of a comparison with the files beside it, and return the bytes of the archive.
+
+    Raises:
+        ValueError: If a record of the compared runs is damaged or incomplete; then no file is changed.
+        OSError: If there are no runs, or a file cannot be written.
+    """
+    comparison = nc_tools.compare(out)
+    written = page.read_text().partition(MARKER)[0] if page.exists() else f"# {page.stem}\n\n"
+    text = f"{written}{MARKER}\n\n{page_text(comparison)}"
+    archive = page.with_suffix(".tar.xz")
+    with atomic_write(archive) as part:
+        pack(out, comparison, part)
+    page.write_text(text)
+    page.with_suffix(".csv").write_text(comparison_csv(comparison))
+    return archive.stat().st_size
 
 
 def page_text(comparison: Comparison) -> str:
@@ -53,15 +72,19 @@ def facts(comparison: Comparison) -> str:
     """Return command, data, budget, time and versions of the runs as a Markdown list."""
     finals = [run for of_arm in comparison.cells.values() for run in of_arm.values()]
     baseline = next(iter(comparison.cells[comparison.baseline].values()))
-    data, counts = baseline.data, baseline.data["class_counts"]
+    name, counts = baseline.data.get("name", "not named"), baseline.data.get("class_counts")
+    sizes = (
+        ""
+        if not counts
+        else (f" {len(counts)} classes, {sum(counts):,} training images ({max(counts):,} to {min(counts):,} a class),")
+    )
     tested = sum(baseline.per_class.test_counts) if baseline.per_class else 0
     trials = Counter(str(trial["arm"]) for trial in comparison.experiment.trials)
     seconds = sum(run.final.get("perf/seconds", 0.0) for run in finals)
     versions = ", ".join(f"{name} {version}" for name, version in baseline.versions.items())
     return "\n".join(
         [
-            f"- **Data**: {data['name']}, {len(counts)} classes, {sum(counts):,} training images ({max(counts):,} to "
-            f"{min(counts):,} a class), {tested:,} test images.",
+            f"- **Data**: {name},{sizes} {tested:,} test images.",
             f"- **Budget**: {max(trials.values(), default=0)} tuning trials an arm; {len(finals)} final runs, whose "
             f"training took {seconds:,.0f} s in all.",
             f"- **Machine**: {baseline.hardware}.",
@@ -89,8 +112,9 @@ def packed(file: Path) -> bytes:
     if file.name in ("status.json", "run.json"):
         return _without_machine(file)
     if file.suffix == ".safetensors":
+        check_predictions(file)
         tensors = load_file(file)
-        if tensors["test_logits"].size > MOST_LOGITS:
+        if "test_logits" in tensors and tensors["test_logits"].size > MOST_LOGITS:
             return save(without_logits(tensors))
     return file.read_bytes()
 

@@ -1,15 +1,19 @@
 """The committed tables: the records beside each of them give the table again."""
 
 import importlib.util
+import json
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import nc_tools
 from nc_tools.comparison.export import comparison_csv
 
 ROOT = Path(__file__).parents[1]
+RECORDS = Path(__file__).parent / "data" / "records_0_1"
 ARCHIVES = sorted((ROOT / "benchmarks" / "results").glob("*.tar.xz"))
 
 
@@ -57,3 +61,52 @@ def test_the_script_packs_a_comparison_that_can_be_made_again(tmp_path, monkeypa
         tar.extractall(tmp_path / "again", filter="data")
     again = nc_tools.compare(tmp_path / "again")
     assert page.read_text().partition(script.MARKER)[2].strip() == script.page_text(again).strip()
+
+
+RUN = "etf-s0-d0-final-896f0939"
+
+
+def write_anew(out: Path, page: Path, monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", ["table.py", str(out), str(page)])
+    table_script().main()
+
+
+def test_records_without_logits_are_packed_again_as_they_are(tmp_path, monkeypatch):
+    out = shutil.copytree(RECORDS, tmp_path / "out")
+    script = table_script()
+    files = sorted(out.glob("runs/*/predictions.safetensors"))
+    for file in files:
+        save_file(script.without_logits(load_file(file)), file)
+    write_anew(out, tmp_path / "page.md", monkeypatch)
+    with tarfile.open(tmp_path / "page.tar.xz") as tar:
+        packed = [tar.extractfile(str(file.relative_to(out))).read() for file in files]
+    assert packed == [file.read_bytes() for file in files]
+
+
+def test_runs_that_do_not_say_what_their_data_are_have_a_page(tmp_path, monkeypatch):
+    out = shutil.copytree(RECORDS, tmp_path / "out")
+    for file in out.glob("runs/*/run.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "data": {}}))
+    write_anew(out, tmp_path / "page.md", monkeypatch)
+    assert "- **Data**: not named, 268 test images.\n" in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda out: (out / "runs" / RUN / "predictions.safetensors").write_bytes(b"no"), "cannot be read"),
+        (lambda out: shutil.rmtree(out / "runs"), "has no folder runs/"),
+    ],
+)
+def test_damaged_records_are_refused_in_one_sentence_and_no_file_is_changed(
+    tmp_path, monkeypatch, capsys, damage, message
+):
+    out = shutil.copytree(RECORDS, tmp_path / "out")
+    damage(out)
+    (tmp_path / "page.md").write_text("# As it was\n")
+    with pytest.raises(SystemExit) as end:
+        write_anew(out, tmp_path / "page.md", monkeypatch)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "page.md"]
+    assert (tmp_path / "page.md").read_text() == "# As it was\n"

@@ -7,6 +7,7 @@ from support.compared_runs import BETTER, LINEAR, PRIMARY, SAME, WORSE, runs
 from nc_tools.comparison import ComparedRun, compare_runs
 from nc_tools.comparison.power import detectable_difference, pairs_needed
 from nc_tools.comparison.read_experiment import Experiment
+from nc_tools.comparison.references import loss_kind
 
 NOISY = {"linear": [0.7, 0.71, 0.69, 0.70], "up": [0.74, 0.70, 0.71, 0.73]}
 
@@ -67,3 +68,28 @@ def test_a_reference_with_another_loss_is_not_tested():
     comparison = compare_runs(runs, "linear_la", experiment=Experiment(protocol={"references": references}))
     assert [test.arm for test in comparison.controls.tests] == ["etf_la", "random_la"]  # numbers may differ
     assert "etf_dr is not tested against its reference linear_la: their losses differ" in comparison.notes
+
+
+@pytest.mark.parametrize(
+    ("recorded", "kind"),
+    [
+        ({"class": "A", "arguments": {"loss": {"class": "B"}, "gamma": 2}}, ("A", (("loss", ("B", ())),))),
+        ({"class": "A", "arguments": [1]}, ("A", ())),
+        ({"class": "A", "arguments": 5}, ("A", ())),
+        ({"class": "A", "arguments": "x"}, ("A", ())),
+        ({"class": "A", "arguments": True}, ("A", ())),
+        ({"class": ["A"]}, ("['A']", ())),
+        (5, None),
+        ({"arguments": {}}, None),
+    ],
+)  # fmt: skip
+def test_a_record_may_hold_anything_for_its_loss(recorded, kind):
+    assert loss_kind(recorded) == kind
+
+
+def test_where_the_record_names_no_loss_the_plan_is_believed():
+    configs = {"linear": {"loss": {"class": "A", "arguments": {}}}, "etf": {"loss": 5}}
+    runs = [ComparedRun(arm, 0, 0, "FINISHED", {PRIMARY: 0.7}, config=config) for arm, config in configs.items()]
+    comparison = compare_runs(runs, "linear", experiment=Experiment(protocol={"references": {"etf": "linear"}}))
+    assert [test.arm for test in comparison.controls.tests] == ["etf"]
+    assert not [note for note in comparison.notes if "losses differ" in note]

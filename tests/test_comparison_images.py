@@ -1,11 +1,15 @@
 """Test predictions of single models: reliability bins, and McNemar's test image by image."""
 
+import json
 import math
+import os
+import re
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools.comparison.image_predictions import BINS, confidences, read_predictions, reliability
 from nc_tools.comparison.single_models import disagreement
 
@@ -101,3 +105,55 @@ def test_predictions_without_logits_give_the_same_accuracy_and_reliability(tmp_p
     save_file(short | {"test_guesses": np.zeros(3, np.int16)}, tmp_path / "damaged.safetensors")
     with pytest.raises(ValueError, match="one of test_guesses for each of its 300 labels"):
         read_predictions(tmp_path / "damaged.safetensors")
+
+
+SHORT = {
+    "test_labels": np.array([0, 1, 2], np.int16),
+    "test_guesses": np.array([0, 2, 2], np.int16),
+    "num_classes": np.array([3], np.int32),
+    "test_confidences": np.array([0.9, 0.5, 1.0], np.float16),
+    "test_scaled_confidences": np.array([0.8, 0.4, 0.0], np.float16),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_guesses": np.array([0, 3, 2], np.int16)}, "test_guesses in x must lie in 0..2, got 0..3"),
+        ({"test_guesses": np.array([0, -1, 2], np.int16)}, "test_guesses in x must lie in 0..2, got -1..2"),
+        ({"test_guesses": np.array([0, 2**63, 2], np.uint64)}, f"must lie in 0..2, got 0..{2**63}"),
+        ({"test_labels": np.array([0, 1, 900], np.int16)}, "test_labels in x must lie in 0..2, got 0..900"),
+        ({"test_confidences": np.array([0.9, np.nan, 1], np.float16)}, "test_confidences in x must be prob"),
+        ({"test_confidences": np.array([0.9, 0.5, 1.5], np.float16)}, "must be probabilities, got 1.5"),
+        ({"test_scaled_confidences": np.array([-1, 0.5, 1], np.float16)}, "test_scaled_confidences in x must be prob"),
+        ({"num_classes": np.zeros(0, np.int32)}, "num_classes in x must be one number"),
+        ({"num_classes": np.array([3, 3], np.int32)}, "num_classes in x must be one number"),
+        ({"num_classes": np.array([3.0], np.float32)}, "num_classes in x must have 1 dimensions and one of the types"),
+        ({"num_classes": np.array([0], np.int32)}, "got 3 x 0 and 3 labels"),
+        ({"num_classes": np.array([2**31], np.int64)}, "at most 16,777,216 classes, got 3 labels of 2,147,483,648"),
+    ],
+)  # fmt: skip
+def test_damaged_predictions_without_logits_are_refused(tmp_path, changes, message):
+    save_file(SHORT | changes, tmp_path / "x")
+    with pytest.raises(DamagedFileError, match=re.escape(message)):
+        read_predictions(tmp_path / "x", "test/gen/accuracy")
+
+
+def test_labels_beyond_the_logits_are_refused_whatever_the_metric(tmp_path):
+    save_file({"test_logits": np.eye(3, dtype=np.float32), "test_labels": np.array([0, 1, 2**40])}, tmp_path / "x")
+    with pytest.raises(DamagedFileError, match=r"test_labels in x must lie in 0..2, got 0..1099511627776"):
+        read_predictions(tmp_path / "x", "test/ood/far/knn/auroc")
+
+
+def test_a_header_that_declares_more_labels_than_any_test_set_is_refused_without_reading_them(tmp_path):
+    number = 10**9
+    tensors = {
+        "test_labels": {"dtype": "I8", "shape": [number], "data_offsets": [0, number]},
+        "test_logits": {"dtype": "F16", "shape": [number, 1], "data_offsets": [number, 3 * number]},
+    }
+    header = json.dumps(tensors).encode()
+    path = tmp_path / "x"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, 8 + len(header) + 3 * number)  # without a byte on the disk
+    with pytest.raises(DamagedFileError, match="at most 50,000,000 labels"):
+        read_predictions(path)

@@ -9,8 +9,10 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_tensors
 
 from nc_tools.comparison import ComparedRun, RecallByClass, compare_runs
 from nc_tools.comparison.html_report import comparison_html
@@ -137,6 +139,7 @@ def test_images_of_other_test_sets_are_not_the_same_images(tmp_path):
         (lambda path: (path.unlink(), os.mkfifo(path)), "cannot be read"),
         (lambda path: (path.unlink(), path.symlink_to(path.name)), "cannot be read"),
         (lambda path: os.truncate(path, 2**34), "cannot be read"),
+        (lambda path: save_tensors({"index": torch.zeros(1).to(torch.float8_e5m2)}, path), "cannot be read"),
         (lambda path: save_file({"index": np.array([0.5])}, path), "index in mistakes.safetensors must be int64"),
         (lambda path: save_file({"images": picture(0)[None]}, path), "cannot be read"),
         (lambda path: save_file({"index": np.array([5]), "images": picture(0)}, path), "images in mistakes"),

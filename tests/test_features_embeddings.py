@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import torch
 from safetensors.numpy import save_file
 from support.embedding_files import WRITERS, columns, write_npz, write_parquet
@@ -218,6 +219,15 @@ def test_parquet_lists_of_different_length_and_empty_entries_are_refused(tmp_pat
         read_embeddings(path)
     pq.write_table(pa.table({"features": [[1.0], [2.0]], "labels": ["a", None]}), path)
     with pytest.raises(ValueError, match=r"column labels of ragged.parquet is empty in 1 rows"):
+        read_embeddings(path)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float8_e5m2], ids=["BF16", "F8_E5M2"])
+def test_numbers_of_a_type_that_numpy_lacks_are_named(tmp_path, kind, request):
+    path = tmp_path / "embeddings.safetensors"
+    safetensors.torch.save_file({"features": torch.ones(4, 3).to(kind), "labels": torch.arange(4) % 2}, path)
+    expected = f"numbers of the type {request.node.callspec.id}, which numpy does not have: save it as float32"
+    with pytest.raises(ValueError, match=expected):
         read_embeddings(path)
 
 

@@ -6,6 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.regular_file import check_regular
 
@@ -16,6 +19,8 @@ SHORT = {"test_guesses", "test_confidences", "test_labels", "num_classes"}
 SCALED_CONFIDENCES = "test_scaled_confidences"
 """In such a file, the probabilities of the predicted classes with the temperature (N,)."""
 _SHORT_TYPES = {"test_guesses": _LABELS, "test_confidences": _LOGITS, SCALED_CONFIDENCES: _LOGITS}
+# Beyond any test set; a damaged header could otherwise ask for all memory.
+_MOST_SAMPLES, _MOST_CLASSES = 50_000_000, 2**24
 
 
 def check_predictions(path: Path) -> None:
@@ -34,14 +39,17 @@ def check_predictions(path: Path) -> None:
             if not ({"test_logits", "test_labels"} <= names or names >= SHORT):
                 raise DamagedFileError(f"{path.name} must hold test_logits and test_labels, got {sorted(names)}")
             (labels,) = _shape(path, file, "test_labels", _LABELS, 1)
-            rows, classes = _shape(path, file, "test_logits", _LOGITS, 2) if "test_logits" in names else (labels, 1)
-            for name, dtypes in _SHORT_TYPES.items() if "test_logits" not in names else ():
-                if name in names and _shape(path, file, name, dtypes, 1) != [labels]:
-                    raise DamagedFileError(f"{path.name} must hold one of {name} for each of its {labels} labels")
+            has_logits = "test_logits" in names
+            rows, classes = _shape(path, file, "test_logits", _LOGITS, 2) if has_logits else _short(path, file, labels)
             if rows != labels or rows < 1 or classes < 1:
                 raise DamagedFileError(
                     f"{path.name} must hold one row of test_logits for each of at least one label, got "
                     f"{rows} x {classes} and {labels} labels"
+                )
+            if labels > _MOST_SAMPLES or classes > _MOST_CLASSES:
+                raise DamagedFileError(
+                    f"{path.name} must hold at most {_MOST_SAMPLES:,} labels of at most {_MOST_CLASSES:,} classes, got "
+                    f"{labels:,} labels of {classes:,}"
                 )
             if "temperature" in names:
                 _shape(path, file, "temperature", _LOGITS, 1)
@@ -50,6 +58,39 @@ def check_predictions(path: Path) -> None:
                     raise DamagedFileError(f"the temperature in {path.name} must be one positive number")
     except (SafetensorError, OSError) as error:
         raise DamagedFileError(f"{path.name} cannot be read ({error}). Train that run again") from error
+
+
+def _short(path: Path, file: Any, labels: int) -> tuple[int, int]:
+    """Check the tensors in place of logits; return their length and the number of classes."""
+    for name, dtypes in _SHORT_TYPES.items():
+        if name in file.keys() and _shape(path, file, name, dtypes, 1) != [labels]:  # noqa: SIM118  no mapping
+            raise DamagedFileError(f"{path.name} must hold one of {name} for each of its {labels} labels")
+    if _shape(path, file, "num_classes", _LABELS, 1) != [1]:
+        raise DamagedFileError(f"num_classes in {path.name} must be one number")
+    return labels, int(file.get_tensor("num_classes")[0])
+
+
+def check_classes(name: str, values: NDArray[np.integer], num_classes: int) -> None:
+    """Check that the numbers of classes in a file of predictions lie in 0..K-1.
+
+    Raises:
+        DamagedFileError: If one does not.
+    """
+    if values.min() < 0 or values.max() >= num_classes:
+        raise DamagedFileError(
+            f"{name} must lie in 0..{num_classes - 1}, got {values.min()}..{values.max()}. Make that run again"
+        )
+
+
+def check_confidences(name: str, values: NDArray[np.floating]) -> None:
+    """Check that confidences in a file of predictions are probabilities.
+
+    Raises:
+        DamagedFileError: If one is not.
+    """
+    outside = values[~((values >= 0) & (values <= 1))]
+    if len(outside):
+        raise DamagedFileError(f"{name} must be probabilities, got {outside[0]}. Make that run again")
 
 
 def _shape(path: Path, file: Any, name: str, dtypes: tuple[str, ...], dimensions: int) -> list[int]:

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nc_tools.comparison.check_predictions import SCALED_CONFIDENCES, check_predictions
+from nc_tools.comparison.check_predictions import (
+    SCALED_CONFIDENCES,
+    SHORT,
+    check_classes,
+    check_confidences,
+    check_predictions,
+)
 from nc_tools.comparison.image_values import ImageValues, accuracy_values, has_image_values, image_values
 from nc_tools.comparison.surest_mistakes import NO_MISTAKES, SurestMistakes, surest_mistakes
 
@@ -92,10 +98,12 @@ def read_predictions(path: Path, metric: str = "") -> Predictions:
             names = set(file.keys())
             labels = file.get_tensor("test_labels")
             if "test_logits" not in names:
-                summary = _without_logits({name: file.get_tensor(name) for name in names})
+                read = names & {*SHORT, SCALED_CONFIDENCES}
+                summary = _without_logits(path.name, {name: file.get_tensor(name) for name in read})
                 return replace(summary, primary=accuracy_values(metric, summary.correct, labels))
             temperature = float(file.get_tensor("temperature").ravel()[0]) if "temperature" in names else None
             logits = file.get_slice("test_logits")
+            check_classes(f"test_labels in {path.name}", labels, logits.get_shape()[1])
             summary = _summarize(_slices(logits, len(labels)), labels, temperature)
             if not has_image_values(metric) or (metric.startswith("test/cal_ts/") and temperature is None):
                 return summary
@@ -144,15 +152,20 @@ def _summarize(
     return Predictions(correct, guesses, labels.astype(np.int32), num_classes, digest, before, after_scaling, mistakes)
 
 
-def _without_logits(tensors: dict[str, NDArray[Any]]) -> Predictions:
+def _without_logits(file: str, tensors: dict[str, NDArray[Any]]) -> Predictions:
     """Return the summary of a file without logits, with the confidences as they were rounded."""
+    num_classes = int(tensors["num_classes"][0])
+    for name in ("test_labels", "test_guesses"):
+        check_classes(f"{name} in {file}", tensors[name], num_classes)
+    for name in tensors.keys() & {"test_confidences", SCALED_CONFIDENCES}:
+        check_confidences(f"{name} in {file}", tensors[name])
     labels, guesses = tensors["test_labels"].astype(np.int64), tensors["test_guesses"].astype(np.int32)
     right, scaled = guesses == labels, tensors.get(SCALED_CONFIDENCES)
     return Predictions(
         right,
         guesses,
         labels.astype(np.int32),
-        int(tensors["num_classes"].ravel()[0]),
+        num_classes,
         hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest(),
         _binned(tensors["test_confidences"].astype(np.float64), right),
         None if scaled is None else _binned(scaled.astype(np.float64), right),

@@ -22,8 +22,8 @@ def valid_references(
     """
     valid, notes = {}, []
     for arm, reference in references.items():
-        own, other = (_loss(cells.get(name, {}).values()) for name in (arm, reference))
-        if own and other and loss_kind(own) != loss_kind(other):
+        own, other = (loss_kind(_loss(cells.get(name, {}).values())) for name in (arm, reference))
+        if own and other and own != other:
             notes.append(f"{arm} is not tested against its reference {reference}: their losses differ")
         else:
             valid[arm] = reference
@@ -31,7 +31,7 @@ def valid_references(
 
 
 def loss_kind(recorded: object) -> object:
-    """Return the classes of a recorded loss, without its numbers.
+    """Return the classes of a recorded loss, without its numbers; None if the record says nothing of the kind.
 
     Example:
         >>> loss_kind({"class": "FocalLoss", "arguments": {"gamma": 2.0}})
@@ -39,8 +39,9 @@ def loss_kind(recorded: object) -> object:
     """
     if not isinstance(recorded, Mapping) or "class" not in recorded:
         return [loss_kind(part) for part in recorded] if isinstance(recorded, list | tuple) else None
-    arguments = recorded.get("arguments") or {}
-    parts = sorted((name, kind) for name, value in arguments.items() if (kind := loss_kind(value)))
+    arguments = recorded.get("arguments")
+    named = arguments.items() if isinstance(arguments, Mapping) else ()
+    parts = sorted((name, kind) for name, value in named if (kind := loss_kind(value)))
     return str(recorded["class"]), tuple(parts)
 
 

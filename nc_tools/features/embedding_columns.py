@@ -73,9 +73,9 @@ def _read_safetensors(path: Path) -> EmbeddingArrays:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            columns: EmbeddingArrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            columns: EmbeddingArrays = {name: _tensor(file, name, path) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             header = file.metadata() or {}
-    except (OSError, SafetensorError, TypeError) as error:
+    except (OSError, SafetensorError) as error:
         raise _damaged(path, error) from error
     for name in ("ids", "split", "groups", "classes", "labels"):
         if name in header and name not in columns:
@@ -83,10 +83,22 @@ def _read_safetensors(path: Path) -> EmbeddingArrays:
     return columns
 
 
+def _tensor(file: Any, name: str, path: Path) -> np.ndarray:
+    try:
+        tensor: np.ndarray = file.get_tensor(name)
+    except (TypeError, AttributeError):
+        kind = file.get_slice(name).get_dtype()
+        raise ValueError(
+            f"the tensor {name} of {path.name} has numbers of the type {kind}, which numpy does not have: save it as "
+            f"float32"
+        ) from None
+    return tensor
+
+
 def _text_list(name: str, text: str, path: Path) -> np.ndarray:
     try:
         values: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list):
         raise ValueError(f"the metadata entry {name} of {path.name} must be a JSON list of texts, got {text[:40]!r}")

@@ -68,7 +68,8 @@ def read_mistake_pictures(folder: Path) -> MistakePictures | None:
             index = file.get_tensor("index")
             images = file.get_tensor("images") if "images" in names else None
             paths = json.loads((file.metadata() or {}).get("paths", "[]"))
-    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # An AttributeError: numpy has not every type of number.
         raise DamagedFileError(f"{path.name} cannot be read ({short_repr(str(error))})") from error
     if index.dtype != np.int64 or index.ndim != 1 or len(index) > _MOST:
         raise DamagedFileError(f"index in {path.name} must be int64 (M,), got {index.dtype} {index.shape}")
