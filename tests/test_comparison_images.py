@@ -98,6 +98,15 @@ def test_predictions_without_logits_give_the_same_accuracy_and_reliability(tmp_p
             assert getattr(read, name).ece == pytest.approx(getattr(expected, name).ece, abs=1e-6)
     # Other metrics by image need the logits: the interval then holds for these test images, and says so.
     assert read_predictions(tmp_path / "short.safetensors", "test/cal/nll").primary is None
-    save_file(short | {"test_guesses": np.zeros(3, np.int16)}, tmp_path / "damaged.safetensors")
-    with pytest.raises(ValueError, match="one of test_guesses for each of its 300 labels"):
-        read_predictions(tmp_path / "damaged.safetensors")
+    for damage, message in (
+        ({"test_guesses": np.zeros(3, np.int16)}, "one of test_guesses for each of its 300 labels"),
+        ({"test_guesses": np.full(300, 7, np.int16)}, "test_guesses in damaged.safetensors must be from 0 to 6"),
+        ({"test_guesses": np.full(300, -1, np.int16)}, "must be from 0 to 6"),
+        ({"test_confidences": np.full(300, np.nan, np.float16)}, "test_confidences in damaged.* must be from 0 to 1"),
+        ({"num_classes": np.zeros(0, np.int32)}, "one number in num_classes"),
+        ({"num_classes": np.array([7.5], np.float32)}, "num_classes in damaged.safetensors must have 1 dimensions"),
+        ({name: values[:0] for name, values in short.items() if name != "num_classes"}, "at least one label"),
+    ):
+        save_file(short | damage, tmp_path / "damaged.safetensors")
+        with pytest.raises(ValueError, match=message):
+            read_predictions(tmp_path / "damaged.safetensors")

@@ -31,18 +31,12 @@ def check_predictions(path: Path) -> None:
         check_regular(path)
         with safe_open(path, framework="np") as file:
             names = set(file.keys())
-            if not ({"test_logits", "test_labels"} <= names or names >= SHORT):
+            if {"test_logits", "test_labels"} <= names:
+                _check_logits(path, file)
+            elif names >= SHORT:
+                _check_short(path, file, names)
+            else:
                 raise DamagedFileError(f"{path.name} must hold test_logits and test_labels, got {sorted(names)}")
-            (labels,) = _shape(path, file, "test_labels", _LABELS, 1)
-            rows, classes = _shape(path, file, "test_logits", _LOGITS, 2) if "test_logits" in names else (labels, 1)
-            for name, dtypes in _SHORT_TYPES.items() if "test_logits" not in names else ():
-                if name in names and _shape(path, file, name, dtypes, 1) != [labels]:
-                    raise DamagedFileError(f"{path.name} must hold one of {name} for each of its {labels} labels")
-            if rows != labels or rows < 1 or classes < 1:
-                raise DamagedFileError(
-                    f"{path.name} must hold one row of test_logits for each of at least one label, got "
-                    f"{rows} x {classes} and {labels} labels"
-                )
             if "temperature" in names:
                 _shape(path, file, "temperature", _LOGITS, 1)
                 values = file.get_tensor("temperature")
@@ -50,6 +44,32 @@ def check_predictions(path: Path) -> None:
                     raise DamagedFileError(f"the temperature in {path.name} must be one positive number")
     except (SafetensorError, OSError) as error:
         raise DamagedFileError(f"{path.name} cannot be read ({error}). Train that run again") from error
+
+
+def _check_logits(path: Path, file: Any) -> None:
+    (labels,) = _shape(path, file, "test_labels", _LABELS, 1)
+    rows, classes = _shape(path, file, "test_logits", _LOGITS, 2)
+    if rows != labels or rows < 1 or classes < 1:
+        raise DamagedFileError(
+            f"{path.name} must hold one row of test_logits for each of at least one label, got "
+            f"{rows} x {classes} and {labels} labels"
+        )
+
+
+def _check_short(path: Path, file: Any, names: set[str]) -> None:
+    (labels,) = _shape(path, file, "test_labels", _LABELS, 1)
+    if labels < 1 or _shape(path, file, "num_classes", _LABELS, 1) != [1]:
+        raise DamagedFileError(f"{path.name} must hold at least one label, and one number in num_classes")
+    classes = int(file.get_tensor("num_classes")[0])
+    for name, dtypes in _SHORT_TYPES.items():
+        if name not in names:
+            continue
+        if _shape(path, file, name, dtypes, 1) != [labels]:
+            raise DamagedFileError(f"{path.name} must hold one of {name} for each of its {labels} labels")
+        largest = classes - 1 if dtypes is _LABELS else 1
+        values = file.get_tensor(name)
+        if not ((values >= 0) & (values <= largest)).all():
+            raise DamagedFileError(f"{name} in {path.name} must be from 0 to {largest}")
 
 
 def _shape(path: Path, file: Any, name: str, dtypes: tuple[str, ...], dimensions: int) -> list[int]:

@@ -139,9 +139,9 @@ def _summarize(
         if temperature is not None:
             after += reliability(logits, right, temperature)
         start += len(logits)
-    digest = hashlib.sha256(np.ascontiguousarray(labels, dtype=np.int64).tobytes()).hexdigest()
     after_scaling = after if temperature is not None else None
-    return Predictions(correct, guesses, labels.astype(np.int32), num_classes, digest, before, after_scaling, mistakes)
+    truth = labels.astype(np.int32)
+    return Predictions(correct, guesses, truth, num_classes, _digest(labels), before, after_scaling, mistakes)
 
 
 def _without_logits(tensors: dict[str, NDArray[Any]]) -> Predictions:
@@ -152,11 +152,15 @@ def _without_logits(tensors: dict[str, NDArray[Any]]) -> Predictions:
         right,
         guesses,
         labels.astype(np.int32),
-        int(tensors["num_classes"].ravel()[0]),
-        hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest(),
+        int(tensors["num_classes"][0]),
+        _digest(labels),
         _binned(tensors["test_confidences"].astype(np.float64), right),
         None if scaled is None else _binned(scaled.astype(np.float64), right),
     )
+
+
+def _digest(labels: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(labels, dtype=np.int64).tobytes()).hexdigest()
 
 
 def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], temperature: float = 1.0) -> Reliability:
