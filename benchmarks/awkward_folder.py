@@ -24,7 +24,7 @@ NAMES = ("red fox", "Ñandú", "<b>owl</b>", "50% off", "class, with comma", "1"
 
 
 def jpeg(image: Image.Image, path: Path) -> Path:
-    return saved(image, path.with_suffix(".JPG"), quality=90)
+    return saved(image, path.with_suffix(".JPG"))
 
 
 def gray(image: Image.Image, path: Path) -> Path:
@@ -48,21 +48,23 @@ def sixteen_bits(image: Image.Image, path: Path) -> Path:
 
 
 def cmyk(image: Image.Image, path: Path) -> Path:
-    return saved(image.convert("CMYK"), path.with_suffix(".jpg"), quality=90)
+    return saved(image.convert("CMYK"), path.with_suffix(".jpg"))
 
 
 def turned(image: Image.Image, path: Path) -> Path:
     exif = Image.Exif()
     exif[0x0112] = 6  # show it turned by 90 degrees clockwise
-    return saved(image.rotate(90, expand=True), path.with_suffix(".jpeg"), exif=exif, quality=90)
+    path = path.with_suffix(".jpeg")
+    image.rotate(90, expand=True).save(path, exif=exif, quality=90)
+    return path
 
 
 def webp(image: Image.Image, path: Path) -> Path:
-    return saved(image, path.with_suffix(".webp"), quality=90)
+    return saved(image, path.with_suffix(".webp"))
 
 
-def saved(image: Image.Image, path: Path, **options: object) -> Path:
-    image.save(path, **options)  # type: ignore[arg-type]
+def saved(image: Image.Image, path: Path) -> Path:
+    image.save(path, quality=90)  # formats without a quality ignore it
     return path
 
 
@@ -77,11 +79,13 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
     classes = sorted(folder for folder in (args.images / "train").iterdir() if folder.is_dir())
+    if len(classes) < len(NAMES):
+        parser.error(f"{args.images / 'train'} must hold at least {len(NAMES)} class folders, got {len(classes)}")
     number = 0
-    for folder, name, count in zip(classes, NAMES, COUNTS, strict=False):
+    for folder, name, count in zip(classes[: len(NAMES)], NAMES, COUNTS, strict=True):
         files = sorted(file for file in folder.rglob("*.*") if file.is_file())[: count + TESTED]
         for i, file in enumerate(files):
-            part = args.out / ("train" if i < count else "test") / name.replace("/", "∕")
+            part = args.out / ("train" if i < count else "test") / name.replace("/", "∕")  # as folders cannot hold it
             part.mkdir(parents=True, exist_ok=True)
             image = Image.open(file).convert("RGB").resize((24 + 7 * number % 49, 24 + 11 * number % 49))
             written = FORMS[number % len(FORMS)](image, part / f"image {i}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import random
 import shutil
@@ -154,9 +155,7 @@ def why_no_postgres() -> str | None:
     """Return the reason why nothing can be sent to PostgreSQL here; None if it can."""
     if not POSTGRES:
         return "it is not installed (apt install postgresql)"
-    try:
-        import psycopg  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("psycopg") is None:
         return "psycopg is not installed (pip install psycopg[binary])"
     return None
 

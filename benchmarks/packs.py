@@ -51,20 +51,20 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, tuple[int, int, int], in
 
 
 class RandomBatches:
-    """Batches of random images that are drawn once."""
+    """The batches of one epoch, of random images that are drawn beforehand."""
 
     def __init__(self, shape: tuple[int, int, int], size: int, steps: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         images = torch.randn(steps, size, *shape, generator=generator)
         index = torch.arange(size)
-        self._batches = [Batch(images[step], index % CLASSES, index) for step in range(steps)]
+        self._epochs = [[Batch(images[step], index % CLASSES, index) for step in range(steps)]]
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._epochs[0])
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:  # noqa: ARG002
-        """Return the batches from step ``start`` on, the same at every epoch."""
-        return iter(self._batches[start:])
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Return the batches from step ``start`` on."""
+        return iter(self._epochs[epoch][start:])
 
 
 def steps_of(name: str, batches: Batches) -> Steps[Fitted]:

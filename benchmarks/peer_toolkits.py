@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -83,10 +84,8 @@ def openood(sample: Sample) -> Scores:
     )
     loader = {"train": [{"data": sample.train, "label": sample.labels}]}
     both, net = torch.cat([sample.inside, sample.outside]), _Features(sample.head)
-    moves = Tensor.cuda
-    Tensor.cuda = lambda self, *_a, **_k: self  # type: ignore[method-assign,assignment]  # it moves data without asking
     result: Scores = {}
-    try:
+    with mock.patch.object(Tensor, "cuda", lambda tensor, *_a, **_k: tensor):  # it moves data without asking
         for name, (file, made) in _OPENOOD.items():
             try:
                 module = importlib.import_module(f"openood.postprocessors.{file}_postprocessor")
@@ -96,8 +95,6 @@ def openood(sample: Sample) -> Scores:
             processor = getattr(module, made)(config)
             processor.setup(net, loader, None)
             result[name] = processor.postprocess(net, both)[1].detach().double().numpy()
-    finally:
-        Tensor.cuda = moves  # type: ignore[method-assign]
     return result
 
 
@@ -176,7 +173,7 @@ def torch_uncertainty(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) -> 
     return values
 
 
-def netcal(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) -> Values:  # noqa: ARG001
+def netcal(z: Tensor, y: Tensor, *_: Tensor) -> Values:
     from netcal.metrics import ECE
 
     p, labels = z.double().softmax(1).numpy(), y.numpy()
@@ -186,7 +183,7 @@ def netcal(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) -> Values:  # 
     }
 
 
-def openood_metrics(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) -> Values:  # noqa: ARG001
+def openood_metrics(_z: Tensor, _y: Tensor, inside: Tensor, outside: Tensor) -> Values:
     spec = importlib.util.spec_from_file_location("openood_metrics", openood_folder() / "evaluators" / "metrics.py")
     assert spec is not None
     assert spec.loader is not None
@@ -197,14 +194,14 @@ def openood_metrics(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) -> Va
     return {"auroc": auroc, "aupr_in": aupr_in, "aupr_out": aupr_out, "fpr95": fpr}
 
 
-def cleanlab(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) -> Values:  # noqa: ARG001
+def cleanlab(z: Tensor, y: Tensor, *_: Tensor) -> Values:
     from cleanlab.count import compute_confident_joint
 
     joint = compute_confident_joint(y.numpy(), z.double().softmax(1).numpy())
     return {"joint_trace": float(np.trace(joint) / joint.sum())}
 
 
-def neural_collapse(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) -> Values:  # noqa: ARG001
+def neural_collapse(z: Tensor, y: Tensor, *_: Tensor) -> Values:
     from neural_collapse import accumulate, measure
 
     size = (int(y.max()) + 1, z.shape[1], z.device)
@@ -222,7 +219,7 @@ def neural_collapse(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) -> Va
 
 
 SCORES = {"OpenOOD": openood, "pytorch-ood": pytorch_ood}
-MEASURES = {
+MEASURES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Values]] = {
     "scikit-learn": scikit_learn,
     "torchmetrics": torchmetrics,
     "torch-uncertainty": torch_uncertainty,

@@ -125,7 +125,10 @@ def reference_measures(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) ->
     truth = np.eye(len(classes))[labels]
     by_width = [[i for i in range(count) if lower < sure[i] <= lower + 1 / 15] for lower in np.arange(15) / 15]
     by_mass = [part.tolist() for part in np.array_split(np.argsort(sure, kind="stable"), 15)]
-    gap = lambda rows: abs(sum(right[i] - sure[i] for i in rows)) / count  # noqa: E731
+
+    def gap(rows: list[int]) -> float:
+        return float(abs(sum(right[i] - sure[i] for i in rows)) / count)
+
     classwise = 0.0
     for k in classes:
         for lower in np.arange(15) / 15:
@@ -173,12 +176,12 @@ def collapse(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     centered, residuals = means - means.mean(0), x - means[y]
     _, singular, right = np.linalg.svd(centered, full_matrices=False)
     along = (residuals @ right[:-1].T / singular[:-1]) ** 2
-    averaged = lambda values: np.mean([values[y == k].mean() for k in range(len(means))])  # noqa: E731
-    variances = np.array([(residuals[y == k] ** 2).sum(1).mean() for k in range(len(means))])
+    of_class = [y == k for k in range(len(means))]
+    variances = np.array([(residuals[rows] ** 2).sum(1).mean() for rows in of_class])
     pairs = [(i, j) for i in range(len(means)) for j in range(len(means)) if i != j]
     ratios = [(variances[i] + variances[j]) / 2 / ((means[i] - means[j]) ** 2).sum() for i, j in pairs]
     return {
-        "nc1_pinv": float(averaged(along.sum(1))),
+        "nc1_pinv": float(np.mean([along[rows].sum(1).mean() for rows in of_class])),
         "nc1_trace": float(variances.mean() / (centered**2).sum(1).mean()),
         "cdnv": float(np.mean(ratios)),
     }

@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from nc_tools.features import FeatureLoader, FeatureSet, fit_standardize
-from nc_tools.heads import LEARNED, CosineHead, ETFHead, FrozenRandomHead, Head, LinearHead
+from nc_tools.heads import LEARNED, CosineHead, ETFHead, FrozenRandomHead, Head, LearnedScale, LinearHead
 from nc_tools.losses import CrossEntropyLoss
 from nc_tools.models import Classifier
 from nc_tools.specs import spec
@@ -35,15 +35,8 @@ Make = Callable[[int, int, int], Head]
 """Returns a head of D features and K classes, its frame drawn by a seed."""
 
 
-def etf(scale: object = LEARNED, projection: bool | int = True, *, normalize: bool = True) -> Make:
-    return lambda d, k, seed: ETFHead(
-        d,
-        k,
-        scale=scale,
-        projection=projection,
-        normalize=normalize,
-        frame_seed=seed,  # type: ignore[arg-type]
-    )
+def etf(scale: float | LearnedScale = LEARNED, projection: bool | int = True, *, normalize: bool = True) -> Make:
+    return lambda d, k, seed: ETFHead(d, k, scale=scale, projection=projection, normalize=normalize, frame_seed=seed)
 
 
 HEADS: dict[str, tuple[Make, float]] = {
@@ -110,7 +103,11 @@ def measure(
         with torch.no_grad():
             fitted = float((model(x_wrong).argmax(1) == y_wrong).double().mean())
         values[rate].append((fitted, accuracies[i][-1], max(accuracies[i])))
-    return {rate: tuple(torch.tensor(rows).mean(0).tolist()) for rate, rows in values.items()}  # type: ignore[misc]
+    means = {}
+    for rate, rows in values.items():
+        fitted, last, best = torch.tensor(rows).mean(0).tolist()
+        means[rate] = fitted, last, best
+    return means
 
 
 def main() -> None:

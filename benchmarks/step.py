@@ -77,7 +77,7 @@ class Benchmark:
 
         return run
 
-    def ours(self, head: type[Head], loss: LossTerm, *, compile: bool = False) -> Callable[[], None]:  # noqa: A002
+    def ours(self, head: type[Head], loss: LossTerm, *, compiled: bool = False) -> Callable[[], None]:
         """``fit`` with crop and flip, as recipes call it."""
         backbone = self.backbone()
         with torch.no_grad():
@@ -85,7 +85,7 @@ class Benchmark:
         classifier = Classifier(backbone, head(width, CLASSES)).to(self.device)
         names = tuple("abcdefghij")
         data = ImageSet(self.images, self.labels, names, "random")
-        training = TrainConfig(epochs=1, batch_size=self.batch, compile=compile)
+        training = TrainConfig(epochs=1, batch_size=self.batch, compile=compiled)
         training.place(classifier, self.device)
         options = BatchOptions(
             batch_size=self.batch, mean=[0.5] * 3, std=[0.25] * 3, augment=Augment(padding=PADDING, flip=True),
@@ -97,7 +97,7 @@ class Benchmark:
 
     def captured(self, *, compiled: bool) -> Callable[[], None]:
         """One step in a CUDA graph, replayed."""
-        model = self.network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = self.network().to(memory_format=torch.channels_last)
         network = torch.compile(model) if compiled else model
         images, labels = self.images.to(self.device), self.labels.to(self.device)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=2e-4, fused=True)
@@ -166,7 +166,7 @@ def main() -> None:
         "nc_tools, ETF + dot regression": lambda: benchmark.ours(ETFHead, DotRegressionLoss()),
     }
     if arguments.compile:
-        makers["nc_tools, linear, compiled"] = lambda: benchmark.ours(LinearHead, CrossEntropyLoss(), compile=True)
+        makers["nc_tools, linear, compiled"] = lambda: benchmark.ours(LinearHead, CrossEntropyLoss(), compiled=True)
     if benchmark.device.type == "cuda":
         makers["one captured step"] = lambda: benchmark.captured(compiled=False)
         makers["one captured step, compiled"] = lambda: benchmark.captured(compiled=True)
