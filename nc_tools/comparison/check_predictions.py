@@ -70,7 +70,7 @@ def _short(path: Path, file: Any, labels: int) -> tuple[int, int]:
     return labels, int(file.get_tensor("num_classes")[0])
 
 
-def check_classes(name: str, values: NDArray[np.integer], num_classes: int) -> None:
+def check_class_numbers(name: str, values: NDArray[np.integer], num_classes: int) -> None:
     """Check that the numbers of classes in a file of predictions lie in 0..K-1.
 
     Raises:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nc_tools.comparison.check_predictions import (
     SCALED_CONFIDENCES,
     SHORT,
-    check_classes,
+    check_class_numbers,
     check_confidences,
     check_predictions,
 )
@@ -103,7 +103,7 @@ def read_predictions(path: Path, metric: str = "") -> Predictions:
                 return replace(summary, primary=accuracy_values(metric, summary.correct, labels))
             temperature = float(file.get_tensor("temperature").ravel()[0]) if "temperature" in names else None
             logits = file.get_slice("test_logits")
-            check_classes(f"test_labels in {path.name}", labels, logits.get_shape()[1])
+            check_class_numbers(f"test_labels in {path.name}", labels, logits.get_shape()[1])
             summary = _summarize(_slices(logits, len(labels)), labels, temperature)
             if not has_image_values(metric) or (metric.startswith("test/cal_ts/") and temperature is None):
                 return summary
@@ -156,7 +156,7 @@ def _without_logits(file: str, tensors: dict[str, NDArray[Any]]) -> Predictions:
     """Return the summary of a file without logits, with the confidences as they were rounded."""
     num_classes = int(tensors["num_classes"][0])
     for name in ("test_labels", "test_guesses"):
-        check_classes(f"{name} in {file}", tensors[name], num_classes)
+        check_class_numbers(f"{name} in {file}", tensors[name], num_classes)
     for name in tensors.keys() & {"test_confidences", SCALED_CONFIDENCES}:
         check_confidences(f"{name} in {file}", tensors[name])
     labels, guesses = tensors["test_labels"].astype(np.int64), tensors["test_guesses"].astype(np.int32)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from operator import is_
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from nc_tools.training.in_steps import BackbonePass, autocast
+from nc_tools.training.stack_in_place import laid_out_as, stack_in_place
+
+_OF_EVERY_MODULE = set(vars(nn.Module())) - {"training"}
 
 
 class BackboneStack:
@@ -39,7 +42,7 @@ class BackboneStack:
 
     def is_of(self, backbones: Sequence[nn.Module]) -> bool:
         """Return whether these are the stack's backbones, in its order."""
-        return len(backbones) == len(self._backbones) and all(map(_is_same, backbones, self._backbones))
+        return len(backbones) == len(self._backbones) and all(map(is_, backbones, self._backbones))
 
     def why_not(self, passes: Sequence[BackbonePass]) -> str | None:
         """Return why the backbones cannot be computed together, found by trying it on copies; None if they can."""
@@ -95,7 +98,7 @@ class BackboneStack:
         for name, gradient in zip(learned, gradients, strict=True):
             if gradient is None:
                 continue
-            laid_out = _laid_out_as(self._parameters[name], gradient)
+            laid_out = laid_out_as(self._parameters[name], gradient)
             for parameter, own, of in zip(self._of_members[name], laid_out.unbind(), of_features, strict=True):
                 if of is not None:  # else its loss did not use the features, which is not a gradient of zero
                     parameter.grad = own if parameter.grad is None else parameter.grad + own
@@ -146,45 +149,8 @@ def backbone_kind(backbone: nn.Module) -> tuple[object, ...] | None:
 
 def _settings(module: nn.Module) -> str:
     """Return the attributes of a module that are no tensors, parts or hooks, as text."""
-    return repr({name: value for name, value in vars(module).items() if name not in _EMPTY and _is_setting(value)})
-
-
-_EMPTY = set(vars(nn.Module())) - {"training"}
-
-
-def _is_setting(value: Any) -> bool:
-    return not isinstance(value, Tensor | nn.Module)
-
-
-def stack_in_place(own: Sequence[Tensor]) -> Tensor:
-    """Stack a parameter or buffer of all members, and make each member's own a view of the stacked tensor.
-
-    The memory layout stays, such as channels-last: an optimizer's state of before has it too.
-    """
-    first = own[0].detach()
-    stacked = torch.stack([tensor.detach() for tensor in own])
-    if first.ndim == 4 and not first.is_contiguous() and first.is_contiguous(memory_format=torch.channels_last):
-        stacked = _with_strides(stacked, (first.numel(), *first.stride()))
-    for tensor, view in zip(own, stacked.unbind(), strict=True):
-        tensor.data = view
-    return stacked
-
-
-def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """Return a gradient in the memory layout of its parameter.
-
-    Autograd ensures that for gradients that it accumulates itself. PyTorch's fused optimizers rely on it: with another
-    layout they take each number for the gradient of another parameter, without an error.
-    """
-    return gradient if gradient.stride() == parameter.stride() else _with_strides(gradient, parameter.stride())
-
-
-def _with_strides(values: Tensor, strides: tuple[int, ...]) -> Tensor:
-    return values.new_empty_strided(values.shape, strides).copy_(values)
-
-
-def _is_same(one: object, other: object) -> bool:
-    return one is other
+    own = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+    return repr({name: value for name, value in own.items() if not isinstance(value, Tensor | nn.Module)})
 
 
 def _share_seconds(passes: Sequence[BackbonePass], started: float) -> None:

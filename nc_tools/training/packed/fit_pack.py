@@ -17,6 +17,7 @@ from nc_tools.training.optimizers import fused, parameter_groups
 from nc_tools.training.packed.pack import Pack, PackMember, why_not_packed
 from nc_tools.training.packed.pack_meter import PackMeter
 from nc_tools.training.packed.stacked_losses import StackedStep
+from nc_tools.training.stack_in_place import laid_out_as
 from nc_tools.training.train_config import TrainConfig
 
 _FOR_LOGITS = {"bias", "scale_of.raw"}
@@ -148,8 +149,7 @@ def _hand_out_gradients(pack: Pack, step: StackedStep, values: Tensor) -> None:
     of_losses = [p for member in pack.members for p in member.loss.parameters()]
     gradients = torch.autograd.grad(values.sum(), [*head.parameters.values(), *of_losses], allow_unused=True)
     for (name, own), gradient in zip(head.of_members.items(), gradients, strict=False):
-        # Contiguous, as the parameters are: PyTorch's fused optimizers ignore strides, without an error.
-        parts = [None] * len(own) if gradient is None else gradient.contiguous().unbind()
+        parts = [None] * len(own) if gradient is None else laid_out_as(head.parameters[name], gradient).unbind()
         for parameter, part in zip(own, parts, strict=True):
             parameter.grad = part
         if name in _FOR_LOGITS:  # without logits a training of its own gives these no gradient, which is not a zero one

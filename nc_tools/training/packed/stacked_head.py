@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from nc_tools.heads.head import Head
 from nc_tools.training.packed.stream_product import SharedRows, stacked_product
+from nc_tools.training.stack_in_place import stack_in_place
 
 Rows = SharedRows | Tensor
 """Features or embedded features of all members (M, B, D)."""
@@ -38,9 +38,9 @@ class StackedHead(ABC):
         self.of_members = {
             name: [head.get_parameter(name) for head in heads] for name, _ in heads[0].named_parameters()
         }
-        self.parameters = {name: _stack_in_place(own).requires_grad_() for name, own in self.of_members.items()}
+        self.parameters = {name: stack_in_place(own).requires_grad_() for name, own in self.of_members.items()}
         self.buffers = {
-            name: _stack_in_place([head.get_buffer(name) for head in heads]) for name, _ in heads[0].named_buffers()
+            name: stack_in_place([head.get_buffer(name) for head in heads]) for name, _ in heads[0].named_buffers()
         }
 
     @abstractmethod
@@ -83,11 +83,3 @@ class StackedHead(ABC):
         weight = self.weight().to(rows.dtype)
         own = weight.gather(1, labels.unsqueeze(2).expand(-1, -1, weight.shape[2]))
         return (own * rows).sum(-1)
-
-
-def _stack_in_place(own: Sequence[Tensor]) -> Tensor:
-    """Stack a parameter or buffer of all heads, and make each head's own a view of the stacked tensor."""
-    stacked = torch.stack([tensor.detach() for tensor in own])
-    for tensor, view in zip(own, stacked.unbind(), strict=True):
-        tensor.data = view
-    return stacked
