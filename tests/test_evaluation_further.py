@@ -15,9 +15,17 @@ from nc_tools.evaluation.further_measures import (
     mean_stable_rank,
     means_by_frequency,
 )
+from nc_tools.experiment.evaluate.prediction_sets import fit_thresholds
 from nc_tools.experiment.evaluate.scalings import SCALINGS, fit_scalings, scaled_measures
 from nc_tools.experiment.weight_files import load_tensors, save_tensors
-from nc_tools.metrics import calibration, fit_vector_scaling, seli_geometry
+from nc_tools.metrics import (
+    AffineScaling,
+    calibration,
+    class_coverage,
+    conformal_sets,
+    fit_vector_scaling,
+    seli_geometry,
+)
 from nc_tools.records import Collected
 from nc_tools.run_records import read_run
 
@@ -107,6 +115,24 @@ def test_scalings_of_a_holdout_run_are_applied_as_they_were_fitted(tmp_path):
     assert values["test/cal_ds/nll"] < calibration(test.logits, test.labels)["nll"]
     assert "test/gen_vs/balanced_accuracy" in values
     assert (tmp_path / SCALINGS).stat().st_size < 2000
+
+
+def test_fits_on_part_of_a_hold_out_that_lists_one_class_after_the_other_see_every_class():
+    """At most 5,000 and 20,000 samples are fitted; the first ones of this hold-out would be of half of the classes."""
+    labels = torch.arange(4).repeat_interleave(10_000)
+    noise = torch.randn(40_000, 4, generator=torch.Generator().manual_seed(0))
+    logits = 2 * torch.nn.functional.one_hot(labels, 4) + noise
+    held_out = Collected(logits, logits, logits, labels)
+    before = calibration(logits, labels)["nll"]
+    tensors = fit_scalings(held_out)
+    for group in ("cal_vs", "cal_ds"):
+        weight, bias = tensors[f"{group}.weight"], tensors[f"{group}.bias"]
+        scaling = AffineScaling(torch.diag(weight) if weight.ndim == 1 else weight, bias)
+        assert calibration(scaling(logits), labels)["nll"] < before + 0.01, group
+    counts = torch.full((4,), 10_000)
+    for method, threshold in fit_thresholds(held_out, counts).items():
+        covered = class_coverage(conformal_sets(logits, method, threshold, counts), labels)
+        assert 0.87 < covered.min() <= covered.max() < 0.93, method
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
+from nc_tools.experiment.evaluate.drawn_outputs import draw_outputs
 from nc_tools.metrics import (
     CONFORMAL_METHODS,
     class_coverage,
@@ -28,7 +29,7 @@ _MOST_SCORES = 1e8
 
 def fit_thresholds(outputs: Collected, class_counts: Tensor) -> dict[str, Tensor]:
     """Fit the thresholds of every method (K,) on the outputs of a hold-out; return them by the method's name."""
-    logits, labels = outputs.logits[:_MOST_SAMPLES], outputs.labels[:_MOST_SAMPLES]
+    logits, labels = draw_outputs(outputs, _MOST_SAMPLES)
     return {method: fit_conformal(logits, labels, method, class_counts) for method in CONFORMAL_METHODS}
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nc_tools.evaluation.evaluator import EvaluationSet, Evaluator
+from nc_tools.experiment.evaluate.drawn_outputs import draw_outputs
 from nc_tools.metrics import AffineScaling, calibration, classification, fit_dirichlet_scaling, fit_vector_scaling
 from nc_tools.records import Collected
 
@@ -24,7 +25,7 @@ _SAMPLES_PER_CLASS = 20
 
 def fit_scalings(outputs: Collected) -> dict[str, Tensor]:
     """Fit both scalings on the outputs of a hold-out, as far as its size allows; return their tensors by name."""
-    logits, labels = outputs.logits[:_MOST_SAMPLES], outputs.labels[:_MOST_SAMPLES]
+    logits, labels = draw_outputs(outputs, _MOST_SAMPLES)
     num_classes = logits.shape[1]
     fitted: dict[str, AffineScaling] = {}
     if num_classes <= _MOST_CLASSES:
