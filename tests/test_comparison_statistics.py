@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nc_tools.comparison.power import detectable_difference, pairs_needed, power
+from nc_tools.comparison.power import detectable_difference, pairs_for_width, pairs_needed, power
 from nc_tools.comparison.statistics import holm, mcnemar, mean_and_sd, paired_difference, sign_flip
 
 values = st.floats(-10, 10, allow_nan=False).map(lambda x: round(x, 3))
@@ -146,6 +146,12 @@ def test_pairs_needed_are_the_tabled_ones(effect, needed):
 def test_pairs_needed_for_nothing_is_no_number():
     assert pairs_needed(0.0, 1.0) is None
     assert pairs_needed(1e-6, 1.0) is None
+
+
+def test_pairs_for_a_width_without_spread_and_for_no_width():
+    assert pairs_for_width(0.5, 0.0) == 2
+    assert pairs_for_width(0.0, 0.0) is None
+    assert pairs_for_width(-0.5, 1.0) is None
 
 
 @pytest.mark.parametrize("n", [6, 7, 9])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nc_tools.comparison.variance import nested_shares, run_sd, variance_shares
+from nc_tools.comparison.variance import nested_shares, run_sd, shares_of, variance_shares
 
 
 def slow(table):
@@ -69,6 +69,26 @@ def test_nothing_varies():
     shares = variance_shares([[1.0, 1.0], [1.0, 1.0]])
     assert shares.total == 0
     assert shares.share(shares.seed) is None
+
+
+def test_a_share_is_that_of_the_total_also_of_small_variances():
+    shares = variance_shares([[0.1, 0.1], [0.3, 0.3]])
+    assert 0 < shares.total < 1
+    assert shares.share(shares.seed) == pytest.approx(1)
+    assert shares.share(shares.frame) == pytest.approx(0)
+
+
+def test_a_nested_estimate_below_zero_is_named_and_others_are_not():
+    assert nested_shares([[1.0, 3.0], [1.0, 3.0]]).clipped == ("seed",)
+    assert nested_shares([[1.0, 3.0], [5.0, 7.0]]).clipped == ()
+
+
+def test_two_seeds_with_several_frames_have_shares_and_one_seed_has_none():
+    table = {0: {0: 1.0, 1: 3.0}, 1: {0: 5.0, 1: 7.0}}
+    assert shares_of(table, "crossed") == variance_shares([[1.0, 3.0], [5.0, 7.0]])
+    assert shares_of(table, "own") == nested_shares([[1.0, 3.0], [5.0, 7.0]])
+    assert shares_of({0: table[0]}, "own") is None
+    assert shares_of({0: {0: 1.0}, 1: {0: 5.0}}, "own") is None
 
 
 def test_the_frames_error_falls_with_their_number():

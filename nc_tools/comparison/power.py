@@ -101,8 +101,6 @@ def pairs_for_width(half_width: float, sd: float, *, fixed: float = 0.0, confide
 
     def reached(n: int) -> bool:
         seeds = sd**2 / n
-        if seeds + fixed <= 0:
-            return True
         df = (seeds + fixed) ** 2 / (seeds**2 / (n - 1)) if seeds > 0 else math.inf
         return t_quantile(df, 0.5 + confidence / 2) * math.sqrt(seeds + fixed) <= half_width
 
