@@ -8,7 +8,7 @@ ARGS ?=
 MUTANTS ?=
 JOBS ?= 2
 # Each test process uses one core; without this, JOBS processes would start JOBS x cores threads.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 
 .PHONY: demo lint check test test-oldest mutants docs clean
 
@@ -33,7 +33,7 @@ docs: $(VENV)/.installed-dev
 
 # The lowest versions that pyproject.toml allows, in an environment of its own.
 test-oldest: $(OLDEST)/.installed-dev
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses=$(JOBS) --dist=loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 # Breaks formulas one at a time, which takes a night; MUTANTS="--sample 300 --modules geometry" takes part of them.
 mutants: $(VENV)/.installed-mutants

@@ -11,6 +11,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from conftest import LONGEST
 
 import nc_tools
 
@@ -227,3 +228,7 @@ def test_variables_say_what_they_hold():
             if name in vague:
                 places.append(f"{path.relative_to(ROOT)}:{node.lineno} {name}")
     assert places == []
+
+
+def test_the_longest_test_files_exist() -> None:
+    assert [name for name in LONGEST if not (ROOT / "tests" / name).exists()] == []
