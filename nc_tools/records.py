@@ -29,7 +29,7 @@ class Batch:
         partner: For a mixed batch: the same inputs with the labels, index and tags of the samples that were mixed in.
             None if the batch is not mixed.
         share: For a mixed batch: the share of each input that belongs to ``labels``, at least 1/2. The rest belongs to
-            the partner's labels.
+            the partner's labels. A tensor () in a step that is recorded.
         kept: Which samples count in a loss (N,), bool; None for all. A loss sets it, with valid labels in place of
             -100, before it computes.
 
@@ -47,7 +47,7 @@ class Batch:
     tags: Tensor | None = None
     outliers: Tensor | None = None
     partner: Batch | None = None
-    share: float = 1.0
+    share: float | Tensor = 1.0
     kept: Tensor | None = None
 
 

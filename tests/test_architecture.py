@@ -172,14 +172,14 @@ def test_only_the_sending_process_imports_mlflow() -> None:
     assert not any("sync_process" in target for wanted in names.values() for target in wanted)
 
 
-def test_only_the_two_loops_train() -> None:
+def test_only_two_modules_train() -> None:
     def trains(node: ast.AST) -> bool:
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             return False
         return node.func.attr == "backward" or ast.unparse(node.func).endswith("optimizer.step")
 
     owners = {dotted_name(file) for file in FILES if any(trains(node) for node in ast.walk(parsed(file)))}
-    assert owners == {"nc_tools.training.loop", "nc_tools.training.packed.fit_pack"}
+    assert owners == {"nc_tools.training.step", "nc_tools.training.packed.fit_pack"}
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -16,7 +16,7 @@ from nc_tools.experiment.job import Job
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.run_pack import PackJob
-from nc_tools.training.loop import why_alone
+from nc_tools.training.step import why_alone
 
 CPU_PACK = 24
 """Largest number of runs that train side by side on a CPU, unless a number is given."""

@@ -42,12 +42,23 @@ class WeightEMA:
         self._averaged = [a.is_floating_point() and id(a) not in copied for a in _tensors(self.model)]
 
     @torch.no_grad()
-    def update(self, model: Classifier, step: int) -> None:
-        """Add the model's weights after a training step, counted from 0, to the average."""
-        share = 1 - min(self.decay, (1 + step) / (10 + step))
+    def update(self, model: Classifier, step: int | Tensor) -> None:
+        """Add the model's weights after a training step, counted from 0, to the average.
+
+        Args:
+            model: The model.
+            step: The step's number. As a tensor (), float32, it is read when the update is replayed; the average is
+                then that of the same number up to rounding.
+        """
         pairs = list(zip(_tensors(self.model), _tensors(model), self._averaged, strict=True))
-        average = [(a, b) for a, b, averaged in pairs if averaged]
-        torch._foreach_lerp_([a for a, _ in average], [b for _, b in average], share)
+        average = [a for a, _, averaged in pairs if averaged]
+        weights = [b for _, b, averaged in pairs if averaged]
+        if isinstance(step, Tensor):
+            moves = torch._foreach_sub(weights, average)
+            torch._foreach_mul_(moves, (9 / (10 + step)).clamp(min=1 - self.decay))
+            torch._foreach_add_(average, moves)
+        else:
+            torch._foreach_lerp_(average, weights, 1 - min(self.decay, (1 + step) / (10 + step)))
         for a, b, averaged in pairs:
             if not averaged:
                 a.copy_(b)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,26 @@ def not_finite(term: str, step: int) -> NonFiniteLossError:
         f"the loss term {term} was not finite at step {step}. Lower the learning rate, or clip gradients with --set "
         f"optim.clip_norm=1"
     )
+
+
+class StepValues(NamedTuple):
+    """What the meter keeps of a training step, on the device.
+
+    Attributes:
+        terms: The loss terms, scalars without gradient, by name.
+        hits: Number of correct predictions (), int64; None if the loss has computed no logits.
+    """
+
+    terms: dict[str, Tensor]
+    hits: Tensor | None
+
+
+@torch.no_grad()
+def step_values(terms: Mapping[str, Tensor], outputs: Outputs, batch: Batch) -> StepValues:
+    """Return what the meter keeps of a training step. Nothing waits for the device."""
+    logits = outputs.computed_logits
+    hits = None if logits is None else (logits.argmax(1) == batch.labels).sum()
+    return StepValues({name: value.detach() for name, value in terms.items()}, hits)
 
 
 class Meter:
@@ -41,17 +61,14 @@ class Meter:
         self._hits = torch.zeros((), dtype=torch.int64, device=device)
         self._scored = 0
 
-    @torch.no_grad()
-    def update(self, step: int, terms: Mapping[str, Tensor], outputs: Outputs, batch: Batch) -> None:
-        """Add a training step. Correct predictions are counted only if the loss has computed logits."""
-        size = len(batch.labels)
+    def update(self, step: int, size: int, values: StepValues) -> None:
+        """Add a training step of ``size`` samples. Correct predictions are counted if there are logits."""
         self._steps.append(step)
         self._sizes.append(size)
-        for name, value in terms.items():
-            self._terms.setdefault(name, []).append(value.detach())
-        logits = outputs.computed_logits
-        if logits is not None:
-            self._hits += (logits.argmax(1) == batch.labels).sum()
+        for name, value in values.terms.items():
+            self._terms.setdefault(name, []).append(value)
+        if values.hits is not None:
+            self._hits += values.hits
             self._scored += size
 
     def read(self) -> dict[str, float]:

@@ -88,6 +88,8 @@ class TrainConfig:
         channels_last: Whether images and convolutions have the channels-last memory layout. None: on a GPU or with
             bfloat16.
         compile: Whether to compile the backbone with ``torch.compile``.
+        capture: Whether to record the training step on a GPU once, as a CUDA graph, and replay it from then on. A step
+            that cannot be recorded is computed as usual, and a note says why. On a CPU this changes nothing.
         deterministic: Whether to use deterministic kernels only. They are slower on a GPU; a CPU run is deterministic
             without.
         ema_decay: Decay of an exponential moving average of the weights, which is then the model that is evaluated.
@@ -104,6 +106,7 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool | None = None
     compile: bool = False
+    capture: bool = True
     deterministic: bool = False
     ema_decay: float | None = None
     mixing: Mixup | CutMix | None = None
