@@ -64,14 +64,12 @@ class CapturedStep:
         return self._replays[key]
 
     def _record(self, batch: Batch, number: int) -> ReplayedStep | None:
-        self._step.state.pause_clock()
         try:
-            return replayed_step(self._step, self._recorder, batch, number, self._tolerance)
+            with self._step.state.uncounted():
+                return replayed_step(self._step, self._recorder, batch, number, self._tolerance)
         except Exception as error:  # noqa: BLE001  PyTorch and CUDA raise many kinds
             self._give_up(" ".join(str(error).split()) or type(error).__name__)
             return None
-        finally:
-            self._step.state.resume_clock()
 
     def _give_up(self, reason: str) -> None:
         self._gave_up = True

@@ -43,8 +43,8 @@ class StateTensors:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Set tensors and random numbers to what they were at the start."""
-        for name, tensors in self._tensors.items():
+        """Set tensors and random numbers to what they were at the start, also if there are other tensors now."""
+        for name, tensors in _tensors_of(self._state).items():
             for tensor, value in zip(tensors, self.start[name], strict=True):
                 tensor.copy_(value)
         on_cpu, *on_gpus = self._random

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -63,6 +64,15 @@ class TrainingState:
     def pause_clock(self) -> None:
         """Stop counting seconds of training, as before an evaluation."""
         self._seconds, self._since = self.seconds, None
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Do not count the seconds of the ``with`` block, whatever is called in it; count those after it."""
+        before = self.seconds
+        try:
+            yield
+        finally:
+            self._seconds, self._since = before, time.perf_counter()
 
     def stored(self) -> dict[str, Any]:
         """Return the training state for a checkpoint, as tensors and plain values."""
