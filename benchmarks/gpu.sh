@@ -52,7 +52,7 @@ command_of() {
     step)
       command=($python benchmarks/step.py --device "$device" --json "$out/step.json")
       if [[ -n $tiny ]]; then command+=(--model conv --batch 16 --images 64 --steps 2 --turns 1)
-      else command+=(--compile); fi ;;
+      else command+=(--compile --steps 400 --turns 3); fi ;;
     heads)
       command=($python benchmarks/heads.py --device "$device" --json "$out/heads.json")
       [[ -z $tiny ]] || command+=(--quick --turns 1 --size 32 64 10) ;;

@@ -16,11 +16,11 @@ from support.head_variants import VARIANTS as HEADS
 from support.loss_variants import every_loss
 from support.recorded_steps import CpuRecorder
 from support.small_training import Batches, StopAt, same_state, small
-from torch import nn
+from torch import Tensor, nn
 
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.data.mixing import CutMix, Mixup
-from nc_tools.heads import LEARNED, CosineHead, ETFHead, LinearHead, NearestETFHead
+from nc_tools.heads import LEARNED, CosineHead, ETFHead
 from nc_tools.losses import CrossEntropyLoss, DeferredReweightingLoss, SupConLoss, WeightedSumLoss, term
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.models.classifier import Classifier
@@ -28,9 +28,11 @@ from nc_tools.records import Batch
 from nc_tools.schedules import LinearSchedule
 from nc_tools.specs import spec
 from nc_tools.training import AsymmetricSharpnessAware, OptimConfig, SharpnessAware, TrainConfig, fit
+from nc_tools.training.cuda_graph import CudaRecorder
 from nc_tools.training.ema import WeightEMA
 from nc_tools.training.mixed_loss import learns_from_steps
 from nc_tools.training.run_side_by_side import run_side_by_side
+from nc_tools.training.static_batch import changed
 
 every_head = pytest.mark.parametrize("head_spec", HEADS, ids=lambda s: f"{s.cls.__name__}-{dict(s.arguments)}")
 WITH_ALL = OptimConfig(lr=0.05, clip_norm=1.0, warmup=0.3)
@@ -168,7 +170,8 @@ def test_an_optimizer_that_reads_its_rate_is_not_replayed(monkeypatch, how):
 
 
 def test_dropout_draws_what_it_draws_without_replays(monkeypatch):
-    recorder, notes = both(monkeypatch, small(CosineHead(6, 3, scale=LEARNED), dropout=0.5), CrossEntropyLoss(), Batches())
+    model = small(CosineHead(6, 3, scale=LEARNED), dropout=0.5)
+    recorder, notes = both(monkeypatch, model, CrossEntropyLoss(), Batches())
     assert (notes, recorder.recordings) == ([], 1)
 
 
@@ -194,8 +197,8 @@ def test_a_training_that_was_stopped_resumes(monkeypatch, tmp_path):
                 checkpoint=file, stop=stop)  # fmt: skip
     rates = [group["lr"] for group in torch.load(file, weights_only=True)["optimizer"]["param_groups"]]
     assert all(isinstance(rate, float) for rate in rates)
-    again, recorder = made(), CpuRecorder()
-    Trained(monkeypatch, again, CrossEntropyLoss(), Batches(), training, recorder=recorder, checkpoint=file, resume=True)
+    again, recorder, more = made(), CpuRecorder(), {"checkpoint": file, "resume": True}
+    Trained(monkeypatch, again, CrossEntropyLoss(), Batches(), training, recorder=recorder, **more)
     assert recorder.recordings == 1
     for one, other in zip(again.state_dict().values(), models[0].state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)  # rates in a graph are float32
@@ -343,3 +346,90 @@ def test_seconds_of_the_recording_do_not_count(monkeypatch):
     start = time.perf_counter()
     fitted = fit(small(), CrossEntropyLoss(), Batches(), AVERAGED, OptimConfig())
     assert time.perf_counter() - start - fitted.seconds > 0.5
+
+
+# On a GPU.
+
+
+class OnGpu(Batches):
+    def __init__(self, batches):
+        super().__init__(batches.size, batches.steps)
+        self.batches = batches
+
+    def epoch(self, epoch, start=0):
+        for batch in self.batches.epoch(epoch, start):
+            yield changed(batch, Tensor.cuda)
+
+
+class CountingRecorder(CudaRecorder):
+    recordings = 0
+
+    def record(self, call):
+        self.recordings += 1
+        return super().record(call)
+
+
+def both_on_gpu(monkeypatch, model, loss, batches, training=AVERAGED, optim=WITH_ALL, **tolerance):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here")
+    model, loss, batches, notes = model.cuda(), loss.cuda(), OnGpu(batches), []
+    recorder = CountingRecorder(torch.device("cuda"))
+    monkeypatch.setattr("nc_tools.training.loop.recorder_for", lambda _device: recorder)
+    models = [model, copy.deepcopy(model)]
+    for each, capture in zip(models, (False, True), strict=True):
+        torch.manual_seed(1)
+        fit(each, copy.deepcopy(loss), batches, replace(training, capture=capture), optim, note=notes.append)
+    for (name, a), b in zip(models[0].state_dict().items(), models[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, **tolerance, msg=lambda text, name=name: f"{name}: {text}")
+    return recorder.recordings, notes
+
+
+IN_FLOAT32 = replace(AVERAGED, precision="float32")
+CLOSE = {"rtol": 1e-3, "atol": 1e-4}
+
+
+@pytest.mark.gpu
+@every_head
+def test_captured_steps_of_every_head_are_the_steps(monkeypatch, head_spec):
+    head = head_variants.build(head_spec)
+    model = network(head, head_variants.D)
+    captured, notes = both_on_gpu(monkeypatch, model, CrossEntropyLoss(), Batches(), IN_FLOAT32, **CLOSE)
+    assert (captured, len(notes)) == ((0, 1) if learns_from_steps(head) else (1, 0)), notes
+
+
+@pytest.mark.gpu
+@every_loss
+def test_captured_steps_of_every_loss_are_the_steps(monkeypatch, loss_spec):
+    loss = loss_variants.build(loss_spec)
+    model = network(ETFHead(loss_variants.D, loss_variants.K, projection=True, scale=LEARNED), loss_variants.D)
+    batches = Parts(loss, loss_variants.K)
+    assert both_on_gpu(monkeypatch, model, loss, batches, IN_FLOAT32, **CLOSE) == (1, [])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("optimizer", [spec(torch.optim.SGD, momentum=0.9), spec(torch.optim.AdamW)], ids=str)
+def test_captured_steps_with_dropout_are_the_steps(monkeypatch, precision, compiled, optimizer):
+    training = replace(AVERAGED, precision=precision, compile=compiled)
+    optim = OptimConfig(optimizer=optimizer, lr=0.01, clip_norm=1.0)
+    close = CLOSE if precision == "float32" else {"rtol": 2e-2, "atol": 2e-2}
+    model = small(dropout=0.5)
+    assert both_on_gpu(monkeypatch, model, CrossEntropyLoss(), Batches(), training, optim, **close) == (1, [])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("fault", "reason"), [("item", "synchronizing"), ("number of progress", "other loss terms")])
+def test_what_cannot_be_captured_is_found_on_a_gpu(monkeypatch, fault, reason):
+    model, loss = small(dropout=0.5), OfPython(fault)
+    _, (note,) = both_on_gpu(monkeypatch, model, loss, Batches(), IN_FLOAT32, **CLOSE)
+    assert reason in note
+
+
+@pytest.mark.gpu
+def test_a_capture_that_fails_leaves_a_training_that_draws_random_numbers(monkeypatch):
+    """What waits for the GPU gets as far as the capture here, because nothing is tried before."""
+    monkeypatch.setattr(CudaRecorder, "warm_up", lambda _self, call: call())
+    model, loss = small(dropout=0.5), OfPython("item")
+    captured, notes = both_on_gpu(monkeypatch, model, loss, Batches(), IN_FLOAT32, **CLOSE)
+    assert (captured, len(notes)) == (1, 1)

@@ -11,7 +11,7 @@ from nc_tools.losses import CrossEntropyLoss, DotRegressionLoss
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch
 from nc_tools.training import NonFiniteLossError, OptimConfig, TrainConfig, fit
-from nc_tools.training.meter import Meter
+from nc_tools.training.meter import Meter, StepValues, step_values
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def test_the_meter_weighs_batches_by_their_size_and_counts_hits():
         batch = next(Batches(size, 1).epoch(step))
         outputs = model.outputs(batch.inputs)
         terms = CrossEntropyLoss().terms(outputs, batch)
-        meter.update(step, terms, outputs, batch)
+        meter.update(step, size, step_values(terms, outputs, batch))
         losses += float(terms["CrossEntropy"].detach()) * size
         hits += sum(int(row.argmax()) == int(y) for row, y in zip(outputs.logits, batch.labels, strict=True))
         samples += size
@@ -45,7 +45,7 @@ def test_the_meter_weighs_batches_by_their_size_and_counts_hits():
 def test_several_terms_are_listed_and_summed():
     model, meter, batch = small(), Meter(CPU), next(Batches().epoch(0))
     outputs = model.outputs(batch.inputs)
-    meter.update(0, TwoTerms().terms(outputs, batch), outputs, batch)
+    meter.update(0, 8, step_values(TwoTerms().terms(outputs, batch), outputs, batch))
     values = meter.read()
     assert values["train/loss"] == pytest.approx(values["train/loss_first"] + values["train/loss_second"])
 
@@ -53,7 +53,7 @@ def test_several_terms_are_listed_and_summed():
 def test_no_logits_are_computed_for_a_loss_that_needs_none():
     model, meter, batch = small(ETFHead(6, 3)), Meter(CPU), next(Batches().epoch(0))
     outputs = model.outputs(batch.inputs)
-    meter.update(0, DotRegressionLoss().terms(outputs, batch), outputs, batch)
+    meter.update(0, 8, step_values(DotRegressionLoss().terms(outputs, batch), outputs, batch))
     assert outputs.computed_logits is None
     assert "train/accuracy" not in meter.read()
 
@@ -68,11 +68,10 @@ def test_a_loss_that_is_not_finite_ends_training_and_names_step_and_term():
 
 
 def test_the_first_bad_term_is_the_one_named():
-    model, meter, batch = small(), Meter(CPU), next(Batches().epoch(0))
-    outputs = model.outputs(batch.inputs)
+    meter = Meter(CPU)
     fine, bad = torch.tensor(1.0), torch.tensor(torch.nan)
     for step, terms in enumerate([(fine, fine), (fine, bad), (bad, bad)]):
-        meter.update(step, dict(zip(("a", "b"), terms, strict=True)), outputs, batch)
+        meter.update(step, 8, StepValues(dict(zip(("a", "b"), terms, strict=True)), None))
     with pytest.raises(NonFiniteLossError, match=r"term b was not finite at step 1\."):
         meter.read()
 

@@ -18,7 +18,7 @@ from nc_tools.experiment.early_stopping import EarlyStopping
 from nc_tools.experiment.evaluate.epochs import EpochEvaluation
 from nc_tools.experiment.evaluate.final_run import evaluate_final
 from nc_tools.experiment.evaluate.holdout_run import HOLDOUT_SCORE, HoldoutResult, evaluate_holdout
-from nc_tools.experiment.job import Job, JobResult, RunProgress
+from nc_tools.experiment.job import Job, JobResult, Note, RunProgress
 from nc_tools.experiment.noise_estimation import NoiseEstimate, estimate_noise
 from nc_tools.experiment.pack_loaders import PackLoaders
 from nc_tools.experiment.run_backbone import write_backbone_files
@@ -32,7 +32,7 @@ from nc_tools.run_records import RunIdentity, RunRecord, read_run
 from nc_tools.training import NonFiniteLossError, fit
 from nc_tools.training.in_steps import Steps, in_steps
 
-OnProgress = Callable[[RunProgress], None]
+OnProgress = Callable[[RunProgress | Note], None]
 
 
 @in_steps
@@ -45,7 +45,7 @@ def run_job(
 
     Args:
         job: The run.
-        on_progress: Called after each epoch.
+        on_progress: Called after each epoch, and with the reason if the run's steps are not replayed on a GPU.
         stop: When set, the run ends between two steps as KILLED, with a checkpoint.
         loaders: Those of the runs that the process makes at the same time; None if it makes no other.
 
@@ -168,6 +168,7 @@ class _Run:
                 resume=job.resume,
                 stop=self.stop,
                 keep_last=job.kind == "final" or job.config.second_stage is not None,
+                note=lambda reason: self.on_progress(Note(f"{job.arm}: {reason}")),
             )
             self.stopping.restore_best(fitted.model)
             seconds += yield from run_second_stage.steps(

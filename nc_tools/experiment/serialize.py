@@ -63,7 +63,10 @@ def run_hash(config: RunConfig, *facts: object) -> str:
         config: The run's configuration.
         facts: What else decides the result: seed, draw, kind, the data's fingerprint.
     """
-    # How often checkpoints are written decides nothing; the default stands for every value, so that hashes stay.
-    training = dataclasses.replace(config.training, checkpoint_seconds=TrainConfig.checkpoint_seconds)
-    text = json.dumps([settings(dataclasses.replace(config, training=training)), __version__, *facts], sort_keys=True)
+    values = settings(config)
+    # How often checkpoints are written decides nothing; the default stands for every value, so that hashes stay. Nor
+    # does replaying the steps, which gives the same numbers up to a GPU's rounding.
+    values["training"] |= {"checkpoint_seconds": TrainConfig.checkpoint_seconds}
+    del values["training"]["capture"]
+    text = json.dumps([values, __version__, *facts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ from nc_tools.training.in_steps import Steps
 from nc_tools.training.meter import StepValues
 from nc_tools.training.mixed_loss import learns_from_steps
 from nc_tools.training.replayed_step import ReplayedStep, replayed_step
-from nc_tools.training.static_batch import Layout, layout
+from nc_tools.training.static_batch import BatchLayout, layout
 from nc_tools.training.step import TrainingStep
 
 # A replay may differ from the step itself by so much of what the step changes, by the dtype of the backbone.
@@ -24,9 +24,9 @@ class CapturedStep:
 
     Each layout of a batch is recorded by itself: batches of an epoch may differ in size by one sample, and some
     may be mixed. The first step of a layout is computed as usual, so that the optimizer has its state and everything is
-    compiled. Before its second step it is recorded and checked (:func:`~nc_tools.training.replayed_step.replayed_step`),
-    for which some ten steps are computed and undone. If it cannot be recorded, or a replay gives something else,
-    training goes on without, from the same state.
+    compiled. Before its second step it is recorded and checked by
+    :func:`~nc_tools.training.replayed_step.replayed_step`, for which seven steps are computed and undone. If it cannot
+    be recorded, or a replay gives something else, training goes on without, from the same state.
 
     Steps whose features are computed together with those of other trainings are not recorded.
 
@@ -42,7 +42,7 @@ class CapturedStep:
         self._recorder = recorder
         self._tolerance = _TOLERANCE[dtype]
         self._note = note
-        self._replays: dict[tuple[Layout, bool], ReplayedStep | None] = {}
+        self._replays: dict[tuple[BatchLayout, bool], ReplayedStep | None] = {}
         self._gave_up = False
         reason = _why_not(step)
         if reason is not None:

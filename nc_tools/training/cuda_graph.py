@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
@@ -87,17 +87,15 @@ class _CudaGraph(Generic[T]):
 
 
 @contextmanager
-def _no_waiting():  # type: ignore[no-untyped-def]
+def _no_waiting() -> Iterator[None]:
     """Raise an error for operations that make the host wait for the GPU."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says that this mode is a prototype
+        warnings.simplefilter("ignore")  # torch says that the mode is a prototype, and that nothing is captured yet
         torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
             torch.cuda.set_sync_debug_mode(before)
 
 

@@ -39,9 +39,8 @@ class ReplayedStep:
         self._number = torch.zeros((), device=device)
         self._rates = [torch.zeros((), device=device) for _ in step.state.optimizer.param_groups]
         with self._rates_as_tensors(device):
-            self._recorded: Recorded[StepValues] = recorder.record(
-                lambda: run_alone(step(self._static.batch, self._number))
-            )
+            recorder.warm_up(self._compute)  # what would wait for the device is found here, where it does no harm
+            self._recorded: Recorded[StepValues] = recorder.record(self._compute)
 
     def __call__(self, batch: Batch, number: int) -> StepValues:
         """Train on a batch as the step does, which was prepared for this number."""
@@ -52,6 +51,9 @@ class ReplayedStep:
         self._recorded.replay()
         values = self._recorded.result
         return StepValues({name: value.clone() for name, value in values.terms.items()}, values.hits)
+
+    def _compute(self) -> StepValues:
+        return run_alone(self._step(self._static.batch, self._number))
 
     @contextmanager
     def _rates_as_tensors(self, device: torch.device) -> Iterator[None]:
@@ -70,9 +72,7 @@ class ReplayedStep:
                 group.update(values)
 
 
-def replayed_step(
-    step: TrainingStep, recorder: Recorder, batch: Batch, number: int, tolerance: float
-) -> ReplayedStep:
+def replayed_step(step: TrainingStep, recorder: Recorder, batch: Batch, number: int, tolerance: float) -> ReplayedStep:
     """Record a training step, and check it against the step itself. The training is left as it was.
 
     From the same state, a replay and the step itself are computed for the batch and the numbers of this step; and again
@@ -92,28 +92,33 @@ def replayed_step(
         RuntimeError: If the step cannot be recorded, or a replay gives something else.
     """
     before = StateTensors(step.state)
-    replayed: ReplayedStep | None = None
     try:
-        for sample, place, factor in ((batch, number, 1.0), (_other(batch), _far_from(number, step.phase), _SLOWER)):
-            eager = [_eager(step, recorder, before, sample, place, factor) for _ in range(2)]
-            _set(step, before, place, factor)
-            if replayed is None:
-                replayed = ReplayedStep(step, recorder, sample)
-                before.restore()
-            _check(before.start, eager, _now(before, replayed(sample, place)), tolerance)
+        expected = _twice(step, recorder, before, batch, number, 1.0)
+        _set(step, before, number, 1.0)
+        replayed = ReplayedStep(step, recorder, batch)
+        _set(step, before, number, 1.0)
+        _check(before.start, expected, _now(before, replayed(batch, number)), tolerance)
+        other, place = _other(batch), _far_from(number, step.phase)
+        expected = _twice(step, recorder, before, other, place, _SLOWER)
+        _set(step, before, place, _SLOWER)
+        _check(before.start, expected, _now(before, replayed(other, place)), tolerance)
+        return replayed
     finally:
         before.restore()
         step.state.optimizer.zero_grad(set_to_none=True)
         step.prepare(number)
-    return replayed
 
 
-def _eager(
+def _twice(
     step: TrainingStep, recorder: Recorder, before: StateTensors, batch: Batch, number: int, factor: float
-) -> Values:
-    """Return the values after a step without recording."""
-    _set(step, before, number, factor)
-    return _now(before, recorder.warm_up(lambda: run_alone(step(batch, number))))
+) -> list[Values]:
+    """Return the values after a step without recording, computed twice."""
+
+    def once() -> Values:
+        _set(step, before, number, factor)
+        return _now(before, recorder.warm_up(lambda: run_alone(step(batch, number))))
+
+    return [once(), once()]
 
 
 def _set(step: TrainingStep, before: StateTensors, number: int, factor: float) -> None:

@@ -73,12 +73,12 @@ def _distance(one: list[Tensor], other: list[Tensor]) -> float:
 
 def _tensors_of(state: TrainingState) -> dict[str, list[Tensor]]:
     """Return the tensors of a training by what they belong to, each once."""
-    seen: set[int] = set()
+    taken: set[int] = set()
 
     def new(tensors: Iterator[Tensor]) -> list[Tensor]:
-        found = [t for t in tensors if id(t) not in seen]
-        seen.update(map(id, found))
-        return found
+        others = [t for t in tensors if id(t) not in taken]
+        taken.update(map(id, others))
+        return others
 
     average = None if state.ema is None else state.ema.model
     return {
@@ -88,5 +88,7 @@ def _tensors_of(state: TrainingState) -> dict[str, list[Tensor]]:
         "optimizer's state": new(
             value for values in state.optimizer.state.values() for value in values.values() if isinstance(value, Tensor)
         ),
-        "weight average": new(iter(()) if average is None else (t for t in (*average.parameters(), *average.buffers()))),
+        "weight average": new(
+            iter(()) if average is None else (t for t in (*average.parameters(), *average.buffers()))
+        ),
     }

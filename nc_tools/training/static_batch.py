@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nc_tools.records import Batch
 
-Layout = tuple[tuple[str, torch.Size, torch.dtype, tuple[int, ...]], ...]
+BatchLayout = tuple[tuple[str, torch.Size, torch.dtype, tuple[int, ...]], ...]
 
 _TENSORS = ("inputs", "labels", "index", "second_view", "tags", "outliers", "kept")
 
@@ -44,14 +45,14 @@ class StaticBatch:
             self.batch.share.fill_(batch.share)
 
 
-def layout(batch: Batch) -> Layout:
+def layout(batch: Batch) -> BatchLayout:
     """Return what two batches have in common if one can be filled with the other."""
     return tuple((name, values.shape, values.dtype, values.stride()) for name, values in _tensors(batch))
 
 
 def changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     """Return a batch with each tensor changed; the partner of a mixed batch keeps the same inputs."""
-    given = {name: change(values) for name in _TENSORS if (values := getattr(batch, name)) is not None}
+    given: dict[str, Any] = {name: change(values) for name in _TENSORS if (values := getattr(batch, name)) is not None}
     if batch.partner is not None:
         partner = changed(replace(batch.partner, inputs=batch.partner.labels), change)
         given["partner"] = replace(partner, inputs=given["inputs"])
