@@ -103,7 +103,8 @@ class LossTerm(InitialTensors, ABC):
         """Set the share of training that is done, in [0, 1]. The training loop calls this before each step.
 
         Override it for schedules, call it there, and set ``needs_progress = True`` in the class. It calls the same
-        method of all parts that are losses.
+        method of all parts that are losses. The share may be any, in any order. Write what follows from it into a
+        buffer, in place: a compiled or recorded step reads tensors only.
         """
         self._knows_progress = True
         for part in self.children():
