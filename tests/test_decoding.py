@@ -19,13 +19,17 @@ from support.image_folders import add_damaged_files, config, make_tree
 from nc_tools.data.augment import Augment
 from nc_tools.data.batch_options import BatchOptions
 from nc_tools.data.decode import decode_batch, decode_chunks
-from nc_tools.data.load_data import load_data
+from nc_tools.data.load_data import _memory_sentence, load_data
 from nc_tools.data.loader import make_loader
 from nc_tools.data.stream_loader import PixelStream, StreamLoader
 from nc_tools.decoding import pool as pool_module
 from nc_tools.decoding.image_file import UnreadableImageError, decode_image
 from nc_tools.decoding.pool import DecodingProcess, decode_rows, decoding_pool
 from nc_tools.decoding.request import DecodingRequest
+from nc_tools.heads import LinearHead
+from nc_tools.losses import CrossEntropyLoss
+from nc_tools.models.classifier import Classifier
+from nc_tools.training import OptimConfig, TrainConfig, fit
 
 
 def noise_files(root: Path, count: int) -> list[str]:
@@ -107,6 +111,48 @@ def test_the_batches_of_a_stream_by_processes_are_those_of_memory(tmp_path, fres
             assert torch.equal(left.inputs, right.inputs)
             assert torch.equal(left.index, right.index)
     assert fresh_pool
+
+
+def test_training_from_a_stream_gives_the_weights_of_training_from_memory(tmp_path, fresh_pool):
+    noise_files(tmp_path / "birds", 60)
+    weights = []
+    for gigabytes in (1, 0):
+        train = load_data(config(tmp_path / "birds", image_size=16, memory_gb=gigabytes)).train
+        options = BatchOptions(batch_size=8, mean=[0.5] * 3, std=[0.2] * 3, augment=Augment(padding=2, flip=True))
+        torch.manual_seed(0)
+        body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2), torch.nn.BatchNorm2d(4), torch.nn.Flatten())
+        model = Classifier(body, LinearHead(4 * 49, 2))
+        batches = make_loader(train, torch.arange(len(train)), options)
+        fit(model, CrossEntropyLoss(), batches, TrainConfig(epochs=2), OptimConfig(lr=0.1))
+        weights.append(model.state_dict())
+    assert isinstance(batches, StreamLoader)
+    assert fresh_pool
+    memory, files = weights
+    assert all(torch.equal(memory[name], files[name]) for name in memory)
+
+
+def test_where_the_pixels_of_a_large_set_are_is_said(tmp_path):
+    tree = make_tree(tmp_path / "birds")
+    (line,) = (text for text in load_data(config(tree, memory_gb=1e-6)).reading.sentences if "pixels" in text)
+    assert line == (
+        "the pixels take 0.0 MB, and 0.0 MB of memory are for them (data.memory_gb): image files are decoded during "
+        "training, by as many processes as the steps need"
+    )
+    assert not any("pixels" in text for text in load_data(config(tree)).reading.sentences)
+    assert _memory_sentence(12_345_678_900, 5e9)[0].startswith("the pixels take 12.3 GB, and 5.0 GB of memory are for")
+    assert _memory_sentence(2_000_000_000, 5e9) == ["the pixels take 2.0 GB and are kept in memory"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_a_cache_is_mapped_so_that_the_processes_of_a_grid_share_its_memory(tmp_path):
+    noise_files(tmp_path / "birds", 60)
+    for _ in range(2):
+        images = load_data(config(tmp_path / "birds", image_size=64), cache=tmp_path / "cache").train
+    start = images.images.data_ptr()
+    areas = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    bounds = [[int(bound, 16) for bound in area[0].split("-")] for area in areas]
+    (mapped,) = (area[-1] for area, (low, high) in zip(areas, bounds, strict=True) if low <= start < high)
+    assert Path(mapped).parent == tmp_path / "cache"
 
 
 def test_a_stream_decodes_more_at_once_only_while_its_reader_waits(tmp_path, monkeypatch):
