@@ -33,8 +33,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms import v2
 
+from nc_tools._support.available_cores import available_cores
 from nc_tools.data import Augment, BatchOptions, DataConfig, ImageFiles, StreamLoader, load_data
-from nc_tools.decoding.pool import available_cores
 from nc_tools.records import Batch
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

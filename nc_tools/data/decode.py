@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nc_tools._support.available_cores import available_cores
 from nc_tools.decoding.image_file import DAMAGE, FileInterpolation, UnreadableImageError
-from nc_tools.decoding.pool import available_cores, by_processes, decode_rows, decoding_pool
+from nc_tools.decoding.pool import by_processes, decode_rows, decoding_pool
 from nc_tools.decoding.request import DecodingRequest
 
 Progress: TypeAlias = Callable[[int, int], None]

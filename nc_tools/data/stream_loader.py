@@ -11,10 +11,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from nc_tools._support.available_cores import available_cores
 from nc_tools.data.batch_options import BatchOptions
 from nc_tools.data.image_set import ImageFiles, Images
 from nc_tools.data.training_batches import TrainingBatches
-from nc_tools.decoding.pool import available_cores, by_processes, decoding_pool
+from nc_tools.decoding.pool import by_processes, decoding_pool
 
 WAITING = 0.05
 """Share of the time that steps may wait for pixels before more batches are decoded at once."""
@@ -58,9 +59,9 @@ class PixelStream:
             for done in range(1, len(batches) + 1):
                 while len(pending) < self.at_once + 1 and (batch := next(coming, None)) is not None:
                     pending.append(pool.submit(self._read, batch))
-                asked = time.perf_counter()
+                before = time.perf_counter()
                 pixels = pending.popleft().result()
-                waited += time.perf_counter() - asked
+                waited += time.perf_counter() - before
                 yield pixels
                 now = time.perf_counter()
                 if done == 1:  # every epoch waits for its first batch

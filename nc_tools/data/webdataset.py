@@ -77,13 +77,13 @@ def expand_braces(text: str) -> list[str]:
         >>> expand_braces("{train,val}-{0..1}.tar")
         ['train-0.tar', 'train-1.tar', 'val-0.tar', 'val-1.tar']
     """
-    found = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", text)
-    if found is None:
+    braces = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", text)
+    if braces is None:
         return [text]
-    first, last, names = found.groups()
+    first, last, names = braces.groups()
     values = names.split(",") if names else [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1)]
-    rest = expand_braces(text[found.end() :])
-    return [f"{text[: found.start()]}{value}{tail}" for value in values for tail in rest]
+    rest = expand_braces(text[braces.end() :])
+    return [f"{text[: braces.start()]}{value}{tail}" for value in values for tail in rest]
 
 
 def _matching(pattern: Path) -> list[Path]:
@@ -126,7 +126,7 @@ def _unpack_shard(shard: Path, folder: Path, name: str) -> list[dict[str, str]]:
     """Write the images of a shard to ``folder/name`` and return a row for each sample, in the order of the shard."""
     samples: dict[str, dict[str, str]] = {}
     names = [shard.name.partition(".")[0], shard.parent.name]
-    role = next((found[0] for name in names if (found := split_role_and_rest(name))), None)
+    role = next((word[0] for name in names if (word := split_role_and_rest(name))), None)
     (folder / name).mkdir()
     for key, form, member, tar in _members(shard):
         row = samples.setdefault(key, {IMAGE: "", **({PART: role} if role else {})})

@@ -25,6 +25,7 @@ from typing import cast
 
 import numpy as np
 
+from nc_tools._support.available_cores import available_cores
 from nc_tools.decoding.request import DecodingReport, DecodingRequest
 from nc_tools.decoding.serve import decode_here
 
@@ -38,13 +39,6 @@ _PACKAGE = Path(__file__).parents[2]
 def by_processes(count: int) -> bool:
     """Return whether a set of so many files is decoded by processes."""
     return count >= MANY
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @cache
