@@ -1,12 +1,10 @@
 """Webdataset shards as a source: what they are taken for, and shards that cannot be used."""
 
 import gzip
-import io
 import json
-import tarfile
 
 import pytest
-from PIL import Image
+from support.shards import CLASSES, image, samples, shard
 
 from nc_tools.data import DataConfig, load_data
 from nc_tools.data.list_source import list_source
@@ -14,38 +12,11 @@ from nc_tools.data.source_names import parse_source
 from nc_tools.data.table_config import TableConfig
 from nc_tools.data.webdataset import expand_braces
 
-CLASSES = ("ape", "bat", "cow")
-
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
-
-
-def image(i, form="JPEG"):
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (8 * i % 256, i % 256, 9)).save(buffer, form)
-    return buffer.getvalue()
-
-
-def shard(path, files):
-    """Write (name, content) pairs as a tar file, as WebDataset's TarWriter does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in files:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
-
-
-def samples(count, start=0):
-    return [
-        file
-        for i in range(start, start + count)
-        for file in ((f"s/{i:04d}.jpg", image(i)), (f"s/{i:04d}.cls", CLASSES[i % 3].encode()))
-    ]
 
 
 def listed(text, **options):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -26,7 +27,8 @@ def unpack_once(path: Path, files: Sequence[Path], write: Callable[[Path], None]
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     key = hashlib.sha256(json.dumps(state).encode()).hexdigest()
-    folder = default_root() / "unpacked" / f"{path.stem}-{place}"
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)  # a pattern of shards has braces and stars
+    folder = default_root() / "unpacked" / f"{name}-{place}"
     if (folder / "key").is_file() and (folder / "key").read_text() == key:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
