@@ -17,7 +17,18 @@ import nc_tools
 
 ROOT = Path(nc_tools.__file__).parent
 FLOORS = [
-    {"_support", "class_moments", "geometry", "plots", "records", "schedules", "seeds", "specs", "type_check"},
+    {
+        "_support",
+        "class_moments",
+        "decoding",
+        "geometry",
+        "plots",
+        "records",
+        "schedules",
+        "seeds",
+        "specs",
+        "type_check",
+    },
     {"heads", "losses", "metrics", "models", "ood", "surgery"},
     {"data", "features"},
     {"training", "run_records"},

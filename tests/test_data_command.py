@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.image_folders import add_damaged_files, make_tree, save
+from support.shards import samples, shard
 from support.tables import CLASSES, lines, names, pictures
 
 from nc_tools.cli import main
@@ -209,6 +210,9 @@ def test_the_commands_of_the_page_about_data_run(tmp_path, monkeypatch, capsys):
         pictures(tmp_path / "photos" / part, [f"{c}/{c}{i}.png" for c in CLASSES for i in range(count)])
     for name, first, last in (("list.txt", 0, 120), ("test.txt", 120, 160)):
         lines(tmp_path / name, *(f"img_{i}.jpg {kinds[i]}" for i in range(first, last)))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for i, part in enumerate(("train-000", "train-001", "val-000", "val-001")):
+        shard(tmp_path / "shards" / f"{part}.tar", samples(12, start=12 * i))
     commands = [
         shlex.split(line, comments=True)
         for block in re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
@@ -223,6 +227,10 @@ def test_the_commands_of_the_page_about_data_run(tmp_path, monkeypatch, capsys):
         printed[" ".join(words)] = said(capsys, *words[1:])
     (example,) = re.findall(r"^```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert printed["data lesions.csv@images"] == example.splitlines()
+    of_shards = printed["data webdataset:shards/{train,val}-{000..001}.tar"]
+    assert of_shards[0].endswith("24 training and 24 test images of 3 classes")
+    assert of_shards[1].startswith("webdataset {train,val}-{000..001}.tar: unpacked into ")
+    assert "training images of each class: ape 8, bat 8, cow 8; median 8" in of_shards
 
 
 def test_many_classes_are_told_by_their_ends():

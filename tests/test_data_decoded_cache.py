@@ -8,8 +8,8 @@ from support.image_folders import add_damaged_files, config, make_tree, save
 
 from nc_tools.data import decoded_cache as cache_module
 from nc_tools.data import read_images
-from nc_tools.data.decode import UnreadableImageError
 from nc_tools.data.load_data import load_data
+from nc_tools.decoding.image_file import UnreadableImageError
 
 
 @pytest.fixture

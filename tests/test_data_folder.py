@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from support.image_folders import add_damaged_files, config, make_tree, save
 
-from nc_tools.data.decode import UnreadableImageError, decode_image
 from nc_tools.data.folder import list_folder
 from nc_tools.data.image_set import ImageFiles, ImageSet
 from nc_tools.data.load_data import load_data
+from nc_tools.decoding.image_file import UnreadableImageError, decode_image
 
 
 @pytest.fixture

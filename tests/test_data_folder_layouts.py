@@ -8,10 +8,10 @@ import pytest
 from support.image_folders import config, save
 
 from nc_tools.data import DataConfig
-from nc_tools.data.decode import UnreadableImageError
 from nc_tools.data.folder import list_folder
 from nc_tools.data.load_data import load_data
 from nc_tools.data.split_words import split_role, split_role_and_rest
+from nc_tools.decoding.image_file import UnreadableImageError
 
 
 def make(root, *folders, count=3):

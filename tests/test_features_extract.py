@@ -17,9 +17,9 @@ from PIL import Image
 from torch import nn
 
 from nc_tools.data import DataConfig
-from nc_tools.data.decode import UnreadableImageError, decode_image
 from nc_tools.data.image_set import ImageSet
 from nc_tools.data.load_data import load_data
+from nc_tools.decoding.image_file import UnreadableImageError, decode_image
 from nc_tools.features import extract_features
 from nc_tools.features.feature_cache import FeatureCache
 from nc_tools.models import BackboneIdentity, ImagePreprocessing, PretrainedBackbone

@@ -5,7 +5,6 @@ from nc_tools.data.batch_options import BatchOptions
 from nc_tools.data.color_jitter import ColorJitter
 from nc_tools.data.cutout import Cutout
 from nc_tools.data.data_config import DataConfig
-from nc_tools.data.decode import UnreadableImageError
 from nc_tools.data.image_set import ImageFiles, Images, ImageSet
 from nc_tools.data.imbalance import class_counts, long_tailed, split_holdout, subset_of_counts
 from nc_tools.data.instance_noise import InstanceNoise
@@ -29,6 +28,7 @@ from nc_tools.data.synthetic_noise import (
     with_noise,
 )
 from nc_tools.data.tail_profile import long_tailed_counts, own_counts
+from nc_tools.decoding.image_file import UnreadableImageError
 
 __all__ = [
     "CIFAR10_CONFUSIONS",

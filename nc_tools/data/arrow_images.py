@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nc_tools.data.cifar import default_root
 from nc_tools.data.short_list import short_list
 from nc_tools.data.split_words import split_role_and_rest
+from nc_tools.data.unpack_once import TABLE, unpack_once
 
-TABLE = "table.csv"
-"""Name of the table of unpacked images: a row for each image with its part and all other columns."""
 _IMAGE, _PART = "image_file", "split"
 
 
@@ -80,27 +75,8 @@ def unpack_hf_dataset(path: Path) -> Path:
 
 
 def _unpacked(path: Path, parts: Sequence[_Part]) -> Path:
-    """Return the folder of unpacked images, which is made once for the files as they are."""
     _pyarrow()
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for part in parts for file in part.files]
-    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()
-    folder = default_root() / "unpacked" / f"{path.stem}-{place}"
-    if (folder / "key").is_file() and (folder / "key").read_text() == key:
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        whole = Path(made) / "data"
-        whole.mkdir()
-        _write(whole, parts)
-        (whole / "key").write_text(key)
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            whole.rename(folder)
-        except OSError:  # another process was faster
-            if not (folder / "key").is_file():
-                raise
-    return folder
+    return unpack_once(path, [file for part in parts for file in part.files], lambda folder: _write(folder, parts))
 
 
 def _write(folder: Path, parts: Sequence[_Part]) -> None:

@@ -31,7 +31,8 @@ class BatchOptions:
         epochs: Length of the training, which ``ProgressiveSampling`` needs.
         device: Where the batches go.
         channels_last: Use the channels-last memory layout for the inputs.
-        workers: Worker processes that decode files. None: one for each core, at most 8.
+        workers: Batches of files that are decoded at once, each by a process for large sets; 0 decodes each when it is
+            asked for. None: as many as the steps need.
         geometry: Resizes and crops the augmented uint8 images (N, C, H, W) for the network, as
             :meth:`nc_tools.models.ImagePreprocessing.geometry` does, so that the set can be kept at its own size. None:
             the network gets the images as they are.

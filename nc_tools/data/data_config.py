@@ -10,7 +10,6 @@ from nc_tools.data.class_folders import ClassFolder
 from nc_tools.data.coarse_labels import check_grouping
 from nc_tools.data.color_jitter import ColorJitter
 from nc_tools.data.cutout import Cutout
-from nc_tools.data.decode import FileInterpolation
 from nc_tools.data.rand_augment import RandAugment
 from nc_tools.data.reading_settings import check_reading_settings
 from nc_tools.data.sampling import Sampling
@@ -27,6 +26,7 @@ from nc_tools.data.source_names import (
 )
 from nc_tools.data.synthetic_noise import Noise
 from nc_tools.data.table_config import TableConfig
+from nc_tools.decoding.image_file import FileInterpolation
 
 Profile = Literal["exponential", "step", "pareto"]
 SubsetProtocol = Literal["seeded", "ldam"]

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from nc_tools._support.atomic_write import atomic_write
 from nc_tools._support.regular_file import check_regular
-from nc_tools.data.decode import DECODE_RULE
 from nc_tools.data.image_set import digests
+from nc_tools.decoding.image_file import DECODE_RULE
 from nc_tools.type_check import matches
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nc_tools._support.printable import printable
-from nc_tools.data.decode import image_suffixes
 from nc_tools.data.short_list import short_list
+from nc_tools.decoding.image_file import image_suffixes
 
 SIDE_FOLDERS = frozenset(
     {"annotation", "annotations", "bboxes", "label", "labels", "mask", "masks", "meta", "metadata", "segmentation",

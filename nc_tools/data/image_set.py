@@ -141,8 +141,13 @@ class ImageFiles:
         """Shape (C, H, W) of every image."""
         return self.channels, self.image_size, self.image_size
 
-    def take(self, index: Tensor) -> Tensor:
+    def take(self, index: Tensor, *, in_process: bool = False, pinned: bool = False) -> Tensor:
         """Decode the images at ``index`` (B,) into uint8 (B, C, H, W).
+
+        Args:
+            index: Positions in the set.
+            in_process: Decode in the process that belongs to this thread of the decoding pool.
+            pinned: Use page-locked memory, from which a GPU copies without waiting.
 
         Raises:
             UnreadableImageError: If a file has become unreadable since the set was loaded.
@@ -150,7 +155,9 @@ class ImageFiles:
         from nc_tools.data.decode import decode_batch
 
         paths = [self.paths[i] for i in index.tolist()]
-        return decode_batch(self.root, paths, self.image_size, self.channels, self.interpolation)
+        return decode_batch(
+            self.root, paths, self.image_size, self.channels, self.interpolation, in_process=in_process, pinned=pinned
+        )
 
     def subset(self, indices: Tensor) -> ImageFiles:
         """Return the set of the samples at ``indices`` (M,), in that order."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
-from nc_tools.data.arrow_images import TABLE, unpack_hf_dataset, unpack_parquet
+from nc_tools.data.arrow_images import unpack_hf_dataset, unpack_parquet
 from nc_tools.data.class_folders import ClassFolder
 from nc_tools.data.folder import list_folder
 from nc_tools.data.joined_files import JOINS
@@ -14,6 +15,8 @@ from nc_tools.data.source_names import SourceName
 from nc_tools.data.table_config import TableConfig
 from nc_tools.data.table_name import TableName, parse_table_name
 from nc_tools.data.table_source import list_table
+from nc_tools.data.unpack_once import TABLE
+from nc_tools.data.webdataset import IMAGE, LABEL, unpack_webdataset
 
 
 def list_source(
@@ -52,12 +55,17 @@ def list_source(
 
 
 def _list_unpacked(source: SourceName, settings: TableConfig, *, skip_missing: bool, check: bool) -> ListedImages:
-    """List the images inside Parquet files or a Hugging Face dataset, ``PATH`` or ``PATH:COLUMN``."""
+    """List the images inside Parquet files, a Hugging Face dataset or a webdataset, ``PATH`` or ``PATH:COLUMN``."""
     path, column = source.path or Path(), None
     if not path.exists():
         before, colon, name = str(path).rpartition(":")
         path, column = (Path(before), name) if colon and before else (path, None)
-    folder = (unpack_parquet if source.kind == "parquet" else unpack_hf_dataset)(path)
+    unpack = {"parquet": unpack_parquet, "hf-dataset": unpack_hf_dataset, "webdataset": unpack_webdataset}
+    folder = unpack[source.kind](path)
+    if source.kind == "webdataset":
+        settings = replace(settings, path_column=settings.path_column or IMAGE)
+        with (folder / TABLE).open(encoding="utf-8", newline="") as file:
+            column = column or (LABEL if LABEL in next(csv.reader(file)) else None)
     listed = list_table(TableName(folder / TABLE, column, folder), settings, skip_missing=skip_missing, check=check)
     sentence = f"{source.kind} {path.name}: unpacked into {folder}"
     choices = {name: text for name, text in listed.reading.choices.items() if name != "table form"}

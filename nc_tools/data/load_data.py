@@ -132,6 +132,7 @@ def _load_source(
 
 def _load_listed(listed: ListedImages, image_size: int, channels: int, options: ReadOptions) -> _Pair:
     size = len(listed.all_images.paths) * channels * image_size * image_size
+    listed = replace(listed, reading=listed.reading.adding(*_memory_sentence(size, options.memory_limit)))
     parts = [
         read_listing(
             listed.root, listed.classes, listing, options,
@@ -147,6 +148,20 @@ def _load_listed(listed: ListedImages, image_size: int, channels: int, options: 
     form = ", ".join(f"{count} {name}" for name, count in sorted(converted.items()))
     reading = listed.reading.adding(*conversion_sentence(converted), **({"converted": form} if form else {}))
     return _Pair(train.images, test.images, train.skipped + test.skipped, reading, listed.root)
+
+
+def _memory_sentence(size: int, limit: float) -> list[str]:
+    """Say where the pixels of a large set (its bytes) are; nothing for a small one in memory."""
+    if size > limit:
+        return [
+            f"the pixels take {_gigabytes(size)}, and {_gigabytes(limit)} of memory are for them (data.memory_gb): "
+            "image files are decoded during training, by as many processes as the steps need"
+        ]
+    return [f"the pixels take {_gigabytes(size)} and are kept in memory"] if size >= 1e9 else []
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def _without_duplicates(pair: _Pair, *, dropped: bool, resplit: bool) -> _Pair:

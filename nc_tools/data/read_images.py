@@ -11,20 +11,13 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.printable import printable
-from nc_tools.data.decode import (
-    DARK,
-    DEEP,
-    TRANSPARENT,
-    FileInterpolation,
-    Progress,
-    UnreadableImageError,
-    decode_chunks,
-)
+from nc_tools.data.decode import Progress, decode_chunks
 from nc_tools.data.decoded_cache import CachedImages, cache_file, files_key, read_cache, write_cache
 from nc_tools.data.folder_walk import has_utf8_name
 from nc_tools.data.image_set import ImageFiles, Images, ImageSet, digests, pixel_sums
 from nc_tools.data.listing import Listing, group_numbers
 from nc_tools.data.short_list import short_list
+from nc_tools.decoding.image_file import DARK, DEEP, TRANSPARENT, FileInterpolation, UnreadableImageError
 
 _NAMED = 20
 _BAD_NAME = "its name is not UTF-8: rename it"
@@ -168,22 +161,28 @@ def _decode(
     """Decode all files once; damaged ones leave no row."""
     channels, image_size, _ = shape
     images = torch.empty(len(paths) if in_memory else 0, *shape, dtype=torch.uint8)
-    sums = [torch.empty(0, channels, 2, dtype=torch.int64)]
-    hashes = [torch.empty(0, 32, dtype=torch.uint8)]
+    measure = _digest if in_memory else _digest_and_sum
+    measured = [measure(images[:0])]
     unreadable: dict[str, str] = {}
     converted: Counter[str] = Counter()
     rows = 0
-    for chunk in decode_chunks(root, paths, image_size, channels, options.progress, options.interpolation):
-        names = paths[chunk.start : chunk.start + len(chunk.images)]
+    for chunk in decode_chunks(root, paths, image_size, channels, options.progress, options.interpolation, measure):
         unreadable |= chunk.unreadable
         converted += chunk.converted
-        good = chunk.images[[name not in chunk.unreadable for name in names]]
+        measured.append(chunk.measured)
         if in_memory:
+            good = chunk.readable(paths[chunk.start : chunk.start + len(chunk.images)])
             images[rows : rows + len(good)] = good
             rows += len(good)
-        else:
-            sums.append(pixel_sums(good))
-        hashes.append(digests(good))
-    tensors: dict[str, Tensor] = {"hashes": torch.cat(hashes)}
-    tensors |= {"images": images[:rows]} if in_memory else {"sums": torch.cat(sums)}
+    tensors = dict(zip(("hashes", "sums"), (torch.cat(parts) for parts in zip(*measured, strict=True)), strict=False))
+    if in_memory:
+        tensors["images"] = images[:rows]
     return CachedImages(tensors, unreadable, dict(converted))
+
+
+def _digest(images: Tensor) -> tuple[Tensor, ...]:
+    return (digests(images),)
+
+
+def _digest_and_sum(images: Tensor) -> tuple[Tensor, ...]:
+    return digests(images), pixel_sums(images)

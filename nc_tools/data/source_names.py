@@ -11,9 +11,10 @@ from nc_tools._support.suggestions import did_you_mean
 BUILTIN_KINDS = ("digits", "cifar10", "cifar100")
 """Benchmarks that are read without files of the user's own."""
 SOURCE_KINDS = (
-    *BUILTIN_KINDS, "imagefolder", "table", "cub", "pets", "tiny-imagenet", "parquet", "hf-dataset", "embeddings"
+    *BUILTIN_KINDS, "imagefolder", "table", "cub", "pets", "tiny-imagenet", "parquet", "hf-dataset", "webdataset",
+    "embeddings",
 )  # fmt: skip
-TABLE_KINDS = ("table", "parquet", "hf-dataset")
+TABLE_KINDS = ("table", "parquet", "hf-dataset", "webdataset")
 """Sources with a table of images and labels, which is read by its values and the settings of a table."""
 SCRAMBLED = "scrambled"
 OWN_LABELS = "data"
@@ -60,7 +61,7 @@ def is_archive(path: Path) -> bool:
 
 def _hint(kind: str) -> str:
     if is_archive(Path(kind)):
-        return ": unpack the archive, and give its folder"
+        return ": unpack the archive, and give its folder; write webdataset:PATH for the shards of a webdataset"
     if difflib.get_close_matches(kind, SOURCE_KINDS, n=1):
         return f"; {did_you_mean(kind, SOURCE_KINDS)}"
     return "; write 'imagefolder:PATH' for a folder of images"

@@ -1,84 +1,78 @@
-"""Training batches from image files: decoded by worker processes, augmented on the device."""
+"""Training batches from image files: decoded ahead by processes, as many as the steps need; augmented on the device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
+from nc_tools._support.available_cores import available_cores
 from nc_tools.data.batch_options import BatchOptions
-from nc_tools.data.decode import available_cores
 from nc_tools.data.image_set import ImageFiles, Images
 from nc_tools.data.training_batches import TrainingBatches
+from nc_tools.decoding.pool import by_processes, decoding_pool
+
+WAITING = 0.05
+"""Share of the time that steps may wait for pixels before more batches are decoded at once."""
+_WINDOW = 8  # batches after which the time that was waited is looked at
 
 
 class PixelStream:
-    """Pixels of an image set, batch by batch, read ahead by worker processes that live as long as this object.
+    """Pixels of an image set, batch by batch; files are decoded ahead by the threads and processes of this process.
+
+    At first two batches are decoded at once. Whenever the reader has waited for more than 5 % of the time of eight
+    batches, twice as many are, up to two for each core. A step that is slower than decoding so keeps two processes, and
+    a fast one all cores.
 
     Args:
         images: The set.
         device: Where the batches go.
-        workers: Worker processes; 0 reads in this process. None: for files one for each core, at most 8; for pixels in
-            memory 0.
+        workers: Batches that are decoded at once; 0 decodes each when it is asked for. None: as many as are needed.
     """
 
     def __init__(self, images: Images, device: torch.device, workers: int | None) -> None:
-        if workers is None:
-            workers = min(8, available_cores()) if isinstance(images, ImageFiles) else 0
         self._device = device
-        self._sampler = _BatchList()
-        self._loader = DataLoader(
-            _Pixels(images),
-            batch_sampler=self._sampler,
-            num_workers=workers,
-            collate_fn=_unchanged,
-            pin_memory=device.type == "cuda",
-            persistent_workers=workers > 0,
-            generator=torch.Generator(),  # else every epoch would draw a number from the global generator
-        )
+        self._read: Callable[[Tensor], Tensor] = images.take
+        if isinstance(images, ImageFiles) and workers != 0:
+            pinned = device.type == "cuda"
+            self._read = partial(images.take, in_process=by_processes(len(images)), pinned=pinned)
+            self.at_once = min(2, available_cores()) if workers is None else workers
+        else:
+            self.at_once = 0
+        self._most = 2 * available_cores() if workers is None else self.at_once
 
     def read(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yield the pixels at each index tensor (B,) as uint8 (B, C, H, W) on the device, in order."""
-        self._sampler.batches = [batch.tolist() for batch in batches]
-        for pixels in self._loader:
+        for pixels in self._decoded(batches) if self.at_once else map(self._read, batches):
             yield pixels.to(self._device, non_blocking=True)
 
-
-class _Pixels(Dataset[Tensor]):
-    """The pixels of an image set, fetched a batch at a time."""
-
-    def __init__(self, images: Images) -> None:
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self._images.take(torch.tensor([index]))[0]
-
-    def __getitems__(self, indices: list[int]) -> Tensor:
-        return self._images.take(torch.tensor(indices))
-
-
-class _BatchList(Sampler[list[int]]):
-    """The batches of the current epoch, which change while the worker processes stay."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[int]] = []
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def _unchanged(batch: Any) -> Any:
-    """Return what ``__getitems__`` returned: it is a batch already."""
-    return batch
+    def _decoded(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        pool, coming = decoding_pool(), iter(batches)
+        pending: deque[Future[Tensor]] = deque()
+        began, waited = time.perf_counter(), 0.0
+        try:
+            for done in range(1, len(batches) + 1):
+                while len(pending) < self.at_once + 1 and (batch := next(coming, None)) is not None:
+                    pending.append(pool.submit(self._read, batch))
+                before = time.perf_counter()
+                pixels = pending.popleft().result()
+                waited += time.perf_counter() - before
+                yield pixels
+                now = time.perf_counter()
+                if done == 1:  # every epoch waits for its first batch
+                    began, waited = now, 0.0
+                elif done % _WINDOW == 0:
+                    if waited > WAITING * (now - began):
+                        self.at_once = min(2 * self.at_once, self._most)
+                    began, waited = now, 0.0
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 class StreamLoader(TrainingBatches):

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import islice
 from urllib.parse import unquote
 
-from nc_tools.data.decode import image_suffixes
+from nc_tools.decoding.image_file import image_suffixes
 
 _SAMPLE = 400
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")

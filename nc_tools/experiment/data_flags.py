@@ -18,8 +18,8 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--data",
         help="images to train on: imagefolder:PATH, table:FILE[:COLUMN][@FOLDER] for a list of images and labels, "
-        "parquet:FILE, hf-dataset:PATH, cub:PATH, pets:PATH, tiny-imagenet:PATH, digits, cifar10[:FOLDER] or "
-        "cifar100[:FOLDER]; a PATH alone is taken for a folder or a table",
+        "parquet:FILE, hf-dataset:PATH, webdataset:PATTERN, cub:PATH, pets:PATH, tiny-imagenet:PATH, digits, "
+        "cifar10[:FOLDER] or cifar100[:FOLDER]; a PATH alone is taken for a folder or a table",
     )
     add(
         "--labels",

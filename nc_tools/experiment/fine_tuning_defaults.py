@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from nc_tools.data.decode import FileInterpolation
+from nc_tools.decoding.image_file import FileInterpolation
 from nc_tools.experiment.run_config import Protocol, RunConfig, TunedParameter
 from nc_tools.models.pretrained import expected_preprocessing
 from nc_tools.specs import spec

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from nc_tools.experiment.plan_cost import print_plan
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.run_plan import run_plan
+from nc_tools.experiment.worker_count import worker_count
 from nc_tools.tracking.no_mlflow import sync_unless_off
 
 
@@ -129,21 +129,18 @@ def make_options(args: argparse.Namespace) -> RunOptions:
     """Return the options that the flags of the command line set, such as output folder and device.
 
     Raises:
-        ValueError: If there is no such device or the number of workers is not positive.
+        ValueError: If there is no such device, the number of workers is not positive, or torchrun has started several
+            processes.
         OSError: If the output folder cannot be written to.
     """
     device = torch_device(args.device)
-    on_cpu = torch.device(device).type == "cpu"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = args.workers if args.workers is not None else (cores if on_cpu else 1)
-    if workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {workers}")
+    workers, threads = worker_count(args.workers, device)
     check_writable(args.out)
     return RunOptions(
         out=args.out,
         device=device,
         workers=workers,
-        threads=max(1, cores // workers),
+        threads=threads,
         pack=parse_pack(args.pack),
         resume=args.resume,
         tracking_uri=args.tracking_uri,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from nc_tools.data.decode import available_cores
-from nc_tools.data.image_set import Images
+from nc_tools.data.image_set import ImageFiles, Images
+from nc_tools.decoding.pool import by_processes, decoding_pool
 from nc_tools.models.image_preprocessing import ImagePreprocessing
 
 _AT_ONCE = 32  # images that one thread decodes and resizes
@@ -28,32 +29,38 @@ class ImageContent:
     """
 
     def __init__(self, images: Images, preprocessing: ImagePreprocessing) -> None:
-        self._images = images
         self._preprocessing = preprocessing
+        self._take: Callable[[Tensor], Tensor] = images.take
+        if isinstance(images, ImageFiles):
+            self._take = partial(images.take, in_process=by_processes(len(images)))
         self.digests = images.digests()
 
     def read_chunks(self, index: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (index, pixels) for chunks of the images at ``index`` (M,); pixels are uint8 (B, C, side, side).
 
-        The next chunks are decoded and resized in threads while one is used.
+        The next chunks are decoded and resized by the decoding pool while one is used.
         """
         pending: deque[tuple[Tensor, list[Future[Tensor]]]] = deque()
-        with ThreadPoolExecutor(available_cores()) as pool:
-            try:
-                for chunk in torch.split(index, size) if len(index) else ():
-                    parts = torch.split(chunk, _AT_ONCE)
-                    pending.append((chunk, [pool.submit(self._prepared, part) for part in parts]))
-                    if len(pending) > 2:
-                        yield _ready(*pending.popleft())
-                while pending:
+        pool = decoding_pool()
+        try:
+            for chunk in torch.split(index, size) if len(index) else ():
+                parts = torch.split(chunk, _AT_ONCE)
+                pending.append((chunk, [pool.submit(self._prepared, part) for part in parts]))
+                if len(pending) > 2:
                     yield _ready(*pending.popleft())
-            finally:
-                for _, futures in pending:
-                    for future in futures:
-                        future.cancel()
+            while pending:
+                yield _ready(*pending.popleft())
+        finally:
+            for _, futures in pending:
+                for future in futures:
+                    future.cancel()
 
     def _prepared(self, index: Tensor) -> Tensor:
-        return self._preprocessing.geometry(self._images.take(index))
+        images = self._images
+        pixels = (
+            images.take(index, in_process=self._in_process) if isinstance(images, ImageFiles) else images.take(index)
+        )
+        return self._preprocessing.geometry(pixels)
 
 
 def _ready(index: Tensor, futures: list[Future[Tensor]]) -> tuple[Tensor, Tensor]:

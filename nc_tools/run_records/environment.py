@@ -1,6 +1,5 @@
 """The environment of a run, which may explain its numbers: commit, versions, hardware, command line."""
 
-import os
 import platform
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from functools import lru_cache
 from importlib import import_module, metadata
 from pathlib import Path
 
+from nc_tools._support.available_cores import available_cores
 from nc_tools.run_records.redact import redact_command
 
 PACKAGES = ("nc_tools", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "mlflow")
@@ -54,7 +54,7 @@ def versions() -> dict[str, str]:
 
 def hardware() -> str:
     """Return one line about the machine: processor, cores that this process may use, GPU if torch is imported."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = available_cores()
     text = f"{_processor()}, {usable} cores"
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

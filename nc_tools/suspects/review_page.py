@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.atomic_write import atomic_write
-from nc_tools.data.decode import UnreadableImageError, decode_file
+from nc_tools.decoding.image_file import UnreadableImageError, decode_file
 from nc_tools.plots.html_page import render_page
 from nc_tools.plots.picture_url import picture_url
 from nc_tools.suspects.find_suspects import FoundSuspects

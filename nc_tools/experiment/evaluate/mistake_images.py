@@ -13,8 +13,9 @@ from torch import Tensor
 
 from nc_tools.comparison.surest_mistakes import surest_mistakes
 from nc_tools.data import Sources
-from nc_tools.data.decode import UnreadableImageError, decode_batch
+from nc_tools.data.decode import decode_batch
 from nc_tools.data.image_set import Images
+from nc_tools.decoding.image_file import UnreadableImageError
 from nc_tools.features import FeatureSet
 from nc_tools.records import Collected
 from nc_tools.run_records.mistake_pictures import PICTURE_SIDE, MistakePictures, write_mistake_pictures

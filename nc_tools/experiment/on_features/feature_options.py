@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from nc_tools.data import DataConfig
 from nc_tools.data.guess_source import guess_source
@@ -21,6 +18,7 @@ from nc_tools.experiment.on_features.head_settings import check_head_settings, c
 from nc_tools.experiment.overrides import TUNED_RATE, parse_setting, put, put_all, rate_is_tuned
 from nc_tools.experiment.plan import RunOptions
 from nc_tools.experiment.run_config import Protocol, RunConfig
+from nc_tools.experiment.worker_count import worker_count
 from nc_tools.features import GivenFeatures
 from nc_tools.specs import spec
 
@@ -165,14 +163,10 @@ def run_options(options: FeatureOptions, device: str) -> RunOptions:
     """Return where and by how many processes the runs are made.
 
     Raises:
-        ValueError: If there is less than one worker.
+        ValueError: If there is less than one worker, or torchrun has started several processes.
     """
-    on_cpu = torch.device(device).type == "cpu"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = options.workers if options.workers is not None else (cores if on_cpu else 1)
-    if workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {workers}")
+    workers, threads = worker_count(options.workers, device)
     return RunOptions(
-        out=options.out, device=device, workers=workers, threads=max(1, cores // workers),
+        out=options.out, device=device, workers=workers, threads=threads,
         tracking_uri=options.tracking_uri,
     )  # fmt: skip

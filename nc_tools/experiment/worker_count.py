@@ -1,0 +1,43 @@
+"""How many processes make the runs of a comparison, and with how many threads each."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import torch
+
+from nc_tools._support.available_cores import available_cores
+
+
+class WorkerCount(NamedTuple):
+    """The number of worker processes, and the CPU threads of each."""
+
+    workers: int
+    threads: int
+
+
+def worker_count(workers: int | None, device: str) -> WorkerCount:
+    """Return how many worker processes there are: as many as asked for, else one for each core, or one on a GPU.
+
+    Args:
+        workers: What ``--workers`` asks for, or None.
+        device: Where the runs are made, such as "cuda:0".
+
+    Raises:
+        ValueError: If there is less than one, or torchrun has started this process several times: each of them would
+            make all runs, into the same folder.
+    """
+    started = os.environ.get("WORLD_SIZE", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ and started != "1":
+        raise ValueError(
+            f"one process gives out the runs of a comparison, but torchrun has started {started}: start it with python "
+            "and --workers, the number of runs that are made at the same time. One model on several devices is trained "
+            "in a loop of your own (docs/swap-in.md)"
+        )
+    cores = available_cores()
+    if workers is None:
+        workers = cores if torch.device(device).type == "cpu" else 1
+    if workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {workers}")
+    return WorkerCount(workers, max(1, cores // workers))
