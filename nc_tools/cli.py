@@ -58,7 +58,12 @@ def parser() -> argparse.ArgumentParser:
     add_predict_options(_command(commands, "predict", "predict the classes of a folder of images", PREDICT_TEXT))
     add_export_options(_command(commands, "export", "export a trained model with its model card", EXPORT_TEXT))
 
-    _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC_TEXT))
+    sync = _command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC_TEXT)
+    _add_output_folder(sync)
+    sync.add_argument(
+        "--log-models", action="store_true", help="also log the model of each final run, as nc-tools export --to "
+        "mlflow makes it; each takes as much room as its weights"
+    )  # fmt: skip
     ui = _command(commands, "ui", "show the runs of an output folder in MLflow", UI_TEXT)
     _add_output_folder(ui)
     ui.add_argument("--port", type=_port, metavar="N", help="port of MLflow's server (default: 5000, or any free one)")
@@ -108,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             show_store(args.folder, args.tracking_uri, port=args.port, browser=not args.no_browser, say=_say)
         else:
-            _sync(args.folder, args.tracking_uri)
+            _sync(args.folder, args.tracking_uri, log_models=args.log_models)
     except (ValueError, TypeError, OSError) as error:
         full = f"cannot write to disk: {error}. Free disk space and rerun the same command."
         message = full if is_disk_full(error) else " ".join(str(error).split())
@@ -166,7 +171,7 @@ def _suspects(args: argparse.Namespace) -> None:
     run_suspects(SuspectsJob(**{name: value for name, value in vars(args).items() if name != "command"}), print)
 
 
-def _sync(folder: Path, tracking_uri: str | None) -> None:
+def _sync(folder: Path, tracking_uri: str | None, *, log_models: bool) -> None:
     from rich.console import Console
 
     from nc_tools.comparison.closing_report import print_links
@@ -181,6 +186,10 @@ def _sync(folder: Path, tracking_uri: str | None) -> None:
     _print_advice(advice)
     if advice is not None:
         sys.exit(1)
+    if log_models:
+        from nc_tools.deployment.log_models import log_models as log_all
+
+        log_all(folder, tracking_uri, _say)
     print_links(folder, Console(), sync)
 
 
