@@ -12,6 +12,7 @@ from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.printable import printable
 from nc_tools.cli_options import (
     add_choose_options,
+    add_compare_options,
     add_data_options,
     add_export_options,
     add_gain_options,
@@ -47,16 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
     add_choose_options(_command(commands, "choose", "choose a head and a loss on a pretrained model", CHOOSE_TEXT))
 
-    compare = _command(commands, "compare", "compare the arms of an output folder; write a report", COMPARE_TEXT)
-    _add_output_folder(compare)
-    compare.add_argument(
-        "--baseline", metavar="ARM", help="arm that the other arms are compared with (default: the experiment's own); "
-        "its report stands beside the other one, in report/against-ARM"
-    )  # fmt: skip
-    compare.add_argument(
-        "--details", action="store_true", help="print tests, detectable differences and variances too, which the "
-        "report holds in any case"
-    )  # fmt: skip
+    add_compare_options(_command(commands, "compare", "compare arms; write a report", COMPARE_TEXT))
 
     add_data_options(_command(commands, "data", "say what a folder or table of images is taken for", DATA_TEXT))
     add_measure_options(_command(commands, "measure", "measure the collapse of a trained model", MEASURE_TEXT))
@@ -66,7 +58,12 @@ def parser() -> argparse.ArgumentParser:
     add_predict_options(_command(commands, "predict", "predict the classes of a folder of images", PREDICT_TEXT))
     add_export_options(_command(commands, "export", "export a trained model with its model card", EXPORT_TEXT))
 
-    _add_output_folder(_command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC_TEXT))
+    sync = _command(commands, "sync", "upload to MLflow the runs that it does not have yet", SYNC_TEXT)
+    _add_output_folder(sync)
+    sync.add_argument(
+        "--log-models", action="store_true", help="also log the model of each final run, as nc-tools export --to "
+        "mlflow makes it; each takes as much room as its weights"
+    )  # fmt: skip
     ui = _command(commands, "ui", "show the runs of an output folder in MLflow", UI_TEXT)
     _add_output_folder(ui)
     ui.add_argument("--port", type=_port, metavar="N", help="port of MLflow's server (default: 5000, or any free one)")
@@ -116,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             show_store(args.folder, args.tracking_uri, port=args.port, browser=not args.no_browser, say=_say)
         else:
-            _sync(args.folder, args.tracking_uri)
+            _sync(args.folder, args.tracking_uri, log_models=args.log_models)
     except (ValueError, TypeError, OSError) as error:
         full = f"cannot write to disk: {error}. Free disk space and rerun the same command."
         message = full if is_disk_full(error) else " ".join(str(error).split())
@@ -145,18 +142,9 @@ def _compare_heads(args: argparse.Namespace) -> None:
 def _compare(args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from nc_tools.comparison.closing_report import print_links, report_comparison
-    from nc_tools.tracking import MlflowSync
-    from nc_tools.tracking.no_mlflow import NO_MLFLOW
+    from nc_tools.comparison.compare_command import CompareOptions, run_compare
 
-    folder, tracking_uri, details = args.folder, args.tracking_uri, args.details
-    console = Console()
-    comparison = report_comparison(folder, console, baseline=args.baseline, details=details)
-    sync = None if tracking_uri == NO_MLFLOW else MlflowSync(folder, tracking_uri)
-    if sync is not None:
-        sync.push()
-        _print_advice(sync.advice())
-    print_links(folder, console, sync, comparison=comparison, details=details)
+    run_compare(CompareOptions(**{name: value for name, value in vars(args).items() if name != "command"}), Console())
 
 
 def _data(args: argparse.Namespace) -> None:
@@ -183,7 +171,7 @@ def _suspects(args: argparse.Namespace) -> None:
     run_suspects(SuspectsJob(**{name: value for name, value in vars(args).items() if name != "command"}), print)
 
 
-def _sync(folder: Path, tracking_uri: str | None) -> None:
+def _sync(folder: Path, tracking_uri: str | None, *, log_models: bool) -> None:
     from rich.console import Console
 
     from nc_tools.comparison.closing_report import print_links
@@ -198,6 +186,10 @@ def _sync(folder: Path, tracking_uri: str | None) -> None:
     _print_advice(advice)
     if advice is not None:
         sys.exit(1)
+    if log_models:
+        from nc_tools.deployment.log_models import log_models as log_all
+
+        log_all(folder, tracking_uri, _say)
     print_links(folder, Console(), sync)
 
 

@@ -69,6 +69,24 @@ def add_choose_options(choose: argparse.ArgumentParser) -> None:
     _add_runs(choose, "outputs/choose")
 
 
+def add_compare_options(compare: argparse.ArgumentParser) -> None:
+    """Add the options of `nc-tools compare`."""
+    add = compare.add_argument
+    add("sources", nargs="+", metavar="SOURCE", help="output folder of a recipe or of your own training loop, folder "
+        "of one run, mlflow:EXPERIMENT, or mlflow:RUN_ID")  # fmt: skip
+    add("--baseline", metavar="ARM", help="arm that the other arms are compared with (default: the experiment's own); "
+        "its report stands beside the other one, in report/against-ARM")  # fmt: skip
+    add("--details", action="store_true", help="print tests, detectable differences and variances too, which the "
+        "report holds in any case")  # fmt: skip
+    add("--watch", action="store_true", help="print the table again whenever a run has ended, until Ctrl-C")
+    add("--out", type=Path, metavar="FOLDER", help="write the report to FOLDER/report (default: to the output folder, "
+        "or outputs/compare for several sources)")  # fmt: skip
+    add("--filter", dest="filter_string", metavar="TEXT", help="which runs of mlflow:EXPERIMENT are meant, in MLflow's "
+        "search syntax, such as \"tags.`nc.arm` = 'etf'\"")  # fmt: skip
+    add("--tracking-uri", metavar="ADDRESS", help="MLflow server or database (default: MLFLOW_TRACKING_URI, or else "
+        "mlflow.db in the output folder), or none")  # fmt: skip
+
+
 def add_gain_options(gain: argparse.ArgumentParser) -> None:
     """Add the options of `nc-tools gain`."""
     gain.add_argument("data", metavar="DATA", help="folder of images, embedding file with ids, or data source")

@@ -5,6 +5,8 @@ EXAMPLES_TEXT = """examples:
   nc-tools choose embeddings.npz                                       the same on features of your own
   nc-tools compare outputs/long_tail                           print the table, write outputs/long_tail/report
   nc-tools compare outputs/long_tail --baseline linear_la      the same, with another baseline
+  nc-tools compare outputs/first outputs/second                arms of two folders in one table
+  nc-tools compare outputs/long_tail --watch                   the table again whenever a run has ended
   nc-tools data photos                                         say which classes and which split a folder has
   nc-tools measure --model torchvision:resnet18 --weights model.safetensors --data imagefolder:birds
   nc-tools suspects birds.npz                                  list the labels that are likely wrong
@@ -24,9 +26,13 @@ hold-outs is confirmed on the test set, which is read once. The command ends wit
 classes that gain and lose, and the model, in OUT/model. DATA is a folder of images with one folder for each class, a
 file of embeddings (.npz, .safetensors, .parquet), or a data source as in the recipes, such as cifar10.
 """
-COMPARE_TEXT = """Compare the methods (arms) in an output folder: print a table and write a report to FOLDER/report.
+COMPARE_TEXT = """Compare methods (arms) from one or more sources: print a table and write a report.
 
 Each arm is compared with the baseline in pairs of runs with the same seed. Damaged and failed runs are listed too.
+An arm that several folders have is one arm if its settings are the same and no seed has other images; otherwise the
+folder's name is added to it, as in "linear (first)". The folders must decide by the same metric; other differences in
+rules, tuning and data are among the cautions. Runs of recipes, `nc-tools choose` and nc_tools.track are also found in
+MLflow, by experiment or run ID: records on this machine are read where they are, others are downloaded.
 """
 DATA_TEXT = """Say what a folder, table or other source is taken for: classes, split, groups, what is left out.
 

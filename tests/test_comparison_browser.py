@@ -10,8 +10,11 @@ import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support.browser import CHROMIUM, NEEDS_CHROMIUM
+from PIL import Image
+from support.browser import CHROMIUM, NEEDS_CHROMIUM, browser
+from support.browser import opened as seen_by
 from support.comparison_records import write_output
 
 from nc_tools.comparison import ComparedRun, Experiment, RecallByClass, compare, compare_runs, write_comparison
@@ -124,7 +127,8 @@ def test_every_figure_can_be_saved_as_data_and_as_a_picture(page):
       return places.map((place) => [...place.querySelectorAll('.saves > *')].map((one) => one.ariaLabel));
     """)  # fmt: skip
     assert len(offers) > 20
-    assert all(data.replace("CSV", "SVG") == picture for data, picture in offers)
+    for data, drawing, pixels in offers:
+        assert [drawing, pixels] == [data.replace("CSV", kind) for kind in ("SVG", "PNG")]
 
 
 @pytest.mark.parametrize("kind", ["plot", "forest"])
@@ -145,6 +149,35 @@ def test_a_saved_figure_is_a_picture_of_its_own(page, kind):
     assert len(list(tree.iter())) > 20
     assert "var(" not in text
     assert "class=" not in text
+
+
+@pytest.mark.parametrize("kind", ["plot", "forest"])
+def test_a_figure_saved_as_pixels_is_the_drawing_on_white_under_the_policy_of_the_page(page, kind, tmp_path):
+    with browser() as chromium, seen_by(chromium, page.as_uri(), scheme="dark") as seen:
+        figure = seen.page.locator(f'[data-figure="{kind}"]').first
+        files = {}
+        for name in ("SVG", "PNG"):
+            with seen.page.expect_download() as download:
+                figure.locator(".saves button", has_text=name).click()
+            files[name] = Path(tmp_path / download.value.suggested_filename)
+            download.value.save_as(files[name])
+        assert seen.console == []
+    size = [float(ET.parse(files["SVG"]).getroot().get(side)) for side in ("width", "height")]
+    with Image.open(files["PNG"]) as image:
+        assert image.format == "PNG"
+        assert list(image.size) == pytest.approx([3 * side for side in size], abs=2)
+        pixels = np.asarray(image.convert("RGB"))
+    assert (pixels[0, 0] == 255).all()
+    assert 0.5 < (pixels == 255).all(axis=2).mean() < 0.995  # most is paper, and something is drawn on it
+    assert files["PNG"].stem == files["SVG"].stem
+
+
+def test_without_script_only_the_data_is_offered(page):
+    with browser() as chromium:
+        plain = chromium.new_context(java_script_enabled=False).new_page()
+        plain.goto(page.as_uri())
+        assert plain.locator(".saves a").count() > 20
+        assert plain.locator(".saves button").count() == 0
 
 
 @pytest.fixture(scope="module")

@@ -254,20 +254,21 @@ def test_the_terminal_shows_the_verdict_and_the_table_and_the_rest_on_request(co
 
 def test_what_to_do_next_follows_from_the_result(complete, tmp_path):
     def steps(values, **changes):
-        runs = [ComparedRun(arm, seed, 0, "FINISHED", {PRIMARY: value}, run_id=f"{arm}-s{seed}")
+        runs = [ComparedRun(arm, seed, 0, "FINISHED", {PRIMARY: value}, folder=tmp_path / "my runs" / f"{arm}-s{seed}")
                 for arm, of_arm in values.items() for seed, value in enumerate(of_arm)]  # fmt: skip
-        return next_steps(compare_runs(runs, "linear", experiment=Experiment(**changes)), tmp_path / "my runs")
+        return next_steps(compare_runs(runs, "linear", experiment=Experiment(**changes)), "nc-tools compare 'my runs'")
 
     linear = [0.50, 0.51, 0.49]
     better = steps({"linear": linear, "etf": [0.60, 0.612, 0.591], "other": linear})
-    assert better[0] == f"use etf: nc-tools export '{tmp_path}/my runs'/runs/etf-s0 --to onnx --out exports/model"
-    assert better[1].endswith(f"nc-tools compare '{tmp_path}/my runs' --baseline etf")
+    assert better[0] == f"use etf: nc-tools export '{tmp_path}/my runs/etf-s0' --to onnx --out exports/model"
+    assert better[1].endswith("nc-tools compare 'my runs' --baseline etf")
     assert better[2].endswith("--details")
     unsure = steps({"linear": linear, "etf": [0.53, 0.50, 0.51]})
     assert re.search(r"(\d+) seeds would show half of the gain of etf \(\+0.7\): .* --seeds 0-\d+", unsure[0])
     assert "--smoke" in steps({"linear": linear, "etf": linear}, smoke=True)[0]
-    assert "--resume" in next_steps(complete, tmp_path)[0]
-    assert next_steps(replace(complete, baseline="etf_la"), tmp_path)[-1].endswith("--baseline etf_la --details")
+    assert "--resume" in next_steps(complete, "nc-tools compare out")[0]
+    other = next_steps(replace(complete, baseline="etf_la"), "nc-tools compare out")
+    assert other[-1].endswith("nc-tools compare out --baseline etf_la --details")
 
 
 def test_a_report_against_another_arm_stands_beside_the_first(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -157,3 +158,39 @@ def test_a_store_that_does_not_answer_is_one_sentence(run: Path, tmp_path: Path,
               "--tracking-uri", f"sqlite:///{tmp_path / 'bad.db'}"])  # fmt: skip
     assert end.value.code == 2
     assert "x cannot be registered" in capsys.readouterr().err
+
+
+def test_the_model_of_each_final_run_is_logged_once_with_its_run(
+    run: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    shutil.copytree(run.parent, tmp_path / "out" / "runs")
+    main(["sync", "out", "--log-models"])
+    assert "1 models logged" in capsys.readouterr().out
+    uri = f"sqlite:///{tmp_path}/out/mlflow.db"
+    client = mlflow.MlflowClient(uri)
+    (experiment,) = [found for found in client.search_experiments() if found.name != "Default"]
+    (shown,) = client.search_runs([experiment.experiment_id])
+    (output,) = shown.outputs.model_outputs
+    logged = client.get_logged_model(output.model_id)
+    assert (shown.info.status, logged.status) == ("FINISHED", "READY")
+    assert logged.source_run_id == shown.info.run_id
+    assert logged.params == shown.data.params
+    assert {value.key for value in logged.metrics} == {key for key in shown.data.metrics if key.startswith("test/")}
+    assert shown.info.end_time == json.loads((run / "status.json").read_text())["ended_ms"]
+    mlflow.set_tracking_uri(uri)
+    try:
+        loaded = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert loaded.metadata.signature is not None
+    expected = Predictor.load(run)(images(3)).probabilities.numpy()
+    assert np.allclose(loaded.predict(images(3).numpy()), expected, atol=1e-5)
+    main(["sync", "out", "--log-models"])
+    assert "0 models logged" in capsys.readouterr().out
+    assert len(client.search_logged_models([experiment.experiment_id])) == 1
+    assert not [path.name for path in tmp_path.iterdir() if path.name != "out"]

@@ -8,9 +8,9 @@ from typing import Any
 
 from nc_tools.comparison.compared_run import SCORED_KINDS, ComparedRun
 from nc_tools.comparison.config_words import value_words
-from nc_tools.comparison.fairness import flatten_settings
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.result import Comparison
+from nc_tools.comparison.settings import flatten_settings
 
 _TRAINED = {"all": "whole network and head", "head": "head only"}
 # Parts of a configuration that have a place of their own in the words of an arm.

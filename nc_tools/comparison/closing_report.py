@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -43,15 +44,19 @@ def report_comparison(
         print_single_arm(out, experiment, console)
         return None
     comparison = compare(out, baseline=baseline)
+    print_and_write(comparison, report_folder(out, comparison), console, details=details)
+    return comparison
+
+
+def print_and_write(comparison: Comparison, folder: Path, console: Console, *, details: bool = False) -> None:
+    """Print the results table of a comparison, and write its report to a folder."""
     console.print()
     render_terminal(comparison, console, details=details)
-    folder = report_folder(out, comparison)
     write_comparison(comparison, folder)
     if comparison.primary.key.startswith("transfer/"):
         from nc_tools.comparison.transfer_ranking import report_ranking  # its correlations load torch
 
         report_ranking(comparison, folder, console)
-    return comparison
 
 
 def print_links(
@@ -71,15 +76,23 @@ def print_links(
         comparison: What was printed; None for no advice.
         details: Whether its details were printed.
     """
-    folder = out / "report"
     if comparison is not None:
-        folder = report_folder(out, comparison)
-        console.print()
-        for line in ("Next:", *(f"  {step}" for step in next_steps(comparison, out, details=details))):
-            console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+        print_next(comparison, shlex.join(["nc-tools", "compare", str(out)]), console, details=details)
+    folder = out / "report" if comparison is None else report_folder(out, comparison)
+    unsent = f"The runs are not in MLflow. To send them: {shlex.join(['nc-tools', 'sync', str(out)])}"
+    print_places(folder, console, [unsent] if sync is None else sync.links())
+
+
+def print_next(comparison: Comparison, command: str, console: Console, *, details: bool = False) -> None:
+    """Print what to do next; ``command`` is the one that compares the same runs."""
+    console.print()
+    for line in ("Next:", *(f"  {step}" for step in next_steps(comparison, command, details=details))):
+        console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def print_places(folder: Path, console: Console, links: Sequence[str] = ()) -> None:
+    """Print the address of the report in a folder, if there is one, and further lines."""
     report = folder / "comparison.html"
     console.print()
-    unsent = f"The runs are not in MLflow. To send them: {shlex.join(['nc-tools', 'sync', str(out)])}"
-    links = [unsent] if sync is None else sync.links()
-    for line in [f"Report: {report.resolve().as_uri()}"] * report.exists() + links:
+    for line in [f"Report: {report.resolve().as_uri()}"] * report.exists() + [*links]:
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)

@@ -6,12 +6,14 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from nc_tools.comparison.arm_mistakes import mistakes_by_arm
-from nc_tools.comparison.compared_run import SCORED_KINDS, ComparedRun, read_compared_runs
+from nc_tools.comparison.compared_run import SCORED_KINDS, ComparedRun
 from nc_tools.comparison.fairness import find_cautions, record_cautions
 from nc_tools.comparison.families import FamilyData, make_family, paired_cells
 from nc_tools.comparison.frames import frame_table
+from nc_tools.comparison.join_folders import join_folders
 from nc_tools.comparison.margins import MarginTest, margin_tests
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.comparison.metric_rows import metric_rows
@@ -22,8 +24,10 @@ from nc_tools.comparison.pairing import (
     draws_of,
     lost_runs,
     name_seeds,
+    other_data_seeds,
 )
-from nc_tools.comparison.read_experiment import Experiment, read_experiment, runs_of_experiment
+from nc_tools.comparison.read_experiment import Experiment
+from nc_tools.comparison.record_sources import read_sources
 from nc_tools.comparison.references import valid_references
 from nc_tools.comparison.result import ArmState, Comparison, Family
 from nc_tools.comparison.single_models import (
@@ -34,15 +38,19 @@ from nc_tools.comparison.single_models import (
 )
 from nc_tools.comparison.variance import VarianceShares, shares_of
 
+DOWNLOADS = "from-mlflow"
+
 
 def compare(
-    folder: str | Path,
+    folder: str | Path | Sequence[str | Path],
     *,
     baseline: str | None = None,
     out: str | Path | None = None,
     formats: str | Sequence[str] = ("html", "md", "csv", "json", "tex"),
+    tracking_uri: str | None = None,
+    filter_string: str | None = None,
 ) -> Comparison:
-    """Compare the finished runs of an output folder, paired by seed: ``nc_tools.compare("outputs/long_tail")``.
+    """Compare the finished runs of output folders, paired by seed: ``nc_tools.compare("outputs/long_tail")``.
 
     Each arm is paired with the baseline at the seeds that both have, and if both have random frames, at the frames that
     both have. On the primary metric every arm gets a test, and the p values are adjusted together by Holm's method. Its
@@ -53,12 +61,21 @@ def compare(
     The folder is that of a recipe (``--out``) or of runs recorded with `nc_tools.tracking.track`. Training can still be
     going on: runs without a result are listed with the reason.
 
+    In several folders, arms of the same name are one arm if their settings are equal and no seed has other images;
+    otherwise the folder's name is added to theirs, as in ``linear (first)``. The folders must decide by the same
+    metric. Differences in rules, budgets or data are among the cautions.
+
     Args:
-        folder: The output folder, which holds ``runs/``.
+        folder: The output folder, which holds ``runs/``, or a list of them. In place of a folder, ``mlflow:EXPERIMENT``
+            stands for the runs of an experiment in MLflow, and ``mlflow:RUN_ID`` or a run's folder for one run.
         baseline: The arm that the others are paired against; by default the one that experiment.json names, else the
             first arm.
         out: Folder for the report; by default none is written (see `write_comparison`).
         formats: The files of the report, one or more of html, md, csv, json, tex.
+        tracking_uri: Address of MLflow, for sources there; None for MLFLOW_TRACKING_URI. Records that are not on this
+            machine are downloaded, to ``out/from-mlflow``.
+        filter_string: Which runs of MLflow's experiments are meant, in MLflow's search syntax, such as
+            ``"tags.`nc.arm` = 'etf'"``.
 
     Returns:
         The comparison. ``render_terminal(comparison)`` prints it, ``write_comparison(comparison, folder)`` writes
@@ -66,9 +83,9 @@ def compare(
         its mean and difference on any metric, and ``comparison.cautions`` lists what may make it unfair.
 
     Raises:
-        FileNotFoundError: If the folder holds no runs.
-        ValueError: If there are fewer than two arms, no finished run, or the baseline is unknown; the message says what
-            is there and what to do.
+        FileNotFoundError: If a folder holds no runs.
+        ValueError: If there are fewer than two arms, no finished run, or the baseline is unknown; if folders cannot be
+            compared, or MLflow cannot be read. The message says what is there and what to do.
 
     Example:
         >>> import tempfile
@@ -87,15 +104,14 @@ def compare(
         >>> comparison.family.verdict(test)
         'better'
     """
-    root = Path(folder)
-    experiment = read_experiment(root)
-    everything = read_compared_runs(root)
-    runs = runs_of_experiment(everything, experiment)
-    # Tuning trials and hold-out runs have no result of their own: they are listed, so that a reader sees every run.
-    listed = {run.run_id for run in runs}
-    arms = {*experiment.arms, *(run.arm for run in runs)}
-    runs += [r for r in everything if r.kind not in SCORED_KINDS and r.run_id not in listed and r.arm in arms]
-    comparison = compare_runs(runs, baseline, experiment=experiment)
+    sources = [folder] if isinstance(folder, str | Path) else list(folder)
+    if not sources:
+        raise ValueError("a comparison needs at least one output folder, got none: give the --out of a recipe")
+    with TemporaryDirectory() as temporary:
+        downloads = Path(out or temporary) / DOWNLOADS
+        folders = read_sources(sources, downloads=downloads, tracking_uri=tracking_uri, filter_string=filter_string)
+        runs, experiment = join_folders(folders)
+        comparison = compare_runs(runs, baseline, experiment=experiment)
     if out is not None:
         from nc_tools.comparison.report_files import write_comparison
 
@@ -209,7 +225,15 @@ def _check_pairs(family: Family, cells: Cells, baseline: str, primary: str) -> N
     if any(test.paired for test in family.tests):
         return
     own = {seed for seed, _ in cells[baseline]}
-    if any(seed in own for arm, runs in cells.items() if arm != baseline for seed, _ in runs):
+    common = {arm: own & {seed for seed, _ in runs} for arm, runs in cells.items() if arm != baseline}
+    if any(common.values()) and all(
+        seeds <= set(other_data_seeds(cells[arm], cells[baseline])) for arm, seeds in common.items()
+    ):
+        raise ValueError(
+            f"every arm was trained on other images than the baseline {baseline!r} at the seeds that both have: make "
+            "the runs of both on the same data"
+        )
+    if any(common.values()):
         raise ValueError(
             f"no arm has a finite value of {primary!r} at a seed where the baseline {baseline!r} has one: lower the "
             "learning rates, or choose another metric"

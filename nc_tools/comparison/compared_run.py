@@ -51,7 +51,7 @@ class ComparedRun:
         config: The run's configuration, nested.
         data: Name, fingerprint and class counts of its data.
         kind: ``"final"`` and ``"loop"`` runs are compared; ``"holdout"`` gives curves; ``"tuning"`` is only listed.
-        run_id: Name of the run's folder.
+        run_id: Name of the run's folder; in a comparison of several output folders with a name of the folder before it.
         error: The error that ended it, or "".
         hardware: The machine in words.
         versions: Library versions.
@@ -61,6 +61,7 @@ class ComparedRun:
         frame_seed: Seed of the head's random frame; None for a head without one, "unknown" if the record does not say.
         about: What its head and its loss are, in a sentence each, by name.
         images: The primary metric by test image, for a run without a file of predictions.
+        folder: The run's folder.
     """
 
     arm: str
@@ -84,6 +85,7 @@ class ComparedRun:
     frame_seed: int | Literal["unknown"] | None = None
     about: Mapping[str, str] = field(default_factory=dict)
     images: ImageValues | None = None
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         """Replace values of which no variance can be computed."""
@@ -159,6 +161,7 @@ def read_compared_run(folder: str | Path) -> ComparedRun:
         notes=(*recovered.problems, *problems),
         frame_seed=identity["frame_seed"],
         about=identity["about"],
+        folder=folder,
     )
 
 

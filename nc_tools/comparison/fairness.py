@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,14 +10,15 @@ from nc_tools.comparison.frames import frame_table
 from nc_tools.comparison.pairing import Cells, draws_of, first_draws, name_seeds, other_data_seeds
 from nc_tools.comparison.read_experiment import Experiment
 from nc_tools.comparison.result import Caution, Family
+from nc_tools.comparison.settings import flatten_settings, is_tuned, tuned_fields
 from nc_tools.comparison.unequal_data import group_cautions, outlier_cautions
 
 # An arm is a head, a loss, and what is done to the head before and afterwards; seed, draw and name identify the run.
 _ARM_FIELDS = {"head", "loss", "second_stage", "start", "arm", "name", "seed", "draw"}
-_LEARNING_RATES = {"lr", "learning_rate"}
 # A head in closed form is not trained; that is the arm itself.
 _LABEL_FIELDS = {"data.labels", "data.corrections"}
 _EPOCHS, _COMPUTED = "training.epochs", "0"
+MOST_SETTINGS = 12
 _TRAINING_PACKAGES = ("torch", "torchvision", "nc_tools")
 
 
@@ -34,6 +35,7 @@ def find_cautions(
         record_notes: (run, problem) for everything that is missing or unreadable in the records.
     """
     return (
+        *(Caution("folders", "", text) for text in experiment.unequal),
         *_few_pairs(family),
         *_lost_runs(family),
         *_frames(family, cells, experiment),
@@ -46,23 +48,6 @@ def find_cautions(
         *group_cautions(cells),
         *record_cautions(record_notes),
     )
-
-
-def flatten_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flatten a nested configuration to a dictionary from dotted names to values as JSON text.
-
-    Example:
-        >>> flatten_settings({"head": {"scale": 8.0}, "epochs": 3})
-        {'head.scale': '8.0', 'epochs': '3'}
-    """
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten_settings(value, f"{name}."))
-        else:
-            flat[name] = json.dumps(value, sort_keys=True, default=str)
-    return flat
 
 
 def _few_pairs(family: Family) -> list[Caution]:
@@ -129,7 +114,7 @@ def _confounded(cells: Cells, baseline: str, experiment: Experiment) -> list[Cau
     recorded trials and, if there are trials, the learning rate. Arms that differ in their training labels and in
     nothing else compare these labels.
     """
-    tuned = _tuned_fields(experiment)
+    tuned = tuned_fields(experiment)
     reference = first_draws(cells[baseline])
     cautions = []
     for arm, of_arm in cells.items():
@@ -145,9 +130,11 @@ def _confounded(cells: Cells, baseline: str, experiment: Experiment) -> list[Cau
             if not _belongs_to_arm(name, tuned)
             and not (name == _EPOCHS and _COMPUTED in (settings.get(name), expected.get(name)))
         ]
-        only_labels = all(name in _LABEL_FIELDS or _is_tuned(name, tuned) for name in unequal)
+        only_labels = all(name in _LABEL_FIELDS or is_tuned(name, tuned) for name in unequal)
         if differing and settings and expected and not only_labels:
-            text = f"{arm} differs from {baseline} in more than head, loss and tuned values: {'; '.join(differing)}"
+            more = f" and {len(differing) - MOST_SETTINGS} more settings" if len(differing) > MOST_SETTINGS else ""
+            named = "; ".join(differing[:MOST_SETTINGS])
+            text = f"{arm} differs from {baseline} in more than head, loss and tuned values: {named}{more}"
             cautions.append(Caution("confounded", arm, text))
         cautions.extend(_other_data(arm, other_data_seeds(of_arm, cells[baseline])))
     return cautions
@@ -178,7 +165,7 @@ def _versions(cells: Cells, baseline: str) -> list[Caution]:
 
 def _mixed_configurations(cells: Cells, experiment: Experiment) -> list[Caution]:
     """Caution against runs of one arm with different settings, but for settings that every seed has tuned anew."""
-    cautions, tuned = [], _tuned_fields(experiment) if experiment.tuned_each_seed else set()
+    cautions, tuned = [], tuned_fields(experiment) if experiment.tuned_each_seed else set()
     for arm, of_arm in cells.items():
         different: list[Mapping[str, Any]] = []
         for run in of_arm.values():
@@ -193,7 +180,7 @@ def _mixed_configurations(cells: Cells, experiment: Experiment) -> list[Caution]
         # A head's own seed follows the draw and must differ. No arguments at all stand in a record as an empty setting;
         # the arguments of the other runs have names of their own.
         own = (".seed", ".draw", ".arguments")
-        differing = [name for name in differing if not name.endswith(own) and not _is_tuned(name, tuned)]
+        differing = [name for name in differing if not name.endswith(own) and not is_tuned(name, tuned)]
         if differing:
             text = f"the runs of {arm} do not all have the same settings: they differ in {', '.join(differing)}"
             cautions.append(Caution("mixed configurations", arm, text))
@@ -214,10 +201,11 @@ def _tuning(experiment: Experiment) -> list[Caution]:
             side = "lowest" if float(rate) == rates[0] else "highest"
             text = f"the chosen learning rate {rate:g} of {arm} is the {side} of its grid: one beyond it may be better"
             cautions.append(Caution("tuning", arm, text))
-    counts: dict[str, int] = {}
     computed = {str(trial.get("arm")) for trial in trials if trial.get("lr", 0) is None}
-    for trial in trials:
-        counts[str(trial.get("arm"))] = counts.get(str(trial.get("arm")), 0) + 1
+    of_seeds = Counter((str(trial.get("arm")), trial.get("seed")) for trial in trials)
+    counts: dict[str, int] = {}  # if each seed is tuned anew, the trials of one seed are the budget
+    for (arm, _), count in of_seeds.items():
+        counts[arm] = max(count, counts.get(arm, 0))
     most = max((count for arm, count in counts.items() if arm not in computed), default=0)
     # A head in closed form has no learning rate, and may have no setting to try at all.
     counts = {arm: count for arm, count in counts.items() if arm not in computed or count > most}
@@ -252,22 +240,8 @@ def record_cautions(notes: Sequence[tuple[str, str]]) -> list[Caution]:
     ]
 
 
-def _tuned_fields(experiment: Experiment) -> set[str]:
-    fields = {str(trial["parameter"]) for trial in experiment.trials if trial.get("parameter")}
-    listed = experiment.protocol.get("tuned")
-    if isinstance(listed, Sequence) and not isinstance(listed, str):
-        fields |= {str(name) for name in listed}
-    return fields | (_LEARNING_RATES if experiment.trials else set())
-
-
 def _belongs_to_arm(name: str, tuned: Iterable[str]) -> bool:
-    return name.split(".")[0] in _ARM_FIELDS or _is_tuned(name, tuned)
-
-
-def _is_tuned(name: str, tuned: Iterable[str]) -> bool:
-    # The arguments of a spec are one level deeper in a record than in the path of a setting.
-    name = name.replace(".arguments.", ".")
-    return any(name == field or name.endswith(f".{field}") or field.endswith(f".{name}") for field in tuned)
+    return name.split(".")[0] in _ARM_FIELDS or is_tuned(name, tuned)
 
 
 def _other_data(arm: str, seeds: Sequence[int]) -> list[Caution]:

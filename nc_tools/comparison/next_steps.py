@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 
 from nc_tools.comparison.pairing import name_seeds
 from nc_tools.comparison.result import ArmTest, Comparison
@@ -13,30 +12,28 @@ from nc_tools.comparison.result import ArmTest, Comparison
 _MOST_SEEDS = 1000
 
 
-def next_steps(comparison: Comparison, out: Path, *, details: bool = False) -> list[str]:
+def next_steps(comparison: Comparison, command: str, *, details: bool = False) -> list[str]:
     """Return what to do next: finish or add runs, or take the best arm; another baseline; the tests in detail.
 
     Args:
         comparison: The comparison.
-        out: Its output folder.
+        command: The command that compares the same runs, such as ``nc-tools compare outputs/long_tail``.
         details: Whether the details were printed already.
     """
-    folder = shlex.quote(str(out))
-    steps = [_first_step(comparison, folder)]
+    steps = [_first_step(comparison)]
     references = comparison.experiment.references
     other = next((arm for arm in dict.fromkeys(references.values()) if arm in comparison.cells), None)
     other = other or next(iter(comparison.ranked), None)
     if other is not None and other != comparison.baseline and len(comparison.cells) > 2:
-        command = f"nc-tools compare {folder} --baseline {shlex.quote(other)}"
-        steps.append(f"a report against another arm, beside this one: {command}")
+        steps.append(f"a report against another arm, beside this one: {command} --baseline {shlex.quote(other)}")
     if not details:
         own = comparison.baseline == (comparison.experiment.baseline or comparison.arms[0])
         same = "" if own else f" --baseline {shlex.quote(comparison.baseline)}"
-        steps.append(f"tests, what they could detect, and variances: nc-tools compare {folder}{same} --details")
+        steps.append(f"tests, what they could detect, and variances: {command}{same} --details")
     return [step for step in steps if step]
 
 
-def _first_step(comparison: Comparison, folder: str) -> str:
+def _first_step(comparison: Comparison) -> str:
     family = comparison.family
     if family.withheld:
         return "give the same command without --smoke and with another --out for numbers that count"
@@ -46,9 +43,8 @@ def _first_step(comparison: Comparison, folder: str) -> str:
     if better:
         best = max(better, key=_gain(comparison))
         run = next(iter(comparison.cells[best.arm].values()))
-        if run.kind == "final" and run.run_id:
-            command = f"nc-tools export {folder}/runs/{shlex.quote(run.run_id)} --to onnx --out exports/model"
-            return f"use {best.arm}: {command}"
+        if run.kind == "final" and run.folder is not None:
+            return f"use {best.arm}: nc-tools export {shlex.quote(str(run.folder))} --to onnx --out exports/model"
         return f"use {best.arm}"
     return _more_seeds(comparison, [test for test in family.tests if test.paired is not None])
 

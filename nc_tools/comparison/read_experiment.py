@@ -28,6 +28,7 @@ class Experiment:
         tuning: Trials, chosen values, grid and notes of the search.
         runs: The runs that belong to it. A folder can also hold runs of other comparisons.
         smoke: Whether the runs only check that everything works.
+        unequal: Sentences about what is not equal, or not known to be, in the folders of a comparison of several.
     """
 
     name: str = ""
@@ -40,6 +41,7 @@ class Experiment:
     tuning: Mapping[str, Any] = field(default_factory=dict)
     runs: tuple[Mapping[str, Any], ...] = ()
     smoke: bool = False
+    unequal: tuple[str, ...] = ()
 
     @property
     def withheld(self) -> str:

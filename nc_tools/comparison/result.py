@@ -184,6 +184,7 @@ class Caution:
     """
 
     kind: Literal[
+        "folders",
         "few pairs",
         "confounded",
         "not paired",

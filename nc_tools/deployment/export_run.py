@@ -73,13 +73,18 @@ def export_run(
     if to != "safetensors":
         predictor.check_takes_images()
     out.mkdir(parents=True, exist_ok=True)
-    (out / CARD).write_text(model_card(predictor, run, texts or CardTexts()), encoding="utf-8")
-    _write_json(out / CLASSES, list(predictor.classes))
-    _write_json(out / PREPROCESSING, rule_of(predictor.trained))
+    write_descriptions(predictor, run, out, texts or CardTexts())
     EXPORT_FORMATS[to](predictor, run, out)
     if register is not None:
         return _registered(predictor, out, register, tracking_uri)
     return str(out / MLFLOW_MODEL if to == "mlflow" else out)
+
+
+def write_descriptions(predictor: Predictor, run: Path, out: Path, texts: CardTexts) -> None:
+    """Write what goes with every export of a run's model: model card, class names, preprocessing."""
+    (out / CARD).write_text(model_card(predictor, run, texts), encoding="utf-8")
+    _write_json(out / CLASSES, list(predictor.classes))
+    _write_json(out / PREPROCESSING, rule_of(predictor.trained))
 
 
 def example_images(predictor: Predictor, number: int = 2) -> torch.Tensor:
@@ -130,16 +135,17 @@ def _to_safetensors(_predictor: Predictor, run: Path, out: Path) -> None:
 def _to_mlflow(predictor: Predictor, _run: Path, out: Path) -> None:
     from nc_tools.tracking.served_model import save_served_model
 
-    save_served_model(_served(predictor, out), out / MLFLOW_MODEL)
+    save_served_model(served_network(predictor, out), out / MLFLOW_MODEL)
 
 
 def _registered(predictor: Predictor, out: Path, name: str, tracking_uri: str | None) -> str:
     from nc_tools.tracking.served_model import register_served_model
 
-    return register_served_model(_served(predictor, out), name=name, out=out, tracking_uri=tracking_uri)
+    return register_served_model(served_network(predictor, out), name=name, out=out, tracking_uri=tracking_uri)
 
 
-def _served(predictor: Predictor, out: Path) -> ServedNetwork:
+def served_network(predictor: Predictor, out: Path) -> ServedNetwork:
+    """Return what MLflow serves: the network from images to probabilities, with the descriptions in a folder."""
     from nc_tools.tracking.served_model import ServedNetwork
 
     return ServedNetwork(

@@ -24,7 +24,8 @@ class MetricLines:
     """Lines of metrics.jsonl, read from a given byte on.
 
     Attributes:
-        lines: Each valid line: ``step``, ``values``, and ``time_ms``, which is 0 if it was not written.
+        lines: Each valid line: ``step``, ``values``, ``time_ms``, which is 0 if it was not written, and ``system``,
+            what the process used, which is no value of the run and empty in most lines.
         damaged: Line number to reason, for each complete line that is not valid.
         end: Offset after the last complete line, valid or not.
     """
@@ -94,7 +95,9 @@ def _metric_line(text: bytes) -> dict[str, Any]:
         values = {str(key): as_float(value) for key, value in line["values"].items()}
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"it must hold a step and its values ({type(error).__name__}: {error})") from error
-    return {"step": step, "values": values, "time_ms": time_ms or 0}
+    usage = line.get("system")
+    system = usage if matches(usage, dict[str, float]) else {}
+    return {"step": step, "values": values, "time_ms": time_ms or 0, "system": system}
 
 
 def curves_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:

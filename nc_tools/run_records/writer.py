@@ -20,6 +20,7 @@ from nc_tools.run_records.metrics_file import append_line, truncate_after_step
 from nc_tools.run_records.reader import StoredRun, read_run
 from nc_tools.run_records.redact import redact
 from nc_tools.run_records.status_file import RunStatus, Status
+from nc_tools.run_records.system_usage import SystemUsage
 
 MAX_ERROR = 500
 
@@ -49,6 +50,7 @@ class RunRecord:
         self._resumed_bytes = resumed_bytes
         self._started_ms = _now_ms()
         self._status: Status = "RUNNING"
+        self._usage = SystemUsage()
 
     @classmethod
     def create(cls, root: Path | str, identity: RunIdentity) -> "RunRecord":
@@ -120,6 +122,8 @@ class RunRecord:
     def log(self, step: int, values: Mapping[str, object]) -> None:
         """Append the metrics of one step to metrics.jsonl; a value that is not finite becomes null.
 
+        Every few seconds, memory and processor use of this process are added for MLflow (see ``SystemUsage``).
+
         Args:
             step: Epoch or step number.
             values: Key ``split/group/name`` to one number: a float, or a NumPy or torch scalar. Reading a scalar from
@@ -130,11 +134,13 @@ class RunRecord:
             RuntimeError: If the run has ended.
         """
         self._require_running()
-        line = {
+        line: dict[str, object] = {
             "step": int(step),
             "time_ms": _now_ms(),
             "values": {str(key): metric_value(str(key), value) for key, value in values.items()},
         }
+        if usage := self._usage.sample():
+            line["system"] = usage
         append_line(self.path / "metrics.jsonl", _one_line(line))
 
     def finish(self, final: Mapping[str, object]) -> None:

@@ -15,7 +15,7 @@ from nc_tools.run_records.reader import StoredRun, run_folders
 from nc_tools.tracking import mlflow_fields as fields
 
 RUN_FILES = (
-    *("run.json", "final.json", "per_class.json", "suspects.csv", "layers.csv"),
+    *("run.json", "status.json", "metrics.jsonl", "final.json", "per_class.json", "suspects.csv", "layers.csv"),
     *("predictions.safetensors", "weights.safetensors"),
 )
 COMPARISON = "comparison"

@@ -66,6 +66,10 @@ class FolderRuns:
         self._runs[item.name] = [chosen] if chosen else []
         return chosen
 
+    def shown(self, name: str) -> Run | None:
+        """Return the run that shows the item of this name; None if there is none or a user has deleted it."""
+        return next(filter(_is_active, self._runs.get(name, ())), None)
+
     def link_to_comparison(self) -> None:
         """Tag each run with the id of the comparison's run; MLflow's own tag would hide the runs from its charts."""
         comparison = self._comparison()

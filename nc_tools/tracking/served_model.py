@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -82,6 +83,44 @@ def register_served_model(served: ServedNetwork, *, name: str, out: Path, tracki
                 served.network, name="model", registered_model_name=name, **_description(served)
             )
     return f"models:/{name}/{logged.registered_model_version}"
+
+
+def log_served_model(client: Any, run: Any, served: ServedNetwork) -> str:
+    """Log a network to the store of ``client`` as the model of a run that has ended, which stays as it is.
+
+    MLflow's own function would make the run go on, and use the store that is set for the whole process.
+
+    Args:
+        client: MLflow's client.
+        run: The run in MLflow.
+        served: The network.
+
+    Returns:
+        The ID of the model. Its page shows the run's parameters and the values on the test set.
+    """
+    import mlflow
+    from mlflow.entities import LoggedModelOutput, Metric
+    from mlflow.models import Model
+
+    values, last = run.data.metrics, run.info.end_time
+    model = client.create_logged_model(
+        run.info.experiment_id, name="model", source_run_id=run.info.run_id, params=run.data.params
+    )
+    try:
+        with TemporaryDirectory() as folder, _quiet():
+            about = Model(artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run.info.run_id)
+            path = str(Path(folder) / "model")
+            mlflow.pytorch.save_model(served.network, path, mlflow_model=about, **_description(served))
+            client.log_model_artifacts(model.model_id, path)
+        shown = [Metric(key, value, last, 0, model_id=model.model_id, run_id=run.info.run_id)
+                 for key, value in values.items() if key.startswith("test/")]  # fmt: skip
+        client.log_batch(run.info.run_id, metrics=shown)
+        client.finalize_logged_model(model.model_id, "READY")
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    except BaseException:
+        client.delete_logged_model(model.model_id)
+        raise
+    return str(model.model_id)
 
 
 @contextmanager

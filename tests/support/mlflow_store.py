@@ -78,4 +78,4 @@ def assert_complete(root: Path, run) -> None:
     assert len(history(root, run.info.run_id, "top-5 _x28__x25__x29_")) == 4
     assert len(run.inputs.dataset_inputs) == 1
     files = {file.path for file in client(root).list_artifacts(run.info.run_id)}
-    assert files == {"figures", "final.json", "run.json", "weights.safetensors"}
+    assert files == {"figures", "final.json", "metrics.jsonl", "run.json", "status.json", "weights.safetensors"}

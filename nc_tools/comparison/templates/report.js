@@ -242,6 +242,16 @@
       document.documentElement.classList.remove("light");
     }
   };
+  // Three pixels to one, which is 300 to the inch in a column of three inches; browsers draw no side beyond 16,384.
+  const pixels = async (text) => {
+    const image = new Image();
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+    await image.decode();
+    const scale = Math.min(3, 16000 / Math.max(image.width, image.height));
+    const canvas = made("canvas", "", { width: Math.round(scale * image.width), height: Math.round(scale * image.height) });
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    return new Promise((done) => canvas.toBlob(done, "image/png"));
+  };
   const save = (blob, name) => {
     const link = made("a", "", { href: URL.createObjectURL(blob), download: name });
     link.click();
@@ -252,10 +262,13 @@
     if (!place) continue;
     const link = place.querySelector("a[download]");
     const name = link.download.replace(/\.csv$/, "");
-    const button = made("button", "SVG", { type: "button" });
-    button.setAttribute("aria-label", link.getAttribute("aria-label").replace(/^CSV/, "SVG"));
-    button.addEventListener("click", () => save(new Blob([drawing(figure)], { type: "image/svg+xml" }), `${name}.svg`));
-    place.append(button);
+    const svg = () => new Blob([drawing(figure)], { type: "image/svg+xml" });
+    for (const [kind, make] of [["SVG", svg], ["PNG", () => pixels(drawing(figure))]]) {
+      const button = made("button", kind, { type: "button" });
+      button.setAttribute("aria-label", link.getAttribute("aria-label").replace(/^CSV/, kind));
+      button.addEventListener("click", async () => save(await make(), `${name}.${kind.toLowerCase()}`));
+      place.append(button);
+    }
   }
 
   addEventListener("beforeprint", () => { for (const fold of all("details")) fold.open = true; });
