@@ -17,14 +17,20 @@ class Mailbox:
         self._begun: set[str] = set()
         self._stopped = False
 
-    def leave(self, task: str, messages: Sequence[Any]) -> bool:
-        """Leave messages of a task that has begun; return whether it is to stop.
+    def begin(self, task: str, again: str) -> bool:
+        """Note that a task begins; return whether it is to stop at once.
 
         Args:
             task: Its name.
-            messages: For the process that started it.
+            again: The message to leave if it began before, on a machine that was lost since.
         """
+        if task in self._begun:
+            self._messages.append(again)
         self._begun.add(task)
+        return self._stopped
+
+    def leave(self, messages: Sequence[Any]) -> bool:
+        """Leave messages of a task for the process that started it; return whether the task is to stop."""
         self._messages += messages
         return self._stopped
 

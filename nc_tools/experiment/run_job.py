@@ -229,10 +229,11 @@ class _Run:
         return evaluate_holdout(self.job, self.data, self.facts, model, self.record)
 
     def _cost(self, model: Classifier, noise: NoiseEstimate, seconds: float, samples: int) -> dict[str, float]:
-        """Return training time, throughput, parameters and, on a GPU, the peak memory of a run alone."""
+        """Return training time, how many runs shared it, throughput, parameters and the GPU memory of a run alone."""
         seconds += noise.seconds
         values = {
             "perf/seconds": seconds,
+            "perf/side_by_side": float(1 if self.loaders is None else self.loaders.runs),
             "perf/images_per_s": samples * (noise.epochs + (self.epochs_done or self.epochs)) / max(seconds, 1e-9),
             "perf/parameters": float(sum(p.numel() for p in model.parameters())),
             "perf/trained_parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),

@@ -94,8 +94,7 @@ def _answer(reference: Any) -> NodeResult:
     except ray.exceptions.RayTaskError as error:  # the task's code or its settings cannot be read there
         reason = " ".join(str(error.cause or error).split())
         problem = (
-            f"a node cannot make runs: {reason} (install the same versions of nc_tools and of your own modules on every "
-            f"node)"
+            f"a node cannot make runs: {reason} (install the same nc_tools, and modules of your own, on every node)"
         )
         return NodeResult(RunPackResult(None, "FAILED", error=problem), problem=problem)
     except ray.exceptions.RayError as error:
@@ -107,9 +106,9 @@ def _answer(reference: Any) -> NodeResult:
 class ClusterWorkers:
     """Makes packs of runs on the nodes of a cluster that this process is connected to; used as a context manager.
 
-    Each pack is one task: it gets what it must read, such as its hold-out runs, and returns the files of its runs, which
-    are written here when it ends. So a pack whose node is lost leaves nothing behind, and Ray makes it again elsewhere.
-    Runs that were finished before are not sent.
+    Each pack is one task: it gets what it must read, such as its hold-out runs, and returns the files of its runs,
+    which are written here when it ends. So a pack whose node is lost leaves nothing behind, and Ray makes it again
+    elsewhere. Runs that were finished before are not sent.
 
     Args:
         cluster: The connection.
@@ -145,8 +144,8 @@ class ClusterWorkers:
     ) -> list[JobResult]:
         """Make the runs of every pack, and return the results in the order of the packs.
 
-        When ``stop`` is set, runs in progress end as KILLED with a checkpoint, which is gathered too, and runs that have
-        not begun are reported as KILLED.
+        When ``stop`` is set, runs in progress end as KILLED with a checkpoint, which is gathered too, and runs that
+        have not begun are reported as KILLED.
 
         Raises:
             ValueError: If a node cannot make these runs, such as one without the data, after all tasks have ended.

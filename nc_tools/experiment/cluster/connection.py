@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+
+_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,21 @@ def connected(address: str, *, device: str = "auto", gpus: float | None = None) 
     """
     if address != "auto" and not address.startswith("ray://"):
         raise ValueError(f"--cluster must be auto or ray://HOST:PORT, got {address!r}")
-    if importlib.util.find_spec("ray") is None:
-        raise ValueError("--cluster needs Ray, which is not installed: pip install 'ray[client]'")
     if gpus is not None and not 0 < gpus <= 1:
         raise ValueError(f"--gpus-per-task is the share of a GPU, above 0 and at most 1, got {gpus:g}")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError("--cluster needs Ray, which is not installed: pip install 'ray[client]'")
+    # Ray itself waits for a machine that does not answer, for ten minutes and without a word.
+    where = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    try:
+        _check_answers(where.removeprefix("ray://"))
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
 
-    with _signal_handlers_kept():
-        try:
+        with _signal_handlers_kept():
             ray.init(address, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise ConnectionError(_why_not(address, error)) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConnectionError(_why_not(address, where, error)) from error
     try:
         yield room([node["Resources"] for node in ray.nodes() if node["Alive"]], device=device, gpus=gpus)
     finally:
@@ -111,9 +116,24 @@ def _signal_handlers_kept() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _why_not(address: str, error: Any) -> str:
+def _check_answers(place: str) -> None:
+    """Check that something listens at ``HOST:PORT``; a text without a port says nothing.
+
+    Raises:
+        OSError: If nothing does.
+    """
+    host, _, port = place.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_S).close()
+
+
+def _why_not(address: str, where: str, error: Exception) -> str:
     reason = " ".join(str(error).split()).rstrip(".")
-    if address == "auto":
-        return f"no Ray cluster runs on this machine: start one with ray start --head, or give ray://HOST:PORT ({reason})"
-    return f"cannot connect to the Ray cluster at {address}: check that it runs and that the port is that of Ray's " \
-        f"client server, 10001 by default ({reason})"
+    if address == "auto" and not where:
+        return (
+            f"no Ray cluster runs on this machine: start one with ray start --head, or give --cluster ray://HOST:PORT "
+            f"({reason})"
+        )
+    named = f"at {where}, which RAY_ADDRESS names" if address == "auto" else f"at {where}"
+    port = "" if address == "auto" else ", and that the port is that of Ray's client server, 10001 by default"
+    return f"cannot connect to the Ray cluster {named}: check that it runs{port} ({reason})"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nc_tools._support.signals import StopSignal
-from nc_tools.experiment.job import Job, JobResult, Note, RunProgress
+from nc_tools.experiment.job import Job, Note, RunProgress
 from nc_tools.experiment.run_job import open_job
 from nc_tools.experiment.run_pack import PackJob, RunPackResult, error_result, run_pack
 from nc_tools.experiment.workers import set_arithmetic
@@ -45,7 +45,7 @@ class Origin:
         """Return that of this process."""
         main = sys.modules["__main__"]
         spec = getattr(main, "__spec__", None)
-        return cls(os.getcwd(), tuple(sys.argv), getattr(main, "__file__", None), spec.name if spec else None)
+        return cls(str(Path.cwd()), tuple(sys.argv), getattr(main, "__file__", None), spec.name if spec else None)
 
     def take(self) -> None:
         """Let this process, which makes tasks of one comparison only, be like the one that started it."""
@@ -100,7 +100,7 @@ def make_on_node(task: NodeTask, mailbox: Any) -> NodeResult:
     """
     task.origin.take()
     set_arithmetic(task.threads)
-    with tempfile.TemporaryDirectory(prefix="nc_tools-") as folder, _Reports(mailbox, task.run_ids[0]) as reports:
+    with tempfile.TemporaryDirectory(prefix="nc_tools-") as folder, _Reports(mailbox, task) as reports:
         runs = Path(folder) / "runs"
         for name, files in task.files.items():
             write_run_files(runs / name, files)
@@ -136,9 +136,9 @@ def _problem(pack: PackJob, run_ids: tuple[str, ...]) -> str | None:
             )
         if identity.run_id != run_id:
             return (
-                f"the node {host()} has other data, weights or code for arm {job.arm} than this machine (its run would be "
-                f"{identity.run_id}, and here it is {run_id}): put the same files at the same path on every node, and "
-                f"install the same nc_tools"
+                f"the node {host()} has other data, weights or code for arm {job.arm} than this machine (its run would "
+                f"be {identity.run_id}, and here it is {run_id}): put the same files at the same path on every node, "
+                f"and install the same nc_tools"
             )
     return None
 
@@ -146,7 +146,7 @@ def _problem(pack: PackJob, run_ids: tuple[str, ...]) -> str | None:
 class _Reports:
     """A thread that leaves progress in the mailbox, and sets ``stop`` when the comparison is stopped or gone."""
 
-    def __init__(self, mailbox: Any, task: str) -> None:
+    def __init__(self, mailbox: Any, task: NodeTask) -> None:
         self.stop = StopSignal(signals=())
         self._mailbox = mailbox
         self._task = task
@@ -163,7 +163,8 @@ class _Reports:
             self._progress = message
 
     def __enter__(self) -> _Reports:
-        self._send()
+        again = f"{self._task.pack.label}: made again, because a node or its process was lost"
+        self._ask(self._mailbox.begin.remote(self._task.run_ids[0], again))
         self._thread.start()
         return self
 
@@ -177,12 +178,15 @@ class _Reports:
             self._send()
 
     def _send(self) -> None:
-        import ray
-
         notes, self._notes = self._notes, []
         progress, self._progress = self._progress, None
         messages = [*(note.text for note in notes), *([] if progress is None else [astuple(progress)])]
+        self._ask(self._mailbox.leave.remote(messages))
+
+    def _ask(self, answer: Any) -> None:
+        import ray
+
         try:
-            self.stop.requested |= ray.get(self._mailbox.leave.remote(self._task, messages))
+            self.stop.requested |= ray.get(answer)
         except ray.exceptions.RayError:  # the process that started the comparison has ended
             self.stop.requested = True
