@@ -5,6 +5,8 @@ import importlib.util
 import io
 import json
 import re
+import runpy
+import shlex
 import shutil
 import signal
 import socket
@@ -12,6 +14,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -24,9 +27,9 @@ from support.image_folders import make_tree
 from nc_tools._support.signals import StopSignal
 from nc_tools.data import DataConfig
 from nc_tools.experiment import Protocol
-from nc_tools.experiment.cluster import connection
+from nc_tools.experiment.cluster import ray_connection
 from nc_tools.experiment.cluster.cluster_workers import ClusterWorkers
-from nc_tools.experiment.cluster.connection import Cluster, connected, room
+from nc_tools.experiment.cluster.ray_connection import Cluster, connected, room
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.recipe_cli import run_recipe
 from nc_tools.experiment.run_job import open_job, run_job
@@ -34,6 +37,7 @@ from nc_tools.experiment.run_pack import PackJob
 from nc_tools.experiment.run_plan import run_plan
 from nc_tools.run_records import read_run
 
+ROOT = Path(__file__).parents[1]
 TIMED = {"perf/seconds", "perf/images_per_s", "perf/evaluation_seconds"}
 # The nodes are on the loopback address, as Ray's own setting for systems with firewall questions has it.
 RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -69,10 +73,13 @@ def nodes(ray_settings):
     from ray.cluster_utils import Cluster as LocalCluster
 
     handler = signal.getsignal(signal.SIGTERM)
-    started = LocalCluster(initialize_head=True, head_node_args=NODE)
+    port = free_port()
+    started = LocalCluster(initialize_head=True, head_node_args=NODE | {"ray_client_server_port": port})
     second = started.add_node(**{name: value for name, value in NODE.items() if name != "include_dashboard"})
     signal.signal(signal.SIGTERM, handler)
-    yield started, second
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", started.address)  # other clusters may run on this machine
+        yield started, second, f"127.0.0.1:{port}"
     started.shutdown()
 
 
@@ -134,7 +141,7 @@ def test_an_address_or_a_share_that_makes_no_sense_is_refused(address, more, mes
 
 
 def test_without_ray_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(connection.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(ray_connection.importlib.util, "find_spec", lambda _: None)
     message = r"--cluster needs Ray, which is not installed: pip install 'ray\[client\]'"
     with pytest.raises(ValueError, match=message), connected("auto"):
         pass
@@ -205,8 +212,35 @@ def test_without_a_cluster_on_this_machine_the_message_says_how_to_start_one(ray
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning:ray", "ignore::ResourceWarning")
+def test_the_commands_of_the_page_run(nodes, tmp_path, monkeypatch, capsys):
+    from ray.scripts.scripts import start
+
+    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    lines = "".join(re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)).splitlines()
+    kinds = []
+    for number, line in enumerate(lines):
+        program, *words = shlex.split(line.replace("FIRST:10001", nodes[2]))
+        kinds.append(program)
+        if program == "python":
+            more = ["--smoke", "--arms", "linear,etf", "--seeds", "0", "--tracking-uri", "none"]
+            monkeypatch.setattr(sys, "argv", [*words, *more, "--out", str(tmp_path / str(number))])
+            runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+            shown = capsys.readouterr().out
+            assert ("image steps, about" if "--plan" in words else "linear") in shown
+            assert (tmp_path / str(number) / "report" / "comparison.html").exists() is ("--plan" not in words)
+            assert ("2 nodes, 2 tasks at once on cpu" in shown) is ({"--plan", "--cluster"} <= set(words))
+        elif program == "ray":
+            assert words[0] == "start"
+            start.make_context("ray start", words[1:])  # reads the options, and starts nothing
+        else:
+            assert line in ("pip install '.[ray]'", "export RAY_USAGE_STATS_ENABLED=0")
+    assert kinds == ["python", "python", "pip", "export", "ray", "ray", "python", "python", "python"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning:ray", "ignore::ResourceWarning")
 def test_a_comparison_that_loses_a_node_is_that_of_a_run_at_home(nodes, tmp_path):
-    started, second = nodes
+    started, second, _ = nodes
     home, out = tmp_path / "home", tmp_path / "cluster"
     run_plan(plan(), options(home), Console(file=io.StringIO()))
     shown = Console(file=io.StringIO(), width=200)

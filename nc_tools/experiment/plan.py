@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nc_tools.comparison.references import loss_kind
-from nc_tools.experiment.cluster.connection import Cluster
+from nc_tools.experiment.cluster.ray_connection import Cluster
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.serialize import encode
 

@@ -20,7 +20,7 @@ from nc_tools._support.signals import Killed
 from nc_tools.comparison.closing_report import print_links, report_comparison
 from nc_tools.experiment.check_model import check_model
 from nc_tools.experiment.cluster.cluster_flags import add_cluster_flags, chosen_cluster
-from nc_tools.experiment.cluster.connection import Cluster
+from nc_tools.experiment.cluster.ray_connection import Cluster
 from nc_tools.experiment.config_file import config_text, read_config
 from nc_tools.experiment.data_flags import add_data_flags
 from nc_tools.experiment.packing import CPU_PACK

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nc_tools.experiment.cluster.connection import Cluster, connected
+from nc_tools.experiment.cluster.ray_connection import Cluster, connected
 
 
 def add_cluster_flags(add: Callable[..., Any]) -> None:
@@ -23,7 +23,8 @@ def chosen_cluster(args: argparse.Namespace) -> Iterator[Cluster | None]:
     """Connect to the cluster that the flags name, for the duration of the ``with`` block; None without one.
 
     Raises:
-        ValueError: If flags contradict each other, or as by :func:`~nc_tools.experiment.cluster.connection.connected`.
+        ValueError: If flags contradict each other, or as by
+            :func:`~nc_tools.experiment.cluster.ray_connection.connected`.
         ConnectionError: If no cluster answers.
     """
     if args.cluster is None:

@@ -11,14 +11,14 @@ from typing import Any
 
 from nc_tools._support.mailbox import Mailbox
 from nc_tools._support.signals import StopSignal
-from nc_tools.experiment.cluster.connection import Cluster
 from nc_tools.experiment.cluster.node_task import NodeResult, NodeTask, Origin, make_on_node
+from nc_tools.experiment.cluster.ray_connection import Cluster
 from nc_tools.experiment.job import JobResult, Note, RunProgress
 from nc_tools.experiment.run_job import earlier_result, open_job
 from nc_tools.experiment.run_pack import PackJob, RunPackResult, error_result, results_of
 from nc_tools.run_records.run_files import read_run_files, write_run_files
 
-RETRIES = 3
+TASK_RETRIES = 3
 """How often a pack is made again whose node or process was lost."""
 
 
@@ -29,21 +29,21 @@ class _Sent:
     Attributes:
         index: Its position among the packs of the stage.
         pack: All its runs.
-        known: Position in the pack -> result of a run that was not sent, because it was made before.
+        earlier: Position in the pack -> result of a run that was not sent, because it was made before.
         run_ids: The folders of the runs that were sent.
     """
 
     index: int
     pack: PackJob
-    known: dict[int, JobResult] = field(default_factory=dict)
+    earlier: dict[int, JobResult] = field(default_factory=dict)
     run_ids: list[str] = field(default_factory=list)
 
     def merged(self, answer: NodeResult) -> RunPackResult:
         """Return the result of all runs of the pack, with their folders on this machine."""
-        left = tuple(job for position, job in enumerate(self.pack.jobs) if position not in self.known)
+        left = tuple(job for position, job in enumerate(self.pack.jobs) if position not in self.earlier)
         made = iter(results_of(PackJob(left), answer.result) if left else ())
         of_runs = [
-            self.known[position] if position in self.known else _here(next(made), job.root)
+            self.earlier[position] if position in self.earlier else _here(next(made), job.root)
             for position, job in enumerate(self.pack.jobs)
         ]
         return replace(answer.result, of_runs=tuple(of_runs))
@@ -66,8 +66,10 @@ class _Stage:
         """Whether something was found that every further run would meet."""
         return self.problem is not None or self.full_disk is not None
 
-    def end(self, sent: _Sent, answer: NodeResult) -> None:
-        """Write the runs that a task returned, and note how they ended."""
+    def end(self, sent: _Sent, answer: NodeResult | None) -> None:
+        """Write the runs that a task returned, and note how they ended; one that was cancelled has no result."""
+        if answer is None:
+            return
         for name, files in answer.files.items():
             write_run_files(sent.pack.jobs[0].root / "runs" / name, files)
         result = sent.merged(answer)
@@ -83,14 +85,14 @@ def _here(result: JobResult, root: Path) -> JobResult:
     return result if result.run is None else replace(result, run=root / "runs" / result.run.name)
 
 
-def _answer(reference: Any) -> NodeResult:
-    """Return what a task has returned; a lost one ends its runs as KILLED."""
+def _answer(reference: Any) -> NodeResult | None:
+    """Return what a task has returned, or None if it was cancelled; a lost one ends its runs as KILLED."""
     import ray
 
     try:
         answer: NodeResult = ray.get(reference)
     except ray.exceptions.TaskCancelledError:
-        return NodeResult(RunPackResult(None, "KILLED", error="not begun"))
+        return None
     except ray.exceptions.RayTaskError as error:  # the task's code or its settings cannot be read there
         reason = " ".join(str(error.cause or error).split())
         problem = (
@@ -99,7 +101,7 @@ def _answer(reference: Any) -> NodeResult:
         return NodeResult(RunPackResult(None, "FAILED", error=problem), problem=problem)
     except ray.exceptions.RayError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return NodeResult(RunPackResult(None, "KILLED", error=f"lost {RETRIES + 1} times: {reason}"))
+        return NodeResult(RunPackResult(None, "KILLED", error=f"lost {TASK_RETRIES + 1} times: {reason}"))
     return answer
 
 
@@ -125,7 +127,7 @@ class ClusterWorkers:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
         self._make = ray.remote(make_on_node).options(
-            num_cpus=self._cluster.cpus, num_gpus=self._cluster.gpus, max_retries=RETRIES
+            num_cpus=self._cluster.cpus, num_gpus=self._cluster.gpus, max_retries=TASK_RETRIES
         )
         return self
 
@@ -203,11 +205,11 @@ class ClusterWorkers:
             try:
                 run_id = open_job(job).identity.run_id
             except Exception as error:  # noqa: BLE001  one run's error must not end the others
-                sent.known[position] = error_result(error)
+                sent.earlier[position] = error_result(error)
                 continue
             path = job.root / "runs" / run_id
             if (earlier := earlier_result(path, job)) is not None:
-                sent.known[position] = earlier
+                sent.earlier[position] = earlier
                 continue
             sent.run_ids.append(run_id)
             read = [path if job.resume and path.exists() else None, job.holdout_run]
@@ -215,7 +217,7 @@ class ClusterWorkers:
         if not sent.run_ids:
             stage.end(sent, NodeResult(RunPackResult(None, "FINISHED")))
             return
-        left = tuple(job for position, job in enumerate(sent.pack.jobs) if position not in sent.known)
+        left = tuple(job for position, job in enumerate(sent.pack.jobs) if position not in sent.earlier)
         task = NodeTask(
             pack=PackJob(left), run_ids=tuple(sent.run_ids), files=files, threads=self._cluster.cpus,
             origin=self._origin,
