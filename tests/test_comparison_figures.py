@@ -11,12 +11,14 @@ from support.saved_figures import saved_rows
 
 from nc_tools.comparison import ComparedRun, Experiment, RecallByClass, compare_runs
 from nc_tools.comparison.arm_models import ArmReliability
+from nc_tools.comparison.cost_table import cost_bars
 from nc_tools.comparison.figures.arm_styles import arm_styles
 from nc_tools.comparison.figures.class_recall import class_figure, coverage_figures
 from nc_tools.comparison.figures.cost_gain import cost_figure
 from nc_tools.comparison.figures.forest import family_forest, metric_forest
 from nc_tools.comparison.figures.learning_curves import collapse_curves, learning_curves
 from nc_tools.comparison.figures.reliability_diagrams import reliability_panels
+from nc_tools.comparison.html_report import comparison_html
 from nc_tools.comparison.image_predictions import BINS, Reliability
 from nc_tools.comparison.metric_entry import COVERAGE
 from nc_tools.metrics import fit_conformal
@@ -177,7 +179,20 @@ def test_cost_is_across_and_the_primary_metric_upwards():
               for arm in ARMS}  # fmt: skip
     assert places["linear"][0] < places["down"][0] < places["up"][0]
     assert places["up"][1] < places["linear"][1] < places["down"][1]
+    assert "its share among" not in figure.drawing
     assert cost_figure(compared()) is None
+
+
+def test_seconds_that_runs_shared_are_not_shown_as_those_of_runs_alone():
+    seconds = {"linear": 10.0, "up": 30.0, "down": 20.0}
+    packed = compared_with({"perf/seconds": seconds, "perf/side_by_side": {"linear": 24.0, "up": 24.0, "down": 1.0}})
+    assert "training seconds of a run, its share among runs side by side" in cost_figure(packed).drawing
+    said = "Up to 24 runs trained side by side in one process."
+    assert said in comparison_html(packed)
+    (bar,) = (bar for bar in cost_bars(packed) if bar.arm == "up")
+    assert bar.texts == ("30", "24")
+    alone = compared_with({"perf/seconds": seconds, "perf/side_by_side": dict.fromkeys(seconds, 1.0)})
+    assert "side by side in one process" not in comparison_html(alone)
 
 
 def test_of_many_arms_the_baseline_and_the_best_are_shown_at_first():

@@ -8,6 +8,7 @@ from support.experiment_runs import config_of
 
 from nc_tools._support.signals import StopSignal
 from nc_tools.experiment import Protocol
+from nc_tools.experiment.cluster.ray_connection import Cluster
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.plan_cost import PlanCost, StageCost, cost_lines, plan_cost, print_plan
 from nc_tools.experiment.run_plan import run_plan
@@ -56,6 +57,19 @@ def test_the_seconds_of_a_plan_are_those_of_one_process():
         "tuning 3 0.2 M 25 s",
         "final runs 2 90 5 s",
         "in all 5 0.2 M 30 s",
-        "about 30 s on cuda:0 with 4 processes, 2.5 GB of GPU memory for each: measured on 20 steps of each arm and "
-        "one evaluation of linear",
+        "5 runs, 0.2 M image steps, about 30 s on cuda:0 with 4 processes, 2.5 GB of GPU memory for each: measured on "
+        "20 steps of each arm and one evaluation of linear",
+    ]
+
+
+def test_a_plan_names_the_cluster_and_the_arms_whose_times_are_shares():
+    stages = (StageCost("final runs", 33, 81_879_600, 5760.0),)
+    cost = PlanCost(stages, 0, None, {"linear": 24, "etf": 24, "sam": 1, "wide": 4})
+    cluster = Cluster(nodes=2, tasks=8, device="cuda", cpus=4, gpus=0.5)
+    options = RunOptions(out=None, device="cuda", workers=8, threads=4, cluster=cluster)
+    assert cost_lines(plan(), cost, options)[3:] == [
+        "33 runs, 81.9 M image steps, about 12 min on 2 nodes, 8 tasks at once on cuda: measured on 20 steps of each "
+        "arm and one evaluation of linear",
+        "linear, etf: up to 24 runs side by side in a process, so the time of a run is its share, measured with 8",
+        "wide: up to 4 runs side by side in a process, so the time of a run is its share, measured with 4",
     ]

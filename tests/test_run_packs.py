@@ -24,7 +24,7 @@ from nc_tools.specs import spec
 from nc_tools.training import SharpnessAware
 from nc_tools.training.backbone_stack import BackboneStack
 
-TIMED = {"perf/seconds", "perf/images_per_s", "perf/evaluation_seconds"}
+TIMED = {"perf/seconds", "perf/side_by_side", "perf/images_per_s", "perf/evaluation_seconds"}
 ARMS = ("linear", "etf_la", "etf_dr", "linear_crt", "linear_mixup_drw")
 
 

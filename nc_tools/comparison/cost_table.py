@@ -24,6 +24,12 @@ def cost_keys(comparison: Comparison) -> list[str]:
     return [entry.key for entry in METRICS if entry.cost and entry.key in comparison.metrics]
 
 
+def most_side_by_side(comparison: Comparison) -> int:
+    """Return the largest mean number of runs, over the arms, that shared a process and so their training seconds."""
+    rows = [comparison.row(arm, "perf/side_by_side") for arm in comparison.arms]
+    return round(max((row.mean for row in rows if row is not None and row.mean is not None), default=1.0))
+
+
 def cost_bars(comparison: Comparison) -> list[CostBar]:
     """Return one bar per arm for the first cost metric that at least one run has, usually the training time."""
     keys = cost_keys(comparison)

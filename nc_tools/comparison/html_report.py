@@ -15,7 +15,7 @@ from nc_tools.comparison.arms_compared import arms_in_words, common_facts
 from nc_tools.comparison.calibration_table import calibration_tables
 from nc_tools.comparison.class_accuracy import class_rows, confused_pairs, table_arms
 from nc_tools.comparison.compared_run import ComparedRun
-from nc_tools.comparison.cost_table import cost_bars, cost_keys
+from nc_tools.comparison.cost_table import cost_bars, cost_keys, most_side_by_side
 from nc_tools.comparison.figures.arm_styles import arm_styles
 from nc_tools.comparison.figures.class_recall import class_figure, coverage_figures
 from nc_tools.comparison.figures.confusion_maps import confusion_figures
@@ -82,6 +82,7 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
         "transfer_keys": transfer_keys(comparison),
         "costs": cost_bars(comparison),
         "cost_metrics": [metric_info(key) for key in cost_keys(comparison)],
+        "side_by_side": most_side_by_side(comparison),
         "cost_figure": cost_figure(comparison),
         "over_collapse": over_collapse(comparison),
     }

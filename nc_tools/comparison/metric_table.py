@@ -63,6 +63,8 @@ _OUTLIERS = (
 )  # fmt: skip
 _COST = (
     MetricEntry("perf/seconds", "training seconds", "lower", cost=True),
+    MetricEntry("perf/side_by_side", "runs side by side", decimals=0, cost=True,
+                help="Runs that trained in one process; the training seconds of each are its share."),
     MetricEntry("perf/parameters", "parameters", decimals=0, cost=True),
     MetricEntry("perf/trained_parameters", "trained parameters", decimals=0, cost=True),
     MetricEntry("perf/head_parameters", "head parameters", decimals=0, cost=True),

@@ -16,7 +16,7 @@ from nc_tools.comparison.statistics import mean_and_sd
 
 _METRICS = (
     "test/gen/accuracy", "test/gen/balanced_accuracy", "test/gen/many", "test/gen/medium", "test/gen/few",
-    "test/cal/nll", "test/cal/ece", "test/cal_ts/ece", "perf/seconds",
+    "test/cal/nll", "test/cal/ece", "test/cal_ts/ece", "perf/seconds", "perf/side_by_side",
 )  # fmt: skip
 
 

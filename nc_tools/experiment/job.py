@@ -30,6 +30,7 @@ class Job:
         device: Such as "cpu" or "cuda:0".
         resume: Continue from a checkpoint where an unfinished run left one.
         holdout_run: For "final": folder of the hold-out run that gives temperature and best epoch.
+        cache: Folder of decoded images; None for ``cache`` in the output folder.
     """
 
     kind: JobKind
@@ -44,6 +45,7 @@ class Job:
     device: str
     resume: bool = False
     holdout_run: Path | None = None
+    cache: Path | None = None
 
     @property
     def frame_seed(self) -> int | None:

@@ -13,9 +13,14 @@ from nc_tools.losses.loss_term import LossTerm
 
 
 class PackLoaders:
-    """Training batches for the runs of a pack: one loader for all runs with the same samples, seed and options."""
+    """Training batches for the runs of a pack: one loader for all runs with the same samples, seed and options.
 
-    def __init__(self) -> None:
+    Args:
+        runs: How many runs the pack has.
+    """
+
+    def __init__(self, runs: int) -> None:
+        self.runs = runs
         self._loaders: dict[Hashable, list[tuple[Tensor, SharedBatches]]] = {}
 
     def batches_for(self, data: RunData, loss: LossTerm, indices: Tensor) -> Batches:

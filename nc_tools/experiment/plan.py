@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nc_tools.comparison.references import loss_kind
+from nc_tools.experiment.cluster.ray_connection import Cluster
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.serialize import encode
 
@@ -68,9 +69,10 @@ class RunOptions:
     Attributes:
         out: The output folder.
         device: Such as "cpu" or "cuda:0".
-        workers: Number of runs made in parallel.
+        workers: Number of runs, or packs of runs, made in parallel.
         threads: CPU threads of each worker.
         pack: Number of runs that train side by side in a worker; None to choose it by the network and the device.
+        cluster: The Ray cluster that makes the runs; None for this machine.
         resume: Continue unfinished runs from their checkpoints.
         tracking_uri: MLflow store or server to send runs to; None for a store in the output folder.
     """
@@ -80,5 +82,6 @@ class RunOptions:
     workers: int
     threads: int
     pack: int | None = None
+    cluster: Cluster | None = None
     resume: bool = False
     tracking_uri: str | None = None

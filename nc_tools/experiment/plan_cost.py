@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from nc_tools._support.printable import printable
 from nc_tools._support.signals import StopSignal
 from nc_tools.experiment.build import build_loss, build_model
 from nc_tools.experiment.check_plan import check_plan
+from nc_tools.experiment.cluster.on_one_node import cost_on_one_node
 from nc_tools.experiment.evaluate.epochs import EpochEvaluation, curve_epochs
 from nc_tools.experiment.evaluate.final_run import evaluate_final
 from nc_tools.experiment.job import Job, JobKind
@@ -58,12 +60,15 @@ class PlanCost:
     Attributes:
         stages: Tuning, hold-out runs and final runs.
         more_trials: Trials that are added each time that the grid of learning rates grows.
-        memory_mb: Peak memory of training one run on a GPU; None on a CPU.
+        memory_mb: Peak memory of a process on a GPU, with one run or with those that were measured side by side; None
+            on a CPU.
+        packs: Arm -> how many of its runs train side by side in a process.
     """
 
     stages: tuple[StageCost, ...]
     more_trials: int
     memory_mb: float | None
+    packs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -110,7 +115,7 @@ def plan_cost(plan: Plan, options: RunOptions, stop: StopSignal) -> PlanCost:
         seconds = sum(steps[arm] * rates[arm] for arm in plan.arms) + sum(runs.values()) * evaluation
         stages.append(StageCost(name, sum(runs.values()), sum(steps.values()), seconds))
     trained = sum(not config.is_closed_form for config in plan.arms.values())
-    return PlanCost(tuple(stages), trained * len(protocol.tuning_seeds), measured.memory_mb())
+    return PlanCost(tuple(stages), trained * len(protocol.tuning_seeds), measured.memory_mb(), measured.packs)
 
 
 def print_plan(plan: Plan, options: RunOptions, console: Console) -> None:
@@ -123,32 +128,54 @@ def print_plan(plan: Plan, options: RunOptions, console: Console) -> None:
     """
     with StopSignal() as stop, ProgressDisplay(console) as display:
         check_plan(plan, options, display, stop)
-        cost = plan_cost(plan, options, stop)
+        measure = plan_cost if options.cluster is None else cost_on_one_node
+        cost = measure(plan, options, stop)
     for line in cost_lines(plan, cost, options):
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def cost_lines(plan: Plan, cost: PlanCost, options: RunOptions) -> list[str]:
     """Return what ``--plan`` prints: a line for each stage, and the time and memory on this machine."""
-    processes = f"{options.workers} processes" if options.workers > 1 else "one process"
+    time = _duration(cost.seconds / options.workers)
     lines = [f"{'':<14}{'runs':>6}{'image steps':>14}{'time':>10}"]
     lines += [
         f"{s.name:<14}{s.runs:>6,}{_number(s.image_steps):>14}{_duration(s.seconds / options.workers):>10}"
         for s in cost.stages
     ]
     runs, steps = sum(s.runs for s in cost.stages), sum(s.image_steps for s in cost.stages)
-    lines.append(f"{'in all':<14}{runs:>6,}{_number(steps):>14}{_duration(cost.seconds / options.workers):>10}")
+    lines.append(f"{'in all':<14}{runs:>6,}{_number(steps):>14}{time:>10}")
     memory = "" if cost.memory_mb is None else f", {cost.memory_mb / 1000:.1f} GB of GPU memory for each"
     lines.append(
-        f"about {_duration(cost.seconds / options.workers)} on {options.device} with {processes}{memory}: measured on "
-        f"{STEPS} steps of each arm and one evaluation of {plan.baseline}"
+        f"{runs:,} runs, {_number(steps)} image steps, about {time} on {_where(options)}{memory}: measured on {STEPS} "
+        f"steps of each arm and one evaluation of {plan.baseline}"
     )
+    lines += _pack_lines(cost.packs)
     if plan.protocol.max_extensions:
         lines.append(
             f"{cost.more_trials} more trials each time that an arm's best rate is at the edge of the grid, at most "
             f"{plan.protocol.max_extensions} times"
         )
     return lines
+
+
+def _where(options: RunOptions) -> str:
+    if options.cluster is not None:
+        nodes = f"{options.cluster.nodes} nodes" if options.cluster.nodes > 1 else "one node"
+        return f"{nodes}, {options.cluster.tasks} tasks at once on {options.device}"
+    return f"{options.device} with {f'{options.workers} processes' if options.workers > 1 else 'one process'}"
+
+
+def _pack_lines(packs: Mapping[str, int]) -> list[str]:
+    """Say which arms' times are shares of runs side by side, and not those of a run alone."""
+    sizes: dict[int, list[str]] = {}
+    for arm, size in packs.items():
+        if size > 1:
+            sizes.setdefault(size, []).append(arm)
+    return [
+        f"{', '.join(arms)}: up to {size} runs side by side in a process, so the time of a run is its share, measured "
+        f"with {min(size, RUNS_MEASURED)}"
+        for size, arms in sizes.items()
+    ]
 
 
 class _Measurement:
@@ -159,6 +186,7 @@ class _Measurement:
         self.options = options
         self.folder = folder
         self.stop = stop
+        self.packs: dict[str, int] = {}
         self.device = torch.device(options.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -181,7 +209,9 @@ class _Measurement:
         few = data.subsets.train.repeat(math.ceil(size / len(data.subsets.train)))[:size]
         facts = facts_of(data.sources, data.sources.train.labels[data.subsets.train])
         packing = packing_of(self.plan, self.options, dict.fromkeys(self.plan.arms, facts))
-        count, loaders = min(packing.sizes[arm], RUNS_MEASURED), PackLoaders()
+        self.packs[arm] = packing.sizes[arm]
+        count = min(packing.sizes[arm], RUNS_MEASURED)
+        loaders = PackLoaders(count)
 
         def steps(indices: Tensor) -> Steps[Fitted]:
             model = build_model(config, facts, seed=0, frame_seed=0)

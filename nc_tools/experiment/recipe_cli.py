@@ -18,6 +18,8 @@ from nc_tools._support.printable import printable
 from nc_tools._support.signals import Killed
 from nc_tools.comparison.closing_report import print_links, report_comparison
 from nc_tools.experiment.check_model import check_model
+from nc_tools.experiment.cluster.cluster_flags import add_cluster_flags, chosen_cluster
+from nc_tools.experiment.cluster.ray_connection import Cluster
 from nc_tools.experiment.config_file import config_text, read_config
 from nc_tools.experiment.data_flags import add_data_flags
 from nc_tools.experiment.packing import CPU_PACK
@@ -63,6 +65,7 @@ def recipe_parser(
     add("--workers", type=int, metavar="N", help="runs made in parallel (default: one for each CPU core; 1 on a GPU)")
     add("--pack", default="auto", metavar="N", help="runs that train side by side in each process: a number, or auto: "
         f"up to {CPU_PACK} for small networks on a CPU, else 1 (default: auto)")  # fmt: skip
+    add_cluster_flags(add)
     add("--resume", action="store_true", help="continue unfinished runs from their checkpoints")
     add("--tracking-uri", metavar="URI", help="MLflow store or server, or none to leave the runs on disk (default: "
         "a store in the output folder)")  # fmt: skip
@@ -108,13 +111,14 @@ def run_recipe(
         if args.print_config:
             print(json.dumps(config_text(plan.arms, plan.protocol), indent=2))
             return
-        options = make_options(args)
-        if args.plan:
-            print_plan(plan, options, console)
-            return
-        with sync_unless_off(options.out, options.tracking_uri) as sync:
-            run_plan(plan, options, console)
-            comparison = report_comparison(options.out, console)
+        with chosen_cluster(args) as cluster:
+            options = make_options(args, cluster)
+            if args.plan:
+                print_plan(plan, options, console)
+                return
+            with sync_unless_off(options.out, options.tracking_uri) as sync:
+                run_plan(plan, options, console)
+                comparison = report_comparison(options.out, console)
         print_links(options.out, console, sync, comparison=comparison)
     except (Killed, KeyboardInterrupt):
         text = f"Stopped. Finished runs are kept in {args.out}. To continue, give the same command with --resume."
@@ -125,22 +129,29 @@ def run_recipe(
         sys.exit(2)
 
 
-def make_options(args: argparse.Namespace) -> RunOptions:
+def make_options(args: argparse.Namespace, cluster: Cluster | None = None) -> RunOptions:
     """Return the options that the flags of the command line set, such as output folder and device.
+
+    Args:
+        args: The flags.
+        cluster: The cluster that makes the runs, which decides how many are made at once, and where.
 
     Raises:
         ValueError: If there is no such device, the number of workers is not positive, or torchrun has started several
             processes.
         OSError: If the output folder cannot be written to.
     """
-    device = torch_device(args.device)
+    device = torch_device(args.device) if cluster is None else cluster.device
     workers, threads = worker_count(args.workers, device)
+    if cluster is not None:
+        workers, threads = cluster.tasks, cluster.cpus
     check_writable(args.out)
     return RunOptions(
         out=args.out,
         device=device,
         workers=workers,
         threads=threads,
+        cluster=cluster,
         pack=parse_pack(args.pack),
         resume=args.resume,
         tracking_uri=args.tracking_uri,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -53,20 +54,44 @@ def run_job(
         How the run ended: finished, stopped, or with a loss that diverged. Any other error is raised, and written into
         the run's record if the record exists by then.
     """
-    data = open_data(job.config, seed=job.seed, device=torch.device(job.device), cache=job.root / "cache")
-    indices = data.subsets.train if job.kind == "final" else data.subsets.fit
-    facts = facts_of(data.sources, data.sources.train.labels[indices])
-    identity = identify(job, facts)
-    path = job.root / "runs" / identity.run_id
+    opened = open_job(job)
+    path = job.root / "runs" / opened.identity.run_id
     if (earlier := earlier_result(path, job)) is not None:
         return earlier
     try:
-        with _open_record(job, identity, path) as record:
-            return (yield from _Run(job, data, facts, record, on_progress, stop, loaders).make(indices))
+        with _open_record(job, opened.identity, path) as record:
+            run = _Run(job, opened.data, opened.facts, record, on_progress, stop, loaders)
+            return (yield from run.make(opened.indices))
     except Killed as error:
         return JobResult(path, "KILLED", error=error.reason)
     except NonFiniteLossError as error:
         return JobResult(path, "FAILED", error=str(error), diverged=True)
+
+
+@dataclass(frozen=True)
+class OpenedJob:
+    """A run to make, with its data at hand.
+
+    Attributes:
+        data: Its image sets.
+        indices: (M,) the training samples that it trains on.
+        facts: Facts about these.
+        identity: The contents of run.json; it names the run's folder.
+    """
+
+    data: RunData
+    indices: Tensor
+    facts: DataFacts
+    identity: RunIdentity
+
+
+def open_job(job: Job) -> OpenedJob:
+    """Open the data of a run, and find out which folder it has."""
+    cache = job.cache or job.root / "cache"
+    data = open_data(job.config, seed=job.seed, device=torch.device(job.device), cache=cache)
+    indices = data.subsets.train if job.kind == "final" else data.subsets.fit
+    facts = facts_of(data.sources, data.sources.train.labels[indices])
+    return OpenedJob(data, indices, facts, identify(job, facts))
 
 
 def earlier_result(path: Path, job: Job) -> JobResult | None:
@@ -205,10 +230,11 @@ class _Run:
         return evaluate_holdout(self.job, self.data, self.facts, model, self.record)
 
     def _cost(self, model: Classifier, noise: NoiseEstimate, seconds: float, samples: int) -> dict[str, float]:
-        """Return training time, throughput, parameters and, on a GPU, the peak memory of a run alone."""
+        """Return training time, how many runs shared it, throughput, parameters and the GPU memory of a run alone."""
         seconds += noise.seconds
         values = {
             "perf/seconds": seconds,
+            "perf/side_by_side": float(1 if self.loaders is None else self.loaders.runs),
             "perf/images_per_s": samples * (noise.epochs + (self.epochs_done or self.epochs)) / max(seconds, 1e-9),
             "perf/parameters": float(sum(p.numel() for p in model.parameters())),
             "perf/trained_parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),

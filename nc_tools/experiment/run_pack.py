@@ -63,7 +63,7 @@ def run_pack(pack: PackJob, on_progress: Callable[[RunProgress | Note], None], s
         on_progress: Called after each epoch of a run, and with the reasons why runs cannot share their passes.
         stop: When set, every run ends between two steps as KILLED, with a checkpoint.
     """
-    loaders = PackLoaders() if len(pack.jobs) > 1 else None
+    loaders = PackLoaders(len(pack.jobs)) if len(pack.jobs) > 1 else None
     steps = [run_job.steps(job, on_progress, stop, loaders=loaders) for job in pack.jobs]
 
     def note(reason: str) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.check_plan import check_plan
+from nc_tools.experiment.cluster.cluster_workers import ClusterWorkers
 from nc_tools.experiment.job import Job, JobKind, JobResult
 from nc_tools.experiment.packing import Packing, make_packs, packing_of
 from nc_tools.experiment.plan import Plan, RunOptions
@@ -51,8 +52,13 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:
         packing = packing_of(plan, options, facts)
         for line in packing.notes:
             display.note(line)
-        with Workers(options.workers, options.threads) as workers:
+        with make_workers(options) as workers:
             _Stages(plan, options, facts, packing, workers, display, stop).run()
+
+
+def make_workers(options: RunOptions) -> Workers | ClusterWorkers:
+    """Return what makes the runs: processes of this machine, or the cluster."""
+    return Workers(options.workers, options.threads) if options.cluster is None else ClusterWorkers(options.cluster)
 
 
 @contextmanager
@@ -72,7 +78,7 @@ def locked(out: Path) -> Iterator[None]:
 
 
 class _Stages:
-    """The stages of a comparison (tuning, hold-out runs, final runs), made by the same worker processes."""
+    """The stages of a comparison (tuning, hold-out runs, final runs), made by the same workers."""
 
     def __init__(
         self,
@@ -80,7 +86,7 @@ class _Stages:
         options: RunOptions,
         facts: Mapping[str, DataFacts],
         packing: Packing,
-        workers: Workers,
+        workers: Workers | ClusterWorkers,
         display: ProgressDisplay,
         stop: StopSignal,
     ) -> None:

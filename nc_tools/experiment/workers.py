@@ -41,16 +41,20 @@ class WorkerJob(Protocol):
 J = TypeVar("J", bound=WorkerJob)
 
 
-def _serve(connection: Connection, threads: int, make_run: MakeRun | None) -> None:
-    """Main function of a worker process: make runs until the parent process closes the connection."""
+def set_arithmetic(threads: int) -> None:
+    """Set the threads and the float32 products of PyTorch, in a process that makes runs."""
     import torch
-
-    from nc_tools.experiment.run_pack import error_result, run_pack
-
-    make_run = make_run or run_pack
 
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it, for every arm alike
+
+
+def _serve(connection: Connection, threads: int, make_run: MakeRun | None) -> None:
+    """Main function of a worker process: make runs until the parent process closes the connection."""
+    from nc_tools.experiment.run_pack import error_result, run_pack
+
+    make_run = make_run or run_pack
+    set_arithmetic(threads)
     # A scheduler may send SIGTERM to the whole process group, and the parent then sends its own: neither may interrupt
     # the writing of a checkpoint. A worker that takes too long is ended by the parent, with SIGKILL.
     with StopSignal(signals=(signal.SIGTERM,), patience=math.inf) as stop:

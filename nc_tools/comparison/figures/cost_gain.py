@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nc_tools.comparison.cost_table import most_side_by_side
 from nc_tools.comparison.figures.arm_styles import arm_styles
 from nc_tools.comparison.figures.figure_data import DataFigure, csv_link
 from nc_tools.comparison.metric_info import metric_info
@@ -31,8 +32,10 @@ def cost_figure(comparison: Comparison) -> DataFigure | None:
     frame = Frame(
         x_axis, axis_over([y for _, y in points.values()], margin=0.15), 480.0, 270.0, Margins(46.0, 16.0, 14.0, 34.0)
     )
+    packed = most_side_by_side(comparison) > 1
+    seconds_label = "training seconds of a run" + ", its share among runs side by side" * packed
     scale = 100.0 if primary.unit == "points" else 1.0
-    parts = frame.axes("training seconds of a run", "", y_scale=scale)
+    parts = frame.axes(seconds_label, "", y_scale=scale)
     places = {arm: frame.point(*point) for arm, point in points.items()}
     shown = [arm for arm in places if styles[arm].shown][:_MOST_NAMES]
     names = [arm if len(arm) <= _LONGEST_NAME else f"{arm[: _LONGEST_NAME - 1]}…" for arm in shown]

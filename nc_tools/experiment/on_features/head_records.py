@@ -70,6 +70,7 @@ def _cost(run: HeadRun) -> dict[str, float]:
     head = sum(p.numel() for p in run.model.head.parameters())
     return {
         "perf/seconds": run.seconds,
+        "perf/side_by_side": float(run.side_by_side),
         "perf/images_per_s": sum(run.samples.facts.class_counts) * run.job.config.epochs / seconds,
         "perf/parameters": float(head),
         "perf/head_parameters": float(head),

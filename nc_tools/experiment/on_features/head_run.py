@@ -30,6 +30,7 @@ class HeadRun:
         kept: Those weights.
         curves: Metrics by epoch.
         seconds: Of training, its share where runs train side by side.
+        side_by_side: How many heads trained at once and shared the seconds.
         error: Why training ended early; None if it did not.
     """
 
@@ -40,6 +41,7 @@ class HeadRun:
     kept: dict[str, Tensor] | None = None
     curves: dict[int, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
+    side_by_side: int = 1
     error: NonFiniteLossError | None = None
 
     @classmethod

@@ -65,6 +65,7 @@ def _train_pack(runs: list[HeadRun], members: list[PackMember], stop: StopSignal
     results = fit_pack(members, training, epoch_end=epoch_end, stop=stop)
     for run, result in zip(runs, results, strict=True):
         run.seconds += result.seconds
+        run.side_by_side = len(runs)
         run.error = result.error
 
 
