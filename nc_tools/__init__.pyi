@@ -39,6 +39,7 @@ from .surgery import split_head as split_head
 from .surgery import swap_head as swap_head
 from .surgery import to_linear as to_linear
 from .surgery import watch as watch
+from .tracking import TrackedData as TrackedData
 from .tracking import track as track
 
 __version__: str

@@ -7,5 +7,6 @@ The record on disk is complete by itself; the process that trains neither waits 
 from nc_tools.tracking.mlflow_sync import MlflowSync
 from nc_tools.tracking.sync_report import SyncReport
 from nc_tools.tracking.track import track
+from nc_tools.tracking.tracked_data import TrackedData
 
-__all__ = ["MlflowSync", "SyncReport", "track"]
+__all__ = ["MlflowSync", "SyncReport", "TrackedData", "track"]

@@ -11,6 +11,7 @@ from nc_tools.run_records.identity import RunIdentity, hash_config
 from nc_tools.run_records.partial_files import remove_partial_files
 from nc_tools.run_records.writer import RunRecord
 from nc_tools.tracking.mlflow_sync import MlflowSync
+from nc_tools.tracking.tracked_data import TrackedData
 
 _senders: dict[tuple[Path, str], MlflowSync] = {}
 
@@ -23,6 +24,7 @@ def track(
     *,
     config: Mapping[str, Any] | None = None,
     class_counts: Sequence[int] | None = None,
+    data: TrackedData | None = None,
     draw: int = 0,
     model: Any = None,
     name: str = "nc_tools",
@@ -40,6 +42,9 @@ def track(
         seed: Seed of the run; arms are paired by seed.
         config: All settings. Two runs with equal arm, seed, draw and config are the same run.
         class_counts: Training images per class (K,), for accuracy by class frequency.
+        data: The data that it is trained on; ``TrackedData.of("photos", images, labels)`` computes a digest from
+            tensors, arrays or files. MLflow shows it as the run's data set, and a comparison pairs only runs whose
+            digests are equal. None for unknown.
         draw: Number of the run, if there are several of this arm and seed, with other frames of the head.
         model: The model that is trained; its heads say which random frame they have. Give each seed a frame of its own,
             as ``ETFHead(..., frame_seed=seed)`` does: the comparison warns if all seeds share one, since its interval
@@ -52,6 +57,7 @@ def track(
 
     Raises:
         FileExistsError: If this run is already finished, or a running process is writing it.
+        TypeError: If ``data`` is no TrackedData, or ``model`` no torch module.
 
     Example::
 
@@ -60,10 +66,14 @@ def track(
                 run.log(epoch, {"train/loss": train_one_epoch()})
             run.finish({"test/gen/accuracy": test()})
     """
-    data: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     if class_counts is not None:
         counts = [int(count) for count in class_counts]
-        data = {"num_classes": len(counts), "class_counts": counts}
+        facts = {"num_classes": len(counts), "class_counts": counts}
+    if data is not None:
+        if not isinstance(data, TrackedData):
+            raise TypeError(f"data must be a TrackedData, got {type(data).__name__}: give TrackedData.of(name, data)")
+        facts |= {"name": data.name, "fingerprint": data.digest}
     identity = RunIdentity(
         kind="loop",
         arm=arm,
@@ -73,7 +83,7 @@ def track(
         experiment=name,
         suite=hash_config([name, str(Path(root).resolve())])[:12],
         config=dict(config or {}),
-        data=data,
+        data=facts,
     )
     sync = MlflowSync(root, tracking_uri)
     with killed_on_sigterm(), RunRecord.create(sync.root, identity) as record:
