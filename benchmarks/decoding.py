@@ -3,14 +3,16 @@
 The images are made on the spot: smooth noise, saved as JPEG at quality 90. Three ways get the same files in the same
 run, in turns, with as many processes as cores: ours (StreamLoader), a DataLoader over torchvision's own decoder, and a
 DataLoader over Pillow, the loader of torchvision's ImageFolder. All resize the shorter side where the files are larger,
-crop to a square, crop with a margin and flip at random, normalize, and end in float batches on the device. The medians
-over the turns are printed with their ratios, and the processor time of an image over all processes, which other
-programs on the machine hardly change.
+crop to a square, crop with a margin and flip at random, normalize, and end in float batches on the device. Beside them,
+all files are decoded once, as for the cache of decoded images, by processes and by threads. The medians over the turns
+are printed with the ratio of ours to them, and the processor time of an image over all processes, which other programs
+on the machine hardly change.
 
 With --step resnet50, training steps of a torchvision model are then made from our batches and from one batch that is on
 the device already: the share of the time that a step waits for images.
 
     python benchmarks/decoding.py [--count 2000] [--file-size 224 224] [--side 224]
+    python benchmarks/decoding.py --format png --file-size 32 32 --side 32 --count 6000
     python benchmarks/decoding.py --device cuda --count 20000 --file-size 500 375 --step resnet50 --batch-size 256
 """
 
@@ -18,10 +20,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -35,21 +39,24 @@ from torchvision.transforms import v2
 
 from nc_tools._support.available_cores import available_cores
 from nc_tools.data import Augment, BatchOptions, DataConfig, ImageFiles, StreamLoader, load_data
+from nc_tools.data.decode import decode_chunks
+from nc_tools.decoding import pool
 from nc_tools.records import Batch
 
+ONCE = "nc_tools, all files once"
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def make_images(root: Path, count: int, width: int, height: int) -> None:
+def make_images(root: Path, count: int, width: int, height: int, suffix: str) -> None:
     """Write ``count`` training images of two classes, and one test image of each."""
     generator = np.random.default_rng(0)
     for i in range(count + 2):
         rough = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         smooth = np.asarray(Image.fromarray(rough).resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
         grainy = (smooth + generator.integers(-12, 13, (height, width, 1))).clip(0, 255).astype(np.uint8)
-        file = root / ("train" if i < count else "test") / "ab"[i % 2] / f"{i:06d}.jpg"
+        file = root / ("train" if i < count else "test") / "ab"[i % 2] / f"{i:06d}.{suffix}"
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(grainy).save(file, quality=90)
+        Image.fromarray(grainy).save(file, **({"quality": 90} if suffix == "jpg" else {}))
 
 
 class Files(Dataset[tuple[Tensor, int]]):
@@ -76,6 +83,13 @@ def by_torchvision(file: Path) -> Tensor:
 def by_pillow(file: Path) -> Tensor:
     with Image.open(file) as image:
         return v2.functional.pil_to_tensor(image.convert("RGB"))
+
+
+def decoded_once(images: ImageFiles, smallest: int) -> Iterator[int]:
+    """Yield the sizes of chunks that are decoded by processes if the set has at least ``smallest`` files."""
+    with mock.patch.object(pool, "MANY", smallest):
+        for chunk in decode_chunks(images.root, images.paths, images.image_size, 3):
+            yield len(chunk.images)
 
 
 def processor_seconds() -> float:
@@ -141,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000, help="training images")
     parser.add_argument("--file-size", type=int, nargs=2, default=(224, 224), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--format", choices=("jpg", "png"), default="jpg")
     parser.add_argument("--side", type=int, default=224, help="side of the images that the network gets")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--turns", type=int, default=5)
@@ -154,7 +169,7 @@ def main() -> None:
     workers = arguments.workers or available_cores()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "images"
-        make_images(root, arguments.count, *arguments.file_size)
+        make_images(root, arguments.count, *arguments.file_size, arguments.format)
         run(root, arguments, device, workers)
 
 
@@ -162,9 +177,11 @@ def run(root: Path, arguments: argparse.Namespace, device: torch.device, workers
     side, size = arguments.side, arguments.batch_size
     images = load_data(DataConfig(f"imagefolder:{root}", image_size=side, memory_gb=0)).train
     assert isinstance(images, ImageFiles)
-    mean_size = statistics.mean(file.stat().st_size for file in root.rglob("*.jpg")) / 1000
+    mean_size = statistics.mean(file.stat().st_size for file in root.rglob("*.*")) / 1000
     width, height = arguments.file_size
-    print(f"{len(images):,} JPEG files of {width} x {height}, {mean_size:.0f} kB each, to {side} x {side}")
+    print(
+        f"{len(images):,} {arguments.format} files of {width} x {height}, {mean_size:.0f} kB each, to {side} x {side}"
+    )
     print(f"{device}, {available_cores()} cores, {workers} workers, batch {size}, {arguments.turns} turns")
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}")
     augment = Augment(padding=side // 8, flip=True)
@@ -189,19 +206,21 @@ def run(root: Path, arguments: argparse.Namespace, device: torch.device, workers
     }  # fmt: skip
     figures: dict[str, list[tuple[float, float]]] = {}
     for turn in range(1 + arguments.turns):
-        found = measure((len(batch.labels) for batch in ours.epoch(turn)), device)
-        figures.setdefault("nc_tools StreamLoader", []).append(found)
+        batches = {"nc_tools StreamLoader": (len(batch.labels) for batch in ours.epoch(turn))}
         for name, loader in loaders.items():
-            moved = (len(inputs.to(device, non_blocking=True)) for inputs, _ in loader)
-            figures.setdefault(name, []).append(measure(moved, device))
+            batches[name] = (len(inputs.to(device, non_blocking=True)) for inputs, _ in loader)
+        for name, smallest in ((ONCE, 1), ("  by threads", sys.maxsize)):
+            batches[name] = decoded_once(images, smallest)
+        for name, sizes in batches.items():
+            figures.setdefault(name, []).append(measure(sizes, device))
     figures = {name: of[1:] for name, of in figures.items()}  # the first turn starts the processes
     medians = {name: [statistics.median(column) for column in zip(*of, strict=True)] for name, of in figures.items()}
-    first = medians["nc_tools StreamLoader"]
     for name, (rate, processor) in medians.items():
         rates = [one for one, _ in figures[name]]
         spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
         print(f"{name:36}{rate:8,.0f} images/s  ({spread}){processor:8.2f} ms of processor time an image")
-        if rate != first[0]:
+        first = medians[ONCE if "thread" in name else "nc_tools StreamLoader"]
+        if "nc_tools" not in name:
             print(f"{'  ratio, ours to this':36}{first[0] / rate:8.2f}{'':24}{first[1] / processor:8.2f}")
     if arguments.step:
         step_waits(ours, arguments.step, arguments.steps, side, device)

@@ -1,9 +1,8 @@
 """Threads that decode image files, each with a process of its own for large sets.
 
-Pillow is mostly Python for small files: a PNG of 32 pixels spends three quarters of its time under the interpreter
-lock, a JPEG of 500 pixels a third, so that threads alone end at 1.3 and 2.6 times one core however many there are.
-Processes have no such limit. Each belongs to one thread, which sends it the names of files and reads the pixels into
-their place. They are started when there is work for one more of them, and stay until this process ends.
+Much of the work on a file is Python, most of it for small files, and threads do that one at a time. Processes do not
+wait for each other. Each belongs to one thread, which sends it the names of files and reads the pixels into their
+place. They are started when there is work for one more of them, and stay until this process ends.
 """
 
 from __future__ import annotations
