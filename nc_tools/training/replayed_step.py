@@ -78,8 +78,7 @@ def replayed_step(step: TrainingStep, recorder: Recorder, batch: Batch, number: 
     From the same state, a replay and the step itself are computed for the batch and the numbers of this step; and again
     for other samples, labels, learning rates and another share of training, so that a value that was frozen is seen.
     The weights, buffers, loss terms and so on must be equal up to ``tolerance``, as a share of how much the step
-    changes them, or up to three times what two computations without
-    recording differ by.
+    changes them, or up to three times what two computations without recording differ by.
 
     Args:
         step: The step. It was made for a batch of this layout before, so that all its tensors exist.
