@@ -95,7 +95,7 @@ class DecodingProcess:
         if not line.endswith(b"\n"):
             raise OSError(f"exit status {self._process.wait()}")
         report = DecodingReport(**json.loads(line))
-        missing = memoryview(rows).cast("B")
+        missing = rows.data.cast("B")
         while missing:
             read = answers.readinto(missing)
             if not read:

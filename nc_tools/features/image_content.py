@@ -56,11 +56,7 @@ class ImageContent:
                     future.cancel()
 
     def _prepared(self, index: Tensor) -> Tensor:
-        images = self._images
-        pixels = (
-            images.take(index, in_process=self._in_process) if isinstance(images, ImageFiles) else images.take(index)
-        )
-        return self._preprocessing.geometry(pixels)
+        return self._preprocessing.geometry(self._take(index))
 
 
 def _ready(index: Tensor, futures: list[Future[Tensor]]) -> tuple[Tensor, Tensor]:

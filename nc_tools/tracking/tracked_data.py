@@ -94,8 +94,8 @@ def _content(part: Any) -> bytes:
 
 def _path_content(path: Path) -> bytes:
     if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").digest()
     files = sorted(file for file in path.rglob("*") if file.is_file())
     if not files:
         raise ValueError(f"the folder {path} holds no file: give the folder of the data")
