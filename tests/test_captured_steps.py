@@ -5,6 +5,7 @@ the GPU's at its own place: everything around it is what runs there.
 """
 
 import copy
+import gc
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -30,6 +31,7 @@ from nc_tools.specs import spec
 from nc_tools.training import AsymmetricSharpnessAware, OptimConfig, SharpnessAware, TrainConfig, fit
 from nc_tools.training.cuda_graph import CudaRecorder
 from nc_tools.training.ema import WeightEMA
+from nc_tools.training.in_steps import BackbonePass, run_alone
 from nc_tools.training.mixed_loss import learns_from_steps
 from nc_tools.training.run_side_by_side import run_side_by_side
 from nc_tools.training.static_batch import changed
@@ -330,6 +332,26 @@ def test_trainings_that_share_passes_are_not_recorded(monkeypatch):
     assert all(end.error is None for end in ended)
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_no_step_before_keeps_its_graph(monkeypatch, alone):
+    """Its nodes would accumulate the gradients of a recorded step on a stream that is not recorded."""
+    graphs = []
+
+    class Looks(CpuRecorder):
+        def warm_up(self, call):
+            passes = [each for each in gc.get_objects() if type(each) is BackbonePass]
+            graphs.append([each for each in passes if each.features is not None])
+            return super().warm_up(call)
+
+    monkeypatch.setattr("nc_tools.training.loop.recorder_for", lambda _device: Looks())
+    steps = fit.steps(small(), CrossEntropyLoss(), Batches(), AVERAGED, OptimConfig())
+    if alone:
+        run_alone(steps)
+    else:
+        run_side_by_side([steps])
+    assert graphs == [[]] * 5
+
+
 def test_capture_can_be_switched_off(monkeypatch):
     recorder = CpuRecorder()
     Trained(monkeypatch, small(), CrossEntropyLoss(), Batches(), replace(AVERAGED, capture=False), recorder=recorder)
@@ -369,16 +391,23 @@ class CountingRecorder(CudaRecorder):
         return super().record(call)
 
 
+def on_gpu(test):
+    return pytest.mark.gpu(
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")(test)
+    )
+
+
 def both_on_gpu(monkeypatch, model, loss, batches, training=AVERAGED, optim=WITH_ALL, **tolerance):
-    if not torch.cuda.is_available():
-        pytest.skip("there is no CUDA device here")
     model, loss, batches, notes = model.cuda(), loss.cuda(), OnGpu(batches), []
     recorder = CountingRecorder(torch.device("cuda"))
     monkeypatch.setattr("nc_tools.training.loop.recorder_for", lambda _device: recorder)
     models = [model, copy.deepcopy(model)]
     for each, capture in zip(models, (False, True), strict=True):
         torch.manual_seed(1)
-        fit(each, copy.deepcopy(loss), batches, replace(training, capture=capture), optim, note=notes.append)
+        config = replace(training, capture=capture)
+        steps = fit.steps(each, copy.deepcopy(loss), batches, config, optim, note=notes.append)
+        (ended,) = run_side_by_side([steps])  # as runs of a comparison are made
+        assert ended.error is None
     for (name, a), b in zip(models[0].state_dict().items(), models[1].state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, **tolerance, msg=lambda text, name=name: f"{name}: {text}")
     return recorder.recordings, notes
@@ -388,7 +417,7 @@ IN_FLOAT32 = replace(AVERAGED, precision="float32")
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 
 
-@pytest.mark.gpu
+@on_gpu
 @every_head
 def test_captured_steps_of_every_head_are_the_steps(monkeypatch, head_spec):
     head = head_variants.build(head_spec)
@@ -397,7 +426,7 @@ def test_captured_steps_of_every_head_are_the_steps(monkeypatch, head_spec):
     assert (captured, len(notes)) == ((0, 1) if learns_from_steps(head) else (1, 0)), notes
 
 
-@pytest.mark.gpu
+@on_gpu
 @every_loss
 def test_captured_steps_of_every_loss_are_the_steps(monkeypatch, loss_spec):
     loss = loss_variants.build(loss_spec)
@@ -406,7 +435,7 @@ def test_captured_steps_of_every_loss_are_the_steps(monkeypatch, loss_spec):
     assert both_on_gpu(monkeypatch, model, loss, batches, IN_FLOAT32, **CLOSE) == (1, [])
 
 
-@pytest.mark.gpu
+@on_gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("optimizer", [spec(torch.optim.SGD, momentum=0.9), spec(torch.optim.AdamW)], ids=str)
@@ -418,7 +447,7 @@ def test_captured_steps_with_dropout_are_the_steps(monkeypatch, precision, compi
     assert both_on_gpu(monkeypatch, model, CrossEntropyLoss(), Batches(), training, optim, **close) == (1, [])
 
 
-@pytest.mark.gpu
+@on_gpu
 @pytest.mark.parametrize(("fault", "reason"), [("item", "synchronizing"), ("number of progress", "other loss terms")])
 def test_what_cannot_be_captured_is_found_on_a_gpu(monkeypatch, fault, reason):
     model, loss = small(dropout=0.5), OfPython(fault)
@@ -426,7 +455,7 @@ def test_what_cannot_be_captured_is_found_on_a_gpu(monkeypatch, fault, reason):
     assert reason in note
 
 
-@pytest.mark.gpu
+@on_gpu
 def test_a_capture_that_fails_leaves_a_training_that_draws_random_numbers(monkeypatch):
     """What waits for the GPU gets as far as the capture here, because nothing is tried before."""
     monkeypatch.setattr(CudaRecorder, "warm_up", lambda _self, call: call())

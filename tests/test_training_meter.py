@@ -93,7 +93,8 @@ def test_no_step_waits_for_the_device(head, loss, monkeypatch):
 
 
 @pytest.mark.gpu
-def test_no_step_waits_for_the_gpu():
+@pytest.mark.parametrize(("capture", "free"), [(False, 1), (True, 2)])  # the second step is recorded, with the GPU idle
+def test_no_step_waits_for_the_gpu(capture, free):
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device here")
     device = torch.device("cuda")
@@ -102,13 +103,14 @@ def test_no_step_waits_for_the_gpu():
 
     class Ready(Batches):
         def epoch(self, epoch, start=0):  # noqa: ARG002
-            yield from ready[start : start + 1]
+            yield from ready[start : start + free]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch says that this mode is a prototype
                 torch.cuda.set_sync_debug_mode("error")
             try:
-                yield from ready[start + 1 :]
+                yield from ready[start + free :]
             finally:
                 torch.cuda.set_sync_debug_mode("default")
 
-    fit(model, loss, Ready(), TrainConfig(epochs=2, ema_decay=0.9), OptimConfig(clip_norm=1.0))
+    training = TrainConfig(epochs=2, ema_decay=0.9, capture=capture)
+    fit(model, loss, Ready(), training, OptimConfig(clip_norm=1.0))

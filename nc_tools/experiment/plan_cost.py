@@ -220,7 +220,9 @@ class _Measurement:
             loss = build_loss(config, facts, model.head.feature_dim, transition=transition).to(self.device)
             once, counts = replace(config.training, epochs=1, patience=None), facts.class_counts
             batches = loaders.batches_for(data, loss, indices)
-            return fit.steps(model, loss, batches, once, config.optim, class_counts=counts, stop=self.stop)
+            return fit.steps(
+                model, loss, batches, once, config.optim, class_counts=counts, stop=self.stop, note=lambda _reason: None
+            )
 
         for indices in (few[: config.training.batch_size * 3], few):  # the first time warms up
             ended = run_side_by_side([steps(indices) for _ in range(count)])

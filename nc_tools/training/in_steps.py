@@ -30,7 +30,8 @@ class BackbonePass:
         inputs: (B, ...).
         dtype: In which the backbone computes: autocast for a dtype other than float32.
         alone: Why it cannot be computed together with passes of other trainings; None if it can.
-        features: (B, D), once they are computed; a leaf if they were computed together with those of others.
+        features: (B, D), once they are computed; a leaf if they were computed together with those of others. None again
+            after the backward pass.
         seconds: What computing them took, or this training's share of it.
         error: What prevented it; raised in the training.
     """

@@ -35,7 +35,7 @@ class StaticBatch:
     def __init__(self, batch: Batch) -> None:
         self.batch = changed(batch, torch.clone)
         if batch.partner is not None:
-            self.batch = replace(self.batch, share=batch.inputs.new_tensor(batch.share))
+            self.batch = replace(self.batch, share=torch.tensor(float(batch.share), device=batch.inputs.device))
 
     def fill(self, batch: Batch) -> None:
         """Copy the contents of a batch of the same layout."""

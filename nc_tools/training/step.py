@@ -104,6 +104,9 @@ class TrainingStep:
         else:
             torch.autograd.backward(reduce(add, terms.values()))
         yield from self._wait(request)  # for the gradients of a backbone that others computed
+        # Whoever holds the request must not keep the graph of this step: its nodes would be used again by the next one,
+        # on this step's stream, and a CUDA graph records one stream.
+        request.features = None
         if self._optim.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._clipped, self._optim.clip_norm)
         optimizer.step()
