@@ -26,10 +26,14 @@ from nc_tools.decoding import pool as pool_module
 from nc_tools.decoding.image_file import UnreadableImageError, decode_image
 from nc_tools.decoding.pool import DecodingProcess, decode_rows, decoding_pool
 from nc_tools.decoding.request import DecodingRequest
+from nc_tools.features.image_content import ImageContent
 from nc_tools.heads import LinearHead
 from nc_tools.losses import CrossEntropyLoss
 from nc_tools.models.classifier import Classifier
+from nc_tools.models.image_preprocessing import ImagePreprocessing
 from nc_tools.training import OptimConfig, TrainConfig, fit
+
+RESIZED = {"mean": (0.5,) * 3, "std": (0.2,) * 3, "size": 8, "resize_size": 10}
 
 
 def noise_files(root: Path, count: int) -> list[str]:
@@ -54,6 +58,7 @@ def fresh_pool(monkeypatch):
     monkeypatch.setattr(pool_module, "_started", started)
     monkeypatch.setattr("nc_tools.data.decode.decoding_pool", lambda: pool)
     monkeypatch.setattr("nc_tools.data.stream_loader.decoding_pool", lambda: pool)
+    monkeypatch.setattr("nc_tools.features.image_content.decoding_pool", lambda: pool)
     yield started
     pool.shutdown()
     while started:
@@ -110,6 +115,17 @@ def test_the_batches_of_a_stream_by_processes_are_those_of_memory(tmp_path, fres
         for left, right in zip(ours.epoch(epoch, start), streamed.epoch(epoch, start), strict=True):
             assert torch.equal(left.inputs, right.inputs)
             assert torch.equal(left.index, right.index)
+    assert fresh_pool
+
+
+def test_features_are_computed_from_the_same_pixels(tmp_path, fresh_pool):
+    noise_files(tmp_path / "birds", 60)
+    memory, files = (load_data(config(tmp_path / "birds", image_size=16, memory_gb=gb)).train for gb in (1, 0))
+    chosen, preprocessing = torch.arange(39, 0, -1), ImagePreprocessing(**RESIZED)
+    chunks = [list(ImageContent(images, preprocessing).read_chunks(chosen, 16)) for images in (memory, files)]
+    for (index, pixels), (other, others) in zip(*chunks, strict=True):
+        assert torch.equal(index, other)
+        assert torch.equal(pixels, others)
     assert fresh_pool
 
 
