@@ -147,7 +147,7 @@ def test_without_ray_the_message_says_what_to_install(monkeypatch):
         pass
 
 
-def test_a_cluster_that_does_not_answer_is_named_at_once(monkeypatch):
+def test_a_cluster_that_does_not_answer_is_named_at_once(monkeypatch, tmp_path):
     place = f"127.0.0.1:{free_port()}"
     if importlib.util.find_spec("ray") is None:
         pytest.skip("needs Ray: pip install 'ray[client]'")
@@ -156,6 +156,12 @@ def test_a_cluster_that_does_not_answer_is_named_at_once(monkeypatch):
         f"cannot connect to the Ray cluster at ray://{place}: check that it runs, and that the port is that of Ray's"
     )
     with pytest.raises(ConnectionError, match=message), connected(f"ray://{place}"):
+        pass
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(place)  # of one that has crashed
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConnectionError, match="no Ray cluster runs on this machine: start one"), connected("auto"):
         pass
     monkeypatch.setenv("RAY_ADDRESS", place)
     with pytest.raises(ConnectionError, match=f"at {place}, which RAY_ADDRESS names: check"), connected("auto"):
@@ -202,7 +208,8 @@ def test_flags_that_contradict_each_other_are_refused(tmp_path, capsys, flags, m
 
 
 @pytest.mark.slow
-def test_without_a_cluster_on_this_machine_the_message_says_how_to_start_one(ray_settings):
+def test_without_a_cluster_on_this_machine_the_message_says_how_to_start_one(ray_settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     if any(process.info["name"] == "gcs_server" for process in psutil.process_iter(["name"])):
         pytest.skip("a Ray cluster runs on this machine")
     message = "no Ray cluster runs on this machine: start one with ray start --head"

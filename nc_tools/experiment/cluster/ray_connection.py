@@ -6,10 +6,12 @@ import importlib.util
 import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 _PATIENCE_S = 10.0
 
@@ -53,17 +55,17 @@ def connected(address: str, *, device: str = "auto", gpus: float | None = None) 
         raise ValueError(f"--gpus-per-task is the share of a GPU, above 0 and at most 1, got {gpus:g}")
     if importlib.util.find_spec("ray") is None:
         raise ValueError("--cluster needs Ray, which is not installed: pip install 'ray[client]'")
-    # Ray itself waits for a machine that does not answer, for ten minutes and without a word.
-    where = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    # Ray itself waits for an address that does not answer, for ten minutes and without a word.
+    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
     try:
-        _check_answers(where.removeprefix("ray://"))
+        _check_answers(named.removeprefix("ray://") or _last_started())
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
 
         with _signal_handlers_kept():
             ray.init(address, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
-        raise ConnectionError(_why_not(address, where, error)) from error
+        raise ConnectionError(_why_not(address, named, error)) from error
     try:
         yield room([node["Resources"] for node in ray.nodes() if node["Alive"]], device=device, gpus=gpus)
     finally:
@@ -116,6 +118,15 @@ def _signal_handlers_kept() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
+def _last_started() -> str:
+    """Return the address of the cluster that was last started on this machine, as Ray notes it; "" without one."""
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    try:
+        return (Path(folder) / "ray" / "ray_current_cluster").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
 def _check_answers(place: str) -> None:
     """Check that something listens at ``HOST:PORT``; a text without a port says nothing.
 
@@ -127,13 +138,13 @@ def _check_answers(place: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_S).close()
 
 
-def _why_not(address: str, where: str, error: Exception) -> str:
+def _why_not(address: str, named: str, error: Exception) -> str:
     reason = " ".join(str(error).split()).rstrip(".")
-    if address == "auto" and not where:
+    if not named:
         return (
             f"no Ray cluster runs on this machine: start one with ray start --head, or give --cluster ray://HOST:PORT "
             f"({reason})"
         )
-    named = f"at {where}, which RAY_ADDRESS names" if address == "auto" else f"at {where}"
+    place = f"{named}, which RAY_ADDRESS names" if address == "auto" else named
     port = "" if address == "auto" else ", and that the port is that of Ray's client server, 10001 by default"
-    return f"cannot connect to the Ray cluster {named}: check that it runs{port} ({reason})"
+    return f"cannot connect to the Ray cluster at {place}: check that it runs{port} ({reason})"
