@@ -7,6 +7,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from nc_tools._support.short_repr import short_repr
@@ -45,11 +46,20 @@ def matches(value: Any, hint: Any) -> bool:
         >>> matches((1, 2.5), tuple[float, ...]), matches("ab", tuple[str, ...]), matches(True, int | None)
         (True, False, False)
     """
-    return any(_matches_one(value, option) for option in options_of(hint))
+    try:
+        parts = _parts_of(hint)
+    except TypeError:  # a hint that has no hash, such as an annotation with a dictionary
+        parts = _parts_of.__wrapped__(hint)
+    return any(_matches_one(value, *part) for part in parts)
 
 
-def _matches_one(value: Any, option: Any) -> bool:
-    cls, inner = typing.get_origin(option) or option, typing.get_args(option)
+@lru_cache(maxsize=1024)
+def _parts_of(hint: Any) -> tuple[tuple[Any, Any, tuple[Any, ...]], ...]:
+    """Return each member of a union, or the hint itself, with its class and its arguments."""
+    return tuple((option, typing.get_origin(option) or option, typing.get_args(option)) for option in options_of(hint))
+
+
+def _matches_one(value: Any, option: Any, cls: Any, inner: tuple[Any, ...]) -> bool:
     if option is None or option is type(None):
         return value is None
     if cls is typing.Any:

@@ -93,7 +93,7 @@ def comparison_json(comparison: Comparison) -> str:
             for run in comparison.runs
         ],
     }
-    return json.dumps(finite_or_null(content), indent=1) + "\n"
+    return json.dumps(finite_or_null(content)) + "\n"  # with an indent Python's slow encoder would write it
 
 
 def _fields(comparison: Comparison, row: ArmMetric) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from nc_tools.comparison.compared_run import ComparedRun
@@ -46,7 +47,7 @@ class FrameDifferences:
     @property
     def by_seed(self) -> dict[int, float]:
         """Mean difference of each seed."""
-        return {seed: math.fsum(row.values()) / len(row) for seed, row in self.table.items()}
+        return {seed: _mean(row) for seed, row in self.table.items()}
 
 
 def frame_of(run: ComparedRun, *, several: bool) -> FrameKey:
@@ -69,6 +70,16 @@ class FrameValues:
     table: FrameTable
     have_frames: bool
 
+    @cached_property
+    def means(self) -> dict[int, float]:
+        """Mean of each seed over its frames."""
+        return {seed: _mean(row) for seed, row in self.table.items()}
+
+    @cached_property
+    def largest(self) -> float:
+        """Largest absolute value; 0 without a value."""
+        return max((max(map(abs, row.values())) for row in self.table.values()), default=0.0)
+
 
 @dataclass(frozen=True)
 class FramedRuns:
@@ -77,37 +88,57 @@ class FramedRuns:
     Attributes:
         runs: (seed, frame, run), sorted by seed and draw.
         have_frames: Whether they have random frames, as far as the records say.
+        only: The one metric that is read; None for any number of them.
     """
 
     runs: tuple[tuple[int, FrameKey, ComparedRun], ...]
     have_frames: bool
+    only: str | None = None
 
     @classmethod
-    def of(cls, cells: Mapping[tuple[int, int], ComparedRun]) -> FramedRuns:
+    def of(cls, cells: Mapping[tuple[int, int], ComparedRun], only: str | None = None) -> FramedRuns:
         """Return the runs of an arm, which are given by seed and draw."""
         several = any(draw > 0 for _, draw in cells)
         runs = tuple((seed, frame_of(run, several=several), run) for (seed, _), run in sorted(cells.items()))
-        return cls(runs, any(isinstance(frame, int) for _, frame, _ in runs))
+        return cls(runs, any(isinstance(frame, int) for _, frame, _ in runs), only)
 
     def values(self, metric: str) -> FrameValues:
         """Return the finite values by seed and frame; runs of one seed with the same frame are averaged."""
         rows: dict[int, dict[FrameKey, list[float]]] = {}
-        for seed, frame, run in self.runs:
-            value = run.final.get(metric, math.nan)
-            if math.isfinite(value):
+        table: FrameTable = {}
+        for seed, frame, value in self._values.get(metric, ()):
+            if self._are_distinct:
+                table.setdefault(seed, {})[frame] = value
+            else:
                 rows.setdefault(seed, {}).setdefault(frame, []).append(value)
-        table = {seed: {frame: math.fsum(v) / len(v) for frame, v in row.items()} for seed, row in rows.items()}
-        return FrameValues(table, self.have_frames)
+        averaged = {seed: {frame: math.fsum(v) / len(v) for frame, v in row.items()} for seed, row in rows.items()}
+        return FrameValues(table or averaged, self.have_frames)
+
+    @cached_property
+    def _values(self) -> Mapping[str, list[tuple[int, FrameKey, float]]]:
+        """The finite values by metric, in the order of the runs: going through each run once is what is fast."""
+        by_metric: dict[str, list[tuple[int, FrameKey, float]]] = {}
+        for seed, frame, run in self.runs:
+            final = run.final if self.only is None else {key: run.final[key] for key in {self.only} & run.final.keys()}
+            for metric, value in final.items():
+                if math.isfinite(value):
+                    by_metric.setdefault(metric, []).append((seed, frame, value))
+        return by_metric
+
+    @cached_property
+    def _are_distinct(self) -> bool:
+        """Whether no two runs have the same seed and frame, so that nothing is averaged."""
+        return len({(seed, frame) for seed, frame, _ in self.runs}) == len(self.runs)
 
 
 def frame_table(cells: Mapping[tuple[int, int], ComparedRun], metric: str) -> FrameTable:
     """Return the finite values of an arm by seed and frame; runs of one seed with the same frame are averaged."""
-    return FramedRuns.of(cells).values(metric).table
+    return FramedRuns.of(cells, metric).values(metric).table
 
 
 def means_by_seed(cells: Mapping[tuple[int, int], ComparedRun], metric: str) -> dict[int, float]:
     """Return one value per seed, the mean over its frames; values that are not finite are left out."""
-    return {seed: _mean(row) for seed, row in frame_table(cells, metric).items()}
+    return FramedRuns.of(cells, metric).values(metric).means
 
 
 def design_of(frames: Mapping[int, frozenset[FrameKey]]) -> FrameDesign:
@@ -148,40 +179,33 @@ def frame_differences(arm: FrameValues, reference: FrameValues) -> FrameDifferen
     table: FrameTable = {}
     unpaired = []
     for seed in sorted(values.keys() & expected.keys()):
-        row = _row(values[seed], expected[seed], both=both, own=arm.have_frames, seed=seed, independent=independent)
+        row = _row(arm, reference, seed, both=both, independent=independent)
         if row:
             table[seed] = row
         else:
             unpaired.append(seed)
     table = _complete(table)
-    scale = max(
-        (abs(value) for side in (values, expected) for row in side.values() for value in row.values()), default=1
-    )
+    scale = max(arm.largest, reference.largest) if values or expected else 1.0
     return FrameDifferences(table, design_of(_frames(table)) if table else "none", scale, tuple(unpaired))
 
 
 def _row(
-    values: Mapping[FrameKey, float],
-    expected: Mapping[FrameKey, float],
-    *,
-    both: bool,
-    own: bool,
-    seed: int,
-    independent: bool,
+    arm: FrameValues, reference: FrameValues, seed: int, *, both: bool, independent: bool
 ) -> dict[FrameKey, float]:
     """Return the differences of one seed by frame; none if its frames cannot be paired."""
+    values, expected = arm.table[seed], reference.table[seed]
     if both:
         common = [frame for frame in values if frame in expected]
         if common:
             return {frame: values[frame] - expected[frame] for frame in common}
         if not independent:
             return {}
-    elif own:
-        return {frame: value - _mean(expected) for frame, value in values.items()}
+    elif arm.have_frames:
+        return {frame: value - reference.means[seed] for frame, value in values.items()}
     elif any(isinstance(frame, int) for frame in expected):
-        return {frame: _mean(values) - value for frame, value in expected.items()}
+        return {frame: arm.means[seed] - value for frame, value in expected.items()}
     frame = "unknown" if "unknown" in values or "unknown" in expected else f"seed {seed}"
-    return {frame: _mean(values) - _mean(expected)}
+    return {frame: arm.means[seed] - reference.means[seed]}
 
 
 def _complete(table: FrameTable) -> FrameTable:
@@ -209,4 +233,4 @@ def _frames(table: FrameTable) -> dict[int, frozenset[FrameKey]]:
 
 
 def _mean(row: Mapping[FrameKey, float]) -> float:
-    return math.fsum(row.values()) / len(row)
+    return next(iter(row.values())) if len(row) == 1 else math.fsum(row.values()) / len(row)

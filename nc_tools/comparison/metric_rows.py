@@ -33,7 +33,7 @@ def metric_rows(
         values = {arm: runs[arm].values(metric) for arm in arms}
         for arm in arms:
             table = values[arm].table
-            means = [math.fsum(row.values()) / len(row) for row in table.values()]
+            means = values[arm].means.values()
             mean = math.fsum(means) / len(means) if means else None
             paired, p_holm = None, None
             if metric == data.metric and arm in tests:

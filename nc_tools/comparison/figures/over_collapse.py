@@ -58,7 +58,7 @@ def over_collapse(comparison: Comparison) -> tuple[PanelRow, ...]:
 
 def over_collapse_document(comparison: Comparison) -> str:
     """Return the same panels as one SVG file, or "" if there are none."""
-    rows = [(name, _panels(comparison, f"{split}/nc/nc1_pinv")) for split, name in _SPLITS.items()]
+    rows = [(name, _panels(comparison, f"{split}/nc/nc1_pinv", links=False)) for split, name in _SPLITS.items()]
     rows = [(name, panels) for name, panels in rows if panels]
     if not rows:
         return ""
@@ -73,7 +73,7 @@ def over_collapse_document(comparison: Comparison) -> str:
     return svg_document(svg.picture(width, len(rows) * down, "Metrics over measured NC1", parts))
 
 
-def _panels(comparison: Comparison, collapse: str) -> list[tuple[list[Markup], DataFigure]]:
+def _panels(comparison: Comparison, collapse: str, *, links: bool = True) -> list[tuple[list[Markup], DataFigure]]:
     """Draw the panels over one NC1 key, each with its marks, which the standalone file draws again."""
     nc1 = nc1_by_arm(comparison, collapse)
     if not nc1:
@@ -84,7 +84,8 @@ def _panels(comparison: Comparison, collapse: str) -> list[tuple[list[Markup], D
         curves = {series: curve_points(comparison, nc1, series.metric) for series in all_series}
         curves = {series: points for series, points in curves.items() if len(points) >= MIN_ARMS}
         if curves:
-            data = csv_link(f"{next(iter(curves)).metric} over {collapse}", _rows(curves))
+            name = f"{next(iter(curves)).metric} over {collapse}"
+            data = csv_link(name, _rows(curves)) if links else Markup("")
             panels.append(_panel(title, axis, curves, comparison.baseline, data))
     return panels
 
