@@ -58,7 +58,7 @@ labels it makes the same changes to random other images. The decisions that were
 """
 PREDICT_TEXT = """Predict the classes of all images in a folder with the model of a finished run, and write a CSV file.
 
-Probabilities are calibrated with the run's temperature. The column `unusual` is the share of the run's test images that
+Probabilities are scaled with the run's temperature. The column `unusual` is the share of the run's test images that
 look more like the training images: close to 1 for an image of none of the classes. Unreadable files are listed.
 """
 EXPORT_TEXT = """Export the model of a finished run, with a model card, its preprocessing and its class names.

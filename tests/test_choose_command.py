@@ -109,7 +109,7 @@ def test_images_to_a_model_that_predicts_from_images(tmp_path, weights, capsys):
         (["{folder}"], "features of images come from a pretrained model: give one"),
         (["{folder}", "--model", "conv"], "'conv' has random weights"),
         (
-            ["{folder}/../single", "--model", "timm:test_resnet", "--weights", "none.pt"],
+            ["{folder}/../single", "--model", "timm:test_resnet", "--weights", "{weights}"],
             "none of the 2 training images can",
         ),
         (["{file}", "--model", "timm:test_resnet"], "leave out --model, --weights and"),
@@ -119,27 +119,38 @@ def test_images_to_a_model_that_predicts_from_images(tmp_path, weights, capsys):
         (["{file}", "--test-table", "x.csv"], "data.table is about image files"),
         (["{file}", "--set", "data.flip=true"], "data.flip changes images at every epoch"),
         (
-            ["{folder}", "--model", "timm:test_resnet", "--weights", "none.pt", "--set", "data.crop_padding=2"],
+            ["{folder}", "--model", "timm:test_resnet", "--weights", "{weights}", "--set", "data.crop_padding=2"],
             "data.crop_padding changes images at every",
         ),
         (
-            ["{folder}", "--model", "timm:test_resnet", "--weights", "none.pt", "--set", "data.outliers=blended"],
+            ["{folder}", "--model", "timm:test_resnet", "--weights", "{weights}", "--set", "data.outliers=blended"],
             "data.outliers is not used by runs on",
         ),
         (["{file}", "--clean", "data"], "give the labels to train on with --labels FILE:COLUMN, or leave --clean out"),
         (["{file}", "--arms", "eft"], "there is no arm 'eft'"),
-        # Before the weights are read and the features computed, which may take an hour:
-        (["{folder}", "--model", "timm:test_resnet", "--weights", "none.pt", "--arms", "eft"], "there is no arm 'eft'"),
+        # Before the features are computed, which may take an hour:
+        (["{folder}", "--model", "timm:test_resnet", "--weights", "{weights}", "--arms", "eft"], "no arm 'eft'"),
+        # Before the images are read, which may take minutes:
+        (
+            ["{damaged}", "--model", "timm:test_resnet", "--weights", "none.pt"],
+            "the weights file none.pt does not",
+        ),
+        (["{damaged}", "--model", "timm:test_resnett", "--weights", "none.pt"], "did you mean 'test_resnet'"),
+        (["{note}", "--model", "timm:test_resnet"], "note is: give a folder of images, a table (.csv), an embedding"),
         (["{file}", "--seeds", "x"], "--seeds must read like"),
         (["{file}", "--set", "optim.wd=1"], "there is no field 'wd'"),
         (["{file}", "--device", "tpu"], "--device must be"),
     ],
 )
-def test_what_cannot_work_is_said_in_one_sentence(tmp_path, capsys, words, message):
+def test_what_cannot_work_is_said_in_one_sentence(tmp_path, capsys, weights, words, message):
     folder, file = photos(tmp_path / "photos"), embeddings(tmp_path)
     photos(tmp_path / "single", counts=(("ape", 1), ("bee", 1)))
+    damaged = photos(tmp_path / "damaged", counts=(("ape", 2), ("bee", 2)))
+    (damaged / "train" / "ape" / "0.png").write_bytes(b"x")
+    (tmp_path / "note").write_text("x")
+    places = {"folder": folder, "file": file, "weights": weights, "damaged": damaged, "note": tmp_path / "note"}
     with pytest.raises(SystemExit) as end:
-        choose(*(word.format(folder=folder, file=file) for word in words), "--out", tmp_path / "out")
+        choose(*(word.format(**places) for word in words), "--out", tmp_path / "out")
     assert end.value.code == 2
     printed = capsys.readouterr().err
     assert message in printed

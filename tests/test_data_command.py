@@ -61,7 +61,7 @@ def test_reading_finds_every_damaged_file(tmp_path, capsys):
         assert name in error
     shown = said(capsys, tree, "--read", "--skip-unreadable")
     assert shown[0].endswith("6 training and 4 test images of 2 classes, 3 x 8 x 8")
-    assert shown[-1].startswith("3 unreadable images are left out: train/crow/note.jpg")
+    assert shown[-1].startswith("left out, because they cannot be read: 3 (train/crow/note.jpg")
 
 
 def test_reading_names_even_many_damaged_files_in_lines(tmp_path, capsys):

@@ -221,7 +221,7 @@ def test_a_table_of_right_labels_alone_is_a_table_of_corrections(birds, tmp_path
 
 
 WRONG_DECISIONS = {
-    "unknown": (["r01.png,kep,"], "line 2: the decision 'kep' must be keep, relabel or exclude; did you mean 'keep'"),
+    "unknown": (["r01.png,kep,"], "line 2: the decision must be keep, relabel or exclude, got 'kep'"),
     "no label": (["r01.png,relabel,"], "line 2: relabel needs a new label in the column 'label'"),
     "no class": (["r01.png,relabel,hawk"], "line 2: the label 'hawk' is neither a class name nor an index"),
     "contradiction": (["r01.png,keep,", "r01.png,exclude,"], "line 3: the decision about train/crow/r01.png"),

@@ -500,6 +500,7 @@ BAD_FILES = {
     "broken json": (b'[{"a": 1},', "is not valid JSON"),
     "deep json": (b"[" * 100_000, "is not valid JSON|nests too deep"),
     "coco": (b'{"images": [{"id": 1}], "annotations": [], "categories": []}', "looks like COCO, .* no 'file_name'"),
+    "a header alone": (b"a,b\n", "has one line only, 'a', 'b', which names no image: it must hold a row"),
     "other images": (b"a,b\nnot_here,1\nnor_here,2\n", "names an image: line 2 holds 'not_here', '1', and images"),
 }  # fmt: skip
 

@@ -212,6 +212,11 @@ def test_the_commands(run: Path, folder: Path, tmp_path: Path, capsys: Any) -> N
             ["export", "RUN", "--to", "mlflow", "--out", "new", "--tracking-uri", "sqlite:///x.db"],
             "add --register NAME",
         ),
+        (
+            ["export", "RUN", "--to", "mlflow", "--out", "new", "--register", "birds/v2"],
+            "must be a text without / and :, got 'birds/v2'",
+        ),
+        (["export", "RUN", "--to", "onnx", "--out", "RUN/run.json/new"], "Cannot write to the output folder"),
         (["predict", "RUN", "EMPTY", "--modules", "no_such_module"], "no_such_module"),
     ],
 )
@@ -255,6 +260,17 @@ def test_every_export_carries_its_card_classes_and_preprocessing(run: Path, pixe
     assert expected is not None
     own = expected.geometry(pixels[:1]).expand(-1, 3, -1, -1)[0].permute(1, 2, 0)
     assert abs(np.asarray(image).astype(int) - own.numpy().astype(int)).max() <= 2
+
+
+def test_an_export_that_fails_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(_predictor: Predictor, _run: Path, out: Path) -> None:
+        (out / "model.onnx").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(EXPORT_FORMATS, "onnx", half)
+    with pytest.raises(OSError, match="No space left"):
+        export_run(run, "onnx", tmp_path / "exports" / "new")
+    assert list((tmp_path / "exports").iterdir()) == []
 
 
 def test_markdown_in_names_stays_text(run: Path, tmp_path: Path) -> None:

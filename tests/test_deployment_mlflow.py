@@ -158,6 +158,7 @@ def test_a_store_that_does_not_answer_is_one_sentence(run: Path, tmp_path: Path,
               "--tracking-uri", f"sqlite:///{tmp_path / 'bad.db'}"])  # fmt: skip
     assert end.value.code == 2
     assert "x cannot be registered" in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()  # so that the same command can be given again
 
 
 def test_the_model_of_each_final_run_is_logged_once_with_its_run(

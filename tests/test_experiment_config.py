@@ -126,6 +126,12 @@ def test_ill_formed_seeds_are_refused(text):
         parse_seeds(text)
 
 
+def test_seeds_that_would_fill_the_memory_are_refused():
+    assert len(parse_seeds("0-9999")) == 10_000
+    with pytest.raises(ValueError, match="--seeds must be at most 10,000 numbers, got '5-99999999999999'"):
+        parse_seeds("5-99999999999999")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -156,7 +156,10 @@ def test_a_lost_final_run_is_made_again_without_tuning(made):
     shutil.rmtree(lost.path)
     result, progress = run_plan_of(plan, path, root)
     assert result.status == "FINISHED"
-    assert {p.label for p in progress} == {"seeds 0, 1, final runs (1 heads)", "seeds 0, 1, evaluating final runs"}
+    assert {p.label for p in progress} == {
+        "seeds 0, 1, final runs (1 heads), pack 1 of 1",
+        "seeds 0, 1, evaluating final runs",
+    }
     again = finals(root)["linear_la", 0]
     assert again.final["test/cal/nll"] == pytest.approx(lost.final["test/cal/nll"], abs=1e-5)
 

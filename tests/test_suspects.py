@@ -140,8 +140,12 @@ def test_ranks_are_fair_to_rare_classes():
 BAD = {
     "one class": (lambda x, y: (x, torch.zeros_like(y)), "at least two classes, got one"),
     "fewer samples than folds": (
-        lambda x, y: (x[:3], y[:3]),
-        "5 folds need at least 2 folds and as many samples, got 3",
+        lambda x, y: (x[:3], y[:3].clamp(max=1)),
+        "from 2 to the number of samples, which is 3, got 5",
+    ),
+    "one sample of each class": (
+        lambda x, y: (x[:5], y[:5] * 0 + torch.arange(5)),
+        "each of these samples is alone in its class",
     ),
     "NaN": (lambda x, y: (x.index_fill(0, torch.tensor([1]), torch.nan), y), "features must be finite, but 1 of 400"),
 }
@@ -210,6 +214,13 @@ def test_a_model_that_knows_little_is_told(tmp_path, monkeypatch, capsys):
     assert "Caution: a linear model of these features predicts only" in capsys.readouterr().out
 
 
+def test_a_model_that_does_no_better_than_the_largest_class_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.savez("noise.npz", features=np.ones((50, 3)), labels=np.repeat(["a", "b"], [30, 20]))
+    main(["suspects", "noise.npz"])
+    assert "predicts only 60% of the given labels (the largest class has 60%)" in capsys.readouterr().out
+
+
 def test_the_command_takes_the_test_rows_and_few_rows(saved, capsys):
     folder, *_ = saved
     main(["suspects", "pets.npz", "--part", "test", "--rows", "7", "--out", "found"])
@@ -255,7 +266,13 @@ WRONG = {
     "form": (["pets.npz", "--labels", "people.csv"], "--labels must be FILE:COLUMN or FILE:COLUMN,COLUMN"),
     "twice": (["pets.npz", "--labels", "people.csv:ann,ann"], "must name each column once"),
     "rows": (["pets.npz", "--rows", "0"], "--rows is a number of rows and must be at least 1, got 0"),
-    "folds": (["pets.npz", "--folds", "1"], "1 folds need at least 2 folds"),
+    "folds": (
+        ["pets.npz", "--folds", "1"],
+        "the number of folds must be from 2 to the number of samples",
+    ),
+    "folds for test rows": (["pets.npz", "--part", "test", "--folds", "0"], "which is 240, got 0"),
+    "seed": (["pets.npz", "--seed", str(10**30)], "--seed must be a number from 0 to 2^63 - 1, got 1000"),
+    "out": (["pets.npz", "--out", "people.csv"], "Cannot write to the output folder people.csv: File exists. Choose"),
     "part": (["plain.npz", "--part", "test"], "plain.npz has no test rows: give the file a split"),
     "ids": (["plain.npz", "--labels", "people.csv:given"], "plain.npz has no ids: save it with ids="),
     "table": (["pets.npz", "--test-table", "x.csv"], "data.table is about image files, and an embedding file has none"),

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from nc_tools._support.existing_file import check_file
 from nc_tools.data.label_column import whole_number
 from nc_tools.data.table_text import read_grids
 
@@ -29,8 +30,7 @@ def read_class_map(file: Path, labels: Collection[str]) -> dict[str, str]:
         FileNotFoundError: If there is no such file.
         ValueError: If it has another form, or names of positions do not fit the labels.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"the class map {file} does not exist: check the path")
+    check_file(file, "class map")
     text = file.read_text(encoding="utf-8-sig", errors="replace").strip()
     if text[:1] in ("{", "["):
         return _from_json(file, text, labels)

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nc_tools._support.suggestions import did_you_mean
 from nc_tools.data.label_column import LabelError, labels_of
 from nc_tools.data.label_files import LabeledPaths, place, rows_of_images
 from nc_tools.data.short_list import quoted
@@ -111,8 +110,7 @@ def _decisions(table: Table, rows: Sequence[int]) -> dict[int, str]:
         text = cells[row].lower()
         if text and text not in _DECISIONS:
             raise ValueError(
-                f"{place(table, row)}: the decision {quoted(cells[row])} must be keep, relabel or exclude; "
-                f"{did_you_mean(text, _DECISIONS)}"
+                f"{place(table, row)}: the decision must be keep, relabel or exclude, got {quoted(cells[row])}"
             )
         decisions[row] = _DECISIONS.get(text, "")
     return decisions

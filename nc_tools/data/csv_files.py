@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from nc_tools._support.existing_file import check_file
 from nc_tools._support.suggestions import did_you_mean
 
 
@@ -29,8 +30,7 @@ def open_csv(file: Path) -> Iterator[TextIO]:
         ...
         ValueError: ...labels.csv is not text in UTF-8 (at byte 0): save it as CSV UTF-8
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"the CSV file {file} does not exist: check the path")
+    check_file(file, "CSV file")
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             yield text

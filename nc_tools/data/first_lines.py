@@ -53,7 +53,7 @@ def first_lines(
         )
     lines += _test_set(test.classes, class_counts(test.labels, len(test.classes)), subsets.counts)
     if sources.skipped:
-        lines.append(f"{len(sources.skipped)} unreadable images are left out: {short_list(sources.skipped)}")
+        lines.append(f"left out, because they cannot be read: {len(sources.skipped)} ({short_list(sources.skipped)})")
     return lines
 
 

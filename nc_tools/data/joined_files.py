@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from nc_tools._support.existing_file import check_file
 from nc_tools.data.folder_walk import contents
 from nc_tools.data.listing import ListedImages, Listing, Reading, split_listing
 from nc_tools.data.short_list import quoted, short_list
@@ -157,8 +158,7 @@ def _folder_with(root: Path, name: str) -> Path:
 
 
 def _lines(file: Path) -> list[str]:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist: check the path")
+    check_file(file, "list")
     return [row[0] for row in read_grids(file)[-1].rows]  # as lines, with comments and blank lines passed over
 
 

@@ -132,9 +132,12 @@ def _nothing_found(file: Path, grids: Sequence[Grid], index: ImageIndex, path_co
             return f"{file} has no column {path_column!r}: its first row is {shown}"
     second = min(1, len(grid.rows) - 1)
     shown = short_list([quoted(cell, _QUOTED) for cell in grid.rows[second]])
+    if not second:
+        return f"{file} has one line only, {shown}, which names no image: it must hold a row for each image"
     images = f"images look like {index.files[0]}" if index.files else "there are no images"
     ragged = ragged_lines(grid) if len(grid.rows[0]) == 1 else ""
+    advice = "write the names as the images have them, or give their folder after @, as in table:FILE@FOLDER"
     return (
         f"no column of {file} names an image: line {grid.lines[second]} holds {shown}, and {images}"
-        f"{f'; {ragged}' if ragged else ': give the folder of the images after @, as in table:FILE@FOLDER'}"
+        f"{f'; {ragged}' if ragged else f': {advice}'}"
     )

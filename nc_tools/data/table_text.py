@@ -11,6 +11,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from nc_tools._support.existing_file import check_file
 from nc_tools.data.table_json import json_grids
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -53,8 +54,7 @@ def read_grids(file: Path) -> list[Grid]:
         >>> [grid.rows for grid in read_grids(file)][0]
         [['a/1.jpg', '0'], ['b/my 2.jpg', '1']]
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"the table {file} does not exist: check the path")
+    check_file(file, "table")
     raw = file.read_bytes()
     text, encoding = _decoded(file, raw)
     text = text.replace("\r\n", "\n").replace("\r", "\n")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nc_tools._support.atomic_folder import atomic_folder
+from nc_tools._support.check_writable import check_writable
 from nc_tools.deployment.image_rule import rule_of
 from nc_tools.deployment.model_card import CardTexts, model_card
 from nc_tools.deployment.predictor import PREDICTIONS, Predictor
@@ -42,6 +44,8 @@ def export_run(
     - ``safetensors``: the weights, for :func:`nc_tools.load_run` and ``nc-tools predict``.
     - ``mlflow``: an MLflow model that returns the probabilities, in the format without pickles.
 
+    If the export or the registration fails, nothing is left in the folder.
+
     Args:
         run: The run's folder.
         to: The format.
@@ -56,7 +60,8 @@ def export_run(
 
     Raises:
         FileNotFoundError: If there is no such run.
-        ValueError: If the format is unknown, the folder holds files, or a package is missing.
+        ValueError: If the format is unknown, the folder holds files, a package is missing, or the model cannot be
+            registered.
     """
     if to not in EXPORT_FORMATS:
         raise ValueError(f"the format must be one of {', '.join(EXPORT_FORMATS)}, got {to!r}")
@@ -67,16 +72,23 @@ def export_run(
         )
     if register is not None and to != "mlflow":
         raise ValueError(f"only an MLflow model can be registered, got the format {to!r}: choose mlflow")
+    if register is not None and (not register.strip() or set(register) & set("/:")):
+        raise ValueError(f"the name of a registered model must be a text without / and :, got {register!r}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not an empty folder: give another --out")
+    check_writable(out.resolve().parent)
     predictor = Predictor.load(run, modules=modules)
     if to != "safetensors":
         predictor.check_takes_images()
-    out.mkdir(parents=True, exist_ok=True)
-    write_descriptions(predictor, run, out, texts or CardTexts())
-    EXPORT_FORMATS[to](predictor, run, out)
+    with atomic_folder(out) as part:
+        write_descriptions(predictor, run, part, texts or CardTexts())
+        EXPORT_FORMATS[to](predictor, run, part)
     if register is not None:
-        return _registered(predictor, out, register, tracking_uri)
+        try:
+            return _registered(predictor, out, register, tracking_uri)
+        except BaseException:
+            shutil.rmtree(out)  # so that the same command can be given again
+            raise
     return str(out / MLFLOW_MODEL if to == "mlflow" else out)
 
 

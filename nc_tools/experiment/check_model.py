@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nc_tools._support.existing_file import check_file
 from nc_tools.experiment.model_config import ModelConfig
 from nc_tools.models.backbones import check_name, check_takes_weights
 
@@ -21,7 +22,9 @@ def check_model(model: ModelConfig) -> None:
     source = model.weights_source
     if source is not None and not model.is_own:
         check_takes_weights(model.name)
-    if isinstance(source, Path) and not source.is_file():
+    if isinstance(source, Path) and not source.exists():
         raise FileNotFoundError(
             f"the weights file {source} does not exist: check its path, or write 'pretrained' for the library's own"
         )
+    if isinstance(source, Path):
+        check_file(source, "weights file")

@@ -49,7 +49,7 @@ class ProgressDisplay:
         """Start to count a new stage, in which ``total`` runs are made."""
         self._stage, self._done, self._total = name, 0, total
         self._bar = self._bars.add_task(f"{name:<22}", total=total, doing="")
-        self._line(f"{name}: {total} runs")
+        self._line(f"{name} 0/{total}")
 
     def reading(self, done: int, total: int) -> None:
         """Show how many image files have been read, before the first stage."""

@@ -16,6 +16,8 @@ from nc_tools.experiment.plan import Plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.specs import Spec
 
+_MOST_SEEDS = 10_000
+
 SMOKE_EPOCHS = 2
 
 
@@ -88,13 +90,15 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         (0, 1, 2, 7)
 
     Raises:
-        ValueError: If the text has neither form.
+        ValueError: If the text has neither form, or lists more than 10,000 seeds.
     """
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
             raise ValueError(f"--seeds must read like 0-4 or 0,2,5, got {text!r}")
+        if int(last or first) - int(first) >= _MOST_SEEDS:
+            raise ValueError(f"--seeds must be at most {_MOST_SEEDS:,} numbers, got {text!r}")
         seeds += range(int(first), int(last if dash else first) + 1)
     return tuple(dict.fromkeys(seeds))
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from nc_tools._support.existing_file import check_file
+
 EMBEDDING_COLUMNS = ("features", "labels", "ids", "split", "groups", "classes")
 """The names that an embedding file may hold; ``features`` and ``labels`` are required."""
 
@@ -27,8 +29,7 @@ def read_embedding_columns(path: Path) -> EmbeddingArrays:
         FileNotFoundError: If there is no such file.
         ValueError: If the suffix is another one, the file is damaged, or a required array is missing.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"the embedding file {path} does not exist: check the path")
+    check_file(path, "embedding file")
     readers = {".npz": _read_npz, ".safetensors": _read_safetensors, ".parquet": _read_parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:

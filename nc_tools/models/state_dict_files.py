@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.existing_file import check_file
 from nc_tools._support.free_memory import available_memory
 from nc_tools._support.stored_archive import check_stored
 
@@ -29,8 +30,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged, holds more than tensors, or does not fit into the free memory.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"the weights file {path} does not exist: check its path")
+    check_file(path, "weights file")
     size, free = path.stat().st_size, available_memory()
     if size > free:
         raise ValueError(f"{path} has {size:,} bytes, more than the {free:,.0f} bytes of memory that are free")

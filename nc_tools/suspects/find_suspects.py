@@ -88,7 +88,7 @@ def find_suspects(
     Raises:
         TypeError: If labels are not integers or features not floating-point.
         ValueError: If shapes do not fit, a label is out of range, a feature is not finite, fewer than two classes have
-            samples, or there are fewer samples than folds.
+            samples, every sample is alone in its class, or there are fewer samples than folds.
 
     Example:
         >>> x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)) + 5 * torch.eye(4)[torch.arange(60) % 3]
@@ -108,13 +108,15 @@ def find_suspects(
         raise ValueError(f"annotations must have the shape ({len(y)}, A), got {tuple(annotations.shape)}")
     if training is None:
         inputs, reference = standardized(x), None
-        logits, strength = out_of_fold_logits(inputs, y, k, folds=folds, seed=seed)
         counts = y.bincount(minlength=k)
+        _check_known(y, counts)
+        logits, strength = out_of_fold_logits(inputs, y, k, folds=folds, seed=seed)
     else:
         others, other_labels, _ = checked_features(*training, k)
         inputs, reference = standardized(x, others), (standardized(others), other_labels)
-        logits, strength = held_out_logits(*reference, inputs, k, folds=folds, seed=seed)
         counts = other_labels.bincount(minlength=k) + 1  # the sample itself is not among them
+        _check_known(y, counts)
+        logits, strength = held_out_logits(*reference, inputs, k, folds=folds, seed=seed)
     suspects = rank_suspects(inputs, logits, y, reference=reference)
     disagreement = None if annotations is None else _disagreement(annotations.cpu(), y.cpu())
     disagreement_rank = None if disagreement is None else _shared_ranks(disagreement.nan_to_num(nan=0.0))
@@ -129,6 +131,14 @@ def find_suspects(
     return FoundSuspects(
         suspects, disagreement, disagreement_rank, order, joint, wrong, likely, alone, strength, agreement
     )
+
+
+def _check_known(labels: Tensor, counts: Tensor) -> None:
+    if bool((counts[labels] < 2).all()):
+        raise ValueError(
+            "suspects need a class with at least two samples, but each of these samples is alone in its class, so "
+            "nothing is known about its label: add samples"
+        )
 
 
 def _estimates(logits: Tensor, labels: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,11 +66,6 @@ def out_of_fold_logits(
         >>> bool((logits.argmax(1) == torch.arange(2).repeat(20)).all())
         True
     """
-    if folds < 2 or len(labels) < folds:
-        raise ValueError(
-            f"{folds} folds need at least 2 folds and as many samples, got {len(labels)} samples: set --folds to a "
-            "number from 2 to the number of samples"
-        )
     fold = spread_over_folds(labels, folds, seed)
     with measuring_precision(features.device):
         logits = features.new_empty(len(features), num_classes)
@@ -89,6 +84,9 @@ def held_out_logits(
     """Return the logits (M, K) that a logistic regression of features and labels gives to queries (M, D).
 
     The penalty is chosen as in :func:`out_of_fold_logits`, and returned too.
+
+    Raises:
+        ValueError: If there are fewer than two folds, or fewer samples than folds.
     """
     held = spread_over_folds(labels, folds, seed) == 0
     with measuring_precision(features.device):
@@ -99,10 +97,18 @@ def held_out_logits(
 def spread_over_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
     """Return the fold of each sample (N,): random, with each class spread as evenly over the folds as it can be.
 
+    Raises:
+        ValueError: If there are fewer than two folds, or fewer samples than folds.
+
     Example:
         >>> spread_over_folds(torch.tensor([0, 0, 0, 0, 1, 1]), 2, seed=0).bincount().tolist()
         [3, 3]
     """
+    if not 2 <= folds <= len(labels):
+        raise ValueError(
+            f"the number of folds must be from 2 to the number of samples, which is {len(labels)}, got {folds}: set "
+            f"another one with --folds"
+        )
     key = torch.rand(len(labels), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     order = (labels.cpu() + key).argsort()
     fold = torch.empty_like(order)

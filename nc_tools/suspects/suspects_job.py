@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nc_tools._support.check_writable import check_writable
 from nc_tools.experiment.on_features.data_settings import check_settings_count
 from nc_tools.experiment.on_features.feature_options import (
     SourceOptions,
@@ -71,6 +72,8 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
         raise ValueError(f"--rows is a number of rows and must be at least 1, got {job.rows}")
     if job.review is not None and job.review < 1:
         raise ValueError(f"--review is a number of labels and must be at least 1, got {job.review}")
+    if not 0 <= job.seed < 2**63:
+        raise ValueError(f"--seed must be a number from 0 to 2^63 - 1, got {job.seed}")
     start = time.perf_counter()
     file = embedding_file(job)
     folder = job.out or Path("outputs") / "suspects" / (file or Path(job.data)).stem.rpartition(":")[2]
@@ -86,6 +89,7 @@ def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects
             "folder that the ids are relative to with --images, or leave --review out"
         )
     rows, training = _chosen(job, parts)
+    check_writable(folder)
     ranking = find_suspects(
         rows.features,
         rows.labels,
@@ -145,13 +149,14 @@ def _chosen(
 def _tell(rows: LabeledSamples, ranking: FoundSuspects, tell: Callable[[str], None]) -> None:
     count, wrong = len(rows.labels), int(ranking.wrong_by_class.sum())
     tell(f"{count:,} labels of {len(rows.classes)} classes; about {wrong:,} ({wrong / count:.1%}) may be wrong.")
-    if ranking.agreement < _LITTLE_AGREEMENT:
-        tell(
-            f"Caution: a linear model of these features predicts only {ranking.agreement:.0%} of the given labels, and "
-            "the number above counts its errors as wrong labels. The order is still of use. Take features of a better "
-            "network, or more samples of each class."
-        )
     counts = rows.labels.bincount(minlength=len(rows.classes))
+    largest = int(counts.max()) / count  # always guessing this class is right as often
+    if ranking.agreement <= max(_LITTLE_AGREEMENT, largest):
+        tell(
+            f"Caution: a linear model of these features predicts only {ranking.agreement:.0%} of the given labels (the "
+            f"largest class has {largest:.0%}), and the number above counts its errors as wrong labels. The order is "
+            "still of use. Take features of a better network, or more samples of each class."
+        )
     worst = (ranking.wrong_by_class / counts.clamp(min=1)).argsort(descending=True, stable=True)[:_SHOWN_CLASSES]
     listed = [
         f"{rows.classes[k]} {int(ranking.wrong_by_class[k])} of {int(counts[k])}"

@@ -76,12 +76,15 @@ def register_served_model(served: ServedNetwork, *, name: str, out: Path, tracki
         connect(store)
     except (StoreError, MlflowException, OSError) as error:
         raise ValueError(f"{name} cannot be registered: {store.explain(error)}") from error
-    with _quiet(), _tracked_at(mlflow, store.uri):
-        experiment = _experiment(mlflow, "exported models", store.artifacts)
-        with mlflow.start_run(experiment_id=experiment, run_name=name):
-            logged = mlflow.pytorch.log_model(
-                served.network, name="model", registered_model_name=name, **_description(served)
-            )
+    try:
+        with _quiet(), _tracked_at(mlflow, store.uri):
+            experiment = _experiment(mlflow, "exported models", store.artifacts)
+            with mlflow.start_run(experiment_id=experiment, run_name=name):
+                logged = mlflow.pytorch.log_model(
+                    served.network, name="model", registered_model_name=name, **_description(served)
+                )
+    except MlflowException as error:
+        raise ValueError(f"{name} cannot be registered: {store.explain(error)}") from error
     return f"models:/{name}/{logged.registered_model_version}"
 
 

@@ -116,6 +116,11 @@ def source_config(options: SourceOptions) -> DataConfig:
         source = f"{EMBEDDINGS}{source}"
     source = guess_source(source)
     if ":" not in source and source not in BUILTIN_KINDS:
+        if Path(source).expanduser().exists():
+            raise ValueError(
+                f"it is not clear what {source} is: give a folder of images, a table (.csv), an embedding file (.npz, "
+                f".safetensors, .parquet), or KIND:PATH, such as table:FILE"
+            )
         raise FileNotFoundError(f"{source} does not exist: give a folder of images, an embedding file, or KIND:PATH")
     parse_source(source)
     return replace(

@@ -17,6 +17,7 @@ from nc_tools.data.label_layers import with_label_files
 from nc_tools.data.load_data import load_images
 from nc_tools.data.source_names import parse_source
 from nc_tools.data.sources import Sources
+from nc_tools.experiment.check_model import check_model
 from nc_tools.experiment.on_features.data_settings import check_settings_count
 from nc_tools.experiment.on_features.feature_data import labeled_sources
 from nc_tools.experiment.on_features.feature_sources import SETS_FILE, FeatureSources, write_feature_sources
@@ -102,6 +103,7 @@ def _extract(
             "the arm is chosen on the hold-outs of all seeds and confirmed on test images that none saw, so all "
             "seeds have the same test images: leave out data.resplit"
         )
+    check_model(config.model)  # before the images are read, which may take minutes
     images = load_images(config.data, out / "cache", display.reading)
     sources = with_label_files(images, config.data)
     subsets = make_subsets(sources, config.data, seed)

@@ -59,7 +59,10 @@ def run_seeds_job(job: SeedsJob, on_progress: Callable[[RunProgress], None], sto
 
     def train(runs: Sequence[HeadRun], stage: str) -> None:
         label = f"{job.label}, {stage} ({len(runs)} heads)"
-        train_heads(runs, stop=stop, on_epoch=lambda done, total: on_progress(RunProgress(label, done, total)))
+        train_heads(
+            runs, stop=stop,
+            on_epoch=lambda pack, done, total: on_progress(RunProgress(f"{label}, {pack}", done, total)),
+        )  # fmt: skip
 
     def evaluated(stage: str, done: int, runs: int) -> None:
         on_progress(RunProgress(f"{job.label}, evaluating {stage}", done, runs, unit="run"))

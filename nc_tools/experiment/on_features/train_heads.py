@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -16,8 +17,8 @@ from nc_tools.records import Collected
 from nc_tools.training import NonFiniteLossError, PostHocStage, fit
 from nc_tools.training.packed import Pack, PackMember, fit_pack, pack_key, why_not_packed
 
-OnEpoch = Callable[[int, int], None]
-"""Called after an epoch of a pack with the epochs done and all epochs."""
+OnEpoch = Callable[[str, int, int], None]
+"""Called after an epoch of a pack with which pack of how many it is, the epochs done and all epochs."""
 _LOGITS_AT_ONCE = 2**24  # numbers in memory
 
 
@@ -32,6 +33,7 @@ def train_heads(runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch)
         on_epoch: Called after every epoch.
     """
     packs: dict[object, list[tuple[HeadRun, PackMember]]] = {}
+    alone: list[tuple[HeadRun, PackMember]] = []
     for run in runs:
         training = run.job.config.training
         if run.job.config.is_closed_form:
@@ -43,16 +45,22 @@ def train_heads(runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch)
             key = (pack_key(member), repr(training), len(run.samples.indices), run.samples.scored)
             packs.setdefault(key, []).append((run, member))
         else:
-            _train_alone(run, member, stop, on_epoch)
-    for pack in packs.values():
-        _train_pack([run for run, _ in pack], [member for _, member in pack], stop, on_epoch)
+            alone.append((run, member))
+    total = len(alone) + len(packs)
+    for number, (run, member) in enumerate(alone, start=1):
+        _train_alone(run, member, stop, partial(on_epoch, f"pack {number} of {total}"))
+    for number, pack in enumerate(packs.values(), start=len(alone) + 1):
+        own, members = zip(*pack, strict=True)
+        _train_pack(own, members, stop, partial(on_epoch, f"pack {number} of {total}"))
     for run in runs:
         if run.error is None:
             _second_stage(run)
             run.model.eval()
 
 
-def _train_pack(runs: list[HeadRun], members: list[PackMember], stop: StopSignal, on_epoch: OnEpoch) -> None:
+def _train_pack(
+    runs: Sequence[HeadRun], members: Sequence[PackMember], stop: StopSignal, on_epoch: Callable[[int, int], None]
+) -> None:
     training = runs[0].job.config.training
     by_model = {id(member.model): run for run, member in zip(runs, members, strict=True)}
 
@@ -69,7 +77,7 @@ def _train_pack(runs: list[HeadRun], members: list[PackMember], stop: StopSignal
         run.error = result.error
 
 
-def _train_alone(run: HeadRun, member: PackMember, stop: StopSignal, on_epoch: OnEpoch) -> None:
+def _train_alone(run: HeadRun, member: PackMember, stop: StopSignal, on_epoch: Callable[[int, int], None]) -> None:
     training = run.job.config.training
 
     def epoch_end(epoch: int, values: dict[str, float], _: Classifier) -> None:
