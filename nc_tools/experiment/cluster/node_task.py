@@ -20,8 +20,7 @@ from nc_tools.experiment.workers import set_arithmetic
 from nc_tools.run_records.liveness import host
 from nc_tools.run_records.run_files import read_run_files, write_run_files
 
-EVERY_SECONDS = 1.0
-"""Time between two messages of a task."""
+_NEWS_SECONDS = 1.0  # between two messages of a task
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ class _Reports:
         self._send()
 
     def _talk(self) -> None:
-        while not self._ended.wait(EVERY_SECONDS):
+        while not self._ended.wait(_NEWS_SECONDS):
             self._send()
 
     def _send(self) -> None:
