@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from support.comparison_records import write_output
+from support.simulated_comparisons import World, simulate
 
 from nc_tools.comparison import (
     ComparedRun,
@@ -241,6 +242,17 @@ def test_a_thousand_classes_and_many_arms_make_a_page_that_opens_at_once(tmp_pat
             runs.append(ComparedRun(f"arm_{arm}", seed, 0, "FINISHED", final, curves, per_class))
     write_comparison(compare_runs(runs, "arm_0"), tmp_path)
     assert (tmp_path / "comparison.html").stat().st_size < most
+
+
+def test_more_seeds_are_not_advised_where_the_test_images_decide():
+    """With few test images and seeds that agree, the interval stays wide however many seeds there are."""
+    world = World(seeds=5, seed=0.01, rest=0.01, image=3.0, images=100)
+    comparison = compare_runs(simulate(world, ["etf"], np.random.default_rng(0)), "linear")
+    test = comparison.test("etf")
+    assert comparison.family.covers_images
+    assert test.paired.mean > 0
+    assert test.power.pairs_for_half_adjusted is None
+    assert "Use more test images" in next_steps(comparison, "nc-tools compare out")[0]
 
 
 def test_the_terminal_shows_the_verdict_and_the_table_and_the_rest_on_request(complete):

@@ -148,6 +148,20 @@ def test_pairs_needed_for_nothing_is_no_number():
     assert pairs_needed(1e-6, 1.0) is None
 
 
+def test_pairs_needed_beside_a_variance_that_stays_have_the_power_in_simulated_experiments():
+    """The test images are the same for all seeds: their variance stays however many seeds there are."""
+    fixed = 0.05
+    needed = pairs_needed(1.0, 1.0, fixed=fixed)
+    generator = np.random.default_rng(5)
+    differences = 1 + generator.normal(0, 1, (20_000, needed)) + generator.normal(0, fixed**0.5, (20_000, 1))
+    seeds = differences.var(axis=1, ddof=1) / needed
+    df = (seeds + fixed) ** 2 / (seeds**2 / (needed - 1))
+    detected = np.abs(differences.mean(axis=1)) / np.sqrt(seeds + fixed) > stats.t.ppf(0.975, df)
+    assert detected.mean() == pytest.approx(0.8, abs=0.02)
+    assert pairs_needed(1.0, 1.0) < needed
+    assert pairs_needed(1.0, 1.0, fixed=0.13) is None  # 2.8 standard errors are not reached: 1 / sqrt(.13) = 2.77
+
+
 def test_pairs_for_a_width_without_spread_and_for_no_width():
     assert pairs_for_width(0.5, 0.0) == 2
     assert pairs_for_width(0.0, 0.0) is None

@@ -110,8 +110,8 @@ def _power(paired: PairedDifference, family_size: int, half_width: float) -> Pow
     return PowerEstimate(
         detectable_difference(error, df, alpha=ALPHA),
         detectable_difference(error, df, alpha=strictest),
-        pairs_needed(paired.mean / 2, sd, alpha=ALPHA),
-        pairs_needed(paired.mean / 2, sd, alpha=strictest),
+        pairs_needed(paired.mean / 2, sd, fixed=fixed, alpha=ALPHA),
+        pairs_needed(paired.mean / 2, sd, fixed=fixed, alpha=strictest),
         half_width,
         pairs_for_width(half_width, sd, fixed=fixed),
     )

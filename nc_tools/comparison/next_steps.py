@@ -57,6 +57,11 @@ def _more_seeds(comparison: Comparison, tests: list[ArmTest]) -> str:
         return ""
     best = max(ahead, key=_gain(comparison))
     pairs = best.power.pairs_for_half_adjusted if best.power is not None else None
+    if pairs is None and comparison.family.covers_images and best.frames != "crossed":
+        return (
+            f"no number of seeds alone would show half of the gain of {best.arm}: its interval is mostly that of the test "
+            "images. Use more test images"
+        )
     if pairs is None or pairs > _MOST_SEEDS or best.paired is None or pairs <= best.paired.n:
         return ""
     half = comparison.primary.difference(best.paired.mean / 2)

@@ -63,19 +63,33 @@ def detectable_difference(error: float, df: float, *, alpha: float = 0.05, targe
     return high * error
 
 
-def pairs_needed(difference: float, sd: float, *, alpha: float = 0.05, target: float = 0.8) -> int | None:
-    """Return the number of pairs at which a paired t test detects a true mean difference with the target power.
+def pairs_needed(
+    difference: float, sd: float, *, fixed: float = 0.0, alpha: float = 0.05, target: float = 0.8
+) -> int | None:
+    """Return the number of pairs at which a t test of a mean difference detects a true one with the target power.
+
+    Args:
+        difference: The true mean difference.
+        sd: Standard deviation of the differences.
+        fixed: Variance of the mean that more pairs do not reduce, such as that of the test images.
+        alpha: Two-sided level of the test.
+        target: Power, in (alpha, 1).
 
     Returns:
         The smallest n, or None if the difference or the sd is zero or 100,000 pairs are not enough.
 
     Example:
-        >>> pairs_needed(1.0, 1.0)
-        10
+        >>> pairs_needed(1.0, 1.0), pairs_needed(1.0, 1.0, fixed=0.05), pairs_needed(1.0, 1.0, fixed=0.2)
+        (10, 15, None)
     """
     if difference == 0 or sd <= 0:
         return None
-    return _smallest(lambda n: power(difference, sd, n, alpha=alpha) >= target)
+
+    def detected(n: int) -> bool:
+        error, df = _error(sd, n, fixed)
+        return _power(abs(difference) / error, df, alpha) >= target
+
+    return _smallest(detected)
 
 
 def pairs_for_width(half_width: float, sd: float, *, fixed: float = 0.0, confidence: float = 0.95) -> int | None:
@@ -100,11 +114,17 @@ def pairs_for_width(half_width: float, sd: float, *, fixed: float = 0.0, confide
         return None
 
     def reached(n: int) -> bool:
-        seeds = sd**2 / n
-        df = (seeds + fixed) ** 2 / (seeds**2 / (n - 1)) if seeds > 0 else math.inf
-        return t_quantile(df, 0.5 + confidence / 2) * math.sqrt(seeds + fixed) <= half_width
+        error, df = _error(sd, n, fixed)
+        return t_quantile(df, 0.5 + confidence / 2) * error <= half_width
 
     return _smallest(reached)
+
+
+def _error(sd: float, n: int, fixed: float) -> tuple[float, float]:
+    """Return the standard error of the mean of n pairs, and Satterthwaite's degrees of freedom."""
+    seeds = sd**2 / n
+    df = (seeds + fixed) ** 2 / (seeds**2 / (n - 1)) if seeds > 0 else math.inf
+    return math.sqrt(seeds + fixed), df
 
 
 def _smallest(reached: Callable[[int], bool]) -> int | None:

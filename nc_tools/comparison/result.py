@@ -57,11 +57,11 @@ class PowerEstimate:
     Attributes:
         detectable: Smallest difference that can be detected at alpha.
         detectable_adjusted: The same at alpha / m, the strictest step of Holm's method.
-        pairs_for_half: Pairs that would detect half of the observed difference at alpha.
+        pairs_for_half: Pairs that would detect half of the observed difference at alpha; None if no number of pairs
+            does, as when most of the variance is that of the test images.
         pairs_for_half_adjusted: The same at alpha / m.
         half_width: Half of the width that an interval should have.
-        pairs_for_half_width: Pairs that would give it that width; None if no number of pairs does, as when most of the
-            variance is that of the test images.
+        pairs_for_half_width: Pairs that would give it that width; None if no number of pairs does.
     """
 
     detectable: float | None
