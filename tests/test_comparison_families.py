@@ -1,8 +1,10 @@
 """Families of tests: adjusted together, with power at the family's own level."""
 
+import numpy as np
 import pytest
 from scipy.stats import t
 from support.compared_runs import BETTER, LINEAR, PRIMARY, SAME, WORSE, runs
+from support.simulated_comparisons import World, simulate
 
 from nc_tools.comparison import ComparedRun, compare_runs
 from nc_tools.comparison.power import detectable_difference, pairs_needed
@@ -44,6 +46,18 @@ def test_seeds_for_a_wanted_width_keep_their_promise():
     needed, sd = test.power.pairs_for_half_width, test.paired.sd
     assert test.power.half_width == 0.01
     assert t.ppf(0.975, needed - 1) * sd / needed**0.5 <= 0.01 < t.ppf(0.975, needed - 2) * sd / (needed - 1) ** 0.5
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_what_seeds_do_not_reduce_is_the_variance_of_the_test_images(seeds):
+    """Images vary with variance 9 in each of two arms, 100 of them; what seed and image have together averages out."""
+    world = World(seeds=seeds, image=3.0, images=100)
+    generator = np.random.default_rng(seeds)
+    tests = [compare_runs(simulate(world, ["etf"], generator), "linear").test("etf") for _ in range(40)]
+    assert np.mean([test.paired.fixed for test in tests]) == pytest.approx(2 * 9 / 100, rel=0.15)
+    for test in tests:
+        assert 0 < test.paired.fixed < test.paired.error**2
+        assert test.same_images.fixed == 0
 
 
 def test_half_of_the_difference_needs_more_pairs_than_all_of_it():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -104,9 +105,9 @@ def _with_images(test: ArmTest, data: FamilyData) -> PairedDifference | None:
 
 def _power(paired: PairedDifference, family_size: int, half_width: float) -> PowerEstimate:
     strictest = ALPHA / family_size
-    error, df, sd = paired.error or 0.0, paired.df or 1.0, paired.sd or 0.0
-    # What more seeds do not reduce: the variance of the test images, and that of frames which are crossed with seeds.
-    fixed = max(error**2 - sd**2 / paired.n, 0.0)
+    error, df, fixed = paired.error or 0.0, paired.df or 1.0, paired.fixed
+    # Of one more seed. It can be more than the differences show, since it holds what seed and test image have together.
+    sd = math.sqrt(max(error**2 - fixed, 0.0) * paired.n)
     return PowerEstimate(
         detectable_difference(error, df, alpha=ALPHA),
         detectable_difference(error, df, alpha=strictest),

@@ -43,7 +43,7 @@ def seed_interval(differences: FrameDifferences, *, test_per_train: float = 0.0)
     if np.ptp(table) <= 1e-12 * differences.scale:
         return paired
     term = crossed_error(table)
-    return with_error(paired, term.variance**0.5, term.df)
+    return with_error(paired, term.variance**0.5, term.df, fixed=term.fixed)
 
 
 def image_interval(
@@ -90,7 +90,7 @@ def image_interval(
         ErrorTerm(0.0, 1.0) if paired.error is None or paired.df is None else ErrorTerm(paired.error**2, paired.df)
     )
     term = combine_conservatively(over_seeds, images, rest)
-    return with_error(paired, term.variance**0.5, term.df) if term.variance > 0 else None
+    return with_error(paired, term.variance**0.5, term.df, fixed=term.fixed) if term.variance > 0 else None
 
 
 def _mean_values(

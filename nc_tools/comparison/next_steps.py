@@ -59,8 +59,8 @@ def _more_seeds(comparison: Comparison, tests: list[ArmTest]) -> str:
     pairs = best.power.pairs_for_half_adjusted if best.power is not None else None
     if pairs is None and comparison.family.covers_images and best.frames != "crossed":
         return (
-            f"no number of seeds alone would show half of the gain of {best.arm}: its interval is mostly that of the test "
-            "images. Use more test images"
+            f"no number of seeds alone would show half of the gain of {best.arm}: its interval is mostly that of the "
+            "test images. Use more test images"
         )
     if pairs is None or pairs > _MOST_SEEDS or best.paired is None or pairs <= best.paired.n:
         return ""

@@ -21,10 +21,12 @@ class ErrorTerm:
     Attributes:
         variance: At least 0, in squared units of the metric.
         df: Degrees of freedom of the estimate; infinite if it is known exactly.
+        fixed: The part of the variance that more levels of the first factor, such as seeds, do not reduce.
     """
 
     variance: float
     df: float
+    fixed: float = 0.0
 
 
 def crossed_error(table: Sequence[Sequence[float]] | np.ndarray[Any, Any]) -> ErrorTerm:
@@ -70,11 +72,12 @@ def combine(first: ErrorTerm, second: ErrorTerm, shared: ErrorTerm) -> ErrorTerm
     above = [term for term in (first, second) if term.variance > shared.variance]
     if not above:
         return shared
+    fixed = max(second.variance - shared.variance, 0.0)
     if len(above) == 1:
-        return above[0]
+        return ErrorTerm(above[0].variance, above[0].df, fixed)
     total = first.variance + second.variance - shared.variance
     parts = sum(term.variance**2 / term.df for term in (first, second, shared) if not math.isinf(term.df))
-    return ErrorTerm(total, total**2 / parts if parts > 0 else math.inf)
+    return ErrorTerm(total, total**2 / parts if parts > 0 else math.inf, fixed)
 
 
 def combine_conservatively(first: ErrorTerm, second: ErrorTerm, shared: ErrorTerm) -> ErrorTerm:
@@ -105,4 +108,4 @@ def combine_conservatively(first: ErrorTerm, second: ErrorTerm, shared: ErrorTer
     for _ in range(60):
         middle = math.sqrt(few * many)
         few, many = (middle, many) if t_quantile(middle, _LEVEL) > critical else (few, middle)
-    return ErrorTerm(total, math.sqrt(few * many))
+    return ErrorTerm(total, math.sqrt(few * many), high)
