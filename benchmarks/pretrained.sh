@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Heads on features of EfficientNet-Lite0 (ImageNet), and three arms fine-tuned: runs for tables of benchmarks/results.
-# Those of cifar10 and fine_tuning were not made yet. The features of CIFAR-10 take 13 minutes on one CPU core, once;
-# the rest takes hours. A run that was stopped goes on where it was.
+# The features of CIFAR-10 take 13 minutes on one CPU core, once; the rest takes hours. A run that was stopped goes on
+# where it was.
 #
 #   benchmarks/pretrained.sh CIFAR10 TINY_IMAGENET WEIGHTS OUT
 #   for name in cifar10_if100 cifar10 tiny_imagenet_lt; do
@@ -18,7 +18,8 @@ choose() { nc-tools choose "$@" "${model[@]}" --image-size 128 --cache "$out/fea
 
 python "$here/pretrained_lists.py" "$cifar10" "$tiny_imagenet" "$out"
 choose "imagefolder:$cifar10" --imbalance 100 --out "$out/cifar10_if100"
-choose "imagefolder:$cifar10" --epochs 10 --out "$out/cifar10"
+choose "imagefolder:$cifar10" --epochs 10 --out "$out/cifar10" \
+  --arms linear,cosine,etf,etf_dr,nearest_etf,simplex,random,class_means,linear_tau,least_squares_start,linear_smoothing
 choose "table:$out/tiny_imagenet_lt.csv@$tiny_imagenet" --epochs 12 \
   --arms linear_la,linear,linear_balanced_softmax,cosine_la,etf_la,etf_dr,random_la,class_means --out "$out/tiny_imagenet_lt"
 python "$here/../recipes/long_tail.py" --data "table:$out/cifar10_small.csv@$cifar10" "${model[@]}" --train all \
