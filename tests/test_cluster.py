@@ -40,7 +40,8 @@ from nc_tools.run_records import read_run
 ROOT = Path(__file__).parents[1]
 TIMED = {"perf/seconds", "perf/images_per_s", "perf/evaluation_seconds"}
 # The nodes are on the loopback address, as Ray's own setting for systems with firewall questions has it.
-RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Ray's tasks are nice; beside another test process on the same cores they would hardly go on.
+RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
 
 
