@@ -99,6 +99,21 @@ def test_another_attempt_on_this_machine_is_not_taken_for_the_run(root, tmp_path
     assert found.root.parent == tmp_path / "there"
 
 
+@pytest.mark.parametrize("name", ["..", ".", "../../out", "a/b", ""])
+def test_a_record_that_names_another_folder_is_left_out(root, tmp_path, name):
+    shutil.rmtree(root / "runs")
+    client = MlflowClient(uri(root))
+    shown = client.search_runs([client.get_experiment_by_name("digits-lt").experiment_id])
+    run = next(run for run in shown if run.data.tags.get("nc.arm") == "linear")
+    folder = run.data.tags["nc.record"].partition("/")[0]
+    client.set_tag(run.info.run_id, "nc.record", f"{folder}/{name}")
+    (tmp_path / "there" / folder).mkdir(parents=True)
+    (tmp_path / "there" / folder / "kept").write_text("kept")
+    (records,) = read_sources(["mlflow:digits-lt"], downloads=tmp_path / "there", tracking_uri=uri(root))
+    assert len([one for one in records.runs if one.finished]) == 5
+    assert (tmp_path / "there" / folder / "kept").read_text() == "kept"
+
+
 @pytest.mark.parametrize(
     ("source", "filter_string", "sentence"),
     [

@@ -80,7 +80,8 @@ def test_the_page_is_whole_and_asks_nothing_of_the_network(page):
     parser, _ = read(page)
     assert parser.tags.count("script") == 1
     script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)[1]
-    assert not re.search(r"fetch|XMLHttp|import|innerHTML|eval|\bsrc\b", script)
+    others = script.replace("image.src = `data:image/svg+xml;", "")  # a figure that is saved as pixels: no request
+    assert not re.search(r"fetch|XMLHttp|import|innerHTML|eval|\bsrc\b", others)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = re.search(r'Policy" content="(.*?)"', page)[1].replace("&#39;", "'")
     assert f"script-src 'sha256-{digest}'" in policy

@@ -171,7 +171,7 @@ def test_the_model_of_each_final_run_is_logged_once_with_its_run(
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     shutil.copytree(run.parent, tmp_path / "out" / "runs")
     main(["sync", "out", "--log-models"])
-    assert "1 models logged" in capsys.readouterr().out
+    assert "1 model logged" in capsys.readouterr().out
     uri = f"sqlite:///{tmp_path}/out/mlflow.db"
     client = mlflow.MlflowClient(uri)
     (experiment,) = [found for found in client.search_experiments() if found.name != "Default"]

@@ -3,7 +3,9 @@
 import pytest
 from support.run_records import identity
 
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools.run_records import RunRecord, read_run, read_runs, recover_run, scan
+from nc_tools.run_records.json_files import MAX_DEPTH, read_json
 
 
 def test_a_broken_folder_is_named_in_a_warning_and_the_others_are_read(tmp_path):
@@ -87,3 +89,23 @@ def test_a_final_value_that_is_not_a_number_makes_the_record_broken(tmp_path):
         read_run(run.path)
     assert recover_run(run.path).final == {"a": 1.0}
     assert recover_run(run.path).problems == ("final.json holds no number for 'b'",)
+
+
+@pytest.mark.parametrize("inner", ["1", ""])
+@pytest.mark.parametrize("more", [-2, -1, 0, 1])
+def test_a_file_is_refused_from_the_first_level_that_is_too_deep(tmp_path, inner, more):
+    lists = MAX_DEPTH + more  # one of them is the object, and a number inside is a level too
+    file = tmp_path / "file.json"
+    file.write_text('{"a": ' + "[" * (lists - 1) + inner + "]" * (lists - 1) + "}")
+    if lists + (inner != "") > MAX_DEPTH:
+        with pytest.raises(DamagedFileError, match=f"nests deeper than {MAX_DEPTH} levels"):
+            read_json(file)
+    else:
+        assert list(read_json(file)) == ["a"]
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', '["\\ude00 x"]', '{"b\\ud83d": 1}'])
+def test_half_of_a_surrogate_pair_is_refused_at_any_place(tmp_path, text):
+    (tmp_path / "file.json").write_text(f'{{"a": {text}}}')
+    with pytest.raises(DamagedFileError, match="surrogates not allowed"):
+        read_json(tmp_path / "file.json")

@@ -20,7 +20,7 @@ MEMORY, PEAK = "system/process_memory_usage_megabytes", "system/process_peak_mem
 
 
 def test_processor_and_memory_are_those_of_this_process(monkeypatch):
-    monkeypatch.setattr(system_usage, "EVERY_SECONDS", 0.3)
+    monkeypatch.setattr(system_usage, "SAMPLE_SECONDS", 0.3)
     usage, clock, processor = SystemUsage(), time.monotonic(), time.process_time()
     before = psutil.Process().memory_info().rss / 1e6
     block = np.ones(25_000_000)  # 200 MB
@@ -49,11 +49,11 @@ def test_mlflow_shows_it_as_system_metrics_and_the_curves_stay_those_of_the_mode
     tmp_path, tmp_path_factory, monkeypatch
 ):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(system_usage, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(system_usage, "SAMPLE_SECONDS", 0.0)
     fresh_store(tmp_path / "mlflow.db", tmp_path_factory)
     with begin(tmp_path) as run:
         run.log(1, {"train/loss": 0.5})
-        monkeypatch.setattr(system_usage, "EVERY_SECONDS", 1e9)
+        monkeypatch.setattr(system_usage, "SAMPLE_SECONDS", 1e9)
         run.log(2, {"train/loss": 0.4})
         run.finish({"test/gen/accuracy": 0.5})
     assert read_run(run.path).curves() == {"train/loss": [(1, 0.5), (2, 0.4)]}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from nc_tools.deployment.export_run import served_network, write_descriptions
 from nc_tools.deployment.model_card import CardTexts
 from nc_tools.deployment.predictor import Predictor
 from nc_tools.run_records.reader import StoredRun, read_runs
-from nc_tools.tracking.store import StoreError, name_in_mlflow, resolve_store
+from nc_tools.tracking.models_of_runs import log_missing_models
+from nc_tools.tracking.served_model import ServedNetwork
 
 
 def log_models(root: Path, tracking_uri: str | None, say: Callable[[str], None]) -> int:
@@ -30,46 +30,18 @@ def log_models(root: Path, tracking_uri: str | None, say: Callable[[str], None])
     Raises:
         ValueError: If the store does not answer.
     """
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
-    from nc_tools.tracking.connection import connect
-    from nc_tools.tracking.runs_in_store import FolderRuns
-    from nc_tools.tracking.served_model import log_served_model
+    def network_of(run: StoredRun, folder: Path) -> ServedNetwork | None:
+        try:
+            predictor = Predictor.load(run.path)
+            predictor.check_takes_images()
+        except (ValueError, OSError) as error:
+            say(f"{run.path.name} gets no model in MLflow: {' '.join(str(error).split())}")
+            return None
+        write_descriptions(predictor, run.path, folder, CardTexts())
+        return served_network(predictor, folder)
 
-    store, logged, left_out = resolve_store(root.resolve(), tracking_uri), 0, 0
     runs = [run for run in read_runs(root, ("final",)) if run.status == "FINISHED"]
-    try:
-        client = connect(store)
-        by_experiment: dict[str, FolderRuns] = {}
-        for run in runs:
-            name = run.identity.experiment
-            if name not in by_experiment:
-                experiment = client.get_experiment_by_name(name)
-                if experiment is None:
-                    continue
-                by_experiment[name] = FolderRuns(client, experiment.experiment_id, name_in_mlflow(root))
-            shown = by_experiment[name].shown(run.path.name)
-            if shown is None or (shown.outputs and shown.outputs.model_outputs):
-                continue
-            problem = _log(run, lambda network, shown=shown: log_served_model(client, shown, network))
-            logged, left_out = logged + (problem is None), left_out + (problem is not None)
-            if problem is not None:
-                say(f"{run.path.name} has no model in MLflow: {problem}")
-    except (StoreError, MlflowException, SQLAlchemyError, OSError) as error:
-        raise ValueError(store.explain(error)) from error
-    say(f"{logged} models logged" + (f", {left_out} left out" if left_out else ""))
+    logged = log_missing_models(root, tracking_uri, runs, network_of)
+    say(f"{logged} model{'s' * (logged != 1)} logged")
     return logged
-
-
-def _log(run: StoredRun, log: Callable[..., str]) -> str | None:
-    """Log the model of a run; return why it cannot be exported, or None."""
-    try:
-        predictor = Predictor.load(run.path)
-        predictor.check_takes_images()
-    except (ValueError, OSError) as error:
-        return " ".join(str(error).split())
-    with TemporaryDirectory() as folder:
-        write_descriptions(predictor, run.path, Path(folder), CardTexts())
-        log(served_network(predictor, Path(folder)))
-    return None

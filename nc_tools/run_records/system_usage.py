@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-EVERY_SECONDS = 2.0
+SAMPLE_SECONDS = 2.0
 _MEGABYTE = 1e6  # as in MLflow
 
 
@@ -27,7 +27,7 @@ class SystemUsage:
         self._has_utilization = True
 
     def sample(self) -> dict[str, float]:
-        """Return what is used now; nothing if less than ``EVERY_SECONDS`` have passed since the last time.
+        """Return what is used now; nothing if less than ``SAMPLE_SECONDS`` have passed since the last time.
 
         Returns:
             - ``system/process_cpu_utilization_percentage``: since the last time; 100 is one core.
@@ -37,7 +37,7 @@ class SystemUsage:
             - ``system/gpu_N_utilization_percentage``: of GPU N, by all programs; needs the package nvidia-ml-py.
         """
         now = time.monotonic()
-        if now - self._since < EVERY_SECONDS:
+        if now - self._since < SAMPLE_SECONDS:
             return {}
         seconds = _processor_seconds()
         share = (seconds - self._processor_seconds) / (now - self._since)

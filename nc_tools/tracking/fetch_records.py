@@ -18,7 +18,7 @@ from nc_tools.tracking.store import Store, StoreError, resolve_store
 
 _RUN_NUMBER = re.compile("[0-9a-f]{32}")
 _FOLDER = re.compile("[0-9a-f]{12}")
-_RECORD = re.compile(r"[\w.+-]{1,200}", re.ASCII)
+_RECORD = re.compile(r"\w[\w.+-]{0,199}", re.ASCII)  # not "..": a folder of this name is made
 _PLAN = ("experiment.json", "tuning.json")
 _FILES = ("run.json", "status.json", "final.json", "per_class.json", "metrics.jsonl", "predictions.safetensors")
 _PAGE = 1000
@@ -182,7 +182,8 @@ def _make_record(client: Any, run: Any, folder: Path) -> None:
     _download(client, run, folder, _FILES)
     if not (folder / "run.json").exists():  # it has not ended: what its tags say
         tags = run.data.tags
-        numbers = {key: int(tags.get(f"nc.{key}", "-1")) for key in ("seed", "draw")}
+        texts = {key: tags.get(f"nc.{key}", "") for key in ("seed", "draw")}
+        numbers = {key: int(text) if text.isascii() and text.isdecimal() else 0 for key, text in texts.items()}
         made = int(attempt) if attempt.isdecimal() else run.info.start_time
         about = {"arm": tags.get("nc.arm", folder.name), "kind": tags.get("nc.kind", "final"), "created_ms": made}
         write_json(folder / "run.json", {**about, **numbers})
