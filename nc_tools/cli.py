@@ -91,7 +91,7 @@ def _add_output_folder(command: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the program nc-tools; exit with status 1 if an upload failed, with 2 after wrong input or on a full disk."""
+    """Run the program nc-tools; exit with 1 if an upload failed, 2 on wrong input or a full disk, 130 after Ctrl-C."""
     args = parser().parse_args(argv)
     try:
         if args.command in ("choose", "gain"):
@@ -119,6 +119,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         message = full if is_disk_full(error) else " ".join(str(error).split())
         print(f"error: {printable(message)}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # files are written whole or not at all, and features that are cached stay
+        print("\nStopped.", file=sys.stderr)
+        sys.exit(130)
 
 
 def _compare_heads(args: argparse.Namespace) -> None:

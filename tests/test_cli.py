@@ -54,6 +54,16 @@ def test_an_unknown_command_is_an_error(capsys):
     assert "invalid choice: 'compar'" in capsys.readouterr().err
 
 
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nc_tools.experiment.data_command.run_data", stopped)
+    with pytest.raises(SystemExit) as end:
+        main(["data", "photos"])
+    assert (end.value.code, capsys.readouterr().err) == (130, "\nStopped.\n")
+
+
 def test_a_mean_that_is_not_numbers_is_an_error(capsys):
     with pytest.raises(SystemExit) as end:
         main(["measure", "--model", "m", "--mean", "0.5,x"])
