@@ -14,7 +14,7 @@ from nc_tools.tracking import MlflowSync, mlflow_sync
 from nc_tools.tracking.mirror import Mirror
 from nc_tools.tracking.store import resolve_store
 
-FILES = {"figures", "run.json", "final.json"}
+FILES = {"figures", "run.json", "final.json", "metrics.jsonl", "status.json"}
 
 
 def record_runs(root, seeds):
