@@ -27,6 +27,8 @@ FLAGS = [
         "--device",
         "--workers",
         "--pack",
+        "--cluster",
+        "--gpus-per-task",
         "--resume",
         "--tracking-uri",
         "--smoke",

@@ -101,7 +101,7 @@ def points(lines: Iterable[Mapping[str, Any]]) -> list[Metric]:
     return [
         Metric(safe_key(key), math.nan if value is None else float(value), int(line["time_ms"]), int(line["step"]))
         for line in lines
-        for key, value in {**line["values"], **line["system"]}.items()
+        for key, value in {**line["values"], **line.get("system", {})}.items()
     ]
 
 

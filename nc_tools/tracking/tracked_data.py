@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 
 @dataclass(frozen=True)
 class TrackedData:
@@ -74,10 +72,11 @@ class TrackedData:
 
 def _content(part: Any) -> bytes:
     """Return a hash of one part's content."""
-    torch: Any = sys.modules.get("torch")  # without it nothing is a tensor
+    torch: Any = sys.modules.get("torch")  # without it nothing is a tensor, and without numpy nothing an array
+    np: Any = sys.modules.get("numpy")
     if isinstance(part, str | Path):
         return _path_content(Path(part))
-    if isinstance(part, np.ndarray):
+    if np is not None and isinstance(part, np.ndarray):
         if part.dtype.hasobject:
             raise TypeError("an array of Python objects has no content of its own: give numbers, or a file")
         values = np.ascontiguousarray(part)
