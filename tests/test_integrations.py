@@ -1,5 +1,7 @@
 """Callbacks for Lightning and the Hugging Face Trainer: the record of the run, and its values."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,10 +82,10 @@ def test_a_training_of_lightning(tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning.pytorch", reason="the callback needs lightning")
 
     class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
-        def __init__(self, fails: bool = False) -> None:
+        def __init__(self, fails: bool = False, ended: bool = False) -> None:
             super().__init__()
             self.model = network()
-            self.fails = fails
+            self.fails, self.ended = fails, ended
 
         def forward(self, inputs: Tensor) -> Tensor:
             return self.model(inputs)  # type: ignore[no-any-return]
@@ -91,6 +93,8 @@ def test_a_training_of_lightning(tmp_path: Path) -> None:
         def training_step(self, batch: Any, index: int) -> Tensor:  # noqa: ARG002
             if self.fails:
                 raise ArithmeticError("lost")
+            if self.ended:
+                os.kill(os.getpid(), signal.SIGTERM)
             loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
             self.log("train/loss", loss, on_epoch=True, on_step=False)
             return loss
@@ -114,6 +118,11 @@ def test_a_training_of_lightning(tmp_path: Path) -> None:
     with pytest.raises(ArithmeticError):
         broken.fit(Module(fails=True), loader(0))
     assert (the_run(tmp_path / "b").status, "lost" in the_run(tmp_path / "b").error) == ("FAILED", True)
+    ended = lightning.Trainer(callbacks=[lightning_callback(recorder(tmp_path / "c"))], **options)
+    with pytest.raises(SystemExit):
+        ended.fit(Module(ended=True), loader(0))
+    assert the_run(tmp_path / "c").status == "KILLED"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # neither Lightning nor the record leaves a handler
 
 
 class Mappings(Dataset[Any]):

@@ -27,10 +27,26 @@ def lightning_callback(recorder: LoopRecorder) -> Any:
         ) from None
 
     class Recording(Callback):  # type: ignore[misc]
-        """Calls the recorder."""
+        """Calls the recorder.
+
+        The record begins after Lightning has set its handlers of signals, with the check of the validation data or the
+        first step: it would put back a handler that the record had set before, also after the end of the run. Lightning
+        turns SIGTERM into an exception, which ends the run as KILLED.
+        """
 
         def on_fit_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-            recorder.start(pl_module)
+            self._begun = False
+
+        def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+            self._begin(pl_module)
+
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+            self._begin(pl_module)
+
+        def _begin(self, pl_module: Any) -> None:
+            if not self._begun:
+                recorder.start(pl_module)
+                self._begun = True
 
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
             recorder.log(trainer.current_epoch + 1, dict(trainer.callback_metrics))
