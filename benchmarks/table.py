@@ -73,11 +73,11 @@ def facts(comparison: Comparison) -> str:
     finals = [run for of_arm in comparison.cells.values() for run in of_arm.values()]
     baseline = next(iter(comparison.cells[comparison.baseline].values()))
     name, counts = baseline.data.get("name", "not named"), baseline.data.get("class_counts")
-    sizes = (
-        ""
-        if not counts
-        else (f" {len(counts)} classes, {sum(counts):,} training images ({max(counts):,} to {min(counts):,} a class),")
-    )
+    sizes = ""
+    if counts:
+        most, fewest = max(counts), min(counts)
+        each = f"{most:,} to {fewest:,}" if most > fewest else f"{most:,}"
+        sizes = f" {len(counts)} classes, {sum(counts):,} training images ({each} a class),"
     tested = sum(baseline.per_class.test_counts) if baseline.per_class else 0
     trials = Counter(str(trial["arm"]) for trial in comparison.experiment.trials)
     seconds = sum(run.final.get("perf/seconds", 0.0) for run in finals)
