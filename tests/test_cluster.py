@@ -247,6 +247,26 @@ def test_the_commands_of_the_page_run(nodes, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning:ray", "ignore::ResourceWarning")
+def test_a_connection_that_rays_server_ends_is_made_again(nodes, monkeypatch):
+    """As it does when the process for the connection did not start, which cannot be brought about here."""
+    import ray
+
+    init, addresses = ray.init, []
+
+    def ended_once(address, **more):
+        addresses.append(address)
+        if len(addresses) == 1:
+            raise ConnectionAbortedError("Initialization failure from server")
+        return init(address, **more)
+
+    monkeypatch.setattr(ray, "init", ended_once)
+    with connected(f"ray://{nodes[2]}") as found:
+        assert found.tasks == 2
+    assert addresses == [f"ray://{nodes[2]}"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning:ray", "ignore::ResourceWarning")
 def test_a_comparison_that_loses_a_node_is_that_of_a_run_at_home(nodes, tmp_path):
     started, second, _ = nodes
     home, out = tmp_path / "home", tmp_path / "cluster"

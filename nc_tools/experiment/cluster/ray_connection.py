@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PATIENCE_S = 10.0
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def connected(address: str, *, device: str = "auto", gpus: float | None = None) 
         import ray
 
         with _signal_handlers_kept():
-            ray.init(address, logging_level="ERROR")
+            _connect(address)
     except (OSError, RuntimeError, ValueError) as error:
         raise ConnectionError(_why_not(address, named, error)) from error
     try:
@@ -105,6 +106,24 @@ def room(nodes: Sequence[Mapping[str, float]], *, device: str, gpus: float | Non
     tasks = [int(node["GPU"]) * int(1 / share + 1e-9) for node in with_gpus]
     cpus = min(int(node["CPU"] // count) for node, count in zip(with_gpus, tasks, strict=True))
     return Cluster(len(with_gpus), sum(tasks), "cuda", max(1, cpus), share)
+
+
+def _connect(address: str) -> None:
+    """Connect to the cluster. Ray's client server may fail to start its process for a connection, so it is tried again.
+
+    Raises:
+        OSError: If the cluster does not answer, or ended the connection three times.
+    """
+    import ray
+
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            ray.init(address, logging_level="ERROR")
+            return
+        except ConnectionAbortedError:
+            ray.shutdown()  # Ray would go on as the client of a cluster, also for later connections
+            if attempt == _ATTEMPTS:
+                raise
 
 
 @contextmanager
