@@ -199,7 +199,8 @@ def _data_words(data: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     parts = [str(data.get("name") or "")]
     if counts:
         parts.append(f"{len(counts)} classes, {sum(counts):,} training images")
-        parts.append(f"{max(counts):,} to {min(counts):,} per class")
+        most, fewest = max(counts), min(counts)
+        parts.append(f"{most:,} to {fewest:,} per class" if most > fewest else f"{most:,} per class")
     settings = config.get("data")
     noise = settings.get("noise") if isinstance(settings, Mapping) else None
     if noise is not None:

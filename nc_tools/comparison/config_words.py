@@ -13,11 +13,17 @@ _ENDINGS = ("Head", "Loss", "Config", "Schedule", "Start")
 def class_words(path: str) -> str:
     """Return the name of a class in words, without the ending that only says what kind of class it is.
 
+    Optimizers of PyTorch keep their names, which are those of their papers.
+
     Example:
         >>> class_words("nc_tools.heads.etf.ETFHead"), class_words("DotRegressionLoss"), class_words("NCEAndMAELoss")
         ('ETF', 'dot regression', 'NCE and MAE')
+        >>> class_words("torch.optim.adamw.AdamW")
+        'AdamW'
     """
     name = path.rpartition(".")[2]
+    if path.startswith("torch.optim."):
+        return name
     ending = next((end for end in _ENDINGS if name.endswith(end) and name != end), "")
     parts = _PARTS.findall(name.removesuffix(ending)) or [name]
     return " ".join(part if len(part) > 1 and part.isupper() else part.lower() for part in parts)
