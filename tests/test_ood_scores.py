@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
@@ -289,3 +290,16 @@ def test_grood_keeps_evenly_spaced_samples():
     own = few.score_samples(features[right[::step]], logits[right[::step]])
     assert float(own.min()) > -1e-12
     assert float(few.score_samples(features[right[1::step]], logits[right[1::step]]).max()) < -1e-6
+
+
+@pytest.mark.parametrize(
+    ("score", "published"),
+    [
+        (GEN, {"gamma": 0.1, "largest": 100}),  # Liu, Lochman and Zach (2023), released code
+        (NCI, {"alpha": 1e-4}),  # Liu and Qin (2025), released code
+        (Energy, {"temperature": 1.0}),  # Liu et al. (2020)
+    ],
+)
+def test_the_defaults_are_those_that_were_published(score, published):
+    parameters = inspect.signature(score.__init__).parameters
+    assert {name: value.default for name, value in parameters.items() if name != "self"} == published
