@@ -39,9 +39,8 @@ class LabeledRows(NamedTuple):
     kept: Tensor | None
     shape: torch.Size
 
-    @property
     def are_soft(self) -> bool:
-        """Whether the labels are probabilities."""
+        """Return whether the labels are probabilities."""  # no property: PyTorch 2.10 cannot compile one
         return self.labels.ndim == 2
 
     def apply(self, loss: Callable[[Tensor, Tensor, RowReduction], Tensor], reduction: Reduction) -> Tensor:

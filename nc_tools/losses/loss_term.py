@@ -147,7 +147,7 @@ class LossTerm(InitialTensors, ABC):
 
     def of_rows(self, rows: LabeledRows) -> Tensor:
         """Return the loss, a scalar, of logits and labels that are checked. A loss of samples overrides this."""
-        if rows.are_soft:  # in a sum of losses
+        if rows.are_soft():  # in a sum of losses
             raise self.needs_class_indices(rows.labels)
         if rows.kept is None:
             return self.from_logits(rows.logits, rows.labels)

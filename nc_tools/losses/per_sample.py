@@ -55,13 +55,13 @@ class PerSampleLoss(WeightableLoss):
 
     def of_rows(self, rows: LabeledRows) -> Tensor:
         """Return the mean loss of logits and labels that are checked."""
-        if rows.kept is None and not rows.are_soft:
+        if rows.kept is None and not rows.are_soft():
             return self.from_logits(rows.logits, rows.labels)
         return kept_mean(self.values_of(rows), rows.kept)
 
     def values_of(self, rows: LabeledRows) -> Tensor:
         """Return the loss of each row (N,); of a row that does not count, any finite number."""
-        one = self.per_sample_from_probabilities if rows.are_soft else self.per_sample_from_logits
+        one = self.per_sample_from_probabilities if rows.are_soft() else self.per_sample_from_logits
         return one(rows.logits, rows.labels)
 
     def weighted(
