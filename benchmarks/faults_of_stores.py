@@ -113,7 +113,7 @@ class Case:
 def servers(folder: Path, seed: int) -> None:
     """Send runs to stores that fail in every way, and print what is lost, doubled or told wrongly."""
     os.environ.update(SETTINGS)  # so that reading a dead server does not take minutes
-    columns = ["store", "points", "twice", "complete runs", "ghosts", "missing at the end", "told then", "pushes"]
+    columns = ["store", "points", "twice", "complete runs", "ghosts", "missing at the end", "message then", "pushes"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     roots = (folder / f"out-{number}" for number in range(100))
     Case("SQLite file", next(roots), file := f"sqlite:///{folder}/file.db", file).show()

@@ -1,4 +1,4 @@
-"""Arms of several output folders in one comparison: which are the same, what is refused, and what is told."""
+"""Arms of several output folders in one comparison: what is the same, what is refused, what is cautioned about."""
 
 import io
 import json
@@ -97,27 +97,30 @@ def test_single_runs_are_compared_by_their_folders(tmp_path):
     assert compare(chosen).test("etf").seeds == (0, 1, 2)
 
 
-def test_folders_that_decide_by_different_metrics_are_refused(tmp_path):
-    for name, primary in (("first", KEY), ("second", "test/gen/accuracy")):
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (
+            {"primary": KEY},
+            {"primary": "test/gen/accuracy"},
+            r"different metrics \(first: test/gen/balanced_accuracy, second: test/gen/acc",
+        ),
+        (
+            {"protocol": {}},
+            {"protocol": {"test_per_train": 0.25}},
+            r"do not all split the images anew for each seed \(first: 0.0, second: 0.25\)",
+        ),
+    ],
+)
+def test_folders_with_different_metrics_or_splits_are_refused(tmp_path, first, second, message):
+    for name, settings in (("first", first), ("second", second)):
         record(tmp_path / name, "linear", LINEAR)
-        plan(tmp_path / name, primary=primary)
-    with pytest.raises(
-        ValueError, match=r"different metrics \(first: test/gen/balanced_accuracy, second: test/gen/acc"
-    ):
+        plan(tmp_path / name, **settings)
+    with pytest.raises(ValueError, match=message):
         compare([tmp_path / "first", tmp_path / "second"])
 
 
-def test_folders_that_split_the_images_differently_are_refused(tmp_path):
-    for name, protocol in (("first", {}), ("second", {"test_per_train": 0.25})):
-        record(tmp_path / name, "linear", LINEAR)
-        plan(tmp_path / name, protocol=protocol)
-    with pytest.raises(
-        ValueError, match=r"do not all split the images anew for each seed \(first: 0.0, second: 0.25\)"
-    ):
-        compare([tmp_path / "first", tmp_path / "second"])
-
-
-def test_other_rules_other_tuning_and_unnamed_data_are_told(tmp_path):
+def test_other_rules_other_tuning_and_unnamed_data_are_cautions(tmp_path):
     record(tmp_path / "first", "linear", LINEAR)
     record(tmp_path / "second", "etf", ETF)
     record(tmp_path / "own", "mine", ETF, data="")

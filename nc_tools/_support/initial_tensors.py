@@ -189,11 +189,10 @@ def _check_hooks(module: nn.Module) -> None:
 
 def _set(buffers: dict[str, Tensor | None], name: str, value: Tensor) -> None:
     old = buffers[name]
-    assert old is not None  # noqa: S101
-    if old.shape == value.shape:
+    if old is not None and old.shape == value.shape:
         old.copy_(value)
     else:
-        buffers[name] = value.to(old)
+        buffers[name] = value if old is None else value.to(old)
 
 
 def _is_lost(before: Tensor | None, after: Tensor | None) -> bool:

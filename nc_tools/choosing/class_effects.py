@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nc_tools.comparison import Comparison
-from nc_tools.comparison.compared_run import ComparedRun
+from nc_tools.comparison.compared_run import ComparedRun, RecallByClass
 from nc_tools.comparison.statistics import holm, paired_difference
 
 
@@ -33,14 +33,14 @@ def class_effects(comparison: Comparison, arm: str, reference: str) -> list[Clas
     The intervals behind ``sure`` are over seeds, on these test samples. Empty if fewer than two seeds are common.
     """
     mine, theirs = (_first_draws(comparison.cells.get(name, {})) for name in (arm, reference))
-    seeds = [seed for seed in sorted(mine.keys() & theirs.keys()) if mine[seed].per_class and theirs[seed].per_class]
+    seeds = sorted(mine.keys() & theirs.keys())
     if len(seeds) < 2:
         return []
-    recalls = [[_recalls(runs[seed]) for seed in seeds] for runs in (mine, theirs)]
+    recalls = [[_recalls(tables[seed]) for seed in seeds] for tables in (mine, theirs)]
     names = [name for name in recalls[0][0] if all(name in recall for side in recalls for recall in side)]
     tests = [paired_difference(*([recall[name] for recall in side] for side in recalls)) for name in names]
     adjusted = iter(holm([test.p for test in tests if test.p is not None]))
-    counts = _train_counts(mine[seeds[0]])
+    counts = dict(zip(mine[seeds[0]].classes, mine[seeds[0]].train_counts, strict=True))
     effects = []
     for name, test in zip(names, tests, strict=True):
         # Without any spread over seeds there is no p: a difference that is the same at every seed is sure.
@@ -49,17 +49,10 @@ def class_effects(comparison: Comparison, arm: str, reference: str) -> list[Clas
     return sorted(effects, key=lambda effect: -effect.difference)
 
 
-def _first_draws(cells: Mapping[tuple[int, int], ComparedRun]) -> dict[int, ComparedRun]:
-    return {seed: run for (seed, draw), run in sorted(cells.items(), reverse=True) if draw == 0}
+def _first_draws(cells: Mapping[tuple[int, int], ComparedRun]) -> dict[int, RecallByClass]:
+    """Return the recall by class of the first draw of each seed that has one."""
+    return {seed: run.per_class for (seed, draw), run in cells.items() if draw == 0 and run.per_class is not None}
 
 
-def _recalls(run: ComparedRun) -> dict[str, float]:
-    table = run.per_class
-    assert table is not None  # noqa: S101 (the caller has ensured it)
+def _recalls(table: RecallByClass) -> dict[str, float]:
     return {name: r for name, r, n in zip(table.classes, table.recall, table.test_counts, strict=True) if n}
-
-
-def _train_counts(run: ComparedRun) -> dict[str, int]:
-    table = run.per_class
-    assert table is not None  # noqa: S101
-    return dict(zip(table.classes, table.train_counts, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,10 @@ def check_predictions(path: Path) -> None:
             if not ({"test_logits", "test_labels"} <= names or names >= SHORT):
                 raise DamagedFileError(f"{path.name} must hold test_logits and test_labels, got {sorted(names)}")
             (labels,) = _shape(path, file, "test_labels", _LABELS, 1)
-            has_logits = "test_logits" in names
-            rows, classes = _shape(path, file, "test_logits", _LOGITS, 2) if has_logits else _short(path, file, labels)
+            if "test_logits" in names:
+                rows, classes = _shape(path, file, "test_logits", _LOGITS, 2)
+            else:
+                rows, classes = _short(path, file, names, labels)
             if rows != labels or rows < 1 or classes < 1:
                 raise DamagedFileError(
                     f"{path.name} must hold one row of test_logits for each of at least one label, got "
@@ -60,10 +63,10 @@ def check_predictions(path: Path) -> None:
         raise DamagedFileError(f"{path.name} cannot be read ({error}). Train that run again") from error
 
 
-def _short(path: Path, file: Any, labels: int) -> tuple[int, int]:
+def _short(path: Path, file: Any, names: Collection[str], labels: int) -> tuple[int, int]:
     """Check the tensors in place of logits; return their length and the number of classes."""
     for name, dtypes in _SHORT_TYPES.items():
-        if name in file.keys() and _shape(path, file, name, dtypes, 1) != [labels]:  # noqa: SIM118  no mapping
+        if name in names and _shape(path, file, name, dtypes, 1) != [labels]:
             raise DamagedFileError(f"{path.name} must hold one of {name} for each of its {labels} labels")
     if _shape(path, file, "num_classes", _LABELS, 1) != [1]:
         raise DamagedFileError(f"num_classes in {path.name} must be one number")

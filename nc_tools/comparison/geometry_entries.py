@@ -54,8 +54,10 @@ def _of_split(split: str) -> tuple[MetricEntry, ...]:
 
 def _on_splits() -> tuple[MetricEntry, ...]:
     entries = _of_split("*")
-    column = {"column": "NC1", "meaning": "within-class variation of the training features", "split": "train"}
-    entries = tuple(replace(e, **column) if e.pattern == "*/nc/nc1_pinv" else e for e in entries)  # type: ignore[arg-type]
+    meaning = "within-class variation of the training features"
+    entries = tuple(
+        replace(e, column="NC1", meaning=meaning, split="train") if e.pattern == "*/nc/nc1_pinv" else e for e in entries
+    )
     embedded = (
         MetricEntry(f"*/nc_embedded/{name}", f"{{0}} {label} after the head's projection", help=text)
         for name, (label, text) in _COLLAPSE.items()
