@@ -116,7 +116,7 @@ def step_waits(batches: StreamLoader, name: str, steps: int, side: int, device: 
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = nn.functional.cross_entropy(model(inputs), labels)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
 
     def endless() -> Iterator[Batch]:
