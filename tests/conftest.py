@@ -1,7 +1,9 @@
-"""The order of the test files: the longest first, so that no process waits for the other at the end of `make test`."""
+"""The order of the test files, and what several of them set."""
 
 import pytest
+import torch
 
+# The files that take longest, which are the first, so that no process waits for the other at the end of `make test`.
 LONGEST = (
     "test_recipes.py",
     "test_documentation.py",
@@ -25,3 +27,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files of ``LONGEST`` before the others, which keep their order."""
     place = {name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+@pytest.fixture
+def one_thread():
+    """Let this process add up in the order of a worker with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
@@ -29,6 +30,7 @@ from nc_tools.data import DataConfig
 from nc_tools.experiment import Protocol
 from nc_tools.experiment.cluster import ray_connection
 from nc_tools.experiment.cluster.cluster_workers import ClusterWorkers
+from nc_tools.experiment.cluster.node_task import Origin
 from nc_tools.experiment.cluster.ray_connection import Cluster, connected, room
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.recipe_cli import run_recipe
@@ -208,6 +210,19 @@ def test_flags_that_contradict_each_other_are_refused(tmp_path, capsys, flags, m
     assert not list(tmp_path.iterdir())
 
 
+def test_a_task_of_a_notebook_leaves_no_file_of_the_main_module(monkeypatch):
+    main = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    notebook = Origin.here()
+    assert notebook.script is None
+    main.__file__ = "/worker.py"
+    notebook.take()
+    assert not hasattr(main, "__file__")
+    replace(notebook, script="recipes/quickstart.py").take()
+    assert main.__file__ == "recipes/quickstart.py"
+
+
 @pytest.mark.slow
 def test_without_a_cluster_on_this_machine_the_message_says_how_to_start_one(ray_settings, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
@@ -293,6 +308,7 @@ def test_a_comparison_that_loses_a_node_is_that_of_a_run_at_home(nodes, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning:ray", "ignore::ResourceWarning")
+@pytest.mark.usefixtures("one_thread")
 def test_a_stopped_run_goes_on_from_its_checkpoint_and_a_node_without_the_data_is_named(nodes, tmp_path):
     config = config_of("linear")
     config = replace(config, training=replace(config.training, epochs=150))

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
 from support.experiment_runs import make
 from support.killed_process import killed_before
 
@@ -45,13 +44,7 @@ RUNS = {
 TIMED = {"perf/seconds", "perf/images_per_s", "perf/evaluation_seconds"}
 MOST_CHANGES = 80
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the forked process, so that sums have the same order
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")  # as in the forked process
 
 
 def job_of(root, name, kind, **more):

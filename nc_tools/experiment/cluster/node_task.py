@@ -30,7 +30,7 @@ class Origin:
     Attributes:
         folder: Its working folder, from which relative paths are read.
         argv: Its command line, for the records.
-        script: File of its main module, by which classes of the script are named in records.
+        script: File of its main module, by which classes of the script are named in records; None in a notebook.
         module: Name of its main module if it was started with ``python -m``.
     """
 
@@ -52,7 +52,10 @@ class Origin:
             os.chdir(self.folder)
         sys.argv = list(self.argv)
         main: Any = sys.modules["__main__"]
-        main.__file__ = self.script
+        if self.script is not None:
+            main.__file__ = self.script
+        elif hasattr(main, "__file__"):
+            del main.__file__  # inspect, which torch imports use, takes None for a module that is built in
         main.__spec__ = None if self.module is None else importlib.machinery.ModuleSpec(self.module, None)
 
 
