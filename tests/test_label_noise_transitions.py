@@ -125,6 +125,14 @@ def trained_on(counts, matrix, doubt=0.02, seed=0):
     return logits, labels
 
 
+def test_the_first_three_of_the_classes_with_few_samples_are_listed():
+    def message(*samples):
+        return transition_problem(torch.eye(len(samples)), torch.tensor(samples))
+
+    assert message(1, 2, 3, 50).endswith("3 of 4 classes (class 0: 1, class 1: 2, class 2: 3)")
+    assert message(1, 2, 3, 4).endswith("4 of 4 classes (class 0: 1, class 1: 2, class 2: 3, ...)")
+
+
 @pytest.mark.parametrize("counts", SIZES)
 @pytest.mark.parametrize("noise", [symmetric, pairwise])
 @pytest.mark.parametrize("rate", [0.0, 0.3])

@@ -128,6 +128,11 @@ def test_small_sets_use_fewer_bins_and_one_sample_is_rejected():
         debiased_calibration_error(logits[:1], labels[:1])
     with pytest.raises(ValueError, match="needs at least 2, got 1"):
         kernel_calibration_error(logits[:1], labels[:1])
+    # (e_1 - p_1)(e_2 - p_2), once in each order over two pairs, by the definition.
+    opposite = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    p = float(opposite.softmax(1)[0, 0])
+    expected = -2 * p * (1 - p)
+    assert kernel_calibration_error(opposite, torch.tensor([0, 1]), 1.0) == pytest.approx(expected)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 40), st.integers(2, 5), st.integers(1, 20))

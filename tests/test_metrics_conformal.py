@@ -73,6 +73,16 @@ def test_a_class_with_too_few_samples_is_in_every_set():
     assert bool(conformal_sets(logits, "thr", few, COUNTS).all())
 
 
+@pytest.mark.parametrize(("miscoverage", "rank"), [(0.7, 3), (0.65, 4), (0.1, 9)])
+def test_the_threshold_is_the_score_of_the_stated_rank(miscoverage, rank):
+    """The ceil((n + 1) (1 - a))-th smallest of 9 scores; in floating point 10 (1 - .7) is a little more than 3."""
+    logits = torch.linspace(0.0, 2.0, 9, dtype=torch.float64)[:, None] * torch.tensor([1.0, 0.0])
+    labels = torch.zeros(9, dtype=torch.int64)
+    scores = (1 - logits.softmax(1)[:, 0]).sort().values
+    thresholds = fit_conformal(logits, labels, "thr", [5, 5], miscoverage)
+    assert thresholds.tolist() == pytest.approx([float(scores[rank - 1])] * 2)
+
+
 def test_clusters_give_easy_and_hard_classes_thresholds_of_their_own():
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(20).repeat(60)

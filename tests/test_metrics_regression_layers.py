@@ -270,6 +270,11 @@ class TestAlignment:
         with pytest.raises(ValueError, match="'0' ran 2 times"):
             layer_alignment(nn.Sequential(shared, shared), torch.randn(2, 4), torch.tensor([0, 1]), ["0"])
 
+    def test_one_sample_has_moments_of_rank_one(self):
+        a, g = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])
+        values = moment_alignment(a, g, g.T @ a)
+        assert list(values.values()) == pytest.approx([1.0] * 6)
+
     def test_bad_input(self):
         with pytest.raises(ValueError, match="must fit"):
             moment_alignment(numbers(3, 2), numbers(3, 2), numbers(3, 2))

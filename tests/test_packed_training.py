@@ -245,11 +245,43 @@ def test_what_cannot_be_packed_says_why():
             fit_pack([other], training)
 
 
-def test_members_of_different_kinds_are_refused():
-    members = [make_member("linear", "ce"), make_member("cosine", "ce")]
-    assert pack_key(members[0]) != pack_key(members[1])
-    with pytest.raises(ValueError, match="one kind of head"):
-        Pack(members)
+def test_heads_of_all_kinds_train_side_by_side_as_alone():
+    """Kinds, seeds, losses and rates in an order that groups none of them."""
+    loaders = {}
+    losses = ["ce", "la", "elr", "gce", "ldam", "focal", "sce"]
+    kinds = [*HEADS, *reversed(HEADS)]
+    members = [
+        make_member(
+            head, losses[i % len(losses)], seed=i % 3, loaders=loaders, optim=OptimConfig(lr=(0.05, 0.02)[i % 2])
+        )
+        for i, head in enumerate(kinds)
+    ]
+    before = [copy.deepcopy(member.model) for member in members]
+    models, reports = alone(members)
+    _, mine = together(members)
+    assert_same(members, models)
+    assert_learned(members, before)
+    for own, theirs in zip(mine, reports, strict=True):
+        for a, b in zip(own, theirs, strict=True):
+            assert a == pytest.approx(b, abs=1e-9)
+
+
+def test_a_kind_whose_losses_read_no_logits_has_no_accuracy_and_no_gradient_of_its_scale():
+    loaders = {}
+    members = [make_member("linear", "ce", loaders=loaders), make_member("simplex", "dot regression", loaders=loaders)]
+    models, _ = alone(members)
+    _, ((linear, *_), (simplex, *_)) = together(members)
+    assert_same(members, models)
+    assert "train/accuracy" in linear
+    assert "train/accuracy" not in simplex
+    assert members[1].model.head.scale_of.raw.grad is None
+
+
+def test_members_with_other_optimizers_or_classes_are_refused():
+    adamw = make_member("linear", "ce", optim=OptimConfig(lr=0.05, optimizer=ADAMW))
+    assert pack_key(make_member("linear", "ce")) == pack_key(make_member("cosine", "la"))
+    with pytest.raises(ValueError, match="the same number of features, classes and steps, and the same optimizer"):
+        Pack([make_member("linear", "ce"), adamw])
 
 
 def test_a_model_without_backbone_parameters_can_be_trained_alone():

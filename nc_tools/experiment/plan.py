@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from nc_tools.comparison.references import loss_kind
@@ -55,7 +56,7 @@ class Plan:
         """Name of the arm that the other arms are compared with, which is the first."""
         return next(iter(self.arms))
 
-    @property
+    @cached_property
     def suite(self) -> str:
         """Hash of name, arms and protocol, which tells apart the comparisons in one output folder."""
         text = json.dumps([self.name, encode(dict(self.arms)), encode(self.protocol)], sort_keys=True)

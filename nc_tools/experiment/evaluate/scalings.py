@@ -18,8 +18,7 @@ SCALINGS = "scalings.safetensors"
 # The fit passes over all samples some hundred times, which must not take longer than training.
 _MOST_SAMPLES = 5000
 _MOST_CLASSES = 1000
-# Dirichlet scaling has K^2 parameters, which need many times K samples.
-_MOST_DIRICHLET_CLASSES = 100
+# Dirichlet scaling fits (K + 1) numbers for each class; with fewer samples than these it can fit every sample.
 _SAMPLES_PER_CLASS = 20
 
 
@@ -30,7 +29,7 @@ def fit_scalings(outputs: Collected) -> dict[str, Tensor]:
     fitted: dict[str, AffineScaling] = {}
     if num_classes <= _MOST_CLASSES:
         fitted["cal_vs"] = fit_vector_scaling(logits, labels)
-    if num_classes <= _MOST_DIRICHLET_CLASSES and len(labels) >= _SAMPLES_PER_CLASS * num_classes:
+    if len(labels) >= num_classes * max(_SAMPLES_PER_CLASS, num_classes + 1):
         fitted["cal_ds"] = fit_dirichlet_scaling(logits, labels)
     tensors = {}
     for group, scaling in fitted.items():

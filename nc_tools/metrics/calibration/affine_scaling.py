@@ -65,16 +65,18 @@ def fit_vector_scaling(logits: Tensor, labels: Tensor, strength: float = 1e-2) -
     log_p, target = _prepared(logits, labels, strength)
     classes = log_p.shape[1]
 
-    def unpack(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
         a, b = x.view(2, classes)
-        return log_p * a + b, a, b
-
-    def objective(x: Tensor) -> Tensor:
-        z, a, b = unpack(x)
-        return torch.nn.functional.cross_entropy(z, target) + strength * ((a - 1).square().mean() + b.square().mean())
+        nll, slopes = _nll_and_slopes(log_p * a + b, target)
+        penalty = strength * ((a - 1).square().mean() + b.square().mean())
+        per_class = 2 * strength / classes
+        return nll + penalty, torch.cat([
+            (slopes * log_p).sum(0) + per_class * (a - 1),
+            slopes.sum(0) + per_class * b,
+        ])  # fmt: skip
 
     start = torch.cat([torch.ones(classes), torch.zeros(classes)]).double().to(log_p.device)
-    _, a, b = unpack(_minimized(objective, start))
+    a, b = _minimized(objective, start).view(2, classes)
     return AffineScaling(torch.diag(a), b)
 
 
@@ -105,14 +107,17 @@ def fit_dirichlet_scaling(logits: Tensor, labels: Tensor, strength: float = 1e-2
     log_p, target = _prepared(logits, labels, strength)
     classes = log_p.shape[1]
     identity = torch.eye(classes, dtype=torch.float64, device=log_p.device)
-    off_diagonal = classes * (classes - 1) or 1
+    shares = torch.full_like(identity, 1 / (classes * (classes - 1) or 1)).fill_diagonal_(1 / classes)
 
-    def objective(x: Tensor) -> Tensor:
+    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
         w, b = x[: classes**2].view(classes, classes), x[classes**2 :]
-        change = (w - identity).square()
-        off, on = (change.sum() - change.diagonal().sum()) / off_diagonal, change.diagonal().mean()
-        penalty = off + on + b.square().mean()
-        return torch.nn.functional.cross_entropy(log_p @ w.T + b, target) + strength * penalty
+        nll, slopes = _nll_and_slopes(log_p @ w.T + b, target)
+        weighted = shares * (w - identity)
+        penalty = strength * ((weighted * (w - identity)).sum() + b.square().mean())
+        return nll + penalty, torch.cat([
+            (slopes.T @ log_p + 2 * strength * weighted).flatten(),
+            slopes.sum(0) + 2 * strength / classes * b,
+        ])  # fmt: skip
 
     solution = _minimized(objective, torch.cat([identity.flatten(), torch.zeros_like(identity[0])]))
     return AffineScaling(solution[: classes**2].view(classes, classes), solution[classes**2 :])
@@ -128,15 +133,31 @@ def _prepared(logits: Tensor, labels: Tensor, strength: float) -> tuple[Tensor, 
     return scores.double().log_softmax(dim=1), target
 
 
-def _minimized(objective: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-    """Minimize a smooth convex function by scipy's L-BFGS, whose line search does not stop early."""
+def _nll_and_slopes(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean negative log-likelihood of logits z (N, K), and its gradient (N, K): (softmax(z) - 1_y) / N."""
+    own = labels.unsqueeze(1)
+    z = z - z.amax(1, keepdim=True)
+    at_label = z.gather(1, own)
+    p = z.exp_()
+    total = p.sum(1, keepdim=True)
+    nll = (total.log() - at_label).mean()
+    p /= total
+    return nll, p.scatter_add_(1, own, torch.full_like(at_label, -1)).div_(len(z))
+
+
+def _minimized(objective: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor) -> Tensor:
+    """Minimize a smooth convex function by scipy's L-BFGS, whose line search does not stop early.
+
+    The gradient is written out: these functions are evaluated some hundred times, and autograd takes twice as long.
+
+    Args:
+        objective: Returns value and gradient.
+        start: Where to start.
+    """
     from scipy.optimize import minimize  # here, because the import takes a third of a second
 
     def value_and_gradient(x: Any) -> tuple[float, Any]:
-        at = torch.from_numpy(x).to(start.device).requires_grad_()
-        with torch.enable_grad():
-            value = objective(at)
-            (gradient,) = torch.autograd.grad(value, at)
+        value, gradient = objective(torch.from_numpy(x).to(start.device))
         return value.item(), gradient.cpu().numpy()
 
     options: Any = {"maxiter": _MAX_ITERATIONS, "ftol": 1e-12, "gtol": 1e-8}

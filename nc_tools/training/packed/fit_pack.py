@@ -1,4 +1,4 @@
-"""The training loop of a pack: as that of a single training, with one batched product for all heads."""
+"""The training loop of a pack: as that of a single training, with one batched product for all heads of a kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nc_tools.training.meter import NonFiniteLossError
 from nc_tools.training.optimizers import fused, parameter_groups
 from nc_tools.training.packed.pack import Pack, PackMember, why_not_packed
 from nc_tools.training.packed.pack_meter import PackMeter
-from nc_tools.training.packed.stacked_losses import StackedStep
+from nc_tools.training.packed.stacked_step import StackedStep
 from nc_tools.training.stack_in_place import laid_out_as
 from nc_tools.training.train_config import TrainConfig
 
@@ -49,7 +49,7 @@ def fit_pack(
 ) -> list[PackResult]:
     """Train the heads of several models side by side, in place. The numbers are those of separate trainings.
 
-    Every step computes the heads of all members in one batched product. Members differ in loss, rate, weight decay,
+    Every step computes all heads of one kind in one batched product. Members differ in head, loss, rate, weight decay,
     initial weights and, at a higher price, in seed and order of samples. A member whose loss is not finite leaves the
     pack at the end of that epoch; the others are not changed by it.
 
@@ -145,18 +145,20 @@ class _PackTraining:
 
 def _hand_out_gradients(pack: Pack, step: StackedStep, values: Tensor) -> None:
     """Compute the gradients of all members at once, and give each parameter its own."""
-    head = pack.head
+    stacked = [(stack, name, parameter) for stack in pack.stacks for name, parameter in stack.head.parameters.items()]
     of_losses = [p for member in pack.members for p in member.loss.parameters()]
-    gradients = torch.autograd.grad(values.sum(), [*head.parameters.values(), *of_losses], allow_unused=True)
-    for (name, own), gradient in zip(head.of_members.items(), gradients, strict=False):
-        parts = [None] * len(own) if gradient is None else laid_out_as(head.parameters[name], gradient).unbind()
-        for parameter, part in zip(own, parts, strict=True):
-            parameter.grad = part
+    inputs = [*(parameter for _, _, parameter in stacked), *of_losses]
+    gradients = torch.autograd.grad(values.sum(), inputs, allow_unused=True)
+    for (stack, name, parameter), gradient in zip(stacked, gradients, strict=False):
+        own = stack.head.of_members[name]
+        parts = [None] * len(own) if gradient is None else laid_out_as(parameter, gradient).unbind()
+        for single, part in zip(own, parts, strict=True):
+            single.grad = part
         if name in _FOR_LOGITS:  # without logits a training of its own gives these no gradient, which is not a zero one
-            for place in range(len(own)):
+            for single, place in zip(own, stack.places, strict=True):
                 if place not in step.read_logits:
-                    own[place].grad = None
-    for parameter, gradient in zip(of_losses, gradients[len(head.parameters) :], strict=True):
+                    single.grad = None
+    for parameter, gradient in zip(of_losses, gradients[len(stacked) :], strict=True):
         parameter.grad = gradient
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,9 +14,11 @@ from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch
 from nc_tools.specs import Spec
 from nc_tools.training.mixed_loss import learns_from_steps
-from nc_tools.training.packed.head_kinds import head_kind, stack_heads
-from nc_tools.training.packed.stacked_losses import StackedLosses, StackedStep
-from nc_tools.training.packed.stream_product import SharedRows, choose_rows
+from nc_tools.training.packed.head_kinds import head_kind
+from nc_tools.training.packed.stack import Run, make_stacks
+from nc_tools.training.packed.stacked_losses import StackedLosses, loss_groups
+from nc_tools.training.packed.stacked_step import StackedStep, StackStep
+from nc_tools.training.packed.stream_product import choose_rows
 from nc_tools.training.train_config import OptimConfig, TrainConfig
 
 
@@ -59,9 +61,10 @@ def why_not_packed(member: PackMember, training: TrainConfig) -> str | None:
 
 
 def pack_key(member: PackMember) -> tuple[object, ...]:
-    """Return what the members of one pack have in common: the kind of head, the length and the optimizer's settings."""
+    """Return what the members of one pack have in common: features, classes, length and the optimizer's settings."""
     fixed = replace(member.optim, lr=1.0, weight_decay=0.0, head_lr_ratio=1.0)
-    return head_kind(member.model.head), len(member.batches), repr(fixed), _spec_text(fixed.optimizer)
+    head = member.model.head
+    return head.feature_dim, head.num_classes, len(member.batches), repr(fixed), _spec_text(fixed.optimizer)
 
 
 def _spec_text(spec: Spec[object]) -> str:
@@ -69,7 +72,7 @@ def _spec_text(spec: Spec[object]) -> str:
 
 
 class Pack:
-    """Members whose heads are stacked. The order of members is that in which they were given.
+    """Members that train side by side; heads of one kind are stacked.
 
     Args:
         members: At least one, all with the same :func:`pack_key`.
@@ -81,38 +84,49 @@ class Pack:
     def __init__(self, members: Sequence[PackMember]) -> None:
         if len({pack_key(member) for member in members}) != 1:
             raise ValueError(
-                "the members of a pack must have one kind of head, the same number of steps and the same optimizer: "
-                "group them by pack_key(member)"
+                "the members of a pack must have the same number of features, classes and steps, and the same "
+                "optimizer: group them by pack_key(member)"
             )
         self.members = list(members)
-        by_stream: dict[tuple[int, int], list[int]] = {}
-        for i, member in enumerate(members):
-            by_stream.setdefault((id(member.batches), id(member.model.backbone)), []).append(i)
-        self._order = [i for stream in by_stream.values() for i in stream]
-        self._place = [self._order.index(i) for i in range(len(members))]
-        self._sizes = [len(stream) for stream in by_stream.values()]
-        self._firsts = [members[stream[0]] for stream in by_stream.values()]
-        ordered = [members[i] for i in self._order]
-        self.head = stack_heads([member.model.head for member in ordered])
-        self.losses = StackedLosses([member.loss for member in ordered])
-        self._observing = learns_from_steps(members[0].model.head)
+        streams = _numbers([(id(member.batches), id(member.model.backbone)) for member in members])
+        kinds = _numbers([head_kind(member.model.head) for member in members])
+        losses = loss_groups([member.loss for member in members])
+        self.streams = [members[streams.index(stream)] for stream in range(max(streams) + 1)]
+        """The first member of each stream."""
+        # Members of a stack, of a stream in it, and of a loss in that are consecutive.
+        keys = list(zip(kinds, streams, losses, strict=True))
+        self._order = sorted(range(len(members)), key=keys.__getitem__)
+        self._places = torch.tensor(self._order).argsort()
+        self._stream_of = [streams[i] for i in self._order]
+        self._streams = torch.tensor(self._stream_of)
+        self.stacks = make_stacks([members[i].model.head for i in self._order], [keys[i] for i in self._order])
+        runs: list[list[Run]] = [[] for _ in range(max(losses) + 1)]
+        for run in (run for stack in self.stacks for run in stack.runs):
+            runs[losses[self._order[run.place]]].append(run)
+        self.losses = StackedLosses([members[i].loss for i in self._order], runs)
 
     def epoch(self, epoch: int) -> Iterator[Sequence[Batch]]:
         """Yield the steps of an epoch; each holds the batch of every stream."""
-        loaders = {id(first.batches): iter(first.batches.epoch(epoch)) for first in self._firsts}
-        for _ in range(len(self._firsts[0].batches)):
+        loaders = {id(first.batches): iter(first.batches.epoch(epoch)) for first in self.streams}
+        for _ in range(len(self.streams[0].batches)):
             batches = {key: next(loader) for key, loader in loaders.items()}
-            yield [batches[id(first.batches)] for first in self._firsts]
+            yield [batches[id(first.batches)] for first in self.streams]
 
     def step(self, batches: Sequence[Batch]) -> tuple[StackedStep, Tensor]:
         """Return a step on the batch of every stream, and the loss of each member (M,), in the pack's inner order."""
         with torch.no_grad():
             features = [
                 batch.inputs if first.applied else first.model.backbone(batch.inputs)
-                for first, batch in zip(self._firsts, batches, strict=True)
+                for first, batch in zip(self.streams, batches, strict=True)
             ]
-        by_member = [b for b, size in zip(batches, self._sizes, strict=True) for _ in range(size)]
-        step = StackedStep(self.head, self._rows(features), by_member)
+        by_stream = torch.stack([batch.labels for batch in batches])
+        self._streams = self._streams.to(by_stream.device)
+        labels = by_stream[self._streams]
+        parts = [
+            StackStep(stack, stack.rows(features), labels[stack.place : stack.place + sum(stack.sizes)])
+            for stack in self.stacks
+        ]
+        step = StackedStep(parts, labels, [batches[stream] for stream in self._stream_of])
         return step, self.losses(step)
 
     @torch.no_grad()
@@ -122,31 +136,31 @@ class Pack:
         Args:
             inputs: For each stream, in the order of its first member: the inputs of N samples.
         """
-        rows = self._rows([first.model.backbone(x) for first, x in zip(self._firsts, inputs, strict=True)])
-        return self.head.compute_logits(self.head.embed(rows))[torch.tensor(self._place)]
+        features = [first.model.backbone(x) for first, x in zip(self.streams, inputs, strict=True)]
+        parts = [stack.head.compute_logits(stack.head.embed(stack.rows(features))) for stack in self.stacks]
+        return self.in_given_order(torch.cat(parts))
 
     @torch.no_grad()
     def observe(self, step: StackedStep, progress: float) -> None:
         """Let heads that learn from steps see this one."""
-        if not self._observing:
-            return
-        embedded = step.embedded
-        if len(step.read_embedded) < len(self.members):
-            # Where a loss has not read them, a training of its own computes them after the step.
-            after = self.head.embed(step.rows)
-            read = torch.tensor([place in step.read_embedded for place in range(len(self.members))])
-            embedded = choose_rows(read.to(step.labels.device), embedded, after)
-        self.head.observe(embedded, step.labels, progress)
+        for part in step.parts:
+            head, places = part.stack.head, part.stack.places
+            if not learns_from_steps(head.heads[0]):
+                continue
+            embedded = part.embedded
+            if not step.read_embedded.issuperset(places):
+                # Where a loss has not read them, a training of its own computes them after the step.
+                read = torch.tensor([place in step.read_embedded for place in places])
+                embedded = choose_rows(read.to(part.labels.device), embedded, head.embed(part.rows))
+            head.observe(embedded, part.labels, progress)
 
     def in_given_order(self, values: Tensor) -> Tensor:
         """Return values of the members (M, ...) in the order in which the members were given."""
-        return values[torch.tensor(self._place, device=values.device)]
+        self._places = self._places.to(values.device)
+        return values[self._places]
 
-    @property
-    def streams(self) -> list[PackMember]:
-        """The first member of each stream."""
-        return self._firsts
 
-    def _rows(self, features: Sequence[Tensor]) -> SharedRows:
-        dtype = torch.promote_types(self.head.weight().dtype, torch.float32)
-        return SharedRows([f.to(torch.promote_types(f.dtype, dtype)) for f in features], self._sizes)
+def _numbers(values: Sequence[Hashable]) -> list[int]:
+    """Return equal values as equal numbers, from 0 in the order of their first."""
+    numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
+    return [numbers[value] for value in values]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nc_tools.training.meter import NonFiniteLossError, not_finite
 from nc_tools.training.packed.pack import Pack
-from nc_tools.training.packed.stacked_losses import StackedStep
+from nc_tools.training.packed.stacked_step import StackedStep
 
 
 class PackMeter:
@@ -29,7 +29,13 @@ class PackMeter:
         self._losses.append(values.detach())
         self._sizes.append(step.labels.shape[1])
         if step.read_logits:
-            self._hits = self._hits + (step.logits.detach().argmax(2) == step.labels).sum(1)
+            hits = [
+                torch.zeros_like(part.labels[:, 0])
+                if part.logits is None
+                else (part.logits.detach().argmax(2) == part.labels).sum(1)
+                for part in step.parts
+            ]
+            self._hits = self._hits + torch.cat(hits)
         self._scored |= step.read_logits
 
     def read(self, first: int, factor: float) -> tuple[list[dict[str, float]], list[NonFiniteLossError | None]]:

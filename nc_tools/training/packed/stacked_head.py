@@ -27,6 +27,8 @@ class StackedHead(ABC):
 
     Attributes:
         heads: The members' heads.
+        num_classes: K.
+        dtype: Of parameters and buffers.
         of_members: The parameters of the heads by name, one of each member; views of the stacked ones.
         parameters: Stacked parameters (M, ...) by name, which gradients are computed for.
         buffers: Stacked buffers (M, ...) by name.
@@ -35,6 +37,7 @@ class StackedHead(ABC):
     def __init__(self, heads: Sequence[Head]) -> None:
         self.heads = list(heads)
         self.num_classes = heads[0].num_classes
+        self.dtype = next(iter(heads[0].state_dict().values())).dtype
         self.of_members = {
             name: [head.get_parameter(name) for head in heads] for name, _ in heads[0].named_parameters()
         }
@@ -76,10 +79,3 @@ class StackedHead(ABC):
         if scale is not None:
             logits = logits * scale.to(dtype).unsqueeze(1)
         return logits if bias is None else logits + bias.to(dtype).unsqueeze(1)
-
-    def label_scores(self, embedded: Rows, labels: Tensor) -> Tensor:
-        """Return the dot product of each sample and the class vector of its label, for labels (M, B): (M, B)."""
-        rows = embedded if isinstance(embedded, Tensor) else embedded.stacked()
-        weight = self.weight().to(rows.dtype)
-        own = weight.gather(1, labels.unsqueeze(2).expand(-1, -1, weight.shape[2]))
-        return (own * rows).sum(-1)

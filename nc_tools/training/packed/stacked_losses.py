@@ -19,8 +19,9 @@ from nc_tools.losses.per_sample import PerSampleLoss
 from nc_tools.losses.symmetric_cross_entropy import SymmetricCrossEntropyLoss
 from nc_tools.losses.vector_scaling import VectorScalingLoss
 from nc_tools.records import Batch, HeadLike, Outputs
-from nc_tools.training.packed.stacked_head import Rows, StackedHead
-from nc_tools.training.packed.stream_product import SharedRows
+from nc_tools.training.packed.stack import Run
+from nc_tools.training.packed.stacked_head import Rows
+from nc_tools.training.packed.stacked_step import StackedStep
 
 # Losses of which the batch's value is the plain mean over samples, each computed from that sample alone, without state.
 # Exact types: a subclass may keep state. Losses that are not listed are called once for each member.
@@ -30,37 +31,21 @@ _BY_SAMPLE: tuple[type[PerSampleLoss], ...] = (
 )  # fmt: skip
 
 
-class StackedStep:
-    """A step of a pack: its features, and what losses have read of it so far.
+def loss_groups(losses: Sequence[LossTerm]) -> list[int]:
+    """Return for each loss the number of its group; losses of one group are computed in one call.
 
-    Args:
-        head: The stacked heads.
-        rows: The features of the step.
-        batches: The batch of each member; members of one stream share theirs.
-
-    Attributes:
-        embedded: The embedded features.
-        labels: (M, B).
-        read_logits: The members whose losses have read their logits.
-        read_embedded: The members whose losses have read their embedded features.
+    Example:
+        >>> loss_groups([CrossEntropyLoss(), FocalLoss(), CrossEntropyLoss()])
+        [0, 1, 0]
     """
-
-    def __init__(self, head: StackedHead, rows: SharedRows, batches: Sequence[Batch]) -> None:
-        self.head = head
-        self.rows = rows
-        self.batches = batches
-        self.embedded = head.embed(rows)
-        self.labels = torch.stack([batch.labels for batch in batches])
-        self.read_logits: set[int] = set()
-        self.read_embedded: set[int] = set()
-        self._logits: Tensor | None = None
-
-    @property
-    def logits(self) -> Tensor:
-        """The logits (M, B, K) of all members, computed when a loss first reads some of them."""
-        if self._logits is None:
-            self._logits = self.head.compute_logits(self.embedded)
-        return self._logits
+    firsts: list[LossTerm] = []
+    groups = []
+    for loss in losses:
+        same = (number for number, first in enumerate(firsts) if _same_by_sample(first, loss))
+        groups.append(next(same, len(firsts)))
+        if groups[-1] == len(firsts):
+            firsts.append(loss)
+    return groups
 
 
 class StackedLosses:
@@ -68,30 +53,24 @@ class StackedLosses:
 
     Args:
         losses: The members' losses, on their device.
+        runs: The runs of each group of losses; all members of a group have the same loss.
     """
 
-    def __init__(self, losses: Sequence[LossTerm]) -> None:
+    def __init__(self, losses: Sequence[LossTerm], runs: Sequence[Sequence[Run]]) -> None:
         self.losses = list(losses)
         self._with_schedule = [loss for loss in losses if not _is_by_sample(loss)]
-        groups: list[list[int]] = []
-        for member, loss in enumerate(losses):
-            group = next((members for members in groups if _same_by_sample(losses[members[0]], loss)), None)
-            if group is None:
-                groups.append([member])
-            else:
-                group.append(member)
-        self._groups = [(losses[members[0]], torch.tensor(members)) for members in groups]
+        self._groups = [(losses[own[0].place], own) for own in runs]
+        order = torch.tensor([place for own in runs for run in own for place in run.places])
+        self._places = order.argsort()
 
     def __call__(self, step: StackedStep) -> Tensor:
         """Return the loss of each member (M,)."""
-        values = []
-        for loss, members in self._groups:
-            if _is_by_sample(loss):
-                values.append(_together(loss, members.to(step.labels.device), step))
-            else:
-                values.append(_alone(loss, int(members), step))
-        order = torch.cat([members for _, members in self._groups])
-        return torch.cat(values)[order.argsort().to(step.labels.device)]
+        values = [
+            _together(loss, runs, step) if _is_by_sample(loss) else _alone(loss, runs[0], step)
+            for loss, runs in self._groups
+        ]
+        self._places = self._places.to(step.labels.device)
+        return torch.cat(values)[self._places]
 
     def set_progress(self, progress: float) -> None:
         """Set the share of training that is done, for losses with a schedule."""
@@ -107,24 +86,20 @@ class _FlatHead:
     bias: Any = None
     scale: Any = 1.0
 
-    def __init__(self, step: StackedStep, members: Tensor) -> None:
-        self._step, self._members = step, members
-        self.num_classes = step.head.num_classes
-
-    def _chosen(self, values: Tensor) -> Tensor:
-        whole = len(self._members) == len(values)
-        return (values if whole else values.index_select(0, self._members)).flatten(0, 1)
+    def __init__(self, step: StackedStep, runs: Sequence[Run]) -> None:
+        self._step, self._runs = step, runs
+        self.num_classes = step.parts[runs[0].stack].stack.head.num_classes
 
     def embed(self, features: Tensor) -> Tensor:
         return features  # the step has embedded them already
 
     def compute_logits(self, embedded: Tensor) -> Tensor:  # noqa: ARG002
-        self._step.read_logits.update(self._members.tolist())
-        self._step.read_embedded.update(self._members.tolist())
-        return self._chosen(self._step.logits)
+        for run in self._runs:
+            self._step.read_embedded.update(run.places)
+        return _joined([self._step.logits_of(run) for run in self._runs]).flatten(0, 1)
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
-        return self._chosen(self._step.head.label_scores(self._step.embedded, self._step.labels))
+        return _joined([self._step.parts[run.stack].label_scores(run) for run in self._runs]).flatten()
 
 
 class _MemberHead:
@@ -133,59 +108,56 @@ class _MemberHead:
     bias: Tensor | None
     scale: Tensor | float
 
-    def __init__(self, step: StackedStep, member: int) -> None:
-        self._step, self._member = step, member
-        self.num_classes = step.head.num_classes
-        bias, scale = step.head.bias(), step.head.scale()
-        self.bias = None if bias is None else bias[member]
-        self.scale = 1.0 if scale is None else scale[member].squeeze()
+    def __init__(self, step: StackedStep, run: Run) -> None:
+        self._step, self._run = step, run
+        self._head = step.parts[run.stack].stack.head
+        self.num_classes = self._head.num_classes
+        bias, scale = self._head.bias(), self._head.scale()
+        self.bias = None if bias is None else bias[run.first]
+        self.scale = 1.0 if scale is None else scale[run.first].squeeze()
 
     @property
     def weight(self) -> Tensor:
-        return self._step.head.weight()[self._member]
+        return self._head.weight()[self._run.first]
 
     def class_vectors(self) -> Tensor:
         return self.weight
 
     def embed(self, features: Tensor) -> Tensor:  # noqa: ARG002
-        self._step.read_embedded.add(self._member)
-        return member_rows(self._step.embedded, self._member)
+        return _only(self._step.embedded_of(self._run))
 
     def compute_logits(self, embedded: Tensor) -> Tensor:  # noqa: ARG002
-        self._step.read_logits.add(self._member)
-        return self._step.logits[self._member]
+        return self._step.logits_of(self._run).squeeze(0)
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         own = self.weight.index_select(0, labels).to(features.dtype)
-        return (own * member_rows(self._step.embedded, self._member)).sum(-1)
+        return (own * _only(self._step.parts[self._run.stack].embedded_of(self._run))).sum(-1)
 
 
-def member_rows(rows: Rows, member: int) -> Tensor:
-    """Return the features (B, D) of one member."""
-    if isinstance(rows, Tensor):
-        return rows[member]
-    for part, size in zip(rows.parts, rows.sizes, strict=True):
-        if member < size:
-            return part
-        member -= size
-    raise IndexError(f"there is no member {member} beyond the last")
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-def _together(loss: LossTerm, members: Tensor, step: StackedStep) -> Tensor:
+def _only(rows: Rows) -> Tensor:
+    """Return the features (B, D) of the only member."""
+    return rows.squeeze(0) if isinstance(rows, Tensor) else rows.parts[0]
+
+
+def _together(loss: LossTerm, runs: Sequence[Run], step: StackedStep) -> Tensor:
     """Return the losses of members with the same loss, from one call on the samples of all of them."""
     assert isinstance(loss, PerSampleLoss)  # noqa: S101 (all of _BY_SAMPLE are)
-    labels = step.labels if len(members) == len(step.labels) else step.labels.index_select(0, members)
-    rows = step.rows.parts[0]  # for its device and dtype: these losses read no features
-    outputs = Outputs(rows, rows, _FlatHead(step, members))
+    labels = _joined([step.labels[run.place : run.place + run.size] for run in runs])
+    rows = step.parts[runs[0].stack].rows.parts[0]  # for its device and dtype: these losses read no features
+    outputs = Outputs(rows, rows, _FlatHead(step, runs))
     batch = Batch(rows, labels.flatten(), labels.flatten())
-    return loss.compute_per_sample(outputs, batch).view(len(members), -1).mean(1)
+    return loss.compute_per_sample(outputs, batch).view(labels.shape).mean(1)
 
 
-def _alone(loss: LossTerm, member: int, step: StackedStep) -> Tensor:
+def _alone(loss: LossTerm, run: Run, step: StackedStep) -> Tensor:
     """Return the loss of one member (1,), from a call with the same records as in a training of its own."""
-    rows = member_rows(step.rows, member)
-    head: HeadLike = _MemberHead(step, member)
-    return loss(Outputs(rows, rows, head), step.batches[member]).unsqueeze(0)
+    rows = step.parts[run.stack].rows.parts[run.stream]
+    head: HeadLike = _MemberHead(step, run)
+    return loss(Outputs(rows, rows, head), step.batches[run.place]).unsqueeze(0)
 
 
 def _is_by_sample(loss: LossTerm) -> bool:

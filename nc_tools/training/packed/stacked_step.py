@@ -1,0 +1,93 @@
+"""One step of a pack: the features of all its members, and their logits once a loss reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nc_tools.records import Batch
+from nc_tools.training.packed.stack import Run, Stack
+from nc_tools.training.packed.stacked_head import Rows
+from nc_tools.training.packed.stream_product import SharedRows
+
+
+class StackStep:
+    """A step of one stack. Losses read logits and embedded features by run.
+
+    Each run reads a part of one ``split``, whose gradient is put together in one pass. The gradients of selections
+    would be tensors of the whole size, one for each selection, and their sum.
+
+    Args:
+        stack: The stack.
+        rows: The features of its members.
+        labels: (M, B).
+
+    Attributes:
+        embedded: The embedded features of its members.
+    """
+
+    def __init__(self, stack: Stack, rows: SharedRows, labels: Tensor) -> None:
+        self.stack = stack
+        self.rows = rows
+        self.labels = labels
+        self.embedded: Rows = stack.head.embed(rows)
+        self.logits: Tensor | None = None
+        self._sizes = [run.size for run in stack.runs]
+        self._logits_by_run: Sequence[Tensor] = ()
+        self._embedded_by_run: Sequence[Tensor] = ()
+
+    def logits_of(self, run: Run) -> Tensor:
+        """Return the logits (m, B, K) of a run; those of the whole stack are computed once."""
+        if self.logits is None:
+            self.logits = self.stack.head.compute_logits(self.embedded)
+            self._logits_by_run = torch.split(self.logits, self._sizes)
+        return self._logits_by_run[run.number]
+
+    def embedded_of(self, run: Run) -> Rows:
+        """Return the embedded features (m, B, D') of a run."""
+        if isinstance(self.embedded, SharedRows):
+            return SharedRows([self.embedded.parts[run.stream]], [run.size])
+        if not self._embedded_by_run:
+            self._embedded_by_run = torch.split(self.embedded, self._sizes)
+        return self._embedded_by_run[run.number]
+
+    def label_scores(self, run: Run) -> Tensor:
+        """Return the dot product of each sample and the class vector of its label (m, B), for a run."""
+        embedded, labels = self.embedded_of(run), self.labels[run.of_stack]
+        rows = embedded if isinstance(embedded, Tensor) else embedded.stacked()
+        weight = self.stack.head.weight()[run.of_stack].to(rows.dtype)
+        own = weight.gather(1, labels.unsqueeze(2).expand(-1, -1, weight.shape[2]))
+        return (own * rows).sum(-1)
+
+
+class StackedStep:
+    """A step of a pack: the step of each stack, and which members' losses have read what.
+
+    Args:
+        parts: The steps of the stacks.
+        labels: (M, B).
+        batches: The batch of each member; members of one stream share theirs.
+
+    Attributes:
+        read_logits: The members whose losses have read their logits.
+        read_embedded: The members whose losses have read their embedded features.
+    """
+
+    def __init__(self, parts: Sequence[StackStep], labels: Tensor, batches: Sequence[Batch]) -> None:
+        self.parts = parts
+        self.labels = labels
+        self.batches = batches
+        self.read_logits: set[int] = set()
+        self.read_embedded: set[int] = set()
+
+    def logits_of(self, run: Run) -> Tensor:
+        """Return the logits (m, B, K) of a run for its loss."""
+        self.read_logits.update(run.places)
+        return self.parts[run.stack].logits_of(run)
+
+    def embedded_of(self, run: Run) -> Rows:
+        """Return the embedded features (m, B, D') of a run for its loss."""
+        self.read_embedded.update(run.places)
+        return self.parts[run.stack].embedded_of(run)
