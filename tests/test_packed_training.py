@@ -293,9 +293,22 @@ def test_a_model_without_backbone_parameters_can_be_trained_alone():
 
 
 def test_heads_whose_buffers_or_features_differ_are_not_of_one_kind():
-    kinds = [head_kind(cls(12, 5)) for cls in (ETFHead, FrozenRandomHead, SphericalCodeHead, NearestETFHead)]
+    kinds = [head_kind(cls(12, 5)) for cls in (ETFHead, NearestETFHead, FrozenRandomHead, SphericalCodeHead)]
     assert None not in kinds
-    assert len(set(kinds)) == 4
-    assert head_kind(ETFHead(12, 5, frame_seed=2)) == kinds[0]
+    assert kinds[0] != kinds[1]
+    assert kinds[0] == kinds[2] == head_kind(ETFHead(12, 5, frame_seed=2))  # whatever the frame, and its name
+    assert kinds[0] != kinds[3]  # a spherical code has another width
+    assert kinds[0] != head_kind(ETFHead(12, 5, projection=True))
     assert head_kind(TwoSpaceHead(12, 5)) is None
     assert head_kind(PreallocatedHead(12, 5)) is None
+
+
+def test_the_seconds_of_a_pack_are_shared_by_what_the_heads_of_a_kind_take():
+    loaders = {}
+    names = ["linear", "etf, projection", "linear"]
+    members = [make_member(head, "ce", loaders=loaders) for head in names]
+    pack = Pack(members)
+    assert pack.shares([1.0, 4.0]) == [0.5, 4.0, 0.5]
+    seconds = [result.seconds for result in fit_pack(members, FOUR_EPOCHS)]
+    assert seconds[0] == seconds[2] > 0
+    assert seconds[1] > 0

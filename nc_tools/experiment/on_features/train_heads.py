@@ -15,7 +15,7 @@ from nc_tools.experiment.on_features.recall_counter import RecallCounter
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Collected
 from nc_tools.training import NonFiniteLossError, PostHocStage, fit
-from nc_tools.training.packed import Pack, PackMember, fit_pack, head_kind, pack_key, why_not_packed
+from nc_tools.training.packed import Pack, PackMember, fit_pack, pack_key, why_not_packed
 
 OnEpoch = Callable[[str, int, int], None]
 """Called after an epoch of a pack with which pack of how many it is, the epochs done and all epochs."""
@@ -25,8 +25,7 @@ _LOGITS_AT_ONCE = 2**24  # numbers in memory
 def train_heads(runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch) -> None:
     """Train the heads of new runs, in place; a run whose loss is not finite keeps the error.
 
-    Runs train side by side, whatever their heads, seeds, losses and rates. The training time of final runs is compared
-    between arms, so those with one kind of head have a pack of their own and share its time.
+    Runs train side by side, whatever their heads, seeds, losses and rates.
 
     Args:
         runs: Of any seeds and arms.
@@ -43,8 +42,7 @@ def train_heads(runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch)
         member = run.member()
         if why_not_packed(member, training) is None:
             # One size of samples: the batches of all members of a pack are equally large at every step.
-            kind = None if run.samples.scored else head_kind(run.model.head)
-            key = (pack_key(member), repr(training), len(run.samples.indices), run.samples.scored, kind)
+            key = (pack_key(member), repr(training), len(run.samples.indices), run.samples.scored)
             packs.setdefault(key, []).append((run, member))
         else:
             alone.append((run, member))

@@ -32,7 +32,8 @@ class PackResult:
     """How the training of one member ended.
 
     Attributes:
-        seconds: Its share of the pack's training time, without evaluation.
+        seconds: Its share of the pack's training time, without evaluation: that of its kind of head in the time that
+            all heads take for a batch, divided among the members of the kind.
         error: The error of a loss that became infinite or not a number; None for a member that was trained to the end.
     """
 
@@ -106,10 +107,11 @@ class _PackTraining:
         for member in self.pack.members:
             member.model.train()
             member.loss.train()
-        values, errors = self._steps_of(epoch)
-        spent = (time.perf_counter() - started) / len(self.present)
-        for i, error in zip(self.present, errors, strict=True):
-            self.seconds[i] += spent
+        by_stack = [0.0] * len(self.pack.stacks)
+        values, errors = self._steps_of(epoch, by_stack)
+        spent = (time.perf_counter() - started) / sum(by_stack)
+        for i, own, error in zip(self.present, self.pack.shares(by_stack), errors, strict=True):
+            self.seconds[i] += spent * own
             self.errors[i] = error
         if not any(errors):
             return values
@@ -121,7 +123,10 @@ class _PackTraining:
             _drop(self._optimizer, self.pack)
         return values
 
-    def _steps_of(self, epoch: int) -> tuple[list[dict[str, float]], list[NonFiniteLossError | None]]:
+    def _steps_of(
+        self, epoch: int, by_stack: list[float]
+    ) -> tuple[list[dict[str, float]], list[NonFiniteLossError | None]]:
+        """Make the steps of an epoch, and add the seconds that the heads of each stack take to ``by_stack``."""
         pack, optimizer, optim = self.pack, self._optimizer, self.members[0].optim
         meter, first, factor = PackMeter(pack), epoch * self._steps, 1.0
         for number, batches in enumerate(pack.epoch(epoch), start=first):
@@ -138,6 +143,8 @@ class _PackTraining:
             optimizer.step()
             pack.observe(step, (number + 1) / self._total)
             meter.update(step, values)
+            for number_of_stack, part in enumerate(step.parts):
+                by_stack[number_of_stack] += part.seconds
             if self._stop is not None and self._stop.requested:
                 raise Killed(f"training was stopped after step {number + 1} of {self._total}")
         return meter.read(first, factor)

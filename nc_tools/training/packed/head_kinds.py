@@ -47,7 +47,7 @@ def head_kind(head: Head) -> Hashable | None:
             if type(head.projection) not in (type(None), Projection):  # a layer of LoRA, say
                 return None
             projected = head.projection is not None
-            buffers = tuple(name for name, _ in head.named_buffers())  # that of a control has another name
+            buffers = tuple("frame" if name == head._stored_as else name for name, _ in head.named_buffers())
             scale = _scale_kind(head.scale_of)
             return "frame", *shape, nearest, projected, head.normalize, head.width, scale, buffers
     return None

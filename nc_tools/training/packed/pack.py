@@ -154,6 +154,11 @@ class Pack:
                 embedded = choose_rows(read.to(part.labels.device), embedded, head.embed(part.rows))
             head.observe(embedded, part.labels, progress)
 
+    def shares(self, by_stack: Sequence[float]) -> list[float]:
+        """Return each member's part of what its stack has taken, in the order in which the members were given."""
+        inner = [own / sum(stack.sizes) for own, stack in zip(by_stack, self.stacks, strict=True) for _ in stack.places]
+        return [inner[place] for place in self._places.tolist()]
+
     def in_given_order(self, values: Tensor) -> Tensor:
         """Return values of the members (M, ...) in the order in which the members were given."""
         self._places = self._places.to(values.device)

@@ -42,9 +42,10 @@ class StackedHead(ABC):
             name: [head.get_parameter(name) for head in heads] for name, _ in heads[0].named_parameters()
         }
         self.parameters = {name: stack_in_place(own).requires_grad_() for name, own in self.of_members.items()}
-        self.buffers = {
-            name: stack_in_place([head.get_buffer(name) for head in heads]) for name, _ in heads[0].named_buffers()
-        }
+        # By place: the frame has another name in some heads.
+        own_buffers = zip(*(head.buffers() for head in heads), strict=True)
+        names = (name for name, _ in heads[0].named_buffers())
+        self.buffers = {name: stack_in_place(own) for name, own in zip(names, own_buffers, strict=True)}
 
     @abstractmethod
     def weight(self) -> Tensor:

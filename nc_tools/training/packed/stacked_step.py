@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import torch
@@ -26,13 +27,17 @@ class StackStep:
 
     Attributes:
         embedded: The embedded features of its members.
+        logits: Their logits (M, B, K); None as long as no loss has read any.
+        seconds: Time that their heads took so far.
     """
 
     def __init__(self, stack: Stack, rows: SharedRows, labels: Tensor) -> None:
         self.stack = stack
         self.rows = rows
         self.labels = labels
+        started = time.perf_counter()
         self.embedded: Rows = stack.head.embed(rows)
+        self.seconds = time.perf_counter() - started
         self.logits: Tensor | None = None
         self._sizes = [run.size for run in stack.runs]
         self._logits_by_run: Sequence[Tensor] = ()
@@ -41,7 +46,9 @@ class StackStep:
     def logits_of(self, run: Run) -> Tensor:
         """Return the logits (m, B, K) of a run; those of the whole stack are computed once."""
         if self.logits is None:
+            started = time.perf_counter()
             self.logits = self.stack.head.compute_logits(self.embedded)
+            self.seconds += time.perf_counter() - started
             self._logits_by_run = torch.split(self.logits, self._sizes)
         return self._logits_by_run[run.number]
 
