@@ -117,6 +117,15 @@ def test_scalings_of_a_holdout_run_are_applied_as_they_were_fitted(tmp_path):
     assert (tmp_path / SCALINGS).stat().st_size < 2000
 
 
+@pytest.mark.parametrize(("classes", "enough"), [(4, 80), (30, 930)])
+def test_dirichlet_scaling_needs_as_many_samples_as_it_has_parameters_and_twenty_for_each_class(classes, enough):
+    logits = torch.randn(enough, classes, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(enough) % classes
+    assert "cal_ds.weight" in fit_scalings(Collected(logits, logits, logits, labels))
+    few = Collected(logits[1:], logits[1:], logits[1:], labels[1:])
+    assert set(fit_scalings(few)) == {"cal_vs.weight", "cal_vs.bias"}
+
+
 def test_fits_on_part_of_a_hold_out_that_lists_one_class_after_the_other_see_every_class():
     """At most 5,000 and 20,000 samples are fitted; the first ones of this hold-out would be of half of the classes."""
     labels = torch.arange(4).repeat_interleave(10_000)

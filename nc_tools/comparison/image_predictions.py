@@ -105,9 +105,11 @@ def read_predictions(path: Path, metric: str = "") -> Predictions:
             logits = file.get_slice("test_logits")
             check_class_numbers(f"test_labels in {path.name}", labels, logits.get_shape()[1])
             summary = _summarize(_slices(logits, len(labels)), labels, temperature)
-            if not has_image_values(metric) or (metric.startswith("test/cal_ts/") and temperature is None):
-                return summary
-            values = image_values(metric, _slices(logits, len(labels)), labels, temperature)
+            values = accuracy_values(metric, summary.correct, labels)
+            if values is None and has_image_values(metric):
+                if metric.startswith("test/cal_ts/") and temperature is None:
+                    return summary
+                values = image_values(metric, _slices(logits, len(labels)), labels, temperature)
             return replace(summary, primary=values)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path.name} cannot be read ({error}). Train that run again") from error
@@ -122,9 +124,14 @@ def _slices(logits: Any, num_images: int) -> Iterator[NDArray[np.float32]]:
     for start in range(0, num_images, rows):
         # A slice must end inside the tensor.
         part = logits[start : min(start + rows, num_images)]
-        if not np.isfinite(part.max(axis=1)).all():
+        # The largest of each row must be finite. The maximum of all numbers and their minimum are much faster to find.
+        if part.size and not (np.isfinite(part.max()) and (np.isfinite(part.min()) or _rows_are_finite(part))):
             raise ValueError("test_logits in predictions.safetensors are not finite")
         yield part
+
+
+def _rows_are_finite(part: NDArray[np.float32]) -> bool:
+    return bool(np.isfinite(part.max(axis=1)).all())
 
 
 def _summarize(
@@ -142,10 +149,11 @@ def _summarize(
         guesses[start : start + len(logits)] = guess
         num_classes = logits.shape[1]
         correct[start : start + len(logits)] = right
-        mistakes = mistakes.joined(surest_mistakes(logits, truth, start))
-        before += reliability(logits, right)
+        mistakes = mistakes.joined(surest_mistakes(logits, truth, start, guess))
+        shifted = _shifted(logits)
+        before += _binned(_highest(shifted), right)
         if temperature is not None:
-            after += reliability(logits, right, temperature)
+            after += _binned(_highest(shifted / temperature), right)
         start += len(logits)
     digest = hashlib.sha256(np.ascontiguousarray(labels, dtype=np.int64).tobytes()).hexdigest()
     after_scaling = after if temperature is not None else None
@@ -188,9 +196,18 @@ def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], tempera
 
 def confidences(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
     """Return the highest softmax probability of each row of logits (N, K), divided by a temperature: (N,)."""
-    scaled = logits.astype(np.float64) / temperature
-    # The highest probability is 1 / sum exp(z - max z): no overflow, no second pass.
-    return np.asarray(1.0 / np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1))
+    return _highest(_shifted(logits) / temperature)
+
+
+def _shifted(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return logits (N, K) less the largest of each row, as (K, N): sums over few classes are faster over rows."""
+    z = np.ascontiguousarray(logits.T, dtype=np.float64)
+    return z - z.max(axis=0)
+
+
+def _highest(shifted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the highest softmax probability of each column: 1 / sum exp(z - max z), without overflow."""
+    return np.asarray(1.0 / np.exp(shifted).sum(axis=0))
 
 
 def _binned(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> Reliability:

@@ -34,7 +34,12 @@ class SurestMistakes:
 NO_MISTAKES = SurestMistakes(np.zeros(0, np.int64), np.zeros(0))
 
 
-def surest_mistakes(logits: NDArray[np.floating], labels: NDArray[np.integer], start: int = 0) -> SurestMistakes:
+def surest_mistakes(
+    logits: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    start: int = 0,
+    guess: NDArray[np.integer] | None = None,
+) -> SurestMistakes:
     """Return the wrong predictions with the highest confidence, at most ``MOST_MISTAKES``.
 
     They are ordered by the log odds of the predicted class, which still differ where its probability rounds to 1.
@@ -43,13 +48,14 @@ def surest_mistakes(logits: NDArray[np.floating], labels: NDArray[np.integer], s
         logits: (N, K); the largest of each row is finite.
         labels: (N,).
         start: Place of the first row in the test set.
+        guess: The class with the largest logit of each row (N,), if it is at hand.
 
     Example:
         >>> found = surest_mistakes(np.array([[5.0, 0.0], [0.0, 9.0], [9.0, 0.0]]), np.array([1, 0, 0]))
         >>> found.index.tolist(), found.margin.tolist()
         ([1, 0], [9.0, 5.0])
     """
-    guess = logits.argmax(axis=1)
+    guess = logits.argmax(axis=1) if guess is None else guess
     (wrong,) = np.nonzero(guess != labels)
     others = logits[wrong].astype(np.float64)
     rows = np.arange(len(wrong))
