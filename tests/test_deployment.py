@@ -283,6 +283,7 @@ def test_markdown_in_names_stays_text(run: Path, tmp_path: Path) -> None:
     assert "<script>" not in card
 
 
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")  # torch.export.load of PyTorch 2.10
 def test_a_program_of_torch_gives_the_runs_probabilities(run: Path, pixels: Tensor, tmp_path: Path) -> None:
     export_run(run, "torch-export", tmp_path / "e")
     program = torch.export.load(tmp_path / "e" / "model.pt2").module()
@@ -297,6 +298,7 @@ def test_a_program_of_torch_gives_the_runs_probabilities(run: Path, pixels: Tens
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(r"ignore:.isinstance\(treespec, LeafSpec\). is deprecated:FutureWarning")  # of PyTorch 2.10
 def test_onnx_gives_the_runs_probabilities(run: Path, pixels: Tensor, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

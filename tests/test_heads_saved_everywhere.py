@@ -76,13 +76,15 @@ def mean(state: State, _: Path) -> State:
     return {k: (v + copy.deepcopy(v)) / 2 for k, v in state.items()}
 
 
+TYPED_STORAGE = "ignore:TypedStorage is deprecated:UserWarning"  # distributed checkpoints of PyTorch 2.10 read it
+
 WAYS: list[tuple[Callable[[State, Path], State], float]] = [
     (through_torch, 0.0), (through_safetensors, 0.0), (through_distributed, 0.0), (mean, 0.0), (half, 0.02),
     (brain_float, 0.05),
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning", TYPED_STORAGE)
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize(("way", "atol"), WAYS, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_state_dict_gives_the_logits_back(
@@ -94,7 +96,7 @@ def test_a_state_dict_gives_the_logits_back(
     same(other, atol)
 
 
-@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning", TYPED_STORAGE)
 @pytest.mark.parametrize(("saved", "own"), [(None, RANDOM), (RANDOM, None)], ids=["none", "random"])
 @pytest.mark.parametrize("way", [through_torch, through_safetensors, through_distributed])
 def test_a_head_takes_the_order_of_the_classes_from_a_checkpoint(

@@ -150,7 +150,13 @@ def test_a_living_run_is_not_killed_when_the_clock_is_set(tmp_path, monkeypatch,
     before = start_of(os.getpid())
     # The system tells the time of its start by the clock: setting the clock moves all starts of processes.
     true_boot = psutil._pslinux.boot_time  # which psutil.boot_time calls
-    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: true_boot() + moved)
+    monkeypatch.setattr(psutil._pslinux, "BOOT_TIME", None, raising=False)  # psutil before 7 keeps the last answer
+
+    def boot_time():
+        psutil._pslinux.BOOT_TIME = true_boot() + moved
+        return psutil._pslinux.BOOT_TIME
+
+    monkeypatch.setattr(psutil._pslinux, "boot_time", boot_time)
     after = start_of(os.getpid())
     assert after.time == pytest.approx(before.time + moved, abs=2)
     assert is_alive(os.getpid(), before)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from packaging.version import Version
 from support import swap_models
 from support.slow_cases import slow_except
 from torch import Tensor, nn
@@ -68,8 +69,11 @@ def test_a_language_model_that_answers_with_two_words_raises() -> None:
         swap_head(swap_models.hf_image_model(name), ETFHead)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # by older transformers
 @pytest.mark.parametrize("name", swap_models.HF_TEXT)
 def test_text_families_take_a_new_head_and_keep_their_loss(name: str) -> None:
+    if name.startswith("ModernBert") and Version(transformers.__version__) < Version("5.24"):
+        pytest.skip("transformers 5.12 cannot build a ModernBERT; 5.24 can")
     model = swap_models.hf_text_model(name).eval()
     ids = torch.tensor([[5, 6, 7, 8, 1 if name.startswith("T5") else 9]])
     expected = model(input_ids=ids).logits

@@ -240,6 +240,7 @@ def check_classes(images: ListedImages) -> None:
         )
     if not images.test.paths:
         raise ValueError(
-            f"a comparison needs test images, but {images.root} has none to spare, because every class has only one "
-            f"image{'' if images.train.groups is None else ' or one group'}: add images, or test images of their own"
+            f"a comparison needs test images, but none can be taken from {images.root}, because every class has only "
+            f"one {'image' if images.train.groups is None else 'image or group'}: add images, or test images in a "
+            f"folder {images.root / 'test'}"
         )

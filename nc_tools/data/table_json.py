@@ -36,7 +36,10 @@ def json_grids(file: Path, text: str) -> list[Found]:
         raise ValueError(f"{file} nests too deep for a table: give a list of records") from None
     rows, form = _rows(file, value, form)
     if len(rows) < 2:
-        raise ValueError(f"{file} holds no record of an image: it must be a list of records, or paths by class")
+        raise ValueError(
+            f"{file} lists no image: it must hold a list with an object for each image, or an object with a list of "
+            "paths for each class"
+        )
     return [(rows, list(range(len(rows))), form)]
 
 

@@ -29,7 +29,8 @@ def predict(args: argparse.Namespace) -> None:
     predictor = Predictor.load(args.run, device=parse_device(args.device), modules=_modules(args.modules))
     predictor.check_takes_images()
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    console.quiet = not console.is_terminal
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task("images", total=None)
         summary = predict_folder(
             predictor, args.folder, args.out, top=args.top,

@@ -49,7 +49,8 @@ def run_measure(arguments: MeasureArguments, console: Console) -> CollapseReport
     modules = [name.strip() for name in (arguments.modules or "").split(",") if name.strip()]
     named = load_model(arguments.model, arguments.weights, data=arguments.data, modules=modules)
     errors = Console(stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+    errors.quiet = not errors.is_terminal
+    with Progress(console=errors, transient=True) as bar:
         task = bar.add_task("reading images", total=None)
         sets = load_sets(
             _data_config(arguments, named), trained_on=named.trained_on if arguments.data is None else None,

@@ -58,8 +58,9 @@ class TrainingSet:
             raise ValueError("bias needs a weight, but weight is None: pass both weight and bias, or neither")
         if weight is not None and weight.shape != (num_classes, width):
             raise ValueError(
-                f"weight must have the shape (K, D) = ({num_classes}, {width}) to fit logits and features, got "
-                f"{tuple(weight.shape)}: pass the features that the head multiplies by its weight"
+                f"weight must have the shape (K, D) = ({num_classes}, {width}) to fit logits (N, K) and features "
+                f"(N, D), got {tuple(weight.shape)}: pass the features after the head's projection, which its weight "
+                "multiplies"
             )
         if bias is not None and bias.shape != (num_classes,):
             raise ValueError(f"bias must have the shape (K,) = ({num_classes},), got {tuple(bias.shape)}")

@@ -68,14 +68,14 @@ def register_served_model(served: ServedNetwork, *, name: str, out: Path, tracki
 
     if (active := mlflow.active_run()) is not None:
         raise ValueError(
-            f"{name} cannot be registered while the MLflow run {active.info.run_name!r} is active, because the model "
-            f"would be logged to it: call mlflow.end_run() first"
+            f"the model {name} cannot be registered in MLflow while the run {active.info.run_name!r} is active, "
+            f"because it would be logged to that run: call mlflow.end_run() first"
         )
     store = resolve_store(out, tracking_uri)
     try:
         connect(store)
     except (StoreError, MlflowException, OSError) as error:
-        raise ValueError(f"{name} cannot be registered: {store.explain(error)}") from error
+        raise ValueError(f"the model {name} cannot be registered in MLflow: {store.explain(error)}") from error
     try:
         with _quiet(), _tracked_at(mlflow, store.uri):
             experiment = _experiment(mlflow, "exported models", store.artifacts)
@@ -84,7 +84,7 @@ def register_served_model(served: ServedNetwork, *, name: str, out: Path, tracki
                     served.network, name="model", registered_model_name=name, **_description(served)
                 )
     except MlflowException as error:
-        raise ValueError(f"{name} cannot be registered: {store.explain(error)}") from error
+        raise ValueError(f"the model {name} cannot be registered in MLflow: {store.explain(error)}") from error
     return f"models:/{name}/{logged.registered_model_version}"
 
 

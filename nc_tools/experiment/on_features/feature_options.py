@@ -69,8 +69,8 @@ def data_config(options: FeatureOptions, flags: Mapping[str, Any] | None = None)
     """
     if options.clean == OWN_LABELS and options.labels is None and options.corrections is None:
         raise ValueError(
-            "--clean data says that the labels of DATA are the true ones, but they are trained on too: give the labels "
-            "to train on with --labels FILE:COLUMN, or leave --clean out"
+            "--clean data takes the labels of the data set as the true ones, so training needs other labels, and none "
+            "were given: add --labels FILE:COLUMN, or leave --clean out"
         )
     config = replace(
         source_config(options), labels=options.labels, clean=options.clean, corrections=options.corrections,

@@ -52,8 +52,8 @@ def check_protocol_settings(protocol: Protocol) -> None:
     """
     if not protocol.tune_each_seed:
         raise ValueError(
-            "protocol.tune_each_seed=False is not possible on fixed features, where each seed tunes on its own "
-            "hold-out: leave it out"
+            "protocol.tune_each_seed=False is not possible on fixed features, where each seed tunes on a hold-out of "
+            "its own: remove that setting"
         )
     plain = Protocol(seeds=protocol.seeds, tuning_seeds=protocol.tuning_seeds, curve_points=1)
     for field in _NOT_READ:

@@ -93,7 +93,7 @@ def selective_accuracy(
     """
     scores, target = checked_scores(logits, labels)
     if not 0 < share <= 1:
-        raise ValueError(f"share is that of the predictions that are kept, above 0 and at most 1, got {share}")
+        raise ValueError(f"share, the part of the predictions that is kept, must be above 0 and at most 1, got {share}")
     confidence = scores.double().log_softmax(dim=1).amax(dim=1)
     kept = torch.zeros_like(target, dtype=torch.bool)
     kept[confidence.argsort(descending=True, stable=True)[: max(1, round(share * len(target)))]] = True

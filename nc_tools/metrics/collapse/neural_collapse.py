@@ -218,8 +218,8 @@ def _number_of_classes(labels: Tensor, weight: Tensor | None, logits: Tensor | N
 def _check_head(features: Tensor, weight: Tensor | None, bias: Tensor | None, logits: Tensor | None) -> None:
     if weight is not None and (weight.ndim != 2 or weight.shape[1] != features.shape[1]):
         raise ValueError(
-            f"weight must have the shape (K, {features.shape[1]}) to fit these features, got "
-            f"{tuple(weight.shape)}: pass the features that the head multiplies by its weight (after its projection)"
+            f"weight (K, D) and features (N, D) must have the same D, got {tuple(weight.shape)} and "
+            f"{tuple(features.shape)}: pass the features after the head's projection, which its weight multiplies"
         )
     if weight is not None:
         check_finite("weight", weight)

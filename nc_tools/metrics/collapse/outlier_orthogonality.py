@@ -40,8 +40,8 @@ def outlier_orthogonality(means: Tensor, outliers: Tensor, counts: Tensor | None
     index, _ = present_means(means, counts)
     if outliers.ndim != 2 or outliers.shape[1] != means.shape[1] or len(outliers) == 0:
         raise ValueError(
-            f"outliers must have the shape (M, {means.shape[1]}) with M >= 1, got {tuple(outliers.shape)}: pass the "
-            "features of outliers from the layer of the class means"
+            f"outliers must have the shape (M, {means.shape[1]}) with M >= 1, got {tuple(outliers.shape)}: pass "
+            "features of the layer whose class means you pass"
         )
     with measuring_precision(means.device):
         mean_outlier = at_least_float32(outliers.detach()).to(means.device).mean(dim=0, dtype=torch.float64)
