@@ -171,7 +171,9 @@ def test_the_model_of_each_final_run_is_logged_once_with_its_run(
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     shutil.copytree(run.parent, tmp_path / "out" / "runs")
     main(["sync", "out", "--log-models"])
-    assert "1 model logged" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "1 model logged" in printed.out
+    assert "artifacts" not in printed.err  # no bar of MLflow for each file that it copies
     uri = f"sqlite:///{tmp_path}/out/mlflow.db"
     client = mlflow.MlflowClient(uri)
     (experiment,) = [found for found in client.search_experiments() if found.name != "Default"]
@@ -181,6 +183,10 @@ def test_the_model_of_each_final_run_is_logged_once_with_its_run(
     assert (shown.info.status, logged.status) == ("FINISHED", "READY")
     assert logged.source_run_id == shown.info.run_id
     assert logged.params == shown.data.params
+    assert logged.name == shown.info.run_name
+    assert logged.tags["mlflow.note.content"].startswith("# Model card: ")
+    (data,) = {(value.dataset_name, value.dataset_digest) for value in logged.metrics}
+    assert data in {(used.dataset.name, used.dataset.digest) for used in shown.inputs.dataset_inputs}
     assert {value.key for value in logged.metrics} == {key for key in shown.data.metrics if key.startswith("test/")}
     assert shown.info.end_time == json.loads((run / "status.json").read_text())["ended_ms"]
     mlflow.set_tracking_uri(uri)

@@ -165,6 +165,7 @@ def served_network(predictor: Predictor, out: Path) -> ServedNetwork:
         example_images(predictor),
         files=tuple(out / name for name in (CARD, CLASSES, PREPROCESSING)),
         metadata={"classes": list(predictor.classes), "preprocessing": rule_of(predictor.trained)},
+        card=(out / CARD).read_text(encoding="utf-8"),
     )
 
 

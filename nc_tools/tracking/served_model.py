@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from nc_tools.run_records import environment
 from nc_tools.tracking.store import StoreError, resolve_store
 
+_NOT_IN_NAMES = re.compile(r"[/:.%\"']")  # MLflow's rule for names of models
+_BARS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+
 
 @dataclass(frozen=True, eq=False)
 class ServedNetwork:
@@ -27,12 +31,14 @@ class ServedNetwork:
         example: Input for tracing and as example, at least two images: with one, the size of a batch would be fixed.
         files: Stored beside the model.
         metadata: Stored in the file MLmodel.
+        card: The model card, in Markdown.
     """
 
     network: nn.Module
     example: Tensor
     files: tuple[Path, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    card: str = ""
 
 
 def save_served_model(served: ServedNetwork, folder: Path) -> None:
@@ -99,23 +105,27 @@ def log_served_model(client: Any, run: Any, served: ServedNetwork) -> str:
         served: The network.
 
     Returns:
-        The ID of the model. Its page shows the run's parameters and the values on the test set.
+        The ID of the model. It has the run's name. Its page shows the model card, the run's parameters, and the values
+        on the test set with the name of the data set.
     """
     import mlflow
     from mlflow.entities import LoggedModelOutput, Metric
     from mlflow.models import Model
 
     values, last = run.data.metrics, run.info.end_time
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    data = {"dataset_name": inputs[0].dataset.name, "dataset_digest": inputs[0].dataset.digest} if inputs else {}
     model = client.create_logged_model(
-        run.info.experiment_id, name="model", source_run_id=run.info.run_id, params=run.data.params
-    )
+        run.info.experiment_id, name=_NOT_IN_NAMES.sub("-", run.info.run_name or "model"),
+        source_run_id=run.info.run_id, params=run.data.params, tags={"mlflow.note.content": served.card},
+    )  # fmt: skip
     try:
         with TemporaryDirectory() as folder, _quiet():
             about = Model(artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run.info.run_id)
             path = str(Path(folder) / "model")
             mlflow.pytorch.save_model(served.network, path, mlflow_model=about, **_description(served))
             client.log_model_artifacts(model.model_id, path)
-        shown = [Metric(key, value, last, 0, model_id=model.model_id, run_id=run.info.run_id)
+        shown = [Metric(key, value, last, 0, model_id=model.model_id, run_id=run.info.run_id, **data)
                  for key, value in values.items() if key.startswith("test/")]  # fmt: skip
         client.log_batch(run.info.run_id, metrics=shown)
         client.finalize_logged_model(model.model_id, "READY")
@@ -168,7 +178,14 @@ def _description(served: ServedNetwork) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out warnings that are not about the model: of MLflow's store, and of types that JSON does not have."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Leave out a bar for each file that is copied, and warnings of MLflow's store and of types that JSON lacks."""
+    before = os.environ.get(_BARS)
+    os.environ[_BARS] = "false"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.environ.pop(_BARS)
+        if before is not None:
+            os.environ[_BARS] = before
