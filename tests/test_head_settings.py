@@ -14,14 +14,13 @@ from nc_tools.experiment.on_features.head_settings import check_head_settings, c
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--set", "training.patience=3"], "training.patience=3 is not used by runs on fixed features"),
         (["--set", "training.compile=true"], "training.compile=True is about a backbone that is trained"),
         (["--set", "training.precision=bfloat16"], "training.precision=bfloat16 is about a backbone"),
         (["--set", "optim.layer_decay=.7"], "optim.layer_decay=0.7 is about a backbone"),
         (["--set", "optim.head_first=.3"], "optim.head_first=0.3 is about a backbone"),
         (["--set", "model.freeze_norm=false"], "model.freeze_norm=False is about a backbone"),
         (["--set", "optim.lr=.1"], "--set protocol.rates=0.1 --set protocol.max_extensions=0"),
-        (["--set", "protocol.tune_each_seed=false"], "each seed tunes on its own hold-out"),
+        (["--set", "protocol.tune_each_seed=false"], "each seed tunes on a hold-out of its own"),
         (["--set", "protocol.rank_layers=true"], "protocol.rank_layers=True is not used"),
         (["--set", "protocol.curve_points=5"], "protocol.curve_points=5 is not used"),
         (["--epochs", "0"], "--epochs must be at least 1, got 0"),

@@ -130,6 +130,36 @@ def test_curves_of_the_hold_out_run_are_in_the_final_run(made):
     assert len(run.curves()["train/loss"]) == 3
 
 
+def test_early_stopping_ends_each_run_after_its_best_epoch(tmp_path):
+    """Beside arms that train all epochs, with the numbers that these have until then."""
+    path = embeddings(tmp_path, shift=0.7)
+    base = replace(base_of(path), training=replace(base_of(path).training, epochs=12))
+    arms = {name: arm for name, arm in arms_of(base).items() if name in ("linear", "proxies")}
+    stopped = {
+        f"{name}_stopped": replace(arm, training=replace(arm.training, patience=2)) for name, arm in arms.items()
+    }
+    plan = plan_of(arms | stopped, rates=(0.1,))
+    assert run_plan_of(plan, path, tmp_path)[0].status == "FINISHED"
+    runs = {(r.identity.kind, r.identity.arm, r.identity.seed): r for r in read_runs(tmp_path, ("holdout", "final"))}
+    lengths = set()
+    for name in stopped:
+        for seed in (0, 1):
+            holdout, final = (runs[kind, name, seed] for kind in ("holdout", "final"))
+            whole = runs["holdout", name.removesuffix("_stopped"), seed]
+            if holdout.identity.config["optim"] != whole.identity.config["optim"]:
+                continue  # tuned to another setting
+            key = "holdout/gen/balanced_accuracy"
+            scores, every = (dict(run.curves()[key]) for run in (holdout, whole))
+            best = max(scores, key=lambda epoch, scores=scores: (scores[epoch], -epoch))
+            assert scores == {epoch: every[epoch] for epoch in range(1, min(best + 2, 12) + 1)}
+            assert holdout.final["best/epoch"] == best
+            assert holdout.final[key] == scores[best]
+            assert max(epoch for epoch, _ in final.curves()["train/loss"]) == best
+            lengths.add(len(scores))
+    assert lengths
+    assert min(lengths) < 12
+
+
 def test_loaded_runs_give_the_recorded_logits(made):
     root, path, _, _ = made
     test = open_feature_data(base_of(path), path, seed=0, device=torch.device("cpu")).sources.test

@@ -71,7 +71,7 @@ def _cost(run: HeadRun) -> dict[str, float]:
     return {
         "perf/seconds": run.seconds,
         "perf/side_by_side": float(run.side_by_side),
-        "perf/images_per_s": sum(run.samples.facts.class_counts) * run.job.config.epochs / seconds,
+        "perf/images_per_s": sum(run.samples.facts.class_counts) * max(run.curves) / seconds,
         "perf/parameters": float(head),
         "perf/head_parameters": float(head),
     }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nc_tools.experiment.build import build_head, build_loss
 from nc_tools.experiment.computed_start import start_generator
+from nc_tools.experiment.evaluate.holdout_run import HOLDOUT_SCORE
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.on_features.head_samples import HeadSamples
 from nc_tools.models.classifier import Classifier
@@ -31,7 +32,8 @@ class HeadRun:
         curves: Metrics by epoch.
         seconds: Of training, its share where runs train side by side.
         side_by_side: How many heads trained at once and shared the seconds.
-        error: Why training ended early; None if it did not.
+        error: Why training failed; None if it did not.
+        best: The best score on the hold-out so far, and its epoch, of a run that may end early; None for others.
     """
 
     job: Job
@@ -43,6 +45,8 @@ class HeadRun:
     seconds: float = 0.0
     side_by_side: int = 1
     error: NonFiniteLossError | None = None
+    best: tuple[float, int] | None = None
+    _best_weights: dict[str, Tensor] | None = None
 
     @classmethod
     def new(cls, job: Job, samples: HeadSamples, keep_epoch: int | None = None) -> HeadRun:
@@ -71,3 +75,24 @@ class HeadRun:
         self.curves[epoch] = values
         if epoch == self.keep_epoch:
             self.kept = copy.deepcopy(self.model.state_dict())
+
+    def ends(self, epoch: int) -> bool:
+        """Return True if training ends after this epoch, which has been noted: early stopping by the hold-out's scores.
+
+        A final run has no hold-out. It ends at the best epoch of its hold-out run.
+        """
+        patience = self.job.config.training.patience
+        if patience is None:
+            return False
+        if not self.samples.scored:
+            return epoch == self.keep_epoch
+        score = self.curves[epoch][HOLDOUT_SCORE]
+        if self.best is None or score > self.best[0]:
+            self.best, self._best_weights = (score, epoch), copy.deepcopy(self.model.state_dict())
+        return epoch - self.best[1] >= patience
+
+    def restore_best(self) -> None:
+        """Take the weights of the best epoch, if the run may end early."""
+        if self._best_weights is not None:
+            self.model.load_state_dict(self._best_weights)
+            self._best_weights = None

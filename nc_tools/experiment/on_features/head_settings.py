@@ -37,11 +37,6 @@ def check_head_settings(name: str, arm: RunConfig) -> None:
                     f"fixed features is not: leave it out, or train the network too, with a recipe such as "
                     f"recipes/long_tail.py and --train last:1"
                 )
-    if arm.training.patience is not None:
-        raise ValueError(
-            f"arm {name}: training.patience={arm.training.patience} is not used by runs on fixed features, whose heads "
-            f"train side by side for all epochs: leave it out and set --epochs, or use a recipe"
-        )
 
 
 def check_protocol_settings(protocol: Protocol) -> None:

@@ -145,10 +145,10 @@ class OneSeed:
         write_json(path, stored)
 
     def _score(self, run: HeadRun) -> Score:
-        """Return the value on the hold-out of the metric that decides, after the last epoch; None if it diverged."""
+        """Return the value on the hold-out of the metric that decides, of the trained head; None if it diverged."""
         if run.error is not None:
             return None
-        last = run.curves[max(run.curves)]
+        last = run.curves[max(run.curves) if run.best is None else run.best[1]]
         decides = self.plan.protocol.primary.replace("test/", "holdout/", 1)
         return last.get(decides, last[HOLDOUT_SCORE])
 

@@ -42,7 +42,8 @@ def train_heads(runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch)
         member = run.member()
         if why_not_packed(member, training) is None:
             # One size of samples: the batches of all members of a pack are equally large at every step.
-            key = (pack_key(member), repr(training), len(run.samples.indices), run.samples.scored)
+            length = repr(replace(training, patience=None))
+            key = (pack_key(member), length, len(run.samples.indices), run.samples.scored)
             packs.setdefault(key, []).append((run, member))
         else:
             alone.append((run, member))
@@ -54,6 +55,7 @@ def train_heads(runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch)
         _train_pack(own, members, stop, partial(on_epoch, f"pack {number} of {total}"))
     for run in runs:
         if run.error is None:
+            run.restore_best()
             _second_stage(run)
             run.model.eval()
 
@@ -64,11 +66,12 @@ def _train_pack(
     training = runs[0].job.config.training
     by_model = {id(member.model): run for run, member in zip(runs, members, strict=True)}
 
-    def epoch_end(epoch: int, pack: Pack, values: Sequence[dict[str, float]]) -> None:
+    def epoch_end(epoch: int, pack: Pack, values: Sequence[dict[str, float]]) -> list[int]:
         present = [by_model[id(member.model)] for member in pack.members]
         for run, own, score in zip(present, values, _holdout_scores(present, pack), strict=True):
             run.note(epoch, {**own, **score})
         on_epoch(epoch, training.epochs)
+        return [place for place, run in enumerate(present) if run.ends(epoch)]
 
     results = fit_pack(members, training, epoch_end=epoch_end, stop=stop)
     for run, result in zip(runs, results, strict=True):
@@ -80,15 +83,16 @@ def _train_pack(
 def _train_alone(run: HeadRun, member: PackMember, stop: StopSignal, on_epoch: Callable[[int, int], None]) -> None:
     training = run.job.config.training
 
-    def epoch_end(epoch: int, values: dict[str, float], _: Classifier) -> None:
+    def epoch_end(epoch: int, values: dict[str, float], _: Classifier) -> bool:
         run.note(epoch, values | _holdout_scores([run])[0])
         on_epoch(epoch, training.epochs)
+        return run.ends(epoch)
 
     # The features of a loader that has scaled them need no scaling again.
     model = Classifier(torch.nn.Identity(), run.model.head) if member.applied else run.model
     try:
         fitted = fit(
-            model, member.loss, member.batches, replace(training, patience=None), member.optim, seed=run.job.seed,
+            model, member.loss, member.batches, training, member.optim, seed=run.job.seed,
             class_counts=run.samples.facts.class_counts, epoch_end=epoch_end, stop=stop,
         )  # fmt: skip
     except NonFiniteLossError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,9 @@ from nc_tools.training.train_config import TrainConfig
 _FOR_LOGITS = {"bias", "scale_of.raw"}
 """Parameters of a head that only its logits depend on; embedded features and class vectors do not."""
 
-PackEpochEnd = Callable[[int, Pack, Sequence[dict[str, float]]], None]
-"""Called after each epoch with its number (from 1), the pack, and the mean values of each of its members."""
+PackEpochEnd = Callable[[int, Pack, Sequence[dict[str, float]]], Collection[int] | None]
+"""Called after each epoch with its number (from 1), the pack, and the mean values of each of its members. It may return
+the places, in ``pack.members``, of those whose training ends here."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,13 @@ def fit_pack(
         values = run.train_epoch(epoch)
         if not run.present:
             break
-        if epoch_end is not None:
-            epoch_end(epoch + 1, run.pack, values)
-    for i in run.present:
-        members[i].model.eval()
+        if epoch_end is not None and (ended := epoch_end(epoch + 1, run.pack, values)):
+            run.keep([i for place, i in enumerate(run.present) if place not in ended])
+            if not run.present:
+                break
+    for member, error in zip(members, run.errors, strict=True):
+        if error is None:
+            member.model.eval()
     return [PackResult(spent, error) for spent, error in zip(run.seconds, run.errors, strict=True)]
 
 
@@ -115,13 +119,16 @@ class _PackTraining:
             self.errors[i] = error
         if not any(errors):
             return values
-        kept = [i for i in self.present if self.errors[i] is None]
         values = [own for own, error in zip(values, errors, strict=True) if error is None]
-        self.present = kept
-        if kept:
-            self.pack = Pack([self.members[i] for i in kept])
-            _drop(self._optimizer, self.pack)
+        self.keep([i for i in self.present if self.errors[i] is None])
         return values
+
+    def keep(self, members: list[int]) -> None:
+        """Go on with some of the present members only."""
+        self.present = members
+        if members:
+            self.pack = Pack([self.members[i] for i in members])
+            _drop(self._optimizer, self.pack)
 
     def _steps_of(
         self, epoch: int, by_stack: list[float]

@@ -55,8 +55,8 @@ def why_not_packed(member: PackMember, training: TrainConfig) -> str | None:
         return f"{type(loss).__name__} has several terms"
     if member.optim.sam is not None or training.mixing is not None or training.ema_decay is not None:
         return "it uses sharpness-aware steps, mixed batches or a weight average"
-    if member.optim.head_first or training.patience is not None:
-        return "it trains the head first and then the backbone, or may end early"
+    if member.optim.head_first:
+        return "it trains the head first and then the backbone"
     return None
 
 
