@@ -64,7 +64,7 @@ def hardware() -> str:
 
 @lru_cache(maxsize=1)
 def _processor() -> str:
-    # Linux alone names the model there, and platform does not; elsewhere platform has a name.
+    # On Linux only this file has the model's name; on other systems only platform.processor() has one.
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
