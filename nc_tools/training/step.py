@@ -26,8 +26,8 @@ from nc_tools.training.training_state import TrainingState
 class TrainingStep:
     """One step of training, the same for every compared method.
 
-    What changes from step to step has two places. :meth:`prepare` sets it as numbers, from the step's number; the call
-    itself reads tensors only, and computes on the device. So the call can be recorded once and replayed
+    :meth:`prepare` sets what depends on the step's number, as Python numbers. The call itself reads what changes from
+    tensors only, and computes on the device. So the call can be recorded once and replayed
     (:class:`~nc_tools.training.captured_step.CapturedStep`).
 
     Args:
@@ -161,7 +161,7 @@ def _set_backbone_training(backbone: nn.Module, parameters: Sequence[nn.Paramete
 
 
 class _Forward:
-    """The forward pass of a batch: what is requested of the backbone, and what the head makes of its features."""
+    """The forward pass of a batch: the pass that the backbone must compute, and the head's outputs for its features."""
 
     def __init__(self, model: Classifier, training: TrainConfig, optim: OptimConfig, device: torch.device) -> None:
         self._model = model
@@ -171,7 +171,7 @@ class _Forward:
         self._alone = why_alone(training, optim)
 
     def request(self, batch: Batch) -> BackbonePass:
-        """Return the pass for all that comes with a batch: one, so that batch statistics are those of all of it."""
+        """Return one pass for inputs, second view and outliers of a batch, with common batch statistics."""
         parts = _parts(batch)
         return BackbonePass(self._backbone, parts[0] if len(parts) == 1 else torch.cat(parts), self._dtype, self._alone)
 
