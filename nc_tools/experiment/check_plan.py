@@ -92,7 +92,7 @@ def check_same_images(configs: Sequence[DataConfig]) -> None:
 
 
 def _data_lines(plan: Plan, data: Mapping[str, RunData]) -> list[str]:
-    """Return what is said about the data first: of the baseline, and what differs in other arms.
+    """Return the first lines about the data: those of the baseline, and those of other arms that differ.
 
     Raises:
         ValueError: If the arms' images or test labels are not the same.

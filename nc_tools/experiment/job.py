@@ -65,7 +65,7 @@ class JobResult:
     Attributes:
         run: Its folder; None if it never began.
         status: FINISHED, FAILED or KILLED.
-        score: Balanced accuracy on the hold-out at the last epoch, for kinds that have one.
+        score: Balanced accuracy of the trained model on the hold-out, for kinds that have one.
         error: One line that says why it did not finish.
         earlier: Whether the result is that of an earlier run (finished, or a diverged trial), which was not repeated.
         diverged: Whether the loss became infinite or NaN, which says something about the arm; other failures do not.

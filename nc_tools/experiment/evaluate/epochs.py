@@ -16,8 +16,8 @@ from nc_tools.seeds import stream
 class EpochEvaluation:
     """Measures the model of an epoch, for the curves in a run's record.
 
-    Tuning trials are measured only if they stop early by the hold-out, final runs on some training images, hold-out
-    runs also on the hold-out.
+    Final runs are measured on some training images; hold-out runs on these and on the hold-out; tuning trials only on
+    the hold-out, and only if they may stop early.
 
     Args:
         job: The run.

@@ -33,9 +33,9 @@ def evaluate_label_noise(
 ) -> dict[str, float]:
     """Return metrics of the training set under noisy and true labels; write suspects.csv and transition matrices.
 
-    Where no true labels are known there is nothing to return, and both files, which need no true label, are written if
-    the protocol asks for suspects. The test set has true labels. Nothing that a run chooses depends on what is measured
-    here.
+    Where no true labels are known, nothing is returned. Both files need no true labels: they are then written if the
+    protocol asks for suspects, or leaves this open and ``data.labels`` gives the labels. The test set has true labels.
+    Nothing that a run chooses depends on what is measured here.
     """
     clean = train.clean_labels
     rows = job.protocol.suspects

@@ -159,7 +159,7 @@ def model_config(options: SourceOptions) -> ModelConfig:
 
 
 def embedding_file(options: SourceOptions) -> Path | None:
-    """Return the embedding file that the data are; None for images."""
+    """Return the path of the embedding file that is given as data; None for images."""
     path = Path(options.data.removeprefix(EMBEDDINGS)).expanduser()
     return path if options.data.startswith(EMBEDDINGS) or path.suffix.lower() in _EMBEDDING_FILES else None
 

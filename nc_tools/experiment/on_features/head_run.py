@@ -25,11 +25,11 @@ class HeadRun:
     Attributes:
         job: What to make.
         samples: What its head is trained and scored on.
-        model: The scaling of the features, and the head. After training, the trained one.
-        keep_epoch: The epoch of which the weights are kept; None for none.
+        model: The scaling of the features, and the head, which training changes.
+        keep_epoch: The epoch whose weights are kept; None for none.
         kept: Those weights.
         curves: Metrics by epoch.
-        seconds: Of training, its share where runs train side by side.
+        seconds: Training time in seconds; its share where runs train side by side.
         side_by_side: How many heads trained at once and shared the seconds.
         error: Why training ended early; None if it did not.
     """

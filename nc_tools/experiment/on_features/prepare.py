@@ -28,8 +28,8 @@ from nc_tools.features import Embeddings, extract_features, read_embeddings
 from nc_tools.models.pretrained import PretrainedBackbone
 
 CheckPlan = Callable[[tuple[int, ...], bool], object]
-"""Raises an error if something cannot be made of data with these training samples of each class, where true labels are
-known or not."""
+"""Called with the training samples of each class, and whether true labels are known; raises an error if the comparison
+cannot be made on such data."""
 
 
 @dataclass(frozen=True)
