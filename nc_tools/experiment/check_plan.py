@@ -29,7 +29,8 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
     """Read a comparison's data, build every arm's model and loss once, and return each arm's facts about its data.
 
     Raises:
-        ValueError: If the arms differ in their data, or an arm cannot be built; the message names it.
+        ValueError: If the arms differ in their data (training labels may differ), or an arm cannot be built; the
+            message names it.
         TypeError: Likewise.
         Killed: If ``stop`` is set while images are read.
     """

@@ -100,7 +100,7 @@ class ModelConfig:
 
     @property
     def is_pretrained(self) -> bool:
-        """Whether the network comes from a library with weights, so that it expects images as those do."""
+        """Whether images are prepared as the network's library says: with weights, or for any ``hf:`` network."""
         return not self.is_own and (self.weights is not None or self.name.startswith("hf:"))
 
     @property

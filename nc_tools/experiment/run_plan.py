@@ -39,8 +39,8 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:
         console: Where progress is shown.
 
     Raises:
-        ValueError: If arms differ in their data, an arm cannot be built, no trial of the baseline gave a score, or
-            another comparison is writing to the folder.
+        ValueError: If arms differ in their data (training labels may differ), an arm cannot be built, no trial of the
+            baseline gave a score, or another comparison is writing to the folder.
         Killed: After Ctrl-C or SIGTERM, once every run in progress has written its checkpoint.
     """
     options.out.mkdir(parents=True, exist_ok=True)
