@@ -69,9 +69,9 @@ def build_model(
 
     Args:
         config: The arm.
-        facts: About its data.
-        seed: Of the random weights.
-        frame_seed: Of the head's random frame; None for a head without one.
+        facts: Facts about its data.
+        seed: Seed of the random weights.
+        frame_seed: Seed of the head's random frame; None for a head without one.
         restore: The folder of a finished run, whose weights are to be loaded next: no pretrained weights are read.
     """
     channels, size = facts.in_channels, facts.image_size

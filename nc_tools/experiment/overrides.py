@@ -17,7 +17,7 @@ C = TypeVar("C")
 
 
 TUNED_RATE = "optim.lr"
-"""The setting that every comparison tunes, so that no value of it can be set."""
+"""The setting that every comparison tunes: no value can be set for it."""
 
 
 def rate_is_tuned(value: object) -> ValueError:

@@ -38,10 +38,10 @@ def new_backbone(model: ModelConfig, *, in_channels: int, image_size: int, num_s
 
     Args:
         model: The configuration.
-        in_channels: Of the data's images.
+        in_channels: Channels of the data's images.
         image_size: Side of the data's images.
         num_samples: Size of the whole training set, which decides whether batch statistics are kept.
-        seed: Of weights that no file gives.
+        seed: Seed of the weights that no file gives.
     """
     if model.is_own:
         backbone = _own_network(model, in_channels, image_size, seed)
@@ -106,7 +106,7 @@ def preprocessing_of(model: ModelConfig, *, in_channels: int, image_size: int) -
 
     Args:
         model: The configuration.
-        in_channels: Of the data's images.
+        in_channels: Channels of the data's images.
         image_size: Side of the data's images.
 
     Raises:
@@ -132,7 +132,7 @@ def backbone_record(model: ModelConfig, *, in_channels: int, image_size: int) ->
 
     Args:
         model: The configuration.
-        in_channels: Of the data's images.
+        in_channels: Channels of the data's images.
         image_size: Side of the data's images.
     """
     if not (model.is_pretrained or model.is_own):
@@ -195,10 +195,10 @@ def frozen_backbone(
 
     Args:
         model: The configuration: a pretrained network, or one of the user's own.
-        in_channels: Of the data's images.
+        in_channels: Channels of the data's images.
         image_size: Side of the data's images.
-        mean: Of each channel of the data, for an own network without a preprocessing.
-        std: Likewise.
+        mean: Mean of each channel of the data (C,), for a user's network without a preprocessing.
+        std: Standard deviation of each channel (C,), likewise.
 
     Raises:
         ValueError: If the network has random weights.

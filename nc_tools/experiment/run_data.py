@@ -143,7 +143,7 @@ def open_data(
 
     Args:
         config: The arm.
-        seed: Of the run.
+        seed: Seed of the run.
         device: Where batches go.
         cache: Folder for decoded image folders.
         progress: Called as ``progress(done, total)`` while image files are decoded.

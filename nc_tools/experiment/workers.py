@@ -35,7 +35,7 @@ class WorkerJob(Protocol):
 
     @property
     def kind(self) -> str:
-        """What is made, in a word."""
+        """What is made, in one word."""
 
 
 J = TypeVar("J", bound=WorkerJob)

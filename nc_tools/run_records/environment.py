@@ -37,7 +37,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
     pairs = [("python", platform.python_version())]
     for name in PACKAGES:
         if name == "nc_tools":
-            # An editable install keeps the metadata of the day on which it was made.
+            # The metadata of an editable install keep the version of the day on which it was made.
             pairs.append((name, str(import_module(name).__version__)))
             continue
         try:

@@ -101,7 +101,7 @@ class RunIdentity:
     def to_json(self) -> dict[str, Any]:
         """Return the contents of ``run.json``."""
         values: Any = finite_or_null(asdict(self))
-        # Names of classes and of data are no settings: only addresses among them can hold a credential.
+        # Names of classes and of data are not settings: only addresses among them can hold a credential.
         data = _redacted_addresses(values.pop("data"))
         return {"schema": SCHEMA, "run_id": self.run_id, **redact_settings(values), "data": data}
 

@@ -10,7 +10,7 @@ _LAST_WORD = (
     r"(?:password|passwd|passphrase|pwd|token|secret|credentials?|signature|sig|auth|authorization"
     r"|(?:api|access|account|private|secret|shared|storage|encryption)[-_ ]?key)"
 )
-# The last word of a name says what it is: hf_token is a secret, max_tokens and tokenizer are none.
+# The last word of a name says what it is: hf_token is a secret, max_tokens and tokenizer are not.
 _HIDES_VALUE = re.compile(rf".*{_LAST_WORD}", re.IGNORECASE | re.DOTALL)
 _QUOTED = r"\"[^\"]*\"|'[^']*'"
 _ASSIGNED = re.compile(

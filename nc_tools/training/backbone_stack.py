@@ -151,7 +151,7 @@ def backbone_kind(backbone: nn.Module) -> tuple[object, ...] | None:
 
 
 def _settings(module: nn.Module) -> str:
-    """Return the attributes of a module that are no tensors, parts or hooks, as text."""
+    """Return the attributes of a module that are not tensors, submodules or hooks, as text."""
     own = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
     return repr({name: value for name, value in own.items() if not isinstance(value, Tensor | nn.Module)})
 

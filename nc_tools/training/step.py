@@ -104,8 +104,8 @@ class TrainingStep:
         else:
             torch.autograd.backward(reduce(add, terms.values()))
         yield from self._wait(request)  # for the gradients of a backbone that others computed
-        # Whoever holds the request must not keep the graph of this step: its nodes would be used again by the next one,
-        # on this step's stream, and a CUDA graph records one stream.
+        # The caller still holds the request, which must not keep the graph of this step: the next step would use nodes
+        # of the graph again, on this step's stream, and a CUDA graph records one stream only.
         request.features = None
         if self._optim.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._clipped, self._optim.clip_norm)
@@ -133,7 +133,7 @@ class TrainingStep:
             torch.autograd.backward(reduce(add, terms.values()))
 
     def _wait_for_features(self, request: BackbonePass) -> Generator[BackbonePass, None, None]:
-        """Wait for the features, and compute them if nobody did."""
+        """Wait for the features, and compute them if the caller has not."""
         yield from self._wait(request)
         self.shared = request.features is not None
         if not self.shared:

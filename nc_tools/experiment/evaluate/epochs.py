@@ -23,7 +23,7 @@ class EpochEvaluation:
         job: The run.
         data: Its images.
         facts: Facts of the samples trained on.
-        indices: Those samples (M,), int64.
+        indices: The samples trained on (M,), int64.
     """
 
     def __init__(self, job: Job, data: RunData, facts: DataFacts, indices: Tensor) -> None:

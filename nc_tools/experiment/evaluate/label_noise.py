@@ -94,7 +94,7 @@ def suspect_precision(suspects: Suspects, wrong: Tensor) -> dict[str, float]:
 def save_held_out_estimates(job: Job, data: RunData, holdout: Collected, record: RunRecord) -> dict[str, float]:
     """Estimate the transition matrix from the hold-out, write the estimates, and return their errors.
 
-    There are no errors where no true labels are known, and no estimates either unless the protocol asks for suspects.
+    Without true labels there are no errors, and there are estimates only if the protocol asks for suspects.
     """
     given, true = data.sources.train.labels, data.sources.train.clean_labels
     if true is None and not job.protocol.suspects:

@@ -53,7 +53,7 @@ def set_coverage(evaluator: Evaluator, test: EvaluationSet, tensors: Mapping[str
     fewer images.
 
     Args:
-        evaluator: Of the model.
+        evaluator: Evaluator of the model.
         test: The test set.
         tensors: The thresholds, as :func:`fit_thresholds` returns them; methods without any are left out.
     """

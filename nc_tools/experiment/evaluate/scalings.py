@@ -45,7 +45,7 @@ def scaled_measures(evaluator: Evaluator, test: EvaluationSet, tensors: Mapping[
     For vector scaling, accuracy is returned too, as ``<test>/gen_vs/``.
 
     Args:
-        evaluator: Of the model.
+        evaluator: Evaluator of the model.
         test: The test set.
         tensors: The scalings, as :func:`fit_scalings` returns them; those that are missing are left out.
     """

@@ -29,7 +29,7 @@ def write_test_outputs(
         outputs: The model's outputs for the test set.
         classes: K names.
         counts: Training samples of each class (K,).
-        temperatures: By name, such as "temperature".
+        temperatures: Fitted temperatures by name, such as "temperature".
         coverage: Share of the test samples of each class whose prediction set contains it (K,), by method; None if
             there are no sets.
     """

@@ -144,7 +144,7 @@ def open_feature_data(config: RunConfig, path: Path, *, seed: int, device: torch
     Args:
         config: The arm.
         path: The file of the feature sets.
-        seed: Of the runs.
+        seed: Seed of the runs.
         device: Where batches go.
     """
     features = open_feature_sources(path)

@@ -60,8 +60,8 @@ def data_config(options: FeatureOptions, flags: Mapping[str, Any] | None = None)
     """Return the data that the options name, with their labels and the settings ``data.FIELD=VALUE``.
 
     Args:
-        options: Of the command line.
-        flags: Fields that flags of one command set; the settings come after them.
+        options: Options of the command line.
+        flags: Fields that flags of one command set; settings are applied after them.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.

@@ -27,7 +27,7 @@ class HeadRun:
         samples: What its head is trained and scored on.
         model: The scaling of the features, and the head, which training changes.
         keep_epoch: The epoch whose weights are kept; None for none.
-        kept: Those weights.
+        kept: The weights of that epoch; None until it is trained.
         curves: Metrics by epoch.
         seconds: Training time in seconds; its share where runs train side by side.
         side_by_side: How many heads trained at once and shared the seconds.

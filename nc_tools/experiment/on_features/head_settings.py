@@ -21,7 +21,7 @@ def check_head_settings(name: str, arm: RunConfig) -> None:
     """Check that every setting of an arm has an effect on runs on fixed features.
 
     Args:
-        name: Of the arm.
+        name: Name of the arm.
         arm: Its configuration.
 
     Raises:

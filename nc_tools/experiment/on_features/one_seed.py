@@ -43,7 +43,7 @@ class OneSeed:
 
     Args:
         plan: The arms and their common rules.
-        seed: Of hold-out, initial weights, order and frames.
+        seed: Seed of hold-out, initial weights, order and frames.
         features: The file of the feature sets.
         root: The output folder.
         device: Where heads train.

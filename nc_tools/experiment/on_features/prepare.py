@@ -57,7 +57,7 @@ def prepare_features(
         config: Any arm: all have the same data and backbone.
         out: The output folder.
         cache: Folder of the feature cache, which other comparisons can share.
-        seed: For the lines about subsets, which differ by seed.
+        seed: Seed of the subsets that the printed lines describe.
         device: Where the backbone runs.
         display: Shows progress and lines.
         check: Called once the data are read and before features are computed, which may take an hour.

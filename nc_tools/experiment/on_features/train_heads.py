@@ -25,10 +25,11 @@ _LOGITS_AT_ONCE = 2**24  # logits that are computed at once
 def train_heads(runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch) -> None:
     """Train the heads of new runs, in place; a run whose loss is not finite keeps the error.
 
-    Runs train side by side, whatever their heads, seeds, losses and rates.
+    Runs with equal training settings and numbers of samples train side by side, whatever their heads, seeds, losses and
+    rates.
 
     Args:
-        runs: Of any seeds and arms.
+        runs: New runs, of any seeds and arms.
         stop: When set, training ends with ``Killed``.
         on_epoch: Called after every epoch.
     """

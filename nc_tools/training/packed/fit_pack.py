@@ -59,7 +59,7 @@ def fit_pack(
     checkpoints: heads on fixed features train in seconds.
 
     Args:
-        members: With the same :func:`~nc_tools.training.packed.pack.pack_key`.
+        members: The trainings, all with the same :func:`~nc_tools.training.packed.pack.pack_key`.
         training: Number of epochs; the batch size is that of the members' loaders.
         epoch_end: See ``PackEpochEnd``. Its time is not counted.
         stop: Checked after each step; if it is set, ``Killed`` is raised.

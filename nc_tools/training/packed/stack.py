@@ -80,7 +80,7 @@ def make_stacks(heads: Sequence[Head], keys: Sequence[tuple[int, int, int]]) -> 
     """Stack the heads of each kind.
 
     Args:
-        heads: In the pack's inner order.
+        heads: The heads of all members, in the pack's inner order.
         keys: Numbers of the kind of head, of the stream and of the group of losses, for each head.
     """
     stacks: list[Stack] = []

@@ -23,12 +23,12 @@ class StackedHead(ABC):
     evaluated or saved at any time.
 
     Args:
-        heads: Of one kind and shape, see :func:`~nc_tools.training.packed.head_kinds.head_kind`.
+        heads: Heads of one kind and shape, see :func:`~nc_tools.training.packed.head_kinds.head_kind`.
 
     Attributes:
         heads: The members' heads.
         num_classes: K.
-        dtype: Of parameters and buffers.
+        dtype: Dtype of parameters and buffers.
         of_members: The parameters of the heads by name, one of each member; views of the stacked ones.
         parameters: Stacked parameters (M, ...) by name, which gradients are computed for.
         buffers: Stacked buffers (M, ...) by name.
