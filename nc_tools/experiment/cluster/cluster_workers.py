@@ -93,7 +93,7 @@ def _answer(reference: Any) -> NodeResult | None:
         answer: NodeResult = ray.get(reference)
     except ray.exceptions.TaskCancelledError:
         return None
-    except ray.exceptions.RayTaskError as error:  # the task's code or its settings cannot be read there
+    except ray.exceptions.RayTaskError as error:  # the node cannot read the task's code or settings
         reason = " ".join(str(error.cause or error).split())
         problem = (
             f"a node cannot make runs: {reason} (install the same nc_tools, and modules of your own, on every node)"

@@ -20,7 +20,7 @@ from nc_tools.experiment.workers import set_arithmetic
 from nc_tools.run_records.liveness import host
 from nc_tools.run_records.run_files import read_run_files, write_run_files
 
-_NEWS_SECONDS = 1.0  # between two messages of a task
+_NEWS_SECONDS = 1.0  # time between two messages of a task
 
 
 @dataclass(frozen=True)

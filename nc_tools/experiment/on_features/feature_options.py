@@ -76,7 +76,7 @@ def data_config(options: FeatureOptions, flags: Mapping[str, Any] | None = None)
         source_config(options), labels=options.labels, clean=options.clean, corrections=options.corrections,
         **(flags or {}),
     )  # fmt: skip
-    settings = [parse_setting(text) for text in options.settings]  # before the data are read; the others wait for arms
+    settings = [parse_setting(text) for text in options.settings]  # errors come before data are read
     start = len(DATA_FIELDS)
     return put_all(config, [(path[start:], value) for path, value in settings if path.startswith(DATA_FIELDS)])
 
