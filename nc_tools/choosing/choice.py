@@ -39,14 +39,14 @@ class Choice:
 def make_choice(comparison: Comparison, holdout: Mapping[str, float]) -> Choice:
     """Choose an arm on hold-out results, and confirm it on the test set.
 
-    The candidate is the arm with the best mean score on the hold-outs. Choosing it by its test result would flatter it:
-    the best of many arms is partly the luckiest. Hold-outs hold no test image, and their trials had other initial
-    weights, orders and frames than the final runs. So the test set is asked one question that was fixed before, whether
-    the candidate is better than the default, and its p value needs no adjustment for the other arms. Where the answer
-    is not yes, the default is used.
+    The candidate is the arm with the best mean score on the hold-outs. To choose it by its test result would
+    overestimate it: the best of many arms is partly the luckiest. Hold-outs contain no test image, and their trials had
+    other initial weights, orders and frames than the final runs. So the test set answers one question that was fixed
+    before: is the candidate better than the default? The p value of this one test needs no adjustment for the other
+    arms. If the answer is not yes, the default is used.
 
     Args:
-        comparison: Of all arms, the default as baseline.
+        comparison: The comparison of all arms, with the default as its baseline.
         holdout: Mean score of each arm on the hold-outs.
 
     Raises:
@@ -78,7 +78,7 @@ def _why_not(comparison: Comparison, candidate: str, test: ArmTest | None) -> st
 
 
 def holdout_scores(seeds: Iterable[Path]) -> dict[str, float]:
-    """Return the mean score of each arm's best trials on the hold-outs, for arms that have one at every seed.
+    """Return by arm the mean over seeds of its best trial's score on the hold-out, for arms with a score at every seed.
 
     Args:
         seeds: The file of each seed's results.

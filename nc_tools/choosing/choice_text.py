@@ -9,8 +9,8 @@ from nc_tools.choosing.class_effects import ClassEffect, class_effects
 from nc_tools.comparison import Comparison
 from nc_tools.comparison.wording import coverage_text, difference_text, join_names
 
-_NAMED = 4
-_CALIBRATED = 0.02
+_NAMED = 4  # classes that a sentence names
+_CALIBRATED = 0.02  # largest ECE that is called calibrated
 WORDS = {
     "linear": "the linear head",
     "linear_la": "the linear head with logit adjustment",
@@ -47,8 +47,8 @@ def choice_sentences(choice: Choice, comparison: Comparison) -> list[str]:
     """Return the sentences: what to use, how sure, which classes gain and lose, calibration, cost.
 
     Args:
-        choice: Of an arm.
-        comparison: Of all arms.
+        choice: The arm that was chosen, and why.
+        comparison: The comparison of all arms.
     """
     reference = _reference(choice, comparison)
     sentences = [*_use(choice, comparison), _range(comparison)]
@@ -96,7 +96,7 @@ def _range(comparison: Comparison) -> str:
 
 
 def _reference(choice: Choice, comparison: Comparison) -> str | None:
-    """Return the arm that class effects are told against: the default, or the plain linear head for the default."""
+    """Return the arm with which class effects are compared: the default, or the plain linear head for the default."""
     if choice.arm != choice.default:
         return choice.default
     return "linear" if choice.default != "linear" and "linear" in comparison.arms else None

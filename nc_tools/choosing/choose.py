@@ -1,4 +1,4 @@
-"""The command ``nc-tools choose``: from data and a pretrained model to the head and loss to use, and its model."""
+"""The command ``nc-tools choose``: choose a head and a loss for data and a pretrained model, and write the model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from nc_tools.run_records.json_files import write_json
 from nc_tools.tracking.no_mlflow import sync_unless_off
 
 MODEL_FOLDER = "model"
-"""Folder of the model to take home, in the output folder."""
+"""Folder of the chosen model, in the output folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""For which classes one arm is better than another, and which it costs."""
+"""The classes for which one arm is better or worse than another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ClassEffect:
         name: The class.
         train_count: Its training samples.
         difference: Mean over seeds of the arm's recall minus the reference's, on the test samples of the class.
-        sure: Whether it is different from zero over seeds, with p values adjusted over all classes (Holm).
+        sure: Whether it differs from zero at level 0.05 over seeds, with p values adjusted over all classes (Holm).
     """
 
     name: str
@@ -30,7 +30,8 @@ class ClassEffect:
 def class_effects(comparison: Comparison, arm: str, reference: str) -> list[ClassEffect]:
     """Return the effect of an arm on each class that has test samples, the largest gain first.
 
-    The intervals behind ``sure`` are over seeds, on these test samples. Empty if fewer than two seeds are common.
+    ``sure`` holds for other seeds, not for other test samples. The list is empty if the arms have fewer than two
+    seeds in common.
     """
     mine, theirs = (_first_draws(comparison.cells.get(name, {})) for name in (arm, reference))
     seeds = sorted(mine.keys() & theirs.keys())

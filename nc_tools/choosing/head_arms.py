@@ -52,7 +52,7 @@ _SCALE, _SCALES = 4.0, TunedParameter(path="head.scale", values=(1.0, 16.0))
 _ONCE = TunedParameter(path="optim.weight_decay", values=())
 _FEWEST_STEPS, _EPOCHS = 600, 30
 _IMBALANCED = 1.5
-"""Largest class divided by smallest from which on losses for imbalance are compared."""
+"""Losses for imbalance are compared if the largest class has at least so many times the samples of the smallest."""
 NOISE_ARMS = (
     "linear_gce", "linear_sce", "linear_nce_mae", "linear_elr", "linear_relaxation", "linear_smoothing", "cosine_gce"
 )  # fmt: skip
@@ -66,8 +66,8 @@ class ArmOptions:
     Attributes:
         data: The data.
         model: The backbone, which is not trained.
-        epochs: Of every trained head.
-        batch_size: Of every trained head.
+        epochs: Number of epochs of every trained head.
+        batch_size: Samples per step of every trained head.
     """
 
     data: DataConfig
@@ -77,7 +77,7 @@ class ArmOptions:
 
 
 def is_imbalanced(class_counts: tuple[int, ...]) -> bool:
-    """Return whether losses for imbalance are worth comparing: the largest class has 1.5 times the smallest.
+    """Return whether losses for imbalance are worth comparing: the largest class has at least 1.5 times the smallest.
 
     Example:
         >>> is_imbalanced((100, 90)), is_imbalanced((100, 10))
@@ -87,7 +87,7 @@ def is_imbalanced(class_counts: tuple[int, ...]) -> bool:
 
 
 def enough_epochs(samples: int, options: ArmOptions, epochs: int | None = None) -> int:
-    """Return 30 epochs, or so many more that a head makes at least 600 steps; or the number that is given.
+    """Return the number of epochs: the given one, or else 30, or more if a head needs them to make 600 steps.
 
     Args:
         samples: Training samples, those of the hold-out included.
@@ -95,7 +95,7 @@ def enough_epochs(samples: int, options: ArmOptions, epochs: int | None = None) 
         epochs: The number of ``--epochs``, or None.
 
     Raises:
-        ValueError: If it is less than 1.
+        ValueError: If the given number is less than 1.
 
     Example:
         >>> enough_epochs(50_000, ArmOptions(data=DataConfig(), model=ModelConfig()))

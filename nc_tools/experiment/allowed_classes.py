@@ -20,7 +20,7 @@ from nc_tools.experiment.class_path import path_of
 from nc_tools.heads.head import Head
 from nc_tools.losses.loss_term import LossTerm
 
-# What a spec may build where the type hint does not say it.
+# Base classes of what a spec may build if its type hint does not say it.
 _BUILT_BY_SPECS = (Head, LossTerm, torch.optim.Optimizer)
 # Hints that say nothing about the class of a dataclass.
 _OPEN = (Any, Callable)
@@ -55,7 +55,7 @@ class AllowedClasses:
     def dataclass(self, path: str, options: Sequence[Any]) -> type[Any] | None:
         """Return the dataclass at a dotted path if one of the options of a type hint allows it.
 
-        A class allows its dataclasses and those derived from it. ``Callable``, and ``Any`` for no hint at all, allow
+        A class among the options allows itself and its subclasses. ``Callable``, and ``Any`` for no hint at all, allow
         the dataclasses that heads and losses take as arguments, such as schedules, and those of the caller.
         """
         bases = tuple(option for option in options if isinstance(option, type) and option not in _OPEN)
@@ -70,7 +70,7 @@ class AllowedClasses:
     def _find(self, path: str, fits: Callable[[type[Any]], bool]) -> type[Any] | None:
         package, _, rest = path.partition(".")
         if package == "nc_tools":
-            # The names of its classes are unique: a class may move to another file.
+            # The names of its classes are unique, so a record stays readable when a class moves to another file.
             name = rest.rpartition(".")[2]
             return next((cls for cls in _own_classes() if cls.__name__ == name and fits(cls)), None)
         optimizers = [cls for cls in _classes_in(torch.optim) if issubclass(cls, torch.optim.Optimizer)]
@@ -93,7 +93,7 @@ def _own_classes() -> Iterator[type[Any]]:
 
 
 def _classes_in(module: ModuleType) -> list[type[Any]]:
-    """Return the classes in a module's namespace of which there can be an object."""
+    """Return the classes in a module's namespace that are not abstract."""
     return [thing for thing in vars(module).values() if isinstance(thing, type) and not inspect.isabstract(thing)]
 
 

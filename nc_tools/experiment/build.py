@@ -23,7 +23,19 @@ from nc_tools.seeds import stream
 class DataFacts:
     """Facts about a data set, such as image size and class counts, that suffice to build its model without the data.
 
-    ``preprocessing`` is that of a pretrained backbone; None for images as the data have them.
+    Attributes:
+        in_channels: Number of channels of the data's images, C.
+        image_size: Side of the data's images in pixels.
+        num_classes: K.
+        class_counts: Number of training samples of each class (K,).
+        classes: Names of the classes (K,).
+        mean: Mean of each channel (C,).
+        std: Standard deviation of each channel (C,).
+        fingerprint: Fingerprint of the data.
+        num_samples: Size of the whole training set.
+        preprocessing: What the backbone expects of its images; None for images as the data have them.
+        images_fingerprint: Fingerprint of the data without the training labels.
+        reading: How the source was read, as pairs of a choice and its value.
     """
 
     in_channels: int
@@ -57,9 +69,9 @@ def build_model(
 
     Args:
         config: The arm.
-        facts: About its data.
-        seed: Of the random weights.
-        frame_seed: Of the head's random frame; None for a head without one.
+        facts: Facts about its data.
+        seed: Seed of the random weights.
+        frame_seed: Seed of the head's random frame; None for a head without one.
         restore: The folder of a finished run, whose weights are to be loaded next: no pretrained weights are read.
     """
     channels, size = facts.in_channels, facts.image_size

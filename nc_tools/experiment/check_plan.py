@@ -29,7 +29,8 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
     """Read a comparison's data, build every arm's model and loss once, and return each arm's facts about its data.
 
     Raises:
-        ValueError: If the arms differ in their data, or an arm cannot be built; the message names it.
+        ValueError: If the arms differ in their data (training labels may differ), or an arm cannot be built; the
+            message names it.
         TypeError: Likewise.
         Killed: If ``stop`` is set while images are read.
     """
@@ -92,7 +93,7 @@ def check_same_images(configs: Sequence[DataConfig]) -> None:
 
 
 def _data_lines(plan: Plan, data: Mapping[str, RunData]) -> list[str]:
-    """Return what is said about the data first: of the baseline, and what differs in other arms.
+    """Return the first lines about the data: those of the baseline, and those of other arms that differ.
 
     Raises:
         ValueError: If the arms' images or test labels are not the same.

@@ -17,7 +17,7 @@ from nc_tools.training import StartSamples
 
 
 def compute_start(job: Job, data: RunData, facts: DataFacts, model: Classifier, indices: Tensor) -> float:
-    """Fit the standardization of a new model's features, and compute its arm's start; return the seconds that took.
+    """Fit the standardization of a new model's features, and compute its arm's start; return the seconds spent.
 
     Nothing is done for an arm without either.
 

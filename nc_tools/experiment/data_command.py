@@ -1,4 +1,4 @@
-"""The command ``nc-tools data``: say what a data source is taken for, without training anything."""
+"""The command ``nc-tools data``: say how a data source is understood, without training anything."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPEN = "the images were not opened: add --read to open all of them, which finds
 
 
 def run_data(args: argparse.Namespace, say: Callable[[str], None]) -> None:
-    """Say what a data source is taken for; write it in the plain form if that is asked.
+    """Say how a data source is understood; with ``--write``, also copy it in the plain form.
 
     Args:
         args: Parsed arguments of the command.

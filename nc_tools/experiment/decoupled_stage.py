@@ -32,10 +32,20 @@ def run_second_stage(
     checkpoint: Path,
     stop: StopSignal,
 ) -> Steps[float]:
-    """Change or retrain the classifier of a trained model; return the seconds that took, without evaluation.
+    """Change or retrain the classifier of a trained model; return the seconds spent, without evaluation.
 
-    Epochs are counted on from training: the first epoch of this stage follows the last one of training, and can be the
-    best epoch like any other. An arm without a second stage takes 0 seconds and nothing is done.
+    The numbers of its epochs continue those of training, and each of them can be the best epoch. An arm without a
+    second stage takes 0 seconds and nothing is done.
+
+    Args:
+        job: The run.
+        data: Its samples.
+        facts: Facts of the samples trained on.
+        model: The trained model. Its head is changed in place.
+        indices: The samples trained on (M,), int64.
+        epoch_end: Called after each epoch of the stage, as for :func:`~nc_tools.training.fit`.
+        checkpoint: File for the state of this stage.
+        stop: Checked after each step; if it is set, ``Killed`` is raised.
     """
     config, first = job.config, job.config.training.epochs
     stage = config.second_stage

@@ -1,4 +1,4 @@
-"""Rebuild configurations from JSON, led by the type hints of their fields, never by what the JSON names."""
+"""Rebuild configurations from JSON, guided by the type hints of their fields, never by what the JSON names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def decode(value: Any, expected: Any = RunConfig, *, modules: Iterable[ModuleTyp
 
     Args:
         value: The JSON values.
-        expected: The type hint of the whole: a dataclass, or such as ``Spec[Head]``.
+        expected: The type hint of the whole: a dataclass, or a hint such as ``Spec[Head]``.
         modules: Modules with heads, losses, optimizers and dataclasses of the caller, which may be named too.
         name: What to call the whole in messages.
 

@@ -1,4 +1,4 @@
-"""Early stopping of a run: at the best epoch on the hold-out, or, in a final run, at that of its hold-out run."""
+"""Early stopping of a run by its hold-out; a final run ends at the best epoch of its hold-out run."""
 
 from __future__ import annotations
 

@@ -58,10 +58,10 @@ def fine_tuning_config(config: RunConfig) -> RunConfig:
 
 
 def with_files_read_for(arms: Mapping[str, RunConfig]) -> dict[str, RunConfig]:
-    """Return arms whose image files are read as pretrained networks expect: with what side, and what interpolation.
+    """Return arms whose image files are read with the side and the interpolation that their pretrained networks expect.
 
-    All arms of a comparison need the same data: the largest side from which a network crops, and the interpolation of
-    the first network.
+    All arms of a comparison need the same data, so they get the largest side from which a network crops, and the
+    interpolation of the first pretrained network.
     """
     expected = [
         expected_preprocessing(

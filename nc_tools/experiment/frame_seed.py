@@ -15,7 +15,7 @@ def frame_seed_of(config: RunConfig, *, seed: int, draw: int, fixed: int | None 
 
     Args:
         config: The arm. A ``frame_seed`` in its head's spec is used at every seed.
-        seed: Of the run.
+        seed: Seed of the run.
         draw: Number of the frame within the seed.
         fixed: One frame for all seeds (``Protocol.frame_seed``); None for a frame of its own for every run.
 

@@ -21,13 +21,13 @@ class Job:
             epoch, for the temperature and the best epoch; "final" trains on the whole subset, then reads the test set.
         arm: The arm's name.
         config: The arm, with the learning rate and the tuned parameter's value that this run uses.
-        seed: Of subset, hold-out, initial weights, order and augmentation.
+        seed: Seed of subset, hold-out, initial weights, order and augmentation.
         draw: Number of the head's frame within the seed.
         root: The output folder.
         experiment: Name of the comparison.
         suite: Hash of the comparison.
         protocol: The rules that all arms share.
-        device: Such as "cpu" or "cuda:0".
+        device: Where the run is made, such as "cpu" or "cuda:0".
         resume: Continue from a checkpoint where an unfinished run left one.
         holdout_run: For "final": folder of the hold-out run that gives temperature and best epoch.
         cache: Folder of decoded images; None for ``cache`` in the output folder.
@@ -65,7 +65,7 @@ class JobResult:
     Attributes:
         run: Its folder; None if it never began.
         status: FINISHED, FAILED or KILLED.
-        score: Balanced accuracy on the hold-out at the last epoch, for kinds that have one.
+        score: Balanced accuracy of the trained model on the hold-out, for kinds that have one.
         error: One line that says why it did not finish.
         earlier: Whether the result is that of an earlier run (finished, or a diverged trial), which was not repeated.
         diverged: Whether the loss became infinite or NaN, which says something about the arm; other failures do not.

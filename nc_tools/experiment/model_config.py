@@ -36,7 +36,7 @@ class ModelConfig:
             (low-rank additions of rank R; needs peft).
         freeze_norm: Keep the statistics of batch normalization as the weights have them. None: for pretrained weights
             on fewer than 20,000 training images.
-        lora_layers: Names of the layers with additions, their last parts. Empty: the projections of attention.
+        lora_layers: Last parts of the names of the layers with additions. Empty: the projections of attention.
         standardize: Shift and scale the features of a backbone that is not trained, so that each dimension has mean
             zero and variance one over the training samples. The same learning rates then suit all backbones, and heads
             that normalize features as well as those that do not.
@@ -100,7 +100,7 @@ class ModelConfig:
 
     @property
     def is_pretrained(self) -> bool:
-        """Whether the network comes from a library with weights, so that it expects images as those do."""
+        """Whether images are prepared as the network's library says: with weights, or for any ``hf:`` network."""
         return not self.is_own and (self.weights is not None or self.name.startswith("hf:"))
 
     @property

@@ -17,7 +17,7 @@ C = TypeVar("C")
 
 
 TUNED_RATE = "optim.lr"
-"""The setting that every comparison tunes, so that no value of it can be set."""
+"""The setting that every comparison tunes: no value can be set for it."""
 
 
 def rate_is_tuned(value: object) -> ValueError:
@@ -53,9 +53,9 @@ def put(config: C, path: str, value: Any) -> C:
     Args:
         config: A dataclass or a spec.
         path: Dotted, such as "optim.lr" or "head.scale".
-        value: Must match the type of the field or argument. An int becomes a float where a float is needed, a float
-            such as 1e4 an int where an int is, "true", "false" and "none" the constants of Python, and text such as
-            "PairNoise(rate=0.3)" that dataclass.
+        value: Must match the type of the field or argument. Where the type asks for it, an int becomes a float, a whole
+            float such as 1e4 becomes an int, a single value becomes a tuple, "true", "false" and "none" become Python's
+            constants, and text such as "PairNoise(rate=0.3)" becomes that dataclass. Lists become tuples.
 
     Raises:
         TypeError: If the class of a spec has no such argument; the message suggests similar names.

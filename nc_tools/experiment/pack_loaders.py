@@ -24,10 +24,10 @@ class PackLoaders:
         self._loaders: dict[Hashable, list[tuple[Tensor, SharedBatches]]] = {}
 
     def batches_for(self, data: RunData, loss: LossTerm, indices: Tensor) -> Batches:
-        """Return what :meth:`RunData.batches_for` does, shared with the runs that train on the same.
+        """Return what :meth:`RunData.batches_for` does; runs with the same samples, seed and options share it.
 
         Raises:
-            ValueError: As it does.
+            ValueError: As :meth:`RunData.batches_for` does.
         """
         config, training = data.config, data.config.training
         options = (training.batch_size, training.epochs, training.precision, training.channels_last)

@@ -40,8 +40,9 @@ class Packing:
 def packing_of(plan: Plan, options: RunOptions, facts: Mapping[str, DataFacts]) -> Packing:
     """Choose how many runs of each arm train side by side.
 
-    With ``options.pack`` it is that number, but for arms that cannot share passes. Without it, on a CPU, runs of small
-    networks are packed (at most ``CPU_LIMIT`` multiply-adds for a batch); on a GPU none are.
+    If ``options.pack`` is given, it is this number. Otherwise it is ``CPU_PACK`` for small networks on a CPU (at most
+    ``CPU_LIMIT`` multiply-adds for a batch), and 1 for all others. It is always 1 for arms that cannot share passes and
+    for heads in closed form.
 
     Args:
         plan: The comparison.

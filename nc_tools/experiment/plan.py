@@ -20,7 +20,7 @@ class Plan:
     """The plan of a comparison: its question, its arms (the compared methods), and the rules that they share.
 
     Attributes:
-        name: Of the comparison, and of its MLflow experiment.
+        name: Name of the comparison, and of its MLflow experiment.
         question: What the comparison asks, in one sentence or more; shown above the report.
         arms: Arms by name; the first is the baseline.
         protocol: The rules that all arms share.
@@ -69,7 +69,7 @@ class RunOptions:
 
     Attributes:
         out: The output folder.
-        device: Such as "cpu" or "cuda:0".
+        device: Where the runs are made, such as "cpu" or "cuda:0".
         workers: Number of runs, or packs of runs, made in parallel.
         threads: CPU threads of each worker.
         pack: Number of runs that train side by side in a worker; None to choose it by the network and the device.

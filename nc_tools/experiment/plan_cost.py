@@ -42,9 +42,13 @@ RUNS_MEASURED = 8
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage of a comparison: its runs, the images that they train on in all, and the seconds that this takes.
+    """One stage of a comparison, such as its tuning.
 
-    The seconds are those of one process that makes all runs, one after the other.
+    Attributes:
+        name: Name of the stage.
+        runs: Number of runs.
+        image_steps: Number of images that they train on in all, each counted once for every epoch.
+        seconds: Time of one process that makes all runs, one after the other.
     """
 
     name: str
@@ -60,8 +64,8 @@ class PlanCost:
     Attributes:
         stages: Tuning, hold-out runs and final runs.
         more_trials: Trials that are added each time that the grid of learning rates grows.
-        memory_mb: Peak memory of a process on a GPU, with one run or with those that were measured side by side; None
-            on a CPU.
+        memory_mb: Peak memory of a process on a GPU in MiB, with one run or with those that were measured side by side;
+            None on a CPU.
         packs: Arm -> how many of its runs train side by side in a process.
     """
 
@@ -247,7 +251,7 @@ class _Measurement:
         return curve, time.perf_counter() - start
 
     def memory_mb(self) -> float | None:
-        """Return the peak GPU memory so far."""
+        """Return the peak GPU memory so far in MiB; None on a CPU."""
         return torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else None
 
     def _job(self, kind: JobKind, arm: str, config: RunConfig) -> Job:

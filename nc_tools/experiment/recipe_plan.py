@@ -124,7 +124,7 @@ def _choose_arms(arms: Mapping[str, RunConfig], text: str | None) -> dict[str, R
 def _with_flags(config: RunConfig, args: argparse.Namespace) -> RunConfig:
     """Apply to an arm's configuration the flags that set one of its fields, such as ``--epochs``."""
     fields: list[tuple[str, Any]] = []
-    if not config.is_closed_form:  # a head that is computed stays one
+    if not config.is_closed_form:  # a head in closed form trains for no epoch
         fields.append(("training.epochs", SMOKE_EPOCHS if args.smoke and args.epochs is None else args.epochs))
     model = _model_with_flags(config.model, args)
     data = data_from_flags(config.data, args)

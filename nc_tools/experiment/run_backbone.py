@@ -34,14 +34,14 @@ _SMALL_SET = 20_000
 
 
 def new_backbone(model: ModelConfig, *, in_channels: int, image_size: int, num_samples: int, seed: int) -> nn.Module:
-    """Return the backbone of a configuration at the start of training, with the part that is trained set.
+    """Return the backbone of a configuration at the start of training, frozen but for the part that is trained.
 
     Args:
         model: The configuration.
-        in_channels: Of the data's images.
+        in_channels: Channels of the data's images.
         image_size: Side of the data's images.
         num_samples: Size of the whole training set, which decides whether batch statistics are kept.
-        seed: Of weights that no file gives.
+        seed: Seed of the weights that no file gives.
     """
     if model.is_own:
         backbone = _own_network(model, in_channels, image_size, seed)
@@ -63,7 +63,7 @@ def restored_backbone(
 
     Args:
         model: The run's configuration.
-        preprocessing: What the run's record holds of it.
+        preprocessing: The preprocessing in the run's record; None if it has none.
         run: The run's folder.
         in_channels: As for :func:`new_backbone`.
         image_size: As there.
@@ -106,8 +106,11 @@ def preprocessing_of(model: ModelConfig, *, in_channels: int, image_size: int) -
 
     Args:
         model: The configuration.
-        in_channels: Of the data's images.
+        in_channels: Channels of the data's images.
         image_size: Side of the data's images.
+
+    Raises:
+        TypeError: If the attribute ``preprocessing`` of a user's network is not an ``ImagePreprocessing``.
     """
     if model.is_pretrained:
         return pretrained_of(model).preprocessing
@@ -129,7 +132,7 @@ def backbone_record(model: ModelConfig, *, in_channels: int, image_size: int) ->
 
     Args:
         model: The configuration.
-        in_channels: Of the data's images.
+        in_channels: Channels of the data's images.
         image_size: Side of the data's images.
     """
     if not (model.is_pretrained or model.is_own):
@@ -139,7 +142,7 @@ def backbone_record(model: ModelConfig, *, in_channels: int, image_size: int) ->
     if model.is_pretrained:
         identity = encode(pretrained_of(model).identity)
     else:
-        # The tensors that seed 0 gives: they show whether a function, or the weights that it loads, have changed.
+        # Hash of the network of seed 0: it shows whether a function, or the weights that it loads, have changed.
         identity = {"sha256": tensor_hash(_own_network(model, in_channels, image_size, 0).state_dict())}
     if part.kind == "lora":
         plain = pretrained_of(model).module if model.is_pretrained else _own_network(model, in_channels, image_size, 0)
@@ -157,7 +160,7 @@ def write_backbone_files(model: ModelConfig, run: Path) -> None:
 
 
 def describe_backbone(model: ModelConfig) -> str | None:
-    """Return a line about a pretrained backbone, its preprocessing and licence; None for another network."""
+    """Return a line about a pretrained backbone, its preprocessing and license; None for another network."""
     if not model.is_pretrained:
         return None
     loaded = pretrained_of(model)
@@ -192,10 +195,10 @@ def frozen_backbone(
 
     Args:
         model: The configuration: a pretrained network, or one of the user's own.
-        in_channels: Of the data's images.
+        in_channels: Channels of the data's images.
         image_size: Side of the data's images.
-        mean: Of each channel of the data, for an own network without a preprocessing.
-        std: Likewise.
+        mean: Mean of each channel of the data (C,), for a user's network without a preprocessing.
+        std: Standard deviation of each channel (C,), likewise.
 
     Raises:
         ValueError: If the network has random weights.
@@ -257,5 +260,5 @@ def _partly_trained(backbone: nn.Module, model: ModelConfig, num_samples: int, s
     if freeze is None:
         freeze = model.weights is not None and num_samples < _SMALL_SET
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream_seed(seed, "init", 1))  # the low-rank additions
+        torch.default_generator.manual_seed(stream_seed(seed, "init", 1))  # for the initial low-rank additions
         return train_part(backbone, TrainedPart.parse(model.train), freeze_norm=freeze, lora_layers=model.lora_layers)

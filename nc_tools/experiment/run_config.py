@@ -41,7 +41,7 @@ class RunConfig:
         data: What is trained on.
         model: The backbone, its weights, and which part of it is trained.
         optim: Optimizer and schedule.
-        training: Length and arithmetic.
+        training: Epochs, batch size, precision and the like.
         tuned: What the arm tunes in addition to its learning rate; weight decay unless another choice serves it better.
         second_stage: What is done to the classifier after training, with the backbone frozen; None for nothing.
         start: What the head is computed from before training, such as ``LeastSquaresStart()``; None for random initial
@@ -101,7 +101,7 @@ class Protocol:
         draws: Number of frames for each seed, for arms whose head has a random frame. No two runs of an arm share a
             frame. One is enough for an interval that covers other frames; two or more also show the frame's share of
             the variance. More seeds narrow the interval more than more frames do.
-        frame_seed: One frame for all seeds, for example because it will be shipped; the results then hold for this
+        frame_seed: One frame for all seeds, for example the one that will be deployed; the results then hold for this
             frame only, which the report says. None for frames of their own.
         holdout_draws: How many of the draws get a hold-out run. Further draws take temperature and best epoch from the
             last of them, which can only be a disadvantage for arms with a frame.
@@ -122,13 +122,16 @@ class Protocol:
             The report then also tests, for every arm, whether it is no worse than the baseline by more than this
             margin, and whether it is within it in both directions. Fix it before the runs. None for no such tests.
         fine_tuning: How each final model is fine-tuned to the transfer set; None for no fine-tuning, which saves time.
-        rank_layers: Measure the transfer set's collapse, and what a ridge probe reads, in every layer.
+        rank_layers: Measure the transfer set's collapse, and the accuracy of a ridge probe, in every layer.
         suspects: Rows of suspects.csv, the labels that are most likely wrong, in a final run; 0 for no file. None means
-            2000 where the data hold noisy labels (synthetic, or from a CSV) and 0 elsewhere.
+            2000 if true labels are known (as with drawn noise) or ``data.labels`` gives the labels, and 0 otherwise.
         keep_mistakes: Keep small pictures of the test images that a final run takes for a wrong class with most
             confidence; the report shows them. Switch it off for images that must not be in a report.
         check_transition: Refuse a run whose estimated transition matrix of label noise cannot be trusted. Smoke runs
-            switch it off: a network that was trained for seconds decides too few classes.
+            switch it off: a network that was trained for seconds predicts too few of the classes.
+
+    Raises:
+        ValueError: If a value is out of its range, or ``seeds`` and ``tuning_seeds`` share a seed.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)

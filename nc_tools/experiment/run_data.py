@@ -46,7 +46,16 @@ from nc_tools.seeds import stream_seed
 
 @dataclass(frozen=True)
 class RunData:
-    """The image sets of one run; ``given_labels`` are the training labels before label noise or corrections."""
+    """The image sets of one run, and what their batches depend on.
+
+    Attributes:
+        sources: The image sets; the training labels include label noise and corrections.
+        subsets: The training subset, the hold-out and other subsets, as indices into ``sources.train``.
+        given_labels: Training labels before label noise or corrections (N,), int64.
+        config: The arm.
+        seed: Seed of the run.
+        device: Where batches go.
+    """
 
     sources: Sources
     subsets: Subsets
@@ -134,7 +143,7 @@ def open_data(
 
     Args:
         config: The arm.
-        seed: Of the run.
+        seed: Seed of the run.
         device: Where batches go.
         cache: Folder for decoded image folders.
         progress: Called as ``progress(done, total)`` while image files are decoded.

@@ -41,7 +41,7 @@ def identify(job: Job, facts: DataFacts, backbone: Mapping[str, Any] | None = No
         decisive += [] if protocol.fine_tuning is None else [encode(protocol.fine_tuning)]
         decisive += ["rank_layers"] if protocol.rank_layers else []
     if job.frame_seed is not None:
-        # The group is the same for all seeds: it holds the rule, and the run's own hash the frame.
+        # The group's hash must be equal for all seeds: it covers the rule for frames, and the run's own hash the frame.
         decisive += ["a frame for every seed and draw" if job.protocol.frame_seed is None else job.protocol.frame_seed]
     return RunIdentity(
         kind=job.kind,

@@ -48,7 +48,7 @@ def run_job(
         job: The run.
         on_progress: Called after each epoch, and with the reason if the run's steps are not replayed on a GPU.
         stop: When set, the run ends between two steps as KILLED, with a checkpoint.
-        loaders: Those of the runs that the process makes at the same time; None if it makes no other.
+        loaders: The loaders that runs made by the process at the same time share; None if it makes no other run.
 
     Returns:
         How the run ended: finished, stopped, or with a loss that diverged. Any other error is raised, and written into

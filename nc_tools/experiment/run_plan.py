@@ -39,8 +39,8 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:
         console: Where progress is shown.
 
     Raises:
-        ValueError: If arms differ in their data, an arm cannot be built, no trial of the baseline gave a score, or
-            another comparison is writing to the folder.
+        ValueError: If arms differ in their data (training labels may differ), an arm cannot be built, no trial of the
+            baseline gave a score, or another comparison is writing to the folder.
         Killed: After Ctrl-C or SIGTERM, once every run in progress has written its checkpoint.
     """
     options.out.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,11 @@ def make_workers(options: RunOptions) -> Workers | ClusterWorkers:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Lock the output folder; the lock is released when the process ends, however it ends."""
+    """Lock the output folder for the ``with`` block; a process that is killed releases the lock too.
+
+    Raises:
+        ValueError: If another process has locked it.
+    """
     lock = FileLock(out / ".comparison.lock")
     try:
         lock.acquire(timeout=0)
@@ -142,7 +146,11 @@ class _Stages:
         return mean_over_seeds([r.score if r.status == "FINISHED" else None for r in results], len(seeds))
 
     def _make_finals(self, jobs: Sequence[Job], holdouts: Mapping[tuple[str, int, int], JobResult]) -> None:
-        """Make the final runs; one whose hold-out run failed is only listed, and made at the next start."""
+        """Make the final runs.
+
+        If the hold-out run of a final run diverged, the final run is made without it. If the hold-out run did not
+        finish for another reason, the final run is only listed, and made at the next start.
+        """
         rows: list[dict[str, Any]] = []
         ready: list[tuple[Job, dict[str, Any]]] = []
         for job in jobs:
@@ -217,7 +225,7 @@ def rows_before(plan: Plan, out: Path) -> list[Mapping[str, Any]]:
 
 
 def _split(plan: Plan) -> dict[str, float]:
-    """Return the test images per training image if every seed splits the images anew."""
+    """Return test images per training image, as ``test_per_train``, if every seed splits them anew; else nothing."""
     share = plan.arms[plan.baseline].data.resplit
     return {} if share is None else {"test_per_train": share / (1 - share)}
 

@@ -50,7 +50,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
     """Return the part of a configuration that decides a run's result, as JSON values.
 
     The field ``tuned`` is left out: it says which values an arm tries, not what a run gives. ``start`` is left out for
-    arms without one, so that their hashes are those of before there were any.
+    arms without one, so that their hashes stay those of versions without starts.
     """
     values = encode(config)
     return {k: v for k, v in values.items() if k != "tuned" and not (k == "start" and v is None)}
@@ -64,8 +64,8 @@ def run_hash(config: RunConfig, *facts: object) -> str:
         facts: What else decides the result: seed, draw, kind, the data's fingerprint.
     """
     values = settings(config)
-    # How often checkpoints are written decides nothing; the default stands for every value, so that hashes stay. Nor
-    # does replaying the steps, which gives the same numbers up to a GPU's rounding.
+    # How often checkpoints are written does not change results: the default stands for every value, so that hashes
+    # stay. Replaying the steps does not change them either, up to a GPU's rounding.
     values["training"] |= {"checkpoint_seconds": TrainConfig.checkpoint_seconds}
     del values["training"]["capture"]
     text = json.dumps([values, __version__, *facts], sort_keys=True)

@@ -28,7 +28,7 @@ from nc_tools.run_records import RunIdentity
 from nc_tools.surgery.layers import device_of
 from nc_tools.training.in_steps import autocast
 
-# The largest tensor when a model is built: activations of two images may be larger than all weights.
+# Limits of a tensor while a model is built, in bytes: activations of two images may be larger than all weights.
 _MIN_BYTES, _TIMES_WEIGHTS = 2**30, 16
 
 
@@ -50,7 +50,11 @@ class TrainedModel:
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Return the logits (N, K) of images, uint8 (N, C, H, W); they equal those of the run's own evaluation."""
+        """Return the logits (N, K) of images, uint8 (N, C, H, W); they equal those of the run's own evaluation.
+
+        Raises:
+            ValueError: If the images have another dtype or shape.
+        """
         device, training = device_of(self.model), self.config.training
         to_inputs = self._to_inputs(images, device)
         logits = []

@@ -25,7 +25,8 @@ class Trial:
         lr: Learning rate; None for a head in closed form.
         parameter: Path of the arm's tuned parameter.
         value: Its value.
-        score: Mean balanced accuracy on the hold-outs; None if training diverged or a run was lost.
+        score: Mean over seeds of the score on the hold-out: balanced accuracy, or, on fixed features, the metric that
+            decides. None if training diverged or a run was lost.
     """
 
     arm: str
@@ -111,11 +112,14 @@ def tuning_rounds(
 ) -> Generator[list[tuple[str, RunConfig]], Sequence[Score], TuningResult]:
     """Yield the settings to try, round by round, and receive their scores; return what :func:`tune` does.
 
-    Several tunings, such as those of several seeds, can so be run side by side.
+    So several tunings, such as those of several seeds, can run side by side.
 
     Args:
         arms: As for :func:`tune`.
         protocol: As there.
+
+    Raises:
+        ValueError: As there.
     """
     order = list(arms)
     computed = {arm: config for arm, config in arms.items() if config.is_closed_form}

@@ -27,7 +27,7 @@ MakeRun = Callable[[Any, Callable[[RunProgress | Note], None], StopSignal], JobR
 
 
 class WorkerJob(Protocol):
-    """What a worker process can make: a pack of runs, or all runs of a seed."""
+    """What a worker process can make: a pack of runs, or all runs of some seeds."""
 
     @property
     def label(self) -> str:
@@ -35,7 +35,7 @@ class WorkerJob(Protocol):
 
     @property
     def kind(self) -> str:
-        """What is made, in a word."""
+        """What is made, in one word."""
 
 
 J = TypeVar("J", bound=WorkerJob)
@@ -125,6 +125,9 @@ class Workers:
         count: Processes, at least 1.
         threads: CPU threads of each.
         make_run: What each of them does with a job; None for ``run_pack``.
+
+    Raises:
+        ValueError: If ``count`` is less than 1.
     """
 
     def __init__(self, count: int, threads: int, make_run: MakeRun | None = None) -> None:

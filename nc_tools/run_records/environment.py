@@ -37,7 +37,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
     pairs = [("python", platform.python_version())]
     for name in PACKAGES:
         if name == "nc_tools":
-            # An editable install keeps the metadata of the day on which it was made.
+            # The metadata of an editable install keep the version of the day on which it was made.
             pairs.append((name, str(import_module(name).__version__)))
             continue
         try:
@@ -64,7 +64,7 @@ def hardware() -> str:
 
 @lru_cache(maxsize=1)
 def _processor() -> str:
-    # Linux alone names the model there, and platform does not; elsewhere platform has a name.
+    # On Linux only this file has the model's name; on other systems only platform.processor() has one.
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

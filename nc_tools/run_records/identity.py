@@ -18,7 +18,7 @@ from nc_tools.type_check import hint_text, hints_of, matches
 
 SCHEMA = 1
 RunKind = Literal["final", "holdout", "tuning", "loop"]
-"""What a run is for: a result, its hold-out run, a tuning trial, or a run of one's own loop."""
+"""What a run is for: a reported result, a hold-out run, a tuning trial, or a run of a user's own training loop."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,12 @@ class RunIdentity:
         git_commit: Commit of the code; None if unknown.
         versions: Version of each package.
         hardware: One line about the machine.
-        about: What the head and the loss are, in a sentence each, by their names.
+        about: Class name to a short description, for the classes of the head and of the loss.
         command: Command line, without credentials.
         created_ms: Time of creation, in milliseconds since the epoch.
+
+    Raises:
+        ValueError: If ``kind`` is unknown or ``arm`` is empty.
     """
 
     kind: RunKind
@@ -98,7 +101,7 @@ class RunIdentity:
     def to_json(self) -> dict[str, Any]:
         """Return the contents of ``run.json``."""
         values: Any = finite_or_null(asdict(self))
-        # Names of classes and of data are no settings: only addresses among them can hold a credential.
+        # Names of classes and of data are not settings: only addresses among them can hold a credential.
         data = _redacted_addresses(values.pop("data"))
         return {"schema": SCHEMA, "run_id": self.run_id, **redact_settings(values), "data": data}
 

@@ -14,7 +14,7 @@ from nc_tools._support.short_repr import short_repr
 MAX_JSON_BYTES = 64 * 2**20
 """Largest JSON file that is read; the run.json of 100,000 classes has 3 MB."""
 MAX_DEPTH = 100
-"""Deepest nesting of a JSON file that is read; configurations nest some ten levels."""
+"""Deepest nesting of a JSON file that is read; configurations nest about ten levels."""
 
 
 def write_json(path: Path, value: object) -> None:
@@ -40,7 +40,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         text = content.decode("utf-8")
         value = json.loads(text)
-        # Only an escape gives half of a surrogate pair, and only many brackets nest deep: most files need no walk.
+        # Half of a surrogate pair can come only from an escape, and deep nesting needs many brackets. Most files have
+        # neither, and need no further check.
         if "\\u" in text or text.count("{") + text.count("[") >= MAX_DEPTH:
             _check_contents(value)
     except (ValueError, RecursionError) as error:
@@ -82,7 +83,9 @@ def read_json_or_problem(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def finite_or_null(value: object) -> object:
-    """Make a value JSON-serializable: nan and inf become None, tuples and sets lists, other objects text.
+    """Return a value that JSON can hold: nan and inf become None, tuples and sets become lists.
+
+    NumPy and torch values become numbers or lists of numbers; any other object becomes its text.
 
     Example:
         >>> finite_or_null({"loss": float("nan"), "lr": (0.1, float("inf"))})
@@ -113,7 +116,7 @@ def metric_value(key: str, value: object) -> float | None:
     Raises:
         TypeError: If ``value`` is not one number.
     """
-    detach = getattr(value, "detach", None)  # of a tensor that requires grad, which would warn
+    detach = getattr(value, "detach", None)  # float() of a tensor that requires grad gives a warning
     try:
         number = float(detach() if callable(detach) else value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError) as error:
@@ -133,7 +136,7 @@ def as_float(value: object) -> float:
         >>> as_float(2), as_float(None)
         (2.0, nan)
     """
-    if type(value) is float:  # most of a thousand files
+    if type(value) is float:  # first, because most values are floats and a comparison reads a thousand files
         return value if math.isfinite(value) else math.nan
     if value is None:
         return math.nan

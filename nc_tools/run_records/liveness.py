@@ -1,4 +1,4 @@
-"""Check whether the process that writes a run is still alive, whatever happens to the clock."""
+"""Check whether the process that writes a run is still alive, even if the clock was set in the meantime."""
 
 import socket
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-# The system gives the time of its start in whole seconds, and computes it anew each time.
+# The system gives its start time in whole seconds and computes it again at each call: two readings can differ.
 START_TOLERANCE_S = 5.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -17,8 +17,8 @@ class ProcessStart:
 
     Attributes:
         time: Seconds since the epoch, by the clock at the time when it was read.
-        since_boot: Seconds from the start of the system, which do not change when the clock is set. None in records of
-            earlier versions.
+        since_boot: Seconds from the start of the system to that of the process; setting the clock does not change
+            them. None in records of earlier versions.
         boot_id: Identifies this start of the system. None where the system has none, which is everywhere but on Linux.
     """
 

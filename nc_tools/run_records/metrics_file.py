@@ -24,10 +24,10 @@ class MetricLines:
     """Lines of metrics.jsonl, read from a given byte on.
 
     Attributes:
-        lines: Each valid line: ``step``, ``values``, ``time_ms``, which is 0 if it was not written, and ``system``,
-            what the process used, which is no value of the run and empty in most lines.
-        damaged: Line number to reason, for each complete line that is not valid.
-        end: Offset after the last complete line, valid or not.
+        lines: Each valid line as a dictionary: ``step``; ``values``, key to number; ``time_ms``, 0 if it was not
+            written; ``system``, memory and processor use of the process, empty in most lines.
+        damaged: Line number to reason, for each complete line that is not valid; 1 is the first line that was read.
+        end: Offset in bytes after the last complete line, valid or not.
     """
 
     lines: list[dict[str, Any]]
@@ -74,7 +74,7 @@ def read_valid_metrics(path: Path, start: int = 0) -> tuple[list[dict[str, Any]]
     """Read the complete lines of a metrics file from byte ``start`` on; raise an error if one is damaged.
 
     Returns:
-        The lines, and the offset after the last complete one.
+        The lines, as in :class:`MetricLines`, and the offset in bytes after the last complete one.
 
     Raises:
         DamagedFileError: If a complete line is not valid.
@@ -115,11 +115,12 @@ def append_line(path: Path, line: bytes) -> None:
     Raises:
         OSError: If it cannot be written. On a full disk the part that was written is removed again.
     """
-    # Opening it each time costs 20 microseconds and leaves no file open in a run that is given up.
+    # Opening it each time costs 20 microseconds and leaves no file open when a run is abandoned.
     with path.open("ab", buffering=0) as file:
         start = file.tell()
         try:
-            # The system may write only a part: what fits on the disk, or below a limit. The next call then says why.
+            # The system may write only the part that fits on the disk or below a size limit. The next call then raises
+            # the error.
             done = 0
             while done < len(line):
                 done += file.write(line[done:])

@@ -26,12 +26,13 @@ _MOST_BYTES = _MOST * 3 * PICTURE_SIDE**2 + 2**20
 
 @dataclass(frozen=True)
 class MistakePictures:
-    """Test images of one run.
+    """The M test images in the mistakes.safetensors of one run.
 
     Attributes:
-        index: Their places in the test set (M,), int64.
+        index: Their indices in the test set (M,), int64.
         paths: Their paths in the folder of the data; empty if they have none.
-        images: (M, C, H, W), uint8, with 1 or 3 channels; None if there are no pixels, as for embeddings.
+        images: Their pixels (M, C, H, W), uint8, with C of 1 or 3, and H and W of at most :data:`PICTURE_SIDE`; None
+            if there are none, as for embeddings.
     """
 
     index: NDArray[np.int64]
@@ -69,7 +70,7 @@ def read_mistake_pictures(folder: Path) -> MistakePictures | None:
             images = file.get_tensor("images") if "images" in names else None
             paths = json.loads((file.metadata() or {}).get("paths", "[]"))
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        # An AttributeError: numpy has not every type of number.
+        # safetensors raises an AttributeError for a type of number that NumPy does not have.
         raise DamagedFileError(f"{path.name} cannot be read ({short_repr(str(error))})") from error
     if index.dtype != np.int64 or index.ndim != 1 or len(index) > _MOST:
         raise DamagedFileError(f"index in {path.name} must be int64 (M,), got {index.dtype} {index.shape}")

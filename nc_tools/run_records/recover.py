@@ -52,8 +52,8 @@ class RecoveredRun:
 def recover_run(path: Path | str) -> RecoveredRun:
     """Read as much as possible from one run's folder, damaged or not; raise no error.
 
-    A comparison must name every run: an arm whose damaged runs were left out could look better than it is. The fields
-    that only a sync needs (process, host, times) may be missing.
+    A comparison must name every run: an arm whose damaged runs were left out could look better than it is. Fields that
+    only a sync with MLflow needs (process, host, times) are not read.
     """
     path = Path(path)
     run_json, no_run_json = read_json_or_problem(path / "run.json")

@@ -10,7 +10,7 @@ _LAST_WORD = (
     r"(?:password|passwd|passphrase|pwd|token|secret|credentials?|signature|sig|auth|authorization"
     r"|(?:api|access|account|private|secret|shared|storage|encryption)[-_ ]?key)"
 )
-# The last word of a name says what it is: hf_token is a secret, max_tokens and tokenizer are none.
+# The last word of a name says what it is: hf_token is a secret, max_tokens and tokenizer are not.
 _HIDES_VALUE = re.compile(rf".*{_LAST_WORD}", re.IGNORECASE | re.DOTALL)
 _QUOTED = r"\"[^\"]*\"|'[^']*'"
 _ASSIGNED = re.compile(
@@ -22,7 +22,7 @@ _KNOWN_TOKEN = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{20,}|sk-[\w-]{20,}|AKIA[0-9A-Z]{16}"
     r"|xox[a-z]-[\w-]{10,}|AIza[\w-]{30,}|dapi[0-9a-f]{32}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
 )
-# user:password@host without a scheme, where the host is certainly one: birds@2x is a folder.
+# user:password@host without a scheme, only if what follows "@" is certainly a host: birds@2x may be a folder.
 _LOGIN = re.compile(
     r"(?<![\w/:.@])(?!(?:imagefolder|cifar10|cifar100|timm|torchvision):)[\w.+-]+:[^\s:/@'\"]+@"
     r"(?=(?:localhost|(?:[\w-]+\.)+[A-Za-z]{2,}|\d+(?:\.\d+){3})(?:[:/\s'\"]|$))"
@@ -56,7 +56,10 @@ def redact(text: str) -> str:
 
 
 def redact_known(text: str, uri: str) -> str:
-    """Return ``text`` without credentials and without the password of ``uri``, even where it stands alone."""
+    """Return ``text`` without credentials, and without the password of ``uri`` where it stands outside an address.
+
+    A password of one or two characters is removed only inside addresses.
+    """
     redacted = redact(text.replace(uri, redact(uri)))
     try:
         password = urlsplit(uri).password
@@ -105,6 +108,7 @@ def _is_secret_name(name: str) -> bool:
 def _redact_address(address: str) -> str:
     scheme, _, rest = address.partition("://")
     login, at, host = rest.rpartition("@")
-    # A password may itself contain "@" or "/". But before the first "/" of a path with "@" there is no login.
+    # A password may itself contain "@" or "/". But an "@" after the first "/" belongs to a path, unless a ":" comes
+    # before that "/".
     has_login = at and not rest.startswith("/") and ("/" not in login or ":" in login.partition("/")[0])
     return _QUERY.sub(rf"\g<1>{_HIDDEN}", f"{scheme}://{_HIDDEN}@{host}" if has_login else address)

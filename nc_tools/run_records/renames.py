@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# Version 0.1.0 -> today. Paths leave out the leading "nc_tools."; those of today are where the package exports them.
+# Path in version 0.1.0 -> path today, both without the leading "nc_tools.". Today's path is the one that the package
+# exports.
 CLASSES = {
     "data.augmentation.Augment": "data.Augment",
     "data.colour.ColourJitter": "data.ColorJitter",

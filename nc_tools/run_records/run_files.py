@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def read_run_files(path: Path) -> dict[str, bytes]:
-    """Return the files of a run's folder by their relative paths, without links and half-written ones."""
+    """Return the files of a run's folder by their relative paths, without links and half-written files."""
     return {
         str(file.relative_to(path)): file.read_bytes()
         for file in sorted(path.rglob("*"))
@@ -18,7 +18,7 @@ def read_run_files(path: Path) -> dict[str, bytes]:
 
 
 def write_run_files(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write the folder of a run, in place of an unfinished one. It appears in one step, with all its files.
+    """Write the folder of a run, and replace the one that is there. It appears in one step, with all its files.
 
     Raises:
         OSError: If it cannot be written.

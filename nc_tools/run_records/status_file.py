@@ -1,4 +1,4 @@
-"""Read and write status.json, which says how a run goes or how it ended."""
+"""Read and write status.json, which says whether a run is running or how it ended."""
 
 from __future__ import annotations
 

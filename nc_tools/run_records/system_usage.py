@@ -1,4 +1,4 @@
-"""Memory and processor of the process that makes a run, measured in that process."""
+"""Memory and processor use of the process that makes a run, measured in that process."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MEGABYTE = 1e6  # as in MLflow
 
 
 class SystemUsage:
-    """Measures the present process every few seconds, when it logs.
+    """Measures this process when a run logs its metrics, at most every ``SAMPLE_SECONDS``.
 
-    MLflow's own sampler would measure the process that sends the runs. There is no thread here: a sample takes about
-    a tenth of a millisecond, at most every two seconds, and none while a step is computed. The keys begin as MLflow's
-    do (``system/``), so that MLflow shows them apart from the metrics of the model; those with ``process`` are of this
-    process alone, and of all runs that it makes at the same time.
+    MLflow's own sampler would measure the process that sends the runs to MLflow. There is no thread here: a sample
+    takes about a tenth of a millisecond, and none is taken while a step is computed. The keys begin as MLflow's do
+    (``system/``), so that MLflow shows them apart from the metrics of the model. Those with ``process`` are sums over
+    all runs that this process makes at the same time, without other processes.
     """
 
     def __init__(self) -> None:
@@ -27,13 +27,14 @@ class SystemUsage:
         self._has_utilization = True
 
     def sample(self) -> dict[str, float]:
-        """Return what is used now; nothing if less than ``SAMPLE_SECONDS`` have passed since the last time.
+        """Return what is used now; an empty dictionary if the last sample is less than ``SAMPLE_SECONDS`` old.
 
         Returns:
-            - ``system/process_cpu_utilization_percentage``: since the last time; 100 is one core.
+            - ``system/process_cpu_utilization_percentage``: mean since the last sample; 100 is one core.
             - ``system/process_memory_usage_megabytes``: physical memory.
             - ``system/process_peak_memory_usage_megabytes``: its largest value since the process started.
-            - ``system/process_gpu_memory_usage_megabytes`` and its ``peak``: what PyTorch holds on all GPUs.
+            - ``system/process_gpu_memory_usage_megabytes``: what PyTorch has reserved on all GPUs.
+            - ``system/process_peak_gpu_memory_usage_megabytes``: the sum over GPUs of the largest value of each.
             - ``system/gpu_N_utilization_percentage``: of GPU N, by all programs; needs the package nvidia-ml-py.
         """
         now = time.monotonic()

@@ -54,13 +54,13 @@ class RunRecord:
 
     @classmethod
     def create(cls, root: Path | str, identity: RunIdentity) -> "RunRecord":
-        """Start a new run in the output folder ``root``; it replaces a failed or killed run of the same config.
+        """Start a new run in the output folder ``root``; it replaces an unfinished run of the same config.
 
         The folder appears in one step, with identity and status inside. If two processes start the same run, one
         succeeds and the other gets a FileExistsError.
 
         Raises:
-            FileExistsError: If this run is already finished, or a running process is writing it.
+            FileExistsError: If this run is already finished, or another running process of this machine is writing it.
             OSError: If the folder cannot be written.
         """
         path = Path(root).resolve() / "runs" / identity.run_id
@@ -94,7 +94,8 @@ class RunRecord:
 
         Raises:
             FileNotFoundError: If there is no run at ``path``.
-            FileExistsError: If it is already finished, or another running process is writing it.
+            FileExistsError: If it is already finished, or another running process of this machine is writing it.
+            DamagedFileError: If run.json or status.json is damaged.
         """
         path = Path(path).resolve()
         identity = RunIdentity.read(path / "run.json")

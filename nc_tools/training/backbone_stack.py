@@ -1,4 +1,4 @@
-"""Backbones of one kind as one: their parameters and buffers are views of stacked tensors, their passes one pass."""
+"""Several backbones of one kind, computed in one pass: their parameters and buffers are views of stacked tensors."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class BackboneStack:
     """Backbones of R trainings that compute their features in one pass.
 
     Parameters and buffers of each backbone become views of the stacked tensors. So an optimizer that steps on a
-    backbone's parameters changes the stack, batch statistics are those of each training, and every backbone can be
+    backbone's parameters changes the stack, each training has its own batch statistics, and every backbone can be
     evaluated or saved at any time.
 
     Args:
-        backbones: Of one kind: :func:`backbone_kind` is equal.
+        backbones: One for each training. :func:`backbone_kind` must return the same for all.
     """
 
     def __init__(self, backbones: Sequence[nn.Module]) -> None:
@@ -68,7 +68,7 @@ class BackboneStack:
         return None
 
     def compute(self, passes: Sequence[BackbonePass]) -> None:
-        """Compute the features of all passes, in the order of the backbones."""
+        """Compute the features of all passes and store them there; ``passes`` are in the order of the backbones."""
         started = time.perf_counter()
         for name, own in self._of_members.items():
             self._parameters[name].requires_grad_(own[0].requires_grad)
@@ -81,7 +81,10 @@ class BackboneStack:
         _share_seconds(passes, started)
 
     def compute_gradients(self, passes: Sequence[BackbonePass]) -> None:
-        """Give each backbone's parameters their gradients, from those of the features of the last passes."""
+        """Add to the gradients of each backbone's parameters, given the gradients of the features of ``passes``.
+
+        Call it once after each :meth:`compute`, with the same passes.
+        """
         features, self._features = self._features, None
         of_features = [None if request.features is None else request.features.grad for request in passes]
         if features is None or all(gradient is None for gradient in of_features):
@@ -100,7 +103,7 @@ class BackboneStack:
                 continue
             laid_out = laid_out_as(self._parameters[name], gradient)
             for parameter, own, of in zip(self._of_members[name], laid_out.unbind(), of_features, strict=True):
-                if of is not None:  # else its loss did not use the features, which is not a gradient of zero
+                if of is not None:  # else its loss does not use the features: no gradient, rather than one of zero
                     parameter.grad = own if parameter.grad is None else parameter.grad + own
         _share_seconds(passes, started)
 
@@ -118,7 +121,7 @@ class BackboneStack:
             features: Tensor = functional_call(first, (dict(own), dict(statistics)), (batch,))
             return features
 
-        shared = all(batch is inputs[0] for batch in inputs)  # trainings of one seed have one order
+        shared = all(batch is inputs[0] for batch in inputs)  # trainings of one seed have the same batches
         batches, over = (inputs[0], None) if shared else (torch.stack(list(inputs)), 0)
         with autocast(batches.device, dtype):
             features: Tensor = vmap(features_of, in_dims=(0, 0, over))(parameters, buffers, batches)
@@ -128,7 +131,7 @@ class BackboneStack:
 def backbone_kind(backbone: nn.Module) -> tuple[object, ...] | None:
     """Return what backbones of one stack have in common: modules, settings, shapes, and what is trained.
 
-    None for a backbone with hooks, which would be called with the values of all trainings at once.
+    None for a backbone with hooks: they would be called with the values of all trainings at once.
 
     Example:
         >>> backbone_kind(nn.Linear(2, 3)) == backbone_kind(nn.Linear(2, 3))
@@ -148,7 +151,7 @@ def backbone_kind(backbone: nn.Module) -> tuple[object, ...] | None:
 
 
 def _settings(module: nn.Module) -> str:
-    """Return the attributes of a module that are no tensors, parts or hooks, as text."""
+    """Return the attributes of a module that are not tensors, submodules or hooks, as text."""
     own = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
     return repr({name: value for name, value in own.items() if not isinstance(value, Tensor | nn.Module)})
 

@@ -1,4 +1,4 @@
-"""Training steps that are recorded once and replayed, so that no Python stands between the kernels of a GPU."""
+"""Training steps that are recorded once and replayed, so that a GPU does not wait for Python between its kernels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nc_tools.training.replayed_step import ReplayedStep, replayed_step
 from nc_tools.training.static_batch import BatchLayout, layout
 from nc_tools.training.step import TrainingStep
 
-# A replay may differ from the step itself by so much of what the step changes, by the dtype of the backbone.
+# Allowed difference between a replay and the step itself, as a share of the step's change; by the backbone's dtype.
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-2}
 
 
@@ -26,15 +26,15 @@ class CapturedStep:
     may be mixed. The first step of a layout is computed as usual, so that the optimizer has its state and everything is
     compiled. Before its second step it is recorded and checked by
     :func:`~nc_tools.training.replayed_step.replayed_step`, for which seven steps are computed and undone. If it cannot
-    be recorded, or a replay gives something else, training goes on without, from the same state.
+    be recorded, or a replay gives something else, training goes on from the same state without replays.
 
     Steps whose features are computed together with those of other trainings are not recorded.
 
     Args:
         step: The step.
         recorder: Records it.
-        dtype: In which the backbone computes.
-        note: Called with the reason if steps are not replayed, once.
+        dtype: The dtype in which the backbone computes.
+        note: Called once with the reason if steps are not replayed.
     """
 
     def __init__(self, step: TrainingStep, recorder: Recorder, dtype: torch.dtype, note: Callable[[str], None]) -> None:
@@ -78,7 +78,7 @@ class CapturedStep:
 
 
 def _why_not(step: TrainingStep) -> str | None:
-    """Return why a step cannot be recorded, as far as that is known before; None if it may be."""
+    """Return why a step cannot be recorded, as far as this is known before recording it; None if it can be tried."""
     head = step.state.model.head
     if learns_from_steps(head):
         return f"{type(head).__name__} also learns outside of gradients, from each step (observe)"

@@ -48,7 +48,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def damaged_checkpoint(path: Path, error: Exception) -> DamagedFileError:
-    """Return the error for a checkpoint that cannot be used. Only the start of the reason: torch's advice is long."""
+    """Return the error for a checkpoint that cannot be used, with the first sentence of torch's long reason."""
     reason = " ".join(str(error).split()).partition(". ")[0][:200]
     return DamagedFileError(
         f"cannot resume from the checkpoint {path} ({type(error).__name__}: {reason}). Delete it to train from the "

@@ -1,4 +1,4 @@
-"""Record what a function computes on a GPU, as a CUDA graph, and replay it."""
+"""Record what a function computes on a GPU as a CUDA graph, and replay it."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ T = TypeVar("T")
 
 
 class Recorded(Protocol[T]):
-    """What a function computed, to be computed again on the same memory."""
+    """A recorded computation, which can be repeated on the same memory.
+
+    Attributes:
+        result: What the recorded function returned; its tensors hold the values of the last replay.
+    """
 
     result: T
 
     def replay(self) -> None:
-        """Compute it again, from what its tensors hold now. ``result`` holds the new values."""
+        """Repeat the computation with the present contents of its tensors."""
 
 
 class Recorder(Protocol):
-    """Records functions. A number in Python is frozen in what it records; the contents of tensors are not."""
+    """Records functions. A replay uses the Python numbers of the recording, but the present contents of the tensors."""
 
     def warm_up(self, call: Callable[[], T]) -> T:
-        """Call the function as it will be recorded, but compute it, and return its result.
+        """Compute the function under the conditions of a recording, and return its result.
 
         Raises:
             RuntimeError: If it reads a value back from the device, which a recorded function cannot.
         """
 
     def record(self, call: Callable[[], T]) -> Recorded[T]:
-        """Return what the function computes.
+        """Record what the function computes, and return the recording.
 
         Raises:
             RuntimeError: If it cannot be recorded.
@@ -51,7 +55,7 @@ class CudaRecorder:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def warm_up(self, call: Callable[[], T]) -> T:
-        """Call the function on the stream on which it is recorded, as CUDA graphs need it."""
+        """Compute the function on the stream on which it will be recorded, as CUDA graphs require."""
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         try:
             with torch.cuda.stream(self._stream), _no_waiting():
@@ -60,13 +64,13 @@ class CudaRecorder:
             torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
     def record(self, call: Callable[[], T]) -> Recorded[T]:
-        """Return what the function launches. Nothing is computed until it is replayed."""
+        """Record the kernels that the function launches. Nothing is computed until the recording is replayed."""
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 result = call()
         except BaseException:
-            # The generator would otherwise wait for the end of the recording, and refuse to draw.
+            # Otherwise the generator would still expect the end of the recording, and refuse to draw.
             generator = torch.cuda.default_generators[self._index]
             generator.graphsafe_set_state(generator.clone_state())
             raise
@@ -100,7 +104,7 @@ def _no_waiting() -> Iterator[None]:
 
 
 def recorder_for(device: torch.device) -> Recorder | None:
-    """Return what records functions on a device; None if nothing does, as on a CPU.
+    """Return the recorder of functions on a device; None if there is none, as for a CPU.
 
     Example:
         >>> recorder_for(torch.device("cpu")) is None

@@ -47,8 +47,8 @@ class WeightEMA:
 
         Args:
             model: The model.
-            step: The step's number. As a tensor (), float32, it is read when the update is replayed; the average is
-                then that of the same number up to rounding.
+            step: The step's number. Give a tensor (), float32, if the update is recorded: each replay then reads the
+                number from it, with the same result up to rounding.
         """
         pairs = list(zip(_tensors(self.model), _tensors(model), self._averaged, strict=True))
         average = [a for a, _, averaged in pairs if averaged]

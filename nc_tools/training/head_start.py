@@ -1,4 +1,4 @@
-"""What a head is computed from before it is trained, or instead of being trained: class means, least squares, ..."""
+"""Computed starts of heads, before training or instead of it: class means, least squares and others."""
 
 from __future__ import annotations
 
@@ -76,8 +76,11 @@ class LeastSquaresStart(HeadStart):
 
     Attributes:
         ridge: lambda, in units of the mean square of the features. It does not depend on the number of samples.
-        confident: Targets are the scale at which cross-entropy is small, instead of one. Set it where training with
-            cross-entropy follows: the softmax of scores between 0 and 1 is nearly uniform.
+        confident: The target of the right class is ``default_scale(K)``, at which cross-entropy is small, instead of 1.
+            Set it where training with cross-entropy follows: the softmax of scores between 0 and 1 is nearly uniform.
+
+    Raises:
+        ValueError: If ``ridge`` is not positive and finite.
     """
 
     ridge: float = 0.01
@@ -158,14 +161,17 @@ class KMeansStart(HeadStart):
 
 @dataclass(frozen=True, kw_only=True)
 class LogisticStart(HeadStart):
-    """Multinomial logistic regression of scikit-learn (L-BFGS), for a ``LinearHead``: a control from outside.
+    """Multinomial logistic regression of scikit-learn (L-BFGS), for a ``LinearHead``: a control from another library.
 
     It minimizes the mean cross-entropy plus (penalty / 2) ||W||^2; the bias is not penalized. In scikit-learn's terms
     C = 1 / (penalty N), so that the penalty means the same for every number of samples.
 
     Attributes:
-        penalty: Positive.
+        penalty: Weight of the squared norm, positive.
         iterations: Largest number of iterations of the solver.
+
+    Raises:
+        ValueError: If ``penalty`` is not positive and finite, or ``iterations`` is less than 1.
     """
 
     penalty: float = 1e-3
@@ -199,7 +205,7 @@ class LogisticStart(HeadStart):
         assert head.bias is not None  # noqa: S101
         labels = samples.labels.cpu().numpy()
         model = LogisticRegression(C=1 / (self.penalty * len(labels)), max_iter=self.iterations)
-        with warnings.catch_warnings():  # a solver that stops at its limit has a score like any other setting
+        with warnings.catch_warnings():  # a solver that stops at its limit is evaluated like any other
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(samples.features.cpu().numpy(), labels)
         weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)

@@ -1,4 +1,4 @@
-"""Trainings as generators: they stop at each pass through the backbone, so that many of them can share it."""
+"""Trainings as generators: they stop at each pass through the backbone, so that several trainings can share it."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(eq=False)
 class BackbonePass:
-    """The pass of one training step through a backbone, which the training waits for.
+    """The pass of one training step through a backbone, for which the training waits.
 
-    A training yields it twice. First it waits for the features: whoever runs it may compute them together with those of
-    other trainings, or else it computes them itself. Then it has computed the gradient of its loss, and waits for the
-    gradients of the backbone's parameters, which it has already if it computed the features itself.
+    A training yields it twice. First the training waits for the features. Its caller may compute them together with
+    those of other trainings; otherwise the training computes them itself. Then the training has computed the gradient
+    of its loss with respect to the features, and waits for the gradients of the backbone's parameters. A training that
+    computed the features itself has these already.
 
     Attributes:
-        backbone: Inputs to features.
+        backbone: The backbone, which computes features from inputs.
         inputs: (B, ...).
-        dtype: In which the backbone computes: autocast for a dtype other than float32.
-        alone: Why it cannot be computed together with passes of other trainings; None if it can.
+        dtype: The dtype in which the backbone computes: by autocast if it is not float32.
+        alone: Why this pass cannot be computed together with those of other trainings; None if it can.
         features: (B, D), once they are computed; a leaf if they were computed together with those of others. None again
             after the backward pass.
-        seconds: What computing them took, or this training's share of it.
-        error: What prevented it; raised in the training.
+        seconds: Time that the pass took, in seconds, or this training's share of it.
+        error: The error that prevented the pass; it is raised in the training.
     """
 
     backbone: nn.Module
@@ -64,14 +65,14 @@ class InSteps(Protocol[P, T_co]):
 
     @property
     def steps(self) -> Callable[P, Steps[T_co]]:
-        """Return the generator of the same arguments."""
+        """The generator function, which takes the same arguments."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
         """Train alone, and return the result."""
 
 
 def in_steps(function: Callable[P, Steps[T]]) -> InSteps[P, T]:
-    """Make a generator function into one that trains alone when it is called.
+    """Return a function that trains alone when it is called, and has the given generator function as ``steps``.
 
     Example:
         >>> @in_steps

@@ -13,7 +13,7 @@ def rate_factor(step: int, total: int, config: OptimConfig) -> float:
     steps and the rest each have this schedule.
 
     Args:
-        step: From 0 to total - 1.
+        step: Number of the step, from 0 to total - 1.
         total: Number of steps of the training.
         config: The schedule.
 

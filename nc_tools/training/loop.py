@@ -36,7 +36,7 @@ class Fitted:
 
     Attributes:
         model: The model to evaluate: the weight average if there is one, else the trained model.
-        seconds: Training time, without evaluation, and without the time in which a step was recorded.
+        seconds: Training time in seconds, without evaluation, and without the time in which a step was recorded.
     """
 
     model: Classifier

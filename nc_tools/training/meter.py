@@ -74,6 +74,10 @@ class Meter:
     def read(self) -> dict[str, float]:
         """Return mean loss terms and accuracy of the epoch so far. This waits for the device.
 
+        Returns:
+            ``train/loss``, the sum of the terms; ``train/loss_TERM`` for each term if there are several; and
+            ``train/accuracy`` if a loss has computed logits. Empty before the first step.
+
         Raises:
             NonFiniteLossError: If a term was infinite or not a number at some step.
         """

@@ -35,7 +35,7 @@ def make_optimizer(model: Classifier, config: OptimConfig, loss: nn.Module | Non
 def fused(optimizer: Spec[torch.optim.Optimizer]) -> Spec[torch.optim.Optimizer]:
     """Return the spec of an optimizer with PyTorch's fused kernel where there is one, unless the spec says otherwise.
 
-    One pass over the memory of all parameters: three times as fast for a small network on a CPU.
+    The fused kernel passes over the memory of all parameters once: three times as fast for a small network on a CPU.
 
     Example:
         >>> from nc_tools.specs import spec

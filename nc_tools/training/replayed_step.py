@@ -16,8 +16,8 @@ from nc_tools.training.state_tensors import StateTensors, Values, relative_diffe
 from nc_tools.training.static_batch import StaticBatch, changed
 from nc_tools.training.step import TrainingStep
 
-_SLOWER = 0.5  # the check's factor of the learning rates
-_NOISE = 3.0  # what a replay may differ by, as a multiple of what two computations without recording do
+_SLOWER = 0.5  # factor of the learning rates in the second check
+_NOISE = 3.0  # a replay may differ by this multiple of the difference of two steps without recording
 
 
 class ReplayedStep:
@@ -29,7 +29,7 @@ class ReplayedStep:
     Args:
         step: The step.
         recorder: Records it.
-        batch: A batch of the layout of all others.
+        batch: A batch with the layout of all that follow.
     """
 
     def __init__(self, step: TrainingStep, recorder: Recorder, batch: Batch) -> None:
@@ -39,11 +39,11 @@ class ReplayedStep:
         self._number = torch.zeros((), device=device)
         self._rates = [torch.zeros((), device=device) for _ in step.state.optimizer.param_groups]
         with self._rates_as_tensors(device):
-            recorder.warm_up(self._compute)  # what would wait for the device is found here, where it does no harm
+            recorder.warm_up(self._compute)  # an operation that waits for the device fails here, where it does no harm
             self._recorded: Recorded[StepValues] = recorder.record(self._compute)
 
     def __call__(self, batch: Batch, number: int) -> StepValues:
-        """Train on a batch as the step does, which was prepared for this number."""
+        """Train on a batch as the step does; ``step.prepare(number)`` must have been called before."""
         self._static.fill(batch)
         self._number.fill_(number)
         for tensor, group in zip(self._rates, self._step.state.optimizer.param_groups, strict=True):

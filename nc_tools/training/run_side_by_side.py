@@ -1,4 +1,4 @@
-"""Run many trainings side by side in one process: each makes its own steps, and they share passes of backbones."""
+"""Run many trainings side by side in one process: each makes its own steps, and they share backbone passes."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Ended(Generic[T]):
 def run_side_by_side(runs: Sequence[Steps[T]], *, on_alone: Callable[[str], None] | None = None) -> list[Ended[T]]:
     """Run trainings side by side, and return how each of them ended. The numbers are those of separate trainings.
 
-    At every step each training asks for the features of its own batch. Those whose backbones are of one kind and whose
-    batches have one shape get them from a single pass over stacked parameters (``torch.func.vmap``); heads, losses,
-    optimizers, batch statistics and evaluations are each training's own. What cannot share a pass is computed alone, at
-    the same step. A training that ends or raises an error leaves the others as they are.
+    At every step each training asks for the features of its own batch. Trainings whose backbones are of one kind and
+    whose batches have one shape get them from a single pass over stacked parameters (``torch.func.vmap``). Each
+    training has its own head, loss, optimizer, batch statistics and evaluations. What cannot share a pass is computed
+    alone, at the same step. A training that ends or raises an error does not change the others.
 
-    Each training has random numbers of its own: the global generator is put back before it goes on. Its seconds are
-    those of its own steps and its share of the passes.
+    Each training has its own random numbers: the global generators are set back to its state before it goes on. Its
+    seconds are those of its own steps and its share of the passes.
 
     Args:
-        runs: As :func:`~nc_tools.training.fit` makes them: ``fit.steps(...)``. Backbones are not shared between them.
+        runs: Trainings such as ``fit.steps(...)``, see :func:`~nc_tools.training.fit`. Each has a backbone of its own.
         on_alone: Called with the reason why passes are computed alone, once for each reason.
 
     Example:
@@ -113,7 +113,7 @@ def _set_random(state: _RandomState) -> None:
 
 
 class _Passes:
-    """Computes passes, those that belong together by one stack; stacks last as long as their members stay."""
+    """Computes passes: those that belong together in one stack. A stack is kept while its members stay the same."""
 
     def __init__(self, on_alone: Callable[[str], None] | None) -> None:
         self._on_alone = on_alone
@@ -135,7 +135,7 @@ class _Passes:
                 _try(stack.compute, group)
                 together.append((stack, group))
                 continue
-            for request in group:  # its training computes it; a backbone may change inputs that trainings share
+            for request in group:  # its training computes it, on a copy: a backbone may change shared inputs
                 request.inputs = request.inputs.clone()
         self._stacks = [stack for stack, _ in together]
         return together

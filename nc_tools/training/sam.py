@@ -149,6 +149,9 @@ class SharpnessAware:
 
     Attributes:
         rho: Size of the perturbation.
+
+    Raises:
+        ValueError: If ``rho`` is not positive and finite.
     """
 
     rho: float = 0.05
@@ -171,7 +174,10 @@ class AsymmetricSharpnessAware:
 
     Attributes:
         rho: Size of the perturbation.
-        beta: From 0 (equal weights) to 1 (inverse class frequencies).
+        beta: Strength of the class weights, from 0 (equal weights) to 1 (inverse class frequencies).
+
+    Raises:
+        ValueError: If ``rho`` is not positive and finite, or ``beta`` is outside [0, 1].
     """
 
     rho: float = 0.05

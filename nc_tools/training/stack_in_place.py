@@ -11,7 +11,7 @@ from torch import Tensor
 def stack_in_place(own: Sequence[Tensor]) -> Tensor:
     """Stack a parameter or buffer of R models (R, ...), and make each model's own a view of the stacked tensor.
 
-    The memory layout stays, such as channels-last: an optimizer's state of before has it too.
+    The memory layout (such as channels-last) stays, because the state of an optimizer that was made before has it too.
 
     Example:
         >>> own = [torch.zeros(2), torch.ones(2)]
@@ -33,7 +33,7 @@ def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
     """Return a gradient in the memory layout of its parameter, both (R, ...).
 
     Autograd ensures that for gradients that it accumulates itself. PyTorch's fused optimizers rely on it: with another
-    layout they take each number for the gradient of another parameter, without an error.
+    layout they take each number for the gradient of another element, without an error.
     """
     return gradient if gradient.stride() == parameter.stride() else _with_strides(gradient, parameter.stride())
 

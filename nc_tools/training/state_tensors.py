@@ -19,7 +19,7 @@ class StateTensors:
         state: The training.
 
     Attributes:
-        start: The values at the start, by what they belong to.
+        start: The values at the start, by group, such as "weights" or "buffers".
     """
 
     def __init__(self, state: TrainingState) -> None:
@@ -72,7 +72,7 @@ def _distance(one: list[Tensor], other: list[Tensor]) -> float:
 
 
 def _tensors_of(state: TrainingState) -> dict[str, list[Tensor]]:
-    """Return the tensors of a training by what they belong to, each once."""
+    """Return the tensors of a training by group, such as "weights"; each tensor is in one group only."""
     taken: set[int] = set()
 
     def new(tensors: Iterator[Tensor]) -> list[Tensor]:

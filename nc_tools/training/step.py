@@ -26,8 +26,8 @@ from nc_tools.training.training_state import TrainingState
 class TrainingStep:
     """One step of training, the same for every compared method.
 
-    What changes from step to step has two places. :meth:`prepare` sets it as numbers, from the step's number; the call
-    itself reads tensors only, and computes on the device. So the call can be recorded once and replayed
+    :meth:`prepare` sets what depends on the step's number, as Python numbers. The call itself reads what changes from
+    tensors only, and computes on the device. So the call can be recorded once and replayed
     (:class:`~nc_tools.training.captured_step.CapturedStep`).
 
     Args:
@@ -104,8 +104,8 @@ class TrainingStep:
         else:
             torch.autograd.backward(reduce(add, terms.values()))
         yield from self._wait(request)  # for the gradients of a backbone that others computed
-        # Whoever holds the request must not keep the graph of this step: its nodes would be used again by the next one,
-        # on this step's stream, and a CUDA graph records one stream.
+        # The caller still holds the request, which must not keep the graph of this step: the next step would use nodes
+        # of the graph again, on this step's stream, and a CUDA graph records one stream only.
         request.features = None
         if self._optim.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._clipped, self._optim.clip_norm)
@@ -133,7 +133,7 @@ class TrainingStep:
             torch.autograd.backward(reduce(add, terms.values()))
 
     def _wait_for_features(self, request: BackbonePass) -> Generator[BackbonePass, None, None]:
-        """Wait for the features, and compute them if nobody did."""
+        """Wait for the features, and compute them if the caller has not."""
         yield from self._wait(request)
         self.shared = request.features is not None
         if not self.shared:
@@ -161,7 +161,7 @@ def _set_backbone_training(backbone: nn.Module, parameters: Sequence[nn.Paramete
 
 
 class _Forward:
-    """The forward pass of a batch: what is requested of the backbone, and what the head makes of its features."""
+    """The forward pass of a batch: the pass that the backbone must compute, and the head's outputs for its features."""
 
     def __init__(self, model: Classifier, training: TrainConfig, optim: OptimConfig, device: torch.device) -> None:
         self._model = model
@@ -171,7 +171,7 @@ class _Forward:
         self._alone = why_alone(training, optim)
 
     def request(self, batch: Batch) -> BackbonePass:
-        """Return the pass for all that comes with a batch: one, so that batch statistics are those of all of it."""
+        """Return one pass for inputs, second view and outliers of a batch, with common batch statistics."""
         parts = _parts(batch)
         return BackbonePass(self._backbone, parts[0] if len(parts) == 1 else torch.cat(parts), self._dtype, self._alone)
 

@@ -29,9 +29,10 @@ class OptimConfig:
         lr: Peak learning rate.
         head_lr_ratio: Peak learning rate of the head divided by that of the backbone. A ratio, so that it holds for
             every learning rate that is tried.
-        layer_decay: Each block of the backbone has the peak rate of the block above it times this factor, and the last
-            block that of the head times it, for a pretrained backbone whose first layers should change least. 1: all
-            blocks have one rate. Source: Clark et al. 2020 (ELECTRA); 0.65 to 0.75 in the fine-tuning of MAE and BEiT.
+        layer_decay: Factor between the peak rates of consecutive blocks, for a pretrained backbone whose first layers
+            should change least: the last block has ``lr`` times this factor, and each block before it has the rate of
+            the next block times this factor. 1: all blocks have the rate ``lr``. Source: Clark et al. 2020 (ELECTRA);
+            0.65 to 0.75 in the fine-tuning of MAE and BEiT.
         head_first: Share of the steps in which only the head is trained, with a warm-up and schedule of its own. Then
             backbone and head are trained together at the rate ``lr``, and ``head_lr_ratio`` no longer holds. With a
             pretrained backbone this is LP-FT (Kumar et al. 2022): a head that already fits does not distort features.
@@ -43,6 +44,9 @@ class OptimConfig:
         warmup: Share of training over which the learning rate rises linearly.
         clip_norm: Largest norm of the gradient. None: no clipping.
         sam: Sharpness-aware minimization, such as ``SharpnessAware(0.05)``, with two passes per step. None: off.
+
+    Raises:
+        ValueError: If a value is out of its range.
     """
 
     optimizer: Spec[torch.optim.Optimizer] = field(default_factory=lambda: spec(torch.optim.SGD, momentum=0.9))
@@ -82,7 +86,7 @@ class TrainConfig:
     """Settings of the training: epochs, batch size, precision.
 
     Attributes:
-        epochs: Number of passes over the training subset. 0 trains nothing: for a head that its arm's start computes.
+        epochs: Number of passes over the training subset. 0: no training, for an arm whose start computes the head.
         batch_size: Samples per step.
         precision: "float32", "bfloat16" (autocast), or "auto": bfloat16 on a GPU and float32 on a CPU.
         channels_last: Whether images and convolutions have the channels-last memory layout. None: on a GPU or with
@@ -91,14 +95,17 @@ class TrainConfig:
         capture: Whether to record the training step on a GPU once, as a CUDA graph, and replay it from then on. A step
             that cannot be recorded is computed as usual, and a note says why. On a CPU this changes nothing.
         deterministic: Whether to use deterministic kernels only. They are slower on a GPU; a CPU run is deterministic
-            without.
+            without this setting.
         ema_decay: Decay of an exponential moving average of the weights, which is then the model that is evaluated.
             None: no average.
         mixing: How the images of a batch are mixed, such as ``Mixup(1.0)`` or ``CutMix(1.0, until=0.8)``. None: not.
         patience: Early stopping: end the training when balanced accuracy on the hold-out has not improved for so many
             epochs, and use the weights of its best epoch. A final run, which has no hold-out, ends at the best epoch of
             its hold-out run. None: train all epochs and use the last one.
-        checkpoint_seconds: Smallest time between two checkpoints. They are written at the end of an epoch.
+        checkpoint_seconds: Smallest time between two checkpoints, in seconds. They are written at the end of an epoch.
+
+    Raises:
+        ValueError: If a value is out of its range.
     """
 
     epochs: int = 30

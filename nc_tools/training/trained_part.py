@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nc_tools.surgery.layer_groups import layer_groups
 
 _NUMBERED = re.compile(r"(last|lora):([1-9]\d*)")
-# The last part of the names of query, key and value projections, as timm, transformers and torchvision name them.
+# Last parts of the names of query and value projections, and of those fused with the key, in common libraries.
 _ATTENTION = ("qkv", "q_proj", "v_proj", "query", "value", "q", "v", "to_q", "to_v")
 
 
@@ -54,7 +54,7 @@ class TrainedPart:
 class PartlyTrained(nn.Module):
     """A backbone of which a part is trained, and some modules always stay in eval mode.
 
-    A frozen layer must not see batch statistics or dropout, and ``model.train()`` of a parent would switch both on.
+    A frozen layer must not use batch statistics or dropout, and ``model.train()`` of a parent would switch both on.
 
     Args:
         module: The backbone; ``requires_grad`` of its parameters says what is trained.
@@ -99,7 +99,7 @@ def train_part(
             attention, or all convolutions of a network without attention.
 
     Raises:
-        ValueError: If there are not so many blocks, no layer for LoRA, or peft is not installed.
+        ValueError: If N of last:N is not less than the number of blocks, no layer suits LoRA, or peft is not installed.
 
     Example:
         >>> from nc_tools.models import ConvNet

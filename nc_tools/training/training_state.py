@@ -115,7 +115,7 @@ class TrainingState:
 
 
 def _check_shapes(model: Classifier, stored: Mapping[str, torch.Tensor]) -> None:
-    """Raise ValueError if parameters were stored in other shapes: modules may translate them, optimizers do not."""
+    """Raise ValueError if parameters were stored in other shapes: a module may convert them, an optimizer cannot."""
     for name, parameter in model.named_parameters():
         if name in stored and stored[name].shape != parameter.shape:
             raise ValueError(
@@ -125,7 +125,7 @@ def _check_shapes(model: Classifier, stored: Mapping[str, torch.Tensor]) -> None
 
 
 def _own_memory(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a state whose tensors are no views: ``torch.save`` writes all of the memory that a view is a part of."""
+    """Return a state without views of larger memory: ``torch.save`` would write all of the memory."""
     return {name: value.clone() if _is_view(value) else value for name, value in state.items()}
 
 

@@ -19,7 +19,7 @@ from nc_tools.experiment.run_pack import PackJob, RunPackResult, error_result, r
 from nc_tools.run_records.run_files import read_run_files, write_run_files
 
 TASK_RETRIES = 3
-"""How often a pack is made again whose node or process was lost."""
+"""How often a pack is repeated if its node or process is lost."""
 
 
 @dataclass
@@ -63,11 +63,11 @@ class _Stage:
 
     @property
     def must_end(self) -> bool:
-        """Whether something was found that every further run would meet."""
+        """Whether a problem was found that every further run would have too."""
         return self.problem is not None or self.full_disk is not None
 
     def end(self, sent: _Sent, answer: NodeResult | None) -> None:
-        """Write the runs that a task returned, and note how they ended; one that was cancelled has no result."""
+        """Write the runs that a task returned, and note how they ended; a cancelled task has no result."""
         if answer is None:
             return
         for name, files in answer.files.items():
@@ -86,14 +86,14 @@ def _here(result: JobResult, root: Path) -> JobResult:
 
 
 def _answer(reference: Any) -> NodeResult | None:
-    """Return what a task has returned, or None if it was cancelled; a lost one ends its runs as KILLED."""
+    """Return what a task has returned, or None if it was cancelled; the runs of a lost task are KILLED."""
     import ray
 
     try:
         answer: NodeResult = ray.get(reference)
     except ray.exceptions.TaskCancelledError:
         return None
-    except ray.exceptions.RayTaskError as error:  # the task's code or its settings cannot be read there
+    except ray.exceptions.RayTaskError as error:  # the node cannot read the task's code or settings
         reason = " ".join(str(error.cause or error).split())
         problem = (
             f"a node cannot make runs: {reason} (install the same nc_tools, and modules of your own, on every node)"
@@ -178,7 +178,7 @@ class ClusterWorkers:
                 stopping = True
                 stage.waiting.clear()
                 self._stop(stage)
-            # One that waits for each that runs, so that a processor which becomes free has the next at once.
+            # One waiting task for each running one, so that a processor that becomes free has work at once.
             while stage.waiting and len(stage.sent) < 2 * self._cluster.tasks:
                 self._send(stage)
             ready, _ = ray.wait(list(stage.sent), timeout=0.2) if stage.sent else ([], [])

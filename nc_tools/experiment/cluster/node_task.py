@@ -20,12 +20,12 @@ from nc_tools.experiment.workers import set_arithmetic
 from nc_tools.run_records.liveness import host
 from nc_tools.run_records.run_files import read_run_files, write_run_files
 
-_NEWS_SECONDS = 1.0  # between two messages of a task
+_NEWS_SECONDS = 1.0  # time between two messages of a task
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The process that started a comparison, as far as runs must not differ by where they are made.
+    """What a node's process takes over from the one that started the comparison, so that its runs do not differ.
 
     Attributes:
         folder: Its working folder, from which relative paths are read.
@@ -41,13 +41,13 @@ class Origin:
 
     @classmethod
     def here(cls) -> Origin:
-        """Return that of this process."""
+        """Return the values of this process."""
         main = sys.modules["__main__"]
         spec = getattr(main, "__spec__", None)
         return cls(str(Path.cwd()), tuple(sys.argv), getattr(main, "__file__", None), spec.name if spec else None)
 
     def take(self) -> None:
-        """Let this process, which makes tasks of one comparison only, be like the one that started it."""
+        """Give these values to this process, which makes tasks of this comparison only."""
         if Path(self.folder).is_dir():
             os.chdir(self.folder)
         sys.argv = list(self.argv)
@@ -55,7 +55,7 @@ class Origin:
         if self.script is not None:
             main.__file__ = self.script
         elif hasattr(main, "__file__"):
-            del main.__file__  # inspect, which torch imports use, takes None for a module that is built in
+            del main.__file__  # not set to None: inspect, which torch uses, would take main for a built-in module
         main.__spec__ = None if self.module is None else importlib.machinery.ModuleSpec(self.module, None)
 
 
@@ -66,8 +66,8 @@ class NodeTask:
     Attributes:
         pack: The runs. None of them was finished before.
         run_ids: The name of each run's folder on the machine that sends the task.
-        files: Run -> its files, for hold-out runs that are read and runs that are continued.
-        threads: CPU threads.
+        files: Run id -> path -> content, for hold-out runs that are read and runs that are continued.
+        threads: Number of CPU threads.
         origin: The process that sends the task.
     """
 
@@ -83,8 +83,8 @@ class NodeResult:
     """What a node returns.
 
     Attributes:
-        result: How the pack ended; the folders that it names are gone.
-        files: Run -> its files.
+        result: How the pack ended; the folders that it names do not exist any more.
+        files: Run id -> path -> content, for every run of the pack that began.
         problem: Why no run of the comparison can be made on this node; None if it can.
     """
 
@@ -120,13 +120,13 @@ def make_on_node(task: NodeTask, mailbox: Any) -> NodeResult:
 
 
 def _moved(job: Job, root: Path) -> Job:
-    """Return a job that writes to another folder; decoded images stay where they would be without a cluster."""
+    """Return a job that writes to another folder; the folder of decoded images stays the same as without a cluster."""
     holdout = None if job.holdout_run is None else root / "runs" / job.holdout_run.name
     return replace(job, root=root, cache=job.root / "cache", holdout_run=holdout)
 
 
 def _problem(pack: PackJob, run_ids: tuple[str, ...]) -> str | None:
-    """Return why runs on this node would not be those of the comparison; None if they are."""
+    """Return why runs on this node would differ from those of the comparison; None if they would not."""
     for job, run_id in zip(pack.jobs, run_ids, strict=True):
         try:
             identity = open_job(job).identity

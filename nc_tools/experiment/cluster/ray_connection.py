@@ -56,7 +56,7 @@ def connected(address: str, *, device: str = "auto", gpus: float | None = None) 
         raise ValueError(f"--gpus-per-task is the share of a GPU, above 0 and at most 1, got {gpus:g}")
     if importlib.util.find_spec("ray") is None:
         raise ValueError("--cluster needs Ray, which is not installed: pip install 'ray[client]'")
-    # Ray itself waits for an address that does not answer, for ten minutes and without a word.
+    # Ray itself would wait ten minutes for an address that does not answer, without a message.
     named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
     try:
         _check_answers(named.removeprefix("ray://") or _last_started())
@@ -82,7 +82,7 @@ def room(nodes: Sequence[Mapping[str, float]], *, device: str, gpus: float | Non
         gpus: As there.
 
     Raises:
-        ValueError: If the cluster has no such device, or a device of a number is asked for.
+        ValueError: If the cluster has no such device, or ``device`` names a GPU by its number.
 
     Example:
         >>> room([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 8.0}], device="auto", gpus=0.25)
@@ -147,7 +147,7 @@ def _last_started() -> str:
 
 
 def _check_answers(place: str) -> None:
-    """Check that something listens at ``HOST:PORT``; a text without a port says nothing.
+    """Check that something listens at ``HOST:PORT``; without a port nothing is checked.
 
     Raises:
         OSError: If nothing does.

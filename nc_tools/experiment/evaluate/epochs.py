@@ -16,14 +16,14 @@ from nc_tools.seeds import stream
 class EpochEvaluation:
     """Measures the model of an epoch, for the curves in a run's record.
 
-    Tuning trials are measured only if they stop early by the hold-out, final runs on some training images, hold-out
-    runs also on the hold-out.
+    Final runs are measured on some training images; hold-out runs on these and on the hold-out; tuning trials only on
+    the hold-out, and only if they may stop early.
 
     Args:
         job: The run.
         data: Its images.
         facts: Facts of the samples trained on.
-        indices: Those samples (M,), int64.
+        indices: The samples trained on (M,), int64.
     """
 
     def __init__(self, job: Job, data: RunData, facts: DataFacts, indices: Tensor) -> None:

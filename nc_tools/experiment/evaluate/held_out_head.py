@@ -10,7 +10,7 @@ from nc_tools.heads.head import Head
 
 
 def fit_held_out(evaluator: Evaluator, holdout: EvaluationSet) -> dict[str, float]:
-    """Let the head of an evaluator's model fit on the hold-out, and return the scalars that it fitted, as ``head/``.
+    """Fit the head of an evaluator's model on the hold-out, and return the scalars that it fitted, as ``head/``.
 
     Call it before the evaluator measures anything, since the logits change.
     """

@@ -54,7 +54,7 @@ def copy_holdout_buffers(folder: Path, module: nn.Module, prefix: str, names: Se
     tensors = load_tensors(path)
     for name in names:
         buffer, key = module.get_buffer(name), f"{prefix}.{name}"
-        # One number: records of version 0.2 have it in no dimension.
+        # Records of version 0.2 hold a single number as a tensor without dimensions.
         if key not in tensors or (tensors[key].shape != buffer.shape and tensors[key].numel() != buffer.numel() != 1):
             raise _damaged(folder, f"{path} holds no {key!r} of shape {tuple(buffer.shape)}")
         with torch.no_grad():

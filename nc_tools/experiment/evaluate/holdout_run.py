@@ -30,7 +30,10 @@ _CURVES = ("holdout/gen/accuracy", HOLDOUT_SCORE, "holdout/cal/nll", "holdout/ca
 def evaluate_holdout(
     job: Job, data: RunData, facts: DataFacts, model: Classifier, record: RunRecord
 ) -> dict[str, float]:
-    """Return the final values of a tuning or hold-out run: its metrics on the hold-out, and what is chosen by them."""
+    """Return the final values of a tuning or hold-out run: its metrics on the hold-out, and what is chosen by them.
+
+    A hold-out run also writes its scalings, conformal thresholds and estimates of the label noise into its folder.
+    """
     evaluator = data.evaluator(model, facts)
     holdout = EvaluationSet("holdout", data.sources.train, data.subsets.holdout)
     values = fit_held_out(evaluator, holdout) | evaluator.accuracy(holdout)

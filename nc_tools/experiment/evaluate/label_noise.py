@@ -33,9 +33,9 @@ def evaluate_label_noise(
 ) -> dict[str, float]:
     """Return metrics of the training set under noisy and true labels; write suspects.csv and transition matrices.
 
-    Where no true labels are known there is nothing to return, and both files, which need no true label, are written if
-    the protocol asks for suspects. The test set has true labels. Nothing that a run chooses depends on what is measured
-    here.
+    Where no true labels are known, nothing is returned. Both files need no true labels: they are then written if the
+    protocol asks for suspects, or leaves this open and ``data.labels`` gives the labels. The test set has true labels.
+    Nothing that a run chooses depends on what is measured here.
     """
     clean = train.clean_labels
     rows = job.protocol.suspects
@@ -94,7 +94,7 @@ def suspect_precision(suspects: Suspects, wrong: Tensor) -> dict[str, float]:
 def save_held_out_estimates(job: Job, data: RunData, holdout: Collected, record: RunRecord) -> dict[str, float]:
     """Estimate the transition matrix from the hold-out, write the estimates, and return their errors.
 
-    There are no errors where no true labels are known, and no estimates either unless the protocol asks for suspects.
+    Without true labels there are no errors, and there are estimates only if the protocol asks for suspects.
     """
     given, true = data.sources.train.labels, data.sources.train.clean_labels
     if true is None and not job.protocol.suspects:

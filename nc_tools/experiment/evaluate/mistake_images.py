@@ -22,14 +22,14 @@ from nc_tools.run_records.mistake_pictures import PICTURE_SIDE, MistakePictures,
 
 
 def keep_mistakes(run: Path, outputs: Collected, sources: Sources) -> None:
-    """Write mistakes.safetensors into a run's folder; nothing if the model makes no mistake.
+    """Write mistakes.safetensors into a run's folder, if the model makes mistakes and its logits are finite.
 
-    Images are scaled down to 64 pixels. Without pixels, as on embeddings, only places and paths are kept.
+    Images are scaled down to 64 pixels. Without pixels, as on embeddings, only indices and paths are kept.
 
     Args:
         run: The folder.
-        outputs: Of the test set, in its order.
-        sources: Its images.
+        outputs: The model's outputs for the test set, in its order.
+        sources: The data, with the images of the test set.
     """
     logits, labels = outputs.logits.detach().cpu().float().numpy(), outputs.labels.cpu().numpy()
     if not np.isfinite(logits.max(axis=1)).all():
@@ -37,7 +37,7 @@ def keep_mistakes(run: Path, outputs: Collected, sources: Sources) -> None:
     index = surest_mistakes(logits, labels).index
     if not len(index):
         return
-    # A comparison on fixed features has them in the place of images.
+    # A comparison on fixed features has a FeatureSet in the place of images.
     test = cast("Images | FeatureSet", sources.test)
     paths = () if test.paths is None else tuple(test.paths[i] for i in index.tolist())
     write_mistake_pictures(

@@ -1,4 +1,4 @@
-"""Conformal sets with thresholds of held-out samples: for a final run those of the hold-out run of its seed."""
+"""Conformal prediction sets with thresholds fitted on held-out samples; for a final run by its hold-out run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFORMAL = "conformal.safetensors"
 """The thresholds of each method (K,), in the folder of a hold-out run."""
 
 _MOST_SAMPLES = 20_000
-# Scores of float64 that are held at once, about 1 GB.
+# Largest number of scores that are held at once, about 1 GB in float64.
 _MOST_SCORES = 1e8
 
 
@@ -35,7 +35,7 @@ def fit_thresholds(outputs: Collected, class_counts: Tensor) -> dict[str, Tensor
 
 @dataclass(frozen=True)
 class SetCoverage:
-    """What the prediction sets of a run hold.
+    """How large the prediction sets of a run are, and how often they contain the label.
 
     Attributes:
         values: Coverage and size of each method's sets, as ``<test>/conformal/<method>/``.
@@ -47,13 +47,13 @@ class SetCoverage:
 
 
 def set_coverage(evaluator: Evaluator, test: EvaluationSet, tensors: Mapping[str, Tensor]) -> SetCoverage:
-    """Return coverage and size of each method's sets.
+    """Return coverage and size of each method's sets; empty if the test set has more than 10^8 scores.
 
     As with the temperature, the thresholds of a final run were fitted for the model of its hold-out run, which saw
     fewer images.
 
     Args:
-        evaluator: Of the model.
+        evaluator: Evaluator of the model.
         test: The test set.
         tensors: The thresholds, as :func:`fit_thresholds` returns them; methods without any are left out.
     """

@@ -38,7 +38,7 @@ def collapse_figure(curves: Mapping[str, Curve]) -> str:
     """Draw NC1, NC2 and NC3 over epochs on log scales, on the training images and on the hold-out.
 
     Args:
-        curves: Of the run's record, by key; missing ones are left out.
+        curves: Curves of the run's record, by key; missing ones are left out.
     """
     panels = []
     for title, name in (

@@ -40,10 +40,12 @@ def fit_scalings(outputs: Collected) -> dict[str, Tensor]:
 
 
 def scaled_measures(evaluator: Evaluator, test: EvaluationSet, tensors: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return calibration and accuracy after each scaling, as ``<test>/cal_vs/``, ``gen_vs/``, ``cal_ds/``.
+    """Return calibration after each scaling, as ``<test>/cal_vs/`` and ``<test>/cal_ds/``.
+
+    For vector scaling, accuracy is returned too, as ``<test>/gen_vs/``.
 
     Args:
-        evaluator: Of the model.
+        evaluator: Evaluator of the model.
         test: The test set.
         tensors: The scalings, as :func:`fit_scalings` returns them; those that are missing are left out.
     """

@@ -26,11 +26,12 @@ def write_test_outputs(
 
     Args:
         run: The folder.
-        outputs: Of the test set.
+        outputs: The model's outputs for the test set.
         classes: K names.
         counts: Training samples of each class (K,).
-        temperatures: By name, such as "temperature".
-        coverage: How often the prediction sets hold each class (K,), by method; None if there are no sets.
+        temperatures: Fitted temperatures by name, such as "temperature".
+        coverage: Share of the test samples of each class whose prediction set contains it (K,), by method; None if
+            there are no sets.
     """
     recall = per_class(outputs.logits, outputs.labels, torch.tensor(list(counts)))
     table = {

@@ -1,4 +1,4 @@
-"""What a final model is worth on the transfer set: frozen features, each layer's features, fine-tuning."""
+"""What a final run measures on the transfer set: frozen features, each layer's features, fine-tuning."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _sample(images: Images, protocol: Protocol) -> Images:
 
 
 def _rank_layers(evaluator: Evaluator, train: Images, test: Images, path: Path) -> dict[str, float]:
-    """Rank the backbone's layers by collapse on the transfer training images, against a ridge probe's accuracy."""
+    """Return how the layers' collapse on training images correlates with a ridge probe's accuracy; write layers.csv."""
     (features, labels), (test_features, test_labels) = (
         layer_features(evaluator.model.backbone, evaluator.plain_batches(part, None), dtype=evaluator.dtype)
         for part in (train, test)

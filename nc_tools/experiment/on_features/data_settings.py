@@ -14,7 +14,7 @@ _OUTLIERS = ("ood_near", "ood_near_exclude", "ood_far")
 
 
 def plain_data(source: str) -> DataConfig:
-    """Return a data source as fixed features are made of it: every image once, without augmentation."""
+    """Return the settings with which fixed features of a data source are computed: each image once, unaugmented."""
     return DataConfig(source, crop_padding=0, flip=False)
 
 

@@ -96,7 +96,7 @@ class FeatureData(RunData):
         return []  # said by what computed or read the features
 
     def scaling(self, indices: Tensor, *, standardize: bool) -> nn.Module:
-        """Return what comes before the head: the standardization that the samples at ``indices`` define, or nothing."""
+        """Return the module before the head: standardization fitted on the samples at ``indices``, or the identity."""
         return (fit_standardize(self.train, indices) if standardize else nn.Identity()).to(self.device)
 
     def facts(self, indices: Tensor) -> DataFacts:
@@ -123,7 +123,7 @@ def labeled_sources(path: Path, config: DataConfig) -> Sources:
 
     Args:
         path: The file of the feature sets.
-        config: Of the data. The seeds of a process share what it gives.
+        config: The data settings. The result is cached: the runs of a process share it.
 
     Raises:
         FileNotFoundError: If a file of labels is missing.
@@ -144,7 +144,7 @@ def open_feature_data(config: RunConfig, path: Path, *, seed: int, device: torch
     Args:
         config: The arm.
         path: The file of the feature sets.
-        seed: Of the runs.
+        seed: Seed of the runs.
         device: Where batches go.
     """
     features = open_feature_sources(path)

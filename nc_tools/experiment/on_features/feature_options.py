@@ -60,8 +60,8 @@ def data_config(options: FeatureOptions, flags: Mapping[str, Any] | None = None)
     """Return the data that the options name, with their labels and the settings ``data.FIELD=VALUE``.
 
     Args:
-        options: Of the command line.
-        flags: Fields that flags of one command set; the settings come after them.
+        options: Options of the command line.
+        flags: Fields that flags of one command set; settings are applied after them.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
@@ -76,7 +76,7 @@ def data_config(options: FeatureOptions, flags: Mapping[str, Any] | None = None)
         source_config(options), labels=options.labels, clean=options.clean, corrections=options.corrections,
         **(flags or {}),
     )  # fmt: skip
-    settings = [parse_setting(text) for text in options.settings]  # before the data are read; the others wait for arms
+    settings = [parse_setting(text) for text in options.settings]  # errors come before data are read
     start = len(DATA_FIELDS)
     return put_all(config, [(path[start:], value) for path, value in settings if path.startswith(DATA_FIELDS)])
 
@@ -159,7 +159,7 @@ def model_config(options: SourceOptions) -> ModelConfig:
 
 
 def embedding_file(options: SourceOptions) -> Path | None:
-    """Return the embedding file that the data are; None for images."""
+    """Return the path of the embedding file that is given as data; None for images."""
     path = Path(options.data.removeprefix(EMBEDDINGS)).expanduser()
     return path if options.data.startswith(EMBEDDINGS) or path.suffix.lower() in _EMBEDDING_FILES else None
 

@@ -34,9 +34,9 @@ class FeatureSources:
         test: The test set.
         ood: Sets for out-of-distribution scores, by name.
         image_shape: Shape (C, H, W) of the images; (D, 1, 1) for embeddings, which have none.
-        mean: Of each channel of the images; zeros for embeddings.
-        std: Likewise.
-        fingerprint: Of the images, or of the embeddings.
+        mean: Mean of each channel of the images; zeros for embeddings.
+        std: Standard deviation of each channel of the images; ones for embeddings.
+        fingerprint: Fingerprint of the images, or of the embeddings.
         backbone: What a record says about the backbone.
         images_fingerprint: As of :class:`~nc_tools.data.Sources`.
         root: The folder that paths of samples are relative to.
@@ -56,7 +56,7 @@ class FeatureSources:
     skipped: tuple[str, ...] = ()
 
     def as_sources(self) -> Sources:
-        """Return the sets in the record that evaluations read; a feature set has the interface of an image set."""
+        """Return the sets as ``Sources``, which evaluations read; a feature set has the interface of an image set."""
         return Sources(
             train=cast(Images, self.train),
             test=cast(Images, self.test),
@@ -73,7 +73,7 @@ class FeatureSources:
 
 
 def from_embeddings(read: Embeddings, root: Path | None = None) -> FeatureSources:
-    """Return the sets of an embedding file, in the folder that its ids are relative to."""
+    """Return the sets of an embedding file; ``root`` is the folder that its ids are relative to."""
     sets, width = [read.train, read.test, *read.ood.values()], read.train.shape[0]
     unlabeled = dataclasses.replace(read.train, labels=torch.zeros_like(read.train.labels))
     return FeatureSources(

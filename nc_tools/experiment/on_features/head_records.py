@@ -14,7 +14,7 @@ from nc_tools.experiment.weight_files import save_tensors
 from nc_tools.run_records import RunRecord
 
 HEAD_WEIGHTS = "head.safetensors"
-"""What a run on features of a pretrained backbone has trained: the scaling of the features, and the head."""
+"""File of a run on features of a pretrained backbone: the scaling of the features, and the trained head."""
 
 
 def record_holdout(run: HeadRun) -> Path:

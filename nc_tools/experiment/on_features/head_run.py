@@ -26,11 +26,11 @@ class HeadRun:
     Attributes:
         job: What to make.
         samples: What its head is trained and scored on.
-        model: The scaling of the features, and the head. After training, the trained one.
-        keep_epoch: The epoch of which the weights are kept; None for none.
-        kept: Those weights.
+        model: The scaling of the features, and the head, which training changes.
+        keep_epoch: The epoch whose weights are kept; None for none.
+        kept: The weights of that epoch; None until it is trained.
         curves: Metrics by epoch.
-        seconds: Of training, its share where runs train side by side.
+        seconds: Training time in seconds; its share where runs train side by side.
         side_by_side: How many heads trained at once and shared the seconds.
         error: Why training failed; None if it did not.
         best: The best score on the hold-out so far, and its epoch, of a run that may end early; None for others.

@@ -21,7 +21,7 @@ _SCALED_AT_ONCE = 2**24
 
 
 TRIAL_SEEDS = 1_000_000
-"""Added to a seed, it is the seed of initial weights, order and frames of the seed's tuning trials."""
+"""A seed plus this number is the seed of initial weights, order and frames of its tuning trials."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,15 +83,15 @@ class HeadSamples:
 
 
 class SeedSamples:
-    """The samples of one seed with the labels of one arm: of the kinds of runs that a seed has.
+    """The samples of one seed with the labels of one arm, for each kind of run.
 
     Args:
         data: The feature sets of the seed.
 
     Attributes:
-        trials: Of tuning trials, which have orders of their own.
-        holdouts: Of hold-out runs.
-        finals: Of final runs.
+        trials: Samples of tuning trials, which have orders of their own.
+        holdouts: Samples of hold-out runs.
+        finals: Samples of final runs.
     """
 
     def __init__(self, data: FeatureData) -> None:

@@ -21,7 +21,7 @@ def check_head_settings(name: str, arm: RunConfig) -> None:
     """Check that every setting of an arm has an effect on runs on fixed features.
 
     Args:
-        name: Of the arm.
+        name: Name of the arm.
         arm: Its configuration.
 
     Raises:
@@ -31,7 +31,7 @@ def check_head_settings(name: str, arm: RunConfig) -> None:
     for section, fields in _OF_A_TRAINED_BACKBONE.items():
         for field in fields:
             value = getattr(getattr(arm, section), field)
-            if value not in (getattr(plain[section], field), "float32"):  # in which heads are trained in any case
+            if value not in (getattr(plain[section], field), "float32"):  # heads train in float32 in any case
                 raise ValueError(
                     f"arm {name}: {section}.{field}={value} is about a backbone that is trained, and the backbone of "
                     f"fixed features is not: leave it out, or train the network too, with a recipe such as "

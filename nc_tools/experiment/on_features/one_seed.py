@@ -1,4 +1,4 @@
-"""The runs of one seed on fixed features: which are to be made, and what they have given so far."""
+"""The runs of one seed on fixed features: which are still to be made, and the results so far."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ Settings = list[tuple[str, RunConfig]]
 
 
 def seed_results(root: Path, seed: int) -> Path:
-    """Return the file of what other stages need of a seed: its tuning, and the list of its final runs."""
+    """Return the path of a seed's results, which other stages read: its tuning, and the list of its final runs."""
     return root / "seeds" / f"seed-{seed}.json"
 
 
 class OneSeed:
     """The runs of one seed.
 
-    Tuning trials have initial weights, orders and frames of their own. A choice among arms by their scores is then not
-    a choice of lucky initial weights or frames, which would flatter the final runs of the arm that is chosen.
+    Tuning trials have initial weights, orders and frames of their own. So an arm that is chosen by its scores is not
+    chosen for lucky initial weights or frames of its final runs, whose results would then be too good.
 
     Args:
         plan: The arms and their common rules.
-        seed: Of hold-out, initial weights, order and frames.
+        seed: Seed of hold-out, initial weights, order and frames.
         features: The file of the feature sets.
         root: The output folder.
         device: Where heads train.
@@ -145,7 +145,7 @@ class OneSeed:
         write_json(path, stored)
 
     def _score(self, run: HeadRun) -> Score:
-        """Return the value on the hold-out of the metric that decides, of the trained head; None if it diverged."""
+        """Return the deciding metric on the hold-out (balanced accuracy if not measured there); None if it diverged."""
         if run.error is not None:
             return None
         last = run.curves[max(run.curves) if run.best is None else run.best[1]]

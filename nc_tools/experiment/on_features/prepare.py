@@ -28,8 +28,8 @@ from nc_tools.features import Embeddings, extract_features, read_embeddings
 from nc_tools.models.pretrained import PretrainedBackbone
 
 CheckPlan = Callable[[tuple[int, ...], bool], object]
-"""Raises an error if something cannot be made of data with these training samples of each class, where true labels are
-known or not."""
+"""Called with the training samples of each class, and whether true labels are known; raises an error if the comparison
+cannot be made on such data."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def prepare_features(
         config: Any arm: all have the same data and backbone.
         out: The output folder.
         cache: Folder of the feature cache, which other comparisons can share.
-        seed: For the lines about subsets, which differ by seed.
+        seed: Seed of the subsets that the printed lines describe.
         device: Where the backbone runs.
         display: Shows progress and lines.
         check: Called once the data are read and before features are computed, which may take an hour.

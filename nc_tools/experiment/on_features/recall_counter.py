@@ -12,7 +12,7 @@ class RecallCounter:
     Args:
         members: Number of heads, M.
         num_classes: K.
-        device: Of the logits.
+        device: Device of the logits.
 
     Example:
         >>> counter = RecallCounter(1, 2)

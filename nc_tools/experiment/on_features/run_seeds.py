@@ -1,4 +1,4 @@
-"""Make a comparison on fixed features: each worker process makes all runs of one seed after another."""
+"""Make a comparison on fixed features: each worker process makes all runs of some seeds, side by side."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def _rows(path: Path, seed: int, result: JobResult, arms: Iterable[str]) -> list
 
 
 def seed_groups(seeds: Sequence[int], workers: int) -> list[tuple[int, ...]]:
-    """Divide seeds into groups, one for each process, or more of at most five seeds.
+    """Divide seeds into as many groups as processes, or into more, so that no group has more than five seeds.
 
     Example:
         >>> seed_groups(range(5), 2), len(seed_groups(range(30), 2))

@@ -27,11 +27,11 @@ class SeedsJob:
 
     Attributes:
         plan: The arms and their common rules.
-        seeds: Of hold-out, initial weights, order and frames.
+        seeds: Seeds of hold-out, initial weights, order and frames.
         features: The file of the feature sets.
         root: The output folder.
         device: Where heads train.
-        kind: What is made, in a word.
+        kind: What is made, in one word.
     """
 
     plan: Plan

@@ -18,17 +18,18 @@ from nc_tools.training import NonFiniteLossError, PostHocStage, fit
 from nc_tools.training.packed import Pack, PackMember, fit_pack, pack_key, why_not_packed
 
 OnEpoch = Callable[[str, int, int], None]
-"""Called after an epoch of a pack with which pack of how many it is, the epochs done and all epochs."""
-_LOGITS_AT_ONCE = 2**24  # numbers in memory
+"""Called after an epoch of a pack, with its name ("pack 2 of 3"), the number of epochs done and that of all epochs."""
+_LOGITS_AT_ONCE = 2**24  # logits that are computed at once
 
 
 def train_heads(runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch) -> None:
     """Train the heads of new runs, in place; a run whose loss is not finite keeps the error.
 
-    Runs train side by side, whatever their heads, seeds, losses and rates.
+    Runs with equal training settings and numbers of samples train side by side, whatever their heads, seeds, losses and
+    rates.
 
     Args:
-        runs: Of any seeds and arms.
+        runs: New runs, of any seeds and arms.
         stop: When set, training ends with ``Killed``.
         on_epoch: Called after every epoch.
     """
@@ -41,7 +42,7 @@ def train_heads(runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch)
             continue
         member = run.member()
         if why_not_packed(member, training) is None:
-            # One size of samples: the batches of all members of a pack are equally large at every step.
+            # With the number of samples, so that the batches of all members are equally large at every step.
             length = repr(replace(training, patience=None))
             key = (pack_key(member), length, len(run.samples.indices), run.samples.scored)
             packs.setdefault(key, []).append((run, member))
@@ -120,7 +121,7 @@ def _collected(run: HeadRun) -> Collected:
 
 @torch.no_grad()
 def _holdout_scores(runs: Sequence[HeadRun], pack: Pack | None = None) -> list[dict[str, float]]:
-    """Return the scores of runs on their hold-outs, of all at once with a pack; empty ones for runs without scores.
+    """Return the scores of runs on their hold-outs, computed at once with a pack; empty for runs that are not scored.
 
     Args:
         runs: All scored, or all not.

@@ -30,7 +30,7 @@ def write_whole_model(run: Path, target: Path, model: ModelConfig) -> None:
     Raises:
         ValueError: If the record is of another backbone, or the pretrained weights are not those that the features
             were computed with.
-        FileNotFoundError: If they are missing.
+        FileNotFoundError: If the pretrained weights are missing.
     """
     staged = target.with_name(f".{target.name}.part")
     shutil.rmtree(staged, ignore_errors=True)

@@ -26,6 +26,9 @@ class TauNormalize(PostHocStage):
 
     Attributes:
         tau: At least 0. With 0 only the bias is removed; with 1 all class vectors have norm 1.
+
+    Raises:
+        ValueError: If ``tau`` is negative or not finite.
     """
 
     tau: float = 0.7

@@ -74,6 +74,9 @@ class RetrainingStage(SecondStage):
     Attributes:
         share: Number of epochs, as a share of the first stage's (Kang et al. use 10 after 90).
         lr_ratio: Peak learning rate, divided by that of the first stage. The schedule starts from its beginning.
+
+    Raises:
+        ValueError: If one of them is not positive and finite.
     """
 
     share: float = 0.1

@@ -33,8 +33,9 @@ class PackResult:
     """How the training of one member ended.
 
     Attributes:
-        seconds: Its share of the pack's training time, without evaluation: that of its kind of head in the time that
-            all heads take for a batch, divided among the members of the kind.
+        seconds: Its share of the pack's training time in seconds, without evaluation. The time of an epoch is divided
+            among the kinds of heads in proportion to the time that each takes to compute embedded features and logits,
+            and equally among the members of a kind.
         error: The error of a loss that became infinite or not a number; None for a member that was trained to the end.
     """
 
@@ -51,15 +52,15 @@ def fit_pack(
 ) -> list[PackResult]:
     """Train the heads of several models side by side, in place. The numbers are those of separate trainings.
 
-    Every step computes all heads of one kind in one batched product. Members differ in head, loss, rate, weight decay,
-    initial weights and, at a higher price, in seed and order of samples. A member whose loss is not finite leaves the
-    pack at the end of that epoch; the others are not changed by it.
+    Every step computes all heads of one kind in one batched product. Members may differ in head, loss, rate, weight
+    decay, initial weights and, at a higher price, in seed and order of samples. A member whose loss is not finite
+    leaves the pack at the end of that epoch; the others are not changed by it.
 
     A training that :func:`~nc_tools.training.fit` makes alone gives the same weights up to rounding. There are no
     checkpoints: heads on fixed features train in seconds.
 
     Args:
-        members: With the same :func:`~nc_tools.training.packed.pack.pack_key`.
+        members: The trainings, all with the same :func:`~nc_tools.training.packed.pack.pack_key`.
         training: Number of epochs; the batch size is that of the members' loaders.
         epoch_end: See ``PackEpochEnd``. Its time is not counted.
         stop: Checked after each step; if it is set, ``Killed`` is raised.
@@ -168,7 +169,7 @@ def _hand_out_gradients(pack: Pack, step: StackedStep, values: Tensor) -> None:
         parts = [None] * len(own) if gradient is None else laid_out_as(parameter, gradient).unbind()
         for single, part in zip(own, parts, strict=True):
             single.grad = part
-        if name in _FOR_LOGITS:  # without logits a training of its own gives these no gradient, which is not a zero one
+        if name in _FOR_LOGITS:  # a loss that reads no logits gives these no gradient, rather than zero
             for single, place in zip(own, stack.places, strict=True):
                 if place not in step.read_logits:
                     single.grad = None

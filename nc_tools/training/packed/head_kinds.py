@@ -26,9 +26,10 @@ _METHODS = (
 
 
 def head_kind(head: Head) -> Hashable | None:
-    """Return what heads of one pack must have in common; None for a head that cannot be stacked.
+    """Return what heads of one stack must have in common; None for a head that cannot be stacked.
 
-    A subclass that changes how features, logits or class vectors are computed, or learns from steps, is not stacked.
+    A head with a frozen parameter cannot be stacked, nor can one of a subclass that changes how embedded features,
+    logits or class vectors are computed, or how it learns from steps.
 
     Example:
         >>> head_kind(LinearHead(4, 3)) == head_kind(LinearHead(4, 3)), head_kind(LinearHead(4, 3, bias=False))[-1]

@@ -29,8 +29,8 @@ class PackMember:
     Attributes:
         model: A backbone without trainable parameters, and the head to train, on one device.
         loss: Its loss, on the same device.
-        batches: Its samples. Members that share a loader and a backbone share their features too, which saves most of
-            the time.
+        batches: The loader of its samples. Members that share a loader and a backbone share their features too, which
+            saves most of the time.
         optim: Its optimizer settings. Rate, weight decay and ``head_lr_ratio`` may differ in a pack.
         applied: Whether the backbone has been applied to the inputs of ``batches`` already.
     """
@@ -61,7 +61,11 @@ def why_not_packed(member: PackMember, training: TrainConfig) -> str | None:
 
 
 def pack_key(member: PackMember) -> tuple[object, ...]:
-    """Return what the members of one pack have in common: features, classes, length and the optimizer's settings."""
+    """Return what the members of one pack have in common.
+
+    It is the feature dimension, the number of classes, the number of steps in an epoch, and the optimizer settings
+    other than rate, weight decay and ``head_lr_ratio``.
+    """
     fixed = replace(member.optim, lr=1.0, weight_decay=0.0, head_lr_ratio=1.0)
     head = member.model.head
     return head.feature_dim, head.num_classes, len(member.batches), repr(fixed), _spec_text(fixed.optimizer)
@@ -73,6 +77,9 @@ def _spec_text(spec: Spec[object]) -> str:
 
 class Pack:
     """Members that train side by side; heads of one kind are stacked.
+
+    Members with the same loader and the same backbone form a stream: their features are computed once. Inside the pack
+    the members are sorted by kind of head, stream and loss: its inner order.
 
     Args:
         members: At least one, all with the same :func:`pack_key`.
@@ -93,7 +100,7 @@ class Pack:
         losses = loss_groups([member.loss for member in members])
         self.streams = [members[streams.index(stream)] for stream in range(max(streams) + 1)]
         """The first member of each stream."""
-        # Members of a stack, of a stream in it, and of a loss in that are consecutive.
+        # So the members of a stack are consecutive, in it those of a stream, and in that those of a loss.
         keys = list(zip(kinds, streams, losses, strict=True))
         self._order = sorted(range(len(members)), key=keys.__getitem__)
         self._places = torch.tensor(self._order).argsort()
@@ -142,20 +149,20 @@ class Pack:
 
     @torch.no_grad()
     def observe(self, step: StackedStep, progress: float) -> None:
-        """Let heads that learn from steps see this one."""
+        """Update the heads that learn from steps after this one; ``progress`` is the share of training that is done."""
         for part in step.parts:
             head, places = part.stack.head, part.stack.places
             if not learns_from_steps(head.heads[0]):
                 continue
             embedded = part.embedded
             if not step.read_embedded.issuperset(places):
-                # Where a loss has not read them, a training of its own computes them after the step.
+                # For a loss that has not read them, a separate training computes them after the optimizer's step.
                 read = torch.tensor([place in step.read_embedded for place in places])
                 embedded = choose_rows(read.to(part.labels.device), embedded, head.embed(part.rows))
             head.observe(embedded, part.labels, progress)
 
     def shares(self, by_stack: Sequence[float]) -> list[float]:
-        """Return each member's part of what its stack has taken, in the order in which the members were given."""
+        """Return each member's share of the seconds of its stack, in the order in which the members were given."""
         inner = [own / sum(stack.sizes) for own, stack in zip(by_stack, self.stacks, strict=True) for _ in stack.places]
         return [inner[place] for place in self._places.tolist()]
 
@@ -166,6 +173,6 @@ class Pack:
 
 
 def _numbers(values: Sequence[Hashable]) -> list[int]:
-    """Return equal values as equal numbers, from 0 in the order of their first."""
+    """Return a number for each value, equal for equal values: 0, 1, ... in the order of first occurrence."""
     numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
     return [numbers[value] for value in values]

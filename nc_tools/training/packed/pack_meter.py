@@ -39,7 +39,16 @@ class PackMeter:
         self._scored |= step.read_logits
 
     def read(self, first: int, factor: float) -> tuple[list[dict[str, float]], list[NonFiniteLossError | None]]:
-        """Return the mean values of each member in the order in which they were given, and the errors."""
+        """Return the mean values of each member and its error, in the order in which the members were given.
+
+        Args:
+            first: Number of the first step that was added.
+            factor: Learning rate in the last step, as a factor of the peak rate.
+
+        Returns:
+            ``train/loss``, ``train/lr`` and, if its loss read logits, ``train/accuracy`` of each member; and for each
+            an error if its loss was not finite, else None.
+        """
         pack, history = self._pack, torch.stack(self._losses).double()  # (steps, M)
         weights = torch.tensor(self._sizes, dtype=torch.float64, device=history.device) / sum(self._sizes)
         hits = torch.zeros_like(history[0]) + self._hits

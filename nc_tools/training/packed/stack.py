@@ -22,7 +22,7 @@ class Run:
     Attributes:
         stack: Number of the stack in the pack.
         number: Number of the run in the stack.
-        stream: Which of the stack's streams its members read.
+        stream: The stream that its members read, as an index into the stack's streams.
         first: Place of its first member in the stack.
         place: Place of its first member in the pack.
         size: Number of members.
@@ -53,7 +53,7 @@ class Stack:
     Attributes:
         head: The heads.
         place: Place of the first one in the pack.
-        streams: The streams that they read, in order.
+        streams: Numbers of the streams that they read, in order.
         sizes: How many consecutive heads read each of these streams.
         runs: All its runs, in order.
     """
@@ -70,7 +70,7 @@ class Stack:
         return range(self.place, self.place + sum(self.sizes))
 
     def rows(self, features: Sequence[Tensor]) -> SharedRows:
-        """Return the features of its members, of the features (B, D) of every stream of the pack."""
+        """Return the features of its members, given the features (B, D) of every stream of the pack."""
         dtype = torch.promote_types(self.head.dtype, torch.float32)
         own = [features[stream] for stream in self.streams]
         return SharedRows([f.to(torch.promote_types(f.dtype, dtype)) for f in own], self.sizes)
@@ -80,8 +80,8 @@ def make_stacks(heads: Sequence[Head], keys: Sequence[tuple[int, int, int]]) -> 
     """Stack the heads of each kind.
 
     Args:
-        heads: In the pack's inner order.
-        keys: Kind, stream and group of losses of each.
+        heads: The heads of all members, in the pack's inner order.
+        keys: Numbers of the kind of head, of the stream and of the group of losses, for each head.
     """
     stacks: list[Stack] = []
     for _, of_kind in itertools.groupby(range(len(heads)), key=lambda i: keys[i][0]):

@@ -1,4 +1,4 @@
-"""Several heads of one kind as one: their parameters and buffers are views of stacked tensors."""
+"""Several heads of one kind, computed as one: their parameters and buffers are views of stacked tensors."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class StackedHead(ABC):
     evaluated or saved at any time.
 
     Args:
-        heads: Of one kind and shape, see :func:`~nc_tools.training.packed.head_kinds.head_kind`.
+        heads: Heads of one kind and shape, see :func:`~nc_tools.training.packed.head_kinds.head_kind`.
 
     Attributes:
         heads: The members' heads.
         num_classes: K.
-        dtype: Of parameters and buffers.
+        dtype: Dtype of parameters and buffers.
         of_members: The parameters of the heads by name, one of each member; views of the stacked ones.
         parameters: Stacked parameters (M, ...) by name, which gradients are computed for.
         buffers: Stacked buffers (M, ...) by name.
@@ -42,7 +42,7 @@ class StackedHead(ABC):
             name: [head.get_parameter(name) for head in heads] for name, _ in heads[0].named_parameters()
         }
         self.parameters = {name: stack_in_place(own).requires_grad_() for name, own in self.of_members.items()}
-        # By place: the frame has another name in some heads.
+        # By position, because the buffer of the frame has another name in some heads.
         own_buffers = zip(*(head.buffers() for head in heads), strict=True)
         names = (name for name, _ in heads[0].named_buffers())
         self.buffers = {name: stack_in_place(own) for name, own in zip(names, own_buffers, strict=True)}
@@ -56,7 +56,7 @@ class StackedHead(ABC):
         """Return the embedded features (M, B, D') of features (M, B, D)."""
 
     def scale(self) -> Tensor | None:
-        """Return the factor of the products: (M, 1), or (M, K) with one scale per class; None for one."""
+        """Return the scale of the dot products (M, 1), or (M, K) with one scale per class; None if it is 1."""
         return None
 
     def bias(self) -> Tensor | None:

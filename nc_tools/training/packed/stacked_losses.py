@@ -23,7 +23,7 @@ from nc_tools.training.packed.stack import Run
 from nc_tools.training.packed.stacked_head import Rows
 from nc_tools.training.packed.stacked_step import StackedStep
 
-# Losses of which the batch's value is the plain mean over samples, each computed from that sample alone, without state.
+# Losses whose value for a batch is the plain mean over samples, each computed from its sample alone, without state.
 # Exact types: a subclass may keep state. Losses that are not listed are called once for each member.
 _BY_SAMPLE: tuple[type[PerSampleLoss], ...] = (
     BalancedSoftmaxLoss, CrossEntropyLoss, DotRegressionLoss, FocalLoss, GeneralizedCrossEntropyLoss,
@@ -49,7 +49,7 @@ def loss_groups(losses: Sequence[LossTerm]) -> list[int]:
 
 
 class StackedLosses:
-    """The losses of M members, computed with as few calls as give the same numbers as one call for each.
+    """The losses of M members: one call for each group of losses, with the numbers of one call for each member.
 
     Args:
         losses: The members' losses, on their device.
@@ -79,7 +79,7 @@ class StackedLosses:
 
 
 class _FlatHead:
-    """The members of a group, their samples one after the other, as one head: (M, B, K) becomes (M B, K)."""
+    """The heads of a group as one head, with the samples of its members in a row: (M, B, K) becomes (M B, K)."""
 
     weight: Any = None
     class_vectors: Any = None
@@ -154,7 +154,7 @@ def _together(loss: LossTerm, runs: Sequence[Run], step: StackedStep) -> Tensor:
 
 
 def _alone(loss: LossTerm, run: Run, step: StackedStep) -> Tensor:
-    """Return the loss of one member (1,), from a call with the same records as in a training of its own."""
+    """Return the loss of one member (1,), from a call with the same batch as in a separate training."""
     rows = step.parts[run.stack].rows.parts[run.stream]
     head: HeadLike = _MemberHead(step, run)
     return loss(Outputs(rows, rows, head), step.batches[run.place]).unsqueeze(0)

@@ -17,8 +17,8 @@ from nc_tools.training.packed.stream_product import SharedRows
 class StackStep:
     """A step of one stack. Losses read logits and embedded features by run.
 
-    Each run reads a part of one ``split``, whose gradient is put together in one pass. The gradients of selections
-    would be tensors of the whole size, one for each selection, and their sum.
+    Each run reads a part of one ``torch.split``, whose backward pass joins the gradients of all parts once. With
+    indexing instead, every run would make a gradient of the whole size, and all of them would be added.
 
     Args:
         stack: The stack.
@@ -28,7 +28,7 @@ class StackStep:
     Attributes:
         embedded: The embedded features of its members.
         logits: Their logits (M, B, K); None as long as no loss has read any.
-        seconds: Time that their heads took so far.
+        seconds: Time that embedded features and logits took so far, in seconds, without gradients.
     """
 
     def __init__(self, stack: Stack, rows: SharedRows, labels: Tensor) -> None:

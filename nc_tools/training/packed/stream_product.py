@@ -56,7 +56,7 @@ def stacked_product(rows: SharedRows | Tensor, weight: Tensor) -> Tensor:
 
 
 class _SharedProduct(torch.autograd.Function):
-    """One product of matrices for each stream and direction; autograd would copy the features for each member."""
+    """One matrix product for each stream, forward and backward; autograd would copy the features for each member."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, sizes: tuple[int, ...], *parts: Tensor) -> Tensor:
