@@ -63,7 +63,7 @@ def labels_caption(comparison: Comparison) -> str:
 
 
 def labels_clause(comparison: Comparison) -> str:
-    """Return the beginning of the first sentence of a headline, which tells of noise; "" for the data's own labels."""
+    """Return the start of a headline, which names the training labels; "" for the data's own labels."""
     groups = _groups(comparison)
     if set(groups) <= {LABELS_OF_THE_DATA}:
         return ""

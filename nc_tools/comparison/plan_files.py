@@ -36,7 +36,7 @@ _CHOSEN: dict[str, Any] = {"lr": float}
 
 
 def read_plan(root: Path) -> dict[str, Any]:
-    """Return the contents of experiment.json, an empty dictionary if there is no such file.
+    """Return the contents of experiment.json; an empty dictionary if there is no such file.
 
     Raises:
         DamagedFileError: If the file is damaged. It names the baseline and the primary metric: a comparison that
@@ -81,7 +81,7 @@ def read_tuning(root: Path) -> dict[str, Any]:
 
 
 def _check(values: Mapping[str, Any], hints: Mapping[str, Any], prefix: str) -> None:
-    """Raise a ValueError if a value has not the type of its hint; null stands for a value that is not known."""
+    """Raise a ValueError if a value does not have the type of its hint; null is allowed, for an unknown value."""
     for key, hint in hints.items():
         if not matches(values.get(key), hint | None):
             raise ValueError(f"{prefix}{key} must be {hint_text(hint)}, got {short_repr(values[key])}")

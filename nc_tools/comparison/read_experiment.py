@@ -25,10 +25,10 @@ class Experiment:
         suite: Identifies the runs that belong together.
         protocol: Statements and values to print. ``references`` (arm -> arm) names a second family of tests, ``seeds``
             the planned seeds.
-        tuning: Trials, chosen values, grid and notes of the search.
+        tuning: Trials, chosen values, grid and notes of the hyperparameter search.
         runs: The runs that belong to it. A folder can also hold runs of other comparisons.
         smoke: Whether the runs only check that everything works.
-        unequal: Sentences about what is not equal, or not known to be, in the folders of a comparison of several.
+        unequal: For a comparison of several folders, sentences about what differs, or may differ, between them.
     """
 
     name: str = ""
@@ -109,7 +109,7 @@ def read_experiment(root: str | Path) -> Experiment:
 
 
 def runs_of_experiment(runs: Sequence[ComparedRun], experiment: Experiment) -> list[ComparedRun]:
-    """Return the runs that experiment.json lists; one without a folder has the status that the list gives.
+    """Return the runs that experiment.json lists; a run without a folder gets the status that the list gives.
 
     Without a list, all runs belong to the experiment.
     """

@@ -86,7 +86,7 @@ def test_texts(comparison: Comparison) -> list[str]:
 
 
 def coverage_text(family: Family) -> str:
-    """Return a sentence that says for what the intervals of a family hold: new seeds, frames and test images.
+    """Return a sentence that says what the intervals of a family cover: new seeds, frames and test images.
 
     Example:
         >>> coverage_text(Family("", "test/gen/accuracy", ()))
@@ -191,12 +191,12 @@ def power_texts(comparison: Comparison) -> list[str]:
 
 
 def _size(metric: MetricInfo, size: float) -> str:
-    """Return a detectable difference as text, at most 100 points for fractions."""
+    """Return a detectable difference as text; "over 100" for more than 100 points."""
     return "over 100" if metric.unit == "points" and size > 1 else metric.value(size)
 
 
 def share_texts(comparison: Comparison) -> list[str]:
-    """Return one text per arm with its shares of variance between seeds, between draws, and the rest."""
+    """Return one text per arm with its shares of variance between seeds, between frames, and the rest."""
     primary = comparison.primary
     texts = []
     for arm, shares in comparison.shares.items():
