@@ -3,9 +3,9 @@
     python benchmarks/packs.py                 8 trainings of each network on one thread of the CPU
     python benchmarks/packs.py --runs 18 --only digits
 
-Every training is ``fit`` with a linear head, cross-entropy, SGD and batches of its own from random images; alone they
-are made one after the other. Time is processor time, so that other programs disturb it less. The first column is what
-the rule of ``--pack auto`` reads: the multiply-adds of a batch in the backbone.
+Every training is ``fit`` with a linear head, cross-entropy, SGD and its own batches of random images. "Alone", the
+trainings run one after the other. Time is processor time, so that other programs disturb it less. The first column is
+what the rule of ``--pack auto`` reads: the multiply-adds of a batch in the backbone.
 """
 
 from __future__ import annotations

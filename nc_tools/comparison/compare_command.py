@@ -42,7 +42,8 @@ class CompareOptions:
         baseline: The arm to pair against; None for the experiment's own.
         details: Print tests, power and variances too.
         out: Folder for ``report``; None for the output folder, or ``outputs/compare`` for several sources.
-        tracking_uri: Address of the MLflow store; None for MLFLOW_TRACKING_URI.
+        tracking_uri: Address of the MLflow store; None for MLFLOW_TRACKING_URI, or else mlflow.db in the folder; "none"
+            for no MLflow.
         filter_string: Which runs of MLflow's experiments are compared, in MLflow's search syntax; None for all.
         watch: Compare again whenever a run has ended.
     """

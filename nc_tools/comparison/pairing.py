@@ -52,8 +52,8 @@ def choose_runs(runs: Iterable[ComparedRun]) -> tuple[Cells, tuple[str, ...]]:
 def lost_runs(runs: Iterable[ComparedRun], cells: Cells, metric: str) -> dict[str, tuple[Lost, ...]]:
     """Return the runs of each arm that failed, or finished without a finite value of the metric.
 
-    A run is not lost if another run of the same seed and draw has a value. Runs that were stopped, are running or were
-    never started are not lost either, since that says nothing about the method.
+    A run is not lost if the newest finished run of its seed and draw has a value. Runs that were stopped, are running
+    or were never started are not lost either, since that says nothing about the method.
     """
     lost: dict[str, dict[tuple[int, int], Lost]] = {}
     for run in runs:

@@ -59,7 +59,7 @@ def read_sources(
 
 
 class _Selected:
-    """The names of the selected runs of an output folder, None for all; ``whole``: whether its plan is read too."""
+    """The names of an output folder's selected runs, None for all; ``whole``: with its planned and tuning runs."""
 
     def __init__(self, root: Path, names: set[str] | None, title: str, *, whole: bool) -> None:
         self.root, self.names, self.title, self.whole = root, names, title, whole

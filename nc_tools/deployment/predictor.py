@@ -23,7 +23,7 @@ PREDICTIONS = "predictions.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """Predicted for N images of K classes.
+    """Predictions for N images and K classes.
 
     Attributes:
         probabilities: (N, K), softmax of the logits divided by the run's temperature.
@@ -49,7 +49,7 @@ class Predictor:
     Attributes:
         trained: The run's model, classes and preprocessing.
         temperature: Fitted on the hold-out of the run; 1 if it had none.
-        reference: Energies of the run's test images, in rising order, or None.
+        reference: Energies of the run's N test images in ascending order (N,); None if they are not on record.
 
     Example::
 
@@ -103,7 +103,7 @@ class Predictor:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the run had a hold-out to fit the temperature on."""
+        """Whether the probabilities are scaled by a fitted temperature (other than 1)."""
         return self.temperature != 1.0
 
     def check_takes_images(self) -> None:

@@ -74,7 +74,7 @@ def over_collapse_document(comparison: Comparison) -> str:
 
 
 def _panels(comparison: Comparison, collapse: str, *, links: bool = True) -> list[tuple[list[Markup], DataFigure]]:
-    """Draw the panels over one NC1 key, each with its marks, which the standalone file draws again."""
+    """Return the panels over one NC1 key, each with its marks, from which the standalone file draws it again."""
     nc1 = nc1_by_arm(comparison, collapse)
     if not nc1:
         return []
