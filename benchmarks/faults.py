@@ -1,4 +1,4 @@
-"""Kill comparisons at random moments, resume them, and break the way to MLflow: what is lost, doubled or told wrongly?
+"""Kill comparisons at random moments, resume them, and break the way to MLflow: what is lost, doubled or misreported?
 
     python benchmarks/faults.py                         40 kills and all other sections, about 25 minutes on 2 cores
     python benchmarks/faults.py --kills 8 --minutes 5   a short try

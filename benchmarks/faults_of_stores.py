@@ -111,7 +111,7 @@ class Case:
 
 
 def servers(folder: Path, seed: int) -> None:
-    """Send runs to stores that fail in every way, and print what is lost, doubled or told wrongly."""
+    """Send runs to stores that fail in every way, and print what is lost, doubled or reported wrongly."""
     os.environ.update(SETTINGS)  # so that reading a dead server does not take minutes
     columns = ["store", "points", "twice", "complete runs", "ghosts", "missing at the end", "message then", "pushes"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")

@@ -51,7 +51,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, tuple[int, int, int], in
 
 
 class RandomBatches:
-    """The batches of one epoch, of random images that are drawn beforehand."""
+    """The batches of one epoch of random images, which are drawn before the training."""
 
     def __init__(self, shape: tuple[int, int, int], size: int, steps: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)

@@ -63,7 +63,7 @@ class Benchmark:
         return nn.Sequential(backbone, nn.Linear(width, CLASSES, device=self.device))
 
     def wait(self) -> None:
-        """Wait until the device has done what was asked."""
+        """Wait until the device has finished all queued work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 

@@ -1,4 +1,4 @@
-"""How many Python functions of nc_tools does one training step call, and in how many files do they stand?
+"""How many Python functions of nc_tools does one training step call, and in how many files are they?
 
     python benchmarks/step_calls.py           a table: training step, evaluation batch, metrics of an evaluated set
     python benchmarks/step_calls.py --list    the calls as well, in their order

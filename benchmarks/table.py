@@ -108,7 +108,7 @@ def pack(out: Path, comparison: Comparison, archive: Path) -> None:
 
 
 def packed(file: Path) -> bytes:
-    """Return what the archive holds of a record: nothing about the machine, and no more logits than MOST_LOGITS."""
+    """Return a record as the archive holds it: without the machine's name, and with at most MOST_LOGITS logits."""
     if file.name in ("status.json", "run.json"):
         return _without_machine(file)
     if file.suffix == ".safetensors":

@@ -44,7 +44,7 @@ class ArmInWords:
 
     @property
     def short(self) -> str:
-        """Head, loss and whatever else differs in one line, such as "ETF head, dot regression loss"."""
+        """Head, loss and all other differences in one line, such as "ETF head, dot regression loss"."""
         loss = self.loss if " + " in self.loss else _with_kind(self.loss, "loss")
         parts = [_with_kind(self.head, "head"), loss, self.differs]
         return ", ".join(part for part in parts if part)
@@ -192,7 +192,7 @@ def _difference_words(config: Mapping[str, Any], expected: Mapping[str, str]) ->
     for name in names:
         group, _, field = name.partition(".")
         part = config[group].get(field) if field and isinstance(config[group], Mapping) else config[group]
-        # A class says by its own name what the setting is: "mixup (alpha 0.2)".
+        # The name of a class already says what the setting is: "mixup (alpha 0.2)".
         named = isinstance(part, Mapping) and ("class" in part or "dataclass" in part)
         others.append(value_words(part) if named else f"{(field or group).replace('_', ' ')} {value_words(part)}")
     return ", ".join([*stages, *others])

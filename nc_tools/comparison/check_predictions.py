@@ -64,7 +64,7 @@ def check_predictions(path: Path) -> None:
 
 
 def _short(path: Path, file: Any, names: Collection[str], labels: int) -> tuple[int, int]:
-    """Check the tensors that stand in place of logits; return N and K."""
+    """Check the tensors that a file without logits has instead; return N and K."""
     for name, dtypes in _SHORT_TYPES.items():
         if name in names and _shape(path, file, name, dtypes, 1) != [labels]:
             raise DamagedFileError(f"{path.name} must hold one of {name} for each of its {labels} labels")
@@ -74,7 +74,7 @@ def _short(path: Path, file: Any, names: Collection[str], labels: int) -> tuple[
 
 
 def check_class_numbers(name: str, values: NDArray[np.integer], num_classes: int) -> None:
-    """Check that the numbers of classes in a file of predictions lie in 0..K-1.
+    """Check that the class labels in a file of predictions lie in 0..K-1.
 
     Raises:
         DamagedFileError: If one does not.

@@ -84,7 +84,7 @@ def print_links(
 
 
 def print_next(comparison: Comparison, command: str, console: Console, *, details: bool = False) -> None:
-    """Print what to do next; ``command`` is the one that compares the same runs."""
+    """Print what to do next; ``command`` is the command that compares the same runs."""
     console.print()
     for line in ("Next:", *(f"  {step}" for step in next_steps(comparison, command, details=details))):
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)

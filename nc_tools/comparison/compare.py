@@ -74,7 +74,7 @@ def compare(
         formats: The files of the report, one or more of html, md, csv, json, tex.
         tracking_uri: Address of MLflow, for sources there; None for MLFLOW_TRACKING_URI. Records that are not on this
             machine are downloaded, to ``out/from-mlflow``.
-        filter_string: Which runs of MLflow's experiments are meant, in MLflow's search syntax, such as
+        filter_string: Which runs of MLflow's experiments are compared, in MLflow's search syntax, such as
             ``"tags.`nc.arm` = 'etf'"``.
 
     Returns:
@@ -85,7 +85,7 @@ def compare(
     Raises:
         FileNotFoundError: If a folder holds no runs.
         ValueError: If there are fewer than two arms, no finished run, or the baseline is unknown; if folders cannot be
-            compared, or MLflow cannot be read. The message says what is there and what to do.
+            compared, or MLflow cannot be read. The message says what was found and what to do.
 
     Example:
         >>> import tempfile

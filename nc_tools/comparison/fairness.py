@@ -204,7 +204,7 @@ def _tuning(experiment: Experiment) -> list[Caution]:
             cautions.append(Caution("tuning", arm, text))
     computed = {str(trial.get("arm")) for trial in trials if trial.get("lr", 0) is None}
     of_seeds = Counter((str(trial.get("arm")), trial.get("seed")) for trial in trials)
-    counts: dict[str, int] = {}  # if each seed is tuned anew, the trials of one seed are the budget
+    counts: dict[str, int] = {}  # if each seed is tuned separately, the budget is the number of trials of one seed
     for (arm, _), count in of_seeds.items():
         counts[arm] = max(count, counts.get(arm, 0))
     most = max((count for arm, count in counts.items() if arm not in computed), default=0)

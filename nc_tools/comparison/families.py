@@ -68,7 +68,7 @@ def make_family(name: str, data: FamilyData, references: Mapping[str, str]) -> F
 
 
 def paired_cells(data: FamilyData, arm: str, reference: str) -> tuple[FrameDifferences, dict[str, ArmCells]]:
-    """Return the differences of two arms, and the runs from which they are made."""
+    """Return the differences of two arms, and the runs of both arms from which they are computed."""
     first, second = comparable_cells(data.cells.get(arm, {}), data.cells.get(reference, {}))
     values = (FramedRuns.of(side, data.metric).values(data.metric) for side in (first, second))
     differences = frame_differences(*values)

@@ -53,7 +53,7 @@ class Predictions:
     """Summary of one run's test predictions.
 
     Attributes:
-        correct: Whether the largest logit is that of the label (N,), in the test set's order.
+        correct: Whether the predicted class is the label (N,), in the order of the test set.
         guesses: The class of the largest logit (N,).
         truth: The labels (N,).
         num_classes: K.
@@ -83,8 +83,8 @@ def read_predictions(path: Path, metric: str = "") -> Predictions:
     Args:
         path: A safetensors file with ``test_logits`` (N, K), ``test_labels`` (N,) and, optionally,
             ``temperature`` (1,). Without logits it holds ``test_guesses``, ``test_confidences`` and, where there is a
-            temperature, ``test_scaled_confidences``, each (N,), and ``num_classes`` (1,): the records beside a
-            published table, which are a tenth of the size or less.
+            temperature, ``test_scaled_confidences``, each (N,), and ``num_classes`` (1,). Records of published tables
+            can have this form, which takes a tenth of the size or less.
         metric: The primary metric, whose values by image are read too if it is a mean over images.
 
     Raises:

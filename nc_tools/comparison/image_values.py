@@ -97,7 +97,7 @@ def image_values(
 
 
 def accuracy_values(metric: str, correct: NDArray[np.bool_], labels: NDArray[Any]) -> ImageValues | None:
-    """Return the values by image where only the predicted classes are known; None if they do not give the metric.
+    """Return the values by image from the predicted classes alone; None if the metric needs more than these.
 
     Args:
         metric: Key of the metric.

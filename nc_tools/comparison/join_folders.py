@@ -24,7 +24,7 @@ class ComparedFolder:
         root: The output folder.
         runs: Its runs.
         experiment: Its plan; without arms if the folder has none.
-        title: Its name for people; by default that of the folder.
+        title: Its name in the report; by default that of the folder.
     """
 
     root: Path
@@ -45,7 +45,7 @@ def join_folders(folders: Sequence[ComparedFolder]) -> tuple[list[ComparedRun], 
 
     Raises:
         ValueError: If the folders have different primary metrics, or different values of ``test_per_train`` (which is 0
-            unless each seed splits the images anew).
+            unless every seed has its own split of the images).
     """
     if len(folders) == 1:
         return list(folders[0].runs), folders[0].experiment
@@ -114,9 +114,9 @@ def _is_same_arm(arm: str, folder: ComparedFolder, other: ComparedFolder) -> boo
 
 
 def _replicate(run: ComparedRun, experiment: Experiment) -> tuple[tuple[str, str], ...]:
-    """Return the settings that the runs of one arm share, whatever their seed."""
+    """Return the settings of a run that all runs of its arm share, without seed, draw and values tuned by seed."""
     tuned = tuned_fields(experiment) if experiment.tuned_each_seed else set()
-    own = (".seed", ".draw", ".arguments")  # a head's seed follows the draw, and no arguments stand for defaults
+    own = (".seed", ".draw", ".arguments")  # a head's seed follows the draw; see fairness.py
     settings = flatten_settings(run.config)
     kept = (name for name in settings if name not in ("seed", "draw") and not name.endswith(own))
     return tuple((name, settings[name]) for name in sorted(kept) if not is_tuned(name, tuned))
@@ -188,7 +188,7 @@ def _first(protocols: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def _joined_tuning(planned: Mapping[str, Experiment], names: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Return the trials of all folders under the new names; those of an arm and seed are listed once."""
+    """Return the trials of all folders under the new names; an arm and seed in several folders is listed once."""
     trials: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
     chosen: dict[str, Any] = {}
     notes: list[str] = []

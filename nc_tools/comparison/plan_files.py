@@ -39,8 +39,8 @@ def read_plan(root: Path) -> dict[str, Any]:
     """Return the contents of experiment.json; an empty dictionary if there is no such file.
 
     Raises:
-        DamagedFileError: If the file is damaged. It names the baseline and the primary metric: a comparison that
-            guesses them could give another verdict.
+        DamagedFileError: If the file is damaged. It is not ignored, since it names the baseline and the primary metric:
+            with other ones a comparison could give another verdict.
     """
     file = root / "experiment.json"
     try:
@@ -61,7 +61,7 @@ def read_plan(root: Path) -> dict[str, Any]:
 
 
 def read_tuning(root: Path) -> dict[str, Any]:
-    """Return the contents of tuning.json; if it is damaged, only a note that says so.
+    """Return the contents of tuning.json: {} if there is no such file, only a note if it is damaged.
 
     Tuning changes no number of a comparison. Its trials and choices are listed in the report.
     """

@@ -56,18 +56,18 @@ class Experiment:
 
     @property
     def tuned_each_seed(self) -> bool:
-        """Whether every seed drew its own hold-out and was tuned anew on it, so that settings differ by seed."""
+        """Whether every seed has its own hold-out and was tuned on it, so that settings differ by seed."""
         return self.protocol.get("tune_each_seed") is True
 
     @property
     def test_per_train(self) -> float:
-        """Test images per training image, if every seed splits the same images anew; 0 if all share one test set."""
+        """Test images per training image, if every seed has its own split; 0 if all seeds share one test set."""
         ratio = self.protocol.get("test_per_train")
         return float(ratio) if isinstance(ratio, int | float) and 0 < ratio < float("inf") else 0.0
 
     @property
     def references(self) -> dict[str, str]:
-        """For each arm that has one, the reference arm against which it is tested besides the baseline."""
+        """Reference arm of each arm that is also tested against an arm other than the baseline."""
         references = self.protocol.get("references")
         if not isinstance(references, Mapping):
             return {}

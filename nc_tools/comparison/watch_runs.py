@@ -43,7 +43,7 @@ def watch_runs(
         ValueError: If the runs are damaged; not if there is nothing to compare yet.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
-        # A command that a script starts in the background ignores SIGINT: `kill -INT` must end it all the same.
+        # A command that a script starts in the background ignores SIGINT, but `kill -INT` must still end it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt, Killed), killed_on_sigterm():
         shown: frozenset[tuple[str, str, int]] | None = None

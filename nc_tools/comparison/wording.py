@@ -80,7 +80,7 @@ def family_text(family: Family, *, tuned_each_seed: bool = False) -> str:
 
 
 def test_texts(comparison: Comparison) -> list[str]:
-    """Return what is tested, and what seeds do not change."""
+    """Return a description of the tests, and what does not differ between seeds if the records say so."""
     family = family_text(comparison.family, tuned_each_seed=comparison.experiment.tuned_each_seed)
     return [text for text in (family, seed_sources_text(comparison)) if text]
 
@@ -111,7 +111,7 @@ def coverage_text(family: Family) -> str:
 
 
 def seed_sources_text(comparison: Comparison) -> str:
-    """Return what seeds do not change, if the records say so: the training images of a data set that is used whole."""
+    """Return a text that all seeds train on the same images, if the records show it; "" otherwise."""
     runs = comparison.cells[comparison.baseline].values()
     whole = all(
         run.data.get("num_samples") and sum(run.data.get("class_counts") or ()) == run.data["num_samples"]

@@ -75,7 +75,7 @@ class Predictor:
 
         Raises:
             FileNotFoundError: If there is no such run, or it has no weights.
-            ValueError: If a file of it is damaged or names code that the caller has not passed.
+            ValueError: If one of its files is damaged or names code that is not in ``modules``.
         """
         trained = load_run(run, device=device, modules=modules)
         path = Path(run) / PREDICTIONS
@@ -107,10 +107,10 @@ class Predictor:
         return self.temperature != 1.0
 
     def check_takes_images(self) -> None:
-        """Raise an error if the model was trained on features of a file and not on images.
+        """Check that the model was trained on images, and not on features from a file.
 
         Raises:
-            ValueError: If so; the message says how such a model is used.
+            ValueError: If it was trained on features; the message says how to use such a model.
         """
         if parse_source(self.trained.config.data.source).kind == "embeddings":
             width = self.trained.facts.image_shape[0]

@@ -1,4 +1,4 @@
-"""Find the records of runs in MLflow: those on this machine where they are, the others downloaded as folders."""
+"""Find the records of runs that MLflow shows: on this machine, or else downloaded as folders."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def _make_record(client: Any, run: Any, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     _download(client, run, folder, _FILES)
-    if not (folder / "run.json").exists():  # it has not ended: what its tags say
+    if not (folder / "run.json").exists():  # it has not ended, and MLflow has its tags only
         tags = run.data.tags
         texts = {key: tags.get(f"nc.{key}", "") for key in ("seed", "draw")}
         numbers = {key: int(text) if text.isascii() and text.isdecimal() else 0 for key, text in texts.items()}

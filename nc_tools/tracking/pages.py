@@ -1,4 +1,4 @@
-"""The pages of MLflow that show a comparison, as addresses relative to that of its server."""
+"""The pages of MLflow that show a comparison, as addresses relative to the server's address."""
 
 import json
 

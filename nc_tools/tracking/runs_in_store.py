@@ -98,7 +98,7 @@ class FolderRuns:
 
 
 def sent_state(run: Run) -> dict[str, Any]:
-    """Return what a run in MLflow already has of its item, which is noted in a tag of the run; {} for nothing."""
+    """Return what a run in MLflow already has of its item, from a tag of the run; {} if nothing was sent."""
     try:
         state = json.loads(run.data.tags[SENT])
         return state if isinstance(state["offset"], int) and isinstance(state["resumes"], int) else {}

@@ -62,7 +62,7 @@ def show_store(root: Path, tracking_uri: str | None, *, port: int | None, browse
         _show(store.address.rstrip("/"), pages, browser=browser, say=say)
         return
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
-        # A command that a script starts in the background ignores SIGINT: `kill -INT` must end it all the same.
+        # A command that a script starts in the background ignores SIGINT, but `kill -INT` must still end it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt), killed_on_sigterm(), _server(store, _port(port)) as (process, address):
         _show(address, pages, browser=browser, say=say)

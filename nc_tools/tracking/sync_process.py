@@ -27,7 +27,7 @@ NICENESS = 10
 
 
 def run_sync_process() -> None:
-    """Upload what is new at intervals until the parent process asks for the end."""
+    """Upload what is new at intervals, until the parent process asks for the last upload or ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what MLflow prints must not be read as an answer: it goes to stderr
     if hasattr(os, "nice"):
