@@ -6,7 +6,8 @@
 IMAGES is a folder with ``train/CLASS/...``, such as Tiny ImageNet. Its first six classes give 120, 60, 30, 15, 8 and 3
 training images and 25 test images each, written in turn as JPEG, gray PNG, PNG with a transparent border, GIF with a
 palette, PNG of 16 bits, CMYK JPEG, JPEG that only its EXIF tag turns upright, and WebP, in sizes from 24 to 72 pixels.
-Class names hold spaces, accents and markup; endings are in capitals; one training file is cut off in its middle.
+Class names hold spaces, accents and markup; one kind of JPEG has the ending .JPG; one training file is cut off in its
+middle.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def main() -> None:
     for folder, name, count in zip(classes[: len(NAMES)], NAMES, COUNTS, strict=True):
         files = sorted(file for file in folder.rglob("*.*") if file.is_file())[: count + TESTED]
         for i, file in enumerate(files):
-            part = args.out / ("train" if i < count else "test") / name.replace("/", "∕")  # as folders cannot hold it
+            part = args.out / ("train" if i < count else "test") / name.replace("/", "∕")  # no / in a name
             part.mkdir(parents=True, exist_ok=True)
             image = Image.open(file).convert("RGB").resize((24 + 7 * number % 49, 24 + 11 * number % 49))
             written = FORMS[number % len(FORMS)](image, part / f"image {i}")

@@ -4,16 +4,17 @@
     python benchmarks/class_wise_stopping.py FEATURES.npz --given worse     features of your own
 
 The file and the halves of a seed are those of ``projection_memorization.py``. A fifth of the training half is the
-hold-out, with given labels. The rate, of five, is that whose last epoch is best on the hold-out. Four heads come of it:
+hold-out, with given labels. Of five learning rates, the one whose last epoch is best on the hold-out is used. Four
+heads come from it:
 
 - ``last``: after the last epoch.
-- ``stopped``: of the epoch with the best accuracy on the hold-out.
+- ``stopped``: after the epoch with the best accuracy on the hold-out.
 - ``samples``: a second training, in which the samples of a class leave the loss after the epoch with the best recall of
   that class on the hold-out.
 - ``vectors``: the vector and bias of each class are those of the epoch with its best recall.
 
-Printed: accuracy on true labels and the share of wrong training labels that a head predicts, mean and 95 % t interval
-of the paired difference to ``last`` over seeds, which share their test samples in part.
+Printed: accuracy on true labels, the share of wrong training labels that a head predicts, and the mean and 95 % t
+interval over seeds of the paired difference in accuracy to ``last``. The test halves of the seeds overlap.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ HEADS = ("last", "stopped", "samples", "vectors")
 
 @dataclass(frozen=True)
 class Part:
-    """Samples of one seed.
+    """A part of the samples in one seed.
 
     Attributes:
         x: Standardized features (N, D).
@@ -49,13 +50,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A head after an epoch, with what the hold-out says of it.
+    """A head after an epoch, with its results on the hold-out.
 
     Attributes:
         weight: (K, D).
         bias: (K,).
-        accuracy: On the given labels of the hold-out.
-        recalls: The same by class (K,).
+        accuracy: Accuracy on the given labels of the hold-out.
+        recalls: Recall of each class on the same labels (K,).
     """
 
     weight: Tensor
@@ -69,10 +70,10 @@ def train(fit: Part, holdout: Part, rate: float, epochs: int, seed: int, last: T
 
     Args:
         fit: Samples to train on.
-        holdout: Samples to measure.
-        rate: Peak of the cosine schedule of AdamW.
+        holdout: Samples on which each epoch is measured.
+        rate: Learning rate of AdamW at the start of the cosine schedule.
         epochs: Number of epochs.
-        seed: Of initial weights and order.
+        seed: Seed of the initial weights and of the order of the samples.
         last: Number of epochs after which the samples of a class leave the loss (K,); None to keep them.
     """
     classes = int(holdout.given.max()) + 1
@@ -101,7 +102,7 @@ def train(fit: Part, holdout: Part, rate: float, epochs: int, seed: int, last: T
 
 
 def heads(fit: Part, holdout: Part, epochs: int, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return weight and bias of the four heads of a seed."""
+    """Return weight (K, D) and bias (K,) of the four heads of a seed."""
     runs = {rate: train(fit, holdout, rate, epochs, seed) for rate in RATES}
     rate = max(RATES, key=lambda r: runs[r][-1].accuracy)
     run = runs[rate]

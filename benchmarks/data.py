@@ -40,7 +40,7 @@ from nc_tools.data.image_set import mean_std
 
 
 class OneByOne(Dataset[tuple[Tensor, int]]):
-    """The images one at a time, as torchvision's transforms take them."""
+    """A data set that returns one transformed image and its label, as torchvision's transforms need."""
 
     def __init__(self, images: ImageSet, transform: Callable[[Tensor], Tensor]) -> None:
         self._images, self._labels, self._transform = images.images, images.labels.tolist(), transform
@@ -63,7 +63,7 @@ def read_images(source: str | None, cache: Path | None, side: int) -> ImageSet:
 
 
 class Kind(NamedTuple):
-    """The same augmentation for nc_tools and for torchvision, before and after normalization."""
+    """The same augmentation for nc_tools, and for torchvision before (pixels) and after (inputs) normalization."""
 
     ours: Augment
     pixels: list[Callable[[Tensor], Tensor]]
@@ -84,7 +84,7 @@ def kinds(side: int) -> dict[str, Kind]:
 
 
 def rate(batches: Iterator[int], device: torch.device, clock: Callable[[], float], warm_up: int) -> float:
-    """Images per second after the first ``warm_up`` batches."""
+    """Return the images per second after the first ``warm_up`` batches."""
     count, start = 0, clock()
     for step, size in enumerate(batches):
         if step == warm_up:
@@ -97,7 +97,7 @@ def rate(batches: Iterator[int], device: torch.device, clock: Callable[[], float
 
 
 def memory_floor(images: ImageSet, device: torch.device) -> tuple[float, float]:
-    """Images per second if only memory counted, and the bandwidth in GB/s (reading plus writing)."""
+    """Return the images per second if only memory counted, and the bandwidth in GB/s (reading plus writing)."""
     block = torch.empty(64 * 2**20, dtype=torch.uint8, device=device)
     target = torch.empty_like(block)
     times = []

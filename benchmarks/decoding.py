@@ -60,7 +60,7 @@ def make_images(root: Path, count: int, width: int, height: int, suffix: str) ->
 
 
 class Files(Dataset[tuple[Tensor, int]]):
-    """Image files one at a time, as ImageFolder gives them."""
+    """A data set that returns one decoded and transformed image and its label, like torchvision's ImageFolder."""
 
     def __init__(
         self, images: ImageFiles, read: Callable[[Path], Tensor], transform: Callable[[Tensor], Tensor]
@@ -86,14 +86,14 @@ def by_pillow(file: Path) -> Tensor:
 
 
 def decoded_once(images: ImageFiles, smallest: int) -> Iterator[int]:
-    """Yield the sizes of chunks that are decoded by processes if the set has at least ``smallest`` files."""
+    """Yield the sizes of decoded chunks: by processes for at least ``smallest`` files, otherwise by threads."""
     with mock.patch.object(pool, "MANY", smallest):
         for chunk in decode_chunks(images.root, images.paths, images.image_size, 3):
             yield len(chunk.images)
 
 
 def processor_seconds() -> float:
-    """Processor time of this process and of all that it has started and that still run."""
+    """Return the processor time of this process and of its children that still run, in seconds."""
     own = psutil.Process()
     times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
     return float(sum(t.user + t.system for t in times))
@@ -127,7 +127,7 @@ def step_waits(batches: StreamLoader, name: str, steps: int, side: int, device: 
 
     stream = endless()
     size = 0
-    for _ in range(steps):  # so that the stream has found out how many processes it needs
+    for _ in range(steps):  # meanwhile the stream finds out how many processes it needs
         batch = next(stream)
         train(batch.inputs, batch.labels)
         size = len(batch.labels)

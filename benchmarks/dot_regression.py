@@ -24,7 +24,7 @@ from nc_tools.training import OptimConfig, TrainConfig, fit
 
 
 class ConstantBackbone(nn.Module):
-    """A backbone that returns constant features with a gradient. Its parameter is there for the optimizer."""
+    """A backbone that returns constant features with a gradient. Its parameter is there because the loop needs one."""
 
     def __init__(self, features: Tensor) -> None:
         super().__init__()

@@ -6,10 +6,11 @@
     python benchmarks/evaluation.py --train 2000 --test 500 --outliers 500 --feature-dim 64 --classes 10
 
 Times all metrics of given features: accuracy, calibration before and after a fitted temperature, collapse of training
-and test set, all twelve out-of-distribution scores with their four metrics, and the readers of frozen features on a
-transfer set of the size that a run uses (4,000 and 4,000 by default). The passes through the model are not included.
-The features are synthetic: ReLU of class means plus noise, a head near the means, outliers between and beside the
-classes. Each part is timed once, so the times include the first allocation of memory.
+and test set, all twelve out-of-distribution scores with their four metrics, and the transfer measures of frozen
+features (probes, neighbors and class means) on a set of the size that a run uses (4,000 and 4,000 images by default).
+The passes through the model are not included. The features are synthetic: ReLU of class means plus noise, a head near
+the means, outliers between and beside the classes. Each part is timed once, so the times include the first allocation
+of memory.
 """
 
 from __future__ import annotations

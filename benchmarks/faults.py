@@ -1,4 +1,4 @@
-"""Kill comparisons at random moments, resume them, and break the way to MLflow: what is lost, doubled or told wrongly?
+"""Kill comparisons at random moments, resume them, and break the way to MLflow: what is lost, doubled or misreported?
 
     python benchmarks/faults.py                         40 kills and all other sections, about 25 minutes on 2 cores
     python benchmarks/faults.py --kills 8 --minutes 5   a short try
@@ -8,8 +8,8 @@
 Kills: a recipe whose arms go through every stage (label noise estimated first, second stages, fine-tuning, OOD) is
 ended by SIGKILL of its whole process group, up to six times in one folder, and sometimes the process that sends to
 MLflow with it. Resumed to its end, it must have the weights, predictions, final.json, tables and MLflow runs of a
-comparison that nobody disturbed. Runs that train side by side after a kill are not those that did before, and their
-numbers differ in the last digits, which training amplifies: with ``--pack`` all must be there once, and the largest
+comparison that nobody disturbed. After a kill, other runs train side by side than before. Their numbers then differ in
+the last digits, which training amplifies. So with ``--pack`` every result must be there once, and the largest
 difference of a final accuracy is printed. Servers: records are sent to MLflow servers that are down, slow, refuse, lose
 answers or restart, and to PostgreSQL where it is installed. Stores: nc-tools sync is killed while it makes a SQLite
 store. Inputs: damaged and hostile records are given to every reader.
@@ -49,8 +49,8 @@ from nc_tools.transfer import FineTuning
 
 TIMED = ("perf/seconds", "perf/images_per_s", "perf/evaluation_seconds", "perf/side_by_side")
 MOST_KILLS_IN_A_FOLDER = 6
-# A comparison is killed at most this share of its length after it has begun or resumed, or after its first final run
-# has: six kills lie all over it.
+# A comparison is killed within this share of its undisturbed time, counted from its start or resumption or from the
+# start of a run. So six kills can reach all of its stages.
 SHARE = 1 / 3
 BASE = RunConfig(
     data=DataConfig("digits", held_out_classes=3, ood_far="scrambled", noise=SymmetricNoise(0.3)),
@@ -106,7 +106,7 @@ def kill(process: subprocess.Popen[bytes], out: Path, *, sender: bool) -> str:
 
 
 def wait_for_work(process: subprocess.Popen[bytes], out: Path, kind: str = "") -> None:
-    """Wait until a run (of a kind) is in progress, or the process has ended."""
+    """Wait until a run is in progress (one whose name contains ``kind``), or the process has ended."""
     while process.poll() is None:
         for path in (path for path in run_folders(out) if f"-{kind}" in path.name) if out.exists() else []:
             status = read_json_or_problem(path / "status.json")[0]
@@ -116,7 +116,7 @@ def wait_for_work(process: subprocess.Popen[bytes], out: Path, kind: str = "") -
 
 
 def stage_of(out: Path) -> str:
-    """Return what the comparison in a folder was doing when it was killed."""
+    """Return the stage of the comparison in a folder, from its records."""
     runs = [run for run in scan(out).runs if run.status == "RUNNING"] if (out / "runs").is_dir() else []
     if not runs:
         return "report" if (out / "report").exists() else "start" if not run_folders(out) else "between two runs"
@@ -135,7 +135,7 @@ def stage_of(out: Path) -> str:
 
 
 def results(out: Path) -> dict[str, object]:
-    """Return what a comparison gave, without times: it must not depend on whether it was killed."""
+    """Return all results of a comparison without times: they must not depend on whether it was killed."""
     runs = {path.name: read_run(path) for path in run_folders(out)}
     own = ("run.json", "status.json", "final.json", "metrics.jsonl")
     files = {str(p.relative_to(out)): p for name in runs for p in (out / "runs" / name).rglob("*") if p.is_file()}
@@ -154,7 +154,7 @@ def results(out: Path) -> dict[str, object]:
 
 
 def without_numbers(value: object) -> object:
-    """Return results with "number" for each finite number, "file" for the content of a file, and texts.
+    """Return results with "number" for each finite number, "file" for each content of a file, and texts for the rest.
 
     Example:
         >>> without_numbers({"final.json": {"a": 0.5, "b": math.nan}, "weights": b"..."})
@@ -173,14 +173,14 @@ def without_numbers(value: object) -> object:
 
 
 def largest_difference(expected: Mapping[str, object], found: Mapping[str, object]) -> float:
-    """Return the largest difference of a run's final balanced accuracy."""
+    """Return the largest difference between two comparisons in a run's final balanced accuracy (a fraction)."""
     one, other = (cast("Mapping[str, Mapping[str, float]]", values["final.json"]) for values in (expected, found))
     key = "test/gen/balanced_accuracy"
     return max(abs(one[name][key] - other[name][key]) for name in one if key in one[name])
 
 
 def mlflow_problems(out: Path, uri: str, experiment: str) -> list[str]:
-    """Return what an MLflow store shows that is not in the records of a folder, or not once."""
+    """Return where an MLflow store differs from a folder's records, such as runs that are missing or shown twice."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
@@ -226,7 +226,7 @@ def count_kills(kills: int, seed: int, minutes: float, pack: str, folder: Path) 
         out, here, number = folder / f"killed-{number}", 0, number + 1
         while here < MOST_KILLS_IN_A_FOLDER and done + here < kills:
             process, sender, moment = start(out, pack), rng.random() < 0.5, rng.random()
-            if moment > 0.1:  # most of the time until then is that of imports
+            if moment > 0.1:  # before the first run starts, imports take most of the time
                 wait_for_work(process, out, "final-" if moment > 0.4 else "")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(rng.uniform(0, seconds * SHARE))

@@ -39,10 +39,10 @@ def nothing() -> None:
 
 @dataclass
 class Case:
-    """Runs that are recorded and sent to a store, which is disturbed meanwhile.
+    """A test case: runs are recorded and sent to a store, which is disturbed meanwhile.
 
     Attributes:
-        name: Of the case, and of its experiment.
+        name: Name of the case, and of its experiment in MLflow.
         root: Output folder.
         uri: Address to which the runs are sent.
         store: Address at which the store itself is read; "" if there is none.
@@ -111,7 +111,7 @@ class Case:
 
 
 def servers(folder: Path, seed: int) -> None:
-    """Send runs to stores that fail in every way, and print what is lost, doubled or told wrongly."""
+    """Send runs to stores that fail in every way, and print what is lost, doubled or reported wrongly."""
     os.environ.update(SETTINGS)  # so that reading a dead server does not take minutes
     columns = ["store", "points", "twice", "complete runs", "ghosts", "missing at the end", "message then", "pushes"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
@@ -184,7 +184,7 @@ def postgres(folder: Path) -> Iterator[str]:
 
 
 def killed_makers(folder: Path, seed: int, tries: int = 8) -> None:
-    """Kill nc-tools sync with its sender while it makes a SQLite store; print how often the next one has all runs."""
+    """Kill nc-tools sync with its sender while it makes a SQLite store; print how often the next sync sends the run."""
     rng, counts = random.Random(seed), Counter[str]()
     seconds = making = 0.0
     for number in range(tries + 1):
@@ -202,7 +202,7 @@ def killed_makers(folder: Path, seed: int, tries: int = 8) -> None:
             assert process.wait() == 0
             continue
         process = sync(out)
-        if number % 4:  # otherwise in the imports before
+        if number % 4:  # every fourth is killed before that, during the imports
             wait_for_making(process, out)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(rng.uniform(0.0, 1.3 * making if number % 4 else seconds))

@@ -6,13 +6,14 @@
 
 Ten trained arms, batch 256, tuned by the protocol, two processes. The seconds are those of ``nc-tools choose`` from
 start to end: imports, reading the file, tuning, hold-out and final runs, their evaluation, report and model. Processor
-seconds say the same on a shared machine.
+seconds hardly change on a shared machine.
 
 The floor is the time of the matrix products alone: for each sample of each training step the product of the features
 with the class vectors (or the projection, and its product with the frame), and the products that the gradients need;
 for each sample of a hold-out after every epoch, and of the training and test set of every final run, the forward ones.
 They are counted from the records of the runs, and divided by the speed that torch.mm reaches in this run: features
-(256, D) times the vectors of as many heads as it does best with, forward and gradient, in two processes at once.
+(256, D) times the class vectors of 5, 15 or 25 heads, whichever is fastest, forward and gradient, in two processes at
+once.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ HEADS = (5, 15, 25)
 
 @dataclass(frozen=True)
 class Case:
-    """Features of a comparison.
+    """The size of a comparison on features.
 
     Attributes:
-        train: Training samples.
-        test: Test samples.
-        width: Features of a sample.
+        train: Number of training samples.
+        test: Number of test samples.
+        width: Number of features, D.
         classes: Number of classes.
-        seeds: As ``nc-tools choose --seeds``.
-        epochs: Of every head.
+        seeds: Seeds, as for ``nc-tools choose --seeds``.
+        epochs: Number of epochs of every head.
     """
 
     train: int
@@ -107,7 +108,7 @@ def write_features(case: Case, path: Path) -> None:
 
 
 def timed(command: list[str]) -> tuple[float, float]:
-    """Return the wall time and the processor time of a command and its processes."""
+    """Return the wall time and the processor time of a command and its child processes, in seconds."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
@@ -127,14 +128,14 @@ def flops(case: Case, arm: str, trials: int, seeds: int, epochs: int) -> float:
 
 
 def best_speed(case: Case) -> float:
-    """Return the operations in a second of one core, while as many cores as processes compute."""
+    """Return the floating-point operations per second of one core while all processes compute."""
     with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
         speeds = pool.starmap(product_speed, [(case.width, case.classes)] * PROCESSES)
     return sum(speeds) / PROCESSES
 
 
 def product_speed(width: int, classes: int) -> float:
-    """Return the most operations in a processor second of the forward and the gradient product of several heads."""
+    """Return the highest speed of the forward and the gradient product, in operations per processor second."""
     torch.set_num_threads(1)
     speeds = []
     for heads in HEADS:

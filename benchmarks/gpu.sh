@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Everything here that wants a GPU, in one command:
+# Run all benchmarks that need a GPU, in one command:
 #
 #   benchmarks/gpu.sh OUT MINUTES [STAGE ...]
 #
-# OUT takes the figures, a file for each stage; MINUTES bound it all, from the first line on. First every command runs
-# once at a tiny size, so that no stage fails after the others have used up the time; with 0 MINUTES nothing else runs.
-# Then the stages run in the order of their worth, each within what is left: one that is cut leaves what it has printed,
-# and `table` goes on where it stopped when the command is given again. Stages: tests step heads losses measures
-# evaluation data table (all of them without a name).
+# OUT is the folder for the results, one file for each stage. MINUTES limits the whole time, rehearsal included. First
+# every command runs once at a tiny size, so that no stage fails after the others have used up the time; with 0 MINUTES
+# nothing else runs. Then the stages run, the most important first, each within the time that is left: a stage that is
+# stopped leaves what it has printed, and `table` goes on where it stopped when the command is given again. Stages:
+# tests step heads losses measures evaluation data table (all of them without a name).
 #
 # Set by the environment:
 #   DATA     image folder with train/ and test/, such as CIFAR-10, for `data` and `table` (default: digits, random pixels)
 #   DEVICE   cuda, or cpu to rehearse (default: cuda)
-#   PEER     folder that holds the package neural_collapse, which `measures` runs beside ours
+#   PEER     folder that holds the package neural_collapse, with which `measures` compares
 #   EPOCHS, WORKERS   of `table` (default: 200 epochs, 6 processes)
 #   PYTHON   interpreter (default: python3); it needs torch, torchvision and pytest. MLflow is not needed: the runs stay
 #            in OUT/table, and `nc-tools sync OUT/table` sends them later from another machine.

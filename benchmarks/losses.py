@@ -78,7 +78,7 @@ OF_CENTERS: list[tuple[str, Callable[[int, int], LossTerm]]] = [
     ("ClassSpreadLoss", losses.ClassSpreadLoss),
     ("ClassAlignmentLoss", losses.ClassAlignmentLoss),
 ]
-# Losses of pairs of samples: they need N x N scores, and the question is how many copies of them live at once.
+# Losses of pairs of samples need N x N scores. Measured is how many copies of them exist at once.
 OF_PAIRS: list[tuple[str, Build]] = [
     ("NTCELoss", lambda _: losses.NTCELoss()),
     ("NONLLoss", lambda _: losses.NONLLoss()),
@@ -171,11 +171,11 @@ def timed(
     turns: int,
     repeats: int,
 ) -> dict[str, Timing]:
-    """Time each work in turns, each turn beside one of ``against``. Return medians of milliseconds and of the ratios.
+    """Time each function in turns, next to ``against`` in every turn; return medians of milliseconds and of the ratios.
 
-    If the machine gets slower or faster, it does so for both of a pair. A turn is several steps of one work after a few
-    that do not count, as in ``timeit``: a single step after another work would measure cold caches. Which of a pair
-    comes first alternates, and the order of the works is shuffled.
+    A change in the speed of the machine then affects both of a pair. A turn is several steps of one function after a
+    few that are not timed, as in ``timeit``: a single step after another function would measure cold caches. Which of a
+    pair comes first alternates, and the order of the functions is shuffled.
     """
     timings: dict[str, list[Timing]] = {name: [] for name in works}
     order, shuffler = list(works.items()), random.Random(0)
@@ -277,7 +277,7 @@ def main() -> None:
     print(f"largest memory of a step beyond its input, N, D = {pairs_n}, {pairs_d}, in N^2 floats")
     for name, build in OF_PAIRS:
         loss = build(counts_of(10)).to(device)
-        half = slice(pairs_n // loss.views)  # two views of half the images are as many rows
+        half = slice(pairs_n // loss.views)  # two views of half the images make N rows
         rows = Batch(*(labels[half] for _ in range(3)))
         work = step_on_features(loss, pair_head, points[half], rows)
         memory[name] = peak_floats(work, device) / pairs_n**2

@@ -61,7 +61,7 @@ def best_of(repeats: int, device: torch.device, *works: Callable[[], object]) ->
 
 
 def make_features(feature_dim: int, num_classes: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ReLU features around random means, equally many of each class, labels, and a head near the means."""
+    """Return ReLU features (N, D) around random means, equally many of each class, labels (N,), and a head (K, D)."""
     generator = torch.Generator().manual_seed(0)
     labels = (torch.arange(SAMPLES) % num_classes)[torch.randperm(SAMPLES, generator=generator)]
     means = torch.randn(num_classes, feature_dim, generator=generator)

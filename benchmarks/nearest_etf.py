@@ -4,7 +4,8 @@
     python benchmarks/nearest_etf.py --batch 8 --size 64  smaller, to check that it runs
 
 A refresh is a thin SVD of D x (K - 1) numbers; every step adds class sums to the running means. Both are timed in turns
-with a training step of the network with a linear head. The last lines show how much a refresh every n steps adds to it.
+with a training step of the network with a linear head. The last lines show how much a refresh every n steps adds to the
+training step.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python benchmarks/packs.py                 8 trainings of each network on one thread of the CPU
     python benchmarks/packs.py --runs 18 --only digits
 
-Every training is ``fit`` with a linear head, cross-entropy, SGD and batches of its own from random images; alone they
-are made one after the other. Time is processor time, so that other programs disturb it less. The first column is what
-the rule of ``--pack auto`` reads: the multiply-adds of a batch in the backbone.
+Every training is ``fit`` with a linear head, cross-entropy, SGD and its own batches of random images. "Alone", the
+trainings run one after the other. Time is processor time, so that other programs disturb it less. The first column is
+what the rule of ``--pack auto`` reads: the multiply-adds of a batch in the backbone.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, tuple[int, int, int], in
 
 
 class RandomBatches:
-    """The batches of one epoch, of random images that are drawn beforehand."""
+    """The batches of one epoch of random images, which are drawn before the training."""
 
     def __init__(self, shape: tuple[int, int, int], size: int, steps: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""How ``benchmarks/peers.py`` calls each public toolkit on the same samples; what a toolkit lacks is left out."""
+"""How ``benchmarks/peers.py`` calls each public toolkit on the same samples; what it lacks is left out."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
 
 Toolkits that are not there are named and skipped. For out-of-distribution scores it prints, for three samples, the
 AUROC and the rank correlation with the reference; for measures the value. "right" means that a value agrees with the
-reference: AUROC within 1e-4 and ranks within 1e-4, measures within 1e-6 of the value (1e-5 for toolkits that compute in
-float32). What is known of a difference is said below its line.
+reference: AUROC within 1e-4 and ranks within 1e-4, measures within 1e-6 of the value (1e-5 for toolkits other than
+scikit-learn, most of which compute in float32). Known reasons for a difference are printed below it.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def auroc(scores: np.ndarray, inside: int) -> float:
 
 
 def predictions() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return overconfident logits, their labels, and two sets of scores with ties."""
+    """Return overconfident logits (3000, 10), their labels, and inside (1000,) and outside (400,) scores with ties."""
     generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(3000) % 10  # equally many, because toolkits weigh classes differently
+    labels = torch.arange(3000) % 10  # equally many of each class, because toolkits weight classes differently
     logits = 3 * torch.randn(3000, 10, generator=generator)
     logits[torch.arange(3000), labels] += 4
     inside, outside = (torch.randn(n, generator=generator).mul(8).round() / 8 for n in (1000, 400))
@@ -110,7 +110,7 @@ def our_measures(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) -> dict[
 
 
 def reference_measures(z: Tensor, y: Tensor, inside: Tensor, outside: Tensor) -> dict[str, float]:
-    """The same measures by loops over samples and bins in float64."""
+    """Return the same measures by loops over samples and bins in float64."""
     rows, labels, count = z.double().numpy(), y.tolist(), len(y)
     p = np.exp(rows - rows.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)

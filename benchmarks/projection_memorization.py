@@ -5,9 +5,9 @@
 
 FEATURES holds ``features`` (N, D), ``clean`` (true labels) and an array of given labels. In each seed a random half of
 the samples is trained on with the given labels; the others are the test set, with true labels. Features are
-standardized; AdamW. For each head and rate: the share of wrong labels that the head predicts after the last epoch
-("fitted"), accuracy after the last epoch, and the best accuracy of any epoch, which only somebody with true labels
-could choose.
+standardized, and the optimizer is AdamW. For each head and rate: the share of wrong labels that the head predicts after
+the last epoch ("fitted"), accuracy after the last epoch, and the best accuracy of any epoch, which can be chosen only
+with true labels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nc_tools.training.packed import Pack, PackMember, fit_pack
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 DECAY = 1e-2
 Make = Callable[[int, int, int], Head]
-"""Returns a head of D features and K classes, its frame drawn by a seed."""
+"""Function of D, K and a seed that returns a head; the seed draws its frame."""
 
 
 def etf(scale: float | LearnedScale = LEARNED, projection: bool | int = True, *, normalize: bool = True) -> Make:
@@ -59,7 +59,7 @@ HEADS: dict[str, tuple[Make, float]] = {
 
 
 def digits() -> tuple[Tensor, Tensor, Tensor]:
-    """Return the digits as features, their true labels, and labels of which 40 % are drawn wrong."""
+    """Return the digits as features (N, 64), their true labels, and labels of which 40 % are drawn wrong."""
     read = load_digits()
     true = torch.from_numpy(read.target).long()
     generator = torch.Generator().manual_seed(0)
@@ -71,7 +71,7 @@ def digits() -> tuple[Tensor, Tensor, Tensor]:
 def measure(
     make: Make, decay: float, data: tuple[Tensor, Tensor, Tensor], seeds: range, epochs: int
 ) -> dict[float, tuple[float, float, float]]:
-    """Return fitted share, last and best accuracy by rate, each the mean over seeds."""
+    """Return rate -> (fitted share, last accuracy, best accuracy), each the mean over seeds."""
     features, true, given = data
     classes = int(true.max()) + 1
     members, tests = [], []

@@ -3,11 +3,11 @@
     python benchmarks/step.py --device cuda --model resnet32
 
 The rows are timed in turns. Those of nc_tools are ``fit`` as recipes call it, which on a GPU records its step as a CUDA
-graph and replays it; "capture=false" is the same without. The recording is not timed, but the step before it is.
-"usual loop" is float32 PyTorch as tutorials write it, with the images on the device and ``loss.item()`` at each step,
-without augmentation. "one captured step" is a CUDA graph of a whole step (gather, crop, flip, normalize, forward,
-backward, update) in bfloat16 and channels-last, replayed: what the card gives when no Python stands between its
-kernels. "compiled" has the network compiled inside the capture.
+graph and replays it; "capture=false" is the same without the graph. The recording is not timed, but the step before it
+is. "usual loop" is float32 PyTorch as tutorials write it, with the images on the device and ``loss.item()`` at each
+step, without augmentation. "one captured step" is a CUDA graph of a whole step (gather, crop, flip, normalize, forward,
+backward, update) in bfloat16 and channels-last, replayed: the speed of the GPU without Python between its kernels.
+"compiled" has the network compiled inside the capture.
 """
 
 from __future__ import annotations
@@ -52,23 +52,23 @@ class Benchmark:
         self.labels = torch.randint(0, CLASSES, (count,))
 
     def backbone(self) -> nn.Module:
-        """The network without its classifier."""
+        """Return the network without its classifier."""
         return build_backbone(self.model, in_channels=3, image_size=SIDE, width=16, seed=0).to(self.device)
 
     def network(self) -> nn.Sequential:
-        """The network with a linear classifier."""
+        """Return the network with a linear classifier."""
         backbone = self.backbone()
         with torch.no_grad():
             width = backbone(torch.zeros(2, 3, SIDE, SIDE, device=self.device)).shape[1]
         return nn.Sequential(backbone, nn.Linear(width, CLASSES, device=self.device))
 
     def wait(self) -> None:
-        """Wait until the device has done what was asked."""
+        """Wait until the device has finished all queued work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def usual(self) -> Callable[[], None]:
-        """The loop of a tutorial."""
+        """Return a function that trains by the loop of a tutorial."""
         model, images, labels = self.network(), self.images.to(self.device), self.labels.to(self.device)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=2e-4)
 
@@ -87,7 +87,7 @@ class Benchmark:
     def ours(
         self, head: type[Head], loss: LossTerm, *, compiled: bool = False, capture: bool = True
     ) -> Callable[[], float]:
-        """``fit`` with crop and flip, as recipes call it."""
+        """Return a function that trains by ``fit`` with crop and flip, as recipes call it, and returns the seconds."""
         backbone = self.backbone()
         with torch.no_grad():
             width = backbone(torch.zeros(2, 3, SIDE, SIDE, device=self.device)).shape[1]
@@ -105,7 +105,7 @@ class Benchmark:
         return lambda: fit(classifier, loss, loader, training, OptimConfig(lr=0.01)).seconds
 
     def captured(self, *, compiled: bool) -> Callable[[], None]:
-        """One step in a CUDA graph, replayed."""
+        """Return a function that replays one training step recorded as a CUDA graph."""
         model = self.network().to(memory_format=torch.channels_last)
         network = torch.compile(model) if compiled else model
         images, labels = self.images.to(self.device), self.labels.to(self.device)
@@ -145,7 +145,7 @@ class Benchmark:
         return run
 
     def rate(self, run: Run) -> float:
-        """Images per second of one turn."""
+        """Return the images per second of one turn."""
         self.wait()
         start = time.perf_counter()
         seconds = run()

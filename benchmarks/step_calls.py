@@ -1,4 +1,4 @@
-"""How many Python functions of nc_tools does one training step call, and in how many files do they stand?
+"""How many Python functions of nc_tools does one training step call, and in how many files are they?
 
     python benchmarks/step_calls.py           a table: training step, evaluation batch, metrics of an evaluated set
     python benchmarks/step_calls.py --list    the calls as well, in their order
@@ -7,7 +7,7 @@ A step is what the training loop does from one request for a batch to the next: 
 backward pass, optimizer step, meter. It is counted in the middle of the second epoch, with a loader in memory that
 crops and flips. A call is a call of a Python function of nc_tools, a generator that resumes, or a comprehension (up to
 Python 3.11, where it is a function of its own). PyTorch's functions do not count. The numbers do not depend on the
-machine. They say how far a reader has to go to follow a step, not how long it takes.
+machine. They say how much code a reader must follow to understand a step, not how long the step takes.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ OPTIONS = BatchOptions(batch_size=BATCH_SIZE, mean=[0.5] * 3, std=[0.25] * 3)
 
 
 def training_step(head: heads.Head, loss: losses.LossTerm) -> list[tuple[str, str]]:
-    """Return the calls of one step in the middle of the second epoch."""
+    """Return the calls (file, function) of one step in the middle of the second epoch."""
     options = replace(OPTIONS, augment=Augment(padding=2, flip=True))
     loader = Loader(images(), torch.arange(BATCH_SIZE * STEPS), options)
     recorder = CallRecorder()

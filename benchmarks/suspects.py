@@ -6,8 +6,8 @@
 FEATURES holds ``features``, ``clean`` (the true labels, used for measuring only) and one array of given labels for
 each name in --given; --annotators names arrays of further labels. PATH is a folder with the package cleanlab; without
 it only our figures are printed. cleanlab gets the predictions of its default model, scikit-learn's logistic regression,
-from its default five folds, and, beside that, our out-of-fold logits. --size draws normal features with 20 % symmetric
-noise. Times are processor seconds with --threads 1, else seconds.
+from its default five folds, and in further lines our out-of-fold logits. --size draws normal features with 20 %
+symmetric noise. Times are processor seconds with --threads 1, else seconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ CLOCK = time.perf_counter
 
 
 def drawn(text: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return features, true labels and given labels of N normal samples of K classes."""
+    """Return normal features (N, D), true labels (N,), and given labels of which 20 % are wrong.
+
+    Args:
+        text: The sizes, "NxDxK".
+    """
     count, width, classes = map(int, text.split("x"))
     generator = torch.Generator().manual_seed(0)
     true = torch.arange(count) % classes
@@ -58,12 +62,12 @@ def line(name: str, suspicion: Tensor, wrong: Tensor, seconds: float) -> str:
 
 
 def places(order: Tensor) -> Tensor:
-    """Return minus the place of each sample in an order."""
+    """Return minus the rank of each sample in an order, so that the first is the most suspect."""
     return -order.argsort().double()
 
 
 def theirs(features: Tensor, given: Tensor) -> tuple[np.ndarray, float]:
-    """Return the out-of-fold probabilities of cleanlab's default model, and the seconds that they take."""
+    """Return the out-of-fold probabilities (N, K) of cleanlab's default model, and the seconds that they take."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
@@ -78,7 +82,7 @@ def cleanlab_lines(name: str, probabilities: np.ndarray, given: Tensor, true: Te
     from cleanlab.count import (
         compute_confident_joint,
         estimate_latent,
-        estimate_py_noise_matrices_and_cv_pred_proba,  # noqa: F401 (says that it is whole)
+        estimate_py_noise_matrices_and_cv_pred_proba,  # noqa: F401 (fails if the installation is incomplete)
         num_label_issues,
     )
     from cleanlab.rank import get_label_quality_scores

@@ -29,7 +29,7 @@ from nc_tools.comparison.markdown import markdown_text
 
 MARKER = "<!-- Below this line the file is made by benchmarks/table.py from the records beside it. -->"
 RUN_FILES = ("run.json", "status.json", "final.json", "per_class.json", "predictions.safetensors")
-MOST_LOGITS = 30_000  # of a run; those of more would make archives of tens of megabytes
+MOST_LOGITS = 30_000  # N x K of a run; more would make archives of tens of megabytes
 MACHINE_FIELDS = ("host", "pid", "pid_started")
 
 
@@ -64,7 +64,7 @@ def write_table(out: Path, page: Path) -> int:
 
 
 def page_text(comparison: Comparison) -> str:
-    """Return what is made from the records: how the runs were made, and the comparison."""
+    """Return the part of the page that is made from the records: how the runs were made, and the comparison."""
     return f"{facts(comparison)}\n\n{markdown_text(comparison).partition(chr(10))[2].lstrip()}"
 
 
@@ -94,7 +94,7 @@ def facts(comparison: Comparison) -> str:
 
 
 def pack(out: Path, comparison: Comparison, archive: Path) -> None:
-    """Write the records of the compared runs into an archive that is the same whenever and wherever it is made."""
+    """Write the records of the compared runs into an archive whose bytes do not depend on when and where it is made."""
     used = sorted(run.run_id for of_arm in comparison.cells.values() for run in of_arm.values())
     files = [out / "experiment.json", out / "tuning.json"]
     files += [out / "runs" / run / name for run in used for name in RUN_FILES]
@@ -108,7 +108,7 @@ def pack(out: Path, comparison: Comparison, archive: Path) -> None:
 
 
 def packed(file: Path) -> bytes:
-    """Return what the archive holds of a record: nothing about the machine, and no more logits than MOST_LOGITS."""
+    """Return a record as the archive holds it: without the machine's name, and with at most MOST_LOGITS logits."""
     if file.name in ("status.json", "run.json"):
         return _without_machine(file)
     if file.suffix == ".safetensors":

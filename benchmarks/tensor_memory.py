@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Alive(TorchDispatchMode):
-    """Add up the storages that live at once: the results of operations, until they are freed."""
+    """Add up the bytes of all storages that exist at once: the results of operations, until they are freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Alive(TorchDispatchMode):
 
 
 def peak_floats(work: Callable[[], object], device: torch.device) -> float:
-    """Return the largest number of float32 alive at once, without those that lived before."""
+    """Return the largest number of float32 values that a step holds at once, without those that existed before."""
     work()
     if device.type == "cuda":
         torch.cuda.synchronize()

@@ -62,7 +62,7 @@ def one_run(root: Path, seed: int, epochs: int, products: int) -> float:
         began = time.perf_counter()
         record.log(epoch, CURVES)
         spent += time.perf_counter() - began
-    # Files that a run writes in any case: writing them is not a cost of tracking, but sending them is.
+    # A run writes these files in any case, so only sending them is a cost of tracking.
     for name, size in (("weights.safetensors", 1_000_000), ("predictions.safetensors", 400_000)):
         (record.path / name).write_bytes(bytes(size))
     for name in ("reliability.png", "nc.png"):

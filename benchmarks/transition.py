@@ -2,9 +2,9 @@
 
     python benchmarks/transition.py --peer PATH        PATH holds the package cleanlab
 
-The logits are those of a model that has learned the noisy posterior of nearly certain samples, up to some doubt. "97th
-of all" is the anchor as published for CIFAR-10, at the 97th percentile over all samples. An error is the mean over true
-classes of half the absolute difference of a row (0 to 1). For human noise see benchmarks/suspects.py.
+The logits imitate a model that has learned the noisy posterior of nearly certain samples, with random errors. "97th of
+all" is the anchor as published for CIFAR-10, at the 97th percentile over all samples. An error is the mean over true
+classes of half the sum of a row's absolute differences (0 to 1). For human noise see benchmarks/suspects.py.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def noise(kind: str, classes: int, rate: float) -> Tensor:
 
 
 def learned(counts: list[int], matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits and given labels."""
+    """Return logits (N, K) and given labels (N,) for true class counts (K,) and a transition matrix (K, K)."""
     generator = torch.Generator().manual_seed(0)
     true = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     doubt = 0.1 * torch.rand(len(true), 1, generator=generator, dtype=torch.float64) ** 2

@@ -6,8 +6,8 @@ own images give --data imagefolder:PATH. Results are in benchmarks/results/.
 
 Collapse can be built into the head (etf, with cross-entropy or dot regression), or a loss term can encourage it
 (linear_nc: features close to their class center, class centers apart; linear_supcon: features of a class close to each
-other), or it can come from training alone (linear). The control shows what a frozen head does by being frozen: its
-class vectors are random.
+other), or it can come from training alone (linear). The control is a frozen head with random class vectors: it shows
+the effect of freezing alone.
 """
 
 from dataclasses import replace
@@ -64,7 +64,8 @@ ARMS = {
 }
 DEFAULT = ("linear", "etf", "etf_dr", "linear_nc", "random")
 
-# The fair reference of a fixed head with another loss is the learned head with that loss.
+# The fair reference of a fixed head with another loss is the learned head with that loss. ETF against random vectors
+# shows what the ETF adds to a frozen head.
 PROTOCOL = Protocol(
     references={"etf_nc": "linear_nc", "etf_supcon": "linear_supcon", "etf_ntce": "cosine_ntce", "etf": "random"},
 )

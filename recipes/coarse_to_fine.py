@@ -2,9 +2,9 @@
 
 Full collapse to one point for each group would lose the difference between its classes. Five arms: cross-entropy with a
 linear head and with a fixed ETF head, SupCon, and two that keep the images of a group apart, Spread and a
-nearest-neighbor entropy term. A logistic probe decides, which reads the fine classes of the test images from frozen
-features and is fitted on the training images. Learning rates and tuned parameters are chosen by coarse accuracy on a
-hold-out.
+nearest-neighbor entropy term. The primary metric is the accuracy of a logistic probe, which is fitted on the frozen
+features of the training images and predicts the fine classes of the test images. Learning rates and tuned parameters
+are chosen by coarse accuracy on a hold-out.
 
 A contrastive loss alone does not train the head, so SupCon, Spread and the entropy term are added to cross-entropy:
 every arm is a classifier of the coarse groups, tuned as such, and both losses train its features.

@@ -42,9 +42,9 @@ BASE = RunConfig(
 AVERAGED = replace(BASE, training=replace(BASE.training, ema_decay=0.99))
 ETF = replace(BASE, head=spec(ETFHead), tuned=TunedParameter(path="head.scale", values=(4.0, 16.0)))
 
-# Every linear arm tries two more values of one setting: weight decay, or the weight inside a loss. Published weights
-# differ with the number of classes: SCE .1 (CIFAR-10) and 60 (CIFAR-100: 6 against .1), NCE + MAE and NCE + RCE 1 and
-# 10 to 100, ELR 3 and 7.
+# Every linear arm tries two more values of one setting: weight decay, or one parameter of the loss. Published weights
+# of loss terms differ between CIFAR-10 and CIFAR-100. SCE: .1 and 60 (6 against .1). NCE + MAE and NCE + RCE: 1, and 10
+# to 100. ELR: 3 and 7.
 WEIGHTS = {
     "gce": TunedParameter(path="loss.q", values=(0.4, 0.9)),
     "sce": TunedParameter(path="loss.alpha", values=(1.0, 60.0)),

@@ -1,8 +1,9 @@
 """Long-tailed images: does a fixed ETF head help the rare classes?
 
-Seven arms, trained by the same loop, are compared seed by seed with a tuned linear head. The default data are
-scikit-learn's digits, where the largest class has 10 times the images of the smallest: 7 classes to train on and 3 held
-out to measure transfer, with 5 seeds, each with a fixed frame of its own. This takes about two minutes on 2 CPU cores.
+Seven arms are trained by the same loop. One is a tuned linear head, with which the others are compared seed by seed.
+The default data are scikit-learn's digits, where the largest class has 10 times the images of the smallest: 7 classes
+to train on and 3 held out to measure transfer, with 5 seeds, each with a fixed frame of its own. This takes about two
+minutes on 2 CPU cores.
 
 --arms all adds other methods for long tails: margins, scaled logits, terms that control collapse, a contrastive loss,
 and second stages that change the classifier on frozen features. For your own images give --data imagefolder:PATH: all

@@ -1,9 +1,10 @@
 """Out-of-distribution images: does a fixed ETF head, or a separate space for detection, beat LogitNorm?
 
-Nine arms, trained by the same loop, are compared seed by seed with a tuned linear head. 12 detection scores are fitted
-on training features; none is tuned on outliers. The default data are scikit-learn's digits with 7 classes to train on.
-Near outliers are the 3 classes held out; far outliers are the test images with their pixels in random order, which is
-an easy set. This takes about three minutes on 2 CPU cores; --arms all adds the frozen random head as a control.
+Nine arms are trained by the same loop. One is a tuned linear head, with which the others are compared seed by seed. 12
+detection scores are fitted on training features; none is tuned on outliers. The default data are scikit-learn's digits
+with 7 classes to train on. Near outliers are the 3 classes held out; far outliers are the test images with their pixels
+in random order, which is an easy set. This takes about three minutes on 2 CPU cores; --arms all adds the frozen random
+head as a control.
 
 Five arms never see an outlier. The arms named _oe and _ortho train against outliers, next to the images of their
 classes, so compare them with each other. linear_oe, which learns to predict outliers uniformly, is their baseline: make
@@ -16,7 +17,7 @@ CIFAR-10 against Tiny ImageNet (without the classes that CIFAR-10 has, see the C
 --data imagefolder:CIFAR10 --model resnet20 --set data.ood_near=imagefolder:TINY_IMAGENET
 --set data.ood_near_exclude=recipes/tiny_imagenet_cifar10.csv --set data.ood_far=imagefolder:TEXTURES
 To train against other images add --set data.outliers=imagefolder:OUTLIERS; data.outliers_exclude=FILE.csv leaves out
-their classes that are trained on or scored.
+those of their classes that are also trained on or scored.
 
 The AUROC of the largest softmax probability (MSP), mean over the sets of outliers, decides the comparison: one score
 that every arm has, fixed beforehand, because the best of 12 is biased upwards. Accuracy and other scores are beside it.

@@ -1,12 +1,12 @@
 """Transfer: which training method gives features that work for classes that were not trained on?
 
 Five arms: cross-entropy with a linear head and with a fixed ETF head, which collapse each class to a point; SupCon,
-which does so by another loss; Spread and a nearest-neighbor entropy term, which work against collapse. A logistic probe
-on the held-out classes decides. Learning rates and tuned parameters are chosen on the hold-out of the trained classes;
-nothing is tuned by transfer.
+which does so by another loss; Spread and a nearest-neighbor entropy term, which work against collapse. The primary
+metric is the accuracy of a logistic probe on the held-out classes. Learning rates and tuned parameters are chosen on
+the hold-out of the trained classes; nothing is tuned by transfer.
 
 A contrastive loss alone does not train the head, so SupCon, Spread and the entropy term are added to cross-entropy:
-every arm is a classifier, tuned as such, and both losses train its features. Frozen features are read by probes,
+every arm is a classifier, tuned as such, and both losses train its features. Frozen features are classified by probes,
 nearest neighbors and class centers. The backbone is also fine-tuned: all of it, all of it after a probe, and one layer
 of it.
 

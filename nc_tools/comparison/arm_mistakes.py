@@ -1,4 +1,4 @@
-"""The test images that an arm takes for a wrong class with most confidence, and what other arms say of them."""
+"""The test images that an arm misclassifies with most confidence, and how many seeds of other arms are right."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from nc_tools.run_records.mistake_pictures import MistakePictures, read_mistake_
 def mistakes_by_arm(
     comparison: Comparison, predictions: PredictionsByArm, arms: Sequence[str]
 ) -> tuple[dict[str, tuple[Mistake, ...]], list[tuple[str, str]]]:
-    """Return the surest mistakes of each of some arms, over the first draw of all its seeds.
+    """Return the surest mistakes of each of the given arms, over the first draw of every seed.
 
-    The surest mistakes over all seeds are among those of single seeds, of which each run keeps pictures.
+    Each run keeps pictures of its own surest mistakes, and the surest over all seeds are among these.
 
     Args:
-        comparison: Whose runs have the pictures.
-        predictions: Of the first draw of each seed.
-        arms: The arms.
+        comparison: The comparison; its runs hold the pictures.
+        predictions: arm -> seed -> predictions of the first draw.
+        arms: Names of the arms.
 
     Returns:
-        By arm the mistakes, the surest first; and (run, problem) for each file of pictures that cannot be read.
+        arm -> mistakes, the surest first, without the arms that have none; and (run, problem) for each file of pictures
+        that cannot be read.
     """
     by_arm, problems = {}, []
     for arm in arms:
@@ -47,7 +48,7 @@ def mistakes_by_arm(
 
 @dataclass(frozen=True)
 class Place:
-    """A wrong prediction: its log odds, the seed that makes it, and the image's place in the test set."""
+    """A wrong prediction: its log odds, the seed of the model that makes it, and the image's index in the test set."""
 
     margin: float
     seed: int
@@ -55,9 +56,9 @@ class Place:
 
 
 def surest_places(of_arm: Mapping[int, Predictions]) -> list[Place]:
-    """Return the surest mistake of each image over several seeds, the surest image first.
+    """Return the surest mistakes over several seeds, the surest first, at most `MOST_MISTAKES`; each image counts once.
 
-    Runs with the same labels were tested on the same images, and each of these is named once.
+    Runs with the same labels are taken to have the same test images.
     """
     places = [
         Place(margin, seed, index)
@@ -79,7 +80,7 @@ class _Pictures:
         self._read: dict[int, MistakePictures | None] = {}
 
     def find(self, seed: int, index: int) -> tuple[str, NDArray[np.uint8] | None]:
-        """Return the path of an image, "" if it has none, and its picture."""
+        """Return the path of an image, "" if none is recorded, and its picture (C, H, W), None if the run kept none."""
         if seed not in self._read:
             self._read[seed] = self._open(self.runs[seed])
         kept = self._read[seed]

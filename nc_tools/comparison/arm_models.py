@@ -1,4 +1,4 @@
-"""What is known of an arm's single trained models: differences, calibration, and their surest mistakes."""
+"""Results of an arm's single trained models: McNemar's tests, reliability diagrams, and their surest mistakes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Disagreement:
     Attributes:
         arm: The arm.
         seed: The seed at which both were trained.
-        images: Test images.
-        only_reference: Images that only the reference gets right.
-        only_arm: Images that only the arm gets right.
-        p: Exact two-sided p, unadjusted.
+        images: Number of test images.
+        only_reference: Number of images that only the baseline's model gets right.
+        only_arm: Number of images that only the arm's model gets right.
+        p: Exact two-sided p value, unadjusted.
     """
 
     arm: str
@@ -52,14 +52,14 @@ class Mistake:
     """A test image that an arm takes for a wrong class with much confidence.
 
     Attributes:
-        name: Its path, or its place in the test set in words.
+        name: Its path, or a text with its index, such as "test image 7".
         true: Name of its class.
         predicted: Name of the class that it is taken for.
-        confidence: The probability of that class, as trained.
-        seed: The seed at which it is highest.
+        confidence: The probability of the predicted class, before any scaling.
+        seed: The seed of the model with this confidence, which is the highest of all seeds.
         wrong: How many of the arm's seeds take it for a wrong class.
-        seeds: How many of them were tested on it.
-        others: By other arm, how many of its seeds are right, and how many were tested on it.
+        seeds: How many of the arm's seeds were tested on it.
+        others: other arm -> (how many of its seeds classify the image correctly, how many were tested on it).
         picture: (C, H, W), uint8; None if the run kept none.
     """
 

@@ -13,7 +13,7 @@ from nc_tools.comparison.result import Comparison
 from nc_tools.comparison.settings import flatten_settings
 
 _TRAINED = {"all": "whole network and head", "head": "head only"}
-# Parts of a configuration that have a place of their own in the words of an arm.
+# Parts of a configuration that are described on their own, so that `differs` does not list them again.
 _NAMED = ("head", "loss", "optim.lr", "optim.weight_decay", "second_stage", "start")
 _UNNAMED = {"seed", "draw", "arm", "name"}
 
@@ -26,11 +26,11 @@ class ArmInWords:
         arm: Its name.
         head: The head and its arguments.
         loss: The loss, or the weighted sum of losses.
-        trains: What of the network is trained.
-        parameters: Number of parameters, and of those of the head.
-        settings: Learning rate, weight decay and the arm's own tuned value.
-        differs: Whatever else of its configuration is not that of the baseline.
-        about: (name, what it is) of its head and loss, as the record says.
+        trains: Which part of the network is trained.
+        parameters: Number of parameters of the model, and of its head.
+        settings: Learning rate, weight decay and the arm's other tuned values.
+        differs: Second stage, start, and all other settings that differ from the baseline's.
+        about: (name, description) of its head and loss, from the record.
     """
 
     arm: str
@@ -44,14 +44,14 @@ class ArmInWords:
 
     @property
     def short(self) -> str:
-        """Head, loss and whatever else differs in one line, such as "ETF head, dot regression loss"."""
+        """Head, loss and all other differences in one line, such as "ETF head, dot regression loss"."""
         loss = self.loss if " + " in self.loss else _with_kind(self.loss, "loss")
         parts = [_with_kind(self.head, "head"), loss, self.differs]
         return ", ".join(part for part in parts if part)
 
 
 def _with_kind(words: str, kind: str) -> str:
-    """Return words such as "ETF (scale 8)" with what they name: "ETF head (scale 8)"."""
+    """Insert the kind of thing after a name: "ETF (scale 8)" and "head" give "ETF head (scale 8)"."""
     name, bracket, arguments = words.partition(" (")
     return f"{name} {kind}{bracket}{arguments}" if words else ""
 
@@ -64,7 +64,10 @@ def arms_in_words(comparison: Comparison) -> tuple[ArmInWords, ...]:
 
 
 def common_facts(comparison: Comparison) -> list[tuple[str, str]]:
-    """Return (name, text) of what all arms share: data, network, training, runs and machines."""
+    """Return (name, text) of what all arms share: data, network, training, runs and machines.
+
+    Data, network and training are those of the baseline's first run.
+    """
     run = next(iter(comparison.cells[comparison.baseline].values()))
     scored = [run for run in comparison.runs if run.kind in SCORED_KINDS]
     facts = [
@@ -92,9 +95,10 @@ def _in_words(comparison: Comparison, arm: str, run: ComparedRun | None, expecte
 
 
 def _shared(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """Return an arm's configuration without what differs between its runs, and the values of that.
+    """Return an arm's configuration without the fields that differ between its runs, and the values of these fields.
 
-    Where every seed tunes anew, its runs differ in rate and tuned values: no single one of them is the arm's.
+    Where every seed is tuned separately, the runs differ in learning rate and tuned values, so the arm has no single
+    value.
     """
     config: dict[str, Any] = dict(configs[0])
     varying: dict[str, list[Any]] = {}
@@ -188,7 +192,7 @@ def _difference_words(config: Mapping[str, Any], expected: Mapping[str, str]) ->
     for name in names:
         group, _, field = name.partition(".")
         part = config[group].get(field) if field and isinstance(config[group], Mapping) else config[group]
-        # A class says by its own name what the setting is: "mixup (alpha 0.2)".
+        # The name of a class already says what the setting is: "mixup (alpha 0.2)".
         named = isinstance(part, Mapping) and ("class" in part or "dataclass" in part)
         others.append(value_words(part) if named else f"{(field or group).replace('_', ' ')} {value_words(part)}")
     return ", ".join([*stages, *others])

@@ -20,7 +20,7 @@ _GROUPS = {
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """One measure: its columns are kinds of scaling; each row is an arm and its cells."""
+    """The table of one measure: a column for each kind of scaling, and (arm, cells) for each arm."""
 
     metric: MetricInfo
     columns: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Check a file of test predictions by its header, before a comparison reads it part by part."""
+"""Check a file of test predictions by its header, before a comparison reads it in parts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LOGITS, _LABELS = ("F16", "F32", "F64"), ("I64", "I32", "I16", "I8", "U8", "U16
 SHORT = {"test_guesses", "test_confidences", "test_labels", "num_classes"}
 """Tensors of a file without logits: predicted classes (N,), their probabilities (N,), labels (N,), and K (1,)."""
 SCALED_CONFIDENCES = "test_scaled_confidences"
-"""In such a file, the probabilities of the predicted classes with the temperature (N,)."""
+"""In such a file, the probabilities of the predicted classes after temperature scaling (N,)."""
 _SHORT_TYPES = {"test_guesses": _LABELS, "test_confidences": _LOGITS, SCALED_CONFIDENCES: _LOGITS}
-# Beyond any test set; a damaged header could otherwise ask for all memory.
+# Larger than any test set. Without these limits a damaged header could make the reader allocate all memory.
 _MOST_SAMPLES, _MOST_CLASSES = 50_000_000, 2**24
 
 
@@ -64,7 +64,7 @@ def check_predictions(path: Path) -> None:
 
 
 def _short(path: Path, file: Any, names: Collection[str], labels: int) -> tuple[int, int]:
-    """Check the tensors in place of logits; return their length and the number of classes."""
+    """Check the tensors that a file without logits has instead; return N and K."""
     for name, dtypes in _SHORT_TYPES.items():
         if name in names and _shape(path, file, name, dtypes, 1) != [labels]:
             raise DamagedFileError(f"{path.name} must hold one of {name} for each of its {labels} labels")
@@ -74,7 +74,7 @@ def _short(path: Path, file: Any, names: Collection[str], labels: int) -> tuple[
 
 
 def check_class_numbers(name: str, values: NDArray[np.integer], num_classes: int) -> None:
-    """Check that the numbers of classes in a file of predictions lie in 0..K-1.
+    """Check that the class labels in a file of predictions lie in 0..K-1.
 
     Raises:
         DamagedFileError: If one does not.

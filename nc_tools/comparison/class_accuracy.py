@@ -26,7 +26,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Images of one class that are taken for another: shares of that class's test images, and their change."""
+    """Images of one class that are predicted as another: their share of that class's test images in both arms."""
 
     true: str
     predicted: str
@@ -39,7 +39,7 @@ def class_rows(comparison: Comparison, method: str = "") -> list[ClassRow]:
 
     Args:
         comparison: The comparison.
-        method: A method of prediction sets, whose coverage is returned in place of the recall.
+        method: A method of prediction sets: its coverage is returned in place of the recall; "" for the recall.
     """
     counts: dict[str, list[float]] = {}
     values: dict[str, dict[str, list[float]]] = {}
@@ -85,7 +85,11 @@ def class_names(comparison: Comparison, number: int) -> list[str]:
 
 
 def confused_pairs(comparison: Comparison) -> list[ConfusedPair]:
-    """Return the pairs of classes that the baseline or the best arm confuses most often, by the larger share."""
+    """Return the pairs of classes that the baseline or the best arm confuses most often, sorted by the larger share.
+
+    Returns:
+        At most 12 pairs; none without the confusion matrices of both arms.
+    """
     arms = list(comparison.confusion)
     if len(arms) != 2 or comparison.confusion[arms[0]].shape != comparison.confusion[arms[1]].shape:
         return []

@@ -72,9 +72,9 @@ def print_links(
     Args:
         out: The output folder.
         console: Where to print.
-        sync: What sends the runs; None if MLflow is off, and it is said how they get there.
-        comparison: What was printed; None for no advice.
-        details: Whether its details were printed.
+        sync: What sends the runs; None if MLflow is off, and then the command that sends them is printed.
+        comparison: The comparison that was printed; None to print no next steps.
+        details: Whether the details of the comparison were printed.
     """
     if comparison is not None:
         print_next(comparison, shlex.join(["nc-tools", "compare", str(out)]), console, details=details)
@@ -84,7 +84,7 @@ def print_links(
 
 
 def print_next(comparison: Comparison, command: str, console: Console, *, details: bool = False) -> None:
-    """Print what to do next; ``command`` is the one that compares the same runs."""
+    """Print what to do next; ``command`` is the command that compares the same runs."""
     console.print()
     for line in ("Next:", *(f"  {step}" for step in next_steps(comparison, command, details=details))):
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)

@@ -53,17 +53,17 @@ def compare(
     """Compare the finished runs of output folders, paired by seed: ``nc_tools.compare("outputs/long_tail")``.
 
     Each arm is paired with the baseline at the seeds that both have, and if both have random frames, at the frames that
-    both have. On the primary metric every arm gets a test, and the p values are adjusted together by Holm's method. Its
-    interval covers training again with another seed and another frame and, if the runs recorded their predictions,
-    other test images like these; the headline says which of them it covers. The other metrics get differences and
-    intervals over seeds and frames without a verdict.
+    both have. On the primary metric every arm gets a test, and the p values are adjusted together by Holm's method. The
+    interval of a test covers training again with another seed and another frame and, if the runs recorded their
+    predictions, other test images like these; the headline says which of them it covers. The other metrics get
+    differences and intervals over seeds and frames without a verdict.
 
     The folder is that of a recipe (``--out``) or of runs recorded with `nc_tools.tracking.track`. Training can still be
     going on: runs without a result are listed with the reason.
 
-    In several folders, arms of the same name are one arm if their settings are equal and no seed has other images;
-    otherwise the folder's name is added to theirs, as in ``linear (first)``. The folders must decide by the same
-    metric. Differences in rules, budgets or data are among the cautions.
+    In several folders, arms of the same name are one arm if their settings are equal and the images of each seed are
+    the same; otherwise the folder's name is added to theirs, as in ``linear (first)``. The folders must have the same
+    primary metric. Differences in rules, budgets or data are among the cautions.
 
     Args:
         folder: The output folder, which holds ``runs/``, or a list of them. In place of a folder, ``mlflow:EXPERIMENT``
@@ -74,7 +74,7 @@ def compare(
         formats: The files of the report, one or more of html, md, csv, json, tex.
         tracking_uri: Address of MLflow, for sources there; None for MLFLOW_TRACKING_URI. Records that are not on this
             machine are downloaded, to ``out/from-mlflow``.
-        filter_string: Which runs of MLflow's experiments are meant, in MLflow's search syntax, such as
+        filter_string: Which runs of MLflow's experiments are compared, in MLflow's search syntax, such as
             ``"tags.`nc.arm` = 'etf'"``.
 
     Returns:
@@ -85,7 +85,7 @@ def compare(
     Raises:
         FileNotFoundError: If a folder holds no runs.
         ValueError: If there are fewer than two arms, no finished run, or the baseline is unknown; if folders cannot be
-            compared, or MLflow cannot be read. The message says what is there and what to do.
+            compared, or MLflow cannot be read. The message says what was found and what to do.
 
     Example:
         >>> import tempfile
@@ -130,8 +130,8 @@ def compare_runs(
         experiment: Order of arms, primary metric, protocol; by default the arms in the order of the runs.
 
     Raises:
-        ValueError: If there are fewer than two arms, the baseline is unknown or has no finished run, or no
-            arm shares a seed with it.
+        ValueError: If there are fewer than two arms, the baseline is unknown, has no finished run or lacks the primary
+            metric, or no arm can be paired with it at any seed.
 
     Example:
         >>> runs = [ComparedRun(arm, seed, 0, "FINISHED", {"test/gen/balanced_accuracy": value})
@@ -153,7 +153,8 @@ def compare_runs(
     predictions, images, unread = read_all_predictions(cells, primary)
     lost = lost_runs(scored, cells, primary)
     data = FamilyData(cells, primary, images, lost, experiment.test_per_train, experiment.withheld)
-    # An interval as wide as the margin decides; without a margin one point of accuracy is what most people ask about.
+    # The interval that more seeds should reach has the margin as half-width. Without a margin, one point of accuracy is
+    # the difference that most people ask about.
     data = replace(data, half_width=experiment.margin or (0.01 if metric_info(primary).unit == "points" else 0.0))
     family = make_family(f"every arm against {baseline}", data, against_baseline)
     _check_pairs(family, cells, baseline, primary)

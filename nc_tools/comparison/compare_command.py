@@ -1,4 +1,4 @@
-"""The command nc-tools compare: one comparison of one or more sources, or one after the other while runs go on."""
+"""The command nc-tools compare: compare one or more sources once, or again whenever a run has ended."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ class CompareOptions:
         baseline: The arm to pair against; None for the experiment's own.
         details: Print tests, power and variances too.
         out: Folder for ``report``; None for the output folder, or ``outputs/compare`` for several sources.
-        tracking_uri: MLflow store.
-        filter_string: Which runs of MLflow's experiments are meant.
+        tracking_uri: Address of the MLflow store; None for MLFLOW_TRACKING_URI, or else mlflow.db in the folder; "none"
+            for no MLflow.
+        filter_string: Which runs of MLflow's experiments are compared, in MLflow's search syntax; None for all.
         watch: Compare again whenever a run has ended.
     """
 
@@ -74,7 +75,7 @@ class CompareOptions:
 
     @property
     def _address(self) -> str | None:
-        # Folders need none, and one with a password is not printed.
+        # Folders need no address, and an address that may hold a password is not printed.
         needed = any(source.startswith(MLFLOW) for source in self.sources)
         return self.tracking_uri if needed and "@" not in (self.tracking_uri or "") else None
 
@@ -123,7 +124,7 @@ def _read(options: CompareOptions) -> tuple[list[ComparedRun], Experiment]:
 
 
 def _read_soon(options: CompareOptions) -> tuple[list[ComparedRun], Experiment]:
-    """Read the sources, or no runs from a folder in which the first one is still to come."""
+    """Read the sources; return no runs if the only source is an output folder in which no run has started yet."""
     if options.folder is not None and options.folder.is_dir() and not (options.folder / "runs").exists():
         return [], Experiment()
     return _read(options)

@@ -17,7 +17,7 @@ from nc_tools.run_records import recover_run, run_folders
 from nc_tools.run_records.json_files import as_float, read_json_or_problem
 
 SCORED_KINDS = ("final", "loop")
-# Squares and sums of larger values overflow. No measure gives such a value; training that diverges may.
+# Squares and sums of larger values could overflow. Only training that diverges gives such values.
 LARGEST_VALUE = 1e150
 
 
@@ -42,10 +42,11 @@ class ComparedRun:
     Attributes:
         arm: The arm's name.
         seed: Runs of two arms with the same seed are a pair.
-        draw: Number of the run among those of its arm and seed, which differ in their random frame; 0 for only one.
+        draw: Number of the run among those of its arm and seed, which differ in their random frame; 0 if there is only
+            one.
         status: ``"FINISHED"``, ``"FAILED"``, ``"KILLED"``, ``"RUNNING"``, ``"PLANNED"`` or ``"UNKNOWN"``.
-        final: Final values by metric key; one that is not finite, or beyond 1e150, becomes nan.
-        curves: Values over epochs by metric key, as (step, value).
+        final: Final values by metric key; a value that is not finite, or larger than 1e150, becomes nan.
+        curves: Values over training by metric key, as (step, value).
         per_class: Recall by class, if recorded.
         predictions: The safetensors file of test logits, if there is one.
         config: The run's configuration, nested.
@@ -88,7 +89,7 @@ class ComparedRun:
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        """Replace values of which no variance can be computed."""
+        """Replace final values that are not finite, or too large for a variance, by nan."""
         kept = {key: value if abs(value) <= LARGEST_VALUE else math.nan for key, value in self.final.items()}
         object.__setattr__(self, "final", kept)
 
@@ -123,7 +124,7 @@ def read_compared_runs(root: str | Path) -> list[ComparedRun]:
         root: The output folder.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or no ``runs`` in it.
+        FileNotFoundError: If the folder does not exist, or holds no folder ``runs``.
     """
     if not (Path(root) / "runs").is_dir():
         raise FileNotFoundError(

@@ -11,7 +11,7 @@ _ENDINGS = ("Head", "Loss", "Config", "Schedule", "Start")
 
 
 def class_words(path: str) -> str:
-    """Return the name of a class in words, without the ending that only says what kind of class it is.
+    """Return the name of a class in words, without an ending for its kind, such as "Head" or "Loss".
 
     Optimizers of PyTorch keep their names, which are those of their papers.
 

@@ -11,7 +11,7 @@ from nc_tools.comparison.summary_table import mean_text
 
 @dataclass(frozen=True)
 class CostBar:
-    """The cost of one arm, as a bar: its length in percent of the longest, its ratio to the baseline, all numbers."""
+    """The cost of one arm as a bar: its length in percent of the longest, its ratio to the baseline, and all costs."""
 
     arm: str
     length: float
@@ -25,7 +25,7 @@ def cost_keys(comparison: Comparison) -> list[str]:
 
 
 def most_side_by_side(comparison: Comparison) -> int:
-    """Return the largest mean number of runs, over the arms, that shared a process and so their training seconds."""
+    """Return how many runs trained in one process: the largest mean of an arm, rounded; 1 if no run recorded it."""
     rows = [comparison.row(arm, "perf/side_by_side") for arm in comparison.arms]
     return round(max((row.mean for row in rows if row is not None and row.mean is not None), default=1.0))
 

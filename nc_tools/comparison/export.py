@@ -93,7 +93,7 @@ def comparison_json(comparison: Comparison) -> str:
             for run in comparison.runs
         ],
     }
-    return json.dumps(finite_or_null(content)) + "\n"  # with an indent Python's slow encoder would write it
+    return json.dumps(finite_or_null(content)) + "\n"  # with an indent, json uses its slow encoder
 
 
 def _fields(comparison: Comparison, row: ArmMetric) -> list[Any]:
@@ -116,7 +116,7 @@ def _fields(comparison: Comparison, row: ArmMetric) -> list[Any]:
 
 
 def _covers(comparison: Comparison, row: ArmMetric) -> str:
-    """Return for what the interval of a row holds, such as "seeds, frames, images"."""
+    """Return what the interval of a row covers, such as "seeds, frames, images"."""
     test = comparison.test(row.arm)
     primary = row.metric == comparison.primary.key
     parts = ["seeds"]

@@ -13,10 +13,12 @@ from nc_tools.comparison.result import Caution, Family
 from nc_tools.comparison.settings import flatten_settings, is_tuned, tuned_fields
 from nc_tools.comparison.unequal_data import group_cautions, outlier_cautions
 
-# An arm is a head, a loss, and what is done to the head before and afterwards; seed, draw and name identify the run.
+# An arm is a head, a loss, and what is done to the head before training (start) and after it (second stage); seed, draw
+# and name identify the run.
 _ARM_FIELDS = {"head", "loss", "second_stage", "start", "arm", "name", "seed", "draw"}
-# A head in closed form is not trained; that is the arm itself.
+# Arms that differ in these settings alone are a comparison of labels.
 _LABEL_FIELDS = {"data.labels", "data.corrections"}
+# A head in closed form trains for 0 epochs. That belongs to the arm, and is no unequal setting.
 _EPOCHS, _COMPUTED = "training.epochs", "0"
 MOST_SETTINGS = 12
 _TRAINING_PACKAGES = ("torch", "torchvision", "nc_tools")
@@ -30,7 +32,7 @@ def find_cautions(
     Args:
         cells: The runs of each arm.
         baseline: The arm that the others are paired against.
-        experiment: Its protocol and hyperparameter search.
+        experiment: The plan, with its protocol and hyperparameter search.
         family: The tests against the baseline.
         record_notes: (run, problem) for everything that is missing or unreadable in the records.
     """
@@ -61,7 +63,7 @@ def _few_pairs(family: Family) -> list[Caution]:
 
 
 def _lost_runs(family: Family) -> list[Caution]:
-    """Caution against arms whose mean is over the runs that survived."""
+    """Caution against arms that lost runs: their mean is over the remaining runs only."""
     lost = {test.arm: test.lost for test in family.tests}
     lost |= {test.reference: test.reference_lost for test in family.tests}
     return [
@@ -110,9 +112,8 @@ def _frames(family: Family, cells: Cells, experiment: Experiment) -> list[Cautio
 def _confounded(cells: Cells, baseline: str, experiment: Experiment) -> list[Caution]:
     """Caution against arms that differ from the baseline in more than head, loss and tuned values.
 
-    Any other setting that differs is another possible cause of the difference. The tuned values are those of the
-    recorded trials and, if there are trials, the learning rate. Arms that differ in their training labels and in
-    nothing else compare these labels.
+    Any other setting that differs is another possible cause of the difference. For the tuned values see `tuned_fields`.
+    Arms that differ in their training labels and in nothing else compare these labels.
     """
     tuned = tuned_fields(experiment)
     reference = first_draws(cells[baseline])
@@ -164,7 +165,7 @@ def _versions(cells: Cells, baseline: str) -> list[Caution]:
 
 
 def _mixed_configurations(cells: Cells, experiment: Experiment) -> list[Caution]:
-    """Caution against runs of one arm with different settings, but for settings that every seed has tuned anew."""
+    """Caution against runs of one arm with different settings, except settings that are tuned for each seed."""
     cautions, tuned = [], tuned_fields(experiment) if experiment.tuned_each_seed else set()
     for arm, of_arm in cells.items():
         different: list[Mapping[str, Any]] = []
@@ -177,8 +178,8 @@ def _mixed_configurations(cells: Cells, experiment: Experiment) -> list[Caution]
         ]
         names = {name for config in configs for name in config}
         differing = sorted(name for name in names if len({config.get(name) for config in configs}) > 1)
-        # A head's own seed follows the draw and must differ. No arguments at all stand in a record as an empty setting;
-        # the arguments of the other runs have names of their own.
+        # A head's own seed follows the draw and must differ. An empty ``arguments`` is flattened to a setting of this
+        # name, which runs with arguments do not have.
         own = (".seed", ".draw", ".arguments")
         differing = [name for name in differing if not name.endswith(own) and not is_tuned(name, tuned)]
         if differing:
@@ -203,7 +204,7 @@ def _tuning(experiment: Experiment) -> list[Caution]:
             cautions.append(Caution("tuning", arm, text))
     computed = {str(trial.get("arm")) for trial in trials if trial.get("lr", 0) is None}
     of_seeds = Counter((str(trial.get("arm")), trial.get("seed")) for trial in trials)
-    counts: dict[str, int] = {}  # if each seed is tuned anew, the trials of one seed are the budget
+    counts: dict[str, int] = {}  # if each seed is tuned separately, the budget is the number of trials of one seed
     for (arm, _), count in of_seeds.items():
         counts[arm] = max(count, counts.get(arm, 0))
     most = max((count for arm, count in counts.items() if arm not in computed), default=0)

@@ -16,16 +16,17 @@ from nc_tools.comparison.statistics import PairedDifference, holm, sign_flip
 
 @dataclass(frozen=True)
 class FamilyData:
-    """What the tests of a comparison are made from.
+    """The data from which the tests of a comparison are computed.
 
     Attributes:
         cells: The runs of each arm.
         metric: The primary metric's key.
-        images: arm -> (seed, draw) -> the metric by test image, where it is known.
+        images: arm -> (seed, draw) -> values of the metric by test image, for the runs that have them.
         lost: arm -> runs that ended without a value of the metric.
         test_per_train: As for `nc_tools.comparison.statistics.mean_difference`.
         withheld: Why no verdict is given at all, or "".
-        half_width: Half of the width that an interval should have; 0 for the size of the observed difference.
+        half_width: Half-width of the interval that more seeds should reach, in the metric's unit; 0 for the absolute
+            value of the observed difference.
     """
 
     cells: Cells
@@ -41,7 +42,7 @@ def make_family(name: str, data: FamilyData, references: Mapping[str, str]) -> F
     """Test each arm against its reference arm on one metric, and adjust the p values together.
 
     The intervals and p values cover new test images if the values by image of all tested arms are known; otherwise all
-    are for these test images.
+    of them hold for these test images only.
 
     Args:
         name: What the family compares, in words.
@@ -67,7 +68,7 @@ def make_family(name: str, data: FamilyData, references: Mapping[str, str]) -> F
 
 
 def paired_cells(data: FamilyData, arm: str, reference: str) -> tuple[FrameDifferences, dict[str, ArmCells]]:
-    """Return the differences of two arms, and the runs from which they are made."""
+    """Return the differences of two arms, and the runs of both arms from which they are computed."""
     first, second = comparable_cells(data.cells.get(arm, {}), data.cells.get(reference, {}))
     values = (FramedRuns.of(side, data.metric).values(data.metric) for side in (first, second))
     differences = frame_differences(*values)
@@ -106,7 +107,8 @@ def _with_images(test: ArmTest, data: FamilyData) -> PairedDifference | None:
 def _power(paired: PairedDifference, family_size: int, half_width: float) -> PowerEstimate:
     strictest = ALPHA / family_size
     error, df, fixed = paired.error or 0.0, paired.df or 1.0, paired.fixed
-    # Of one more seed. It can be more than the differences show, since it holds what seed and test image have together.
+    # Standard deviation between seeds. It can be larger than that of the observed differences, since it includes the
+    # interaction of seeds and test images (see `combine_conservatively`).
     sd = math.sqrt(max(error**2 - fixed, 0.0) * paired.n)
     return PowerEstimate(
         detectable_difference(error, df, alpha=ALPHA),

@@ -1,7 +1,8 @@
 """Which random frames (fixed class vectors) the runs of an arm had, and what an interval over its seeds then covers.
 
 If every seed has frames of its own, the means of the seeds are independent and the t interval over seeds covers another
-seed and another frame. If the same frames return at several seeds, their luck is not in the spread over seeds.
+seed and another frame. If the same frames are used at several seeds, the spread over seeds does not show how much
+frames differ.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ FrameDesign = Literal["none", "own", "crossed", "fixed", "shared", "unknown"]
 """How frames are spread over seeds.
 
 "none": the heads have no random frame. "own": no frame is at two seeds. "crossed": the same two or more frames at every
-seed. "fixed": one frame at all seeds. "shared": some frames at some seeds. "unknown": the records do not say.
+seed. "fixed": one frame at all seeds. "shared": some frames are at several seeds, but not every frame at every seed.
+"unknown": the records do not say.
 """
 
 FrameKey = int | str
-"""What identifies a frame: its seed, or a text that holds the number of the run if it has no frame or it is unknown."""
+"""What identifies a frame: its seed; for a run without a frame a text with its seed and draw; "unknown" if the record
+does not say."""
 
 FrameTable = dict[int, dict[FrameKey, float]]
 """seed -> frame -> value."""
@@ -35,7 +38,7 @@ class FrameDifferences:
     Attributes:
         table: seed -> frame -> arm minus reference.
         design: How the frames of the differences are spread over the seeds.
-        scale: Largest absolute value of the two arms.
+        scale: Largest absolute value of the metric in the two arms.
         unpaired: Seeds that both arms have but that cannot be paired, since their frames differ.
     """
 
@@ -83,7 +86,7 @@ class FrameValues:
 
 @dataclass(frozen=True)
 class FramedRuns:
-    """The runs of an arm, each with what identifies its frame, from which hundreds of metrics are read.
+    """The runs of an arm, each with what identifies its frame; hundreds of metrics can be read from them.
 
     Attributes:
         runs: (seed, frame, run), sorted by seed and draw.
@@ -116,7 +119,7 @@ class FramedRuns:
 
     @cached_property
     def _values(self) -> Mapping[str, list[tuple[int, FrameKey, float]]]:
-        """The finite values by metric, in the order of the runs: going through each run once is what is fast."""
+        """The finite values by metric, in the order of the runs, from one pass over the runs, which is fast."""
         by_metric: dict[str, list[tuple[int, FrameKey, float]]] = {}
         for seed, frame, run in self.runs:
             final = run.final if self.only is None else {key: run.final[key] for key in {self.only} & run.final.keys()}
@@ -171,7 +174,7 @@ def frame_differences(arm: FrameValues, reference: FrameValues) -> FrameDifferen
 
     If only one of them has frames, each of its values is paired with the other's mean at the seed. If both have frames
     but none in common at a seed, their means are paired only if no frame is at two seeds; otherwise the seed cannot be
-    paired, since the difference would be one of frames.
+    paired, since the difference could come from the frames.
     """
     values, expected = arm.table, reference.table
     both = arm.have_frames and reference.have_frames

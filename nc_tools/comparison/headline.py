@@ -29,7 +29,7 @@ def result_sentences(comparison: Comparison) -> list[str]:
 
 
 def _after_colon(sentence: str, comparison: Comparison) -> str:
-    """Return a sentence with a small first letter, unless it begins with the name of an arm."""
+    """Return a sentence with a lowercase first letter, unless it begins with the name of an arm."""
     return sentence if sentence.startswith(comparison.arms) else sentence[:1].lower() + sentence[1:]
 
 
@@ -83,7 +83,7 @@ def _same_images(comparison: Comparison, test: ArmTest | None) -> list[str]:
 
 
 def _lost(comparison: Comparison) -> list[str]:
-    """Name the arms whose mean is over the runs that survived."""
+    """Name the arms that lost runs, whose mean is over the remaining runs."""
     sentences = []
     for test in comparison.family.tests:
         withheld = comparison.family.unrestricted_verdict(test) != comparison.family.verdict(test)

@@ -1,4 +1,4 @@
-"""The HTML page of a comparison: one self-contained file for screen and paper, with or without script."""
+"""The HTML page of a comparison: one self-contained file for screen and print, which also works without JavaScript."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def comparison_html(comparison: Comparison) -> str:
         "labels": labels_caption(comparison),
         "metric_info": metric_info,
         "script": Markup(script),  # noqa: S704 (our own file)
-        # The page may load nothing, and run no script but this one, whatever the names in it hold.
+        # The page may load nothing and run no other script, even if the name of an arm or class holds HTML.
         "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src 'sha256-{digest}'",
         "styles": arm_styles(comparison),
         "words": {words.arm: words for words in arms_in_words(comparison)},

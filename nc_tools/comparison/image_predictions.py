@@ -53,11 +53,12 @@ class Predictions:
     """Summary of one run's test predictions.
 
     Attributes:
-        correct: Whether the largest logit is that of the label (N,), in the test set's order.
+        correct: Whether the predicted class is the label (N,), in the order of the test set.
         guesses: The class of the largest logit (N,).
         truth: The labels (N,).
         num_classes: K.
-        labels: Hash of the labels. Two runs with the same hash were tested on the same images in the same order.
+        labels: Hash of the labels. Two runs with the same hash are taken to have the same test images in the same
+            order.
         before: Reliability of the softmax as trained.
         after: The same with the recorded temperature; None without one.
         mistakes: The wrong predictions with the highest confidence.
@@ -82,8 +83,8 @@ def read_predictions(path: Path, metric: str = "") -> Predictions:
     Args:
         path: A safetensors file with ``test_logits`` (N, K), ``test_labels`` (N,) and, optionally,
             ``temperature`` (1,). Without logits it holds ``test_guesses``, ``test_confidences`` and, where there is a
-            temperature, ``test_scaled_confidences``, each (N,), and ``num_classes`` (1,): the records beside a
-            published table, which are a tenth of the size or less.
+            temperature, ``test_scaled_confidences``, each (N,), and ``num_classes`` (1,). Records of published tables
+            can have this form, which takes a tenth of the size or less.
         metric: The primary metric, whose values by image are read too if it is a mean over images.
 
     Raises:
@@ -124,7 +125,8 @@ def _slices(logits: Any, num_images: int) -> Iterator[NDArray[np.float32]]:
     for start in range(0, num_images, rows):
         # A slice must end inside the tensor.
         part = logits[start : min(start + rows, num_images)]
-        # The largest of each row must be finite. The maximum of all numbers and their minimum are much faster to find.
+        # The largest logit of each row must be finite. Maximum and minimum of all logits are much faster to compute, so
+        # that the rows are looked at only if the minimum is not finite.
         if part.size and not (np.isfinite(part.max()) and (np.isfinite(part.min()) or _rows_are_finite(part))):
             raise ValueError("test_logits in predictions.safetensors are not finite")
         yield part
@@ -161,7 +163,7 @@ def _summarize(
 
 
 def _without_logits(file: str, tensors: dict[str, NDArray[Any]]) -> Predictions:
-    """Return the summary of a file without logits, with the confidences as they were rounded."""
+    """Return the summary of a file without logits; its confidences are rounded ones."""
     num_classes = int(tensors["num_classes"][0])
     for name in ("test_labels", "test_guesses"):
         check_class_numbers(f"{name} in {file}", tensors[name], num_classes)
@@ -195,12 +197,12 @@ def reliability(logits: NDArray[np.float32], correct: NDArray[np.bool_], tempera
 
 
 def confidences(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
-    """Return the highest softmax probability of each row of logits (N, K), divided by a temperature: (N,)."""
+    """Return the highest softmax probability (N,) of each row of logits (N, K), after division by a temperature."""
     return _highest(_shifted(logits) / temperature)
 
 
 def _shifted(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return logits (N, K) less the largest of each row, as (K, N): sums over few classes are faster over rows."""
+    """Return logits (N, K) minus the largest of each row, transposed to (K, N) for faster sums over few classes."""
     z = np.ascontiguousarray(logits.T, dtype=np.float64)
     return z - z.max(axis=0)
 

@@ -1,4 +1,4 @@
-"""A metric as a mean of one value per test image, from which the luck of the drawn test images is estimated."""
+"""A metric as a mean of one value per test image, and the variance that comes from the choice of the test images."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def strata(labels: NDArray[np.int64], *, by_class: bool) -> tuple[NDArray[np.flo
 
 
 def has_image_values(metric: str) -> bool:
-    """Return True if a metric is a mean over test images, so that another test set's luck can be estimated.
+    """Return True if a metric is a mean over test images, so that its variance over test sets can be estimated.
 
     Example:
         >>> has_image_values("test/gen/balanced_accuracy"), has_image_values("test/ood/far/knn/auroc")
@@ -68,7 +68,7 @@ def image_values(
         metric: A key for which `has_image_values` is true.
         slices: The logits (N, K) in parts of consecutive rows, which need not be in memory together.
         labels: (N,).
-        temperature: Of the run; needed for the metrics after temperature scaling.
+        temperature: Temperature of the run; needed for the metrics after temperature scaling.
 
     Raises:
         ValueError: If the metric needs a temperature and there is none.
@@ -97,7 +97,7 @@ def image_values(
 
 
 def accuracy_values(metric: str, correct: NDArray[np.bool_], labels: NDArray[Any]) -> ImageValues | None:
-    """Return the values by image where only the predicted classes are known; None if they do not give the metric.
+    """Return the values by image from the predicted classes alone; None if the metric needs more than these.
 
     Args:
         metric: Key of the metric.
@@ -111,11 +111,11 @@ def accuracy_values(metric: str, correct: NDArray[np.bool_], labels: NDArray[Any
 def image_error(
     runs: Sequence[NDArray[Any]], labels: NDArray[np.int64], *, by_class: bool
 ) -> tuple[ErrorTerm, ErrorTerm]:
-    """Return the variance that the test images add to the mean difference, and the part of it that is the rest.
+    """Return the variance that the test images add to the mean difference, and the part of it that comes from the rest.
 
     With d_si the difference of seed s on image i, the model is d_si = mu + seed_s + image_i + rest_si, within each
-    class for a mean by class. The first variance is that of image_i + mean over seeds of rest_si in the metric, the
-    second that of the rest alone, which the spread over seeds holds too.
+    class for a mean by class. For S seeds and N images of one class the first variance is
+    (var(image) + var(rest) / S) / N, the second var(rest) / (S N). The variance over seeds includes the second one too.
 
     Args:
         runs: One array (N,) for each seed: the mean difference of its runs by image.

@@ -22,12 +22,12 @@ ArmImages = Mapping[tuple[int, int], ImageValues]
 def seed_interval(differences: FrameDifferences, *, test_per_train: float = 0.0) -> PairedDifference | None:
     """Return the mean difference with its interval over seeds and frames, for these test images; None without a pair.
 
-    Frames of their own at every seed need only the t interval over the means by seed. Frames that return at every seed
-    need `crossed_error`. For one frame at all seeds, or frames at some of them, the interval is that over seeds, and
-    holds for these frames only (see ``FrameDifferences.design``).
+    If every seed has its own frames, the interval is the t interval over the means by seed. If the same frames are at
+    every seed, its standard error comes from `crossed_error`. With one frame at all seeds, or some frames at several
+    seeds, the t interval over seeds holds for these frames only (see ``FrameDifferences.design``).
 
     Args:
-        differences: By seed and frame.
+        differences: The differences by seed and frame.
         test_per_train: As for `mean_difference`.
     """
     if not differences.table:
@@ -54,18 +54,18 @@ def image_interval(
 ) -> PairedDifference | None:
     """Return a difference with its interval over seeds, frames and test images.
 
-    Seeds and images are crossed random factors, since all seeds are read on the same images: the variance of the mean
-    is that over seeds plus that over images, less the rest that both hold (see `image_error`).
+    Seeds and images are crossed random factors, since all seeds are tested on the same images: the variance of the mean
+    is that over seeds plus that over images, minus the rest that both include (see `image_error`).
 
     Args:
         paired: The difference with its interval over seeds and frames.
-        differences: From which it was made.
-        arm: Runs of the arm, and their values by image.
+        differences: The differences by seed and frame from which ``paired`` was computed.
+        arm: Runs of the arm, and their values by image; both by (seed, draw).
         reference: The same of the reference.
 
     Returns:
-        None for a single seed; if a run lacks its values by image, or they are of other images than the other runs';
-        and if they do not give the recorded metric.
+        The difference with the new interval. None for a single seed; if a run lacks its values by image; if the runs
+        have different test images; or if the mean of the values is not the recorded metric.
     """
     if paired.n < 2:
         return None
@@ -96,7 +96,7 @@ def image_interval(
 def _mean_values(
     cells: ArmCells, images: ArmImages, seed: int, frames: set[Any], every: list[ImageValues]
 ) -> NDArray[np.float64] | None:
-    """Return the mean over the paired runs of one seed by image; None if a run has no values. Extends ``every``."""
+    """Return the mean (N,) over one seed's paired runs by image; None if a run has no values. Extends ``every``."""
     several = any(draw > 0 for _, draw in cells)
     keys: Sequence[tuple[int, int]] = [key for key in cells if key[0] == seed]
     framed = [key for key in keys if frame_of(cells[key], several=several) in frames]

@@ -12,7 +12,7 @@ from nc_tools.comparison.pairing import name_seeds, other_data_seeds
 from nc_tools.comparison.read_experiment import Experiment
 from nc_tools.comparison.settings import flatten_settings, is_tuned, tuned_fields
 
-# What the folders may plan in their own way: the seeds are read from the runs, the pairs are joined.
+# Rules that may differ between the folders: the seeds are read from the runs, and the references are joined.
 _OWN_RULES = {"seeds", "tuning_seeds", "references"}
 
 
@@ -24,7 +24,7 @@ class ComparedFolder:
         root: The output folder.
         runs: Its runs.
         experiment: Its plan; without arms if the folder has none.
-        title: Its name for people; by default that of the folder.
+        title: Its name in the report; by default that of the folder.
     """
 
     root: Path
@@ -36,16 +36,16 @@ class ComparedFolder:
 def join_folders(folders: Sequence[ComparedFolder]) -> tuple[list[ComparedRun], Experiment]:
     """Return the runs of all folders and one plan.
 
-    An arm that several folders have is one arm if its settings are the same in them, and no seed has other images.
-    Otherwise the folder's name is added to its name, as in ``linear (first)`` and ``linear (second)``. What the folders
-    planned differently is no plan: it is left out and named in ``experiment.unequal``.
+    An arm that several folders have is one arm if its settings, and the images of each seed, are the same in them.
+    Otherwise the folder's name is added to its name, as in ``linear (first)`` and ``linear (second)``. Rules that
+    differ between the folders are left out of the plan and named in ``experiment.unequal``.
 
     Args:
         folders: The folders, in the order in which their arms are shown.
 
     Raises:
-        ValueError: If the folders decide by different metrics, or only some of them split the images anew for each
-            seed.
+        ValueError: If the folders have different primary metrics, or different values of ``test_per_train`` (which is 0
+            unless every seed has its own split of the images).
     """
     if len(folders) == 1:
         return list(folders[0].runs), folders[0].experiment
@@ -60,7 +60,7 @@ def join_folders(folders: Sequence[ComparedFolder]) -> tuple[list[ComparedRun], 
 
 
 def _labels(folders: Sequence[ComparedFolder]) -> list[str]:
-    """Return a short name for each folder, with as many of the folders above it as tell them apart."""
+    """Return a short name for each folder, preceded by as many of its parent folders as make the names different."""
     titles = [folder.title or folder.root.resolve().name for folder in folders]
     for depth in range(1, 50):
         if len(set(titles)) == len(titles):
@@ -98,7 +98,7 @@ def _arms(folder: ComparedFolder) -> tuple[str, ...]:
 
 
 def _is_same_arm(arm: str, folder: ComparedFolder, other: ComparedFolder) -> bool:
-    """Return True if an arm has the same settings in two folders, the same data set, and no seed with other images."""
+    """Return True if an arm has the same settings, data set and images at each common seed in two folders."""
     sides = [
         [run for run in side.runs if run.arm == arm and run.kind in SCORED_KINDS and run.finished]
         for side in (folder, other)
@@ -114,9 +114,9 @@ def _is_same_arm(arm: str, folder: ComparedFolder, other: ComparedFolder) -> boo
 
 
 def _replicate(run: ComparedRun, experiment: Experiment) -> tuple[tuple[str, str], ...]:
-    """Return the settings that the runs of one arm share, whatever their seed."""
+    """Return the settings of a run that all runs of its arm share, without seed, draw and values tuned by seed."""
     tuned = tuned_fields(experiment) if experiment.tuned_each_seed else set()
-    own = (".seed", ".draw", ".arguments")  # a head's seed follows the draw, and no arguments stand for defaults
+    own = (".seed", ".draw", ".arguments")  # a head's seed follows the draw; see fairness.py
     settings = flatten_settings(run.config)
     kept = (name for name in settings if name not in ("seed", "draw") and not name.endswith(own))
     return tuple((name, settings[name]) for name in sorted(kept) if not is_tuned(name, tuned))
@@ -188,7 +188,7 @@ def _first(protocols: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def _joined_tuning(planned: Mapping[str, Experiment], names: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Return the trials of all folders under the new names; those of an arm and seed are listed once."""
+    """Return the trials of all folders under the new names; an arm and seed in several folders is listed once."""
     trials: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
     chosen: dict[str, Any] = {}
     notes: list[str] = []

@@ -17,7 +17,7 @@ LABELS_OF_THE_DATA = "labels of the data"
 
 
 def training_labels(runs: Sequence[ComparedRun]) -> str:
-    """Return what the training labels of an arm's runs are, and how many of them are wrong where that is known.
+    """Describe the training labels of an arm's runs, with the share of wrong labels where it is known.
 
     Args:
         runs: Of one arm, with one configuration of the data.
@@ -52,7 +52,7 @@ def arm_labels(comparison: Comparison) -> dict[str, str]:
 
 
 def labels_caption(comparison: Comparison) -> str:
-    """Return a sentence about the training labels, which stands beside each table; "" for the data's own ones."""
+    """Return a sentence about the training labels, shown with each table; "" for the data's own labels."""
     groups = _groups(comparison)
     if set(groups) <= {LABELS_OF_THE_DATA}:
         return ""
@@ -63,7 +63,7 @@ def labels_caption(comparison: Comparison) -> str:
 
 
 def labels_clause(comparison: Comparison) -> str:
-    """Return the beginning of the first sentence of a headline, which tells of noise; "" for the data's own labels."""
+    """Return the start of a headline, which names the training labels; "" for the data's own labels."""
     groups = _groups(comparison)
     if set(groups) <= {LABELS_OF_THE_DATA}:
         return ""

@@ -60,7 +60,7 @@ def _row(*cells: str) -> str:
 def _escaped(text: str) -> str:
     """Escape what LaTeX would read as markup, such as the underscore in the name of an arm.
 
-    A minus before a number is set as one.
+    A hyphen before a number becomes a minus sign.
     """
     words = printable(" ".join(text.split()))
     parts = []

@@ -15,10 +15,10 @@ class MarginTest:
     Attributes:
         arm: The arm.
         reference: Its reference.
-        bound: The arm is better than its reference by at least this much, or worse by no more than its negative
-            (one-sided 95 % bound, unadjusted), in the direction in which larger is better.
-        p_noninferior: Holm-adjusted one-sided p of "worse by the margin or more".
-        p_equivalent: Holm-adjusted p of "different by the margin or more", in either direction.
+        bound: Lower one-sided 95 % confidence bound of the gain, unadjusted. The gain is the difference in the
+            direction in which larger is better, so a negative bound means: worse by at most its absolute value.
+        p_noninferior: Holm-adjusted one-sided p of the null hypothesis "worse by the margin or more".
+        p_equivalent: Holm-adjusted p of the null hypothesis "different by the margin or more", in either direction.
     """
 
     arm: str

@@ -1,4 +1,4 @@
-"""The metrics of a comparison by group, for tables in which a reader searches."""
+"""The metrics of a comparison by group, for the tables of all metrics."""
 
 from __future__ import annotations
 

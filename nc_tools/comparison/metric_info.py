@@ -82,7 +82,7 @@ class MetricInfo:
         return f"{text} ± {self.value(sd) if digits is None else f'{scale * sd:,.{digits}f}'}"
 
     def improvement(self, number: float) -> Literal["better", "worse", "neither"]:
-        """Return "better", "worse" or "neither" for a difference of the metric with this sign."""
+        """Return whether a difference of the metric is "better" or "worse"; "neither" if it cannot be judged."""
         if self.direction == "neither" or number == 0 or not math.isfinite(number):
             return "neither"
         return "better" if (number > 0) == (self.direction == "higher") else "worse"
@@ -117,7 +117,8 @@ def metric_info(key: str) -> MetricInfo:
     if not entries:
         return MetricInfo(key, key)
     entry = min(entries, key=lambda entry: entry.pattern.count("*"))  # the most specific one
-    # The best epoch's values repeat those of the last epoch, and would stand between them.
+    # The values at the best epoch have the same names as those of the last epoch: a group of their own keeps them
+    # apart.
     group = "Best epoch on the hold-out" if parts[0] == "best" else entry.group
     label = _label(entry, parts)
     return MetricInfo(key, label, entry.direction, entry.unit, entry.decimals, group, entry.help, entry.column)

@@ -16,7 +16,9 @@ from nc_tools.comparison.variance import run_sd
 def metric_rows(
     arms: Sequence[str], data: FamilyData, metrics: Sequence[str], baseline: str, family: Family
 ) -> tuple[ArmMetric, ...]:
-    """Return one entry per metric and arm; the primary metric has the interval of its test, the others their own.
+    """Return one entry per metric and arm.
+
+    The primary metric has the interval of its test; the other metrics have an interval over seeds and frames.
 
     Args:
         arms: All arms.

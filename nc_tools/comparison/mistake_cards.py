@@ -1,4 +1,4 @@
-"""The surest mistakes of an arm as cards of a report: a small picture, true and predicted class, and how often."""
+"""The surest mistakes of an arm as cards of a report: a picture, true and predicted class, and at how many seeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TINY = 32
 
 @dataclass(frozen=True)
 class MistakeCard:
-    """One image: its picture as a data URL or "", whether its pixels are few, and what is said of it."""
+    """One image: its picture as a data URL or "", whether it has at most 32 pixels a side, and the texts beside it."""
 
     picture: str
     tiny: bool

@@ -1,4 +1,4 @@
-"""What to do after a comparison, in at most three lines with commands as they can be given."""
+"""What to do after a comparison, in at most three lines with commands that can be copied."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _first_step(comparison: Comparison) -> str:
 
 
 def _more_seeds(comparison: Comparison, tests: list[ArmTest]) -> str:
-    """Say how many seeds would show half of the largest gain that was observed."""
+    """Return how many seeds would show half of the largest observed gain; "" if there is nothing to advise."""
     ahead = [test for test in tests if _gain(comparison)(test) > 0 and test.power is not None]
     seeds = comparison.state(comparison.baseline).seeds
     if not ahead or not seeds:

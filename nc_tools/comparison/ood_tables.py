@@ -41,7 +41,7 @@ def outlier_tables(comparison: Comparison) -> tuple[OutlierTable, ...]:
         parts = key.split("/")
         if parts[:2] == ["test", "ood"] and len(parts) == 5 and parts[4] == "auroc":
             scores_of.setdefault(parts[2], []).append(parts[3])
-    if len(scores_of) == 2:  # the mean over the only set
+    if len(scores_of) == 2:  # there is one set, and the mean repeats it
         scores_of.pop("mean", None)
     order = [*(name for name in OOD_SETS if name in scores_of), *sorted(scores_of.keys() - OOD_SETS.keys())]
     return tuple(_table(comparison, name, scores_of[name]) for name in order)

@@ -14,12 +14,12 @@ Cells = Mapping[str, Mapping[tuple[int, int], ComparedRun]]
 
 @dataclass(frozen=True)
 class Lost:
-    """A run that ended without a value of the primary metric, although a run of its seed and frame was made.
+    """A run that failed, or finished without a finite value of the primary metric, and that no other run replaces.
 
     Attributes:
         seed: Its seed.
         draw: Its draw.
-        reason: Why, in a few words.
+        reason: Why it has no value, in a few words.
     """
 
     seed: int
@@ -52,8 +52,8 @@ def choose_runs(runs: Iterable[ComparedRun]) -> tuple[Cells, tuple[str, ...]]:
 def lost_runs(runs: Iterable[ComparedRun], cells: Cells, metric: str) -> dict[str, tuple[Lost, ...]]:
     """Return the runs of each arm that failed, or finished without a finite value of the metric.
 
-    A run that another one of the same seed and draw replaces is not lost; nor is one that was stopped, is running or
-    was never started, since that says nothing about the method.
+    A run is not lost if the newest finished run of its seed and draw has a value. Runs that were stopped, are running
+    or were never started are not lost either, since that says nothing about the method.
     """
     lost: dict[str, dict[tuple[int, int], Lost]] = {}
     for run in runs:

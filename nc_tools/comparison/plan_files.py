@@ -36,11 +36,11 @@ _CHOSEN: dict[str, Any] = {"lr": float}
 
 
 def read_plan(root: Path) -> dict[str, Any]:
-    """Return the contents of experiment.json, an empty dictionary if there is no such file.
+    """Return the contents of experiment.json; an empty dictionary if there is no such file.
 
     Raises:
-        DamagedFileError: If the file is damaged. It names the baseline and the primary metric: a comparison that
-            guesses them could give another verdict.
+        DamagedFileError: If the file is damaged. It is not ignored, since it names the baseline and the primary metric:
+            with other ones a comparison could give another verdict.
     """
     file = root / "experiment.json"
     try:
@@ -61,7 +61,7 @@ def read_plan(root: Path) -> dict[str, Any]:
 
 
 def read_tuning(root: Path) -> dict[str, Any]:
-    """Return the contents of tuning.json; if it is damaged, only a note that says so.
+    """Return the contents of tuning.json: {} if there is no such file, only a note if it is damaged.
 
     Tuning changes no number of a comparison. Its trials and choices are listed in the report.
     """
@@ -81,7 +81,7 @@ def read_tuning(root: Path) -> dict[str, Any]:
 
 
 def _check(values: Mapping[str, Any], hints: Mapping[str, Any], prefix: str) -> None:
-    """Raise a ValueError if a value has not the type of its hint; null stands for a value that is not known."""
+    """Raise a ValueError if a value does not have the type of its hint; null is allowed, for an unknown value."""
     for key, hint in hints.items():
         if not matches(values.get(key), hint | None):
             raise ValueError(f"{prefix}{key} must be {hint_text(hint)}, got {short_repr(values[key])}")

@@ -19,6 +19,12 @@ def power(difference: float, sd: float, n: int, *, alpha: float = 0.05) -> float
     noncentrality |difference| sqrt(n) / sd, the power is P(T > c) + P(T < -c).
     Source: Cohen (1988), "Statistical power analysis", chapter 2; here with the exact distribution.
 
+    Args:
+        difference: The true mean difference.
+        sd: Standard deviation of the differences, positive.
+        n: Number of pairs, at least 2.
+        alpha: Two-sided level of the test.
+
     Example:
         >>> round(power(1.0, 1.0, 10), 3)
         0.803
@@ -46,7 +52,7 @@ def detectable_difference(error: float, df: float, *, alpha: float = 0.05, targe
         target: Power, in (alpha, 1).
 
     Returns:
-        The difference in the metric's unit, or None if the error is zero.
+        The difference in the metric's unit, or None if the error or the degrees of freedom are not positive.
 
     Example:
         >>> round(detectable_difference(1.0 / math.sqrt(5), 4), 2)
@@ -66,7 +72,7 @@ def detectable_difference(error: float, df: float, *, alpha: float = 0.05, targe
 def pairs_needed(
     difference: float, sd: float, *, fixed: float = 0.0, alpha: float = 0.05, target: float = 0.8
 ) -> int | None:
-    """Return the number of pairs at which a t test of a mean difference detects a true one with the target power.
+    """Return the number of pairs with which a t test detects a true mean difference with the target power.
 
     Args:
         difference: The true mean difference.
@@ -93,7 +99,7 @@ def pairs_needed(
 
 
 def pairs_for_width(half_width: float, sd: float, *, fixed: float = 0.0, confidence: float = 0.95) -> int | None:
-    """Return the number of pairs at which the interval of a mean difference reaches a half-width.
+    """Return the number of pairs with which the interval of a mean difference is no wider than wanted.
 
     Solves t(1 - alpha/2; df) sqrt(sd^2 / n + fixed) <= half_width for n, with Satterthwaite's degrees of freedom.
 
@@ -104,7 +110,7 @@ def pairs_for_width(half_width: float, sd: float, *, fixed: float = 0.0, confide
         confidence: Coverage of the interval, in (0, 1).
 
     Returns:
-        The smallest n, or None if 100,000 pairs are not enough.
+        The smallest n, or None if the half-width is not positive or 100,000 pairs are not enough.
 
     Example:
         >>> pairs_for_width(0.5, 1.0), pairs_for_width(0.5, 1.0, fixed=0.1)
@@ -128,7 +134,10 @@ def _error(sd: float, n: int, fixed: float) -> tuple[float, float]:
 
 
 def _smallest(reached: Callable[[int], bool]) -> int | None:
-    """Return the smallest number of pairs from 2 that reaches a goal which all larger ones reach too."""
+    """Return the smallest number of pairs, at least 2, that reaches a goal; None if 100,000 do not.
+
+    All larger numbers must reach the goal too.
+    """
     if not reached(_MOST_PAIRS):
         return None
     low, high = 1, 2

@@ -61,8 +61,8 @@ def crossed_error(table: Sequence[Sequence[float]] | np.ndarray[Any, Any]) -> Er
 def combine(first: ErrorTerm, second: ErrorTerm, shared: ErrorTerm) -> ErrorTerm:
     """Return first + second - shared: the variance of a mean over two crossed factors.
 
-    Both terms hold the variance of the rest (the interaction of the factors), which is subtracted once. A factor whose
-    own variance is then negative counts as 0. Degrees of freedom are Satterthwaite's.
+    Both terms include the variance of the rest (the interaction of the factors), which is subtracted once. A factor
+    whose own variance is then negative counts as 0. Degrees of freedom are Satterthwaite's.
 
     Example:
         >>> term = combine(ErrorTerm(3.0, 4), ErrorTerm(2.0, 9), ErrorTerm(1.0, 36))
@@ -81,7 +81,7 @@ def combine(first: ErrorTerm, second: ErrorTerm, shared: ErrorTerm) -> ErrorTerm
 
 
 def combine_conservatively(first: ErrorTerm, second: ErrorTerm, shared: ErrorTerm) -> ErrorTerm:
-    """Return the variance of a mean over two crossed factors, for an interval that is rather too wide than too narrow.
+    """Return the variance of a mean over two crossed factors, for an interval that may be too wide but not too narrow.
 
     The variance is first + second - shared, as in `combine`. Satterthwaite's degrees of freedom come from the estimated
     variances: with five seeds they are too many whenever the seeds happen to lie close together, and the interval then
@@ -92,7 +92,7 @@ def combine_conservatively(first: ErrorTerm, second: ErrorTerm, shared: ErrorTer
     Args:
         first: Variance of the mean over the first factor, such as seeds, with few degrees of freedom.
         second: The same of the second factor, such as test images.
-        shared: Variance of the rest, which both hold.
+        shared: Variance of the rest, which both include.
 
     Example:
         >>> term = combine_conservatively(ErrorTerm(1.0, 4), ErrorTerm(1.0, 500), ErrorTerm(0.0, 2000))

@@ -25,10 +25,10 @@ class Experiment:
         suite: Identifies the runs that belong together.
         protocol: Statements and values to print. ``references`` (arm -> arm) names a second family of tests, ``seeds``
             the planned seeds.
-        tuning: Trials, chosen values, grid and notes of the search.
+        tuning: Trials, chosen values, grid and notes of the hyperparameter search.
         runs: The runs that belong to it. A folder can also hold runs of other comparisons.
         smoke: Whether the runs only check that everything works.
-        unequal: Sentences about what is not equal, or not known to be, in the folders of a comparison of several.
+        unequal: For a comparison of several folders, sentences about what differs, or may differ, between them.
     """
 
     name: str = ""
@@ -56,18 +56,18 @@ class Experiment:
 
     @property
     def tuned_each_seed(self) -> bool:
-        """Whether every seed drew its own hold-out and was tuned anew on it, so that settings differ by seed."""
+        """Whether every seed has its own hold-out and was tuned on it, so that settings differ by seed."""
         return self.protocol.get("tune_each_seed") is True
 
     @property
     def test_per_train(self) -> float:
-        """Test images per training image, if every seed splits the same images anew; 0 if all share one test set."""
+        """Test images per training image, if every seed has its own split; 0 if all seeds share one test set."""
         ratio = self.protocol.get("test_per_train")
         return float(ratio) if isinstance(ratio, int | float) and 0 < ratio < float("inf") else 0.0
 
     @property
     def references(self) -> dict[str, str]:
-        """For each arm that has one, the reference arm against which it is tested besides the baseline."""
+        """Reference arm of each arm that is also tested against an arm other than the baseline."""
         references = self.protocol.get("references")
         if not isinstance(references, Mapping):
             return {}
@@ -109,7 +109,7 @@ def read_experiment(root: str | Path) -> Experiment:
 
 
 def runs_of_experiment(runs: Sequence[ComparedRun], experiment: Experiment) -> list[ComparedRun]:
-    """Return the runs that experiment.json lists; one without a folder has the status that the list gives.
+    """Return the runs that experiment.json lists; a run without a folder gets the status that the list gives.
 
     Without a list, all runs belong to the experiment.
     """

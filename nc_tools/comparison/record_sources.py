@@ -30,13 +30,13 @@ def read_sources(
 
     Args:
         sources: Output folders, folders of single runs, ``mlflow:EXPERIMENT`` or ``mlflow:RUN_ID``.
-        downloads: Folder for records that are not on this machine.
+        downloads: Folder to which records that are not on this machine are downloaded.
         tracking_uri: Address of MLflow, for sources there.
-        filter_string: Which runs of MLflow's experiments are meant, in its search syntax.
+        filter_string: Which runs of MLflow's experiments are read, in MLflow's search syntax; None for all.
 
     Raises:
         FileNotFoundError: If a folder holds no runs.
-        ValueError: If a source in MLflow cannot be read, or there is a filter without one.
+        ValueError: If a source in MLflow cannot be read, or there is a filter but no source in MLflow.
     """
     shown = [str(source).removeprefix(MLFLOW) for source in sources if str(source).startswith(MLFLOW)]
     if filter_string is not None and not shown:
@@ -59,7 +59,7 @@ def read_sources(
 
 
 class _Selected:
-    """An output folder, and the runs in it that are meant: all of them for names that are None."""
+    """The names of an output folder's selected runs, None for all; ``whole``: with its planned and tuning runs."""
 
     def __init__(self, root: Path, names: set[str] | None, title: str, *, whole: bool) -> None:
         self.root, self.names, self.title, self.whole = root, names, title, whole
@@ -68,7 +68,7 @@ class _Selected:
 def _select(
     selected: dict[Path, _Selected], root: Path, names: set[str] | None, *, whole: bool, title: str = ""
 ) -> None:
-    """Add runs of a folder; a folder that was given twice is one."""
+    """Add runs of a folder to the selection; a folder that is given twice is listed once."""
     before = selected.get(root.resolve())
     if before is None:
         selected[root.resolve()] = _Selected(root, names, title, whole=whole)

@@ -13,8 +13,8 @@ def valid_references(
 ) -> tuple[dict[str, str], list[str]]:
     """Return the references that have the loss of their arm, and a note about each of the others.
 
-    A test against a reference says what the head does beside the loss, so the losses must be the same but for their
-    numbers. Where the records do not say what the losses are, the plan is believed.
+    A test against a reference shows the effect of the head without that of the loss, so the losses may differ only in
+    their numbers. Where the records do not say what the losses are, the reference is kept.
 
     Args:
         references: Arm -> its reference.
@@ -31,7 +31,7 @@ def valid_references(
 
 
 def loss_kind(recorded: object) -> object:
-    """Return the classes of a recorded loss, without its numbers; None if the record says nothing of the kind.
+    """Return the classes of a recorded loss and of the losses in it, without numbers; None if the record holds no loss.
 
     Example:
         >>> loss_kind({"class": "FocalLoss", "arguments": {"gamma": 2.0}})

@@ -20,10 +20,9 @@ _FIGURE = "over_nc1.svg"
 
 
 def report_folder(out: Path, comparison: Comparison) -> Path:
-    """Return the folder of a comparison's report in an output folder, another one for each baseline.
+    """Return the folder of a comparison's report in an output folder; each baseline has its own.
 
-    ``report`` is that of the experiment's own baseline; a report against another arm stands beside it, in
-    ``report/against-<arm>``.
+    ``report`` is that of the experiment's own baseline; a report against another arm is in ``report/against-<arm>``.
 
     Args:
         out: The output folder.

@@ -52,7 +52,7 @@ class ArmMetric:
 
 @dataclass(frozen=True)
 class PowerEstimate:
-    """The smallest difference that the test can detect with power .8, given the observed spread.
+    """What a test can detect with power .8, given the observed spread, and how many pairs more precision takes.
 
     Attributes:
         detectable: Smallest difference that can be detected at alpha.
@@ -60,8 +60,8 @@ class PowerEstimate:
         pairs_for_half: Pairs that would detect half of the observed difference at alpha; None if no number of pairs
             does, as when most of the variance is that of the test images.
         pairs_for_half_adjusted: The same at alpha / m.
-        half_width: Half of the width that an interval should have.
-        pairs_for_half_width: Pairs that would give it that width; None if no number of pairs does.
+        half_width: Half-width that an interval should have, in the metric's unit.
+        pairs_for_half_width: Pairs that would give the interval this half-width; None if no number of pairs does.
     """
 
     detectable: float | None
@@ -83,11 +83,11 @@ class ArmTest:
         paired: Difference, interval and p; they decide the verdict. None if no seed is common.
         p_holm: p adjusted over the family; None if there is no test.
         power: What could be detected; None for fewer than two pairs or no spread.
-        sign_flip: p of the sign-flip test; None for fewer than six pairs.
+        sign_flip: p of the sign-flip test; None unless there are 6 to 20 pairs.
         same_images: The difference with its interval over seeds and frames, for these test images; the same as
             ``paired`` unless that covers new test images.
         frames: How the frames of the differences are spread over seeds.
-        unpaired: Common seeds that are left out, since the two arms have other frames there.
+        unpaired: Common seeds that are left out, since the two arms have different frames there.
         lost: Runs of the arm that ended without a value.
         reference_lost: The same of the reference.
     """
@@ -134,15 +134,15 @@ class Family:
     def verdict(self, test: ArmTest) -> Verdict:
         """Return ``"better"`` or ``"worse"`` if a test of the family is significant, otherwise ``"open"``.
 
-        An arm that lost runs is never better, and never worse than a reference that did: its mean is over the runs that
-        survived.
+        An arm that lost runs is never better, and no arm is worse than a reference that lost runs: their means are over
+        the remaining runs only.
         """
         change = self.unrestricted_verdict(test)
         survivors = test.lost if change == "better" else test.reference_lost if change == "worse" else ()
         return "open" if self.withheld or survivors else change
 
     def unrestricted_verdict(self, test: ArmTest) -> Verdict:
-        """Return the verdict of the p value alone, whatever else speaks against it."""
+        """Return the verdict by the p value alone, even if runs were lost or the family gives no verdict."""
         if test.p_holm is None or test.p_holm >= ALPHA or test.paired is None:
             return "open"
         change = metric_info(self.metric).improvement(test.paired.mean)
@@ -157,8 +157,8 @@ class ArmState:
         arm: The arm.
         seeds: Seeds that have a value.
         missing: Planned seeds that have none.
-        draws: Numbers of the runs of each seed.
-        unfinished: Why, for every run that has no value.
+        draws: Draw numbers of the arm's runs, over all seeds.
+        unfinished: The reason for each run that has no value.
     """
 
     arm: str
@@ -178,7 +178,8 @@ class Caution:
     """A reason why the comparison may be unfair or incomplete.
 
     Attributes:
-        kind: ``"confounded"`` and ``"not paired"`` concern an arm's whole result.
+        kind: What it is about. ``"confounded"``, ``"not paired"`` and ``"frames"`` of one arm are repeated in the
+            headline.
         arm: The arm it concerns, or "" for all.
         text: One sentence.
     """
@@ -224,7 +225,7 @@ class Comparison:
         calibration: Reliability by arm, for arms with recorded predictions.
         confusion: How often each class is predicted for each true class, (K, K), summed over seeds; for the baseline
             and the arm with the best mean.
-        mistakes: The images that these two arms take for a wrong class with most confidence, by arm.
+        mistakes: The images that these two arms misclassify with the most confidence, by arm.
         cautions: Reasons why the comparison may be unfair or incomplete.
         notes: Remarks on how it was made.
         cells: The runs that are compared, arm -> (seed, draw) -> run.
@@ -251,7 +252,7 @@ class Comparison:
 
     @property
     def primary(self) -> MetricInfo:
-        """Key of the primary metric, which the significance tests are about."""
+        """Name, direction and format of the primary metric, which the significance tests are about."""
         return metric_info(self.experiment.primary)
 
     @property
@@ -260,7 +261,7 @@ class Comparison:
         return tuple(state.arm for state in self.states)
 
     def row(self, arm: str, metric: str) -> ArmMetric | None:
-        """Return the values of one arm in one metric."""
+        """Return the values of one arm in one metric; None if there are none."""
         return self._rows_by_place.get((arm, metric))
 
     @cached_property
@@ -279,5 +280,5 @@ class Comparison:
         return next(state for state in self.states if state.arm == arm)
 
     def test(self, arm: str) -> ArmTest | None:
-        """Return an arm's test against the baseline."""
+        """Return an arm's test against the baseline; None for the baseline itself."""
         return next((test for test in self.family.tests if test.arm == arm), None)

@@ -29,7 +29,11 @@ def flatten_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, s
 
 
 def tuned_fields(experiment: Experiment) -> set[str]:
-    """Return the settings that tuning chose: those of the recorded trials, and if there are any, the learning rate."""
+    """Return the names of the settings that tuning chose.
+
+    These are the parameters of the recorded trials, those that the protocol lists under ``tuned`` and, if there are
+    trials, the learning rate.
+    """
     fields = {str(trial["parameter"]) for trial in experiment.trials if trial.get("parameter")}
     listed = experiment.protocol.get("tuned")
     if isinstance(listed, Sequence) and not isinstance(listed, str):

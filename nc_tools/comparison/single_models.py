@@ -23,7 +23,9 @@ PredictionsByArm = Mapping[str, Mapping[int, Predictions]]
 def read_all_predictions(
     cells: Cells, metric: str
 ) -> tuple[PredictionsByArm, dict[str, dict[tuple[int, int], ImageValues]], list[tuple[str, str]]]:
-    """Read the test predictions of all runs.
+    """Read the test predictions of the runs.
+
+    Files of further draws are read only if the metric is a mean over images.
 
     Args:
         cells: The runs of each arm.
@@ -54,7 +56,7 @@ def read_all_predictions(
             if predictions.primary is not None:
                 images.setdefault(arm, {})[key] = predictions.primary
             if id(run) in first:
-                # All runs of a seed have the same labels: one copy is enough.
+                # Runs with equal labels share one copy of them.
                 truth = truths.setdefault(predictions.labels, predictions.truth)
                 by_arm.setdefault(arm, {})[key[0]] = replace(predictions, truth=truth)
     return by_arm, images, problems
@@ -108,7 +110,7 @@ def reliability_by_arm(predictions: PredictionsByArm) -> dict[str, ArmReliabilit
 def confusion_by_arm(predictions: PredictionsByArm, arms: Sequence[str]) -> dict[str, NDArray[np.int64]]:
     """Return how often each arm predicts each class, summed over its seeds: (K, K), rows are true classes.
 
-    Arms without predictions are left out, and so are more classes than a reader could use.
+    Left out are arms without predictions, arms whose runs differ in K, and arms with K above 2,000.
     """
     by_arm = {}
     for arm in arms:

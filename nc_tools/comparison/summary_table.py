@@ -60,7 +60,7 @@ def mean_text(comparison: Comparison, arm: str, metric: str) -> str:
 
 
 def _metric_columns(comparison: Comparison) -> list[tuple[Column, tuple[str, ...]]]:
-    """Return the columns of the metric table that any run has, each with the one or two keys that it shows."""
+    """Return the columns of the other metrics that any run has, each with the one or two metric keys that it shows."""
     columns: list[tuple[Column, tuple[str, ...]]] = []
     for entry in METRICS:
         if not entry.column or entry.key not in comparison.metrics or entry.key == comparison.primary.key:

@@ -16,7 +16,7 @@ class SurestMistakes:
     """Wrong predictions of one run, that with the highest confidence first.
 
     Attributes:
-        index: Places of the images in the test set (M,), int64.
+        index: Indices of the images in the test set (M,), int64.
         margin: log(p / (1 - p)) of the predicted class's probability p (M,); infinite where p is 1.
     """
 
@@ -24,7 +24,7 @@ class SurestMistakes:
     margin: NDArray[np.float64]
 
     def joined(self, other: SurestMistakes) -> SurestMistakes:
-        """Return the surest mistakes of both."""
+        """Return the surest mistakes of both, at most ``MOST_MISTAKES``."""
         index = np.concatenate([self.index, other.index])
         margin = np.concatenate([self.margin, other.margin])
         order = np.argsort(-margin, kind="stable")[:MOST_MISTAKES]
@@ -47,8 +47,8 @@ def surest_mistakes(
     Args:
         logits: (N, K); the largest of each row is finite.
         labels: (N,).
-        start: Place of the first row in the test set.
-        guess: The class with the largest logit of each row (N,), if it is at hand.
+        start: Index of the first row in the test set.
+        guess: The class with the largest logit of each row (N,); None to compute it.
 
     Example:
         >>> found = surest_mistakes(np.array([[5.0, 0.0], [0.0, 9.0], [9.0, 0.0]]), np.array([1, 0, 0]))
@@ -61,6 +61,6 @@ def surest_mistakes(
     rows = np.arange(len(wrong))
     others -= others[rows, guess[wrong]][:, None]
     others[rows, guess[wrong]] = -np.inf
-    with np.errstate(divide="ignore"):  # the other classes have no probability at all
+    with np.errstate(divide="ignore"):  # log 0 where the other probabilities underflow
         margin = -np.log(np.exp(others).sum(axis=1))
     return NO_MISTAKES.joined(SurestMistakes(wrong + start, margin))

@@ -1,4 +1,4 @@
-"""Print a comparison on the terminal: one table at 100 columns, two tables if narrower, plain text in a pipe."""
+"""Print a comparison on the terminal: one table if it is wide enough, otherwise two; plain text in a pipe."""
 
 from __future__ import annotations
 

@@ -26,10 +26,10 @@ def report_ranking(comparison: Comparison, folder: Path, console: Console) -> No
     """Write the final models ordered by NC1 on the transfer set, and print how that order correlates with the outcome.
 
     The outcome is the comparison's primary metric. The correlations are given over all runs, which are not independent
-    (runs of an arm share it, draws share a seed), and over the means of the arms.
+    (runs of an arm share its method, draws share a seed), and over the means of the arms.
 
     Args:
-        comparison: One whose primary metric is a transfer metric.
+        comparison: A comparison whose primary metric is a transfer metric.
         folder: Where ``transfer_ranking.csv`` goes.
         console: Where to print.
     """
@@ -57,7 +57,7 @@ def report_ranking(comparison: Comparison, folder: Path, console: Console) -> No
 
 
 def _mean(rows: Sequence[Ranked], arm: str) -> Ranked:
-    """Average the runs of an arm; a quantity that one of them lacks is left out."""
+    """Average the runs of an arm. A measure of collapse that one of them lacks is left out."""
     keys = [key for key in TARGET_COLLAPSE if rows and all(key in row.collapse for row in rows)]
     outcomes = [row.outcome for row in rows if row.outcome is not None]
     collapse = {key: fmean(row.collapse[key] for row in rows) for key in keys}

@@ -1,4 +1,4 @@
-"""Prediction sets and selective accuracy of each arm: what their guarantee is worth for rare classes."""
+"""Prediction sets and selective accuracy of each arm, also for rare and frequent classes."""
 
 from __future__ import annotations
 

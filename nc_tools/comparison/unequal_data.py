@@ -23,7 +23,7 @@ def outlier_cautions(cells: Cells) -> list[Caution]:
 
 
 def group_cautions(cells: Cells) -> list[Caution]:
-    """Caution against values by group of classes where arms have other labels, and so other frequent classes."""
+    """Caution against values by class group if the labels of the arms differ, and with them the frequent classes."""
     counts: dict[int, set[tuple[int, ...]]] = {}
     for of_arm in cells.values():
         for run in of_arm.values():

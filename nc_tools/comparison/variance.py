@@ -18,7 +18,7 @@ class VarianceShares:
 
     Attributes:
         num_seeds: Number of seeds.
-        num_frames: Number of frames: at every seed the same if they are crossed with seeds, else of each seed.
+        num_frames: Number of frames; if nested, the largest number at one seed.
         seed: Variance between seeds.
         frame: Variance between frames; if nested, also that of all other randomness within a seed.
         rest: The remainder: the interaction of the two and all other randomness; 0 if nested.
@@ -60,6 +60,9 @@ def nested_shares(groups: Sequence[Sequence[float]]) -> VarianceShares:
 
     Args:
         groups: The values of each seed; at least two seeds, and at least one with two values.
+
+    Raises:
+        ValueError: If there are fewer seeds or values.
 
     Example:
         >>> shares = nested_shares([[1.0, 3.0], [5.0, 7.0]])
@@ -121,7 +124,12 @@ def variance_shares(values: Sequence[Sequence[float]] | np.ndarray[Any, Any]) ->
 
 
 def shares_of(table: FrameTable, design: FrameDesign) -> VarianceShares | None:
-    """Return the variance shares of values by seed and frame; None if no seed or only one seed has several frames."""
+    """Return the variance shares of values by seed and frame.
+
+    Returns:
+        The shares; None for fewer than two seeds, if no seed has several frames, or if some frames are at several seeds
+        without being crossed with them, or are unknown.
+    """
     rows = list(table.values())
     if len(rows) < 2 or all(len(row) == 1 for row in rows):
         return None
@@ -135,7 +143,8 @@ def run_sd(table: FrameTable) -> float | None:
     """Return the standard deviation of single runs, which can be compared between arms; None for fewer than two runs.
 
     With one run per seed it is the sample standard deviation. With several frames per seed it is the root of the sum of
-    the variance components, since the values of one seed are alike.
+    the variance components, since the values of one seed are alike; without such components (see `shares_of`) it is
+    again the sample standard deviation.
     """
     values = [value for row in table.values() for value in row.values()]
     if len(values) < 2:

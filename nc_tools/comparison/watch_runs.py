@@ -15,7 +15,7 @@ from nc_tools.comparison.compared_run import SCORED_KINDS, ComparedRun
 from nc_tools.comparison.read_experiment import Experiment
 
 PAUSE_SECONDS = 2.0
-# Reading takes time that the training needs: of the time between two readings it gets at most this share.
+# Reading takes processor time from the training, so it may take at most this share of the time.
 _SHARE = 0.1
 
 Read = Callable[[], tuple[Sequence[ComparedRun], Experiment]]
@@ -28,9 +28,9 @@ def watch_runs(
     *,
     pause: float = PAUSE_SECONDS,
 ) -> None:
-    """Read runs again and again, and show them whenever one that counts has ended since the last time.
+    """Read runs again and again, and show them whenever a final or loop run has ended since the last time.
 
-    Ends with Ctrl-C and with SIGTERM. While there is nothing to compare, it says why and goes on.
+    The loop ends with Ctrl-C and with SIGTERM. While there is nothing to compare, it prints the reason and goes on.
 
     Args:
         read: Returns all runs and their plan.
@@ -40,10 +40,10 @@ def watch_runs(
 
     Raises:
         OSError: If the runs cannot be read.
-        ValueError: If they cannot be read; not if there is nothing to compare yet.
+        ValueError: If the runs are damaged; not if there is nothing to compare yet.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
-        # A command that a script starts in the background ignores SIGINT: `kill -INT` must end it all the same.
+        # A command that a script starts in the background ignores SIGINT, but `kill -INT` must still end it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt, Killed), killed_on_sigterm():
         shown: frozenset[tuple[str, str, int]] | None = None

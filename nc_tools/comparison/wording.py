@@ -80,13 +80,13 @@ def family_text(family: Family, *, tuned_each_seed: bool = False) -> str:
 
 
 def test_texts(comparison: Comparison) -> list[str]:
-    """Return what is tested, and what seeds do not change."""
+    """Return a description of the tests, and what does not differ between seeds if the records say so."""
     family = family_text(comparison.family, tuned_each_seed=comparison.experiment.tuned_each_seed)
     return [text for text in (family, seed_sources_text(comparison)) if text]
 
 
 def coverage_text(family: Family) -> str:
-    """Return a sentence that says for what the intervals of a family hold: new seeds, frames and test images.
+    """Return a sentence that says what the intervals of a family cover: new seeds, frames and test images.
 
     Example:
         >>> coverage_text(Family("", "test/gen/accuracy", ()))
@@ -111,7 +111,7 @@ def coverage_text(family: Family) -> str:
 
 
 def seed_sources_text(comparison: Comparison) -> str:
-    """Return what seeds do not change, if the records say so: the training images of a data set that is used whole."""
+    """Return a text that all seeds train on the same images, if the records show it; "" otherwise."""
     runs = comparison.cells[comparison.baseline].values()
     whole = all(
         run.data.get("num_samples") and sum(run.data.get("class_counts") or ()) == run.data["num_samples"]
@@ -191,12 +191,12 @@ def power_texts(comparison: Comparison) -> list[str]:
 
 
 def _size(metric: MetricInfo, size: float) -> str:
-    """Return a detectable difference as text, at most 100 points for fractions."""
+    """Return a detectable difference as text; "over 100" for more than 100 points."""
     return "over 100" if metric.unit == "points" and size > 1 else metric.value(size)
 
 
 def share_texts(comparison: Comparison) -> list[str]:
-    """Return one text per arm with its shares of variance between seeds, between draws, and the rest."""
+    """Return one text per arm with its shares of variance between seeds, between frames, and the rest."""
     primary = comparison.primary
     texts = []
     for arm, shares in comparison.shares.items():

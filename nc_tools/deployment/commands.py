@@ -20,7 +20,7 @@ _SHOWN = 10
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Run ``nc-tools predict``: predict the images of a folder, write the CSV file, print what is in it.
+    """Run ``nc-tools predict``: predict the classes of the images in a folder, write a CSV file, print a summary.
 
     Raises:
         FileNotFoundError: If the run or the folder does not exist.

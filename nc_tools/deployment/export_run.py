@@ -40,7 +40,7 @@ def export_run(
     """Export the model of a finished run into a folder, with its model card, preprocessing and class names.
 
     - ``onnx``: ``model.onnx`` with the input ``images``, uint8, and the outputs ``logits`` and ``probabilities``.
-    - ``torch-export``: ``model.pt2``, the same for ``torch.export.load(FILE).module()``.
+    - ``torch-export``: ``model.pt2`` with the same input and outputs, for ``torch.export.load(FILE).module()``.
     - ``safetensors``: the weights, for :func:`nc_tools.load_run` and ``nc-tools predict``.
     - ``mlflow``: an MLflow model that returns the probabilities, in the format without pickles.
 
@@ -93,14 +93,14 @@ def export_run(
 
 
 def write_descriptions(predictor: Predictor, run: Path, out: Path, texts: CardTexts) -> None:
-    """Write what goes with every export of a run's model: model card, class names, preprocessing."""
+    """Write the files that every export of a run's model contains: model card, class names, preprocessing."""
     (out / CARD).write_text(model_card(predictor, run, texts), encoding="utf-8")
     _write_json(out / CLASSES, list(predictor.classes))
     _write_json(out / PREPROCESSING, rule_of(predictor.trained))
 
 
 def example_images(predictor: Predictor, number: int = 2) -> torch.Tensor:
-    """Return uint8 noise of the network's input shape, for tracing; with two images the size of a batch stays open."""
+    """Return uint8 noise (number, C, H, W) for tracing; with two images the exported batch size stays variable."""
     shape = (number, *predictor.trained.facts.image_shape)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -157,7 +157,7 @@ def _registered(predictor: Predictor, out: Path, name: str, tracking_uri: str | 
 
 
 def served_network(predictor: Predictor, out: Path) -> ServedNetwork:
-    """Return what MLflow serves: the network from images to probabilities, with the descriptions in a folder."""
+    """Return what MLflow serves: the network from images to probabilities, with the description files in ``out``."""
     from nc_tools.tracking.served_model import ServedNetwork
 
     return ServedNetwork(

@@ -1,4 +1,4 @@
-"""What turns an image file into the input of an exported network, as data that travel with the export."""
+"""The steps from an image file to the input of an exported network, as data that the export contains."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def image_rule(facts: DataFacts, interpolation: str = "bilinear") -> dict[str, A
     The box of a crop is (left, top, right, bottom) in pixels, as Pillow takes it.
 
     Args:
-        facts: About the data and the network's preprocessing.
-        interpolation: With which image files are read.
+        facts: Facts about the data, with the network's preprocessing.
+        interpolation: Interpolation of the first resize, with which image files are read.
 
     Example:
         >>> facts = DataFacts(3, 32, 2, (5, 5), ("cat", "dog"), (0.5,) * 3, (0.2,) * 3, "f")

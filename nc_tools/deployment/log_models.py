@@ -14,10 +14,11 @@ from nc_tools.tracking.served_model import ServedNetwork
 
 
 def log_models(root: Path, tracking_uri: str | None, say: Callable[[str], None]) -> int:
-    """Log the models of the finished final runs that are in MLflow and have none there yet.
+    """Log the models of the finished final runs that MLflow shows without a model.
 
     A model takes images and returns probabilities, without pickles and with signature, input example and model card, as
-    ``nc-tools export --to mlflow`` makes it. One that cannot be exported is named, and the others are logged.
+    ``nc-tools export --to mlflow`` makes it. A model that cannot be exported is reported by ``say``, and the others are
+    logged.
 
     Args:
         root: The output folder.

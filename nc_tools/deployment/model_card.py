@@ -39,7 +39,7 @@ def model_card(predictor: Predictor, run: Path, texts: CardTexts) -> str:
 
     Args:
         predictor: The model.
-        run: The run's folder, whose final.json and per_class.json give the figures.
+        run: The run's folder; its final.json and per_class.json hold the results on the test set.
         texts: What only the user knows.
     """
     identity, facts = predictor.trained.identity, predictor.trained.facts

@@ -16,13 +16,13 @@ from nc_tools.deployment.predictor import Predictor
 
 @dataclass
 class FolderSummary:
-    """What was predicted in a folder.
+    """Summary of the predictions for a folder.
 
     Attributes:
         images: Number of images that were read.
         by_class: How many images were assigned to each class, by its name.
         unusual: Number of images that are more unusual than 99 % of the run's test images; None if that is not known.
-        unreadable: Why files could not be read, by path.
+        unreadable: path -> why the file could not be read.
         notes: What was left out, as sentences.
     """
 
@@ -46,7 +46,7 @@ def predict_folder(
         predictor: The model.
         folder: Folder of images, or one image.
         out: The CSV file.
-        top: k, the number of classes to list; at most K.
+        top: k, the number of classes to list; K if it is larger.
         progress: Called as ``progress(done, total)``.
 
     Raises:

@@ -23,7 +23,7 @@ PREDICTIONS = "predictions.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """Predicted for N images of K classes.
+    """Predictions for N images and K classes.
 
     Attributes:
         probabilities: (N, K), softmax of the logits divided by the run's temperature.
@@ -49,7 +49,7 @@ class Predictor:
     Attributes:
         trained: The run's model, classes and preprocessing.
         temperature: Fitted on the hold-out of the run; 1 if it had none.
-        reference: Energies of the run's test images, in rising order, or None.
+        reference: Energies of the run's N test images in ascending order (N,); None if they are not on record.
 
     Example::
 
@@ -75,7 +75,7 @@ class Predictor:
 
         Raises:
             FileNotFoundError: If there is no such run, or it has no weights.
-            ValueError: If a file of it is damaged or names code that the caller has not passed.
+            ValueError: If one of its files is damaged or names code that is not in ``modules``.
         """
         trained = load_run(run, device=device, modules=modules)
         path = Path(run) / PREDICTIONS
@@ -103,14 +103,14 @@ class Predictor:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the run had a hold-out to fit the temperature on."""
+        """Whether the probabilities are scaled by a fitted temperature (other than 1)."""
         return self.temperature != 1.0
 
     def check_takes_images(self) -> None:
-        """Raise an error if the model was trained on features of a file and not on images.
+        """Check that the model was trained on images, and not on features from a file.
 
         Raises:
-            ValueError: If so; the message says how such a model is used.
+            ValueError: If it was trained on features; the message says how to use such a model.
         """
         if parse_source(self.trained.config.data.source).kind == "embeddings":
             width = self.trained.facts.image_shape[0]

@@ -12,12 +12,12 @@ from nc_tools.models.classifier import Classifier
 
 
 class PixelClassifier(nn.Module):
-    """Images of the network's own size, uint8 (N, C, S, S), to logits (N, K) and calibrated probabilities (N, K).
+    """Return logits and calibrated probabilities, both (N, K), for uint8 images (N, C, S, S) of the network's size.
 
     Args:
         model: The classifier.
-        mean: Of each channel, in 0..1.
-        std: Of each channel, in 0..1.
+        mean: Mean of each channel, for pixels in 0..1.
+        std: Standard deviation of each channel, for pixels in 0..1.
         temperature: The logits are divided by it before the softmax.
     """
 
@@ -34,7 +34,7 @@ class PixelClassifier(nn.Module):
 
     @classmethod
     def of(cls, predictor: Predictor) -> PixelClassifier:
-        """Return the classifier of a run in eval mode on the CPU; low-rank additions are added to their layers."""
+        """Return the classifier of a run in eval mode on the CPU; LoRA weights are merged into their layers."""
         facts = predictor.trained.facts
         expected = facts.preprocessing
         mean, std = (facts.mean, facts.std) if expected is None else (expected.mean, expected.std)
@@ -42,7 +42,7 @@ class PixelClassifier(nn.Module):
         return cls(model, mean, std, predictor.temperature).eval().requires_grad_(requires_grad=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits and probabilities, float32."""
+        """Return logits and probabilities, float32 (N, K), of uint8 images (N, C, S, S)."""
         logits: Tensor = self.model(images.float() * self.scale + self.shift)
         return logits, (logits / self.temperature).softmax(1)
 
@@ -51,7 +51,7 @@ class PixelProbabilities(nn.Module):
     """The probabilities alone, for servers that return one array.
 
     Args:
-        classifier: Gives logits and probabilities.
+        classifier: The module that returns logits and probabilities.
     """
 
     def __init__(self, classifier: PixelClassifier) -> None:
@@ -65,7 +65,7 @@ class PixelProbabilities(nn.Module):
 
 
 def _merged(model: Classifier) -> Classifier:
-    """Replace layers with low-rank additions by plain layers of the same function."""
+    """Replace LoRA layers by plain layers with the merged weights, which compute the same function."""
     if not any(hasattr(module, "lora_A") for module in model.modules()):
         return model
     from peft.tuners.lora.layer import LoraLayer, MultiheadAttention

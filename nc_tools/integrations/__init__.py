@@ -1,4 +1,4 @@
-"""Record runs of Lightning and of the Hugging Face Trainer, so that they stand in one table with a recipe's arms."""
+"""Record runs of Lightning and of the Hugging Face Trainer, so that they can be compared with a recipe's arms."""
 
 from nc_tools.integrations.hf_trainer import trainer_callback
 from nc_tools.integrations.lightning_trainer import lightning_callback

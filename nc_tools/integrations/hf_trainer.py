@@ -10,12 +10,12 @@ from nc_tools.integrations.loop_recorder import LoopRecorder
 def trainer_callback(recorder: LoopRecorder) -> Any:
     """Return a callback that records a training: ``Trainer(..., callbacks=[trainer_callback(recorder)])``.
 
-    The run begins with ``train``. What the Trainer logs is recorded by step. After training the model is evaluated; its
-    loaders give mappings such as ``{"pixel_values": ..., "labels": ...}``. The Trainer does not tell its callbacks of
-    an exception: such a run is listed as KILLED when its process has ended.
+    The run starts with ``train``. What the Trainer logs is recorded by step. After training the model is evaluated; the
+    recorder's loaders must yield mappings such as ``{"pixel_values": ..., "labels": ...}``. The Trainer does not tell
+    its callbacks of an exception: such a run is listed as KILLED when its process has ended.
 
     Args:
-        recorder: Where and as what the run is recorded, and on what it is evaluated.
+        recorder: Says where the run is recorded, under which arm and seed, and on which data it is evaluated.
 
     Raises:
         ValueError: If transformers is not installed.

@@ -10,11 +10,11 @@ from nc_tools.integrations.loop_recorder import LoopRecorder
 def lightning_callback(recorder: LoopRecorder) -> Any:
     """Return a callback that records a training of Lightning: ``Trainer(callbacks=[lightning_callback(recorder)])``.
 
-    The run begins with ``fit``. What the module logs is recorded after each epoch. After the last epoch the module is
+    The run starts with ``fit``. What the module logs is recorded after each epoch. After the last epoch the module is
     evaluated: its ``forward`` must return logits. An exception ends the run as FAILED.
 
     Args:
-        recorder: Where and as what the run is recorded, and on what it is evaluated.
+        recorder: Says where the run is recorded, under which arm and seed, and on which data it is evaluated.
 
     Raises:
         ValueError: If lightning is not installed.
@@ -29,9 +29,9 @@ def lightning_callback(recorder: LoopRecorder) -> Any:
     class Recording(Callback):  # type: ignore[misc]
         """Calls the recorder.
 
-        The record begins after Lightning has set its handlers of signals, with the check of the validation data or the
-        first step: it would put back a handler that the record had set before, also after the end of the run. Lightning
-        turns SIGTERM into an exception, which ends the run as KILLED.
+        The record starts after Lightning has set its signal handlers: with the check of the validation data, or the
+        first step. Had the record set its handler before, Lightning would restore that handler later, even after the
+        end of the run. Lightning turns SIGTERM into an exception, which ends the run as KILLED.
         """
 
         def on_fit_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002

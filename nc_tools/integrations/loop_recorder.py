@@ -28,16 +28,17 @@ class LoopRecorder:
         root: Output folder, the same for all runs that are compared.
         arm: Name of the method.
         seed: Seed of the run; arms are paired by seed.
-        train: The training images in a fixed order, without augmentation.
-        test: The test images. They are read once, after training.
-        holdout: Held-out training images, for the temperature.
-        outliers: Images of none of the classes, by name.
+        train: Loader of the training images in a fixed order, without augmentation.
+        test: Loader of the test images, which is read once, after training.
+        holdout: Loader of held-out training images, for the temperature.
+        outliers: Loaders of images of none of the classes, by name.
         config: All settings.
         class_counts: Training samples of each class (K,). None: counted in ``train`` at the end.
-        classes: K names.
-        head: Dotted path of the classifier layer, if it cannot be found.
+        classes: Names of the K classes.
+        head: Dotted path of the classifier layer; needed only if it cannot be found.
         name: Name of the experiment.
         tracking_uri: MLflow store; see :class:`nc_tools.tracking.MlflowSync`.
+        run: The record of the run; None before ``start``.
 
     Example::
 
@@ -84,7 +85,11 @@ class LoopRecorder:
             self.run.log(step, numbers)
 
     def finish(self, model: nn.Module) -> dict[str, float]:
-        """Evaluate the model, write the values, and end the run; return the values."""
+        """Evaluate the model, write the values, and end the run; return the values.
+
+        Raises:
+            RuntimeError: If ``start`` was not called.
+        """
         if self.run is None:
             raise RuntimeError("the run has not begun: call start(model) before the training")
         values = evaluate(

@@ -1,4 +1,4 @@
-"""Open an MLflow store. A SQLite file is made or upgraded beside its place, so that a killed process breaks none."""
+"""Open an MLflow store. A SQLite file is made or upgraded as a copy, so that a killed process leaves no broken file."""
 
 import sqlite3
 import uuid
@@ -46,10 +46,11 @@ def _open(uri: str) -> MlflowClient:
 def _make(database: Path) -> None:
     """Make or upgrade the tables in a copy of a SQLite file, and move the copy into place when it is complete.
 
-    MLflow works on the file itself, and a process that is killed meanwhile leaves tables that no version can open.
+    MLflow itself changes the file in place, and a process that is killed meanwhile leaves tables that no version of
+    MLflow can open.
     """
     for path in database.parent.glob(f"{database.name}.new-*"):
-        path.unlink()  # of a process that was killed: the lock shows that no other one is here
+        path.unlink()  # left by a killed process: under the lock no other process makes one
     copy = database.with_name(f"{database.name}.new-{uuid.uuid4().hex}")
     try:
         if database.exists():

@@ -1,4 +1,4 @@
-"""Find the records of runs in MLflow: those on this machine where they are, the others downloaded as folders."""
+"""Find the records of runs that MLflow shows: on this machine, or else downloaded as folders."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def fetch_records(
 ) -> list[FoundRecords]:
     """Return the records of runs that MLflow shows, by output folder.
 
-    A record that lies on this machine is used where it is. Of another one, the files that a comparison reads are
-    downloaded; a run that has not ended is one without a result.
+    A record that lies on this machine is used where it is. For the others, the files that a comparison reads are
+    downloaded; a run that has not ended has no result.
 
     Args:
         sources: Each is the ID of a run (32 hexadecimal digits) or the name of an experiment.
-        into: Folder for what is downloaded. What an earlier call has downloaded there is not downloaded again.
+        into: Folder for the downloads. A record that an earlier call has downloaded there is not downloaded again.
         tracking_uri: Address of the MLflow store; None for MLFLOW_TRACKING_URI.
-        filter_string: Which runs of the experiments are meant, in MLflow's search syntax.
+        filter_string: Which runs of the experiments are read, in MLflow's search syntax; None for all.
 
     Raises:
         ValueError: If there is no address, the store does not answer, a run or an experiment does not exist or holds no
@@ -180,7 +180,7 @@ def _make_record(client: Any, run: Any, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     _download(client, run, folder, _FILES)
-    if not (folder / "run.json").exists():  # it has not ended: what its tags say
+    if not (folder / "run.json").exists():  # it has not ended, and MLflow has its tags only
         tags = run.data.tags
         texts = {key: tags.get(f"nc.{key}", "") for key in ("seed", "draw")}
         numbers = {key: int(text) if text.isascii() and text.isdecimal() else 0 for key, text in texts.items()}

@@ -24,10 +24,10 @@ UNFINISHED = "the upload to MLflow did not end in time"
 
 
 class Mirror:
-    """Copies an output folder to an MLflow store, each time what is new.
+    """Copies an output folder to an MLflow store; each push sends what is new.
 
-    What the store has of a run is noted in the run there, and each push asks for it. So a push may end at any moment,
-    and several processes may send the same folder.
+    A tag of each run in MLflow notes what the store already has of it, and each push reads that tag. So a push may end
+    at any moment, and several processes may send the same folder.
 
     Args:
         root: Output folder.
@@ -43,13 +43,14 @@ class Mirror:
         self.report = SyncReport(0, 0, None)
         self._client: MlflowClient | None = None
         self._complete: dict[str, str] = {}  # name of an item: hash of its files when the store had all of it
-        self._doubtful: set[str] = set()  # items of which a request failed, which may have an effect later
+        self._doubtful: set[str] = set()  # items with a failed request, which the server may still carry out
 
     def push(self, say: Callable[[SyncReport], None] = lambda _: None) -> SyncReport:
         """Send what MLflow lacks; return a report of errors instead of raising them.
 
         Args:
-            say: Called with the state of the push, to show that there is progress.
+            say: Called with the state of the push before each item and each large request, to show that there is
+                progress.
         """
         self.report = SyncReport(0, 0, None, self.report.pages)
         try:
@@ -63,7 +64,7 @@ class Mirror:
         return self.report
 
     def state(self) -> SyncReport:
-        """Return a report of the push in progress, in which all counts as missing that may be missing."""
+        """Return a report of the push in progress that counts every run as missing that may be missing."""
         return SyncReport(self.report.sent, sum(1 for _ in self._new_items([])), UNFINISHED)
 
     def _push(self, say: Callable[[SyncReport], None]) -> list[str]:

@@ -42,13 +42,13 @@ class MlflowSync:
     Args:
         root: Output folder with the records.
         tracking_uri: Address of the store. The default is MLFLOW_TRACKING_URI, or else a SQLite file in the folder.
-        every: Least number of seconds between two copies.
+        every: Shortest time between two copies, in seconds.
 
     Attributes:
         report: Result of the last copy; None before the first.
 
     Raises:
-        ValueError: If the address is a folder or a database in memory.
+        ValueError: If the address is a folder, a database in memory, or a SQLite file whose path contains %, ? or #.
     """
 
     def __init__(self, root: Path | str, tracking_uri: str | None = None, *, every: float = 5.0) -> None:

@@ -1,4 +1,4 @@
-"""Log the models of runs that are in MLflow and have none there yet."""
+"""Log the models of runs that MLflow shows without a model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def log_missing_models(
     Args:
         root: The output folder.
         tracking_uri: MLflow store, as for ``MlflowSync``.
-        runs: The runs.
-        network_of: Function of a run, and of an empty folder for the files that go with its network; None for a run
-            whose network cannot be served.
+        runs: The runs whose models are to be logged.
+        network_of: Called as ``network_of(run, folder)``, with an empty folder for the files that are stored with the
+            network; returns None for a run whose network cannot be served.
 
     Returns:
         How many models were logged.

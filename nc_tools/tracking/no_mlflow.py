@@ -12,5 +12,5 @@ NO_MLFLOW = "none"
 
 
 def sync_unless_off(root: Path | str, tracking_uri: str | None) -> AbstractContextManager[MlflowSync | None]:
-    """Return a block in which the runs of an output folder are sent to MLflow, unless the tracking URI is "none"."""
+    """Return a context manager that sends the runs of an output folder to MLflow, unless the tracking URI is "none"."""
     return nullcontext() if tracking_uri == NO_MLFLOW else MlflowSync(root, tracking_uri)

@@ -1,4 +1,4 @@
-"""The pages of MLflow that show a comparison, as addresses relative to that of its server."""
+"""The pages of MLflow that show a comparison, as addresses relative to the server's address."""
 
 import json
 
@@ -26,9 +26,9 @@ def pages(experiment: str, comparison: str | None) -> list[tuple[str, str]]:
 
 
 def chart_view() -> dict[str, str]:
-    """Return the tag of an experiment that the page of the charts reads: one curve for each arm, the mean of its runs.
+    """Return the experiment's tag that the chart page reads: it draws one curve for each arm, the mean of its runs.
 
-    The run of the comparison is left out, whose single values would otherwise stand first.
+    The run of the comparison is left out: it has single values only, which MLflow would show first.
     """
     group = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "nc.arm"}]}
     view = {"searchFilter": "tags.`nc.kind` != 'comparison'", "groupBy": group}

@@ -1,4 +1,4 @@
-"""What MLflow is to show of an output folder: its runs, and their comparison."""
+"""What MLflow shows of an output folder: its runs, and their comparison."""
 
 import hashlib
 import json
@@ -33,16 +33,17 @@ class RunItem:
     Attributes:
         name: Name in its output folder, by which it is found in MLflow.
         experiment: Name of its experiment.
-        attempt: Creation time of the record: another one if the run was started again.
+        attempt: Creation time of the record, which changes if the run is started again.
         status: RUNNING, FINISHED, FAILED or KILLED.
         started_ms: Start, in milliseconds since the epoch.
         ended_ms: End; None while it is running.
-        tags: Its tags.
-        metrics: Function of a number of bytes of the metrics file: the values after them, and the size of the file.
-        params: Its parameters.
+        tags: Its MLflow tags.
+        metrics: Called with an offset in bytes into the metrics file; returns the values after it and the file's size
+            in bytes.
+        params: Its MLflow parameters.
         dataset: MLflow's description of its data; None if unknown.
-        files: Files to upload when it has ended: path in MLflow to path.
-        resumed: Sizes to which the metrics file was cut when the run was resumed.
+        files: Files to upload when it has ended: path in MLflow -> path on disk.
+        resumed: Sizes in bytes to which the metrics file was cut each time the run was resumed.
     """
 
     name: str
@@ -60,7 +61,7 @@ class RunItem:
 
 
 def files_hash(files: Mapping[str, Path]) -> str:
-    """Return a hash of names, sizes and modification times of files, by which a change is noticed."""
+    """Return a hash of names, sizes and modification times of files, which changes when a file does."""
     marks = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in files.items() if path.exists()]
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:16]
 
@@ -136,7 +137,7 @@ def _text(path: Path) -> str:
 
 
 def _primary_values(content: Mapping[str, Any]) -> dict[str, float]:
-    """Return what a comparison says of each arm in the primary metric."""
+    """Return each arm's numbers in the primary metric, such as mean and interval, by the key ``arm/name``."""
     rows = [row for row in content.get("rows") or () if isinstance(row, Mapping)]
     return {
         fields.safe_key(f"{row.get('arm')}/{name}"): float(row[name])

@@ -34,7 +34,7 @@ class FolderRuns:
         self.experiment = experiment
         self.folder = folder
         self._runs: dict[str, list[Run]] = defaultdict(list)  # by the name of their item
-        for pattern in (f"{folder}/%", "%@%"):  # earlier versions named a run by its record and that one's creation
+        for pattern in (f"{folder}/%", "%@%"):  # earlier versions named a run RECORD@CREATION_TIME
             token: str | None = None
             while token != "":
                 query = f"tags.`{RECORD}` LIKE '{pattern}'"
@@ -98,7 +98,7 @@ class FolderRuns:
 
 
 def sent_state(run: Run) -> dict[str, Any]:
-    """Return what a run in MLflow already has of its item, which is noted in a tag of the run; {} for nothing."""
+    """Return what a run in MLflow already has of its item, from a tag of the run; {} if nothing was sent."""
     try:
         state = json.loads(run.data.tags[SENT])
         return state if isinstance(state["offset"], int) and isinstance(state["resumes"], int) else {}
@@ -121,7 +121,7 @@ def experiment_id(client: MlflowClient, store: Store, root: Path, name: str) -> 
     """Return the id of the MLflow experiment with this name; create it if it does not exist.
 
     Raises:
-        StoreError: If its artifacts are stored under the folder's path before a move.
+        StoreError: If the folder was moved and the experiment's artifacts are stored under its old path.
     """
     location = None
     if store.artifacts is not None:

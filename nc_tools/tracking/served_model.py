@@ -27,11 +27,19 @@ class ServedNetwork:
     """A network to be served, and what is stored with it.
 
     Attributes:
+<<<<<<< HEAD
         network: Returns one tensor; in eval mode.
         example: Input for tracing and as example, at least two images: with one, the size of a batch would be fixed.
         files: Stored beside the model.
         metadata: Stored in the file MLmodel.
         card: The model card, in Markdown.
+=======
+        network: A module in eval mode that returns one tensor.
+        example: Input for tracing and as MLflow's input example. At least two images: with one, the batch size would be
+            fixed.
+        files: Files that are stored beside the model.
+        metadata: Values that are stored in the file MLmodel.
+>>>>>>> 1c645d0cd8c363085e2c9d3f8624980459d0400b
     """
 
     network: nn.Module
@@ -57,7 +65,7 @@ def register_served_model(served: ServedNetwork, *, name: str, out: Path, tracki
 
     Args:
         served: The network.
-        name: Of the registered model.
+        name: Name of the registered model.
         out: Folder of the default store, if there is no address.
         tracking_uri: Address of the store; None for MLFLOW_TRACKING_URI, or else mlflow.db in ``out``.
 
@@ -95,9 +103,9 @@ def register_served_model(served: ServedNetwork, *, name: str, out: Path, tracki
 
 
 def log_served_model(client: Any, run: Any, served: ServedNetwork) -> str:
-    """Log a network to the store of ``client`` as the model of a run that has ended, which stays as it is.
+    """Log a network to the store of ``client`` as the model of a run that has ended, without opening the run again.
 
-    MLflow's own function would make the run go on, and use the store that is set for the whole process.
+    MLflow's own function would open the run again, and use the store that is set for the whole process.
 
     Args:
         client: MLflow's client.
@@ -138,7 +146,7 @@ def log_served_model(client: Any, run: Any, served: ServedNetwork) -> str:
 
 @contextmanager
 def _tracked_at(mlflow: Any, uri: str) -> Iterator[None]:
-    """Let MLflow use a store for a while.
+    """Make MLflow use a store inside the ``with`` block.
 
     MLflow writes the address into MLFLOW_TRACKING_URI, for child processes. Where nobody had set it, it must not stay:
     everything that this process does later would go to that store, or to one in the current folder.
@@ -178,6 +186,7 @@ def _description(served: ServedNetwork) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
+<<<<<<< HEAD
     """Leave out a bar for each file that is copied, and warnings of MLflow's store and of types that JSON lacks."""
     before = os.environ.get(_BARS)
     os.environ[_BARS] = "false"
@@ -189,3 +198,9 @@ def _quiet() -> Iterator[None]:
         os.environ.pop(_BARS)
         if before is not None:
             os.environ[_BARS] = before
+=======
+    """Suppress warnings, which are about MLflow's store and about types that JSON lacks, not about the model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+>>>>>>> 1c645d0cd8c363085e2c9d3f8624980459d0400b

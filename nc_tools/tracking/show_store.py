@@ -62,7 +62,7 @@ def show_store(root: Path, tracking_uri: str | None, *, port: int | None, browse
         _show(store.address.rstrip("/"), pages, browser=browser, say=say)
         return
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
-        # A command that a script starts in the background ignores SIGINT: `kill -INT` must end it all the same.
+        # A command that a script starts in the background ignores SIGINT, but `kill -INT` must still end it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt), killed_on_sigterm(), _server(store, _port(port)) as (process, address):
         _show(address, pages, browser=browser, say=say)
@@ -72,7 +72,12 @@ def show_store(root: Path, tracking_uri: str | None, *, port: int | None, browse
 
 
 def _pages(store: Store, root: Path) -> Sequence[tuple[str, str]]:
-    """Return the pages that show a folder, each with what it is; raise an error if there are none."""
+    """Return the pages that show a folder, as (title, address).
+
+    Raises:
+        FileNotFoundError: If there is no store.
+        ValueError: If the store cannot be opened, or has no run of this folder.
+    """
     upload = f"upload them with: nc-tools sync {root}"
     if store.database is not None and not store.database.exists():
         raise FileNotFoundError(f"there is no MLflow store {store.database} with the runs of {root}: {upload}")
@@ -113,7 +118,7 @@ def _port(port: int | None) -> int:
     """
     for candidate in (USUAL_PORT, 0) if port is None else (port,):
         with socket.socket() as probe, suppress(OSError):
-            if os.name == "posix":  # a server that has just ended does not count
+            if os.name == "posix":  # so that the port of a server that has just ended is free
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", candidate))
             return int(probe.getsockname()[1])

@@ -42,7 +42,7 @@ class Store:
         return self.uri.startswith(("http://", "https://"))
 
     def unavailable(self, error: BaseException) -> str | None:
-        """Return the reason in one sentence if an error says that the store does not answer now; otherwise None."""
+        """Return the reason in one sentence if an error means that the store cannot be used now; otherwise None."""
         from requests import exceptions
 
         cause: BaseException | None = error
@@ -78,9 +78,10 @@ def default_database(root: Path) -> Path:
 
 
 def name_in_mlflow(root: Path) -> str:
-    """Return the name of an output folder in MLflow, which is made once and saved in the folder.
+    """Return the name of an output folder in MLflow, which is drawn once and saved in the folder.
 
-    It is random and moves with the folder. It tells its runs apart from those of another folder on the same server.
+    The name is random, moves with the folder, and distinguishes its runs from those of other folders on the same
+    server.
     """
     folder = read_json_or_problem(root / NOTE)[0].get("folder")
     if not (isinstance(folder, str) and re.fullmatch("[0-9a-f]{12}", folder)):

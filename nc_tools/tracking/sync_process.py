@@ -19,16 +19,17 @@ from nc_tools.tracking.mirror import Mirror
 from nc_tools.tracking.store import resolve_store
 from nc_tools.tracking.sync_report import SyncReport
 
-# Of the time between two pushes, a push may take this share: training has the processor and the server for the rest.
+# Pushes may take this share of the time. The rest is left to the training on this machine, and to other users of the
+# server.
 SHARE = 0.1
 WATCH_SECONDS = 1.0
 NICENESS = 10
 
 
 def run_sync_process() -> None:
-    """Upload what is new at intervals until the parent process asks for the end."""
+    """Upload what is new at intervals, until the parent process asks for the last upload or ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what MLflow prints is no answer
+    os.dup2(2, 1)  # what MLflow prints must not be read as an answer: it goes to stderr
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     parent, stop = os.getppid(), threading.Event()

@@ -10,9 +10,9 @@ class SyncReport:
 
     Attributes:
         sent: Number of runs of which something was sent.
-        pending: Number of runs of which it is not known that the store has all.
+        pending: Number of runs that the store may not have completely.
         error: The reason in one sentence, without credentials; None if nothing is missing.
-        pages: What each page of MLflow shows that shows the runs, and its address relative to MLflow's.
+        pages: (title, address relative to MLflow's address) of each page of MLflow that shows the runs.
     """
 
     sent: int

@@ -58,6 +58,7 @@ def track(
     Raises:
         FileExistsError: If this run is already finished, or a running process is writing it.
         TypeError: If ``data`` is no TrackedData, or ``model`` no torch module.
+        ValueError: If ``tracking_uri`` cannot be used; see ``MlflowSync``.
 
     Example::
 
@@ -110,7 +111,7 @@ def _frame_seed(model: Any) -> int | None:
 def _ensure_sender(sync: MlflowSync) -> None:
     """Start the process that uploads the runs of ``sync`` to MLflow, unless it is already running.
 
-    What killed processes left half-written is removed first.
+    Files that killed processes left half-written are removed first.
     """
     place = (sync.root, sync.store.uri)
     if place not in _senders:

@@ -1,4 +1,4 @@
-"""The data of a run of one's own loop: a name, and a digest that changes with the content."""
+"""The data of a run of your own training loop: a name, and a digest that changes with the content."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class TrackedData:
-    """The data that a run was trained on, for MLflow and for comparisons, which pair no runs with different digests.
+    """The data that a run was trained on. MLflow shows it, and comparisons pair no runs whose digests differ.
 
     Args:
         name: Name of the data set.
-        digest: What changes with the content, such as a checksum or a version. Runs that are to be paired need the same
-            at the same seed.
+        digest: A text that changes with the content, such as a checksum or a version. Runs of two arms are not paired
+            at a seed where their digests differ.
 
     Raises:
         ValueError: If name or digest is empty.
@@ -31,7 +31,7 @@ class TrackedData:
     digest: str
 
     def __post_init__(self) -> None:
-        """Check that both are texts that say something."""
+        """Check that both are non-empty texts."""
         for what, text in (("name", self.name), ("digest", self.digest)):
             if not isinstance(text, str):
                 raise TypeError(f"the {what} of tracked data must be a text, got {type(text).__name__}")
@@ -42,7 +42,7 @@ class TrackedData:
     def of(cls, name: str, *parts: Any) -> Self:
         """Return data with a digest that is computed from its content (SHA-256).
 
-        The order of the parts and of their rows counts, the place of a file does not.
+        The digest depends on the order of the parts and of their rows, not on where a file lies.
 
         Args:
             name: Name of the data set.
@@ -51,7 +51,7 @@ class TrackedData:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            TypeError: If a part is of another type.
+            TypeError: If a part is of another type, or an array of Python objects.
             ValueError: If there is no part, or a folder without files.
 
         Example:
@@ -71,8 +71,8 @@ class TrackedData:
 
 
 def _content(part: Any) -> bytes:
-    """Return a hash of one part's content."""
-    torch: Any = sys.modules.get("torch")  # without it nothing is a tensor, and without numpy nothing an array
+    """Return the SHA-256 hash of one part's content."""
+    torch: Any = sys.modules.get("torch")  # if it was never imported, no part is a tensor; the same for numpy
     np: Any = sys.modules.get("numpy")
     if isinstance(part, str | Path):
         return _path_content(Path(part))

@@ -27,7 +27,7 @@ class ArmStyle:
 
 
 def arm_styles(comparison: Comparison) -> Mapping[str, ArmStyle]:
-    """Return the style of each arm; eight colors, then the same with another kind of line.
+    """Return the style of each arm: eight colors, then the same colors with another kind of line.
 
     Of more than eight arms the baseline and those with the best mean are shown at first.
     """

@@ -91,7 +91,7 @@ def _dot(frame: Frame, arm: str, row: ClassRow, kind: str) -> Markup:
 
 
 def _group_means(points: Curve) -> list[tuple[float, float]]:
-    """Return means of neighboring classes, which make a line of many points; equal counts share a group."""
+    """Return the mean (count, value) of each group of neighboring classes; classes with equal counts share a group."""
     size = max(1, math.ceil(len(points) / _GROUPS))
     groups: list[list[tuple[float, float]]] = []
     for index, point in enumerate(points):

@@ -24,7 +24,7 @@ _SCORE_NAMES = {"msp": "MSP", "max_logit": "MaxLogit", "energy": "Energy", "knn"
 
 @dataclass(frozen=True)
 class Series:
-    """One curve of a panel: its style ("one" or "two"), its name, and its metric."""
+    """One curve of a panel: its style ("one" or "two"), its name, and the key of its metric."""
 
     kind: str
     name: str
@@ -81,7 +81,7 @@ def nc1_by_arm(comparison: Comparison, collapse: str) -> dict[str, dict[int, flo
 
 
 def curve_points(comparison: Comparison, nc1: Mapping[str, Mapping[int, float]], metric: str) -> list[CurvePoint]:
-    """Pair NC1 and a metric by seed, from the least NC1 to the largest.
+    """Pair NC1 and a metric by seed; return the arms sorted by mean NC1, the smallest first.
 
     The mean of NC1 is geometric, since its scale is logarithmic.
     """

@@ -1,4 +1,4 @@
-"""Which classes an arm takes for which: a map of the baseline and one of the arm with the best mean."""
+"""Confusion matrices as maps: one of the baseline and one of the arm with the best mean."""
 
 from __future__ import annotations
 

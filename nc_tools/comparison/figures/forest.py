@@ -126,7 +126,7 @@ def _forest(metric: MetricInfo, entries: Sequence[_Entry], absent: tuple[str, ..
 
 
 def _axis(pairs: Sequence[PairedDifference]) -> Axis:
-    """Cover differences and intervals, but clip an interval that is far wider than the others (two seeds)."""
+    """Return an axis over all differences and intervals, but clip an interval far wider than the others (two seeds)."""
     widths = sorted(pair.high - pair.low for pair in pairs if pair.high is not None and pair.low is not None)
     limit = 4 * widths[len(widths) // 2] if widths else 0.0
     values = [0.0]

@@ -24,7 +24,7 @@ _MOST_POINTS = 120
 
 @dataclass(frozen=True)
 class _Line:
-    """The runs of one arm at each step: mean, smallest and largest value."""
+    """Mean, smallest and largest value over the runs of one arm at each step, and the number of these runs."""
 
     arm: str
     steps: tuple[float, ...]

@@ -24,7 +24,8 @@ def memorization_panels(comparison: Comparison) -> list[DataFigure]:
 
     A path starts at the first measured epoch and ends with a dot at the last. It goes up while the model classifies
     mislabeled training images as their true class (early learning), and then down and to the right while it fits their
-    wrong labels (memorization), as in figure 1 of Liu et al. (2020).
+    wrong labels (memorization), as in figure 1 of Liu et al. (2020), "Early-learning regularization prevents
+    memorization of noisy labels".
     """
     paths = {arm: _path(list(of_arm.values())) for arm, of_arm in comparison.cells.items()}
     points = [(x, y) for path in paths.values() for _, x, y in path]

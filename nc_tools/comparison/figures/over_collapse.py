@@ -1,7 +1,7 @@
 """Accuracy, calibration, outlier detection and transfer over measured NC1.
 
-The weight of a loss term is a setting; NC1 is what it leads to. Arms with the same head, such as those of one loss term
-at several weights, are joined to a curve; an arm with another head is not.
+The weight of a loss term is a setting; NC1 is the collapse that results from it. Arms with the same head, such as those
+of one loss term at several weights, are joined to a curve; an arm with another head is not.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def over_collapse_document(comparison: Comparison) -> str:
 
 
 def _panels(comparison: Comparison, collapse: str, *, links: bool = True) -> list[tuple[list[Markup], DataFigure]]:
-    """Draw the panels over one NC1 key, each with its marks, which the standalone file draws again."""
+    """Return the panels over one NC1 key, each with its marks, from which the standalone file draws it again."""
     nc1 = nc1_by_arm(comparison, collapse)
     if not nc1:
         return []
@@ -128,7 +128,7 @@ def _rows(curves: Mapping[Series, Sequence[CurvePoint]]) -> list[tuple[object, .
 def _labels(
     frame: Frame, labeled: Sequence[CurvePoint], all_points: Sequence[CurvePoint], baseline: str
 ) -> list[Markup]:
-    """Write each arm's name beside its mean, clear of the other names and means."""
+    """Write each arm's name beside its mean, without overlap with other names and means."""
     marks = [frame.point(p.x, p.y) for p in all_points]
     names = [p.arm if len(p.arm) <= _LONGEST_NAME else f"{p.arm[: _LONGEST_NAME - 1]}…" for p in labeled]
     names = [f"{name} (baseline)" if p.arm == baseline else name for name, p in zip(names, labeled, strict=True)]
