@@ -54,13 +54,13 @@ def read_corrections(
         images: The training images, and others that rows may name. Rows about test images are not applied, because all
             arms of a comparison must be tested on the same labels.
         classes: K names.
-        given: (N,) the labels to correct.
-        skip_missing: Pass over rows that name no image, instead of stopping.
+        given: (N,) the labels to correct, int64.
+        skip_missing: Ignore rows that name no image, instead of stopping.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a decision or label is unknown, two rows decide differently about an image, a row is about
-            another given label, or every image of a class is excluded.
+            another given label, or no image of a class is left.
     """
     table = read_table(file, (*images.paths, *images.others), images.root)
     rows = rows_of_images(table, images, skip_missing=skip_missing)

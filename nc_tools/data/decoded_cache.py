@@ -1,8 +1,9 @@
 """A cache of decoded image folders on disk, so that many runs and worker processes decode them once.
 
 A cache file is used only if its key matches the image files as they are now (paths, sizes, times, image size, decoding
-rule), safetensors can read it, and its pixels still have the hashes that were stored with them. Otherwise it is written
-again. Writing is atomic, so that several processes can write it at the same time and none reads a partial file.
+rule), safetensors can read it, and its pixels, if it has some, still have the hashes that were stored with them.
+Otherwise it is written again. Writing is atomic, so that several processes can write it at the same time and none reads
+a partial file.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ from nc_tools.type_check import matches
 
 
 class CachedImages(NamedTuple):
-    """Decoded images or their statistics, the reason for each unreadable file, and how many images were converted."""
+    """The contents of a cache file.
+
+    Attributes:
+        tensors: "images" (N, C, H, W), uint8, or "sums" (N, C, 2), int64; and "hashes" (N, 32), uint8.
+        unreadable: The reason for each file that cannot be decoded, by its path.
+        converted: How many images had another form, such as "gray", by that form.
+    """
 
     tensors: dict[str, Tensor]
     unreadable: dict[str, str]
