@@ -95,8 +95,9 @@ def _by_last_folder(root: Path, classes: Mapping[str, tuple[str, ...]]) -> Mappi
 def _may_be_classes(root: Path, classes: Mapping[str, tuple[str, ...]], last: Mapping[str, tuple[str, ...]]) -> bool:
     """Return whether the folders that hold the images, and not the folders above them, may be the classes.
 
-    They may be if no first folder holds images itself, and the folders that do are more than the first folders and have
-    different names. Folders with the same name, such as ``images`` or ``session1`` in every class, are no classes.
+    They may be if no first folder holds images itself, and if the folders that do all have different names and there
+    are more of them than first folders. Folders with the same name, such as ``images`` or ``session1`` in every class,
+    are no classes.
     """
     if any(contents(root / folder).images for (folder,) in classes.values()):
         return False

@@ -28,8 +28,8 @@ def read_class_map(file: Path, labels: Collection[str]) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it has another form, or names without labels do not fit the labels. So it is if these run from 1
-            to less than the number of names: the first name may then belong to 0 or to 1.
+        ValueError: If it has another form, or names without labels do not fit the labels. That includes labels from 1
+            to less than the number of names, because the first name may then belong to 0 or to 1.
     """
     check_file(file, "class map")
     text = file.read_text(encoding="utf-8-sig", errors="replace").strip()

@@ -35,8 +35,8 @@ def find_layout(root: Path, class_folder: ClassFolder | None = None) -> Layout:
 
     The training images are in ``train`` and the test images in ``test``, or in ``val`` if there is no ``test``; other
     words and spellings of the three are known too. These folders may also lie inside each class folder, as in
-    ``cat/train``. If there is only one of the three, or none, all images are one set. Where a folder holds nothing but
-    one other folder, the search goes on in that one.
+    ``cat/train``. If there is only one of the three, its images are one set without a split; if there is none, all
+    images are. If a folder holds nothing but one other folder, the search goes on in that one.
 
     Args:
         root: The image folder.

@@ -46,9 +46,10 @@ def is_natural_order(classes: Sequence[str]) -> bool:
 def labels_of(values: Sequence[str], classes: Sequence[str]) -> tuple[Tensor, str]:
     """Return the class index of each label, for classes that are known, and a sentence about how they were read.
 
-    The labels are class names if all of them are. Else numbers stand for the class names with these values, if all
-    class names are numbers and each value is there (``1`` for a folder ``01``), or for class indices from 0. A column
-    that mixes names and indices is refused. So are indices of classes whose order as text is not the natural one.
+    The labels are class names if all of them are. Else they must be numbers. If all class names are numbers and each
+    label has the value of one of them (``1`` for a folder ``01``), it stands for that class; if not, the labels are
+    class indices from 0. A column that mixes names and indices is refused. So are indices of classes whose order as
+    text is not the natural one.
 
     Args:
         values: N labels as text, none empty.

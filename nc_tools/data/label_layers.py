@@ -22,8 +22,8 @@ def with_label_files(sources: Sources, config: DataConfig) -> Sources:
     """Return the same images with the labels that a DataConfig takes from files.
 
     ``labels`` replace the training labels, ``clean`` are the true ones, and ``corrections`` change some of the labels
-    and leave images out. Images without a row in ``labels`` are left out with ``skip_missing``, and an error without.
-    The test set keeps its labels.
+    and leave images out. Images without a row in ``labels`` are left out with ``skip_missing``; without it they are an
+    error. The test set keeps its labels.
 
     Raises:
         FileNotFoundError: If a file is missing.
