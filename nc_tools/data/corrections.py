@@ -46,8 +46,8 @@ def read_corrections(
     """Read a table of decisions; images without a row keep their label.
 
     Columns: one that names the image, found by its values; ``decision`` with keep, relabel or exclude; ``label`` with
-    the new label. Without ``decision`` every row with a label is a relabel. In a column ``given``, if there is one, each
-    class name must be the label that the data have, because a decision is about that label.
+    the new label. Without ``decision`` every row with a label is a relabel. In a column ``given``, if there is one,
+    each class name must be the label that the data have, because a decision is about that label.
 
     Args:
         file: The table.
