@@ -1,9 +1,9 @@
 """A cache of decoded image folders on disk, so that many runs and worker processes decode them once.
 
-A cache file is used only if its key matches the image files as they are now (paths, sizes, times, image size, decoding
-rule), safetensors can read it, and its pixels, if it has some, still have the hashes that were stored with them.
-Otherwise it is written again. Writing is atomic, so that several processes can write it at the same time and none reads
-a partial file.
+A cache file is used only if safetensors can read it and its key matches the image files as they are now: their paths,
+sizes and times, the image size and the decoding rule. Pixels must also have the hashes that were stored with them.
+Otherwise the file is written again. Writing is atomic, so that several processes can write it at the same time and none
+reads a partial file.
 """
 
 from __future__ import annotations

@@ -15,10 +15,13 @@ def split_by_group(
     """Split a set into a training and a hold-out part, stratified by class as far as whole groups allow.
 
     Groups are visited in random order, those with the rarest class first, up to four times. A group changes its side if
-    that lowers sum_k ((h_k - f n_k) / n_k)^2, where h_k of the n_k samples of class k are in the hold-out and f is its
-    share, and if each class of the group keeps a training sample. Of a class that then has no hold-out sample, the
-    smallest group that may move goes to the hold-out. A class whose samples all lie in one group is in the training
-    part only.
+    that lowers
+
+        sum_k ((h_k - f n_k) / n_k)^2
+
+    where h_k of the n_k samples of class k are in the hold-out and f is its share. Each class of the group must keep a
+    training sample. Of a class that then has no hold-out sample, the smallest group that may move goes to the hold-out.
+    A class whose samples all lie in one group is in the training part only.
 
     Args:
         labels: (N,) class indices.

@@ -57,9 +57,9 @@ class Mixup:
 class CutMix:
     """CutMix: paste a box of another image, whose area is 1 - lam of the image, lam from Beta(alpha, alpha).
 
-    Every pixel comes from one image, while mixup overlays two. Source: Yun et al. 2019, eq. 1 and 2, with the same box
-    for the whole batch as in their code: at a random center, clipped at the border, and lam then set to the share of
-    the image that was kept.
+    Every pixel comes from one image, while mixup overlays two. Source: Yun et al. 2019, eq. 1 and 2. As in their code,
+    the whole batch has the same box. It has a random center and is clipped at the border; lam is then set to the share
+    of the image that was kept.
 
     Attributes:
         alpha: Both parameters of the Beta distribution; 1 is uniform.
@@ -115,8 +115,8 @@ class MixedBatches:
     """Training batches, each mixed by Mixup or CutMix with itself shifted by one sample.
 
     Batches are shuffled, so that the neighbor of a sample is a random partner. Each sample is the first image of one
-    pair and the second of another, so that class counts within the batch, and the class weights of losses, are the same
-    for both images of the pairs. Labels are never averaged. The batch has a partner, which has the same inputs and the
+    pair and the second of another. So the first images and the second ones have the same class counts, and losses give
+    them the same class weights. Labels are never averaged. The batch has a partner, which has the same inputs and the
     other labels, and :func:`~nc_tools.training.batch_terms` computes the weighted mean of the two losses. ``labels``
     are those of the larger share; the training accuracy is computed with them.
 

@@ -50,9 +50,9 @@ def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: T
     """Draw the training subset and the hold-out for one seed.
 
     They are drawn from the streams "subset" and "holdout" and depend on the labels used in training, so that every arm
-    of a comparison gets the same ones. With synthetic noise, pass the labels before the noise as ``tail_labels``: the
-    long tail is then drawn first, as in benchmarks of long tails with noise (Wei et al. 2021, Lu et al. 2023), and
-    noise on the large classes adds samples to the small ones. With corrections, both are drawn by the labels before the
+    of a comparison gets the same ones. With synthetic noise, pass the labels before the noise as ``tail_labels``. The
+    long tail is then drawn first, as in benchmarks of long tails with noise (Wei et al. 2021, Lu et al. 2023); noise on
+    the large classes adds samples to the small ones. With corrections, both are drawn by the labels before the
     corrections, and images that the corrections exclude are left out afterwards: arms with and without corrections
     share all other images.
 

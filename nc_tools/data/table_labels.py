@@ -89,8 +89,8 @@ def merge_rows(
 ) -> tuple[Mapping[int, int], tuple[str, ...]]:
     """Return for each image the row that gives its label, and sentences about images with several rows.
 
-    Rows that agree count as one. If rows disagree, that is an error ("refuse"), or the image is left out ("skip"), or
-    its most frequent label is used ("majority"), or it is left out if two labels are equally frequent.
+    Rows that agree count as one. ``unclear`` decides about rows that disagree: "refuse" is an error, "skip" leaves the
+    image out, and "majority" uses its most frequent label, or leaves it out if two are equally frequent.
 
     Args:
         table: The table, whose match names the image of each row.
