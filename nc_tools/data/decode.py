@@ -127,6 +127,11 @@ def default_size(root: Path, paths: Sequence[str], limit: int) -> int:
     Only the headers of fewer than 2,000 evenly spaced files are read. Unreadable ones are skipped here; decoding
     reports them.
 
+    Args:
+        root: Folder that the paths are relative to.
+        paths: Paths with forward slashes.
+        limit: Largest side in pixels.
+
     Raises:
         UnreadableImageError: If no header can be read.
     """

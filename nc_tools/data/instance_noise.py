@@ -88,6 +88,12 @@ class InstanceNoise:
 def truncated_normal(mean: float, std: float, count: int, generator: torch.Generator) -> Tensor:
     """Draw from a normal distribution truncated to [0, 1], by its inverse distribution function.
 
+    Args:
+        mean: Mean before the truncation.
+        std: Standard deviation before the truncation.
+        count: Number of draws.
+        generator: CPU generator.
+
     Returns:
         (count,), float64.
 

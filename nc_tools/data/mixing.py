@@ -170,6 +170,12 @@ def draw_mixing(alpha: float, steps: int, seed: int, epoch: int) -> list[MixingD
 
     numpy's legacy generator is used because torch's Beta distribution cannot draw from a given generator, and because
     numpy guarantees that its numbers never change.
+
+    Args:
+        alpha: Both parameters of the Beta distribution of the shares.
+        steps: Number of batches.
+        seed: The run's seed.
+        epoch: Number of the epoch, from 0.
     """
     bits = np.random.MT19937(np.random.SeedSequence(stream_seed(seed, "mix", epoch)))
     generator = np.random.RandomState(bits)

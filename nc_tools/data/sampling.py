@@ -41,7 +41,7 @@ class ProgressiveSampling:
     """
 
     def shares(self, counts: Tensor, progress: float) -> Tensor:
-        """Return the share of each class in an epoch (K,), float64, for t = ``progress`` in [0, 1]."""
+        """Return the share of each class in an epoch (K,), float64, for counts (K,) and t = ``progress`` in [0, 1]."""
         return (1 - progress) * power_shares(counts, 1.0) + progress * power_shares(counts, 0.0)
 
 
@@ -50,6 +50,10 @@ Sampling: TypeAlias = BalancedSampling | SquareRootSampling | ProgressiveSamplin
 
 def power_shares(counts: Tensor, power: float) -> Tensor:
     """Return the share of each class (K,), float64: n_k^q / sum_j n_j^q, and 0 for a class without samples.
+
+    Args:
+        counts: Samples of each class (K,).
+        power: The exponent q.
 
     Example:
         >>> power_shares(torch.tensor([9, 1, 0]), 0.5).tolist()

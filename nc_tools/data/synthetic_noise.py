@@ -202,6 +202,11 @@ def with_noise(images: Images, noise: Noise, seed: int) -> Images:
     Labels are drawn for the whole set from the seed's stream "noise", sample by sample. So the label of a sample does
     not depend on which samples a run trains on, and all arms of a seed get the same labels.
 
+    Args:
+        images: The training set with its true labels.
+        noise: The noise to draw.
+        seed: The run's seed.
+
     Raises:
         ValueError: If the noise does not fit the classes.
 
