@@ -19,8 +19,8 @@ class AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
     system would end the process or others.
 
     Args:
-        max_bytes: For a single tensor. All new tensors together, such as parameters, may take twice as much; results of
-            operations on tensors do not count, because most of them are freed at once.
+        max_bytes: Limit for a single tensor. All new tensors together, such as parameters, may take twice as much; in
+            this sum, results of operations on tensors do not count, because most of them are freed at once.
 
     Example:
         >>> from torch import nn

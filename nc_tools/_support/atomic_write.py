@@ -24,7 +24,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         >>> [file.name for file in target.parent.iterdir()]
         ['notes.txt']
     """
-    # Not from tempfile: only their owner may read those files.
+    # Not made by tempfile: only the owner may read the files that it makes.
     part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         yield part

@@ -4,7 +4,7 @@ import os
 
 
 def available_cores() -> int:
-    """Return the number of cores that this process may use, which a scheduler may have made fewer than there are.
+    """Return the number of cores that this process may use: a scheduler may allow fewer than the machine has.
 
     Example:
         >>> available_cores() >= 1

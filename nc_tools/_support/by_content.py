@@ -15,8 +15,8 @@ T = TypeVar("T")
 class ByContent:
     """Keeps results by the content of the tensors that they were computed from.
 
-    For measures that many models share because their features are the same, as those of heads on one frozen backbone:
-    a checksum of the features takes a hundredth of the time of such a measure.
+    Use it for measures of features that many models share, such as heads on one frozen backbone: a checksum of the
+    features takes a hundredth of the time of such a measure.
 
     Example:
         >>> kept = ByContent()
@@ -28,12 +28,12 @@ class ByContent:
         self._results: dict[tuple[str, bytes], object] = {}
 
     def __call__(self, name: str, tensors: Sequence[Tensor], compute: Callable[[], T]) -> T:
-        """Return the result of ``compute``, which reads nothing but these tensors.
+        """Return the result of ``compute``, or the kept one for the same name and equal tensors.
 
         Args:
-            name: What is computed, with everything besides the tensors that decides it.
-            tensors: What it is computed from.
-            compute: Called if there is no result for equal tensors.
+            name: Name of the result, with every setting that the result depends on.
+            tensors: What the result is computed from; ``compute`` reads no other data.
+            compute: Called if no result is kept.
         """
         digest = hashlib.sha256()
         for tensor in tensors:

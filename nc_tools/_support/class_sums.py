@@ -55,10 +55,14 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tens
 
 
 def group_classes(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Number the classes of a batch from 0 without gaps, so that a batch costs O(N D) for any number of classes.
+    """Return at most N groups of equal labels, so that a batch costs O(N D) for any number of classes.
 
-    Returns the group of every sample (N,), and the class of every group. With more classes than samples there are N
-    groups; groups without a sample have class 0. So no size depends on the data, and the device need not synchronize.
+    With at most N classes, each class is the group of its own number. With more classes, those that occur are numbered
+    from 0 in ascending order, and there are N groups; groups without a sample have class 0. So no size depends on the
+    data, and the device need not synchronize.
+
+    Returns:
+        The group of every sample (N,), and the class of every group.
     """
     if num_classes <= len(labels):
         return labels, torch.arange(num_classes, device=labels.device)

@@ -14,12 +14,12 @@ from torch.nn.utils import parametrize
 class InitialTensors(nn.Module):
     """A module that can make its parameters and buffers again, and does so by itself where their memory was lost.
 
-    A module that is built on the meta device has no numbers, and ``to_empty`` gives it memory that holds anything.
-    Parameters are then drawn by ``reset_parameters``, as in every layer of PyTorch. Buffers are not drawn but follow
-    from the arguments, so they are computed again at once: a frame that holds anything would train without an error.
+    A module that is built on the meta device has no numbers, and ``to_empty`` gives it uninitialized memory. Parameters
+    are then drawn by ``reset_parameters``, as in every layer of PyTorch. Buffers are computed from the arguments of the
+    module, so they are computed again at once: training with uninitialized fixed class vectors would raise no error.
 
     transformers builds a model on the meta device too, loads a checkpoint, and gives memory to what the checkpoint
-    lacks. It then asks each module whether it is initialized. At that question the missing tensors are made.
+    lacks. It then reads ``_is_hf_initialized`` of each module, and the module makes its missing tensors at that moment.
 
     A subclass registers small buffers by :meth:`keep_buffer`, or defines :meth:`initial_buffers`; and it defines
     :meth:`draw_parameters` if it has parameters of its own.
@@ -44,7 +44,7 @@ class InitialTensors(nn.Module):
         """Draw the module's own parameters anew, in place.
 
         Raises:
-            NotImplementedError: If it has some, and its class does not say how.
+            NotImplementedError: If the module has parameters and its class does not define this method.
         """
         del generator
         if names := [name for name, parameter in self._parameters.items() if parameter is not None]:
@@ -55,15 +55,17 @@ class InitialTensors(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Make the module again as it was built: draw its parameters, and compute everything else from its arguments.
+        """Reset the module and its children: draw the parameters, and compute the buffers again from the arguments.
 
-        A parameter with a parametrization (``torch.nn.utils.parametrize``) is drawn, and then parametrized.
+        The value drawn for a parametrized tensor (``torch.nn.utils.parametrize``) is assigned to it, so that the
+        parametrization stores the parameters that give this value.
 
         Args:
             generator: Draws the parameters; the global one if None.
 
         Raises:
             RuntimeError: If a hook computes a parameter before each call, as pruning does: what is drawn would be lost.
+            NotImplementedError: If the class does not say how its parameters or buffers are made.
         """
         _check_hooks(self)
         self._make_buffers(self._buffers)
@@ -114,9 +116,9 @@ class InitialTensors(nn.Module):
         self._make_unsaved_buffers()
 
     def _make_unsaved_buffers(self) -> None:
-        """Make the buffers that no checkpoint holds, if the others of a module on meta were replaced by those of one.
+        """Compute the non-persistent buffers that are on meta, if a persistent one has been loaded on another device.
 
-        ``load_state_dict(assign=True)`` does it, and accelerate's dispatch.
+        ``load_state_dict(assign=True)`` and accelerate's dispatch replace only tensors that a checkpoint holds.
         """
         saved = [
             t for name, t in self._buffers.items() if t is not None and name not in self._non_persistent_buffers_set
@@ -164,10 +166,12 @@ def _reset(module: nn.Module, generator: torch.Generator | None) -> None:
 
 
 def check_memory(tensor: Tensor, features: Tensor, module: nn.Module) -> None:
-    """Check that a module's tensor has numbers, where its input has some: PyTorch may return whatever memory holds.
+    """Check that a module's tensor is not on the meta device while its input has numbers.
+
+    PyTorch may compute with both, and then returns uninitialized memory.
 
     Raises:
-        RuntimeError: If it is on the meta device.
+        RuntimeError: If the tensor is on the meta device and the features are not.
     """
     if tensor.is_meta and not features.is_meta:
         raise RuntimeError(
@@ -196,7 +200,7 @@ def _set(buffers: dict[str, Tensor | None], name: str, value: Tensor) -> None:
 
 
 def _is_lost(before: Tensor | None, after: Tensor | None) -> bool:
-    """Return True if a buffer has not kept its numbers where a module was moved, converted or given new memory."""
+    """Return True if a buffer lost its numbers when its module was moved, converted or given new memory."""
     if before is None or after is None or after is before or after.is_meta or type(after) is not Tensor:
         return False
     if before.is_meta:

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 # Control characters (a terminal obeys them), separators of lines and paragraphs, marks that reverse the direction of
 # the text after them, and halves of characters, which cannot be written at all.
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# A cell that begins with one of them is a formula for a spreadsheet; some take the wide forms for the narrow ones.
+# A spreadsheet takes a cell that begins with one of them for a formula; some programs accept the full-width forms too.
 _FORMULA = tuple("=+-@＝＋－＠")
 
 
 def printable(text: str) -> str:
-    r"""Return a text with all characters replaced by their code that would do something instead of being shown.
+    r"""Return a text in which each character that would control a terminal, instead of being shown, is an escape code.
 
     Bytes of a file name that are not UTF-8 are replaced too.
 
@@ -26,7 +26,7 @@ def printable(text: str) -> str:
 
 
 def _code(number: int) -> str:
-    number -= 0xDC00 if 0xDC80 <= number <= 0xDCFF else 0  # how Python stands for a byte that is not UTF-8
+    number -= 0xDC00 if 0xDC80 <= number <= 0xDCFF else 0  # Python's surrogate of a byte that is not UTF-8
     return chr(number).encode("unicode_escape").decode("ascii")
 
 

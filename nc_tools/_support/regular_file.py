@@ -1,6 +1,6 @@
 """Open files that other people may have made: regular files only, of a bounded size.
 
-A pipe or a device in the place of a file would block its reader for ever or never end.
+If a path is a pipe or a device instead of a file, reading it could block forever or never end.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ import torch
 def traced() -> bool:
     """Return True inside a compiler's trace, ``torch.jit.trace`` or a ``torch.func`` transform.
 
-    There, formulas are computed step by step instead of by an autograd Function with a closed-form gradient: a compiler
-    fuses the steps itself, a graph of ``torch.jit`` that holds such a Function cannot be saved, and ``torch.func`` does
-    not accept one that fills its context in ``forward``.
+    There, formulas are computed step by step instead of by an autograd Function with a closed-form gradient. A compiler
+    fuses the steps itself. A graph of ``torch.jit`` that holds such a Function cannot be saved. ``torch.func`` does not
+    accept one that fills its context in ``forward``.
 
     Example:
         >>> traced()

@@ -1,20 +1,20 @@
-"""The directions of a covariance, the largest first, and a whitening matrix of those in which samples vary."""
+"""The principal directions of a covariance, and a whitening matrix within the directions in which samples vary."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# Eigenvalues of a covariance up to this share of the largest, for features scaled to unit variance, are rounding: that
-# of float32 features of up to ten times their deviation, and that of the covariance in float64.
+# With features scaled to unit variance, an eigenvalue of at most this share of the largest is a rounding error: of
+# float32 features whose values are up to ten times their standard deviation, or of the covariance in float64.
 _ROUNDING = 1e-12
-# A float32 feature that is not constant has a deviation of at least 6e-8 / sqrt(N) of its size. Sums of a constant in
-# float64 err by less than 1e-12 of it.
+# Relative to the size of its values, a float32 feature that is not constant has a standard deviation of at least
+# 6e-8 / sqrt(N), and the rounding error of a constant feature's mean in float64 is below 1e-12.
 _CONSTANT = 4096 * torch.finfo(torch.float64).eps
 
 
 def constant_deviation(means: Tensor) -> Tensor:
-    """Return the deviation of each feature (D,) up to which it is constant, from means (K, D): the rounding of sums."""
+    """Return the largest standard deviation (D,) at which each feature counts as constant, from class means (K, D)."""
     return means.abs().amax(dim=0) * _CONSTANT
 
 
@@ -24,15 +24,18 @@ def whitening(covariance: Tensor, means: Tensor) -> Tensor:
     So ||A^T x||^2 = x^T cov^+ x, the squared Mahalanobis length of x within the directions of the covariance.
 
     The rank is decided for features scaled to unit variance, so that it depends neither on the unit of a feature nor on
-    the type in which the features are stored. An eigenvalue counts as zero up to 1e-12 of the largest (or D 2.2e-16, if
-    larger): a deviation of a millionth, which in float32 features is rounding.
+    the type in which the features are stored. An eigenvalue counts as zero if it is at most 1e-12 of the largest (or
+    D 2.2e-16, if larger). In such a direction the standard deviation is at most a millionth of the largest, which in
+    float32 features is rounding.
 
-    A cut at D 1.2e-7 of the largest *eigenvalue*, as of inverses in float32, would leave out all directions with less
-    than 1 % of the largest deviation. In trained networks those are most, and outliers are seen in them.
+    The limit that is usual for a pseudo-inverse in float32, D 1.2e-7 of the largest *eigenvalue*, would leave out all
+    directions with less than 1 % of the largest standard deviation. In trained networks these are most directions, and
+    outliers differ from other samples in them.
 
     Args:
         covariance: (D, D), float64.
-        means: The means (K, D) about which it was computed: a deviation of 1e-12 of them is the rounding of sums.
+        means: The class means (K, D) that were subtracted. A feature whose standard deviation is below 1e-12 of them
+            is constant, because sums are rounded that much.
 
     Returns:
         (D, r), float64; r = 0 for a covariance of zeros.
@@ -59,9 +62,9 @@ def whitening(covariance: Tensor, means: Tensor) -> Tensor:
 
 
 def principal_directions(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the eigenvalues of a covariance, the largest first and none negative, and its eigenvectors (D, D).
+    """Return the eigenvalues of a covariance (D,), the largest first and none negative, and its eigenvectors (D, D).
 
-    Eigenvectors are columns.
+    The eigenvectors are the columns.
     """
     values, vectors = torch.linalg.eigh(covariance)
     return values.flip(0).clamp(min=0), vectors.flip(1)

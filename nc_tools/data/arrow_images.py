@@ -19,7 +19,7 @@ _IMAGE, _PART = "image_file", "split"
 
 @dataclass(frozen=True)
 class _Part:
-    """The files of one part, and the names of the classes of columns that hold class numbers."""
+    """The files of one part of a data set, and the class names by column, for columns that hold class numbers."""
 
     name: str
     files: tuple[Path, ...]
@@ -29,14 +29,16 @@ class _Part:
 def unpack_parquet(path: Path) -> Path:
     """Unpack the images of a Parquet file, or of a folder of them, and return the folder of images and table.
 
-    A file whose name has a word for a part of the data, such as ``train-00000-of-00002.parquet``, belongs to that part.
+    If there are several files, the name of a file up to the first hyphen says which part of the data it belongs to, as
+    in ``train-00000-of-00002.parquet``; or else the name of its folder says it.
 
     Args:
         path: A Parquet file or a folder.
 
     Raises:
         FileNotFoundError: If there is no such file, or no Parquet file in the folder.
-        ValueError: If pyarrow is missing, or no column holds the bytes of images.
+        ValueError: If pyarrow is missing, a file is damaged, or there is not exactly one column with the bytes of
+            images.
     """
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
@@ -53,11 +55,12 @@ def unpack_hf_dataset(path: Path) -> Path:
     """Unpack the images of a Hugging Face dataset on disk (``save_to_disk``); return the folder of images and table.
 
     Args:
-        path: Its folder, of a Dataset or a DatasetDict.
+        path: The folder of a Dataset or a DatasetDict.
 
     Raises:
         FileNotFoundError: If there is no such dataset.
-        ValueError: If pyarrow is missing, or no column holds the bytes of images.
+        ValueError: If pyarrow is missing, a file is damaged, or there is not exactly one column with the bytes of
+            images.
     """
     names = [""]
     if (path / "dataset_dict.json").is_file():
@@ -136,7 +139,7 @@ def _is_image(value: Any) -> bool:
 
 
 def _names_in_parquet(file: Path) -> dict[str, Sequence[str]]:
-    """Return the names of classes that the Hugging Face hub stores in a Parquet file."""
+    """Return the class names by column that the Hugging Face Hub stores in a Parquet file."""
     _pyarrow()
     import pyarrow.parquet
 

@@ -78,6 +78,15 @@ class Augment:
         """Draw the random numbers of the operations after crop and flip for ``count`` samples, by operation name.
 
         Each operation draws from its own part of the stream "augment", so that adding one does not change the others.
+
+        Args:
+            count: N.
+            seed: The run's seed.
+            epoch: Number of the epoch, from 0.
+            view: 0 for the first view of each sample, 1 for the second.
+
+        Returns:
+            For each operation a tensor with one row for each sample, as its ``draw`` returns it.
         """
         return {
             name: operation.draw(count, stream(seed, "augment", epoch, view, place))
@@ -91,7 +100,16 @@ class Augment:
                 yield place, name, operation
 
     def pixels(self, images: Tensor, views: Tensor, further: Mapping[str, Tensor]) -> Tensor:
-        """Apply the operations on raw pixels (N, C, H, W), uint8: crop, flip, RandAugment and color jitter."""
+        """Apply crop, flip, RandAugment and color jitter to raw pixels (N, C, H, W), uint8.
+
+        Args:
+            images: (N, C, H, W), uint8.
+            views: (N,), as :meth:`draw` returns them.
+            further: As :meth:`draw_further` returns them.
+
+        Returns:
+            (N, C, H, W), uint8.
+        """
         images = augment(images, views, self)
         if self.rand_augment is not None:
             images = self.rand_augment.apply(images, further["rand_augment"])

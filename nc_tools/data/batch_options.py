@@ -20,8 +20,8 @@ class BatchOptions:
 
     Attributes:
         batch_size: Samples in a batch.
-        mean: (C,) of the channels, in 0..1.
-        std: (C,) of the channels, in 0..1.
+        mean: Mean of each channel (C,), in 0..1.
+        std: Standard deviation of each channel (C,), in 0..1.
         augment: Augmentation of the images, or None for none.
         seed: The run's seed, from which order and augmentation are drawn.
         views: Augmented views of each image in a batch: 1, or 2 with the second in ``Batch.second_view``. The first is
@@ -31,8 +31,8 @@ class BatchOptions:
         epochs: Length of the training, which ``ProgressiveSampling`` needs.
         device: Where the batches go.
         channels_last: Use the channels-last memory layout for the inputs.
-        workers: Batches of files that are decoded at once, each by a process for large sets; 0 decodes each when it is
-            asked for. None: as many as the steps need.
+        workers: Number of batches of files that are decoded at the same time, for large sets each by a process of its
+            own; 0 decodes a batch when it is asked for. None: as many as the steps need.
         geometry: Resizes and crops the augmented uint8 images (N, C, H, W) for the network, as
             :meth:`nc_tools.models.ImagePreprocessing.geometry` does, so that the set can be kept at its own size. None:
             the network gets the images as they are.

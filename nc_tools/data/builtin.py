@@ -16,7 +16,7 @@ BUILTIN_SPLITS = {
     "cifar10": "that of the benchmark",
     "cifar100": "that of the benchmark",
 }
-"""How each of these sets is split, for people."""
+"""How each of these sets is split, as text for a sentence."""
 
 
 def load_builtin(kind: str, path: Path | None) -> tuple[ImageSet, ImageSet]:
@@ -45,7 +45,13 @@ def _load_digits() -> tuple[ImageSet, ImageSet]:
 
 
 def fit_shape(images: ImageSet, image_size: int | None, channels: int | None) -> ImageSet:
-    """Resize the images of a set (bilinear, antialiased) and convert their channels; None changes nothing."""
+    """Return a set with its images resized (bilinear, antialiased) and converted to 1 or 3 channels.
+
+    Args:
+        images: A set with square images.
+        image_size: Side in pixels; None keeps it.
+        channels: 1 or 3; None keeps them.
+    """
     pixels = images.images
     if image_size is not None and image_size != pixels.shape[-1]:
         pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear", antialias=True)

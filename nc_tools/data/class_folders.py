@@ -39,7 +39,7 @@ class Part:
     """One part of an image folder.
 
     Attributes:
-        name: Of the part, for the cache of decoded images.
+        name: Name of the part in the cache of decoded images.
         folder: The folder that holds the class folders, relative to the root; "" for the root.
         classes: The folders of each class, relative to the root.
     """
@@ -50,13 +50,13 @@ class Part:
 
 
 def class_part(root: Path, folder: str, class_folder: ClassFolder | None, sentences: list[str]) -> Part:
-    """Return one part of an image folder with its class folders; what was decided is added to the sentences.
+    """Return one part of an image folder with its class folders.
 
     Args:
         root: The image folder.
-        folder: That of the part, relative to the root.
-        class_folder: Decides where the class folders lie when their names cannot; None to stop and ask.
-        sentences: For people.
+        folder: The folder of the part, relative to the root.
+        class_folder: Which folders are the classes if the names leave it open; None raises an error then.
+        sentences: A list to which a sentence about this choice is added, if there was one.
 
     Raises:
         ValueError: If there are no images, or the folders are no classes, or it is not clear which are.
@@ -84,7 +84,7 @@ def class_part(root: Path, folder: str, class_folder: ClassFolder | None, senten
 
 
 def _by_last_folder(root: Path, classes: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
-    """Return the folders that hold images by their name."""
+    """Return the folders that directly hold images, grouped by their own name."""
     inner: dict[str, list[str]] = {}
     for (folder,) in classes.values():
         for leaf in _leaves(root, folder):
@@ -95,8 +95,9 @@ def _by_last_folder(root: Path, classes: Mapping[str, tuple[str, ...]]) -> Mappi
 def _may_be_classes(root: Path, classes: Mapping[str, tuple[str, ...]], last: Mapping[str, tuple[str, ...]]) -> bool:
     """Return whether the folders that hold the images, and not the folders above them, may be the classes.
 
-    They may be if no first folder holds images itself, and the folders inside the first ones differ. Folders that
-    repeat, such as ``images`` or ``session1`` in every class, are no classes.
+    They may be if no first folder holds images itself, and if the folders that do all have different names and there
+    are more of them than first folders. Folders with the same name, such as ``images`` or ``session1`` in every class,
+    are no classes.
     """
     if any(contents(root / folder).images for (folder,) in classes.values()):
         return False
@@ -149,7 +150,11 @@ def _tables_near(root: Path, top: Path) -> str:
 
 
 def _check_names(top: Path, names: Sequence[str]) -> None:
-    """Refuse names that are no classes: words for a split, images and masks, the parts of one name, broken text."""
+    """Raise a ValueError if folders have names that classes do not have.
+
+    These are words for a split, for images or for masks; numbered parts of one set, such as ``part1`` and ``part2``;
+    and names that are not UTF-8.
+    """
     if broken := [name for name in names if not has_utf8_name(name)]:
         raise ValueError(f"the name of the class folder {printable(broken[0])} in {top} is not UTF-8: rename it")
     lower = {name.lower() for name in names}

@@ -16,8 +16,8 @@ def read_class_map(file: Path, labels: Collection[str]) -> dict[str, str]:
     """Read a class map: the name of each label.
 
     The file is JSON (``{"0": "ape"}``, ``{"ape": 0}`` or a list of names), a table of two columns (``0,ape`` or
-    ``0 ape``, with or without a header), or has one name a line. Names without labels count from the smallest number
-    among the labels, which must be 0 or 1.
+    ``0 ape``, with or without a header), or has one name a line. Names without labels are for labels that are whole
+    numbers. They are numbered from 1 if the labels run from 1 to the number of names, and else from 0.
 
     Args:
         file: The class map.
@@ -28,7 +28,8 @@ def read_class_map(file: Path, labels: Collection[str]) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it has another form, or names of positions do not fit the labels.
+        ValueError: If it has another form, or names without labels do not fit the labels. That includes labels from 1
+            to less than the number of names, because the first name may then belong to 0 or to 1.
     """
     check_file(file, "class map")
     text = file.read_text(encoding="utf-8-sig", errors="replace").strip()
@@ -61,7 +62,7 @@ def _from_json(file: Path, text: str, labels: Collection[str]) -> dict[str, str]
 
 
 def _by_position(file: Path, names: list[str], labels: Collection[str]) -> dict[str, str]:
-    """Return names by their position, counted from the smallest label."""
+    """Return names by their position, counted from 1 if the labels are 1 to the number of names, and else from 0."""
     numbers = sorted(number for label in labels if (number := whole_number(label)) is not None)
     if len(numbers) < len(labels) or not numbers:
         raise ValueError(f"{file} has names without labels, which fit only labels that are whole numbers")

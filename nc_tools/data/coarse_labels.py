@@ -12,7 +12,7 @@ from nc_tools.data.csv_files import read_columns
 from nc_tools.data.image_set import Images, relabeled
 from nc_tools.data.short_list import short_list
 
-# Groupings by name: group to its classes. CIFAR-10's two superclasses are the usual ones of coarse-to-fine transfer.
+# The classes of each group, by the name of the grouping. Those of CIFAR-10 are usual for coarse-to-fine transfer.
 GROUPINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "digits-parity": {"even": ("0", "2", "4", "6", "8"), "odd": ("1", "3", "5", "7", "9")},
     "cifar10-animals": {
@@ -26,7 +26,7 @@ def check_grouping(text: str) -> None:
     """Check that a text names a built-in grouping of classes or a CSV file, before any data is read.
 
     Raises:
-        ValueError: With the most similar name.
+        ValueError: If it names neither; the message has the most similar name.
 
     Example:
         >>> check_grouping("digits-party")
@@ -91,6 +91,11 @@ def read_grouping(text: str, classes: Sequence[str]) -> tuple[tuple[str, ...], t
 
 def coarsened(images: Images, groups: tuple[str, ...], group_of: Sequence[int]) -> Images:
     """Return the same images with the groups of their classes as labels.
+
+    Args:
+        images: A set with K classes.
+        groups: Names of the groups.
+        group_of: K group numbers, one for each class.
 
     Example:
         >>> from nc_tools.data import ImageSet

@@ -126,7 +126,7 @@ class ColorJitter:
 
         Args:
             images: (N, C, H, W), uint8.
-            draws: (N, 4), on the same device.
+            draws: (N, 4), on the same device, as :meth:`draw` returns them.
 
         Returns:
             (N, C, H, W), uint8.

@@ -46,21 +46,21 @@ def read_corrections(
     """Read a table of decisions; images without a row keep their label.
 
     Columns: one that names the image, found by its values; ``decision`` with keep, relabel or exclude; ``label`` with
-    the new label. Without ``decision`` every row with a label is a relabel. A column ``given``, if there is one, must
-    hold the labels that the data have, because a decision is about these.
+    the new label. Without ``decision`` every row with a label is a relabel. In a column ``given``, if there is one,
+    each class name must be the label that the data have, because a decision is about that label.
 
     Args:
         file: The table.
         images: The training images, and others that rows may name. Rows about test images are not applied, because all
             arms of a comparison must be tested on the same labels.
         classes: K names.
-        given: (N,) the labels to correct.
-        skip_missing: Pass over rows that name no image, instead of stopping.
+        given: (N,) the labels to correct, int64.
+        skip_missing: Ignore rows that name no image, instead of stopping.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a decision or label is unknown, two rows decide differently about an image, a row is about
-            another given label, or every image of a class is excluded.
+            another given label, or no image of a class is left.
     """
     table = read_table(file, (*images.paths, *images.others), images.root)
     rows = rows_of_images(table, images, skip_missing=skip_missing)

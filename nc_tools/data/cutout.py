@@ -12,9 +12,9 @@ from torch import Tensor
 class Cutout:
     """Set a square of each image to zero, at a random position and clipped at the border.
 
-    The network then cannot rely on a single part of the image. Source: DeVries and Taylor 2017, section 3.2: 16 pixels
-    on CIFAR-10, 8 on CIFAR-100. As there, normalized inputs are set to zero, which is the mean color of the training
-    set.
+    The network then cannot rely on a single part of the image. Source: DeVries and Taylor 2017, section 3.2, with 16
+    pixels for CIFAR-10 and 8 for CIFAR-100. As in the paper, normalized inputs are set to zero, which is the mean color
+    of the training set.
 
     Attributes:
         size: Side of the square in pixels of the network's input.
@@ -45,8 +45,8 @@ class Cutout:
         """Return the images with a square of zeros in each.
 
         Args:
-            inputs: Normalized (N, C, H, W).
-            draws: (N, 2), on the same device.
+            inputs: Normalized images (N, C, H, W).
+            draws: (N, 2), on the same device, as :meth:`draw` returns them.
 
         Returns:
             (N, C, H, W), in the same memory layout.

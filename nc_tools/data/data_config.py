@@ -57,57 +57,61 @@ class DataConfig:
         labels: ``FILE:COLUMN`` of a table with the given training labels, such as those of annotators, instead of those
             of the source; or None. The test labels are always those of the source.
         clean: ``FILE:COLUMN`` of a table with the true training labels, or ``data`` if those of the source are the true
-            ones; or None if they are unknown. For measures only: nothing is chosen by them.
+            ones; or None if they are unknown. They are used for measures only: nothing is chosen by them.
         corrections: A table of a person's decisions about the given labels: keep, relabel, exclude. Images without a
-            row keep their label. The arms of a comparison may differ in it.
+            row keep their label. The arms of a comparison may have different corrections.
         noise: Synthetic noise on the training labels, such as ``SymmetricNoise(0.4)``, or None. Drawn anew for each
-            seed. The long tail is cut before the noise, by the true classes, as in the literature on both; the hold-out
-            is split off after it, by the noisy labels.
+            seed. The long tail is drawn before the noise, by the true classes, as in papers on long tails with noise;
+            the hold-out is split off after it, by the noisy labels.
         image_size: Side of the square images in pixels. None: the set's own; for a folder, the median of the
             shorter sides, at most ``size_limit``.
-        interpolation: Of image files when they are resized: ``bilinear`` or ``bicubic``, both antialiased.
-        size_limit: Largest side that is chosen for a folder. Recipes set both as a pretrained network expects.
+        interpolation: How image files are resized: ``bilinear`` or ``bicubic``, both antialiased.
+        size_limit: Largest side in pixels that is chosen for a folder. For a pretrained network, recipes set
+            ``interpolation`` and ``size_limit`` as the network expects.
         imbalance: n_max / n_min of the training subset. 1 uses all images as they are, whatever their imbalance.
         profile: How the counts decrease from the largest to the smallest class.
         tail_order: Which classes a profile makes rare: ``frequency``, those that have the fewest images; ``class``, the
             last ones, as in benchmarks that are cut from a balanced set.
         pareto_alpha: Exponent of the profile "pareto"; 6 in ImageNet-LT.
-        class_counts: Training samples of each class, in the data's own order, instead of a profile; or None.
+        class_counts: Number of training samples of each class, in the order of the classes, instead of a profile; or
+            None.
         protocol: ``seeded`` draws the long-tailed subset anew for each seed; ``ldam`` is the fixed choice of
             the LDAM-DRW code, the same for all seeds.
         sampling: How often each class is drawn in training, such as ``BalancedSampling()``. None: each sample once an
             epoch. The class counts that losses use stay those of the data.
         holdout: Share of the training subset that is kept for tuning, temperature and choice of epoch.
-        resplit: For small test sets: each seed draws its own test set, this share of all images, training and test
-            together. The spread over seeds then includes that of the test images. None: the same test set for all.
+        resplit: For small test sets. Each seed draws its own test set: this share of all training and test images
+            together. The spread over seeds then includes that of the test images. None: all seeds share the test set.
         held_out_classes: This many of the last classes are removed from training and test set and kept for transfer.
-        table: How a table of images is read, where that is not to be found by its values.
+        table: How a table of images is read, for whatever its values alone do not show.
         transfer_data: Another source for transfer, in the same syntax.
         coarse: Train on groups of classes, and use the classes themselves, on the same images, for transfer: the name
             of a grouping (``digits-parity``, ``cifar10-animals``) or a CSV file with the columns ``class`` and
             ``coarse``.
-        class_folder: Which folder of an image's path names its class, where the names of the folders cannot decide it:
+        class_folder: Which folder of an image's path names its class, if the names of the folders do not show it:
             ``first``, the one below the training or test folder, or ``last``, the one that holds the image.
-        skip_missing: Leave out what has no counterpart, instead of stopping: rows of a table without an image, and test
-            images of classes without training images. They are counted.
+        skip_missing: Leave out what has no counterpart, instead of stopping: rows of a table without an image, training
+            images without a row in ``labels``, and test images of classes without training images. They are counted.
         skip_unreadable: Leave out images that cannot be decoded, instead of stopping.
-        drop_duplicates: Leave out training images that are test images too, by their pixels; counted in any case.
+        drop_duplicates: Leave out training images whose pixels are those of a test image. Their number is reported in
+            any case.
         crop_padding: Pixels of zeros around an image before the random crop. None: image_size // 8, at least 1.
         flip: Mirror half of the training images. None: not for digits, but for all other sets.
         rand_augment: Random operations on each training image, such as ``RandAugment(2, 9)``, or None.
         color_jitter: Random colors of each training image, such as ``ColorJitter(0.4)``, or None.
         cutout: A square of each training image that is set to zero, such as ``Cutout(16)``, or None.
-        memory_gb: Sets larger than this are decoded during training instead of once. None: half of the free memory.
+        memory_gb: Sets of more gigabytes of pixels than this are decoded during training instead of once. None: half of
+            the free memory.
         ood_near: Images that belong to none of the classes but are close to them, for out-of-distribution scores: a
             source in the same syntax, or ``scrambled``, the test images with their pixels in random order. Held-out
-            classes are always used as a further near set.
+            classes are always used as a further set.
         ood_near_exclude: A CSV file whose first column names classes to leave out of ``ood_near``: those that are
             trained on under another name.
-        ood_far: Images far from the classes, in the same syntax.
+        ood_far: Images far from the classes, in the same syntax as ``ood_near``.
         outliers: Images that belong to none of the classes, to train against with losses that need outliers. Other
-            losses never get them. A source in the same syntax, of which the training part is used, or ``blended``:
-            averages of two images of different classes of the batch, for which no images are needed. Outliers must not
-            share an image with any set that is trained on or measured.
+            losses never get them. A source in the same syntax, of which the training part is used; or ``blended``:
+            averages of two images of different classes in the batch, which need no further images. No outlier may be an
+            image of a set that is trained on or measured.
         outliers_exclude: A CSV file whose first column names classes to leave out of ``outliers``: those that are
             trained on or scored under another name.
 

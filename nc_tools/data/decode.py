@@ -29,9 +29,9 @@ class Chunk(NamedTuple):
     Attributes:
         start: Position of the first file in the list.
         images: (B, C, side, side), uint8; unreadable files are black.
-        unreadable: The reason by file name.
-        converted: How many images had another form, by what they were, such as "gray".
-        measured: What ``measure`` returned for the readable images.
+        unreadable: The reason for each file that cannot be decoded, by its name.
+        converted: How many images had another form, such as "gray", by that form.
+        measured: What ``measure`` of :func:`decode_chunks` returned for the readable images.
     """
 
     start: int
@@ -90,7 +90,7 @@ def decode_chunks(
         channels: 3 or 1.
         progress: Called as ``progress(done, total)``.
         interpolation: Of the resizing.
-        measure: Called with the readable images of each chunk, in parallel too.
+        measure: Called with the readable images of each chunk, in the threads that decode.
     """
 
     def decode_chunk(start: int) -> Chunk:
@@ -124,8 +124,13 @@ def _report(chunk: Chunk, total: int, progress: Progress | None) -> Chunk:
 def default_size(root: Path, paths: Sequence[str], limit: int) -> int:
     """Return the default image side of a folder: the median of the shorter sides of its images, at most ``limit``.
 
-    Only the headers of up to 1,000 evenly spaced files are read. Unreadable ones are skipped here; decoding reports
-    them.
+    Only the headers of fewer than 2,000 evenly spaced files are read. Unreadable ones are skipped here; decoding
+    reports them.
+
+    Args:
+        root: Folder that the paths are relative to.
+        paths: Paths with forward slashes.
+        limit: Largest side in pixels.
 
     Raises:
         UnreadableImageError: If no header can be read.

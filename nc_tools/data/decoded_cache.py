@@ -1,8 +1,9 @@
 """A cache of decoded image folders on disk, so that many runs and worker processes decode them once.
 
-A cache file is used only if its key matches the image files as they are now (paths, sizes, times, image size, decoding
-rule), safetensors can read it, and its pixels still have the hashes that were stored with them. Otherwise it is written
-again. Writing is atomic, so that several processes can write it at the same time and none reads a partial file.
+A cache file is used only if safetensors can read it and its key matches the image files as they are now: their paths,
+sizes and times, the image size and the decoding rule. Pixels must also have the hashes that were stored with them.
+Otherwise the file is written again. Writing is atomic, so that several processes can write it at the same time and none
+reads a partial file.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ from nc_tools.type_check import matches
 
 
 class CachedImages(NamedTuple):
-    """Decoded images or their statistics, the reason for each unreadable file, and how many images were converted."""
+    """The contents of a cache file.
+
+    Attributes:
+        tensors: "images" (N, C, H, W), uint8, or "sums" (N, C, 2), int64; and "hashes" (N, 32), uint8.
+        unreadable: The reason for each file that cannot be decoded, by its path.
+        converted: How many images had another form, such as "gray", by that form.
+    """
 
     tensors: dict[str, Tensor]
     unreadable: dict[str, str]
@@ -50,8 +57,15 @@ def files_key(root: Path, paths: Sequence[str], image_size: int, channels: int, 
 def cache_file(folder: Path, root: Path, split: str, image_size: int, channels: int, form: str) -> Path:
     """Return the path of the cache file for one split of an image folder at one image size.
 
-    It does not depend on the state of the files, so that a new cache file replaces an old one. ``form`` ends in
-    "pixels", or in "scan" for statistics without pixels.
+    It does not depend on the state of the files, so that a new cache file replaces an old one.
+
+    Args:
+        folder: Folder of the cache.
+        root: Folder of the images.
+        split: Name of the split.
+        image_size: Side in pixels.
+        channels: 3 or 1.
+        form: Name of the contents, such as "bilinear-pixels", or "bilinear-scan" for statistics without pixels.
     """
     location = hashlib.sha256(f"{root.resolve()}\0{split}".encode()).hexdigest()[:12]
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", root.name)
@@ -59,7 +73,13 @@ def cache_file(folder: Path, root: Path, split: str, image_size: int, channels: 
 
 
 def read_cache(path: Path, key: str, *, pixels: bool = True) -> CachedImages | None:
-    """Return the contents of a cache file with images, or with their sums only; None if there is no valid one."""
+    """Return the contents of a cache file; None if there is no valid one.
+
+    Args:
+        path: The cache file.
+        key: The hash that :func:`files_key` gives for the image files as they are now.
+        pixels: Whether the file must hold images; False for a file with sums only.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -1,4 +1,4 @@
-"""Find the same picture twice, by its pixels: in training and test, or in training under two labels."""
+"""Find images with the same pixels: in the training and the test set, or twice in the training set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def in_both(train: Images, test: Images) -> Tensor:
 
 
 def with_copies(images: Images) -> Tensor | None:
-    """Return groups that never cross a split: those of the images, joined where a picture is in several of them.
+    """Return groups for a split that keeps copies together: those of the set, joined if they share a picture.
 
     Returns:
         The number of each image's group (N,), int64; None if there are no groups and no copies.
@@ -53,7 +53,7 @@ def with_copies(images: Images) -> Tensor | None:
 
 
 def duplicate_sentences(train: Images, test: Images, *, dropped: bool, resplit: bool = False) -> list[str]:
-    """Return what is to be said about pictures that occur twice.
+    """Return sentences about pictures that occur twice; none if there are none.
 
     Args:
         train: The training images, before any is left out.
@@ -89,7 +89,7 @@ def duplicate_sentences(train: Images, test: Images, *, dropped: bool, resplit: 
 
 
 def _copies(images: Images) -> tuple[Tensor, int]:
-    """Return which images are copies of an earlier one (N,), bool, and how many of these have another label than it."""
+    """Return which images are copies of an earlier one (N,), bool, and how many have another label than that one."""
     _, first, inverse = np.unique(_keys(images), return_index=True, return_inverse=True)
     origin = torch.from_numpy(first[inverse])
     copies = origin != torch.arange(len(images))

@@ -29,10 +29,10 @@ def first_lines(
 
     Args:
         sources: The loaded sets, with the label noise of the run.
-        config: Of the data.
+        config: The configuration of the data.
         subsets: The training subset and the hold-out of a seed.
         given_labels: (N,) the training labels before noise was drawn onto them.
-        tuned: Whether something is tuned on the hold-out, which is named only then.
+        tuned: Whether something is tuned on the hold-out; if not, there is no line about it.
     """
     train, test = sources.train, sources.test
     channels, height, width = train.shape
@@ -61,8 +61,8 @@ def listing_lines(source: str, listed: ListedImages) -> list[str]:
     """Return the lines that say what a source is, before any of its images is opened.
 
     Args:
-        source: Its name, as it was given.
-        listed: Its files.
+        source: Name of the source, as it was given.
+        listed: Files of the source.
     """
     train, test = (class_counts(part.labels, len(listed.classes)) for part in (listed.train, listed.test))
     return [
@@ -104,7 +104,15 @@ def counts_text(classes: Sequence[str], counts: Tensor) -> str:
 def _left_out(
     train: Images, available: Tensor, config: DataConfig, subsets: Subsets, given_labels: Tensor
 ) -> list[str]:
-    """Say how many of the available training images (N,) a long tail leaves out, and which class limits it."""
+    """Return a line that says how many of the available training images a long tail leaves out, and why.
+
+    Args:
+        train: The training set.
+        available: (N,) bool, the images that corrections do not exclude.
+        config: The configuration of the data.
+        subsets: The training subset.
+        given_labels: (N,) the labels by which the long tail is drawn.
+    """
     rest = int(available.sum()) - len(subsets.train)
     if not rest:
         return []
@@ -121,7 +129,7 @@ def _left_out(
 
 
 def _test_set(classes: Sequence[str], counts: Tensor, train_counts: Tensor) -> list[str]:
-    """Say which classes have no test image, and whether the test set is imbalanced, perhaps as the training set is."""
+    """Return lines that say which classes have no test image, and whether the test set is imbalanced."""
     lines = []
     if missing := [name for name, count in zip(classes, counts.tolist(), strict=True) if not count]:
         lines.append(

@@ -29,13 +29,14 @@ def list_folder(
 ) -> ListedImages:
     """List the classes and files of an image folder.
 
-    Folders for training and testing are found by their names (see :func:`find_layout`); a folder without is one set of
-    images and is split 80 / 20 by class, the same for every seed. Hidden files and folders, files that are not images,
-    and folders of masks or annotations are left out. Images may lie at any depth below the folder of their class.
+    Folders for training and testing are found by their names (see :func:`find_layout`). A folder without such folders
+    is one set of images, which is split 80 / 20 by class, the same for every seed. Hidden files and folders, files that
+    are not images, and folders of masks or annotations are left out. Images may lie at any depth below the folder of
+    their class.
 
     Args:
         root: The folder.
-        class_folder: Which folder of a path names the class where names alone cannot decide it: "first" or "last".
+        class_folder: Which folder of a path names the class, if the names leave it open: "first" or "last".
         skip_missing: Leave out test images of classes that have no training image, instead of stopping.
         check: Require what a comparison needs: two classes, and a test image. Turn it off for images without labels.
 

@@ -21,7 +21,7 @@ class Layout:
         train: The training images, or all images if ``test`` is None.
         test: The test images, or None if the folder has no split.
         sentences: What was decided, for people.
-        choices: The same, for the fingerprint.
+        choices: What was decided, for the fingerprint of the data.
     """
 
     train: Part
@@ -33,13 +33,14 @@ class Layout:
 def find_layout(root: Path, class_folder: ClassFolder | None = None) -> Layout:
     """Find the parts and the classes of an image folder from the names of its folders.
 
-    ``train`` goes with ``test``, or with ``val`` if there is no ``test``; other words and spellings of the three are
-    known too. A folder that holds only one of the three, or none, is one set of images. A folder that holds nothing but
-    one other folder is looked through.
+    The training images are in ``train`` and the test images in ``test``, or in ``val`` if there is no ``test``; other
+    words and spellings of the three are known too. These folders may also lie inside each class folder, as in
+    ``cat/train``. If there is only one of the three, its images are one set without a split; if there is none, all
+    images are. If a folder holds nothing but one other folder, the search goes on in that one.
 
     Args:
         root: The image folder.
-        class_folder: Decides where the class folders lie when their names cannot; None to stop and ask.
+        class_folder: Which folders are the classes if the names leave it open; None raises an error then.
 
     Raises:
         ValueError: If folders cannot be classes, or it is not clear which are; the message says what to do.
@@ -67,7 +68,7 @@ def find_layout(root: Path, class_folder: ClassFolder | None = None) -> Layout:
 
 
 def _look_through(root: Path, base: str) -> tuple[str, list[str]]:
-    """Go down while a folder holds nothing but one other folder, which itself holds folders."""
+    """Return the folder to read, and sentences about it: go down while a folder holds only one folder of folders."""
     sentences: list[str] = []
     while True:
         inside = contents(root / base)
@@ -90,7 +91,8 @@ def _split_folders(root: Path, base: str) -> tuple[dict[Role, str], list[str]]:
     """Return the folders of a split that hold class folders, by role, and those that hold images without classes.
 
     Raises:
-        ValueError: If two folders have the same role, or folders of a split are all that there is and none has classes.
+        ValueError: If two folders have the same role, the only part of a split lies beside other folders of images, or
+            no part of a split holds class folders.
     """
     by_role: dict[Role, list[str]] = {}
     flat: list[str] = []
@@ -147,7 +149,7 @@ def _same_role_inside(root: Path, folder: str, role: Role) -> str | None:
 
 
 def _unused(folders: Sequence[str], base: str, splits: dict[Role, str], test: Role, flat: Sequence[str]) -> list[str]:
-    """Return a sentence for the folders beside the split that are not used."""
+    """Return a sentence about the folders beside the split that are not used; an empty list if there are none."""
     used = {splits[role].removeprefix(base).strip("/").split("/")[0] for role in ("train", test) if role in splits}
     rest = [f"{printable(name)}/" for name in folders if name not in used]
     texts = [f"not used: {short_list(rest)}"] if rest else []

@@ -16,7 +16,7 @@ SIDE_FOLDERS = frozenset(
     {"annotation", "annotations", "bboxes", "label", "labels", "mask", "masks", "meta", "metadata", "segmentation",
      "segmentations", "trimap", "trimaps", "xml", "xmls"}
 )  # fmt: skip
-"""Names (in lower case) of folders that hold something about the images of the folder that they are in."""
+"""Names, in lower case, of folders that hold data about images, such as masks or annotations, and not a class."""
 
 
 def is_ignored(name: str) -> bool:
@@ -31,7 +31,13 @@ def has_utf8_name(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Contents:
-    """What lies directly in a folder: its folders (sorted), its image files (sorted), and other things by kind."""
+    """What lies directly in a folder, by name and sorted.
+
+    Attributes:
+        folders: Its folders.
+        images: Its image files, recognized by their suffix.
+        special: Things with the suffix of an image that are no regular files, such as pipes.
+    """
 
     folders: tuple[str, ...]
     images: tuple[str, ...]
@@ -39,7 +45,10 @@ class Contents:
 
 
 def contents(folder: str | Path) -> Contents:
-    """Return what lies directly in a folder; links are followed, and a broken link counts as a file."""
+    """Return what lies directly in a folder; links are followed, and a broken link counts as a file.
+
+    Hidden files and folders are left out.
+    """
     suffixes = image_suffixes()
     folders: list[str] = []
     images: list[str] = []
@@ -60,7 +69,8 @@ def contents(folder: str | Path) -> Contents:
 class FolderWalk:
     """Lists the images below several folders of one source, and counts what it leaves out.
 
-    A folder is known by its device and inode, so that a link to a folder above, or to another class, is not followed.
+    A folder is identified by its device and inode, so that a link to a folder above, or to another class, is not
+    followed.
 
     Attributes:
         root: Folder that paths are relative to.
@@ -73,10 +83,10 @@ class FolderWalk:
     _side: Counter[str] = field(default_factory=Counter)
 
     def claim(self, folder: str) -> None:
-        """Note a folder that will be walked, so that links in other folders to it are not followed.
+        """Note a folder that will be walked, so that links to it from other folders are not followed.
 
         Raises:
-            ValueError: If it is a folder that was claimed under another name.
+            ValueError: If the folder was claimed under another name before.
         """
         key = self._key(folder)
         if (other := self._visited.get(key)) is not None and other != folder:

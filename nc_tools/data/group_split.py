@@ -12,13 +12,16 @@ _SWEEPS = 4
 def split_by_group(
     labels: Tensor, groups: Tensor, fraction: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Split a set into a training and a hold-out part, by class as far as whole groups allow.
+    """Split a set into a training and a hold-out part, stratified by class as far as whole groups allow.
 
-    Groups are visited in random order, those with the rarest class first, up to four times. One changes its side if
-    that lowers sum_k ((h_k - f n_k) / n_k)^2, for h_k of n_k samples of class k in the hold-out and the share f, and if
-    each of its classes keeps a training sample.
-    A class that then has no hold-out sample gets the smallest group that may move. A class whose samples all lie in
-    one group is trained on only.
+    Groups are visited in random order, those with the rarest class first, up to four times. A group changes its side if
+    that lowers
+
+        sum_k ((h_k - f n_k) / n_k)^2
+
+    where h_k of the n_k samples of class k are in the hold-out and f is its share. Each class of the group must keep a
+    training sample. Of a class that then has no hold-out sample, the smallest group that may move goes to the hold-out.
+    A class whose samples all lie in one group is in the training part only.
 
     Args:
         labels: (N,) class indices.
@@ -51,7 +54,7 @@ def split_by_group(
 
 
 def _choose_groups(table: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """Return which groups are held out, from the samples of each group and class (G, K)."""
+    """Return which groups are held out (G,), bool, from the number of samples of each group and class (G, K)."""
     rows = table.double().numpy()
     total = rows.sum(0)
     goal, size = total * fraction, total.clip(min=1)

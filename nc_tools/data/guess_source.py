@@ -10,7 +10,9 @@ _TABLES = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".lst"})
 
 
 def guess_source(text: str) -> str:
-    """Return a data source as ``KIND:PATH``; text that names a kind, or nothing that can be guessed, stays as it is.
+    """Return a data source as ``KIND:PATH``.
+
+    Text that names a kind already, or whose kind cannot be guessed, is returned unchanged.
 
     Args:
         text: A source, or the path of a folder or a table, as on a command line.

@@ -26,8 +26,8 @@ class ImageSet:
         labels: (N,), int64, in [0, K).
         classes: K names.
         name: Name of the set in records.
-        clean_labels: The true labels (N,), where they are known and may differ from the labels; or None. For measures
-            only: nothing may be chosen by them.
+        clean_labels: The true labels (N,), if they are known and may differ from ``labels``; or None. They are used
+            for measures only: nothing may be chosen by them.
         paths: Relative to the data root, with forward slashes; None if the set has no files.
         groups: The number of each image's group (N,), int64, such as its patient; None without groups.
         hashes: (N, 32), as :func:`digests` returns them, if they are known already; else they are computed when needed.
@@ -105,9 +105,12 @@ class ImageFiles:
         image_size: Side in pixels after decoding.
         sums: (N, C, 2), as ``pixel_sums`` returns them.
         hashes: (N, 32), as ``digests`` returns them.
-        clean_labels: The true labels, or None.
-        groups: The number of each image's group (N,), or None.
-        interpolation: Of the resizing when a file is decoded.
+        clean_labels: The true labels (N,), as for ``ImageSet``, or None.
+        groups: The number of each image's group (N,), int64, or None.
+        interpolation: How files are resized when they are decoded.
+
+    Raises:
+        ValueError: If the labels do not match the files or the classes.
     """
 
     root: Path
@@ -190,12 +193,12 @@ def with_labels(images: Images, labels: Tensor) -> Images:
 
 
 def relabeled(images: Images, labels: Tensor, classes: tuple[str, ...]) -> Images:
-    """Return the same images with labels of other classes and without ``clean_labels``."""
+    """Return the same images with labels (N,) of other classes and without ``clean_labels``."""
     return replace(images, labels=labels, classes=classes, clean_labels=None)
 
 
 def with_classes(images: Images, first: int, stop: int) -> Images:
-    """Return the samples of classes ``first`` to ``stop - 1``, with labels from 0."""
+    """Return the samples of classes ``first`` to ``stop - 1``, with these classes numbered from 0."""
     subset = images.subset(((images.labels >= first) & (images.labels < stop)).nonzero().flatten())
     return replace(subset, labels=subset.labels - first, classes=images.classes[first:stop])
 

@@ -66,7 +66,7 @@ def long_tailed(
 
     Returns:
         Indices into ``labels``, class by class and within a class in the order drawn, int64. With a factor of
-        1, all.
+        1, all indices in ascending order.
 
     Raises:
         ValueError: If a class would keep no sample, or ``seeded`` has no generator.
@@ -123,8 +123,8 @@ def subset_of_counts(
 def split_holdout(labels: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Split a set into a training and a hold-out part, stratified by class.
 
-    Of a class with n samples, round(n fraction) go to the hold-out; at least one if the class has two, and never its
-    only one. So the rarest classes, for which tuning matters most, are in the hold-out too.
+    Of a class with n samples, round(n fraction) go to the hold-out, at least one if n > 1, and never all of them. So
+    the rarest classes, for which tuning matters most, are in the hold-out too.
 
     Args:
         labels: (N,) class indices.

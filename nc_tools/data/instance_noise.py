@@ -20,16 +20,16 @@ _BLOCK = 2048
 class InstanceNoise:
     """Instance-dependent noise: images that look alike are mislabeled alike, by a random linear map of the pixels.
 
-    For an image x of class y, standardized by channel, with a matrix W_y (pixels x K) of standard normal numbers for
-    each class and a flip probability q drawn from a normal distribution of mean ``rate`` and standard deviation
-    ``spread``, truncated to [0, 1]:
+    Let x be an image of class y, standardized by channel. Each class has a matrix W_y (C H W, K) of standard normal
+    numbers. Each image has a flip probability q, drawn from a normal distribution of mean ``rate`` and standard
+    deviation ``spread`` that is truncated to [0, 1]. Then
 
         P(given j | x, y) = q softmax_{j != y}(x^T W_y)_j,    P(given y | x, y) = 1 - q
 
     Source: Xia et al. 2020 (part-dependent label noise), algorithm 2, which later papers call "instance-dependent
-    noise". It is the way in which they generate such noise, not their part-dependent model of it. Difference: images
-    with a side longer than 32 pixels are averaged down to 32 first, because W_y would grow with them and the map is
-    random anyway. With thousands of pixels the softmax is nearly one-hot, so that an image whose label changes nearly
+    noise". It is how the authors generate such noise, not their part-dependent model of it. Difference: images with a
+    side longer than 32 pixels are averaged down to 32 first, because W_y would grow with them and the map is random
+    anyway. With thousands of pixels the softmax is nearly one-hot, so that a given image, if its label changes, nearly
     always gets the same wrong class.
 
     Attributes:
@@ -57,10 +57,10 @@ class InstanceNoise:
             )
 
     def draw(self, images: Images, generator: torch.Generator) -> Tensor:
-        """Draw a noisy label for each image (N,), reading the images in blocks, class by class.
+        """Draw a noisy label for each image (N,), int64; the images are read in blocks, class by class.
 
         Args:
-            images: The training set under its true labels.
+            images: The training set with its true labels.
             generator: CPU generator.
         """
         count, number = len(images), images.num_classes
@@ -87,6 +87,12 @@ class InstanceNoise:
 
 def truncated_normal(mean: float, std: float, count: int, generator: torch.Generator) -> Tensor:
     """Draw from a normal distribution truncated to [0, 1], by its inverse distribution function.
+
+    Args:
+        mean: Mean before the truncation.
+        std: Standard deviation before the truncation.
+        count: Number of draws.
+        generator: CPU generator.
 
     Returns:
         (count,), float64.

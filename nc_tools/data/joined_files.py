@@ -1,4 +1,4 @@
-"""Data sets whose labels and split lie in several files of a fixed layout, which no single table can say."""
+"""Data sets whose labels and split lie in several files of a fixed layout, instead of one table."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def list_cub(root: Path, *, skip_missing: bool) -> ListedImages:
 
 
 def list_pets(root: Path, *, skip_missing: bool) -> ListedImages:
-    """List a data set in the layout of the Oxford-IIIT pets: the class stands in the name, as in ``Abyssinian_100``.
+    """List a data set in the layout of the Oxford-IIIT pets: the class is part of the name, as in ``Abyssinian_100``.
 
-    ``annotations/trainval.txt`` and ``annotations/test.txt`` begin each line with a name of ``images/``; without these
-    two, ``annotations/list.txt`` does, and the images are split 80 / 20.
+    Each line of ``annotations/trainval.txt`` and ``annotations/test.txt`` begins with the name of an image in
+    ``images/``. Without these two files, ``annotations/list.txt`` is read instead, and the images are split 80 / 20.
 
     Args:
         root: The folder of ``images`` and ``annotations``, or the one above.
@@ -116,7 +116,7 @@ JOINS: dict[str, Callable[..., ListedImages]] = {
     "pets": list_pets,
     "tiny-imagenet": list_tiny_imagenet,
 }
-"""What lists each of these data sets."""
+"""The function that lists a data set of each layout."""
 
 
 def _listed(top: Path, rows: Sequence[_Row], order: Sequence[str], what: str, *, skip_missing: bool) -> ListedImages:
@@ -159,11 +159,11 @@ def _folder_with(root: Path, name: str) -> Path:
 
 def _lines(file: Path) -> list[str]:
     check_file(file, "list")
-    return [row[0] for row in read_grids(file)[-1].rows]  # as lines, with comments and blank lines passed over
+    return [row[0] for row in read_grids(file)[-1].rows]  # whole lines, without comments and blank lines
 
 
 def _pairs(file: Path) -> dict[str, str]:
-    """Return the lines of a file by their first word."""
+    """Return the rest of each line of a file by its first word."""
     pairs = {}
     for line in _lines(file):
         key, _, rest = line.partition(" ")

@@ -15,7 +15,7 @@ _WHOLE = re.compile(r"[+-]?\d+([.,]0*)?$")
 
 
 class LabelError(ValueError):
-    """A column of labels cannot be read; ``row`` is the first row that shows it, or None."""
+    """A column of labels cannot be read; ``row`` is the position of the first label that cannot be, or None."""
 
     def __init__(self, text: str, row: int | None = None) -> None:
         super().__init__(text)
@@ -46,9 +46,10 @@ def is_natural_order(classes: Sequence[str]) -> bool:
 def labels_of(values: Sequence[str], classes: Sequence[str]) -> tuple[Tensor, str]:
     """Return the class index of each label, for classes that are known, and a sentence about how they were read.
 
-    The labels are class names if all of them are. Numbers are the class names with these values if all classes are
-    numbers (``1`` for a folder ``01``), and else class indices from 0. A column that mixes names and indices is
-    refused, and so are indices of classes whose order as text is not the natural one.
+    The labels are class names if all of them are. Else they must be numbers. If all class names are numbers and each
+    label has the value of one of them (``1`` for a folder ``01``), it stands for that class; if not, the labels are
+    class indices from 0. A column that mixes names and indices is refused. So are indices of classes whose order as
+    text is not the natural one.
 
     Args:
         values: N labels as text, none empty.
@@ -101,7 +102,8 @@ def classes_of(
 ) -> tuple[tuple[str, ...], Tensor, str]:
     """Return the classes that a column of labels names, the class index of each label, and how they were read.
 
-    Labels are numbers if all of them are whole numbers, sorted as such; else they are text, sorted as text.
+    Labels are numbers if all of them are whole numbers, and are then sorted as numbers; else they are sorted as text.
+    With a class map, the classes are those of its names that occur, in the order of the map.
 
     Args:
         values: N labels as text, none empty.
@@ -111,7 +113,8 @@ def classes_of(
         K names, (N,) int64, and the sentence.
 
     Raises:
-        LabelError: If some labels are numbers and others not, or the class map lacks one.
+        LabelError: If more than half of the distinct labels, but not all, are whole numbers, or if the class map lacks
+            a label.
 
     Example:
         >>> classes_of(["10", "9", "10.0"])

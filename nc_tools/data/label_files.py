@@ -22,7 +22,7 @@ class LabeledPaths:
     Attributes:
         root: The folder that paths are relative to.
         paths: The training images.
-        others: Images that rows may name and that are passed over, such as test images.
+        others: Images that rows may name and whose labels are not used, such as test images.
     """
 
     root: Path
@@ -53,7 +53,7 @@ def read_labels(
 
     Args:
         file: The table.
-        column: The column of the labels.
+        column: Name of the column of labels.
         images: The training images, and others that rows may name.
         classes: K names.
         skip_missing: Accept rows that name no image, and training images without a row.

@@ -1,4 +1,4 @@
-"""Three kinds of labels of the training images: given ones, true ones for measures only, and a person's corrections."""
+"""Labels of the training images from files: given labels, true labels for measures only, and a person's corrections."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def with_label_files(sources: Sources, config: DataConfig) -> Sources:
     """Return the same images with the labels that a DataConfig takes from files.
 
     ``labels`` replace the training labels, ``clean`` are the true ones, and ``corrections`` change some of the labels
-    and leave images out. Images without a row in ``labels`` are left out, if that is allowed. The test set keeps its
-    labels.
+    and leave images out. Images without a row in ``labels`` are left out with ``skip_missing``; without it they are an
+    error. The test set keeps its labels.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -87,7 +87,7 @@ def _agreement(train: Images, own: Tensor, has_row: Tensor) -> str:
     """Return a sentence about the share of labels that differ from those of the source.
 
     Raises:
-        ValueError: If they agree no better than two independent columns with these classes would.
+        ValueError: If the share of equal labels is at most that of two independent columns with these class shares.
     """
     new, old = train.labels[has_row], own[has_row]
     number = len(train.classes)

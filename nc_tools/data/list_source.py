@@ -30,11 +30,12 @@ def list_source(
     """List the files of a data source, with their classes and their split.
 
     Args:
-        source: Where the images are; none of the sources that are read without files, such as "digits".
+        source: Kind and path of the source; not a built-in set such as "digits", which has no image files.
         class_folder: Which folder names the class, as for :func:`list_folder`.
         table: How a table is read; None to find everything by its values.
-        skip_missing: Leave out what has no counterpart, instead of stopping.
-        check: Require what a comparison needs, such as a test image.
+        skip_missing: Leave out rows without an image and test images of classes without training images, instead of
+            stopping.
+        check: Require what a comparison needs: two classes, and a test image.
 
     Raises:
         FileNotFoundError: If there is no such folder or file.

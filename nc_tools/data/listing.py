@@ -16,15 +16,15 @@ from nc_tools.data.short_list import short_list
 TEST_SHARE = 0.2
 """Share of each class that is used for testing if a source has no split of its own; the same images for all seeds."""
 TINY = 4
-"""A class of at most this many images is not split: all of them are trained on, and none is tested."""
+"""Without groups, a class of at most this many images is not split: all are for training and none for testing."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a data source was taken for.
+    """How a data source was read.
 
     Attributes:
-        sentences: For people, shown before anything trains.
+        sentences: What was found and chosen, for people; shown before anything trains.
         choices: What was chosen, such as the column of the labels. Part of the data's fingerprint, so nothing in it may
             depend on the machine.
     """
@@ -49,7 +49,7 @@ class Listing:
         split: Name of the part in the cache of decoded images.
         paths: Relative to the source's root, with forward slashes.
         labels: (N,), int64.
-        groups: The name of each image's group (such as its patient), or None. A group never crosses a split.
+        groups: N names, the group of each image, such as its patient; or None. A split keeps groups whole.
     """
 
     split: str
@@ -104,9 +104,10 @@ class ListedImages:
 
 
 def with_name_groups(parts: Sequence[Listing]) -> tuple[list[Listing], list[str]]:
-    """Return the parts with the groups that Roboflow's names show, and a sentence; unchanged if they show none.
+    """Return the parts with groups by the file names that Roboflow gives, and a sentence about them.
 
-    ``cat_jpg.rf.1a2b.jpg`` and ``cat_jpg.rf.3c4d.jpg`` are two augmented copies of one picture.
+    ``cat_jpg.rf.1a2b.jpg`` and ``cat_jpg.rf.3c4d.jpg`` are two augmented copies of one picture. Parts that have groups
+    already, or whose names show no copies, are returned unchanged and without a sentence.
 
     Args:
         parts: The parts of one source.
@@ -125,7 +126,7 @@ def with_name_groups(parts: Sequence[Listing]) -> tuple[list[Listing], list[str]
 
 
 def similar_classes(classes: Sequence[str]) -> list[str]:
-    """Return a sentence about classes whose names differ only in case or blanks."""
+    """Return a sentence about classes whose names differ only in case or blanks; an empty list if there are none."""
     by_name: dict[str, list[str]] = {}
     for name in classes:
         by_name.setdefault(" ".join(name.lower().split()), []).append(name)
@@ -134,7 +135,7 @@ def similar_classes(classes: Sequence[str]) -> list[str]:
 
 
 def crossing_sentences(train: Listing, test: Listing) -> list[str]:
-    """Say how many groups the data's own split puts on both sides."""
+    """Return a sentence about groups that the data's own split puts on both sides; an empty list if there are none."""
     both = {*(train.groups or ())} & {*(test.groups or ())}
     if not both:
         return []
@@ -147,8 +148,8 @@ def crossing_sentences(train: Listing, test: Listing) -> list[str]:
 def split_listing(root: Path, classes: tuple[str, ...], listing: Listing, reading: Reading) -> ListedImages:
     """Split the images of a source that has no test images: 80 / 20 by class, the same for every seed.
 
-    A class of at most 4 images is not split: all of them are trained on. If no class has more, each class of at least
-    two has one test image. Groups stay whole.
+    Without groups, a class of at most 4 images is not split: all of them are trained on. If no class has more, each
+    class of at least two has one test image. With groups, each group stays whole, see :func:`split_by_group`.
     """
     labels, counts = listing.labels, class_counts(listing.labels, len(classes))
     generator = torch.Generator().manual_seed(0)
@@ -210,8 +211,9 @@ def group_numbers(groups: Sequence[str], names: Sequence[str] | None = None) -> 
     """Return the number of each sample's group (N,), int64.
 
     Args:
-        groups: The group of each sample.
-        names: The groups in the order of their numbers, perhaps several times; None for the order in which they appear.
+        groups: N names, the group of each sample.
+        names: Group names in the order in which they are numbered, where repeated names do not count; None for the
+            order in ``groups``.
 
     Example:
         >>> group_numbers(["ann", "bob", "ann"]).tolist()
@@ -222,10 +224,10 @@ def group_numbers(groups: Sequence[str], names: Sequence[str] | None = None) -> 
 
 
 def check_classes(images: ListedImages) -> None:
-    """Raise an error if there is one class only, a class has no training image, or there is no test image at all.
+    """Check that there are at least two classes, a training image of each class, and a test image.
 
     Raises:
-        ValueError: With the names of the classes.
+        ValueError: If one of these is missing; the message names the classes.
     """
     if len(images.classes) < 2:
         raise ValueError(

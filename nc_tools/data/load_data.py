@@ -51,7 +51,7 @@ def load_data(config: DataConfig, cache: Path | None = None, progress: Progress 
 
     Raises:
         FileNotFoundError: If a folder or CSV file is missing, or CIFAR is not on disk and cannot be downloaded.
-        ValueError: If the data contradict the configuration, or images cannot be read (all of them are counted).
+        ValueError: If the data contradict the configuration, or images cannot be read (the message counts them all).
 
     Example:
         >>> sources = load_data(DataConfig(held_out_classes=3))
@@ -151,7 +151,12 @@ def _load_listed(listed: ListedImages, image_size: int, channels: int, options: 
 
 
 def _memory_sentence(size: int, limit: float) -> list[str]:
-    """Say where the pixels of a large set (its bytes) are; nothing for a small one in memory."""
+    """Return a sentence about where the pixels of a set are kept; none for a set in memory that is below 1 GB.
+
+    Args:
+        size: Size of the pixels in bytes.
+        limit: Bytes of memory that they may take.
+    """
     if size > limit:
         return [
             f"the pixels take {_gigabytes(size)}, and {_gigabytes(limit)} of memory are for them (data.memory_gb): "
@@ -165,7 +170,7 @@ def _gigabytes(size: float) -> str:
 
 
 def _without_duplicates(pair: _Pair, *, dropped: bool, resplit: bool) -> _Pair:
-    """Say which pictures occur twice, and leave out the training images that are test images too, if that is asked.
+    """Add sentences about pictures that occur twice, and if ``dropped`` leave out training images that are test images.
 
     Raises:
         ValueError: If no training image of a class is left.
@@ -197,7 +202,7 @@ def _hold_out_classes(pair: _Pair, number: int) -> tuple[_Pair, _Pair]:
 
 
 def _coarsen(pair: _Pair, grouping: str) -> tuple[_Pair, _Pair]:
-    """Return the images with coarse labels, and the same ones with their own."""
+    """Return the images with coarse labels, and the same images with their own labels."""
     groups, group_of = read_grouping(grouping, pair.train.classes)
     train, test = (coarsened(images, groups, group_of) for images in (pair.train, pair.test))
     return replace(pair, train=train, test=test), pair

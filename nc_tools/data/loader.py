@@ -20,7 +20,7 @@ BatchLoader: TypeAlias = "Loader | StreamLoader"
 
 
 class Loader(TrainingBatches):
-    """Training batches of a set in memory: uint8 on the device, a few kernels for each step, no worker process.
+    """Training batches of a set in memory. The uint8 pixels are on the device, and there are no worker processes.
 
     Args:
         images: The whole training set.
@@ -29,8 +29,8 @@ class Loader(TrainingBatches):
 
     Raises:
         TypeError: If the indices are not int64.
-        ValueError: If there is no sample, two views are requested without augmentation, or ``tags``, ``mean`` or the
-            indices do not fit the images.
+        ValueError: If there is no sample, two views are requested without random augmentation, or ``tags``, ``mean`` or
+            the indices do not fit the images.
 
     Example:
         >>> pixels, labels = torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.zeros(5).long()
@@ -54,9 +54,9 @@ class Loader(TrainingBatches):
 
 
 def make_loader(images: Images, indices: Tensor, options: BatchOptions) -> BatchLoader:
-    """Return a ``Loader`` if the pixels fit on the device, or else a ``StreamLoader`` with the same batches.
+    """Return a ``Loader`` if the pixels are in memory and fit on the device, else a ``StreamLoader`` (same batches).
 
-    Pixels in memory are copied to a GPU if they take at most half of what is free there.
+    Pixels fit on a GPU if they take at most half of its free memory.
 
     Args:
         images: The whole training set.

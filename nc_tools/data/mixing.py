@@ -16,7 +16,7 @@ from nc_tools.seeds import stream_seed
 
 
 class MixingDraw(NamedTuple):
-    """The random numbers that mix one batch: the share of the first image, and a point (y, x) in [0, 1)."""
+    """The random numbers that mix one batch: the share of the first image, and the box center (y, x) in [0, 1)."""
 
     share: float
     center: tuple[float, float]
@@ -49,7 +49,7 @@ class Mixup:
         _check(self)
 
     def blend(self, inputs: Tensor, partners: Tensor, draw: MixingDraw) -> tuple[Tensor, float]:
-        """Return the mixed inputs, and the share of the first ones in them."""
+        """Return the mixed inputs (N, ...), and the share of ``inputs`` in them."""
         return torch.lerp(partners, inputs, draw.share), draw.share
 
 
@@ -57,9 +57,9 @@ class Mixup:
 class CutMix:
     """CutMix: paste a box of another image, whose area is 1 - lam of the image, lam from Beta(alpha, alpha).
 
-    Every pixel comes from one image, while mixup overlays two. Source: Yun et al. 2019, eq. 1 and 2, with the same box
-    for the whole batch as in their code: at a random center, clipped at the border, and lam then set to the share of
-    the image that was kept.
+    Every pixel comes from one image, while mixup overlays two. Source: Yun et al. 2019, eq. 1 and 2. As in their code,
+    the whole batch has the same box. It has a random center and is clipped at the border; lam is then set to the share
+    of the image that was kept.
 
     Attributes:
         alpha: Both parameters of the Beta distribution; 1 is uniform.
@@ -82,7 +82,7 @@ class CutMix:
         _check(self)
 
     def blend(self, inputs: Tensor, partners: Tensor, draw: MixingDraw) -> tuple[Tensor, float]:
-        """Return the images with their boxes, and the share of the first ones in them.
+        """Return ``inputs`` (N, C, H, W) with a box from ``partners``, and the share of the area that was kept.
 
         Raises:
             ValueError: If the inputs are not images.
@@ -114,21 +114,21 @@ class Batches(Protocol):
 class MixedBatches:
     """Training batches, each mixed by Mixup or CutMix with itself shifted by one sample.
 
-    Batches are shuffled, so that the neighbor of a sample is a random partner. Each sample is once the first and once
-    the second, so that class counts within the batch, and the class weights of losses, are the same on both sides.
-    Labels are never averaged: the batch has a partner, which is the same inputs with the other labels, and
-    :func:`~nc_tools.training.batch_terms` computes the weighted mean of the two losses. ``labels`` are those of the
-    larger share; the training accuracy is computed with them.
+    Batches are shuffled, so that the neighbor of a sample is a random partner. Each sample is the first image of one
+    pair and the second of another. So the first images and the second ones have the same class counts, and losses give
+    them the same class weights. Labels are never averaged. The batch has a partner, which has the same inputs and the
+    other labels, and :func:`~nc_tools.training.batch_terms` computes the weighted mean of the two losses. ``labels``
+    are those of the larger share; the training accuracy is computed with them.
 
     Shares and boxes of an epoch are drawn together on the CPU, from the stream ("mix", epoch). So training can be
-    resumed at any step, and order and augmentation are the same with and without mixing. The class counts of a run are
+    resumed at any step, and order and augmentation are the same with and without mixing. The class counts of a run stay
     those of its data. Outliers are not mixed.
 
     Args:
         batches: Batches that are not mixed, with one view.
         mixing: Mixup or CutMix.
         seed: The run's seed.
-        epochs: Length of the training, of which ``mixing.until`` is a share.
+        epochs: Number of training epochs, of which ``mixing.until`` is a share.
 
     Example:
         >>> from nc_tools.data import BatchOptions, DataConfig, load_data, make_loader
@@ -151,7 +151,11 @@ class MixedBatches:
         return len(self._batches)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Return the batches of an epoch from step ``start`` on, bit-equal whatever was requested before."""
+        """Return the batches of an epoch from step ``start`` on, bit-equal whatever was requested before.
+
+        Raises:
+            ValueError: If a batch has two views, or CutMix gets inputs that are not images.
+        """
         batches = self._batches.epoch(epoch, start)
         draws = draw_mixing(self._mixing.alpha, len(self), self._seed, epoch)
         mixed_steps = math.ceil(self._mixing.until * len(self) * self._epochs) - epoch * len(self)
@@ -162,12 +166,16 @@ class MixedBatches:
 
 
 def draw_mixing(alpha: float, steps: int, seed: int, epoch: int) -> list[MixingDraw]:
-    """Draw the random numbers that mix the batches of an epoch.
-
-    They come from the stream ("mix", epoch).
+    """Draw the random numbers that mix the batches of an epoch, from the stream ("mix", epoch).
 
     numpy's legacy generator is used because torch's Beta distribution cannot draw from a given generator, and because
     numpy guarantees that its numbers never change.
+
+    Args:
+        alpha: Both parameters of the Beta distribution of the shares.
+        steps: Number of batches.
+        seed: The run's seed.
+        epoch: Number of the epoch, from 0.
     """
     bits = np.random.MT19937(np.random.SeedSequence(stream_seed(seed, "mix", epoch)))
     generator = np.random.RandomState(bits)
@@ -180,15 +188,16 @@ def mix(batch: Batch, mixing: BatchMixing, draw: MixingDraw) -> Batch:
     """Mix a batch by Mixup or CutMix with itself shifted by one sample.
 
     Args:
-        batch: With one view.
+        batch: A batch with one view.
         mixing: Mixup or CutMix.
-        draw: Share and point.
+        draw: The random numbers.
 
     Returns:
-        The mixed inputs with the labels of the larger share; its partner has the other labels.
+        The mixed inputs with the labels of the larger share. Its partner has the other labels; it is None if the
+        larger share is 1.
 
     Raises:
-        ValueError: If the batch has two views.
+        ValueError: If the batch has two views, or CutMix gets inputs that are not images.
     """
     if batch.second_view is not None:
         raise ValueError(

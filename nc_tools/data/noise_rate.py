@@ -2,10 +2,10 @@
 
 
 def check_rate(rate: float) -> None:
-    """Raise an error for a noise rate outside [0, 1).
+    """Check that a noise rate is in [0, 1).
 
     Raises:
-        ValueError: If it is out of range; for a percentage, with the share that was probably meant.
+        ValueError: If it is not. For a percentage, the message has the share that was probably meant.
     """
     if not 0 <= rate < 1:
         hint = f": did you mean {rate / 100:g}?" if 1 < rate < 100 else ""

@@ -25,7 +25,7 @@ MOST_SCRAMBLED = 10_000
 def load_ood(config: DataConfig, test: Images, options: ReadOptions) -> tuple[dict[str, Images], tuple[str, ...]]:
     """Load the near and far out-of-distribution sets of a DataConfig, at the size and channels of the test set.
 
-    Of a source with its own test part that part is used, and of any other source all images.
+    If a source has a test part of its own, that part is used, and else all its images.
 
     Args:
         config: Its ``ood_near``, ``ood_near_exclude`` and ``ood_far`` are used.
@@ -33,7 +33,7 @@ def load_ood(config: DataConfig, test: Images, options: ReadOptions) -> tuple[di
         options: How files are read.
 
     Returns:
-        The sets that are configured, by "near" and "far", and the unreadable files that were left out.
+        The configured sets, with the keys "near" and "far", and the unreadable files that were left out.
 
     Raises:
         FileNotFoundError: If a folder or file is missing.
@@ -60,13 +60,13 @@ def load_ood(config: DataConfig, test: Images, options: ReadOptions) -> tuple[di
 def read_unlabeled(
     source: SourceName, part: Literal["train", "test"], exclude: str | None, like: Images, options: ReadOptions
 ) -> tuple[Images, tuple[str, ...]]:
-    """Read the images of a source regardless of their classes, without the classes that a CSV file lists.
+    """Read the images of a source for use without labels, except those of the classes that a CSV file lists.
 
     Args:
         source: A data source.
-        part: Which part to use of a source that has both. Of any other source all images are used.
+        part: Which part to use if the source has a training and a test part. Of any other source all images are used.
         exclude: A CSV file of classes to leave out, or None.
-        like: Images of the size and channels to return.
+        like: A set with the image size and the channels to return.
         options: How files are read.
 
     Returns:
@@ -85,9 +85,9 @@ def read_unlabeled(
 def scrambled(images: Images) -> ImageSet:
     """Return the images with their pixels in random order, different for each image and the same on every call.
 
-    A far set for data that have none: brightness and contrast of every image are unchanged, and all structure is gone.
-    At most the first 10,000 images are used. The set is easy: a score that fails here fails everywhere, and one that
-    succeeds shows little.
+    Use it as a far set if there is no other: the brightness and contrast of each image are unchanged, and all structure
+    is gone. At most the first 10,000 images are used. The set is easy: a score that fails on it is of no use, and one
+    that succeeds may still fail on real outliers.
 
     Example:
         >>> pixels = torch.arange(8, dtype=torch.uint8).view(1, 2, 2, 2)
@@ -118,7 +118,7 @@ def read_classes(file: Path) -> tuple[str, ...]:
 
 
 def _kept(classes: tuple[str, ...], excluded: tuple[str, ...], source: object) -> Tensor:
-    """Return which classes are not excluded (K,), bool."""
+    """Return which classes are not excluded (K,), bool; a ValueError if an excluded one does not exist."""
     for name in excluded:
         if name not in classes:
             raise ValueError(f"the class {name!r} to leave out is not in {source}; {did_you_mean(name, classes)}")
@@ -141,7 +141,7 @@ def _read_listed(
     tree = list_source(source, check=False)
     root = tree.root
     listing = (tree.train if part == "train" else tree.test) if tree.divided else tree.all_images
-    if excluded:  # under another name, so that the cache file of the complete split stays
+    if excluded:  # under another name, so that the cache file of the complete split is not overwritten
         some = listing.where(_kept(tree.classes, excluded, root)[listing.labels])
         listing = replace(some, split=f"{listing.split}-part")
     if not listing.paths:

@@ -15,13 +15,13 @@ from nc_tools.records import Batch
 class WithOutliers:
     """Training batches, each with a batch of outliers in ``Batch.outliers``.
 
-    The outliers have epochs of their own: step s of training gets batch s of their endless sequence, which starts again
-    in another order after its last batch. So they depend on seed, epoch and step alone, and a run can be resumed
-    anywhere. Their labels are not used.
+    The outliers have epochs of their own. Step s, counted over all epochs of training, gets batch s of the outliers;
+    after their last batch they start again in another order. So they depend on seed, epoch and step alone, and a run
+    can be resumed anywhere. Their labels are not used.
 
     Args:
-        batches: Of the classes.
-        outliers: Images of the same size and channels, normalized in the same way.
+        batches: Training batches.
+        outliers: Batches of outliers of the same size and channels, normalized in the same way.
 
     Example:
         >>> import torch
@@ -58,13 +58,14 @@ class BlendedOutliers:
     """Training batches, each with averages of two of its images of different classes as outliers.
 
     For data without a set of outliers: (x_i + x_j) / 2 for each sample i of the batch, after augmentation and
-    normalization. Such an image is close to the training images and shows neither class clearly, and an arm that trains
-    on it uses no images that other arms lack. Source: the arithmetic means of Hendrycks et al. 2019 (outlier exposure,
-    appendix), who chose settings with them. The pairs depend on the batch alone, so that a run can be resumed anywhere;
-    they change with the order of each epoch. A batch of one class is blended within itself.
+    normalization. Such an image is close to the training images and shows neither class clearly. An arm that trains on
+    it uses no images that other arms lack. Source: the arithmetic means of Hendrycks et al. 2019 (outlier exposure,
+    appendix), who use them to choose settings. The pairs depend on the batch alone, so that a run can be resumed
+    anywhere; they change with the order of each epoch. In a batch of one class, all images are averaged with the same
+    one.
 
     Args:
-        batches: Of the classes.
+        batches: Training batches.
 
     Example:
         >>> import torch
@@ -93,7 +94,7 @@ class BlendedOutliers:
 def other_class(labels: Tensor) -> Tensor:
     """Return for each sample of a batch the position of a sample of another class.
 
-    The samples of a class are spread evenly over those of other classes. Nothing is drawn, because batches are
+    The partners of a class are spread evenly over the samples of other classes. Nothing is drawn, because batches are
     shuffled, and nothing waits for the device. In a batch of one class all samples get the same partner.
 
     Args:

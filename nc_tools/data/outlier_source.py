@@ -14,7 +14,7 @@ from nc_tools.data.source_names import BLENDED, parse_outlier_source
 def load_outliers(config: DataConfig, like: Images, options: ReadOptions) -> tuple[Images | None, tuple[str, ...]]:
     """Load the outliers that a DataConfig names, at the size and channels of the training set.
 
-    Of a source with its own training part that part is used, and of any other source all images.
+    If the source has a training part of its own, that part is used, and else all its images.
 
     Args:
         config: Its ``outliers`` and ``outliers_exclude`` are used.
@@ -40,7 +40,7 @@ def load_outliers(config: DataConfig, like: Images, options: ReadOptions) -> tup
 
 
 def check_apart(outliers: Images, sets: Mapping[str, Images]) -> None:
-    """Raise an error if another set contains some of the outliers, because its score would then be too good.
+    """Check that no other set contains some of the outliers: scores on that set would be too good.
 
     Images are compared pixel by pixel at the size of the training images. So the same picture in another file is
     detected, but not one that is cropped or compressed differently.

@@ -16,7 +16,7 @@ OPERATIONS = (
     "color", "sharpness",
 )  # fmt: skip
 _MAX_MAGNITUDE = 30
-# At the largest magnitude: tangent of a shear, share of the side in a shift, degrees, blend beyond or below 1, bits.
+# At the largest magnitude: tangent of a shear, shift as a share of the side, degrees, change of the blend, lost bits.
 _SHEAR, _SHIFT, _DEGREES, _BLEND, _BITS = 0.3, 150 / 331, 30.0, 0.9, 4
 
 
@@ -32,9 +32,10 @@ class RandAugment:
     shear_x, shear_y     by a tangent of +-.3 m, with the upper left corner fixed
     translate_x, _y      by +-.453 m of the side, in whole pixels
     rotate               by +-30 m degrees around the center
-    brightness,          blended by 1 +- .9 m with black, with the mean luma,
-    contrast, color,     with the luma, with a blurred copy
-    sharpness
+    brightness           blended with black by 1 +- .9 m
+    contrast             blended with the mean luma by 1 +- .9 m
+    color                blended with the luma by 1 +- .9 m
+    sharpness            blended with a blurred copy by 1 +- .9 m
     posterize            to 8 - 4 m bits, rounded
     solarize             levels from 255 (1 - m) on are inverted
     autocontrast         each channel stretched from black to white
@@ -48,7 +49,7 @@ class RandAugment:
 
     Attributes:
         operations: Number of operations for each image, one after the other.
-        magnitude: From 0 to 30, the same for all.
+        magnitude: From 0 to 30, the same for all images and operations.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -74,7 +75,7 @@ class RandAugment:
             )
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw the operations and signs of ``count`` images (count, operations): 2 * operation + (sign > 0)."""
+        """Draw the operations and signs of ``count`` images: 2 * number + (sign > 0), (count, operations), int64."""
         return torch.randint(2 * len(OPERATIONS), (count, self.operations), generator=generator)
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
@@ -95,12 +96,12 @@ class RandAugment:
 def apply_operations(images: Tensor, draws: Tensor, size: float) -> Tensor:
     """Apply one operation to each image.
 
-    The magnitude is the same for all images, so that those with the same operation and sign are one batch for
-    torchvision's function.
+    The magnitude is the same for all images, so that one call of torchvision's function changes all images with the
+    same operation and sign.
 
     Args:
         images: (N, C, H, W), uint8.
-        draws: 2 number + (sign > 0) of each image (N,), int64.
+        draws: 2 * number + (sign > 0) of each image (N,), int64; the number is a position in ``OPERATIONS``.
         size: Magnitude in [0, 1].
 
     Returns:

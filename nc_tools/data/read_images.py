@@ -25,7 +25,12 @@ _BAD_NAME = "its name is not UTF-8: rename it"
 
 @dataclass
 class Damage:
-    """The files of a run's sets that cannot be read, and how many files there are."""
+    """The files of a run's sets that cannot be read.
+
+    Attributes:
+        reasons: The reason by path.
+        total: Number of all files of the sets, readable or not.
+    """
 
     reasons: dict[str, str] = field(default_factory=dict)
     total: int = 0
@@ -52,7 +57,7 @@ class ReadOptions:
     """How image files are read, the same for all sets of a run.
 
     Attributes:
-        memory_limit: Sets of more bytes than this are decoded during training instead of kept in memory.
+        memory_limit: Sets whose pixels have more bytes than this are decoded during training, not kept in memory.
         skip_unreadable: Leave out damaged files instead of stopping.
         cache: Folder for decoded images, or None.
         progress: Called as ``progress(done, total)`` while files are decoded, or None.
@@ -70,7 +75,13 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class ReadImages:
-    """The images of a listing that could be read, the paths of the others, and how many were converted, by form."""
+    """The images of a listing that could be read.
+
+    Attributes:
+        images: The readable images.
+        skipped: Paths of the other files.
+        converted: How many images had another form, such as "gray", by that form.
+    """
 
     images: Images
     skipped: tuple[str, ...]
@@ -90,8 +101,8 @@ def read_listing(
 ) -> ReadImages:
     """Decode the images of one part of a source, or read them from the cache.
 
-    Damaged files leave no image. They are added to ``options.damage``, whose check stops the run once all sets have
-    been read, unless they may be skipped.
+    Damaged files have no image in the result. Unless they may be skipped, they are added to ``options.damage``, whose
+    check stops the run once all sets have been read.
 
     Args:
         root: Folder that the paths are relative to.
@@ -100,8 +111,8 @@ def read_listing(
         options: Cache, progress, and where damaged files are collected.
         image_size: Side in pixels.
         channels: 3 or 1.
-        in_memory: Keep the pixels, or only the statistics of one pass over the files.
-        group_names: The groups of all parts of the source, which give their numbers; None for those of this part.
+        in_memory: True to keep the pixels; False to keep only statistics and hashes from one pass over the files.
+        group_names: The groups of all parts of the source, by which groups are numbered; None for those of this part.
     """
     shape = (channels, image_size, image_size)
     readable = tuple(path for path in listing.paths if has_utf8_name(path))
@@ -158,7 +169,7 @@ def conversion_sentence(converted: Mapping[str, int]) -> list[str]:
 def _decode(
     root: Path, paths: tuple[str, ...], shape: tuple[int, int, int], options: ReadOptions, *, in_memory: bool
 ) -> CachedImages:
-    """Decode all files once; damaged ones leave no row."""
+    """Decode all files once; damaged ones have no row in the tensors."""
     channels, image_size, _ = shape
     images = torch.empty(len(paths) if in_memory else 0, *shape, dtype=torch.uint8)
     measure = _digest if in_memory else _digest_and_sum

@@ -1,4 +1,4 @@
-"""Refuse settings about how a source is read that would change nothing for that source."""
+"""Check settings of how a source is read: those that would change nothing for this source are an error."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nc_tools.data.table_config import TableConfig
 def check_reading_settings(
     table: TableConfig, class_folder: ClassFolder | None, source: str, others: Iterable[str | None]
 ) -> None:
-    """Check that settings of tables are for a table, and that a class folder is for a folder.
+    """Check that settings of a table come with a table as the source, and ``class_folder`` with an image folder.
 
     Args:
         table: How a table is read.
         class_folder: Which folder names the class.
-        source: Of the images that are trained on; a file of embeddings refuses every setting of files by itself.
-        others: Further sources, which settings of folders hold for too.
+        source: The source of the training images. Embeddings pass, because all such settings are refused elsewhere.
+        others: Further sources, to which ``class_folder`` applies too.
 
     Raises:
         ValueError: If a setting would change nothing.

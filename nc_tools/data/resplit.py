@@ -18,17 +18,18 @@ from nc_tools.seeds import stream
 def resplit(sources: Sources, share: float, seed: int) -> Sources:
     """Return the sources with their training and test images pooled and split anew for one seed.
 
-    The split is stratified by class; groups stay whole, and copies of a picture stay on one side. A few hundred test
-    images say little about other images, and all seeds read the same ones; with repeated splits the spread over seeds
-    includes that of the test images. The seeds then share images, which `nc_tools.comparison` corrects for.
+    The split is stratified by class; groups stay whole, and copies of a picture stay on one side. Mean and standard
+    deviation are those of the new training images. Without repeated splits all seeds are tested on the same few hundred
+    images, which say little about others; with them, the spread over seeds includes that of the test images. The seeds
+    then share images, which ``nc_tools.comparison`` corrects for.
+
+    The labels are those of the source. Labels from files and label noise come after the split, so that images are
+    always tested by the labels of the source.
 
     Args:
         sources: The loaded sets.
         share: Share of all images that become test images, between 0 and 1.
-        seed: Of the run; the split is drawn from the stream "split".
-
-    The labels are those of the source. Labels from files and label noise come after the split, so that images are
-    tested by the labels of the source in any case.
+        seed: The run's seed; the split is drawn from its stream "split".
 
     Raises:
         ValueError: If one of the sets is in memory and the other is not.
@@ -84,5 +85,5 @@ def _joined(first: Images, second: Images) -> Images:
 
 
 def _joined_groups(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """Return the groups of both sets, which have one numbering, so that a group may have images in both."""
+    """Return the groups of both sets, which are numbered together: a group may have images in both."""
     return None if first is None or second is None else torch.cat([first, second])

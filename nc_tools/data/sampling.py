@@ -37,11 +37,11 @@ class SquareRootSampling:
 class ProgressiveSampling:
     """Progressively balanced sampling: p_k(t) = (1 - t) * n_k / n + t / K (Kang et al. 2020, eq. 2).
 
-    t increases from 0 in the first epoch, with the shares of the data, to 1 in the last, with balanced ones.
+    t increases from 0 in the first epoch, with the shares of the data, to 1 in the last, with balanced shares.
     """
 
     def shares(self, counts: Tensor, progress: float) -> Tensor:
-        """Return the share of each class in an epoch (K,), float64."""
+        """Return the share of each class in an epoch (K,), float64, for counts (K,) and t = ``progress`` in [0, 1]."""
         return (1 - progress) * power_shares(counts, 1.0) + progress * power_shares(counts, 0.0)
 
 
@@ -49,7 +49,11 @@ Sampling: TypeAlias = BalancedSampling | SquareRootSampling | ProgressiveSamplin
 
 
 def power_shares(counts: Tensor, power: float) -> Tensor:
-    """Return the share of each class, n_k^q / sum_j n_j^q; 0 for a class without samples: (K,), float64.
+    """Return the share of each class (K,), float64: n_k^q / sum_j n_j^q, and 0 for a class without samples.
+
+    Args:
+        counts: Samples of each class (K,).
+        power: The exponent q.
 
     Example:
         >>> power_shares(torch.tensor([9, 1, 0]), 0.5).tolist()
@@ -62,9 +66,9 @@ def power_shares(counts: Tensor, power: float) -> Tensor:
 def draw_positions(labels: Tensor, shares: Tensor, generator: torch.Generator) -> Tensor:
     """Draw N samples with given shares of the classes.
 
-    The number of samples of a class is N times its share, rounded up or down at random (systematic sampling). No sample
-    of a class is repeated before all of them have been drawn. So an epoch is as even as whole numbers allow.
-    Independent draws would miss about a third of the samples of a class that gets as many draws as it has samples.
+    The number of draws from a class is N times its share, rounded up or down at random (systematic sampling). No sample
+    of a class is repeated before all of them have been drawn. So the numbers of draws are as even as whole numbers
+    allow. Independent draws would miss about a third of the samples of a class with as many draws as samples.
 
     Args:
         labels: (N,), int64, on the CPU.
@@ -95,9 +99,7 @@ def draw_positions(labels: Tensor, shares: Tensor, generator: torch.Generator) -
 
 
 class EpochSampler:
-    """Draws the samples of each training epoch by a class sampling, from the seed and the epoch number.
-
-    They come from the stream ("sampling", epoch).
+    """Draws the samples of each training epoch with given shares of the classes, from the stream ("sampling", epoch).
 
     An epoch has as many samples as the training subset, so that all arms make the same number of steps.
 
@@ -105,7 +107,7 @@ class EpochSampler:
         labels: Labels of the training subset (N,), int64, with noise if there is any.
         sampling: Shares of the classes.
         seed: The run's seed.
-        epochs: Length of the training, for shares that change during training.
+        epochs: Number of training epochs, for shares that change during training; or None.
 
     Raises:
         ValueError: If the shares change during training and its length is not given.

@@ -9,10 +9,11 @@ from nc_tools.records import Batch
 
 
 class SharedBatches:
-    """Training batches of which each is made once for all trainings that take it at the same step.
+    """Training batches, each made once for all trainings that take it at the same step.
 
-    For trainings that run side by side on the same samples in the same order, such as the arms of a seed. One that is
-    at another step gets batches of its own. The inputs are shared too: a training must not change them in place.
+    For trainings that run at the same time on the same samples in the same order, such as the arms of a seed. A
+    training that is at another step than the others gets batches of its own until the end of the epoch. The inputs are
+    shared too: a training must not change them in place.
 
     Args:
         batches: A loader whose batches depend on epoch and step alone.
@@ -48,10 +49,13 @@ class SharedBatches:
             yield batch
 
     def _shared(self, epoch: int, step: int, *, first: bool) -> Batch | None:
-        """Return the latest batch or the one after it; None if the step is neither."""
+        """Return the shared batch of a step, if it is the latest one or the one after it; else None.
+
+        ``first`` says that the caller's epoch begins with this step: only such a caller may start a new iterator.
+        """
         if self._latest is not None and self._latest[0] == (epoch, step):
             return self._latest[1]
-        if self._latest is None or self._latest[0][1] == len(self) - 1:  # nobody is within an epoch
+        if self._latest is None or self._latest[0][1] == len(self) - 1:  # no training is within an epoch
             if not first:
                 return None
             self._iterator = self._batches.epoch(epoch, step)

@@ -1,4 +1,4 @@
-"""Names and values from files that fit into an error message."""
+"""Shorten names and values from files, so that they fit into an error message."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def short_list(names: Sequence[str], most: int = 5) -> str:
 
 
 def quoted(text: str, most: int = 60) -> str:
-    """Return text from a file in quotation marks, cut to some length.
+    """Return text from a file in quotation marks, cut to at most ``most`` characters.
 
     Example:
         >>> quoted("ape"), quoted("x" * 99, most=5)

@@ -11,9 +11,9 @@ from nc_tools.data.image_set import ImageSet
 def side_by_side(images: ImageSet, count: int, generator: torch.Generator) -> tuple[ImageSet, Tensor]:
     """Return images that each show two images of a set side by side, with the classes of both as tags.
 
-    A small set for trying multi-label losses, which for the digits needs no download. The two images of a pair are
-    drawn independently, so that one pair in K shows a class twice and has one tag. The results are square, black above
-    and below, as backbones expect them.
+    A small set for trying multi-label losses; with the digits it needs no download. The two images of a pair are drawn
+    independently, so that about one pair in K shows a class twice and has one tag. The results are square, as backbones
+    expect, and black above and below the pair.
 
     Args:
         images: Images of one class each. Pair training and test images separately.

@@ -15,10 +15,10 @@ SOURCE_KINDS = (
     "embeddings",
 )  # fmt: skip
 TABLE_KINDS = ("table", "parquet", "hf-dataset", "webdataset")
-"""Sources with a table of images and labels, which is read by its values and the settings of a table."""
+"""Sources with a table of images and labels, to which the settings of a table (``TableConfig``) apply."""
 SCRAMBLED = "scrambled"
 OWN_LABELS = "data"
-"""As ``clean``: the labels that the source itself has are the true ones."""
+"""Value of ``clean`` that says that the labels of the source itself are the true ones."""
 BLENDED = "blended"
 
 
@@ -30,7 +30,7 @@ class SourceName(NamedTuple):
 
 
 def parse_source(text: str) -> SourceName:
-    r"""Split ``KIND[:PATH]`` at the first colon, so that ``imagefolder:C:\\data`` keeps its drive letter.
+    r"""Split ``KIND[:PATH]`` at the first colon, so that ``imagefolder:C:\data`` keeps its drive letter.
 
     Example:
         >>> parse_source("digits")
@@ -39,7 +39,7 @@ def parse_source(text: str) -> SourceName:
         'birds'
 
     Raises:
-        ValueError: If the kind is unknown, or the path is missing or must not be there.
+        ValueError: If the kind is unknown, its path is missing, or there is a path for "digits".
     """
     kind, colon, path = text.partition(":")
     if kind not in SOURCE_KINDS:
@@ -55,7 +55,7 @@ def parse_source(text: str) -> SourceName:
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether a file is an archive, which must be unpacked."""
+    """Return whether a path has the suffix of an archive, which must be unpacked."""
     return path.suffix.lower() in (".7z", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip")
 
 
@@ -114,7 +114,7 @@ def same_images(one: SourceName, other: SourceName) -> bool:
 
 
 def parse_labels(text: str) -> tuple[Path, str]:
-    r"""Split ``FILE:COLUMN`` at the last colon, so that ``C:\\labels.csv:worse`` keeps its drive letter.
+    r"""Split ``FILE:COLUMN`` at the last colon, so that ``C:\labels.csv:worse`` keeps its drive letter.
 
     Example:
         >>> parse_labels("labels.csv:worse")[1]

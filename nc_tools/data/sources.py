@@ -21,22 +21,23 @@ class Sources:
     Attributes:
         train: All training images, before any subset is drawn.
         test: The test set.
-        transfer_train: Images of other classes, or the same images with finer classes, to fit transfer measures on; or
-            None.
-        transfer_test: Images of those classes to evaluate transfer measures on, or None.
-        mean: (C,), over all pixels of ``train``, in 0..1.
-        std: (C,), likewise.
-        fingerprint: 32 hexadecimal digits that depend on class names, labels and pixels of the sets. The same on
-            every machine, and whether or not the pixels fit into memory.
+        transfer_train: Images of other classes, or the same images with finer classes, on which transfer measures are
+            fitted; or None.
+        transfer_test: Images of those classes, on which transfer measures are evaluated; or None.
+        mean: Mean of each channel (C,), over all pixels of ``train``, in 0..1.
+        std: Standard deviation of each channel (C,), likewise.
+        fingerprint: 32 hexadecimal digits that depend on class names, labels and pixels of the sets and on how they
+            were read. The same on every machine, and whether or not the pixels fit into memory.
         skipped: Unreadable files that were left out.
-        ood: Sets for out-of-distribution scores, by "near", "far" and "held_out".
+        ood: Sets for out-of-distribution scores, with the keys "near", "far" and "held_out".
         outliers: Images to train against, none of which is in another set; None if there are none or they are blended.
         reading: How the source of ``train`` and ``test`` was read.
         root: Folder that the paths of ``train`` and ``test`` are relative to; None if they have none.
         images_fingerprint: The same for two runs that train on the same images and are tested on the same ones with the
             same labels, whatever their training labels.
-        given_labels: (N,) the training labels before a person corrected some; None if nothing was corrected.
-        excluded: (N,) bool, the training images that corrections leave out of every subset; None if there are none.
+        given_labels: (N,) the training labels before a person corrected some; None if no labels, true labels or
+            corrections are configured.
+        excluded: (N,) bool, the training images that corrections leave out of every subset; None without corrections.
     """
 
     train: Images
@@ -66,7 +67,7 @@ def fingerprint(*sets: Images, choices: Mapping[str, str] | None = None) -> str:
 
     Args:
         sets: The image sets.
-        choices: What was chosen when they were read, such as the column of the labels.
+        choices: What was chosen when they were read, such as the column of the labels; part of the hash.
     """
     digest = hashlib.sha256(json.dumps(choices, sort_keys=True).encode() if choices else b"")
     for images in sets:

@@ -15,7 +15,9 @@ SPLIT_WORDS: dict[str, Role] = {
 
 
 def split_role(name: str) -> Role | None:
-    """Return which part of the data a name means, whatever its case and its digits; None if it is no word for one.
+    """Return which part of the data a name means; None if it is no word for one.
+
+    Case, digits and punctuation are ignored.
 
     Example:
         >>> split_role("Training"), split_role("valid"), split_role("test2017"), split_role("crow")
@@ -25,7 +27,9 @@ def split_role(name: str) -> Role | None:
 
 
 def split_role_and_rest(name: str) -> tuple[Role, str] | None:
-    """Return the part that one word of a name means, and the name without that word; None if there is no such word.
+    """Return the part that one word of a name means, and the name without that word.
+
+    None if no word of the name means a part, or several do.
 
     Example:
         >>> split_role_and_rest("seg_train"), split_role_and_rest("test_images")

@@ -19,20 +19,21 @@ from nc_tools.decoding.pool import by_processes, decoding_pool
 
 WAITING = 0.05
 """Share of the time that steps may wait for pixels before more batches are decoded at once."""
-_WINDOW = 8  # batches after which the time that was waited is looked at
+_WINDOW = 8  # number of batches over which the waiting time is measured
 
 
 class PixelStream:
     """Pixels of an image set, batch by batch; files are decoded ahead by the threads and processes of this process.
 
-    At first two batches are decoded at once. Whenever the reader has waited for more than 5 % of the time of eight
-    batches, twice as many are, up to two for each core. A step that is slower than decoding so keeps two processes, and
-    a fast one all cores.
+    At first two batches are decoded at the same time. Whenever the reader has waited for more than 5 % of the time of
+    eight batches, this number is doubled, up to two for each core. So steps that are slower than decoding keep two
+    processes busy, and fast steps all cores.
 
     Args:
         images: The set.
         device: Where the batches go.
-        workers: Batches that are decoded at once; 0 decodes each when it is asked for. None: as many as are needed.
+        workers: Number of batches that are decoded at the same time, which then stays fixed; 0 decodes a batch when it
+            is asked for. None: as many as are needed.
     """
 
     def __init__(self, images: Images, device: torch.device, workers: int | None) -> None:
@@ -76,7 +77,7 @@ class PixelStream:
 
 
 class StreamLoader(TrainingBatches):
-    """Training batches of a set that does not fit into memory; bit-equal to those of ``Loader`` on the same images.
+    """Training batches of a set that does not fit into memory, bit-equal to those of ``Loader`` on the same images.
 
     Args:
         images: The whole training set, usually ``ImageFiles``.

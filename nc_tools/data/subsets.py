@@ -20,9 +20,9 @@ class Subsets:
     """The training subset, the hold-out and other subsets of a run, as int64 indices into ``sources.train``.
 
     Attributes:
-        train: The long-tailed training subset.
-        fit: The part of it on which runs with a hold-out train.
-        holdout: The rest of it.
+        train: The training subset, with the long tail if there is one.
+        fit: The part of ``train`` on which runs with a hold-out train.
+        holdout: The rest of ``train``.
         outside: The training images that are not in ``train``, for the oracle temperature; may be empty.
         counts: Samples of each class in ``train`` (K,), by the labels used in training.
     """
@@ -34,10 +34,10 @@ class Subsets:
     counts: Tensor
 
     def check_holdout(self) -> None:
-        """Raise an error if no image can be held out, which tuning and temperatures need.
+        """Check that the hold-out, which tuning and temperatures need, is not empty.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If it is empty.
         """
         if not len(self.holdout):
             raise ValueError(
@@ -50,16 +50,17 @@ def make_subsets(sources: Sources, config: DataConfig, seed: int, tail_labels: T
     """Draw the training subset and the hold-out for one seed.
 
     They are drawn from the streams "subset" and "holdout" and depend on the labels used in training, so that every arm
-    of a comparison gets the same ones. With synthetic noise the long tail is cut by the labels before the noise. Long-
-    tailed noisy benchmarks are made in that order (Wei et al. 2021, Lu et al. 2023); noise on the large classes then
-    adds samples to the small ones. With corrections both are drawn by the labels before these, and images that the
-    corrections exclude are left out afterwards: arms with and without corrections share all other images.
+    of a comparison gets the same ones. With synthetic noise, pass the labels before the noise as ``tail_labels``. The
+    long tail is then drawn first, as in benchmarks of long tails with noise (Wei et al. 2021, Lu et al. 2023); noise on
+    the large classes adds samples to the small ones. With corrections, both are drawn by the labels before the
+    corrections, and images that the corrections exclude are left out afterwards: arms with and without corrections
+    share all other images.
 
     Args:
         sources: The loaded sets.
         config: Imbalance, profile, protocol and hold-out share.
         seed: The run's seed.
-        tail_labels: (N,) the labels by which the long tail is cut. None: those used in training, before corrections.
+        tail_labels: (N,) the labels by which the long tail is drawn. None: those used in training, before corrections.
 
     Returns:
         The subsets.

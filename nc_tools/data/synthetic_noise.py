@@ -37,7 +37,8 @@ _ROWS = 8192
 class SymmetricNoise:
     """Symmetric noise: a label changes to any other class with equal probability, T_ij = rate / (K - 1).
 
-    Some papers draw the new label from all K classes, the true one included. Their rate r is r (K - 1) / K here.
+    Some papers draw the new label from all K classes, the true one included. Their rate r is the rate r (K - 1) / K
+    here.
 
     Attributes:
         rate: Probability that a label changes, in [0, 1).
@@ -56,7 +57,11 @@ class SymmetricNoise:
         check_rate(self.rate)
 
     def transition(self, classes: Sequence[str]) -> Tensor:
-        """Return the transition matrix T (K, K), float64."""
+        """Return the transition matrix T (K, K), float64.
+
+        Raises:
+            ValueError: If there are fewer than two classes.
+        """
         number = len(classes)
         if number < 2:
             raise ValueError(f"symmetric noise needs at least two classes, got {number}: set noise=None")
@@ -70,7 +75,7 @@ class SymmetricNoise:
 
 @dataclass(frozen=True)
 class PairNoise:
-    """Pair noise: a label changes to the next class, the last one to the first, at this rate (Han et al. 2018).
+    """Pair noise: a label changes to the next class, that of the last class to the first (Han et al. 2018).
 
     Attributes:
         rate: Probability that a label changes, in [0, 1); above .5 the wrong class is the more frequent one.
@@ -107,7 +112,8 @@ class AsymmetricNoise:
         to: Pairs (true class, wrong class); those of CIFAR-10 by default (Patrini et al. 2017).
 
     Raises:
-        ValueError: If the rate is out of range, or the pairs are empty or not pairs of different class names.
+        ValueError: If the rate is out of range, there are no pairs or not pairs of different class names, or a true
+            class is in two pairs.
 
     Example:
         >>> AsymmetricNoise(0.4, (("owl", "crow"),)).transition(["crow", "owl"]).tolist()
@@ -134,7 +140,7 @@ class AsymmetricNoise:
             )
 
     def transition(self, classes: Sequence[str]) -> Tensor:
-        """Return T (K, K), float64.
+        """Return the transition matrix T (K, K), float64.
 
         Raises:
             ValueError: If ``to`` names a class that the data do not have.
@@ -174,7 +180,7 @@ class MatrixNoise:
         checked_transition(self.matrix)
 
     def transition(self, classes: Sequence[str]) -> Tensor:
-        """Return T (K, K), float64.
+        """Return the transition matrix T (K, K), float64.
 
         Raises:
             ValueError: If the data have another number of classes.
@@ -195,6 +201,11 @@ def with_noise(images: Images, noise: Noise, seed: int) -> Images:
 
     Labels are drawn for the whole set from the seed's stream "noise", sample by sample. So the label of a sample does
     not depend on which samples a run trains on, and all arms of a seed get the same labels.
+
+    Args:
+        images: The training set with its true labels.
+        noise: The noise to draw.
+        seed: The run's seed.
 
     Raises:
         ValueError: If the noise does not fit the classes.
@@ -225,7 +236,7 @@ def relabel(labels: Tensor, transition: Tensor, generator: torch.Generator) -> T
     """
     uniform = torch.rand(len(labels), dtype=torch.float64, generator=generator)
     cumulative = transition.cumsum(1)
-    # Scaled to end at exactly one: else rounding could select the last class where its probability is zero.
+    # Scaled to end at exactly one: else a rounded sum below one could give an index of K, which is no class.
     cumulative = cumulative / cumulative[:, -1:]
     parts = zip(torch.split(labels, _ROWS), torch.split(uniform, _ROWS), strict=True)
     return torch.cat([(u[:, None] >= cumulative[y]).sum(1) for y, u in parts])

@@ -22,11 +22,11 @@ class Table:
     Attributes:
         file: The file.
         columns: Names of the columns; "column 1" and so on where the file has no header.
-        rows: The cells of each row, as text without blanks around it.
+        rows: The cells of each row, as text without blanks at its ends.
         lines: The line number of each row.
         form: How the file was read, for people.
         path_column: Position of the column that names images.
-        match: The image of each row.
+        match: The image that each row names.
     """
 
     file: Path
@@ -105,7 +105,10 @@ def _as_table(grid: Grid, index: ImageIndex, path_column: str | None) -> Table |
 
 
 def _path_column(index: ImageIndex, rows: Sequence[Sequence[str]], candidates: Sequence[int]) -> int:
-    """Return which column names the most different images, in some of the rows, or in all if some show none."""
+    """Return the position of the column that names the most different images.
+
+    A sample of the rows decides, or all rows if the sample names no image.
+    """
     if len(candidates) == 1:
         return candidates[0]
     for part in (rows[:: max(1, len(rows) // _SAMPLE)], rows):

@@ -1,4 +1,4 @@
-"""Find out what the columns of a table of images mean: its split, its groups, its labels."""
+"""Find the columns of a table of images that hold its split, its groups and its labels."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ class ColumnRoles:
     """What the columns of a table mean.
 
     Attributes:
-        labels: The columns that hold the label; several if each stands for a class and holds 0 or 1.
-        roles: The part of the data that each row belongs to, or None.
+        labels: Positions of the columns that hold the label: several if each stands for a class and holds 0 or 1, none
+            if the folder of an image is its label.
+        roles: The part of the data that each row belongs to, None for an empty cell; None without a split.
         split: Position of the column of the split, or None.
         group: Position of the column of groups, or None.
-        sentences: What was seen and not used, for people.
+        sentences: Which columns were found and not used, for people.
     """
 
     labels: tuple[int, ...]
@@ -60,7 +61,8 @@ def read_columns_of(
         group_column: Likewise for groups.
 
     Raises:
-        ValueError: If a named column is missing or no column holds labels.
+        ValueError: If a named column is missing, the named split column holds other words, or it is not clear which
+            column holds the labels.
     """
     values = {j: table.cells(j) for j in range(len(table.columns)) if j != table.path_column}
     sentences: list[str] = []
@@ -86,7 +88,7 @@ def _named(table: Table, names: str) -> tuple[int, ...]:
 
 
 def _names_groups(name: str) -> bool:
-    """Return whether a column is called like groups of images; the age of a patient is no patient."""
+    """Return whether the name of a column means groups of images: ``patient_id`` does, ``patient_age`` does not."""
     words = set(_words(name))
     return bool(words & (GROUP_WORDS | {"group"})) and not words - GROUP_WORDS - _ID_WORDS - {"group"}
 
@@ -102,7 +104,7 @@ def _is_fold(name: str) -> bool:
 def _split(
     table: Table, values: Mapping[int, Sequence[str]], named: str | None, labels: tuple[int, ...]
 ) -> tuple[int | None, tuple[Role | None, ...] | None]:
-    """Return the column of the split, and the part of each row (None: not told)."""
+    """Return the column of the split, and the part that each row belongs to (None for an empty cell)."""
     if named == NONE:
         return None, None
     if named is not None:
@@ -121,7 +123,7 @@ def _split(
 
 
 def _roles(name: str, cells: Sequence[str]) -> tuple[Role | None, ...] | None:
-    """Return the part that each cell of a column names; None if it is no column of a split."""
+    """Return the part that each cell of a column names, by words or as 0 and 1; None if it is no column of a split."""
     distinct = {cell.lower() for cell in cells}
     words = {cell: split_role(cell) for cell in distinct if cell}
     if words and all(words.values()):
@@ -135,7 +137,11 @@ def _roles(name: str, cells: Sequence[str]) -> tuple[Role | None, ...] | None:
 
 
 def _group(table: Table, values: Mapping[int, Sequence[str]], named: str | None, sentences: list[str]) -> int | None:
-    """Return the column of groups: the named one, or one with a fitting name whose values repeat in small groups."""
+    """Return the column of groups: the named one, or one whose name means groups and whose values repeat.
+
+    No value may have more than a tenth of the rows; a sentence is added about a column where one has. A column whose
+    name begins with "group" is taken in any case.
+    """
     if named == NONE:
         return None
     if named is not None:
@@ -159,7 +165,11 @@ def _group(table: Table, values: Mapping[int, Sequence[str]], named: str | None,
 
 
 def _labels(table: Table, values: Mapping[int, Sequence[str]]) -> tuple[int, ...]:
-    """Return the column of the labels, or the columns of classes that hold 0 and 1; () if there is none left."""
+    """Return the column of the labels, or the columns of classes that hold 0 and 1; () if no column is left.
+
+    Raises:
+        ValueError: If it is not clear which column holds the labels.
+    """
     by_name = [j for name in LABEL_NAMES for j in values if table.columns[j].lower() == name and any(values[j])]
     by_name = by_name or [j for j in values if _words(table.columns[j])[-1] in LABEL_NAMES and any(values[j])]
     if by_name:
@@ -184,10 +194,12 @@ def _labels(table: Table, values: Mapping[int, Sequence[str]]) -> tuple[int, ...
 
 
 def _one_of(table: Table, columns: Sequence[int]) -> int:
-    """Return which of several columns of labels to use: the one with words, where the others are their numbers.
+    """Return which of several columns of labels to use, if all divide the rows in the same way.
+
+    It is the first one that holds words, or the first one if all hold numbers.
 
     Raises:
-        ValueError: If two of them divide the images in different ways.
+        ValueError: If two of them divide the rows in different ways.
     """
     first, *others = columns
     pairs = table.cells(first)
@@ -203,7 +215,10 @@ def _one_of(table: Table, columns: Sequence[int]) -> int:
 
 
 def _one_hot(table: Table, values: Mapping[int, Sequence[str]]) -> tuple[int, ...]:
-    """Return the columns that each stand for a class: 0 and 1, both of them, and no weights."""
+    """Return the columns that each stand for a class; () if there are fewer than two.
+
+    They hold 0 and 1, each at least once, and are not called weights. More than half of the rows have a single 1.
+    """
     matches = []
     for j, cells in values.items():
         kinds = {whole_number(cell) for cell in set(cells)}
@@ -216,7 +231,7 @@ def _one_hot(table: Table, values: Mapping[int, Sequence[str]]) -> tuple[int, ..
 
 
 def _shares(table: Table, values: Mapping[int, Sequence[str]]) -> list[str]:
-    """Return the columns whose numbers sum to 1 in every row, if there are several."""
+    """Return the names of the columns of numbers in [0, 1], if there are several that sum to 1 in every row."""
     columns = [
         j for j, cells in values.items() if all(re.match(r"[01](\.\d*)?(e-\d+)?$|\.\d+$", cell) for cell in cells)
     ]

@@ -1,4 +1,4 @@
-"""Settings that overrule what is found in a table of images."""
+"""Settings of how a table of images is read, which replace what is found by its values."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Literal, get_args
 UnclearLabels = Literal["refuse", "skip", "majority"]
 
 NONE = "-"
-"""Names no column: nothing is used for this purpose, whatever the table has."""
+"""In place of the name of a column: use none for this purpose, even if the table has one."""
 
 
 @dataclass(frozen=True)
 class TableConfig:
-    """Settings of a table of images; whatever is None is found by its values, and shown before anything trains.
+    """Settings of a table of images. A column that is None is found by its values, and shown before anything trains.
 
     Attributes:
-        path_column: The column that names images.
-        split_column: The column of the words for training and test images; "-" for none.
-        group_column: The column whose values, such as patients, must not be in two parts of a split; "-" for none.
-        class_map: A file with the names of labels: JSON, a table of two columns, or a name a line.
-        test_table: Another table of the same form for the test images.
-        unclear_labels: What to do with rows without label, with several labels, and with rows that disagree about an
-            image: ``refuse``; ``skip`` leaves them out; ``majority`` takes the most frequent label of an image, and
-            leaves out the other rows.
-        positive: Where a row has several labels: use this one against all others, as a task of two classes.
+        path_column: Name of the column that names images.
+        split_column: Name of the column with the words for training and test images; "-" for none.
+        group_column: Name of the column of groups, such as patients, that a split keeps whole; "-" for none.
+        class_map: A file with the names of labels: JSON, a table of two columns, or a name a line; or None.
+        test_table: Another table of the same form for the test images, or None.
+        unclear_labels: What to do with rows that have no label or several, and with rows that disagree about an image.
+            ``refuse`` stops with an error. ``skip`` leaves these rows and images out. ``majority`` does the same, but
+            gives an image about which rows disagree their most frequent label, if there is a single one.
+        positive: A label to train against all others, as two classes, where rows may have several labels; or None.
 
     Raises:
         ValueError: If ``unclear_labels`` is none of the three.

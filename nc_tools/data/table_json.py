@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 SEVERAL = "|"
-"""Joins several values that a JSON file has where a table has one cell."""
+"""Separator of several values of a JSON file that are joined in one cell."""
 
 Found: TypeAlias = tuple[list[list[str]], list[int], str]
 
 
 def json_grids(file: Path, text: str) -> list[Found]:
-    """Return the rows of a JSON file with a header row, their numbers, and the form that was found.
+    """Return the table in a JSON file: a list with one tuple of its rows, their numbers, and the form that was found.
+
+    The first row is a header.
 
     Args:
-        file: For messages.
-        text: Its content.
+        file: Path of the file, for messages.
+        text: Content of the file.
 
     Raises:
-        ValueError: If it is not JSON, or none of the forms that are known.
+        ValueError: If it is not JSON, or has none of the known forms.
 
     Example:
         >>> json_grids(Path("x.json"), '{"ape": ["ape/1", "ape/2"]}')[0][0]
@@ -81,7 +83,7 @@ def _records(records: Iterable[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def _flattened(record: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Yield the values of a record with dotted names; a list of one is its only item."""
+    """Yield the values of a record with dotted names; a list of one item counts as this item."""
     for key, whole in record.items():
         value = whole[0] if isinstance(whole, list) and len(whole) == 1 else whole
         if isinstance(value, Mapping):

@@ -38,13 +38,13 @@ def row_labels(
 
     Args:
         table: The table.
-        columns: The label columns; none if the folder of an image is its label.
+        columns: Positions of the label columns; none if the folder of an image is its label.
         files: The paths that the table's match refers to.
         unclear: What to do with rows that have no label or several.
-        positive: The label to use against all others where rows have several; or None.
+        positive: A label to use against all others, as "LABEL" and "not LABEL"; or None.
 
     Raises:
-        ValueError: If there are such rows and they are refused.
+        ValueError: If rows without a label or with several are refused, or ``positive`` is no label of the table.
     """
     if not columns:
         folders = [None if i is None else _folder(files[i]) for i in table.match.images]
@@ -89,8 +89,8 @@ def merge_rows(
 ) -> tuple[Mapping[int, int], tuple[str, ...]]:
     """Return for each image the row that gives its label, and sentences about images with several rows.
 
-    Rows that agree are one. Rows that disagree are refused, or the image is left out, or its most frequent label is
-    used; an image without a single most frequent label is left out then.
+    Rows that agree count as one. ``unclear`` decides about rows that disagree: "refuse" is an error, "skip" leaves the
+    image out, and "majority" uses its most frequent label, or leaves it out if two are equally frequent.
 
     Args:
         table: The table, whose match names the image of each row.
@@ -98,7 +98,7 @@ def merge_rows(
         unclear: What to do with rows that disagree.
 
     Raises:
-        ValueError: If rows disagree about an image and that is refused.
+        ValueError: If rows disagree about an image and ``unclear`` is "refuse".
     """
     rows: dict[int, list[int]] = {}
     for row, (image, label) in enumerate(zip(table.match.images, labels, strict=True)):
@@ -161,7 +161,10 @@ def _from_classes(table: Table, columns: Sequence[int], unclear: UnclearLabels, 
 
 
 def _rows_with_several(cells: Sequence[str]) -> dict[int, tuple[str, ...]]:
-    """Return the rows whose cell holds several labels, joined by a separator, each of them a label of other rows."""
+    """Return the labels of each row whose cell holds several, by the position of the row.
+
+    They are joined by "|" in a cell from JSON; by another separator only if each of them is also the label of a row.
+    """
     distinct = set(cells)
     several = {}
     for cell in distinct:

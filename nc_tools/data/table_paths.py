@@ -20,8 +20,8 @@ class PathMatch:
     """Which image each value of a column names.
 
     Attributes:
-        images: For each value the position of its image among the files; None if there is none.
-        several: For values that fit several images: the value, and the first two of the images.
+        images: For each value the position of its image among the files; None if it names no image or several.
+        several: For each value that names several images: the value, and the first two of these images.
         how: How the values were read, for people.
     """
 
@@ -39,15 +39,16 @@ class PathMatch:
 class ImageIndex:
     """The image files that a table may name.
 
-    One reading holds for a whole column, the most exact one that explains it: a path beside the table, a path below the
-    root, the last parts of a path, or only the name. The part of a path before those that are compared must not be the
-    name of another folder here, so ``train/1.jpg`` is never ``test/1.jpg``. An extension may be missing or another one,
-    the case may differ, and the prefix that annotation tools put before an uploaded file's name may be there. A value
-    that is only a name may lie in any folder.
+    All values of a column are compared with the files in one way. The ways are, from the most exact one on: the path
+    relative to the table, the path relative to the root, the last parts of the path, only the name of the file. The
+    first one is used that finds at least half as many images as the best. If only the last parts are compared and the
+    folder before them is the name of a folder of the images, the image must lie in it: ``train/1.jpg`` is never
+    ``test/1.jpg``. The suffix may be missing or another one of images, the case may differ, and the value may have the
+    prefix that annotation tools add to the name of an uploaded file. A value without a folder may lie in any folder.
 
     Attributes:
         files: Paths relative to the root, with forward slashes.
-        beside: The table's folder relative to the root; None if it lies elsewhere.
+        beside: The table's folder relative to the root; None if it is not below the root.
     """
 
     files: Sequence[str]
@@ -62,7 +63,7 @@ class ImageIndex:
             islice((value for value in cleaned if self._has_name(value)), _SAMPLE)
         )
         if not sample:
-            return PathMatch([None] * len(values), [], "names of files")  # no reading can find what no name does
+            return PathMatch([None] * len(values), [], "names of files")  # names alone, the least exact, find none
         readings: list[tuple[str, int]] = [] if self.beside is None else [(f"{self.beside}/".lstrip("/."), 0)]
         deepest = max((file.count("/") + 1 for file in self.files), default=1)
         readings += [("", 0), *(("", depth) for depth in range(deepest, 0, -1))]
@@ -82,7 +83,7 @@ class ImageIndex:
         return bool(self._found(value.rpartition("/")[2], "", 1))
 
     def _reading(self, sample: Sequence[str], readings: Sequence[tuple[str, int]]) -> tuple[str, int]:
-        """Return the first reading that finds at least half as many images as the best one."""
+        """Return the first way of reading (prefix, depth) that finds at least half as many images as the best one."""
         shares = []
         for reading in readings:
             shares.append(sum(bool(self._found(value, *reading)) for value in sample))
@@ -91,7 +92,10 @@ class ImageIndex:
         return readings[next(i for i, share in enumerate(shares) if 2 * share >= max(shares))]
 
     def _found(self, value: str, prefix: str, depth: int) -> list[int]:
-        """Return the files that a value names under one reading; depth 0 compares the whole path."""
+        """Return the positions of the files that a value names.
+
+        ``depth`` is the number of last parts that are compared; 0 compares the whole path, after ``prefix``.
+        """
         if not value or (depth and value.count("/") + 1 < depth):
             return []
         parts = value.split("/")
@@ -104,7 +108,7 @@ class ImageIndex:
         return self._keys(depth, "exact").get(name, []) if depth == 1 and name != key else []
 
     def _may_lie_in(self, i: int, depth: int, above: str) -> bool:
-        """Return whether a file may be the one in the folder ``above``: it lies there, or no folder has that name."""
+        """Return whether a file lies in the folder ``above``, or no folder of the images has that name."""
         if above not in self._folders:
             return True
         parts = self.files[i].split("/")
@@ -128,7 +132,9 @@ class ImageIndex:
 
 
 def clean_path(value: str) -> str:
-    r"""Return a path without what differs between machines: backslashes, drive, address, query, leading slashes.
+    r"""Return a path with slashes, without what differs between machines.
+
+    A drive, the scheme and query of a URL, "." and superfluous slashes are removed.
 
     Example:
         >>> clean_path(r"D:\photos\ape\1.jpg"), clean_path("https://x.org/my%20ape.jpg?d=3"), clean_path("./a/1.jpg")

@@ -23,8 +23,8 @@ class TableRows:
         table: The table.
         columns: What its columns mean.
         rows: Positions of the rows.
-        images: For each of them the position of its image among the files.
-        labels: For each of them its label as text.
+        images: For each of these rows the position of its image among the files.
+        labels: For each of these rows its label as text.
         label_source: Where the labels stand, for people.
         sentences: How the table was read, for people.
     """
@@ -53,8 +53,8 @@ def read_table_rows(
 
     Args:
         file: The table.
-        column: Its label column; several of them separated by commas; None to find it.
-        files: The images that it may name, relative to the root.
+        column: Name of the label column, or several names separated by commas; None to find it.
+        files: The images that the table may name, relative to the root.
         root: The folder of the images.
         config: Settings that overrule what is found.
         skip_missing: Leave out rows without an image, instead of stopping.

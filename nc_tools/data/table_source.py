@@ -31,8 +31,8 @@ from nc_tools.data.table_rows import TableRows, read_table_rows
 def list_table(name: TableName, config: TableConfig, *, skip_missing: bool, check: bool = True) -> ListedImages:
     """List the images that a table names, with their labels, their split and their groups.
 
-    Images without a row are left out, and counted. The split is that of another table for the test images, or a column
-    of words for it, or 80 / 20 by class and group.
+    Images without a row are left out, and counted. The split is given by a second table with the test images, or by a
+    column with words such as "train" and "test"; without these it is 80 / 20 by class and group.
 
     Args:
         name: The table, its label column (None to find it), and the folder of the images (None: that of the table).
@@ -98,7 +98,7 @@ def _classes(
 def _split(
     root: Path, classes: tuple[str, ...], parts: Sequence[TableRows], listings: Sequence[Listing], reading: Reading
 ) -> ListedImages:
-    """Return the images split by a second table, by a column, or here."""
+    """Return the images, split by a second table, by a column, or 80 / 20."""
     if len(parts) == 2:
         train, test = listings
         sentence = f"split: {parts[0].table.file.name} is for training, {parts[1].table.file.name} for testing"

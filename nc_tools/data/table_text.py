@@ -1,7 +1,7 @@
-"""Read a table or list from a text file: CSV with any separator, lists with blanks, JSON; all cells stay text.
+"""Read a table or list from a text file: CSV with any separator, columns separated by blanks, JSON; cells stay text.
 
 What the columns mean is decided elsewhere, by their values. A file may be split into columns in several ways, and only
-its values show which is right: :func:`read_grids` returns them all, the most likely first.
+its values show which is right: :func:`read_grids` returns all of these, the most likely first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Grid:
         rows: The cells of each row, all rows of the same width; a header, if there is one, is the first row.
         lines: The line number of each row, or its number in a JSON file.
         form: How the file was read, for people.
-        header: True if the first row must be a header, None if only the values can tell.
+        header: True if the first row is a header, None if only the values can tell.
     """
 
     file: Path
@@ -40,8 +40,8 @@ class Grid:
 def read_grids(file: Path) -> list[Grid]:
     r"""Return the ways in which a file may be split into columns, the most likely first.
 
-    Text is UTF-8 with or without a byte order mark, UTF-16 with one, or else Windows-1252. Leading lines that begin
-    with "#", a first line such as ``sep=;``, a first line that is only a number, and blank lines are passed over.
+    Text is UTF-8 with or without a byte order mark, UTF-16 with one, or else Windows-1252. Blank lines are ignored. So
+    are lines before the first row that begin with "#", hold only a number, or read like ``sep=;``.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -71,7 +71,10 @@ def read_grids(file: Path) -> list[Grid]:
 
 
 def ragged_lines(grid: Grid) -> str:
-    """Return a sentence about a file that is read one value a line because its lines have different widths, or ""."""
+    """Return a sentence about the first line with another number of values than most lines, or "".
+
+    For a file that is read as one value a line: its lines have different numbers of values with every separator.
+    """
     for separator in _SEPARATORS:
         widths = [len(next(csv.reader([row[0]], delimiter=separator))) for row in grid.rows]
         usual = max(set(widths), key=widths.count)
@@ -113,7 +116,11 @@ def _leading_lines(text: str) -> tuple[int, str]:
 
 
 def _separated(file: Path, text: str, skipped: int, separator: str, encoding: str) -> Grid | None:
-    """Return the file split at a separator if that gives every row the same number of cells, at least two."""
+    """Return the file split at a separator; None if the rows differ in width or have a single cell.
+
+    Raises:
+        ValueError: If it cannot be read as CSV.
+    """
     body = "\n".join(text.split("\n")[skipped:])
     rows, lines = [], []
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=separator, skipinitialspace=True)
@@ -131,7 +138,11 @@ def _separated(file: Path, text: str, skipped: int, separator: str, encoding: st
 
 
 def _same_width(rows: list[list[str]]) -> list[list[str]]:
-    """Return rows of one width, or none; a header may be a cell shorter, and a last cell that is always empty goes."""
+    """Return rows of the same width, or [] if they differ.
+
+    With at least three rows, an empty last cell of the header is removed if the other rows lack it, and so is an empty
+    last cell of all other rows if the header lacks it. Else a header with one cell less gets an empty first cell.
+    """
     width = len(rows[-1])
     if len(rows) < 3:
         return rows if len(rows[0]) == width else []

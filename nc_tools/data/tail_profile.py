@@ -28,9 +28,9 @@ def long_tailed_counts(
         step         share_k = 1 for the first K // 2 classes, 1 / factor for the others
         pareto       share_k = r + (1 - r) x_k / x_0, r = 1 / factor, x_k = ((k + 1/2) / (K - 1/2))^(-1 / alpha) - 1
 
-    The largest class has rank 0, so that a set which is imbalanced already keeps its large and its small classes;
-    equal classes are ranked by their index. n_max is the largest size for which every class has enough samples, so
-    that the factor holds on any set. A factor of 1 keeps all samples, balanced or not.
+    The largest class has rank 0, so that the large classes of an imbalanced set stay the large ones; classes of equal
+    size are ranked by their index. n_max is the largest number for which every class has enough samples, so that
+    n_max / n_min is the factor, up to rounding, on any set. A factor of 1 keeps all samples, balanced or not.
 
     Source: Cui et al. 2019, section 5.1, and Cao et al. 2019, section 4.1, with their rounding. They start from
     balanced sets, where the rank is the class index.
@@ -46,7 +46,7 @@ def long_tailed_counts(
         profile: Shape of the tail.
         classes: K names for the error message.
         pareto_alpha: Exponent of the Pareto profile; smaller values give fewer and larger head classes.
-        order: "frequency" ranks the classes by falling size, "class" by their index, whatever their size.
+        order: "frequency" ranks the classes by decreasing size, "class" by their index, whatever their size.
 
     Returns:
         (K,) int64.
@@ -80,7 +80,7 @@ def limiting_class(
     pareto_alpha: float = 6.0,
     order: TailOrder = "frequency",
 ) -> int:
-    """Return the index of the class that limits a long-tailed subset: with more samples of it, all would be larger.
+    """Return the index of the class that limits n_max: with more samples of it, all classes could be larger.
 
     The arguments are those of :func:`long_tailed_counts`.
 
@@ -104,7 +104,7 @@ def own_counts(available: Tensor, class_counts: Sequence[int], classes: Sequence
         ``class_counts`` as (K,) int64.
 
     Raises:
-        ValueError: If their number is not K, one is not positive, or a class has fewer samples.
+        ValueError: If there are not K numbers or fewer than two, one is not positive, or a class has fewer samples.
 
     Example:
         >>> own_counts(torch.tensor([5, 5]), (5, 1)).tolist()
@@ -143,7 +143,7 @@ def _none_left(
     factor: float,
     form: tuple[Profile, float, TailOrder],
 ) -> str:
-    """Return the message for classes that keep no sample, with an imbalance that would keep all classes."""
+    """Return the message for classes that keep no sample; it names the largest whole imbalance that keeps all."""
     if empty := [name for name, n in zip(names, available, strict=True) if n < 1]:
         return f"every class needs at least one training sample, but there is none of {short_list(empty)}: add images"
     lost = [name for name, n in zip(names, kept, strict=True) if n < 1]
@@ -165,7 +165,7 @@ def _none_left(
 def _shares_by_class(
     available: Sequence[int], factor: float, profile: Profile, pareto_alpha: float, order: TailOrder
 ) -> list[float]:
-    """Return the share of the largest class that each class keeps, in the order of the classes."""
+    """Return the size of each class as a share of n_max, in the order of the classes."""
     if order not in ("frequency", "class"):
         raise ValueError(f"order must be 'frequency' or 'class', got {order!r}")
     shares = _shares(len(available), factor, profile, pareto_alpha)

@@ -1,4 +1,4 @@
-"""Training batches of an epoch, the same for pixels in memory and in files."""
+"""Training batches of an epoch, which are the same whether the pixels are in memory or in files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nc_tools.data.image_set import Images
 from nc_tools.data.sampling import EpochSampler
 from nc_tools.records import Batch
 
-# The crop and flip of each sample (M,), and the draws of further operations (M, ...) by name.
+# The view number (crop and flip) of each sample (M,), and the draws of further operations (M, ...) by name.
 _Draws: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
 
 
@@ -58,7 +58,10 @@ class TrainingBatches(ABC):
 
     @abstractmethod
     def _read(self, batches: list[Tensor]) -> Iterator[Tensor]:
-        """Yield the pixels of each batch on the device; a batch is given by its positions in the indices (B,)."""
+        """Yield the pixels (B, C, H, W), uint8, of each batch on the device.
+
+        A batch is given as positions (B,) in the indices.
+        """
 
     def __len__(self) -> int:
         """Return the number of steps in an epoch."""
@@ -70,7 +73,7 @@ class TrainingBatches(ABC):
         They are bit-equal whichever epochs and steps were requested before. Images of earlier steps are not read.
 
         Raises:
-            ValueError: If the epoch has no such step.
+            ValueError: If ``start`` is negative or greater than the number of steps.
         """
         check_start(start, len(self))
         return self._steps(epoch, start)
@@ -110,7 +113,7 @@ def _moved(draws: Mapping[str, Tensor], device: torch.device) -> dict[str, Tenso
 
 
 def _check_indices(indices: Tensor, number: int) -> None:
-    """Raise an error for indices that the set does not have, before the first batch."""
+    """Check indices before the first batch: int64 (M,), each a position in the set of ``number`` images."""
     if indices.ndim != 1 or indices.dtype != torch.int64:
         raise TypeError(
             f"indices must be positions (M,), int64, got {indices.dtype} of shape {tuple(indices.shape)}: for a mask "

@@ -1,4 +1,4 @@
-"""Unpack a data set that lies in few large files into a folder, once for the files as they are."""
+"""Unpack a data set that lies in few large files into a folder, and again only when these files change."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def unpack_once(path: Path, files: Sequence[Path], write: Callable[[Path], None]
     """Return the folder of unpacked images. It appears when it is complete, and is made again when a file changes.
 
     Args:
-        path: The source, which names the folder.
-        files: All its files.
-        write: Writes everything into the folder that it gets.
+        path: The source, after which the folder is named.
+        files: All files of the source.
+        write: Called with an empty folder, into which it writes everything.
     """
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]

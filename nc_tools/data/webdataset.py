@@ -1,6 +1,7 @@
-"""Shards of a webdataset: tar files with an image and a label for each sample, unpacked into files with a table.
+"""Shards of a webdataset: tar files with an image and a label for each sample, unpacked into image files and a table.
 
-A sample is the files of one shard whose paths agree up to the first dot of their name: ``0001.jpg`` and ``0001.cls``.
+The files of a sample are in one shard, and their paths agree up to the first dot of the name: ``0001.jpg`` and
+``0001.cls``.
 """
 
 from __future__ import annotations
@@ -35,16 +36,17 @@ _DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
 def unpack_webdataset(path: Path) -> Path:
     """Unpack the shards of a webdataset and return the folder of images and table.
 
-    The label is the text of ``KEY.cls``; the fields of ``KEY.json`` are further columns of the table, and so is
-    ``KEY.txt``. A shard whose name or folder has a word for a part of the data, such as ``train-000017.tar``, belongs
-    to that part.
+    ``KEY.cls`` holds the label of the sample KEY. The fields of ``KEY.json`` and the text of ``KEY.txt`` are further
+    columns of the table. A shard whose name or folder has a word for a part of the data, such as ``train-000017.tar``,
+    belongs to that part.
 
     Args:
         path: A shard, a folder of shards, or a pattern such as ``train-{000..017}.tar`` or ``*.tar``.
 
     Raises:
         FileNotFoundError: If a shard is missing.
-        ValueError: If shards are damaged or cut short, or a sample has no image, two images, or no label.
+        ValueError: If shards are damaged or cut short, a sample has no image or two, a file of labels cannot be read,
+            or no sample has a label.
     """
     shards = find_shards(path)
     return unpack_once(path, shards, lambda folder: _write(folder, shards))
@@ -69,7 +71,7 @@ def find_shards(path: Path) -> list[Path]:
 
 
 def expand_braces(text: str) -> list[str]:
-    """Return the names that a pattern stands for: ``{000..012}`` counts, ``{a,b}`` lists.
+    """Return the names that a pattern stands for: ``{000..012}`` is a range of numbers, ``{a,b}`` a list.
 
     Example:
         >>> expand_braces("train-{08..10}.tar")
@@ -93,10 +95,11 @@ def _matching(pattern: Path) -> list[Path]:
 
 
 def _write(folder: Path, shards: list[Path]) -> None:
-    """Unpack all shards; those that are damaged are named together.
+    """Unpack all shards into a folder, and write the table of the samples.
 
     Raises:
-        ValueError: If shards are damaged, or a sample is no image with a label.
+        ValueError: If shards are damaged (the message names them all), a sample has no image or two, or no sample has
+            a label.
     """
     rows: list[dict[str, str]] = []
     damaged: list[str] = []
@@ -151,10 +154,10 @@ def _unpack_shard(shard: Path, folder: Path, name: str) -> list[dict[str, str]]:
 
 
 def _members(shard: Path) -> Iterator[tuple[str, str, tarfile.TarInfo, tarfile.TarFile]]:
-    """Yield the key, the form (such as "jpg") and the member for each file of a shard.
+    """Yield the key, the form (such as "jpg"), the member and the open archive for each file of a shard.
 
     Raises:
-        tarfile.TarError: If the shard is damaged, or has no end, which :mod:`tarfile` takes for an end.
+        tarfile.TarError: If the shard is damaged or cut short; :mod:`tarfile` itself does not notice a missing end.
     """
     with tarfile.open(shard, "r:*") as tar:
         for member in tar:
@@ -173,10 +176,10 @@ def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
 
 
 def _cells(form: str, content: bytes, what: str) -> dict[str, str]:
-    """Return the columns of a row that a label file gives.
+    """Return the cells of a row, by column, that a file of labels gives.
 
     Raises:
-        ValueError: If it is not text, or not JSON.
+        ValueError: If the content is not text in UTF-8, or ``form`` is "json" and it is not JSON.
     """
     try:
         text = content.decode("utf-8").strip()
@@ -192,7 +195,7 @@ def _cells(form: str, content: bytes, what: str) -> dict[str, str]:
 
 
 def _new_name(folder: Path, name: str, suffix: str) -> str:
-    """Return a name like this one that is safe in any file system and new in the folder."""
+    """Return a name similar to ``name`` that is safe in any file system and not yet used in the folder."""
     safe = re.sub(r"[^A-Za-z0-9_-]", "_", name)[-100:]
     number = 0
     while (folder / (new := f"{safe}{f'-{number}' if number else ''}{suffix}")).exists():

@@ -1,4 +1,4 @@
-"""Write a data source in the plain form: a folder for each part and class, and a table of all images."""
+"""Write a data source as a folder for each part and class, and a table of all images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ TABLE_NAME = "labels.csv"
 def write_plain(listed: ListedImages, folder: Path) -> list[str]:
     """Copy the images of a source to ``FOLDER/train/CLASS`` and ``FOLDER/test/CLASS``, with ``FOLDER/labels.csv``.
 
-    The table has the columns path, label, split and, with groups, group; ``table:FOLDER/labels.csv`` gives the same
-    images, labels, split and groups as the source. ``imagefolder:FOLDER`` gives the same, without groups, if every
-    class name can be the name of a folder.
+    The table has the columns path, label, split and, with groups, group. The source ``table:FOLDER/labels.csv`` has the
+    same images, labels, split and groups as the one that was written. So has ``imagefolder:FOLDER``, without groups, if
+    every class name can be the name of a folder.
 
     Args:
         listed: The images.
@@ -60,7 +60,7 @@ def _copy_part(listed: ListedImages, listing: Listing, part: str, names: list[st
 
 
 def _file_name(path: str, taken: set[str], below: str) -> str:
-    """Return a name for an image that no other image of its class has."""
+    """Return a name for an image that is not in ``taken``, and add its path, in lower case, to ``taken``."""
     name = path.rpartition("/")[2]
     stem, dot, suffix = name.rpartition(".")
     number = 1
@@ -72,7 +72,7 @@ def _file_name(path: str, taken: set[str], below: str) -> str:
 
 
 def _folder_names(classes: tuple[str, ...]) -> list[str]:
-    """Return a name of a folder for each class, all different whatever the case: the class name where possible."""
+    """Return the name of a folder for each class: the class name if possible, and no two that differ only in case."""
     names: list[str] = []
     for k, name in enumerate(classes):
         plain = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).strip(" .") or "_"

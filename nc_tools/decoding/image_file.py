@@ -43,7 +43,12 @@ class UnreadableImageError(ValueError):
 
 
 class Decoded(NamedTuple):
-    """One decoded image (C, H, W), uint8, and what it was before: "" for an image of the form that was asked for."""
+    """One decoded image.
+
+    Attributes:
+        pixels: (C, H, W), uint8.
+        converted: The form that was converted, such as "gray"; "" if the file had the form that was asked for.
+    """
 
     pixels: np.ndarray
     converted: str
@@ -68,7 +73,7 @@ def decode_file(
         interpolation: Of the resizing, which is antialiased either way.
 
     Returns:
-        (C, image_size, image_size), uint8, and what was converted.
+        The pixels (C, image_size, image_size), uint8, and the form that was converted.
 
     Raises:
         UnreadableImageError: If the file is damaged, or its format or range of values is unknown.
@@ -97,7 +102,7 @@ TRANSPARENT, DEEP, DARK = "transparent", "16-bit", "16-bit and nearly black"
 
 
 def _as_mode(file: Image.Image, mode: str) -> tuple[Image.Image, str]:
-    """Return the image in the mode that was asked for, and what it was if it was changed."""
+    """Return the image in the given mode, and its former form if it was converted."""
     image = ImageOps.exif_transpose(file)
     converted = "" if image.mode == mode else _FORMS.get(image.mode, image.mode)
     if image.mode.startswith("I;16") or (image.mode == "I" and file.format == "PNG"):
@@ -117,7 +122,7 @@ def _as_mode(file: Image.Image, mode: str) -> tuple[Image.Image, str]:
 
 
 def damage_text(error: BaseException | None) -> str:
-    """Return in a few words why an image cannot be decoded, without the path that some messages repeat.
+    """Return a few words that say why an image cannot be decoded, without the path that some messages repeat.
 
     Example:
         >>> damage_text(FileNotFoundError(2, "No such file or directory", "/a/b.png"))
@@ -137,7 +142,7 @@ def image_suffixes() -> frozenset[str]:
 
 @cache
 def _formats(suffix: str) -> tuple[str, ...]:
-    """Return the formats to try on a file; the one of its suffix comes first, which takes a third of the time."""
+    """Return the formats to try on a file, that of its suffix first: decoding then takes a third of the time."""
     first = Image.registered_extensions().get(suffix)
     return tuple(sorted(_own_formats(), key=lambda name: (name != first, name)))
 

@@ -1,8 +1,8 @@
 """Threads that decode image files, each with a process of its own for large sets.
 
-Much of the work on a file is Python, most of it for small files, and threads do that one at a time. Processes do not
-wait for each other. Each belongs to one thread, which sends it the names of files and reads the pixels into their
-place. They are started when there is work for one more of them, and stay until this process ends.
+Much of the work on a file is Python code, for small files most of it, and only one thread at a time runs Python code.
+Processes do not wait for each other. Each belongs to one thread, which sends it the names of files and reads the pixels
+into their place. A process is started when there is work for one more, and stays until this process ends.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class DecodingProcess:
     def close(self) -> None:
         """End the process."""
         for stream in self._streams:
-            with contextlib.suppress(OSError):  # what was not sent yet
+            with contextlib.suppress(OSError):  # closing sends what is buffered, which fails if the process has ended
                 stream.close()
         self._process.kill()
         self._process.wait()
@@ -123,7 +123,7 @@ _owner = [os.getpid()]
 
 
 def _own_process() -> DecodingProcess | None:
-    """Return the process of this thread; None if it cannot be started, or has died before."""
+    """Return the process of this thread; None if it cannot be started, or has failed before."""
     if _own.process is None and not _own.failed:
         try:
             _own.process = DecodingProcess()
@@ -143,7 +143,7 @@ def _end_processes() -> None:
 
 
 def _leave_to_the_parent() -> None:
-    """After a fork, start threads and processes of its own: those that there are belong to the parent."""
+    """After a fork, let the child make a decoding pool of its own: the threads and processes belong to the parent."""
     decoding_pool.cache_clear()
 
 

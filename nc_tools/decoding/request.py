@@ -1,4 +1,4 @@
-"""What is asked of a decoding process, and what it says beside the pixels."""
+"""A request to a decoding process, and the report that it sends beside the pixels."""
 
 from __future__ import annotations
 

@@ -40,10 +40,9 @@ class _GrayToColor(nn.Module):
 def build_backbone(name: str, *, in_channels: int, image_size: int, width: int = 16, seed: int = 0) -> nn.Module:
     """Build a backbone, which maps images to features (N, D), with initial weights drawn from the seed.
 
-    The weights come from the seed's stream "init".
-
-    The global random state is not changed, so that a head that draws more numbers does not change the backbone. The
-    backbone is built on the CPU, whatever the default device, so that a seed gives the same weights everywhere.
+    The weights come from the seed's stream "init" and not from the global random state, which is not changed: a head
+    that draws more numbers does not change the backbone. The backbone is built on the CPU, whatever the default device,
+    so that a seed gives the same weights everywhere.
 
     Args:
         name: "conv"; "resnet20", "resnet32", ... (the CIFAR networks); any torchvision classifier with one linear
@@ -73,10 +72,10 @@ def build_backbone(name: str, *, in_channels: int, image_size: int, width: int =
 
 
 def check_name(name: str) -> None:
-    """Raise an error if there is no network of this name; nothing is built or downloaded.
+    """Check that there is a network of this name; nothing is built or downloaded.
 
     Raises:
-        ValueError: With similar names.
+        ValueError: If there is none; similar names are suggested.
         FileNotFoundError: If the folder of a Hugging Face model does not exist.
     """
     library, colon, rest = name.partition(":")
@@ -117,7 +116,11 @@ def _timm_backbone(name: str, in_channels: int) -> nn.Module:
 
 
 def _check_timm_name(name: str) -> Any:
-    """Return the library timm if it has a model of this name, which no other library has."""
+    """Return the library timm, after a check that it has a model of this name, which is unknown elsewhere.
+
+    Raises:
+        ValueError: If timm is not installed or has no such model; similar names of all libraries are suggested.
+    """
     names = [*_OWN_NAMES, *torchvision_names()]
     try:
         import timm

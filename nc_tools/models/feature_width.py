@@ -16,9 +16,9 @@ def feature_width(backbone: nn.Module, *, in_channels: int, image_size: int, nam
 
     Args:
         backbone: Images to features.
-        in_channels: Of the images.
+        in_channels: Channels of the images.
         image_size: Side of the images in pixels.
-        name: Of the backbone, for error messages; None for that of its class.
+        name: Name of the backbone in error messages; None for that of its class.
 
     Raises:
         ValueError: If the output is not (N, D), or the backbone does not accept images of this size.

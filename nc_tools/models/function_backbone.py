@@ -17,14 +17,23 @@ from nc_tools.models.image_preprocessing import ImagePreprocessing
 from nc_tools.models.named_backbone import NamedBackbone
 from nc_tools.models.state_dict_files import load_into, read_state_dict
 
-# An own network that says nothing about its images gets them as ImageNet networks do.
+# For a user's network without the attribute ``preprocessing``: the usual preprocessing of ImageNet.
 _DEFAULT = ImagePreprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, resize_size=256)
 
 
 def function_backbone(module_name: str, function: str, weights: Path | Literal["pretrained"] | None) -> NamedBackbone:
-    """Build a backbone by calling a function; arguments as :func:`~nc_tools.models.pretrained.load_backbone`.
+    """Build a backbone by calling a function of a user's module.
 
-    The module is imported because the user has named it; a file never names one.
+    The module is imported because the user has named it; no file can name a module to import.
+
+    Args:
+        module_name: Name of the module.
+        function: Name of the function.
+        weights: As for :func:`~nc_tools.models.pretrained.load_backbone`, but not "pretrained".
+
+    Raises:
+        ValueError: If ``weights`` is "pretrained", the function cannot be imported, or the weights do not fit.
+        TypeError: If the function returns no module, or the module's ``preprocessing`` has another type.
     """
     name = f"{module_name}:{function}"
     if weights == "pretrained":
@@ -60,8 +69,8 @@ def factory_name(make: Callable[[], nn.Module]) -> str:
     """Return the name "package.module:function" of a function that makes a network, for ``ModelConfig(name=...)``.
 
     Raises:
-        ValueError: If the function is defined inside another one, or has no name, so that no other process can import
-            it.
+        ValueError: If the function is defined inside a class or a function, or has no name, so that no other process
+            can import it.
 
     Example:
         >>> factory_name(call_function)
@@ -84,7 +93,7 @@ def find_function(module_name: str, function: str) -> Callable[[], object]:
     """Import a function by its name, and check that it can be called without arguments.
 
     Raises:
-        ValueError: If the module cannot be imported, has no such function, or the function needs arguments.
+        ValueError: If the module is not found, has no such function, or the function needs arguments.
     """
     module = import_module(module_name)
     make: Callable[[], object] | None = getattr(module, function, None)

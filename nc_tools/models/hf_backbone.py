@@ -30,7 +30,7 @@ class HFBackbone(nn.Module):
 
     Args:
         model: The classifier, with ``nn.Identity`` in place of its head.
-        interpolate: Interpolate the positions of the patches, for images of another size than in pretraining.
+        interpolate: Interpolate the position embeddings, for images of another size than in pretraining.
     """
 
     def __init__(self, model: nn.Module, *, interpolate: bool = False) -> None:
@@ -51,9 +51,10 @@ def hf_backbone(name: str, weights: Path | Literal["pretrained"] | None, image_s
     The features are what the library's own image classifier of this architecture gives to its linear layer.
 
     Args:
-        name: Without "hf:": a repository of the Hub, or a folder that holds config.json; a revision may follow "@".
-        weights: As there.
-        image_size: As there.
+        name: Without "hf:": a repository of the Hub, or a folder that holds config.json; a revision may follow after
+            "@".
+        weights: As for ``load_backbone``.
+        image_size: As for ``load_backbone``.
     """
     transformers = _transformers(name)
     check_hf_name(name)
@@ -85,7 +86,7 @@ def hf_backbone(name: str, weights: Path | Literal["pretrained"] | None, image_s
 
 
 def _check_all_loaded(info: dict[str, Any], head: str, source: str, model: str) -> None:
-    """Raise a ValueError if a tensor below the head was missing in the weights or had another shape."""
+    """Raise a ValueError if a tensor of the backbone was missing in the weights or had another shape."""
     misfits = [*info.get("missing_keys", ()), *(key for key, *_ in info.get("mismatched_keys", ()))]
     if below := sorted(key for key in misfits if not key.startswith(f"{head}.")):
         raise ValueError(
@@ -175,7 +176,7 @@ def _read(name: str, load: Any) -> Any:
 
 
 def _preprocessing(processor: Any, name: str) -> ImagePreprocessing:
-    """Translate the settings of an image processor."""
+    """Convert the settings of an image processor of transformers to an ImagePreprocessing."""
 
     def get(key: str, default: Any = None) -> Any:
         value = getattr(processor, key, None)
@@ -225,7 +226,7 @@ def _licence(source: str) -> str | None:
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Silence progress bars, and the advice that transformers prints about a new head, which is removed at once."""
+    """Silence progress bars, and the advice of transformers to train a new head: the head is removed at once."""
     log = transformers.logging
     before, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()

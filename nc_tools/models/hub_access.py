@@ -13,8 +13,11 @@ from urllib.parse import urlsplit
 def hub_access() -> Iterator[None]:
     """Let huggingface_hub read its local cache only, if the name of the Hub cannot be resolved.
 
-    Otherwise its client tries every file six times, and prints a warning for each: a minute without a network until
-    the error comes. Behind a proxy, which resolves names itself, nothing is changed.
+    Otherwise its client tries every file six times and prints a warning each time, so that without a network an error
+    takes a minute. Behind a proxy, which resolves names itself, nothing is changed.
+
+    Raises:
+        OSError: If the Hub cannot be reached and a file is not in the cache.
     """
     try:
         from huggingface_hub import constants
@@ -34,7 +37,7 @@ def hub_access() -> Iterator[None]:
 
 
 def _resolves(endpoint: str) -> bool:
-    """Whether the name of a server can be resolved here, or by a proxy."""
+    """Return whether the name of a server can be resolved here, or by a proxy."""
     host = urlsplit(endpoint).hostname or ""
     proxies = urllib.request.getproxies()
     if any(kind in proxies for kind in ("https", "http", "all")) and not urllib.request.proxy_bypass(host):
@@ -47,7 +50,7 @@ def _resolves(endpoint: str) -> bool:
 
 
 def _not_in_cache(error: BaseException | None) -> bool:
-    """Whether an error comes from a file that is not in the local cache."""
+    """Return whether an error comes from a file that is not in the local cache."""
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
     while error is not None:

@@ -14,7 +14,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePreprocessing:
-    """The preprocessing that a backbone expects: uint8 pixels (N, C, H, W) to normalized floats (N, 3, size, size).
+    """The preprocessing that a backbone expects: uint8 pixels (N, C, H, W) to normalized floats (N, C, size, size).
 
     The shorter side is resized to ``resize_size`` with antialiasing, the center of side ``size`` is cropped, and each
     channel becomes (x / 255 - mean) / std. A single gray channel is repeated for each channel of ``mean``.
@@ -61,7 +61,7 @@ class ImagePreprocessing:
 
     @property
     def crop_fraction(self) -> float:
-        """The side of the crop divided by the side that is cropped from: 1 where nothing is cropped."""
+        """The side of the crop divided by the side before the crop, ``size / resize_size``: 1 if nothing is cropped."""
         return self.size / self.resize_size
 
     @property
@@ -70,7 +70,14 @@ class ImagePreprocessing:
         return len(self.mean)
 
     def at_size(self, size: int, *, crop_fraction: float | None = None) -> ImagePreprocessing:
-        """Return the same preprocessing for another side, and perhaps another share of the image that is kept.
+        """Return the same preprocessing for another side of the input, and optionally another crop.
+
+        Args:
+            size: Side of the network's input in pixels.
+            crop_fraction: Share of the side that the crop keeps, in (0, 1]; None for the present share.
+
+        Raises:
+            ValueError: If a value is out of its range.
 
         Example:
             >>> p = ImagePreprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, size=224, resize_size=256)
@@ -78,7 +85,7 @@ class ImagePreprocessing:
             (128, 112)
         """
         if crop_fraction is None:
-            # In whole numbers: a quotient of floats can lie just below the whole number that it means.
+            # In whole numbers, because a quotient of floats can lie just below the exact one.
             return replace(self, size=size, resize_size=max(size, size * self.resize_size // self.size))
         if not 0 < crop_fraction <= 1:
             raise ValueError(f"crop_fraction must be above 0 and at most 1, got {crop_fraction}")

@@ -1,4 +1,4 @@
-"""What each library's loader returns, and the messages that they share."""
+"""What the loader of each library returns, and the error messages that the loaders share."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class NamedBackbone:
     """A backbone as its library gives it.
 
     Attributes:
-        module: Normalized images to features.
-        name: With the tag of the weights if they are those of the tag, and not from a file of unknown origin.
+        module: Maps normalized images (N, C, size, size) to features (N, D).
+        name: Name of the network; with the tag of pretrained weights, unless the weights come from a file.
         preprocessing: That of the pretrained weights.
         preprocessing_of: The name, with tag, of the weights that the preprocessing belongs to.
         revision: Commit of the repository that the weights came from, or None.
-        licence: Of the weights, or None if it is not known.
-        files: Settings by file name, from which the network can be built without a download, or nothing if its name
-            suffices.
+        licence: Licence of the weights, or None if it is not known.
+        files: Texts of settings files by file name, from which the network can be built without a download; empty if
+            its name suffices.
     """
 
     module: nn.Module

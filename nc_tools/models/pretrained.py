@@ -25,15 +25,15 @@ Weights = Path | Literal["pretrained"] | None
 
 @dataclass(frozen=True)
 class BackboneIdentity:
-    """What a backbone and its weights are, so that a record of them means the same in a year.
+    """Name, version and hash of a backbone and its weights, by which a record identifies them years later.
 
     Attributes:
         name: With the tag of pretrained weights, such as "timm:resnet50.a1_in1k", because the weights behind a name
             without a tag change.
         weights: "pretrained", "random", or the name of the file.
         revision: The commit of the repository that the weights were downloaded from, or None.
-        sha256: Of the tensors of the backbone, as :func:`~nc_tools.models.state_dict_files.tensor_hash` gives it.
-        licence: Of the weights as their source states it, or None.
+        sha256: Hash of the tensors of the backbone, see :func:`~nc_tools.models.state_dict_files.tensor_hash`.
+        licence: Licence of the weights as their source states it, or None.
         preprocessing_of: The pretrained weights that the preprocessing belongs to. A file of weights says nothing about
             its images, so they are treated as those of the library's own weights.
     """
@@ -51,11 +51,13 @@ class PretrainedBackbone:
     """A backbone with its weights.
 
     Attributes:
-        module: Normalized images (N, 3, size, size) to features (N, D), in train mode, on the CPU.
+        module: Maps normalized images (N, C, size, size) to features (N, D). On the CPU; call ``train()`` or
+            ``eval()`` before you use it, because libraries differ in the mode that they set.
         feature_dim: D.
         preprocessing: What the weights expect: uint8 images to normalized images.
         identity: Name with tag, revision, hash of the tensors, licence.
-        files: Settings by file name, from which a Hugging Face network can be built again; nothing for other libraries.
+        files: Texts of settings files by file name, from which a Hugging Face network can be built again; empty for
+            other libraries.
     """
 
     module: nn.Module
@@ -75,8 +77,8 @@ def load_backbone(
 ) -> PretrainedBackbone:
     """Load a backbone by name, without its classifier.
 
-    No code that a file names is executed: safetensors files and tensors-only files of ``torch.save`` are read, remote
-    code of a model repository is not.
+    No code that a file names is executed: safetensors files and tensors-only files of ``torch.save`` are read, and code
+    in a model repository is never run.
 
     Args:
         name: ``timm:NAME[.TAG]``, ``torchvision:NAME[.TAG]``, ``hf:ID_OR_FOLDER[@REVISION]``, or
@@ -86,11 +88,11 @@ def load_backbone(
             state dict saved by ``torch.save``; None for initial weights drawn from the seed.
         image_size: Side of the network's input in pixels. None: that of the pretrained weights.
         crop_fraction: Share of the side that is kept by the center crop. None: as for the pretrained weights.
-        seed: Of weights that no file gives.
+        seed: The run's seed, for weights that no file gives.
 
     Raises:
-        ValueError: If there is no such model, the weights cannot be had or belong to another architecture, or the
-            network refuses the image size. The message says what to do.
+        ValueError: If there is no such model, the weights cannot be loaded or belong to another architecture, or the
+            network does not accept the image size. The message says what to do.
         FileNotFoundError: If the weights file does not exist.
         TypeError: If the function does not return a module.
 
@@ -124,7 +126,8 @@ def expected_preprocessing(
 ) -> ImagePreprocessing:
     """Return the preprocessing that the pretrained weights of a library expect, without building the network.
 
-    Arguments and errors are those of :func:`load_backbone`; a function of the user has no preprocessing here.
+    Arguments and errors are those of :func:`load_backbone`, except that a function of the user is a ValueError: its
+    preprocessing is known only when the network is built.
 
     Example:
         >>> expected_preprocessing("torchvision:resnet18").resize_size

@@ -28,7 +28,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, holds more than tensors, or does not fit into the free memory.
+        ValueError: If the file is damaged, holds no tensors by name, holds objects that could run code, or does not fit
+            into the free memory.
     """
     check_file(path, "weights file")
     size, free = path.stat().st_size, available_memory()
@@ -119,7 +120,10 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor], source: str, *, opt
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str, *, optional: Iterable[str] = ()) -> None:
-    """Load tensors into a model; every one must fit, see :func:`check_fit`, whose arguments these are."""
+    """Load tensors into a model.
+
+    Arguments and errors are those of :func:`check_fit`: every tensor must fit, and ``optional`` ones are not loaded.
+    """
     optional = set(optional)
     check_fit(model, state, source, optional=optional)
     model.load_state_dict({name: value for name, value in state.items() if name not in optional}, strict=False)

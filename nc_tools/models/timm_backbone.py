@@ -22,8 +22,9 @@ def timm_backbone(name: str, weights: Path | Literal["pretrained"] | None, image
 
     Args:
         name: Without "timm:", with or without the tag of the pretrained weights.
-        weights: As there.
-        image_size: As there. A network with a fixed input size is built for it, and its positions are interpolated.
+        weights: As for ``load_backbone``.
+        image_size: As for ``load_backbone``. A network with a fixed input size is built for it, and its position
+            embeddings are interpolated.
     """
     timm = timm_module(name)
     config = pretrained_config(timm, name)
@@ -123,7 +124,7 @@ def _downloaded(timm: Any, name: str, full_name: str, options: dict[str, Any], c
 
 
 def _revision(repository: str | None) -> str | None:
-    """Return the commit of the repository whose weights were just read from the local cache of downloads."""
+    """Return the commit of the repository's weights in the local cache of downloads; None if it is not known."""
     if repository is None:
         return None
     try:

@@ -43,8 +43,8 @@ def torchvision_backbone(
     Args:
         name: Without "torchvision:", with or without the tag of the pretrained weights, such as
             "resnet50.IMAGENET1K_V1".
-        weights: As there.
-        image_size: As there. The positions of a vision transformer are interpolated.
+        weights: As for ``load_backbone``.
+        image_size: As for ``load_backbone``. The position embeddings of a vision transformer are interpolated.
     """
     architecture, _, tag = name.partition(".")
     entry = weights_entry(architecture, tag)
@@ -112,7 +112,7 @@ def _read(entry: Any, full_name: str) -> dict[str, Tensor]:
 
 
 def _load(module: nn.Module, state: dict[str, Tensor], head: str, *, source: str) -> None:
-    """Load the tensors of a state below its head."""
+    """Load the tensors of a state dict, except those of the head."""
     state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
     own = module.state_dict()
     positions = "encoder.pos_embedding"
@@ -123,7 +123,7 @@ def _load(module: nn.Module, state: dict[str, Tensor], head: str, *, source: str
 
 
 def _resampled_positions(positions: Tensor, length: int) -> Tensor:
-    """Interpolate the positions (1, 1 + g * g, D) of a vision transformer to another number of patches."""
+    """Interpolate the position embeddings (1, 1 + g * g, D) of a vision transformer to (1, length, D)."""
     first, grid = positions[:, :1], positions[:, 1:]
     old, new = round(grid.shape[1] ** 0.5), round((length - 1) ** 0.5)
     grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)
