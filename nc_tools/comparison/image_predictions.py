@@ -204,7 +204,7 @@ def confidences(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArra
 def _shifted(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return logits (N, K) minus the largest of each row, transposed to (K, N) for faster sums over few classes."""
     z = np.ascontiguousarray(logits.T, dtype=np.float64)
-    return z - z.max(axis=0)
+    return np.asarray(z - z.max(axis=0))
 
 
 def _highest(shifted: NDArray[np.float64]) -> NDArray[np.float64]:

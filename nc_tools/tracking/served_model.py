@@ -27,19 +27,11 @@ class ServedNetwork:
     """A network to be served, and what is stored with it.
 
     Attributes:
-<<<<<<< HEAD
         network: Returns one tensor; in eval mode.
         example: Input for tracing and as example, at least two images: with one, the size of a batch would be fixed.
         files: Stored beside the model.
         metadata: Stored in the file MLmodel.
         card: The model card, in Markdown.
-=======
-        network: A module in eval mode that returns one tensor.
-        example: Input for tracing and as MLflow's input example. At least two images: with one, the batch size would be
-            fixed.
-        files: Files that are stored beside the model.
-        metadata: Values that are stored in the file MLmodel.
->>>>>>> 1c645d0cd8c363085e2c9d3f8624980459d0400b
     """
 
     network: nn.Module
@@ -186,7 +178,6 @@ def _description(served: ServedNetwork) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-<<<<<<< HEAD
     """Leave out a bar for each file that is copied, and warnings of MLflow's store and of types that JSON lacks."""
     before = os.environ.get(_BARS)
     os.environ[_BARS] = "false"
@@ -198,9 +189,3 @@ def _quiet() -> Iterator[None]:
         os.environ.pop(_BARS)
         if before is not None:
             os.environ[_BARS] = before
-=======
-    """Suppress warnings, which are about MLflow's store and about types that JSON lacks, not about the model."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
->>>>>>> 1c645d0cd8c363085e2c9d3f8624980459d0400b
