@@ -16,7 +16,7 @@ from nc_tools._support.precision import at_least_float32, measuring_precision
 
 @contextmanager
 def _persistent_sums(device: torch.device) -> Iterator[None]:
-    """Compute sums that are updated later: tensors created in inference mode cannot be changed outside it."""
+    """Leave inference mode while sums are computed: tensors created in it could not be updated outside it."""
     with torch.inference_mode(False), measuring_precision(device):
         yield
 
@@ -27,15 +27,16 @@ class ClassMoments:
     Use it for features that do not fit in memory or are distributed over processes: any batches and any order of
     merging give the same result up to rounding. If all features fit in memory, ``metrics.neural_collapse`` is faster.
 
-    With m new samples x_i of a class that had n, batch mean b and old mean a, the mean moves by m/(n + m) (b - a) and
+    Let a class have n earlier samples with mean a, and m new samples x_i with mean b. Its mean moves by
+    m/(n + m) (b - a), and
 
         scatter += sum_i (x_i - b)(x_i - b)^T + nm/(n + m) (b - a)(b - a)^T
-                 = sum_i (x_i - r)(x_i - r)^T,    r = b - sqrt(n/(n + m)) (b - a),
+                 = sum_i (x_i - r)(x_i - r)^T,    r = b - sqrt(n/(n + m)) (b - a).
 
-    which is exact (Welford, 1962, for one sample; Chan, Golub and LeVeque, 1979, for blocks; r includes the second
-    term in the same product), adds squares only, and costs one matrix product per batch. All of it is computed in
-    float64, so that float32 and float64 features of the same values give the same moments, also where features lie far
-    from the origin or some directions vary a million times less than others.
+    The first form is exact (Welford, 1962, for one sample; Chan, Golub and LeVeque, 1979, for blocks). The second form
+    is equal to it, needs one matrix product per batch, and only adds squares, so that no digits cancel. All of it is
+    computed in float64, so that float32 and float64 features of the same values give the same moments, also where
+    features lie far from the origin or some directions vary a million times less than others.
 
     The class-averaged covariance S_W = mean_k Cov_k divides each sample by the size of its class, which a single pass
     does not know in advance: give ``class_counts``. Without them the class-averaged scatter is available only if all
@@ -58,7 +59,7 @@ class ClassMoments:
         ([1.0, 5.0, 0.0], [1.0, 0.0, 0.0], [2, 1, 0])
 
     Raises:
-        ValueError: If a size is not positive or ``class_counts`` has another length.
+        ValueError: If K or D is not positive, or ``class_counts`` does not have K entries.
     """
 
     def __init__(
@@ -128,20 +129,22 @@ class ClassMoments:
                 self._add_scatter(rows, safe)
 
     def _buffer(self, x: Tensor) -> Tensor:
-        """Return a float64 buffer like the batch, used again: allocating memory costs more than the arithmetic."""
+        """Return a float64 buffer of the batch's shape. Kept, because allocating costs more than the arithmetic."""
         if self._rows is None or len(self._rows) < len(x):
             self._rows = torch.empty_like(x, dtype=torch.float64)
         return self._rows[: len(x)]
 
     def _add_scatter(self, rows: Tensor, labels: Tensor) -> None:
+        """Add the products of deviations (N, D) to the scatter; the deviations are overwritten."""
         self._scatter[0].addmm_(rows.T, rows)
         if self._expected is not None:
-            # With the roots on both sides the product is symmetric, and needs no copy of the rows.
+            # Each factor of the product is divided by sqrt(n_k), and not one of them by n_k: so the product stays
+            # symmetric, and the rows need no copy.
             rows.mul_(self._expected.clamp(min=1).double().rsqrt()[labels, None])
             self._scatter[1].addmm_(rows.T, rows)
 
     def _about(self, means: Tensor) -> tuple[Tensor, Tensor]:
-        """Return squares and scatter about ``means`` (K, D) instead of about the means of these samples."""
+        """Return the sums of squares (K,) and the scatter about ``means`` (K, D) instead of about the own means."""
         shift = self._means - means
         sizes = self._counts.double()[:, None]
         weights = [sizes]
@@ -201,6 +204,7 @@ class ClassMoments:
             self._counts, self._means = total, means
 
     def _check(self) -> None:
+        """Raise ValueError if a label was out of range or a sample not finite; waits for the device."""
         labels, samples = self._bad.tolist()
         if labels:
             raise ValueError(f"labels must lie in [0, {self.num_classes}), but {labels} of them do not")
@@ -212,7 +216,7 @@ class ClassMoments:
 
     @property
     def counts(self) -> Tensor:
-        """Samples of each class (K,), int64."""
+        """Number of samples of each class (K,), int64."""
         self._check()
         return self._counts
 
@@ -257,7 +261,8 @@ class ClassMoments:
         That is mean_k Cov_k over the classes with samples.
 
         Raises:
-            ValueError: If the classes have different sizes and their counts were not given, or differ from those given.
+            ValueError: If the moments were built with scatter=False, if the classes have different sizes and
+                ``class_counts`` was not given, or if the counts differ from ``class_counts``.
         """
         present = self.counts[self.counts > 0]
         if self._expected is not None:
@@ -275,6 +280,7 @@ class ClassMoments:
         return self.within_pooled()
 
     def _symmetric(self, which: int) -> Tensor:
+        """Return the scatter (D, D) at position ``which``, without the asymmetry that rounding leaves."""
         if len(self._scatter) == 0:
             raise ValueError(
                 "a covariance needs the scatter of features, but this ClassMoments holds variances only: build it with "

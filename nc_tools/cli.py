@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         message = full if is_disk_full(error) else " ".join(str(error).split())
         print(f"error: {printable(message)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:  # files are written whole or not at all, and features that are cached stay
+    except KeyboardInterrupt:  # files are written whole or not at all, and cached features are kept
         print("\nStopped.", file=sys.stderr)
         sys.exit(130)
 

@@ -29,9 +29,9 @@ class Batch:
         partner: For a mixed batch: the same inputs with the labels, index and tags of the samples that were mixed in.
             None if the batch is not mixed.
         share: For a mixed batch: the share of each input that belongs to ``labels``, at least 1/2. The rest belongs to
-            the partner's labels. A tensor () in a step that is recorded.
-        kept: Which samples count in a loss (N,), bool; None for all. A loss sets it, with valid labels in place of
-            -100, before it computes.
+            the partner's labels. A tensor () in a step that is recorded as a CUDA graph.
+        kept: Which samples count in a loss (N,), bool; None for all. Before it computes, a loss sets this mask and
+            replaces the labels -100 by valid ones.
 
     Example:
         >>> import torch
@@ -77,11 +77,11 @@ class HeadLike(Protocol):
 
 @dataclass
 class Outputs:
-    """What a head computes from a batch of features, and a loss reads. Each part is computed when it is first read.
+    """What a head computes from a batch of features for the losses. Each part is computed when it is first read.
 
-    The training loop, and ``watch(model).outputs`` in your own loop, give you one. A loss that needs only the class
-    vector of each sample's label, such as dot regression, calls :meth:`label_scores`. No logits are computed then, and
-    the step stays O(N D).
+    The training loop passes it to the loss; in your own loop ``watch(model).outputs`` returns it. A loss that needs
+    only the class vector of each sample's label, such as dot regression, calls :meth:`label_scores`. No logits are
+    computed then, and the step stays O(N D).
 
     Attributes:
         features: The backbone's output (N, D).

@@ -11,10 +11,10 @@ Schedule: TypeAlias = Callable[[float], float]
 
 
 def check_progress(progress: float) -> float:
-    """Return ``progress`` if it is a share of training, in [0, 1]; otherwise raise ValueError.
+    """Check that ``progress`` is a share of training, in [0, 1], and return it.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it lies outside [0, 1].
     """
     if not 0 <= progress <= 1:
         raise ValueError(
@@ -34,6 +34,9 @@ def _check_shares(owner: str, **shares: float) -> None:
 @dataclass(frozen=True)
 class ConstantSchedule:
     """A loss weight that stays the same during all of training.
+
+    Attributes:
+        value: The weight.
 
     Example:
         >>> ConstantSchedule(0.1)(0.5)
@@ -88,6 +91,11 @@ class LinearSchedule:
 class StepSchedule:
     """A loss weight with one value before a share of training, and another from there on.
 
+    Attributes:
+        at: Share of training at which the weight changes.
+        before: Weight until then.
+        after: Weight from then on.
+
     Raises:
         ValueError: If ``at`` lies outside [0, 1].
 
@@ -110,7 +118,11 @@ class StepSchedule:
 
 @dataclass(frozen=True)
 class CosineSchedule:
-    """A loss weight that goes from one value to another along half a cosine, slowly at both ends.
+    """A loss weight that goes from one value to another along half a period of a cosine, slowly at both ends.
+
+    Attributes:
+        start: Weight at the beginning.
+        end: Weight at the end.
 
     Example:
         >>> CosineSchedule(1.0, 0.0)(0.5)

@@ -49,6 +49,9 @@ def stream(seed: int, name: StreamName, *keys: int, device: torch.device | str =
             resume at any epoch without a stored generator state.
         device: The generator's device.
 
+    Raises:
+        ValueError: If there is no stream of this name.
+
     Example:
         >>> a = torch.rand(2, generator=stream(7, "init"))
         >>> b = torch.rand(2, generator=stream(7, "init"))

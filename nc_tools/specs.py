@@ -141,7 +141,8 @@ def spec(cls: type[T], /, **arguments: Any) -> Spec[T]:
         arguments: Some of its arguments, by name.
 
     Raises:
-        TypeError: If ``cls`` is not a class, or has no such argument. The message suggests similar names.
+        TypeError: If ``cls`` is not a class, or has no argument of one of these names. The message suggests similar
+            names.
 
     Example:
         >>> import torch

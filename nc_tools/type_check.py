@@ -17,7 +17,7 @@ _SEQUENCES = (tuple, list, collections.abc.Sequence, collections.abc.Iterable)
 
 
 def hints_of(cls: type[Any]) -> Mapping[str, Any]:
-    """Return the type hints of a dataclass's fields or a class's arguments; an empty mapping if unresolvable.
+    """Return the type hints of a dataclass's fields or a class's arguments; empty if they cannot be resolved.
 
     Example:
         >>> hints_of(Spec)["arguments"]
@@ -30,7 +30,7 @@ def hints_of(cls: type[Any]) -> Mapping[str, Any]:
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
-    """Return the member types of a union type hint, or the hint itself if it is no union."""
+    """Return the member types of a union type hint, or a tuple of the hint alone if it is no union."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return typing.get_args(hint)
     return (hint,)
@@ -39,8 +39,8 @@ def options_of(hint: Any) -> tuple[Any, ...]:
 def matches(value: Any, hint: Any) -> bool:
     """Return True if a value matches a type hint, or if the hint cannot be checked at run time.
 
-    A bool is not a number, an int matches float, a string is not a sequence, and a spec matches the class that it
-    builds.
+    A bool matches neither int nor float, an int matches float, a string matches no sequence, and a spec matches the
+    class that it builds.
 
     Example:
         >>> matches((1, 2.5), tuple[float, ...]), matches("ab", tuple[str, ...]), matches(True, int | None)
@@ -57,7 +57,7 @@ def matches(value: Any, hint: Any) -> bool:
 
 @lru_cache(maxsize=1024)
 def _parts_of(hint: Any) -> tuple[tuple[Any, Any, tuple[Any, ...]], ...]:
-    """Return each member of a union, or the hint itself, with its class and its arguments."""
+    """Return (hint, class, arguments) for each member of a union, or for the hint itself if it is no union."""
     return tuple((option, typing.get_origin(option) or option, typing.get_args(option)) for option in options_of(hint))
 
 
@@ -116,7 +116,14 @@ def _names(option: Any) -> list[str]:
 def check_types(config: Any, path: str = "") -> None:
     """Raise a ValueError that names the first value of a configuration that does not match its type hint.
 
-    Dataclasses, specs and sequences inside are checked too.
+    Dataclasses, specs, tuples and lists inside are checked too.
+
+    Args:
+        config: A dataclass, spec, tuple or list; any other value passes.
+        path: The name of the configuration, with which the message begins.
+
+    Raises:
+        ValueError: If a value does not match.
 
     Example:
         >>> from nc_tools.training import TrainConfig

@@ -11,8 +11,8 @@ class AngleBounds:
     """Bounds on the largest minimal angle that K unit vectors in D dimensions can have.
 
     Attributes:
-        lower: The largest minimal angle of a known code, degrees; None if no code is tabulated for these sizes.
-        upper: No code has a larger minimal angle, degrees.
+        lower: The largest minimal angle of a known code, in degrees; None if no code is tabulated for these sizes.
+        upper: An angle that no code exceeds, in degrees.
     """
 
     lower: float | None
@@ -85,7 +85,7 @@ def closed_form_angle(num_classes: int, feature_dim: int) -> float | None:
 
 
 def fejes_toth_angle(num_classes: int) -> float:
-    """Return an upper bound on the minimal angle of K >= 3 points on the sphere in three dimensions, degrees.
+    """Return an upper bound on the minimal angle of K >= 3 points on the sphere in three dimensions, in degrees.
 
     arccos((cot(w)^2 - 1) / 2), w = (K / (K - 2)) 30 degrees (Fejes Toth 1943): attained at K = 3, 4, 6, 12.
 
@@ -160,11 +160,13 @@ def _gegenbauer(degree: int, dim: int, s: float) -> tuple[float, float]:
 
 
 def _levenshtein_odd(k: int, dim: int, s: float) -> float:
+    """Return L_(2k-1)(D, s) of :func:`levenshtein_cosine`."""
     p, following = _gegenbauer(k - 1, dim, s)
     return math.comb(k + dim - 3, k - 1) * ((2 * k + dim - 3) / (dim - 1) - (p - following) / ((1 - s) * following))
 
 
 def _levenshtein_even(k: int, dim: int, s: float) -> float:
+    """Return L_(2k)(D, s) of :func:`levenshtein_cosine`."""
     p, following = _gegenbauer(k, dim, s)
     ratio = (1 + s) * (p - following) / ((1 - s) * (p + following))
     return math.comb(k + dim - 2, k) * ((2 * k + dim - 1) / (dim - 1) - ratio)

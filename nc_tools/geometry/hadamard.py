@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-# Width of the largest factor of a transform. Products with matrices of this size use a CPU and a GPU well, and two of
-# them make a transform of 4096.
+# Width of the largest factor of a transform. Products with matrices of this size use a CPU and a GPU well, and two such
+# products make a transform of width 4096.
 FACTOR = 64
 
 
@@ -72,7 +72,7 @@ def walsh_hadamard(x: Tensor, factor: Tensor) -> Tensor:
     parts = max(1, math.ceil(exponent / (FACTOR.bit_length() - 1)))
     product, inner = x, 1
     for part in range(parts):
-        # As even as possible: 2^11 is 32 x 64, not 64 x 64 with half of it unused.
+        # Factors as equal as possible: n = 2^11 is 32 x 64. In 64 x 64 half of the numbers would be unused.
         width = 1 << (exponent + part) // parts
         small = factor[:width, :width]
         if part == parts - 1:

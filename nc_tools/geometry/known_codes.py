@@ -7,7 +7,8 @@ def _degrees(cosine: float) -> float:
     return math.degrees(math.acos(cosine))
 
 
-# On the sphere in three dimensions: Hardin, Sloane & Smith, "Tables of spherical codes"; N = 7 to 14 and 24 are proved.
+# (K, degrees) on the sphere in three dimensions: Hardin, Sloane & Smith, "Tables of spherical codes". K = 7 to 14 and
+# 24 are proved optimal.
 _SPHERE = [
     (7, 77.8695421), (8, 74.8584922), (9, 70.5287794), (10, 66.1468220), (11, 63.4349488), (12, 63.4349488),
     (13, 57.1367031), (14, 55.6705700), (15, 53.6578501), (16, 52.2443957), (17, 51.0903285), (18, 49.5566548),
@@ -17,8 +18,9 @@ _SPHERE = [
     (37, 34.4224080), (38, 34.2506607), (39, 33.4890466), (40, 33.1583563),
 ]  # fmt: skip
 
-# Highly symmetric codes with a rational or golden cosine. All but those marked are proved optimal: the sharp codes of
-# Levenshtein (1992) as listed by Cohn & Kumar (2007, table 1), and the 600-cell.
+# Largest cosine of highly symmetric codes (K, D). All are proved optimal, except those marked "best known". Where no
+# source is named, they are the sharp codes of Levenshtein (1992) as listed by Cohn & Kumar (2007, table 1), or the
+# 600-cell.
 _SYMMETRIC = {
     (10, 4): 1 / 6,  # Bachoc & Vallentin (2009)
     (24, 4): 1 / 2,  # 24-cell: best known, not proved

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from nc_tools.geometry.simplex import centered_basis
 
-# Smallest weight of the previous frame. It decides directions that the means leave open: too small to change what the
-# means decide, larger than their rounding error (float64, and float32 or less).
+# Smallest weight of the previous frame, which decides the directions that the means leave open. The weight is too small
+# to change what the means decide, and larger than their rounding error: in float64, and in float32 or lower precision.
 _MIN_DELTA, _MIN_DELTA_FLOAT32 = 1e-9, 1e-6
 
 
@@ -18,8 +18,8 @@ def nearest_simplex_etf(means: Tensor, previous: Tensor | None = None, delta: fl
     """Return the simplex ETF (K unit vectors at equal angles) nearest to class means, in closed form.
 
     With class vectors near the current class means, the backbone does not have to rotate its features to an arbitrary
-    frame. With Y the centered means scaled to ||Y||_F = 1 and W' the previous frame, it minimizes over all simplex
-    ETFs W
+    frame. Let Y be the centered means scaled to ||Y||_F = 1, and W' the previous frame. The result minimizes, over all
+    simplex ETFs W,
 
         ||Y - W / sqrt(K)||_F^2 + (delta / 2) ((K - 1) / K) ||W - W'||_F^2.
 
@@ -34,8 +34,8 @@ def nearest_simplex_etf(means: Tensor, previous: Tensor | None = None, delta: fl
     equiangular tight frame", section 3), who solve it with a Riemannian trust region and differentiate through the
     solution, on buffers of K^2 x K^2 numbers. They write the ETF as sqrt(K / (K - 1)) C P^T with P^T P = I_K and
     C = I - 11^T / K, which needs D >= K, and measure the distance to the previous frame by ||P - P'||^2. P has one
-    direction that no class vector contains. Here it is left out: the ETF then exists for D = K - 1 too, and the
-    distance is that of the frames themselves. Without a previous frame both forms give the same ETF.
+    direction that no class vector contains. Here this direction is left out: the ETF then exists for D = K - 1 too, and
+    the distance is that of the frames themselves. Without a previous frame both forms give the same ETF.
 
     Args:
         means: Class means (K, D), centered or not. For a class without a mean, pass the mean of the other classes. No
@@ -48,7 +48,8 @@ def nearest_simplex_etf(means: Tensor, previous: Tensor | None = None, delta: fl
         (K, D), float64, on the device of the means.
 
     Raises:
-        ValueError: If K < 2, D < K - 1, the means are not finite, delta is negative, or delta > 0 without ``previous``.
+        ValueError: If K < 2, D < K - 1, the means are not finite, delta is negative or not finite, ``previous`` does
+            not have the shape of the means, or delta > 0 without ``previous``.
 
     Example:
         >>> from nc_tools.geometry import simplex_etf

@@ -9,9 +9,10 @@ from torch import Tensor
 def orthoplex(num_classes: int) -> Tensor:
     """Return K vertices of the cross-polytope, two opposite ones on each axis: +e_i and -e_i.
 
-    The optimal K points on a sphere in D dimensions for D + 2 <= K <= 2 D (Rankin 1955): no two are closer than 90
-    degrees, in half the dimensions that a simplex needs. Class 2 i is +e_i and class 2 i + 1 is -e_i. The two classes
-    of an axis are opposite, all other pairs are orthogonal; you choose which classes share an axis.
+    They are optimal among K points on a sphere in D dimensions for D + 2 <= K <= 2 D (Rankin 1955): no two are closer
+    than 90 degrees, in half the dimensions that a simplex needs. Row 2 i is +e_i and row 2 i + 1 is -e_i. The two rows
+    of an axis are opposite, all other pairs are orthogonal. The order of the classes decides which of them share an
+    axis.
 
     Args:
         num_classes: K, at least 2.
@@ -36,9 +37,9 @@ def orthoplex(num_classes: int) -> Tensor:
 def cube(num_classes: int) -> Tensor:
     """Return K corners of a cube as unit vectors, with entries +-1 / sqrt(D), D = ceil(log2 K).
 
-    The fewest dimensions in which all classes differ in at least one sign. The price is that classes are close: two
-    classes that differ in b signs have cosine 1 - 2 b / D. The signs of vertex k are the binary digits of k, the last
-    digit first, + for 0.
+    D is the smallest number of dimensions in which all classes differ in at least one sign. In so few dimensions
+    classes are close: two classes that differ in b signs have cosine 1 - 2 b / D. The signs of vertex k are the binary
+    digits of k, the last digit first, + for 0.
 
     Args:
         num_classes: K, at least 2.

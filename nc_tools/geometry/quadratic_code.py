@@ -9,9 +9,9 @@ from torch import Tensor
 def quadratic_code(num_classes: int, feature_dim: int) -> Tensor:
     """Return K unit vectors with small inner products, made of signed Hadamard bases.
 
-    For tens of thousands of classes, where a solver is too slow: these codes are constructed in seconds, and their
-    vectors are much further apart than random ones. At (D, K) = (768, 50,000) no inner product exceeds 1/16; those of
-    random rows reach .21.
+    Use it for tens of thousands of classes, where a solver is too slow: these codes are constructed in seconds, and
+    their vectors are much further apart than random ones. At (D, K) = (768, 50,000) no inner product exceeds 1/16;
+    those of random rows reach .21.
 
     With d = 2^m <= D, a basis is the d vectors d^(-1/2) (-1)^(q(x) + b . x), x and b over all bit strings of length m,
     for a quadratic form q. If the difference of two forms has a radical of dimension r, inner products between their
@@ -51,7 +51,7 @@ def quadratic_code(num_classes: int, feature_dim: int) -> Tensor:
     size = 2**bits
     with torch.device("cpu"):
         num_bases = -(-num_classes // (2 * size))
-        # If more bases than forms are needed, the last one is the standard basis: cosine 1 / sqrt(d) with every other.
+        # If one more basis than forms is needed, it is the standard basis: cosine 1 / sqrt(d) with all others.
         phases = _forms(level, bits, min(num_bases, _num_forms(level, bits)))
         signs = (1.0 - 2.0 * phases.to(torch.float64)) * size**-0.5
         hadamard = _hadamard(bits)
@@ -86,14 +86,17 @@ def _level(num_classes: int, bits: int) -> int | None:
 
 
 def _num_forms(level: int, bits: int) -> int:
+    """Return the number of quadratic forms with s = ``level``: one basis each."""
     return 1 << (bits * level if level else bits - 1)
 
 
 def _capacity(level: int, bits: int) -> int:
+    """Return the largest K: the 2 d vectors of each form's basis and of the standard basis."""
     return (1 << bits + 1) * (_num_forms(level, bits) + 1)
 
 
 def _radical(level: int, bits: int) -> int:
+    """Return the largest dimension r of the radical of a difference of two forms."""
     return max(0, 2 * level - bits % 2)
 
 
@@ -110,7 +113,10 @@ def _forms(level: int, bits: int, number: int) -> Tensor:
 
 
 def _kerdock_forms(bits: int, number: int) -> Tensor:
-    """q_a(x, b) = sum_{j=1}^{(m - 2) / 2} Tr((a x)^(2^j + 1)) + b Tr(a x), x and a in the field of 2^(m - 1)."""
+    """Return q_a(x, b) = sum_{j=1}^{(m - 2) / 2} Tr((a x)^(2^j + 1)) + b Tr(a x): (number, 2^m), bool.
+
+    x and a are elements of the field of 2^(m - 1), b is a bit.
+    """
     a, x = torch.arange(number), torch.arange(2 ** (bits - 1))
     own = torch.zeros(number, len(x), dtype=torch.bool)
     for j in range(1, (bits - 2) // 2 + 1):
@@ -121,7 +127,10 @@ def _kerdock_forms(bits: int, number: int) -> Tensor:
 
 @cache
 def _logarithms(bits: int) -> tuple[Tensor, Tensor]:
-    """Return the powers of a primitive element of the field of 2^m, and logarithms to its base (unused for 0)."""
+    """Return the powers of a primitive element g of the field of 2^m, and the logarithm to base g of each element.
+
+    The entry of 0, which has no logarithm, is not used.
+    """
     order = 2**bits - 1
     for polynomial in range(2**bits + 1, 2 ** (bits + 1), 2):
         powers, element = [], 1
@@ -140,6 +149,7 @@ def _logarithms(bits: int) -> tuple[Tensor, Tensor]:
 
 
 def _power(element: Tensor, power: int, bits: int) -> Tensor:
+    """Return each element of the field of 2^bits to this power."""
     exponential, logarithm = _logarithms(bits)
     return exponential[logarithm[element] * power % len(exponential)] * (element > 0)
 
@@ -157,6 +167,7 @@ def _traces(a: Tensor, x: Tensor, bits: int, power: int) -> Tensor:
 
 
 def _hadamard(bits: int) -> Tensor:
+    """Return the Hadamard matrix (2^bits, 2^bits) with entries (-1)^(b . x)."""
     matrix = torch.ones(1, 1, dtype=torch.float64)
     for _ in range(bits):
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])

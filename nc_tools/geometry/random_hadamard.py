@@ -1,4 +1,4 @@
-"""Fast products with random matrices that have orthonormal columns, from Hadamard transforms, none stored."""
+"""Fast products with random matrices with orthonormal columns, by Hadamard transforms. No matrix is stored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from nc_tools._support.tracing import jit_traced, traced
 from nc_tools.geometry.hadamard import FACTOR, hadamard, power_of_two, walsh_hadamard
 
-ROWS = 64
+ROWS = 64  # rows of an ETF that are computed at a time
 
 
 def draw_signed_permutation(dim: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -36,14 +36,16 @@ def project(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tenso
 
     M is the smallest power of two that is at least K. The steps: give the coordinates random signs and a random order;
     distribute them over M buckets, as evenly as D / M allows; sum each bucket and divide by the square root of its
-    size; take the first K entries of the Hadamard transform of the buckets. Each step has orthonormal rows, so
-    P^T P = I exactly, for every D >= K. All D entries of a column of P have the same size (two sizes if M does not
-    divide D) and random signs. No column is near an axis, which is the purpose of a rotation after a ReLU.
+    size; take the first K entries of the Hadamard transform of the buckets. Each step is a matrix with orthonormal
+    rows, so P^T P = I exactly, for every D >= K. All D entries of a column of P have the same size (two sizes if M does
+    not divide D) and random signs. No column is near an axis, which is the purpose of a rotation after a ReLU.
 
-    If M is larger than D, the transform covers the first 2^p coordinates, then the last 2^p, 2^p <= D < 2^(p + 1).
+    If M is larger than D, there is one bucket for each coordinate, and two transforms with random signs between them:
+    of the first 2^p coordinates, then of the last 2^p, with 2^p <= D < 2^(p + 1).
 
     A signed permutation followed by a transform is the subsampled randomized Hadamard transform (Ailon & Chazelle 2009,
-    "The fast Johnson-Lindenstrauss transform"). It is not Haar-distributed: it draws from at most D! 2^D matrices.
+    "The fast Johnson-Lindenstrauss transform"). It is not Haar-distributed: it draws from at most D! 2^D matrices, or
+    D! 4^D if M is larger than D.
 
     Args:
         x: (..., D).
@@ -67,13 +69,16 @@ def project(x: Tensor, columns: int, order: Tensor, signs: Tensor, factor: Tenso
 
 
 def lift(y: Tensor, order: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
-    """Return P y (..., D), the transpose of :func:`project`, for y (..., K).
+    """Return P y for the matrix P of :func:`project`, without storing P.
 
     Args:
         y: (..., K).
         order: (D,), as for :func:`project`.
         signs: (2, D), as for :func:`project`.
         factor: As for :func:`project`.
+
+    Returns:
+        (..., D).
     """
     apply = _Lift.forward if jit_traced() else _Lift.apply
     lifted: Tensor = apply(y, order, signs, factor)
@@ -105,7 +110,8 @@ def hadamard_etf(num_classes: int, order: Tensor, signs: Tensor) -> Tensor:
     check_structured(num_classes, len(order))
     factor = hadamard(FACTOR).to(signs)
     frame = signs.new_empty(num_classes, len(order))
-    # The signs carry the scale, and the lifted mean is subtracted: the frame is written to memory once.
+    # The signs include the factor sqrt(K / (K - 1)), and the mean is lifted before it is subtracted: so the frame is
+    # written to memory once.
     stretched = signs * signs.new_tensor([[math.sqrt(num_classes / (num_classes - 1))], [1.0]])
     mean = lift(signs.new_full((1, num_classes), 1 / num_classes), order, stretched, factor)
     # A few rows at a time, because a transform holds several copies of its input.
@@ -133,7 +139,9 @@ def check_structured(num_classes: int, width: int) -> None:
 
 
 def permute_centered(x: Tensor, order: Tensor) -> Tensor:
-    """Return ``x[..., order]`` minus its mean over the last dimension, in two passes over memory, as is its gradient.
+    """Return ``x[..., order]`` minus its mean over the last dimension.
+
+    The result and its gradient take two passes over memory each.
 
     Args:
         x: (..., D), D at least K; entries after the first K are not read.
@@ -164,9 +172,9 @@ def inverse(order: Tensor) -> Tensor:
 
 
 class _PermuteCentered(torch.autograd.Function):
-    """A permutation and the subtraction of the mean, in either order: the transpose is the same with the inverse order.
+    """A permutation and the subtraction of the mean, whose gradient is the same function with the inverse permutation.
 
-    Autograd would add the gradient at indices, because they could repeat.
+    Autograd does not know that no index repeats, and would add up the gradient index by index.
     """
 
     @staticmethod
@@ -232,7 +240,7 @@ def _buckets(dim: int, columns: int) -> int:
 
 
 def _weights(signs: Tensor, buckets: int) -> Tensor:
-    """Return each coordinate's sign divided by the square root of its bucket's size (D,): the sums are orthonormal."""
+    """Return each coordinate's sign divided by the square root of its bucket's size (D,), for orthonormal sums."""
     per_bucket, left_over = divmod(len(signs), buckets)
     if not left_over:
         return signs / math.sqrt(per_bucket)
@@ -254,7 +262,7 @@ def _fold(x: Tensor, buckets: int) -> Tensor:
 
 
 def _mix(x: Tensor, signs: Tensor, factor: Tensor) -> Tensor:
-    """Transform x.
+    """Return the orthonormal Hadamard transform of x along the last dimension.
 
     A width that is no power of two takes two transforms with signs between them: of the first 2^p entries, then of the
     last 2^p, which come first in the result.

@@ -8,8 +8,8 @@ def haar_frame(dim: int, columns: int, *, generator: torch.Generator | None = No
     """Draw a matrix with orthonormal columns, uniformly over all such matrices.
 
     Why uniformly: features after a ReLU are non-negative, so the rotation of the frame decides which class vectors they
-    can reach. Some public code orthonormalizes *uniform* random numbers. The first column is then near the ones vector,
-    and one class is almost unreachable.
+    can reach. Some public code orthonormalizes uniform random numbers in [0, 1). The first column is then near the
+    vector of ones, and features can hardly reach one of the classes.
 
     Method: the product of one Householder reflection per column, each from its own Gaussian vector (Stewart 1980, "The
     efficient generation of random orthogonal matrices", section 3). The QR decomposition of a Gaussian matrix gives the
@@ -35,8 +35,8 @@ def haar_frame(dim: int, columns: int, *, generator: torch.Generator | None = No
     """
     if not 1 <= columns <= dim:
         raise ValueError(f"columns must be 1 to {dim} for orthonormal columns in {dim} dimensions, got {columns}")
-    # On the CPU whatever the default device is, because a CPU generator draws only there. Column j uses its entries
-    # from row j on: they are the vector that reflection j maps to axis j.
+    # On the CPU whatever the default device is, because a CPU generator draws only there. In column j the entries from
+    # row j on are the vector that reflection j maps to axis j.
     drawn = torch.randn(dim, columns, dtype=torch.float64, generator=generator, device="cpu").tril_()
     first = drawn.diagonal().clone()
     # R's diagonal, with the sign that avoids cancellation in the subtraction below.

@@ -13,7 +13,7 @@ from nc_tools.geometry.simplex import simplex_etf
 from nc_tools.geometry.tammes import solve_tammes
 from nc_tools.seeds import stream
 
-SOLVER_LIMIT = 2000  # class vectors; with more, one step of the solver takes seconds
+SOLVER_LIMIT = 2000  # largest K for the solver; above it one step takes seconds
 
 
 def spherical_code(num_classes: int, feature_dim: int, *, generator: torch.Generator | None = None) -> Tensor:
@@ -65,8 +65,8 @@ def spherical_code(num_classes: int, feature_dim: int, *, generator: torch.Gener
 def code_angle(num_classes: int, feature_dim: int) -> float:
     """Return the minimal angle of :func:`spherical_code` for these sizes, in degrees.
 
-    For quadratic codes it is a lower bound, from the construction; the measured angle can be larger. For all others it
-    is exact.
+    For quadratic codes of more than 2,000 vectors it is a lower bound that follows from the construction; the measured
+    angle can be larger. For all other codes it is exact.
 
     Args:
         num_classes: K, at least 2.

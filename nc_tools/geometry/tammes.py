@@ -9,8 +9,8 @@ from torch import Tensor
 
 from nc_tools.seeds import stream
 
-CURVATURE_PAIRS = 12
-HALVINGS = 12
+CURVATURE_PAIRS = 12  # pairs of a step and the change of the gradient that L-BFGS keeps
+HALVINGS = 12  # the largest number of step lengths that are tried
 HALFWAY = 2.0**8  # all restarts run up to this exponent
 FINALISTS = 6  # restarts that run to the last exponent
 
@@ -34,9 +34,10 @@ def effort(num_points: int) -> Effort:
 def solve_tammes(num_points: int, dim: int) -> Tensor:
     """Return K unit vectors in D dimensions whose largest inner product is nearly as small as possible.
 
-    It minimizes an energy of inverse powers from random starts, for a sequence of exponents, each twice the last: a
-    smooth problem at first, nearly the minimal angle at the end. A low first exponent with many steps finds symmetric
-    codes (the roots of E8), a higher one finds codes without symmetry (13 points on the sphere), so restarts use both.
+    It minimizes an energy of inverse powers (:func:`energy`) from random starts, for a sequence of exponents, each
+    twice the one before. The problem is smooth at first, and at the end nearly that of the minimal angle. A low first
+    exponent with many steps finds symmetric codes (the roots of E8), a higher one finds codes without symmetry (13
+    points on the sphere), so restarts use both.
 
     Similar: Kottwitz (1991), Wang (2009, "Finding and investigating exact spherical codes"). Here all restarts run as
     one batch.
@@ -79,6 +80,7 @@ def _raise_exponent(points: Tensor, start: float, last: float, steps: int) -> Te
 
 
 def _largest_product(codes: Tensor) -> Tensor:
+    """Return the largest inner product of two rows in each code (B, K, D): (B,)."""
     gram = codes @ codes.mT
     gram.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
     return gram.flatten(1).amax(dim=1)
@@ -97,8 +99,8 @@ def _single_thread() -> Iterator[None]:
 def energy(points: Tensor, exponent: float) -> tuple[Tensor, Tensor]:
     """Return f = (1/p) log sum_{i != j} (1 - w_i . w_j)^-p and its gradient, w the points scaled to unit length.
 
-    As p grows, f tends to -log min (1 - w_i . w_j): the Tammes problem. The ratio form does not depend on scale, so one
-    sequence of exponents works for all numbers of points and dimensions.
+    As p grows, f tends to -log min (1 - w_i . w_j): the Tammes problem. The gradient of the logarithm does not depend
+    on the size of the energy, so one sequence of exponents works for all numbers of points and dimensions.
 
     Args:
         points: (B, K, D), B problems in one batch.
@@ -121,13 +123,14 @@ def energy(points: Tensor, exponent: float) -> tuple[Tensor, Tensor]:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the inner product of each problem's points (B, K, D): (B, 1, 1)."""
     return (a * b).sum(dim=(1, 2), keepdim=True)
 
 
 def descend(points: Tensor, exponent: float, steps: int) -> Tensor:
     """Minimize :func:`energy` by limited-memory BFGS, for all problems of a batch at once.
 
-    Liu & Nocedal (1989), with step halving until Armijo's condition holds; each problem has its own step length.
+    Source: Liu & Nocedal (1989). Steps are halved until Armijo's condition holds; each problem has its own step length.
 
     Args:
         points: (B, K, D).
@@ -166,6 +169,7 @@ def descend(points: Tensor, exponent: float, steps: int) -> Tensor:
 
 
 def _inverse_hessian(slope: Tensor, history: list[tuple[Tensor, Tensor, Tensor]], gamma: Tensor) -> Tensor:
+    """Return the approximate inverse Hessian times the gradient (B, K, D): the two-loop recursion of L-BFGS."""
     q, along = slope, []
     for moved, changed, inverse in reversed(history):
         along.append(inverse * _dot(moved, q))

@@ -12,11 +12,11 @@ Order = NDArray[np.int64]
 def assign_by_means(frame: Tensor, means: Tensor) -> Tensor:
     """Match classes to vertices by linear assignment, so that class means point to their vertices.
 
-    Returns the permutation p that maximizes sum_k cos(m_k - m, w_p(k)), with m the mean of the means.
+    The result is the permutation p that maximizes sum_k cos(m_k - m, w_p(k)), with m the mean of the means.
 
     All vertices of a simplex ETF are equally far apart, so no assignment of them is better in itself. This one only
-    shortens the way from the current features of the backbone to the vertices. It has little effect if an untrained
-    projection comes before the frame.
+    makes the distance from the current features of the backbone to the vertices small. It has little effect if an
+    untrained projection comes before the frame.
 
     Args:
         frame: Class vectors (K, D').
@@ -49,13 +49,14 @@ def assign_by_means(frame: Tensor, means: Tensor) -> Tensor:
 def assign_by_similarity(frame: Tensor, similarity: Tensor) -> Tensor:
     """Match similar classes to near vertices, by a local search.
 
-    The search is for a large sum over pairs of classes of similarity * inner product: sum_ij s_ij w_p(i) . w_p(j).
+    The search looks for a permutation p with a large sum_ij s_ij w_p(i) . w_p(j), the similarity of two classes times
+    the inner product of their vectors.
 
-    For frames whose vertices are not all equally far apart: orthoplex, cube, spherical codes, random rows. This is the
-    quadratic assignment problem, which cannot be solved exactly at such sizes. The relaxation of Vogelstein et al.
-    (2015, "Fast approximate quadratic programming for graph matching") gives a start. Then pairs of classes are
-    exchanged, the best pair first, until no exchange improves the sum. The result is a local optimum, never worse than
-    the identity. To put similar classes *far* apart, pass ``-similarity``.
+    Use it for frames whose vertices are not all equally far apart: orthoplex, cube, spherical codes, random rows. This
+    is the quadratic assignment problem, which cannot be solved exactly for more than a few classes. The relaxation of
+    Vogelstein et al. (2015, "Fast approximate quadratic programming for graph matching") gives a start. Then pairs of
+    classes are exchanged, the best pair first, until no exchange improves the sum. The result is a local optimum, never
+    worse than the identity. To put similar classes *far* apart, pass ``-similarity``.
 
     Args:
         frame: Class vectors (K, D').
@@ -96,7 +97,7 @@ def assign_by_similarity(frame: Tensor, similarity: Tensor) -> Tensor:
 
 
 def _agreement(similar: Matrix, near: Matrix, order: Order) -> float:
-    """Return sum_ij s_ij g_p(i)p(j)."""
+    """Return sum_ij s_ij g_p(i)p(j), with g the inner products of the vertices and p the order."""
     return float((similar * near[np.ix_(order, order)]).sum())
 
 
@@ -111,7 +112,7 @@ def _relaxed(similar: Matrix, near: Matrix) -> Order:
 
 
 def _exchange(similar: Matrix, near: Matrix, start: Order) -> Order:
-    """Exchange the pair of classes with the largest gain until no exchange gains."""
+    """Return the order after exchanging the pair of classes with the largest gain until no exchange gains."""
     order = start.copy()
     placed = near[np.ix_(order, order)]
     cross = similar @ placed

@@ -18,12 +18,13 @@ H = TypeVar("H", bound=FixedFrameHead)
 def align_to(head: H, weight: Tensor) -> H:
     """Rotate a head's fixed class vectors, in place, as near as possible to those of a trained classifier.
 
-    For a network that is already trained. With a random frame, fine-tuning would first have to rotate the features for
-    no benefit. With an aligned frame it only has to change the geometry. Among all rotations and reflections R this
-    takes the one that minimizes ||F R - c W||_F, F the frame (K, D). R is the same for every c > 0, and for an ETF,
-    whose rows sum to zero, it does not change if one vector is added to all rows of W. Closed form (Schönemann 1966):
-    with F = C P^T, C (K, r) and P^T P = I, the nearest frame is C Q^T, Q the polar factor of W^T C: one thin SVD of a
-    D x r matrix. No D x D matrix is formed.
+    Use it for a network that is already trained. With a random frame, fine-tuning would first have to rotate the
+    features for no benefit. With an aligned frame it only has to change their geometry.
+
+    Among all rotations and reflections R this takes the one that minimizes ||F R - c W||_F, with F the frame (K, D) and
+    W the trained weight. R is the same for every c > 0. For an ETF, whose rows sum to zero, R does not change either if
+    one vector is added to all rows of W. Closed form (Schönemann 1966): let F = C P^T with C (K, r) and P^T P = I. Then
+    the nearest frame is C Q^T, with Q the polar factor of W^T C: one thin SVD of a D x r matrix, and no D x D matrix.
 
     Solved in float64. For a simplex ETF, C is computed anew and not from the frame, so a frame that is rotated many
     times stays exact. ``frame_seed`` is unchanged and still names the original draw; checkpoints contain the frame.

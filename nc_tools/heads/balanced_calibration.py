@@ -32,19 +32,19 @@ class BalancedCalibrationHead(Head):
     Source: Ni et al. (2025, BalCAL, "Balancing two classifiers via a simplex ETF structure for model calibration").
     They put a block of layers before the ETF, train each part with its own loss, scale the ETF's norms by the class
     counts of the batch, and find a after each epoch by bisection on *training* samples. Here an optional linear map
-    comes before the ETF, one loss of the mixture trains both parts, and norms do not depend on the batch. a is fixed,
-    learned by that loss, or found by the same bisection on held-out samples, as for a temperature: on training samples
-    confidence matches accuracy only because the model has memorized them.
+    comes before the ETF, one loss of the mixture trains both parts, and norms do not depend on the batch. The share a
+    is fixed, learned by that loss, or found by the same bisection on held-out samples, as a temperature is. Training
+    samples are not used for it: their confidence matches their accuracy because the model has memorized them.
 
     Args:
         feature_dim: D; without a projection at least K - 1.
         num_classes: K, at least 2.
-        mix: a, the share of the linear head, strictly between 0 and 1. Training uses it as it is; a run then fits it on
-            its hold-out. ``LEARNED`` trains it (from .8, or from ``LearnedScale(initial)``), as the sigmoid of a
-            parameter (1,) without weight decay.
+        mix: a, the share of the linear head, strictly between 0 and 1. A number is fixed during training; a run then
+            fits it on its hold-out. ``LEARNED`` trains it (from .8, or from ``LearnedScale(initial)``), as the sigmoid
+            of a parameter (1,) without weight decay.
         scale: s of the ETF head: a positive number, ``LEARNED``, or None for
             :func:`~nc_tools.heads.default_scale`.
-        projection: Learn a linear map before the ETF: True to K dimensions, or a number of dimensions >= K - 1.
+        projection: Learn a linear map before the ETF: True (to K dimensions) or the number of dimensions, >= K - 1.
         frame_seed: Draws the ETF's rotation.
         generator: Draws the initial weights; the global one if None.
 
@@ -92,7 +92,7 @@ class BalancedCalibrationHead(Head):
             self.register_buffer("raw_mix", raw)
 
     def initial_buffers(self) -> dict[str, Tensor]:
-        """Return the mix that the head was built with, unless it is learned."""
+        """Return the mix that the head was built with, as its logit (1,); not used if the mix is learned."""
         return {"raw_mix": torch.full((1,), self._initial_raw, device="cpu")}
 
     def draw_parameters(self, generator: torch.Generator | None) -> None:  # noqa: ARG002
@@ -140,7 +140,7 @@ class BalancedCalibrationHead(Head):
 
     @property
     def held_out(self) -> tuple[str, ...]:
-        """The mix, unless it is learned: a run fits it on its hold-out by :meth:`balance`."""
+        """The name of the mix's buffer, unless the mix is learned: a run fits it on its hold-out by :meth:`balance`."""
         return () if isinstance(self.raw_mix, nn.Parameter) else ("raw_mix",)
 
     def fit_held_out(self, features: Tensor, labels: Tensor) -> None:
@@ -152,12 +152,15 @@ class BalancedCalibrationHead(Head):
     def balance(self, features: Tensor, labels: Tensor) -> float:
         """Set the linear head's share so that mean confidence equals accuracy on held-out samples; return the share.
 
-        Use samples that the model was not trained on. If both parts are overconfident, or both underconfident, a goes
-        to the part whose confidence is nearer to its accuracy. Waits for the device.
+        Use samples that the model was not trained on. If both parts are overconfident, or both underconfident, the
+        share is set to nearly 1 or 0, for the part whose confidence is nearer to its accuracy. Waits for the device.
 
         Args:
             features: (N, D), from the model in eval mode.
             labels: (N,), int64.
+
+        Returns:
+            The share a of the linear head.
 
         Raises:
             ValueError: If N = 0.
@@ -172,10 +175,11 @@ class BalancedCalibrationHead(Head):
 
 
 def _balanced_share(linear: Tensor, etf: Tensor, labels: Tensor) -> float:
+    """Return the share of the linear head at which confidence equals accuracy, from the logits (N, K) of both heads."""
     first, last = (_gap(share, linear, etf, labels) for share in _ENDS)
     if (first > 0) == (last > 0):
         return _ENDS[abs(last) < abs(first)]
-    # Which part is more confident depends on the weights.
+    # From here on gap(low) <= 0 < gap(high). Either end may be the overconfident one.
     low, high = _ENDS if last > 0 else _ENDS[::-1]
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2

@@ -15,8 +15,8 @@ from nc_tools.heads.linear import CosineHead, LinearHead
 class ClassParallel(ParallelStyle):
     """Spread the class vectors of a ``LinearHead`` or ``CosineHead`` over the processes of a mesh.
 
-    Use it as PyTorch's own styles: every process has the same features, computes the logits of its share of the
-    classes, and gets the logits of all. For the other part of a tensor-parallel model PyTorch's styles apply. A
+    Use it like PyTorch's own styles: every process has the same features, computes the logits of its share of the
+    classes, and gets the logits of all. For the other layers of a tensor-parallel model use PyTorch's styles. A
     :class:`~nc_tools.heads.StructuredETFHead` stores no class vectors; its ``projection``, an ``nn.Linear``, takes
     ``ColwiseParallel(output_layouts=Replicate())``::
 
@@ -49,9 +49,11 @@ def _spread(name: str, module: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def _replicated(_module: nn.Module, inputs: tuple[Any, ...], mesh: DeviceMesh) -> tuple[Any, ...]:
+    """Return the inputs, which are the same in every process, as distributed tensors."""
     return tuple(DTensor.from_local(part, mesh, [Replicate()], run_check=False) for part in inputs)
 
 
 def _gathered(_module: nn.Module, outputs: Any, _mesh: DeviceMesh) -> Tensor:
+    """Return the logits of all classes (N, K) as a plain tensor."""
     logits: Tensor = outputs.redistribute(placements=[Replicate()]).to_local()
     return logits

@@ -17,8 +17,8 @@ class ETFHead(FixedFrameHead):
     collapse). Whether it helps depends on the data: run a comparison; benchmarks/results has what was measured.
 
     With ``projection=True, scale=LEARNED`` and a prior-adjusted loss this is the head of FedETF (Li et al. 2023, eq. 5
-    to 7), but with unit rows: the public matrix lacks the factor sqrt(K / (K - 1)). With neither, and with
-    :class:`~nc_tools.losses.DotRegressionLoss`, it is the head of Yang et al. (2022, eq. 2 and 8).
+    to 7), but with unit rows: the public matrix lacks the factor sqrt(K / (K - 1)). Without these two arguments, and
+    with :class:`~nc_tools.losses.DotRegressionLoss`, it is the head of Yang et al. (2022, eq. 2 and 8).
 
     For thousands of classes, :class:`~nc_tools.heads.StructuredETFHead` has the same geometry without the matrix.
 
@@ -27,7 +27,7 @@ class ETFHead(FixedFrameHead):
         num_classes: K, at least 2.
         scale: s: a positive number, ``LEARNED``, ``LEARNED_PER_CLASS``, or None for
             :func:`~nc_tools.heads.default_scale`.
-        projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions >= K - 1.
+        projection: Learn a linear map before the frame: True (to K dimensions) or the number of dimensions, >= K - 1.
         normalize: Scale the (projected) features to unit length.
         assignment: Which vertex each class takes: a permutation (K,), ``RANDOM``, or None for class k on vertex k. All
             vertices are equally far apart, so no order is better in itself. It only changes how far the initial
@@ -36,8 +36,8 @@ class ETFHead(FixedFrameHead):
         generator: Draws the projection's initial weights; the global one if None.
 
     Raises:
-        ValueError: If K < 2, the width before the frame is below K - 1 or 1, the scale is not positive, or the
-            assignment is no permutation.
+        ValueError: If K < 2, the width before the frame is below K - 1, or is 1 with normalized features, the scale is
+            not positive, or the assignment is no permutation.
 
     Example:
         >>> head = ETFHead(64, 10)
@@ -58,5 +58,5 @@ a learned linear map to that many dimensions, or use SphericalCodeHead
         return simplex_etf(num_classes, width, generator=generator)
 
     def frame_error(self, frame: Tensor) -> float:
-        """Return how far class vectors W are from a simplex ETF: the relative error of their Gram matrix W W^T."""
+        """Return how far class vectors W (K, D') are from a simplex ETF: the relative error of W W^T v, v random."""
         return simplex_error(frame)

@@ -21,9 +21,9 @@ class FixedHead(Head):
 
     The logits are z_k = s * (w_k . u), u the projected and normalized feature.
 
-    The state dict contains the vectors, the scale and the projection, as tensors alone. A checkpoint's vectors replace
-    those that were drawn, whatever ``frame_seed`` drew them, if they have this geometry. Loading a checkpoint of
-    another geometry, or one with a learned layer, raises an error, with ``strict=False`` too.
+    The state dict contains the vectors, the scale and the projection, as tensors alone. Loading replaces the vectors
+    that were drawn by those of the checkpoint, also if another ``frame_seed`` drew them. A checkpoint of another
+    geometry, or one with a learned layer, raises an error, with ``strict=False`` too.
 
     Subclasses store the vectors and define ``geometry`` and :meth:`check_state`.
 
@@ -32,10 +32,10 @@ class FixedHead(Head):
         num_classes: K, at least 2.
         scale: s: a positive number, ``LEARNED``, ``LEARNED_PER_CLASS``, or None for
             :func:`~nc_tools.heads.default_scale`.
-        projection: Learn a linear map before the vectors: True to K dimensions, or a number of dimensions. It has no
+        projection: Learn a linear map before the vectors: True (to K dimensions) or the number of dimensions. It has no
             bias, which on small features would give all samples the same direction.
         normalize: Scale the (projected) features to unit length. Otherwise cross-entropy gives no gradient to
-            directions outside the span of the vectors, and no learning rate and scale suit all heads.
+            directions outside the span of the vectors, and no one learning rate and scale suit all heads.
         frame_seed: Draws the vectors; heads with the same seed have the same vectors, whatever else was drawn.
         generator: Draws the projection's initial weights; the global one if None.
 
@@ -119,11 +119,11 @@ class FixedHead(Head):
             )
         except ValueError as error:
             error_msgs.append(str(error))
-            return  # keep the current vectors
+            return  # without loading: the head keeps its current vectors
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _translate_former(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Replace this head's part of a checkpoint of version 0.2, in place, by what it is now."""
+        """Convert this head's part of a checkpoint of version 0.2 to the present form, in place."""
         text = state_dict.pop(prefix + "_extra_state", None)
         if text is None:
             return
@@ -157,7 +157,7 @@ class FixedHead(Head):
             raise ValueError(prefix + error)
 
     def extra_repr(self) -> str:
-        """Return the geometry for ``print(model)``."""
+        """Return sizes, geometry and seed for ``print(model)``."""
         return f"{super().extra_repr()}, geometry={self.geometry}, frame_seed={self.frame_seed}"
 
 

@@ -11,11 +11,13 @@ from nc_tools._support.initial_tensors import InitialTensors, check_memory
 
 
 class FixedMap(InitialTensors):
-    """A linear map whose matrix is a buffer called ``rows``: not a ``weight``, which usual code would initialize.
+    """A linear map whose matrix is a buffer called ``rows``.
+
+    It is not called ``weight``, because code that initializes the ``weight`` of every layer would overwrite it.
 
     Args:
-        draw: Returns the matrix (D', D), on any device. It is called again where the memory of the matrix was lost, and
-            must be picklable.
+        draw: Returns the matrix (D', D), on any device. It is called again if the memory of the matrix was lost, as by
+            ``to_empty``, and must be picklable.
 
     Example:
         >>> FixedMap(draw=lambda: torch.eye(2))(torch.ones(1, 2))
@@ -34,6 +36,6 @@ class FixedMap(InitialTensors):
         return {"rows": self._draw()}
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the map of features (N, D), which is (N, D'), in their dtype."""
+        """Map features (N, D) to (N, D'), in their dtype."""
         check_memory(self.rows, features, self)
         return nn.functional.linear(features, self.rows.to(features.dtype))

@@ -21,10 +21,10 @@ _TOLERANCE = 1e-2
 class FixedFrameHead(FixedHead):
     """Base class of heads whose fixed unit class vectors are stored as a matrix.
 
-    The matrix is a persistent buffer called ``frame``: it is moved, copied and saved with the model, but never trained,
-    decayed or reduced. It is not called ``weight``, so the learned layer of an old checkpoint cannot load into it, and
-    loading checks that the new values have this geometry, with ``strict=False`` too. ``weight`` is a copy, so that code
-    which initializes or scales the ``weight`` of every layer does not change the frame.
+    The matrix is a persistent buffer called ``frame``: it is moved, copied and saved with the model, but gets no
+    gradient, no weight decay and no all-reduce. It is not called ``weight``, so the learned layer of an old checkpoint
+    cannot load into it. Loading checks that the new values have this geometry, with ``strict=False`` too. ``weight`` is
+    a copy, so that code which initializes or scales the ``weight`` of every layer does not change the frame.
 
     Subclasses define :meth:`draw_frame`, :meth:`frame_error` and ``geometry``.
 
@@ -40,7 +40,7 @@ class FixedFrameHead(FixedHead):
     """
 
     _dtype_source = "frame"
-    # The name of the buffer: another one if the values alone cannot tell the geometry from others.
+    # The name of the buffer. A geometry that cannot be told from others by its values has a name of its own.
     _stored_as = "frame"
     frame: Tensor
 
@@ -65,7 +65,7 @@ class FixedFrameHead(FixedHead):
             frame_seed=frame_seed,
             generator=generator,
         )
-        self._num_vertices = num_classes  # more than num_classes later, in a head with reserved vertices
+        self._num_vertices = num_classes  # a head with reserved vertices reduces its num_classes later
         self._assignment = None if assignment is None else as_permutation(assignment, num_classes, frame_seed)
         frame = self.new_frame().to(torch.get_default_device(), torch.get_default_dtype())
         self.register_buffer(self._stored_as, frame)
@@ -133,7 +133,7 @@ class FixedFrameHead(FixedHead):
     def check_state(self, state: Mapping[str, Tensor]) -> str | None:
         """Return an error message if a checkpoint's class vectors do not have this head's geometry, else None."""
         frame = state[self._stored_as]
-        if frame.shape != self.frame.shape:  # torch reports both
+        if frame.shape != self.frame.shape:  # load_state_dict then raises an error with both shapes
             return None
         error = self.frame_error(frame)
         if error < _TOLERANCE:

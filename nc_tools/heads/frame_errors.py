@@ -11,7 +11,7 @@ _ROWS_CHECKED = 256
 
 
 def simplex_error(frame: Tensor) -> float:
-    """Return how far class vectors W are from a simplex ETF, tested with one random vector v in O(K D').
+    """Return how far class vectors W (K, D') are from a simplex ETF, tested with one random vector v in O(K D').
 
     The value is the relative error of W W^T v, which for an ETF is (K v - sum(v)) / (K - 1).
     """
@@ -22,12 +22,13 @@ def simplex_error(frame: Tensor) -> float:
 
 
 def error_of_cosines(frame: Tensor, possible: Tensor) -> float:
-    """Return the largest distance of the cosines between unit rows (K, D') from the nearest of the possible ones.
+    """Return the largest error of the rows' lengths, which must be 1, and of the cosines between two rows.
 
-    The rows themselves must have unit length. Of more than 256 rows, the cosines of 256 random ones with all are read.
+    The error of a cosine is its distance from the nearest possible one. With more than 256 rows, only the cosines
+    between 256 random rows and all rows are computed.
 
     Args:
-        frame: (K, D').
+        frame: Class vectors as rows (K, D').
         possible: The cosines that two rows may have (C,), in ascending order.
 
     Example:

@@ -23,7 +23,7 @@ class FrozenRandomHead(FixedFrameHead):
         num_classes: K, at least 2.
         scale: s: a positive number, ``LEARNED``, ``LEARNED_PER_CLASS``, or None for
             :func:`~nc_tools.heads.default_scale`.
-        projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions.
+        projection: Learn a linear map before the frame: True (to K dimensions) or the number of dimensions.
         normalize: Scale the (projected) features to unit length.
         assignment: Which row each class takes: a permutation (K,), ``RANDOM``, or None for class k on row k.
         frame_seed: Draws the frame.
@@ -36,7 +36,8 @@ class FrozenRandomHead(FixedFrameHead):
     """
 
     geometry = "random"
-    # Rows of an ETF are unit rows too. Under a name of its own, the control never takes the frame that it controls for.
+    # The rows of an ETF have unit length too, so values alone cannot tell the two apart. With a name of its own, this
+    # head never loads the frame of the ETF head that it is compared with.
     _stored_as = "random_frame"
     random_frame: Tensor
 

@@ -19,9 +19,10 @@ class Head(InitialTensors, ABC):
     An affine head computes ``logits = scale * embed(features) @ weight.T + bias``. A subclass that computes something
     else sets ``affine = False`` and overrides :meth:`compute_logits`. The head normalizes its features itself, so that
     one training loop works with every head. It computes in at least float32, inside autocast too: for unit features the
-    differences between class scores are about as small as bfloat16's rounding.
+    differences between class scores are about as small as bfloat16's rounding errors.
 
-    A subclass provides ``weight`` (K, D'), as a parameter or a property, and may override :meth:`embed`.
+    A subclass provides ``weight`` (K, D'), as a parameter or a property, and ``bias`` and ``scale``. It may override
+    :meth:`embed`.
 
     Args:
         feature_dim: D, width of the backbone's features.
@@ -48,7 +49,7 @@ class Head(InitialTensors, ABC):
     """
 
     affine: ClassVar[bool] = True
-    # The parameter or buffer that has the dtype of ``weight``, for a head that would have to compute ``weight``.
+    # Name of a parameter or buffer with the dtype of ``weight``: some heads would have to compute ``weight`` itself.
     _dtype_source: ClassVar[str] = "weight"
     _training_checked = False
     bias: Tensor | None
@@ -80,7 +81,7 @@ class Head(InitialTensors, ABC):
         return self.num_classes
 
     def class_vectors(self) -> Tensor:
-        """Return the class vectors (K, D') to compute with; a fixed frame itself, of which ``weight`` is a copy."""
+        """Return the class vectors (K, D') to compute with: ``weight``, or a fixed frame without a copy."""
         return self.weight
 
     def embed(self, features: Tensor) -> Tensor:
@@ -103,7 +104,11 @@ class Head(InitialTensors, ABC):
         return self.outputs(features).logits
 
     def _as_leaf(self, features: Any) -> Tensor:
-        """Return the call of this head as one node of a graph of ``torch.fx``, as it has one for an ``nn.Linear``."""
+        """Record the call of this head as one node of a ``torch.fx`` graph, like that of an ``nn.Linear``.
+
+        Raises:
+            ValueError: If the head itself is the module that is traced.
+        """
         name = features.tracer.path_of_module(self)
         if not name:
             raise ValueError(
@@ -114,7 +119,7 @@ class Head(InitialTensors, ABC):
         return node
 
     def _check_training(self, features: Tensor) -> None:
-        """Warn, once, if the features are trained but a learned part of the head is not, as PEFT leaves it."""
+        """Warn, once, if the features get gradients but a learned part of the head does not, as after PEFT froze it."""
         if not (isinstance(features, Tensor) and features.requires_grad):
             return
         self._training_checked = True
@@ -162,10 +167,10 @@ class Head(InitialTensors, ABC):
         return ()
 
     def fit_held_out(self, features: Tensor, labels: Tensor) -> None:
-        """Fit what must be fitted on samples that were not trained on. By default, do nothing.
+        """Fit the buffers that need samples on which the model was not trained. By default, do nothing.
 
-        A run calls it with its hold-out after the last step, and takes the buffers over into the final run of the same
-        seed, as it does with the temperature.
+        A run calls it with its hold-out after the last step. The final run of the same seed takes over these buffers,
+        as it does the temperature.
 
         Args:
             features: (N, D), from the model in eval mode.

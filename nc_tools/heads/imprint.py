@@ -14,8 +14,9 @@ from nc_tools.heads.proxy import ProxyHead
 from nc_tools.heads.scale import LEARNED, LearnedScale
 
 _FEW_CLASSES = 64
-"""Up to these, a product with the centers of all classes is faster than an elementwise one with those of its own."""
-_ROWS = 8192
+"""Up to this number of classes, one matrix product of the samples with the centers of all classes is faster than an
+elementwise product of each sample with the centers of its own class."""
+_ROWS = 8192  # samples in one matrix product, which bounds the memory of its result
 _STEPS = 100  # the largest number of Lloyd iterations; on the features of a network about twenty are enough
 
 
@@ -30,18 +31,18 @@ def imprint(
 ) -> CosineHead | ProxyHead:
     """Build a cosine head from features without training: class vectors are the means of unit features.
 
-    Uses: a few-shot probe, a start for fine-tuning, rows for new classes. One proxy is weight imprinting (Qi et al.
-    2018, section 3.2): w_k = norm(mean {h / ||h|| : y = k}). Several proxies are the centers of a k-means in each
-    class, which helps if classes have not collapsed to one cluster (Westerhoff et al. 2025, with Euclidean k-means on
-    unit features). Here it is spherical k-means (Dhillon and Modha 2001): a sample belongs to the center of the largest
-    cosine, and centers are unit means. So the clusters use the same similarity as the head's scores. It starts with
-    k-means++ and clusters all classes at once.
+    Use it for a few-shot probe, as a start for fine-tuning, or for the class vectors of new classes. One proxy is
+    weight imprinting (Qi et al. 2018, section 3.2): w_k = norm(mean {h / ||h|| : y = k}). Several proxies are the
+    centers of a k-means in each class, which helps if classes have not collapsed to one cluster (Westerhoff et al.
+    2025, with Euclidean k-means on unit features). Here it is spherical k-means (Dhillon and Modha 2001): a sample
+    belongs to the center with the largest cosine, and centers are means scaled to unit length. So the clusters use the
+    same similarity as the head's scores. It starts with k-means++ and clusters all classes at once.
 
     Args:
-        features: (N, D), of any length.
+        features: (N, D); they need not have unit length.
         labels: (N,), integers in [0, K).
         num_classes: K, at least 2.
-        num_proxies: m, at least 1. A class with fewer samples than proxies has some proxies twice.
+        num_proxies: m, at least 1. A class with fewer samples than proxies has some proxies more than once.
         scale: s of the head, as for :class:`~nc_tools.heads.CosineHead`.
         generator: Draws the first centers for m > 1; the global one if None.
 
@@ -103,8 +104,9 @@ def spherical_kmeans(
     """Cluster the unit features of each class around m unit centers, for all classes at once.
 
     Lloyd's algorithm with the cosine: assign each sample to the nearest center of its class, move each center to the
-    unit mean of its samples, and repeat until no sample changes its center. Neither step lowers the mean cosine. A
-    center without samples does not move. O(N m D) per iteration and O(N D) memory, for any number of classes.
+    unit mean of its samples, and repeat until no sample changes its center, at most 100 times. Neither step lowers the
+    mean cosine. A center without samples does not move. O(N m D) per iteration and O(N D) memory, for any number of
+    classes.
 
     Args:
         directions: (N, D), unit rows, float32 or float64.
@@ -136,7 +138,7 @@ def spherical_kmeans(
 
 
 def _nearest(directions: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
-    """Return the index of the center of its class that each sample is nearest to (N,)."""
+    """Return, for each sample, the index of the nearest center of its class (N,)."""
     num_classes, num_proxies, _ = centers.shape
     if num_classes <= _FEW_CLASSES:
         flat, own = centers.flatten(0, 1).T, labels.view(-1, 1, 1).expand(-1, 1, num_proxies)
@@ -154,11 +156,12 @@ def _nearest(directions: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
 def _first_centers(
     directions: Tensor, labels: Tensor, num_classes: int, num_proxies: int, generator: torch.Generator | None
 ) -> Tensor:
-    """Draw m samples of each class with k-means++: proportionally to the distance from the centers drawn so far.
+    """Draw m samples of each class as first centers (K, m, D), with k-means++.
 
-    All classes draw at once: each sample gets an exponential arrival time whose rate is its distance, and the first
-    arrival of a class wins, with a probability proportional to its rate. (Arthur and Vassilvitskii 2007 draw one sample
-    of one class at a time.)
+    The probability of a sample is proportional to its squared distance from the nearest center drawn so far. All
+    classes draw at once: each sample gets an exponential arrival time whose rate is its squared distance. The first
+    arrival of a class is drawn, which has a probability proportional to its rate. (Arthur and Vassilvitskii 2007 draw
+    one sample of one class at a time.)
     """
     starts = labels.bincount(minlength=num_classes).cumsum(0).roll(1)
     starts[0] = 0

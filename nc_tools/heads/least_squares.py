@@ -23,16 +23,16 @@ def least_squares_init(
 ) -> LinearHead:
     """Build a linear head that solves ridge regression on one-hot targets, from class means and covariance.
 
-    Uses: a start for training without the loss peak that random rows cause when classes are added, and a baseline
-    without a learning rate. Without a bias
+    Use it as a start for training, without the peak of the loss that random rows cause when classes are added, or as a
+    baseline without a learning rate. Without a bias
 
-        W = t diag(pi) M (S_T + mu_G mu_G^T + lambda I)^-1,
+        W = t diag(pi) M (S_T + mu_G mu_G^T + lambda I)^-1
 
-    which minimizes mean_i ||t y_i - W h_i||^2 + lambda ||W||^2: pi_k = n_k / N the share of class k, M (K, D) the class
-    means, mu_G the mean and S_T the covariance of all samples. With a bias, which is not penalized,
-    W = t diag(pi) (M - 1 mu_G^T) (S_T + lambda I)^-1 and b = t pi - W mu_G. Source: Harun and Kanan (2025), after Han,
-    Papyan and Donoho (2022). Their form has 1 / K in place of diag(pi): the same on balanced data, but no solution of
-    the regression on other data. A class without samples gets a row of zeros.
+    minimizes mean_i ||t y_i - W h_i||^2 + lambda ||W||^2. Here y_i is the one-hot label, pi_k = n_k / N the share of
+    class k, M (K, D) the class means, mu_G the mean and S_T the covariance of all samples. With a bias, which is not
+    penalized, W = t diag(pi) (M - 1 mu_G^T) (S_T + lambda I)^-1 and b = t pi - W mu_G. Source: Harun and Kanan (2025),
+    after Han, Papyan and Donoho (2022). Their form has 1 / K in place of diag(pi): the same on balanced data, but no
+    solution of the regression on other data. A class without samples gets a row of zeros.
 
     Args:
         features: (N, D).
@@ -74,13 +74,13 @@ def least_squares_init(
 def solve_least_squares(head: LinearHead, moments: ClassMoments, ridge: float, *, target: float = 1.0) -> None:
     """Set the weights of a linear head to the solution of :func:`least_squares_init`, from moments of the features.
 
-    With the moments of the features at hand, solutions for many values of ridge cost no pass over the features.
+    Solutions for many values of ridge need no further pass over the features.
 
     Args:
         head: Changed in place; its bias is fitted if it has one.
         moments: Of the training features, with their scatter.
         ridge: lambda > 0.
-        target: t.
+        target: t, the target score of a sample's own class.
 
     Example:
         >>> features, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])

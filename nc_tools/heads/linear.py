@@ -45,7 +45,7 @@ class LinearHead(Head):
         draw_linear(self.weight, self.bias, generator)
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
-        """Return logits as ``nn.Linear`` does, without a multiplication by the scale of one."""
+        """Return the logits (N, K) as ``nn.Linear`` does, without a multiplication by the scale, which is 1."""
         check_memory(self.weight, embedded, self)
         bias = None if self.bias is None else self.bias.to(embedded.dtype)
         return nn.functional.linear(embedded, self.weight.to(embedded.dtype), bias)

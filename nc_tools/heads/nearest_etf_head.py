@@ -28,16 +28,16 @@ class NearestETFHead(ETFHead):
     equiangular tight frame", section 3). They solve for the frame at each step by Riemannian optimization, pass
     gradients through the solution, and subtract the mean of the batch from the features, in evaluation too. Here the
     frame has a closed form and is constant between refreshes, and frame and bias come from training steps alone: the
-    scores of a sample do not depend on the rest of the batch. Their averages use the weight 2 / (t + 1); these use one
-    momentum, so they follow features that still change.
+    scores of a sample do not depend on the rest of the batch. Their running means give step t the weight 2 / (t + 1);
+    those here use a constant momentum, so they follow features that still change.
 
     The training loop of nc_tools calls :meth:`observe`. In your own loop, call it after each step::
 
         head.observe(outputs, labels, progress)    # outputs = head.outputs(features)
 
     With several processes, every process must call it: class sums are added over all of them, and all use the frame of
-    the first. The running means, the frame and the number of steps since the last refresh are buffers. That number is
-    an attribute too, so that a step without a refresh does not wait for the device.
+    the first. The running means, the frame and the number of steps since the last refresh are buffers. The number of
+    steps is an attribute too, so that a step without a refresh does not wait for the device.
 
     Args:
         feature_dim: D; without a projection at least K - 1.
@@ -47,7 +47,7 @@ class NearestETFHead(ETFHead):
         momentum: Momentum of the running class means, in [0, 1).
         delta: Weight of the distance to the previous frame, at least 0.
         scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.
-        projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions >= K - 1.
+        projection: Learn a linear map before the frame: True (to K dimensions) or the number of dimensions, >= K - 1.
         normalize: Scale the (projected) features to unit length.
         frame_seed: Draws the initial frame.
         generator: Draws the projection's initial weights; the global one if None.
@@ -110,7 +110,7 @@ class NearestETFHead(ETFHead):
 
     @torch.no_grad()
     def count_step(self) -> None:
-        """Count a training step, after the class means were updated with it; refresh at every ``every``-th."""
+        """Count a training step whose class means were updated, and refresh at the first of ``every`` steps."""
         if self._since == 0:
             self.refresh()
         self._since = (self._since + 1) % self.every
@@ -129,7 +129,7 @@ class NearestETFHead(ETFHead):
         broadcast_from_first(self.frame)
 
     def initial_buffers(self) -> dict[str, Tensor]:
-        """Return the frame that ``frame_seed`` draws, and no steps."""
+        """Return the frame that ``frame_seed`` draws, and 0 steps since the last refresh."""
         return super().initial_buffers() | {"since_refresh": torch.zeros(1, device="cpu")}
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:

@@ -29,7 +29,7 @@ def dot_normalized(x: Tensor, other: Tensor) -> Tensor:
     """Return ``(normalize(x) * other).sum(-1)`` without storing ``normalize(x)``.
 
     A loss with one class vector per sample takes a few passes over (N, D). Computed step by step, most of its time goes
-    into intermediate results of that size. Here there are two of them, and the gradient.
+    into intermediate results of that size. This function makes only two of them, and the gradient.
 
     Args:
         x: (N, D).
@@ -49,11 +49,12 @@ def dot_normalized(x: Tensor, other: Tensor) -> Tensor:
 
 
 def _stepwise(x: Tensor, length: float = 1.0) -> Tensor:
+    """Return :func:`normalize` of x, with autograd's gradient."""
     return x / (_norm(x) / length)
 
 
 def _norm(x: Tensor) -> Tensor:
-    """Return ||row||, and 1 for a row of zeros (N, 1)."""
+    """Return the norm of each row (N, 1), or 1 for a row of zeros or of numbers whose squares underflow."""
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return norm.masked_fill(norm <= torch.finfo(x.dtype).tiny ** 0.5, 1.0)
 
@@ -82,7 +83,7 @@ class _Normalize(torch.autograd.Function):
 class _DotNormalized(torch.autograd.Function):
     """c = x . o / ||x||, with dc/dx = o / ||x|| - c x / ||x||^2 and dc/do = x / ||x||, in closed form."""
 
-    # No separate setup_context: with one, PyTorch inspects the signature at every call, a tenth of the time of a step.
+    # No separate setup_context: with one, PyTorch inspects the signature at every call, for a tenth of a step's time.
     @staticmethod
     def forward(ctx: Any, x: Tensor, other: Tensor) -> Tensor:
         inverse = _norm(x).squeeze(-1).reciprocal()

@@ -11,7 +11,7 @@ class PixelHead(nn.Module):
     """Apply a head to every pixel: maps of features (N, D, H, W) in, maps of logits (N, K, H, W) out.
 
     It takes the place of a 1 x 1 convolution, which is a linear layer for every pixel.
-    :func:`~nc_tools.surgery.swap_head` puts it there, and returns the head inside. The pixels are the head's samples:
+    :func:`~nc_tools.surgery.swap_head` puts it there, and returns the inner head. The pixels are the head's samples:
     ``watch(model).outputs`` has a row for each, in the order of ``labels.flatten()`` for labels (N, H, W).
 
     Args:

@@ -167,17 +167,17 @@ class SimplexHead(PolytopeHead):
         return simplex_etf(num_classes, width)
 
     def frame_error(self, frame: Tensor) -> float:
-        """Return how far class vectors W are from a simplex ETF: the relative error of their Gram matrix W W^T."""
+        """Return how far class vectors W (K, D') are from a simplex ETF: the relative error of W W^T v, v random."""
         return simplex_error(frame)
 
 
 class OrthoplexHead(PolytopeHead):
     """Cross-polytope head: two opposite class vectors on each axis, D' = ceil(K / 2).
 
-    Half the width of a simplex with nearly its angles: no two vectors are closer than 90 degrees, against 90 + O(1 / K)
-    in the simplex, and the two classes of an axis are opposite. By default classes 0 and 1, 2 and 3, and so on share an
-    axis; choose others with ``assignment`` (``RANDOM``, or :func:`~nc_tools.geometry.assign_by_similarity`). Source:
-    Pernici et al. (2021, "Regular polytope networks").
+    It needs half the width of a simplex, and its angles are nearly as large: at least 90 degrees between any two
+    vectors, against 90 + O(1 / K) in the simplex. The two classes of an axis are opposite. By default classes 0 and 1,
+    2 and 3, and so on share an axis; choose others with ``assignment`` (``RANDOM``, or
+    :func:`~nc_tools.geometry.assign_by_similarity`). Source: Pernici et al. (2021, "Regular polytope networks").
 
     Arguments and errors are those of :class:`PolytopeHead`.
 
@@ -200,7 +200,7 @@ class OrthoplexHead(PolytopeHead):
         return orthoplex(num_classes)
 
     def frame_error(self, frame: Tensor) -> float:
-        """Return how far the cosines of the class vectors are from 0 and -1.
+        """Return how far the cosines of the class vectors (K, D') are from 0 and -1, and their lengths from 1.
 
         K unit vectors with these cosines in ceil(K / 2) dimensions are on that many axes, so they are the vertices.
         """
@@ -236,13 +236,14 @@ class CubeHead(PolytopeHead):
     def frame_error(self, frame: Tensor) -> float:
         """Return how far the class vectors are from the corners, in any order and rotation.
 
-        The larger of two errors: that of the cosines, which are 1 - 2 h / D', h = 1..D', and that of the eigenvalues of
-        W^T W, which tell the K corners from other points with such cosines.
+        This is the larger of two errors. The first is that of lengths and cosines, which must be 1 and 1 - 2 h / D' for
+        h = 1..D'. The second is that of the eigenvalues of W^T W, which tell the K corners from other points with such
+        cosines.
         """
         classes, width = frame.shape
         w = frame.detach().to(torch.float64)
         error = error_of_cosines(w, 1 - 2 * torch.arange(width, 0, -1) / width)
-        if not error < 1:  # NaN has no eigenvalues
+        if not error < 1:  # NaN too, of which eigenvalues cannot be computed
             return error
         given, expected = (torch.linalg.eigvalsh(rows.T @ rows) for rows in (w, cube(classes).to(w)))
         return max(error, float((given - expected).abs().max()) * width / classes)
@@ -294,7 +295,7 @@ class HadamardHead(PolytopeHead):
         return rows.mul_(width**-0.5)
 
     def frame_error(self, frame: Tensor) -> float:
-        """Return the relative error of the Gram matrix of the class vectors, which is I, tested on one vector."""
+        """Return the relative error of W W^T v, W the class vectors (K, D') and v random: W W^T must be I."""
         w = frame.detach().to(torch.float64)
         v = probe(w)
         return float(torch.linalg.vector_norm(w @ (w.T @ v) - v) / torch.linalg.vector_norm(v))

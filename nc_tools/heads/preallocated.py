@@ -34,9 +34,10 @@ class PreallocatedHead(ETFHead):
     Args:
         feature_dim: D; without a projection at least C - 1.
         num_classes: K, the classes in use, at least 2.
-        capacity: C, at least K. None takes the largest possible, the width before the frame plus one.
+        capacity: C, at least K. None takes the largest possible, the width before the frame plus one; D + 1 with
+            ``projection=True``.
         scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale` of C classes.
-        projection: Learn a linear map before the frame: True to C dimensions, or a number of dimensions >= C - 1.
+        projection: Learn a linear map before the frame: True (to C dimensions) or the number of dimensions, >= C - 1.
         normalize: Scale the (projected) features to unit length.
         frame_seed: Draws the Haar rotation of the frame.
         generator: Draws the projection's initial weights; the global one if None.
@@ -82,7 +83,7 @@ class PreallocatedHead(ETFHead):
             generator=generator,
         )  # fmt: skip
         self.num_classes = num_classes
-        # 1 for a class in use: checkpoints say how many there are. Not a number, which half precision would round.
+        # 1 for each class in use, so that checkpoints tell their number. Half precision would round the number itself.
         self.register_buffer("in_use", (torch.arange(capacity) < num_classes).to(torch.get_default_dtype()))
 
     @property

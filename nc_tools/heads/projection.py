@@ -11,8 +11,9 @@ from nc_tools._support.initial_tensors import InitialTensors, check_memory
 class Projection(InitialTensors, nn.Linear):
     """A linear layer without bias, which computes in the dtype of its input.
 
-    It is an ``nn.Linear`` and is called, so that hooks, LoRA, pruning, weight norm and sharding work on it as on any
-    linear layer. Its input is at least float32 and its weight may be bfloat16; the product is then float32.
+    It is an ``nn.Linear``, and heads call it as a module, so that hooks, LoRA, pruning, weight norm and sharding work
+    on it as on any linear layer. Its input is at least float32 and its weight may be bfloat16; the product is then
+    float32.
 
     Args:
         in_features: D.
@@ -37,7 +38,7 @@ class Projection(InitialTensors, nn.Linear):
         draw_linear(self.weight, None, generator)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the map of features (N, D), which is (N, D')."""
+        """Map features (N, D) to (N, D'), in their dtype."""
         check_memory(self.weight, features, self)
         return nn.functional.linear(features, self.weight.to(features.dtype))
 

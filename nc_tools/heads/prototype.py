@@ -35,15 +35,15 @@ class PrototypeHead(ETFHead):
     stay close.
 
     A class without samples so far is at its vertex. Only :meth:`observe` changes the means and t. The training loop of
-    nc_tools calls it; in your own loop, call ``head.observe(outputs, labels, progress)`` after each step. They are
-    buffers, so evaluation and checkpoints use the vectors of the last step.
+    nc_tools calls it; in your own loop, call ``head.observe(outputs, labels, progress)`` after each step. The means and
+    t are buffers, so evaluation and checkpoints use the vectors of the last step.
 
     Args:
         feature_dim: D; without a projection at least K - 1.
         num_classes: K, at least 2.
         momentum: Momentum of the running class means, in [0, 1).
         scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.
-        projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions >= K - 1.
+        projection: Learn a linear map before the frame: True (to K dimensions) or the number of dimensions, >= K - 1.
         normalize: Scale the (projected) features to unit length.
         frame_seed: Draws the Haar rotation of the vertices.
         generator: Draws the projection's initial weights; the global one if None.
@@ -83,7 +83,7 @@ class PrototypeHead(ETFHead):
         self.register_buffer("progress", torch.zeros(()))
 
     def initial_buffers(self) -> dict[str, Tensor]:
-        """Return the vertices that ``frame_seed`` draws, and the start of training."""
+        """Return the vertices that ``frame_seed`` draws, and progress 0."""
         return super().initial_buffers() | {"progress": torch.zeros((), device="cpu")}
 
     def from_former(self, state: dict[str, Tensor], description: Mapping[str, Any]) -> dict[str, Tensor]:  # noqa: ARG002
@@ -101,6 +101,7 @@ class PrototypeHead(ETFHead):
         return (own.to(features.dtype) * self.embed(features)).sum(-1)
 
     def _rows(self, vertices: Tensor, means: Tensor, has_mean: Tensor) -> Tensor:
+        """Return the unit class vectors (R, D') that lie between the prototypes and the vertices (R, D')."""
         # normalize() keeps a row of zeros, where a plain division would give NaN.
         prototypes = torch.where(has_mean.unsqueeze(1), normalize(means), vertices)
         return normalize(prototypes.lerp(vertices, self.progress))

@@ -14,12 +14,13 @@ from nc_tools.heads.scale import LEARNED, LearnedScale, Scale
 class ProxyHead(Head):
     """Cosine classifier with several proxies per class: z_k = s * max_m cos(h, w_km).
 
-    For classes that consist of several clusters: features that have not collapsed, coarse labels, or a frozen backbone
-    that was not trained on these classes. Built by :func:`~nc_tools.heads.imprint` it is a few-shot classifier without
-    training; its proxies are parameters, so it can then be fine-tuned. Westerhoff et al. (2025) aggregate by this
-    maximum or by a vote of the nearest proxies; SoftTriple (Qian et al. 2019) uses a softmax instead.
+    Use it for classes that consist of several clusters: features that have not collapsed, coarse labels, or a frozen
+    backbone that was not trained on these classes. Built by :func:`~nc_tools.heads.imprint` it is a few-shot classifier
+    without training; its proxies are parameters, so it can then be fine-tuned. Westerhoff et al. (2025) aggregate by
+    this maximum or by a vote of the nearest proxies; SoftTriple (Qian et al. 2019) uses a softmax instead.
 
-    Not affine. ``weight``, which losses and measures read, is the direction of the mean of a class's proxies.
+    The head is not affine. ``weight``, which losses and measures read, is the direction of the mean of a class's
+    proxies.
 
     Args:
         feature_dim: D.

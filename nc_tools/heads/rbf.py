@@ -1,4 +1,4 @@
-"""A radial-basis-function head: Gaussian bumps at simplex-ETF centers, and a background class far from all of them."""
+"""A radial-basis-function head: Gaussians around simplex-ETF centers, and a background class far from all of them."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class RBFHead(ETFHead):
     Args:
         feature_dim: D; without a projection at least K - 1.
         num_classes: K, at least 2.
-        gamma: Inverse squared width of the bumps, positive. With None a feature at its center has the probability .999
-            among the *classes*: 2 gamma r^2 is :func:`~nc_tools.heads.default_scale`.
+        gamma: Inverse squared width of the Gaussians, positive. With None a feature at its center has the probability
+            .999 among the *classes*: 2 gamma r^2 is :func:`~nc_tools.heads.default_scale`.
         radius: r, the distance of the centers from the origin, positive. None takes sqrt(D'), the length of a feature
             whose coordinates are about 1.
         background: beta. None takes -gamma r^2: at the origin, which has the distance r to every center, background and
             classes are equally likely.
-        projection: Learn a linear map before the frame: True to K dimensions, or a number of dimensions >= K - 1.
+        projection: Learn a linear map before the frame: True (to K dimensions) or the number of dimensions, >= K - 1.
         frame_seed: Draws the Haar rotation of the centers.
         generator: Draws the projection's initial weights; the global one if None.
 
@@ -100,7 +100,7 @@ class RBFHead(ETFHead):
         background = -gamma * radius**2 if background is None else float(background)
         if not math.isfinite(background):
             raise ValueError(f"background must be finite, got {background}: omit it to use the default, -gamma r^2")
-        # The factor of the product with the class vectors, as in the equivalent linear head.
+        # The factor of the product with the class vectors, as in the linear head that has the same softmax.
         self.scale_of = Scale(2 * gamma * radius, num_classes)
         self._numbers = {"radius": radius, "background": background}
         for name, number in self._numbers.items():
@@ -108,7 +108,7 @@ class RBFHead(ETFHead):
 
     @property
     def gamma(self) -> Tensor:
-        """The inverse squared width of the bumps (1,)."""
+        """The inverse squared width of the Gaussians (1,)."""
         return self.scale / (2 * self.radius)
 
     def initial_buffers(self) -> dict[str, Tensor]:
@@ -118,7 +118,7 @@ class RBFHead(ETFHead):
 
     def compute_logits(self, embedded: Tensor) -> Tensor:
         """Return the log-odds (N, K) of each class against the background class."""
-        # Expanded square; gamma r^2 and beta are added first, because they are large and cancel by default.
+        # The square is expanded. gamma r^2 and beta are added first: they are large, and cancel by default.
         product = nn.functional.linear(embedded, self.class_vectors().to(embedded.dtype))
         square = embedded.square().sum(dim=-1, keepdim=True)
         scale = self.scale

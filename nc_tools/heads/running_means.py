@@ -46,7 +46,8 @@ class RunningClassMeans(InitialTensors):
             )
         self.momentum = momentum
         self.register_buffer("means", torch.zeros(num_classes, width))
-        # 1 for a class that has a mean. Not a bool or a count, so that weights can be averaged and converted alike.
+        # 1 for a class that has a mean. A float and not a bool or a count, so that averages of weights and conversions
+        # of the dtype treat it like any other tensor.
         self.register_buffer("observed", torch.zeros(num_classes))
 
     @property
@@ -57,7 +58,7 @@ class RunningClassMeans(InitialTensors):
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return the means (K, D') and which classes have one (K,), bool.
 
-        Logits read the means through this call, so that hooks of offloading give the buffers memory first.
+        Logits read the means through this call, so that the hooks of offloading first load the buffers into memory.
         """
         return self.means, self.has_mean
 

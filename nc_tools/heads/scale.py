@@ -42,9 +42,9 @@ def default_scale(num_classes: int, confidence: float = 0.999) -> float:
 class LearnedScale:
     """Setting for a learned scale of the logits: the softplus of a parameter, by default without weight decay.
 
-    Weight decay on a scale would be an unwanted temperature schedule. Softplus rather than exp, because with exp a step
-    is proportional to the scale: with SGD at learning rates that suit the other weights, the scale fell to zero within
-    the first epochs, where its gradient vanishes, and accuracy stayed at chance.
+    Weight decay on a scale would be an unwanted temperature schedule. Softplus is used and not exp, with which a step
+    of the scale is proportional to the scale: with SGD at learning rates that suit the other weights, the scale fell to
+    zero within the first epochs, where its gradient vanishes, and accuracy stayed at chance.
 
     With one scale per class, a rare class has its own temperature. But the scales act like norms of the class vectors,
     so the head can learn the class prior again, and the predicted class is no longer the one with the nearest vector.
@@ -136,7 +136,7 @@ class Scale(InitialTensors):
         value = state_dict.get(prefix + own)
         if value is not None and value.ndim == 0:  # checkpoints of version 0.2
             value = state_dict[prefix + own] = value.reshape(1)
-        if value is None and not self.learned:  # likewise: they had no fixed scale
+        if value is None and not self.learned:  # checkpoints of version 0.2 had no fixed scale
             state_dict[prefix + own] = self.fixed
         if value is not None and not self.learned and not _is_scale(value):
             args[-1].append(

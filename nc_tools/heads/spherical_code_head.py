@@ -16,7 +16,7 @@ from nc_tools.heads.scale import LearnedScale
 from nc_tools.heads.vertex_order import Assignment
 from nc_tools.seeds import stream
 
-ROWS_CHECKED = 256  # checking so many rows of a loaded frame of 50,000 rows takes a second or two
+ROWS_CHECKED = 256  # to check this many rows of a loaded frame of 50,000 rows takes a second or two
 
 
 class SphericalCodeHead(FixedFrameHead):
@@ -33,21 +33,24 @@ class SphericalCodeHead(FixedFrameHead):
     frame in float32. A learned layer would also need the product for its weight gradient, the gradient and its
     optimizer state.
 
-    With many classes in few dimensions, neighbors are near: set a larger ``scale`` than the default, which is that of a
-    simplex. The main use is a projection to fewer dimensions than classes.
+    With many classes in few dimensions, the angles between neighbors are small: set a larger ``scale`` than the
+    default, which is that of a simplex. The main use is a projection to fewer dimensions than classes.
 
     Args:
         feature_dim: D; without a projection at least 2 where K > 2.
         num_classes: K, at least 2.
         scale: s: a positive number, ``LEARNED``, or None for :func:`~nc_tools.heads.default_scale`.
-        projection: Learn a linear map before the frame: a number of dimensions; True to K, where the code is a simplex.
+        projection: Learn a linear map before the frame: the number of dimensions, or True (to K dimensions, in which
+            the code is a simplex).
         normalize: Scale the (projected) features to unit length.
+        assignment: Which class vector each class takes: a permutation (K,), ``RANDOM``, or None for the order in which
+            the code is constructed.
         frame_seed: Draws the Haar rotation of the code.
         generator: Draws the projection's initial weights; the global one if None.
 
     Raises:
-        ValueError: If K < 2, the width before the frame is 1 with K > 2 or normalized features, or the scale is not
-            positive.
+        ValueError: If K < 2, the width before the frame is 1 with K > 2 or normalized features, the scale is not
+            positive, or the assignment is no permutation.
 
     Example:
         >>> round(SphericalCodeHead(64, 12, projection=3).minimal_angle, 1)  # an icosahedron
@@ -77,7 +80,8 @@ class SphericalCodeHead(FixedFrameHead):
             feature_dim, num_classes, scale=scale, projection=projection, normalize=normalize, assignment=assignment,
             frame_seed=frame_seed, generator=generator,
         )  # fmt: skip
-        # In checkpoints: the solver of another version may find another angle, against which the frame is not checked.
+        # Checkpoints contain the angle, and their frame is checked against it: the solver of another version may find
+        # another angle.
         self.register_buffer("angle", torch.full((1,), code_angle(num_classes, self.width)))
 
     def initial_buffers(self) -> dict[str, Tensor]:
@@ -96,7 +100,7 @@ class SphericalCodeHead(FixedFrameHead):
         return code_angle(self.num_classes, self.width) if self.angle.is_meta else float(self.angle)
 
     def frame_error(self, frame: Tensor) -> float:
-        """Return the larger of two errors: that of a row's norm, and what the minimal angle lacks, in radians.
+        """Return the largest error of a row's norm, or by how many radians the minimal angle is too small, if larger.
 
         For a frame of more than 2,000 rows, the angles of 256 random rows are checked.
         """
@@ -123,6 +127,7 @@ class SphericalCodeHead(FixedFrameHead):
 
 
 def _code_error(frame: Tensor, degrees: float) -> float:
+    """Return the error of :meth:`SphericalCodeHead.frame_error` for class vectors (K, D') with this minimal angle."""
     norm_error = float((torch.linalg.vector_norm(frame.detach().to(torch.float64), dim=1) - 1).abs().max())
     if not norm_error < 1:  # a zero row has no angle
         return norm_error

@@ -40,11 +40,11 @@ class StructuredETFHead(FixedHead):
         feature_dim: D; without a projection at least K.
         num_classes: K, at least 2.
         rotated: False takes the first K features for u (slice and center), which is faster. Class k then depends on
-            feature k and the mean, features after the first K are unused, and after a ReLU no feature can point away
-            from a class: use it after a projection or a linear layer.
+            feature k and the mean alone, and features after the first K are not used. After a ReLU no feature can point
+            away from a class: use ``rotated=False`` after a projection or a linear layer.
         scale: s: a positive number, ``LEARNED``, ``LEARNED_PER_CLASS``, or None for
             :func:`~nc_tools.heads.default_scale`.
-        projection: Learn a linear map before the ETF: True to K dimensions, or a number of dimensions >= K.
+        projection: Learn a linear map before the ETF: True (to K dimensions) or the number of dimensions, >= K.
         normalize: Scale the (projected) features to unit length.
         assignment: Which vertex each class takes: a permutation (K,), ``RANDOM``, or None for class k on vertex k.
         frame_seed: Draws the signed permutation.
@@ -100,8 +100,9 @@ class StructuredETFHead(FixedHead):
             self.register_buffer(name, placed, persistent=name != "factor")
 
     def initial_buffers(self) -> dict[str, Tensor]:
-        """Return the signed permutation that ``frame_seed`` draws, the order of the classes, and a constant."""
-        # Also without an assignment: weight averages and distributed checkpoints fill the buffers that are there.
+        """Return the signed permutation that ``frame_seed`` draws, the order of the classes, and a Hadamard matrix."""
+        # The order is there without an assignment too: weight averages and distributed checkpoints only fill buffers
+        # that exist.
         in_order = torch.arange(self.num_classes, device="cpu")
         classes = in_order if self._assignment is None else self._assignment
         buffers = {"classes": classes, "factor": hadamard(FACTOR)}
@@ -129,7 +130,7 @@ class StructuredETFHead(FixedHead):
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the dot product of each sample's embedded features and the class vector of its label (N,).
 
-        It comes from the products of all classes, which cost less than one class vector.
+        It is taken from the products with all classes, which cost less than to compute one class vector.
         """
         all_classes = self._centered(self.embed(features))
         return self._length() * all_classes.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
@@ -149,6 +150,7 @@ class StructuredETFHead(FixedHead):
         self.classes = self.classes.index_select(0, order.to(self.classes.device))
 
     def _centered(self, embedded: Tensor) -> Tensor:
+        """Return u - mean(u) (N, K) of embedded features (N, D'), in the order of the classes."""
         if self.rotated:
             dtype = embedded.dtype
             embedded = project(embedded, self.num_classes, self.order, self.signs.to(dtype), self.factor.to(dtype))

@@ -18,9 +18,9 @@ def tau_normalize(head_or_weight: LinearHead | nn.Linear, tau: float) -> LinearH
 def tau_normalize(head_or_weight: Tensor | LinearHead | nn.Linear, tau: float) -> Tensor | LinearHead:
     """Divide each class vector of a trained classifier by its norm to the power tau: w_k / ||w_k||^tau.
 
-    A cheap baseline for long-tailed data. After training on imbalanced data, the norm of w_k grows with the number of
-    samples of class k, and with it the scores of frequent classes. This removes that effect without training. tau = 0
-    changes no norm, tau = 1 makes all norms one; choose it on held-out data. **The bias is dropped** for every tau,
+    It is a cheap baseline for long-tailed data. After training on imbalanced data, the norm of w_k is larger for
+    classes with more samples, and with it their scores. The division removes that effect without training. tau = 0
+    changes no norm, tau = 1 makes all norms one; choose tau on held-out data. **The bias is dropped** for every tau,
     because it contains the prior too. Source: Kang et al. (2020, eq. 3).
 
     Logits become smaller with the norms, so fit a temperature afterwards, not before.

@@ -19,11 +19,11 @@ from nc_tools.seeds import stream
 class TwoSpaceHead(ETFHead):
     """A projector and a fixed simplex ETF: the projected features collapse, the backbone's features need not.
 
-    Collapse helps out-of-distribution detection and hurts transfer. With two spaces you can have both:
+    Collapse helps out-of-distribution detection and hurts transfer. With two spaces you can have features for both:
 
-        u = norm(V relu(U h)),    z = s W u,
+        u = norm(V relu(U h)),    z = s W u.
 
-    with ``outputs.features`` the backbone's h, for probes, kNN and fine-tuning, and ``outputs.embedded`` the projected
+    ``outputs.features`` are the backbone's h, for probes, kNN and fine-tuning. ``outputs.embedded`` are the projected
     u, for out-of-distribution scores. Combine it with a loss term that spreads h (an entropy or KoLeo regularizer).
 
     Source: Harun, Gallardo and Kanan (2025, "Controlling neural collapse enhances out-of-distribution detection and
@@ -118,11 +118,13 @@ class LearnedMap(Projection):
 
 
 def _up(hidden: int, feature_dim: int, frame_seed: int) -> Tensor:
+    """Return U (H, D), float64, with U^T U = (H / D) I; its rows sum to zero."""
     rows: Tensor = (hidden / feature_dim) ** 0.5 * _centered_frame(hidden, feature_dim, stream(frame_seed, "frame", 1))
     return rows
 
 
 def _down(hidden: int, width: int, frame_seed: int) -> Tensor:
+    """Return V (width, H), float64, with orthonormal rows that each sum to zero."""
     rows: Tensor = _centered_frame(hidden, width, stream(frame_seed, "frame", 2)).T
     return rows
 

@@ -13,7 +13,7 @@ from nc_tools.seeds import stream
 
 @dataclass(frozen=True)
 class RandomAssignment:
-    """Setting of ``assignment``: the classes take the vertices in a random order, with a seed of its own.
+    """Setting of ``assignment``: the classes take the vertices in a random order, which can have a seed of its own.
 
     Frames of one geometry differ by their rotation and by the vertex of each class. If not all vertices are equally far
     apart (orthoplex, cube), the order decides which classes are neighbors. It is drawn separately from the rotation, so
@@ -26,7 +26,7 @@ class RandomAssignment:
     seed: int | None = None
 
     def draw(self, num_vertices: int, frame_seed: int) -> Tensor:
-        """Return a random permutation of the vertices (K,)."""
+        """Return a random permutation of the vertices (K,), int64, on the CPU."""
         seed = frame_seed if self.seed is None else self.seed
         return torch.randperm(num_vertices, generator=stream(seed, "frame", 2), device="cpu")
 

@@ -23,7 +23,7 @@ def affine_logits(
 
     The result is a_k z_k + b_k, minus m_y for the label's class.
 
-    One pass over (N, K) for factor and shift, and one for the margin. The backward pass has one for the factor alone.
+    Factor and shift take one pass over (N, K), and the margin one. In the backward pass only the factor takes one.
 
     Args:
         logits: (N, K).
@@ -36,8 +36,8 @@ def affine_logits(
         (N, K), at least float32.
 
     Raises:
-        TypeError: If the labels are not class indices.
-        ValueError: If a vector does not have K entries.
+        TypeError: If the labels are not class indices, or a vector is not a tensor.
+        ValueError: If a vector does not have K entries, or the shapes of logits and labels do not fit.
 
     Example:
         >>> import torch
@@ -49,6 +49,7 @@ def affine_logits(
 
 
 def _affine(z: Tensor, labels: Tensor, factor: Tensor | None, shift: Tensor | None, margin: Tensor | None) -> Tensor:
+    """Return :func:`affine_logits` of logits and labels that are checked. Only a margin reads the labels."""
     if factor is not None:
         a = _matching(factor, z)
         z = z * a if shift is None else _matching(shift, z).addcmul(z, a)
@@ -61,7 +62,7 @@ def _affine(z: Tensor, labels: Tensor, factor: Tensor | None, shift: Tensor | No
 
 
 def _matching(vector: Tensor, z: Tensor) -> Tensor:
-    """Return a vector over classes in the logits' precision."""
+    """Check a vector over classes (K,), and return it in the dtype of the logits."""
     if not isinstance(vector, Tensor):
         raise TypeError(
             f"factor, shift and margin must be tensors with a number for each class, got {vector!r}: give "
@@ -80,7 +81,9 @@ def affine_cross_entropy(
     margin: Tensor | None = None,
     reduction: Reduction = "none",
 ) -> Tensor:
-    """Return the cross-entropy of :func:`affine_logits` for each sample. Takes the same arguments.
+    """Return the cross-entropy of :func:`affine_logits`, for each sample or reduced.
+
+    Takes the arguments of :func:`affine_logits`, and ``reduction``: "none", "mean" or "sum".
 
     Returns:
         (N,): -log softmax(a z + b - m_y e_y)_y; or a scalar with ``reduction`` "mean" or "sum".
@@ -104,10 +107,10 @@ class ClassAffineCrossEntropyLoss(PerSampleLoss):
     The adjusted logits are z'_k = a_k z_k + b_k - s m_k [k = y].
 
     The losses for class imbalance that change the logits are all of this form. They differ in how the three vectors
-    follow from the class counts: a shift by the prior is :class:`~nc_tools.losses.LogitAdjustedLoss` (and balanced
-    softmax, and ARB), a factor as well is :class:`~nc_tools.losses.VectorScalingLoss`, and a margin is
-    :class:`~nc_tools.losses.LDAMLoss`. Use this class for vectors of your own. It is for training only: predictions
-    are the argmax of the plain logits.
+    follow from the class counts. :class:`~nc_tools.losses.LogitAdjustedLoss` (and balanced softmax, and ARB) has a
+    shift by the prior, :class:`~nc_tools.losses.VectorScalingLoss` a shift and a factor, and
+    :class:`~nc_tools.losses.LDAMLoss` a margin. Use this class for vectors of your own. It is for training only:
+    predictions are the argmax of the plain logits.
 
     The margin is in units of the cosine (of w_y . h for a head that does not normalize). It is multiplied by the head's
     scale s, as the logits are. So a loss with a margin takes ``(outputs, batch)``, from ``nc_tools.watch(model)``;

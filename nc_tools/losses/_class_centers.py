@@ -15,10 +15,11 @@ class ClassCenters(InitialTensors):
     c_k <- m * c_k + (1 - m) * mean of the batch's features of class k.
 
     A class that is not in the batch keeps its center. A class that occurs for the first time takes the batch's mean. A
-    class that has not occurred has no center. Gradients reach the features through the batch's share, 1 - m, of its
-    class's center. The state changes in training mode only, and not under ``torch.no_grad()``; otherwise the same
-    centers are computed and not kept. With several processes the sums are over all of them, so that each holds the same
-    state; under ``torch.no_grad()`` over its own batch, so that one process may evaluate alone.
+    class that has not occurred has no center. Gradients reach the features through the share of the batch in the
+    centers: 1 - m, or 1 for a new class. The centers are stored in training mode only, and not under
+    ``torch.no_grad()``; otherwise they are computed in the same way and not stored. With several processes the sums are
+    over the batches of all, so that each holds the same state. Under ``torch.no_grad()`` each process sums its own
+    batch only, so that one may evaluate alone.
 
     Args:
         num_classes: K.
@@ -60,7 +61,7 @@ class ClassCenters(InitialTensors):
             kept: Which samples count (N,), bool; None for all.
 
         Returns:
-            The centers (K, D), with the batch's share in them; which classes have a center (K,), bool; and the samples
+            The centers (K, D), this batch included; which classes have a center (K,), bool; and the number of samples
             of each class in this batch (K,).
 
         Raises:

@@ -24,7 +24,7 @@ def checked_counts(class_counts: Tensor | Sequence[int]) -> Tensor:
         ValueError: class_counts must be finite and not negative, got [3.0, -1.0]: pass training samples per class
     """
     try:
-        # Not the default device, which may be meta, where there are no numbers.
+        # Not on the default device: it may be meta, whose tensors hold no numbers.
         device = class_counts.device if isinstance(class_counts, Tensor) else "cpu"
         counts = torch.as_tensor(class_counts, dtype=torch.float64, device=device)
     except (TypeError, ValueError, RuntimeError):
@@ -43,15 +43,18 @@ def checked_counts(class_counts: Tensor | Sequence[int]) -> Tensor:
 
 
 def without_empty(class_counts: Tensor | Sequence[int], what: str) -> Tensor:
-    """Check class counts like :func:`checked_counts`, for a result that a class without samples has none of.
+    """Check class counts like :func:`checked_counts`, and that every class has a sample.
 
     Args:
         class_counts: (K,).
-        what: The result, for the message.
+        what: What is not defined for a class without samples, for the message.
+
+    Returns:
+        The counts (K,), float64.
 
     Raises:
-        TypeError: As there.
-        ValueError: As there, or if a class has no sample.
+        TypeError: As :func:`checked_counts`.
+        ValueError: As :func:`checked_counts`, or if a class has no sample.
 
     Example:
         >>> without_empty([3, 0], "this")

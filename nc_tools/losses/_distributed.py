@@ -1,4 +1,4 @@
-"""Sums and tables over the processes that train together."""
+"""Sums, means and rows of the processes that train together."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 def process_count() -> int:
     """Return how many processes take this step together; 1 outside distributed training.
 
-    Without gradients it is 1 as well: that is an evaluation, which one process may do while the others do not, so that
-    waiting for them would never end.
+    Without gradients it is 1 as well: that is an evaluation, which one process may do alone. To wait for the others
+    would then never end.
     """
     together = dist.is_available() and dist.is_initialized() and torch.is_grad_enabled()
     return dist.get_world_size() if together else 1

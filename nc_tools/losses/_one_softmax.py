@@ -38,16 +38,17 @@ def of_nll(
     The gradient is f'(-log p_y) (p - e_y): one softmax gives value and gradient, where autograd would go back through
     every small step of f and through a second softmax.
 
-    With ``arity=2`` f also takes the margin m = z_y - mean_k z_k of the label's logit, which is one more pass over the
-    logits. The two give sum_k -log p_k = K (nll + m). The gradient is f_nll (p - e_y) + f_m (e_y - 1 / K).
+    With ``arity=2`` f also takes the margin m = z_y - mean_k z_k of the label's logit, which takes one more pass over
+    the logits. From both follows sum_k -log p_k = K (nll + m). The gradient is f_nll (p - e_y) + f_m (e_y - 1 / K),
+    with f_nll and f_m the derivatives of f.
 
     Args:
         logits: (N, K), float32 or float64.
         labels: (N,), int64. Not checked here.
-        formula: From nll (N, 1), at least 0, to f and f'. With ``arity=2``: from nll and margin to f, f_nll and f_m.
-            Made of torch operations, none of them in place.
+        formula: Function from nll (N, 1), at least 0, to f and f'. With ``arity=2``: from nll and margin (N, 1) to f,
+            f_nll and f_m. It consists of torch operations, none of them in place.
         reduction: "none" or "mean".
-        arity: 1 or 2.
+        arity: Number of arguments of the formula, 1 or 2.
 
     Returns:
         (N,), or a scalar.
@@ -76,13 +77,15 @@ def _stepwise(z: Tensor, labels: Tensor, formula: Callable[..., Any], reduction:
 
 
 class _OneSoftmax(torch.autograd.Function):
+    """The loss of :func:`of_nll`, with its gradient in closed form."""
+
     @staticmethod
     def forward(
         ctx: Any, z: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: RowReduction, arity: int
     ) -> Tensor:
         p, own = z.softmax(1), labels.unsqueeze(1)
         own_logit = z.gather(1, own)
-        # -log p_y by way of the largest probability, which is at least 1 / K and so never underflows.
+        # -log p_y from the largest probability and not from p_y, which may underflow: the largest is at least 1 / K.
         nll = z.amax(1, keepdim=True).sub_(own_logit).sub_(p.amax(1, keepdim=True).log_())
         value: Tensor
         if arity == 2:

@@ -11,9 +11,11 @@ from torch.utils.checkpoint import checkpoint
 from nc_tools._support.precision import at_least_float32
 from nc_tools.records import Outputs
 
-# Similarities in a block: 4 MB of float32. A smaller batch is one block and costs no more than plain autograd.
+# Largest number of similarities in a block: 4 MB of float32. A batch with fewer is one block, and takes no longer than
+# with plain autograd.
 _BLOCK = 2**20
-# In place of minus infinity, which would give NaN: the log-sum-exp of a row without keys. It has no gradient.
+# Score of a pair that does not count, and log-sum-exp of a row without any pair that does. It has no gradient; minus
+# infinity would give NaN in such a row.
 _NONE = -1e30
 
 
@@ -40,10 +42,10 @@ def by_rows(per_anchor: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, key
     """Compute a value for each anchor (N) from its similarities to all keys (M), without an N x M matrix.
 
     Blocks of rows are computed one after the other, and again for the gradient (activation checkpointing). Memory is
-    O(N D) and some blocks, for any batch size.
+    that of O(N D) numbers and a few blocks, for any batch size.
 
     Args:
-        per_anchor: From anchors (B, D) and their positions (B,) to values (B,).
+        per_anchor: Function from anchors (B, D) and their positions in the batch (B,) to values (B,).
         anchors: (N, D).
         keys: M, the number of similarities of each anchor.
 
@@ -62,7 +64,7 @@ def by_rows(per_anchor: Callable[[Tensor, Tensor], Tensor], anchors: Tensor, key
 
 
 def among(pairs: Tensor, kept: Tensor | None) -> Tensor:
-    """Return the pairs (B, M) whose key counts."""
+    """Return the mask of pairs (B, M), bool, without those whose key does not count: ``kept`` is (M,)."""
     return pairs if kept is None else pairs & kept
 
 

@@ -1,8 +1,8 @@
 """One rule for labels in all losses: which samples count, and of which class they are.
 
 A label is a class index of any integer type. A sample whose label is ``ignore_index``, -100 unless the call says
-otherwise, does not count: not in the mean, not as another sample's partner, not in a state that a loss keeps. Losses
-compute with valid labels and a mask, so that no shape depends on values and a GPU is never waited for.
+otherwise, does not count: not in the mean, not in pairs with other samples, not in a state that a loss keeps. Losses
+compute with valid labels and a mask, so that no shape depends on values, and the host need not wait for a GPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LabeledRows(NamedTuple):
         logits: (N, K), float32 or float64.
         labels: (N,), int64, all of them class indices; or probabilities of the classes (N, K).
         kept: Which rows count (N,), bool; None for all.
-        shape: Shape of the labels before their rows were counted off.
+        shape: Shape of the labels before they were flattened; for probabilities, without the dimension of the classes.
     """
 
     logits: Tensor
@@ -46,7 +46,10 @@ class LabeledRows(NamedTuple):
     def apply(self, loss: Callable[[Tensor, Tensor, RowReduction], Tensor], reduction: Reduction) -> Tensor:
         """Return ``loss(logits, labels, reduction)`` of the rows that count; with "none" 0 for the others.
 
-        The loss must know "none", and "mean" if all rows count.
+        The loss itself is called with "none", or with "mean" if all rows count.
+
+        Raises:
+            ValueError: If the reduction is none of "none", "mean" and "sum".
         """
         check_reduction(reduction)
         if self.kept is None and reduction == "mean":
@@ -67,6 +70,9 @@ def rows_of(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORED, soft
             shape of the logits.
         ignore_index: The label of rows that do not count.
         soft: Whether the loss is defined for probabilities.
+
+    Returns:
+        The rows: M logits (M, K) and labels (M,), M = N, N T or N H W.
 
     Raises:
         TypeError: If the logits are not floating-point, or the labels are not of an accepted type.
@@ -98,10 +104,11 @@ def rows_of(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORED, soft
 def valid_labels(labels: Tensor, num_classes: int, ignore_index: int = IGNORED) -> tuple[Tensor, Tensor | None]:
     """Return labels (N,) as int64 class indices, and which of them count; None for all.
 
-    A label that does not count becomes 0. Values are read on the CPU only.
+    A label that does not count becomes 0. Labels on a GPU, or in a traced graph, are not checked: that would wait for
+    the device, or break the graph.
 
     Raises:
-        ValueError: If a label is neither a class index nor ``ignore_index``; found on the CPU only.
+        ValueError: If a label on the CPU is neither a class index nor ``ignore_index``.
 
     Example:
         >>> valid_labels(torch.tensor([2, -100]), 3)
@@ -114,7 +121,7 @@ def valid_labels(labels: Tensor, num_classes: int, ignore_index: int = IGNORED) 
     if not may_read(labels):
         kept = labels != ignore_index
         return torch.where(kept, labels, 0), kept
-    if labels.shape[0] and not 0 <= ignore_index < num_classes:  # nearly every batch: all labels are classes
+    if labels.shape[0] and not 0 <= ignore_index < num_classes:  # faster if all labels are classes, as in most batches
         low, high = labels.aminmax()
         if low.item() >= 0 and high.item() < num_classes:
             return labels, None
@@ -155,7 +162,7 @@ def kept_mean(values: Tensor, kept: Tensor | None) -> Tensor:
 
 
 def expected_loss(log_p: Tensor, targets: Tensor) -> Tensor:
-    """Return -sum_k t_k log p_k of each row (N,); a class without probability in t may have any log p.
+    """Return -sum_k t_k log p_k of each row (N,); log p_k may be infinite where t_k is 0.
 
     Args:
         log_p: (N, K).

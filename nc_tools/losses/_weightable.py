@@ -1,4 +1,4 @@
-"""Losses that take weights of samples and classes, and reductions, as PyTorch's do."""
+"""Losses that take weights of samples and classes, and a reduction, as those of PyTorch do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nc_tools.records import Batch, Outputs
 
 
 class WeightableLoss(LossTerm):
-    """The base of losses that are called with weights and reductions: losses of samples, and compositions of them."""
+    """The base of losses that take weights and reductions: losses with a value for each sample, and sums of them."""
 
     if TYPE_CHECKING:
 
@@ -77,8 +77,8 @@ class WeightableLoss(LossTerm):
 
         Args:
             outputs: As for any loss: what the head computed, or logits.
-            batch: As for any loss: what the loader returned, or labels. Beside logits labels may also be probabilities
-                of the classes, of the shape of the logits, for losses that are defined for them.
+            batch: As for any loss: what the loader returned, or labels. With logits, labels may also be probabilities
+                of the classes, of the shape of the logits, if the loss is defined for them.
             ignore_index: The label of samples that do not count.
             sample_weight: Weight of each sample, of the shape of the labels.
             class_weight: Weight of each class (K,).

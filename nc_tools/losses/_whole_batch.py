@@ -18,12 +18,12 @@ def whole_batch(outputs: Outputs, batch: Batch) -> tuple[Outputs, Batch]:
 
     Every process then computes the same loss. The gradient of its own features is multiplied by the number of
     processes, so that the mean over processes, which DistributedDataParallel takes, is the gradient of one process with
-    all samples. Batches may differ in size. Features go through the head of each process once more, and the host waits
-    for the sizes.
+    all samples. Batches may differ in size. The head of each process computes its outputs anew from all features, and
+    the host waits for the sizes.
 
     Args:
-        outputs: Of this process, with a second view or without.
-        batch: Its samples, with checked labels.
+        outputs: The outputs of this process, with a second view or without.
+        batch: The batch of this process, with checked labels.
     """
     if process_count() == 1:
         return outputs, batch
@@ -44,6 +44,7 @@ def whole_batch(outputs: Outputs, batch: Batch) -> tuple[Outputs, Batch]:
 
 
 def _outputs_of_all(outputs: Outputs, index: Tensor, first: int) -> Outputs:
+    """Return the outputs of all processes; the rows of this process begin at ``first``."""
     rows = outputs.upcast_features
     _, gathered = gather_rows(index, rows.detach().contiguous())
     features: Tensor = _RowsOfAll.apply(rows, gathered, first)

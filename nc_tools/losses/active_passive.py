@@ -1,4 +1,4 @@
-"""Active-passive losses: a normalized loss that learns robustly, plus a passive one that speeds it up."""
+"""Active-passive losses: a normalized loss, robust to label noise, plus a passive loss, with which it learns faster."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PerSample = Callable[[Tensor, Tensor], Tensor]
 def normalized_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross-entropy divided by its sum over all labels: log p_y / sum_j log p_j, in [0, 1].
 
-    It is robust to symmetric noise below (K - 1) / K, because its sum over labels is a constant. The denominator is at
-    most -K log K, so there is no division by zero. Source: Ma et al. 2020, eq. 3 and 5.
+    It is robust to symmetric label noise below (K - 1) / K, because its sum over all labels is a constant. The
+    denominator is at most -K log K, so there is no division by zero. Source: Ma et al. 2020, eq. 3 and 5.
 
     Args:
         logits: (N, K).
@@ -63,17 +63,17 @@ class ActivePassiveLoss(LogitLoss):
 
     Normalized losses are robust but underfit. A passive loss, which also acts on the probabilities of the other
     classes, corrects that. Source: Ma et al. 2020, eq. 11. :class:`NCEAndRCELoss` and :class:`NCEAndMAELoss` are the
-    pairs that they recommend. Other functions of (logits, labels) to (N,) are possible here in your own loop; in a
-    recipe, whose arguments are stored as JSON, use a subclass instead.
+    pairs that they recommend. In your own loop, ``active`` and ``passive`` may be any functions. In a recipe, whose
+    arguments are stored as JSON, use a subclass instead.
 
     Args:
         alpha: Weight of the active loss.
-        beta: Weight of the passive loss. The paper uses (1, 1) on CIFAR-10 and (10, .1) on CIFAR-100.
-        active: Per-sample loss.
-        passive: Per-sample loss.
+        beta: Weight of the passive loss. The paper uses (alpha, beta) = (1, 1) on CIFAR-10 and (10, .1) on CIFAR-100.
+        active: Function from logits (N, K) and labels (N,) to losses (N,).
+        passive: Function from logits (N, K) and labels (N,) to losses (N,).
 
     Raises:
-        ValueError: If a weight is negative.
+        ValueError: If a weight is negative or not finite.
 
     Example:
         >>> import torch
@@ -136,7 +136,7 @@ class NCEAndRCELoss(_NormalizedAndReverse):
         log_zero: A, the value that stands for log 0.
 
     Raises:
-        ValueError: If a weight is negative or ``log_zero`` is not negative.
+        ValueError: If a weight is negative or not finite, or ``log_zero`` is not negative and finite.
 
     Example:
         >>> NCEAndRCELoss()
@@ -164,7 +164,7 @@ class NCEAndMAELoss(_NormalizedAndReverse):
         beta: Weight of the mean absolute error.
 
     Raises:
-        ValueError: If a weight is negative.
+        ValueError: If a weight is negative or not finite.
 
     Example:
         >>> NCEAndMAELoss()

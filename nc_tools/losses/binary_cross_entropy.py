@@ -13,7 +13,9 @@ from nc_tools.losses.logit_loss import LogitLoss
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, thresholds: Tensor | None = None) -> Tensor:
-    """Return the sum over classes of the binary cross-entropy "is it this class?". See :class:`BinaryCrossEntropyLoss`.
+    """Return the binary cross-entropy of each class against the rest, summed over classes, for each sample.
+
+    See :class:`BinaryCrossEntropyLoss`.
 
     Args:
         logits: (N, K).
@@ -32,7 +34,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, thresholds: Tensor | No
 
 def _one_against_rest(z: Tensor, labels: Tensor, thresholds: Tensor | None) -> Tensor:
     x = _above(z, thresholds)
-    # softplus(-x) = softplus(x) - x: no mask of the label's class.
+    # softplus(-x) = softplus(x) - x, so the sum needs no mask of the label's class.
     return nn.functional.softplus(x).sum(dim=1) + nn.functional.nll_loss(x, labels, reduction="none")
 
 
@@ -44,7 +46,7 @@ def _above(z: Tensor, thresholds: Tensor | None) -> Tensor:
 
 
 class BinaryCrossEntropyLoss(LogitLoss):
-    """Binary cross-entropy "is it this class?", summed over all classes, with a learned threshold for each.
+    """Binary cross-entropy of each class against the rest, summed over classes, with a learned threshold for each.
 
     softplus(-(z_y - b_y)) + sum_{j != y} softplus(z_j - b_j), with learned thresholds b.
 
@@ -55,9 +57,9 @@ class BinaryCrossEntropyLoss(LogitLoss):
     classes, as there, so its gradients are larger than those of cross-entropy.
 
     The thresholds are parameters of the loss. The training loop trains them at the backbone's rate without weight
-    decay, and checkpoints hold them. Use them with heads without a bias; beside a bias they do the same as it.
-    Predictions stay the argmax of the head's logits, without the thresholds. On imbalanced data rare classes get higher
-    thresholds, so leaving them out acts like a prior adjustment.
+    decay, and checkpoints hold them. Use the loss with heads without a bias, which would do the same as the thresholds.
+    Predictions are the argmax of the head's logits, without the thresholds. On imbalanced data rare classes get higher
+    thresholds, so predictions without them act like an adjustment to the prior.
 
     Args:
         num_classes: K. A run fills it in.

@@ -34,13 +34,13 @@ def class_alignment(weight: Tensor, centers: Tensor, has_center: Tensor) -> Tens
 
 
 class ClassAlignmentLoss(LossTerm):
-    """Self-duality (NC3) as a loss: the mean of 1 - cos(w_k, c_k - c_bar) over classes, c_k class centers.
+    """Self-duality (NC3) as a loss: the mean over classes of 1 - cos(w_k, c_k - c_bar), with class centers c_k.
 
-    It turns class vectors and class centers toward each other by gradient. With a fixed frame the features alone move,
-    toward a chosen geometry. Unlike in dot regression their class means move, so samples stay free to spread. It is a
-    measure of collapse used as a loss, not a published method. The centers are those of the backbone's features. They
-    go through the head's projection and normalization before they are compared with its class vectors, which changes
-    nothing for a :class:`~nc_tools.heads.LinearHead`.
+    Its gradient turns class vectors and class centers toward each other. With a fixed frame only the features move,
+    toward a chosen geometry. Dot regression moves each feature; this loss moves the class means, so the samples of a
+    class stay free to spread. It is a measure of collapse used as a loss, not a published method. The centers are those
+    of the backbone's features. They go through the head's projection and normalization before they are compared with
+    its class vectors, which changes nothing for a :class:`~nc_tools.heads.LinearHead`.
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads features and class vectors.
 

@@ -16,7 +16,7 @@ from nc_tools.records import Batch, Outputs
 def class_compactness(
     features: Tensor, labels: Tensor, centers: Tensor, counts: Tensor | None = None, kept: Tensor | None = None
 ) -> Tensor:
-    """Return the mean over classes of the mean squared distance to the class's center.
+    """Return the mean over classes of the mean squared distance of a class's features to its center.
 
     See :class:`ClassCompactnessLoss`.
 
@@ -50,7 +50,7 @@ def class_compactness(
 class ClassCompactnessLoss(LossTerm):
     """Within-class variability (NC1) as a loss: the squared distance of features to their class center.
 
-    (1 / K) sum_k mean_{i in k} ||h_i - c_k||^2, c_k moving class centers.
+    (1 / K) sum_k mean_{i in k} ||h_i - c_k||^2, with c_k the class centers, which are moving averages.
 
     Every class has the same weight, whatever its share of the data: under a long tail cross-entropy compacts the large
     classes and hardly the small ones. Source: Liu et al. 2023 (inducing neural collapse in deep long-tailed learning),
@@ -82,5 +82,6 @@ class ClassCompactnessLoss(LossTerm):
         """Return the mean loss over all K classes; classes without a sample in the batch count as 0."""
         features = at_least_float32(outputs.features)
         centers, _, counts = self.centers(features, batch.labels, batch.kept)
-        # Each process divides its own samples by the counts of all, and gradients are averaged over processes.
+        # Each process divides its own sum by the counts of all, and gradients are averaged over processes: the factor
+        # undoes the average.
         return process_count() * class_compactness(features, batch.labels, centers, counts, batch.kept)

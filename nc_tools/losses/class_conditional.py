@@ -1,4 +1,4 @@
-"""InfoNCE (pick an image's second view) among the samples of a class, which keeps them apart."""
+"""InfoNCE among the samples of a class, which keeps them apart: pick the second view of an image out of its class."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def class_conditional_info_nce(
     Args:
         first: First view (N, D'); scaled to unit length here.
         second: Second view of the same samples (N, D').
-        labels: (N,). LabeledRows with the label -100 do not count.
+        labels: (N,). Rows with the label -100 do not count.
         temperature: tau.
         kept: Which rows count (N,), bool; None for all with a label.
 
@@ -52,8 +52,8 @@ class ClassConditionalInfoNCELoss(LossTerm):
     It separates the samples of a class and does not act between classes. Added to SupCon or cross-entropy it keeps
     classes from collapsing to a point, which helps later tasks with finer classes. u and v are the embedded features of
     the two views at unit length (see :class:`SupConLoss`); anchors are those of the first view. Source: Chen et al.
-    2022, the second part of their spread loss. The sum is over second views only, as there are two views here and any
-    number in the paper.
+    2022, the second part of their spread loss. The sum is over second views only: there are two views here, and any
+    number of views in the paper.
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads the features of two views.
 

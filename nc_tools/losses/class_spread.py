@@ -11,7 +11,7 @@ from nc_tools.losses._class_centers import ClassCenters
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.records import Batch, Outputs
 
-# arccos has an infinite slope at +-1. This bounds it by 700.
+# Distance of cosines from +-1, where the slope of arccos is infinite: it bounds the slope by about 700.
 _GUARD = 1e-6
 
 
@@ -44,16 +44,16 @@ def class_spread(centers: Tensor, has_center: Tensor) -> Tensor:
 
 
 class ClassSpreadLoss(LossTerm):
-    """Equal angles (NC2) as a loss: minus the mean angle of a class center to the nearest other one.
+    """Equal angles (NC2) as a loss: minus the mean over classes of the angle to the nearest other class center.
 
-    -mean_k min_{j != k} angle(c_k - c_bar, c_j - c_bar), c_k moving class centers.
+    -mean_k min_{j != k} angle(c_k - c_bar, c_j - c_bar), with c_k the class centers, which are moving averages.
 
     c_bar is the mean of the centers. The optimum is the simplex, where all angles have their largest common value, also
-    for small classes, which cross-entropy lets merge. Source: Liu et al. 2023, with a weight of .1 beside cross-entropy
-    (1.0 on ImageNet-LT). The centers are those of the backbone's features, which ``nc/nc2_*`` measures. A gradient
-    reaches the features through the batch's share of the centers (see :class:`~nc_tools.losses.ClassCenters`), so a
-    lower momentum makes the loss act more strongly. Cosines are kept 1e-6 away from +-1, where the slope of the arc
-    cosine is infinite.
+    those of small classes, which can merge under cross-entropy. Source: Liu et al. 2023, with a weight of .1 beside
+    cross-entropy (1.0 on ImageNet-LT). The centers are those of the backbone's features, which ``nc/nc2_*`` measures.
+    Gradients reach the features through the share of the batch in the centers (see
+    :class:`~nc_tools.losses.ClassCenters`), so they are larger with a lower momentum. Cosines are kept 1e-6 away from
+    +-1, where the slope of the arc cosine is infinite.
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads features.
 

@@ -13,7 +13,7 @@ from nc_tools.losses._class_counts import checked_counts
 def effective_number(class_counts: Tensor | Sequence[int], beta: float = 0.9999) -> Tensor:
     """Return the effective number of samples of each class, (1 - beta^n_k) / (1 - beta), float64 (K,).
 
-    It counts how many samples are distinct when each new one may repeat an old one: 1 for beta = 0, and n_k in the
+    It is the expected number of distinct samples if a new sample may repeat an old one: 1 for beta = 0, and n_k in the
     limit beta = 1 (Cui et al. 2019, proposition 1). It is 0 for a class without samples.
 
     Args:
@@ -34,7 +34,7 @@ def effective_number(class_counts: Tensor | Sequence[int], beta: float = 0.9999)
         return counts
     if beta == 0:
         return (counts > 0).to(counts.dtype)
-    # expm1, because 1 - .9999^n of a rare class loses four digits.
+    # expm1, because 1 - .9999^n loses four digits to cancellation for a rare class.
     decay = torch.tensor(beta, dtype=torch.float64, device=counts.device).log()
     return -torch.expm1(counts * decay) / (1 - beta)
 

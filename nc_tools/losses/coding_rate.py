@@ -17,9 +17,9 @@ from nc_tools.records import Batch, Outputs
 def coding_rate_gain(
     features: Tensor, labels: Tensor, squared_distortion: float = 0.5, kept: Tensor | None = None
 ) -> Tensor:
-    """Return how many nats fewer it takes to code features class by class than all together.
+    """Return how many nats per sample fewer it takes to code features class by class than all together.
 
-    See :class:`CodingRateLoss`.
+    This is the rate reduction of :class:`CodingRateLoss`.
 
     Args:
         features: (N, D); scaled to unit length here.
@@ -48,29 +48,29 @@ def coding_rate_gain(
     gram = z @ z.T
     smaller = gram if smaller_is_gram else z.T @ z
     together = _log_diagonal(scale * smaller).sum()
-    # All classes in one factorization: between classes the matrix is 0 and so is its factor, and the diagonal entries
-    # of a class's samples give the determinant of that class, in any order.
+    # All classes in one factorization: between classes the matrix is 0, and so is its factor. The diagonal entries of a
+    # class's samples give the determinant of that class, in whatever order its samples come.
     inverse = (count / size.clamp(min=1)).sqrt()
     apart = _log_diagonal(scale * (gram * inverse * inverse[:, None]).masked_fill(~same, 0))
     return together - (size * apart).sum() / count
 
 
 def _log_diagonal(matrix: Tensor) -> Tensor:
-    """Return log L_ii of I + matrix = L L^T. Without the check for success, which would wait for the device."""
+    """Return log L_ii of I + matrix = L L^T (M,). Success is not checked, which would wait for the device."""
     eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
     factor: Tensor = torch.linalg.cholesky_ex(matrix + eye).L
     return factor.diagonal().log()
 
 
 class CodingRateLoss(LossTerm):
-    """Maximal coding rate reduction (MCR2): minus the nats gained by coding the batch class by class.
+    """Maximal coding rate reduction (MCR2): minus the nats per sample saved by coding the batch class by class.
 
     gain = 1/2 logdet(I + D/(N e^2) Z^T Z) - sum_k n_k/(2N) logdet(I + D/(n_k e^2) Z_k^T Z_k).
 
-    It is the opposite of collapse within a class: classes fill subspaces that are orthogonal to each other, which keeps
-    the differences within a class. Source: Yu et al. 2020; Z are the backbone's features of the batch at unit length,
-    and e^2 = .5. Unlike there, all classes are in one Cholesky factor of (N, N): memory is O(N^2) and not O(K D^2), and
-    there is no loop over classes. Class vectors get no gradient from it.
+    It acts against collapse within a class: classes fill subspaces that are orthogonal to each other, which keeps the
+    differences within a class. Source: Yu et al. 2020. Z (N, D) are the backbone's features of the batch at unit
+    length, and e^2 = .5. Unlike there, all classes are in one Cholesky factor (N, N): memory is O(N^2) and not
+    O(K D^2), and there is no loop over classes. Class vectors get no gradient from it.
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads features.
 

@@ -10,10 +10,10 @@ from nc_tools.records import Batch, Outputs
 
 
 def cosine_regression(own_score: Tensor) -> Tensor:
-    """Return the distance of a cosine from one, for each sample. See :class:`CosineRegressionLoss`.
+    """Return one minus the cosine of each sample. See :class:`CosineRegressionLoss`.
 
     Args:
-        own_score: cos(w_y, h) (N,).
+        own_score: cos(w_y, h) of each sample (N,).
 
     Returns:
         (N,): 1 - cos(w_y, h).
@@ -25,9 +25,9 @@ class CosineRegressionLoss(PerSampleLoss):
     """Cosine regression: 1 - cos(w_y, h), which turns each feature to its class vector.
 
     It is half the squared distance of the two unit vectors. :class:`~nc_tools.losses.DotRegressionLoss` of a
-    normalizing head is (1 - cos)^2 / 2, whose gradient fades as the feature comes near; here the gradient depends on
-    the angle alone, sin(angle), and stays larger for longer. O(N D), no logits, whatever K is. Hyperspherical prototype
-    networks (Mettes et al. 2019) minimize its square.
+    normalizing head is (1 - cos)^2 / 2, with a slope of (1 - cos) sin(angle) in the angle. The slope here, sin(angle),
+    stays larger as the feature comes near its class vector. It costs O(N D) and needs no logits, whatever K is.
+    Hyperspherical prototype networks (Mettes et al. 2019) minimize its square.
 
     It is for fixed frames of unit vectors and heads that normalize. With other heads w_y . h has no upper bound, so the
     loss has no lower bound; with a learned weight the class vectors would merge.
@@ -44,5 +44,5 @@ class CosineRegressionLoss(PerSampleLoss):
     """
 
     def compute_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the distance of each sample's cosine from one (N,)."""
+        """Return one minus the cosine of each sample (N,)."""
         return cosine_regression(at_least_float32(outputs.label_scores(batch.labels)))

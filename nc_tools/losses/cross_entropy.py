@@ -32,6 +32,9 @@ class ClassWiseSmoothing:
         tail: eps of the smallest class, from 0 to ``head``.
         shape: f.
 
+    Raises:
+        ValueError: If not 0 <= tail <= head < 1, or the shape is unknown.
+
     Example:
         >>> ClassWiseSmoothing(0.4, 0.1, "linear").strengths([100, 50, 0]).tolist()
         [0.4000000059604645, 0.25, 0.10000000149011612]
@@ -62,7 +65,7 @@ class ClassWiseSmoothing:
 def smoothed_cross_entropy(
     logits: Tensor, labels: Tensor, smoothing: float | Tensor = 0.0, reduction: Reduction = "none"
 ) -> Tensor:
-    """Return the cross-entropy with smoothed labels, for each sample or as the mean. See :class:`CrossEntropyLoss`.
+    """Return the cross-entropy with smoothed labels, for each sample or reduced. See :class:`CrossEntropyLoss`.
 
     Args:
         logits: (N, K).
@@ -106,8 +109,8 @@ class CrossEntropyLoss(LogitLoss):
     """Softmax cross-entropy: -sum_k t_k log p_k, with t the one-hot label, or a smoothed label.
 
     Label smoothing mixes the label with the uniform distribution, t = (1 - eps) onehot + eps / K (Szegedy et al. 2016,
-    section 7). It also speeds up collapse, and has its optimum at finite norms. Class-wise smoothing takes a different
-    eps for each class, by the class's size.
+    section 7). It also speeds up collapse, and its optimum has finite norms. Class-wise smoothing takes a different eps
+    for each class, by the class's size.
 
     Args:
         label_smoothing: eps, from 0 to below 1 (.05 to .1 are usual), or a :class:`ClassWiseSmoothing`.

@@ -1,4 +1,4 @@
-"""Decoupled hyperspherical energy loss (DHEL): InfoNCE with alignment and uniformity apart."""
+"""Decoupled hyperspherical energy loss (DHEL): InfoNCE with separate terms for alignment and uniformity."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _energy(z: Tensor, temperature: float, kept: Tensor | None) -> Tensor:
 class DHELLoss(LossTerm):
     """Decoupled hyperspherical energy loss (DHEL): align the two views of an image, and spread each view.
 
-    -u_i . v_i / tau + LSE_{j != i} u_i . u_j / tau + the same of v.
+    -u_i . v_i / tau + log sum_{j != i} exp(u_i . u_j / tau) + log sum_{j != i} exp(v_i . v_j / tau).
 
     It is InfoNCE whose negatives come from the anchor's own view. No term both pulls a pair together and pushes samples
     apart, so the optimum does not depend on the batch size, and small batches are enough. It uses no labels: beside a

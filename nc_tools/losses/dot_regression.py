@@ -14,7 +14,7 @@ from nc_tools.records import Batch, Outputs
 
 
 def dot_regression(own_score: Tensor, weight_norm: float = 1.0, feature_norm: float = 1.0) -> Tensor:
-    """Return how far w_y . h is from its largest value, squared, for each sample. See :class:`DotRegressionLoss`.
+    """Return the squared distance of w_y . h from its largest value t, over 2 t. See :class:`DotRegressionLoss`.
 
     Args:
         own_score: w_y . h (N,).
@@ -33,17 +33,17 @@ class DotRegressionLoss(PerSampleLoss):
 
     Here t = ||w|| ||h||, the largest value that w_y . h can take.
 
-    It is for fixed frames. It has no repulsion as in cross-entropy, which imbalance makes unequal, because the frame
-    already keeps the classes apart. It needs w_y alone: O(N D), no logits, whatever K is. Source: Yang et al. 2022,
-    eq. 8, with t = sqrt(E_W E_H); h is the feature after the head's projection and normalization. Do not use it with a
-    learned weight: nothing would keep its class vectors apart.
+    It is for fixed frames, which already keep the classes apart. Cross-entropy also moves a feature away from the other
+    class vectors, unequally on imbalanced data; this loss does not. It needs w_y alone, so it costs O(N D) and needs no
+    logits, whatever K is. Source: Yang et al. 2022, eq. 8, with t = sqrt(E_W E_H); h is the feature after the head's
+    projection and normalization. Do not use it with a learned weight: nothing would keep its class vectors apart.
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads features and class vectors.
 
-    The released code computes another loss. With its default ``GivenEw`` it lengthens each class vector by
-    sqrt(N / (P c_y)), c_y the samples of the class in the batch of N and P the classes in it. After the square that
-    factor is N / (P c_y), which makes the loss the mean over the classes of the batch instead of over its samples. That
-    is ``mean_over="classes"`` here: use it to repeat those runs, or to balance the classes within a batch.
+    The released code of that paper computes another loss. With its default ``GivenEw`` it multiplies each class vector
+    by sqrt(N / (P c_y)), with c_y the number of samples of the class and P the number of classes in the batch of N. The
+    square makes the factor N / (P c_y), and the loss the mean over the classes of the batch instead of over its
+    samples. That is ``mean_over="classes"`` here: use it to repeat those runs, or to balance the classes in a batch.
 
     Args:
         weight_norm: ||w_k||; 1 for every frame of this package.

@@ -28,12 +28,13 @@ class EarlyLearningLoss(LossTerm):
     rewards agreement with the sample's earlier predictions, and so cancels the gradient of labels that contradict them.
     With p the softmax clamped to [1e-4, 1 - 1e-4],
 
-        t_i <- beta t_i + (1 - beta) p_i / sum_k p_ik      (no gradient; before it is used)
+        t_i <- beta t_i + (1 - beta) p_i / sum_k p_ik      (without gradient, before the loss is computed)
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads ``batch.index``, the sample's place in
-    the full training set. Targets are stored by this index, so shuffling, subsets and resuming do not mix them up. They
-    change in training mode only, and not under ``torch.no_grad()``. With several processes, indices and predictions are
-    exchanged, so that all hold the same targets; batches may differ in size, for which the host waits once a step.
+    the full training set. Targets t_i are stored by this index, so shuffling, subsets and resuming do not mix them up.
+    They change in training mode only, and not under ``torch.no_grad()``. With several processes, indices and
+    predictions are exchanged, so that all hold the same targets; batches may differ in size, and the host waits for
+    their sizes once a step.
 
     Source: Liu et al. 2020, eq. 6 and 9 (ELR, not ELR+), with the clamp and the order of their code.
 
@@ -44,7 +45,8 @@ class EarlyLearningLoss(LossTerm):
         momentum: beta; .7 on CIFAR-10 and .9 on CIFAR-100.
 
     Raises:
-        ValueError: If a size is not positive, ``strength`` is negative or ``momentum`` outside [0, 1).
+        ValueError: If ``num_samples`` < 1, ``num_classes`` < 2, ``strength`` is negative or not finite, or ``momentum``
+            is outside [0, 1); when called, if ``batch.index`` on the CPU holds an index outside the training set.
 
     Example:
         >>> loss = EarlyLearningLoss(num_samples=100, num_classes=3)
@@ -118,9 +120,10 @@ def _stepwise(z: Tensor, labels: Tensor, targets: Tensor, strength: float) -> Te
 
 
 class _FitAndAgreement(torch.autograd.Function):
-    """-log p_y + lambda log(1 - a) (N,), a = <t, q>, q the clamped p; gradient in z: p (1 + w (h - <h, p>)) - e_y.
+    """-log p_y + lambda log(1 - a) of each sample (N,), with a = <t, q> and q the clamped p.
 
-    With w = -lambda / (1 - a), and h = t where the clamp does not change p, 0 elsewhere.
+    The gradient in z is p (1 + w (h - <h, p>)) - e_y, with w = -lambda / (1 - a), and h = t where the clamp does not
+    change p, 0 elsewhere.
     """
 
     @staticmethod
@@ -140,7 +143,7 @@ class _FitAndAgreement(torch.autograd.Function):
             return *torch.autograd.grad(value, z, grad, create_graph=True), None, None, None, None
         share = grad.unsqueeze(1)
         pull = share * ctx.strength / (agreement - 1)
-        # h in one pass: a mask of its own costs as much as the rest of the loss.
+        # h in one pass: to compute a mask and apply it takes as long as the rest of the loss.
         unclamped = torch.ops.aten.hardtanh_backward(targets, p, _LEAST, 1 - _LEAST)
         rest = share - pull * torch.linalg.vecdot(unclamped, p).unsqueeze(1)
         back = (unclamped * pull).add_(rest).mul_(p)

@@ -11,7 +11,7 @@ from nc_tools.records import Batch, Outputs
 
 
 def feature_decay(features: Tensor) -> Tensor:
-    """Return half the squared norm of each feature (N,). See :class:`FeatureDecayLoss`.
+    """Return half the squared norm (N,) of each row of features (N, D). See :class:`FeatureDecayLoss`.
 
     Example:
         >>> import torch
@@ -24,10 +24,10 @@ def feature_decay(features: Tensor) -> Tensor:
 class FeatureDecayLoss(LossTerm):
     """Feature decay: mean_i ||h_i||^2 / 2.
 
-    It is the second half of the unconstrained-feature model, where weights and features decay alike. It also gives a
-    gradient to those directions in which a fixed frame has none. It is the mean over the batch, not the sum as in some
-    public code, whose strength depends on the batch size and the number of processes. h are the backbone's features;
-    after a head's normalization the loss would be constant. Source: the model of Zhu et al. 2021.
+    The unconstrained-feature model has a decay of the weights and one of the features; this is the second. It also
+    gives a gradient in the directions in which a fixed frame has none. It is the mean over the batch, and not the sum
+    as in some public code, which would depend on the batch size and the number of processes. h are the backbone's
+    features; after a head's normalization the loss would be constant. Source: the model of Zhu et al. 2021.
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads features.
 

@@ -41,7 +41,8 @@ def feature_entropy(features: Tensor, eps: float = 1e-8, kept: Tensor | None = N
 
     with torch.no_grad():
         neighbor = by_rows(nearest, z, len(z))
-    # The neighbor by dot products, the distance by a difference: dot products of near neighbors lose its digits.
+    # Dot products find the neighbor, but the distance is that of the difference: from the dot product of two near
+    # vectors it would lose its digits.
     values = -torch.log(torch.linalg.vector_norm(z - z.index_select(0, neighbor), dim=1) + eps)
     return values if kept is None else torch.where(kept & (kept.sum() > 1), values, 0)
 
@@ -51,9 +52,9 @@ class FeatureEntropyLoss(LossTerm):
 
     It acts against collapse. Added to cross-entropy with a weight of about .05 it keeps the features of a class apart,
     for transfer from the encoder; with a frozen frame behind a projection, collapse then happens in the head alone.
-    Source: the Kozachenko-Leonenko estimate as a regularizer in Sablayrolles et al. 2019; against collapse in Harun et
-    al. 2025. Its constants are left out. z are the backbone's features at unit length. A feature that equals its
-    neighbor gets no gradient, because no direction leads away from it.
+    Source: the Kozachenko-Leonenko estimate of the entropy, used as a regularizer by Sablayrolles et al. 2019, and
+    against collapse by Harun et al. 2025. The constants of the estimate are left out. z are the backbone's features at
+    unit length. A feature that equals its neighbor gets no gradient, because all directions lead away from it alike.
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads features.
 

@@ -13,13 +13,13 @@ from nc_tools.losses._rows import Reduction, rows_of
 
 
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, reduction: Reduction = "none") -> Tensor:
-    """Return the cross-entropy times (1 - p_y)^gamma, for each sample or as the mean. See :class:`FocalLoss`.
+    """Return the cross-entropy times (1 - p_y)^gamma, for each sample or reduced. See :class:`FocalLoss`.
 
     Args:
         logits: (N, K).
         labels: (N,), int64.
         gamma: At least 0.
-        reduction: "none" or "mean".
+        reduction: "none", "mean" or "sum".
 
     Returns:
         (N,), or a scalar.
@@ -33,7 +33,7 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, reduction: Re
 
 
 def _focal(nll: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    # 1 - p_y without cancellation. The floor keeps the power's slope finite below gamma = 1 when p_y reaches 1.
+    # 1 - p_y without cancellation. The floor keeps the slope of the power finite where gamma < 1 and p_y is 1.
     missing = -torch.expm1(-nll)
     floored = missing.clamp(min=torch.finfo(nll.dtype).tiny)
     factor = floored.pow(gamma)
@@ -44,9 +44,9 @@ def _focal(nll: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
 class FocalLoss(OneSoftmaxLoss):
     """Focal loss: -(1 - p_y)^gamma log p_y.
 
-    It gives samples that are already right less weight. In classification it mostly lowers over-confidence (Mukhoti et
-    al. 2020); on imbalanced data it is a usual baseline. Source: Lin et al. 2017, eq. 4, with a softmax instead of
-    sigmoids and without the class weights alpha, which are :class:`~nc_tools.losses.ClassBalancedLoss`.
+    It gives less weight to samples that are already right. In classification it mostly lowers overconfidence (Mukhoti
+    et al. 2020); on imbalanced data it is a usual baseline. Source: Lin et al. 2017, eq. 4, with a softmax instead of
+    sigmoids and without the class weights alpha, for which see :class:`~nc_tools.losses.ClassBalancedLoss`.
 
     Args:
         gamma: At least 0. 0 is cross-entropy; 1 to 3 are usual.

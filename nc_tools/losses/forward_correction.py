@@ -15,7 +15,7 @@ from nc_tools.metrics.label_noise.transition import checked_transition
 
 
 def forward_corrected(logits: Tensor, labels: Tensor, log_columns: Tensor) -> Tensor:
-    """Return the cross-entropy of the predicted noisy label for each sample. See :class:`ForwardCorrectionLoss`.
+    """Return the cross-entropy of the noisy label, -log (T^T p)_y, for each sample. See :class:`ForwardCorrectionLoss`.
 
     Args:
         logits: (N, K).
@@ -47,7 +47,7 @@ class _TwoSoftmaxes(torch.autograd.Function):
         mixed = z + columns
         p, r = z.softmax(1), mixed.softmax(1)
         ctx.save_for_backward(z, columns, p, r)
-        # A log-sum-exp is the largest logit less the log of the largest probability, which never underflows.
+        # A log-sum-exp is the largest logit minus the log of the largest probability, which never underflows.
         return z.amax(1).sub_(mixed.amax(1)).add_(r.amax(1).log_()).sub_(p.amax(1).log_())
 
     @staticmethod
@@ -59,11 +59,11 @@ class _TwoSoftmaxes(torch.autograd.Function):
 
 
 class ForwardCorrectionLoss(LogitLoss):
-    """Cross-entropy of the predicted noisy label: -log (T^T p)_y, T_ij = P(label j | true class i).
+    """Cross-entropy of the noisy label under the transition matrix T: -log (T^T p)_y, T_ij = P(label j | true class i).
 
-    The softmax p is then the posterior of the true class. With the right T, the minimizer on noisy labels is that on
-    clean labels, for noise that depends on the class alone. Source: Patrini et al. 2017, theorem 2. It is computed as
-    logsumexp_i(log T_iy + log p_i), so a saturated softmax is no problem.
+    The softmax p is then the posterior of the true class. With the right T, and noise that depends on the class alone,
+    the minimizer on noisy labels is the same as on clean labels. Source: Patrini et al. 2017, theorem 2. It is computed
+    as -logsumexp_i(log T_iy + log p_i), which is accurate for a saturated softmax too.
 
     If no matrix is given, a run estimates it: it first trains the same arm with cross-entropy on the same labels, and
     estimates T from the predictions (``anchor_transition``). It never uses the matrix from which synthetic noise was
@@ -71,7 +71,7 @@ class ForwardCorrectionLoss(LogitLoss):
 
     Args:
         num_classes: K. A run fills it in.
-        transition: T (K, K), rows summing to one. None: see above.
+        transition: T (K, K), rows summing to one. None: the estimate of a run, or I in your own loop.
 
     Raises:
         ValueError: If T is not K x K, has an entry outside [0, 1] or a row that does not sum to 1, or a column of
@@ -99,7 +99,7 @@ class ForwardCorrectionLoss(LogitLoss):
                 f"every class must be the label of some sample, but columns {never} of the transition matrix are zero. "
                 f"A sample with such a label would have an infinite loss: correct the matrix."
             )
-        # Persistent, so that a resumed run need not estimate it again.
+        # In checkpoints, so that a resumed run need not estimate it again.
         self.keep_buffer("log_columns", matrix.T.log().float().contiguous())
 
     @property

@@ -12,13 +12,13 @@ from nc_tools.losses._rows import Reduction, rows_of
 
 
 def generalized_cross_entropy(logits: Tensor, labels: Tensor, q: float = 0.7, reduction: Reduction = "none") -> Tensor:
-    """Return (1 - p_y^q) / q for each sample or as the mean. See :class:`GeneralizedCrossEntropyLoss`.
+    """Return (1 - p_y^q) / q for each sample or reduced. See :class:`GeneralizedCrossEntropyLoss`.
 
     Args:
         logits: (N, K).
         labels: (N,), int64.
         q: In [0, 1].
-        reduction: "none" or "mean".
+        reduction: "none", "mean" or "sum".
 
     Returns:
         (N,), or a scalar.
@@ -42,9 +42,9 @@ class GeneralizedCrossEntropyLoss(OneSoftmaxLoss):
     """Cross-entropy with smaller gradients for samples that the model finds unlikely: (1 - p_y^q) / q.
 
     Under label noise those are mostly the mislabeled samples. The cross-entropy gradient of each sample is multiplied
-    by p_y^q. q -> 0 gives cross-entropy. q = 1 gives 1 - p_y, half of the L1 distance to the one-hot label, which
-    symmetric noise does not bias, but which hardly learns many classes. Source: Zhang and Sabuncu 2018, eq. 6, without
-    the truncation of their section 3.3.
+    by p_y^q. q -> 0 gives cross-entropy. q = 1 gives 1 - p_y, half of the L1 distance to the one-hot label: symmetric
+    noise does not bias it, but with many classes a network hardly learns from it. Source: Zhang and Sabuncu 2018,
+    eq. 6, without the truncation of their section 3.3.
 
     Args:
         q: In [0, 1]; .7 in the paper. 0 is cross-entropy.

@@ -1,4 +1,4 @@
-"""Label relaxation: no loss for predictions that are sure enough of the label."""
+"""Label relaxation: no loss for predictions that give the label a high enough probability."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nc_tools.losses._rows import Reduction, rows_of
 
 
 def label_relaxation(logits: Tensor, labels: Tensor, alpha: float = 0.1, reduction: Reduction = "none") -> Tensor:
-    """Return the KL divergence from a relaxed label, 0 where the label's class has at least 1 - alpha.
+    """Return the KL divergence of the prediction from a relaxed label; 0 where p_y is at least 1 - alpha.
 
     See :class:`LabelRelaxationLoss`.
 
@@ -21,7 +21,7 @@ def label_relaxation(logits: Tensor, labels: Tensor, alpha: float = 0.1, reducti
         logits: (N, K).
         labels: (N,), int64.
         alpha: In (0, 1).
-        reduction: "none" or "mean".
+        reduction: "none", "mean" or "sum".
 
     Returns:
         (N,), or a scalar.
@@ -37,7 +37,8 @@ def label_relaxation(logits: Tensor, labels: Tensor, alpha: float = 0.1, reducti
 def _relaxed(nll: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     least = -math.log1p(-alpha)
     entropy = (1 - alpha) * math.log1p(-alpha) + alpha * math.log(alpha)
-    # Clamped where p_y = 1 - alpha, the divergence and its gradient are zero: no branch, and so no NaN in one.
+    # At p_y = 1 - alpha the divergence and its gradient are zero. So a clamp there does the work of a branch, in which
+    # NaN could arise.
     clamped = nll.clamp(min=least)
     missing = -torch.expm1(-clamped)  # 1 - p_y >= alpha
     value = (entropy + (1 - alpha) * clamped - alpha * missing.log()).clamp(min=0)  # rounding may leave -1e-8
@@ -45,13 +46,17 @@ def _relaxed(nll: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
 
 
 class LabelRelaxationLoss(OneSoftmaxLoss):
-    """Label relaxation: no loss where p_y > 1 - alpha, otherwise the divergence KL(t || p) from a relaxed label.
+    """Label relaxation: no loss where p_y > 1 - alpha, otherwise the divergence KL(t || p) from a relaxed label t.
 
-    The target is the nearest of all distributions with t_y >= 1 - alpha: t_y = 1 - alpha, and the other classes share
-    alpha as the prediction does, t_j = alpha p_j / (1 - p_y). Unlike label smoothing, it does not ask for equal logits
-    of the wrong classes, and it does not change samples that are certain enough; with noisy labels it slows
-    memorization. In closed form (1 - a) log((1 - a) / p_y) + a log(a / (1 - p_y)). Source: Lienen and Huellermeier
-    2021, here computed in the log domain, so that saturated logits have finite gradients.
+    The target t is the distribution nearest to p among those with t_y >= 1 - alpha: t_y = 1 - alpha, and the other
+    classes share alpha in proportion to the prediction, t_j = alpha p_j / (1 - p_y). Unlike label smoothing, it does
+    not ask for equal logits of the wrong classes, and has no gradient for samples that are certain enough; with noisy
+    labels it slows memorization. In closed form it is
+
+        (1 - alpha) log((1 - alpha) / p_y) + alpha log(alpha / (1 - p_y)).
+
+    Source: Lienen and Huellermeier 2021, here computed in the log domain, so that saturated logits have finite
+    gradients.
 
     Args:
         alpha: The probability that the wrong classes may have together, in (0, 1).

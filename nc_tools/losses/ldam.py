@@ -15,10 +15,14 @@ from nc_tools.losses._class_counts import checked_counts
 def ldam_margins(class_counts: Tensor | Sequence[int], max_margin: float = 0.5) -> Tensor:
     """Return the margins m_k = max_margin n_k^(-1/4) / max_j n_j^(-1/4), float32 (K,), largest for the rarest class.
 
-    A class without samples has the largest margin too, which no sample ever needs.
+    A class without samples has the largest margin too, which has no effect.
+
+    Args:
+        class_counts: Training samples of each class (K,).
+        max_margin: The rarest class's margin.
 
     Raises:
-        ValueError: If the largest margin is negative, a count is negative or all are 0.
+        ValueError: If the largest margin is negative or not finite, a count is negative or all are 0.
 
     Example:
         >>> ldam_margins([16, 1]).tolist()
@@ -35,21 +39,22 @@ class LDAMLoss(ClassAffineCrossEntropyLoss):
     """LDAM: cross-entropy with a margin on the label's class, which is larger for rarer classes.
 
     With cosines c: -log(e^{s (c_y - m_y)} / (e^{s (c_y - m_y)} + sum_{j != y} e^{s c_j})),
-    m_k = max_margin n_k^(-1/4) / max_j n_j^(-1/4). The n^(-1/4) law minimizes a bound on the balanced error (Cao et al.
-    2019, section 3). It is usually combined with :class:`~nc_tools.losses.DeferredReweightingLoss` (LDAM-DRW).
+    m_k = max_margin n_k^(-1/4) / max_j n_j^(-1/4). Margins proportional to n_k^(-1/4) minimize a bound on the balanced
+    error (Cao et al. 2019, section 3). The loss is usually combined with
+    :class:`~nc_tools.losses.DeferredReweightingLoss` (LDAM-DRW).
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it multiplies the margin by the head's scale.
-    The margin is one of cosines, and s is the head's own scale, so that training and evaluation use the same logits;
-    the paper's s = 30 is ``CosineHead(scale=30.0)``. With a head that normalizes and has a scale (cosine, fixed frame)
-    this is the published loss. With a linear head, whose scale is 1, it is the same formula with s = 1 and w_y . h for
-    the cosine: a small margin in units of the logits, which soon matters little as norms grow.
+    The margin is in units of the cosine, and s is the head's own scale, so that training and evaluation use the same
+    logits; the paper's s = 30 is ``CosineHead(scale=30.0)``. With a head that normalizes and has a scale (cosine, fixed
+    frame) this is the published loss. With a linear head it is the same formula with s = 1 and w_y . h in place of the
+    cosine: a small margin in units of the logits, whose effect fades as the norms grow.
 
     Args:
         class_counts: Training samples of each class (K,). A run fills it in.
         max_margin: The rarest class's margin. 0 is cross-entropy.
 
     Raises:
-        ValueError: If the largest margin is negative, a count is negative or all are 0.
+        ValueError: If the largest margin is negative or not finite, a count is negative or all are 0.
 
     Example:
         >>> from nc_tools.specs import spec

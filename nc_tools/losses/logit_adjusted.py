@@ -40,6 +40,12 @@ def logit_adjusted_cross_entropy(
         class_counts: Training samples of each class (K,).
         tau: Strength. 0 is plain cross-entropy.
 
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: If a count is negative or all are 0, or tau is not finite, or negative with a class without samples.
+
     Example:
         >>> z, y = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
         >>> logit_adjusted_cross_entropy(z, y, [5, 5]).item() == torch.nn.functional.cross_entropy(z, y).item()
@@ -64,7 +70,8 @@ def adjust_logits(logits: Tensor, class_counts: Tensor | Sequence[int], tau: flo
         (N, K): logits for the balanced error.
 
     Raises:
-        ValueError: If a class has no sample, which the model cannot have learned, or tau is not finite.
+        ValueError: If a count is negative, a class has no sample, so that the model cannot have learned it, or tau is
+            not finite.
 
     Example:
         >>> adjust_logits(torch.zeros(1, 2), [9, 1]).argmax().item()
@@ -77,12 +84,12 @@ def adjust_logits(logits: Tensor, class_counts: Tensor | Sequence[int], tau: flo
 
 
 def prior_shift(class_counts: Tensor | Sequence[int], tau: float) -> Tensor:
-    """Return tau log(pi), float32 (K,); minus infinity, which removes the class, for a class without samples.
+    """Return tau log(pi), float32 (K,), with pi the class shares.
 
-    With tau = 0 nothing is removed.
+    A class without samples gets minus infinity, which removes it from the softmax, or 0 with tau = 0.
 
     Raises:
-        ValueError: If tau is not finite, or negative with a class without samples.
+        ValueError: If a count is negative or all are 0, or tau is not finite, or negative with a class without samples.
     """
     if not math.isfinite(tau):
         raise ValueError(f"tau must be finite, got {tau}. The default is 1; 0 is plain cross-entropy.")
@@ -95,16 +102,16 @@ def prior_shift(class_counts: Tensor | Sequence[int], tau: float) -> Tensor:
 class LogitAdjustedLoss(ClassAffineCrossEntropyLoss):
     """Logit-adjusted cross-entropy: -log softmax(z + tau * log pi)_y, pi_k = n_k / n the class shares.
 
-    Consistent for the balanced error: the shift accounts for the training prior, so the logits z do not contain it
-    (Menon et al. 2021, eq. 10). With tau = 1 it is :class:`BalancedSoftmaxLoss`. A class without training samples gets
-    a shift of minus infinity, which removes it from the softmax.
+    It is consistent for the balanced error: the shift accounts for the training prior, so the logits z do not contain
+    it (Menon et al. 2021, eq. 10). With tau = 1 it is :class:`BalancedSoftmaxLoss`. A class without training samples
+    gets a shift of minus infinity, which removes it from the softmax, unless tau is 0.
 
     Args:
         class_counts: Training samples of each class (K,). A run fills it in.
         tau: Strength. 0 is plain cross-entropy.
 
     Raises:
-        ValueError: If a count is negative or all are 0, or tau is not finite.
+        ValueError: If a count is negative or all are 0, or tau is not finite, or negative with a class without samples.
 
     Example:
         >>> loss = LogitAdjustedLoss([90, 10], tau=1.0)

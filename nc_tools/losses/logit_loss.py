@@ -17,7 +17,7 @@ class LogitLoss(PerSampleLoss):
     """The base of losses that need only logits: called as ``loss(logits, labels)`` or ``loss(outputs, batch)``.
 
     ``loss.per_sample(logits, labels)`` returns the loss of each sample. A loss of your own overrides
-    :meth:`per_sample_from_logits`; override :meth:`from_logits` too where the mean alone is cheaper to compute.
+    :meth:`per_sample_from_logits`, and :meth:`from_logits` too if the mean alone is cheaper to compute.
 
     Example:
         >>> from torch.nn.functional import cross_entropy

@@ -13,13 +13,13 @@ from nc_tools.losses.logit_loss import LogitLoss
 
 
 def logit_norm(logits: Tensor, labels: Tensor, temperature: float = 0.04, reduction: Reduction = "none") -> Tensor:
-    """Return the cross-entropy of z / (||z|| temperature), for each sample or as the mean. See :class:`LogitNormLoss`.
+    """Return the cross-entropy of z / (||z|| temperature), for each sample or reduced. See :class:`LogitNormLoss`.
 
     Args:
         logits: (N, K).
         labels: (N,), int64.
         temperature: Positive.
-        reduction: "none" or "mean".
+        reduction: "none", "mean" or "sum".
 
     Returns:
         (N,), or a scalar.
@@ -44,10 +44,10 @@ class LogitNormLoss(LogitLoss):
     """LogitNorm: cross-entropy of z / (||z|| tau).
 
     Under cross-entropy the norm of the logits keeps growing for samples that are already right, and with it the
-    confidence, also on inputs of no class. Here only the direction is trained. Among the losses for detection it is the
-    closest to a cosine head, and it works with any head. Source: Wei et al. 2022. A row of zeros stays zero here; the
-    paper adds a small number to each norm instead. Predictions use the plain logits: fit a temperature before you read
-    probabilities.
+    confidence, also on inputs of no class. Here only the direction is trained. Among the losses for out-of-distribution
+    detection it is the closest to a cosine head, and it works with any head. Source: Wei et al. 2022. A row of zeros
+    stays zero here; the paper adds a small number to each norm instead. Predictions use the plain logits: fit a
+    temperature before you read probabilities.
 
     Args:
         temperature: tau, positive; .04 in the paper for CIFAR-10.

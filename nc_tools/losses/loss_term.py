@@ -30,8 +30,9 @@ class LossTerm(InitialTensors, ABC):
     A label is a class index of any integer type; a sample whose label is -100 (``ignore_index``) does not count, in any
     loss.
 
-    Losses compute in float32 or float64, also inside autocast, and never wait for the device. State, such as class
-    centers, is kept in buffers, so that checkpoints hold it, and changes in training mode only.
+    Losses compute in float32 or float64, also inside autocast, and do not wait for the device, unless they exchange
+    samples with other processes. State, such as class centers, is kept in buffers, so that checkpoints hold it, and
+    changes in training mode only.
 
     Attributes:
         views: How many augmented views of each image the loss needs, 1 or 2. The second view is ``batch.second_view``,
@@ -57,7 +58,7 @@ class LossTerm(InitialTensors, ABC):
     needs_outliers: bool = False
     needs_progress: bool = False
     over_batch: bool = False
-    _knows_progress = False  # and not the progress itself, for each value of which a compiled step would be compiled
+    _knows_progress = False  # not the progress itself: a compiled step would be compiled again for each value
 
     if TYPE_CHECKING:
 
@@ -102,9 +103,10 @@ class LossTerm(InitialTensors, ABC):
     def set_progress(self, progress: float) -> None:
         """Set the share of training that is done, in [0, 1]. The training loop calls this before each step.
 
-        Override it for schedules, call it there, and set ``needs_progress = True`` in the class. It calls the same
-        method of all parts that are losses. The share may be any, in any order. Write what follows from it into a
-        buffer, in place: a compiled or recorded step reads tensors only.
+        A loss with a schedule overrides this method, calls ``super().set_progress(progress)``, and sets
+        ``needs_progress = True`` in its class. Shares may come in any order. Write what depends on the share into a
+        buffer, in place, because a compiled or recorded step reads tensors only. The method of this base class calls
+        that of all parts of the loss that are losses.
         """
         self._knows_progress = True
         for part in self.children():
@@ -146,12 +148,12 @@ class LossTerm(InitialTensors, ABC):
         return outside_autocast(outputs.features, self.compute, outputs, checked)
 
     def of_rows(self, rows: LabeledRows) -> Tensor:
-        """Return the loss, a scalar, of logits and labels that are checked. A loss of samples overrides this."""
-        if rows.are_soft():  # in a sum of losses
+        """Return the loss, a scalar, of logits and labels that are checked. Losses that take weights override this."""
+        if rows.are_soft():  # only in a sum of losses, which accepts probabilities
             raise self.needs_class_indices(rows.labels)
         if rows.kept is None:
             return self.from_logits(rows.logits, rows.labels)
-        # A loss of one's own, about which nothing is known: on a GPU the host waits for the number of samples.
+        # A loss of your own may not know the mask, so the other rows are left out: on a GPU the host waits.
         return self.from_logits(rows.logits[rows.kept], rows.labels[rows.kept])
 
     def checked_rows(self, logits: Tensor, labels: Any, ignore_index: int = IGNORED) -> LabeledRows:

@@ -31,7 +31,7 @@ def mean_squared(logits: Tensor, labels: Tensor, kappa: float = 1.0, target: flo
 
 
 def _squared(z: Tensor, labels: Tensor, kappa: float, target: float) -> Tensor:
-    # mse_loss is one pass forward and one backward. The further weight of the label's class is a term of its own.
+    # mse_loss takes one pass forward and one backward. It gives the label's class weight 1; a term adds kappa - 1.
     one_hot = torch.zeros_like(z).scatter_(1, labels.unsqueeze(1), target)
     squares = nn.functional.mse_loss(z, one_hot, reduction="none").sum(dim=1)
     if kappa != 1:

@@ -16,12 +16,12 @@ from nc_tools.records import Batch, Outputs
 
 
 def ntce(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
-    """Return how hard each sample is to pick out of its batch by its class vector. See :class:`NTCELoss`.
+    """Return the cross-entropy of picking each sample out of its batch by its class vector. See :class:`NTCELoss`.
 
     Args:
-        features: (N, D).
+        features: (N, D); scaled to unit length here, as the class vectors are.
         weight: Class vectors (K, D).
-        labels: (N,), int64.
+        labels: (N,), int64. Samples with the label -100 do not count, and get 0.
         temperature: t, positive.
 
     Returns:
@@ -38,12 +38,12 @@ def ntce(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 
 
 
 def nonl(features: Tensor, weight: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
-    """Return how hard each sample is to tell from samples of other classes by its class vector. See :class:`NONLLoss`.
+    """Return the NTCE of each sample without its class in the denominator. See :class:`NONLLoss`.
 
     Args:
-        features: (N, D).
+        features: (N, D); scaled to unit length here, as the class vectors are.
         weight: Class vectors (K, D).
-        labels: (N,), int64.
+        labels: (N,), int64. Samples with the label -100 do not count, and get 0.
         temperature: t, positive.
 
     Returns:
@@ -73,7 +73,7 @@ def _nonl(features: Tensor, weight: Tensor, labels: Tensor, temperature: float, 
     same = classes.unsqueeze(1) == labels
     if kept is not None:  # a sample that does not count is no negative
         same = same | ~kept
-    # The least finite number, not -inf: a row without a negative must not put NaN into the gradient.
+    # The lowest finite number and not -inf, with which a row without a negative would put NaN into the gradient.
     negatives = scores.masked_fill(same, torch.finfo(scores.dtype).min).logsumexp(dim=1)
     alone = same.all(dim=1).index_select(0, row)
     return (negatives.index_select(0, row) - _own(scores, row)).masked_fill(alone, 0.0)
@@ -82,8 +82,8 @@ def _nonl(features: Tensor, weight: Tensor, labels: Tensor, temperature: float, 
 def _scores(features: Tensor, weight: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """Score every feature of a batch against the class vectors that the batch needs.
 
-    A denominator depends on the class alone. So there is one row for each class or, where there are more classes than
-    samples, one for each sample: never more than N^2 numbers.
+    A denominator depends on the class alone. So there is one row of scores for each class or, if there are more classes
+    than samples, one for each sample: never more than N^2 numbers.
 
     Returns:
         Scores w_r . u_j / t (R, N) of unit vectors, the class of each row (R,), and the row of each sample (N,).
@@ -106,13 +106,14 @@ class NTCELoss(PerSampleLoss):
     """Normalized-temperature cross-entropy: the class vector is the anchor, and the batch's samples are the candidates.
 
     Mean over i of -log(e^{w_{y_i} . u_i / t} / sum_{j in batch} e^{w_{y_i} . u_j / t}), w and u of unit length.
-    Cross-entropy compares a sample with K class vectors. This compares a class vector with the N samples of the batch,
-    which are more negatives, and newer ones, when K is small. Source: Koromilas et al. 2026 (neural collapse by
-    design), whose results are among the strongest beside fixed ETF heads. It can be used with a fixed frame too.
+    Cross-entropy compares a sample with K class vectors. This loss compares a class vector with the N samples of the
+    batch: if K is small, these are more negatives, and other ones at each step. Source: Koromilas et al. 2026 (neural
+    collapse by design), whose results are among the strongest beside fixed ETF heads. It can be used with a fixed frame
+    too.
 
-    O(N min(N, K) D), and no logits. Norms, biases and the head's scale get no gradient: use it with a head that
-    normalizes and has a fixed scale, and calibrate before you read probabilities. It needs batches of several classes;
-    larger batches are better.
+    It costs O(N min(N, K) D) and needs no logits. Norms, biases and the head's scale get no gradient: use it with a
+    head that normalizes and has a fixed scale, and calibrate before you read probabilities. It needs batches of several
+    classes; larger batches are better.
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads features and class vectors.
 

@@ -35,9 +35,9 @@ class OrthogonalOutliersLoss(LossTerm):
     Collapsed classes fill only K - 1 directions. This loss moves outliers to the other directions, where energy, NECO
     or a distance detects them. Use it beside a classification loss, usually in a short fine-tuning. Source: Wu et al.
     2024 (feature separation based on neural collapse). h is the embedded feature, in the space of the class vectors. A
-    frame that fills the whole embedded space, of width K - 1, leaves no direction for outliers: use a wider one. To see
-    whether the direction helps, or only the outliers do, compare with :class:`~nc_tools.losses.OutlierExposureLoss` on
-    the same outliers.
+    frame that fills the whole embedded space, of width K - 1, leaves no direction for outliers: use a wider space. To
+    see whether the directions help, or only the outliers do, compare with
+    :class:`~nc_tools.losses.OutlierExposureLoss` on the same outliers.
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, with outliers (images of no class) in
     ``outputs.outliers``. A recipe names their source in ``data.outliers``; in a loop of your own

@@ -16,7 +16,7 @@ def outlier_exposure(logits: Tensor) -> Tensor:
         logits: Of images of no class (M, K).
 
     Returns:
-        (M,), at least log K, which it is where all logits are the same.
+        (M,), at least log K; log K where all logits are equal.
 
     Example:
         >>> import torch
@@ -30,11 +30,11 @@ def outlier_exposure(logits: Tensor) -> Tensor:
 class OutlierExposureLoss(LossTerm):
     """Train for uniform predictions on images of no class: mean over outliers of -1/K sum_k log p_k.
 
-    With z the logits that is log sum_k e^{z_k} - mean_k z_k. It is the simplest way to train with outliers, and the
-    baseline for every other one: only what a loss gains beyond this one on the same outliers is due to the loss. Use it
-    beside a classification loss, with a weight of .5 for images. Source: Hendrycks et al. 2019 (deep anomaly detection
-    with outlier exposure), section 4, the form for multi-class classifiers. They trained with twice as many outliers as
-    images; here the loader decides.
+    With logits z this is log sum_k e^{z_k} - mean_k z_k. It is the simplest way to train with outliers, and the
+    baseline for every other one: what another loss gains on the same outliers is due to that loss only as far as it
+    exceeds the gain of this one. Use it beside a classification loss, with a weight of .5 for images. Source: Hendrycks
+    et al. 2019 (deep anomaly detection with outlier exposure), section 4, the form for multi-class classifiers. They
+    trained with twice as many outliers as images; here the loader decides.
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, with outliers (images of no class) in
     ``outputs.outliers``. A recipe names their source in ``data.outliers``; in a loop of your own

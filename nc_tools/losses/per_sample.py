@@ -24,9 +24,9 @@ class PerSampleLoss(WeightableLoss):
 
     @abstractmethod
     def compute_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the loss of each sample (N,); of a sample that does not count, any finite number.
+        """Return the loss of each sample (N,); for a sample that does not count, any finite number.
 
-        Override this, and call :meth:`per_sample`: that checks the labels first.
+        Override this method, but call :meth:`per_sample`, which checks the labels first.
         """
 
     def compute(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -60,7 +60,7 @@ class PerSampleLoss(WeightableLoss):
         return kept_mean(self.values_of(rows), rows.kept)
 
     def values_of(self, rows: LabeledRows) -> Tensor:
-        """Return the loss of each row (N,); of a row that does not count, any finite number."""
+        """Return the loss of each row (N,); for a row that does not count, any finite number."""
         one = self.per_sample_from_probabilities if rows.are_soft() else self.per_sample_from_logits
         return one(rows.logits, rows.labels)
 
@@ -87,11 +87,11 @@ class PerSampleLoss(WeightableLoss):
     @overload
     def per_sample(self, logits: Tensor, labels: Tensor, /, *, ignore_index: int = ...) -> Tensor: ...
     def per_sample(self, outputs: Any, batch: Any, /, *, ignore_index: int = IGNORED) -> Tensor:
-        """Return the loss of each sample that counts: its mean is the loss.
+        """Return the loss of each sample that counts; their mean is the loss.
 
-        Takes the same arguments, with the same checks, as the loss itself. With labels of samples that do not count the
-        result is shorter than the batch, and on a GPU the host waits for its length; ``reduction="none"`` keeps the
-        places.
+        Takes the same arguments, with the same checks, as the loss itself. If some samples do not count, the result is
+        shorter than the batch, and on a GPU the host waits for its length. A call of the loss with
+        ``reduction="none"`` returns 0 for them instead.
         """
         values, rows = self._each(outputs, batch, ignore_index)
         return values.view(rows.shape) if rows.kept is None else values[rows.kept]
@@ -142,7 +142,7 @@ def _of_classes(class_weights: Tensor, labels: Tensor) -> Tensor:
 
 
 def _nonzero(total: Tensor) -> Tensor:
-    """Return a sum of weights, or 1 if it is 0: no sample counts, and the sum of their losses is 0."""
+    """Return a sum of weights, or 1 if it is 0: then no sample counts, and 0 / 1 is the mean."""
     return torch.where(total == 0, 1, total)
 
 
@@ -156,7 +156,7 @@ def weighted_mean(values: Tensor, labels: Tensor, class_weights: Tensor, kept: T
     Args:
         values: (N,).
         labels: Class indices (N,), int64; or probabilities of the classes (N, K).
-        class_weights: (K,), positive.
+        class_weights: (K,), not negative.
         kept: Which samples count (N,), bool; None for all.
 
     Example:

@@ -42,9 +42,10 @@ def pick_all_label(logits: Tensor, tags: Tensor) -> Tensor:
 class PickAllLabelLoss(LossTerm):
     """Pick-all-label loss for multi-label images: sum_{k in tags_i} -log p_k + decay * ||h_i||^2.
 
-    Each label in turn counts as the only one. The optimum is a collapse too: features of images with one label go to a
-    simplex, and those with several to scaled averages of it. Source: Li et al. 2023, whose model has the decay of
-    features; the default here is 0.
+    The loss is the sum of the cross-entropies with each of the sample's labels as the only one. Its optimum is a
+    collapse too: features of images with one label go to the vertices of a simplex, and those with several labels to
+    scaled averages of these vertices. Source: Li et al. 2023. Their model includes the decay of features; the default
+    here is 0.
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads ``batch.tags``, the labels of each
     sample, and features. For a batch without tags ``batch.labels`` are the only tags, and the loss is cross-entropy.
@@ -74,7 +75,7 @@ class PickAllLabelLoss(LossTerm):
             each = nn.functional.cross_entropy(z, batch.labels, reduction="none")
         else:
             each = pick_all_label(logits, batch.tags)
-        # Left out at 0: a weight of zero would still pass on a feature that is not finite.
+        # Left out if it is 0: zero times a feature that is not finite would be NaN.
         if self.decay:
             each = each + 2 * self.decay * feature_decay(outputs.features)
         return kept_mean(each, batch.kept)

@@ -1,4 +1,4 @@
-"""Class weights for any loss, from the start or from late in training on."""
+"""Class weights for any loss with a value for each sample, from the start of training or from a later point on."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class ClassBalancedLoss(WeightableLoss):
     """The mean of any per-sample loss with class weights: sum_i w_{y_i} l_i / sum_i w_{y_i}.
 
     The weights are those of :func:`~nc_tools.losses.class_balanced_weights`, from equal ones to inverse frequencies.
-    Source: Cui et al. (2019, section 4). They divide by the number of samples. This divides by the batch's weights, as
-    the public code of deferred re-weighting does, so that a batch of rare samples does not make a longer step.
+    Source: Cui et al. (2019, section 4). They divide by the number of samples. This loss divides by the sum of the
+    batch's weights, as the public code of deferred re-weighting does, so that a batch with samples of rare classes does
+    not make a longer step.
 
     Takes ``(logits, labels)`` if the weighted loss does, and always ``(outputs, batch)``, from
     ``nc_tools.watch(model)``.
@@ -116,15 +117,15 @@ class ClassBalancedLoss(WeightableLoss):
 
 
 class DeferredReweightingLoss(ClassBalancedLoss):
-    """Deferred re-weighting (DRW): the plain mean first, class weights from a late point of training on.
+    """Deferred re-weighting (DRW): the plain mean first, class weights in the last part of training.
 
     Class weights from the start make the features worse. Late ones move the decision boundaries of features that are
     already good. Source: Cao et al. (2019, algorithm 1), who switch at epoch 160 of 200, where the learning rate falls
     too.
 
-    In a loop of your own call ``loss.set_progress(step / steps)`` before each step: without it the weights would never
-    come, and the loss refuses to train. They are written into one buffer in place, so that a compiled step is not
-    compiled again.
+    In a loop of your own call ``loss.set_progress(step / steps)`` before each step. Without it the weights would never
+    be used, so the loss then raises an error in training. The weights are written into one buffer in place, so that a
+    compiled step is not compiled again.
 
     Takes ``(logits, labels)`` if the weighted loss does, and always ``(outputs, batch)``, from
     ``nc_tools.watch(model)``.

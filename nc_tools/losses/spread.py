@@ -19,15 +19,15 @@ from nc_tools.records import Batch, Outputs
 def class_attraction(
     first: Tensor, second: Tensor, labels: Tensor, temperature: float = 0.5, kept: Tensor | None = None
 ) -> Tensor:
-    """Return the attraction of each sample to each positive against the other classes, a part of :class:`SpreadLoss`.
+    """Return L_attract of :class:`SpreadLoss`, which gathers a class against the other classes, for each sample.
 
-    mean_{p: y_p = y_i} log[1 + sum_{n: y_n != y_i} exp(s_in - s_ip)]. Unlike in SupCon, positives do not compete with
-    each other.
+    mean_{p: y_p = y_i} log[1 + sum_{n: y_n != y_i} exp(s_in - s_ip)]. Unlike in SupCon, the samples of a class are not
+    in each other's denominator.
 
     Args:
         first: First view (N, D'); scaled to unit length here.
         second: Second view of the same samples (N, D').
-        labels: (N,). LabeledRows with the label -100 do not count.
+        labels: (N,). Rows with the label -100 do not count.
         temperature: tau.
         kept: Which rows count (N,), bool; None for all with a label.
 
@@ -53,17 +53,17 @@ class SpreadLoss(LossTerm):
     (a * L_attract + b * L_cc) / (a + b).
 
     L_attract = mean_{p: y_p = y_i} -log[exp(s_ip) / (exp(s_ip) + sum_{n: y_n != y_i} exp(s_in))] gathers a class
-    against the others, and L_cc is the class-conditional InfoNCE, which separates its samples. The ratio of their
-    weights sets how far a class collapses. It is meant for transfer from coarse to fine classes. u and v, with
-    s_ij = u_i . v_j / tau, are the embedded features of the two views at unit length (see :class:`SupConLoss`). Source:
-    Chen et al. 2022, with weights a and b in place of alpha and 1 - alpha, and the first view as anchor, the second as
-    key.
+    against the others. L_cc is the class-conditional InfoNCE, which separates the samples of a class
+    (:class:`~nc_tools.losses.ClassConditionalInfoNCELoss`). The ratio of their weights sets how far a class collapses.
+    The loss is meant for transfer from coarse to fine classes. u and v, with s_ij = u_i . v_j / tau, are the embedded
+    features of the two views at unit length (see :class:`SupConLoss`). Source: Chen et al. 2022, with weights a and b
+    in place of alpha and 1 - alpha, and the first view as anchor, the second as key.
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads the features of two views.
 
     Args:
-        attract: a.
-        separate: b. With 0 nothing keeps the samples of a class apart.
+        attract: a, the weight of L_attract.
+        separate: b, the weight of L_cc. With 0 nothing keeps the samples of a class apart.
         temperature: tau, of both parts.
 
     Raises:

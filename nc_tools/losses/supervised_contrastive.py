@@ -19,11 +19,11 @@ def supervised_contrastive(
 ) -> Tensor:
     """Return the supervised contrastive loss of each row of features among all others. See :class:`SupConLoss`.
 
-    Memory is O(M D) and a few blocks of similarities, never (M, M).
+    Memory is that of O(M D) numbers and a few blocks of similarities, never of an M x M matrix.
 
     Args:
-        embedded: The views of all samples, one after the other (M, D'); scaled to unit length here.
-        labels: (M,). LabeledRows with the label -100 do not count.
+        embedded: One row for each view of each sample (M, D'), in any order; scaled to unit length here.
+        labels: (M,). Rows with the label -100 do not count.
         temperature: tau.
         kept: Which rows count (M,), bool; None for all with a label.
 
@@ -55,9 +55,9 @@ def balanced_supervised_contrastive(
     """Return the class-balanced supervised contrastive loss of each row. See :class:`BalancedSupConLoss`.
 
     Args:
-        embedded: The views of all samples, one after the other (M, D').
-        labels: (M,). LabeledRows with the label -100 do not count.
-        centers: A vector for each class (K, D'); scaled to unit length here, as the features are.
+        embedded: One row for each view of each sample (M, D'), in any order; scaled to unit length here.
+        labels: (M,). Rows with the label -100 do not count.
+        centers: A vector for each class (K, D'); scaled to unit length here.
         temperature: tau.
         kept: Which rows count (M,), bool; None for all with a label.
 
@@ -95,13 +95,13 @@ class SupConLoss(LossTerm):
 
     -mean_{p in P(i)} log[exp(s_ip) / sum_{a != i} exp(s_ia)], s_ij = z_i . z_j / tau.
 
-    It pulls the views of a class together and pushes all others apart, without class vectors. On balanced classes its
+    It moves the views of a class together and away from all others, without class vectors. On balanced classes its
     optimum is a simplex as well. Both views are anchors and keys; P(i) are the other rows of the anchor's class.
-    Source: Khosla et al. 2020, eq. 2 (the sum over positives outside the logarithm). Unlike there, z is the head's
-    embedded feature at unit length, not the output of a projection network that is thrown away later: the loss shapes
-    what the classifier reads (for a :class:`~nc_tools.heads.LinearHead` the features themselves). Class vectors get no
-    gradient from it: with a learned head add a classification loss, in a :class:`~nc_tools.losses.WeightedSumLoss`.
-    With several processes each contrasts its own batch.
+    Source: Khosla et al. 2020, eq. 2 (the sum over positives outside the logarithm). There z is the output of a
+    projection network that is not used after training. Here z is the head's embedded feature at unit length, which the
+    classifier reads (for a :class:`~nc_tools.heads.LinearHead` the features themselves). Class vectors get no gradient
+    from it: with a learned head add a classification loss, in a :class:`~nc_tools.losses.WeightedSumLoss`. With several
+    processes, anchors and keys are the samples of all of them.
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads the features of two views.
 
@@ -140,11 +140,11 @@ class BalancedSupConLoss(LossTerm):
     """Balanced contrastive loss: SupCon in which every class has the same weight among the keys.
 
     -mean_{p in P(i)} log[exp(s_ip) / sum_k (1 / |A_k|) sum_{a in A_k} exp(s_ia)], with A_k the keys of class k: its
-    rows other than the anchor, and its center; P(i) = A_{y_i}. Under a long tail plain SupCon mostly pushes the large
+    rows other than the anchor, and its center; P(i) = A_{y_i}. Under a long tail plain SupCon mostly moves the large
     classes apart, and small classes are missing from most batches. Dividing by |A_k| corrects the first, and the
-    centers the second. Source: Zhu et al. 2022 (balanced contrastive learning). Unlike there, a class's center is its
-    class vector in the head at unit length, not the output of another network, so this loss trains a learned weight as
-    well; and z is the embedded feature (see :class:`SupConLoss`).
+    centers correct the second. Source: Zhu et al. 2022 (balanced contrastive learning). There a class's center is the
+    output of another network. Here it is the head's class vector at unit length, so this loss trains a learned weight
+    as well; and z is the embedded feature (see :class:`SupConLoss`).
 
     Takes ``(outputs, batch)``, from ``nc_tools.watch(model)``, because it reads the features of two views.
 

@@ -32,7 +32,7 @@ def reverse_cross_entropy(logits: Tensor, labels: Tensor, log_zero: float = -4.0
 
 
 def reverse_of(nll: Tensor, log_zero: float) -> tuple[Tensor, Tensor]:
-    """Return the reverse cross-entropy and its derivative, from the negative log-likelihood."""
+    """Return the reverse cross-entropy -A (1 - p_y) and its derivative, from the negative log-likelihood -log p_y."""
     value = log_zero * torch.expm1(-nll)
     return value, -log_zero - value
 
@@ -42,16 +42,16 @@ class SymmetricCrossEntropyLoss(OneSoftmaxLoss):
 
     Cross-entropy learns fast and memorizes wrong labels. The reverse term tolerates them and learns slowly. Source:
     Wang et al. 2019, eq. 7, with alpha = .1, beta = 1 and A = -4 for CIFAR-10. Most public code clamps the one-hot
-    label at 1e-4 instead, which is A = log 1e-4 = -9.21: a stronger reverse term under the same name. For that write
+    label at 1e-4 instead, which is A = log 1e-4 = -9.21, a stronger reverse term. For that write
     ``log_zero=math.log(1e-4)``.
 
     Args:
         alpha: Weight of cross-entropy.
-        beta: Weight of the reverse.
+        beta: Weight of reverse cross-entropy.
         log_zero: A, the value that stands for log 0.
 
     Raises:
-        ValueError: If a weight is negative or ``log_zero`` is not negative.
+        ValueError: If a weight is negative or not finite, or ``log_zero`` is not negative and finite.
 
     Example:
         >>> SymmetricCrossEntropyLoss()

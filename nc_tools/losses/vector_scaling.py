@@ -14,7 +14,7 @@ from nc_tools.losses.logit_adjusted import prior_shift
 
 
 def scaling_factors(class_counts: Tensor | Sequence[int], gamma: float) -> Tensor:
-    """Return (n_k / n_max)^gamma, float32 (K,): 1 for the largest class, less for the others.
+    """Return (n_k / n_max)^gamma, float32 (K,): 1 for the largest class, less for smaller ones.
 
     Raises:
         ValueError: If a count is negative or all are 0.
@@ -41,7 +41,8 @@ class VectorScalingLoss(ClassAffineCrossEntropyLoss):
         tau: Strength of the shift.
 
     Raises:
-        ValueError: If gamma is negative, gamma or tau is not finite, or a count is negative or all are 0.
+        ValueError: If gamma is negative, gamma or tau is not finite, tau is negative with a class without samples, or a
+            count is negative or all are 0.
 
     Example:
         >>> VectorScalingLoss([90, 10])

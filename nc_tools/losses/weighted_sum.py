@@ -89,10 +89,11 @@ class WeightedSumLoss(WeightableLoss):
 
     In a recipe, write
     ``spec(WeightedSumLoss, terms=(term(1.0, spec(CrossEntropyLoss)), term(schedule, spec(ClassSpreadLoss))))``. A run
-    fills class counts and sizes into the inner specs as into any other. Each term, multiplied by its weight, is a
-    curve: ``train/loss_ClassSpread``. Terms of weight 0 are computed all the same, so that their state changes and
-    nothing is compiled again when the weight changes. Losses of one view read the first of two views. With a schedule
-    call ``loss.set_progress(step / steps)`` before each step in a loop of your own; otherwise the sum refuses to train.
+    fills class counts and sizes into the inner specs as into any other. Each term, multiplied by its weight, is logged
+    as a curve, such as ``train/loss_ClassSpread``. Terms of weight 0 are computed all the same, so that their state
+    changes and nothing is compiled again when the weight changes. Losses of one view read the first of two views. If a
+    weight is a schedule, call ``loss.set_progress(step / steps)`` before each step in a loop of your own; otherwise the
+    sum raises an error in training.
 
     Takes ``(logits, labels)`` if all terms do, and always ``(outputs, batch)``, from ``nc_tools.watch(model)``.
 
@@ -128,7 +129,7 @@ class WeightedSumLoss(WeightableLoss):
             not isinstance(schedule, ConstantSchedule) for schedule in self._schedules
         )
         self._current = [_weight_at(part.weight, 0.0, part.name) for part in terms]
-        # Not in checkpoints: they follow from progress, which the loop sets before each step.
+        # Not in checkpoints: the weights follow from progress, which the loop sets before each step.
         self.register_buffer("weights", torch.tensor(self._current), persistent=False)
 
     def initial_buffers(self) -> dict[str, Tensor]:
@@ -146,7 +147,7 @@ class WeightedSumLoss(WeightableLoss):
         for place, (schedule, name) in enumerate(zip(self._schedules, self.names, strict=True)):
             value = _weight_at(schedule, progress, name)
             if value != self._current[place]:
-                self.weights[place].fill_(value)  # copying a tensor would wait for the device
+                self.weights[place].fill_(value)  # to copy a tensor from the CPU would wait for the device
                 self._current[place] = value
         for loss in self.losses:
             loss.set_progress(progress)
