@@ -143,3 +143,15 @@ def test_the_sd_of_an_arm_is_that_of_single_runs_however_many_frames_it_has():
     assert np.mean(triple) == pytest.approx(2, rel=0.1)
     assert np.mean(single) == pytest.approx(2, rel=0.1)
     assert run_sd({0: {0: 1.0}}) is None
+
+
+def test_the_error_of_frames_counts_each_seed_alike_where_their_numbers_differ():
+    """Against simulated means over seeds; dividing by the largest number of frames would give 0.71 instead of 0.87."""
+    shares = nested_shares([[1.0, 3.0], [5.0]])
+    assert shares.frame_error == pytest.approx(math.sqrt(2.0 * (1 / 2 + 1)) / 2)
+    random = np.random.default_rng(0)
+    frames = math.sqrt(shares.frame) * random.normal(size=(100_000, 3))
+    means = (frames[:, :2].mean(axis=1) + frames[:, 2]) / 2
+    assert shares.frame_error == pytest.approx(means.std(), rel=0.02)
+    assert shares.frames_by_seed == "1 to 2"
+    assert nested_shares([[1.0, 3.0], [5.0, 7.0]]).frame_error == pytest.approx(math.sqrt(2.0 / 4))

@@ -295,8 +295,10 @@ def test_suspects_of_a_folder_have_paths(pictures):
 def test_labels_whose_truth_is_unknown_have_suspects_and_no_rate(pictures):
     human, source = f"{pictures / 'labels.csv'}:human", f"imagefolder:{pictures / 'pictures'}"
     config = replace(BASE, data=DataConfig(source, labels=human), training=TrainConfig(epochs=1, batch_size=4))
-    run = make(job_of(pictures / "out", "final", config))[0].run
+    holdout = make(job_of(pictures / "out", "holdout", config))[0].run
+    run = make(replace(job_of(pictures / "out", "final", config), holdout_run=holdout))[0].run
     assert "clean" not in listed(run)[0]
+    assert len(load_file(run / "transition.safetensors")) > len(load_file(holdout / "transition.safetensors")) > 0
     assert not [key for key in read_run(run).final if "noise" in key or "_clean" in key]
 
 

@@ -24,6 +24,7 @@ class VarianceShares:
         rest: The remainder: the interaction of the two and all other randomness; 0 if nested.
         clipped: Components whose estimate was negative and was set to 0.
         nested: Whether every seed has frames of its own.
+        unequal: The number of frames at each seed, if nested and not the same for all; else empty.
     """
 
     num_seeds: int
@@ -33,6 +34,7 @@ class VarianceShares:
     rest: float
     clipped: tuple[str, ...] = ()
     nested: bool = False
+    unequal: tuple[int, ...] = ()
 
     @property
     def total(self) -> float:
@@ -44,8 +46,18 @@ class VarianceShares:
         return component / self.total if self.total > 0 else None
 
     @property
+    def frames_by_seed(self) -> str:
+        """The number of frames at a seed as text, such as "3", or "1 to 3" if it is not the same for all."""
+        return f"{min(self.unequal)} to {max(self.unequal)}" if self.unequal else str(self.num_frames)
+
+    @property
     def frame_error(self) -> float:
-        """Standard error that the choice of frames adds to the mean: sqrt(frame / number of different frames)."""
+        """Standard error that the choice of frames adds to the mean over seeds: sqrt(frame / number of frames).
+
+        With unequal numbers n_s of frames at S seeds, each seed's mean counts alike: sqrt(frame sum_s 1/n_s) / S.
+        """
+        if self.unequal:
+            return math.sqrt(self.frame * math.fsum(1 / n for n in self.unequal)) / self.num_seeds
         return math.sqrt(self.frame / (self.num_frames * (self.num_seeds if self.nested else 1)))
 
 
@@ -84,7 +96,10 @@ def nested_shares(groups: Sequence[Sequence[float]]) -> VarianceShares:
     size = (count - sum(n * n for n in sizes) / count) / (len(groups) - 1)
     seed = (between - within) / size
     clipped = ("seed",) if seed < 0 else ()
-    return VarianceShares(len(groups), max(sizes), max(seed, 0.0), within, 0.0, clipped, nested=True)
+    unequal = tuple(sizes) if len(set(sizes)) > 1 else ()
+    return VarianceShares(
+        len(groups), max(sizes), max(seed, 0.0), within, 0.0, clipped, nested=True, unequal=unequal
+    )  # fmt: skip
 
 
 def variance_shares(values: Sequence[Sequence[float]] | np.ndarray[Any, Any]) -> VarianceShares:

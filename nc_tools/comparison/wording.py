@@ -201,7 +201,7 @@ def share_texts(comparison: Comparison) -> list[str]:
     texts = []
     for arm, shares in comparison.shares.items():
         if shares.total == 0:
-            texts.append(f"{arm}: no variance over {shares.num_seeds} seeds x {shares.num_frames} frames")
+            texts.append(f"{arm}: no variance over {shares.num_seeds} seeds x {shares.frames_by_seed} frames")
             continue
         sources = [("seeds", shares.seed), ("frames", shares.frame), ("rest", shares.rest)]
         if shares.nested:
@@ -209,7 +209,7 @@ def share_texts(comparison: Comparison) -> list[str]:
         parts = [f"{name} {100 * part / shares.total:.0f} %" for name, part in sources]
         clipped = f" (negative estimate of {' and '.join(shares.clipped)} set to 0)" if shares.clipped else ""
         texts.append(
-            f"{arm}: {', '.join(parts)}{clipped}, {shares.num_seeds} seeds x {shares.num_frames} "
+            f"{arm}: {', '.join(parts)}{clipped}, {shares.num_seeds} seeds x {shares.frames_by_seed} "
             f"{'own ' * shares.nested}frames; standard error that the frames add {primary.value(shares.frame_error)}"
             f"{' ' + primary.unit if primary.unit else ''}"
         )

@@ -105,14 +105,22 @@ def _decoded(file: Path, raw: bytes) -> tuple[str, str]:
 def _leading_lines(text: str) -> tuple[int, str]:
     """Return how many lines come before the rows, and the separator that one of them declares, or ""."""
     count, declared = 0, ""
-    for line in text.split("\n"):
+    lines = text.split("\n")
+    for line in lines:
         plain = line.strip()
         if plain.lower().startswith("sep=") and len(line) == 5:
             declared = line[4]
-        elif plain and not plain.startswith("#") and not plain.isdecimal():  # a number alone counts the rows
+        elif plain and not plain.startswith("#") and not _counts(plain, lines[count + 1 :]):
             break
         count += 1
     return count, declared
+
+
+def _counts(line: str, following: list[str]) -> bool:
+    """Return True if a line is the number of the lines after it, with or without a header."""
+    if not line.isdecimal():
+        return False
+    return int(line) in (rows := sum(1 for other in following if other.strip()), rows - 1)
 
 
 def _separated(file: Path, text: str, skipped: int, separator: str, encoding: str) -> Grid | None:

@@ -38,10 +38,7 @@ def evaluate_label_noise(
     Nothing that a run chooses depends on what is measured here.
     """
     clean = train.clean_labels
-    rows = job.protocol.suspects
-    if rows is None:
-        noisy = clean is not None or job.config.data.labels is not None
-        rows = _LISTED_SUSPECTS if noisy else 0
+    rows = _rows_of_suspects(job, clean)
     if clean is None and not rows:
         return {}
     outputs = evaluator.outputs(train)
@@ -58,6 +55,13 @@ def evaluate_label_noise(
     save_tensors({"counted": counted, **matrices}, record.path / TRANSITION)
     values |= _transition_errors(job, matrices["anchor"], counted)
     return values | suspect_precision(suspects, outputs.labels.cpu() != clean)
+
+
+def _rows_of_suspects(job: Job, clean: Tensor | None) -> int:
+    """Return how many suspects are listed: as many as the protocol says, else some where labels may be wrong."""
+    if job.protocol.suspects is not None:
+        return job.protocol.suspects
+    return _LISTED_SUSPECTS if clean is not None or job.config.data.labels is not None else 0
 
 
 def _estimated_transitions(job: Job, outputs: Collected) -> dict[str, Tensor]:
@@ -94,10 +98,10 @@ def suspect_precision(suspects: Suspects, wrong: Tensor) -> dict[str, float]:
 def save_held_out_estimates(job: Job, data: RunData, holdout: Collected, record: RunRecord) -> dict[str, float]:
     """Estimate the transition matrix from the hold-out, write the estimates, and return their errors.
 
-    Without true labels there are no errors, and there are estimates only if the protocol asks for suspects.
+    Without true labels there are no errors, and there are estimates only if a final run lists suspects.
     """
     given, true = data.sources.train.labels, data.sources.train.clean_labels
-    if true is None and not job.protocol.suspects:
+    if true is None and not _rows_of_suspects(job, true):
         return {}
     estimates = {name: estimate(holdout.logits, holdout.labels) for name, estimate in HELD_OUT_ESTIMATES.items()}
     save_tensors(estimates, record.path / TRANSITION)
