@@ -54,6 +54,10 @@ class CollapseRanking:
     """Checkpoints or layers, the most collapsed first, and the rank correlation of each metric with the outcome.
 
     A correlation below 0 means that candidates in which the target set is more collapsed have better outcomes.
+
+    Attributes:
+        rows: The candidates, sorted.
+        correlations: Rank correlation with the outcome, by the name of the collapse metric.
     """
 
     rows: tuple[Ranked, ...]
