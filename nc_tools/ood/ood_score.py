@@ -30,8 +30,14 @@ class OODScore(ABC):
     augmentation. Heads without a bias work (``bias=None``), and so do class vectors that are frozen or a buffer.
     All arithmetic is float64, so float32 and float64 features of the same values have the same scores.
 
-    To add a score, write a subclass with a ``name`` and :meth:`_fit` and :meth:`_score_samples`. In this package, a new
-    file and its import in ``nc_tools/ood/__init__.py`` are enough: reports then hold it.
+    To add a score, write a subclass with a ``name`` and the methods :meth:`_fit` and :meth:`_score_samples`. In this
+    package, a new file and its import in ``nc_tools/ood/__init__.py`` are enough: reports then include the score.
+
+    Attributes:
+        name: Name of the score in the keys of reports.
+        fits_on: Arguments of :meth:`fit` that fitting reads.
+        reads_features_alone: Whether neither fitting nor scoring reads logits or class vectors. Heads on the same
+            features then share the score.
 
     Example:
         >>> from nc_tools.ood import Energy
@@ -43,7 +49,6 @@ class OODScore(ABC):
     name: ClassVar[str]
     fits_on: ClassVar[tuple[str, ...]] = ()
     reads_features_alone: ClassVar[bool] = False
-    """Whether neither fitting nor scoring reads logits or class vectors: heads on the same features share the score."""
 
     _sizes: tuple[int, int] | None = None
     _device: torch.device
@@ -106,11 +111,11 @@ class OODScore(ABC):
 
     @abstractmethod
     def _fit(self, train: TrainingSet) -> None:
-        """Keep what the score needs of a checked training set."""
+        """Compute and store what the score needs of a checked training set."""
 
     @abstractmethod
     def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Score one block of checked samples, float64."""
+        """Return the scores (B,) of one block of checked samples; all tensors are float64."""
 
     def _values_per_sample(self) -> int:
         """Return the number of values per sample in the largest intermediate result."""

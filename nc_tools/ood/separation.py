@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-# Share of its largest value that a part of DeLong's variance has for exponential scores near an AUROC of 1, and as how
-# many misordered samples it counts.
+# The prior of ``auroc_interval``: a part of DeLong's variance as a share of its largest value, for exponential scores
+# near an AUROC of 1; and the number of misordered samples that this prior counts as.
 _PRIOR_SHARE, _PRIOR_WEIGHT = 0.5, 2.0
 
 
@@ -21,10 +21,10 @@ def separation(inside: Tensor, outside: Tensor) -> dict[str, float]:
         fpr95     share of outside samples that score at or above the highest threshold that at least 95 % of the
                   inside samples reach
 
-    Samples of equal score share a threshold, so ties are exact. Average precision is the sum of precision times gain
-    in recall, as in scikit-learn; some toolkits use trapezoids, which is too optimistic. Average precisions depend on
-    the sizes of the two sets; AUROC and FPR95 do not. OpenOOD takes outside as positive, which leaves AUROC and
-    changes FPR95.
+    Samples of equal score share a threshold, so ties are exact. Average precision is the sum of precision times gain in
+    recall, as in scikit-learn; some toolkits use trapezoids, which is too optimistic. Average precisions depend on the
+    sizes of the two sets; AUROC and FPR95 do not. OpenOOD takes the outside samples as positives, which changes FPR95
+    but not AUROC.
 
     Args:
         inside: (N,), higher is more in-distribution; infinite scores are allowed.
