@@ -28,7 +28,7 @@ def write_suspects_files(folder: Path, rows: LabeledSamples, ranking: FoundSuspe
         folder: Created if it does not exist.
         rows: The samples.
         ranking: Their ranking.
-        most: Largest number of rows of suspects.csv; None for all samples.
+        most: Largest number of rows of suspects.csv; None for a row for each sample.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {
