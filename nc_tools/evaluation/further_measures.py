@@ -161,5 +161,5 @@ def mean_stable_rank(model: nn.Module, without: nn.Module | None = None) -> dict
 
 
 def _uneven(class_counts: Tensor) -> bool:
-    """Whether classes differ in frequency and at least three have samples, so that one can speak of rare classes."""
+    """Whether classes differ in frequency and at least three have samples: only then some are rare."""
     return len(class_counts) > 2 and bool(class_counts.min() < class_counts.max()) and int((class_counts > 0).sum()) > 2

@@ -46,11 +46,16 @@ class Embeddings:
 def read_embeddings(path: Path | str) -> Embeddings:
     """Read a data set of embeddings from one file.
 
-    The file holds, for N samples: ``features`` (N, D), numbers; ``labels`` (N,), whole numbers or texts; and perhaps
-    ``ids`` (N,), unique names of the samples; ``split`` (N,), "train", "test", "val", "ood_near" or "ood_far" for each;
-    ``groups`` (N,), such as the patient, whose samples stay on one side of every split; ``classes``, the names of the
-    classes 0 to K - 1. The formats are those of
-    :func:`~nc_tools.features.embedding_columns.read_embedding_columns`.
+    The file holds for N samples:
+
+    - ``features`` (N, D), numbers;
+    - ``labels`` (N,), whole numbers or texts;
+    - optional: ``ids`` (N,), unique names of the samples;
+    - optional: ``split`` (N,), each "train", "test", "val", "ood_near" or "ood_far";
+    - optional: ``groups`` (N,), such as the patient; the samples of a group stay on one side of every split;
+    - optional: ``classes``, the names of the classes 0 to K - 1.
+
+    The formats are those of :func:`~nc_tools.features.embedding_columns.read_embedding_columns`.
 
     With "train" and "test", rows of "val" join the training rows, from which each seed draws its own hold-out. Without
     "test", the rows of "val" are the test set. Without a split, a fifth of each class is the test set, the same rows

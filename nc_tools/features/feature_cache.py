@@ -140,7 +140,7 @@ class FeatureCache:
 
     @property
     def rows_file(self) -> RowsFile:
-        """The file of all rows, for another process."""
+        """The file of all rows, which another process can open."""
         return RowsFile(str(self.folder / "rows.bin"), self.dtype.name, self.width, len(self))
 
     def differences(self, digest: Tensor) -> list[list[str]]:

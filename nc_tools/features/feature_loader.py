@@ -19,7 +19,7 @@ class FeatureLoader:
     Args:
         features: The whole training set.
         indices: Indices of the samples to train on (M,), int64.
-        batch_size: Samples in a batch. The batches of an epoch differ in size by at most one, and none has one sample.
+        batch_size: Samples in a batch. The batches of an epoch differ in size by at most one.
         seed: The run's seed, from which the order is drawn.
         sampling: How often each class is drawn, or None for each sample once an epoch.
         epochs: Epochs of the whole training, which ``ProgressiveSampling`` needs.

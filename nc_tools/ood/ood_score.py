@@ -82,7 +82,11 @@ class OODScore(ABC):
         return self.fit_training_set(TrainingSet.checked(features, logits, labels, weight, bias))
 
     def fit_training_set(self, train: TrainingSet) -> Self:
-        """Fit the score on a training set that several scores share, so that its moments are computed only once."""
+        """Fit the score on a training set that several scores share, so that its moments are computed only once.
+
+        Raises:
+            UndefinedScoreError: If the score is not defined for the training set or its head.
+        """
         with measuring_precision(train.features.device):
             self._fit(train)
         self._sizes, self._device = (train.features.shape[1], train.logits.shape[1]), train.features.device
@@ -99,6 +103,7 @@ class OODScore(ABC):
             (M,), higher means in-distribution, float64, on the device of the training features.
 
         Raises:
+            TypeError: If features or logits are not floating-point.
             ValueError: If the score was not fitted, shapes do not fit, there is no sample, or values are not finite.
         """
         if self._sizes is None:
@@ -139,10 +144,14 @@ def _concrete_subclasses(parent: type[Any]) -> Iterator[type[OODScore]]:
 
 
 def require_weight(train: TrainingSet, name: str) -> Tensor:
-    """Return the class vectors (K, D) of a training set's head, or raise an error if it has none.
+    """Return the class vectors (K, D) of a training set's head.
+
+    Args:
+        train: The training set.
+        name: Name of the score, for the error message.
 
     Raises:
-        UndefinedScoreError: If the head has none.
+        UndefinedScoreError: If the training set has no class vectors.
     """
     if train.weight is None:
         raise UndefinedScoreError(

@@ -114,7 +114,13 @@ def auroc_interval(inside: Tensor, outside: Tensor, confidence: float = 0.95) ->
 
 
 def _share_of_largest(shares: Tensor, misordered: float, largest: float) -> float:
-    """Return a set's part of DeLong's variance as a share of its largest value, averaged with 1/2."""
+    """Return a set's part of DeLong's variance as a share of its largest value, averaged with 1/2.
+
+    Args:
+        shares: Share of the other set that each sample is ordered correctly against (N,).
+        misordered: min(A, 1 - A), the smaller share of pairs that are ordered one way.
+        largest: Largest value of the variance, A (1 - A).
+    """
     weight = misordered * len(shares)
     share = min(1.0, float(shares.var()) / largest) if weight > 0 else 0.0
     return (weight * share + _PRIOR_WEIGHT * _PRIOR_SHARE) / (weight + _PRIOR_WEIGHT)

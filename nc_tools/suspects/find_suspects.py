@@ -19,7 +19,7 @@ class FoundSuspects:
 
     Attributes:
         suspects: Scores and ranks by loss and by distance, and the class that the model suggests.
-        disagreement: Share of the annotators who gave another label (N,), NaN where nobody gave one; None without
+        disagreement: Share of the annotators who gave another label (N,), NaN where no annotator gave one; None without
             annotators.
         disagreement_rank: Rank by disagreement (N,); equal values share the mean of their ranks. None without
             annotators.
@@ -29,8 +29,8 @@ class FoundSuspects:
             wrong if confident learning is certain of another class and the model predicts another class.
         likely_wrong: Which samples to check (N,), bool: in each class the most suspect ones, as many as are estimated
             to be wrong.
-        alone: Which samples are the only one of their class (N,), bool: nothing is known about them, and they are last
-            in the order.
+        alone: Which samples have a class without other samples (N,), bool; with ``training``, without training samples.
+            Nothing is known about these labels, and they are last in the order.
         strength: The inverse penalty strength C of the linear model.
         agreement: Share of the labels that the linear model predicts. If it is low, the estimates count its errors as
             wrong labels.

@@ -38,7 +38,7 @@ def write_decisions(file: Path, samples: FeatureSet, labels: Tensor, excluded: T
 
 
 def random_checks(samples: FeatureSet, count: int, seed: int) -> Tensor:
-    """Return the labels (N,) after somebody checked random samples and gave them their true labels.
+    """Return the labels (N,) after random samples were checked and got their true labels.
 
     Args:
         samples: The training samples, with true labels.

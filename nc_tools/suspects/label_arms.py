@@ -24,7 +24,7 @@ class LabelArm:
 
     Attributes:
         file: The table of decisions that turns the given labels into these.
-        words: What the decisions do, in words for the user.
+        words: What the decisions do, as text for the user.
     """
 
     file: Path

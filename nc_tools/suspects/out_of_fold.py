@@ -85,7 +85,15 @@ def held_out_logits(
 ) -> tuple[Tensor, float]:
     """Return the logits (M, K) that a logistic regression of features and labels gives to queries (M, D).
 
-    The penalty is chosen as in :func:`out_of_fold_logits`, and returned too.
+    The penalty is chosen as in :func:`out_of_fold_logits`, and its inverse strength C is returned too.
+
+    Args:
+        features: Features of the training set (N, D), standardized.
+        labels: Labels of the training set (N,), int64, in [0, K); at least two classes occur.
+        queries: Features of other samples (M, D), standardized in the same way.
+        num_classes: K.
+        folds: Number of folds, of which one is used to choose the penalty.
+        seed: Draws the folds.
 
     Raises:
         ValueError: If there are fewer than two folds, or fewer samples than folds.

@@ -27,7 +27,7 @@ def write_suspects_files(folder: Path, rows: LabeledSamples, ranking: FoundSuspe
     Args:
         folder: Created if it does not exist.
         rows: The samples.
-        ranking: Their ranking.
+        ranking: The ranking of their labels.
         most: Largest number of rows of suspects.csv; None for a row for each sample.
     """
     folder.mkdir(parents=True, exist_ok=True)

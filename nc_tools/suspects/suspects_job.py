@@ -42,9 +42,9 @@ class SuspectsJob(SourceOptions):
         seed: Draws the folds.
         rows: Largest number of rows of suspects.csv; None for all samples.
         out: Folder of the files, or None for one below ``outputs/suspects``.
-        images: Folder of the images that the ids name, for a page to decide about them. None for that of the data; for
-            embeddings, no page.
-        review: Number of suspects on that page; None for 400.
+        images: Folder of the images that the ids name, for the review page. None for the folder of the data; for
+            embeddings, None means that no page is written.
+        review: Number of suspects on the review page; None for 400.
     """
 
     labels: str | None = None

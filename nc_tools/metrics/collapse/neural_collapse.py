@@ -56,8 +56,8 @@ def neural_collapse(
     Args:
         features: (N, D), those that the head multiplies by its weight; half precision is measured in float32.
         labels: (N,), integers.
-        weight: The head's class vectors (K, D); adds nc0, nc3 and, with ``bias``, nc4.
-        bias: (K,) or None.
+        weight: The head's class vectors (K, D); adds nc0 and nc3, and nc4 if there are no ``logits``.
+        bias: (K,), or None for a head without a bias.
         num_classes: K, if neither ``weight`` nor ``logits`` is given; by default the largest label plus one.
         logits: The head's own scores (N, K), for nc4: needed for a head that is not affine in ``features``, and
             cheaper for any head.
@@ -154,7 +154,7 @@ def collapse_quantities(
     """Return the metrics of neural collapse that are defined, from class means and within-class spread.
 
     Args:
-        means: Of the K classes that have samples.
+        means: Means of the K classes that have samples.
         variances: tr Cov_k (K,).
         pinv: NC1 by the pseudo-inverse, in the forms that could be computed.
         samples: N.

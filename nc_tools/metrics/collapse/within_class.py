@@ -52,11 +52,11 @@ class _ScoresOfMeans:
         self._dtype = dtype
 
     def nearest(self, y: Tensor) -> Tensor:
-        """Return c_y . c_k - ||c_k||^2 / 2, less the largest of each row (B, K)."""
+        """Return c_y . c_k - ||c_k||^2 / 2, minus the largest of each row (B, K)."""
         return self._nearest[y] if self._has_table else self.nearest_rows(self._centered[y]).to(self._dtype)
 
     def logits(self, y: Tensor) -> Tensor:
-        """Return the head's logits at the class means, less the largest of each row (B, all classes)."""
+        """Return the head's logits at the class means, minus the largest of each row (B, all classes)."""
         return self._logits[y] if self._has_table else self.logit_rows(self._means[y]).to(self._dtype)
 
     def nearest_rows(self, centered: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def within_class_spread(
     Args:
         features: (N, D), float32 or float64.
         place: The row of ``class_means`` that is the sample's class (N,).
-        class_means: Of the K classes that have samples.
+        class_means: Means of the K classes that have samples.
         head: The head, for the disagreement, if it is affine in the features; else None.
         decisions: For any other head, the class index that it predicts for each sample (N,); or None.
     """

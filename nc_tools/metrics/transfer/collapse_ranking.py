@@ -19,7 +19,7 @@ class RankCorrelation:
 
     Attributes:
         spearman: Spearman's rho; None if it is not defined (fewer than three pairs, or a constant quantity).
-        kendall: Kendall's tau-b; likewise.
+        kendall: Kendall's tau-b; None as for Spearman's rho.
         n: Number of pairs in which both values are finite.
     """
 
