@@ -40,8 +40,8 @@ def set_measures(sets: Tensor, labels: Tensor, class_counts: Tensor | Sequence[i
         coverage_balanced        mean of the coverages of the classes
         coverage_worst           lowest coverage of a class
         classes_low              share of the classes with a coverage below 80 %
-        coverage_GROUP, size_GROUP  the same over the samples whose class is in GROUP: many, medium, few; head, middle,
-                                    tail
+        coverage_GROUP, size_GROUP  coverage and size over the samples whose class is in GROUP: many, medium, few;
+                                    head, middle, tail
 
     Classes and groups without a sample are left out.
 

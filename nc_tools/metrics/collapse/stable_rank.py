@@ -12,8 +12,8 @@ def stable_rank(matrix: Tensor) -> float:
     """Return the stable rank of a matrix, ||A||_F^2 / ||A||_2^2.
 
     It is 1 if only one singular value is nonzero, and equal to the rank if all nonzero singular values are equal.
-    Unlike the rank it does not jump when a singular value passes a threshold. Under weight decay, it falls towards K -
-    1 in the layers after the one where classes have collapsed. Source: Rudelson and Vershynin (2007).
+    Unlike the rank it does not jump when a singular value passes a threshold. Under weight decay, it falls to K - 1
+    in the layers after the one where classes have collapsed. Source: Rudelson and Vershynin (2007).
 
     Args:
         matrix: (rows, columns).

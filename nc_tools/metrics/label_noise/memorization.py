@@ -36,8 +36,8 @@ def memorization(features: Tensor, logits: Tensor, given_labels: Tensor, true_la
         true_labels: (N,).
 
     Returns:
-        The quantities by name; none if no label is wrong. Without ``distance_true``, ``distance_given`` and
-        ``carried_over`` if the true or given class of a mislabeled sample has no correctly labeled sample, or all means
+        The quantities by name; none if no label is wrong. ``distance_true``, ``distance_given`` and ``carried_over``
+        are missing if the true or given class of a mislabeled sample has no correctly labeled sample, or if all means
         are equal.
 
     Raises:

@@ -171,8 +171,8 @@ def transition_problem(matrix: Tensor, samples: Tensor, enough: int = ENOUGH_SAM
     """Return one sentence that says why an estimated transition matrix should not be used, or None.
 
     A loss corrected by a wrong matrix is worse than the plain loss. Two things show a wrong matrix: a row that was
-    estimated from few samples, and a row whose largest entry is not on the diagonal, which means that most samples of a
-    class would have another label.
+    estimated from few samples, and a row whose largest entry is not on the diagonal, which means that the most frequent
+    label of a class would be a wrong one.
 
     Args:
         matrix: The estimate (K, K), rows are true classes.

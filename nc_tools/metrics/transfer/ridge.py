@@ -30,8 +30,9 @@ def fit_ridge(x: Tensor, targets: Tensor, strengths: Sequence[float]) -> Ridge:
     """Fit a ridge regression with the penalty strength that has the smallest leave-one-out error.
 
     Minimizes ||Y - X W^T - 1 b^T||^2 + lambda ||W||^2 with lambda = N s, for every s in ``strengths``. The predictions
-    are linear in the targets, H Y. So the residual of sample i under the model that is fitted without it, intercept
-    included, is exactly (y_i - yhat_i) / (1 - H_ii). With centered X and eigenpairs (e_j, v_j) of X^T X,
+    are linear in the targets, H Y. So the residual of sample i under the model that is fitted without it, with the same
+    lambda and a new intercept, is exactly (y_i - yhat_i) / (1 - H_ii). With centered X and eigenpairs (e_j, v_j) of X^T
+    X,
 
         H_ii = 1/N + sum_j (x_i . v_j)^2 / (e_j + lambda),
 
