@@ -27,8 +27,8 @@ def ood_report(
     Use it in your own loop: collect the training subset, the test set and the outliers in eval mode, without
     augmentation, and call this once. Scores are fitted on the training set alone; nothing is tuned on outliers. They
     read ``embedded``, the features that the head multiplies by its weight. A score that is not defined for the data or
-    the head has no key. This concerns scores that need class vectors if there is no weight, ViM and NECO if no
-    direction is left outside the principal space, and scores that need within-class variance if there is none.
+    the head has no key. For example, NCI and fDBD have none without a weight, ViM and NECO if no direction is left
+    outside the principal space, and Mahalanobis and RMDS if the features do not vary within classes.
 
     Args:
         train: The training set.

@@ -14,8 +14,8 @@ from nc_tools.metrics.collapse.neural_collapse import neural_collapse
 def tagwise_average(features: Tensor, tags: Tensor) -> dict[str, float]:
     """Measure whether the mean feature of a set of tags points along the sum of the single tags' means.
 
-    Let mu_k be the mean over the samples that have tag k alone, h_S the mean over the samples with exactly the tags S
-    (two or more), and m_S = sum_{k in S} mu_k, where mean_k mu_k was first subtracted from all features. Then
+    Let mu_k be the mean over the samples that have tag k alone. First mean_k mu_k is subtracted from all features. With
+    h_S the mean over the samples with exactly the tags S (two or more) and m_S = sum_{k in S} mu_k,
 
         tag_angle         mean_S angle(h_S, m_S), degrees
         tag_angle_other   mean over S != S' of equal size of angle(h_S, m_S'), degrees
