@@ -35,7 +35,7 @@ def collect(model: Classifier, batches: Iterable[Batch], *, dtype: torch.dtype =
         dtype: Arithmetic of the backbone, as in training.
 
     Returns:
-        Everything in float32, on the model's device.
+        Features and logits in float32, on the model's device, and the labels of the batches.
 
     Raises:
         ValueError: If there is no batch.

@@ -34,7 +34,7 @@ from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Collected
 
 PlainBatches = Callable[[Images, Tensor | None], Iterable[Batch]]
-"""Returns the batches of images, or of those at some indices, in order and without augmentation."""
+"""Returns the batches of all images, or of the images at some indices, in order and without augmentation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class EvaluationSet:
     def clean_labels(self) -> Tensor | None:
         """True labels (M,) if the set's labels are noisy and its true labels are known; otherwise None.
 
-        Report with them; choose nothing by them.
+        They are for reporting only: choose nothing by them.
         """
         clean = self.images.clean_labels
         return clean if clean is None or self.indices is None else clean[self.indices]
@@ -72,8 +72,8 @@ class Evaluator:
         plain_batches: Returns the batches of a set, on the same device.
         class_counts: Training samples of each class (K,), which decide the frequency groups.
         dtype: Arithmetic of the backbone, as in training.
-        kept_results: What the evaluators of several models keep for each other, where their features may be the same,
-            as those of heads on a frozen backbone; None for a model of its own.
+        kept_results: Results that the evaluators of several models share where their features are equal, as those of
+            heads on a frozen backbone; None to share nothing.
     """
 
     def __init__(
@@ -119,20 +119,20 @@ class Evaluator:
         return {f"{part.name}/{group}/{key}": value for key, value in values.items()}
 
     def collapse(self, part: EvaluationSet) -> dict[str, float]:
-        """Return neural-collapse metrics of the backbone's features and, if the head maps features, of mapped ones.
+        """Return neural-collapse metrics of the backbone's features and of the features after the head's own map.
 
         ``<set>/nc/`` is about the backbone's features and can be compared between heads. ``<set>/nc_embedded/`` is
-        about the features that the head compares with its class vectors; it is left out where they are the same.
-        NC3 needs features and class vectors in one space: it is always among the second, and among the first if the
-        head keeps the width.
+        about the features that the head compares with its class vectors; it is left out if both are the same. NC3 needs
+        features and class vectors in one space: ``nc_embedded`` always has it, and ``nc`` has it if the class vectors
+        have the width of the backbone's features.
         """
         return self._collapse(part.name, self.outputs(part), "")
 
     def further_measures(self, train: EvaluationSet, test: EvaluationSet) -> dict[str, float]:
-        """Return what only a final model is measured for: calibration in detail, more of collapse, class vectors.
+        """Return the measures that only final models have: more of calibration, of collapse and of the head.
 
-        ``<test>/cal/``, ``<test>/cal_groups/<group>/``, ``<set>/nc/``, ``<set>/nc_embedded/``, ``head/`` and
-        ``backbone/``.
+        Their keys begin with ``<test>/gen/``, ``<test>/cal/``, ``<test>/cal_groups/<group>/``, ``<set>/nc/``,
+        ``<set>/nc_embedded/``, ``head/`` and ``backbone/``.
         """
         outputs = self.outputs(test)
         values = {
@@ -149,9 +149,9 @@ class Evaluator:
         return values | self.by_frequency(train) | {f"backbone/{k}": v for k, v in self._backbone_ranks().items()}
 
     def by_frequency(self, part: EvaluationSet) -> dict[str, float]:
-        """Return the geometry of rare and frequent classes: of the means as ``<set>/nc/``, of the head as ``head/``.
+        """Return the geometry of rare and frequent classes: of class means, ``<set>/nc/``, and of the head, ``head/``.
 
-        The means are of the backbone's features.
+        The class means are those of the backbone's features.
         """
         outputs = self.outputs(part)
         counts = self.class_counts.to(outputs.labels.device)
@@ -189,7 +189,7 @@ class Evaluator:
     def dilation(self, part: EvaluationSet, true_labels: Tensor) -> dict[str, float]:
         """Return ``<set>/noise/dilation``, the ratio tr(S_W) / tr(S_B) for true labels (N,); empty if undefined.
 
-        It is how far the classes are spread, which memorizing wrong labels increases (Nguyen et al. 2023).
+        Memorizing wrong labels increases the spread of the classes, and so this ratio (Nguyen et al. 2023).
         """
         outputs = self.outputs(part)
         values = neural_collapse(outputs.features, true_labels, num_classes=outputs.logits.shape[1])
@@ -202,7 +202,7 @@ class Evaluator:
         outliers are from being orthogonal to the class means.
 
         Scores are fitted on the training set. They read the embedded features, which lie in the space of the head's
-        class vectors; for a head that is not affine there, scores that need class vectors are left out.
+        class vectors. If the logits are not an affine function of them, scores that need class vectors are left out.
 
         Args:
             train: The training set.
@@ -224,9 +224,9 @@ class Evaluator:
         """Return the accuracy of simple classifiers on frozen features of a transfer set, as ``transfer/``.
 
         Args:
-            train: Images of the transfer classes to fit the readers on.
-            test: Images of the same classes to score them on.
-            seed: Of the readers' random choices.
+            train: Images of the transfer classes, to fit the classifiers on.
+            test: Images of the same classes, to score the classifiers on.
+            seed: Seed of the random choices in fitting.
         """
         fitted, scored = self.outputs(train), self.outputs(test)
         values = transfer_report(fitted.features, fitted.labels, scored.features, scored.labels, seed)
@@ -258,7 +258,11 @@ class Evaluator:
         }
 
     def _spaces(self, outputs: Collected) -> dict[str, tuple[Tensor, Tensor | None, Tensor | None]]:
-        """Return the features, class vectors and biases of the backbone's space and, if it differs, of the head's."""
+        """Return features, class vectors and biases before ("nc") and after ("nc_embedded") the head's own map.
+
+        There is no "nc_embedded" if the map changes nothing. The class vectors and biases of "nc" are None if the class
+        vectors do not have the width of the backbone's features.
+        """
         head, features, embedded = self.head, outputs.features, outputs.embedded
         weight = head.weight.detach().float()
         bias = None if head.bias is None else head.bias.detach().float()

@@ -1,4 +1,4 @@
-"""Measures of a final model beyond accuracy and NC0 to NC4, each left out where it would cost more than it says."""
+"""Measures of a final model beyond accuracy and NC0 to NC4; a measure is left out where it would cost too much."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from nc_tools.metrics import (
     variability_collapse_index,
 )
 
-# Numbers of float64 that the decomposition of the Brier score may hold, about 1 GB.
+# Largest N x K for the decomposition of the Brier score, which then takes about 1 GB.
 _MOST_PROBABILITIES = 3e7
-# Products of the covariance of all features, about ten seconds on a CPU core.
+# Largest N x D^2 for the covariance of the features: about ten seconds on a CPU core.
 _MOST_PRODUCTS = 2e11
-# Classes of a K x K eigenvalue problem, about ten seconds.
+# Largest K for a K x K eigenvalue problem: about ten seconds.
 _MOST_CLASSES = 2000
+# Largest value of the smaller side of a weight matrix whose stable rank is computed.
 _LARGEST_SIDE = 1024
 _COSINES = {
     "minority_cosine": "cosine_rare",
@@ -37,7 +38,7 @@ _COSINES = {
 
 
 def further_calibration(logits: Tensor, labels: Tensor, class_counts: Tensor) -> dict[str, float]:
-    """Return calibration by class and by group of classes, Brier's parts, and how errors are ranked by confidence.
+    """Return calibration by class and by group of classes, the Brier decomposition, AURC and uniform accuracy.
 
     Args:
         logits: (N, K).
@@ -105,7 +106,8 @@ def means_by_frequency(features: Tensor, labels: Tensor, class_counts: Tensor) -
         class_counts: Training samples of each class (K,).
 
     Returns:
-        The quantities by name; none if all classes are equally frequent or a class has no sample here.
+        The quantities by name; none if all classes are equally frequent, fewer than three classes have training
+        samples, or a class has no sample here.
     """
     num_classes = len(class_counts)
     counts, sums = class_sums(features, labels, num_classes)
@@ -122,7 +124,11 @@ def class_vector_geometry(weight: Tensor, class_counts: Tensor) -> dict[str, flo
 
     Args:
         weight: (K, D).
-        class_counts: Training samples of each class (K,); equally frequent classes leave the stable rank alone.
+        class_counts: Training samples of each class (K,).
+
+    Returns:
+        The quantities by name; only the stable rank if all classes are equally frequent or fewer than three have
+        samples, and none if the weight is zero or not finite.
     """
     if not bool(weight.isfinite().all()) or not bool(weight.any()):
         return {}
@@ -134,11 +140,11 @@ def class_vector_geometry(weight: Tensor, class_counts: Tensor) -> dict[str, flo
 
 
 def mean_stable_rank(model: nn.Module, without: nn.Module | None = None) -> dict[str, float]:
-    """Return the mean stable rank of the layers whose weight matrix is not too large, as ``stable_rank``.
+    """Return ``stable_rank``, the mean over the layers whose weight matrix has a side of at most 1,024.
 
     Args:
-        model: The layers.
-        without: A part of the model that is left out, such as its head.
+        model: The model with these layers.
+        without: A part of the model that is left out, such as its head; None to leave out nothing.
     """
     ranks = []
     left_out = set() if without is None else set(without.modules())
@@ -155,5 +161,5 @@ def mean_stable_rank(model: nn.Module, without: nn.Module | None = None) -> dict
 
 
 def _uneven(class_counts: Tensor) -> bool:
-    """Whether some classes with samples are rarer than others, so that one can speak of rare classes."""
+    """Whether classes differ in frequency and at least three have samples: only then some are rare."""
     return len(class_counts) > 2 and bool(class_counts.min() < class_counts.max()) and int((class_counts > 0).sum()) > 2

@@ -1,4 +1,4 @@
-"""Detection metrics of a model, of which those that read features alone are shared by models with the same features."""
+"""Metrics of out-of-distribution detection; those that read features alone are shared by models of equal features."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ood_values(
         outliers: Images of no class, by name.
         weight: Class vectors (K, D) with the head's scale; None for a head that is not affine.
         bias: (K,) or None.
-        kept_results: Results for the features of other models; None to compute everything.
+        kept_results: Results that are kept by the content of the features; None to compute everything.
     """
     if kept_results is None:
         return ood_report(train, test, outliers, weight, bias)

@@ -15,12 +15,12 @@ from nc_tools.features.embedding_columns import EmbeddingArrays
 def indices_and_classes(columns: EmbeddingArrays, scored: np.ndarray, path: Path) -> tuple[Tensor, tuple[str, ...]]:
     """Return class indices (N,), int64, and the class names.
 
-    With ``classes`` the labels are positions in it, or its names. Otherwise the classes are the labels that occur,
-    sorted: as numbers if all of them are whole numbers (also when written as text), else as text.
+    If the file has ``classes``, all labels are names in it or all are positions in it. Otherwise the classes are the
+    labels that occur, sorted: as numbers if all of them are whole numbers (also when written as text), else as text.
 
     Args:
         columns: The arrays of the file.
-        scored: (N,), bool. Rows that are False need no label; theirs becomes 0.
+        scored: Which rows need a label (N,), bool; the other rows get the index 0.
         path: The file, for messages.
 
     Raises:

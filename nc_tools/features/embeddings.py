@@ -1,6 +1,6 @@
 """Embeddings as a data set: features that another program computed, from one file, checked before anything is trained.
 
-Text, sound and tables enter a comparison in this way, and images whose features exist already.
+In this way a comparison can use text, sound and tables, and images whose features exist already.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Embeddings:
     Attributes:
         train: All training rows, before any subset or hold-out is drawn.
         test: The test rows.
-        ood: Out-of-distribution rows by "near" and "far", for detection scores; their labels are not used.
+        ood: Out-of-distribution rows, by "near" and "far", for detection scores; their labels are not used.
         notes: What was decided while reading, in sentences for the user, such as how the rows were split.
     """
 
@@ -46,11 +46,16 @@ class Embeddings:
 def read_embeddings(path: Path | str) -> Embeddings:
     """Read a data set of embeddings from one file.
 
-    The file holds, for N samples: ``features`` (N, D), numbers; ``labels`` (N,), whole numbers or texts; and perhaps
-    ``ids`` (N,), unique names of the samples; ``split`` (N,), "train", "test", "val", "ood_near" or "ood_far" for each;
-    ``groups`` (N,), such as the patient, whose samples stay on one side of every split; ``classes``, the names of the
-    classes 0 to K - 1. The formats are those of
-    :func:`~nc_tools.features.embedding_columns.read_embedding_columns`.
+    The file holds for N samples:
+
+    - ``features`` (N, D), numbers;
+    - ``labels`` (N,), whole numbers or texts;
+    - optional: ``ids`` (N,), unique names of the samples;
+    - optional: ``split`` (N,), each "train", "test", "val", "ood_near" or "ood_far";
+    - optional: ``groups`` (N,), such as the patient; the samples of a group stay on one side of every split;
+    - optional: ``classes``, the names of the classes 0 to K - 1.
+
+    The formats are those of :func:`~nc_tools.features.embedding_columns.read_embedding_columns`.
 
     With "train" and "test", rows of "val" join the training rows, from which each seed draws its own hold-out. Without
     "test", the rows of "val" are the test set. Without a split, a fifth of each class is the test set, the same rows
@@ -61,8 +66,8 @@ def read_embeddings(path: Path | str) -> Embeddings:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If something in it cannot be right: lengths that differ, values that are not finite, a label without
-            a training row, an id in two splits. The message says what to do.
+        ValueError: If the contents are wrong, such as lengths that differ, values that are not finite, a label without
+            a training row, or an id in two splits. The message says what to do.
 
     Example:
         >>> import tempfile
@@ -160,7 +165,7 @@ def _split_of(columns: EmbeddingArrays, path: Path) -> np.ndarray | None:
 def _parts(
     labels: Tensor, split: np.ndarray | None, groups: Tensor | None, path: Path
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return the rows for training and for testing, and what was decided."""
+    """Return the indices of training rows and of test rows, and notes for the user on how they were chosen."""
     if split is None:
         generator = torch.Generator().manual_seed(0)
         if groups is None:
@@ -222,7 +227,7 @@ def _check_classes(labels: Tensor, classes: tuple[str, ...], train: np.ndarray, 
 
 
 def _check_apart(features: Tensor, train: np.ndarray, test: np.ndarray, notes: list[str]) -> None:
-    """Count the test rows whose features are those of a training row: the same sample, under another id or none."""
+    """Add a note if test rows have exactly the features of a training row: the same sample twice."""
     rows = features.numpy()
     trained = {rows[i].tobytes() for i in train.tolist()}
     same = sum(rows[i].tobytes() in trained for i in test.tolist())

@@ -1,4 +1,4 @@
-"""Compute the features of images with a frozen backbone, once: what is in the cache is not computed again."""
+"""Compute the features of images with a frozen backbone; features that are in the cache are not computed again."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ from nc_tools.models.pretrained import PretrainedBackbone
 BATCH = 64
 """Images in a pass through the backbone; on a CPU larger batches are slower."""
 CHUNK_BATCHES = 8
+"""Passes after which the features are written to the cache."""
 _VERSIONS = ("torch", "torchvision", "timm", "transformers", "pillow", "numpy")
-_LARGEST_ERROR = 0.015  # relative, which is a cosine of .9999; float16 rounds by .0005, other batch sizes by less
-_TESTED = 8
+# Largest relative difference between cached and computed features, which is a cosine of .9999. Rounding to float16
+# changes features by .0005, another batch size by less.
+_LARGEST_ERROR = 0.015
+_TESTED = 8  # cached rows that are computed again before the cache is used
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """The features of an image set, and what the cache had.
+    """The features of an image set, and how many of them had to be computed.
 
     Attributes:
         features: The set with features in place of images.
@@ -58,14 +61,14 @@ def extract_features(
     An image is resized and cropped by the backbone's preprocessing, and passed through the backbone in eval mode,
     without augmentation. Rows are found by the content of the image (its pixels), the hash of the backbone's tensors
     and the preprocessing. So an image that changed is computed again, and one that was renamed or is in several sets is
-    not. Rows are float16, or float32 if a feature is too large for that. Before cached
-    rows are used, a few are computed again: if they differ (by more than 1.5 %), all are discarded.
+    not. Rows are float16, or float32 if a feature is too large for that. Before cached rows are used, a few are
+    computed again: if they differ by more than 1.5 %, all are discarded.
 
-    A process that is killed, or a full disk, loses the chunk of images in progress only.
+    If the process is killed or the disk is full, only the chunk of images in progress is lost.
 
     Args:
         images: Images in memory or files.
-        backbone: With its preprocessing.
+        backbone: The backbone with its preprocessing.
         cache: Folder of all caches.
         device: Where the backbone runs.
         progress: Called as ``progress(done, total)``, counting images that have to be computed.
@@ -184,7 +187,7 @@ def _first_of_each(index: Tensor, digests: Tensor) -> Tensor:
 
 
 def _how(backbone: PretrainedBackbone, device: torch.device) -> dict[str, Any]:
-    """Return how rows are computed: versions, device and the rest that must not change them but may."""
+    """Return how rows are computed, for the record: versions, device and settings that may change them by rounding."""
     versions = {"python": platform.python_version()}
     for name in _VERSIONS:
         try:

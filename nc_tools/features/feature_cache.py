@@ -1,8 +1,9 @@
 """A cache of features on disk, one row for each image that a backbone has seen, found by the content of the image.
 
 The rows of one backbone with one preprocessing are in one folder. They are appended in chunks, and a chunk counts once
-its line in ``chunks.jsonl`` is written: what a killed process or a full disk left behind the last line is cut off at
-the next start, and extraction goes on from there. Each line holds a checksum of its chunk, tested at every start.
+its line in ``chunks.jsonl`` is written. What a killed process or a full disk left after the last complete chunk is cut
+off at the next start, and extraction goes on from there. Each line holds a checksum of its chunk, which is tested at
+every start.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class FeatureCache:
 
     Args:
         root: Folder of all caches.
-        key: What decides the features, such as the hash of the weights and the preprocessing; it names the folder.
+        key: What decides the features, such as the hash of the weights and the preprocessing; its hash names the
+            folder.
         width: D.
         dtype: "float16" or "float32", as the rows are stored.
 
@@ -121,7 +123,7 @@ class FeatureCache:
         for name, content in parts.items():
             with _opened(self.folder / name) as file:
                 file.seek(len(self) * (len(content) // len(rows)))
-                file.truncate()  # what an earlier write that failed has left
+                file.truncate()  # remove what a failed write has left
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -138,14 +140,14 @@ class FeatureCache:
 
     @property
     def rows_file(self) -> RowsFile:
-        """The file of all rows, for another process."""
+        """The file of all rows, which another process can open."""
         return RowsFile(str(self.folder / "rows.bin"), self.dtype.name, self.width, len(self))
 
     def differences(self, digest: Tensor) -> list[list[str]]:
         """Return, for each other cache that holds an image, the names of what differs in its key, such as "weights".
 
         Args:
-            digest: Of the image (32,).
+            digest: SHA-256 of the image (32,), uint8.
         """
         packed, differences = digest.contiguous().numpy().tobytes(), []
         own = json.loads(json.dumps(self._key))  # tuples become lists, as in the file
@@ -157,18 +159,18 @@ class FeatureCache:
                 names = [name for name in own if other.get(name) != own[name]]
             except (ValueError, KeyError, AttributeError):
                 continue  # written by something else
-            if names:  # else the rows are of another type of numbers
+            if names:  # otherwise only the width or the type of the rows differs
                 differences.append(names)
         return differences
 
     def describe(self, how: Mapping[str, Any]) -> None:
-        """Write ``recipe.json``: the key, and how the rows were computed (versions, device), which does not name it."""
+        """Write ``recipe.json``: the key, and how the rows were computed (versions, device)."""
         recipe = {"key": self._key, "width": self.width, "dtype": self.dtype.name, "computed": dict(how)}
         with atomic_write(self.folder / "recipe.json") as part:
             part.write_text(json.dumps(recipe, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
     def clear(self) -> None:
-        """Remove all rows, as when they are not what the backbone computes now. Rows in use elsewhere stay readable."""
+        """Remove all rows, because the backbone now computes others. Rows in use elsewhere stay readable."""
         self._places.clear()
         for name in ("chunks.jsonl", "digests.bin", "rows.bin"):
             (self.folder / name).unlink(missing_ok=True)
@@ -184,7 +186,7 @@ class FeatureCache:
                 number, checksum = _parsed(line)
                 content, hashes = rows.read(number * row_bytes), digests.read(number * _DIGEST)
                 if number < 1 or checksum != _checksum(content, hashes):
-                    break  # a chunk that is not as it was written; those behind it are computed again too
+                    break  # a damaged chunk: its rows and those of all later chunks are computed again
                 complete += number
                 kept_lines += line
                 self._remember(hashes)

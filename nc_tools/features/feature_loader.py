@@ -18,11 +18,11 @@ class FeatureLoader:
 
     Args:
         features: The whole training set.
-        indices: (M,) the samples to train on, int64.
-        batch_size: Samples in a batch; the batches of an epoch differ by at most one.
+        indices: Indices of the samples to train on (M,), int64.
+        batch_size: Samples in a batch. The batches of an epoch differ in size by at most one.
         seed: The run's seed, from which the order is drawn.
         sampling: How often each class is drawn, or None for each sample once an epoch.
-        epochs: Length of the training, which ``ProgressiveSampling`` needs.
+        epochs: Epochs of the whole training, which ``ProgressiveSampling`` needs.
         device: Where the batches go.
 
     Example:

@@ -15,8 +15,8 @@ class FeatureSet:
     """Features (N, D) with labels, class names and ids. It is to features what ``ImageSet`` is to images.
 
     Attributes:
-        features: (N, D), float16 or float32, on the CPU. It may be a memory-mapped file. With ``rows`` it holds the
-            features of more samples, or in another order.
+        features: (N, D), float16 or float32, on the CPU. It may be a memory-mapped file. With ``rows`` it may hold the
+            features of more samples, in any order.
         labels: (N,), int64, in [0, K).
         classes: K names.
         name: Name of the set in records.
@@ -24,7 +24,7 @@ class FeatureSet:
             be chosen by them.
         paths: The id of each sample, such as the path of its image; None if samples have no ids.
         rows: (N,), int64: the row of ``features`` that belongs to each sample; None for row i of sample i.
-        groups: The number of each sample's group (N,), int64, such as its patient; None without groups.
+        groups: Index of each sample's group, such as its patient (N,), int64; None without groups.
 
     Raises:
         ValueError: If shapes, types or labels do not match.

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 class GivenFeatures(nn.Module):
     """The backbone of embeddings, which another program computed: features (N, D) in, the same features out.
 
-    A record describes D features as an image of D channels and one pixel, (N, D, 1, 1); those are accepted too.
+    Records of runs describe every input as an image, and D features as D channels of one pixel. So the shape
+    (N, D, 1, 1) is accepted too.
 
     Example:
         >>> import torch

@@ -22,7 +22,7 @@ class ImageContent:
 
     Args:
         images: The set.
-        preprocessing: Of the backbone.
+        preprocessing: The preprocessing of the backbone.
 
     Attributes:
         digests: (N, 32), uint8: the SHA-256 of the pixels of each image, as the data set gives them.
@@ -38,7 +38,7 @@ class ImageContent:
     def read_chunks(self, index: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (index, pixels) for chunks of the images at ``index`` (M,); pixels are uint8 (B, C, side, side).
 
-        The next chunks are decoded and resized by the decoding pool while one is used.
+        While one chunk is used, the decoding pool decodes and resizes the next ones.
         """
         pending: deque[tuple[Tensor, list[Future[Tensor]]]] = deque()
         pool = decoding_pool()

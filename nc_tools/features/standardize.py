@@ -14,13 +14,13 @@ _LEAST_SPREAD = 1e-3
 class Standardize(nn.Module):
     """Shift and scale each dimension of features: (h - mean) / spread.
 
-    Pretrained features differ in scale from network to network and from dimension to dimension, and a learning rate
-    that suits one head and network then suits no other. After this step one grid of rates serves linear and normalizing
-    heads. It is part of the model: its values are saved with the weights.
+    Pretrained features differ in scale from network to network and from dimension to dimension. Without this step, a
+    learning rate that suits one head and network suits no other; with it, one grid of rates serves linear and
+    normalizing heads. It is part of the model: its values are saved with the weights.
 
     Args:
-        mean: (D,).
-        spread: (D,), positive.
+        mean: Mean of each dimension (D,).
+        spread: Standard deviation of each dimension (D,), positive.
 
     Example:
         >>> Standardize(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))(torch.tensor([[2.0, 6.0]]))
@@ -37,7 +37,7 @@ class Standardize(nn.Module):
 
     @torch.no_grad()
     def copy_from(self, other: Standardize) -> None:
-        """Take the values of another one."""
+        """Copy the mean and the spread of another ``Standardize``."""
         self.mean.copy_(other.mean)
         self.spread.copy_(other.spread)
 
@@ -51,10 +51,11 @@ class Standardize(nn.Module):
 
 
 def fit_standardize(features: FeatureSet, indices: Tensor) -> Standardize:
-    """Return the standardization that the samples at ``indices`` (M,) define: those that are trained on.
+    """Return the standardization by the mean and spread of the training samples, those at ``indices`` (M,).
 
-    The spread of a dimension is its standard deviation, but at least a thousandth of the mean one, so that a dimension
-    that is almost constant in training does not become the largest one on other samples.
+    The spread of a dimension is its standard deviation, but at least a thousandth of the mean over all dimensions, so
+    that a dimension that is almost constant in training does not become the largest one on other samples. If all
+    dimensions are constant, it is 1.
 
     Example:
         >>> part = FeatureSet(torch.tensor([[0.0, 5.0], [2.0, 5.0]]), torch.tensor([0, 1]), ("a", "b"), "two")

@@ -12,7 +12,7 @@ from nc_tools.plots import svg
 from nc_tools.plots.axis import Axis, axis_over
 from nc_tools.plots.panel_frame import Frame, Margins
 
-# With more classes, the closest pairs and the widest classes are shown.
+# With more classes than these, only the closest pairs and the widest classes are shown.
 _MAX_HEAT_CLASSES, _MAX_BAR_CLASSES = 40, 30
 _KINDS = {"train": "one", "test": "two"}
 _MAX_NAME_LENGTH = 18
@@ -22,7 +22,7 @@ def heat_map(cosines: Tensor, classes: Sequence[str], chosen: Sequence[int], lab
     """Plot the cosine of each pair of class means: blue if closer than in a simplex, orange if farther.
 
     Args:
-        cosines: Of the centered class means (K, K).
+        cosines: Cosines of the centered class means (K, K), NaN for classes without a sample.
         classes: K names.
         chosen: The classes to show, in order.
         label: Description for screen readers.
@@ -55,7 +55,11 @@ def heat_map(cosines: Tensor, classes: Sequence[str], chosen: Sequence[int], lab
 
 
 def closest_classes(cosines: Tensor, most: int = _MAX_HEAT_CLASSES) -> list[int]:
-    """Return the classes that the heat map shows, sorted: all, or at most ``most`` from the closest pairs."""
+    """Return the indices of the classes that the heat map shows, sorted.
+
+    These are all classes with samples, or if there are more than ``most``, those with the largest cosine to another
+    class.
+    """
     present = (~cosines.diagonal().isnan()).nonzero().flatten().tolist()
     if len(present) <= most:
         return list(present)
@@ -88,7 +92,11 @@ def layer_curves(curves: Mapping[str, Sequence[float | None]], title: str, *, lo
 
 
 def widest_classes(spread: Mapping[str, Tensor], most: int = _MAX_BAR_CLASSES) -> list[int]:
-    """Return the classes that the spread plot shows: all, or the ``most`` with the largest spread, largest first."""
+    """Return the indices of the classes that the spread plot shows.
+
+    These are all classes with samples, or if there are more than ``most``, those with the largest spread in the first
+    set, largest first.
+    """
     first = next(iter(spread.values()))
     present = (~first.isnan()).nonzero().flatten().tolist()
     if len(present) <= most:
@@ -106,8 +114,8 @@ def spread_bars(
     """Plot the relative variance within each class, one bar per image set.
 
     Args:
-        spread: (K,) by the set's name.
-        counts: Samples (K,) by the set's name.
+        spread: Relative variance of each class (K,), by the set's name.
+        counts: Samples of each class (K,), by the set's name.
         classes: K names.
         chosen: The classes to show, in order.
         label: Description for screen readers.
@@ -143,7 +151,7 @@ def _cell(x: float, y: float, side: float, deviation: float, largest: float, tit
 
 
 def _heat_key(left: float, top: float, width: float, simplex: float, largest: float) -> list[Markup]:
-    # Colors are equally deep on both sides of the simplex, but a cosine ends at -1 and 1.
+    # The color scale is symmetric about the cosine in a simplex, but the key ends at the cosines -1 and 1.
     low, high = max(-1.0, simplex - largest), min(1.0, simplex + largest)
     number = 21
     side = width / number

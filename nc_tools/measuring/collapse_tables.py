@@ -15,16 +15,16 @@ class CollapseReport:
     """The contents of a collapse report.
 
     Attributes:
-        model: Its name.
-        data: Its name.
+        model: Name of the model.
+        data: Name of the data.
         head: Dotted path of the head.
-        feature_dim: D of the features that reach it.
+        feature_dim: D, the width of the features that reach the head.
         classes: K names.
-        sets: The measurement of each set by its name.
+        sets: Measurement of each image set, by the set's name.
         notes: Remarks, each a sentence.
-        version: Of this package.
-        torch: PyTorch's.
-        device: Where it ran.
+        version: Version of this package.
+        torch: Version of PyTorch.
+        device: Name of the device on which the model ran.
     """
 
     model: str
@@ -41,7 +41,7 @@ class CollapseReport:
 
 @dataclass(frozen=True)
 class CollapseRow:
-    """One row of a collapse report's table."""
+    """One row of a collapse report's table: the metric's name, its value in each column, and the value in words."""
 
     label: str
     cells: tuple[str, ...]
@@ -50,7 +50,7 @@ class CollapseRow:
 
 @dataclass(frozen=True)
 class CollapseTable:
-    """A table of a collapse report, with a column for each image set and kind of labels."""
+    """A table of a collapse report, with a column for each image set and kind of labels (given or true)."""
 
     title: str
     lead: str
@@ -74,7 +74,7 @@ def collapse_tables(report: CollapseReport) -> list[CollapseTable]:
 
 
 def format_number(value: float | None) -> str:
-    """Return a number as text with three digits; a dash if it is None."""
+    """Return a number as text with about three digits; a dash if it is None or not finite."""
     if value is None or not math.isfinite(value):
         return "–"
     if value != 0 and not 1e-3 <= abs(value) < 1e4:

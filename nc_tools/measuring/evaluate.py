@@ -69,26 +69,26 @@ def evaluate(
         train/gen/accuracy               on the training images
         cal/temperature, test/cal_ts/    temperature of the hold-out, and calibration with it
         test/cal_vs/, gen_vs/, cal_ds/   after vector and Dirichlet scaling, fitted on the hold-out
-        test/conformal/, selective/      prediction sets of the hold-out's thresholds; the surest predictions
+        test/conformal/, selective/      prediction sets, with thresholds of the hold-out; the surest predictions
         test/ood/NAME/SCORE/             for each set of outliers
         transfer/                        probes on the frozen features of other classes
         train/noise/, train/gen_clean/, noise/, ...   with ``clean``: label noise
 
     Args:
-        model: Inputs to logits (N, K), on any device.
+        model: Maps inputs to logits (N, K), on any device.
         train: The training images. Yields (inputs, labels), mappings with ``labels``, or
             :class:`~nc_tools.records.Batch`.
         test: Images of the same classes that were not trained on.
         holdout: Training images that were held out, for temperature, scalings and prediction sets. Not the test images.
-        outliers: Images of none of the classes, by name; "near", "far" and "held_out" have their place in reports.
+        outliers: Images of none of the classes, by name; reports have a fixed place for "near", "far" and "held_out".
         transfer: Training and test images of other classes, for probes on the features.
         clean: True labels of the training images (N,), in the order of the loader, if its labels are noisy.
         class_counts: Training samples of each class (K,). None: counted in ``train``.
         classes: K names, for ``record``. None: numbers.
         head: Dotted path of the classifier layer, if it cannot be found by its logits.
-        seed: Of the probes' random choices.
-        record: Folder of the run; the recall of each class and the test logits are written there, so that the report
-            also compares classes and single images.
+        seed: Seed of the probes' random choices.
+        record: Folder of the run, or None. The recall of each class and the test logits are written there, so that the
+            report also compares classes and single images.
 
     Raises:
         TypeError: If a loader yields something else.
@@ -146,7 +146,7 @@ def evaluate(
 
 @dataclass(eq=False)
 class _LoadedSet:
-    """The images of a loader, in place of an image set."""
+    """The images of a loader, used in place of an image set."""
 
     loader: _Loader
     clean_labels: Tensor | None = None
@@ -158,7 +158,7 @@ class _LoadedSet:
 
 @dataclass(frozen=True, eq=False)
 class _LinearView:
-    """A linear layer as the metrics see a head."""
+    """A linear layer with the attributes that the metrics read of a head."""
 
     weight: Tensor
     bias: Tensor | None
@@ -237,7 +237,7 @@ def _view(place: FoundHead) -> HeadView:
 def _label_noise(
     evaluator: _ModelEvaluator, train: EvaluationSet, test: EvaluationSet, clean: Tensor
 ) -> dict[str, float]:
-    """Return the measures of label noise that a run has."""
+    """Return the measures of label noise that a run of a recipe has."""
     outputs = evaluator.outputs(train)
     values = evaluator.accuracy(train) | evaluator.clean_label_metrics(train) | evaluator.label_noise(train)
     values |= evaluator.dilation(test, evaluator.outputs(test).labels)

@@ -11,9 +11,9 @@ class MeasureReading:
     """The name of one collapse metric and the explanation of its values.
 
     Attributes:
-        key: Of the measure.
+        key: Key of the metric in results.
         label: Its usual name.
-        in_words: Turns its value into words.
+        in_words: Turns a value into words.
         compare_test: Whether to state the test value as a multiple of the training value.
     """
 
@@ -98,7 +98,7 @@ HEAD_READINGS = {
     "seli_weight": ("distance to SELI", "limit of imbalanced cross-entropy; 0 means reached"),
     "etf_weight": ("distance to simplex", "0 means reached"),
 }
-"""Key of each measure of the head's rows -> its label and what it is."""
+"""Label and explanation of each measure of the head's rows, by the key of the measure."""
 
 
 def reading(measure: MeasureReading, train: float | None, test: float | None) -> str:

@@ -17,7 +17,7 @@ class LoaderBatch(NamedTuple):
 
     Attributes:
         inputs: Arguments for the model.
-        labels: (N,), or (N, T) for tokens.
+        labels: (N,), (N, T) for tokens, or (N, H, W) for pixels.
         positions: Position of each sample in the set (N,), or None if the batch does not hold it.
     """
 
@@ -27,10 +27,10 @@ class LoaderBatch(NamedTuple):
 
 
 def unpack(batch: Any) -> LoaderBatch:
-    """Split a batch of any data loader into inputs and labels.
+    """Split a batch of any data loader into inputs, labels and, if it holds them, positions.
 
     Args:
-        batch: A :class:`~nc_tools.records.Batch`, (inputs, labels, ...), or a mapping with ``labels``.
+        batch: A :class:`~nc_tools.records.Batch`, (inputs, labels, ...), or a mapping with ``labels`` or ``label``.
 
     Raises:
         TypeError: If it is none of these.
@@ -52,7 +52,7 @@ def unpack(batch: Any) -> LoaderBatch:
 
 
 def to_device(inputs: Example, device: torch.device) -> Example:
-    """Return a model's inputs, possibly nested, with every tensor moved to a device."""
+    """Return a model's inputs (a tensor, or a mapping or tuple of values) with the tensors moved to a device."""
     if isinstance(inputs, Tensor):
         return inputs.to(device, non_blocking=True)
     if isinstance(inputs, Mapping):

@@ -27,12 +27,13 @@ class CollapseMeasurement:
 
     Attributes:
         values: Every measure by its key.
-        layers: Measures of each named layer, in the given order.
+        layers: Measures of each named layer, in the given order. Those under true labels have the name with ``_clean``.
         samples: N.
         counts: Samples of each class (K,).
-        spread: Variance of each class over the mean squared length of the centered means (K,): their mean over classes
-            is ``nc1_trace``. NaN for a class without a sample.
-        cosines: Of the centered class means (K, K), NaN for classes without a sample; None for more than 2,000 classes.
+        spread: Variance of each class, divided by the mean squared length of the centered class means (K,); NaN for a
+            class without a sample. The mean over classes is ``nc1_trace``.
+        cosines: Cosines of the centered class means (K, K), NaN for classes without a sample; None for more than 2,000
+            classes.
     """
 
     values: dict[str, float]
@@ -62,31 +63,32 @@ def measure(
     result. Afterwards the model is as before, with its mode, buffers and attributes. The head is found by its logits.
     Keys:
 
-        accuracy            share of right predictions
+        accuracy            share of correct predictions
         nc/...              of the features that reach the head: ``neural_collapse``, gnc2, nc3_uniform, vci, cosines
         nc_embedded/...     the same after the head's own projection and normalization, if it has one
         layer/NAME/...      of a named layer's pooled output
-        nc_clean/...        under true labels, if ``clean`` is given; likewise accuracy_clean and nc_embedded_clean
+        nc_clean/...        under true labels, if ``clean`` is given; likewise accuracy_clean, nc_embedded_clean/... and
+                            layer/NAME_clean/...
         head/...            minority collapse and SELI distance of the head's rows, if ``class_counts`` is given
 
     Measure both training and test images, without augmentation, and write the set's name into ``prefix``.
 
     Args:
-        model: Inputs to logits (N, K), on any device; or to logits (N, T, K), for a measure over tokens; or a network
-            whose head runs on maps (N, D, H, W), such as a 1 x 1 convolution, for a measure over pixels.
+        model: Maps inputs to logits (N, K), on any device; or to logits (N, T, K), to measure tokens. To measure
+            pixels, its head runs on maps (N, D, H, W), as a 1 x 1 convolution does.
         loader: Yields (inputs, labels), mappings with ``labels``, or :class:`~nc_tools.records.Batch`. Labels of tokens
-            are (N, T), at the place of the logits that predict them. The K x D sums of a large vocabulary are kept in
-            float64; no matrix is K x K. Labels of pixels are (N, H, W): a pixel of the map at the head takes the label
-            at its center, where the map is smaller.
+            are (N, T), at the place of the logits that predict them. For a large vocabulary, K x D sums are kept in
+            float64; a K x K matrix is computed only for ``class_counts``. Labels of pixels are (N, H, W): if the map at
+            the head is smaller, each of its pixels takes the label at its center.
         layers: Dotted names of layers to measure besides the head's input.
         prefix: Put before each key, as "train" in ``train/nc/nc1_pinv``.
         clean: True labels of the whole set (N,), for a loader with noisy labels. They are matched by the batch's
             ``index`` if it has one, otherwise in the order of the loader, which must then be that of the set.
         class_counts: Training samples of each class (K,).
         head: Dotted path of the head, if it cannot be found.
-        pool: Turns a layer's output into features (N, D). None: the mean over all positions, at the channel axis that
-            :func:`~nc_tools.surgery.channel_axes` finds for the layer; with labels of tokens or pixels, each of them in
-            the layer's output.
+        pool: Turns a layer's output into features (N, D). None: the mean over all positions;
+            :func:`~nc_tools.surgery.channel_axes` finds the channel axis of the layer. With labels of tokens or pixels,
+            there is no mean: each token or pixel of the layer's output is a sample.
         ignore_index: The label of samples, tokens and pixels that are left out.
         keep_gb: Memory for features that are kept for a second pass, in 10^9 bytes.
 
@@ -158,7 +160,14 @@ def measure_in_detail(
 
 
 class _FirstPass(NamedTuple):
-    """Result of the first pass over the data: statistics by layer and labels, right predictions, N, kept features."""
+    """Result of the first pass over the data.
+
+    Attributes:
+        stats: Statistics by name of the features and kind of labels ("" or "_clean").
+        right: Number of correct predictions, by kind of labels.
+        samples: N.
+        kept: The features of all batches, or None if they do not fit into memory.
+    """
 
     stats: dict[tuple[str, str], TwoPassStats]
     right: dict[str, Tensor]

@@ -24,10 +24,10 @@ class MeasureArguments:
         only: "train", "test" or None for both.
         per_class: Limit of images per class and set, or None.
         image_size: Side in pixels, or None for the model's or the data's own.
-        mean: Of the channels in 0..1, or None for the model's or the data's own.
-        std: Likewise.
+        mean: Mean of each channel, for pixels in 0..1, or None for the model's or the data's own.
+        std: Standard deviation of each channel, likewise.
         batch_size: Images in a batch.
-        device: Such as "cpu" or "cuda", or None for a GPU if there is one.
+        device: Name such as "cpu" or "cuda", or None for a GPU if there is one.
         skip_unreadable: Whether to leave out images that cannot be read, instead of stopping.
         out: Folder for the report, or None for one below ``outputs/measure``.
     """

@@ -30,8 +30,8 @@ class TrainedSubset:
     """The part of the training images that a run was trained on.
 
     Attributes:
-        seed: Of the run, which the subset is drawn by.
-        with_holdout: Whether the run was trained on the whole subset, or on the subset without its hold-out.
+        seed: Seed of the run, from which the subset is drawn.
+        with_holdout: True if the run was trained on the whole subset, False if on the subset without its hold-out.
     """
 
     seed: int
@@ -46,11 +46,10 @@ class MeasuredSets:
         sets: The parts of each set by its name, "train" before "test". A set has one part; a folder without a split has
             two, the images that the loader split into training and test.
         classes: K names.
-        mean: (C,), of the training images, in 0..1.
-        std: Likewise.
+        mean: Mean of each channel of the training images (C,), for pixels in 0..1.
+        std: Standard deviation of each channel (C,), likewise.
         name: Name of the data in reports.
-        class_counts: Training images of each class before any limit (K,); None if the folder has no
-            split.
+        class_counts: Training images of each class before any limit (K,); None if the folder has no split.
     """
 
     sets: dict[str, tuple[Images, ...]]
@@ -72,15 +71,16 @@ def load_sets(
     """Load the image sets on which collapse is measured.
 
     Args:
-        config: The source with image size and labels.
+        config: The data source, with image size and labels.
         trained_on: The part of the training images that a run was trained on, with its label noise; None for all.
         only: "train" or "test" for that set alone, None for both.
-        per_class: Limit of images per class and set, which chooses the same images every time; None for all.
+        per_class: Limit of images per class and set, None for all. The same images are chosen every time.
         progress: Called while files are decoded, with the number decoded and the total.
 
     Raises:
         FileNotFoundError: If the folder is missing.
-        ValueError: If both sets are requested of a folder without a split into training and test images.
+        ValueError: If both sets are requested of a folder without a split into training and test images, or
+            ``per_class`` is below 2.
     """
     source = parse_source(config.source)
     kind, path = source
@@ -112,7 +112,16 @@ def load_sets(
 
 
 class SetBatches:
-    """Batches of one image set, which can be iterated several times."""
+    """Batches of one image set, which can be iterated several times.
+
+    Args:
+        parts: The parts of the set.
+        batch_size: Images in a batch.
+        mean: Mean of each channel, for pixels in 0..1.
+        std: Standard deviation of each channel, likewise.
+        device: Where the batches go.
+        geometry: Resizes and crops pixels, or None.
+    """
 
     def __init__(
         self,

@@ -27,16 +27,21 @@ from nc_tools.surgery.layers import (
 from nc_tools.surgery.trace import logits_of
 from nc_tools.surgery.untouched import eval_mode
 
-# Rows of pixels that are handed on at once: statistics in float64 of all pixels of a batch could take more memory than
-# the model.
+# Pixels that are yielded at once: float64 copies of all pixels of a batch could take more memory than the model.
 _PIXELS = 1 << 15
 
 
 class BatchFeatures(NamedTuple):
-    """The model's results for samples of one batch: features by layer, predicted classes (N,), labels of each kind.
+    """The model's results for samples of one batch.
 
-    For tokens and pixels, N is the number of them that have a label. The pixels of a batch come in several of these:
-    first those of the map at the head, under "nc", then those of each layer's map, which may be of another size.
+    A sample is an image, token or pixel whose label is not ignored. The pixels of a batch come in several of these
+    records: first those of the map at the head, under "nc", then those of each layer's map, which may have another
+    size.
+
+    Attributes:
+        features: Features (N, D) by the layer's name; "nc" and "nc_embedded" are those at the head.
+        decisions: Predicted classes (N,).
+        labels: Labels (N,) by their kind: "" for the given and "_clean" for the true ones.
     """
 
     features: dict[str, Tensor]
@@ -45,12 +50,12 @@ class BatchFeatures(NamedTuple):
 
     @property
     def samples(self) -> int:
-        """N; 0 for pixels of a layer, which are not counted again."""
+        """Number of samples; 0 for pixels of a layer, so that no pixel counts twice."""
         return len(self.decisions) if "nc" in self.features else 0
 
 
 def locate_to_measure(model: nn.Module, example: Example, head: str | None) -> FoundHead:
-    """Return the head of a model that is measured, where the argument with its path is called ``head``.
+    """Return the head of a model; error messages call the argument with its path ``head``.
 
     Raises:
         ValueError: As :func:`~nc_tools.surgery.find_head`, whose argument is called ``name``.
@@ -76,12 +81,12 @@ class ModelPass:
     """Runs a model over a data loader, as often as needed, and yields the features of each batch.
 
     Args:
-        model: Inputs to logits (N, K), or (N, T, K) for tokens, or with a head on maps (N, D, H, W) for pixels.
-        loader: Yields inputs and labels; see `nc_tools.measuring.loader_batches.unpack`.
+        model: Maps inputs to logits (N, K), or (N, T, K) for tokens, or has a head that runs on maps (N, D, H, W).
+        loader: Yields inputs and labels; see :func:`~nc_tools.measuring.loader_batches.unpack`.
         layers: Dotted names of layers to measure besides the head's input.
         clean: True labels of the whole set (N,), or None.
         head: Dotted path of the head, or None to find it by its logits.
-        pool: Turns a layer's output into features (N, D).
+        pool: Turns a layer's output into features (N, D); None as for :func:`~nc_tools.measure`.
         ignore_index: The label of samples, tokens or pixels that are left out.
     """
 
@@ -204,11 +209,11 @@ class ModelPass:
                 yield self._counted({name: rows[block]}, predicted[block], of_block)
 
     def _counted(self, features: dict[str, Tensor], decisions: Tensor, labels: dict[str, Tensor]) -> BatchFeatures:
-        """Return the results with a row for each label that counts, and what the head makes of the features."""
+        """Return the results of samples whose label is not ignored, with the embedded features if they differ."""
         decisions, labels = decisions.flatten(), {labeling: given.flatten() for labeling, given in labels.items()}
         check_labels(labels[""], len(decisions))
         kept = labels[""] != self.ignore_index
-        if not bool(kept.all()):  # without waiting for a GPU, where the loader's labels are on the CPU
+        if not bool(kept.all()):  # this waits for no GPU if the loader's labels are on the CPU
             here = kept.to(self.device)
             decisions, features = decisions[here], {name: rows[here] for name, rows in features.items()}
             labels = {labeling: given[kept.to(given.device)] for labeling, given in labels.items()}
@@ -222,12 +227,12 @@ class ModelPass:
 
 
 def _rows_of_tokens(output: Tensor) -> Tensor:
-    """Return a layer's output on tokens (N, T, C) with a row for each token."""
+    """Return a layer's output on tokens (N, T, C) as one row for each token (N T, C)."""
     return output.flatten(0, 1) if output.ndim == 3 else output
 
 
 def _check_not_inputs(inputs: Any, labels: Tensor, ignore_index: int) -> None:
-    """Raise ValueError if the labels of tokens are the tokens themselves, as for a language model that shifts them."""
+    """Raise ValueError if the labels of tokens are the tokens themselves, as for a model that shifts labels."""
     ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else inputs
     if labels.ndim == 1 or not isinstance(ids, Tensor) or ids.shape != labels.shape:
         return

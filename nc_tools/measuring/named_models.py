@@ -19,7 +19,7 @@ from nc_tools.models.timm_backbone import timm_module
 from nc_tools.models.torchvision_backbone import torchvision_model
 from nc_tools.surgery.find_head import find_head
 
-# Mean and standard deviation of torchvision's own weights.
+# Mean and standard deviation by which images are normalized for torchvision's own weights.
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 RANDOM_WEIGHTS = "random"
 
@@ -31,14 +31,14 @@ class NamedModel:
     Attributes:
         model: In eval mode, on the CPU.
         name: Its name in reports.
-        image_size: Side in pixels, or None for that of the data.
-        in_channels: Of the images, or None for those of the data.
-        mean: Per channel, or None for that of the data's training images.
-        std: Likewise.
+        image_size: Side of the images in pixels, or None for that of the data.
+        in_channels: Channels of the images, or None for those of the data.
+        mean: Mean of each channel, or None for that of the data's training images.
+        std: Standard deviation of each channel, likewise.
         classes: Names of the classes that it was trained on, or None.
         class_counts: Training samples of each class, or None.
         data: The data that it was trained on, or None.
-        trained_on: The part of that data, or None.
+        trained_on: The part of that data that it was trained on, or None.
         preprocessing: Resizes and crops the images of the data for the network, or None.
     """
 
@@ -61,7 +61,8 @@ def load_model(name: str, weights: str | None, *, data: str | None, modules: Seq
     Args:
         name: The folder of a finished run, ``torchvision:NAME``, ``timm:NAME``, or ``package.module:function`` for a
             function without arguments that returns a module.
-        weights: A safetensors file with the model's state, or "random" for an untrained network.
+        weights: A safetensors file with the model's state, or "random" for an untrained network. None for a run, or for
+            a function whose model has its weights.
         data: The source of the images, which gives K for an untrained library model.
         modules: Names of the user's modules whose heads and losses a run may name.
 

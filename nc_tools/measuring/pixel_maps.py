@@ -1,4 +1,4 @@
-"""Maps of a segmentation network as samples: one for each pixel of a layer's own map."""
+"""Maps of a segmentation network as samples: one sample for each pixel of a layer's own map."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def head_maps(
     Args:
         head: The head.
         path: Its dotted path, for the message.
-        inputs: What it got at each call.
-        outputs: What it returned.
-        labels: Of pixels (N, H, W).
+        inputs: Its input at each call.
+        outputs: Its output at each call.
+        labels: Labels of pixels (N, H, W).
 
     Raises:
-        ValueError: If it did not run once, on a map for each image.
+        ValueError: If the head did not run exactly once, on a map for each image.
     """
     maps = [part for part in (*inputs, *outputs) if isinstance(part, Tensor) and part.ndim == 4]
     if len(maps) != 2 or len(inputs) != 1 or len(maps[0]) != len(labels):
@@ -90,11 +90,11 @@ def layer_map(name: str, calls: Sequence[Any], number: int) -> Tensor:
 
     Args:
         name: The layer.
-        calls: What was collected for it at each call.
+        calls: Its output at each call.
         number: N.
 
     Raises:
-        ValueError: If it did not run once, or returned something else.
+        ValueError: If the layer did not run exactly once, or returned something else.
     """
     if len(calls) != 1 or not isinstance(calls[0], Tensor) or calls[0].ndim != 4 or len(calls[0]) != number:
         got = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in calls]

@@ -17,7 +17,8 @@ from nc_tools.metrics.collapse.uniform_duality import uniform_duality
 from nc_tools.metrics.collapse.variability_index import variability_index, within_scatter
 from nc_tools.metrics.collapse.within_class import within_class_spread
 
-# Relative difference of the squares of both passes that rounding explains; more means other features.
+# Largest relative difference that rounding explains between the sums of squares of the two passes. A larger one means
+# that the second pass yielded other features.
 _TOLERANCE = 1e-3
 
 
@@ -25,11 +26,11 @@ class TwoPassStats:
     """Statistics of one layer's features for one kind of labels (given or true), from two passes over the data.
 
     The first pass computes class counts, means and variances, which give NC0, NC2, NC3, CDNV and the trace ratio. The
-    second pass uses the means to compute NC1 by the pseudo-inverse, NC4, cosines between samples and the variability
-    index, averaged over classes whatever their sizes. Memory: K x D and one D x D.
+    second pass uses the means to compute NC1 by the pseudo-inverse (class-averaged and pooled), NC4, cosines between
+    samples and the variability index. Memory: matrices of size K x D, and one of size D x D for the index.
 
     Args:
-        name: The name for error messages.
+        name: Name of the layer in error messages.
         num_classes: K.
         feature_dim: D.
         device: Where the features are.
@@ -129,7 +130,8 @@ class TwoPassStats:
         total = int(counts.sum())
         pinv, pooled, differ, squares = second.sums
         first = moments.variances[frame.index] @ counts.double()
-        # Differences below the floor are rounding: of the spread between classes, or of float32 far from the origin.
+        # Differences below the floor are rounding: relative to the spread between classes, or that of float32 features
+        # far from the origin.
         floor = (frame.centered.square().sum() * 1e-6 + frame.means.square().sum() * 1e-10) * total
         if bool((squares - first).abs() > _TOLERANCE * first + floor):
             raise ValueError(
@@ -153,7 +155,16 @@ class TwoPassStats:
 
 @dataclass
 class _SecondPass:
-    """Constants and sums of the second pass over the data."""
+    """Constants and sums of the second pass over the data.
+
+    Attributes:
+        frame: Means of the classes that have samples.
+        place: Row of each class in ``frame`` (K,); 0 for a class without samples.
+        center: Unweighted mean of these class means (D,).
+        sums: Class-averaged NC1, pooled NC1 times N, number of disagreements (NC4), and sum of squares (4,).
+        units: Sum of the unit vectors from ``center`` to the features of each class (K, D).
+        scatter: Class-averaged within-class covariance (D, D), or (0, 0) if the index is not computed.
+    """
 
     frame: ClassMeans
     place: Tensor

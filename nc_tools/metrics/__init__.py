@@ -1,7 +1,8 @@
 """Metrics of neural collapse, accuracy, calibration, transfer and label noise: pure functions of tensors.
 
-Functions take logits, never probabilities, and return Python floats. A quantity that the input does not define has no
-key in the result. docs/measures.md says what each measure means and when not to use it.
+Functions that read predictions take logits, never probabilities. Single numbers are returned as Python floats. A
+quantity that is not defined for the input has no key in the result. docs/measures.md says what each measure means and
+when not to use it.
 """
 
 from nc_tools.metrics.accuracy import PerClass, classification, per_class

@@ -63,8 +63,8 @@ def classification(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequen
 
     Raises:
         TypeError: If the logits are not floating-point or the labels not integers.
-        ValueError: If shapes do not fit, there is no sample, a label is out of range or a logit is not
-            finite.
+        ValueError: If shapes do not fit, there is no sample, a label is out of range, a logit is not finite or a
+            training count is negative.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
@@ -126,7 +126,15 @@ def per_class(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequence[in
 
 
 def class_groups(train_counts: Tensor | Sequence[int], scores: Tensor) -> dict[str, Tensor]:
-    """Return a mask over the classes (K,) for each of the groups many, medium, few and head, middle, tail."""
+    """Return a mask over the classes (K,) for each of the groups many, medium, few and head, middle, tail.
+
+    Args:
+        train_counts: Training samples of each class (K,).
+        scores: (N, K), read only for K and its device.
+
+    Raises:
+        ValueError: If there is not one count for each class, or a count is negative.
+    """
     frequencies = _train_counts(train_counts, scores)
     return _by_threshold(frequencies) | _thirds(frequencies)
 

@@ -111,7 +111,8 @@ def checked_sets(
         test_labels: (M,), classes of the training set.
 
     Returns:
-        The four tensors, with labels from 0 to K - 1 in the order of their values, and K.
+        The four tensors in the order of the arguments, on the device of the training features, and K. Features are
+        float32 or float64; labels are 0 to K - 1, in the order of their values.
 
     Raises:
         TypeError: If labels are not integers, or features not floating-point.
@@ -143,7 +144,7 @@ def checked_sets(
 
 
 def checked_features(features: Tensor, labels: Tensor, num_classes: int | None) -> tuple[Tensor, Tensor, int]:
-    """Check features and labels, and return them in the types that metrics use, with the number of classes.
+    """Check features and labels; return features in float32 or float64, labels in int64, and the number of classes.
 
     Args:
         features: (N, D), any floating type.

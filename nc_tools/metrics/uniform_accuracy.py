@@ -22,8 +22,9 @@ def uniform_accuracy(logits: Tensor, labels: Tensor) -> dict[str, float]:
     value, unlike other measures of logits: use the logits as the head gives them. If a loss learned thresholds b_k,
     give ``logits - thresholds``, whose common threshold is about 0.
 
-    Exact, in O(N K + N log N): each correctly classified sample covers an open interval of thresholds, and the largest
-    number of intervals over one point is a running sum over their sorted ends.
+    The result is exact and costs O(N K + N log N). Each correctly classified sample covers an open interval of
+    thresholds. The largest number of intervals that contain one point is the maximum of a running sum over their sorted
+    ends: plus one at a start, minus one at an end.
 
     Args:
         logits: (N, K), K >= 2.
@@ -35,8 +36,7 @@ def uniform_accuracy(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
     Raises:
         TypeError: If the logits are not floating-point or the labels not integers.
-        ValueError: If shapes do not fit, K < 2, there is no sample, a label is out of range or a logit is not
-            finite.
+        ValueError: If shapes do not fit, K < 2, there is no sample, a label is out of range or a logit is not finite.
 
     Example:
         >>> logits = torch.tensor([[4.0, 1.0], [0.0, 3.0], [9.0, 6.0]])  # all correct, each at its own level

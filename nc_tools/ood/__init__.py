@@ -1,7 +1,7 @@
 """Out-of-distribution detection: scores where higher means in-distribution, and how well they separate two sets.
 
-Fit a score on training features and logits, then call ``score_samples``. :func:`ood_report` does that for all scores
-and all sets. docs/measures.md says what each score means and when not to use it.
+Fit a score on the features, logits and labels of a training set, then call ``score_samples``. :func:`ood_report` does
+that for all scores and all sets. docs/measures.md says what each score means and when not to use it.
 """
 
 # The order of these imports is the order of SCORES, and so of reports.

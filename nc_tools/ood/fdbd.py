@@ -16,8 +16,8 @@ class FDBD(OODScore):
         1/(K - 1) sum_{j != y} |z_y - z_j| / ||w_y - w_j||  /  ||h - mu||,    y = argmax_k z_k.
 
     A sample that is far from every boundary, compared with its distance to the mean, is in-distribution. For an affine
-    head |z_y - z_j| / ||w_y - w_j|| is exactly the distance to the hyperplane z_y = z_j. Two classes with the same
-    vector have no boundary and add 0.
+    head |z_y - z_j| / ||w_y - w_j|| is exactly the distance to the hyperplane z_y = z_j. Two classes with equal class
+    vectors have no boundary and add 0.
 
     Fits on the training features, for their mean, and on the weight.
 
@@ -40,7 +40,7 @@ class FDBD(OODScore):
             raise UndefinedScoreError(
                 "fDBD measures distances to boundaries between classes and needs two classes, got one"
             )
-        # Differences do not depend on the origin; about the mean, the products below cancel least.
+        # Differences do not depend on the origin. About the mean, the products below lose the fewest digits.
         self._weight = weight - weight.mean(dim=0)
         self._squares = self._weight.square().sum(dim=1)
         self._mean = train.mean

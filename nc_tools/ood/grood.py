@@ -1,4 +1,4 @@
-"""GROOD: compare the gradients that samples and training samples give to a prototype of outliers."""
+"""GROOD: compare the gradients of samples and of training samples with respect to a prototype of outliers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nc_tools.ood.training_set import TrainingSet
 
 
 class GROOD(OODScore):
-    """Score by minus the distance to the nearest training sample, between gradients instead of features.
+    """Score by minus the distance from the gradient of a sample to the nearest gradient of a training sample.
 
     Samples are classified by the distance to the class means mu_k and to one more prototype o for outliers:
     p = softmax(-||h - mu_1||, ..., -||h - mu_K||, -||h - o||). The gradient of the cross-entropy of the predicted class
@@ -20,19 +20,19 @@ class GROOD(OODScore):
 
         g = p_o (h - o) / ||h - o||,
 
-    close to 0 where h lies at a class mean, and the score is -min_i ||g - g_i|| over the training samples that the
-    model classifies correctly.
+    which is close to 0 where h lies at a class mean. The score is -min_i ||g - g_i|| over the training samples that the
+    model classifies correctly. If h = o, the gradient is set to 0.
 
     Fits on training features, logits and labels. Costs O(most D) per sample.
 
     Source: ElAraby et al. (2025, TMLR; first 2023). They make o from mixtures of an earlier layer's features, from
-    noise images or from validation outliers. With the features of one layer only the first is possible, at this layer:
-    o is the mean of (h_i + mu_c) / 2, c the class of the second largest logit, which with many classes is close to the
-    mean of all samples. Give ``outliers`` for the other two. The released code searches a part of the training set, and
-    approximately; here the search is exact over at most ``most`` evenly spaced samples. If h = o the gradient is 0.
+    noise images or from validation outliers. With the features of one layer, only the first is possible, and only with
+    mixtures at this layer: o is the mean of (h_i + mu_c) / 2, c the class of the second largest logit. With many
+    classes this is close to the mean of all samples. Give ``outliers`` for the other two. The released code searches a
+    part of the training set, approximately; here the search is exact over at most ``most`` evenly spaced samples.
 
     Args:
-        outliers: Features (M, D) of images of no class, whose mean is o; or None.
+        outliers: Features (M, D) of images of no class, whose mean is used as o; None for the mixtures.
         most: Largest number of training gradients that are kept.
 
     Raises:
@@ -62,7 +62,7 @@ class GROOD(OODScore):
         right = (train.logits.argmax(dim=1) == train.labels).nonzero().flatten()
         if len(right) == 0:
             raise UndefinedScoreError("GROOD needs training samples that the model classifies correctly, got none")
-        # Distances do not depend on the origin; about the mean, the products below cancel least.
+        # Distances do not depend on the origin. About the mean, the products below lose the fewest digits.
         self._origin = train.mean
         self._means = train.means - train.mean
         prototype = self._mean_mixture(train) if self.outliers is None else self._mean_outlier(train)
@@ -102,7 +102,7 @@ class GROOD(OODScore):
     def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG002
         g = self._gradient(features)
         nearest = torch.addmm(self._halves, g, self._gradients.T, beta=-1).argmax(dim=1)
-        # The product finds the nearest gradient; its distance needs the difference, for the product cancels there.
+        # Products find the nearest gradient. Its distance is computed from the difference, which loses fewer digits.
         distances: Tensor = torch.linalg.vector_norm(g - self._gradients[nearest], dim=1)
         return -distances
 

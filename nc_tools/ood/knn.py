@@ -14,8 +14,9 @@ class KNN(OODScore):
     """Score by minus the distance to the k-th nearest training feature, with all features scaled to unit length.
 
     It assumes nothing about the shape of the classes and needs no head. With fewer than k training samples the farthest
-    one is taken. A feature of length 0 stays 0. Neighbors are found by products in float64, and the distance to the
-    k-th is that of the difference, so that collapsed features keep their order.
+    one is taken. A feature of length 0 stays 0. Neighbors are found by inner products in float64. The distance to the
+    k-th neighbor is computed from the difference of the two vectors, so that nearly equal (collapsed) features keep
+    their order.
 
     Fits on the training features, without labels. Costs O(N D) per sample.
 
@@ -23,7 +24,7 @@ class KNN(OODScore):
     gives the same ranks.
 
     Args:
-        k: Which neighbor.
+        k: Which neighbor; 1 for the nearest.
 
     Raises:
         ValueError: If k is below 1.
@@ -49,7 +50,7 @@ class KNN(OODScore):
     def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG002
         unit = F.normalize(features, dim=1)
         nearest = (unit @ self._unit.T).topk(min(self.k, len(self._unit)), dim=1)
-        # The product orders the neighbors; the distance needs the difference, for the product cancels there.
+        # Products order the neighbors. The distance is computed from the difference, which loses fewer digits.
         distances: Tensor = torch.linalg.vector_norm(unit - self._unit[nearest.indices[:, -1]], dim=1)
         return -distances
 

@@ -12,7 +12,7 @@ from nc_tools.ood.training_set import TrainingSet
 
 
 class _LogitScore(OODScore):
-    """A score that fits nothing but the sizes."""
+    """A score that reads only logits: fitting stores the numbers of features and classes, and nothing else."""
 
     def _fit(self, train: TrainingSet) -> None:
         if train.logits.shape[1] < 2:
@@ -62,8 +62,8 @@ class MaxLogit(_LogitScore):
 class Energy(_LogitScore):
     """Score by the negative free energy: T * log(sum_k exp(z_k / T)).
 
-    A smooth maximum of the logits. The scale of a cosine head decides how smooth: for unscaled cosines it is nearly the
-    same for all samples. Fits on nothing. Source: Liu et al. (2020, equation 4, with the opposite sign).
+    A smooth maximum of the logits. The scale of a cosine head decides how smooth it is: for unscaled cosines, the score
+    is nearly the same for all samples. Fits on nothing. Source: Liu et al. (2020, equation 4, with the opposite sign).
 
     Args:
         temperature: T, positive; 1 as published.
@@ -92,8 +92,8 @@ class GEN(_LogitScore):
     """Score by the negative generalized entropy of the M largest probabilities: -sum_k p_k^g * (1 - p_k)^g.
 
     Small exponents make small deviations from a confident prediction visible, but only if 1 - p is accurate where p is
-    nearly 1. Here it is the sum over the other classes, in logarithms. Computed as 1 minus a float32 probability it is
-    0 from a logit gap of 17 on, where the true term is still .2. Fits on nothing.
+    nearly 1. Here 1 - p is the sum of the other probabilities, computed in logarithms. As 1 minus a float32 probability
+    it would be 0 from a logit gap of 17 on, where the term (1 - p)^g is still .2. Fits on nothing.
 
     Source: Liu, Lochman and Zach (2023, equation 4), g = .1 and M = 100 as in the released code.
 
@@ -122,7 +122,7 @@ class GEN(_LogitScore):
         top = logits.topk(min(self.largest, logits.shape[1]), dim=1).values
         normalizer = torch.logsumexp(logits, dim=1, keepdim=True)
         log_p = top - normalizer
-        # Behind the first, p is at most 1/2.
+        # All p but the largest are at most 1/2, so that log(1 - p) is accurate.
         rest = torch.log1p(-log_p[:, 1:].exp())
         first = _log_odds_against(logits) + log_p[:, 0]
         return -(self.gamma * (log_p + torch.cat([first[:, None], rest], dim=1))).exp().sum(dim=1)

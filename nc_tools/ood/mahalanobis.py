@@ -17,10 +17,10 @@ class Mahalanobis(OODScore):
 
     One Gaussian per class, all with the same covariance. Directions in which the training samples do not vary about
     their class means are ignored (a pseudo-inverse): use ViM or KNN to detect samples outside the span of the training
-    features. Directions that vary little count in full, for outliers often differ there; a direction is left out only
-    if its deviation is below a millionth of the largest, for features scaled to unit variance: that is the rounding of
-    float32. Classes without a sample have no mean and are left out. The covariance is that of all samples together, so
-    frequent classes have more influence on it.
+    features. Directions that vary little count in full, because outliers often differ there. A direction is left out
+    only if its standard deviation, for features scaled to unit variance, is below a millionth of the largest: that is
+    the rounding of float32. Classes without a sample have no mean and are left out. The covariance is that of all
+    samples together, so frequent classes have more influence on it.
 
     Fits on training features and labels.
 
@@ -55,11 +55,11 @@ class RMDS(OODScore):
 
     mu and S_T the mean and covariance of all training samples. Directions in which all images vary alike cancel, which
     helps with outliers that resemble the training images. Both terms use the same directions, those in which samples
-    vary about their class means; with directions of its own, a term would have nothing to cancel with. Fits on training
-    features and labels.
+    vary about their class means: a direction that only one term used would not cancel. Fits on training features and
+    labels.
 
-    Since S_T = S_W + S_B, the second term is computed from the first: with A A^T = S_W^+ and the means A^T (mu_k - mu),
-    weighted by the roots of their shares, = U diag(s) V^T, the covariance of A^T h is I + U diag(s^2) U^T.
+    Since S_T = S_W + S_B, MD_0 needs no inverse of its own. With A A^T = S_W^+, let U diag(s) V^T be the SVD of the
+    matrix with the columns sqrt(n_k / N) A^T (mu_k - mu). Then the covariance of A^T h is I + U diag(s^2) U^T.
 
     Source: Ren et al. (2021, equation 3).
 
@@ -107,7 +107,7 @@ class _WhitenedClasses:
                 f"{name} cannot be fitted: the training features do not vary within their classes, because they are "
                 "constant or every class has one sample. Use another score"
             )
-        # Distances do not depend on the origin; about the mean, the products below cancel least.
+        # Distances do not depend on the origin. About the mean, the products below lose the fewest digits.
         self._origin = train.mean
         self.centers = (train.means - train.mean) @ self._whitener
         self._halves = self.centers.square().sum(dim=1) / 2
@@ -121,6 +121,6 @@ class _WhitenedClasses:
     def nearest(self, x: Tensor) -> Tensor:
         """Return the squared distance of whitened samples (N, r) to the nearest class mean (N,)."""
         nearest = torch.addmm(self._halves, x, self.centers.T, beta=-1).argmax(dim=1)
-        # The product finds the nearest mean; the distance needs the difference, for the product cancels there.
+        # Products find the nearest mean. The distance is computed from the difference, which loses fewer digits.
         distances: Tensor = (x - self.centers[nearest]).square().sum(dim=1)
         return distances

@@ -12,7 +12,7 @@ from nc_tools.ood.training_set import TrainingSet
 
 
 class NCI(OODScore):
-    """Score by the projection of the predicted class's vector on the centered feature, plus the feature's norm.
+    """Score by the projection of the predicted class's vector on the centered feature, plus the feature's scaled norm.
 
         w_y . (h - mu) / ||h - mu|| + a ||h||_1,    y = argmax_k z_k,
 

@@ -14,8 +14,8 @@ class NECO(OODScore):
     """Score by the share of a feature in the principal space of the training features: ||P h|| / ||h||, in [0, 1].
 
     Collapsed classes span K - 1 directions about their common mean, and outliers tend to be orthogonal to them (NC5).
-    h is standardized, feature by feature, with the mean and the deviation of the training set (a constant feature is
-    only centered), and P holds the first d principal directions of the standardized features.
+    Each dimension of h is standardized with its mean and standard deviation over the training set (a constant one is
+    only centered). P holds the first d principal directions of the standardized features.
 
     Fits on the training features, and on the labels for K alone, the number of classes that have samples.
 

@@ -26,9 +26,9 @@ def ood_report(
 
     Use it in your own loop: collect the training subset, the test set and the outliers in eval mode, without
     augmentation, and call this once. Scores are fitted on the training set alone; nothing is tuned on outliers. They
-    read ``embedded``, the features that the head multiplies by its weight. A score that the data or the head do not
-    define has no key: scores that need class vectors without a weight, ViM and NECO where the features have no further
-    directions, and all scores that need spread where there is none.
+    read ``embedded``, the features that the head multiplies by its weight. A score that is not defined for the data or
+    the head has no key. For example, NCI and fDBD have none without a weight, ViM and NECO if no direction is left
+    outside the principal space, and Mahalanobis and RMDS if the features do not vary within classes.
 
     Args:
         train: The training set.

@@ -30,8 +30,14 @@ class OODScore(ABC):
     augmentation. Heads without a bias work (``bias=None``), and so do class vectors that are frozen or a buffer.
     All arithmetic is float64, so float32 and float64 features of the same values have the same scores.
 
-    To add a score, write a subclass with a ``name`` and :meth:`_fit` and :meth:`_score_samples`. In this package, a new
-    file and its import in ``nc_tools/ood/__init__.py`` are enough: reports then hold it.
+    To add a score, write a subclass with a ``name`` and the methods :meth:`_fit` and :meth:`_score_samples`. In this
+    package, a new file and its import in ``nc_tools/ood/__init__.py`` are enough: reports then include the score.
+
+    Attributes:
+        name: Name of the score in the keys of reports.
+        fits_on: Arguments of :meth:`fit` that fitting reads.
+        reads_features_alone: Whether neither fitting nor scoring reads logits or class vectors. Heads on the same
+            features then share the score.
 
     Example:
         >>> from nc_tools.ood import Energy
@@ -43,7 +49,6 @@ class OODScore(ABC):
     name: ClassVar[str]
     fits_on: ClassVar[tuple[str, ...]] = ()
     reads_features_alone: ClassVar[bool] = False
-    """Whether neither fitting nor scoring reads logits or class vectors: heads on the same features share the score."""
 
     _sizes: tuple[int, int] | None = None
     _device: torch.device
@@ -77,7 +82,11 @@ class OODScore(ABC):
         return self.fit_training_set(TrainingSet.checked(features, logits, labels, weight, bias))
 
     def fit_training_set(self, train: TrainingSet) -> Self:
-        """Fit the score on a training set that several scores share, so that its moments are computed only once."""
+        """Fit the score on a training set that several scores share, so that its moments are computed only once.
+
+        Raises:
+            UndefinedScoreError: If the score is not defined for the training set or its head.
+        """
         with measuring_precision(train.features.device):
             self._fit(train)
         self._sizes, self._device = (train.features.shape[1], train.logits.shape[1]), train.features.device
@@ -94,6 +103,7 @@ class OODScore(ABC):
             (M,), higher means in-distribution, float64, on the device of the training features.
 
         Raises:
+            TypeError: If features or logits are not floating-point.
             ValueError: If the score was not fitted, shapes do not fit, there is no sample, or values are not finite.
         """
         if self._sizes is None:
@@ -106,11 +116,11 @@ class OODScore(ABC):
 
     @abstractmethod
     def _fit(self, train: TrainingSet) -> None:
-        """Keep what the score needs of a checked training set."""
+        """Compute and store what the score needs of a checked training set."""
 
     @abstractmethod
     def _score_samples(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Score one block of checked samples, float64."""
+        """Return the scores (B,) of one block of checked samples; all tensors are float64."""
 
     def _values_per_sample(self) -> int:
         """Return the number of values per sample in the largest intermediate result."""
@@ -134,10 +144,14 @@ def _concrete_subclasses(parent: type[Any]) -> Iterator[type[OODScore]]:
 
 
 def require_weight(train: TrainingSet, name: str) -> Tensor:
-    """Return the class vectors (K, D) of a training set's head, or raise an error if it has none.
+    """Return the class vectors (K, D) of a training set's head.
+
+    Args:
+        train: The training set.
+        name: Name of the score, for the error message.
 
     Raises:
-        UndefinedScoreError: If the head has none.
+        UndefinedScoreError: If the training set has no class vectors.
     """
     if train.weight is None:
         raise UndefinedScoreError(

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-# Share of its largest value that a part of DeLong's variance has for exponential scores near an AUROC of 1, and as how
-# many misordered samples it counts.
+# The prior of ``auroc_interval``: a part of DeLong's variance as a share of its largest value, for exponential scores
+# near an AUROC of 1; and the number of misordered samples that this prior counts as.
 _PRIOR_SHARE, _PRIOR_WEIGHT = 0.5, 2.0
 
 
@@ -21,10 +21,10 @@ def separation(inside: Tensor, outside: Tensor) -> dict[str, float]:
         fpr95     share of outside samples that score at or above the highest threshold that at least 95 % of the
                   inside samples reach
 
-    Samples of equal score share a threshold, so ties are exact. Average precision is the sum of precision times gain
-    in recall, as in scikit-learn; some toolkits use trapezoids, which is too optimistic. Average precisions depend on
-    the sizes of the two sets; AUROC and FPR95 do not. OpenOOD takes outside as positive, which leaves AUROC and
-    changes FPR95.
+    Samples of equal score share a threshold, so ties are exact. Average precision is the sum of precision times gain in
+    recall, as in scikit-learn; some toolkits use trapezoids, which is too optimistic. Average precisions depend on the
+    sizes of the two sets; AUROC and FPR95 do not. OpenOOD takes the outside samples as positives, which changes FPR95
+    but not AUROC.
 
     Args:
         inside: (N,), higher is more in-distribution; infinite scores are allowed.
@@ -114,7 +114,13 @@ def auroc_interval(inside: Tensor, outside: Tensor, confidence: float = 0.95) ->
 
 
 def _share_of_largest(shares: Tensor, misordered: float, largest: float) -> float:
-    """Return a set's part of DeLong's variance as a share of its largest value, averaged with 1/2."""
+    """Return a set's part of DeLong's variance as a share of its largest value, averaged with 1/2.
+
+    Args:
+        shares: Share of the other set that each sample is ordered correctly against (N,).
+        misordered: min(A, 1 - A), the smaller share of pairs that are ordered one way.
+        largest: Largest value of the variance, A (1 - A).
+    """
     weight = misordered * len(shares)
     share = min(1.0, float(shares.var()) / largest) if weight > 0 else 0.0
     return (weight * share + _PRIOR_WEIGHT * _PRIOR_SHARE) / (weight + _PRIOR_WEIGHT)

@@ -22,11 +22,11 @@ class ViM(OODScore):
 
     Fits on training features and logits, and on weight and bias if the head has a bias. The labels are not read.
 
-    Source: Wang, Li, Feng and Zhang (2022). Samples have the order of their score, and d is theirs: 1000 from D = 2048
-    on, 512 from 768 on, else D / 2. OpenOOD uses 256.
+    Source: Wang, Li, Feng and Zhang (2022). The score orders samples as theirs does. The default d is theirs too: 1000
+    for D >= 2048, 512 for D >= 768, else D / 2. OpenOOD uses 256.
 
     Args:
-        dims: d, from 0 to D - 1, or None for their choice.
+        dims: d, from 0 to D - 1, or None for the published choice.
 
     Raises:
         ValueError: If d is negative.
@@ -66,7 +66,7 @@ class ViM(OODScore):
         residual = torch.cat([self._lengths(x) for x in train.blocks()]).mean()
         largest = train.logits.amax(dim=1).double().mean()
         scale = math.hypot(train.spread, float(shift.norm()))
-        # A residual as small as the rounding of float32 is that of the features, whatever type they are stored in.
+        # A residual as small as the rounding of float32 is rounding of the features, whatever type they are stored in.
         if float(residual) <= torch.finfo(torch.float32).eps * scale or float(largest) <= 0:
             raise UndefinedScoreError(
                 f"ViM scales the residual of the training features ({float(residual):.3g}) to their largest logit "

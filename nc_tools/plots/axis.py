@@ -43,7 +43,7 @@ class Axis:
         exponents = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
         if len(exponents) >= 3:
             return [10.0**e for e in exponents][:: max(1, math.ceil(len(exponents) / most))]
-        # Less than three powers of ten: add round values between them until there are three ticks.
+        # Fewer than three powers of ten: add round values between them until there are three ticks.
         for mantissas in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
             candidates = [m * 10.0**e for e in range(-30, 31) for m in mantissas]
             ticks = [tick for tick in candidates if self.low <= tick <= self.high]
@@ -55,7 +55,7 @@ class Axis:
 def axis_over(values: Sequence[float], *, log: bool = False, margin: float = 0.05) -> Axis:
     """Return an axis that covers the finite values (positive ones if ``log``) with a margin.
 
-    Without such a value the axis covers 0.1 to 1.
+    Without such a value the axis covers 0.1 to 1, with the same margin.
     """
     finite = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
     low, high = (min(finite), max(finite)) if finite else (0.1, 1.0)

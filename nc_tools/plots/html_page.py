@@ -1,4 +1,4 @@
-"""Self-contained HTML pages without requests, with light and dark colors."""
+"""Self-contained HTML pages, which load nothing from the network, with light and dark colors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def render_page(
             ``page.css`` and ``figure.css`` and import ``marks.html.j2`` from this package.
         template: File name of the template.
         values: What the template reads. A name that is missing raises an error.
-        filters: Further filters by name.
+        filters: Further Jinja filters, by name.
     """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 

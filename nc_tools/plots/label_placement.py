@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 _LETTER_WIDTH, _LINE_HEIGHT, _GAP = 6.0, 11.0, 3.0
-# Where a label can stand relative to its point, best first: shift right, shift down, text anchor.
+# Where a label can be relative to its point, best first: shift to the right, shift down, text anchor.
 _OFFSETS = (
     (0.0, -9.0, "middle"),
     (0.0, 18.0, "middle"),
@@ -25,7 +25,7 @@ _MARK_RADIUS = 4.0
 
 
 class LabelPlace(NamedTuple):
-    """The place of a label: a point, and which end of the text is there (the SVG text-anchor)."""
+    """The place of a label: a point, and which part of the text is at that point (the SVG text-anchor)."""
 
     x: float
     y: float
@@ -50,11 +50,13 @@ def place_labels(
     marks: Sequence[tuple[float, float]],
     area: tuple[float, float, float, float],
 ) -> list[LabelPlace]:
-    """Choose a place for each label, in turn, that covers as little as possible of other labels, marks and border.
+    """Choose a place for each label, one after another, with as little overlap as possible.
+
+    A label should not cover marks or labels that were placed before it, and should be inside the area.
 
     Args:
         points: The labeled points, in the picture's units.
-        names: One for each.
+        names: The label of each point.
         marks: All marks that a label should not cover.
         area: Left, top, right and bottom of the area for labels.
 

@@ -35,8 +35,8 @@ class Frame:
     Attributes:
         x: Horizontal axis.
         y: Vertical axis.
-        width: Of the picture.
-        height: Of the picture.
+        width: Width of the picture.
+        height: Height of the picture.
         margins: Space for ticks and axis names.
     """
 
@@ -77,9 +77,9 @@ class Frame:
         Args:
             x_name: Written below the right end of the horizontal axis.
             y_name: Written above the vertical axis.
-            x_scale: Factor of the numbers written at the ticks.
-            y_scale: Likewise.
-            x_ticks: Where to put ticks; round values by default.
+            x_scale: Factor by which data values are multiplied to get the numbers at the horizontal axis.
+            y_scale: The same for the vertical axis.
+            x_ticks: Data values of the horizontal axis that get ticks; round values by default.
         """
         left = self.margins.left
         parts = []
@@ -104,10 +104,10 @@ class Frame:
         """Return the SVG of a plot whose page can show the values of its curves under the pointer.
 
         Args:
-            label: Describes it to screen readers.
-            parts: Its marks; the curves are polylines in groups of `svg.arm_group`.
+            label: Description for screen readers.
+            parts: Its marks; the curves are polylines in groups of ``svg.arm_group``.
             unit: Written after each value.
-            y_scale: Factor of the values, as of the ticks.
+            y_scale: Factor of the values, as in ``axes``.
         """
         left, top = self.margins.left, self.margins.top
         return Markup(
@@ -127,8 +127,8 @@ def curve_key(entries: Sequence[tuple[str, str]], left: float = 34.0, y: float =
 
     Args:
         entries: Class ("one" or "two") and name of each curve.
-        left: Where the row begins.
-        y: Height of its lines.
+        left: Horizontal position of the row's left end.
+        y: Vertical position of its lines.
     """
     parts = []
     for kind, name in entries:

@@ -13,7 +13,10 @@ _VIEW_BOX = re.compile(r'<svg viewBox="0 0 ([\d.]+) ([\d.]+)"')
 
 
 def svg_document(drawing: Markup) -> str:
-    """Turn the result of `svg.picture` into a complete SVG file, with its own style sheet and a white background."""
+    """Return the text of a complete SVG file from the result of ``svg.picture``.
+
+    The file has its own style sheet and a white background.
+    """
     width, height = _VIEW_BOX.match(drawing).groups()  # type: ignore[union-attr]
     opening, marks = str(drawing).removeprefix("<svg ").split(">", 1)
     return (

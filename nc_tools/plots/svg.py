@@ -45,7 +45,7 @@ def circle(x: str | float, y: str | float, radius: float, kind: str, title: str 
 def text(
     x: str | float, y: str | float, words: str, kind: str, anchor: str = "middle", *, turned: bool = False
 ) -> Markup:
-    """Return the SVG of a text at a point, with ``turned`` reading upwards."""
+    """Return the SVG of a text at a point; if ``turned``, it reads upwards."""
     turn = Markup(' transform="rotate(-90 {} {})"').format(_at(x), _at(y)) if turned else Markup("")
     return Markup('<text x="{}" y="{}" class="{}" text-anchor="{}"{}>{}</text>').format(
         _at(x), _at(y), kind, anchor, turn, printable(words)
@@ -75,7 +75,7 @@ def picture(width: float, height: float, label: str, parts: Sequence[Markup]) ->
 
 
 def arm_group(number: int, name: str, parts: Sequence[Markup]) -> Markup:
-    """Return the SVG of all marks of one arm, which a page can switch off and whose name it can show."""
+    """Return the SVG of all marks of one arm. A page can hide the group and show the arm's name."""
     return Markup('<g data-arm="{}" data-name="{}">{}</g>').format(number, printable(name), joined(parts))
 
 

@@ -19,17 +19,19 @@ class FoundSuspects:
 
     Attributes:
         suspects: Scores and ranks by loss and by distance, and the class that the model suggests.
-        disagreement: Share of the annotators who gave another label (N,), NaN where nobody gave one; None without
+        disagreement: Share of the annotators who gave another label (N,), NaN where no annotator gave one; None without
             annotators.
-        disagreement_rank: Rank by disagreement (N,), equal values share the mean of their ranks; None likewise.
+        disagreement_rank: Rank by disagreement (N,); equal values share the mean of their ranks. None without
+            annotators.
         order: Samples from the most to the least suspect by the weighted sum of all ranks (N,).
         joint: Estimated joint distribution of true class and given label (K, K), rows are true classes.
-        wrong_by_class: Estimated number of wrong labels among the samples given each label (K,): those that certainly
-            are of another class, and for which the model predicts another one.
-        likely_wrong: Which samples to check (N,), bool: in each class as many of the most suspect as are estimated to
-            be wrong.
-        alone: Samples (N,), bool, whose class has one sample: nothing is known about them, and they are last.
-        strength: The inverse penalty strength of the linear model.
+        wrong_by_class: Estimated number of wrong labels among the samples with each given label (K,). A label counts as
+            wrong if confident learning is certain of another class and the model predicts another class.
+        likely_wrong: Which samples to check (N,), bool: in each class the most suspect ones, as many as are estimated
+            to be wrong.
+        alone: Which samples have a class without other samples (N,), bool; with ``training``, without training samples.
+            Nothing is known about these labels, and they are last in the order.
+        strength: The inverse penalty strength C of the linear model.
         agreement: Share of the labels that the linear model predicts. If it is low, the estimates count its errors as
             wrong labels.
     """
@@ -62,26 +64,26 @@ def find_suspects(
 
     - the loss of the given label under a logistic regression that was not trained on the sample
       (:func:`~nc_tools.suspects.out_of_fold_logits`);
-    - the distance to the mean of the given class less that to the nearest other class
+    - the distance to the mean of the given class minus that to the nearest other class mean
       (:func:`~nc_tools.metrics.rank_suspects`), which needs no training, so nothing can be memorized;
     - the share of annotators who gave another label.
 
-    The loss ranks light noise best, the distance heavy noise; the distance also flags fewer right labels of rare
-    classes. Several people together know more than both, so their disagreement has the weight of both. The weights were
-    chosen on 6,000 images of CIFAR-10N, where they matter little (``benchmarks/suspects.py``).
+    The loss ranks best if few labels are wrong, the distance if many are. The distance also flags fewer correct labels
+    of rare classes. Several people together know more than both, so their disagreement has the weight of both. The
+    weights were chosen on 6,000 images of CIFAR-10N, where they matter little (``benchmarks/suspects.py``).
 
     The number of wrong labels in each class is estimated by confident learning
     (:func:`~nc_tools.metrics.confident_classes`), counting only samples for which the model predicts another class.
-    With much noise it is too low, since not every sample is certain; the joint distribution is too high where the model
-    errs.
+    With much noise this number is too low, since confident learning is not certain of every sample. The joint
+    distribution counts errors of the model as wrong labels.
 
     Args:
         features: (N, D), of a pretrained network, not standardized.
         labels: (N,), the given labels.
         num_classes: K; None for the largest label plus one.
-        annotations: Labels of other annotators (N, A), -1 where somebody gave none.
+        annotations: Labels of A other annotators (N, A), -1 where an annotator gave none.
         training: Features and labels of a training set, to rank the labels of a test set: the model and the class means
-            are then those of the training set, and no fold is needed.
+            are then those of the training set, and one fold is held out only to choose the penalty.
         folds: Number of folds.
         seed: Draws the folds.
 
@@ -144,9 +146,8 @@ def _check_known(labels: Tensor, counts: Tensor) -> None:
 def _estimates(logits: Tensor, labels: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:
     """Return the joint distribution of true class and given label (K, K), and the number of wrong labels by class (K,).
 
-    Classes (K,) of which nothing is known are left out.
-
-    No model has learned such a class, so its threshold would be about 0, and every doubtful sample would pass it.
+    Classes of which nothing is known (``unknown``, (K,), bool) are left out: no model has learned such a class, so its
+    threshold would be about 0, and every doubtful sample would pass it. Their labels are taken to be right.
     """
     kept = ~unknown[labels]
     scores = logits.double()

@@ -1,4 +1,4 @@
-"""The command ``nc-tools gain``: what correcting labels gains, beside random changes and leaving suspects out."""
+"""The command ``nc-tools gain``: what correcting labels gains, compared with random changes and with pruning."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GIVEN = "given"
 
 @dataclass(frozen=True, kw_only=True)
 class GainOptions(FeatureOptions):
-    """The options of ``nc-tools gain``, see its help."""
+    """The options of ``nc-tools gain``; its help explains each."""
 
     decide: Literal["balanced_accuracy", "accuracy"] = "balanced_accuracy"
     arm: str | None = None
@@ -52,7 +52,7 @@ def run_gain(options: GainOptions, console: Console) -> Comparison:
     """Compare training on given, corrected, randomly changed and pruned labels, on the same samples and test set.
 
     Args:
-        options: What the command line says.
+        options: The options of the command line.
         console: Where to print.
 
     Raises:
@@ -90,8 +90,8 @@ def gain_sentences(comparison: Comparison, arms: Mapping[str, LabelArm]) -> list
     """Return what each change of the labels gains, with its verdict.
 
     Args:
-        comparison: Of all arms.
-        arms: Those beside the given labels.
+        comparison: The comparison of all arms.
+        arms: The arms besides the one with the given labels, by name.
     """
     verdicts = {"better": "significantly better", "worse": "significantly worse", "open": "no significant difference"}
     sentences, primary = [], comparison.primary

@@ -1,4 +1,4 @@
-"""The decisions about training labels that ``nc-tools gain`` compares with a person's: random ones, and leaving out."""
+"""Decisions about training labels that ``nc-tools gain`` compares with a person's: random ones, and pruning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_decisions(file: Path, samples: FeatureSet, labels: Tensor, excluded: T
     """Write a table of decisions that ``--corrections`` reads, and return their number.
 
     Args:
-        file: Its folder is created.
+        file: Path of the table; its folder is created.
         samples: The training samples with their given labels; they have ids.
         labels: Labels after the decisions (N,).
         excluded: Samples that are left out (N,), bool.
@@ -38,10 +38,10 @@ def write_decisions(file: Path, samples: FeatureSet, labels: Tensor, excluded: T
 
 
 def random_checks(samples: FeatureSet, count: int, seed: int) -> Tensor:
-    """Return the labels (N,) after somebody checked random samples and gave them their true labels.
+    """Return the labels (N,) after random samples were checked and got their true labels.
 
     Args:
-        samples: With true labels.
+        samples: The training samples, with true labels.
         count: Number of samples to check.
         seed: Draws them.
 
@@ -60,11 +60,11 @@ def random_checks(samples: FeatureSet, count: int, seed: int) -> Tensor:
 def random_changes(samples: FeatureSet, corrections: Corrections, seed: int) -> tuple[Tensor, Tensor]:
     """Return labels (N,) and exclusions (N,) that make the same changes to random other samples of the same labels.
 
-    For every cat that a person relabeled as dog, a random other cat becomes a dog; for every cat left out, a random
-    other cat is. A class with too few other samples changes fewer.
+    For every cat that a person relabeled as dog, a random other cat becomes a dog. For every cat that was left out, a
+    random other cat is left out. A class with too few other samples gets fewer changes.
 
     Args:
-        samples: With the given labels.
+        samples: The training samples with their given labels.
         corrections: A person's decisions about them.
         seed: Draws the other samples.
 
@@ -88,10 +88,10 @@ def random_changes(samples: FeatureSet, corrections: Corrections, seed: int) -> 
 
 
 def pruned(ranking: FoundSuspects, labels: Tensor) -> Tensor:
-    """Return the samples (N,), bool, that are left out as suspects; the two least suspect of each class always stay.
+    """Return which samples are left out as suspects (N,), bool; the two least suspect of each class always stay.
 
     Args:
-        ranking: Of all training labels.
+        ranking: The ranking of all training labels.
         labels: The given labels (N,).
     """
     least_suspect_first = ranking.order.flip(0)

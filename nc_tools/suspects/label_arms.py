@@ -23,8 +23,8 @@ class LabelArm:
     """Training labels to compare with the given ones.
 
     Attributes:
-        file: The table of decisions that makes them of the given labels.
-        words: What it does, for people.
+        file: The table of decisions that turns the given labels into these.
+        words: What the decisions do, as text for the user.
     """
 
     file: Path
@@ -32,12 +32,12 @@ class LabelArm:
 
 
 def label_arms(features: Path, data: DataConfig, folder: Path, seed: int = 0) -> dict[str, LabelArm]:
-    """Return the arms beside the given labels, and write the decisions that no person made.
+    """Return the arms to compare with the given labels, by name, and write the tables of decisions that no person made.
 
     Args:
         features: The file of the feature sets.
         data: The data, with a person's corrections or without.
-        folder: For the decisions.
+        folder: Folder of these tables.
         seed: Draws random samples.
 
     Raises:

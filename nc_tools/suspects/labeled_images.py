@@ -27,7 +27,7 @@ def read_labeled_images(
         options: The images and the network.
         labels: ``FILE:COLUMN`` or ``FILE:COLUMN,COLUMN,...``, see
             :func:`~nc_tools.suspects.labeled_rows.read_labeled_rows`.
-        out: The output folder, which has the feature cache if no other is given.
+        out: The output folder; the feature cache is in it if ``options`` name no other.
 
     Raises:
         FileNotFoundError: If data, weights or labels are missing.

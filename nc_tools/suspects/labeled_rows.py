@@ -30,8 +30,8 @@ class LabeledSamples:
         classes: K names.
         index: Position of each sample in the file (N,).
         ids: Id of each sample, such as the path of its image; None if the file has none.
-        annotations: Labels of other annotators (N, A), -1 where somebody gave none; None without them.
-        annotators: Their names.
+        annotations: Labels of A other annotators (N, A), -1 where an annotator gave none; None without annotators.
+        annotators: Names of these annotators.
     """
 
     features: Tensor
@@ -64,8 +64,9 @@ def read_labeled_rows(path: Path, labels: str | None = None) -> dict[str, Labele
     Args:
         path: The file, ``.npz``, ``.safetensors`` or ``.parquet``.
         labels: ``FILE:COLUMN`` or ``FILE:COLUMN,COLUMN,...`` of a CSV with a ``path`` column that holds the ids. The
-            first column takes the place of the file's own labels; the others are those of further annotators, and may
-            be empty. If it names only training or only test rows, the others keep their labels.
+            first column takes the place of the file's own labels. The others hold the labels of further annotators, and
+            their cells may be empty. If the CSV names only training or only test rows, the other rows keep their
+            labels.
 
     Raises:
         FileNotFoundError: If a file does not exist.

@@ -10,9 +10,10 @@ from nc_tools._support.whitening import constant_deviation
 from nc_tools.metrics.transfer.logistic import fit_logistic
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Inverse penalty strengths C that are tried, in this order, for standardized features."""
-# Times 1/K, the largest entry of the gradient at the end of a fit to 10,000 samples or more. Seven times smaller ones
-# change the AUROC of suspects by less than .001 there. Fewer samples are fitted more exactly: that takes no time.
+"""Inverse penalty strengths C for standardized features, tried in this order until the loss no longer falls."""
+# A fit to N samples ends when no entry of the gradient exceeds _TOLERANCE / K, times N / 10,000 if N is smaller than
+# that. For 10,000 samples or more, a tolerance seven times smaller changes the AUROC of suspects by less than .001.
+# Fewer samples are fitted more exactly, since that costs little time.
 _TOLERANCE, _MANY = 2e-2, 10_000
 
 
@@ -42,10 +43,11 @@ def out_of_fold_logits(
 ) -> tuple[Tensor, float]:
     """Return logits of every sample from a logistic regression on the other folds.
 
-    A model that has seen a wrong label may have memorized it, and then finds nothing suspicious. Each class is spread
-    evenly over the folds. The penalty is the one with the smallest loss of the *given* labels on the first fold. Wrong
-    labels do not mislead this choice much: the model that predicts the given labels best is also the one that predicts
-    the true labels well, and a model that fits wrong labels predicts neither.
+    A model that was trained on a wrong label may have memorized it, and then finds nothing suspicious. Each class is
+    spread evenly over the folds. The penalty is chosen by the loss of the *given* labels on the first fold: penalties
+    are weakened until the loss no longer falls. Wrong labels do not mislead this choice much: a model that predicts the
+    given labels of other samples well also predicts their true labels well, and a model that fits wrong labels predicts
+    neither.
 
     Args:
         features: (N, D), standardized.
@@ -83,7 +85,15 @@ def held_out_logits(
 ) -> tuple[Tensor, float]:
     """Return the logits (M, K) that a logistic regression of features and labels gives to queries (M, D).
 
-    The penalty is chosen as in :func:`out_of_fold_logits`, and returned too.
+    The penalty is chosen as in :func:`out_of_fold_logits`, and its inverse strength C is returned too.
+
+    Args:
+        features: Features of the training set (N, D), standardized.
+        labels: Labels of the training set (N,), int64, in [0, K); at least two classes occur.
+        queries: Features of other samples (M, D), standardized in the same way.
+        num_classes: K.
+        folds: Number of folds, of which one is used to choose the penalty.
+        seed: Draws the folds.
 
     Raises:
         ValueError: If there are fewer than two folds, or fewer samples than folds.
@@ -117,7 +127,7 @@ def spread_over_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
 
 
 def _best_model(features: Tensor, labels: Tensor, num_classes: int, held: Tensor) -> tuple[float, Tensor]:
-    """Return the strength with the smallest loss on the held samples, and the model of the others with it."""
+    """Return the best strength by the loss on the held-out samples, and the model fitted with it to the others."""
     best, smallest, fitted = STRENGTHS[0], float("inf"), None
     kept, kept_labels = features[~held], labels[~held]
     model = features.new_zeros(num_classes, features.shape[1] + 1)

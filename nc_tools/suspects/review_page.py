@@ -30,9 +30,9 @@ class ReviewPage:
     Attributes:
         images: Folder that the ids are relative to.
         most: Number of suspects.
-        random_share: Number of randomly drawn other samples, as a share of the suspects. They look like the others on
-            the page, and tell how many of all labels are wrong.
-        seed: Draws them, and the order of the page.
+        random_share: Number of randomly drawn other samples, as a share of the suspects. The page does not mark them,
+            and they show how many labels are wrong among the samples that are not suspects.
+        seed: Draws these samples and the order of the page.
     """
 
     images: Path
@@ -44,8 +44,9 @@ class ReviewPage:
 def write_review(path: Path, rows: LabeledSamples, ranking: FoundSuspects, page: ReviewPage) -> int:
     """Write a page that needs no other file and no network, and return the number of samples on it.
 
-    Each sample is shown as a small picture, with three near samples of its given and of the suggested class. Decisions
-    stay in the browser and are saved as decisions.csv (path, given, decision, label), which ``--corrections`` reads.
+    Each sample is shown as a small picture, with the three nearest samples of its given and of its suggested class that
+    are not suspects. Decisions stay in the browser and are saved as decisions.csv (path, given, decision, label), which
+    ``--corrections`` reads.
 
     Raises:
         ValueError: If the samples have no ids, or an image is missing or cannot be read.

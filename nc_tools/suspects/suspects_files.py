@@ -27,8 +27,8 @@ def write_suspects_files(folder: Path, rows: LabeledSamples, ranking: FoundSuspe
     Args:
         folder: Created if it does not exist.
         rows: The samples.
-        ranking: Their ranking.
-        most: Largest number of rows of suspects.csv; None for all samples.
+        ranking: The ranking of their labels.
+        most: Largest number of rows of suspects.csv; None for a row for each sample.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {

@@ -33,7 +33,7 @@ _SHOWN_CLASSES, _LITTLE_AGREEMENT, _REVIEWED = 5, 0.4, 400
 
 @dataclass(frozen=True, kw_only=True)
 class SuspectsJob(SourceOptions):
-    """The arguments of ``nc-tools suspects``, besides those that say where the features come from.
+    """The arguments of ``nc-tools suspects``; those of the features' source are in the base class.
 
     Attributes:
         labels: ``FILE:COLUMN[,COLUMN...]`` of a table with the labels to check, or None for those of the data.
@@ -42,9 +42,9 @@ class SuspectsJob(SourceOptions):
         seed: Draws the folds.
         rows: Largest number of rows of suspects.csv; None for all samples.
         out: Folder of the files, or None for one below ``outputs/suspects``.
-        images: Folder of the images that the ids name, for a page to decide about them. None for that of the data; for
-            embeddings, no page.
-        review: Number of suspects on that page; None for 400.
+        images: Folder of the images that the ids name, for the review page. None for the folder of the data; for
+            embeddings, None means that no page is written.
+        review: Number of suspects on the review page; None for 400.
     """
 
     labels: str | None = None
@@ -59,6 +59,8 @@ class SuspectsJob(SourceOptions):
 
 def run_suspects(job: SuspectsJob, tell: Callable[[str], None]) -> FoundSuspects:
     """Rank the labels of a data set, write suspects.csv, classes.csv and transition.csv, and tell what was ranked.
+
+    If there are images, it writes review.html too.
 
     Args:
         job: The arguments.
@@ -150,7 +152,7 @@ def _tell(rows: LabeledSamples, ranking: FoundSuspects, tell: Callable[[str], No
     count, wrong = len(rows.labels), int(ranking.wrong_by_class.sum())
     tell(f"{count:,} labels of {len(rows.classes)} classes; about {wrong:,} ({wrong / count:.1%}) may be wrong.")
     counts = rows.labels.bincount(minlength=len(rows.classes))
-    largest = int(counts.max()) / count  # always guessing this class is right as often
+    largest = int(counts.max()) / count  # the agreement of always predicting the largest class
     if ranking.agreement <= max(_LITTLE_AGREEMENT, largest):
         tell(
             f"Caution: a linear model of these features predicts only {ranking.agreement:.0%} of the given labels (the "

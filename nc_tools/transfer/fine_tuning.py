@@ -27,14 +27,16 @@ class FineTuning:
     Attributes:
         methods: Methods to try, such as ``(Full(), ProbeThenFull())``.
         rates: Learning rates to choose from.
-        max_extensions: How many rates may be added, by the same step, while the best rate lies at an end of the list.
+        max_extensions: How many rates may be added, each by the ratio of the last two, while the best rate lies at an
+            end of the list.
         holdout: Share of each class of the target's training images on which the rate is chosen.
         training: Length and arithmetic of each training.
-        optim: Optimizer and schedule; its rate is the one chosen.
+        optim: Optimizer and schedule; each rate that is tried replaces its own.
 
     Raises:
         TypeError: If a method is not a ``FineTuningMethod``.
-        ValueError: If rates or methods are empty or not distinct, or a number is out of its range.
+        ValueError: If there is no rate or method, rates are not positive and increasing, a method occurs twice, or a
+            number is out of its range.
     """
 
     methods: tuple[FineTuningMethod, ...] = (Full(), ProbeThenFull(), SkipConnection())
@@ -74,9 +76,9 @@ class FineTuned:
 
     Attributes:
         model: Trained on all training images of the target.
-        accuracy: On its test images.
+        accuracy: Accuracy on the test images.
         lr: The learning rate that was chosen.
-        holdout: Accuracy on the hold-out by rate; None where training diverged.
+        holdout: Accuracy on the hold-out, by learning rate; None where training diverged.
     """
 
     model: Classifier
@@ -97,17 +99,17 @@ def fine_tune(
     """Fine-tune a backbone to a target task with cross-entropy.
 
     The backbone is trained with each rate on the training images without a hold-out. If the best rate lies at an end of
-    the list, further rates are tried. The rate with the best accuracy on the hold-out (of equal ones, the smaller) then
-    trains on all training images; its last epoch counts, and only then are the test images read. If that training
-    diverges, the next best rate is used.
+    the list, further rates are tried. Then it is trained on all training images, with the rate of the best accuracy on
+    the hold-out (of equal ones, the smaller). The model after the last epoch counts, and only then are the test images
+    read. If that training diverges, the next best rate is used.
 
     Args:
         backbone: Trained on another task, on the device of the target's batches; not changed.
         target: The task.
         method: What is trained, and from which start.
         options: Rates, hold-out and length; None for the defaults. Its ``methods`` are not used.
-        seed: Of the hold-out and of a new head.
-        stop: Checked between steps.
+        seed: Seed of the hold-out and of a new head.
+        stop: Checked between steps; None never stops.
 
     Returns:
         Model, accuracy and rate; None if training diverged at every rate.
@@ -162,7 +164,7 @@ def by_score(scores: dict[float, float | None]) -> Sequence[float]:
 def next_rate(scores: dict[float, float | None]) -> float | None:
     """Return the next learning rate to try if the best one is the smallest or the largest of those tried.
 
-    It continues their last step.
+    It continues the list at that end, by the ratio of the last two rates there. None if no rate is to be tried.
 
     Example:
         >>> next_rate({0.01: 0.5, 0.1: 0.9}), next_rate({0.01: 0.5, 0.1: 0.4}), next_rate({0.1: 0.5})

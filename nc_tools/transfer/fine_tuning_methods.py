@@ -22,10 +22,10 @@ from nc_tools.transfer.target_task import Target
 
 
 class FineTuningMethod(ABC):
-    """A method of fine-tuning: it puts a trained backbone into a new classifier, and the training loop trains that.
+    """A method of fine-tuning: it puts a trained backbone into a new classifier, which the training loop then trains.
 
     Attributes:
-        key: Its name in the keys of metrics.
+        key: Name of the method in the keys of metrics.
     """
 
     key: ClassVar[str]
@@ -37,8 +37,8 @@ class FineTuningMethod(ABC):
         Args:
             backbone: Trained on another task, on its device.
             target: The task.
-            samples: The training samples (M,) that the method may read. The hold-out is not among them.
-            seed: Of a new head.
+            samples: Indices of the training samples that the method may read (M,).
+            seed: Seed of random choices, such as those of a new head.
         """
 
 
@@ -58,9 +58,9 @@ class Full(FineTuningMethod):
 class ProbeThenFull(FineTuningMethod):
     """LP-FT: fit a linear probe first, then train all parameters from there.
 
-    With a random head, the first steps distort the features before the head is useful. A head that already fits the
-    features leaves them as they are. Source: Kumar, Raghunathan, Jones, Ma and Liang (2022). The probe is logistic
-    regression, with its regularization chosen on a hold-out inside the samples given.
+    With a random head, the first steps of training distort the features before the head is useful. With a head that
+    already fits the features, they hardly do. Source: Kumar, Raghunathan, Jones, Ma and Liang (2022). The probe is
+    logistic regression, with its regularization chosen on a hold-out inside the samples given.
     """
 
     key: ClassVar[str] = "lpft"
@@ -85,7 +85,7 @@ class SkipConnection(FineTuningMethod):
     hand; there the narrower features are padded with zeros, as here.
 
     Attributes:
-        layers: Names to choose from. None: :func:`~nc_tools.surgery.backbone_blocks`.
+        layers: Names of the layers to choose from; None for those of :func:`~nc_tools.surgery.backbone_blocks`.
     """
 
     key: ClassVar[str] = "scl"

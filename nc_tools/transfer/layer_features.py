@@ -27,10 +27,10 @@ def layer_features(
     """Return the features of several layers of a backbone over a data set, from one pass in eval mode.
 
     Outputs are averaged over their positions, see :func:`~nc_tools.surgery.layers.pooled`. If a layer runs several
-    times in a pass, its last output counts.
+    times in one forward pass, its last output counts.
 
     Args:
-        backbone: Images to features (N, D).
+        backbone: Maps images to features (N, D).
         batches: The set, in its own order and not augmented.
         layers: Names as in ``named_modules``. None: :func:`~nc_tools.surgery.backbone_blocks`.
         dtype: Arithmetic of the backbone, as in training.

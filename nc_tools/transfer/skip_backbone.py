@@ -11,12 +11,12 @@ from nc_tools.surgery.layers import Pool, captured_features, check_layers, featu
 class SkipBackbone(nn.Module):
     """Add the pooled features of one trainable layer to those of a frozen backbone.
 
-    features(x) + pool(layer(x)), the narrower of the two padded with zeros. Everything but the layer stays in eval
-    mode, so that batch statistics do not change either.
+    It returns features(x) + pool(layer(x)), the narrower of the two padded with zeros. Everything but the layer stays
+    in eval mode, so that batch statistics do not change either.
 
     Args:
         backbone: Changed in place: only the layer keeps ``requires_grad``.
-        layer: Its name.
+        layer: Dotted name of the trainable layer.
 
     Raises:
         ValueError: If there is no such layer.
@@ -44,7 +44,7 @@ class SkipBackbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images to features (N, max(D, C))."""
+        """Map images to features (N, max(D, C)), D the width of the backbone and C that of the layer."""
         if self._pools is None:  # the first pass finds the layer's channel axis
             self._pools = layer_pools(self.backbone, images[:2], (self.layer,))
         with captured_features(self.backbone, self._pools) as calls:

@@ -1,4 +1,4 @@
-"""A target task of fine-tuning: it gives batches of its training images, of all or a part, and of its test images."""
+"""A target task of fine-tuning: it gives batches of its training images (all or some) and of its test images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _EVALUATION_BATCH = 512
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A target task of fine-tuning: its training images, in any part and order, and its test images.
+    """A target task of fine-tuning: its training images, all or some, and its test images.
 
     Attributes:
-        labels: Of its training samples (N,), int64, in [0, K).
+        labels: Labels of the training samples (N,), int64, in [0, K).
         num_classes: K.
-        training_batches: Returns a loader of some training samples (M,), shuffled and augmented.
-        plain_batches: Returns the batches of some training samples (M,) in the order given, not augmented.
+        training_batches: Maps indices of training samples (M,) to a loader of them, shuffled and augmented.
+        plain_batches: Maps indices of training samples (M,) to their batches, in the given order, not augmented.
         test_batches: Returns the batches of the test samples. Called once, at the end.
 
     Raises:
@@ -50,9 +50,9 @@ def image_target(train: Images, test: Images, options: BatchOptions) -> Target:
     """Return the target task of a training and a test image set.
 
     Args:
-        train: Its training images.
-        test: Its test images, of the same classes.
-        options: How batches are made. Mean and std are those that the backbone was trained with.
+        train: The training images.
+        test: The test images, of the same classes.
+        options: How batches are made. Give the mean and std that the backbone was trained with.
 
     Raises:
         ValueError: If the two have different classes, there are fewer than two, or one has no training image.

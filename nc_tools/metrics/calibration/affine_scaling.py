@@ -83,12 +83,16 @@ def fit_vector_scaling(logits: Tensor, labels: Tensor, strength: float = 1e-2) -
 def fit_dirichlet_scaling(logits: Tensor, labels: Tensor, strength: float = 1e-2) -> AffineScaling:
     """Fit Dirichlet scaling, a linear map of the log-probabilities, on a hold-out set: z' = W @ log(p) + b.
 
-    The most general of the three scalings (K^2 + K parameters) and the most likely to overfit: use a hold-out set of
-    many times K samples. Minimizes NLL + strength [mean over i != j of W_ij^2 + mean_k b_k^2] (off-diagonal and
-    intercept regularization, ODIR) by L-BFGS in float64.
+    It is more general than a temperature and than vector scaling (K^2 + K parameters) and the most likely to overfit:
+    use a hold-out set of many times K samples. Minimizes
 
-    Source: Kull et al. (2019), "Beyond temperature scaling", section 4. Here one strength serves both parts, and the
-    penalty also pulls the diagonal to 1, so that classes without samples in the hold-out set do not change.
+        NLL + strength [mean_{i != j} W_ij^2 + mean_k (W_kk - 1)^2 + mean_k b_k^2]
+
+    by L-BFGS in float64.
+
+    Source: Kull et al. (2019), "Beyond temperature scaling", section 4 (off-diagonal and intercept regularization,
+    ODIR). Here one strength serves all parts. The penalty of the diagonal is added, because without it nothing limits
+    W_kk for a class without samples in the hold-out set.
 
     Args:
         logits: (N, K) of the hold-out set, N >= 1.
@@ -146,13 +150,14 @@ def _nll_and_slopes(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _minimized(objective: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor) -> Tensor:
-    """Minimize a smooth convex function by scipy's L-BFGS, whose line search does not stop early.
+    """Return the minimizer (P,) of a smooth convex function, found by scipy's L-BFGS.
 
-    The gradient is written out: these functions are evaluated some hundred times, and autograd takes twice as long.
+    scipy's line search does not stop early. The gradient is written out, because the function is evaluated some hundred
+    times and autograd takes twice as long.
 
     Args:
-        objective: Returns value and gradient.
-        start: Where to start.
+        objective: Maps parameters (P,) to the value and the gradient (P,).
+        start: Initial parameters (P,), float64.
     """
     from scipy.optimize import minimize  # here, because the import takes a third of a second
 

@@ -20,7 +20,7 @@ ConformalMethod = Literal["thr", "aps", "raps", "class_conditional", "clustered"
 CONFORMAL_METHODS: tuple[ConformalMethod, ...] = get_args(ConformalMethod)
 """The names of all methods."""
 
-# Regularization of RAPS: this much for each class beyond these ranks, as in its paper.
+# Regularization of RAPS, as in its paper: the penalty of each rank beyond the free ranks.
 _PENALTY, _FREE_RANKS = 0.01, 5
 # Quantiles of a class's scores by which classes are clustered.
 _QUANTILES = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -116,7 +116,7 @@ def conformal_sets(
 
     Args:
         logits: (N, K).
-        method: The one that the thresholds were fitted for.
+        method: The method that the thresholds were fitted for.
         thresholds: (K,), from ``fit_conformal``.
         class_counts: Training samples of each class (K,).
 
@@ -141,7 +141,14 @@ def _threshold(scores: Tensor, miscoverage: float) -> Tensor:
 
 
 def _clustered(own: Tensor, target: Tensor, num_classes: int, miscoverage: float) -> Tensor:
-    """Return the threshold of each class's cluster; classes with few samples share one over all samples."""
+    """Return the threshold of each class's cluster (K,); classes with few samples share one over all classes.
+
+    Args:
+        own: Score of each sample's own class (N,).
+        target: (N,).
+        num_classes: K.
+        miscoverage: Share of samples that may be missed.
+    """
     from scipy.cluster.vq import kmeans2  # here, because the import takes a quarter of a second
 
     place = torch.zeros_like(target)

@@ -37,10 +37,13 @@ def set_measures(sets: Tensor, labels: Tensor, class_counts: Tensor | Sequence[i
     """Return coverage and mean size of prediction sets, over all samples and in each group of classes.
 
         coverage, size           share of sets that hold the label; mean number of classes in a set
-        coverage_balanced        mean over the classes of their coverage
-        coverage_worst           of the class that has the lowest
-        classes_low              share of the classes that are covered below 80 %
-        coverage_GROUP, size_GROUP  of the samples whose class is in the group: many, medium, few; head, middle, tail
+        coverage_balanced        mean of the coverages of the classes
+        coverage_worst           lowest coverage of a class
+        classes_low              share of the classes with a coverage below 80 %
+        coverage_GROUP, size_GROUP  coverage and size over the samples whose class is in GROUP: many, medium, few;
+                                    head, middle, tail
+
+    Classes and groups without a sample are left out.
 
     Args:
         sets: Which classes each set holds, a mask (N, K).
@@ -76,14 +79,18 @@ def selective_accuracy(
 ) -> dict[str, float]:
     """Return the accuracy of the surest predictions, and which classes they leave out.
 
-        accuracy, accuracy_GROUP  share of right predictions among those that are kept
+        accuracy, accuracy_GROUP  share of correct predictions among those that are kept
         kept_GROUP                share of the samples of the group that is kept: rare classes are often left out
 
     Args:
         logits: (N, K), N >= 1.
         labels: (N,).
         class_counts: Training samples of each class (K,).
-        share: The share of predictions that is kept, those of the largest probability.
+        share: Share of the predictions that is kept: those with the largest top-label probability.
+
+    Raises:
+        TypeError: If the logits are not floating-point or the labels not integers.
+        ValueError: If the share is not in (0, 1], or as ``classification``.
 
     Example:
         >>> logits = torch.tensor([[4.0, 0.0], [3.0, 0.0], [0.0, 0.1], [0.0, 2.0]])

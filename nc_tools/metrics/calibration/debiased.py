@@ -35,9 +35,10 @@ def debiased_calibration_error(
     variance gives a perfectly calibrated model 0 on average, while the ECE grows as sqrt(bins / N). Bins hold equally
     many samples.
 
-    The interval is that of the basic bootstrap, on the squared scale and cut at 0, with the bins fixed: resampled
-    values, debiased by the same rule, vary about the *biased* value of the sample as the debiased value does about the
-    truth. It covers the sampling of the test set only, not the variation between trainings (repeat with seeds).
+    The interval is that of the basic bootstrap, on the squared scale and cut at 0, with the bins fixed. Resampled
+    values, debiased by the same rule, vary about the *biased* value of the sample in the same way as the debiased value
+    varies about the truth. The interval covers the sampling of the test set only, not the variation between trainings
+    (repeat with seeds).
 
     Source: Kumar, Liang and Ma (2019), "Verified uncertainty calibration", equation 7, where s_b^2 is accuracy (1 -
     accuracy): the variance of labels at a fixed confidence. Here it is the variance of label minus confidence, since
@@ -80,7 +81,7 @@ def debiased_calibration_error(
 
 
 def _weights(count: int, resamples: int, generator: torch.Generator) -> list[Tensor]:
-    """Return how often each resample draws each sample (resamples, N), in pieces of bounded size."""
+    """Return how often each resample draws each sample: (resamples, N), in parts with a limited number of rows."""
     step = max(1, 4_000_000 // count)
     pieces = []
     for start in range(0, resamples, step):
@@ -93,13 +94,19 @@ def _weights(count: int, resamples: int, generator: torch.Generator) -> list[Ten
 
 
 def _debiased(weights: Tensor, gap: Tensor, index: Tensor, bins: int) -> Tensor:
-    """Return the debiased mean squared gap for each row of weights (R, N): (R,)."""
+    """Return the debiased mean squared gap for each row of weights (R, N): (R,).
+
+    Args:
+        weights: How often each sample counts (R, N).
+        gap: Correctness (0 or 1) minus confidence of each sample (N,).
+        index: Bin of each sample (N,).
+        bins: Number of bins.
+    """
     of_bin = nn.functional.one_hot(index, bins).double()
     size, total, square = weights @ of_bin, (weights * gap) @ of_bin, (weights * gap.square()) @ of_bin
     mean = total / size.clamp(min=1)
-    variance = (square / size.clamp(min=1) - mean.square()).clamp(
-        min=0
-    )  # divided by n; divided by n - 1 below, it is the variance of the mean
+    # The variance of the gaps in a bin, with divisor n. Divided by n - 1 below, it estimates that of their mean.
+    variance = (square / size.clamp(min=1) - mean.square()).clamp(min=0)
     # The variance of a bin of one sample is unknown: its square is left out.
     squared = torch.where(size > 1, mean.square() - variance / (size - 1).clamp(min=1), torch.zeros_like(mean))
     return (size * squared).sum(1) / weights.sum(1)

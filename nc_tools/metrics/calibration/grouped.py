@@ -14,11 +14,11 @@ from nc_tools.metrics.checks import checked_scores
 def grouped_calibration(logits: Tensor, labels: Tensor, train_counts: Tensor | Sequence[int]) -> dict[str, float]:
     """Return the calibration errors of the test samples in each group of frequent or rare classes.
 
-    A long-tailed model is usually overconfident on the tail and underconfident on the head, and the two cancel in the
-    ECE over all samples. Groups are those of ``classification``: many, medium, few, and head, middle, tail. A sample's
-    group is that of its *true* class, as for accuracy. Within a group a calibrated model need not have ECE 0, since the
-    samples were selected by the label: compare a group between models, not with zero. A group without a sample has no
-    key.
+    A model trained on a long tail is usually overconfident on the tail and underconfident on the head. The two errors
+    cancel in the ECE over all samples. Groups are those of ``classification``: many, medium, few, and head, middle,
+    tail. A sample's group is that of its *true* class, as for accuracy. Within a group a calibrated model need not have
+    ECE 0, since the samples were selected by the label: compare a group between models, not with zero. A group without
+    a sample has no key.
 
     Args:
         logits: (N, K), N >= 1.

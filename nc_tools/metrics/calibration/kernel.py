@@ -18,7 +18,7 @@ def kernel_calibration_error(logits: Tensor, labels: Tensor, bandwidth: float | 
     expectation exactly if P(y | p) = p for all p (full or "strong" calibration), which no binned error measures. It is
     unbiased, so it can be negative. Compare it with zero and between models, only at equal bandwidth.
 
-    O(N^2 K) time, O(N) memory: a few seconds at N = 10,000, K = 100 on two cores.
+    O(N^2 K) time, O(N K) memory: a few seconds at N = 10,000, K = 100 on two cores.
 
     Source: Widmann, Lindsten and Zachariah (2019), "Calibration tests in multi-class classification", lemma 2, with the
     exponential kernel on the total variation distance times the identity.
@@ -29,7 +29,7 @@ def kernel_calibration_error(logits: Tensor, labels: Tensor, bandwidth: float | 
         bandwidth: nu; None for the median total variation distance between samples (at most 1000 of them).
 
     Returns:
-        A number in [-1, 2].
+        A number from -2/(N - 1) to 2.
 
     Raises:
         TypeError: If the logits are not floating-point or the labels not integers.

@@ -48,8 +48,7 @@ def calibration(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
     Raises:
         TypeError: If the logits are not floating-point or the labels not integers.
-        ValueError: If shapes do not fit, there is no sample, a label is out of range or a logit is not
-            finite.
+        ValueError: If shapes do not fit, there is no sample, a label is out of range or a logit is not finite.
 
     Example:
         >>> values = calibration(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]))
@@ -73,9 +72,9 @@ def calibration(logits: Tensor, labels: Tensor) -> dict[str, float]:
 def expected_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 15) -> float:
     """Return the top-label ECE over bins of equal width: sum_b (n_b / N) * |accuracy_b - confidence_b|.
 
-    Bin b holds confidences in ((b - 1)/B, b/B] (Guo, Pleiss, Sun and Weinberger, 2017). Biased upwards on
-    small sets: compare only at equal N. For confident models nearly all samples share the last bin; the equal-mass
-    form splits them.
+    Bin b holds confidences in ((b - 1)/B, b/B] (Guo, Pleiss, Sun and Weinberger, 2017). It is biased upwards on small
+    sets: compare only at equal N. For confident models nearly all samples share the last bin;
+    :func:`equal_mass_calibration_error` splits them.
 
     Args:
         logits: (N, K), N >= 1.
@@ -100,9 +99,9 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 1
 def equal_mass_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 15) -> float:
     """Return the top-label ECE over bins that hold equally many samples, by rank of confidence.
 
-    The r-th of N samples (from 0) goes to bin floor(r B / N) (Nguyen and O'Connor, 2015). Samples of equal
-    confidence share their mean accuracy, so the value does not depend on the order of the samples. Without that,
-    thousands of saturated predictions at exactly 1 would be split into bins arbitrarily.
+    The r-th of N samples (from 0) goes to bin floor(r B / N) (Nguyen and O'Connor, 2015). Samples of equal confidence
+    share their mean accuracy, so the value does not depend on the order of the samples. Without that, thousands of
+    saturated predictions at exactly 1 would be split into bins arbitrarily.
 
     Args:
         logits: (N, K), N >= 1.

@@ -18,23 +18,23 @@ _SMALLEST = 1e-6
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Return the temperature T > 0 that minimizes the NLL of softmax(logits / T) on a hold-out set.
 
-    It has one parameter, does not change the accuracy, and removes most of the miscalibration. Fit it on images that
-    are neither trained nor tested on. The NLL is convex in 1/T, so the root of
+    Temperature scaling has one parameter, does not change the accuracy, and removes most of the miscalibration. Fit it
+    on samples that are used neither for training nor for testing. The NLL is convex in 1/T, so its minimum is at the
+    root of
 
-        d NLL / d(1/T) = mean_i [sum_k p_ik z_ik - z_iy]
+        d NLL / d(1/T) = mean_i [sum_k p_ik z_ik - z_iy],
 
-    in log T, found by Brent's method in float64, is the minimum to about ten digits; scaling the logits
-    scales T.
+    which Brent's method finds in log T in float64, to about ten digits. Scaling the logits scales T.
 
-    Source: Guo, Pleiss, Sun and Weinberger (2017), section 4.2, where a few gradient steps on T stop near the
-    minimum. This function differs if there is no minimum. If every hold-out sample is classified correctly, the NLL
-    falls without limit as T falls to 0, and the first test error would then cost an unbounded loss. N correct
-    predictions of N support a probability of at most (N + 1)/(N + 2) (Laplace's rule of succession), so
+    Source: Guo, Pleiss, Sun and Weinberger (2017), section 4.2, where a few gradient steps on T stop near the minimum.
+    This function differs if there is no minimum: if every hold-out sample is classified correctly, the NLL keeps
+    falling as T falls to 0, where the first test error would cost an unbounded loss. N correct predictions of N support
+    a probability of at most (N + 1)/(N + 2) (Laplace's rule of succession), so
 
         T is the minimizer among temperatures at which the mean confidence is at most (N + 1)/(N + 2),
 
-    and T stays within 1e-6 and 1e3 times the largest gap between a sample's logits (the upper end is reached if the
-    scores are not better than chance). If all logits of every sample are equal, T is 1.
+    and T stays between 1e-6 and 1e3 times the largest gap between two logits of a sample (the upper end is reached if
+    the scores are not better than chance). If all logits of every sample are equal, T is 1.
 
     Args:
         logits: (N, K) of the hold-out set, N >= 1.
@@ -45,8 +45,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     Raises:
         TypeError: If the logits are not floating-point or the labels not integers.
-        ValueError: If shapes do not fit, there is no sample, a label is out of range or a logit is not
-            finite.
+        ValueError: If shapes do not fit, there is no sample, a label is out of range or a logit is not finite.
 
     Example:
         >>> logits = torch.tensor([[4.0, 0.0]]).repeat(4, 1)

@@ -10,14 +10,14 @@ from nc_tools._support.precision import measuring_precision
 from nc_tools.metrics.checks import checked_features
 from nc_tools.metrics.collapse.mean_geometry import finite_values, present_means
 
-# Rows of unit vectors at a time.
+# Rows of unit vectors that are computed at a time.
 _ROWS = 8192
 
 
 def cosine_collapse(features: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[str, float]:
     """Measure the mean cosine between samples of the same class and between samples of different classes.
 
-    One pair of numbers for NC1 and NC2 together that ignores feature norms: suitable for heads that normalize. With u_i
+    These two numbers describe NC1 and NC2 together and ignore feature norms, which suits heads that normalize. With u_i
     the features minus the unweighted mean of the class means, at unit length,
 
         cosine_within    mean_k of mean_{i != j in k} u_i . u_j            1 when collapsed
@@ -34,7 +34,8 @@ def cosine_collapse(features: Tensor, labels: Tensor, num_classes: int | None = 
         num_classes: K; by default the largest label plus one.
 
     Returns:
-        The quantities by name; no ``cosine_within`` if no class has two samples, none if a feature equals the center.
+        The quantities by name; no ``cosine_within`` if no class has two samples, and nothing if a feature equals the
+        mean of the class means.
 
     Raises:
         TypeError: If the labels are not integers or the features not floating-point.

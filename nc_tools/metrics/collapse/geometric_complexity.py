@@ -15,8 +15,9 @@ class GeometricComplexity:
 
     Attributes:
         value: mean_i ||df(x_i)/dx||_F^2.
-        standard_error: Of that mean, over samples (and probes, if it is an estimate); None for one sample.
-        exact: True if every output was differentiated, False if random combinations of them were.
+        standard_error: Standard error of that mean, over samples (and probes, if it is an estimate); None for one
+            sample.
+        exact: True if every output was differentiated, False if random combinations of the outputs were.
     """
 
     value: float
@@ -43,14 +44,15 @@ def geometric_complexity(
     scale of inputs and outputs: compare networks on the same normalized images, and logits of the same scale.
 
     Args:
-        function: Maps inputs to outputs (N, K), each sample by itself. A module is in eval mode during the call.
+        function: Maps inputs to outputs (N, K), each sample by itself. A module is set to eval mode for the call.
         inputs: (N, ...), floating-point.
         probes: Number of random combinations m, or None for all outputs one by one.
         generator: Draws the random signs, on its own device.
 
     Raises:
         TypeError: If the inputs are not floating-point.
-        ValueError: If there is no sample, ``probes`` is not positive, or the output is not (N, K) or not finite.
+        ValueError: If there is no sample, ``probes`` is not positive, the output is not (N, K), or a gradient is not
+            finite.
 
     Example:
         >>> layer = nn.Linear(2, 2, bias=False)

@@ -19,11 +19,11 @@ def hyperspherical_uniformity(means: Tensor, counts: Tensor | None = None) -> di
         gnc2          std_{i < j} e_ij / |gnc2_energy|
 
     with the population's standard deviation. For K <= D + 1, gnc2 is zero for the simplex frame only; for larger K the
-    smallest value depends on K and D, so compare models with each other, not with zero. Computed block by block: the
-    memory is that of K x D numbers and one block, also for K = 50,000.
+    smallest value depends on K and D, so compare models with each other, not with zero. Computed block by block: it
+    needs the memory of K x D numbers and one block, also for K = 50,000.
 
-    Source: Wu and Papyan (2024), GNC2, with the logarithmic kernel of Liu et al. (2023). Theirs divides by the signed
-    mean; the absolute value here makes the spread positive.
+    Source: Wu and Papyan (2024), GNC2, with the logarithmic kernel of Liu et al. (2023). They divide by the signed
+    mean; the absolute value here makes gnc2 positive.
 
     Args:
         means: (K, D).

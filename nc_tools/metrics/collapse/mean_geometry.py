@@ -14,18 +14,18 @@ from torch import Tensor
 
 # The rounding of float32 features, whatever type they are stored in now: no measure of them can resolve less.
 _EPS = torch.finfo(torch.float32).eps
-# Rows of the K x K Gram matrix at a time: 64 MB of float64, so that K = 50,000 fits anywhere.
+# Entries of one block of the K x K Gram matrix: 64 MB of float64, so that K = 50,000 fits anywhere.
 _GRAM_ENTRIES = 1 << 23
 
 
 def whitened_directions(centered: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
     """Return the whitened directions in which class means differ, a factor of the pseudo-inverse of S_B.
 
-    With the thin SVD of the centered means C = U S V^T, cut at rank min(K - 1, D), the columns are V / S, so
-    that S_B^+ = (C^T C / K)^+ = K (V/S)(V/S)^T. Singular values below S_max * max(K, D) * 1.2e-7, the
-    rounding of float32 features, are cut too (their columns are zero): without the cut a K-th direction that is
-    only rounding error multiplies NC1 by millions. The SVD is computed from the smaller Gram matrix in float64,
-    which resolves singular values far below that cut.
+    With the thin SVD of the centered means C = U S V^T, cut at rank min(K - 1, D), the columns are V / S, so that
+    S_B^+ = (C^T C / K)^+ = K (V/S)(V/S)^T. Singular values below S_max * max(K, D) * 1.2e-7, the rounding of float32
+    features, are cut too (their columns are zero). Without this cut, a direction that is only rounding error would
+    multiply NC1 by millions. The SVD is computed from the smaller Gram matrix in float64, which resolves singular
+    values below that cut.
 
     Args:
         centered: Class means minus their mean (K, D), float64.
@@ -94,7 +94,7 @@ class ClassMeans:
 
 
 def rounding_of_means(means: Tensor, counts: Tensor) -> Tensor:
-    """Return the norm of the error that float32 rounding of single features leaves in class means (K, D), a scalar.
+    """Return the norm of the error, a scalar, that float32 rounding of the features leaves in class means (K, D).
 
     The roundings of n samples are independent, so the error of their mean is 1/sqrt(n) of that of one.
     """

@@ -19,8 +19,8 @@ def minority_collapse(
     """Measure minority collapse: how close to each other, and how short, the rarest classes' rows of the head are.
 
     Under strong imbalance, cross-entropy lets the rows of rare classes become equal, so that the head cannot
-    distinguish these classes, however good the features are. Over the rows of the rarest classes, and of the others
-    ("majority"),
+    distinguish these classes, however good the features are. With the classes divided into the rarest ("minority") and
+    all others ("majority"),
 
         minority_cosine      mean cosine over pairs of rare classes
         minority_cosine_max  the largest of them: 1 means that two rows have merged

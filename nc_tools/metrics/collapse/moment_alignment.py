@@ -34,7 +34,7 @@ def moment_alignment(inputs: Tensor, gradients: Tensor, weight: Tensor) -> dict[
 
     Args:
         inputs: a (N, A).
-        gradients: Of each sample's own loss with respect to the layer's outputs (N, B).
+        gradients: Gradient of each sample's own loss with respect to the layer's outputs (N, B).
         weight: (B, A).
 
     Returns:
@@ -83,12 +83,12 @@ def layer_alignment(
 ) -> dict[str, float]:
     """Measure the moment alignment of a classifier's linear layers on one batch, with the cross-entropy loss.
 
-    One forward and one backward pass in eval mode; the gradients of parameters do not change. For a layer that runs on
-    every token, each token counts as a sample.
+    It takes one forward and one backward pass in eval mode, and does not change the ``grad`` of parameters. For a layer
+    that runs on every token, each token counts as a sample.
 
     Args:
-        model: Maps inputs to logits (N, K).
-        inputs: A batch, or named arguments.
+        model: Maps inputs to logits (N, K), or to an object with the attribute ``logits``.
+        inputs: A batch, or the model's named arguments.
         labels: (N,).
         layers: Dotted names of ``nn.Linear`` layers; by default all that run once.
 

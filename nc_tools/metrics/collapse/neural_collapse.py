@@ -56,8 +56,8 @@ def neural_collapse(
     Args:
         features: (N, D), those that the head multiplies by its weight; half precision is measured in float32.
         labels: (N,), integers.
-        weight: The head's class vectors (K, D); adds nc0, nc3 and, with ``bias``, nc4.
-        bias: (K,) or None.
+        weight: The head's class vectors (K, D); adds nc0 and nc3, and nc4 if there are no ``logits``.
+        bias: (K,), or None for a head without a bias.
         num_classes: K, if neither ``weight`` nor ``logits`` is given; by default the largest label plus one.
         logits: The head's own scores (N, K), for nc4: needed for a head that is not affine in ``features``, and
             cheaper for any head.
@@ -106,8 +106,8 @@ def neural_collapse(
 def collapse_from_moments(moments: ClassMoments, weight: Tensor | None = None) -> dict[str, float]:
     """Measure neural collapse, except NC4, from class moments that were collected batch by batch.
 
-    ``nc1_pinv`` has no key if the moments do not define it: without scatter, or with classes of different size whose
-    counts were not given.
+    ``nc1_pinv`` has no key if the moments do not define it: if they were built without scatter, or if the classes have
+    different sizes and the counts were not given.
 
     Args:
         moments: Moments of at least two classes.
@@ -117,7 +117,8 @@ def collapse_from_moments(moments: ClassMoments, weight: Tensor | None = None) -
         The quantities by name.
 
     Raises:
-        ValueError: If fewer than two classes have samples, a feature was not finite or a label was out of range.
+        ValueError: If fewer than two classes have samples, a feature was not finite, a label was out of range, or the
+            weight does not have the shape of the class means.
 
     Example:
         >>> moments = ClassMoments(2, 1)
@@ -153,7 +154,7 @@ def collapse_quantities(
     """Return the metrics of neural collapse that are defined, from class means and within-class spread.
 
     Args:
-        means: Of the K classes that have samples.
+        means: Means of the K classes that have samples.
         variances: tr Cov_k (K,).
         pinv: NC1 by the pseudo-inverse, in the forms that could be computed.
         samples: N.
@@ -186,7 +187,7 @@ def _of_head(means: ClassMeans, weight: Tensor) -> dict[str, Tensor]:
 
 
 def _with_spread(values: dict[str, Tensor], samples: int, classes: int) -> dict[str, Tensor]:
-    """Leave out NC1 and CDNV if every class has one sample: their spread is unknown then, not zero."""
+    """Return the values, without NC1 and CDNV if every class has one sample: its spread is unknown then, not zero."""
     if samples > classes:
         return values
     return {key: value for key, value in values.items() if not key.startswith(("nc1", "cdnv"))}

@@ -21,8 +21,8 @@ def regression_collapse(features: Tensor, targets: Tensor, weight: Tensor) -> di
                      A = W W^T,  B = Sigma^{1/2} - gamma^{1/2} I
         nrc3_gamma   the gamma that reaches it
 
-    all 0 when collapsed; nrc1 and nrc2 lie in [0, 1], nrc3 in [0, 4]. The best gamma has a closed form, so no solver
-    is needed. Source: Andriopoulos et al. (2024). With one target there are no angles, and so no nrc3.
+    The first three are 0 when collapsed; nrc1 and nrc2 lie in [0, 1], nrc3 in [0, 2]. The best gamma has a closed form,
+    so no solver is needed. Source: Andriopoulos et al. (2024). With one target there are no angles, and so no nrc3.
 
     Args:
         features: (N, D).
@@ -30,7 +30,7 @@ def regression_collapse(features: Tensor, targets: Tensor, weight: Tensor) -> di
         weight: The head (n, D), or (D,).
 
     Returns:
-        The quantities by name; none if the features are constant.
+        The quantities by name; no nrc1 and nrc2 if the features are constant.
 
     Raises:
         TypeError: If an argument is not floating-point.
@@ -80,7 +80,12 @@ def _row_space(rows: Tensor) -> Tensor:
 def _structure(gram: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Return NRC3 in closed form.
 
-    The cosine of A and S - s I is largest at an end of the range of s, or where its derivative in s, a line, is zero.
+    With S = Sigma^{1/2} and s = gamma^{1/2}, the cosine of A and S - s I is largest at an end of the range of s, or
+    where its derivative in s is zero. The numerator of that derivative is linear in s.
+
+    Args:
+        gram: A = W W^T (n, n).
+        targets: (N, n).
     """
     number = targets.shape[1]
     centered = targets - targets.mean(dim=0)

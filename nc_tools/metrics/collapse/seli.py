@@ -71,9 +71,10 @@ def seli_distance(
     The two distances show which of the two geometries a run approaches:
 
         seli_weight, etf_weight   || W W^T/||W W^T||_F - G/||G||_F ||_F, G of SELI, of the simplex frame
-        seli_means,  etf_means    the same of C C^T, C the class means less their mean
+        seli_means,  etf_means    the same of C C^T, C the class means minus their mean
 
-    0 when reached, at most sqrt(2). Source: Thrampoulidis et al. (2022), their distances of Gram matrices.
+    A distance is 0 when the geometry is reached, and at most sqrt(2). Source: Thrampoulidis et al. (2022), their
+    distances of Gram matrices.
 
     Args:
         class_counts: Training samples of each class (K,).
@@ -84,7 +85,8 @@ def seli_distance(
         The quantities by name; no keys for a weight or means that are zero.
 
     Raises:
-        ValueError: If neither weight nor means are given, or the shapes do not fit.
+        ValueError: If neither weight nor means are given, shapes do not fit, fewer than two classes have samples, or a
+            value is not finite.
 
     Example:
         >>> values = seli_distance([5, 5, 5], weight=torch.eye(3) - 1 / 3)

@@ -9,10 +9,11 @@ from nc_tools._support.precision import measuring_precision
 
 
 def stable_rank(matrix: Tensor) -> float:
-    """Return a matrix's stable rank ||A||_F^2 / ||A||_2^2: 1 for one direction, the rank for equally strong ones.
+    """Return the stable rank of a matrix, ||A||_F^2 / ||A||_2^2.
 
-    Unlike the rank it does not jump when a singular value passes a threshold. Under weight decay, in the layers after
-    the one where classes have collapsed, it falls towards K - 1. Source: Rudelson and Vershynin (2007).
+    It is 1 if only one singular value is nonzero, and equal to the rank if all nonzero singular values are equal.
+    Unlike the rank it does not jump when a singular value passes a threshold. Under weight decay, it falls to K - 1
+    in the layers after the one where classes have collapsed. Source: Rudelson and Vershynin (2007).
 
     Args:
         matrix: (rows, columns).
@@ -43,8 +44,8 @@ def stable_ranks(model: nn.Module) -> dict[str, float]:
     """Return the stable rank of every layer of a model that has a weight matrix, by the layer's dotted name.
 
     A convolution's kernel (out, in, height, width) is read as the matrix (out, in x height x width): the map from a
-    patch to the channels, not the whole convolution. For heads of this package it reads the class vectors. Embeddings
-    and weights that are zero are left out.
+    patch to the channels, not the whole convolution. The matrix of a head of this package is its class vectors.
+    Embeddings and weights that are zero are left out.
 
     Args:
         model: Any module.

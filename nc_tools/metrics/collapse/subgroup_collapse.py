@@ -35,16 +35,16 @@ def subgroup_collapse(
         subgroup_share         mean_k [ sum_g (n_kg/n_k) ||mu_kg - mu_k||^2 / v_k ]
 
     The first can be compared between subgroups, since they share the class means. The second, in [0, 1], is the share
-    of the within-class variance that the subgroup explains (0: subgroups have the same means). Source: the (class,
-    subgroup) view of Mouheb et al. (2024); the two formulas are ours.
+    of the within-class variance that the subgroup explains (0: all subgroups of a class have the same mean). Source:
+    the (class, subgroup) view of Mouheb et al. (2024); the two formulas are ours.
 
     Args:
         features: (N, D).
         labels: (N,).
-        groups: Subgroup of each sample (N,), integers from 0.
+        groups: Index of each sample's subgroup (N,), integers from 0.
         weight: (K, D) or None, as for ``neural_collapse``.
         bias: (K,) or None.
-        num_classes: K; by default the largest label, or row of the weight, plus one.
+        num_classes: K; by default the number of rows of ``weight``, or without it the largest label plus one.
         names: Names of the subgroups; by default their numbers.
 
     Returns:

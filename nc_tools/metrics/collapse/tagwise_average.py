@@ -14,16 +14,16 @@ from nc_tools.metrics.collapse.neural_collapse import neural_collapse
 def tagwise_average(features: Tensor, tags: Tensor) -> dict[str, float]:
     """Measure whether the mean feature of a set of tags points along the sum of the single tags' means.
 
-    With mu_k the mean over the samples that have tag k alone, all centered at mean_k mu_k, h_S the mean over the
-    samples with exactly the tags S (two or more), and m_S = sum_{k in S} mu_k,
+    Let mu_k be the mean over the samples that have tag k alone. First mean_k mu_k is subtracted from all features. With
+    h_S the mean over the samples with exactly the tags S (two or more) and m_S = sum_{k in S} mu_k,
 
         tag_angle         mean_S angle(h_S, m_S), degrees
         tag_angle_other   mean over S != S' of equal size of angle(h_S, m_S'), degrees
         tag_average       tag_angle / tag_angle_other: 0 when collapsed, about 1 by chance
         tagset_nc1_trace  tr(S_W)/tr(S_B) with every set of tags as a class
 
-    For the other properties, call ``neural_collapse`` on the samples with one tag. Source: Li et al. (2024), their
-    ratio of angles; they do not center; centering keeps a common offset of the features from counting as agreement.
+    For the other properties, call ``neural_collapse`` on the samples with one tag. Source: the ratio of angles of Li et
+    al. (2024). They do not center the features; here a common offset of all features does not count as agreement.
 
     Args:
         features: (N, D).

@@ -17,7 +17,7 @@ def uniform_duality(means: Tensor, weight: Tensor, counts: Tensor | None = None)
 
         nc3_uniform   std_k s_k / |mean_k s_k|      (the population's standard deviation)
 
-    It is also zero if every class is misaligned by the same angle: read ``nc3_cosine`` = 1 - mean_k s_k beside it.
+    It is also zero if every class is misaligned by the same angle, so look at ``nc3_cosine`` = 1 - mean_k s_k as well.
     Source: Wu and Papyan (2024), uniform duality, with the cosine of each class to its own row.
 
     Args:

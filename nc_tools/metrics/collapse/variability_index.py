@@ -11,7 +11,7 @@ from nc_tools._support.whitening import whitening
 from nc_tools.metrics.checks import checked_features
 from nc_tools.metrics.collapse.mean_geometry import finite_values, present_means
 
-# Rows of residuals at a time.
+# Rows of residuals that are computed at a time.
 _ROWS = 1024
 
 
@@ -24,10 +24,10 @@ def variability_collapse_index(features: Tensor, labels: Tensor, num_classes: in
 
         vci   1 - tr(S_T^+ S_B) / min(D, K - 1)
 
-    Source: Xu and Liu (2023), who divide by rank(S_B), the same unless class means are linearly dependent. S_T must be
-    of the weighting of S_B, else the value can leave [0, 1]. Computed in float64, which costs O(N D^2). With fewer
-    samples than dimensions almost any classes can be separated, which makes the index small by itself: use N well above
-    D.
+    Source: Xu and Liu (2023), who divide by rank(S_B), which is the same unless class means are linearly dependent. S_T
+    must weight the classes as S_B does, otherwise the value can leave [0, 1]. Computed in float64, at a cost of
+    O(N D^2). With fewer samples than dimensions almost any classes can be separated, and the index is small for any
+    features: use N well above D.
 
     Args:
         features: (N, D).
@@ -59,13 +59,15 @@ def variability_collapse_index(features: Tensor, labels: Tensor, num_classes: in
 
 
 def within_scatter(features: Tensor, place: Tensor, means: Tensor, weights: Tensor) -> Tensor:
-    """Return sum_i a_i (h_i - m_i)(h_i - m_i)^T (D, D), float64: with weights 1/(K n_k), the class-averaged covariance.
+    """Return sum_i a_y (h_i - m_y)(h_i - m_y)^T with y the class of sample i: (D, D), float64.
+
+    With the weights a_k = 1/(K n_k) it is the class-averaged covariance.
 
     Args:
-        features: (N, D), float32 or float64.
+        features: h (N, D), float32 or float64.
         place: The row of ``means`` and ``weights`` that is the sample's class (N,).
-        means: (K, D), float64.
-        weights: The weight a of each sample of a class (K,).
+        means: m (K, D), float64.
+        weights: a (K,), the weight of one sample of each class.
     """
     scatter = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64, device=features.device)
     roots = weights.double().sqrt()

@@ -31,9 +31,10 @@ class LinearReadout:
 class _ScoresOfMeans:
     """The scores that the nearest-mean rule and the head give to the class means, by class.
 
-    A table holds them all, in float64 up to a shift of each row that leaves its largest entry 0, so that float32 keeps
-    the digits of the entries that decide. With many classes the K x K table would take more memory than everything
-    else; then each block computes its own rows.
+    A table holds all scores. They are computed in float64 and stored in the type of the features. Before that, the
+    largest entry of each row is subtracted from the row, so that float32 keeps the digits of the entries that decide.
+    With many classes the K x K table would take more memory than everything else; then each block of samples computes
+    its own rows.
     """
 
     def __init__(self, class_means: ClassMeans, head: LinearReadout | None, dtype: torch.dtype) -> None:
@@ -51,11 +52,11 @@ class _ScoresOfMeans:
         self._dtype = dtype
 
     def nearest(self, y: Tensor) -> Tensor:
-        """Return c_y . c_k - ||c_k||^2 / 2, less the largest of each row (B, K)."""
+        """Return c_y . c_k - ||c_k||^2 / 2, minus the largest of each row (B, K)."""
         return self._nearest[y] if self._has_table else self.nearest_rows(self._centered[y]).to(self._dtype)
 
     def logits(self, y: Tensor) -> Tensor:
-        """Return the head's logits at the class means, less the largest of each row (B, all classes)."""
+        """Return the head's logits at the class means, minus the largest of each row (B, all classes)."""
         return self._logits[y] if self._has_table else self.logit_rows(self._means[y]).to(self._dtype)
 
     def nearest_rows(self, centered: Tensor) -> Tensor:
@@ -91,23 +92,22 @@ def within_class_spread(
 ) -> WithinClassSpread:
     """Measure the spread of samples about their class means, in all directions and along the means.
 
-    Two matrix products for each block of residuals r = x - mu_y. The first is
-    r [H, W^T] with H the whitened directions (D, r): its first columns q = H^T r have
-    tr(S_W S_B^+)/K = mean ||q||^2, its last ones are the head's logits minus those of the class mean. The
-    second is q [P, A^T], in the whitened space: P turns the class-averaged S_B^+ into the sample-pooled one,
-    and A holds the class means, so that q A^T + c_y . c_k are the scores of the nearest class mean (the means
-    differ only along H).
+    It takes two matrix products for each block of residuals r = x - mu_y (rows). The first is r [H, W^T], with H the
+    whitened directions. Its first columns q = r H give tr(S_W S_B^+)/K = mean ||q||^2, and its last ones are the head's
+    logits minus those of the class mean. The second is q [P, A^T], in the whitened space: P turns the class-averaged
+    S_B^+ into the sample-pooled one, and A holds the class means in coordinates in which q A^T = r C^T. So
+    q A^T + c_y . c_k - ||c_k||^2 / 2 are the scores of the nearest class mean (the means differ only along H).
 
     The residual is computed before the product: for collapsed classes the difference of two products would be only
-    rounding error. It is computed from the mean in two parts, its float32 value and the rest, so that float32 features
-    give the residual of float64 arithmetic, rounded once, however far the class lies from the origin.
+    rounding error. The mean is subtracted in two parts, its float32 value and the rest. So float32 features give the
+    residual of float64 arithmetic, rounded once, however far the class lies from the origin.
 
     Args:
         features: (N, D), float32 or float64.
         place: The row of ``class_means`` that is the sample's class (N,).
-        class_means: Of the K classes that have samples.
+        class_means: Means of the K classes that have samples.
         head: The head, for the disagreement, if it is affine in the features; else None.
-        decisions: For any other head, the class index that it chose for each sample (N,); or None.
+        decisions: For any other head, the class index that it predicts for each sample (N,); or None.
     """
     dtype, device, rank = features.dtype, features.device, len(class_means.singular)
     along = class_means.centered @ class_means.whitening
@@ -124,7 +124,7 @@ def within_class_spread(
     differ = torch.zeros(len(features), dtype=torch.bool, device=device)
     widest = max(features.shape[1], outer.shape[1], inner.shape[1])
     step = min(max(64, (_BLOCK_CPU if device.type == "cpu" else _BLOCK_DEVICE) // widest), len(features))
-    # Buffers of one block, used again: allocating new memory costs more than the arithmetic.
+    # Buffers that every block uses again: allocating new memory costs more than the arithmetic.
     residuals, rest = features.new_empty(2, step, features.shape[1])
     products, whitened_products = features.new_empty(step, outer.shape[1]), features.new_empty(step, inner.shape[1])
     for start in range(0, len(features), step):

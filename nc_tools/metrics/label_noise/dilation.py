@@ -12,8 +12,8 @@ def dilation(
 ) -> dict[str, float]:
     """Measure dilation: how much the test features of each true class are spread.
 
-    A network that memorizes wrong labels must spread the samples of a training class, and test features spread with
-    them. With S_W and S_B class-averaged as in ``neural_collapse``,
+    A network that memorizes wrong labels must spread the samples of a true class over several labels, and the features
+    of test samples spread with them. With S_W and S_B class-averaged as in ``neural_collapse``,
 
         dilation         tr(S_W) / tr(S_B) of the test features
         dilation_ratio   dilation divided by that of a network trained without noise, if its features are given

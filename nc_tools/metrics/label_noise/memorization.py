@@ -24,24 +24,25 @@ def memorization(features: Tensor, logits: Tensor, given_labels: Tensor, true_la
         fitted           share that is classified as its (wrong) label
         recovered        share that is classified as its true class
 
-    The first is the memorization of Nguyen et al. 2023 (section 3), with two differences: their means are those of test
-    samples, and here the distance is divided by the spread of the means, because otherwise a head that scales features
-    up would seem to memorize more. Liu et al. 2020 (figure 1) use the last two to distinguish early learning from
-    memorization. For reporting only: it reads true labels, so do not choose anything by it.
+    ``distance_true`` is the memorization of Nguyen et al. 2023 (section 3), with two differences: their means are those
+    of test samples, and here the distance is divided by the spread s of the means, because otherwise a head that scales
+    features up would seem to memorize more. Liu et al. 2020 (figure 1) use ``fitted`` and ``recovered`` to distinguish
+    early learning from memorization. For reporting only: it reads true labels, so do not choose anything by it.
 
     Args:
         features: (N, D).
         logits: (N, K).
-        given_labels: (N,), the labels of the training.
+        given_labels: (N,), the labels used in training.
         true_labels: (N,).
 
     Returns:
-        The quantities by name; none if no label is wrong, no distances if a class of a mislabeled sample has no
-        correctly labeled sample or all means are equal.
+        The quantities by name; none if no label is wrong. ``distance_true``, ``distance_given`` and ``carried_over``
+        are missing if the true or given class of a mislabeled sample has no correctly labeled sample, or if all means
+        are equal.
 
     Raises:
         TypeError: If labels are not integers or features not floating-point.
-        ValueError: If shapes do not fit or a label is out of range.
+        ValueError: If shapes do not fit, a label is out of range, or a feature or logit is not finite.
 
     Example:
         >>> h = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
@@ -64,7 +65,7 @@ def memorization(features: Tensor, logits: Tensor, given_labels: Tensor, true_la
     with measuring_precision(features.device):
         x = at_least_float32(features.detach())
         counts, sums = class_sums(x[~wrong], true[~wrong], scores.shape[1])
-        means = sums / counts[:, None]  # NaN for a class without a sample, whose distances are then left out
+        means = sums / counts[:, None]  # NaN for a class without a sample: then the distances are left out below
         centered = means[counts > 0] - means[counts > 0].mean(0)
         spread = centered.square().sum(1).mean().sqrt()
         mislabeled = x[wrong].double()

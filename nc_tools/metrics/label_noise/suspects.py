@@ -45,9 +45,9 @@ def rank_suspects(
 
         ||h - mu_y|| n_y / (n_y - 1)  -  min_{k != y} ||h - mu_k||
 
-    with mu_k the class means under the given labels. The factor removes the sample from its own mean; the only sample
-    of a class cannot be compared and gets the distance 0 to its mean. Ties in rank are broken by position. True labels
-    are not used.
+    with mu_k the class means under the given labels. The factor n_y / (n_y - 1) removes the sample from the mean of its
+    own class; it is left out if ``reference`` is given. The only sample of a class cannot be compared and gets the
+    distance 0 to its mean. Ties in rank are broken by position. True labels are not used.
 
     Sources: small loss as a sign of a clean label, Arpit et al. 2017 and Han et al. 2018; distances to class means, Lee
     et al. 2019 (Kim et al. 2021 use principal directions instead). Summing the two ranks is the choice of this package.
@@ -56,15 +56,15 @@ def rank_suspects(
         features: (N, D), without augmentation.
         logits: (N, K).
         labels: (N,), the given labels.
-        reference: Features (M, D) and labels (M,) of other samples, whose class means are used; for a test set those of
-            the training set. None: the means of the samples themselves.
+        reference: Features (M, D) and labels (M,) of other samples, whose class means are used: for a test set, those
+            of the training set. None: the means of the samples themselves.
 
     Returns:
         Scores, ranks and order, on the CPU.
 
     Raises:
         TypeError: If labels are not integers or features not floating-point.
-        ValueError: If shapes do not fit or a label is out of range.
+        ValueError: If shapes do not fit, a label is out of range, or a feature or logit is not finite.
 
     Example:
         >>> h = torch.tensor([[1.0, 0.0], [0.9, 0.0], [0.0, 1.0], [0.0, 0.9], [1.0, 0.1]])
@@ -82,7 +82,7 @@ def rank_suspects(
         others, other_labels = (x, y) if reference is None else _checked_reference(reference, x, scores.shape[1])
         counts, sums = class_sums(others, other_labels, scores.shape[1])
         means = sums / counts[:, None]
-        # About a common origin, so that products do not lose digits; in blocks, to save memory.
+        # The origin moves to the mean of the class means, so that products do not lose digits; blocks save memory.
         origin = means[counts > 0].mean(0)
         blocks = [torch.cdist(block.double() - origin, means - origin) for block in torch.split(x, _BLOCK)]
         distances = torch.cat(blocks).nan_to_num(nan=torch.inf)
@@ -113,7 +113,7 @@ def precision_at(order: Tensor, wrong: Tensor, k: int | None = None) -> float | 
     """Return the share of wrong labels among the k most suspect samples of a ranking.
 
     Args:
-        order: (N,), samples from the most suspect on.
+        order: Indices of the samples (N,), the most suspect first.
         wrong: Which labels are wrong (N,), bool.
         k: How many samples to look at; None for as many as are wrong: then a perfect ranking has precision 1, a random
             one the noise rate.

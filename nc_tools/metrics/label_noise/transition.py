@@ -94,7 +94,7 @@ def counted_transition(true_labels: Tensor, given_labels: Tensor, num_classes: i
 
 
 def transition_error(estimate: Tensor, true: Tensor) -> float:
-    """Return the distance of two transition matrices: mean_i sum_j |A_ij - B_ij| / 2, from 0 to 1.
+    """Return the distance between two transition matrices (K, K): mean_i sum_j |A_ij - B_ij| / 2, from 0 to 1.
 
     Example:
         >>> transition_error(torch.eye(2), torch.tensor([[0.5, 0.5], [0.0, 1.0]]))

@@ -9,7 +9,7 @@ from nc_tools.metrics.checks import checked_scores
 from nc_tools.metrics.label_noise.transition import counted_transition
 
 ENOUGH_SAMPLES = 20
-"""Samples that the row of a class should come from, for :func:`transition_problem`."""
+"""Number of samples from which each row of an estimate should be computed, for :func:`transition_problem`."""
 
 
 def anchor_transition(logits: Tensor, percentile: float = 0.7) -> Tensor:
@@ -19,10 +19,10 @@ def anchor_transition(logits: Tensor, percentile: float = 0.7) -> Tensor:
     lies at this percentile of the samples *that the model assigns to class i*: the largest p_i would be an outlier, or
     a label that the model has memorized. Labels are not used.
 
-    Source: Patrini et al. 2017, section 4.2, eq. 12 and 13. For CIFAR-10 they take the 97th percentile of *all*
-    samples, which for ten equal classes is the 70th of the class's own. Over all samples it lies among those of other
-    classes if a class has less than 3 % of them: with 34 classes or more, or on a long tail, the diagonal is then 0.
-    (Their code takes the largest p_i for CIFAR-100.)
+    Source: Patrini et al. 2017, section 4.2, eq. 12 and 13. For CIFAR-10 they take the 97th percentile of p_i over
+    *all* samples. With ten equal classes this is the 70th percentile of the samples of class i. If a class has less
+    than 3 % of all samples (34 equal classes or more, or a long tail), the 97th percentile falls on a sample of another
+    class, and the diagonal entry is about 0. (Their code takes the largest p_i for CIFAR-100.)
 
     Args:
         logits: (N, K) of a model trained with cross-entropy on the noisy labels, without augmentation.
@@ -79,10 +79,10 @@ def confusion_transition(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def confident_classes(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the class that each sample counts as truly of by confident learning (N,), -1 where none is certain.
+    """Return the true class of each sample as confident learning estimates it (N,), -1 where no class is certain.
 
-    The threshold of class j is the mean p_j of the samples labeled j. A sample counts as truly of the class j with the
-    largest p_j among those with p_j at or above their threshold.
+    The threshold of class j is the mean p_j of the samples labeled j. The estimate is the class with the largest p_j
+    among the classes whose p_j is at or above their threshold.
 
     Source: Northcutt, Jiang and Chuang (2021, equations 1 and 2). cleanlab's code takes the largest p_j of all classes
     if several pass their threshold.
@@ -103,7 +103,7 @@ def confident_classes(logits: Tensor, labels: Tensor) -> Tensor:
     scores, y = checked_scores(logits, labels)
     p, frequency = scores.double().softmax(1), y.bincount(minlength=scores.shape[1])
     sums = torch.zeros_like(p[0]).index_add(0, y, p.gather(1, y[:, None]).squeeze(1))
-    # A class without a labeled sample has no threshold, and no sample can be counted as truly of it.
+    # A class without a labeled sample has no threshold, so it is the estimate of no sample.
     threshold = torch.where(frequency > 0, sums / frequency.clamp(min=1), torch.inf)
     # A sample at its threshold passes, whatever the rounding of the mean.
     best, true = p.where(p >= threshold - 1e-6, -torch.inf).max(dim=1)
@@ -113,8 +113,9 @@ def confident_classes(logits: Tensor, labels: Tensor) -> Tensor:
 def confident_joint(logits: Tensor, labels: Tensor) -> Tensor:
     """Estimate the joint distribution of true class and given label by confident learning.
 
-    It counts pairs of :func:`confident_classes` and given labels; samples of which no class is certain do not count.
-    Counts are scaled so that each given label has its frequency in the data. Give held-out or out-of-fold logits.
+    It counts pairs of the class of :func:`confident_classes` and the given label, over the samples that have such a
+    class. Counts are scaled so that each given label has its frequency in the data. Give held-out or out-of-fold
+    logits.
 
     Source: Northcutt, Jiang and Chuang (2021, equations 1 to 3).
 
@@ -137,7 +138,7 @@ def confident_joint(logits: Tensor, labels: Tensor) -> Tensor:
     true, y, count = confident_classes(logits, labels), labels.cpu().long(), logits.shape[1]
     frequency, counted = y.bincount(minlength=count), true >= 0
     pairs = torch.bincount(true[counted] * count + y[counted], minlength=count**2).view(count, count).double()
-    # A label of which no sample is counted stands for itself: nothing else is known about it.
+    # Nothing is known about a label without a counted sample: it is assumed to be always right.
     pairs += torch.diag(((pairs.sum(0) == 0) & (frequency > 0)).double())
     return pairs * (frequency / pairs.sum(0).clamp(min=1)) / len(y)
 
@@ -150,7 +151,7 @@ def confident_transition(logits: Tensor, labels: Tensor) -> Tensor:
         labels: Their given labels (N,).
 
     Returns:
-        (K, K), float64; a class that no sample counts as truly of has the row of the identity matrix.
+        (K, K), float64; a class that :func:`confident_classes` gives to no sample has the row of the identity matrix.
 
     Raises:
         TypeError: If labels are not integers.
@@ -169,14 +170,14 @@ def confident_transition(logits: Tensor, labels: Tensor) -> Tensor:
 def transition_problem(matrix: Tensor, samples: Tensor, enough: int = ENOUGH_SAMPLES) -> str | None:
     """Return one sentence that says why an estimated transition matrix should not be used, or None.
 
-    A loss corrected by a wrong matrix is worse than the plain loss. Two things show a wrong one: a row from few
-    samples, and a row whose largest entry is not on the diagonal, so that another label would be the most frequent one
-    of a class.
+    A loss corrected by a wrong matrix is worse than the plain loss. Two things show a wrong matrix: a row that was
+    estimated from few samples, and a row whose largest entry is not on the diagonal, which means that the most frequent
+    label of a class would be a wrong one.
 
     Args:
         matrix: The estimate (K, K), rows are true classes.
         samples: Number of samples that each row comes from (K,): those that the model assigns to the class.
-        enough: Samples that a row needs.
+        enough: Number of samples that a row needs.
 
     Raises:
         ValueError: If the shapes do not fit.

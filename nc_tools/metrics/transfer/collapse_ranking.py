@@ -19,7 +19,7 @@ class RankCorrelation:
 
     Attributes:
         spearman: Spearman's rho; None if it is not defined (fewer than three pairs, or a constant quantity).
-        kendall: Kendall's tau-b; likewise.
+        kendall: Kendall's tau-b; None as for Spearman's rho.
         n: Number of pairs in which both values are finite.
     """
 
@@ -54,6 +54,10 @@ class CollapseRanking:
     """Checkpoints or layers, the most collapsed first, and the rank correlation of each metric with the outcome.
 
     A correlation below 0 means that candidates in which the target set is more collapsed have better outcomes.
+
+    Attributes:
+        rows: The candidates, sorted.
+        correlations: Rank correlation with the outcome, by the name of the collapse metric.
     """
 
     rows: tuple[Ranked, ...]

@@ -53,7 +53,7 @@ def nearest_class_mean(
     """
     x, y, queries, answers, num_classes = checked_sets(train_features, train_labels, test_features, test_labels)
     with measuring_precision(x.device):
-        # A common origin changes no distance and keeps the products below from canceling.
+        # A common origin changes no distance, and the products below lose fewer digits.
         origin = x.mean(dim=0, dtype=torch.float64)
         x, queries = x - origin, queries - origin
 
@@ -127,8 +127,8 @@ def _mean_over_draws(
 ) -> tuple[float, float]:
     """Return the mean accuracy over draws of the shots, and the half-width of its interval.
 
-    ``is_correct`` gets the drawn rows (K, S) and the weight of each in its class (K, S), 0 for a repeated row, and
-    returns whether each test sample is classified correctly.
+    ``is_correct`` gets the drawn rows (K, S) and the weight of each in the mean of its class (K, S), 0 for a repeated
+    row, and returns whether each test sample is classified correctly (M,).
     """
     if not (isinstance(shots, int) and isinstance(draws, int) and shots >= 1 and draws >= 1):
         raise ValueError(f"shots and draws must be whole numbers, at least 1, got {shots} and {draws}")
@@ -148,7 +148,7 @@ def _mean_over_draws(
 
 def _half_width(values: Tensor) -> float:
     """Return the half-width of the 95 % t interval of the mean."""
-    # scipy.stats.t.ppf calls this function, and importing scipy.stats takes half a second.
+    # scipy.stats.t.ppf calls stdtrit; importing scipy.stats for it would take half a second.
     from scipy.special import stdtrit
 
     if len(values) < 2:

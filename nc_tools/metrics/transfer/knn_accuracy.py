@@ -22,8 +22,8 @@ def knn_accuracy(
 ) -> float:
     """Return the accuracy of the k nearest neighbors by cosine, each voting with weight exp(cos / T).
 
-    Nothing is fitted. With fewer than k training samples all of them vote. Cosines are computed in float64: far from
-    the origin all features have nearly the same direction, and float32 would choose neighbors at random.
+    Nothing is fitted. If there are fewer than k training samples, all of them vote. Cosines are computed in float64:
+    far from the origin all features have nearly the same direction, and float32 would choose neighbors at random.
 
     Source: Wu, Xiong, Yu and Lin (2018), with k = 200; here 20, as in later self-supervised work.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# A fit ends after so many iterations, or when no entry of the gradient is larger than the tolerance.
+# A fit ends after this many iterations (PyTorch then allows 250 evaluations of the gradient), or when no entry of the
+# gradient is larger than the tolerance.
 _STEPS = 200
 
 
@@ -21,12 +22,12 @@ def fit_logistic(
     """Fit a multinomial logistic regression by L-BFGS.
 
     Minimizes mean_i -log softmax(W x_i + b)_{y_i} + ||W||^2 / (2 C N); the intercept is not penalized. The gradient,
-    (softmax - one-hot)^T [x, 1] / N + W / (C N), is written out instead of traced, so that each iteration costs two
-    matrix products, on the device of the features. A fit ends after 200 iterations, or when no entry of the gradient
-    exceeds the tolerance. With weak penalties, separable classes have no finite optimum, so the limit on iterations is
-    part of the definition. For more than two classes the result is that of scikit-learn's ``LogisticRegression(C)``.
-    For two classes, where scikit-learn has one vector w_1 - w_0 instead of two, it is that of
-    ``LogisticRegression(2 C)``.
+    (softmax - one-hot)^T [x, 1] / N + W / (C N), is written out instead of using autograd, so that each iteration costs
+    two matrix products, on the device of the features. A fit ends after 200 iterations or 250 evaluations of the
+    gradient, or when no entry of the gradient exceeds the tolerance. With a weak penalty and separable classes, the
+    optimum is so far from zero that it may not be reached, so the limits are part of the definition. For more than two
+    classes the result is that of scikit-learn's ``LogisticRegression(C)``. For two classes, where scikit-learn has one
+    vector w_1 - w_0 instead of two, it is that of ``LogisticRegression(2 C)``.
 
     Args:
         x: (N, D), float32 or float64.

@@ -46,10 +46,9 @@ def fit_probe(features: Tensor, labels: Tensor, generator: torch.Generator) -> P
     """Fit a multinomial logistic regression to frozen features, with a penalty chosen on a hold-out part.
 
     Features are standardized by their mean and standard deviation in float64, and then fitted in float32; a constant
-    feature gets no weight. The inverse
-    strength C of the penalty is chosen from ``PROBE_GRID`` by balanced accuracy on a quarter of each class (of two with
-    the same accuracy, the stronger penalty), and the probe is then fitted to all samples. L-BFGS runs on the device of
-    the features, for ascending C, each fit starting from the one before (see
+    feature gets no weight. The inverse strength C of the penalty is chosen from ``PROBE_GRID`` by balanced accuracy on
+    a quarter of each class (of two with the same accuracy, the stronger penalty), and the probe is then fitted to all
+    samples. L-BFGS runs on the device of the features, for ascending C, each fit starting from the one before (see
     :func:`~nc_tools.metrics.transfer.logistic.fit_logistic`). If no class has two samples nothing can be held out, and
     C is 1.
 
@@ -95,8 +94,8 @@ def fit_ridge_probe(features: Tensor, labels: Tensor) -> Probe:
     The penalty, N times a value of ``RIDGE_GRID``, is the one with the smallest leave-one-out squared error, which is
     computed exactly: nothing is held out and nothing is random (see
     :func:`~nc_tools.metrics.transfer.ridge.fit_ridge`). Features are standardized as in :func:`fit_probe`, once, with
-    all samples. Squared error fits the class means, so a logistic probe is more accurate with many features or unequal
-    classes; this one needs no iterations.
+    all samples. A logistic probe is usually more accurate with many features or classes of unequal size; this one needs
+    no iterations.
 
     Args:
         features: (N, D).
@@ -176,7 +175,7 @@ def ridge_probe(train_features: Tensor, train_labels: Tensor, test_features: Ten
 
 
 def _standardized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the standardized features, their mean and the inverse of their deviation, float64."""
+    """Return the standardized features, their mean and the inverse of their standard deviation, float64."""
     mean = x.mean(dim=0, dtype=torch.float64)
     x = x - mean
     deviation = x.square().mean(dim=0).sqrt()
@@ -191,7 +190,10 @@ def _folded(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor, classes: 
 
 
 def _kept(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return which samples stay if a random quarter, at least one, of every class of two or more is held out."""
+    """Return which samples are kept (N,), bool, if a random quarter of each class is held out.
+
+    At least one sample of each class of two or more is held out, and none of a class of one.
+    """
     key = torch.rand(len(labels), generator=generator, dtype=torch.float64, device=generator.device).to(labels.device)
     order = (labels + key).argsort()
     ordered = labels[order]

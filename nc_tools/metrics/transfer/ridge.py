@@ -17,7 +17,7 @@ class Ridge:
         weight: (K, D), float64.
         bias: (K,), float64.
         strength: The chosen strength of the penalty, lambda / N.
-        errors: Leave-one-out error of every strength, in the order in which they were given.
+        errors: Mean squared leave-one-out error of each strength, in the order in which the strengths were given.
     """
 
     weight: Tensor
@@ -29,11 +29,15 @@ class Ridge:
 def fit_ridge(x: Tensor, targets: Tensor, strengths: Sequence[float]) -> Ridge:
     """Fit a ridge regression with the penalty strength that has the smallest leave-one-out error.
 
-    Minimizes ||Y - X W^T - 1 b^T||^2 + lambda ||W||^2 with lambda = N s, for every s in ``strengths``. The prediction
-    is linear in the targets, H Y. So, if sample i is left out and the model is fitted again, its residual is exactly
-    (y_i - yhat_i) / (1 - H_ii); all strengths together cost one eigendecomposition of the smaller of X^T X and X X^T.
-    The intercept is not penalized, and is fitted again too: with centered X and eigenpairs (e_j, v_j) of X^T X, H_ii =
-    1/N + sum_j (x_i . v_j)^2 / (e_j + lambda). Computed in float64.
+    Minimizes ||Y - X W^T - 1 b^T||^2 + lambda ||W||^2 with lambda = N s, for every s in ``strengths``. The predictions
+    are linear in the targets, H Y. So the residual of sample i under the model that is fitted without it, with the same
+    lambda and a new intercept, is exactly (y_i - yhat_i) / (1 - H_ii). With centered X and eigenpairs (e_j, v_j) of X^T
+    X,
+
+        H_ii = 1/N + sum_j (x_i . v_j)^2 / (e_j + lambda),
+
+    since the intercept is not penalized. All strengths together cost one eigendecomposition of the smaller of X^T X and
+    X X^T. Computed in float64.
 
     Source: Allen (1974), PRESS; Hastie, Tibshirani and Friedman (2009), eq. 7.64.
 
