@@ -241,6 +241,11 @@ def test_a_decision_is_about_the_label_that_was_given(birds, tmp_path):
     with pytest.raises(ValueError, match=r"line 2: the decision is about the label 'owl', but the data give 'crow'"):
         decide(birds, tmp_path, ["r01.png,owl,keep,"], header)
     assert decide(birds, tmp_path, ["r01.png,crow,keep,"], header).labels[1] == 0
+    with pytest.raises(ValueError, match=r"line 2: the decision is about the label '1', but the data give 'crow'"):
+        decide(birds, tmp_path, ["r01.png,1,keep,"], header)
+    with pytest.raises(ValueError, match=r"line 2: the label that was reviewed: the label 'hawk' is neither a class"):
+        decide(birds, tmp_path, ["r01.png,hawk,keep,"], header)
+    assert decide(birds, tmp_path, ["r01.png,,keep,", "r02.png,crow,keep,"], header).labels[1] == 0
 
 
 def test_rows_about_test_images_or_nothing_are_counted(birds, tmp_path):

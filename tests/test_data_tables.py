@@ -169,6 +169,13 @@ def test_class_maps(tmp_path, text, labels):
     assert [found[label] for label in labels] == list(CLASSES)
 
 
+def test_a_class_that_is_named_by_a_number_is_no_count_of_the_rows(tmp_path):
+    (tmp_path / "map.txt").write_text("747\nA320\nA340\n")
+    assert read_class_map(tmp_path / "map.txt", set("012")) == {"0": "747", "1": "A320", "2": "A340"}
+    (tmp_path / "map.txt").write_text("3\nape\nbat\ncow\n")
+    assert read_class_map(tmp_path / "map.txt", set("012")) == dict(zip("012", CLASSES, strict=True))
+
+
 @pytest.mark.parametrize(
     ("text", "labels", "message"),
     [

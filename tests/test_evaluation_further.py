@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.experiment_runs import job_of, make
 
+from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.evaluation.further_measures import (
     class_vector_geometry,
@@ -15,6 +16,7 @@ from nc_tools.evaluation.further_measures import (
     mean_stable_rank,
     means_by_frequency,
 )
+from nc_tools.experiment.evaluate.holdout_record import copy_holdout_buffers
 from nc_tools.experiment.evaluate.prediction_sets import fit_thresholds
 from nc_tools.experiment.evaluate.scalings import SCALINGS, fit_scalings, scaled_measures
 from nc_tools.experiment.weight_files import load_tensors, save_tensors
@@ -162,3 +164,16 @@ def test_a_final_run_records_them_with_a_name_for_each(tmp_path):
     unnamed = [key for key in (*run.final, *curves) if metric_info(key).label == key]
     assert unnamed == []
     assert run.identity.about["LinearHead"].startswith("The standard linear head")
+
+
+@pytest.mark.parametrize(("stored", "fits"), [((), True), ((1,), True), ((5,), False), ((2, 1), False), (None, False)])
+def test_a_number_of_a_hold_out_run_is_taken_over_only_as_one_number(tmp_path, stored, fits):
+    module = torch.nn.Module()
+    module.register_buffer("size", torch.zeros(1))
+    save_tensors({} if stored is None else {"head.size": torch.ones(stored)}, tmp_path / "weights.safetensors")
+    if fits:
+        copy_holdout_buffers(tmp_path, module, "head", ["size"])
+        assert module.size.tolist() == [1.0]
+    else:
+        with pytest.raises(DamagedFileError, match=r"holds no 'head.size' of shape \(1,\)"):
+            copy_holdout_buffers(tmp_path, module, "head", ["size"])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.unequal_classes import D, K, sample, seeded
 
-from nc_tools.heads import CosineHead, ETFHead, FrozenRandomHead, Head, align_to, least_squares_init
+from nc_tools.heads import CosineHead, ETFHead, FrozenRandomHead, Head, PreallocatedHead, align_to, least_squares_init
 from nc_tools.surgery import to_linear
 
 
@@ -23,6 +23,14 @@ def test_the_aligned_frame_is_scipys_procrustes_solution(cls: type[ETFHead], wid
     assert align_to(head, weight) is head
     # SciPy gets the same frame, which was rounded to float32 before it became float64.
     assert torch.allclose(head.frame, expected, atol=1e-6)
+
+
+def test_a_frame_with_room_for_more_classes_is_aligned_as_a_whole() -> None:
+    head = PreallocatedHead(D, K, capacity=K + 2)
+    weight = torch.randn(K + 2, D, generator=seeded(1))
+    before = float((head.frame * weight).sum())
+    assert float((align_to(head, weight).frame * weight).sum()) > before
+    assert head.frame_error(head.frame) < 1e-5
 
 
 def test_no_rotation_lies_nearer() -> None:

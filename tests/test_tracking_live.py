@@ -89,6 +89,14 @@ def test_a_loss_that_requires_grad_is_logged_without_a_warning(tmp_path):
     loss.backward()  # its graph is still there
 
 
+def test_a_run_can_stay_on_disk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with nc_tools.track("out", arm="mine", seed=0, tracking_uri="none") as run:
+        run.finish({"test/gen/accuracy": 0.5})
+    assert run.read().status == "FINISHED"
+    assert [path.name for path in tmp_path.rglob("*") if path.parent in (tmp_path, tmp_path / "out")] == ["out", "runs"]
+
+
 @pytest.mark.slow
 def test_a_program_ended_by_sigkill_is_shown_as_killed(out, tmp_path):
     body = f"""

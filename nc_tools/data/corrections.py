@@ -149,8 +149,16 @@ def _check_given(table: Table, rows: Sequence[int], classes: Sequence[str], give
     if "given" not in names:
         return
     cells = table.cells(names.index("given"))
-    named = [row for row in rows if cells[row] in classes]
-    other = [row for row in named if cells[row] != classes[int(given[table.match.images[row] or 0])]]
+    filled = [row for row in rows if cells[row]]
+    if not filled:
+        return
+    try:
+        reviewed, _ = labels_of([cells[row] for row in filled], classes)
+    except LabelError as error:
+        where = f"{table.file}, column 'given'" if error.row is None else place(table, filled[error.row])
+        raise ValueError(f"{where}: the label that was reviewed: {error}") from None
+    pairs = zip(filled, reviewed.tolist(), strict=True)
+    other = [row for row, label in pairs if label != int(given[table.match.images[row] or 0])]
     if other:
         image = table.match.images[other[0]] or 0
         raise ValueError(

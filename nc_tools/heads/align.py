@@ -66,7 +66,7 @@ def align_to(head: H, weight: Tensor) -> H:
     if not bool(weight.isfinite().all()):
         raise ValueError("weight must be finite, got NaN or inf: check the classifier that it comes from")
     with torch.no_grad():
-        core = _etf_core(head.num_classes).to(head.frame.device) if isinstance(head, ETFHead) else _core(head.frame)
+        core = _etf_core(len(head.frame)).to(head.frame.device) if isinstance(head, ETFHead) else _core(head.frame)
         head.frame.copy_(core @ _polar(weight.to(core).T @ core).T)
     return head
 

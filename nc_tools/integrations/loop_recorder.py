@@ -37,7 +37,7 @@ class LoopRecorder:
         classes: Names of the K classes.
         head: Dotted path of the classifier layer; needed only if it cannot be found.
         name: Name of the experiment.
-        tracking_uri: MLflow store; see :class:`nc_tools.tracking.MlflowSync`.
+        tracking_uri: MLflow store; see :class:`nc_tools.tracking.MlflowSync`. With "none" the run stays on disk only.
         run: The record of the run; None before ``start``.
 
     Example::

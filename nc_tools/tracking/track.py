@@ -11,6 +11,7 @@ from nc_tools.run_records.identity import RunIdentity, hash_config
 from nc_tools.run_records.partial_files import remove_partial_files
 from nc_tools.run_records.writer import RunRecord
 from nc_tools.tracking.mlflow_sync import MlflowSync
+from nc_tools.tracking.no_mlflow import NO_MLFLOW
 from nc_tools.tracking.tracked_data import TrackedData
 
 _senders: dict[tuple[Path, str], MlflowSync] = {}
@@ -50,7 +51,7 @@ def track(
             as ``ETFHead(..., frame_seed=seed)`` does: the comparison warns if all seeds share one, since its interval
             then holds for that frame only. None for unknown.
         name: Name of the experiment: the question that the runs answer.
-        tracking_uri: MLflow store; see ``MlflowSync``.
+        tracking_uri: MLflow store; see ``MlflowSync``. With "none" the run stays on disk only.
 
     Yields:
         The record, with ``log(step, values)`` and ``finish(final)``.
@@ -86,9 +87,10 @@ def track(
         config=dict(config or {}),
         data=facts,
     )
-    sync = MlflowSync(root, tracking_uri)
-    with killed_on_sigterm(), RunRecord.create(sync.root, identity) as record:
-        _ensure_sender(sync)
+    sync = None if tracking_uri == NO_MLFLOW else MlflowSync(root, tracking_uri)
+    with killed_on_sigterm(), RunRecord.create(Path(root).resolve(), identity) as record:
+        if sync is not None:
+            _ensure_sender(sync)
         yield record
 
 

@@ -55,10 +55,11 @@ def copy_holdout_buffers(folder: Path, module: nn.Module, prefix: str, names: Se
     for name in names:
         buffer, key = module.get_buffer(name), f"{prefix}.{name}"
         # Records of version 0.2 hold a single number as a tensor without dimensions.
-        if key not in tensors or (tensors[key].shape != buffer.shape and tensors[key].numel() != buffer.numel() != 1):
+        tensor = tensors.get(key)
+        if tensor is None or (tensor.shape != buffer.shape and not tensor.numel() == buffer.numel() == 1):
             raise _damaged(folder, f"{path} holds no {key!r} of shape {tuple(buffer.shape)}")
         with torch.no_grad():
-            buffer.copy_(tensors[key].view_as(buffer))
+            buffer.copy_(tensor.view_as(buffer))
 
 
 def _damaged(folder: Path, problem: str) -> DamagedFileError:
