@@ -18,6 +18,7 @@ from nc_tools.cli import main
 from nc_tools.experiment import ModelConfig, Protocol, RunConfig, load_run
 from nc_tools.experiment.recipe_cli import recipe_parser
 from nc_tools.experiment.recipe_plan import make_plan
+from nc_tools.experiment.run_backbone import frozen_backbone, new_backbone
 from nc_tools.experiment.run_data import RunData, open_data
 from nc_tools.experiment.run_job import run_job
 from nc_tools.models import ImagePreprocessing, factory_name
@@ -230,6 +231,28 @@ def test_a_hugging_face_network_is_restored_from_the_runs_folder(tmp_path: Path)
     pixels = data.sources.test.take(torch.arange(20))
     recorded = load_file(result.run / "predictions.safetensors")["test_logits"][:20]
     assert torch.allclose(load_run(result.run).predict(pixels), recorded, atol=1e-5)
+
+
+def test_a_hugging_face_network_without_weights_is_random_and_never_frozen(tmp_path: Path) -> None:
+    """Features of random weights, under the name of a pretrained network, would be taken for its own."""
+    transformers = pytest.importorskip("transformers")
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    transformers.ViTForImageClassification(
+        transformers.ViTConfig(**small, image_size=32, patch_size=8)
+    ).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    for part in ("head", "last:1"):
+        with pytest.raises(ValueError, match=r"keeps layers as they are, but 'hf:.*' has random weights: give"):
+            ModelConfig(name=f"hf:{tmp_path}", train=part)  # type: ignore[arg-type]
+    model = ModelConfig(name=f"hf:{tmp_path}")
+    with pytest.raises(ValueError, match=r"features come from a pretrained network, but 'hf:.*' has random weights"):
+        frozen_backbone(model, in_channels=3, image_size=32, mean=(0.5,), std=(0.5,))
+    firsts = [
+        next(new_backbone(model, in_channels=3, image_size=32, num_samples=9, seed=seed).parameters())
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(firsts[0], firsts[1])
+    assert not torch.equal(firsts[0], firsts[2])
 
 
 def test_low_rank_additions_are_saved_and_restored(weights: Path, tmp_path: Path) -> None:

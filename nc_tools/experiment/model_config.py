@@ -80,7 +80,7 @@ class ModelConfig:
             raise ValueError(f"model.image_size is a side in pixels and must be at least 2, got {self.image_size}")
         if self.crop_fraction is not None and not 0 < self.crop_fraction <= 1:
             raise ValueError(f"model.crop_fraction must be above 0 and at most 1, got {self.crop_fraction}")
-        if self.train != "all" and not (self.is_pretrained or self.is_own):
+        if self.train != "all" and self.weights is None and not self.is_own:
             raise ValueError(
                 f"model.train={self.train} keeps layers as they are, but {self.name!r} has random weights: give "
                 f"model.weights (--weights pretrained, or --weights FILE.safetensors)"

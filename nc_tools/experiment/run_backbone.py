@@ -45,8 +45,10 @@ def new_backbone(model: ModelConfig, *, in_channels: int, image_size: int, num_s
     """
     if model.is_own:
         backbone = _own_network(model, in_channels, image_size, seed)
-    elif model.is_pretrained:
+    elif model.weights is not None:
         backbone = copy.deepcopy(pretrained_of(model).module)
+    elif model.is_pretrained:  # an hf: network with random weights, which are other ones for each seed
+        backbone = load_backbone(model.name, image_size=model.image_size, seed=seed).module
     else:
         backbone = build_backbone(
             model.name, in_channels=in_channels, image_size=image_size, width=model.width, seed=seed
@@ -203,7 +205,7 @@ def frozen_backbone(
     Raises:
         ValueError: If the network has random weights.
     """
-    if model.is_pretrained:
+    if model.is_pretrained and model.weights is not None:
         return replace(pretrained_of(model), module=copy.deepcopy(pretrained_of(model).module))
     if not model.is_own:
         raise ValueError(
