@@ -13,7 +13,7 @@ from nc_tools.losses._distributed import gather_rows, process_count
 from nc_tools.records import Batch, Outputs
 
 
-def whole_batch(outputs: Outputs, batch: Batch) -> tuple[Outputs, Batch]:
+def whole_batch(outputs: Outputs, batch: Batch) -> tuple[Outputs, Batch, slice]:
     """Return the outputs and the batch of all processes that take this step, in the order of the ranks.
 
     Every process then computes the same loss. The gradient of its own features is multiplied by the number of
@@ -24,9 +24,13 @@ def whole_batch(outputs: Outputs, batch: Batch) -> tuple[Outputs, Batch]:
     Args:
         outputs: The outputs of this process, with a second view or without.
         batch: The batch of this process, with checked labels.
+
+    Returns:
+        Both, and the place of this process's samples among all. A loss of these samples alone, with the others as
+        negatives, has the gradient of its own share: the mean over processes is again that of one process.
     """
     if process_count() == 1:
-        return outputs, batch
+        return outputs, batch, slice(None)
     sizes = batch.labels.new_zeros(process_count())
     sizes[dist.get_rank()] = len(batch.labels)
     dist.all_reduce(sizes)
@@ -40,7 +44,7 @@ def whole_batch(outputs: Outputs, batch: Batch) -> tuple[Outputs, Batch]:
         batch, inputs=gathered.features, labels=rows[:, 0].contiguous(), index=index, kept=rows[:, 1] > 0,
         second_view=None, tags=None,
     )  # fmt: skip
-    return gathered, whole
+    return gathered, whole, slice(first, first + len(batch.labels))
 
 
 def _outputs_of_all(outputs: Outputs, index: Tensor, first: int) -> Outputs:

@@ -144,7 +144,7 @@ class LossTerm(InitialTensors, ABC):
             return outside_autocast(outputs, self.of_rows, rows)
         checked = self.checked_batch(outputs, batch, ignore_index)
         if self.over_batch:
-            outputs, checked = whole_batch(outputs, checked)
+            outputs, checked, _ = whole_batch(outputs, checked)
         return outside_autocast(outputs.features, self.compute, outputs, checked)
 
     def of_rows(self, rows: LabeledRows) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from nc_tools.losses._distributed import mean_over_processes, process_count, sum_over_processes
 from nc_tools.losses._rows import IGNORED, LabeledRows, Reduction, kept_mean
 from nc_tools.losses._weightable import WeightableLoss
+from nc_tools.losses._whole_batch import whole_batch
 from nc_tools.losses.loss_term import outside_autocast
 from nc_tools.records import Batch, Outputs
 
@@ -104,7 +105,10 @@ class PerSampleLoss(WeightableLoss):
         else:
             checked = self.checked_batch(outputs, batch, ignore_index)
             rows = LabeledRows(outputs.features, checked.labels, checked.kept, checked.labels.shape)
-            values = outside_autocast(outputs.features, self.compute_per_sample, outputs, checked)
+            mine = slice(None)
+            if self.over_batch:
+                outputs, checked, mine = whole_batch(outputs, checked)
+            values = outside_autocast(outputs.features, self.compute_per_sample, outputs, checked)[mine]
         return values if rows.kept is None else torch.where(rows.kept, values, 0), rows
 
 
