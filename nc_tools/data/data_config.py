@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -10,6 +9,7 @@ from nc_tools.data.class_folders import ClassFolder
 from nc_tools.data.coarse_labels import check_grouping
 from nc_tools.data.color_jitter import ColorJitter
 from nc_tools.data.cutout import Cutout
+from nc_tools.data.own_counts import check_own_counts
 from nc_tools.data.rand_augment import RandAugment
 from nc_tools.data.reading_settings import check_reading_settings
 from nc_tools.data.sampling import Sampling
@@ -31,21 +31,6 @@ from nc_tools.decoding.image_file import FileInterpolation
 Profile = Literal["exponential", "step", "pareto"]
 SubsetProtocol = Literal["seeded", "ldam"]
 TailOrder = Literal["frequency", "class"]
-
-
-def check_own_counts(class_counts: Sequence[int]) -> None:
-    """Check class counts that the user has chosen: whole numbers of at least 1, for at least two classes.
-
-    Raises:
-        ValueError: If there are fewer than two, or one of them is not a positive whole number.
-    """
-    if len(class_counts) < 2:
-        raise ValueError(f"class_counts must have a number for each of at least 2 classes, got {tuple(class_counts)}")
-    if bad := [count for count in class_counts if isinstance(count, bool) or int(count) != count or count < 1]:
-        raise ValueError(
-            f"class_counts must hold whole numbers of at least 1, got {bad[0]} at position "
-            f"{list(class_counts).index(bad[0])}: use held_out_classes to leave a class out"
-        )
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Chunk(NamedTuple):
     measured: tuple[Tensor, ...] = ()
 
     def readable(self, names: Sequence[str]) -> Tensor:
-        """Return the images that could be decoded, given the names of the files of the chunk."""
+        """Return the images of the files that could be decoded; ``names`` are all files of this chunk, in order."""
         if not self.unreadable:
             return self.images
         return self.images[[name not in self.unreadable for name in names]]

@@ -135,7 +135,7 @@ def similar_classes(classes: Sequence[str]) -> list[str]:
 
 
 def crossing_sentences(train: Listing, test: Listing) -> list[str]:
-    """Return a sentence about groups that the data's own split puts on both sides; an empty list if there are none."""
+    """Return a list with a caution if the data's own split has groups in both training and test set."""
     both = {*(train.groups or ())} & {*(test.groups or ())}
     if not both:
         return []

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nc_tools.data.data_config import Profile, TailOrder, check_own_counts
+from nc_tools.data.data_config import Profile, TailOrder
+from nc_tools.data.own_counts import check_own_counts
 from nc_tools.data.short_list import short_list
 
 

@@ -39,7 +39,7 @@ def run_data(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     config = put_all(config, [parse_setting(text.removeprefix("data.")) for text in args.set])
     source = parse_source(config.source)
     reads = args.read or source.kind in BUILTIN_KINDS
-    _check_settings_count(config, reads=reads, writes=args.write is not None)
+    _refuse_unused_settings(config, reads=reads, writes=args.write is not None)
     sources = _read_all(config, say) if reads else None
     if source.kind in BUILTIN_KINDS and args.write is not None:
         raise ValueError(f"the source {config.source} has no files to copy: --write needs a folder or a table")
@@ -57,7 +57,7 @@ def run_data(args: argparse.Namespace, say: Callable[[str], None]) -> None:
             say(line)
 
 
-def _check_settings_count(config: DataConfig, *, reads: bool, writes: bool) -> None:
+def _refuse_unused_settings(config: DataConfig, *, reads: bool, writes: bool) -> None:
     """Check that every setting has an effect on what the command does.
 
     Raises:

@@ -64,8 +64,7 @@ class PlanCost:
     Attributes:
         stages: Tuning, hold-out runs and final runs.
         more_trials: Trials that are added each time that the grid of learning rates grows.
-        memory_mb: Peak memory of a process on a GPU in MiB, with one run or with those that were measured side by side;
-            None on a CPU.
+        memory_mb: Peak memory of a process on a GPU in MiB, with all runs that were measured in it; None on a CPU.
         packs: Arm -> how many of its runs train side by side in a process.
     """
 
@@ -148,7 +147,7 @@ def cost_lines(plan: Plan, cost: PlanCost, options: RunOptions) -> list[str]:
     ]
     runs, steps = sum(s.runs for s in cost.stages), sum(s.image_steps for s in cost.stages)
     lines.append(f"{'in all':<14}{runs:>6,}{_number(steps):>14}{time:>10}")
-    memory = "" if cost.memory_mb is None else f", {cost.memory_mb / 1000:.1f} GB of GPU memory for each"
+    memory = "" if cost.memory_mb is None else f", {cost.memory_mb * 2**20 / 1e9:.1f} GB of GPU memory for each"
     lines.append(
         f"{runs:,} runs, {_number(steps)} image steps, about {time} on {_where(options)}{memory}: measured on {STEPS} "
         f"steps of each arm and one evaluation of {plan.baseline}"

@@ -27,7 +27,7 @@ MakeRun = Callable[[Any, Callable[[RunProgress | Note], None], StopSignal], JobR
 
 
 class WorkerJob(Protocol):
-    """What a worker process can make: a pack of runs, or all runs of some seeds."""
+    """A job for a worker process: to make several runs side by side, or all runs of some seeds."""
 
     @property
     def label(self) -> str:

@@ -80,11 +80,7 @@ class PolytopeHead(FixedFrameHead):
 
     @classmethod
     def check_width(cls, num_classes: int, width: int) -> None:
-        """Check that the width of the features is that of the polytope.
-
-        Raises:
-            ValueError: If it is not D'.
-        """
+        """Raise a ValueError if the width of the features is not that of the polytope, D'."""
         if width != (own := cls.own_width(num_classes)):
             raise ValueError(
                 f"{cls.__name__} of {num_classes} classes needs features of width {own}, got {width}: use "

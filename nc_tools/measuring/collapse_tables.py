@@ -59,7 +59,11 @@ class CollapseTable:
 
 
 def collapse_tables(report: CollapseReport) -> list[CollapseTable]:
-    """Return a report's non-empty tables: features at the head, features after its own map, and the head's rows."""
+    """Return the tables of a report that have rows, of up to three.
+
+    They are about the features that enter the head, the features after its projection and normalization, and its class
+    vectors.
+    """
     tables = [
         _feature_table(report, "nc", "At the head", "Features as they reach the head, comparable between heads."),
         _feature_table(
@@ -74,7 +78,7 @@ def collapse_tables(report: CollapseReport) -> list[CollapseTable]:
 
 
 def format_number(value: float | None) -> str:
-    """Return a number as text with about three digits; a dash if it is None or not finite."""
+    """Return a number as text with about three significant digits; a dash if it is None or not finite."""
     if value is None or not math.isfinite(value):
         return "–"
     if value != 0 and not 1e-3 <= abs(value) < 1e4:

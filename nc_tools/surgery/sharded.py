@@ -50,7 +50,10 @@ def gather(model: nn.Module, head: nn.Module) -> None:
 
 
 def tied(tensor: Tensor, outputs: Any) -> Tensor:
-    """Return a tensor with its values, whose gradient passes through the model's outputs too, as a gradient of 0."""
+    """Return the same values as ``tensor``, connected to the model's outputs by a gradient of 0.
+
+    So the backward pass reaches every output, where hooks wait that gather or release sharded weights.
+    """
     for output in tensors_in(outputs):
         if output.requires_grad:
             tensor = tensor + output.flatten()[:0].sum().to(tensor)

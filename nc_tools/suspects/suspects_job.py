@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.check_writable import check_writable
-from nc_tools.experiment.on_features.data_settings import check_settings_count
+from nc_tools.experiment.on_features.data_settings import refuse_unused_settings
 from nc_tools.experiment.on_features.feature_options import (
     SourceOptions,
     embedding_file,
@@ -120,7 +120,7 @@ def _check_embeddings_only(job: SuspectsJob, file: Path) -> None:
         ValueError: If there is one; the message names it.
     """
     model_config(job)
-    check_settings_count(source_config(replace(job, data=f"{EMBEDDINGS}{file}")), embeddings=True)
+    refuse_unused_settings(source_config(replace(job, data=f"{EMBEDDINGS}{file}")), embeddings=True)
     if job.device not in ("auto", "cpu"):
         raise ValueError(
             f"--device is where a network computes features, and embeddings have theirs, got {job.device}: leave it out"

@@ -30,7 +30,7 @@ def stack_in_place(own: Sequence[Tensor]) -> Tensor:
 
 
 def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """Return a gradient in the memory layout of its parameter, both (R, ...).
+    """Return a gradient (R, ...) in the memory layout of its parameter (R, ...); R models are stacked.
 
     Autograd ensures that for gradients that it accumulates itself. PyTorch's fused optimizers rely on it: with another
     layout they take each number for the gradient of another element, without an error.

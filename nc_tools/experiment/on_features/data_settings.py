@@ -18,8 +18,8 @@ def plain_data(source: str) -> DataConfig:
     return DataConfig(source, crop_padding=0, flip=False)
 
 
-def check_settings_count(data: DataConfig, *, embeddings: bool) -> None:
-    """Check that every setting of the data has an effect on runs on fixed features.
+def refuse_unused_settings(data: DataConfig, *, embeddings: bool) -> None:
+    """Refuse settings of the data that would have no effect on runs on fixed features.
 
     Args:
         data: The configuration that all arms share.

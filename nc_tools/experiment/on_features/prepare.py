@@ -18,7 +18,7 @@ from nc_tools.data.load_data import load_images
 from nc_tools.data.source_names import parse_source
 from nc_tools.data.sources import Sources
 from nc_tools.experiment.check_model import check_model
-from nc_tools.experiment.on_features.data_settings import check_settings_count
+from nc_tools.experiment.on_features.data_settings import refuse_unused_settings
 from nc_tools.experiment.on_features.feature_data import labeled_sources
 from nc_tools.experiment.on_features.feature_sources import SETS_FILE, FeatureSources, write_feature_sources
 from nc_tools.experiment.progress_display import ProgressDisplay
@@ -68,7 +68,7 @@ def prepare_features(
         ValueError: If they cannot be used together; the message says what to do.
     """
     source = parse_source(config.data.source)
-    check_settings_count(config.data, embeddings=source.kind == "embeddings")
+    refuse_unused_settings(config.data, embeddings=source.kind == "embeddings")
     if source.kind == "embeddings" and source.path is not None:
         return _read_embeddings(source.path, config, display, check)
     return _extract(config, out, cache, seed, device, display, check, tuned=tuned)

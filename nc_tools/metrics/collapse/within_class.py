@@ -52,7 +52,10 @@ class _ScoresOfMeans:
         self._dtype = dtype
 
     def nearest(self, y: Tensor) -> Tensor:
-        """Return c_y . c_k - ||c_k||^2 / 2, minus the largest of each row (B, K)."""
+        """Return the scores (B, K) of the nearest-class-mean rule at the class means c_y, y (B,).
+
+        Score k is c_y . c_k - ||c_k||^2 / 2. The largest score of each row is subtracted from it.
+        """
         return self._nearest[y] if self._has_table else self.nearest_rows(self._centered[y]).to(self._dtype)
 
     def logits(self, y: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class LearnableWeightScaling(RetrainingStage):
     """
 
     def check(self, head: Head) -> None:
-        """Check that each class vector can have a norm of its own; otherwise raise ValueError.
+        """Check that the head can learn a norm or a scale for each class vector; otherwise raise ValueError.
 
         Raises:
             ValueError: If it is neither a ``LinearHead`` nor a head with one learned scale per class.
