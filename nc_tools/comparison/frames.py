@@ -8,10 +8,12 @@ frames differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from nc_tools.comparison.compared_run import ComparedRun
 
@@ -117,6 +119,27 @@ class FramedRuns:
         averaged = {seed: {frame: math.fsum(v) / len(v) for frame, v in row.items()} for seed, row in rows.items()}
         return FrameValues(table or averaged, self.have_frames)
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, in ascending order."""
+        return tuple(dict.fromkeys(seed for seed, _, _ in self.runs))
+
+    def has_all(self, metric: str) -> bool:
+        """Return True if every run has a finite value of a metric."""
+        return len(self._values.get(metric, ())) == len(self.runs)
+
+    @cached_property
+    def one_frame_a_seed(self) -> bool:
+        """Whether every seed has one run."""
+        return len({seed for seed, _, _ in self.runs}) == len(self.runs)
+
+    def columns(self, metrics: Sequence[str]) -> FrameValues:
+        """Return the values of M metrics at once: an array (M,) by seed and frame, if every seed has one run."""
+        table: dict[int, dict[FrameKey, Any]] = {
+            seed: {frame: np.array([run.final[metric] for metric in metrics])} for seed, frame, run in self.runs
+        }
+        return FrameValues(table, self.have_frames)
+
     @cached_property
     def _values(self) -> Mapping[str, list[tuple[int, FrameKey, float]]]:
         """The finite values by metric, in the order of the runs, from one pass over the runs, which is fast."""
@@ -176,6 +199,13 @@ def frame_differences(arm: FrameValues, reference: FrameValues) -> FrameDifferen
     but none in common at a seed, their means are paired only if no frame is at two seeds; otherwise the seed cannot be
     paired, since the difference could come from the frames.
     """
+    table, unpaired = paired_table(arm, reference)
+    scale = max(arm.largest, reference.largest) if arm.table or reference.table else 1.0
+    return FrameDifferences(table, design_of(_frames(table)) if table else "none", scale, tuple(unpaired))
+
+
+def paired_table(arm: FrameValues, reference: FrameValues) -> tuple[FrameTable, list[int]]:
+    """Return the differences by seed and frame, and the seeds that cannot be paired; see :func:`frame_differences`."""
     values, expected = arm.table, reference.table
     both = arm.have_frames and reference.have_frames
     independent = "own" == design_of(_frames(values)) == design_of(_frames(expected)) if both else False
@@ -187,9 +217,7 @@ def frame_differences(arm: FrameValues, reference: FrameValues) -> FrameDifferen
             table[seed] = row
         else:
             unpaired.append(seed)
-    table = _complete(table)
-    scale = max(arm.largest, reference.largest) if values or expected else 1.0
-    return FrameDifferences(table, design_of(_frames(table)) if table else "none", scale, tuple(unpaired))
+    return _complete(table), unpaired
 
 
 def _row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from nc_tools.comparison.complete_metrics import CompleteMetrics
 from nc_tools.comparison.families import FamilyData
 from nc_tools.comparison.frames import FramedRuns, frame_differences
 from nc_tools.comparison.intervals import seed_interval
@@ -29,21 +30,29 @@ def metric_rows(
     """
     tests = {test.arm: test for test in family.tests}
     runs = {arm: FramedRuns.of(data.cells.get(arm, {})) for arm in arms}
-    pairs = {arm: _comparable(data.cells, arm, baseline) for arm in arms if arm != baseline}
+    pairs = {
+        arm: _comparable(data.cells, arm, baseline) or (runs[arm], runs[baseline]) for arm in arms if arm != baseline
+    }
+    others = [metric for metric in metrics if metric != data.metric]
+    complete = {
+        arm: CompleteMetrics(runs[arm], pairs.get(arm), others, test_per_train=data.test_per_train) for arm in arms
+    }
     rows = []
     for metric in metrics:
-        values = {arm: runs[arm].values(metric) for arm in arms}
         for arm in arms:
-            table = values[arm].table
-            means = values[arm].means.values()
+            own = complete[arm]
+            if metric in own.metrics:
+                numbers = own.mean(metric), own.sd(metric), own.paired(metric)
+                rows.append(ArmMetric(arm, metric, runs[arm].seeds, 1, *numbers, None))
+                continue
+            values = runs[arm].values(metric)
+            table, means = values.table, values.means.values()
             mean = math.fsum(means) / len(means) if means else None
             paired, p_holm = None, None
             if metric == data.metric and arm in tests:
                 paired, p_holm = tests[arm].paired, tests[arm].p_holm
             elif arm != baseline:
-                some = pairs[arm]
-                both = (values[arm], values[baseline]) if some is None else (side.values(metric) for side in some)
-                differences = frame_differences(*both)
+                differences = frame_differences(*(side.values(metric) for side in pairs[arm]))
                 paired = seed_interval(differences, test_per_train=data.test_per_train)
             draws = max(map(len, table.values()), default=0)
             rows.append(ArmMetric(arm, metric, tuple(table), draws, mean, run_sd(table), paired, p_holm))

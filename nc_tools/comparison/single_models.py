@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nc_tools.comparison.arm_models import ArmReliability, Disagreement
+from nc_tools.comparison.compared_run import ComparedRun
 from nc_tools.comparison.image_predictions import Predictions, Reliability, read_predictions
 from nc_tools.comparison.image_values import ImageValues, has_image_values
 from nc_tools.comparison.pairing import Cells, first_draws
@@ -40,18 +43,20 @@ def read_all_predictions(
     images: dict[str, dict[tuple[int, int], ImageValues]] = {}
     truths: dict[str, NDArray[np.int32]] = {}
     problems = []
-    needs_all = has_image_values(metric)
+    first = {id(run) for of_arm in cells.values() for run in first_draws(of_arm).values()}
+    wanted: list[tuple[str, tuple[int, int], ComparedRun]] = []
     for arm, of_arm in cells.items():
-        first = {id(run) for run in first_draws(of_arm).values()}
         for key, run in of_arm.items():
             if run.images is not None:
                 images.setdefault(arm, {})[key] = run.images
-            if run.predictions is None or not (needs_all or id(run) in first):
-                continue
-            try:
-                predictions = read_predictions(run.predictions, metric)
-            except ValueError as error:
-                problems.append((run.run_id or arm, str(error)))
+            if run.predictions is not None and (has_image_values(metric) or id(run) in first):
+                wanted.append((arm, key, run))
+    # Most of the time is spent in NumPy, which lets other threads run.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        read = pool.map(lambda run: _read(run, metric), (run for _, _, run in wanted))
+        for (arm, key, run), predictions in zip(wanted, read, strict=True):
+            if isinstance(predictions, ValueError):
+                problems.append((run.run_id or arm, str(predictions)))
                 continue
             if predictions.primary is not None:
                 images.setdefault(arm, {})[key] = predictions.primary
@@ -60,6 +65,14 @@ def read_all_predictions(
                 truth = truths.setdefault(predictions.labels, predictions.truth)
                 by_arm.setdefault(arm, {})[key[0]] = replace(predictions, truth=truth)
     return by_arm, images, problems
+
+
+def _read(run: ComparedRun, metric: str) -> Predictions | ValueError:
+    assert run.predictions is not None  # noqa: S101 (only such runs are read)
+    try:
+        return read_predictions(run.predictions, metric)
+    except ValueError as error:
+        return error
 
 
 def disagreement(arm: str, seed: int, predictions: Predictions, reference: Predictions) -> Disagreement:

@@ -11,7 +11,6 @@ from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.regular_file import open_regular
 from nc_tools._support.short_repr import short_repr
 from nc_tools.run_records.json_files import as_float
-from nc_tools.type_check import matches
 
 MAX_METRICS_BYTES = 2**30
 """Largest metrics file that is read: a million lines of a thousand bytes."""
@@ -87,16 +86,17 @@ def read_valid_metrics(path: Path, start: int = 0) -> tuple[list[dict[str, Any]]
 
 def _metric_line(text: bytes) -> dict[str, Any]:
     """Parse one line of a metrics file; raise a ValueError if it does not hold a step and numbers."""
-    line = json.loads(text)
+    line = json.loads(text.decode("utf-8"))
     try:
         step, time_ms = line["step"], line.get("time_ms")
-        if not matches(step, int) or abs(step) >= 2**63 or not matches(time_ms, int | None):
+        # Exact types, which a bool is not: a thousand runs have tens of thousands of lines.
+        if type(step) is not int or abs(step) >= 2**63 or not (time_ms is None or type(time_ms) is int):
             raise TypeError(f"step and time_ms must be whole numbers, got {short_repr(step)} and {short_repr(time_ms)}")
         values = {str(key): as_float(value) for key, value in line["values"].items()}
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"it must hold a step and its values ({type(error).__name__}: {error})") from error
     usage = line.get("system")
-    system = usage if matches(usage, dict[str, float]) else {}
+    system = usage if isinstance(usage, dict) else {}
     return {"step": step, "values": values, "time_ms": time_ms or 0, "system": system}
 
 
