@@ -94,7 +94,7 @@ def floor_of(size: tuple[int, int, int]) -> dict[str, float]:
     return {
         "linear_flop": 3 * product,
         "dense_flop": 2 * product,
-        "linear_bytes": moved + 7 * weight,  # two reads, gradient written; the update reads three and writes two
+        "linear_bytes": moved + 8 * weight,  # two reads, gradient written; the update reads three and writes two
         "dense_bytes": moved + 2 * weight,
         "structured_bytes": moved,
     }

@@ -59,7 +59,7 @@ def test_runs_that_are_not_finite_are_lost_and_an_arm_of_them_has_no_verdict():
     assert [one.reason for one in comparison.test("etf").lost] == [f"finished, but its {PRIMARY} is nan"]
     assert comparison.family.verdict(comparison.test("etf")) == "open"
     assert "lost runs" in {one.kind for one in comparison.cautions}
-    with pytest.raises(ValueError, match="no arm has a finite value of 'test/gen/balanced_accuracy'"):
+    with pytest.raises(ValueError, match="both have a finite value of 'test/gen/balanced_accuracy'"):
         compare_runs(runs(linear=LINEAR, etf=[math.nan] * 5))
 
 

@@ -44,7 +44,7 @@ def test_a_head_of_the_meta_device_does_not_compute_with_what_memory_holds(varia
     with torch.device("meta"):
         head = build(variant).eval()
         assert head(torch.zeros(2, D)).is_meta
-    with pytest.raises(RuntimeError, match=r"(has no numbers, because it is on the meta|not on the expected) device"):
+    with pytest.raises(RuntimeError, match=r"(has no values, because it is on the meta|not on the expected) device"):
         head(features())
     head.to_empty(device="cpu").reset_parameters(torch.Generator().manual_seed(0))  # type: ignore[operator]
     assert torch.equal(head(features()), build(variant).eval()(features()))

@@ -87,6 +87,8 @@ def test_smoothing_rises_with_the_class(shape: str, middle: float) -> None:
     assert smoothing.strengths([10, 110, 60]).tolist() == pytest.approx([0.1, 0.4, 0.1 + 0.3 * middle])
     assert smoothing.strengths([7, 7]).tolist() == pytest.approx([0.4, 0.4])  # equal classes: no 0 / 0
     assert smoothing.strengths([100, 50, 0])[2] == pytest.approx(0.1)  # an empty class is no error here
+    shares = torch.tensor([10, 110, 60]) / 180
+    assert smoothing.strengths(shares).tolist() == pytest.approx([0.1, 0.4, 0.1 + 0.3 * middle])
 
 
 def test_the_loss_takes_its_strengths_from_the_class_counts() -> None:

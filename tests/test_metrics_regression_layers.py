@@ -74,6 +74,10 @@ class TestRegression:
         spread = y @ basis[:, :2].T + numbers(30, 1, seed=4) @ basis[:, 2:].T
         assert regression_collapse(spread, y, w)["nrc2"] > 0.1
 
+    def test_targets_that_do_not_vary_have_no_structure(self):
+        result = regression_collapse(numbers(9, 3), torch.ones(9, 2), numbers(2, 3))
+        assert set(result) == {"nrc1", "nrc2"}
+
     def test_one_target_has_no_angles(self):
         result = regression_collapse(numbers(9, 3), numbers(9), numbers(3))
         assert set(result) == {"nrc1", "nrc2"}

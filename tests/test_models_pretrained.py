@@ -310,7 +310,7 @@ def test_a_function_of_the_users_module(monkeypatch: pytest.MonkeyPatch) -> None
     )
     with pytest.raises(TypeError, match=r"must return a torch.nn.Module, got int"):
         load_backbone(f"{__name__}:not_a_module")
-    with pytest.raises(ValueError, match=r"has no pretrained weights .* --weights FILE.safetensors"):
+    with pytest.raises(ValueError, match=r"no weights to download: .* --weights FILE.safetensors"):
         load_backbone(f"{__name__}:own_network", weights="pretrained")
 
 

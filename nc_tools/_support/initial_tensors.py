@@ -175,7 +175,7 @@ def check_memory(tensor: Tensor, features: Tensor, module: nn.Module) -> None:
     """
     if tensor.is_meta and not features.is_meta:
         raise RuntimeError(
-            f"{type(module).__name__} has no numbers, because it is on the meta device: load a checkpoint with "
+            f"{type(module).__name__} has no values, because it is on the meta device: load a checkpoint with "
             f"load_state_dict(state, assign=True), or call to_empty(device='cpu') and reset_parameters(). If its "
             f"tensors were offloaded, keep the buffers in memory (offload_buffers=False)"
         )

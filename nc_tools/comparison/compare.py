@@ -236,8 +236,8 @@ def _check_pairs(family: Family, cells: Cells, baseline: str, primary: str) -> N
         )
     if any(common.values()):
         raise ValueError(
-            f"no arm has a finite value of {primary!r} at a seed where the baseline {baseline!r} has one: lower the "
-            "learning rates, or choose another metric"
+            f"no arm can be compared with the baseline {baseline!r}: at no seed do both have a finite value of "
+            f"{primary!r}. Lower the learning rates, or choose another metric"
         )
     seeds = name_seeds(sorted(own))
     raise ValueError(

@@ -128,7 +128,7 @@ def _slices(logits: Any, num_images: int) -> Iterator[NDArray[np.float32]]:
         # The largest logit of each row must be finite. Maximum and minimum of all logits are much faster to compute, so
         # that the rows are looked at only if the minimum is not finite.
         if part.size and not (np.isfinite(part.max()) and (np.isfinite(part.min()) or _rows_are_finite(part))):
-            raise ValueError("test_logits in predictions.safetensors are not finite")
+            raise ValueError("test_logits in predictions.safetensors are not finite: train that run again")
         yield part
 
 

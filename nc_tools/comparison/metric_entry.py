@@ -108,7 +108,7 @@ class MetricEntry:
 
 
 def in_group(group: str, entries: Iterable[MetricEntry]) -> tuple[MetricEntry, ...]:
-    """Return entries with their group."""
+    """Return copies of the entries with their attribute ``group`` set."""
     return tuple(replace(entry, group=group) for entry in entries)
 
 

@@ -17,7 +17,7 @@ from nc_tools.data.table_paths import ImageIndex
 
 @dataclass(frozen=True)
 class TableRows:
-    """The rows of one table that give images, in the order of the rows.
+    """Those rows of one table that name an image, in the order of the table.
 
     Attributes:
         table: The table.

@@ -114,7 +114,7 @@ def _at(values: Any, place: int, form: str) -> str:
 
 def _use_lines(predictor: Predictor, texts: CardTexts) -> list[str]:
     facts = predictor.trained.facts
-    default = "images like the training images, of the classes below; on others the figures do not hold"
+    default = "images like the training images, of the classes above; on others the figures do not hold"
     lines = [f"- {_escaped(texts.intended_use or default)}."]
     if few := [name for name, count in zip(facts.classes, facts.class_counts, strict=True) if count < _FEW]:
         shown = ", ".join(map(_escaped, few[:10])) + (", ..." if len(few) > 10 else "")

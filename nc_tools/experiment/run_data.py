@@ -95,7 +95,7 @@ class RunData:
         return WithOutliers(batches, make_loader(outliers, torch.arange(len(outliers)), options))
 
     def plain_batches(self, images: Images, indices: Tensor | None = None) -> Iterator[Batch]:
-        """Yield batches of a set, or of its images at the given indices, in order and without augmentation."""
+        """Yield batches of a data set without shuffling and augmentation: of all images, or those at the indices."""
         options = self.batch_options()
         size = images.shape[1] if self.preprocessing is None else self.preprocessing.size
         return evaluation_batches(images, indices, replace(options, batch_size=evaluation_batch(size)))

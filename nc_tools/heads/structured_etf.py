@@ -161,7 +161,7 @@ class StructuredETFHead(FixedHead):
         return math.sqrt(self.num_classes / (self.num_classes - 1))
 
     def check_state(self, state: Mapping[str, Tensor]) -> str | None:
-        """Return what is wrong with the rotation and the order that a checkpoint stores, or None if nothing is."""
+        """Return what is wrong with the rotation and the class order in a checkpoint; None if they are valid."""
         orders = {"order": self.width, "classes": self.num_classes} if self.rotated else {"classes": self.num_classes}
         for name, length in orders.items():
             order = state[name].cpu()

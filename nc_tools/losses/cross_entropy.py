@@ -56,7 +56,8 @@ class ClassWiseSmoothing:
         """Return the smoothing of each class, float32 (K,)."""
         counts = checked_counts(class_counts)
         spread = counts.max() - counts.min()
-        x = torch.where(spread > 0, (counts - counts.min()) / spread.clamp(min=1), torch.ones_like(counts))
+        equal = spread == 0
+        x = torch.where(equal, torch.ones_like(counts), (counts - counts.min()) / (spread + equal))
         quarter = math.pi / 2 * x
         f = {"linear": x, "concave": quarter.sin(), "convex": 1 - quarter.cos()}[self.shape]
         return (self.tail + (self.head - self.tail) * f).to(torch.float32)

@@ -38,8 +38,8 @@ def function_backbone(module_name: str, function: str, weights: Path | Literal["
     name = f"{module_name}:{function}"
     if weights == "pretrained":
         raise ValueError(
-            f"{name} has no pretrained weights that nc_tools could download: load them in the function, or give "
-            f"--weights FILE.safetensors"
+            f"{name} is a function of yours, for which there are no weights to download: load the weights in this "
+            f"function, or give --weights FILE.safetensors"
         )
     module = call_function(module_name, function)
     if weights is not None:

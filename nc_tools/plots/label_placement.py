@@ -50,7 +50,7 @@ def place_labels(
     marks: Sequence[tuple[float, float]],
     area: tuple[float, float, float, float],
 ) -> list[LabelPlace]:
-    """Choose a place for each label, one after another, with as little overlap as possible.
+    """Choose a place for the text of each point in a figure, one after another, with as little overlap as possible.
 
     A label should not cover marks or labels that were placed before it, and should be inside the area.
 

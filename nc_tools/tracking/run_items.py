@@ -61,7 +61,7 @@ class RunItem:
 
 
 def files_hash(files: Mapping[str, Path]) -> str:
-    """Return a hash of names, sizes and modification times of files, which changes when a file does."""
+    """Return a hash of the names, sizes and modification times of files; it changes if a file changes."""
     marks = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in files.items() if path.exists()]
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:16]
 

@@ -88,7 +88,7 @@ class FeatureData(RunData):
         return self.training_batches(indices, loss.views)
 
     def plain_batches(self, images: Images, indices: Tensor | None = None) -> Iterator[Batch]:
-        """Yield batches of a set, or of its samples at the given indices, in order."""
+        """Yield batches of a data set without shuffling: of all its samples, or of those at the given indices."""
         return feature_batches(cast(FeatureSet, images), indices, _EVALUATED_AT_ONCE, self.device)
 
     def first_lines(self) -> list[str]:

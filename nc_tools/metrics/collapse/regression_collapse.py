@@ -98,7 +98,8 @@ def _structure(gram: Tensor, targets: Tensor) -> dict[str, Tensor]:
     ideal = root - candidates[:, None, None] * torch.eye(number, dtype=root.dtype, device=root.device)
     cosines = (gram * ideal).sum((1, 2)) / (torch.linalg.matrix_norm(gram) * torch.linalg.matrix_norm(ideal))
     best = cosines.nan_to_num(nan=-torch.inf).argmax()
-    return {"nrc3": 2 - 2 * cosines[best], "nrc3_gamma": candidates[best].square()}
+    nrc3 = 2 - 2 * cosines[best]  # not a number if the weight or the targets do not vary; so is then the best gamma
+    return {"nrc3": nrc3, "nrc3_gamma": torch.where(nrc3.isnan(), nrc3, candidates[best].square())}
 
 
 def _check(features: Tensor, targets: Tensor, weight: Tensor) -> None:

@@ -125,7 +125,7 @@ class _PackTraining:
         return values
 
     def keep(self, members: list[int]) -> None:
-        """Go on with some of the present members only."""
+        """Continue with these members, and drop the others."""
         self.present = members
         if members:
             self.pack = Pack([self.members[i] for i in members])

@@ -63,7 +63,7 @@ def stack_heads(heads: Sequence[Head]) -> StackedHead:
     kinds = {head_kind(head) for head in heads}
     if len(kinds) != 1 or None in kinds:
         names = ", ".join(sorted({type(head).__name__ for head in heads}))
-        raise ValueError(f"heads of one pack must be of one kind and shape, got {names}: train them one by one")
+        raise ValueError(f"heads that are stacked must be of one kind and shape, got {names}: train them one by one")
     if isinstance(heads[0], LinearHead):
         return _Linear(heads)
     return _Cosine(heads) if isinstance(heads[0], CosineHead) else _Frame(heads)
