@@ -250,10 +250,10 @@ CASES = [
         lambda: finite(WeightedSumLoss([term(1.0, OppositeLoss())]), outputs(), BATCH),
     ),
     Case(
-        "Build it from spec(WeightedSumLoss, terms=...), or build the losses first",
+        "Call build({}) on each spec, or describe the whole sum as spec(WeightedSumLoss, terms=...)",
         lambda: WeightedSumLoss([term(0.1, spec(CrossEntropyLoss))]),
+        lambda: finite(WeightedSumLoss([term(0.1, spec(CrossEntropyLoss).build({}))])),
         lambda: finite(spec(WeightedSumLoss, terms=(term(0.1, spec(CrossEntropyLoss)),)).build({})),
-        lambda: finite(WeightedSumLoss([term(0.1, CrossEntropyLoss())])),
     ),
     Case(
         "Write term(weight, loss, name=...)",
