@@ -211,8 +211,8 @@ def _check_terms(terms: Sequence[WeightedTerm]) -> None:
         raise TypeError(f"WeightedSumLoss takes terms, got {wrong[0]!r}. {example}")
     if specs := [part.loss for part in terms if not isinstance(part.loss, LossTerm)]:
         raise TypeError(
-            f"WeightedSumLoss takes losses such as CrossEntropyLoss(), got {specs[0]!r}. Call build({{}}) on each spec, "
-            f"or describe the whole sum as spec(WeightedSumLoss, terms=...)."
+            f"WeightedSumLoss takes losses such as CrossEntropyLoss(), got {specs[0]!r}. Call build({{}}) on each "
+            f"spec, or describe the whole sum as spec(WeightedSumLoss, terms=...)."
         )
     if repeated := [name for name, count in Counter(part.name for part in terms).items() if count > 1]:
         raise ValueError(f"terms need different names, got {repeated[0]!r} twice. Write term(weight, loss, name=...).")
