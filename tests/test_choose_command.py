@@ -126,7 +126,10 @@ def test_images_to_a_model_that_predicts_from_images(tmp_path, weights, capsys):
             ["{folder}", "--model", "timm:test_resnet", "--weights", "{weights}", "--set", "data.outliers=blended"],
             "data.outliers is not used by runs on",
         ),
-        (["{file}", "--clean", "data"], "give the labels to train on with --labels FILE:COLUMN, or leave --clean out"),
+        (
+            ["{file}", "--clean", "data"],
+            "none were given: add --labels FILE:COLUMN, or leave --clean out",
+        ),
         (["{file}", "--arms", "eft"], "there is no arm 'eft'"),
         # Before the features are computed, which may take an hour:
         (["{folder}", "--model", "timm:test_resnet", "--weights", "{weights}", "--arms", "eft"], "no arm 'eft'"),

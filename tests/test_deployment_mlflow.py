@@ -146,7 +146,7 @@ def test_a_model_is_not_registered_into_a_run_of_somebody_else(run: Path, tmp_pa
     try:
         with mlflow.start_run(run_name="mine"), pytest.raises(SystemExit):
             main(["export", str(run), "--to", "mlflow", "--register", "x", "--out", str(tmp_path / "e")])
-        assert "while the MLflow run 'mine' is active" in capsys.readouterr().err
+        assert "in MLflow while the run 'mine' is active" in capsys.readouterr().err
     finally:
         mlflow.set_tracking_uri(None)
 

@@ -231,6 +231,14 @@ def test_numbers_of_a_type_that_numpy_lacks_are_named(tmp_path, kind, request):
         read_embeddings(path)
 
 
+def test_a_type_that_a_package_has_added_to_numpy_is_named_too(tmp_path):
+    pytest.importorskip("ml_dtypes")
+    path = tmp_path / "embeddings.safetensors"
+    safetensors.torch.save_file({"features": torch.ones(4, 3).bfloat16(), "labels": torch.arange(4) % 2}, path)
+    with pytest.raises(ValueError, match="numbers of the type BF16, which numpy does not have: save it as float32"):
+        read_embeddings(path)
+
+
 def test_safetensors_metadata_must_be_lists(tmp_path):
     path = tmp_path / "odd.safetensors"
     save_file({"features": np.zeros((2, 2), np.float32)}, path, metadata={"labels": json.dumps("ab")})

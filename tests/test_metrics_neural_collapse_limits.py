@@ -86,7 +86,7 @@ def test_gradients_and_inputs_are_left_alone():
         ({"features": torch.zeros(20, 4, 1)}, r"\(N, D\)"),
         ({"weight": torch.full((5, 4), math.inf)}, "weight must be finite, but 5 of 5 rows"),
         ({"logits": torch.full((20, 5), math.nan)}, "logits must be finite, but 20 of 20 rows"),
-        ({"weight": torch.zeros(5, 7)}, "the features that the head multiplies by its weight"),
+        ({"weight": torch.zeros(5, 7)}, "the features after the head's projection, which its weight multiplies"),
         ({"weight": torch.zeros(5, 4), "bias": torch.zeros(4)}, "one number for each"),
         ({"bias": torch.zeros(5)}, "bias needs a weight"),
         ({"weight": torch.zeros(5, 4), "num_classes": 6}, "num_classes 6, weight 5"),

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from mlflow import MlflowClient
 from support.browser import NEEDS_CHROMIUM, browser, opened
 from support.faulty_servers import free_port
 from support.mlflow_store import fresh_store
@@ -15,10 +17,21 @@ from nc_tools.comparison import compare
 from nc_tools.run_records import RunIdentity, RunRecord
 from nc_tools.tracking import mlflow_sync
 from nc_tools.tracking.mirror import Mirror
+from nc_tools.tracking.served_model import ServedNetwork, log_served_model
 from nc_tools.tracking.store import resolve_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser, NEEDS_CHROMIUM]
 PATIENCE_MS = 90_000
+
+
+def logged_model(client):
+    """Log a model with one of the runs; return the place of its page."""
+    experiment = client.get_experiment_by_name("digits-lt").experiment_id
+    run = next(run for run in client.search_runs([experiment]) if run.info.run_name.startswith("etf s2"))
+    network = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Softmax(1)).eval()
+    served = ServedNetwork(network, torch.randn(2, 4), card="# Model card: etf\n\nImage classifier with 3 classes.")
+    name = log_served_model(client, run, served)
+    return f"/experiments/{experiment}/models/{name}?workflowType=machine_learning"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +46,9 @@ def links(tmp_path_factory):
                 run.finish({"test/gen/balanced_accuracy": 0.7 + gain + 0.01 * seed + 0.1 * gain * seed})
     compare(out, out=out / "report")
     fresh_store(out / "mlflow.db", tmp_path_factory)
-    assert Mirror(out, resolve_store(out, None)).push().error is None
+    store = resolve_store(out, None)
+    assert Mirror(out, store).push().error is None
+    model = logged_model(MlflowClient(store.uri))
     source = str(Path(nc_tools.__file__).parents[1])
     with subprocess.Popen(
         [sys.executable, "-m", "nc_tools.cli", "ui", str(out), "--port", str(free_port()), "--no-browser"],
@@ -42,7 +57,7 @@ def links(tmp_path_factory):
         text=True,
     ) as process:
         report, curves, _ = (process.stdout.readline().strip().partition(": ")[2] for _ in range(3))
-        yield {"report": report, "curves": curves}
+        yield {"report": report, "curves": curves, "model": f"{report.partition('#')[0]}#{model}"}
         process.terminate()
 
 
@@ -69,3 +84,12 @@ def test_the_curves_open_grouped_by_arm_in_the_training_view(chromium, links):
         seen.page.get_by_text("train/loss").first.wait_for(timeout=PATIENCE_MS)
         assert not seen.page.get_by_text("Judges").count()
         assert all("127.0.0.1" in address or address.startswith(("data:", "blob:")) for address in seen.requests)
+
+
+def test_the_page_of_a_logged_model_shows_its_card_and_its_values(chromium, links):
+    with opened(chromium, links["model"]) as seen:
+        seen.page.get_by_text("Model card: etf").first.wait_for(timeout=PATIENCE_MS)
+        assert seen.page.get_by_text("Image classifier with 3 classes.").is_visible()
+        assert seen.page.get_by_text("etf s2").first.is_visible()
+        assert seen.page.get_by_text("test/gen/balanced_accuracy").count()
+        assert seen.page.get_by_text("Ready").first.is_visible()

@@ -149,7 +149,7 @@ BAD = {
     "inf in logits": (lambda f: {"logits": f["logits"].index_fill(0, torch.tensor([1]), math.inf)},
                       "logits must be finite, but 1 of 90 training samples"),
     "labels out of range": (lambda f: {"labels": f["labels"] + 1}, r"labels must lie in \[0, 4\), but \d+ of 90"),
-    "width of weight": (lambda f: {"weight": f["weight"][:, 1:]}, r"weight must have .* multiplies by its weight"),
+    "width of weight": (lambda f: {"weight": f["weight"][:, 1:]}, r"weight must have .* which its weight multiplies"),
     "rows of weight": (lambda f: {"weight": f["weight"][1:]}, r"weight must have the shape \(K, D\) = \(4, 7\)"),
     "size of bias": (lambda f: {"bias": f["bias"][1:]}, r"bias must have the shape \(K,\) = \(4,\), got \(3,\)"),
     "bias without weight": (lambda _: {"weight": None}, "bias needs a weight"),

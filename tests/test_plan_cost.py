@@ -57,7 +57,7 @@ def test_the_seconds_of_a_plan_are_those_of_one_process():
         "tuning 3 0.2 M 25 s",
         "final runs 2 90 5 s",
         "in all 5 0.2 M 30 s",
-        "5 runs, 0.2 M image steps, about 30 s on cuda:0 with 4 processes, 2.5 GB of GPU memory for each: measured on "
+        "5 runs, 0.2 M image steps, about 30 s on cuda:0 with 4 processes, 2.6 GB of GPU memory for each: measured on "
         "20 steps of each arm and one evaluation of linear",
     ]
 

@@ -85,14 +85,17 @@ def _read_safetensors(path: Path) -> EmbeddingArrays:
 
 
 def _tensor(file: Any, name: str, path: Path) -> np.ndarray:
+    tensor: np.ndarray | None
     try:
-        tensor: np.ndarray = file.get_tensor(name)
+        tensor = file.get_tensor(name)
     except (TypeError, AttributeError):
+        tensor = None
+    if tensor is None or tensor.dtype.isbuiltin != 1:  # ml_dtypes, once imported by some package, adds types to NumPy
         kind = file.get_slice(name).get_dtype()
         raise ValueError(
             f"the tensor {name} of {path.name} has numbers of the type {kind}, which numpy does not have: save it as "
             f"float32"
-        ) from None
+        )
     return tensor
 
 
