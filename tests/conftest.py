@@ -6,6 +6,7 @@ import torch
 # The files that take longest, which are the first, so that no process waits for the other at the end of `make test`.
 LONGEST = (
     "test_recipes.py",
+    "test_cluster.py",
     "test_documentation.py",
     "test_tracking_sync_server.py",
     "test_arms_contract.py",
