@@ -139,7 +139,7 @@ def test_no_run_is_shown_twice_when_answers_are_lost(root, server, case):
         return case == "every answer to runs/create" and path.endswith("runs/create")
 
     share = {"a third of all answers": 1 / 3}.get(case, 0.0)
-    proxy = LossyProxy(server.uri, share, seed=1, lose=lose, delay=0.5 * (case == "a slow server"))
+    proxy = LossyProxy(server.uri, share, seed=1, lose=lose, delay=0.2 * (case == "a slow server"))
     with serving(proxy) as uri:
         sync = MlflowSync(root, uri, every=0.2)
         with sync:
