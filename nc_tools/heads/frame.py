@@ -40,7 +40,7 @@ class FixedFrameHead(FixedHead):
     """
 
     _dtype_source = "frame"
-    # The name of the buffer. A geometry that cannot be told from others by its values has a name of its own.
+    # The name of the buffer. A geometry that its values do not identify has another name, so that no other loads there.
     _stored_as = "frame"
     frame: Tensor
 

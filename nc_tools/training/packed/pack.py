@@ -15,7 +15,7 @@ from nc_tools.records import Batch
 from nc_tools.specs import Spec
 from nc_tools.training.mixed_loss import learns_from_steps
 from nc_tools.training.packed.head_kinds import head_kind
-from nc_tools.training.packed.stack import Run, make_stacks
+from nc_tools.training.packed.stack import Block, make_stacks
 from nc_tools.training.packed.stacked_losses import StackedLosses, loss_groups
 from nc_tools.training.packed.stacked_step import StackedStep, StackStep
 from nc_tools.training.packed.stream_product import choose_rows
@@ -107,10 +107,10 @@ class Pack:
         self._stream_of = [streams[i] for i in self._order]
         self._streams = torch.tensor(self._stream_of)
         self.stacks = make_stacks([members[i].model.head for i in self._order], [keys[i] for i in self._order])
-        runs: list[list[Run]] = [[] for _ in range(max(losses) + 1)]
-        for run in (run for stack in self.stacks for run in stack.runs):
-            runs[losses[self._order[run.place]]].append(run)
-        self.losses = StackedLosses([members[i].loss for i in self._order], runs)
+        blocks: list[list[Block]] = [[] for _ in range(max(losses) + 1)]
+        for block in (block for stack in self.stacks for block in stack.blocks):
+            blocks[losses[self._order[block.place]]].append(block)
+        self.losses = StackedLosses([members[i].loss for i in self._order], blocks)
 
     def epoch(self, epoch: int) -> Iterator[Sequence[Batch]]:
         """Yield the steps of an epoch; each holds the batch of every stream."""

@@ -1,4 +1,4 @@
-"""The stacks of a pack: one for each kind of head, and the runs of members that a loss reads at once."""
+"""The stacks of a pack: one for each kind of head, and the blocks of members that a loss reads at once."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from nc_tools.training.packed.stream_product import SharedRows
 
 
 @dataclass(frozen=True)
-class Run:
+class Block:
     """Consecutive members of one stack that read the same samples and have the same loss.
 
     Attributes:
         stack: Number of the stack in the pack.
-        number: Number of the run in the stack.
+        number: Number of the block in the stack.
         stream: The stream that its members read, as an index into the stack's streams.
         first: Place of its first member in the stack.
         place: Place of its first member in the pack.
@@ -55,14 +55,14 @@ class Stack:
         place: Place of the first one in the pack.
         streams: Numbers of the streams that they read, in order.
         sizes: How many consecutive heads read each of these streams.
-        runs: All its runs, in order.
+        blocks: All its blocks, in order.
     """
 
     head: StackedHead
     place: int
     streams: Sequence[int]
     sizes: Sequence[int]
-    runs: Sequence[Run]
+    blocks: Sequence[Block]
 
     @property
     def places(self) -> range:
@@ -87,12 +87,12 @@ def make_stacks(heads: Sequence[Head], keys: Sequence[tuple[int, int, int]]) -> 
     for _, of_kind in itertools.groupby(range(len(heads)), key=lambda i: keys[i][0]):
         places = list(of_kind)
         streams = [list(own) for _, own in itertools.groupby(places, key=lambda i: keys[i][1])]
-        own_runs = [list(own) for _, own in itertools.groupby(places, key=keys.__getitem__)]
+        members = [list(own) for _, own in itertools.groupby(places, key=keys.__getitem__)]
         numbers = [keys[own[0]][1] for own in streams]
-        runs = [
-            Run(len(stacks), number, numbers.index(keys[own[0]][1]), own[0] - places[0], own[0], len(own))
-            for number, own in enumerate(own_runs)
+        blocks = [
+            Block(len(stacks), number, numbers.index(keys[own[0]][1]), own[0] - places[0], own[0], len(own))
+            for number, own in enumerate(members)
         ]
         head = stack_heads([heads[i] for i in places])
-        stacks.append(Stack(head, places[0], numbers, [len(own) for own in streams], runs))
+        stacks.append(Stack(head, places[0], numbers, [len(own) for own in streams], blocks))
     return stacks

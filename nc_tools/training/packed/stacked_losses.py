@@ -19,7 +19,7 @@ from nc_tools.losses.per_sample import PerSampleLoss
 from nc_tools.losses.symmetric_cross_entropy import SymmetricCrossEntropyLoss
 from nc_tools.losses.vector_scaling import VectorScalingLoss
 from nc_tools.records import Batch, HeadLike, Outputs
-from nc_tools.training.packed.stack import Run
+from nc_tools.training.packed.stack import Block
 from nc_tools.training.packed.stacked_head import Rows
 from nc_tools.training.packed.stacked_step import StackedStep
 
@@ -53,21 +53,21 @@ class StackedLosses:
 
     Args:
         losses: The members' losses, on their device.
-        runs: The runs of each group of losses; all members of a group have the same loss.
+        blocks: The blocks of each group of losses; all members of a group have the same loss.
     """
 
-    def __init__(self, losses: Sequence[LossTerm], runs: Sequence[Sequence[Run]]) -> None:
+    def __init__(self, losses: Sequence[LossTerm], blocks: Sequence[Sequence[Block]]) -> None:
         self.losses = list(losses)
         self._with_schedule = [loss for loss in losses if not _is_by_sample(loss)]
-        self._groups = [(losses[own[0].place], own) for own in runs]
-        order = torch.tensor([place for own in runs for run in own for place in run.places])
+        self._groups = [(losses[own[0].place], own) for own in blocks]
+        order = torch.tensor([place for own in blocks for block in own for place in block.places])
         self._places = order.argsort()
 
     def __call__(self, step: StackedStep) -> Tensor:
         """Return the loss of each member (M,)."""
         values = [
-            _together(loss, runs, step) if _is_by_sample(loss) else _alone(loss, runs[0], step)
-            for loss, runs in self._groups
+            _together(loss, blocks, step) if _is_by_sample(loss) else _alone(loss, blocks[0], step)
+            for loss, blocks in self._groups
         ]
         self._places = self._places.to(step.labels.device)
         return torch.cat(values)[self._places]
@@ -86,20 +86,20 @@ class _FlatHead:
     bias: Any = None
     scale: Any = 1.0
 
-    def __init__(self, step: StackedStep, runs: Sequence[Run]) -> None:
-        self._step, self._runs = step, runs
-        self.num_classes = step.parts[runs[0].stack].stack.head.num_classes
+    def __init__(self, step: StackedStep, blocks: Sequence[Block]) -> None:
+        self._step, self._blocks = step, blocks
+        self.num_classes = step.parts[blocks[0].stack].stack.head.num_classes
 
     def embed(self, features: Tensor) -> Tensor:
         return features  # the step has embedded them already
 
     def compute_logits(self, embedded: Tensor) -> Tensor:  # noqa: ARG002
-        for run in self._runs:
-            self._step.read_embedded.update(run.places)
-        return _joined([self._step.logits_of(run) for run in self._runs]).flatten(0, 1)
+        for block in self._blocks:
+            self._step.read_embedded.update(block.places)
+        return _joined([self._step.logits_of(block) for block in self._blocks]).flatten(0, 1)
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
-        return _joined([self._step.parts[run.stack].label_scores(run) for run in self._runs]).flatten()
+        return _joined([self._step.parts[block.stack].label_scores(block) for block in self._blocks]).flatten()
 
 
 class _MemberHead:
@@ -108,30 +108,30 @@ class _MemberHead:
     bias: Tensor | None
     scale: Tensor | float
 
-    def __init__(self, step: StackedStep, run: Run) -> None:
-        self._step, self._run = step, run
-        self._head = step.parts[run.stack].stack.head
+    def __init__(self, step: StackedStep, block: Block) -> None:
+        self._step, self._block = step, block
+        self._head = step.parts[block.stack].stack.head
         self.num_classes = self._head.num_classes
         bias, scale = self._head.bias(), self._head.scale()
-        self.bias = None if bias is None else bias[run.first]
-        self.scale = 1.0 if scale is None else scale[run.first].squeeze()
+        self.bias = None if bias is None else bias[block.first]
+        self.scale = 1.0 if scale is None else scale[block.first].squeeze()
 
     @property
     def weight(self) -> Tensor:
-        return self._head.weight()[self._run.first]
+        return self._head.weight()[self._block.first]
 
     def class_vectors(self) -> Tensor:
         return self.weight
 
     def embed(self, features: Tensor) -> Tensor:  # noqa: ARG002
-        return _only(self._step.embedded_of(self._run))
+        return _only(self._step.embedded_of(self._block))
 
     def compute_logits(self, embedded: Tensor) -> Tensor:  # noqa: ARG002
-        return self._step.logits_of(self._run).squeeze(0)
+        return self._step.logits_of(self._block).squeeze(0)
 
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         own = self.weight.index_select(0, labels).to(features.dtype)
-        return (own * _only(self._step.parts[self._run.stack].embedded_of(self._run))).sum(-1)
+        return (own * _only(self._step.parts[self._block.stack].embedded_of(self._block))).sum(-1)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
@@ -143,21 +143,21 @@ def _only(rows: Rows) -> Tensor:
     return rows.squeeze(0) if isinstance(rows, Tensor) else rows.parts[0]
 
 
-def _together(loss: LossTerm, runs: Sequence[Run], step: StackedStep) -> Tensor:
+def _together(loss: LossTerm, blocks: Sequence[Block], step: StackedStep) -> Tensor:
     """Return the losses of members with the same loss, from one call on the samples of all of them."""
     assert isinstance(loss, PerSampleLoss)  # noqa: S101 (all of _BY_SAMPLE are)
-    labels = _joined([step.labels[run.place : run.place + run.size] for run in runs])
-    rows = step.parts[runs[0].stack].rows.parts[0]  # for its device and dtype: these losses read no features
-    outputs = Outputs(rows, rows, _FlatHead(step, runs))
+    labels = _joined([step.labels[block.place : block.place + block.size] for block in blocks])
+    rows = step.parts[blocks[0].stack].rows.parts[0]  # for its device and dtype: these losses read no features
+    outputs = Outputs(rows, rows, _FlatHead(step, blocks))
     batch = Batch(rows, labels.flatten(), labels.flatten())
     return loss.compute_per_sample(outputs, batch).view(labels.shape).mean(1)
 
 
-def _alone(loss: LossTerm, run: Run, step: StackedStep) -> Tensor:
+def _alone(loss: LossTerm, block: Block, step: StackedStep) -> Tensor:
     """Return the loss of one member (1,), from a call with the same batch as in a separate training."""
-    rows = step.parts[run.stack].rows.parts[run.stream]
-    head: HeadLike = _MemberHead(step, run)
-    return loss(Outputs(rows, rows, head), step.batches[run.place]).unsqueeze(0)
+    rows = step.parts[block.stack].rows.parts[block.stream]
+    head: HeadLike = _MemberHead(step, block)
+    return loss(Outputs(rows, rows, head), step.batches[block.place]).unsqueeze(0)
 
 
 def _is_by_sample(loss: LossTerm) -> bool:

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from nc_tools.records import Batch
-from nc_tools.training.packed.stack import Run, Stack
+from nc_tools.training.packed.stack import Block, Stack
 from nc_tools.training.packed.stacked_head import Rows
 from nc_tools.training.packed.stream_product import SharedRows
 
 
 class StackStep:
-    """A step of one stack. Losses read logits and embedded features by run.
+    """A step of one stack. Losses read logits and embedded features by block.
 
-    Each run reads a part of one ``torch.split``, whose backward pass joins the gradients of all parts once. With
-    indexing instead, every run would make a gradient of the whole size, and all of them would be added.
+    Each block reads a part of one ``torch.split``, whose backward pass joins the gradients of all parts once. With
+    indexing instead, every block would make a gradient of the whole size, and all of them would be added.
 
     Args:
         stack: The stack.
@@ -39,32 +39,32 @@ class StackStep:
         self.embedded: Rows = stack.head.embed(rows)
         self.seconds = time.perf_counter() - started
         self.logits: Tensor | None = None
-        self._sizes = [run.size for run in stack.runs]
-        self._logits_by_run: Sequence[Tensor] = ()
-        self._embedded_by_run: Sequence[Tensor] = ()
+        self._sizes = [block.size for block in stack.blocks]
+        self._logits_by_block: Sequence[Tensor] = ()
+        self._embedded_by_block: Sequence[Tensor] = ()
 
-    def logits_of(self, run: Run) -> Tensor:
-        """Return the logits (m, B, K) of a run; those of the whole stack are computed once."""
+    def logits_of(self, block: Block) -> Tensor:
+        """Return the logits (m, B, K) of a block; those of the whole stack are computed once."""
         if self.logits is None:
             started = time.perf_counter()
             self.logits = self.stack.head.compute_logits(self.embedded)
             self.seconds += time.perf_counter() - started
-            self._logits_by_run = torch.split(self.logits, self._sizes)
-        return self._logits_by_run[run.number]
+            self._logits_by_block = torch.split(self.logits, self._sizes)
+        return self._logits_by_block[block.number]
 
-    def embedded_of(self, run: Run) -> Rows:
-        """Return the embedded features (m, B, D') of a run."""
+    def embedded_of(self, block: Block) -> Rows:
+        """Return the embedded features (m, B, D') of a block."""
         if isinstance(self.embedded, SharedRows):
-            return SharedRows([self.embedded.parts[run.stream]], [run.size])
-        if not self._embedded_by_run:
-            self._embedded_by_run = torch.split(self.embedded, self._sizes)
-        return self._embedded_by_run[run.number]
+            return SharedRows([self.embedded.parts[block.stream]], [block.size])
+        if not self._embedded_by_block:
+            self._embedded_by_block = torch.split(self.embedded, self._sizes)
+        return self._embedded_by_block[block.number]
 
-    def label_scores(self, run: Run) -> Tensor:
-        """Return the dot product of each sample and the class vector of its label (m, B), for a run."""
-        embedded, labels = self.embedded_of(run), self.labels[run.of_stack]
+    def label_scores(self, block: Block) -> Tensor:
+        """Return the dot product of each sample and the class vector of its label (m, B), for a block."""
+        embedded, labels = self.embedded_of(block), self.labels[block.of_stack]
         rows = embedded if isinstance(embedded, Tensor) else embedded.stacked()
-        weight = self.stack.head.weight()[run.of_stack].to(rows.dtype)
+        weight = self.stack.head.weight()[block.of_stack].to(rows.dtype)
         own = weight.gather(1, labels.unsqueeze(2).expand(-1, -1, weight.shape[2]))
         return (own * rows).sum(-1)
 
@@ -89,12 +89,12 @@ class StackedStep:
         self.read_logits: set[int] = set()
         self.read_embedded: set[int] = set()
 
-    def logits_of(self, run: Run) -> Tensor:
-        """Return the logits (m, B, K) of a run for its loss."""
-        self.read_logits.update(run.places)
-        return self.parts[run.stack].logits_of(run)
+    def logits_of(self, block: Block) -> Tensor:
+        """Return the logits (m, B, K) of a block for its loss."""
+        self.read_logits.update(block.places)
+        return self.parts[block.stack].logits_of(block)
 
-    def embedded_of(self, run: Run) -> Rows:
-        """Return the embedded features (m, B, D') of a run for its loss."""
-        self.read_embedded.update(run.places)
-        return self.parts[run.stack].embedded_of(run)
+    def embedded_of(self, block: Block) -> Rows:
+        """Return the embedded features (m, B, D') of a block for its loss."""
+        self.read_embedded.update(block.places)
+        return self.parts[block.stack].embedded_of(block)
