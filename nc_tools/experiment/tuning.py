@@ -210,8 +210,10 @@ def _edge(result: TuningResult, arm: str) -> str | None:
 
 
 def _beyond(grid: Sequence[float], side: str) -> float:
-    rate = grid[0] / math.sqrt(10) if side == "lower edge" else grid[-1] * math.sqrt(10)
-    return float(f"{rate:.3g}")
+    halves = 2 * math.log10(grid[0]) - 1 if side == "lower edge" else 2 * math.log10(grid[-1]) + 1
+    if abs(halves - round(halves)) < 0.01:  # half decades are rounded to three digits: 10 comes after 3.16, not 9.99
+        halves = round(halves)
+    return float(f"{10 ** (halves / 2):.3g}")
 
 
 def mean_over_seeds(scores: Sequence[Score], seeds: int) -> list[Score]:

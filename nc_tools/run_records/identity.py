@@ -69,11 +69,15 @@ class RunIdentity:
     created_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
     def __post_init__(self) -> None:
-        """Check the fields kind and arm, compute missing hashes, and remove credentials from the command."""
+        """Check the fields kind, arm, seed and draw, compute missing hashes, and remove credentials from the command."""
         if self.kind not in get_args(RunKind):
             raise ValueError(f"kind must be one of {', '.join(get_args(RunKind))}, got {self.kind!r}")
         if not self.arm:
             raise ValueError("arm must not be empty: it names the method that the run belongs to")
+        for name in ("seed", "draw"):
+            number = getattr(self, name)
+            if type(number) is not int or not 0 <= number < 2**63:
+                raise ValueError(f"{name} must be a whole number from 0 to 2^63 - 1, got {short_repr(number)}")
         identifying = {"arm": self.arm, "kind": self.kind, "config": self.config}
         if not self.group_hash:
             object.__setattr__(self, "group_hash", hash_config(without_replicate(identifying)))

@@ -97,9 +97,14 @@ def resolve_store(root: Path, tracking_uri: str | None) -> Store:
     SQLite path is made absolute here, so a later change of the working directory has no effect.
 
     Raises:
+        TypeError: If the address is no text.
         ValueError: If the address is a folder, which MLflow no longer writes to, a database in memory, which ends with
             its process, or a SQLite file whose path contains %, ? or #.
     """
+    if not isinstance(tracking_uri, str | None):
+        raise TypeError(
+            f"tracking_uri must be a text such as 'http://127.0.0.1:5000', or None, got {type(tracking_uri).__name__}"
+        )
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or ""
     path = _sqlite_path(uri) if uri else default_database(root)
     if path is not None:
