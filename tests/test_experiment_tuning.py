@@ -68,7 +68,7 @@ def test_an_extension_that_loses_takes_the_winner_off_the_edge():
 def test_both_sides_may_grow_at_once_and_only_so_often():
     runs = Runs(a=peak(1e-9), b=peak(1e9))
     tuned = tune({"a": BASE, "b": BASE}, Protocol(rates=RATES, max_extensions=2), runs)
-    assert tuned.grid == pytest.approx([0.001, 0.00316, *RATES, 3.16, 10.0], rel=2e-3)
+    assert tuned.grid == pytest.approx([0.001, 0.00316, *RATES, 3.16, 10.0], rel=1e-12)
     assert len(tuned.notes) == 2
     assert tune({"a": BASE}, Protocol(rates=RATES, max_extensions=0), Runs(a=peak(9e9))).grid == list(RATES)
 
