@@ -69,7 +69,7 @@ class RunIdentity:
     created_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
     def __post_init__(self) -> None:
-        """Check the fields kind, arm, seed and draw, compute missing hashes, and remove credentials from the command."""
+        """Check kind, arm, seed and draw, compute missing hashes, and remove credentials from the command."""
         if self.kind not in get_args(RunKind):
             raise ValueError(f"kind must be one of {', '.join(get_args(RunKind))}, got {self.kind!r}")
         if not self.arm:
