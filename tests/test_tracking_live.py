@@ -1,6 +1,7 @@
 """The process that sends runs to MLflow: beside a training, at its end, and after the training was killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,6 +88,21 @@ def test_a_loss_that_requires_grad_is_logged_without_a_warning(tmp_path):
         run.finish({"test/loss": loss})
     assert run.read().curves() == {"train/loss": [(1, 4.0)]}
     loss.backward()  # its graph is still there
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"seed": -1}, ValueError, "seed must be a whole number from 0 to 2^63 - 1, got -1"),
+        ({"seed": 1.5}, ValueError, "seed must be a whole number from 0 to 2^63 - 1, got 1.5"),
+        ({"seed": 0, "draw": True}, ValueError, "draw must be a whole number from 0 to 2^63 - 1, got True"),
+        ({"seed": 0, "tracking_uri": 5}, TypeError, "tracking_uri must be a text such as 'http://127.0.0.1:5000'"),
+    ],
+)
+def test_what_cannot_name_a_run_or_a_store_is_refused(tmp_path, wrong, error, message):
+    with pytest.raises(error, match=re.escape(message)), nc_tools.track(tmp_path / "out", arm="mine", **wrong):
+        pass
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_can_stay_on_disk(tmp_path, monkeypatch):
