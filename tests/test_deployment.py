@@ -20,6 +20,7 @@ from torch import Tensor
 from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools.cli import main
 from nc_tools.deployment import EXPORT_FORMATS, Predictor, export_run, predict_folder
+from nc_tools.deployment.commands import summary_lines
 from nc_tools.deployment.model_card import CardTexts
 from nc_tools.experiment import ModelConfig, load_run
 from nc_tools.experiment.run_data import open_data
@@ -182,6 +183,15 @@ def test_class_names_that_are_formulas_do_not_act_in_a_spreadsheet(run: Path, fo
     evil = replace(predictor, trained=replace(predictor.trained, facts=facts))
     predict_folder(evil, folder, tmp_path / "p.csv")
     assert all(row["class_1"].startswith("'=1+") for row in rows_of(tmp_path / "p.csv")[1:])
+
+
+def test_probabilities_that_are_hardly_more_than_a_guess_are_told(run: Path, folder: Path, tmp_path: Path) -> None:
+    """A temperature of a hold-out of few images, most of them misclassified with confidence, has no upper limit."""
+    predictor = Predictor.load(run)
+    for temperature, expected in ((predictor.temperature, False), (1e5, True)):
+        flat = replace(predictor, temperature=temperature)
+        lines = summary_lines(flat, predict_folder(flat, folder, tmp_path / "p.csv"))
+        assert any(line.endswith("Use the order of the classes, not the probabilities") for line in lines) is expected
 
 
 def test_the_commands(run: Path, folder: Path, tmp_path: Path, capsys: Any) -> None:

@@ -17,6 +17,7 @@ from nc_tools.measuring.measure_arguments import parse_device
 from nc_tools.models.function_backbone import import_module
 
 _SHOWN = 10
+_LITTLE_MORE = 1.2  # times the probability of a guess
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -50,6 +51,12 @@ def summary_lines(predictor: Predictor, summary: FolderSummary) -> list[str]:
         lines.append(
             f"{summary.unusual} of them are more unusual than 99 % of the run's test images (column unusual): they may "
             f"show none of the classes"
+        )
+    if summary.images and summary.surest < _LITTLE_MORE / len(predictor.classes):
+        guess = 1 / len(predictor.classes)
+        lines.append(
+            f"no probability is above {summary.surest:.2f}, and a guess has {guess:.2f}: the run's hold-out does not "
+            f"support more. Use the order of the classes, not the probabilities"
         )
     if not predictor.is_calibrated:
         lines.append("the run has no hold-out run, so the probabilities are not calibrated")

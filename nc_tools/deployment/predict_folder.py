@@ -22,6 +22,7 @@ class FolderSummary:
         images: Number of images that were read.
         by_class: How many images were assigned to each class, by its name.
         unusual: Number of images that are more unusual than 99 % of the run's test images; None if that is not known.
+        surest: The largest probability that any image has for a class.
         unreadable: path -> why the file could not be read.
         notes: What was left out, as sentences.
     """
@@ -29,6 +30,7 @@ class FolderSummary:
     images: int = 0
     by_class: dict[str, int] = field(default_factory=dict)
     unusual: int | None = None
+    surest: float = 0.0
     unreadable: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -98,6 +100,7 @@ def _rows(
         shares = [f"{value:.6f}" for value in best.values[row].tolist()]
         unusual = "" if predictions.unusual is None else f"{float(predictions.unusual[row]):.4f}"
         summary.images += 1
+        summary.surest = max(summary.surest, float(best.values[row, 0]))
         summary.by_class[names[0]] = summary.by_class.get(names[0], 0) + 1
         if predictions.unusual is not None and summary.unusual is not None:
             summary.unusual += int(predictions.unusual[row] > 0.99)
