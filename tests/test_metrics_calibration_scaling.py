@@ -63,6 +63,25 @@ def test_strong_penalties_change_nothing_and_the_dirichlet_penalty_is_the_stated
     assert max(float(slope.abs().max()) for slope in slopes) < 1e-6
 
 
+@pytest.mark.parametrize(("fit", "classes"), [(fit_vector_scaling, 40), (fit_dirichlet_scaling, 12)])
+def test_no_step_from_the_fit_lowers_its_objective(fit, classes):
+    """Overconfident logits, for which 500 steps of a method without second derivatives do not reach the minimum."""
+    logits, labels = draw_logits(7, n=600, k=classes, honest=0.2)
+    fitted, log_p = fit(logits, labels), logits.log_softmax(1)
+    off = ~torch.eye(classes, dtype=torch.bool)
+
+    def objective(w, b):
+        change = w - torch.eye(classes, dtype=torch.float64)
+        off_diagonal = change[off].square().mean() if fit is fit_dirichlet_scaling else 0
+        penalty = off_diagonal + change.diagonal().square().mean() + b.square().mean()
+        return torch.nn.functional.cross_entropy(log_p @ w.T + b, labels) + 0.01 * penalty
+
+    w, b = fitted.weight.clone().requires_grad_(), fitted.bias.clone().requires_grad_()
+    slope_w, slope_b = torch.autograd.grad(objective(w, b), (w, b))
+    own = slope_w if fit is fit_dirichlet_scaling else slope_w.diagonal()
+    assert max(float(own.abs().max()), float(slope_b.abs().max())) < 1e-8
+
+
 def test_a_class_that_the_hold_out_lacks_is_not_ruled_out():
     logits, labels = draw_logits(7, n=200, k=4)
     labels = labels.clamp(max=2)
