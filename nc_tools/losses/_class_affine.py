@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nc_tools._support.precision import at_least_float32
 from nc_tools.losses._class_counts import check_width
-from nc_tools.losses._rows import Reduction, RowReduction, expected_loss, kept_mean, rows_of
+from nc_tools.losses._rows import Reduction, RowReduction, cross_entropy, expected_loss, kept_mean, rows_of
 from nc_tools.losses.per_sample import PerSampleLoss
 from nc_tools.records import Batch, Outputs
 
@@ -96,7 +96,7 @@ def affine_cross_entropy(
     """
 
     def loss(z: Tensor, y: Tensor, of_rows: RowReduction) -> Tensor:
-        return nn.functional.cross_entropy(_affine(z, y, factor, shift, margin), y, reduction=of_rows)
+        return cross_entropy(_affine(z, y, factor, shift, margin), y, of_rows)
 
     return rows_of(logits, labels).apply(loss, reduction)
 
@@ -178,10 +178,10 @@ class ClassAffineCrossEntropyLoss(PerSampleLoss):
             if isinstance(scale, Tensor) or scale != 1:
                 margin = scale * margin
         z = _affine(at_least_float32(outputs.logits, "logits"), labels, self.factor, self.shift, margin)
-        return nn.functional.cross_entropy(z, labels, reduction=reduction)
+        return cross_entropy(z, labels, reduction)
 
     def _of_logits(self, logits: Tensor, labels: Tensor, reduction: Reduction) -> Tensor:
         if self.margin is not None:
             raise self.needs_records()
         z = _affine(logits, labels, self.factor, self.shift, None)
-        return nn.functional.cross_entropy(z, labels, reduction=reduction)
+        return cross_entropy(z, labels, reduction)

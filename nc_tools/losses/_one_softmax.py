@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nc_tools._support.tracing import traced
-from nc_tools.losses._rows import RowReduction
+from nc_tools.losses._rows import RowReduction, cross_entropy
 from nc_tools.losses.logit_loss import LogitLoss
 
 
@@ -68,7 +68,7 @@ def of_nll(
 
 def _stepwise(z: Tensor, labels: Tensor, formula: Callable[..., Any], reduction: RowReduction, arity: int) -> Tensor:
     """Return what :func:`of_nll` does, through autograd."""
-    nll = nn.functional.cross_entropy(z, labels, reduction="none").unsqueeze(1)
+    nll = cross_entropy(z, labels, "none").unsqueeze(1)
     if arity == 2:
         value: Tensor = formula(nll, z.gather(1, labels.unsqueeze(1)) - z.mean(1, keepdim=True))[0]
     else:

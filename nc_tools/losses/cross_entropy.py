@@ -9,11 +9,11 @@ from functools import partial
 from typing import Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nc_tools.losses._class_counts import check_width, checked_counts
 from nc_tools.losses._one_softmax import of_nll
-from nc_tools.losses._rows import Reduction, RowReduction, expected_loss, rows_of
+from nc_tools.losses._rows import Reduction, RowReduction, cross_entropy, expected_loss, rows_of
 from nc_tools.losses.logit_loss import LogitLoss
 
 
@@ -94,7 +94,7 @@ def _smoothed(z: Tensor, labels: Tensor, smoothing: float | Tensor, reduction: R
         check_width(smoothing, z)
         strength: float | Tensor = smoothing.to(z.dtype).index_select(0, labels).unsqueeze(1)
     elif smoothing == 0:
-        return nn.functional.cross_entropy(z, labels, reduction=reduction)
+        return cross_entropy(z, labels, reduction)
     else:
         strength = smoothing
     return of_nll(z, labels, partial(_smoothing_formula, strength), reduction, arity=2)
@@ -152,7 +152,7 @@ class CrossEntropyLoss(LogitLoss):
     def from_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of the batch."""
         if self.label_smoothing == 0:  # saves a call in most training steps
-            return nn.functional.cross_entropy(logits, labels)
+            return cross_entropy(logits, labels, "mean")
         return self._cross_entropy(logits, labels, "mean")
 
     def per_sample_from_probabilities(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ class CrossEntropyLoss(LogitLoss):
         if isinstance(smoothing, ClassWiseSmoothing):
             return _smoothed(logits, labels, cast(Tensor, self.strengths), reduction)
         if smoothing == 0:
-            return nn.functional.cross_entropy(logits, labels, reduction=reduction)
+            return cross_entropy(logits, labels, reduction)
         return _smoothed(logits, labels, smoothing, reduction)
 
     def extra_repr(self) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from nc_tools.losses import affine_cross_entropy
 
 
 class RecallCounter:
@@ -31,7 +33,7 @@ class RecallCounter:
         hits = logits.argmax(2) == labels
         self._right.scatter_add_(1, labels, hits.double())
         self._counts.scatter_add_(1, labels, torch.ones_like(hits, dtype=torch.float64))
-        nll = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+        nll = affine_cross_entropy(logits.flatten(0, 1), labels.flatten())
         self._loss += nll.view(labels.shape).double().sum(1)
 
     def metrics(self) -> list[dict[str, float]]:
