@@ -85,11 +85,12 @@ def run_choose(options: ChooseOptions, console: Console) -> Choice:
     plan = _plan(options, common, seeds, features.class_counts, has_clean_labels=features.has_clean_labels)
     with sync_unless_off(options.out, options.tracking_uri) as sync:
         run_seeds(plan, how, features.path, console)
-        report_comparison(options.out, console)
-    comparison = compare(options.out)
-    choice = make_choice(comparison, holdout_scores(options.out / "seeds" / f"seed-{seed}.json" for seed in seeds))
-    sentences = choice_sentences(choice, comparison)
-    _write(choice, comparison, sentences, options.out, plan.arms[choice.arm].model)
+        if sync is not None:
+            sync.push_soon()  # the runs, while the report is written
+        comparison = report_comparison(options.out, console) or compare(options.out)
+        choice = make_choice(comparison, holdout_scores(options.out / "seeds" / f"seed-{seed}.json" for seed in seeds))
+        sentences = choice_sentences(choice, comparison)
+        _write(choice, comparison, sentences, options.out, plan.arms[choice.arm].model)
     print_links(options.out, console, sync)
     console.print()
     for sentence in (*sentences, f"The model to take home is in {options.out / MODEL_FOLDER}."):

@@ -118,6 +118,8 @@ def run_recipe(
                 return
             with sync_unless_off(options.out, options.tracking_uri) as sync:
                 run_plan(plan, options, console)
+                if sync is not None:
+                    sync.push_soon()  # the runs, while the report is written
                 comparison = report_comparison(options.out, console)
         print_links(options.out, console, sync, comparison=comparison)
     except (Killed, KeyboardInterrupt):

@@ -4,6 +4,7 @@ This runs in a process of its own (see ``sync_process``): importing MLflow takes
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,12 @@ class Mirror:
             problems = [self.store.explain(error)]
         self.report = replace(self.report, error=problems[0] if problems else None)
         return self.report
+
+    def prepare(self) -> None:
+        """Make the store if it is a SQLite file, before there is anything to send: that takes MLflow some seconds."""
+        if self.store.database is not None:
+            with suppress(Exception):  # the next push meets the same error, and reports it
+                self._client = connect(self.store)
 
     def state(self) -> SyncReport:
         """Return a report of the push in progress that counts every run as missing that may be missing."""

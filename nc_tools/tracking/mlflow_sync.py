@@ -93,6 +93,11 @@ class MlflowSync:
         task = {"root": str(self.root), "tracking_uri": self.store.uri, "every": None if once else self.every}
         _write(self._process, json.dumps(task))
 
+    def push_soon(self) -> None:
+        """Copy what is new now and not at the next interval, without waiting for it; in a ``with`` block."""
+        if self._process is not None:
+            _write(self._process, "push")
+
     def push(self) -> SyncReport:
         """Copy once what MLflow lacks, wait for the end, and return the result.
 

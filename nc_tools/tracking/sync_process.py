@@ -1,8 +1,9 @@
 """The low-priority process that copies an output folder to MLflow while runs go on.
 
 It reads its task as one JSON line from standard input, because a command line with credentials would be visible in the
-list of processes. It pushes when files have changed, and a last time after a second line on standard input or the end
-of its parent. From then on it writes the state of the last push as JSON lines to standard output.
+list of processes. It pushes when files have changed, at once after a line "push" on standard input, and a last time
+after any other line or the end of its parent. From then on it writes the state of the last push as JSON lines to
+standard output.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from nc_tools.tracking.sync_report import SyncReport
 # server.
 SHARE = 0.1
 WATCH_SECONDS = 1.0
+PUSH = "push"
 NICENESS = 10
 
 
@@ -32,7 +34,7 @@ def run_sync_process() -> None:
     os.dup2(2, 1)  # what MLflow prints must not be read as an answer: it goes to stderr
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    parent, stop = os.getppid(), threading.Event()
+    parent, stop, wake = os.getppid(), threading.Event(), threading.Event()
     task = json.loads(sys.stdin.readline())
     root = Path(task["root"])
     mirror = Mirror(root, resolve_store(root, task["tracking_uri"]))
@@ -41,26 +43,32 @@ def run_sync_process() -> None:
         with contextlib.suppress(OSError):  # the parent may have ended, and the records must still be sent
             print(json.dumps(asdict(report)), file=answers, flush=True)
 
-    def wait_for_stop() -> None:
-        sys.stdin.readline()
+    def listen() -> None:
+        while sys.stdin.readline().strip() == PUSH:
+            wake.set()
         say(mirror.state())  # the push in progress may never end
         stop.set()
+        wake.set()
 
-    threading.Thread(target=wait_for_stop, daemon=True).start()
+    def rest(seconds: float) -> None:
+        """Wait until the time is over, the parent process wants something, or it has ended."""
+        end = time.monotonic() + seconds
+        while not (wake.is_set() or stop.is_set()) and (left := end - time.monotonic()) > 0:
+            wake.wait(min(left, WATCH_SECONDS))
+            # If the parent is killed, a forked child of it may keep the standard input open.
+            if os.getppid() != parent:
+                stop.set()
+
+    threading.Thread(target=listen, daemon=True).start()
     every = task["every"]
+    if every is not None:
+        mirror.prepare()
     while every is not None and not stop.is_set():
         began = time.monotonic()
+        wake.clear()
         mirror.push(lambda report: say(report) if stop.is_set() else None)  # before the stop nobody reads
-        _rest(stop, max(every, (time.monotonic() - began) / SHARE), parent)
-    _rest(stop, math.inf, parent)
+        rest(max(every, (time.monotonic() - began) / SHARE))
+    while not stop.is_set():
+        wake.clear()
+        rest(math.inf)
     say(mirror.push(say))
-
-
-def _rest(stop: threading.Event, seconds: float, parent: int) -> None:
-    """Wait until the time is over, ``stop`` is set, or the parent process has ended."""
-    end = time.monotonic() + seconds
-    while not stop.is_set() and (left := end - time.monotonic()) > 0:
-        stop.wait(min(left, WATCH_SECONDS))
-        # If the parent is killed, a forked child of it may keep the standard input open.
-        if os.getppid() != parent:
-            stop.set()
