@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,13 +29,44 @@ PUSH = "push"
 NICENESS = 10
 
 
+class _Parent:
+    """The process that started this one, and what it wants: a push now, or the last one.
+
+    Args:
+        on_stop: Called when it wants the last push, before ``stop`` is set.
+    """
+
+    def __init__(self, on_stop: Callable[[], None]) -> None:
+        self.stop = threading.Event()
+        self._wake = threading.Event()
+        self._process = os.getppid()
+        self._on_stop = on_stop
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def rest(self, seconds: float) -> None:
+        """Wait until the time is over, the parent wants something, or it has ended."""
+        end = time.monotonic() + seconds
+        while not (self._wake.is_set() or self.stop.is_set()) and (left := end - time.monotonic()) > 0:
+            self._wake.wait(min(left, WATCH_SECONDS))
+            # If the parent is killed, a forked child of it may keep the standard input open.
+            if os.getppid() != self._process:
+                self.stop.set()
+        self._wake.clear()
+
+    def _listen(self) -> None:
+        while sys.stdin.readline().strip() == PUSH:
+            self._wake.set()
+        self._on_stop()
+        self.stop.set()
+        self._wake.set()
+
+
 def run_sync_process() -> None:
     """Upload what is new at intervals, until the parent process asks for the last upload or ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what MLflow prints must not be read as an answer: it goes to stderr
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    parent, stop, wake = os.getppid(), threading.Event(), threading.Event()
     task = json.loads(sys.stdin.readline())
     root = Path(task["root"])
     mirror = Mirror(root, resolve_store(root, task["tracking_uri"]))
@@ -43,32 +75,14 @@ def run_sync_process() -> None:
         with contextlib.suppress(OSError):  # the parent may have ended, and the records must still be sent
             print(json.dumps(asdict(report)), file=answers, flush=True)
 
-    def listen() -> None:
-        while sys.stdin.readline().strip() == PUSH:
-            wake.set()
-        say(mirror.state())  # the push in progress may never end
-        stop.set()
-        wake.set()
-
-    def rest(seconds: float) -> None:
-        """Wait until the time is over, the parent process wants something, or it has ended."""
-        end = time.monotonic() + seconds
-        while not (wake.is_set() or stop.is_set()) and (left := end - time.monotonic()) > 0:
-            wake.wait(min(left, WATCH_SECONDS))
-            # If the parent is killed, a forked child of it may keep the standard input open.
-            if os.getppid() != parent:
-                stop.set()
-
-    threading.Thread(target=listen, daemon=True).start()
+    parent = _Parent(on_stop=lambda: say(mirror.state()))  # the push in progress may never end
     every = task["every"]
     if every is not None:
         mirror.prepare()
-    while every is not None and not stop.is_set():
+    while every is not None and not parent.stop.is_set():
         began = time.monotonic()
-        wake.clear()
-        mirror.push(lambda report: say(report) if stop.is_set() else None)  # before the stop nobody reads
-        rest(max(every, (time.monotonic() - began) / SHARE))
-    while not stop.is_set():
-        wake.clear()
-        rest(math.inf)
+        mirror.push(lambda report: say(report) if parent.stop.is_set() else None)  # before the stop nobody reads
+        parent.rest(max(every, (time.monotonic() - began) / SHARE))
+    while not parent.stop.is_set():
+        parent.rest(math.inf)
     say(mirror.push(say))
