@@ -2,6 +2,10 @@
 
 import copy
 import json
+import os
+import re
+import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -178,10 +182,9 @@ def test_finished_runs_are_not_repeated(made):
     assert {file: file.stat().st_mtime_ns for file in (root / "runs").rglob("final.json")} == before
 
 
-def test_a_lost_final_run_is_made_again_without_tuning(made):
-    import shutil
-
-    root, path, plan, _ = made
+def test_a_lost_final_run_is_made_again_without_tuning(made, tmp_path):
+    _, path, plan, _ = made
+    root = shutil.copytree(made[0], tmp_path / "copy")
     lost = finals(root)["linear_la", 0]
     shutil.rmtree(lost.path)
     result, progress = run_plan_of(plan, path, root)
@@ -318,3 +321,35 @@ def test_a_stop_while_heads_are_computed_ends_the_job_before_the_next_one(tmp_pa
     job = SeedsJob(plan=plan, seeds=(0, 1), features=path, root=tmp_path, device="cpu")
     assert run_seeds_job(job, print, stop).status == "KILLED"
     assert len(computed) == 1
+
+
+def heads_tuned(progress):
+    """How many heads each round of tuning trained."""
+    return dict(re.findall(r"tuning, round (\d+) \((\d+) heads\)", "\n".join(p.label for p in progress)))
+
+
+def test_tuning_that_is_stopped_goes_on_with_the_packs_that_had_not_ended(made, tmp_path):
+    """Stopped by a signal after one pack of the first round and again after three more, with the same records."""
+    root, path, plan, uninterrupted = made
+    job = SeedsJob(plan=plan, seeds=(0, 1), features=path, root=tmp_path, device="cpu")
+    expected = heads_tuned(uninterrupted)
+    for stopped_in, heads in (("pack 2 of 5", {"1": "24"}), ("pack 4 of 4", {"1": "23"}), (None, {"1": "20"})):
+        progress = []
+
+        def note(at, progress=progress, stopped_in=stopped_in):
+            progress.append(at)
+            if stopped_in is not None and stopped_in in at.label:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with StopSignal() as stop:
+            result = run_seeds_job(job, note, stop)
+        assert result.status == ("FINISHED" if stopped_in is None else "KILLED")
+        assert heads_tuned(progress) == (expected | heads if stopped_in is None else heads)
+    for seed in (0, 1):
+        ours, theirs = (json.loads((r / "seeds" / f"seed-{seed}.json").read_text()) for r in (tmp_path, root))
+        assert ours == theirs
+    for run in read_runs(tmp_path, kinds=("holdout", "final")):
+        other = read_run(root / "runs" / run.identity.run_id)
+        assert run.curves() == other.curves()
+        values, expected_values = ({k: v for k, v in r.final.items() if "perf/" not in k} for r in (run, other))
+        assert values == pytest.approx(expected_values, abs=0, nan_ok=True)

@@ -29,20 +29,8 @@ def identify(job: Job, facts: DataFacts, backbone: Mapping[str, Any] | None = No
         backbone: What :func:`~nc_tools.experiment.run_backbone.backbone_record` returns, if it is known already: a
             process with features at hand need not load the backbone.
     """
-    protocol = job.protocol
     if backbone is None:
         backbone = backbone_record(job.config.model, in_channels=facts.in_channels, image_size=facts.image_size)
-    decisive: list[object] = [job.kind, facts.fingerprint, str(job.config.training.dtype_on(torch.device(job.device)))]
-    decisive += [backbone] if backbone else []
-    if job.kind != "tuning":
-        decisive += [protocol.curve_points, protocol.curve_samples, protocol.transfer_samples]
-        decisive += [] if protocol.suspects is None else [protocol.suspects]
-    if job.kind == "final":
-        decisive += [] if protocol.fine_tuning is None else [encode(protocol.fine_tuning)]
-        decisive += ["rank_layers"] if protocol.rank_layers else []
-    if job.frame_seed is not None:
-        # The group's hash must be equal for all seeds: it covers the rule for frames, and the run's own hash the frame.
-        decisive += ["a frame for every seed and draw" if job.protocol.frame_seed is None else job.protocol.frame_seed]
     return RunIdentity(
         kind=job.kind,
         arm=job.arm,
@@ -54,9 +42,37 @@ def identify(job: Job, facts: DataFacts, backbone: Mapping[str, Any] | None = No
         config=settings(job.config),
         about={cls.__name__: text for cls in _methods(job.config) if (text := _first_sentence(cls))},
         data={"name": job.config.data.source, **dataclasses.asdict(facts), **_outliers(job.config), **backbone},
-        config_hash=run_hash(job.config, *decisive, job.seed, job.draw, job.frame_seed),
-        group_hash=run_hash(job.config, *decisive),
+        config_hash=config_hash(job, facts, backbone),
+        group_hash=run_hash(job.config, *_decisive(job, facts, backbone)),
     )
+
+
+def config_hash(job: Job, facts: DataFacts, backbone: Mapping[str, Any]) -> str:
+    """Return the hash of all that decides the result of a run, 16 hex digits, without the rest of its identity.
+
+    Args:
+        job: The run.
+        facts: Facts of the samples trained on.
+        backbone: What :func:`~nc_tools.experiment.run_backbone.backbone_record` returns.
+    """
+    return run_hash(job.config, *_decisive(job, facts, backbone), job.seed, job.draw, job.frame_seed)
+
+
+def _decisive(job: Job, facts: DataFacts, backbone: Mapping[str, Any]) -> list[object]:
+    """Return what decides the result of a run besides its configuration, seed, draw and frame."""
+    protocol = job.protocol
+    decisive: list[object] = [job.kind, facts.fingerprint, str(job.config.training.dtype_on(torch.device(job.device)))]
+    decisive += [backbone] if backbone else []
+    if job.kind != "tuning":
+        decisive += [protocol.curve_points, protocol.curve_samples, protocol.transfer_samples]
+        decisive += [] if protocol.suspects is None else [protocol.suspects]
+    if job.kind == "final":
+        decisive += [] if protocol.fine_tuning is None else [encode(protocol.fine_tuning)]
+        decisive += ["rank_layers"] if protocol.rank_layers else []
+    if job.frame_seed is not None:
+        # The group's hash must be equal for all seeds: it covers the rule for frames, and the run's own hash the frame.
+        decisive += ["a frame for every seed and draw" if job.protocol.frame_seed is None else job.protocol.frame_seed]
+    return decisive
 
 
 def _methods(config: RunConfig) -> dict[type, None]:

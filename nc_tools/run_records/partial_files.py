@@ -15,7 +15,7 @@ _PARTIAL = (
     re.compile(r"\..+-(?:final|holdout|tuning|loop)-[0-9a-f]+\.(?:old\.)?(?P<pid>\d{1,9})"),
     re.compile(r"\.writable-(?P<pid>\d{1,9})"),
 )
-_FOLDERS = (".", "report", "report/*", "cache", "runs", "runs/*", "runs/*/figures")
+_FOLDERS = (".", "report", "report/*", "cache", "runs", "runs/*", "runs/*/figures", "seeds", "seeds/trials")
 
 
 def remove_partial_files(root: Path) -> None:

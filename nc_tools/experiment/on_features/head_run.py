@@ -13,6 +13,7 @@ from nc_tools.experiment.computed_start import start_generator
 from nc_tools.experiment.evaluate.holdout_run import HOLDOUT_SCORE
 from nc_tools.experiment.job import Job
 from nc_tools.experiment.on_features.head_samples import HeadSamples
+from nc_tools.experiment.tuning import Score
 from nc_tools.models.classifier import Classifier
 from nc_tools.seeds import stream
 from nc_tools.training import NonFiniteLossError
@@ -75,6 +76,13 @@ class HeadRun:
         self.curves[epoch] = values
         if epoch == self.keep_epoch:
             self.kept = copy.deepcopy(self.model.state_dict())
+
+    def score(self, metric: str) -> Score:
+        """Return the value of a metric on the hold-out (balanced accuracy if not measured); None if it diverged."""
+        if self.error is not None:
+            return None
+        last = self.curves[max(self.curves) if self.best is None else self.best[1]]
+        return last.get(metric, last[HOLDOUT_SCORE])
 
     def ends(self, epoch: int) -> bool:
         """Return True if training ends after this epoch, which has been noted: early stopping by the hold-out's scores.

@@ -14,17 +14,18 @@ import torch
 from nc_tools import __version__
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.deserialize import decode
-from nc_tools.experiment.evaluate.holdout_run import HOLDOUT_SCORE, HoldoutResult
+from nc_tools.experiment.evaluate.holdout_run import HoldoutResult
 from nc_tools.experiment.job import Job, JobKind
 from nc_tools.experiment.on_features.feature_data import open_feature_data
 from nc_tools.experiment.on_features.head_run import HeadRun
 from nc_tools.experiment.on_features.head_samples import TRIAL_SEEDS, SeedSamples
+from nc_tools.experiment.on_features.trial_scores import TrialScores
 from nc_tools.experiment.plan import Plan
 from nc_tools.experiment.run_config import RunConfig
-from nc_tools.experiment.run_identity import identify
+from nc_tools.experiment.run_identity import config_hash, identify
 from nc_tools.experiment.run_job import earlier_result
 from nc_tools.experiment.serialize import encode
-from nc_tools.experiment.tuning import Score, TuningResult, tuning_rounds
+from nc_tools.experiment.tuning import TuningResult, tuning_rounds
 from nc_tools.run_records.json_files import read_json_or_problem, write_json
 
 Settings = list[tuple[str, RunConfig]]
@@ -47,6 +48,7 @@ class OneSeed:
         features: The file of the feature sets.
         root: The output folder.
         device: Where heads train.
+        ended_trials: The scores of the tuning trials that have ended, those of earlier starts included.
 
     Attributes:
         configs: Arms with the settings that tuning chose.
@@ -54,7 +56,9 @@ class OneSeed:
         rows: The list of final runs, as it stands in experiment.json.
     """
 
-    def __init__(self, plan: Plan, seed: int, features: Path, root: Path, device: str) -> None:
+    def __init__(
+        self, plan: Plan, seed: int, features: Path, root: Path, device: str, ended_trials: TrialScores
+    ) -> None:
         self.plan = plan
         self.seed = seed
         self.root = root
@@ -64,35 +68,41 @@ class OneSeed:
             for config in plan.arms.values()
         }
         self._samples = {arm: by_data[config.data] for arm, config in plan.arms.items()}
+        self._backbone = self._samples[plan.baseline].finals.data.features.backbone  # that of all arms
         self.configs: dict[str, RunConfig] = {}
         self.holdouts: dict[str, Path] = {}
         self.rows: list[dict[str, Any]] = []
         self._tuning: dict[str, Any] = {}
         self._scores: dict[str, float] = {}
         self._rounds = tuning_rounds(plan.arms, plan.protocol)
-        self._round_scores: list[Score] | None = None
+        self._ended_trials = ended_trials
+        self._round: list[str] | None = None  # the hashes of the trials of the round
 
     def next_settings(self) -> Settings | None:
-        """Return the settings to try in the next round of tuning; None once the settings of all arms are chosen."""
+        """Return the settings to try in the next round of tuning; None once the settings of all arms are chosen.
+
+        All trials of the round before must have ended.
+        """
         if self._tuning:
             return None
         try:
-            scores = self._round_scores
-            return next(self._rounds) if scores is None else self._rounds.send(scores)
+            if self._round is None:
+                return next(self._rounds)
+            return self._rounds.send([self._ended_trials[trial] for trial in self._round])
         except StopIteration as end:
             result: TuningResult = end.value
             self._tuning, self.configs, self._scores = result.to_json(), result.configs, best_scores(result)
             return None
 
-    def new_trials(self, settings: Settings) -> Iterator[HeadRun]:
-        """Yield a new run for every setting."""
-        seed = self.seed + TRIAL_SEEDS
+    def new_trials(self, settings: Settings) -> Iterator[tuple[str, HeadRun]]:
+        """Yield the hash of a trial and its new run for every setting whose trial has not ended at an earlier start."""
+        self._round, seed = [], self.seed + TRIAL_SEEDS
         for arm, config in settings:
-            yield HeadRun.new(self._job("tuning", arm, config, seed), self._samples[arm].trials)
-
-    def take_scores(self, runs: Sequence[HeadRun]) -> None:
-        """Take the scores of a round's trained runs."""
-        self._round_scores = [self._score(run) for run in runs]
+            job, samples = self._job("tuning", arm, config, seed), self._samples[arm].trials
+            trial = config_hash(job, samples.facts, self._backbone)
+            self._round.append(trial)
+            if trial not in self._ended_trials:
+                yield trial, HeadRun.new(job, samples)
 
     def new_holdouts(self) -> Iterator[tuple[str, HeadRun]]:
         """Yield a new hold-out run for every arm that has no recorded one."""
@@ -144,21 +154,13 @@ class OneSeed:
         path.parent.mkdir(exist_ok=True)
         write_json(path, stored)
 
-    def _score(self, run: HeadRun) -> Score:
-        """Return the deciding metric on the hold-out (balanced accuracy if not measured there); None if it diverged."""
-        if run.error is not None:
-            return None
-        last = run.curves[max(run.curves) if run.best is None else run.best[1]]
-        decides = self.plan.protocol.primary.replace("test/", "holdout/", 1)
-        return last.get(decides, last[HOLDOUT_SCORE])
-
     def _recorded(self, job: Job, facts: DataFacts) -> Path | None:
         """Return the folder of a run that is finished already, or None."""
         path = job.root / "runs" / self._identity(job, facts)
         return path if earlier_result(path, job) is not None else None
 
     def _identity(self, job: Job, facts: DataFacts) -> str:
-        return identify(job, facts, self._samples[job.arm].finals.data.features.backbone).run_id
+        return identify(job, facts, self._backbone).run_id
 
     def _key(self) -> str:
         """Return a hash of what decides the tuning: arms, rules, data and the version."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.job import JobResult, RunProgress
 from nc_tools.experiment.on_features.head_records import record_final, record_holdout
 from nc_tools.experiment.on_features.head_run import HeadRun
 from nc_tools.experiment.on_features.one_seed import OneSeed, seed_results
-from nc_tools.experiment.on_features.train_heads import train_heads
+from nc_tools.experiment.on_features.train_heads import OnTrained, train_heads
+from nc_tools.experiment.on_features.trial_scores import TrialScores
 from nc_tools.experiment.plan import Plan
 
 _Run = TypeVar("_Run")
@@ -53,14 +54,17 @@ def run_seeds_job(job: SeedsJob, on_progress: Callable[[RunProgress], None], sto
     Args:
         job: The seeds.
         on_progress: Called after every epoch.
-        stop: When set, the runs in progress are not recorded, and the job ends as KILLED.
+        stop: When set, the runs in progress are not recorded, and the job ends as KILLED. The scores of tuning trials
+            are kept after every pack.
     """
-    seeds = [OneSeed(job.plan, seed, job.features, job.root, job.device) for seed in job.seeds]
+    decides = job.plan.protocol.primary.replace("test/", "holdout/", 1)
+    ended = TrialScores(job.root / "seeds" / "trials", decides)
+    seeds = [OneSeed(job.plan, seed, job.features, job.root, job.device, ended) for seed in job.seeds]
 
-    def train(runs: Sequence[HeadRun], stage: str) -> None:
+    def train(runs: Sequence[HeadRun], stage: str, on_trained: OnTrained | None = None) -> None:
         label = f"{job.label}, {stage} ({len(runs)} heads)"
         train_heads(
-            runs, stop=stop,
+            runs, stop=stop, on_trained=on_trained,
             on_epoch=lambda pack, done, total: on_progress(RunProgress(f"{label}, {pack}", done, total)),
         )  # fmt: skip
 
@@ -68,7 +72,9 @@ def run_seeds_job(job: SeedsJob, on_progress: Callable[[RunProgress], None], sto
         on_progress(RunProgress(f"{job.label}, evaluating {stage}", done, runs, unit="run"))
 
     try:
-        _tune([seed for seed in seeds if not seed.read_tuning()], train, evaluated, stop)
+        untuned = [seed for seed in seeds if not seed.read_tuning()]
+        _tune(untuned, ended, train, stop)
+        _make_holdouts(untuned, train, evaluated, stop)
         for seed in seeds:
             seed.write([])
         finals = [(seed, run, row) for seed in seeds for run, row in _until_stopped(seed.new_finals(), stop)]
@@ -86,20 +92,31 @@ def run_seeds_job(job: SeedsJob, on_progress: Callable[[RunProgress], None], sto
     return JobResult(seed_results(job.root, job.seeds[0]), "FINISHED")
 
 
-def _tune(
-    seeds: Sequence[OneSeed],
-    train: Callable[[Sequence[HeadRun], str], None],
-    evaluated: Callable[[str, int, int], None],
-    stop: StopSignal,
-) -> None:
-    """Tune seeds side by side, round by round, and make the hold-out runs of the settings that won."""
+class _Train(Protocol):
+    """Trains the heads of new runs; ``on_trained`` is called after every pack."""
+
+    def __call__(self, runs: Sequence[HeadRun], stage: str, on_trained: OnTrained | None = None) -> None: ...
+
+
+def _tune(seeds: Sequence[OneSeed], ended: TrialScores, train: _Train, stop: StopSignal) -> None:
+    """Tune seeds side by side, round by round; trials that have ended are not made again."""
+    trial_of: dict[HeadRun, str] = {}
+
+    def keep(pack: Sequence[HeadRun]) -> None:
+        ended.keep({trial_of[run]: run.score(ended.metric) for run in pack})
+
     number = 0
     while waiting := [(seed, settings) for seed in seeds if (settings := seed.next_settings()) is not None]:
         number += 1
-        runs = [(seed, _until_stopped(seed.new_trials(settings), stop)) for seed, settings in waiting]
-        train([run for _, own in runs for run in own], f"tuning, round {number}")
-        for seed, own in runs:
-            seed.take_scores(own)
+        new = _until_stopped((trial for seed, settings in waiting for trial in seed.new_trials(settings)), stop)
+        trial_of = {run: trial for trial, run in new}
+        train([run for _, run in new], f"tuning, round {number}", keep)
+
+
+def _make_holdouts(
+    seeds: Sequence[OneSeed], train: _Train, evaluated: Callable[[str, int, int], None], stop: StopSignal
+) -> None:
+    """Make the hold-out runs of the settings that won."""
     holdouts = _until_stopped(_new_holdouts(seeds), stop)
     train([run for _, _, run in holdouts], "hold-out runs")
     for number, (seed, arm, run) in enumerate(holdouts, start=1):

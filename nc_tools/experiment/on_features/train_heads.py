@@ -19,10 +19,14 @@ from nc_tools.training.packed import Pack, PackMember, fit_pack, pack_key, why_n
 
 OnEpoch = Callable[[str, int, int], None]
 """Called after an epoch of a pack, with its name ("pack 2 of 3"), the number of epochs done and that of all epochs."""
+OnTrained = Callable[[Sequence[HeadRun]], None]
+"""Called with the runs of a pack when their heads are ready, before the next pack is trained."""
 _LOGITS_AT_ONCE = 2**24  # logits that are computed at once
 
 
-def train_heads(runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch) -> None:
+def train_heads(
+    runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch, on_trained: OnTrained | None = None
+) -> None:
     """Train the heads of new runs, in place; a run whose loss is not finite keeps the error.
 
     Runs with equal training settings and numbers of samples train side by side, whatever their heads, seeds, losses and
@@ -32,15 +36,18 @@ def train_heads(runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch)
         runs: New runs, of any seeds and arms.
         stop: When set, training ends with ``Killed``.
         on_epoch: Called after every epoch.
+        on_trained: Called after every pack; heads in closed form are one.
     """
+    computed = [run for run in runs if run.job.config.is_closed_form]
+    for run in computed:
+        run.note(1, _holdout_scores([run])[0])
+    _complete(computed, on_trained)
     packs: dict[object, list[tuple[HeadRun, PackMember]]] = {}
     alone: list[tuple[HeadRun, PackMember]] = []
     for run in runs:
-        training = run.job.config.training
         if run.job.config.is_closed_form:
-            run.note(1, _holdout_scores([run])[0])
             continue
-        member = run.member()
+        training, member = run.job.config.training, run.member()
         if why_not_packed(member, training) is None:
             # With the number of samples, so that the batches of all members are equally large at every step.
             length = repr(replace(training, patience=None))
@@ -51,14 +58,22 @@ def train_heads(runs: Sequence[HeadRun], *, stop: StopSignal, on_epoch: OnEpoch)
     total = len(alone) + len(packs)
     for number, (run, member) in enumerate(alone, start=1):
         _train_alone(run, member, stop, partial(on_epoch, f"pack {number} of {total}"))
+        _complete([run], on_trained)
     for number, pack in enumerate(packs.values(), start=len(alone) + 1):
         own, members = zip(*pack, strict=True)
         _train_pack(own, members, stop, partial(on_epoch, f"pack {number} of {total}"))
+        _complete(own, on_trained)
+
+
+def _complete(runs: Sequence[HeadRun], on_trained: OnTrained | None) -> None:
+    """Make the heads of a pack ready once their training has ended."""
     for run in runs:
         if run.error is None:
             run.restore_best()
             _second_stage(run)
             run.model.eval()
+    if on_trained is not None and runs:
+        on_trained(runs)
 
 
 def _train_pack(
