@@ -24,6 +24,17 @@ def _add_labels(command: argparse.ArgumentParser, *, corrections: str) -> argpar
     return group
 
 
+def _add_views(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--views",
+        type=int,
+        default=1,
+        metavar="N",
+        help="views of each training image: itself and N - 1 random crops and flips, of which each epoch takes one; "
+        "features take N times as long (default: 1)",
+    )
+
+
 def _add_runs(command: argparse.ArgumentParser, out: str) -> None:
     add = command.add_argument_group("how it runs").add_argument
     add(
@@ -57,7 +68,9 @@ def add_choose_options(choose: argparse.ArgumentParser) -> None:
     choose.add_argument("data", metavar="DATA", help="folder of images, embedding file, or data source")
     _add_model(choose)
     decisions = "a table of decisions about some labels: keep, relabel or exclude"
-    add = _add_labels(choose, corrections=decisions).add_argument
+    data = _add_labels(choose, corrections=decisions)
+    _add_views(data)
+    add = data.add_argument
     add("--noisy", action="store_true", help="some labels are wrong: compare losses for that too (implied by --labels)")
     add("--imbalance", type=float, metavar="RATIO", help="cut the training set to a long tail: the largest class has "
         "RATIO times the images of the smallest (default: use all images)")  # fmt: skip
@@ -92,7 +105,7 @@ def add_gain_options(gain: argparse.ArgumentParser) -> None:
     gain.add_argument("data", metavar="DATA", help="folder of images, embedding file with ids, or data source")
     _add_model(gain)
     decisions = "your decisions about some labels (decisions.csv of the review page): keep, relabel or exclude"
-    _add_labels(gain, corrections=decisions)
+    _add_views(_add_labels(gain, corrections=decisions))
     add_reading_flags(gain)
     method = "method to train, one of the arms of nc-tools choose (default: a linear head)"
     _add_comparison(gain).add_argument("--arm", metavar="ARM", help=method)

@@ -70,6 +70,14 @@ class Augment:
         return torch.randint(self.views, (count,), generator=generator, device=generator.device)
 
     @property
+    def in_words(self) -> str:
+        """The augmentation in words, such as "random crop (padding 4) and flip"."""
+        words = [f"random crop (padding {self.padding})"] if self.padding else []
+        words += ["flip"] if self.flip else []
+        words += [str(operation) for _, _, operation in self._further()]
+        return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words) or "no augmentation"
+
+    @property
     def random(self) -> bool:
         """Whether two views of one image can differ."""
         return self.views > 1 or any(True for _ in self._further())

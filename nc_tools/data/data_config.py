@@ -85,6 +85,8 @@ class DataConfig:
         rand_augment: Random operations on each training image, such as ``RandAugment(2, 9)``, or None.
         color_jitter: Random colors of each training image, such as ``ColorJitter(0.4)``, or None.
         cutout: A square of each training image that is set to zero, such as ``Cutout(16)``, or None.
+        views: Views of each training image for runs on fixed features: the image itself, and ``views - 1`` random
+            augmentations of it, of which each epoch takes one. 1 is the image alone, without augmentation.
         memory_gb: Sets of more gigabytes of pixels than this are decoded during training instead of once. None: half of
             the free memory.
         ood_near: Images that belong to none of the classes but are close to them, for out-of-distribution scores: a
@@ -140,6 +142,7 @@ got 0.01: did you mean 100?
     rand_augment: RandAugment | None = None
     color_jitter: ColorJitter | None = None
     cutout: Cutout | None = None
+    views: int = field(default=1, metadata={"omit_default": True})  # newer than records are
     memory_gb: float | None = None
     ood_near: str | None = None
     ood_near_exclude: str | None = None
@@ -229,6 +232,8 @@ got 0.01: did you mean 100?
                 raise ValueError(f"{name} is a side in pixels and must be at least 1, got {side}")
         if self.crop_padding is not None and self.crop_padding < 0:
             raise ValueError(f"crop_padding is a number of pixels and must not be negative, got {self.crop_padding}")
+        if self.views < 1:
+            raise ValueError(f"views is a number of views of each image and must be at least 1, got {self.views}")
         if self.memory_gb is not None and not self.memory_gb >= 0:
             raise ValueError(
                 f"memory_gb must not be negative, got {self.memory_gb:g}: 0 decodes every folder during training"

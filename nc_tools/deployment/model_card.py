@@ -12,6 +12,7 @@ from nc_tools._support.printable import printable
 from nc_tools.comparison.metric_info import metric_info
 from nc_tools.deployment.image_rule import rule_of
 from nc_tools.deployment.predictor import Predictor
+from nc_tools.features.image_views import image_views
 from nc_tools.run_records.json_files import read_json_or_problem
 
 _METRICS = (
@@ -80,10 +81,13 @@ def _model_lines(predictor: Predictor) -> list[str]:
 
 def _data_lines(predictor: Predictor, texts: CardTexts) -> list[str]:
     facts, data = predictor.trained.facts, predictor.trained.identity.data
+    views = image_views(predictor.trained.config.data, facts.image_size)
+    augmented = f"- Trained on {views.count} views of each image: {views}; each epoch took one of them at random."
     return [
         f"- Source: {_escaped(str(data.get('name', 'unknown')))}, fingerprint {facts.fingerprint}.",
         f"- {sum(facts.class_counts)} training images; {max(facts.class_counts)} in the largest class and "
         f"{min(facts.class_counts)} in the smallest.",
+        *([augmented] if views.count > 1 else []),
         f"- Licence of the images: {_escaped(texts.data_licence or _NO_LICENCE)}.",
     ]
 

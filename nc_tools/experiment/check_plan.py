@@ -42,7 +42,7 @@ def check_plan(plan: Plan, options: RunOptions, display: ProgressDisplay, stop: 
 
     check_metric_key(plan.protocol.primary)
     check_same_images([config.data for config in plan.arms.values()])
-    _check_tuning(plan)
+    _check_features_only(plan)
     baseline = plan.arms[plan.baseline]
     cpu = torch.device("cpu")
     seed, cache = plan.protocol.seeds[0], options.out / "cache"
@@ -111,7 +111,13 @@ def _data_lines(plan: Plan, data: Mapping[str, RunData]) -> list[str]:
     return lines
 
 
-def _check_tuning(plan: Plan) -> None:
+def _check_features_only(plan: Plan) -> None:
+    """Refuse what only runs on fixed features can do."""
+    if (views := plan.arms[plan.baseline].data.views) != 1:
+        raise ValueError(
+            f"data.views={views} is for runs on fixed features, and the images of these runs are augmented anew in "
+            f"every epoch: leave it out, or use nc-tools choose"
+        )
     if plan.protocol.tune_each_seed:
         raise ValueError(
             "protocol.tune_each_seed is for runs on fixed features, which take seconds: use nc-tools choose, or set it "

@@ -18,7 +18,7 @@ from nc_tools.experiment.overrides import parse_setting, put_all
 
 _OF_THE_SOURCE = ("source", "table", "class_folder", "skip_missing")
 _OF_FILES = ("skip_unreadable", "drop_duplicates", "memory_gb")
-_OF_TRAINING = ("noise", "sampling", "crop_padding", "flip", "rand_augment", "color_jitter", "cutout")
+_OF_TRAINING = ("noise", "sampling", "crop_padding", "flip", "rand_augment", "color_jitter", "cutout", "views")
 _OPEN = "the images were not opened: add --read to open all of them, which finds damaged files and copies"
 
 

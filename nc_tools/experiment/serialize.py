@@ -30,7 +30,7 @@ def encode(value: Any) -> Any:
     if isinstance(value, Spec):
         return {"class": path_of(value.cls), "arguments": encode(value.arguments)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value) if _is_written(f, value)}
         return {"dataclass": path_of(type(value)), **fields}
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
@@ -44,6 +44,11 @@ def encode(value: Any) -> Any:
         f"cannot write {value!r} into a run's record: a configuration may hold numbers, strings, tuples, specs and "
         f"dataclasses"
     )
+
+
+def _is_written(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Return False for a new field that has its default: so hashes stay those of versions without it."""
+    return not (field.metadata.get("omit_default") and getattr(value, field.name) == field.default)
 
 
 def settings(config: RunConfig) -> dict[str, Any]:

@@ -11,10 +11,15 @@ from nc_tools.data.epoch_plan import batch_bounds, check_start, plan_epoch
 from nc_tools.data.sampling import EpochSampler, Sampling
 from nc_tools.features.feature_set import FeatureSet
 from nc_tools.records import Batch
+from nc_tools.seeds import stream
 
 
 class FeatureLoader:
     """Training batches of a feature set, in the order in which an image loader with the same seed reads its images.
+
+    Of a set with several views, an epoch takes one view of each sample, drawn with equal probability from the stream
+    "augment", as crop and flip of images are: by seed, epoch and place in the order alone. So all trainings with one
+    seed get the same views, an epoch can resume at any step, and a sample that is drawn twice can have two views.
 
     Args:
         features: The whole training set.
@@ -62,11 +67,14 @@ class FeatureLoader:
         """
         check_start(start, len(self))
         order = plan_epoch(len(self._indices), None, self._seed, epoch, 1, self._sampler).order
-        chosen = self._indices[order]
-        return (self._batch(chosen[begin:end]) for begin, end in self._bounds[start:])
+        chosen, views = self._indices[order], self._features.views
+        if views == 1:
+            return (self._batch(chosen[begin:end]) for begin, end in self._bounds[start:])
+        view = torch.randint(views, chosen.shape, generator=stream(self._seed, "augment", epoch))
+        return (self._batch(chosen[begin:end], view[begin:end]) for begin, end in self._bounds[start:])
 
-    def _batch(self, index: Tensor) -> Batch:
-        features, labels = self._features.take(index), self._features.labels[index]
+    def _batch(self, index: Tensor, view: Tensor | None = None) -> Batch:
+        features, labels = self._features.take(index, view), self._features.labels[index]
         return Batch(features.to(self._device), labels.to(self._device), index.to(self._device))
 
 

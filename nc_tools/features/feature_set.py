@@ -25,6 +25,8 @@ class FeatureSet:
         paths: The id of each sample, such as the path of its image; None if samples have no ids.
         rows: (N,), int64: the row of ``features`` that belongs to each sample; None for row i of sample i.
         groups: Index of each sample's group, such as its patient (N,), int64; None without groups.
+        further_rows: (V - 1, N), int64: the rows of ``features`` with further views of each sample, such as augmented
+            ones, which training may take in place of the sample itself; None for one view. Needs ``rows``.
 
     Raises:
         ValueError: If shapes, types or labels do not match.
@@ -43,6 +45,7 @@ class FeatureSet:
     paths: tuple[str, ...] | None = None
     rows: Tensor | None = None
     groups: Tensor | None = None
+    further_rows: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.features.dtype not in (torch.float16, torch.float32):
@@ -53,6 +56,11 @@ class FeatureSet:
         for labels in (self.labels, self.clean_labels):
             if labels is not None:
                 _check_labels(labels, len(self), len(self.classes))
+        if self.further_rows is not None and (self.rows is None or self.further_rows.shape[1:] != self.rows.shape):
+            raise ValueError(
+                f"further views need a row for each of the {len(self)} samples and each view, (V - 1, N), got "
+                f"{tuple(self.further_rows.shape)}"
+            )
         if self.paths is not None and len(self.paths) != len(self):
             raise ValueError(f"there must be one id for each of the {len(self)} rows, got {len(self.paths)}")
 
@@ -69,9 +77,22 @@ class FeatureSet:
         """Shape (D,) of the features of one sample."""
         return (self.features.shape[1],)
 
-    def take(self, index: Tensor) -> Tensor:
-        """Return the features at ``index`` (B,), float32 (B, D)."""
-        return self.features.index_select(0, index if self.rows is None else self.rows[index]).to(torch.float32)
+    @property
+    def views(self) -> int:
+        """Number of views of each sample, V."""
+        return 1 if self.further_rows is None else 1 + len(self.further_rows)
+
+    def take(self, index: Tensor, view: Tensor | None = None) -> Tensor:
+        """Return the features at ``index`` (B,), float32 (B, D).
+
+        Args:
+            index: The samples.
+            view: Which view of each (B,), int64, in [0, V). None: the samples themselves, which are view 0.
+        """
+        rows = index if self.rows is None else self.rows[index]
+        if view is not None and self.further_rows is not None:
+            rows = torch.where(view == 0, rows, self.further_rows[(view - 1).clamp(min=0), index])
+        return self.features.index_select(0, rows).to(torch.float32)
 
     def subset(self, indices: Tensor) -> FeatureSet:
         """Return the set of the samples at ``indices`` (M,), in that order. Features are not copied."""
@@ -82,10 +103,11 @@ class FeatureSet:
             clean_labels=None if self.clean_labels is None else self.clean_labels[indices],
             groups=None if self.groups is None else self.groups[indices],
             paths=None if self.paths is None else tuple(self.paths[i] for i in indices.tolist()),
+            further_rows=None if self.further_rows is None else self.further_rows[:, indices],
         )
 
     def digests(self) -> Tensor:
-        """Return the SHA-256 of the features of each sample (N, 32), uint8."""
+        """Return the SHA-256 of the features of each sample, of view 0 (N, 32), uint8."""
         pool = self.features.contiguous().numpy()
         rows = range(len(self)) if self.rows is None else self.rows.tolist()
         hashes = b"".join(hashlib.sha256(pool[row]).digest() for row in rows)

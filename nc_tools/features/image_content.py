@@ -1,4 +1,4 @@
-"""The content of an image set for feature extraction: a hash of each image, and its pixels as a backbone takes them."""
+"""The content of an image set for feature extraction: a hash of each view, and its pixels as a backbone takes them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,37 @@ from torch import Tensor
 
 from nc_tools.data.image_set import ImageFiles, Images
 from nc_tools.decoding.pool import by_processes, decoding_pool
+from nc_tools.features.image_views import ImageViews
 from nc_tools.models.image_preprocessing import ImagePreprocessing
 
-_AT_ONCE = 32  # images that one thread decodes and resizes
+_AT_ONCE = 32  # views that one thread decodes and resizes
 
 
 class ImageContent:
-    """The images of a set, in memory or in files, for one preprocessing.
+    """The views of the images of a set, in memory or in files, for one preprocessing.
+
+    The V views of image i have the numbers i V to i V + V - 1.
 
     Args:
         images: The set.
         preprocessing: The preprocessing of the backbone.
+        views: The views of each image.
 
     Attributes:
-        digests: (N, 32), uint8: the SHA-256 of the pixels of each image, as the data set gives them.
+        digests: (N V, 32), uint8: for view 0 the SHA-256 of the pixels of the image, as the data set gives them.
     """
 
-    def __init__(self, images: Images, preprocessing: ImagePreprocessing) -> None:
+    def __init__(self, images: Images, preprocessing: ImagePreprocessing, views: ImageViews) -> None:
         self._preprocessing = preprocessing
+        self._views = views
         self._take: Callable[[Tensor], Tensor] = images.take
         if isinstance(images, ImageFiles):
             self._take = partial(images.take, in_process=by_processes(len(images)))
-        self.digests = images.digests()
+        self._images = images.digests()
+        self.digests = views.digests(self._images)
 
     def read_chunks(self, index: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (index, pixels) for chunks of the images at ``index`` (M,); pixels are uint8 (B, C, side, side).
+        """Yield (index, pixels) for chunks of the views at ``index`` (M,); pixels are uint8 (B, C, side, side).
 
         While one chunk is used, the decoding pool decodes and resizes the next ones.
         """
@@ -55,8 +61,22 @@ class ImageContent:
                 for future in futures:
                     future.cancel()
 
+    def normalized(self, index: Tensor, pixels: Tensor) -> Tensor:
+        """Return the network's input (B, C, side, side), float32, of the views at ``index`` (B,).
+
+        Args:
+            index: Numbers of the views.
+            pixels: Their pixels, as :meth:`read_chunks` yields them, on any device.
+        """
+        inputs, image = self._preprocessing.normalize(pixels), index // self._views.count
+        return self._views.inputs(inputs, self._images[image], index % self._views.count)
+
     def _prepared(self, index: Tensor) -> Tensor:
-        return self._preprocessing.geometry(self._take(index))
+        image, place = torch.unique_consecutive(index // self._views.count, return_inverse=True)  # decoded once
+        pixels = self._take(image)
+        if self._views.count > 1:
+            pixels = self._views.pixels(pixels[place], self._images[image[place]], index % self._views.count)
+        return self._preprocessing.geometry(pixels)
 
 
 def _ready(index: Tensor, futures: list[Future[Tensor]]) -> tuple[Tensor, Tensor]:

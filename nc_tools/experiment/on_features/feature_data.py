@@ -62,10 +62,10 @@ class FeatureData(RunData):
         """Return shuffled batches of the training samples at the given indices.
 
         Raises:
-            ValueError: If two views are requested: features have no augmentation.
+            ValueError: If two views of each sample are requested in one batch.
         """
         if views != 1:
-            raise ValueError("features have one view of each sample, got views=2: use a loss that needs one")
+            raise ValueError("a batch of features has one view of each sample, got views=2: use a loss that needs one")
         training = self.config.training
         return FeatureLoader(
             self.train,

@@ -12,7 +12,7 @@ from nc_tools.data.guess_source import guess_source
 from nc_tools.data.source_names import BUILTIN_KINDS, OWN_LABELS, parse_source
 from nc_tools.data.table_config import TableConfig
 from nc_tools.experiment.model_config import ModelConfig
-from nc_tools.experiment.on_features.data_settings import plain_data
+from nc_tools.experiment.on_features.data_settings import plain_data, with_augmentation
 from nc_tools.experiment.on_features.feature_sources import EMBEDDINGS
 from nc_tools.experiment.on_features.head_settings import check_head_settings, check_protocol_settings
 from nc_tools.experiment.overrides import TUNED_RATE, parse_setting, put, put_all, rate_is_tuned
@@ -50,6 +50,7 @@ class FeatureOptions(SourceOptions):
     labels: str | None = None
     clean: str | None = None
     corrections: str | None = None
+    views: int = 1
     settings: Sequence[str] = ()
     out: Path
     workers: int | None = None
@@ -74,11 +75,13 @@ def data_config(options: FeatureOptions, flags: Mapping[str, Any] | None = None)
         )
     config = replace(
         source_config(options), labels=options.labels, clean=options.clean, corrections=options.corrections,
-        **(flags or {}),
+        views=options.views, **(flags or {}),
     )  # fmt: skip
     settings = [parse_setting(text) for text in options.settings]  # errors come before data are read
     start = len(DATA_FIELDS)
-    return put_all(config, [(path[start:], value) for path, value in settings if path.startswith(DATA_FIELDS)])
+    settings = [(path[start:], value) for path, value in settings if path.startswith(DATA_FIELDS)]
+    plain = put_all(config, settings)
+    return plain if plain.views == 1 else put_all(with_augmentation(config), settings)
 
 
 def with_settings(

@@ -104,6 +104,8 @@ def write_feature_sources(sources: FeatureSources, files: Mapping[str, RowsFile]
     for name, part in _named(sources).items():
         rows = torch.arange(len(part)) if part.rows is None else part.rows
         tensors |= {f"{name}.rows": rows, f"{name}.labels": part.labels}
+        if part.further_rows is not None:
+            tensors[f"{name}.further_rows"] = part.further_rows
         if part.groups is not None:
             tensors[f"{name}.groups"] = part.groups
         parts[name] = {"name": part.name, "classes": part.classes, "paths": part.paths}
@@ -139,6 +141,7 @@ def open_feature_sources(path: Path) -> FeatureSources:
             paths=None if part["paths"] is None else tuple(part["paths"]),
             groups=tensors.get(f"{name}.groups"),
             rows=tensors[f"{name}.rows"],
+            further_rows=tensors.get(f"{name}.further_rows"),
         )
         for name, part in header["parts"].items()
     }

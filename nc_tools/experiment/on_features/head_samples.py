@@ -51,21 +51,28 @@ class HeadSamples:
     @property
     def scaled_before(self) -> bool:
         """Whether the batches hold scaled features."""
-        return len(self.indices) * self.data.train.shape[0] <= _SCALED_AT_ONCE
+        train = self.data.train
+        return len(self.indices) * train.views * train.shape[0] <= _SCALED_AT_ONCE
 
     @cached_property
     def batches(self) -> Batches:
         """One loader for all heads: they read the same samples in the same order."""
         if not self.scaled_before:
             return self.data.training_batches(self.indices)
-        train = self.data.train
-        with torch.no_grad():
-            scaled = self.scaling(train.take(self.indices).to(self.data.device))
+        train, count = self.data.train, len(self.indices)
+        parts = [self._scaled(train.take(self.indices, torch.full((count,), view))) for view in range(train.views)]
         rows = torch.zeros(len(train), dtype=torch.int64)  # those of the other samples are not read
-        rows[self.indices] = torch.arange(len(self.indices))
-        part = FeatureSet(scaled.cpu(), train.labels, train.classes, train.name, rows=rows)
+        rows[self.indices] = torch.arange(count)
+        part = FeatureSet(
+            parts[0] if train.views == 1 else torch.cat(parts), train.labels, train.classes, train.name, rows=rows,
+            further_rows=None if train.views == 1 else rows + count * torch.arange(1, train.views).unsqueeze(1),
+        )  # fmt: skip
         sources = replace(self.data.sources, train=cast(Images, part))
         return replace(self.data, sources=sources).training_batches(self.indices)
+
+    @torch.no_grad()
+    def _scaled(self, features: Tensor) -> Tensor:
+        return self.scaling(features.to(self.data.device)).cpu()
 
     @cached_property
     def start(self) -> StartSamples:

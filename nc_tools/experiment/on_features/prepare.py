@@ -24,7 +24,9 @@ from nc_tools.experiment.on_features.feature_sources import SETS_FILE, FeatureSo
 from nc_tools.experiment.progress_display import ProgressDisplay
 from nc_tools.experiment.run_backbone import backbone_record, describe_backbone, frozen_backbone
 from nc_tools.experiment.run_config import RunConfig
-from nc_tools.features import Embeddings, extract_features, read_embeddings
+from nc_tools.features import Embeddings, ImageViews, extract_features, read_embeddings
+from nc_tools.features.extract import ONE_VIEW
+from nc_tools.features.image_views import image_views
 from nc_tools.models.pretrained import PretrainedBackbone
 
 CheckPlan = Callable[[tuple[int, ...], bool], object]
@@ -119,10 +121,16 @@ def _extract(
     channels, size, _ = sources.train.shape
     shape = {"in_channels": channels, "image_size": size}
     mean, std = tuple(sources.mean.tolist()), tuple(sources.std.tolist())
+    views = image_views(config.data, size)
     backbone = frozen_backbone(config.model, **shape, mean=mean, std=std)
     if (described := describe_backbone(config.model)) is not None:
         display.note(described)
-    extracted = _all_sets(images, backbone, cache, device, display)
+    if views.count > 1:
+        display.note(
+            f"{views.count} views of each training image: {views}; each epoch takes one of them at random, and all "
+            f"else uses the image itself"
+        )
+    extracted = _all_sets(images, views, backbone, cache, device, display)
     features = FeatureSources(
         train=extracted["train"].features,
         test=extracted["test"].features,
@@ -142,19 +150,23 @@ def _extract(
 
 
 def _all_sets(
-    sources: Sources, backbone: PretrainedBackbone, cache: Path, device: str, display: ProgressDisplay
-) -> dict[str, Any]:
-    """Extract the features of all sets, and say how many images went through the backbone."""
+    sources: Sources, views: ImageViews, backbone: PretrainedBackbone, cache: Path, device: str,
+    display: ProgressDisplay,
+) -> dict[str, Any]:  # fmt: skip
+    """Extract the features of all sets, and say how many images went through the backbone; only training has views."""
     sets: dict[str, Images] = {"train": sources.train, "test": sources.test, **sources.ood}
     results = {}
     for name, images in sets.items():
         display.extracting(name)
         results[name] = extract_features(
-            images, backbone, cache, device=torch.device(device), progress=display.extracted
-        )
+            images, backbone, cache, views=views if name == "train" else ONE_VIEW, device=torch.device(device),
+            progress=display.extracted,
+        )  # fmt: skip
         for note in results[name].notes:
             display.note(f"features of the {name} images: {note}")
-    total, computed = sum(map(len, sets.values())), sum(result.computed for result in results.values())
+    total = sum(map(len, sets.values())) + (views.count - 1) * len(sources.train)
+    computed = sum(result.computed for result in results.values())
     kept = f", the others were in {cache}" if computed < total else f" and are kept in {cache}"
-    display.note(f"features: {computed:,} of {total:,} images went through the backbone{kept}")
+    counted = "images" if views.count == 1 else "images and views"
+    display.note(f"features: {computed:,} of {total:,} {counted} went through the backbone{kept}")
     return results
