@@ -14,6 +14,7 @@ from nc_tools.cli import main
 from nc_tools.data import DataConfig
 from nc_tools.data.load_data import load_data
 from nc_tools.experiment import load_run
+from nc_tools.experiment.serialize import encode
 from nc_tools.run_records import read_run
 
 FAST = ["--workers", "1", "--epochs", "2", "--set", "protocol.max_extensions=0", "--set", "protocol.rates=0.003,0.03"]
@@ -98,8 +99,22 @@ def test_images_to_a_model_that_predicts_from_images(tmp_path, weights, capsys):
     assert trained.facts.classes == ("ape", "bee", "cow")
     assert read_run(run).identity.data["backbone"]["name"].startswith("timm:test_resnet")
     capsys.readouterr()
-    choose(root, *words, "--arms", "linear,etf_la", "--out", tmp_path / "other", "--cache", out / "cache")
-    assert "0 of 48 images went through the backbone" in capsys.readouterr().out
+    # Views of the training images are computed beside what the cache has, and the record and the card tell of them.
+    other = tmp_path / "other"
+    choose(root, *words, "--views", "3", "--arms", "linear", "--out", other, "--cache", out / "cache")
+    printed = capsys.readouterr().out
+    in_words = "the image itself and 2 views with random crop (padding 5) and flip"
+    assert f"3 views of each training image: {in_words}; each epoch takes one of them at random" in printed
+    assert "48 of 96 images and views went through the backbone, the others were in" in printed
+    again = load_run(other / "model")
+    assert again.config.data.views == 3
+    assert again.config.data != trained.config.data
+    assert encode(trained.config)["data"].get("views") is None, "one view is the default, as in older records"
+    arm = json.loads((other / "choice.json").read_text())["arm"]
+    expected = load_file(next((other / "runs").glob(f"{arm}-s0-d0-final-*")) / "predictions.safetensors")["test_logits"]
+    assert torch.allclose(again.predict(images), expected, atol=0.02), "the test images have no further views"
+    main(["export", str(other / "model"), "--to", "safetensors", "--out", str(tmp_path / "export")])
+    assert f"Trained on 3 views of each image: {in_words}" in (tmp_path / "export" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -118,6 +133,15 @@ def test_images_to_a_model_that_predicts_from_images(tmp_path, weights, capsys):
         (["{file}", "--skip-missing"], "data.skip_missing is about image files, and an embedding file has none"),
         (["{file}", "--test-table", "x.csv"], "data.table is about image files"),
         (["{file}", "--set", "data.flip=true"], "data.flip changes images at every epoch"),
+        (["{file}", "--views", "4"], "an embedding file has no images, got 4 views: leave --views and data.views out"),
+        (["{file}", "--views", "0"], "views is a number of views of each image and must be at least 1, got 0"),
+        (
+            [
+                *("{folder}", "--model", "timm:test_resnet", "--weights", "{weights}"),
+                *("--views", "2", "--set", "data.flip=false", "--set", "data.crop_padding=0"),
+            ],
+            "2 views of an image need random augmentation",
+        ),
         (
             ["{folder}", "--model", "timm:test_resnet", "--weights", "{weights}", "--set", "data.crop_padding=2"],
             "data.crop_padding changes images at every",

@@ -18,6 +18,7 @@ from nc_tools.comparison.compared_run import ComparedRun, RecallByClass
 from nc_tools.comparison.read_experiment import Experiment
 from nc_tools.data import DataConfig
 from nc_tools.experiment import ModelConfig
+from nc_tools.experiment.on_features.data_settings import plain_data
 from nc_tools.experiment.on_features.feature_options import data_config
 from nc_tools.features import GivenFeatures
 from nc_tools.losses import CrossEntropyLoss, LogitAdjustedLoss
@@ -201,3 +202,16 @@ def test_settings_can_refine_what_a_flag_names():
     )
     config = data_config(options, {"ood_near": options.ood_near, "imbalance": 9.0})
     assert (config.ood_near, config.ood_near_exclude, config.imbalance) == ("imagefolder:near", "names.csv", 5)
+
+
+def test_several_views_come_with_the_augmentation_of_recipes():
+    """By the flag and by a setting; a setting can change it. One view has none."""
+    for options in (
+        ChooseOptions(data="digits", views=4),
+        ChooseOptions(data="digits", settings=["data.views=4"]),
+        ChooseOptions(data="digits", views=4, settings=["data.flip=true"]),
+    ):
+        config = data_config(options)
+        flip = True if options.views == 4 and options.settings else None
+        assert (config.views, config.crop_padding, config.flip) == (4, None, flip)
+    assert data_config(ChooseOptions(data="digits")) == plain_data("digits")

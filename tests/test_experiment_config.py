@@ -94,6 +94,7 @@ def test_the_hash_depends_on_every_setting_but_the_tuned_parameter():
         put(BASE, "model.width", 17),
         put(BASE, "data.imbalance", 2.0),
         put(BASE, "data.holdout", 0.3),
+        put(BASE, "data.views", 2),
         put(BASE, "head.bias", False),
         replace(BASE, loss=spec(LogitAdjustedLoss)),
         replace(BASE, head=spec(ETFHead, scale=LEARNED)),

@@ -273,7 +273,7 @@ def test_recall_counts_are_those_of_the_metric():
     ("change", "message"),
     [
         ({"second_stage": RetrainClassifier()}, "RetrainClassifier trains a classifier again"),
-        ({"loss": spec(SupConLoss)}, "features have one view of each sample"),
+        ({"loss": spec(SupConLoss)}, "a batch of features has one view of each sample"),
         ({"head": spec(ETFHead)}, "no parameter of the model can be trained"),
         ({"head": spec(CosineHead), "second_stage": TauNormalize()}, "tau-normalization changes the norms"),
         ({"data": None}, "must have the same data settings"),

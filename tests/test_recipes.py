@@ -198,6 +198,7 @@ WRONG = {
     "optimizer's own": (["--set", "optim.optimizer.momentum=-1"], "arm linear: Invalid momentum value: -1"),
     "class": (["--set", "head=ETFHead"], "as in head.ARGUMENT=VALUE"),
     "below nothing": (["--set", "data.noise.rate=0.3"], "noise is None, so it has no 'rate'"),
+    "views": (["--set", "data.views=4"], "data.views=4 is for runs on fixed features"),
     "record": (["--set", "data.noise=SymmetricNoise(rte=0.3)"], "SymmetricNoise has no argument 'rte'; did you mean"),
     "empty record": (["--set", "data.noise=SymmetricNoise()"], "SymmetricNoise needs rate, got"),
     "text in a record": (["--set", "data.noise=SymmetricNoise('a')"], "rate must be float, got 'a'"),
