@@ -321,6 +321,10 @@ def test_a_stop_while_heads_are_computed_ends_the_job_before_the_next_one(tmp_pa
     job = SeedsJob(plan=plan, seeds=(0, 1), features=path, root=tmp_path, device="cpu")
     assert run_seeds_job(job, print, stop).status == "KILLED"
     assert len(computed) == 1
+    again, stop = [], StopSignal()
+    monkeypatch.setattr(ClassMeanStart, "apply", lambda *arguments: again.append(apply(*arguments)))
+    assert run_seeds_job(job, print, stop).status == "FINISHED"
+    assert len(again) == 3 + 4, "the other trials, and the hold-out and final runs"
 
 
 def heads_tuned(progress):

@@ -103,14 +103,21 @@ def _tune(seeds: Sequence[OneSeed], ended: TrialScores, train: _Train, stop: Sto
     trial_of: dict[HeadRun, str] = {}
 
     def keep(pack: Sequence[HeadRun]) -> None:
-        ended.keep({trial_of[run]: run.score(ended.metric) for run in pack})
+        ended.keep({trial_of.pop(run): run.score(ended.metric) for run in pack})
 
     number = 0
     while waiting := [(seed, settings) for seed in seeds if (settings := seed.next_settings()) is not None]:
         number += 1
-        new = _until_stopped((trial for seed, settings in waiting for trial in seed.new_trials(settings)), stop)
-        trial_of = {run: trial for trial, run in new}
-        train([run for _, run in new], f"tuning, round {number}", keep)
+        stage, untrained = f"tuning, round {number}", []
+        for seed, settings in waiting:
+            for trial, run in seed.new_trials(settings):
+                trial_of[run] = trial
+                if run.job.config.is_closed_form:
+                    train([run], stage, keep)  # ready now: its score is kept before the next head is computed
+                else:
+                    untrained.append(run)
+                _check(stop)
+        train(untrained, stage, keep)
 
 
 def _make_holdouts(
@@ -135,7 +142,11 @@ def _until_stopped(runs: Iterable[_Run], stop: StopSignal) -> list[_Run]:
     """Return new runs as a list. Heads in closed form are computed meanwhile, which may take minutes."""
     made = []
     for run in runs:
-        if stop.requested:
-            raise Killed("stopped while heads were computed")
+        _check(stop)
         made.append(run)
     return made
+
+
+def _check(stop: StopSignal) -> None:
+    if stop.requested:
+        raise Killed("stopped while heads were computed")
