@@ -72,7 +72,8 @@ class HeadSamples:
 
     @torch.no_grad()
     def _scaled(self, features: Tensor) -> Tensor:
-        return self.scaling(features.to(self.data.device)).cpu()
+        scaled: Tensor = self.scaling(features.to(self.data.device))
+        return scaled.cpu()
 
     @cached_property
     def start(self) -> StartSamples:
