@@ -22,7 +22,6 @@ from nc_tools.experiment.on_features.feature_data import open_feature_data
 from nc_tools.experiment.on_features.head_samples import TRIAL_SEEDS
 from nc_tools.experiment.on_features.recall_counter import RecallCounter
 from nc_tools.experiment.on_features.run_seeds import check_heads, merge_tuning
-from nc_tools.experiment.on_features.seed_runs import SeedsJob, run_seeds_job
 from nc_tools.experiment.tuning import TuningResult
 from nc_tools.heads import CosineHead, ETFHead
 from nc_tools.losses import ForwardCorrectionLoss, SupConLoss
@@ -40,7 +39,7 @@ def made(tmp_path_factory):
     path = embeddings(root)
     plan = plan_of(arms_of(base_of(path)))
     result, progress = run_plan_of(plan, path, root)
-    assert result.status == "FINISHED", result.error
+    assert result == "FINISHED"
     return root, path, plan, progress
 
 
@@ -143,7 +142,7 @@ def test_early_stopping_ends_each_run_after_its_best_epoch(tmp_path):
         f"{name}_stopped": replace(arm, training=replace(arm.training, patience=2)) for name, arm in arms.items()
     }
     plan = plan_of(arms | stopped, rates=(0.1,))
-    assert run_plan_of(plan, path, tmp_path)[0].status == "FINISHED"
+    assert run_plan_of(plan, path, tmp_path)[0] == "FINISHED"
     runs = {(r.identity.kind, r.identity.arm, r.identity.seed): r for r in read_runs(tmp_path, ("holdout", "final"))}
     lengths = set()
     for name in stopped:
@@ -178,7 +177,7 @@ def test_finished_runs_are_not_repeated(made):
     root, path, plan, _ = made
     before = {file: file.stat().st_mtime_ns for file in (root / "runs").rglob("final.json")}
     result, progress = run_plan_of(plan, path, root)
-    assert (result.status, progress) == ("FINISHED", [])
+    assert (result, progress) == ("FINISHED", [])
     assert {file: file.stat().st_mtime_ns for file in (root / "runs").rglob("final.json")} == before
 
 
@@ -188,10 +187,10 @@ def test_a_lost_final_run_is_made_again_without_tuning(made, tmp_path):
     lost = finals(root)["linear_la", 0]
     shutil.rmtree(lost.path)
     result, progress = run_plan_of(plan, path, root)
-    assert result.status == "FINISHED"
+    assert result == "FINISHED"
     assert {p.label for p in progress} == {
-        "seeds 0, 1, final runs (1 heads), pack 1 of 1",
-        "seeds 0, 1, evaluating final runs",
+        "final runs (1 heads), pack 1 of 1",
+        "evaluating final runs",
     }
     again = finals(root)["linear_la", 0]
     assert again.final["test/cal/nll"] == pytest.approx(lost.final["test/cal/nll"], abs=1e-5)
@@ -318,12 +317,11 @@ def test_a_stop_while_heads_are_computed_ends_the_job_before_the_next_one(tmp_pa
     arm = replace(base_of(path), head=spec(CosineHead), start=ClassMeanStart())
     arm = replace(arm, training=replace(arm.training, epochs=0))
     plan = plan_of({"linear": base_of(path), "means": arm})
-    job = SeedsJob(plan=plan, seeds=(0, 1), features=path, root=tmp_path, device="cpu")
-    assert run_seeds_job(job, print, stop).status == "KILLED"
+    assert run_plan_of(plan, path, tmp_path, stop=stop)[0] == "KILLED"
     assert len(computed) == 1
-    again, stop = [], StopSignal()
+    again = []
     monkeypatch.setattr(ClassMeanStart, "apply", lambda *arguments: again.append(apply(*arguments)))
-    assert run_seeds_job(job, print, stop).status == "FINISHED"
+    assert run_plan_of(plan, path, tmp_path)[0] == "FINISHED"
     assert len(again) == 3 + 4, "the other trials, and the hold-out and final runs"
 
 
@@ -335,7 +333,6 @@ def heads_tuned(progress):
 def test_tuning_that_is_stopped_goes_on_with_the_packs_that_had_not_ended(made, tmp_path):
     """Stopped by a signal after one pack of the first round and again after three more, with the same records."""
     root, path, plan, uninterrupted = made
-    job = SeedsJob(plan=plan, seeds=(0, 1), features=path, root=tmp_path, device="cpu")
     expected = heads_tuned(uninterrupted)
     for stopped_in, heads in (("pack 2 of 5", {"1": "24"}), ("pack 4 of 4", {"1": "23"}), (None, {"1": "20"})):
         progress = []
@@ -346,8 +343,8 @@ def test_tuning_that_is_stopped_goes_on_with_the_packs_that_had_not_ended(made, 
                 os.kill(os.getpid(), signal.SIGINT)
 
         with StopSignal() as stop:
-            result = run_seeds_job(job, note, stop)
-        assert result.status == ("FINISHED" if stopped_in is None else "KILLED")
+            ended, _ = run_plan_of(plan, path, tmp_path, on_progress=note, stop=stop)
+        assert ended == ("FINISHED" if stopped_in is None else "KILLED")
         assert heads_tuned(progress) == (expected | heads if stopped_in is None else heads)
     for seed in (0, 1):
         ours, theirs = (json.loads((r / "seeds" / f"seed-{seed}.json").read_text()) for r in (tmp_path, root))

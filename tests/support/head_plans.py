@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from nc_tools._support.signals import StopSignal
+from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.data import DataConfig
 from nc_tools.experiment import ModelConfig, Protocol, RunConfig, TunedParameter
-from nc_tools.experiment.on_features.seed_runs import SeedsJob, run_seeds_job
+from nc_tools.experiment.on_features.heads_job import HeadsJob, make_heads
+from nc_tools.experiment.on_features.one_seed import OneSeed
+from nc_tools.experiment.on_features.seed_runs import make_seeds, trial_scores
 from nc_tools.experiment.plan import Plan
 from nc_tools.features import GivenFeatures
 from nc_tools.heads import LEARNED, CosineHead, ETFHead, LinearHead, ProxyHead
@@ -73,10 +75,26 @@ def plan_of(arms, seeds=(0, 1), **protocol):
     return Plan(name="heads", question="?", arms=arms, protocol=Protocol(seeds=seeds, tune_each_seed=True, **rules))
 
 
-def run_plan_of(plan, path, root, seeds=None):
-    """Make the runs of a plan in this process; return the job's result and the progress that was reported."""
-    progress = []
-    job = SeedsJob(
-        plan=plan, seeds=tuple(seeds or plan.protocol.seeds), features=path, root=root.resolve(), device="cpu"
-    )
-    return run_seeds_job(job, progress.append, StopSignal()), progress
+def run_plan_of(plan, path, root, seeds=None, *, on_progress=None, stop=None):
+    """Make the runs of a plan in this process; return how it ended and the progress that was reported."""
+    progress, root, seeds = [], root.resolve(), tuple(seeds or plan.protocol.seeds)
+    ended = trial_scores(root, plan)
+
+    def make(stage, runs):
+        if not runs:
+            return []
+        job = HeadsJob(
+            stage=stage, runs=tuple(runs), seeds=frozenset(seeds), features=path, scores=ended.folder,
+            metric=ended.metric,
+        )  # fmt: skip
+        result = make_heads(job, on_progress or progress.append, stop or StopSignal())
+        if result.status == "KILLED":
+            raise Killed(result.error)
+        return result.runs
+
+    try:
+        lost = make_seeds([OneSeed(plan, seed, path, root, "cpu", ended) for seed in seeds], ended, make)
+    except Killed:
+        return "KILLED", progress
+    assert not lost
+    return "FINISHED", progress

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from nc_tools.experiment.evaluate.final_run import evaluate_final
 from nc_tools.experiment.evaluate.holdout_run import HoldoutResult, evaluate_holdout
 from nc_tools.experiment.job import JobResult
@@ -17,8 +15,10 @@ HEAD_WEIGHTS = "head.safetensors"
 """File of a run on features of a pretrained backbone: the scaling of the features, and the trained head."""
 
 
-def record_holdout(run: HeadRun) -> Path:
-    """Write the record of a hold-out run; return its folder."""
+def record_holdout(run: HeadRun) -> JobResult:
+    """Write the record of a hold-out run; one that diverged has none."""
+    if run.error is not None:
+        return JobResult(None, "FAILED", error=str(run.error), diverged=True)
     data = run.samples.data
     with RunRecord.create(run.job.root, identify(run.job, run.samples.facts, data.features.backbone)) as record:
         for epoch, values in run.curves.items():
@@ -26,7 +26,7 @@ def record_holdout(run: HeadRun) -> Path:
         final = evaluate_holdout(run.job, data, run.samples.facts, run.model, record) | _cost(run)
         _save(run, record)
         record.finish(final)
-    return record.path
+    return JobResult(record.path, "FINISHED")
 
 
 def record_final(run: HeadRun) -> JobResult:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nc_tools.data.image_set import Images
 from nc_tools.data.mixing import Batches
 from nc_tools.experiment.build import DataFacts
+from nc_tools.experiment.job import Job, JobKind
 from nc_tools.experiment.on_features.feature_data import FeatureData
 from nc_tools.features import FeatureSet
 from nc_tools.training import StartSamples
@@ -107,3 +108,12 @@ class SeedSamples:
         self.trials = HeadSamples(own_order, data.subsets.fit, scored=True)
         self.holdouts = HeadSamples(data, data.subsets.fit, scored=True)
         self.finals = HeadSamples(data, data.subsets.train, scored=False)
+
+    def of(self, kind: JobKind) -> HeadSamples:
+        """Return the samples of a kind of run."""
+        return {"tuning": self.trials, "holdout": self.holdouts, "final": self.finals}[kind]
+
+
+def data_seed(job: Job) -> int:
+    """Return the seed of the hold-out of a run: its own, but for tuning trials."""
+    return job.seed - TRIAL_SEEDS if job.kind == "tuning" else job.seed

@@ -14,10 +14,8 @@ import torch
 from nc_tools import __version__
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.deserialize import decode
-from nc_tools.experiment.evaluate.holdout_run import HoldoutResult
 from nc_tools.experiment.job import Job, JobKind
 from nc_tools.experiment.on_features.feature_data import open_feature_data
-from nc_tools.experiment.on_features.head_run import HeadRun
 from nc_tools.experiment.on_features.head_samples import TRIAL_SEEDS, SeedSamples
 from nc_tools.experiment.on_features.trial_scores import TrialScores
 from nc_tools.experiment.plan import Plan
@@ -94,29 +92,32 @@ class OneSeed:
             self._tuning, self.configs, self._scores = result.to_json(), result.configs, best_scores(result)
             return None
 
-    def new_trials(self, settings: Settings) -> Iterator[tuple[str, HeadRun]]:
-        """Yield the hash of a trial and its new run for every setting whose trial has not ended at an earlier start."""
+    def new_trials(self, settings: Settings) -> Iterator[Job]:
+        """Yield a run for every setting whose trial has not ended at an earlier start."""
         self._round, seed = [], self.seed + TRIAL_SEEDS
         for arm, config in settings:
-            job, samples = self._job("tuning", arm, config, seed), self._samples[arm].trials
-            trial = config_hash(job, samples.facts, self._backbone)
+            job = self._job("tuning", arm, config, seed)
+            trial = config_hash(job, self._samples[arm].trials.facts, self._backbone)
             self._round.append(trial)
             if trial not in self._ended_trials:
-                yield trial, HeadRun.new(job, samples)
+                yield job
 
-    def new_holdouts(self) -> Iterator[tuple[str, HeadRun]]:
-        """Yield a new hold-out run for every arm that has no recorded one."""
+    def new_holdouts(self) -> Iterator[Job]:
+        """Yield a hold-out run for every arm that has no recorded one."""
         for arm, config in self.configs.items():
             job = self._job("holdout", arm, config, self.seed)
-            samples = self._samples[arm].holdouts
-            path = self._recorded(job, samples.facts)
-            if path is not None:
-                self.holdouts[arm] = path
-            else:
-                yield arm, HeadRun.new(job, samples)
+            if self._recorded(job, self._samples[arm].holdouts.facts) is None:
+                yield job
 
-    def new_finals(self) -> Iterator[tuple[HeadRun, dict[str, Any]]]:
-        """List the final runs, and yield a new run with its line for every one that is not finished."""
+    def take_holdouts(self) -> None:
+        """Take the recorded hold-out runs, for temperature and best epoch of the final ones."""
+        for arm, config in self.configs.items():
+            job = self._job("holdout", arm, config, self.seed)
+            if (path := self._recorded(job, self._samples[arm].holdouts.facts)) is not None:
+                self.holdouts[arm] = path
+
+    def new_finals(self) -> Iterator[tuple[Job, dict[str, Any]]]:
+        """List the final runs, and yield each one that is not finished with its line."""
         self.rows = []
         for arm, config in self.configs.items():
             holdout, samples = self.holdouts.get(arm), self._samples[arm].finals
@@ -126,8 +127,7 @@ class OneSeed:
                 row = {"arm": arm, "seed": self.seed, "draw": draw, "run_id": run_id}
                 self.rows.append(row | {"status": "FINISHED", "error": None})
                 if self._recorded(job, samples.facts) is None:
-                    keep = HoldoutResult.read(holdout).best_epoch
-                    yield HeadRun.new(job, samples, keep), self.rows[-1]
+                    yield job, self.rows[-1]
 
     def read_tuning(self) -> bool:
         """Take over the tuning of an earlier start with the same arms, rules and data; return False without one."""

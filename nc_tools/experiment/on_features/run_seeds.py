@@ -1,4 +1,4 @@
-"""Make a comparison on fixed features: each worker process makes all runs of some seeds, side by side."""
+"""Make a comparison on fixed features: worker processes train its heads side by side, each an equal share of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -14,10 +14,11 @@ from rich.console import Console
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.build import build_head, build_loss
 from nc_tools.experiment.check_plan import check_same_images
-from nc_tools.experiment.job import JobResult
+from nc_tools.experiment.job import Job, JobResult
 from nc_tools.experiment.on_features.feature_data import FeatureData, open_feature_data
-from nc_tools.experiment.on_features.one_seed import seed_results
-from nc_tools.experiment.on_features.seed_runs import SeedsJob, run_seeds_job
+from nc_tools.experiment.on_features.heads_job import HeadsJob, HeadsResult, make_heads
+from nc_tools.experiment.on_features.one_seed import OneSeed, seed_results
+from nc_tools.experiment.on_features.seed_runs import make_seeds, trial_scores
 from nc_tools.experiment.overrides import put
 from nc_tools.experiment.plan import Plan, RunOptions
 from nc_tools.experiment.progress_display import ProgressDisplay
@@ -29,6 +30,8 @@ from nc_tools.run_records.json_files import read_json_or_problem, write_json
 from nc_tools.run_records.partial_files import remove_partial_files
 from nc_tools.training import PostHocStage
 from nc_tools.training.optimizers import parameter_groups
+
+_Run = TypeVar("_Run")
 
 _SEEDS_AT_ONCE = 5
 
@@ -53,20 +56,15 @@ def run_seeds(plan: Plan, options: RunOptions, features: Path, console: Console)
         mark_killed(options.out)
         remove_partial_files(options.out)
         write_experiment(plan, options.out, rows_before(plan, options.out))
-        root, groups = options.out.resolve(), seed_groups(plan.protocol.seeds, options.workers)
-        jobs = [
-            SeedsJob(plan=plan, seeds=group, features=features, root=root, device=options.device) for group in groups
-        ]
-        display.stage("groups of seeds", len(jobs))
-        with Workers(min(options.workers, len(jobs)), options.threads, run_seeds_job) as workers:
-            results = workers.run(jobs, stop=stop, on_progress=display.progress, on_result=display.result)
-        rows = [
-            row
-            for job, result in zip(jobs, results, strict=True)
-            for seed in job.seeds
-            for row in _rows(seed_results(root, seed), seed, result, plan.arms)
-        ]
-        seeds = plan.protocol.seeds
+        root, seeds = options.out.resolve(), plan.protocol.seeds
+        lost = dict.fromkeys(seeds, JobResult(None, "KILLED", error="not begun"))
+        with Workers(options.workers, options.threads, make_heads) as workers:
+            for group in seed_groups(seeds, options.workers):
+                own = _make_group(plan, group, features, root, options, workers, stop, display)
+                lost = {seed: result for seed, result in lost.items() if seed not in group} | own
+                if stop.requested:
+                    break
+        rows = [row for seed in seeds for row in _rows(seed_results(root, seed), seed, lost.get(seed), plan.arms)]
         tuning = merge_tuning({seed: read_json_or_problem(seed_results(root, seed))[0] for seed in seeds})
         write_json(options.out / "tuning.json", tuning)
         write_experiment(plan, options.out, rows)
@@ -75,6 +73,57 @@ def run_seeds(plan: Plan, options: RunOptions, features: Path, console: Console)
         if stop.requested:
             raise Killed("stopped")
         _check_baseline(plan, tuning)
+
+
+def _make_group(
+    plan: Plan,
+    group: tuple[int, ...],
+    features: Path,
+    root: Path,
+    options: RunOptions,
+    workers: Workers,
+    stop: StopSignal,
+    display: ProgressDisplay,
+) -> dict[int, JobResult]:
+    """Make the runs of some seeds; return those that were lost, as :func:`make_seeds` does. Ends early at a stop."""
+    ended = trial_scores(root, plan)
+    seeds = [OneSeed(plan, seed, features, root, options.device, ended) for seed in group]
+    named = "" if len(group) == len(plan.protocol.seeds) else f"seeds {group[0]} to {group[-1]}, "
+
+    def make(stage: str, runs: Sequence[Job]) -> list[JobResult]:
+        jobs = [
+            HeadsJob(
+                stage=f"{named}{stage}", runs=part, seeds=frozenset(group), features=features,
+                scores=ended.folder, metric=ended.metric,
+            )
+            for part in shares(runs, options.workers)
+        ]  # fmt: skip
+        if jobs:
+            display.stage(f"{named}{stage}", len(jobs))
+        results = workers.run(jobs, stop=stop, on_progress=display.progress, on_result=display.result)
+        if stop.requested:
+            raise Killed("stopped")
+        return [
+            own
+            for job, result in zip(jobs, results, strict=True)
+            for own in (result.runs if isinstance(result, HeadsResult) else [result] * len(job.runs))
+        ]
+
+    try:
+        return make_seeds(seeds, ended, make)
+    except Killed as error:
+        return {seed: JobResult(None, "KILLED", error=error.reason) for seed in group}
+
+
+def shares(runs: Sequence[_Run], count: int) -> list[tuple[_Run, ...]]:
+    """Divide runs into ``count`` parts of consecutive ones, equal up to one; empty parts are left out.
+
+    Example:
+        >>> shares("abcde", 2), shares("a", 2)
+        ([('a', 'b'), ('c', 'd', 'e')], [('a',)])
+    """
+    bounds = [round(i * len(runs) / count) for i in range(count + 1)]
+    return [tuple(runs[a:b]) for a, b in itertools.pairwise(bounds) if b > a]
 
 
 def check_heads(plan: Plan, features: Path) -> None:
@@ -157,26 +206,23 @@ def _won(trial: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> bool:
     return chosen is not None and (chosen.get("lr"), chosen.get(trial["parameter"])) == settings
 
 
-def _rows(path: Path, seed: int, result: JobResult, arms: Iterable[str]) -> list[dict[str, Any]]:
+def _rows(path: Path, seed: int, lost: JobResult | None, arms: Iterable[str]) -> list[dict[str, Any]]:
     """Return the list of a seed's final runs; an arm that has none is listed with the reason."""
-    finished = result.status == "FINISHED"
-    rows: list[dict[str, Any]] = read_json_or_problem(path)[0].get("runs") or [] if finished else []
-    status, error = ("FAILED", "no tuning trial gave a score") if finished else (result.status, result.error)
+    rows: list[dict[str, Any]] = [] if lost else read_json_or_problem(path)[0].get("runs") or []
+    status, error = (lost.status, lost.error) if lost else ("FAILED", "no tuning trial gave a score")
     listed = {row["arm"] for row in rows}
     absent = {"seed": seed, "draw": 0, "run_id": "", "status": status, "error": error}
     return [*rows, *({"arm": arm, **absent} for arm in arms if arm not in listed)]
 
 
 def seed_groups(seeds: Sequence[int], workers: int) -> list[tuple[int, ...]]:
-    """Divide seeds into as many groups as processes, or into more, so that no group has more than five seeds.
+    """Divide seeds into groups that go through all stages together, of at most five for each worker.
 
     Example:
         >>> seed_groups(range(5), 2), len(seed_groups(range(30), 2))
-        ([(0, 1), (2, 3, 4)], 6)
+        ([(0, 1, 2, 3, 4)], 3)
     """
-    count = max(min(workers, len(seeds)), math.ceil(len(seeds) / _SEEDS_AT_ONCE))
-    bounds = [round(i * len(seeds) / count) for i in range(count + 1)]
-    return [tuple(seeds[a:b]) for a, b in itertools.pairwise(bounds)]
+    return shares(seeds, math.ceil(len(seeds) / (_SEEDS_AT_ONCE * workers)))
 
 
 def _check_baseline(plan: Plan, tuning: Mapping[str, Any]) -> None:

@@ -30,13 +30,17 @@ class TrialScores:
     """
 
     def __init__(self, folder: Path, metric: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self.metric = metric
         self._scores: dict[str, Score] = {}
-        for path in sorted(folder.glob("*.json")):
+        self.read()
+
+    def read(self) -> None:
+        """Read the files again, with those that other processes have written meanwhile."""
+        for path in sorted(self.folder.glob("*.json")):
             stored, _ = read_json_or_problem(path)
             scores = stored.get("scores")
-            if stored.get("metric") == metric and isinstance(scores, dict):
+            if stored.get("metric") == self.metric and isinstance(scores, dict):
                 self._scores |= {trial: score for trial, score in scores.items() if _is_score(score)}
 
     def __contains__(self, trial: str) -> bool:
@@ -52,8 +56,8 @@ class TrialScores:
             return
         self._scores |= scores
         name = hashlib.sha256("\n".join(sorted(scores)).encode()).hexdigest()[:16]
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._folder / f"{name}.json", {"metric": self.metric, "scores": dict(scores)})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / f"{name}.json", {"metric": self.metric, "scores": dict(scores)})
 
 
 def _is_score(value: object) -> bool:
