@@ -91,10 +91,10 @@ def run_choose(options: ChooseOptions, console: Console) -> Choice:
         choice = make_choice(comparison, holdout_scores(options.out / "seeds" / f"seed-{seed}.json" for seed in seeds))
         sentences = choice_sentences(choice, comparison)
         _write(choice, comparison, sentences, options.out, plan.arms[choice.arm].model)
+        console.print()
+        for sentence in (*sentences, f"The model to take home is in {options.out / MODEL_FOLDER}."):
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     print_links(options.out, console, sync)
-    console.print()
-    for sentence in (*sentences, f"The model to take home is in {options.out / MODEL_FOLDER}."):
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     return choice
 
 
