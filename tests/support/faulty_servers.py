@@ -57,6 +57,12 @@ def too_many_requests(handler):
     handler.end_headers()
 
 
+def hang_up(handler):
+    """Close the connection instead of an answer."""
+    handler.close_connection = True
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
 def trickle(handler):
     """Send an answer that never ends, byte by byte, so that no time limit of a read is reached."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
@@ -92,8 +98,7 @@ class LossyProxy:
         time.sleep(self.delay)
         if lost:
             self.lost += 1
-            handler.close_connection = True
-            handler.connection.shutdown(socket.SHUT_RDWR)
+            hang_up(handler)
             return
         handler.send_response(answer.status_code)
         for name in ("Content-Type", "Location"):
