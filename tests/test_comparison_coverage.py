@@ -32,6 +32,12 @@ NORMAL = {
 SKEWED = {3: 0.93, 5: 0.90, 10: 0.90}
 
 
+@pytest.fixture(autouse=True)
+def _without_power(monkeypatch):
+    """Leave out the power of a test, half of the work of a comparison: no interval or verdict depends on it."""
+    monkeypatch.setattr("nc_tools.comparison.families._power", lambda *_: None)
+
+
 def rates(world, repetitions=REPETITIONS):
     """Return the coverage of the intervals, and the number of comparisons with at least one verdict."""
     generator = np.random.default_rng(7)

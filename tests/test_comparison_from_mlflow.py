@@ -1,6 +1,8 @@
 """Comparing runs that are found in MLflow: their records here, or downloaded from a real SQLite store."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,9 @@ from nc_tools.tracking.store import resolve_store
 KEY = "test/gen/balanced_accuracy"
 VALUES = {"linear": (0.70, 0.71, 0.69), "etf": (0.73, 0.75, 0.72)}
 
+# The columns of MLflow's store that hold paths.
+PLACES = {"experiments": "artifact_location", "runs": "artifact_uri", "tags": "value"}
+
 
 def finish(run: RunRecord, value: float) -> None:
     for step in range(3):
@@ -23,11 +28,10 @@ def finish(run: RunRecord, value: float) -> None:
     run.finish({KEY: value, "test/cal/nll": 2.0})
 
 
-@pytest.fixture
-def root(tmp_path, tmp_path_factory, monkeypatch) -> Path:
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory) -> Path:
     """An output folder whose runs, of which one failed and one goes on, and whose comparison are in its store."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    out = tmp_path / "out"
+    out = tmp_path_factory.mktemp("sent") / "out"
     out.mkdir()
     fresh_store(out / "mlflow.db", tmp_path_factory)
     for arm, values in VALUES.items():
@@ -41,7 +45,19 @@ def root(tmp_path, tmp_path_factory, monkeypatch) -> Path:
         f'{{"name": "digits-lt", "baseline": "linear", "arms": ["linear", "etf"], "primary": "{KEY}"}}'
     )
     write_comparison(compare(out), out / "report")
-    assert Mirror(out, resolve_store(out, None)).push().error is None
+    assert Mirror(out, resolve_store(out, f"sqlite:///{out}/mlflow.db")).push().error is None
+    return out
+
+
+@pytest.fixture
+def root(sent, tmp_path, monkeypatch) -> Path:
+    """A copy of that folder, with its own place in its store."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    out = shutil.copytree(sent, tmp_path / "out")
+    with closing(sqlite3.connect(out / "mlflow.db")) as store:
+        for table, column in PLACES.items():
+            store.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(sent), str(out)))
+        store.commit()
     return out
 
 
