@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.two_processes import in_two_processes
 
 from nc_tools._support.class_sums import class_sums
 from nc_tools.class_moments import ClassMoments
@@ -246,22 +244,17 @@ def test_wrong_input_raises_an_error_when_a_result_is_read():
             ClassMoments(3, 2).merge(other)
 
 
-def _worker(rank: int, port: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _worker(rank: int, folder: str) -> None:
     x, y = draw(6)
     moments = ClassMoments(5, 4, class_counts=y.bincount(minlength=5))
     moments.update(x[rank::2], y[rank::2])
     moments.all_reduce()
     np.savez(Path(folder) / f"{rank}.npz", a=moments.within_class_averaged(), m=moments.means, v=moments.variances)
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, args=(port, str(tmp_path)), nprocs=2)
+    in_two_processes(_worker, str(tmp_path))
     x, y = draw(6)
     expected = by_hand(x.double().numpy(), y.numpy(), 5)
     for rank in range(2):

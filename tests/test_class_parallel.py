@@ -1,13 +1,11 @@
 """Heads of 100,000 classes over two processes: the logits and gradients of one, and no matrix of K x K."""
 
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from support.two_processes import in_two_processes
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate
@@ -58,9 +56,7 @@ def whole(tensor: Any) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def _worker(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _worker(rank: int, folder: str) -> None:
     mesh = init_device_mesh("cpu", (2,))
     for name, (head, path, style) in HEADS.items():
         model, spread = network(head), network(head)
@@ -83,13 +79,9 @@ def _worker(rank: int, port: int, folder: str) -> None:
     with pytest.raises(TypeError, match=r"got ETFHead: for many classes use StructuredETFHead.*ColwiseParallel"):
         parallelize_module(nn.Sequential(nn.Linear(8, D), ETFHead(D, 4)), mesh, {"1": ClassParallel()})
     (Path(folder) / f"{rank}.txt").write_text("whole")
-    dist.destroy_process_group()
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_logits_and_gradients_are_those_of_one_process(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, args=(port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two_processes(_worker, str(tmp_path))
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["whole", "whole"]

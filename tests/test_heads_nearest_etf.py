@@ -2,14 +2,12 @@
 
 import copy
 import math
-import socket
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from support.small_training import Batches, DeviceReads, StopAt, same_state, small
+from support.two_processes import in_two_processes
 from torch import nn
 
 from nc_tools._support.signals import Killed, StopSignal
@@ -255,24 +253,18 @@ def test_normalization_inside_a_head_is_averaged_as_elsewhere():
     assert torch.equal(ema.model.head.frame, model.head.frame)
 
 
-def _worker(rank, port, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _worker(rank, folder):
     for cls in (NearestETFHead, PrototypeHead):
         head = cls(D, K)
         for seed in range(12):
             features, labels = step(seed)
             head.observe(head.outputs(features[rank::2]), labels[rank::2], 0.5)
         save_file(head.state_dict(), f"{folder}/{cls.__name__}{rank}.safetensors")
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_agree_with_each_other_and_with_one(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, args=(port, str(tmp_path)), nprocs=2)
+    in_two_processes(_worker, str(tmp_path))
     for cls in (NearestETFHead, PrototypeHead):
         alone = observe(cls(D, K), range(12)).state_dict()
         first, second = (load_file(tmp_path / f"{cls.__name__}{rank}.safetensors") for rank in range(2))

@@ -1,15 +1,13 @@
 """Heads whose leaves are sharded over two processes (FSDP2), each as a unit of its own."""
 
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from support.head_variants import K, features
 from support.many_heads import ManyHeads
+from support.two_processes import in_two_processes
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -27,8 +25,7 @@ def stepped(model: ManyHeads) -> dict[str, Tensor]:
     return {"before": before.detach(), "after": model(features()).detach()}
 
 
-def _worker(rank: int, port: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _worker(rank: int, folder: str) -> None:
     mesh = init_device_mesh("cpu", (2,))
     model = ManyHeads()
     for module in reversed(list(model.modules())):  # the inner ones first
@@ -36,14 +33,10 @@ def _worker(rank: int, port: int, folder: str) -> None:
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
     save_file(stepped(model), Path(folder) / f"{rank}.safetensors")
-    dist.destroy_process_group()
 
 
 def test_a_sharded_step_of_every_head_is_that_of_one_process(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, args=(port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two_processes(_worker, str(tmp_path))
     expected = stepped(ManyHeads())
     for rank in range(2):
         logits = load_file(tmp_path / f"{rank}.safetensors")

@@ -1,14 +1,12 @@
 """Two processes train as one, whatever the head."""
 
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from support.swapped_heads import AllHeads, images, labels
+from support.two_processes import in_two_processes
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
@@ -27,8 +25,7 @@ def gradients_and_buffers(model: nn.Module) -> dict[str, Tensor]:
     return tensors | {f"buffer {name}": b.clone() for name, b in model.named_buffers()}
 
 
-def _worker(rank: int, port: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _worker(rank: int, folder: str) -> None:
     # Each rank has another seed, so other weights and frames, until DDP sends those of the first rank. In eval mode,
     # because the statistics of batch normalization are those of each rank.
     model = DistributedDataParallel(AllHeads(seed=rank).eval())
@@ -40,16 +37,12 @@ def _worker(rank: int, port: int, folder: str) -> None:
     except RuntimeError as error:
         message = str(error)
     (Path(folder) / f"{rank}.txt").write_text(message)
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, args=(port, str(path)), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two_processes(_worker, str(path))
     return path
 
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from support.loss_variants import VARIANTS, D, K, build, outputs_for, variant_name
+from support.two_processes import in_two_processes
 from torch import Tensor
 
 from nc_tools.heads import ETFHead, Head, LinearHead
@@ -67,8 +66,6 @@ def gradients(
 
 
 def _worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     results = {}
     for name in HEADS:
         for number, loss_spec in enumerate(VARIANTS):
@@ -80,13 +77,12 @@ def _worker(rank: int, folder: str) -> None:
                 mine = slice(0, cut) if rank == 0 else slice(cut, len(labels))
                 results[name, len(VARIANTS) + number, cut] = gradients(loss_spec, name, labels, mine, weighted=True)
     torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, int, int], Gradients]]:
     folder: Path = tmp_path_factory.mktemp("ranks")
-    mp.spawn(_worker, args=(str(folder),), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two_processes(_worker, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from support.loss_variants import batch_of, outputs_of
 from support.scalar_math import log_softmax
+from support.two_processes import in_two_processes
 from torch import Tensor, nn
 
 from nc_tools.heads import LinearHead
@@ -160,13 +160,11 @@ def test_early_learning_resumes_with_its_targets(tmp_path: Path) -> None:
 
 
 def _one_of_two(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     loss = EarlyLearningLoss(9, K)
     for mine in _shares(rank):
         z = torch.stack([torch.arange(K) * 0.1 * float(i + 1) for i in mine])
         loss(outputs_of(z), Batch(torch.zeros(len(mine), 1), torch.zeros(len(mine)).long(), torch.tensor(mine)))
     torch.save(loss.targets, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 def _shares(rank: int) -> list[list[int]]:
@@ -176,7 +174,7 @@ def _shares(rank: int) -> list[list[int]]:
 
 @pytest.mark.slow
 def test_all_processes_hold_the_same_targets(tmp_path: Path) -> None:
-    mp.spawn(_one_of_two, (str(tmp_path),), nprocs=2)
+    in_two_processes(_one_of_two, str(tmp_path))
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert torch.equal(one, other)
     alone = EarlyLearningLoss(9, K)

@@ -1,14 +1,12 @@
 """State and schedules of losses in a loop of one's own: nothing moves in an evaluation, no schedule is forgotten."""
 
 import copy
-import socket
 from collections.abc import Callable
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from support.loss_variants import COUNTS, D, K, N, batch_of, build, every_loss, outputs_for, outputs_of
+from support.two_processes import in_two_processes
 from torch import Tensor
 
 from nc_tools.heads import LinearHead
@@ -112,9 +110,7 @@ def test_a_place_beyond_the_training_set_is_named() -> None:
             loss(outputs_of(torch.randn(N, K)), Batch(torch.zeros(N, 1), LABELS, index))
 
 
-def _one_evaluates(rank: int, port: int) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _one_evaluates(rank: int) -> None:
     losses = [EarlyLearningLoss(N, K), ClassCompactnessLoss(D, K)]
     head, features = LinearHead(D, K), torch.randn(N, D)
 
@@ -126,19 +122,8 @@ def _one_evaluates(rank: int, port: int) -> None:
         with torch.no_grad():
             assert all(torch.isfinite(value) for value in step())
     step()  # would meet the evaluation of the other process, or nobody
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_one_process_may_evaluate_alone() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = mp.spawn(_one_evaluates, args=(port,), nprocs=2, join=False)  # type: ignore[no-untyped-call]
-    assert context is not None
-    for _ in range(60):
-        if context.join(timeout=2):
-            return
-    for process in context.processes:
-        process.kill()
-    pytest.fail("the processes wait for each other")
+    in_two_processes(_one_evaluates)

@@ -1,18 +1,16 @@
 """Losses that act for or against collapse, against loops over scalars."""
 
 import math
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.feature_batches import D, K, Rows, batch_of, linear_head, rows_and_labels, value_of
 from support.scalar_math import dot, norm, unit
+from support.two_processes import in_two_processes
 from torch import Tensor
 
 from nc_tools.heads import CosineHead, ETFHead, LinearHead
@@ -284,22 +282,16 @@ def trained(rows: slice) -> list[tuple[float, Tensor, Tensor]]:
     return result
 
 
-def _worker(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _worker(rank: int, folder: str) -> None:
     parts = trained(slice(rank * 5, 5 + rank * 7))  # 5 samples and 7: shares of a class differ
     for cls, (loss_value, gradient, centers) in zip(LOSSES, parts, strict=True):
         np.savez(Path(folder) / f"{cls.__name__}{rank}.npz", loss_value=loss_value, gradient=gradient, centers=centers)
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """Values and gradients are averaged over processes, as DistributedDataParallel averages them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, args=(port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two_processes(_worker, str(tmp_path))
     for cls, (loss_value, gradient, centers) in zip(LOSSES, trained(slice(None)), strict=True):
         parts = [np.load(tmp_path / f"{cls.__name__}{rank}.npz") for rank in range(2)]
         assert np.mean([part["loss_value"] for part in parts]) == pytest.approx(loss_value)

@@ -1,13 +1,11 @@
 """Losses on watched features in models that FSDP shards: the gradients of one process, or an error."""
 
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from support.two_processes import in_two_processes
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
@@ -63,9 +61,7 @@ def loss_gradients(model: nn.Module, watched: Any, loss: Any, x: Tensor, y: Tens
     return {n: g.full_tensor() if hasattr(g, "full_tensor") else g for n, g in gradients.items()}
 
 
-def _worker(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _worker(rank: int, folder: str) -> None:
     mesh = init_device_mesh("cpu", (2,))
     mine = slice(rank * N // 2, (rank + 1) * N // 2)
     results = {}
@@ -94,15 +90,11 @@ def _worker(rank: int, port: int, folder: str) -> None:
     compiled(X[mine])
     with pytest.raises(RuntimeError, match="compile its blocks before fully_shard"):
         watched.outputs  # noqa: B018
-    dist.destroy_process_group()
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_gradients_are_those_of_one_process(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, args=(port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two_processes(_worker, str(tmp_path))
     expected = {}
     for kind, head in HEADS.items():
         for name, loss in LOSSES.items():

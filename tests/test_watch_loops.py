@@ -1,13 +1,11 @@
 """Losses on watched features: compiled, checkpointed, in half precision, on two processes."""
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from support.two_processes import in_two_processes
 from support.watched_net import ETF, N, X, Y, assert_same, batch, by_hand, grads, swapped, train
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -91,9 +89,7 @@ def test_half_precision_models_and_autocast() -> None:
     assert model.conv.weight.grad is not None
 
 
-def _of_two(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _of_two(rank: int, folder: str) -> None:
     mine = slice(rank * N // 2, (rank + 1) * N // 2)
     x, y = X[mine], Y[mine]
 
@@ -127,15 +123,11 @@ def _of_two(rank: int, port: int, folder: str) -> None:
     wrapped(x)
     assert len(watched.outputs.features) == N // 2
     torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(tmp_path: Any) -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(_of_two, args=(port, str(tmp_path)), nprocs=2)
+    in_two_processes(_of_two, str(tmp_path))
 
     def alone(head: Any) -> dict[str, Tensor]:
         model = swapped(head).eval()

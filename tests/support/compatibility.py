@@ -8,21 +8,18 @@ a fault. ``PYTHONPATH=.:tests python -m support.compatibility`` writes docs/comp
 import copy
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -34,6 +31,7 @@ from torch.optim.swa_utils import AveragedModel
 from nc_tools.heads import Head
 from nc_tools.surgery import swap_head, to_linear
 from support.swapped_heads import CLASSES, D, K, backbone, head_of, head_spec, images, labels, seeded, swapped
+from support.two_processes import in_two_processes
 
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 Cells = dict[str, dict[str, str]]  # of each way, of each head
@@ -311,6 +309,7 @@ def _place(folder: Path, way: str, cls: type[Head]) -> Path:
 # Wrappers and tracers: a step through them moves the weights as a step without them.
 
 
+@cache
 def after_a_step(cls: type[Head]) -> nn.Module:
     model = swapped(cls).eval()  # batch statistics would differ between one process and two
     return one_step(model, model)
@@ -326,7 +325,8 @@ def same_weights(model: nn.Module, expected: nn.Module, atol: float = 1e-5) -> N
 def compiled(cls: type[Head]) -> None:
     torch._dynamo.reset()
     model = swapped(cls).eval()
-    one_step(torch.compile(model, backend="aot_eager", fullgraph=True), model)
+    # The graph is made here; test_keeps_working_graphs.py takes that of all heads through the rest of the compiler.
+    one_step(torch.compile(model, backend="eager", fullgraph=True), model)
     same_weights(model, after_a_step(cls))
 
 
@@ -462,10 +462,8 @@ SHARDED = (
 )  # fmt: skip
 
 
-def _worker(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
+def _worker(rank: int, folder: str) -> None:
     warnings.simplefilter("ignore")
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2,))
     cells: Cells = {way: {} for way in SHARDED}
     for way in SHARDED:
@@ -484,15 +482,11 @@ def _worker(rank: int, port: int, folder: str) -> None:
 
             cells[way][cls.__name__] = cell(attempt)
     (Path(folder) / f"cells-{rank}.json").write_text(json.dumps(cells))
-    dist.destroy_process_group()
 
 
 def sharded(folder: Path) -> Cells:
     """Make a step of two processes for all heads in all ways, and compare the weights with a step of one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, args=(port, str(folder)), nprocs=2)  # type: ignore[no-untyped-call]
+    in_two_processes(_worker, str(folder))
     first, second = (json.loads((folder / f"cells-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     return dict(first)
