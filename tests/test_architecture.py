@@ -80,6 +80,7 @@ def at_import_time(file: Path) -> ast.Module:
     return Strip().visit(ast.parse(file.read_text(encoding="utf-8")))  # type: ignore[no-any-return]
 
 
+@cache
 def edges() -> set[tuple[str, str]]:
     """(importing part, imported part) over the whole package."""
     found = set()
@@ -233,7 +234,7 @@ def test_variables_say_what_they_hold():
     vague = {"told", "known", "found", "said", "seen", "asked"}
     places = []
     for path in sorted(ROOT.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             stored = node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else ""
             name = node.arg if isinstance(node, ast.arg) else stored
             if name in vague:

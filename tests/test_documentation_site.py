@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning, and has every public name."""
+"""The documentation site builds without a warning, has every public name, and opens in Chromium."""
 
 import importlib
 import importlib.util
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.browser import NEEDS_CHROMIUM, WIDTHS, browser, opened
 
 DOCS = Path(__file__).parents[1] / "docs"
 pytest.importorskip("sphinx", reason="the site needs the extra docs")
@@ -33,20 +34,44 @@ def test_formulas_are_marked_and_sections_are_left_alone():
     ]
 
 
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the site, and the process that has built it."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(DOCS), str(folder)]
+    return folder, subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning_and_names_everything(tmp_path):
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(DOCS), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_the_site_builds_without_a_warning_and_names_everything(site):
+    folder, done = site
     assert (done.returncode, done.stderr) == (0, "")
-    site = settings()
-    for family in site.FAMILIES:
-        page = (tmp_path / "api" / f"{family}.html").read_text()
+    conf = settings()
+    for family in conf.FAMILIES:
+        page = (folder / "api" / f"{family}.html").read_text()
         package = f"nc_tools.{family}"
-        names = site.public_names(importlib.import_module(package))
+        names = conf.public_names(importlib.import_module(package))
         assert names
-        assert all(site.constants(importlib.import_module(package)).values())
+        assert all(conf.constants(importlib.import_module(package)).values())
         missing = [name for name in names if f'id="{package}.{name}"' not in page]
         assert not missing
-    heads = (tmp_path / "heads.html").read_text()
+    heads = (folder / "heads.html").read_text()
     assert "benchmarks/results" in heads
     assert 'href="../' not in heads
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@NEEDS_CHROMIUM
+def test_the_site_opens_without_errors_and_requests(site):
+    folder, _ = site
+    with browser() as chromium:
+        for page in ("index.html", "tutorial.html", "heads.html", "changelog.html"):
+            for width in (400, 1400):
+                with opened(chromium, (folder / page).as_uri(), width=width) as seen:
+                    assert seen.page.locator("h1").first.inner_text()
+                    assert seen.console == []
+                    outside = [address for address in seen.requests if not address.startswith(("file:", "data:"))]
+                    assert outside == []
+                    wide, window = seen.page.evaluate(WIDTHS)
+                    assert wide <= window == width

@@ -1,19 +1,13 @@
-"""Pages as people see them: the report and the documentation site in Chromium, in light and dark, wide and narrow."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""The report as people see it, in Chromium: in light and dark, wide and narrow."""
 
 import pytest
-from support.browser import NEEDS_CHROMIUM, barriers, browser, opened
+from support.browser import NEEDS_CHROMIUM, WIDTHS, barriers, browser, opened
 from support.comparison_records import write_output
 
 from nc_tools.comparison import compare, write_comparison
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser, NEEDS_CHROMIUM]
-DOCS = Path(__file__).parents[1] / "docs"
 OPEN_ALL = "for (const fold of document.querySelectorAll('details')) fold.open = true"
-WIDTHS = "[document.documentElement.scrollWidth, innerWidth]"
 
 
 @pytest.fixture(scope="module")
@@ -65,23 +59,3 @@ def test_a_table_is_searched_by_a_person(chromium, report):
         rows = seen.page.locator("#metrics tbody tr:visible th").all_inner_texts()
     assert rows
     assert all("NLL" in row and "temperature" in row for row in rows)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    pytest.importorskip("sphinx", reason="the site needs the extra docs")
-    folder = tmp_path_factory.mktemp("site")
-    subprocess.run([sys.executable, "-m", "sphinx", "-q", "-b", "html", str(DOCS), str(folder)], check=True)
-    return folder
-
-
-@pytest.mark.parametrize("page", ["index.html", "tutorial.html", "heads.html", "changelog.html"])
-def test_the_site_opens_without_errors_and_requests(chromium, site, page):
-    for width in (400, 1400):
-        with opened(chromium, (site / page).as_uri(), width=width) as seen:
-            assert seen.page.locator("h1").first.inner_text()
-            assert seen.console == []
-            outside = [address for address in seen.requests if not address.startswith(("file:", "data:"))]
-            assert outside == []
-            wide, window = seen.page.evaluate(WIDTHS)
-            assert wide <= window == width

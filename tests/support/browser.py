@@ -11,6 +11,7 @@ import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+WIDTHS = "[document.documentElement.scrollWidth, innerWidth]"  # they differ on a page that overflows
 
 
 @dataclass
