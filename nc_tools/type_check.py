@@ -24,9 +24,14 @@ def hints_of(cls: type[Any]) -> Mapping[str, Any]:
         collections.abc.Mapping[str, typing.Any]
     """
     try:
-        return typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
+        return _resolved_hints(cls)
     except (NameError, TypeError, AttributeError):  # names that are imported for a type checker only
         return {}
+
+
+@lru_cache(maxsize=1024)
+def _resolved_hints(cls: type[Any]) -> Mapping[str, Any]:
+    return types.MappingProxyType(typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__))
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -71,8 +71,7 @@ class AllowedClasses:
         package, _, rest = path.partition(".")
         if package == "nc_tools":
             # The names of its classes are unique, so a record stays readable when a class moves to another file.
-            name = rest.rpartition(".")[2]
-            return next((cls for cls in _own_classes() if cls.__name__ == name and fits(cls)), None)
+            return next(filter(fits, _own_classes(rest.rpartition(".")[2])), None)
         optimizers = [cls for cls in _classes_in(torch.optim) if issubclass(cls, torch.optim.Optimizer)]
         callers = [cls for module in self._modules for cls in _classes_in(module)]
         return next((cls for cls in (*callers, *optimizers) if _path_or_none(cls) == path and fits(cls)), None)
@@ -83,18 +82,21 @@ def _is_argument_or_callers(cls: type[Any]) -> bool:
     return not own or any(vars(module).get(cls.__name__) is cls for module in _ARGUMENTS)
 
 
-def _own_classes() -> Iterator[type[Any]]:
-    """Yield the public classes of all modules of nc_tools that are loaded."""
-    for name, module in tuple(sys.modules.items()):
-        if name.partition(".")[0] == "nc_tools":
-            yield from (
-                cls for cls in _classes_in(module) if cls.__module__ == name and not cls.__name__.startswith("_")
-            )
+def _own_classes(name: str) -> Iterator[type[Any]]:
+    """Yield the public classes of this name that the loaded modules of nc_tools define."""
+    for path in [path for path in sys.modules if path.startswith("nc_tools.") and not name.startswith("_")]:
+        thing = vars(sys.modules[path]).get(name)
+        if _is_concrete_class(thing) and (thing.__module__, thing.__name__) == (path, name):
+            yield thing
 
 
 def _classes_in(module: ModuleType) -> list[type[Any]]:
     """Return the classes in a module's namespace that are not abstract."""
-    return [thing for thing in vars(module).values() if isinstance(thing, type) and not inspect.isabstract(thing)]
+    return [thing for thing in vars(module).values() if _is_concrete_class(thing)]
+
+
+def _is_concrete_class(thing: object) -> TypeGuard[type[Any]]:
+    return isinstance(thing, type) and not inspect.isabstract(thing)
 
 
 def _path_or_none(cls: type[Any]) -> str | None:
