@@ -95,7 +95,7 @@ def test_codes_of_root_systems_have_the_tabulated_angles() -> None:
 def test_the_solver_comes_near_the_table_of_the_sphere_and_never_beats_it() -> None:
     sizes = sorted(num for num, dim in BEST_KNOWN if dim == 3)
     assert sizes == list(range(7, 41))
-    ratios = {num: code_angle(num, 3) / BEST_KNOWN[num, 3] for num in sizes[::3]}
+    ratios = {num: code_angle(num, 3) / BEST_KNOWN[num, 3] for num in sizes[::5]}
     assert all(0.999 < ratio < 1 + 1e-7 for ratio in ratios.values()), ratios
 
 

@@ -57,7 +57,8 @@ def test_in_the_plane_the_code_is_the_regular_polygon(num: int) -> None:
     assert minimal_angle_bounds(num, 2).lower == minimal_angle_bounds(num, 2).upper == pytest.approx(360 / num)
 
 
-SOLVED = [(7, 3), (8, 3), (9, 3), (10, 3), (12, 3), (13, 3), (24, 3), (10, 4), (24, 4), (16, 5), (27, 6), (56, 7)]
+# test_geometry_code_bounds.py compares more codes of three dimensions with the best known, more closely.
+SOLVED = [(8, 3), (12, 3), (10, 4), (24, 4), (16, 5), (27, 6), (56, 7)]
 
 
 @pytest.mark.parametrize(("num", "dim"), slow_except(SOLVED, (8, 3), (12, 3)))
@@ -81,9 +82,9 @@ def test_codes_lie_between_random_ones_and_the_upper_bound(dim: int, more: int) 
 
 @pytest.mark.slow
 def test_a_larger_code_is_far_apart_too() -> None:
-    w = spherical_code(320, 12)
-    assert minimal_angle(w) > 1.4 * max(minimal_angle(random_code(320, 12, seed)) for seed in range(5))
-    assert minimal_angle(w) < minimal_angle_bounds(320, 12).upper
+    w = spherical_code(160, 8)
+    assert minimal_angle(w) > 1.4 * max(minimal_angle(random_code(160, 8, seed)) for seed in range(5))
+    assert minimal_angle(w) < minimal_angle_bounds(160, 8).upper
 
 
 def test_draws_differ_by_a_rotation_and_are_solved_once() -> None:
