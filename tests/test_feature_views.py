@@ -211,7 +211,7 @@ def test_heads_are_trained_on_views_and_evaluated_on_the_samples_themselves(tmp_
     read = open_feature_sources(path).train
     assert torch.equal(read.further_rows, sources.train.further_rows)
     base = base_of("x")
-    arms = {name: arm for name, arm in arms_of(base).items() if name in ("linear", "etf", "proxies", "means")}
+    arms = {name: arm for name, arm in arms_of(base).items() if name in ("linear", "proxies", "means")}
     result, _ = run_plan_of(plan_of(arms, seeds=(0,), rates=(0.1,)), path, tmp_path)
     assert result == "FINISHED"
     data = open_feature_data(base, path, seed=0, device=torch.device("cpu"))
