@@ -24,7 +24,7 @@ def hints_of(cls: type[Any]) -> Mapping[str, Any]:
         collections.abc.Mapping[str, typing.Any]
     """
     try:
-        return _resolved_hints(cls)
+        return _resolved_hints(cls)  # type: ignore[arg-type]  # to mypy, type[Any] is not hashable
     except (NameError, TypeError, AttributeError):  # names that are imported for a type checker only
         return {}
 

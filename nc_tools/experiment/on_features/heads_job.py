@@ -19,8 +19,7 @@ from nc_tools.experiment.on_features.head_samples import HeadSamples, SeedSample
 from nc_tools.experiment.on_features.train_heads import train_heads
 from nc_tools.experiment.on_features.trial_scores import TrialScores
 from nc_tools.experiment.run_identity import config_hash
-
-OnProgress = Callable[[RunProgress], None]
+from nc_tools.experiment.run_job import OnProgress
 
 
 @dataclass(frozen=True, kw_only=True)
