@@ -13,6 +13,7 @@ from nc_tools.comparison.references import loss_kind
 from nc_tools.experiment.cluster.ray_connection import Cluster
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.serialize import encode
+from nc_tools.training.processes import Processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,7 @@ class RunOptions:
         cluster: The Ray cluster that makes the runs; None for this machine.
         resume: Continue unfinished runs from their checkpoints.
         tracking_uri: MLflow store or server to send runs to; None for a store in the output folder.
+        processes: The processes that train each run together; None if every run is made by one.
     """
 
     out: Path
@@ -86,3 +88,4 @@ class RunOptions:
     cluster: Cluster | None = None
     resume: bool = False
     tracking_uri: str | None = None
+    processes: Processes | None = None

@@ -28,8 +28,10 @@ from nc_tools.experiment.plan_cost import print_plan
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.run_plan import run_plan
+from nc_tools.experiment.torchrun import device_here, first_of_torchrun, follow, is_follower, threads_here
 from nc_tools.experiment.worker_count import worker_count
 from nc_tools.tracking.no_mlflow import sync_unless_off
+from nc_tools.training.processes import Processes
 
 
 def recipe_parser(
@@ -98,7 +100,11 @@ def run_recipe(
         default_arms: Arms that run without ``--arms``, the baseline first; empty for all.
         argv: Command-line arguments; None for those of the process.
     """
-    args = recipe_parser(name, question, list(arms), default_arms).parse_args(argv)
+    parser = recipe_parser(name, question, list(arms), default_arms)
+    if is_follower():
+        follow(parser, argv)
+        return
+    args = parser.parse_args(argv)
     console = Console(stderr=False)
     try:
         if args.config is not None:
@@ -111,8 +117,8 @@ def run_recipe(
         if args.print_config:
             print(json.dumps(config_text(plan.arms, plan.protocol), indent=2))
             return
-        with chosen_cluster(args) as cluster:
-            options = make_options(args, cluster)
+        with first_of_torchrun(args) as processes, chosen_cluster(args) as cluster:
+            options = make_options(args, cluster, processes)
             if args.plan:
                 print_plan(plan, options, console)
                 return
@@ -131,20 +137,25 @@ def run_recipe(
         sys.exit(2)
 
 
-def make_options(args: argparse.Namespace, cluster: Cluster | None = None) -> RunOptions:
+def make_options(
+    args: argparse.Namespace, cluster: Cluster | None = None, processes: Processes | None = None
+) -> RunOptions:
     """Return the options that the flags of the command line set, such as output folder and device.
 
     Args:
         args: The flags.
         cluster: The cluster that makes the runs, which decides how many are made at once, and where.
+        processes: The processes of torchrun that train each run together.
 
     Raises:
-        ValueError: If there is no such device, the number of workers is not positive, or torchrun has started several
-            processes.
+        ValueError: If there is no such device, or the number of workers is not positive.
         OSError: If the output folder cannot be written to.
     """
     device = torch_device(args.device) if cluster is None else cluster.device
-    workers, threads = worker_count(args.workers, device)
+    if processes is not None:
+        device, workers, threads = device_here(device), 1, threads_here()
+    else:
+        workers, threads = worker_count(args.workers, device)
     if cluster is not None:
         workers, threads = cluster.tasks, cluster.cpus
     check_writable(args.out)
@@ -154,9 +165,10 @@ def make_options(args: argparse.Namespace, cluster: Cluster | None = None) -> Ru
         workers=workers,
         threads=threads,
         cluster=cluster,
-        pack=parse_pack(args.pack),
+        pack=parse_pack(args.pack) if processes is None else 1,
         resume=args.resume,
         tracking_uri=args.tracking_uri,
+        processes=processes,
     )
 
 

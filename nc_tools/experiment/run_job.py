@@ -25,6 +25,7 @@ from nc_tools.experiment.pack_loaders import PackLoaders
 from nc_tools.experiment.run_backbone import write_backbone_files
 from nc_tools.experiment.run_data import RunData, facts_of, open_data
 from nc_tools.experiment.run_identity import identify
+from nc_tools.experiment.shared_training import SharedTraining, announce
 from nc_tools.experiment.stage_checkpoints import StageCheckpoints
 from nc_tools.experiment.weight_files import save_weights
 from nc_tools.losses.loss_term import LossTerm
@@ -32,13 +33,19 @@ from nc_tools.models.classifier import Classifier
 from nc_tools.run_records import RunIdentity, RunRecord, read_run
 from nc_tools.training import NonFiniteLossError, fit
 from nc_tools.training.in_steps import Steps, in_steps
+from nc_tools.training.processes import Processes
 
 OnProgress = Callable[[RunProgress | Note], None]
 
 
 @in_steps
 def run_job(
-    job: Job, on_progress: OnProgress, stop: StopSignal, *, loaders: PackLoaders | None = None
+    job: Job,
+    on_progress: OnProgress,
+    stop: StopSignal,
+    *,
+    loaders: PackLoaders | None = None,
+    processes: Processes | None = None,
 ) -> Steps[JobResult]:
     """Make a training run, unless its folder shows that it was made before.
 
@@ -49,6 +56,8 @@ def run_job(
         on_progress: Called after each epoch, and with the reason if the run's steps are not replayed on a GPU.
         stop: When set, the run ends between two steps as KILLED, with a checkpoint.
         loaders: The loaders that runs made by the process at the same time share; None if it makes no other run.
+        processes: The processes that train the run together, of which this is the first; None: this one alone. The
+            others wait in :func:`~nc_tools.experiment.shared_training.next_training`.
 
     Returns:
         How the run ended: finished, stopped, or with a loss that diverged. Any other error is raised, and written into
@@ -60,7 +69,7 @@ def run_job(
         return earlier
     try:
         with _open_record(job, opened.identity, path) as record:
-            run = _Run(job, opened.data, opened.facts, record, on_progress, stop, loaders)
+            run = _Run(job, opened.data, opened.facts, record, on_progress, stop, loaders, processes)
             return (yield from run.make(opened.indices))
     except Killed as error:
         return JobResult(path, "KILLED", error=error.reason)
@@ -117,6 +126,38 @@ def _open_record(job: Job, identity: RunIdentity, path: Path) -> RunRecord:
     return RunRecord.create(job.root, identity)
 
 
+def train_with_first(training: SharedTraining, processes: Processes, stop: StopSignal) -> None:
+    """Take part in the training of a run that the first process makes; nothing is written here.
+
+    Raises:
+        ValueError: If this process has other data, weights or configuration than the first.
+        Killed: When the training was stopped, has diverged or has failed in the first process.
+    """
+    job = training.job
+    opened = open_job(job)
+    data, facts, indices = opened.data, opened.facts, opened.indices
+    if opened.identity.run_id != training.run_id:
+        raise ValueError(
+            f"this process would make the run {opened.identity.run_id}, and the first process makes "
+            f"{training.run_id}: give all machines the same images and weights, at the same paths"
+        )
+    torch.use_deterministic_algorithms(job.config.training.deterministic)
+    model = build_model(job.config, facts, seed=job.seed, frame_seed=job.frame_seed)
+    job.config.training.place(model, data.device)
+    loss = build_loss(job.config, facts, model.head.feature_dim, transition=training.transition).to(data.device)
+    fit(
+        model,
+        loss,
+        data.batches_for(loss, indices),
+        job.config.training,
+        job.config.optim,
+        seed=job.seed,
+        class_counts=facts.class_counts,
+        stop=stop,
+        processes=processes,
+    )
+
+
 class _Run:
     """One training run in progress."""
 
@@ -129,6 +170,7 @@ class _Run:
         on_progress: OnProgress,
         stop: StopSignal,
         loaders: PackLoaders | None,
+        processes: Processes | None,
     ) -> None:
         self.job = job
         self.data = data
@@ -137,6 +179,7 @@ class _Run:
         self.on_progress = on_progress
         self.stop = stop
         self.loaders = loaders
+        self.processes = processes
         self.training = job.config.training
         self.epochs = job.config.epochs
         self.epochs_done = 0
@@ -180,6 +223,9 @@ class _Run:
             if job.config.is_closed_form:
                 self._epoch_end(1, {}, model)
                 return model.eval(), seconds
+            if self.processes is not None:
+                run_id = self.record.path.name
+                announce(self.processes, SharedTraining(job, run_id, None if transition is None else transition.cpu()))
             fitted = yield from fit.steps(
                 model,
                 loss,
@@ -194,6 +240,7 @@ class _Run:
                 stop=self.stop,
                 keep_last=job.kind == "final" or job.config.second_stage is not None,
                 note=lambda reason: self.on_progress(Note(f"{job.arm}: {reason}")),
+                processes=self.processes,
             )
             self.stopping.restore_best(fitted.model)
             seconds += yield from run_second_stage.steps(

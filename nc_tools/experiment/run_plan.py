@@ -23,6 +23,7 @@ from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.run_pack import PackJob, results_of
 from nc_tools.experiment.serialize import encode
+from nc_tools.experiment.torchrun import DividedRuns
 from nc_tools.experiment.tuning import Score, TuningResult, mean_over_seeds, tune
 from nc_tools.experiment.workers import Workers
 from nc_tools.run_records import mark_killed
@@ -56,8 +57,10 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:
             _Stages(plan, options, facts, packing, workers, display, stop).run()
 
 
-def make_workers(options: RunOptions) -> Workers | ClusterWorkers:
-    """Return what makes the runs: processes of this machine, or the cluster."""
+def make_workers(options: RunOptions) -> Workers | ClusterWorkers | DividedRuns:
+    """Return what makes the runs: processes of this machine, the cluster, or the processes of torchrun together."""
+    if options.processes is not None:
+        return DividedRuns(options.processes, options.threads)
     return Workers(options.workers, options.threads) if options.cluster is None else ClusterWorkers(options.cluster)
 
 
@@ -90,7 +93,7 @@ class _Stages:
         options: RunOptions,
         facts: Mapping[str, DataFacts],
         packing: Packing,
-        workers: Workers | ClusterWorkers,
+        workers: Workers | ClusterWorkers | DividedRuns,
         display: ProgressDisplay,
         stop: StopSignal,
     ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 import torch
@@ -25,16 +24,8 @@ def worker_count(workers: int | None, device: str) -> WorkerCount:
         device: Where the runs are made, such as "cuda:0".
 
     Raises:
-        ValueError: If there is less than one, or torchrun has started this process several times: each of them would
-            make all runs, into the same folder.
+        ValueError: If there is less than one.
     """
-    started = os.environ.get("WORLD_SIZE", "1")
-    if "TORCHELASTIC_RUN_ID" in os.environ and started != "1":
-        raise ValueError(
-            f"one process gives out the runs of a comparison, but torchrun has started {started}: start it with python "
-            "and --workers, the number of runs that are made at the same time. One model on several devices is trained "
-            "in a loop of your own (docs/swap-in.md)"
-        )
     cores = available_cores()
     if workers is None:
         workers = cores if torch.device(device).type == "cpu" else 1

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +24,7 @@ from nc_tools.training.in_steps import Steps, in_steps
 from nc_tools.training.meter import Meter
 from nc_tools.training.mixed_loss import check_mixing
 from nc_tools.training.optimizers import make_optimizer
+from nc_tools.training.processes import Processes, SharedStop
 from nc_tools.training.step import TrainingStep
 from nc_tools.training.train_config import OptimConfig, TrainConfig
 from nc_tools.training.training_state import TrainingState
@@ -59,6 +61,7 @@ def fit(
     stop: StopSignal | None = None,
     keep_last: bool = False,
     note: Callable[[str], None] = warnings.warn,
+    processes: Processes | None = None,
 ) -> Steps[Fitted]:
     """Train a classifier: a backbone and a head.
 
@@ -82,12 +85,15 @@ def fit(
         keep_last: Save the state after the last step as well, for a stage that follows. Resuming from it returns the
             same model and the same seconds at once.
         note: Called with the reason if the steps cannot be replayed on a GPU (``training.capture``), at most once.
+        processes: The processes that train this model together, each with a part of every batch; None: this one alone.
+            All of them call this function with the same batches. ``epoch_end``, ``checkpoint`` and ``resume`` are
+            those of the first process alone, whose state all start from.
 
     Raises:
         ValueError: If the loss or the head cannot be trained with these settings.
         DamagedFileError: If the checkpoint is damaged or of another training.
         NonFiniteLossError: At the end of an epoch in which the loss was infinite or not a number.
-        Killed: If ``stop`` was set.
+        Killed: If ``stop`` was set. With several processes: also if another process has ended, or has ended training.
     """
     device = device_of(model)
     optimizer = make_optimizer(model, optim, loss)
@@ -103,30 +109,34 @@ def fit(
             state.restore(stored)
         except Exception as error:  # modules, optimizers and tensors each have errors of their own
             raise damaged_checkpoint(checkpoint, error) from error
+    if processes is not None:
+        _check_divisible(training)
+        processes.copy_first(state)
     steps, total = len(batches), len(batches) * training.epochs
-    step = TrainingStep(state, training, optim, total, ascent_loss)
-    recorder = recorder_for(device) if training.capture else None
+    step = TrainingStep(state, training, optim, total, ascent_loss, processes, note)
+    recorder = recorder_for(device) if training.capture and processes is None else None
     run = step if recorder is None else CapturedStep(step, recorder, training.dtype_on(device), note)
+    ending = stop if processes is None else SharedStop(processes, stop)
     saved_at = time.monotonic()
     for epoch in range(state.step // steps, training.epochs):
         if state.ended:
             break
         state.resume_clock()
         todo = source.epoch(epoch, start=state.step % steps)
-        yield from _train_epoch(step, run, todo, stop)
+        yield from _train_epoch(step, run, todo, ending)
         if state.step % steps:  # stopped within the epoch
             _stop(state, total, checkpoint)
-        values = state.meter.read() | {"train/lr": optimizer.param_groups[0]["lr"]}
-        state.pause_clock()
+        end = partial(_end_epoch, state, epoch + 1, epoch_end)
+        state.ended = end() if processes is None else processes.first_decides(end)
         state.meter = Meter(device)
-        state.ended = epoch_end is not None and bool(epoch_end(epoch + 1, values, state.evaluated))
         state.epochs_done = epoch + 1
-        if stop is not None and stop.requested:
+        if ending is not None and ending.requested:
             _stop(state, total, checkpoint)
         due = time.monotonic() - saved_at >= training.checkpoint_seconds
         if keep_last if state.step == total or state.ended else due:
             save_checkpoint(checkpoint, state.stored())
-            saved_at = time.monotonic()
+            ending = stop if processes is None else SharedStop(processes, stop)
+    saved_at = time.monotonic()
     return Fitted(state.evaluated.eval(), state.seconds)
 
 
@@ -139,7 +149,7 @@ def _check_head_first(model: Classifier, optim: OptimConfig) -> None:
 
 
 def _train_epoch(
-    step: TrainingStep, run: TrainingStep | CapturedStep, batches: Iterator[Batch], stop: StopSignal | None
+    step: TrainingStep, run: TrainingStep | CapturedStep, batches: Iterator[Batch], stop: StopSignal | SharedStop | None
 ) -> Steps[None]:
     """Train on the batches; end early if ``stop`` is set."""
     state = step.state
@@ -152,6 +162,20 @@ def _train_epoch(
         if stop is not None and stop.requested:
             break
     step.end_epoch()
+
+
+def _end_epoch(state: TrainingState, epoch: int, epoch_end: EpochEnd | None) -> bool:
+    """Report the mean values of an epoch; return whether training ends here."""
+    values = state.meter.read() | {"train/lr": state.optimizer.param_groups[0]["lr"]}
+    state.pause_clock()
+    return epoch_end is not None and bool(epoch_end(epoch, values, state.evaluated))
+
+
+def _check_divisible(training: TrainConfig) -> None:
+    if training.compile:
+        raise ValueError(
+            "a compiled backbone cannot be divided among processes, got training.compile=true: set it to false"
+        )
 
 
 def _stop(state: TrainingState, total: int, checkpoint: Path | None) -> NoReturn:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -18,7 +19,9 @@ from nc_tools.training.in_steps import BackbonePass, Steps
 from nc_tools.training.learning_rate import head_only_steps, rate_factor
 from nc_tools.training.meter import StepValues, step_values
 from nc_tools.training.mixed_loss import batch_terms, learns_from_steps
+from nc_tools.training.processes import Processes
 from nc_tools.training.sam import SAM, frozen_statistics
+from nc_tools.training.split_backbone import SplitBackbone, add_gradients
 from nc_tools.training.train_config import OptimConfig, TrainConfig
 from nc_tools.training.training_state import TrainingState
 
@@ -36,6 +39,8 @@ class TrainingStep:
         optim: Learning-rate schedule and clipping.
         total: Number of steps of the training.
         ascent_loss: The loss whose gradient perturbs the weights in sharpness-aware steps.
+        processes: The processes that train together; None: this one alone.
+        note: Called if the numbers of a network depend on how many processes there are.
 
     Attributes:
         state: The same.
@@ -45,7 +50,14 @@ class TrainingStep:
     """
 
     def __init__(
-        self, state: TrainingState, training: TrainConfig, optim: OptimConfig, total: int, ascent_loss: LossTerm
+        self,
+        state: TrainingState,
+        training: TrainConfig,
+        optim: OptimConfig,
+        total: int,
+        ascent_loss: LossTerm,
+        processes: Processes | None = None,
+        note: Callable[[str], None] = warnings.warn,
     ) -> None:
         self.state = state
         self.total = total
@@ -53,7 +65,10 @@ class TrainingStep:
         self.shared = False
         self._optim = optim
         self._ascent_loss = ascent_loss
+        self._processes = processes
         self._forward = _Forward(state.model, training, optim, device_of(state.model))
+        if processes is not None:
+            self._forward.divide(processes, note)
         self._clipped = list(dict.fromkeys([*state.model.parameters(), *state.loss.parameters()]))
         self._observes = learns_from_steps(state.model.head)
         self._head_only_steps = max(0, head_only_steps(total, optim))
@@ -102,7 +117,7 @@ class TrainingStep:
         if isinstance(optimizer, SAM):
             self._sam_gradients(optimizer, outputs, terms, batch)
         else:
-            torch.autograd.backward(reduce(add, terms.values()))
+            self._backward(terms)
         yield from self._wait(request)  # for the gradients of a backbone that others computed
         # The caller still holds the request, which must not keep the graph of this step: the next step would use nodes
         # of the graph again, on this step's stream, and a CUDA graph records one stream only.
@@ -127,10 +142,14 @@ class TrainingStep:
         with frozen_statistics(model, loss):
             if self._ascent_loss is not loss:
                 terms = batch_terms(self._ascent_loss, outputs, batch)
-            torch.autograd.backward(reduce(add, terms.values()))
+            self._backward(terms)
             optimizer.first_step(zero_grad=True)
-            terms = batch_terms(loss, self._forward(batch), batch)
-            torch.autograd.backward(reduce(add, terms.values()))
+            self._backward(batch_terms(loss, self._forward(batch), batch))
+
+    def _backward(self, terms: dict[str, Tensor]) -> None:
+        torch.autograd.backward(reduce(add, terms.values()))
+        if self._processes is not None:
+            add_gradients(self.state.model, self.state.loss, self._processes)
 
     def _wait_for_features(self, request: BackbonePass) -> Generator[BackbonePass, None, None]:
         """Wait for the features, and compute them if the caller has not."""
@@ -169,6 +188,10 @@ class _Forward:
         self._backbone: nn.Module = compiled
         self._dtype = training.dtype_on(device)
         self._alone = why_alone(training, optim)
+
+    def divide(self, processes: Processes, note: Callable[[str], None]) -> None:
+        """Divide the batches of the backbone among processes."""
+        self._backbone = SplitBackbone(self._backbone, processes, note)
 
     def request(self, batch: Batch) -> BackbonePass:
         """Return one pass for inputs, second view and outliers of a batch, with common batch statistics."""

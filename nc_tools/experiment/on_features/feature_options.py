@@ -18,6 +18,7 @@ from nc_tools.experiment.on_features.head_settings import check_head_settings, c
 from nc_tools.experiment.overrides import TUNED_RATE, parse_setting, put, put_all, rate_is_tuned
 from nc_tools.experiment.plan import RunOptions
 from nc_tools.experiment.run_config import Protocol, RunConfig
+from nc_tools.experiment.torchrun import started_processes
 from nc_tools.experiment.worker_count import worker_count
 from nc_tools.features import GivenFeatures
 from nc_tools.specs import spec
@@ -173,6 +174,11 @@ def run_options(options: FeatureOptions, device: str) -> RunOptions:
     Raises:
         ValueError: If there is less than one worker, or torchrun has started several processes.
     """
+    if (started := started_processes()) > 1:
+        raise ValueError(
+            f"heads on features are trained by one command and its worker processes, but torchrun has started {started}: "
+            f"start the command without torchrun; --workers says how many processes work at the same time"
+        )
     workers, threads = worker_count(options.workers, device)
     return RunOptions(
         out=options.out, device=device, workers=workers, threads=threads,
