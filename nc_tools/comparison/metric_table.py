@@ -65,6 +65,8 @@ _COST = (
     MetricEntry("perf/seconds", "training seconds", "lower", cost=True),
     MetricEntry("perf/side_by_side", "runs side by side", decimals=0, cost=True,
                 help="Runs that trained in one process; the training seconds of each are its share."),
+    MetricEntry("perf/processes", "processes", decimals=0, cost=True,
+                help="Processes that trained each run together; the training seconds are those of all at once."),
     MetricEntry("perf/parameters", "parameters", decimals=0, cost=True),
     MetricEntry("perf/trained_parameters", "trained parameters", decimals=0, cost=True),
     MetricEntry("perf/head_parameters", "head parameters", decimals=0, cost=True),

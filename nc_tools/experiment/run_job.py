@@ -31,7 +31,7 @@ from nc_tools.experiment.weight_files import save_weights
 from nc_tools.losses.loss_term import LossTerm
 from nc_tools.models.classifier import Classifier
 from nc_tools.run_records import RunIdentity, RunRecord, read_run
-from nc_tools.training import NonFiniteLossError, fit
+from nc_tools.training import NonFiniteLossError, RetrainingStage, fit
 from nc_tools.training.in_steps import Steps, in_steps
 from nc_tools.training.processes import Processes
 
@@ -224,8 +224,7 @@ class _Run:
                 self._epoch_end(1, {}, model)
                 return model.eval(), seconds
             if self.processes is not None:
-                run_id = self.record.path.name
-                announce(self.processes, SharedTraining(job, run_id, None if transition is None else transition.cpu()))
+                self._announce(self.processes, transition)
             fitted = yield from fit.steps(
                 model,
                 loss,
@@ -254,6 +253,16 @@ class _Run:
                 stop=self.stop,
             )
         return fitted.model, fitted.seconds + seconds
+
+    def _announce(self, processes: Processes, transition: Tensor | None) -> None:
+        """Let the other processes take part in the training, and say what this one does alone."""
+        config, run_id = self.job.config, self.record.path.name
+        alone = ["the network that estimates label noise"] if transition is not None else []
+        alone += ["the second stage"] if isinstance(config.second_stage, RetrainingStage) else []
+        for part in alone:
+            self.on_progress(Note(f"{self.job.arm}: {part} is trained by the first process alone"))
+        matrix = None if transition is None else transition.cpu()
+        announce(processes, SharedTraining(self.job, run_id, matrix))
 
     def _batches(self, loss: LossTerm, indices: Tensor) -> Batches:
         """Return training batches; runs that are made at the same time share those of one seed."""
@@ -287,6 +296,8 @@ class _Run:
             "perf/trained_parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
             "perf/head_parameters": float(sum(p.numel() for p in model.head.parameters())),
         }
+        if self.processes is not None:
+            values["perf/processes"] = float(self.processes.size)
         if self.data.device.type == "cuda" and self.loaders is None:
             values["perf/max_memory_mb"] = torch.cuda.max_memory_allocated(self.data.device) / 2**20
         return values

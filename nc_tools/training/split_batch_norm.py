@@ -32,7 +32,7 @@ class SplitBatchNorm(TorchFunctionMode):
         self._rows = rows
         self._of = of
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         function = self._batch_norm if func is F.batch_norm else func
         return function(*args, **(kwargs or {}))
 

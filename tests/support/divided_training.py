@@ -31,7 +31,7 @@ class Parts(Images):
     """Batches of 9 images with all that a loss may need; two processes get 4 and 5 of them."""
 
     def __init__(self, loss, classes):
-        super().__init__(size=9, steps=3)
+        super().__init__(size=9, steps=2)
         self.loss, self.classes = loss, classes
 
     def epoch(self, epoch, start=0):
@@ -69,18 +69,18 @@ class Case:
     head: nn.Module
     loss: nn.Module = field(default_factory=CrossEntropyLoss)
     backbone: nn.Module = field(default_factory=lambda: ConvNet(1, 6, width=3))
-    batches: object = field(default_factory=lambda: Images(size=9))
-    training: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
+    batches: object = field(default_factory=lambda: Images(size=9, steps=2))
+    training: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=2))
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=0.1))
 
-    def train(self, processes=None, **more):
+    def train(self, processes=None, *, epoch_end=None, **more):
         """Return the weights and statistics, those of the average, the loss's state, the curve and the notes."""
         model, loss = Classifier(self.backbone, self.head).double(), self.loss.double()
         curve, notes = [], []
         torch.manual_seed(1)
         fitted = fit(
             model, loss, self.batches, self.training, self.optim, class_counts=[16, 12, 8, 4], processes=processes,
-            epoch_end=lambda _, values, __: curve.append(values), note=notes.append, **more,
+            epoch_end=epoch_end or (lambda _, values, __: curve.append(values)), note=notes.append, **more,
         )  # fmt: skip
         states = {"model": model.state_dict(), "average": fitted.model.state_dict(), "loss": loss.state_dict()}
         return {f"{part}.{k}": v for part, state in states.items() for k, v in state.items()}, curve, notes
@@ -93,7 +93,7 @@ def of_head(head_spec):
 def of_loss(loss_spec):
     loss = loss_variants.build(loss_spec)
     head = ETFHead(loss_variants.D, K, projection=True, scale=LEARNED, generator=torch.Generator().manual_seed(0))
-    return Case(head, loss, mlp(loss_variants.D), Parts(loss, K), TrainConfig(epochs=2))
+    return Case(head, loss, mlp(loss_variants.D), Parts(loss, K))
 
 
 def digits(sampling=None, norm=BATCH_STATISTICS):
@@ -101,7 +101,7 @@ def digits(sampling=None, norm=BATCH_STATISTICS):
     data = load_data(DataConfig()).train
     order = torch.cat([(data.labels == k).nonzero().flatten()[: 22 - 2 * k] for k in range(5)])[:61]
     options = BatchOptions(
-        batch_size=16, mean=[0.3], std=[0.4], augment=Augment(padding=1, flip=True), sampling=sampling, epochs=3
+        batch_size=16, mean=[0.3], std=[0.4], augment=Augment(padding=1, flip=True), sampling=sampling, epochs=2
     )
     backbone = ConvNet(1, 8, width=3) if norm == BATCH_STATISTICS else nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 12)
@@ -111,6 +111,7 @@ def digits(sampling=None, norm=BATCH_STATISTICS):
 
 
 def linear(**more):
+    torch.manual_seed(0)
     return Case(LinearHead(12, 4), **more)
 
 
@@ -120,10 +121,10 @@ OTHERS = {
     "digits without batch normalization": lambda: digits(norm=NONE),
     "a residual network": lambda: Case(LinearHead(64, 4), backbone=CIFARResNet(8, 1), training=TrainConfig(epochs=1)),
     "weight average, clipping, mixup": lambda: linear(
-        training=TrainConfig(epochs=3, ema_decay=0.9, mixing=Mixup()), optim=OptimConfig(lr=0.3, clip_norm=0.2)
+        training=TrainConfig(epochs=2, ema_decay=0.9, mixing=Mixup()), optim=OptimConfig(lr=0.3, clip_norm=0.2)
     ),
     "cutmix, momentum of all kinds": lambda: linear(
-        training=TrainConfig(epochs=3, mixing=CutMix(until=0.5)),
+        training=TrainConfig(epochs=2, mixing=CutMix(until=0.5)),
         optim=OptimConfig(lr=0.01, optimizer=spec(torch.optim.AdamW), layer_decay=0.7),
     ),
     "sharpness-aware": lambda: linear(optim=OptimConfig(lr=0.1, sam=SharpnessAware(0.1), clip_norm=1.0)),
@@ -145,6 +146,13 @@ class Patches(nn.Module):
     def forward(self, images):
         patches = images.unfold(2, 2, 2).unfold(3, 2, 2).reshape(-1, 4)
         return self.last(self.norm(self.layer(patches)).tanh().view(len(images), 45))
+
+
+class Centered(nn.Module):
+    """Subtracts the mean of the batch, which is no batch normalization."""
+
+    def forward(self, images):
+        return (images - images.mean(0)).flatten(1)[:, :12]
 
 
 CASES = {

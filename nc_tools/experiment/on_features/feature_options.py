@@ -176,8 +176,8 @@ def run_options(options: FeatureOptions, device: str) -> RunOptions:
     """
     if (started := started_processes()) > 1:
         raise ValueError(
-            f"heads on features are trained by one command and its worker processes, but torchrun has started {started}: "
-            f"start the command without torchrun; --workers says how many processes work at the same time"
+            f"heads on features are trained by one command and its worker processes, but torchrun has started "
+            f"{started}: start the command without torchrun; --workers says how many processes work at the same time"
         )
     workers, threads = worker_count(options.workers, device)
     return RunOptions(
