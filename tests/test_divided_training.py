@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from support.divided_training import CASES, Centered, in_processes, linear, made
+from support.divided_training import CASES, Centered, Counting, in_processes, linear, made
+from support.process_group import process_group
 from support.side_by_side import Images, largest_difference
 from torch import nn
 
@@ -71,6 +72,7 @@ def endings(processes, folder):
         "an error of the first": ending(made("two views").train, processes, epoch_end=at_the_end),
         "an end by the first": linear(training=TrainConfig(epochs=9)).train(processes, epoch_end=lambda e, *_: e == 2),
         "a network of its own kind": ending(linear(backbone=Centered()).train, processes),
+        "statistics of its own kind": ending(linear(backbone=Counting()).train, processes),
         "a compiled backbone": ending(linear(training=TrainConfig(epochs=1, compile=True)).train, processes),
         "too few samples": ending(linear(batches=Images(size=1)).train, processes),
         "afterwards": made("digits").train(processes),
@@ -143,11 +145,14 @@ def made_for_two_epochs():
 @slow
 def test_what_cannot_be_divided_is_refused(of_two):
     first, second = of_two
-    name, text = first["a network of its own kind"]
-    assert name == "ValueError"
-    assert text.startswith("a batch of Centered cannot be divided among processes, because its features of an image")
-    assert text.endswith(": train it in one process")
-    assert second["a network of its own kind"][0] == "Killed"
+    for network, name in (("a network of its own kind", "Centered"), ("statistics of its own kind", "Counting")):
+        assert second[network] == ("Killed", "the first process has ended this training")
+        assert first[network] == (
+            "ValueError",
+            f"a batch of {name} cannot be divided among processes, because its features of an image, or statistics "
+            f"that it keeps, depend on other images of the batch, and not by batch normalization alone: train it in "
+            f"one process",
+        )
     for of_process in of_two:
         assert of_process["a compiled backbone"] == (
             "ValueError",
@@ -163,3 +168,11 @@ def test_what_cannot_be_divided_is_refused(of_two):
 def test_one_process_that_divides_nothing_trains_as_without():
     states, curve, _ = made("digits").train()
     assert_close(made("digits").train(Processes(dist.HashStore(), 0, 1)), (states, curve))
+
+
+def test_a_default_group_is_refused():
+    with (
+        process_group(),
+        pytest.raises(ValueError, match=r"init_process_group\(\) was called too.*leave that call out"),
+    ):
+        made("digits").train(Processes(dist.HashStore(), 0, 1))

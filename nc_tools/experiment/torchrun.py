@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch.distributed.rendezvous import rendezvous
 
 from nc_tools._support.available_cores import available_cores
 from nc_tools._support.signals import Killed, StopSignal
@@ -77,7 +76,8 @@ def first_of_torchrun(args: argparse.Namespace) -> Iterator[Processes | None]:
     _check_flags(args)
     processes = _connected()
     yield processes
-    announce(processes, None)
+    with contextlib.suppress(LostProcess):  # all runs are made
+        announce(processes, None)
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -98,6 +98,8 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 
 def _connected() -> Processes:
+    from torch.distributed.rendezvous import rendezvous  # some builds of PyTorch have none
+
     store, rank, size = next(rendezvous("env://"))
     return Processes(store, rank, size)
 

@@ -14,6 +14,7 @@ from nc_tools.training.head_start import (
 from nc_tools.training.loop import Fitted, fit
 from nc_tools.training.meter import NonFiniteLossError
 from nc_tools.training.mixed_loss import batch_terms
+from nc_tools.training.processes import Processes
 from nc_tools.training.sam import SAM, AsymmetricSharpnessAware, SharpnessAware, frozen_statistics
 from nc_tools.training.train_config import OptimConfig, TrainConfig
 from nc_tools.training.trained_part import PartlyTrained, TrainedPart, lora_targets, train_part
@@ -33,6 +34,7 @@ __all__ = [
     "OptimConfig",
     "PartlyTrained",
     "PostHocStage",
+    "Processes",
     "RetrainClassifier",
     "RetrainingStage",
     "SecondStage",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.training.training_state import TrainingState
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 LONGEST_WAIT = timedelta(hours=12)
 """How long a process waits for another that is alive, such as for an evaluation; one that died is noticed at once."""
@@ -48,11 +52,12 @@ class Processes:
         (slice(0, 5, None), True)
     """
 
-    def __init__(self, store: dist.Store, rank: int, size: int) -> None:
+    def __init__(self, store: Store, rank: int, size: int) -> None:
         self.rank = rank
         self.size = size
         self._store = store
-        self._of_cpu: Any = dist.ProcessGroupGloo(dist.PrefixStore("cpu", store), rank, size, LONGEST_WAIT)
+        own = dist.PrefixStore("cpu", store)  # type: ignore[attr-defined]
+        self._of_cpu: Any = dist.ProcessGroupGloo(own, rank, size, LONGEST_WAIT)
         self._of_gpu: Any = None
 
     @property
@@ -106,7 +111,17 @@ class Processes:
         return bool(answer)
 
     def copy_first(self, state: TrainingState) -> None:
-        """Give every process the training state of the first: weights, optimizer, random numbers, steps done."""
+        """Give every process the training state of the first: weights, optimizer, random numbers, steps done.
+
+        Raises:
+            ValueError: If there is a default process group.
+        """
+        if dist.is_initialized():
+            raise ValueError(
+                "Processes is a process group of its own, but torch.distributed.init_process_group() was called too: "
+                "with a default group, losses would exchange samples that every process has already; leave that call "
+                "out"
+            )
         buffer = io.BytesIO()
         if self.is_first:
             torch.save(state.stored(), buffer)
@@ -120,7 +135,7 @@ class Processes:
         whole = torch.zeros(size, dtype=torch.uint8)
         if self.is_first and content:
             whole.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-        for chunk in whole.split(_CHUNK) if size else ():
+        for chunk in torch.split(whole, _CHUNK) if size else ():
             self._send(chunk)
         return whole.numpy().tobytes()
 
@@ -133,8 +148,8 @@ class Processes:
 
     def _group_of_gpu(self) -> Any:
         if self._of_gpu is None:
-            store = dist.PrefixStore("gpu", self._store)
-            self._of_gpu = dist.ProcessGroupNCCL(store, self.rank, self.size, dist.ProcessGroupNCCL.Options())
+            own = dist.PrefixStore("gpu", self._store)  # type: ignore[attr-defined]
+            self._of_gpu = dist.ProcessGroupNCCL(own, self.rank, self.size, dist.ProcessGroupNCCL.Options())
         return self._of_gpu
 
 
@@ -162,5 +177,5 @@ def _noticing_the_dead() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # all errors of torch.distributed are
-        reason = str(error).splitlines()[0][:200]
+        reason = re.sub(r"^\[[^]]*\] *", "", str(error)).partition(". ")[0][:200]  # without a place in its source
         raise LostProcess(f"another process of this training has ended or cannot be reached ({reason})") from error

@@ -14,7 +14,7 @@ from nc_tools.training.processes import Processes
 from nc_tools.training.split_batch_norm import SplitBatchNorm
 
 # Largest difference between features of a divided and of a whole batch, as a share of the largest feature.
-_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.int64: 0.0, torch.bool: 0.0}
 _COARSE = 0.05
 
 
@@ -36,7 +36,8 @@ class SplitBackbone(nn.Module):
         note: Called in the first process if the network draws random numbers.
 
     Raises:
-        ValueError: When called, if features of an image depend on other images otherwise than by batch normalization.
+        ValueError: When called, if features of an image, or what the network keeps, depend on other images otherwise
+            than by batch normalization.
     """
 
     def __init__(self, backbone: nn.Module, processes: Processes, note: Callable[[str], None]) -> None:
@@ -69,20 +70,31 @@ class SplitBackbone(nn.Module):
                 "numbers of the run depend on how many processes there are"
             )
             return True
-        after = [buffer.clone() for buffer in self.backbone.buffers()]
-        for buffer, value in zip(self.backbone.buffers(), before, strict=True):
-            buffer.copy_(value)
+        buffers = list(self.backbone.buffers())
+        after = [buffer.clone() for buffer in buffers]
+        _copy(before, buffers)
         whole = self.backbone(inputs)
-        for buffer, value in zip(self.backbone.buffers(), after, strict=True):
-            buffer.copy_(value)
-        difference = float((features.double() - whole.double()).abs().max())
-        if difference > _TOLERANCE.get(whole.dtype, _COARSE) * float(whole.double().abs().max()):
+        differing = [_differ(a, b) for a, b in zip([features, *after], [whole, *buffers], strict=True)]
+        _copy(after, buffers)
+        if any(differing):
             raise ValueError(
                 f"a batch of {type(self.backbone).__name__} cannot be divided among processes, because its features "
-                f"of an image depend on other images of the batch, and not by batch normalization alone (they differ "
-                f"by {difference:.2g}): train it in one process"
+                f"of an image, or statistics that it keeps, depend on other images of the batch, and not by batch "
+                f"normalization alone: train it in one process"
             )
         return True
+
+
+def _copy(values: list[Tensor], buffers: list[Tensor]) -> None:
+    for value, buffer in zip(values, buffers, strict=True):
+        buffer.copy_(value)
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors differ by more than rounding; what is not finite is left to the meter."""
+    a, b = one.double(), other.double()
+    tolerance = _TOLERANCE.get(other.dtype, _COARSE) * b.abs().max() if b.numel() else 0.0
+    return bool(((a - b).abs() > tolerance).any())
 
 
 def add_gradients(model: Classifier, loss: nn.Module, processes: Processes) -> None:
@@ -101,7 +113,7 @@ def add_gradients(model: Classifier, loss: nn.Module, processes: Processes) -> N
     for gradients in by_dtype.values():
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         processes.sum(flat)
-        parts = flat.split([gradient.numel() for gradient in gradients])
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view(gradient.shape))
 
