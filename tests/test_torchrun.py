@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from support.recipe_commands import ENVIRONMENT, RECIPES, recipe_module
+from support.recipe_commands import ENVIRONMENT, RECIPES, recipe_module, run_in_process
 
 from nc_tools.experiment.on_features.feature_options import FeatureOptions, run_options
 from nc_tools.experiment.recipe_cli import recipe_parser
@@ -67,8 +67,9 @@ def test_the_command_of_the_page_makes_the_records_of_one_process_after_a_proces
     assert torchrun.returncode == 0, shown
     assert shown.count("linear_crt: the second stage is trained by the first process alone") == 1
     assert shown.count("training images of each class") == 1
-    words = [sys.executable, str(LONG_TAIL), *FLAGS, "--workers", "1", "--pack", "1", "--out", str(one)]
-    subprocess.run(words, env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
+    recipe = recipe_module(LONG_TAIL)
+    alone = [*FLAGS, "--workers", "1", "--pack", "1", "--out", str(one)]
+    run_in_process(recipe.ARMS, name="long_tail", question=recipe.__doc__, protocol=recipe.PROTOCOL, argv=alone)
     made, expected = finals_of(two), finals_of(one)
     assert made.keys() == expected.keys()
     [holdout] = [json.loads(path.read_text()) for path in two.glob("runs/*holdout*/status.json")]

@@ -31,7 +31,7 @@ class Parts(Images):
     """Batches of 9 images with all that a loss may need; two processes get 4 and 5 of them."""
 
     def __init__(self, loss, classes):
-        super().__init__(size=9, steps=2)
+        super().__init__(size=9, steps=3)
         self.loss, self.classes = loss, classes
 
     def epoch(self, epoch, start=0):
@@ -87,13 +87,14 @@ class Case:
 
 
 def of_head(head_spec):
-    return Case(head_variants.build(head_spec), backbone=mlp(head_variants.D))
+    backbone, images = mlp(head_variants.D), Images(size=9, steps=3)
+    return Case(head_variants.build(head_spec), backbone=backbone, batches=images, training=TrainConfig(epochs=1))
 
 
 def of_loss(loss_spec):
     loss = loss_variants.build(loss_spec)
     head = ETFHead(loss_variants.D, K, projection=True, scale=LEARNED, generator=torch.Generator().manual_seed(0))
-    return Case(head, loss, mlp(loss_variants.D), Parts(loss, K))
+    return Case(head, loss, mlp(loss_variants.D), Parts(loss, K), TrainConfig(epochs=1))
 
 
 def digits(sampling=None, norm=BATCH_STATISTICS):
