@@ -138,7 +138,7 @@ def test_flags_of_other_starts_are_refused(of_two, flag, capsys, tmp_path):
 @pytest.mark.parametrize("more", [[], ["--device", "auto"], ["--workers", "1", "--pack", "1"]])
 def test_flags_without_a_contradiction_are_taken(of_two, more):
     args = recipe_parser("long_tail", "", list(recipe_module(LONG_TAIL).ARMS)).parse_args(more)
-    of_two.setattr("nc_tools.experiment.torchrun._connected", lambda: "connected")
+    of_two.setattr("nc_tools.experiment.torchrun.connected_processes", lambda: "connected")
     of_two.setattr("nc_tools.experiment.torchrun.announce", lambda *_: None)
     with first_of_torchrun(args) as processes:
         assert processes == "connected"

@@ -22,13 +22,14 @@ from nc_tools.experiment.cluster.cluster_flags import add_cluster_flags, chosen_
 from nc_tools.experiment.cluster.ray_connection import Cluster
 from nc_tools.experiment.config_file import config_text, read_config
 from nc_tools.experiment.data_flags import add_data_flags
+from nc_tools.experiment.follow_first import follow
 from nc_tools.experiment.packing import CPU_PACK
 from nc_tools.experiment.plan import RunOptions
 from nc_tools.experiment.plan_cost import print_plan
 from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.run_config import Protocol, RunConfig
 from nc_tools.experiment.run_plan import run_plan
-from nc_tools.experiment.torchrun import device_here, first_of_torchrun, follow, is_follower, threads_here
+from nc_tools.experiment.torchrun import device_here, first_of_torchrun, is_follower, threads_here
 from nc_tools.experiment.worker_count import worker_count
 from nc_tools.tracking.no_mlflow import sync_unless_off
 from nc_tools.training.processes import Processes

@@ -126,38 +126,6 @@ def _open_record(job: Job, identity: RunIdentity, path: Path) -> RunRecord:
     return RunRecord.create(job.root, identity)
 
 
-def train_with_first(training: SharedTraining, processes: Processes, stop: StopSignal) -> None:
-    """Take part in the training of a run that the first process makes; nothing is written here.
-
-    Raises:
-        ValueError: If this process has other data, weights or configuration than the first.
-        Killed: When the training was stopped, has diverged or has failed in the first process.
-    """
-    job = training.job
-    opened = open_job(job)
-    data, facts, indices = opened.data, opened.facts, opened.indices
-    if opened.identity.run_id != training.run_id:
-        raise ValueError(
-            f"this process would make the run {opened.identity.run_id}, and the first process makes "
-            f"{training.run_id}: give all machines the same images and weights, at the same paths"
-        )
-    torch.use_deterministic_algorithms(job.config.training.deterministic)
-    model = build_model(job.config, facts, seed=job.seed, frame_seed=job.frame_seed)
-    job.config.training.place(model, data.device)
-    loss = build_loss(job.config, facts, model.head.feature_dim, transition=training.transition).to(data.device)
-    fit(
-        model,
-        loss,
-        data.batches_for(loss, indices),
-        job.config.training,
-        job.config.optim,
-        seed=job.seed,
-        class_counts=facts.class_counts,
-        stop=stop,
-        processes=processes,
-    )
-
-
 class _Run:
     """One training run in progress."""
 

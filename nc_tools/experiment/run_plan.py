@@ -15,6 +15,7 @@ from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.check_plan import check_plan
 from nc_tools.experiment.cluster.cluster_workers import ClusterWorkers
+from nc_tools.experiment.divided_runs import DividedRuns
 from nc_tools.experiment.job import Job, JobKind, JobResult
 from nc_tools.experiment.packing import Packing, make_packs, packing_of
 from nc_tools.experiment.plan import Plan, RunOptions
@@ -23,7 +24,6 @@ from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.run_identity import identify
 from nc_tools.experiment.run_pack import PackJob, results_of
 from nc_tools.experiment.serialize import encode
-from nc_tools.experiment.torchrun import DividedRuns
 from nc_tools.experiment.tuning import Score, TuningResult, mean_over_seeds, tune
 from nc_tools.experiment.workers import Workers
 from nc_tools.run_records import mark_killed
