@@ -47,14 +47,15 @@ def ending(train, *arguments, **more):
     return None
 
 
-def stopped_and_resumed(processes, checkpoint, **more):
+def stopped(processes, train, checkpoint):
+    """Stop a training by the second process; return how it ended, and the steps in the first one's checkpoint."""
     stop = StopSignal()
-    case = with_dropout(batches=StopsAt(processes, stop), **more)
-    how = {"checkpoint": checkpoint if processes.is_first else None, "stop": stop}
-    end = ending(case.train, processes, **how)
-    stop.requested = False
-    steps = load_checkpoint(checkpoint)["step"] if processes.is_first else None
-    return end, steps, with_dropout(batches=Images(size=9, steps=3)).train(processes, **how, resume=True)
+    end = ending(train(batches=StopsAt(processes, stop)).train, processes, stop=stop, **of_first(processes, checkpoint))
+    return end, load_checkpoint(checkpoint)["step"] if processes.is_first else None
+
+
+def of_first(processes, checkpoint):
+    return {"checkpoint": checkpoint} if processes.is_first else {}
 
 
 def endings(processes, folder):
@@ -66,7 +67,9 @@ def endings(processes, folder):
             raise OSError("no space left")
 
     return {
-        "stop": stopped_and_resumed(processes, folder / "checkpoint.pt"),
+        "stop": stopped(processes, with_dropout, folder / "two.pt"),
+        "resumed": with_dropout(batches=images).train(processes, resume=True, **of_first(processes, folder / "two.pt")),
+        "stop before one process": stopped(processes, linear, folder / "one.pt"),
         "without a stop": with_dropout(batches=images).train(processes),
         "divergence": ending(linear(batches=Images(size=9, steps=3, poison=(1, 1))).train, processes),
         "an error of the first": ending(made("two views").train, processes, epoch_end=at_the_end),
@@ -86,7 +89,8 @@ def everything(processes, folder):
 @pytest.fixture(scope="module")
 def of_two():
     with tempfile.TemporaryDirectory() as folder:
-        yield in_processes(everything, folder)
+        first, second = in_processes(everything, folder)
+        yield first | {"folder": folder}, second
 
 
 def assert_close(one, other):
@@ -109,11 +113,19 @@ def test_two_processes_train_the_model_of_one(of_two, name):
 
 @slow
 def test_a_stop_in_one_process_stops_all_and_the_training_resumes(of_two):
-    (end, steps, resumed), (other_end, _, other) = (of_process["stop"] for of_process in of_two)
-    assert end == other_end == ("Killed", "training was stopped after step 4 of 6")
-    assert steps == 4
-    whole = of_two[0]["without a stop"]
-    assert largest_difference(resumed[0], whole[0]) == largest_difference(other[0], whole[0]) == 0  # with dropout
+    ended = ("Killed", "training was stopped after step 4 of 6")
+    assert of_two[0]["stop"] == of_two[0]["stop before one process"] == (ended, 4)
+    assert of_two[1]["stop"] == of_two[1]["stop before one process"] == (ended, None)
+    for of_process in of_two:  # with dropout
+        assert largest_difference(of_process["resumed"][0], of_process["without a stop"][0]) == 0
+
+
+@slow
+def test_one_process_goes_on_with_the_training_of_two(of_two):
+    images = Images(size=9, steps=3)
+    resumed = linear(batches=images).train(checkpoint=Path(of_two[0]["folder"]) / "one.pt", resume=True)
+    whole = linear(batches=images).train()
+    assert_close((resumed[0], resumed[1]), (whole[0], whole[1][1:]))
 
 
 @slow

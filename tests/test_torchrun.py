@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,10 +16,12 @@ import pytest
 import torch
 from support.recipe_commands import ENVIRONMENT, RECIPES, recipe_module, run_in_process
 
+from nc_tools.experiment.divided_runs import check_divisible
 from nc_tools.experiment.on_features.feature_options import FeatureOptions, run_options
 from nc_tools.experiment.recipe_cli import recipe_parser
 from nc_tools.experiment.torchrun import device_here, first_of_torchrun, is_follower, started_processes, threads_here
 from nc_tools.run_records import read_run
+from nc_tools.training import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 LONG_TAIL = next(path for path in RECIPES if path.stem == "long_tail")
@@ -142,6 +145,18 @@ def test_flags_without_a_contradiction_are_taken(of_two, more):
     of_two.setattr("nc_tools.experiment.torchrun.announce", lambda *_: None)
     with first_of_torchrun(args) as processes:
         assert processes == "connected"
+
+
+def test_batches_that_cannot_be_divided_are_refused_before_anything_trains(of_two):
+    arms = recipe_module(LONG_TAIL).ARMS
+    check_divisible(arms, 16)
+    with pytest.raises(
+        ValueError, match=r"arm linear: training.batch_size=32 is too small for 17 processes.* to 34 or"
+    ):
+        check_divisible(arms, 17)
+    compiled = {"one": replace(arms["linear"], training=TrainConfig(compile=True))}
+    with pytest.raises(ValueError, match=r"arm one: training.compile=true, but 2 processes cannot.*: set it to false"):
+        check_divisible(compiled, 2)
 
 
 def test_the_others_print_nothing(of_two, capsys):

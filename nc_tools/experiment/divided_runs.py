@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.job import JobResult, Note, RunProgress
+from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.run_job import run_job
 from nc_tools.experiment.run_pack import PackJob, error_result
 from nc_tools.experiment.workers import set_arithmetic
 from nc_tools.training import Processes
+
+
+def check_divisible(arms: Mapping[str, RunConfig], size: int) -> None:
+    """Check that the batches of all arms can be divided among processes.
+
+    Raises:
+        ValueError: If an arm's backbone is compiled, or its batches are too small.
+    """
+    for name, config in arms.items():
+        training = config.training
+        if training.compile:
+            raise ValueError(
+                f"arm {name}: training.compile=true, but {size} processes cannot divide the batches of a compiled "
+                f"backbone: set it to false"
+            )
+        if training.batch_size < 2 * size:  # the batches of an epoch may have half of this size
+            raise ValueError(
+                f"arm {name}: training.batch_size={training.batch_size} is too small for {size} processes, which each "
+                f"need a part of every batch: set it to {2 * size} or more, or start fewer processes"
+            )
 
 
 class DividedRuns:
@@ -59,11 +80,11 @@ class DividedRuns:
             if result.status == "KILLED":
                 on_progress(Note(f"{job.label} ({job.kind}) killed: {result.error}"))
                 raise Killed(result.error or "stopped")
-            on_result(pack, result)
             if result.disk_full:
                 raise OSError(errno.ENOSPC, result.error)
             if result.unexpected:
                 raise ValueError(f"{job.label} ({job.kind}) failed: {result.error}")
+            on_result(pack, result)
             if stop.requested:
                 raise Killed("stopped")
             results.append(result)

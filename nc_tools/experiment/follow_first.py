@@ -37,17 +37,17 @@ def follow(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if args.print_config:
         return
     set_arithmetic(threads_here())
+    processes = connected_processes()  # until then a signal ends this process
     with StopSignal(patience=math.inf) as stop:
         try:
-            _train_with_first(stop)
+            _train_with_first(processes, stop)
         except LostProcess:
             sys.exit(1)
         except (ValueError, TypeError, OSError) as error:
             sys.exit(f"error in process {os.environ['RANK']} of torchrun: {error}")
 
 
-def _train_with_first(stop: StopSignal) -> None:
-    processes = connected_processes()
+def _train_with_first(processes: Processes, stop: StopSignal) -> None:
     while (training := next_training(processes)) is not None:
         job = replace(training.job, device=device_here(training.job.device))
         try:

@@ -15,7 +15,7 @@ from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.check_plan import check_plan
 from nc_tools.experiment.cluster.cluster_workers import ClusterWorkers
-from nc_tools.experiment.divided_runs import DividedRuns
+from nc_tools.experiment.divided_runs import DividedRuns, check_divisible
 from nc_tools.experiment.job import Job, JobKind, JobResult
 from nc_tools.experiment.packing import Packing, make_packs, packing_of
 from nc_tools.experiment.plan import Plan, RunOptions
@@ -48,6 +48,8 @@ def run_plan(plan: Plan, options: RunOptions, console: Console) -> None:
     with locked(options.out), StopSignal() as stop, ProgressDisplay(console) as display:
         mark_killed(options.out)
         remove_partial_files(options.out)
+        if options.processes is not None:
+            check_divisible(plan.arms, options.processes.size)
         facts = check_plan(plan, options, display, stop)
         write_experiment(plan, options.out, rows_before(plan, options.out))
         packing = packing_of(plan, options, facts)
