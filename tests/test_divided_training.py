@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from support.divided_training import CASES, Centered, Counting, in_processes, linear, made
+from support.divided_training import CASES, Centered, CountedReads, Counting, digits, in_processes, linear, made
 from support.process_group import process_group
 from support.side_by_side import Images, largest_difference
 from torch import nn
 
 from nc_tools._support.signals import StopSignal
+from nc_tools.data import BalancedSampling, DataConfig, load_data
 from nc_tools.models import ConvNet
 from nc_tools.training import TrainConfig
 from nc_tools.training.checkpoint import load_checkpoint
@@ -54,6 +55,12 @@ def stopped(processes, train, checkpoint):
     return end, load_checkpoint(checkpoint)["step"] if processes.is_first else None
 
 
+def read_together(processes):
+    torch.manual_seed(0)
+    reads = CountedReads(load_data(DataConfig()).train)
+    return digits(BalancedSampling(), readers=processes, reads=reads).train(processes), reads.count
+
+
 def of_first(processes, checkpoint):
     return {"checkpoint": checkpoint} if processes.is_first else {}
 
@@ -71,6 +78,7 @@ def endings(processes, folder):
         "resumed": with_dropout(batches=images).train(processes, resume=True, **of_first(processes, folder / "two.pt")),
         "stop before one process": stopped(processes, linear, folder / "one.pt"),
         "without a stop": with_dropout(batches=images).train(processes),
+        "files": read_together(processes),
         "divergence": ending(linear(batches=Images(size=9, steps=3, poison=(1, 1))).train, processes),
         "an error of the first": ending(made("two views").train, processes, epoch_end=at_the_end),
         "an end by the first": linear(training=TrainConfig(epochs=9)).train(processes, epoch_end=lambda e, *_: e == 2),
@@ -126,6 +134,16 @@ def test_one_process_goes_on_with_the_training_of_two(of_two):
     resumed = linear(batches=images).train(checkpoint=Path(of_two[0]["folder"]) / "one.pt", resume=True)
     whole = linear(batches=images).train()
     assert_close((resumed[0], resumed[1]), (whole[0], whole[1][1:]))
+
+
+@slow
+def test_each_process_reads_its_part_of_the_files(of_two):
+    (first, of_first), (second, of_second) = (of_process["files"] for of_process in of_two)
+    assert largest_difference(first[0], second[0]) == 0
+    expected = of_two[0]["digits, class-balanced"]
+    assert (largest_difference(first[0], expected[0]), first[1]) == (0, expected[1])
+    assert of_first + of_second == 2 * 61
+    assert min(of_first, of_second) >= 2 * 28
 
 
 @slow

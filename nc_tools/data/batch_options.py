@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from nc_tools.data.augment import Augment, Normalize
 from nc_tools.data.sampling import Sampling
+
+
+class Readers(Protocol):
+    """Processes that take the same batches, such as :class:`nc_tools.training.Processes`."""
+
+    def part(self, count: int) -> slice:
+        """Return which of ``count`` samples of a batch this process reads."""
+
+    def sum(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all processes, in place."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,6 +47,8 @@ class BatchOptions:
         geometry: Resizes and crops the augmented uint8 images (N, C, H, W) for the network, as
             :meth:`nc_tools.models.ImagePreprocessing.geometry` does, so that the set can be kept at its own size. None:
             the network gets the images as they are.
+        readers: The processes that take the same batches: each reads a part of every batch from the files, and gets
+            the other pixels from the others. For a :class:`~nc_tools.data.StreamLoader`. None: this process alone.
 
     Example:
         >>> BatchOptions(batch_size=64, mean=[0.5], std=[0.25]).device
@@ -55,6 +68,7 @@ class BatchOptions:
     channels_last: bool = False
     workers: int | None = None
     geometry: Callable[[Tensor], Tensor] | None = None
+    readers: Readers | None = None
 
     def to_inputs(self) -> Callable[[Tensor], Tensor]:
         """Return the function that turns a batch of uint8 images into inputs of the network."""

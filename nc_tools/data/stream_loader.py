@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nc_tools._support.available_cores import available_cores
-from nc_tools.data.batch_options import BatchOptions
+from nc_tools.data.batch_options import BatchOptions, Readers
 from nc_tools.data.image_set import ImageFiles, Images
 from nc_tools.data.training_batches import TrainingBatches
 from nc_tools.decoding.pool import by_processes, decoding_pool
@@ -94,4 +94,15 @@ class StreamLoader(TrainingBatches):
         self._stream = PixelStream(images, self._device, options.workers)
 
     def _read(self, batches: list[Tensor]) -> Iterator[Tensor]:
-        return self._stream.read([self._indices[batch] for batch in batches])
+        readers, samples = self._options.readers, [self._indices[batch] for batch in batches]
+        return self._stream.read(samples) if readers is None else self._read_with(readers, samples)
+
+    def _read_with(self, readers: Readers, samples: list[Tensor]) -> Iterator[Tensor]:
+        """Read a part of each batch, and yield the pixels of all processes."""
+        parts = [readers.part(len(batch)) for batch in samples]
+        mine = self._stream.read([batch[part] for batch, part in zip(samples, parts, strict=True)])
+        for batch, part, pixels in zip(samples, parts, mine, strict=True):
+            whole = pixels.new_zeros(len(batch), *pixels.shape[1:])
+            whole[part] = pixels
+            readers.sum(whole)
+            yield whole

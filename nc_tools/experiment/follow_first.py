@@ -67,7 +67,7 @@ def train_with_first(training: SharedTraining, processes: Processes, stop: StopS
     """
     job = training.job
     opened = open_job(job)
-    data, facts, indices = opened.data, opened.facts, opened.indices
+    data, facts, indices = replace(opened.data, processes=processes), opened.facts, opened.indices
     if opened.identity.run_id != training.run_id:
         raise ValueError(
             f"this process would make the run {opened.identity.run_id}, and the first process makes "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from nc_tools.data import (
     with_noise,
 )
 from nc_tools.data.first_lines import first_lines
-from nc_tools.data.image_set import Images
+from nc_tools.data.image_set import ImageFiles, Images
 from nc_tools.data.label_layers import with_label_files
 from nc_tools.data.loader import evaluation_batches
 from nc_tools.data.mixing import Batches
@@ -42,6 +42,7 @@ from nc_tools.models.classifier import Classifier
 from nc_tools.models.image_preprocessing import ImagePreprocessing
 from nc_tools.records import Batch
 from nc_tools.seeds import stream_seed
+from nc_tools.training import Processes
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class RunData:
         config: The arm.
         seed: Seed of the run.
         device: Where batches go.
+        processes: The processes that take the same training batches and make them together; None: this one alone.
     """
 
     sources: Sources
@@ -63,6 +65,7 @@ class RunData:
     config: RunConfig
     seed: int
     device: torch.device
+    processes: Processes | None = field(default=None, kw_only=True)
 
     def training_batches(self, indices: Tensor, views: int = 1, *, sampling: Sampling | None = None) -> BatchLoader:
         """Return shuffled, augmented batches of the training images at the given indices.
@@ -72,8 +75,9 @@ class RunData:
             views: 1 or 2 augmented views of each sample, as the loss needs.
             sampling: Replaces the sampling of the arm's configuration.
         """
-        options = replace(self.batch_options(), views=views, sampling=sampling or self.config.data.sampling)
-        return make_loader(self.sources.train, indices, options)
+        images = self.sources.train
+        options = replace(self._options_for(images), views=views, sampling=sampling or self.config.data.sampling)
+        return make_loader(images, indices, options)
 
     def batches_for(self, loss: LossTerm, indices: Tensor) -> Batches:
         """Return training batches with what the loss needs: a second augmented view of each image, or outlier images.
@@ -91,8 +95,15 @@ class RunData:
         outliers = self.sources.outliers
         if outliers is None:
             return BlendedOutliers(batches)
-        options = replace(self.batch_options(), seed=stream_seed(self.seed, "outliers"))
+        options = replace(self._options_for(outliers), seed=stream_seed(self.seed, "outliers"))
         return WithOutliers(batches, make_loader(outliers, torch.arange(len(outliers)), options))
+
+    def _options_for(self, images: Images) -> BatchOptions:
+        """Return the options of training batches; several processes read files together if all of them read files."""
+        processes = self.processes
+        if processes is None or processes.any(not isinstance(images, ImageFiles)):
+            return self.batch_options()
+        return replace(self.batch_options(), readers=processes)
 
     def plain_batches(self, images: Images, indices: Tensor | None = None) -> Iterator[Batch]:
         """Yield batches of a data set without shuffling and augmentation: of all images, or those at the indices."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -234,6 +234,8 @@ class _Run:
 
     def _batches(self, loss: LossTerm, indices: Tensor) -> Batches:
         """Return training batches; runs that are made at the same time share those of one seed."""
+        if self.processes is not None:
+            return replace(self.data, processes=self.processes).batches_for(loss, indices)
         if self.loaders is None:
             return self.data.batches_for(loss, indices)
         return self.loaders.batches_for(self.data, loss, indices)

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from nc_tools.data import BalancedSampling, BatchOptions, DataConfig, load_data, make_loader
+from nc_tools.data import BalancedSampling, BatchOptions, DataConfig, StreamLoader, load_data, make_loader
 from nc_tools.data.augment import Augment
 from nc_tools.data.mixing import CutMix, Mixup
 from nc_tools.heads import LEARNED, CosineHead, ETFHead, LinearHead
@@ -41,6 +41,23 @@ class Parts(Images):
                 second_view=batch.inputs.flip(3) + 0.1 if self.loss.views == 2 else None,
                 outliers=-batch.inputs[:7] if self.loss.needs_outliers else None,
             )  # fmt: skip
+
+
+class CountedReads:
+    """A set of images whose reads are counted."""
+
+    def __init__(self, images):
+        self.images, self.count = images, 0
+
+    def __getattr__(self, name):
+        return getattr(self.images, name)
+
+    def __len__(self):
+        return len(self.images)
+
+    def take(self, index, **more):
+        self.count += len(index)
+        return self.images.take(index, **more)
 
 
 class InDouble:
@@ -97,18 +114,23 @@ def of_loss(loss_spec):
     return Case(head, loss, mlp(loss_variants.D), Parts(loss, K), TrainConfig(epochs=1))
 
 
-def digits(sampling=None, norm=BATCH_STATISTICS):
-    """A long tail of the digits: 61 images in batches of 15 and 16, with crops."""
-    data = load_data(DataConfig()).train
+def digits(sampling=None, norm=BATCH_STATISTICS, *, readers=None, reads=None):
+    """A long tail of the digits: 61 images in batches of 15 and 16, with crops.
+
+    With ``reads`` they are read in every epoch, and together with ``readers``.
+    """
+    data = load_data(DataConfig()).train if reads is None else reads
     order = torch.cat([(data.labels == k).nonzero().flatten()[: 22 - 2 * k] for k in range(5)])[:61]
     options = BatchOptions(
-        batch_size=16, mean=[0.3], std=[0.4], augment=Augment(padding=1, flip=True), sampling=sampling, epochs=2
-    )
+        batch_size=16, mean=[0.3], std=[0.4], augment=Augment(padding=1, flip=True), sampling=sampling, epochs=2,
+        readers=readers,
+    )  # fmt: skip
     backbone = ConvNet(1, 8, width=3) if norm == BATCH_STATISTICS else nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 12)
     )  # fmt: skip
     loss = LogitAdjustedLoss([22, 20, 18, 1, 1])
-    return Case(CosineHead(12, 5, scale=LEARNED), loss, backbone, InDouble(make_loader(data, order, options)))
+    load = make_loader if reads is None else StreamLoader
+    return Case(CosineHead(12, 5, scale=LEARNED), loss, backbone, InDouble(load(data, order, options)))
 
 
 def linear(**more):
