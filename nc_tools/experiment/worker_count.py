@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ class WorkerCount(NamedTuple):
 def worker_count(workers: int | None, device: str) -> WorkerCount:
     """Return how many worker processes there are: as many as asked for, else one for each core, or one on a GPU.
 
+    They share the cores, and none has more threads than OMP_NUM_THREADS says, where it is set.
+
     Args:
         workers: What ``--workers`` asks for, or None.
         device: Where the runs are made, such as "cuda:0".
@@ -31,4 +34,10 @@ def worker_count(workers: int | None, device: str) -> WorkerCount:
         workers = cores if torch.device(device).type == "cpu" else 1
     if workers < 1:
         raise ValueError(f"--workers must be at least 1, got {workers}")
-    return WorkerCount(workers, max(1, cores // workers))
+    return WorkerCount(workers, max(1, min(cores // workers, _threads_allowed(cores))))
+
+
+def _threads_allowed(cores: int) -> int:
+    """Return the first number in OMP_NUM_THREADS, or the number of cores if it holds none."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() else cores
