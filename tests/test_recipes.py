@@ -94,8 +94,12 @@ def test_a_smoke_run_is_in_mlflow(finished):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_recipe_with_130_and_everything_kept(tmp_path):
+def test_ctrl_c_ends_a_recipe_with_130_and_everything_kept(tmp_path, tmp_path_factory):
     out = tmp_path / "out"
+    out.mkdir()
+    from support.mlflow_store import fresh_store
+
+    fresh_store(out / "mlflow.db", tmp_path_factory)
     process = subprocess.Popen(
         [*command(LONG_TAIL, out), "--epochs", "300"],
         env=ENVIRONMENT,

@@ -9,16 +9,21 @@ from mlflow import MlflowClient
 from nc_tools.run_records import RunIdentity, RunRecord
 from nc_tools.tracking.connection import connect
 from nc_tools.tracking.store import resolve_store
+from support.session_folder import session_folder
 
 CURVE = [0.9, 0.5, float("nan"), 0.2]
 
 
+def migrated_store(tmp_path_factory) -> Path:
+    """Return an empty store whose tables were created once in this test session, which takes 1.5 s."""
+    database = session_folder(tmp_path_factory) / "migrated" / "mlflow.db"
+    connect(resolve_store(database.parent, f"sqlite:///{database}"))  # which waits for another process that makes it
+    return database
+
+
 def fresh_store(target: Path, tmp_path_factory) -> Path:
-    """Copy a store whose tables were created once in this test session, which saves 1.5 s each time."""
-    folder = tmp_path_factory.getbasetemp() / "migrated"
-    if not folder.exists():
-        connect(resolve_store(folder, f"sqlite:///{folder}/mlflow.db"))
-    return Path(shutil.copy(folder / "mlflow.db", target))
+    """Copy the store of :func:`migrated_store`."""
+    return Path(shutil.copy(migrated_store(tmp_path_factory), target))
 
 
 def begin(root: Path, seed: int = 0, **changes) -> RunRecord:
