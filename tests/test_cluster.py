@@ -5,7 +5,6 @@ import importlib.util
 import io
 import json
 import re
-import runpy
 import shlex
 import shutil
 import signal
@@ -24,6 +23,8 @@ from safetensors.torch import load_file
 from support.experiment_runs import config_of, job_of
 from support.faulty_servers import free_port
 from support.image_folders import make_tree
+from support.recipe_commands import run_script
+from support.runs_here import runs_here
 
 from nc_tools._support.signals import StopSignal
 from nc_tools.data import DataConfig
@@ -235,7 +236,7 @@ def test_without_a_cluster_on_this_machine_the_message_says_how_to_start_one(ray
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning:ray", "ignore::ResourceWarning")
-def test_the_commands_of_the_page_run(nodes, tmp_path, monkeypatch, capsys):
+def test_the_commands_of_the_page_run(nodes, tmp_path, capsys):
     from ray.scripts.scripts import start
 
     text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
@@ -246,8 +247,8 @@ def test_the_commands_of_the_page_run(nodes, tmp_path, monkeypatch, capsys):
         kinds.append(program)
         if program == "python":
             more = ["--smoke", "--arms", "linear,etf", "--seeds", "0", "--tracking-uri", "none"]
-            monkeypatch.setattr(sys, "argv", [*words, *more, "--out", str(tmp_path / str(number))])
-            runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+            with runs_here():
+                run_script(ROOT / words[0], *words[1:], *more, "--out", tmp_path / str(number))
             shown = capsys.readouterr().out
             assert ("image steps, about" if "--plan" in words else "linear") in shown
             assert (tmp_path / str(number) / "report" / "comparison.html").exists() is ("--plan" not in words)
@@ -285,7 +286,8 @@ def test_a_connection_that_rays_server_ends_is_made_again(nodes, monkeypatch):
 def test_a_comparison_that_loses_a_node_is_that_of_a_run_at_home(nodes, tmp_path):
     started, second, _ = nodes
     home, out = tmp_path / "home", tmp_path / "cluster"
-    run_plan(plan(), options(home), Console(file=io.StringIO()))
+    with runs_here():
+        run_plan(plan(), options(home), Console(file=io.StringIO()))
     shown = Console(file=io.StringIO(), width=200)
     with connected("auto") as found:
         assert found == Cluster(nodes=2, tasks=2, device="cpu", cpus=1, gpus=0.0)

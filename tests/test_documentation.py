@@ -4,22 +4,30 @@ import functools
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
 from support.faulty_servers import answers, free_port
+from support.recipe_commands import run_script
+from support.runs_here import runs_here, sync_here
+
+from nc_tools.cli import main
+from nc_tools.tracking.track import close
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TUTORIAL = "tutorial.md"  # its blocks of both languages run in order, in test_tutorial.py
+# The blocks of these pages run with their commands: the README's below, the tutorial's in test_tutorial.py.
+WITH_COMMANDS = ("README.md", "tutorial.md")
 CLASSES = {"cat": 24, "dog": 8, "owl": 6}
 
 
@@ -44,7 +52,9 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page, "python") and page.name != TUTORIAL], ids=lambda page: page.name
+    "page",
+    [page for page in PAGES if blocks(page, "python") and page.name not in WITH_COMMANDS],
+    ids=lambda page: page.name,
 )
 def test_python_blocks_run(page: Path, alone: Path) -> None:
     names: dict[str, object] = {}
@@ -78,13 +88,17 @@ def run(words: list[str], folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_readme_run(alone: Path) -> None:
+def test_the_commands_of_the_readme_run(alone, tmp_path_factory, capsys) -> None:
+    """As functions of this process: each as a program would take five seconds to import torch."""
     import torchvision
     from safetensors.torch import save_file
+    from support.mlflow_store import migrated_store
 
     names: dict[str, object] = {}
-    for block in blocks(ROOT / "README.md", "python"):  # they write the runs that a later command compares
-        exec(compile(block, "README.md", "exec"), names)
+    with sync_here(migrated_store(tmp_path_factory)):
+        for block in blocks(ROOT / "README.md", "python"):  # they write the runs that a later command compares
+            exec(compile(block, "README.md", "exec"), names)
+        close()  # as when the program ends
     photos(alone / "photos")
     save_file(torchvision.models.resnet18(num_classes=len(CLASSES)).state_dict(), alone / "weights.safetensors")
     lines = [line for block in blocks(ROOT / "README.md", "bash") for line in block.splitlines()]
@@ -94,60 +108,67 @@ def test_the_commands_of_the_readme_run(alone: Path) -> None:
         if program == "make":  # .ci/run makes the two set-up commands; here only their names are checked
             run(["make", "--dry-run", *words], ROOT)
         elif program == "python" and "--help" not in words:
-            words[0] = str(ROOT / words[0])
-            run([sys.executable, *words, "--smoke", "--device", "cpu", "--workers", "1"], alone)
+            quick = ["--smoke", "--device", "cpu", "--arms", "linear,etf", "--tracking-uri", "none"]
+            with runs_here():
+                run_script(ROOT / words[0], *words[1:], *quick)
         elif program == "python":
-            assert "--data" in run([sys.executable, str(ROOT / words[0]), *words[1:]], alone)
+            with pytest.raises(SystemExit) as end:
+                run_script(ROOT / words[0], *words[1:])
+            assert end.value.code == 0
+            assert "--data" in capsys.readouterr().out
         elif program == "nc-tools":
-            words += ["--seeds", "0-1", "--epochs", "3", "--image-size", "32"] if words[0] == "choose" else []
-            run([sys.executable, "-m", "nc_tools.cli", *words], alone)
+            quick = ["--seeds", "0-1", "--epochs", "3", "--image-size", "32", "--tracking-uri", "none"]
+            with runs_here(), sync_here():
+                main(words + quick * (words[0] == "choose"))
         else:
             assert [program, *words] == ["pip", "install", "."]
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_tracking_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_the_tracking_page_run(tmp_path, tmp_path_factory, monkeypatch, capsys) -> None:
     """In order, in one folder; MLflow's servers run until the next ones have been used, and end with Ctrl-C."""
-    page, port = ROOT / "docs" / "tracking.md", str(free_port())
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    (tmp_path / "loop.py").write_text("".join(blocks(page, "python")))
-    (tmp_path / "password.txt").write_text("hunter2")
+    from support.mlflow_store import migrated_store
+
+    page, port, store = ROOT / "docs" / "tracking.md", str(free_port()), migrated_store(tmp_path_factory)
+    monkeypatch.chdir(tmp_path)
+    Path("password.txt").write_text("hunter2")
+    shutil.copy(store, "mlflow.db")  # of the server
+    settings = {"PYTHONPATH": str(ROOT), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
     def start(words: list[str], address: str) -> subprocess.Popen[bytes]:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen([sys.executable, *words], cwd=tmp_path, start_new_session=True, **quiet)
+        process = subprocess.Popen([sys.executable, *words], start_new_session=True, **quiet)
         while not answers(address):
             assert process.poll() is None, shlex.join(words)
             time.sleep(0.2)
         return process
 
-    subprocess.run([sys.executable, "loop.py"], cwd=tmp_path, check=True)
     server = None
-    try:
-        for line in "".join(blocks(page, "bash")).splitlines():
-            program, *words = shlex.split(line.replace("5000", port))
-            if program == "export":
-                monkeypatch.setenv(*words[0].replace("$(cat password.txt)", "hunter2").split("=", 1))
-            elif program == "mlflow":
-                server = start(["-m", "mlflow", *words], f"http://127.0.0.1:{port}")
-            elif words == ["ui", "out"]:
-                local = str(free_port())
-                words += ["--port", local, "--no-browser"]
-                process = start(["-m", "nc_tools.cli", *words], f"http://127.0.0.1:{local}")
-                process.send_signal(signal.SIGINT)
-                assert process.wait(timeout=60) == 0
-            else:
-                done = subprocess.run(
-                    [sys.executable, "-m", "nc_tools.cli", *words], cwd=tmp_path, capture_output=True, text=True
-                )
-                assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-        assert f"MLflow, report: http://127.0.0.1:{port}/#/experiments/1/runs/" in done.stdout
-    finally:
-        if server is not None:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+    with mock.patch.dict(os.environ, settings), sync_here(store):
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        exec(compile("".join(blocks(page, "python")), "loop.py", "exec"), {})
+        close()  # as when the program ends
+        try:
+            for line in "".join(blocks(page, "bash")).splitlines():
+                program, *words = shlex.split(line.replace("5000", port))
+                if program == "export":
+                    os.environ.update([words[0].replace("$(cat password.txt)", "hunter2").split("=", 1)])
+                elif program == "mlflow":
+                    server = start(["-m", "mlflow", *words, "--workers", "1"], f"http://127.0.0.1:{port}")
+                elif words == ["ui", "out"]:
+                    local = str(free_port())
+                    words += ["--port", local, "--no-browser"]
+                    process = start(["-m", "nc_tools.cli", *words], f"http://127.0.0.1:{local}")
+                    process.send_signal(signal.SIGINT)
+                    assert process.wait(timeout=60) == 0
+                else:
+                    main(words)
+            report = f"MLflow, report: http://127.0.0.1:{port}/#/experiments/1/runs/"
+            assert report in capsys.readouterr().out
+        finally:
+            if server is not None:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
 
 
 def test_the_install_line_installs_the_package(tmp_path: Path) -> None:

@@ -54,7 +54,9 @@ def test_every_block_runs_one_after_the_other(tutorial, cells, tmp_path, monkeyp
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    quick = "--arms linear,etf_la,class_means --epochs 3 --set protocol.max_extensions=0 --workers 1"
+    quick = (
+        "--arms linear,etf_la,class_means --epochs 3 --set protocol.max_extensions=0 --workers 1 --tracking-uri none"
+    )
     replaced = {
         "tf_efficientnet_lite0 --weights pretrained": "test_resnet --weights w.safetensors",
         "--seeds 0-4": f"--seeds 0-1 {quick}",
