@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.head_plans import embeddings
+from support.runs_here import runs_here
 
 from nc_tools.cli import main
 from nc_tools.data import DataConfig
@@ -17,11 +18,12 @@ from nc_tools.experiment import load_run
 from nc_tools.experiment.serialize import encode
 from nc_tools.run_records import read_run
 
-FAST = ["--workers", "1", "--epochs", "2", "--set", "protocol.max_extensions=0", "--set", "protocol.rates=0.003,0.03"]
+FAST = ["--epochs", "2", "--set", "protocol.max_extensions=0", "--set", "protocol.rates=0.003,0.03"]
 
 
 def choose(*words):
-    main(["choose", *map(str, words), *FAST])
+    with runs_here():
+        main(["choose", *map(str, words), *FAST, "--tracking-uri", "none"])
 
 
 def photos(root, sizes=((40, 48), (36, 36), (60, 40)), counts=(("ape", 12), ("bee", 8), ("cow", 4))):

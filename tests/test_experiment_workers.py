@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 from support.experiment_runs import EPOCHS, config_of, job_of
+from support.runs_here import runs_here
 
 from nc_tools._support.disk_full import is_disk_full
 from nc_tools._support.signals import Killed, StopSignal
@@ -73,7 +74,8 @@ def when(condition, act):
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("finished")
     console = quiet()
-    run_plan(plan(), options(out), console)
+    with runs_here():  # the tests below compare with it what worker processes make
+        run_plan(plan(), options(out), console)
     return out, console.file.getvalue()
 
 
@@ -185,7 +187,8 @@ def test_a_full_disk_ends_the_comparison_at_once(finished, small_files, tmp_path
     assert not [run for run in runs if run.identity.kind == "final"]
     assert not list(tmp_path.rglob("*.part"))
     small_files()  # room was made
-    run_plan(plan(), options(tmp_path), quiet())
+    with runs_here():
+        run_plan(plan(), options(tmp_path), quiet())
     assert finals(tmp_path) == finals(finished[0])
 
 

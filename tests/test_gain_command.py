@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from support.runs_here import runs_here
 from support.tables import lines
 
 import nc_tools
@@ -18,7 +19,7 @@ from nc_tools.suspects.gain_decisions import pruned, random_changes, random_chec
 from nc_tools.suspects.label_arms import label_arms
 
 CLASSES = ("ape", "bee", "cow")
-FAST = ["--workers", "1", "--epochs", "20", "--set", "protocol.max_extensions=0", "--set", "protocol.rates=0.003,0.03"]
+FAST = ["--epochs", "20", "--set", "protocol.max_extensions=0", "--set", "protocol.rates=0.003,0.03"]
 
 
 def noisy_pets(folder, wrong=110, per_class=150, seed=0):
@@ -40,7 +41,8 @@ def noisy_pets(folder, wrong=110, per_class=150, seed=0):
 
 
 def gain(*words):
-    main(["gain", *map(str, words), *FAST])
+    with runs_here():
+        main(["gain", *map(str, words), *FAST, "--tracking-uri", "none"])
 
 
 def rows_of(file):

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -12,7 +10,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 from support.experiment_runs import job_of
 from support.outlier_runs import EXPOSED, RECIPE, config_of, noise_pictures, recipe
-from support.recipe_commands import ENVIRONMENT
+from support.recipe_commands import run_script
+from support.runs_here import runs_here
 
 from nc_tools._support.signals import StopSignal
 from nc_tools.comparison import ComparedRun, compare_runs, render_terminal
@@ -87,16 +86,8 @@ def flags(out, *more):
     rules += ["--set", f"data.class_counts={(12,) * 7}", "--set", "training.batch_size=128"]
     return [
         *("--smoke", "--device", "cpu", "--workers", "1", "--arms", "linear,linear_oe", "--out", str(out)),
-        *rules, *more,
+        *("--tracking-uri", "none"), *rules, *more,
     ]  # fmt: skip
-
-
-def run_script(*argv):
-    done = subprocess.run(
-        [sys.executable, str(RECIPE), *argv], env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def run_of(out, kind):
@@ -105,9 +96,11 @@ def run_of(out, kind):
 
 
 @pytest.mark.slow
-def test_the_recipe_trains_reports_and_resumes(tmp_path):
+def test_the_recipe_trains_reports_and_resumes(tmp_path, capsys):
     out, again = tmp_path / "out", tmp_path / "again"
-    output = run_script(*flags(out))
+    with runs_here():
+        run_script(RECIPE, *flags(out))
+    output = capsys.readouterr().out
     assert "training against outlier images from blended: used by linear_oe" in output
     assert "outliers: linear_oe trained with outlier images (blended)" in " ".join(output.split())
     assert "linear_oe trained with outlier images" in (out / "report" / "comparison.md").read_text()
@@ -127,7 +120,8 @@ def test_the_recipe_trains_reports_and_resumes(tmp_path):
         torch.set_num_threads(threads)
     assert run_of(again, "final").name == run_of(out, "final").name
     assert (run_of(again, "final") / "checkpoint.pt").exists()
-    run_script(*flags(again, "--resume"))
+    with runs_here():
+        run_script(RECIPE, *flags(again, "--resume"))
     one, other = (load_file(run_of(root, "final") / "weights.safetensors") for root in (out, again))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert read_run(run_of(again, "final")).curves() == read_run(run_of(out, "final")).curves()

@@ -10,6 +10,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from support.runs_here import runs_here
 from support.tables import lines
 
 from nc_tools.cli import main
@@ -80,8 +81,9 @@ def test_suspects_of_a_folder_of_images(photos, capsys):
 def test_what_a_decision_about_a_folder_of_images_gains(photos, capsys):
     lines(photos / "decisions.csv", "path,given,decision,label", "train/ape/train3.png,ape,relabel,bee")
     model = ["--model", "timm:test_resnet", "--weights", "weights.safetensors", "--image-size", "32"]
-    fast = ["--seeds", "0,1", "--epochs", "2", "--workers", "1", "--set", "protocol.max_extensions=0"]
-    main(["gain", "photos", *model, "--corrections", "decisions.csv", *fast, "--out", "out"])
+    fast = ["--seeds", "0,1", "--epochs", "2", "--set", "protocol.max_extensions=0", "--tracking-uri", "none"]
+    with runs_here():
+        main(["gain", "photos", *model, "--corrections", "decisions.csv", *fast, "--out", "out"])
     printed = " ".join(capsys.readouterr().out.split())
     assert "54 of 54 images went through the backbone" in printed
     assert "corrected, 1 training labels changed, 0 images left out, 0 labels confirmed: " in printed
