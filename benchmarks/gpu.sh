@@ -58,11 +58,11 @@ command_of() {
       [[ -z $tiny ]] || command+=(--quick --turns 1 --size 32 64 10) ;;
     losses)
       command=($python benchmarks/losses.py --device "$device" --json "$out/losses.json")
-      [[ -z $tiny ]] || command+=(--turns 1 --repeats 1 --size 32 16 10 --pairs 32 16) ;;
+      [[ -z $tiny ]] || command+=(--turns 1 --repeats 1 --threads 1 --size 32 16 10 --pairs 32 16) ;;
     measures)
       command=($python benchmarks/measures.py --device "$device" --out "$out/measures_figures.json")
       [[ -z $peer ]] || command+=(--peer "$peer")
-      [[ -z $tiny ]] || command+=(--sizes 32x4 --repeats 1) ;;
+      [[ -z $tiny ]] || command+=(--sizes 32x4 --streams 32x64 --repeats 1) ;;
     evaluation)
       command=($python benchmarks/evaluation.py --device "$device")
       [[ -z $tiny ]] || command+=(--train 200 --test 100 --outliers 100 --feature-dim 16 --classes 4) ;;
@@ -72,7 +72,7 @@ command_of() {
       elif [[ -n $data ]]; then command+=(--data "$data"); fi ;;
     table)
       command=($python recipes/long_tail.py --device "$device" --tracking-uri none --resume)
-      if [[ -n $tiny ]]; then command+=(--smoke --arms linear,etf --out "$out/rehearsal/table"
+      if [[ -n $tiny ]]; then command+=(--smoke --workers 1 --arms linear,etf --out "$out/rehearsal/table"
         --set training.compile=false --set optim.decay_norm_and_bias=true --set training.batch_size=128)
       else
         command+=(--workers "${WORKERS:-6}" --epochs "${EPOCHS:-200}" --seeds 0-2 --out "$out/table")

@@ -41,6 +41,7 @@ from nc_tools.metrics import (
 
 SAMPLES = 50_000
 SIZES = ("512x10", "512x100", "512x500", "2048x100", "2048x1000")
+STREAMS = ("512x1024", "512x4096", "2048x1024")
 CLOCK = time.perf_counter
 COMPARED = ("nc1_pinv", "nc1_trace", "cdnv", "nc2_gram", "nc4_disagreement")
 
@@ -243,6 +244,7 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="folder that holds the package neural_collapse")
     parser.add_argument("--vocabulary", action="store_true", help="also 50,000 classes, some minutes")
     parser.add_argument("--sizes", nargs="*", default=SIZES, metavar="DxK")
+    parser.add_argument("--streams", nargs="*", default=STREAMS, metavar="DxBATCH")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
@@ -274,7 +276,8 @@ def main() -> None:
             text += f"; peer {row['peer_s']:7.3f} s, {row['peer_s'] / row['ours_s']:5.1f} times ours, "
             text += f"error {row['peer_error']:.1e} ({row['peer_error_in']})"
         print(text, flush=True)
-    for feature_dim, batch in ((512, 1024), (512, 4096), (2048, 1024)):
+    for stream in options.streams:
+        feature_dim, batch = map(int, stream.split("x"))
         row = streaming(feature_dim, batch, device, options.repeats)
         record["streaming"].append(row)
         ratios = [row["ours_s"] / row[key] for key in ("bare_float64_s", "bare_float32_s")]
