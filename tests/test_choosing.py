@@ -108,6 +108,12 @@ def test_only_arms_with_a_score_at_every_seed_can_be_candidates(tmp_path):
     assert holdout_scores(tmp_path / f"{seed}.json" for seed in range(2)) == {"a": pytest.approx(0.6)}
 
 
+def test_of_equal_arms_the_same_one_is_the_candidate_in_every_process(tmp_path):
+    names = [f"arm {i}" for i in range(40)]  # a set of them has another order in every process
+    (tmp_path / "0.json").write_text(json.dumps({"scores": dict.fromkeys(names, 0.5)}))
+    assert list(holdout_scores([tmp_path / "0.json"])) == names
+
+
 @pytest.mark.slow
 def test_equal_arms_are_confirmed_no_more_often_than_the_level():
     """No arm is better; hold-out and test noise are independent: at most 2.5 % of the choices (one side of 5 %)."""

@@ -84,5 +84,6 @@ def holdout_scores(seeds: Iterable[Path]) -> dict[str, float]:
         seeds: The file of each seed's results.
     """
     stored = [read_json_or_problem(path)[0].get("scores") or {} for path in seeds]
-    arms = set.intersection(*(set(scores) for scores in stored)) if stored else set()
+    # In the order of the file and not of a set, which differs between processes: equal arms are told apart by it.
+    arms = [arm for arm in stored[0] if all(arm in scores for scores in stored)] if stored else []
     return {arm: fmean(float(scores[arm]) for scores in stored) for arm in arms}
