@@ -27,6 +27,7 @@ from nc_tools.decoding.image_file import UnreadableImageError, decode_image
 from nc_tools.decoding.pool import DecodingProcess, decode_rows, decoding_pool
 from nc_tools.decoding.request import DecodingRequest
 from nc_tools.features.image_content import ImageContent
+from nc_tools.features.image_views import ImageViews
 from nc_tools.heads import LinearHead
 from nc_tools.losses import CrossEntropyLoss
 from nc_tools.models.classifier import Classifier
@@ -122,7 +123,7 @@ def test_features_are_computed_from_the_same_pixels(tmp_path, fresh_pool):
     noise_files(tmp_path / "birds", 60)
     memory, files = (load_data(config(tmp_path / "birds", image_size=16, memory_gb=gb)).train for gb in (1, 0))
     chosen, preprocessing = torch.arange(39, 0, -1), ImagePreprocessing(**RESIZED)
-    chunks = [list(ImageContent(images, preprocessing).read_chunks(chosen, 16)) for images in (memory, files)]
+    chunks = [list(ImageContent(images, preprocessing, ImageViews()).read_chunks(chosen, 16)) for images in (memory, files)]
     for (index, pixels), (other, others) in zip(*chunks, strict=True):
         assert torch.equal(index, other)
         assert torch.equal(pixels, others)
