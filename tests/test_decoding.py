@@ -123,7 +123,8 @@ def test_features_are_computed_from_the_same_pixels(tmp_path, fresh_pool):
     noise_files(tmp_path / "birds", 60)
     memory, files = (load_data(config(tmp_path / "birds", image_size=16, memory_gb=gb)).train for gb in (1, 0))
     chosen, preprocessing = torch.arange(39, 0, -1), ImagePreprocessing(**RESIZED)
-    chunks = [list(ImageContent(images, preprocessing, ImageViews()).read_chunks(chosen, 16)) for images in (memory, files)]
+    contents = [ImageContent(images, preprocessing, ImageViews()) for images in (memory, files)]
+    chunks = [list(content.read_chunks(chosen, 16)) for content in contents]
     for (index, pixels), (other, others) in zip(*chunks, strict=True):
         assert torch.equal(index, other)
         assert torch.equal(pixels, others)
