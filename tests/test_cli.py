@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from support.recipe_commands import ENVIRONMENT, RECIPES, arms_of, smoke
+from support.runs_here import sync_here
 
 from nc_tools.cli import main, parser
 
@@ -74,7 +75,8 @@ def test_a_mean_that_is_not_numbers_is_an_error(capsys):
 @pytest.mark.slow
 def test_compare_prints_the_table_and_writes_the_report_again(out, capsys):
     shutil.rmtree(out / "report")
-    main(["compare", str(out)])
+    with sync_here():
+        main(["compare", str(out)])
     output = capsys.readouterr()
     assert "bal. acc" in output.out
     assert output.err == ""
@@ -107,7 +109,8 @@ def test_a_full_disk_is_reported_and_leaves_the_old_report(out, tmp_path):
 @pytest.mark.slow
 def test_compare_takes_another_baseline(out, capsys):
     baseline = arms_of(RECIPES[0])[-1]
-    main(["compare", str(out), "--baseline", baseline])
+    with sync_here():
+        main(["compare", str(out), "--baseline", baseline])
     assert f"significantly worse than {baseline}" in " ".join(capsys.readouterr().out.split())
     assert json.loads((out / "experiment.json").read_text())["baseline"] != baseline
 
