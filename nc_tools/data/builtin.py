@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -34,14 +35,19 @@ def load_builtin(kind: str, path: Path | None) -> tuple[ImageSet, ImageSet]:
 
 def _load_digits() -> tuple[ImageSet, ImageSet]:
     """Load scikit-learn's 1,797 digits of 8 x 8; half of each class is for training, always the same half."""
+    digits = _all_digits()
+    train, test = split_holdout(digits.labels, 0.5, torch.Generator().manual_seed(0))
+    return digits.subset(train), digits.subset(test)  # copies, whatever their owners do with them
+
+
+@cache  # reading the text file takes .1 s, as long as several epochs
+def _all_digits() -> ImageSet:
     from sklearn.datasets import load_digits
 
     raw = load_digits()
     images = (torch.from_numpy(raw.images).unsqueeze(1) * (255 / 16)).round().to(torch.uint8)
     labels = torch.from_numpy(raw.target).long()
-    digits = ImageSet(images, labels, tuple(str(name) for name in raw.target_names), "digits")
-    train, test = split_holdout(labels, 0.5, torch.Generator().manual_seed(0))
-    return digits.subset(train), digits.subset(test)
+    return ImageSet(images, labels, tuple(str(name) for name in raw.target_names), "digits")
 
 
 def fit_shape(images: ImageSet, image_size: int | None, channels: int | None) -> ImageSet:

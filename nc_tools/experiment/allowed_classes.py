@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from types import ModuleType
 from typing import Any, TypeGuard
 
@@ -68,10 +69,9 @@ class AllowedClasses:
         return self._find(path, fits)
 
     def _find(self, path: str, fits: Callable[[type[Any]], bool]) -> type[Any] | None:
-        package, _, rest = path.partition(".")
-        if package == "nc_tools":
+        if path.partition(".")[0] == "nc_tools":
             # The names of its classes are unique, so a record stays readable when a class moves to another file.
-            return next(filter(fits, _own_classes(rest.rpartition(".")[2])), None)
+            return next(filter(fits, _own_classes(path)), None)
         optimizers = [cls for cls in _classes_in(torch.optim) if issubclass(cls, torch.optim.Optimizer)]
         callers = [cls for module in self._modules for cls in _classes_in(module)]
         return next((cls for cls in (*callers, *optimizers) if _path_or_none(cls) == path and fits(cls)), None)
@@ -82,11 +82,13 @@ def _is_argument_or_callers(cls: type[Any]) -> bool:
     return not own or any(vars(module).get(cls.__name__) is cls for module in _ARGUMENTS)
 
 
-def _own_classes(name: str) -> Iterator[type[Any]]:
-    """Yield the public classes of this name that the loaded modules of nc_tools define."""
-    for path in [path for path in sys.modules if path.startswith("nc_tools.") and not name.startswith("_")]:
-        thing = vars(sys.modules[path]).get(name)
-        if _is_concrete_class(thing) and (thing.__module__, thing.__name__) == (path, name):
+def _own_classes(path: str) -> Iterator[type[Any]]:
+    """Yield the public classes of nc_tools whose name ends a dotted path, first that of the module in the path."""
+    named, _, name = path.rpartition(".")
+    loaded = (module for module in tuple(sys.modules) if module.startswith("nc_tools."))
+    for module in chain([named] if named in sys.modules else [], loaded):
+        thing = vars(sys.modules[module]).get(name)
+        if _is_concrete_class(thing) and (thing.__module__, thing.__name__) == (module, name) and name[:1] != "_":
             yield thing
 
 

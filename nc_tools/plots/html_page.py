@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from nc_tools._support.printable import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def render_page(
@@ -20,6 +24,13 @@ def render_page(
         values: What the template reads. A name that is missing raises an error.
         filters: Further Jinja filters, by name.
     """
+    page = _environment(package, tuple((filters or {}).items())).get_template(template).render(**values)
+    return "\n".join(map(printable, page.split("\n")))
+
+
+@cache
+def _environment(package: str, filters: tuple[tuple[str, Callable[[Any], object]], ...]) -> Environment:
+    """Return the environment of a package's templates; each is compiled once, which takes longer than a page."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -29,6 +40,5 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(filters or {})
-    page = environment.get_template(template).render(**values)
-    return "\n".join(map(printable, page.split("\n")))
+    environment.filters.update(filters)
+    return environment
