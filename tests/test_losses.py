@@ -140,19 +140,6 @@ def test_state_survives_a_checkpoint_and_stays_where_nothing_is_trained(loss_spe
     assert all(torch.equal(value, before[name]) for name, value in loss.state_dict().items())
 
 
-@every_loss
-@pytest.mark.slow
-def test_compiles_without_a_graph_break(loss_spec: Spec[LossTerm]) -> None:
-    loss, head, h = build(loss_spec).eval(), ETFHead(D, K), torch.randn(N, D)
-    batch = batch_of(torch.arange(N) % K)
-
-    def step(x: Tensor) -> Tensor:
-        return loss(outputs_for(loss, head, x), batch)  # type: ignore[no-any-return]
-
-    torch._dynamo.reset()
-    assert torch.allclose(torch.compile(step, fullgraph=True, backend="eager")(h), step(h), atol=1e-5)
-
-
 class Waits(TorchDispatchMode):
     """Record what would make a GPU wait: a tensor turned into a number, or a size that depends on values."""
 
