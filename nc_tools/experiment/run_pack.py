@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 from nc_tools._support.damaged_file import DamagedFileError
 from nc_tools._support.disk_full import is_disk_full
+from nc_tools._support.out_of_memory import is_out_of_memory
 from nc_tools._support.signals import Killed, StopSignal
 from nc_tools.experiment.job import Job, JobResult, Note, RunProgress
 from nc_tools.experiment.pack_loaders import PackLoaders
@@ -58,6 +62,8 @@ def results_of(pack: PackJob, result: JobResult) -> Sequence[JobResult]:
 def run_pack(pack: PackJob, on_progress: Callable[[RunProgress | Note], None], stop: StopSignal) -> RunPackResult:
     """Make the runs of a pack, and return how each of them ended. Their numbers are those of runs made one by one.
 
+    If they do not fit into the memory together, those that did not end go on from their checkpoints in two halves.
+
     Args:
         pack: The runs. Those that were made before are not made again.
         on_progress: Called after each epoch of a run, and with the reasons why runs cannot share their passes.
@@ -71,17 +77,44 @@ def run_pack(pack: PackJob, on_progress: Callable[[RunProgress | Note], None], s
             on_progress(Note(f"some runs of a pack train alone, because {reason}"))
 
     ended = run_side_by_side(steps, on_alone=note)
-    results = tuple(end.value if end.value is not None else error_result(end.error) for end in ended)
+    large = [number for number, end in enumerate(ended) if is_out_of_memory(end.error)]
+    made: dict[int, JobResult] = {}
+    if len(pack.jobs) > 1 and large:
+        on_progress(Note(f"{len(pack.jobs)} runs side by side need too much memory: going on with half as many"))
+        for end in ended:
+            _release(end.error)
+        half = -(-len(large) // 2)
+        for part in filter(None, (large[:half], large[half:])):
+            again = PackJob(tuple(replace(pack.jobs[number], resume=True) for number in part))
+            made |= dict(zip(part, run_pack(again, on_progress, stop).of_runs, strict=True))
+    results = tuple(
+        made[number] if number in made else end.value if end.value is not None else error_result(end.error, job)
+        for number, (end, job) in enumerate(zip(ended, pack.jobs, strict=True))
+    )
     full = next((result for result in results if result.disk_full), None)
     if full is not None:
         return RunPackResult(None, "FAILED", error=full.error, disk_full=True, of_runs=results)
     return RunPackResult(None, "FINISHED", of_runs=results)
 
 
-def error_result(error: BaseException | None) -> JobResult:
+def _release(error: BaseException | None) -> None:
+    """Let go of the tensors in the frames of an error, and of the memory that PyTorch keeps of a GPU."""
+    if error is not None:
+        traceback.clear_frames(error.__traceback__)
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def error_result(error: BaseException | None, job: Job | None = None) -> JobResult:
     """Return the result of a run that raised an error, and print where it was raised."""
     if isinstance(error, Killed):
         return JobResult(None, "KILLED", error=error.reason)
+    if job is not None and is_out_of_memory(error):
+        size = job.config.training.batch_size
+        advice = f"--set training.batch_size={size // 2}, which all arms then have" if size > 1 else "a smaller network"
+        return JobResult(
+            None, "FAILED", error=f"{job.device} has too little memory for batches of {size} images: use {advice}"
+        )
     if error is not None and not isinstance(error, DamagedFileError | FileExistsError):  # their message says all
         traceback.print_exception(error)
     message = f"{type(error).__name__}: {error}".splitlines()[0]

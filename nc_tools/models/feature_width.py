@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.out_of_memory import is_out_of_memory
 from nc_tools.surgery.trace import FAILS_ON_A_WRONG_INPUT
 from nc_tools.surgery.untouched import trial_run
 
@@ -34,6 +35,8 @@ def feature_width(backbone: nn.Module, *, in_channels: int, image_size: int, nam
         with trial_run(backbone):
             features = backbone(torch.zeros(2, in_channels, image_size, image_size, device=device))
     except FAILS_ON_A_WRONG_INPUT as error:
+        if is_out_of_memory(error):  # of any size
+            raise
         raise wrong_size(name, in_channels, image_size, error) from error
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from nc_tools._support.out_of_memory import is_out_of_memory
 from nc_tools.training.in_steps import BackbonePass, autocast
 from nc_tools.training.stack_in_place import laid_out_as, stack_in_place
 
@@ -57,7 +58,9 @@ class BackboneStack:
             torch.autograd.grad(features.sum(), list(parameters.values()), allow_unused=True)
             with torch.no_grad(), autocast(inputs[0].device, passes[0].dtype):
                 alone = functional_call(self._backbones[0], own, (passes[0].inputs.clone(),))
-        except Exception as error:  # noqa: BLE001  a module may do anything
+        except Exception as error:
+            if is_out_of_memory(error):  # a smaller stack may fit
+                raise
             if "randomness" in str(error):
                 return f"{name} draws random numbers, such as those of dropout"
             return f"{name} cannot be computed by torch.func.vmap ({' '.join(str(error).split())[:150]})"

@@ -130,7 +130,11 @@ class _Passes:
             groups.setdefault(self._key(request), []).append(request)
         together = []
         for group in groups.values():
-            stack = self._stack(group)
+            try:
+                stack = self._stack(group)
+            except RuntimeError as error:  # too little memory to try it
+                _fail(group, error)
+                continue
             if stack is not None:
                 _try(stack.compute, group)
                 together.append((stack, group))
@@ -182,5 +186,9 @@ def _try(compute: Callable[[list[BackbonePass]], None], passes: list[BackbonePas
     try:
         compute(passes)
     except Exception as error:  # noqa: BLE001  other trainings go on
-        for request in passes:
-            request.error = error
+        _fail(passes, error)
+
+
+def _fail(passes: Sequence[BackbonePass], error: Exception) -> None:
+    for request in passes:
+        request.error = error
