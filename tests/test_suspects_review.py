@@ -156,7 +156,7 @@ def test_a_thousand_classes_are_decided_about_by_name(tmp_path, monkeypatch):
     for i, name in enumerate(ids):
         Image.new("RGB", (16, 16), (i % 256, i // 256, 9)).save(tmp_path / name)
     np.savez("species.npz", features=features, labels=labels, ids=ids, classes=classes)
-    main(["suspects", "species.npz", "--images", ".", "--review", "1000", "--out", "out"])
+    main(["suspects", "species.npz", "--images", ".", "--review", "1000", "--folds", "2", "--out", "out"])
     page = tmp_path / "out" / "review.html"
     assert page.stat().st_size < 2**22, "a thousand images with six neighbors each"
     samples = data_of(page)["samples"]
