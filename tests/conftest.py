@@ -6,6 +6,7 @@ import torch
 # The files that take longest, which are the first, so that no process waits for the other at the end of `make test`.
 LONGEST = (
     "test_recipes.py",
+    "test_experiment_killed_runs.py",
     "test_cluster.py",
     "test_documentation.py",
     "test_tracking_sync_server.py",
@@ -14,11 +15,10 @@ LONGEST = (
     "test_compatibility.py",
     "test_pages_in_a_browser.py",
     "test_comparison_coverage.py",
-    "test_choose_command.py",
+    "test_experiment_workers.py",
     "test_tutorial.py",
     "test_gpu_script.py",
     "test_fine_tuning_page.py",
-    "test_outliers_runs.py",
     "test_geometry_code_bounds.py",
 )
 
