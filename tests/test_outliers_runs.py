@@ -128,7 +128,9 @@ def test_the_recipe_trains_reports_and_resumes(tmp_path, capsys):
 
 
 def in_process(argv, out):
-    run_recipe(recipe.ARMS, name="ood", question="Why?", argv=["--smoke", "--out", str(out), *argv])
+    run_recipe(
+        recipe.ARMS, name="ood", question="Why?", argv=["--smoke", "--tracking-uri", "none", "--out", str(out), *argv]
+    )
 
 
 def test_a_loss_without_its_outliers_raises_before_anything_is_trained(tmp_path, capsys):
