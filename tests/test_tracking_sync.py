@@ -132,22 +132,21 @@ def failing_at(number: int, error: BaseException, *, lost_answer: bool):
 @pytest.mark.parametrize("lost_answer", [False, True], ids=["not sent", "answer lost"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, requests.ConnectionError], ids=["process killed", "server down"])
 def test_a_push_that_ends_at_any_request_loses_and_repeats_nothing(root, error, lost_answer):
+    store = f"sqlite:///{root}/mlflow.db"
     for number in range(100):
-        one = root / str(number)
-        one.mkdir()
-        shutil.copy(root / "mlflow.db", one)
-        record = begin(one)  # the first attempt of a run, which is replaced by a second one
+        one, experiment = root / f"out {number}", f"question {number}"
+        record = begin(one, experiment=experiment)  # the first attempt of a run, which is replaced by a second one
         record.kill()
-        mirror_of(one).push()
-        complete(one, config={**record.identity.config})
-        mirror = mirror_of(one)
+        mirror_of(one, store).push()
+        complete(one, experiment=experiment)
+        mirror = mirror_of(one, store)
         with failing_at(number, error("lost"), lost_answer=lost_answer) as left, suppress(KeyboardInterrupt):
             mirror.push()
         if error is KeyboardInterrupt:
-            mirror = mirror_of(one)  # the next process
+            mirror = mirror_of(one, store)  # the next process
         assert mirror.push().error is None
-        (run,) = runs(one)
-        assert_complete(one, run)
+        (run,) = runs(root, experiment)
+        assert_complete(root, run)
         if left[0] >= 0:
             break
     assert number > 8

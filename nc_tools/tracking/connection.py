@@ -3,6 +3,7 @@
 import sqlite3
 import uuid
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import mlflow
@@ -29,12 +30,17 @@ def connect(store: Store) -> MlflowClient:
     store.database.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{store.database}.lock", timeout=STORE_LOCK_SECONDS):
-            current = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations")).get_current_head()
-            if _first(store.database, "SELECT version_num FROM alembic_version") != current:
+            if _first(store.database, "SELECT version_num FROM alembic_version") != _newest_version():
                 _make(store.database)
             return _open(store.uri)
     except Timeout as error:
         raise StoreError(f"another process has held {store.database}.lock for {STORE_LOCK_SECONDS:.0f} s") from error
+
+
+@cache  # it reads all of MLflow's scripts
+def _newest_version() -> str | None:
+    """Return the version of the tables that this MLflow makes."""
+    return ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations")).get_current_head()
 
 
 def _open(uri: str) -> MlflowClient:
