@@ -1,8 +1,9 @@
-"""Comparisons of training methods: the methods (arms), the rules that they share (protocol), and all training runs."""
+"""Comparisons of training methods: the methods (arms), the rules that they share (protocol), and all training runs.
 
-from nc_tools.experiment.model_config import ModelConfig
-from nc_tools.experiment.recipe_cli import run_recipe
-from nc_tools.experiment.run_config import Protocol, RunConfig, TunedParameter
-from nc_tools.experiment.trained_model import TrainedModel, load_run
+Public names are listed in ``__init__.pyi`` and imported on first use, so that a process that makes runs does not load
+the command line and the report.
+"""
 
-__all__ = ["ModelConfig", "Protocol", "RunConfig", "TrainedModel", "TunedParameter", "load_run", "run_recipe"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,7 +9,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from nc_tools.experiment.build import DataFacts, build_model
 from nc_tools.experiment.job import Job
@@ -74,6 +73,8 @@ def batch_cost(config: RunConfig, facts: DataFacts) -> float:
 
     A network with pretrained weights is not built for this, because none is small.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # here, because it imports Triton
+
     if config.model.weights is not None:
         return math.inf
     backbone = copy.deepcopy(build_model(config, facts, seed=0, frame_seed=0).backbone).to("meta").eval()
