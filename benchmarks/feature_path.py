@@ -11,7 +11,8 @@ Processor seconds hardly change on a shared machine.
 
 The floor is the time of the matrix products alone: for each sample of each training step the product of the features
 with the class vectors (or the projection, and its product with the frame), and the products that the gradients need;
-for each sample of a hold-out after every epoch, and of the training and test set of every final run, the forward ones.
+for each sample of a hold-out after a trial and after every epoch of a hold-out run, and of the training and test set of
+every final run, the forward ones.
 They are counted from the records of the runs, and divided by the speed that torch.mm reaches in this run: features
 (256, D) times the class vectors of 5, 15 or 25 heads, whichever is fastest, forward and gradient, in two processes at
 once.
@@ -129,9 +130,10 @@ def flops(case: Case, arm: str, trials: int, seeds: int, epochs: int) -> float:
     to_classes = 2.0 * case.width * case.classes
     frame = 2.0 * case.classes**2 if arm in PROJECTED else 0.0  # projected to as many dimensions as classes
     forward, step = to_classes + frame, 2 * (to_classes + frame)
-    with_holdout = epochs * (fitted * step + held_out * forward)
+    fit = epochs * fitted * step
     final = epochs * case.train * step + (case.train + case.test) * forward
-    return (trials + seeds) * with_holdout + seeds * final
+    # A trial is scored once, a hold-out run after every epoch.
+    return trials * (fit + held_out * forward) + seeds * (fit + epochs * held_out * forward + final)
 
 
 def best_speed(case: Case) -> float:

@@ -77,6 +77,12 @@ class HeadRun:
         if epoch == self.keep_epoch:
             self.kept = copy.deepcopy(self.model.state_dict())
 
+    def is_scored_at(self, epoch: int) -> bool:
+        """Return whether the head is scored on the hold-out after an epoch; of a tuning trial only the last counts."""
+        training = self.job.config.training
+        last_only = self.job.kind == "tuning" and training.patience is None
+        return self.samples.scored and (not last_only or epoch == training.epochs)
+
     def score(self, metric: str) -> Score:
         """Return the value of a metric on the hold-out (balanced accuracy if not measured); None if it diverged."""
         if self.error is not None:

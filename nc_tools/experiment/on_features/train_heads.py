@@ -84,12 +84,15 @@ def _train_pack(
 
     def epoch_end(epoch: int, pack: Pack, values: Sequence[dict[str, float]]) -> list[int]:
         present = [by_model[id(member.model)] for member in pack.members]
-        for run, own, score in zip(present, values, _holdout_scores(present, pack), strict=True):
+        scored = any(run.is_scored_at(epoch) for run in present)
+        scores = _holdout_scores(present, pack) if scored else [{} for _ in present]
+        for run, own, score in zip(present, values, scores, strict=True):
             run.note(epoch, {**own, **score})
         on_epoch(epoch, training.epochs)
         return [place for place, run in enumerate(present) if run.ends(epoch)]
 
-    results = fit_pack(members, training, epoch_end=epoch_end, stop=stop)
+    recorded = runs[0].job.kind != "tuning"  # of a trial only the score is kept
+    results = fit_pack(members, training, accuracy=recorded, epoch_end=epoch_end, stop=stop)
     for run, result in zip(runs, results, strict=True):
         run.seconds += result.seconds
         run.side_by_side = len(runs)
@@ -100,7 +103,7 @@ def _train_alone(run: HeadRun, member: PackMember, stop: StopSignal, on_epoch: C
     training = run.job.config.training
 
     def epoch_end(epoch: int, values: dict[str, float], _: Classifier) -> bool:
-        run.note(epoch, values | _holdout_scores([run])[0])
+        run.note(epoch, values | (_holdout_scores([run])[0] if run.is_scored_at(epoch) else {}))
         on_epoch(epoch, training.epochs)
         return run.ends(epoch)
 

@@ -47,6 +47,7 @@ def fit_pack(
     members: Sequence[PackMember],
     training: TrainConfig,
     *,
+    accuracy: bool = True,
     epoch_end: PackEpochEnd | None = None,
     stop: StopSignal | None = None,
 ) -> list[PackResult]:
@@ -62,6 +63,7 @@ def fit_pack(
     Args:
         members: The trainings, all with the same :func:`~nc_tools.training.packed.pack.pack_key`.
         training: Number of epochs; the batch size is that of the members' loaders.
+        accuracy: Measure the accuracy on the training batches too.
         epoch_end: See ``PackEpochEnd``. Its time is not counted.
         stop: Checked after each step; if it is set, ``Killed`` is raised.
 
@@ -77,7 +79,7 @@ def fit_pack(
             raise ValueError(
                 f"this head cannot be trained side by side with others, because {reason}: train it with fit(...)"
             )
-    run = _PackTraining(members, training, stop)
+    run = _PackTraining(members, training, stop, accuracy=accuracy)
     for epoch in range(training.epochs):
         values = run.train_epoch(epoch)
         if not run.present:
@@ -95,7 +97,9 @@ def fit_pack(
 class _PackTraining:
     """A pack in training: the members that are still present, and how the others ended."""
 
-    def __init__(self, members: Sequence[PackMember], training: TrainConfig, stop: StopSignal | None) -> None:
+    def __init__(
+        self, members: Sequence[PackMember], training: TrainConfig, stop: StopSignal | None, *, accuracy: bool
+    ) -> None:
         self.members = members
         self.present = list(range(len(members)))
         self.seconds = [0.0] * len(members)
@@ -105,6 +109,7 @@ class _PackTraining:
         self._steps = len(members[0].batches)
         self._total = self._steps * training.epochs
         self._stop = stop
+        self._accuracy = accuracy
 
     def train_epoch(self, epoch: int) -> list[dict[str, float]]:
         """Train all present members for an epoch, and return the mean values of those that are still present."""
@@ -136,7 +141,7 @@ class _PackTraining:
     ) -> tuple[list[dict[str, float]], list[NonFiniteLossError | None]]:
         """Make the steps of an epoch, and add the seconds that the heads of each stack take to ``by_stack``."""
         pack, optimizer, optim = self.pack, self._optimizer, self.members[0].optim
-        meter, first, factor = PackMeter(pack), epoch * self._steps, 1.0
+        meter, first, factor = PackMeter(pack, accuracy=self._accuracy), epoch * self._steps, 1.0
         for number, batches in enumerate(pack.epoch(epoch), start=first):
             factor = rate_factor(number, self._total, optim)
             for group in optimizer.param_groups:

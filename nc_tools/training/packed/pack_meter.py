@@ -15,10 +15,12 @@ class PackMeter:
 
     Args:
         pack: Its members.
+        accuracy: Count correct predictions too.
     """
 
-    def __init__(self, pack: Pack) -> None:
+    def __init__(self, pack: Pack, *, accuracy: bool = True) -> None:
         self._pack = pack
+        self._accuracy = accuracy
         self._losses: list[Tensor] = []
         self._sizes: list[int] = []
         self._hits: Tensor | int = 0
@@ -28,7 +30,7 @@ class PackMeter:
         """Add a step and the loss of each member (M,). Predictions count for members whose losses read logits."""
         self._losses.append(values.detach())
         self._sizes.append(step.labels.shape[1])
-        if step.read_logits:
+        if self._accuracy and step.read_logits:
             hits = [
                 torch.zeros_like(part.labels[:, 0])
                 if part.logits is None
@@ -36,7 +38,7 @@ class PackMeter:
                 for part in step.parts
             ]
             self._hits = self._hits + torch.cat(hits)
-        self._scored |= step.read_logits
+            self._scored |= step.read_logits
 
     def read(self, first: int, factor: float) -> tuple[list[dict[str, float]], list[NonFiniteLossError | None]]:
         """Return the mean values of each member and its error, in the order in which the members were given.
