@@ -1,6 +1,7 @@
 """Comparisons on a real Ray cluster of two nodes on this machine: one is lost, one lacks the data, one is stopped."""
 
 import contextlib
+import gc
 import importlib.util
 import io
 import json
@@ -12,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -85,6 +87,10 @@ def nodes(ray_settings):
         patch.setenv("RAY_ADDRESS", started.address)  # other clusters may run on this machine
         yield started, second, f"127.0.0.1:{port}"
     started.shutdown()
+    del started, second
+    with warnings.catch_warnings():  # Ray has not waited for the processes that it has ended
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @contextlib.contextmanager

@@ -56,10 +56,14 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [page for page in PAGES if blocks(page, "python") and page.name not in WITH_COMMANDS],
     ids=lambda page: page.name,
 )
-def test_python_blocks_run(page: Path, alone: Path) -> None:
+def test_python_blocks_run(page: Path, alone: Path, tmp_path_factory) -> None:
+    from support.mlflow_store import migrated_store
+
     names: dict[str, object] = {}
-    for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), names)
+    with sync_here(migrated_store(tmp_path_factory)):
+        for block in blocks(page, "python"):
+            exec(compile(block, page.name, "exec"), names)
+        close()  # as when the program ends
 
 
 def test_blocks_name_their_language() -> None:
