@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nc_tools import losses
-from nc_tools.losses import CrossEntropyLoss, DeferredReweightingLoss
+from nc_tools.losses import ClassBalancedLoss, CrossEntropyLoss, DeferredReweightingLoss
 
 
 def functions_and_classes():
@@ -31,10 +31,9 @@ def test_functions_have_the_defaults_of_their_classes():
     assert len(compared) >= 4
 
 
-def test_weights_that_follow_from_the_class_counts_are_not_saved():
-    assert not any(
-        "weight" in name or "late" in name for name in DeferredReweightingLoss([9, 1], start=0.5).state_dict()
-    )
+@pytest.mark.parametrize("loss", [ClassBalancedLoss([9, 1]), DeferredReweightingLoss([9, 1], start=0.5)])
+def test_weights_that_follow_from_the_class_counts_are_not_saved(loss):
+    assert not any("weight" in name or "late" in name for name in loss.state_dict())
 
 
 @pytest.mark.parametrize("wrong", [-1, 3])
