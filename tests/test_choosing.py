@@ -103,7 +103,7 @@ def test_a_default_without_a_hold_out_run_is_an_error():
 
 
 def test_only_arms_with_a_score_at_every_seed_can_be_candidates(tmp_path):
-    for seed, scores in enumerate([{"a": 0.5, "b": 0.9}, {"a": 0.7}]):
+    for seed, scores in enumerate([{"a": 0.5, "b": 0.9, "c": None, "d": 0.2}, {"a": 0.7, "c": 0.1, "d": "0.9"}]):
         (tmp_path / f"{seed}.json").write_text(json.dumps({"scores": scores}))
     assert holdout_scores(tmp_path / f"{seed}.json" for seed in range(2)) == {"a": pytest.approx(0.6)}
 

@@ -6,6 +6,10 @@ from nc_tools.experiment.on_features.trial_scores import TrialScores
 from nc_tools.run_records.partial_files import remove_partial_files
 
 METRIC = "holdout/gen/accuracy"
+BAD = [
+    "[1]",
+    *(f'{{"a": {value}}}' for value in ('"1"', "true", "[1.0]", "{}", "NaN", "-Infinity", "1e400", "9" * 400)),
+]
 
 
 def test_scores_are_read_back_to_the_bit(tmp_path):
@@ -23,7 +27,7 @@ def test_scores_are_read_back_to_the_bit(tmp_path):
     "text",
     ["", '{"metric": "holdout/gen/accuracy", "scores": {"a": 0.', "[]", '{"scores": {"a": 1.0}}', '{"metric": 3}']
     + ['{"metric": "holdout/gen/balanced_accuracy", "scores": {"a": 1.0}}']
-    + [f'{{"metric": "holdout/gen/accuracy", "scores": {bad}}}' for bad in ("[1]", '{"a": "1"}', '{"a": true}')],
+    + [f'{{"metric": "holdout/gen/accuracy", "scores": {bad}}}' for bad in BAD],
 )
 def test_files_that_hold_no_scores_of_the_metric_are_left_out(tmp_path, text):
     (tmp_path / "0.json").write_text(text)

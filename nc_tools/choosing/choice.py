@@ -84,6 +84,7 @@ def holdout_scores(seeds: Iterable[Path]) -> dict[str, float]:
         seeds: The file of each seed's results.
     """
     stored = [read_json_or_problem(path)[0].get("scores") or {} for path in seeds]
-    # In the order of the file and not of a set, which differs between processes: equal arms are told apart by it.
-    arms = [arm for arm in stored[0] if all(arm in scores for scores in stored)] if stored else []
-    return {arm: fmean(float(scores[arm]) for scores in stored) for arm in arms}
+    # In the order of the file: that of a set differs between processes, and the first of arms with equal scores wins.
+    arms = stored[0] if stored else ()
+    columns = {arm: [scores[arm] for scores in stored if isinstance(scores.get(arm), float)] for arm in arms}
+    return {arm: fmean(own) for arm, own in columns.items() if len(own) == len(stored)}

@@ -116,7 +116,8 @@ def check_views(views: int, augment: Augment | None) -> None:
         raise ValueError(f"a batch holds 1 or 2 views of each image, got views={views}")
     if views == 2 and (augment is None or not augment.random):
         raise ValueError(
-            f"two views of an image need random augmentation, got augment={augment}: set its padding or flip"
+            f"two views of an image need random augmentation, got augment={augment}: set its padding or flip "
+            f"(data.crop_padding, data.flip)"
         )
 
 

@@ -81,8 +81,7 @@ def run_pack(pack: PackJob, on_progress: Callable[[RunProgress | Note], None], s
     made: dict[int, JobResult] = {}
     if len(pack.jobs) > 1 and large:
         on_progress(Note(f"{len(pack.jobs)} runs side by side need too much memory: going on with half as many"))
-        for end in ended:
-            _release(end.error)
+        _release([end.error for end in ended if end.error is not None])
         half = -(-len(large) // 2)
         for part in filter(None, (large[:half], large[half:])):
             again = PackJob(tuple(replace(pack.jobs[number], resume=True) for number in part))
@@ -97,9 +96,9 @@ def run_pack(pack: PackJob, on_progress: Callable[[RunProgress | Note], None], s
     return RunPackResult(None, "FINISHED", of_runs=results)
 
 
-def _release(error: BaseException | None) -> None:
-    """Let go of the tensors in the frames of an error, and of the memory that PyTorch keeps of a GPU."""
-    if error is not None:
+def _release(errors: Sequence[BaseException]) -> None:
+    """Let go of the tensors in the frames of errors, and of the memory that PyTorch keeps of a GPU."""
+    for error in errors:
         traceback.clear_frames(error.__traceback__)
     gc.collect()
     torch.cuda.empty_cache()

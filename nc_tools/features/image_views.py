@@ -49,7 +49,7 @@ class ImageViews:
         if self.count > 1 and (self.augment is None or not self.augment.random):
             raise ValueError(
                 f"{self.count} views of an image need random augmentation, without which they are equal, got "
-                f"{self.augment}: set its padding or flip, or use 1 view"
+                f"{self.augment}: set its padding or flip (data.crop_padding, data.flip), or use 1 view"
             )
 
     def digests(self, images: Tensor) -> Tensor:

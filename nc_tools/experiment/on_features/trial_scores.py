@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,4 +62,5 @@ class TrialScores:
 
 
 def _is_score(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    """Whether a value from a file can be a score; trials with another value are made again."""
+    return value is None or (isinstance(value, float) and math.isfinite(value))
