@@ -191,15 +191,24 @@ def test_a_comparison_written_in_the_block_is_sent_by_the_last_push(out):
     assert shown.data.tags["mlflow.note.content"] == "| arm |"
 
 
-def test_the_store_is_made_at_once_and_what_is_new_is_sent_when_asked_for(tmp_path, monkeypatch):
+def test_the_store_is_made_before_there_is_a_run_to_show_and_what_is_new_is_sent_when_asked_for(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     out = tmp_path / "out"
     with MlflowSync(out, every=1000) as sync:
+        with RunRecord.create(out, RunIdentity("holdout", arm="etf", seed=0)) as run:
+            run.finish({})
+        sync.push_soon()
         wait_until((out / "mlflow.db").exists, 60)
-        time.sleep(0.5)  # the first push, which finds nothing
         with RunRecord.create(out, RunIdentity("final", arm="etf", seed=0)) as run:
             run.finish({})
         assert shown_runs(out / "mlflow.db") == []
         sync.push_soon()
         wait_until(lambda: [run.info.status for run in shown_runs(out / "mlflow.db")] == ["FINISHED"], 60)
     assert sync.report.error is None
+
+
+def test_a_command_that_fails_before_its_first_run_leaves_no_store(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with MlflowSync(tmp_path / "out", every=0.2):
+        time.sleep(1)
+    assert not (tmp_path / "out" / "mlflow.db").exists()

@@ -4,7 +4,6 @@ This runs in a process of its own (see ``sync_process``): importing MLflow takes
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,12 +63,6 @@ class Mirror:
         self.report = replace(self.report, error=problems[0] if problems else None)
         return self.report
 
-    def prepare(self) -> None:
-        """Make the store if it is a SQLite file, before there is anything to send: that takes MLflow some seconds."""
-        if self.store.database is not None:
-            with suppress(Exception):  # the next push meets the same error, and reports it
-                self._client = connect(self.store)
-
     def state(self) -> SyncReport:
         """Return a report of the push in progress that counts every run as missing that may be missing."""
         return SyncReport(self.report.sent, sum(1 for _ in self._new_items([])), UNFINISHED)
@@ -81,6 +74,9 @@ class Mirror:
         self.report = replace(self.report, pending=len(todo), error=UNFINISHED)
         say(self.report)
         if not todo:
+            if self._complete and self._client is None and self.store.database is not None:
+                # Runs that MLflow does not show have begun; others will follow. MLflow takes seconds to make the file.
+                self._client = connect(self.store)
             return problems
         client = self._client = self._client or connect(self.store)
         names = dict.fromkeys(item.experiment for item, _ in todo)

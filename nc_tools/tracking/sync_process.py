@@ -77,8 +77,6 @@ def run_sync_process() -> None:
 
     parent = _Parent(on_stop=lambda: say(mirror.state()))  # the push in progress may never end
     every = task["every"]
-    if every is not None:
-        mirror.prepare()
     while every is not None and not parent.stop.is_set():
         began = time.monotonic()
         mirror.push(lambda report: say(report) if parent.stop.is_set() else None)  # before the stop nobody reads
