@@ -40,17 +40,22 @@ CONFIG = tomllib.loads((HERE / "config.toml").read_text(encoding="utf-8"))
 LISTED = tomllib.loads((HERE / "survivors.toml").read_text(encoding="utf-8")).get("survivor", [])
 OPTIONS = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "-m", "not gpu"]
 GOAL = 0.9
+COSTLY_SETUP = 1.0  # seconds
 FILES = ("modules", "tests")
 COLUMNS = ("mutants", "killed", "timeout", "survived", "not listed", "broken tests")
 
 
 class Recorder:
-    """Pytest plugin: which lines each test runs, how many seconds it takes and whether it fails."""
+    """Pytest plugin: which lines each test runs, how many seconds it takes and whether it fails.
+
+    Files in which a test takes seconds to set up share what is set up: their tests stay together.
+    """
 
     def __init__(self, modules: Collection[Path]) -> None:
         self.coverage = coverage.Coverage(data_file=None, config_file=False, include=[str(path) for path in modules])
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.failed: set[str] = set()
+        self.together: set[str] = set()
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
         """Attribute the lines that run from now on to this test."""
@@ -59,27 +64,36 @@ class Recorder:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add one phase of a test."""
         self.seconds[report.nodeid] += report.duration
+        if report.when == "setup" and report.duration > COSTLY_SETUP:
+            self.together.add(report.nodeid.partition("::")[0])
         if report.failed:
             self.failed.add(report.nodeid)
 
 
 def record(tests: list[str], modules: Collection[Path], out: Path) -> int:
-    """Run the tests of a package without a mutant and write the results: tests by line, seconds, failing tests."""
+    """Run the tests of a package without a mutant, and write what the recorder notes and which tests run each line."""
     recorder = Recorder(modules)
     recorder.coverage.start()
     status = pytest.main([*OPTIONS, *tests], plugins=[recorder])
     recorder.coverage.stop()
     data = recorder.coverage.get_data()
     lines = {module: data.contexts_by_lineno(str(module.resolve())) for module in modules}
-    out.write_bytes(pickle.dumps((lines, dict(recorder.seconds), recorder.failed)))
+    out.write_bytes(pickle.dumps((lines, dict(recorder.seconds), recorder.failed, recorder.together)))
     return int(status)
 
 
 class Trial:
-    """Pytest plugin: load the mutant and run the chosen tests, fastest first."""
+    """Pytest plugin: load the mutant and run the chosen tests, fastest first; some files as a whole."""
 
-    def __init__(self, mutant: Mutant, chosen: Collection[str], seconds: Mapping[str, float]) -> None:
+    def __init__(
+        self, mutant: Mutant, chosen: Collection[str], seconds: Mapping[str, float], together: Collection[str]
+    ) -> None:
         self.mutant, self.chosen, self.seconds = mutant, chosen, seconds
+        files = [test.partition("::")[0] for test in chosen]
+        self.of_file = dict.fromkeys(together, 0.0)
+        for test, file in zip(chosen, files, strict=True):
+            if file in together:
+                self.of_file[file] += seconds[test]
 
     def pytest_sessionstart(self) -> None:
         """Put the mutant before pytest's own import hook, which is installed by now."""
@@ -88,7 +102,8 @@ class Trial:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Leave out the other tests, except those that exist only with this mutant."""
         items[:] = [item for item in items if item.nodeid in self.chosen or item.nodeid not in self.seconds]
-        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0.0))
+        own = {item: self.seconds.get(item.nodeid, 0.0) for item in items}
+        items.sort(key=lambda item: self.of_file.get(item.nodeid.partition("::")[0], own[item]))
 
 
 def in_fork(limit: float, work: Callable[..., int], *args: object) -> int | None:
@@ -110,7 +125,9 @@ def in_fork(limit: float, work: Callable[..., int], *args: object) -> int | None
     return status
 
 
-def verdict(mutant: Mutant, lines: Mapping[int, Collection[str]], seconds: Mapping[str, float]) -> str:
+def verdict(
+    mutant: Mutant, lines: Mapping[int, Collection[str]], seconds: Mapping[str, float], together: Collection[str]
+) -> str:
     """Return "killed", "timeout" or "survived". A test that fails without a mutant has infinite ``seconds``."""
     passing = {test for test in seconds if seconds[test] < math.inf}
     of_line = passing.intersection(lines.get(mutant.line, ()))
@@ -122,7 +139,7 @@ def verdict(mutant: Mutant, lines: Mapping[int, Collection[str]], seconds: Mappi
     for chosen in (of_line, of_files) if of_line else (of_module, passing):
         args = [*OPTIONS, "-x", *sorted({test.partition("::")[0] for test in chosen})]
         limit = 30 + 5 * sum(seconds[test] for test in chosen)
-        status = in_fork(limit, pytest.main, args, [Trial(mutant, chosen, seconds)]) if chosen else 0
+        status = in_fork(limit, pytest.main, args, [Trial(mutant, chosen, seconds, together)]) if chosen else 0
         if status not in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
             return "timeout" if status is None else "killed"
     return "survived"
@@ -141,7 +158,7 @@ def run_package(name: str, sample: int, seed: int) -> Counter[str]:
     modules, tests = ([path for pattern in CONFIG["packages"][name][key] for path in matches(pattern)] for key in FILES)
     with tempfile.NamedTemporaryFile() as file:
         in_fork(7200, record, [str(path) for path in tests], modules, Path(file.name))
-        lines, seconds, failed = pickle.loads(Path(file.name).read_bytes())
+        lines, seconds, failed, together = pickle.loads(Path(file.name).read_bytes())
     for test in failed:
         print(f"fails without a mutant: {test}")
         seconds[test] = math.inf
@@ -153,7 +170,7 @@ def run_package(name: str, sample: int, seed: int) -> Counter[str]:
     counts = Counter({"mutants": len(mutants), "broken tests": len(failed)})
     for mutant in mutants:
         began = time.monotonic()
-        result = verdict(mutant, lines[mutant.module], seconds)
+        result = verdict(mutant, lines[mutant.module], seconds, together)
         counts[result] += 1
         if result == "survived" and not any(mutant.is_listed(item) for item in LISTED):
             result = "not listed"
