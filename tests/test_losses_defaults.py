@@ -9,7 +9,6 @@ import torch
 from nc_tools import losses
 from nc_tools.losses import ClassBalancedLoss, CrossEntropyLoss, DeferredReweightingLoss
 
-
 # Functions that compute a part of a loss, and the class that computes with it.
 PARTS = {
     "adjust_logits": "LogitAdjustedLoss",

@@ -26,6 +26,7 @@ from nc_tools.specs import spec
 from nc_tools.training import NonFiniteLossError, OptimConfig, SharpnessAware, TrainConfig, fit
 from nc_tools.training.packed import Pack, PackMember, fit_pack, pack_key, why_not_packed
 from nc_tools.training.packed.head_kinds import head_kind
+from nc_tools.training.packed.stream_product import SharedRows, stacked_product
 
 FOUR_EPOCHS = TrainConfig(epochs=4, batch_size=16)  # 24 steps of 15 samples
 ADAMW = spec(torch.optim.AdamW)
@@ -312,3 +313,16 @@ def test_the_seconds_of_a_pack_are_shared_by_what_the_heads_of_a_kind_take():
     seconds = [result.seconds for result in fit_pack(members, FOUR_EPOCHS)]
     assert seconds[0] == seconds[2] > 0
     assert seconds[1] > 0
+
+
+@pytest.mark.parametrize(("classes", "sizes"), [(7, [1]), (7, [40, 3]), (70, [9, 1]), (600, [2])])
+def test_products_of_many_heads_are_those_of_each_head(classes, sizes):
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(11, 5, generator=generator, dtype=torch.float64) for _ in sizes]
+    weight = torch.randn(sum(sizes), classes, 5, generator=generator, dtype=torch.float64).requires_grad_()
+    rows = torch.cat([part.expand(size, *part.shape) for part, size in zip(parts, sizes, strict=True)])
+    products, expected = stacked_product(SharedRows(parts, sizes), weight), torch.einsum("mbd,mkd->mbk", rows, weight)
+    assert torch.allclose(products, expected, rtol=0, atol=1e-12)
+    pull = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    ours, theirs = (torch.autograd.grad((values * pull).sum(), weight)[0] for values in (products, expected))
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ class ByContent:
 
     def __init__(self) -> None:
         self._results: dict[tuple[str, bytes], object] = {}
+        # With the version of the tensor, which changes when it is written to.
+        self._digests: MutableMapping[Tensor, tuple[int, bytes]] = WeakTensorKeyDictionary()
 
     def __call__(self, name: str, tensors: Sequence[Tensor], compute: Callable[[], T]) -> T:
         """Return the result of ``compute``, or the kept one for the same name and equal tensors.
@@ -35,12 +38,23 @@ class ByContent:
             tensors: What the result is computed from; ``compute`` reads no other data.
             compute: Called if no result is kept.
         """
-        digest = hashlib.sha256()
-        for tensor in tensors:
-            values = tensor.detach().cpu().contiguous()
-            digest.update(f"{values.dtype} {tuple(values.shape)} ".encode())
-            digest.update(values.flatten().view(torch.uint8).numpy().data if values.numel() else b"")
-        key = (name, digest.digest())
+        key = (name, b"".join(self._digest(tensor) for tensor in tensors))
         if key not in self._results:
             self._results[key] = compute()
         return cast(T, self._results[key])
+
+    def _digest(self, tensor: Tensor) -> bytes:
+        """Return the SHA-256 of a tensor, which is computed once for as long as the tensor is not written to."""
+        if tensor.is_inference():  # has no version
+            return _sha256(tensor)
+        kept = self._digests.get(tensor)
+        if kept is None or kept[0] != tensor._version:
+            kept = self._digests[tensor] = (tensor._version, _sha256(tensor))
+        return kept[1]
+
+
+def _sha256(tensor: Tensor) -> bytes:
+    values = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{values.dtype} {tuple(values.shape)} ".encode())
+    digest.update(values.flatten().view(torch.uint8).numpy().data if values.numel() else b"")
+    return digest.digest()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Collected
@@ -40,18 +42,25 @@ def collect(model: Classifier, batches: Iterable[Batch], *, dtype: torch.dtype =
     Raises:
         ValueError: If there is no batch.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     rows: list[tuple[torch.Tensor, ...]] = []
-    try:
+    with eval_mode(model):
         for batch in batches:
             with autocast(batch.inputs.device, dtype):
                 features = model.backbone(batch.inputs)
             outputs = model.head.outputs(features)
             rows.append((features.float(), outputs.embedded.float(), outputs.logits.float(), batch.labels))
-    finally:
-        for module, training in modes:
-            module.training = training
     if not rows:
         raise ValueError("cannot evaluate an empty data set: give at least one batch")
     return Collected(*(torch.cat(column) for column in zip(*rows, strict=True)))
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode, and restore the mode of every module afterwards, also after an error."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -268,7 +268,7 @@ class Evaluator:
         bias = None if head.bias is None else head.bias.detach().float()
         same_width = weight.shape[1] == features.shape[1]
         spaces = {"nc": (features, weight if same_width else None, bias if same_width else None)}
-        if embedded.shape != features.shape or not torch.equal(embedded, features):
+        if embedded is not features and (embedded.shape != features.shape or not torch.equal(embedded, features)):
             spaces["nc_embedded"] = (embedded, weight, bias)
         return spaces
 

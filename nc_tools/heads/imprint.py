@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nc_tools._support.bad_rows import count_bad_rows
 from nc_tools._support.class_sums import class_sums
 from nc_tools._support.labels import check_features_and_labels
 from nc_tools._support.precision import at_least_float32, measuring_precision
@@ -86,7 +87,7 @@ def _check_values(features: Tensor, labels: Tensor, num_classes: int) -> None:
             f"labels must lie in [0, {num_classes}), got other labels in {outside} samples: correct them, or pass a "
             f"larger num_classes"
         )
-    not_finite = int((~features.isfinite().all(1)).sum())
+    not_finite = count_bad_rows(features)
     if not_finite:
         raise ValueError(f"features must be finite, got NaN or inf in {not_finite} samples: remove these samples")
     empty = (labels.long().bincount(minlength=num_classes) == 0).nonzero().flatten().tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nc_tools._support.bad_rows import count_bad_rows
 from nc_tools._support.labels import check_features_and_labels, check_labels, check_tensors
 from nc_tools._support.precision import at_least_float32
 
@@ -30,14 +31,11 @@ def checked_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError("a metric needs at least one sample, got none")
     scores = at_least_float32(logits.detach(), "logits")
     target = labels.to(scores.device).long()
-    outside = ((target < 0) | (target >= scores.shape[1])).sum()
-    non_finite = (~scores.isfinite().all(dim=1)).sum()
-    outside_count, non_finite_count = torch.stack([outside, non_finite]).tolist()
-    if outside_count:
-        raise ValueError(f"labels must lie in [0, {scores.shape[1]}), but {outside_count} of them do not")
-    if non_finite_count:
+    if outside := int(((target < 0) | (target >= scores.shape[1])).sum()):
+        raise ValueError(f"labels must lie in [0, {scores.shape[1]}), but {outside} of them do not")
+    if bad := count_bad_rows(scores):
         raise ValueError(
-            f"logits must be finite, but {non_finite_count} of {len(scores)} samples hold NaN or inf: remove these "
+            f"logits must be finite, but {bad} of {len(scores)} samples hold NaN or inf: remove these "
             "samples, or check the model that produced them"
         )
     return scores, target
@@ -63,7 +61,7 @@ def check_finite(name: str, values: Tensor) -> None:
     """
     if not values.is_floating_point():
         raise TypeError(f"{name} must be floating-point, got {values.dtype}: convert them with .float()")
-    bad_rows = int((~values.isfinite().flatten(1).all(dim=1)).sum())
+    bad_rows = count_bad_rows(values)
     if bad_rows:
         raise ValueError(
             f"{name} must be finite, but {bad_rows} of {len(values)} rows hold NaN or inf: remove these rows, or check "
@@ -161,19 +159,18 @@ def checked_features(features: Tensor, labels: Tensor, num_classes: int | None) 
         raise ValueError("a metric needs at least one sample, got none")
     y = labels.to(x.device).long()
     k = int(y.max()) + 1 if num_classes is None else num_classes
-    outside, non_finite = torch.stack([((y < 0) | (y >= k)).sum(), (~x.isfinite().all(dim=1)).sum()]).tolist()
-    if outside:
+    if outside := int(((y < 0) | (y >= k)).sum()):
         raise ValueError(f"labels must lie in [0, {k}), but {outside} of them do not")
-    if non_finite:
+    if bad := count_bad_rows(x):
         raise ValueError(
-            f"features must be finite, but {non_finite} of {len(x)} samples hold NaN or inf: remove these samples, or "
+            f"features must be finite, but {bad} of {len(x)} samples hold NaN or inf: remove these samples, or "
             "check the model that produced them"
         )
     return x, y, k
 
 
 def _check_finite(part: str, features: Tensor) -> None:
-    bad_rows = int((~features.isfinite().all(dim=1)).sum())
+    bad_rows = count_bad_rows(features)
     if bad_rows:
         raise ValueError(
             f"features must be finite, but {bad_rows} {part} samples hold NaN or inf: remove these samples, or check "

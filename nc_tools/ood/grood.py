@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nc_tools._support.bad_rows import count_bad_rows
 from nc_tools._support.precision import at_least_float32
 from nc_tools.ood.ood_score import OODScore, UndefinedScoreError
 from nc_tools.ood.training_set import TrainingSet
@@ -85,7 +86,7 @@ class GROOD(OODScore):
                 f"outliers must be features (M, {train.features.shape[1]}) of at least one image, got "
                 f"{tuple(outliers.shape)}: compute them with the model that gave the training features"
             )
-        if bad := int((~outliers.isfinite().all(dim=1)).sum()):
+        if bad := count_bad_rows(outliers):
             raise ValueError(
                 f"outliers must be finite, but {bad} of {len(outliers)} samples hold NaN or inf: remove these samples, "
                 "or check the model that produced them"

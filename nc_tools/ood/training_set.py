@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from nc_tools._support.bad_rows import count_bad_rows
 from nc_tools._support.labels import check_features_and_labels
 from nc_tools._support.precision import at_least_float32
 from nc_tools.class_moments import ClassMoments
@@ -155,9 +156,8 @@ def _same_device(features: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
 
 def _check_finite(features: Tensor, logits: Tensor, kind: str) -> None:
     parts = {"features": features, "logits": logits}
-    counts = torch.stack([(~part.isfinite().all(dim=1)).sum() for part in parts.values()]).tolist()
-    for name, count in zip(parts, counts, strict=True):
-        if count:
+    for name, part in parts.items():
+        if count := count_bad_rows(part):
             raise ValueError(
                 f"{name} must be finite, but {count} of {len(features)} {kind}samples hold NaN or inf: remove these "
                 "samples, or check the model that produced them"

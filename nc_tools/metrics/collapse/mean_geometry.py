@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nc_tools._support.bad_rows import count_bad_rows
+
 # The rounding of float32 features, whatever type they are stored in now: no measure of them can resolve less.
 _EPS = torch.finfo(torch.float32).eps
 # Entries of one block of the K x K Gram matrix: 64 MB of float64, so that K = 50,000 fits anywhere.
@@ -124,7 +126,7 @@ def present_means(means: Tensor, counts: Tensor | None = None) -> tuple[Tensor, 
     if len(index) < 2:
         raise ValueError(f"neural collapse needs the means of at least 2 classes with samples, got {len(index)}")
     present = means.detach().double()[index]
-    bad = int((~present.isfinite().all(dim=1)).sum())
+    bad = count_bad_rows(present)
     if bad:
         raise ValueError(
             f"class means must be finite, but {bad} of {len(present)} hold NaN or inf: remove the samples whose "

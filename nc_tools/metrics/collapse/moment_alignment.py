@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nc_tools._support.bad_rows import count_bad_rows
 from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools._support.suggestions import did_you_mean
 from nc_tools.metrics.collapse.mean_geometry import finite_values
@@ -61,7 +62,7 @@ def moment_alignment(inputs: Tensor, gradients: Tensor, weight: Tensor) -> dict[
     with measuring_precision(inputs.device):
         a, g, w = (at_least_float32(part.detach()).double() for part in rows.values())
         for name, part in zip(rows, (a, g, w), strict=True):
-            bad = int((~part.isfinite().all(dim=1)).sum())
+            bad = count_bad_rows(part)
             if bad:
                 raise ValueError(f"{name} must be finite, but {bad} of {len(part)} rows hold NaN or inf")
         feature, gradient = a.T @ a, g.T @ g  # the cosine does not depend on their scale

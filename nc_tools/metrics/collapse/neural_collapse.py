@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nc_tools._support.bad_rows import count_bad_rows
 from nc_tools._support.class_sums import class_sums
 from nc_tools._support.labels import check_features_and_labels
 from nc_tools._support.precision import at_least_float32, measuring_precision
@@ -194,7 +195,7 @@ def _with_spread(values: dict[str, Tensor], samples: int, classes: int) -> dict[
 
 
 def _not_finite(features: Tensor) -> str:
-    bad = int((~features.isfinite().all(dim=1)).sum())
+    bad = count_bad_rows(features)
     if bad:
         return (
             f"features must be finite, but {bad} of {len(features)} samples hold NaN or inf: remove these samples, or "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nc_tools._support.bad_rows import count_bad_rows
 from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools.metrics.collapse.mean_geometry import finite_values, present_means
 
@@ -46,7 +47,7 @@ def outlier_orthogonality(means: Tensor, outliers: Tensor, counts: Tensor | None
     with measuring_precision(means.device):
         mean_outlier = at_least_float32(outliers.detach()).to(means.device).mean(dim=0, dtype=torch.float64)
         if not bool(mean_outlier.isfinite().all()):
-            bad = int((~outliers.isfinite().all(dim=1)).sum())
+            bad = count_bad_rows(outliers)
             raise ValueError(
                 f"outliers must be finite, but {bad} of {len(outliers)} samples hold NaN or inf: remove these samples, "
                 "or check the model that produced them"

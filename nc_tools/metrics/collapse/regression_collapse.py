@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nc_tools._support.bad_rows import count_bad_rows
 from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools.metrics.collapse.mean_geometry import finite_values
 
@@ -49,7 +50,7 @@ def regression_collapse(features: Tensor, targets: Tensor, weight: Tensor) -> di
         x = at_least_float32(features.detach()).double()
         y, rows = at_least_float32(y).to(x), at_least_float32(rows).to(x)
         for name, part in (("features", x), ("targets", y), ("weight", rows)):
-            bad = int((~part.isfinite().all(dim=1)).sum())
+            bad = count_bad_rows(part)
             if bad:
                 raise ValueError(
                     f"{name} must be finite, but {bad} of {len(part)} rows hold NaN or inf: remove these rows, or "

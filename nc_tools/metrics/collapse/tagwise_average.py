@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nc_tools._support.bad_rows import count_bad_rows
 from nc_tools._support.class_sums import class_sums
 from nc_tools._support.precision import at_least_float32, measuring_precision
 from nc_tools.metrics.collapse.mean_geometry import finite_values
@@ -50,7 +51,7 @@ def tagwise_average(features: Tensor, tags: Tensor) -> dict[str, float]:
         raise ValueError(
             f"features (N, D) and tags (N, K) must fit each other, got {tuple(x.shape)} and {tuple(tags.shape)}"
         )
-    bad = int((~x.isfinite().all(dim=1)).sum())
+    bad = count_bad_rows(x)
     if bad:
         raise ValueError(
             f"features must be finite, but {bad} of {len(x)} samples hold NaN or inf: remove these samples, or check "
