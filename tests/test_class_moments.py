@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.two_processes import in_two_processes
 
-from nc_tools._support.class_sums import class_sums
+from nc_tools._support.class_sums import _add_bags, class_sums
 from nc_tools.class_moments import ClassMoments
 from nc_tools.metrics import collapse_from_moments, neural_collapse
 
@@ -110,7 +110,18 @@ def test_class_sums_equal_a_loop(k, dtype):
     counts, sums = class_sums(x, y, k)
     for c in range(k):
         assert counts[c] == (y == c).sum()
-        torch.testing.assert_close(sums[c], x[y == c].double().sum(dim=0), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(sums[c], x[y == c].double().sum(dim=0), atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("samples", "k"), [(700, 5), (700, 2000), (1, 3)])
+def test_the_sums_of_a_gpu_are_those_of_a_cpu(samples, k):
+    generator = torch.Generator().manual_seed(k)
+    x, y = torch.randn(samples, 3, generator=generator).double(), torch.randint(0, k, (samples,), generator=generator)
+    expected, sums = torch.ones(2, k, 3, dtype=torch.float64)
+    expected.index_put_((y,), x, accumulate=True)
+    _add_bags(sums, x, y)
+    torch.testing.assert_close(sums, expected, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(class_sums(x, y, k)[1] + 1, expected, atol=1e-12, rtol=1e-12)
 
 
 def test_sums_of_no_samples_are_zero():

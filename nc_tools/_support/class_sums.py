@@ -44,14 +44,23 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tens
     counts.index_add_(0, target, torch.ones_like(target))
     sums = torch.zeros(num_classes, width, dtype=torch.float64, device=device)
     step = max(1, (_BLOCK_CPU if device.type == "cpu" else _BLOCK_DEVICE) // max(width, 1))
+    add = _add_in_order if device.type == "cpu" else _add_bags
     for start in range(0, total, step):
-        group, classes = group_classes(target[start : start + step], num_classes)
-        ordered, order = group.sort(stable=True)
-        starts = torch.searchsorted(ordered, torch.arange(len(classes), device=device))
-        # A sum for each class of the block and one addition for each class, so that the order of sums is fixed.
-        block_sums = F.embedding_bag(order, features[start : start + step].double(), starts, mode="sum")
-        sums.index_add_(0, classes, block_sums)
+        add(sums, features[start : start + step].double(), target[start : start + step])
     return counts, sums
+
+
+def _add_in_order(sums: Tensor, features: Tensor, labels: Tensor) -> None:
+    """Add the features (B, D) of each class to its sum, sample by sample. On a GPU their order would not be fixed."""
+    sums.index_add_(0, labels, features)
+
+
+def _add_bags(sums: Tensor, features: Tensor, labels: Tensor) -> None:
+    """Do the same with a sum for each class of the block and one addition for each class: the order is fixed."""
+    group, classes = group_classes(labels, len(sums))
+    ordered, order = group.sort(stable=True)
+    starts = torch.searchsorted(ordered, torch.arange(len(classes), device=labels.device))
+    sums.index_add_(0, classes, F.embedding_bag(order, features, starts, mode="sum"))
 
 
 def group_classes(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
