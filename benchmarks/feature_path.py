@@ -13,9 +13,13 @@ The floor is the time of the matrix products alone: for each sample of each trai
 with the class vectors (or the projection, and its product with the frame), and the products that the gradients need;
 for each sample of a hold-out after a trial and after every epoch of a hold-out run, and of the training and test set of
 every final run, the forward ones.
-They are counted from the records of the runs, and divided by the speed that torch.mm reaches in this run: features
-(256, D) times the class vectors of 5, 15 or 25 heads, whichever is fastest, forward and gradient, in two processes at
-once.
+They are counted from the records of the runs, and divided by two speeds, each reached in two processes at once. Both
+are means of one measurement before and one after the runs, because the speed of a shared machine changes:
+
+- the highest one: one product of features (256, D) with the class vectors of 5, 15 or 25 heads, whichever is fastest,
+  and its gradient, again and again on the same numbers, which stay in the cache; the least of 40 turns;
+- that of a step: the products of a pack of all arms at five rates, with a new batch, its own class vectors and its own
+  gradients, as no program can avoid that trains these heads; the median of 60 steps.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -44,6 +49,7 @@ LINEAR = ("linear_la", "linear", "linear_balanced_softmax", "cosine", "cosine_la
 PROJECTED = ("etf_la", "etf_dr", "nearest_etf_la", "simplex_la", "random_la")
 BATCH, PROCESSES, HOLDOUT = 256, 2, 0.2
 HEADS = (5, 15, 25)
+RATES = 5  # of each arm, in the first round of tuning
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ def main() -> None:
     seeds, epochs = args.seeds or case.seeds, args.epochs or case.epochs
     print(f"{args.case}: {case}, with {seeds=} {epochs=}; torch {torch.__version__}, {platform.machine()}")
     print(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    before = speeds(case)
     with tempfile.TemporaryDirectory() as folder:
         file, out = Path(folder) / "features.npz", Path(folder) / "out"
         write_features(case, file)
@@ -88,14 +95,14 @@ def main() -> None:
         trained = Counter(trial["arm"] for trial in json.loads((out / "tuning.json").read_text())["trials"])
     count = len(parse_seeds(seeds))
     products = sum(flops(case, arm, trained[arm], count, epochs) for arm in LINEAR + PROJECTED)
-    speed = best_speed(case)
-    floor = products / speed
+    highest, of_steps = (sum(pair) / 2 for pair in zip(before, speeds(case), strict=True))
     print(f"load after: {os.getloadavg()[0]:.1f}; {sum(trained.values())} trials, {20 * count} hold-out and final runs")
-    print(f"{'nc-tools choose, until its answer':<34} {answer:8.1f} s")
-    print(f"{'nc-tools choose':<34} {wall:8.1f} s {processor:8.1f} processor seconds")
-    print(f"{'floor: its matrix products':<34} {floor / PROCESSES:8.1f} s {floor:8.1f} processor seconds", end="")
-    print(f"   ({products / 1e12:.1f} TFLOP at {speed / 1e9:.0f} GFLOP/s a core)")
-    print(f"{'ratio of processor seconds':<34} {processor / floor:8.2f}")
+    print(f"{'nc-tools choose, until its answer':<38} {answer:8.1f} s")
+    print(f"{'nc-tools choose':<38} {wall:8.1f} s {processor:8.1f} processor seconds")
+    for name, speed in (("highest speed", highest), ("speed of a step", of_steps)):
+        floor = products / speed
+        print(f"{'floor: its products, ' + name:<38} {floor / PROCESSES:8.1f} s {floor:8.1f} processor seconds", end="")
+        print(f"   ({products / 1e12:.1f} TFLOP at {speed / 1e9:.0f} GFLOP/s a core), ratio {processor / floor:.2f}")
 
 
 def write_features(case: Case, path: Path) -> None:
@@ -136,11 +143,12 @@ def flops(case: Case, arm: str, trials: int, seeds: int, epochs: int) -> float:
     return trials * (fit + held_out * forward) + seeds * (fit + epochs * held_out * forward + final)
 
 
-def best_speed(case: Case) -> float:
-    """Return the floating-point operations per second of one core while all processes compute."""
+def speeds(case: Case) -> tuple[float, float]:
+    """Return two speeds of one core while all processes compute, in floating-point operations per second."""
     with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
-        speeds = pool.starmap(product_speed, [(case.width, case.classes)] * PROCESSES)
-    return sum(speeds) / PROCESSES
+        highest = pool.starmap(product_speed, [(case.width, case.classes)] * PROCESSES)
+        of_steps = pool.map(step_speed, [case] * PROCESSES)
+    return sum(highest) / PROCESSES, sum(of_steps) / PROCESSES
 
 
 def product_speed(width: int, classes: int) -> float:
@@ -158,6 +166,26 @@ def product_speed(width: int, classes: int) -> float:
 
         speeds.append(4.0 * BATCH * width * heads * classes / least_seconds(step))
     return max(speeds)
+
+
+def step_speed(case: Case) -> float:
+    """Return the speed of the products of a training step, in operations per processor second."""
+    torch.set_num_threads(1)
+    heads = RATES * len(LINEAR + PROJECTED)
+    table, vectors = torch.randn(case.train, case.width), torch.randn(heads, case.classes, case.width)
+    gradients, of_logits = torch.empty_like(vectors), torch.randn(heads, case.classes, BATCH)
+    together = max(1, 500 // case.classes)  # heads in one product: about as fast as it gets
+    groups = [slice(first, first + together) for first in range(0, heads, together)]
+    times = []
+    for _ in range(60):
+        rows = table[torch.randint(len(table), (BATCH,))]
+        started = time.process_time()
+        for group in groups:
+            torch.mm(rows, vectors[group].flatten(0, 1).T)
+        for group in groups:
+            torch.mm(of_logits[group].flatten(0, 1), rows, out=gradients[group].view(-1, case.width))
+        times.append(time.process_time() - started)
+    return 4.0 * BATCH * case.width * heads * case.classes / statistics.median(times)
 
 
 def least_seconds(step: Callable[[], None]) -> float:

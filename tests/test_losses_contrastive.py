@@ -132,6 +132,8 @@ def test_classes_are_means_of_the_functions_with_these_defaults() -> None:
         (ClassConditionalInfoNCELoss(), conditional),
         (SpreadLoss(), [(a + b) / 2 for a, b in zip(pull, conditional, strict=True)]),
         (SpreadLoss(3.0, 1.0), [(3 * a + b) / 4 for a, b in zip(pull, conditional, strict=True)]),
+        (SpreadLoss(2.0, 0.0), pull),
+        (SpreadLoss(0.0, 2.0), conditional),
         (DHELLoss(), reference_dhel(u.tolist(), v.tolist(), 0.3)),
     ]
     for loss, reference in expected:

@@ -154,6 +154,7 @@ def test_the_default_of_entropy_is_that_of_public_code() -> None:
     assert FeatureEntropyLoss().eps == 1e-8
     assert value_of(FeatureEntropyLoss(), [[1.0, 0.0, 0.0]] * 2, [0, 0]) == pytest.approx(-math.log(1e-8))
     assert feature_entropy(torch.ones(1, D)).tolist() == [0.0]
+    assert feature_entropy(torch.eye(3, D), kept=torch.tensor([False, True, False])).tolist() == [0.0] * 3
 
 
 def test_gradients_stay_finite_where_features_or_centers_coincide() -> None:

@@ -24,7 +24,7 @@ from nc_tools.losses import CrossEntropyLoss, LogitAdjustedLoss
 from nc_tools.models.classifier import Classifier
 from nc_tools.specs import spec
 from nc_tools.training import NonFiniteLossError, OptimConfig, SharpnessAware, TrainConfig, fit
-from nc_tools.training.packed import Pack, PackMember, fit_pack, pack_key, why_not_packed
+from nc_tools.training.packed import Pack, PackMember, fit_pack, pack_key, stacked_losses, why_not_packed
 from nc_tools.training.packed.head_kinds import head_kind
 from nc_tools.training.packed.stream_product import SharedRows, stacked_product
 
@@ -246,8 +246,10 @@ def test_what_cannot_be_packed_says_why():
             fit_pack([other], training)
 
 
-def test_heads_of_all_kinds_train_side_by_side_as_alone():
+@pytest.mark.parametrize("large", [10**6, 100, 1])  # logits: no block has a call of its own, some, and all
+def test_heads_of_all_kinds_train_side_by_side_as_alone(large, monkeypatch):
     """Kinds, seeds, losses and rates in an order that groups none of them."""
+    monkeypatch.setattr(stacked_losses, "_LARGE", large)
     loaders = {}
     losses = ["ce", "la", "elr", "gce", "ldam", "focal", "sce"]
     kinds = [*HEADS, *reversed(HEADS)]

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from nc_tools.heads import LEARNED, CosineHead
 from nc_tools.losses import BinaryCrossEntropyLoss, CrossEntropyLoss
 from nc_tools.training import OptimConfig, TrainConfig, fit
 from nc_tools.training.checkpoint import load_checkpoint, save_checkpoint
+
+loop = import_module("nc_tools.training.loop")
 
 
 def train(batches, curve, *, checkpoint=None, resume=False, stop=None, ema=0.9, seconds=1000.0):
@@ -46,6 +49,20 @@ def test_a_stopped_training_resumes_bit_equal(tmp_path, at, ema):
     assert resumed_curve == straight_curve
     assert same_state(straight, resumed)
     assert same_state(straight_fitted.model, resumed_fitted.model)
+
+
+def test_checkpoints_are_at_least_checkpoint_seconds_apart(tmp_path, monkeypatch):
+    clock, saved, path = [0.0], [], tmp_path / "checkpoint.pt"
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(loop, "save_checkpoint", lambda target, stored: saved.append((target, stored["epochs_done"])))
+
+    def epoch_end(epoch, *_):
+        clock[0] += 1.0
+
+    training = TrainConfig(epochs=10, checkpoint_seconds=3.0)
+    fit(small(CosineHead(6, 3)), CrossEntropyLoss(), Batches(), training, OptimConfig(), epoch_end=epoch_end,
+        checkpoint=path)  # fmt: skip
+    assert saved == [(path, 3), (path, 6), (path, 9)]
 
 
 def test_a_checkpoint_at_the_end_of_an_epoch_resumes_bit_equal(tmp_path):

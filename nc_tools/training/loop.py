@@ -135,8 +135,7 @@ def fit(
         due = time.monotonic() - saved_at >= training.checkpoint_seconds
         if keep_last if state.step == total or state.ended else due:
             save_checkpoint(checkpoint, state.stored())
-            ending = stop if processes is None else SharedStop(processes, stop)
-    saved_at = time.monotonic()
+            saved_at = time.monotonic()
     return Fitted(state.evaluated.eval(), state.seconds)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ _BY_SAMPLE: tuple[type[PerSampleLoss], ...] = (
     LabelRelaxationLoss, LogitAdjustedLoss, SymmetricCrossEntropyLoss, VectorScalingLoss,
 )  # fmt: skip
 
+_LARGE = 2**16  # logits whose copies take longer than another call
+
 
 def loss_groups(losses: Sequence[LossTerm]) -> list[int]:
     """Return for each loss the number of its group; losses of one group are computed in one call.
@@ -49,7 +52,7 @@ def loss_groups(losses: Sequence[LossTerm]) -> list[int]:
 
 
 class StackedLosses:
-    """The losses of M members: one call for each group of losses, with the numbers of one call for each member.
+    """The losses of M members: few calls for each group of losses, with the numbers of one call for each member.
 
     Args:
         losses: The members' losses, on their device.
@@ -65,10 +68,12 @@ class StackedLosses:
 
     def __call__(self, step: StackedStep) -> Tensor:
         """Return the loss of each member (M,)."""
-        values = [
-            _together(loss, blocks, step) if _is_by_sample(loss) else _alone(loss, blocks[0], step)
-            for loss, blocks in self._groups
-        ]
+        values = []
+        for loss, blocks in self._groups:
+            if _is_by_sample(loss):
+                values += [_together(loss, own, step) for own in _calls(blocks, step)]
+            else:
+                values.append(_alone(loss, blocks[0], step))
         self._places = self._places.to(step.labels.device)
         return torch.cat(values)[self._places]
 
@@ -132,6 +137,19 @@ class _MemberHead:
     def label_scores(self, features: Tensor, labels: Tensor) -> Tensor:
         own = self.weight.index_select(0, labels).to(features.dtype)
         return (own * _only(self._step.parts[self._block.stack].embedded_of(self._block))).sum(-1)
+
+
+def _calls(blocks: Sequence[Block], step: StackedStep) -> list[list[Block]]:
+    """Divide blocks with the same loss into calls. One with many logits has its own, so that they are not copied."""
+    calls: list[list[Block]] = []
+    for is_large, group in itertools.groupby(blocks, key=lambda block: _is_large(block, step)):
+        own = list(group)
+        calls += [[block] for block in own] if is_large else [own]
+    return calls
+
+
+def _is_large(block: Block, step: StackedStep) -> bool:
+    return block.size * step.labels.shape[1] * step.parts[block.stack].stack.head.num_classes >= _LARGE
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
