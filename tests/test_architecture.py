@@ -200,6 +200,12 @@ def loaded_by(statement: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+def test_a_head_is_built_without_sympy() -> None:
+    """torch imports it, for half a second, when something is drawn on the meta device."""
+    heads = "LinearHead(4, 3), CosineHead(4, 3), ETFHead(4, 3, projection=True), NearestETFHead(4, 3)"
+    assert "sympy" not in loaded_by(f"from nc_tools.heads import *; {heads}")
+
+
 @pytest.mark.parametrize("module", ["nc_tools", "nc_tools.cli"])
 def test_the_command_and_the_package_load_at_once(module: str) -> None:
     heavy = {"torch", "numpy", "torchvision", "mlflow", "sklearn", "scipy", "matplotlib", "pandas", "rich", "timm"}

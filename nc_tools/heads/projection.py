@@ -47,10 +47,11 @@ def draw_linear(weight: Tensor, bias: Tensor | None, generator: torch.Generator 
     """Initialize weight and bias in place as ``nn.Linear`` does, from the given generator.
 
     The numbers are drawn on the generator's device: with a CPU generator the weights are the same on every device.
+    Nothing is drawn on the meta device from the global generator: nothing is stored there, and torch would import sympy.
     """
     bound = weight.shape[1] ** -0.5
     with torch.no_grad():
         for part in (weight, bias):
-            if part is not None:
+            if part is not None and not (part.is_meta and generator is None):
                 drawn = torch.empty_like(part, device=part.device if generator is None else generator.device)
                 part.copy_(drawn.uniform_(-bound, bound, generator=generator))
