@@ -16,7 +16,9 @@ def traced() -> bool:
         >>> traced()
         False
     """
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or jit_traced()
+    return bool(
+        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._is_tracing()
+    )
 
 
 def jit_traced() -> bool:

@@ -21,10 +21,10 @@ T_co = TypeVar("T_co", covariant=True)
 class BackbonePass:
     """The pass of one training step through a backbone, for which the training waits.
 
-    A training yields it twice. First the training waits for the features. Its caller may compute them together with
-    those of other trainings; otherwise the training computes them itself. Then the training has computed the gradient
-    of its loss with respect to the features, and waits for the gradients of the backbone's parameters. A training that
-    computed the features itself has these already.
+    A training yields it to wait for the features. Its caller may compute them together with those of other trainings;
+    otherwise the training computes them itself, and its backward pass goes through the backbone. If the caller has
+    computed them, the training yields the same pass again when it has the gradient of its loss with respect to the
+    features, and waits for the gradients of the backbone's parameters.
 
     Attributes:
         backbone: The backbone, which computes features from inputs.

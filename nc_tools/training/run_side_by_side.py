@@ -66,7 +66,8 @@ def run_side_by_side(runs: Sequence[Steps[T]], *, on_alone: Callable[[str], None
             present = [member for member in present if member.goes_on()]
             for stack, group in groups:
                 _try(stack.compute_gradients, group)
-            present = [member for member in present if member.goes_on()]
+            shared = {request for _, group in groups for request in group}  # the others are at their next pass
+            present = [member for member in present if member.request not in shared or member.goes_on()]
     finally:
         _set_random(before)
     return [member.ended for member in members]

@@ -118,7 +118,8 @@ class TrainingStep:
             self._sam_gradients(optimizer, outputs, terms, batch)
         else:
             self._backward(terms)
-        yield from self._wait(request)  # for the gradients of a backbone that others computed
+        if self.shared:
+            yield from self._wait(request)  # for the gradients of the backbone
         # The caller still holds the request, which must not keep the graph of this step: the next step would use nodes
         # of the graph again, on this step's stream, and a CUDA graph records one stream only.
         request.features = None
@@ -200,11 +201,12 @@ class _Forward:
 
     def outputs(self, batch: Batch, request: BackbonePass) -> Outputs:
         """Return the outputs for the features of a batch."""
-        head, features, parts = self._model.head, request.features, _parts(batch)
+        head, features = self._model.head, request.features
         assert features is not None  # noqa: S101 (whoever runs the training has computed them)
-        if len(parts) == 1:
+        if batch.second_view is None and batch.outliers is None:
             return head.outputs(features)
-        outputs, *extra = [head.outputs(rows) for rows in torch.split(features, [len(part) for part in parts])]
+        sizes = [len(part) for part in _parts(batch)]
+        outputs, *extra = [head.outputs(rows) for rows in torch.split(features, sizes)]
         outputs.second_view = None if batch.second_view is None else extra[0]
         outputs.outliers = None if batch.outliers is None else extra[-1]
         return outputs
