@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
-from torch import nn
 
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Collected
+from nc_tools.surgery.untouched import eval_mode
 from nc_tools.training.in_steps import autocast
 
 _LARGEST_BATCH, _PIXELS = 512, 64 * 64
@@ -52,15 +51,3 @@ def collect(model: Classifier, batches: Iterable[Batch], *, dtype: torch.dtype =
     if not rows:
         raise ValueError("cannot evaluate an empty data set: give at least one batch")
     return Collected(*(torch.cat(column) for column in zip(*rows, strict=True)))
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and restore the mode of every module afterwards, also after an error."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

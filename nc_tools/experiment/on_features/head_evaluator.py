@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from nc_tools._support.by_content import ByContent
 from nc_tools.data.image_set import Images
-from nc_tools.evaluation.collect import eval_mode
 from nc_tools.evaluation.evaluator import Evaluator, PlainBatches
 from nc_tools.models.classifier import Classifier
 from nc_tools.records import Batch, Collected
+from nc_tools.surgery.untouched import eval_mode
 
 _AT_ONCE = 2048  # samples
 
