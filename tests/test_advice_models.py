@@ -709,6 +709,7 @@ PLACES = [
 
 @pytest.mark.filterwarnings("ignore")  # of transformers and FSDP, about names that they will change
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.says[:60])
+@pytest.mark.slow
 def test_the_advice_works(case: Any) -> None:
     case.check()
 

@@ -200,6 +200,7 @@ def loaded_by(statement: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_a_head_is_built_without_sympy() -> None:
     """torch imports it, for half a second, when something is drawn on the meta device."""
     heads = "LinearHead(4, 3), CosineHead(4, 3), ETFHead(4, 3, projection=True), NearestETFHead(4, 3)"
@@ -212,6 +213,7 @@ def test_the_command_and_the_package_load_at_once(module: str) -> None:
     assert loaded_by(f"import {module}") & heavy == set()
 
 
+@pytest.mark.slow
 def test_heads_and_losses_need_torch_alone() -> None:
     heavy = {"torchvision", "mlflow", "sklearn", "scipy", "matplotlib", "pandas", "rich", "jinja2", "pydantic", "timm"}
     loaded = loaded_by(

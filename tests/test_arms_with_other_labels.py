@@ -19,6 +19,8 @@ from nc_tools.run_records import scan
 from nc_tools.specs import spec
 from nc_tools.training import TrainConfig
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def birds(tmp_path):

@@ -120,6 +120,7 @@ def test_replayed_steps_of_every_head_are_the_steps(monkeypatch, head_spec):
 
 
 @every_loss
+@pytest.mark.slow
 def test_replayed_steps_of_every_loss_are_the_steps(monkeypatch, loss_spec):
     loss = loss_variants.build(loss_spec)
     model = network(ETFHead(loss_variants.D, loss_variants.K, projection=True, scale=LEARNED), loss_variants.D)
@@ -334,6 +335,7 @@ def test_trainings_that_share_passes_are_not_recorded(monkeypatch):
 
 
 @pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.slow
 def test_no_step_before_keeps_its_graph(monkeypatch, alone):
     """Its nodes would accumulate the gradients of a recorded step on a stream that is not recorded."""
     graphs = []

@@ -15,6 +15,8 @@ from safetensors.numpy import load_file, save_file
 import nc_tools
 from nc_tools.comparison.export import comparison_csv
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 RECORDS = Path(__file__).parent / "data" / "records_0_1"
 ARCHIVES = sorted((ROOT / "benchmarks" / "results").glob("*.tar.xz"))

@@ -155,6 +155,7 @@ def test_names_of_seeds_are_short():
     assert name_seeds([]) == ""
 
 
+@pytest.mark.slow
 def test_the_time_grows_with_the_number_of_runs_and_no_faster():
     """A thousand runs are compared in seconds; a pass over all seeds for each seed would take minutes."""
 

@@ -15,6 +15,8 @@ from nc_tools.run_records import RunRecord
 from nc_tools.tracking.mirror import Mirror
 from nc_tools.tracking.store import resolve_store
 
+pytestmark = pytest.mark.slow
+
 KEY = "test/gen/balanced_accuracy"
 VALUES = {"linear": (0.70, 0.71, 0.69), "etf": (0.73, 0.75, 0.72)}
 

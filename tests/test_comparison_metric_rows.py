@@ -71,6 +71,7 @@ def compared(runs):
 
 @given(runs_of_arms())
 @settings(max_examples=150, deadline=None)
+@pytest.mark.slow
 def test_all_at_once_is_one_after_the_other(runs):
     at_once = compared(runs)
     with pytest.MonkeyPatch.context() as patch:

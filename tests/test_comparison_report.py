@@ -284,6 +284,7 @@ def test_what_to_do_next_follows_from_the_result(complete, tmp_path):
     assert other[-1].endswith("nc-tools compare out --baseline etf_la --details")
 
 
+@pytest.mark.slow
 def test_a_report_against_another_arm_stands_beside_the_first(tmp_path):
     out = write_output(tmp_path, images=200, epochs=3, broken=False)
     console = Console(file=io.StringIO(), width=100)

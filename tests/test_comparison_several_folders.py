@@ -17,6 +17,8 @@ from nc_tools.comparison import compare
 from nc_tools.comparison.compare_command import CompareOptions, run_compare
 from nc_tools.run_records import RunIdentity, RunRecord
 
+pytestmark = pytest.mark.slow
+
 KEY = "test/gen/balanced_accuracy"
 LINEAR, ETF = [0.70, 0.71, 0.69, 0.705], [0.73, 0.75, 0.72, 0.738]
 

@@ -173,6 +173,7 @@ def test_a_cache_is_mapped_so_that_the_processes_of_a_grid_share_its_memory(tmp_
     assert Path(mapped).parent == tmp_path / "cache"
 
 
+@pytest.mark.slow
 def test_a_stream_decodes_more_at_once_only_while_its_reader_waits(tmp_path, monkeypatch):
     noise_files(tmp_path / "birds", 60)
     monkeypatch.setattr("nc_tools.data.stream_loader.available_cores", lambda: 8)

@@ -25,6 +25,8 @@ from nc_tools.deployment.model_card import CardTexts
 from nc_tools.experiment import ModelConfig, load_run
 from nc_tools.experiment.run_data import open_data
 
+pytestmark = pytest.mark.slow
+
 timm = pytest.importorskip("timm")
 
 

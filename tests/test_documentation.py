@@ -175,6 +175,7 @@ def test_the_commands_of_the_tracking_page_run(tmp_path, tmp_path_factory, monke
                 server.wait()
 
 
+@pytest.mark.slow
 def test_the_install_line_installs_the_package(tmp_path: Path) -> None:
     """`pip install .`, without the download of dependencies and of the build tool."""
     if int(version("setuptools").split(".")[0]) < 77:

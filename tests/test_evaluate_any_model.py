@@ -38,6 +38,7 @@ class Batches:
 
 
 @pytest.mark.parametrize("arm", ["linear", "etf_la"])
+@pytest.mark.slow
 def test_values_are_those_of_a_run(arm: str, tmp_path: Path) -> None:
     config = config_of(arm)
     config = replace(config, data=replace(config.data, noise=SymmetricNoise(0.2), ood_near="scrambled"))
@@ -129,6 +130,7 @@ def test_a_head_of_nc_tools_has_its_embedded_features() -> None:
     assert values["test/gen/accuracy"] == pytest.approx(accuracy)
 
 
+@pytest.mark.slow
 def test_an_own_loop_and_a_recipe_stand_in_one_table(tmp_path: Path) -> None:
     config = config_of("linear")
     for seed in (0, 1):

@@ -136,6 +136,7 @@ def test_models_with_the_same_features_share_measures_of_them(monkeypatch):
     assert len(computed) == 3 * 2 + 2 * 2, "without sharing for three models, with it for two of them"
 
 
+@pytest.mark.slow
 def test_outputs_are_kept_until_they_are_released_and_those_needed_once_are_not():
     evaluator, passes = evaluator_of()
     test = EvaluationSet("test", images_of(0))

@@ -44,7 +44,8 @@ RUNS = {
 TIMED = {"perf/seconds", "perf/images_per_s", "perf/evaluation_seconds"}
 MOST_CHANGES = 80
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # as in the forked process
+# One thread, as in the forked process.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def job_of(root, name, kind, **more):

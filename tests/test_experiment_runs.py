@@ -21,6 +21,8 @@ from nc_tools.experiment.run_job import run_job
 from nc_tools.metrics import CONFORMAL_METHODS, fit_temperature
 from nc_tools.run_records import read_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

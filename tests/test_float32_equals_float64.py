@@ -21,6 +21,8 @@ from nc_tools.class_moments import ClassMoments
 from nc_tools.metrics import collapse_from_moments, neural_collapse, variability_collapse_index
 from nc_tools.ood import RMDS, SCORES, Mahalanobis, UndefinedScoreError, separation
 
+pytestmark = pytest.mark.slow
+
 # Functions that read neither features nor logits of a set, and why.
 NO_FEATURES = {
     "checked_transition": "reads a matrix",

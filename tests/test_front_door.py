@@ -36,6 +36,7 @@ def test_no_public_name_is_a_submodule() -> None:
     assert set(NAMES) & MODULES == set()
 
 
+@pytest.mark.slow
 def test_importing_every_module_leaves_the_names_as_they_are() -> None:
     code = (
         "import importlib, inspect, pkgutil, nc_tools\n"

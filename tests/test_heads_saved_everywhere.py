@@ -154,6 +154,7 @@ def test_timms_average_follows(assigned: bool) -> None:
 
 
 @pytest.mark.parametrize("buffers", [False, True])
+@pytest.mark.slow
 def test_accelerate_dispatches_a_model_that_was_built_without_memory(buffers: bool, tmp_path: Path) -> None:
     accelerate = pytest.importorskip("accelerate", reason="needs accelerate")
     save_file(MODEL.state_dict(), tmp_path / "model.safetensors")

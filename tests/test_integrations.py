@@ -137,6 +137,7 @@ class Mappings(Dataset[Any]):
 
 
 @pytest.mark.filterwarnings("ignore")  # of transformers, about a machine without a GPU
+@pytest.mark.slow
 def test_a_training_of_the_hugging_face_trainer(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="the callback needs transformers")
     pytest.importorskip("accelerate", reason="the Trainer of transformers needs accelerate")

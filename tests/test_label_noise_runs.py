@@ -25,6 +25,8 @@ from nc_tools.run_records import read_run
 from nc_tools.specs import spec
 from nc_tools.training import OptimConfig, TrainConfig
 
+pytestmark = pytest.mark.slow
+
 PROTOCOL = Protocol(curve_points=2)
 EPOCHS = 14
 BASE = RunConfig(

@@ -103,6 +103,7 @@ def test_labels_of_another_shape_are_refused(wrong: Tensor) -> None:
         measure(Tied(), [(tokens(), wrong)])
 
 
+@pytest.mark.slow
 def test_a_vocabulary_of_150000_is_measured_without_a_matrix_of_its_square() -> None:
     model = Tied(150_000, 16)
     ids = torch.randint(0, 150_000, (1, 200), generator=torch.Generator().manual_seed(1)).repeat(3, 1)

@@ -75,6 +75,7 @@ def test_a_model_without_mistakes_or_without_numbers_leaves_no_file(tmp_path, lo
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_final_run_keeps_them_unless_it_must_not(tmp_path):
     kept = make(job_of(tmp_path, "final", "etf"))[0].run
     found = read_mistake_pictures(kept)

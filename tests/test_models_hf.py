@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from nc_tools.models import load_backbone
 
+pytestmark = pytest.mark.slow
+
 transformers = pytest.importorskip("transformers")
 
 SMALL: dict[str, Any] = {

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from nc_tools.models import ImagePreprocessing, load_backbone
 from nc_tools.models.state_dict_files import read_state_dict
 
+pytestmark = pytest.mark.slow
+
 timm = pytest.importorskip("timm")
 
 

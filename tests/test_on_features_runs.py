@@ -32,6 +32,8 @@ from nc_tools.seeds import stream
 from nc_tools.specs import spec
 from nc_tools.training import ClassMeanStart, RetrainClassifier, TauNormalize, fit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

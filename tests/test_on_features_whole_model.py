@@ -9,6 +9,8 @@ from support.experiment_runs import config_of, job_of, make
 from nc_tools.experiment.on_features.head_records import HEAD_WEIGHTS
 from nc_tools.experiment.on_features.whole_model import write_whole_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "model", [{"name": "ran_by_a_record:build"}, {"name": "timm:resnet18", "weights": "/etc/hostname"}]

@@ -28,6 +28,8 @@ from nc_tools.experiment.run_data import RunData, facts_of, open_data
 from nc_tools.ood import SCORES, ood_report
 from nc_tools.run_records import read_run
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("auroc", "aupr_in", "aupr_out", "fpr95")
 LIST = Path(__file__).parents[1] / "recipes" / "tiny_imagenet_cifar10.csv"
 

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # What Windows lacks, and what macOS lacks too: /proc and the cores that a process may use.
 WITHOUT = """
 import builtins, io, os, pathlib, sys

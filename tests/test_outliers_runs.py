@@ -28,6 +28,8 @@ from nc_tools.losses import CrossEntropyLoss, WeightedSumLoss, term
 from nc_tools.run_records import read_run
 from nc_tools.specs import spec
 
+pytestmark = pytest.mark.slow
+
 
 class StopAfter(StopSignal):
     """A signal that requests to stop at the n-th check."""

@@ -247,6 +247,7 @@ def test_what_cannot_be_packed_says_why():
 
 
 @pytest.mark.parametrize("large", [10**6, 100, 1])  # logits: no block has a call of its own, some, and all
+@pytest.mark.slow
 def test_heads_of_all_kinds_train_side_by_side_as_alone(large, monkeypatch):
     """Kinds, seeds, losses and rates in an order that groups none of them."""
     monkeypatch.setattr(stacked_losses, "_LARGE", large)

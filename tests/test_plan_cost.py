@@ -37,6 +37,7 @@ def test_a_plan_has_the_runs_and_image_steps_that_the_comparison_then_makes(tmp_
         assert stage.seconds > 0
 
 
+@pytest.mark.slow
 def test_the_printed_plan_divides_by_the_processes_and_trains_nothing(tmp_path):
     out = io.StringIO()
     options = RunOptions(out=tmp_path / "out", device="cpu", workers=4, threads=1)

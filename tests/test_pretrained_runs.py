@@ -25,6 +25,8 @@ from nc_tools.models import ImagePreprocessing, factory_name
 from nc_tools.run_records import read_run
 from nc_tools.specs import spec
 
+pytestmark = pytest.mark.slow
+
 timm = pytest.importorskip("timm")
 
 

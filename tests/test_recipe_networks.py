@@ -18,6 +18,8 @@ from nc_tools.experiment.recipe_plan import make_plan
 from nc_tools.experiment.serialize import run_hash
 from nc_tools.run_records import read_run
 
+pytestmark = pytest.mark.slow
+
 RECIPE = recipe_module(next(path for path in RECIPES if path.stem == "long_tail"))
 
 

@@ -24,6 +24,8 @@ from nc_tools.specs import spec
 from nc_tools.training import SharpnessAware
 from nc_tools.training.backbone_stack import BackboneStack
 
+pytestmark = pytest.mark.slow
+
 
 def test_tuning_hold_out_and_final_runs_of_a_pack_are_those_made_one_by_one(tmp_path, monkeypatch):
     counts, plain = [], BackboneStack.compute

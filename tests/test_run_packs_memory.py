@@ -11,6 +11,8 @@ from nc_tools.experiment.job import Note
 from nc_tools.models.conv_net import ConvNet
 from nc_tools.training.backbone_stack import BackboneStack
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("first_at", [1, 9])
 def test_a_pack_that_is_too_large_goes_on_as_smaller_ones(tmp_path, monkeypatch, first_at):

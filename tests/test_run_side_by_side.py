@@ -20,6 +20,8 @@ from nc_tools.training.backbone_stack import BackboneStack, backbone_kind
 from nc_tools.training.checkpoint import load_checkpoint
 from nc_tools.training.run_side_by_side import run_side_by_side
 
+pytestmark = pytest.mark.slow
+
 OPTIMS = {
     "sgd": OptimConfig(lr=0.1),
     "high rate": OptimConfig(lr=1.0, weight_decay=5e-3, warmup=0.3),

@@ -35,6 +35,8 @@ from nc_tools.training import (
     TrainConfig,
 )
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 4
 BASE = RunConfig(
     data=DataConfig(imbalance=10),

@@ -19,6 +19,7 @@ CPU = "system/process_cpu_utilization_percentage"
 MEMORY, PEAK = "system/process_memory_usage_megabytes", "system/process_peak_memory_usage_megabytes"
 
 
+@pytest.mark.slow
 def test_processor_and_memory_are_those_of_this_process(monkeypatch):
     monkeypatch.setattr(system_usage, "SAMPLE_SECONDS", 0.3)
     usage, clock, processor = SystemUsage(), time.monotonic(), time.process_time()

@@ -17,6 +17,8 @@ from support.mlflow_store import fresh_store
 from nc_tools.tracking.connection import connect
 from nc_tools.tracking.store import StoreError, resolve_store
 
+pytestmark = pytest.mark.slow
+
 BEFORE_WEBHOOKS = "de4033877273"
 OLD_ROWS = {
     "experiments": {"experiment_id": 7, "name": "x", "lifecycle_stage": "active"},

@@ -18,6 +18,8 @@ import nc_tools
 from nc_tools.run_records import RunIdentity, RunRecord, read_runs
 from nc_tools.tracking import MlflowSync, mlflow_sync
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(nc_tools.__file__).resolve().parents[1]
 
 

@@ -20,6 +20,8 @@ from nc_tools.tracking import SyncReport
 from nc_tools.tracking.mirror import Mirror
 from nc_tools.tracking.store import resolve_store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def root(tmp_path, tmp_path_factory, monkeypatch) -> Path:

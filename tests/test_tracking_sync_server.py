@@ -15,6 +15,8 @@ from nc_tools.tracking import MlflowSync, mlflow_sync
 from nc_tools.tracking.mirror import Mirror
 from nc_tools.tracking.store import resolve_store
 
+pytestmark = pytest.mark.slow
+
 FILES = {"figures", "run.json", "final.json", "metrics.jsonl", "status.json"}
 
 

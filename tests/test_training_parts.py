@@ -17,6 +17,8 @@ from nc_tools.training import OptimConfig, PartlyTrained, TrainConfig, TrainedPa
 from nc_tools.training.learning_rate import rate_factor
 from nc_tools.training.optimizers import make_optimizer
 
+pytestmark = pytest.mark.slow
+
 # Network, number of blocks as its paper counts them, and the first tensors of the first and the last group.
 BLOCKS = [
     ("resnet18", 9, "conv1.weight", "layer4.1.conv1.weight"),  # stem and 8 residual blocks

@@ -182,6 +182,7 @@ def test_a_rate_that_diverges_is_skipped(target):
     assert fine_tune(backbone(), target, Full(), replace(wild, rates=(1e30,))) is None
 
 
+@pytest.mark.slow
 def test_fine_tuning_learns_digits_that_were_not_trained_on(target):
     longer = FineTuning(rates=(0.001, 0.1), max_extensions=0, training=TrainConfig(epochs=6, batch_size=32))
     for method in (Full(), ProbeThenFull()):

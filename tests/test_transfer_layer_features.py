@@ -36,6 +36,7 @@ def test_features_are_those_of_a_pass_by_hand():
     assert not model.layers[3]._forward_hooks
 
 
+@pytest.mark.slow
 def test_blocks_of_swin_have_their_widths_and_not_their_sides():
     import torchvision
 

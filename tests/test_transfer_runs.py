@@ -27,6 +27,8 @@ from nc_tools.run_records import read_run
 from nc_tools.training import TrainConfig
 from nc_tools.transfer import FineTuning, Full, ProbeThenFull, SkipConnection
 
+pytestmark = pytest.mark.slow
+
 RECIPE = {path.stem: path for path in RECIPES}
 SHORT = FineTuning(rates=(0.01,), training=TrainConfig(epochs=1, batch_size=64))
 PROTOCOL = Protocol(curve_points=1, transfer_samples=150, fine_tuning=SHORT, rank_layers=True)

@@ -112,6 +112,7 @@ def test_parts_called_separately_keep_no_growing_list() -> None:
         watched.outputs  # noqa: B018
 
 
+@pytest.mark.slow
 def test_at_most_one_graph_is_kept() -> None:
     model = swapped()
     watched = watch(model)
