@@ -43,6 +43,10 @@ class ByContent:
             self._results[key] = compute()
         return cast(T, self._results[key])
 
+    def clear(self) -> None:
+        """Delete all results to free memory."""
+        self._results.clear()
+
     def _digest(self, tensor: Tensor) -> bytes:
         """Return the SHA-256 of a tensor, which is computed once for as long as the tensor is not written to."""
         if tensor.is_inference():  # has no version

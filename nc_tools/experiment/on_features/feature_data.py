@@ -21,7 +21,7 @@ from nc_tools.data.sources import Sources
 from nc_tools.evaluation.evaluator import Evaluator
 from nc_tools.experiment.build import DataFacts
 from nc_tools.experiment.on_features.feature_sources import FeatureSources, open_feature_sources
-from nc_tools.experiment.on_features.head_evaluator import HeadEvaluator, ScaledSets
+from nc_tools.experiment.on_features.head_evaluator import HeadEvaluator
 from nc_tools.experiment.run_config import RunConfig
 from nc_tools.experiment.run_data import RunData
 from nc_tools.features import FeatureLoader, FeatureSet, feature_batches, fit_standardize
@@ -38,13 +38,11 @@ class FeatureData(RunData):
 
     Attributes:
         features: The sets, with what their records say about the images.
-        kept_results: What the evaluations of the seed's runs share, since their features are the same.
-        scaled: The features that they share.
+        kept_results: What the evaluations of the seed's runs share: scaled features, and measures of features alone.
     """
 
     features: FeatureSources
     kept_results: ByContent = field(default_factory=ByContent, compare=False, repr=False)
-    scaled: ScaledSets = field(default_factory=ScaledSets, compare=False, repr=False)
 
     def evaluator(self, model: Classifier, facts: DataFacts) -> Evaluator:
         """Return an evaluator of a model; what concerns the features alone is computed once for the runs of a seed."""
@@ -54,7 +52,6 @@ class FeatureData(RunData):
             class_counts=facts.class_counts,
             dtype=self.config.training.dtype_on(self.device),
             kept_results=self.kept_results,
-            scaled=self.scaled,
         )
 
     @property

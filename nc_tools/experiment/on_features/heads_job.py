@@ -111,7 +111,7 @@ def _make_records(job: HeadsJob, on_progress: OnProgress, stop: StopSignal) -> l
         on_progress(RunProgress(f"evaluating {job.stage}", number, len(runs), unit="run"))
         results.append(record_final(run) if run.job.kind == "final" else record_holdout(run))
         if number == len(runs) or runs[number].samples is not run.samples:
-            run.samples.data.scaled.clear()  # those of one seed at a time are in memory
+            run.samples.data.kept_results.clear()  # features of one seed at a time are in memory
     return results
 
 
